@@ -1,0 +1,133 @@
+//! The records of a batch, one after the other, where they lie.
+
+use super::{varint, Batch, BatchError};
+use crate::limits::{KEY_BYTES_MAX, RECORD_HEADERS_MAX};
+use crate::record::{Headers, RecordRef};
+use crate::Offset;
+use bytes::Bytes;
+
+/// Decompressed records of one batch.
+#[derive(Clone, Debug)]
+pub struct Body {
+    bytes: Bytes,
+    base_offset: Offset,
+    base_timestamp: i64,
+    max_timestamp: i64,
+    log_append_time: bool,
+    count: u32,
+    span: u32,
+}
+
+impl Body {
+    pub(super) fn new(bytes: Bytes, of: &Batch) -> Self {
+        Self {
+            bytes,
+            base_offset: of.base_offset(),
+            base_timestamp: of.base_timestamp(),
+            max_timestamp: of.max_timestamp(),
+            // Attribute bit 3: the broker's time stands for every record's.
+            log_append_time: super::i16_at(of.bytes(), 21) & 8 != 0,
+            count: of.count(),
+            span: of.span(),
+        }
+    }
+
+    /// The records' bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Walks the records. Ends with an error at the first that is malformed, and after the last if bytes are left.
+    pub fn records(&self) -> Records<'_> {
+        Records { body: self, rest: &self.bytes, index: 0, next_delta: 0, failed: false }
+    }
+}
+
+/// Iterator over a batch's records.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    body: &'a Body,
+    rest: &'a [u8],
+    index: u32,
+    next_delta: i64,
+    failed: bool,
+}
+
+impl<'a> Records<'a> {
+    /// Bytes of the body up to the next record.
+    pub fn position(&self) -> usize {
+        self.body.bytes.len() - self.rest.len()
+    }
+
+    fn parse(&mut self) -> Result<RecordRef<'a>, &'static str> {
+        let len = varint::read_i32(&mut self.rest).ok_or("its length is cut short")?;
+        let len = usize::try_from(len).map_err(|_| "its length is negative")?;
+        let (mut record, rest) = self.rest.split_at_checked(len).ok_or("it is longer than the batch")?;
+        self.rest = rest;
+        record.split_off_first().ok_or("its attributes are missing")?;
+        let timestamp = varint::read_i64(&mut record).ok_or("its timestamp is cut short")?;
+        let delta = i64::from(varint::read_i32(&mut record).ok_or("its offset is cut short")?);
+        if delta < self.next_delta || delta >= i64::from(self.body.span) {
+            return Err("its offset is out of order");
+        }
+        self.next_delta = delta + 1;
+        let key = varint::read_bytes(&mut record).ok_or("its key is cut short")?;
+        if key.is_some_and(|k| k.len() > KEY_BYTES_MAX) {
+            return Err("its key is over the limit of 32 KiB");
+        }
+        let value = varint::read_bytes(&mut record).ok_or("its value is cut short")?;
+        let raw = record;
+        walk_headers(&mut record)?;
+        if !record.is_empty() {
+            return Err("bytes are left after its headers");
+        }
+        Ok(RecordRef {
+            offset: self.body.base_offset.plus(delta as u64),
+            timestamp: if self.body.log_append_time {
+                self.body.max_timestamp
+            } else {
+                self.body.base_timestamp.wrapping_add(timestamp)
+            },
+            key,
+            value,
+            headers: Headers::walked(raw),
+        })
+    }
+}
+
+fn walk_headers(record: &mut &[u8]) -> Result<(), &'static str> {
+    let count = varint::read_i32(record).ok_or("its header count is cut short")?;
+    if count == 0 {
+        return Ok(());
+    }
+    if count < 0 || count > RECORD_HEADERS_MAX as i32 {
+        return Err("its header count is negative or over 1,000");
+    }
+    for _ in 0..count {
+        varint::read_bytes(record).flatten().ok_or("a header's name is missing or cut short")?;
+        varint::read_bytes(record).ok_or("a header's value is cut short")?;
+    }
+    Ok(())
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<RecordRef<'a>, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let index = self.index;
+        let result = if index == self.body.count {
+            if self.rest.is_empty() {
+                return None;
+            }
+            Err("bytes are left after the last record")
+        } else {
+            self.index += 1;
+            self.parse()
+        };
+        self.failed = result.is_err();
+        Some(result.map_err(|what| BatchError::Record { index, what }))
+    }
+}

@@ -1,0 +1,173 @@
+//! Writing batches: from records, or from what a filter leaves of one.
+
+use super::{codec, varint, Batch, BatchError, Body, Codec, Producer, CRC_FROM, HEADER_BYTES};
+use crate::record::{Headers, RecordRef};
+use crate::{Offset, Record};
+use bytes::Bytes;
+
+/// Collects records and writes them as one batch.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    codec: Codec,
+    /// The header's place and, behind it, the records as they will be stored.
+    buf: Vec<u8>,
+    count: u32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+}
+
+impl BatchBuilder {
+    /// An empty batch.
+    pub fn new(codec: Codec) -> Self {
+        Self { codec, buf: vec![0; HEADER_BYTES], count: 0, base_timestamp: 0, max_timestamp: 0 }
+    }
+
+    /// Records so far.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes so far, before compression.
+    pub fn bytes(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// Adds a record at the next offset.
+    pub fn push(&mut self, timestamp: i64, key: Option<&[u8]>, value: Option<&[u8]>, headers: Headers<'_>) {
+        if self.count == 0 {
+            self.base_timestamp = timestamp;
+            self.max_timestamp = timestamp;
+        }
+        self.max_timestamp = self.max_timestamp.max(timestamp);
+        let timestamp_delta = timestamp.wrapping_sub(self.base_timestamp);
+        let offset_delta = i64::from(self.count);
+        let len = 1
+            + varint::len_i64(timestamp_delta)
+            + varint::len_i64(offset_delta)
+            + varint::len_bytes(key)
+            + varint::len_bytes(value)
+            + headers.raw().len();
+        self.buf.reserve(len + 5);
+        varint::write_i64(&mut self.buf, len as i64);
+        self.buf.push(0);
+        varint::write_i64(&mut self.buf, timestamp_delta);
+        varint::write_i64(&mut self.buf, offset_delta);
+        varint::write_bytes(&mut self.buf, key);
+        varint::write_bytes(&mut self.buf, value);
+        self.buf.extend_from_slice(headers.raw());
+        self.count += 1;
+    }
+
+    /// Adds `record` at the next offset.
+    pub fn push_record(&mut self, record: &Record) {
+        if record.headers.is_empty() {
+            return self.push(record.timestamp, record.key.as_deref(), record.value.as_deref(), Headers::NONE);
+        }
+        let headers = record.header_buf().encoded();
+        self.push(record.timestamp, record.key.as_deref(), record.value.as_deref(), Headers::walked(&headers));
+    }
+
+    /// Adds a copy of `record` at the next offset.
+    pub fn push_ref(&mut self, record: &RecordRef<'_>) {
+        self.push(record.timestamp, record.key, record.value, record.headers);
+    }
+
+    /// Writes the batch with its first record at `base`.
+    ///
+    /// # Errors
+    /// When there are no records, they are over a limit, or compressing fails.
+    pub fn build(self, base: Offset, producer: Option<Producer>) -> Result<Batch, BatchError> {
+        let span = self.count.max(1);
+        let frame = Frame {
+            codec: self.codec,
+            base,
+            span,
+            count: self.count,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+            producer,
+            flags: 0,
+        };
+        frame.write(self.buf)
+    }
+}
+
+/// What a batch's header says.
+struct Frame {
+    codec: Codec,
+    base: Offset,
+    span: u32,
+    count: u32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+    producer: Option<Producer>,
+    /// Attribute bits above the codec's.
+    flags: i16,
+}
+
+impl Frame {
+    /// Fills in the header before the records that follow it in `buf`, compressing them if asked.
+    fn write(&self, mut buf: Vec<u8>) -> Result<Batch, BatchError> {
+        if self.codec != Codec::None {
+            let packed = codec::deflate(self.codec, buf.get(HEADER_BYTES..).unwrap_or_default())
+                .map_err(|e| BatchError::Inflate { codec: self.codec.name(), why: e.to_string() })?;
+            buf.truncate(HEADER_BYTES);
+            buf.extend_from_slice(&packed);
+        }
+        let producer = self.producer.unwrap_or(Producer { id: -1, epoch: -1, sequence: -1 });
+        let length = (buf.len() - super::LENGTH_PREFIX_BYTES) as i32;
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.extend_from_slice(&self.base.get().to_be_bytes());
+        header.extend_from_slice(&length.to_be_bytes());
+        header.extend_from_slice(&0i32.to_be_bytes());
+        header.push(2);
+        header.extend_from_slice(&[0; 4]);
+        header.extend_from_slice(&(self.flags | self.codec as i16).to_be_bytes());
+        header.extend_from_slice(&(self.span as i32 - 1).to_be_bytes());
+        header.extend_from_slice(&self.base_timestamp.to_be_bytes());
+        header.extend_from_slice(&self.max_timestamp.to_be_bytes());
+        header.extend_from_slice(&producer.id.to_be_bytes());
+        header.extend_from_slice(&producer.epoch.to_be_bytes());
+        header.extend_from_slice(&producer.sequence.to_be_bytes());
+        header.extend_from_slice(&(self.count as i32).to_be_bytes());
+        buf.splice(..HEADER_BYTES, header);
+        let crc = crc32c::crc32c(buf.get(CRC_FROM..).unwrap_or_default());
+        if let Some(field) = buf.get_mut(17..).and_then(|b| b.first_chunk_mut::<4>()) {
+            *field = crc.to_be_bytes();
+        }
+        Batch::parse(Bytes::from(buf))
+    }
+}
+
+/// What `keep` leaves of `batch`. Offsets and timestamps count from the same base, so the bytes of a record that
+/// stays are copied as they are; `spans[i]` is where record `i` ends in the body.
+pub(super) fn sparse(batch: &Batch, spans: &[u32], body: &Body, keep: &[bool]) -> Result<Batch, BatchError> {
+    let mut buf = vec![0; HEADER_BYTES];
+    buf.reserve(body.bytes().len());
+    let mut count = 0;
+    let mut start = 0;
+    for (end, keep) in spans.iter().map(|end| *end as usize).zip(keep) {
+        if *keep {
+            buf.extend_from_slice(body.bytes().get(start..end).unwrap_or_default());
+            count += 1;
+        }
+        start = end;
+    }
+    let frame = Frame {
+        // An empty batch has nothing to compress; some readers choke on a compressed nothing.
+        codec: if count == 0 { Codec::None } else { batch.codec() },
+        base: batch.base_offset(),
+        span: batch.span(),
+        count,
+        base_timestamp: batch.base_timestamp(),
+        max_timestamp: batch.max_timestamp(),
+        producer: batch.producer(),
+        flags: super::i16_at(batch.bytes(), 21) & !7,
+    };
+    frame.write(buf)
+}

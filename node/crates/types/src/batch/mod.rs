@@ -1,0 +1,234 @@
+//! Kafka's RecordBatch v2: the one form in which records are sent, stored and read.
+//!
+//! A [`Batch`] is bytes whose frame was checked (length, magic, CRC32C, codec, counts); its records are walked only
+//! when somebody asks, and stay where they are. Layout: <https://kafka.apache.org/documentation/#recordbatch>, all
+//! big-endian:
+//!
+//! ```text
+//!  0 base offset i64 | 8 length i32 (of what follows) | 12 leader epoch i32 | 16 magic i8 | 17 crc u32
+//! 21 attributes i16 | 23 last offset delta i32 | 27 base timestamp i64 | 35 max timestamp i64
+//! 43 producer id i64 | 51 producer epoch i16 | 53 base sequence i32 | 57 record count i32 | 61 records
+//! ```
+//!
+//! The CRC covers everything from the attributes on, so base offset and leader epoch can be stamped without it.
+
+mod body;
+mod builder;
+mod codec;
+mod error;
+#[cfg(test)]
+mod tests;
+pub(crate) mod varint;
+
+pub use body::{Body, Records};
+pub use builder::BatchBuilder;
+pub use codec::Codec;
+pub use error::BatchError;
+
+use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
+use crate::Offset;
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+/// Bytes before the first record.
+pub const HEADER_BYTES: usize = 61;
+/// Bytes that the length field does not count: itself and the base offset.
+pub const LENGTH_PREFIX_BYTES: usize = 12;
+/// The smallest record: a length, attributes, two deltas, two lengths of null and no headers.
+pub const RECORD_BYTES_MIN: usize = 7;
+const CRC_FROM: usize = 21;
+
+/// Who produced a batch, for producers that number what they send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Producer {
+    /// Given out by the broker; never negative.
+    pub id: i64,
+    /// Counts up when the same producer starts anew: an older epoch is fenced.
+    pub epoch: i16,
+    /// Number of the batch's first record in this producer's sequence for the partition; wraps at 2^31.
+    pub sequence: i32,
+}
+
+/// A batch whose frame has been checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    bytes: Bytes,
+    count: u32,
+    last_offset_delta: u32,
+    codec: Codec,
+}
+
+impl Batch {
+    /// Checks the frame of exactly one batch.
+    ///
+    /// # Errors
+    /// When the bytes are not one whole, intact batch within the limits. Records are not walked: see [`Batch::body`].
+    pub fn parse(bytes: Bytes) -> Result<Self, BatchError> {
+        let have = bytes.len();
+        let need = frame_bytes(&bytes)?;
+        if have != need {
+            return Err(BatchError::Short { have, need });
+        }
+        let magic = bytes.get(16).map_or(0, |b| *b as i8);
+        if magic != 2 {
+            return Err(BatchError::Magic(magic));
+        }
+        let (stored, made) = (u32_at(&bytes, 17), crc32c::crc32c(bytes.get(CRC_FROM..).unwrap_or_default()));
+        if stored != made {
+            return Err(BatchError::Checksum { have: stored, made });
+        }
+        let codec = Codec::from_attributes(i16_at(&bytes, 21))?;
+        let count = i64::from(i32_at(&bytes, 57));
+        let room = match codec {
+            Codec::None => (have - HEADER_BYTES) / RECORD_BYTES_MIN,
+            _ => codec::inflated_bytes_max(have) / RECORD_BYTES_MIN,
+        };
+        let count = u32::try_from(count)
+            .ok()
+            .filter(|n| *n <= BATCH_RECORDS_MAX && *n as usize <= room)
+            .ok_or(BatchError::Count(count))?;
+        let last = i64::from(i32_at(&bytes, 23));
+        // A sparse batch may span more offsets than it has records, even with none left; never fewer.
+        let last_offset_delta = u32::try_from(last)
+            .ok()
+            .filter(|last| *last < BATCH_RECORDS_MAX && (*last as u64) + 1 >= u64::from(count))
+            .ok_or(BatchError::Delta { last, count })?;
+        Ok(Self { bytes, count, last_offset_delta, codec })
+    }
+
+    /// Takes the first of several batches that follow each other, and leaves the rest in `from`.
+    ///
+    /// # Errors
+    /// As [`Batch::parse`].
+    pub fn parse_first(from: &mut Bytes) -> Result<Self, BatchError> {
+        let need = frame_bytes(from)?;
+        if from.len() < need {
+            return Err(BatchError::Short { have: from.len(), need });
+        }
+        Self::parse(from.split_to(need))
+    }
+
+    /// The bytes as stored.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The bytes as stored, without the batch.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
+    /// Position of the first record.
+    pub fn base_offset(&self) -> Offset {
+        Offset::new(u64_at(&self.bytes, 0))
+    }
+
+    /// First position after the batch.
+    pub fn end_offset(&self) -> Offset {
+        self.base_offset().plus(u64::from(self.last_offset_delta) + 1)
+    }
+
+    /// Offsets that the batch spans: at least as many as it has records.
+    pub fn span(&self) -> u32 {
+        self.last_offset_delta + 1
+    }
+
+    /// Records that it holds.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// How its records are compressed.
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// The stored checksum.
+    pub fn crc(&self) -> u32 {
+        u32_at(&self.bytes, 17)
+    }
+
+    /// Timestamp that the records' deltas count from, in milliseconds.
+    pub fn base_timestamp(&self) -> i64 {
+        u64_at(&self.bytes, 27) as i64
+    }
+
+    /// The largest timestamp in the batch, in milliseconds.
+    pub fn max_timestamp(&self) -> i64 {
+        u64_at(&self.bytes, 35) as i64
+    }
+
+    /// The producer's numbering, if it has one.
+    pub fn producer(&self) -> Option<Producer> {
+        let id = u64_at(&self.bytes, 43) as i64;
+        (id >= 0).then(|| Producer { id, epoch: i16_at(&self.bytes, 51), sequence: i32_at(&self.bytes, 53) })
+    }
+
+    /// The records, decompressed if need be.
+    ///
+    /// # Errors
+    /// When they do not decompress or pass the bound on what they may become.
+    pub fn body(&self) -> Result<Body, BatchError> {
+        let packed = self.bytes.slice(HEADER_BYTES..);
+        let records = match self.codec {
+            Codec::None => packed,
+            codec => Bytes::from(codec::inflate(codec, &packed)?),
+        };
+        Ok(Body::new(records, self))
+    }
+
+    /// The same batch at `base`. Copies only if somebody else holds the bytes.
+    #[must_use]
+    pub fn at(self, base: Offset) -> Self {
+        if self.base_offset() == base {
+            return self;
+        }
+        let mut bytes = self.bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
+        if let Some(field) = bytes.first_chunk_mut::<8>() {
+            *field = base.get().to_be_bytes();
+        }
+        Self { bytes: bytes.freeze(), ..self }
+    }
+
+    /// The batch with only the records whose `keep` is set: base offset, span and producer stay, as Kafka's
+    /// compaction leaves a batch. `body` must be this batch's own.
+    ///
+    /// # Errors
+    /// When recompressing fails.
+    pub fn sparse(&self, spans: &[u32], body: &Body, keep: &[bool]) -> Result<Self, BatchError> {
+        builder::sparse(self, spans, body, keep)
+    }
+}
+
+/// Size of the batch that starts `bytes`, checked against the limits.
+fn frame_bytes(bytes: &[u8]) -> Result<usize, BatchError> {
+    if bytes.len() < HEADER_BYTES {
+        return Err(BatchError::Short { have: bytes.len(), need: HEADER_BYTES });
+    }
+    let length = i32_at(bytes, 8);
+    let total = usize::try_from(length).map_or(0, |n| n + LENGTH_PREFIX_BYTES);
+    if total > BATCH_BYTES_MAX {
+        return Err(BatchError::TooLarge { have: total, limit: BATCH_BYTES_MAX });
+    }
+    if total < HEADER_BYTES {
+        return Err(BatchError::Short { have: total, need: HEADER_BYTES });
+    }
+    Ok(total)
+}
+
+/// The bytes at `at`; zeros past the end, which callers rule out by [`HEADER_BYTES`].
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes.get(at..).and_then(|b| b.first_chunk::<N>()).copied().unwrap_or([0; N])
+}
+fn i16_at(bytes: &[u8], at: usize) -> i16 {
+    i16::from_be_bytes(array_at(bytes, at))
+}
+fn i32_at(bytes: &[u8], at: usize) -> i32 {
+    i32::from_be_bytes(array_at(bytes, at))
+}
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(array_at(bytes, at))
+}
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(array_at(bytes, at))
+}

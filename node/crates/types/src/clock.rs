@@ -1,0 +1,23 @@
+//! Time as a component, so that tests and the simulation own it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Where the time of day comes from.
+pub trait Clock: Send + Sync + 'static {
+    /// Milliseconds since 1970-01-01 UTC; may jump either way, as a gateway's clock does.
+    fn now_ms(&self) -> i64;
+}
+
+/// The operating system's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the time of day")]
+    fn now_ms(&self) -> i64 {
+        // A clock before 1970 reads as 1970: timestamps of records are not negative.
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+    }
+}

@@ -1,0 +1,64 @@
+//! Numbers with a meaning, as types, so that one cannot stand where another belongs.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Position of a record in a partition; the first is 0. Kafka's offsets are signed, so the top bit stays clear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Offset(u64);
+
+impl Offset {
+    /// The first position of every partition.
+    pub const ZERO: Offset = Offset(0);
+    /// The largest position that a Kafka client can name.
+    pub const MAX: Offset = Offset(i64::MAX as u64);
+
+    /// The offset at `value`, cut to [`Offset::MAX`].
+    pub const fn new(value: u64) -> Self {
+        if value > Self::MAX.0 { Self::MAX } else { Self(value) }
+    }
+
+    /// The number itself.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The position `n` records further on.
+    #[must_use]
+    pub const fn plus(self, n: u64) -> Self {
+        Self::new(self.0.saturating_add(n))
+    }
+
+    /// How many positions lie in `[earlier, self)`; 0 when `earlier` is not earlier.
+    pub const fn since(self, earlier: Offset) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A partition of one topic, numbered across the whole node and never reused: the first part of every data key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PartitionId(pub u32);
+
+impl fmt::Display for PartitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A replica group: one log that carries many partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GroupId(pub u16);
+
+/// A leader's reign in a replica group. Entries of a later term overrule those of an earlier one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Term(pub u64);

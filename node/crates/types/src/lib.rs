@@ -1,0 +1,24 @@
+//! What every layer of Weir speaks: offsets, record batches, columns, limits, clocks and error kinds.
+//!
+//! Owns the one stored and wire form of data, Kafka's RecordBatch v2, and the way between it and the columns
+//! that cross the sandbox wall. Does no I/O, knows no async runtime, and never panics on the bytes it is given.
+
+pub mod batch;
+pub mod clock;
+pub mod columns;
+pub mod gap;
+pub mod id;
+pub mod kind;
+pub mod limits;
+pub mod murmur2;
+pub mod name;
+pub mod record;
+
+pub use batch::{Batch, BatchBuilder, BatchError, Codec, Producer};
+pub use clock::{Clock, SystemClock};
+pub use columns::{Column, Columns, Wanted};
+pub use gap::{Gap, GapReason};
+pub use id::{GroupId, Offset, PartitionId, Term};
+pub use kind::ErrorKind;
+pub use name::{NameError, TopicName};
+pub use record::{HeaderBuf, Headers, Record, RecordRef};

@@ -1,0 +1,93 @@
+//! Every bound in one place. Each says where its number comes from; relations are checked at compile time.
+
+/// Longest topic name in bytes (Kafka's limit, which leaves room for a partition suffix in a file name).
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+/// Most topics on a node: listing and describing them stays one frame.
+pub const TOPICS_MAX: usize = 10_000;
+/// Most partitions of one topic, and of a node (DESIGN.md section 2: ten thousand cost only their positions).
+pub const PARTITIONS_MAX: u32 = 10_000;
+
+/// Largest record batch that is taken in, as stored. Kafka's default `message.max.bytes` is 1 MiB; factory images
+/// are larger, and a batch must fit in a frame and in the memory of a small gateway several times.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Most bytes that one batch may hold after decompression.
+pub const BATCH_INFLATED_BYTES_MAX: usize = 16 << 20;
+/// Most that decompression may multiply its input by, beyond [`INFLATE_FREE_BYTES`]: real sensor JSON reaches 20.
+pub const INFLATE_RATIO_MAX: usize = 64;
+/// What any batch may inflate to whatever its ratio: small batches of equal readings compress very well.
+pub const INFLATE_FREE_BYTES: usize = 1 << 20;
+/// Most records in one batch; also bounds the indexes that cross to a guest.
+pub const BATCH_RECORDS_MAX: u32 = 100_000;
+/// Most headers on one record.
+pub const RECORD_HEADERS_MAX: u32 = 1_000;
+/// Longest key of a record: it becomes part of state keys, which the LSM bounds at 64 KiB.
+pub const KEY_BYTES_MAX: usize = 32 << 10;
+
+/// Largest frame of the client protocol: one batch, its envelope and some room.
+pub const FRAME_BYTES_MAX: usize = BATCH_BYTES_MAX + (64 << 10);
+/// Largest first frame, read before anything is known of the other side.
+pub const HELLO_BYTES_MAX: usize = 4 << 10;
+/// Largest answer to one fetch.
+pub const FETCH_BYTES_MAX: usize = 4 << 20;
+/// Longest wait of a fetch for new records, in milliseconds.
+pub const FETCH_WAIT_MS_MAX: u64 = 60_000;
+
+/// Commands waiting for the log's writer thread: each is one entry, and the proposer holds back by bytes first.
+pub const WRITER_QUEUE_MAX: usize = 1_024;
+/// One group commit takes entries until they hold this many bytes: at 512 KiB a sync costs less than the writing.
+pub const GROUP_COMMIT_BYTES_MAX: usize = 4 << 20;
+/// Largest entry that the proposer builds: a good size for one sync and for one message to a peer.
+pub const ENTRY_BYTES_TARGET: usize = 512 << 10;
+/// Most bytes of entries proposed and not yet committed: what a stalled disk can pin in memory.
+pub const UNCOMMITTED_BYTES_MAX: usize = 16 << 20;
+/// Produce requests waiting for the proposer.
+pub const PROPOSER_QUEUE_MAX: usize = 4_096;
+/// Bytes of produce requests taken in and not yet answered, for the whole node.
+pub const PRODUCE_INFLIGHT_BYTES_MAX: usize = 32 << 20;
+/// Small batches up to this size and without a producer id are merged into one row per entry.
+pub const MERGE_BYTES_MAX: usize = 16 << 10;
+
+/// Headers of entries kept for followers before they are purged.
+pub const RAFT_LOG_ENTRIES_MAX: u64 = 8_192;
+/// Offsets reserved ahead per partition in the watermark file: a second of the fastest measured load times sixteen.
+pub const OFFSET_RESERVE: u64 = 1 << 24;
+
+/// Producers remembered on a node; the longest silent goes first (Redpanda's limit is 100,000 per node of far more
+/// memory).
+pub const PRODUCERS_MAX: usize = 10_000;
+/// Batches remembered per producer and partition: as many as Kafka lets be in flight.
+pub const PRODUCER_WINDOW: usize = 5;
+/// Committed offsets kept for all groups.
+pub const GROUP_OFFSETS_MAX: usize = 100_000;
+/// Longest name of a consumer group.
+pub const GROUP_NAME_BYTES_MAX: usize = 249;
+
+/// Connections at once; each costs its receive windows.
+pub const CONNECTIONS_MAX: usize = 1_024;
+/// Requests in flight on one connection.
+pub const CONNECTION_REQUESTS_MAX: usize = 256;
+
+/// Largest component that may be pushed: SpiderMonkey and CPython builds reach 19 MB.
+pub const MODULE_BYTES_MAX: usize = 24 << 20;
+/// Modules kept on a node.
+pub const MODULES_MAX: usize = 256;
+/// Part of a module in one frame, so that an upload never holds back the rest of a connection.
+pub const MODULE_CHUNK_BYTES: usize = 1 << 20;
+/// Pipelines on a node: each has a thread's worth of queue and an instance of about a megabyte.
+pub const PIPELINES_MAX: usize = 128;
+/// Stages in one pipeline.
+pub const STAGES_MAX: usize = 16;
+/// Batches waiting for one pipeline.
+pub const PIPELINE_QUEUE_MAX: usize = 256;
+/// Outputs of one module: routes are a byte, 1 to 250.
+pub const OUTPUTS_MAX: usize = 250;
+
+const _: () = {
+    assert!(BATCH_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(BATCH_BYTES_MAX <= BATCH_INFLATED_BYTES_MAX);
+    assert!(ENTRY_BYTES_TARGET <= GROUP_COMMIT_BYTES_MAX);
+    assert!(BATCH_BYTES_MAX <= UNCOMMITTED_BYTES_MAX);
+    assert!(MERGE_BYTES_MAX < ENTRY_BYTES_TARGET);
+    assert!(FETCH_BYTES_MAX <= FRAME_BYTES_MAX);
+    assert!(FETCH_BYTES_MAX >= BATCH_BYTES_MAX);
+};

@@ -1,0 +1,153 @@
+//! One record: owned, or borrowed from the batch that holds it.
+
+use crate::batch::varint;
+use crate::Offset;
+use bytes::Bytes;
+
+/// A record on its own, as applications hand it in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Key, if any: decides the partition, and order holds within it.
+    pub key: Option<Bytes>,
+    /// Value; `None` is a null value, which is not an empty one.
+    pub value: Option<Bytes>,
+    /// Milliseconds since 1970.
+    pub timestamp: i64,
+    /// Headers in order; names may repeat.
+    pub headers: Vec<(String, Option<Bytes>)>,
+}
+
+impl Record {
+    /// Its headers in the form that a batch stores.
+    pub fn header_buf(&self) -> HeaderBuf {
+        let mut buf = HeaderBuf::default();
+        for (name, value) in &self.headers {
+            buf.push(name.as_bytes(), value.as_deref());
+        }
+        buf
+    }
+}
+
+/// A record where it lies in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordRef<'a> {
+    /// Its position in the partition.
+    pub offset: Offset,
+    /// Milliseconds since 1970.
+    pub timestamp: i64,
+    /// Key, if any.
+    pub key: Option<&'a [u8]>,
+    /// Value, if not null.
+    pub value: Option<&'a [u8]>,
+    /// Headers in order.
+    pub headers: Headers<'a>,
+}
+
+impl RecordRef<'_> {
+    /// The record on its own.
+    pub fn to_record(&self) -> Record {
+        let bytes = |b: &[u8]| Bytes::copy_from_slice(b);
+        Record {
+            key: self.key.map(bytes),
+            value: self.value.map(bytes),
+            timestamp: self.timestamp,
+            headers: self
+                .headers
+                .iter()
+                .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.map(bytes)))
+                .collect(),
+        }
+    }
+}
+
+/// Headers in the stored form: a count and then names and values, each with its length.
+///
+/// INVARIANT: only made from bytes that were walked to the end, so iterating cannot fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers<'a> {
+    raw: &'a [u8],
+}
+
+impl<'a> Headers<'a> {
+    /// No headers.
+    pub const NONE: Headers<'static> = Headers { raw: &[0] };
+
+    pub(crate) fn walked(raw: &'a [u8]) -> Self {
+        Self { raw }
+    }
+
+    pub(crate) fn raw(&self) -> &'a [u8] {
+        self.raw
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        let mut rest = self.raw;
+        varint::read_i32(&mut rest).map_or(0, |n| usize::try_from(n).unwrap_or(0))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Name and value of each, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
+        let mut rest = self.raw;
+        let count = varint::read_i32(&mut rest).unwrap_or(0);
+        (0..count).map_while(move |_| {
+            let name = varint::read_bytes(&mut rest)??;
+            Some((name, varint::read_bytes(&mut rest)?))
+        })
+    }
+}
+
+/// Headers being written, already in the stored form.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderBuf {
+    count: i32,
+    body: Vec<u8>,
+}
+
+impl HeaderBuf {
+    /// A copy of `headers` to which more can be added.
+    pub fn copied(headers: Headers<'_>) -> Self {
+        let mut rest = headers.raw;
+        let count = varint::read_i32(&mut rest).unwrap_or(0);
+        Self { count, body: rest.to_vec() }
+    }
+
+    /// Adds one at the end.
+    pub fn push(&mut self, name: &[u8], value: Option<&[u8]>) {
+        self.count += 1;
+        varint::write_bytes(&mut self.body, Some(name));
+        varint::write_bytes(&mut self.body, value);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(crate) fn write_to(&self, out: &mut Vec<u8>) {
+        varint::write_i64(out, i64::from(self.count));
+        out.extend_from_slice(&self.body);
+    }
+
+    /// The stored form as one piece.
+    pub fn encoded(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.body.len() + 2);
+        self.write_to(&mut out);
+        out
+    }
+
+    /// Views what [`HeaderBuf::encoded`] made.
+    pub fn view(encoded: &[u8]) -> Headers<'_> {
+        Headers::walked(encoded)
+    }
+}
