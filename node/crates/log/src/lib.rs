@@ -1,0 +1,41 @@
+//! The partitioned log on fjall: the only crate that names it.
+//!
+//! Owns the bytes on the disk and the one thread that writes them. An [`Entry`] of a replica group is stored split:
+//! its [`EntryHeader`] under (group, index), each batch under (partition, base offset), both in one atomic write.
+//! Knows nothing of topics, of who may write, or of when an entry is committed: that is told to it by [`Log::apply`].
+//!
+//! Laws:
+//! - what a callback of [`Log::append`] reported as flushed survives a power cut, unless its entry was `lazy`
+//! - the headers of a group chain; [`Log::open`] walks the chain and says which offsets a hole in it cost
+//! - offsets are never used twice: ceilings are reserved ahead in a file of their own ([`watermark`])
+//! - after a failed write nothing more is written; the outcome of what was under way is unknown
+//!
+//! ```text
+//!   log_start          committed_end   next_offset        ceiling
+//!   |  readable        |  flushed or not  |  reserved      |
+//!   +------------------+------------------+----------------+
+//! ```
+
+mod entry;
+mod error;
+mod journal;
+mod keys;
+mod log;
+mod positions;
+mod reader;
+mod recovery;
+mod scrub;
+mod space;
+#[cfg(test)]
+mod tests;
+mod watermark;
+mod writer;
+
+pub use entry::{Append, Entry, EntryHeader, Op, OpHeader};
+pub use error::{AppendError, OpenError, ReadError};
+pub use keys::{StateKey, StateKind};
+pub use log::{Log, Options, Usage};
+pub use positions::{Marks, Position};
+pub use reader::{Chunk, Piece};
+pub use recovery::{Damage, Recovered};
+pub use scrub::{scrub_closed, ScrubReport};

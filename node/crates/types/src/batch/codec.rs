@@ -53,7 +53,7 @@ impl FromStr for Codec {
 
 /// What `have` compressed bytes may become.
 pub(crate) fn inflated_bytes_max(have: usize) -> usize {
-    have.saturating_mul(INFLATE_RATIO_MAX).max(INFLATE_FREE_BYTES).min(BATCH_INFLATED_BYTES_MAX)
+    have.saturating_mul(INFLATE_RATIO_MAX).clamp(INFLATE_FREE_BYTES, BATCH_INFLATED_BYTES_MAX)
 }
 
 /// Compresses `data`.

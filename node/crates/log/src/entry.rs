@@ -1,0 +1,257 @@
+//! Entries of a replica group and the stored form of their headers.
+
+use crate::StateKey;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId, Term};
+
+/// One effect of an entry, with the bytes it stores.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// Adds a batch at its base offset.
+    Append {
+        /// Where.
+        partition: PartitionId,
+        /// What; its base offset is the partition's next.
+        batch: Batch,
+    },
+    /// Writes a row of `state`.
+    Put {
+        /// Which.
+        key: StateKey,
+        /// What it says from now on.
+        value: Bytes,
+    },
+    /// Removes a row of `state`.
+    Remove {
+        /// Which.
+        key: StateKey,
+    },
+    /// Gives up everything before `to`.
+    Trim {
+        /// Of which partition.
+        partition: PartitionId,
+        /// The new start.
+        to: Offset,
+        /// Why.
+        reason: GapReason,
+    },
+    /// Removes a partition with all its rows.
+    Drop {
+        /// Which.
+        partition: PartitionId,
+    },
+}
+
+/// The atomic unit of a replica group.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Whose log it belongs to.
+    pub group: GroupId,
+    /// Its place there; the first is 1.
+    pub index: u64,
+    /// The leader's term.
+    pub term: Term,
+    /// May be acknowledged before it is synced: only when every topic it touches is `lazy`.
+    pub lazy: bool,
+    /// What it does.
+    pub ops: Vec<Op>,
+}
+
+impl Entry {
+    /// Bytes of payload.
+    pub fn payload_bytes(&self) -> usize {
+        self.ops
+            .iter()
+            .map(|op| match op {
+                Op::Append { batch, .. } => batch.bytes().len(),
+                Op::Put { key, value } => key.as_bytes().len() + value.len(),
+                Op::Remove { .. } | Op::Trim { .. } | Op::Drop { .. } => 16,
+            })
+            .sum()
+    }
+
+    /// What is stored under (group, index).
+    pub fn header(&self) -> EntryHeader {
+        let ops = self.ops.iter().map(OpHeader::of).collect();
+        EntryHeader { group: self.group, index: self.index, term: self.term, ops }
+    }
+}
+
+/// What a header keeps of an appended batch: enough to find it, and to notice that it is not what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Append {
+    /// Where it lies.
+    pub partition: PartitionId,
+    /// Its first offset.
+    pub base: Offset,
+    /// Offsets that it spans.
+    pub span: u32,
+    /// Records that it holds.
+    pub count: u32,
+    /// Its stored size.
+    pub bytes: u32,
+    /// Its own checksum.
+    pub crc: u32,
+    /// Its largest timestamp, in milliseconds.
+    pub max_timestamp: i64,
+}
+
+impl Append {
+    /// First offset after it.
+    pub fn end(&self) -> Offset {
+        self.base.plus(u64::from(self.span))
+    }
+}
+
+/// An [`Op`] without the bytes of a batch. Variants are stored by position: add at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "as in `Op`")]
+pub enum OpHeader {
+    Append(Append),
+    Put { key: Vec<u8>, value: Vec<u8> },
+    Remove { key: Vec<u8> },
+    Trim { partition: PartitionId, to: Offset, reason: GapReason },
+    Drop { partition: PartitionId },
+}
+
+impl OpHeader {
+    fn of(op: &Op) -> Self {
+        match op {
+            Op::Append { partition, batch } => Self::Append(Append {
+                partition: *partition,
+                base: batch.base_offset(),
+                span: batch.span(),
+                count: batch.count(),
+                bytes: batch.bytes().len() as u32,
+                crc: batch.crc(),
+                max_timestamp: batch.max_timestamp(),
+            }),
+            Op::Put { key, value } => {
+                Self::Put { key: key.as_bytes().to_vec(), value: value.to_vec() }
+            }
+            Op::Remove { key } => Self::Remove { key: key.as_bytes().to_vec() },
+            Op::Trim { partition, to, reason } => {
+                Self::Trim { partition: *partition, to: *to, reason: *reason }
+            }
+            Op::Drop { partition } => Self::Drop { partition: *partition },
+        }
+    }
+}
+
+/// An entry as `rlog` keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryHeader {
+    /// Whose log it belongs to.
+    pub group: GroupId,
+    /// Its place there.
+    pub index: u64,
+    /// The leader's term.
+    pub term: Term,
+    /// What it does.
+    pub ops: Vec<OpHeader>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored<O> {
+    term: Term,
+    ops: O,
+}
+
+impl EntryHeader {
+    /// The appended batches.
+    pub fn appends(&self) -> impl Iterator<Item = &Append> {
+        self.ops.iter().filter_map(|op| match op {
+            OpHeader::Append(append) => Some(append),
+            _ => None,
+        })
+    }
+
+    /// Its stored form: CRC32C of all that follows and of the key, the CRC of the header before it, and the fields
+    /// in postcard. Returns the CRC for the next header to chain to.
+    pub(crate) fn encode(&self, chained: u32) -> (Vec<u8>, u32) {
+        let mut out = vec![0; 4];
+        out.extend_from_slice(&chained.to_be_bytes());
+        let stored = Stored { term: self.term, ops: &self.ops };
+        // Writing to a Vec cannot fail; an empty body would be refused when it is read.
+        let mut out = postcard::to_extend(&stored, out).unwrap_or_default();
+        let crc = self.checksum(out.get(4..).unwrap_or_default());
+        if let Some(field) = out.first_chunk_mut::<4>() {
+            *field = crc.to_be_bytes();
+        }
+        (out, crc)
+    }
+
+    /// Reads the header stored as `bytes`; also its CRC and the one it chains to. `None` when it is damaged.
+    pub(crate) fn decode(group: GroupId, index: u64, bytes: &[u8]) -> Option<(Self, u32, u32)> {
+        let (crc, rest) = bytes.split_first_chunk::<4>()?;
+        let (chained, body) = rest.split_first_chunk::<4>()?;
+        let crc = u32::from_be_bytes(*crc);
+        let mut header = Self { group, index, term: Term(0), ops: Vec::new() };
+        if header.checksum(rest) != crc {
+            return None;
+        }
+        let stored: Stored<Vec<OpHeader>> = postcard::from_bytes(body).ok()?;
+        header.term = stored.term;
+        header.ops = stored.ops;
+        Some((header, crc, u32::from_be_bytes(*chained)))
+    }
+
+    fn checksum(&self, body: &[u8]) -> u32 {
+        let key = crc32c::crc32c(&crate::keys::rlog_key(self.group, self.index));
+        crc32c::crc32c_append(key, body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header() -> EntryHeader {
+        EntryHeader {
+            group: GroupId(0),
+            index: 7,
+            term: Term(3),
+            ops: vec![
+                OpHeader::Put { key: vec![16, 1], value: vec![2; 40] },
+                OpHeader::Trim { partition: PartitionId(4), to: Offset::new(9), reason: GapReason::Evicted },
+            ],
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let (bytes, crc) = header().encode(0xaabb_ccdd);
+        assert_eq!(bytes[..4], crc.to_be_bytes());
+        assert_eq!(bytes[4..8], [0xaa, 0xbb, 0xcc, 0xdd]);
+        // term 3, two ops: Put (1) with key and value behind their lengths, Trim (3) of 4 to 9, evicted (index 1).
+        let mut body = vec![3, 2, 1, 2, 16, 1, 40];
+        body.extend([2; 40]);
+        body.extend([3, 4, 9, 1]);
+        assert_eq!(bytes[8..], body);
+    }
+
+    #[test]
+    fn a_header_is_bound_to_its_place() {
+        let (bytes, crc) = header().encode(5);
+        assert_eq!(EntryHeader::decode(GroupId(0), 7, &bytes), Some((header(), crc, 5)));
+        assert_eq!(EntryHeader::decode(GroupId(0), 8, &bytes), None);
+        assert_eq!(EntryHeader::decode(GroupId(1), 7, &bytes), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_flipped_bit_is_noticed(at in any::<prop::sample::Index>(), bit in 0u8..8) {
+            let (mut bytes, _) = header().encode(5);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert_eq!(EntryHeader::decode(GroupId(0), 7, &bytes), None);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = EntryHeader::decode(GroupId(0), 1, &bytes);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The whole on-disk schema on one screen.
+//!
+//! Keyspaces of the one database, keys big-endian:
+//!
+//! | keyspace | key | value |
+//! | --- | --- | --- |
+//! | `rlog` | group u16, index u64 | entry header: own CRC, CRC of the one before, ops ([`crate::entry`]) |
+//! | `data` | partition u32, base offset u64 | one RecordBatch v2, KV-separated from 1 KiB |
+//! | `state` | kind u8, … by kind | see [`StateKind`] |
+//!
+//! Beside the database: `watermark.a` and `.b` ([`crate::watermark`]).
+
+use weir_types::{GroupId, Offset, PartitionId};
+
+/// What a row of `state` says. IDs are stored: never renumber, never reuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum StateKind {
+    /// group u16 -> index u64 of the last entry whose effects are in `state`. Kept by the log.
+    Applied = 1,
+    /// partition u32 -> [`crate::Position`]. Kept by the log.
+    Position = 2,
+    /// partition u32, start u64 -> end u64, reason u8. Kept by the log.
+    Gap = 3,
+    /// partition u32, end u64 -> largest timestamp i64 of all before it; a row a MiB. Kept by the log.
+    TimeIndex = 4,
+    /// group u16 -> index u64, crc u32 of the last purged header. Kept by the log.
+    Purged = 5,
+    /// topic name -> its settings and partitions. The broker's.
+    Topic = 16,
+    /// partition u32, producer id u64 -> its last batches. The broker's.
+    Producer = 17,
+    /// group name, 0, partition u32 -> committed offset. The broker's.
+    GroupOffset = 18,
+    /// counter's name -> next number. The broker's.
+    Counter = 19,
+    /// pipeline name -> its definition and state. The pipelines'.
+    Pipeline = 20,
+    /// sha-256 -> name, version, size. The pipelines'.
+    Module = 21,
+}
+
+/// Key of a row of `state`: its kind and what follows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateKey(Vec<u8>);
+
+impl StateKey {
+    /// The key of `kind` that ends in `rest`.
+    pub fn new(kind: StateKind, rest: &[u8]) -> Self {
+        let mut key = Vec::with_capacity(1 + rest.len());
+        key.push(kind as u8);
+        key.extend_from_slice(rest);
+        Self(key)
+    }
+
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The whole key.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What follows the kind.
+    pub fn rest(&self) -> &[u8] {
+        self.0.get(1..).unwrap_or_default()
+    }
+
+    pub(crate) fn partition(kind: StateKind, partition: PartitionId) -> Self {
+        Self::new(kind, &partition.0.to_be_bytes())
+    }
+
+    pub(crate) fn partition_offset(kind: StateKind, partition: PartitionId, at: Offset) -> Self {
+        Self::new(kind, &data_key(partition, at))
+    }
+}
+
+pub(crate) fn rlog_key(group: GroupId, index: u64) -> [u8; 10] {
+    let mut key = [0; 10];
+    key[..2].copy_from_slice(&group.0.to_be_bytes());
+    key[2..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+pub(crate) fn rlog_index(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(*key.get(2..)?.first_chunk()?))
+}
+
+pub(crate) fn data_key(partition: PartitionId, base: Offset) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&partition.0.to_be_bytes());
+    key[4..].copy_from_slice(&base.get().to_be_bytes());
+    key
+}
+
+/// Partition and offset of a key that ends in both.
+pub(crate) fn split_data_key(key: &[u8]) -> Option<(PartitionId, Offset)> {
+    let (partition, rest) = key.split_first_chunk::<4>()?;
+    let offset = u64::from_be_bytes(*rest.first_chunk::<8>()?);
+    Some((PartitionId(u32::from_be_bytes(*partition)), Offset::new(offset)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn data_keys_round_trip_and_sort_like_offsets(p in any::<u32>(), a in 0..i64::MAX as u64, b in 0..i64::MAX as u64) {
+            let (a, b) = (Offset::new(a), Offset::new(b));
+            let (ka, kb) = (data_key(PartitionId(p), a), data_key(PartitionId(p), b));
+            prop_assert_eq!(split_data_key(&ka), Some((PartitionId(p), a)));
+            prop_assert_eq!(ka.cmp(&kb), a.cmp(&b));
+        }
+
+        #[test]
+        fn rlog_keys_round_trip(g in any::<u16>(), i in any::<u64>()) {
+            prop_assert_eq!(rlog_index(&rlog_key(GroupId(g), i)), Some(i));
+        }
+
+        #[test]
+        fn arbitrary_keys_never_panic(key in proptest::collection::vec(any::<u8>(), 0..20)) {
+            let _ = (rlog_index(&key), split_data_key(&key));
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The log as the layers above see it.
+
+use crate::keys::{StateKey, StateKind};
+use crate::positions::Positions;
+use crate::reader::{self, Chunk, Request};
+use crate::recovery::{self, Recovered};
+use crate::scrub::{self, ScrubReport};
+use crate::space::free_and_total;
+use crate::writer::{Command, Writer};
+use crate::{AppendError, Entry, EntryHeader, Marks, OpenError, ReadError};
+use bytes::Bytes;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use weir_types::limits::WRITER_QUEUE_MAX;
+use weir_types::{GroupId, Offset, PartitionId};
+
+/// Threads that read for consumers: one more than may wait for the same slow disk.
+const READERS: usize = 2;
+/// Reads waiting for one of them.
+const READ_QUEUE_MAX: usize = 1_024;
+
+/// Settings of a log.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of decoded blocks kept in memory.
+    pub cache_bytes: u64,
+    /// Bytes that one keyspace gathers in memory before it writes a table.
+    pub memtable_bytes: u64,
+    /// Bytes of journals on the disk, at least 64 MiB.
+    pub journal_bytes: u64,
+    /// Bytes of the disk that are never used for records; `None`: 5 % of it, at least 256 MiB, at most a quarter.
+    pub disk_reserve_bytes: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        // The figures of ../../../tests/bench: 49 MiB resident at these sizes, and no slower than larger ones.
+        Self { cache_bytes: 8 << 20, memtable_bytes: 16 << 20, journal_bytes: 128 << 20, disk_reserve_bytes: None }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Keyspaces {
+    pub(crate) db: fjall::Database,
+    pub(crate) rlog: fjall::Keyspace,
+    pub(crate) data: fjall::Keyspace,
+    pub(crate) state: fjall::Keyspace,
+}
+
+/// What the handle, the writer and the readers share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    pub(crate) positions: Positions,
+    stopped: AtomicBool,
+    reason: OnceLock<Arc<str>>,
+    written_bytes: AtomicU64,
+    syncs: AtomicU64,
+    queued_bytes: AtomicU64,
+    on_stop: Mutex<Option<StopHook>>,
+}
+
+type StopHook = Box<dyn FnOnce(Arc<str>) + Send>;
+
+impl Shared {
+    pub(crate) fn wrote(&self, bytes: u64, synced: bool) {
+        self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.syncs.fetch_add(u64::from(synced), Ordering::Relaxed);
+    }
+
+    /// The first reason wins.
+    pub(crate) fn stop(&self, reason: Option<Arc<str>>) {
+        if let Some(reason) = reason {
+            let _ = self.reason.set(Arc::clone(&reason));
+            let hook = self.on_stop.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(hook) = hook {
+                hook(reason);
+            }
+        }
+        self.stopped.store(true, Ordering::Release);
+    }
+}
+
+/// What the log uses and has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Bytes of all files of the database.
+    pub disk_bytes: u64,
+    /// Bytes that are left on the disk.
+    pub free_bytes: u64,
+    /// Bytes of them that are not used for records.
+    pub reserve_bytes: u64,
+    /// Bytes written since start, before the file system.
+    pub written_bytes: u64,
+    /// Syncs since start.
+    pub syncs: u64,
+}
+
+type ReadJob = (Request, Box<dyn FnOnce(Result<Chunk, ReadError>) + Send>);
+
+/// A log that is open. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Log(Arc<Inner>);
+
+struct Inner {
+    dir: PathBuf,
+    reserve_bytes: u64,
+    keyspaces: Keyspaces,
+    shared: Arc<Shared>,
+    commands: SyncSender<Command>,
+    /// Gone only while the log is dropped.
+    reads: Option<SyncSender<ReadJob>>,
+    readers: Vec<JoinHandle<()>>,
+    epoch: u32,
+    _lock: File,
+}
+
+impl Drop for Inner {
+    /// Waits for the readers: the database is free for the next to open only when their handles are gone.
+    fn drop(&mut self) {
+        self.reads = None;
+        for reader in self.readers.drain(..) {
+            if reader.thread().id() != std::thread::current().id() {
+                let _ = reader.join();
+            }
+        }
+    }
+}
+
+impl Log {
+    /// Opens the log in `dir`, or makes one; mends what a power cut left and says what was lost, if anything was.
+    ///
+    /// # Errors
+    /// When the directory is in use, cannot be written, or is damaged beyond opening.
+    pub fn open(dir: &Path, options: &Options) -> Result<(Self, Recovered), OpenError> {
+        let io = |source| OpenError::Io { path: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(io)?;
+        let state = recovery::open(dir, options)?;
+        let (_, total) = free_and_total(dir).map_err(io)?;
+        let reserve_bytes =
+            options.disk_reserve_bytes.unwrap_or_else(|| (total / 20).max(256 << 20).min(total / 4));
+        let shared = Arc::new(Shared::default());
+        for (partition, position) in &state.positions {
+            let gaps = state.gaps.get(partition).cloned().unwrap_or_default();
+            shared.positions.load(*partition, position, gaps);
+        }
+        let (commands, from_handle) = sync_channel(WRITER_QUEUE_MAX);
+        let epoch = state.watermark.value.epoch;
+        let writer = Writer {
+            keyspaces: state.keyspaces.clone(),
+            shared: Arc::clone(&shared),
+            commands: from_handle,
+            watermark: state.watermark,
+            tails: state.tails,
+            positions: state.positions,
+            pending: Vec::new(),
+            unsynced: false,
+            since_watermark: 0,
+        };
+        spawn("weir-log", move || writer.run()).map_err(io)?;
+        let (reads, readers) = spawn_readers(&state.keyspaces, &shared).map_err(io)?;
+        let inner = Inner {
+            dir: dir.to_owned(),
+            reserve_bytes,
+            keyspaces: state.keyspaces,
+            shared,
+            commands,
+            reads: Some(reads),
+            readers,
+            epoch,
+            _lock: state.lock,
+        };
+        Ok((Self(Arc::new(inner)), state.recovered))
+    }
+
+    /// Hands an entry to the writer; `flushed` is called from its thread once the entry is synced (written, for one
+    /// that is `lazy`). Blocks while the queue is full. Entries of a group come in order of their index. `control`
+    /// entries may use half of the disk's reserve.
+    ///
+    /// # Errors
+    /// When nothing was taken: the disk is nearly full, or the log stopped. `flushed` is then dropped.
+    pub fn append(
+        &self,
+        entry: Entry,
+        control: bool,
+        flushed: impl FnOnce(Result<(), AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let bytes = entry.payload_bytes() as u64;
+        self.check_space(bytes, control)?;
+        self.0.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let shared = Arc::clone(&self.0.shared);
+        let flushed = Box::new(move |result| {
+            shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            flushed(result);
+        });
+        self.send(Command::Append { entry, flushed })
+    }
+
+    /// Makes a committed entry's effects visible, and durable with a later write. Entries of a group in order.
+    pub fn apply(&self, header: Arc<EntryHeader>) {
+        self.0.shared.positions.apply(&header);
+        // A log that stopped makes the effects again when it recovers.
+        let _ = self.send(Command::Apply(header));
+    }
+
+    /// Removes the entries of `group` from `from` on, none of them committed.
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn truncate(
+        &self,
+        group: GroupId,
+        from: u64,
+        done: impl FnOnce(Result<(), AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        self.send(Command::Truncate { group, from, done: Box::new(done) })
+    }
+
+    /// Reads whole batches and gaps from `from` on, up to `end` or `max_bytes`, the first batch whatever its size.
+    /// `done` is called from a reader's thread.
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn read(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        end: Offset,
+        max_bytes: usize,
+        done: impl FnOnce(Result<Chunk, ReadError>) + Send + 'static,
+    ) -> Result<(), ReadError> {
+        let request = Request::Batches { partition, from, end, max_bytes };
+        self.submit((request, Box::new(done)))
+    }
+
+    /// Finds the first batch that may hold a record at or after `timestamp`; an empty chunk when there is none.
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn seek(
+        &self,
+        partition: PartitionId,
+        timestamp: i64,
+        done: impl FnOnce(Result<Chunk, ReadError>) + Send + 'static,
+    ) -> Result<(), ReadError> {
+        let request = Request::Seek { partition, timestamp };
+        self.submit((request, Box::new(done)))
+    }
+
+    fn submit(&self, job: ReadJob) -> Result<(), ReadError> {
+        let reads = self.0.reads.as_ref().ok_or(ReadError::Closed)?;
+        reads.send(job).map_err(|_| ReadError::Closed)
+    }
+
+    /// All rows of `kind`, as they were when the log was opened and with effects written since. Blocks: for start-up.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub fn state_rows(&self, kind: StateKind) -> Result<Vec<(StateKey, Bytes)>, ReadError> {
+        let mut rows = Vec::new();
+        for guard in self.0.keyspaces.state.prefix([kind as u8]) {
+            let (key, value) = guard.into_inner().map_err(|e| ReadError::Damaged {
+                partition: PartitionId(0),
+                near: 0,
+                why: format!("state rows of kind {kind:?}: {e}"),
+            })?;
+            rows.push((StateKey::from_bytes(key.to_vec()), Bytes::from(value)));
+        }
+        Ok(rows)
+    }
+
+    /// Where `partition` stands.
+    pub fn marks(&self, partition: PartitionId) -> Option<Arc<Marks>> {
+        self.0.shared.positions.marks(partition)
+    }
+
+    /// The marks of a partition that may be new.
+    pub fn marks_or_new(&self, partition: PartitionId) -> Arc<Marks> {
+        self.0.shared.positions.entry(partition)
+    }
+
+    /// What it uses and has.
+    pub fn usage(&self) -> Usage {
+        let shared = &self.0.shared;
+        Usage {
+            disk_bytes: self.0.keyspaces.db.disk_space().unwrap_or(0),
+            free_bytes: free_and_total(&self.0.dir).map_or(0, |(free, _)| free),
+            reserve_bytes: self.0.reserve_bytes,
+            written_bytes: shared.written_bytes.load(Ordering::Relaxed),
+            syncs: shared.syncs.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How often acknowledged records were lost here, so far.
+    pub fn epoch(&self) -> u32 {
+        self.0.epoch
+    }
+
+    /// Why the log stopped, if a write failed.
+    pub fn poisoned(&self) -> Option<Arc<str>> {
+        self.0.shared.reason.get().cloned()
+    }
+
+    /// Calls `hook` with the reason when a write fails, or at once if one has.
+    pub fn on_poison(&self, hook: impl FnOnce(Arc<str>) + Send + 'static) {
+        let mut slot = self.0.shared.on_stop.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.poisoned() {
+            Some(reason) => hook(reason),
+            None => *slot = Some(Box::new(hook)),
+        }
+    }
+
+    /// Reads every batch of every partition and checks it, calling `progress` with bytes done and in all. Blocks.
+    pub fn scrub(&self, progress: impl FnMut(u64, u64)) -> ScrubReport {
+        scrub::scrub(&self.0.keyspaces, &self.0.shared.positions, progress)
+    }
+
+    /// Writes and syncs all there is, marks the shutdown as orderly, and stops. Blocks.
+    pub fn close(&self) {
+        let (done, closed) = sync_channel(1);
+        if self.send(Command::Close { done: Box::new(move |_| done.send(()).unwrap_or_default()) }).is_ok() {
+            let _ = closed.recv();
+        }
+    }
+
+    /// Moves what is in memory to tables and blob files, as happens by itself when enough has gathered.
+    #[cfg(test)]
+    pub(crate) fn flush_tables(&self) {
+        for keyspace in [&self.0.keyspaces.rlog, &self.0.keyspaces.data, &self.0.keyspaces.state] {
+            let _ = keyspace.rotate_memtable_and_wait();
+        }
+    }
+
+    fn check_space(&self, bytes: u64, control: bool) -> Result<(), AppendError> {
+        // A call of a microsecond for an entry of a millisecond: no estimate that could be wrong.
+        let (free, _) = free_and_total(&self.0.dir).unwrap_or((u64::MAX, 0));
+        let queued = self.0.shared.queued_bytes.load(Ordering::Relaxed);
+        let reserve = if control { self.0.reserve_bytes / 2 } else { self.0.reserve_bytes };
+        if free.saturating_sub(queued + bytes) < reserve {
+            return Err(AppendError::DiskFull { free, reserve });
+        }
+        Ok(())
+    }
+
+    fn send(&self, command: Command) -> Result<(), AppendError> {
+        if self.0.shared.stopped.load(Ordering::Acquire) {
+            return Err(self.poisoned().map_or(AppendError::Closed, AppendError::Poisoned));
+        }
+        self.0.commands.send(command).map_err(|_| AppendError::Closed)
+    }
+}
+
+fn spawn_readers(
+    keyspaces: &Keyspaces,
+    shared: &Arc<Shared>,
+) -> std::io::Result<(SyncSender<ReadJob>, Vec<JoinHandle<()>>)> {
+    let (reads, jobs) = sync_channel::<ReadJob>(READ_QUEUE_MAX);
+    let jobs: Arc<Mutex<Receiver<ReadJob>>> = Arc::new(Mutex::new(jobs));
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let (jobs, keyspaces, shared) = (Arc::clone(&jobs), keyspaces.clone(), Arc::clone(shared));
+        readers.push(spawn("weir-read", move || {
+            loop {
+                let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                let Ok((request, done)) = job else { return };
+                done(reader::serve(&keyspaces, &shared.positions, &request));
+            }
+        })?);
+    }
+    Ok((reads, readers))
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+}

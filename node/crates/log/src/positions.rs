@@ -1,0 +1,160 @@
+//! Where each partition stands, readable without a lock by everybody and moved by one.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use weir_types::{Gap, GapReason, Offset, PartitionId};
+
+use crate::{Append, EntryHeader, OpHeader};
+
+/// A partition's row in `state`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// First offset that may still be there.
+    pub log_start: Offset,
+    /// First offset not yet applied.
+    pub committed_end: Offset,
+    /// Bytes of its batches.
+    pub bytes: u64,
+    /// Largest timestamp of all its records so far.
+    pub max_timestamp: i64,
+    /// Records lost or evicted, ever.
+    pub lost: u64,
+    /// `committed_end` when the last row of the time index was written.
+    pub indexed_end: Offset,
+    /// Bytes since then.
+    pub unindexed_bytes: u64,
+}
+
+impl Position {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).unwrap_or_default()
+    }
+
+    pub(crate) fn decode(bytes: &Bytes) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
+
+/// A partition's live position. Fields move on their own: read `log_start` before `committed_end`.
+#[derive(Debug, Default)]
+pub struct Marks {
+    log_start: AtomicU64,
+    committed_end: AtomicU64,
+    bytes: AtomicU64,
+    lost: AtomicU64,
+    max_timestamp: AtomicI64,
+    gaps: Mutex<Vec<Gap>>,
+}
+
+impl Marks {
+    /// First offset that may still be there.
+    pub fn log_start(&self) -> Offset {
+        Offset::new(self.log_start.load(Ordering::Acquire))
+    }
+
+    /// First offset not yet committed: readers see nothing from here on.
+    pub fn committed_end(&self) -> Offset {
+        Offset::new(self.committed_end.load(Ordering::Acquire))
+    }
+
+    /// Bytes of its batches.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Records lost or evicted, ever.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Largest timestamp so far, in milliseconds.
+    pub fn max_timestamp(&self) -> i64 {
+        self.max_timestamp.load(Ordering::Relaxed)
+    }
+
+    /// Known ranges without records, ascending.
+    pub fn gaps(&self) -> Vec<Gap> {
+        self.gaps.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, p: &Position) {
+        self.log_start.store(p.log_start.get(), Ordering::Release);
+        self.committed_end.store(p.committed_end.get(), Ordering::Release);
+        self.bytes.store(p.bytes, Ordering::Relaxed);
+        self.lost.store(p.lost, Ordering::Relaxed);
+        self.max_timestamp.store(p.max_timestamp, Ordering::Relaxed);
+    }
+
+    fn appended(&self, a: &Append) {
+        self.bytes.fetch_add(u64::from(a.bytes), Ordering::Relaxed);
+        self.max_timestamp.fetch_max(a.max_timestamp, Ordering::Relaxed);
+        self.committed_end.store(a.end().get(), Ordering::Release);
+    }
+
+    fn trimmed(&self, to: Offset, reason: GapReason) {
+        let from = self.log_start();
+        self.log_start.fetch_max(to.get(), Ordering::AcqRel);
+        if reason != GapReason::Expired {
+            self.lost.fetch_add(to.since(from), Ordering::Relaxed);
+        }
+        let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        gaps.retain(|g| g.end > to);
+        gaps.insert(0, Gap { start: from, end: to, reason });
+    }
+
+    pub(crate) fn add_gap(&self, gap: Gap) {
+        let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        gaps.push(gap);
+        gaps.sort_by_key(|g| g.start);
+    }
+
+    pub(crate) fn freed(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes.min(self.bytes()), Ordering::Relaxed);
+    }
+}
+
+/// The live positions of all partitions.
+#[derive(Debug, Default)]
+pub(crate) struct Positions(RwLock<BTreeMap<PartitionId, Arc<Marks>>>);
+
+impl Positions {
+    pub(crate) fn marks(&self, partition: PartitionId) -> Option<Arc<Marks>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&partition).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<(PartitionId, Arc<Marks>)> {
+        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        map.iter().map(|(id, marks)| (*id, Arc::clone(marks))).collect()
+    }
+
+    pub(crate) fn load(&self, partition: PartitionId, position: &Position, gaps: Vec<Gap>) {
+        let marks = self.entry(partition);
+        marks.set(position);
+        *marks.gaps.lock().unwrap_or_else(PoisonError::into_inner) = gaps;
+    }
+
+    pub(crate) fn entry(&self, partition: PartitionId) -> Arc<Marks> {
+        if let Some(marks) = self.marks(partition) {
+            return marks;
+        }
+        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(map.entry(partition).or_default())
+    }
+
+    /// Moves the marks as a committed entry says.
+    pub(crate) fn apply(&self, header: &EntryHeader) {
+        for op in &header.ops {
+            match op {
+                OpHeader::Append(append) => self.entry(append.partition).appended(append),
+                OpHeader::Trim { partition, to, reason } => self.entry(*partition).trimmed(*to, *reason),
+                OpHeader::Drop { partition } => {
+                    self.0.write().unwrap_or_else(PoisonError::into_inner).remove(partition);
+                }
+                OpHeader::Put { .. } | OpHeader::Remove { .. } => {}
+            }
+        }
+    }
+}

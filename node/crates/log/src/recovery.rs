@@ -1,0 +1,444 @@
+//! Opening a log after whatever happened to it.
+//!
+//! In order: look at the journals and mend them ([`crate::journal`]), open the database, walk each group's chain of
+//! headers, compare its end with the separately synced low-water mark, make the effects again that were not yet
+//! written, and see that every partition ends where it should. What is missing becomes a `lost` gap, and the
+//! partition goes on at its ceiling, so that no offset is ever given out twice.
+
+use crate::keys::{data_key, rlog_index, rlog_key, split_data_key, StateKey, StateKind};
+use crate::log::{Keyspaces, Options, Shared};
+use crate::reader::Scan;
+use crate::watermark::WatermarkFile;
+use crate::writer::{gap_of, gap_row, Writer};
+use crate::{EntryHeader, Marks, OpenError, Piece, Position};
+use bytes::Bytes;
+use fjall::config::CompressionPolicy;
+use fjall::{CompressionType, Database, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::sync::{mpsc, Arc};
+use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
+
+/// What is missing, exactly.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Offsets whose records are lost.
+    pub lost: Vec<(PartitionId, Gap)>,
+    /// What else was found.
+    pub notes: Vec<String>,
+}
+
+impl Damage {
+    /// Whether nothing is missing.
+    pub fn is_none(&self) -> bool {
+        self.lost.is_empty() && self.notes.is_empty()
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lost = self.lost.iter().map(|(p, g)| format!("partition {p}: lost [{}, {})", g.start, g.end));
+        let all: Vec<String> = lost.chain(self.notes.iter().cloned()).collect();
+        f.write_str(&if all.is_empty() { "nothing".to_owned() } else { all.join("; ") })
+    }
+}
+
+/// What opening a log found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// The last shutdown was orderly.
+    pub clean: bool,
+    /// Entries whose effects were made again.
+    pub replayed: u64,
+    /// Bytes of an unfinished write that were cut off: never acknowledged.
+    pub torn_bytes: u64,
+    /// Journal frames whose marks were put right.
+    pub frames_repaired: u64,
+    /// What is missing.
+    pub damage: Damage,
+    /// Last entry of each group.
+    pub last: BTreeMap<GroupId, u64>,
+}
+
+/// End of a group's chain.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tail {
+    pub(crate) index: u64,
+    pub(crate) crc: u32,
+    pub(crate) purged: u64,
+}
+
+pub(crate) struct State {
+    pub(crate) keyspaces: Keyspaces,
+    pub(crate) watermark: WatermarkFile,
+    pub(crate) tails: BTreeMap<GroupId, Tail>,
+    pub(crate) positions: BTreeMap<PartitionId, Position>,
+    pub(crate) gaps: BTreeMap<PartitionId, Vec<Gap>>,
+    pub(crate) recovered: Recovered,
+    pub(crate) lock: File,
+}
+
+pub(crate) fn open(dir: &Path, options: &Options) -> Result<State, OpenError> {
+    let io = |source| OpenError::Io { path: dir.to_owned(), source };
+    let (watermark, marked) = WatermarkFile::load(dir).map_err(io)?;
+    let db_dir = dir.join("db");
+    let existed = db_dir.exists();
+    let lock = lock(dir)?;
+    let findings = crate::journal::check(&db_dir, &dir.join("quarantine")).map_err(io)?;
+    let keyspaces = open_keyspaces(&db_dir, options).map_err(|e| match e {
+        OpenFailure::Locked => OpenError::Locked(dir.to_owned()),
+        OpenFailure::Other(why) => {
+            OpenError::Damaged { path: dir.to_owned(), why, damage: everything(&watermark) }
+        }
+    })?;
+    let mut recovery = Recovery {
+        recovered: Recovered {
+            clean: watermark.value.clean || !existed,
+            torn_bytes: findings.torn_bytes,
+            frames_repaired: findings.frames_repaired,
+            ..Recovered::default()
+        },
+        suspect: findings.frames_lost > 0,
+        keyspaces,
+        watermark,
+        lock,
+    };
+    if findings.frames_lost > 0 {
+        recovery.note(format!("{} damaged journal frames were set aside", findings.frames_lost));
+    }
+    recovery.suspect |= !existed && marked;
+    if existed && !marked {
+        recovery.note("both watermark files are missing or damaged".to_owned());
+        recovery.suspect = true;
+    }
+    recovery.run().map_err(|e| OpenError::Damaged {
+        path: dir.to_owned(),
+        why: e.to_string(),
+        damage: Damage::default(),
+    })
+}
+
+/// What the watermark promised, all of it at stake.
+pub(crate) fn everything(watermark: &WatermarkFile) -> Damage {
+    let lost = watermark.value.partitions.iter().filter(|(_, r)| r.log_start < r.end);
+    let gap = |r: &crate::watermark::Reserve| Gap { start: r.log_start, end: r.end, reason: GapReason::Lost };
+    Damage { lost: lost.map(|(p, r)| (*p, gap(r))).collect(), notes: Vec::new() }
+}
+
+enum OpenFailure {
+    Locked,
+    Other(String),
+}
+
+/// Held from before the journals are looked at, so that a second process does not mend what a running one writes.
+pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
+    let io = |source| OpenError::Io { path: dir.to_owned(), source };
+    let path = dir.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(io)?;
+    file.try_lock().map_err(|_| OpenError::Locked(dir.to_owned()))?;
+    Ok(file)
+}
+
+fn open_keyspaces(db_dir: &Path, options: &Options) -> Result<Keyspaces, OpenFailure> {
+    let open = || -> fjall::Result<Keyspaces> {
+        let db = Database::builder(db_dir)
+            .cache_size(options.cache_bytes)
+            .journal_compression(CompressionType::None)
+            .max_journaling_size(options.journal_bytes)
+            .worker_threads(2)
+            .open()?;
+        let plain = || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(options.memtable_bytes)
+                .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
+                .index_block_compression_policy(CompressionPolicy::all(CompressionType::None))
+        };
+        // Batches come compressed; files of 32 MiB give space back soon enough on a small disk.
+        let separated = KvSeparationOptions::default()
+            .compression(CompressionType::None)
+            .separation_threshold(1 << 10)
+            .file_target_size(32 << 20);
+        Ok(Keyspaces {
+            rlog: db.keyspace("rlog", plain)?,
+            data: db.keyspace("data", || plain().with_kv_separation(Some(separated)))?,
+            state: db.keyspace("state", plain)?,
+            db,
+        })
+    };
+    // A damaged manifest can make fjall panic, which is no way to tell an operator.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)) {
+        Ok(Ok(keyspaces)) => Ok(keyspaces),
+        Ok(Err(fjall::Error::Locked)) => Err(OpenFailure::Locked),
+        Ok(Err(e)) => Err(OpenFailure::Other(e.to_string())),
+        Err(_) => Err(OpenFailure::Other("the storage engine panicked while opening".to_owned())),
+    }
+}
+
+struct Recovery {
+    keyspaces: Keyspaces,
+    watermark: WatermarkFile,
+    recovered: Recovered,
+    /// Something was missing: look at every partition from end to end.
+    suspect: bool,
+    lock: File,
+}
+
+impl Recovery {
+    fn run(mut self) -> fjall::Result<State> {
+        let mut positions = self.load_positions()?;
+        let mut gaps = self.load_gaps()?;
+        let mut tails = BTreeMap::new();
+        let mut replay = Vec::new();
+        for group in self.groups()? {
+            let (tail, headers) = self.walk_chain(group)?;
+            self.recovered.last.insert(group, tail.index);
+            tails.insert(group, tail);
+            replay.extend(headers);
+        }
+        self.recovered.replayed = replay.len() as u64;
+        (positions, tails, self.watermark) = replay_effects(&self.keyspaces, self.watermark, positions, tails, replay)?;
+        self.mend_partitions(&mut positions, &mut gaps)?;
+        Ok(State {
+            keyspaces: self.keyspaces,
+            watermark: self.watermark,
+            tails,
+            positions,
+            gaps,
+            recovered: self.recovered,
+            lock: self.lock,
+        })
+    }
+
+    fn note(&mut self, note: String) {
+        tracing::error!("{note}");
+        self.recovered.damage.notes.push(note);
+    }
+
+    fn load_positions(&mut self) -> fjall::Result<BTreeMap<PartitionId, Position>> {
+        let mut positions = BTreeMap::new();
+        for guard in self.keyspaces.state.prefix([StateKind::Position as u8]) {
+            let (key, value) = guard.into_inner()?;
+            let id = key.get(1..).and_then(|k| k.first_chunk::<4>()).map(|b| PartitionId(u32::from_be_bytes(*b)));
+            match id.zip(Position::decode(&Bytes::from(value))) {
+                Some((id, position)) => drop(positions.insert(id, position)),
+                None => self.suspect = true,
+            }
+        }
+        Ok(positions)
+    }
+
+    fn load_gaps(&self) -> fjall::Result<BTreeMap<PartitionId, Vec<Gap>>> {
+        let mut gaps: BTreeMap<PartitionId, Vec<Gap>> = BTreeMap::new();
+        for guard in self.keyspaces.state.prefix([StateKind::Gap as u8]) {
+            let (key, value) = guard.into_inner()?;
+            if let Some((partition, gap)) = gap_of(&key, &value) {
+                gaps.entry(partition).or_default().push(gap);
+            }
+        }
+        Ok(gaps)
+    }
+
+    fn groups(&self) -> fjall::Result<Vec<GroupId>> {
+        let mut groups: Vec<GroupId> = self.watermark.value.groups.keys().copied().collect();
+        let mut next = Some(0u16);
+        while let Some(from) = next {
+            let row = self.keyspaces.rlog.range(rlog_key(GroupId(from), 0)..).next();
+            let Some(key) = row.map(fjall::Guard::key).transpose()? else { break };
+            let Some(id) = key.first_chunk::<2>().map(|b| u16::from_be_bytes(*b)) else { break };
+            groups.push(GroupId(id));
+            next = id.checked_add(1);
+        }
+        groups.sort_unstable();
+        groups.dedup();
+        Ok(groups)
+    }
+
+    /// Walks the headers of `group`. Returns where they end, and those whose effects are not yet in `state`.
+    fn walk_chain(&mut self, group: GroupId) -> fjall::Result<(Tail, Vec<Arc<EntryHeader>>)> {
+        let row = |kind| StateKey::new(kind, &group.0.to_be_bytes());
+        let purged = self.keyspaces.state.get(row(StateKind::Purged).as_bytes())?;
+        let (purged_index, purged_crc) = purged.as_deref().and_then(split_purged).unwrap_or_default();
+        let applied = self.keyspaces.state.get(row(StateKind::Applied).as_bytes())?;
+        let applied = applied.as_deref().and_then(|v| v.first_chunk::<8>()).map_or(0, |b| u64::from_be_bytes(*b));
+        let low = self.watermark.value.groups.get(&group).copied().unwrap_or_default();
+
+        let mut tail = Tail { index: purged_index, crc: purged_crc, purged: purged_index };
+        let mut broken = false;
+        let mut replay = Vec::new();
+        let range = rlog_key(group, purged_index + 1)..=rlog_key(group, u64::MAX);
+        let rows: Vec<_> = self.keyspaces.rlog.range(range).map(fjall::Guard::into_inner).collect();
+        for row in rows {
+            let (key, value) = row?;
+            let Some(index) = rlog_index(&key) else { continue };
+            let Some((header, crc, chained)) = EntryHeader::decode(group, index, &value) else {
+                self.note(format!("header of entry {index} is damaged"));
+                broken = true;
+                continue;
+            };
+            if index != tail.index + 1 {
+                self.note(format!("entries {} to {} are missing", tail.index + 1, index - 1));
+                broken = true;
+            } else if chained != tail.crc && !broken {
+                self.note(format!("entry {index} does not follow from the one before it"));
+                broken = true;
+            }
+            if index == low.index && crc != low.crc {
+                self.note(format!("entry {index} is not the one that was synced"));
+                broken = true;
+            }
+            tail = Tail { index, crc, purged: purged_index };
+            if index > applied {
+                replay.push(Arc::new(header));
+            }
+        }
+        if tail.index < low.index.max(applied) {
+            let last = low.index.max(applied);
+            self.note(format!("entries {} to {last} were synced and are missing", tail.index + 1));
+            // Their numbers are not used again: what follows must not pass for them.
+            tail.index = last;
+            broken = true;
+        }
+        self.suspect |= broken;
+        Ok((tail, replay))
+    }
+
+    /// Makes sure that each partition is whole up to its end, or says where it is not.
+    fn mend_partitions(
+        &mut self,
+        positions: &mut BTreeMap<PartitionId, Position>,
+        gaps: &mut BTreeMap<PartitionId, Vec<Gap>>,
+    ) -> fjall::Result<()> {
+        let mut batch = self.keyspaces.db.batch();
+        let mut tail_lost = false;
+        let reserves = self.watermark.value.partitions.clone();
+        if self.suspect || self.watermark.value.clean {
+            // A partition may have lost its row, and keep its records. After an orderly shutdown the watermark names
+            // those that exist; after another it may still name one that was dropped.
+            for (partition, reserve) in reserves.iter().filter(|(_, r)| r.end > Offset::ZERO) {
+                positions.entry(*partition).or_insert(Position { log_start: reserve.log_start, ..Position::default() });
+            }
+        }
+        for (partition, position) in positions.iter_mut() {
+            let reserve = reserves.get(partition).copied().unwrap_or_default();
+            let known = gaps.entry(*partition).or_default();
+            let found = self.last_end(*partition)?.max(known.iter().map(|g| g.end).max().unwrap_or_default());
+            let promised = position.committed_end.max(reserve.end).max(position.log_start);
+            let mut lost = Vec::new();
+            if found < promised {
+                // Beyond the ceiling nothing was ever given out.
+                let end = reserve.ceiling.max(promised);
+                lost.push(Gap { start: found.max(position.log_start), end, reason: GapReason::Lost });
+                tail_lost = true;
+            }
+            position.committed_end = found.max(promised);
+            if self.suspect {
+                lost.extend(self.holes(*partition, position.log_start, found, known));
+            }
+            for gap in lost {
+                position.committed_end = position.committed_end.max(gap.end);
+                position.lost += gap.end.since(gap.start);
+                let (key, value) = gap_row(*partition, &gap);
+                batch.insert(&self.keyspaces.state, key.as_bytes(), value);
+                known.push(gap);
+                self.recovered.damage.lost.push((*partition, gap));
+                tracing::error!(%partition, start = %gap.start, end = %gap.end, "records are lost");
+            }
+            known.sort_by_key(|g| g.start);
+            if self.suspect || tail_lost {
+                let key = StateKey::partition(StateKind::Position, *partition);
+                batch.insert(&self.keyspaces.state, key.as_bytes(), position.encode());
+            }
+        }
+        if !batch.is_empty() {
+            batch.durability(Some(PersistMode::SyncAll)).commit()?;
+        }
+        if tail_lost {
+            self.watermark.value.epoch += 1;
+            self.watermark.save()?;
+        }
+        Ok(())
+    }
+
+    /// First offset after the last stored batch.
+    fn last_end(&self, partition: PartitionId) -> fjall::Result<Offset> {
+        let rows = data_key(partition, Offset::ZERO)..=data_key(partition, Offset::MAX);
+        let Some(guard) = self.keyspaces.data.range(rows.clone()).next_back() else { return Ok(Offset::ZERO) };
+        match guard.into_inner() {
+            Ok((_, value)) if Batch::parse(Bytes::from(value.clone())).is_ok() => {
+                Ok(Batch::parse(Bytes::from(value)).map_or(Offset::ZERO, |b| b.end_offset()))
+            }
+            // The row is there and its bytes are bad: readers and scrub name it, and it is not given out again.
+            _ => {
+                let key = self.keyspaces.data.range(rows).next_back().map(fjall::Guard::key).transpose()?;
+                let base = key.and_then(|k| split_data_key(&k)).map_or(Offset::ZERO, |(_, base)| base);
+                let reserve = self.watermark.value.partitions.get(&partition).copied().unwrap_or_default();
+                Ok(reserve.end.max(base.plus(1)))
+            }
+        }
+    }
+
+    /// Ranges between `start` and `end` that hold no readable batch and are not known as gaps.
+    fn holes(&self, partition: PartitionId, start: Offset, end: Offset, known: &[Gap]) -> Vec<Gap> {
+        let marks = Marks::default();
+        known.iter().for_each(|g| marks.add_gap(*g));
+        let scan = Scan { keyspaces: &self.keyspaces, marks: &marks, partition, end };
+        let mut holes = Vec::new();
+        let mut from = start;
+        while from < end {
+            // One MiB at a time keeps a big partition out of memory.
+            let Ok(chunk) = scan.read(from, 1 << 20) else {
+                holes.push(Gap { start: from, end, reason: GapReason::Lost });
+                break;
+            };
+            for piece in chunk.pieces {
+                if let Piece::Gap(gap) = piece
+                    && !known.iter().any(|k| k.start <= gap.start && gap.end <= k.end)
+                {
+                    holes.push(gap);
+                }
+            }
+            if chunk.next <= from {
+                break;
+            }
+            from = chunk.next;
+        }
+        holes
+    }
+}
+
+type Replayed = (BTreeMap<PartitionId, Position>, BTreeMap<GroupId, Tail>, WatermarkFile);
+
+/// Makes the effects of `headers` again, by the same code that makes them while running.
+fn replay_effects(
+    keyspaces: &Keyspaces,
+    watermark: WatermarkFile,
+    positions: BTreeMap<PartitionId, Position>,
+    tails: BTreeMap<GroupId, Tail>,
+    headers: Vec<Arc<EntryHeader>>,
+) -> fjall::Result<Replayed> {
+    let (_, commands) = mpsc::channel();
+    let mut writer = Writer {
+        keyspaces: keyspaces.clone(),
+        shared: Arc::new(Shared::default()),
+        commands,
+        watermark,
+        tails,
+        positions,
+        pending: headers,
+        unsynced: false,
+        since_watermark: 0,
+    };
+    let mut batch = keyspaces.db.batch();
+    writer.stage_effects(&mut batch)?;
+    if !batch.is_empty() {
+        batch.durability(Some(PersistMode::SyncData)).commit()?;
+    }
+    Ok((writer.positions, writer.tails, writer.watermark))
+}
+
+fn split_purged(value: &[u8]) -> Option<(u64, u32)> {
+    let (index, crc) = value.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*index), u32::from_be_bytes(*crc.first_chunk()?)))
+}

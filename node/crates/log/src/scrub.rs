@@ -1,0 +1,94 @@
+//! Reading everything, to know that it can be read.
+
+use crate::log::{Keyspaces, Options};
+use crate::positions::Positions;
+use crate::reader::Scan;
+use crate::watermark::WatermarkFile;
+use crate::{recovery, OpenError, Piece};
+use std::path::Path;
+use weir_types::{Gap, GapReason, Offset, PartitionId};
+
+/// What a scrub found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScrubReport {
+    /// Partitions read.
+    pub partitions: u64,
+    /// Whole batches.
+    pub batches: u64,
+    /// Records in them, counted by their frames.
+    pub records: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Ranges known to hold no records: expired, evicted or lost before.
+    pub gaps: Vec<(PartitionId, Gap)>,
+    /// Ranges found damaged now.
+    pub damaged: Vec<(PartitionId, Gap)>,
+}
+
+pub(crate) fn scrub(
+    keyspaces: &Keyspaces,
+    positions: &Positions,
+    mut progress: impl FnMut(u64, u64),
+) -> ScrubReport {
+    let all = positions.all();
+    let total = all.iter().map(|(_, m)| m.bytes()).sum();
+    let mut report = ScrubReport { partitions: all.len() as u64, ..ScrubReport::default() };
+    for (partition, marks) in all {
+        let end = marks.committed_end();
+        let scan = Scan { keyspaces, marks: &marks, partition, end };
+        let mut from = marks.log_start();
+        while from < end {
+            let Ok(chunk) = scan.read(from, 1 << 20) else {
+                report.damaged.push((partition, Gap { start: from, end, reason: GapReason::Lost }));
+                break;
+            };
+            for piece in &chunk.pieces {
+                match piece {
+                    Piece::Batch(batch) => {
+                        report.batches += 1;
+                        report.records += u64::from(batch.count());
+                        report.bytes += batch.bytes().len() as u64;
+                    }
+                    Piece::Gap(gap) => {
+                        let known = marks.gaps().iter().any(|k| k.start <= gap.start && gap.end <= k.end);
+                        let list = if known { &mut report.gaps } else { &mut report.damaged };
+                        list.push((partition, *gap));
+                    }
+                }
+            }
+            progress(report.bytes, total);
+            if chunk.next <= from {
+                break;
+            }
+            from = chunk.next;
+        }
+    }
+    report
+}
+
+/// Sets a database that does not open aside, under `quarantine/`, and leaves one that is empty but for `lost` gaps, so
+/// that no offset is given out twice. Returns what was lost.
+///
+/// # Errors
+/// When the directory cannot be changed or is in use.
+pub fn scrub_closed(dir: &Path) -> Result<Vec<(PartitionId, Gap)>, OpenError> {
+    let io = |source| OpenError::Io { path: dir.to_owned(), source };
+    let lock = recovery::lock(dir)?;
+    let (mut watermark, _) = WatermarkFile::load(dir).map_err(io)?;
+    let quarantine = dir.join("quarantine");
+    std::fs::create_dir_all(&quarantine).map_err(io)?;
+    let aside = quarantine.join(format!("db.{}", watermark.value.epoch));
+    std::fs::rename(dir.join("db"), aside).map_err(io)?;
+    let lost = recovery::everything(&watermark).lost;
+    watermark.value.clean = false;
+    watermark.value.groups.clear();
+    for reserve in watermark.value.partitions.values_mut() {
+        reserve.log_start = Offset::ZERO;
+    }
+    watermark.save().map_err(io)?;
+    drop(lock);
+    // Opening finds the promises of the watermark unmet, and writes the gaps.
+    let (log, _) = crate::Log::open(dir, &Options::default())?;
+    log.close();
+    Ok(lost)
+}

@@ -1,0 +1,434 @@
+//! The one thread that writes.
+//!
+//! Takes a command, drains what else is there up to a byte cap, makes one fjall batch of it and one sync, and then
+//! tells the waiters: what queued up behind a sync goes with the next, at once. Effects of committed entries ride
+//! along with the next batch and cost no sync of their own, since recovery makes them again from the headers.
+//! A failed write or sync ends the thread: its waiters' outcome is unknown, and everything later is refused.
+
+use crate::keys::{data_key, rlog_index, rlog_key, split_data_key, StateKey, StateKind};
+use crate::log::{Keyspaces, Shared};
+use crate::recovery::Tail;
+use crate::watermark::{Reserve, Synced, WatermarkFile};
+use crate::{Append, AppendError, Entry, EntryHeader, Op, OpHeader, Position};
+use fjall::{OwnedWriteBatch, PersistMode};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::Arc;
+use std::time::Duration;
+use weir_types::limits::{GROUP_COMMIT_BYTES_MAX, OFFSET_RESERVE, RAFT_LOG_ENTRIES_MAX};
+use weir_types::{Gap, GapReason, GroupId, Offset, PartitionId};
+
+/// Called once the entry is on the disk, or with why that is not known.
+pub(crate) type Flushed = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
+
+pub(crate) enum Command {
+    Append { entry: Entry, flushed: Flushed },
+    /// Effects of a committed entry, to be written with what comes next.
+    Apply(Arc<EntryHeader>),
+    /// Removes the entries from `from` on, with their batches.
+    Truncate { group: GroupId, from: u64, done: Flushed },
+    Close { done: Flushed },
+}
+
+/// How long lazy entries and effects wait for a batch to ride along with: the bound on what `durability = "lazy"`
+/// may lose, and Redpanda's for the same setting.
+const IDLE: Duration = Duration::from_millis(100);
+/// The low-water mark follows after this many synced bytes: what it does not cover, only the chain does.
+const WATERMARK_EVERY_BYTES: u64 = 64 << 20;
+/// A row of the time index stands for this many bytes: a look-up scans one such stretch.
+const TIME_INDEX_EVERY_BYTES: u64 = 1 << 20;
+
+pub(crate) struct Writer {
+    pub(crate) keyspaces: Keyspaces,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) watermark: WatermarkFile,
+    /// Last written entry of each group.
+    pub(crate) tails: BTreeMap<GroupId, Tail>,
+    /// Positions as `state` has them, with the effects in `pending` still to come.
+    pub(crate) positions: BTreeMap<PartitionId, Position>,
+    pub(crate) pending: Vec<Arc<EntryHeader>>,
+    pub(crate) unsynced: bool,
+    pub(crate) since_watermark: u64,
+}
+
+/// What one fjall batch and one sync carry.
+struct Round {
+    batch: OwnedWriteBatch,
+    flushed: Vec<Flushed>,
+    ends: BTreeMap<PartitionId, Offset>,
+    durable: bool,
+    bytes: usize,
+}
+
+impl Writer {
+    pub(crate) fn run(mut self) {
+        let reason: Arc<str> = match self.serve() {
+            Ok(()) => {
+                self.shared.stop(None);
+                return;
+            }
+            Err(e) => e.to_string().into(),
+        };
+        tracing::error!(%reason, "the log stopped: restart to recover");
+        self.shared.stop(Some(Arc::clone(&reason)));
+        while let Ok(command) = self.commands.recv_timeout(IDLE) {
+            if let Command::Append { flushed, .. }
+            | Command::Truncate { done: flushed, .. }
+            | Command::Close { done: flushed } = command
+            {
+                flushed(Err(AppendError::Poisoned(Arc::clone(&reason))));
+            }
+        }
+    }
+
+    fn serve(&mut self) -> fjall::Result<()> {
+        loop {
+            let mut next = match self.commands.recv_timeout(IDLE) {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.settle()?;
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return self.close(),
+            };
+            let mut round = self.round();
+            while let Some(command) = next.take() {
+                match command {
+                    Command::Append { entry, flushed } => self.stage(&mut round, entry, flushed),
+                    Command::Apply(header) => self.pending.push(header),
+                    Command::Truncate { group, from, done } => {
+                        self.commit(round)?;
+                        self.truncate(group, from)?;
+                        done(Ok(()));
+                        round = self.round();
+                    }
+                    Command::Close { done } => {
+                        self.commit(round)?;
+                        let closed = self.close();
+                        // Gone before the caller goes on: it may open the directory again at once.
+                        self.shared.stop(None);
+                        done(Ok(()));
+                        return closed;
+                    }
+                }
+                if round.bytes < GROUP_COMMIT_BYTES_MAX {
+                    next = self.commands.try_recv().ok();
+                }
+            }
+            self.commit(round)?;
+        }
+    }
+
+    fn round(&self) -> Round {
+        Round {
+            batch: self.keyspaces.db.batch(),
+            flushed: Vec::new(),
+            ends: BTreeMap::new(),
+            durable: false,
+            bytes: 0,
+        }
+    }
+
+    /// Puts an entry into the batch: its header under its index, its payloads under their partitions.
+    fn stage(&mut self, round: &mut Round, entry: Entry, flushed: Flushed) {
+        let header = entry.header();
+        let tail = self.tails.entry(entry.group).or_default();
+        let (bytes, crc) = header.encode(tail.crc);
+        *tail = Tail { index: entry.index, crc, purged: tail.purged };
+        round.bytes += bytes.len();
+        round.batch.insert(&self.keyspaces.rlog, rlog_key(entry.group, entry.index), bytes);
+        round.durable |= !entry.lazy;
+        for op in entry.ops {
+            if let Op::Append { partition, batch } = op {
+                round.bytes += batch.bytes().len();
+                round.ends.insert(partition, batch.end_offset());
+                let key = data_key(partition, batch.base_offset());
+                round.batch.insert(&self.keyspaces.data, key, fjall::Slice::from(batch.into_bytes()));
+            }
+        }
+        round.flushed.push(flushed);
+    }
+
+    fn commit(&mut self, mut round: Round) -> fjall::Result<()> {
+        if round.flushed.is_empty() {
+            return Ok(());
+        }
+        self.reserve_offsets(&round.ends)?;
+        self.stage_effects(&mut round.batch)?;
+        let mode = if round.durable { PersistMode::SyncData } else { PersistMode::Buffer };
+        if let Err(e) = round.batch.durability(Some(mode)).commit() {
+            let reason: Arc<str> = e.to_string().into();
+            self.shared.stop(Some(Arc::clone(&reason)));
+            for flushed in round.flushed {
+                flushed(Err(AppendError::Poisoned(Arc::clone(&reason))));
+            }
+            return Err(e);
+        }
+        self.unsynced = !round.durable;
+        self.shared.wrote(round.bytes as u64, round.durable);
+        for flushed in round.flushed {
+            flushed(Ok(()));
+        }
+        self.since_watermark += round.bytes as u64;
+        if round.durable && self.since_watermark >= WATERMARK_EVERY_BYTES {
+            self.save_watermark(false)?;
+        }
+        self.purge()
+    }
+
+    /// With nothing else to do: syncs what was lazy, and writes effects that found no batch to ride with.
+    fn settle(&mut self) -> fjall::Result<()> {
+        if !self.pending.is_empty() {
+            let mut batch = self.keyspaces.db.batch();
+            self.stage_effects(&mut batch)?;
+            let mode = if self.unsynced { PersistMode::SyncData } else { PersistMode::Buffer };
+            batch.durability(Some(mode)).commit()?;
+            self.unsynced = false;
+        } else if std::mem::take(&mut self.unsynced) {
+            self.keyspaces.db.persist(PersistMode::SyncData)?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> fjall::Result<()> {
+        self.settle()?;
+        self.keyspaces.db.persist(PersistMode::SyncAll)?;
+        self.save_watermark(true)
+    }
+
+    /// Makes sure that no offset is given out above a ceiling that a power cut would forget.
+    fn reserve_offsets(&mut self, ends: &BTreeMap<PartitionId, Offset>) -> fjall::Result<()> {
+        let reserves = &mut self.watermark.value.partitions;
+        let mut raised = false;
+        for (partition, end) in ends {
+            let reserve = reserves.entry(*partition).or_default();
+            if *end > reserve.ceiling {
+                reserve.ceiling = end.plus(OFFSET_RESERVE);
+                raised = true;
+            }
+        }
+        if raised || self.watermark.value.clean {
+            self.watermark.value.clean = false;
+            self.watermark.save()?;
+        }
+        Ok(())
+    }
+
+    fn save_watermark(&mut self, clean: bool) -> fjall::Result<()> {
+        let value = &mut self.watermark.value;
+        value.groups =
+            self.tails.iter().map(|(g, t)| (*g, Synced { index: t.index, crc: t.crc })).collect();
+        value.partitions.retain(|p, _| self.positions.contains_key(p));
+        for (partition, position) in &self.positions {
+            let Reserve { ceiling, .. } = value.partitions.get(partition).copied().unwrap_or_default();
+            let reserve = Reserve {
+                log_start: position.log_start,
+                end: position.committed_end,
+                ceiling: ceiling.max(position.committed_end),
+            };
+            value.partitions.insert(*partition, reserve);
+        }
+        self.since_watermark = 0;
+        if clean { self.watermark.save_clean()? } else { self.watermark.save()? }
+        Ok(())
+    }
+
+    /// Adds the effects of all committed entries since the last time.
+    pub(crate) fn stage_effects(&mut self, batch: &mut OwnedWriteBatch) -> fjall::Result<()> {
+        let mut touched = BTreeSet::new();
+        let mut applied = BTreeMap::new();
+        for header in std::mem::take(&mut self.pending) {
+            for op in &header.ops {
+                self.stage_effect(batch, op, &mut touched)?;
+            }
+            applied.insert(header.group, header.index);
+        }
+        let state = &self.keyspaces.state;
+        for partition in touched {
+            let key = StateKey::partition(StateKind::Position, partition);
+            match self.positions.get(&partition) {
+                Some(position) => batch.insert(state, key.as_bytes(), position.encode()),
+                None => batch.remove(state, key.as_bytes()),
+            }
+        }
+        for (group, index) in applied {
+            let key = StateKey::new(StateKind::Applied, &group.0.to_be_bytes());
+            batch.insert(state, key.as_bytes(), index.to_be_bytes());
+            if let Some(tail) = self.tails.get_mut(&group) {
+                tail.index = tail.index.max(index);
+            }
+        }
+        Ok(())
+    }
+
+    fn stage_effect(
+        &mut self,
+        batch: &mut OwnedWriteBatch,
+        op: &OpHeader,
+        touched: &mut BTreeSet<PartitionId>,
+    ) -> fjall::Result<()> {
+        match op {
+            OpHeader::Append(append) => {
+                touched.insert(append.partition);
+                self.stage_append(batch, append);
+            }
+            OpHeader::Put { key, value } => {
+                batch.insert(&self.keyspaces.state, key.as_slice(), value.as_slice());
+            }
+            OpHeader::Remove { key } => batch.remove(&self.keyspaces.state, key.as_slice()),
+            OpHeader::Trim { partition, to, reason } => {
+                touched.insert(*partition);
+                self.stage_trim(batch, *partition, *to, *reason)?;
+            }
+            OpHeader::Drop { partition } => {
+                touched.insert(*partition);
+                self.remove_rows(batch, *partition, Offset::MAX)?;
+                self.positions.remove(partition);
+                for (key, _) in self.gaps(*partition)? {
+                    batch.remove(&self.keyspaces.state, key);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn stage_append(&mut self, batch: &mut OwnedWriteBatch, append: &Append) {
+        let position = self.positions.entry(append.partition).or_default();
+        position.committed_end = append.end();
+        position.bytes += u64::from(append.bytes);
+        position.max_timestamp = position.max_timestamp.max(append.max_timestamp);
+        position.unindexed_bytes += u64::from(append.bytes);
+        if position.unindexed_bytes >= TIME_INDEX_EVERY_BYTES {
+            position.unindexed_bytes = 0;
+            position.indexed_end = append.end();
+            let key = StateKey::partition_offset(StateKind::TimeIndex, append.partition, append.end());
+            batch.insert(&self.keyspaces.state, key.as_bytes(), position.max_timestamp.to_be_bytes());
+        }
+    }
+
+    fn stage_trim(
+        &mut self,
+        batch: &mut OwnedWriteBatch,
+        partition: PartitionId,
+        to: Offset,
+        reason: GapReason,
+    ) -> fjall::Result<()> {
+        let freed = self.remove_rows(batch, partition, to)?;
+        for (key, end) in self.gaps(partition)? {
+            if end <= to {
+                batch.remove(&self.keyspaces.state, key);
+            }
+        }
+        let position = self.positions.entry(partition).or_default();
+        let gap = Gap { start: position.log_start, end: to, reason };
+        position.bytes = position.bytes.saturating_sub(freed);
+        position.log_start = position.log_start.max(to);
+        if reason != GapReason::Expired {
+            position.lost += to.since(gap.start);
+        }
+        let (key, value) = gap_row(partition, &gap);
+        batch.insert(&self.keyspaces.state, key.as_bytes(), value);
+        if let Some(marks) = self.shared.positions.marks(partition) {
+            marks.freed(freed);
+        }
+        Ok(())
+    }
+
+    /// Removes the batches of `partition` that end at `to` or before, and their time index. Returns their bytes.
+    fn remove_rows(
+        &self,
+        batch: &mut OwnedWriteBatch,
+        partition: PartitionId,
+        to: Offset,
+    ) -> fjall::Result<u64> {
+        let mut freed = 0;
+        for guard in self.keyspaces.data.range(data_key(partition, Offset::ZERO)..data_key(partition, to)) {
+            let key = guard.key()?;
+            // The size stands in the index: no blob is read for a removal.
+            freed += u64::from(self.keyspaces.data.size_of(&key)?.unwrap_or(0));
+            batch.remove(&self.keyspaces.data, key);
+        }
+        let from = StateKey::partition_offset(StateKind::TimeIndex, partition, Offset::ZERO);
+        let until = StateKey::partition_offset(StateKind::TimeIndex, partition, to);
+        for guard in self.keyspaces.state.range(from.as_bytes()..until.as_bytes()) {
+            batch.remove(&self.keyspaces.state, guard.key()?);
+        }
+        Ok(freed)
+    }
+
+    fn gaps(&self, partition: PartitionId) -> fjall::Result<Vec<(fjall::UserKey, Offset)>> {
+        let prefix = StateKey::partition(StateKind::Gap, partition);
+        let mut gaps = Vec::new();
+        for guard in self.keyspaces.state.prefix(prefix.as_bytes()) {
+            let (key, value) = guard.into_inner()?;
+            let end = gap_of(&key, &value).map_or(Offset::ZERO, |(_, gap)| gap.end);
+            gaps.push((key, end));
+        }
+        Ok(gaps)
+    }
+
+    /// Removes the entries from `from` on: their headers and the rows that those name, in one batch.
+    fn truncate(&mut self, group: GroupId, from: u64) -> fjall::Result<()> {
+        let mut batch = self.keyspaces.db.batch();
+        for guard in self.keyspaces.rlog.range(rlog_key(group, from)..=rlog_key(group, u64::MAX)) {
+            let (key, value) = guard.into_inner()?;
+            let header = rlog_index(&key).and_then(|i| EntryHeader::decode(group, i, &value));
+            for append in header.iter().flat_map(|(h, ..)| h.appends()) {
+                batch.remove(&self.keyspaces.data, data_key(append.partition, append.base));
+            }
+            batch.remove(&self.keyspaces.rlog, key);
+        }
+        batch.durability(Some(PersistMode::SyncData)).commit()?;
+        let tail = self.tails.entry(group).or_default();
+        let last = self.keyspaces.rlog.get(rlog_key(group, from.saturating_sub(1)))?;
+        let crc = last.and_then(|v| v.first_chunk::<4>().copied()).map_or(0, u32::from_be_bytes);
+        *tail = Tail { index: from.saturating_sub(1), crc, purged: tail.purged };
+        // The mark may name what is gone now: it must not look like a loss.
+        self.save_watermark(false)
+    }
+
+    /// Forgets the headers of old applied entries. Never their payloads: those belong to retention.
+    fn purge(&mut self) -> fjall::Result<()> {
+        let first_pending = self.pending.first().map(|h| h.index);
+        for (group, tail) in &mut self.tails {
+            let last = first_pending.map_or(tail.index, |i| i.saturating_sub(1)).min(tail.index);
+            // Twice the number before half goes: a purge is one batch of removals every so often, not one an entry.
+            if last.saturating_sub(tail.purged) < 2 * RAFT_LOG_ENTRIES_MAX {
+                continue;
+            }
+            let upto = last - RAFT_LOG_ENTRIES_MAX;
+            let mut batch = self.keyspaces.db.batch();
+            for index in tail.purged + 1..=upto {
+                batch.remove(&self.keyspaces.rlog, rlog_key(*group, index));
+            }
+            let crc = self.keyspaces.rlog.get(rlog_key(*group, upto))?;
+            let crc = crc.and_then(|v| v.first_chunk::<4>().copied()).unwrap_or_default();
+            let key = StateKey::new(StateKind::Purged, &group.0.to_be_bytes());
+            let value = [&upto.to_be_bytes()[..], &crc].concat();
+            batch.insert(&self.keyspaces.state, key.as_bytes(), value);
+            batch.durability(Some(PersistMode::Buffer)).commit()?;
+            tail.purged = upto;
+        }
+        Ok(())
+    }
+}
+
+/// The row of `state` that stands for `gap`.
+pub(crate) fn gap_row(partition: PartitionId, gap: &Gap) -> (StateKey, Vec<u8>) {
+    let mut value = gap.end.get().to_be_bytes().to_vec();
+    value.push(gap.reason as u8);
+    (StateKey::partition_offset(StateKind::Gap, partition, gap.start), value)
+}
+
+/// Reads what [`gap_row`] made.
+pub(crate) fn gap_of(key: &[u8], value: &[u8]) -> Option<(PartitionId, Gap)> {
+    let (partition, start) = split_data_key(key.get(1..)?)?;
+    let (end, reason) = value.split_first_chunk::<8>()?;
+    let gap = Gap {
+        start,
+        end: Offset::new(u64::from_be_bytes(*end)),
+        reason: GapReason::from_tag(*reason.first()?)?,
+    };
+    Some((partition, gap))
+}
