@@ -1,0 +1,31 @@
+//! Topics, producers, consumer groups and quotas: the one API for everything above the log.
+//!
+//! Owns what a topic is and who may do what with it; every listener translates to the calls of [`Broker`] and nothing
+//! else. Every change goes through one proposer per replica group, which computes offsets and sequences ahead of
+//! commitment in one speculative state ([`proposer`]), and becomes visible through [`applied`] when its entry is
+//! committed. Knows no protocol, no Wasm and no disk.
+
+mod admin;
+mod applied;
+mod auth;
+mod broker;
+mod error;
+mod fetch;
+mod hook;
+mod notify;
+mod producer;
+mod proposer;
+mod quota;
+mod retention;
+#[cfg(test)]
+mod tests;
+mod topic;
+
+pub use auth::{Operation, Principal, Resource};
+pub use broker::{Broker, BrokerMetrics, Options, Produced, Producing};
+pub use error::{AdminError, FetchError, ProduceError};
+pub use fetch::{At, Fetch, Fetched};
+pub use hook::{Hook, HookDone, HookError, HookJob, Output, Processed};
+pub use quota::QuotaConfig;
+pub use topic::{ConfigError, Durability, Topic, TopicConfig};
+pub use weir_log::{Piece, StateKind};

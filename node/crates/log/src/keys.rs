@@ -30,7 +30,7 @@ pub enum StateKind {
     Topic = 16,
     /// partition u32, producer id u64 -> its last batches. The broker's.
     Producer = 17,
-    /// group name, 0, partition u32 -> committed offset. The broker's.
+    /// group name, partition u32 -> committed offset. The broker's.
     GroupOffset = 18,
     /// counter's name -> next number. The broker's.
     Counter = 19,

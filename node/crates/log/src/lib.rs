@@ -36,6 +36,6 @@ pub use error::{AppendError, OpenError, ReadError};
 pub use keys::{StateKey, StateKind};
 pub use log::{Log, Options, Usage};
 pub use positions::{Marks, Position};
-pub use reader::{Chunk, Piece};
+pub use reader::{Boundary, Chunk, Piece};
 pub use recovery::{Damage, Recovered};
 pub use scrub::{scrub_closed, ScrubReport};

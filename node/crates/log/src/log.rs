@@ -2,7 +2,7 @@
 
 use crate::keys::{StateKey, StateKind};
 use crate::positions::Positions;
-use crate::reader::{self, Chunk, Request};
+use crate::reader::{self, Boundary, Chunk, Request};
 use crate::recovery::{self, Recovered};
 use crate::scrub::{self, ScrubReport};
 use crate::space::free_and_total;
@@ -61,6 +61,9 @@ pub(crate) struct Shared {
     syncs: AtomicU64,
     queued_bytes: AtomicU64,
     on_stop: Mutex<Option<StopHook>>,
+    /// Effects of committed entries, on their way to the next batch. Not a command: the writer's own thread may be
+    /// the one that decides, and must not wait for room in its own queue. Bounded by the entries of a round or two.
+    effects: Mutex<Vec<Arc<EntryHeader>>>,
 }
 
 type StopHook = Box<dyn FnOnce(Arc<str>) + Send>;
@@ -69,6 +72,18 @@ impl Shared {
     pub(crate) fn wrote(&self, bytes: u64, synced: bool) {
         self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.syncs.fetch_add(u64::from(synced), Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_effects(&self, header: Arc<EntryHeader>) {
+        self.effects.lock().unwrap_or_else(PoisonError::into_inner).push(header);
+    }
+
+    pub(crate) fn take_effects(&self) -> Vec<Arc<EntryHeader>> {
+        std::mem::take(&mut *self.effects.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn has_effects(&self) -> bool {
+        !self.effects.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// The first reason wins.
@@ -156,7 +171,6 @@ impl Log {
             watermark: state.watermark,
             tails: state.tails,
             positions: state.positions,
-            pending: Vec::new(),
             unsynced: false,
             since_watermark: 0,
         };
@@ -202,8 +216,7 @@ impl Log {
     /// Makes a committed entry's effects visible, and durable with a later write. Entries of a group in order.
     pub fn apply(&self, header: Arc<EntryHeader>) {
         self.0.shared.positions.apply(&header);
-        // A log that stopped makes the effects again when it recovers.
-        let _ = self.send(Command::Apply(header));
+        self.0.shared.add_effects(header);
     }
 
     /// Removes the entries of `group` from `from` on, none of them committed.
@@ -248,6 +261,19 @@ impl Log {
     ) -> Result<(), ReadError> {
         let request = Request::Seek { partition, timestamp };
         self.submit((request, Box::new(done)))
+    }
+
+    /// Finds where `partition` begins when its beginning is given up; the answer is the chunk's `next`.
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn boundary(
+        &self,
+        partition: PartitionId,
+        of: Boundary,
+        done: impl FnOnce(Result<Chunk, ReadError>) + Send + 'static,
+    ) -> Result<(), ReadError> {
+        self.submit((Request::Boundary { partition, of }, Box::new(done)))
     }
 
     fn submit(&self, job: ReadJob) -> Result<(), ReadError> {

@@ -31,7 +31,20 @@ pub struct Chunk {
 pub(crate) enum Request {
     Batches { partition: PartitionId, from: Offset, end: Offset, max_bytes: usize },
     Seek { partition: PartitionId, timestamp: i64 },
+    Boundary { partition: PartitionId, of: Boundary },
 }
+
+/// How much of a partition's beginning to give up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boundary {
+    /// At least this many bytes.
+    Bytes(u64),
+    /// Whole batches with nothing at or after this timestamp, in milliseconds.
+    Before(i64),
+}
+
+/// What one look for expired batches may read: the next goes on from there.
+const EXPIRE_BYTES_MAX: usize = 8 << 20;
 
 pub(crate) fn serve(
     keyspaces: &Keyspaces,
@@ -44,6 +57,16 @@ pub(crate) fn serve(
             Scan { keyspaces, marks: &marks, partition: *partition, end: *end }.read(*from, *max_bytes)
         }
         Request::Seek { partition, timestamp } => seek(keyspaces, positions, *partition, *timestamp),
+        Request::Boundary { partition, of } => {
+            let marks = positions.marks(*partition).ok_or(ReadError::NoPartition(*partition))?;
+            let end = marks.committed_end();
+            let scan = Scan { keyspaces, marks: &marks, partition: *partition, end };
+            let next = match of {
+                Boundary::Bytes(bytes) => scan.after_bytes(*bytes)?,
+                Boundary::Before(timestamp) => scan.after_expired(*timestamp)?,
+            };
+            Ok(Chunk { pieces: Vec::new(), next })
+        }
     }
 }
 
@@ -104,6 +127,38 @@ impl Scan<'_> {
         Ok(chunk)
     }
 
+    /// Base of the first batch that stays when `bytes` go.
+    fn after_bytes(&self, bytes: u64) -> Result<Offset, ReadError> {
+        let rows = data_key(self.partition, self.marks.log_start())..data_key(self.partition, self.end);
+        let mut freed = 0;
+        for guard in self.keyspaces.data.range(rows) {
+            let key = guard.key().map_err(|e| self.damaged(self.marks.log_start(), &e))?;
+            if let Some((_, base)) = split_data_key(&key).filter(|_| freed >= bytes) {
+                return Ok(base);
+            }
+            freed += u64::from(self.keyspaces.data.size_of(&key).ok().flatten().unwrap_or(0));
+        }
+        Ok(self.end)
+    }
+
+    /// First offset of a batch that reaches `timestamp`, as far as one look goes.
+    fn after_expired(&self, timestamp: i64) -> Result<Offset, ReadError> {
+        let start = self.marks.log_start();
+        if self.marks.max_timestamp() < timestamp {
+            return Ok(self.end);
+        }
+        let from = indexed_before(self.keyspaces, self.partition, timestamp).max(start);
+        let mut expired = from;
+        for piece in self.read(from, EXPIRE_BYTES_MAX)?.pieces {
+            match piece {
+                Piece::Batch(batch) if batch.max_timestamp() >= timestamp => break,
+                Piece::Batch(batch) => expired = batch.end_offset(),
+                Piece::Gap(gap) => expired = gap.end,
+            }
+        }
+        Ok(expired)
+    }
+
     /// Says why there is nothing between where the chunk ends and `base`.
     fn close_gap(&self, chunk: &mut Chunk, base: Offset) {
         while chunk.next < base {
@@ -156,17 +211,7 @@ fn seek(
 ) -> Result<Chunk, ReadError> {
     let marks = positions.marks(partition).ok_or(ReadError::NoPartition(partition))?;
     let (start, end) = (marks.log_start(), marks.committed_end());
-    let mut from = start;
-    let prefix = StateKey::partition(StateKind::TimeIndex, partition);
-    for guard in keyspaces.state.prefix(prefix.as_bytes()) {
-        let Ok((key, value)) = guard.into_inner() else { break };
-        let latest = value.first_chunk::<8>().map_or(i64::MAX, |b| i64::from_be_bytes(*b));
-        let Some((_, until)) = split_data_key(key.get(1..).unwrap_or_default()) else { continue };
-        if latest >= timestamp {
-            break;
-        }
-        from = from.max(until);
-    }
+    let mut from = indexed_before(keyspaces, partition, timestamp).max(start);
     let scan = Scan { keyspaces, marks: &marks, partition, end };
     while from < end {
         let chunk = scan.read(from, 1)?;
@@ -177,4 +222,21 @@ fn seek(
         from = chunk.next;
     }
     Ok(Chunk { pieces: Vec::new(), next: end })
+}
+
+/// End of the last stretch of the time index before which nothing reaches `timestamp`.
+fn indexed_before(keyspaces: &Keyspaces, partition: PartitionId, timestamp: i64) -> Offset {
+    let mut from = Offset::ZERO;
+    let prefix = StateKey::partition(StateKind::TimeIndex, partition);
+    for guard in keyspaces.state.prefix(prefix.as_bytes()) {
+        let Ok((key, value)) = guard.into_inner() else { break };
+        let latest = value.first_chunk::<8>().map_or(i64::MAX, |b| i64::from_be_bytes(*b));
+        if latest >= timestamp {
+            break;
+        }
+        if let Some((_, until)) = split_data_key(key.get(1..).unwrap_or_default()) {
+            from = from.max(until);
+        }
+    }
+    from
 }

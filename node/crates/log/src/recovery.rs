@@ -68,6 +68,8 @@ pub(crate) struct Tail {
     pub(crate) index: u64,
     pub(crate) crc: u32,
     pub(crate) purged: u64,
+    /// Its effects are in `state` up to here.
+    pub(crate) applied: u64,
 }
 
 pub(crate) struct State {
@@ -113,11 +115,8 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<State, OpenError> {
         recovery.note("both watermark files are missing or damaged".to_owned());
         recovery.suspect = true;
     }
-    recovery.run().map_err(|e| OpenError::Damaged {
-        path: dir.to_owned(),
-        why: e.to_string(),
-        damage: Damage::default(),
-    })
+    let stake = everything(&recovery.watermark);
+    recovery.run().map_err(|e| OpenError::Damaged { path: dir.to_owned(), why: e.to_string(), damage: stake })
 }
 
 /// What the watermark promised, all of it at stake.
@@ -264,7 +263,7 @@ impl Recovery {
         let applied = applied.as_deref().and_then(|v| v.first_chunk::<8>()).map_or(0, |b| u64::from_be_bytes(*b));
         let low = self.watermark.value.groups.get(&group).copied().unwrap_or_default();
 
-        let mut tail = Tail { index: purged_index, crc: purged_crc, purged: purged_index };
+        let mut tail = Tail { index: purged_index, crc: purged_crc, purged: purged_index, applied };
         let mut broken = false;
         let mut replay = Vec::new();
         let range = rlog_key(group, purged_index + 1)..=rlog_key(group, u64::MAX);
@@ -288,7 +287,7 @@ impl Recovery {
                 self.note(format!("entry {index} is not the one that was synced"));
                 broken = true;
             }
-            tail = Tail { index, crc, purged: purged_index };
+            tail = Tail { index, crc, ..tail };
             if index > applied {
                 replay.push(Arc::new(header));
             }
@@ -426,10 +425,10 @@ fn replay_effects(
         watermark,
         tails,
         positions,
-        pending: headers,
         unsynced: false,
         since_watermark: 0,
     };
+    headers.into_iter().for_each(|header| writer.shared.add_effects(header));
     let mut batch = keyspaces.db.batch();
     writer.stage_effects(&mut batch)?;
     if !batch.is_empty() {

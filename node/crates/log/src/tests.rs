@@ -251,9 +251,10 @@ fn no_damaged_byte_or_sector_loses_a_record_in_silence() {
         }
         log.close();
     }
+    trim_journals(&whole.join("db"));
     let mut files = Vec::new();
     collect_files(&whole, Path::new(""), &mut files);
-    let rounds: usize = std::env::var("WEIR_DAMAGE_ROUNDS").ok().and_then(|v| v.parse().ok()).unwrap_or(4);
+    let rounds: usize = std::env::var("WEIR_DAMAGE_ROUNDS").ok().and_then(|v| v.parse().ok()).unwrap_or(2);
     let (mut repaired, mut reported, mut refused) = (0, 0, 0);
     for (n, (file, size)) in files.iter().enumerate() {
         for round in 0..rounds {
@@ -287,6 +288,18 @@ fn no_damaged_byte_or_sector_loses_a_record_in_silence() {
     }
     println!("{repaired} harmless or repaired, {reported} reported by range, {refused} refused with all ranges");
     assert!(repaired > 0 && reported > 0, "the damage must bite");
+}
+
+/// Journals are sized ahead to 64 MiB of zeros, which would only be copied here.
+fn trim_journals(db: &Path) {
+    for entry in std::fs::read_dir(db).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "jnl") {
+            let bytes = std::fs::read(&path).unwrap();
+            let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1);
+            std::fs::write(&path, &bytes[..(used + 1_024).min(bytes.len())]).unwrap();
+        }
+    }
 }
 
 fn collect_files(root: &Path, under: &Path, out: &mut Vec<(std::path::PathBuf, u64)>) {

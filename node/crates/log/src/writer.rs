@@ -23,8 +23,6 @@ pub(crate) type Flushed = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
 
 pub(crate) enum Command {
     Append { entry: Entry, flushed: Flushed },
-    /// Effects of a committed entry, to be written with what comes next.
-    Apply(Arc<EntryHeader>),
     /// Removes the entries from `from` on, with their batches.
     Truncate { group: GroupId, from: u64, done: Flushed },
     Close { done: Flushed },
@@ -45,9 +43,8 @@ pub(crate) struct Writer {
     pub(crate) watermark: WatermarkFile,
     /// Last written entry of each group.
     pub(crate) tails: BTreeMap<GroupId, Tail>,
-    /// Positions as `state` has them, with the effects in `pending` still to come.
+    /// Positions as `state` has them.
     pub(crate) positions: BTreeMap<PartitionId, Position>,
-    pub(crate) pending: Vec<Arc<EntryHeader>>,
     pub(crate) unsynced: bool,
     pub(crate) since_watermark: u64,
 }
@@ -73,12 +70,10 @@ impl Writer {
         tracing::error!(%reason, "the log stopped: restart to recover");
         self.shared.stop(Some(Arc::clone(&reason)));
         while let Ok(command) = self.commands.recv_timeout(IDLE) {
-            if let Command::Append { flushed, .. }
+            let (Command::Append { flushed, .. }
             | Command::Truncate { done: flushed, .. }
-            | Command::Close { done: flushed } = command
-            {
-                flushed(Err(AppendError::Poisoned(Arc::clone(&reason))));
-            }
+            | Command::Close { done: flushed }) = command;
+            flushed(Err(AppendError::Poisoned(Arc::clone(&reason))));
         }
     }
 
@@ -96,7 +91,6 @@ impl Writer {
             while let Some(command) = next.take() {
                 match command {
                     Command::Append { entry, flushed } => self.stage(&mut round, entry, flushed),
-                    Command::Apply(header) => self.pending.push(header),
                     Command::Truncate { group, from, done } => {
                         self.commit(round)?;
                         self.truncate(group, from)?;
@@ -135,7 +129,7 @@ impl Writer {
         let header = entry.header();
         let tail = self.tails.entry(entry.group).or_default();
         let (bytes, crc) = header.encode(tail.crc);
-        *tail = Tail { index: entry.index, crc, purged: tail.purged };
+        *tail = Tail { index: entry.index, crc, ..*tail };
         round.bytes += bytes.len();
         round.batch.insert(&self.keyspaces.rlog, rlog_key(entry.group, entry.index), bytes);
         round.durable |= !entry.lazy;
@@ -179,7 +173,7 @@ impl Writer {
 
     /// With nothing else to do: syncs what was lazy, and writes effects that found no batch to ride with.
     fn settle(&mut self) -> fjall::Result<()> {
-        if !self.pending.is_empty() {
+        if self.shared.has_effects() {
             let mut batch = self.keyspaces.db.batch();
             self.stage_effects(&mut batch)?;
             let mode = if self.unsynced { PersistMode::SyncData } else { PersistMode::Buffer };
@@ -238,7 +232,7 @@ impl Writer {
     pub(crate) fn stage_effects(&mut self, batch: &mut OwnedWriteBatch) -> fjall::Result<()> {
         let mut touched = BTreeSet::new();
         let mut applied = BTreeMap::new();
-        for header in std::mem::take(&mut self.pending) {
+        for header in self.shared.take_effects() {
             for op in &header.ops {
                 self.stage_effect(batch, op, &mut touched)?;
             }
@@ -256,7 +250,7 @@ impl Writer {
             let key = StateKey::new(StateKind::Applied, &group.0.to_be_bytes());
             batch.insert(state, key.as_bytes(), index.to_be_bytes());
             if let Some(tail) = self.tails.get_mut(&group) {
-                tail.index = tail.index.max(index);
+                tail.applied = index;
             }
         }
         Ok(())
@@ -383,16 +377,15 @@ impl Writer {
         let tail = self.tails.entry(group).or_default();
         let last = self.keyspaces.rlog.get(rlog_key(group, from.saturating_sub(1)))?;
         let crc = last.and_then(|v| v.first_chunk::<4>().copied()).map_or(0, u32::from_be_bytes);
-        *tail = Tail { index: from.saturating_sub(1), crc, purged: tail.purged };
+        *tail = Tail { index: from.saturating_sub(1), crc, ..*tail };
         // The mark may name what is gone now: it must not look like a loss.
         self.save_watermark(false)
     }
 
     /// Forgets the headers of old applied entries. Never their payloads: those belong to retention.
     fn purge(&mut self) -> fjall::Result<()> {
-        let first_pending = self.pending.first().map(|h| h.index);
         for (group, tail) in &mut self.tails {
-            let last = first_pending.map_or(tail.index, |i| i.saturating_sub(1)).min(tail.index);
+            let last = tail.applied;
             // Twice the number before half goes: a purge is one batch of removals every so often, not one an entry.
             if last.saturating_sub(tail.purged) < 2 * RAFT_LOG_ENTRIES_MAX {
                 continue;

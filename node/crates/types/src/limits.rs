@@ -32,14 +32,12 @@ pub const FETCH_BYTES_MAX: usize = 4 << 20;
 /// Longest wait of a fetch for new records, in milliseconds.
 pub const FETCH_WAIT_MS_MAX: u64 = 60_000;
 
-/// Commands waiting for the log's writer thread: each is one entry, and the proposer holds back by bytes first.
-pub const WRITER_QUEUE_MAX: usize = 1_024;
+/// Commands waiting for the log's writer thread: more than there can be requests, so that handing over never waits.
+pub const WRITER_QUEUE_MAX: usize = 8_192;
 /// One group commit takes entries until they hold this many bytes: at 512 KiB a sync costs less than the writing.
 pub const GROUP_COMMIT_BYTES_MAX: usize = 4 << 20;
 /// Largest entry that the proposer builds: a good size for one sync and for one message to a peer.
 pub const ENTRY_BYTES_TARGET: usize = 512 << 10;
-/// Most bytes of entries proposed and not yet committed: what a stalled disk can pin in memory.
-pub const UNCOMMITTED_BYTES_MAX: usize = 16 << 20;
 /// Produce requests waiting for the proposer.
 pub const PROPOSER_QUEUE_MAX: usize = 4_096;
 /// Bytes of produce requests taken in and not yet answered, for the whole node.
@@ -86,7 +84,8 @@ const _: () = {
     assert!(BATCH_BYTES_MAX < FRAME_BYTES_MAX);
     assert!(BATCH_BYTES_MAX <= BATCH_INFLATED_BYTES_MAX);
     assert!(ENTRY_BYTES_TARGET <= GROUP_COMMIT_BYTES_MAX);
-    assert!(BATCH_BYTES_MAX <= UNCOMMITTED_BYTES_MAX);
+    assert!(BATCH_BYTES_MAX <= PRODUCE_INFLIGHT_BYTES_MAX);
+    assert!(WRITER_QUEUE_MAX >= PROPOSER_QUEUE_MAX);
     assert!(MERGE_BYTES_MAX < ENTRY_BYTES_TARGET);
     assert!(FETCH_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(FETCH_BYTES_MAX >= BATCH_BYTES_MAX);

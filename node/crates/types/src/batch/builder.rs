@@ -12,6 +12,8 @@ pub struct BatchBuilder {
     /// The header's place and, behind it, the records as they will be stored.
     buf: Vec<u8>,
     count: u32,
+    /// Offsets so far: records, and what was skipped.
+    span: u32,
     base_timestamp: i64,
     max_timestamp: i64,
 }
@@ -19,7 +21,7 @@ pub struct BatchBuilder {
 impl BatchBuilder {
     /// An empty batch.
     pub fn new(codec: Codec) -> Self {
-        Self { codec, buf: vec![0; HEADER_BYTES], count: 0, base_timestamp: 0, max_timestamp: 0 }
+        Self { codec, buf: vec![0; HEADER_BYTES], count: 0, span: 0, base_timestamp: 0, max_timestamp: 0 }
     }
 
     /// Records so far.
@@ -45,7 +47,7 @@ impl BatchBuilder {
         }
         self.max_timestamp = self.max_timestamp.max(timestamp);
         let timestamp_delta = timestamp.wrapping_sub(self.base_timestamp);
-        let offset_delta = i64::from(self.count);
+        let offset_delta = i64::from(self.span);
         let len = 1
             + varint::len_i64(timestamp_delta)
             + varint::len_i64(offset_delta)
@@ -61,6 +63,28 @@ impl BatchBuilder {
         varint::write_bytes(&mut self.buf, value);
         self.buf.extend_from_slice(headers.raw());
         self.count += 1;
+        self.span += 1;
+    }
+
+    /// Leaves `offsets` without records.
+    pub fn skip(&mut self, offsets: u32) {
+        self.span += offsets;
+    }
+
+    /// Adds what `batch` holds at the next offsets, as sparse as it is.
+    ///
+    /// # Errors
+    /// When its records are malformed.
+    pub fn push_batch(&mut self, batch: &Batch) -> Result<(), BatchError> {
+        let start = self.span;
+        for record in batch.body()?.records() {
+            let record = record?;
+            let at = start + record.offset.since(batch.base_offset()) as u32;
+            self.skip(at - self.span);
+            self.push_ref(&record);
+        }
+        self.span = start + batch.span();
+        Ok(())
     }
 
     /// Adds `record` at the next offset.
@@ -80,9 +104,9 @@ impl BatchBuilder {
     /// Writes the batch with its first record at `base`.
     ///
     /// # Errors
-    /// When there are no records, they are over a limit, or compressing fails.
+    /// When it is over a limit, or compressing fails.
     pub fn build(self, base: Offset, producer: Option<Producer>) -> Result<Batch, BatchError> {
-        let span = self.count.max(1);
+        let span = self.span.max(1);
         let frame = Frame {
             codec: self.codec,
             base,

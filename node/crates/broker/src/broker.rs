@@ -1,0 +1,303 @@
+//! The broker's calls for producing, and how it is put together.
+
+use crate::applied::Applied;
+use crate::auth::{authorize, Operation, Principal, Resource};
+use crate::error::ProduceError;
+use crate::hook::{Hook, HookError, HookJob};
+use crate::proposer::{self, Append, Core, Request};
+use crate::quota::{Direction, QuotaConfig, Quotas};
+use crate::topic::Topic;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{sync_channel, SyncSender};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::sync::{oneshot, Semaphore};
+use weir_log::{Log, Recovered, StateKind};
+use weir_replica::{CommitRule, Group};
+use weir_types::limits::{PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX};
+use weir_types::{Batch, BatchError, Clock, GroupId, Offset};
+
+/// The one replica group of a node that stands alone.
+const GROUP: GroupId = GroupId(0);
+
+/// Settings of a broker.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long a request waits for others to share its entry: it decides latency and flash wear.
+    pub linger: Duration,
+    /// Bytes of records that the node keeps at most; `None`: as many as fit.
+    pub disk_budget_bytes: Option<u64>,
+    /// Rates per client.
+    pub quotas: QuotaConfig,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { linger: Duration::from_millis(1), disk_budget_bytes: None, quotas: QuotaConfig::default() }
+    }
+}
+
+/// Where records went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Produced {
+    /// Offset of the first.
+    pub base: Offset,
+    /// Offsets that they span.
+    pub span: u32,
+}
+
+/// Counts since start.
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "named for what they count")]
+pub struct BrokerMetrics {
+    pub produce_requests: AtomicU64,
+    pub produce_errors: AtomicU64,
+    pub records_in: AtomicU64,
+    pub bytes_in: AtomicU64,
+    pub records_out: AtomicU64,
+    pub bytes_out: AtomicU64,
+    pub fetch_requests: AtomicU64,
+}
+
+/// A node's broker. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Broker(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) log: Log,
+    pub(crate) applied: Arc<Applied>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: Options,
+    pub(crate) quotas: Quotas,
+    pub(crate) metrics: BrokerMetrics,
+    requests: SyncSender<Request>,
+    inflight: Arc<Semaphore>,
+    hook: OnceLock<Arc<dyn Hook>>,
+    proposer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Producer ids reserved by an entry and not yet given out.
+    pub(crate) producer_ids: tokio::sync::Mutex<std::ops::Range<u64>>,
+}
+
+impl Broker {
+    /// Opens a broker over `log`, whose recovery found `recovered`; entries commit by `rule`.
+    ///
+    /// # Errors
+    /// When stored state cannot be read, or the log stopped.
+    pub fn open(
+        log: Log,
+        recovered: &Recovered,
+        rule: Arc<dyn CommitRule>,
+        clock: Arc<dyn Clock>,
+        options: Options,
+    ) -> Result<Self, ProduceError> {
+        let applied = Arc::new(Applied::default());
+        for kind in [StateKind::Topic, StateKind::Producer, StateKind::GroupOffset, StateKind::Counter] {
+            let rows = log.state_rows(kind).map_err(|e| {
+                tracing::error!(error = %e, "state cannot be read");
+                ProduceError::Closed
+            })?;
+            rows.iter().for_each(|(key, value)| applied.load(key, value));
+        }
+        for topic in applied.tables().topics.values() {
+            topic.partitions.iter().for_each(|p| drop(log.marks_or_new(*p)));
+        }
+        let last = recovered.last.get(&GROUP).copied().unwrap_or(0);
+        let group = Group::open(GROUP, log.clone(), last, rule, Arc::clone(&applied) as _);
+        // Room for every request that has a permit, and for a few wakes.
+        let (requests, queue) = sync_channel(PROPOSER_QUEUE_MAX + 64);
+        let waker = requests.clone();
+        applied.on_step_down(Box::new(move || drop(waker.try_send(Request::Wake))));
+        let core = Core::new(log.clone(), group, Arc::clone(&applied), Arc::clone(&clock))?;
+        let linger = options.linger;
+        let proposer = std::thread::Builder::new()
+            .name("weir-propose".to_owned())
+            .spawn(move || proposer::drive(core, &queue, linger))
+            .map_err(|_| ProduceError::Closed)?;
+        Ok(Self(Arc::new(Inner {
+            log,
+            applied,
+            clock,
+            options,
+            quotas: Quotas::new(options.quotas),
+            metrics: BrokerMetrics::default(),
+            requests,
+            inflight: Arc::new(Semaphore::new(PRODUCE_INFLIGHT_BYTES_MAX)),
+            hook: OnceLock::new(),
+            proposer: Mutex::new(Some(proposer)),
+            producer_ids: tokio::sync::Mutex::new(0..0),
+        })))
+    }
+
+    /// Sets the in-line pipelines, once, before anything is produced.
+    pub fn set_hook(&self, hook: Arc<dyn Hook>) {
+        let _ = self.0.hook.set(hook);
+    }
+
+    /// Takes a batch for a partition: waits for its share of the bytes in flight, and returns what resolves when the
+    /// records are committed. Batches of one caller for one partition are stored in the order of these calls.
+    ///
+    /// # Errors
+    /// When the batch is refused: nothing was taken.
+    ///
+    /// # Cancel safety
+    /// Dropping this before it resolves takes nothing. Dropping what it returns leaves the outcome to chance.
+    pub async fn produce(
+        &self,
+        who: &Principal,
+        topic: &str,
+        partition: u32,
+        batch: Batch,
+    ) -> Result<Producing, ProduceError> {
+        let metrics = &self.0.metrics;
+        metrics.produce_requests.fetch_add(1, Ordering::Relaxed);
+        let (count, bytes) = (batch.count(), batch.bytes().len());
+        let result = self.submit(who, topic, partition, batch).await;
+        match &result {
+            Ok(_) => {
+                metrics.records_in.fetch_add(u64::from(count), Ordering::Relaxed);
+                metrics.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+            }
+            Err(_) => {
+                metrics.produce_errors.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        result
+    }
+
+    async fn submit(
+        &self,
+        who: &Principal,
+        topic: &str,
+        partition: u32,
+        batch: Batch,
+    ) -> Result<Producing, ProduceError> {
+        let inner = &self.0;
+        if !authorize(who, Operation::Write, Resource::Topic(topic)) {
+            return Err(ProduceError::Denied(topic.to_owned()));
+        }
+        let topic = inner.applied.topic(topic).ok_or_else(|| ProduceError::NoTopic(topic.to_owned()))?;
+        let Some(id) = topic.partition(partition) else {
+            let partitions = topic.partitions.len() as u32;
+            return Err(ProduceError::NoPartition { topic: topic.name.to_string(), partition, partitions });
+        };
+        let (bytes, limit) = (batch.bytes().len(), topic.config.max_message_bytes as usize);
+        if bytes > limit {
+            return Err(ProduceError::TooLarge { bytes, limit });
+        }
+        validate(&batch)?;
+        let throttle = inner.quotas.charge(Direction::Produce, &who.client, bytes, Instant::now());
+        // A small request costs more than its bytes: the floor also keeps requests under the queue's length.
+        let share = bytes.max(PRODUCE_INFLIGHT_BYTES_MAX / PROPOSER_QUEUE_MAX) as u32;
+        let permit = Arc::clone(&inner.inflight).acquire_many_owned(share).await;
+        let permit = permit.map_err(|_| ProduceError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let requests = inner.requests.clone();
+        let send = move |append: Append| {
+            if let Err(e) = requests.try_send(Request::Append(append))
+                && let std::sync::mpsc::TrySendError::Full(Request::Append(append))
+                | std::sync::mpsc::TrySendError::Disconnected(Request::Append(append)) = e
+            {
+                let _ = append.reply.send(Err(ProduceError::Closed));
+            }
+        };
+        match inner.hook.get().filter(|h| h.intercepts(&topic.name)) {
+            None => send(Append { topic, partition: id, kept: batch, outputs: Vec::new(), reply, permit }),
+            Some(hook) => {
+                let job = HookJob { topic, partition, batch };
+                hook.submit(
+                    job,
+                    Box::new(move |job, result| match result {
+                        Ok(p) => {
+                            let (topic, kept, outputs) = (job.topic, p.kept, p.outputs);
+                            send(Append { topic, partition: id, kept, outputs, reply, permit });
+                        }
+                        Err(e) => {
+                            let _ = reply.send(Err(e.into()));
+                        }
+                    }),
+                );
+            }
+        }
+        Ok(Producing { answer, throttle })
+    }
+
+    pub(crate) fn send(&self, request: Request) -> bool {
+        self.0.requests.try_send(request).is_ok()
+    }
+
+    /// Records, bytes and requests so far.
+    pub fn metrics(&self) -> &BrokerMetrics {
+        &self.0.metrics
+    }
+
+    /// The log underneath, for status and scrubs.
+    pub fn log(&self) -> &Log {
+        &self.0.log
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> Vec<Arc<Topic>> {
+        self.0.applied.tables().topics.values().cloned().collect()
+    }
+
+    /// The topic `name`.
+    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.0.applied.topic(name)
+    }
+
+    /// Milliseconds since 1970, by the node's clock.
+    pub fn now_ms(&self) -> i64 {
+        self.0.clock.now_ms()
+    }
+
+    /// Takes no more requests, finishes those it has, and closes the log. Blocks.
+    pub fn close(&self) {
+        self.0.inflight.close();
+        if self.0.requests.send(Request::Stop).is_ok() {
+            let proposer = self.0.proposer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            let _ = proposer.map(std::thread::JoinHandle::join);
+        }
+        self.0.log.close();
+    }
+}
+
+/// A batch that was taken in; resolves when it is committed, or will never be.
+pub struct Producing {
+    answer: oneshot::Receiver<Result<Produced, ProduceError>>,
+    throttle: Duration,
+}
+
+impl Producing {
+    /// How long the client's next request should be held back, by its quota.
+    pub fn throttle(&self) -> Duration {
+        self.throttle
+    }
+}
+
+impl Future for Producing {
+    type Output = Result<Produced, ProduceError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.answer).poll(cx).map(|r| r.unwrap_or(Err(ProduceError::Closed)))
+    }
+}
+
+impl From<HookError> for ProduceError {
+    fn from(e: HookError) -> Self {
+        match e {
+            HookError::Halted { pipeline, why } => Self::Halted { pipeline, why },
+            HookError::Busy { pipeline } => Self::PipelineBusy { pipeline },
+        }
+    }
+}
+
+/// Walks the records once, at the door: nothing malformed is stored, and nobody after this has to think of it.
+fn validate(batch: &Batch) -> Result<(), BatchError> {
+    for record in batch.body()?.records() {
+        record?;
+    }
+    Ok(())
+}

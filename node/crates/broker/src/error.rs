@@ -1,0 +1,133 @@
+//! What can go wrong, by operation.
+
+use crate::topic::ConfigError;
+use weir_log::ReadError;
+use weir_replica::ProposeError;
+use weir_types::{BatchError, ErrorKind, NameError, Offset};
+
+/// Why records were not taken, or what became of them.
+#[derive(Clone, Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum ProduceError {
+    #[error("no topic `{0}`; create it with `weir topic create {0}`")]
+    NoTopic(String),
+    #[error("topic `{topic}` has {partitions} partitions, there is no partition {partition}")]
+    NoPartition { topic: String, partition: u32, partitions: u32 },
+    #[error("not allowed to write to topic `{0}`")]
+    Denied(String),
+    #[error("batch refused: {0}")]
+    Batch(#[from] BatchError),
+    #[error("batch of {bytes} bytes is over the topic's max.message.bytes of {limit}")]
+    TooLarge { bytes: usize, limit: usize },
+    #[error("producer {id} sent sequence {got}, expected {expected}: a batch before it is missing")]
+    OutOfOrder { id: i64, got: i32, expected: i32 },
+    #[error("producer {id} is fenced: epoch {got} is older than {current}")]
+    ProducerFenced { id: i64, got: i16, current: i16 },
+    #[error("producer {0} is not known here (any more): start a new one")]
+    UnknownProducer(i64),
+    #[error("pipeline `{pipeline}` on the topic is halted: {why}")]
+    Halted { pipeline: String, why: String },
+    #[error("pipeline `{pipeline}` is over its share of waiting bytes: try again")]
+    PipelineBusy { pipeline: String },
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    #[error("node is shutting down")]
+    Closed,
+}
+
+impl ProduceError {
+    /// What the caller does.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoTopic(_)
+            | Self::NoPartition { .. }
+            | Self::Denied(_)
+            | Self::Batch(_)
+            | Self::TooLarge { .. }
+            | Self::OutOfOrder { .. }
+            | Self::UnknownProducer(_) => ErrorKind::Invalid,
+            Self::ProducerFenced { .. } => ErrorKind::Fenced,
+            Self::Halted { .. } | Self::PipelineBusy { .. } => ErrorKind::Retry,
+            Self::Propose(e) => e.kind(),
+            Self::Closed => ErrorKind::Closed,
+        }
+    }
+}
+
+/// Why records could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum FetchError {
+    #[error("no topic `{0}`")]
+    NoTopic(String),
+    #[error("topic `{topic}` has {partitions} partitions, there is no partition {partition}")]
+    NoPartition { topic: String, partition: u32, partitions: u32 },
+    #[error("not allowed to read topic `{0}`")]
+    Denied(String),
+    #[error("offset {offset} is beyond the end, {end}")]
+    OutOfRange { offset: Offset, end: Offset },
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl FetchError {
+    /// What the caller does.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoTopic(_) | Self::NoPartition { .. } | Self::Denied(_) | Self::OutOfRange { .. } => {
+                ErrorKind::Invalid
+            }
+            Self::Read(e) => e.kind(),
+        }
+    }
+}
+
+/// Why a change of topics, offsets or rows was not made.
+#[derive(Clone, Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum AdminError {
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("topic `{0}` exists already")]
+    Exists(String),
+    #[error("no topic `{0}`")]
+    NoTopic(String),
+    #[error("topic `{topic}` has {partitions} partitions, there is no partition {partition}")]
+    NoPartition { topic: String, partition: u32, partitions: u32 },
+    #[error("{what} is over the limit of {limit}")]
+    Limit { what: &'static str, limit: u64 },
+    #[error("a topic has at least one partition, and partitions are only added: it has {has}, asked for {asked}")]
+    Partitions { has: u32, asked: u32 },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("`{0}` cannot name a consumer group: use 1 to 249 bytes without control characters")]
+    GroupName(String),
+    #[error("offset {offset} is beyond the end of the partition, {end}")]
+    OffsetBeyondEnd { offset: Offset, end: Offset },
+    #[error("not allowed")]
+    Denied,
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    #[error("node is shutting down")]
+    Closed,
+}
+
+impl AdminError {
+    /// What the caller does.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Propose(e) => e.kind(),
+            Self::Closed => ErrorKind::Closed,
+            Self::Name(_)
+            | Self::Exists(_)
+            | Self::NoTopic(_)
+            | Self::NoPartition { .. }
+            | Self::Limit { .. }
+            | Self::Partitions { .. }
+            | Self::Config(_)
+            | Self::GroupName(_)
+            | Self::OffsetBeyondEnd { .. }
+            | Self::Denied => ErrorKind::Invalid,
+        }
+    }
+}

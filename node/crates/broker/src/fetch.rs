@@ -1,0 +1,185 @@
+//! Reading: long polls, byte limits, offsets by time.
+
+use crate::applied::Tables;
+use crate::auth::{authorize, Operation, Principal, Resource};
+use crate::broker::Broker;
+use crate::error::FetchError;
+use crate::quota::Direction;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use weir_log::{Chunk, Marks, Piece};
+use weir_types::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX};
+use weir_types::{Offset, PartitionId};
+
+/// What to read.
+#[derive(Clone, Debug)]
+pub struct Fetch {
+    /// Topic by name.
+    pub topic: String,
+    /// Partition of it.
+    pub partition: u32,
+    /// First offset wanted.
+    pub from: Offset,
+    /// Bytes of batches to answer with at most; the first batch comes whatever its size.
+    pub max_bytes: usize,
+    /// How long to wait for a record when there is none.
+    pub wait: Duration,
+}
+
+/// What a fetch gave.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Whole batches, and gaps with their reasons, in order of offsets. The first batch may begin before the offset
+    /// asked for.
+    pub pieces: Vec<Piece>,
+    /// Where to go on.
+    pub next: Offset,
+    /// First offset that may still be there.
+    pub log_start: Offset,
+    /// First offset not yet committed.
+    pub committed_end: Offset,
+    /// How long the client's next request should be held back, by its quota.
+    pub throttle: Duration,
+}
+
+/// A place in a partition, by meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// The first record that is there.
+    Start,
+    /// After the last.
+    End,
+    /// The first record at or after this time, in milliseconds; the end when there is none.
+    Time(i64),
+}
+
+impl Broker {
+    /// Reads from a partition.
+    ///
+    /// # Errors
+    /// When there is no such partition, the offset lies beyond its end, or its index is damaged. Damaged batches are
+    /// no error: they come as gaps.
+    ///
+    /// # Cancel safety
+    /// Safe: reading changes nothing.
+    pub async fn fetch(&self, who: &Principal, fetch: Fetch) -> Result<Fetched, FetchError> {
+        self.0.metrics.fetch_requests.fetch_add(1, Ordering::Relaxed);
+        let (id, marks) = self.readable(who, &fetch.topic, fetch.partition)?;
+        let end = marks.committed_end();
+        if fetch.from > end {
+            return Err(FetchError::OutOfRange { offset: fetch.from, end });
+        }
+        if fetch.from == end && !fetch.wait.is_zero() {
+            self.wait_for(id, &marks, fetch.from, fetch.wait).await;
+        }
+        let (log_start, committed_end) = (marks.log_start(), marks.committed_end());
+        let mut chunk = Chunk { pieces: Vec::new(), next: fetch.from };
+        if fetch.from < committed_end {
+            let max_bytes = fetch.max_bytes.min(FETCH_BYTES_MAX);
+            let (done, answer) = oneshot::channel();
+            let reply = move |r| drop(done.send(r));
+            self.0.log.read(id, fetch.from, committed_end, max_bytes, reply)?;
+            chunk = answer.await.map_err(|_| weir_log::ReadError::Closed)??;
+        }
+        let throttle = self.account(who, &chunk);
+        Ok(Fetched { pieces: chunk.pieces, next: chunk.next, log_start, committed_end, throttle })
+    }
+
+    /// The offset of a place in a partition.
+    ///
+    /// # Errors
+    /// As [`Broker::fetch`].
+    pub async fn offset_at(
+        &self,
+        who: &Principal,
+        topic: &str,
+        partition: u32,
+        at: At,
+    ) -> Result<Offset, FetchError> {
+        let (id, marks) = self.readable(who, topic, partition)?;
+        let timestamp = match at {
+            At::Start => return Ok(marks.log_start()),
+            At::End => return Ok(marks.committed_end()),
+            At::Time(timestamp) => timestamp,
+        };
+        let (done, answer) = oneshot::channel();
+        self.0.log.seek(id, timestamp, move |r| drop(done.send(r)))?;
+        let chunk = answer.await.map_err(|_| weir_log::ReadError::Closed)??;
+        Ok(first_at(&chunk, timestamp).unwrap_or_else(|| marks.committed_end()))
+    }
+
+    /// Where a partition stands, for describing it.
+    pub fn marks(&self, topic: &str, partition: u32) -> Option<Arc<Marks>> {
+        let id = self.0.applied.topic(topic)?.partition(partition)?;
+        self.0.log.marks(id)
+    }
+
+    fn readable(
+        &self,
+        who: &Principal,
+        topic: &str,
+        partition: u32,
+    ) -> Result<(PartitionId, Arc<Marks>), FetchError> {
+        if !authorize(who, Operation::Read, Resource::Topic(topic)) {
+            return Err(FetchError::Denied(topic.to_owned()));
+        }
+        let tables = self.0.applied.tables();
+        let id = partition_id(&tables, topic, partition)?;
+        Ok((id, self.0.log.marks_or_new(id)))
+    }
+
+    /// Returns when the partition has grown past `from`, or after `wait`.
+    async fn wait_for(&self, id: PartitionId, marks: &Marks, from: Offset, wait: Duration) {
+        let wait = wait.min(Duration::from_millis(FETCH_WAIT_MS_MAX));
+        let growth = self.0.applied.growth.of(id);
+        let grown = async {
+            loop {
+                let mut notified = std::pin::pin!(growth.notified());
+                // Asked for before looking, so that growth in between is not missed.
+                notified.as_mut().enable();
+                if marks.committed_end() > from {
+                    return;
+                }
+                notified.await;
+                if self.0.log.marks(id).is_none() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(wait, grown).await;
+    }
+
+    fn account(&self, who: &Principal, chunk: &Chunk) -> Duration {
+        let (mut bytes, mut records) = (0, 0);
+        for piece in &chunk.pieces {
+            if let Piece::Batch(batch) = piece {
+                bytes += batch.bytes().len();
+                records += u64::from(batch.count());
+            }
+        }
+        self.0.metrics.records_out.fetch_add(records, Ordering::Relaxed);
+        self.0.metrics.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.quotas.charge(Direction::Fetch, &who.client, bytes, Instant::now())
+    }
+}
+
+fn partition_id(tables: &Tables, topic: &str, partition: u32) -> Result<PartitionId, FetchError> {
+    let found = tables.topics.get(topic).ok_or_else(|| FetchError::NoTopic(topic.to_owned()))?;
+    let partitions = found.partitions.len() as u32;
+    found.partition(partition).ok_or_else(|| FetchError::NoPartition {
+        topic: topic.to_owned(),
+        partition,
+        partitions,
+    })
+}
+
+/// The first record in `chunk` that is not before `timestamp`.
+fn first_at(chunk: &Chunk, timestamp: i64) -> Option<Offset> {
+    chunk.pieces.iter().find_map(|piece| {
+        let Piece::Batch(batch) = piece else { return None };
+        let body = batch.body().ok()?;
+        body.records().filter_map(Result::ok).find(|r| r.timestamp >= timestamp).map(|r| r.offset)
+    })
+}

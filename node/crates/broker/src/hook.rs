@@ -1,0 +1,76 @@
+//! The in-line call, as the broker knows it: a batch goes in, effects come out. `weir-pipeline` implements it.
+
+use crate::Topic;
+use std::sync::Arc;
+use weir_types::{Batch, PartitionId, TopicName};
+
+/// A batch on its way through an in-line pipeline.
+pub struct HookJob {
+    /// The topic it was produced to.
+    pub topic: Arc<Topic>,
+    /// The partition of it.
+    pub partition: u32,
+    /// As the producer sent it; its base offset means nothing yet.
+    pub batch: Batch,
+}
+
+/// Records for another partition, in the same entry.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Where.
+    pub partition: PartitionId,
+    /// What; its base offset is stamped later.
+    pub batch: Batch,
+    /// Records for operators to see: dead letters count apart.
+    pub dead_letter: bool,
+}
+
+/// What a pipeline makes of a batch.
+#[derive(Clone, Debug)]
+pub struct Processed {
+    /// What stays on the source's partition: the batch's own frame, sparse where records were dropped.
+    pub kept: Batch,
+    /// What goes elsewhere.
+    pub outputs: Vec<Output>,
+}
+
+/// Why a batch did not get through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookError {
+    /// The pipeline refuses until somebody looks at it.
+    Halted {
+        /// Its name.
+        pipeline: String,
+        /// What happened.
+        why: String,
+    },
+    /// Too much waits for it already.
+    Busy {
+        /// Its name.
+        pipeline: String,
+    },
+}
+
+/// Called once per job, in the order in which the jobs of a topic were submitted.
+pub type HookDone = Box<dyn FnOnce(HookJob, Result<Processed, HookError>) + Send>;
+
+/// In-line pipelines.
+pub trait Hook: Send + Sync + 'static {
+    /// Whether batches for `topic` pass a pipeline.
+    fn intercepts(&self, topic: &TopicName) -> bool;
+
+    /// Takes a job; never blocks. Answers through `done`, from a thread of its own or, when it refuses, at once.
+    fn submit(&self, job: HookJob, done: HookDone);
+}
+
+/// No pipelines.
+impl Hook for () {
+    fn intercepts(&self, _topic: &TopicName) -> bool {
+        false
+    }
+
+    fn submit(&self, job: HookJob, done: HookDone) {
+        let kept = job.batch.clone();
+        done(job, Ok(Processed { kept, outputs: Vec::new() }));
+    }
+}

@@ -1,0 +1,32 @@
+//! Waking consumers when a partition grows.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+use weir_types::PartitionId;
+
+/// One signal a partition that somebody waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Growth(Mutex<BTreeMap<PartitionId, Arc<Notify>>>);
+
+impl Growth {
+    /// The signal of `partition`. Bounded by the number of partitions.
+    pub(crate) fn of(&self, partition: PartitionId) -> Arc<Notify> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(map.entry(partition).or_default())
+    }
+
+    /// Wakes all who wait for `partition`.
+    pub(crate) fn grew(&self, partition: PartitionId) {
+        let notify = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).cloned();
+        if let Some(notify) = notify {
+            notify.notify_waiters();
+        }
+    }
+
+    pub(crate) fn forget(&self, partition: PartitionId) {
+        if let Some(notify) = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition) {
+            notify.notify_waiters();
+        }
+    }
+}

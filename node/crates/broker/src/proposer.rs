@@ -1,0 +1,440 @@
+//! Where requests become entries: the one home of everything computed ahead of commitment.
+//!
+//! [`Core`] is a plain state machine: requests in, at most one entry out. It owns the speculative state of its term
+//! (next offsets, producers' windows), which begins empty on top of what is applied and is dropped whole when the
+//! term ends. [`drive`] runs it on a thread of its own, and decides how long small requests wait for company.
+
+use crate::applied::{producer_key, Applied, Tables};
+use crate::broker::Produced;
+use crate::error::{AdminError, ProduceError};
+use crate::hook::Output;
+use crate::producer::{Accepted, Verdict, Window};
+use crate::topic::{Durability, Topic};
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{oneshot, OwnedSemaphorePermit};
+use weir_log::{Log, Op};
+use weir_replica::{Group, Leader, Proposal, ProposeError};
+use weir_types::limits::{BATCH_RECORDS_MAX, ENTRY_BYTES_TARGET, MERGE_BYTES_MAX, PRODUCERS_MAX};
+use weir_types::{Batch, BatchBuilder, Clock, Codec, Offset, PartitionId};
+
+/// Batches merged into one row from this size on are compressed: below it there is nothing to win.
+const COMPRESS_FROM_BYTES: usize = 1 << 10;
+
+/// How often a wait for commitment looks whether the term is over: while it waits nobody else can tell the core.
+const STEP_DOWN_POLL: Duration = Duration::from_millis(20);
+
+/// Records for one partition, with what a pipeline made of them.
+pub(crate) struct Append {
+    pub(crate) topic: Arc<Topic>,
+    pub(crate) partition: PartitionId,
+    pub(crate) kept: Batch,
+    pub(crate) outputs: Vec<Output>,
+    pub(crate) reply: oneshot::Sender<Result<Produced, ProduceError>>,
+    /// Its share of the bytes in flight, given back with the answer.
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+impl Append {
+    fn bytes(&self) -> usize {
+        self.kept.bytes().len() + self.outputs.iter().map(|o| o.batch.bytes().len()).sum::<usize>()
+    }
+}
+
+type MakeOps = Box<dyn FnOnce(&Tables, &Log) -> Result<Vec<Op>, AdminError> + Send>;
+type AdminReply = oneshot::Sender<Result<(), AdminError>>;
+
+pub(crate) enum Request {
+    Append(Append),
+    /// Rows that depend on nothing: they join the next entry.
+    Put { ops: Vec<Op>, reply: AdminReply },
+    /// A change that depends on what is applied: it waits until all before it is.
+    Change { make: MakeOps, reply: AdminReply },
+    /// Something happened that the core asks for itself.
+    Wake,
+    Stop,
+}
+
+/// Requests that share an entry.
+#[derive(Default)]
+struct Round {
+    appends: Vec<Append>,
+    puts: Vec<(Vec<Op>, AdminReply)>,
+    bytes: usize,
+}
+
+impl Round {
+    fn is_empty(&self) -> bool {
+        self.appends.is_empty() && self.puts.is_empty()
+    }
+}
+
+/// What is assumed of entries that are proposed and not yet committed.
+#[derive(Default)]
+struct Speculation {
+    next: BTreeMap<PartitionId, Offset>,
+    producers: BTreeMap<(PartitionId, i64), Window>,
+}
+
+pub(crate) struct Core {
+    pub(crate) log: Log,
+    pub(crate) group: Group,
+    pub(crate) leader: Leader,
+    pub(crate) applied: Arc<Applied>,
+    pub(crate) clock: Arc<dyn Clock>,
+    speculation: Speculation,
+    last_index: u64,
+    round: Round,
+}
+
+/// Runs `core` until it is told to stop or nobody is left to tell it.
+pub(crate) fn drive(mut core: Core, requests: &Receiver<Request>, linger: Duration) {
+    while let Ok(first) = requests.recv() {
+        let begun = Instant::now();
+        let mut next = Some(first);
+        while let Some(request) = next.take() {
+            if !core.handle(request) {
+                core.flush();
+                return;
+            }
+            if core.round.is_empty() || core.round.bytes >= ENTRY_BYTES_TARGET {
+                break;
+            }
+            next = match requests.recv_timeout(linger.saturating_sub(begun.elapsed())) {
+                Ok(request) => Some(request),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+        }
+        core.flush();
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        log: Log,
+        group: Group,
+        applied: Arc<Applied>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ProposeError> {
+        let leader = group.lead()?;
+        let last_index = group.committed();
+        let (speculation, round) = Default::default();
+        Ok(Self { log, group, leader, applied, clock, speculation, last_index, round })
+    }
+
+    /// Takes a request into the round. False when it was the last.
+    fn handle(&mut self, request: Request) -> bool {
+        match request {
+            Request::Append(append) => {
+                self.round.bytes += append.bytes();
+                self.round.appends.push(append);
+            }
+            Request::Put { ops, reply } => self.round.puts.push((ops, reply)),
+            Request::Change { make, reply } => self.change(make, reply),
+            Request::Wake => {
+                if self.applied.take_step_down()
+                    && let Err(e) = self.begin_term()
+                {
+                    tracing::error!(error = %e, "no new term");
+                }
+            }
+            Request::Stop => return false,
+        }
+        true
+    }
+
+    /// Proposes the round as one entry. When the term is over, begins the next and computes everything anew.
+    fn flush(&mut self) {
+        let mut round = std::mem::take(&mut self.round);
+        while !round.is_empty() {
+            let built = Building::new(self).build(&round);
+            for (i, error) in built.refused.into_iter().rev() {
+                let _ = round.appends.remove(i).reply.send(Err(error));
+            }
+            if built.ops.is_empty() && built.answers.is_empty() && round.puts.is_empty() {
+                return;
+            }
+            let mut ops = built.ops;
+            ops.extend(round.puts.iter().flat_map(|(ops, _)| ops.iter().cloned()));
+            if ops.is_empty() {
+                // Nothing but duplicates: they wait for their originals, which are in an earlier entry.
+                let decided = answer(round, built.answers);
+                return self.group.when_committed(self.last_index, decided);
+            }
+            let proposal = Proposal { ops, lazy: built.lazy && round.puts.is_empty(), control: false };
+            // The waiter is made when the entry is taken: a round whose term is over is computed again.
+            match self.propose(proposal) {
+                Ok(index) => {
+                    self.speculation.producers.extend(built.producers);
+                    self.speculation.next.extend(built.next);
+                    return self.group.when_committed(index, answer(round, built.answers));
+                }
+                Err(ProposeError::Fenced) => {
+                    if let Err(e) = self.begin_term() {
+                        return answer(round, built.answers)(Err(e));
+                    }
+                }
+                Err(e) => return answer(round, built.answers)(Err(e)),
+            }
+        }
+    }
+
+    fn propose(&mut self, proposal: Proposal) -> Result<u64, ProposeError> {
+        let index = self.leader.propose(proposal, Box::new(|_| {}))?;
+        self.last_index = index;
+        Ok(index)
+    }
+
+    fn begin_term(&mut self) -> Result<(), ProposeError> {
+        self.speculation = Speculation::default();
+        let _ = self.applied.take_step_down();
+        self.leader = self.group.lead()?;
+        self.last_index = self.group.committed();
+        Ok(())
+    }
+
+    fn change(&mut self, make: MakeOps, reply: AdminReply) {
+        self.flush();
+        if let Err(e) = self.settle() {
+            let _ = reply.send(Err(e.into()));
+            return;
+        }
+        // Nothing is under way now: what is applied is all there is, and topics may have come or gone.
+        self.speculation = Speculation::default();
+        let ops = match make(&self.applied.tables(), &self.log) {
+            Ok(ops) if ops.is_empty() => {
+                let _ = reply.send(Ok(()));
+                return;
+            }
+            Ok(ops) => ops,
+            Err(e) => {
+                let _ = reply.send(Err(e));
+                return;
+            }
+        };
+        match self.propose(Proposal { ops, lazy: false, control: true }) {
+            Ok(index) => {
+                let decided = move |r: Result<u64, ProposeError>| {
+                    let _ = reply.send(r.map(drop).map_err(AdminError::from));
+                };
+                self.group.when_committed(index, Box::new(decided));
+                // Later requests must see it.
+                let _ = self.settle();
+            }
+            Err(e) => {
+                let _ = reply.send(Err(e.into()));
+            }
+        }
+    }
+
+    /// Waits until all that was proposed is decided.
+    fn settle(&mut self) -> Result<(), ProposeError> {
+        let (done, decided) = std::sync::mpsc::channel();
+        self.group.when_committed(self.last_index, Box::new(move |r| done.send(r).unwrap_or_default()));
+        loop {
+            match decided.recv_timeout(STEP_DOWN_POLL) {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(ProposeError::Discarded | ProposeError::Fenced)) => return self.begin_term(),
+                Ok(Err(e)) => return Err(e),
+                // A rule that discards tells us; waiters hear of it when the next term begins.
+                Err(_) if self.applied.take_step_down() => return self.begin_term(),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Answers each request once its entry is decided.
+fn answer(round: Round, answers: Vec<Offset>) -> weir_replica::Decided {
+    Box::new(move |result| {
+        for (append, base) in round.appends.into_iter().zip(answers) {
+            let produced = Produced { base, span: append.kept.span() };
+            drop(append.permit);
+            let _ = append.reply.send(result.clone().map(|_| produced).map_err(ProduceError::from));
+        }
+        for (_, reply) in round.puts {
+            let _ = reply.send(result.clone().map(drop).map_err(AdminError::from));
+        }
+    })
+}
+
+/// One round on its way to an entry.
+struct Building<'a> {
+    core: &'a Core,
+    tables: std::sync::RwLockReadGuard<'a, Tables>,
+    ops: Vec<Op>,
+    /// Small batches per partition that will share a row.
+    open: BTreeMap<PartitionId, Open>,
+    next: BTreeMap<PartitionId, Offset>,
+    producers: BTreeMap<(PartitionId, i64), Window>,
+    lazy: bool,
+}
+
+#[derive(Default)]
+struct Open {
+    batches: Vec<Batch>,
+    base: Offset,
+    span: u32,
+    bytes: usize,
+}
+
+struct Built {
+    ops: Vec<Op>,
+    /// Base offset of each append that was not refused, in their order.
+    answers: Vec<Offset>,
+    /// Place of each that was, ascending.
+    refused: Vec<(usize, ProduceError)>,
+    next: BTreeMap<PartitionId, Offset>,
+    producers: BTreeMap<(PartitionId, i64), Window>,
+    lazy: bool,
+}
+
+impl<'a> Building<'a> {
+    fn new(core: &'a Core) -> Self {
+        let tables = core.applied.tables();
+        let (ops, open, next, producers) = Default::default();
+        Self { core, tables, ops, open, next, producers, lazy: true }
+    }
+
+    fn build(mut self, round: &Round) -> Built {
+        let (mut answers, mut refused) = (Vec::with_capacity(round.appends.len()), Vec::new());
+        for (i, append) in round.appends.iter().enumerate() {
+            match self.append(append) {
+                Ok(base) => answers.push(base),
+                Err(e) => refused.push((i, e)),
+            }
+        }
+        for (partition, open) in std::mem::take(&mut self.open) {
+            self.close(partition, open);
+        }
+        for ((partition, id), window) in &self.producers {
+            let value = postcard::to_allocvec(window).unwrap_or_default();
+            self.ops.push(Op::Put { key: producer_key(*partition, *id), value: value.into() });
+        }
+        let Self { ops, next, producers, lazy, .. } = self;
+        Built { ops, answers, refused, next, producers, lazy }
+    }
+
+    fn append(&mut self, append: &Append) -> Result<Offset, ProduceError> {
+        let there = |p: PartitionId| self.tables.partition_owner.contains_key(&p);
+        if !there(append.partition) || !append.outputs.iter().all(|o| there(o.partition)) {
+            return Err(ProduceError::NoTopic(append.topic.name.to_string()));
+        }
+        let kept = &append.kept;
+        let Some(producer) = kept.producer() else {
+            self.outputs(append);
+            return Ok(self.add(append.partition, kept.clone()));
+        };
+        let key = (append.partition, producer.id);
+        let known = self.producers.get(&key).or_else(|| self.core.speculation.producers.get(&key));
+        let known = known.or_else(|| self.tables.producers.get(&key));
+        match Window::check(known, &producer, kept.span()) {
+            Verdict::Next => {}
+            // In this entry, an earlier one or a committed one: in each case committed when this entry is.
+            Verdict::Duplicate(accepted) => return Ok(accepted.base),
+            Verdict::OutOfOrder { expected } => {
+                return Err(ProduceError::OutOfOrder { id: producer.id, got: producer.sequence, expected });
+            }
+            Verdict::Fenced { current } => {
+                return Err(ProduceError::ProducerFenced { id: producer.id, got: producer.epoch, current });
+            }
+            Verdict::Unknown => return Err(ProduceError::UnknownProducer(producer.id)),
+        }
+        let mut window = known.cloned().unwrap_or_default();
+        if known.is_none() {
+            self.make_room();
+        }
+        self.outputs(append);
+        let base = self.add(append.partition, kept.clone());
+        let accepted = Accepted { sequence: producer.sequence, span: kept.span(), base };
+        window.accept(&producer, accepted, self.core.clock.now_ms());
+        self.producers.insert(key, window);
+        Ok(base)
+    }
+
+    fn outputs(&mut self, append: &Append) {
+        self.lazy &= append.topic.config.durability == Durability::Lazy;
+        for output in &append.outputs {
+            let owner = self.tables.partition_owner.get(&output.partition);
+            let topic = owner.and_then(|name| self.tables.topics.get(name));
+            self.lazy &= topic.is_some_and(|t| t.config.durability == Durability::Lazy);
+            self.add(output.partition, output.batch.clone());
+        }
+    }
+
+    /// Gives `batch` its place and returns it.
+    fn add(&mut self, partition: PartitionId, batch: Batch) -> Offset {
+        let base = self.next_offset(partition);
+        self.next.insert(partition, base.plus(u64::from(batch.span())));
+        let small = batch.producer().is_none() && batch.bytes().len() <= MERGE_BYTES_MAX;
+        let open = self.open.entry(partition).or_default();
+        let fits = open.bytes + batch.bytes().len() <= ENTRY_BYTES_TARGET
+            && open.span.saturating_add(batch.span()) <= BATCH_RECORDS_MAX;
+        if !(small && fits) {
+            let full = std::mem::take(open);
+            self.close(partition, full);
+        }
+        if !small {
+            self.ops.push(Op::Append { partition, batch: batch.at(base) });
+            return base;
+        }
+        let open = self.open.entry(partition).or_default();
+        if open.batches.is_empty() {
+            open.base = base;
+        }
+        open.span += batch.span();
+        open.bytes += batch.bytes().len();
+        open.batches.push(batch);
+        base
+    }
+
+    fn close(&mut self, partition: PartitionId, open: Open) {
+        let merged = match open.batches.len() {
+            0 => return,
+            1 => None,
+            _ => merge(&open),
+        };
+        match merged {
+            Some(batch) => self.ops.push(Op::Append { partition, batch }),
+            None => {
+                let mut base = open.base;
+                for batch in open.batches {
+                    let span = u64::from(batch.span());
+                    self.ops.push(Op::Append { partition, batch: batch.at(base) });
+                    base = base.plus(span);
+                }
+            }
+        }
+    }
+
+    fn next_offset(&self, partition: PartitionId) -> Offset {
+        let ahead = self.next.get(&partition).or_else(|| self.core.speculation.next.get(&partition));
+        ahead.copied().unwrap_or_else(|| {
+            self.core.log.marks(partition).map_or(Offset::ZERO, |marks| marks.committed_end())
+        })
+    }
+
+    /// Forgets the longest silent producer when there are too many.
+    fn make_room(&mut self) {
+        if self.tables.producers.len() + self.producers.len() < PRODUCERS_MAX {
+            return;
+        }
+        let silent = self.tables.producers.iter().min_by_key(|(_, w)| w.last_ms).map(|(key, _)| *key);
+        if let Some((partition, id)) = silent.filter(|key| !self.producers.contains_key(key)) {
+            self.ops.push(Op::Remove { key: producer_key(partition, id) });
+        }
+    }
+}
+
+/// One batch of several that follow each other. `None` when that cannot be done, and each is stored as it came.
+fn merge(open: &Open) -> Option<Batch> {
+    let codec = if open.bytes >= COMPRESS_FROM_BYTES { Codec::Lz4 } else { Codec::None };
+    let mut builder = BatchBuilder::new(codec);
+    for batch in &open.batches {
+        builder.push_batch(batch).ok()?;
+    }
+    builder.build(open.base, None).ok()
+}
