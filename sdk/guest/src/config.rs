@@ -1,0 +1,130 @@
+//! Parameters and what a pipeline set them to.
+
+use crate::bindings::weir::module::types as wit;
+
+/// Something that a pipeline sets for a module.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    name: &'static str,
+    kind: wit::Kind,
+    preset: Option<wit::Value>,
+    about: &'static str,
+}
+
+impl Parameter {
+    /// A parameter that must be set.
+    pub fn required<T: FromValue>(name: &'static str, about: &'static str) -> Self {
+        Self { name, kind: T::KIND, preset: None, about }
+    }
+
+    /// A parameter that is `preset` when nothing is set.
+    pub fn preset<T: FromValue>(name: &'static str, preset: impl Into<T>, about: &'static str) -> Self {
+        Self { name, kind: T::KIND, preset: Some(preset.into().into_value()), about }
+    }
+
+    pub(crate) fn to_wit(&self) -> wit::Parameter {
+        wit::Parameter {
+            name: self.name.to_owned(),
+            kind: self.kind,
+            preset: self.preset.clone(),
+            about: self.about.to_owned(),
+        }
+    }
+
+    pub(crate) fn preset_value(&self) -> Option<(&'static str, wit::Value)> {
+        self.preset.clone().map(|v| (self.name, v))
+    }
+}
+
+/// A type that parameters come in.
+pub trait FromValue: Sized {
+    #[doc(hidden)]
+    const KIND: wit::Kind;
+    #[doc(hidden)]
+    fn from_value(value: &wit::Value) -> Option<Self>;
+    #[doc(hidden)]
+    fn into_value(self) -> wit::Value;
+}
+
+macro_rules! from_value {
+    ($type:ty, $kind:ident) => {
+        impl FromValue for $type {
+            const KIND: wit::Kind = wit::Kind::$kind;
+            fn from_value(value: &wit::Value) -> Option<Self> {
+                match value {
+                    wit::Value::$kind(v) => Some(v.clone()),
+                    _ => None,
+                }
+            }
+            fn into_value(self) -> wit::Value {
+                wit::Value::$kind(self)
+            }
+        }
+    };
+}
+from_value!(String, Text);
+from_value!(i64, Integer);
+from_value!(f64, Number);
+from_value!(bool, Boolean);
+
+/// Structured settings, as JSON text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JsonText(pub String);
+
+impl From<&str> for JsonText {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl FromValue for JsonText {
+    const KIND: wit::Kind = wit::Kind::Json;
+    fn from_value(value: &wit::Value) -> Option<Self> {
+        match value {
+            wit::Value::Json(text) => Some(Self(text.clone())),
+            _ => None,
+        }
+    }
+    fn into_value(self) -> wit::Value {
+        wit::Value::Json(self.0)
+    }
+}
+
+/// What a pipeline set, with presets filled in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    inner: wit::Config,
+}
+
+impl Config {
+    pub(crate) fn new(inner: wit::Config) -> Self {
+        Self { inner }
+    }
+
+    /// The value of the parameter `name`.
+    ///
+    /// # Errors
+    /// When it is not set and has no preset, or has another type.
+    pub fn get<T: FromValue>(&self, name: &str) -> Result<T, String> {
+        self.optional(name)?.ok_or_else(|| format!("parameter `{name}` is not set"))
+    }
+
+    /// The value of the parameter `name`, if it is set.
+    ///
+    /// # Errors
+    /// When it has another type.
+    pub fn optional<T: FromValue>(&self, name: &str) -> Result<Option<T>, String> {
+        let Some((_, value)) = self.inner.values.iter().find(|(n, _)| n == name) else { return Ok(None) };
+        T::from_value(value).map(Some).ok_or_else(|| format!("parameter `{name}` has another type"))
+    }
+
+    /// The partition that this instance works for.
+    pub fn partition(&self) -> u32 {
+        self.inner.partition
+    }
+
+    /// Topics that records come from.
+    pub fn sources(&self) -> &[String] {
+        &self.inner.sources
+    }
+}

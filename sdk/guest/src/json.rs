@@ -1,0 +1,415 @@
+//! Fields of a JSON document without parsing the document.
+//!
+//! The structure is found 64 bytes at a time (the first stage of simdjson: Langdale and Lemire, "Parsing Gigabytes of
+//! JSON per Second", VLDB Journal 28, 2019): quotes that are not escaped, which bytes lie in strings, and how deep the
+//! brackets are. Only where a key might begin is a byte looked at on its own. What is not asked for is not checked: a
+//! document that is malformed elsewhere still gives its field. A key that the document writes with escapes is not
+//! found.
+
+use crate::simd::masks;
+use std::borrow::Cow;
+
+/// The text of a value in a document, or nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Json<'a> {
+    text: Option<&'a [u8]>,
+}
+
+impl<'a> Json<'a> {
+    /// A whole document.
+    pub fn new(document: &'a [u8]) -> Self {
+        Self { text: Some(trim(document)) }
+    }
+
+    /// Nothing.
+    pub const NONE: Self = Self { text: None };
+
+    /// The field at `path`: names separated by dots lead into objects.
+    #[inline]
+    pub fn get(self, path: &str) -> Json<'a> {
+        let Some(text) = self.text else { return Self::NONE };
+        let (name, deeper) = match path.split_once('.') {
+            Some((name, deeper)) => (name, Some(deeper)),
+            None => (path, None),
+        };
+        let found = Self { text: field(text, name.as_bytes()) };
+        match deeper {
+            Some(deeper) => found.get(deeper),
+            None => found,
+        }
+    }
+
+    /// Its text as it stands in the document.
+    pub fn text(self) -> Option<&'a [u8]> {
+        self.text
+    }
+
+    /// Where its text begins in `document`, of which it must be a part.
+    pub fn offset_in(self, document: &[u8]) -> Option<usize> {
+        let start = (self.text?.as_ptr() as usize).checked_sub(document.as_ptr() as usize)?;
+        (start <= document.len()).then_some(start)
+    }
+
+    /// Whether there is a value, null included.
+    pub fn exists(self) -> bool {
+        self.text.is_some()
+    }
+
+    /// Whether it is `null`.
+    pub fn is_null(self) -> bool {
+        self.text == Some(b"null")
+    }
+
+    /// Its value, if it is a number.
+    #[inline]
+    pub fn number(self) -> Option<f64> {
+        number(self.text?)
+    }
+
+    /// Its value, if it is `true` or `false`.
+    pub fn boolean(self) -> Option<bool> {
+        match self.text? {
+            b"true" => Some(true),
+            b"false" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Its value, if it is a string; borrowed unless it has escapes.
+    pub fn string(self) -> Option<Cow<'a, str>> {
+        let inner = self.text?.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        if !inner.contains(&b'\\') {
+            return std::str::from_utf8(inner).ok().map(Cow::Borrowed);
+        }
+        unescape(inner).map(Cow::Owned)
+    }
+
+    /// Name (raw, without quotes) and value of each field, if it is an object.
+    pub fn fields(self) -> impl Iterator<Item = (&'a [u8], Json<'a>)> {
+        let mut rest = self.text.and_then(|t| t.strip_prefix(b"{")).unwrap_or_default();
+        std::iter::from_fn(move || {
+            rest = trim_start(rest);
+            rest = trim_start(rest.strip_prefix(b",").unwrap_or(rest));
+            if rest.first() != Some(&b'"') {
+                return None;
+            }
+            let name = value_text(rest)?;
+            let after = trim_start(rest.get(name.len()..)?);
+            let value = value_text(trim_start(after.strip_prefix(b":")?))?;
+            let end = value.as_ptr() as usize + value.len() - rest.as_ptr() as usize;
+            rest = rest.get(end..)?;
+            Some((name.get(1..name.len() - 1)?, Json { text: Some(value) }))
+        })
+    }
+}
+
+/// The value of `name` in the object that `doc` is.
+#[inline]
+fn field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    if doc.first() != Some(&b'{') || name.is_empty() {
+        return None;
+    }
+    let needle = *name.first()?;
+    let (mut in_string, mut escaped) = (0u64, false);
+    let mut depth = 0i32;
+    let (blocks, tail) = doc.as_chunks::<64>();
+    let mut padded = [b' '; 64];
+    if let Some(room) = padded.get_mut(..tail.len()) {
+        room.copy_from_slice(tail);
+    }
+    for (n, block) in blocks.iter().chain(std::iter::once(&padded)).enumerate() {
+        let at = n * 64;
+        let mut m = masks(block, needle);
+        if m.backslashes != 0 || escaped {
+            m.quotes &= !escapes(m.backslashes, &mut escaped);
+        }
+        let strings = prefix_xor(m.quotes) ^ in_string;
+        in_string = ((strings as i64) >> 63) as u64;
+        let (opens, closes) = (m.opens & !strings, m.closes & !strings);
+        // An opening quote is inside by this count, a closing one is not. The name may begin in the next block.
+        let mut candidates = m.quotes & strings & ((m.needles >> 1) | 1 << 63);
+        while candidates != 0 {
+            let bit = candidates.trailing_zeros();
+            candidates &= candidates - 1;
+            let below = (1u64 << bit) - 1;
+            let here = depth + (opens & below).count_ones() as i32 - (closes & below).count_ones() as i32;
+            if here == 1
+                && let Some(value) = after_key(doc.get(at + bit as usize + 1..)?, name)
+            {
+                return value_text(value);
+            }
+        }
+        depth += opens.count_ones() as i32 - closes.count_ones() as i32;
+    }
+    None
+}
+
+/// What follows `name`, its quote and a colon.
+#[inline]
+fn after_key<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let rest = text.strip_prefix(name)?.strip_prefix(b"\"")?;
+    let rest = match rest.strip_prefix(b":") {
+        Some(rest) => rest,
+        None => trim_start(rest).strip_prefix(b":")?,
+    };
+    Some(if rest.first().is_some_and(|b| *b <= b' ') { trim_start(rest) } else { rest })
+}
+
+/// The value that starts `text`.
+#[inline]
+fn value_text(text: &[u8]) -> Option<&[u8]> {
+    let len = match text.first()? {
+        b'"' => string_len(text)?,
+        b'{' | b'[' => bracket_len(text)?,
+        _ => text.iter().position(|b| matches!(b, b',' | b'}' | b']') || *b <= b' ').unwrap_or(text.len()),
+    };
+    text.get(..len).filter(|t| !t.is_empty())
+}
+
+fn string_len(text: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        match text.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+fn bracket_len(text: &[u8]) -> Option<usize> {
+    let (mut at, mut depth) = (0, 0usize);
+    loop {
+        match text.get(at)? {
+            b'"' => at += string_len(text.get(at..)?)?,
+            b'{' | b'[' => {
+                depth += 1;
+                at += 1;
+            }
+            b'}' | b']' => {
+                depth -= 1;
+                at += 1;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+            _ => at += 1,
+        }
+    }
+}
+
+/// Bytes that a backslash escapes, and whether one reaches into the next block.
+fn escapes(backslashes: u64, escaped: &mut bool) -> u64 {
+    let mut out = u64::from(*escaped);
+    let mut skip = *escaped;
+    *escaped = false;
+    for bit in 0..64 {
+        if skip {
+            skip = false;
+        } else if backslashes >> bit & 1 == 1 {
+            skip = true;
+            match bit {
+                63 => *escaped = true,
+                _ => out |= 1 << (bit + 1),
+            }
+        }
+    }
+    out
+}
+
+/// Bit `i` is the parity of bits 0 to `i`: from a quote to before the next.
+fn prefix_xor(mut bits: u64) -> u64 {
+    bits ^= bits << 1;
+    bits ^= bits << 2;
+    bits ^= bits << 4;
+    bits ^= bits << 8;
+    bits ^= bits << 16;
+    bits ^ bits << 32
+}
+
+/// A JSON number. Exact and quick for what sensors send, by the standard library otherwise.
+#[inline]
+fn number(text: &[u8]) -> Option<f64> {
+    const POWERS: [f64; 16] =
+        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+    let (negative, digits) = match text.split_first()? {
+        (b'-', rest) => (true, rest),
+        _ => (false, text),
+    };
+    // Up to 15 digits fit a double exactly, and so do these powers: one division rounds once (Clinger 1990).
+    if digits.len() <= 16 {
+        let (mut mantissa, mut count, mut scale, mut point) = (0u64, 0usize, 0usize, false);
+        for b in digits {
+            match b {
+                b'0'..=b'9' => {
+                    mantissa = mantissa * 10 + u64::from(b - b'0');
+                    count += 1;
+                    scale += usize::from(point);
+                }
+                b'.' if !point && count > 0 => point = true,
+                _ => return slow_number(text),
+            }
+        }
+        if count > 0
+            && count <= 15
+            && let Some(power) = POWERS.get(scale)
+        {
+            let value = mantissa as f64 / power;
+            return Some(if negative { -value } else { value });
+        }
+    }
+    slow_number(text)
+}
+
+#[cold]
+fn slow_number(text: &[u8]) -> Option<f64> {
+    // Rust also reads `inf`, `nan` and `+1`, which JSON does not have.
+    let legal = |b: &u8| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+    if !text.iter().all(legal) || text.first() == Some(&b'+') {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn unescape(inner: &[u8]) -> Option<String> {
+    let mut out = Vec::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some((b, after)) = rest.split_first() {
+        rest = after;
+        if *b != b'\\' {
+            out.push(*b);
+            continue;
+        }
+        let (escape, after) = rest.split_first()?;
+        rest = after;
+        let c = match escape {
+            b'n' => '\n',
+            b't' => '\t',
+            b'r' => '\r',
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'u' => {
+                let mut unit = hex4(&mut rest)?;
+                if (0xd800..0xdc00).contains(&unit) {
+                    rest = rest.strip_prefix(b"\\u")?;
+                    let low = hex4(&mut rest)?.checked_sub(0xdc00).filter(|l| *l < 0x400)?;
+                    unit = 0x10000 + ((unit - 0xd800) << 10) + low;
+                }
+                char::from_u32(unit)?
+            }
+            b'"' | b'\\' | b'/' => char::from(*escape),
+            _ => return None,
+        };
+        out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+    String::from_utf8(out).ok()
+}
+
+fn hex4(rest: &mut &[u8]) -> Option<u32> {
+    let (digits, after) = rest.split_first_chunk::<4>()?;
+    *rest = after;
+    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// Appends `text` to `out` as a JSON string, with its quotes.
+pub fn escape_into(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    for b in text.bytes() {
+        match b {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', b]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0..0x20 => out.extend_from_slice(format!("\\u{b:04x}").as_bytes()),
+            _ => out.push(b),
+        }
+    }
+    out.push(b'"');
+}
+
+fn trim_start(text: &[u8]) -> &[u8] {
+    let blanks = text.iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')).count();
+    text.get(blanks..).unwrap_or_default()
+}
+
+fn trim(text: &[u8]) -> &[u8] {
+    let text = trim_start(text);
+    let end = text.iter().rposition(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\r')).map_or(0, |i| i + 1);
+    text.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<f64>().prop_filter("finite", |f| f.is_finite()).prop_map(Value::from),
+            (-100_000i64..100_000).prop_map(|n| Value::from(n as f64 / 64.0)),
+            any::<i32>().prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+            prop_oneof![Just("\"a\":1"), Just("\\"), Just("}{"), Just("a\\\"b")].prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 40, 6, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                proptest::collection::btree_map("[a-d]{1,2}", inner, 0..6)
+                    .prop_map(|m| Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_field_is_what_a_parser_finds(doc in json(), pretty in any::<bool>(), name in "[a-d]{1,2}") {
+            let text = if pretty { serde_json::to_string_pretty(&doc) } else { serde_json::to_string(&doc) }.unwrap();
+            let found = Json::new(text.as_bytes()).get(&name);
+            let want = doc.get(&name);
+            prop_assert_eq!(found.exists(), want.is_some());
+            if let Some(want) = want {
+                let got: Value = serde_json::from_slice(found.text().unwrap()).unwrap();
+                prop_assert_eq!(&got, want);
+                prop_assert_eq!(found.number(), want.as_f64());
+                let string = found.string();
+                prop_assert_eq!(string.as_deref(), want.as_str());
+                prop_assert_eq!(found.boolean(), want.as_bool());
+            }
+        }
+
+        #[test]
+        fn all_fields_are_seen_in_order(doc in json()) {
+            let text = serde_json::to_string(&doc).unwrap();
+            let names: Vec<String> = Json::new(text.as_bytes()).fields()
+                .map(|(n, _)| String::from_utf8_lossy(n).into_owned()).collect();
+            let want: Vec<String> = doc.as_object().map_or(vec![], |o| o.keys().cloned().collect());
+            prop_assert_eq!(names, want);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(doc in proptest::collection::vec(any::<u8>(), 0..200), braced in any::<bool>()) {
+            let mut doc = doc;
+            if braced { doc.insert(0, b'{'); }
+            let json = Json::new(&doc);
+            let field = json.get("a.b");
+            let _ = (field.number(), field.string(), json.fields().count());
+        }
+
+        #[test]
+        fn numbers_are_exact(n in any::<f64>().prop_filter("finite", |f| f.is_finite())) {
+            prop_assert_eq!(number(n.to_string().as_bytes()), Some(n));
+        }
+    }
+
+    #[test]
+    fn paths_lead_into_objects() {
+        let doc = Json::new(br#" {"x": {"temperature": 1}, "a": {"b": {"temperature": -2.5e1}}, "s":"\u00e9\n"} "#);
+        assert_eq!(doc.get("a.b.temperature").number(), Some(-25.0));
+        assert_eq!(doc.get("temperature").number(), None);
+        assert_eq!(doc.get("s").string().as_deref(), Some("\u{e9}\n"));
+        assert_eq!(doc.get("a.nothing").exists(), false);
+    }
+}

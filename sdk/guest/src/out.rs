@@ -1,0 +1,136 @@
+//! What a module does with a batch, as it is being decided.
+
+use crate::bindings::weir::module::types as wit;
+
+/// Collects what becomes of a batch.
+#[derive(Debug, Default)]
+pub struct Out {
+    routes: Vec<u8>,
+    copies: Vec<(u32, u8)>,
+    reasons: Vec<(u32, String)>,
+    emits: wit_emits::Emits,
+}
+
+const DROP: u8 = 0;
+const DEAD: u8 = 255;
+
+impl Out {
+    pub(crate) fn new(records: usize) -> Self {
+        Self { routes: vec![DROP; records], ..Self::default() }
+    }
+
+    /// Sends record `index` unchanged to `output`, 1 being the plan's first. A record goes where it was sent last;
+    /// one that was not sent anywhere is dropped.
+    #[inline]
+    pub fn route(&mut self, index: usize, output: u8) {
+        if let Some(route) = self.routes.get_mut(index) {
+            *route = output;
+        }
+    }
+
+    /// Keeps record `index` in the stream: sends it to the first output.
+    #[inline]
+    pub fn keep(&mut self, index: usize) {
+        self.route(index, 1);
+    }
+
+    /// Sends record `index` to a further output.
+    pub fn copy(&mut self, index: usize, output: u8) {
+        self.copies.push((index as u32, output));
+    }
+
+    /// Makes record `index` a dead letter, with a reason for whoever looks at it.
+    pub fn reject(&mut self, index: usize, reason: impl Into<String>) {
+        self.route(index, DEAD);
+        self.reasons.push((index as u32, reason.into()));
+    }
+
+    /// Adds a new record that stems from record `index`. Call it with ascending indexes.
+    pub fn emit(&mut self, index: usize, output: u8, record: &NewRecord<'_>) {
+        self.emits.push(index as u32, output, record);
+    }
+
+    pub(crate) fn into_wit(self) -> wit::Outcome {
+        wit::Outcome {
+            routes: self.routes,
+            copies: self.copies,
+            emits: self.emits.into_wit(),
+            reasons: self.reasons,
+        }
+    }
+}
+
+/// A record that a module makes. What is not set is taken from the record that it stems from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NewRecord<'a> {
+    /// The value; the inner `None` is null.
+    pub value: Option<Option<&'a [u8]>>,
+    /// The key; the inner `None` is none.
+    pub key: Option<Option<&'a [u8]>>,
+}
+
+impl<'a> NewRecord<'a> {
+    /// The source's record with another value.
+    pub fn value(value: &'a [u8]) -> Self {
+        Self { value: Some(Some(value)), key: None }
+    }
+}
+
+mod wit_emits {
+    use super::{wit, NewRecord};
+
+    /// New records that set the same columns share one `emits`.
+    #[derive(Debug, Default)]
+    pub(super) struct Emits {
+        runs: Vec<wit::Emits>,
+    }
+
+    impl Emits {
+        pub(super) fn push(&mut self, source: u32, output: u8, record: &NewRecord<'_>) {
+            let fits = |run: &wit::Emits| {
+                run.values.is_some() == record.value.is_some()
+                    && run.keys.is_some() == record.key.is_some()
+                    && run.sources.last().is_none_or(|last| *last <= source)
+            };
+            if !self.runs.last().is_some_and(fits) {
+                self.runs.push(wit::Emits {
+                    sources: Vec::new(),
+                    outputs: Vec::new(),
+                    timestamps: None,
+                    keys: record.key.map(|_| empty()),
+                    values: record.value.map(|_| empty()),
+                    headers: None,
+                    bare: false,
+                });
+            }
+            let Some(run) = self.runs.last_mut() else { return };
+            run.sources.push(source);
+            run.outputs.push(output);
+            if let (Some(column), Some(item)) = (&mut run.values, record.value) {
+                push(column, item);
+            }
+            if let (Some(column), Some(item)) = (&mut run.keys, record.key) {
+                push(column, item);
+            }
+        }
+
+        pub(super) fn into_wit(self) -> Vec<wit::Emits> {
+            self.runs
+        }
+    }
+
+    fn empty() -> wit::Column {
+        wit::Column { ends: Vec::new(), data: Vec::new(), nulls: None }
+    }
+
+    fn push(column: &mut wit::Column, item: Option<&[u8]>) {
+        match item {
+            Some(bytes) => column.data.extend_from_slice(bytes),
+            None => column.nulls.get_or_insert_default().resize(column.ends.len(), 0),
+        }
+        column.ends.push(column.data.len() as u32);
+        if let Some(nulls) = &mut column.nulls {
+            nulls.push(u8::from(item.is_none()));
+        }
+    }
+}

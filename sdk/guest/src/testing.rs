@@ -1,0 +1,124 @@
+//! Run a module natively, in an ordinary unit test.
+//!
+//! ```
+//! # use weir_sdk::prelude::*;
+//! # weir_sdk::module! { about: "", each: |_module, record| {
+//! #     if record.value() == Some(b"keep") { Verdict::Keep } else { Verdict::Drop } } }
+//! # fn main() {
+//! use weir_sdk::testing::{Input, Native};
+//!
+//! let mut module = Native::<Generated>::new(&[]).unwrap();
+//! let result = module.process(&[Input::value("keep"), Input::value("drop")]).unwrap();
+//! assert_eq!(result.routes, [1, 0]);
+//! # }
+//! ```
+
+use crate::bindings::exports::weir::module::transform::Guest;
+use crate::bindings::weir::module::types as wit;
+use crate::module::{Adapter, Module};
+use std::marker::PhantomData;
+
+pub use wit::{Fault, Outcome, Value};
+
+/// A record to hand in.
+#[derive(Clone, Debug, Default)]
+pub struct Input {
+    /// Key.
+    pub key: Option<Vec<u8>>,
+    /// Value.
+    pub value: Option<Vec<u8>>,
+    /// Milliseconds since 1970.
+    pub timestamp: i64,
+    /// Headers.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Input {
+    /// A record with only a value.
+    pub fn value(value: impl AsRef<[u8]>) -> Self {
+        Self { value: Some(value.as_ref().to_vec()), ..Self::default() }
+    }
+}
+
+/// A module that runs here.
+#[derive(Debug)]
+pub struct Native<M> {
+    plan: wit::Plan,
+    module: PhantomData<M>,
+}
+
+impl<M: Module> Native<M> {
+    /// An instance with these parameters set. One at a time on a thread.
+    ///
+    /// # Errors
+    /// What the module's `init` says.
+    pub fn new(set: &[(&str, Value)]) -> Result<Self, String> {
+        let mut values: Vec<(String, Value)> = Vec::new();
+        for (name, preset) in M::parameters().iter().filter_map(crate::Parameter::preset_value) {
+            if !set.iter().any(|(n, _)| *n == name) {
+                values.push((name.to_owned(), preset));
+            }
+        }
+        values.extend(set.iter().map(|(n, v)| ((*n).to_owned(), v.clone())));
+        let config = wit::Config { partition: 0, sources: vec!["test".to_owned()], values };
+        Ok(Self { plan: Adapter::<M>::init(config)?, module: PhantomData })
+    }
+
+    /// Names of its outputs; the first is output 1.
+    pub fn outputs(&self) -> &[String] {
+        &self.plan.outputs
+    }
+
+    /// Processes a batch.
+    ///
+    /// # Errors
+    /// The module's fault.
+    pub fn process(&mut self, records: &[Input]) -> Result<Outcome, Fault> {
+        Adapter::<M>::process(self.batch(records))
+    }
+
+    /// A batch of `records` with the columns that the module asked for.
+    pub fn batch(&self, records: &[Input]) -> wit::Batch {
+        let headers = || {
+            let all = || records.iter().flat_map(|r| &r.headers);
+            let ends = records.iter().scan(0, |n, r| {
+                *n += r.headers.len() as u32;
+                Some(*n)
+            });
+            wit::Headers {
+                ends: ends.collect(),
+                names: column(all().map(|(n, _)| Some(n.as_bytes()))),
+                values: column(all().map(|(_, v)| v.as_deref())),
+            }
+        };
+        wit::Batch {
+            source: 0,
+            now: 0,
+            watermark: i64::MIN,
+            timestamps: records.iter().map(|r| r.timestamp).collect(),
+            marks: None,
+            keys: self.plan.keys.then(|| column(records.iter().map(|r| r.key.as_deref()))),
+            values: self.plan.values.then(|| column(records.iter().map(|r| r.value.as_deref()))),
+            headers: self.plan.headers.then(headers),
+        }
+    }
+
+    /// Processes a batch that was laid out before: what a benchmark measures.
+    ///
+    /// # Errors
+    /// The module's fault.
+    pub fn process_batch(&mut self, batch: wit::Batch) -> Result<Outcome, Fault> {
+        Adapter::<M>::process(batch)
+    }
+}
+
+fn column<'a>(items: impl Iterator<Item = Option<&'a [u8]>>) -> wit::Column {
+    let (mut ends, mut data, mut nulls) = (Vec::new(), Vec::new(), Vec::new());
+    for item in items {
+        data.extend_from_slice(item.unwrap_or_default());
+        ends.push(data.len() as u32);
+        nulls.push(u8::from(item.is_none()));
+    }
+    let nulls = nulls.contains(&1).then_some(nulls);
+    wit::Column { ends, data, nulls }
+}
