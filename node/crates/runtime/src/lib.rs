@@ -1,0 +1,27 @@
+//! The Wasm host: the only crate that names wasmtime.
+//!
+//! Takes components apart from everything else in the node: admits them by what they import ([`inspect`]), compiles
+//! them in a process that may die of it ([`compile`]), and runs them on the caller's thread under limits on time,
+//! memory and output ([`Instance`]). What comes back from a guest is checked before anybody uses it ([`outcome`]).
+//! Knows nothing of topics or pipelines.
+
+mod bindings;
+mod compile;
+mod componentize;
+mod engine;
+mod error;
+mod host;
+mod inspect;
+mod instance;
+mod limits;
+mod outcome;
+
+pub use compile::{compile_in_child, CompileBy};
+pub use componentize::componentize;
+pub use engine::{Module, Runtime, RuntimeOptions};
+pub use error::{CallError, CallFailure, InitError, LoadError};
+pub use host::{Instruments, LogLevel, LogSink, Reading};
+pub use inspect::{inspect, Digest, Inspection};
+pub use instance::{Descriptor, Instance, InstanceConfig, ParameterInfo, PlanInfo, Setting};
+pub use limits::CallLimits;
+pub use outcome::{EmittedRecord, Outcome, Rejection};

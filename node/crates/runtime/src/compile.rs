@@ -1,0 +1,175 @@
+//! Native code: made in a process of its own, kept under a key that only this node has.
+//!
+//! Compiling is outside wasmtime's promise against denial of service: time and memory can explode and the compiler can
+//! panic. So a child does it, with limits on its memory and processor time, and what it returns is kept in a cache
+//! whose files are authenticated, because loading native code means running it.
+
+use crate::error::LoadError;
+use crate::inspect::Digest;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use wasmtime::Engine;
+
+/// Where compiling happens.
+#[derive(Clone, Debug)]
+pub enum CompileBy {
+    /// In this process: for tools and tests, which have nothing to lose.
+    Here,
+    /// In a child: this program with these arguments, which calls [`compile_in_child`].
+    Child(PathBuf, Vec<String>),
+}
+
+/// Bytes of address space for the child: Python takes 400 MiB to compile, and reserves more than it uses.
+const CHILD_MEMORY_BYTES: u64 = 2 << 30;
+/// Seconds of processor time for the child: Python takes 14.
+const CHILD_CPU_S: u64 = 120;
+/// Largest native code taken: SpiderMonkey's is 34 MB.
+const NATIVE_BYTES_MAX: u64 = 256 << 20;
+/// Cranelift recurses deeply (ClickHouse overflowed the usual 2 MiB).
+const COMPILE_STACK_BYTES: usize = 32 << 20;
+const TAG_BYTES: usize = 32;
+
+/// Compiles and caches.
+pub(crate) struct Compiler {
+    pub(crate) by: CompileBy,
+    pub(crate) cache: Option<Cache>,
+}
+
+impl Compiler {
+    /// Native code for `component`, from the cache if it is there.
+    pub(crate) fn native(&self, engine: &Engine, digest: Digest, component: &[u8]) -> Result<Vec<u8>, LoadError> {
+        let key = format!("{digest}-{:016x}", compatibility(engine));
+        if let Some(native) = self.cache.as_ref().and_then(|c| c.load(&key)) {
+            return Ok(native);
+        }
+        let native = match &self.by {
+            CompileBy::Here => precompile(engine.clone(), component.to_vec())?,
+            CompileBy::Child(program, args) => run_child(program, args, component)?,
+        };
+        if let Some(cache) = &self.cache {
+            cache.store(&key, &native)?;
+        }
+        Ok(native)
+    }
+}
+
+/// Reads a component from standard input and writes native code to standard output, under limits: the body of the
+/// child process of [`CompileBy::Child`].
+///
+/// # Errors
+/// When the component does not compile within them.
+pub fn compile_in_child() -> Result<(), LoadError> {
+    let limit = |n| rustix::process::Rlimit { current: Some(n), maximum: Some(n) };
+    rustix::process::setrlimit(rustix::process::Resource::As, limit(CHILD_MEMORY_BYTES)).map_err(io::Error::from)?;
+    rustix::process::setrlimit(rustix::process::Resource::Cpu, limit(CHILD_CPU_S)).map_err(io::Error::from)?;
+    rustix::process::setrlimit(rustix::process::Resource::Core, limit(0)).map_err(io::Error::from)?;
+    let mut component = Vec::new();
+    let most = weir_types::limits::MODULE_BYTES_MAX as u64;
+    io::stdin().lock().take(most).read_to_end(&mut component)?;
+    let engine = crate::engine::engine().map_err(|e| LoadError::Compile(e.to_string()))?;
+    let native = precompile(engine, component)?;
+    let mut out = io::stdout().lock();
+    out.write_all(&native)?;
+    Ok(out.flush()?)
+}
+
+fn precompile(engine: Engine, component: Vec<u8>) -> Result<Vec<u8>, LoadError> {
+    let run = move || engine.precompile_component(&component).map_err(|e| LoadError::Compile(format!("{e:#}")));
+    let thread = std::thread::Builder::new()
+        .name("weir-compile".to_owned())
+        .stack_size(COMPILE_STACK_BYTES)
+        .spawn(run)?;
+    thread.join().unwrap_or_else(|_| Err(LoadError::Compile("the compiler panicked".to_owned())))
+}
+
+fn run_child(program: &Path, args: &[String], component: &[u8]) -> Result<Vec<u8>, LoadError> {
+    let mut child = Command::new(program)
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let (mut native, mut message) = (Vec::new(), String::new());
+    // The child reads all before it writes, so one after the other cannot lock up.
+    let written = stdin.map_or(Ok(()), |mut pipe| pipe.write_all(component));
+    let read = stdout.map_or(Ok(0), |pipe| pipe.take(NATIVE_BYTES_MAX).read_to_end(&mut native));
+    if let Some(pipe) = child.stderr.take() {
+        let _ = pipe.take(4 << 10).read_to_string(&mut message);
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        let why = message.trim();
+        return Err(LoadError::Compile(format!("the compiler ended with {status}: {why}")));
+    }
+    written?;
+    read?;
+    Ok(native)
+}
+
+/// What native code depends on besides the component: wasmtime's version, its settings and the processor.
+fn compatibility(engine: &Engine) -> u64 {
+    use std::hash::{Hash, Hasher};
+    #[expect(deprecated, reason = "stable across processes, unlike RandomState; not for untrusted input")]
+    let mut hasher = std::hash::SipHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Files of native code, each with an HMAC-SHA256 in front.
+pub(crate) struct Cache {
+    dir: PathBuf,
+    key: [u8; 32],
+}
+
+impl Cache {
+    /// Uses `dir`, which only its owner may enter.
+    pub(crate) fn open(dir: &Path, random: impl FnOnce() -> [u8; 32]) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+        let path = dir.join("key");
+        let key = match fs::read(&path).ok().and_then(|k| <[u8; 32]>::try_from(k).ok()) {
+            Some(key) => key,
+            None => {
+                let key = random();
+                let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+                file.write_all(&key)?;
+                key
+            }
+        };
+        Ok(Self { dir: dir.to_owned(), key })
+    }
+
+    fn mac(&self, name: &str, native: &[u8]) -> Option<Hmac<Sha256>> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).ok()?;
+        mac.update(name.as_bytes());
+        mac.update(native);
+        Some(mac)
+    }
+
+    fn load(&self, name: &str) -> Option<Vec<u8>> {
+        let mut bytes = fs::read(self.dir.join(name)).ok()?;
+        let (tag, native) = bytes.split_first_chunk::<TAG_BYTES>()?;
+        if self.mac(name, native)?.verify_slice(tag).is_err() {
+            tracing::warn!(name, "cached native code is not what was stored: compiling again");
+            return None;
+        }
+        bytes.drain(..TAG_BYTES);
+        Some(bytes)
+    }
+
+    fn store(&self, name: &str, native: &[u8]) -> io::Result<()> {
+        let Some(mac) = self.mac(name, native) else { return Ok(()) };
+        let fresh = self.dir.join(format!("{name}.new"));
+        let mut file = fs::File::create(&fresh)?;
+        file.write_all(&mac.finalize().into_bytes())?;
+        file.write_all(native)?;
+        fs::rename(fresh, self.dir.join(name))
+    }
+}

@@ -1,0 +1,192 @@
+//! The engine, its clock of epochs, and loaded modules.
+
+use crate::bindings::PlainPre;
+use crate::compile::{Cache, CompileBy, Compiler};
+use crate::error::LoadError;
+use crate::host::Guest;
+use crate::inspect::{inspect, Digest};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::thread::Thread;
+use std::time::Duration;
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Engine};
+
+/// How often epochs pass while a guest runs: the grain of deadlines.
+pub(crate) const TICK: Duration = Duration::from_millis(5);
+/// Ticks without a guest after which the ticker rests: an idle node does not wake up two hundred times a second.
+const REST_AFTER_TICKS: u32 = 40;
+/// Stack of a guest: CPython needs most of a megabyte.
+const GUEST_STACK_BYTES: usize = 1 << 20;
+
+/// Settings of a runtime.
+#[derive(Clone, Debug)]
+pub struct RuntimeOptions {
+    /// Where native code is kept; `None`: nowhere.
+    pub cache_dir: Option<PathBuf>,
+    /// Where compiling happens.
+    pub compile: CompileBy,
+    /// Random bytes for the cache's key, should it need one.
+    pub random: fn() -> [u8; 32],
+}
+
+impl RuntimeOptions {
+    /// Compiles in this process and keeps nothing.
+    pub fn plain() -> Self {
+        Self { cache_dir: None, compile: CompileBy::Here, random: || [0; 32] }
+    }
+}
+
+/// Loads modules. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Runtime(Arc<Inner>);
+
+pub(crate) struct Inner {
+    engine: Engine,
+    linker: Linker<Guest>,
+    compiler: Compiler,
+    pub(crate) ticker: Ticker,
+}
+
+/// The settings that native code is compiled for; a child process uses the same.
+pub(crate) fn engine() -> wasmtime::Result<Engine> {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        // Half a microsecond a call, for a feature that no guest of ours uses.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        // The same batch gives the same bytes on every node.
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false)
+        .max_wasm_stack(GUEST_STACK_BYTES);
+    Engine::new(&config)
+}
+
+impl Runtime {
+    /// Starts a runtime.
+    ///
+    /// # Errors
+    /// When the processor is not supported or the cache's directory cannot be used.
+    pub fn new(options: RuntimeOptions) -> Result<Self, LoadError> {
+        let contract = |e: wasmtime::Error| LoadError::Contract(format!("{e:#}"));
+        let engine = engine().map_err(contract)?;
+        let mut linker = Linker::new(&engine);
+        Guest::link(&mut linker).map_err(contract)?;
+        let cache = options.cache_dir.map(|dir| Cache::open(&dir, options.random)).transpose()?;
+        let ticker = Ticker::start(engine.clone())?;
+        let compiler = Compiler { by: options.compile, cache };
+        Ok(Self(Arc::new(Inner { engine, linker, compiler, ticker })))
+    }
+
+    /// Admits, compiles and links a component, and asks it what it is. Blocks, for seconds if it has to be compiled.
+    ///
+    /// # Errors
+    /// When it is not taken.
+    pub fn load(&self, bytes: &[u8]) -> Result<Module, LoadError> {
+        let inspection = inspect(bytes)?;
+        let native = self.0.compiler.native(&self.0.engine, inspection.digest, bytes)?;
+        #[expect(unsafe_code, reason = "SAFETY: made by our own compiler just now, or authenticated by the cache")]
+        let component = unsafe { Component::deserialize(&self.0.engine, &native) };
+        let contract = |e: wasmtime::Error| LoadError::Contract(format!("{e:#}"));
+        let component = component.map_err(contract)?;
+        let pre = self.0.linker.instantiate_pre(&component).and_then(PlainPre::new).map_err(contract)?;
+        let module = Module { digest: inspection.digest, imports: inspection.imports, pre, runtime: self.clone() };
+        // A module that cannot even say what it is is refused now, not when a pipeline wants it.
+        module.describe()?;
+        Ok(module)
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// A component that is compiled and linked. Clones share it.
+#[derive(Clone)]
+pub struct Module {
+    pub(crate) digest: Digest,
+    pub(crate) imports: Vec<String>,
+    pub(crate) pre: PlainPre<Guest>,
+    pub(crate) runtime: Runtime,
+}
+
+impl Module {
+    /// Its identity.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Interfaces that it imports functions from.
+    pub fn imports(&self) -> &[String] {
+        &self.imports
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.runtime.0.engine
+    }
+}
+
+/// Advances the engine's epoch while a guest runs, and rests when none does.
+pub(crate) struct Ticker {
+    shared: Arc<TickerShared>,
+    thread: Thread,
+}
+
+#[derive(Default)]
+struct TickerShared {
+    running: AtomicUsize,
+    resting: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Ticker {
+    fn start(engine: Engine) -> std::io::Result<Self> {
+        let shared = Arc::new(TickerShared::default());
+        let ticking = Arc::clone(&shared);
+        let handle = std::thread::Builder::new().name("weir-epoch".to_owned()).spawn(move || {
+            let mut idle = 0;
+            while !ticking.stop.load(Ordering::Acquire) {
+                idle = if ticking.running.load(Ordering::SeqCst) > 0 { 0 } else { idle + 1 };
+                if idle < REST_AFTER_TICKS {
+                    std::thread::park_timeout(TICK);
+                    engine.increment_epoch();
+                    continue;
+                }
+                ticking.resting.store(true, Ordering::SeqCst);
+                // Looked at again after the flag is up: a call that began in between has seen it or is seen here.
+                if ticking.running.load(Ordering::SeqCst) == 0 {
+                    std::thread::park();
+                }
+                ticking.resting.store(false, Ordering::SeqCst);
+                idle = 0;
+            }
+        })?;
+        Ok(Self { shared, thread: handle.thread().clone() })
+    }
+
+    /// Keeps the epoch going until the guard is dropped.
+    pub(crate) fn running(&self) -> Running<'_> {
+        self.shared.running.fetch_add(1, Ordering::SeqCst);
+        if self.shared.resting.load(Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+        Running(&self.shared)
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+pub(crate) struct Running<'a>(&'a TickerShared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,106 @@
+//! What can go wrong with a module, by when.
+
+use std::io;
+use std::time::Duration;
+use weir_types::ErrorKind;
+
+/// Why a component was not taken.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum LoadError {
+    #[error("not a component: {0}. Build for wasm32-unknown-unknown with `weir-sdk`, or make a component of it")]
+    NotAComponent(String),
+    #[error("component of {bytes} bytes is over the limit of {limit}")]
+    TooLarge { bytes: usize, limit: usize },
+    #[error("a function of {bytes} bytes is over the limit of {limit}: it would take too long to compile")]
+    FunctionTooLarge { bytes: usize, limit: usize },
+    #[error(
+        "component imports `{import}`, which is not granted; a module may import `weir:module/log` and \
+         `weir:module/metrics`. Build it for world `plain`"
+    )]
+    Import { import: String },
+    #[error("component does not export `weir:module/transform@0.1.0`: implement `Module` and call `weir_sdk::export!`")]
+    NoExport,
+    #[error("component does not compile: {0}")]
+    Compile(String),
+    #[error("component does not fit the contract: {0}")]
+    Contract(String),
+    #[error("`describe` failed: {0}")]
+    Describe(CallFailure),
+    #[error("cannot use the module cache")]
+    Io(#[from] io::Error),
+}
+
+impl LoadError {
+    /// What the caller does.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io(_) => ErrorKind::Internal,
+            Self::NotAComponent(_)
+            | Self::TooLarge { .. }
+            | Self::FunctionTooLarge { .. }
+            | Self::Import { .. }
+            | Self::NoExport
+            | Self::Compile(_)
+            | Self::Contract(_)
+            | Self::Describe(_) => ErrorKind::Invalid,
+        }
+    }
+}
+
+/// Why an instance could not be made.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum InitError {
+    #[error("there is no parameter `{name}`; the module has {}", known.join(", "))]
+    UnknownParameter { name: String, known: Vec<String> },
+    #[error("parameter `{0}` has to be set")]
+    Missing(String),
+    #[error("parameter `{name}` is a {want}, `{value}` is not")]
+    Kind { name: String, want: &'static str, value: String },
+    #[error("module refuses its settings: {0}")]
+    Refused(String),
+    #[error("module has {0} outputs, at most 250 are possible")]
+    Outputs(usize),
+    #[error("`init` failed: {0}")]
+    Failed(CallFailure),
+}
+
+impl InitError {
+    /// What the caller does: all of these are for whoever wrote the settings or the module.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Invalid
+    }
+}
+
+/// How a call ended other than by returning.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum CallFailure {
+    #[error("ran over its deadline of {0:?}")]
+    Deadline(Duration),
+    #[error("asked for more than its {0} bytes of memory, and stopped")]
+    Memory(usize),
+    #[error("returned or handed over more than {0} bytes in one call")]
+    Output(usize),
+    #[error("trapped: {0}")]
+    Trap(String),
+    #[error("returned nonsense: {0}")]
+    Lies(String),
+    #[error("host failed: {0}")]
+    Host(String),
+}
+
+/// Why a batch has no outcome. The instance is not to be used again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum CallError {
+    #[error(transparent)]
+    Failed(CallFailure),
+    #[error("asks to be tried again: {0}")]
+    Retry(String),
+    #[error("cannot process record {0}: {1}")]
+    Poison(u32, String),
+    #[error("gives up: {0}")]
+    Fatal(String),
+}

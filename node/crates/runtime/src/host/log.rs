@@ -1,0 +1,69 @@
+//! `weir:module/log`.
+
+use super::Guest;
+use crate::bindings::weir::module::log::{Host, Level};
+use crate::limits::LOG_LINE_BYTES_MAX;
+use std::sync::Arc;
+
+/// How much a line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the usual four")]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// Where lines of guests go.
+pub trait LogSink: Send + Sync + 'static {
+    /// Takes a line without control characters.
+    fn line(&self, level: LogLevel, line: &str);
+}
+
+/// Nowhere.
+impl LogSink for () {
+    fn line(&self, _: LogLevel, _: &str) {}
+}
+
+/// Lines of one instance, so many a call.
+pub(crate) struct Lines {
+    sink: Arc<dyn LogSink>,
+    per_call: u32,
+    left: u32,
+    dropped: u64,
+}
+
+impl Lines {
+    pub(crate) fn new(sink: Arc<dyn LogSink>, per_call: u32) -> Self {
+        Self { sink, per_call, left: per_call, dropped: 0 }
+    }
+
+    pub(crate) fn begin_call(&mut self) {
+        if std::mem::take(&mut self.dropped) > 0 {
+            self.sink.line(LogLevel::Warn, "(lines beyond the limit of one call were dropped)");
+        }
+        self.left = self.per_call;
+    }
+}
+
+impl Host for Guest {
+    fn write(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
+        let lines = &mut self.log;
+        if lines.left == 0 {
+            lines.dropped += 1;
+            return Ok(());
+        }
+        lines.left -= 1;
+        let end = message.floor_char_boundary(LOG_LINE_BYTES_MAX);
+        let line = message.get(..end).unwrap_or_default().replace(char::is_control, " ");
+        let level = match level {
+            Level::Debug => LogLevel::Debug,
+            Level::Info => LogLevel::Info,
+            Level::Warn => LogLevel::Warn,
+            Level::Error => LogLevel::Error,
+        };
+        lines.sink.line(level, &line);
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! What a guest can reach: one file an interface. Permission is part of the instance's state, and every number that
+//! comes from a guest is bounded where it arrives.
+
+mod log;
+mod metrics;
+
+pub use log::{LogLevel, LogSink};
+pub use metrics::{Instruments, Reading};
+
+use crate::bindings::Plain;
+use crate::limits::{CallLimits, PARTS_MAX, TABLE_ELEMENTS_MAX};
+use std::sync::Arc;
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::ResourceLimiter;
+
+/// State of the host for one instance.
+pub(crate) struct Guest {
+    pub(crate) limits: CallLimits,
+    pub(crate) memory: MemoryLimit,
+    pub(crate) log: log::Lines,
+    pub(crate) metrics: metrics::Defined,
+}
+
+impl Guest {
+    pub(crate) fn new(limits: CallLimits, sink: Arc<dyn LogSink>, instruments: Arc<Instruments>) -> Self {
+        Self {
+            limits,
+            memory: MemoryLimit { bytes_max: limits.memory_bytes, refused: false },
+            log: log::Lines::new(sink, limits.log_lines),
+            metrics: metrics::Defined::new(instruments),
+        }
+    }
+
+    pub(crate) fn link(linker: &mut Linker<Self>) -> wasmtime::Result<()> {
+        Plain::add_to_linker::<_, HasSelf<Self>>(linker, |guest| guest)
+    }
+
+    /// A call begins: what is counted per call starts anew.
+    pub(crate) fn begin_call(&mut self) {
+        self.memory.refused = false;
+        self.log.begin_call();
+    }
+}
+
+impl crate::bindings::weir::module::types::Host for Guest {}
+
+/// Refuses growth beyond a bound, and remembers that it did: the guest's abort that follows has no words of its own.
+pub(crate) struct MemoryLimit {
+    bytes_max: usize,
+    pub(crate) refused: bool,
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let fits = desired <= self.bytes_max;
+        self.refused |= !fits;
+        Ok(fits)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX)
+    }
+
+    fn instances(&self) -> usize {
+        PARTS_MAX
+    }
+
+    fn tables(&self) -> usize {
+        PARTS_MAX
+    }
+
+    fn memories(&self) -> usize {
+        PARTS_MAX
+    }
+}

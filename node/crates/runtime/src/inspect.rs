@@ -1,0 +1,126 @@
+//! What a component is and wants, before anything of it is compiled.
+
+use crate::error::LoadError;
+use crate::limits::FUNCTION_BYTES_MAX;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::fmt;
+use std::str::FromStr;
+use wasmparser::{Encoding, Parser, Payload};
+use weir_types::limits::MODULE_BYTES_MAX;
+
+/// SHA-256 of a component's bytes: its identity.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// Its 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let mut digest = [0; 32];
+        let bad = || format!("`{s}` is no SHA-256 digest: it has 64 hexadecimal digits");
+        if s.len() != 64 {
+            return Err(bad());
+        }
+        for (byte, pair) in digest.iter_mut().zip(s.as_bytes().as_chunks::<2>().0) {
+            let pair = std::str::from_utf8(pair).map_err(|_| bad())?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| bad())?;
+        }
+        Ok(Self(digest))
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = String;
+    fn try_from(s: String) -> Result<Self, String> {
+        s.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(d: Digest) -> String {
+        d.to_string()
+    }
+}
+
+/// What was seen of a component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// Its identity.
+    pub digest: Digest,
+    /// Interfaces that it imports functions from.
+    pub imports: Vec<String>,
+}
+
+/// Interfaces of the contract that hold only types: importing them grants nothing.
+const TYPES: &str = "weir:module/types@0.1";
+/// What every module may import.
+const GRANTED: [&str; 2] = ["weir:module/log@0.1", "weir:module/metrics@0.1"];
+
+/// Looks at `bytes` and refuses what is no component for us, is too large, or imports what it was not granted.
+///
+/// # Errors
+/// Names what is wrong and what to do.
+pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
+    if bytes.len() > MODULE_BYTES_MAX {
+        return Err(LoadError::TooLarge { bytes: bytes.len(), limit: MODULE_BYTES_MAX });
+    }
+    let malformed = |e: wasmparser::BinaryReaderError| LoadError::NotAComponent(e.message().to_owned());
+    let (mut depth, mut imports, mut exports) = (0u32, Vec::new(), Vec::new());
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(malformed)? {
+            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                return Err(LoadError::NotAComponent("it is a core module".to_owned()));
+            }
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    imports.push(import.map_err(malformed)?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    exports.push(export.map_err(malformed)?.name.name.to_owned());
+                }
+            }
+            Payload::CodeSectionEntry(body) if body.as_bytes().len() > FUNCTION_BYTES_MAX => {
+                let bytes = body.as_bytes().len();
+                return Err(LoadError::FunctionTooLarge { bytes, limit: FUNCTION_BYTES_MAX });
+            }
+            _ => {}
+        }
+    }
+    imports.retain(|i| !i.starts_with(TYPES));
+    if let Some(import) = imports.iter().find(|i| !GRANTED.iter().any(|g| i.starts_with(g))) {
+        return Err(LoadError::Import { import: import.clone() });
+    }
+    if !exports.iter().any(|e| e.starts_with("weir:module/transform@0.1")) {
+        return Err(LoadError::NoExport);
+    }
+    Ok(Inspection { digest: Digest::of(bytes), imports })
+}

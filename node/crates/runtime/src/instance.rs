@@ -1,0 +1,319 @@
+//! One instance of a module, and its calls.
+
+use crate::bindings::weir::module::types as wit;
+use crate::bindings::Plain;
+use crate::engine::{Module, TICK};
+use crate::error::{CallError, CallFailure, InitError, LoadError};
+use crate::host::{Guest, Instruments, LogSink};
+use crate::limits::CallLimits;
+use crate::outcome::Outcome;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use wasmtime::{Store, Trap};
+use weir_types::columns::HeaderColumns;
+use weir_types::limits::OUTPUTS_MAX;
+use weir_types::{Column, Columns, Wanted};
+
+/// A parameter's value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Setting {
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A whole number.
+    Integer(i64),
+    /// Any number.
+    Number(f64),
+    /// Text; for a parameter of JSON, its text.
+    Text(String),
+    /// Anything else, for a parameter of JSON.
+    Json(serde_json::Value),
+}
+
+/// What a module says it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Descriptor {
+    /// One sentence on what it does.
+    pub about: String,
+    /// What can be set.
+    pub parameters: Vec<ParameterInfo>,
+    /// Version of its state; 0 for none.
+    pub state_version: u32,
+}
+
+/// A parameter of a module.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ParameterInfo {
+    /// Its name.
+    pub name: String,
+    /// `text`, `integer`, `number`, `boolean` or `json`.
+    pub kind: String,
+    /// Its value when nothing is set; it is required when there is none.
+    pub preset: Option<Setting>,
+    /// What it is for.
+    pub about: String,
+}
+
+/// What an instance is made for.
+#[derive(Clone, Debug, Default)]
+pub struct InstanceConfig {
+    /// Partition that it works for.
+    pub partition: u32,
+    /// Topics that records come from.
+    pub sources: Vec<String>,
+    /// Parameters that are set.
+    pub settings: BTreeMap<String, Setting>,
+}
+
+/// What an instance said in `init`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlanInfo {
+    /// Names of its outputs; the first is output 1.
+    pub outputs: Vec<String>,
+    /// Columns that it wants.
+    pub wanted: Wanted,
+}
+
+/// An instance that has been through `init`. After any error it must be dropped: its memory may hold anything.
+pub struct Instance {
+    store: Store<Guest>,
+    plain: Plain,
+    plan: PlanInfo,
+    module: Module,
+}
+
+impl Module {
+    /// Asks the module what it is.
+    ///
+    /// # Errors
+    /// When the call does not return.
+    pub fn describe(&self) -> Result<Descriptor, LoadError> {
+        let limits = CallLimits { deadline_ms: 1_000, ..CallLimits::default() };
+        let (mut store, plain) =
+            self.start(limits, Arc::new(()), Arc::default()).map_err(LoadError::Describe)?;
+        let result = self.call(&mut store, 0, |s| plain.weir_module_transform().call_describe(s));
+        let d = result.map_err(LoadError::Describe)?;
+        let parameters = d.parameters.into_iter().map(|p| ParameterInfo {
+            name: p.name,
+            kind: kind_name(p.kind).to_owned(),
+            preset: p.preset.map(setting_of),
+            about: p.about,
+        });
+        Ok(Descriptor { about: d.about, parameters: parameters.collect(), state_version: d.state_version })
+    }
+
+    /// Makes an instance and runs its `init`.
+    ///
+    /// # Errors
+    /// When a setting does not fit a parameter, the module refuses, or the call does not return.
+    pub fn instantiate(
+        &self,
+        config: &InstanceConfig,
+        limits: CallLimits,
+        sink: Arc<dyn LogSink>,
+        instruments: Arc<Instruments>,
+    ) -> Result<Instance, InitError> {
+        let descriptor = self.describe().map_err(|e| match e {
+            LoadError::Describe(failure) => InitError::Failed(failure),
+            other => InitError::Refused(other.to_string()),
+        })?;
+        let values = fit(&descriptor.parameters, &config.settings)?;
+        let (mut store, plain) = self.start(limits, sink, instruments).map_err(InitError::Failed)?;
+        store.data_mut().metrics.in_init = true;
+        let sources: Vec<&str> = config.sources.iter().map(String::as_str).collect();
+        let values: Vec<(&str, wit::ValueParam<'_>)> =
+            values.iter().map(|(n, v)| (n.as_str(), value_param(v))).collect();
+        let param = wit::Config { partition: config.partition, sources: &sources, values: &values };
+        let result = self.call(&mut store, 0, |s| plain.weir_module_transform().call_init(s, param));
+        store.data_mut().metrics.in_init = false;
+        let plan = result.map_err(InitError::Failed)?.map_err(InitError::Refused)?;
+        if plan.outputs.len() > OUTPUTS_MAX {
+            return Err(InitError::Outputs(plan.outputs.len()));
+        }
+        let wanted = Wanted { keys: plan.keys, values: plan.values, headers: plan.headers };
+        let plan = PlanInfo { outputs: plan.outputs, wanted };
+        Ok(Instance { store, plain, plan, module: self.clone() })
+    }
+
+    fn start(
+        &self,
+        limits: CallLimits,
+        sink: Arc<dyn LogSink>,
+        instruments: Arc<Instruments>,
+    ) -> Result<(Store<Guest>, Plain), CallFailure> {
+        let mut store = Store::new(self.engine(), Guest::new(limits, sink, instruments));
+        store.limiter(|guest| &mut guest.memory);
+        let plain = self.call(&mut store, 0, |s| self.pre.instantiate(s))?;
+        Ok((store, plain))
+    }
+
+    /// One entry into the guest, under its limits.
+    fn call<R>(
+        &self,
+        store: &mut Store<Guest>,
+        bytes: usize,
+        enter: impl FnOnce(&mut Store<Guest>) -> wasmtime::Result<R>,
+    ) -> Result<R, CallFailure> {
+        let limits = store.data().limits;
+        let deadline = limits.deadline(bytes);
+        store.data_mut().begin_call();
+        store.set_epoch_deadline(ticks(deadline));
+        store.set_hostcall_fuel(limits.output_bytes);
+        let running = self.runtime.inner().ticker.running();
+        let result = enter(store);
+        drop(running);
+        result.map_err(|e| failure(&e, store.data(), deadline))
+    }
+}
+
+impl Instance {
+    /// What it said in `init`.
+    pub fn plan(&self) -> &PlanInfo {
+        &self.plan
+    }
+
+    /// Processes a batch that holds at least the columns of its plan.
+    ///
+    /// # Errors
+    /// When there is no outcome; nothing of the call then counts.
+    pub fn process(&mut self, source: u32, now: i64, columns: &Columns) -> Result<Outcome, CallError> {
+        let wanted = self.plan.wanted;
+        let batch = wit::Batch {
+            source,
+            now,
+            watermark: i64::MIN,
+            timestamps: &columns.timestamps,
+            marks: None,
+            keys: columns.keys.as_ref().filter(|_| wanted.keys).map(column_param),
+            values: columns.values.as_ref().filter(|_| wanted.values).map(column_param),
+            headers: columns.headers.as_ref().filter(|_| wanted.headers).map(headers_param),
+        };
+        let data = |c: &Option<Column>| c.as_ref().map_or(0, |c| c.data.len());
+        let bytes = data(&columns.keys) + data(&columns.values);
+        let Self { store, plain, module, plan } = self;
+        let result = module.call(store, bytes, |s| plain.weir_module_transform().call_process(s, batch));
+        match result.map_err(CallError::Failed)? {
+            Ok(outcome) => Outcome::check(outcome, columns.len(), plan.outputs.len())
+                .map_err(|lie| CallError::Failed(CallFailure::Lies(lie))),
+            Err(wit::Fault::Retry(why)) => Err(CallError::Retry(why)),
+            Err(wit::Fault::Poison((index, why))) => Err(match (index as usize) < columns.len() {
+                true => CallError::Poison(index, why),
+                false => CallError::Failed(CallFailure::Lies(format!("poison record {index}: {why}"))),
+            }),
+            Err(wit::Fault::Fatal(why)) => Err(CallError::Fatal(why)),
+        }
+    }
+}
+
+fn ticks(deadline: Duration) -> u64 {
+    // The tick under way when the call begins is not a whole one.
+    deadline.as_millis().div_ceil(TICK.as_millis()) as u64 + 1
+}
+
+fn failure(error: &wasmtime::Error, guest: &Guest, deadline: Duration) -> CallFailure {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => CallFailure::Deadline(deadline),
+        _ if guest.memory.refused => CallFailure::Memory(guest.limits.memory_bytes),
+        Some(trap) => CallFailure::Trap(trap.to_string()),
+        None => {
+            let words = format!("{error:#}");
+            if words.contains("fuel") {
+                CallFailure::Output(guest.limits.output_bytes)
+            } else {
+                CallFailure::Trap(words)
+            }
+        }
+    }
+}
+
+fn column_param(c: &Column) -> wit::ColumnParam<'_> {
+    wit::ColumnParam { ends: &c.ends, data: &c.data, nulls: c.nulls.as_deref() }
+}
+
+fn headers_param(h: &HeaderColumns) -> wit::HeadersParam<'_> {
+    wit::HeadersParam { ends: &h.ends, names: column_param(&h.names), values: column_param(&h.values) }
+}
+
+fn kind_name(kind: wit::Kind) -> &'static str {
+    match kind {
+        wit::Kind::Text => "text",
+        wit::Kind::Integer => "integer",
+        wit::Kind::Number => "number",
+        wit::Kind::Boolean => "boolean",
+        wit::Kind::Json => "json",
+    }
+}
+
+fn setting_of(value: wit::ValueResult) -> Setting {
+    match value {
+        wit::ValueResult::Text(v) | wit::ValueResult::Json(v) => Setting::Text(v),
+        wit::ValueResult::Integer(v) => Setting::Integer(v),
+        wit::ValueResult::Number(v) => Setting::Number(v),
+        wit::ValueResult::Boolean(v) => Setting::Boolean(v),
+    }
+}
+
+/// A value of the kind that its parameter has.
+enum Fitted {
+    Text(String),
+    Integer(i64),
+    Number(f64),
+    Boolean(bool),
+    Json(String),
+}
+
+fn value_param(value: &Fitted) -> wit::ValueParam<'_> {
+    match value {
+        Fitted::Text(v) => wit::ValueParam::Text(v),
+        Fitted::Integer(v) => wit::ValueParam::Integer(*v),
+        Fitted::Number(v) => wit::ValueParam::Number(*v),
+        Fitted::Boolean(v) => wit::ValueParam::Boolean(*v),
+        Fitted::Json(v) => wit::ValueParam::Json(v),
+    }
+}
+
+/// Matches settings with parameters, and fills in presets.
+fn fit(parameters: &[ParameterInfo], set: &BTreeMap<String, Setting>) -> Result<Vec<(String, Fitted)>, InitError> {
+    if let Some(name) = set.keys().find(|name| !parameters.iter().any(|p| &p.name == *name)) {
+        let known = parameters.iter().map(|p| p.name.clone()).collect();
+        return Err(InitError::UnknownParameter { name: name.clone(), known });
+    }
+    let mut values = Vec::with_capacity(parameters.len());
+    for parameter in parameters {
+        let setting = set.get(&parameter.name).or(parameter.preset.as_ref());
+        let setting = setting.ok_or_else(|| InitError::Missing(parameter.name.clone()))?;
+        values.push((parameter.name.clone(), fit_one(parameter, setting)?));
+    }
+    Ok(values)
+}
+
+fn fit_one(parameter: &ParameterInfo, setting: &Setting) -> Result<Fitted, InitError> {
+    let wrong = |want| InitError::Kind {
+        name: parameter.name.clone(),
+        want,
+        value: serde_json::to_string(setting).unwrap_or_default(),
+    };
+    match (parameter.kind.as_str(), setting) {
+        ("text", Setting::Text(v)) => Ok(Fitted::Text(v.clone())),
+        // From a command line everything is text, and some text looks like a number.
+        ("text", Setting::Integer(v)) => Ok(Fitted::Text(v.to_string())),
+        ("text", Setting::Number(v)) => Ok(Fitted::Text(v.to_string())),
+        ("text", Setting::Boolean(v)) => Ok(Fitted::Text(v.to_string())),
+        ("text", _) => Err(wrong("text")),
+        ("integer", Setting::Integer(v)) => Ok(Fitted::Integer(*v)),
+        ("integer", Setting::Text(v)) => v.parse().map(Fitted::Integer).map_err(|_| wrong("whole number")),
+        ("integer", _) => Err(wrong("whole number")),
+        ("number", Setting::Integer(v)) => Ok(Fitted::Number(*v as f64)),
+        ("number", Setting::Number(v)) => Ok(Fitted::Number(*v)),
+        ("number", Setting::Text(v)) => v.parse().map(Fitted::Number).map_err(|_| wrong("number")),
+        ("number", _) => Err(wrong("number")),
+        ("boolean", Setting::Boolean(v)) => Ok(Fitted::Boolean(*v)),
+        ("boolean", Setting::Text(v)) => v.parse().map(Fitted::Boolean).map_err(|_| wrong("`true` or `false`")),
+        ("boolean", _) => Err(wrong("`true` or `false`")),
+        (_, Setting::Text(v)) if serde_json::from_str::<serde_json::Value>(v).is_ok() => Ok(Fitted::Json(v.clone())),
+        (_, Setting::Text(_)) => Err(wrong("JSON")),
+        (_, other) => serde_json::to_string(other).map(Fitted::Json).map_err(|_| wrong("JSON")),
+    }
+}
