@@ -1,0 +1,248 @@
+//! Renames, scales, converts and projects fields; JSON to CBOR and back. See README.md.
+
+use serde_json::{Map, Value};
+use std::io::Write;
+use weir_sdk::prelude::*;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Json,
+    Cbor,
+}
+
+/// `y = x * factor + offset`.
+#[derive(Clone, Debug)]
+struct Scale {
+    field: String,
+    factor: f64,
+    offset: f64,
+}
+
+/// The module.
+#[derive(Debug)]
+pub struct Convert {
+    from: Format,
+    to: Format,
+    scale: Vec<Scale>,
+    rename: Vec<(String, String)>,
+    keep: Vec<String>,
+    drop: Vec<String>,
+}
+
+/// Units by name: `y = x * factor + offset`.
+const UNITS: [(&str, f64, f64); 8] = [
+    ("C->F", 1.8, 32.0),
+    ("F->C", 1.0 / 1.8, -32.0 / 1.8),
+    ("C->K", 1.0, 273.15),
+    ("K->C", 1.0, -273.15),
+    ("bar->kPa", 100.0, 0.0),
+    ("kPa->bar", 0.01, 0.0),
+    ("psi->kPa", 6.894_757_293_168, 0.0),
+    ("kPa->psi", 1.0 / 6.894_757_293_168, 0.0),
+];
+
+impl Module for Convert {
+    const ABOUT: &'static str = "Renames, scales, converts and projects fields; JSON to CBOR and back.";
+
+    fn parameters() -> Vec<Parameter> {
+        let json = |name, preset: &str, about| Parameter::preset::<weir_sdk::JsonText>(name, preset, about);
+        vec![
+            Parameter::preset::<String>("from", "json", "What values are: `json` or `cbor`."),
+            Parameter::preset::<String>("to", "json", "What they become: `json` or `cbor`."),
+            json("scale", "{}", "Object from field to factor, or to [factor, offset]."),
+            json("unit", "{}", "Object from field to C->F, F->C, C->K, K->C, bar->kPa, kPa->bar, psi->kPa, kPa->psi."),
+            json("rename", "{}", "Object from field to its new name."),
+            json("keep", "[]", "Only these fields stay, by their new names; none given: all."),
+            json("drop", "[]", "These fields go, by their new names."),
+        ]
+    }
+
+    fn init(config: &Config) -> Result<(Self, Plan), String> {
+        let format = |name| -> Result<Format, String> {
+            let text: String = config.get(name)?;
+            match text.as_str() {
+                "json" => Ok(Format::Json),
+                "cbor" => Ok(Format::Cbor),
+                other => Err(format!("`{name}` cannot be `{other}`: use json or cbor")),
+            }
+        };
+        let mut scale = Vec::new();
+        for (field, by) in object(config, "scale")? {
+            let pair = by.as_array().map(|a| (a.first().and_then(Value::as_f64), a.get(1).and_then(Value::as_f64)));
+            let (factor, offset) = match (by.as_f64(), pair) {
+                (Some(factor), _) => (factor, 0.0),
+                (None, Some((Some(factor), Some(offset)))) => (factor, offset),
+                _ => return Err(format!("`scale` of `{field}` is neither a factor nor [factor, offset]")),
+            };
+            scale.push(Scale { field, factor, offset });
+        }
+        for (field, unit) in object(config, "unit")? {
+            let name = unit.as_str().unwrap_or_default();
+            let found = UNITS.iter().find(|(n, ..)| *n == name);
+            let (_, factor, offset) = found.ok_or_else(|| format!("`unit` of `{field}` is not known: {unit}"))?;
+            scale.push(Scale { field, factor: *factor, offset: *offset });
+        }
+        let mut rename = Vec::new();
+        for (field, to) in object(config, "rename")? {
+            let to = to.as_str().ok_or_else(|| format!("`rename` of `{field}` is not text"))?;
+            rename.push((field, to.to_owned()));
+        }
+        let (keep, drop) = (list(config, "keep")?, list(config, "drop")?);
+        Ok((Self { from: format("from")?, to: format("to")?, scale, rename, keep, drop }, Plan::values()))
+    }
+
+    fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
+        let in_place = (self.from, self.to) == (Format::Json, Format::Json)
+            && self.rename.is_empty()
+            && self.keep.is_empty()
+            && self.drop.is_empty();
+        let mut buf = Vec::new();
+        for record in batch.records() {
+            let i = record.index();
+            let Some(value) = record.value() else {
+                out.keep(i);
+                continue;
+            };
+            buf.clear();
+            let result = if in_place { self.scale_text(value, &mut buf) } else { self.rebuild(value, &mut buf) };
+            match result {
+                Ok(()) => out.emit(i, 1, &NewRecord::value(&buf)),
+                Err(why) => out.reject(i, why),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Convert {
+    /// Replaces the numbers in the text and leaves the rest as it is. Fields nest by dots.
+    fn scale_text(&self, value: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        let mut edits: Vec<(usize, usize, f64)> = Vec::with_capacity(self.scale.len());
+        for scale in &self.scale {
+            let field = Json::new(value).get(&scale.field);
+            let (Some(text), Some(number)) = (field.text(), field.number()) else { continue };
+            let Some(at) = field.offset_in(value) else { continue };
+            edits.push((at, text.len(), number * scale.factor + scale.offset));
+        }
+        edits.sort_unstable_by_key(|(at, ..)| *at);
+        let mut done = 0;
+        for (at, len, number) in edits {
+            if at < done {
+                return Err("the same field is scaled twice".to_owned());
+            }
+            out.extend_from_slice(value.get(done..at).unwrap_or_default());
+            write_number(out, number)?;
+            done = at + len;
+        }
+        out.extend_from_slice(value.get(done..).unwrap_or_default());
+        Ok(())
+    }
+
+    fn rebuild(&self, value: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        let document: Value = match self.from {
+            Format::Json => serde_json::from_slice(value).map_err(|e| format!("value is not JSON: {e}"))?,
+            Format::Cbor => ciborium::from_reader(value).map_err(|e| format!("value is not CBOR: {e}"))?,
+        };
+        let document = match document {
+            Value::Object(fields) => Value::Object(self.fields(fields)?),
+            other => other,
+        };
+        match self.to {
+            Format::Json => serde_json::to_writer(out, &document).map_err(|e| e.to_string()),
+            Format::Cbor => ciborium::into_writer(&document, out).map_err(|e| e.to_string()),
+        }
+    }
+
+    fn fields(&self, fields: Map<String, Value>) -> Result<Map<String, Value>, String> {
+        let mut converted = Map::with_capacity(fields.len());
+        for (name, mut value) in fields {
+            for scale in self.scale.iter().filter(|s| s.field == name) {
+                if let Some(number) = value.as_f64() {
+                    let scaled = number * scale.factor + scale.offset;
+                    let scaled = serde_json::Number::from_f64(scaled);
+                    value = Value::Number(scaled.ok_or_else(|| format!("`{name}` scales to no finite number"))?);
+                }
+            }
+            let renamed = self.rename.iter().find(|(from, _)| *from == name).map(|(_, to)| to.clone());
+            let name = renamed.unwrap_or(name);
+            let stays = (self.keep.is_empty() || self.keep.contains(&name)) && !self.drop.contains(&name);
+            if stays {
+                converted.insert(name, value);
+            }
+        }
+        Ok(converted)
+    }
+}
+
+fn write_number(out: &mut Vec<u8>, number: f64) -> Result<(), String> {
+    if !number.is_finite() {
+        return Err("a field scales to no finite number".to_owned());
+    }
+    // Readings have few digits: what is exact in thousandths is written without the general algorithm.
+    let thousandths = number * 1_000.0;
+    if thousandths.abs() < 1e15 && thousandths == thousandths.trunc() && (thousandths / 1_000.0) == number {
+        write_thousandths(out, thousandths as i64);
+        return Ok(());
+    }
+    write!(out, "{number}").map_err(|e| e.to_string())
+}
+
+fn write_thousandths(out: &mut Vec<u8>, n: i64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let (mut rest, negative) = (n.unsigned_abs(), n < 0);
+    let mut left = 3;
+    let mut significant = false;
+    loop {
+        let digit = (rest % 10) as u8;
+        rest /= 10;
+        // Zeros at the end of the fraction are left out, and the point with them.
+        significant |= digit != 0 || left == 0;
+        if significant {
+            at -= 1;
+            digits[at] = b'0' + digit;
+        }
+        if left > 0 {
+            left -= 1;
+            if left == 0 && significant {
+                at -= 1;
+                digits[at] = b'.';
+            }
+        } else if rest == 0 {
+            break;
+        }
+    }
+    if negative {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+fn object(config: &Config, name: &str) -> Result<Map<String, Value>, String> {
+    let weir_sdk::JsonText(text) = config.get(name)?;
+    serde_json::from_str(&text).map_err(|e| format!("`{name}` is not an object: {e}"))
+}
+
+fn list(config: &Config, name: &str) -> Result<Vec<String>, String> {
+    let weir_sdk::JsonText(text) = config.get(name)?;
+    serde_json::from_str(&text).map_err(|e| format!("`{name}` is not a list of names: {e}"))
+}
+
+weir_sdk::export!(Convert);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cases() {
+        weir_sdk::testing::cases::run::<super::Convert>(env!("CARGO_MANIFEST_DIR"));
+    }
+
+    #[test]
+    fn numbers_are_written_as_the_standard_library_writes_them() {
+        for n in [0.0, 1.0, -1.5, 0.001, -0.02, 123.456, 1e9, 100.0, 73.967_322_07, 1e300, 0.1 + 0.2, -7.25] {
+            let mut out = Vec::new();
+            super::write_number(&mut out, n).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), n.to_string());
+        }
+    }
+}

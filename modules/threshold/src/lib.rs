@@ -1,0 +1,115 @@
+//! Keeps, drops or routes records by comparing a field with a limit. See README.md.
+
+use weir_sdk::prelude::*;
+
+/// What to do with a record.
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    Output(u8),
+    Drop,
+    Reject,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Comparison {
+    Above,
+    AtLeast,
+    Below,
+    AtMost,
+    Equal,
+    Different,
+}
+
+/// The module.
+#[derive(Debug)]
+pub struct Threshold {
+    field: String,
+    comparison: Comparison,
+    limit: f64,
+    matching: Action,
+    otherwise: Action,
+    missing: Action,
+}
+
+impl Module for Threshold {
+    const ABOUT: &'static str = "Keeps, drops or routes records by comparing a field with a limit.";
+
+    fn parameters() -> Vec<Parameter> {
+        let action = "`keep`, `drop`, `reject` or the name of an output.";
+        let text = |name, preset: &str, about| Parameter::preset::<String>(name, preset, about);
+        vec![
+            Parameter::required::<String>("field", "Field of the JSON value; dots lead into objects."),
+            text("is", ">", "How it is compared: `>`, `>=`, `<`, `<=`, `=` or `!=`."),
+            Parameter::required::<f64>("limit", "What it is compared with."),
+            text("then", "keep", action),
+            text("else", "drop", action),
+            text("missing", "reject", "For records without such a number: as `then`."),
+        ]
+    }
+
+    fn init(config: &Config) -> Result<(Self, Plan), String> {
+        let mut plan = Plan::values();
+        let mut action = |name: &str| -> Result<Action, String> {
+            let text: String = config.get(name)?;
+            Ok(match text.as_str() {
+                "drop" => Action::Drop,
+                "reject" => Action::Reject,
+                "keep" => Action::Output(1),
+                output => Action::Output(plan.output(output)),
+            })
+        };
+        let (matching, otherwise, missing) = (action("then")?, action("else")?, action("missing")?);
+        let is: String = config.get("is")?;
+        let comparison = match is.as_str() {
+            ">" => Comparison::Above,
+            ">=" => Comparison::AtLeast,
+            "<" => Comparison::Below,
+            "<=" => Comparison::AtMost,
+            "=" => Comparison::Equal,
+            "!=" => Comparison::Different,
+            other => return Err(format!("`is` cannot be `{other}`: use >, >=, <, <=, = or !=")),
+        };
+        let (field, limit) = (config.get("field")?, config.get("limit")?);
+        Ok((Self { field, comparison, limit, matching, otherwise, missing }, plan))
+    }
+
+    fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
+        for record in batch.records() {
+            let action = match record.json(&self.field).number() {
+                Some(value) if self.holds(value) => self.matching,
+                Some(_) => self.otherwise,
+                None => self.missing,
+            };
+            match action {
+                Action::Output(output) => out.route(record.index(), output),
+                Action::Drop => {}
+                Action::Reject => out.reject(record.index(), format!("no number at `{}`", self.field)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Threshold {
+    #[inline]
+    fn holds(&self, value: f64) -> bool {
+        match self.comparison {
+            Comparison::Above => value > self.limit,
+            Comparison::AtLeast => value >= self.limit,
+            Comparison::Below => value < self.limit,
+            Comparison::AtMost => value <= self.limit,
+            Comparison::Equal => value == self.limit,
+            Comparison::Different => value != self.limit,
+        }
+    }
+}
+
+weir_sdk::export!(Threshold);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cases() {
+        weir_sdk::testing::cases::run::<super::Threshold>(env!("CARGO_MANIFEST_DIR"));
+    }
+}

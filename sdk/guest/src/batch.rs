@@ -12,7 +12,7 @@ pub struct Column<'a> {
 }
 
 impl<'a> Column<'a> {
-    fn new(column: &'a wit::Column) -> Self {
+    pub(crate) fn new(column: &'a wit::Column) -> Self {
         Self { ends: &column.ends, data: &column.data, nulls: column.nulls.as_deref() }
     }
 

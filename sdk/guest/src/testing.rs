@@ -13,6 +13,9 @@
 //! # }
 //! ```
 
+#[cfg(feature = "cases")]
+pub mod cases;
+
 use crate::bindings::exports::weir::module::transform::Guest;
 use crate::bindings::weir::module::types as wit;
 use crate::module::{Adapter, Module};

@@ -1,0 +1,130 @@
+//! Cases in files: what goes in, what is set, what must come out. The same files are run against the component by
+//! `weir-testkit`, so that a module is known to be the same thing natively and in the sandbox.
+//!
+//! ```json
+//! { "config": { "limit": 50 },
+//!   "input":  [ { "key": "m1", "value": { "temperature": 60 }, "timestamp": 0, "headers": { "h": "x" } } ],
+//!   "output": { "main": [ { "key": "m1", "value": { "temperature": 60 } } ], "dead": [ "why" ] } }
+//! ```
+//!
+//! A value that is text stands for its bytes, `{"base64": "…"}` for any bytes, other JSON for its text. Outputs list
+//! records in order; what no output lists was dropped.
+
+use super::{Input, Native, Value};
+use crate::{FromValue, JsonText, Module};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{json, Map, Value as Json};
+use std::path::Path;
+
+/// Runs all cases in the folder `cases` of the crate in `manifest_dir`, natively.
+///
+/// # Panics
+/// At the first case whose output differs, with both.
+pub fn run<M: Module>(manifest_dir: &str) {
+    let dir = Path::new(manifest_dir).join("cases");
+    let mut count = 0;
+    let entries = std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    for entry in entries {
+        let path = entry.map(|e| e.path()).unwrap_or_default();
+        let text = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let case: Json = serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let got = native::<M>(&case).unwrap_or_else(|e| json!({ "error": e }));
+        assert_eq!(got, case["output"], "{}", path.display());
+        count += 1;
+    }
+    assert!(count > 0, "no cases in {}", dir.display());
+}
+
+fn native<M: Module>(case: &Json) -> Result<Json, String> {
+    let parameters = M::parameters();
+    let mut set = Vec::new();
+    for (name, value) in case["config"].as_object().into_iter().flatten() {
+        let kind = parameters.iter().map(crate::Parameter::to_wit).find(|p| &p.name == name);
+        let kind = kind.ok_or_else(|| format!("no parameter `{name}`"))?.kind;
+        set.push((name.as_str(), setting(kind, value)?));
+    }
+    let mut module = Native::<M>::new(&set)?;
+    let input = inputs(case);
+    let outcome = module.process(&input).map_err(|e| format!("{e:?}"))?;
+    let mut placed: Vec<(u8, u32, Json)> = Vec::new();
+    for (i, route) in outcome.routes.iter().enumerate() {
+        placed.push((*route, i as u32, render(&input[i])));
+    }
+    for (i, output) in &outcome.copies {
+        placed.push((*output, *i, render(&input[*i as usize])));
+    }
+    for run in &outcome.emits {
+        for (n, source) in run.sources.iter().enumerate() {
+            let mut record = input[*source as usize].clone();
+            let item = |c: &super::wit::Column| crate::Column::new(c).get(n).map(<[u8]>::to_vec);
+            if let Some(keys) = &run.keys {
+                record.key = item(keys);
+            }
+            if let Some(values) = &run.values {
+                record.value = item(values);
+            }
+            placed.push((run.outputs[n], *source, render(&record)));
+        }
+    }
+    placed.sort_by_key(|(_, source, _)| *source);
+    let mut out = Map::new();
+    for (n, name) in module.outputs().iter().enumerate() {
+        let of: Vec<Json> =
+            placed.iter().filter(|(o, ..)| usize::from(*o) == n + 1).map(|(.., r)| r.clone()).collect();
+        if !of.is_empty() {
+            out.insert(name.clone(), Json::from(of));
+        }
+    }
+    if !outcome.reasons.is_empty() {
+        out.insert("dead".to_owned(), outcome.reasons.iter().map(|(_, r)| Json::from(r.as_str())).collect());
+    }
+    Ok(Json::from(out))
+}
+
+fn setting(kind: super::wit::Kind, value: &Json) -> Result<Value, String> {
+    use super::wit::Kind;
+    let wrong = || format!("{value} does not fit its parameter");
+    Ok(match kind {
+        Kind::Text => value.as_str().ok_or_else(wrong)?.to_owned().into_value(),
+        Kind::Integer => value.as_i64().ok_or_else(wrong)?.into_value(),
+        Kind::Number => value.as_f64().ok_or_else(wrong)?.into_value(),
+        Kind::Boolean => value.as_bool().ok_or_else(wrong)?.into_value(),
+        Kind::Json => JsonText(value.to_string()).into_value(),
+    })
+}
+
+fn inputs(case: &Json) -> Vec<Input> {
+    let records = case["input"].as_array().cloned().unwrap_or_default();
+    records.iter().map(|r| Input {
+        key: bytes(&r["key"]),
+        value: bytes(&r["value"]),
+        timestamp: r["timestamp"].as_i64().unwrap_or(0),
+        headers: r["headers"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), bytes(v))).collect(),
+    }).collect()
+}
+
+fn bytes(value: &Json) -> Option<Vec<u8>> {
+    match value {
+        Json::Null => None,
+        Json::String(text) => Some(text.clone().into_bytes()),
+        Json::Object(o) if o.len() == 1 && o.contains_key("base64") => {
+            STANDARD.decode(o["base64"].as_str().unwrap_or_default()).ok()
+        }
+        other => Some(other.to_string().into_bytes()),
+    }
+}
+
+fn render(record: &Input) -> Json {
+    let show = |b: &Option<Vec<u8>>| match b {
+        None => Json::Null,
+        Some(b) => match serde_json::from_slice::<Json>(b) {
+            Ok(value) if value.is_object() || value.is_array() => value,
+            _ => match std::str::from_utf8(b) {
+                Ok(text) => Json::from(text),
+                Err(_) => json!({ "base64": STANDARD.encode(b) }),
+            },
+        },
+    };
+    json!({ "key": show(&record.key), "value": show(&record.value) })
+}
