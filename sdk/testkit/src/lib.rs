@@ -1,0 +1,114 @@
+//! Runs a module against records without a node: what `weir module test` does, and what a module's own tests can do.
+
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use weir_runtime::{
+    CallError, CallLimits, Instance, InstanceConfig, Instruments, LogSink, Runtime, RuntimeOptions, Setting,
+};
+use weir_types::{BatchBuilder, BatchError, Codec, Columns, Offset, Record, Wanted};
+
+/// Why a test did not run.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum TestError {
+    #[error(transparent)]
+    Load(#[from] weir_runtime::LoadError),
+    #[error(transparent)]
+    Init(#[from] weir_runtime::InitError),
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    #[error("batch of records {from} to {to}: {error}")]
+    Call { from: usize, to: usize, error: CallError },
+}
+
+/// What became of the records.
+#[derive(Debug, Default)]
+pub struct Tested {
+    /// Records by output, in order.
+    pub outputs: BTreeMap<String, Vec<Record>>,
+    /// Index and reason of each dead letter.
+    pub dead: Vec<(usize, String)>,
+    /// Records that went in.
+    pub records: usize,
+    /// Time inside the module, the wall included.
+    pub spent: Duration,
+}
+
+/// A module under test.
+pub struct Testkit {
+    instance: Instance,
+}
+
+impl Testkit {
+    /// Compiles `component` (or a core module built with the SDK) here and instantiates it with these settings.
+    ///
+    /// # Errors
+    /// When it is not taken, or refuses its settings.
+    pub fn new(
+        component: &[u8],
+        settings: BTreeMap<String, Setting>,
+        sink: Arc<dyn LogSink>,
+    ) -> Result<Self, TestError> {
+        let runtime = Runtime::new(RuntimeOptions::plain())?;
+        let component = weir_runtime::componentize(component)?;
+        let module = runtime.load(&component)?;
+        let config = InstanceConfig { partition: 0, sources: vec!["test".to_owned()], settings };
+        let instruments = Arc::new(Instruments::default());
+        Ok(Self { instance: module.instantiate(&config, CallLimits::default(), sink, instruments)? })
+    }
+
+    /// Processes `records` in batches of `batch`.
+    ///
+    /// # Errors
+    /// At the first batch without an outcome.
+    pub fn run(&mut self, records: &[Record], batch: usize, now: i64) -> Result<Tested, TestError> {
+        let mut tested = Tested { records: records.len(), ..Tested::default() };
+        for (n, part) in records.chunks(batch.max(1)).enumerate() {
+            let from = n * batch;
+            self.run_batch(part, from, now, &mut tested)?;
+        }
+        Ok(tested)
+    }
+
+    fn run_batch(&mut self, part: &[Record], from: usize, now: i64, tested: &mut Tested) -> Result<(), TestError> {
+        let columns = columns(part, self.instance.plan().wanted)?;
+        let begun = Instant::now();
+        let outcome = self.instance.process(0, now, &columns);
+        tested.spent += begun.elapsed();
+        let outcome = outcome.map_err(|error| TestError::Call { from, to: from + part.len(), error })?;
+        let emitted: Vec<_> = outcome.emitted().collect();
+        for place in outcome.placements() {
+            let Some(source) = part.get(place.source as usize) else { continue };
+            let mut record = source.clone();
+            if let Some(new) = place.emitted.and_then(|n| emitted.get(n as usize)) {
+                let own = |b: Option<&[u8]>| b.map(Bytes::copy_from_slice);
+                record.key = new.key.map_or(record.key, own);
+                record.value = new.value.map_or(record.value, own);
+                record.timestamp = new.timestamp.unwrap_or(record.timestamp);
+                if new.bare {
+                    record.headers.clear();
+                }
+                let encoded = new.headers.encoded();
+                for (name, value) in weir_types::HeaderBuf::view(&encoded).iter() {
+                    record.headers.push((String::from_utf8_lossy(name).into_owned(), own(value)));
+                }
+            }
+            let output = self.instance.plan().outputs.get(usize::from(place.output) - 1);
+            tested.outputs.entry(output.cloned().unwrap_or_default()).or_default().push(record);
+        }
+        for dead in outcome.rejections() {
+            tested.dead.push((from + dead.index as usize, dead.reason.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// `records` as columns, by way of a batch as a node would have it.
+fn columns(records: &[Record], wanted: Wanted) -> Result<Columns, BatchError> {
+    let mut builder = BatchBuilder::new(Codec::None);
+    records.iter().for_each(|r| builder.push_record(r));
+    let batch = builder.build(Offset::ZERO, None)?;
+    Columns::read(&batch.body()?, batch.count(), wanted)
+}

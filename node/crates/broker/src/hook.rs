@@ -21,9 +21,13 @@ pub struct Output {
     pub partition: PartitionId,
     /// What; its base offset is stamped later.
     pub batch: Batch,
-    /// Records for operators to see: dead letters count apart.
-    pub dead_letter: bool,
+    /// Places in the batch's bytes where the offset of a record of the source belongs, and how far that record lies
+    /// behind the first: it is known only when the entry is made. Written as [`OFFSET_DIGITS`] digits.
+    pub offset_slots: Vec<(usize, u32)>,
 }
+
+/// Digits of an offset in an [`Output::offset_slots`]: as many as the largest has, zeros in front.
+pub const OFFSET_DIGITS: usize = 20;
 
 /// What a pipeline makes of a batch.
 #[derive(Clone, Debug)]

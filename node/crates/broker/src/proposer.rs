@@ -7,7 +7,7 @@
 use crate::applied::{producer_key, Applied, Tables};
 use crate::broker::Produced;
 use crate::error::{AdminError, ProduceError};
-use crate::hook::Output;
+use crate::hook::{Output, OFFSET_DIGITS};
 use crate::producer::{Accepted, Verdict, Window};
 use crate::topic::{Durability, Topic};
 use std::collections::BTreeMap;
@@ -325,8 +325,9 @@ impl<'a> Building<'a> {
         }
         let kept = &append.kept;
         let Some(producer) = kept.producer() else {
-            self.outputs(append);
-            return Ok(self.add(append.partition, kept.clone()));
+            let base = self.add(append.partition, kept.clone());
+            self.outputs(append, base);
+            return Ok(base);
         };
         let key = (append.partition, producer.id);
         let known = self.producers.get(&key).or_else(|| self.core.speculation.producers.get(&key));
@@ -347,21 +348,33 @@ impl<'a> Building<'a> {
         if known.is_none() {
             self.make_room();
         }
-        self.outputs(append);
         let base = self.add(append.partition, kept.clone());
+        self.outputs(append, base);
         let accepted = Accepted { sequence: producer.sequence, span: kept.span(), base };
         window.accept(&producer, accepted, self.core.clock.now_ms());
         self.producers.insert(key, window);
         Ok(base)
     }
 
-    fn outputs(&mut self, append: &Append) {
+    /// Adds what a pipeline made of the batch at `base`, behind it.
+    fn outputs(&mut self, append: &Append, base: Offset) {
         self.lazy &= append.topic.config.durability == Durability::Lazy;
         for output in &append.outputs {
             let owner = self.tables.partition_owner.get(&output.partition);
             let topic = owner.and_then(|name| self.tables.topics.get(name));
             self.lazy &= topic.is_some_and(|t| t.config.durability == Durability::Lazy);
-            self.add(output.partition, output.batch.clone());
+            let digits = |delta: u32| {
+                let mut text = [b'0'; OFFSET_DIGITS];
+                let mut rest = base.plus(u64::from(delta)).get();
+                for digit in text.iter_mut().rev() {
+                    *digit = b'0' + (rest % 10) as u8;
+                    rest /= 10;
+                }
+                text
+            };
+            let slots: Vec<_> = output.offset_slots.iter().map(|(at, delta)| (*at, digits(*delta))).collect();
+            let batch = output.batch.clone();
+            self.add(output.partition, if slots.is_empty() { batch } else { batch.patched(&slots) });
         }
     }
 

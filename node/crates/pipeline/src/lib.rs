@@ -1,0 +1,20 @@
+//! In-line pipelines: joins the broker's hook and the module runtime.
+//!
+//! Owns what a pipeline is ([`Spec`]), the modules that were pushed ([`store`]), and a thread per pipeline that runs
+//! its stages over each batch ([`lane`], [`chain`]). What failed goes where the pipeline's policy says. Knows neither
+//! the log nor wasmtime.
+
+mod chain;
+mod dead_letter;
+mod error;
+mod flow;
+mod lane;
+mod pipelines;
+mod spec;
+mod store;
+
+pub use error::{ApplyError, PushError};
+pub use lane::{Counts, State};
+pub use pipelines::{PipelineInfo, Pipelines};
+pub use spec::{OnError, Policy, Spec, SpecError, Stage};
+pub use store::{ModuleInfo, ModuleRef};

@@ -24,4 +24,4 @@ pub use host::{Instruments, LogLevel, LogSink, Reading};
 pub use inspect::{inspect, Digest, Inspection};
 pub use instance::{Descriptor, Instance, InstanceConfig, ParameterInfo, PlanInfo, Setting};
 pub use limits::CallLimits;
-pub use outcome::{EmittedRecord, Outcome, Rejection};
+pub use outcome::{EmittedRecord, Outcome, Placement, Rejection};

@@ -147,3 +147,38 @@ fn headers_view(h: &wit::HeadersResult, n: usize) -> Result<HeadersView<'_>, Str
     let values = view(&h.values, items).map_err(|e| format!("header values: {e}"))?;
     HeadersView::check(&h.ends, names, values, n)
 }
+
+/// A record on its way to an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Index of the record that it is or stems from.
+    pub source: u32,
+    /// Where it goes, 1 being the plan's first.
+    pub output: u8,
+    /// The place among [`Outcome::emitted`], for a new one.
+    pub emitted: Option<u32>,
+}
+
+impl Outcome {
+    /// All records that go somewhere, in the order that the contract gives them: by source; then the record itself,
+    /// its copies, what was made of it.
+    pub fn placements(&self) -> Vec<Placement> {
+        let routed = self.routes.iter().enumerate().filter(|(_, r)| **r != DROP && **r != DEAD);
+        let mut all: Vec<Placement> =
+            routed.map(|(i, r)| Placement { source: i as u32, output: *r, emitted: None }).collect();
+        if self.is_routes_only() {
+            return all;
+        }
+        all.extend(self.copies.iter().map(|(i, o)| Placement { source: *i, output: *o, emitted: None }));
+        let mut n = 0;
+        for run in &self.emits {
+            for (source, output) in run.sources.iter().zip(&run.outputs) {
+                all.push(Placement { source: *source, output: *output, emitted: Some(n) });
+                n += 1;
+            }
+        }
+        // Stable: routes came before copies, and those before new ones.
+        all.sort_by_key(|p| p.source);
+        all
+    }
+}

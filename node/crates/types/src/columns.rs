@@ -1,7 +1,7 @@
 //! Records as columns: the form in which they cross the sandbox wall, one copy per column whatever the count.
 
 use crate::batch::{BatchError, Body};
-use crate::record::{HeaderBuf, Headers};
+use crate::record::{HeaderBuf, Headers, RecordRef};
 
 /// Items laid end to end. Item `i` is `data[ends[i - 1]..ends[i]]`, with 0 before the first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,20 +107,25 @@ impl Columns {
         };
         let mut records = body.records();
         while let Some(record) = records.next() {
-            let record = record?;
-            columns.timestamps.push(record.timestamp);
-            if let Some(keys) = &mut columns.keys {
-                keys.push(record.key);
-            }
-            if let Some(values) = &mut columns.values {
-                values.push(record.value);
-            }
-            if let Some(headers) = &mut columns.headers {
-                headers.push(record.headers);
-            }
+            columns.push(&record?);
             columns.spans.push(records.position() as u32);
         }
         Ok(columns)
+    }
+
+    /// Adds a record to the columns that there are.
+    #[inline]
+    pub fn push(&mut self, record: &RecordRef<'_>) {
+        self.timestamps.push(record.timestamp);
+        if let Some(keys) = &mut self.keys {
+            keys.push(record.key);
+        }
+        if let Some(values) = &mut self.values {
+            values.push(record.value);
+        }
+        if let Some(headers) = &mut self.headers {
+            headers.push(record.headers);
+        }
     }
 
     /// Records.

@@ -190,6 +190,23 @@ impl Batch {
         Self { bytes: bytes.freeze(), ..self }
     }
 
+    /// The same batch with `patches` written over its bytes, each a position and what goes there. For headers whose
+    /// value is known late; positions are within the records of a batch that is not compressed.
+    #[must_use]
+    pub fn patched<const N: usize>(self, patches: &[(usize, [u8; N])]) -> Self {
+        let mut bytes = self.bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
+        for (at, patch) in patches.iter().filter(|(at, _)| *at >= HEADER_BYTES) {
+            if let Some(field) = bytes.get_mut(*at..*at + N) {
+                field.copy_from_slice(patch);
+            }
+        }
+        let crc = crc32c::crc32c(bytes.get(CRC_FROM..).unwrap_or_default());
+        if let Some(field) = bytes.get_mut(17..).and_then(|b| b.first_chunk_mut::<4>()) {
+            *field = crc.to_be_bytes();
+        }
+        Self { bytes: bytes.freeze(), ..self }
+    }
+
     /// The batch with only the records whose `keep` is set: base offset, span and producer stay, as Kafka's
     /// compaction leaves a batch. `body` must be this batch's own.
     ///

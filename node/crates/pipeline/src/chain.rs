@@ -1,0 +1,238 @@
+//! The stages of a pipeline over one batch: which records stay, which go elsewhere, which are dead letters.
+//!
+//! A batch that a module fails on is tried again on a fresh instance, then halved until what spoils it stands alone.
+//! All records of the batch that pass do so as if the others had not been there.
+
+use crate::dead_letter::DeadLetter;
+use crate::flow::{columns, Item};
+use crate::spec::Policy;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use weir_runtime::{
+    CallError, CallFailure, CallLimits, Digest, Instance, InstanceConfig, Instruments, LogSink, Module,
+};
+use weir_types::{Batch, BatchError, RecordRef};
+
+/// Failed calls after which the rest of a batch is not tried any more: halving a thousand records to one takes ten
+/// steps, and a module that fails on everything would be called two thousand times.
+const FAILURES_MAX: u32 = 24;
+/// Pause before a batch whose module asked for a retry is tried again; doubled each time.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// A module in its place.
+pub(crate) struct Stage {
+    pub(crate) module: Module,
+    pub(crate) config: InstanceConfig,
+    pub(crate) limits: CallLimits,
+    pub(crate) sink: Arc<dyn LogSink>,
+    pub(crate) instruments: Arc<Instruments>,
+    /// The instance in use; dropped after any error.
+    pub(crate) instance: Option<Instance>,
+}
+
+impl Stage {
+    fn instance(&mut self) -> Result<&mut Instance, CallError> {
+        if self.instance.is_none() {
+            let sink = Arc::clone(&self.sink);
+            let instruments = Arc::clone(&self.instruments);
+            let made = self.module.instantiate(&self.config, self.limits, sink, instruments);
+            let made = made.map_err(|e| CallError::Failed(CallFailure::Host(format!("no fresh instance: {e}"))))?;
+            self.instance = Some(made);
+        }
+        self.instance.as_mut().ok_or_else(|| CallError::Failed(CallFailure::Host("no instance".to_owned())))
+    }
+}
+
+/// What a chain does with what it fails on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) policy: Policy,
+    pub(crate) attempts: u32,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// In order of the sources: what stays in the stream.
+    pub(crate) main: Vec<Item>,
+    /// What goes to named outputs.
+    pub(crate) outputs: BTreeMap<String, Vec<Item>>,
+    pub(crate) dead: Vec<DeadLetter>,
+    /// Failed on, under the policy that drops.
+    pub(crate) skipped: u64,
+    pub(crate) failures: u32,
+    pub(crate) spent: Duration,
+}
+
+/// Why a batch goes nowhere.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Halt(pub(crate) String);
+
+/// A chain at work on one batch.
+pub(crate) struct Work<'a> {
+    stages: &'a mut [Stage],
+    rules: Rules,
+    records: &'a [RecordRef<'a>],
+    now: i64,
+    effects: Effects,
+}
+
+/// What one pass of some items through all stages gave.
+#[derive(Default)]
+struct Pass {
+    main: Vec<Item>,
+    outputs: BTreeMap<String, Vec<Item>>,
+    dead: Vec<DeadLetter>,
+}
+
+struct Failed {
+    stage: usize,
+    error: CallError,
+    /// Sources of the stage's input, to find what a poison record stems from.
+    sources: Vec<u32>,
+}
+
+/// Runs `batch`, whose base offset is 0, through `stages`.
+pub(crate) fn run(
+    stages: &mut [Stage],
+    rules: Rules,
+    batch: &Batch,
+    now: i64,
+) -> Result<Result<Effects, Halt>, BatchError> {
+    let body = batch.body()?;
+    let records = body.records().collect::<Result<Vec<_>, _>>()?;
+    let mut work = Work { stages, rules, records: &records, now, effects: Effects::default() };
+    let items = (0..records.len() as u32).map(|source| Item { source, made: None }).collect();
+    let halted = work.settle(items).err();
+    let mut effects = work.effects;
+    effects.main.sort_by_key(|i| i.source);
+    effects.outputs.values_mut().for_each(|items| items.sort_by_key(|i| i.source));
+    effects.dead.sort_by_key(|d| d.source);
+    Ok(halted.map_or(Ok(effects), Err))
+}
+
+impl Work<'_> {
+    /// Gets `items` through, or says what stopped them.
+    fn settle(&mut self, items: Vec<Item>) -> Result<(), Halt> {
+        let (mut tries, mut pause) = (0, RETRY_PAUSE);
+        loop {
+            let failed = match self.pass(items.clone()) {
+                Ok(pass) => {
+                    self.keep(pass);
+                    return Ok(());
+                }
+                Err(failed) => failed,
+            };
+            self.effects.failures += 1;
+            tries += 1;
+            match &failed.error {
+                CallError::Fatal(why) => return Err(Halt(why.clone())),
+                CallError::Poison(index, why) => {
+                    let source = failed.sources.get(*index as usize).copied();
+                    let (bad, rest) = items.into_iter().partition(|i| Some(i.source) == source);
+                    self.give_up(bad, failed.stage, why, 1)?;
+                    return if rest.is_empty() { Ok(()) } else { self.settle(rest) };
+                }
+                CallError::Retry(_) if tries < self.rules.attempts => {
+                    #[expect(clippy::disallowed_methods, reason = "a thread of its own, that the module asked to wait")]
+                    std::thread::sleep(pause);
+                    pause *= 2;
+                }
+                CallError::Failed(_) if tries < self.rules.attempts => {}
+                CallError::Retry(_) | CallError::Failed(_) => {
+                    return self.halve(items, failed.stage, &failed.error.to_string(), tries);
+                }
+            }
+        }
+    }
+
+    fn halve(&mut self, mut items: Vec<Item>, stage: usize, error: &str, tries: u32) -> Result<(), Halt> {
+        if items.len() <= 1 || self.effects.failures >= FAILURES_MAX {
+            return self.give_up(items, stage, error, tries);
+        }
+        let behind = items.split_off(items.len() / 2);
+        self.settle(items)?;
+        self.settle(behind)
+    }
+
+    /// What the policy does with records that will not get through.
+    fn give_up(&mut self, items: Vec<Item>, stage: usize, error: &str, attempts: u32) -> Result<(), Halt> {
+        match self.rules.policy {
+            Policy::Halt => Err(Halt(error.to_owned())),
+            Policy::Skip => {
+                self.effects.skipped += items.len() as u64;
+                Ok(())
+            }
+            Policy::DeadLetter => {
+                let digest = self.digest(stage);
+                let letter = |i: Item| DeadLetter { source: i.source, digest, error: error.to_owned(), attempts };
+                self.effects.dead.extend(items.into_iter().map(letter));
+                Ok(())
+            }
+        }
+    }
+
+    fn digest(&self, stage: usize) -> Digest {
+        self.stages.get(stage).map_or_else(|| Digest::of(&[]), |s| s.module.digest())
+    }
+
+    fn keep(&mut self, pass: Pass) {
+        self.effects.main.extend(pass.main);
+        for (output, items) in pass.outputs {
+            self.effects.outputs.entry(output).or_default().extend(items);
+        }
+        self.effects.dead.extend(pass.dead);
+    }
+
+    /// Takes `items` through all stages, or fails as a whole.
+    fn pass(&mut self, items: Vec<Item>) -> Result<Pass, Failed> {
+        let mut pass = Pass { main: items, ..Pass::default() };
+        for stage in 0..self.stages.len() {
+            if pass.main.is_empty() {
+                break;
+            }
+            let items = std::mem::take(&mut pass.main);
+            self.stage(stage, &items, &mut pass).map_err(|error| {
+                if let Some(stage) = self.stages.get_mut(stage) {
+                    stage.instance = None;
+                }
+                Failed { stage, error, sources: items.iter().map(|i| i.source).collect() }
+            })?;
+        }
+        Ok(pass)
+    }
+
+    fn stage(&mut self, at: usize, items: &[Item], pass: &mut Pass) -> Result<(), CallError> {
+        let digest = self.digest(at);
+        let Some(stage) = self.stages.get_mut(at) else { return Ok(()) };
+        let wanted = stage.instance()?.plan().wanted;
+        let columns = columns(items, self.records, wanted);
+        let begun = Instant::now();
+        let instance = stage.instance()?;
+        let result = instance.process(0, self.now, &columns);
+        self.effects.spent += begun.elapsed();
+        let outcome = result?;
+        let emitted: Vec<_> = outcome.emitted().collect();
+        for place in outcome.placements() {
+            let Some(item) = items.get(place.source as usize) else { continue };
+            let item = match place.emitted.and_then(|n| emitted.get(n as usize)) {
+                Some(new) => item.emit(new, self.records),
+                None => item.clone(),
+            };
+            match instance.plan().outputs.get(usize::from(place.output) - 1) {
+                Some(name) if name != "main" => match pass.outputs.get_mut(name) {
+                    Some(items) => items.push(item),
+                    None => drop(pass.outputs.insert(name.clone(), vec![item])),
+                },
+                _ => pass.main.push(item),
+            }
+        }
+        for dead in outcome.rejections() {
+            let Some(item) = items.get(dead.index as usize) else { continue };
+            let error = dead.reason.to_owned();
+            pass.dead.push(DeadLetter { source: item.source, digest, error, attempts: 1 });
+        }
+        Ok(())
+    }
+}

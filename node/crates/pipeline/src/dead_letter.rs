@@ -1,0 +1,52 @@
+//! Records that a module failed on or refused, with what happened in their headers.
+
+use weir_broker::OFFSET_DIGITS;
+use weir_runtime::Digest;
+use weir_types::{BatchBuilder, Codec, HeaderBuf, RecordRef};
+
+/// One dead letter.
+#[derive(Clone, Debug)]
+pub(crate) struct DeadLetter {
+    /// Index in the producer's batch.
+    pub(crate) source: u32,
+    /// The module that failed on it.
+    pub(crate) digest: Digest,
+    /// What happened.
+    pub(crate) error: String,
+    /// How often it was tried.
+    pub(crate) attempts: u32,
+}
+
+/// Longest error that a header keeps.
+const ERROR_BYTES_MAX: usize = 1 << 10;
+
+/// Dead letters as one batch, and the places in it where the source's offsets belong: a record each, with the
+/// source's key, value, time and headers, and `weir.source.topic`, `weir.source.partition`, `weir.module`,
+/// `weir.error`, `weir.attempts` and `weir.source.offset` behind those.
+pub(crate) fn batch(
+    letters: &[DeadLetter],
+    records: &[RecordRef<'_>],
+    topic: &str,
+    partition: u32,
+) -> (BatchBuilder, Vec<(usize, u32)>) {
+    // Not compressed: the offsets are written into it later.
+    let mut builder = BatchBuilder::new(Codec::None);
+    let mut slots = Vec::with_capacity(letters.len());
+    for letter in letters {
+        let Some(record) = records.get(letter.source as usize) else { continue };
+        let mut headers = HeaderBuf::copied(record.headers);
+        let end = letter.error.floor_char_boundary(ERROR_BYTES_MAX);
+        let error = letter.error.get(..end).unwrap_or_default();
+        headers.push(b"weir.source.topic", Some(topic.as_bytes()));
+        headers.push(b"weir.source.partition", Some(partition.to_string().as_bytes()));
+        headers.push(b"weir.module", Some(letter.digest.to_string().as_bytes()));
+        headers.push(b"weir.error", Some(error.as_bytes()));
+        headers.push(b"weir.attempts", Some(letter.attempts.to_string().as_bytes()));
+        headers.push(b"weir.source.offset", Some(&[b'0'; OFFSET_DIGITS]));
+        let encoded = headers.encoded();
+        builder.push(record.timestamp, record.key, record.value, HeaderBuf::view(&encoded));
+        // The last bytes of the record are the last header's value.
+        slots.push((builder.bytes() - OFFSET_DIGITS, record.offset.get() as u32));
+    }
+    (builder, slots)
+}

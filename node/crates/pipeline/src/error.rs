@@ -1,0 +1,90 @@
+//! What can go wrong with pipelines and modules.
+
+use crate::spec::SpecError;
+use std::io;
+use weir_broker::AdminError;
+use weir_runtime::{InitError, LoadError};
+use weir_types::ErrorKind;
+
+/// Why a module was not taken or not found.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum PushError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("`{0}` cannot name a module: use 1 to 100 letters, digits, `.`, `_` or `-`")]
+    Name(String),
+    #[error("there are {0} modules already: remove one")]
+    Full(usize),
+    #[error("no module `{0}`; `weir module list` shows what there is")]
+    NotFound(String),
+    #[error("module is used by pipeline `{0}`")]
+    InUse(String),
+    #[error("module `{name}@{version}` exists with other bytes: push it under another version")]
+    Exists { name: String, version: String },
+    #[error("stored module `{0}` is damaged: push it again")]
+    Damaged(String),
+    #[error("cannot store the module")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+}
+
+impl PushError {
+    /// What the caller does.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Load(e) => e.kind(),
+            Self::Admin(e) => e.kind(),
+            Self::Io(_) => ErrorKind::Internal,
+            Self::Damaged(_) => ErrorKind::Corrupt,
+            Self::Name(_) | Self::Full(_) | Self::NotFound(_) | Self::InUse(_) | Self::Exists { .. } => {
+                ErrorKind::Invalid
+            }
+        }
+    }
+}
+
+/// Why a pipeline was not applied.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum ApplyError {
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Module(#[from] PushError),
+    #[error("stage {stage}, module `{module}`: {error}")]
+    Init { stage: usize, module: String, error: InitError },
+    #[error("no topic `{0}`; create it with `weir topic create {0}`")]
+    NoTopic(String),
+    #[error("output `{output}` of module `{module}` has no topic: add `{output} = \"TOPIC\"` under [outputs]")]
+    OutputWithoutTopic { module: String, output: String },
+    #[error("no module of the pipeline has an output `{0}`")]
+    UnknownOutput(String),
+    #[error("topic `{topic}` has the in-line pipeline `{other}` already: add a stage there")]
+    Taken { topic: String, other: String },
+    #[error("there are {0} pipelines already: remove one")]
+    Full(usize),
+    #[error("no pipeline `{0}`")]
+    NotFound(String),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+}
+
+impl ApplyError {
+    /// What the caller does.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Module(e) => e.kind(),
+            Self::Admin(e) => e.kind(),
+            Self::Spec(_)
+            | Self::Init { .. }
+            | Self::NoTopic(_)
+            | Self::OutputWithoutTopic { .. }
+            | Self::UnknownOutput(_)
+            | Self::Taken { .. }
+            | Self::Full(_)
+            | Self::NotFound(_) => ErrorKind::Invalid,
+        }
+    }
+}

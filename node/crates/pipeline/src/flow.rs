@@ -1,0 +1,87 @@
+//! Records between two stages: those of the batch itself, by index, and those that modules made.
+
+use bytes::Bytes;
+use weir_runtime::EmittedRecord;
+use weir_types::columns::{Column, Columns, HeaderColumns, Wanted};
+use weir_types::{HeaderBuf, RecordRef};
+
+/// A record on its way through a chain.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// Index in the producer's batch of the record that it is or stems from.
+    pub(crate) source: u32,
+    /// What a module made of it; `None`: it is as it came.
+    pub(crate) made: Option<Made>,
+}
+
+/// A record that a module made.
+#[derive(Clone, Debug)]
+pub(crate) struct Made {
+    pub(crate) timestamp: i64,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) value: Option<Bytes>,
+    /// In the stored form.
+    pub(crate) headers: Bytes,
+}
+
+impl Item {
+    /// The record that `new` makes of `self`.
+    pub(crate) fn emit(&self, new: &EmittedRecord<'_>, records: &[RecordRef<'_>]) -> Self {
+        let view = self.view(records);
+        let own = |b: Option<&[u8]>| b.map(Bytes::copy_from_slice);
+        let headers = if new.bare {
+            new.headers.encoded()
+        } else if new.headers.is_empty() {
+            HeaderBuf::copied(view.headers).encoded()
+        } else {
+            let mut all = HeaderBuf::copied(view.headers);
+            let encoded = new.headers.encoded();
+            HeaderBuf::view(&encoded).iter().for_each(|(name, value)| all.push(name, value));
+            all.encoded()
+        };
+        let made = Made {
+            timestamp: new.timestamp.unwrap_or(view.timestamp),
+            key: own(new.key.unwrap_or(view.key)),
+            value: own(new.value.unwrap_or(view.value)),
+            headers: headers.into(),
+        };
+        Self { source: self.source, made: Some(made) }
+    }
+
+    /// The record, wherever it lies. Its offset is the source's.
+    pub(crate) fn view<'a>(&'a self, records: &'a [RecordRef<'a>]) -> RecordRef<'a> {
+        let source = records.get(self.source as usize).copied();
+        let source = source.unwrap_or(RecordRef {
+            offset: weir_types::Offset::ZERO,
+            timestamp: 0,
+            key: None,
+            value: None,
+            headers: weir_types::Headers::NONE,
+        });
+        match &self.made {
+            None => source,
+            Some(made) => RecordRef {
+                offset: source.offset,
+                timestamp: made.timestamp,
+                key: made.key.as_deref(),
+                value: made.value.as_deref(),
+                headers: HeaderBuf::view(&made.headers),
+            },
+        }
+    }
+}
+
+/// The columns of `items`.
+pub(crate) fn columns(items: &[Item], records: &[RecordRef<'_>], wanted: Wanted) -> Columns {
+    let mut columns = Columns {
+        timestamps: Vec::with_capacity(items.len()),
+        keys: wanted.keys.then(Column::default),
+        values: wanted.values.then(Column::default),
+        headers: wanted.headers.then(HeaderColumns::default),
+        spans: Vec::new(),
+    };
+    for item in items {
+        columns.push(&item.view(records));
+    }
+    columns
+}

@@ -1,0 +1,266 @@
+//! A pipeline at work: a thread of its own, with a bounded queue in front.
+
+use crate::chain::{self, Effects, Halt, Rules, Stage};
+use crate::dead_letter;
+use crate::flow::Item;
+use crate::spec::{Policy, Spec};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{sync_channel, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use weir_broker::{Broker, HookDone, HookError, HookJob, Output, Processed, Topic};
+use weir_types::limits::PIPELINE_QUEUE_MAX;
+use weir_types::{Batch, BatchBuilder, BatchError, Codec, Offset, TopicName};
+
+/// Bytes that may wait for one pipeline: a quarter of what the node takes in at once, so that one that is stuck does
+/// not starve the others.
+const QUEUE_BYTES_MAX: usize = weir_types::limits::PRODUCE_INFLIGHT_BYTES_MAX / 4;
+/// Batches in a row of which not one record got through, after which the breaker opens.
+const BREAKER: u32 = 10;
+
+/// Whether a pipeline works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "state", content = "why")]
+pub enum State {
+    /// It works.
+    Running,
+    /// Somebody paused it: its source refuses records until it is resumed.
+    Paused,
+    /// It stopped: its source refuses records until it is resumed.
+    Halted(String),
+}
+
+/// Counts since the lane began.
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "named for what they count")]
+pub struct Counts {
+    pub records_in: AtomicU64,
+    pub kept: AtomicU64,
+    pub dropped: AtomicU64,
+    pub emitted: AtomicU64,
+    pub dead_letters: AtomicU64,
+    pub skipped: AtomicU64,
+    pub failures: AtomicU64,
+    pub wasm_ns: AtomicU64,
+    /// Records by output.
+    pub routed: Mutex<BTreeMap<String, u64>>,
+}
+
+/// The handle of a pipeline's thread.
+pub(crate) struct Lane {
+    pub(crate) name: String,
+    jobs: SyncSender<(HookJob, HookDone)>,
+    shared: Arc<Shared>,
+    /// Gone when the thread has finished all it had.
+    pub(crate) finished: Mutex<Option<Receiver<()>>>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) state: Mutex<State>,
+    pub(crate) counts: Counts,
+    queued_bytes: AtomicUsize,
+}
+
+struct Worker {
+    spec: Arc<Spec>,
+    stages: Vec<Stage>,
+    broker: Broker,
+    shared: Arc<Shared>,
+    failed_in_a_row: u32,
+}
+
+impl Lane {
+    /// Starts a thread for `spec`. It begins once `before`, the lane that it replaces, has finished.
+    pub(crate) fn start(
+        spec: Arc<Spec>,
+        stages: Vec<Stage>,
+        broker: Broker,
+        state: State,
+        before: Option<Receiver<()>>,
+    ) -> std::io::Result<Self> {
+        let counts = Counts::default();
+        let shared = Arc::new(Shared { state: Mutex::new(state), counts, queued_bytes: AtomicUsize::new(0) });
+        let (jobs, queue) = sync_channel::<(HookJob, HookDone)>(PIPELINE_QUEUE_MAX);
+        let (finish, finished) = sync_channel::<()>(1);
+        let name = spec.name.to_string();
+        let mut worker =
+            Worker { spec, stages, broker, shared: Arc::clone(&shared), failed_in_a_row: 0 };
+        // The stack of a guest and of the host around it.
+        let builder = std::thread::Builder::new().name(format!("pipe-{name}")).stack_size(4 << 20);
+        builder.spawn(move || {
+            // Ends with an error when the other lane drops its end: that is the signal.
+            let _ = before.map(|finished| finished.recv());
+            while let Ok((job, done)) = queue.recv() {
+                worker.serve(job, done);
+            }
+            drop(finish);
+        })?;
+        Ok(Self { name, jobs, shared, finished: Mutex::new(Some(finished)) })
+    }
+
+    pub(crate) fn submit(&self, job: HookJob, done: HookDone) {
+        let bytes = job.batch.bytes().len();
+        let refused = match &*self.lock() {
+            State::Running => None,
+            State::Paused => Some("it is paused".to_owned()),
+            State::Halted(why) => Some(why.clone()),
+        };
+        if let Some(why) = refused {
+            return done(job, Err(HookError::Halted { pipeline: self.name.clone(), why }));
+        }
+        if self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX {
+            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return done(job, Err(HookError::Busy { pipeline: self.name.clone() }));
+        }
+        if let Err(TrySendError::Full((job, done)) | TrySendError::Disconnected((job, done))) =
+            self.jobs.try_send((job, done))
+        {
+            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            done(job, Err(HookError::Busy { pipeline: self.name.clone() }));
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.lock().clone()
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Worker {
+    fn serve(&mut self, job: HookJob, done: HookDone) {
+        let bytes = job.batch.bytes().len();
+        let result = match self.process(&job) {
+            Ok(Ok(processed)) => Ok(processed),
+            Ok(Err(Halt(why))) => Err(self.halt(why)),
+            // Walked at the door: what is malformed now would be our own doing.
+            Err(e) => Err(self.halt(format!("batch cannot be read: {e}"))),
+        };
+        self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        done(job, result);
+    }
+
+    fn halt(&self, why: String) -> HookError {
+        tracing::error!(pipeline = %self.spec.name, %why, "pipeline halted: its source refuses records");
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *state == State::Running {
+            *state = State::Halted(why.clone());
+        }
+        HookError::Halted { pipeline: self.spec.name.to_string(), why }
+    }
+
+    fn process(&mut self, job: &HookJob) -> Result<Result<Processed, Halt>, BatchError> {
+        let batch = job.batch.clone().at(Offset::ZERO);
+        let rules = Rules { policy: self.spec.on_error.policy, attempts: self.spec.on_error.attempts };
+        let effects = match chain::run(&mut self.stages, rules, &batch, self.broker.now_ms())? {
+            Ok(effects) => effects,
+            Err(halt) => return Ok(Err(halt)),
+        };
+        let through = effects.main.len() + effects.outputs.values().map(Vec::len).sum::<usize>();
+        let lost = effects.failures > 0 && through == 0 && batch.count() > 0;
+        self.failed_in_a_row = if lost { self.failed_in_a_row + 1 } else { 0 };
+        if self.failed_in_a_row >= BREAKER && rules.policy != Policy::Skip {
+            self.failed_in_a_row = 0;
+            let last = effects.dead.last().map_or("", |d| d.error.as_str());
+            return Ok(Err(Halt(format!("{BREAKER} batches in a row failed, the last so: {last}"))));
+        }
+        self.count(&batch, &effects);
+        self.assemble(job, &batch, effects)
+    }
+
+    fn count(&self, batch: &Batch, effects: &Effects) {
+        let counts = &self.shared.counts;
+        let add = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
+        let kept = effects.main.iter().filter(|i| i.made.is_none()).count();
+        let routed: usize = effects.outputs.values().map(Vec::len).sum();
+        let used = effects.main.len() + routed + effects.dead.len() + effects.skipped as usize;
+        add(&counts.records_in, batch.count() as usize);
+        add(&counts.kept, kept);
+        add(&counts.emitted, effects.main.len() - kept);
+        add(&counts.dropped, (batch.count() as usize).saturating_sub(used));
+        add(&counts.dead_letters, effects.dead.len());
+        add(&counts.skipped, effects.skipped as usize);
+        add(&counts.failures, effects.failures as usize);
+        add(&counts.wasm_ns, effects.spent.as_nanos() as usize);
+        let mut by_output = counts.routed.lock().unwrap_or_else(PoisonError::into_inner);
+        for (output, items) in &effects.outputs {
+            *by_output.entry(output.clone()).or_default() += items.len() as u64;
+        }
+    }
+
+    /// Effects as batches: the producer's own, sparse; and one for each partition that something goes to.
+    fn assemble(&self, job: &HookJob, batch: &Batch, effects: Effects) -> Result<Result<Processed, Halt>, BatchError> {
+        let body = batch.body()?;
+        let mut records = Vec::with_capacity(batch.count() as usize);
+        let mut spans = Vec::with_capacity(batch.count() as usize);
+        let mut walk = body.records();
+        while let Some(record) = walk.next() {
+            records.push(record?);
+            spans.push(walk.position() as u32);
+        }
+        let mut keep = vec![false; records.len()];
+        let mut follow = BatchBuilder::new(Codec::None);
+        for item in &effects.main {
+            match keep.get_mut(item.source as usize) {
+                // The first that is as it came stays where it was; a second copy follows like a new one.
+                Some(slot) if item.made.is_none() && !*slot => *slot = true,
+                _ => follow.push_ref(&item.view(&records)),
+            }
+        }
+        let kept = if keep.iter().all(|k| *k) { batch.clone() } else { batch.sparse(&spans, &body, &keep)? };
+        let mut outputs = Vec::new();
+        if !follow.is_empty() {
+            let Some(partition) = job.topic.partition(job.partition) else {
+                return Ok(Err(Halt("its source lost a partition".to_owned())));
+            };
+            outputs.push(Output { partition, batch: follow.build(Offset::ZERO, None)?, offset_slots: Vec::new() });
+        }
+        for (output, items) in &effects.outputs {
+            let Some(topic) = self.spec.outputs.get(output).and_then(|name| self.topic(name)) else {
+                return Ok(Err(Halt(format!("output `{output}` has no topic"))));
+            };
+            for (index, builder) in by_partition(&topic, items, &records, job.partition) {
+                let Some(partition) = topic.partition(index) else { continue };
+                outputs.push(Output { partition, batch: builder.build(Offset::ZERO, None)?, offset_slots: Vec::new() });
+            }
+        }
+        if !effects.dead.is_empty() {
+            let Some(topic) = self.spec.dead_letters().ok().and_then(|name| self.topic(&name)) else {
+                return Ok(Err(Halt("the topic for dead letters is gone".to_owned())));
+            };
+            let (builder, offset_slots) =
+                dead_letter::batch(&effects.dead, &records, job.topic.name.as_str(), job.partition);
+            let partition = topic.partition(job.partition % topic.partitions.len().max(1) as u32);
+            let Some(partition) = partition else { return Ok(Err(Halt("no partition for dead letters".to_owned()))) };
+            outputs.push(Output { partition, batch: builder.build(Offset::ZERO, None)?, offset_slots });
+        }
+        Ok(Ok(Processed { kept, outputs }))
+    }
+
+    fn topic(&self, name: &TopicName) -> Option<Arc<Topic>> {
+        self.broker.topic(name.as_str())
+    }
+}
+
+/// Records for each partition of `topic`: by key, and those without one on a partition of their source's number.
+fn by_partition(
+    topic: &Topic,
+    items: &[Item],
+    records: &[weir_types::RecordRef<'_>],
+    sticky: u32,
+) -> BTreeMap<u32, BatchBuilder> {
+    let mut builders = BTreeMap::new();
+    for item in items {
+        let record = item.view(records);
+        let index = topic.partition_of(record.key, sticky);
+        builders.entry(index).or_insert_with(|| BatchBuilder::new(Codec::None)).push_ref(&record);
+    }
+    builders
+}

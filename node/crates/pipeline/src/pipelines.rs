@@ -1,0 +1,423 @@
+//! All pipelines and modules of a node.
+
+use crate::chain::Stage;
+use crate::error::{ApplyError, PushError};
+use crate::lane::{Lane, State};
+use crate::spec::Spec;
+use crate::store::{ModuleInfo, ModuleRef, Store};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::oneshot;
+use weir_broker::{AdminError, Broker, Hook, HookDone, HookJob, Principal, Processed, StateKind};
+use weir_runtime::{
+    componentize, Digest, InstanceConfig, Instruments, LogLevel, LogSink, Module, Reading, Runtime,
+};
+use weir_types::limits::PIPELINES_MAX;
+use weir_types::TopicName;
+
+/// A pipeline's row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Row {
+    spec: Spec,
+    revision: u64,
+    paused: bool,
+    /// The module of each stage when it was applied: a name may mean another one by now.
+    digests: Vec<Digest>,
+}
+
+/// A pipeline as it is now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named for what they are")]
+pub struct PipelineInfo {
+    pub name: String,
+    pub source: String,
+    pub revision: u64,
+    #[serde(flatten)]
+    pub state: State,
+    pub spec: Spec,
+    pub digests: Vec<Digest>,
+    pub records_in: u64,
+    pub kept: u64,
+    pub dropped: u64,
+    pub emitted: u64,
+    pub routed: BTreeMap<String, u64>,
+    pub dead_letters: u64,
+    pub skipped: u64,
+    pub failures: u64,
+    pub wasm_ns: u64,
+    /// Instruments of the stages' modules, `stage.name`.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+struct Active {
+    row: Row,
+    lane: Arc<Lane>,
+    instruments: Vec<Arc<Instruments>>,
+}
+
+/// All pipelines of a node. Clones are handles to the same ones.
+#[derive(Clone)]
+pub struct Pipelines(Arc<Inner>);
+
+struct Inner {
+    broker: Broker,
+    runtime: Runtime,
+    store: Mutex<Store>,
+    active: RwLock<BTreeMap<String, Active>>,
+    by_source: RwLock<BTreeMap<TopicName, Arc<Lane>>>,
+    loaded: Mutex<BTreeMap<Digest, Module>>,
+    /// One change at a time: what is checked still holds when it is written.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// Lines of modules, in the node's own log.
+struct Tracing {
+    pipeline: String,
+}
+
+impl LogSink for Tracing {
+    fn line(&self, level: LogLevel, line: &str) {
+        let pipeline = &self.pipeline;
+        match level {
+            LogLevel::Debug => tracing::debug!(%pipeline, "module: {line}"),
+            LogLevel::Info => tracing::info!(%pipeline, "module: {line}"),
+            LogLevel::Warn => tracing::warn!(%pipeline, "module: {line}"),
+            LogLevel::Error => tracing::error!(%pipeline, "module: {line}"),
+        }
+    }
+}
+
+impl Pipelines {
+    /// Opens the modules in `dir` and starts the pipelines that were applied. One whose module cannot be used comes
+    /// up halted. Blocks.
+    ///
+    /// # Errors
+    /// When the directory cannot be used.
+    pub fn open(broker: Broker, runtime: Runtime, dir: PathBuf) -> Result<Self, PushError> {
+        let store = Store::open(dir, &broker)?;
+        let rows = broker.log().state_rows(StateKind::Pipeline).unwrap_or_default();
+        let rows = rows.iter().filter_map(|(_, value)| serde_json::from_slice::<Row>(value).ok()).collect::<Vec<_>>();
+        let this = Self(Arc::new(Inner {
+            broker,
+            runtime,
+            store: Mutex::new(store),
+            active: RwLock::default(),
+            by_source: RwLock::default(),
+            loaded: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        }));
+        for row in rows {
+            let name = row.spec.name.to_string();
+            let paused = row.paused;
+            let (stages, state) = match this.stages(&row.spec, &row.digests) {
+                Ok(stages) if paused => (stages, State::Paused),
+                Ok(stages) => (stages, State::Running),
+                Err(e) => {
+                    tracing::error!(pipeline = %name, error = %e, "pipeline comes up halted");
+                    (Vec::new(), State::Halted(e.to_string()))
+                }
+            };
+            if let Err(e) = this.install(row, stages, state) {
+                tracing::error!(pipeline = %name, error = %e, "pipeline does not start");
+            }
+        }
+        Ok(this)
+    }
+
+    /// Takes a component, or a core module built with the SDK: admits, compiles and keeps it.
+    ///
+    /// # Errors
+    /// When it is not taken.
+    pub async fn push(&self, name: &str, version: &str, bytes: Vec<u8>) -> Result<ModuleInfo, PushError> {
+        let _one = self.0.changing.lock().await;
+        let component = componentize(&bytes)?.into_owned();
+        let digest = Digest::of(&component);
+        self.store().check(name, version, digest)?;
+        let (runtime, dir) = (self.0.runtime.clone(), self.store().dir());
+        let (module, descriptor) = apart("weir-push", move || -> Result<_, PushError> {
+            let module = runtime.load(&component)?;
+            let descriptor = module.describe()?;
+            Store::write(&dir, digest, &component)?;
+            Ok((module, (descriptor, component.len())))
+        })
+        .await
+        .unwrap_or(Err(PushError::Admin(AdminError::Closed)))?;
+        let info = ModuleInfo {
+            digest,
+            name: name.to_owned(),
+            version: version.to_owned(),
+            bytes: descriptor.1 as u64,
+            pushed_ms: self.0.broker.now_ms(),
+            descriptor: descriptor.0,
+            imports: module.imports().to_vec(),
+        };
+        let (key, value) = Store::row(&info);
+        self.0.broker.put_row(StateKind::Module, &key, Some(value)).await?;
+        self.store().modules.insert(digest, info.clone());
+        self.loaded().insert(digest, module);
+        Ok(info)
+    }
+
+    /// All modules, by name and time.
+    pub fn modules(&self) -> Vec<ModuleInfo> {
+        let mut all: Vec<ModuleInfo> = self.store().modules.values().cloned().collect();
+        all.sort_by(|a, b| (&a.name, a.pushed_ms).cmp(&(&b.name, b.pushed_ms)));
+        all
+    }
+
+    /// Removes a module that no pipeline uses.
+    ///
+    /// # Errors
+    /// When there is none, or one uses it.
+    pub async fn remove_module(&self, reference: &ModuleRef) -> Result<ModuleInfo, PushError> {
+        let _one = self.0.changing.lock().await;
+        let info = self.store().resolve(reference)?.clone();
+        let used = self.active().values().find(|a| a.row.digests.contains(&info.digest)).map(|a| a.lane.name.clone());
+        if let Some(pipeline) = used {
+            return Err(PushError::InUse(pipeline));
+        }
+        self.0.broker.put_row(StateKind::Module, info.digest.as_bytes(), None).await?;
+        self.store().modules.remove(&info.digest);
+        self.loaded().remove(&info.digest);
+        self.store().remove_file(info.digest);
+        Ok(info)
+    }
+
+    /// Applies a pipeline in TOML: checks it with an instance of each module, creates its topic for dead letters if
+    /// need be, and puts it in place between two batches.
+    ///
+    /// # Errors
+    /// When anything about it does not fit: then nothing has changed.
+    pub async fn apply(&self, text: &str) -> Result<PipelineInfo, ApplyError> {
+        let spec = Spec::parse(text)?;
+        let _one = self.0.changing.lock().await;
+        self.check_topics(&spec)?;
+        let digests = {
+            let store = self.store();
+            let resolve = |s: &crate::Stage| store.resolve(&s.module).map(|m| m.digest);
+            spec.stages.iter().map(resolve).collect::<Result<Vec<_>, _>>()?
+        };
+        let (this, checked, with) = (self.clone(), spec.clone(), digests.clone());
+        let stages = apart("weir-apply", move || this.stages(&checked, &with));
+        let stages = stages.await.unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
+        check_outputs(&spec, &stages)?;
+        let dead = spec.dead_letters().map_err(crate::SpecError::from)?;
+        if self.0.broker.topic(dead.as_str()).is_none() {
+            let who = Principal::anonymous("pipelines");
+            self.0.broker.create_topic(&who, dead.as_str(), 1, &[]).await?;
+        }
+        let (revision, paused) =
+            self.active().get(spec.name.as_str()).map_or((1, false), |a| (a.row.revision + 1, a.row.paused));
+        let row = Row { spec, revision, paused, digests };
+        self.write(&row).await?;
+        let name = row.spec.name.to_string();
+        let state = if paused { State::Paused } else { State::Running };
+        self.install(row, stages, state).map_err(PushError::from)?;
+        self.pipeline(&name).ok_or(ApplyError::NotFound(name))
+    }
+
+    /// Pauses a pipeline (its source then refuses records), or lets one that is paused or halted go on.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn set_paused(&self, name: &str, paused: bool) -> Result<PipelineInfo, ApplyError> {
+        let _one = self.0.changing.lock().await;
+        let row = self.active().get(name).map(|a| Row { paused, ..a.row.clone() });
+        let row = row.ok_or_else(|| ApplyError::NotFound(name.to_owned()))?;
+        self.write(&row).await?;
+        // Halted at start for want of a module: it may be there by now.
+        let (this, spec, digests) = (self.clone(), row.spec.clone(), row.digests.clone());
+        let stages = apart("weir-apply", move || this.stages(&spec, &digests));
+        let stages = stages.await.unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
+        let state = if paused { State::Paused } else { State::Running };
+        self.install(row, stages, state).map_err(PushError::from)?;
+        self.pipeline(name).ok_or_else(|| ApplyError::NotFound(name.to_owned()))
+    }
+
+    /// Removes a pipeline. What it has already been given still passes it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn remove(&self, name: &str) -> Result<(), ApplyError> {
+        let _one = self.0.changing.lock().await;
+        let source = self.active().get(name).map(|a| a.row.spec.source.clone());
+        let source = source.ok_or_else(|| ApplyError::NotFound(name.to_owned()))?;
+        self.0.broker.put_row(StateKind::Pipeline, name.as_bytes(), None).await?;
+        self.0.by_source.write().unwrap_or_else(PoisonError::into_inner).remove(&source);
+        self.0.active.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        Ok(())
+    }
+
+    /// All pipelines, by name.
+    pub fn pipelines(&self) -> Vec<PipelineInfo> {
+        self.active().values().map(info).collect()
+    }
+
+    /// The pipeline `name`.
+    pub fn pipeline(&self, name: &str) -> Option<PipelineInfo> {
+        self.active().get(name).map(info)
+    }
+
+    fn check_topics(&self, spec: &Spec) -> Result<(), ApplyError> {
+        for topic in std::iter::once(&spec.source).chain(spec.outputs.values()) {
+            if self.0.broker.topic(topic.as_str()).is_none() {
+                return Err(ApplyError::NoTopic(topic.to_string()));
+            }
+        }
+        let active = self.active();
+        let other = active.values().find(|a| a.row.spec.source == spec.source && a.row.spec.name != spec.name);
+        if let Some(other) = other {
+            let (topic, other) = (spec.source.to_string(), other.lane.name.clone());
+            return Err(ApplyError::Taken { topic, other });
+        }
+        let full = active.len() >= PIPELINES_MAX && !active.contains_key(spec.name.as_str());
+        if full { Err(ApplyError::Full(PIPELINES_MAX)) } else { Ok(()) }
+    }
+
+    /// Loads and tries out each stage's module. Blocks while one is compiled.
+    fn stages(&self, spec: &Spec, digests: &[Digest]) -> Result<Vec<Stage>, ApplyError> {
+        let mut stages = Vec::with_capacity(spec.stages.len());
+        for (n, (stage, digest)) in spec.stages.iter().zip(digests).enumerate() {
+            let module = self.load(*digest)?;
+            let config = InstanceConfig {
+                partition: 0,
+                sources: vec![spec.source.to_string()],
+                settings: stage.config.clone(),
+            };
+            let sink: Arc<dyn LogSink> = Arc::new(Tracing { pipeline: spec.name.to_string() });
+            let instruments = Arc::new(Instruments::default());
+            let instance = module
+                .instantiate(&config, spec.limits, Arc::clone(&sink), Arc::clone(&instruments))
+                .map_err(|error| ApplyError::Init { stage: n + 1, module: stage.module.clone(), error })?;
+            let limits = spec.limits;
+            stages.push(Stage { module, config, limits, sink, instruments, instance: Some(instance) });
+        }
+        Ok(stages)
+    }
+
+    fn load(&self, digest: Digest) -> Result<Module, PushError> {
+        if let Some(module) = self.loaded().get(&digest) {
+            return Ok(module.clone());
+        }
+        let dir = self.store().dir();
+        let module = self.0.runtime.load(&Store::read(&dir, digest)?)?;
+        self.loaded().insert(digest, module.clone());
+        Ok(module)
+    }
+
+    async fn write(&self, row: &Row) -> Result<(), AdminError> {
+        let value = Bytes::from(serde_json::to_vec(row).unwrap_or_default());
+        self.0.broker.put_row(StateKind::Pipeline, row.spec.name.as_str().as_bytes(), Some(value)).await
+    }
+
+    /// Puts a lane in the place of the one before it.
+    fn install(&self, row: Row, stages: Vec<Stage>, state: State) -> std::io::Result<()> {
+        let name = row.spec.name.to_string();
+        let instruments = stages.iter().map(|s| Arc::clone(&s.instruments)).collect();
+        let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
+        let before = active.get(&name).and_then(|a| {
+            a.lane.finished.lock().unwrap_or_else(PoisonError::into_inner).take()
+        });
+        let lane = Lane::start(Arc::new(row.spec.clone()), stages, self.0.broker.clone(), state, before)?;
+        let lane = Arc::new(lane);
+        let mut by_source = self.0.by_source.write().unwrap_or_else(PoisonError::into_inner);
+        by_source.retain(|_, l| l.name != name);
+        by_source.insert(row.spec.source.clone(), Arc::clone(&lane));
+        active.insert(name, Active { row, lane, instruments });
+        Ok(())
+    }
+
+    fn store(&self) -> std::sync::MutexGuard<'_, Store> {
+        self.0.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn loaded(&self) -> std::sync::MutexGuard<'_, BTreeMap<Digest, Module>> {
+        self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn active(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Active>> {
+        self.0.active.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hook for Pipelines {
+    fn intercepts(&self, topic: &TopicName) -> bool {
+        self.0.by_source.read().unwrap_or_else(PoisonError::into_inner).contains_key(topic)
+    }
+
+    fn submit(&self, job: HookJob, done: HookDone) {
+        let lane = self.0.by_source.read().unwrap_or_else(PoisonError::into_inner).get(&job.topic.name).cloned();
+        match lane {
+            Some(lane) => lane.submit(job, done),
+            // Removed since it was asked for.
+            None => {
+                let kept = job.batch.clone();
+                done(job, Ok(Processed { kept, outputs: Vec::new() }));
+            }
+        }
+    }
+}
+
+/// Every output of every module must lead somewhere, and every topic must be led to.
+fn check_outputs(spec: &Spec, stages: &[Stage]) -> Result<(), ApplyError> {
+    let mut known = Vec::new();
+    for (stage, with) in spec.stages.iter().zip(stages) {
+        let outputs = with.instance.as_ref().map(|i| i.plan().outputs.clone()).unwrap_or_default();
+        for output in outputs.into_iter().filter(|o| o != "main") {
+            if !spec.outputs.contains_key(&output) {
+                return Err(ApplyError::OutputWithoutTopic { module: stage.module.clone(), output });
+            }
+            known.push(output);
+        }
+    }
+    match spec.outputs.keys().find(|o| !known.contains(o)) {
+        Some(unknown) => Err(ApplyError::UnknownOutput(unknown.clone())),
+        None => Ok(()),
+    }
+}
+
+fn info(active: &Active) -> PipelineInfo {
+    let counts = active.lane.counts();
+    let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
+    let mut metrics = BTreeMap::new();
+    for (n, instruments) in active.instruments.iter().enumerate() {
+        for (name, reading) in instruments.read() {
+            let value = match reading {
+                Reading::Counter(v) | Reading::Gauge(v) | Reading::Histogram(_, v) => v,
+            };
+            metrics.insert(format!("{}.{name}", n + 1), value);
+        }
+    }
+    PipelineInfo {
+        name: active.lane.name.clone(),
+        source: active.row.spec.source.to_string(),
+        revision: active.row.revision,
+        state: active.lane.state(),
+        spec: active.row.spec.clone(),
+        digests: active.row.digests.clone(),
+        records_in: load(&counts.records_in),
+        kept: load(&counts.kept),
+        dropped: load(&counts.dropped),
+        emitted: load(&counts.emitted),
+        routed: counts.routed.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        dead_letters: load(&counts.dead_letters),
+        skipped: load(&counts.skipped),
+        failures: load(&counts.failures),
+        wasm_ns: load(&counts.wasm_ns),
+        metrics,
+    }
+}
+
+/// Runs what blocks on a thread of its own. `None` when it panicked or could not be started.
+async fn apart<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, result) = oneshot::channel();
+    let started = std::thread::Builder::new().name(name.to_owned()).stack_size(8 << 20).spawn(move || {
+        let _ = done.send(run());
+    });
+    started.ok()?;
+    result.await.ok()
+}

@@ -1,0 +1,115 @@
+//! Modules that were pushed: files named by their SHA-256, and a row each for name and version.
+
+use crate::error::PushError;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use weir_broker::{Broker, StateKind};
+use weir_runtime::{Descriptor, Digest};
+use weir_types::limits::MODULES_MAX;
+
+/// Longest name or version.
+const NAME_BYTES_MAX: usize = 100;
+
+/// How a module is named by people: `name`, `name@version`, or its digest (whole, or the first digits of it).
+pub type ModuleRef = str;
+
+/// What is known of a module.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModuleInfo {
+    /// Its identity.
+    pub digest: Digest,
+    /// Label.
+    pub name: String,
+    /// Label.
+    pub version: String,
+    /// Size of the component.
+    pub bytes: u64,
+    /// When it was pushed, in milliseconds since 1970.
+    pub pushed_ms: i64,
+    /// What it says it is.
+    pub descriptor: Descriptor,
+    /// Interfaces that it imports functions from.
+    pub imports: Vec<String>,
+}
+
+/// Files and rows of modules.
+pub(crate) struct Store {
+    dir: PathBuf,
+    pub(crate) modules: BTreeMap<Digest, ModuleInfo>,
+}
+
+impl Store {
+    pub(crate) fn open(dir: PathBuf, broker: &Broker) -> Result<Self, PushError> {
+        fs::create_dir_all(&dir)?;
+        let rows = broker.log().state_rows(StateKind::Module).unwrap_or_default();
+        let infos = rows.iter().filter_map(|(_, value)| serde_json::from_slice::<ModuleInfo>(value).ok());
+        Ok(Self { dir, modules: infos.map(|info| (info.digest, info)).collect() })
+    }
+
+    /// Refuses names that cannot be, versions that are taken, and one module too many.
+    pub(crate) fn check(&self, name: &str, version: &str, digest: Digest) -> Result<(), PushError> {
+        let legal = |s: &str| {
+            let chars = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            (1..=NAME_BYTES_MAX).contains(&s.len()) && s.chars().all(chars)
+        };
+        if let Some(bad) = [name, version].into_iter().find(|s| !legal(s)) {
+            return Err(PushError::Name(bad.chars().take(NAME_BYTES_MAX).collect()));
+        }
+        let same = |m: &&ModuleInfo| m.name == name && m.version == version && m.digest != digest;
+        if self.modules.values().find(same).is_some() {
+            return Err(PushError::Exists { name: name.to_owned(), version: version.to_owned() });
+        }
+        let full = self.modules.len() >= MODULES_MAX && !self.modules.contains_key(&digest);
+        if full { Err(PushError::Full(MODULES_MAX)) } else { Ok(()) }
+    }
+
+    /// Writes and syncs the file of `digest`. Its row comes after it, so that a row never names a file that is gone.
+    pub(crate) fn write(dir: &std::path::Path, digest: Digest, component: &[u8]) -> Result<(), PushError> {
+        let path = dir.join(format!("{digest}.wasm"));
+        let fresh = path.with_extension("new");
+        let mut file = File::create(&fresh)?;
+        file.write_all(component)?;
+        file.sync_all()?;
+        fs::rename(fresh, path)?;
+        Ok(File::open(dir)?.sync_all()?)
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.dir.clone()
+    }
+
+    pub(crate) fn row(info: &ModuleInfo) -> (Vec<u8>, Bytes) {
+        (info.digest.as_bytes().to_vec(), serde_json::to_vec(info).unwrap_or_default().into())
+    }
+
+    /// Reads the component back, and sees that it is what it was.
+    pub(crate) fn read(dir: &std::path::Path, digest: Digest) -> Result<Vec<u8>, PushError> {
+        let bytes = fs::read(dir.join(format!("{digest}.wasm")))?;
+        if Digest::of(&bytes) != digest {
+            return Err(PushError::Damaged(digest.to_string()));
+        }
+        Ok(bytes)
+    }
+
+    pub(crate) fn remove_file(&self, digest: Digest) {
+        if let Err(e) = fs::remove_file(self.dir.join(format!("{digest}.wasm"))) {
+            tracing::warn!(%digest, error = %e, "module file stays");
+        }
+    }
+
+    /// The module that `reference` names; by name alone, the one pushed last.
+    pub(crate) fn resolve(&self, reference: &ModuleRef) -> Result<&ModuleInfo, PushError> {
+        let by_label = match reference.split_once('@') {
+            Some((name, version)) => self.modules.values().find(|m| m.name == name && m.version == version),
+            None => self.modules.values().filter(|m| m.name == reference).max_by_key(|m| m.pushed_ms),
+        };
+        let mut by_digest =
+            self.modules.values().filter(|m| reference.len() >= 8 && m.digest.to_string().starts_with(reference));
+        let found = by_label.or_else(|| by_digest.next().filter(|_| by_digest.next().is_none()));
+        found.ok_or_else(|| PushError::NotFound(reference.to_owned()))
+    }
+}
