@@ -53,6 +53,14 @@ pub struct PipelineInfo {
     pub metrics: BTreeMap<String, f64>,
 }
 
+impl PipelineInfo {
+    /// Whether records come from or go to `topic`.
+    pub fn uses(&self, topic: &str) -> bool {
+        let dead = self.spec.dead_letters().is_ok_and(|name| name.as_str() == topic);
+        self.source == topic || dead || self.spec.outputs.values().any(|name| name.as_str() == topic)
+    }
+}
+
 struct Active {
     row: Row,
     lane: Arc<Lane>,

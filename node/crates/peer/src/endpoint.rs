@@ -1,0 +1,260 @@
+//! Listening and connecting.
+
+use crate::error::PeerError;
+use crate::identity::{Fingerprint, Identity, KnownNodes};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Protocol name in the TLS handshake, with its major version.
+const ALPN: &[u8] = b"weir/0";
+/// A NAT forgets a silent flow after 30 s or more: keep-alives come well before.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A peer that is silent for this long is gone.
+const IDLE: Duration = Duration::from_secs(30);
+/// Connecting gives up after this long.
+const CONNECT: Duration = Duration::from_secs(5);
+/// What a peer may send ahead on one stream and in all: quinn's defaults would allow 250 MB a peer.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// What may wait here for a peer to take it.
+const SEND_WINDOW_BYTES: u64 = 4 << 20;
+const STREAMS_MAX: u32 = 64;
+/// Handshakes waiting to be looked at, and what they may send ahead.
+const INCOMING_MAX: usize = 256;
+const INCOMING_BYTES_MAX: u64 = 64 << 10;
+const INCOMING_BYTES_TOTAL: u64 = 8 << 20;
+
+/// A socket that takes connections.
+pub struct Listener {
+    endpoint: Endpoint,
+}
+
+/// A connection that begins.
+pub struct Incoming(quinn::Incoming);
+
+/// A connection to a peer.
+#[derive(Clone)]
+pub struct Peer {
+    connection: Connection,
+    /// Kept so that the socket lives as long as the connection.
+    _endpoint: Option<Endpoint>,
+}
+
+/// Both directions of a stream.
+pub struct PeerStream {
+    /// To the peer.
+    pub tx: quinn::SendStream,
+    /// From the peer.
+    pub rx: quinn::RecvStream,
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None);
+    transport
+}
+
+fn endpoint(addr: SocketAddr, server: Option<quinn::ServerConfig>) -> std::io::Result<Endpoint> {
+    let socket = UdpSocket::bind(addr)?;
+    let runtime = quinn::default_runtime().ok_or_else(|| std::io::Error::other("no async runtime"))?;
+    Endpoint::new(EndpointConfig::default(), server, socket, runtime)
+}
+
+/// Listens on `addr`.
+///
+/// # Errors
+/// When the address is taken or the identity is not usable.
+pub fn listen(addr: SocketAddr, identity: &Identity) -> Result<Listener, PeerError> {
+    let tls = |e: &dyn std::fmt::Display| PeerError::Tls(e.to_string());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| tls(&e))?
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.certificate.clone()], identity.key())
+        .map_err(|e| tls(&e))?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let crypto = QuicServerConfig::try_from(config).map_err(|e| tls(&e))?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    server
+        .transport_config(Arc::new(transport()))
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BYTES_MAX)
+        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
+    let endpoint = endpoint(addr, Some(server)).map_err(|source| PeerError::Listen { addr, source })?;
+    Ok(Listener { endpoint })
+}
+
+impl Listener {
+    /// Where it listens: tells the port when 0 was asked for.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.endpoint.local_addr().ok()
+    }
+
+    /// The next connection that begins; `None` once closed.
+    pub async fn accept(&self) -> Option<Incoming> {
+        self.endpoint.accept().await.map(Incoming)
+    }
+
+    /// Tells all peers and takes no more.
+    pub async fn close(&self) {
+        self.endpoint.close(VarInt::from_u32(0), b"shutting down");
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+    }
+}
+
+impl Incoming {
+    /// Finishes the handshake.
+    ///
+    /// # Errors
+    /// When the peer does not.
+    pub async fn handshake(self) -> Result<Peer, PeerError> {
+        let lost = |e: quinn::ConnectionError| PeerError::Lost(e.to_string());
+        Ok(Peer { connection: self.0.await.map_err(lost)?, _endpoint: None })
+    }
+
+    /// Turns it away.
+    pub fn refuse(self) {
+        self.0.refuse();
+    }
+}
+
+/// Connects to the node at `addr` and checks its key against those known.
+///
+/// # Errors
+/// When nobody answers, or the key is another than it was.
+///
+/// # Cancel safety
+/// Safe.
+pub async fn connect(addr: SocketAddr, known: &KnownNodes) -> Result<Peer, PeerError> {
+    let tls = |e: &dyn std::fmt::Display| PeerError::Tls(e.to_string());
+    let verifier = Arc::new(Pinned { provider: provider(), seen: Mutex::new(None) });
+    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| tls(&e))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let crypto = QuicClientConfig::try_from(config).map_err(|e| tls(&e))?;
+    let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+    client.transport_config(Arc::new(transport()));
+    let any = if addr.is_ipv4() { SocketAddr::from(([0, 0, 0, 0], 0)) } else { SocketAddr::from(([0u16; 8], 0)) };
+    let fail = |why: String| PeerError::Connect { addr, why };
+    let endpoint = endpoint(any, None).map_err(|e| fail(e.to_string()))?;
+    let connecting = endpoint.connect_with(client, addr, "weir").map_err(|e| fail(e.to_string()))?;
+    let connection = tokio::time::timeout(CONNECT, connecting).await.map_err(|_| fail("timed out".to_owned()))?;
+    let connection = connection.map_err(|e| fail(e.to_string()))?;
+    // The handshake proved that the node holds the key of the certificate it showed.
+    let seen = verifier.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let seen = seen.ok_or_else(|| PeerError::Tls("node showed no certificate".to_owned()))?;
+    known.meet(&addr.to_string(), seen).map_err(|was| PeerError::KeyChanged {
+        addr,
+        seen: seen.to_string(),
+        known: was,
+        path: known.path(),
+    })?;
+    Ok(Peer { connection, _endpoint: Some(endpoint) })
+}
+
+impl Peer {
+    /// Where the peer is now.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    /// Opens a stream.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn open(&self) -> Result<PeerStream, PeerError> {
+        let (tx, rx) = self.connection.open_bi().await.map_err(|e| PeerError::Lost(e.to_string()))?;
+        Ok(PeerStream { tx, rx })
+    }
+
+    /// The next stream that the peer opens.
+    ///
+    /// # Errors
+    /// When the connection is lost or closed.
+    pub async fn accept(&self) -> Result<PeerStream, PeerError> {
+        let (tx, rx) = self.connection.accept_bi().await.map_err(|e| PeerError::Lost(e.to_string()))?;
+        Ok(PeerStream { tx, rx })
+    }
+
+    /// Ends the connection, with a reason for the peer.
+    pub fn close(&self, reason: &str) {
+        self.connection.close(VarInt::from_u32(0), reason.as_bytes());
+    }
+
+    /// Waits until what was sent is acknowledged, or a second has passed. For a client that is done.
+    pub async fn finish(&self) {
+        self.close("done");
+        if let Some(endpoint) = &self._endpoint {
+            let _ = tokio::time::timeout(Duration::from_secs(1), endpoint.wait_idle()).await;
+        }
+    }
+}
+
+/// Takes any certificate in the handshake and notes it: whether it is the right one is decided after, against the
+/// known nodes. Names and dates are not looked at; a gateway may have neither a name nor a clock.
+#[derive(Debug)]
+struct Pinned {
+    provider: Arc<CryptoProvider>,
+    seen: Mutex<Option<Fingerprint>>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = Some(Fingerprint::of(end_entity));
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.2 is not used".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,44 @@
+//! What can go wrong between two peers.
+
+use std::io;
+use std::net::SocketAddr;
+use weir_types::ErrorKind;
+
+/// Why a peer could not be reached, or a stream broke.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum PeerError {
+    #[error("cannot listen on {addr}")]
+    Listen { addr: SocketAddr, source: io::Error },
+    #[error("cannot use identity or known nodes in `{path}`")]
+    Identity { path: String, source: io::Error },
+    #[error("cannot make keys: {0}")]
+    Tls(String),
+    #[error("no node answers at {addr}: {why}; is `weir serve` running there?")]
+    Connect { addr: SocketAddr, why: String },
+    #[error(
+        "the node at {addr} has another key than when it was first met ({seen}, known is {known}). If it was set up \
+         anew, remove its line from `{path}`; if not, somebody stands between"
+    )]
+    KeyChanged { addr: SocketAddr, seen: String, known: String, path: String },
+    #[error("connection lost: {0}")]
+    Lost(String),
+    #[error("frame of {bytes} bytes is over the limit of {limit}")]
+    FrameTooLarge { bytes: usize, limit: usize },
+    #[error("malformed message: {0}")]
+    Malformed(String),
+    #[error("no answer in time")]
+    Timeout,
+}
+
+impl PeerError {
+    /// What the caller does.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Connect { .. } | Self::Timeout => ErrorKind::Retry,
+            Self::Lost(_) => ErrorKind::UnknownOutcome,
+            Self::KeyChanged { .. } | Self::FrameTooLarge { .. } | Self::Malformed(_) => ErrorKind::Invalid,
+            Self::Listen { .. } | Self::Identity { .. } | Self::Tls(_) => ErrorKind::Internal,
+        }
+    }
+}

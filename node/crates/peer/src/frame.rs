@@ -1,0 +1,91 @@
+//! Frames: `length u32 | head length u16 | head | payload`, big-endian; the length counts what follows it, the head is
+//! postcard, the payload raw bytes (record batches, parts of modules) that are never copied into a message.
+
+use crate::error::PeerError;
+use bytes::{Buf, Bytes, BytesMut};
+use quinn::{RecvStream, SendStream};
+use serde::de::DeserializeOwned;
+use serde::Serialize;
+
+/// Bytes reserved for a frame before they have come.
+const RESERVE_BYTES: usize = 64 << 10;
+/// Length of a head: messages are small, and lists of topics the largest.
+const HEAD_BYTES_MAX: usize = u16::MAX as usize;
+
+/// A message and its payload.
+#[derive(Clone, Debug)]
+pub struct Frame<T> {
+    /// The message.
+    pub head: T,
+    /// The bytes that come with it.
+    pub payload: Bytes,
+}
+
+/// Writes a frame.
+///
+/// # Errors
+/// When the stream is broken, or the head does not fit.
+///
+/// # Cancel safety
+/// Not safe: a part of the frame may have been written.
+pub async fn write_frame<T: Serialize>(to: &mut SendStream, head: &T, payload: &[Bytes]) -> Result<(), PeerError> {
+    let head = postcard::to_allocvec(head).map_err(|e| PeerError::Malformed(e.to_string()))?;
+    if head.len() > HEAD_BYTES_MAX {
+        return Err(PeerError::FrameTooLarge { bytes: head.len(), limit: HEAD_BYTES_MAX });
+    }
+    let total = 2 + head.len() + payload.iter().map(Bytes::len).sum::<usize>();
+    let mut start = BytesMut::with_capacity(6 + head.len());
+    start.extend_from_slice(&(total as u32).to_be_bytes());
+    start.extend_from_slice(&(head.len() as u16).to_be_bytes());
+    start.extend_from_slice(&head);
+    // Handed over as they are: quinn keeps them until they are acknowledged, without a copy.
+    let mut chunks = Vec::with_capacity(1 + payload.len());
+    chunks.push(start.freeze());
+    chunks.extend(payload.iter().filter(|b| !b.is_empty()).cloned());
+    to.write_all_chunks(&mut chunks).await.map_err(|e| PeerError::Lost(e.to_string()))
+}
+
+/// Reads a frame of at most `limit` bytes; `None` when the stream ends between two.
+///
+/// # Errors
+/// When the stream is broken or ends within a frame, or the frame is too large or malformed.
+///
+/// # Cancel safety
+/// Not safe: a part of the frame may have been read.
+pub async fn read_frame<T: DeserializeOwned>(
+    from: &mut RecvStream,
+    limit: usize,
+) -> Result<Option<Frame<T>>, PeerError> {
+    let mut length = [0; 4];
+    match from.read_exact(&mut length).await {
+        Ok(()) => {}
+        Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
+        Err(e) => return Err(PeerError::Lost(e.to_string())),
+    }
+    let total = u32::from_be_bytes(length) as usize;
+    if total > limit {
+        return Err(PeerError::FrameTooLarge { bytes: total, limit });
+    }
+    // Grows with what really comes, not with what is announced.
+    let mut bytes = BytesMut::with_capacity(total.min(RESERVE_BYTES));
+    while bytes.len() < total {
+        let chunk = from.read_chunk(total - bytes.len(), true).await.map_err(|e| PeerError::Lost(e.to_string()))?;
+        let chunk = chunk.ok_or_else(|| PeerError::Lost("stream ended within a frame".to_owned()))?;
+        bytes.extend_from_slice(&chunk.bytes);
+    }
+    parse(bytes.freeze()).map(Some)
+}
+
+fn parse<T: DeserializeOwned>(mut bytes: Bytes) -> Result<Frame<T>, PeerError> {
+    let short = || PeerError::Malformed("frame is cut short".to_owned());
+    if bytes.len() < 2 {
+        return Err(short());
+    }
+    let head_len = usize::from(bytes.get_u16());
+    if bytes.len() < head_len {
+        return Err(short());
+    }
+    let head = bytes.split_to(head_len);
+    let head = postcard::from_bytes(&head).map_err(|e| PeerError::Malformed(e.to_string()))?;
+    Ok(Frame { head, payload: bytes })
+}

@@ -1,0 +1,288 @@
+//! One request, translated. The only place where broker errors become those of the wire.
+
+use bytes::Bytes;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use weir_broker::{At, Broker, Fetch, Fetched, Piece, Principal, ProduceError, Producing, Topic};
+use weir_peer::protocol::{PartitionInfo, PieceHead, Place, Reply, Request, TopicInfo, WireError};
+use weir_peer::{write_frame, PeerError, SendStream};
+use weir_pipeline::Pipelines;
+use weir_types::limits::{MODULE_BYTES_MAX, MODULE_CHUNK_BYTES};
+use weir_types::{Batch, ErrorKind};
+
+/// What the node says of itself, as JSON.
+pub type NodeStatus = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
+
+/// What a listener serves.
+pub struct Node {
+    /// Topics and records.
+    pub broker: Broker,
+    /// Pipelines and modules.
+    pub pipelines: Pipelines,
+    /// The node itself.
+    pub status: NodeStatus,
+}
+
+impl Node {
+    /// A topic as the wire shows it.
+    pub fn topic_info(&self, topic: &Topic) -> TopicInfo {
+        let partitions = (0..topic.partitions.len() as u32).map(|i| match self.broker.marks(topic.name.as_str(), i) {
+            Some(m) => PartitionInfo {
+                log_start: m.log_start(),
+                committed_end: m.committed_end(),
+                bytes: m.bytes(),
+                lost: m.lost(),
+                gaps: m.gaps(),
+            },
+            None => {
+                let zero = weir_types::Offset::ZERO;
+                PartitionInfo { log_start: zero, committed_end: zero, bytes: 0, lost: 0, gaps: Vec::new() }
+            }
+        });
+        let pipelines = self.pipelines.pipelines();
+        TopicInfo {
+            name: topic.name.to_string(),
+            partitions: partitions.collect(),
+            config: topic.config.entries(),
+            pipeline: pipelines.into_iter().find(|p| p.source == topic.name.as_str()).map(|p| p.name),
+        }
+    }
+}
+
+/// Replies of a long job, one after the other.
+type Replies = mpsc::Receiver<(Reply, Bytes)>;
+
+/// What becomes of a request: known now, or once its records are committed, or bit by bit.
+pub(crate) enum Answer {
+    Now(Reply, Bytes),
+    Fetched(Fetched),
+    Producing(Producing),
+    Long(Replies),
+}
+
+impl Answer {
+    pub(crate) async fn write(self, tx: &mut SendStream) -> Result<(), PeerError> {
+        match self {
+            Self::Now(reply, payload) => write_frame(tx, &reply, &[payload]).await,
+            Self::Producing(producing) => {
+                let throttle_ms = millis(producing.throttle());
+                let reply = match producing.await {
+                    Ok(p) => Reply::Produced { base: p.base, span: p.span, throttle_ms },
+                    Err(e) => Reply::Error(wire(e.kind(), &e)),
+                };
+                write_frame(tx, &reply, &[]).await
+            }
+            Self::Fetched(fetched) => {
+                let (reply, payload) = fetched_reply(fetched);
+                write_frame(tx, &reply, &payload).await
+            }
+            Self::Long(mut replies) => {
+                while let Some((reply, payload)) = replies.recv().await {
+                    write_frame(tx, &reply, &[payload]).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// One stream's requests.
+pub(crate) struct Session {
+    node: Arc<Node>,
+    who: Principal,
+    /// Parts of a module so far.
+    upload: Vec<u8>,
+}
+
+impl Session {
+    pub(crate) fn new(node: Arc<Node>, who: Principal) -> Self {
+        Self { node, who, upload: Vec::new() }
+    }
+
+    pub(crate) async fn handle(&mut self, request: Request, payload: Bytes) -> Answer {
+        match self.answer(request, payload).await {
+            Ok(answer) => answer,
+            Err(e) => Answer::Now(Reply::Error(e), Bytes::new()),
+        }
+    }
+
+    async fn answer(&mut self, request: Request, payload: Bytes) -> Result<Answer, WireError> {
+        let (broker, pipelines, who) = (&self.node.broker, &self.node.pipelines, &self.who);
+        let reply = match request {
+            Request::Produce { topic, partition } => {
+                let batch = Batch::parse(payload).map_err(ProduceError::from);
+                let batch = batch.map_err(|e| wire(e.kind(), &e))?;
+                let producing = broker.produce(who, &topic, partition, batch).await;
+                let producing = producing.map_err(|e| wire(e.kind(), &e))?;
+                throttle(producing.throttle()).await;
+                return Ok(Answer::Producing(producing));
+            }
+            Request::Fetch { topic, partition, from, max_bytes, wait_ms } => {
+                let wait = Duration::from_millis(u64::from(wait_ms));
+                let fetch = Fetch { topic, partition, from, max_bytes: max_bytes as usize, wait };
+                let fetched = broker.fetch(who, fetch).await.map_err(|e| wire(e.kind(), &e))?;
+                throttle(fetched.throttle).await;
+                return Ok(Answer::Fetched(fetched));
+            }
+            Request::OffsetAt { topic, partition, at } => {
+                let at = match at {
+                    Place::Start => At::Start,
+                    Place::End => At::End,
+                    Place::Time(timestamp) => At::Time(timestamp),
+                };
+                let offset = broker.offset_at(who, &topic, partition, at).await;
+                Reply::Offset(Some(offset.map_err(|e| wire(e.kind(), &e))?))
+            }
+            Request::Topics => {
+                Reply::Topics(broker.topics().iter().map(|t| self.node.topic_info(t)).collect())
+            }
+            Request::CreateTopic { name, partitions, settings } => {
+                let topic = broker.create_topic(who, &name, partitions, &settings).await;
+                Reply::Topic(self.node.topic_info(&*topic.map_err(|e| wire(e.kind(), &e))?))
+            }
+            Request::AlterTopic { name, partitions, settings } => {
+                let topic = broker.alter_topic(who, &name, partitions, &settings).await;
+                Reply::Topic(self.node.topic_info(&*topic.map_err(|e| wire(e.kind(), &e))?))
+            }
+            Request::DeleteTopic { name } => {
+                let used = pipelines.pipelines().into_iter().find(|p| p.uses(&name));
+                if let Some(pipeline) = used {
+                    let message = format!("topic `{name}` is used by pipeline `{}`: remove that first", pipeline.name);
+                    return Err(WireError { kind: ErrorKind::Invalid.into(), message });
+                }
+                broker.delete_topic(who, &name).await.map_err(|e| wire(e.kind(), &e))?;
+                Reply::Done
+            }
+            Request::CommitOffsets { group, offsets } => {
+                let result = broker.commit_offsets(who, &group, &offsets).await;
+                result.map_err(|e| wire(e.kind(), &e))?;
+                Reply::Done
+            }
+            Request::CommittedOffset { group, topic, partition } => {
+                Reply::Offset(broker.committed_offset(&group, &topic, partition))
+            }
+            Request::InitProducer => {
+                Reply::Producer(broker.init_producer(who).await.map_err(|e| wire(e.kind(), &e))?)
+            }
+            Request::PushPart => {
+                self.part(&payload)?;
+                Reply::Done
+            }
+            Request::PushModule { name, version } => {
+                let bytes = std::mem::take(&mut self.upload);
+                let info = pipelines.push(&name, &version, bytes).await.map_err(|e| wire(e.kind(), &e))?;
+                return json(&info);
+            }
+            Request::Modules => return json(&pipelines.modules()),
+            Request::RemoveModule { module } => {
+                return json(&pipelines.remove_module(&module).await.map_err(|e| wire(e.kind(), &e))?);
+            }
+            Request::ApplyPipeline { toml } => {
+                return json(&pipelines.apply(&toml).await.map_err(|e| wire(e.kind(), &e))?);
+            }
+            Request::Pipelines => return json(&pipelines.pipelines()),
+            Request::SetPaused { name, paused } => {
+                return json(&pipelines.set_paused(&name, paused).await.map_err(|e| wire(e.kind(), &e))?);
+            }
+            Request::RemovePipeline { name } => {
+                pipelines.remove(&name).await.map_err(|e| wire(e.kind(), &e))?;
+                Reply::Done
+            }
+            Request::Status => return json(&(self.node.status)()),
+            Request::Scrub => return self.scrub(),
+        };
+        Ok(Answer::Now(reply, Bytes::new()))
+    }
+
+    fn part(&mut self, payload: &[u8]) -> Result<(), WireError> {
+        let total = self.upload.len() + payload.len();
+        if payload.len() > MODULE_CHUNK_BYTES || total > MODULE_BYTES_MAX {
+            self.upload = Vec::new();
+            let message = format!("module is over the limit of {MODULE_BYTES_MAX} bytes, or a part over 1 MiB");
+            return Err(WireError { kind: ErrorKind::Invalid.into(), message });
+        }
+        self.upload.extend_from_slice(payload);
+        Ok(())
+    }
+
+    /// Reads everything on a thread of its own, and says how far it is.
+    fn scrub(&self) -> Result<Answer, WireError> {
+        let log = self.node.broker.log().clone();
+        let (replies, answers) = mpsc::channel(16);
+        let spawned = std::thread::Builder::new().name("weir-scrub".to_owned()).spawn(move || {
+            let report = log.scrub(|done, total| {
+                // Progress is for the eye: one that does not fit is left out.
+                let _ = replies.try_send((Reply::Progress(done, total), Bytes::new()));
+            });
+            let gap = |(p, g): &(weir_types::PartitionId, weir_types::Gap)| {
+                serde_json::json!({ "partition": p.0, "start": g.start, "end": g.end, "reason": g.reason.to_string() })
+            };
+            let report = serde_json::json!({
+                "partitions": report.partitions,
+                "batches": report.batches,
+                "records": report.records,
+                "bytes": report.bytes,
+                "gaps": report.gaps.iter().map(gap).collect::<Vec<_>>(),
+                "damaged": report.damaged.iter().map(gap).collect::<Vec<_>>(),
+            });
+            let _ = replies.blocking_send((Reply::Json, report.to_string().into()));
+        });
+        match spawned {
+            Ok(_) => Ok(Answer::Long(answers)),
+            Err(e) => Err(WireError { kind: ErrorKind::Internal.into(), message: e.to_string() }),
+        }
+    }
+}
+
+/// A client over its quota is answered late, and its next request on this stream waits.
+async fn throttle(by: Duration) {
+    if !by.is_zero() {
+        tokio::time::sleep(by).await;
+    }
+}
+
+fn fetched_reply(fetched: Fetched) -> (Reply, Vec<Bytes>) {
+    let mut payload = Vec::new();
+    let pieces = fetched.pieces.into_iter().map(|piece| match piece {
+        Piece::Gap(gap) => PieceHead::Gap(gap),
+        Piece::Batch(batch) => {
+            let bytes = batch.into_bytes();
+            let len = bytes.len() as u32;
+            payload.push(bytes);
+            PieceHead::Batch(len)
+        }
+    });
+    let reply = Reply::Fetched {
+        pieces: pieces.collect(),
+        next: fetched.next,
+        log_start: fetched.log_start,
+        committed_end: fetched.committed_end,
+        throttle_ms: millis(fetched.throttle),
+    };
+    (reply, payload)
+}
+
+fn json(value: &impl Serialize) -> Result<Answer, WireError> {
+    let text = serde_json::to_vec(value).map_err(|e| wire(ErrorKind::Internal, &e))?;
+    Ok(Answer::Now(Reply::Json, text.into()))
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// An error with all its causes, in words.
+pub(crate) fn wire(kind: ErrorKind, error: &dyn std::error::Error) -> WireError {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        let text = e.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = e.source();
+    }
+    WireError { kind: kind.into(), message }
+}
