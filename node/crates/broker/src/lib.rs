@@ -28,4 +28,4 @@ pub use fetch::{At, Fetch, Fetched};
 pub use hook::{Hook, HookDone, HookError, HookJob, Output, Processed, OFFSET_DIGITS};
 pub use quota::QuotaConfig;
 pub use topic::{ConfigError, Durability, Topic, TopicConfig};
-pub use weir_log::{Piece, StateKind};
+pub use weir_log::{Marks, Piece, StateKind};

@@ -1,0 +1,58 @@
+//! The HTTP listener: ingest, reading, administration, health and metrics. Nothing but translation.
+
+mod admin;
+mod error;
+mod health;
+mod metrics;
+mod records;
+
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post, put};
+use axum::Router;
+use std::future::Future;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use weir_pipeline::Services;
+use weir_types::limits::MODULE_BYTES_MAX;
+
+/// Largest body of records: a frame of the other protocols and the overhead of JSON.
+const BODY_BYTES_MAX: usize = 8 << 20;
+
+/// Answers on `listener` until `stop` resolves.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn serve(
+    listener: TcpListener,
+    services: Arc<Services>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(services)).with_graceful_shutdown(stop).await
+}
+
+fn router(services: Arc<Services>) -> Router {
+    Router::new()
+        .route("/v1/topics", get(admin::topics).post(admin::create_topic))
+        .route(
+            "/v1/topics/{topic}",
+            get(admin::topic).patch(admin::alter_topic).delete(admin::delete_topic),
+        )
+        .route("/v1/topics/{topic}/records", post(records::produce).get(records::read))
+        .route("/v1/modules", get(admin::modules))
+        .route(
+            "/v1/modules/{name}/{version}",
+            put(admin::push_module).layer(DefaultBodyLimit::max(MODULE_BYTES_MAX)),
+        )
+        .route("/v1/modules/{module}", axum::routing::delete(admin::remove_module))
+        .route("/v1/pipelines", get(admin::pipelines).put(admin::apply_pipeline))
+        .route("/v1/pipelines/{name}", get(admin::pipeline).delete(admin::remove_pipeline))
+        .route("/v1/pipelines/{name}/pause", post(admin::pause))
+        .route("/v1/pipelines/{name}/resume", post(admin::resume))
+        .route("/v1/status", get(admin::status))
+        .route("/v1/openapi.json", get(admin::openapi))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(services)
+}

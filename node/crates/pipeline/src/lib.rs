@@ -10,11 +10,13 @@ mod error;
 mod flow;
 mod lane;
 mod pipelines;
+mod services;
 mod spec;
 mod store;
 
 pub use error::{ApplyError, PushError};
 pub use lane::{Counts, State};
 pub use pipelines::{PipelineInfo, Pipelines};
+pub use services::{NodeStatus, Services};
 pub use spec::{OnError, Policy, Spec, SpecError, Stage};
 pub use store::{ModuleInfo, ModuleRef};

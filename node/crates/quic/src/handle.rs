@@ -5,30 +5,16 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use weir_broker::{At, Broker, Fetch, Fetched, Piece, Principal, ProduceError, Producing, Topic};
+use weir_broker::{At, Fetch, Fetched, Piece, Principal, ProduceError, Producing, Topic};
 use weir_peer::protocol::{PartitionInfo, PieceHead, Place, Reply, Request, TopicInfo, WireError};
 use weir_peer::{write_frame, PeerError, SendStream};
-use weir_pipeline::Pipelines;
+use weir_pipeline::Services;
 use weir_types::limits::{MODULE_BYTES_MAX, MODULE_CHUNK_BYTES};
 use weir_types::{Batch, ErrorKind};
 
-/// What the node says of itself, as JSON.
-pub type NodeStatus = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
-
-/// What a listener serves.
-pub struct Node {
-    /// Topics and records.
-    pub broker: Broker,
-    /// Pipelines and modules.
-    pub pipelines: Pipelines,
-    /// The node itself.
-    pub status: NodeStatus,
-}
-
-impl Node {
-    /// A topic as the wire shows it.
-    pub fn topic_info(&self, topic: &Topic) -> TopicInfo {
-        let partitions = (0..topic.partitions.len() as u32).map(|i| match self.broker.marks(topic.name.as_str(), i) {
+/// A topic as the wire shows it.
+fn topic_info(node: &Services, topic: &Topic) -> TopicInfo {
+        let partitions = (0..topic.partitions.len() as u32).map(|i| match node.broker.marks(topic.name.as_str(), i) {
             Some(m) => PartitionInfo {
                 log_start: m.log_start(),
                 committed_end: m.committed_end(),
@@ -41,14 +27,13 @@ impl Node {
                 PartitionInfo { log_start: zero, committed_end: zero, bytes: 0, lost: 0, gaps: Vec::new() }
             }
         });
-        let pipelines = self.pipelines.pipelines();
+        let pipelines = node.pipelines.pipelines();
         TopicInfo {
             name: topic.name.to_string(),
             partitions: partitions.collect(),
             config: topic.config.entries(),
             pipeline: pipelines.into_iter().find(|p| p.source == topic.name.as_str()).map(|p| p.name),
         }
-    }
 }
 
 /// Replies of a long job, one after the other.
@@ -90,14 +75,14 @@ impl Answer {
 
 /// One stream's requests.
 pub(crate) struct Session {
-    node: Arc<Node>,
+    node: Arc<Services>,
     who: Principal,
     /// Parts of a module so far.
     upload: Vec<u8>,
 }
 
 impl Session {
-    pub(crate) fn new(node: Arc<Node>, who: Principal) -> Self {
+    pub(crate) fn new(node: Arc<Services>, who: Principal) -> Self {
         Self { node, who, upload: Vec::new() }
     }
 
@@ -136,15 +121,15 @@ impl Session {
                 Reply::Offset(Some(offset.map_err(|e| wire(e.kind(), &e))?))
             }
             Request::Topics => {
-                Reply::Topics(broker.topics().iter().map(|t| self.node.topic_info(t)).collect())
+                Reply::Topics(broker.topics().iter().map(|t| topic_info(&self.node, t)).collect())
             }
             Request::CreateTopic { name, partitions, settings } => {
                 let topic = broker.create_topic(who, &name, partitions, &settings).await;
-                Reply::Topic(self.node.topic_info(&*topic.map_err(|e| wire(e.kind(), &e))?))
+                Reply::Topic(topic_info(&self.node, &*topic.map_err(|e| wire(e.kind(), &e))?))
             }
             Request::AlterTopic { name, partitions, settings } => {
                 let topic = broker.alter_topic(who, &name, partitions, &settings).await;
-                Reply::Topic(self.node.topic_info(&*topic.map_err(|e| wire(e.kind(), &e))?))
+                Reply::Topic(topic_info(&self.node, &*topic.map_err(|e| wire(e.kind(), &e))?))
             }
             Request::DeleteTopic { name } => {
                 let used = pipelines.pipelines().into_iter().find(|p| p.uses(&name));

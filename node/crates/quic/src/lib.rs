@@ -6,5 +6,4 @@
 mod handle;
 mod serve;
 
-pub use handle::{Node, NodeStatus};
 pub use serve::serve;

@@ -1,7 +1,6 @@
 //! Connections and streams.
 
 use crate::handle::{wire, Answer, Session};
-use crate::Node;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +8,14 @@ use tokio::sync::{mpsc, Semaphore};
 use weir_broker::Principal;
 use weir_peer::protocol::{Hello, Reply, Request, Welcome, WireError, WireKind, MAGIC, VERSION};
 use weir_peer::{read_frame, write_frame, Incoming, Listener, Peer, PeerError, PeerStream};
+use weir_pipeline::Services;
 use weir_types::limits::{CONNECTIONS_MAX, CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX, HELLO_BYTES_MAX};
 
 /// From the first packet to the hello: a client that does not get there costs nothing longer (NATS allows 2 s).
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
 /// Takes connections until the listener is closed.
-pub async fn serve(listener: Arc<Listener>, node: Arc<Node>) {
+pub async fn serve(listener: Arc<Listener>, node: Arc<Services>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     while let Some(incoming) = listener.accept().await {
         match Arc::clone(&places).try_acquire_owned() {
@@ -36,7 +36,7 @@ pub async fn serve(listener: Arc<Listener>, node: Arc<Node>) {
     }
 }
 
-async fn connection(incoming: Incoming, node: Arc<Node>) -> Result<(), PeerError> {
+async fn connection(incoming: Incoming, node: Arc<Services>) -> Result<(), PeerError> {
     let greeted = tokio::time::timeout(HELLO_WITHIN, greet(incoming)).await;
     let (peer, who) = greeted.map_err(|_| PeerError::Timeout)??;
     loop {

@@ -1,0 +1,166 @@
+//! Topics, modules and pipelines as JSON.
+
+use crate::error::HttpError;
+use axum::extract::{Path, State};
+use axum::http::{header, StatusCode};
+use axum::response::IntoResponse;
+use axum::Json;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{json, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use weir_broker::{Principal, Topic};
+use weir_pipeline::{ModuleInfo, PipelineInfo, Services};
+
+type Shared = State<Arc<Services>>;
+
+fn who() -> Principal {
+    Principal::anonymous("http")
+}
+
+fn show(services: &Services, topic: &Topic) -> Value {
+    let partitions = (0..topic.partitions.len() as u32).map(|i| {
+        let Some(m) = services.broker.marks(topic.name.as_str(), i) else { return Value::Null };
+        let gaps = m.gaps();
+        let gaps = gaps.iter().map(|g| json!({ "start": g.start, "end": g.end, "reason": g.reason.to_string() }));
+        json!({
+            "partition": i, "log_start": m.log_start(), "committed_end": m.committed_end(),
+            "bytes": m.bytes(), "lost": m.lost(), "gaps": gaps.collect::<Vec<_>>(),
+        })
+    });
+    json!({ "name": topic.name, "config": topic.config.entries(), "partitions": partitions.collect::<Vec<_>>() })
+}
+
+pub(crate) async fn topics(State(services): Shared) -> Json<Value> {
+    Json(services.broker.topics().iter().map(|t| show(&services, t)).collect())
+}
+
+pub(crate) async fn topic(State(services): Shared, Path(name): Path<String>) -> Result<Json<Value>, HttpError> {
+    let topic = services.broker.topic(&name).ok_or_else(|| HttpError::not_found(format!("no topic `{name}`")))?;
+    Ok(Json(show(&services, &topic)))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewTopic {
+    name: String,
+    #[serde(default = "one")]
+    partitions: u32,
+    #[serde(default)]
+    config: BTreeMap<String, String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+pub(crate) async fn create_topic(
+    State(services): Shared,
+    Json(new): Json<NewTopic>,
+) -> Result<(StatusCode, Json<Value>), HttpError> {
+    let settings: Vec<_> = new.config.into_iter().collect();
+    let topic = services.broker.create_topic(&who(), &new.name, new.partitions, &settings).await?;
+    Ok((StatusCode::CREATED, Json(show(&services, &topic))))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TopicChange {
+    partitions: Option<u32>,
+    #[serde(default)]
+    config: BTreeMap<String, String>,
+}
+
+pub(crate) async fn alter_topic(
+    State(services): Shared,
+    Path(name): Path<String>,
+    Json(change): Json<TopicChange>,
+) -> Result<Json<Value>, HttpError> {
+    let settings: Vec<_> = change.config.into_iter().collect();
+    let topic = services.broker.alter_topic(&who(), &name, change.partitions, &settings).await?;
+    Ok(Json(show(&services, &topic)))
+}
+
+pub(crate) async fn delete_topic(
+    State(services): Shared,
+    Path(name): Path<String>,
+) -> Result<StatusCode, HttpError> {
+    if let Some(pipeline) = services.pipelines.pipelines().into_iter().find(|p| p.uses(&name)) {
+        let pipeline = pipeline.name;
+        return Err(HttpError::bad_request(format!("topic `{name}` is used by pipeline `{pipeline}`: remove that first")));
+    }
+    services.broker.delete_topic(&who(), &name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn modules(State(services): Shared) -> Json<Vec<ModuleInfo>> {
+    Json(services.pipelines.modules())
+}
+
+pub(crate) async fn push_module(
+    State(services): Shared,
+    Path((name, version)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<ModuleInfo>), HttpError> {
+    let info = services.pipelines.push(&name, &version, body.to_vec()).await?;
+    Ok((StatusCode::CREATED, Json(info)))
+}
+
+pub(crate) async fn remove_module(
+    State(services): Shared,
+    Path(module): Path<String>,
+) -> Result<Json<ModuleInfo>, HttpError> {
+    Ok(Json(services.pipelines.remove_module(&module).await?))
+}
+
+pub(crate) async fn pipelines(State(services): Shared) -> Json<Vec<PipelineInfo>> {
+    Json(services.pipelines.pipelines())
+}
+
+pub(crate) async fn pipeline(
+    State(services): Shared,
+    Path(name): Path<String>,
+) -> Result<Json<PipelineInfo>, HttpError> {
+    let found = services.pipelines.pipeline(&name);
+    found.map(Json).ok_or_else(|| HttpError::not_found(format!("no pipeline `{name}`")))
+}
+
+/// The body is the pipeline in TOML.
+pub(crate) async fn apply_pipeline(
+    State(services): Shared,
+    body: String,
+) -> Result<Json<PipelineInfo>, HttpError> {
+    Ok(Json(services.pipelines.apply(&body).await?))
+}
+
+pub(crate) async fn pause(
+    State(services): Shared,
+    Path(name): Path<String>,
+) -> Result<Json<PipelineInfo>, HttpError> {
+    Ok(Json(services.pipelines.set_paused(&name, true).await?))
+}
+
+pub(crate) async fn resume(
+    State(services): Shared,
+    Path(name): Path<String>,
+) -> Result<Json<PipelineInfo>, HttpError> {
+    Ok(Json(services.pipelines.set_paused(&name, false).await?))
+}
+
+pub(crate) async fn remove_pipeline(
+    State(services): Shared,
+    Path(name): Path<String>,
+) -> Result<StatusCode, HttpError> {
+    services.pipelines.remove(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn status(State(services): Shared) -> Json<Value> {
+    Json((services.status)())
+}
+
+/// The description of all of this.
+pub(crate) async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
+}

@@ -1,0 +1,200 @@
+//! Records in and out.
+
+use crate::error::HttpError;
+use axum::extract::{Path, Query, State};
+use axum::http::{header, HeaderMap};
+use axum::Json;
+use base64::engine::general_purpose::STANDARD;
+use base64::Engine;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{json, Map, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use weir_broker::{At, Fetch, Piece, Principal, ProduceError, Topic};
+use weir_pipeline::Services;
+use weir_types::{BatchBuilder, Codec, Offset, Record};
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ProduceQuery {
+    /// Partition for all records; by key when none is given.
+    partition: Option<u32>,
+    /// Key of a raw body.
+    key: Option<String>,
+}
+
+/// Takes a JSON array, NDJSON or one raw body, and answers when all of it is safe.
+pub(crate) async fn produce(
+    State(services): State<Arc<Services>>,
+    Path(topic): Path<String>,
+    Query(query): Query<ProduceQuery>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, HttpError> {
+    let broker = &services.broker;
+    let who = principal(&headers);
+    let found = broker.topic(&topic).ok_or_else(|| HttpError::from(ProduceError::NoTopic(topic.clone())))?;
+    let now = broker.now_ms();
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let records = match kind.split(';').next().unwrap_or_default().trim() {
+        "application/json" => from_json(&body, now)?,
+        "application/x-ndjson" | "application/ndjson" => from_lines(&body, now),
+        _ => vec![Record { key: query.key.map(Bytes::from), value: Some(body), timestamp: now, headers: Vec::new() }],
+    };
+    let count = records.len();
+    let mut producing = Vec::new();
+    for (partition, builder) in split(&found, records, query.partition) {
+        let batch = builder.build(Offset::ZERO, None).map_err(ProduceError::from)?;
+        producing.push((partition, broker.produce(&who, &topic, partition, batch).await));
+    }
+    let mut partitions = Vec::new();
+    for (partition, sent) in producing {
+        let produced = sent?.await?;
+        partitions.push(json!({ "partition": partition, "base_offset": produced.base, "records": produced.span }));
+    }
+    Ok(Json(json!({ "records": count, "partitions": partitions })))
+}
+
+/// Each element an object with `value` and perhaps `key`, `timestamp` and `headers`.
+fn from_json(body: &[u8], now: i64) -> Result<Vec<Record>, HttpError> {
+    let bad = |why: String| HttpError::bad_request(format!("body is not an array of records: {why}"));
+    let elements: Vec<Value> = serde_json::from_slice(body).map_err(|e| bad(e.to_string()))?;
+    elements.into_iter().enumerate().map(|(i, e)| record(e, now).map_err(|why| bad(format!("[{i}] {why}")))).collect()
+}
+
+fn record(element: Value, now: i64) -> Result<Record, String> {
+    let Value::Object(mut fields) = element else { return Err("is not an object with `value`".to_owned()) };
+    let value = match (fields.remove("value"), fields.remove("value_base64")) {
+        (Some(value), None) => bytes(value),
+        (None, Some(Value::String(text))) => Some(STANDARD.decode(text).map_err(|e| e.to_string())?.into()),
+        _ => return Err("has to have `value` or `value_base64`".to_owned()),
+    };
+    let key = fields.remove("key").and_then(bytes);
+    let timestamp = match fields.remove("timestamp") {
+        None => now,
+        Some(t) => t.as_i64().ok_or("has a `timestamp` that is not milliseconds since 1970")?,
+    };
+    let headers = match fields.remove("headers") {
+        None => Vec::new(),
+        Some(Value::Object(map)) => map.into_iter().map(|(name, value)| (name, bytes(value))).collect(),
+        Some(_) => return Err("has `headers` that are not an object".to_owned()),
+    };
+    match fields.keys().next() {
+        Some(other) => Err(format!("has `{other}`; known are value, value_base64, key, timestamp and headers")),
+        None => Ok(Record { key, value, timestamp, headers }),
+    }
+}
+
+/// Text stands for its bytes, null for null, anything else for its JSON.
+fn bytes(value: Value) -> Option<Bytes> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.into()),
+        other => Some(other.to_string().into()),
+    }
+}
+
+/// Each line that is not empty a value.
+fn from_lines(body: &Bytes, now: i64) -> Vec<Record> {
+    let lines = body.split(|b| *b == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l));
+    let value = |line: &[u8]| Record { value: Some(body.slice_ref(line)), timestamp: now, ..Record::default() };
+    lines.filter(|l| !l.is_empty()).map(value).collect()
+}
+
+fn split(topic: &Topic, records: Vec<Record>, partition: Option<u32>) -> BTreeMap<u32, BatchBuilder> {
+    let mut builders = BTreeMap::new();
+    for record in records {
+        let index = partition.unwrap_or_else(|| topic.partition_of(record.key.as_deref(), 0));
+        builders.entry(index).or_insert_with(|| BatchBuilder::new(Codec::None)).push_record(&record);
+    }
+    builders
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ReadQuery {
+    #[serde(default)]
+    partition: u32,
+    /// An offset, `start` or `end`.
+    offset: Option<String>,
+    max_bytes: Option<usize>,
+    wait_ms: Option<u64>,
+}
+
+/// Reads from a partition.
+pub(crate) async fn read(
+    State(services): State<Arc<Services>>,
+    Path(topic): Path<String>,
+    Query(query): Query<ReadQuery>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, HttpError> {
+    let broker = &services.broker;
+    let who = principal(&headers);
+    let from = match query.offset.as_deref().unwrap_or("start") {
+        "start" => broker.offset_at(&who, &topic, query.partition, At::Start).await?,
+        "end" => broker.offset_at(&who, &topic, query.partition, At::End).await?,
+        number => number.parse().map(Offset::new).map_err(|_| {
+            HttpError::bad_request(format!("`offset` cannot be `{number}`: use a number, start or end"))
+        })?,
+    };
+    let fetch = Fetch {
+        topic,
+        partition: query.partition,
+        from,
+        max_bytes: query.max_bytes.unwrap_or(1 << 20),
+        wait: Duration::from_millis(query.wait_ms.unwrap_or(0)),
+    };
+    let fetched = broker.fetch(&who, fetch).await?;
+    let (mut records, mut gaps) = (Vec::new(), Vec::new());
+    for piece in &fetched.pieces {
+        match piece {
+            Piece::Gap(gap) => {
+                let reason = gap.reason.to_string();
+                gaps.push(json!({ "start": gap.start, "end": gap.end, "reason": reason }));
+            }
+            Piece::Batch(batch) => {
+                let body = batch.body().map_err(ProduceError::from)?;
+                for record in body.records() {
+                    let record = record.map_err(ProduceError::from)?;
+                    if record.offset >= from {
+                        records.push(show(&record.to_record(), record.offset));
+                    }
+                }
+            }
+        }
+    }
+    Ok(Json(json!({
+        "records": records, "gaps": gaps, "next_offset": fetched.next,
+        "log_start": fetched.log_start, "committed_end": fetched.committed_end,
+    })))
+}
+
+fn show(record: &Record, offset: Offset) -> Value {
+    let mut fields = Map::new();
+    fields.insert("offset".to_owned(), offset.get().into());
+    fields.insert("timestamp".to_owned(), record.timestamp.into());
+    put(&mut fields, "key", record.key.as_ref());
+    put(&mut fields, "value", record.value.as_ref());
+    let headers = record.headers.iter().map(|(name, value)| {
+        let mut header = Map::new();
+        header.insert("name".to_owned(), name.as_str().into());
+        put(&mut header, "value", value.as_ref());
+        Value::Object(header)
+    });
+    fields.insert("headers".to_owned(), headers.collect());
+    Value::Object(fields)
+}
+
+/// Text where it is text, base64 under another name where it is not.
+fn put(fields: &mut Map<String, Value>, name: &str, bytes: Option<&Bytes>) {
+    match bytes.map(|b| std::str::from_utf8(b).map_err(|_| b)) {
+        None => fields.insert(name.to_owned(), Value::Null),
+        Some(Ok(text)) => fields.insert(name.to_owned(), text.into()),
+        Some(Err(raw)) => fields.insert(format!("{name}_base64"), STANDARD.encode(raw).into()),
+    };
+}
+
+fn principal(headers: &HeaderMap) -> Principal {
+    let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("http");
+    Principal::anonymous(agent.chars().take(100).collect::<String>())
+}

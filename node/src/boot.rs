@@ -1,0 +1,160 @@
+//! Building the layers bottom-up, running them, and taking them down top-down.
+
+use crate::config::Config;
+use anyhow::{Context, Result};
+use serde_json::{json, Value};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use weir_broker::{Broker, Hook, QuotaConfig};
+use weir_log::{Log, Recovered};
+use weir_peer::Identity;
+use weir_pipeline::{Pipelines, Services};
+use weir_replica::Synced;
+use weir_runtime::{CompileBy, Runtime, RuntimeOptions};
+use weir_types::SystemClock;
+
+/// How often old records are looked for.
+const RETAIN_EVERY: Duration = Duration::from_secs(1);
+/// Exit code when the log stopped: the supervisor starts the node again, and it recovers.
+const EXIT_POISONED: i32 = 70;
+
+/// Runs a node until it is told to stop.
+pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
+    let begun = Instant::now();
+    let log_options = weir_log::Options {
+        cache_bytes: config.cache_bytes,
+        memtable_bytes: config.memtable_bytes,
+        journal_bytes: config.journal_bytes,
+        disk_reserve_bytes: config.disk_reserve_bytes,
+    };
+    let (log, recovered) = Log::open(data, &log_options)?;
+    report(&recovered, &log);
+    log.on_poison(|reason| {
+        // Whatever was under way has an unknown outcome; only a fresh start finds out.
+        eprintln!("error: the log stopped: {reason}; restart to recover");
+        std::process::exit(EXIT_POISONED);
+    });
+    let options = weir_broker::Options {
+        linger: config.linger,
+        disk_budget_bytes: config.disk_budget_bytes,
+        quotas: QuotaConfig {
+            produce_bytes_per_s: config.produce_bytes_per_s,
+            fetch_bytes_per_s: config.fetch_bytes_per_s,
+        },
+    };
+    let broker = Broker::open(log, &recovered, Synced::rule(), Arc::new(SystemClock), options)?;
+    let runtime = Runtime::new(RuntimeOptions {
+        cache_dir: Some(data.join("cache")),
+        compile: CompileBy::Child(std::env::current_exe()?, vec!["compile-component".to_owned()]),
+        random: random_key,
+    })?;
+    let pipelines = Pipelines::open(broker.clone(), runtime, data.join("modules"))?;
+    broker.set_hook(Arc::new(pipelines.clone()) as Arc<dyn Hook>);
+    let identity = Identity::load_or_make(data)?;
+    let listener = Arc::new(weir_peer::listen(config.quic, &identity)?);
+    let quic_addr = listener.local_addr().unwrap_or(config.quic);
+    let http_listener = tokio::net::TcpListener::bind(config.http).await;
+    let http_listener = http_listener.with_context(|| format!("cannot listen on {}", config.http))?;
+    let http_addr = http_listener.local_addr()?;
+    let status = status(&broker, &pipelines, &recovered, &identity, begun);
+    let services = Arc::new(Services { broker: broker.clone(), pipelines, status });
+
+    let stop = Arc::new(Notify::new());
+    let quic = tokio::spawn(weir_quic::serve(Arc::clone(&listener), Arc::clone(&services)));
+    let stopping = Arc::clone(&stop);
+    let http = tokio::spawn(weir_http::serve(http_listener, services, async move { stopping.notified().await }));
+    let retaining = broker.clone();
+    let retain = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(RETAIN_EVERY).await;
+            retaining.retain().await;
+        }
+    });
+    let took_ms = begun.elapsed().as_millis() as u64;
+    tracing::info!(quic = %quic_addr, http = %http_addr, data = %data.display(), took_ms, "ready");
+
+    stop_signal().await?;
+    tracing::info!("stopping");
+    retain.abort();
+    quic.abort();
+    listener.close().await;
+    stop.notify_one();
+    // Requests that wait for records would hold the shutdown up for as long as they like.
+    let _ = tokio::time::timeout(Duration::from_secs(2), http).await;
+    let closing = std::thread::spawn(move || broker.close());
+    let _ = closing.join();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn stop_signal() -> Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => Ok(result?),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+fn report(recovered: &Recovered, log: &Log) {
+    let Recovered { clean, replayed, torn_bytes, frames_repaired, .. } = recovered;
+    tracing::info!(clean, replayed, torn_bytes, frames_repaired, epoch = log.epoch(), "log is open");
+    if !recovered.damage.is_none() {
+        tracing::error!("the log was damaged: {}", recovered.damage);
+    }
+}
+
+fn status(
+    broker: &Broker,
+    pipelines: &Pipelines,
+    recovered: &Recovered,
+    identity: &Identity,
+    begun: Instant,
+) -> weir_pipeline::NodeStatus {
+    let (broker, pipelines) = (broker.clone(), pipelines.clone());
+    let damage = recovered.damage.clone();
+    let fingerprint = identity.fingerprint().to_string();
+    Box::new(move || {
+        let usage = broker.log().usage();
+        let topics = broker.topics();
+        let states: Vec<Value> = pipelines
+            .pipelines()
+            .iter()
+            .map(|p| json!({ "name": p.name, "source": p.source, "state": p.state, "records_in": p.records_in }))
+            .collect();
+        let lost: Vec<Value> =
+            damage.lost.iter().map(|(p, g)| json!({ "partition": p.0, "start": g.start, "end": g.end })).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "identity": fingerprint,
+            "uptime_s": begun.elapsed().as_secs(),
+            "epoch": broker.log().epoch(),
+            "topics": topics.len(),
+            "partitions": topics.iter().map(|t| t.partitions.len()).sum::<usize>(),
+            "lazy_topics": topics
+                .iter()
+                .filter(|t| t.config.durability == weir_broker::Durability::Lazy)
+                .map(|t| t.name.to_string())
+                .collect::<Vec<_>>(),
+            "disk_bytes": usage.disk_bytes,
+            "disk_free_bytes": usage.free_bytes,
+            "disk_reserve_bytes": usage.reserve_bytes,
+            "accepting": usage.free_bytes >= usage.reserve_bytes && broker.log().poisoned().is_none(),
+            "syncs": usage.syncs,
+            "written_bytes": usage.written_bytes,
+            "pipelines": states,
+            "lost_at_start": lost,
+            "notes_at_start": damage.notes,
+        })
+    })
+}
+
+fn random_key() -> [u8; 32] {
+    let mut key = [0; 32];
+    // Without randomness the cache would be no safer than none: a key that is refused at every load.
+    if getrandom::fill(&mut key).is_err() {
+        tracing::error!("no randomness: native code will not be kept");
+    }
+    key
+}

@@ -1,0 +1,220 @@
+//! `weir consume`
+
+use super::{Format, To, Usage};
+use anyhow::{Context, Result};
+use base64::engine::general_purpose::STANDARD;
+use base64::Engine;
+use bytes::Bytes;
+use clap::Args;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
+use tokio::sync::mpsc;
+use weir_client::{Client, Offset, Piece, Place, Record};
+
+/// How long a fetch waits at the end of a partition that is followed.
+const WAIT: Duration = Duration::from_secs(20);
+const FETCH_BYTES: u32 = 1 << 20;
+
+/// Read records.
+#[derive(Debug, Args)]
+pub(crate) struct Consume {
+    #[command(flatten)]
+    to: To,
+    /// Topic to read.
+    topic: String,
+    /// Where to begin: start, end, an offset, or a time as 2026-01-31T12:00:00Z.
+    #[arg(long)]
+    from: Option<String>,
+    /// Stop after this many records.
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// Begin where this consumer group left off, and remember how far it got.
+    #[arg(long, value_name = "G")]
+    group: Option<String>,
+    /// Only this partition.
+    #[arg(long, value_name = "P")]
+    partition: Option<u32>,
+    /// Wait for new records instead of stopping at the end.
+    #[arg(long)]
+    follow: bool,
+}
+
+enum Event {
+    Record(u32, Offset, Box<Record>),
+    Gap(u32, weir_client::Gap),
+}
+
+impl Consume {
+    pub(crate) async fn run(self) -> Result<()> {
+        let client = self.to.connect().await?;
+        let all = client.topic(&self.topic).await?.partitions.len() as u32;
+        let partitions: Vec<u32> = match self.partition {
+            Some(p) if p >= all => {
+                return Err(Usage(format!("topic `{}` has {all} partitions, there is no {p}", self.topic)).into());
+            }
+            Some(p) => vec![p],
+            None => (0..all).collect(),
+        };
+        // One partition after the other keeps few records in memory; followed ones are read side by side.
+        let (events, mut incoming) = mpsc::channel(1_024);
+        let mut readers = Vec::new();
+        for partition in partitions {
+            let from = self.start(&client, partition).await?;
+            let end = match self.follow {
+                true => None,
+                false => Some(client.offset_at(&self.topic, partition, Place::End).await?),
+            };
+            let (client, topic, events) = (client.clone(), self.topic.clone(), events.clone());
+            readers.push(tokio::spawn(read(client, topic, partition, from, end, events)));
+        }
+        drop(events);
+        let mut done = BTreeMap::new();
+        let printed = self.print(&mut incoming, &mut done).await;
+        readers.iter().for_each(tokio::task::JoinHandle::abort);
+        if let (Some(group), false) = (&self.group, done.is_empty()) {
+            let offsets = done.into_iter().map(|(p, next)| (self.topic.clone(), p, next)).collect();
+            client.commit_offsets(group, offsets).await?;
+        }
+        printed?;
+        for reader in readers {
+            match reader.await {
+                Ok(result) => result?,
+                Err(e) if e.is_cancelled() => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        client.close().await;
+        Ok(())
+    }
+
+    /// Prints until enough was printed, there is no more, or somebody interrupts.
+    async fn print(&self, incoming: &mut mpsc::Receiver<Event>, done: &mut BTreeMap<u32, Offset>) -> Result<()> {
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        let mut left = self.count.unwrap_or(u64::MAX);
+        let interrupt = tokio::signal::ctrl_c();
+        tokio::pin!(interrupt);
+        while left > 0 {
+            let event = tokio::select! {
+                biased;
+                _ = &mut interrupt => break,
+                event = incoming.recv() => match event {
+                    Some(event) => event,
+                    None => break,
+                },
+            };
+            match event {
+                Event::Gap(partition, gap) => {
+                    out.flush()?;
+                    eprintln!("partition {partition}: no records in [{}, {}): {}", gap.start, gap.end, gap.reason);
+                    done.insert(partition, gap.end);
+                }
+                Event::Record(partition, offset, record) => {
+                    match self.to.output {
+                        Format::Json => writeln!(out, "{}", show(partition, offset, &record))?,
+                        Format::Table => {
+                            out.write_all(record.value.as_deref().unwrap_or_default())?;
+                            out.write_all(b"\n")?;
+                        }
+                    }
+                    done.insert(partition, offset.plus(1));
+                    left -= 1;
+                }
+            }
+            if incoming.is_empty() {
+                out.flush()?;
+            }
+        }
+        Ok(out.flush()?)
+    }
+
+    async fn start(&self, client: &Client, partition: u32) -> Result<Offset> {
+        let place = match (&self.from, &self.group) {
+            (None, Some(group)) => {
+                if let Some(offset) = client.committed_offset(group, &self.topic, partition).await? {
+                    return Ok(offset);
+                }
+                Place::Start
+            }
+            (None, None) => if self.follow { Place::End } else { Place::Start },
+            (Some(from), _) => match from.as_str() {
+                "start" => Place::Start,
+                "end" => Place::End,
+                text => match text.parse::<u64>() {
+                    Ok(offset) => return Ok(Offset::new(offset)),
+                    Err(_) => Place::Time(time(text)?),
+                },
+            },
+        };
+        Ok(client.offset_at(&self.topic, partition, place).await?)
+    }
+}
+
+fn time(text: &str) -> Result<i64> {
+    let time = humantime::parse_rfc3339_weak(text);
+    let time = time.map_err(|_| Usage(format!("`--from` cannot be `{text}`: use start, end, an offset or a time")))?;
+    Ok(time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64))
+}
+
+/// Reads one partition, up to `end` or for ever.
+async fn read(
+    client: Client,
+    topic: String,
+    partition: u32,
+    mut from: Offset,
+    end: Option<Offset>,
+    events: mpsc::Sender<Event>,
+) -> Result<()> {
+    let mut fetcher = client.fetcher().await?;
+    let wait = if end.is_some() { Duration::ZERO } else { WAIT };
+    while end.is_none_or(|end| from < end) {
+        let fetched = fetcher.fetch(&topic, partition, from, FETCH_BYTES, wait).await;
+        let fetched = fetched.with_context(|| format!("partition {partition} from offset {from}"))?;
+        for piece in fetched.pieces {
+            match piece {
+                Piece::Gap(gap) => drop(events.send(Event::Gap(partition, gap)).await),
+                Piece::Batch(batch) => {
+                    for record in batch.body()?.records() {
+                        let record = record?;
+                        if record.offset < from {
+                            continue;
+                        }
+                        let event = Event::Record(partition, record.offset, Box::new(record.to_record()));
+                        if events.send(event).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+        from = fetched.next;
+    }
+    Ok(())
+}
+
+fn show(partition: u32, offset: Offset, record: &Record) -> Value {
+    let mut fields = Map::new();
+    fields.insert("partition".to_owned(), partition.into());
+    fields.insert("offset".to_owned(), offset.get().into());
+    fields.insert("timestamp".to_owned(), record.timestamp.into());
+    put(&mut fields, "key", record.key.as_ref());
+    put(&mut fields, "value", record.value.as_ref());
+    let headers = record.headers.iter().map(|(name, value)| {
+        let mut header = Map::new();
+        header.insert("name".to_owned(), name.as_str().into());
+        put(&mut header, "value", value.as_ref());
+        Value::Object(header)
+    });
+    fields.insert("headers".to_owned(), headers.collect());
+    Value::Object(fields)
+}
+
+/// Text where it is text, base64 under another name where it is not.
+fn put(fields: &mut Map<String, Value>, name: &str, bytes: Option<&Bytes>) {
+    match bytes.map(|b| std::str::from_utf8(b).map_err(|_| b)) {
+        None => fields.insert(name.to_owned(), Value::Null),
+        Some(Ok(text)) => fields.insert(name.to_owned(), text.into()),
+        Some(Err(raw)) => fields.insert(format!("{name}_base64"), STANDARD.encode(raw).into()),
+    };
+}

@@ -1,0 +1,130 @@
+//! The command line: one file a subcommand.
+
+mod consume;
+mod module;
+mod output;
+mod pipeline;
+mod produce;
+mod scrub;
+mod serve;
+mod status;
+mod topic;
+
+use anyhow::{Context, Result};
+use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use weir_client::{Client, KnownNodes};
+
+/// Event streaming for the edge: a durable log, Wasm modules in-line, one small binary.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the node is and how answers look: the same for every subcommand that talks to one.
+#[derive(Clone, Debug, ClapArgs)]
+struct To {
+    /// Address of the node.
+    #[arg(long, env = "WEIR_NODE", default_value = "127.0.0.1:7400", value_name = "ADDR", global = true)]
+    node: String,
+    /// Tables for people, or JSON for programs: an object a line where there are many.
+    #[arg(short, long, value_enum, default_value = "table", global = true)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node.
+    Serve(serve::Serve),
+    /// Create, list, describe, alter and delete topics.
+    Topic(topic::TopicArgs),
+    /// Send records from standard input or a file.
+    Produce(produce::Produce),
+    /// Read records.
+    Consume(consume::Consume),
+    /// Push, list, describe, test and remove modules.
+    Module(module::ModuleArgs),
+    /// Apply, list, describe, pause, resume and remove pipelines.
+    Pipeline(pipeline::PipelineArgs),
+    /// Show how the node is.
+    Status(status::Status),
+    /// Read all stored records and check them.
+    Scrub(scrub::Scrub),
+    /// Print a completion script.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Compile a component from standard input (the node's own child process).
+    #[command(hide = true)]
+    CompileComponent,
+}
+
+/// Wrong usage that only shows once arguments are looked at together: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(String);
+
+/// Somebody closed our standard output, as `head` does.
+pub(crate) fn is_broken_pipe(e: &anyhow::Error) -> bool {
+    let io = e.chain().find_map(|c| c.downcast_ref::<std::io::Error>());
+    io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    match args.command {
+        Command::Serve(serve) => serve.run(),
+        Command::Topic(args) => block_on(args.run()),
+        Command::Produce(args) => block_on(args.run()),
+        Command::Consume(args) => block_on(args.run()),
+        Command::Module(args) => args.run(),
+        Command::Pipeline(args) => block_on(args.run()),
+        Command::Status(args) => block_on(args.run()),
+        Command::Scrub(args) => args.run(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "weir", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::CompileComponent => Ok(weir_runtime::compile_in_child()?),
+    }
+}
+
+/// One thread is enough for a tool.
+fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+impl To {
+    async fn connect(&self) -> Result<Client> {
+        let addr = resolve(&self.node)?;
+        let name = format!("weir-cli/{}", std::process::id());
+        Ok(Client::connect(addr, &KnownNodes::at(known_nodes()), &name).await?)
+    }
+}
+
+fn resolve(node: &str) -> Result<SocketAddr> {
+    let mut addrs = node.to_socket_addrs().with_context(|| format!("`{node}` is no HOST:PORT"))?;
+    addrs.next().with_context(|| format!("`{node}` has no address"))
+}
+
+/// Keys of nodes met before, as ssh's known_hosts.
+fn known_nodes() -> PathBuf {
+    let under = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let config = under("XDG_CONFIG_HOME").or_else(|| under("HOME").map(|h| h.join(".config")));
+    under("WEIR_KNOWN_NODES").unwrap_or_else(|| config.unwrap_or_default().join("weir").join("known_nodes"))
+}
+
+/// `key=value` on the command line.
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not key=value"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}

@@ -1,0 +1,128 @@
+//! `weir pipeline`
+
+use super::output::{fields, lines, table, text};
+use super::{Format, To};
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use serde_json::{json, Value};
+use std::path::PathBuf;
+
+/// Apply, list, describe, pause, resume and remove pipelines.
+#[derive(Debug, Args)]
+pub(crate) struct PipelineArgs {
+    #[command(flatten)]
+    to: To,
+    #[command(subcommand)]
+    command: PipelineCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum PipelineCommand {
+    /// Put a pipeline in place, or change it between two batches.
+    Apply {
+        /// The pipeline in TOML.
+        file: PathBuf,
+    },
+    /// List all pipelines.
+    List,
+    /// Show a pipeline and what it did.
+    Describe {
+        /// Its name.
+        name: String,
+    },
+    /// Pause: its source refuses records until it is resumed.
+    Pause {
+        /// Its name.
+        name: String,
+    },
+    /// Let a paused or halted pipeline go on.
+    Resume {
+        /// Its name.
+        name: String,
+    },
+    /// Remove a pipeline; its topics stay.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl PipelineArgs {
+    pub(crate) async fn run(self) -> Result<()> {
+        let client = self.to.connect().await?;
+        let format = self.to.output;
+        match self.command {
+            PipelineCommand::Apply { file } => {
+                let toml = std::fs::read_to_string(&file);
+                let toml = toml.with_context(|| format!("cannot read `{}`", file.display()))?;
+                let info = parse(&client.apply_pipeline(&toml).await?).with_context(|| file.display().to_string())?;
+                said(format, &info, &format!("applied, revision {}", info["revision"]))?;
+            }
+            PipelineCommand::Pause { name } => said(format, &parse(&client.set_paused(&name, true).await?)?, "paused")?,
+            PipelineCommand::Resume { name } => {
+                said(format, &parse(&client.set_paused(&name, false).await?)?, "resumed")?;
+            }
+            PipelineCommand::Remove { name } => {
+                client.remove_pipeline(&name).await?;
+                said(format, &json!({ "name": name }), "removed")?;
+            }
+            PipelineCommand::List => list(format, &parse(&client.pipelines().await?)?)?,
+            PipelineCommand::Describe { name } => {
+                let all = parse(&client.pipelines().await?)?;
+                let found = all.as_array().into_iter().flatten().find(|p| text(p, "name") == name);
+                describe(format, found.with_context(|| format!("no pipeline `{name}`"))?)?;
+            }
+        }
+        client.close().await;
+        Ok(())
+    }
+}
+
+fn parse(json: &[u8]) -> Result<Value> {
+    serde_json::from_slice(json).context("the node's answer is not JSON")
+}
+
+fn said(format: Format, info: &Value, what: &str) -> Result<()> {
+    match format {
+        Format::Json => lines([info]),
+        Format::Table => {
+            println!("pipeline {} {what}", text(info, "name"));
+            Ok(())
+        }
+    }
+}
+
+fn list(format: Format, pipelines: &Value) -> Result<()> {
+    let pipelines: Vec<&Value> = pipelines.as_array().into_iter().flatten().collect();
+    if format == Format::Json {
+        return lines(pipelines);
+    }
+    let rows: Vec<Vec<String>> = pipelines
+        .iter()
+        .map(|p| {
+            let columns = ["name", "source", "state", "revision", "records_in", "kept", "dropped", "dead_letters"];
+            columns.iter().map(|c| text(p, c)).collect()
+        })
+        .collect();
+    table(&["PIPELINE", "SOURCE", "STATE", "REVISION", "IN", "KEPT", "DROPPED", "DEAD"], &rows)
+}
+
+fn describe(format: Format, pipeline: &Value) -> Result<()> {
+    if format == Format::Json {
+        return lines([pipeline]);
+    }
+    let stages: Vec<String> =
+        pipeline["spec"]["stages"].as_array().into_iter().flatten().map(|s| text(s, "module")).collect();
+    let wasm_ns = pipeline["wasm_ns"].as_u64().unwrap_or(0);
+    let each = wasm_ns / pipeline["records_in"].as_u64().unwrap_or(0).max(1);
+    let names = ["name", "source", "state", "why", "revision", "records_in", "kept", "dropped", "emitted"];
+    let more = ["dead_letters", "skipped", "failures"];
+    let mut rows: Vec<(&str, String)> =
+        names.iter().chain(&more).filter(|n| !pipeline[**n].is_null()).map(|n| (*n, text(pipeline, n))).collect();
+    rows.push(("routed", pipeline["routed"].to_string()));
+    rows.push(("outputs", pipeline["spec"]["outputs"].to_string()));
+    rows.push(("stages", stages.join(" -> ")));
+    rows.push(("on error", pipeline["spec"]["on_error"].to_string()));
+    rows.push(("ns a record", each.to_string()));
+    fields(&rows)
+}

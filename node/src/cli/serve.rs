@@ -1,0 +1,51 @@
+//! `weir serve`
+
+use super::Usage;
+use crate::config::{documented, Config};
+use anyhow::Result;
+use clap::Args;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tracing_subscriber::EnvFilter;
+
+/// Run a node.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Directory of the node's data; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Settings in TOML.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address for the command line and clients.
+    #[arg(long, value_name = "ADDR")]
+    quic: Option<SocketAddr>,
+    /// Address for HTTP.
+    #[arg(long, value_name = "ADDR")]
+    http: Option<SocketAddr>,
+    /// Print every setting with its default and what it means, and stop.
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> Result<()> {
+        if self.print_config {
+            print!("{}", documented());
+            return Ok(());
+        }
+        let mut config = Config::load(self.config.as_deref(), |name| std::env::var(name).ok())?;
+        config.quic = self.quic.unwrap_or(config.quic);
+        config.http = self.http.unwrap_or(config.http);
+        let data = self.data.or(config.data.clone());
+        let data = data.ok_or_else(|| Usage("give a directory for the data: weir serve --data DIR".to_owned()))?;
+        let filter = EnvFilter::try_new(&config.log).map_err(|e| Usage(format!("`log` is no filter: {e}")))?;
+        let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
+        // Two threads: network and protocol. The log, its readers, the proposer and pipelines have their own.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let result = runtime.block_on(crate::boot::serve(&data, config));
+        runtime.shutdown_background();
+        result
+    }
+}

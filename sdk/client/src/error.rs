@@ -1,0 +1,31 @@
+//! What can go wrong for a client.
+
+use weir_peer::protocol::WireError;
+use weir_peer::PeerError;
+use weir_types::ErrorKind;
+
+/// Why a call did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum ClientError {
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The node's own words.
+    #[error("{0}")]
+    Node(WireError),
+    #[error("no topic `{0}`; `weir topic list` shows what there is")]
+    NoTopic(String),
+    #[error("batch refused: {0}")]
+    Batch(#[from] weir_types::BatchError),
+}
+
+impl ClientError {
+    /// What the caller does.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Peer(e) => e.kind(),
+            Self::Node(e) => e.kind.into(),
+            Self::NoTopic(_) | Self::Batch(_) => ErrorKind::Invalid,
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Reading.
+
+use crate::error::ClientError;
+use std::time::Duration;
+use weir_peer::protocol::{PieceHead, Reply, Request};
+use weir_peer::PeerStream;
+use weir_types::{Batch, Gap, Offset};
+
+/// A stretch of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Records; a first batch may begin before the offset asked for.
+    Batch(Batch),
+    /// No records, and why.
+    Gap(Gap),
+}
+
+/// What a fetch gave.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// In order of offsets.
+    pub pieces: Vec<Piece>,
+    /// Where to go on.
+    pub next: Offset,
+    /// First offset that may still be there.
+    pub log_start: Offset,
+    /// First offset not yet committed.
+    pub committed_end: Offset,
+}
+
+/// A stream of fetches.
+pub struct Fetcher {
+    stream: PeerStream,
+}
+
+impl Fetcher {
+    pub(crate) fn new(stream: PeerStream) -> Self {
+        Self { stream }
+    }
+
+    /// Reads from `from` on: at most `max_bytes`, but a first batch whatever its size. Waits up to `wait` for records
+    /// when there are none. Every batch is checked against its CRC here as well.
+    ///
+    /// # Errors
+    /// What the node says.
+    ///
+    /// # Cancel safety
+    /// Not safe: the answer would be taken for the next one's.
+    pub async fn fetch(
+        &mut self,
+        topic: &str,
+        partition: u32,
+        from: Offset,
+        max_bytes: u32,
+        wait: Duration,
+    ) -> Result<Fetched, ClientError> {
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        let request = Request::Fetch { topic: topic.to_owned(), partition, from, max_bytes, wait_ms };
+        let mut frame = crate::exchange(&mut self.stream, &request, &[]).await?;
+        let Reply::Fetched { pieces, next, log_start, committed_end, .. } = frame.head else {
+            return Err(crate::unexpected(&frame.head));
+        };
+        let mut read = Vec::with_capacity(pieces.len().min(1_024));
+        for piece in pieces {
+            read.push(match piece {
+                PieceHead::Gap(gap) => Piece::Gap(gap),
+                PieceHead::Batch(_) => Piece::Batch(Batch::parse_first(&mut frame.payload)?),
+            });
+        }
+        Ok(Fetched { pieces: read, next, log_start, committed_end })
+    }
+}
