@@ -1,0 +1,217 @@
+//! What the end-to-end tests stand on: nodes as processes, the command line, and where things were built.
+
+use anyhow::{bail, Context, Result};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use weir_client::{Client, KnownNodes, Offset, Piece, Record};
+
+/// Longest wait for anything: a slow machine is not a failed test.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+}
+
+/// Where cargo builds.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// The binary, as `cargo verify` builds it.
+pub fn weir() -> PathBuf {
+    target().join("debug/weir")
+}
+
+/// A ready-made module, as cargo builds it.
+///
+/// # Panics
+/// When it was not built.
+pub fn module(name: &str) -> Vec<u8> {
+    built(target().join(format!("wasm32-unknown-unknown/release/weir_module_{name}.wasm")))
+}
+
+/// A guest of `tests/guests`.
+///
+/// # Panics
+/// When it was not built.
+pub fn guest(name: &str) -> Vec<u8> {
+    built(target().join(format!("guests/wasm32-unknown-unknown/release/{name}.wasm")))
+}
+
+fn built(path: PathBuf) -> Vec<u8> {
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; `cargo verify` builds it", path.display()))
+}
+
+/// A node as a process. Killed when dropped.
+pub struct Node {
+    child: Child,
+    /// Address for clients.
+    pub quic: SocketAddr,
+    /// Address for HTTP.
+    pub http: SocketAddr,
+    log: PathBuf,
+}
+
+impl Node {
+    /// Starts a node with its data in `dir`/data.
+    ///
+    /// # Errors
+    /// When it does not come up; with what it said.
+    pub fn start(dir: &Path, env: &[(&str, &str)]) -> Result<Self> {
+        Self::start_at(dir, &dir.join("data"), env)
+    }
+
+    /// Starts a node with its data in `data` and its output in `dir`.
+    ///
+    /// # Errors
+    /// When it does not come up; with what it said.
+    pub fn start_at(dir: &Path, data: &Path, env: &[(&str, &str)]) -> Result<Self> {
+        let log = dir.join("node.log");
+        let mut child = Command::new(weir())
+            .args(["serve", "--quic", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log)?)
+            .spawn()
+            .with_context(|| format!("cannot run {}; `cargo build` makes it", weir().display()))?;
+        let begun = Instant::now();
+        loop {
+            let text = std::fs::read_to_string(&log)?;
+            if let Some(line) = text.lines().find(|l| l.contains(" ready ")) {
+                let field = |name: &str| line.split(name).nth(1).and_then(|r| r.split_whitespace().next());
+                let quic = field("quic=").context("no address")?.parse()?;
+                let http = field("http=").context("no address")?.parse()?;
+                return Ok(Self { child, quic, http, log });
+            }
+            if child.try_wait()?.is_some() || begun.elapsed() > DEADLINE {
+                let _ = child.kill();
+                bail!("the node did not start:\n{text}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What it said so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// A client of it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn client(&self) -> Result<Client> {
+        Ok(Client::connect(self.quic, &KnownNodes::forgetful(), "test").await?)
+    }
+
+    /// Ends it as a power button does.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Ends it in good order.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(mut self) -> Result<()> {
+        Command::new("kill").arg(self.child.id().to_string()).status()?;
+        let begun = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if begun.elapsed() > DEADLINE {
+                bail!("the node does not stop:\n{}", self.said());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Whether it has ended by itself.
+    pub fn ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
+    /// Runs the command line against it, with `input` on standard input.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn cli(&self, args: &[&str], input: &str) -> Result<Output> {
+        let known = self.log.with_file_name("known_nodes");
+        let mut child = Command::new(weir())
+            .args(args)
+            .env("WEIR_NODE", self.quic.to_string())
+            .env("WEIR_KNOWN_NODES", known)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut stdin = child.stdin.take().context("no input")?;
+        let input = input.to_owned();
+        let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, input.as_bytes()));
+        let output = child.wait_with_output()?;
+        // The command may not read all of it.
+        let _ = writer.join();
+        Ok(output)
+    }
+
+    /// Resident memory, in MiB.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn rss_mib(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1_024.0)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// All records of a partition with their offsets, and the gaps.
+///
+/// # Errors
+/// When reading fails.
+pub async fn read_all(
+    client: &Client,
+    topic: &str,
+    partition: u32,
+    max_bytes: u32,
+) -> Result<(Vec<(u64, Record)>, Vec<weir_client::Gap>)> {
+    let mut fetcher = client.fetcher().await?;
+    let (mut from, mut records, mut gaps) = (Offset::ZERO, Vec::new(), Vec::new());
+    loop {
+        let fetched = fetcher.fetch(topic, partition, from, max_bytes, Duration::ZERO).await?;
+        for piece in fetched.pieces {
+            match piece {
+                Piece::Gap(gap) => gaps.push(gap),
+                Piece::Batch(batch) => {
+                    for record in batch.body()?.records() {
+                        let record = record?;
+                        if record.offset >= from {
+                            records.push((record.offset.get(), record.to_record()));
+                        }
+                    }
+                }
+            }
+        }
+        if fetched.next >= fetched.committed_end {
+            return Ok((records, gaps));
+        }
+        from = fetched.next;
+    }
+}

@@ -1,1 +1,101 @@
-fn main(){}
+//! The benchmark table: every figure that Weir claims, measured in one run on one machine, beside what it is to be
+//! compared with. `cargo bench-table`, or `-o json` for programs.
+
+mod log;
+mod node;
+mod produce;
+mod wasm;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, Parser)]
+struct Args {
+    /// Directory with the built modules.
+    #[arg(long)]
+    modules: PathBuf,
+    /// The `weir` binary.
+    #[arg(long)]
+    weir: PathBuf,
+    /// Directory for data, on the disk that is to be measured; the system's temporary directory when not given.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// A table, or JSON.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+    /// A tenth of the work: for trying a change out.
+    #[arg(long)]
+    quick: bool,
+    /// Only groups whose name contains this: log, produce, wasm or node.
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// Rows as they come.
+#[derive(Default)]
+struct Table {
+    rows: Vec<(String, f64, &'static str, String)>,
+    live: bool,
+}
+
+impl Table {
+    fn add(&mut self, what: impl Into<String>, value: f64, unit: &'static str, note: impl Into<String>) {
+        let row = (what.into(), value, unit, note.into());
+        if self.live {
+            print(&row);
+        }
+        self.rows.push(row);
+    }
+}
+
+fn print((what, value, unit, note): &(String, f64, &'static str, String)) {
+    let digits = if *value >= 1_000.0 { 0 } else if *value >= 10.0 { 1 } else { 2 };
+    println!("{what:<58} {value:>12.digits$} {unit:<10} {note}");
+}
+
+/// What every group is given.
+struct Setup {
+    weir: PathBuf,
+    modules: PathBuf,
+    dir: PathBuf,
+    /// Divides the work.
+    less: u64,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let less = if args.quick { 10 } else { 1 };
+    let setup = Setup { weir: args.weir, modules: args.modules, dir, less };
+    let mut table = Table { live: args.output == Format::Table, ..Table::default() };
+    type Group = fn(&Setup, &mut Table) -> Result<()>;
+    let groups: [(&str, Group); 4] =
+        [("log", log::run), ("wasm", wasm::run), ("produce", produce::run), ("node", node::run)];
+    for (name, run) in groups {
+        if name.contains(&args.only) {
+            run(&setup, &mut table)?;
+        }
+    }
+    if args.output == Format::Json {
+        for (what, value, unit, note) in &table.rows {
+            println!("{}", json!({ "what": what, "value": value, "unit": unit, "note": note }));
+        }
+    }
+    Ok(())
+}
+
+/// The value at `q` of sorted `samples`.
+fn quantile(samples: &mut [Duration], q: f64) -> f64 {
+    samples.sort_unstable();
+    let at = ((samples.len() as f64 * q) as usize).min(samples.len().saturating_sub(1));
+    samples.get(at).map_or(0.0, |d| d.as_secs_f64() * 1e3)
+}

@@ -1,1 +1,226 @@
-fn main(){}
+//! `cargo demo`, `cargo verify` and `cargo bench-table`: what a fresh machine needs is added here, and said.
+
+use anyhow::{bail, Context, Result};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const USAGE: &str = "\
+cargo demo [--keep]     build, start a node, stream a real data set through real modules, show what came of it
+cargo verify            format, lints, all tests; ends with the test runner's closing line
+cargo bench-table [...] the benchmark table; -o json for programs, --quick for a short run
+cargo xtask modules     build the ready-made modules for Wasm";
+
+const WASM: &str = "wasm32-unknown-unknown";
+const MODULES: [&str; 5] = ["threshold", "deadband", "convert", "route", "redact"];
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let rest = args.get(1..).unwrap_or_default();
+    match args.first().map(String::as_str) {
+        Some("demo") => demo(rest.iter().any(|a| a == "--keep")),
+        Some("verify") => verify(),
+        Some("bench") => bench(rest),
+        Some("modules") => modules().map(drop),
+        _ => bail!("{USAGE}"),
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_owned).unwrap_or_default()
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+fn say(what: &str) {
+    println!("==> {what}");
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root());
+    command
+}
+
+fn run(mut command: Command) -> Result<()> {
+    let shown = format!("{command:?}");
+    let status = command.status().with_context(|| format!("cannot run {shown}"))?;
+    if status.success() { Ok(()) } else { bail!("{shown} ended with {status}") }
+}
+
+/// Adds the Wasm target when it is missing.
+fn wasm_target() -> Result<()> {
+    let rustc = Command::new("rustc").args(["--print", "sysroot"]).output().context("no rustc")?;
+    let sysroot = PathBuf::from(String::from_utf8_lossy(&rustc.stdout).trim());
+    if sysroot.join("lib/rustlib").join(WASM).exists() {
+        return Ok(());
+    }
+    say(&format!("adding the target {WASM}"));
+    let mut rustup = Command::new("rustup");
+    rustup.args(["target", "add", WASM]).current_dir(root());
+    run(rustup).with_context(|| format!("add it by hand: rustup target add {WASM}"))
+}
+
+/// Builds the ready-made modules and returns where they are.
+fn modules() -> Result<PathBuf> {
+    wasm_target()?;
+    say("building the modules for Wasm");
+    let packages: Vec<String> = MODULES.iter().map(|m| format!("weir-module-{m}")).collect();
+    let mut args = vec!["build", "--release", "--quiet", "--target", WASM];
+    packages.iter().for_each(|p| args.extend(["-p", p]));
+    run(cargo(&args))?;
+    Ok(target().join(WASM).join("release"))
+}
+
+/// Builds the guests that only the tests use, the hostile ones among them.
+fn test_guests() -> Result<()> {
+    say("building the test guests for Wasm");
+    let mut command = cargo(&["build", "--release", "--quiet", "--target", WASM]);
+    command.current_dir(root().join("tests/guests")).env("CARGO_TARGET_DIR", target().join("guests"));
+    run(command)
+}
+
+fn demo(keep: bool) -> Result<()> {
+    let modules = modules()?;
+    say("building the node (a few minutes the first time)");
+    run(cargo(&["build", "--release", "--quiet", "-p", "weir-node", "-p", "machine-temperature"]))?;
+    let dir = std::env::temp_dir().join(format!("weir-demo-{}", std::process::id()));
+    let weir = target().join("release/weir");
+    say(&format!("starting a node in {}", dir.display()));
+    let mut node = Node::start(&weir, &dir)?;
+    let mut example = Command::new(target().join("release/machine-temperature"));
+    example.args(["--node", &node.quic.to_string()]);
+    example.arg("--modules").arg(&modules).arg("--example").arg(root().join("examples/machine-temperature"));
+    run(example)?;
+    let (quic, weir) = (node.quic, weir.display());
+    println!("\nto look further{}:", if keep { "" } else { ", with `cargo demo --keep`" });
+    println!("  export WEIR_NODE={quic}");
+    println!("  {weir} status");
+    println!("  {weir} consume alerts --count 5");
+    println!("  {weir} consume machine-temperature --from 2013-12-15T18:00:00Z --count 5 -o json");
+    println!("  {weir} pipeline describe machine-watch");
+    println!("  curl http://{}/metrics", node.http);
+    if keep {
+        println!("\nthe node runs on; press Ctrl-C to stop it. Its data is in {}", dir.display());
+        node.child.wait()?;
+    } else {
+        node.stop()?;
+        std::fs::remove_dir_all(&dir)?;
+    }
+    Ok(())
+}
+
+/// A node that was started here and ends with this program.
+struct Node {
+    child: Child,
+    quic: SocketAddr,
+    http: SocketAddr,
+}
+
+impl Node {
+    fn start(weir: &Path, dir: &Path) -> Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let log = dir.join("node.log");
+        let child = Command::new(weir)
+            .args(["serve", "--quic", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
+            .arg(dir.join("data"))
+            .stdin(Stdio::null())
+            .stderr(File::create(&log)?)
+            .spawn()
+            .context("cannot start the node")?;
+        let mut node = Self { child, quic: SocketAddr::from(([0; 4], 0)), http: SocketAddr::from(([0; 4], 0)) };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let text = std::fs::read_to_string(&log)?;
+            if let Some(line) = text.lines().find(|l| l.contains(" ready ")) {
+                node.quic = field(line, "quic=")?;
+                node.http = field(line, "http=")?;
+                return Ok(node);
+            }
+            if node.child.try_wait()?.is_some() || Instant::now() > deadline {
+                bail!("the node did not start:\n{text}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        run({
+            let mut kill = Command::new("kill");
+            kill.arg(self.child.id().to_string());
+            kill
+        })?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn field(line: &str, name: &str) -> Result<SocketAddr> {
+    let value = line.split(name).nth(1).and_then(|rest| rest.split_whitespace().next());
+    Ok(value.context("the node did not say where it listens")?.parse()?)
+}
+
+fn verify() -> Result<()> {
+    say("format");
+    run(cargo(&["fmt", "--all", "--check"]))?;
+    modules()?;
+    test_guests()?;
+    say("lints");
+    run(cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    say("building the node for the tests");
+    run(cargo(&["build", "--quiet", "-p", "weir-node"]))?;
+    say("documentation examples");
+    run(cargo(&["test", "--quiet", "--doc", "-p", "weir-sdk"]))?;
+    say("tests");
+    tests()
+}
+
+/// Runs all tests and adds up what each binary says, for one closing line.
+fn tests() -> Result<()> {
+    let mut command = cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let out = child.stdout.take().context("no output")?;
+    let (mut passed, mut failed) = (0u64, 0u64);
+    let mut reader = BufReader::new(out);
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 0 {
+        print!("{line}");
+        if let Some(rest) = line.strip_prefix("test result: ") {
+            passed += number(rest, " passed");
+            failed += number(rest, " failed");
+        }
+        line.clear();
+    }
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest)?;
+    let status = child.wait()?;
+    println!("{passed} passed, {failed} failed");
+    if status.success() { Ok(()) } else { bail!("tests failed") }
+}
+
+fn number(text: &str, before: &str) -> u64 {
+    let digits = text.split(before).next().and_then(|t| t.split(|c: char| !c.is_ascii_digit()).next_back());
+    digits.and_then(|d| d.parse().ok()).unwrap_or(0)
+}
+
+fn bench(args: &[String]) -> Result<()> {
+    let modules = modules()?;
+    say("building for the benchmark");
+    run(cargo(&["build", "--release", "--quiet", "-p", "weir-node", "-p", "weir-bench"]))?;
+    let mut bench = Command::new(target().join("release/weir-bench"));
+    bench.arg("--modules").arg(modules).arg("--weir").arg(target().join("release/weir")).args(args);
+    bench.current_dir(root());
+    run(bench)
+}

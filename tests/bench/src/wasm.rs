@@ -1,0 +1,97 @@
+//! A module in the sandbox, beside the same code compiled natively.
+
+use crate::{Setup, Table};
+use anyhow::Result;
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+use weir_module_convert::Convert;
+use weir_module_route::Route;
+use weir_module_threshold::Threshold;
+use weir_runtime::{CallLimits, InstanceConfig, Instruments, Runtime, RuntimeOptions, Setting};
+use weir_sdk::testing::{Input, Native, Value};
+use weir_types::{Batch, Columns};
+
+pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
+    let text = |s: &str| Setting::Text(s.to_owned());
+    let filter = BTreeMap::from([("field".to_owned(), text("temperature")), ("limit".to_owned(), Setting::Number(60.0))]);
+    let native = [("field", Value::Text("temperature".to_owned())), ("limit", Value::Number(60.0))];
+    compare::<Threshold>(setup, table, "threshold", "JSON threshold filter", &filter, &native)?;
+    let routes = r#"{"m001":"a","m002":"b","m003":"main"}"#;
+    let set = BTreeMap::from([("table".to_owned(), text(routes)), ("else".to_owned(), text("drop"))]);
+    let native = [("table", Value::Json(routes.to_owned())), ("else", Value::Text("drop".to_owned()))];
+    compare::<Route>(setup, table, "route", "router on keys", &set, &native)?;
+    let scale = r#"{"temperature":0.1}"#;
+    let set = BTreeMap::from([("scale".to_owned(), text(scale))]);
+    let native = [("scale", Value::Json(scale.to_owned()))];
+    compare::<Convert>(setup, table, "convert", "value rewrite", &set, &native)
+}
+
+fn compare<M: weir_sdk::Module>(
+    setup: &Setup,
+    table: &mut Table,
+    module: &str,
+    what: &str,
+    settings: &BTreeMap<String, Setting>,
+    native: &[(&str, Value)],
+) -> Result<()> {
+    let bytes = std::fs::read(setup.modules.join(format!("weir_module_{module}.wasm")))?;
+    let runtime = Runtime::new(RuntimeOptions::plain())?;
+    let component = weir_runtime::componentize(&bytes)?;
+    let config = InstanceConfig { partition: 0, sources: Vec::new(), settings: settings.clone() };
+    let instruments = Arc::new(Instruments::default());
+    let mut instance =
+        runtime.load(&component)?.instantiate(&config, CallLimits::default(), Arc::new(()), instruments)?;
+    for size in [1, 100, 1_000] {
+        let batch = crate::log::batch(size, 128, 7);
+        let columns = Columns::read(&batch.body()?, batch.count(), instance.plan().wanted)?;
+        let inputs = inputs(&batch)?;
+        let mut here = Native::<M>::new(native).map_err(anyhow::Error::msg)?;
+        let calls = (400_000 / setup.less as usize / size).clamp(20, 100_000);
+        // The best of several turns, taken in turns: what the machine adds is never less than nothing.
+        let (mut sandboxed, mut natively) = (f64::MAX, f64::MAX);
+        for _ in 0..9 {
+            let begun = Instant::now();
+            for _ in 0..calls {
+                black_box(instance.process(0, 0, &columns)?);
+            }
+            sandboxed = sandboxed.min(begun.elapsed().as_nanos() as f64 / (calls * size) as f64);
+            natively = natively.min(native_turn(&mut here, &inputs, calls) / (calls * size) as f64);
+        }
+        table.add(
+            format!("{what}, batches of {size}"),
+            sandboxed,
+            "ns/record",
+            format!("natively {natively:.1}, the wall {:.1}", sandboxed - natively),
+        );
+    }
+    Ok(())
+}
+
+/// Nanoseconds of `calls` calls. Batches are laid out before, as the host does for a guest.
+fn native_turn<M: weir_sdk::Module>(module: &mut Native<M>, inputs: &[Input], calls: usize) -> f64 {
+    let mut spent = 0.0;
+    let mut left = calls;
+    while left > 0 {
+        let some = left.min(64);
+        let batches: Vec<_> = (0..some).map(|_| module.batch(inputs)).collect();
+        let begun = Instant::now();
+        for batch in batches {
+            let _ = black_box(module.process_batch(batch));
+        }
+        spent += begun.elapsed().as_nanos() as f64;
+        left -= some;
+    }
+    spent
+}
+
+fn inputs(batch: &Batch) -> Result<Vec<Input>> {
+    let body = batch.body()?;
+    let record = |r: Result<weir_types::RecordRef<'_>, _>| {
+        let r = r?;
+        let own = |b: Option<&[u8]>| b.map(<[u8]>::to_vec);
+        Ok(Input { key: own(r.key), value: own(r.value), timestamp: r.timestamp, headers: Vec::new() })
+    };
+    body.records().map(record).collect()
+}

@@ -1,0 +1,99 @@
+//! Does what a module must not, one way at a time: `mode` says which. Written on the raw bindings, since the SDK would
+//! not let it lie.
+
+use std::cell::RefCell;
+use weir_sdk::bindings::exports::weir::module::transform::Guest;
+use weir_sdk::bindings::weir::module::log::{write, Level};
+use weir_sdk::bindings::weir::module::metrics;
+use weir_sdk::bindings::weir::module::types::*;
+
+thread_local! {
+    static MODE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+struct Hostile;
+
+impl Guest for Hostile {
+    fn describe() -> Descriptor {
+        let mode = Parameter { name: "mode".into(), kind: Kind::Text, preset: None, about: String::new() };
+        Descriptor { about: "hostile".into(), parameters: vec![mode], state_version: 0 }
+    }
+
+    fn init(config: Config) -> Result<Plan, String> {
+        for (_, value) in config.values {
+            if let Value::Text(mode) = value {
+                if mode == "init-loop" {
+                    spin();
+                }
+                MODE.with(|m| *m.borrow_mut() = mode);
+            }
+        }
+        Ok(Plan { outputs: vec!["main".into()], keys: false, values: true, headers: false })
+    }
+
+    fn process(b: Batch) -> Result<Outcome, Fault> {
+        let n = b.timestamps.len();
+        let mut outcome = Outcome { routes: vec![1; n], copies: vec![], emits: vec![], reasons: vec![] };
+        let emit = |source: u32, output: u8, values: Option<Column>| Emits {
+            sources: vec![source],
+            outputs: vec![output],
+            timestamps: None,
+            keys: None,
+            values,
+            headers: None,
+            bare: false,
+        };
+        let column = |ends: Vec<u32>, nulls| Some(Column { ends, data: vec![1, 2], nulls });
+        let values = b.values.as_ref().map(|v| v.data.clone()).unwrap_or_default();
+        match MODE.with(|m| m.borrow().clone()).as_str() {
+            "loop" => spin(),
+            "loop-on-bad" if values.windows(3).any(|w| w == b"bad") => spin(),
+            "memory" => {
+                let mut hoard: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    hoard.push(vec![7; 1 << 20]);
+                }
+            }
+            "trap" => panic!("on purpose"),
+            "trap-on-bad" if values.windows(3).any(|w| w == b"bad") => panic!("on purpose"),
+            "deep" => outcome.routes[0] = deep(1) as u8,
+            "short-routes" => outcome.routes = vec![1; n + 1],
+            "no-output" => outcome.routes = vec![9; n],
+            "copy-index" => outcome.copies = vec![(n as u32, 1)],
+            "copy-output" => outcome.copies = vec![(0, 0)],
+            "emit-source" => outcome.emits = vec![emit(n as u32, 1, None)],
+            "emit-output" => outcome.emits = vec![emit(0, 200, None)],
+            "emit-ends" => outcome.emits = vec![emit(0, 1, column(vec![99], None))],
+            "emit-count" => outcome.emits = vec![emit(0, 1, column(vec![1, 2], None))],
+            "emit-nulls" => outcome.emits = vec![emit(0, 1, column(vec![1], Some(vec![0, 0, 0])))],
+            "reason-index" => outcome.reasons = vec![(u32::MAX, "x".into())],
+            "huge" => outcome.emits = vec![emit(0, 1, Some(Column { ends: vec![10 << 20], data: vec![0; 10 << 20], nulls: None }))],
+            "poison-index" => return Err(Fault::Poison((n as u32 + 5, "x".into()))),
+            "fatal" => return Err(Fault::Fatal("on purpose".into())),
+            "retry" => return Err(Fault::Retry("on purpose".into())),
+            "log-flood" => {
+                for _ in 0..100_000 {
+                    write(Level::Info, &"x".repeat(4_000));
+                }
+            }
+            "metric-late" => drop(metrics::define(metrics::Instrument::Counter, "late")),
+            "metric-unknown" => metrics::update(77, &[1.0]),
+            _ => {}
+        }
+        Ok(outcome)
+    }
+}
+
+fn spin() -> ! {
+    let mut n = 0u64;
+    loop {
+        n = std::hint::black_box(n.wrapping_add(1));
+    }
+}
+
+#[allow(unconditional_recursion)]
+fn deep(n: u64) -> u64 {
+    std::hint::black_box(deep(n + 1)) + n
+}
+
+weir_sdk::bindings::export!(Hostile with_types_in weir_sdk::bindings);
