@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use anyhow::{Context, Result};
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,12 +59,18 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let http_listener = http_listener.with_context(|| format!("cannot listen on {}", config.http))?;
     let http_addr = http_listener.local_addr()?;
     let status = status(&broker, &pipelines, &recovered, &identity, begun);
-    let services = Arc::new(Services { broker: broker.clone(), pipelines, status });
+    let services = Arc::new(Services {
+        broker: broker.clone(),
+        pipelines,
+        status,
+    });
 
     let stop = Arc::new(Notify::new());
     let quic = tokio::spawn(weir_quic::serve(Arc::clone(&listener), Arc::clone(&services)));
     let stopping = Arc::clone(&stop);
-    let http = tokio::spawn(weir_http::serve(http_listener, services, async move { stopping.notified().await }));
+    let http = tokio::spawn(weir_http::serve(http_listener, services, async move {
+        stopping.notified().await
+    }));
     let retaining = broker.clone();
     let retain = tokio::spawn(async move {
         loop {
@@ -98,8 +104,21 @@ async fn stop_signal() -> Result<()> {
 }
 
 fn report(recovered: &Recovered, log: &Log) {
-    let Recovered { clean, replayed, torn_bytes, frames_repaired, .. } = recovered;
-    tracing::info!(clean, replayed, torn_bytes, frames_repaired, epoch = log.epoch(), "log is open");
+    let Recovered {
+        clean,
+        replayed,
+        torn_bytes,
+        frames_repaired,
+        ..
+    } = recovered;
+    tracing::info!(
+        clean,
+        replayed,
+        torn_bytes,
+        frames_repaired,
+        epoch = log.epoch(),
+        "log is open"
+    );
     if !recovered.damage.is_none() {
         tracing::error!("the log was damaged: {}", recovered.damage);
     }
@@ -123,8 +142,11 @@ fn status(
             .iter()
             .map(|p| json!({ "name": p.name, "source": p.source, "state": p.state, "records_in": p.records_in }))
             .collect();
-        let lost: Vec<Value> =
-            damage.lost.iter().map(|(p, g)| json!({ "partition": p.0, "start": g.start, "end": g.end })).collect();
+        let lost: Vec<Value> = damage
+            .lost
+            .iter()
+            .map(|(p, g)| json!({ "partition": p.0, "start": g.start, "end": g.end }))
+            .collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "identity": fingerprint,

@@ -1,6 +1,6 @@
 //! Settings of a node: defaults, a file in TOML, the environment, the command line; later ones win.
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,18 +24,58 @@ pub(crate) struct Config {
 
 /// Name, default and meaning of each setting. `weir serve --print-config` shows them.
 const SETTINGS: [(&str, &str, &str); 12] = [
-    ("data", "", "Directory of the node's data. Has to be given, here or as `--data`."),
-    ("quic", "\"127.0.0.1:7400\"", "Address for the command line, clients and peers."),
+    (
+        "data",
+        "",
+        "Directory of the node's data. Has to be given, here or as `--data`.",
+    ),
+    (
+        "quic",
+        "\"127.0.0.1:7400\"",
+        "Address for the command line, clients and peers.",
+    ),
     ("http", "\"127.0.0.1:7480\"", "Address for HTTP."),
-    ("log", "\"info\"", "What is logged: error, warn, info, debug, or a filter as `weir_log=debug,info`."),
-    ("linger_ms", "1", "Milliseconds that a request waits for others to share its sync. 20 spares flash at the edge."),
-    ("disk_budget_bytes", "0", "Bytes of records kept at most; beyond, the least important are evicted. 0: no limit."),
-    ("disk_reserve_bytes", "0", "Bytes of the disk kept free of records. 0: 5 % of it, at least 256 MiB, at most a quarter."),
+    (
+        "log",
+        "\"info\"",
+        "What is logged: error, warn, info, debug, or a filter as `weir_log=debug,info`.",
+    ),
+    (
+        "linger_ms",
+        "1",
+        "Milliseconds that a request waits for others to share its sync. 20 spares flash at the edge.",
+    ),
+    (
+        "disk_budget_bytes",
+        "0",
+        "Bytes of records kept at most; beyond, the least important are evicted. 0: no limit.",
+    ),
+    (
+        "disk_reserve_bytes",
+        "0",
+        "Bytes of the disk kept free of records. 0: 5 % of it, at least 256 MiB, at most a quarter.",
+    ),
     ("cache_bytes", "8388608", "Bytes of read blocks kept in memory."),
-    ("memtable_bytes", "16777216", "Bytes gathered in memory before a table is written."),
-    ("journal_bytes", "134217728", "Bytes of journals on the disk, at least 67108864."),
-    ("produce_bytes_per_s", "0", "Quota of each client for producing. 0: none."),
-    ("fetch_bytes_per_s", "0", "Quota of each client for reading. 0: none."),
+    (
+        "memtable_bytes",
+        "16777216",
+        "Bytes gathered in memory before a table is written.",
+    ),
+    (
+        "journal_bytes",
+        "134217728",
+        "Bytes of journals on the disk, at least 67108864.",
+    ),
+    (
+        "produce_bytes_per_s",
+        "0",
+        "Quota of each client for producing. 0: none.",
+    ),
+    (
+        "fetch_bytes_per_s",
+        "0",
+        "Quota of each client for reading. 0: none.",
+    ),
 ];
 
 impl Default for Config {
@@ -63,26 +103,35 @@ impl Config {
     pub(crate) fn load(file: Option<&Path>, environment: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let mut config = Self::default();
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-            config.read(&text).with_context(|| format!("in `{}`", path.display()))?;
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+            config
+                .read(&text)
+                .with_context(|| format!("in `{}`", path.display()))?;
         }
         for (name, ..) in SETTINGS {
             let variable = format!("WEIR_{}", name.to_uppercase());
             if let Some(value) = environment(&variable) {
-                config.set(name, &value).with_context(|| format!("in the environment, {variable}"))?;
+                config
+                    .set(name, &value)
+                    .with_context(|| format!("in the environment, {variable}"))?;
             }
         }
         Ok(config)
     }
 
     fn read(&mut self, text: &str) -> Result<()> {
-        let table: toml::Table = toml::from_str(text).map_err(|e| anyhow::anyhow!("{}", e.to_string().trim_end()))?;
+        let table: toml::Table =
+            toml::from_str(text).map_err(|e| anyhow::anyhow!("{}", e.to_string().trim_end()))?;
         for (name, value) in table {
             if !SETTINGS.iter().any(|(known, ..)| *known == name) {
-                let nearest = SETTINGS.iter().max_by_key(|(known, ..)| {
-                    (strsim::jaro_winkler(known, &name) * 1_000.0) as u32
-                });
-                bail!("there is no setting `{name}`; the nearest is `{}`", nearest.map_or("", |n| n.0));
+                let nearest = SETTINGS
+                    .iter()
+                    .max_by_key(|(known, ..)| (strsim::jaro_winkler(known, &name) * 1_000.0) as u32);
+                bail!(
+                    "there is no setting `{name}`; the nearest is `{}`",
+                    nearest.map_or("", |n| n.0)
+                );
             }
             let text = match value {
                 toml::Value::String(text) => text,
@@ -95,10 +144,15 @@ impl Config {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        let number = || value.parse::<u64>().with_context(|| format!("`{name}` cannot be `{value}`: use a number"));
+        let number = || {
+            value
+                .parse::<u64>()
+                .with_context(|| format!("`{name}` cannot be `{value}`: use a number"))
+        };
         let address = || {
             let parsed = value.parse::<SocketAddr>();
-            parsed.with_context(|| format!("`{name}` cannot be `{value}`: use ADDRESS:PORT, as 127.0.0.1:7400"))
+            parsed
+                .with_context(|| format!("`{name}` cannot be `{value}`: use ADDRESS:PORT, as 127.0.0.1:7400"))
         };
         let some = |n: u64| (n > 0).then_some(n);
         match name {
@@ -126,8 +180,15 @@ pub(crate) fn documented() -> String {
     let mut out = String::new();
     for (name, default, about) in SETTINGS {
         let comment = if default.is_empty() { "# " } else { "" };
-        let default = if default.is_empty() { "\"/var/lib/weir\"" } else { default };
-        out.push_str(&format!("# {about} (WEIR_{})\n{comment}{name} = {default}\n\n", name.to_uppercase()));
+        let default = if default.is_empty() {
+            "\"/var/lib/weir\""
+        } else {
+            default
+        };
+        out.push_str(&format!(
+            "# {about} (WEIR_{})\n{comment}{name} = {default}\n\n",
+            name.to_uppercase()
+        ));
     }
     out
 }
@@ -143,10 +204,16 @@ mod tests {
         std::fs::write(&path, "linger_ms = 20\nhttp = \"127.0.0.1:1\"\n").unwrap();
         let environment = |name: &str| (name == "WEIR_HTTP").then(|| "127.0.0.1:2".to_owned());
         let config = Config::load(Some(&path), environment).unwrap();
-        assert_eq!((config.linger.as_millis(), config.http.port(), config.quic.port()), (20, 2, 7400));
+        assert_eq!(
+            (config.linger.as_millis(), config.http.port(), config.quic.port()),
+            (20, 2, 7400)
+        );
         std::fs::write(&path, "lingr_ms = 20\n").unwrap();
         let error = format!("{:#}", Config::load(Some(&path), |_| None).unwrap_err());
-        assert!(error.contains("`lingr_ms`") && error.contains("`linger_ms`"), "{error}");
+        assert!(
+            error.contains("`lingr_ms`") && error.contains("`linger_ms`"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -13,7 +13,10 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("weir-broker", &["weir-types", "weir-log", "weir-replica"]),
     ("weir-pipeline", &["weir-types", "weir-broker", "weir-runtime"]),
     ("weir-http", &["weir-types", "weir-broker", "weir-pipeline"]),
-    ("weir-quic", &["weir-types", "weir-broker", "weir-pipeline", "weir-peer"]),
+    (
+        "weir-quic",
+        &["weir-types", "weir-broker", "weir-pipeline", "weir-peer"],
+    ),
     ("weir-client", &["weir-types", "weir-peer"]),
     ("weir-testkit", &["weir-types", "weir-runtime"]),
     ("weir-sdk", &[]),
@@ -21,15 +24,28 @@ const ARROWS: [(&str, &[&str]); 13] = [
     (
         "weir-node",
         &[
-            "weir-types", "weir-log", "weir-peer", "weir-runtime", "weir-replica", "weir-broker", "weir-pipeline",
-            "weir-http", "weir-quic", "weir-client", "weir-testkit",
+            "weir-types",
+            "weir-log",
+            "weir-peer",
+            "weir-runtime",
+            "weir-replica",
+            "weir-broker",
+            "weir-pipeline",
+            "weir-http",
+            "weir-quic",
+            "weir-client",
+            "weir-testkit",
         ],
     ),
 ];
 const WALLED: [&str; 3] = ["fjall", "quinn", "wasmtime"];
 /// What a pure core must not have.
-const IMPURE: [(&str, &str); 4] =
-    [("weir-types", "tokio"), ("weir-log", "tokio"), ("weir-replica", "tokio"), ("weir-runtime", "tokio")];
+const IMPURE: [(&str, &str); 4] = [
+    ("weir-types", "tokio"),
+    ("weir-log", "tokio"),
+    ("weir-replica", "tokio"),
+    ("weir-runtime", "tokio"),
+];
 
 #[test]
 fn every_arrow_is_drawn_in_the_design() {
@@ -43,17 +59,27 @@ fn every_arrow_is_drawn_in_the_design() {
     let mut seen = 0;
     for package in metadata["packages"].as_array().unwrap() {
         let name = package["name"].as_str().unwrap();
-        let uses = package["dependencies"].as_array().unwrap().iter().filter(|d| d["kind"].is_null());
+        let uses = package["dependencies"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|d| d["kind"].is_null());
         let uses: Vec<&str> = uses.map(|d| d["name"].as_str().unwrap()).collect();
         let Some(may) = drawn.get(name) else {
-            let host = package["manifest_path"].as_str().unwrap().contains("/node/crates/");
+            let host = package["manifest_path"]
+                .as_str()
+                .unwrap()
+                .contains("/node/crates/");
             assert!(!host, "{name} is not drawn");
             continue;
         };
         seen += 1;
         for used in uses {
             let ours = used.starts_with("weir-") || WALLED.contains(&used);
-            assert!(!ours || may.contains(&used), "{name} -> {used} is an arrow that the design does not draw");
+            assert!(
+                !ours || may.contains(&used),
+                "{name} -> {used} is an arrow that the design does not draw"
+            );
             assert!(!IMPURE.contains(&(name, used)), "{name} must not use {used}");
         }
     }

@@ -1,9 +1,9 @@
 //! The cases of the ready-made modules, run as components: what holds natively holds in the sandbox.
 
-use base64::engine::general_purpose::STANDARD;
 use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde_json::{json, Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_runtime::Setting;
@@ -22,7 +22,12 @@ fn every_case_holds_in_the_sandbox_at_any_batch_size() {
             assert_eq!(run(&module, &case, 1_000), case["output"], "{}", path.display());
             // What a dead band drops depends on the batch; all others look at one record at a time.
             if name != "deadband" {
-                assert_eq!(run(&module, &case, 1), case["output"], "{} one by one", path.display());
+                assert_eq!(
+                    run(&module, &case, 1),
+                    case["output"],
+                    "{} one by one",
+                    path.display()
+                );
             }
             cases += 1;
         }
@@ -32,8 +37,10 @@ fn every_case_holds_in_the_sandbox_at_any_batch_size() {
 
 fn run(module: &[u8], case: &Value, batch: usize) -> Value {
     let config = case["config"].as_object().unwrap();
-    let settings: BTreeMap<String, Setting> =
-        config.iter().map(|(k, v)| (k.clone(), serde_json::from_value(v.clone()).unwrap())).collect();
+    let settings: BTreeMap<String, Setting> = config
+        .iter()
+        .map(|(k, v)| (k.clone(), serde_json::from_value(v.clone()).unwrap()))
+        .collect();
     let mut kit = Testkit::new(module, settings, Arc::new(())).unwrap();
     let tested = kit.run(&records(case), batch, 0).unwrap();
     let mut out = Map::new();
@@ -41,13 +48,23 @@ fn run(module: &[u8], case: &Value, batch: usize) -> Value {
         out.insert(output, records.iter().map(render).collect());
     }
     if !tested.dead.is_empty() {
-        out.insert("dead".to_owned(), tested.dead.into_iter().map(|(_, why)| Value::from(why)).collect());
+        out.insert(
+            "dead".to_owned(),
+            tested.dead.into_iter().map(|(_, why)| Value::from(why)).collect(),
+        );
     }
     Value::Object(out)
 }
 
 fn records(case: &Value) -> Vec<Record> {
-    let headers = |r: &Value| r["headers"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), bytes(v))).collect();
+    let headers = |r: &Value| {
+        r["headers"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), bytes(v)))
+            .collect()
+    };
     let record = |r: &Value| Record {
         key: bytes(&r["key"]),
         value: bytes(&r["value"]),
@@ -61,7 +78,9 @@ fn bytes(value: &Value) -> Option<Bytes> {
     match value {
         Value::Null => None,
         Value::String(text) => Some(text.clone().into()),
-        Value::Object(o) if o.contains_key("base64") => Some(STANDARD.decode(o["base64"].as_str().unwrap()).unwrap().into()),
+        Value::Object(o) if o.contains_key("base64") => {
+            Some(STANDARD.decode(o["base64"].as_str().unwrap()).unwrap().into())
+        }
         other => Some(other.to_string().into()),
     }
 }

@@ -1,6 +1,6 @@
 //! What the end-to-end tests stand on: nodes as processes, the command line, and where things were built.
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,10 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The repository.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(Path::to_owned)
+        .unwrap_or_default()
 }
 
 /// Where cargo builds.
@@ -72,7 +75,14 @@ impl Node {
     pub fn start_at(dir: &Path, data: &Path, env: &[(&str, &str)]) -> Result<Self> {
         let log = dir.join("node.log");
         let mut child = Command::new(weir())
-            .args(["serve", "--quic", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
+            .args([
+                "serve",
+                "--quic",
+                "127.0.0.1:0",
+                "--http",
+                "127.0.0.1:0",
+                "--data",
+            ])
             .arg(data)
             .envs(env.iter().copied())
             .stdin(Stdio::null())
@@ -87,7 +97,12 @@ impl Node {
                 let field = |name: &str| line.split(name).nth(1).and_then(|r| r.split_whitespace().next());
                 let quic = field("quic=").context("no address")?.parse()?;
                 let http = field("http=").context("no address")?.parse()?;
-                return Ok(Self { child, quic, http, log });
+                return Ok(Self {
+                    child,
+                    quic,
+                    http,
+                    log,
+                });
             }
             if child.try_wait()?.is_some() || begun.elapsed() > DEADLINE {
                 let _ = child.kill();
@@ -170,7 +185,10 @@ impl Node {
     /// When the process is gone.
     pub fn rss_mib(&self) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let line = status
+            .lines()
+            .find_map(|l| l.strip_prefix("VmRSS:"))
+            .context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1_024.0)
     }
 }
@@ -195,7 +213,9 @@ pub async fn read_all(
     let mut fetcher = client.fetcher().await?;
     let (mut from, mut records, mut gaps) = (Offset::ZERO, Vec::new(), Vec::new());
     loop {
-        let fetched = fetcher.fetch(topic, partition, from, max_bytes, Duration::ZERO).await?;
+        let fetched = fetcher
+            .fetch(topic, partition, from, max_bytes, Duration::ZERO)
+            .await?;
         for piece in fetched.pieces {
             match piece {
                 Piece::Gap(gap) => gaps.push(gap),

@@ -1,10 +1,10 @@
 //! Streams the machine temperature data set through an in-line pipeline and shows what came of it: what `cargo demo`
 //! runs against a node that it has started. Everything goes through the client, as any user's program would.
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,9 @@ async fn main() -> Result<()> {
     }
     let pipeline = std::fs::read_to_string(args.example.join("pipeline.toml"))?;
     client.apply_pipeline(&pipeline).await?;
-    println!("applied pipeline machine-watch: {SOURCE} -> threshold -> threshold -> deadband, alerts -> {ALERTS}");
+    println!(
+        "applied pipeline machine-watch: {SOURCE} -> threshold -> threshold -> deadband, alerts -> {ALERTS}"
+    );
 
     let begun = Instant::now();
     let mut latencies = stream(&client, &readings).await?;
@@ -66,11 +68,19 @@ fn readings(path: &Path) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for row in reader.records() {
         let row = row?;
-        let (time, value) = (row.get(0).context("no timestamp")?, row.get(1).context("no value")?);
+        let (time, value) = (
+            row.get(0).context("no timestamp")?,
+            row.get(1).context("no value")?,
+        );
         let timestamp = millis(time)?;
         let value: f64 = value.parse()?;
         let value = json!({ "time": time, "value": value }).to_string();
-        records.push(Record { key: Some("machine-1".into()), value: Some(value.into()), timestamp, headers: Vec::new() });
+        records.push(Record {
+            key: Some("machine-1".into()),
+            value: Some(value.into()),
+            timestamp,
+            headers: Vec::new(),
+        });
     }
     Ok(records)
 }
@@ -91,14 +101,18 @@ fn millis(text: &str) -> Result<i64> {
 /// Sends all readings and returns how long each batch took to be safe.
 async fn stream(client: &Client, readings: &[Record]) -> Result<Vec<Duration>> {
     let bar = ProgressBar::new(readings.len() as u64);
-    bar.set_style(ProgressStyle::with_template("{bar:50} {pos} of {len} readings, {per_sec}")?);
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:50} {pos} of {len} readings, {per_sec}",
+    )?);
     let mut producer = client.producer().await?;
     let mut waiting: VecDeque<(Sent, Instant, u64)> = VecDeque::new();
     let mut latencies = Vec::new();
     for part in readings.chunks(BATCH) {
         let mut builder = BatchBuilder::new(Codec::None);
         part.iter().for_each(|r| builder.push_record(r));
-        let sent = producer.send(SOURCE, 0, &builder.build(Offset::ZERO, None)?).await?;
+        let sent = producer
+            .send(SOURCE, 0, &builder.build(Offset::ZERO, None)?)
+            .await?;
         waiting.push_back((sent, Instant::now(), part.len() as u64));
         if waiting.len() >= WINDOW {
             settle(&mut waiting, &mut latencies, &bar).await?;
@@ -132,34 +146,69 @@ async fn report(
     took: Duration,
 ) -> Result<()> {
     let pipelines: Value = serde_json::from_slice(&client.pipelines().await?)?;
-    let pipeline = pipelines.as_array().and_then(|p| p.iter().find(|p| p["name"] == "machine-watch"));
+    let pipeline = pipelines
+        .as_array()
+        .and_then(|p| p.iter().find(|p| p["name"] == "machine-watch"));
     let pipeline = pipeline.context("the pipeline is gone")?;
     let count = |name: &str| pipeline[name].as_u64().unwrap_or(0);
     let alerts = count_alerts(client, windows).await?;
     let kept = read_back(client, SOURCE).await?.len() as u64;
-    if kept != count("kept") || alerts.inside + alerts.outside != pipeline["routed"][ALERTS].as_u64().unwrap_or(0) {
+    if kept != count("kept")
+        || alerts.inside + alerts.outside != pipeline["routed"][ALERTS].as_u64().unwrap_or(0)
+    {
         bail!("what was read back is not what the pipeline says it kept");
     }
     latencies.sort_unstable();
-    let at = |q: usize| latencies.get(latencies.len() * q / 100).copied().unwrap_or_default();
-    let bytes_in: usize = readings.iter().map(|r| r.value.as_ref().map_or(0, |v| v.len())).sum();
+    let at = |q: usize| {
+        latencies
+            .get(latencies.len() * q / 100)
+            .copied()
+            .unwrap_or_default()
+    };
+    let bytes_in: usize = readings
+        .iter()
+        .map(|r| r.value.as_ref().map_or(0, |v| v.len()))
+        .sum();
     let topics = client.topics().await?;
     let stored: u64 = topics.iter().flat_map(|t| &t.partitions).map(|p| p.bytes).sum();
     let caught = alerts.caught.iter().filter(|c| **c).count();
 
     println!();
-    println!("readings in              {:>10}   in {:.2} s", count("records_in"), took.as_secs_f64());
-    println!("kept                     {:>10}   read back: {kept}", count("kept"));
-    println!("dropped                  {:>10}   within the dead band", count("dropped"));
-    println!("routed to `{ALERTS}`       {:>10}", alerts.inside + alerts.outside);
-    println!("  inside labelled windows{:>10}   {caught} of {} failures seen", alerts.inside, windows.len());
+    println!(
+        "readings in              {:>10}   in {:.2} s",
+        count("records_in"),
+        took.as_secs_f64()
+    );
+    println!(
+        "kept                     {:>10}   read back: {kept}",
+        count("kept")
+    );
+    println!(
+        "dropped                  {:>10}   within the dead band",
+        count("dropped")
+    );
+    println!(
+        "routed to `{ALERTS}`       {:>10}",
+        alerts.inside + alerts.outside
+    );
+    println!(
+        "  inside labelled windows{:>10}   {caught} of {} failures seen",
+        alerts.inside,
+        windows.len()
+    );
     println!("  outside                {:>10}", alerts.outside);
     println!("dead letters             {:>10}", count("dead_letters"));
     println!("bytes in                 {bytes_in:>10}");
     println!("bytes stored             {stored:>10}");
-    println!("acknowledged, p50        {:>10.2?}   batches of {BATCH}, after the sync", at(50));
+    println!(
+        "acknowledged, p50        {:>10.2?}   batches of {BATCH}, after the sync",
+        at(50)
+    );
     println!("acknowledged, p99        {:>10.2?}", at(99));
-    println!("Wasm                     {:>10} ns a record, three stages", count("wasm_ns") / count("records_in").max(1));
+    println!(
+        "Wasm                     {:>10} ns a record, three stages",
+        count("wasm_ns") / count("records_in").max(1)
+    );
     Ok(())
 }
 
@@ -170,9 +219,16 @@ struct Alerts {
 }
 
 async fn count_alerts(client: &Client, windows: &Windows) -> Result<Alerts> {
-    let mut alerts = Alerts { inside: 0, outside: 0, caught: vec![false; windows.len()] };
+    let mut alerts = Alerts {
+        inside: 0,
+        outside: 0,
+        caught: vec![false; windows.len()],
+    };
     for timestamp in read_back(client, ALERTS).await? {
-        match windows.iter().position(|(from, to)| (*from..=*to).contains(&timestamp)) {
+        match windows
+            .iter()
+            .position(|(from, to)| (*from..=*to).contains(&timestamp))
+        {
             Some(window) => {
                 alerts.inside += 1;
                 alerts.caught[window] = true;

@@ -14,6 +14,7 @@ enum Format {
 #[derive(Clone, Debug)]
 struct Scale {
     field: String,
+    path: Path,
     factor: f64,
     offset: f64,
 }
@@ -49,10 +50,22 @@ impl Module for Convert {
         vec![
             Parameter::preset::<String>("from", "json", "What values are: `json` or `cbor`."),
             Parameter::preset::<String>("to", "json", "What they become: `json` or `cbor`."),
-            json("scale", "{}", "Object from field to factor, or to [factor, offset]."),
-            json("unit", "{}", "Object from field to C->F, F->C, C->K, K->C, bar->kPa, kPa->bar, psi->kPa, kPa->psi."),
+            json(
+                "scale",
+                "{}",
+                "Object from field to factor, or to [factor, offset].",
+            ),
+            json(
+                "unit",
+                "{}",
+                "Object from field to C->F, F->C, C->K, K->C, bar->kPa, kPa->bar, psi->kPa, kPa->psi.",
+            ),
             json("rename", "{}", "Object from field to its new name."),
-            json("keep", "[]", "Only these fields stay, by their new names; none given: all."),
+            json(
+                "keep",
+                "[]",
+                "Only these fields stay, by their new names; none given: all.",
+            ),
             json("drop", "[]", "These fields go, by their new names."),
         ]
     }
@@ -68,27 +81,61 @@ impl Module for Convert {
         };
         let mut scale = Vec::new();
         for (field, by) in object(config, "scale")? {
-            let pair = by.as_array().map(|a| (a.first().and_then(Value::as_f64), a.get(1).and_then(Value::as_f64)));
+            let pair = by.as_array().map(|a| {
+                (
+                    a.first().and_then(Value::as_f64),
+                    a.get(1).and_then(Value::as_f64),
+                )
+            });
             let (factor, offset) = match (by.as_f64(), pair) {
                 (Some(factor), _) => (factor, 0.0),
                 (None, Some((Some(factor), Some(offset)))) => (factor, offset),
-                _ => return Err(format!("`scale` of `{field}` is neither a factor nor [factor, offset]")),
+                _ => {
+                    return Err(format!(
+                        "`scale` of `{field}` is neither a factor nor [factor, offset]"
+                    ));
+                }
             };
-            scale.push(Scale { field, factor, offset });
+            let path = Path::new(&field);
+            scale.push(Scale {
+                field,
+                path,
+                factor,
+                offset,
+            });
         }
         for (field, unit) in object(config, "unit")? {
             let name = unit.as_str().unwrap_or_default();
             let found = UNITS.iter().find(|(n, ..)| *n == name);
-            let (_, factor, offset) = found.ok_or_else(|| format!("`unit` of `{field}` is not known: {unit}"))?;
-            scale.push(Scale { field, factor: *factor, offset: *offset });
+            let (_, factor, offset) =
+                found.ok_or_else(|| format!("`unit` of `{field}` is not known: {unit}"))?;
+            let path = Path::new(&field);
+            scale.push(Scale {
+                field,
+                path,
+                factor: *factor,
+                offset: *offset,
+            });
         }
         let mut rename = Vec::new();
         for (field, to) in object(config, "rename")? {
-            let to = to.as_str().ok_or_else(|| format!("`rename` of `{field}` is not text"))?;
+            let to = to
+                .as_str()
+                .ok_or_else(|| format!("`rename` of `{field}` is not text"))?;
             rename.push((field, to.to_owned()));
         }
         let (keep, drop) = (list(config, "keep")?, list(config, "drop")?);
-        Ok((Self { from: format("from")?, to: format("to")?, scale, rename, keep, drop }, Plan::values()))
+        Ok((
+            Self {
+                from: format("from")?,
+                to: format("to")?,
+                scale,
+                rename,
+                keep,
+                drop,
+            },
+            Plan::values(),
+        ))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
@@ -96,34 +143,53 @@ impl Module for Convert {
             && self.rename.is_empty()
             && self.keep.is_empty()
             && self.drop.is_empty();
-        let mut buf = Vec::new();
         for record in batch.records() {
             let i = record.index();
             let Some(value) = record.value() else {
                 out.keep(i);
                 continue;
             };
-            buf.clear();
-            let result = if in_place { self.scale_text(value, &mut buf) } else { self.rebuild(value, &mut buf) };
-            match result {
-                Ok(()) => out.emit(i, 1, &NewRecord::value(&buf)),
-                Err(why) => out.reject(i, why),
+            let result = match in_place {
+                true => out.emit_value(i, 1, |buf| self.scale_text(value, buf)),
+                false => out.emit_value(i, 1, |buf| self.rebuild(value, buf)),
+            };
+            if let Err(why) = result {
+                out.reject(i, why);
             }
         }
         Ok(())
     }
 }
 
+impl Scale {
+    /// Where its number stands in `value`, how long that is, and what it becomes.
+    #[inline]
+    fn find(&self, value: &[u8]) -> Option<(usize, usize, f64)> {
+        let field = Json::new(value).at(&self.path);
+        let number = field.number()?;
+        Some((
+            field.offset_in(value)?,
+            field.text()?.len(),
+            number * self.factor + self.offset,
+        ))
+    }
+}
+
 impl Convert {
     /// Replaces the numbers in the text and leaves the rest as it is. Fields nest by dots.
     fn scale_text(&self, value: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
-        let mut edits: Vec<(usize, usize, f64)> = Vec::with_capacity(self.scale.len());
-        for scale in &self.scale {
-            let field = Json::new(value).get(&scale.field);
-            let (Some(text), Some(number)) = (field.text(), field.number()) else { continue };
-            let Some(at) = field.offset_in(value) else { continue };
-            edits.push((at, text.len(), number * scale.factor + scale.offset));
+        if let [scale] = self.scale.as_slice() {
+            // The common case needs no list of places.
+            let Some((at, len, number)) = scale.find(value) else {
+                out.extend_from_slice(value);
+                return Ok(());
+            };
+            out.extend_from_slice(value.get(..at).unwrap_or_default());
+            write_number(out, number)?;
+            out.extend_from_slice(value.get(at + len..).unwrap_or_default());
+            return Ok(());
         }
+        let mut edits: Vec<_> = self.scale.iter().filter_map(|s| s.find(value)).collect();
         edits.sort_unstable_by_key(|(at, ..)| *at);
         let mut done = 0;
         for (at, len, number) in edits {
@@ -160,10 +226,15 @@ impl Convert {
                 if let Some(number) = value.as_f64() {
                     let scaled = number * scale.factor + scale.offset;
                     let scaled = serde_json::Number::from_f64(scaled);
-                    value = Value::Number(scaled.ok_or_else(|| format!("`{name}` scales to no finite number"))?);
+                    value =
+                        Value::Number(scaled.ok_or_else(|| format!("`{name}` scales to no finite number"))?);
                 }
             }
-            let renamed = self.rename.iter().find(|(from, _)| *from == name).map(|(_, to)| to.clone());
+            let renamed = self
+                .rename
+                .iter()
+                .find(|(from, _)| *from == name)
+                .map(|(_, to)| to.clone());
             let name = renamed.unwrap_or(name);
             let stays = (self.keep.is_empty() || self.keep.contains(&name)) && !self.drop.contains(&name);
             if stays {
@@ -239,7 +310,20 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_the_standard_library_writes_them() {
-        for n in [0.0, 1.0, -1.5, 0.001, -0.02, 123.456, 1e9, 100.0, 73.967_322_07, 1e300, 0.1 + 0.2, -7.25] {
+        for n in [
+            0.0,
+            1.0,
+            -1.5,
+            0.001,
+            -0.02,
+            123.456,
+            1e9,
+            100.0,
+            73.967_322_07,
+            1e300,
+            0.1 + 0.2,
+            -7.25,
+        ] {
             let mut out = Vec::new();
             super::write_number(&mut out, n).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), n.to_string());

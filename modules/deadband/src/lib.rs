@@ -7,6 +7,7 @@ use weir_sdk::prelude::*;
 #[derive(Debug)]
 pub struct Deadband {
     field: String,
+    path: Path,
     band: f64,
     /// Milliseconds; 0: no report for its own sake.
     silence_max_ms: i64,
@@ -19,7 +20,8 @@ struct Reported {
 }
 
 impl Module for Deadband {
-    const ABOUT: &'static str = "Drops readings that differ from the last one kept of their key by no more than a band.";
+    const ABOUT: &'static str =
+        "Drops readings that differ from the last one kept of their key by no more than a band.";
 
     fn parameters() -> Vec<Parameter> {
         vec![
@@ -34,26 +36,36 @@ impl Module for Deadband {
     }
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
-        let (field, band) = (config.get("field")?, config.get("band")?);
+        let (field, band): (String, f64) = (config.get("field")?, config.get("band")?);
+        let path = Path::new(&field);
         let silence_max_ms = config.get("max_silence_ms")?;
         if band < 0.0 || silence_max_ms < 0 {
             return Err("`band` and `max_silence_ms` cannot be negative".to_owned());
         }
-        Ok((Self { field, band, silence_max_ms }, Plan::values().and_keys()))
+        Ok((
+            Self {
+                field,
+                path,
+                band,
+                silence_max_ms,
+            },
+            Plan::values().and_keys(),
+        ))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         // Of this batch only: what an instance remembers between calls would depend on how records were batched.
         let mut last: HashMap<Option<&[u8]>, Reported> = HashMap::new();
         for record in batch.records() {
-            let Some(value) = record.json(&self.field).number() else {
+            let Some(value) = record.field(&self.path).number() else {
                 out.reject(record.index(), format!("no number at `{}`", self.field));
                 continue;
             };
             let timestamp = record.timestamp();
             let changed = last.get(&record.key()).is_none_or(|r| {
                 let silent = timestamp.saturating_sub(r.timestamp);
-                (value - r.value).abs() > self.band || (self.silence_max_ms > 0 && silent >= self.silence_max_ms)
+                (value - r.value).abs() > self.band
+                    || (self.silence_max_ms > 0 && silent >= self.silence_max_ms)
             });
             if changed {
                 last.insert(record.key(), Reported { value, timestamp });

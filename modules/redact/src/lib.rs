@@ -31,13 +31,18 @@ impl Module for Redact {
                 "fields",
                 "Object from path to `drop`, `hash`, `mask` or `mask:N`, which leaves the last N characters.",
             ),
-            Parameter::preset::<String>("salt", "", "Hashed with each value, so that hashes cannot be looked up."),
+            Parameter::preset::<String>(
+                "salt",
+                "",
+                "Hashed with each value, so that hashes cannot be looked up.",
+            ),
         ]
     }
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
         let weir_sdk::JsonText(text) = config.get("fields")?;
-        let fields: serde_json::Map<String, Value> = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+        let fields: serde_json::Map<String, Value> =
+            serde_json::from_str(&text).map_err(|e| e.to_string())?;
         let mut parsed = Vec::new();
         for (path, action) in fields {
             let action = match action.as_str().unwrap_or_default() {
@@ -46,12 +51,22 @@ impl Module for Redact {
                 "mask" => Action::Mask(0),
                 other => match other.strip_prefix("mask:").and_then(|n| n.parse().ok()) {
                     Some(n) => Action::Mask(n),
-                    None => return Err(format!("`{path}` cannot be `{action}`: use drop, hash, mask or mask:N")),
+                    None => {
+                        return Err(format!(
+                            "`{path}` cannot be `{action}`: use drop, hash, mask or mask:N"
+                        ));
+                    }
                 },
             };
             parsed.push((path.split('.').map(str::to_owned).collect(), action));
         }
-        Ok((Self { fields: parsed, salt: config.get("salt")? }, Plan::values()))
+        Ok((
+            Self {
+                fields: parsed,
+                salt: config.get("salt")?,
+            },
+            Plan::values(),
+        ))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
@@ -87,9 +102,9 @@ impl Redact {
     fn redact(&self, at: &mut Value, path: &[String], action: &Action) -> bool {
         match (at, path) {
             // A path means every element of a list.
-            (Value::Array(items), path) => {
-                items.iter_mut().fold(false, |changed, item| self.redact(item, path, action) || changed)
-            }
+            (Value::Array(items), path) => items
+                .iter_mut()
+                .fold(false, |changed, item| self.redact(item, path, action) || changed),
             (Value::Object(fields), [last]) => match (action, fields.get_mut(last)) {
                 (_, None) => false,
                 (Action::Drop, Some(_)) => fields.shift_remove(last).is_some(),
@@ -102,15 +117,18 @@ impl Redact {
                     true
                 }
             },
-            (Value::Object(fields), [first, rest @ ..]) => {
-                fields.get_mut(first).is_some_and(|inner| self.redact(inner, rest, action))
-            }
+            (Value::Object(fields), [first, rest @ ..]) => fields
+                .get_mut(first)
+                .is_some_and(|inner| self.redact(inner, rest, action)),
             _ => false,
         }
     }
 
     fn hash(&self, value: &Value) -> String {
-        let digest = Sha256::new().chain_update(&self.salt).chain_update(plain(value)).finalize();
+        let digest = Sha256::new()
+            .chain_update(&self.salt)
+            .chain_update(plain(value))
+            .finalize();
         let mut hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
         hex.truncate(HASH_DIGITS);
         hex
@@ -124,7 +142,10 @@ fn plain(value: &Value) -> String {
 
 fn mask(text: &str, keep: usize) -> String {
     let hidden = text.chars().count().saturating_sub(keep);
-    text.chars().enumerate().map(|(i, c)| if i < hidden { '*' } else { c }).collect()
+    text.chars()
+        .enumerate()
+        .map(|(i, c)| if i < hidden { '*' } else { c })
+        .collect()
 }
 
 weir_sdk::export!(Redact);

@@ -24,6 +24,7 @@ enum Comparison {
 #[derive(Debug)]
 pub struct Threshold {
     field: String,
+    path: Path,
     comparison: Comparison,
     limit: f64,
     matching: Action,
@@ -39,11 +40,19 @@ impl Module for Threshold {
         let text = |name, preset: &str, about| Parameter::preset::<String>(name, preset, about);
         vec![
             Parameter::required::<String>("field", "Field of the JSON value; dots lead into objects."),
-            text("is", ">", "How it is compared: `>`, `>=`, `<`, `<=`, `=` or `!=`."),
+            text(
+                "is",
+                ">",
+                "How it is compared: `>`, `>=`, `<`, `<=`, `=` or `!=`.",
+            ),
             Parameter::required::<f64>("limit", "What it is compared with."),
             text("then", "keep", action),
             text("else", "drop", action),
-            text("missing", "reject", "For records without such a number: as `then`."),
+            text(
+                "missing",
+                "reject",
+                "For records without such a number: as `then`.",
+            ),
         ]
     }
 
@@ -69,13 +78,25 @@ impl Module for Threshold {
             "!=" => Comparison::Different,
             other => return Err(format!("`is` cannot be `{other}`: use >, >=, <, <=, = or !=")),
         };
-        let (field, limit) = (config.get("field")?, config.get("limit")?);
-        Ok((Self { field, comparison, limit, matching, otherwise, missing }, plan))
+        let (field, limit): (String, f64) = (config.get("field")?, config.get("limit")?);
+        let path = Path::new(&field);
+        Ok((
+            Self {
+                field,
+                path,
+                comparison,
+                limit,
+                matching,
+                otherwise,
+                missing,
+            },
+            plan,
+        ))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
-            let action = match record.json(&self.field).number() {
+            let action = match record.field(&self.path).number() {
                 Some(value) if self.holds(value) => self.matching,
                 Some(_) => self.otherwise,
                 None => self.missing,

@@ -2,8 +2,8 @@
 
 use super::{Format, To, Usage};
 use anyhow::{Context, Result};
-use base64::engine::general_purpose::STANDARD;
 use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use clap::Args;
 use serde_json::{Map, Value};
@@ -52,7 +52,11 @@ impl Consume {
         let all = client.topic(&self.topic).await?.partitions.len() as u32;
         let partitions: Vec<u32> = match self.partition {
             Some(p) if p >= all => {
-                return Err(Usage(format!("topic `{}` has {all} partitions, there is no {p}", self.topic)).into());
+                return Err(Usage(format!(
+                    "topic `{}` has {all} partitions, there is no {p}",
+                    self.topic
+                ))
+                .into());
             }
             Some(p) => vec![p],
             None => (0..all).collect(),
@@ -74,7 +78,10 @@ impl Consume {
         let printed = self.print(&mut incoming, &mut done).await;
         readers.iter().for_each(tokio::task::JoinHandle::abort);
         if let (Some(group), false) = (&self.group, done.is_empty()) {
-            let offsets = done.into_iter().map(|(p, next)| (self.topic.clone(), p, next)).collect();
+            let offsets = done
+                .into_iter()
+                .map(|(p, next)| (self.topic.clone(), p, next))
+                .collect();
             client.commit_offsets(group, offsets).await?;
         }
         printed?;
@@ -90,7 +97,11 @@ impl Consume {
     }
 
     /// Prints until enough was printed, there is no more, or somebody interrupts.
-    async fn print(&self, incoming: &mut mpsc::Receiver<Event>, done: &mut BTreeMap<u32, Offset>) -> Result<()> {
+    async fn print(
+        &self,
+        incoming: &mut mpsc::Receiver<Event>,
+        done: &mut BTreeMap<u32, Offset>,
+    ) -> Result<()> {
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         let mut left = self.count.unwrap_or(u64::MAX);
         let interrupt = tokio::signal::ctrl_c();
@@ -107,7 +118,10 @@ impl Consume {
             match event {
                 Event::Gap(partition, gap) => {
                     out.flush()?;
-                    eprintln!("partition {partition}: no records in [{}, {}): {}", gap.start, gap.end, gap.reason);
+                    eprintln!(
+                        "partition {partition}: no records in [{}, {}): {}",
+                        gap.start, gap.end, gap.reason
+                    );
                     done.insert(partition, gap.end);
                 }
                 Event::Record(partition, offset, record) => {
@@ -137,7 +151,13 @@ impl Consume {
                 }
                 Place::Start
             }
-            (None, None) => if self.follow { Place::End } else { Place::Start },
+            (None, None) => {
+                if self.follow {
+                    Place::End
+                } else {
+                    Place::Start
+                }
+            }
             (Some(from), _) => match from.as_str() {
                 "start" => Place::Start,
                 "end" => Place::End,
@@ -153,8 +173,14 @@ impl Consume {
 
 fn time(text: &str) -> Result<i64> {
     let time = humantime::parse_rfc3339_weak(text);
-    let time = time.map_err(|_| Usage(format!("`--from` cannot be `{text}`: use start, end, an offset or a time")))?;
-    Ok(time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64))
+    let time = time.map_err(|_| {
+        Usage(format!(
+            "`--from` cannot be `{text}`: use start, end, an offset or a time"
+        ))
+    })?;
+    Ok(time
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64))
 }
 
 /// Reads one partition, up to `end` or for ever.

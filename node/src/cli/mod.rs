@@ -28,7 +28,13 @@ pub(crate) struct Args {
 #[derive(Clone, Debug, ClapArgs)]
 struct To {
     /// Address of the node.
-    #[arg(long, env = "WEIR_NODE", default_value = "127.0.0.1:7400", value_name = "ADDR", global = true)]
+    #[arg(
+        long,
+        env = "WEIR_NODE",
+        default_value = "127.0.0.1:7400",
+        value_name = "ADDR",
+        global = true
+    )]
     node: String,
     /// Tables for people, or JSON for programs: an object a line where there are many.
     #[arg(short, long, value_enum, default_value = "table", global = true)]
@@ -100,7 +106,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 /// One thread is enough for a tool.
 fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(future)
 }
 
 impl To {
@@ -112,19 +121,27 @@ impl To {
 }
 
 fn resolve(node: &str) -> Result<SocketAddr> {
-    let mut addrs = node.to_socket_addrs().with_context(|| format!("`{node}` is no HOST:PORT"))?;
+    let mut addrs = node
+        .to_socket_addrs()
+        .with_context(|| format!("`{node}` is no HOST:PORT"))?;
     addrs.next().with_context(|| format!("`{node}` has no address"))
 }
 
 /// Keys of nodes met before, as ssh's known_hosts.
 fn known_nodes() -> PathBuf {
-    let under = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let under = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
     let config = under("XDG_CONFIG_HOME").or_else(|| under("HOME").map(|h| h.join(".config")));
     under("WEIR_KNOWN_NODES").unwrap_or_else(|| config.unwrap_or_default().join("weir").join("known_nodes"))
 }
 
 /// `key=value` on the command line.
 fn setting(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not key=value"))?;
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` is not key=value"))?;
     Ok((key.to_owned(), value.to_owned()))
 }

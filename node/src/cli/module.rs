@@ -1,10 +1,10 @@
 //! `weir module`
 
 use super::output::{bytes, fields, lines, table, text};
-use super::{block_on, setting, Format, To};
+use super::{Format, To, block_on, setting};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,7 +64,13 @@ enum ModuleCommand {
 
 impl ModuleArgs {
     pub(crate) fn run(self) -> Result<()> {
-        if let ModuleCommand::Test { file, input, settings, batch } = &self.command {
+        if let ModuleCommand::Test {
+            file,
+            input,
+            settings,
+            batch,
+        } = &self.command
+        {
             return test(self.to.output, file, input, settings, *batch);
         }
         block_on(self.ask())
@@ -75,7 +81,8 @@ impl ModuleArgs {
         let format = self.to.output;
         match self.command {
             ModuleCommand::Push { file, name, version } => {
-                let module = std::fs::read(&file).with_context(|| format!("cannot read `{}`", file.display()))?;
+                let module =
+                    std::fs::read(&file).with_context(|| format!("cannot read `{}`", file.display()))?;
                 let name = name.unwrap_or_else(|| default_name(&file));
                 let info = parse(&client.push_module(&name, &version, &module).await?)?;
                 match format {
@@ -86,13 +93,18 @@ impl ModuleArgs {
             ModuleCommand::List => list(format, &parse(&client.modules().await?)?)?,
             ModuleCommand::Describe { module } => {
                 let all = parse(&client.modules().await?)?;
-                let found = all.as_array().into_iter().flatten().rev().find(|m| is(m, &module));
+                let found = all
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .rev()
+                    .find(|m| is(m, &module));
                 describe(format, found.with_context(|| format!("no module `{module}`"))?)?;
             }
             ModuleCommand::Remove { module } => {
                 let info = parse(&client.remove_module(&module).await?)?;
                 match format {
-                    Format::Json => lines([&json!({ "removed": info["digest"] }) ])?,
+                    Format::Json => lines([&json!({ "removed": info["digest"] })])?,
                     Format::Table => println!("removed {}@{}", text(&info, "name"), text(&info, "version")),
                 }
             }
@@ -109,8 +121,13 @@ fn parse(json: &[u8]) -> Result<Value> {
 
 /// `weir_module_threshold.wasm` is `threshold`.
 fn default_name(file: &Path) -> String {
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    stem.strip_prefix("weir_module_").map_or(stem.clone(), str::to_owned)
+    let stem = file
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    stem.strip_prefix("weir_module_")
+        .map_or(stem.clone(), str::to_owned)
 }
 
 fn is(module: &Value, reference: &str) -> bool {
@@ -129,7 +146,13 @@ fn list(format: Format, modules: &Value) -> Result<()> {
         .map(|m| {
             let digest = text(m, "digest").chars().take(12).collect();
             let about = text(&m["descriptor"], "about");
-            vec![text(m, "name"), text(m, "version"), digest, bytes(m["bytes"].as_u64().unwrap_or(0)), about]
+            vec![
+                text(m, "name"),
+                text(m, "version"),
+                digest,
+                bytes(m["bytes"].as_u64().unwrap_or(0)),
+                about,
+            ]
         })
         .collect();
     table(&["MODULE", "VERSION", "DIGEST", "SIZE", "ABOUT"], &rows)
@@ -139,13 +162,28 @@ fn describe(format: Format, module: &Value) -> Result<()> {
     if format == Format::Json {
         return lines([module]);
     }
-    let imports: Vec<String> =
-        module["imports"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let imports: Vec<String> = module["imports"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
     fields(&[
-        ("module", format!("{}@{}", text(module, "name"), text(module, "version"))),
+        (
+            "module",
+            format!("{}@{}", text(module, "name"), text(module, "version")),
+        ),
         ("digest", text(module, "digest")),
         ("size", bytes(module["bytes"].as_u64().unwrap_or(0))),
-        ("imports", if imports.is_empty() { "nothing".to_owned() } else { imports.join(", ") }),
+        (
+            "imports",
+            if imports.is_empty() {
+                "nothing".to_owned()
+            } else {
+                imports.join(", ")
+            },
+        ),
         ("about", text(&module["descriptor"], "about")),
     ])?;
     println!();
@@ -154,7 +192,11 @@ fn describe(format: Format, module: &Value) -> Result<()> {
         .into_iter()
         .flatten()
         .map(|p| {
-            let preset = if p["preset"].is_null() { "(required)".to_owned() } else { text(p, "preset") };
+            let preset = if p["preset"].is_null() {
+                "(required)".to_owned()
+            } else {
+                text(p, "preset")
+            };
             vec![text(p, "name"), text(p, "kind"), preset, text(p, "about")]
         })
         .collect();
@@ -185,8 +227,10 @@ fn test(
         ..Record::default()
     };
     let records: Vec<Record> = lines_in.enumerate().map(record).collect();
-    let settings: BTreeMap<String, Setting> =
-        settings.iter().map(|(k, v)| (k.clone(), Setting::Text(v.clone()))).collect();
+    let settings: BTreeMap<String, Setting> = settings
+        .iter()
+        .map(|(k, v)| (k.clone(), Setting::Text(v.clone())))
+        .collect();
     let mut kit = Testkit::new(&module, settings, Arc::new(Stderr))?;
     let tested = kit.run(&records, batch, 0)?;
     let show = |r: &Record| r.value.as_ref().map(|v| String::from_utf8_lossy(v).into_owned());
@@ -194,7 +238,10 @@ fn test(
         for record in records {
             match format {
                 Format::Json => lines([&json!({ "output": output, "value": show(record) })])?,
-                Format::Table => println!("{output}: {}", show(record).unwrap_or_else(|| "(null)".to_owned())),
+                Format::Table => println!(
+                    "{output}: {}",
+                    show(record).unwrap_or_else(|| "(null)".to_owned())
+                ),
             }
         }
     }
@@ -206,6 +253,10 @@ fn test(
     }
     let out: usize = tested.outputs.values().map(Vec::len).sum();
     let each = tested.spent.as_nanos() / tested.records.max(1) as u128;
-    eprintln!("{} records in, {out} out, {} dead letters, {each} ns a record", tested.records, tested.dead.len());
+    eprintln!(
+        "{} records in, {out} out, {} dead letters, {each} ns a record",
+        tested.records,
+        tested.dead.len()
+    );
     Ok(())
 }

@@ -13,7 +13,12 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> Result<()> {
         }
     }
     let numeric: Vec<bool> = (0..headings.len())
-        .map(|c| !rows.is_empty() && rows.iter().all(|r| r.get(c).is_some_and(|v| v.parse::<f64>().is_ok())))
+        .map(|c| {
+            !rows.is_empty()
+                && rows
+                    .iter()
+                    .all(|r| r.get(c).is_some_and(|v| v.parse::<f64>().is_ok()))
+        })
         .collect();
     let mut out = std::io::stdout().lock();
     let head: Vec<String> = headings.iter().map(|h| (*h).to_owned()).collect();
@@ -21,7 +26,11 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> Result<()> {
         let mut line = String::new();
         for ((cell, width), right) in row.iter().zip(&widths).zip(&numeric) {
             let pad = " ".repeat(width - cell.chars().count());
-            line.push_str(&if *right { format!("{pad}{cell}  ") } else { format!("{cell}{pad}  ") });
+            line.push_str(&if *right {
+                format!("{pad}{cell}  ")
+            } else {
+                format!("{cell}{pad}  ")
+            });
         }
         writeln!(out, "{}", line.trim_end())?;
     }
@@ -55,7 +64,11 @@ pub(super) fn bytes(n: u64) -> String {
         value /= 1_024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{n} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 /// Text of a field, without quotes.

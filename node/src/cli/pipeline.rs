@@ -4,7 +4,7 @@ use super::output::{fields, lines, table, text};
 use super::{Format, To};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Apply, list, describe, pause, resume and remove pipelines.
@@ -55,12 +55,19 @@ impl PipelineArgs {
             PipelineCommand::Apply { file } => {
                 let toml = std::fs::read_to_string(&file);
                 let toml = toml.with_context(|| format!("cannot read `{}`", file.display()))?;
-                let info = parse(&client.apply_pipeline(&toml).await?).with_context(|| file.display().to_string())?;
+                let info = parse(&client.apply_pipeline(&toml).await?)
+                    .with_context(|| file.display().to_string())?;
                 said(format, &info, &format!("applied, revision {}", info["revision"]))?;
             }
-            PipelineCommand::Pause { name } => said(format, &parse(&client.set_paused(&name, true).await?)?, "paused")?,
+            PipelineCommand::Pause { name } => {
+                said(format, &parse(&client.set_paused(&name, true).await?)?, "paused")?
+            }
             PipelineCommand::Resume { name } => {
-                said(format, &parse(&client.set_paused(&name, false).await?)?, "resumed")?;
+                said(
+                    format,
+                    &parse(&client.set_paused(&name, false).await?)?,
+                    "resumed",
+                )?;
             }
             PipelineCommand::Remove { name } => {
                 client.remove_pipeline(&name).await?;
@@ -69,7 +76,11 @@ impl PipelineArgs {
             PipelineCommand::List => list(format, &parse(&client.pipelines().await?)?)?,
             PipelineCommand::Describe { name } => {
                 let all = parse(&client.pipelines().await?)?;
-                let found = all.as_array().into_iter().flatten().find(|p| text(p, "name") == name);
+                let found = all
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .find(|p| text(p, "name") == name);
                 describe(format, found.with_context(|| format!("no pipeline `{name}`"))?)?;
             }
         }
@@ -100,25 +111,57 @@ fn list(format: Format, pipelines: &Value) -> Result<()> {
     let rows: Vec<Vec<String>> = pipelines
         .iter()
         .map(|p| {
-            let columns = ["name", "source", "state", "revision", "records_in", "kept", "dropped", "dead_letters"];
+            let columns = [
+                "name",
+                "source",
+                "state",
+                "revision",
+                "records_in",
+                "kept",
+                "dropped",
+                "dead_letters",
+            ];
             columns.iter().map(|c| text(p, c)).collect()
         })
         .collect();
-    table(&["PIPELINE", "SOURCE", "STATE", "REVISION", "IN", "KEPT", "DROPPED", "DEAD"], &rows)
+    table(
+        &[
+            "PIPELINE", "SOURCE", "STATE", "REVISION", "IN", "KEPT", "DROPPED", "DEAD",
+        ],
+        &rows,
+    )
 }
 
 fn describe(format: Format, pipeline: &Value) -> Result<()> {
     if format == Format::Json {
         return lines([pipeline]);
     }
-    let stages: Vec<String> =
-        pipeline["spec"]["stages"].as_array().into_iter().flatten().map(|s| text(s, "module")).collect();
+    let stages: Vec<String> = pipeline["spec"]["stages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|s| text(s, "module"))
+        .collect();
     let wasm_ns = pipeline["wasm_ns"].as_u64().unwrap_or(0);
     let each = wasm_ns / pipeline["records_in"].as_u64().unwrap_or(0).max(1);
-    let names = ["name", "source", "state", "why", "revision", "records_in", "kept", "dropped", "emitted"];
+    let names = [
+        "name",
+        "source",
+        "state",
+        "why",
+        "revision",
+        "records_in",
+        "kept",
+        "dropped",
+        "emitted",
+    ];
     let more = ["dead_letters", "skipped", "failures"];
-    let mut rows: Vec<(&str, String)> =
-        names.iter().chain(&more).filter(|n| !pipeline[**n].is_null()).map(|n| (*n, text(pipeline, n))).collect();
+    let mut rows: Vec<(&str, String)> = names
+        .iter()
+        .chain(&more)
+        .filter(|n| !pipeline[**n].is_null())
+        .map(|n| (*n, text(pipeline, n)))
+        .collect();
     rows.push(("routed", pipeline["routed"].to_string()));
     rows.push(("outputs", pipeline["spec"]["outputs"].to_string()));
     rows.push(("stages", stages.join(" -> ")));

@@ -5,7 +5,7 @@ use super::{Format, To, Usage};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use serde_json::{json, Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -59,13 +59,23 @@ enum Input {
 impl Produce {
     pub(crate) async fn run(self) -> Result<()> {
         if self.format == Input::Lines && (self.key_field.is_some() || self.time_field.is_some()) {
-            return Err(Usage("`--key-field` and `--time-field` need `--format json` or `csv`".to_owned()).into());
+            return Err(
+                Usage("`--key-field` and `--time-field` need `--format json` or `csv`".to_owned()).into(),
+            );
         }
         let client = self.to.connect().await?;
         let partitions = client.topic(&self.topic).await?.partitions.len() as u32;
-        let producer_id = if self.idempotent { Some(client.init_producer().await?) } else { None };
+        let producer_id = if self.idempotent {
+            Some(client.init_producer().await?)
+        } else {
+            None
+        };
         let (records, mut incoming) = mpsc::channel(BATCH_RECORDS as usize * 2);
-        let parser = Parser { format: self.format, key_field: self.key_field, time_field: self.time_field };
+        let parser = Parser {
+            format: self.format,
+            key_field: self.key_field,
+            time_field: self.time_field,
+        };
         let file = self.file;
         let reader = std::thread::spawn(move || parser.read(file, &records));
         let mut sender = Sender {
@@ -79,21 +89,31 @@ impl Produce {
             sticky: 0,
             acknowledged: 0,
         };
-        let mut pace = self.rate.map(|rate| Pace { rate, begun: tokio::time::Instant::now(), sent: 0 });
+        let mut pace = self.rate.map(|rate| Pace {
+            rate,
+            begun: tokio::time::Instant::now(),
+            sent: 0,
+        });
         while let Some(record) = incoming.recv().await {
             if let Some(pace) = &mut pace {
                 sender.flush_if(pace.wait_ms() > PAUSE.as_millis() as u64).await?;
                 pace.next().await;
             }
             sender.add(record).await?;
-            if incoming.is_empty() && tokio::time::timeout(PAUSE, async { incoming.is_closed() }).await.is_ok() {
+            if incoming.is_empty()
+                && tokio::time::timeout(PAUSE, async { incoming.is_closed() })
+                    .await
+                    .is_ok()
+            {
                 tokio::task::yield_now().await;
                 sender.flush_if(incoming.is_empty()).await?;
             }
         }
         sender.finish().await?;
         let sent = sender.acknowledged;
-        reader.join().map_err(|_| anyhow::anyhow!("reading the input failed"))??;
+        reader
+            .join()
+            .map_err(|_| anyhow::anyhow!("reading the input failed"))??;
         client.close().await;
         match self.to.output {
             Format::Json => lines([&json!({ "records": sent })])?,
@@ -115,7 +135,9 @@ impl Pace {
     }
 
     fn wait_ms(&self) -> u64 {
-        self.due().saturating_duration_since(tokio::time::Instant::now()).as_millis() as u64
+        self.due()
+            .saturating_duration_since(tokio::time::Instant::now())
+            .as_millis() as u64
     }
 
     async fn next(&mut self) {
@@ -144,7 +166,10 @@ impl Sender {
             Some(key) => weir_types::murmur2::partition_for(key, self.partitions),
             None => self.sticky % self.partitions.max(1),
         };
-        let builder = self.open.entry(partition).or_insert_with(|| BatchBuilder::new(Codec::None));
+        let builder = self
+            .open
+            .entry(partition)
+            .or_insert_with(|| BatchBuilder::new(Codec::None));
         builder.push_record(&record);
         if builder.count() >= BATCH_RECORDS || builder.bytes() >= BATCH_BYTES {
             self.send(partition).await?;
@@ -160,11 +185,17 @@ impl Sender {
     }
 
     async fn send(&mut self, partition: u32) -> Result<()> {
-        let Some(builder) = self.open.remove(&partition) else { return Ok(()) };
+        let Some(builder) = self.open.remove(&partition) else {
+            return Ok(());
+        };
         self.sticky = self.sticky.wrapping_add(1);
         let count = builder.count();
         let sequence = self.sequences.entry(partition).or_default();
-        let number = self.producer_id.map(|id| weir_types::Producer { id, epoch: 0, sequence: *sequence });
+        let number = self.producer_id.map(|id| weir_types::Producer {
+            id,
+            epoch: 0,
+            sequence: *sequence,
+        });
         *sequence = sequence.wrapping_add(count as i32) & i32::MAX;
         let batch: Batch = builder.build(Offset::ZERO, number)?;
         while self.waiting.len() >= WINDOW {
@@ -178,7 +209,9 @@ impl Sender {
     async fn settle_one(&mut self) -> Result<()> {
         if let Some((sent, count)) = self.waiting.pop_front() {
             let acknowledged = self.acknowledged;
-            sent.done().await.with_context(|| format!("after {acknowledged} records were acknowledged"))?;
+            sent.done()
+                .await
+                .with_context(|| format!("after {acknowledged} records were acknowledged"))?;
             self.acknowledged += u64::from(count);
         }
         Ok(())
@@ -203,7 +236,9 @@ struct Parser {
 impl Parser {
     fn read(&self, file: Option<PathBuf>, to: &mpsc::Sender<Record>) -> Result<()> {
         let input: Box<dyn Read> = match &file {
-            Some(path) => Box::new(File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?),
+            Some(path) => {
+                Box::new(File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?)
+            }
             None => Box::new(std::io::stdin()),
         };
         if self.format == Input::Csv {
@@ -217,10 +252,16 @@ impl Parser {
             let record = match self.format {
                 Input::Json if line.is_empty() => continue,
                 Input::Json => {
-                    let value: Value = serde_json::from_slice(&line).with_context(|| format!("line {}", n + 1))?;
-                    self.record(line.into(), &value).with_context(|| format!("line {}", n + 1))?
+                    let value: Value =
+                        serde_json::from_slice(&line).with_context(|| format!("line {}", n + 1))?;
+                    self.record(line.into(), &value)
+                        .with_context(|| format!("line {}", n + 1))?
                 }
-                Input::Lines | Input::Csv => Record { value: Some(line.into()), timestamp: now_ms(), ..Record::default() },
+                Input::Lines | Input::Csv => Record {
+                    value: Some(line.into()),
+                    timestamp: now_ms(),
+                    ..Record::default()
+                },
             };
             if to.blocking_send(record).is_err() {
                 break;
@@ -238,10 +279,15 @@ impl Parser {
             for (name, cell) in headings.iter().zip(&row) {
                 // What looks like a number is one.
                 let number = cell.parse::<f64>().ok().and_then(serde_json::Number::from_f64);
-                fields.insert(name.to_owned(), number.map_or_else(|| Value::from(cell), Value::Number));
+                fields.insert(
+                    name.to_owned(),
+                    number.map_or_else(|| Value::from(cell), Value::Number),
+                );
             }
             let value = Value::Object(fields);
-            let record = self.record(value.to_string().into(), &value).with_context(|| format!("row {}", n + 1))?;
+            let record = self
+                .record(value.to_string().into(), &value)
+                .with_context(|| format!("row {}", n + 1))?;
             if to.blocking_send(record).is_err() {
                 break;
             }
@@ -262,7 +308,12 @@ impl Parser {
             None => now_ms(),
             Some(field) => timestamp(&value[field]).with_context(|| format!("field `{field}`"))?,
         };
-        Ok(Record { key, value: Some(text), timestamp, headers: Vec::new() })
+        Ok(Record {
+            key,
+            value: Some(text),
+            timestamp,
+            headers: Vec::new(),
+        })
     }
 }
 
@@ -272,9 +323,13 @@ fn timestamp(value: &Value) -> Result<i64> {
     }
     let text = value.as_str().context("is no time")?;
     let time = humantime::parse_rfc3339_weak(text).with_context(|| format!("`{text}` is no time"))?;
-    Ok(time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64))
+    Ok(time
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64))
 }
 
 fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64)
 }

@@ -1,11 +1,11 @@
 //! `weir scrub`
 
 use super::output::{bytes, fields, lines, table, text};
-use super::{block_on, Format, To, Usage};
-use anyhow::{bail, Context, Result};
+use super::{Format, To, Usage, block_on};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Read all stored records and check them. Fails when something is damaged.
@@ -25,7 +25,9 @@ pub(crate) struct Scrub {
 impl Scrub {
     pub(crate) fn run(self) -> Result<()> {
         if self.repair && self.data.is_none() {
-            return Err(Usage("`--repair` needs `--data DIR` of a node that is not running".to_owned()).into());
+            return Err(
+                Usage("`--repair` needs `--data DIR` of a node that is not running".to_owned()).into(),
+            );
         }
         let bar = ProgressBar::new(0);
         if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {eta} left") {
@@ -64,9 +66,7 @@ impl Scrub {
         let (log, recovered) = opened;
         let report = log.scrub(progress);
         log.close();
-        let gap = |(p, g): &(weir_types::PartitionId, weir_types::Gap)| {
-            json!({ "partition": p.0, "start": g.start, "end": g.end, "reason": g.reason.to_string() })
-        };
+        let gap = |(p, g): &(weir_types::PartitionId, weir_types::Gap)| json!({ "partition": p.0, "start": g.start, "end": g.end, "reason": g.reason.to_string() });
         Ok(json!({
             "partitions": report.partitions, "batches": report.batches, "records": report.records,
             "bytes": report.bytes, "gaps": report.gaps.iter().map(gap).collect::<Vec<_>>(),
@@ -88,9 +88,19 @@ impl Scrub {
             ])?;
             let rows: Vec<Vec<String>> = ["gaps", "damaged"]
                 .iter()
-                .flat_map(|kind| report[*kind].as_array().into_iter().flatten().map(move |g| (kind, g)))
+                .flat_map(|kind| {
+                    report[*kind]
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .map(move |g| (kind, g))
+                })
                 .map(|(kind, g)| {
-                    let what = if *kind == "damaged" { "damaged".to_owned() } else { text(g, "reason") };
+                    let what = if *kind == "damaged" {
+                        "damaged".to_owned()
+                    } else {
+                        text(g, "reason")
+                    };
                     vec![text(g, "partition"), text(g, "start"), text(g, "end"), what]
                 })
                 .collect();

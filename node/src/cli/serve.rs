@@ -1,7 +1,7 @@
 //! `weir serve`
 
 use super::Usage;
-use crate::config::{documented, Config};
+use crate::config::{Config, documented};
 use anyhow::Result;
 use clap::Args;
 use std::net::SocketAddr;
@@ -38,12 +38,21 @@ impl Serve {
         config.quic = self.quic.unwrap_or(config.quic);
         config.http = self.http.unwrap_or(config.http);
         let data = self.data.or(config.data.clone());
-        let data = data.ok_or_else(|| Usage("give a directory for the data: weir serve --data DIR".to_owned()))?;
-        let filter = EnvFilter::try_new(&config.log).map_err(|e| Usage(format!("`log` is no filter: {e}")))?;
+        let data =
+            data.ok_or_else(|| Usage("give a directory for the data: weir serve --data DIR".to_owned()))?;
+        let filter =
+            EnvFilter::try_new(&config.log).map_err(|e| Usage(format!("`log` is no filter: {e}")))?;
         let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(color)
+            .init();
         // Two threads: network and protocol. The log, its readers, the proposer and pipelines have their own.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
         let result = runtime.block_on(crate::boot::serve(&data, config));
         runtime.shutdown_background();
         result

@@ -16,33 +16,81 @@ pub(crate) struct Status {
 impl Status {
     pub(crate) async fn run(self) -> Result<()> {
         let client = self.to.connect().await?;
-        let status: Value = serde_json::from_slice(&client.status().await?).context("the answer is not JSON")?;
+        let status: Value =
+            serde_json::from_slice(&client.status().await?).context("the answer is not JSON")?;
         client.close().await;
         if self.to.output == Format::Json {
             return lines([&status]);
         }
         let size = |name: &str| bytes(status[name].as_u64().unwrap_or(0));
         let list = |name: &str| {
-            let items: Vec<String> = status[name].as_array().into_iter().flatten().map(|v| match v {
-                Value::String(s) => s.clone(),
-                other => other.to_string(),
-            }).collect();
-            if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+            let items: Vec<String> = status[name]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|v| match v {
+                    Value::String(s) => s.clone(),
+                    other => other.to_string(),
+                })
+                .collect();
+            if items.is_empty() {
+                "none".to_owned()
+            } else {
+                items.join(", ")
+            }
         };
-        let pipelines: Vec<String> = status["pipelines"].as_array().into_iter().flatten().map(|p| {
-            let why = p["state"]["why"].as_str().map(|w| format!(" ({w})")).unwrap_or_default();
-            format!("{} {}{why}", text(p, "name"), text(&p["state"], "state"))
-        }).collect();
+        let pipelines: Vec<String> = status["pipelines"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|p| {
+                let why = p["state"]["why"]
+                    .as_str()
+                    .map(|w| format!(" ({w})"))
+                    .unwrap_or_default();
+                format!("{} {}{why}", text(p, "name"), text(&p["state"], "state"))
+            })
+            .collect();
         fields(&[
             ("node", format!("{} {}", self.to.node, text(&status, "version"))),
             ("identity", text(&status, "identity")),
             ("up", format!("{} s", text(&status, "uptime_s"))),
             ("accepting records", text(&status, "accepting")),
-            ("topics", format!("{} with {} partitions", text(&status, "topics"), text(&status, "partitions"))),
+            (
+                "topics",
+                format!(
+                    "{} with {} partitions",
+                    text(&status, "topics"),
+                    text(&status, "partitions")
+                ),
+            ),
             ("lazy topics", list("lazy_topics")),
-            ("disk", format!("{} used, {} free, {} in reserve", size("disk_bytes"), size("disk_free_bytes"), size("disk_reserve_bytes"))),
-            ("log", format!("{} written in {} syncs, origin epoch {}", size("written_bytes"), text(&status, "syncs"), text(&status, "epoch"))),
-            ("pipelines", if pipelines.is_empty() { "none".to_owned() } else { pipelines.join(", ") }),
+            (
+                "disk",
+                format!(
+                    "{} used, {} free, {} in reserve",
+                    size("disk_bytes"),
+                    size("disk_free_bytes"),
+                    size("disk_reserve_bytes")
+                ),
+            ),
+            (
+                "log",
+                format!(
+                    "{} written in {} syncs, origin epoch {}",
+                    size("written_bytes"),
+                    text(&status, "syncs"),
+                    text(&status, "epoch")
+                ),
+            ),
+            (
+                "pipelines",
+                if pipelines.is_empty() {
+                    "none".to_owned()
+                } else {
+                    pipelines.join(", ")
+                },
+            ),
             ("lost at start", list("lost_at_start")),
             ("notes at start", list("notes_at_start")),
         ])

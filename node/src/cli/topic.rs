@@ -1,10 +1,10 @@
 //! `weir topic`
 
 use super::output::{bytes, fields, lines, table};
-use super::{setting, Format, To};
+use super::{Format, To, setting};
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use weir_client::TopicInfo;
 
 /// Create, list, describe, alter and delete topics.
@@ -59,11 +59,19 @@ impl TopicArgs {
         let client = self.to.connect().await?;
         let format = self.to.output;
         match self.command {
-            TopicCommand::Create { name, partitions, settings } => {
+            TopicCommand::Create {
+                name,
+                partitions,
+                settings,
+            } => {
                 let topic = client.create_topic(&name, partitions, &settings).await?;
                 said(format, &topic, "created")?;
             }
-            TopicCommand::Alter { name, partitions, settings } => {
+            TopicCommand::Alter {
+                name,
+                partitions,
+                settings,
+            } => {
                 let topic = client.alter_topic(&name, partitions, &settings).await?;
                 said(format, &topic, "altered")?;
             }
@@ -86,7 +94,11 @@ fn said(format: Format, topic: &TopicInfo, what: &str) -> Result<()> {
     match format {
         Format::Json => lines([&value(topic)]),
         Format::Table => {
-            println!("{what} topic {} with {} partition(s)", topic.name, topic.partitions.len());
+            println!(
+                "{what} topic {} with {} partition(s)",
+                topic.name,
+                topic.partitions.len()
+            );
             Ok(())
         }
     }
@@ -103,14 +115,28 @@ fn list(format: Format, topics: &[TopicInfo]) -> Result<()> {
     let rows: Vec<Vec<String>> = topics
         .iter()
         .map(|t| {
-            let records: u64 = t.partitions.iter().map(|p| p.committed_end.since(p.log_start)).sum();
+            let records: u64 = t
+                .partitions
+                .iter()
+                .map(|p| p.committed_end.since(p.log_start))
+                .sum();
             let size = t.partitions.iter().map(|p| p.bytes).sum();
             let durability = t.config.get("durability").cloned().unwrap_or_default();
             let pipeline = t.pipeline.clone().unwrap_or_else(|| "-".to_owned());
-            vec![t.name.clone(), t.partitions.len().to_string(), records.to_string(), bytes(size), durability, pipeline]
+            vec![
+                t.name.clone(),
+                t.partitions.len().to_string(),
+                records.to_string(),
+                bytes(size),
+                durability,
+                pipeline,
+            ]
         })
         .collect();
-    table(&["TOPIC", "PARTITIONS", "OFFSETS", "SIZE", "DURABILITY", "PIPELINE"], &rows)
+    table(
+        &["TOPIC", "PARTITIONS", "OFFSETS", "SIZE", "DURABILITY", "PIPELINE"],
+        &rows,
+    )
 }
 
 fn describe(format: Format, topic: &TopicInfo) -> Result<()> {
@@ -118,16 +144,34 @@ fn describe(format: Format, topic: &TopicInfo) -> Result<()> {
         return lines([&value(topic)]);
     }
     let mut rows = vec![("topic", topic.name.clone())];
-    rows.push(("pipeline", topic.pipeline.clone().unwrap_or_else(|| "-".to_owned())));
+    rows.push((
+        "pipeline",
+        topic.pipeline.clone().unwrap_or_else(|| "-".to_owned()),
+    ));
     rows.extend(topic.config.iter().map(|(k, v)| (k.as_str(), v.clone())));
     fields(&rows)?;
     println!();
     let mut rows = Vec::new();
     for (i, p) in topic.partitions.iter().enumerate() {
-        let gaps: Vec<String> = p.gaps.iter().map(|g| format!("[{}, {}) {}", g.start, g.end, g.reason)).collect();
-        let gaps = if gaps.is_empty() { "-".to_owned() } else { gaps.join(", ") };
+        let gaps: Vec<String> = p
+            .gaps
+            .iter()
+            .map(|g| format!("[{}, {}) {}", g.start, g.end, g.reason))
+            .collect();
+        let gaps = if gaps.is_empty() {
+            "-".to_owned()
+        } else {
+            gaps.join(", ")
+        };
         let (start, end) = (p.log_start.to_string(), p.committed_end.to_string());
-        rows.push(vec![i.to_string(), start, end, bytes(p.bytes), p.lost.to_string(), gaps]);
+        rows.push(vec![
+            i.to_string(),
+            start,
+            end,
+            bytes(p.bytes),
+            p.lost.to_string(),
+            gaps,
+        ]);
     }
     table(&["PARTITION", "START", "END", "SIZE", "LOST", "GAPS"], &rows)
 }

@@ -1,7 +1,7 @@
 //! What can go wrong for a client.
 
-use weir_peer::protocol::WireError;
 use weir_peer::PeerError;
+use weir_peer::protocol::WireError;
 use weir_types::ErrorKind;
 
 /// Why a call did not do what was asked.

@@ -2,8 +2,8 @@
 
 use crate::error::ClientError;
 use std::time::Duration;
-use weir_peer::protocol::{PieceHead, Reply, Request};
 use weir_peer::PeerStream;
+use weir_peer::protocol::{PieceHead, Reply, Request};
 use weir_types::{Batch, Gap, Offset};
 
 /// A stretch of a partition.
@@ -55,9 +55,22 @@ impl Fetcher {
         wait: Duration,
     ) -> Result<Fetched, ClientError> {
         let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
-        let request = Request::Fetch { topic: topic.to_owned(), partition, from, max_bytes, wait_ms };
+        let request = Request::Fetch {
+            topic: topic.to_owned(),
+            partition,
+            from,
+            max_bytes,
+            wait_ms,
+        };
         let mut frame = crate::exchange(&mut self.stream, &request, &[]).await?;
-        let Reply::Fetched { pieces, next, log_start, committed_end, .. } = frame.head else {
+        let Reply::Fetched {
+            pieces,
+            next,
+            log_start,
+            committed_end,
+            ..
+        } = frame.head
+        else {
             return Err(crate::unexpected(&frame.head));
         };
         let mut read = Vec::with_capacity(pieces.len().min(1_024));
@@ -67,6 +80,11 @@ impl Fetcher {
                 PieceHead::Batch(_) => Piece::Batch(Batch::parse_first(&mut frame.payload)?),
             });
         }
-        Ok(Fetched { pieces: read, next, log_start, committed_end })
+        Ok(Fetched {
+            pieces: read,
+            next,
+            log_start,
+            committed_end,
+        })
     }
 }

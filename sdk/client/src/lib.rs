@@ -10,16 +10,16 @@ mod produce;
 pub use error::ClientError;
 pub use fetch::{Fetched, Fetcher, Piece};
 pub use produce::{Produced, Producer, Sent};
-pub use weir_peer::protocol::{PartitionInfo, Place, TopicInfo};
 pub use weir_peer::KnownNodes;
+pub use weir_peer::protocol::{PartitionInfo, Place, TopicInfo};
 pub use weir_types::{Batch, BatchBuilder, Codec, ErrorKind, Gap, Offset, Record};
 
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::Mutex;
-use weir_peer::protocol::{Hello, Reply, Request, Welcome, MAGIC, VERSION};
-use weir_peer::{read_frame, write_frame, Frame, Peer, PeerError, PeerStream};
+use weir_peer::protocol::{Hello, MAGIC, Reply, Request, VERSION, Welcome};
+use weir_peer::{Frame, Peer, PeerError, PeerStream, read_frame, write_frame};
 use weir_types::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX, MODULE_CHUNK_BYTES};
 
 /// A connection to a node. Clones share it.
@@ -42,16 +42,26 @@ impl Client {
     pub async fn connect(addr: SocketAddr, known: &KnownNodes, name: &str) -> Result<Self, ClientError> {
         let peer = weir_peer::connect(addr, known).await?;
         let mut hello = peer.open().await?;
-        let message = Hello { magic: MAGIC, version: VERSION, client: name.to_owned() };
+        let message = Hello {
+            magic: MAGIC,
+            version: VERSION,
+            client: name.to_owned(),
+        };
         write_frame(&mut hello.tx, &message, &[]).await?;
         let _ = hello.tx.finish();
         let welcome = read_frame::<Welcome>(&mut hello.rx, HELLO_BYTES_MAX).await?;
-        let welcome = welcome.ok_or(PeerError::Lost("node closed without a word".to_owned()))?.head;
+        let welcome = welcome
+            .ok_or(PeerError::Lost("node closed without a word".to_owned()))?
+            .head;
         if let Some(error) = welcome.error {
             return Err(ClientError::Node(error));
         }
         let control = Arc::new(Mutex::new(peer.open().await?));
-        Ok(Self { peer, control, node_version: welcome.node_version })
+        Ok(Self {
+            peer,
+            control,
+            node_version: welcome.node_version,
+        })
     }
 
     /// Version of the node's program.
@@ -106,7 +116,12 @@ impl Client {
         settings: &[(String, String)],
     ) -> Result<TopicInfo, ClientError> {
         let (name, settings) = (name.to_owned(), settings.to_vec());
-        self.topic_reply(Request::CreateTopic { name, partitions, settings }).await
+        self.topic_reply(Request::CreateTopic {
+            name,
+            partitions,
+            settings,
+        })
+        .await
     }
 
     /// Changes a topic's settings, or adds partitions up to a number.
@@ -120,7 +135,12 @@ impl Client {
         settings: &[(String, String)],
     ) -> Result<TopicInfo, ClientError> {
         let (name, settings) = (name.to_owned(), settings.to_vec());
-        self.topic_reply(Request::AlterTopic { name, partitions, settings }).await
+        self.topic_reply(Request::AlterTopic {
+            name,
+            partitions,
+            settings,
+        })
+        .await
     }
 
     /// Deletes a topic with its records.
@@ -128,7 +148,10 @@ impl Client {
     /// # Errors
     /// What the node says.
     pub async fn delete_topic(&self, name: &str) -> Result<(), ClientError> {
-        self.done(Request::DeleteTopic { name: name.to_owned() }).await
+        self.done(Request::DeleteTopic {
+            name: name.to_owned(),
+        })
+        .await
     }
 
     /// The offset of a place in a partition.
@@ -136,7 +159,11 @@ impl Client {
     /// # Errors
     /// What the node says.
     pub async fn offset_at(&self, topic: &str, partition: u32, at: Place) -> Result<Offset, ClientError> {
-        let request = Request::OffsetAt { topic: topic.to_owned(), partition, at };
+        let request = Request::OffsetAt {
+            topic: topic.to_owned(),
+            partition,
+            at,
+        };
         match self.ask(request).await?.head {
             Reply::Offset(Some(offset)) => Ok(offset),
             other => Err(unexpected(&other)),
@@ -152,7 +179,11 @@ impl Client {
         group: &str,
         offsets: Vec<(String, u32, Offset)>,
     ) -> Result<(), ClientError> {
-        self.done(Request::CommitOffsets { group: group.to_owned(), offsets }).await
+        self.done(Request::CommitOffsets {
+            group: group.to_owned(),
+            offsets,
+        })
+        .await
     }
 
     /// How far a consumer group has read a partition, if it ever said.
@@ -165,8 +196,11 @@ impl Client {
         topic: &str,
         partition: u32,
     ) -> Result<Option<Offset>, ClientError> {
-        let request =
-            Request::CommittedOffset { group: group.to_owned(), topic: topic.to_owned(), partition };
+        let request = Request::CommittedOffset {
+            group: group.to_owned(),
+            topic: topic.to_owned(),
+            partition,
+        };
         match self.ask(request).await?.head {
             Reply::Offset(offset) => Ok(offset),
             other => Err(unexpected(&other)),
@@ -194,7 +228,10 @@ impl Client {
         for part in module.chunks(MODULE_CHUNK_BYTES) {
             exchange(&mut stream, &Request::PushPart, &[Bytes::copy_from_slice(part)]).await?;
         }
-        let request = Request::PushModule { name: name.to_owned(), version: version.to_owned() };
+        let request = Request::PushModule {
+            name: name.to_owned(),
+            version: version.to_owned(),
+        };
         Ok(exchange(&mut stream, &request, &[]).await?.payload)
     }
 
@@ -211,7 +248,12 @@ impl Client {
     /// # Errors
     /// What the node says.
     pub async fn remove_module(&self, module: &str) -> Result<Bytes, ClientError> {
-        Ok(self.ask(Request::RemoveModule { module: module.to_owned() }).await?.payload)
+        Ok(self
+            .ask(Request::RemoveModule {
+                module: module.to_owned(),
+            })
+            .await?
+            .payload)
     }
 
     /// Applies a pipeline in TOML. Returns what the node says of it, as JSON.
@@ -219,7 +261,12 @@ impl Client {
     /// # Errors
     /// What the node says.
     pub async fn apply_pipeline(&self, toml: &str) -> Result<Bytes, ClientError> {
-        Ok(self.ask(Request::ApplyPipeline { toml: toml.to_owned() }).await?.payload)
+        Ok(self
+            .ask(Request::ApplyPipeline {
+                toml: toml.to_owned(),
+            })
+            .await?
+            .payload)
     }
 
     /// All pipelines, as JSON.
@@ -235,7 +282,13 @@ impl Client {
     /// # Errors
     /// What the node says.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<Bytes, ClientError> {
-        Ok(self.ask(Request::SetPaused { name: name.to_owned(), paused }).await?.payload)
+        Ok(self
+            .ask(Request::SetPaused {
+                name: name.to_owned(),
+                paused,
+            })
+            .await?
+            .payload)
     }
 
     /// Removes a pipeline.
@@ -243,7 +296,10 @@ impl Client {
     /// # Errors
     /// What the node says.
     pub async fn remove_pipeline(&self, name: &str) -> Result<(), ClientError> {
-        self.done(Request::RemovePipeline { name: name.to_owned() }).await
+        self.done(Request::RemovePipeline {
+            name: name.to_owned(),
+        })
+        .await
     }
 
     /// What the node says of itself, as JSON.
@@ -316,5 +372,9 @@ async fn read_reply(stream: &mut PeerStream) -> Result<Frame<Reply>, ClientError
 
 fn unexpected(reply: &Reply) -> ClientError {
     let text = format!("{reply:?}");
-    PeerError::Malformed(format!("unexpected answer {}", text.chars().take(80).collect::<String>())).into()
+    PeerError::Malformed(format!(
+        "unexpected answer {}",
+        text.chars().take(80).collect::<String>()
+    ))
+    .into()
 }

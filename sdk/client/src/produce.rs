@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 use weir_peer::protocol::{Reply, Request};
-use weir_peer::{read_frame, write_frame, PeerError, PeerStream, SendStream};
+use weir_peer::{PeerError, PeerStream, SendStream, read_frame, write_frame};
 use weir_types::limits::FRAME_BYTES_MAX;
 use weir_types::{Batch, Offset};
 
@@ -67,11 +67,19 @@ impl Producer {
     /// Not safe: a part of the batch may have been sent, and the stream is then of no more use.
     pub async fn send(&mut self, topic: &str, partition: u32, batch: &Batch) -> Result<Sent, ClientError> {
         let (waiter, answer) = oneshot::channel();
-        match self.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        match self
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()
+        {
             Some(waiting) => waiting.push_back(waiter),
             None => return Err(PeerError::Lost("the stream has ended".to_owned()).into()),
         }
-        let request = Request::Produce { topic: topic.to_owned(), partition };
+        let request = Request::Produce {
+            topic: topic.to_owned(),
+            partition,
+        };
         write_frame(&mut self.tx, &request, &[batch.bytes().clone()]).await?;
         Ok(Sent(answer))
     }
@@ -94,6 +102,8 @@ impl Sent {
     /// # Cancel safety
     /// Safe: the batch goes on without anybody waiting.
     pub async fn done(self) -> Result<Produced, ClientError> {
-        self.0.await.unwrap_or_else(|_| Err(PeerError::Lost("the stream has ended".to_owned()).into()))
+        self.0
+            .await
+            .unwrap_or_else(|_| Err(PeerError::Lost("the stream has ended".to_owned()).into()))
     }
 }

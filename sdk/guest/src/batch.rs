@@ -1,7 +1,7 @@
 //! Records as a module sees them: borrowed views of the columns.
 
 use crate::bindings::weir::module::types as wit;
-use crate::json::Json;
+use crate::json::{Json, Path};
 
 /// Items of one column.
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +13,11 @@ pub struct Column<'a> {
 
 impl<'a> Column<'a> {
     pub(crate) fn new(column: &'a wit::Column) -> Self {
-        Self { ends: &column.ends, data: &column.data, nulls: column.nulls.as_deref() }
+        Self {
+            ends: &column.ends,
+            data: &column.data,
+            nulls: column.nulls.as_deref(),
+        }
     }
 
     /// Item `i`, or `None` where it is null.
@@ -33,15 +37,11 @@ impl<'a> Column<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     inner: &'a wit::Batch,
-    keys: Option<Column<'a>>,
-    values: Option<Column<'a>>,
 }
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(inner: &'a wit::Batch) -> Self {
-        let keys = inner.keys.as_ref().map(Column::new);
-        let values = inner.values.as_ref().map(Column::new);
-        Self { inner, keys, values }
+        Self { inner }
     }
 
     /// Records.
@@ -59,28 +59,99 @@ impl<'a> Batch<'a> {
         self.inner.now
     }
 
-    /// Record `i`.
+    /// All records in order.
     #[inline]
-    pub fn record(&self, i: usize) -> Record<'a> {
-        Record { batch: *self, index: i }
+    pub fn records(&self) -> Records<'a> {
+        Records {
+            inner: self.inner,
+            index: 0,
+            keys: Walk::new(self.inner.keys.as_ref()),
+            values: Walk::new(self.inner.values.as_ref()),
+        }
+    }
+}
+
+/// A column on the way through it: where one item ends the next begins.
+#[derive(Clone, Debug)]
+struct Walk<'a> {
+    ends: std::slice::Iter<'a, u32>,
+    data: &'a [u8],
+    nulls: Option<&'a [u8]>,
+    start: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn new(column: Option<&'a wit::Column>) -> Self {
+        match column {
+            Some(c) => Self {
+                ends: c.ends.iter(),
+                data: &c.data,
+                nulls: c.nulls.as_deref(),
+                start: 0,
+            },
+            None => Self {
+                ends: [].iter(),
+                data: &[],
+                nulls: None,
+                start: 0,
+            },
+        }
     }
 
-    /// All records in order.
-    pub fn records(&self) -> impl ExactSizeIterator<Item = Record<'a>> + use<'a> {
-        let batch = *self;
-        (0..self.len()).map(move |i| batch.record(i))
+    /// The next item; nothing where the column is not there.
+    #[inline]
+    fn next(&mut self, index: usize) -> Option<&'a [u8]> {
+        let end = *self.ends.next()? as usize;
+        let item = self.data.get(self.start..end)?;
+        self.start = end;
+        match self.nulls {
+            Some(nulls) if nulls.get(index).is_some_and(|n| *n != 0) => None,
+            _ => Some(item),
+        }
+    }
+}
+
+/// Iterator over the records of a batch.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    inner: &'a wit::Batch,
+    index: usize,
+    keys: Walk<'a>,
+    values: Walk<'a>,
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Record<'a>> {
+        let index = self.index;
+        if index >= self.inner.timestamps.len() {
+            return None;
+        }
+        self.index += 1;
+        let (key, value) = (self.keys.next(index), self.values.next(index));
+        Some(Record {
+            inner: self.inner,
+            index,
+            key,
+            value,
+        })
     }
 }
 
 /// One record of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    batch: Batch<'a>,
+    inner: &'a wit::Batch,
     index: usize,
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
 }
 
 impl<'a> Record<'a> {
     /// Its place in the batch.
+    #[inline]
     pub fn index(&self) -> usize {
         self.index
     }
@@ -88,33 +159,45 @@ impl<'a> Record<'a> {
     /// Its timestamp, in milliseconds since 1970.
     #[inline]
     pub fn timestamp(&self) -> i64 {
-        self.batch.inner.timestamps.get(self.index).copied().unwrap_or_default()
+        self.inner.timestamps.get(self.index).copied().unwrap_or_default()
     }
 
     /// Its key, unless it has none or the plan does not ask for keys.
     #[inline]
     pub fn key(&self) -> Option<&'a [u8]> {
-        self.batch.keys?.get(self.index)
+        self.key
     }
 
     /// Its value, unless it is null or the plan does not ask for values.
     #[inline]
     pub fn value(&self) -> Option<&'a [u8]> {
-        self.batch.values?.get(self.index)
+        self.value
     }
 
     /// The field of its value at `path`, if that is a JSON object: names separated by dots lead into objects.
     #[inline]
     pub fn json(&self, path: &str) -> Json<'a> {
-        match self.value() {
+        match self.value {
             Some(value) => Json::new(value).get(path),
+            None => Json::NONE,
+        }
+    }
+
+    /// As [`Record::json`], for a path that was taken apart before: what a module does in `init`.
+    #[inline]
+    pub fn field(&self, path: &Path) -> Json<'a> {
+        match self.value {
+            Some(value) => Json::new(value).at(path),
             None => Json::NONE,
         }
     }
 
     /// Its headers, unless the plan does not ask for them.
     pub fn headers(&self) -> Headers<'a> {
-        Headers { inner: self.batch.inner.headers.as_ref(), index: self.index }
+        Headers {
+            inner: self.inner.headers.as_ref(),
+            index: self.index,
+        }
     }
 }
 
@@ -129,13 +212,20 @@ impl<'a> Headers<'a> {
     /// Name and value of each, in order.
     pub fn iter(self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
         let range = self.inner.map_or(0..0, |h| {
-            let start = if self.index == 0 { Some(0) } else { h.ends.get(self.index - 1).copied() };
+            let start = if self.index == 0 {
+                Some(0)
+            } else {
+                h.ends.get(self.index - 1).copied()
+            };
             let end = h.ends.get(self.index).copied();
             start.unwrap_or(0) as usize..end.unwrap_or(0) as usize
         });
         range.filter_map(move |i| {
             let inner = self.inner?;
-            Some((Column::new(&inner.names).get(i)?, Column::new(&inner.values).get(i)))
+            Some((
+                Column::new(&inner.names).get(i)?,
+                Column::new(&inner.values).get(i),
+            ))
         })
     }
 

@@ -14,12 +14,22 @@ pub struct Parameter {
 impl Parameter {
     /// A parameter that must be set.
     pub fn required<T: FromValue>(name: &'static str, about: &'static str) -> Self {
-        Self { name, kind: T::KIND, preset: None, about }
+        Self {
+            name,
+            kind: T::KIND,
+            preset: None,
+            about,
+        }
     }
 
     /// A parameter that is `preset` when nothing is set.
     pub fn preset<T: FromValue>(name: &'static str, preset: impl Into<T>, about: &'static str) -> Self {
-        Self { name, kind: T::KIND, preset: Some(preset.into().into_value()), about }
+        Self {
+            name,
+            kind: T::KIND,
+            preset: Some(preset.into().into_value()),
+            about,
+        }
     }
 
     pub(crate) fn to_wit(&self) -> wit::Parameter {
@@ -106,7 +116,8 @@ impl Config {
     /// # Errors
     /// When it is not set and has no preset, or has another type.
     pub fn get<T: FromValue>(&self, name: &str) -> Result<T, String> {
-        self.optional(name)?.ok_or_else(|| format!("parameter `{name}` is not set"))
+        self.optional(name)?
+            .ok_or_else(|| format!("parameter `{name}` is not set"))
     }
 
     /// The value of the parameter `name`, if it is set.
@@ -114,8 +125,12 @@ impl Config {
     /// # Errors
     /// When it has another type.
     pub fn optional<T: FromValue>(&self, name: &str) -> Result<Option<T>, String> {
-        let Some((_, value)) = self.inner.values.iter().find(|(n, _)| n == name) else { return Ok(None) };
-        T::from_value(value).map(Some).ok_or_else(|| format!("parameter `{name}` has another type"))
+        let Some((_, value)) = self.inner.values.iter().find(|(n, _)| n == name) else {
+            return Ok(None);
+        };
+        T::from_value(value)
+            .map(Some)
+            .ok_or_else(|| format!("parameter `{name}` has another type"))
     }
 
     /// The partition that this instance works for.

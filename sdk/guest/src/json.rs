@@ -15,10 +15,27 @@ pub struct Json<'a> {
     text: Option<&'a [u8]>,
 }
 
+/// A path to a field, taken apart once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    names: Vec<Box<[u8]>>,
+}
+
+impl Path {
+    /// The path that `text` writes with dots.
+    pub fn new(text: &str) -> Self {
+        Self {
+            names: text.split('.').map(|name| name.as_bytes().into()).collect(),
+        }
+    }
+}
+
 impl<'a> Json<'a> {
     /// A whole document.
     pub fn new(document: &'a [u8]) -> Self {
-        Self { text: Some(trim(document)) }
+        Self {
+            text: Some(trim(document)),
+        }
     }
 
     /// Nothing.
@@ -32,11 +49,23 @@ impl<'a> Json<'a> {
             Some((name, deeper)) => (name, Some(deeper)),
             None => (path, None),
         };
-        let found = Self { text: field(text, name.as_bytes()) };
+        let found = Self {
+            text: field(text, name.as_bytes()),
+        };
         match deeper {
             Some(deeper) => found.get(deeper),
             None => found,
         }
+    }
+
+    /// The field at `path`.
+    #[inline]
+    pub fn at(self, path: &Path) -> Json<'a> {
+        let mut text = self.text;
+        for name in &path.names {
+            text = text.and_then(|t| field(t, name));
+        }
+        Self { text }
     }
 
     /// Its text as it stands in the document.
@@ -112,13 +141,18 @@ fn field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let needle = *name.first()?;
     let (mut in_string, mut escaped) = (0u64, false);
     let mut depth = 0i32;
-    let (blocks, tail) = doc.as_chunks::<64>();
-    let mut padded = [b' '; 64];
-    if let Some(room) = padded.get_mut(..tail.len()) {
-        room.copy_from_slice(tail);
-    }
-    for (n, block) in blocks.iter().chain(std::iter::once(&padded)).enumerate() {
-        let at = n * 64;
+    let mut at = 0;
+    let mut padded;
+    while at < doc.len() {
+        let rest = doc.get(at..)?;
+        let block = match rest.first_chunk::<64>() {
+            Some(block) => block,
+            None => {
+                padded = [b' '; 64];
+                padded.get_mut(..rest.len())?.copy_from_slice(rest);
+                &padded
+            }
+        };
         let mut m = masks(block, needle);
         if m.backslashes != 0 || escaped {
             m.quotes &= !escapes(m.backslashes, &mut escaped);
@@ -131,15 +165,17 @@ fn field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         while candidates != 0 {
             let bit = candidates.trailing_zeros();
             candidates &= candidates - 1;
+            let Some(value) = after_key(doc.get(at + bit as usize + 1..)?, name) else {
+                continue;
+            };
             let below = (1u64 << bit) - 1;
             let here = depth + (opens & below).count_ones() as i32 - (closes & below).count_ones() as i32;
-            if here == 1
-                && let Some(value) = after_key(doc.get(at + bit as usize + 1..)?, name)
-            {
+            if here == 1 {
                 return value_text(value);
             }
         }
         depth += opens.count_ones() as i32 - closes.count_ones() as i32;
+        at += 64;
     }
     None
 }
@@ -147,12 +183,20 @@ fn field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 /// What follows `name`, its quote and a colon.
 #[inline]
 fn after_key<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let rest = text.strip_prefix(name)?.strip_prefix(b"\"")?;
+    // By hand: a call of `memcmp` costs more than the few bytes of a name.
+    if text.len() <= name.len() || !name.iter().zip(text).all(|(a, b)| a == b) {
+        return None;
+    }
+    let rest = text.get(name.len()..)?.strip_prefix(b"\"")?;
     let rest = match rest.strip_prefix(b":") {
         Some(rest) => rest,
         None => trim_start(rest).strip_prefix(b":")?,
     };
-    Some(if rest.first().is_some_and(|b| *b <= b' ') { trim_start(rest) } else { rest })
+    Some(if rest.first().is_some_and(|b| *b <= b' ') {
+        trim_start(rest)
+    } else {
+        rest
+    })
 }
 
 /// The value that starts `text`.
@@ -161,7 +205,10 @@ fn value_text(text: &[u8]) -> Option<&[u8]> {
     let len = match text.first()? {
         b'"' => string_len(text)?,
         b'{' | b'[' => bracket_len(text)?,
-        _ => text.iter().position(|b| matches!(b, b',' | b'}' | b']') || *b <= b' ').unwrap_or(text.len()),
+        _ => text
+            .iter()
+            .position(|b| matches!(b, b',' | b'}' | b']') || *b <= b' ')
+            .unwrap_or(text.len()),
     };
     text.get(..len).filter(|t| !t.is_empty())
 }
@@ -230,8 +277,9 @@ fn prefix_xor(mut bits: u64) -> u64 {
 /// A JSON number. Exact and quick for what sensors send, by the standard library otherwise.
 #[inline]
 fn number(text: &[u8]) -> Option<f64> {
-    const POWERS: [f64; 16] =
-        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+    const POWERS: [f64; 16] = [
+        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+    ];
     let (negative, digits) = match text.split_first()? {
         (b'-', rest) => (true, rest),
         _ => (false, text),
@@ -328,13 +376,19 @@ pub fn escape_into(out: &mut Vec<u8>, text: &str) {
 }
 
 fn trim_start(text: &[u8]) -> &[u8] {
-    let blanks = text.iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')).count();
+    let blanks = text
+        .iter()
+        .take_while(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r'))
+        .count();
     text.get(blanks..).unwrap_or_default()
 }
 
 fn trim(text: &[u8]) -> &[u8] {
     let text = trim_start(text);
-    let end = text.iter().rposition(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\r')).map_or(0, |i| i + 1);
+    let end = text
+        .iter()
+        .rposition(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\r'))
+        .map_or(0, |i| i + 1);
     text.get(..end).unwrap_or_default()
 }
 
@@ -348,7 +402,9 @@ mod tests {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
-            any::<f64>().prop_filter("finite", |f| f.is_finite()).prop_map(Value::from),
+            any::<f64>()
+                .prop_filter("finite", |f| f.is_finite())
+                .prop_map(Value::from),
             (-100_000i64..100_000).prop_map(|n| Value::from(n as f64 / 64.0)),
             any::<i32>().prop_map(Value::from),
             "\\PC{0,12}".prop_map(Value::from),
@@ -406,7 +462,8 @@ mod tests {
 
     #[test]
     fn paths_lead_into_objects() {
-        let doc = Json::new(br#" {"x": {"temperature": 1}, "a": {"b": {"temperature": -2.5e1}}, "s":"\u00e9\n"} "#);
+        let doc =
+            Json::new(br#" {"x": {"temperature": 1}, "a": {"b": {"temperature": -2.5e1}}, "s":"\u00e9\n"} "#);
         assert_eq!(doc.get("a.b.temperature").number(), Some(-25.0));
         assert_eq!(doc.get("temperature").number(), None);
         assert_eq!(doc.get("s").string().as_deref(), Some("\u{e9}\n"));

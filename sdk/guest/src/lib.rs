@@ -30,19 +30,27 @@ mod out;
 mod simd;
 pub mod testing;
 
-pub use batch::{Batch, Column, Headers, Record};
+pub use batch::{Batch, Column, Headers, Record, Records};
 pub use config::{Config, FromValue, JsonText, Parameter};
-pub use json::{escape_into, Json};
+pub use json::{Json, Path, escape_into};
 pub use module::{Adapter, Fault, Module, Plan, Verdict};
 pub use out::{NewRecord, Out};
 
 /// What a module needs, in one import.
 pub mod prelude {
-    pub use crate::{log, Batch, Config, Fault, Json, Module, NewRecord, Out, Parameter, Plan, Record, Verdict};
+    pub use crate::{
+        Batch, Config, Fault, Json, Module, NewRecord, Out, Parameter, Path, Plan, Record, Verdict, log,
+    };
 }
 
 #[doc(hidden)]
-#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, reason = "generated from ../../wit")]
+#[allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated from ../../wit"
+)]
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",

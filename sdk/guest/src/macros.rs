@@ -8,7 +8,7 @@ macro_rules! export {
             #[cfg(target_arch = "wasm32")]
             type Exported = $crate::Adapter<$module>;
             #[cfg(target_arch = "wasm32")]
-            $crate::bindings::export!(Exported with_types_in $crate::bindings);
+    $crate::bindings::export!(Exported with_types_in $crate::bindings);
         };
     };
 }

@@ -39,7 +39,12 @@ pub struct Plan(wit::Plan);
 impl Plan {
     /// Reads values, and has the one output `main`.
     pub fn values() -> Self {
-        Self(wit::Plan { outputs: vec!["main".to_owned()], keys: false, values: true, headers: false })
+        Self(wit::Plan {
+            outputs: vec!["main".to_owned()],
+            keys: false,
+            values: true,
+            headers: false,
+        })
     }
 
     /// Reads keys only.
@@ -127,7 +132,11 @@ thread_local! {
 impl<M: Module> Guest for Adapter<M> {
     fn describe() -> wit::Descriptor {
         let parameters = M::parameters().iter().map(Parameter::to_wit).collect();
-        wit::Descriptor { about: M::ABOUT.to_owned(), parameters, state_version: 0 }
+        wit::Descriptor {
+            about: M::ABOUT.to_owned(),
+            parameters,
+            state_version: 0,
+        }
     }
 
     fn init(config: wit::Config) -> Result<wit::Plan, String> {

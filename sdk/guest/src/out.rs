@@ -16,7 +16,10 @@ const DEAD: u8 = 255;
 
 impl Out {
     pub(crate) fn new(records: usize) -> Self {
-        Self { routes: vec![DROP; records], ..Self::default() }
+        Self {
+            routes: vec![DROP; records],
+            ..Self::default()
+        }
     }
 
     /// Sends record `index` unchanged to `output`, 1 being the plan's first. A record goes where it was sent last;
@@ -50,6 +53,21 @@ impl Out {
         self.emits.push(index as u32, output, record);
     }
 
+    /// As [`Out::emit`] for a record with another value, which `write` writes where it will stay. Nothing is added when
+    /// it fails.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    #[inline]
+    pub fn emit_value<E>(
+        &mut self,
+        index: usize,
+        output: u8,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.emits.push_value(index as u32, output, write)
+    }
+
     pub(crate) fn into_wit(self) -> wit::Outcome {
         wit::Outcome {
             routes: self.routes,
@@ -72,12 +90,15 @@ pub struct NewRecord<'a> {
 impl<'a> NewRecord<'a> {
     /// The source's record with another value.
     pub fn value(value: &'a [u8]) -> Self {
-        Self { value: Some(Some(value)), key: None }
+        Self {
+            value: Some(Some(value)),
+            key: None,
+        }
     }
 }
 
 mod wit_emits {
-    use super::{wit, NewRecord};
+    use super::{NewRecord, wit};
 
     /// New records that set the same columns share one `emits`.
     #[derive(Debug, Default)]
@@ -114,13 +135,57 @@ mod wit_emits {
             }
         }
 
+        #[inline]
+        pub(super) fn push_value<E>(
+            &mut self,
+            source: u32,
+            output: u8,
+            write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        ) -> Result<(), E> {
+            let fits = |run: &wit::Emits| {
+                run.values.as_ref().is_some_and(|v| v.nulls.is_none())
+                    && run.keys.is_none()
+                    && run.sources.last().is_none_or(|last| *last <= source)
+            };
+            if !self.runs.last().is_some_and(fits) {
+                self.runs.push(wit::Emits {
+                    sources: Vec::new(),
+                    outputs: Vec::new(),
+                    timestamps: None,
+                    keys: None,
+                    values: Some(empty()),
+                    headers: None,
+                    bare: false,
+                });
+            }
+            let Some(run) = self.runs.last_mut() else {
+                return Ok(());
+            };
+            let Some(values) = &mut run.values else {
+                return Ok(());
+            };
+            let before = values.data.len();
+            if let Err(e) = write(&mut values.data) {
+                values.data.truncate(before);
+                return Err(e);
+            }
+            values.ends.push(values.data.len() as u32);
+            run.sources.push(source);
+            run.outputs.push(output);
+            Ok(())
+        }
+
         pub(super) fn into_wit(self) -> Vec<wit::Emits> {
             self.runs
         }
     }
 
     fn empty() -> wit::Column {
-        wit::Column { ends: Vec::new(), data: Vec::new(), nulls: None }
+        wit::Column {
+            ends: Vec::new(),
+            data: Vec::new(),
+            nulls: None,
+        }
     }
 
     fn push(column: &mut wit::Column, item: Option<&[u8]>) {

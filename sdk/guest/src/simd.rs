@@ -20,7 +20,10 @@ pub(crate) fn masks(block: &[u8; 64], needle: u8) -> Masks {
     let eq = |v: v128, b: u8| u64::from(u8x16_bitmask(i8x16_eq(v, i8x16_splat(b as i8))));
     let mut m = Masks::default();
     for (i, part) in block.as_chunks::<16>().0.iter().enumerate() {
-        #[expect(unsafe_code, reason = "SAFETY: loads 16 bytes from an array of 16; alignment is not required")]
+        #[expect(
+            unsafe_code,
+            reason = "SAFETY: loads 16 bytes from an array of 16; alignment is not required"
+        )]
         let v = unsafe { v128_load(part.as_ptr().cast()) };
         // `[` and `]` differ from `{` and `}` by the bit 0x20.
         let folded = v128_or(v, i8x16_splat(0x20));
@@ -41,7 +44,10 @@ pub(crate) fn masks(block: &[u8; 64], needle: u8) -> Masks {
     };
     let mut m = Masks::default();
     for (i, part) in block.as_chunks::<16>().0.iter().enumerate() {
-        #[expect(unsafe_code, reason = "SAFETY: SSE2 is part of x86-64; loads 16 bytes from an array of 16")]
+        #[expect(
+            unsafe_code,
+            reason = "SAFETY: SSE2 is part of x86-64; loads 16 bytes from an array of 16"
+        )]
         let (v, folded) = unsafe {
             let v: __m128i = _mm_loadu_si128(part.as_ptr().cast());
             (v, _mm_or_si128(v, _mm_set1_epi8(0x20)))
@@ -59,11 +65,17 @@ pub(crate) fn masks(block: &[u8; 64], needle: u8) -> Masks {
     m
 }
 
-#[cfg(not(any(all(target_arch = "wasm32", target_feature = "simd128"), target_arch = "x86_64")))]
+#[cfg(not(any(
+    all(target_arch = "wasm32", target_feature = "simd128"),
+    target_arch = "x86_64"
+)))]
 pub(crate) use portable as masks;
 
 #[cfg_attr(
-    any(all(target_arch = "wasm32", target_feature = "simd128"), target_arch = "x86_64"),
+    any(
+        all(target_arch = "wasm32", target_feature = "simd128"),
+        target_arch = "x86_64"
+    ),
     allow(dead_code, reason = "the reference for the tests")
 )]
 pub(crate) fn portable(block: &[u8; 64], needle: u8) -> Masks {

@@ -39,7 +39,10 @@ pub struct Input {
 impl Input {
     /// A record with only a value.
     pub fn value(value: impl AsRef<[u8]>) -> Self {
-        Self { value: Some(value.as_ref().to_vec()), ..Self::default() }
+        Self {
+            value: Some(value.as_ref().to_vec()),
+            ..Self::default()
+        }
     }
 }
 
@@ -63,8 +66,15 @@ impl<M: Module> Native<M> {
             }
         }
         values.extend(set.iter().map(|(n, v)| ((*n).to_owned(), v.clone())));
-        let config = wit::Config { partition: 0, sources: vec!["test".to_owned()], values };
-        Ok(Self { plan: Adapter::<M>::init(config)?, module: PhantomData })
+        let config = wit::Config {
+            partition: 0,
+            sources: vec!["test".to_owned()],
+            values,
+        };
+        Ok(Self {
+            plan: Adapter::<M>::init(config)?,
+            module: PhantomData,
+        })
     }
 
     /// Names of its outputs; the first is output 1.
@@ -100,8 +110,14 @@ impl<M: Module> Native<M> {
             watermark: i64::MIN,
             timestamps: records.iter().map(|r| r.timestamp).collect(),
             marks: None,
-            keys: self.plan.keys.then(|| column(records.iter().map(|r| r.key.as_deref()))),
-            values: self.plan.values.then(|| column(records.iter().map(|r| r.value.as_deref()))),
+            keys: self
+                .plan
+                .keys
+                .then(|| column(records.iter().map(|r| r.key.as_deref()))),
+            values: self
+                .plan
+                .values
+                .then(|| column(records.iter().map(|r| r.value.as_deref()))),
             headers: self.plan.headers.then(headers),
         }
     }

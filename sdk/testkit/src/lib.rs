@@ -20,7 +20,11 @@ pub enum TestError {
     #[error(transparent)]
     Batch(#[from] BatchError),
     #[error("batch of records {from} to {to}: {error}")]
-    Call { from: usize, to: usize, error: CallError },
+    Call {
+        from: usize,
+        to: usize,
+        error: CallError,
+    },
 }
 
 /// What became of the records.
@@ -54,9 +58,15 @@ impl Testkit {
         let runtime = Runtime::new(RuntimeOptions::plain())?;
         let component = weir_runtime::componentize(component)?;
         let module = runtime.load(&component)?;
-        let config = InstanceConfig { partition: 0, sources: vec!["test".to_owned()], settings };
+        let config = InstanceConfig {
+            partition: 0,
+            sources: vec!["test".to_owned()],
+            settings,
+        };
         let instruments = Arc::new(Instruments::default());
-        Ok(Self { instance: module.instantiate(&config, CallLimits::default(), sink, instruments)? })
+        Ok(Self {
+            instance: module.instantiate(&config, CallLimits::default(), sink, instruments)?,
+        })
     }
 
     /// Processes `records` in batches of `batch`.
@@ -64,7 +74,10 @@ impl Testkit {
     /// # Errors
     /// At the first batch without an outcome.
     pub fn run(&mut self, records: &[Record], batch: usize, now: i64) -> Result<Tested, TestError> {
-        let mut tested = Tested { records: records.len(), ..Tested::default() };
+        let mut tested = Tested {
+            records: records.len(),
+            ..Tested::default()
+        };
         for (n, part) in records.chunks(batch.max(1)).enumerate() {
             let from = n * batch;
             self.run_batch(part, from, now, &mut tested)?;
@@ -72,15 +85,27 @@ impl Testkit {
         Ok(tested)
     }
 
-    fn run_batch(&mut self, part: &[Record], from: usize, now: i64, tested: &mut Tested) -> Result<(), TestError> {
+    fn run_batch(
+        &mut self,
+        part: &[Record],
+        from: usize,
+        now: i64,
+        tested: &mut Tested,
+    ) -> Result<(), TestError> {
         let columns = columns(part, self.instance.plan().wanted)?;
         let begun = Instant::now();
         let outcome = self.instance.process(0, now, &columns);
         tested.spent += begun.elapsed();
-        let outcome = outcome.map_err(|error| TestError::Call { from, to: from + part.len(), error })?;
+        let outcome = outcome.map_err(|error| TestError::Call {
+            from,
+            to: from + part.len(),
+            error,
+        })?;
         let emitted: Vec<_> = outcome.emitted().collect();
         for place in outcome.placements() {
-            let Some(source) = part.get(place.source as usize) else { continue };
+            let Some(source) = part.get(place.source as usize) else {
+                continue;
+            };
             let mut record = source.clone();
             if let Some(new) = place.emitted.and_then(|n| emitted.get(n as usize)) {
                 let own = |b: Option<&[u8]>| b.map(Bytes::copy_from_slice);
@@ -92,14 +117,22 @@ impl Testkit {
                 }
                 let encoded = new.headers.encoded();
                 for (name, value) in weir_types::HeaderBuf::view(&encoded).iter() {
-                    record.headers.push((String::from_utf8_lossy(name).into_owned(), own(value)));
+                    record
+                        .headers
+                        .push((String::from_utf8_lossy(name).into_owned(), own(value)));
                 }
             }
             let output = self.instance.plan().outputs.get(usize::from(place.output) - 1);
-            tested.outputs.entry(output.cloned().unwrap_or_default()).or_default().push(record);
+            tested
+                .outputs
+                .entry(output.cloned().unwrap_or_default())
+                .or_default()
+                .push(record);
         }
         for dead in outcome.rejections() {
-            tested.dead.push((from + dead.index as usize, dead.reason.to_owned()));
+            tested
+                .dead
+                .push((from + dead.index as usize, dead.reason.to_owned()));
         }
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! Append through the log, beside the same bytes in a plain file with the same syncs.
 
-use crate::{quantile, Setup, Table};
+use crate::{Setup, Table, quantile};
 use anyhow::Result;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::sync::mpsc;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use weir_broker::{Broker, Options, Principal};
 use weir_log::{Entry, Log, Op};
@@ -30,13 +30,29 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
     let (plain, through) = (plain / 2.0, through / 2.0);
     table.add("plain file, 512 KiB a sync", plain, "MiB/s", "");
     let ratio = 100.0 * through / plain;
-    table.add("append through the log, 512 KiB a sync", through, "MiB/s", format!("{ratio:.0} % of the plain file"));
+    table.add(
+        "append through the log, 512 KiB a sync",
+        through,
+        "MiB/s",
+        format!("{ratio:.0} % of the plain file"),
+    );
     let mut syncs = sync_times(&dir.path().join("sync"))?;
     table.add("one sync of 4 KiB, p50", quantile(&mut syncs, 0.5), "ms", "");
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    for (bytes, records) in [(128, 1), (128, 100), (128, 1_000), (1_024, 1), (1_024, 100), (1_024, 1_000)] {
-        let all = (if records == 1 { 50_000 } else { 1_000_000 } * 128 / bytes as u64 / setup.less).max(1_000);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    for (bytes, records) in [
+        (128, 1),
+        (128, 100),
+        (128, 1_000),
+        (1_024, 1),
+        (1_024, 100),
+        (1_024, 1_000),
+    ] {
+        let all =
+            (if records == 1 { 50_000 } else { 1_000_000 } * 128 / bytes as u64 / setup.less).max(1_000);
         let dir = tempfile::tempdir_in(&setup.dir)?;
         let rate = runtime.block_on(broker(dir.path(), batch(records, bytes, 0), all / records as u64))?;
         table.add(
@@ -54,16 +70,29 @@ pub(crate) fn batch(records: usize, bytes: usize, seed: u64) -> Batch {
     let mut builder = BatchBuilder::new(Codec::None);
     let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     for i in 0..records {
-        let mut value = format!("{{\"id\":\"m{:03}\",\"temperature\":{}.{},\"pad\":\"", i % 100, i % 120, i % 10).into_bytes();
+        let mut value = format!(
+            "{{\"id\":\"m{:03}\",\"temperature\":{}.{},\"pad\":\"",
+            i % 100,
+            i % 120,
+            i % 10
+        )
+        .into_bytes();
         while value.len() + 2 < bytes {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             value.push(b'a' + (state >> 59) as u8 % 26);
         }
         value.extend_from_slice(b"\"}");
         let key = format!("m{:03}", i % 100);
-        builder.push(i as i64, Some(key.as_bytes()), Some(&value), weir_types::Headers::NONE);
+        builder.push(
+            i as i64,
+            Some(key.as_bytes()),
+            Some(&value),
+            weir_types::Headers::NONE,
+        );
     }
-    builder.build(Offset::ZERO, None).unwrap_or_else(|e| panic!("a batch of the bench: {e}"))
+    builder
+        .build(Offset::ZERO, None)
+        .unwrap_or_else(|e| panic!("a batch of the bench: {e}"))
 }
 
 fn file(path: &Path, payload: &[u8], rounds: usize) -> Result<f64> {
@@ -81,13 +110,23 @@ fn file(path: &Path, payload: &[u8], rounds: usize) -> Result<f64> {
 fn append(dir: &Path, payload: &Batch, rounds: usize) -> Result<f64> {
     let (log, _) = Log::open(dir, &weir_log::Options::default())?;
     let (done, flushed) = mpsc::channel();
+    // Stamped before: the proposer's copy is not the log's.
+    let stamped: Vec<Batch> = (0..rounds as u64)
+        .map(|n| payload.clone().at(Offset::new(1 + n * u64::from(payload.span()))))
+        .collect();
     let begun = Instant::now();
-    let mut next = 0;
-    for index in 1..=rounds as u64 {
-        let batch = payload.clone().at(Offset::new(next));
-        next += u64::from(batch.span());
-        let ops = vec![Op::Append { partition: PartitionId(1), batch }];
-        let entry = Entry { group: GroupId(0), index, term: Term(1), lazy: false, ops };
+    for (batch, index) in stamped.into_iter().zip(1..) {
+        let ops = vec![Op::Append {
+            partition: PartitionId(1),
+            batch,
+        }];
+        let entry = Entry {
+            group: GroupId(0),
+            index,
+            term: Term(1),
+            lazy: false,
+            ops,
+        };
         let header = Arc::new(entry.header());
         let done = done.clone();
         log.append(entry, false, move |r| done.send(r).unwrap_or_default())?;
@@ -115,7 +154,13 @@ fn sync_times(path: &Path) -> Result<Vec<Duration>> {
 
 async fn broker(dir: &Path, payload: Batch, batches: u64) -> Result<f64> {
     let (log, recovered) = Log::open(dir, &weir_log::Options::default())?;
-    let broker = Broker::open(log, &recovered, Synced::rule(), Arc::new(SystemClock), Options::default())?;
+    let broker = Broker::open(
+        log,
+        &recovered,
+        Synced::rule(),
+        Arc::new(SystemClock),
+        Options::default(),
+    )?;
     let who = Principal::anonymous("bench");
     broker.create_topic(&who, "t", 1, &[]).await?;
     let begun = Instant::now();

@@ -58,7 +58,13 @@ impl Table {
 }
 
 fn print((what, value, unit, note): &(String, f64, &'static str, String)) {
-    let digits = if *value >= 1_000.0 { 0 } else if *value >= 10.0 { 1 } else { 2 };
+    let digits = if *value >= 1_000.0 {
+        0
+    } else if *value >= 10.0 {
+        1
+    } else {
+        2
+    };
     println!("{what:<58} {value:>12.digits$} {unit:<10} {note}");
 }
 
@@ -75,11 +81,23 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let less = if args.quick { 10 } else { 1 };
-    let setup = Setup { weir: args.weir, modules: args.modules, dir, less };
-    let mut table = Table { live: args.output == Format::Table, ..Table::default() };
+    let setup = Setup {
+        weir: args.weir,
+        modules: args.modules,
+        dir,
+        less,
+    };
+    let mut table = Table {
+        live: args.output == Format::Table,
+        ..Table::default()
+    };
     type Group = fn(&Setup, &mut Table) -> Result<()>;
-    let groups: [(&str, Group); 4] =
-        [("log", log::run), ("wasm", wasm::run), ("produce", produce::run), ("node", node::run)];
+    let groups: [(&str, Group); 4] = [
+        ("log", log::run),
+        ("wasm", wasm::run),
+        ("produce", produce::run),
+        ("node", node::run),
+    ];
     for (name, run) in groups {
         if name.contains(&args.only) {
             run(&setup, &mut table)?;
@@ -87,7 +105,10 @@ fn main() -> Result<()> {
     }
     if args.output == Format::Json {
         for (what, value, unit, note) in &table.rows {
-            println!("{}", json!({ "what": what, "value": value, "unit": unit, "note": note }));
+            println!(
+                "{}",
+                json!({ "what": what, "value": value, "unit": unit, "note": note })
+            );
         }
     }
     Ok(())

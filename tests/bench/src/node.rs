@@ -1,7 +1,7 @@
 //! The node as a process: memory, start, size.
 
 use crate::{Setup, Table};
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -28,7 +28,14 @@ impl Node {
     pub(crate) fn start_in(setup: &Setup, dir: &Path, args: &[&str]) -> Result<Self> {
         let log = dir.join("node.log");
         let mut child = Command::new(&setup.weir)
-            .args(["serve", "--quic", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
+            .args([
+                "serve",
+                "--quic",
+                "127.0.0.1:0",
+                "--http",
+                "127.0.0.1:0",
+                "--data",
+            ])
             .arg(dir.join("data"))
             .args(args)
             .stdin(Stdio::null())
@@ -41,7 +48,12 @@ impl Node {
                 let field = |name: &str| line.split(name).nth(1).and_then(|r| r.split_whitespace().next());
                 let addr = field("quic=").context("no address")?.parse()?;
                 let took_ms = field("took_ms=").context("no time")?.parse()?;
-                return Ok(Self { child, addr, took_ms, _dir: None });
+                return Ok(Self {
+                    child,
+                    addr,
+                    took_ms,
+                    _dir: None,
+                });
             }
             if child.try_wait()?.is_some() || Instant::now() > deadline {
                 bail!("the node did not start:\n{text}");
@@ -71,7 +83,10 @@ impl Node {
 
     fn status(&self, field: &str) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|l| l.strip_prefix(field)).context("no such field")?;
+        let line = status
+            .lines()
+            .find_map(|l| l.strip_prefix(field))
+            .context("no such field")?;
         let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib / 1_024.0)
     }
@@ -91,7 +106,12 @@ impl Drop for Node {
 }
 
 pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
-    table.add("size of the binary", std::fs::metadata(&setup.weir)?.len() as f64 / f64::from(1 << 20), "MiB", "");
+    table.add(
+        "size of the binary",
+        std::fs::metadata(&setup.weir)?.len() as f64 / f64::from(1 << 20),
+        "MiB",
+        "",
+    );
     let node = Node::start(setup, &[])?;
     table.add("start on an empty log", node.took_ms, "ms", "");
     std::thread::sleep(Duration::from_secs(1));
@@ -100,7 +120,9 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
 
     let dir = tempfile::tempdir_in(&setup.dir)?;
     let node = Node::start_in(setup, dir.path(), &[])?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let gib = 1.0 / setup.less as f64;
     runtime.block_on(async {
         let client = node.client().await?;
@@ -124,10 +146,20 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
     })?;
     node.stop()?;
     let node = Node::start_in(setup, dir.path(), &[])?;
-    table.add(format!("start on a log of {gib} GiB, after an orderly stop"), node.took_ms, "ms", "");
+    table.add(
+        format!("start on a log of {gib} GiB, after an orderly stop"),
+        node.took_ms,
+        "ms",
+        "",
+    );
     drop(node);
     let node = Node::start_in(setup, dir.path(), &[])?;
-    table.add(format!("start on a log of {gib} GiB, after kill -9"), node.took_ms, "ms", "");
+    table.add(
+        format!("start on a log of {gib} GiB, after kill -9"),
+        node.took_ms,
+        "ms",
+        "",
+    );
     std::thread::sleep(Duration::from_secs(1));
     table.add(format!("RSS idle with {gib} GiB"), node.rss_mib()?, "MiB", "");
     Ok(())

@@ -2,8 +2,8 @@
 
 use crate::log::batch;
 use crate::node::Node;
-use crate::{quantile, Setup, Table};
-use anyhow::{bail, Result};
+use crate::{Setup, Table, quantile};
+use anyhow::{Result, bail};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use weir_client::{Client, Offset, Piece, Sent};
@@ -13,9 +13,18 @@ const WINDOW_BYTES: usize = 4 << 20;
 const WINDOW_BATCHES_MAX: usize = 512;
 
 pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
-        for (bytes, records) in [(128, 1), (128, 100), (128, 1_000), (1_024, 1), (1_024, 100), (1_024, 1_000)] {
+        for (bytes, records) in [
+            (128, 1),
+            (128, 100),
+            (128, 1_000),
+            (1_024, 1),
+            (1_024, 100),
+            (1_024, 1_000),
+        ] {
             let all = if records == 1 { 50_000 } else { 1_000_000 } * 128 / bytes as u64 / setup.less;
             let node = Node::start(setup, &[])?;
             let client = node.client().await?;
@@ -25,7 +34,12 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
             let what = format!("produce over QUIC, {bytes} B, batches of {records}");
             if (bytes, records) == (128, 1_000) {
                 let (device, payload) = (node.written_bytes()?, (batches * records as u64) as f64 * 128.0);
-                table.add(what, rate, "records/s", format!("peak RSS {:.0} MiB", node.peak_rss_mib()?));
+                table.add(
+                    what,
+                    rate,
+                    "records/s",
+                    format!("peak RSS {:.0} MiB", node.peak_rss_mib()?),
+                );
                 table.add("bytes to the device per payload byte", device / payload, "", "");
                 fetch(&client, batches * records as u64, table).await?;
             } else {
@@ -79,7 +93,12 @@ async fn fetch(client: &Client, want: u64, table: &mut Table) -> Result<()> {
     if records != want {
         bail!("{records} records of {want} came back");
     }
-    table.add("fetch over QUIC, 128 B", records as f64 / begun.elapsed().as_secs_f64(), "records/s", "all came back");
+    table.add(
+        "fetch over QUIC, 128 B",
+        records as f64 / begun.elapsed().as_secs_f64(),
+        "records/s",
+        "all came back",
+    );
     Ok(())
 }
 
@@ -95,7 +114,12 @@ async fn filtered(setup: &Setup, table: &mut Table) -> Result<()> {
     table.add("RSS with one pipeline, idle", node.rss_mib()?, "MiB", "");
     let rate = flood(&client, "t", 1_000, 128, 1_000 / setup.less).await? * 1_000.0;
     let peak = node.peak_rss_mib()?;
-    table.add("the same through an in-line filter", rate, "records/s", format!("peak RSS {peak:.0} MiB"));
+    table.add(
+        "the same through an in-line filter",
+        rate,
+        "records/s",
+        format!("peak RSS {peak:.0} MiB"),
+    );
     client.close().await;
     Ok(())
 }
@@ -113,14 +137,21 @@ async fn singles(setup: &Setup, table: &mut Table) -> Result<()> {
         ticks.tick().await;
         let begun = Instant::now();
         let sent = producer.send("t", 0, &payload).await?;
-        waiting.push(tokio::spawn(async move { sent.done().await.map(|_| begun.elapsed()) }));
+        waiting.push(tokio::spawn(
+            async move { sent.done().await.map(|_| begun.elapsed()) },
+        ));
     }
     let mut times = Vec::new();
     for task in waiting {
         times.push(task.await??);
     }
     for (name, q) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)] {
-        table.add(format!("single records at 1,000/s, acknowledged, {name}"), quantile(&mut times, q), "ms", "");
+        table.add(
+            format!("single records at 1,000/s, acknowledged, {name}"),
+            quantile(&mut times, q),
+            "ms",
+            "",
+        );
     }
     client.close().await;
     Ok(())

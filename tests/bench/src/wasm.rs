@@ -15,12 +15,31 @@ use weir_types::{Batch, Columns};
 
 pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
     let text = |s: &str| Setting::Text(s.to_owned());
-    let filter = BTreeMap::from([("field".to_owned(), text("temperature")), ("limit".to_owned(), Setting::Number(60.0))]);
-    let native = [("field", Value::Text("temperature".to_owned())), ("limit", Value::Number(60.0))];
-    compare::<Threshold>(setup, table, "threshold", "JSON threshold filter", &filter, &native)?;
+    let filter = BTreeMap::from([
+        ("field".to_owned(), text("temperature")),
+        ("limit".to_owned(), Setting::Number(60.0)),
+    ]);
+    let native = [
+        ("field", Value::Text("temperature".to_owned())),
+        ("limit", Value::Number(60.0)),
+    ];
+    compare::<Threshold>(
+        setup,
+        table,
+        "threshold",
+        "JSON threshold filter",
+        &filter,
+        &native,
+    )?;
     let routes = r#"{"m001":"a","m002":"b","m003":"main"}"#;
-    let set = BTreeMap::from([("table".to_owned(), text(routes)), ("else".to_owned(), text("drop"))]);
-    let native = [("table", Value::Json(routes.to_owned())), ("else", Value::Text("drop".to_owned()))];
+    let set = BTreeMap::from([
+        ("table".to_owned(), text(routes)),
+        ("else".to_owned(), text("drop")),
+    ]);
+    let native = [
+        ("table", Value::Json(routes.to_owned())),
+        ("else", Value::Text("drop".to_owned())),
+    ];
     compare::<Route>(setup, table, "route", "router on keys", &set, &native)?;
     let scale = r#"{"temperature":0.1}"#;
     let set = BTreeMap::from([("scale".to_owned(), text(scale))]);
@@ -39,10 +58,16 @@ fn compare<M: weir_sdk::Module>(
     let bytes = std::fs::read(setup.modules.join(format!("weir_module_{module}.wasm")))?;
     let runtime = Runtime::new(RuntimeOptions::plain())?;
     let component = weir_runtime::componentize(&bytes)?;
-    let config = InstanceConfig { partition: 0, sources: Vec::new(), settings: settings.clone() };
+    let config = InstanceConfig {
+        partition: 0,
+        sources: Vec::new(),
+        settings: settings.clone(),
+    };
     let instruments = Arc::new(Instruments::default());
     let mut instance =
-        runtime.load(&component)?.instantiate(&config, CallLimits::default(), Arc::new(()), instruments)?;
+        runtime
+            .load(&component)?
+            .instantiate(&config, CallLimits::default(), Arc::new(()), instruments)?;
     for size in [1, 100, 1_000] {
         let batch = crate::log::batch(size, 128, 7);
         let columns = Columns::read(&batch.body()?, batch.count(), instance.plan().wanted)?;
@@ -91,7 +116,12 @@ fn inputs(batch: &Batch) -> Result<Vec<Input>> {
     let record = |r: Result<weir_types::RecordRef<'_>, _>| {
         let r = r?;
         let own = |b: Option<&[u8]>| b.map(<[u8]>::to_vec);
-        Ok(Input { key: own(r.key), value: own(r.value), timestamp: r.timestamp, headers: Vec::new() })
+        Ok(Input {
+            key: own(r.key),
+            value: own(r.value),
+            timestamp: r.timestamp,
+            headers: Vec::new(),
+        })
     };
     body.records().map(record).collect()
 }

@@ -1,6 +1,6 @@
 //! `cargo demo`, `cargo verify` and `cargo bench-table`: what a fresh machine needs is added here, and said.
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -30,7 +30,11 @@ fn main() -> Result<()> {
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_owned).unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .map(Path::to_owned)
+        .unwrap_or_default()
 }
 
 fn target() -> PathBuf {
@@ -50,12 +54,19 @@ fn cargo(args: &[&str]) -> Command {
 fn run(mut command: Command) -> Result<()> {
     let shown = format!("{command:?}");
     let status = command.status().with_context(|| format!("cannot run {shown}"))?;
-    if status.success() { Ok(()) } else { bail!("{shown} ended with {status}") }
+    if status.success() {
+        Ok(())
+    } else {
+        bail!("{shown} ended with {status}")
+    }
 }
 
 /// Adds the Wasm target when it is missing.
 fn wasm_target() -> Result<()> {
-    let rustc = Command::new("rustc").args(["--print", "sysroot"]).output().context("no rustc")?;
+    let rustc = Command::new("rustc")
+        .args(["--print", "sysroot"])
+        .output()
+        .context("no rustc")?;
     let sysroot = PathBuf::from(String::from_utf8_lossy(&rustc.stdout).trim());
     if sysroot.join("lib/rustlib").join(WASM).exists() {
         return Ok(());
@@ -81,24 +92,41 @@ fn modules() -> Result<PathBuf> {
 fn test_guests() -> Result<()> {
     say("building the test guests for Wasm");
     let mut command = cargo(&["build", "--release", "--quiet", "--target", WASM]);
-    command.current_dir(root().join("tests/guests")).env("CARGO_TARGET_DIR", target().join("guests"));
+    command
+        .current_dir(root().join("tests/guests"))
+        .env("CARGO_TARGET_DIR", target().join("guests"));
     run(command)
 }
 
 fn demo(keep: bool) -> Result<()> {
     let modules = modules()?;
     say("building the node (a few minutes the first time)");
-    run(cargo(&["build", "--release", "--quiet", "-p", "weir-node", "-p", "machine-temperature"]))?;
+    run(cargo(&[
+        "build",
+        "--release",
+        "--quiet",
+        "-p",
+        "weir-node",
+        "-p",
+        "machine-temperature",
+    ]))?;
     let dir = std::env::temp_dir().join(format!("weir-demo-{}", std::process::id()));
     let weir = target().join("release/weir");
     say(&format!("starting a node in {}", dir.display()));
     let mut node = Node::start(&weir, &dir)?;
     let mut example = Command::new(target().join("release/machine-temperature"));
     example.args(["--node", &node.quic.to_string()]);
-    example.arg("--modules").arg(&modules).arg("--example").arg(root().join("examples/machine-temperature"));
+    example
+        .arg("--modules")
+        .arg(&modules)
+        .arg("--example")
+        .arg(root().join("examples/machine-temperature"));
     run(example)?;
     let (quic, weir) = (node.quic, weir.display());
-    println!("\nto look further{}:", if keep { "" } else { ", with `cargo demo --keep`" });
+    println!(
+        "\nto look further{}:",
+        if keep { "" } else { ", with `cargo demo --keep`" }
+    );
     println!("  export WEIR_NODE={quic}");
     println!("  {weir} status");
     println!("  {weir} consume alerts --count 5");
@@ -106,7 +134,10 @@ fn demo(keep: bool) -> Result<()> {
     println!("  {weir} pipeline describe machine-watch");
     println!("  curl http://{}/metrics", node.http);
     if keep {
-        println!("\nthe node runs on; press Ctrl-C to stop it. Its data is in {}", dir.display());
+        println!(
+            "\nthe node runs on; press Ctrl-C to stop it. Its data is in {}",
+            dir.display()
+        );
         node.child.wait()?;
     } else {
         node.stop()?;
@@ -127,13 +158,24 @@ impl Node {
         std::fs::create_dir_all(dir)?;
         let log = dir.join("node.log");
         let child = Command::new(weir)
-            .args(["serve", "--quic", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
+            .args([
+                "serve",
+                "--quic",
+                "127.0.0.1:0",
+                "--http",
+                "127.0.0.1:0",
+                "--data",
+            ])
             .arg(dir.join("data"))
             .stdin(Stdio::null())
             .stderr(File::create(&log)?)
             .spawn()
             .context("cannot start the node")?;
-        let mut node = Self { child, quic: SocketAddr::from(([0; 4], 0)), http: SocketAddr::from(([0; 4], 0)) };
+        let mut node = Self {
+            child,
+            quic: SocketAddr::from(([0; 4], 0)),
+            http: SocketAddr::from(([0; 4], 0)),
+        };
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let text = std::fs::read_to_string(&log)?;
@@ -168,7 +210,10 @@ impl Drop for Node {
 }
 
 fn field(line: &str, name: &str) -> Result<SocketAddr> {
-    let value = line.split(name).nth(1).and_then(|rest| rest.split_whitespace().next());
+    let value = line
+        .split(name)
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next());
     Ok(value.context("the node did not say where it listens")?.parse()?)
 }
 
@@ -178,7 +223,15 @@ fn verify() -> Result<()> {
     modules()?;
     test_guests()?;
     say("lints");
-    run(cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(cargo(&[
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
     say("building the node for the tests");
     run(cargo(&["build", "--quiet", "-p", "weir-node"]))?;
     say("documentation examples");
@@ -189,7 +242,14 @@ fn verify() -> Result<()> {
 
 /// Runs all tests and adds up what each binary says, for one closing line.
 fn tests() -> Result<()> {
-    let mut command = cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
+    let mut command = cargo(&[
+        "test",
+        "--workspace",
+        "--lib",
+        "--bins",
+        "--tests",
+        "--no-fail-fast",
+    ]);
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let out = child.stdout.take().context("no output")?;
     let (mut passed, mut failed) = (0u64, 0u64);
@@ -207,20 +267,40 @@ fn tests() -> Result<()> {
     reader.read_to_string(&mut rest)?;
     let status = child.wait()?;
     println!("{passed} passed, {failed} failed");
-    if status.success() { Ok(()) } else { bail!("tests failed") }
+    if status.success() {
+        Ok(())
+    } else {
+        bail!("tests failed")
+    }
 }
 
 fn number(text: &str, before: &str) -> u64 {
-    let digits = text.split(before).next().and_then(|t| t.split(|c: char| !c.is_ascii_digit()).next_back());
+    let digits = text
+        .split(before)
+        .next()
+        .and_then(|t| t.split(|c: char| !c.is_ascii_digit()).next_back());
     digits.and_then(|d| d.parse().ok()).unwrap_or(0)
 }
 
 fn bench(args: &[String]) -> Result<()> {
     let modules = modules()?;
     say("building for the benchmark");
-    run(cargo(&["build", "--release", "--quiet", "-p", "weir-node", "-p", "weir-bench"]))?;
+    run(cargo(&[
+        "build",
+        "--release",
+        "--quiet",
+        "-p",
+        "weir-node",
+        "-p",
+        "weir-bench",
+    ]))?;
     let mut bench = Command::new(target().join("release/weir-bench"));
-    bench.arg("--modules").arg(modules).arg("--weir").arg(target().join("release/weir")).args(args);
+    bench
+        .arg("--modules")
+        .arg(modules)
+        .arg("--weir")
+        .arg(target().join("release/weir"))
+        .args(args);
     bench.current_dir(root());
     run(bench)
 }

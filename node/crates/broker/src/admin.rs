@@ -1,7 +1,7 @@
 //! Changing topics, consumer groups' offsets and other rows.
 
 use crate::applied::{group_key, topic_key};
-use crate::auth::{authorize, Operation, Principal, Resource};
+use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
 use crate::error::AdminError;
 use crate::proposer::Request;
@@ -45,13 +45,21 @@ impl Broker {
                 return Err(AdminError::Exists(made.to_string()));
             }
             if tables.topics.len() >= TOPICS_MAX {
-                return Err(AdminError::Limit { what: "number of topics", limit: TOPICS_MAX as u64 });
+                return Err(AdminError::Limit {
+                    what: "number of topics",
+                    limit: TOPICS_MAX as u64,
+                });
             }
-            let topic = Topic { name: made, partitions: Vec::new(), config };
+            let topic = Topic {
+                name: made,
+                partitions: Vec::new(),
+                config,
+            };
             grow(tables, topic, partitions)
         })
         .await?;
-        self.topic(name.as_str()).ok_or(AdminError::NoTopic(name.to_string()))
+        self.topic(name.as_str())
+            .ok_or(AdminError::NoTopic(name.to_string()))
     }
 
     /// Changes settings of a topic, and adds partitions up to `partitions`.
@@ -68,7 +76,10 @@ impl Broker {
         self.allow(who, Operation::Alter, Resource::Topic(name))?;
         let (wanted, settings) = (name.to_owned(), settings.to_vec());
         self.change(move |tables, _| {
-            let topic = tables.topics.get(wanted.as_str()).ok_or(AdminError::NoTopic(wanted))?;
+            let topic = tables
+                .topics
+                .get(wanted.as_str())
+                .ok_or(AdminError::NoTopic(wanted))?;
             let mut topic = Topic::clone(topic);
             for (key, value) in &settings {
                 topic.config.set(key, value)?;
@@ -88,15 +99,27 @@ impl Broker {
         self.allow(who, Operation::Delete, Resource::Topic(name))?;
         let wanted = name.to_owned();
         self.change(move |tables, _| {
-            let topic = tables.topics.get(wanted.as_str()).ok_or(AdminError::NoTopic(wanted))?;
-            let mut ops: Vec<Op> =
-                topic.partitions.iter().map(|p| Op::Drop { partition: *p }).collect();
-            ops.push(Op::Remove { key: topic_key(&topic.name) });
+            let topic = tables
+                .topics
+                .get(wanted.as_str())
+                .ok_or(AdminError::NoTopic(wanted))?;
+            let mut ops: Vec<Op> = topic
+                .partitions
+                .iter()
+                .map(|p| Op::Drop { partition: *p })
+                .collect();
+            ops.push(Op::Remove {
+                key: topic_key(&topic.name),
+            });
             let of_topic = |p: &PartitionId| topic.partitions.contains(p);
             let producers = tables.producers.keys().filter(|(p, _)| of_topic(p));
-            ops.extend(producers.map(|(p, id)| Op::Remove { key: crate::applied::producer_key(*p, *id) }));
+            ops.extend(producers.map(|(p, id)| Op::Remove {
+                key: crate::applied::producer_key(*p, *id),
+            }));
             let offsets = tables.group_offsets.keys().filter(|(_, p)| of_topic(p));
-            ops.extend(offsets.map(|(g, p)| Op::Remove { key: group_key(g, *p) }));
+            ops.extend(offsets.map(|(g, p)| Op::Remove {
+                key: group_key(g, *p),
+            }));
             Ok(ops)
         })
         .await
@@ -124,7 +147,15 @@ impl Broker {
                 return Err(AdminError::OffsetBeyondEnd { offset: to, end });
             }
             let nothing = to <= marks.log_start();
-            Ok(if nothing { Vec::new() } else { vec![Op::Trim { partition: id, to, reason }] })
+            Ok(if nothing {
+                Vec::new()
+            } else {
+                vec![Op::Trim {
+                    partition: id,
+                    to,
+                    reason,
+                }]
+            })
         })
         .await
     }
@@ -148,12 +179,18 @@ impl Broker {
         {
             let tables = self.0.applied.tables();
             if tables.group_offsets.len() + offsets.len() > GROUP_OFFSETS_MAX {
-                return Err(AdminError::Limit { what: "committed offsets", limit: GROUP_OFFSETS_MAX as u64 });
+                return Err(AdminError::Limit {
+                    what: "committed offsets",
+                    limit: GROUP_OFFSETS_MAX as u64,
+                });
             }
             for (topic, partition, offset) in offsets {
                 let id = partition_of(&tables, topic, *partition)?;
                 let value = Bytes::copy_from_slice(&offset.get().to_be_bytes());
-                ops.push(Op::Put { key: group_key(group, id), value });
+                ops.push(Op::Put {
+                    key: group_key(group, id),
+                    value,
+                });
             }
         }
         self.put(ops).await
@@ -175,12 +212,16 @@ impl Broker {
         let mut ids = self.0.producer_ids.lock().await;
         if ids.is_empty() {
             let counter = |t: &Tables| t.counters.get(NEXT_PRODUCER).copied().unwrap_or(1);
-            self.change(move |tables, _| Ok(vec![set_counter(NEXT_PRODUCER, counter(tables) + PRODUCER_IDS)]))
-                .await?;
+            self.change(move |tables, _| {
+                Ok(vec![set_counter(NEXT_PRODUCER, counter(tables) + PRODUCER_IDS)])
+            })
+            .await?;
             let end = counter(&self.0.applied.tables());
             *ids = end - PRODUCER_IDS..end;
         }
-        ids.next().and_then(|id| i64::try_from(id).ok()).ok_or(AdminError::Closed)
+        ids.next()
+            .and_then(|id| i64::try_from(id).ok())
+            .ok_or(AdminError::Closed)
     }
 
     /// Writes or removes a row of another layer's `kind`.
@@ -207,7 +248,11 @@ impl Broker {
     }
 
     fn allow(&self, who: &Principal, op: Operation, on: Resource<'_>) -> Result<(), AdminError> {
-        if authorize(who, op, on) { Ok(()) } else { Err(AdminError::Denied) }
+        if authorize(who, op, on) {
+            Ok(())
+        } else {
+            Err(AdminError::Denied)
+        }
     }
 
     async fn put(&self, ops: Vec<Op>) -> Result<(), AdminError> {
@@ -223,7 +268,10 @@ impl Broker {
         make: impl FnOnce(&Tables, &weir_log::Log) -> Result<Vec<Op>, AdminError> + Send + 'static,
     ) -> Result<(), AdminError> {
         let (reply, answer) = oneshot::channel();
-        if !self.send(Request::Change { make: Box::new(make), reply }) {
+        if !self.send(Request::Change {
+            make: Box::new(make),
+            reply,
+        }) {
             return Err(AdminError::Closed);
         }
         answer.await.unwrap_or(Err(AdminError::Closed))
@@ -231,9 +279,16 @@ impl Broker {
 }
 
 fn partition_of(tables: &Tables, topic: &str, partition: u32) -> Result<PartitionId, AdminError> {
-    let found = tables.topics.get(topic).ok_or_else(|| AdminError::NoTopic(topic.to_owned()))?;
+    let found = tables
+        .topics
+        .get(topic)
+        .ok_or_else(|| AdminError::NoTopic(topic.to_owned()))?;
     let partitions = found.partitions.len() as u32;
-    let missing = AdminError::NoPartition { topic: topic.to_owned(), partition, partitions };
+    let missing = AdminError::NoPartition {
+        topic: topic.to_owned(),
+        partition,
+        partitions,
+    };
     found.partition(partition).ok_or(missing)
 }
 
@@ -245,7 +300,10 @@ fn grow(tables: &Tables, mut topic: Topic, asked: u32) -> Result<Vec<Op>, AdminE
     }
     let all = tables.partition_owner.len() as u64 + u64::from(asked - has);
     if all > u64::from(PARTITIONS_MAX) {
-        return Err(AdminError::Limit { what: "number of partitions", limit: u64::from(PARTITIONS_MAX) });
+        return Err(AdminError::Limit {
+            what: "number of partitions",
+            limit: u64::from(PARTITIONS_MAX),
+        });
     }
     let first = tables.counters.get(NEXT_PARTITION).copied().unwrap_or(1);
     let next = first + u64::from(asked - has);
@@ -256,10 +314,19 @@ fn grow(tables: &Tables, mut topic: Topic, asked: u32) -> Result<Vec<Op>, AdminE
         limit: u64::from(u32::MAX),
     })?);
     let value = postcard::to_allocvec(&topic).unwrap_or_default();
-    Ok(vec![set_counter(NEXT_PARTITION, next), Op::Put { key: topic_key(&topic.name), value: value.into() }])
+    Ok(vec![
+        set_counter(NEXT_PARTITION, next),
+        Op::Put {
+            key: topic_key(&topic.name),
+            value: value.into(),
+        },
+    ])
 }
 
 fn set_counter(name: &[u8], next: u64) -> Op {
     let value = Bytes::copy_from_slice(&next.to_be_bytes());
-    Op::Put { key: StateKey::new(StateKind::Counter, name), value }
+    Op::Put {
+        key: StateKey::new(StateKind::Counter, name),
+        value,
+    }
 }

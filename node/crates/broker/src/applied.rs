@@ -42,7 +42,10 @@ impl Applied {
 
     /// Calls `watcher` with key and value of each row of `kind` that changes from now on.
     pub(crate) fn watch(&self, kind: StateKind, watcher: RowWatcher) {
-        self.watchers.lock().unwrap_or_else(PoisonError::into_inner).insert(kind as u8, watcher);
+        self.watchers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(kind as u8, watcher);
     }
 
     pub(crate) fn on_step_down(&self, wake: Waker) {
@@ -63,11 +66,15 @@ impl Applied {
 impl Tables {
     /// A row of `state` has changed. Kinds that are not the broker's are left to their watchers.
     fn row(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let Some((kind, rest)) = key.split_first() else { return };
+        let Some((kind, rest)) = key.split_first() else {
+            return;
+        };
         if *kind == StateKind::Topic as u8 {
             self.topic_row(rest, value);
         } else if *kind == StateKind::Producer as u8 {
-            let Some(key) = split_producer_key(rest) else { return };
+            let Some(key) = split_producer_key(rest) else {
+                return;
+            };
             match value.and_then(|v| postcard::from_bytes(v).ok()) {
                 Some(window) => drop(self.producers.insert(key, window)),
                 None => drop(self.producers.remove(&key)),
@@ -86,7 +93,12 @@ impl Tables {
     }
 
     fn topic_row(&mut self, name: &[u8], value: Option<&[u8]>) {
-        let Some(name) = std::str::from_utf8(name).ok().and_then(|n| n.parse::<TopicName>().ok()) else { return };
+        let Some(name) = std::str::from_utf8(name)
+            .ok()
+            .and_then(|n| n.parse::<TopicName>().ok())
+        else {
+            return;
+        };
         match value.and_then(|v| postcard::from_bytes::<Topic>(v).ok()) {
             Some(topic) => {
                 for partition in &topic.partitions {
@@ -156,7 +168,10 @@ pub(crate) fn producer_key(partition: PartitionId, id: i64) -> StateKey {
 
 fn split_producer_key(rest: &[u8]) -> Option<(PartitionId, i64)> {
     let (partition, id) = rest.split_first_chunk::<4>()?;
-    Some((PartitionId(u32::from_be_bytes(*partition)), i64::from_be_bytes(*id.first_chunk()?)))
+    Some((
+        PartitionId(u32::from_be_bytes(*partition)),
+        i64::from_be_bytes(*id.first_chunk()?),
+    ))
 }
 
 pub(crate) fn group_key(group: &str, partition: PartitionId) -> StateKey {
@@ -167,7 +182,10 @@ pub(crate) fn group_key(group: &str, partition: PartitionId) -> StateKey {
 
 fn split_group_key(rest: &[u8]) -> Option<(String, PartitionId)> {
     let (name, partition) = rest.split_last_chunk::<4>()?;
-    Some((String::from_utf8(name.to_vec()).ok()?, PartitionId(u32::from_be_bytes(*partition))))
+    Some((
+        String::from_utf8(name.to_vec()).ok()?,
+        PartitionId(u32::from_be_bytes(*partition)),
+    ))
 }
 
 fn read_u64(value: &[u8]) -> Option<u64> {

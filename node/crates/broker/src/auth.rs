@@ -12,7 +12,10 @@ pub struct Principal {
 impl Principal {
     /// Somebody who did not say.
     pub fn anonymous(client: impl Into<String>) -> Self {
-        Self { name: "User:ANONYMOUS".to_owned(), client: client.into() }
+        Self {
+            name: "User:ANONYMOUS".to_owned(),
+            client: client.into(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The broker's calls for producing, and how it is put together.
 
 use crate::applied::Applied;
-use crate::auth::{authorize, Operation, Principal, Resource};
+use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::error::ProduceError;
 use crate::hook::{Hook, HookError, HookJob};
 use crate::proposer::{self, Append, Core, Request};
@@ -10,11 +10,11 @@ use crate::topic::Topic;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{sync_channel, SyncSender};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, Semaphore};
+use tokio::sync::{Semaphore, oneshot};
 use weir_log::{Log, Recovered, StateKind};
 use weir_replica::{CommitRule, Group};
 use weir_types::limits::{PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX};
@@ -36,7 +36,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { linger: Duration::from_millis(1), disk_budget_bytes: None, quotas: QuotaConfig::default() }
+        Self {
+            linger: Duration::from_millis(1),
+            disk_budget_bytes: None,
+            quotas: QuotaConfig::default(),
+        }
     }
 }
 
@@ -94,7 +98,12 @@ impl Broker {
         options: Options,
     ) -> Result<Self, ProduceError> {
         let applied = Arc::new(Applied::default());
-        for kind in [StateKind::Topic, StateKind::Producer, StateKind::GroupOffset, StateKind::Counter] {
+        for kind in [
+            StateKind::Topic,
+            StateKind::Producer,
+            StateKind::GroupOffset,
+            StateKind::Counter,
+        ] {
             let rows = log.state_rows(kind).map_err(|e| {
                 tracing::error!(error = %e, "state cannot be read");
                 ProduceError::Closed
@@ -178,17 +187,26 @@ impl Broker {
         if !authorize(who, Operation::Write, Resource::Topic(topic)) {
             return Err(ProduceError::Denied(topic.to_owned()));
         }
-        let topic = inner.applied.topic(topic).ok_or_else(|| ProduceError::NoTopic(topic.to_owned()))?;
+        let topic = inner
+            .applied
+            .topic(topic)
+            .ok_or_else(|| ProduceError::NoTopic(topic.to_owned()))?;
         let Some(id) = topic.partition(partition) else {
             let partitions = topic.partitions.len() as u32;
-            return Err(ProduceError::NoPartition { topic: topic.name.to_string(), partition, partitions });
+            return Err(ProduceError::NoPartition {
+                topic: topic.name.to_string(),
+                partition,
+                partitions,
+            });
         };
         let (bytes, limit) = (batch.bytes().len(), topic.config.max_message_bytes as usize);
         if bytes > limit {
             return Err(ProduceError::TooLarge { bytes, limit });
         }
         validate(&batch)?;
-        let throttle = inner.quotas.charge(Direction::Produce, &who.client, bytes, Instant::now());
+        let throttle = inner
+            .quotas
+            .charge(Direction::Produce, &who.client, bytes, Instant::now());
         // A small request costs more than its bytes: the floor also keeps requests under the queue's length.
         let share = bytes.max(PRODUCE_INFLIGHT_BYTES_MAX / PROPOSER_QUEUE_MAX) as u32;
         let permit = Arc::clone(&inner.inflight).acquire_many_owned(share).await;
@@ -204,15 +222,33 @@ impl Broker {
             }
         };
         match inner.hook.get().filter(|h| h.intercepts(&topic.name)) {
-            None => send(Append { topic, partition: id, kept: batch, outputs: Vec::new(), reply, permit }),
+            None => send(Append {
+                topic,
+                partition: id,
+                kept: batch,
+                outputs: Vec::new(),
+                reply,
+                permit,
+            }),
             Some(hook) => {
-                let job = HookJob { topic, partition, batch };
+                let job = HookJob {
+                    topic,
+                    partition,
+                    batch,
+                };
                 hook.submit(
                     job,
                     Box::new(move |job, result| match result {
                         Ok(p) => {
                             let (topic, kept, outputs) = (job.topic, p.kept, p.outputs);
-                            send(Append { topic, partition: id, kept, outputs, reply, permit });
+                            send(Append {
+                                topic,
+                                partition: id,
+                                kept,
+                                outputs,
+                                reply,
+                                permit,
+                            });
                         }
                         Err(e) => {
                             let _ = reply.send(Err(e.into()));
@@ -257,7 +293,12 @@ impl Broker {
     pub fn close(&self) {
         self.0.inflight.close();
         if self.0.requests.send(Request::Stop).is_ok() {
-            let proposer = self.0.proposer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            let proposer = self
+                .0
+                .proposer
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .take();
             let _ = proposer.map(std::thread::JoinHandle::join);
         }
         self.0.log.close();
@@ -281,7 +322,9 @@ impl Future for Producing {
     type Output = Result<Produced, ProduceError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.answer).poll(cx).map(|r| r.unwrap_or(Err(ProduceError::Closed)))
+        Pin::new(&mut self.answer)
+            .poll(cx)
+            .map(|r| r.unwrap_or(Err(ProduceError::Closed)))
     }
 }
 

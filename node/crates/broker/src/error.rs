@@ -12,7 +12,11 @@ pub enum ProduceError {
     #[error("no topic `{0}`; create it with `weir topic create {0}`")]
     NoTopic(String),
     #[error("topic `{topic}` has {partitions} partitions, there is no partition {partition}")]
-    NoPartition { topic: String, partition: u32, partitions: u32 },
+    NoPartition {
+        topic: String,
+        partition: u32,
+        partitions: u32,
+    },
     #[error("not allowed to write to topic `{0}`")]
     Denied(String),
     #[error("batch refused: {0}")]
@@ -61,7 +65,11 @@ pub enum FetchError {
     #[error("no topic `{0}`")]
     NoTopic(String),
     #[error("topic `{topic}` has {partitions} partitions, there is no partition {partition}")]
-    NoPartition { topic: String, partition: u32, partitions: u32 },
+    NoPartition {
+        topic: String,
+        partition: u32,
+        partitions: u32,
+    },
     #[error("not allowed to read topic `{0}`")]
     Denied(String),
     #[error("offset {offset} is beyond the end, {end}")]
@@ -93,10 +101,16 @@ pub enum AdminError {
     #[error("no topic `{0}`")]
     NoTopic(String),
     #[error("topic `{topic}` has {partitions} partitions, there is no partition {partition}")]
-    NoPartition { topic: String, partition: u32, partitions: u32 },
+    NoPartition {
+        topic: String,
+        partition: u32,
+        partitions: u32,
+    },
     #[error("{what} is over the limit of {limit}")]
     Limit { what: &'static str, limit: u64 },
-    #[error("a topic has at least one partition, and partitions are only added: it has {has}, asked for {asked}")]
+    #[error(
+        "a topic has at least one partition, and partitions are only added: it has {has}, asked for {asked}"
+    )]
     Partitions { has: u32, asked: u32 },
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -1,12 +1,12 @@
 //! Reading: long polls, byte limits, offsets by time.
 
 use crate::applied::Tables;
-use crate::auth::{authorize, Operation, Principal, Resource};
+use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
 use crate::error::FetchError;
 use crate::quota::Direction;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use weir_log::{Chunk, Marks, Piece};
@@ -69,13 +69,19 @@ impl Broker {
         let (id, marks) = self.readable(who, &fetch.topic, fetch.partition)?;
         let end = marks.committed_end();
         if fetch.from > end {
-            return Err(FetchError::OutOfRange { offset: fetch.from, end });
+            return Err(FetchError::OutOfRange {
+                offset: fetch.from,
+                end,
+            });
         }
         if fetch.from == end && !fetch.wait.is_zero() {
             self.wait_for(id, &marks, fetch.from, fetch.wait).await;
         }
         let (log_start, committed_end) = (marks.log_start(), marks.committed_end());
-        let mut chunk = Chunk { pieces: Vec::new(), next: fetch.from };
+        let mut chunk = Chunk {
+            pieces: Vec::new(),
+            next: fetch.from,
+        };
         if fetch.from < committed_end {
             let max_bytes = fetch.max_bytes.min(FETCH_BYTES_MAX);
             let (done, answer) = oneshot::channel();
@@ -84,7 +90,13 @@ impl Broker {
             chunk = answer.await.map_err(|_| weir_log::ReadError::Closed)??;
         }
         let throttle = self.account(who, &chunk);
-        Ok(Fetched { pieces: chunk.pieces, next: chunk.next, log_start, committed_end, throttle })
+        Ok(Fetched {
+            pieces: chunk.pieces,
+            next: chunk.next,
+            log_start,
+            committed_end,
+            throttle,
+        })
     }
 
     /// The offset of a place in a partition.
@@ -160,13 +172,21 @@ impl Broker {
             }
         }
         self.0.metrics.records_out.fetch_add(records, Ordering::Relaxed);
-        self.0.metrics.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.0.quotas.charge(Direction::Fetch, &who.client, bytes, Instant::now())
+        self.0
+            .metrics
+            .bytes_out
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0
+            .quotas
+            .charge(Direction::Fetch, &who.client, bytes, Instant::now())
     }
 }
 
 fn partition_id(tables: &Tables, topic: &str, partition: u32) -> Result<PartitionId, FetchError> {
-    let found = tables.topics.get(topic).ok_or_else(|| FetchError::NoTopic(topic.to_owned()))?;
+    let found = tables
+        .topics
+        .get(topic)
+        .ok_or_else(|| FetchError::NoTopic(topic.to_owned()))?;
     let partitions = found.partitions.len() as u32;
     found.partition(partition).ok_or_else(|| FetchError::NoPartition {
         topic: topic.to_owned(),
@@ -180,6 +200,9 @@ fn first_at(chunk: &Chunk, timestamp: i64) -> Option<Offset> {
     chunk.pieces.iter().find_map(|piece| {
         let Piece::Batch(batch) = piece else { return None };
         let body = batch.body().ok()?;
-        body.records().filter_map(Result::ok).find(|r| r.timestamp >= timestamp).map(|r| r.offset)
+        body.records()
+            .filter_map(Result::ok)
+            .find(|r| r.timestamp >= timestamp)
+            .map(|r| r.offset)
     })
 }

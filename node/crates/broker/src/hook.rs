@@ -75,6 +75,12 @@ impl Hook for () {
 
     fn submit(&self, job: HookJob, done: HookDone) {
         let kept = job.batch.clone();
-        done(job, Ok(Processed { kept, outputs: Vec::new() }));
+        done(
+            job,
+            Ok(Processed {
+                kept,
+                outputs: Vec::new(),
+            }),
+        );
     }
 }

@@ -25,7 +25,7 @@ pub use auth::{Operation, Principal, Resource};
 pub use broker::{Broker, BrokerMetrics, Options, Produced, Producing};
 pub use error::{AdminError, FetchError, ProduceError};
 pub use fetch::{At, Fetch, Fetched};
-pub use hook::{Hook, HookDone, HookError, HookJob, Output, Processed, OFFSET_DIGITS};
+pub use hook::{Hook, HookDone, HookError, HookJob, OFFSET_DIGITS, Output, Processed};
 pub use quota::QuotaConfig;
 pub use topic::{ConfigError, Durability, Topic, TopicConfig};
 pub use weir_log::{Marks, Piece, StateKind};

@@ -18,14 +18,24 @@ impl Growth {
 
     /// Wakes all who wait for `partition`.
     pub(crate) fn grew(&self, partition: PartitionId) {
-        let notify = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).cloned();
+        let notify = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&partition)
+            .cloned();
         if let Some(notify) = notify {
             notify.notify_waiters();
         }
     }
 
     pub(crate) fn forget(&self, partition: PartitionId) {
-        if let Some(notify) = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition) {
+        if let Some(notify) = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&partition)
+        {
             notify.notify_waiters();
         }
     }

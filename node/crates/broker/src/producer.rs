@@ -43,20 +43,34 @@ impl Window {
         let Some(window) = window else {
             // Kafka takes any first sequence from a producer it does not know only when it is 0: another one means
             // that what was known has been forgotten.
-            return if producer.sequence == 0 { Verdict::Next } else { Verdict::Unknown };
+            return if producer.sequence == 0 {
+                Verdict::Next
+            } else {
+                Verdict::Unknown
+            };
         };
         if producer.epoch < window.epoch {
-            return Verdict::Fenced { current: window.epoch };
+            return Verdict::Fenced {
+                current: window.epoch,
+            };
         }
         if producer.epoch > window.epoch {
-            return if producer.sequence == 0 { Verdict::Next } else { Verdict::OutOfOrder { expected: 0 } };
+            return if producer.sequence == 0 {
+                Verdict::Next
+            } else {
+                Verdict::OutOfOrder { expected: 0 }
+            };
         }
         let same = |a: &&Accepted| a.sequence == producer.sequence && a.span == span;
         if let Some(accepted) = window.batches.iter().find(same) {
             return Verdict::Duplicate(*accepted);
         }
         let expected = window.batches.back().map_or(0, |a| after(a.sequence, a.span));
-        if producer.sequence == expected { Verdict::Next } else { Verdict::OutOfOrder { expected } }
+        if producer.sequence == expected {
+            Verdict::Next
+        } else {
+            Verdict::OutOfOrder { expected }
+        }
     }
 
     pub(crate) fn accept(&mut self, producer: &Producer, batch: Accepted, now_ms: i64) {
@@ -82,11 +96,19 @@ mod tests {
     use super::*;
 
     fn producer(epoch: i16, sequence: i32) -> Producer {
-        Producer { id: 1, epoch, sequence }
+        Producer {
+            id: 1,
+            epoch,
+            sequence,
+        }
     }
 
     fn sent(window: &mut Window, sequence: i32, span: u32, base: u64) {
-        let batch = Accepted { sequence, span, base: Offset::new(base) };
+        let batch = Accepted {
+            sequence,
+            span,
+            base: Offset::new(base),
+        };
         window.accept(&producer(0, sequence), batch, 0);
     }
 
@@ -111,11 +133,21 @@ mod tests {
     fn a_new_epoch_starts_at_zero_and_fences_the_old_one() {
         let mut window = Window::default();
         sent(&mut window, 0, 3, 0);
-        assert_eq!(Window::check(Some(&window), &producer(1, 3), 1), Verdict::OutOfOrder { expected: 0 });
+        assert_eq!(
+            Window::check(Some(&window), &producer(1, 3), 1),
+            Verdict::OutOfOrder { expected: 0 }
+        );
         assert_eq!(Window::check(Some(&window), &producer(1, 0), 1), Verdict::Next);
-        let batch = Accepted { sequence: 0, span: 1, base: Offset::new(3) };
+        let batch = Accepted {
+            sequence: 0,
+            span: 1,
+            base: Offset::new(3),
+        };
         window.accept(&producer(1, 0), batch, 0);
-        assert_eq!(Window::check(Some(&window), &producer(0, 3), 1), Verdict::Fenced { current: 1 });
+        assert_eq!(
+            Window::check(Some(&window), &producer(0, 3), 1),
+            Verdict::Fenced { current: 1 }
+        );
     }
 
     #[test]

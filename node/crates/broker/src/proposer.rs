@@ -4,17 +4,17 @@
 //! (next offsets, producers' windows), which begins empty on top of what is applied and is dropped whole when the
 //! term ends. [`drive`] runs it on a thread of its own, and decides how long small requests wait for company.
 
-use crate::applied::{producer_key, Applied, Tables};
+use crate::applied::{Applied, Tables, producer_key};
 use crate::broker::Produced;
 use crate::error::{AdminError, ProduceError};
-use crate::hook::{Output, OFFSET_DIGITS};
+use crate::hook::{OFFSET_DIGITS, Output};
 use crate::producer::{Accepted, Verdict, Window};
 use crate::topic::{Durability, Topic};
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, OwnedSemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use weir_log::{Log, Op};
 use weir_replica::{Group, Leader, Proposal, ProposeError};
 use weir_types::limits::{BATCH_RECORDS_MAX, ENTRY_BYTES_TARGET, MERGE_BYTES_MAX, PRODUCERS_MAX};
@@ -49,9 +49,15 @@ type AdminReply = oneshot::Sender<Result<(), AdminError>>;
 pub(crate) enum Request {
     Append(Append),
     /// Rows that depend on nothing: they join the next entry.
-    Put { ops: Vec<Op>, reply: AdminReply },
+    Put {
+        ops: Vec<Op>,
+        reply: AdminReply,
+    },
     /// A change that depends on what is applied: it waits until all before it is.
-    Change { make: MakeOps, reply: AdminReply },
+    Change {
+        make: MakeOps,
+        reply: AdminReply,
+    },
     /// Something happened that the core asks for itself.
     Wake,
     Stop,
@@ -122,7 +128,16 @@ impl Core {
         let leader = group.lead()?;
         let last_index = group.committed();
         let (speculation, round) = Default::default();
-        Ok(Self { log, group, leader, applied, clock, speculation, last_index, round })
+        Ok(Self {
+            log,
+            group,
+            leader,
+            applied,
+            clock,
+            speculation,
+            last_index,
+            round,
+        })
     }
 
     /// Takes a request into the round. False when it was the last.
@@ -164,7 +179,11 @@ impl Core {
                 let decided = answer(round, built.answers);
                 return self.group.when_committed(self.last_index, decided);
             }
-            let proposal = Proposal { ops, lazy: built.lazy && round.puts.is_empty(), control: false };
+            let proposal = Proposal {
+                ops,
+                lazy: built.lazy && round.puts.is_empty(),
+                control: false,
+            };
             // The waiter is made when the entry is taken: a round whose term is over is computed again.
             match self.propose(proposal) {
                 Ok(index) => {
@@ -215,7 +234,11 @@ impl Core {
                 return;
             }
         };
-        match self.propose(Proposal { ops, lazy: false, control: true }) {
+        match self.propose(Proposal {
+            ops,
+            lazy: false,
+            control: true,
+        }) {
             Ok(index) => {
                 let decided = move |r: Result<u64, ProposeError>| {
                     let _ = reply.send(r.map(drop).map_err(AdminError::from));
@@ -233,7 +256,10 @@ impl Core {
     /// Waits until all that was proposed is decided.
     fn settle(&mut self) -> Result<(), ProposeError> {
         let (done, decided) = std::sync::mpsc::channel();
-        self.group.when_committed(self.last_index, Box::new(move |r| done.send(r).unwrap_or_default()));
+        self.group.when_committed(
+            self.last_index,
+            Box::new(move |r| done.send(r).unwrap_or_default()),
+        );
         loop {
             match decided.recv_timeout(STEP_DOWN_POLL) {
                 Ok(Ok(_)) => return Ok(()),
@@ -251,9 +277,14 @@ impl Core {
 fn answer(round: Round, answers: Vec<Offset>) -> weir_replica::Decided {
     Box::new(move |result| {
         for (append, base) in round.appends.into_iter().zip(answers) {
-            let produced = Produced { base, span: append.kept.span() };
+            let produced = Produced {
+                base,
+                span: append.kept.span(),
+            };
             drop(append.permit);
-            let _ = append.reply.send(result.clone().map(|_| produced).map_err(ProduceError::from));
+            let _ = append
+                .reply
+                .send(result.clone().map(|_| produced).map_err(ProduceError::from));
         }
         for (_, reply) in round.puts {
             let _ = reply.send(result.clone().map(drop).map_err(AdminError::from));
@@ -296,7 +327,15 @@ impl<'a> Building<'a> {
     fn new(core: &'a Core) -> Self {
         let tables = core.applied.tables();
         let (ops, open, next, producers) = Default::default();
-        Self { core, tables, ops, open, next, producers, lazy: true }
+        Self {
+            core,
+            tables,
+            ops,
+            open,
+            next,
+            producers,
+            lazy: true,
+        }
     }
 
     fn build(mut self, round: &Round) -> Built {
@@ -312,10 +351,26 @@ impl<'a> Building<'a> {
         }
         for ((partition, id), window) in &self.producers {
             let value = postcard::to_allocvec(window).unwrap_or_default();
-            self.ops.push(Op::Put { key: producer_key(*partition, *id), value: value.into() });
+            self.ops.push(Op::Put {
+                key: producer_key(*partition, *id),
+                value: value.into(),
+            });
         }
-        let Self { ops, next, producers, lazy, .. } = self;
-        Built { ops, answers, refused, next, producers, lazy }
+        let Self {
+            ops,
+            next,
+            producers,
+            lazy,
+            ..
+        } = self;
+        Built {
+            ops,
+            answers,
+            refused,
+            next,
+            producers,
+            lazy,
+        }
     }
 
     fn append(&mut self, append: &Append) -> Result<Offset, ProduceError> {
@@ -330,17 +385,28 @@ impl<'a> Building<'a> {
             return Ok(base);
         };
         let key = (append.partition, producer.id);
-        let known = self.producers.get(&key).or_else(|| self.core.speculation.producers.get(&key));
+        let known = self
+            .producers
+            .get(&key)
+            .or_else(|| self.core.speculation.producers.get(&key));
         let known = known.or_else(|| self.tables.producers.get(&key));
         match Window::check(known, &producer, kept.span()) {
             Verdict::Next => {}
             // In this entry, an earlier one or a committed one: in each case committed when this entry is.
             Verdict::Duplicate(accepted) => return Ok(accepted.base),
             Verdict::OutOfOrder { expected } => {
-                return Err(ProduceError::OutOfOrder { id: producer.id, got: producer.sequence, expected });
+                return Err(ProduceError::OutOfOrder {
+                    id: producer.id,
+                    got: producer.sequence,
+                    expected,
+                });
             }
             Verdict::Fenced { current } => {
-                return Err(ProduceError::ProducerFenced { id: producer.id, got: producer.epoch, current });
+                return Err(ProduceError::ProducerFenced {
+                    id: producer.id,
+                    got: producer.epoch,
+                    current,
+                });
             }
             Verdict::Unknown => return Err(ProduceError::UnknownProducer(producer.id)),
         }
@@ -350,7 +416,11 @@ impl<'a> Building<'a> {
         }
         let base = self.add(append.partition, kept.clone());
         self.outputs(append, base);
-        let accepted = Accepted { sequence: producer.sequence, span: kept.span(), base };
+        let accepted = Accepted {
+            sequence: producer.sequence,
+            span: kept.span(),
+            base,
+        };
         window.accept(&producer, accepted, self.core.clock.now_ms());
         self.producers.insert(key, window);
         Ok(base)
@@ -372,9 +442,20 @@ impl<'a> Building<'a> {
                 }
                 text
             };
-            let slots: Vec<_> = output.offset_slots.iter().map(|(at, delta)| (*at, digits(*delta))).collect();
+            let slots: Vec<_> = output
+                .offset_slots
+                .iter()
+                .map(|(at, delta)| (*at, digits(*delta)))
+                .collect();
             let batch = output.batch.clone();
-            self.add(output.partition, if slots.is_empty() { batch } else { batch.patched(&slots) });
+            self.add(
+                output.partition,
+                if slots.is_empty() {
+                    batch
+                } else {
+                    batch.patched(&slots)
+                },
+            );
         }
     }
 
@@ -391,7 +472,10 @@ impl<'a> Building<'a> {
             self.close(partition, full);
         }
         if !small {
-            self.ops.push(Op::Append { partition, batch: batch.at(base) });
+            self.ops.push(Op::Append {
+                partition,
+                batch: batch.at(base),
+            });
             return base;
         }
         let open = self.open.entry(partition).or_default();
@@ -416,7 +500,10 @@ impl<'a> Building<'a> {
                 let mut base = open.base;
                 for batch in open.batches {
                     let span = u64::from(batch.span());
-                    self.ops.push(Op::Append { partition, batch: batch.at(base) });
+                    self.ops.push(Op::Append {
+                        partition,
+                        batch: batch.at(base),
+                    });
                     base = base.plus(span);
                 }
             }
@@ -424,9 +511,15 @@ impl<'a> Building<'a> {
     }
 
     fn next_offset(&self, partition: PartitionId) -> Offset {
-        let ahead = self.next.get(&partition).or_else(|| self.core.speculation.next.get(&partition));
+        let ahead = self
+            .next
+            .get(&partition)
+            .or_else(|| self.core.speculation.next.get(&partition));
         ahead.copied().unwrap_or_else(|| {
-            self.core.log.marks(partition).map_or(Offset::ZERO, |marks| marks.committed_end())
+            self.core
+                .log
+                .marks(partition)
+                .map_or(Offset::ZERO, |marks| marks.committed_end())
         })
     }
 
@@ -435,16 +528,27 @@ impl<'a> Building<'a> {
         if self.tables.producers.len() + self.producers.len() < PRODUCERS_MAX {
             return;
         }
-        let silent = self.tables.producers.iter().min_by_key(|(_, w)| w.last_ms).map(|(key, _)| *key);
+        let silent = self
+            .tables
+            .producers
+            .iter()
+            .min_by_key(|(_, w)| w.last_ms)
+            .map(|(key, _)| *key);
         if let Some((partition, id)) = silent.filter(|key| !self.producers.contains_key(key)) {
-            self.ops.push(Op::Remove { key: producer_key(partition, id) });
+            self.ops.push(Op::Remove {
+                key: producer_key(partition, id),
+            });
         }
     }
 }
 
 /// One batch of several that follow each other. `None` when that cannot be done, and each is stored as it came.
 fn merge(open: &Open) -> Option<Batch> {
-    let codec = if open.bytes >= COMPRESS_FROM_BYTES { Codec::Lz4 } else { Codec::None };
+    let codec = if open.bytes >= COMPRESS_FROM_BYTES {
+        Codec::Lz4
+    } else {
+        Codec::None
+    };
     let mut builder = BatchBuilder::new(codec);
     for batch in &open.batches {
         builder.push_batch(batch).ok()?;

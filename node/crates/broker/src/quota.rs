@@ -33,7 +33,10 @@ pub(crate) struct Quotas {
 
 impl Quotas {
     pub(crate) fn new(config: QuotaConfig) -> Self {
-        Self { config, paid_until: Mutex::default() }
+        Self {
+            config,
+            paid_until: Mutex::default(),
+        }
     }
 
     /// Charges `client` and says how long its next request has to wait. A second's worth may be used at once.
@@ -50,7 +53,9 @@ impl Quotas {
         }
         let until = paid.entry((direction, client.to_owned())).or_insert(now);
         *until += Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
-        let over = until.saturating_duration_since(now).saturating_sub(Duration::from_secs(1));
+        let over = until
+            .saturating_duration_since(now)
+            .saturating_sub(Duration::from_secs(1));
         over.min(THROTTLE_MAX)
     }
 }
@@ -61,7 +66,10 @@ mod tests {
 
     #[test]
     fn a_client_over_its_rate_waits_and_another_does_not() {
-        let quotas = Quotas::new(QuotaConfig { produce_bytes_per_s: Some(1_000), fetch_bytes_per_s: None });
+        let quotas = Quotas::new(QuotaConfig {
+            produce_bytes_per_s: Some(1_000),
+            fetch_bytes_per_s: None,
+        });
         let now = Instant::now();
         let charge = |client, bytes, at| quotas.charge(Direction::Produce, client, bytes, at);
         assert_eq!(charge("a", 1_000, now), Duration::ZERO);

@@ -39,9 +39,16 @@ impl Broker {
         }
         if let Some(age) = topic.config.retention_ms {
             let before = now.saturating_sub_unsigned(age);
-            to = to.max(self.boundary(id, Boundary::Before(before)).await.unwrap_or_default());
+            to = to.max(
+                self.boundary(id, Boundary::Before(before))
+                    .await
+                    .unwrap_or_default(),
+            );
         }
-        let over = topic.config.retention_bytes.map_or(0, |limit| marks.bytes().saturating_sub(limit));
+        let over = topic
+            .config
+            .retention_bytes
+            .map_or(0, |limit| marks.bytes().saturating_sub(limit));
         if over > 0 {
             to = to.max(self.boundary(id, Boundary::Bytes(over)).await.unwrap_or_default());
         }
@@ -59,7 +66,9 @@ impl Broker {
             .filter_map(|p| self.0.log.marks(*p))
             .map(|m| m.bytes())
             .sum();
-        let Some(over) = used.checked_sub(budget).filter(|o| *o > 0) else { return };
+        let Some(over) = used.checked_sub(budget).filter(|o| *o > 0) else {
+            return;
+        };
         let mut candidates = Vec::new();
         for topic in topics {
             for (index, id) in topic.partitions.iter().enumerate() {

@@ -72,27 +72,46 @@ fn who() -> Principal {
 }
 
 fn open_with(dir: &Path, rule: Arc<dyn CommitRule>, clock: Arc<dyn Clock>, options: Options) -> Broker {
-    let log_options = weir_log::Options { disk_reserve_bytes: Some(0), ..weir_log::Options::default() };
+    let log_options = weir_log::Options {
+        disk_reserve_bytes: Some(0),
+        ..weir_log::Options::default()
+    };
     let (log, recovered) = Log::open(dir, &log_options).unwrap();
     assert!(recovered.damage.is_none(), "{recovered:?}");
     Broker::open(log, &recovered, rule, clock, options).unwrap()
 }
 
 fn open(dir: &Path) -> Broker {
-    open_with(dir, Synced::rule(), Arc::new(TestClock::default()), Options::default())
+    open_with(
+        dir,
+        Synced::rule(),
+        Arc::new(TestClock::default()),
+        Options::default(),
+    )
 }
 
 fn batch(values: &[&str], producer: Option<Producer>) -> Batch {
     let mut builder = BatchBuilder::new(Codec::None);
     for value in values {
         let value = Some(bytes::Bytes::copy_from_slice(value.as_bytes()));
-        builder.push_record(&Record { value, timestamp: 5, ..Record::default() });
+        builder.push_record(&Record {
+            value,
+            timestamp: 5,
+            ..Record::default()
+        });
     }
     builder.build(Offset::ZERO, producer).unwrap()
 }
 
 fn numbered(sequence: i32, values: &[&str]) -> Batch {
-    batch(values, Some(Producer { id: 77, epoch: 0, sequence }))
+    batch(
+        values,
+        Some(Producer {
+            id: 77,
+            epoch: 0,
+            sequence,
+        }),
+    )
 }
 
 async fn send(broker: &Broker, topic: &str, batch: Batch) -> Result<u64, ProduceError> {
@@ -104,14 +123,22 @@ async fn read(broker: &Broker, topic: &str) -> Vec<(u64, String)> {
     let mut from = Offset::ZERO;
     let mut out = Vec::new();
     loop {
-        let fetch =
-            Fetch { topic: topic.to_owned(), partition: 0, from, max_bytes: 1 << 20, wait: Duration::ZERO };
+        let fetch = Fetch {
+            topic: topic.to_owned(),
+            partition: 0,
+            from,
+            max_bytes: 1 << 20,
+            wait: Duration::ZERO,
+        };
         let fetched = broker.fetch(&who(), fetch).await.unwrap();
         for piece in &fetched.pieces {
             if let Piece::Batch(batch) = piece {
                 for record in batch.body().unwrap().records() {
                     let record = record.unwrap();
-                    out.push((record.offset.get(), String::from_utf8_lossy(record.value.unwrap()).into_owned()));
+                    out.push((
+                        record.offset.get(),
+                        String::from_utf8_lossy(record.value.unwrap()).into_owned(),
+                    ));
                 }
             }
         }
@@ -123,19 +150,33 @@ async fn read(broker: &Broker, topic: &str) -> Vec<(u64, String)> {
 }
 
 async fn topic(broker: &Broker, name: &str, settings: &[(&str, &str)]) {
-    let settings: Vec<_> = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let settings: Vec<_> = settings
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
     broker.create_topic(&who(), name, 1, &settings).await.unwrap();
 }
 
 #[tokio::test]
 async fn small_batches_share_a_row_and_keep_their_order_and_offsets() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options { linger: Duration::from_millis(50), ..Options::default() };
-    let broker = open_with(dir.path(), Synced::rule(), Arc::new(TestClock::default()), options);
+    let options = Options {
+        linger: Duration::from_millis(50),
+        ..Options::default()
+    };
+    let broker = open_with(
+        dir.path(),
+        Synced::rule(),
+        Arc::new(TestClock::default()),
+        options,
+    );
     topic(&broker, "t", &[]).await;
     let mut waiting = Vec::new();
     for i in 0..100 {
-        let producing = broker.produce(&who(), "t", 0, batch(&[&format!("v{i}")], None)).await.unwrap();
+        let producing = broker
+            .produce(&who(), "t", 0, batch(&[&format!("v{i}")], None))
+            .await
+            .unwrap();
         waiting.push(producing);
     }
     for (i, producing) in waiting.into_iter().enumerate() {
@@ -144,7 +185,11 @@ async fn small_batches_share_a_row_and_keep_their_order_and_offsets() {
     let read = read(&broker, "t").await;
     assert_eq!(read, (0..100).map(|i| (i, format!("v{i}"))).collect::<Vec<_>>());
     let fetch = Fetch {
-        topic: "t".to_owned(), partition: 0, from: Offset::ZERO, max_bytes: 1 << 20, wait: Duration::ZERO,
+        topic: "t".to_owned(),
+        partition: 0,
+        from: Offset::ZERO,
+        max_bytes: 1 << 20,
+        wait: Duration::ZERO,
     };
     let rows = broker.fetch(&who(), fetch).await.unwrap().pieces.len();
     assert!(rows <= 10, "{rows} rows for 100 small batches");
@@ -160,7 +205,10 @@ async fn duplicates_are_answered_with_the_first_offset_also_after_a_restart() {
     assert_eq!(send(&broker, "t", numbered(2, &["c"])).await.unwrap(), 2);
     assert_eq!(send(&broker, "t", numbered(0, &["a", "b"])).await.unwrap(), 0);
     let hole = send(&broker, "t", numbered(9, &["x"])).await;
-    assert!(matches!(hole, Err(ProduceError::OutOfOrder { expected: 3, .. })), "{hole:?}");
+    assert!(
+        matches!(hole, Err(ProduceError::OutOfOrder { expected: 3, .. })),
+        "{hole:?}"
+    );
     broker.close();
     drop(broker);
     let broker = open(dir.path());
@@ -175,8 +223,16 @@ async fn duplicates_are_answered_with_the_first_offset_also_after_a_restart() {
 #[tokio::test]
 async fn nothing_is_answered_or_read_before_it_is_committed() {
     let dir = tempfile::tempdir().unwrap();
-    let gate = Arc::new(Gate { open: AtomicBool::new(true), ..Gate::default() });
-    let broker = open_with(dir.path(), Arc::clone(&gate) as _, Arc::new(TestClock::default()), Options::default());
+    let gate = Arc::new(Gate {
+        open: AtomicBool::new(true),
+        ..Gate::default()
+    });
+    let broker = open_with(
+        dir.path(),
+        Arc::clone(&gate) as _,
+        Arc::new(TestClock::default()),
+        Options::default(),
+    );
     topic(&broker, "t", &[]).await;
     gate.close();
     let first = broker.produce(&who(), "t", 0, numbered(0, &["a"])).await.unwrap();
@@ -199,21 +255,38 @@ async fn nothing_is_answered_or_read_before_it_is_committed() {
 #[tokio::test]
 async fn a_discarded_tail_is_void_with_all_that_was_computed_on_it() {
     let dir = tempfile::tempdir().unwrap();
-    let gate = Arc::new(Gate { open: AtomicBool::new(true), ..Gate::default() });
-    let broker = open_with(dir.path(), Arc::clone(&gate) as _, Arc::new(TestClock::default()), Options::default());
+    let gate = Arc::new(Gate {
+        open: AtomicBool::new(true),
+        ..Gate::default()
+    });
+    let broker = open_with(
+        dir.path(),
+        Arc::clone(&gate) as _,
+        Arc::new(TestClock::default()),
+        Options::default(),
+    );
     topic(&broker, "t", &[]).await;
     assert_eq!(send(&broker, "t", numbered(0, &["kept"])).await.unwrap(), 0);
     gate.close();
-    let lost = broker.produce(&who(), "t", 0, numbered(1, &["lost"])).await.unwrap();
+    let lost = broker
+        .produce(&who(), "t", 0, numbered(1, &["lost"]))
+        .await
+        .unwrap();
     gate.seen(1).await;
-    let behind = broker.produce(&who(), "t", 0, numbered(2, &["behind it"])).await.unwrap();
+    let behind = broker
+        .produce(&who(), "t", 0, numbered(2, &["behind it"]))
+        .await
+        .unwrap();
     gate.seen(2).await;
     gate.discard();
     assert_eq!(lost.await.unwrap_err().kind(), ErrorKind::Retry);
     assert_eq!(behind.await.unwrap_err().kind(), ErrorKind::Retry);
     // Offsets and sequences go on where the committed ones end: the retry is no duplicate and leaves no hole.
     let hole = send(&broker, "t", numbered(2, &["behind it"])).await;
-    assert!(matches!(hole, Err(ProduceError::OutOfOrder { expected: 1, .. })), "{hole:?}");
+    assert!(
+        matches!(hole, Err(ProduceError::OutOfOrder { expected: 1, .. })),
+        "{hole:?}"
+    );
     assert_eq!(send(&broker, "t", numbered(1, &["again"])).await.unwrap(), 1);
     let want = vec![(0, "kept".to_owned()), (1, "again".to_owned())];
     assert_eq!(read(&broker, "t").await, want);
@@ -230,9 +303,16 @@ async fn a_fetch_waits_for_records_and_no_longer() {
     let broker = open(dir.path());
     topic(&broker, "t", &[]).await;
     let fetch = |wait| Fetch {
-        topic: "t".to_owned(), partition: 0, from: Offset::ZERO, max_bytes: 1 << 20, wait,
+        topic: "t".to_owned(),
+        partition: 0,
+        from: Offset::ZERO,
+        max_bytes: 1 << 20,
+        wait,
     };
-    let empty = broker.fetch(&who(), fetch(Duration::from_millis(20))).await.unwrap();
+    let empty = broker
+        .fetch(&who(), fetch(Duration::from_millis(20)))
+        .await
+        .unwrap();
     assert!(empty.pieces.is_empty());
     let waiting = {
         let broker = broker.clone();
@@ -240,9 +320,21 @@ async fn a_fetch_waits_for_records_and_no_longer() {
         tokio::spawn(async move { broker.fetch(&who(), fetch).await })
     };
     send(&broker, "t", batch(&["x"], None)).await.unwrap();
-    let fetched = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap().unwrap();
+    let fetched = tokio::time::timeout(Duration::from_secs(10), waiting)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert_eq!(fetched.pieces.len(), 1);
-    let beyond = broker.fetch(&who(), Fetch { from: Offset::new(9), ..fetch(Duration::ZERO) }).await;
+    let beyond = broker
+        .fetch(
+            &who(),
+            Fetch {
+                from: Offset::new(9),
+                ..fetch(Duration::ZERO)
+            },
+        )
+        .await;
     assert!(matches!(beyond, Err(FetchError::OutOfRange { .. })));
     broker.close();
 }
@@ -254,15 +346,34 @@ async fn topics_come_change_and_go_and_a_new_one_has_nothing_of_the_old() {
     topic(&broker, "t", &[("retention.ms", "-1")]).await;
     let again = broker.create_topic(&who(), "t", 1, &[]).await;
     assert!(matches!(again, Err(AdminError::Exists(_))));
-    assert!(matches!(broker.create_topic(&who(), "a b", 1, &[]).await, Err(AdminError::Name(_))));
-    let altered = broker.alter_topic(&who(), "t", Some(3), &[("priority".to_owned(), "1".to_owned())]).await.unwrap();
-    assert_eq!((altered.partitions.len(), altered.config.priority, altered.config.retention_ms), (3, 1, None));
+    assert!(matches!(
+        broker.create_topic(&who(), "a b", 1, &[]).await,
+        Err(AdminError::Name(_))
+    ));
+    let altered = broker
+        .alter_topic(&who(), "t", Some(3), &[("priority".to_owned(), "1".to_owned())])
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            altered.partitions.len(),
+            altered.config.priority,
+            altered.config.retention_ms
+        ),
+        (3, 1, None)
+    );
     assert!(broker.alter_topic(&who(), "t", Some(2), &[]).await.is_err());
     send(&broker, "t", batch(&["old"], None)).await.unwrap();
-    broker.commit_offsets(&who(), "g", &[("t".to_owned(), 0, Offset::new(1))]).await.unwrap();
+    broker
+        .commit_offsets(&who(), "g", &[("t".to_owned(), 0, Offset::new(1))])
+        .await
+        .unwrap();
     assert_eq!(broker.committed_offset("g", "t", 0), Some(Offset::new(1)));
     broker.delete_topic(&who(), "t").await.unwrap();
-    assert!(matches!(send(&broker, "t", batch(&["x"], None)).await, Err(ProduceError::NoTopic(_))));
+    assert!(matches!(
+        send(&broker, "t", batch(&["x"], None)).await,
+        Err(ProduceError::NoTopic(_))
+    ));
     topic(&broker, "t", &[]).await;
     assert_eq!(read(&broker, "t").await, []);
     assert_eq!(broker.committed_offset("g", "t", 0), None);
@@ -274,7 +385,10 @@ async fn topics_come_change_and_go_and_a_new_one_has_nothing_of_the_old() {
 async fn old_records_expire_and_the_budget_evicts_the_least_important_first() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(TestClock::default());
-    let options = Options { disk_budget_bytes: Some(40_000), ..Options::default() };
+    let options = Options {
+        disk_budget_bytes: Some(40_000),
+        ..Options::default()
+    };
     let broker = open_with(dir.path(), Synced::rule(), Arc::clone(&clock) as _, options);
     topic(&broker, "young", &[("retention.ms", "1000")]).await;
     topic(&broker, "dear", &[("retention.ms", "-1"), ("priority", "9")]).await;
@@ -289,7 +403,10 @@ async fn old_records_expire_and_the_budget_evicts_the_least_important_first() {
     broker.retain().await;
     assert_eq!(broker.marks("young", 0).unwrap().log_start().get(), 1);
     assert_eq!(broker.marks("young", 0).unwrap().lost(), 0);
-    let (dear, cheap) = (broker.marks("dear", 0).unwrap(), broker.marks("cheap", 0).unwrap());
+    let (dear, cheap) = (
+        broker.marks("dear", 0).unwrap(),
+        broker.marks("cheap", 0).unwrap(),
+    );
     assert_eq!(dear.log_start().get(), 0);
     assert!(cheap.log_start().get() >= 4 && cheap.lost() == cheap.log_start().get());
     assert_eq!(cheap.gaps()[0].reason, GapReason::Evicted);

@@ -52,13 +52,22 @@ pub enum ConfigError {
     #[error("no topic setting `{name}`; there are {}", TopicConfig::NAMES.join(", "))]
     Unknown { name: String },
     #[error("topic setting `{name}` cannot be `{value}`: use {want}")]
-    Value { name: &'static str, value: String, want: &'static str },
+    Value {
+        name: &'static str,
+        value: String,
+        want: &'static str,
+    },
 }
 
 impl TopicConfig {
     /// Names of all settings.
-    pub const NAMES: [&'static str; 5] =
-        ["retention.ms", "retention.bytes", "max.message.bytes", "durability", "priority"];
+    pub const NAMES: [&'static str; 5] = [
+        "retention.ms",
+        "retention.bytes",
+        "max.message.bytes",
+        "durability",
+        "priority",
+    ];
 
     /// Changes the setting `name`; an empty value sets its default again.
     ///
@@ -67,19 +76,28 @@ impl TopicConfig {
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         let default = Self::default();
         let empty = value.is_empty();
-        let bad = |name, want| ConfigError::Value { name, value: value.to_owned(), want };
+        let bad = |name, want| ConfigError::Value {
+            name,
+            value: value.to_owned(),
+            want,
+        };
         match name {
             "retention.ms" if empty => self.retention_ms = default.retention_ms,
             "retention.ms" => {
-                self.retention_ms = limit(value).ok_or(bad("retention.ms", "milliseconds, or -1 for ever"))?;
+                self.retention_ms =
+                    limit(value).ok_or(bad("retention.ms", "milliseconds, or -1 for ever"))?;
             }
             "retention.bytes" if empty => self.retention_bytes = default.retention_bytes,
             "retention.bytes" => {
-                self.retention_bytes = limit(value).ok_or(bad("retention.bytes", "bytes, or -1 for no limit"))?;
+                self.retention_bytes =
+                    limit(value).ok_or(bad("retention.bytes", "bytes, or -1 for no limit"))?;
             }
             "max.message.bytes" if empty => self.max_message_bytes = default.max_message_bytes,
             "max.message.bytes" => {
-                let bytes = value.parse().ok().filter(|n| (1..=BATCH_BYTES_MAX as u32).contains(n));
+                let bytes = value
+                    .parse()
+                    .ok()
+                    .filter(|n| (1..=BATCH_BYTES_MAX as u32).contains(n));
                 self.max_message_bytes = bytes.ok_or(bad("max.message.bytes", "1 to 4194304"))?;
             }
             "durability" => {
@@ -94,7 +112,11 @@ impl TopicConfig {
                 let priority = value.parse().ok().filter(|p| *p <= 9);
                 self.priority = priority.ok_or(bad("priority", "0 to 9"))?;
             }
-            _ => return Err(ConfigError::Unknown { name: name.to_owned() }),
+            _ => {
+                return Err(ConfigError::Unknown {
+                    name: name.to_owned(),
+                });
+            }
         }
         Ok(())
     }
@@ -118,9 +140,16 @@ impl TopicConfig {
 }
 
 /// A number, or -1 for none.
-#[expect(clippy::option_option, reason = "malformed and unlimited are different things")]
+#[expect(
+    clippy::option_option,
+    reason = "malformed and unlimited are different things"
+)]
 fn limit(value: &str) -> Option<Option<u64>> {
-    if value == "-1" { Some(None) } else { value.parse().ok().map(Some) }
+    if value == "-1" {
+        Some(None)
+    } else {
+        value.parse().ok().map(Some)
+    }
 }
 
 /// A topic as it is now.

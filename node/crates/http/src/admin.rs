@@ -1,13 +1,13 @@
 //! Topics, modules and pipelines as JSON.
 
 use crate::error::HttpError;
-use axum::extract::{Path, State};
-use axum::http::{header, StatusCode};
-use axum::response::IntoResponse;
 use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_broker::{Principal, Topic};
@@ -21,9 +21,13 @@ fn who() -> Principal {
 
 fn show(services: &Services, topic: &Topic) -> Value {
     let partitions = (0..topic.partitions.len() as u32).map(|i| {
-        let Some(m) = services.broker.marks(topic.name.as_str(), i) else { return Value::Null };
+        let Some(m) = services.broker.marks(topic.name.as_str(), i) else {
+            return Value::Null;
+        };
         let gaps = m.gaps();
-        let gaps = gaps.iter().map(|g| json!({ "start": g.start, "end": g.end, "reason": g.reason.to_string() }));
+        let gaps = gaps
+            .iter()
+            .map(|g| json!({ "start": g.start, "end": g.end, "reason": g.reason.to_string() }));
         json!({
             "partition": i, "log_start": m.log_start(), "committed_end": m.committed_end(),
             "bytes": m.bytes(), "lost": m.lost(), "gaps": gaps.collect::<Vec<_>>(),
@@ -33,11 +37,24 @@ fn show(services: &Services, topic: &Topic) -> Value {
 }
 
 pub(crate) async fn topics(State(services): Shared) -> Json<Value> {
-    Json(services.broker.topics().iter().map(|t| show(&services, t)).collect())
+    Json(
+        services
+            .broker
+            .topics()
+            .iter()
+            .map(|t| show(&services, t))
+            .collect(),
+    )
 }
 
-pub(crate) async fn topic(State(services): Shared, Path(name): Path<String>) -> Result<Json<Value>, HttpError> {
-    let topic = services.broker.topic(&name).ok_or_else(|| HttpError::not_found(format!("no topic `{name}`")))?;
+pub(crate) async fn topic(
+    State(services): Shared,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, HttpError> {
+    let topic = services
+        .broker
+        .topic(&name)
+        .ok_or_else(|| HttpError::not_found(format!("no topic `{name}`")))?;
     Ok(Json(show(&services, &topic)))
 }
 
@@ -60,7 +77,10 @@ pub(crate) async fn create_topic(
     Json(new): Json<NewTopic>,
 ) -> Result<(StatusCode, Json<Value>), HttpError> {
     let settings: Vec<_> = new.config.into_iter().collect();
-    let topic = services.broker.create_topic(&who(), &new.name, new.partitions, &settings).await?;
+    let topic = services
+        .broker
+        .create_topic(&who(), &new.name, new.partitions, &settings)
+        .await?;
     Ok((StatusCode::CREATED, Json(show(&services, &topic))))
 }
 
@@ -78,7 +98,10 @@ pub(crate) async fn alter_topic(
     Json(change): Json<TopicChange>,
 ) -> Result<Json<Value>, HttpError> {
     let settings: Vec<_> = change.config.into_iter().collect();
-    let topic = services.broker.alter_topic(&who(), &name, change.partitions, &settings).await?;
+    let topic = services
+        .broker
+        .alter_topic(&who(), &name, change.partitions, &settings)
+        .await?;
     Ok(Json(show(&services, &topic)))
 }
 
@@ -88,7 +111,9 @@ pub(crate) async fn delete_topic(
 ) -> Result<StatusCode, HttpError> {
     if let Some(pipeline) = services.pipelines.pipelines().into_iter().find(|p| p.uses(&name)) {
         let pipeline = pipeline.name;
-        return Err(HttpError::bad_request(format!("topic `{name}` is used by pipeline `{pipeline}`: remove that first")));
+        return Err(HttpError::bad_request(format!(
+            "topic `{name}` is used by pipeline `{pipeline}`: remove that first"
+        )));
     }
     services.broker.delete_topic(&who(), &name).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -123,7 +148,9 @@ pub(crate) async fn pipeline(
     Path(name): Path<String>,
 ) -> Result<Json<PipelineInfo>, HttpError> {
     let found = services.pipelines.pipeline(&name);
-    found.map(Json).ok_or_else(|| HttpError::not_found(format!("no pipeline `{name}`")))
+    found
+        .map(Json)
+        .ok_or_else(|| HttpError::not_found(format!("no pipeline `{name}`")))
 }
 
 /// The body is the pipeline in TOML.
@@ -162,5 +189,8 @@ pub(crate) async fn status(State(services): Shared) -> Json<Value> {
 
 /// The description of all of this.
 pub(crate) async fn openapi() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        include_str!("openapi.json"),
+    )
 }

@@ -1,8 +1,8 @@
 //! Errors as status and JSON: the only place where HTTP meets the broker's kinds.
 
+use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use serde_json::json;
 use weir_broker::{AdminError, FetchError, ProduceError};
 use weir_pipeline::{ApplyError, PushError};
@@ -18,11 +18,19 @@ pub(crate) struct HttpError {
 
 impl HttpError {
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, kind: "invalid", message: message.into() }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            kind: "invalid",
+            message: message.into(),
+        }
     }
 
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::NOT_FOUND, kind: "invalid", message: message.into() }
+        Self {
+            status: StatusCode::NOT_FOUND,
+            kind: "invalid",
+            message: message.into(),
+        }
     }
 
     fn of(kind: ErrorKind, missing: bool, error: &dyn std::error::Error) -> Self {
@@ -37,20 +45,32 @@ impl HttpError {
             ErrorKind::UnknownOutcome => (StatusCode::GATEWAY_TIMEOUT, "unknown-outcome"),
             ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
-        Self { status, kind: name, message: error.to_string() }
+        Self {
+            status,
+            kind: name,
+            message: error.to_string(),
+        }
     }
 }
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": { "kind": self.kind, "message": self.message } }))).into_response()
+        (
+            self.status,
+            Json(json!({ "error": { "kind": self.kind, "message": self.message } })),
+        )
+            .into_response()
     }
 }
 
 impl From<ProduceError> for HttpError {
     fn from(e: ProduceError) -> Self {
         if matches!(e, ProduceError::TooLarge { .. }) {
-            return Self { status: StatusCode::PAYLOAD_TOO_LARGE, kind: "invalid", message: e.to_string() };
+            return Self {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                kind: "invalid",
+                message: e.to_string(),
+            };
         }
         let missing = matches!(e, ProduceError::NoTopic(_) | ProduceError::NoPartition { .. });
         Self::of(e.kind(), missing, &e)
@@ -60,7 +80,11 @@ impl From<ProduceError> for HttpError {
 impl From<FetchError> for HttpError {
     fn from(e: FetchError) -> Self {
         if matches!(e, FetchError::OutOfRange { .. }) {
-            return Self { status: StatusCode::RANGE_NOT_SATISFIABLE, kind: "invalid", message: e.to_string() };
+            return Self {
+                status: StatusCode::RANGE_NOT_SATISFIABLE,
+                kind: "invalid",
+                message: e.to_string(),
+            };
         }
         let missing = matches!(e, FetchError::NoTopic(_) | FetchError::NoPartition { .. });
         Self::of(e.kind(), missing, &e)
@@ -70,7 +94,11 @@ impl From<FetchError> for HttpError {
 impl From<AdminError> for HttpError {
     fn from(e: AdminError) -> Self {
         if matches!(e, AdminError::Exists(_)) {
-            return Self { status: StatusCode::CONFLICT, kind: "invalid", message: e.to_string() };
+            return Self {
+                status: StatusCode::CONFLICT,
+                kind: "invalid",
+                message: e.to_string(),
+            };
         }
         let missing = matches!(e, AdminError::NoTopic(_) | AdminError::NoPartition { .. });
         Self::of(e.kind(), missing, &e)

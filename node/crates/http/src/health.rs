@@ -14,12 +14,18 @@ pub(crate) async fn live() -> &'static str {
 pub(crate) async fn ready(State(services): State<Arc<Services>>) -> (StatusCode, String) {
     let log = services.broker.log();
     if let Some(why) = log.poisoned() {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("the log stopped: {why}\n"));
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the log stopped: {why}\n"),
+        );
     }
     let usage = log.usage();
     if usage.free_bytes < usage.reserve_bytes {
         let (free, reserve) = (usage.free_bytes, usage.reserve_bytes);
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("disk is nearly full: {free} bytes free, {reserve} in reserve\n"));
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("disk is nearly full: {free} bytes free, {reserve} in reserve\n"),
+        );
     }
     (StatusCode::OK, "ok\n".to_owned())
 }

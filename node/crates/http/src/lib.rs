@@ -6,9 +6,9 @@ mod health;
 mod metrics;
 mod records;
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post, put};
-use axum::Router;
 use std::future::Future;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -27,7 +27,9 @@ pub async fn serve(
     services: Arc<Services>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(services)).with_graceful_shutdown(stop).await
+    axum::serve(listener, router(services))
+        .with_graceful_shutdown(stop)
+        .await
 }
 
 fn router(services: Arc<Services>) -> Router {
@@ -35,17 +37,28 @@ fn router(services: Arc<Services>) -> Router {
         .route("/v1/topics", get(admin::topics).post(admin::create_topic))
         .route(
             "/v1/topics/{topic}",
-            get(admin::topic).patch(admin::alter_topic).delete(admin::delete_topic),
+            get(admin::topic)
+                .patch(admin::alter_topic)
+                .delete(admin::delete_topic),
         )
-        .route("/v1/topics/{topic}/records", post(records::produce).get(records::read))
+        .route(
+            "/v1/topics/{topic}/records",
+            post(records::produce).get(records::read),
+        )
         .route("/v1/modules", get(admin::modules))
         .route(
             "/v1/modules/{name}/{version}",
             put(admin::push_module).layer(DefaultBodyLimit::max(MODULE_BYTES_MAX)),
         )
-        .route("/v1/modules/{module}", axum::routing::delete(admin::remove_module))
+        .route(
+            "/v1/modules/{module}",
+            axum::routing::delete(admin::remove_module),
+        )
         .route("/v1/pipelines", get(admin::pipelines).put(admin::apply_pipeline))
-        .route("/v1/pipelines/{name}", get(admin::pipeline).delete(admin::remove_pipeline))
+        .route(
+            "/v1/pipelines/{name}",
+            get(admin::pipeline).delete(admin::remove_pipeline),
+        )
         .route("/v1/pipelines/{name}/pause", post(admin::pause))
         .route("/v1/pipelines/{name}/resume", post(admin::resume))
         .route("/v1/status", get(admin::status))

@@ -4,8 +4,8 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use weir_broker::Marks;
 use weir_pipeline::{PipelineInfo, Services, State as PipelineState};
 
@@ -26,18 +26,78 @@ fn node(out: &mut String, services: &Services) {
     let usage = services.broker.log().usage();
     let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
     for (name, kind, help, value) in [
-        ("weir_produce_requests_total", "counter", "Produce requests.", load(&m.produce_requests)),
-        ("weir_produce_errors_total", "counter", "Produce requests that were refused.", load(&m.produce_errors)),
-        ("weir_records_in_total", "counter", "Records taken in.", load(&m.records_in)),
-        ("weir_bytes_in_total", "counter", "Bytes of record batches taken in.", load(&m.bytes_in)),
-        ("weir_fetch_requests_total", "counter", "Fetch requests.", load(&m.fetch_requests)),
-        ("weir_records_out_total", "counter", "Records read.", load(&m.records_out)),
-        ("weir_bytes_out_total", "counter", "Bytes of record batches read.", load(&m.bytes_out)),
-        ("weir_log_syncs_total", "counter", "Syncs of the log.", usage.syncs),
-        ("weir_log_written_bytes_total", "counter", "Bytes handed to the log.", usage.written_bytes),
-        ("weir_disk_bytes", "gauge", "Bytes of the database.", usage.disk_bytes),
-        ("weir_disk_free_bytes", "gauge", "Bytes free on the disk.", usage.free_bytes),
-        ("weir_disk_reserve_bytes", "gauge", "Bytes kept free.", usage.reserve_bytes),
+        (
+            "weir_produce_requests_total",
+            "counter",
+            "Produce requests.",
+            load(&m.produce_requests),
+        ),
+        (
+            "weir_produce_errors_total",
+            "counter",
+            "Produce requests that were refused.",
+            load(&m.produce_errors),
+        ),
+        (
+            "weir_records_in_total",
+            "counter",
+            "Records taken in.",
+            load(&m.records_in),
+        ),
+        (
+            "weir_bytes_in_total",
+            "counter",
+            "Bytes of record batches taken in.",
+            load(&m.bytes_in),
+        ),
+        (
+            "weir_fetch_requests_total",
+            "counter",
+            "Fetch requests.",
+            load(&m.fetch_requests),
+        ),
+        (
+            "weir_records_out_total",
+            "counter",
+            "Records read.",
+            load(&m.records_out),
+        ),
+        (
+            "weir_bytes_out_total",
+            "counter",
+            "Bytes of record batches read.",
+            load(&m.bytes_out),
+        ),
+        (
+            "weir_log_syncs_total",
+            "counter",
+            "Syncs of the log.",
+            usage.syncs,
+        ),
+        (
+            "weir_log_written_bytes_total",
+            "counter",
+            "Bytes handed to the log.",
+            usage.written_bytes,
+        ),
+        (
+            "weir_disk_bytes",
+            "gauge",
+            "Bytes of the database.",
+            usage.disk_bytes,
+        ),
+        (
+            "weir_disk_free_bytes",
+            "gauge",
+            "Bytes free on the disk.",
+            usage.free_bytes,
+        ),
+        (
+            "weir_disk_reserve_bytes",
+            "gauge",
+            "Bytes kept free.",
+            usage.reserve_bytes,
+        ),
     ] {
         head(out, name, kind, help);
         let _ = writeln!(out, "{name} {value}");
@@ -49,16 +109,39 @@ fn topics(out: &mut String, services: &Services) {
     for topic in services.broker.topics() {
         for index in 0..topic.partitions.len() as u32 {
             if let Some(marks) = services.broker.marks(topic.name.as_str(), index) {
-                rows.push((format!("{{topic=\"{}\",partition=\"{index}\"}}", topic.name), marks));
+                rows.push((
+                    format!("{{topic=\"{}\",partition=\"{index}\"}}", topic.name),
+                    marks,
+                ));
             }
         }
     }
     type Value = fn(&Marks) -> u64;
     let values: [(&str, &str, &str, Value); 4] = [
-        ("weir_partition_log_start", "gauge", "First offset that may still be there.", |m| m.log_start().get()),
-        ("weir_partition_committed_end", "gauge", "First offset not yet committed.", |m| m.committed_end().get()),
-        ("weir_partition_bytes", "gauge", "Bytes of record batches.", Marks::bytes),
-        ("weir_partition_lost_records_total", "counter", "Records lost or evicted.", Marks::lost),
+        (
+            "weir_partition_log_start",
+            "gauge",
+            "First offset that may still be there.",
+            |m| m.log_start().get(),
+        ),
+        (
+            "weir_partition_committed_end",
+            "gauge",
+            "First offset not yet committed.",
+            |m| m.committed_end().get(),
+        ),
+        (
+            "weir_partition_bytes",
+            "gauge",
+            "Bytes of record batches.",
+            Marks::bytes,
+        ),
+        (
+            "weir_partition_lost_records_total",
+            "counter",
+            "Records lost or evicted.",
+            Marks::lost,
+        ),
     ];
     for (name, kind, help, value) in values {
         head(out, name, kind, help);
@@ -71,14 +154,32 @@ fn topics(out: &mut String, services: &Services) {
 fn pipelines(out: &mut String, all: &[PipelineInfo]) {
     type Value = fn(&PipelineInfo) -> u64;
     let counters: [(&str, &str, Value); 8] = [
-        ("weir_pipeline_records_in_total", "Records that entered.", |p| p.records_in),
-        ("weir_pipeline_kept_total", "Records kept as they came.", |p| p.kept),
+        ("weir_pipeline_records_in_total", "Records that entered.", |p| {
+            p.records_in
+        }),
+        ("weir_pipeline_kept_total", "Records kept as they came.", |p| {
+            p.kept
+        }),
         ("weir_pipeline_dropped_total", "Records dropped.", |p| p.dropped),
         ("weir_pipeline_emitted_total", "Records made anew.", |p| p.emitted),
-        ("weir_pipeline_dead_letters_total", "Records made dead letters.", |p| p.dead_letters),
-        ("weir_pipeline_skipped_total", "Records dropped because a module failed on them.", |p| p.skipped),
-        ("weir_pipeline_failures_total", "Calls of modules that failed.", |p| p.failures),
-        ("weir_pipeline_wasm_nanoseconds_total", "Time in modules.", |p| p.wasm_ns),
+        (
+            "weir_pipeline_dead_letters_total",
+            "Records made dead letters.",
+            |p| p.dead_letters,
+        ),
+        (
+            "weir_pipeline_skipped_total",
+            "Records dropped because a module failed on them.",
+            |p| p.skipped,
+        ),
+        (
+            "weir_pipeline_failures_total",
+            "Calls of modules that failed.",
+            |p| p.failures,
+        ),
+        ("weir_pipeline_wasm_nanoseconds_total", "Time in modules.", |p| {
+            p.wasm_ns
+        }),
     ];
     for (name, help, value) in counters {
         head(out, name, "counter", help);
@@ -86,21 +187,44 @@ fn pipelines(out: &mut String, all: &[PipelineInfo]) {
             let _ = writeln!(out, "{name}{{pipeline=\"{}\"}} {}", p.name, value(p));
         }
     }
-    head(out, "weir_pipeline_routed_total", "counter", "Records sent to an output.");
+    head(
+        out,
+        "weir_pipeline_routed_total",
+        "counter",
+        "Records sent to an output.",
+    );
     for p in all {
         for (output, n) in &p.routed {
-            let _ = writeln!(out, "weir_pipeline_routed_total{{pipeline=\"{}\",output=\"{output}\"}} {n}", p.name);
+            let _ = writeln!(
+                out,
+                "weir_pipeline_routed_total{{pipeline=\"{}\",output=\"{output}\"}} {n}",
+                p.name
+            );
         }
     }
-    head(out, "weir_pipeline_running", "gauge", "1 when it works, 0 when it is paused or halted.");
+    head(
+        out,
+        "weir_pipeline_running",
+        "gauge",
+        "1 when it works, 0 when it is paused or halted.",
+    );
     for p in all {
         let running = u8::from(p.state == PipelineState::Running);
         let _ = writeln!(out, "weir_pipeline_running{{pipeline=\"{}\"}} {running}", p.name);
     }
-    head(out, "weir_module_metric", "untyped", "Instruments of modules, by stage and name.");
+    head(
+        out,
+        "weir_module_metric",
+        "untyped",
+        "Instruments of modules, by stage and name.",
+    );
     for p in all {
         for (metric, value) in &p.metrics {
-            let _ = writeln!(out, "weir_module_metric{{pipeline=\"{}\",metric=\"{metric}\"}} {value}", p.name);
+            let _ = writeln!(
+                out,
+                "weir_module_metric{{pipeline=\"{}\",metric=\"{metric}\"}} {value}",
+                p.name
+            );
         }
     }
 }

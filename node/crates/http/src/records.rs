@@ -1,14 +1,14 @@
 //! Records in and out.
 
 use crate::error::HttpError;
-use axum::extract::{Path, Query, State};
-use axum::http::{header, HeaderMap};
 use axum::Json;
-use base64::engine::general_purpose::STANDARD;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, header};
 use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{json, Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,13 +34,23 @@ pub(crate) async fn produce(
 ) -> Result<Json<Value>, HttpError> {
     let broker = &services.broker;
     let who = principal(&headers);
-    let found = broker.topic(&topic).ok_or_else(|| HttpError::from(ProduceError::NoTopic(topic.clone())))?;
+    let found = broker
+        .topic(&topic)
+        .ok_or_else(|| HttpError::from(ProduceError::NoTopic(topic.clone())))?;
     let now = broker.now_ms();
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     let records = match kind.split(';').next().unwrap_or_default().trim() {
         "application/json" => from_json(&body, now)?,
         "application/x-ndjson" | "application/ndjson" => from_lines(&body, now),
-        _ => vec![Record { key: query.key.map(Bytes::from), value: Some(body), timestamp: now, headers: Vec::new() }],
+        _ => vec![Record {
+            key: query.key.map(Bytes::from),
+            value: Some(body),
+            timestamp: now,
+            headers: Vec::new(),
+        }],
     };
     let count = records.len();
     let mut producing = Vec::new();
@@ -51,7 +61,8 @@ pub(crate) async fn produce(
     let mut partitions = Vec::new();
     for (partition, sent) in producing {
         let produced = sent?.await?;
-        partitions.push(json!({ "partition": partition, "base_offset": produced.base, "records": produced.span }));
+        partitions
+            .push(json!({ "partition": partition, "base_offset": produced.base, "records": produced.span }));
     }
     Ok(Json(json!({ "records": count, "partitions": partitions })))
 }
@@ -60,11 +71,17 @@ pub(crate) async fn produce(
 fn from_json(body: &[u8], now: i64) -> Result<Vec<Record>, HttpError> {
     let bad = |why: String| HttpError::bad_request(format!("body is not an array of records: {why}"));
     let elements: Vec<Value> = serde_json::from_slice(body).map_err(|e| bad(e.to_string()))?;
-    elements.into_iter().enumerate().map(|(i, e)| record(e, now).map_err(|why| bad(format!("[{i}] {why}")))).collect()
+    elements
+        .into_iter()
+        .enumerate()
+        .map(|(i, e)| record(e, now).map_err(|why| bad(format!("[{i}] {why}"))))
+        .collect()
 }
 
 fn record(element: Value, now: i64) -> Result<Record, String> {
-    let Value::Object(mut fields) = element else { return Err("is not an object with `value`".to_owned()) };
+    let Value::Object(mut fields) = element else {
+        return Err("is not an object with `value`".to_owned());
+    };
     let value = match (fields.remove("value"), fields.remove("value_base64")) {
         (Some(value), None) => bytes(value),
         (None, Some(Value::String(text))) => Some(STANDARD.decode(text).map_err(|e| e.to_string())?.into()),
@@ -73,16 +90,28 @@ fn record(element: Value, now: i64) -> Result<Record, String> {
     let key = fields.remove("key").and_then(bytes);
     let timestamp = match fields.remove("timestamp") {
         None => now,
-        Some(t) => t.as_i64().ok_or("has a `timestamp` that is not milliseconds since 1970")?,
+        Some(t) => t
+            .as_i64()
+            .ok_or("has a `timestamp` that is not milliseconds since 1970")?,
     };
     let headers = match fields.remove("headers") {
         None => Vec::new(),
-        Some(Value::Object(map)) => map.into_iter().map(|(name, value)| (name, bytes(value))).collect(),
+        Some(Value::Object(map)) => map
+            .into_iter()
+            .map(|(name, value)| (name, bytes(value)))
+            .collect(),
         Some(_) => return Err("has `headers` that are not an object".to_owned()),
     };
     match fields.keys().next() {
-        Some(other) => Err(format!("has `{other}`; known are value, value_base64, key, timestamp and headers")),
-        None => Ok(Record { key, value, timestamp, headers }),
+        Some(other) => Err(format!(
+            "has `{other}`; known are value, value_base64, key, timestamp and headers"
+        )),
+        None => Ok(Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        }),
     }
 }
 
@@ -97,8 +126,14 @@ fn bytes(value: Value) -> Option<Bytes> {
 
 /// Each line that is not empty a value.
 fn from_lines(body: &Bytes, now: i64) -> Vec<Record> {
-    let lines = body.split(|b| *b == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l));
-    let value = |line: &[u8]| Record { value: Some(body.slice_ref(line)), timestamp: now, ..Record::default() };
+    let lines = body
+        .split(|b| *b == b'\n')
+        .map(|l| l.strip_suffix(b"\r").unwrap_or(l));
+    let value = |line: &[u8]| Record {
+        value: Some(body.slice_ref(line)),
+        timestamp: now,
+        ..Record::default()
+    };
     lines.filter(|l| !l.is_empty()).map(value).collect()
 }
 
@@ -106,7 +141,10 @@ fn split(topic: &Topic, records: Vec<Record>, partition: Option<u32>) -> BTreeMa
     let mut builders = BTreeMap::new();
     for record in records {
         let index = partition.unwrap_or_else(|| topic.partition_of(record.key.as_deref(), 0));
-        builders.entry(index).or_insert_with(|| BatchBuilder::new(Codec::None)).push_record(&record);
+        builders
+            .entry(index)
+            .or_insert_with(|| BatchBuilder::new(Codec::None))
+            .push_record(&record);
     }
     builders
 }
@@ -134,7 +172,9 @@ pub(crate) async fn read(
         "start" => broker.offset_at(&who, &topic, query.partition, At::Start).await?,
         "end" => broker.offset_at(&who, &topic, query.partition, At::End).await?,
         number => number.parse().map(Offset::new).map_err(|_| {
-            HttpError::bad_request(format!("`offset` cannot be `{number}`: use a number, start or end"))
+            HttpError::bad_request(format!(
+                "`offset` cannot be `{number}`: use a number, start or end"
+            ))
         })?,
     };
     let fetch = Fetch {
@@ -195,6 +235,9 @@ fn put(fields: &mut Map<String, Value>, name: &str, bytes: Option<&Bytes>) {
 }
 
 fn principal(headers: &HeaderMap) -> Principal {
-    let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("http");
+    let agent = headers
+        .get(header::USER_AGENT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("http");
     Principal::anonymous(agent.chars().take(100).collect::<String>())
 }

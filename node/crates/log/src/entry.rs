@@ -74,7 +74,12 @@ impl Entry {
     /// What is stored under (group, index).
     pub fn header(&self) -> EntryHeader {
         let ops = self.ops.iter().map(OpHeader::of).collect();
-        EntryHeader { group: self.group, index: self.index, term: self.term, ops }
+        EntryHeader {
+            group: self.group,
+            index: self.index,
+            term: self.term,
+            ops,
+        }
     }
 }
 
@@ -109,10 +114,21 @@ impl Append {
 #[expect(missing_docs, reason = "as in `Op`")]
 pub enum OpHeader {
     Append(Append),
-    Put { key: Vec<u8>, value: Vec<u8> },
-    Remove { key: Vec<u8> },
-    Trim { partition: PartitionId, to: Offset, reason: GapReason },
-    Drop { partition: PartitionId },
+    Put {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Remove {
+        key: Vec<u8>,
+    },
+    Trim {
+        partition: PartitionId,
+        to: Offset,
+        reason: GapReason,
+    },
+    Drop {
+        partition: PartitionId,
+    },
 }
 
 impl OpHeader {
@@ -127,14 +143,25 @@ impl OpHeader {
                 crc: batch.crc(),
                 max_timestamp: batch.max_timestamp(),
             }),
-            Op::Put { key, value } => {
-                Self::Put { key: key.as_bytes().to_vec(), value: value.to_vec() }
-            }
-            Op::Remove { key } => Self::Remove { key: key.as_bytes().to_vec() },
-            Op::Trim { partition, to, reason } => {
-                Self::Trim { partition: *partition, to: *to, reason: *reason }
-            }
-            Op::Drop { partition } => Self::Drop { partition: *partition },
+            Op::Put { key, value } => Self::Put {
+                key: key.as_bytes().to_vec(),
+                value: value.to_vec(),
+            },
+            Op::Remove { key } => Self::Remove {
+                key: key.as_bytes().to_vec(),
+            },
+            Op::Trim {
+                partition,
+                to,
+                reason,
+            } => Self::Trim {
+                partition: *partition,
+                to: *to,
+                reason: *reason,
+            },
+            Op::Drop { partition } => Self::Drop {
+                partition: *partition,
+            },
         }
     }
 }
@@ -172,7 +199,10 @@ impl EntryHeader {
     pub(crate) fn encode(&self, chained: u32) -> (Vec<u8>, u32) {
         let mut out = vec![0; 4];
         out.extend_from_slice(&chained.to_be_bytes());
-        let stored = Stored { term: self.term, ops: &self.ops };
+        let stored = Stored {
+            term: self.term,
+            ops: &self.ops,
+        };
         // Writing to a Vec cannot fail; an empty body would be refused when it is read.
         let mut out = postcard::to_extend(&stored, out).unwrap_or_default();
         let crc = self.checksum(out.get(4..).unwrap_or_default());
@@ -187,7 +217,12 @@ impl EntryHeader {
         let (crc, rest) = bytes.split_first_chunk::<4>()?;
         let (chained, body) = rest.split_first_chunk::<4>()?;
         let crc = u32::from_be_bytes(*crc);
-        let mut header = Self { group, index, term: Term(0), ops: Vec::new() };
+        let mut header = Self {
+            group,
+            index,
+            term: Term(0),
+            ops: Vec::new(),
+        };
         if header.checksum(rest) != crc {
             return None;
         }
@@ -214,8 +249,15 @@ mod tests {
             index: 7,
             term: Term(3),
             ops: vec![
-                OpHeader::Put { key: vec![16, 1], value: vec![2; 40] },
-                OpHeader::Trim { partition: PartitionId(4), to: Offset::new(9), reason: GapReason::Evicted },
+                OpHeader::Put {
+                    key: vec![16, 1],
+                    value: vec![2; 40],
+                },
+                OpHeader::Trim {
+                    partition: PartitionId(4),
+                    to: Offset::new(9),
+                    reason: GapReason::Evicted,
+                },
             ],
         }
     }
@@ -235,7 +277,10 @@ mod tests {
     #[test]
     fn a_header_is_bound_to_its_place() {
         let (bytes, crc) = header().encode(5);
-        assert_eq!(EntryHeader::decode(GroupId(0), 7, &bytes), Some((header(), crc, 5)));
+        assert_eq!(
+            EntryHeader::decode(GroupId(0), 7, &bytes),
+            Some((header(), crc, 5))
+        );
         assert_eq!(EntryHeader::decode(GroupId(0), 8, &bytes), None);
         assert_eq!(EntryHeader::decode(GroupId(1), 7, &bytes), None);
     }

@@ -8,7 +8,9 @@ use weir_types::{ErrorKind, PartitionId};
 #[derive(Clone, Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum AppendError {
-    #[error("disk is nearly full: {free} bytes free, {reserve} are kept in reserve; free some space or lower retention")]
+    #[error(
+        "disk is nearly full: {free} bytes free, {reserve} are kept in reserve; free some space or lower retention"
+    )]
     DiskFull { free: u64, reserve: u64 },
     #[error("log is closed")]
     Closed,
@@ -40,7 +42,11 @@ pub enum OpenError {
          it aside and starts anew behind those offsets",
         path.display(), path.display()
     )]
-    Damaged { path: PathBuf, why: String, damage: Damage },
+    Damaged {
+        path: PathBuf,
+        why: String,
+        damage: Damage,
+    },
 }
 
 impl OpenError {
@@ -61,7 +67,11 @@ pub enum ReadError {
     #[error("no partition {0}")]
     NoPartition(PartitionId),
     #[error("index of partition {partition} is damaged near offset {near}: {why}; `weir scrub` says more")]
-    Damaged { partition: PartitionId, near: u64, why: String },
+    Damaged {
+        partition: PartitionId,
+        near: u64,
+        why: String,
+    },
     #[error("log is closed")]
     Closed,
 }

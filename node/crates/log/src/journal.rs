@@ -42,7 +42,10 @@ pub(crate) fn check(db: &Path, quarantine: &Path) -> io::Result<Findings> {
     for dirent in fs::read_dir(db)? {
         let path = dirent?.path();
         if path.extension().is_some_and(|e| e == "jnl")
-            && let Some(id) = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse::<u64>().ok())
+            && let Some(id) = path
+                .file_stem()
+                .and_then(|s| s.to_str())
+                .and_then(|s| s.parse::<u64>().ok())
         {
             journals.push((id, path));
         }
@@ -157,7 +160,11 @@ impl Frame {
         let sum_fits = u64_at(end, 1) == Some(checksum);
         let marks_fit = end.first() == Some(&3) && end.ends_with(TRAILER);
         let whole = sum_fits && (marks_fit || expected);
-        whole.then_some(Self { len: body_len + 2 * MARK_BYTES, items, checksum })
+        whole.then_some(Self {
+            len: body_len + 2 * MARK_BYTES,
+            items,
+            checksum,
+        })
     }
 
     /// The mark that belongs before it. A seqno out of line with its neighbours is replaced.
@@ -255,7 +262,11 @@ mod tests {
     }
 
     fn journal() -> (Vec<u8>, usize, usize) {
-        let (a, b, c) = (frame(4, &[b"one"]), frame(5, &[b"two", b"2"]), frame(6, &[b"three"]));
+        let (a, b, c) = (
+            frame(4, &[b"one"]),
+            frame(5, &[b"two", b"2"]),
+            frame(6, &[b"three"]),
+        );
         let (from, to) = (a.len(), a.len() + b.len());
         let mut all = [a, b, c].concat();
         all.resize(all.len() + 500, 0);

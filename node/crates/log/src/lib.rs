@@ -38,4 +38,4 @@ pub use log::{Log, Options, Usage};
 pub use positions::{Marks, Position};
 pub use reader::{Boundary, Chunk, Piece};
 pub use recovery::{Damage, Recovered};
-pub use scrub::{scrub_closed, ScrubReport};
+pub use scrub::{ScrubReport, scrub_closed};

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use weir_types::limits::WRITER_QUEUE_MAX;
@@ -39,7 +39,12 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         // The figures of ../../../tests/bench: 49 MiB resident at these sizes, and no slower than larger ones.
-        Self { cache_bytes: 8 << 20, memtable_bytes: 16 << 20, journal_bytes: 128 << 20, disk_reserve_bytes: None }
+        Self {
+            cache_bytes: 8 << 20,
+            memtable_bytes: 16 << 20,
+            journal_bytes: 128 << 20,
+            disk_reserve_bytes: None,
+        }
     }
 }
 
@@ -75,7 +80,10 @@ impl Shared {
     }
 
     pub(crate) fn add_effects(&self, header: Arc<EntryHeader>) {
-        self.effects.lock().unwrap_or_else(PoisonError::into_inner).push(header);
+        self.effects
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(header);
     }
 
     pub(crate) fn take_effects(&self) -> Vec<Arc<EntryHeader>> {
@@ -83,7 +91,11 @@ impl Shared {
     }
 
     pub(crate) fn has_effects(&self) -> bool {
-        !self.effects.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self
+            .effects
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
     }
 
     /// The first reason wins.
@@ -151,12 +163,16 @@ impl Log {
     /// # Errors
     /// When the directory is in use, cannot be written, or is damaged beyond opening.
     pub fn open(dir: &Path, options: &Options) -> Result<(Self, Recovered), OpenError> {
-        let io = |source| OpenError::Io { path: dir.to_owned(), source };
+        let io = |source| OpenError::Io {
+            path: dir.to_owned(),
+            source,
+        };
         std::fs::create_dir_all(dir).map_err(io)?;
         let state = recovery::open(dir, options)?;
         let (_, total) = free_and_total(dir).map_err(io)?;
-        let reserve_bytes =
-            options.disk_reserve_bytes.unwrap_or_else(|| (total / 20).max(256 << 20).min(total / 4));
+        let reserve_bytes = options
+            .disk_reserve_bytes
+            .unwrap_or_else(|| (total / 20).max(256 << 20).min(total / 4));
         let shared = Arc::new(Shared::default());
         for (partition, position) in &state.positions {
             let gaps = state.gaps.get(partition).cloned().unwrap_or_default();
@@ -229,7 +245,11 @@ impl Log {
         from: u64,
         done: impl FnOnce(Result<(), AppendError>) + Send + 'static,
     ) -> Result<(), AppendError> {
-        self.send(Command::Truncate { group, from, done: Box::new(done) })
+        self.send(Command::Truncate {
+            group,
+            from,
+            done: Box::new(done),
+        })
     }
 
     /// Reads whole batches and gaps from `from` on, up to `end` or `max_bytes`, the first batch whatever its size.
@@ -245,7 +265,12 @@ impl Log {
         max_bytes: usize,
         done: impl FnOnce(Result<Chunk, ReadError>) + Send + 'static,
     ) -> Result<(), ReadError> {
-        let request = Request::Batches { partition, from, end, max_bytes };
+        let request = Request::Batches {
+            partition,
+            from,
+            end,
+            max_bytes,
+        };
         self.submit((request, Box::new(done)))
     }
 
@@ -332,7 +357,12 @@ impl Log {
 
     /// Calls `hook` with the reason when a write fails, or at once if one has.
     pub fn on_poison(&self, hook: impl FnOnce(Arc<str>) + Send + 'static) {
-        let mut slot = self.0.shared.on_stop.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self
+            .0
+            .shared
+            .on_stop
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match self.poisoned() {
             Some(reason) => hook(reason),
             None => *slot = Some(Box::new(hook)),
@@ -347,7 +377,12 @@ impl Log {
     /// Writes and syncs all there is, marks the shutdown as orderly, and stops. Blocks.
     pub fn close(&self) {
         let (done, closed) = sync_channel(1);
-        if self.send(Command::Close { done: Box::new(move |_| done.send(()).unwrap_or_default()) }).is_ok() {
+        if self
+            .send(Command::Close {
+                done: Box::new(move |_| done.send(()).unwrap_or_default()),
+            })
+            .is_ok()
+        {
             let _ = closed.recv();
         }
     }
@@ -355,7 +390,11 @@ impl Log {
     /// Moves what is in memory to tables and blob files, as happens by itself when enough has gathered.
     #[cfg(test)]
     pub(crate) fn flush_tables(&self) {
-        for keyspace in [&self.0.keyspaces.rlog, &self.0.keyspaces.data, &self.0.keyspaces.state] {
+        for keyspace in [
+            &self.0.keyspaces.rlog,
+            &self.0.keyspaces.data,
+            &self.0.keyspaces.state,
+        ] {
             let _ = keyspace.rotate_memtable_and_wait();
         }
     }
@@ -364,7 +403,11 @@ impl Log {
         // A call of a microsecond for an entry of a millisecond: no estimate that could be wrong.
         let (free, _) = free_and_total(&self.0.dir).unwrap_or((u64::MAX, 0));
         let queued = self.0.shared.queued_bytes.load(Ordering::Relaxed);
-        let reserve = if control { self.0.reserve_bytes / 2 } else { self.0.reserve_bytes };
+        let reserve = if control {
+            self.0.reserve_bytes / 2
+        } else {
+            self.0.reserve_bytes
+        };
         if free.saturating_sub(queued + bytes) < reserve {
             return Err(AppendError::DiskFull { free, reserve });
         }

@@ -102,7 +102,14 @@ impl Marks {
         }
         let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
         gaps.retain(|g| g.end > to);
-        gaps.insert(0, Gap { start: from, end: to, reason });
+        gaps.insert(
+            0,
+            Gap {
+                start: from,
+                end: to,
+                reason,
+            },
+        );
     }
 
     pub(crate) fn add_gap(&self, gap: Gap) {
@@ -122,7 +129,11 @@ pub(crate) struct Positions(RwLock<BTreeMap<PartitionId, Arc<Marks>>>);
 
 impl Positions {
     pub(crate) fn marks(&self, partition: PartitionId) -> Option<Arc<Marks>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&partition).cloned()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&partition)
+            .cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<(PartitionId, Arc<Marks>)> {
@@ -149,9 +160,16 @@ impl Positions {
         for op in &header.ops {
             match op {
                 OpHeader::Append(append) => self.entry(append.partition).appended(append),
-                OpHeader::Trim { partition, to, reason } => self.entry(*partition).trimmed(*to, *reason),
+                OpHeader::Trim {
+                    partition,
+                    to,
+                    reason,
+                } => self.entry(*partition).trimmed(*to, *reason),
                 OpHeader::Drop { partition } => {
-                    self.0.write().unwrap_or_else(PoisonError::into_inner).remove(partition);
+                    self.0
+                        .write()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .remove(partition);
                 }
                 OpHeader::Put { .. } | OpHeader::Remove { .. } => {}
             }

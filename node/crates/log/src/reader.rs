@@ -3,10 +3,10 @@
 //! Every batch is checked against its CRC and against its neighbours: offsets must follow each other, and where they
 //! do not, the reader gets a [`Gap`] that says so, never silently fewer records.
 
-use crate::keys::{data_key, split_data_key, StateKey, StateKind};
+use crate::ReadError;
+use crate::keys::{StateKey, StateKind, data_key, split_data_key};
 use crate::log::Keyspaces;
 use crate::positions::{Marks, Positions};
-use crate::ReadError;
 use bytes::Bytes;
 use weir_types::{Batch, Gap, GapReason, Offset, PartitionId};
 
@@ -29,9 +29,20 @@ pub struct Chunk {
 }
 
 pub(crate) enum Request {
-    Batches { partition: PartitionId, from: Offset, end: Offset, max_bytes: usize },
-    Seek { partition: PartitionId, timestamp: i64 },
-    Boundary { partition: PartitionId, of: Boundary },
+    Batches {
+        partition: PartitionId,
+        from: Offset,
+        end: Offset,
+        max_bytes: usize,
+    },
+    Seek {
+        partition: PartitionId,
+        timestamp: i64,
+    },
+    Boundary {
+        partition: PartitionId,
+        of: Boundary,
+    },
 }
 
 /// How much of a partition's beginning to give up.
@@ -52,20 +63,43 @@ pub(crate) fn serve(
     request: &Request,
 ) -> Result<Chunk, ReadError> {
     match request {
-        Request::Batches { partition, from, end, max_bytes } => {
-            let marks = positions.marks(*partition).ok_or(ReadError::NoPartition(*partition))?;
-            Scan { keyspaces, marks: &marks, partition: *partition, end: *end }.read(*from, *max_bytes)
+        Request::Batches {
+            partition,
+            from,
+            end,
+            max_bytes,
+        } => {
+            let marks = positions
+                .marks(*partition)
+                .ok_or(ReadError::NoPartition(*partition))?;
+            Scan {
+                keyspaces,
+                marks: &marks,
+                partition: *partition,
+                end: *end,
+            }
+            .read(*from, *max_bytes)
         }
         Request::Seek { partition, timestamp } => seek(keyspaces, positions, *partition, *timestamp),
         Request::Boundary { partition, of } => {
-            let marks = positions.marks(*partition).ok_or(ReadError::NoPartition(*partition))?;
+            let marks = positions
+                .marks(*partition)
+                .ok_or(ReadError::NoPartition(*partition))?;
             let end = marks.committed_end();
-            let scan = Scan { keyspaces, marks: &marks, partition: *partition, end };
+            let scan = Scan {
+                keyspaces,
+                marks: &marks,
+                partition: *partition,
+                end,
+            };
             let next = match of {
                 Boundary::Bytes(bytes) => scan.after_bytes(*bytes)?,
                 Boundary::Before(timestamp) => scan.after_expired(*timestamp)?,
             };
-            Ok(Chunk { pieces: Vec::new(), next })
+            Ok(Chunk {
+                pieces: Vec::new(),
+                next,
+            })
         }
     }
 }
@@ -80,7 +114,10 @@ pub(crate) struct Scan<'a> {
 
 impl Scan<'_> {
     pub(crate) fn read(&self, from: Offset, max_bytes: usize) -> Result<Chunk, ReadError> {
-        let mut chunk = Chunk { pieces: Vec::new(), next: from };
+        let mut chunk = Chunk {
+            pieces: Vec::new(),
+            next: from,
+        };
         let mut bytes = 0;
         let first = self.row_at_or_before(from)?.unwrap_or(from);
         let rows = data_key(self.partition, first)..data_key(self.partition, self.end);
@@ -96,8 +133,12 @@ impl Scan<'_> {
                     _ => return Err(self.damaged(chunk.next, &e)),
                 },
             };
-            let Some((_, base)) = split_data_key(&key) else { continue };
-            let batch = value.and_then(|v| Batch::parse(Bytes::from(v)).ok()).filter(|b| b.base_offset() == base);
+            let Some((_, base)) = split_data_key(&key) else {
+                continue;
+            };
+            let batch = value
+                .and_then(|v| Batch::parse(Bytes::from(v)).ok())
+                .filter(|b| b.base_offset() == base);
             match batch {
                 Some(batch) if batch.end_offset() <= chunk.next => {}
                 Some(batch) => {
@@ -132,7 +173,9 @@ impl Scan<'_> {
         let rows = data_key(self.partition, self.marks.log_start())..data_key(self.partition, self.end);
         let mut freed = 0;
         for guard in self.keyspaces.data.range(rows) {
-            let key = guard.key().map_err(|e| self.damaged(self.marks.log_start(), &e))?;
+            let key = guard
+                .key()
+                .map_err(|e| self.damaged(self.marks.log_start(), &e))?;
             if let Some((_, base)) = split_data_key(&key).filter(|_| freed >= bytes) {
                 return Ok(base);
             }
@@ -164,17 +207,27 @@ impl Scan<'_> {
         while chunk.next < base {
             let known = self.marks.gaps().into_iter().find(|g| g.end > chunk.next);
             let gap = match known {
-                Some(gap) if gap.start <= chunk.next => {
-                    Gap { start: chunk.next, end: gap.end.min(base), reason: gap.reason }
-                }
-                Some(gap) if gap.start < base => {
-                    Gap { start: chunk.next, end: gap.start, reason: GapReason::Lost }
-                }
-                _ => Gap { start: chunk.next, end: base, reason: GapReason::Lost },
+                Some(gap) if gap.start <= chunk.next => Gap {
+                    start: chunk.next,
+                    end: gap.end.min(base),
+                    reason: gap.reason,
+                },
+                Some(gap) if gap.start < base => Gap {
+                    start: chunk.next,
+                    end: gap.start,
+                    reason: GapReason::Lost,
+                },
+                _ => Gap {
+                    start: chunk.next,
+                    end: base,
+                    reason: GapReason::Lost,
+                },
             };
             chunk.next = gap.end;
             match chunk.pieces.last_mut() {
-                Some(Piece::Gap(last)) if last.end == gap.start && last.reason == gap.reason => last.end = gap.end,
+                Some(Piece::Gap(last)) if last.end == gap.start && last.reason == gap.reason => {
+                    last.end = gap.end
+                }
                 _ => chunk.pieces.push(Piece::Gap(gap)),
             }
         }
@@ -198,7 +251,11 @@ impl Scan<'_> {
     }
 
     fn damaged(&self, near: Offset, e: &fjall::Error) -> ReadError {
-        ReadError::Damaged { partition: self.partition, near: near.get(), why: e.to_string() }
+        ReadError::Damaged {
+            partition: self.partition,
+            near: near.get(),
+            why: e.to_string(),
+        }
     }
 }
 
@@ -209,10 +266,17 @@ fn seek(
     partition: PartitionId,
     timestamp: i64,
 ) -> Result<Chunk, ReadError> {
-    let marks = positions.marks(partition).ok_or(ReadError::NoPartition(partition))?;
+    let marks = positions
+        .marks(partition)
+        .ok_or(ReadError::NoPartition(partition))?;
     let (start, end) = (marks.log_start(), marks.committed_end());
     let mut from = indexed_before(keyspaces, partition, timestamp).max(start);
-    let scan = Scan { keyspaces, marks: &marks, partition, end };
+    let scan = Scan {
+        keyspaces,
+        marks: &marks,
+        partition,
+        end,
+    };
     while from < end {
         let chunk = scan.read(from, 1)?;
         let reaches = |p: &Piece| matches!(p, Piece::Batch(b) if b.max_timestamp() >= timestamp);
@@ -221,7 +285,10 @@ fn seek(
         }
         from = chunk.next;
     }
-    Ok(Chunk { pieces: Vec::new(), next: end })
+    Ok(Chunk {
+        pieces: Vec::new(),
+        next: end,
+    })
 }
 
 /// End of the last stretch of the time index before which nothing reaches `timestamp`.
@@ -229,8 +296,12 @@ fn indexed_before(keyspaces: &Keyspaces, partition: PartitionId, timestamp: i64)
     let mut from = Offset::ZERO;
     let prefix = StateKey::partition(StateKind::TimeIndex, partition);
     for guard in keyspaces.state.prefix(prefix.as_bytes()) {
-        let Ok((key, value)) = guard.into_inner() else { break };
-        let latest = value.first_chunk::<8>().map_or(i64::MAX, |b| i64::from_be_bytes(*b));
+        let Ok((key, value)) = guard.into_inner() else {
+            break;
+        };
+        let latest = value
+            .first_chunk::<8>()
+            .map_or(i64::MAX, |b| i64::from_be_bytes(*b));
         if latest >= timestamp {
             break;
         }

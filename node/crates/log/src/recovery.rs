@@ -5,11 +5,11 @@
 //! written, and see that every partition ends where it should. What is missing becomes a `lost` gap, and the
 //! partition goes on at its ceiling, so that no offset is ever given out twice.
 
-use crate::keys::{data_key, rlog_index, rlog_key, split_data_key, StateKey, StateKind};
+use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::log::{Keyspaces, Options, Shared};
 use crate::reader::Scan;
 use crate::watermark::WatermarkFile;
-use crate::writer::{gap_of, gap_row, Writer};
+use crate::writer::{Writer, gap_of, gap_row};
 use crate::{EntryHeader, Marks, OpenError, Piece, Position};
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::path::Path;
-use std::sync::{mpsc, Arc};
+use std::sync::{Arc, mpsc};
 use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
 
 /// What is missing, exactly.
@@ -39,9 +39,16 @@ impl Damage {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lost = self.lost.iter().map(|(p, g)| format!("partition {p}: lost [{}, {})", g.start, g.end));
+        let lost = self
+            .lost
+            .iter()
+            .map(|(p, g)| format!("partition {p}: lost [{}, {})", g.start, g.end));
         let all: Vec<String> = lost.chain(self.notes.iter().cloned()).collect();
-        f.write_str(&if all.is_empty() { "nothing".to_owned() } else { all.join("; ") })
+        f.write_str(&if all.is_empty() {
+            "nothing".to_owned()
+        } else {
+            all.join("; ")
+        })
     }
 }
 
@@ -83,7 +90,10 @@ pub(crate) struct State {
 }
 
 pub(crate) fn open(dir: &Path, options: &Options) -> Result<State, OpenError> {
-    let io = |source| OpenError::Io { path: dir.to_owned(), source };
+    let io = |source| OpenError::Io {
+        path: dir.to_owned(),
+        source,
+    };
     let (watermark, marked) = WatermarkFile::load(dir).map_err(io)?;
     let db_dir = dir.join("db");
     let existed = db_dir.exists();
@@ -91,9 +101,11 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<State, OpenError> {
     let findings = crate::journal::check(&db_dir, &dir.join("quarantine")).map_err(io)?;
     let keyspaces = open_keyspaces(&db_dir, options).map_err(|e| match e {
         OpenFailure::Locked => OpenError::Locked(dir.to_owned()),
-        OpenFailure::Other(why) => {
-            OpenError::Damaged { path: dir.to_owned(), why, damage: everything(&watermark) }
-        }
+        OpenFailure::Other(why) => OpenError::Damaged {
+            path: dir.to_owned(),
+            why,
+            damage: everything(&watermark),
+        },
     })?;
     let mut recovery = Recovery {
         recovered: Recovered {
@@ -108,7 +120,10 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<State, OpenError> {
         lock,
     };
     if findings.frames_lost > 0 {
-        recovery.note(format!("{} damaged journal frames were set aside", findings.frames_lost));
+        recovery.note(format!(
+            "{} damaged journal frames were set aside",
+            findings.frames_lost
+        ));
     }
     recovery.suspect |= !existed && marked;
     if existed && !marked {
@@ -116,14 +131,29 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<State, OpenError> {
         recovery.suspect = true;
     }
     let stake = everything(&recovery.watermark);
-    recovery.run().map_err(|e| OpenError::Damaged { path: dir.to_owned(), why: e.to_string(), damage: stake })
+    recovery.run().map_err(|e| OpenError::Damaged {
+        path: dir.to_owned(),
+        why: e.to_string(),
+        damage: stake,
+    })
 }
 
 /// What the watermark promised, all of it at stake.
 pub(crate) fn everything(watermark: &WatermarkFile) -> Damage {
-    let lost = watermark.value.partitions.iter().filter(|(_, r)| r.log_start < r.end);
-    let gap = |r: &crate::watermark::Reserve| Gap { start: r.log_start, end: r.end, reason: GapReason::Lost };
-    Damage { lost: lost.map(|(p, r)| (*p, gap(r))).collect(), notes: Vec::new() }
+    let lost = watermark
+        .value
+        .partitions
+        .iter()
+        .filter(|(_, r)| r.log_start < r.end);
+    let gap = |r: &crate::watermark::Reserve| Gap {
+        start: r.log_start,
+        end: r.end,
+        reason: GapReason::Lost,
+    };
+    Damage {
+        lost: lost.map(|(p, r)| (*p, gap(r))).collect(),
+        notes: Vec::new(),
+    }
 }
 
 enum OpenFailure {
@@ -133,9 +163,17 @@ enum OpenFailure {
 
 /// Held from before the journals are looked at, so that a second process does not mend what a running one writes.
 pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
-    let io = |source| OpenError::Io { path: dir.to_owned(), source };
+    let io = |source| OpenError::Io {
+        path: dir.to_owned(),
+        source,
+    };
     let path = dir.join("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(io)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(io)?;
     file.try_lock().map_err(|_| OpenError::Locked(dir.to_owned()))?;
     Ok(file)
 }
@@ -171,7 +209,9 @@ fn open_keyspaces(db_dir: &Path, options: &Options) -> Result<Keyspaces, OpenFai
         Ok(Ok(keyspaces)) => Ok(keyspaces),
         Ok(Err(fjall::Error::Locked)) => Err(OpenFailure::Locked),
         Ok(Err(e)) => Err(OpenFailure::Other(e.to_string())),
-        Err(_) => Err(OpenFailure::Other("the storage engine panicked while opening".to_owned())),
+        Err(_) => Err(OpenFailure::Other(
+            "the storage engine panicked while opening".to_owned(),
+        )),
     }
 }
 
@@ -197,7 +237,8 @@ impl Recovery {
             replay.extend(headers);
         }
         self.recovered.replayed = replay.len() as u64;
-        (positions, tails, self.watermark) = replay_effects(&self.keyspaces, self.watermark, positions, tails, replay)?;
+        (positions, tails, self.watermark) =
+            replay_effects(&self.keyspaces, self.watermark, positions, tails, replay)?;
         self.mend_partitions(&mut positions, &mut gaps)?;
         Ok(State {
             keyspaces: self.keyspaces,
@@ -219,7 +260,10 @@ impl Recovery {
         let mut positions = BTreeMap::new();
         for guard in self.keyspaces.state.prefix([StateKind::Position as u8]) {
             let (key, value) = guard.into_inner()?;
-            let id = key.get(1..).and_then(|k| k.first_chunk::<4>()).map(|b| PartitionId(u32::from_be_bytes(*b)));
+            let id = key
+                .get(1..)
+                .and_then(|k| k.first_chunk::<4>())
+                .map(|b| PartitionId(u32::from_be_bytes(*b)));
             match id.zip(Position::decode(&Bytes::from(value))) {
                 Some((id, position)) => drop(positions.insert(id, position)),
                 None => self.suspect = true,
@@ -244,8 +288,12 @@ impl Recovery {
         let mut next = Some(0u16);
         while let Some(from) = next {
             let row = self.keyspaces.rlog.range(rlog_key(GroupId(from), 0)..).next();
-            let Some(key) = row.map(fjall::Guard::key).transpose()? else { break };
-            let Some(id) = key.first_chunk::<2>().map(|b| u16::from_be_bytes(*b)) else { break };
+            let Some(key) = row.map(fjall::Guard::key).transpose()? else {
+                break;
+            };
+            let Some(id) = key.first_chunk::<2>().map(|b| u16::from_be_bytes(*b)) else {
+                break;
+            };
             groups.push(GroupId(id));
             next = id.checked_add(1);
         }
@@ -260,14 +308,33 @@ impl Recovery {
         let purged = self.keyspaces.state.get(row(StateKind::Purged).as_bytes())?;
         let (purged_index, purged_crc) = purged.as_deref().and_then(split_purged).unwrap_or_default();
         let applied = self.keyspaces.state.get(row(StateKind::Applied).as_bytes())?;
-        let applied = applied.as_deref().and_then(|v| v.first_chunk::<8>()).map_or(0, |b| u64::from_be_bytes(*b));
-        let low = self.watermark.value.groups.get(&group).copied().unwrap_or_default();
+        let applied = applied
+            .as_deref()
+            .and_then(|v| v.first_chunk::<8>())
+            .map_or(0, |b| u64::from_be_bytes(*b));
+        let low = self
+            .watermark
+            .value
+            .groups
+            .get(&group)
+            .copied()
+            .unwrap_or_default();
 
-        let mut tail = Tail { index: purged_index, crc: purged_crc, purged: purged_index, applied };
+        let mut tail = Tail {
+            index: purged_index,
+            crc: purged_crc,
+            purged: purged_index,
+            applied,
+        };
         let mut broken = false;
         let mut replay = Vec::new();
         let range = rlog_key(group, purged_index + 1)..=rlog_key(group, u64::MAX);
-        let rows: Vec<_> = self.keyspaces.rlog.range(range).map(fjall::Guard::into_inner).collect();
+        let rows: Vec<_> = self
+            .keyspaces
+            .rlog
+            .range(range)
+            .map(fjall::Guard::into_inner)
+            .collect();
         for row in rows {
             let (key, value) = row?;
             let Some(index) = rlog_index(&key) else { continue };
@@ -294,7 +361,10 @@ impl Recovery {
         }
         if tail.index < low.index.max(applied) {
             let last = low.index.max(applied);
-            self.note(format!("entries {} to {last} were synced and are missing", tail.index + 1));
+            self.note(format!(
+                "entries {} to {last} were synced and are missing",
+                tail.index + 1
+            ));
             // Their numbers are not used again: what follows must not pass for them.
             tail.index = last;
             broken = true;
@@ -316,19 +386,28 @@ impl Recovery {
             // A partition may have lost its row, and keep its records. After an orderly shutdown the watermark names
             // those that exist; after another it may still name one that was dropped.
             for (partition, reserve) in reserves.iter().filter(|(_, r)| r.end > Offset::ZERO) {
-                positions.entry(*partition).or_insert(Position { log_start: reserve.log_start, ..Position::default() });
+                positions.entry(*partition).or_insert(Position {
+                    log_start: reserve.log_start,
+                    ..Position::default()
+                });
             }
         }
         for (partition, position) in positions.iter_mut() {
             let reserve = reserves.get(partition).copied().unwrap_or_default();
             let known = gaps.entry(*partition).or_default();
-            let found = self.last_end(*partition)?.max(known.iter().map(|g| g.end).max().unwrap_or_default());
+            let found = self
+                .last_end(*partition)?
+                .max(known.iter().map(|g| g.end).max().unwrap_or_default());
             let promised = position.committed_end.max(reserve.end).max(position.log_start);
             let mut lost = Vec::new();
             if found < promised {
                 // Beyond the ceiling nothing was ever given out.
                 let end = reserve.ceiling.max(promised);
-                lost.push(Gap { start: found.max(position.log_start), end, reason: GapReason::Lost });
+                lost.push(Gap {
+                    start: found.max(position.log_start),
+                    end,
+                    reason: GapReason::Lost,
+                });
                 tail_lost = true;
             }
             position.committed_end = found.max(promised);
@@ -363,16 +442,32 @@ impl Recovery {
     /// First offset after the last stored batch.
     fn last_end(&self, partition: PartitionId) -> fjall::Result<Offset> {
         let rows = data_key(partition, Offset::ZERO)..=data_key(partition, Offset::MAX);
-        let Some(guard) = self.keyspaces.data.range(rows.clone()).next_back() else { return Ok(Offset::ZERO) };
+        let Some(guard) = self.keyspaces.data.range(rows.clone()).next_back() else {
+            return Ok(Offset::ZERO);
+        };
         match guard.into_inner() {
             Ok((_, value)) if Batch::parse(Bytes::from(value.clone())).is_ok() => {
                 Ok(Batch::parse(Bytes::from(value)).map_or(Offset::ZERO, |b| b.end_offset()))
             }
             // The row is there and its bytes are bad: readers and scrub name it, and it is not given out again.
             _ => {
-                let key = self.keyspaces.data.range(rows).next_back().map(fjall::Guard::key).transpose()?;
-                let base = key.and_then(|k| split_data_key(&k)).map_or(Offset::ZERO, |(_, base)| base);
-                let reserve = self.watermark.value.partitions.get(&partition).copied().unwrap_or_default();
+                let key = self
+                    .keyspaces
+                    .data
+                    .range(rows)
+                    .next_back()
+                    .map(fjall::Guard::key)
+                    .transpose()?;
+                let base = key
+                    .and_then(|k| split_data_key(&k))
+                    .map_or(Offset::ZERO, |(_, base)| base);
+                let reserve = self
+                    .watermark
+                    .value
+                    .partitions
+                    .get(&partition)
+                    .copied()
+                    .unwrap_or_default();
                 Ok(reserve.end.max(base.plus(1)))
             }
         }
@@ -382,13 +477,22 @@ impl Recovery {
     fn holes(&self, partition: PartitionId, start: Offset, end: Offset, known: &[Gap]) -> Vec<Gap> {
         let marks = Marks::default();
         known.iter().for_each(|g| marks.add_gap(*g));
-        let scan = Scan { keyspaces: &self.keyspaces, marks: &marks, partition, end };
+        let scan = Scan {
+            keyspaces: &self.keyspaces,
+            marks: &marks,
+            partition,
+            end,
+        };
         let mut holes = Vec::new();
         let mut from = start;
         while from < end {
             // One MiB at a time keeps a big partition out of memory.
             let Ok(chunk) = scan.read(from, 1 << 20) else {
-                holes.push(Gap { start: from, end, reason: GapReason::Lost });
+                holes.push(Gap {
+                    start: from,
+                    end,
+                    reason: GapReason::Lost,
+                });
                 break;
             };
             for piece in chunk.pieces {
@@ -407,7 +511,11 @@ impl Recovery {
     }
 }
 
-type Replayed = (BTreeMap<PartitionId, Position>, BTreeMap<GroupId, Tail>, WatermarkFile);
+type Replayed = (
+    BTreeMap<PartitionId, Position>,
+    BTreeMap<GroupId, Tail>,
+    WatermarkFile,
+);
 
 /// Makes the effects of `headers` again, by the same code that makes them while running.
 fn replay_effects(
@@ -428,7 +536,9 @@ fn replay_effects(
         unsynced: false,
         since_watermark: 0,
     };
-    headers.into_iter().for_each(|header| writer.shared.add_effects(header));
+    headers
+        .into_iter()
+        .for_each(|header| writer.shared.add_effects(header));
     let mut batch = keyspaces.db.batch();
     writer.stage_effects(&mut batch)?;
     if !batch.is_empty() {
@@ -439,5 +549,8 @@ fn replay_effects(
 
 fn split_purged(value: &[u8]) -> Option<(u64, u32)> {
     let (index, crc) = value.split_first_chunk::<8>()?;
-    Some((u64::from_be_bytes(*index), u32::from_be_bytes(*crc.first_chunk()?)))
+    Some((
+        u64::from_be_bytes(*index),
+        u32::from_be_bytes(*crc.first_chunk()?),
+    ))
 }

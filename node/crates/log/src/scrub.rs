@@ -4,7 +4,7 @@ use crate::log::{Keyspaces, Options};
 use crate::positions::Positions;
 use crate::reader::Scan;
 use crate::watermark::WatermarkFile;
-use crate::{recovery, OpenError, Piece};
+use crate::{OpenError, Piece, recovery};
 use std::path::Path;
 use weir_types::{Gap, GapReason, Offset, PartitionId};
 
@@ -32,14 +32,29 @@ pub(crate) fn scrub(
 ) -> ScrubReport {
     let all = positions.all();
     let total = all.iter().map(|(_, m)| m.bytes()).sum();
-    let mut report = ScrubReport { partitions: all.len() as u64, ..ScrubReport::default() };
+    let mut report = ScrubReport {
+        partitions: all.len() as u64,
+        ..ScrubReport::default()
+    };
     for (partition, marks) in all {
         let end = marks.committed_end();
-        let scan = Scan { keyspaces, marks: &marks, partition, end };
+        let scan = Scan {
+            keyspaces,
+            marks: &marks,
+            partition,
+            end,
+        };
         let mut from = marks.log_start();
         while from < end {
             let Ok(chunk) = scan.read(from, 1 << 20) else {
-                report.damaged.push((partition, Gap { start: from, end, reason: GapReason::Lost }));
+                report.damaged.push((
+                    partition,
+                    Gap {
+                        start: from,
+                        end,
+                        reason: GapReason::Lost,
+                    },
+                ));
                 break;
             };
             for piece in &chunk.pieces {
@@ -50,8 +65,15 @@ pub(crate) fn scrub(
                         report.bytes += batch.bytes().len() as u64;
                     }
                     Piece::Gap(gap) => {
-                        let known = marks.gaps().iter().any(|k| k.start <= gap.start && gap.end <= k.end);
-                        let list = if known { &mut report.gaps } else { &mut report.damaged };
+                        let known = marks
+                            .gaps()
+                            .iter()
+                            .any(|k| k.start <= gap.start && gap.end <= k.end);
+                        let list = if known {
+                            &mut report.gaps
+                        } else {
+                            &mut report.damaged
+                        };
                         list.push((partition, *gap));
                     }
                 }
@@ -72,7 +94,10 @@ pub(crate) fn scrub(
 /// # Errors
 /// When the directory cannot be changed or is in use.
 pub fn scrub_closed(dir: &Path) -> Result<Vec<(PartitionId, Gap)>, OpenError> {
-    let io = |source| OpenError::Io { path: dir.to_owned(), source };
+    let io = |source| OpenError::Io {
+        path: dir.to_owned(),
+        source,
+    };
     let lock = recovery::lock(dir)?;
     let (mut watermark, _) = WatermarkFile::load(dir).map_err(io)?;
     let quarantine = dir.join("quarantine");

@@ -3,7 +3,7 @@
 use super::*;
 use bytes::Bytes;
 use std::path::Path;
-use std::sync::{mpsc, Arc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use weir_types::{Batch, BatchBuilder, Codec, Gap, GapReason, GroupId, Offset, PartitionId, Record, Term};
 
@@ -12,7 +12,11 @@ const P: PartitionId = PartitionId(7);
 const DEADLINE: Duration = Duration::from_secs(30);
 
 fn options() -> Options {
-    Options { disk_reserve_bytes: Some(0), memtable_bytes: 1 << 20, ..Options::default() }
+    Options {
+        disk_reserve_bytes: Some(0),
+        memtable_bytes: 1 << 20,
+        ..Options::default()
+    }
 }
 
 fn batch(base: u64, records: u32, bytes: usize) -> Batch {
@@ -21,14 +25,27 @@ fn batch(base: u64, records: u32, bytes: usize) -> Batch {
         let mut value = format!("{}:", base + u64::from(i)).into_bytes();
         value.resize(bytes.max(value.len()), b'.');
         let value = Some(Bytes::from(value));
-        builder.push_record(&Record { value, timestamp: 1_000 + base as i64, ..Record::default() });
+        builder.push_record(&Record {
+            value,
+            timestamp: 1_000 + base as i64,
+            ..Record::default()
+        });
     }
     builder.build(Offset::new(base), None).unwrap()
 }
 
 fn entry(index: u64, batches: Vec<Batch>) -> Entry {
-    let ops = batches.into_iter().map(|batch| Op::Append { partition: P, batch }).collect();
-    Entry { group: GROUP, index, term: Term(1), lazy: false, ops }
+    let ops = batches
+        .into_iter()
+        .map(|batch| Op::Append { partition: P, batch })
+        .collect();
+    Entry {
+        group: GROUP,
+        index,
+        term: Term(1),
+        lazy: false,
+        ops,
+    }
 }
 
 fn flush(log: &Log, entry: Entry) {
@@ -48,14 +65,20 @@ fn read_chunk(log: &Log, from: Offset, max_bytes: usize) -> Result<Chunk, ReadEr
 
 /// Every offset of the partition: what is there, and what is said to be missing.
 fn read_all(log: &Log, max_bytes: usize) -> (Vec<u64>, Vec<Gap>) {
-    let Some(marks) = log.marks(P) else { return (Vec::new(), Vec::new()) };
+    let Some(marks) = log.marks(P) else {
+        return (Vec::new(), Vec::new());
+    };
     let (mut there, mut gaps) = (Vec::new(), Vec::new());
     let mut next = marks.log_start();
     while next < marks.committed_end() {
         let chunk = match read_chunk(log, next, max_bytes) {
             Ok(chunk) => chunk,
             Err(_) => {
-                gaps.push(Gap { start: next, end: marks.committed_end(), reason: GapReason::Lost });
+                gaps.push(Gap {
+                    start: next,
+                    end: marks.committed_end(),
+                    reason: GapReason::Lost,
+                });
                 break;
             }
         };
@@ -98,7 +121,10 @@ fn everything_is_read_back_at_every_fetch_size_and_after_reopening() {
     let mut next = 0;
     for index in 1..=200u64 {
         // Sizes on both sides of KV separation, and of the memtable: rows end in several tables and blob files.
-        let (records, bytes) = ((index % 17 + 1) as u32, if index.is_multiple_of(3) { 20 } else { 4_000 });
+        let (records, bytes) = (
+            (index % 17 + 1) as u32,
+            if index.is_multiple_of(3) { 20 } else { 4_000 },
+        );
         flush(&log, entry(index, vec![batch(next, records, bytes)]));
         next += u64::from(records);
     }
@@ -137,8 +163,10 @@ fn a_truncated_tail_is_gone_with_its_rows_and_its_numbers_are_free() {
     let (log, _) = Log::open(dir.path(), &options()).unwrap();
     flush(&log, entry(1, vec![batch(0, 3, 10)]));
     let (done, flushed) = mpsc::channel();
-    log.append(entry(2, vec![batch(3, 3, 2_000)]), false, |_| {}).unwrap();
-    log.append(entry(3, vec![batch(6, 3, 10)]), false, |_| {}).unwrap();
+    log.append(entry(2, vec![batch(3, 3, 2_000)]), false, |_| {})
+        .unwrap();
+    log.append(entry(3, vec![batch(6, 3, 10)]), false, |_| {})
+        .unwrap();
     log.truncate(GROUP, 2, move |r| done.send(r).unwrap()).unwrap();
     flushed.recv_timeout(DEADLINE).unwrap().unwrap();
     assert_eq!(read_all(&log, 1 << 20).0, [0, 1, 2]);
@@ -158,8 +186,18 @@ fn a_trim_leaves_a_marker_and_frees_the_rows() {
         flush(&log, entry(index, vec![batch((index - 1) * 10, 10, 200)]));
     }
     let before = log.marks(P).unwrap().bytes();
-    let trim = Op::Trim { partition: P, to: Offset::new(40), reason: GapReason::Evicted };
-    flush(&log, Entry { ops: vec![trim], ..entry(11, vec![]) });
+    let trim = Op::Trim {
+        partition: P,
+        to: Offset::new(40),
+        reason: GapReason::Evicted,
+    };
+    flush(
+        &log,
+        Entry {
+            ops: vec![trim],
+            ..entry(11, vec![])
+        },
+    );
     log.close();
     let marks = log.marks(P).unwrap();
     assert_eq!((marks.log_start().get(), marks.lost()), (40, 40));
@@ -167,7 +205,11 @@ fn a_trim_leaves_a_marker_and_frees_the_rows() {
     drop((log, marks));
     let (log, recovered) = Log::open(dir.path(), &options()).unwrap();
     assert!(recovered.damage.is_none(), "{recovered:?}");
-    let evicted = Gap { start: Offset::ZERO, end: Offset::new(40), reason: GapReason::Evicted };
+    let evicted = Gap {
+        start: Offset::ZERO,
+        end: Offset::new(40),
+        reason: GapReason::Evicted,
+    };
     let chunk = read_chunk(&log, Offset::ZERO, 1 << 20).unwrap();
     assert_eq!(chunk.pieces[0], Piece::Gap(evicted));
     assert_eq!(read_all(&log, 1 << 20).0, (40..100).collect::<Vec<_>>());
@@ -180,7 +222,10 @@ fn old_headers_are_purged_and_the_chain_still_holds() {
     let (log, _) = Log::open(dir.path(), &options()).unwrap();
     let entries = weir_types::limits::RAFT_LOG_ENTRIES_MAX * 2 + 50;
     for index in 1..=entries {
-        let entry = Entry { lazy: true, ..entry(index, vec![batch(index - 1, 1, 10)]) };
+        let entry = Entry {
+            lazy: true,
+            ..entry(index, vec![batch(index - 1, 1, 10)])
+        };
         let header = Arc::new(entry.header());
         log.append(entry, false, |_| {}).unwrap();
         log.apply(header);
@@ -200,10 +245,16 @@ fn a_nearly_full_disk_refuses_and_keeps_reading() {
     flush(&log, entry(1, vec![batch(0, 3, 10)]));
     log.close();
     drop(log);
-    let options = Options { disk_reserve_bytes: Some(u64::MAX / 2), ..options() };
+    let options = Options {
+        disk_reserve_bytes: Some(u64::MAX / 2),
+        ..options()
+    };
     let (log, _) = Log::open(dir.path(), &options).unwrap();
     let refused = log.append(entry(2, vec![batch(3, 3, 10)]), false, |_| {});
-    assert!(matches!(refused, Err(AppendError::DiskFull { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(AppendError::DiskFull { .. })),
+        "{refused:?}"
+    );
     assert_eq!(read_all(&log, 1 << 20).0, [0, 1, 2]);
 }
 
@@ -211,7 +262,10 @@ fn a_nearly_full_disk_refuses_and_keeps_reading() {
 fn a_second_process_is_kept_out() {
     let dir = tempfile::tempdir().unwrap();
     let (_log, _) = Log::open(dir.path(), &options()).unwrap();
-    assert!(matches!(Log::open(dir.path(), &options()), Err(OpenError::Locked(_))));
+    assert!(matches!(
+        Log::open(dir.path(), &options()),
+        Err(OpenError::Locked(_))
+    ));
 }
 
 #[test]
@@ -243,23 +297,43 @@ fn no_damaged_byte_or_sector_loses_a_record_in_silence() {
         // Two sessions: the first leaves tables and blob files behind, the second a journal.
         let (log, _) = Log::open(&whole, &options()).unwrap();
         for index in 1..=12u64 {
-            flush(&log, entry(index, vec![batch((index - 1) * 5, 5, if index % 2 == 0 { 100 } else { 30_000 })]));
+            flush(
+                &log,
+                entry(
+                    index,
+                    vec![batch(
+                        (index - 1) * 5,
+                        5,
+                        if index % 2 == 0 { 100 } else { 30_000 },
+                    )],
+                ),
+            );
         }
         log.flush_tables();
         for index in 13..=24u64 {
-            flush(&log, entry(index, vec![batch((index - 1) * 5, 5, if index % 2 == 0 { 40 } else { 400 })]));
+            flush(
+                &log,
+                entry(
+                    index,
+                    vec![batch((index - 1) * 5, 5, if index % 2 == 0 { 40 } else { 400 })],
+                ),
+            );
         }
         log.close();
     }
     trim_journals(&whole.join("db"));
     let mut files = Vec::new();
     collect_files(&whole, Path::new(""), &mut files);
-    let rounds: usize = std::env::var("WEIR_DAMAGE_ROUNDS").ok().and_then(|v| v.parse().ok()).unwrap_or(2);
+    let rounds: usize = std::env::var("WEIR_DAMAGE_ROUNDS")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(2);
     let (mut repaired, mut reported, mut refused) = (0, 0, 0);
     for (n, (file, size)) in files.iter().enumerate() {
         for round in 0..rounds {
             // Spread over the file, and different for each: no randomness, so that a failure can be run again.
-            let at = (*size as u128 * (round as u128 * 2 + 1) / (rounds as u128 * 2) + n as u128 * 7) as u64 % *size;
+            let at = (*size as u128 * (round as u128 * 2 + 1) / (rounds as u128 * 2) + n as u128 * 7) as u64
+                % *size;
             for sector in [false, true] {
                 let bad = dir.path().join(format!("bad-{n}-{round}-{sector}"));
                 copy_dir(&whole, &bad);
@@ -276,9 +350,17 @@ fn no_damaged_byte_or_sector_loses_a_record_in_silence() {
                         gaps.extend(recovered.damage.lost.iter().map(|(_, g)| *g));
                         let said = |o: u64| gaps.iter().any(|g| g.start.get() <= o && o < g.end.get());
                         let there: std::collections::BTreeSet<u64> = there.into_iter().collect();
-                        let silent: Vec<u64> = (0..records).filter(|o| !there.contains(o) && !said(*o)).collect();
-                        assert!(silent.is_empty(), "{what}: {silent:?} gone in silence, {recovered:?}");
-                        if there.len() as u64 == records { repaired += 1 } else { reported += 1 }
+                        let silent: Vec<u64> =
+                            (0..records).filter(|o| !there.contains(o) && !said(*o)).collect();
+                        assert!(
+                            silent.is_empty(),
+                            "{what}: {silent:?} gone in silence, {recovered:?}"
+                        );
+                        if there.len() as u64 == records {
+                            repaired += 1
+                        } else {
+                            reported += 1
+                        }
                     }
                 }
                 // The writer may still be closing its files.
@@ -286,7 +368,9 @@ fn no_damaged_byte_or_sector_loses_a_record_in_silence() {
             }
         }
     }
-    println!("{repaired} harmless or repaired, {reported} reported by range, {refused} refused with all ranges");
+    println!(
+        "{repaired} harmless or repaired, {reported} reported by range, {refused} refused with all ranges"
+    );
     assert!(repaired > 0 && reported > 0, "the damage must bite");
 }
 
@@ -341,13 +425,22 @@ fn a_database_beyond_opening_is_set_aside_and_offsets_go_on_behind_it() {
     log.close();
     drop(log);
     std::fs::write(dir.path().join("db/version"), b"nonsense").unwrap();
-    let Err(OpenError::Damaged { damage, .. }) = Log::open(dir.path(), &options()) else { panic!("it opened") };
-    let all = Gap { start: Offset::ZERO, end: Offset::new(100), reason: GapReason::Lost };
+    let Err(OpenError::Damaged { damage, .. }) = Log::open(dir.path(), &options()) else {
+        panic!("it opened")
+    };
+    let all = Gap {
+        start: Offset::ZERO,
+        end: Offset::new(100),
+        reason: GapReason::Lost,
+    };
     assert_eq!(damage.lost, [(P, all)]);
     scrub_closed(dir.path()).unwrap();
     let (log, _) = Log::open(dir.path(), &options()).unwrap();
     let marks = log.marks(P).unwrap();
-    assert!(marks.committed_end() > Offset::new(100), "no offset is used twice");
+    assert!(
+        marks.committed_end() > Offset::new(100),
+        "no offset is used twice"
+    );
     assert_eq!(log.epoch(), 1);
     let next = marks.committed_end();
     flush(&log, entry(1, vec![batch(next.get(), 2, 50)]));

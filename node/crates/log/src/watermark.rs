@@ -65,7 +65,14 @@ impl WatermarkFile {
         }
         let found = newest.is_some();
         let (sequence, value) = newest.unwrap_or_default();
-        Ok((Self { dir: dir.to_owned(), sequence, value }, found))
+        Ok((
+            Self {
+                dir: dir.to_owned(),
+                sequence,
+                value,
+            },
+            found,
+        ))
     }
 
     /// Writes the other slot and syncs it.
@@ -78,10 +85,18 @@ impl WatermarkFile {
         bytes.extend_from_slice(&(body.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&crc32c::crc32c(&body).to_be_bytes());
         bytes.extend_from_slice(&body);
-        let slot = if self.sequence.is_multiple_of(2) { SLOTS[0] } else { SLOTS[1] };
+        let slot = if self.sequence.is_multiple_of(2) {
+            SLOTS[0]
+        } else {
+            SLOTS[1]
+        };
         let path = self.dir.join(slot);
         let created = !path.exists();
-        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
         file.write_all(&bytes)?;
         file.set_len(bytes.len() as u64)?;
         file.sync_data()?;

@@ -5,15 +5,15 @@
 //! along with the next batch and cost no sync of their own, since recovery makes them again from the headers.
 //! A failed write or sync ends the thread: its waiters' outcome is unknown, and everything later is refused.
 
-use crate::keys::{data_key, rlog_index, rlog_key, split_data_key, StateKey, StateKind};
+use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::log::{Keyspaces, Shared};
 use crate::recovery::Tail;
 use crate::watermark::{Reserve, Synced, WatermarkFile};
 use crate::{Append, AppendError, Entry, EntryHeader, Op, OpHeader, Position};
 use fjall::{OwnedWriteBatch, PersistMode};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 use weir_types::limits::{GROUP_COMMIT_BYTES_MAX, OFFSET_RESERVE, RAFT_LOG_ENTRIES_MAX};
 use weir_types::{Gap, GapReason, GroupId, Offset, PartitionId};
@@ -22,10 +22,19 @@ use weir_types::{Gap, GapReason, GroupId, Offset, PartitionId};
 pub(crate) type Flushed = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
 
 pub(crate) enum Command {
-    Append { entry: Entry, flushed: Flushed },
+    Append {
+        entry: Entry,
+        flushed: Flushed,
+    },
     /// Removes the entries from `from` on, with their batches.
-    Truncate { group: GroupId, from: u64, done: Flushed },
-    Close { done: Flushed },
+    Truncate {
+        group: GroupId,
+        from: u64,
+        done: Flushed,
+    },
+    Close {
+        done: Flushed,
+    },
 }
 
 /// How long lazy entries and effects wait for a batch to ride along with: the bound on what `durability = "lazy"`
@@ -129,16 +138,24 @@ impl Writer {
         let header = entry.header();
         let tail = self.tails.entry(entry.group).or_default();
         let (bytes, crc) = header.encode(tail.crc);
-        *tail = Tail { index: entry.index, crc, ..*tail };
+        *tail = Tail {
+            index: entry.index,
+            crc,
+            ..*tail
+        };
         round.bytes += bytes.len();
-        round.batch.insert(&self.keyspaces.rlog, rlog_key(entry.group, entry.index), bytes);
+        round
+            .batch
+            .insert(&self.keyspaces.rlog, rlog_key(entry.group, entry.index), bytes);
         round.durable |= !entry.lazy;
         for op in entry.ops {
             if let Op::Append { partition, batch } = op {
                 round.bytes += batch.bytes().len();
                 round.ends.insert(partition, batch.end_offset());
                 let key = data_key(partition, batch.base_offset());
-                round.batch.insert(&self.keyspaces.data, key, fjall::Slice::from(batch.into_bytes()));
+                round
+                    .batch
+                    .insert(&self.keyspaces.data, key, fjall::Slice::from(batch.into_bytes()));
             }
         }
         round.flushed.push(flushed);
@@ -150,7 +167,11 @@ impl Writer {
         }
         self.reserve_offsets(&round.ends)?;
         self.stage_effects(&mut round.batch)?;
-        let mode = if round.durable { PersistMode::SyncData } else { PersistMode::Buffer };
+        let mode = if round.durable {
+            PersistMode::SyncData
+        } else {
+            PersistMode::Buffer
+        };
         if let Err(e) = round.batch.durability(Some(mode)).commit() {
             let reason: Arc<str> = e.to_string().into();
             self.shared.stop(Some(Arc::clone(&reason)));
@@ -176,7 +197,11 @@ impl Writer {
         if self.shared.has_effects() {
             let mut batch = self.keyspaces.db.batch();
             self.stage_effects(&mut batch)?;
-            let mode = if self.unsynced { PersistMode::SyncData } else { PersistMode::Buffer };
+            let mode = if self.unsynced {
+                PersistMode::SyncData
+            } else {
+                PersistMode::Buffer
+            };
             batch.durability(Some(mode)).commit()?;
             self.unsynced = false;
         } else if std::mem::take(&mut self.unsynced) {
@@ -211,8 +236,19 @@ impl Writer {
 
     fn save_watermark(&mut self, clean: bool) -> fjall::Result<()> {
         let value = &mut self.watermark.value;
-        value.groups =
-            self.tails.iter().map(|(g, t)| (*g, Synced { index: t.index, crc: t.crc })).collect();
+        value.groups = self
+            .tails
+            .iter()
+            .map(|(g, t)| {
+                (
+                    *g,
+                    Synced {
+                        index: t.index,
+                        crc: t.crc,
+                    },
+                )
+            })
+            .collect();
         value.partitions.retain(|p, _| self.positions.contains_key(p));
         for (partition, position) in &self.positions {
             let Reserve { ceiling, .. } = value.partitions.get(partition).copied().unwrap_or_default();
@@ -224,7 +260,11 @@ impl Writer {
             value.partitions.insert(*partition, reserve);
         }
         self.since_watermark = 0;
-        if clean { self.watermark.save_clean()? } else { self.watermark.save()? }
+        if clean {
+            self.watermark.save_clean()?
+        } else {
+            self.watermark.save()?
+        }
         Ok(())
     }
 
@@ -271,7 +311,11 @@ impl Writer {
                 batch.insert(&self.keyspaces.state, key.as_slice(), value.as_slice());
             }
             OpHeader::Remove { key } => batch.remove(&self.keyspaces.state, key.as_slice()),
-            OpHeader::Trim { partition, to, reason } => {
+            OpHeader::Trim {
+                partition,
+                to,
+                reason,
+            } => {
                 touched.insert(*partition);
                 self.stage_trim(batch, *partition, *to, *reason)?;
             }
@@ -297,7 +341,11 @@ impl Writer {
             position.unindexed_bytes = 0;
             position.indexed_end = append.end();
             let key = StateKey::partition_offset(StateKind::TimeIndex, append.partition, append.end());
-            batch.insert(&self.keyspaces.state, key.as_bytes(), position.max_timestamp.to_be_bytes());
+            batch.insert(
+                &self.keyspaces.state,
+                key.as_bytes(),
+                position.max_timestamp.to_be_bytes(),
+            );
         }
     }
 
@@ -315,7 +363,11 @@ impl Writer {
             }
         }
         let position = self.positions.entry(partition).or_default();
-        let gap = Gap { start: position.log_start, end: to, reason };
+        let gap = Gap {
+            start: position.log_start,
+            end: to,
+            reason,
+        };
         position.bytes = position.bytes.saturating_sub(freed);
         position.log_start = position.log_start.max(to);
         if reason != GapReason::Expired {
@@ -337,7 +389,11 @@ impl Writer {
         to: Offset,
     ) -> fjall::Result<u64> {
         let mut freed = 0;
-        for guard in self.keyspaces.data.range(data_key(partition, Offset::ZERO)..data_key(partition, to)) {
+        for guard in self
+            .keyspaces
+            .data
+            .range(data_key(partition, Offset::ZERO)..data_key(partition, to))
+        {
             let key = guard.key()?;
             // The size stands in the index: no blob is read for a removal.
             freed += u64::from(self.keyspaces.data.size_of(&key)?.unwrap_or(0));
@@ -365,7 +421,11 @@ impl Writer {
     /// Removes the entries from `from` on: their headers and the rows that those name, in one batch.
     fn truncate(&mut self, group: GroupId, from: u64) -> fjall::Result<()> {
         let mut batch = self.keyspaces.db.batch();
-        for guard in self.keyspaces.rlog.range(rlog_key(group, from)..=rlog_key(group, u64::MAX)) {
+        for guard in self
+            .keyspaces
+            .rlog
+            .range(rlog_key(group, from)..=rlog_key(group, u64::MAX))
+        {
             let (key, value) = guard.into_inner()?;
             let header = rlog_index(&key).and_then(|i| EntryHeader::decode(group, i, &value));
             for append in header.iter().flat_map(|(h, ..)| h.appends()) {
@@ -376,8 +436,14 @@ impl Writer {
         batch.durability(Some(PersistMode::SyncData)).commit()?;
         let tail = self.tails.entry(group).or_default();
         let last = self.keyspaces.rlog.get(rlog_key(group, from.saturating_sub(1)))?;
-        let crc = last.and_then(|v| v.first_chunk::<4>().copied()).map_or(0, u32::from_be_bytes);
-        *tail = Tail { index: from.saturating_sub(1), crc, ..*tail };
+        let crc = last
+            .and_then(|v| v.first_chunk::<4>().copied())
+            .map_or(0, u32::from_be_bytes);
+        *tail = Tail {
+            index: from.saturating_sub(1),
+            crc,
+            ..*tail
+        };
         // The mark may name what is gone now: it must not look like a loss.
         self.save_watermark(false)
     }
@@ -396,7 +462,9 @@ impl Writer {
                 batch.remove(&self.keyspaces.rlog, rlog_key(*group, index));
             }
             let crc = self.keyspaces.rlog.get(rlog_key(*group, upto))?;
-            let crc = crc.and_then(|v| v.first_chunk::<4>().copied()).unwrap_or_default();
+            let crc = crc
+                .and_then(|v| v.first_chunk::<4>().copied())
+                .unwrap_or_default();
             let key = StateKey::new(StateKind::Purged, &group.0.to_be_bytes());
             let value = [&upto.to_be_bytes()[..], &crc].concat();
             batch.insert(&self.keyspaces.state, key.as_bytes(), value);
@@ -411,7 +479,10 @@ impl Writer {
 pub(crate) fn gap_row(partition: PartitionId, gap: &Gap) -> (StateKey, Vec<u8>) {
     let mut value = gap.end.get().to_be_bytes().to_vec();
     value.push(gap.reason as u8);
-    (StateKey::partition_offset(StateKind::Gap, partition, gap.start), value)
+    (
+        StateKey::partition_offset(StateKind::Gap, partition, gap.start),
+        value,
+    )
 }
 
 /// Reads what [`gap_row`] made.

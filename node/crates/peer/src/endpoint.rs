@@ -128,7 +128,10 @@ impl Incoming {
     /// When the peer does not.
     pub async fn handshake(self) -> Result<Peer, PeerError> {
         let lost = |e: quinn::ConnectionError| PeerError::Lost(e.to_string());
-        Ok(Peer { connection: self.0.await.map_err(lost)?, _endpoint: None })
+        Ok(Peer {
+            connection: self.0.await.map_err(lost)?,
+            _endpoint: None,
+        })
     }
 
     /// Turns it away.
@@ -146,7 +149,10 @@ impl Incoming {
 /// Safe.
 pub async fn connect(addr: SocketAddr, known: &KnownNodes) -> Result<Peer, PeerError> {
     let tls = |e: &dyn std::fmt::Display| PeerError::Tls(e.to_string());
-    let verifier = Arc::new(Pinned { provider: provider(), seen: Mutex::new(None) });
+    let verifier = Arc::new(Pinned {
+        provider: provider(),
+        seen: Mutex::new(None),
+    });
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| tls(&e))?
@@ -157,22 +163,39 @@ pub async fn connect(addr: SocketAddr, known: &KnownNodes) -> Result<Peer, PeerE
     let crypto = QuicClientConfig::try_from(config).map_err(|e| tls(&e))?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
     client.transport_config(Arc::new(transport()));
-    let any = if addr.is_ipv4() { SocketAddr::from(([0, 0, 0, 0], 0)) } else { SocketAddr::from(([0u16; 8], 0)) };
+    let any = if addr.is_ipv4() {
+        SocketAddr::from(([0, 0, 0, 0], 0))
+    } else {
+        SocketAddr::from(([0u16; 8], 0))
+    };
     let fail = |why: String| PeerError::Connect { addr, why };
     let endpoint = endpoint(any, None).map_err(|e| fail(e.to_string()))?;
-    let connecting = endpoint.connect_with(client, addr, "weir").map_err(|e| fail(e.to_string()))?;
-    let connection = tokio::time::timeout(CONNECT, connecting).await.map_err(|_| fail("timed out".to_owned()))?;
+    let connecting = endpoint
+        .connect_with(client, addr, "weir")
+        .map_err(|e| fail(e.to_string()))?;
+    let connection = tokio::time::timeout(CONNECT, connecting)
+        .await
+        .map_err(|_| fail("timed out".to_owned()))?;
     let connection = connection.map_err(|e| fail(e.to_string()))?;
     // The handshake proved that the node holds the key of the certificate it showed.
-    let seen = verifier.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let seen = verifier
+        .seen
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
     let seen = seen.ok_or_else(|| PeerError::Tls("node showed no certificate".to_owned()))?;
-    known.meet(&addr.to_string(), seen).map_err(|was| PeerError::KeyChanged {
-        addr,
-        seen: seen.to_string(),
-        known: was,
-        path: known.path(),
-    })?;
-    Ok(Peer { connection, _endpoint: Some(endpoint) })
+    known
+        .meet(&addr.to_string(), seen)
+        .map_err(|was| PeerError::KeyChanged {
+            addr,
+            seen: seen.to_string(),
+            known: was,
+            path: known.path(),
+        })?;
+    Ok(Peer {
+        connection,
+        _endpoint: Some(endpoint),
+    })
 }
 
 impl Peer {
@@ -186,7 +209,11 @@ impl Peer {
     /// # Errors
     /// When the connection is lost.
     pub async fn open(&self) -> Result<PeerStream, PeerError> {
-        let (tx, rx) = self.connection.open_bi().await.map_err(|e| PeerError::Lost(e.to_string()))?;
+        let (tx, rx) = self
+            .connection
+            .open_bi()
+            .await
+            .map_err(|e| PeerError::Lost(e.to_string()))?;
         Ok(PeerStream { tx, rx })
     }
 
@@ -195,7 +222,11 @@ impl Peer {
     /// # Errors
     /// When the connection is lost or closed.
     pub async fn accept(&self) -> Result<PeerStream, PeerError> {
-        let (tx, rx) = self.connection.accept_bi().await.map_err(|e| PeerError::Lost(e.to_string()))?;
+        let (tx, rx) = self
+            .connection
+            .accept_bi()
+            .await
+            .map_err(|e| PeerError::Lost(e.to_string()))?;
         Ok(PeerStream { tx, rx })
     }
 
@@ -255,6 +286,8 @@ impl ServerCertVerifier for Pinned {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

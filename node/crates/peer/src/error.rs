@@ -20,7 +20,12 @@ pub enum PeerError {
         "the node at {addr} has another key than when it was first met ({seen}, known is {known}). If it was set up \
          anew, remove its line from `{path}`; if not, somebody stands between"
     )]
-    KeyChanged { addr: SocketAddr, seen: String, known: String, path: String },
+    KeyChanged {
+        addr: SocketAddr,
+        seen: String,
+        known: String,
+        path: String,
+    },
     #[error("connection lost: {0}")]
     Lost(String),
     #[error("frame of {bytes} bytes is over the limit of {limit}")]

@@ -4,8 +4,8 @@
 use crate::error::PeerError;
 use bytes::{Buf, Bytes, BytesMut};
 use quinn::{RecvStream, SendStream};
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Bytes reserved for a frame before they have come.
 const RESERVE_BYTES: usize = 64 << 10;
@@ -28,10 +28,17 @@ pub struct Frame<T> {
 ///
 /// # Cancel safety
 /// Not safe: a part of the frame may have been written.
-pub async fn write_frame<T: Serialize>(to: &mut SendStream, head: &T, payload: &[Bytes]) -> Result<(), PeerError> {
+pub async fn write_frame<T: Serialize>(
+    to: &mut SendStream,
+    head: &T,
+    payload: &[Bytes],
+) -> Result<(), PeerError> {
     let head = postcard::to_allocvec(head).map_err(|e| PeerError::Malformed(e.to_string()))?;
     if head.len() > HEAD_BYTES_MAX {
-        return Err(PeerError::FrameTooLarge { bytes: head.len(), limit: HEAD_BYTES_MAX });
+        return Err(PeerError::FrameTooLarge {
+            bytes: head.len(),
+            limit: HEAD_BYTES_MAX,
+        });
     }
     let total = 2 + head.len() + payload.iter().map(Bytes::len).sum::<usize>();
     let mut start = BytesMut::with_capacity(6 + head.len());
@@ -42,7 +49,9 @@ pub async fn write_frame<T: Serialize>(to: &mut SendStream, head: &T, payload: &
     let mut chunks = Vec::with_capacity(1 + payload.len());
     chunks.push(start.freeze());
     chunks.extend(payload.iter().filter(|b| !b.is_empty()).cloned());
-    to.write_all_chunks(&mut chunks).await.map_err(|e| PeerError::Lost(e.to_string()))
+    to.write_all_chunks(&mut chunks)
+        .await
+        .map_err(|e| PeerError::Lost(e.to_string()))
 }
 
 /// Reads a frame of at most `limit` bytes; `None` when the stream ends between two.
@@ -69,7 +78,10 @@ pub async fn read_frame<T: DeserializeOwned>(
     // Grows with what really comes, not with what is announced.
     let mut bytes = BytesMut::with_capacity(total.min(RESERVE_BYTES));
     while bytes.len() < total {
-        let chunk = from.read_chunk(total - bytes.len(), true).await.map_err(|e| PeerError::Lost(e.to_string()))?;
+        let chunk = from
+            .read_chunk(total - bytes.len(), true)
+            .await
+            .map_err(|e| PeerError::Lost(e.to_string()))?;
         let chunk = chunk.ok_or_else(|| PeerError::Lost("stream ended within a frame".to_owned()))?;
         bytes.extend_from_slice(&chunk.bytes);
     }

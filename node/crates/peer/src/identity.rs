@@ -50,7 +50,10 @@ impl Identity {
             move |source| PeerError::Identity { path, source }
         };
         if let (Ok(certificate), Ok(key)) = (fs::read(&cert_path), fs::read(&key_path)) {
-            return Ok(Self { certificate: CertificateDer::from(certificate), key });
+            return Ok(Self {
+                certificate: CertificateDer::from(certificate),
+                key,
+            });
         }
         let made = rcgen::generate_simple_self_signed(vec!["weir".to_owned()])
             .map_err(|e| PeerError::Tls(e.to_string()))?;
@@ -58,7 +61,10 @@ impl Identity {
         fs::create_dir_all(dir).map_err(io(dir))?;
         write_synced(&key_path, 0o600, &key).map_err(io(&key_path))?;
         write_synced(&cert_path, 0o644, &certificate).map_err(io(&cert_path))?;
-        Ok(Self { certificate: CertificateDer::from(certificate), key })
+        Ok(Self {
+            certificate: CertificateDer::from(certificate),
+            key,
+        })
     }
 
     /// Its name among peers.
@@ -72,7 +78,12 @@ impl Identity {
 }
 
 fn write_synced(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -89,18 +100,30 @@ impl KnownNodes {
     /// Those in the file at `path`, which is made when a first node is met.
     pub fn at(path: PathBuf) -> Self {
         let text = fs::read_to_string(&path).unwrap_or_default();
-        let line = |l: &str| l.split_once(' ').map(|(a, f)| (a.to_owned(), f.trim().to_owned()));
-        Self { met: Mutex::new(text.lines().filter_map(line).collect()), path: Some(path) }
+        let line = |l: &str| {
+            l.split_once(' ')
+                .map(|(a, f)| (a.to_owned(), f.trim().to_owned()))
+        };
+        Self {
+            met: Mutex::new(text.lines().filter_map(line).collect()),
+            path: Some(path),
+        }
     }
 
     /// None, and none are kept.
     pub fn forgetful() -> Self {
-        Self { path: None, met: Mutex::default() }
+        Self {
+            path: None,
+            met: Mutex::default(),
+        }
     }
 
     /// Where they are kept.
     pub(crate) fn path(&self) -> String {
-        self.path.as_ref().map(|p| p.display().to_string()).unwrap_or_default()
+        self.path
+            .as_ref()
+            .map(|p| p.display().to_string())
+            .unwrap_or_default()
     }
 
     /// The key that the node at `addr` had, or this one from now on.
@@ -108,12 +131,19 @@ impl KnownNodes {
         let mut met = self.met.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let seen = seen.to_string();
         if let Some((_, known)) = met.iter().find(|(a, _)| a == addr) {
-            return if *known == seen { Ok(()) } else { Err(known.clone()) };
+            return if *known == seen {
+                Ok(())
+            } else {
+                Err(known.clone())
+            };
         }
         met.push((addr.to_owned(), seen));
         if let Some(path) = &self.path {
             let text: String = met.iter().map(|(a, f)| format!("{a} {f}\n")).collect();
-            let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(path, text));
+            let written = path
+                .parent()
+                .map_or(Ok(()), fs::create_dir_all)
+                .and_then(|()| fs::write(path, text));
             if let Err(e) = written {
                 tracing::warn!(path = %path.display(), error = %e, "the node's key is not remembered");
             }
@@ -130,9 +160,14 @@ mod tests {
     fn a_node_is_known_again_and_another_key_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity::load_or_make(dir.path()).unwrap();
-        assert_eq!(Identity::load_or_make(dir.path()).unwrap().fingerprint(), identity.fingerprint());
+        assert_eq!(
+            Identity::load_or_make(dir.path()).unwrap().fingerprint(),
+            identity.fingerprint()
+        );
         let path = dir.path().join("known");
-        KnownNodes::at(path.clone()).meet("h:1", identity.fingerprint()).unwrap();
+        KnownNodes::at(path.clone())
+            .meet("h:1", identity.fingerprint())
+            .unwrap();
         let known = KnownNodes::at(path);
         known.meet("h:1", identity.fingerprint()).unwrap();
         assert!(known.meet("h:1", Fingerprint::of(b"other")).is_err());

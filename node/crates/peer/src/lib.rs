@@ -11,8 +11,8 @@ mod frame;
 mod identity;
 pub mod protocol;
 
-pub use endpoint::{connect, listen, Incoming, Listener, Peer, PeerStream};
+pub use endpoint::{Incoming, Listener, Peer, PeerStream, connect, listen};
 pub use error::PeerError;
-pub use frame::{read_frame, write_frame, Frame};
-pub use quinn::SendStream;
+pub use frame::{Frame, read_frame, write_frame};
 pub use identity::{Fingerprint, Identity, KnownNodes};
+pub use quinn::SendStream;

@@ -35,26 +35,68 @@ pub struct Welcome {
 #[expect(missing_docs, reason = "named for what they are")]
 pub enum Request {
     /// The payload is one record batch.
-    Produce { topic: String, partition: u32 },
-    Fetch { topic: String, partition: u32, from: Offset, max_bytes: u32, wait_ms: u32 },
-    OffsetAt { topic: String, partition: u32, at: Place },
+    Produce {
+        topic: String,
+        partition: u32,
+    },
+    Fetch {
+        topic: String,
+        partition: u32,
+        from: Offset,
+        max_bytes: u32,
+        wait_ms: u32,
+    },
+    OffsetAt {
+        topic: String,
+        partition: u32,
+        at: Place,
+    },
     Topics,
-    CreateTopic { name: String, partitions: u32, settings: Vec<(String, String)> },
-    AlterTopic { name: String, partitions: Option<u32>, settings: Vec<(String, String)> },
-    DeleteTopic { name: String },
-    CommitOffsets { group: String, offsets: Vec<(String, u32, Offset)> },
-    CommittedOffset { group: String, topic: String, partition: u32 },
+    CreateTopic {
+        name: String,
+        partitions: u32,
+        settings: Vec<(String, String)>,
+    },
+    AlterTopic {
+        name: String,
+        partitions: Option<u32>,
+        settings: Vec<(String, String)>,
+    },
+    DeleteTopic {
+        name: String,
+    },
+    CommitOffsets {
+        group: String,
+        offsets: Vec<(String, u32, Offset)>,
+    },
+    CommittedOffset {
+        group: String,
+        topic: String,
+        partition: u32,
+    },
     InitProducer,
     /// The payload is the next part of the module that is being pushed on this stream.
     PushPart,
     /// The parts are complete.
-    PushModule { name: String, version: String },
+    PushModule {
+        name: String,
+        version: String,
+    },
     Modules,
-    RemoveModule { module: String },
-    ApplyPipeline { toml: String },
+    RemoveModule {
+        module: String,
+    },
+    ApplyPipeline {
+        toml: String,
+    },
     Pipelines,
-    SetPaused { name: String, paused: bool },
-    RemovePipeline { name: String },
+    SetPaused {
+        name: String,
+        paused: bool,
+    },
+    RemovePipeline {
+        name: String,
+    },
     Status,
     Scrub,
 }
@@ -74,9 +116,19 @@ pub enum Place {
 #[expect(missing_docs, reason = "named for what they are")]
 pub enum Reply {
     Done,
-    Produced { base: Offset, span: u32, throttle_ms: u32 },
+    Produced {
+        base: Offset,
+        span: u32,
+        throttle_ms: u32,
+    },
     /// The payload holds the batches, one after the other.
-    Fetched { pieces: Vec<PieceHead>, next: Offset, log_start: Offset, committed_end: Offset, throttle_ms: u32 },
+    Fetched {
+        pieces: Vec<PieceHead>,
+        next: Offset,
+        log_start: Offset,
+        committed_end: Offset,
+        throttle_ms: u32,
+    },
     Offset(Option<Offset>),
     Topics(Vec<TopicInfo>),
     Topic(TopicInfo),

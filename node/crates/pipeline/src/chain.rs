@@ -4,7 +4,7 @@
 //! All records of the batch that pass do so as if the others had not been there.
 
 use crate::dead_letter::DeadLetter;
-use crate::flow::{columns, Item};
+use crate::flow::{Item, columns};
 use crate::spec::Policy;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,11 +36,16 @@ impl Stage {
         if self.instance.is_none() {
             let sink = Arc::clone(&self.sink);
             let instruments = Arc::clone(&self.instruments);
-            let made = self.module.instantiate(&self.config, self.limits, sink, instruments);
-            let made = made.map_err(|e| CallError::Failed(CallFailure::Host(format!("no fresh instance: {e}"))))?;
+            let made = self
+                .module
+                .instantiate(&self.config, self.limits, sink, instruments);
+            let made =
+                made.map_err(|e| CallError::Failed(CallFailure::Host(format!("no fresh instance: {e}"))))?;
             self.instance = Some(made);
         }
-        self.instance.as_mut().ok_or_else(|| CallError::Failed(CallFailure::Host("no instance".to_owned())))
+        self.instance
+            .as_mut()
+            .ok_or_else(|| CallError::Failed(CallFailure::Host("no instance".to_owned())))
     }
 }
 
@@ -102,12 +107,23 @@ pub(crate) fn run(
 ) -> Result<Result<Effects, Halt>, BatchError> {
     let body = batch.body()?;
     let records = body.records().collect::<Result<Vec<_>, _>>()?;
-    let mut work = Work { stages, rules, records: &records, now, effects: Effects::default() };
-    let items = (0..records.len() as u32).map(|source| Item { source, made: None }).collect();
+    let mut work = Work {
+        stages,
+        rules,
+        records: &records,
+        now,
+        effects: Effects::default(),
+    };
+    let items = (0..records.len() as u32)
+        .map(|source| Item { source, made: None })
+        .collect();
     let halted = work.settle(items).err();
     let mut effects = work.effects;
     effects.main.sort_by_key(|i| i.source);
-    effects.outputs.values_mut().for_each(|items| items.sort_by_key(|i| i.source));
+    effects
+        .outputs
+        .values_mut()
+        .for_each(|items| items.sort_by_key(|i| i.source));
     effects.dead.sort_by_key(|d| d.source);
     Ok(halted.map_or(Ok(effects), Err))
 }
@@ -132,10 +148,17 @@ impl Work<'_> {
                     let source = failed.sources.get(*index as usize).copied();
                     let (bad, rest) = items.into_iter().partition(|i| Some(i.source) == source);
                     self.give_up(bad, failed.stage, why, 1)?;
-                    return if rest.is_empty() { Ok(()) } else { self.settle(rest) };
+                    return if rest.is_empty() {
+                        Ok(())
+                    } else {
+                        self.settle(rest)
+                    };
                 }
                 CallError::Retry(_) if tries < self.rules.attempts => {
-                    #[expect(clippy::disallowed_methods, reason = "a thread of its own, that the module asked to wait")]
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "a thread of its own, that the module asked to wait"
+                    )]
                     std::thread::sleep(pause);
                     pause *= 2;
                 }
@@ -166,7 +189,12 @@ impl Work<'_> {
             }
             Policy::DeadLetter => {
                 let digest = self.digest(stage);
-                let letter = |i: Item| DeadLetter { source: i.source, digest, error: error.to_owned(), attempts };
+                let letter = |i: Item| DeadLetter {
+                    source: i.source,
+                    digest,
+                    error: error.to_owned(),
+                    attempts,
+                };
                 self.effects.dead.extend(items.into_iter().map(letter));
                 Ok(())
             }
@@ -174,7 +202,9 @@ impl Work<'_> {
     }
 
     fn digest(&self, stage: usize) -> Digest {
-        self.stages.get(stage).map_or_else(|| Digest::of(&[]), |s| s.module.digest())
+        self.stages
+            .get(stage)
+            .map_or_else(|| Digest::of(&[]), |s| s.module.digest())
     }
 
     fn keep(&mut self, pass: Pass) {
@@ -187,7 +217,10 @@ impl Work<'_> {
 
     /// Takes `items` through all stages, or fails as a whole.
     fn pass(&mut self, items: Vec<Item>) -> Result<Pass, Failed> {
-        let mut pass = Pass { main: items, ..Pass::default() };
+        let mut pass = Pass {
+            main: items,
+            ..Pass::default()
+        };
         for stage in 0..self.stages.len() {
             if pass.main.is_empty() {
                 break;
@@ -197,7 +230,11 @@ impl Work<'_> {
                 if let Some(stage) = self.stages.get_mut(stage) {
                     stage.instance = None;
                 }
-                Failed { stage, error, sources: items.iter().map(|i| i.source).collect() }
+                Failed {
+                    stage,
+                    error,
+                    sources: items.iter().map(|i| i.source).collect(),
+                }
             })?;
         }
         Ok(pass)
@@ -205,7 +242,9 @@ impl Work<'_> {
 
     fn stage(&mut self, at: usize, items: &[Item], pass: &mut Pass) -> Result<(), CallError> {
         let digest = self.digest(at);
-        let Some(stage) = self.stages.get_mut(at) else { return Ok(()) };
+        let Some(stage) = self.stages.get_mut(at) else {
+            return Ok(());
+        };
         let wanted = stage.instance()?.plan().wanted;
         let columns = columns(items, self.records, wanted);
         let begun = Instant::now();
@@ -215,7 +254,9 @@ impl Work<'_> {
         let outcome = result?;
         let emitted: Vec<_> = outcome.emitted().collect();
         for place in outcome.placements() {
-            let Some(item) = items.get(place.source as usize) else { continue };
+            let Some(item) = items.get(place.source as usize) else {
+                continue;
+            };
             let item = match place.emitted.and_then(|n| emitted.get(n as usize)) {
                 Some(new) => item.emit(new, self.records),
                 None => item.clone(),
@@ -229,9 +270,16 @@ impl Work<'_> {
             }
         }
         for dead in outcome.rejections() {
-            let Some(item) = items.get(dead.index as usize) else { continue };
+            let Some(item) = items.get(dead.index as usize) else {
+                continue;
+            };
             let error = dead.reason.to_owned();
-            pass.dead.push(DeadLetter { source: item.source, digest, error, attempts: 1 });
+            pass.dead.push(DeadLetter {
+                source: item.source,
+                digest,
+                error,
+                attempts: 1,
+            });
         }
         Ok(())
     }

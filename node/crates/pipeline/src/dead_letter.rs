@@ -33,7 +33,9 @@ pub(crate) fn batch(
     let mut builder = BatchBuilder::new(Codec::None);
     let mut slots = Vec::with_capacity(letters.len());
     for letter in letters {
-        let Some(record) = records.get(letter.source as usize) else { continue };
+        let Some(record) = records.get(letter.source as usize) else {
+            continue;
+        };
         let mut headers = HeaderBuf::copied(record.headers);
         let end = letter.error.floor_char_boundary(ERROR_BYTES_MAX);
         let error = letter.error.get(..end).unwrap_or_default();
@@ -44,7 +46,12 @@ pub(crate) fn batch(
         headers.push(b"weir.attempts", Some(letter.attempts.to_string().as_bytes()));
         headers.push(b"weir.source.offset", Some(&[b'0'; OFFSET_DIGITS]));
         let encoded = headers.encoded();
-        builder.push(record.timestamp, record.key, record.value, HeaderBuf::view(&encoded));
+        builder.push(
+            record.timestamp,
+            record.key,
+            record.value,
+            HeaderBuf::view(&encoded),
+        );
         // The last bytes of the record are the last header's value.
         slots.push((builder.bytes() - OFFSET_DIGITS, record.offset.get() as u32));
     }

@@ -54,10 +54,16 @@ pub enum ApplyError {
     #[error(transparent)]
     Module(#[from] PushError),
     #[error("stage {stage}, module `{module}`: {error}")]
-    Init { stage: usize, module: String, error: InitError },
+    Init {
+        stage: usize,
+        module: String,
+        error: InitError,
+    },
     #[error("no topic `{0}`; create it with `weir topic create {0}`")]
     NoTopic(String),
-    #[error("output `{output}` of module `{module}` has no topic: add `{output} = \"TOPIC\"` under [outputs]")]
+    #[error(
+        "output `{output}` of module `{module}` has no topic: add `{output} = \"TOPIC\"` under [outputs]"
+    )]
     OutputWithoutTopic { module: String, output: String },
     #[error("no module of the pipeline has an output `{0}`")]
     UnknownOutput(String),

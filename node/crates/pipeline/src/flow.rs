@@ -36,7 +36,9 @@ impl Item {
         } else {
             let mut all = HeaderBuf::copied(view.headers);
             let encoded = new.headers.encoded();
-            HeaderBuf::view(&encoded).iter().for_each(|(name, value)| all.push(name, value));
+            HeaderBuf::view(&encoded)
+                .iter()
+                .for_each(|(name, value)| all.push(name, value));
             all.encoded()
         };
         let made = Made {
@@ -45,7 +47,10 @@ impl Item {
             value: own(new.value.unwrap_or(view.value)),
             headers: headers.into(),
         };
-        Self { source: self.source, made: Some(made) }
+        Self {
+            source: self.source,
+            made: Some(made),
+        }
     }
 
     /// The record, wherever it lies. Its offset is the source's.

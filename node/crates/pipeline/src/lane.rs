@@ -7,7 +7,7 @@ use crate::spec::{Policy, Spec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{sync_channel, Receiver, SyncSender, TrySendError};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_broker::{Broker, HookDone, HookError, HookJob, Output, Processed, Topic};
 use weir_types::limits::PIPELINE_QUEUE_MAX;
@@ -80,14 +80,25 @@ impl Lane {
         before: Option<Receiver<()>>,
     ) -> std::io::Result<Self> {
         let counts = Counts::default();
-        let shared = Arc::new(Shared { state: Mutex::new(state), counts, queued_bytes: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            counts,
+            queued_bytes: AtomicUsize::new(0),
+        });
         let (jobs, queue) = sync_channel::<(HookJob, HookDone)>(PIPELINE_QUEUE_MAX);
         let (finish, finished) = sync_channel::<()>(1);
         let name = spec.name.to_string();
-        let mut worker =
-            Worker { spec, stages, broker, shared: Arc::clone(&shared), failed_in_a_row: 0 };
+        let mut worker = Worker {
+            spec,
+            stages,
+            broker,
+            shared: Arc::clone(&shared),
+            failed_in_a_row: 0,
+        };
         // The stack of a guest and of the host around it.
-        let builder = std::thread::Builder::new().name(format!("pipe-{name}")).stack_size(4 << 20);
+        let builder = std::thread::Builder::new()
+            .name(format!("pipe-{name}"))
+            .stack_size(4 << 20);
         builder.spawn(move || {
             // Ends with an error when the other lane drops its end: that is the signal.
             let _ = before.map(|finished| finished.recv());
@@ -96,7 +107,12 @@ impl Lane {
             }
             drop(finish);
         })?;
-        Ok(Self { name, jobs, shared, finished: Mutex::new(Some(finished)) })
+        Ok(Self {
+            name,
+            jobs,
+            shared,
+            finished: Mutex::new(Some(finished)),
+        })
     }
 
     pub(crate) fn submit(&self, job: HookJob, done: HookDone) {
@@ -107,17 +123,33 @@ impl Lane {
             State::Halted(why) => Some(why.clone()),
         };
         if let Some(why) = refused {
-            return done(job, Err(HookError::Halted { pipeline: self.name.clone(), why }));
+            return done(
+                job,
+                Err(HookError::Halted {
+                    pipeline: self.name.clone(),
+                    why,
+                }),
+            );
         }
         if self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX {
             self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return done(job, Err(HookError::Busy { pipeline: self.name.clone() }));
+            return done(
+                job,
+                Err(HookError::Busy {
+                    pipeline: self.name.clone(),
+                }),
+            );
         }
         if let Err(TrySendError::Full((job, done)) | TrySendError::Disconnected((job, done))) =
             self.jobs.try_send((job, done))
         {
             self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            done(job, Err(HookError::Busy { pipeline: self.name.clone() }));
+            done(
+                job,
+                Err(HookError::Busy {
+                    pipeline: self.name.clone(),
+                }),
+            );
         }
     }
 
@@ -153,12 +185,18 @@ impl Worker {
         if *state == State::Running {
             *state = State::Halted(why.clone());
         }
-        HookError::Halted { pipeline: self.spec.name.to_string(), why }
+        HookError::Halted {
+            pipeline: self.spec.name.to_string(),
+            why,
+        }
     }
 
     fn process(&mut self, job: &HookJob) -> Result<Result<Processed, Halt>, BatchError> {
         let batch = job.batch.clone().at(Offset::ZERO);
-        let rules = Rules { policy: self.spec.on_error.policy, attempts: self.spec.on_error.attempts };
+        let rules = Rules {
+            policy: self.spec.on_error.policy,
+            attempts: self.spec.on_error.attempts,
+        };
         let effects = match chain::run(&mut self.stages, rules, &batch, self.broker.now_ms())? {
             Ok(effects) => effects,
             Err(halt) => return Ok(Err(halt)),
@@ -169,7 +207,9 @@ impl Worker {
         if self.failed_in_a_row >= BREAKER && rules.policy != Policy::Skip {
             self.failed_in_a_row = 0;
             let last = effects.dead.last().map_or("", |d| d.error.as_str());
-            return Ok(Err(Halt(format!("{BREAKER} batches in a row failed, the last so: {last}"))));
+            return Ok(Err(Halt(format!(
+                "{BREAKER} batches in a row failed, the last so: {last}"
+            ))));
         }
         self.count(&batch, &effects);
         self.assemble(job, &batch, effects)
@@ -196,7 +236,12 @@ impl Worker {
     }
 
     /// Effects as batches: the producer's own, sparse; and one for each partition that something goes to.
-    fn assemble(&self, job: &HookJob, batch: &Batch, effects: Effects) -> Result<Result<Processed, Halt>, BatchError> {
+    fn assemble(
+        &self,
+        job: &HookJob,
+        batch: &Batch,
+        effects: Effects,
+    ) -> Result<Result<Processed, Halt>, BatchError> {
         let body = batch.body()?;
         let mut records = Vec::with_capacity(batch.count() as usize);
         let mut spans = Vec::with_capacity(batch.count() as usize);
@@ -214,21 +259,35 @@ impl Worker {
                 _ => follow.push_ref(&item.view(&records)),
             }
         }
-        let kept = if keep.iter().all(|k| *k) { batch.clone() } else { batch.sparse(&spans, &body, &keep)? };
+        let kept = if keep.iter().all(|k| *k) {
+            batch.clone()
+        } else {
+            batch.sparse(&spans, &body, &keep)?
+        };
         let mut outputs = Vec::new();
         if !follow.is_empty() {
             let Some(partition) = job.topic.partition(job.partition) else {
                 return Ok(Err(Halt("its source lost a partition".to_owned())));
             };
-            outputs.push(Output { partition, batch: follow.build(Offset::ZERO, None)?, offset_slots: Vec::new() });
+            outputs.push(Output {
+                partition,
+                batch: follow.build(Offset::ZERO, None)?,
+                offset_slots: Vec::new(),
+            });
         }
         for (output, items) in &effects.outputs {
             let Some(topic) = self.spec.outputs.get(output).and_then(|name| self.topic(name)) else {
                 return Ok(Err(Halt(format!("output `{output}` has no topic"))));
             };
             for (index, builder) in by_partition(&topic, items, &records, job.partition) {
-                let Some(partition) = topic.partition(index) else { continue };
-                outputs.push(Output { partition, batch: builder.build(Offset::ZERO, None)?, offset_slots: Vec::new() });
+                let Some(partition) = topic.partition(index) else {
+                    continue;
+                };
+                outputs.push(Output {
+                    partition,
+                    batch: builder.build(Offset::ZERO, None)?,
+                    offset_slots: Vec::new(),
+                });
             }
         }
         if !effects.dead.is_empty() {
@@ -238,8 +297,14 @@ impl Worker {
             let (builder, offset_slots) =
                 dead_letter::batch(&effects.dead, &records, job.topic.name.as_str(), job.partition);
             let partition = topic.partition(job.partition % topic.partitions.len().max(1) as u32);
-            let Some(partition) = partition else { return Ok(Err(Halt("no partition for dead letters".to_owned()))) };
-            outputs.push(Output { partition, batch: builder.build(Offset::ZERO, None)?, offset_slots });
+            let Some(partition) = partition else {
+                return Ok(Err(Halt("no partition for dead letters".to_owned())));
+            };
+            outputs.push(Output {
+                partition,
+                batch: builder.build(Offset::ZERO, None)?,
+                offset_slots,
+            });
         }
         Ok(Ok(Processed { kept, outputs }))
     }
@@ -260,7 +325,10 @@ fn by_partition(
     for item in items {
         let record = item.view(records);
         let index = topic.partition_of(record.key, sticky);
-        builders.entry(index).or_insert_with(|| BatchBuilder::new(Codec::None)).push_ref(&record);
+        builders
+            .entry(index)
+            .or_insert_with(|| BatchBuilder::new(Codec::None))
+            .push_ref(&record);
     }
     builders
 }

@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::oneshot;
 use weir_broker::{AdminError, Broker, Hook, HookDone, HookJob, Principal, Processed, StateKind};
 use weir_runtime::{
-    componentize, Digest, InstanceConfig, Instruments, LogLevel, LogSink, Module, Reading, Runtime,
+    Digest, InstanceConfig, Instruments, LogLevel, LogSink, Module, Reading, Runtime, componentize,
 };
-use weir_types::limits::PIPELINES_MAX;
 use weir_types::TopicName;
+use weir_types::limits::PIPELINES_MAX;
 
 /// A pipeline's row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -108,7 +108,10 @@ impl Pipelines {
     pub fn open(broker: Broker, runtime: Runtime, dir: PathBuf) -> Result<Self, PushError> {
         let store = Store::open(dir, &broker)?;
         let rows = broker.log().state_rows(StateKind::Pipeline).unwrap_or_default();
-        let rows = rows.iter().filter_map(|(_, value)| serde_json::from_slice::<Row>(value).ok()).collect::<Vec<_>>();
+        let rows = rows
+            .iter()
+            .filter_map(|(_, value)| serde_json::from_slice::<Row>(value).ok())
+            .collect::<Vec<_>>();
         let this = Self(Arc::new(Inner {
             broker,
             runtime,
@@ -164,7 +167,10 @@ impl Pipelines {
             imports: module.imports().to_vec(),
         };
         let (key, value) = Store::row(&info);
-        self.0.broker.put_row(StateKind::Module, &key, Some(value)).await?;
+        self.0
+            .broker
+            .put_row(StateKind::Module, &key, Some(value))
+            .await?;
         self.store().modules.insert(digest, info.clone());
         self.loaded().insert(digest, module);
         Ok(info)
@@ -184,11 +190,18 @@ impl Pipelines {
     pub async fn remove_module(&self, reference: &ModuleRef) -> Result<ModuleInfo, PushError> {
         let _one = self.0.changing.lock().await;
         let info = self.store().resolve(reference)?.clone();
-        let used = self.active().values().find(|a| a.row.digests.contains(&info.digest)).map(|a| a.lane.name.clone());
+        let used = self
+            .active()
+            .values()
+            .find(|a| a.row.digests.contains(&info.digest))
+            .map(|a| a.lane.name.clone());
         if let Some(pipeline) = used {
             return Err(PushError::InUse(pipeline));
         }
-        self.0.broker.put_row(StateKind::Module, info.digest.as_bytes(), None).await?;
+        self.0
+            .broker
+            .put_row(StateKind::Module, info.digest.as_bytes(), None)
+            .await?;
         self.store().modules.remove(&info.digest);
         self.loaded().remove(&info.digest);
         self.store().remove_file(info.digest);
@@ -211,16 +224,25 @@ impl Pipelines {
         };
         let (this, checked, with) = (self.clone(), spec.clone(), digests.clone());
         let stages = apart("weir-apply", move || this.stages(&checked, &with));
-        let stages = stages.await.unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
+        let stages = stages
+            .await
+            .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
         check_outputs(&spec, &stages)?;
         let dead = spec.dead_letters().map_err(crate::SpecError::from)?;
         if self.0.broker.topic(dead.as_str()).is_none() {
             let who = Principal::anonymous("pipelines");
             self.0.broker.create_topic(&who, dead.as_str(), 1, &[]).await?;
         }
-        let (revision, paused) =
-            self.active().get(spec.name.as_str()).map_or((1, false), |a| (a.row.revision + 1, a.row.paused));
-        let row = Row { spec, revision, paused, digests };
+        let (revision, paused) = self
+            .active()
+            .get(spec.name.as_str())
+            .map_or((1, false), |a| (a.row.revision + 1, a.row.paused));
+        let row = Row {
+            spec,
+            revision,
+            paused,
+            digests,
+        };
         self.write(&row).await?;
         let name = row.spec.name.to_string();
         let state = if paused { State::Paused } else { State::Running };
@@ -234,16 +256,22 @@ impl Pipelines {
     /// When there is none.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<PipelineInfo, ApplyError> {
         let _one = self.0.changing.lock().await;
-        let row = self.active().get(name).map(|a| Row { paused, ..a.row.clone() });
+        let row = self.active().get(name).map(|a| Row {
+            paused,
+            ..a.row.clone()
+        });
         let row = row.ok_or_else(|| ApplyError::NotFound(name.to_owned()))?;
         self.write(&row).await?;
         // Halted at start for want of a module: it may be there by now.
         let (this, spec, digests) = (self.clone(), row.spec.clone(), row.digests.clone());
         let stages = apart("weir-apply", move || this.stages(&spec, &digests));
-        let stages = stages.await.unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
+        let stages = stages
+            .await
+            .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
         let state = if paused { State::Paused } else { State::Running };
         self.install(row, stages, state).map_err(PushError::from)?;
-        self.pipeline(name).ok_or_else(|| ApplyError::NotFound(name.to_owned()))
+        self.pipeline(name)
+            .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
 
     /// Removes a pipeline. What it has already been given still passes it.
@@ -254,9 +282,20 @@ impl Pipelines {
         let _one = self.0.changing.lock().await;
         let source = self.active().get(name).map(|a| a.row.spec.source.clone());
         let source = source.ok_or_else(|| ApplyError::NotFound(name.to_owned()))?;
-        self.0.broker.put_row(StateKind::Pipeline, name.as_bytes(), None).await?;
-        self.0.by_source.write().unwrap_or_else(PoisonError::into_inner).remove(&source);
-        self.0.active.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.0
+            .broker
+            .put_row(StateKind::Pipeline, name.as_bytes(), None)
+            .await?;
+        self.0
+            .by_source
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&source);
+        self.0
+            .active
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
         Ok(())
     }
 
@@ -277,13 +316,19 @@ impl Pipelines {
             }
         }
         let active = self.active();
-        let other = active.values().find(|a| a.row.spec.source == spec.source && a.row.spec.name != spec.name);
+        let other = active
+            .values()
+            .find(|a| a.row.spec.source == spec.source && a.row.spec.name != spec.name);
         if let Some(other) = other {
             let (topic, other) = (spec.source.to_string(), other.lane.name.clone());
             return Err(ApplyError::Taken { topic, other });
         }
         let full = active.len() >= PIPELINES_MAX && !active.contains_key(spec.name.as_str());
-        if full { Err(ApplyError::Full(PIPELINES_MAX)) } else { Ok(()) }
+        if full {
+            Err(ApplyError::Full(PIPELINES_MAX))
+        } else {
+            Ok(())
+        }
     }
 
     /// Loads and tries out each stage's module. Blocks while one is compiled.
@@ -296,13 +341,26 @@ impl Pipelines {
                 sources: vec![spec.source.to_string()],
                 settings: stage.config.clone(),
             };
-            let sink: Arc<dyn LogSink> = Arc::new(Tracing { pipeline: spec.name.to_string() });
+            let sink: Arc<dyn LogSink> = Arc::new(Tracing {
+                pipeline: spec.name.to_string(),
+            });
             let instruments = Arc::new(Instruments::default());
             let instance = module
                 .instantiate(&config, spec.limits, Arc::clone(&sink), Arc::clone(&instruments))
-                .map_err(|error| ApplyError::Init { stage: n + 1, module: stage.module.clone(), error })?;
+                .map_err(|error| ApplyError::Init {
+                    stage: n + 1,
+                    module: stage.module.clone(),
+                    error,
+                })?;
             let limits = spec.limits;
-            stages.push(Stage { module, config, limits, sink, instruments, instance: Some(instance) });
+            stages.push(Stage {
+                module,
+                config,
+                limits,
+                sink,
+                instruments,
+                instance: Some(instance),
+            });
         }
         Ok(stages)
     }
@@ -319,7 +377,14 @@ impl Pipelines {
 
     async fn write(&self, row: &Row) -> Result<(), AdminError> {
         let value = Bytes::from(serde_json::to_vec(row).unwrap_or_default());
-        self.0.broker.put_row(StateKind::Pipeline, row.spec.name.as_str().as_bytes(), Some(value)).await
+        self.0
+            .broker
+            .put_row(
+                StateKind::Pipeline,
+                row.spec.name.as_str().as_bytes(),
+                Some(value),
+            )
+            .await
     }
 
     /// Puts a lane in the place of the one before it.
@@ -328,14 +393,31 @@ impl Pipelines {
         let instruments = stages.iter().map(|s| Arc::clone(&s.instruments)).collect();
         let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
         let before = active.get(&name).and_then(|a| {
-            a.lane.finished.lock().unwrap_or_else(PoisonError::into_inner).take()
+            a.lane
+                .finished
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take()
         });
-        let lane = Lane::start(Arc::new(row.spec.clone()), stages, self.0.broker.clone(), state, before)?;
+        let lane = Lane::start(
+            Arc::new(row.spec.clone()),
+            stages,
+            self.0.broker.clone(),
+            state,
+            before,
+        )?;
         let lane = Arc::new(lane);
         let mut by_source = self.0.by_source.write().unwrap_or_else(PoisonError::into_inner);
         by_source.retain(|_, l| l.name != name);
         by_source.insert(row.spec.source.clone(), Arc::clone(&lane));
-        active.insert(name, Active { row, lane, instruments });
+        active.insert(
+            name,
+            Active {
+                row,
+                lane,
+                instruments,
+            },
+        );
         Ok(())
     }
 
@@ -354,17 +436,33 @@ impl Pipelines {
 
 impl Hook for Pipelines {
     fn intercepts(&self, topic: &TopicName) -> bool {
-        self.0.by_source.read().unwrap_or_else(PoisonError::into_inner).contains_key(topic)
+        self.0
+            .by_source
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(topic)
     }
 
     fn submit(&self, job: HookJob, done: HookDone) {
-        let lane = self.0.by_source.read().unwrap_or_else(PoisonError::into_inner).get(&job.topic.name).cloned();
+        let lane = self
+            .0
+            .by_source
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&job.topic.name)
+            .cloned();
         match lane {
             Some(lane) => lane.submit(job, done),
             // Removed since it was asked for.
             None => {
                 let kept = job.batch.clone();
-                done(job, Ok(Processed { kept, outputs: Vec::new() }));
+                done(
+                    job,
+                    Ok(Processed {
+                        kept,
+                        outputs: Vec::new(),
+                    }),
+                );
             }
         }
     }
@@ -374,10 +472,17 @@ impl Hook for Pipelines {
 fn check_outputs(spec: &Spec, stages: &[Stage]) -> Result<(), ApplyError> {
     let mut known = Vec::new();
     for (stage, with) in spec.stages.iter().zip(stages) {
-        let outputs = with.instance.as_ref().map(|i| i.plan().outputs.clone()).unwrap_or_default();
+        let outputs = with
+            .instance
+            .as_ref()
+            .map(|i| i.plan().outputs.clone())
+            .unwrap_or_default();
         for output in outputs.into_iter().filter(|o| o != "main") {
             if !spec.outputs.contains_key(&output) {
-                return Err(ApplyError::OutputWithoutTopic { module: stage.module.clone(), output });
+                return Err(ApplyError::OutputWithoutTopic {
+                    module: stage.module.clone(),
+                    output,
+                });
             }
             known.push(output);
         }
@@ -411,7 +516,11 @@ fn info(active: &Active) -> PipelineInfo {
         kept: load(&counts.kept),
         dropped: load(&counts.dropped),
         emitted: load(&counts.emitted),
-        routed: counts.routed.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        routed: counts
+            .routed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone(),
         dead_letters: load(&counts.dead_letters),
         skipped: load(&counts.skipped),
         failures: load(&counts.failures),
@@ -423,9 +532,12 @@ fn info(active: &Active) -> PipelineInfo {
 /// Runs what blocks on a thread of its own. `None` when it panicked or could not be started.
 async fn apart<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (done, result) = oneshot::channel();
-    let started = std::thread::Builder::new().name(name.to_owned()).stack_size(8 << 20).spawn(move || {
-        let _ = done.send(run());
-    });
+    let started = std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(8 << 20)
+        .spawn(move || {
+            let _ = done.send(run());
+        });
     started.ok()?;
     result.await.ok()
 }

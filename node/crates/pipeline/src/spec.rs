@@ -65,7 +65,11 @@ pub struct OnError {
 impl Default for OnError {
     fn default() -> Self {
         // Once more tells a passing fault from a lasting one; a third time has never told more.
-        Self { policy: Policy::DeadLetter, topic: None, attempts: 2 }
+        Self {
+            policy: Policy::DeadLetter,
+            topic: None,
+            attempts: 2,
+        }
     }
 }
 
@@ -105,7 +109,8 @@ impl Spec {
     /// # Errors
     /// Says where and what is wrong.
     pub fn parse(text: &str) -> Result<Self, SpecError> {
-        let spec: Self = toml::from_str(text).map_err(|e| SpecError::Toml(e.to_string().trim_end().to_owned()))?;
+        let spec: Self =
+            toml::from_str(text).map_err(|e| SpecError::Toml(e.to_string().trim_end().to_owned()))?;
         spec.check()?;
         Ok(spec)
     }
@@ -120,14 +125,36 @@ impl Spec {
         if let Some((output, _)) = self.outputs.iter().find(|(_, topic)| **topic == self.source) {
             return Err(SpecError::Loop(output.clone()));
         }
-        let range = |ok, what, want| if ok { Ok(()) } else { Err(SpecError::Range { what, want }) };
+        let range = |ok, what, want| {
+            if ok {
+                Ok(())
+            } else {
+                Err(SpecError::Range { what, want })
+            }
+        };
         let limits = &self.limits;
-        range((1..=10).contains(&self.on_error.attempts), "on_error.attempts", "1 to 10")?;
-        range((1..=60_000).contains(&limits.deadline_ms), "limits.deadline_ms", "1 to 60000")?;
+        range(
+            (1..=10).contains(&self.on_error.attempts),
+            "on_error.attempts",
+            "1 to 10",
+        )?;
+        range(
+            (1..=60_000).contains(&limits.deadline_ms),
+            "limits.deadline_ms",
+            "1 to 60000",
+        )?;
         let memory = (64 << 10)..=(256 << 20);
-        range(memory.contains(&limits.memory_bytes), "limits.memory_bytes", "64 KiB to 256 MiB")?;
+        range(
+            memory.contains(&limits.memory_bytes),
+            "limits.memory_bytes",
+            "64 KiB to 256 MiB",
+        )?;
         let output = (4 << 10)..=(64 << 20);
-        range(output.contains(&limits.output_bytes), "limits.output_bytes", "4 KiB to 64 MiB")?;
+        range(
+            output.contains(&limits.output_bytes),
+            "limits.output_bytes",
+            "4 KiB to 64 MiB",
+        )?;
         range(limits.log_lines <= 1_000, "limits.log_lines", "at most 1000")?;
         self.dead_letters()?;
         Ok(())
@@ -138,6 +165,9 @@ impl Spec {
     /// # Errors
     /// When the source's name is too long for the default.
     pub fn dead_letters(&self) -> Result<TopicName, NameError> {
-        self.on_error.topic.clone().map_or_else(|| format!("{}.dead", self.source).parse(), Ok)
+        self.on_error
+            .topic
+            .clone()
+            .map_or_else(|| format!("{}.dead", self.source).parse(), Ok)
     }
 }

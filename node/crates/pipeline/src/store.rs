@@ -46,8 +46,13 @@ impl Store {
     pub(crate) fn open(dir: PathBuf, broker: &Broker) -> Result<Self, PushError> {
         fs::create_dir_all(&dir)?;
         let rows = broker.log().state_rows(StateKind::Module).unwrap_or_default();
-        let infos = rows.iter().filter_map(|(_, value)| serde_json::from_slice::<ModuleInfo>(value).ok());
-        Ok(Self { dir, modules: infos.map(|info| (info.digest, info)).collect() })
+        let infos = rows
+            .iter()
+            .filter_map(|(_, value)| serde_json::from_slice::<ModuleInfo>(value).ok());
+        Ok(Self {
+            dir,
+            modules: infos.map(|info| (info.digest, info)).collect(),
+        })
     }
 
     /// Refuses names that cannot be, versions that are taken, and one module too many.
@@ -61,10 +66,17 @@ impl Store {
         }
         let same = |m: &&ModuleInfo| m.name == name && m.version == version && m.digest != digest;
         if self.modules.values().find(same).is_some() {
-            return Err(PushError::Exists { name: name.to_owned(), version: version.to_owned() });
+            return Err(PushError::Exists {
+                name: name.to_owned(),
+                version: version.to_owned(),
+            });
         }
         let full = self.modules.len() >= MODULES_MAX && !self.modules.contains_key(&digest);
-        if full { Err(PushError::Full(MODULES_MAX)) } else { Ok(()) }
+        if full {
+            Err(PushError::Full(MODULES_MAX))
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes and syncs the file of `digest`. Its row comes after it, so that a row never names a file that is gone.
@@ -83,7 +95,10 @@ impl Store {
     }
 
     pub(crate) fn row(info: &ModuleInfo) -> (Vec<u8>, Bytes) {
-        (info.digest.as_bytes().to_vec(), serde_json::to_vec(info).unwrap_or_default().into())
+        (
+            info.digest.as_bytes().to_vec(),
+            serde_json::to_vec(info).unwrap_or_default().into(),
+        )
     }
 
     /// Reads the component back, and sees that it is what it was.
@@ -104,11 +119,20 @@ impl Store {
     /// The module that `reference` names; by name alone, the one pushed last.
     pub(crate) fn resolve(&self, reference: &ModuleRef) -> Result<&ModuleInfo, PushError> {
         let by_label = match reference.split_once('@') {
-            Some((name, version)) => self.modules.values().find(|m| m.name == name && m.version == version),
-            None => self.modules.values().filter(|m| m.name == reference).max_by_key(|m| m.pushed_ms),
+            Some((name, version)) => self
+                .modules
+                .values()
+                .find(|m| m.name == name && m.version == version),
+            None => self
+                .modules
+                .values()
+                .filter(|m| m.name == reference)
+                .max_by_key(|m| m.pushed_ms),
         };
-        let mut by_digest =
-            self.modules.values().filter(|m| reference.len() >= 8 && m.digest.to_string().starts_with(reference));
+        let mut by_digest = self
+            .modules
+            .values()
+            .filter(|m| reference.len() >= 8 && m.digest.to_string().starts_with(reference));
         let found = by_label.or_else(|| by_digest.next().filter(|_| by_digest.next().is_none()));
         found.ok_or_else(|| PushError::NotFound(reference.to_owned()))
     }

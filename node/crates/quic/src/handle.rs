@@ -7,14 +7,15 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use weir_broker::{At, Fetch, Fetched, Piece, Principal, ProduceError, Producing, Topic};
 use weir_peer::protocol::{PartitionInfo, PieceHead, Place, Reply, Request, TopicInfo, WireError};
-use weir_peer::{write_frame, PeerError, SendStream};
+use weir_peer::{PeerError, SendStream, write_frame};
 use weir_pipeline::Services;
 use weir_types::limits::{MODULE_BYTES_MAX, MODULE_CHUNK_BYTES};
 use weir_types::{Batch, ErrorKind};
 
 /// A topic as the wire shows it.
 fn topic_info(node: &Services, topic: &Topic) -> TopicInfo {
-        let partitions = (0..topic.partitions.len() as u32).map(|i| match node.broker.marks(topic.name.as_str(), i) {
+    let partitions =
+        (0..topic.partitions.len() as u32).map(|i| match node.broker.marks(topic.name.as_str(), i) {
             Some(m) => PartitionInfo {
                 log_start: m.log_start(),
                 committed_end: m.committed_end(),
@@ -24,16 +25,25 @@ fn topic_info(node: &Services, topic: &Topic) -> TopicInfo {
             },
             None => {
                 let zero = weir_types::Offset::ZERO;
-                PartitionInfo { log_start: zero, committed_end: zero, bytes: 0, lost: 0, gaps: Vec::new() }
+                PartitionInfo {
+                    log_start: zero,
+                    committed_end: zero,
+                    bytes: 0,
+                    lost: 0,
+                    gaps: Vec::new(),
+                }
             }
         });
-        let pipelines = node.pipelines.pipelines();
-        TopicInfo {
-            name: topic.name.to_string(),
-            partitions: partitions.collect(),
-            config: topic.config.entries(),
-            pipeline: pipelines.into_iter().find(|p| p.source == topic.name.as_str()).map(|p| p.name),
-        }
+    let pipelines = node.pipelines.pipelines();
+    TopicInfo {
+        name: topic.name.to_string(),
+        partitions: partitions.collect(),
+        config: topic.config.entries(),
+        pipeline: pipelines
+            .into_iter()
+            .find(|p| p.source == topic.name.as_str())
+            .map(|p| p.name),
+    }
 }
 
 /// Replies of a long job, one after the other.
@@ -54,7 +64,11 @@ impl Answer {
             Self::Producing(producing) => {
                 let throttle_ms = millis(producing.throttle());
                 let reply = match producing.await {
-                    Ok(p) => Reply::Produced { base: p.base, span: p.span, throttle_ms },
+                    Ok(p) => Reply::Produced {
+                        base: p.base,
+                        span: p.span,
+                        throttle_ms,
+                    },
                     Err(e) => Reply::Error(wire(e.kind(), &e)),
                 };
                 write_frame(tx, &reply, &[]).await
@@ -83,7 +97,11 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(node: Arc<Services>, who: Principal) -> Self {
-        Self { node, who, upload: Vec::new() }
+        Self {
+            node,
+            who,
+            upload: Vec::new(),
+        }
     }
 
     pub(crate) async fn handle(&mut self, request: Request, payload: Bytes) -> Answer {
@@ -104,9 +122,21 @@ impl Session {
                 throttle(producing.throttle()).await;
                 return Ok(Answer::Producing(producing));
             }
-            Request::Fetch { topic, partition, from, max_bytes, wait_ms } => {
+            Request::Fetch {
+                topic,
+                partition,
+                from,
+                max_bytes,
+                wait_ms,
+            } => {
                 let wait = Duration::from_millis(u64::from(wait_ms));
-                let fetch = Fetch { topic, partition, from, max_bytes: max_bytes as usize, wait };
+                let fetch = Fetch {
+                    topic,
+                    partition,
+                    from,
+                    max_bytes: max_bytes as usize,
+                    wait,
+                };
                 let fetched = broker.fetch(who, fetch).await.map_err(|e| wire(e.kind(), &e))?;
                 throttle(fetched.throttle).await;
                 return Ok(Answer::Fetched(fetched));
@@ -120,24 +150,45 @@ impl Session {
                 let offset = broker.offset_at(who, &topic, partition, at).await;
                 Reply::Offset(Some(offset.map_err(|e| wire(e.kind(), &e))?))
             }
-            Request::Topics => {
-                Reply::Topics(broker.topics().iter().map(|t| topic_info(&self.node, t)).collect())
-            }
-            Request::CreateTopic { name, partitions, settings } => {
+            Request::Topics => Reply::Topics(
+                broker
+                    .topics()
+                    .iter()
+                    .map(|t| topic_info(&self.node, t))
+                    .collect(),
+            ),
+            Request::CreateTopic {
+                name,
+                partitions,
+                settings,
+            } => {
                 let topic = broker.create_topic(who, &name, partitions, &settings).await;
                 Reply::Topic(topic_info(&self.node, &*topic.map_err(|e| wire(e.kind(), &e))?))
             }
-            Request::AlterTopic { name, partitions, settings } => {
+            Request::AlterTopic {
+                name,
+                partitions,
+                settings,
+            } => {
                 let topic = broker.alter_topic(who, &name, partitions, &settings).await;
                 Reply::Topic(topic_info(&self.node, &*topic.map_err(|e| wire(e.kind(), &e))?))
             }
             Request::DeleteTopic { name } => {
                 let used = pipelines.pipelines().into_iter().find(|p| p.uses(&name));
                 if let Some(pipeline) = used {
-                    let message = format!("topic `{name}` is used by pipeline `{}`: remove that first", pipeline.name);
-                    return Err(WireError { kind: ErrorKind::Invalid.into(), message });
+                    let message = format!(
+                        "topic `{name}` is used by pipeline `{}`: remove that first",
+                        pipeline.name
+                    );
+                    return Err(WireError {
+                        kind: ErrorKind::Invalid.into(),
+                        message,
+                    });
                 }
-                broker.delete_topic(who, &name).await.map_err(|e| wire(e.kind(), &e))?;
+                broker
+                    .delete_topic(who, &name)
+                    .await
+                    .map_err(|e| wire(e.kind(), &e))?;
                 Reply::Done
             }
             Request::CommitOffsets { group, offsets } => {
@@ -145,9 +196,11 @@ impl Session {
                 result.map_err(|e| wire(e.kind(), &e))?;
                 Reply::Done
             }
-            Request::CommittedOffset { group, topic, partition } => {
-                Reply::Offset(broker.committed_offset(&group, &topic, partition))
-            }
+            Request::CommittedOffset {
+                group,
+                topic,
+                partition,
+            } => Reply::Offset(broker.committed_offset(&group, &topic, partition)),
             Request::InitProducer => {
                 Reply::Producer(broker.init_producer(who).await.map_err(|e| wire(e.kind(), &e))?)
             }
@@ -157,19 +210,32 @@ impl Session {
             }
             Request::PushModule { name, version } => {
                 let bytes = std::mem::take(&mut self.upload);
-                let info = pipelines.push(&name, &version, bytes).await.map_err(|e| wire(e.kind(), &e))?;
+                let info = pipelines
+                    .push(&name, &version, bytes)
+                    .await
+                    .map_err(|e| wire(e.kind(), &e))?;
                 return json(&info);
             }
             Request::Modules => return json(&pipelines.modules()),
             Request::RemoveModule { module } => {
-                return json(&pipelines.remove_module(&module).await.map_err(|e| wire(e.kind(), &e))?);
+                return json(
+                    &pipelines
+                        .remove_module(&module)
+                        .await
+                        .map_err(|e| wire(e.kind(), &e))?,
+                );
             }
             Request::ApplyPipeline { toml } => {
                 return json(&pipelines.apply(&toml).await.map_err(|e| wire(e.kind(), &e))?);
             }
             Request::Pipelines => return json(&pipelines.pipelines()),
             Request::SetPaused { name, paused } => {
-                return json(&pipelines.set_paused(&name, paused).await.map_err(|e| wire(e.kind(), &e))?);
+                return json(
+                    &pipelines
+                        .set_paused(&name, paused)
+                        .await
+                        .map_err(|e| wire(e.kind(), &e))?,
+                );
             }
             Request::RemovePipeline { name } => {
                 pipelines.remove(&name).await.map_err(|e| wire(e.kind(), &e))?;
@@ -185,8 +251,12 @@ impl Session {
         let total = self.upload.len() + payload.len();
         if payload.len() > MODULE_CHUNK_BYTES || total > MODULE_BYTES_MAX {
             self.upload = Vec::new();
-            let message = format!("module is over the limit of {MODULE_BYTES_MAX} bytes, or a part over 1 MiB");
-            return Err(WireError { kind: ErrorKind::Invalid.into(), message });
+            let message =
+                format!("module is over the limit of {MODULE_BYTES_MAX} bytes, or a part over 1 MiB");
+            return Err(WireError {
+                kind: ErrorKind::Invalid.into(),
+                message,
+            });
         }
         self.upload.extend_from_slice(payload);
         Ok(())
@@ -216,7 +286,10 @@ impl Session {
         });
         match spawned {
             Ok(_) => Ok(Answer::Long(answers)),
-            Err(e) => Err(WireError { kind: ErrorKind::Internal.into(), message: e.to_string() }),
+            Err(e) => Err(WireError {
+                kind: ErrorKind::Internal.into(),
+                message: e.to_string(),
+            }),
         }
     }
 }
@@ -269,5 +342,8 @@ pub(crate) fn wire(kind: ErrorKind, error: &dyn std::error::Error) -> WireError 
         }
         cause = e.source();
     }
-    WireError { kind: kind.into(), message }
+    WireError {
+        kind: kind.into(),
+        message,
+    }
 }

@@ -1,15 +1,15 @@
 //! Connections and streams.
 
-use crate::handle::{wire, Answer, Session};
+use crate::handle::{Answer, Session, wire};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, Semaphore};
+use tokio::sync::{Semaphore, mpsc};
 use weir_broker::Principal;
-use weir_peer::protocol::{Hello, Reply, Request, Welcome, WireError, WireKind, MAGIC, VERSION};
-use weir_peer::{read_frame, write_frame, Incoming, Listener, Peer, PeerError, PeerStream};
+use weir_peer::protocol::{Hello, MAGIC, Reply, Request, VERSION, Welcome, WireError, WireKind};
+use weir_peer::{Incoming, Listener, Peer, PeerError, PeerStream, read_frame, write_frame};
 use weir_pipeline::Services;
-use weir_types::limits::{CONNECTIONS_MAX, CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX, HELLO_BYTES_MAX};
+use weir_types::limits::{CONNECTION_REQUESTS_MAX, CONNECTIONS_MAX, FRAME_BYTES_MAX, HELLO_BYTES_MAX};
 
 /// From the first packet to the hello: a client that does not get there costs nothing longer (NATS allows 2 s).
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -55,12 +55,24 @@ async fn connection(incoming: Incoming, node: Arc<Services>) -> Result<(), PeerE
 async fn greet(incoming: Incoming) -> Result<(Peer, Principal), PeerError> {
     let peer = incoming.handshake().await?;
     let mut stream = peer.accept().await?;
-    let refused = |message: String| Some(WireError { kind: WireKind::Invalid, message });
+    let refused = |message: String| {
+        Some(WireError {
+            kind: WireKind::Invalid,
+            message,
+        })
+    };
     let (client, error) = match read_frame::<Hello>(&mut stream.rx, HELLO_BYTES_MAX).await {
-        Ok(Some(frame)) if frame.head.magic != MAGIC => (String::new(), refused("not a Weir client".to_owned())),
+        Ok(Some(frame)) if frame.head.magic != MAGIC => {
+            (String::new(), refused("not a Weir client".to_owned()))
+        }
         Ok(Some(frame)) if frame.head.version != VERSION => {
             let theirs = frame.head.version;
-            (String::new(), refused(format!("this node speaks version {VERSION}, not {theirs}: use a fitting client")))
+            (
+                String::new(),
+                refused(format!(
+                    "this node speaks version {VERSION}, not {theirs}: use a fitting client"
+                )),
+            )
         }
         Ok(Some(frame)) => (frame.head.client, None),
         Ok(None) => return Err(PeerError::Malformed("no hello".to_owned())),
@@ -68,7 +80,16 @@ async fn greet(incoming: Incoming) -> Result<(Peer, Principal), PeerError> {
     };
     let node_version = env!("CARGO_PKG_VERSION").to_owned();
     let refusal = error.clone();
-    write_frame(&mut stream.tx, &Welcome { version: VERSION, node_version, error }, &[]).await?;
+    write_frame(
+        &mut stream.tx,
+        &Welcome {
+            version: VERSION,
+            node_version,
+            error,
+        },
+        &[],
+    )
+    .await?;
     let _ = stream.tx.finish();
     if let Some(error) = refusal {
         // The answer must get there before the connection goes.
@@ -103,7 +124,9 @@ async fn requests(stream: PeerStream, mut session: Session) -> Result<(), PeerEr
             Ok(None) => break Ok(()),
             Err(e) => {
                 if !matches!(e, PeerError::Lost(_)) {
-                    let _ = answers.send(Answer::Now(Reply::Error(wire(e.kind(), &e)), Bytes::new())).await;
+                    let _ = answers
+                        .send(Answer::Now(Reply::Error(wire(e.kind(), &e)), Bytes::new()))
+                        .await;
                 }
                 break Err(e);
             }

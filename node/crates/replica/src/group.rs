@@ -2,7 +2,7 @@
 
 use crate::{CommitRule, Decider, ProposeError};
 use std::collections::VecDeque;
-use std::sync::{mpsc, Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use weir_log::{AppendError, Entry, EntryHeader, Log, Op};
 use weir_types::{GroupId, Term};
 
@@ -63,9 +63,20 @@ impl Group {
         rule: Arc<dyn CommitRule>,
         machine: Arc<dyn StateMachine>,
     ) -> Self {
-        let state =
-            State { term: Term(0), last, committed: last, pending: VecDeque::new(), discard_from: Some(last + 1) };
-        Self(Arc::new(Shared { id, log, rule, machine, state: Mutex::new(state) }))
+        let state = State {
+            term: Term(0),
+            last,
+            committed: last,
+            pending: VecDeque::new(),
+            discard_from: Some(last + 1),
+        };
+        Self(Arc::new(Shared {
+            id,
+            log,
+            rule,
+            machine,
+            state: Mutex::new(state),
+        }))
     }
 
     /// Begins the next term: truncates what the last one left undecided, tells those who waited for it, and returns
@@ -76,7 +87,10 @@ impl Group {
     pub fn lead(&self) -> Result<Leader, ProposeError> {
         let (from, discarded) = {
             let mut state = self.0.lock();
-            let from = state.discard_from.unwrap_or(state.committed + 1).max(state.committed + 1);
+            let from = state
+                .discard_from
+                .unwrap_or(state.committed + 1)
+                .max(state.committed + 1);
             state.discard_from = Some(from);
             let keep = state.pending.iter().take_while(|p| p.index < from).count();
             let discarded: Vec<Pending> = state.pending.drain(keep..).collect();
@@ -84,7 +98,9 @@ impl Group {
         };
         if !discarded.is_empty() {
             let (done, truncated) = mpsc::channel();
-            self.0.log.truncate(self.0.id, from, move |r| done.send(r).unwrap_or_default())?;
+            self.0
+                .log
+                .truncate(self.0.id, from, move |r| done.send(r).unwrap_or_default())?;
             truncated.recv().map_err(|_| AppendError::Closed)??;
         }
         let term = {
@@ -98,7 +114,10 @@ impl Group {
         for waiter in discarded.into_iter().flat_map(|p| p.waiters) {
             waiter(Err(ProposeError::Discarded));
         }
-        Ok(Leader { group: self.clone(), term })
+        Ok(Leader {
+            group: self.clone(),
+            term,
+        })
     }
 
     /// Calls `waiter` once the entry `index` of the current term is decided; at once if it is.
@@ -147,10 +166,20 @@ impl Leader {
             }
             let index = state.last + 1;
             let Proposal { ops, lazy, .. } = proposal;
-            let entry = Entry { group: shared.id, index, term: self.term, lazy, ops };
+            let entry = Entry {
+                group: shared.id,
+                index,
+                term: self.term,
+                lazy,
+                ops,
+            };
             state.last = index;
             let header = Arc::new(entry.header());
-            state.pending.push_back(Pending { index, header, waiters: vec![decided] });
+            state.pending.push_back(Pending {
+                index,
+                header,
+                waiters: vec![decided],
+            });
             entry
         };
         // Not under the lock: the writer takes it to decide, and must be free to make room in its queue.

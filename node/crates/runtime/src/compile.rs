@@ -42,7 +42,12 @@ pub(crate) struct Compiler {
 
 impl Compiler {
     /// Native code for `component`, from the cache if it is there.
-    pub(crate) fn native(&self, engine: &Engine, digest: Digest, component: &[u8]) -> Result<Vec<u8>, LoadError> {
+    pub(crate) fn native(
+        &self,
+        engine: &Engine,
+        digest: Digest,
+        component: &[u8],
+    ) -> Result<Vec<u8>, LoadError> {
         let key = format!("{digest}-{:016x}", compatibility(engine));
         if let Some(native) = self.cache.as_ref().and_then(|c| c.load(&key)) {
             return Ok(native);
@@ -64,9 +69,14 @@ impl Compiler {
 /// # Errors
 /// When the component does not compile within them.
 pub fn compile_in_child() -> Result<(), LoadError> {
-    let limit = |n| rustix::process::Rlimit { current: Some(n), maximum: Some(n) };
-    rustix::process::setrlimit(rustix::process::Resource::As, limit(CHILD_MEMORY_BYTES)).map_err(io::Error::from)?;
-    rustix::process::setrlimit(rustix::process::Resource::Cpu, limit(CHILD_CPU_S)).map_err(io::Error::from)?;
+    let limit = |n| rustix::process::Rlimit {
+        current: Some(n),
+        maximum: Some(n),
+    };
+    rustix::process::setrlimit(rustix::process::Resource::As, limit(CHILD_MEMORY_BYTES))
+        .map_err(io::Error::from)?;
+    rustix::process::setrlimit(rustix::process::Resource::Cpu, limit(CHILD_CPU_S))
+        .map_err(io::Error::from)?;
     rustix::process::setrlimit(rustix::process::Resource::Core, limit(0)).map_err(io::Error::from)?;
     let mut component = Vec::new();
     let most = weir_types::limits::MODULE_BYTES_MAX as u64;
@@ -79,12 +89,18 @@ pub fn compile_in_child() -> Result<(), LoadError> {
 }
 
 fn precompile(engine: Engine, component: Vec<u8>) -> Result<Vec<u8>, LoadError> {
-    let run = move || engine.precompile_component(&component).map_err(|e| LoadError::Compile(format!("{e:#}")));
+    let run = move || {
+        engine
+            .precompile_component(&component)
+            .map_err(|e| LoadError::Compile(format!("{e:#}")))
+    };
     let thread = std::thread::Builder::new()
         .name("weir-compile".to_owned())
         .stack_size(COMPILE_STACK_BYTES)
         .spawn(run)?;
-    thread.join().unwrap_or_else(|_| Err(LoadError::Compile("the compiler panicked".to_owned())))
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(LoadError::Compile("the compiler panicked".to_owned())))
 }
 
 fn run_child(program: &Path, args: &[String], component: &[u8]) -> Result<Vec<u8>, LoadError> {
@@ -106,7 +122,9 @@ fn run_child(program: &Path, args: &[String], component: &[u8]) -> Result<Vec<u8
     let status = child.wait()?;
     if !status.success() {
         let why = message.trim();
-        return Err(LoadError::Compile(format!("the compiler ended with {status}: {why}")));
+        return Err(LoadError::Compile(format!(
+            "the compiler ended with {status}: {why}"
+        )));
     }
     written?;
     read?;
@@ -116,7 +134,10 @@ fn run_child(program: &Path, args: &[String], component: &[u8]) -> Result<Vec<u8
 /// What native code depends on besides the component: wasmtime's version, its settings and the processor.
 fn compatibility(engine: &Engine) -> u64 {
     use std::hash::{Hash, Hasher};
-    #[expect(deprecated, reason = "stable across processes, unlike RandomState; not for untrusted input")]
+    #[expect(
+        deprecated,
+        reason = "stable across processes, unlike RandomState; not for untrusted input"
+    )]
     let mut hasher = std::hash::SipHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.finish()
@@ -138,12 +159,20 @@ impl Cache {
             Some(key) => key,
             None => {
                 let key = random();
-                let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+                let mut file = fs::OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .mode(0o600)
+                    .open(path)?;
                 file.write_all(&key)?;
                 key
             }
         };
-        Ok(Self { dir: dir.to_owned(), key })
+        Ok(Self {
+            dir: dir.to_owned(),
+            key,
+        })
     }
 
     fn mac(&self, name: &str, native: &[u8]) -> Option<Hmac<Sha256>> {
@@ -165,7 +194,9 @@ impl Cache {
     }
 
     fn store(&self, name: &str, native: &[u8]) -> io::Result<()> {
-        let Some(mac) = self.mac(name, native) else { return Ok(()) };
+        let Some(mac) = self.mac(name, native) else {
+            return Ok(());
+        };
         let fresh = self.dir.join(format!("{name}.new"));
         let mut file = fs::File::create(&fresh)?;
         file.write_all(&mac.finalize().into_bytes())?;

@@ -17,6 +17,12 @@ pub fn componentize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, LoadError> {
     if !Parser::is_core_wasm(bytes) {
         return Err(bad(&"it does not begin like WebAssembly"));
     }
-    let encoder = wit_component::ComponentEncoder::default().module(bytes).map_err(|e| bad(&e))?;
-    encoder.validate(true).encode().map(Cow::Owned).map_err(|e| bad(&e))
+    let encoder = wit_component::ComponentEncoder::default()
+        .module(bytes)
+        .map_err(|e| bad(&e))?;
+    encoder
+        .validate(true)
+        .encode()
+        .map(Cow::Owned)
+        .map_err(|e| bad(&e))
 }

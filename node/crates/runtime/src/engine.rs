@@ -4,10 +4,10 @@ use crate::bindings::PlainPre;
 use crate::compile::{Cache, CompileBy, Compiler};
 use crate::error::LoadError;
 use crate::host::Guest;
-use crate::inspect::{inspect, Digest};
+use crate::inspect::{Digest, inspect};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 use wasmtime::component::{Component, Linker};
@@ -34,7 +34,11 @@ pub struct RuntimeOptions {
 impl RuntimeOptions {
     /// Compiles in this process and keeps nothing.
     pub fn plain() -> Self {
-        Self { cache_dir: None, compile: CompileBy::Here, random: || [0; 32] }
+        Self {
+            cache_dir: None,
+            compile: CompileBy::Here,
+            random: || [0; 32],
+        }
     }
 }
 
@@ -74,10 +78,21 @@ impl Runtime {
         let engine = engine().map_err(contract)?;
         let mut linker = Linker::new(&engine);
         Guest::link(&mut linker).map_err(contract)?;
-        let cache = options.cache_dir.map(|dir| Cache::open(&dir, options.random)).transpose()?;
+        let cache = options
+            .cache_dir
+            .map(|dir| Cache::open(&dir, options.random))
+            .transpose()?;
         let ticker = Ticker::start(engine.clone())?;
-        let compiler = Compiler { by: options.compile, cache };
-        Ok(Self(Arc::new(Inner { engine, linker, compiler, ticker })))
+        let compiler = Compiler {
+            by: options.compile,
+            cache,
+        };
+        Ok(Self(Arc::new(Inner {
+            engine,
+            linker,
+            compiler,
+            ticker,
+        })))
     }
 
     /// Admits, compiles and links a component, and asks it what it is. Blocks, for seconds if it has to be compiled.
@@ -87,12 +102,25 @@ impl Runtime {
     pub fn load(&self, bytes: &[u8]) -> Result<Module, LoadError> {
         let inspection = inspect(bytes)?;
         let native = self.0.compiler.native(&self.0.engine, inspection.digest, bytes)?;
-        #[expect(unsafe_code, reason = "SAFETY: made by our own compiler just now, or authenticated by the cache")]
+        #[expect(
+            unsafe_code,
+            reason = "SAFETY: made by our own compiler just now, or authenticated by the cache"
+        )]
         let component = unsafe { Component::deserialize(&self.0.engine, &native) };
         let contract = |e: wasmtime::Error| LoadError::Contract(format!("{e:#}"));
         let component = component.map_err(contract)?;
-        let pre = self.0.linker.instantiate_pre(&component).and_then(PlainPre::new).map_err(contract)?;
-        let module = Module { digest: inspection.digest, imports: inspection.imports, pre, runtime: self.clone() };
+        let pre = self
+            .0
+            .linker
+            .instantiate_pre(&component)
+            .and_then(PlainPre::new)
+            .map_err(contract)?;
+        let module = Module {
+            digest: inspection.digest,
+            imports: inspection.imports,
+            pre,
+            runtime: self.clone(),
+        };
         // A module that cannot even say what it is is refused now, not when a pipeline wants it.
         module.describe()?;
         Ok(module)
@@ -145,25 +173,34 @@ impl Ticker {
     fn start(engine: Engine) -> std::io::Result<Self> {
         let shared = Arc::new(TickerShared::default());
         let ticking = Arc::clone(&shared);
-        let handle = std::thread::Builder::new().name("weir-epoch".to_owned()).spawn(move || {
-            let mut idle = 0;
-            while !ticking.stop.load(Ordering::Acquire) {
-                idle = if ticking.running.load(Ordering::SeqCst) > 0 { 0 } else { idle + 1 };
-                if idle < REST_AFTER_TICKS {
-                    std::thread::park_timeout(TICK);
-                    engine.increment_epoch();
-                    continue;
+        let handle = std::thread::Builder::new()
+            .name("weir-epoch".to_owned())
+            .spawn(move || {
+                let mut idle = 0;
+                while !ticking.stop.load(Ordering::Acquire) {
+                    idle = if ticking.running.load(Ordering::SeqCst) > 0 {
+                        0
+                    } else {
+                        idle + 1
+                    };
+                    if idle < REST_AFTER_TICKS {
+                        std::thread::park_timeout(TICK);
+                        engine.increment_epoch();
+                        continue;
+                    }
+                    ticking.resting.store(true, Ordering::SeqCst);
+                    // Looked at again after the flag is up: a call that began in between has seen it or is seen here.
+                    if ticking.running.load(Ordering::SeqCst) == 0 {
+                        std::thread::park();
+                    }
+                    ticking.resting.store(false, Ordering::SeqCst);
+                    idle = 0;
                 }
-                ticking.resting.store(true, Ordering::SeqCst);
-                // Looked at again after the flag is up: a call that began in between has seen it or is seen here.
-                if ticking.running.load(Ordering::SeqCst) == 0 {
-                    std::thread::park();
-                }
-                ticking.resting.store(false, Ordering::SeqCst);
-                idle = 0;
-            }
-        })?;
-        Ok(Self { shared, thread: handle.thread().clone() })
+            })?;
+        Ok(Self {
+            shared,
+            thread: handle.thread().clone(),
+        })
     }
 
     /// Keeps the epoch going until the guard is dropped.

@@ -8,7 +8,9 @@ use weir_types::ErrorKind;
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum LoadError {
-    #[error("not a component: {0}. Build for wasm32-unknown-unknown with `weir-sdk`, or make a component of it")]
+    #[error(
+        "not a component: {0}. Build for wasm32-unknown-unknown with `weir-sdk`, or make a component of it"
+    )]
     NotAComponent(String),
     #[error("component of {bytes} bytes is over the limit of {limit}")]
     TooLarge { bytes: usize, limit: usize },
@@ -19,7 +21,9 @@ pub enum LoadError {
          `weir:module/metrics`. Build it for world `plain`"
     )]
     Import { import: String },
-    #[error("component does not export `weir:module/transform@0.1.0`: implement `Module` and call `weir_sdk::export!`")]
+    #[error(
+        "component does not export `weir:module/transform@0.1.0`: implement `Module` and call `weir_sdk::export!`"
+    )]
     NoExport,
     #[error("component does not compile: {0}")]
     Compile(String),
@@ -57,7 +61,11 @@ pub enum InitError {
     #[error("parameter `{0}` has to be set")]
     Missing(String),
     #[error("parameter `{name}` is a {want}, `{value}` is not")]
-    Kind { name: String, want: &'static str, value: String },
+    Kind {
+        name: String,
+        want: &'static str,
+        value: String,
+    },
     #[error("module refuses its settings: {0}")]
     Refused(String),
     #[error("module has {0} outputs, at most 250 are possible")]

@@ -87,13 +87,19 @@ const GRANTED: [&str; 2] = ["weir:module/log@0.1", "weir:module/metrics@0.1"];
 /// Names what is wrong and what to do.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
     if bytes.len() > MODULE_BYTES_MAX {
-        return Err(LoadError::TooLarge { bytes: bytes.len(), limit: MODULE_BYTES_MAX });
+        return Err(LoadError::TooLarge {
+            bytes: bytes.len(),
+            limit: MODULE_BYTES_MAX,
+        });
     }
     let malformed = |e: wasmparser::BinaryReaderError| LoadError::NotAComponent(e.message().to_owned());
     let (mut depth, mut imports, mut exports) = (0u32, Vec::new(), Vec::new());
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(malformed)? {
-            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+            Payload::Version {
+                encoding: Encoding::Module,
+                ..
+            } if depth == 0 => {
                 return Err(LoadError::NotAComponent("it is a core module".to_owned()));
             }
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
@@ -110,17 +116,25 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
             }
             Payload::CodeSectionEntry(body) if body.as_bytes().len() > FUNCTION_BYTES_MAX => {
                 let bytes = body.as_bytes().len();
-                return Err(LoadError::FunctionTooLarge { bytes, limit: FUNCTION_BYTES_MAX });
+                return Err(LoadError::FunctionTooLarge {
+                    bytes,
+                    limit: FUNCTION_BYTES_MAX,
+                });
             }
             _ => {}
         }
     }
     imports.retain(|i| !i.starts_with(TYPES));
     if let Some(import) = imports.iter().find(|i| !GRANTED.iter().any(|g| i.starts_with(g))) {
-        return Err(LoadError::Import { import: import.clone() });
+        return Err(LoadError::Import {
+            import: import.clone(),
+        });
     }
     if !exports.iter().any(|e| e.starts_with("weir:module/transform@0.1")) {
         return Err(LoadError::NoExport);
     }
-    Ok(Inspection { digest: Digest::of(bytes), imports })
+    Ok(Inspection {
+        digest: Digest::of(bytes),
+        imports,
+    })
 }

@@ -1,7 +1,7 @@
 //! One instance of a module, and its calls.
 
-use crate::bindings::weir::module::types as wit;
 use crate::bindings::Plain;
+use crate::bindings::weir::module::types as wit;
 use crate::engine::{Module, TICK};
 use crate::error::{CallError, CallFailure, InitError, LoadError};
 use crate::host::{Guest, Instruments, LogSink};
@@ -90,9 +90,13 @@ impl Module {
     /// # Errors
     /// When the call does not return.
     pub fn describe(&self) -> Result<Descriptor, LoadError> {
-        let limits = CallLimits { deadline_ms: 1_000, ..CallLimits::default() };
-        let (mut store, plain) =
-            self.start(limits, Arc::new(()), Arc::default()).map_err(LoadError::Describe)?;
+        let limits = CallLimits {
+            deadline_ms: 1_000,
+            ..CallLimits::default()
+        };
+        let (mut store, plain) = self
+            .start(limits, Arc::new(()), Arc::default())
+            .map_err(LoadError::Describe)?;
         let result = self.call(&mut store, 0, |s| plain.weir_module_transform().call_describe(s));
         let d = result.map_err(LoadError::Describe)?;
         let parameters = d.parameters.into_iter().map(|p| ParameterInfo {
@@ -101,7 +105,11 @@ impl Module {
             preset: p.preset.map(setting_of),
             about: p.about,
         });
-        Ok(Descriptor { about: d.about, parameters: parameters.collect(), state_version: d.state_version })
+        Ok(Descriptor {
+            about: d.about,
+            parameters: parameters.collect(),
+            state_version: d.state_version,
+        })
     }
 
     /// Makes an instance and runs its `init`.
@@ -125,16 +133,34 @@ impl Module {
         let sources: Vec<&str> = config.sources.iter().map(String::as_str).collect();
         let values: Vec<(&str, wit::ValueParam<'_>)> =
             values.iter().map(|(n, v)| (n.as_str(), value_param(v))).collect();
-        let param = wit::Config { partition: config.partition, sources: &sources, values: &values };
-        let result = self.call(&mut store, 0, |s| plain.weir_module_transform().call_init(s, param));
+        let param = wit::Config {
+            partition: config.partition,
+            sources: &sources,
+            values: &values,
+        };
+        let result = self.call(&mut store, 0, |s| {
+            plain.weir_module_transform().call_init(s, param)
+        });
         store.data_mut().metrics.in_init = false;
         let plan = result.map_err(InitError::Failed)?.map_err(InitError::Refused)?;
         if plan.outputs.len() > OUTPUTS_MAX {
             return Err(InitError::Outputs(plan.outputs.len()));
         }
-        let wanted = Wanted { keys: plan.keys, values: plan.values, headers: plan.headers };
-        let plan = PlanInfo { outputs: plan.outputs, wanted };
-        Ok(Instance { store, plain, plan, module: self.clone() })
+        let wanted = Wanted {
+            keys: plan.keys,
+            values: plan.values,
+            headers: plan.headers,
+        };
+        let plan = PlanInfo {
+            outputs: plan.outputs,
+            wanted,
+        };
+        Ok(Instance {
+            store,
+            plain,
+            plan,
+            module: self.clone(),
+        })
     }
 
     fn start(
@@ -187,13 +213,28 @@ impl Instance {
             timestamps: &columns.timestamps,
             marks: None,
             keys: columns.keys.as_ref().filter(|_| wanted.keys).map(column_param),
-            values: columns.values.as_ref().filter(|_| wanted.values).map(column_param),
-            headers: columns.headers.as_ref().filter(|_| wanted.headers).map(headers_param),
+            values: columns
+                .values
+                .as_ref()
+                .filter(|_| wanted.values)
+                .map(column_param),
+            headers: columns
+                .headers
+                .as_ref()
+                .filter(|_| wanted.headers)
+                .map(headers_param),
         };
         let data = |c: &Option<Column>| c.as_ref().map_or(0, |c| c.data.len());
         let bytes = data(&columns.keys) + data(&columns.values);
-        let Self { store, plain, module, plan } = self;
-        let result = module.call(store, bytes, |s| plain.weir_module_transform().call_process(s, batch));
+        let Self {
+            store,
+            plain,
+            module,
+            plan,
+        } = self;
+        let result = module.call(store, bytes, |s| {
+            plain.weir_module_transform().call_process(s, batch)
+        });
         match result.map_err(CallError::Failed)? {
             Ok(outcome) => Outcome::check(outcome, columns.len(), plan.outputs.len())
                 .map_err(|lie| CallError::Failed(CallFailure::Lies(lie))),
@@ -229,11 +270,19 @@ fn failure(error: &wasmtime::Error, guest: &Guest, deadline: Duration) -> CallFa
 }
 
 fn column_param(c: &Column) -> wit::ColumnParam<'_> {
-    wit::ColumnParam { ends: &c.ends, data: &c.data, nulls: c.nulls.as_deref() }
+    wit::ColumnParam {
+        ends: &c.ends,
+        data: &c.data,
+        nulls: c.nulls.as_deref(),
+    }
 }
 
 fn headers_param(h: &HeaderColumns) -> wit::HeadersParam<'_> {
-    wit::HeadersParam { ends: &h.ends, names: column_param(&h.names), values: column_param(&h.values) }
+    wit::HeadersParam {
+        ends: &h.ends,
+        names: column_param(&h.names),
+        values: column_param(&h.values),
+    }
 }
 
 fn kind_name(kind: wit::Kind) -> &'static str {
@@ -275,10 +324,19 @@ fn value_param(value: &Fitted) -> wit::ValueParam<'_> {
 }
 
 /// Matches settings with parameters, and fills in presets.
-fn fit(parameters: &[ParameterInfo], set: &BTreeMap<String, Setting>) -> Result<Vec<(String, Fitted)>, InitError> {
-    if let Some(name) = set.keys().find(|name| !parameters.iter().any(|p| &p.name == *name)) {
+fn fit(
+    parameters: &[ParameterInfo],
+    set: &BTreeMap<String, Setting>,
+) -> Result<Vec<(String, Fitted)>, InitError> {
+    if let Some(name) = set
+        .keys()
+        .find(|name| !parameters.iter().any(|p| &p.name == *name))
+    {
         let known = parameters.iter().map(|p| p.name.clone()).collect();
-        return Err(InitError::UnknownParameter { name: name.clone(), known });
+        return Err(InitError::UnknownParameter {
+            name: name.clone(),
+            known,
+        });
     }
     let mut values = Vec::with_capacity(parameters.len());
     for parameter in parameters {
@@ -310,10 +368,17 @@ fn fit_one(parameter: &ParameterInfo, setting: &Setting) -> Result<Fitted, InitE
         ("number", Setting::Text(v)) => v.parse().map(Fitted::Number).map_err(|_| wrong("number")),
         ("number", _) => Err(wrong("number")),
         ("boolean", Setting::Boolean(v)) => Ok(Fitted::Boolean(*v)),
-        ("boolean", Setting::Text(v)) => v.parse().map(Fitted::Boolean).map_err(|_| wrong("`true` or `false`")),
+        ("boolean", Setting::Text(v)) => v
+            .parse()
+            .map(Fitted::Boolean)
+            .map_err(|_| wrong("`true` or `false`")),
         ("boolean", _) => Err(wrong("`true` or `false`")),
-        (_, Setting::Text(v)) if serde_json::from_str::<serde_json::Value>(v).is_ok() => Ok(Fitted::Json(v.clone())),
+        (_, Setting::Text(v)) if serde_json::from_str::<serde_json::Value>(v).is_ok() => {
+            Ok(Fitted::Json(v.clone()))
+        }
         (_, Setting::Text(_)) => Err(wrong("JSON")),
-        (_, other) => serde_json::to_string(other).map(Fitted::Json).map_err(|_| wrong("JSON")),
+        (_, other) => serde_json::to_string(other)
+            .map(Fitted::Json)
+            .map_err(|_| wrong("JSON")),
     }
 }

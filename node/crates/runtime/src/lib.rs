@@ -16,12 +16,12 @@ mod instance;
 mod limits;
 mod outcome;
 
-pub use compile::{compile_in_child, CompileBy};
+pub use compile::{CompileBy, compile_in_child};
 pub use componentize::componentize;
 pub use engine::{Module, Runtime, RuntimeOptions};
 pub use error::{CallError, CallFailure, InitError, LoadError};
 pub use host::{Instruments, LogLevel, LogSink, Reading};
-pub use inspect::{inspect, Digest, Inspection};
+pub use inspect::{Digest, Inspection, inspect};
 pub use instance::{Descriptor, Instance, InstanceConfig, ParameterInfo, PlanInfo, Setting};
 pub use limits::CallLimits;
 pub use outcome::{EmittedRecord, Outcome, Placement, Rejection};

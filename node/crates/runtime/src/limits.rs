@@ -20,7 +20,12 @@ pub struct CallLimits {
 impl Default for CallLimits {
     fn default() -> Self {
         // A thousand records take 0.05 ms in Rust and 26 ms in JavaScript; C and Rust guests need one or two MiB.
-        Self { deadline_ms: 100, memory_bytes: 16 << 20, output_bytes: 8 << 20, log_lines: 16 }
+        Self {
+            deadline_ms: 100,
+            memory_bytes: 16 << 20,
+            output_bytes: 8 << 20,
+            log_lines: 16,
+        }
     }
 }
 

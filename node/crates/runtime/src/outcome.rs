@@ -51,7 +51,12 @@ pub struct EmittedRecord<'a> {
 impl Outcome {
     /// Checks what came back for a batch of `records` with `outputs` outputs.
     pub(crate) fn check(from: wit::Outcome, records: usize, outputs: usize) -> Result<Self, String> {
-        let wit::Outcome { mut routes, copies, emits, reasons } = from;
+        let wit::Outcome {
+            mut routes,
+            copies,
+            emits,
+            reasons,
+        } = from;
         if routes.is_empty() {
             routes = vec![DROP; records];
         }
@@ -62,11 +67,17 @@ impl Outcome {
         // One pass that a compiler can vectorise; the culprit is looked for only when there is one.
         let top = outputs as u8;
         if routes.iter().any(|r| (*r > top) & (*r != DEAD)) {
-            let bad = routes.iter().find(|r| **r > top && **r != DEAD).copied().unwrap_or_default();
+            let bad = routes
+                .iter()
+                .find(|r| **r > top && **r != DEAD)
+                .copied()
+                .unwrap_or_default();
             return Err(format!("route to output {bad}, there are {outputs}"));
         }
         if let Some((index, output)) = copies.iter().find(|(i, o)| *i as usize >= records || !exists(*o)) {
-            return Err(format!("copy of record {index} to output {output}: {records} records, {outputs} outputs"));
+            return Err(format!(
+                "copy of record {index} to output {output}: {records} records, {outputs} outputs"
+            ));
         }
         if let Some((index, _)) = reasons.iter().find(|(i, _)| *i as usize >= records) {
             return Err(format!("reason for record {index} of {records}"));
@@ -74,7 +85,12 @@ impl Outcome {
         for (n, run) in emits.iter().enumerate() {
             check_emits(run, records, outputs).map_err(|e| format!("emits[{n}] {e}"))?;
         }
-        Ok(Self { routes, copies, emits, reasons })
+        Ok(Self {
+            routes,
+            copies,
+            emits,
+            reasons,
+        })
     }
 
     /// The dead letters, in order.
@@ -82,7 +98,10 @@ impl Outcome {
         let dead = self.routes.iter().enumerate().filter(|(_, r)| **r == DEAD);
         dead.map(|(i, _)| {
             let reason = self.reasons.iter().find(|(at, _)| *at as usize == i);
-            Rejection { index: i as u32, reason: reason.map_or("rejected by the module", |(_, r)| r) }
+            Rejection {
+                index: i as u32,
+                reason: reason.map_or("rejected by the module", |(_, r)| r),
+            }
         })
     }
 
@@ -128,11 +147,23 @@ fn check_emits(run: &wit::Emits, records: usize, outputs: usize) -> Result<(), S
     if let Some(bad) = run.sources.last().filter(|s| **s as usize >= records) {
         return Err(format!("stems from record {bad} of {records}"));
     }
-    if let Some(bad) = run.outputs.iter().find(|o| **o == 0 || usize::from(**o) > outputs) {
+    if let Some(bad) = run
+        .outputs
+        .iter()
+        .find(|o| **o == 0 || usize::from(**o) > outputs)
+    {
         return Err(format!("goes to output {bad}, there are {outputs}"));
     }
-    run.keys.as_ref().map(|c| view(c, n)).transpose().map_err(|e| format!("keys: {e}"))?;
-    run.values.as_ref().map(|c| view(c, n)).transpose().map_err(|e| format!("values: {e}"))?;
+    run.keys
+        .as_ref()
+        .map(|c| view(c, n))
+        .transpose()
+        .map_err(|e| format!("keys: {e}"))?;
+    run.values
+        .as_ref()
+        .map(|c| view(c, n))
+        .transpose()
+        .map_err(|e| format!("values: {e}"))?;
     run.headers.as_ref().map(|h| headers_view(h, n)).transpose()?;
     Ok(())
 }
@@ -163,17 +194,34 @@ impl Outcome {
     /// All records that go somewhere, in the order that the contract gives them: by source; then the record itself,
     /// its copies, what was made of it.
     pub fn placements(&self) -> Vec<Placement> {
-        let routed = self.routes.iter().enumerate().filter(|(_, r)| **r != DROP && **r != DEAD);
-        let mut all: Vec<Placement> =
-            routed.map(|(i, r)| Placement { source: i as u32, output: *r, emitted: None }).collect();
+        let routed = self
+            .routes
+            .iter()
+            .enumerate()
+            .filter(|(_, r)| **r != DROP && **r != DEAD);
+        let mut all: Vec<Placement> = routed
+            .map(|(i, r)| Placement {
+                source: i as u32,
+                output: *r,
+                emitted: None,
+            })
+            .collect();
         if self.is_routes_only() {
             return all;
         }
-        all.extend(self.copies.iter().map(|(i, o)| Placement { source: *i, output: *o, emitted: None }));
+        all.extend(self.copies.iter().map(|(i, o)| Placement {
+            source: *i,
+            output: *o,
+            emitted: None,
+        }));
         let mut n = 0;
         for run in &self.emits {
             for (source, output) in run.sources.iter().zip(&run.outputs) {
-                all.push(Placement { source: *source, output: *output, emitted: Some(n) });
+                all.push(Placement {
+                    source: *source,
+                    output: *output,
+                    emitted: Some(n),
+                });
                 n += 1;
             }
         }

@@ -162,7 +162,10 @@ impl<'a> ColumnView<'a> {
             return Err(format!("has {} ends for {len} items", ends.len()));
         }
         if nulls.is_some_and(|n| n.len() != len) {
-            return Err(format!("has {} nulls for {len} items", nulls.map_or(0, <[u8]>::len)));
+            return Err(format!(
+                "has {} nulls for {len} items",
+                nulls.map_or(0, <[u8]>::len)
+            ));
         }
         if !ends.is_sorted() {
             return Err("has ends that do not ascend".to_owned());
@@ -215,7 +218,10 @@ impl<'a> HeadersView<'a> {
 
     /// Adds the headers of record `i` to `out`.
     pub fn copy_to(&self, i: usize, out: &mut HeaderBuf) {
-        let start = i.checked_sub(1).and_then(|j| self.ends.get(j).copied()).unwrap_or(0) as usize;
+        let start = i
+            .checked_sub(1)
+            .and_then(|j| self.ends.get(j).copied())
+            .unwrap_or(0) as usize;
         let end = self.ends.get(i).map_or(start, |e| *e as usize);
         for item in start..end {
             out.push(self.names.item(item).unwrap_or_default(), self.values.item(item));

@@ -16,7 +16,11 @@ impl Offset {
 
     /// The offset at `value`, cut to [`Offset::MAX`].
     pub const fn new(value: u64) -> Self {
-        if value > Self::MAX.0 { Self::MAX } else { Self(value) }
+        if value > Self::MAX.0 {
+            Self::MAX
+        } else {
+            Self(value)
+        }
     }
 
     /// The number itself.

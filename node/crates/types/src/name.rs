@@ -35,7 +35,9 @@ impl FromStr for TopicName {
         if good {
             Ok(Self(name.into()))
         } else {
-            Err(NameError { name: name.chars().take(80).collect() })
+            Err(NameError {
+                name: name.chars().take(80).collect(),
+            })
         }
     }
 }

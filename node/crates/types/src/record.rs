@@ -1,7 +1,7 @@
 //! One record: owned, or borrowed from the batch that holds it.
 
-use crate::batch::varint;
 use crate::Offset;
+use crate::batch::varint;
 use bytes::Bytes;
 
 /// A record on its own, as applications hand it in.
@@ -114,7 +114,10 @@ impl HeaderBuf {
     pub fn copied(headers: Headers<'_>) -> Self {
         let mut rest = headers.raw;
         let count = varint::read_i32(&mut rest).unwrap_or(0);
-        Self { count, body: rest.to_vec() }
+        Self {
+            count,
+            body: rest.to_vec(),
+        }
     }
 
     /// Adds one at the end.

@@ -14,7 +14,7 @@ use super::{Input, Native, Value};
 use crate::{FromValue, JsonText, Module};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{json, Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 use std::path::Path;
 
 /// Runs all cases in the folder `cases` of the crate in `manifest_dir`, natively.
@@ -40,7 +40,10 @@ fn native<M: Module>(case: &Json) -> Result<Json, String> {
     let parameters = M::parameters();
     let mut set = Vec::new();
     for (name, value) in case["config"].as_object().into_iter().flatten() {
-        let kind = parameters.iter().map(crate::Parameter::to_wit).find(|p| &p.name == name);
+        let kind = parameters
+            .iter()
+            .map(crate::Parameter::to_wit)
+            .find(|p| &p.name == name);
         let kind = kind.ok_or_else(|| format!("no parameter `{name}`"))?.kind;
         set.push((name.as_str(), setting(kind, value)?));
     }
@@ -70,14 +73,24 @@ fn native<M: Module>(case: &Json) -> Result<Json, String> {
     placed.sort_by_key(|(_, source, _)| *source);
     let mut out = Map::new();
     for (n, name) in module.outputs().iter().enumerate() {
-        let of: Vec<Json> =
-            placed.iter().filter(|(o, ..)| usize::from(*o) == n + 1).map(|(.., r)| r.clone()).collect();
+        let of: Vec<Json> = placed
+            .iter()
+            .filter(|(o, ..)| usize::from(*o) == n + 1)
+            .map(|(.., r)| r.clone())
+            .collect();
         if !of.is_empty() {
             out.insert(name.clone(), Json::from(of));
         }
     }
     if !outcome.reasons.is_empty() {
-        out.insert("dead".to_owned(), outcome.reasons.iter().map(|(_, r)| Json::from(r.as_str())).collect());
+        out.insert(
+            "dead".to_owned(),
+            outcome
+                .reasons
+                .iter()
+                .map(|(_, r)| Json::from(r.as_str()))
+                .collect(),
+        );
     }
     Ok(Json::from(out))
 }
@@ -96,12 +109,20 @@ fn setting(kind: super::wit::Kind, value: &Json) -> Result<Value, String> {
 
 fn inputs(case: &Json) -> Vec<Input> {
     let records = case["input"].as_array().cloned().unwrap_or_default();
-    records.iter().map(|r| Input {
-        key: bytes(&r["key"]),
-        value: bytes(&r["value"]),
-        timestamp: r["timestamp"].as_i64().unwrap_or(0),
-        headers: r["headers"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), bytes(v))).collect(),
-    }).collect()
+    records
+        .iter()
+        .map(|r| Input {
+            key: bytes(&r["key"]),
+            value: bytes(&r["value"]),
+            timestamp: r["timestamp"].as_i64().unwrap_or(0),
+            headers: r["headers"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(k, v)| (k.clone(), bytes(v)))
+                .collect(),
+        })
+        .collect()
 }
 
 fn bytes(value: &Json) -> Option<Vec<u8>> {

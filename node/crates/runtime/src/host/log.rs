@@ -36,12 +36,20 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn new(sink: Arc<dyn LogSink>, per_call: u32) -> Self {
-        Self { sink, per_call, left: per_call, dropped: 0 }
+        Self {
+            sink,
+            per_call,
+            left: per_call,
+            dropped: 0,
+        }
     }
 
     pub(crate) fn begin_call(&mut self) {
         if std::mem::take(&mut self.dropped) > 0 {
-            self.sink.line(LogLevel::Warn, "(lines beyond the limit of one call were dropped)");
+            self.sink.line(
+                LogLevel::Warn,
+                "(lines beyond the limit of one call were dropped)",
+            );
         }
         self.left = self.per_call;
     }
@@ -56,7 +64,10 @@ impl Host for Guest {
         }
         lines.left -= 1;
         let end = message.floor_char_boundary(LOG_LINE_BYTES_MAX);
-        let line = message.get(..end).unwrap_or_default().replace(char::is_control, " ");
+        let line = message
+            .get(..end)
+            .unwrap_or_default()
+            .replace(char::is_control, " ");
         let level = match level {
             Level::Debug => LogLevel::Debug,
             Level::Info => LogLevel::Info,

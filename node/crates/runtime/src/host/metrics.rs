@@ -2,7 +2,7 @@
 
 use super::Guest;
 use crate::bindings::weir::module::metrics::{Host, Instrument};
-use crate::limits::{INSTRUMENTS_MAX, INSTRUMENT_NAME_BYTES_MAX};
+use crate::limits::{INSTRUMENT_NAME_BYTES_MAX, INSTRUMENTS_MAX};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,7 +25,9 @@ impl Instruments {
     /// Name and reading of each.
     pub fn read(&self) -> Vec<(String, Reading)> {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.iter().map(|(name, reading)| (name.clone(), *reading)).collect()
+        map.iter()
+            .map(|(name, reading)| (name.clone(), *reading))
+            .collect()
     }
 
     fn update(&self, name: &str, values: &[f64]) {
@@ -53,7 +55,11 @@ pub(crate) struct Defined {
 
 impl Defined {
     pub(crate) fn new(shared: Arc<Instruments>) -> Self {
-        Self { shared, names: Vec::new(), in_init: false }
+        Self {
+            shared,
+            names: Vec::new(),
+            in_init: false,
+        }
     }
 }
 
@@ -65,7 +71,9 @@ impl Host for Guest {
         }
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if name.is_empty() || name.len() > INSTRUMENT_NAME_BYTES_MAX || !name.chars().all(legal) {
-            return Err(wasmtime::Error::msg("an instrument's name is 1 to 64 letters, digits or `_`"));
+            return Err(wasmtime::Error::msg(
+                "an instrument's name is 1 to 64 letters, digits or `_`",
+            ));
         }
         if defined.names.len() >= INSTRUMENTS_MAX {
             return Err(wasmtime::Error::msg("more than 64 instruments"));

@@ -10,8 +10,8 @@ pub use metrics::{Instruments, Reading};
 use crate::bindings::Plain;
 use crate::limits::{CallLimits, PARTS_MAX, TABLE_ELEMENTS_MAX};
 use std::sync::Arc;
-use wasmtime::component::{HasSelf, Linker};
 use wasmtime::ResourceLimiter;
+use wasmtime::component::{HasSelf, Linker};
 
 /// State of the host for one instance.
 pub(crate) struct Guest {
@@ -25,7 +25,10 @@ impl Guest {
     pub(crate) fn new(limits: CallLimits, sink: Arc<dyn LogSink>, instruments: Arc<Instruments>) -> Self {
         Self {
             limits,
-            memory: MemoryLimit { bytes_max: limits.memory_bytes, refused: false },
+            memory: MemoryLimit {
+                bytes_max: limits.memory_bytes,
+                refused: false,
+            },
             log: log::Lines::new(sink, limits.log_lines),
             metrics: metrics::Defined::new(instruments),
         }

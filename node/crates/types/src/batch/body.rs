@@ -1,9 +1,9 @@
 //! The records of a batch, one after the other, where they lie.
 
-use super::{varint, Batch, BatchError};
+use super::{Batch, BatchError, varint};
+use crate::Offset;
 use crate::limits::{KEY_BYTES_MAX, RECORD_HEADERS_MAX};
 use crate::record::{Headers, RecordRef};
-use crate::Offset;
 use bytes::Bytes;
 
 /// Decompressed records of one batch.
@@ -39,7 +39,13 @@ impl Body {
 
     /// Walks the records. Ends with an error at the first that is malformed, and after the last if bytes are left.
     pub fn records(&self) -> Records<'_> {
-        Records { body: self, rest: &self.bytes, index: 0, next_delta: 0, failed: false }
+        Records {
+            body: self,
+            rest: &self.bytes,
+            index: 0,
+            next_delta: 0,
+            failed: false,
+        }
     }
 }
 
@@ -62,7 +68,10 @@ impl<'a> Records<'a> {
     fn parse(&mut self) -> Result<RecordRef<'a>, &'static str> {
         let len = varint::read_i32(&mut self.rest).ok_or("its length is cut short")?;
         let len = usize::try_from(len).map_err(|_| "its length is negative")?;
-        let (mut record, rest) = self.rest.split_at_checked(len).ok_or("it is longer than the batch")?;
+        let (mut record, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or("it is longer than the batch")?;
         self.rest = rest;
         record.split_off_first().ok_or("its attributes are missing")?;
         let timestamp = varint::read_i64(&mut record).ok_or("its timestamp is cut short")?;
@@ -104,7 +113,9 @@ fn walk_headers(record: &mut &[u8]) -> Result<(), &'static str> {
         return Err("its header count is negative or over 1,000");
     }
     for _ in 0..count {
-        varint::read_bytes(record).flatten().ok_or("a header's name is missing or cut short")?;
+        varint::read_bytes(record)
+            .flatten()
+            .ok_or("a header's name is missing or cut short")?;
         varint::read_bytes(record).ok_or("a header's value is cut short")?;
     }
     Ok(())

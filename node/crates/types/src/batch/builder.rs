@@ -1,6 +1,6 @@
 //! Writing batches: from records, or from what a filter leaves of one.
 
-use super::{codec, varint, Batch, BatchError, Body, Codec, Producer, CRC_FROM, HEADER_BYTES};
+use super::{Batch, BatchError, Body, CRC_FROM, Codec, HEADER_BYTES, Producer, codec, varint};
 use crate::record::{Headers, RecordRef};
 use crate::{Offset, Record};
 use bytes::Bytes;
@@ -21,7 +21,14 @@ pub struct BatchBuilder {
 impl BatchBuilder {
     /// An empty batch.
     pub fn new(codec: Codec) -> Self {
-        Self { codec, buf: vec![0; HEADER_BYTES], count: 0, span: 0, base_timestamp: 0, max_timestamp: 0 }
+        Self {
+            codec,
+            buf: vec![0; HEADER_BYTES],
+            count: 0,
+            span: 0,
+            base_timestamp: 0,
+            max_timestamp: 0,
+        }
     }
 
     /// Records so far.
@@ -90,10 +97,20 @@ impl BatchBuilder {
     /// Adds `record` at the next offset.
     pub fn push_record(&mut self, record: &Record) {
         if record.headers.is_empty() {
-            return self.push(record.timestamp, record.key.as_deref(), record.value.as_deref(), Headers::NONE);
+            return self.push(
+                record.timestamp,
+                record.key.as_deref(),
+                record.value.as_deref(),
+                Headers::NONE,
+            );
         }
         let headers = record.header_buf().encoded();
-        self.push(record.timestamp, record.key.as_deref(), record.value.as_deref(), Headers::walked(&headers));
+        self.push(
+            record.timestamp,
+            record.key.as_deref(),
+            record.value.as_deref(),
+            Headers::walked(&headers),
+        );
     }
 
     /// Adds a copy of `record` at the next offset.
@@ -138,12 +155,21 @@ impl Frame {
     /// Fills in the header before the records that follow it in `buf`, compressing them if asked.
     fn write(&self, mut buf: Vec<u8>) -> Result<Batch, BatchError> {
         if self.codec != Codec::None {
-            let packed = codec::deflate(self.codec, buf.get(HEADER_BYTES..).unwrap_or_default())
-                .map_err(|e| BatchError::Inflate { codec: self.codec.name(), why: e.to_string() })?;
+            let packed =
+                codec::deflate(self.codec, buf.get(HEADER_BYTES..).unwrap_or_default()).map_err(|e| {
+                    BatchError::Inflate {
+                        codec: self.codec.name(),
+                        why: e.to_string(),
+                    }
+                })?;
             buf.truncate(HEADER_BYTES);
             buf.extend_from_slice(&packed);
         }
-        let producer = self.producer.unwrap_or(Producer { id: -1, epoch: -1, sequence: -1 });
+        let producer = self.producer.unwrap_or(Producer {
+            id: -1,
+            epoch: -1,
+            sequence: -1,
+        });
         let length = (buf.len() - super::LENGTH_PREFIX_BYTES) as i32;
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend_from_slice(&self.base.get().to_be_bytes());

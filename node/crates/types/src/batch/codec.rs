@@ -26,7 +26,10 @@ impl Codec {
     /// The codec in the low three bits of a batch's attributes.
     pub fn from_attributes(attributes: i16) -> Result<Self, BatchError> {
         let bits = (attributes & 7) as u8;
-        Self::ALL.get(usize::from(bits)).copied().ok_or(BatchError::Codec(bits))
+        Self::ALL
+            .get(usize::from(bits))
+            .copied()
+            .ok_or(BatchError::Codec(bits))
     }
 
     /// Its name in configuration.
@@ -53,7 +56,8 @@ impl FromStr for Codec {
 
 /// What `have` compressed bytes may become.
 pub(crate) fn inflated_bytes_max(have: usize) -> usize {
-    have.saturating_mul(INFLATE_RATIO_MAX).clamp(INFLATE_FREE_BYTES, BATCH_INFLATED_BYTES_MAX)
+    have.saturating_mul(INFLATE_RATIO_MAX)
+        .clamp(INFLATE_FREE_BYTES, BATCH_INFLATED_BYTES_MAX)
 }
 
 /// Compresses `data`.
@@ -79,7 +83,10 @@ pub(crate) fn deflate(codec: Codec, data: &[u8]) -> io::Result<Vec<u8>> {
 /// Decompresses `data`, giving up as soon as the result passes its bound.
 pub(crate) fn inflate(codec: Codec, data: &[u8]) -> Result<Vec<u8>, BatchError> {
     let limit = inflated_bytes_max(data.len());
-    let fail = |e: io::Error| BatchError::Inflate { codec: codec.name(), why: e.to_string() };
+    let fail = |e: io::Error| BatchError::Inflate {
+        codec: codec.name(),
+        why: e.to_string(),
+    };
     match codec {
         Codec::None => Ok(data.to_vec()),
         Codec::Gzip => read_capped(flate2::read::GzDecoder::new(data), data.len(), limit, fail),
@@ -102,7 +109,11 @@ fn read_capped(
 ) -> Result<Vec<u8>, BatchError> {
     let mut out = Vec::new();
     from.take(limit as u64 + 1).read_to_end(&mut out).map_err(fail)?;
-    if out.len() > limit { Err(BatchError::Bomb { have, limit }) } else { Ok(out) }
+    if out.len() > limit {
+        Err(BatchError::Bomb { have, limit })
+    } else {
+        Ok(out)
+    }
 }
 
 /// The framing that Kafka's Java client puts around Snappy blocks (xerial's snappy-java, `SnappyOutputStream`).
@@ -114,7 +125,9 @@ fn xerial_encode(data: &[u8]) -> io::Result<Vec<u8>> {
     out.extend_from_slice(&1u32.to_be_bytes());
     out.extend_from_slice(&1u32.to_be_bytes());
     for block in data.chunks(XERIAL_BLOCK_BYTES) {
-        let packed = snap::raw::Encoder::new().compress_vec(block).map_err(io::Error::other)?;
+        let packed = snap::raw::Encoder::new()
+            .compress_vec(block)
+            .map_err(io::Error::other)?;
         out.extend_from_slice(&(packed.len() as u32).to_be_bytes());
         out.extend_from_slice(&packed);
     }
@@ -123,7 +136,10 @@ fn xerial_encode(data: &[u8]) -> io::Result<Vec<u8>> {
 
 /// Takes both forms that are on the wire: xerial's frames (Java) and one raw block (librdkafka).
 fn snappy_decode(data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
-    let bad = |why: &str| BatchError::Inflate { codec: "snappy", why: why.to_owned() };
+    let bad = |why: &str| BatchError::Inflate {
+        codec: "snappy",
+        why: why.to_owned(),
+    };
     let Some(mut rest) = data.strip_prefix(XERIAL_MAGIC) else {
         let mut out = Vec::new();
         snappy_block(data, data.len(), limit, &mut out)?;
@@ -132,9 +148,13 @@ fn snappy_decode(data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
     rest = rest.get(8..).ok_or_else(|| bad("frame header is cut short"))?;
     let mut out = Vec::new();
     while !rest.is_empty() {
-        let (len, after) = rest.split_first_chunk::<4>().ok_or_else(|| bad("block length is cut short"))?;
+        let (len, after) = rest
+            .split_first_chunk::<4>()
+            .ok_or_else(|| bad("block length is cut short"))?;
         let len = u32::from_be_bytes(*len) as usize;
-        let (block, after) = after.split_at_checked(len).ok_or_else(|| bad("block is cut short"))?;
+        let (block, after) = after
+            .split_at_checked(len)
+            .ok_or_else(|| bad("block is cut short"))?;
         snappy_block(block, data.len(), limit, &mut out)?;
         rest = after;
     }
@@ -142,7 +162,10 @@ fn snappy_decode(data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
 }
 
 fn snappy_block(block: &[u8], have: usize, limit: usize, out: &mut Vec<u8>) -> Result<(), BatchError> {
-    let fail = |e: snap::Error| BatchError::Inflate { codec: "snappy", why: e.to_string() };
+    let fail = |e: snap::Error| BatchError::Inflate {
+        codec: "snappy",
+        why: e.to_string(),
+    };
     let len = snap::raw::decompress_len(block).map_err(fail)?;
     let start = out.len();
     if len > limit - start {

@@ -25,8 +25,8 @@ pub use builder::BatchBuilder;
 pub use codec::Codec;
 pub use error::BatchError;
 
-use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 use crate::Offset;
+use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +73,10 @@ impl Batch {
         if magic != 2 {
             return Err(BatchError::Magic(magic));
         }
-        let (stored, made) = (u32_at(&bytes, 17), crc32c::crc32c(bytes.get(CRC_FROM..).unwrap_or_default()));
+        let (stored, made) = (
+            u32_at(&bytes, 17),
+            crc32c::crc32c(bytes.get(CRC_FROM..).unwrap_or_default()),
+        );
         if stored != made {
             return Err(BatchError::Checksum { have: stored, made });
         }
@@ -93,7 +96,12 @@ impl Batch {
             .ok()
             .filter(|last| *last < BATCH_RECORDS_MAX && (*last as u64) + 1 >= u64::from(count))
             .ok_or(BatchError::Delta { last, count })?;
-        Ok(Self { bytes, count, last_offset_delta, codec })
+        Ok(Self {
+            bytes,
+            count,
+            last_offset_delta,
+            codec,
+        })
     }
 
     /// Takes the first of several batches that follow each other, and leaves the rest in `from`.
@@ -103,7 +111,10 @@ impl Batch {
     pub fn parse_first(from: &mut Bytes) -> Result<Self, BatchError> {
         let need = frame_bytes(from)?;
         if from.len() < need {
-            return Err(BatchError::Short { have: from.len(), need });
+            return Err(BatchError::Short {
+                have: from.len(),
+                need,
+            });
         }
         Self::parse(from.split_to(need))
     }
@@ -161,7 +172,11 @@ impl Batch {
     /// The producer's numbering, if it has one.
     pub fn producer(&self) -> Option<Producer> {
         let id = u64_at(&self.bytes, 43) as i64;
-        (id >= 0).then(|| Producer { id, epoch: i16_at(&self.bytes, 51), sequence: i32_at(&self.bytes, 53) })
+        (id >= 0).then(|| Producer {
+            id,
+            epoch: i16_at(&self.bytes, 51),
+            sequence: i32_at(&self.bytes, 53),
+        })
     }
 
     /// The records, decompressed if need be.
@@ -183,18 +198,27 @@ impl Batch {
         if self.base_offset() == base {
             return self;
         }
-        let mut bytes = self.bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
+        let mut bytes = self
+            .bytes
+            .try_into_mut()
+            .unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
         if let Some(field) = bytes.first_chunk_mut::<8>() {
             *field = base.get().to_be_bytes();
         }
-        Self { bytes: bytes.freeze(), ..self }
+        Self {
+            bytes: bytes.freeze(),
+            ..self
+        }
     }
 
     /// The same batch with `patches` written over its bytes, each a position and what goes there. For headers whose
     /// value is known late; positions are within the records of a batch that is not compressed.
     #[must_use]
     pub fn patched<const N: usize>(self, patches: &[(usize, [u8; N])]) -> Self {
-        let mut bytes = self.bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
+        let mut bytes = self
+            .bytes
+            .try_into_mut()
+            .unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
         for (at, patch) in patches.iter().filter(|(at, _)| *at >= HEADER_BYTES) {
             if let Some(field) = bytes.get_mut(*at..*at + N) {
                 field.copy_from_slice(patch);
@@ -204,7 +228,10 @@ impl Batch {
         if let Some(field) = bytes.get_mut(17..).and_then(|b| b.first_chunk_mut::<4>()) {
             *field = crc.to_be_bytes();
         }
-        Self { bytes: bytes.freeze(), ..self }
+        Self {
+            bytes: bytes.freeze(),
+            ..self
+        }
     }
 
     /// The batch with only the records whose `keep` is set: base offset, span and producer stay, as Kafka's
@@ -220,22 +247,35 @@ impl Batch {
 /// Size of the batch that starts `bytes`, checked against the limits.
 fn frame_bytes(bytes: &[u8]) -> Result<usize, BatchError> {
     if bytes.len() < HEADER_BYTES {
-        return Err(BatchError::Short { have: bytes.len(), need: HEADER_BYTES });
+        return Err(BatchError::Short {
+            have: bytes.len(),
+            need: HEADER_BYTES,
+        });
     }
     let length = i32_at(bytes, 8);
     let total = usize::try_from(length).map_or(0, |n| n + LENGTH_PREFIX_BYTES);
     if total > BATCH_BYTES_MAX {
-        return Err(BatchError::TooLarge { have: total, limit: BATCH_BYTES_MAX });
+        return Err(BatchError::TooLarge {
+            have: total,
+            limit: BATCH_BYTES_MAX,
+        });
     }
     if total < HEADER_BYTES {
-        return Err(BatchError::Short { have: total, need: HEADER_BYTES });
+        return Err(BatchError::Short {
+            have: total,
+            need: HEADER_BYTES,
+        });
     }
     Ok(total)
 }
 
 /// The bytes at `at`; zeros past the end, which callers rule out by [`HEADER_BYTES`].
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes.get(at..).and_then(|b| b.first_chunk::<N>()).copied().unwrap_or([0; N])
+    bytes
+        .get(at..)
+        .and_then(|b| b.first_chunk::<N>())
+        .copied()
+        .unwrap_or([0; N])
 }
 fn i16_at(bytes: &[u8], at: usize) -> i16 {
     i16::from_be_bytes(array_at(bytes, at))

@@ -1,14 +1,25 @@
 //! Golden bytes, properties and damage. Agreement with an independent implementation is tested in `tests/it`.
 
 use super::*;
-use crate::{Record, Wanted, Columns};
+use crate::{Columns, Record, Wanted};
 use proptest::prelude::*;
 
 fn record() -> impl Strategy<Value = Record> {
-    let bytes = |max| proptest::option::of(proptest::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from));
+    let bytes =
+        |max| proptest::option::of(proptest::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from));
     let header = ("[a-z]{0,6}", bytes(20));
-    (bytes(24), bytes(200), 0i64..4_000_000_000_000, proptest::collection::vec(header, 0..4))
-        .prop_map(|(key, value, timestamp, headers)| Record { key, value, timestamp, headers })
+    (
+        bytes(24),
+        bytes(200),
+        0i64..4_000_000_000_000,
+        proptest::collection::vec(header, 0..4),
+    )
+        .prop_map(|(key, value, timestamp, headers)| Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        })
 }
 
 fn records() -> impl Strategy<Value = Vec<Record>> {
@@ -26,7 +37,12 @@ fn build(records: &[Record], codec: Codec, base: u64, producer: Option<Producer>
 }
 
 fn read(batch: &Batch) -> Vec<Record> {
-    batch.body().unwrap().records().map(|r| r.unwrap().to_record()).collect()
+    batch
+        .body()
+        .unwrap()
+        .records()
+        .map(|r| r.unwrap().to_record())
+        .collect()
 }
 
 #[test]
@@ -37,14 +53,45 @@ fn golden_bytes_of_one_record() {
         timestamp: 1_000,
         headers: vec![("h".to_owned(), None)],
     };
-    let batch = build(&[record], Codec::None, 5, Some(Producer { id: 7, epoch: 1, sequence: 9 }));
+    let batch = build(
+        &[record],
+        Codec::None,
+        5,
+        Some(Producer {
+            id: 7,
+            epoch: 1,
+            sequence: 9,
+        }),
+    );
     let hex: String = batch.bytes().iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(
         hex,
         concat!(
-            "0000000000000005", "0000003d", "00000000", "02", "CRC", "0000", "00000000",
-            "00000000000003e8", "00000000000003e8", "0000000000000007", "0001", "00000009", "00000001",
-            "16", "00", "00", "00", "02", "6b", "02", "76", "02", "02", "68", "01"
+            "0000000000000005",
+            "0000003d",
+            "00000000",
+            "02",
+            "CRC",
+            "0000",
+            "00000000",
+            "00000000000003e8",
+            "00000000000003e8",
+            "0000000000000007",
+            "0001",
+            "00000009",
+            "00000001",
+            "16",
+            "00",
+            "00",
+            "00",
+            "02",
+            "6b",
+            "02",
+            "76",
+            "02",
+            "02",
+            "68",
+            "01"
         )
         .replace("CRC", &format!("{:08x}", batch.crc()))
     );
@@ -121,7 +168,10 @@ fn a_count_beyond_the_bytes_is_refused_before_anything_is_reserved() {
         bytes[57..61].copy_from_slice(&count.to_be_bytes());
         let crc = crc32c::crc32c(&bytes[CRC_FROM..]);
         bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-        assert!(matches!(Batch::parse(Bytes::from(bytes)), Err(BatchError::Count(_) | BatchError::Delta { .. })));
+        assert!(matches!(
+            Batch::parse(Bytes::from(bytes)),
+            Err(BatchError::Count(_) | BatchError::Delta { .. })
+        ));
     }
 }
 
@@ -130,7 +180,11 @@ fn a_bomb_is_stopped_while_it_inflates() {
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
         let packed = codec::deflate(codec, &vec![0; 64 << 20]).unwrap();
         let result = codec::inflate(codec, &packed);
-        assert!(matches!(result, Err(BatchError::Bomb { .. })), "{codec:?}: {:?}", result.map(|r| r.len()));
+        assert!(
+            matches!(result, Err(BatchError::Bomb { .. })),
+            "{codec:?}: {:?}",
+            result.map(|r| r.len())
+        );
     }
 }
 

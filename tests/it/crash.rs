@@ -1,0 +1,187 @@
+//! `kill -9` under load: nothing acknowledged is lost, nothing is doubled. Few rounds in CI, a hundred by hand with
+//! `WEIR_KILL_ROUNDS=100`.
+
+use crate::{block_on, rounds};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use weir_client::{BatchBuilder, Client, Codec, Offset};
+use weir_tests::{DEADLINE, Node, read_all};
+
+/// Sends numbered batches until it is stopped or the node is gone. A batch whose fate is unknown is sent again under
+/// its number, as an idempotent producer does.
+pub(crate) struct Load {
+    pub(crate) topic: &'static str,
+    pub(crate) producer_id: i64,
+    pub(crate) sequence: i32,
+    /// Values of batches that were acknowledged.
+    pub(crate) acknowledged: Vec<u64>,
+    /// Batches whose fate is not known.
+    pub(crate) unknown: VecDeque<(i32, Vec<u64>)>,
+    pub(crate) next_value: u64,
+}
+
+impl Load {
+    pub(crate) async fn new(client: &Client, topic: &'static str) -> Self {
+        let producer_id = client.init_producer().await.unwrap();
+        Self {
+            topic,
+            producer_id,
+            sequence: 0,
+            acknowledged: Vec::new(),
+            unknown: VecDeque::new(),
+            next_value: 0,
+        }
+    }
+
+    pub(crate) async fn run(&mut self, client: &Client, stop: &AtomicBool, count: &AtomicU64) {
+        let Ok(mut producer) = client.producer().await else {
+            return;
+        };
+        let mut waiting = VecDeque::new();
+        let mut resend: VecDeque<(i32, Vec<u64>)> = std::mem::take(&mut self.unknown);
+        while !stop.load(Ordering::Relaxed) {
+            let (sequence, values) = resend.pop_front().unwrap_or_else(|| self.fresh());
+            let batch = self.batch(sequence, &values);
+            let sent = producer.send(self.topic, 0, &batch).await;
+            match sent {
+                Ok(sent) => waiting.push_back((sent, sequence, values)),
+                Err(_) => {
+                    self.unknown.push_back((sequence, values));
+                    break;
+                }
+            }
+            if waiting.len() >= 8 && !self.settle(&mut waiting, count).await {
+                break;
+            }
+        }
+        while !waiting.is_empty() {
+            self.settle(&mut waiting, count).await;
+        }
+        self.unknown.extend(resend);
+        self.unknown.make_contiguous().sort();
+    }
+
+    fn fresh(&mut self) -> (i32, Vec<u64>) {
+        let values: Vec<u64> = (0..1 + self.next_value % 20)
+            .map(|i| self.next_value + i)
+            .collect();
+        self.next_value += values.len() as u64;
+        let sequence = self.sequence;
+        self.sequence += values.len() as i32;
+        (sequence, values)
+    }
+
+    fn batch(&self, sequence: i32, values: &[u64]) -> weir_client::Batch {
+        let mut builder = BatchBuilder::new(Codec::None);
+        for value in values {
+            let text = format!("{value}:{}", "x".repeat((*value % 300) as usize));
+            builder.push(0, None, Some(text.as_bytes()), weir_types::Headers::NONE);
+        }
+        let producer = weir_types::Producer {
+            id: self.producer_id,
+            epoch: 0,
+            sequence,
+        };
+        builder.build(Offset::ZERO, Some(producer)).unwrap()
+    }
+
+    /// Takes note of the oldest batch under way. False when the node is gone.
+    async fn settle(
+        &mut self,
+        waiting: &mut VecDeque<(weir_client::Sent, i32, Vec<u64>)>,
+        count: &AtomicU64,
+    ) -> bool {
+        let Some((sent, sequence, values)) = waiting.pop_front() else {
+            return true;
+        };
+        match sent.done().await {
+            Ok(_) => {
+                count.fetch_add(values.len() as u64, Ordering::Relaxed);
+                self.acknowledged.extend(values);
+                true
+            }
+            Err(_) => {
+                self.unknown.push_back((sequence, values));
+                false
+            }
+        }
+    }
+}
+
+/// How often each value is stored.
+pub(crate) async fn stored(client: &Client, topic: &str) -> BTreeMap<u64, u32> {
+    let (records, gaps) = read_all(client, topic, 0, 1 << 20).await.unwrap();
+    assert!(gaps.is_empty(), "{gaps:?}");
+    let mut counts = BTreeMap::new();
+    for (_, record) in records {
+        let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+        *counts
+            .entry(value.split(':').next().unwrap().parse().unwrap())
+            .or_default() += 1;
+    }
+    counts
+}
+
+/// Acknowledged values that are gone, and values that are there twice.
+pub(crate) fn lost_and_doubled(load: &Load, stored: &BTreeMap<u64, u32>) -> (Vec<u64>, Vec<u64>) {
+    let lost = load
+        .acknowledged
+        .iter()
+        .filter(|v| !stored.contains_key(v))
+        .copied()
+        .collect();
+    let doubled = stored.iter().filter(|(_, n)| **n > 1).map(|(v, _)| *v).collect();
+    (lost, doubled)
+}
+
+#[test]
+fn kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut load = None;
+    let mut total = 0;
+    for round in 0..rounds("WEIR_KILL_ROUNDS", 8) {
+        let node = Node::start(dir.path(), &[]).unwrap();
+        block_on(async {
+            let client = node.client().await.unwrap();
+            if load.is_none() {
+                client.create_topic("t", 1, &[]).await.unwrap();
+                load = Some(Load::new(&client, "t").await);
+            }
+            let load: &mut Load = load.as_mut().unwrap();
+            let found = stored(&client, "t").await;
+            let (lost, doubled) = lost_and_doubled(load, &found);
+            assert!(
+                lost.is_empty() && doubled.is_empty(),
+                "round {round}: lost {lost:?}, doubled {doubled:?}"
+            );
+            let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+            let (killer_stop, killer_count) = (Arc::clone(&stop), Arc::clone(&count));
+            // Somewhere between two acknowledgements, another place each round.
+            let killer = std::thread::spawn(move || {
+                let want = 50 + u64::from(round) * 37 % 900;
+                let begun = Instant::now();
+                while killer_count.load(Ordering::Relaxed) < want && begun.elapsed() < DEADLINE {
+                    std::thread::sleep(Duration::from_micros(300));
+                }
+                node.kill().unwrap();
+                killer_stop.store(true, Ordering::Relaxed);
+            });
+            load.run(&client, &stop, &count).await;
+            killer.join().unwrap();
+            total += count.load(Ordering::Relaxed);
+        });
+    }
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        let (lost, doubled) = lost_and_doubled(load.as_ref().unwrap(), &stored(&client, "t").await);
+        assert!(
+            lost.is_empty() && doubled.is_empty(),
+            "lost {lost:?}, doubled {doubled:?}"
+        );
+    });
+    println!("{total} records acknowledged, none lost, none doubled");
+    assert!(total > 0);
+}

@@ -1,0 +1,53 @@
+//! A full disk: writes are refused in words, reads go on, and writes are taken again when there is room.
+
+use crate::block_on;
+use crate::power::Disk;
+use std::time::Instant;
+use weir_client::{BatchBuilder, Codec, ErrorKind, Offset};
+use weir_tests::{DEADLINE, Node, read_all};
+
+#[test]
+fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::make(dir.path(), 400) else {
+        println!("SKIPPED: loop mounts are not permitted here, so no disk can be filled");
+        return;
+    };
+    let mut node = Node::start_at(
+        dir.path(),
+        &disk.mount.join("data"),
+        &[("WEIR_DISK_RESERVE_BYTES", "134217728")],
+    )
+    .unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        client.create_topic("t", 1, &[]).await.unwrap();
+        let mut producer = client.producer().await.unwrap();
+        let mut builder = BatchBuilder::new(Codec::None);
+        builder.push(0, None, Some(&vec![7; 900_000]), weir_types::Headers::NONE);
+        let batch = builder.build(Offset::ZERO, None).unwrap();
+        let ballast = disk.mount.join("ballast");
+        std::fs::write(&ballast, vec![1; 60 << 20]).unwrap();
+        let mut acknowledged = 0;
+        let refused = loop {
+            match producer.send("t", 0, &batch).await.unwrap().done().await {
+                Ok(_) => acknowledged += 1,
+                Err(e) => break e,
+            }
+            assert!(acknowledged < 400, "the disk never fills");
+        };
+        assert_eq!(refused.kind(), ErrorKind::Retry, "{refused}");
+        assert!(refused.to_string().contains("disk is nearly full"), "{refused}");
+        let (records, gaps) = read_all(&client, "t", 0, 1 << 20).await.unwrap();
+        assert_eq!((records.len(), gaps.len()), (acknowledged, 0), "reads go on");
+        std::fs::remove_file(&ballast).unwrap();
+        let begun = Instant::now();
+        while producer.send("t", 0, &batch).await.unwrap().done().await.is_err() {
+            assert!(begun.elapsed() < DEADLINE, "writes are not taken again");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        let (records, gaps) = read_all(&client, "t", 0, 1 << 20).await.unwrap();
+        assert_eq!((records.len(), gaps.len()), (acknowledged + 1, 0));
+    });
+    assert!(!node.ended(), "{}", node.said());
+}

@@ -1,0 +1,291 @@
+//! Modules that loop, grow, trap, lie, flood or want what they were not granted: each is stopped within its limit, its
+//! batch goes where the policy says, and nobody else is harmed.
+
+use crate::block_on;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use weir_client::{BatchBuilder, Client, Codec, Offset};
+use weir_runtime::{
+    CallError, CallFailure, CallLimits, InitError, Instance, InstanceConfig, Instruments, LoadError,
+    LogLevel, LogSink, Runtime, RuntimeOptions, Setting, componentize,
+};
+use weir_tests::{Node, guest, read_all};
+use weir_types::{Batch, Columns, Wanted};
+
+const LIMITS: CallLimits = CallLimits {
+    deadline_ms: 50,
+    memory_bytes: 8 << 20,
+    output_bytes: 4 << 20,
+    log_lines: 16,
+};
+
+fn config(mode: &str) -> InstanceConfig {
+    let settings = BTreeMap::from([("mode".to_owned(), Setting::Text(mode.to_owned()))]);
+    InstanceConfig {
+        partition: 0,
+        sources: vec!["t".to_owned()],
+        settings,
+    }
+}
+
+fn columns(values: &[&str]) -> Columns {
+    let mut builder = BatchBuilder::new(Codec::None);
+    values
+        .iter()
+        .for_each(|v| builder.push(0, None, Some(v.as_bytes()), weir_types::Headers::NONE));
+    let batch = builder.build(Offset::ZERO, None).unwrap();
+    Columns::read(
+        &batch.body().unwrap(),
+        batch.count(),
+        Wanted {
+            values: true,
+            ..Wanted::default()
+        },
+    )
+    .unwrap()
+}
+
+struct Lines(std::sync::Mutex<Vec<usize>>);
+
+impl LogSink for Lines {
+    fn line(&self, _: LogLevel, line: &str) {
+        self.0.lock().unwrap().push(line.len());
+    }
+}
+
+#[test]
+fn each_misdeed_is_stopped_and_named() {
+    let runtime = Runtime::new(RuntimeOptions::plain()).unwrap();
+    let component = componentize(&guest("hostile")).unwrap().into_owned();
+    let module = runtime.load(&component).unwrap();
+    let lines = Arc::new(Lines(std::sync::Mutex::default()));
+    let make = |mode: &str| -> Result<Instance, InitError> {
+        module.instantiate(
+            &config(mode),
+            LIMITS,
+            Arc::clone(&lines) as _,
+            Arc::new(Instruments::default()),
+        )
+    };
+    let input = columns(&["a", "b"]);
+    let call = |mode: &str| make(mode).unwrap().process(0, 0, &input);
+    let failed = |mode: &str| match call(mode) {
+        Err(CallError::Failed(failure)) => failure,
+        other => panic!("{mode}: {other:?}"),
+    };
+
+    assert_eq!(call("well").unwrap().routes, [1, 1]);
+    let begun = Instant::now();
+    assert!(matches!(failed("loop"), CallFailure::Deadline(_)));
+    let took = begun.elapsed();
+    // Making the instance is part of it; the debug build of the tests is slow at that.
+    assert!(
+        took < Duration::from_millis(50 + 20 + 150),
+        "stopped after {took:?}"
+    );
+    assert!(matches!(
+        make("init-loop"),
+        Err(InitError::Failed(CallFailure::Deadline(_)))
+    ));
+    assert!(matches!(failed("memory"), CallFailure::Memory(_)));
+    assert!(matches!(failed("trap"), CallFailure::Trap(_)));
+    assert!(matches!(failed("deep"), CallFailure::Trap(_)));
+    assert!(matches!(
+        failed("huge"),
+        CallFailure::Output(_) | CallFailure::Memory(_)
+    ));
+    for (lie, words) in [
+        ("short-routes", "3 routes for 2 records"),
+        ("no-output", "output 9"),
+        ("copy-index", "copy of record 2"),
+        ("copy-output", "output 0"),
+        ("emit-source", "stems from record 2 of 2"),
+        ("emit-output", "output 200"),
+        ("emit-ends", "ends at 99, beyond its 2 bytes"),
+        ("emit-count", "2 ends for 1 items"),
+        ("emit-nulls", "3 nulls for 1 items"),
+        ("reason-index", "reason for record 4294967295"),
+        ("poison-index", "poison record 7"),
+    ] {
+        match failed(lie) {
+            CallFailure::Lies(said) => assert!(said.contains(words), "{lie}: {said}"),
+            other => panic!("{lie}: {other:?}"),
+        }
+    }
+    assert!(matches!(call("fatal"), Err(CallError::Fatal(_))));
+    assert!(matches!(call("retry"), Err(CallError::Retry(_))));
+    assert!(matches!(failed("metric-late"), CallFailure::Trap(why) if why.contains("init")));
+    assert!(matches!(failed("metric-unknown"), CallFailure::Trap(why) if why.contains("77")));
+    // A flood costs its own call: by the deadline or by the bytes it hands over; what is kept is cut and counted.
+    let _ = call("log-flood");
+    let kept = lines.0.lock().unwrap().clone();
+    assert!(
+        kept.len() <= 17 && kept.iter().all(|l| *l <= 1_024),
+        "{} lines",
+        kept.len()
+    );
+}
+
+#[test]
+fn what_was_not_granted_is_refused_by_name() {
+    let runtime = Runtime::new(RuntimeOptions::plain()).unwrap();
+    let greedy = componentize(&guest("greedy")).unwrap().into_owned();
+    match runtime.load(&greedy) {
+        Err(LoadError::Import { import }) => assert_eq!(import, "greedy:guest/clock"),
+        other => panic!("{:?}", other.map(|m| m.digest())),
+    }
+    for bytes in [&b""[..], b"\0asm", b"not wasm at all", b"\0asm\x0d\0\x01\0"] {
+        assert!(
+            componentize(bytes).and_then(|c| runtime.load(&c)).is_err(),
+            "{bytes:?}"
+        );
+    }
+}
+
+fn pipeline(name: &str, source: &str, mode: &str, policy: &str) -> String {
+    format!(
+        "name = \"{name}\"\nsource = \"{source}\"\non_error = {{ policy = \"{policy}\" }}\nlimits = {{ deadline_ms = 20 }}\n\
+         [[stages]]\nmodule = \"hostile\"\nconfig = {{ mode = \"{mode}\" }}\n"
+    )
+}
+
+fn batch(values: impl IntoIterator<Item = String>) -> Batch {
+    let mut builder = BatchBuilder::new(Codec::None);
+    values
+        .into_iter()
+        .for_each(|v| builder.push(0, None, Some(v.as_bytes()), weir_types::Headers::NONE));
+    builder.build(Offset::ZERO, None).unwrap()
+}
+
+async fn topic_with(client: &Client, topic: &str, mode: &str, policy: &str) {
+    client.create_topic(topic, 1, &[]).await.unwrap();
+    client
+        .apply_pipeline(&pipeline(topic, topic, mode, policy))
+        .await
+        .unwrap();
+}
+
+#[test]
+fn a_bad_record_is_singled_out_and_the_policy_decides() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        client
+            .push_module("hostile", "1", &guest("hostile"))
+            .await
+            .unwrap();
+        for mode in ["trap-on-bad", "loop-on-bad"] {
+            let (dead, skip, halt) = (format!("{mode}.d"), format!("{mode}.s"), format!("{mode}.h"));
+            topic_with(&client, &dead, mode, "dead-letter").await;
+            topic_with(&client, &skip, mode, "skip").await;
+            topic_with(&client, &halt, mode, "halt").await;
+            let values = || {
+                (0..40).map(|i| {
+                    if i == 17 {
+                        "bad".to_owned()
+                    } else {
+                        format!("v{i}")
+                    }
+                })
+            };
+            let mut producer = client.producer().await.unwrap();
+            producer
+                .send(&dead, 0, &batch(values()))
+                .await
+                .unwrap()
+                .done()
+                .await
+                .unwrap();
+            producer
+                .send(&skip, 0, &batch(values()))
+                .await
+                .unwrap()
+                .done()
+                .await
+                .unwrap();
+            let halted = producer
+                .send(&halt, 0, &batch(values()))
+                .await
+                .unwrap()
+                .done()
+                .await
+                .unwrap_err();
+            assert!(halted.to_string().contains("halted"), "{halted}");
+            for topic in [&dead, &skip] {
+                let (kept, _) = read_all(&client, topic, 0, 1 << 20).await.unwrap();
+                let offsets: Vec<u64> = kept.iter().map(|(o, _)| *o).collect();
+                assert_eq!(
+                    offsets,
+                    (0..40).filter(|o| *o != 17).collect::<Vec<_>>(),
+                    "{topic}"
+                );
+            }
+            let (letters, _) = read_all(&client, &format!("{dead}.dead"), 0, 1 << 20)
+                .await
+                .unwrap();
+            assert_eq!(letters.len(), 1);
+            let header = |name: &str| {
+                let found = letters[0].1.headers.iter().find(|(n, _)| n == name);
+                String::from_utf8(found.unwrap().1.as_ref().unwrap().to_vec()).unwrap()
+            };
+            assert_eq!(header("weir.source.offset").parse::<u64>().unwrap(), 17);
+            assert_eq!(header("weir.attempts"), "2");
+            let (skipped, _) = read_all(&client, &format!("{skip}.dead"), 0, 1 << 20)
+                .await
+                .unwrap();
+            assert!(skipped.is_empty());
+            let (none, _) = read_all(&client, &halt, 0, 1 << 20).await.unwrap();
+            assert!(none.is_empty(), "a refused batch leaves nothing");
+        }
+    });
+}
+
+#[test]
+fn a_module_that_always_loops_opens_its_breaker_and_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        client
+            .push_module("hostile", "1", &guest("hostile"))
+            .await
+            .unwrap();
+        topic_with(&client, "bad", "loop", "dead-letter").await;
+        topic_with(&client, "good", "well", "dead-letter").await;
+        let flood = {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let mut producer = client.producer().await.unwrap();
+                for i in 0..60 {
+                    let sent = producer.send("bad", 0, &batch([format!("{i}")])).await.unwrap();
+                    if let Err(e) = sent.done().await {
+                        return e.to_string();
+                    }
+                }
+                String::new()
+            })
+        };
+        let mut producer = client.producer().await.unwrap();
+        for i in 0..200 {
+            producer
+                .send("good", 0, &batch([format!("{i}")]))
+                .await
+                .unwrap()
+                .done()
+                .await
+                .unwrap();
+        }
+        let (kept, _) = read_all(&client, "good", 0, 1 << 20).await.unwrap();
+        assert_eq!(kept.len(), 200);
+        let said = flood.await.unwrap();
+        assert!(
+            said.contains("halted") && said.contains("in a row failed"),
+            "{said}"
+        );
+        // Nothing was dropped: what came before the breaker opened is a dead letter.
+        let (letters, _) = read_all(&client, "bad.dead", 0, 1 << 20).await.unwrap();
+        assert!(!letters.is_empty());
+    });
+}

@@ -1,0 +1,437 @@
+//! What a user does, through the real binary: every command, its output for programs, its exit codes, its errors.
+
+use crate::block_on;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::process::Output;
+use weir_tests::{Node, read_all};
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn objects(output: &Output) -> Vec<Value> {
+    text(output)
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect()
+}
+
+#[test]
+fn records_go_in_and_come_out_in_every_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    let ok = |args: &[&str], input: &str| {
+        let output = node.cli(args, input).unwrap();
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output
+    };
+    ok(
+        &[
+            "topic",
+            "create",
+            "t",
+            "--partitions",
+            "3",
+            "--config",
+            "retention.ms=-1",
+        ],
+        "",
+    );
+    let topics = objects(&ok(&["topic", "list", "-o", "json"], ""));
+    assert_eq!(topics[0]["partitions"].as_array().unwrap().len(), 3);
+    assert_eq!(topics[0]["config"]["retention.ms"], "-1");
+
+    let lines: String = (0..2_500).map(|i| format!("line {i}\n")).collect();
+    ok(&["produce", "t"], &lines);
+    let json: String = (0..2_500)
+        .map(|i| format!("{{\"id\":\"k{}\",\"n\":{i}}}\n", i % 50))
+        .collect();
+    ok(
+        &[
+            "produce",
+            "t",
+            "--format",
+            "json",
+            "--key-field",
+            "id",
+            "--idempotent",
+        ],
+        &json,
+    );
+    let csv = "time,n\n2026-01-01 00:00:00,1\n2026-01-02 00:00:00,2\n";
+    ok(&["produce", "t", "--format", "csv", "--time-field", "time"], csv);
+
+    let all = objects(&ok(&["consume", "t", "-o", "json"], ""));
+    let values: BTreeSet<&str> = all.iter().map(|r| r["value"].as_str().unwrap()).collect();
+    assert_eq!((all.len(), values.len()), (5_002, 5_002));
+    // Order holds within a key, and a key stays on its partition.
+    for key in 0..50 {
+        let of_key: Vec<&Value> = all.iter().filter(|r| r["key"] == format!("k{key}")).collect();
+        assert_eq!(of_key.len(), 50);
+        assert!(of_key.iter().all(|r| r["partition"] == of_key[0]["partition"]));
+        assert!(
+            of_key
+                .windows(2)
+                .all(|w| w[0]["offset"].as_u64() < w[1]["offset"].as_u64())
+        );
+    }
+    assert_eq!(
+        text(&ok(&["consume", "t", "--count", "7"], "")).lines().count(),
+        7
+    );
+    let first = ok(
+        &[
+            "consume",
+            "t",
+            "--partition",
+            "1",
+            "--group",
+            "g",
+            "--count",
+            "3",
+            "-o",
+            "json",
+        ],
+        "",
+    );
+    let second = ok(
+        &[
+            "consume",
+            "t",
+            "--partition",
+            "1",
+            "--group",
+            "g",
+            "--count",
+            "3",
+            "-o",
+            "json",
+        ],
+        "",
+    );
+    assert_eq!(
+        objects(&first)[2]["offset"].as_u64().unwrap() + 1,
+        objects(&second)[0]["offset"].as_u64().unwrap()
+    );
+
+    ok(
+        &[
+            "topic",
+            "alter",
+            "t",
+            "--partitions",
+            "4",
+            "--config",
+            "priority=9",
+        ],
+        "",
+    );
+    let described = objects(&ok(&["topic", "describe", "t", "-o", "json"], ""));
+    assert_eq!(
+        (
+            described[0]["config"]["priority"].as_str(),
+            described[0]["partitions"][3]["bytes"].as_u64()
+        ),
+        (Some("9"), Some(0))
+    );
+    let scrub = objects(&ok(&["scrub", "-o", "json"], ""));
+    assert_eq!(
+        (
+            scrub[0]["records"].as_u64(),
+            scrub[0]["damaged"].as_array().unwrap().len()
+        ),
+        (Some(5_002), 0)
+    );
+    ok(&["status"], "");
+    assert!(text(&ok(&["completions", "bash"], "")).contains("weir"));
+    ok(&["topic", "delete", "t"], "");
+    assert_eq!(text(&ok(&["topic", "list", "-o", "json"], "")), "");
+    node.stop().unwrap();
+}
+
+#[test]
+fn nothing_is_missing_at_any_fetch_size_or_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    let check = |node: &Node| {
+        block_on(async {
+            let client = node.client().await.unwrap();
+            for max_bytes in [1, 4_000, 1 << 20] {
+                let (records, gaps) = read_all(&client, "t", 0, max_bytes).await.unwrap();
+                assert!(gaps.is_empty());
+                assert_eq!(records.len(), 20_000);
+                assert!(
+                    records
+                        .iter()
+                        .enumerate()
+                        .all(|(i, (offset, _))| i as u64 == *offset)
+                );
+            }
+        });
+    };
+    node.cli(&["topic", "create", "t"], "").unwrap();
+    let lines: String = (0..20_000)
+        .map(|i| format!("{i} {}\n", "x".repeat(i % 2_000)))
+        .collect();
+    assert!(node.cli(&["produce", "t"], &lines).unwrap().status.success());
+    check(&node);
+    node.stop().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    assert!(node.said().contains("clean=true"), "{}", node.said());
+    check(&node);
+}
+
+#[test]
+fn a_pipeline_is_applied_paused_resumed_and_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    let module = dir.path().join("weir_module_threshold.wasm");
+    std::fs::write(&module, weir_tests::module("threshold")).unwrap();
+    let file = dir.path().join("p.toml");
+    let spec = "name = \"p\"\nsource = \"t\"\n[outputs]\nalerts = \"alerts\"\n[[stages]]\nmodule = \"threshold\"\n\
+                config = { field = \"t\", limit = 10, then = \"alerts\", else = \"keep\" }\n";
+    std::fs::write(&file, spec).unwrap();
+    let (module, file) = (module.to_str().unwrap(), file.to_str().unwrap());
+    let run = |node: &Node, args: &[&str], input: &str| node.cli(args, input).unwrap();
+    for topic in ["t", "alerts"] {
+        run(&node, &["topic", "create", topic], "");
+    }
+    let early = run(&node, &["pipeline", "apply", file], "");
+    assert!(String::from_utf8_lossy(&early.stderr).contains("no module `threshold`"));
+    assert!(run(&node, &["module", "push", module], "").status.success());
+    assert!(run(&node, &["pipeline", "apply", file], "").status.success());
+    let records = "{\"t\":5}\n{\"t\":50}\nrubbish\n{\"t\":7}\n";
+    assert!(run(&node, &["produce", "t"], records).status.success());
+    assert_eq!(text(&run(&node, &["consume", "t"], "")), "{\"t\":5}\n{\"t\":7}\n");
+    assert_eq!(text(&run(&node, &["consume", "alerts"], "")), "{\"t\":50}\n");
+    let dead = objects(&run(&node, &["consume", "t.dead", "-o", "json"], ""));
+    let header = |name: &str| {
+        let headers = dead[0]["headers"].as_array().unwrap();
+        headers
+            .iter()
+            .find(|h| h["name"] == name)
+            .map(|h| h["value"].as_str().unwrap().to_owned())
+            .unwrap()
+    };
+    assert_eq!(dead[0]["value"], "rubbish");
+    assert_eq!(
+        (header("weir.source.topic"), header("weir.source.partition")),
+        ("t".to_owned(), "0".to_owned())
+    );
+    assert_eq!(header("weir.source.offset").parse::<u64>().unwrap(), 2);
+    assert_eq!(
+        (header("weir.error").as_str(), header("weir.attempts").as_str()),
+        ("no number at `t`", "1")
+    );
+    let modules = objects(&run(&node, &["module", "list", "-o", "json"], ""));
+    assert_eq!(header("weir.module"), modules[0]["digest"].as_str().unwrap());
+
+    assert!(run(&node, &["pipeline", "pause", "p"], "").status.success());
+    let refused = run(&node, &["produce", "t"], "{\"t\":1}\n");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("paused"));
+    node.stop().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    let listed = objects(&run(&node, &["pipeline", "list", "-o", "json"], ""));
+    assert_eq!(
+        (listed[0]["state"].as_str(), listed[0]["revision"].as_u64()),
+        (Some("paused"), Some(1))
+    );
+    assert!(run(&node, &["pipeline", "resume", "p"], "").status.success());
+    assert!(run(&node, &["produce", "t"], "{\"t\":99}\n").status.success());
+    assert_eq!(
+        text(&run(&node, &["consume", "alerts"], "")),
+        "{\"t\":50}\n{\"t\":99}\n"
+    );
+    let used = run(&node, &["module", "remove", "threshold"], "");
+    assert!(String::from_utf8_lossy(&used.stderr).contains("used by pipeline `p`"));
+    assert!(run(&node, &["pipeline", "remove", "p"], "").status.success());
+    assert!(
+        run(&node, &["module", "remove", "threshold"], "")
+            .status
+            .success()
+    );
+}
+
+#[test]
+fn errors_say_what_to_do_and_exit_codes_tell_usage_from_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    let case = |args: &[&str], code: i32, words: &str| {
+        let output = node.cli(args, "x\n").unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(words), "{args:?} does not say `{words}`: {said}");
+    };
+    case(&["produce", "nowhere"], 1, "weir topic list");
+    case(&["topic", "create", "a b"], 1, "use 1 to 249 letters");
+    case(
+        &["topic", "create", "t", "--config", "retention=1"],
+        1,
+        "retention.ms",
+    );
+    case(
+        &["topic", "create", "t", "--config", "durability=maybe"],
+        1,
+        "sync or lazy",
+    );
+    case(&["topic", "create", "t", "--config", "nonsense"], 2, "key=value");
+    case(&["topic", "create"], 2, "Usage");
+    case(&["frobnicate"], 2, "Usage");
+    case(&["serve"], 2, "--data DIR");
+    case(&["scrub", "--repair"], 2, "--data DIR");
+    case(&["produce", "t", "--key-field", "k"], 2, "--format json");
+    case(&["pipeline", "apply", "/nowhere.toml"], 1, "/nowhere.toml");
+    case(&["pipeline", "pause", "nothing"], 1, "no pipeline `nothing`");
+    case(
+        &["--node", "127.0.0.1:1", "topic", "list"],
+        2,
+        "unexpected argument",
+    );
+    case(
+        &["topic", "list", "--node", "127.0.0.1:1"],
+        1,
+        "is `weir serve` running there?",
+    );
+    let file = dir.path().join("bad.toml");
+    std::fs::write(&file, "name = \"p\"\nsource = \"t\"\nstages = []\nonerror = 1\n").unwrap();
+    case(
+        &["pipeline", "apply", file.to_str().unwrap()],
+        1,
+        "unknown field `onerror`",
+    );
+    let second = std::process::Command::new(weir_tests::weir())
+        .arg("serve")
+        .arg("--data")
+        .arg(dir.path().join("data"))
+        .output();
+    let said = String::from_utf8_lossy(&second.unwrap().stderr).into_owned();
+    assert!(said.contains("in use by another process"), "{said}");
+}
+
+#[test]
+fn http_takes_and_gives_records_and_manages() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    let call = |method: &str, path: &str, kind: &str, body: &[u8]| http(node.http, method, path, kind, body);
+    let (status, _) = call(
+        "POST",
+        "/v1/topics",
+        "application/json",
+        br#"{"name":"t","config":{"priority":"1"}}"#,
+    );
+    assert_eq!(status, 201);
+    assert_eq!(
+        call("POST", "/v1/topics", "application/json", br#"{"name":"t"}"#).0,
+        409
+    );
+    let array = br#"[{"key":"k","value":{"n":1},"headers":{"h":"x"},"timestamp":7},{"value":null},{"value_base64":"/wA="}]"#;
+    let (status, body) = call("POST", "/v1/topics/t/records", "application/json", array);
+    assert_eq!((status, body["records"].as_u64()), (200, Some(3)));
+    assert_eq!(
+        call(
+            "POST",
+            "/v1/topics/t/records",
+            "application/x-ndjson",
+            b"a\nb\r\n\nc"
+        )
+        .1["records"],
+        3
+    );
+    assert_eq!(
+        call("POST", "/v1/topics/t/records?key=raw", "text/plain", b"one\ntwo").1["partitions"][0]["base_offset"],
+        6
+    );
+    let (_, body) = call("GET", "/v1/topics/t/records?offset=0", "", b"");
+    let records = body["records"].as_array().unwrap();
+    assert_eq!(records.len(), 7);
+    assert_eq!(
+        (records[0]["key"].as_str(), records[0]["timestamp"].as_i64()),
+        (Some("k"), Some(7))
+    );
+    assert_eq!(records[0]["headers"][0]["value"], "x");
+    assert!(records[1]["value"].is_null());
+    assert_eq!(records[2]["value_base64"], "/wA=");
+    assert_eq!(
+        (records[4]["value"].as_str(), records[6]["key"].as_str()),
+        (Some("b"), Some("raw"))
+    );
+    for (path, want) in [
+        ("/v1/topics/none", 404),
+        ("/v1/topics/t/records?offset=99", 416),
+        ("/v1/topics/t/records?offset=x", 400),
+    ] {
+        assert_eq!(call("GET", path, "", b"").0, want, "{path}");
+    }
+    assert_eq!(
+        call(
+            "POST",
+            "/v1/topics/t/records",
+            "application/json",
+            b"[{\"valeu\":1}]"
+        )
+        .0,
+        400
+    );
+    assert_eq!(
+        call("POST", "/v1/topics/t/records", "text/plain", &vec![b'x'; 5 << 20]).0,
+        413
+    );
+    assert_eq!(
+        call("POST", "/v1/topics/t/records", "text/plain", &vec![b'x'; 9 << 20]).0,
+        413
+    );
+    assert_eq!(
+        call(
+            "PUT",
+            "/v1/modules/threshold/1",
+            "application/wasm",
+            &weir_tests::module("threshold")
+        )
+        .0,
+        201
+    );
+    let pipeline =
+        "name=\"p\"\nsource=\"t\"\n[[stages]]\nmodule=\"threshold\"\nconfig={field=\"t\",limit=1}\n";
+    assert_eq!(
+        call("PUT", "/v1/pipelines", "application/toml", pipeline.as_bytes()).0,
+        200
+    );
+    assert_eq!(call("DELETE", "/v1/topics/t", "", b"").0, 400);
+    assert_eq!(call("DELETE", "/v1/pipelines/p", "", b"").0, 204);
+    let (_, openapi) = call("GET", "/v1/openapi.json", "", b"");
+    assert!(openapi["paths"]["/v1/topics/{topic}/records"]["post"].is_object());
+    assert_eq!(
+        (
+            call("GET", "/health/live", "", b"").0,
+            call("GET", "/health/ready", "", b"").0
+        ),
+        (200, 200)
+    );
+    assert_eq!(call("DELETE", "/v1/topics/t", "", b"").0, 204);
+}
+
+/// One request, by hand: no client library between the test and the wire.
+fn http(addr: std::net::SocketAddr, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, Value) {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(weir_tests::DEADLINE)).unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: weir\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    // A body that is refused may not be read to its end.
+    let _ = stream.write_all(body);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+}
