@@ -21,7 +21,10 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     .unwrap();
     block_on(async {
         let client = node.client().await.unwrap();
-        client.create_topic("t", 1, &[]).await.unwrap();
+        client
+            .create_topic("t", 1, &weir_tests::for_ever())
+            .await
+            .unwrap();
         let mut producer = client.producer().await.unwrap();
         let mut builder = BatchBuilder::new(Codec::None);
         builder.push(0, None, Some(&vec![7; 900_000]), weir_types::Headers::NONE);

@@ -159,7 +159,10 @@ fn batch(values: impl IntoIterator<Item = String>) -> Batch {
 }
 
 async fn topic_with(client: &Client, topic: &str, mode: &str, policy: &str) {
-    client.create_topic(topic, 1, &[]).await.unwrap();
+    client
+        .create_topic(topic, 1, &weir_tests::for_ever())
+        .await
+        .unwrap();
     client
         .apply_pipeline(&pipeline(topic, topic, mode, policy))
         .await

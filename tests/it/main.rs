@@ -1,5 +1,7 @@
 //! End-to-end tests in one binary, so that linking happens once. Each file says what it is about.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod batches;
 mod crash;
 mod disk;

@@ -49,8 +49,8 @@ impl Disk {
     fn cut(&self) -> bool {
         /// From linux/fs/ext4/ext4.h: `_IOR('X', 125, __u32)`.
         const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
-        /// Without flushing the journal.
-        const NO_LOG_FLUSH: u32 = 2;
+        // Without flushing the journal.
+        let no_log_flush: u32 = 2;
         let Ok(root) = File::open(&self.mount) else {
             return false;
         };
@@ -58,7 +58,7 @@ impl Disk {
             unsafe_code,
             reason = "SAFETY: the call reads a u32 through the pointer and keeps neither"
         )]
-        let result = unsafe { libc::ioctl(root.as_raw_fd(), EXT4_IOC_SHUTDOWN, &raw const NO_LOG_FLUSH) };
+        let result = unsafe { libc::ioctl(root.as_raw_fd(), EXT4_IOC_SHUTDOWN, &raw const no_log_flush) };
         result == 0
     }
 }
@@ -94,9 +94,19 @@ fn power_cuts_lose_nothing_acknowledged_and_cost_a_lazy_topic_something() {
         let node = Node::start_at(dir.path(), &data, &env).unwrap();
         let (mut sync, mut lazy) = block_on(async {
             let client = node.client().await.unwrap();
-            client.create_topic(sync_topic, 1, &[]).await.unwrap();
             client
-                .create_topic(lazy_topic, 1, &[("durability".into(), "lazy".into())])
+                .create_topic(sync_topic, 1, &weir_tests::for_ever())
+                .await
+                .unwrap();
+            client
+                .create_topic(
+                    lazy_topic,
+                    1,
+                    &[
+                        ("durability".into(), "lazy".into()),
+                        ("retention.ms".into(), "-1".into()),
+                    ],
+                )
                 .await
                 .unwrap();
             (
@@ -123,6 +133,7 @@ fn power_cuts_lose_nothing_acknowledged_and_cost_a_lazy_topic_something() {
         block_on(async {
             let client = node.client().await.unwrap();
             let disk_ref = &disk;
+            let cut_client = client.clone();
             std::thread::scope(|scope| {
                 scope.spawn(move || {
                     let want = 200 + u64::from(round) * 71 % 700;
@@ -133,6 +144,7 @@ fn power_cuts_lose_nothing_acknowledged_and_cost_a_lazy_topic_something() {
                     assert!(disk_ref.cut(), "the ioctl is refused");
                     node.kill().unwrap();
                     cutter_stop.store(true, Ordering::Relaxed);
+                    cut_client.disconnect();
                 });
                 tokio::task::block_in_place(|| {
                     tokio::runtime::Handle::current().block_on(async {

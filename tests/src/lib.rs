@@ -235,3 +235,8 @@ pub async fn read_all(
         from = fetched.next;
     }
 }
+
+/// Settings of a topic whose records have no real timestamps: none of them is old.
+pub fn for_ever() -> [(String, String); 1] {
+    [("retention.ms".to_owned(), "-1".to_owned())]
+}

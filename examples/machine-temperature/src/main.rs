@@ -40,8 +40,10 @@ async fn main() -> Result<()> {
     let readings = readings(&args.example.join("data/machine_temperature_system_failure.csv"))?;
     let windows = windows(&args.example.join("data/labels.json"))?;
 
+    // The readings are of 2013: with the usual retention of seven days they would expire at once.
+    let for_ever = [("retention.ms".to_owned(), "-1".to_owned())];
     for topic in [SOURCE, ALERTS] {
-        client.create_topic(topic, 1, &[]).await?;
+        client.create_topic(topic, 1, &for_ever).await?;
     }
     for name in ["threshold", "deadband"] {
         let file = args.modules.join(format!("weir_module_{name}.wasm"));

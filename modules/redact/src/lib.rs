@@ -102,9 +102,13 @@ impl Redact {
     fn redact(&self, at: &mut Value, path: &[String], action: &Action) -> bool {
         match (at, path) {
             // A path means every element of a list.
-            (Value::Array(items), path) => items
-                .iter_mut()
-                .fold(false, |changed, item| self.redact(item, path, action) || changed),
+            (Value::Array(items), path) => {
+                let mut changed = false;
+                for item in items {
+                    changed |= self.redact(item, path, action);
+                }
+                changed
+            }
             (Value::Object(fields), [last]) => match (action, fields.get_mut(last)) {
                 (_, None) => false,
                 (Action::Drop, Some(_)) => fields.shift_remove(last).is_some(),

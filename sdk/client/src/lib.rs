@@ -327,6 +327,11 @@ impl Client {
         }
     }
 
+    /// Ends the connection at once: the outcome of what is under way is unknown.
+    pub fn disconnect(&self) {
+        self.peer.close("disconnected");
+    }
+
     /// Ends the connection in good order.
     pub async fn close(self) {
         self.peer.finish().await;

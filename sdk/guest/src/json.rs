@@ -467,6 +467,6 @@ mod tests {
         assert_eq!(doc.get("a.b.temperature").number(), Some(-25.0));
         assert_eq!(doc.get("temperature").number(), None);
         assert_eq!(doc.get("s").string().as_deref(), Some("\u{e9}\n"));
-        assert_eq!(doc.get("a.nothing").exists(), false);
+        assert!(!doc.get("a.nothing").exists());
     }
 }

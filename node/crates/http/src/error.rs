@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use weir_broker::{AdminError, FetchError, ProduceError};
 use weir_pipeline::{ApplyError, PushError};
-use weir_types::ErrorKind;
+use weir_types::{BatchError, ErrorKind};
 
 /// An answer that is an error.
 #[derive(Debug)]
@@ -65,7 +65,10 @@ impl IntoResponse for HttpError {
 
 impl From<ProduceError> for HttpError {
     fn from(e: ProduceError) -> Self {
-        if matches!(e, ProduceError::TooLarge { .. }) {
+        if matches!(
+            e,
+            ProduceError::TooLarge { .. } | ProduceError::Batch(BatchError::TooLarge { .. })
+        ) {
             return Self {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
                 kind: "invalid",

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 /// Protocol name in the TLS handshake, with its major version.
 const ALPN: &[u8] = b"weir/0";
-/// A NAT forgets a silent flow after 30 s or more: keep-alives come well before.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// A peer that is silent for this long is gone.
-const IDLE: Duration = Duration::from_secs(30);
+/// Several of these fit in [`IDLE`], so that one lost packet ends nothing; a NAT forgets a flow much later.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// A peer that is silent for this long is gone: as Kafka's session timeout once was.
+const IDLE: Duration = Duration::from_secs(10);
 /// Connecting gives up after this long.
 const CONNECT: Duration = Duration::from_secs(5);
 /// What a peer may send ahead on one stream and in all: quinn's defaults would allow 250 MB a peer.

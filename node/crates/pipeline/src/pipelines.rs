@@ -231,7 +231,10 @@ impl Pipelines {
         let dead = spec.dead_letters().map_err(crate::SpecError::from)?;
         if self.0.broker.topic(dead.as_str()).is_none() {
             let who = Principal::anonymous("pipelines");
-            self.0.broker.create_topic(&who, dead.as_str(), 1, &[]).await?;
+            self.0
+                .broker
+                .create_topic(&who, dead.as_str(), 1, &dead_letter_settings())
+                .await?;
         }
         let (revision, paused) = self
             .active()
@@ -466,6 +469,15 @@ impl Hook for Pipelines {
             }
         }
     }
+}
+
+/// Dead letters keep the time of their source, which may be long past: size limits them, not age.
+fn dead_letter_settings() -> [(String, String); 2] {
+    let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    [
+        setting("retention.ms", "-1"),
+        setting("retention.bytes", "104857600"),
+    ]
 }
 
 /// Every output of every module must lead somewhere, and every topic must be led to.

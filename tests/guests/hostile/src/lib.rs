@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use weir_sdk::bindings::exports::weir::module::transform::Guest;
-use weir_sdk::bindings::weir::module::log::{write, Level};
+use weir_sdk::bindings::weir::module::log::{Level, write};
 use weir_sdk::bindings::weir::module::metrics;
 use weir_sdk::bindings::weir::module::types::*;
 
@@ -15,8 +15,17 @@ struct Hostile;
 
 impl Guest for Hostile {
     fn describe() -> Descriptor {
-        let mode = Parameter { name: "mode".into(), kind: Kind::Text, preset: None, about: String::new() };
-        Descriptor { about: "hostile".into(), parameters: vec![mode], state_version: 0 }
+        let mode = Parameter {
+            name: "mode".into(),
+            kind: Kind::Text,
+            preset: None,
+            about: String::new(),
+        };
+        Descriptor {
+            about: "hostile".into(),
+            parameters: vec![mode],
+            state_version: 0,
+        }
     }
 
     fn init(config: Config) -> Result<Plan, String> {
@@ -28,12 +37,22 @@ impl Guest for Hostile {
                 MODE.with(|m| *m.borrow_mut() = mode);
             }
         }
-        Ok(Plan { outputs: vec!["main".into()], keys: false, values: true, headers: false })
+        Ok(Plan {
+            outputs: vec!["main".into()],
+            keys: false,
+            values: true,
+            headers: false,
+        })
     }
 
     fn process(b: Batch) -> Result<Outcome, Fault> {
         let n = b.timestamps.len();
-        let mut outcome = Outcome { routes: vec![1; n], copies: vec![], emits: vec![], reasons: vec![] };
+        let mut outcome = Outcome {
+            routes: vec![1; n],
+            copies: vec![],
+            emits: vec![],
+            reasons: vec![],
+        };
         let emit = |source: u32, output: u8, values: Option<Column>| Emits {
             sources: vec![source],
             outputs: vec![output],
@@ -43,7 +62,13 @@ impl Guest for Hostile {
             headers: None,
             bare: false,
         };
-        let column = |ends: Vec<u32>, nulls| Some(Column { ends, data: vec![1, 2], nulls });
+        let column = |ends: Vec<u32>, nulls| {
+            Some(Column {
+                ends,
+                data: vec![1, 2],
+                nulls,
+            })
+        };
         let values = b.values.as_ref().map(|v| v.data.clone()).unwrap_or_default();
         match MODE.with(|m| m.borrow().clone()).as_str() {
             "loop" => spin(),
@@ -67,7 +92,17 @@ impl Guest for Hostile {
             "emit-count" => outcome.emits = vec![emit(0, 1, column(vec![1, 2], None))],
             "emit-nulls" => outcome.emits = vec![emit(0, 1, column(vec![1], Some(vec![0, 0, 0])))],
             "reason-index" => outcome.reasons = vec![(u32::MAX, "x".into())],
-            "huge" => outcome.emits = vec![emit(0, 1, Some(Column { ends: vec![10 << 20], data: vec![0; 10 << 20], nulls: None }))],
+            "huge" => {
+                outcome.emits = vec![emit(
+                    0,
+                    1,
+                    Some(Column {
+                        ends: vec![10 << 20],
+                        data: vec![0; 10 << 20],
+                        nulls: None,
+                    }),
+                )]
+            }
             "poison-index" => return Err(Fault::Poison((n as u32 + 5, "x".into()))),
             "fatal" => return Err(Fault::Fatal("on purpose".into())),
             "retry" => return Err(Fault::Retry("on purpose".into())),
