@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use weir_client::{BatchBuilder, Client, Codec, Offset};
 use weir_tests::{DEADLINE, Node, read_all};
 
+/// As many as a node remembers of a producer: what is sent again is then always known again.
+const IN_FLIGHT: usize = weir_types::limits::PRODUCER_WINDOW;
+
 /// Sends numbered batches until it is stopped or the node is gone. A batch whose fate is unknown is sent again under
 /// its number, as an idempotent producer does.
 pub(crate) struct Load {
@@ -52,7 +55,7 @@ impl Load {
                     break;
                 }
             }
-            if waiting.len() >= 8 && !self.settle(&mut waiting, count).await {
+            if waiting.len() >= IN_FLIGHT && !self.settle(&mut waiting, count).await {
                 break;
             }
         }
@@ -161,6 +164,8 @@ fn kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing() {
             );
             let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
             let (killer_stop, killer_count) = (Arc::clone(&stop), Arc::clone(&count));
+            let under_load = Arc::new(AtomicBool::new(false));
+            let killing = Arc::clone(&under_load);
             let killed_client = client.clone();
             // Somewhere between two acknowledgements, another place each round.
             let killer = std::thread::spawn(move || {
@@ -169,6 +174,7 @@ fn kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing() {
                 while killer_count.load(Ordering::Relaxed) < want && begun.elapsed() < DEADLINE {
                     std::thread::sleep(Duration::from_micros(300));
                 }
+                killing.store(killer_count.load(Ordering::Relaxed) >= want, Ordering::Relaxed);
                 node.kill().unwrap();
                 killer_stop.store(true, Ordering::Relaxed);
                 // The node is gone without a word; the test need not wait until the connection notices.
@@ -176,6 +182,10 @@ fn kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing() {
             });
             load.run(&client, &stop, &count).await;
             killer.join().unwrap();
+            assert!(
+                under_load.load(Ordering::Relaxed),
+                "round {round}: the load ended before the node was killed"
+            );
             total += count.load(Ordering::Relaxed);
         });
     }

@@ -198,7 +198,11 @@ impl Sender {
         });
         *sequence = sequence.wrapping_add(count as i32) & i32::MAX;
         let batch: Batch = builder.build(Offset::ZERO, number)?;
-        while self.waiting.len() >= WINDOW {
+        // A node knows the last five batches of a producer again.
+        let window = self
+            .producer_id
+            .map_or(WINDOW, |_| weir_types::limits::PRODUCER_WINDOW);
+        while self.waiting.len() >= window {
             self.settle_one().await?;
         }
         let sent = self.producer.send(&self.topic, partition, &batch).await?;
