@@ -14,7 +14,8 @@ use weir_types::{GapReason, Offset, PartitionId};
 const EVICT_SLACK_BYTES: u64 = 1 << 20;
 
 impl Broker {
-    /// Looks once at every partition and trims what is to go. Call it every second or so.
+    /// Looks once at every partition and trims what is too old or too much for its topic. Call it every half minute or
+    /// so: it reads a batch of each partition.
     ///
     /// # Cancel safety
     /// Safe: what was proposed happens, the rest waits for the next call.
@@ -27,6 +28,13 @@ impl Broker {
                 }
             }
         }
+    }
+
+    /// Evicts what is over the node's disk budget. Call it every second or so: it looks at counters alone.
+    ///
+    /// # Cancel safety
+    /// Safe, as [`Broker::retain`].
+    pub async fn keep_within_budget(&self) {
         if let Some(budget) = self.0.options.disk_budget_bytes {
             self.evict(budget).await;
         }

@@ -401,6 +401,7 @@ async fn old_records_expire_and_the_budget_evicts_the_least_important_first() {
     send(&broker, "young", batch(&["soon gone"], None)).await.unwrap();
     clock.0.store(5_000, Ordering::Relaxed);
     broker.retain().await;
+    broker.keep_within_budget().await;
     assert_eq!(broker.marks("young", 0).unwrap().log_start().get(), 1);
     assert_eq!(broker.marks("young", 0).unwrap().lost(), 0);
     let (dear, cheap) = (

@@ -191,13 +191,23 @@ impl Scan<'_> {
             return Ok(self.end);
         }
         let from = indexed_before(self.keyspaces, self.partition, timestamp).max(start);
-        let mut expired = from;
-        for piece in self.read(from, EXPIRE_BYTES_MAX)?.pieces {
-            match piece {
-                Piece::Batch(batch) if batch.max_timestamp() >= timestamp => break,
-                Piece::Batch(batch) => expired = batch.end_offset(),
-                Piece::Gap(gap) => expired = gap.end,
+        // Batch by batch: the first that is young enough ends it, and mostly that is the first of all.
+        let (mut expired, mut bytes) = (from, 0);
+        while expired < self.end && bytes < EXPIRE_BYTES_MAX {
+            let chunk = self.read(expired, 1)?;
+            let young = |p: &Piece| matches!(p, Piece::Batch(b) if b.max_timestamp() >= timestamp);
+            if chunk.pieces.iter().any(young) || chunk.next <= expired {
+                break;
             }
+            let size = |p: &Piece| {
+                if let Piece::Batch(b) = p {
+                    b.bytes().len()
+                } else {
+                    0
+                }
+            };
+            bytes += chunk.pieces.iter().map(size).sum::<usize>();
+            expired = chunk.next;
         }
         Ok(expired)
     }
