@@ -315,6 +315,40 @@ fn errors_say_what_to_do_and_exit_codes_tell_usage_from_failure() {
 }
 
 #[test]
+fn the_demo_streams_every_reading_and_accounts_for_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    let output = std::process::Command::new(weir_tests::target().join("debug/machine-temperature"))
+        .args(["--node", &node.quic.to_string(), "--modules"])
+        .arg(weir_tests::target().join("wasm32-unknown-unknown/release"))
+        .arg("--example")
+        .arg(weir_tests::root().join("examples/machine-temperature"))
+        .output()
+        .unwrap();
+    let (said, failed) = (
+        text(&output),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    );
+    assert!(output.status.success(), "{said}{failed}");
+    let count = |name: &str| -> u64 {
+        let line = said
+            .lines()
+            .find(|l| l.starts_with(name))
+            .unwrap_or_else(|| panic!("no `{name}` in\n{said}"));
+        line[name.len()..]
+            .split_whitespace()
+            .find_map(|w| w.parse().ok())
+            .unwrap()
+    };
+    assert_eq!(count("readings in"), 22_695);
+    assert_eq!(
+        count("kept") + count("dropped") + count("routed to `alerts`") + count("dead letters"),
+        22_695
+    );
+    assert!(count("  inside labelled windows") > count("  outside"));
+}
+
+#[test]
 fn http_takes_and_gives_records_and_manages() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();

@@ -232,8 +232,15 @@ fn verify() -> Result<()> {
         "-D",
         "warnings",
     ]))?;
-    say("building the node for the tests");
-    run(cargo(&["build", "--quiet", "-p", "weir-node"]))?;
+    say("building the node and the example for the tests");
+    run(cargo(&[
+        "build",
+        "--quiet",
+        "-p",
+        "weir-node",
+        "-p",
+        "machine-temperature",
+    ]))?;
     say("documentation examples");
     run(cargo(&["test", "--quiet", "--doc", "-p", "weir-sdk"]))?;
     say("tests");
