@@ -217,6 +217,33 @@ fn a_trim_leaves_a_marker_and_frees_the_rows() {
 }
 
 #[test]
+fn a_trim_within_a_batch_keeps_what_lies_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = Log::open(dir.path(), &options()).unwrap();
+    for index in 1..=3u64 {
+        flush(&log, entry(index, vec![batch((index - 1) * 10, 10, 200)]));
+    }
+    let (to, reason) = (Offset::new(15), GapReason::Expired);
+    let trim = Op::Trim {
+        partition: P,
+        to,
+        reason,
+    };
+    flush(
+        &log,
+        Entry {
+            ops: vec![trim],
+            ..entry(4, vec![])
+        },
+    );
+    log.close();
+    drop(log);
+    let (log, _) = Log::open(dir.path(), &options()).unwrap();
+    let (there, gaps) = read_all(&log, 1 << 20);
+    assert_eq!((there.iter().filter(|o| **o >= 15).count(), gaps.len()), (15, 0));
+}
+
+#[test]
 fn old_headers_are_purged_and_the_chain_still_holds() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = Log::open(dir.path(), &options()).unwrap();

@@ -165,14 +165,16 @@ impl Writer {
         if round.flushed.is_empty() {
             return Ok(());
         }
-        self.reserve_offsets(&round.ends)?;
-        self.stage_effects(&mut round.batch)?;
+        // Whatever fails from here on, the waiters hear of it.
+        let prepared = self
+            .reserve_offsets(&round.ends)
+            .and_then(|()| self.stage_effects(&mut round.batch));
         let mode = if round.durable {
             PersistMode::SyncData
         } else {
             PersistMode::Buffer
         };
-        if let Err(e) = round.batch.durability(Some(mode)).commit() {
+        if let Err(e) = prepared.and_then(|()| round.batch.durability(Some(mode)).commit()) {
             let reason: Arc<str> = e.to_string().into();
             self.shared.stop(Some(Arc::clone(&reason)));
             for flushed in round.flushed {
@@ -389,12 +391,24 @@ impl Writer {
         to: Offset,
     ) -> fjall::Result<u64> {
         let mut freed = 0;
+        // A batch that begins before `to` and reaches beyond it stays: only whole batches go.
+        let end = self
+            .positions
+            .get(&partition)
+            .map_or(Offset::ZERO, |p| p.committed_end);
+        let on_boundary = end <= to || self.keyspaces.data.contains_key(data_key(partition, to))?;
+        let mut rows = Vec::new();
         for guard in self
             .keyspaces
             .data
             .range(data_key(partition, Offset::ZERO)..data_key(partition, to))
         {
-            let key = guard.key()?;
+            rows.push(guard.key()?);
+        }
+        if !on_boundary {
+            rows.pop();
+        }
+        for key in rows {
             // The size stands in the index: no blob is read for a removal.
             freed += u64::from(self.keyspaces.data.size_of(&key)?.unwrap_or(0));
             batch.remove(&self.keyspaces.data, key);
