@@ -25,7 +25,8 @@ const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// What may wait here for a peer to take it.
 const SEND_WINDOW_BYTES: u64 = 4 << 20;
-const STREAMS_MAX: u32 = 64;
+/// Each stream may pin one answer of [`weir_types::limits::FETCH_BYTES_MAX`] while its peer does not read.
+const STREAMS_MAX: u32 = 32;
 /// Handshakes waiting to be looked at, and what they may send ahead.
 const INCOMING_MAX: usize = 256;
 const INCOMING_BYTES_MAX: u64 = 64 << 10;

@@ -52,7 +52,8 @@ type Replies = mpsc::Receiver<(Reply, Bytes)>;
 /// What becomes of a request: known now, or once its records are committed, or bit by bit.
 pub(crate) enum Answer {
     Now(Reply, Bytes),
-    Fetched(Fetched),
+    /// Read only when its turn to be written has come: a slow peer pins one answer a stream, not a queue of them.
+    Fetch(Arc<Services>, Principal, Fetch),
     Producing(Producing),
     Long(Replies),
 }
@@ -73,10 +74,14 @@ impl Answer {
                 };
                 write_frame(tx, &reply, &[]).await
             }
-            Self::Fetched(fetched) => {
-                let (reply, payload) = fetched_reply(fetched);
-                write_frame(tx, &reply, &payload).await
-            }
+            Self::Fetch(node, who, fetch) => match node.broker.fetch(&who, fetch).await {
+                Ok(fetched) => {
+                    throttle(fetched.throttle).await;
+                    let (reply, payload) = fetched_reply(fetched);
+                    write_frame(tx, &reply, &payload).await
+                }
+                Err(e) => write_frame(tx, &Reply::Error(wire(e.kind(), &e)), &[]).await,
+            },
             Self::Long(mut replies) => {
                 while let Some((reply, payload)) = replies.recv().await {
                     write_frame(tx, &reply, &[payload]).await?;
@@ -137,9 +142,7 @@ impl Session {
                     max_bytes: max_bytes as usize,
                     wait,
                 };
-                let fetched = broker.fetch(who, fetch).await.map_err(|e| wire(e.kind(), &e))?;
-                throttle(fetched.throttle).await;
-                return Ok(Answer::Fetched(fetched));
+                return Ok(Answer::Fetch(Arc::clone(&self.node), who.clone(), fetch));
             }
             Request::OffsetAt { topic, partition, at } => {
                 let at = match at {
