@@ -177,11 +177,8 @@ fn status(
     })
 }
 
-fn random_key() -> [u8; 32] {
+fn random_key() -> std::io::Result<[u8; 32]> {
     let mut key = [0; 32];
-    // Without randomness the cache would be no safer than none: a key that is refused at every load.
-    if getrandom::fill(&mut key).is_err() {
-        tracing::error!("no randomness: native code will not be kept");
-    }
-    key
+    getrandom::fill(&mut key).map_err(|e| std::io::Error::other(e.to_string()))?;
+    Ok(key)
 }

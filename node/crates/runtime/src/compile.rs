@@ -151,14 +151,14 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// Uses `dir`, which only its owner may enter.
-    pub(crate) fn open(dir: &Path, random: impl FnOnce() -> [u8; 32]) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, random: impl FnOnce() -> io::Result<[u8; 32]>) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
         let path = dir.join("key");
         let key = match fs::read(&path).ok().and_then(|k| <[u8; 32]>::try_from(k).ok()) {
             Some(key) => key,
             None => {
-                let key = random();
+                let key = random()?;
                 let mut file = fs::OpenOptions::new()
                     .write(true)
                     .create(true)
