@@ -77,6 +77,8 @@ impl Consume {
         let mut done = BTreeMap::new();
         let printed = self.print(&mut incoming, &mut done).await;
         readers.iter().for_each(tokio::task::JoinHandle::abort);
+        // What could not be printed was not read: it comes again.
+        printed?;
         if let (Some(group), false) = (&self.group, done.is_empty()) {
             let offsets = done
                 .into_iter()
@@ -84,7 +86,6 @@ impl Consume {
                 .collect();
             client.commit_offsets(group, offsets).await?;
         }
-        printed?;
         for reader in readers {
             match reader.await {
                 Ok(result) => result?,
