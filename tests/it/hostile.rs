@@ -10,7 +10,7 @@ use weir_runtime::{
     CallError, CallFailure, CallLimits, InitError, Instance, InstanceConfig, Instruments, LoadError,
     LogLevel, LogSink, Runtime, RuntimeOptions, Setting, componentize,
 };
-use weir_tests::{Node, guest, read_all};
+use weir_tests::{Node, guest, guest_with_wasi, read_all};
 use weir_types::{Batch, Columns, Wanted};
 
 const LIMITS: CallLimits = CallLimits {
@@ -140,6 +140,67 @@ fn what_was_not_granted_is_refused_by_name() {
             componentize(bytes).and_then(|c| runtime.load(&c)).is_err(),
             "{bytes:?}"
         );
+    }
+}
+
+#[test]
+fn a_component_that_links_wasi_finds_it_empty() {
+    let runtime = Runtime::new(RuntimeOptions::plain()).unwrap();
+    let module = runtime.load(&guest_with_wasi("std_guest")).unwrap();
+    assert!(module.imports().iter().any(|i| i.starts_with("wasi:sockets/")));
+    let lines = Arc::new(Texts::default());
+    let input = columns(&["a"]);
+    let at = |mode: &str, now: i64| {
+        let made = module.instantiate(
+            &config(mode),
+            LIMITS,
+            Arc::clone(&lines) as _,
+            Arc::new(Instruments::default()),
+        );
+        let outcome = made.unwrap().process(0, now, &input)?;
+        let said = outcome
+            .emitted()
+            .next()
+            .and_then(|e| e.value.flatten().map(<[u8]>::to_vec));
+        Ok::<_, CallError>(String::from_utf8_lossy(&said.unwrap_or_default()).into_owned())
+    };
+    assert_eq!(at("clock", 1_700_000_000_123).unwrap(), "1700000000123 true");
+    assert_eq!(at("surroundings", 0).unwrap(), "0 0");
+    assert_eq!(at("stdin", 0).unwrap(), "Ok(\"\")");
+    assert_eq!(at("file", 0).unwrap(), "Err(NotFound)");
+    assert_eq!(at("sleep", 0).unwrap(), "slept");
+    // The same batch meets the same randomness on every node; another batch another.
+    assert_eq!(at("random", 7).unwrap(), at("random", 7).unwrap());
+    assert_ne!(at("random", 7).unwrap(), at("random", 8).unwrap());
+
+    at("print", 0).unwrap();
+    let said = lines.0.lock().unwrap().clone();
+    let expected = [
+        (LogLevel::Info, "one line"),
+        (LogLevel::Warn, "a warning"),
+        (LogLevel::Warn, "half a line"),
+    ];
+    assert_eq!(said, expected.map(|(level, line)| (level, line.to_owned())));
+    let trap = |mode: &str| match at(mode, 0) {
+        Err(CallError::Failed(CallFailure::Trap(why))) => why,
+        other => panic!("{mode}: {other:?}"),
+    };
+    assert!(trap("exit").contains("a module returns"));
+    assert!(trap("network").contains("no network"));
+    trap("panic");
+    let said = lines.0.lock().unwrap().clone();
+    assert!(
+        said.iter().any(|(_, line)| line.contains("with words")),
+        "{said:?}"
+    );
+}
+
+#[derive(Default)]
+struct Texts(std::sync::Mutex<Vec<(LogLevel, String)>>);
+
+impl LogSink for Texts {
+    fn line(&self, level: LogLevel, line: &str) {
+        self.0.lock().unwrap().push((level, line.to_owned()));
     }
 }
 

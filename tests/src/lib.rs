@@ -45,6 +45,14 @@ pub fn guest(name: &str) -> Vec<u8> {
     built(target().join(format!("guests/wasm32-unknown-unknown/release/{name}.wasm")))
 }
 
+/// The component of a test guest that was built for `wasm32-wasip2`.
+///
+/// # Panics
+/// When it was not built.
+pub fn guest_with_wasi(name: &str) -> Vec<u8> {
+    built(target().join(format!("guests/wasm32-wasip2/release/{name}.wasm")))
+}
+
 fn built(path: PathBuf) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; `cargo verify` builds it", path.display()))
 }

@@ -17,6 +17,9 @@ struct Args {
     /// Directory with the built modules.
     #[arg(long)]
     modules: PathBuf,
+    /// The module that misbehaves, built from `tests/guests/hostile`.
+    #[arg(long)]
+    hostile: PathBuf,
     /// The `weir` binary.
     #[arg(long)]
     weir: PathBuf,
@@ -72,6 +75,7 @@ fn print((what, value, unit, note): &(String, f64, &'static str, String)) {
 struct Setup {
     weir: PathBuf,
     modules: PathBuf,
+    hostile: PathBuf,
     dir: PathBuf,
     /// Divides the work.
     less: u64,
@@ -84,6 +88,7 @@ fn main() -> Result<()> {
     let setup = Setup {
         weir: args.weir,
         modules: args.modules,
+        hostile: args.hostile,
         dir,
         less,
     };

@@ -15,6 +15,8 @@ cargo bench-table [...] the benchmark table; -o json for programs, --quick for a
 cargo xtask modules     build the ready-made modules for Wasm";
 
 const WASM: &str = "wasm32-unknown-unknown";
+/// For the test guest that links WASI.
+const WASIP2: &str = "wasm32-wasip2";
 const MODULES: [&str; 5] = ["threshold", "deadband", "convert", "route", "redact"];
 
 fn main() -> Result<()> {
@@ -61,25 +63,25 @@ fn run(mut command: Command) -> Result<()> {
     }
 }
 
-/// Adds the Wasm target when it is missing.
-fn wasm_target() -> Result<()> {
+/// Adds a Wasm target when it is missing.
+fn wasm_target(target: &str) -> Result<()> {
     let rustc = Command::new("rustc")
         .args(["--print", "sysroot"])
         .output()
         .context("no rustc")?;
     let sysroot = PathBuf::from(String::from_utf8_lossy(&rustc.stdout).trim());
-    if sysroot.join("lib/rustlib").join(WASM).exists() {
+    if sysroot.join("lib/rustlib").join(target).exists() {
         return Ok(());
     }
-    say(&format!("adding the target {WASM}"));
+    say(&format!("adding the target {target}"));
     let mut rustup = Command::new("rustup");
-    rustup.args(["target", "add", WASM]).current_dir(root());
-    run(rustup).with_context(|| format!("add it by hand: rustup target add {WASM}"))
+    rustup.args(["target", "add", target]).current_dir(root());
+    run(rustup).with_context(|| format!("add it by hand: rustup target add {target}"))
 }
 
 /// Builds the ready-made modules and returns where they are.
 fn modules() -> Result<PathBuf> {
-    wasm_target()?;
+    wasm_target(WASM)?;
     say("building the modules for Wasm");
     let packages: Vec<String> = MODULES.iter().map(|m| format!("weir-module-{m}")).collect();
     let mut args = vec!["build", "--release", "--quiet", "--target", WASM];
@@ -91,11 +93,25 @@ fn modules() -> Result<PathBuf> {
 /// Builds the guests that only the tests use, the hostile ones among them.
 fn test_guests() -> Result<()> {
     say("building the test guests for Wasm");
-    let mut command = cargo(&["build", "--release", "--quiet", "--target", WASM]);
-    command
-        .current_dir(root().join("tests/guests"))
-        .env("CARGO_TARGET_DIR", target().join("guests"));
-    run(command)
+    wasm_target(WASIP2)?;
+    let plain = ["build", "--release", "--quiet", "--target", WASM];
+    let linked = [
+        "build",
+        "--release",
+        "--quiet",
+        "--target",
+        WASIP2,
+        "-p",
+        "std-guest",
+    ];
+    for args in [&plain[..], &linked[..]] {
+        let mut command = cargo(args);
+        command
+            .current_dir(root().join("tests/guests"))
+            .env("CARGO_TARGET_DIR", target().join("guests"));
+        run(command)?;
+    }
+    Ok(())
 }
 
 fn demo(keep: bool) -> Result<()> {
@@ -291,6 +307,7 @@ fn number(text: &str, before: &str) -> u64 {
 
 fn bench(args: &[String]) -> Result<()> {
     let modules = modules()?;
+    test_guests()?;
     say("building for the benchmark");
     run(cargo(&[
         "build",
@@ -305,6 +322,8 @@ fn bench(args: &[String]) -> Result<()> {
     bench
         .arg("--modules")
         .arg(modules)
+        .arg("--hostile")
+        .arg(target().join(format!("guests/{WASM}/release/hostile.wasm")))
         .arg("--weir")
         .arg(target().join("release/weir"))
         .args(args);

@@ -4,6 +4,7 @@ use crate::bindings::PlainPre;
 use crate::compile::{Cache, CompileBy, Compiler};
 use crate::error::LoadError;
 use crate::host::Guest;
+use crate::host::wasi::link_absent;
 use crate::inspect::{Digest, inspect};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -109,9 +110,10 @@ impl Runtime {
         let component = unsafe { Component::deserialize(&self.0.engine, &native) };
         let contract = |e: wasmtime::Error| LoadError::Contract(format!("{e:#}"));
         let component = component.map_err(contract)?;
-        let pre = self
-            .0
-            .linker
+        let extended = link_absent(&self.0.linker, &component).map_err(contract)?;
+        let pre = extended
+            .as_ref()
+            .unwrap_or(&self.0.linker)
             .instantiate_pre(&component)
             .and_then(PlainPre::new)
             .map_err(contract)?;

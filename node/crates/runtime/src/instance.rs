@@ -169,7 +169,7 @@ impl Module {
         sink: Arc<dyn LogSink>,
         instruments: Arc<Instruments>,
     ) -> Result<(Store<Guest>, Plain), CallFailure> {
-        let mut store = Store::new(self.engine(), Guest::new(limits, sink, instruments));
+        let mut store = Store::new(self.engine(), Guest::new(self.digest, limits, sink, instruments));
         store.limiter(|guest| &mut guest.memory);
         let plain = self.call(&mut store, 0, |s| self.pre.instantiate(s))?;
         Ok((store, plain))
@@ -190,6 +190,7 @@ impl Module {
         let running = self.runtime.inner().ticker.running();
         let result = enter(store);
         drop(running);
+        store.data_mut().end_call();
         result.map_err(|e| failure(&e, store.data(), deadline))
     }
 }
@@ -232,6 +233,7 @@ impl Instance {
             module,
             plan,
         } = self;
+        store.data_mut().set_time(now);
         let result = module.call(store, bytes, |s| {
             plain.weir_module_transform().call_process(s, batch)
         });

@@ -35,6 +35,10 @@ pub(crate) const LOG_LINE_BYTES_MAX: usize = 1 << 10;
 pub(crate) const TABLE_ELEMENTS_MAX: usize = 50_000;
 /// Core instances, tables and memories of one component: composed ones have a handful.
 pub(crate) const PARTS_MAX: usize = 32;
+/// Handles of the virtual WASI that one instance may hold: libc holds three streams and a pollable or two.
+pub(crate) const WASI_HANDLES_MAX: usize = 64;
+/// Random bytes that one call of the virtual WASI gives: `getentropy` asks for 256.
+pub(crate) const WASI_RANDOM_BYTES_MAX: usize = 64 << 10;
 /// Instruments that one instance may define.
 pub(crate) const INSTRUMENTS_MAX: usize = 64;
 /// Longest name of an instrument.

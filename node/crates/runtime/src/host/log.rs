@@ -53,28 +53,29 @@ impl Lines {
         }
         self.left = self.per_call;
     }
+
+    /// Takes a line from the guest: counted, cut and without control characters.
+    pub(crate) fn line(&mut self, level: LogLevel, message: &str) {
+        if self.left == 0 {
+            self.dropped += 1;
+            return;
+        }
+        self.left -= 1;
+        let end = message.floor_char_boundary(LOG_LINE_BYTES_MAX);
+        let line = message.get(..end).unwrap_or_default();
+        self.sink.line(level, &line.replace(char::is_control, " "));
+    }
 }
 
 impl Host for Guest {
     fn write(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
-        let lines = &mut self.log;
-        if lines.left == 0 {
-            lines.dropped += 1;
-            return Ok(());
-        }
-        lines.left -= 1;
-        let end = message.floor_char_boundary(LOG_LINE_BYTES_MAX);
-        let line = message
-            .get(..end)
-            .unwrap_or_default()
-            .replace(char::is_control, " ");
         let level = match level {
             Level::Debug => LogLevel::Debug,
             Level::Info => LogLevel::Info,
             Level::Warn => LogLevel::Warn,
             Level::Error => LogLevel::Error,
         };
-        lines.sink.line(level, &line);
+        self.log.line(level, &message);
         Ok(())
     }
 }

@@ -3,10 +3,12 @@
 
 mod log;
 mod metrics;
+pub(crate) mod wasi;
 
 pub use log::{LogLevel, LogSink};
 pub use metrics::{Instruments, Reading};
 
+use crate::Digest;
 use crate::bindings::Plain;
 use crate::limits::{CallLimits, PARTS_MAX, TABLE_ELEMENTS_MAX};
 use std::sync::Arc;
@@ -19,10 +21,16 @@ pub(crate) struct Guest {
     pub(crate) memory: MemoryLimit,
     pub(crate) log: log::Lines,
     pub(crate) metrics: metrics::Defined,
+    pub(crate) wasi: wasi::Wasi,
 }
 
 impl Guest {
-    pub(crate) fn new(limits: CallLimits, sink: Arc<dyn LogSink>, instruments: Arc<Instruments>) -> Self {
+    pub(crate) fn new(
+        digest: Digest,
+        limits: CallLimits,
+        sink: Arc<dyn LogSink>,
+        instruments: Arc<Instruments>,
+    ) -> Self {
         Self {
             limits,
             memory: MemoryLimit {
@@ -31,17 +39,24 @@ impl Guest {
             },
             log: log::Lines::new(sink, limits.log_lines),
             metrics: metrics::Defined::new(instruments),
+            wasi: wasi::Wasi::new(digest),
         }
     }
 
     pub(crate) fn link(linker: &mut Linker<Self>) -> wasmtime::Result<()> {
-        Plain::add_to_linker::<_, HasSelf<Self>>(linker, |guest| guest)
+        Plain::add_to_linker::<_, HasSelf<Self>>(linker, |guest| guest)?;
+        wasi::link(linker)
     }
 
     /// A call begins: what is counted per call starts anew.
     pub(crate) fn begin_call(&mut self) {
         self.memory.refused = false;
         self.log.begin_call();
+    }
+
+    /// A call has returned.
+    pub(crate) fn end_call(&mut self) {
+        self.end_lines();
     }
 }
 
