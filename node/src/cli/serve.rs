@@ -48,6 +48,8 @@ impl Serve {
             .with_writer(std::io::stderr)
             .with_ansi(color)
             .init();
+        // Before any thread is started: they inherit it.
+        weir_pipeline::Slice::Short.ask();
         // Two threads: network and protocol. The log, its readers, the proposer and pipelines have their own.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

@@ -3,6 +3,7 @@
 use crate::chain::{self, Effects, Halt, Rules, Stage};
 use crate::dead_letter;
 use crate::flow::Item;
+use crate::slice::Slice;
 use crate::spec::{Policy, Spec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ use weir_types::{Batch, BatchBuilder, BatchError, Codec, Offset, TopicName};
 /// Bytes that may wait for one pipeline: a quarter of what the node takes in at once, so that one that is stuck does
 /// not starve the others.
 const QUEUE_BYTES_MAX: usize = weir_types::limits::PRODUCE_INFLIGHT_BYTES_MAX / 4;
+/// Batches without a failure after which a module that misbehaved is trusted again.
+const GOOD_BATCHES: u32 = 20;
 /// Batches in a row of which not one record got through, after which the breaker opens.
 const BREAKER: u32 = 10;
 
@@ -68,6 +71,8 @@ struct Worker {
     broker: Broker,
     shared: Arc<Shared>,
     failed_in_a_row: u32,
+    /// Batches without a failure since the last one.
+    good_in_a_row: u32,
 }
 
 impl Lane {
@@ -94,12 +99,14 @@ impl Lane {
             broker,
             shared: Arc::clone(&shared),
             failed_in_a_row: 0,
+            good_in_a_row: GOOD_BATCHES,
         };
         // The stack of a guest and of the host around it.
         let builder = std::thread::Builder::new()
             .name(format!("pipe-{name}"))
             .stack_size(4 << 20);
         builder.spawn(move || {
+            Slice::Short.ask();
             // Ends with an error when the other lane drops its end: that is the signal.
             let _ = before.map(|finished| finished.recv());
             while let Ok((job, done)) = queue.recv() {
@@ -201,6 +208,14 @@ impl Worker {
             Ok(effects) => effects,
             Err(halt) => return Ok(Err(halt)),
         };
+        self.good_in_a_row = if effects.failures > 0 {
+            0
+        } else {
+            self.good_in_a_row.saturating_add(1)
+        };
+        if self.good_in_a_row == GOOD_BATCHES {
+            Slice::Short.ask();
+        }
         let through = effects.main.len() + effects.outputs.values().map(Vec::len).sum::<usize>();
         let lost = effects.failures > 0 && through == 0 && batch.count() > 0;
         self.failed_in_a_row = if lost { self.failed_in_a_row + 1 } else { 0 };

@@ -11,6 +11,7 @@ mod flow;
 mod lane;
 mod pipelines;
 mod services;
+mod slice;
 mod spec;
 mod store;
 
@@ -18,5 +19,6 @@ pub use error::{ApplyError, PushError};
 pub use lane::{Counts, State};
 pub use pipelines::{PipelineInfo, Pipelines};
 pub use services::{NodeStatus, Services};
+pub use slice::Slice;
 pub use spec::{OnError, Policy, Spec, SpecError, Stage};
 pub use store::{ModuleInfo, ModuleRef};

@@ -151,7 +151,7 @@ impl Pipelines {
         let (runtime, dir) = (self.0.runtime.clone(), self.store().dir());
         let (module, descriptor) = apart("weir-push", move || -> Result<_, PushError> {
             let module = runtime.load(&component)?;
-            let descriptor = module.describe()?;
+            let descriptor = module.descriptor().clone();
             Store::write(&dir, digest, &component)?;
             Ok((module, (descriptor, component.len())))
         })

@@ -6,6 +6,7 @@ use crate::error::LoadError;
 use crate::host::Guest;
 use crate::host::wasi::link_absent;
 use crate::inspect::{Digest, inspect};
+use crate::instance::Descriptor;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -117,14 +118,15 @@ impl Runtime {
             .instantiate_pre(&component)
             .and_then(PlainPre::new)
             .map_err(contract)?;
-        let module = Module {
+        let mut module = Module {
             digest: inspection.digest,
             imports: inspection.imports,
+            descriptor: Arc::default(),
             pre,
             runtime: self.clone(),
         };
         // A module that cannot even say what it is is refused now, not when a pipeline wants it.
-        module.describe()?;
+        module.descriptor = Arc::new(module.describe()?);
         Ok(module)
     }
 
@@ -138,6 +140,7 @@ impl Runtime {
 pub struct Module {
     pub(crate) digest: Digest,
     pub(crate) imports: Vec<String>,
+    pub(crate) descriptor: Arc<Descriptor>,
     pub(crate) pre: PlainPre<Guest>,
     pub(crate) runtime: Runtime,
 }
@@ -151,6 +154,11 @@ impl Module {
     /// Interfaces that it imports functions from.
     pub fn imports(&self) -> &[String] {
         &self.imports
+    }
+
+    /// What it said it is when it was loaded.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
     }
 
     pub(crate) fn engine(&self) -> &Engine {

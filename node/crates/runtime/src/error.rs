@@ -18,7 +18,7 @@ pub enum LoadError {
     FunctionTooLarge { bytes: usize, limit: usize },
     #[error(
         "component imports `{import}`, which is not granted; a module may import `weir:module/log` and \
-         `weir:module/metrics`. Build it for world `plain`"
+         `weir:module/metrics`, and link an empty WASI 0.2. Build it for world `plain`"
     )]
     Import { import: String },
     #[error(

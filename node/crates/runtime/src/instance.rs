@@ -33,7 +33,7 @@ pub enum Setting {
 }
 
 /// What a module says it is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Descriptor {
     /// One sentence on what it does.
     pub about: String,
@@ -89,7 +89,7 @@ impl Module {
     ///
     /// # Errors
     /// When the call does not return.
-    pub fn describe(&self) -> Result<Descriptor, LoadError> {
+    pub(crate) fn describe(&self) -> Result<Descriptor, LoadError> {
         let limits = CallLimits {
             deadline_ms: 1_000,
             ..CallLimits::default()
@@ -123,11 +123,7 @@ impl Module {
         sink: Arc<dyn LogSink>,
         instruments: Arc<Instruments>,
     ) -> Result<Instance, InitError> {
-        let descriptor = self.describe().map_err(|e| match e {
-            LoadError::Describe(failure) => InitError::Failed(failure),
-            other => InitError::Refused(other.to_string()),
-        })?;
-        let values = fit(&descriptor.parameters, &config.settings)?;
+        let values = fit(&self.descriptor.parameters, &config.settings)?;
         let (mut store, plain) = self.start(limits, sink, instruments).map_err(InitError::Failed)?;
         store.data_mut().metrics.in_init = true;
         let sources: Vec<&str> = config.sources.iter().map(String::as_str).collect();
