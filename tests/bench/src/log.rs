@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use weir_broker::{Broker, Options, Principal};
+use weir_broker::{Broker, Framing, Options, Principal};
 use weir_log::{Entry, Log, Op};
 use weir_replica::Synced;
 use weir_types::{Batch, BatchBuilder, Codec, GroupId, Offset, PartitionId, SystemClock, Term};
@@ -166,7 +166,11 @@ async fn broker(dir: &Path, payload: Batch, batches: u64) -> Result<f64> {
     let begun = Instant::now();
     let mut waiting = std::collections::VecDeque::new();
     for _ in 0..batches {
-        waiting.push_back(broker.produce(&who, "t", 0, payload.clone()).await?);
+        waiting.push_back(
+            broker
+                .produce(&who, "t", 0, payload.clone(), Framing::Merge)
+                .await?,
+        );
         if waiting.len() >= 1_024
             && let Some(first) = waiting.pop_front()
         {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use weir_log::{Op, StateKey, StateKind};
-use weir_types::limits::{GROUP_NAME_BYTES_MAX, GROUP_OFFSETS_MAX, PARTITIONS_MAX, TOPICS_MAX};
+use weir_types::limits::{PARTITIONS_MAX, TOPICS_MAX};
 use weir_types::{GapReason, Offset, PartitionId, TopicName};
 
 /// Counters in `state`: the next partition's number, the next producer's.
@@ -20,6 +20,19 @@ const NEXT_PRODUCER: &[u8] = b"producer";
 const PRODUCER_IDS: u64 = 1_000;
 
 type Tables = crate::applied::Tables;
+
+/// A producer that a partition remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownProducer {
+    /// Its number.
+    pub id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Sequence of its last record; -1 for none.
+    pub last_sequence: i32,
+    /// When it last sent, in milliseconds.
+    pub last_ms: i64,
+}
 
 impl Broker {
     /// Creates a topic.
@@ -97,6 +110,12 @@ impl Broker {
     /// When there is no such topic.
     pub async fn delete_topic(&self, who: &Principal, name: &str) -> Result<(), AdminError> {
         self.allow(who, Operation::Delete, Resource::Topic(name))?;
+        if let Some(pipeline) = self.hook().and_then(|hook| hook.user_of(name)) {
+            return Err(AdminError::InUse {
+                topic: name.to_owned(),
+                pipeline,
+            });
+        }
         let wanted = name.to_owned();
         self.change(move |tables, _| {
             let topic = tables
@@ -160,49 +179,6 @@ impl Broker {
         .await
     }
 
-    /// Records how far a consumer group has read each partition: the next offset it will want.
-    ///
-    /// # Errors
-    /// When the group's name or a partition is not taken: then nothing is recorded.
-    pub async fn commit_offsets(
-        &self,
-        who: &Principal,
-        group: &str,
-        offsets: &[(String, u32, Offset)],
-    ) -> Result<(), AdminError> {
-        self.allow(who, Operation::Read, Resource::Group(group))?;
-        let legal = !group.is_empty() && group.len() <= GROUP_NAME_BYTES_MAX;
-        if !legal || group.chars().any(char::is_control) {
-            return Err(AdminError::GroupName(group.chars().take(80).collect()));
-        }
-        let mut ops = Vec::with_capacity(offsets.len());
-        {
-            let tables = self.0.applied.tables();
-            if tables.group_offsets.len() + offsets.len() > GROUP_OFFSETS_MAX {
-                return Err(AdminError::Limit {
-                    what: "committed offsets",
-                    limit: GROUP_OFFSETS_MAX as u64,
-                });
-            }
-            for (topic, partition, offset) in offsets {
-                let id = partition_of(&tables, topic, *partition)?;
-                let value = Bytes::copy_from_slice(&offset.get().to_be_bytes());
-                ops.push(Op::Put {
-                    key: group_key(group, id),
-                    value,
-                });
-            }
-        }
-        self.put(ops).await
-    }
-
-    /// What a consumer group committed for a partition.
-    pub fn committed_offset(&self, group: &str, topic: &str, partition: u32) -> Option<Offset> {
-        let tables = self.0.applied.tables();
-        let id = tables.topics.get(topic)?.partition(partition)?;
-        tables.group_offsets.get(&(group.to_owned(), id)).copied()
-    }
-
     /// A producer id that nobody had before, for numbering batches from epoch 0 and sequence 0.
     ///
     /// # Errors
@@ -222,6 +198,20 @@ impl Broker {
         ids.next()
             .and_then(|id| i64::try_from(id).ok())
             .ok_or(AdminError::Closed)
+    }
+
+    /// Idempotent producers that a partition remembers; `None` when there is no such partition.
+    pub fn producers(&self, topic: &str, partition: u32) -> Option<Vec<KnownProducer>> {
+        let tables = self.0.applied.tables();
+        let id = tables.topics.get(topic)?.partition(partition)?;
+        let of_partition = tables.producers.range((id, i64::MIN)..=(id, i64::MAX));
+        let known = of_partition.map(|((_, producer), window)| KnownProducer {
+            id: *producer,
+            epoch: window.epoch,
+            last_sequence: window.last_sequence(),
+            last_ms: window.last_ms,
+        });
+        Some(known.collect())
     }
 
     /// Writes or removes a row of another layer's `kind`.
@@ -255,7 +245,7 @@ impl Broker {
         }
     }
 
-    async fn put(&self, ops: Vec<Op>) -> Result<(), AdminError> {
+    pub(crate) async fn put(&self, ops: Vec<Op>) -> Result<(), AdminError> {
         let (reply, answer) = oneshot::channel();
         if !self.send(Request::Put { ops, reply }) {
             return Err(AdminError::Closed);
@@ -278,7 +268,7 @@ impl Broker {
     }
 }
 
-fn partition_of(tables: &Tables, topic: &str, partition: u32) -> Result<PartitionId, AdminError> {
+pub(crate) fn partition_of(tables: &Tables, topic: &str, partition: u32) -> Result<PartitionId, AdminError> {
     let found = tables
         .topics
         .get(topic)

@@ -1,5 +1,6 @@
 //! What committed entries have made: topics, producers' windows, committed offsets. Changed by entries alone.
 
+use crate::coordinator::{CommittedOffset, GroupRow};
 use crate::notify::Growth;
 use crate::producer::Window;
 use crate::topic::Topic;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use weir_log::{EntryHeader, OpHeader, StateKey, StateKind};
 use weir_replica::StateMachine;
-use weir_types::{Offset, PartitionId, TopicName};
+use weir_types::{PartitionId, TopicName};
 
 type RowWatcher = Box<dyn Fn(&[u8], Option<&[u8]>) + Send + Sync>;
 type Waker = Box<dyn Fn() + Send + Sync>;
@@ -26,7 +27,8 @@ pub(crate) struct Applied {
 pub(crate) struct Tables {
     pub(crate) topics: BTreeMap<TopicName, Arc<Topic>>,
     pub(crate) producers: BTreeMap<(PartitionId, i64), Window>,
-    pub(crate) group_offsets: BTreeMap<(String, PartitionId), Offset>,
+    pub(crate) group_offsets: BTreeMap<(String, PartitionId), CommittedOffset>,
+    pub(crate) groups: BTreeMap<String, GroupRow>,
     pub(crate) counters: BTreeMap<Vec<u8>, u64>,
     pub(crate) partition_owner: BTreeMap<PartitionId, TopicName>,
 }
@@ -81,9 +83,17 @@ impl Tables {
             }
         } else if *kind == StateKind::GroupOffset as u8 {
             let Some(key) = split_group_key(rest) else { return };
-            match value.and_then(read_u64) {
-                Some(offset) => drop(self.group_offsets.insert(key, Offset::new(offset))),
+            match value.and_then(|v| postcard::from_bytes(v).ok()) {
+                Some(offset) => drop(self.group_offsets.insert(key, offset)),
                 None => drop(self.group_offsets.remove(&key)),
+            }
+        } else if *kind == StateKind::Group as u8 {
+            let Ok(name) = std::str::from_utf8(rest) else {
+                return;
+            };
+            match value.and_then(|v| postcard::from_bytes(v).ok()) {
+                Some(row) => drop(self.groups.insert(name.to_owned(), row)),
+                None => drop(self.groups.remove(name)),
             }
         } else if *kind == StateKind::Counter as u8
             && let Some(next) = value.and_then(read_u64)
@@ -178,6 +188,10 @@ pub(crate) fn group_key(group: &str, partition: PartitionId) -> StateKey {
     // The partition stands at the end at a fixed length: names need no terminator.
     let rest = [group.as_bytes(), &partition.0.to_be_bytes()].concat();
     StateKey::new(StateKind::GroupOffset, &rest)
+}
+
+pub(crate) fn group_row_key(group: &str) -> StateKey {
+    StateKey::new(StateKind::Group, group.as_bytes())
 }
 
 fn split_group_key(rest: &[u8]) -> Option<(String, PartitionId)> {

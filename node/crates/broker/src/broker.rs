@@ -2,11 +2,12 @@
 
 use crate::applied::Applied;
 use crate::auth::{Operation, Principal, Resource, authorize};
+use crate::coordinator::Coordinator;
 use crate::error::ProduceError;
 use crate::hook::{Hook, HookError, HookJob};
-use crate::proposer::{self, Append, Core, Request};
+use crate::proposer::{self, Append, Core, Framing, Request};
 use crate::quota::{Direction, QuotaConfig, Quotas};
-use crate::topic::Topic;
+use crate::topic::{TimestampType, Topic};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +33,8 @@ pub struct Options {
     pub disk_budget_bytes: Option<u64>,
     /// Rates per client.
     pub quotas: QuotaConfig,
+    /// How long the first rebalance of an empty consumer group waits for more members.
+    pub group_initial_delay: Duration,
 }
 
 impl Default for Options {
@@ -40,6 +43,8 @@ impl Default for Options {
             linger: Duration::from_millis(1),
             disk_budget_bytes: None,
             quotas: QuotaConfig::default(),
+            // Kafka's default.
+            group_initial_delay: Duration::from_secs(3),
         }
     }
 }
@@ -77,6 +82,7 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) quotas: Quotas,
     pub(crate) metrics: BrokerMetrics,
+    pub(crate) coordinator: Coordinator,
     requests: SyncSender<Request>,
     inflight: Arc<Semaphore>,
     hook: OnceLock<Arc<dyn Hook>>,
@@ -102,6 +108,7 @@ impl Broker {
             StateKind::Topic,
             StateKind::Producer,
             StateKind::GroupOffset,
+            StateKind::Group,
             StateKind::Counter,
         ] {
             let rows = log.state_rows(kind).map_err(|e| {
@@ -120,6 +127,8 @@ impl Broker {
         let waker = requests.clone();
         applied.on_step_down(Box::new(move || drop(waker.try_send(Request::Wake))));
         let core = Core::new(log.clone(), group, Arc::clone(&applied), Arc::clone(&clock))?;
+        let coordinator =
+            Coordinator::restore(&applied.tables().groups, options.group_initial_delay, log.epoch());
         let linger = options.linger;
         let proposer = std::thread::Builder::new()
             .name("weir-propose".to_owned())
@@ -132,6 +141,7 @@ impl Broker {
             options,
             quotas: Quotas::new(options.quotas),
             metrics: BrokerMetrics::default(),
+            coordinator,
             requests,
             inflight: Arc::new(Semaphore::new(PRODUCE_INFLIGHT_BYTES_MAX)),
             hook: OnceLock::new(),
@@ -159,11 +169,12 @@ impl Broker {
         topic: &str,
         partition: u32,
         batch: Batch,
+        framing: Framing,
     ) -> Result<Producing, ProduceError> {
         let metrics = &self.0.metrics;
         metrics.produce_requests.fetch_add(1, Ordering::Relaxed);
         let (count, bytes) = (batch.count(), batch.bytes().len());
-        let result = self.submit(who, topic, partition, batch).await;
+        let result = self.submit(who, topic, partition, batch, framing).await;
         match &result {
             Ok(_) => {
                 metrics.records_in.fetch_add(u64::from(count), Ordering::Relaxed);
@@ -181,7 +192,8 @@ impl Broker {
         who: &Principal,
         topic: &str,
         partition: u32,
-        batch: Batch,
+        mut batch: Batch,
+        framing: Framing,
     ) -> Result<Producing, ProduceError> {
         let inner = &self.0;
         if !authorize(who, Operation::Write, Resource::Topic(topic)) {
@@ -202,6 +214,12 @@ impl Broker {
         let (bytes, limit) = (batch.bytes().len(), topic.config.max_message_bytes as usize);
         if bytes > limit {
             return Err(ProduceError::TooLarge { bytes, limit });
+        }
+        let mut append_time = None;
+        if topic.config.timestamp_type == TimestampType::LogAppendTime {
+            let now = inner.clock.now_ms();
+            append_time = Some(now);
+            batch = batch.stamped(now);
         }
         validate(&batch)?;
         let throttle = inner
@@ -226,6 +244,7 @@ impl Broker {
                 topic,
                 partition: id,
                 kept: batch,
+                framing,
                 outputs: Vec::new(),
                 reply,
                 permit,
@@ -245,6 +264,7 @@ impl Broker {
                                 topic,
                                 partition: id,
                                 kept,
+                                framing,
                                 outputs,
                                 reply,
                                 permit,
@@ -257,7 +277,15 @@ impl Broker {
                 );
             }
         }
-        Ok(Producing { answer, throttle })
+        Ok(Producing {
+            answer,
+            throttle,
+            append_time,
+        })
+    }
+
+    pub(crate) fn hook(&self) -> Option<&Arc<dyn Hook>> {
+        self.0.hook.get()
     }
 
     pub(crate) fn send(&self, request: Request) -> bool {
@@ -309,9 +337,15 @@ impl Broker {
 pub struct Producing {
     answer: oneshot::Receiver<Result<Produced, ProduceError>>,
     throttle: Duration,
+    append_time: Option<i64>,
 }
 
 impl Producing {
+    /// The time, in milliseconds, that the records got from the node instead of their own.
+    pub fn append_time(&self) -> Option<i64> {
+        self.append_time
+    }
+
     /// How long the client's next request should be held back, by its quota.
     pub fn throttle(&self) -> Duration {
         self.throttle

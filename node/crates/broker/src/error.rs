@@ -100,6 +100,8 @@ pub enum AdminError {
     Exists(String),
     #[error("no topic `{0}`")]
     NoTopic(String),
+    #[error("topic `{topic}` is used by pipeline `{pipeline}`: remove that first")]
+    InUse { topic: String, pipeline: String },
     #[error("topic `{topic}` has {partitions} partitions, there is no partition {partition}")]
     NoPartition {
         topic: String,
@@ -134,6 +136,7 @@ impl AdminError {
             Self::Closed => ErrorKind::Closed,
             Self::Name(_)
             | Self::Exists(_)
+            | Self::InUse { .. }
             | Self::NoTopic(_)
             | Self::NoPartition { .. }
             | Self::Limit { .. }

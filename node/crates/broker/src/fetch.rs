@@ -5,8 +5,10 @@ use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
 use crate::error::FetchError;
 use crate::quota::Direction;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use weir_log::{Chunk, Marks, Piece};
@@ -110,22 +112,89 @@ impl Broker {
         partition: u32,
         at: At,
     ) -> Result<Offset, FetchError> {
-        let (id, marks) = self.readable(who, topic, partition)?;
+        let (_, marks) = self.readable(who, topic, partition)?;
         let timestamp = match at {
             At::Start => return Ok(marks.log_start()),
             At::End => return Ok(marks.committed_end()),
             At::Time(timestamp) => timestamp,
         };
-        let (done, answer) = oneshot::channel();
-        self.0.log.seek(id, timestamp, move |r| drop(done.send(r)))?;
-        let chunk = answer.await.map_err(|_| weir_log::ReadError::Closed)??;
-        Ok(first_at(&chunk, timestamp).unwrap_or_else(|| marks.committed_end()))
+        let found = self.record_at_time(who, topic, partition, timestamp).await?;
+        Ok(found.map_or_else(|| marks.committed_end(), |(offset, _)| offset))
     }
 
     /// Where a partition stands, for describing it.
     pub fn marks(&self, topic: &str, partition: u32) -> Option<Arc<Marks>> {
         let id = self.0.applied.topic(topic)?.partition(partition)?;
         self.0.log.marks(id)
+    }
+
+    /// Returns when any of `places`, each a topic, a partition and an offset, has a record at its offset, or after
+    /// `wait`. A place that does not exist ends the wait: reading it tells why.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing changes.
+    pub async fn wait_for_any(&self, places: &[(String, u32, Offset)], wait: Duration) {
+        let found: Option<Vec<_>> = places
+            .iter()
+            .map(|(topic, partition, from)| {
+                let id = self.0.applied.topic(topic)?.partition(*partition)?;
+                Some((self.0.applied.growth.of(id), self.0.log.marks_or_new(id), *from))
+            })
+            .collect();
+        let Some(found) = found else { return };
+        let ready = || found.iter().any(|(_, marks, from)| marks.committed_end() > *from);
+        // Asked for before looking, so that growth in between is not missed.
+        let mut notified: Vec<_> = found
+            .iter()
+            .map(|(growth, ..)| Box::pin(growth.notified()))
+            .collect();
+        for n in &mut notified {
+            let _ = n.as_mut().enable();
+        }
+        if ready() {
+            return;
+        }
+        let any = std::future::poll_fn(|cx| {
+            let grown = notified.iter_mut().any(|n| n.as_mut().poll(cx).is_ready());
+            if grown { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let wait = wait.min(Duration::from_millis(FETCH_WAIT_MS_MAX));
+        let _ = tokio::time::timeout(wait, any).await;
+    }
+
+    /// The largest timestamp of a partition, and the first record that has it; `None` if it is empty.
+    ///
+    /// # Errors
+    /// As [`Broker::fetch`].
+    pub async fn offset_of_max_timestamp(
+        &self,
+        who: &Principal,
+        topic: &str,
+        partition: u32,
+    ) -> Result<Option<(Offset, i64)>, FetchError> {
+        let (_, marks) = self.readable(who, topic, partition)?;
+        let end = marks.committed_end();
+        let timestamp = marks.max_timestamp();
+        let offset = self.offset_at(who, topic, partition, At::Time(timestamp)).await?;
+        Ok((offset < end).then_some((offset, timestamp)))
+    }
+
+    /// The first record of a partition at or after `timestamp`, in milliseconds, and its own time.
+    ///
+    /// # Errors
+    /// As [`Broker::fetch`].
+    pub async fn record_at_time(
+        &self,
+        who: &Principal,
+        topic: &str,
+        partition: u32,
+        timestamp: i64,
+    ) -> Result<Option<(Offset, i64)>, FetchError> {
+        let (id, _) = self.readable(who, topic, partition)?;
+        let (done, answer) = oneshot::channel();
+        self.0.log.seek(id, timestamp, move |r| drop(done.send(r)))?;
+        let chunk = answer.await.map_err(|_| weir_log::ReadError::Closed)??;
+        Ok(first_at(&chunk, timestamp))
     }
 
     fn readable(
@@ -196,13 +265,13 @@ fn partition_id(tables: &Tables, topic: &str, partition: u32) -> Result<Partitio
 }
 
 /// The first record in `chunk` that is not before `timestamp`.
-fn first_at(chunk: &Chunk, timestamp: i64) -> Option<Offset> {
+fn first_at(chunk: &Chunk, timestamp: i64) -> Option<(Offset, i64)> {
     chunk.pieces.iter().find_map(|piece| {
         let Piece::Batch(batch) = piece else { return None };
         let body = batch.body().ok()?;
         body.records()
             .filter_map(Result::ok)
             .find(|r| r.timestamp >= timestamp)
-            .map(|r| r.offset)
+            .map(|r| (r.offset, r.timestamp))
     })
 }

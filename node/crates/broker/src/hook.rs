@@ -63,6 +63,9 @@ pub trait Hook: Send + Sync + 'static {
     /// Whether batches for `topic` pass a pipeline.
     fn intercepts(&self, topic: &TopicName) -> bool;
 
+    /// The pipeline that reads or writes `topic`, if there is one: such a topic is not deleted.
+    fn user_of(&self, topic: &str) -> Option<String>;
+
     /// Takes a job; never blocks. Answers through `done`, from a thread of its own or, when it refuses, at once.
     fn submit(&self, job: HookJob, done: HookDone);
 }
@@ -71,6 +74,10 @@ pub trait Hook: Send + Sync + 'static {
 impl Hook for () {
     fn intercepts(&self, _topic: &TopicName) -> bool {
         false
+    }
+
+    fn user_of(&self, _topic: &str) -> Option<String> {
+        None
     }
 
     fn submit(&self, job: HookJob, done: HookDone) {

@@ -9,6 +9,7 @@ mod admin;
 mod applied;
 mod auth;
 mod broker;
+mod coordinator;
 mod error;
 mod fetch;
 mod hook;
@@ -21,11 +22,16 @@ mod retention;
 mod tests;
 mod topic;
 
+pub use admin::KnownProducer;
 pub use auth::{Operation, Principal, Resource};
 pub use broker::{Broker, BrokerMetrics, Options, Produced, Producing};
+pub use coordinator::{
+    Caller, Commit, CommittedOffset, GroupError, GroupInfo, Join, Joined, JoinedMember, MemberInfo, Synced,
+};
 pub use error::{AdminError, FetchError, ProduceError};
 pub use fetch::{At, Fetch, Fetched};
 pub use hook::{Hook, HookDone, HookError, HookJob, OFFSET_DIGITS, Output, Processed};
+pub use proposer::Framing;
 pub use quota::QuotaConfig;
-pub use topic::{ConfigError, Durability, Topic, TopicConfig};
+pub use topic::{ConfigError, Durability, TimestampType, Topic, TopicConfig};
 pub use weir_log::{Marks, Piece, StateKind};

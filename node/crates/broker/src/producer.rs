@@ -73,6 +73,13 @@ impl Window {
         }
     }
 
+    /// Sequence of its last record; -1 for none.
+    pub(crate) fn last_sequence(&self) -> i32 {
+        self.batches
+            .back()
+            .map_or(-1, |a| after(a.sequence, a.span.saturating_sub(1)))
+    }
+
     pub(crate) fn accept(&mut self, producer: &Producer, batch: Accepted, now_ms: i64) {
         if producer.epoch != self.epoch {
             self.batches.clear();

@@ -26,11 +26,21 @@ const COMPRESS_FROM_BYTES: usize = 1 << 10;
 /// How often a wait for commitment looks whether the term is over: while it waits nobody else can tell the core.
 const STEP_DOWN_POLL: Duration = Duration::from_millis(20);
 
+/// Whether small batches may share a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// They may: many producers of single records then cost a row an entry.
+    Merge,
+    /// Each is stored as it came, as Kafka does.
+    AsSent,
+}
+
 /// Records for one partition, with what a pipeline made of them.
 pub(crate) struct Append {
     pub(crate) topic: Arc<Topic>,
     pub(crate) partition: PartitionId,
     pub(crate) kept: Batch,
+    pub(crate) framing: Framing,
     pub(crate) outputs: Vec<Output>,
     pub(crate) reply: oneshot::Sender<Result<Produced, ProduceError>>,
     /// Its share of the bytes in flight, given back with the answer.
@@ -380,7 +390,7 @@ impl<'a> Building<'a> {
         }
         let kept = &append.kept;
         let Some(producer) = kept.producer() else {
-            let base = self.add(append.partition, kept.clone());
+            let base = self.add(append.partition, kept.clone(), append.framing);
             self.outputs(append, base);
             return Ok(base);
         };
@@ -414,7 +424,7 @@ impl<'a> Building<'a> {
         if known.is_none() {
             self.make_room();
         }
-        let base = self.add(append.partition, kept.clone());
+        let base = self.add(append.partition, kept.clone(), append.framing);
         self.outputs(append, base);
         let accepted = Accepted {
             sequence: producer.sequence,
@@ -455,15 +465,17 @@ impl<'a> Building<'a> {
                 } else {
                     batch.patched(&slots)
                 },
+                Framing::Merge,
             );
         }
     }
 
     /// Gives `batch` its place and returns it.
-    fn add(&mut self, partition: PartitionId, batch: Batch) -> Offset {
+    fn add(&mut self, partition: PartitionId, batch: Batch, framing: Framing) -> Offset {
         let base = self.next_offset(partition);
         self.next.insert(partition, base.plus(u64::from(batch.span())));
-        let small = batch.producer().is_none() && batch.bytes().len() <= MERGE_BYTES_MAX;
+        let small =
+            framing == Framing::Merge && batch.producer().is_none() && batch.bytes().len() <= MERGE_BYTES_MAX;
         let open = self.open.entry(partition).or_default();
         let fits = open.bytes + batch.bytes().len() <= ENTRY_BYTES_TARGET
             && open.span.saturating_add(batch.span()) <= BATCH_RECORDS_MAX;

@@ -115,7 +115,7 @@ fn numbered(sequence: i32, values: &[&str]) -> Batch {
 }
 
 async fn send(broker: &Broker, topic: &str, batch: Batch) -> Result<u64, ProduceError> {
-    let producing = broker.produce(&who(), topic, 0, batch).await?;
+    let producing = broker.produce(&who(), topic, 0, batch, Framing::Merge).await?;
     Ok(producing.await?.base.get())
 }
 
@@ -174,7 +174,7 @@ async fn small_batches_share_a_row_and_keep_their_order_and_offsets() {
     let mut waiting = Vec::new();
     for i in 0..100 {
         let producing = broker
-            .produce(&who(), "t", 0, batch(&[&format!("v{i}")], None))
+            .produce(&who(), "t", 0, batch(&[&format!("v{i}")], None), Framing::Merge)
             .await
             .unwrap();
         waiting.push(producing);
@@ -235,12 +235,21 @@ async fn nothing_is_answered_or_read_before_it_is_committed() {
     );
     topic(&broker, "t", &[]).await;
     gate.close();
-    let first = broker.produce(&who(), "t", 0, numbered(0, &["a"])).await.unwrap();
+    let first = broker
+        .produce(&who(), "t", 0, numbered(0, &["a"]), Framing::Merge)
+        .await
+        .unwrap();
     gate.seen(1).await;
     // A second batch is numbered behind the first, and a duplicate of the first waits for its original.
-    let second = broker.produce(&who(), "t", 0, numbered(1, &["b"])).await.unwrap();
+    let second = broker
+        .produce(&who(), "t", 0, numbered(1, &["b"]), Framing::Merge)
+        .await
+        .unwrap();
     gate.seen(2).await;
-    let mut again = broker.produce(&who(), "t", 0, numbered(0, &["a"])).await.unwrap();
+    let mut again = broker
+        .produce(&who(), "t", 0, numbered(0, &["a"]), Framing::Merge)
+        .await
+        .unwrap();
     let early = tokio::time::timeout(Duration::from_millis(50), &mut again).await;
     assert!(early.is_err(), "answered before its original was committed");
     assert_eq!(read(&broker, "t").await, []);
@@ -269,12 +278,12 @@ async fn a_discarded_tail_is_void_with_all_that_was_computed_on_it() {
     assert_eq!(send(&broker, "t", numbered(0, &["kept"])).await.unwrap(), 0);
     gate.close();
     let lost = broker
-        .produce(&who(), "t", 0, numbered(1, &["lost"]))
+        .produce(&who(), "t", 0, numbered(1, &["lost"]), Framing::Merge)
         .await
         .unwrap();
     gate.seen(1).await;
     let behind = broker
-        .produce(&who(), "t", 0, numbered(2, &["behind it"]))
+        .produce(&who(), "t", 0, numbered(2, &["behind it"]), Framing::Merge)
         .await
         .unwrap();
     gate.seen(2).await;
@@ -365,10 +374,25 @@ async fn topics_come_change_and_go_and_a_new_one_has_nothing_of_the_old() {
     assert!(broker.alter_topic(&who(), "t", Some(2), &[]).await.is_err());
     send(&broker, "t", batch(&["old"], None)).await.unwrap();
     broker
-        .commit_offsets(&who(), "g", &[("t".to_owned(), 0, Offset::new(1))])
+        .commit_offsets(
+            &who(),
+            "g",
+            &[crate::Commit {
+                topic: "t".to_owned(),
+                partition: 0,
+                offset: Offset::new(1),
+                leader_epoch: -1,
+                metadata: "here".to_owned(),
+            }],
+        )
         .await
         .unwrap();
-    assert_eq!(broker.committed_offset("g", "t", 0), Some(Offset::new(1)));
+    assert_eq!(
+        broker
+            .committed_offset("g", "t", 0)
+            .map(|c| (c.offset, c.metadata)),
+        Some((Offset::new(1), "here".to_owned()))
+    );
     broker.delete_topic(&who(), "t").await.unwrap();
     assert!(matches!(
         send(&broker, "t", batch(&["x"], None)).await,

@@ -17,6 +17,16 @@ pub enum Durability {
     Lazy,
 }
 
+/// Whose clock dates the records of a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TimestampType {
+    /// The producer's.
+    #[default]
+    CreateTime,
+    /// The node's, when it stores them.
+    LogAppendTime,
+}
+
 /// Settings of a topic, under Kafka's names where Kafka has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicConfig {
@@ -26,6 +36,8 @@ pub struct TopicConfig {
     pub retention_bytes: Option<u64>,
     /// `max.message.bytes`: largest batch taken.
     pub max_message_bytes: u32,
+    /// `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
     /// `durability`: `sync` or `lazy`.
     pub durability: Durability,
     /// `priority`, 0 to 9: under the disk budget, lower ones are evicted first.
@@ -39,6 +51,7 @@ impl Default for TopicConfig {
             retention_ms: Some(7 * 24 * 3_600 * 1_000),
             retention_bytes: None,
             max_message_bytes: BATCH_BYTES_MAX as u32,
+            timestamp_type: TimestampType::CreateTime,
             durability: Durability::Sync,
             priority: 5,
         }
@@ -61,12 +74,19 @@ pub enum ConfigError {
 
 impl TopicConfig {
     /// Names of all settings.
-    pub const NAMES: [&'static str; 5] = [
+    pub const NAMES: [&'static str; 6] = [
         "retention.ms",
         "retention.bytes",
         "max.message.bytes",
+        "message.timestamp.type",
         "durability",
         "priority",
+    ];
+    /// Settings of Kafka's with the one value that they have here: tools ask for them and set them to it.
+    pub const FIXED: [(&'static str, &'static str); 3] = [
+        ("cleanup.policy", "delete"),
+        ("compression.type", "producer"),
+        ("min.insync.replicas", "1"),
     ];
 
     /// Changes the setting `name`; an empty value sets its default again.
@@ -100,6 +120,13 @@ impl TopicConfig {
                     .filter(|n| (1..=BATCH_BYTES_MAX as u32).contains(n));
                 self.max_message_bytes = bytes.ok_or(bad("max.message.bytes", "1 to 4194304"))?;
             }
+            "message.timestamp.type" => {
+                self.timestamp_type = match value {
+                    "CreateTime" | "" => TimestampType::CreateTime,
+                    "LogAppendTime" => TimestampType::LogAppendTime,
+                    _ => return Err(bad("message.timestamp.type", "CreateTime or LogAppendTime")),
+                }
+            }
             "durability" => {
                 self.durability = match value {
                     "sync" | "" => Durability::Sync,
@@ -113,9 +140,13 @@ impl TopicConfig {
                 self.priority = priority.ok_or(bad("priority", "0 to 9"))?;
             }
             _ => {
-                return Err(ConfigError::Unknown {
+                let fixed = Self::FIXED.iter().find(|(fixed, _)| *fixed == name);
+                let (name, only) = fixed.ok_or_else(|| ConfigError::Unknown {
                     name: name.to_owned(),
-                });
+                })?;
+                if !empty && value != *only {
+                    return Err(bad(name, only));
+                }
             }
         }
         Ok(())
@@ -128,10 +159,15 @@ impl TopicConfig {
             Durability::Sync => "sync",
             Durability::Lazy => "lazy",
         };
+        let timestamp_type = match self.timestamp_type {
+            TimestampType::CreateTime => "CreateTime",
+            TimestampType::LogAppendTime => "LogAppendTime",
+        };
         let values = [
             limit(self.retention_ms),
             limit(self.retention_bytes),
             self.max_message_bytes.to_string(),
+            timestamp_type.to_owned(),
             durability.to_owned(),
             self.priority.to_string(),
         ];

@@ -109,12 +109,6 @@ pub(crate) async fn delete_topic(
     State(services): Shared,
     Path(name): Path<String>,
 ) -> Result<StatusCode, HttpError> {
-    if let Some(pipeline) = services.pipelines.pipelines().into_iter().find(|p| p.uses(&name)) {
-        let pipeline = pipeline.name;
-        return Err(HttpError::bad_request(format!(
-            "topic `{name}` is used by pipeline `{pipeline}`: remove that first"
-        )));
-    }
     services.broker.delete_topic(&who(), &name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

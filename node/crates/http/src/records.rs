@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use weir_broker::{At, Fetch, Piece, Principal, ProduceError, Topic};
+use weir_broker::{At, Fetch, Framing, Piece, Principal, ProduceError, Topic};
 use weir_pipeline::Services;
 use weir_types::{BatchBuilder, Codec, Offset, Record};
 
@@ -56,7 +56,12 @@ pub(crate) async fn produce(
     let mut producing = Vec::new();
     for (partition, builder) in split(&found, records, query.partition) {
         let batch = builder.build(Offset::ZERO, None).map_err(ProduceError::from)?;
-        producing.push((partition, broker.produce(&who, &topic, partition, batch).await));
+        producing.push((
+            partition,
+            broker
+                .produce(&who, &topic, partition, batch, Framing::Merge)
+                .await,
+        ));
     }
     let mut partitions = Vec::new();
     for (partition, sent) in producing {

@@ -38,6 +38,8 @@ pub enum StateKind {
     Pipeline = 20,
     /// sha-256 -> name, version, size. The pipelines'.
     Module = 21,
+    /// group name -> its members and their assignments. The broker's.
+    Group = 22,
 }
 
 /// Key of a row of `state`: its kind and what follows.

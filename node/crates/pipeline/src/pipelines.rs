@@ -446,6 +446,13 @@ impl Hook for Pipelines {
             .contains_key(topic)
     }
 
+    fn user_of(&self, topic: &str) -> Option<String> {
+        self.pipelines()
+            .into_iter()
+            .find(|p| p.uses(topic))
+            .map(|p| p.name)
+    }
+
     fn submit(&self, job: HookJob, done: HookDone) {
         let lane = self
             .0

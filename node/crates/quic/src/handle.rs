@@ -5,7 +5,7 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use weir_broker::{At, Fetch, Fetched, Piece, Principal, ProduceError, Producing, Topic};
+use weir_broker::{At, Commit, Fetch, Fetched, Framing, Piece, Principal, ProduceError, Producing, Topic};
 use weir_peer::protocol::{PartitionInfo, PieceHead, Place, Reply, Request, TopicInfo, WireError};
 use weir_peer::{PeerError, SendStream, write_frame};
 use weir_pipeline::Services;
@@ -122,7 +122,9 @@ impl Session {
             Request::Produce { topic, partition } => {
                 let batch = Batch::parse(payload).map_err(ProduceError::from);
                 let batch = batch.map_err(|e| wire(e.kind(), &e))?;
-                let producing = broker.produce(who, &topic, partition, batch).await;
+                let producing = broker
+                    .produce(who, &topic, partition, batch, Framing::Merge)
+                    .await;
                 let producing = producing.map_err(|e| wire(e.kind(), &e))?;
                 throttle(producing.throttle()).await;
                 return Ok(Answer::Producing(producing));
@@ -177,17 +179,6 @@ impl Session {
                 Reply::Topic(topic_info(&self.node, &*topic.map_err(|e| wire(e.kind(), &e))?))
             }
             Request::DeleteTopic { name } => {
-                let used = pipelines.pipelines().into_iter().find(|p| p.uses(&name));
-                if let Some(pipeline) = used {
-                    let message = format!(
-                        "topic `{name}` is used by pipeline `{}`: remove that first",
-                        pipeline.name
-                    );
-                    return Err(WireError {
-                        kind: ErrorKind::Invalid.into(),
-                        message,
-                    });
-                }
                 broker
                     .delete_topic(who, &name)
                     .await
@@ -195,7 +186,15 @@ impl Session {
                 Reply::Done
             }
             Request::CommitOffsets { group, offsets } => {
-                let result = broker.commit_offsets(who, &group, &offsets).await;
+                let commit = |(topic, partition, offset)| Commit {
+                    topic,
+                    partition,
+                    offset,
+                    leader_epoch: -1,
+                    metadata: String::new(),
+                };
+                let commits: Vec<Commit> = offsets.into_iter().map(commit).collect();
+                let result = broker.commit_offsets(who, &group, &commits).await;
                 result.map_err(|e| wire(e.kind(), &e))?;
                 Reply::Done
             }
@@ -203,7 +202,11 @@ impl Session {
                 group,
                 topic,
                 partition,
-            } => Reply::Offset(broker.committed_offset(&group, &topic, partition)),
+            } => Reply::Offset(
+                broker
+                    .committed_offset(&group, &topic, partition)
+                    .map(|c| c.offset),
+            ),
             Request::InitProducer => {
                 Reply::Producer(broker.init_producer(who).await.map_err(|e| wire(e.kind(), &e))?)
             }

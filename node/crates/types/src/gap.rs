@@ -14,6 +14,8 @@ pub enum GapReason {
     Evicted = 2,
     /// Damaged or gone from the disk.
     Lost = 3,
+    /// Somebody deleted them.
+    Deleted = 4,
 }
 
 impl GapReason {
@@ -23,6 +25,7 @@ impl GapReason {
             1 => Some(Self::Expired),
             2 => Some(Self::Evicted),
             3 => Some(Self::Lost),
+            4 => Some(Self::Deleted),
             _ => None,
         }
     }
@@ -34,6 +37,7 @@ impl fmt::Display for GapReason {
             Self::Expired => "expired",
             Self::Evicted => "evicted",
             Self::Lost => "lost",
+            Self::Deleted => "deleted",
         })
     }
 }

@@ -60,6 +60,26 @@ pub const GROUP_OFFSETS_MAX: usize = 100_000;
 /// Longest name of a consumer group.
 pub const GROUP_NAME_BYTES_MAX: usize = 249;
 
+/// Consumer groups on a node: each has a row and a few hundred bytes.
+pub const GROUPS_MAX: usize = 10_000;
+/// Members of one group, those included that were only promised an id.
+pub const GROUP_MEMBERS_MAX: usize = 1_000;
+/// Largest row of a group: all members' metadata and assignments. It is part of an entry's header.
+pub const GROUP_ROW_BYTES_MAX: usize = 1 << 20;
+/// Longest metadata of one committed offset (Kafka's `offset.metadata.max.bytes`).
+pub const OFFSET_METADATA_BYTES_MAX: usize = 4 << 10;
+
+/// Largest request of a Kafka client. Kafka takes 100 MB; ours hold batches of at most 4 MiB, one a partition.
+pub const KAFKA_REQUEST_BYTES_MAX: usize = 32 << 20;
+/// Bytes of Kafka requests larger than [`KAFKA_SMALL_BYTES`] that are being received at once, over all connections.
+pub const KAFKA_RECEIVE_BYTES_MAX: usize = 64 << 20;
+/// Requests up to this size need no leave to be received: ten thousand connections of them are bounded by themselves.
+pub const KAFKA_SMALL_BYTES: usize = 8 << 10;
+/// Kafka connections at once: an idle one costs some kilobytes.
+pub const KAFKA_CONNECTIONS_MAX: usize = 12_000;
+/// Requests of one Kafka connection that wait for their turn to be answered.
+pub const KAFKA_PIPELINE_MAX: usize = 64;
+
 /// Connections at once; each costs its receive windows.
 pub const CONNECTIONS_MAX: usize = 1_024;
 /// Requests in flight on one connection.
@@ -89,4 +109,6 @@ const _: () = {
     assert!(MERGE_BYTES_MAX < ENTRY_BYTES_TARGET);
     assert!(FETCH_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(FETCH_BYTES_MAX >= BATCH_BYTES_MAX);
+    assert!(KAFKA_REQUEST_BYTES_MAX <= KAFKA_RECEIVE_BYTES_MAX);
+    assert!(BATCH_BYTES_MAX < KAFKA_REQUEST_BYTES_MAX);
 };

@@ -37,6 +37,10 @@ pub const LENGTH_PREFIX_BYTES: usize = 12;
 /// The smallest record: a length, attributes, two deltas, two lengths of null and no headers.
 pub const RECORD_BYTES_MIN: usize = 7;
 const CRC_FROM: usize = 21;
+/// Bits of the attributes beside the codec's.
+const LOG_APPEND_TIME: i16 = 1 << 3;
+const TRANSACTIONAL: i16 = 1 << 4;
+const CONTROL: i16 = 1 << 5;
 
 /// Who produced a batch, for producers that number what they send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,40 +202,71 @@ impl Batch {
         if self.base_offset() == base {
             return self;
         }
-        let mut bytes = self
-            .bytes
-            .try_into_mut()
-            .unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
-        if let Some(field) = bytes.first_chunk_mut::<8>() {
+        let mut bytes = self.into_mut();
+        if let Some(field) = bytes.0.first_chunk_mut::<8>() {
             *field = base.get().to_be_bytes();
         }
-        Self {
-            bytes: bytes.freeze(),
-            ..self
-        }
+        bytes.seal()
     }
 
     /// The same batch with `patches` written over its bytes, each a position and what goes there. For headers whose
     /// value is known late; positions are within the records of a batch that is not compressed.
     #[must_use]
     pub fn patched<const N: usize>(self, patches: &[(usize, [u8; N])]) -> Self {
-        let mut bytes = self
-            .bytes
-            .try_into_mut()
-            .unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
+        let mut bytes = self.into_mut();
         for (at, patch) in patches.iter().filter(|(at, _)| *at >= HEADER_BYTES) {
-            if let Some(field) = bytes.get_mut(*at..*at + N) {
+            if let Some(field) = bytes.0.get_mut(*at..*at + N) {
                 field.copy_from_slice(patch);
             }
         }
-        let crc = crc32c::crc32c(bytes.get(CRC_FROM..).unwrap_or_default());
-        if let Some(field) = bytes.get_mut(17..).and_then(|b| b.first_chunk_mut::<4>()) {
-            *field = crc.to_be_bytes();
+        bytes.checksum();
+        bytes.seal()
+    }
+
+    /// The same batch under the epoch of the leader that stores it. The checksum does not cover it.
+    #[must_use]
+    pub fn led_in(self, epoch: i32) -> Self {
+        let mut bytes = self.into_mut();
+        if let Some(field) = bytes.0.get_mut(12..).and_then(|b| b.first_chunk_mut::<4>()) {
+            *field = epoch.to_be_bytes();
         }
-        Self {
-            bytes: bytes.freeze(),
+        bytes.seal()
+    }
+
+    /// The same batch with `now`, in milliseconds, as the timestamp of all its records: what Kafka calls log-append time.
+    /// The records stay as they are; the header overrules them.
+    #[must_use]
+    pub fn stamped(self, now: i64) -> Self {
+        let attributes = i16_at(&self.bytes, 21) | LOG_APPEND_TIME;
+        let mut bytes = self.into_mut();
+        if let Some(field) = bytes.0.get_mut(21..).and_then(|b| b.first_chunk_mut::<2>()) {
+            *field = attributes.to_be_bytes();
+        }
+        if let Some(field) = bytes.0.get_mut(35..).and_then(|b| b.first_chunk_mut::<8>()) {
+            *field = now.to_be_bytes();
+        }
+        bytes.checksum();
+        bytes.seal()
+    }
+
+    /// Whether all records have the time at which the batch was stored.
+    pub fn is_log_append_time(&self) -> bool {
+        i16_at(&self.bytes, 21) & LOG_APPEND_TIME != 0
+    }
+
+    /// Whether the batch is part of a transaction, or a marker of one.
+    pub fn is_transactional(&self) -> bool {
+        i16_at(&self.bytes, 21) & (TRANSACTIONAL | CONTROL) != 0
+    }
+
+    fn into_mut(self) -> Unsealed {
+        let bytes = self.bytes.try_into_mut();
+        let bytes = bytes.unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
+        let batch = Self {
+            bytes: Bytes::new(),
             ..self
-        }
+        };
+        Unsealed(bytes, batch)
     }
 
     /// The batch with only the records whose `keep` is set: base offset, span and producer stay, as Kafka's
@@ -241,6 +276,25 @@ impl Batch {
     /// When recompressing fails.
     pub fn sparse(&self, spans: &[u32], body: &Body, keep: &[bool]) -> Result<Self, BatchError> {
         builder::sparse(self, spans, body, keep)
+    }
+}
+
+/// A batch whose header is being written over.
+struct Unsealed(BytesMut, Batch);
+
+impl Unsealed {
+    fn checksum(&mut self) {
+        let crc = crc32c::crc32c(self.0.get(CRC_FROM..).unwrap_or_default());
+        if let Some(field) = self.0.get_mut(17..).and_then(|b| b.first_chunk_mut::<4>()) {
+            *field = crc.to_be_bytes();
+        }
+    }
+
+    fn seal(self) -> Batch {
+        Batch {
+            bytes: self.0.freeze(),
+            ..self.1
+        }
     }
 }
 

@@ -1,0 +1,447 @@
+//! The group coordinator: Kafka's classic consumer groups, their committed offsets, and what keeps both over a restart.
+
+mod group;
+mod offsets;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use group::GroupRow;
+pub use offsets::{Commit, CommittedOffset};
+
+use crate::applied::{group_key, group_row_key};
+use crate::auth::{Operation, Principal, Resource, authorize};
+use crate::broker::Broker;
+use crate::error::AdminError;
+use bytes::Bytes;
+use group::{Group, Phase, SyncStep};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use weir_log::{Op, StateKind};
+use weir_types::limits::{GROUP_NAME_BYTES_MAX, GROUP_ROW_BYTES_MAX, GROUPS_MAX};
+
+/// Shortest and longest session that a member may ask for (Kafka's defaults).
+const SESSION_MIN: Duration = Duration::from_secs(6);
+const SESSION_MAX: Duration = Duration::from_secs(1_800);
+
+/// Why a call of a group member is refused. Each stands for an error of Kafka's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum GroupError {
+    #[error("the group's name is empty or too long")]
+    InvalidName,
+    #[error("a session is 6 s to 30 min long")]
+    InvalidSession,
+    #[error("member speaks no protocol that the group speaks")]
+    InconsistentProtocol,
+    #[error("no such member in the group")]
+    UnknownMember,
+    #[error("join again as `{0}`")]
+    MemberIdRequired(String),
+    #[error("another member has taken the place of this static one")]
+    FencedInstance,
+    #[error("the group is in another generation")]
+    IllegalGeneration,
+    #[error("the group is rebalancing: join again")]
+    RebalanceInProgress,
+    #[error("the group, or the number of groups, is at its limit")]
+    Full,
+    #[error("the group still has members")]
+    NotEmpty,
+    #[error("no such group")]
+    NotFound,
+    #[error("the group's members read the topic")]
+    Subscribed,
+    #[error("not allowed")]
+    Denied,
+    #[error("could not be stored: try again")]
+    Unavailable,
+}
+
+/// Somebody who wants to be a member.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// The id that it was given; empty the first time.
+    pub member: String,
+    /// Its name over restarts, if it is a static member (KIP-345).
+    pub instance: Option<String>,
+    /// What it calls itself, and where it is.
+    pub client: String,
+    /// Address.
+    pub host: String,
+    /// How long it may be silent.
+    pub session: Duration,
+    /// How long a rebalance waits for it.
+    pub rebalance: Duration,
+    /// `consumer`, `connect` or another's own.
+    pub protocol_type: String,
+    /// Ways of assigning that it speaks, the one it likes best first, and what it has to say in each.
+    pub protocols: Vec<(String, Vec<u8>)>,
+    /// Whether it can be told its id first and join with it then (KIP-394).
+    pub id_first: bool,
+}
+
+/// A group after a join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "Kafka's names")]
+pub struct Joined {
+    pub generation: i32,
+    pub protocol_type: String,
+    pub protocol: String,
+    pub leader: String,
+    pub member: String,
+    /// All members; for the leader only.
+    pub members: Vec<JoinedMember>,
+    pub skip_assignment: bool,
+}
+
+/// A member as its leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "Kafka's names")]
+pub struct JoinedMember {
+    pub id: String,
+    pub instance: Option<String>,
+    pub metadata: Bytes,
+}
+
+/// What a member is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "Kafka's names")]
+pub struct Synced {
+    pub protocol_type: String,
+    pub protocol: String,
+    pub assignment: Bytes,
+}
+
+/// Who calls, as a member.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "Kafka's names")]
+pub struct Caller<'a> {
+    pub group: &'a str,
+    pub member: &'a str,
+    pub instance: Option<&'a str>,
+    pub generation: i32,
+}
+
+/// A group, for describing it.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "Kafka's names")]
+pub struct GroupInfo {
+    pub name: String,
+    /// `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable` or `Dead`.
+    pub state: &'static str,
+    pub protocol_type: String,
+    pub protocol: String,
+    pub members: Vec<MemberInfo>,
+}
+
+/// A member, for describing it.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "Kafka's names")]
+pub struct MemberInfo {
+    pub id: String,
+    pub instance: Option<String>,
+    pub client: String,
+    pub host: String,
+    pub metadata: Bytes,
+    pub assignment: Bytes,
+}
+
+/// The groups of a node.
+pub(crate) struct Coordinator {
+    groups: Mutex<BTreeMap<String, Group>>,
+    initial_delay: Duration,
+    /// Of the log: it counts starts, so that no id of an earlier one comes again.
+    epoch: u32,
+    ids: AtomicU64,
+}
+
+impl Coordinator {
+    pub(crate) fn restore(rows: &BTreeMap<String, GroupRow>, initial_delay: Duration, epoch: u32) -> Self {
+        let now = Instant::now();
+        let groups = rows
+            .iter()
+            .map(|(name, row)| (name.clone(), Group::restore(row, initial_delay, now)));
+        Self {
+            groups: Mutex::new(groups.collect()),
+            initial_delay,
+            epoch,
+            ids: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Group>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fresh_id(&self, client: &str) -> String {
+        let n = self.ids.fetch_add(1, Ordering::Relaxed);
+        format!("{client}-{}-{n}", self.epoch)
+    }
+}
+
+impl Broker {
+    /// Joins a group; resolves when its rebalance is over.
+    ///
+    /// # Errors
+    /// As [`GroupError`] says.
+    ///
+    /// # Cancel safety
+    /// The member stays in the group, until its session ends.
+    pub async fn join_group(&self, who: &Principal, group: &str, join: Join) -> Result<Joined, GroupError> {
+        allow(who, Operation::Read, group)?;
+        if !(SESSION_MIN..=SESSION_MAX).contains(&join.session) {
+            return Err(GroupError::InvalidSession);
+        }
+        let coordinator = &self.0.coordinator;
+        let (reply, answer) = oneshot::channel();
+        let emptied = {
+            let mut groups = coordinator.lock();
+            if !groups.contains_key(group) {
+                // An id that nobody knows cannot be a member of a group that nobody knows.
+                if !join.member.is_empty() {
+                    return Err(GroupError::UnknownMember);
+                }
+                if groups.len() >= GROUPS_MAX {
+                    return Err(GroupError::Full);
+                }
+                groups.insert(group.to_owned(), Group::new(coordinator.initial_delay));
+            }
+            let client = join.client.clone();
+            groups.get_mut(group).map(|g| {
+                g.join(join, || coordinator.fresh_id(&client), reply, Instant::now());
+            })
+        };
+        debug_assert!(emptied.is_some());
+        answer.await.unwrap_or(Err(GroupError::Unavailable))
+    }
+
+    /// Gets a member's assignment, which the leader brings; resolves when it is stored.
+    ///
+    /// # Errors
+    /// As [`GroupError`] says.
+    ///
+    /// # Cancel safety
+    /// An assignment that was brought may or may not become the group's.
+    pub async fn sync_group(
+        &self,
+        who: &Principal,
+        caller: Caller<'_>,
+        protocol: (Option<&str>, Option<&str>),
+        assignments: Vec<(String, Bytes)>,
+    ) -> Result<Synced, GroupError> {
+        allow(who, Operation::Read, caller.group)?;
+        let (reply, answer) = oneshot::channel();
+        let step = {
+            let mut groups = self.0.coordinator.lock();
+            let group = groups.get_mut(caller.group).ok_or(GroupError::UnknownMember)?;
+            group.sync(caller, protocol, assignments, reply, Instant::now())
+        };
+        if let SyncStep::Store(generation, row) = step {
+            let stored = self.store_group(caller.group, &row).await;
+            if let Some(group) = self.0.coordinator.lock().get_mut(caller.group) {
+                group.assigned(generation, row, stored, Instant::now());
+            }
+        }
+        answer.await.unwrap_or(Err(GroupError::Unavailable))
+    }
+
+    /// A member says that it lives.
+    ///
+    /// # Errors
+    /// As [`GroupError`] says.
+    pub fn heartbeat(&self, who: &Principal, caller: Caller<'_>) -> Result<(), GroupError> {
+        allow(who, Operation::Read, caller.group)?;
+        let mut groups = self.0.coordinator.lock();
+        let group = groups.get_mut(caller.group).ok_or(GroupError::UnknownMember)?;
+        group.heartbeat(caller.member, caller.instance, caller.generation, Instant::now())
+    }
+
+    /// Members leave, each by its id or its instance.
+    ///
+    /// # Errors
+    /// For each as [`GroupError`] says.
+    pub async fn leave_group(
+        &self,
+        who: &Principal,
+        group: &str,
+        members: &[(String, Option<String>)],
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        allow(who, Operation::Read, group)?;
+        let (results, emptied) = {
+            let mut groups = self.0.coordinator.lock();
+            let found = groups.get_mut(group).ok_or(GroupError::UnknownMember)?;
+            let now = Instant::now();
+            let leave = |(id, instance): &(String, Option<String>)| found.leave(id, instance.as_deref(), now);
+            let results: Vec<_> = members.iter().map(leave).collect();
+            (results, emptied(found, self.now_ms()))
+        };
+        if let Some(row) = emptied {
+            let _ = self.store_group(group, &row).await;
+        }
+        Ok(results)
+    }
+
+    /// Ends sessions and rebalances whose time is over. Call it a few times a second.
+    pub async fn tick_groups(&self) {
+        let now = Instant::now();
+        let now_ms = self.now_ms();
+        let mut rows = Vec::new();
+        {
+            let mut groups = self.0.coordinator.lock();
+            for (name, group) in groups.iter_mut() {
+                let had = !group.is_empty();
+                group.tick(now);
+                if had && let Some(row) = emptied(group, now_ms) {
+                    rows.push((name.clone(), row));
+                }
+            }
+        }
+        for (name, row) in rows {
+            let _ = self.store_group(&name, &row).await;
+        }
+    }
+
+    /// All groups: those with members, and those that only have offsets.
+    pub fn list_groups(&self) -> Vec<GroupInfo> {
+        let mut names: std::collections::BTreeSet<String> =
+            self.0.coordinator.lock().keys().cloned().collect();
+        names.extend(
+            self.0
+                .applied
+                .tables()
+                .group_offsets
+                .keys()
+                .map(|(name, _)| name.clone()),
+        );
+        names.iter().map(|name| self.describe_group(name)).collect()
+    }
+
+    /// A group; its state is `Dead` if there is none of this name.
+    pub fn describe_group(&self, name: &str) -> GroupInfo {
+        let mut info = GroupInfo {
+            name: name.to_owned(),
+            state: "Dead",
+            protocol_type: String::new(),
+            protocol: String::new(),
+            members: Vec::new(),
+        };
+        if let Some(group) = self.0.coordinator.lock().get(name) {
+            info.state = match group.phase {
+                Phase::Empty => "Empty",
+                Phase::Preparing { .. } => "PreparingRebalance",
+                Phase::Completing { .. } => "CompletingRebalance",
+                Phase::Stable => "Stable",
+            };
+            info.protocol_type.clone_from(&group.protocol_type);
+            info.protocol.clone_from(&group.protocol);
+            info.members = group.members();
+        } else if self.has_offsets(name) {
+            info.state = "Empty";
+        }
+        info
+    }
+
+    /// Forgets a group without members, and its offsets.
+    ///
+    /// # Errors
+    /// When it has members, or there is none of this name.
+    pub async fn delete_group(&self, who: &Principal, name: &str) -> Result<(), GroupError> {
+        allow(who, Operation::Delete, name)?;
+        let known = match self.0.coordinator.lock().get(name) {
+            Some(group) if !group.is_empty() => return Err(GroupError::NotEmpty),
+            found => found.is_some(),
+        };
+        if !known && !self.has_offsets(name) {
+            return Err(GroupError::NotFound);
+        }
+        let mut ops = vec![Op::Remove {
+            key: group_row_key(name),
+        }];
+        {
+            let tables = self.0.applied.tables();
+            let keys = tables.group_offsets.keys().filter(|(group, _)| group == name);
+            ops.extend(keys.map(|(group, partition)| Op::Remove {
+                key: group_key(group, *partition),
+            }));
+        }
+        self.put(ops).await.map_err(|_| GroupError::Unavailable)?;
+        let mut groups = self.0.coordinator.lock();
+        if groups.get(name).is_some_and(Group::is_empty) {
+            groups.remove(name);
+        }
+        Ok(())
+    }
+
+    fn has_offsets(&self, name: &str) -> bool {
+        let tables = self.0.applied.tables();
+        let from = (name.to_owned(), weir_types::PartitionId(0));
+        tables
+            .group_offsets
+            .range(from..)
+            .next()
+            .is_some_and(|((group, _), _)| group == name)
+    }
+
+    async fn store_group(&self, name: &str, row: &GroupRow) -> Result<(), GroupError> {
+        let value = postcard::to_allocvec(row).unwrap_or_default();
+        if value.len() > GROUP_ROW_BYTES_MAX {
+            tracing::warn!(
+                group = name,
+                bytes = value.len(),
+                "assignment is too large to be stored"
+            );
+            return Err(GroupError::Full);
+        }
+        let stored = self
+            .put_row(StateKind::Group, name.as_bytes(), Some(value.into()))
+            .await;
+        stored.map_err(|error| {
+            tracing::warn!(group = name, %error, "group could not be stored");
+            match error {
+                AdminError::Denied => GroupError::Denied,
+                _ => GroupError::Unavailable,
+            }
+        })
+    }
+}
+
+/// The row of a group that has just lost its last member.
+fn emptied(group: &mut Group, now_ms: i64) -> Option<GroupRow> {
+    if group.phase != Phase::Empty || group.generation == 0 || !group.is_empty() {
+        return None;
+    }
+    group.empty_since_ms = now_ms;
+    Some(group.row())
+}
+
+fn allow(who: &Principal, operation: Operation, group: &str) -> Result<(), GroupError> {
+    if !legal_name(group) {
+        return Err(GroupError::InvalidName);
+    }
+    if authorize(who, operation, Resource::Group(group)) {
+        Ok(())
+    } else {
+        Err(GroupError::Denied)
+    }
+}
+
+pub(crate) fn legal_name(group: &str) -> bool {
+    !group.is_empty() && group.len() <= GROUP_NAME_BYTES_MAX && !group.chars().any(char::is_control)
+}
+
+/// Topics in the metadata of a member that speaks Kafka's `consumer` protocol: a version, then an array of names.
+fn subscription(metadata: &[u8]) -> Option<Vec<String>> {
+    let (count, mut rest) = metadata.get(2..)?.split_first_chunk::<4>()?;
+    let count = usize::try_from(i32::from_be_bytes(*count)).ok()?;
+    let mut topics = Vec::new();
+    for _ in 0..count {
+        let (len, after) = rest.split_first_chunk::<2>()?;
+        let len = usize::from(u16::from_be_bytes(*len));
+        topics.push(String::from_utf8(after.get(..len)?.to_vec()).ok()?);
+        rest = after.get(len..)?;
+    }
+    Some(topics)
+}

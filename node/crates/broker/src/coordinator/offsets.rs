@@ -1,0 +1,186 @@
+//! Committed offsets of consumer groups.
+
+use super::{Caller, GroupError, allow, legal_name};
+use crate::applied::group_key;
+use crate::auth::{Operation, Principal};
+use crate::broker::Broker;
+use crate::error::AdminError;
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+use weir_log::Op;
+use weir_types::Offset;
+use weir_types::limits::GROUP_OFFSETS_MAX;
+
+/// How far a group has read a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommittedOffset {
+    /// The next offset that it wants.
+    pub offset: Offset,
+    /// Epoch of the leader that it read from; -1 if it did not say.
+    pub leader_epoch: i32,
+    /// Whatever it wanted to remember with it.
+    pub metadata: String,
+    /// When it was committed, in milliseconds.
+    pub committed_ms: i64,
+}
+
+/// An offset to commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in [`CommittedOffset`]")]
+pub struct Commit {
+    pub topic: String,
+    pub partition: u32,
+    pub offset: Offset,
+    pub leader_epoch: i32,
+    pub metadata: String,
+}
+
+impl Broker {
+    /// Whether `caller` may commit offsets now.
+    ///
+    /// # Errors
+    /// As [`GroupError`] says.
+    pub fn may_commit(&self, who: &Principal, caller: Caller<'_>) -> Result<(), GroupError> {
+        allow(who, Operation::Read, caller.group)?;
+        match self.0.coordinator.lock().get_mut(caller.group) {
+            Some(group) => {
+                group.may_commit(caller.member, caller.instance, caller.generation, Instant::now())
+            }
+            None if caller.generation < 0 => Ok(()),
+            None => Err(GroupError::IllegalGeneration),
+        }
+    }
+
+    /// Records how far a consumer group has read: all of `commits`, or nothing.
+    ///
+    /// # Errors
+    /// When the group's name or a partition is not taken.
+    pub async fn commit_offsets(
+        &self,
+        who: &Principal,
+        group: &str,
+        commits: &[Commit],
+    ) -> Result<(), AdminError> {
+        match allow(who, Operation::Read, group) {
+            Ok(()) => {}
+            Err(GroupError::InvalidName) => {
+                return Err(AdminError::GroupName(group.chars().take(80).collect()));
+            }
+            Err(_) => return Err(AdminError::Denied),
+        }
+        let committed_ms = self.now_ms();
+        let mut ops = Vec::with_capacity(commits.len());
+        {
+            let tables = self.0.applied.tables();
+            if tables.group_offsets.len() + commits.len() > GROUP_OFFSETS_MAX {
+                return Err(AdminError::Limit {
+                    what: "committed offsets",
+                    limit: GROUP_OFFSETS_MAX as u64,
+                });
+            }
+            for commit in commits {
+                let id = crate::admin::partition_of(&tables, &commit.topic, commit.partition)?;
+                let row = CommittedOffset {
+                    offset: commit.offset,
+                    leader_epoch: commit.leader_epoch,
+                    metadata: commit.metadata.clone(),
+                    committed_ms,
+                };
+                let value = postcard::to_allocvec(&row).unwrap_or_default();
+                ops.push(Op::Put {
+                    key: group_key(group, id),
+                    value: value.into(),
+                });
+            }
+        }
+        if ops.is_empty() {
+            return Ok(());
+        }
+        self.put(ops).await
+    }
+
+    /// What a consumer group committed for a partition.
+    pub fn committed_offset(&self, group: &str, topic: &str, partition: u32) -> Option<CommittedOffset> {
+        let tables = self.0.applied.tables();
+        let id = tables.topics.get(topic)?.partition(partition)?;
+        tables.group_offsets.get(&(group.to_owned(), id)).cloned()
+    }
+
+    /// All that a consumer group committed: topic, partition and offset.
+    pub fn committed_offsets(&self, group: &str) -> Vec<(String, u32, CommittedOffset)> {
+        let tables = self.0.applied.tables();
+        let from = (group.to_owned(), weir_types::PartitionId(0));
+        let of_group = tables
+            .group_offsets
+            .range(from..)
+            .take_while(|((name, _), _)| name == group);
+        let place = |id| {
+            let topic = tables.topics.get(tables.partition_owner.get(id)?)?;
+            let index = topic.partitions.iter().position(|p| p == id)?;
+            Some((topic.name.to_string(), index as u32))
+        };
+        of_group
+            .filter_map(|((_, id), offset)| place(id).map(|(topic, index)| (topic, index, offset.clone())))
+            .collect()
+    }
+
+    /// Forgets what a group committed for a partition.
+    ///
+    /// # Errors
+    /// When its members read the topic, or there is no such group or partition.
+    pub async fn delete_offset(
+        &self,
+        who: &Principal,
+        group: &str,
+        topic: &str,
+        partition: u32,
+    ) -> Result<(), GroupError> {
+        allow(who, Operation::Delete, group)?;
+        let subscribed = match self.0.coordinator.lock().get(group) {
+            Some(found) => found.subscribed().contains(topic),
+            None => false,
+        };
+        if subscribed {
+            return Err(GroupError::Subscribed);
+        }
+        let id = self
+            .topic(topic)
+            .and_then(|t| t.partition(partition))
+            .ok_or(GroupError::NotFound)?;
+        let op = Op::Remove {
+            key: group_key(group, id),
+        };
+        self.put(vec![op]).await.map_err(|_| GroupError::Unavailable)
+    }
+
+    /// Forgets offsets of groups without members that were committed, and whose group was left, longer ago than
+    /// `retention_ms`. Call it every minute or so.
+    pub async fn expire_offsets(&self, retention_ms: i64) {
+        let before = self.now_ms().saturating_sub(retention_ms);
+        let ops: Vec<Op> = {
+            let groups = self.0.coordinator.lock();
+            let tables = self.0.applied.tables();
+            let over = |name: &String, committed_ms: i64| match groups.get(name) {
+                Some(group) => group.is_empty() && committed_ms.max(group.empty_since_ms) < before,
+                None => committed_ms < before,
+            };
+            let old = tables
+                .group_offsets
+                .iter()
+                .filter(|((name, _), o)| over(name, o.committed_ms));
+            old.map(|((name, id), _)| Op::Remove {
+                key: group_key(name, *id),
+            })
+            .collect()
+        };
+        if !ops.is_empty() {
+            tracing::info!(offsets = ops.len(), "committed offsets expired");
+            let _ = self.put(ops).await;
+        }
+    }
+
+    /// Whether `group` can be a group's name.
+    pub fn is_group_name(group: &str) -> bool {
+        legal_name(group)
+    }
+}
