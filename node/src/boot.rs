@@ -19,6 +19,8 @@ use weir_types::SystemClock;
 const RETAIN_EVERY: u32 = 30;
 /// How often the disk budget is looked at: a second of the fastest load fits in the slack of one eviction or two.
 const BUDGET_EVERY: Duration = Duration::from_secs(1);
+/// How often sessions and rebalances of consumer groups are looked at: a tenth of what a client notices.
+const GROUPS_EVERY: Duration = Duration::from_millis(100);
 /// Exit code when the log stopped: the supervisor starts the node again, and it recovers.
 const EXIT_POISONED: i32 = 70;
 
@@ -45,6 +47,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
             produce_bytes_per_s: config.produce_bytes_per_s,
             fetch_bytes_per_s: config.fetch_bytes_per_s,
         },
+        group_initial_delay: config.group_initial_delay,
     };
     let broker = Broker::open(log, &recovered, Synced::rule(), Arc::new(SystemClock), options)?;
     let runtime = Runtime::new(RuntimeOptions {
@@ -60,6 +63,19 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let http_listener = tokio::net::TcpListener::bind(config.http).await;
     let http_listener = http_listener.with_context(|| format!("cannot listen on {}", config.http))?;
     let http_addr = http_listener.local_addr()?;
+    let kafka_listener = match config.kafka {
+        Some(addr) => {
+            let bound = tokio::net::TcpListener::bind(addr).await;
+            Some(bound.with_context(|| {
+                format!("cannot listen on {addr} for Kafka clients; `--kafka off` starts without")
+            })?)
+        }
+        None => None,
+    };
+    let kafka_addr = match &kafka_listener {
+        Some(listener) => listener.local_addr()?.to_string(),
+        None => "off".to_owned(),
+    };
     let status = status(&broker, &pipelines, &recovered, &identity, begun);
     let services = Arc::new(Services {
         broker: broker.clone(),
@@ -73,6 +89,26 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let http = tokio::spawn(weir_http::serve(http_listener, services, async move {
         stopping.notified().await
     }));
+    let offsets_retention_ms = config.offsets_retention.as_millis() as i64;
+    let kafka = kafka_listener.map(|listener| {
+        let settings = weir_kafka::Settings {
+            advertise: config.advertise.clone(),
+            cluster_id: cluster_id(&identity),
+            data_dir: data.display().to_string(),
+            auto_create: config.auto_create_topics,
+            default_partitions: config.default_partitions,
+            group_initial_delay: config.group_initial_delay,
+            offsets_retention_ms,
+        };
+        tokio::spawn(weir_kafka::serve(listener, broker.clone(), settings))
+    });
+    let ticking = broker.clone();
+    let groups = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(GROUPS_EVERY).await;
+            ticking.tick_groups().await;
+        }
+    });
     let retaining = broker.clone();
     let retain = tokio::spawn(async move {
         for tick in 1u32.. {
@@ -80,15 +116,20 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
             retaining.keep_within_budget().await;
             if tick % RETAIN_EVERY == 0 {
                 retaining.retain().await;
+                retaining.expire_offsets(offsets_retention_ms).await;
             }
         }
     });
     let took_ms = begun.elapsed().as_millis() as u64;
-    tracing::info!(quic = %quic_addr, http = %http_addr, data = %data.display(), took_ms, "ready");
+    tracing::info!(quic = %quic_addr, http = %http_addr, kafka = %kafka_addr, data = %data.display(), took_ms, "ready");
 
     stop_signal().await?;
     tracing::info!("stopping");
     retain.abort();
+    groups.abort();
+    if let Some(kafka) = kafka {
+        kafka.abort();
+    }
     quic.abort();
     listener.close().await;
     stop.notify_one();
@@ -175,6 +216,16 @@ fn status(
             "notes_at_start": damage.notes,
         })
     })
+}
+
+/// What Kafka clients tell clusters apart by: 22 characters, as Kafka's own, of the node's fingerprint.
+fn cluster_id(identity: &Identity) -> String {
+    let fingerprint = identity.fingerprint().to_string();
+    fingerprint
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(22)
+        .collect()
 }
 
 fn random_key() -> std::io::Result<[u8; 32]> {

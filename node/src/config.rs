@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use weir_types::limits::PARTITIONS_MAX;
 
 /// All settings.
 #[derive(Clone, Debug)]
@@ -11,6 +12,13 @@ pub(crate) struct Config {
     pub(crate) data: Option<PathBuf>,
     pub(crate) quic: SocketAddr,
     pub(crate) http: SocketAddr,
+    /// `None`: not served.
+    pub(crate) kafka: Option<SocketAddr>,
+    pub(crate) advertise: Option<(String, u16)>,
+    pub(crate) auto_create_topics: bool,
+    pub(crate) default_partitions: u32,
+    pub(crate) group_initial_delay: Duration,
+    pub(crate) offsets_retention: Duration,
     pub(crate) linger: Duration,
     pub(crate) disk_budget_bytes: Option<u64>,
     pub(crate) disk_reserve_bytes: Option<u64>,
@@ -23,7 +31,7 @@ pub(crate) struct Config {
 }
 
 /// Name, default and meaning of each setting. `weir serve --print-config` shows them.
-const SETTINGS: [(&str, &str, &str); 12] = [
+const SETTINGS: [(&str, &str, &str); 18] = [
     (
         "data",
         "",
@@ -35,6 +43,36 @@ const SETTINGS: [(&str, &str, &str); 12] = [
         "Address for the command line, clients and peers.",
     ),
     ("http", "\"127.0.0.1:7480\"", "Address for HTTP."),
+    (
+        "kafka",
+        "\"127.0.0.1:9092\"",
+        "Address for Kafka clients; \"off\": none is served.",
+    ),
+    (
+        "advertise",
+        "\"\"",
+        "HOST:PORT that Kafka clients are told to connect to. Empty: the address that they came to.",
+    ),
+    (
+        "auto_create_topics",
+        "true",
+        "Whether a topic is made when a Kafka client first asks for it: true or false.",
+    ),
+    (
+        "default_partitions",
+        "1",
+        "Partitions of a topic that a Kafka client makes without a number of them.",
+    ),
+    (
+        "group_initial_rebalance_delay_ms",
+        "3000",
+        "Milliseconds that the first rebalance of an empty consumer group waits for more members.",
+    ),
+    (
+        "offsets_retention_minutes",
+        "10080",
+        "Minutes that offsets of a consumer group without members are kept.",
+    ),
     (
         "log",
         "\"info\"",
@@ -85,6 +123,12 @@ impl Default for Config {
             data: None,
             quic: SocketAddr::from(([127, 0, 0, 1], 7400)),
             http: SocketAddr::from(([127, 0, 0, 1], 7480)),
+            kafka: Some(SocketAddr::from(([127, 0, 0, 1], 9092))),
+            advertise: None,
+            auto_create_topics: true,
+            default_partitions: 1,
+            group_initial_delay: Duration::from_secs(3),
+            offsets_retention: Duration::from_secs(7 * 24 * 3_600),
             linger: Duration::from_millis(1),
             disk_budget_bytes: None,
             disk_reserve_bytes: None,
@@ -134,6 +178,7 @@ impl Config {
                 );
             }
             let text = match value {
+                toml::Value::Boolean(b) => b.to_string(),
                 toml::Value::String(text) => text,
                 toml::Value::Integer(n) => n.to_string(),
                 other => bail!("`{name}` cannot be `{other}`"),
@@ -143,7 +188,7 @@ impl Config {
         Ok(())
     }
 
-    fn set(&mut self, name: &str, value: &str) -> Result<()> {
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let number = || {
             value
                 .parse::<u64>()
@@ -159,6 +204,36 @@ impl Config {
             "data" => self.data = Some(value.into()),
             "quic" => self.quic = address()?,
             "http" => self.http = address()?,
+            "kafka" if value == "off" => self.kafka = None,
+            "kafka" => self.kafka = Some(address()?),
+            "advertise" if value.is_empty() => self.advertise = None,
+            "advertise" => {
+                let parts = value
+                    .rsplit_once(':')
+                    .and_then(|(h, p)| Some((h.to_owned(), p.parse().ok()?)));
+                let parts = parts.filter(|(host, _)| !host.is_empty());
+                self.advertise =
+                    Some(parts.with_context(|| format!("`advertise` cannot be `{value}`: use HOST:PORT"))?);
+            }
+            "auto_create_topics" => {
+                self.auto_create_topics = value
+                    .parse()
+                    .ok()
+                    .with_context(|| format!("`{name}` cannot be `{value}`: use true or false"))?;
+            }
+            "default_partitions" => {
+                let partitions = u32::try_from(number()?)
+                    .ok()
+                    .filter(|n| (1..=PARTITIONS_MAX).contains(n));
+                self.default_partitions = partitions
+                    .with_context(|| format!("`{name}` cannot be `{value}`: use 1 to {PARTITIONS_MAX}"))?;
+            }
+            "group_initial_rebalance_delay_ms" => {
+                self.group_initial_delay = Duration::from_millis(number()?.min(600_000));
+            }
+            "offsets_retention_minutes" => {
+                self.offsets_retention = Duration::from_secs(number()?.clamp(1, 5_256_000) * 60);
+            }
             "log" => value.clone_into(&mut self.log),
             "linger_ms" => self.linger = Duration::from_millis(number()?.min(1_000)),
             "disk_budget_bytes" => self.disk_budget_bytes = some(number()?),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// What each crate may use, of ours and of what only it may name. `node/ARCHITECTURE.md` draws them.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("weir-types", &[]),
     ("weir-log", &["weir-types", "fjall"]),
     ("weir-peer", &["weir-types", "quinn"]),
@@ -13,6 +13,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("weir-broker", &["weir-types", "weir-log", "weir-replica"]),
     ("weir-pipeline", &["weir-types", "weir-broker", "weir-runtime"]),
     ("weir-http", &["weir-types", "weir-broker", "weir-pipeline"]),
+    ("weir-kafka", &["weir-types", "weir-broker"]),
     (
         "weir-quic",
         &["weir-types", "weir-broker", "weir-pipeline", "weir-peer"],
@@ -32,6 +33,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
             "weir-broker",
             "weir-pipeline",
             "weir-http",
+            "weir-kafka",
             "weir-quic",
             "weir-client",
             "weir-testkit",

@@ -23,6 +23,12 @@ pub(crate) struct Serve {
     /// Address for HTTP.
     #[arg(long, value_name = "ADDR")]
     http: Option<SocketAddr>,
+    /// Address for Kafka clients, or `off`.
+    #[arg(long, value_name = "ADDR")]
+    kafka: Option<String>,
+    /// Host and port that Kafka clients are told to connect to.
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
     /// Print every setting with its default and what it means, and stop.
     #[arg(long)]
     print_config: bool,
@@ -37,6 +43,11 @@ impl Serve {
         let mut config = Config::load(self.config.as_deref(), |name| std::env::var(name).ok())?;
         config.quic = self.quic.unwrap_or(config.quic);
         config.http = self.http.unwrap_or(config.http);
+        for (name, value) in [("kafka", &self.kafka), ("advertise", &self.advertise)] {
+            if let Some(value) = value {
+                config.set(name, value).map_err(|e| Usage(e.to_string()))?;
+            }
+        }
         let data = self.data.or(config.data.clone());
         let data =
             data.ok_or_else(|| Usage("give a directory for the data: weir serve --data DIR".to_owned()))?;

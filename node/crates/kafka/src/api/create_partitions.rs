@@ -1,0 +1,94 @@
+//! CreatePartitions (37): a topic grows. Memory: nothing to speak of.
+
+use super::Api;
+use crate::error::Code;
+use crate::node::{NODE_ID, Session};
+use crate::wire::messages;
+use std::ops::RangeInclusive;
+
+pub(crate) struct Served;
+
+messages! {
+    CreatePartitionsRequest {
+        topics: Vec<GrowingTopic> [0..],
+        timeout_ms: i32 [0..],
+        validate_only: bool [0..],
+    }
+    GrowingTopic {
+        name: String [0..],
+        count: i32 [0..],
+        assignments: Option<Vec<Assignment>> [0..],
+    }
+    Assignment {
+        broker_ids: Vec<i32> [0..],
+    }
+    CreatePartitionsResponse {
+        throttle_time_ms: i32 [0..],
+        results: Vec<GrownTopic> [0..],
+    }
+    GrownTopic {
+        name: String [0..],
+        error: Code [0..],
+        error_message: Option<String> [0..],
+    }
+}
+
+impl Api for Served {
+    const KEY: i16 = 37;
+    const VERSIONS: RangeInclusive<i16> = 0..=3;
+    const FLEXIBLE: i16 = 2;
+    type Request = CreatePartitionsRequest;
+    type Response = CreatePartitionsResponse;
+
+    async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+        let mut response = CreatePartitionsResponse::default();
+        for topic in request.topics {
+            let result = grow(session, &topic, request.validate_only).await;
+            let (error, error_message) = match result {
+                Ok(()) => (Code::None, None),
+                Err((code, words)) => (code, Some(words)),
+            };
+            response.results.push(GrownTopic {
+                name: topic.name,
+                error,
+                error_message,
+            });
+        }
+        response
+    }
+}
+
+async fn grow(session: &Session, topic: &GrowingTopic, validate_only: bool) -> Result<(), (Code, String)> {
+    let broker = &session.node.broker;
+    let Some(found) = broker.topic(&topic.name) else {
+        return Err((
+            Code::UnknownTopicOrPartition,
+            format!("no topic `{}`", topic.name),
+        ));
+    };
+    let has = found.partitions.len() as i32;
+    if topic.count <= has {
+        return Err((
+            Code::InvalidPartitions,
+            format!("the topic has {has} partitions, and they are only added"),
+        ));
+    }
+    if topic
+        .assignments
+        .iter()
+        .flatten()
+        .any(|a| a.broker_ids != [NODE_ID])
+    {
+        return Err((
+            Code::InvalidReplicaAssignment,
+            "the only node here is 1".to_owned(),
+        ));
+    }
+    if validate_only {
+        return Ok(());
+    }
+    let grown = broker
+        .alter_topic(&session.who, &topic.name, Some(topic.count as u32), &[])
+        .await;
+    grown.map(drop).map_err(|e| (Code::from(&e), e.to_string()))
+}

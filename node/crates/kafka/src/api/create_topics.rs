@@ -1,0 +1,163 @@
+//! CreateTopics (19). Memory: the request.
+
+use super::Api;
+use crate::configs;
+use crate::error::Code;
+use crate::node::{NODE_ID, Session};
+use crate::wire::{Uuid, messages};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use weir_broker::{Topic, TopicConfig};
+
+pub(crate) struct Served;
+
+messages! {
+    CreateTopicsRequest {
+        topics: Vec<CreatableTopic> [0..],
+        timeout_ms: i32 [0..],
+        validate_only: bool [1..],
+    }
+    CreatableTopic {
+        name: String [0..],
+        num_partitions: i32 [0..],
+        replication_factor: i16 [0..],
+        assignments: Vec<Assignment> [0..],
+        configs: Vec<CreatableConfig> [0..],
+    }
+    Assignment {
+        partition_index: i32 [0..],
+        broker_ids: Vec<i32> [0..],
+    }
+    CreatableConfig {
+        name: String [0..],
+        value: Option<String> [0..],
+    }
+    CreateTopicsResponse {
+        throttle_time_ms: i32 [2..],
+        topics: Vec<CreatedTopic> [0..],
+    }
+    CreatedTopic {
+        name: String [0..],
+        topic_id: Uuid [7..],
+        error: Code [0..],
+        error_message: Option<String> [1..],
+        num_partitions: i32 [5..] = -1,
+        replication_factor: i16 [5..] = -1,
+        configs: Option<Vec<CreatedConfig>> [5..],
+    }
+    CreatedConfig {
+        name: String [5..],
+        value: Option<String> [5..],
+        read_only: bool [5..],
+        config_source: i8 [5..],
+        is_sensitive: bool [5..],
+    }
+}
+
+impl Api for Served {
+    const KEY: i16 = 19;
+    const VERSIONS: RangeInclusive<i16> = 0..=7;
+    const FLEXIBLE: i16 = 5;
+    type Request = CreateTopicsRequest;
+    type Response = CreateTopicsResponse;
+
+    async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+        let mut response = CreateTopicsResponse::default();
+        let mut named: BTreeMap<String, u32> = BTreeMap::new();
+        request
+            .topics
+            .iter()
+            .for_each(|t| *named.entry(t.name.clone()).or_default() += 1);
+        for topic in request.topics {
+            let name = topic.name.clone();
+            let result = if named.get(&name).is_some_and(|n| *n > 1) {
+                Err((Code::InvalidRequest, "named twice in one request".to_owned()))
+            } else {
+                create(session, topic, request.validate_only).await
+            };
+            response.topics.push(match result {
+                Ok((partitions, config)) => CreatedTopic {
+                    name,
+                    num_partitions: partitions as i32,
+                    replication_factor: 1,
+                    configs: Some(created_configs(&config)),
+                    ..CreatedTopic::default()
+                },
+                Err((error, words)) => CreatedTopic {
+                    name,
+                    error,
+                    error_message: Some(words),
+                    configs: Some(Vec::new()),
+                    ..CreatedTopic::default()
+                },
+            });
+        }
+        response
+    }
+}
+
+async fn create(
+    session: &Session,
+    topic: CreatableTopic,
+    validate_only: bool,
+) -> Result<(u32, TopicConfig), (Code, String)> {
+    let refuse = |code: Code, words: &str| Err((code, words.to_owned()));
+    let broker = &session.node.broker;
+    let partitions = match (topic.assignments.len(), topic.num_partitions) {
+        (0, -1) => session.node.settings.default_partitions,
+        (0, n) if n > 0 => n as u32,
+        (0, _) => return refuse(Code::InvalidPartitions, "a topic has at least one partition"),
+        (n, -1) => n as u32,
+        _ => return refuse(Code::InvalidRequest, "give partitions or assignments, not both"),
+    };
+    if topic.assignments.iter().any(|a| a.broker_ids != [NODE_ID]) {
+        return refuse(Code::InvalidReplicaAssignment, "the only node here is 1");
+    }
+    if !topic.assignments.is_empty() && topic.replication_factor != -1 {
+        return refuse(Code::InvalidRequest, "give replicas or assignments, not both");
+    }
+    if topic.assignments.is_empty() && topic.replication_factor != -1 && topic.replication_factor != 1 {
+        return refuse(
+            Code::InvalidReplicationFactor,
+            "this node stands alone: replication factor is 1 or -1",
+        );
+    }
+    let mut config = TopicConfig::default();
+    let mut settings = Vec::with_capacity(topic.configs.len());
+    for set in topic.configs {
+        let value = set.value.unwrap_or_default();
+        config
+            .set(&set.name, &value)
+            .map_err(|e| (Code::InvalidConfig, e.to_string()))?;
+        settings.push((set.name, value));
+    }
+    if validate_only {
+        if broker.topic(&topic.name).is_some() {
+            return Err((
+                Code::TopicAlreadyExists,
+                format!("topic `{}` exists already", topic.name),
+            ));
+        }
+        topic
+            .name
+            .parse::<weir_types::TopicName>()
+            .map_err(|e| (Code::InvalidTopic, e.to_string()))?;
+        return Ok((partitions, config));
+    }
+    let made = broker
+        .create_topic(&session.who, &topic.name, partitions, &settings)
+        .await;
+    let made: std::sync::Arc<Topic> = made.map_err(|e| (Code::from(&e), e.to_string()))?;
+    Ok((made.partitions.len() as u32, made.config.clone()))
+}
+
+fn created_configs(config: &TopicConfig) -> Vec<CreatedConfig> {
+    let described = configs::of_topic(config).into_iter().map(|c| CreatedConfig {
+        name: c.name.to_owned(),
+        value: Some(c.value),
+        read_only: c.read_only,
+        config_source: c.source as i8,
+        is_sensitive: false,
+    });
+    described.collect()
+}

@@ -1,0 +1,65 @@
+//! DeleteTopics (20). Memory: nothing to speak of.
+
+use super::Api;
+use crate::error::Code;
+use crate::node::Session;
+use crate::wire::{Uuid, messages};
+use std::ops::RangeInclusive;
+
+pub(crate) struct Served;
+
+messages! {
+    DeleteTopicsRequest {
+        topics: Vec<DeleteTopic> [6..],
+        topic_names: Vec<String> [0..=5],
+        timeout_ms: i32 [0..],
+    }
+    DeleteTopic {
+        name: Option<String> [6..],
+        topic_id: Uuid [6..],
+    }
+    DeleteTopicsResponse {
+        throttle_time_ms: i32 [1..],
+        topics: Vec<DeletedTopic> [0..],
+    }
+    DeletedTopic {
+        name: Option<String> [0..],
+        topic_id: Uuid [6..],
+        error: Code [0..],
+        error_message: Option<String> [5..],
+    }
+}
+
+impl Api for Served {
+    const KEY: i16 = 20;
+    const VERSIONS: RangeInclusive<i16> = 0..=6;
+    const FLEXIBLE: i16 = 4;
+    type Request = DeleteTopicsRequest;
+    type Response = DeleteTopicsResponse;
+
+    async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+        let mut response = DeleteTopicsResponse::default();
+        let names = request.topic_names.into_iter().map(|name| DeleteTopic {
+            name: Some(name),
+            topic_id: Uuid::default(),
+        });
+        for topic in request.topics.into_iter().chain(names) {
+            let mut deleted = DeletedTopic {
+                topic_id: topic.topic_id,
+                ..DeletedTopic::default()
+            };
+            match &topic.name {
+                // We give out no topic ids.
+                None => deleted.error = Code::UnknownTopicId,
+                Some(name) => {
+                    if let Err(e) = session.node.broker.delete_topic(&session.who, name).await {
+                        (deleted.error, deleted.error_message) = (Code::from(&e), Some(e.to_string()));
+                    }
+                }
+            }
+            deleted.name = topic.name;
+            response.topics.push(deleted);
+        }
+        response
+    }
+}

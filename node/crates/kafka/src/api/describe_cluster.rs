@@ -1,0 +1,56 @@
+//! DescribeCluster (60). Memory: nothing to speak of.
+
+use super::Api;
+use crate::error::Code;
+use crate::node::{NODE_ID, Session};
+use crate::wire::messages;
+use std::ops::RangeInclusive;
+
+pub(crate) struct Served;
+
+messages! {
+    DescribeClusterRequest {
+        include_cluster_authorized_operations: bool [0..],
+        endpoint_type: i8 [1..] = 1,
+    }
+    DescribeClusterResponse {
+        throttle_time_ms: i32 [0..],
+        error: Code [0..],
+        error_message: Option<String> [0..],
+        endpoint_type: i8 [1..] = 1,
+        cluster_id: String [0..],
+        controller_id: i32 [0..],
+        brokers: Vec<Broker> [0..],
+        cluster_authorized_operations: i32 [0..] = i32::MIN,
+    }
+    Broker {
+        broker_id: i32 [0..],
+        host: String [0..],
+        port: i32 [0..],
+        rack: Option<String> [0..],
+    }
+}
+
+impl Api for Served {
+    const KEY: i16 = 60;
+    const VERSIONS: RangeInclusive<i16> = 0..=1;
+    const FLEXIBLE: i16 = 0;
+    type Request = DescribeClusterRequest;
+    type Response = DescribeClusterResponse;
+
+    async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+        let (host, port) = session.advertised();
+        DescribeClusterResponse {
+            endpoint_type: request.endpoint_type,
+            cluster_id: session.node.settings.cluster_id.clone(),
+            controller_id: NODE_ID,
+            brokers: vec![Broker {
+                broker_id: NODE_ID,
+                host,
+                port,
+                rack: None,
+            }],
+            ..DescribeClusterResponse::default()
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! DescribeConfigs (32). Memory: some hundred bytes a setting.
+
+use super::Api;
+use crate::configs::{self, Config, Source};
+use crate::error::Code;
+use crate::node::{NODE_ID, Session};
+use crate::wire::messages;
+use std::ops::RangeInclusive;
+
+pub(crate) struct Served;
+
+messages! {
+    DescribeConfigsRequest {
+        resources: Vec<Resource> [0..],
+        include_synonyms: bool [1..],
+        include_documentation: bool [3..],
+    }
+    Resource {
+        resource_type: i8 [0..],
+        resource_name: String [0..],
+        configuration_keys: Option<Vec<String>> [0..],
+    }
+    DescribeConfigsResponse {
+        throttle_time_ms: i32 [0..],
+        results: Vec<Described> [0..],
+    }
+    Described {
+        error: Code [0..],
+        error_message: Option<String> [0..],
+        resource_type: i8 [0..],
+        resource_name: String [0..],
+        configs: Vec<DescribedConfig> [0..],
+    }
+    DescribedConfig {
+        name: String [0..],
+        value: Option<String> [0..],
+        read_only: bool [0..],
+        is_default: bool [0..=0],
+        config_source: i8 [1..] = -1,
+        is_sensitive: bool [0..],
+        synonyms: Vec<Synonym> [1..],
+        config_type: i8 [3..],
+        documentation: Option<String> [3..],
+    }
+    Synonym {
+        name: String [1..],
+        value: Option<String> [1..],
+        source: i8 [1..],
+    }
+}
+
+impl Api for Served {
+    const KEY: i16 = 32;
+    const VERSIONS: RangeInclusive<i16> = 0..=4;
+    const FLEXIBLE: i16 = 4;
+    type Request = DescribeConfigsRequest;
+    type Response = DescribeConfigsResponse;
+
+    async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+        let node = &session.node;
+        let mut response = DescribeConfigsResponse::default();
+        for resource in request.resources {
+            let found = match resource.resource_type {
+                configs::TOPIC => match node.broker.topic(&resource.resource_name) {
+                    Some(topic) => Ok(configs::of_topic(&topic.config)),
+                    None => Err((Code::UnknownTopicOrPartition, "no such topic")),
+                },
+                configs::BROKER
+                    if resource.resource_name == NODE_ID.to_string() || resource.resource_name.is_empty() =>
+                {
+                    Ok(configs::of_broker(&node.settings))
+                }
+                configs::BROKER => Err((Code::InvalidRequest, "the only node here is 1")),
+                _ => Err((Code::InvalidRequest, "topics and brokers have settings here")),
+            };
+            let mut described = Described {
+                resource_type: resource.resource_type,
+                resource_name: resource.resource_name,
+                ..Described::default()
+            };
+            match found {
+                Err((code, words)) => {
+                    (described.error, described.error_message) = (code, Some(words.to_owned()))
+                }
+                Ok(all) => {
+                    let keys = resource.configuration_keys;
+                    let asked =
+                        |c: &Config| keys.as_ref().is_none_or(|keys| keys.iter().any(|k| k == c.name));
+                    let asked = all.into_iter().filter(asked);
+                    let (synonyms, about) = (request.include_synonyms, request.include_documentation);
+                    described.configs = asked.map(|c| describe(c, synonyms, about)).collect();
+                }
+            }
+            response.results.push(described);
+        }
+        response
+    }
+}
+
+fn describe(config: Config, synonyms: bool, about: bool) -> DescribedConfig {
+    let synonym = Synonym {
+        name: config.name.to_owned(),
+        value: Some(config.value.clone()),
+        source: config.source as i8,
+    };
+    DescribedConfig {
+        name: config.name.to_owned(),
+        value: Some(config.value),
+        read_only: config.read_only,
+        is_default: config.source == Source::Default,
+        config_source: config.source as i8,
+        is_sensitive: false,
+        synonyms: if synonyms { vec![synonym] } else { Vec::new() },
+        config_type: config.kind as i8,
+        documentation: about.then(|| config.about.to_owned()),
+    }
+}

@@ -1,0 +1,73 @@
+//! DescribeGroups (15). Memory: the rows of the groups asked for.
+
+use super::Api;
+use crate::error::Code;
+use crate::node::Session;
+use crate::wire::messages;
+use bytes::Bytes;
+use std::ops::RangeInclusive;
+
+pub(crate) struct Served;
+
+messages! {
+    DescribeGroupsRequest {
+        groups: Vec<String> [0..],
+        include_authorized_operations: bool [3..],
+    }
+    DescribeGroupsResponse {
+        throttle_time_ms: i32 [1..],
+        groups: Vec<DescribedGroup> [0..],
+    }
+    DescribedGroup {
+        error: Code [0..],
+        group_id: String [0..],
+        group_state: String [0..],
+        protocol_type: String [0..],
+        protocol_data: String [0..],
+        members: Vec<DescribedMember> [0..],
+        authorized_operations: i32 [3..] = i32::MIN,
+    }
+    DescribedMember {
+        member_id: String [0..],
+        group_instance_id: Option<String> [4..],
+        client_id: String [0..],
+        client_host: String [0..],
+        metadata: Bytes [0..],
+        assignment: Bytes [0..],
+    }
+}
+
+impl Api for Served {
+    const KEY: i16 = 15;
+    const VERSIONS: RangeInclusive<i16> = 0..=5;
+    const FLEXIBLE: i16 = 5;
+    type Request = DescribeGroupsRequest;
+    type Response = DescribeGroupsResponse;
+
+    async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+        let describe = |name: &String| {
+            let group = session.node.broker.describe_group(name);
+            let members = group.members.into_iter().map(|m| DescribedMember {
+                member_id: m.id,
+                group_instance_id: m.instance,
+                client_id: m.client,
+                client_host: m.host,
+                metadata: m.metadata,
+                assignment: m.assignment,
+            });
+            DescribedGroup {
+                error: Code::None,
+                group_id: group.name,
+                group_state: group.state.to_owned(),
+                protocol_type: group.protocol_type,
+                protocol_data: group.protocol,
+                members: members.collect(),
+                ..DescribedGroup::default()
+            }
+        };
+        DescribeGroupsResponse {
+            groups: request.groups.iter().map(describe).collect(),
+            ..DescribeGroupsResponse::default()
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Fetch (1): whole batches, with a long poll. Memory: [`FETCH_BYTES_MAX`] and a batch, under a node-wide bound.
+//!
+//! Fetch sessions (KIP-227) are declined: every answer has session id 0 and every partition that was asked for.
+
+use super::Api;
+use crate::error::Code;
+use crate::node::Session;
+use crate::wire::{Records, messages};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+use weir_broker::{Fetch, Piece};
+use weir_types::Offset;
+use weir_types::limits::FETCH_BYTES_MAX;
+
+pub(crate) struct Served;
+
+messages! {
+    FetchRequest {
+        replica_id: i32 [0..=14] = -1,
+        max_wait_ms: i32 [0..],
+        min_bytes: i32 [0..],
+        max_bytes: i32 [3..] = i32::MAX,
+        isolation_level: i8 [4..],
+        session_id: i32 [7..],
+        session_epoch: i32 [7..] = -1,
+        topics: Vec<FetchTopic> [0..],
+        forgotten: Vec<ForgottenTopic> [7..],
+        rack_id: String [11..],
+    }
+    FetchTopic {
+        name: String [0..=12],
+        partitions: Vec<FetchPartition> [0..],
+    }
+    FetchPartition {
+        partition: i32 [0..],
+        current_leader_epoch: i32 [9..] = -1,
+        fetch_offset: i64 [0..],
+        last_fetched_epoch: i32 [12..] = -1,
+        log_start_offset: i64 [5..] = -1,
+        partition_max_bytes: i32 [0..],
+    }
+    ForgottenTopic {
+        name: String [7..=12],
+        partitions: Vec<i32> [7..],
+    }
+    FetchResponse {
+        throttle_time_ms: i32 [1..],
+        error: Code [7..],
+        session_id: i32 [7..],
+        topics: Vec<FetchedTopic> [0..],
+    }
+    FetchedTopic {
+        name: String [0..=12],
+        partitions: Vec<FetchedPartition> [0..],
+    }
+    FetchedPartition {
+        partition: i32 [0..],
+        error: Code [0..],
+        high_watermark: i64 [0..] = -1,
+        last_stable_offset: i64 [4..] = -1,
+        log_start_offset: i64 [5..] = -1,
+        aborted_transactions: Option<Vec<AbortedTransaction>> [4..],
+        preferred_read_replica: i32 [11..] = -1,
+        records: Records [0..],
+    }
+    AbortedTransaction {
+        producer_id: i64 [4..],
+        first_offset: i64 [4..],
+    }
+}
+
+impl Api for Served {
+    const KEY: i16 = 1;
+    const VERSIONS: RangeInclusive<i16> = 4..=12;
+    const FLEXIBLE: i16 = 12;
+    type Request = FetchRequest;
+    type Response = FetchResponse;
+
+    async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+        // An epoch above 0 goes on with a session, and we have begun none.
+        if request.session_id != 0 && request.session_epoch > 0 {
+            return FetchResponse {
+                error: Code::FetchSessionIdNotFound,
+                ..FetchResponse::default()
+            };
+        }
+        let wait = Duration::from_millis(request.max_wait_ms.max(0) as u64);
+        let deadline = Instant::now() + wait;
+        let min_bytes = request.min_bytes.max(0) as usize;
+        let mut request = request;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let places = places(&request);
+            if min_bytes > 0 && !left.is_zero() {
+                session.node.broker.wait_for_any(&places, left).await;
+            }
+            let (mut response, got) = read(session, &mut request).await;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if got.bytes >= min_bytes || got.failed || left.is_zero() {
+                response.throttle_time_ms = got.throttle.as_millis() as i32;
+                return response;
+            }
+            // There is something, only not enough: give it a moment to become more.
+            if got.bytes > 0 {
+                tokio::time::sleep(left.min(Duration::from_millis(5))).await;
+            }
+        }
+    }
+}
+
+fn places(request: &FetchRequest) -> Vec<(String, u32, Offset)> {
+    let mut places = Vec::new();
+    for topic in &request.topics {
+        for p in &topic.partitions {
+            let offset = Offset::new(p.fetch_offset.max(0) as u64);
+            places.push((topic.name.clone(), p.partition as u32, offset));
+        }
+    }
+    places
+}
+
+#[derive(Default)]
+struct Got {
+    bytes: usize,
+    /// Something that the client should hear of at once.
+    failed: bool,
+    throttle: Duration,
+}
+
+async fn read(session: &Session, request: &mut FetchRequest) -> (FetchResponse, Got) {
+    let mut got = Got::default();
+    let mut left = usize::try_from(request.max_bytes)
+        .unwrap_or(0)
+        .min(FETCH_BYTES_MAX);
+    let mut topics = Vec::with_capacity(request.topics.len());
+    let turn = session.turn();
+    let all: usize = request.topics.iter().map(|t| t.partitions.len()).sum();
+    // Where the last answer began is where this one ends, so that no partition starves behind a full one.
+    let first = if all == 0 { 0 } else { turn % all };
+    let mut answers: BTreeMap<usize, FetchedPartition> = BTreeMap::new();
+    let flat: Vec<(String, FetchPartition)> = request
+        .topics
+        .iter()
+        .flat_map(|t| t.partitions.iter().map(|p| (t.name.clone(), p.clone())))
+        .collect();
+    for i in (first..all).chain(0..first) {
+        let Some((topic, asked)) = flat.get(i) else {
+            continue;
+        };
+        let answer = partition(session, topic, asked, &mut left, &mut got).await;
+        answers.insert(i, answer);
+    }
+    let mut answers = answers.into_values();
+    for topic in &request.topics {
+        topics.push(FetchedTopic {
+            name: topic.name.clone(),
+            partitions: answers.by_ref().take(topic.partitions.len()).collect(),
+        });
+    }
+    let response = FetchResponse {
+        topics,
+        ..FetchResponse::default()
+    };
+    (response, got)
+}
+
+async fn partition(
+    session: &Session,
+    topic: &str,
+    asked: &FetchPartition,
+    left: &mut usize,
+    got: &mut Got,
+) -> FetchedPartition {
+    let mut answer = FetchedPartition {
+        partition: asked.partition,
+        ..FetchedPartition::default()
+    };
+    let fail = |mut answer: FetchedPartition, got: &mut Got, error: Code| {
+        got.failed = true;
+        answer.error = error;
+        answer
+    };
+    let broker = &session.node.broker;
+    let epoch = session.check_epoch(asked.current_leader_epoch);
+    if epoch != Code::None {
+        return fail(answer, got, epoch);
+    }
+    let Some(marks) = u32::try_from(asked.partition)
+        .ok()
+        .and_then(|p| broker.marks(topic, p))
+    else {
+        let exists = broker
+            .topic(topic)
+            .is_some_and(|t| (asked.partition as usize) < t.partitions.len());
+        if !exists || asked.partition < 0 {
+            return fail(answer, got, Code::UnknownTopicOrPartition);
+        }
+        // Nothing was ever written to it.
+        (
+            answer.high_watermark,
+            answer.last_stable_offset,
+            answer.log_start_offset,
+        ) = (0, 0, 0);
+        if asked.fetch_offset != 0 {
+            return fail(answer, got, Code::OffsetOutOfRange);
+        }
+        return answer;
+    };
+    let (start, end) = (marks.log_start().get() as i64, marks.committed_end().get() as i64);
+    (
+        answer.high_watermark,
+        answer.last_stable_offset,
+        answer.log_start_offset,
+    ) = (end, end, start);
+    if asked.fetch_offset < start || asked.fetch_offset > end {
+        return fail(answer, got, Code::OffsetOutOfRange);
+    }
+    let mut from = Offset::new(asked.fetch_offset as u64);
+    // The first batch of an answer comes whole whatever its size (KIP-74); later ones only within what is left.
+    let max_bytes = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(*left);
+    if got.bytes > 0 && max_bytes == 0 {
+        return answer;
+    }
+    while (from.get() as i64) < end && answer.records.0.is_empty() {
+        let fetch = Fetch {
+            topic: topic.to_owned(),
+            partition: asked.partition as u32,
+            from,
+            max_bytes,
+            wait: Duration::ZERO,
+        };
+        let fetched = match broker.fetch(&session.who, fetch).await {
+            Ok(fetched) => fetched,
+            Err(e) => return fail(answer, got, Code::from(&e)),
+        };
+        got.throttle = got.throttle.max(fetched.throttle);
+        for piece in fetched.pieces {
+            // Kafka has no word for a gap: its clients go on at the next offset that there is.
+            if let Piece::Batch(batch) = piece {
+                let bytes = batch.bytes().len();
+                if got.bytes > 0 && bytes > *left {
+                    return answer;
+                }
+                *left = left.saturating_sub(bytes);
+                got.bytes += bytes;
+                answer.records.0.push(batch.into_bytes());
+            }
+        }
+        if fetched.next <= from {
+            break;
+        }
+        from = fetched.next;
+    }
+    answer
+}

@@ -1,0 +1,80 @@
+//! FindCoordinator (10): who looks after a group. On one node it is this one. Memory: some bytes a key.
+
+use super::Api;
+use crate::error::Code;
+use crate::node::{NODE_ID, Session};
+use crate::wire::messages;
+use std::ops::RangeInclusive;
+
+pub(crate) struct Served;
+
+/// Kinds of keys.
+const GROUP: i8 = 0;
+
+messages! {
+    FindCoordinatorRequest {
+        key: String [0..=3],
+        key_type: i8 [1..],
+        keys: Vec<String> [4..],
+    }
+    FindCoordinatorResponse {
+        throttle_time_ms: i32 [1..],
+        error: Code [0..=3],
+        error_message: Option<String> [1..=3],
+        node_id: i32 [0..=3] = -1,
+        host: String [0..=3],
+        port: i32 [0..=3] = -1,
+        coordinators: Vec<Coordinator> [4..],
+    }
+    Coordinator {
+        key: String [4..],
+        node_id: i32 [4..],
+        host: String [4..],
+        port: i32 [4..],
+        error: Code [4..],
+        error_message: Option<String> [4..],
+    }
+}
+
+impl Api for Served {
+    const KEY: i16 = 10;
+    const VERSIONS: RangeInclusive<i16> = 0..=4;
+    const FLEXIBLE: i16 = 3;
+    type Request = FindCoordinatorRequest;
+    type Response = FindCoordinatorResponse;
+
+    async fn handle(session: &Session, version: i16, request: Self::Request) -> Self::Response {
+        let (host, port) = session.advertised();
+        let find = |key: String| {
+            let (error, words) = match request.key_type {
+                GROUP if key.is_empty() => (Code::InvalidGroupId, Some("the group's name is empty")),
+                GROUP => (Code::None, None),
+                _ => (Code::InvalidRequest, Some("transactions are not served here yet")),
+            };
+            let found = error == Code::None;
+            Coordinator {
+                key,
+                node_id: if found { NODE_ID } else { -1 },
+                host: if found { host.clone() } else { String::new() },
+                port: if found { port } else { -1 },
+                error,
+                error_message: words.map(str::to_owned),
+            }
+        };
+        if version >= 4 {
+            return FindCoordinatorResponse {
+                coordinators: request.keys.into_iter().map(find).collect(),
+                ..FindCoordinatorResponse::default()
+            };
+        }
+        let one = find(request.key);
+        FindCoordinatorResponse {
+            error: one.error,
+            error_message: one.error_message,
+            node_id: one.node_id,
+            host: one.host,
+            port: one.port,
+            ..FindCoordinatorResponse::default()
+        }
+    }
+}

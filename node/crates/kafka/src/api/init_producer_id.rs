@@ -1,0 +1,47 @@
+//! InitProducerId (22): a number for an idempotent producer. Memory: nothing to speak of.
+
+use super::Api;
+use crate::error::Code;
+use crate::node::Session;
+use crate::wire::messages;
+use std::ops::RangeInclusive;
+
+pub(crate) struct Served;
+
+messages! {
+    InitProducerIdRequest {
+        transactional_id: Option<String> [0..],
+        transaction_timeout_ms: i32 [0..],
+        producer_id: i64 [3..] = -1,
+        producer_epoch: i16 [3..] = -1,
+    }
+    InitProducerIdResponse {
+        throttle_time_ms: i32 [0..],
+        error: Code [0..],
+        producer_id: i64 [0..] = -1,
+        producer_epoch: i16 [0..] = -1,
+    }
+}
+
+impl Api for Served {
+    const KEY: i16 = 22;
+    const VERSIONS: RangeInclusive<i16> = 0..=4;
+    const FLEXIBLE: i16 = 2;
+    type Request = InitProducerIdRequest;
+    type Response = InitProducerIdResponse;
+
+    async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+        let mut response = InitProducerIdResponse::default();
+        if request.transactional_id.is_some() {
+            // The coordinator of transactions is what is not available.
+            response.error = Code::CoordinatorNotAvailable;
+            return response;
+        }
+        // Without a transactional id every call is a new producer, whatever it was before, as in Kafka.
+        match session.node.broker.init_producer(&session.who).await {
+            Ok(id) => (response.producer_id, response.producer_epoch) = (id, 0),
+            Err(e) => response.error = Code::from(&e),
+        }
+        response
+    }
+}

@@ -1,0 +1,107 @@
+//! ListOffsets (2): places by meaning: the start, the end, a time, the largest time. Memory: some bytes a partition.
+
+use super::Api;
+use crate::error::Code;
+use crate::node::{LEADER_EPOCH, Session};
+use crate::wire::messages;
+use std::ops::RangeInclusive;
+use weir_broker::{At, FetchError};
+
+pub(crate) struct Served;
+
+/// Stand-ins for a time.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+
+messages! {
+    ListOffsetsRequest {
+        replica_id: i32 [0..],
+        isolation_level: i8 [2..],
+        topics: Vec<ListTopic> [0..],
+    }
+    ListTopic {
+        name: String [0..],
+        partitions: Vec<ListPartition> [0..],
+    }
+    ListPartition {
+        partition: i32 [0..],
+        current_leader_epoch: i32 [4..] = -1,
+        timestamp: i64 [0..],
+    }
+    ListOffsetsResponse {
+        throttle_time_ms: i32 [2..],
+        topics: Vec<ListedTopic> [0..],
+    }
+    ListedTopic {
+        name: String [0..],
+        partitions: Vec<ListedPartition> [0..],
+    }
+    ListedPartition {
+        partition: i32 [0..],
+        error: Code [0..],
+        timestamp: i64 [1..] = -1,
+        offset: i64 [1..] = -1,
+        leader_epoch: i32 [4..] = -1,
+    }
+}
+
+impl Api for Served {
+    const KEY: i16 = 2;
+    const VERSIONS: RangeInclusive<i16> = 1..=7;
+    const FLEXIBLE: i16 = 6;
+    type Request = ListOffsetsRequest;
+    type Response = ListOffsetsResponse;
+
+    async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+        let mut response = ListOffsetsResponse::default();
+        for topic in request.topics {
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for asked in topic.partitions {
+                partitions.push(partition(session, &topic.name, &asked).await);
+            }
+            response.topics.push(ListedTopic {
+                name: topic.name,
+                partitions,
+            });
+        }
+        response
+    }
+}
+
+async fn partition(session: &Session, topic: &str, asked: &ListPartition) -> ListedPartition {
+    let mut listed = ListedPartition {
+        partition: asked.partition,
+        ..ListedPartition::default()
+    };
+    let epoch = session.check_epoch(asked.current_leader_epoch);
+    if epoch != Code::None {
+        listed.error = epoch;
+        return listed;
+    }
+    match place(session, topic, asked).await {
+        Ok(Some((offset, timestamp))) => {
+            (listed.offset, listed.timestamp) = (offset, timestamp);
+            listed.leader_epoch = LEADER_EPOCH;
+        }
+        Ok(None) => {}
+        Err(e) => listed.error = Code::from(&e),
+    }
+    listed
+}
+
+async fn place(
+    session: &Session,
+    topic: &str,
+    asked: &ListPartition,
+) -> Result<Option<(i64, i64)>, FetchError> {
+    let (broker, who) = (&session.node.broker, &session.who);
+    let partition = asked.partition as u32;
+    let found = match asked.timestamp {
+        LATEST => Some((broker.offset_at(who, topic, partition, At::End).await?, -1)),
+        EARLIEST => Some((broker.offset_at(who, topic, partition, At::Start).await?, -1)),
+        MAX_TIMESTAMP => broker.offset_of_max_timestamp(who, topic, partition).await?,
+        timestamp => broker.record_at_time(who, topic, partition, timestamp).await?,
+    };
+    Ok(found.map(|(offset, timestamp)| (offset.get() as i64, timestamp)))
+}

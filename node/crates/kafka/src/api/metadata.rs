@@ -1,0 +1,148 @@
+//! Metadata (3): brokers, topics and who leads them; makes topics where that is configured. Memory: some hundred bytes
+//! a partition.
+
+use super::Api;
+use crate::error::Code;
+use crate::node::{LEADER_EPOCH, NODE_ID, Session};
+use crate::wire::{Uuid, messages};
+use std::ops::RangeInclusive;
+use weir_broker::{AdminError, Topic};
+
+pub(crate) struct Served;
+
+messages! {
+    MetadataRequest {
+        topics: Option<Vec<MetadataRequestTopic>> [0..],
+        allow_auto_topic_creation: bool [4..] = true,
+        include_cluster_authorized_operations: bool [8..=10],
+        include_topic_authorized_operations: bool [8..],
+    }
+    MetadataRequestTopic {
+        topic_id: Uuid [10..],
+        name: Option<String> [0..],
+    }
+    MetadataResponse {
+        throttle_time_ms: i32 [3..],
+        brokers: Vec<MetadataBroker> [0..],
+        cluster_id: Option<String> [2..],
+        controller_id: i32 [1..],
+        topics: Vec<MetadataTopic> [0..],
+        cluster_authorized_operations: i32 [8..=10] = i32::MIN,
+    }
+    MetadataBroker {
+        node_id: i32 [0..],
+        host: String [0..],
+        port: i32 [0..],
+        rack: Option<String> [1..],
+    }
+    MetadataTopic {
+        error: Code [0..],
+        name: Option<String> [0..],
+        topic_id: Uuid [10..],
+        is_internal: bool [1..],
+        partitions: Vec<MetadataPartition> [0..],
+        topic_authorized_operations: i32 [8..] = i32::MIN,
+    }
+    MetadataPartition {
+        error: Code [0..],
+        partition: i32 [0..],
+        leader_id: i32 [0..],
+        leader_epoch: i32 [7..],
+        replica_nodes: Vec<i32> [0..],
+        isr_nodes: Vec<i32> [0..],
+        offline_replicas: Vec<i32> [5..],
+    }
+}
+
+impl Api for Served {
+    const KEY: i16 = 3;
+    const VERSIONS: RangeInclusive<i16> = 0..=12;
+    const FLEXIBLE: i16 = 9;
+    type Request = MetadataRequest;
+    type Response = MetadataResponse;
+
+    async fn handle(session: &Session, version: i16, request: Self::Request) -> Self::Response {
+        let node = &session.node;
+        // Null asks for all; so does an empty list in the first version, where there was no null.
+        let asked = request.topics.filter(|topics| version > 0 || !topics.is_empty());
+        let topics = match asked {
+            None => node.broker.topics().iter().map(|topic| found(topic)).collect(),
+            Some(asked) => {
+                let mut topics = Vec::with_capacity(asked.len());
+                for topic in asked {
+                    topics.push(one(session, topic, request.allow_auto_topic_creation).await);
+                }
+                topics
+            }
+        };
+        let (host, port) = session.advertised();
+        MetadataResponse {
+            brokers: vec![MetadataBroker {
+                node_id: NODE_ID,
+                host,
+                port,
+                rack: None,
+            }],
+            cluster_id: Some(node.settings.cluster_id.clone()),
+            controller_id: NODE_ID,
+            topics,
+            ..MetadataResponse::default()
+        }
+    }
+}
+
+async fn one(session: &Session, asked: MetadataRequestTopic, create: bool) -> MetadataTopic {
+    let node = &session.node;
+    let Some(name) = asked.name else {
+        // We give out no topic ids.
+        return MetadataTopic {
+            error: Code::UnknownTopicId,
+            topic_id: asked.topic_id,
+            ..MetadataTopic::default()
+        };
+    };
+    if let Some(topic) = node.broker.topic(&name) {
+        return found(&topic);
+    }
+    let mut error = Code::UnknownTopicOrPartition;
+    if create && node.settings.auto_create {
+        let partitions = node.settings.default_partitions;
+        match node
+            .broker
+            .create_topic(&session.who, &name, partitions, &[])
+            .await
+        {
+            Ok(topic) => return found(&topic),
+            Err(AdminError::Exists(_)) => {
+                if let Some(topic) = node.broker.topic(&name) {
+                    return found(&topic);
+                }
+            }
+            Err(e) => error = Code::from(&e),
+        }
+    } else if name.parse::<weir_types::TopicName>().is_err() {
+        error = Code::InvalidTopic;
+    }
+    MetadataTopic {
+        error,
+        name: Some(name),
+        ..MetadataTopic::default()
+    }
+}
+
+fn found(topic: &Topic) -> MetadataTopic {
+    let partition = |partition| MetadataPartition {
+        error: Code::None,
+        partition,
+        leader_id: NODE_ID,
+        leader_epoch: LEADER_EPOCH,
+        replica_nodes: vec![NODE_ID],
+        isr_nodes: vec![NODE_ID],
+        offline_replicas: Vec::new(),
+    };
+    MetadataTopic {
+        name: Some(topic.name.to_string()),
+        partitions: (0..topic.partitions.len() as i32).map(partition).collect(),
+        ..MetadataTopic::default()
+    }
+}

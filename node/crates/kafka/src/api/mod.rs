@@ -1,0 +1,182 @@
+//! The requests that are served: a file each, with its fields by version and its translation to the broker.
+
+mod alter_configs;
+mod api_versions;
+mod create_partitions;
+mod create_topics;
+mod delete_groups;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_groups;
+mod describe_log_dirs;
+mod describe_producers;
+mod fetch;
+mod find_coordinator;
+mod heartbeat;
+mod incremental_alter_configs;
+mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
+mod list_offsets;
+mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
+mod offset_for_leader_epoch;
+pub(crate) mod produce;
+mod sync_group;
+
+use crate::node::Session;
+use crate::wire::{Frame, Reader, Wire, WireError, Writer};
+use bytes::Bytes;
+use std::ops::RangeInclusive;
+
+pub(crate) use api_versions::{KEY as API_VERSIONS, unsupported as unsupported_api_versions};
+
+/// One request.
+pub(crate) trait Api {
+    const KEY: i16;
+    /// Versions that clients are told of.
+    const VERSIONS: RangeInclusive<i16>;
+    /// First version in the compact form.
+    const FLEXIBLE: i16;
+    type Request: Wire + Send;
+    type Response: Wire + Send;
+
+    /// Does what is asked. Never fails as a whole: what went wrong is in the response.
+    fn handle(
+        session: &Session,
+        version: i16,
+        request: Self::Request,
+    ) -> impl Future<Output = Self::Response> + Send;
+}
+
+/// Decodes, does and answers one request.
+pub(crate) async fn run<A: Api>(session: &Session, head: Head, body: Bytes) -> Result<Frame, WireError> {
+    let request = decode::<A::Request>(body, head.version, A::FLEXIBLE)?;
+    let response = A::handle(session, head.version, request).await;
+    Ok(encode(&response, head, A::FLEXIBLE, A::KEY))
+}
+
+/// What stands before every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) key: i16,
+    pub(crate) version: i16,
+    pub(crate) correlation: i32,
+}
+
+pub(crate) fn decode<T: Wire>(body: Bytes, version: i16, flexible: i16) -> Result<T, WireError> {
+    let mut reader = Reader::new(body);
+    reader.set_flexible(version >= flexible);
+    // What follows is not looked at, as in Kafka: librdkafka 2.16 ends a Metadata request for all topics in three bytes that
+    // belong nowhere.
+    T::read(&mut reader, version)
+}
+
+pub(crate) fn encode<T: Wire>(response: &T, head: Head, flexible: i16, key: i16) -> Frame {
+    let mut writer = Writer::default();
+    head.correlation.write(&mut writer, 0);
+    writer.set_flexible(head.version >= flexible);
+    // The answer to ApiVersions has the oldest header in every version: whoever asks knows nothing yet (KIP-511).
+    if key != API_VERSIONS {
+        writer.end_struct();
+    }
+    response.write(&mut writer, head.version);
+    writer.finish()
+}
+
+macro_rules! served {
+    ($($module:ident),* $(,)?) => {
+        /// Key and versions of all that is served, for ApiVersions.
+        pub(crate) fn versions() -> Vec<(i16, RangeInclusive<i16>)> {
+            let mut all = vec![(produce::KEY, produce::ADVERTISED)];
+            $(all.push((<$module::Served as Api>::KEY, <$module::Served as Api>::VERSIONS));)*
+            all.sort_by_key(|(key, _)| *key);
+            all
+        }
+
+        /// First flexible version of a request, which decides the form of its header.
+        pub(crate) fn flexible_from(key: i16) -> Option<i16> {
+            match key {
+                produce::KEY => Some(produce::FLEXIBLE),
+                $(<$module::Served as Api>::KEY => Some(<$module::Served as Api>::FLEXIBLE),)*
+                _ => None,
+            }
+        }
+
+        /// Answers one request other than Produce. `None`: there is no such request or version.
+        pub(crate) async fn answer(session: &Session, head: Head, body: Bytes) -> Option<Result<Frame, WireError>> {
+            match head.key {
+                $(<$module::Served as Api>::KEY if <$module::Served as Api>::VERSIONS.contains(&head.version) => {
+                    Some(Box::pin(run::<$module::Served>(session, head, body)).await)
+                })*
+                _ => None,
+            }
+        }
+
+        /// A request and a response of each version, as bytes: key, version, both.
+        #[cfg(test)]
+        pub(crate) fn samples(dice: &mut crate::wire::Dice) -> Vec<(i16, i16, Vec<u8>, Vec<u8>)> {
+            fn bytes<T: Wire>(dice: &mut crate::wire::Dice, version: i16, flexible: i16) -> Vec<u8> {
+                let mut writer = Writer::default();
+                writer.set_flexible(version >= flexible);
+                T::sample(dice, version).write(&mut writer, version);
+                writer.finish().0.concat().split_off(4)
+            }
+            let mut all = Vec::new();
+            for version in produce::SERVED {
+                let request = bytes::<produce::ProduceRequest>(dice, version, produce::FLEXIBLE);
+                let response = bytes::<produce::ProduceResponse>(dice, version, produce::FLEXIBLE);
+                all.push((produce::KEY, version, request, response));
+            }
+            $(for version in <$module::Served as Api>::VERSIONS {
+                let flexible = <$module::Served as Api>::FLEXIBLE;
+                let request = bytes::<<$module::Served as Api>::Request>(dice, version, flexible);
+                let response = bytes::<<$module::Served as Api>::Response>(dice, version, flexible);
+                all.push((<$module::Served as Api>::KEY, version, request, response));
+            })*
+            all
+        }
+
+        /// Decodes `body` as a request of `key` and `version` and writes it again. For tests and fuzzing.
+        pub(crate) fn round_trip(key: i16, version: i16, body: Bytes) -> Option<Result<Vec<u8>, WireError>> {
+            fn again<T: Wire>(body: Bytes, version: i16, flexible: i16) -> Result<Vec<u8>, WireError> {
+                let request: T = decode(body, version, flexible)?;
+                let mut writer = Writer::default();
+                writer.set_flexible(version >= flexible);
+                request.write(&mut writer, version);
+                Ok(writer.finish().0.concat().split_off(4))
+            }
+            match key {
+                produce::KEY if produce::SERVED.contains(&version) => {
+                    Some(again::<produce::ProduceRequest>(body, version, produce::FLEXIBLE))
+                }
+                $(<$module::Served as Api>::KEY if <$module::Served as Api>::VERSIONS.contains(&version) => {
+                    Some(again::<<$module::Served as Api>::Request>(body, version, <$module::Served as Api>::FLEXIBLE))
+                })*
+                _ => None,
+            }
+        }
+    };
+}
+
+served! {
+    fetch, list_offsets, metadata, offset_commit, offset_fetch, find_coordinator, join_group, heartbeat, leave_group,
+    sync_group, describe_groups, list_groups, api_versions, create_topics, delete_topics, delete_records,
+    init_producer_id, offset_for_leader_epoch, describe_configs, alter_configs, describe_log_dirs, create_partitions,
+    delete_groups, incremental_alter_configs, offset_delete, describe_cluster, describe_producers,
+}
+
+/// Takes the rest of the header off a frame: the client's name for itself and, in flexible versions, tagged fields.
+pub(crate) fn client_id(frame: Bytes, flexible: bool) -> Result<(Option<String>, Bytes), WireError> {
+    let mut reader = Reader::new(frame);
+    // Not compact even in the flexible header.
+    let client = Option::<String>::read(&mut reader, 0)?;
+    reader.set_flexible(flexible);
+    reader.end_struct()?;
+    Ok((client, reader.into_rest()))
+}

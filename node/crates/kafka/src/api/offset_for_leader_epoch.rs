@@ -1,0 +1,83 @@
+//! OffsetForLeaderEpoch (23): where an epoch ended (KIP-320). A node that stands alone has one epoch, which lasts.
+//! Memory: some bytes a partition.
+
+use super::Api;
+use crate::error::Code;
+use crate::node::{LEADER_EPOCH, Session};
+use crate::wire::messages;
+use std::ops::RangeInclusive;
+use weir_broker::At;
+
+pub(crate) struct Served;
+
+messages! {
+    OffsetForLeaderEpochRequest {
+        replica_id: i32 [3..] = -2,
+        topics: Vec<EpochTopic> [0..],
+    }
+    EpochTopic {
+        name: String [0..],
+        partitions: Vec<EpochPartition> [0..],
+    }
+    EpochPartition {
+        partition: i32 [0..],
+        current_leader_epoch: i32 [2..] = -1,
+        leader_epoch: i32 [0..],
+    }
+    OffsetForLeaderEpochResponse {
+        throttle_time_ms: i32 [2..],
+        topics: Vec<EndTopic> [0..],
+    }
+    EndTopic {
+        name: String [0..],
+        partitions: Vec<EndPartition> [0..],
+    }
+    EndPartition {
+        error: Code [0..],
+        partition: i32 [0..],
+        leader_epoch: i32 [1..] = -1,
+        end_offset: i64 [0..] = -1,
+    }
+}
+
+impl Api for Served {
+    const KEY: i16 = 23;
+    const VERSIONS: RangeInclusive<i16> = 2..=4;
+    const FLEXIBLE: i16 = 4;
+    type Request = OffsetForLeaderEpochRequest;
+    type Response = OffsetForLeaderEpochResponse;
+
+    async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+        let mut response = OffsetForLeaderEpochResponse::default();
+        for topic in request.topics {
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for asked in topic.partitions {
+                let mut answer = EndPartition {
+                    partition: asked.partition,
+                    error: session.check_epoch(asked.current_leader_epoch),
+                    ..EndPartition::default()
+                };
+                let broker = &session.node.broker;
+                let end = broker
+                    .offset_at(&session.who, &topic.name, asked.partition as u32, At::End)
+                    .await;
+                match end {
+                    Err(e) => answer.error = Code::from(&e),
+                    Ok(_) if answer.error != Code::None => {}
+                    Ok(end) if asked.leader_epoch == LEADER_EPOCH => {
+                        answer.leader_epoch = LEADER_EPOCH;
+                        answer.end_offset = end.get() as i64;
+                    }
+                    // An epoch that never was has no end.
+                    Ok(_) => {}
+                }
+                partitions.push(answer);
+            }
+            response.topics.push(EndTopic {
+                name: topic.name,
+                partitions,
+            });
+        }
+        response
+    }
+}

@@ -1,0 +1,188 @@
+//! Produce (0): batches as the client made them. Memory: the request itself, held until it is stored.
+//!
+//! Taken in two steps: [`begin`] hands the batches to the broker in the order of requests, [`Pending::finish`] waits until
+//! they are stored. So a client that sends without waiting has many requests share a sync.
+
+use super::{Head, decode, encode};
+use crate::error::Code;
+use crate::node::{LEADER_EPOCH, Session};
+use crate::wire::{Frame, WireError, messages};
+use bytes::Bytes;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+use weir_broker::{Framing, ProduceError, Producing};
+use weir_types::Batch;
+
+pub(crate) const KEY: i16 = 0;
+pub(crate) const FLEXIBLE: i16 = 9;
+/// librdkafka up to 2.10 takes a minimum above 0 for a broker that knows no compression, and sends uncompressed without
+/// a word (KAFKA-18659). So 0 to 2 are advertised, as Kafka 4 does, and answered with an error.
+pub(crate) const ADVERTISED: RangeInclusive<i16> = 0..=11;
+pub(crate) const SERVED: RangeInclusive<i16> = 3..=11;
+
+messages! {
+    ProduceRequest {
+        transactional_id: Option<String> [3..],
+        acks: i16 [0..],
+        timeout_ms: i32 [0..],
+        topics: Vec<TopicData> [0..],
+    }
+    TopicData {
+        name: String [0..],
+        partitions: Vec<PartitionData> [0..],
+    }
+    PartitionData {
+        index: i32 [0..],
+        records: Option<Bytes> [0..],
+    }
+    ProduceResponse {
+        topics: Vec<TopicResponse> [0..],
+        throttle_time_ms: i32 [1..],
+    }
+    TopicResponse {
+        name: String [0..],
+        partitions: Vec<PartitionResponse> [0..],
+    }
+    PartitionResponse {
+        index: i32 [0..],
+        error: Code [0..],
+        base_offset: i64 [0..] = -1,
+        log_append_time_ms: i64 [2..] = -1,
+        log_start_offset: i64 [5..] = -1,
+        record_errors: Vec<RecordError> [8..],
+        error_message: Option<String> [8..],
+    }
+    RecordError {
+        batch_index: i32 [0..],
+        message: Option<String> [0..],
+    }
+}
+
+/// A request whose batches are on their way.
+pub(crate) struct Pending {
+    head: Head,
+    acks: i16,
+    topics: Vec<(String, Vec<(i32, Taken)>)>,
+}
+
+enum Taken {
+    Producing(Producing),
+    Refused(Code, String),
+}
+
+/// Hands all batches of a request to the broker.
+pub(crate) async fn begin(session: &Session, head: Head, body: Bytes) -> Result<Pending, WireError> {
+    let request: ProduceRequest = decode(body, head.version, FLEXIBLE)?;
+    let refused = if !SERVED.contains(&head.version) {
+        Some((
+            Code::UnsupportedForMessageFormat,
+            "use record batches: Produce version 3 or later",
+        ))
+    } else if !(-1..=1).contains(&request.acks) {
+        Some((Code::InvalidRequiredAcks, "acks is -1, 0 or 1"))
+    } else if request.transactional_id.is_some() {
+        Some((Code::InvalidRequest, "transactions are not served here yet"))
+    } else {
+        None
+    };
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for data in topic.partitions {
+            let taken = match refused {
+                Some((code, words)) => Taken::Refused(code, words.to_owned()),
+                None => take(session, &topic.name, data.index, data.records).await,
+            };
+            partitions.push((data.index, taken));
+        }
+        topics.push((topic.name, partitions));
+    }
+    Ok(Pending {
+        head,
+        acks: request.acks,
+        topics,
+    })
+}
+
+async fn take(session: &Session, topic: &str, index: i32, records: Option<Bytes>) -> Taken {
+    let refused = |code, words: &str| Taken::Refused(code, words.to_owned());
+    let Some(bytes) = records.filter(|b| !b.is_empty()) else {
+        return refused(Code::InvalidRecord, "no records");
+    };
+    let batch = match Batch::parse(bytes) {
+        Ok(batch) => batch,
+        Err(e) => return Taken::Refused(Code::from(&e), e.to_string()),
+    };
+    if batch.is_log_append_time() {
+        return refused(Code::InvalidTimestamp, "log-append time is for the broker to set");
+    }
+    if batch.is_transactional() {
+        return refused(Code::InvalidRecord, "transactions are not served here yet");
+    }
+    if batch.count() != batch.span() {
+        return refused(
+            Code::InvalidRecord,
+            "a producer's batch has a record for each offset",
+        );
+    }
+    let Ok(partition) = u32::try_from(index) else {
+        return refused(Code::UnknownTopicOrPartition, "no such partition");
+    };
+    let batch = batch.led_in(LEADER_EPOCH);
+    let broker = &session.node.broker;
+    match broker
+        .produce(&session.who, topic, partition, batch, Framing::AsSent)
+        .await
+    {
+        Ok(producing) => Taken::Producing(producing),
+        Err(e) => Taken::Refused(Code::from(&e), e.to_string()),
+    }
+}
+
+impl Pending {
+    /// The answer, once everything is stored or will not be; `None` when the client wants none.
+    pub(crate) async fn finish(self, session: &Session) -> (Option<Frame>, Duration) {
+        let mut throttle = Duration::ZERO;
+        let mut response = ProduceResponse::default();
+        for (name, partitions) in self.topics {
+            let mut answers = Vec::with_capacity(partitions.len());
+            for (index, taken) in partitions {
+                let mut answer = PartitionResponse {
+                    index,
+                    ..PartitionResponse::default()
+                };
+                match taken {
+                    Taken::Refused(code, words) => (answer.error, answer.error_message) = (code, Some(words)),
+                    Taken::Producing(producing) => {
+                        throttle = throttle.max(producing.throttle());
+                        let append_time = producing.append_time();
+                        match producing.await {
+                            Ok(produced) => {
+                                answer.base_offset = produced.base.get() as i64;
+                                answer.log_append_time_ms = append_time.unwrap_or(-1);
+                                let marks = session.node.broker.marks(&name, index as u32);
+                                answer.log_start_offset = marks.map_or(-1, |m| m.log_start().get() as i64);
+                            }
+                            Err(e) => {
+                                report(session, &name, index, &e);
+                                (answer.error, answer.error_message) = (Code::from(&e), Some(e.to_string()));
+                            }
+                        }
+                    }
+                }
+                answers.push(answer);
+            }
+            response.topics.push(TopicResponse {
+                name,
+                partitions: answers,
+            });
+        }
+        response.throttle_time_ms = throttle.as_millis() as i32;
+        let frame = (self.acks != 0).then(|| encode(&response, self.head, FLEXIBLE, KEY));
+        (frame, throttle)
+    }
+}
+
+fn report(session: &Session, topic: &str, partition: i32, error: &ProduceError) {
+    tracing::debug!(peer = %session.peer, topic, partition, %error, "records refused");
+}

@@ -1,0 +1,268 @@
+//! One connection: frames in, answers out, in the order of the requests.
+//!
+//! Two halves run side by side. One reads frames; it hands batches to the broker as they come. The other answers the
+//! requests one after another, so that a client's requests take effect in its order, and a long poll holds up nobody but
+//! the client that asked for it.
+
+use crate::api::{self, Head, produce};
+use crate::node::Session;
+use crate::wire::{Frame, WireError};
+use bytes::{Buf, Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use weir_types::limits::{
+    KAFKA_PIPELINE_MAX, KAFKA_RECEIVE_BYTES_MAX, KAFKA_REQUEST_BYTES_MAX, KAFKA_SMALL_BYTES,
+};
+
+/// How long a connection may be silent (Kafka's `connections.max.idle.ms`).
+const IDLE_MAX: Duration = Duration::from_secs(600);
+/// From the first byte of a request to its last: ten seconds, and a second more for each of these many bytes. Whoever is
+/// slower holds memory that others wait for.
+const RECEIVE_WITHIN: Duration = Duration::from_secs(10);
+const RECEIVE_BYTES_PER_S: usize = 256 << 10;
+/// How long an answer may wait for the client to take it.
+const SEND_WITHIN: Duration = Duration::from_secs(60);
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectionError {
+    #[error("the client went away: {0}")]
+    Io(#[from] io::Error),
+    #[error("a request of {0} bytes is over the limit of {KAFKA_REQUEST_BYTES_MAX}, or not Kafka at all")]
+    Length(i64),
+    #[error("{what} took too long")]
+    Slow { what: &'static str },
+    #[error("request {key} version {version} cannot be read: {error}")]
+    Malformed {
+        key: i16,
+        version: i16,
+        error: WireError,
+    },
+    #[error("request {key} version {version} is not served here: ask ApiVersions for what is")]
+    Unsupported { key: i16, version: i16 },
+    #[error("node is shutting down")]
+    Closed,
+}
+
+/// A request whose turn will come.
+struct Queued {
+    head: Head,
+    work: Work,
+    /// The client's name for itself.
+    client: Option<String>,
+    /// Its share of the bytes that are received at once.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+enum Work {
+    Produce(produce::Pending),
+    Other(Bytes),
+}
+
+/// Serves one client until either side ends it.
+pub(crate) async fn serve(stream: TcpStream, session: Session) -> Result<(), ConnectionError> {
+    stream.set_nodelay(true)?;
+    let (rx, tx) = stream.into_split();
+    let (queue, waiting) = mpsc::channel(KAFKA_PIPELINE_MAX);
+    let reading = read(rx, session.clone(), queue);
+    let answering = answer(tx, session, waiting);
+    // When reading ends in order, what was asked is still answered; when either fails, the other has nothing to do.
+    tokio::pin!(reading, answering);
+    tokio::select! {
+        read = &mut reading => {
+            read?;
+            answering.await
+        }
+        answered = &mut answering => answered,
+    }
+}
+
+async fn read(
+    mut rx: OwnedReadHalf,
+    mut session: Session,
+    queue: mpsc::Sender<Queued>,
+) -> Result<(), ConnectionError> {
+    let mut buffer = BytesMut::new();
+    while let Some((frame, permit)) = next_frame(&mut rx, &session, &mut buffer).await? {
+        let (head, client, body) = split(frame)?;
+        if let Some(client) = &client
+            && session.who.client != *client
+        {
+            session.who.client.clone_from(client);
+        }
+        let work = match head.key {
+            produce::KEY if produce::ADVERTISED.contains(&head.version) => {
+                let pending = produce::begin(&session, head, body).await;
+                Work::Produce(pending.map_err(|error| malformed(head, error))?)
+            }
+            _ => Work::Other(body),
+        };
+        let queued = Queued {
+            head,
+            work,
+            client,
+            permit,
+        };
+        if queue.send(queued).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn malformed(head: Head, error: WireError) -> ConnectionError {
+    ConnectionError::Malformed {
+        key: head.key,
+        version: head.version,
+        error,
+    }
+}
+
+/// The next frame without its length; `None` when the client is done. Memory grows with what has come, never with what
+/// was announced.
+async fn next_frame(
+    rx: &mut OwnedReadHalf,
+    session: &Session,
+    buffer: &mut BytesMut,
+) -> Result<Option<(Bytes, Option<OwnedSemaphorePermit>)>, ConnectionError> {
+    let slow = |what| move |_| ConnectionError::Slow { what };
+    while buffer.len() < 4 {
+        // An idle connection keeps no buffer.
+        if buffer.is_empty() {
+            *buffer = BytesMut::new();
+            tokio::time::timeout(IDLE_MAX, rx.readable())
+                .await
+                .map_err(slow("the next request"))??;
+        }
+        buffer.reserve(KAFKA_SMALL_BYTES);
+        let got = tokio::time::timeout(RECEIVE_WITHIN, rx.read_buf(buffer));
+        if got.await.map_err(slow("a request"))?? == 0 {
+            let rest = buffer.len();
+            return if rest == 0 {
+                Ok(None)
+            } else {
+                Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+            };
+        }
+    }
+    let length = i64::from(buffer.get_i32());
+    let legal = usize::try_from(length)
+        .ok()
+        .filter(|n| (8..=KAFKA_REQUEST_BYTES_MAX).contains(n));
+    let length = legal.ok_or(ConnectionError::Length(length))?;
+    let mut permit = None;
+    if length > KAFKA_SMALL_BYTES {
+        let share = length.min(KAFKA_RECEIVE_BYTES_MAX) as u32;
+        let receiving = std::sync::Arc::clone(&session.node.receiving);
+        permit = Some(
+            receiving
+                .acquire_many_owned(share)
+                .await
+                .map_err(|_| ConnectionError::Closed)?,
+        );
+    }
+    let within = RECEIVE_WITHIN + Duration::from_secs((length / RECEIVE_BYTES_PER_S) as u64);
+    let body = async {
+        while buffer.len() < length {
+            // Doubles as it fills, up to what is missing.
+            let more = buffer
+                .len()
+                .clamp(KAFKA_SMALL_BYTES, length - buffer.len() + KAFKA_SMALL_BYTES);
+            buffer.reserve(more);
+            if rx.read_buf(buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok::<_, io::Error>(())
+    };
+    tokio::time::timeout(within, body)
+        .await
+        .map_err(slow("a request"))??;
+    Ok(Some((buffer.split_to(length).freeze(), permit)))
+}
+
+/// Takes the header off a frame: what is asked, by whom, and the rest.
+fn split(mut frame: Bytes) -> Result<(Head, Option<String>, Bytes), ConnectionError> {
+    // A frame has at least eight bytes: see the check of its length.
+    let head = Head {
+        key: frame.get_i16(),
+        version: frame.get_i16(),
+        correlation: frame.get_i32(),
+    };
+    let Some(flexible) = api::flexible_from(head.key) else {
+        return Ok((head, None, frame));
+    };
+    let (client, body) =
+        api::client_id(frame, head.version >= flexible).map_err(|error| malformed(head, error))?;
+    Ok((head, client, body))
+}
+
+async fn answer(
+    mut tx: OwnedWriteHalf,
+    mut session: Session,
+    mut waiting: mpsc::Receiver<Queued>,
+) -> Result<(), ConnectionError> {
+    while let Some(queued) = waiting.recv().await {
+        let head = queued.head;
+        if let Some(client) = queued.client {
+            session.who.client = client;
+        }
+        let (frame, throttle) = match queued.work {
+            Work::Produce(pending) => pending.finish(&session).await,
+            Work::Other(body) => (Some(respond(&session, head, body).await?), Duration::ZERO),
+        };
+        drop(queued.permit);
+        if let Some(frame) = frame {
+            let sent = tokio::time::timeout(SEND_WITHIN, send(&mut tx, frame));
+            sent.await.map_err(|_| ConnectionError::Slow {
+                what: "taking an answer",
+            })??;
+        }
+        // The client was told; one that does not wait by itself is made to (KIP-219).
+        if !throttle.is_zero() {
+            tokio::time::sleep(throttle).await;
+        }
+    }
+    tx.shutdown().await?;
+    Ok(())
+}
+
+async fn respond(session: &Session, head: Head, body: Bytes) -> Result<Frame, ConnectionError> {
+    match api::answer(session, head, body).await {
+        Some(answered) => answered.map_err(|error| malformed(head, error)),
+        None if head.key == api::API_VERSIONS => Ok(api::unsupported_api_versions(head)),
+        // There is no answer that the client could read: its version decides the form.
+        None => Err(ConnectionError::Unsupported {
+            key: head.key,
+            version: head.version,
+        }),
+    }
+}
+
+/// Writes all parts, several with one call.
+async fn send(tx: &mut OwnedWriteHalf, frame: Frame) -> io::Result<()> {
+    /// Parts for one call of the kernel.
+    const PARTS: usize = 64;
+    let mut parts: VecDeque<Bytes> = frame.0.into();
+    while !parts.is_empty() {
+        let slices: Vec<IoSlice<'_>> = parts.iter().take(PARTS).map(|p| IoSlice::new(p)).collect();
+        let mut written = tx.write_vectored(&slices).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(first) = parts.front_mut() {
+            if first.len() > written {
+                first.advance(written);
+                break;
+            }
+            written -= first.len();
+            parts.pop_front();
+        }
+    }
+    Ok(())
+}

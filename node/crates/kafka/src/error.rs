@@ -1,0 +1,183 @@
+//! Kafka's error codes, and the one mapping from ours to them (<https://kafka.apache.org/protocol#protocol_error_codes>).
+
+use crate::wire::{Reader, Wire, WireError, Writer};
+use weir_broker::{AdminError, FetchError, GroupError, ProduceError};
+use weir_types::{BatchError, ErrorKind};
+
+/// An error code on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Code(pub(crate) i16);
+
+macro_rules! codes {
+    ($($name:ident = $code:literal),* $(,)?) => {
+        #[expect(non_upper_case_globals, reason = "they read like the variants that they are")]
+        #[allow(dead_code, reason = "the table is kept whole where it is used in part")]
+        impl Code { $(pub(crate) const $name: Self = Self($code);)* }
+    };
+}
+codes! {
+    None = 0,
+    Unknown = -1,
+    OffsetOutOfRange = 1,
+    CorruptMessage = 2,
+    UnknownTopicOrPartition = 3,
+    NotLeaderOrFollower = 6,
+    RequestTimedOut = 7,
+    MessageTooLarge = 10,
+    OffsetMetadataTooLarge = 12,
+    CoordinatorNotAvailable = 15,
+    InvalidTopic = 17,
+    InvalidRequiredAcks = 21,
+    IllegalGeneration = 22,
+    InconsistentGroupProtocol = 23,
+    InvalidGroupId = 24,
+    UnknownMemberId = 25,
+    InvalidSessionTimeout = 26,
+    RebalanceInProgress = 27,
+    TopicAuthorizationFailed = 29,
+    GroupAuthorizationFailed = 30,
+    ClusterAuthorizationFailed = 31,
+    InvalidTimestamp = 32,
+    UnsupportedVersion = 35,
+    TopicAlreadyExists = 36,
+    InvalidPartitions = 37,
+    InvalidReplicationFactor = 38,
+    InvalidReplicaAssignment = 39,
+    InvalidConfig = 40,
+    InvalidRequest = 42,
+    UnsupportedForMessageFormat = 43,
+    PolicyViolation = 44,
+    OutOfOrderSequence = 45,
+    InvalidProducerEpoch = 47,
+    KafkaStorageError = 56,
+    UnknownProducerId = 59,
+    NonEmptyGroup = 68,
+    GroupIdNotFound = 69,
+    FetchSessionIdNotFound = 70,
+    FencedLeaderEpoch = 74,
+    UnknownLeaderEpoch = 75,
+    UnsupportedCompressionType = 76,
+    MemberIdRequired = 79,
+    GroupMaxSizeReached = 81,
+    FencedInstanceId = 82,
+    GroupSubscribedToTopic = 86,
+    InvalidRecord = 87,
+    UnknownTopicId = 100,
+}
+
+impl Wire for Code {
+    fn read(reader: &mut Reader, version: i16) -> Result<Self, WireError> {
+        i16::read(reader, version).map(Self)
+    }
+    fn write(&self, writer: &mut Writer, version: i16) {
+        self.0.write(writer, version);
+    }
+    #[cfg(test)]
+    fn sample(dice: &mut crate::wire::Dice, version: i16) -> Self {
+        Self(i16::sample(dice, version))
+    }
+}
+
+/// What a caller does with an error whose exact code Kafka does not have.
+fn by_kind(kind: ErrorKind) -> Code {
+    match kind {
+        ErrorKind::Retry => Code::RequestTimedOut,
+        ErrorKind::Fenced | ErrorKind::Closed => Code::NotLeaderOrFollower,
+        ErrorKind::Invalid => Code::InvalidRequest,
+        ErrorKind::Corrupt => Code::CorruptMessage,
+        // "Timed out" is the one answer that Kafka clients take as "it may have been stored".
+        ErrorKind::UnknownOutcome => Code::RequestTimedOut,
+        ErrorKind::Internal => Code::KafkaStorageError,
+    }
+}
+
+impl From<&ProduceError> for Code {
+    fn from(e: &ProduceError) -> Self {
+        match e {
+            ProduceError::NoTopic(_) | ProduceError::NoPartition { .. } => Self::UnknownTopicOrPartition,
+            ProduceError::Denied(_) => Self::TopicAuthorizationFailed,
+            ProduceError::Batch(e) => e.into(),
+            ProduceError::TooLarge { .. } => Self::MessageTooLarge,
+            ProduceError::OutOfOrder { .. } => Self::OutOfOrderSequence,
+            ProduceError::ProducerFenced { .. } => Self::InvalidProducerEpoch,
+            ProduceError::UnknownProducer(_) => Self::UnknownProducerId,
+            ProduceError::Halted { .. } => Self::PolicyViolation,
+            ProduceError::PipelineBusy { .. } => Self::RequestTimedOut,
+            ProduceError::Propose(e) => by_kind(e.kind()),
+            ProduceError::Closed => Self::NotLeaderOrFollower,
+        }
+    }
+}
+
+impl From<&BatchError> for Code {
+    fn from(e: &BatchError) -> Self {
+        match e {
+            BatchError::TooLarge { .. } => Self::MessageTooLarge,
+            BatchError::Magic(_) => Self::UnsupportedForMessageFormat,
+            BatchError::Codec(_) => Self::UnsupportedCompressionType,
+            BatchError::Short { .. } | BatchError::Checksum { .. } => Self::CorruptMessage,
+            _ => Self::InvalidRecord,
+        }
+    }
+}
+
+impl From<&FetchError> for Code {
+    fn from(e: &FetchError) -> Self {
+        match e {
+            FetchError::NoTopic(_) | FetchError::NoPartition { .. } => Self::UnknownTopicOrPartition,
+            FetchError::Denied(_) => Self::TopicAuthorizationFailed,
+            FetchError::OutOfRange { .. } => Self::OffsetOutOfRange,
+            FetchError::Read(e) => match e.kind() {
+                ErrorKind::Corrupt | ErrorKind::Internal => Self::KafkaStorageError,
+                kind => by_kind(kind),
+            },
+        }
+    }
+}
+
+impl From<&AdminError> for Code {
+    fn from(e: &AdminError) -> Self {
+        match e {
+            AdminError::Name(_) => Self::InvalidTopic,
+            AdminError::Exists(_) => Self::TopicAlreadyExists,
+            AdminError::InUse { .. } | AdminError::Limit { .. } => Self::PolicyViolation,
+            AdminError::NoTopic(_) | AdminError::NoPartition { .. } => Self::UnknownTopicOrPartition,
+            AdminError::Partitions { .. } => Self::InvalidPartitions,
+            AdminError::Config(_) => Self::InvalidConfig,
+            AdminError::GroupName(_) => Self::InvalidGroupId,
+            AdminError::OffsetBeyondEnd { .. } => Self::OffsetOutOfRange,
+            AdminError::Denied => Self::ClusterAuthorizationFailed,
+            AdminError::Propose(e) => by_kind(e.kind()),
+            AdminError::Closed => Self::NotLeaderOrFollower,
+        }
+    }
+}
+
+impl From<&GroupError> for Code {
+    fn from(e: &GroupError) -> Self {
+        match e {
+            GroupError::InvalidName => Self::InvalidGroupId,
+            GroupError::InvalidSession => Self::InvalidSessionTimeout,
+            GroupError::InconsistentProtocol => Self::InconsistentGroupProtocol,
+            GroupError::UnknownMember => Self::UnknownMemberId,
+            GroupError::MemberIdRequired(_) => Self::MemberIdRequired,
+            GroupError::FencedInstance => Self::FencedInstanceId,
+            GroupError::IllegalGeneration => Self::IllegalGeneration,
+            GroupError::RebalanceInProgress => Self::RebalanceInProgress,
+            GroupError::Full => Self::GroupMaxSizeReached,
+            GroupError::NotEmpty => Self::NonEmptyGroup,
+            GroupError::NotFound => Self::GroupIdNotFound,
+            GroupError::Subscribed => Self::GroupSubscribedToTopic,
+            GroupError::Denied => Self::GroupAuthorizationFailed,
+            GroupError::Unavailable => Self::CoordinatorNotAvailable,
+        }
+    }
+}
+
+/// The code of a result, 0 when it went well.
+pub(crate) fn code<'a, T, E>(result: &'a Result<T, E>) -> Code
+where
+    Code: From<&'a E>,
+{
+    result.as_ref().err().map_or(Code::None, Code::from)
+}

@@ -1,0 +1,67 @@
+//! The Kafka listener: the wire protocol, a file per request, and nothing but translation to the broker.
+//!
+//! [`wire`] reads and writes messages, with every count and length bounded by the bytes that are there; [`api`] has a
+//! table of fields and a translation for each request; [`connection`] keeps the order of answers. Knows no log, no Wasm and
+//! no other protocol.
+
+mod api;
+mod configs;
+mod connection;
+mod error;
+mod node;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use node::Settings;
+pub use wire::WireError;
+
+use bytes::Bytes;
+use node::{Node, Session};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use weir_broker::Broker;
+use weir_types::limits::KAFKA_CONNECTIONS_MAX;
+
+/// How long taking connections rests when the process has no more files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes connections until the future is dropped.
+pub async fn serve(listener: TcpListener, broker: Broker, settings: Settings) {
+    let node = Arc::new(Node::new(broker, settings));
+    let places = Arc::new(Semaphore::new(KAFKA_CONNECTIONS_MAX));
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot take a Kafka connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!(%peer, limit = KAFKA_CONNECTIONS_MAX, "Kafka connection refused: too many");
+            continue;
+        };
+        let Ok(local) = stream.local_addr() else { continue };
+        let session = Session::new(Arc::clone(&node), peer, local);
+        tokio::spawn(async move {
+            match connection::serve(stream, session).await {
+                Ok(()) => {}
+                Err(connection::ConnectionError::Io(error)) => {
+                    tracing::debug!(%peer, %error, "Kafka client went away")
+                }
+                Err(error) => tracing::warn!(%peer, %error, "Kafka connection closed"),
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Decodes `body` as the request `key` of `version` and writes it again; `None` when there is no such request. For
+/// fuzzing and for comparing with other implementations.
+pub fn round_trip(key: i16, version: i16, body: Bytes) -> Option<Result<Vec<u8>, WireError>> {
+    api::round_trip(key, version, body)
+}

@@ -1,0 +1,111 @@
+//! Reading primitive types off bytes that nobody vouches for.
+
+use super::{BUDGET_FREE_BYTES, BUDGET_PER_BYTE, WireError};
+use bytes::Bytes;
+
+/// A request's bytes, read from the front.
+pub(crate) struct Reader {
+    rest: Bytes,
+    budget: usize,
+    flexible: bool,
+}
+
+impl Reader {
+    pub(crate) fn new(bytes: Bytes) -> Self {
+        Self {
+            budget: BUDGET_FREE_BYTES + BUDGET_PER_BYTE * bytes.len(),
+            rest: bytes,
+            flexible: false,
+        }
+    }
+
+    /// From here on lengths are compact and structures end in tagged fields.
+    pub(crate) fn set_flexible(&mut self, flexible: bool) {
+        self.flexible = flexible;
+    }
+
+    /// Pays for an allocation.
+    pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), WireError> {
+        self.budget = self.budget.checked_sub(bytes).ok_or(WireError::Budget)?;
+        Ok(())
+    }
+
+    fn take(&mut self, len: usize) -> Result<Bytes, WireError> {
+        if len > self.rest.len() {
+            return Err(WireError::Short);
+        }
+        Ok(self.rest.split_to(len))
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let array = *self.rest.first_chunk::<N>().ok_or(WireError::Short)?;
+        let _ = self.rest.split_to(N);
+        Ok(array)
+    }
+
+    fn unsigned_varint(&mut self) -> Result<u32, WireError> {
+        let mut value = 0u64;
+        for shift in (0..35).step_by(7) {
+            let [byte] = self.array::<1>()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return u32::try_from(value).map_err(|_| WireError::Count(value as i64));
+            }
+        }
+        Err(WireError::Count(value as i64))
+    }
+
+    /// A length, checked against what is left; `None` for null.
+    fn length(
+        &mut self,
+        classic: impl FnOnce(&mut Self) -> Result<i64, WireError>,
+    ) -> Result<Option<usize>, WireError> {
+        let length = if self.flexible {
+            i64::from(self.unsigned_varint()?) - 1
+        } else {
+            classic(self)?
+        };
+        match usize::try_from(length) {
+            Ok(length) if length <= self.rest.len() => Ok(Some(length)),
+            Err(_) if length == -1 => Ok(None),
+            _ => Err(WireError::Count(length)),
+        }
+    }
+
+    /// The number of items of an array; each takes at least a byte.
+    pub(crate) fn count(&mut self) -> Result<Option<usize>, WireError> {
+        self.length(|r| r.array().map(|b| i64::from(i32::from_be_bytes(b))))
+    }
+
+    pub(crate) fn string(&mut self) -> Result<Option<String>, WireError> {
+        let length = self.length(|r| r.array().map(|b| i64::from(i16::from_be_bytes(b))))?;
+        let Some(length) = length else { return Ok(None) };
+        self.charge(length)?;
+        let bytes = self.take(length)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| WireError::Utf8)?;
+        Ok(Some(text.to_owned()))
+    }
+
+    /// A slice of the request: nothing is copied.
+    pub(crate) fn bytes(&mut self) -> Result<Option<Bytes>, WireError> {
+        let length = self.length(|r| r.array().map(|b| i64::from(i32::from_be_bytes(b))))?;
+        length.map(|length| self.take(length)).transpose()
+    }
+
+    /// The end of a structure. Tagged fields are for newer sides than we are: skipped.
+    pub(crate) fn end_struct(&mut self) -> Result<(), WireError> {
+        if !self.flexible {
+            return Ok(());
+        }
+        for _ in 0..self.unsigned_varint()? {
+            let _tag = self.unsigned_varint()?;
+            let size = self.unsigned_varint()? as usize;
+            self.take(size)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn into_rest(self) -> Bytes {
+        self.rest
+    }
+}

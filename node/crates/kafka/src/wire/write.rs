@@ -1,0 +1,100 @@
+//! Writing responses: small fields into one buffer, batches by reference between its parts.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Chunks from this size on are sent from where they lie.
+const BY_REFERENCE_FROM: usize = 1 << 10;
+
+/// A response under way.
+#[derive(Default)]
+pub(crate) struct Writer {
+    done: Vec<Bytes>,
+    done_bytes: usize,
+    buf: BytesMut,
+    flexible: bool,
+}
+
+/// A response as it goes out: its length, then its parts in order.
+#[derive(Debug, Default)]
+pub(crate) struct Frame(pub(crate) Vec<Bytes>);
+
+impl Writer {
+    pub(crate) fn set_flexible(&mut self, flexible: bool) {
+        self.flexible = flexible;
+    }
+
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        self.buf.extend_from_slice(bytes);
+    }
+
+    fn unsigned_varint(&mut self, mut value: u32) {
+        while value >= 0x80 {
+            self.buf.put_u8(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.buf.put_u8(value as u8);
+    }
+
+    pub(crate) fn count(&mut self, count: Option<usize>) {
+        match (self.flexible, count) {
+            (true, count) => self.unsigned_varint(count.map_or(0, |n| n as u32 + 1)),
+            (false, count) => self.buf.put_i32(count.map_or(-1, |n| n as i32)),
+        }
+    }
+
+    pub(crate) fn string(&mut self, text: Option<&str>) {
+        // No name or message of ours comes near the limit; a message that does is cut.
+        let text = text.map(|t| {
+            t.get(..t.floor_char_boundary(i16::MAX as usize))
+                .unwrap_or_default()
+        });
+        match (self.flexible, text) {
+            (true, text) => self.unsigned_varint(text.map_or(0, |t| t.len() as u32 + 1)),
+            (false, text) => self.buf.put_i16(text.map_or(-1, |t| t.len() as i16)),
+        }
+        self.put(text.unwrap_or_default().as_bytes());
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: Option<&[u8]>) {
+        self.count(bytes.map(<[u8]>::len));
+        self.put(bytes.unwrap_or_default());
+    }
+
+    pub(crate) fn chunks(&mut self, chunks: &[Bytes]) {
+        self.count(Some(chunks.iter().map(Bytes::len).sum()));
+        for chunk in chunks {
+            if chunk.len() < BY_REFERENCE_FROM {
+                self.put(chunk);
+                continue;
+            }
+            let before = self.buf.split().freeze();
+            self.done_bytes += before.len() + chunk.len();
+            self.done.extend([before, chunk.clone()]);
+        }
+    }
+
+    /// The end of a structure: we have no tagged fields.
+    pub(crate) fn end_struct(&mut self) {
+        if self.flexible {
+            self.buf.put_u8(0);
+        }
+    }
+
+    /// The frame, with its length in front.
+    pub(crate) fn finish(mut self) -> Frame {
+        let length = (self.done_bytes + self.buf.len()) as i32;
+        let mut parts = Vec::with_capacity(self.done.len() + 2);
+        if self.done.is_empty() && self.buf.len() < BY_REFERENCE_FROM {
+            // One small part, one packet.
+            let mut whole = BytesMut::with_capacity(self.buf.len() + 4);
+            whole.put_i32(length);
+            whole.extend_from_slice(&self.buf);
+            return Frame(vec![whole.freeze()]);
+        }
+        parts.push(Bytes::copy_from_slice(&length.to_be_bytes()));
+        parts.append(&mut self.done);
+        parts.push(self.buf.freeze());
+        parts.retain(|p| !p.is_empty());
+        Frame(parts)
+    }
+}
