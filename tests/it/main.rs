@@ -6,6 +6,7 @@ mod batches;
 mod crash;
 mod disk;
 mod hostile;
+mod kafka;
 mod layers;
 mod modules;
 mod power;

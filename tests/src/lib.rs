@@ -62,6 +62,8 @@ pub struct Node {
     child: Child,
     /// Address for clients.
     pub quic: SocketAddr,
+    /// Address for Kafka clients.
+    pub kafka: SocketAddr,
     /// Address for HTTP.
     pub http: SocketAddr,
     log: PathBuf,
@@ -92,6 +94,7 @@ impl Node {
                 "--data",
             ])
             .arg(data)
+            .env("WEIR_KAFKA", "127.0.0.1:0")
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -104,11 +107,13 @@ impl Node {
             if let Some(line) = text.lines().find(|l| l.contains(" ready ")) {
                 let field = |name: &str| line.split(name).nth(1).and_then(|r| r.split_whitespace().next());
                 let quic = field("quic=").context("no address")?.parse()?;
+                let kafka = field("kafka=").context("no address")?.parse()?;
                 let http = field("http=").context("no address")?.parse()?;
                 return Ok(Self {
                     child,
                     quic,
                     http,
+                    kafka,
                     log,
                 });
             }

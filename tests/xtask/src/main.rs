@@ -114,6 +114,71 @@ fn test_guests() -> Result<()> {
     Ok(())
 }
 
+/// Kafka clients of other people, from their packages: where each comes from and how it is installed into its directory.
+const CLIENTS: [(&str, &str, &[&str]); 5] = [
+    ("confluent", "pip", &["confluent-kafka==2.16.1"]),
+    ("kafka-python-2", "pip", &["kafka-python==2.0.2"]),
+    (
+        "kafka-python-3",
+        "pip",
+        &[
+            "kafka-python==3.0.12",
+            "lz4==4.4.5",
+            "python-snappy==0.7.3",
+            "zstandard==0.25.0",
+        ],
+    ),
+    (
+        "aiokafka",
+        "pip",
+        &["aiokafka==0.14.0", "lz4==4.4.5", "cramjam==2.14.0"],
+    ),
+    ("kafkajs", "npm", &["kafkajs@2.2.4"]),
+];
+
+/// Installs the Kafka clients that the tests run. One that cannot be had is said to be missing, and its test says so too.
+fn clients() {
+    say("installing Kafka clients for the tests");
+    for (name, tool, packages) in CLIENTS {
+        let dir = target().join("clients").join(name);
+        if dir.join(".installed").exists() {
+            continue;
+        }
+        let mut command = match tool {
+            "pip" => {
+                let mut pip = Command::new("python3");
+                pip.args([
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    "--target",
+                ]);
+                pip
+            }
+            _ => {
+                let mut npm = Command::new("npm");
+                npm.args(["install", "--silent", "--no-fund", "--no-audit", "--prefix"]);
+                npm
+            }
+        };
+        command.arg(&dir).args(packages);
+        let installed = run(command).and_then(|()| Ok(std::fs::write(dir.join(".installed"), "")?));
+        if let Err(error) = installed {
+            say(&format!("no {name}, its test will be skipped: {error:#}"));
+        }
+    }
+    if Command::new("kcat").arg("-V").output().is_err() {
+        let mut apt = Command::new("apt-get");
+        apt.args(["install", "--yes", "--quiet", "--no-install-recommends", "kcat"])
+            .stdout(Stdio::null());
+        if let Err(error) = run(apt) {
+            say(&format!("no kcat, its test will be skipped: {error:#}"));
+        }
+    }
+}
+
 fn demo(keep: bool) -> Result<()> {
     let modules = modules()?;
     say("building the node (a few minutes the first time)");
@@ -177,6 +242,8 @@ impl Node {
             .args([
                 "serve",
                 "--quic",
+                "127.0.0.1:0",
+                "--kafka",
                 "127.0.0.1:0",
                 "--http",
                 "127.0.0.1:0",
@@ -257,6 +324,7 @@ fn verify() -> Result<()> {
         "-p",
         "machine-temperature",
     ]))?;
+    clients();
     say("documentation examples");
     run(cargo(&["test", "--quiet", "--doc", "-p", "weir-sdk"]))?;
     say("tests");
