@@ -105,8 +105,12 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let ticking = broker.clone();
     let groups = tokio::spawn(async move {
         loop {
-            tokio::time::sleep(GROUPS_EVERY).await;
-            ticking.tick_groups().await;
+            let pause = if ticking.tick_groups().await {
+                GROUPS_EVERY
+            } else {
+                GROUPS_EVERY * 10
+            };
+            tokio::time::sleep(pause).await;
         }
     });
     let retaining = broker.clone();

@@ -444,8 +444,7 @@ fn request(key: i16, version: i16, flexible: bool, body: &[u8]) -> Vec<u8> {
 }
 
 fn ask(stream: &mut TcpStream, request: &[u8]) -> std::io::Result<Vec<u8>> {
-    stream.write_all(&(request.len() as u32).to_be_bytes())?;
-    stream.write_all(request)?;
+    stream.write_all(&[&(request.len() as u32).to_be_bytes(), request].concat())?;
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let mut answer = vec![0; u32::from_be_bytes(length) as usize];
@@ -568,4 +567,109 @@ fn a_group_survives_a_restart() {
     assert_eq!((group.state(), group.members().len()), ("Stable", 1));
     drop(consumer);
     drop(node);
+}
+
+/// Idle connections cost little, and others are served beside them.
+#[test]
+fn idle_connections_cost_little() {
+    let count: usize = std::env::var("WEIR_CONNECTIONS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(500);
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[QUICK]).unwrap();
+    let mut stream = connect(&node);
+    ask(&mut stream, &request(18, 0, false, &[])).unwrap();
+    let times = |stream: &mut TcpStream| {
+        let mut times: Vec<Duration> = (0..500)
+            .map(|_| {
+                let begun = Instant::now();
+                ask(stream, &request(18, 0, false, &[])).unwrap();
+                begun.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        times[494]
+    };
+    let (alone, before) = (times(&mut stream), node.rss_mib().unwrap());
+    let mut idle = Vec::with_capacity(count);
+    for i in 0..count {
+        let mut stream = TcpStream::connect(node.kafka).unwrap_or_else(|e| panic!("connection {i}: {e}"));
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        if i % 3 == 0 {
+            ask(&mut stream, &request(18, 0, false, &[])).unwrap();
+        } else if i % 3 == 1 {
+            stream.write_all(&[0, 0]).unwrap();
+        }
+        idle.push(stream);
+    }
+    // The last of them was taken: so were those before it.
+    ask(&mut connect(&node), &request(18, 0, false, &[])).unwrap();
+    let each = (node.rss_mib().unwrap() - before) * 1_024.0 / count as f64;
+    let beside = times(&mut stream);
+    println!(
+        "{count} idle connections: {each:.1} KiB each; p99 of another {alone:?} before, {beside:?} beside"
+    );
+    assert!(each < 40.0, "{each:.1} KiB a connection");
+}
+
+#[test]
+fn a_client_over_its_quota_is_told_and_held_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[QUICK, ("WEIR_PRODUCE_BYTES_PER_S", "100000")]).unwrap();
+    block_on(async {
+        create(&node, "t", 1, &[]).await;
+        let producer: FutureProducer = config(&node)
+            .set("client.id", "greedy")
+            .set("linger.ms", "0")
+            .create()
+            .unwrap();
+        let begun = Instant::now();
+        for _ in 0..3 {
+            let value = vec![7u8; 100_000];
+            producer
+                .send(FutureRecord::<(), _>::to("t").payload(&value), DEADLINE)
+                .await
+                .unwrap();
+        }
+        // A second's worth at once, then one a second: the third is not answered before the second's second is over.
+        assert!(
+            begun.elapsed() > Duration::from_millis(900),
+            "{:?}",
+            begun.elapsed()
+        );
+    });
+}
+
+#[test]
+fn the_self_test_passes_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[QUICK]).unwrap();
+    let output = Command::new(weir_tests::weir())
+        .args([
+            "kafka",
+            "check",
+            "--bootstrap",
+            &node.kafka.to_string(),
+            "-o",
+            "json",
+        ])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(
+        said.lines().filter(|l| l.contains("\"works\":true")).count(),
+        10,
+        "{said}"
+    );
+    let nobody = Command::new(weir_tests::weir())
+        .args(["kafka", "check", "--bootstrap", "here"])
+        .output()
+        .unwrap();
+    assert_eq!(nobody.status.code(), Some(2));
 }

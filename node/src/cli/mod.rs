@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod consume;
+mod kafka;
 mod module;
 mod output;
 mod pipeline;
@@ -61,6 +62,8 @@ enum Command {
     Module(module::ModuleArgs),
     /// Apply, list, describe, pause, resume and remove pipelines.
     Pipeline(pipeline::PipelineArgs),
+    /// Try out a Kafka broker, this node's or another's.
+    Kafka(kafka::KafkaArgs),
     /// Show how the node is.
     Status(status::Status),
     /// Read all stored records and check them.
@@ -94,6 +97,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Consume(args) => block_on(args.run()),
         Command::Module(args) => args.run(),
         Command::Pipeline(args) => block_on(args.run()),
+        Command::Kafka(args) => block_on(args.run()),
         Command::Status(args) => block_on(args.run()),
         Command::Scrub(args) => args.run(),
         Command::Completions { shell } => {

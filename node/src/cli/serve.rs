@@ -59,6 +59,7 @@ impl Serve {
             .with_writer(std::io::stderr)
             .with_ansi(color)
             .init();
+        raise_file_limit();
         // Before any thread is started: they inherit it.
         weir_pipeline::Slice::Short.ask();
         // Two threads: network and protocol. The log, its readers, the proposer and pipelines have their own.
@@ -69,5 +70,15 @@ impl Serve {
         let result = runtime.block_on(crate::boot::serve(&data, config));
         runtime.shutdown_background();
         result
+    }
+}
+
+/// Every connection is a file, and the usual soft limit of 1,024 is for programs that use `select`.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }

@@ -1,6 +1,7 @@
 //! The benchmark table: every figure that Weir claims, measured in one run on one machine, beside what it is to be
 //! compared with. `cargo bench-table`, or `-o json` for programs.
 
+mod kafka;
 mod log;
 mod node;
 mod produce;
@@ -32,7 +33,7 @@ struct Args {
     /// A tenth of the work: for trying a change out.
     #[arg(long)]
     quick: bool,
-    /// Only groups whose name contains this: log, produce, wasm or node.
+    /// Only groups whose name contains this: log, produce, wasm, kafka or node.
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -97,10 +98,11 @@ fn main() -> Result<()> {
         ..Table::default()
     };
     type Group = fn(&Setup, &mut Table) -> Result<()>;
-    let groups: [(&str, Group); 4] = [
+    let groups: [(&str, Group); 5] = [
         ("log", log::run),
         ("wasm", wasm::run),
         ("produce", produce::run),
+        ("kafka", kafka::run),
         ("node", node::run),
     ];
     for (name, run) in groups {

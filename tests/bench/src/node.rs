@@ -13,6 +13,7 @@ use weir_client::{Client, KnownNodes};
 pub(crate) struct Node {
     child: Child,
     addr: SocketAddr,
+    kafka: SocketAddr,
     took_ms: f64,
     _dir: Option<tempfile::TempDir>,
 }
@@ -49,10 +50,12 @@ impl Node {
             if let Some(line) = text.lines().find(|l| l.contains(" ready ")) {
                 let field = |name: &str| line.split(name).nth(1).and_then(|r| r.split_whitespace().next());
                 let addr = field("quic=").context("no address")?.parse()?;
+                let kafka = field("kafka=").context("no address")?.parse()?;
                 let took_ms = field("took_ms=").context("no time")?.parse()?;
                 return Ok(Self {
                     child,
                     addr,
+                    kafka,
                     took_ms,
                     _dir: None,
                 });
@@ -66,6 +69,22 @@ impl Node {
 
     pub(crate) async fn client(&self) -> Result<Client> {
         Ok(Client::connect(self.addr, &KnownNodes::forgetful(), "bench").await?)
+    }
+
+    /// Where Kafka clients connect.
+    pub(crate) fn kafka(&self) -> SocketAddr {
+        self.kafka
+    }
+
+    /// Processor time so far, of all threads.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // After the name, which may hold anything: fields 14 and 15 are user and system time in ticks of 10 ms.
+        let rest = stat.rsplit_once(')').context("no name")?.1;
+        let mut ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+        let user = ticks.next().context("no time")??;
+        let system = ticks.next().context("no time")??;
+        Ok((user + system) / 100.0)
     }
 
     pub(crate) fn rss_mib(&self) -> Result<f64> {

@@ -214,6 +214,7 @@ fn demo(keep: bool) -> Result<()> {
     println!("  {weir} consume machine-temperature --from 2013-12-15T18:00:00Z --count 5 -o json");
     println!("  {weir} pipeline describe machine-watch");
     println!("  curl http://{}/metrics", node.http);
+    println!("  kcat -b {} -t alerts -C -c 5", node.kafka);
     if keep {
         println!(
             "\nthe node runs on; press Ctrl-C to stop it. Its data is in {}",
@@ -232,6 +233,7 @@ struct Node {
     child: Child,
     quic: SocketAddr,
     http: SocketAddr,
+    kafka: SocketAddr,
 }
 
 impl Node {
@@ -258,6 +260,7 @@ impl Node {
             child,
             quic: SocketAddr::from(([0; 4], 0)),
             http: SocketAddr::from(([0; 4], 0)),
+            kafka: SocketAddr::from(([0; 4], 0)),
         };
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
@@ -265,6 +268,7 @@ impl Node {
             if let Some(line) = text.lines().find(|l| l.contains(" ready ")) {
                 node.quic = field(line, "quic=")?;
                 node.http = field(line, "http=")?;
+                node.kafka = field(line, "kafka=")?;
                 return Ok(node);
             }
             if node.child.try_wait()?.is_some() || Instant::now() > deadline {

@@ -284,16 +284,18 @@ impl Broker {
         Ok(results)
     }
 
-    /// Ends sessions and rebalances whose time is over. Call it a few times a second.
-    pub async fn tick_groups(&self) {
+    /// Ends sessions and rebalances whose time is over, and says whether any group has members. Call it a few times a second
+    /// while one has.
+    pub async fn tick_groups(&self) -> bool {
         let now = Instant::now();
         let now_ms = self.now_ms();
-        let mut rows = Vec::new();
+        let (mut rows, mut any) = (Vec::new(), false);
         {
             let mut groups = self.0.coordinator.lock();
             for (name, group) in groups.iter_mut() {
                 let had = !group.is_empty();
                 group.tick(now);
+                any |= !group.is_empty();
                 if had && let Some(row) = emptied(group, now_ms) {
                     rows.push((name.clone(), row));
                 }
@@ -302,6 +304,7 @@ impl Broker {
         for (name, row) in rows {
             let _ = self.store_group(&name, &row).await;
         }
+        any
     }
 
     /// All groups: those with members, and those that only have offsets.

@@ -86,7 +86,7 @@ impl Api for Served {
             };
         }
         let wait = Duration::from_millis(request.max_wait_ms.max(0) as u64);
-        let deadline = Instant::now() + wait;
+        let deadline = session.node.end_of_wait(Instant::now(), wait);
         let min_bytes = request.min_bytes.max(0) as usize;
         let mut request = request;
         loop {
