@@ -24,7 +24,7 @@ async function produce(topic, messages, { acks = -1, compression = CompressionTy
 
 // Reads `count` records as a member of `groupId`, then commits and leaves.
 async function read(topic, count, groupId) {
-  const consumer = kafka.consumer({ groupId, sessionTimeout: 6000, rebalanceTimeout: 6000 })
+  const consumer = kafka.consumer({ groupId, sessionTimeout: 6000, rebalanceTimeout: 6000, maxWaitTimeInMs: 200 })
   await consumer.connect()
   await consumer.subscribe({ topics: [topic], fromBeginning: true })
   const got = []
@@ -113,7 +113,7 @@ const checks = {
     const topic = `${tag}-shared`
     await create(topic, 4)
     const shares = [[], []]
-    const members = [0, 1].map(() => kafka.consumer({ groupId: `${tag}-two`, sessionTimeout: 6000, rebalanceTimeout: 6000, heartbeatInterval: 300 }))
+    const members = [0, 1].map(() => kafka.consumer({ groupId: `${tag}-two`, sessionTimeout: 6000, rebalanceTimeout: 6000, maxWaitTimeInMs: 200, heartbeatInterval: 300 }))
     for (const [i, member] of members.entries()) {
       member.on(member.events.GROUP_JOIN, e => { shares[i] = e.payload.memberAssignment[topic] ?? [] })
       await member.connect()

@@ -335,23 +335,18 @@ fn log_append_time_is_the_nodes_and_compression_stays() {
     });
 }
 
-/// A group and an idempotent producer meet a node that is killed, again and again: what was acknowledged is there once,
-/// and no committed offset goes back.
-#[test]
-fn kill_9_under_librdkafka_load() {
-    let rounds: usize = std::env::var("WEIR_KILL_ROUNDS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(3);
-    let dir = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
+/// An address that nobody has now, for a node that comes back to it.
+fn free_port() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
-        .unwrap();
-    let kafka = port.to_string();
-    let env = [QUICK, ("WEIR_KAFKA", kafka.as_str())];
-    let start = || Node::start(dir.path(), &env).unwrap();
-    let mut node = start();
+        .unwrap()
+        .to_string()
+}
+
+/// A group and an idempotent producer meet a node that is interrupted in the middle of their work, again and again: what was
+/// acknowledged is there once, and no committed offset goes back. Returns how many records were acknowledged.
+fn outlives(rounds: usize, mut node: Node, interrupt: impl Fn(Node) -> Node) -> usize {
     let (mut acknowledged, mut sent, mut committed) = (Vec::new(), 0u64, 0i64);
     let producer: FutureProducer = config(&node)
         .set("enable.idempotence", "true")
@@ -392,8 +387,7 @@ fn kill_9_under_librdkafka_load() {
         consumer.commit(&list, CommitMode::Sync).unwrap();
         committed = committed.max(upto);
         drop(consumer);
-        node.kill().unwrap();
-        node = start();
+        node = interrupt(node);
         let consumer: BaseConsumer = config(&node).set("group.id", "g").create().unwrap();
         let mut asked = TopicPartitionList::new();
         asked.add_partition("t", 0);
@@ -410,10 +404,8 @@ fn kill_9_under_librdkafka_load() {
         });
     }
     let got = read(&node, "t");
-    let values: Vec<u64> = got
-        .iter()
-        .map(|(_, _, v)| String::from_utf8_lossy(v.as_ref().unwrap()).parse().unwrap())
-        .collect();
+    let number = |v: &Option<Vec<u8>>| String::from_utf8_lossy(v.as_ref().unwrap()).parse().unwrap();
+    let values: Vec<u64> = got.iter().map(|(_, _, v)| number(v)).collect();
     assert!(
         values.iter().copied().eq(0..sent),
         "each once, in order: {} of {sent}",
@@ -423,10 +415,47 @@ fn kill_9_under_librdkafka_load() {
     for (offset, n) in &acknowledged {
         assert_eq!(by_offset.get(offset), Some(n));
     }
-    println!(
-        "{rounds} kills, {} acknowledged, none lost or doubled",
-        acknowledged.len()
-    );
+    acknowledged.len()
+}
+
+#[test]
+fn kill_9_under_librdkafka_load() {
+    let rounds = crate::rounds("WEIR_KILL_ROUNDS", 3) as usize;
+    let dir = tempfile::tempdir().unwrap();
+    let kafka = free_port();
+    let env = [QUICK, ("WEIR_KAFKA", kafka.as_str())];
+    let node = Node::start(dir.path(), &env).unwrap();
+    let acknowledged = outlives(rounds, node, |node| {
+        node.kill().unwrap();
+        Node::start(dir.path(), &env).unwrap()
+    });
+    println!("{rounds} kills, {acknowledged} acknowledged, none lost or doubled");
+}
+
+#[test]
+fn power_cuts_under_librdkafka_load() {
+    let cuts = crate::rounds("WEIR_POWER_CUTS", 2) as usize;
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = crate::power::Disk::make(dir.path(), 512) else {
+        println!("SKIPPED: loop mounts are not permitted here, so no power can be cut");
+        return;
+    };
+    let data = disk.mount.join("data");
+    let kafka = free_port();
+    let env = [
+        QUICK,
+        ("WEIR_KAFKA", kafka.as_str()),
+        ("WEIR_DISK_RESERVE_BYTES", "1048576"),
+    ];
+    let node = Node::start_at(dir.path(), &data, &env).unwrap();
+    let acknowledged = outlives(cuts, node, |node| {
+        assert!(disk.cut(), "the ioctl is refused");
+        node.kill().unwrap();
+        disk.detach();
+        assert!(disk.attach(), "the file system does not mount after the cut");
+        Node::start_at(dir.path(), &data, &env).unwrap()
+    });
+    println!("{cuts} power cuts, {acknowledged} acknowledged, none lost or doubled");
 }
 
 /// A request without its length: key, version, correlation 7, no client id, and `body`.
@@ -531,11 +560,7 @@ fn what_cannot_be_served_is_answered_or_closed_and_costs_little() {
 #[test]
 fn a_group_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let kafka = port.to_string();
+    let kafka = free_port();
     let env = [QUICK, ("WEIR_KAFKA", kafka.as_str())];
     let node = Node::start(dir.path(), &env).unwrap();
     block_on(create(&node, "t", 2, &[]));

@@ -32,12 +32,12 @@ impl Disk {
         disk.attach().then_some(disk)
     }
 
-    fn attach(&self) -> bool {
+    pub(crate) fn attach(&self) -> bool {
         let (image, mount) = (self.image.to_string_lossy(), self.mount.to_string_lossy());
         run("mount", &["-o", "loop", &image, &mount])
     }
 
-    fn detach(&self) {
+    pub(crate) fn detach(&self) {
         let mount = self.mount.to_string_lossy().into_owned();
         let begun = Instant::now();
         while !run("umount", &[&mount]) && begun.elapsed() < DEADLINE {
@@ -46,7 +46,7 @@ impl Disk {
     }
 
     /// Nothing that is not on the disk by now gets there.
-    fn cut(&self) -> bool {
+    pub(crate) fn cut(&self) -> bool {
         /// From linux/fs/ext4/ext4.h: `_IOR('X', 125, __u32)`.
         const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
         // Without flushing the journal.
