@@ -288,6 +288,13 @@ fn an_inline_filter_keeps_the_producers_arithmetic() {
             );
         }
     });
+    // Looking up by time goes by what is left, and finds it behind what was dropped.
+    let consumer: BaseConsumer = config(&node).set("group.id", "times").create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset("t", 0, Offset::Offset(1_000)).unwrap();
+    let found = consumer.offsets_for_times(list, DEADLINE).unwrap();
+    let found = found.find_partition("t", 0).unwrap().offset();
+    assert!(matches!(found, Offset::Offset(50 | 51)), "{found:?}");
     let got = read_until(&node, "t", 99);
     let kept: Vec<i64> = got.iter().map(|(offset, ..)| *offset).collect();
     assert!(
@@ -523,6 +530,17 @@ fn what_cannot_be_served_is_answered_or_closed_and_costs_little() {
             request(3, 12, true, &[0xff, 0xff, 0xff, 0xff, 0x0f]),
         ),
         ("no UTF-8", request(3, 1, false, &[0, 0, 0, 1, 0, 1, 0xff])),
+        (
+            "records for nowhere without wanting an answer",
+            request(
+                0,
+                3,
+                false,
+                &[
+                    0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, b'x', 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0,
+                ],
+            ),
+        ),
     ];
     for (what, bytes) in closed {
         let mut stream = connect(&node);
@@ -537,14 +555,30 @@ fn what_cannot_be_served_is_answered_or_closed_and_costs_little() {
     let idle: Vec<TcpStream> = (0..200)
         .map(|_| {
             let mut stream = connect(&node);
-            stream.write_all(&(30u32 << 20).to_be_bytes()).unwrap();
+            stream.write_all(&(15u32 << 20).to_be_bytes()).unwrap();
             stream.write_all(&[0; 100]).unwrap();
             stream
         })
         .collect();
-    // Others are served meanwhile.
+    // Others are served meanwhile, large requests among them.
     let mut stream = connect(&node);
     assert!(ask(&mut stream, &request(18, 0, false, &[])).is_ok());
+    let begun = Instant::now();
+    block_on(async {
+        create(&node, "beside", 1, &[]).await;
+        let producer: FutureProducer = config(&node)
+            .set("message.max.bytes", "4000000")
+            .create()
+            .unwrap();
+        let value = vec![7u8; 3_000_000];
+        let record = FutureRecord::<(), _>::to("beside").payload(&value);
+        producer.send(record, DEADLINE).await.unwrap();
+    });
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "a large request waited {:?} for those that send nothing",
+        begun.elapsed()
+    );
     let grown = node.rss_mib().unwrap() - before;
     assert!(grown < 30.0, "{grown} MiB for {} idle connections", idle.len());
     let log = node.said();

@@ -221,7 +221,11 @@ impl Broker {
             append_time = Some(now);
             batch = batch.stamped(now);
         }
-        validate(&batch)?;
+        let latest = validate(&batch)?;
+        if latest.is_some_and(|t| t != batch.max_timestamp()) {
+            // Looking up by time goes by the header: it has to be right, whoever wrote it.
+            batch = batch.dated(latest.unwrap_or_default());
+        }
         let throttle = inner
             .quotas
             .charge(Direction::Produce, &who.client, bytes, Instant::now());
@@ -371,10 +375,12 @@ impl From<HookError> for ProduceError {
     }
 }
 
-/// Walks the records once, at the door: nothing malformed is stored, and nobody after this has to think of it.
-fn validate(batch: &Batch) -> Result<(), BatchError> {
+/// Walks the records once, at the door: nothing malformed is stored, and nobody after this has to think of it. Returns the
+/// largest timestamp.
+fn validate(batch: &Batch) -> Result<Option<i64>, BatchError> {
+    let mut latest = None;
     for record in batch.body()?.records() {
-        record?;
+        latest = latest.max(Some(record?.timestamp));
     }
-    Ok(())
+    Ok(latest)
 }

@@ -190,11 +190,26 @@ impl Broker {
         partition: u32,
         timestamp: i64,
     ) -> Result<Option<(Offset, i64)>, FetchError> {
-        let (id, _) = self.readable(who, topic, partition)?;
+        let (id, marks) = self.readable(who, topic, partition)?;
         let (done, answer) = oneshot::channel();
         self.0.log.seek(id, timestamp, move |r| drop(done.send(r)))?;
-        let chunk = answer.await.map_err(|_| weir_log::ReadError::Closed)??;
-        Ok(first_at(&chunk, timestamp))
+        let mut chunk = answer.await.map_err(|_| weir_log::ReadError::Closed)??;
+        let end = marks.committed_end();
+        loop {
+            if let Some(found) = first_at(&chunk, timestamp, marks.log_start()) {
+                return Ok(Some(found));
+            }
+            // What the headers promised was given up since, or never was: look behind it.
+            let from = chunk.next;
+            if from >= end || chunk.pieces.is_empty() {
+                return Ok(None);
+            }
+            let (done, answer) = oneshot::channel();
+            self.0
+                .log
+                .read(id, from, end, FETCH_BYTES_MAX, move |r| drop(done.send(r)))?;
+            chunk = answer.await.map_err(|_| weir_log::ReadError::Closed)??;
+        }
     }
 
     fn readable(
@@ -265,13 +280,13 @@ fn partition_id(tables: &Tables, topic: &str, partition: u32) -> Result<Partitio
 }
 
 /// The first record in `chunk` that is not before `timestamp`.
-fn first_at(chunk: &Chunk, timestamp: i64) -> Option<(Offset, i64)> {
+fn first_at(chunk: &Chunk, timestamp: i64, start: Offset) -> Option<(Offset, i64)> {
     chunk.pieces.iter().find_map(|piece| {
         let Piece::Batch(batch) = piece else { return None };
         let body = batch.body().ok()?;
         body.records()
             .filter_map(Result::ok)
-            .find(|r| r.timestamp >= timestamp)
+            .find(|r| r.timestamp >= timestamp && r.offset >= start)
             .map(|r| (r.offset, r.timestamp))
     })
 }

@@ -10,7 +10,7 @@ use crate::error::{AdminError, ProduceError};
 use crate::hook::{OFFSET_DIGITS, Output};
 use crate::producer::{Accepted, Verdict, Window};
 use crate::topic::{Durability, Topic};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -173,6 +173,10 @@ impl Core {
 
     /// Proposes the round as one entry. When the term is over, begins the next and computes everything anew.
     fn flush(&mut self) {
+        if self.speculation.producers.len() > PRODUCERS_MAX && self.settle().is_ok() {
+            // All of it is applied by now, or was forgotten there.
+            self.speculation = Speculation::default();
+        }
         let mut round = std::mem::take(&mut self.round);
         while !round.is_empty() {
             let built = Building::new(self).build(&round);
@@ -311,6 +315,8 @@ struct Building<'a> {
     open: BTreeMap<PartitionId, Open>,
     next: BTreeMap<PartitionId, Offset>,
     producers: BTreeMap<(PartitionId, i64), Window>,
+    /// Producers that this entry forgets.
+    evicted: BTreeSet<(PartitionId, i64)>,
     lazy: bool,
 }
 
@@ -336,7 +342,7 @@ struct Built {
 impl<'a> Building<'a> {
     fn new(core: &'a Core) -> Self {
         let tables = core.applied.tables();
-        let (ops, open, next, producers) = Default::default();
+        let (ops, open, next, producers, evicted) = Default::default();
         Self {
             core,
             tables,
@@ -344,6 +350,7 @@ impl<'a> Building<'a> {
             open,
             next,
             producers,
+            evicted,
             lazy: true,
         }
     }
@@ -537,16 +544,18 @@ impl<'a> Building<'a> {
 
     /// Forgets the longest silent producer when there are too many.
     fn make_room(&mut self) {
-        if self.tables.producers.len() + self.producers.len() < PRODUCERS_MAX {
+        if self.tables.producers.len() + self.producers.len() < PRODUCERS_MAX + self.evicted.len() {
             return;
         }
         let silent = self
             .tables
             .producers
             .iter()
+            .filter(|(key, _)| !self.evicted.contains(key))
             .min_by_key(|(_, w)| w.last_ms)
             .map(|(key, _)| *key);
         if let Some((partition, id)) = silent.filter(|key| !self.producers.contains_key(key)) {
+            self.evicted.insert((partition, id));
             self.ops.push(Op::Remove {
                 key: producer_key(partition, id),
             });

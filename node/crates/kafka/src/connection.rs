@@ -10,22 +10,25 @@ use crate::wire::{Frame, WireError};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use weir_types::limits::{
-    KAFKA_PIPELINE_MAX, KAFKA_RECEIVE_BYTES_MAX, KAFKA_REQUEST_BYTES_MAX, KAFKA_SMALL_BYTES,
-};
+use weir_types::limits::{KAFKA_PIPELINE_MAX, KAFKA_REQUEST_BYTES_MAX, KAFKA_SMALL_BYTES};
 
 /// How long a connection may be silent (Kafka's `connections.max.idle.ms`).
 const IDLE_MAX: Duration = Duration::from_secs(600);
 /// From the first byte of a request to its last: ten seconds, and a second more for each of these many bytes. Whoever is
 /// slower holds memory that others wait for.
 const RECEIVE_WITHIN: Duration = Duration::from_secs(10);
-const RECEIVE_BYTES_PER_S: usize = 256 << 10;
-/// How long an answer may wait for the client to take it.
+const RECEIVE_BYTES_PER_S: usize = 1 << 20;
+/// How long a request waits for room to be received in.
+const ROOM_WITHIN: Duration = Duration::from_secs(5);
+/// How long answers are still made for a client that sends nothing more.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// How long a part of an answer may wait for the client to take some of it.
 const SEND_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why a connection ends.
@@ -45,6 +48,10 @@ pub(crate) enum ConnectionError {
     },
     #[error("request {key} version {version} is not served here: ask ApiVersions for what is")]
     Unsupported { key: i16, version: i16 },
+    #[error("too much is being received from others: a request found no room within {ROOM_WITHIN:?}")]
+    NoRoom,
+    #[error("records sent without asking for an answer were refused: {0}")]
+    Unasked(String),
     #[error("node is shutting down")]
     Closed,
 }
@@ -76,7 +83,8 @@ pub(crate) async fn serve(stream: TcpStream, session: Session) -> Result<(), Con
     tokio::select! {
         read = &mut reading => {
             read?;
-            answering.await
+            // Nobody is there any more to whom a long poll would matter.
+            tokio::time::timeout(LAST_ANSWERS_WITHIN, answering).await.unwrap_or(Ok(()))
         }
         answered = &mut answering => answered,
     }
@@ -155,30 +163,34 @@ async fn next_frame(
         .ok()
         .filter(|n| (8..=KAFKA_REQUEST_BYTES_MAX).contains(n));
     let length = legal.ok_or(ConnectionError::Length(length))?;
-    let mut permit = None;
-    if length > KAFKA_SMALL_BYTES {
-        let share = length.min(KAFKA_RECEIVE_BYTES_MAX) as u32;
-        let receiving = std::sync::Arc::clone(&session.node.receiving);
-        permit = Some(
-            receiving
-                .acquire_many_owned(share)
-                .await
-                .map_err(|_| ConnectionError::Closed)?,
-        );
-    }
+    let mut permit: Option<OwnedSemaphorePermit> = None;
     let within = RECEIVE_WITHIN + Duration::from_secs((length / RECEIVE_BYTES_PER_S) as u64);
     let body = async {
         while buffer.len() < length {
-            // Doubles as it fills, up to what is missing.
+            // Doubles as it fills, up to what is missing; beyond a small request there must be room for it on the node. So
+            // whoever announces much and sends little takes room from nobody.
             let more = buffer
                 .len()
-                .clamp(KAFKA_SMALL_BYTES, length - buffer.len() + KAFKA_SMALL_BYTES);
-            buffer.reserve(more);
+                .clamp(KAFKA_SMALL_BYTES, (length - buffer.len()).max(KAFKA_SMALL_BYTES));
+            if buffer.len() + more > 2 * KAFKA_SMALL_BYTES
+                && buffer.capacity() - buffer.len() < more.min(length - buffer.len())
+            {
+                let room = Arc::clone(&session.node.receiving).acquire_many_owned(more as u32);
+                let room = tokio::time::timeout(ROOM_WITHIN, room).await;
+                let room = room
+                    .map_err(|_| ConnectionError::NoRoom)?
+                    .map_err(|_| ConnectionError::Closed)?;
+                match &mut permit {
+                    Some(permit) => permit.merge(room),
+                    None => permit = Some(room),
+                }
+            }
+            buffer.reserve(more.min(length - buffer.len()).max(1));
             if rx.read_buf(buffer).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
         }
-        Ok::<_, io::Error>(())
+        Ok::<_, ConnectionError>(())
     };
     tokio::time::timeout(within, body)
         .await
@@ -212,20 +224,23 @@ async fn answer(
         if let Some(client) = queued.client {
             session.who.client = client;
         }
-        let (frame, throttle) = match queued.work {
-            Work::Produce(pending) => pending.finish(&session).await,
-            Work::Other(body) => (Some(respond(&session, head, body).await?), Duration::ZERO),
+        let frame = match queued.work {
+            Work::Produce(pending) => {
+                let finished = pending.finish(&session).await;
+                // As Kafka does: closing is the one way to tell a client that asked for no answer.
+                finished.map_err(ConnectionError::Unasked)?
+            }
+            Work::Other(body) => Some(respond(&session, head, body).await?),
         };
+        let answer = session.take_answer();
         drop(queued.permit);
         if let Some(frame) = frame {
-            let sent = tokio::time::timeout(SEND_WITHIN, send(&mut tx, frame));
-            sent.await.map_err(|_| ConnectionError::Slow {
-                what: "taking an answer",
-            })??;
+            send(&mut tx, frame).await?;
         }
+        drop(answer.share);
         // The client was told; one that does not wait by itself is made to (KIP-219).
-        if !throttle.is_zero() {
-            tokio::time::sleep(throttle).await;
+        if let Some(until) = answer.until {
+            tokio::time::sleep_until(until.into()).await;
         }
     }
     tx.shutdown().await?;
@@ -245,15 +260,19 @@ async fn respond(session: &Session, head: Head, body: Bytes) -> Result<Frame, Co
 }
 
 /// Writes all parts, several with one call.
-async fn send(tx: &mut OwnedWriteHalf, frame: Frame) -> io::Result<()> {
+async fn send(tx: &mut OwnedWriteHalf, frame: Frame) -> Result<(), ConnectionError> {
     /// Parts for one call of the kernel.
     const PARTS: usize = 64;
     let mut parts: VecDeque<Bytes> = frame.0.into();
     while !parts.is_empty() {
         let slices: Vec<IoSlice<'_>> = parts.iter().take(PARTS).map(|p| IoSlice::new(p)).collect();
-        let mut written = tx.write_vectored(&slices).await?;
+        // A slow link is no reason to cut a client off; one that takes nothing is.
+        let written = tokio::time::timeout(SEND_WITHIN, tx.write_vectored(&slices)).await;
+        let mut written = written.map_err(|_| ConnectionError::Slow {
+            what: "taking an answer",
+        })??;
         if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+            return Err(io::Error::from(io::ErrorKind::WriteZero).into());
         }
         while let Some(first) = parts.front_mut() {
             if first.len() > written {

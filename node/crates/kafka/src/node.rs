@@ -2,12 +2,12 @@
 
 use crate::error::Code;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use weir_broker::{Broker, Principal};
-use weir_types::limits::KAFKA_RECEIVE_BYTES_MAX;
+use weir_types::limits::{KAFKA_ANSWER_BYTES_MAX, KAFKA_RECEIVE_BYTES_MAX, KAFKA_SHORT_ANSWER_BYTES};
 
 /// The number of a node that stands alone. Not 0, which a client in a dynamic language may take for none.
 pub(crate) const NODE_ID: i32 = 1;
@@ -39,6 +39,8 @@ pub(crate) struct Node {
     pub(crate) settings: Settings,
     /// Bytes of large requests that are being received.
     pub(crate) receiving: Arc<Semaphore>,
+    /// Bytes of answers to fetches that are being sent.
+    answering: Arc<Semaphore>,
     begun: Instant,
 }
 
@@ -48,6 +50,7 @@ impl Node {
             broker,
             settings,
             receiving: Arc::new(Semaphore::new(KAFKA_RECEIVE_BYTES_MAX)),
+            answering: Arc::new(Semaphore::new(KAFKA_ANSWER_BYTES_MAX)),
             begun: Instant::now(),
         }
     }
@@ -71,6 +74,17 @@ pub(crate) struct Session {
     /// The address that the client came to.
     pub(crate) local: SocketAddr,
     turns: Arc<AtomicUsize>,
+    /// What the answer that is being made will need until it is sent.
+    answer: Arc<Mutex<Answer>>,
+}
+
+/// What goes with an answer.
+#[derive(Default)]
+pub(crate) struct Answer {
+    /// Its share of the bytes that are being sent.
+    pub(crate) share: Option<OwnedSemaphorePermit>,
+    /// Until when the client is held back after it.
+    pub(crate) until: Option<Instant>,
 }
 
 impl Session {
@@ -81,6 +95,7 @@ impl Session {
             peer,
             local,
             turns: Arc::default(),
+            answer: Arc::default(),
         }
     }
 
@@ -100,6 +115,33 @@ impl Session {
             epoch if epoch > LEADER_EPOCH => Code::UnknownLeaderEpoch,
             _ => Code::None,
         }
+    }
+
+    /// A share of the bytes that are being sent, kept until the answer is: how long the answer may be.
+    pub(crate) fn reserve_answer(&self, bytes: usize) -> usize {
+        let share = u32::try_from(bytes).unwrap_or(u32::MAX);
+        match Arc::clone(&self.node.answering).try_acquire_many_owned(share) {
+            Ok(share) => {
+                self.answer_slot().share = Some(share);
+                bytes
+            }
+            Err(_) => bytes.min(KAFKA_SHORT_ANSWER_BYTES),
+        }
+    }
+
+    /// Holds the client back after the answer that is being made. A time, not a span: the debts of requests that were
+    /// charged one after another are paid side by side.
+    pub(crate) fn hold_back(&self, until: Option<Instant>) {
+        self.answer_slot().until = until;
+    }
+
+    /// What goes with the answer that was made.
+    pub(crate) fn take_answer(&self) -> Answer {
+        std::mem::take(&mut self.answer_slot())
+    }
+
+    fn answer_slot(&self) -> MutexGuard<'_, Answer> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts up, for taking turns.

@@ -64,17 +64,26 @@ pub const GROUP_NAME_BYTES_MAX: usize = 249;
 pub const GROUPS_MAX: usize = 10_000;
 /// Members of one group, those included that were only promised an id.
 pub const GROUP_MEMBERS_MAX: usize = 1_000;
+/// Metadata of one member, in all protocols that it speaks.
+pub const MEMBER_BYTES_MAX: usize = 256 << 10;
+/// Metadata and assignments of all groups in memory, beyond which nobody new joins.
+pub const GROUPS_BYTES_MAX: usize = 64 << 20;
 /// Largest row of a group: all members' metadata and assignments. It is part of an entry's header.
 pub const GROUP_ROW_BYTES_MAX: usize = 1 << 20;
 /// Longest metadata of one committed offset (Kafka's `offset.metadata.max.bytes`).
 pub const OFFSET_METADATA_BYTES_MAX: usize = 4 << 10;
 
 /// Largest request of a Kafka client. Kafka takes 100 MB; ours hold batches of at most 4 MiB, one a partition.
-pub const KAFKA_REQUEST_BYTES_MAX: usize = 32 << 20;
+pub const KAFKA_REQUEST_BYTES_MAX: usize = 16 << 20;
 /// Bytes of Kafka requests larger than [`KAFKA_SMALL_BYTES`] that are being received at once, over all connections.
 pub const KAFKA_RECEIVE_BYTES_MAX: usize = 64 << 20;
 /// Requests up to this size need no leave to be received: ten thousand connections of them are bounded by themselves.
 pub const KAFKA_SMALL_BYTES: usize = 8 << 10;
+/// Bytes of answers to Kafka fetches that are being sent at once. Beyond, answers are as short as can be: a client that
+/// does not take its answer makes others slower, and stops nobody.
+pub const KAFKA_ANSWER_BYTES_MAX: usize = 64 << 20;
+/// An answer to a fetch that has no share of [`KAFKA_ANSWER_BYTES_MAX`]; the first batch comes whole all the same.
+pub const KAFKA_SHORT_ANSWER_BYTES: usize = 64 << 10;
 /// Kafka connections at once: an idle one costs some kilobytes.
 pub const KAFKA_CONNECTIONS_MAX: usize = 12_000;
 /// Requests of one Kafka connection that wait for their turn to be answered.

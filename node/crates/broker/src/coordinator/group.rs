@@ -100,6 +100,14 @@ pub(crate) struct Group {
     initial_delay: Duration,
 }
 
+/// What a join asks of the caller.
+pub(crate) enum JoinStep {
+    /// It was answered, or waits.
+    Done,
+    /// The row has to be stored before this is answered.
+    Store(Box<(GroupRow, JoinReply, Joined)>),
+}
+
 /// What a sync asks of the caller.
 pub(crate) enum SyncStep {
     /// It was answered, or waits.
@@ -168,6 +176,19 @@ impl Group {
         self.members.is_empty() && self.pending.is_empty()
     }
 
+    /// Metadata and assignments in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let of = |m: &Member| {
+            let protocols = m
+                .row
+                .protocols
+                .iter()
+                .map(|(name, metadata)| name.len() + metadata.len());
+            protocols.sum::<usize>() + m.row.assignment.len()
+        };
+        self.members.values().map(of).sum()
+    }
+
     pub(crate) fn members(&self) -> Vec<MemberInfo> {
         let info = |m: &Member| MemberInfo {
             id: m.row.id.clone(),
@@ -187,7 +208,7 @@ impl Group {
         fresh_id: impl FnOnce() -> String,
         reply: JoinReply,
         now: Instant,
-    ) {
+    ) -> JoinStep {
         match self.admit(&join, fresh_id, now) {
             Ok(Admitted::Rejoin(id)) => {
                 self.update(&id, join, now);
@@ -201,8 +222,19 @@ impl Group {
                 let answer = self.joined(&id);
                 let _ = reply.send(Ok(answer));
             }
+            Ok(Admitted::Replaced { id, before }) => {
+                let mut joined = self.joined(&id);
+                if !join.can_skip && joined.leader == id {
+                    // It does not know that it could leave the assignment alone: let it think that another leads.
+                    joined.leader = before;
+                    joined.members.clear();
+                    joined.skip_assignment = false;
+                }
+                return JoinStep::Store(Box::new((self.row(), reply, joined)));
+            }
             Err(e) => drop(reply.send(Err(e))),
         }
+        JoinStep::Done
     }
 
     fn admit(
@@ -276,7 +308,12 @@ impl Group {
         if let Some(reply) = member.syncing.take() {
             let _ = reply.send(Err(GroupError::FencedInstance));
         }
-        let changed = member.row.protocols != join.protocols;
+        // Kafka's rule: only another protocol would assign otherwise.
+        let speaks = |p: &str| join.protocols.iter().any(|(name, _)| name == p);
+        let changed = !speaks(&self.protocol);
+        if !changed {
+            member.row.protocols.clone_from(&join.protocols);
+        }
         member.row.id.clone_from(&id);
         member.expires = now + member.session();
         self.members.insert(id.clone(), member);
@@ -284,7 +321,7 @@ impl Group {
             self.leader.clone_from(&id);
         }
         if self.phase == Phase::Stable && !changed {
-            return Ok(Admitted::Unchanged(id));
+            return Ok(Admitted::Replaced { id, before });
         }
         Ok(Admitted::Rejoin(id))
     }
@@ -604,9 +641,6 @@ impl Group {
         if generation < 0 && self.members.is_empty() {
             return Ok(());
         }
-        if self.members.is_empty() {
-            return Err(GroupError::IllegalGeneration);
-        }
         self.known(member, instance)?;
         self.at(generation)?;
         self.heard(member, now);
@@ -687,7 +721,10 @@ impl Group {
                 for id in silent {
                     self.remove(&id, now);
                 }
-                self.prepare(now);
+                if !self.members.is_empty() {
+                    self.prepare(now);
+                    self.settle(now);
+                }
             }
             _ => {}
         }
@@ -740,4 +777,6 @@ enum Admitted {
     Rejoin(String),
     /// It is told what it should know already.
     Unchanged(String),
+    /// A static member takes the place that it had under another id.
+    Replaced { id: String, before: String },
 }

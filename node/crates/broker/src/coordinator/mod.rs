@@ -13,14 +13,16 @@ use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
 use crate::error::AdminError;
 use bytes::Bytes;
-use group::{Group, Phase, SyncStep};
+use group::{Group, JoinStep, Phase, SyncStep};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use weir_log::{Op, StateKind};
-use weir_types::limits::{GROUP_NAME_BYTES_MAX, GROUP_ROW_BYTES_MAX, GROUPS_MAX};
+use weir_types::limits::{
+    GROUP_NAME_BYTES_MAX, GROUP_ROW_BYTES_MAX, GROUPS_BYTES_MAX, GROUPS_MAX, MEMBER_BYTES_MAX,
+};
 
 /// Shortest and longest session that a member may ask for (Kafka's defaults).
 const SESSION_MIN: Duration = Duration::from_secs(6);
@@ -81,6 +83,8 @@ pub struct Join {
     pub protocols: Vec<(String, Vec<u8>)>,
     /// Whether it can be told its id first and join with it then (KIP-394).
     pub id_first: bool,
+    /// Whether it can be told to leave the assignment as it is (KIP-814).
+    pub can_skip: bool,
 }
 
 /// A group after a join.
@@ -156,6 +160,8 @@ pub(crate) struct Coordinator {
     /// Of the log: it counts starts, so that no id of an earlier one comes again.
     epoch: u32,
     ids: AtomicU64,
+    /// Metadata and assignments of all groups, counted now and then.
+    bytes: AtomicUsize,
 }
 
 impl Coordinator {
@@ -169,6 +175,7 @@ impl Coordinator {
             initial_delay,
             epoch,
             ids: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
         }
     }
 
@@ -196,8 +203,17 @@ impl Broker {
             return Err(GroupError::InvalidSession);
         }
         let coordinator = &self.0.coordinator;
+        let bytes: usize = join
+            .protocols
+            .iter()
+            .map(|(name, metadata)| name.len() + metadata.len())
+            .sum();
+        if bytes > MEMBER_BYTES_MAX || coordinator.bytes.load(Ordering::Relaxed) > GROUPS_BYTES_MAX {
+            return Err(GroupError::Full);
+        }
+        coordinator.bytes.fetch_add(bytes, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
-        let emptied = {
+        let step = {
             let mut groups = coordinator.lock();
             if !groups.contains_key(group) {
                 // An id that nobody knows cannot be a member of a group that nobody knows.
@@ -210,11 +226,16 @@ impl Broker {
                 groups.insert(group.to_owned(), Group::new(coordinator.initial_delay));
             }
             let client = join.client.clone();
-            groups.get_mut(group).map(|g| {
-                g.join(join, || coordinator.fresh_id(&client), reply, Instant::now());
-            })
+            groups
+                .get_mut(group)
+                .map(|g| g.join(join, || coordinator.fresh_id(&client), reply, Instant::now()))
         };
-        debug_assert!(emptied.is_some());
+        if let Some(JoinStep::Store(after)) = step {
+            let (row, reply, joined) = *after;
+            // A static member that came back is known by its new id: also after a restart.
+            let stored = self.store_group(group, &row).await;
+            let _ = reply.send(stored.map(|()| joined));
+        }
         answer.await.unwrap_or(Err(GroupError::Unavailable))
     }
 
@@ -240,10 +261,14 @@ impl Broker {
             group.sync(caller, protocol, assignments, reply, Instant::now())
         };
         if let SyncStep::Store(generation, row) = step {
-            let stored = self.store_group(caller.group, &row).await;
-            if let Some(group) = self.0.coordinator.lock().get_mut(caller.group) {
-                group.assigned(generation, row, stored, Instant::now());
-            }
+            let (broker, name) = (self.clone(), caller.group.to_owned());
+            // Apart, so that a leader whose connection breaks now does not leave the others waiting.
+            tokio::spawn(async move {
+                let stored = broker.store_group(&name, &row).await;
+                if let Some(group) = broker.0.coordinator.lock().get_mut(&name) {
+                    group.assigned(generation, row, stored, Instant::now());
+                }
+            });
         }
         answer.await.unwrap_or(Err(GroupError::Unavailable))
     }
@@ -289,18 +314,20 @@ impl Broker {
     pub async fn tick_groups(&self) -> bool {
         let now = Instant::now();
         let now_ms = self.now_ms();
-        let (mut rows, mut any) = (Vec::new(), false);
+        let (mut rows, mut any, mut bytes) = (Vec::new(), false, 0);
         {
             let mut groups = self.0.coordinator.lock();
             for (name, group) in groups.iter_mut() {
                 let had = !group.is_empty();
                 group.tick(now);
+                bytes += group.bytes();
                 any |= !group.is_empty();
                 if had && let Some(row) = emptied(group, now_ms) {
                     rows.push((name.clone(), row));
                 }
             }
         }
+        self.0.coordinator.bytes.store(bytes, Ordering::Relaxed);
         for (name, row) in rows {
             let _ = self.store_group(&name, &row).await;
         }
@@ -319,11 +346,19 @@ impl Broker {
                 .keys()
                 .map(|(name, _)| name.clone()),
         );
-        names.iter().map(|name| self.describe_group(name)).collect()
+        let light = |name: &String| GroupInfo {
+            members: Vec::new(),
+            ..self.describe(name, false)
+        };
+        names.iter().map(light).collect()
     }
 
     /// A group; its state is `Dead` if there is none of this name.
     pub fn describe_group(&self, name: &str) -> GroupInfo {
+        self.describe(name, true)
+    }
+
+    fn describe(&self, name: &str, members: bool) -> GroupInfo {
         let mut info = GroupInfo {
             name: name.to_owned(),
             state: "Dead",
@@ -340,7 +375,9 @@ impl Broker {
             };
             info.protocol_type.clone_from(&group.protocol_type);
             info.protocol.clone_from(&group.protocol);
-            info.members = group.members();
+            if members {
+                info.members = group.members();
+            }
         } else if self.has_offsets(name) {
             info.state = "Empty";
         }
@@ -378,7 +415,7 @@ impl Broker {
         Ok(())
     }
 
-    fn has_offsets(&self, name: &str) -> bool {
+    pub(crate) fn has_offsets(&self, name: &str) -> bool {
         let tables = self.0.applied.tables();
         let from = (name.to_owned(), weir_types::PartitionId(0));
         tables

@@ -1,7 +1,8 @@
 //! Committed offsets of consumer groups.
 
+use super::group::Group;
 use super::{Caller, GroupError, allow, legal_name};
-use crate::applied::group_key;
+use crate::applied::{group_key, group_row_key};
 use crate::auth::{Operation, Principal};
 use crate::broker::Broker;
 use crate::error::AdminError;
@@ -72,7 +73,12 @@ impl Broker {
         let mut ops = Vec::with_capacity(commits.len());
         {
             let tables = self.0.applied.tables();
-            if tables.group_offsets.len() + commits.len() > GROUP_OFFSETS_MAX {
+            let known = |c: &&Commit| {
+                let id = tables.topics.get(c.topic.as_str())?.partition(c.partition)?;
+                tables.group_offsets.get(&(group.to_owned(), id))
+            };
+            let new = commits.iter().filter(|c| known(c).is_none()).count();
+            if new > 0 && tables.group_offsets.len() + new > GROUP_OFFSETS_MAX {
                 return Err(AdminError::Limit {
                     what: "committed offsets",
                     limit: GROUP_OFFSETS_MAX as u64,
@@ -154,10 +160,10 @@ impl Broker {
     }
 
     /// Forgets offsets of groups without members that were committed, and whose group was left, longer ago than
-    /// `retention_ms`. Call it every minute or so.
+    /// `retention_ms`; and groups that have neither members nor offsets. Call it every minute or so.
     pub async fn expire_offsets(&self, retention_ms: i64) {
         let before = self.now_ms().saturating_sub(retention_ms);
-        let ops: Vec<Op> = {
+        let mut ops: Vec<Op> = {
             let groups = self.0.coordinator.lock();
             let tables = self.0.applied.tables();
             let over = |name: &String, committed_ms: i64| match groups.get(name) {
@@ -175,6 +181,24 @@ impl Broker {
         };
         if !ops.is_empty() {
             tracing::info!(offsets = ops.len(), "committed offsets expired");
+        }
+        let bare: Vec<String> = {
+            let groups = self.0.coordinator.lock();
+            let bare = groups
+                .iter()
+                .filter(|(name, group)| group.is_empty() && !self.has_offsets(name));
+            bare.map(|(name, _)| name.clone()).collect()
+        };
+        for name in bare {
+            let mut groups = self.0.coordinator.lock();
+            if groups.get(&name).is_some_and(Group::is_empty) {
+                groups.remove(&name);
+                ops.push(Op::Remove {
+                    key: group_row_key(&name),
+                });
+            }
+        }
+        if !ops.is_empty() {
             let _ = self.put(ops).await;
         }
     }

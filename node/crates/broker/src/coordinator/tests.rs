@@ -1,6 +1,6 @@
 //! The life of groups, with time passed in.
 
-use super::group::{Group, JoinReply, Phase, SyncStep};
+use super::group::{Group, JoinReply, JoinStep, Phase, SyncStep};
 use super::{Caller, GroupError, Join, Joined};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ fn join(member: &str, instance: Option<&str>) -> Join {
         protocol_type: "consumer".to_owned(),
         protocols: vec![("range".to_owned(), vec![1]), ("roundrobin".to_owned(), vec![2])],
         id_first: false,
+        can_skip: true,
     }
 }
 
@@ -41,7 +42,10 @@ impl Test {
         let (reply, answer): (JoinReply, _) = oneshot::channel();
         self.ids += 1;
         let id = format!("m{}", self.ids);
-        self.group.join(join, || id, reply, self.now);
+        if let JoinStep::Store(after) = self.group.join(join, || id, reply, self.now) {
+            let (_, reply, joined) = *after;
+            let _ = reply.send(Ok(joined));
+        }
         answer
     }
 

@@ -1,6 +1,6 @@
 //! DescribeConfigs (32). Memory: some hundred bytes a setting.
 
-use super::Api;
+use super::{Api, first_of_each};
 use crate::configs::{self, Config, Source};
 use crate::error::Code;
 use crate::node::{NODE_ID, Session};
@@ -59,7 +59,7 @@ impl Api for Served {
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let node = &session.node;
         let mut response = DescribeConfigsResponse::default();
-        for resource in request.resources {
+        for resource in first_of_each(request.resources, |r| (r.resource_type, r.resource_name.clone())) {
             let found = match resource.resource_type {
                 configs::TOPIC => match node.broker.topic(&resource.resource_name) {
                     Some(topic) => Ok(configs::of_topic(&topic.config)),

@@ -1,6 +1,6 @@
 //! DescribeGroups (15). Memory: the rows of the groups asked for.
 
-use super::Api;
+use super::{Api, first_of_each};
 use crate::error::Code;
 use crate::node::Session;
 use crate::wire::messages;
@@ -66,7 +66,10 @@ impl Api for Served {
             }
         };
         DescribeGroupsResponse {
-            groups: request.groups.iter().map(describe).collect(),
+            groups: first_of_each(request.groups, Clone::clone)
+                .iter()
+                .map(describe)
+                .collect(),
             ..DescribeGroupsResponse::default()
         }
     }

@@ -1,6 +1,6 @@
 //! DescribeProducers (61): idempotent producers that a partition remembers. Memory: some bytes a producer.
 
-use super::Api;
+use super::{Api, first_of_each};
 use crate::error::Code;
 use crate::node::{LEADER_EPOCH, Session};
 use crate::wire::messages;
@@ -50,7 +50,7 @@ impl Api for Served {
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let broker = &session.node.broker;
         let mut response = DescribeProducersResponse::default();
-        for topic in request.topics {
+        for topic in first_of_each(request.topics, |t| t.name.clone()) {
             let one = |partition: &i32| {
                 let Some(producers) = broker.producers(&topic.name, *partition as u32) else {
                     return DescribedPartition {
@@ -74,7 +74,7 @@ impl Api for Served {
                 }
             };
             response.topics.push(DescribedTopic {
-                partitions: topic.partitions.iter().map(one).collect(),
+                partitions: first_of_each(topic.partitions, |p| *p).iter().map(one).collect(),
                 name: topic.name,
             });
         }

@@ -1,4 +1,5 @@
-//! Fetch (1): whole batches, with a long poll. Memory: [`FETCH_BYTES_MAX`] and a batch, under a node-wide bound.
+//! Fetch (1): whole batches, with a long poll. Memory: [`FETCH_BYTES_MAX`] and a batch, under a node-wide bound beyond
+//! which answers are short.
 //!
 //! Fetch sessions (KIP-227) are declined: every answer has session id 0 and every partition that was asked for.
 
@@ -11,9 +12,12 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 use weir_broker::{Fetch, Piece};
 use weir_types::Offset;
-use weir_types::limits::FETCH_BYTES_MAX;
+use weir_types::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX};
 
 pub(crate) struct Served;
+
+/// When less than this is left of an answer, further partitions wait for the next.
+const HARDLY_BYTES: usize = 16 << 10;
 
 messages! {
     FetchRequest {
@@ -85,9 +89,13 @@ impl Api for Served {
                 ..FetchResponse::default()
             };
         }
-        let wait = Duration::from_millis(request.max_wait_ms.max(0) as u64);
+        let wait = Duration::from_millis((request.max_wait_ms.max(0) as u64).min(FETCH_WAIT_MS_MAX));
         let deadline = session.node.end_of_wait(Instant::now(), wait);
-        let min_bytes = request.min_bytes.max(0) as usize;
+        // No answer gets longer than that.
+        let most = usize::try_from(request.max_bytes)
+            .unwrap_or(0)
+            .min(FETCH_BYTES_MAX);
+        let min_bytes = (request.min_bytes.max(0) as usize).min(most);
         let mut request = request;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -99,12 +107,12 @@ impl Api for Served {
             let left = deadline.saturating_duration_since(Instant::now());
             if got.bytes >= min_bytes || got.failed || left.is_zero() {
                 response.throttle_time_ms = got.throttle.as_millis() as i32;
+                session.hold_back((!got.throttle.is_zero()).then(|| Instant::now() + got.throttle));
                 return response;
             }
-            // There is something, only not enough: give it a moment to become more.
-            if got.bytes > 0 {
-                tokio::time::sleep(left.min(Duration::from_millis(5))).await;
-            }
+            let _ = session.take_answer();
+            // There is something, only not enough or only a gap: give it a while to become more.
+            tokio::time::sleep(left.min((wait / 8).max(Duration::from_millis(5)))).await;
         }
     }
 }
@@ -123,6 +131,7 @@ fn places(request: &FetchRequest) -> Vec<(String, u32, Offset)> {
 #[derive(Default)]
 struct Got {
     bytes: usize,
+    reserved: bool,
     /// Something that the client should hear of at once.
     failed: bool,
     throttle: Duration,
@@ -216,10 +225,15 @@ async fn partition(
     if asked.fetch_offset < start || asked.fetch_offset > end {
         return fail(answer, got, Code::OffsetOutOfRange);
     }
+    if asked.fetch_offset < end && !got.reserved {
+        got.reserved = true;
+        *left = session.reserve_answer(*left);
+    }
     let mut from = Offset::new(asked.fetch_offset as u64);
     // The first batch of an answer comes whole whatever its size (KIP-74); later ones only within what is left.
     let max_bytes = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(*left);
-    if got.bytes > 0 && max_bytes == 0 {
+    // Nor is there any use in reading what will hardly fit.
+    if got.bytes > 0 && *left < HARDLY_BYTES {
         return answer;
     }
     while (from.get() as i64) < end && answer.records.0.is_empty() {

@@ -75,6 +75,7 @@ impl Api for Served {
                 .map(|p| (p.name, p.metadata.to_vec()))
                 .collect(),
             id_first: version >= 4,
+            can_skip: version >= 9,
         };
         match session
             .node

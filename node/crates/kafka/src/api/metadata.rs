@@ -1,7 +1,7 @@
 //! Metadata (3): brokers, topics and who leads them; makes topics where that is configured. Memory: some hundred bytes
 //! a partition.
 
-use super::Api;
+use super::{Api, first_of_each};
 use crate::error::Code;
 use crate::node::{LEADER_EPOCH, NODE_ID, Session};
 use crate::wire::{Uuid, messages};
@@ -69,7 +69,7 @@ impl Api for Served {
             None => node.broker.topics().iter().map(|topic| found(topic)).collect(),
             Some(asked) => {
                 let mut topics = Vec::with_capacity(asked.len());
-                for topic in asked {
+                for topic in first_of_each(asked, |t| (t.name.clone(), t.topic_id.0)) {
                     topics.push(one(session, topic, request.allow_auto_topic_creation).await);
                 }
                 topics

@@ -180,3 +180,9 @@ pub(crate) fn client_id(frame: Bytes, flexible: bool) -> Result<(Option<String>,
     reader.end_struct()?;
     Ok((client, reader.into_rest()))
 }
+
+/// The first of all that have the same key: asking for one thing a million times does not make the answer longer.
+pub(crate) fn first_of_each<T, K: Ord>(items: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    let mut seen = std::collections::BTreeSet::new();
+    items.into_iter().filter(|item| seen.insert(key(item))).collect()
+}

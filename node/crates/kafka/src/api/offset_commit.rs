@@ -5,7 +5,7 @@ use crate::error::Code;
 use crate::node::Session;
 use crate::wire::messages;
 use std::ops::RangeInclusive;
-use weir_broker::{Caller, Commit};
+use weir_broker::{AdminError, Caller, Commit};
 use weir_types::Offset;
 use weir_types::limits::OFFSET_METADATA_BYTES_MAX;
 
@@ -107,8 +107,17 @@ impl Api for Served {
             let partitions = response.topics.iter_mut().flat_map(|t| &mut t.partitions);
             partitions
                 .filter(|p| p.error == Code::None)
-                .for_each(|p| p.error = Code::from(&e));
+                .for_each(|p| p.error = refused_commit(&e));
         }
         response
+    }
+}
+
+/// Clients take a coordinator that is away for what it is; of most other errors they die.
+fn refused_commit(error: &AdminError) -> Code {
+    match error {
+        AdminError::Closed | AdminError::Propose(_) => Code::CoordinatorNotAvailable,
+        AdminError::Limit { .. } => Code::InvalidCommitOffsetSize,
+        other => Code::from(other),
     }
 }

@@ -1,6 +1,6 @@
 //! OffsetFetch (9): what groups committed; -1 and no error where they did not. Memory: some bytes a partition.
 
-use super::Api;
+use super::{Api, first_of_each};
 use crate::error::Code;
 use crate::node::Session;
 use crate::wire::messages;
@@ -63,7 +63,7 @@ impl Api for Served {
             (response.error, response.topics) = fetch(broker, &request.group_id, request.topics);
             return response;
         }
-        for group in request.groups {
+        for group in first_of_each(request.groups, |g| g.group_id.clone()) {
             let (error, topics) = fetch(broker, &group.group_id, group.topics);
             response.groups.push(FetchedGroup {
                 group_id: group.group_id,
@@ -91,13 +91,15 @@ fn fetch(broker: &Broker, group: &str, topics: Option<Vec<OffsetTopic>>) -> (Cod
             .map(|(name, partitions)| FetchedTopic { name, partitions });
         return (Code::None, topics.collect());
     };
-    let topics = topics.into_iter().map(|topic| {
-        let one = |p: &i32| answer(*p, broker.committed_offset(group, &topic.name, *p as u32));
-        FetchedTopic {
-            partitions: topic.partitions.iter().map(one).collect(),
-            name: topic.name,
-        }
-    });
+    let topics = first_of_each(topics, |t| t.name.clone())
+        .into_iter()
+        .map(|topic| {
+            let one = |p: &i32| answer(*p, broker.committed_offset(group, &topic.name, *p as u32));
+            FetchedTopic {
+                partitions: first_of_each(topic.partitions, |p| *p).iter().map(one).collect(),
+                name: topic.name,
+            }
+        });
     (Code::None, topics.collect())
 }
 

@@ -9,7 +9,7 @@ use crate::node::{LEADER_EPOCH, Session};
 use crate::wire::{Frame, WireError, messages};
 use bytes::Bytes;
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use weir_broker::{Framing, ProduceError, Producing};
 use weir_types::Batch;
 
@@ -63,6 +63,8 @@ pub(crate) struct Pending {
     head: Head,
     acks: i16,
     topics: Vec<(String, Vec<(i32, Taken)>)>,
+    /// Until when the client's quota holds it back.
+    until: Option<Instant>,
 }
 
 enum Taken {
@@ -86,6 +88,7 @@ pub(crate) async fn begin(session: &Session, head: Head, body: Bytes) -> Result<
         None
     };
     let mut topics = Vec::with_capacity(request.topics.len());
+    let mut until = None;
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for data in topic.partitions {
@@ -93,6 +96,11 @@ pub(crate) async fn begin(session: &Session, head: Head, body: Bytes) -> Result<
                 Some((code, words)) => Taken::Refused(code, words.to_owned()),
                 None => take(session, &topic.name, data.index, data.records).await,
             };
+            if let Taken::Producing(producing) = &taken
+                && !producing.throttle().is_zero()
+            {
+                until = until.max(Some(Instant::now() + producing.throttle()));
+            }
             partitions.push((data.index, taken));
         }
         topics.push((topic.name, partitions));
@@ -101,6 +109,7 @@ pub(crate) async fn begin(session: &Session, head: Head, body: Bytes) -> Result<
         head,
         acks: request.acks,
         topics,
+        until,
     })
 }
 
@@ -141,14 +150,20 @@ async fn take(session: &Session, topic: &str, index: i32, records: Option<Bytes>
 
 impl Pending {
     /// The answer, once everything is stored or will not be; `None` when the client wants none.
-    pub(crate) async fn finish(self, session: &Session) -> (Option<Frame>, Duration) {
+    ///
+    /// # Errors
+    /// When the client wants no answer, and something was refused: why.
+    pub(crate) async fn finish(self, session: &Session) -> Result<Option<Frame>, String> {
         let mut throttle = Duration::ZERO;
         let mut response = ProduceResponse::default();
         for (name, partitions) in self.topics {
             let mut answers = Vec::with_capacity(partitions.len());
             for (index, taken) in partitions {
+                let marks = session.node.broker.marks(&name, index as u32);
                 let mut answer = PartitionResponse {
                     index,
+                    // With an error too: clients tell by it whether a forgotten producer lost anything.
+                    log_start_offset: marks.map_or(-1, |m| m.log_start().get() as i64),
                     ..PartitionResponse::default()
                 };
                 match taken {
@@ -160,8 +175,6 @@ impl Pending {
                             Ok(produced) => {
                                 answer.base_offset = produced.base.get() as i64;
                                 answer.log_append_time_ms = append_time.unwrap_or(-1);
-                                let marks = session.node.broker.marks(&name, index as u32);
-                                answer.log_start_offset = marks.map_or(-1, |m| m.log_start().get() as i64);
                             }
                             Err(e) => {
                                 report(session, &name, index, &e);
@@ -178,8 +191,15 @@ impl Pending {
             });
         }
         response.throttle_time_ms = throttle.as_millis() as i32;
-        let frame = (self.acks != 0).then(|| encode(&response, self.head, FLEXIBLE, KEY));
-        (frame, throttle)
+        session.hold_back(self.until);
+        if self.acks != 0 {
+            return Ok(Some(encode(&response, self.head, FLEXIBLE, KEY)));
+        }
+        let mut partitions = response.topics.iter_mut().flat_map(|t| &mut t.partitions);
+        match partitions.find(|p| p.error != Code::None) {
+            Some(refused) => Err(refused.error_message.take().unwrap_or_default()),
+            None => Ok(None),
+        }
     }
 }
 

@@ -201,8 +201,16 @@ pub(super) fn sparse(batch: &Batch, spans: &[u32], body: &Body, keep: &[bool]) -
     buf.reserve(body.bytes().len());
     let mut count = 0;
     let mut start = 0;
-    for (end, keep) in spans.iter().map(|end| *end as usize).zip(keep) {
+    // Looking up by time goes by the header: it must not promise what was dropped.
+    let mut latest: Option<i64> = None;
+    for ((end, keep), record) in spans
+        .iter()
+        .map(|end| *end as usize)
+        .zip(keep)
+        .zip(body.records())
+    {
         if *keep {
+            latest = latest.max(Some(record?.timestamp));
             buf.extend_from_slice(body.bytes().get(start..end).unwrap_or_default());
             count += 1;
         }
@@ -215,7 +223,8 @@ pub(super) fn sparse(batch: &Batch, spans: &[u32], body: &Body, keep: &[bool]) -
         span: batch.span(),
         count,
         base_timestamp: batch.base_timestamp(),
-        max_timestamp: batch.max_timestamp(),
+        // Kafka's word for no timestamp.
+        max_timestamp: latest.unwrap_or(-1),
         producer: batch.producer(),
         flags: super::i16_at(batch.bytes(), 21) & !7,
     };

@@ -249,6 +249,17 @@ impl Batch {
         bytes.seal()
     }
 
+    /// The same batch with `latest`, in milliseconds, as the largest timestamp in its header.
+    #[must_use]
+    pub fn dated(self, latest: i64) -> Self {
+        let mut bytes = self.into_mut();
+        if let Some(field) = bytes.0.get_mut(35..).and_then(|b| b.first_chunk_mut::<8>()) {
+            *field = latest.to_be_bytes();
+        }
+        bytes.checksum();
+        bytes.seal()
+    }
+
     /// Whether all records have the time at which the batch was stored.
     pub fn is_log_append_time(&self) -> bool {
         i16_at(&self.bytes, 21) & LOG_APPEND_TIME != 0
