@@ -12,7 +12,8 @@ const USAGE: &str = "\
 cargo demo [--keep]     build, start a node, stream a real data set through real modules, show what came of it
 cargo verify            format, lints, all tests; ends with the test runner's closing line
 cargo bench-table [...] the benchmark table; -o json for programs, --quick for a short run
-cargo xtask modules     build the ready-made modules for Wasm";
+cargo xtask modules     build the ready-made modules for Wasm
+cargo xtask clients     install the Kafka clients that the tests run";
 
 const WASM: &str = "wasm32-unknown-unknown";
 /// For the test guest that links WASI.
@@ -27,6 +28,10 @@ fn main() -> Result<()> {
         Some("verify") => verify(),
         Some("bench") => bench(rest),
         Some("modules") => modules().map(drop),
+        Some("clients") => {
+            clients();
+            Ok(())
+        }
         _ => bail!("{USAGE}"),
     }
 }

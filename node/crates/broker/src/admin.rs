@@ -246,6 +246,7 @@ impl Broker {
     }
 
     pub(crate) async fn put(&self, ops: Vec<Op>) -> Result<(), AdminError> {
+        let _place = self.0.changes.acquire().await.map_err(|_| AdminError::Closed)?;
         let (reply, answer) = oneshot::channel();
         if !self.send(Request::Put { ops, reply }) {
             return Err(AdminError::Closed);
@@ -257,6 +258,7 @@ impl Broker {
         &self,
         make: impl FnOnce(&Tables, &weir_log::Log) -> Result<Vec<Op>, AdminError> + Send + 'static,
     ) -> Result<(), AdminError> {
+        let _place = self.0.changes.acquire().await.map_err(|_| AdminError::Closed)?;
         let (reply, answer) = oneshot::channel();
         if !self.send(Request::Change {
             make: Box::new(make),

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot};
 use weir_log::{Log, Recovered, StateKind};
 use weir_replica::{CommitRule, Group};
-use weir_types::limits::{PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX};
+use weir_types::limits::{PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_CHANGES_MAX, PROPOSER_QUEUE_MAX};
 use weir_types::{Batch, BatchError, Clock, GroupId, Offset};
 
 /// The one replica group of a node that stands alone.
@@ -85,6 +85,8 @@ pub(crate) struct Inner {
     pub(crate) coordinator: Coordinator,
     requests: SyncSender<Request>,
     inflight: Arc<Semaphore>,
+    /// Places in the queue for changes of rows: they must not take those of produce requests.
+    pub(crate) changes: Semaphore,
     hook: OnceLock<Arc<dyn Hook>>,
     proposer: Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Producer ids reserved by an entry and not yet given out.
@@ -123,7 +125,7 @@ impl Broker {
         let last = recovered.last.get(&GROUP).copied().unwrap_or(0);
         let group = Group::open(GROUP, log.clone(), last, rule, Arc::clone(&applied) as _);
         // Room for every request that has a permit, and for a few wakes.
-        let (requests, queue) = sync_channel(PROPOSER_QUEUE_MAX + 64);
+        let (requests, queue) = sync_channel(PROPOSER_QUEUE_MAX + PROPOSER_CHANGES_MAX + 64);
         let waker = requests.clone();
         applied.on_step_down(Box::new(move || drop(waker.try_send(Request::Wake))));
         let core = Core::new(log.clone(), group, Arc::clone(&applied), Arc::clone(&clock))?;
@@ -144,6 +146,7 @@ impl Broker {
             coordinator,
             requests,
             inflight: Arc::new(Semaphore::new(PRODUCE_INFLIGHT_BYTES_MAX)),
+            changes: Semaphore::new(PROPOSER_CHANGES_MAX),
             hook: OnceLock::new(),
             proposer: Mutex::new(Some(proposer)),
             producer_ids: tokio::sync::Mutex::new(0..0),

@@ -446,3 +446,51 @@ async fn a_broker_that_stops_says_so() {
     broker.close();
     assert!(!broker.send(Request::Wake) || send(&broker, "t", batch(&["x"], None)).await.is_err());
 }
+
+#[tokio::test]
+async fn more_changes_than_the_queue_holds_wait_for_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = Arc::new(Gate {
+        open: AtomicBool::new(true),
+        ..Gate::default()
+    });
+    let broker = open_with(
+        dir.path(),
+        Arc::clone(&gate) as _,
+        Arc::new(TestClock::default()),
+        Options::default(),
+    );
+    topic(&broker, "t", &[]).await;
+    // A change that waits for its entry holds up the proposer; the queue fills behind it.
+    gate.close();
+    let other = broker.clone();
+    let held = tokio::spawn(async move { topic(&other, "u", &[]).await });
+    gate.seen(1).await;
+    let begun = Arc::new(AtomicU64::new(0));
+    let commit = |i: u64| {
+        let (broker, begun) = (broker.clone(), Arc::clone(&begun));
+        async move {
+            begun.fetch_add(1, Ordering::Relaxed);
+            let commit = crate::Commit {
+                topic: "t".to_owned(),
+                partition: 0,
+                offset: Offset::new(i),
+                leader_epoch: -1,
+                metadata: String::new(),
+            };
+            broker.commit_offsets(&who(), &format!("g{i}"), &[commit]).await
+        }
+    };
+    let commits: Vec<_> = (0..8_000).map(|i| tokio::spawn(commit(i))).collect();
+    while begun.load(Ordering::Relaxed) < 8_000 {
+        tokio::task::yield_now().await;
+    }
+    gate.release();
+    held.await.unwrap();
+    for commit in commits {
+        commit.await.unwrap().unwrap();
+    }
+    let last = broker.committed_offset("g7999", "t", 0);
+    assert_eq!(last.map(|c| c.offset), Some(Offset::new(7_999)));
+    broker.close();
+}

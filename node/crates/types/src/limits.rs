@@ -40,6 +40,8 @@ pub const GROUP_COMMIT_BYTES_MAX: usize = 4 << 20;
 pub const ENTRY_BYTES_TARGET: usize = 512 << 10;
 /// Produce requests waiting for the proposer.
 pub const PROPOSER_QUEUE_MAX: usize = 4_096;
+/// Changes of rows waiting for the proposer: committed offsets, groups, topics. Others wait outside.
+pub const PROPOSER_CHANGES_MAX: usize = 1_024;
 /// Bytes of produce requests taken in and not yet answered, for the whole node.
 pub const PRODUCE_INFLIGHT_BYTES_MAX: usize = 32 << 20;
 /// Small batches up to this size and without a producer id are merged into one row per entry.
