@@ -104,7 +104,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
             clap_complete::generate(shell, &mut Args::command(), "weir", &mut std::io::stdout());
             Ok(())
         }
-        Command::CompileComponent => Ok(weir_runtime::compile_in_child()?),
+        Command::CompileComponent => {
+            // The node's short slices are inherited, and nobody waits for this the way they wait for records.
+            weir_pipeline::Slice::Default.ask();
+            Ok(weir_runtime::compile_in_child()?)
+        }
     }
 }
 

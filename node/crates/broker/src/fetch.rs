@@ -129,11 +129,11 @@ impl Broker {
     }
 
     /// Returns when any of `places`, each a topic, a partition and an offset, has a record at its offset, or after
-    /// `wait`. A place that does not exist ends the wait: reading it tells why.
+    /// `wait`; and whether it waited at all. A place that does not exist ends the wait: reading it tells why.
     ///
     /// # Cancel safety
     /// Safe: nothing changes.
-    pub async fn wait_for_any(&self, places: &[(String, u32, Offset)], wait: Duration) {
+    pub async fn wait_for_any(&self, places: &[(String, u32, Offset)], wait: Duration) -> bool {
         let found: Option<Vec<_>> = places
             .iter()
             .map(|(topic, partition, from)| {
@@ -141,8 +141,7 @@ impl Broker {
                 Some((self.0.applied.growth.of(id), self.0.log.marks_or_new(id), *from))
             })
             .collect();
-        let Some(found) = found else { return };
-        let ready = || found.iter().any(|(_, marks, from)| marks.committed_end() > *from);
+        let Some(found) = found else { return false };
         // Asked for before looking, so that growth in between is not missed.
         let mut notified: Vec<_> = found
             .iter()
@@ -151,8 +150,8 @@ impl Broker {
         for n in &mut notified {
             let _ = n.as_mut().enable();
         }
-        if ready() {
-            return;
+        if found.iter().any(|(_, marks, from)| marks.committed_end() > *from) {
+            return false;
         }
         let any = std::future::poll_fn(|cx| {
             let grown = notified.iter_mut().any(|n| n.as_mut().poll(cx).is_ready());
@@ -160,6 +159,7 @@ impl Broker {
         });
         let wait = wait.min(Duration::from_millis(FETCH_WAIT_MS_MAX));
         let _ = tokio::time::timeout(wait, any).await;
+        true
     }
 
     /// The largest timestamp of a partition, and the first record that has it; `None` if it is empty.
@@ -194,16 +194,17 @@ impl Broker {
         let (done, answer) = oneshot::channel();
         self.0.log.seek(id, timestamp, move |r| drop(done.send(r)))?;
         let mut chunk = answer.await.map_err(|_| weir_log::ReadError::Closed)??;
-        let end = marks.committed_end();
+        let (end, mut last) = (marks.committed_end(), Offset::ZERO);
         loop {
             if let Some(found) = first_at(&chunk, timestamp, marks.log_start()) {
                 return Ok(Some(found));
             }
             // What the headers promised was given up since, or never was: look behind it.
             let from = chunk.next;
-            if from >= end || chunk.pieces.is_empty() {
+            if from >= end || from <= last || chunk.pieces.is_empty() {
                 return Ok(None);
             }
+            last = from;
             let (done, answer) = oneshot::channel();
             self.0
                 .log

@@ -90,6 +90,17 @@ fn open(dir: &Path) -> Broker {
     )
 }
 
+/// A broker whose entries commit when its gate lets them; it is open.
+fn gated(dir: &Path) -> (Broker, Arc<Gate>) {
+    let gate = Arc::new(Gate {
+        open: AtomicBool::new(true),
+        ..Gate::default()
+    });
+    let rule = Arc::clone(&gate) as _;
+    let broker = open_with(dir, rule, Arc::new(TestClock::default()), Options::default());
+    (broker, gate)
+}
+
 fn batch(values: &[&str], producer: Option<Producer>) -> Batch {
     let mut builder = BatchBuilder::new(Codec::None);
     for value in values {
@@ -223,16 +234,7 @@ async fn duplicates_are_answered_with_the_first_offset_also_after_a_restart() {
 #[tokio::test]
 async fn nothing_is_answered_or_read_before_it_is_committed() {
     let dir = tempfile::tempdir().unwrap();
-    let gate = Arc::new(Gate {
-        open: AtomicBool::new(true),
-        ..Gate::default()
-    });
-    let broker = open_with(
-        dir.path(),
-        Arc::clone(&gate) as _,
-        Arc::new(TestClock::default()),
-        Options::default(),
-    );
+    let (broker, gate) = gated(dir.path());
     topic(&broker, "t", &[]).await;
     gate.close();
     let first = broker
@@ -264,16 +266,7 @@ async fn nothing_is_answered_or_read_before_it_is_committed() {
 #[tokio::test]
 async fn a_discarded_tail_is_void_with_all_that_was_computed_on_it() {
     let dir = tempfile::tempdir().unwrap();
-    let gate = Arc::new(Gate {
-        open: AtomicBool::new(true),
-        ..Gate::default()
-    });
-    let broker = open_with(
-        dir.path(),
-        Arc::clone(&gate) as _,
-        Arc::new(TestClock::default()),
-        Options::default(),
-    );
+    let (broker, gate) = gated(dir.path());
     topic(&broker, "t", &[]).await;
     assert_eq!(send(&broker, "t", numbered(0, &["kept"])).await.unwrap(), 0);
     gate.close();
@@ -450,16 +443,7 @@ async fn a_broker_that_stops_says_so() {
 #[tokio::test]
 async fn more_changes_than_the_queue_holds_wait_for_their_place() {
     let dir = tempfile::tempdir().unwrap();
-    let gate = Arc::new(Gate {
-        open: AtomicBool::new(true),
-        ..Gate::default()
-    });
-    let broker = open_with(
-        dir.path(),
-        Arc::clone(&gate) as _,
-        Arc::new(TestClock::default()),
-        Options::default(),
-    );
+    let (broker, gate) = gated(dir.path());
     topic(&broker, "t", &[]).await;
     // A change that waits for its entry holds up the proposer; the queue fills behind it.
     gate.close();

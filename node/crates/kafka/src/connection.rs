@@ -96,7 +96,7 @@ async fn read(
     queue: mpsc::Sender<Queued>,
 ) -> Result<(), ConnectionError> {
     let mut buffer = BytesMut::new();
-    while let Some((frame, permit)) = next_frame(&mut rx, &session, &mut buffer).await? {
+    while let Some((frame, mut permit)) = next_frame(&mut rx, &session, &mut buffer).await? {
         let (head, client, body) = split(frame)?;
         if let Some(client) = &client
             && session.who.client != *client
@@ -106,6 +106,8 @@ async fn read(
         let work = match head.key {
             produce::KEY if produce::ADVERTISED.contains(&head.version) => {
                 let pending = produce::begin(&session, head, body).await;
+                // The broker has its own bound on what it has taken.
+                permit = None;
                 Work::Produce(pending.map_err(|error| malformed(head, error))?)
             }
             _ => Work::Other(body),

@@ -115,6 +115,19 @@ fn a_count_is_not_believed() {
     assert!(peak <= 4 * body.len() + (1 << 20), "{result:?} {peak}");
 }
 
+#[test]
+fn a_request_names_only_so_many_things() {
+    let partitions = |n: i32| {
+        let mut body = vec![0xff; 4];
+        body.extend([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 1, b't']);
+        body.extend(n.to_be_bytes());
+        body.resize(body.len() + n as usize * 16, 0);
+        round_trip(1, 4, Bytes::from(body)).unwrap()
+    };
+    assert!(partitions(90_000).is_ok());
+    assert_eq!(partitions(110_000), Err(WireError::Items));
+}
+
 fn keys() -> Vec<(i16, i16)> {
     api::versions()
         .into_iter()

@@ -276,8 +276,9 @@ impl Group {
         fresh_id: impl FnOnce() -> String,
         now: Instant,
     ) -> Result<Admitted, GroupError> {
+        let full = self.members.len() + self.pending.len() >= GROUP_MEMBERS_MAX;
         let Some(instance) = &join.instance else {
-            if self.members.len() + self.pending.len() >= GROUP_MEMBERS_MAX {
+            if full {
                 return Err(GroupError::Full);
             }
             let id = fresh_id();
@@ -292,10 +293,11 @@ impl Group {
             .values()
             .find(|m| m.row.instance.as_ref() == Some(instance));
         let Some(before) = before.map(|m| m.row.id.clone()) else {
-            if self.members.len() + self.pending.len() >= GROUP_MEMBERS_MAX {
-                return Err(GroupError::Full);
-            }
-            return Ok(Admitted::Rejoin(fresh_id()));
+            return if full {
+                Err(GroupError::Full)
+            } else {
+                Ok(Admitted::Rejoin(fresh_id()))
+            };
         };
         // The instance came back under the same name: it takes the old one's place, and the old one is fenced.
         let id = fresh_id();

@@ -298,10 +298,11 @@ impl Broker {
         let (results, emptied) = {
             let mut groups = self.0.coordinator.lock();
             let found = groups.get_mut(group).ok_or(GroupError::UnknownMember)?;
-            let now = Instant::now();
+            let (now, had) = (Instant::now(), !found.is_empty());
             let leave = |(id, instance): &(String, Option<String>)| found.leave(id, instance.as_deref(), now);
             let results: Vec<_> = members.iter().map(leave).collect();
-            (results, emptied(found, self.now_ms()))
+            let row = emptied(found, self.now_ms());
+            (results, row.filter(|_| had))
         };
         if let Some(row) = emptied {
             let _ = self.store_group(group, &row).await;

@@ -100,8 +100,9 @@ impl Api for Served {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let places = places(&request);
+            let mut waited = false;
             if min_bytes > 0 && !left.is_zero() {
-                session.node.broker.wait_for_any(&places, left).await;
+                waited = session.node.broker.wait_for_any(&places, left).await;
             }
             let (mut response, got) = read(session, &mut request).await;
             let left = deadline.saturating_duration_since(Instant::now());
@@ -111,8 +112,10 @@ impl Api for Served {
                 return response;
             }
             let _ = session.take_answer();
-            // There is something, only not enough or only a gap: give it a while to become more.
-            tokio::time::sleep(left.min((wait / 8).max(Duration::from_millis(5)))).await;
+            // There was something at once, only not enough or only a gap: give it a while to become more.
+            if !waited {
+                tokio::time::sleep(left.min((wait / 8).max(Duration::from_millis(5)))).await;
+            }
         }
     }
 }

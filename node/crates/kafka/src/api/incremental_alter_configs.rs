@@ -1,7 +1,7 @@
 //! IncrementalAlterConfigs (44): some settings of a topic. Memory: the request.
 
 use super::Api;
-use super::alter_configs::{alter, outcome};
+use super::alter_configs::{AlterConfigsResponse, Altered, alter, outcome};
 use crate::error::Code;
 use crate::node::Session;
 use crate::wire::messages;
@@ -28,16 +28,6 @@ messages! {
         operation: i8 [0..],
         value: Option<String> [0..],
     }
-    IncrementalAlterConfigsResponse {
-        throttle_time_ms: i32 [0..],
-        responses: Vec<Altered> [0..],
-    }
-    Altered {
-        error: Code [0..],
-        error_message: Option<String> [0..],
-        resource_type: i8 [0..],
-        resource_name: String [0..],
-    }
 }
 
 impl Api for Served {
@@ -45,10 +35,10 @@ impl Api for Served {
     const VERSIONS: RangeInclusive<i16> = 0..=1;
     const FLEXIBLE: i16 = 1;
     type Request = IncrementalAlterConfigsRequest;
-    type Response = IncrementalAlterConfigsResponse;
+    type Response = AlterConfigsResponse;
 
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
-        let mut response = IncrementalAlterConfigsResponse::default();
+        let mut response = AlterConfigsResponse::default();
         for resource in request.resources {
             let settings: Result<Vec<_>, _> = resource.configs.iter().map(change).collect();
             let result = match settings {

@@ -20,6 +20,10 @@ const BUDGET_PER_BYTE: usize = 3;
 /// What it may allocate beyond that: small requests of many small items are legal.
 const BUDGET_FREE_BYTES: usize = 512 << 10;
 
+/// Items of all arrays of a request together: every partition that a node may have, ten times. What is made of an item is
+/// larger than the item.
+const ITEMS_MAX: usize = 10 * weir_types::limits::PARTITIONS_MAX as usize;
+
 /// Why a request cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
@@ -32,6 +36,8 @@ pub enum WireError {
     Utf8,
     #[error("request would take too much memory to decode")]
     Budget,
+    #[error("request names more than {ITEMS_MAX} things")]
+    Items,
     #[error("null where there must be a value")]
     Null,
 }
@@ -207,6 +213,7 @@ impl<T: Wire> Wire for Option<Vec<T>> {
         };
         let mut items = Vec::new();
         for _ in 0..count {
+            reader.item()?;
             if items.len() == items.capacity() {
                 let more = items.len().clamp(1, count - items.len());
                 reader.charge(more * size_of::<T>())?;

@@ -1,12 +1,13 @@
 //! Reading primitive types off bytes that nobody vouches for.
 
-use super::{BUDGET_FREE_BYTES, BUDGET_PER_BYTE, WireError};
+use super::{BUDGET_FREE_BYTES, BUDGET_PER_BYTE, ITEMS_MAX, WireError};
 use bytes::Bytes;
 
 /// A request's bytes, read from the front.
 pub(crate) struct Reader {
     rest: Bytes,
     budget: usize,
+    items: usize,
     flexible: bool,
 }
 
@@ -15,6 +16,7 @@ impl Reader {
         Self {
             budget: BUDGET_FREE_BYTES + BUDGET_PER_BYTE * bytes.len(),
             rest: bytes,
+            items: ITEMS_MAX,
             flexible: false,
         }
     }
@@ -27,6 +29,12 @@ impl Reader {
     /// Pays for an allocation.
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), WireError> {
         self.budget = self.budget.checked_sub(bytes).ok_or(WireError::Budget)?;
+        Ok(())
+    }
+
+    /// Counts an item of an array.
+    pub(crate) fn item(&mut self) -> Result<(), WireError> {
+        self.items = self.items.checked_sub(1).ok_or(WireError::Items)?;
         Ok(())
     }
 

@@ -149,8 +149,7 @@ pub(crate) fn link_absent(
         for (item, ty) in instance.exports(engine) {
             match ty.ty {
                 ComponentItem::ComponentFunc(_) => define.func_new(item, absent_call(name, item))?,
-                // `preopens` and others mention a resource of `types`: the same type must stand behind every name.
-                ComponentItem::Resource(_) if !aliases(name, item) => {
+                ComponentItem::Resource(_) if !of_io(item) => {
                     define.resource(item, ResourceType::host::<Nothing>(), |_, _| Ok(()))?;
                 }
                 _ => {}
@@ -160,8 +159,8 @@ pub(crate) fn link_absent(
     Ok(extended)
 }
 
-/// Whether `resource` of `interface` is one that `wasi:io` defines.
-fn aliases(_interface: &str, resource: &str) -> bool {
+/// Whether `resource` is one that `wasi:io` defines: files and sockets mention it.
+fn of_io(resource: &str) -> bool {
     ["error", "pollable", "input-stream", "output-stream"].contains(&resource)
 }
 
