@@ -25,13 +25,14 @@ pub(crate) struct Config {
     pub(crate) cache_bytes: u64,
     pub(crate) memtable_bytes: u64,
     pub(crate) journal_bytes: u64,
+    pub(crate) value_log_from_bytes: usize,
     pub(crate) produce_bytes_per_s: Option<u64>,
     pub(crate) fetch_bytes_per_s: Option<u64>,
     pub(crate) log: String,
 }
 
 /// Name, default and meaning of each setting. `weir serve --print-config` shows them.
-const SETTINGS: [(&str, &str, &str); 18] = [
+const SETTINGS: [(&str, &str, &str); 19] = [
     (
         "data",
         "",
@@ -105,6 +106,11 @@ const SETTINGS: [(&str, &str, &str); 18] = [
         "Bytes of journals on the disk, at least 67108864.",
     ),
     (
+        "value_log_from_bytes",
+        "131072",
+        "Payload bytes in one sync from which they are written once, at the price of a second sync.",
+    ),
+    (
         "produce_bytes_per_s",
         "0",
         "Quota of each client for producing. 0: none.",
@@ -135,6 +141,7 @@ impl Default for Config {
             cache_bytes: log.cache_bytes,
             memtable_bytes: log.memtable_bytes,
             journal_bytes: log.journal_bytes,
+            value_log_from_bytes: log.value_log_from_bytes,
             produce_bytes_per_s: None,
             fetch_bytes_per_s: None,
             log: "info".to_owned(),
@@ -242,6 +249,7 @@ impl Config {
             "memtable_bytes" => self.memtable_bytes = number()?.max(1 << 20),
             // The storage engine takes no less.
             "journal_bytes" => self.journal_bytes = number()?.max(64 << 20),
+            "value_log_from_bytes" => self.value_log_from_bytes = number()? as usize,
             "produce_bytes_per_s" => self.produce_bytes_per_s = some(number()?),
             "fetch_bytes_per_s" => self.fetch_bytes_per_s = some(number()?),
             _ => bail!("there is no setting `{name}`"),

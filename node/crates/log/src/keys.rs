@@ -5,10 +5,10 @@
 //! | keyspace | key | value |
 //! | --- | --- | --- |
 //! | `rlog` | group u16, index u64 | entry header: own CRC, CRC of the one before, ops ([`crate::entry`]) |
-//! | `data` | partition u32, base offset u64 | one RecordBatch v2, KV-separated from 1 KiB |
+//! | `data` | partition u32, base offset u64 | one RecordBatch v2, KV-separated from 1 KiB, or a pointer into the value log |
 //! | `state` | kind u8, … by kind | see [`StateKind`] |
 //!
-//! Beside the database: `watermark.a` and `.b` ([`crate::watermark`]).
+//! Beside the database: `watermark.a` and `.b` ([`crate::watermark`]), `values/*.val` ([`crate::value_log`]).
 
 use weir_types::{GroupId, Offset, PartitionId};
 
@@ -26,6 +26,8 @@ pub enum StateKind {
     TimeIndex = 4,
     /// group u16 -> index u64, crc u32 of the last purged header. Kept by the log.
     Purged = 5,
+    /// segment u32 -> bytes u64 of its frames that rows of `data` point to. Kept by the log.
+    Segment = 6,
     /// topic name -> its settings and partitions. The broker's.
     Topic = 16,
     /// partition u32, producer id u64 -> its last batches. The broker's.

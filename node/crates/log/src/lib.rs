@@ -28,6 +28,7 @@ mod scrub;
 mod space;
 #[cfg(test)]
 mod tests;
+mod value_log;
 mod watermark;
 mod writer;
 

@@ -6,6 +6,7 @@ use crate::reader::{self, Boundary, Chunk, Request};
 use crate::recovery::{self, Recovered};
 use crate::scrub::{self, ScrubReport};
 use crate::space::free_and_total;
+use crate::value_log::{Pointer, ValueLog};
 use crate::writer::{Command, Writer};
 use crate::{AppendError, Entry, EntryHeader, Marks, OpenError, ReadError};
 use bytes::Bytes;
@@ -32,6 +33,8 @@ pub struct Options {
     pub memtable_bytes: u64,
     /// Bytes of journals on the disk, at least 64 MiB.
     pub journal_bytes: u64,
+    /// Payload bytes in one sync from which they go to the value log.
+    pub value_log_from_bytes: usize,
     /// Bytes of the disk that are never used for records; `None`: 5 % of it, at least 256 MiB, at most a quarter.
     pub disk_reserve_bytes: Option<u64>,
 }
@@ -43,6 +46,7 @@ impl Default for Options {
             cache_bytes: 8 << 20,
             memtable_bytes: 16 << 20,
             journal_bytes: 128 << 20,
+            value_log_from_bytes: 128 << 10,
             disk_reserve_bytes: None,
         }
     }
@@ -54,6 +58,41 @@ pub(crate) struct Keyspaces {
     pub(crate) rlog: fjall::Keyspace,
     pub(crate) data: fjall::Keyspace,
     pub(crate) state: fjall::Keyspace,
+    pub(crate) values: Arc<ValueLog>,
+}
+
+impl Keyspaces {
+    /// The bytes of the batch that a row of `data` is, or points to.
+    pub(crate) fn payload(&self, key: &[u8], row: fjall::Slice) -> std::io::Result<Bytes> {
+        let Some(pointer) = Pointer::decode(&row) else {
+            return Ok(row.into());
+        };
+        match self.values.read(pointer) {
+            // It was moved since the row was read.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => match self.pointer(key) {
+                Ok(Some(now)) if now != pointer => self.values.read(now),
+                _ => Err(e),
+            },
+            read => read,
+        }
+    }
+
+    /// Where the payload of a row of `data` lies, if not in the row.
+    pub(crate) fn pointer(&self, key: &[u8]) -> fjall::Result<Option<Pointer>> {
+        // The size stands in the index: no blob is read to find that it is one.
+        if self.data.size_of(key)? != Some(Pointer::BYTES as u32) {
+            return Ok(None);
+        }
+        Ok(self.data.get(key)?.and_then(|row| Pointer::decode(&row)))
+    }
+
+    /// Bytes of the batch under `key`; 0 when there is none.
+    pub(crate) fn payload_size(&self, key: &[u8]) -> fjall::Result<u32> {
+        Ok(match self.pointer(key)? {
+            Some(pointer) => pointer.len,
+            None => self.data.size_of(key)?.unwrap_or(0),
+        })
+    }
 }
 
 /// What the handle, the writer and the readers share.
@@ -185,10 +224,13 @@ impl Log {
             shared: Arc::clone(&shared),
             commands: from_handle,
             watermark: state.watermark,
+            values: state.values,
+            value_log_from_bytes: options.value_log_from_bytes,
             tails: state.tails,
             positions: state.positions,
             unsynced: false,
             since_watermark: 0,
+            since_sweep: 0,
         };
         spawn("weir-log", move || writer.run()).map_err(io)?;
         let (reads, readers) = spawn_readers(&state.keyspaces, &shared).map_err(io)?;
@@ -337,7 +379,7 @@ impl Log {
     pub fn usage(&self) -> Usage {
         let shared = &self.0.shared;
         Usage {
-            disk_bytes: self.0.keyspaces.db.disk_space().unwrap_or(0),
+            disk_bytes: self.0.keyspaces.db.disk_space().unwrap_or(0) + self.0.keyspaces.values.disk_bytes(),
             free_bytes: free_and_total(&self.0.dir).map_or(0, |(free, _)| free),
             reserve_bytes: self.0.reserve_bytes,
             written_bytes: shared.written_bytes.load(Ordering::Relaxed),

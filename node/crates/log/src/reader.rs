@@ -7,7 +7,6 @@ use crate::ReadError;
 use crate::keys::{StateKey, StateKind, data_key, split_data_key};
 use crate::log::Keyspaces;
 use crate::positions::{Marks, Positions};
-use bytes::Bytes;
 use weir_types::{Batch, Gap, GapReason, Offset, PartitionId};
 
 /// A stretch of a partition.
@@ -137,7 +136,8 @@ impl Scan<'_> {
                 continue;
             };
             let batch = value
-                .and_then(|v| Batch::parse(Bytes::from(v)).ok())
+                .and_then(|v| self.keyspaces.payload(&key, v).ok())
+                .and_then(|v| Batch::parse(v).ok())
                 .filter(|b| b.base_offset() == base);
             match batch {
                 Some(batch) if batch.end_offset() <= chunk.next => {}
@@ -179,7 +179,7 @@ impl Scan<'_> {
             if let Some((_, base)) = split_data_key(&key).filter(|_| freed >= bytes) {
                 return Ok(base);
             }
-            freed += u64::from(self.keyspaces.data.size_of(&key).ok().flatten().unwrap_or(0));
+            freed += u64::from(self.keyspaces.payload_size(&key).unwrap_or(0));
         }
         Ok(self.end)
     }

@@ -8,6 +8,7 @@
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::log::{Keyspaces, Options, Shared};
 use crate::reader::Scan;
+use crate::value_log::{ValueLog, ValueWriter};
 use crate::watermark::WatermarkFile;
 use crate::writer::{Writer, gap_of, gap_row};
 use crate::{EntryHeader, Marks, OpenError, Piece, Position};
@@ -20,6 +21,9 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
+
+/// Directory of the value log, beside the database's.
+pub(crate) const VALUES: &str = "values";
 
 /// What is missing, exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,6 +86,7 @@ pub(crate) struct Tail {
 pub(crate) struct State {
     pub(crate) keyspaces: Keyspaces,
     pub(crate) watermark: WatermarkFile,
+    pub(crate) values: ValueWriter,
     pub(crate) tails: BTreeMap<GroupId, Tail>,
     pub(crate) positions: BTreeMap<PartitionId, Position>,
     pub(crate) gaps: BTreeMap<PartitionId, Vec<Gap>>,
@@ -99,7 +104,8 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<State, OpenError> {
     let existed = db_dir.exists();
     let lock = lock(dir)?;
     let findings = crate::journal::check(&db_dir, &dir.join("quarantine")).map_err(io)?;
-    let keyspaces = open_keyspaces(&db_dir, options).map_err(|e| match e {
+    let values = Arc::new(ValueLog::new(dir.join(VALUES)));
+    let keyspaces = open_keyspaces(&db_dir, values, options).map_err(|e| match e {
         OpenFailure::Locked => OpenError::Locked(dir.to_owned()),
         OpenFailure::Other(why) => OpenError::Damaged {
             path: dir.to_owned(),
@@ -178,7 +184,7 @@ pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-fn open_keyspaces(db_dir: &Path, options: &Options) -> Result<Keyspaces, OpenFailure> {
+fn open_keyspaces(db_dir: &Path, values: Arc<ValueLog>, options: &Options) -> Result<Keyspaces, OpenFailure> {
     let open = || -> fjall::Result<Keyspaces> {
         let db = Database::builder(db_dir)
             .cache_size(options.cache_bytes)
@@ -201,6 +207,7 @@ fn open_keyspaces(db_dir: &Path, options: &Options) -> Result<Keyspaces, OpenFai
             rlog: db.keyspace("rlog", plain)?,
             data: db.keyspace("data", || plain().with_kv_separation(Some(separated)))?,
             state: db.keyspace("state", plain)?,
+            values,
             db,
         })
     };
@@ -237,12 +244,14 @@ impl Recovery {
             replay.extend(headers);
         }
         self.recovered.replayed = replay.len() as u64;
-        (positions, tails, self.watermark) =
+        let values;
+        (positions, tails, self.watermark, values) =
             replay_effects(&self.keyspaces, self.watermark, positions, tails, replay)?;
         self.mend_partitions(&mut positions, &mut gaps)?;
         Ok(State {
             keyspaces: self.keyspaces,
             watermark: self.watermark,
+            values,
             tails,
             positions,
             gaps,
@@ -445,10 +454,9 @@ impl Recovery {
         let Some(guard) = self.keyspaces.data.range(rows.clone()).next_back() else {
             return Ok(Offset::ZERO);
         };
-        match guard.into_inner() {
-            Ok((_, value)) if Batch::parse(Bytes::from(value.clone())).is_ok() => {
-                Ok(Batch::parse(Bytes::from(value)).map_or(Offset::ZERO, |b| b.end_offset()))
-            }
+        let read = |(key, row): (fjall::UserKey, fjall::Slice)| self.keyspaces.payload(&key, row).ok();
+        match guard.into_inner().ok().and_then(read).map(Batch::parse) {
+            Some(Ok(batch)) => Ok(batch.end_offset()),
             // The row is there and its bytes are bad: readers and scrub name it, and it is not given out again.
             _ => {
                 let key = self
@@ -515,6 +523,7 @@ type Replayed = (
     BTreeMap<PartitionId, Position>,
     BTreeMap<GroupId, Tail>,
     WatermarkFile,
+    ValueWriter,
 );
 
 /// Makes the effects of `headers` again, by the same code that makes them while running.
@@ -531,20 +540,25 @@ fn replay_effects(
         shared: Arc::new(Shared::default()),
         commands,
         watermark,
+        values: ValueWriter::open(keyspaces)?,
+        value_log_from_bytes: 0,
         tails,
         positions,
         unsynced: false,
         since_watermark: 0,
+        since_sweep: 0,
     };
     headers
         .into_iter()
         .for_each(|header| writer.shared.add_effects(header));
     let mut batch = keyspaces.db.batch();
     writer.stage_effects(&mut batch)?;
+    writer.values.stage(&mut batch, &keyspaces.state);
     if !batch.is_empty() {
         batch.durability(Some(PersistMode::SyncData)).commit()?;
     }
-    Ok((writer.positions, writer.tails, writer.watermark))
+    writer.values.remove_dead();
+    Ok((writer.positions, writer.tails, writer.watermark, writer.values))
 }
 
 fn split_purged(value: &[u8]) -> Option<(u64, u32)> {

@@ -104,6 +104,11 @@ pub fn scrub_closed(dir: &Path) -> Result<Vec<(PartitionId, Gap)>, OpenError> {
     std::fs::create_dir_all(&quarantine).map_err(io)?;
     let aside = quarantine.join(format!("db.{}", watermark.value.epoch));
     std::fs::rename(dir.join("db"), aside).map_err(io)?;
+    let values = dir.join(recovery::VALUES);
+    if values.exists() {
+        let aside = quarantine.join(format!("values.{}", watermark.value.epoch));
+        std::fs::rename(values, aside).map_err(io)?;
+    }
     let lost = recovery::everything(&watermark).lost;
     watermark.value.clean = false;
     watermark.value.groups.clear();

@@ -15,6 +15,8 @@ fn options() -> Options {
     Options {
         disk_reserve_bytes: Some(0),
         memtable_bytes: 1 << 20,
+        // Both ways of keeping a payload, at the sizes of these tests.
+        value_log_from_bytes: 20_000,
         ..Options::default()
     }
 }
@@ -313,6 +315,121 @@ fn the_first_record_at_or_after_a_time_is_found() {
     }
 }
 
+fn value_files(dir: &Path) -> Vec<(String, u64)> {
+    let mut files: Vec<_> = std::fs::read_dir(dir.join("values"))
+        .unwrap()
+        .map(|e| e.unwrap())
+        .map(|e| (e.file_name().into_string().unwrap(), e.metadata().unwrap().len()))
+        .collect();
+    files.sort();
+    files
+}
+
+fn trim(log: &Log, index: u64, partition: PartitionId, to: u64) {
+    let op = Op::Trim {
+        partition,
+        to: Offset::new(to),
+        reason: GapReason::Expired,
+    };
+    flush(
+        log,
+        Entry {
+            ops: vec![op],
+            ..entry(index, vec![])
+        },
+    );
+}
+
+/// Effects reach the disk behind the entries that they belong to.
+fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + DEADLINE;
+    while !is() {
+        assert!(std::time::Instant::now() < until, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn payloads_of_a_large_round_are_written_once_and_their_file_goes_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = Log::open(dir.path(), &options()).unwrap();
+    let mut bytes = 0;
+    for index in 1..=9u64 {
+        let batch = batch((index - 1) * 10, 10, 400_000);
+        bytes += batch.bytes().len() as u64;
+        flush(&log, entry(index, vec![batch]));
+    }
+    // A file is full from 32 MiB on: the ninth batch of 4 MB began no second one.
+    let files = value_files(dir.path());
+    assert_eq!((files.len(), files[0].1), (1, bytes + 9 * 20));
+    assert!(log.usage().disk_bytes >= bytes);
+    flush(&log, entry(10, vec![batch(90, 10, 400_000)]));
+    assert_eq!(value_files(dir.path()).len(), 2);
+    trim(&log, 11, P, 90);
+    wait_for("the first file goes", || value_files(dir.path()).len() == 1);
+    assert_eq!(read_all(&log, 1 << 20).0, (90..100).collect::<Vec<_>>());
+    log.close();
+    drop(log);
+    // What no row names is of a round that never was: it goes.
+    std::fs::write(dir.path().join("values/0000000007.val"), b"half a frame").unwrap();
+    let (log, recovered) = Log::open(dir.path(), &options()).unwrap();
+    assert!(recovered.damage.is_none(), "{recovered:?}");
+    assert_eq!(value_files(dir.path()).len(), 1);
+    assert_eq!(read_all(&log, 1 << 20).0, (90..100).collect::<Vec<_>>());
+    flush(&log, entry(12, vec![batch(100, 10, 4_000)]));
+    assert_eq!(value_files(dir.path())[1].0, "0000000008.val");
+}
+
+#[test]
+fn a_file_of_which_most_is_gone_is_emptied_and_its_rest_moves() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = Log::open(dir.path(), &options()).unwrap();
+    let other = PartitionId(8);
+    let mut index = 0;
+    // Two partitions in the same files; one of them expires.
+    for round in 0..40u64 {
+        index += 1;
+        let mut both = entry(index, vec![batch(round * 10, 10, 30_000)]);
+        both.ops.push(Op::Append {
+            partition: other,
+            batch: batch(round * 10, 10, 80_000),
+        });
+        flush(&log, both);
+    }
+    let before = value_files(dir.path());
+    trim(&log, index + 1, other, 400);
+    // Nothing but time passes: the sweep is the writer's own.
+    wait_for("all but the last file are emptied", || {
+        value_files(dir.path())
+            .iter()
+            .all(|(name, _)| *name >= before[1].0)
+    });
+    assert_eq!(read_all(&log, 1 << 20), ((0..400).collect(), vec![]));
+    log.close();
+    drop(log);
+    let (log, recovered) = Log::open(dir.path(), &options()).unwrap();
+    assert!(recovered.damage.is_none(), "{recovered:?}");
+    assert_eq!(read_all(&log, 1 << 20), ((0..400).collect(), vec![]));
+}
+
+#[test]
+fn a_missing_file_of_the_value_log_is_reported_by_range() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = Log::open(dir.path(), &options()).unwrap();
+    flush(&log, entry(1, vec![batch(0, 10, 100)]));
+    flush(&log, entry(2, vec![batch(10, 10, 9_000)]));
+    flush(&log, entry(3, vec![batch(20, 10, 100)]));
+    log.close();
+    drop(log);
+    let (file, _) = value_files(dir.path()).remove(0);
+    std::fs::remove_file(dir.path().join("values").join(file)).unwrap();
+    let (log, _) = Log::open(dir.path(), &options()).unwrap();
+    let (there, gaps) = read_all(&log, 1 << 20);
+    assert_eq!(there, (0..10).chain(20..30).collect::<Vec<_>>());
+    assert_eq!((gaps[0].start.get(), gaps[0].end.get()), (10, 20));
+    assert_eq!(log.scrub(|_, _| {}).damaged.len(), 1);
+}
+
 /// Damages one place of a closed directory after the other. Whatever was hit, every record is either read back, or
 /// lies in a range that is reported, or the log says that it does not open and names everything.
 #[test]
@@ -331,7 +448,7 @@ fn no_damaged_byte_or_sector_loses_a_record_in_silence() {
                     vec![batch(
                         (index - 1) * 5,
                         5,
-                        if index % 2 == 0 { 100 } else { 30_000 },
+                        [100, 3_000, 30_000][index as usize % 3],
                     )],
                 ),
             );
@@ -342,7 +459,7 @@ fn no_damaged_byte_or_sector_loses_a_record_in_silence() {
                 &log,
                 entry(
                     index,
-                    vec![batch((index - 1) * 5, 5, if index % 2 == 0 { 40 } else { 400 })],
+                    vec![batch((index - 1) * 5, 5, [40, 400, 6_000][index as usize % 3])],
                 ),
             );
         }

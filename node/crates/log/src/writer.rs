@@ -8,6 +8,7 @@
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::log::{Keyspaces, Shared};
 use crate::recovery::Tail;
+use crate::value_log::ValueWriter;
 use crate::watermark::{Reserve, Synced, WatermarkFile};
 use crate::{Append, AppendError, Entry, EntryHeader, Op, OpHeader, Position};
 use fjall::{OwnedWriteBatch, PersistMode};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 use weir_types::limits::{GROUP_COMMIT_BYTES_MAX, OFFSET_RESERVE, RAFT_LOG_ENTRIES_MAX};
-use weir_types::{Gap, GapReason, GroupId, Offset, PartitionId};
+use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
 
 /// Called once the entry is on the disk, or with why that is not known.
 pub(crate) type Flushed = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
@@ -42,6 +43,12 @@ pub(crate) enum Command {
 const IDLE: Duration = Duration::from_millis(100);
 /// The low-water mark follows after this many synced bytes: what it does not cover, only the chain does.
 const WATERMARK_EVERY_BYTES: u64 = 64 << 20;
+/// Batches from here on are worth a pointer: KV separation begins there too.
+const SEPARATED_BYTES_MIN: usize = 1 << 10;
+/// One step of emptying a file of the value log moves this much, and comes after this many bytes written: at most a
+/// quarter more is written, and a batch of the slowest disk waits 50 ms.
+const SWEEP_BYTES: u64 = 1 << 20;
+const SWEEP_EVERY_BYTES: u64 = 4 << 20;
 /// A row of the time index stands for this many bytes: a look-up scans one such stretch.
 const TIME_INDEX_EVERY_BYTES: u64 = 1 << 20;
 
@@ -50,17 +57,22 @@ pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) commands: Receiver<Command>,
     pub(crate) watermark: WatermarkFile,
+    pub(crate) values: ValueWriter,
+    /// Payload bytes in one sync from which they go there.
+    pub(crate) value_log_from_bytes: usize,
     /// Last written entry of each group.
     pub(crate) tails: BTreeMap<GroupId, Tail>,
     /// Positions as `state` has them.
     pub(crate) positions: BTreeMap<PartitionId, Position>,
     pub(crate) unsynced: bool,
     pub(crate) since_watermark: u64,
+    pub(crate) since_sweep: u64,
 }
 
 /// What one fjall batch and one sync carry.
 struct Round {
     batch: OwnedWriteBatch,
+    payloads: Vec<(PartitionId, Batch)>,
     flushed: Vec<Flushed>,
     ends: BTreeMap<PartitionId, Offset>,
     durable: bool,
@@ -126,6 +138,7 @@ impl Writer {
     fn round(&self) -> Round {
         Round {
             batch: self.keyspaces.db.batch(),
+            payloads: Vec::new(),
             flushed: Vec::new(),
             ends: BTreeMap::new(),
             durable: false,
@@ -133,7 +146,7 @@ impl Writer {
         }
     }
 
-    /// Puts an entry into the batch: its header under its index, its payloads under their partitions.
+    /// Takes an entry into the round: its header under its index, its payloads for [`Writer::stage_payloads`].
     fn stage(&mut self, round: &mut Round, entry: Entry, flushed: Flushed) {
         let header = entry.header();
         let tail = self.tails.entry(entry.group).or_default();
@@ -152,10 +165,7 @@ impl Writer {
             if let Op::Append { partition, batch } = op {
                 round.bytes += batch.bytes().len();
                 round.ends.insert(partition, batch.end_offset());
-                let key = data_key(partition, batch.base_offset());
-                round
-                    .batch
-                    .insert(&self.keyspaces.data, key, fjall::Slice::from(batch.into_bytes()));
+                round.payloads.push((partition, batch));
             }
         }
         round.flushed.push(flushed);
@@ -168,7 +178,9 @@ impl Writer {
         // Whatever fails from here on, the waiters hear of it.
         let prepared = self
             .reserve_offsets(&round.ends)
+            .and_then(|()| self.stage_payloads(&mut round))
             .and_then(|()| self.stage_effects(&mut round.batch));
+        self.values.stage(&mut round.batch, &self.keyspaces.state);
         let mode = if round.durable {
             PersistMode::SyncData
         } else {
@@ -188,10 +200,76 @@ impl Writer {
             flushed(Ok(()));
         }
         self.since_watermark += round.bytes as u64;
+        self.since_sweep += round.bytes as u64;
+        if round.durable {
+            self.values.remove_dead();
+        }
         if round.durable && self.since_watermark >= WATERMARK_EVERY_BYTES {
             self.save_watermark(false)?;
         }
+        if self.since_sweep >= SWEEP_EVERY_BYTES {
+            self.sweep()?;
+        }
         self.purge()
+    }
+
+    /// Puts the round's payloads under their partitions: the large ones of a large round in the value log, synced
+    /// before anything names them.
+    fn stage_payloads(&mut self, round: &mut Round) -> fjall::Result<()> {
+        let data = &self.keyspaces.data;
+        let payloads = std::mem::take(&mut round.payloads);
+        let bytes: usize = payloads.iter().map(|(_, b)| b.bytes().len()).sum();
+        // Without a sync, a row could reach the disk before what it points to.
+        let separate = round.durable && bytes >= self.value_log_from_bytes;
+        let (large, small): (Vec<_>, Vec<_>) = payloads
+            .into_iter()
+            .partition(|(_, b)| separate && b.bytes().len() >= SEPARATED_BYTES_MIN);
+        if !large.is_empty() {
+            let values = large.iter().map(|(p, b)| (*p, b.base_offset(), &b.bytes()[..]));
+            let pointers = self.values.append(values)?;
+            for ((partition, batch), pointer) in large.iter().zip(pointers) {
+                let key = data_key(*partition, batch.base_offset());
+                round.batch.insert(data, key, pointer.encode());
+            }
+        }
+        for (partition, batch) in small {
+            let key = data_key(partition, batch.base_offset());
+            round
+                .batch
+                .insert(data, key, fjall::Slice::from(batch.into_bytes()));
+        }
+        Ok(())
+    }
+
+    /// Moves some of what still counts out of a file of the value log of which most does not.
+    fn sweep(&mut self) -> fjall::Result<()> {
+        self.since_sweep = 0;
+        let mut moves = Vec::new();
+        for (header, pointer) in self.values.movable(SWEEP_BYTES) {
+            match self.keyspaces.values.read(pointer) {
+                Ok(payload) => moves.push((header, pointer, payload)),
+                Err(error) => {
+                    tracing::error!(segment = pointer.segment, %error, "cannot read the value log");
+                    self.values.give_up();
+                }
+            }
+        }
+        if moves.is_empty() {
+            return Ok(());
+        }
+        let values = moves.iter().map(|(h, _, b)| (h.partition, h.base, &b[..]));
+        let moved = self.values.append(values)?;
+        let mut batch = self.keyspaces.db.batch();
+        for ((header, from, _), to) in moves.iter().zip(moved) {
+            let key = data_key(header.partition, header.base);
+            batch.insert(&self.keyspaces.data, key, to.encode());
+            self.values.free(*from);
+        }
+        self.values.stage(&mut batch, &self.keyspaces.state);
+        batch.durability(Some(PersistMode::SyncData)).commit()?;
+        self.unsynced = false;
+        self.values.remove_dead();
+        Ok(())
     }
 
     /// With nothing else to do: syncs what was lazy, and writes effects that found no batch to ride with.
@@ -199,17 +277,15 @@ impl Writer {
         if self.shared.has_effects() {
             let mut batch = self.keyspaces.db.batch();
             self.stage_effects(&mut batch)?;
-            let mode = if self.unsynced {
-                PersistMode::SyncData
-            } else {
-                PersistMode::Buffer
-            };
-            batch.durability(Some(mode)).commit()?;
-            self.unsynced = false;
-        } else if std::mem::take(&mut self.unsynced) {
-            self.keyspaces.db.persist(PersistMode::SyncData)?;
+            self.values.stage(&mut batch, &self.keyspaces.state);
+            batch.durability(Some(PersistMode::Buffer)).commit()?;
         }
-        Ok(())
+        if self.unsynced || self.values.has_dead() {
+            self.keyspaces.db.persist(PersistMode::SyncData)?;
+            self.unsynced = false;
+            self.values.remove_dead();
+        }
+        self.sweep()
     }
 
     fn close(&mut self) -> fjall::Result<()> {
@@ -385,7 +461,7 @@ impl Writer {
 
     /// Removes the batches of `partition` that end at `to` or before, and their time index. Returns their bytes.
     fn remove_rows(
-        &self,
+        &mut self,
         batch: &mut OwnedWriteBatch,
         partition: PartitionId,
         to: Offset,
@@ -409,9 +485,7 @@ impl Writer {
             rows.pop();
         }
         for key in rows {
-            // The size stands in the index: no blob is read for a removal.
-            freed += u64::from(self.keyspaces.data.size_of(&key)?.unwrap_or(0));
-            batch.remove(&self.keyspaces.data, key);
+            freed += self.remove_row(batch, key)?;
         }
         let from = StateKey::partition_offset(StateKind::TimeIndex, partition, Offset::ZERO);
         let until = StateKey::partition_offset(StateKind::TimeIndex, partition, to);
@@ -419,6 +493,16 @@ impl Writer {
             batch.remove(&self.keyspaces.state, guard.key()?);
         }
         Ok(freed)
+    }
+
+    /// Removes a batch. Returns its bytes.
+    fn remove_row(&mut self, batch: &mut OwnedWriteBatch, key: fjall::UserKey) -> fjall::Result<u64> {
+        let bytes = self.keyspaces.payload_size(&key)?;
+        if let Some(pointer) = self.keyspaces.pointer(&key)? {
+            self.values.free(pointer);
+        }
+        batch.remove(&self.keyspaces.data, key);
+        Ok(u64::from(bytes))
     }
 
     fn gaps(&self, partition: PartitionId) -> fjall::Result<Vec<(fjall::UserKey, Offset)>> {
@@ -443,11 +527,13 @@ impl Writer {
             let (key, value) = guard.into_inner()?;
             let header = rlog_index(&key).and_then(|i| EntryHeader::decode(group, i, &value));
             for append in header.iter().flat_map(|(h, ..)| h.appends()) {
-                batch.remove(&self.keyspaces.data, data_key(append.partition, append.base));
+                self.remove_row(&mut batch, data_key(append.partition, append.base).into())?;
             }
             batch.remove(&self.keyspaces.rlog, key);
         }
+        self.values.stage(&mut batch, &self.keyspaces.state);
         batch.durability(Some(PersistMode::SyncData)).commit()?;
+        self.values.remove_dead();
         let tail = self.tails.entry(group).or_default();
         let last = self.keyspaces.rlog.get(rlog_key(group, from.saturating_sub(1)))?;
         let crc = last

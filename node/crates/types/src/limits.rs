@@ -47,6 +47,8 @@ pub const PRODUCE_INFLIGHT_BYTES_MAX: usize = 32 << 20;
 /// Small batches up to this size and without a producer id are merged into one row per entry.
 pub const MERGE_BYTES_MAX: usize = 16 << 10;
 
+/// Files of the value log that are open for reading: more than there are readers, few beside the connections.
+pub const VALUE_FILES_OPEN_MAX: usize = 16;
 /// Headers of entries kept for followers before they are purged.
 pub const RAFT_LOG_ENTRIES_MAX: u64 = 8_192;
 /// Offsets reserved ahead per partition in the watermark file: a second of the fastest measured load times sixteen.

@@ -1,0 +1,121 @@
+//! Payloads of large rounds, written once.
+//!
+//! fjall writes every value twice: into its journal, and into a blob file when the memtable is flushed. A round of
+//! many bytes therefore puts its batches into a file of the *value log* first, syncs that, and leaves pointers in
+//! `data` (WiscKey, Lu et al., FAST '16, section 3.3: the value log is written before the key that names it). A small
+//! round stays in fjall whole, since a second sync would cost more than the second write.
+//!
+//! `values/NNNNNNNNNN.val` is a sequence of frames. A frame is a header of [`FRAME_BYTES`], all big-endian
+//! (partition u32, base offset u64, length u32, CRC32C u32 of those), and the batch, which has a CRC of its own. A
+//! file without a row of [`crate::StateKind::Segment`] holds nothing that counts, and goes when the log is opened.
+
+mod frame;
+mod writer;
+
+pub(crate) use frame::Pointer;
+pub(crate) use writer::ValueWriter;
+
+use crate::keys::StateKey;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use weir_types::limits::VALUE_FILES_OPEN_MAX;
+
+/// Where the files lie, and those that are open for reading.
+#[derive(Debug)]
+pub(crate) struct ValueLog {
+    dir: PathBuf,
+    /// Last used first.
+    open: Mutex<VecDeque<(u32, Arc<File>)>>,
+    /// Bytes of all files.
+    bytes: AtomicU64,
+}
+
+impl ValueLog {
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            open: Mutex::default(),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that `pointer` names, unchecked: a batch has its own CRC.
+    ///
+    /// # Errors
+    /// When they are not there; `NotFound` when the whole file is not.
+    pub(crate) fn read(&self, pointer: Pointer) -> io::Result<Bytes> {
+        let file = self.file(pointer.segment)?;
+        let mut bytes = vec![0; pointer.len as usize];
+        file.read_exact_at(&mut bytes, pointer.at)?;
+        Ok(bytes.into())
+    }
+
+    fn file(&self, segment: u32) -> io::Result<Arc<File>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match open.iter().position(|(s, _)| *s == segment) {
+            Some(at) => open.remove(at),
+            None => None,
+        };
+        let (_, file) = match found {
+            Some(found) => found,
+            None => (segment, Arc::new(File::open(self.path(segment))?)),
+        };
+        open.push_front((segment, Arc::clone(&file)));
+        open.truncate(VALUE_FILES_OPEN_MAX);
+        Ok(file)
+    }
+
+    fn path(&self, segment: u32) -> PathBuf {
+        self.dir.join(format!("{segment:010}.val"))
+    }
+
+    /// The files that are there, with their sizes.
+    fn files(&self) -> io::Result<Vec<(u32, u64)>> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if let Some(segment) = segment_of(&entry.path()) {
+                files.push((segment, entry.metadata()?.len()));
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
+    }
+
+    fn remove(&self, segment: u32) -> io::Result<()> {
+        let path = self.path(segment);
+        let len = std::fs::metadata(&path)?.len();
+        std::fs::remove_file(path)?;
+        self.bytes
+            .fetch_sub(len.min(self.disk_bytes()), Ordering::Relaxed);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(s, _)| *s != segment);
+        Ok(())
+    }
+}
+
+fn segment_of(path: &Path) -> Option<u32> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".val")?;
+    name.parse().ok()
+}
+
+/// Segment and live bytes of a row of [`crate::StateKind::Segment`].
+pub(crate) fn segment_row(key: &[u8], value: &[u8]) -> Option<(u32, u64)> {
+    let segment = u32::from_be_bytes(*key.get(1..)?.first_chunk()?);
+    Some((segment, u64::from_be_bytes(*value.first_chunk()?)))
+}
+
+fn segment_key(segment: u32) -> StateKey {
+    StateKey::new(crate::StateKind::Segment, &segment.to_be_bytes())
+}

@@ -1,0 +1,289 @@
+//! The writing side, owned by the one thread that writes.
+
+use super::frame::{FRAME_BYTES, FrameHeader, Pointer};
+use super::{ValueLog, segment_key, segment_row};
+use crate::StateKind;
+use crate::keys::data_key;
+use crate::log::Keyspaces;
+use fjall::OwnedWriteBatch;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use weir_types::{Offset, PartitionId};
+
+/// A file is full from here on: large enough that making one is rare, small enough that retention gives space back
+/// soon on a small disk. fjall's blob files have the same target.
+const SEGMENT_BYTES: u64 = 32 << 20;
+/// Frames below this go through a buffer; larger ones are handed over as they are.
+const BUFFER_BYTES: usize = 64 << 10;
+/// Frames that one step of a sweep looks at: a few milliseconds of look-ups.
+const SWEEP_FRAMES_MAX: usize = 2_048;
+
+/// The file that is being written.
+#[derive(Debug)]
+struct Current {
+    segment: u32,
+    file: BufWriter<File>,
+    end: u64,
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    len: u64,
+    /// Bytes of frames that `data` points to.
+    live: u64,
+}
+
+/// Adds payloads, and keeps the account of which files still hold any that count.
+pub(crate) struct ValueWriter {
+    log: Arc<ValueLog>,
+    data: fjall::Keyspace,
+    current: Option<Current>,
+    next: u32,
+    accounts: BTreeMap<u32, Account>,
+    /// Segments whose account is not yet in a batch.
+    touched: BTreeSet<u32>,
+    /// Nothing points to them any more; they go once that is on the disk.
+    dead: Vec<u32>,
+    /// Where the emptying of a segment goes on.
+    sweep: Option<(u32, u64)>,
+    /// Something was freed since no segment was found to be worth emptying.
+    freed: bool,
+    /// Segments that could not be emptied: not tried again before the next start.
+    stuck: BTreeSet<u32>,
+}
+
+impl ValueWriter {
+    /// Goes on behind what is there, and removes the files that hold nothing that counts.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, or the accounts cannot be read.
+    pub(crate) fn open(keyspaces: &Keyspaces) -> fjall::Result<Self> {
+        let log = Arc::clone(&keyspaces.values);
+        std::fs::create_dir_all(&log.dir)?;
+        let mut accounts: BTreeMap<u32, Account> = BTreeMap::new();
+        for guard in keyspaces.state.prefix([StateKind::Segment as u8]) {
+            let (key, value) = guard.into_inner()?;
+            if let Some((segment, live)) = segment_row(&key, &value) {
+                accounts.insert(segment, Account { len: 0, live });
+            }
+        }
+        let mut next = accounts.last_key_value().map_or(1, |(s, _)| *s + 1);
+        let (mut total, mut dead) = (0, Vec::new());
+        for (segment, len) in log.files()? {
+            next = next.max(segment + 1);
+            total += len;
+            match accounts.get_mut(&segment) {
+                Some(account) => account.len = len,
+                None => dead.push(segment),
+            }
+        }
+        log.bytes.store(total, Ordering::Relaxed);
+        let mut writer = Self {
+            log,
+            data: keyspaces.data.clone(),
+            current: None,
+            next,
+            accounts,
+            touched: BTreeSet::new(),
+            dead,
+            sweep: None,
+            freed: true,
+            stuck: BTreeSet::new(),
+        };
+        writer.remove_dead();
+        Ok(writer)
+    }
+
+    /// Adds a round's payloads and syncs them. Returns their pointers, in order.
+    ///
+    /// # Errors
+    /// When that failed: some may be there, and nothing points to them.
+    pub(crate) fn append<'a>(
+        &mut self,
+        values: impl Iterator<Item = (PartitionId, Offset, &'a [u8])>,
+    ) -> io::Result<Vec<Pointer>> {
+        let current = self.roll()?;
+        let begun = current.end;
+        let mut pointers = Vec::new();
+        for (partition, base, bytes) in values {
+            let len = bytes.len() as u32;
+            let header = FrameHeader { partition, base, len };
+            current.file.write_all(&header.encode())?;
+            current.file.write_all(bytes)?;
+            let pointer = Pointer {
+                segment: current.segment,
+                at: current.end + FRAME_BYTES as u64,
+                len,
+            };
+            current.end += pointer.frame_bytes();
+            pointers.push(pointer);
+        }
+        current.file.flush()?;
+        current.file.get_ref().sync_data()?;
+        let (segment, grown) = (current.segment, current.end - begun);
+        let account = self.accounts.entry(segment).or_default();
+        account.len += grown;
+        account.live += grown;
+        self.touched.insert(segment);
+        self.log.bytes.fetch_add(grown, Ordering::Relaxed);
+        Ok(pointers)
+    }
+
+    /// The file to write to, a new one when the last is full.
+    fn roll(&mut self) -> io::Result<&mut Current> {
+        let current = match self.current.take() {
+            Some(current) if current.end < SEGMENT_BYTES => current,
+            full => {
+                // Everything of it may be gone already: its account is looked at once more.
+                self.touched.extend(full.map(|c| c.segment));
+                self.freed = true;
+                let segment = self.next;
+                self.next += 1;
+                let file = OpenOptions::new()
+                    .append(true)
+                    .create_new(true)
+                    .open(self.log.path(segment))?;
+                File::open(&self.log.dir)?.sync_all()?;
+                Current {
+                    segment,
+                    file: BufWriter::with_capacity(BUFFER_BYTES, file),
+                    end: 0,
+                }
+            }
+        };
+        Ok(self.current.insert(current))
+    }
+
+    /// Says that nothing points to `pointer` any more.
+    pub(crate) fn free(&mut self, pointer: Pointer) {
+        if let Some(account) = self.accounts.get_mut(&pointer.segment) {
+            account.live = account.live.saturating_sub(pointer.frame_bytes());
+            self.touched.insert(pointer.segment);
+            self.freed = true;
+        }
+    }
+
+    /// Puts the accounts that changed into the batch that changes them.
+    pub(crate) fn stage(&mut self, batch: &mut OwnedWriteBatch, state: &fjall::Keyspace) {
+        let current = self.current.as_ref().map(|c| c.segment);
+        for segment in std::mem::take(&mut self.touched) {
+            let live = self.accounts.get(&segment).map_or(0, |a| a.live);
+            let key = segment_key(segment);
+            if live == 0 && current != Some(segment) {
+                batch.remove(state, key.as_bytes());
+                self.accounts.remove(&segment);
+                self.dead.push(segment);
+            } else {
+                batch.insert(state, key.as_bytes(), live.to_be_bytes());
+            }
+        }
+    }
+
+    /// Whether files wait for a sync to be removed.
+    pub(crate) fn has_dead(&self) -> bool {
+        !self.dead.is_empty()
+    }
+
+    /// Removes the files that nothing points to; everything staged so far is on the disk.
+    pub(crate) fn remove_dead(&mut self) {
+        for segment in std::mem::take(&mut self.dead) {
+            // The account alone is not enough to remove a file by: journals can be damaged.
+            let (live, len) = self.recount(segment);
+            if live > 0 {
+                tracing::error!(
+                    segment,
+                    live,
+                    "records are in a file that was taken for empty: it stays"
+                );
+                self.accounts.insert(segment, Account { len, live });
+                self.touched.insert(segment);
+                self.stuck.insert(segment);
+            } else if let Err(error) = self.log.remove(segment) {
+                // It goes at the next start.
+                tracing::warn!(segment, %error, "cannot remove a file of the value log");
+            }
+        }
+    }
+
+    /// Bytes of frames in `segment` that `data` does point to, and all that could be walked.
+    fn recount(&self, segment: u32) -> (u64, u64) {
+        let (mut live, mut at) = (0, 0);
+        while let Some((header, pointer)) = self.frame_at(segment, at) {
+            at += pointer.frame_bytes();
+            if self.points_to(&header, pointer) {
+                live += pointer.frame_bytes();
+            }
+        }
+        (live, at)
+    }
+
+    /// The next payloads to move out of a file of which more than half is gone, up to about `max_bytes`, so that
+    /// the file can go. Empty when there is nothing to do.
+    pub(crate) fn movable(&mut self, max_bytes: u64) -> Vec<(FrameHeader, Pointer)> {
+        let mut found = Vec::new();
+        let Some((segment, mut at)) = self.sweep.take().or_else(|| self.sparse().map(|s| (s, 0))) else {
+            return found;
+        };
+        let mut bytes = 0;
+        for _ in 0..SWEEP_FRAMES_MAX {
+            let Some((header, pointer)) = self.frame_at(segment, at) else {
+                // At its end, or where it is damaged: what is left stays.
+                self.stuck.insert(segment);
+                return found;
+            };
+            at += pointer.frame_bytes();
+            if self.points_to(&header, pointer) {
+                bytes += pointer.frame_bytes();
+                found.push((header, pointer));
+            }
+            if bytes >= max_bytes {
+                break;
+            }
+        }
+        self.sweep = Some((segment, at));
+        found
+    }
+
+    /// Leaves the segment that is being emptied as it is.
+    pub(crate) fn give_up(&mut self) {
+        self.stuck.extend(self.sweep.take().map(|(segment, _)| segment));
+    }
+
+    /// A full file of which more than half is gone.
+    fn sparse(&mut self) -> Option<u32> {
+        if !std::mem::take(&mut self.freed) {
+            return None;
+        }
+        let current = self.current.as_ref().map(|c| c.segment);
+        let (segment, _) = self.accounts.iter().find(|(segment, account)| {
+            Some(**segment) != current && !self.stuck.contains(segment) && account.live < account.len / 2
+        })?;
+        // There may be another.
+        self.freed = true;
+        Some(*segment)
+    }
+
+    fn frame_at(&self, segment: u32, at: u64) -> Option<(FrameHeader, Pointer)> {
+        let mut bytes = [0; FRAME_BYTES];
+        let file = self.log.file(segment).ok()?;
+        file.read_exact_at(&mut bytes, at).ok()?;
+        let header = FrameHeader::decode(&bytes)?;
+        let pointer = Pointer {
+            segment,
+            at: at + FRAME_BYTES as u64,
+            len: header.len,
+        };
+        Some((header, pointer))
+    }
+
+    fn points_to(&self, header: &FrameHeader, pointer: Pointer) -> bool {
+        let row = self.data.get(data_key(header.partition, header.base));
+        // A row that cannot be read may point there.
+        row.map_or(true, |row| row.and_then(|r| Pointer::decode(&r)) == Some(pointer))
+    }
+}
