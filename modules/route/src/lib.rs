@@ -66,25 +66,29 @@ impl Module for Route {
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
-        for record in batch.records() {
-            let output = match &self.by {
-                By::Key => record.key().and_then(|key| self.table.find(key)),
-                By::Header(name) => record
-                    .headers()
-                    .last(name)
-                    .and_then(|value| self.table.find(value)),
-                By::Field(path) => {
-                    let field = record.field(path);
-                    match field.string() {
-                        Some(text) => self.table.find(text.as_bytes()),
-                        // Numbers and booleans by their text.
-                        None => field.text().and_then(|text| self.table.find(text)),
-                    }
-                }
-            };
-            out.route(record.index(), output.unwrap_or(self.otherwise));
+        match &self.by {
+            By::Key => out.route_all(batch.keys().map(|key| self.output(key))),
+            By::Header(name) => {
+                let values = batch.records().map(|record| record.headers().last(name));
+                out.route_all(values.map(|value| self.output(value)));
+            }
+            By::Field(path) => {
+                let fields = batch.records().map(|record| record.field(path));
+                out.route_all(fields.map(|field| match field.string() {
+                    Some(text) => self.output(Some(text.as_bytes())),
+                    // Numbers and booleans by their text.
+                    None => self.output(field.text()),
+                }));
+            }
         }
         Ok(())
+    }
+}
+
+impl Route {
+    #[inline]
+    fn output(&self, text: Option<&[u8]>) -> u8 {
+        text.map_or(self.otherwise, |text| self.table.find(text, self.otherwise))
     }
 }
 
@@ -93,22 +97,16 @@ weir_sdk::export!(Route);
 mod table {
     //! Text to output, exact or by prefix.
 
-    /// An entry with the mark of its text, so that most comparisons are of one number.
-    #[derive(Debug)]
-    struct Entry {
-        mark: u64,
-        text: Box<[u8]>,
-        output: u8,
-    }
-
     #[derive(Debug, Default)]
     pub(crate) struct Table {
-        /// Ordered by mark.
-        exact: Vec<Entry>,
+        /// Of each exact text, ascending: most comparisons are of one number.
+        marks: Vec<u64>,
+        /// What the marks stand for, in their order.
+        exact: Vec<(Box<[u8]>, u8)>,
         prefixes: Vec<(Box<[u8]>, u8)>,
     }
 
-    /// A handful of entries is looked through faster than it is searched.
+    /// So few entries are looked through faster than they are searched.
     const LINEAR: usize = 8;
 
     impl Table {
@@ -116,38 +114,42 @@ mod table {
             match text.strip_suffix('*') {
                 Some(prefix) => self.prefixes.push((prefix.as_bytes().into(), output)),
                 None => {
-                    let text: Box<[u8]> = text.as_bytes().into();
-                    self.exact.push(Entry {
-                        mark: mark(&text),
-                        text,
-                        output,
-                    });
-                    self.exact.sort_by_key(|e| e.mark);
+                    let mark = mark(text.as_bytes());
+                    let at = self.marks.partition_point(|m| *m <= mark);
+                    self.marks.insert(at, mark);
+                    self.exact.insert(at, (text.as_bytes().into(), output));
                 }
             }
             // The longest prefix decides.
             self.prefixes.sort_by_key(|(p, _)| std::cmp::Reverse(p.len()));
         }
 
-        #[inline]
-        pub(crate) fn find(&self, text: &[u8]) -> Option<u8> {
+        /// The output for `text`; `otherwise` where there is none.
+        #[inline(always)]
+        pub(crate) fn find(&self, text: &[u8], otherwise: u8) -> u8 {
             let mark = mark(text);
-            let from = if self.exact.len() <= LINEAR {
-                0
+            let found = if self.marks.len() <= LINEAR {
+                self.marks.iter().position(|m| *m == mark)
             } else {
-                self.exact.partition_point(|e| e.mark < mark)
+                self.marks.binary_search(&mark).ok()
             };
-            for entry in self.exact.get(from..)?.iter() {
+            match found.and_then(|at| self.exact.get(at)) {
                 // Up to seven bytes the mark is the whole text, and the length with it.
-                if entry.mark == mark && (text.len() <= 7 || *entry.text == *text) {
-                    return Some(entry.output);
-                }
-                if entry.mark > mark {
-                    break;
-                }
+                Some((_, output)) if text.len() <= 7 => *output,
+                None if self.prefixes.is_empty() => otherwise,
+                _ => self.find_whole(text, mark).unwrap_or(otherwise),
             }
-            let prefix = self.prefixes.iter().find(|(p, _)| text.starts_with(p));
-            prefix.map(|(_, output)| *output)
+        }
+
+        /// Where the mark alone does not decide.
+        #[inline(never)]
+        fn find_whole(&self, text: &[u8], mark: u64) -> Option<u8> {
+            let from = self.marks.partition_point(|m| *m < mark);
+            let entries = self.marks.iter().zip(&self.exact).skip(from);
+            let mut same = entries.take_while(|(m, _)| **m == mark).map(|(_, e)| e);
+            let exact = same.find(|(t, _)| **t == *text);
+            let found = exact.or_else(|| self.prefixes.iter().find(|(p, _)| text.starts_with(p)));
+            found.map(|(_, output)| *output)
         }
     }
 

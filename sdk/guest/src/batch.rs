@@ -59,6 +59,14 @@ impl<'a> Batch<'a> {
         self.inner.now
     }
 
+    /// The keys alone, in order: all `None` unless the plan asks for keys. For a module that decides by them only,
+    /// with [`crate::Out::route_all`].
+    #[inline]
+    pub fn keys(&self) -> impl Iterator<Item = Option<&'a [u8]>> {
+        let mut walk = Walk::new(self.inner.keys.as_ref());
+        (0..self.len()).map(move |index| walk.next(index))
+    }
+
     /// All records in order.
     #[inline]
     pub fn records(&self) -> Records<'a> {
