@@ -353,3 +353,47 @@ fn a_module_that_always_loops_opens_its_breaker_and_others_go_on() {
         assert!(!letters.is_empty());
     });
 }
+
+#[test]
+fn a_module_that_misbehaves_runs_behind_the_others_until_it_behaves() {
+    let dir = tempfile::tempdir().unwrap();
+    for (privileged, name) in [(true, "a"), (false, "b")] {
+        let dir = dir.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        let node = if privileged {
+            Node::start(&dir, &[]).unwrap()
+        } else {
+            Node::start_unprivileged(&dir).unwrap()
+        };
+        block_on(async {
+            let client = node.client().await.unwrap();
+            client
+                .push_module("hostile", "1", &guest("hostile"))
+                .await
+                .unwrap();
+            topic_with(&client, "t", "trap-on-bad", "skip").await;
+            let mut producer = client.producer().await.unwrap();
+            let before = node.nice("pipe-t").unwrap();
+            let mut sent = 0;
+            for value in std::iter::once("bad").chain(std::iter::repeat_n("fine", 25)) {
+                let batch = batch([value.to_owned()]);
+                producer.send("t", 0, &batch).await.unwrap().done().await.unwrap();
+                sent += 1;
+                if sent == 1 {
+                    assert_eq!(node.nice("pipe-t").unwrap(), before.max(10));
+                }
+            }
+            // The answer goes out before the thread looks at itself.
+            let begun = Instant::now();
+            while node.nice("pipe-t").ok() != Some(before) {
+                assert!(
+                    begun.elapsed() < Duration::from_secs(10),
+                    "still behind, privileged: {privileged}"
+                );
+                tokio::task::yield_now().await;
+            }
+            let (kept, _) = read_all(&client, "t", 0, 1 << 20).await.unwrap();
+            assert_eq!(kept.len(), 25);
+        });
+    }
+}

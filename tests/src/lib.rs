@@ -83,8 +83,28 @@ impl Node {
     /// # Errors
     /// When it does not come up; with what it said.
     pub fn start_at(dir: &Path, data: &Path, env: &[(&str, &str)]) -> Result<Self> {
+        Self::run(Command::new(weir()), dir, data, env)
+    }
+
+    /// As [`Node::start`], without the privilege to raise the priority of a thread, if `setpriv` is there to drop it.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_unprivileged(dir: &Path) -> Result<Self> {
+        let setpriv = Command::new("setpriv").arg("--version").output();
+        let command = if setpriv.is_ok_and(|o| o.status.success()) {
+            let mut setpriv = Command::new("setpriv");
+            setpriv.args(["--bounding-set", "-sys_nice"]).arg(weir());
+            setpriv
+        } else {
+            Command::new(weir())
+        };
+        Self::run(command, dir, &dir.join("data"), &[])
+    }
+
+    fn run(mut command: Command, dir: &Path, data: &Path, env: &[(&str, &str)]) -> Result<Self> {
         let log = dir.join("node.log");
-        let mut child = Command::new(weir())
+        let mut child = command
             .args([
                 "serve",
                 "--quic",
@@ -190,6 +210,25 @@ impl Node {
         // The command may not read all of it.
         let _ = writer.join();
         Ok(output)
+    }
+
+    /// Nice value of the thread `name`.
+    ///
+    /// # Errors
+    /// When there is no such thread.
+    pub fn nice(&self, name: &str) -> Result<i64> {
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // A thread may end while we look.
+            let stat = std::fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+            // proc_pid_stat(5): the name in parentheses, and the nice value 17 fields behind them.
+            if let Some((head, rest)) = stat.rsplit_once(')')
+                && head.ends_with(&format!("({name}"))
+                && let Some(nice) = rest.split_whitespace().nth(16)
+            {
+                return Ok(nice.parse()?);
+            }
+        }
+        bail!("no thread `{name}`")
     }
 
     /// Resident memory, in MiB.

@@ -106,7 +106,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         }
         Command::CompileComponent => {
             // The node's short slices are inherited, and nobody waits for this the way they wait for records.
-            weir_pipeline::Slice::Default.ask();
+            weir_pipeline::Priority::Behind.ask();
             Ok(weir_runtime::compile_in_child()?)
         }
     }

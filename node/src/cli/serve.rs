@@ -61,7 +61,7 @@ impl Serve {
             .init();
         raise_file_limit();
         // Before any thread is started: they inherit it.
-        weir_pipeline::Slice::Short.ask();
+        weir_pipeline::Priority::Prompt.ask();
         // Two threads: network and protocol. The log, its readers, the proposer and pipelines have their own.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

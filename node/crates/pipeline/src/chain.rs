@@ -5,7 +5,7 @@
 
 use crate::dead_letter::DeadLetter;
 use crate::flow::{Item, columns};
-use crate::slice::Slice;
+use crate::priority::Priority;
 use crate::spec::Policy;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -142,7 +142,7 @@ impl Work<'_> {
                 Err(failed) => failed,
             };
             // What follows costs the module's pipeline, not its neighbours.
-            Slice::Default.ask();
+            Priority::Behind.ask();
             self.effects.failures += 1;
             tries += 1;
             match &failed.error {

@@ -3,7 +3,7 @@
 use crate::chain::{self, Effects, Halt, Rules, Stage};
 use crate::dead_letter;
 use crate::flow::Item;
-use crate::slice::Slice;
+use crate::priority::{self, Priority};
 use crate::spec::{Policy, Spec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -93,7 +93,7 @@ impl Lane {
         let (jobs, queue) = sync_channel::<(HookJob, HookDone)>(PIPELINE_QUEUE_MAX);
         let (finish, finished) = sync_channel::<()>(1);
         let name = spec.name.to_string();
-        let mut worker = Worker {
+        let worker = Worker {
             spec,
             stages,
             broker,
@@ -101,18 +101,12 @@ impl Lane {
             failed_in_a_row: 0,
             good_in_a_row: GOOD_BATCHES,
         };
-        // The stack of a guest and of the host around it.
-        let builder = std::thread::Builder::new()
-            .name(format!("pipe-{name}"))
-            .stack_size(4 << 20);
-        builder.spawn(move || {
-            Slice::Short.ask();
+        priority::prepare()?;
+        thread(&name).spawn(move || {
+            Priority::Prompt.ask();
             // Ends with an error when the other lane drops its end: that is the signal.
             let _ = before.map(|finished| finished.recv());
-            while let Ok((job, done)) = queue.recv() {
-                worker.serve(job, done);
-            }
-            drop(finish);
+            worker.run(queue, finish);
         })?;
         Ok(Self {
             name,
@@ -173,7 +167,34 @@ impl Lane {
     }
 }
 
+/// A lane's thread: named, and with a stack for a guest and the host around it.
+fn thread(pipeline: &str) -> std::thread::Builder {
+    std::thread::Builder::new()
+        .name(format!("pipe-{pipeline}"))
+        .stack_size(4 << 20)
+}
+
 impl Worker {
+    /// Serves until the lane is dropped.
+    fn run(mut self, queue: Receiver<(HookJob, HookDone)>, finish: SyncSender<()>) {
+        while let Ok((job, done)) = queue.recv() {
+            self.serve(job, done);
+            // Behind since a failure, and now good for long enough. Without privileges only a fresh thread is prompt.
+            if self.good_in_a_row == GOOD_BATCHES && !Priority::Prompt.ask() {
+                let (hand, over) = sync_channel::<(Self, _, _)>(1);
+                let go_on = move || {
+                    Priority::Prompt.ask();
+                    over.into_iter()
+                        .for_each(|(worker, queue, finish)| worker.run(queue, finish));
+                };
+                if priority::start_prompt(thread(&self.spec.name.to_string()), Box::new(go_on)) {
+                    let _ = hand.send((self, queue, finish));
+                    return;
+                }
+            }
+        }
+    }
+
     fn serve(&mut self, job: HookJob, done: HookDone) {
         let bytes = job.batch.bytes().len();
         let result = match self.process(&job) {
@@ -213,9 +234,6 @@ impl Worker {
         } else {
             self.good_in_a_row.saturating_add(1)
         };
-        if self.good_in_a_row == GOOD_BATCHES {
-            Slice::Short.ask();
-        }
         let through = effects.main.len() + effects.outputs.values().map(Vec::len).sum::<usize>();
         let lost = effects.failures > 0 && through == 0 && batch.count() > 0;
         self.failed_in_a_row = if lost { self.failed_in_a_row + 1 } else { 0 };

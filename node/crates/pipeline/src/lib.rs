@@ -10,15 +10,15 @@ mod error;
 mod flow;
 mod lane;
 mod pipelines;
+mod priority;
 mod services;
-mod slice;
 mod spec;
 mod store;
 
 pub use error::{ApplyError, PushError};
 pub use lane::{Counts, State};
 pub use pipelines::{PipelineInfo, Pipelines};
+pub use priority::Priority;
 pub use services::{NodeStatus, Services};
-pub use slice::Slice;
 pub use spec::{OnError, Policy, Spec, SpecError, Stage};
 pub use store::{ModuleInfo, ModuleRef};
