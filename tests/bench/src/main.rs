@@ -3,6 +3,7 @@
 
 mod kafka;
 mod log;
+mod neighbours;
 mod node;
 mod produce;
 mod wasm;
@@ -33,7 +34,7 @@ struct Args {
     /// A tenth of the work: for trying a change out.
     #[arg(long)]
     quick: bool,
-    /// Only groups whose name contains this: log, produce, wasm, kafka or node.
+    /// Only groups whose name contains this: log, wasm, produce, neighbours, kafka or node.
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -98,10 +99,11 @@ fn main() -> Result<()> {
         ..Table::default()
     };
     type Group = fn(&Setup, &mut Table) -> Result<()>;
-    let groups: [(&str, Group); 5] = [
+    let groups: [(&str, Group); 6] = [
         ("log", log::run),
         ("wasm", wasm::run),
         ("produce", produce::run),
+        ("neighbours", neighbours::run),
         ("kafka", kafka::run),
         ("node", node::run),
     ];

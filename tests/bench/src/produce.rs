@@ -48,8 +48,7 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
             client.close().await;
         }
         filtered(setup, table).await?;
-        singles(setup, table).await?;
-        neighbours(setup, table).await
+        singles(setup, table).await
     })
 }
 
@@ -144,7 +143,7 @@ async fn singles(setup: &Setup, table: &mut Table) -> Result<()> {
 }
 
 /// Times from sending to acknowledgement of `count` records, a millisecond apart.
-async fn paced(client: &Client, topic: &str, count: u64) -> Result<Vec<Duration>> {
+pub(crate) async fn paced(client: &Client, topic: &str, count: u64) -> Result<Vec<Duration>> {
     let mut producer = client.producer().await?;
     let payload = batch(1, 128, 1);
     let mut ticks = tokio::time::interval(Duration::from_millis(1));
@@ -162,69 +161,4 @@ async fn paced(client: &Client, topic: &str, count: u64) -> Result<Vec<Duration>
         times.push(task.await??);
     }
     Ok(times)
-}
-
-/// What a pipeline notices of a hostile neighbour, in the same run on the same node.
-async fn neighbours(setup: &Setup, table: &mut Table) -> Result<()> {
-    // The client shares the cores with the node here: what it waits for them is not the node's doing.
-    weir_pipeline::Slice::Short.ask();
-    let count = 10_000 / setup.less;
-    for (mode, what) in [
-        ("loop-on-bad", "loops"),
-        ("trap-on-bad", "traps"),
-        ("memory", "grows memory"),
-        ("log-flood", "floods logs"),
-        ("short-routes", "returns lies"),
-    ] {
-        let node = Node::start(setup, &[])?;
-        let client = node.client().await?;
-        let threshold = std::fs::read(setup.modules.join("weir_module_threshold.wasm"))?;
-        client.push_module("threshold", "1", &threshold).await?;
-        client
-            .push_module("hostile", "1", &std::fs::read(&setup.hostile)?)
-            .await?;
-        for topic in ["good", "bad"] {
-            client.create_topic(topic, 1, &[]).await?;
-        }
-        let good = "name = \"good\"\nsource = \"good\"\n[[stages]]\nmodule = \"threshold\"\n\
-                    config = { field = \"temperature\", limit = 60 }\n";
-        client.apply_pipeline(good).await?;
-        let bad = format!(
-            "name = \"bad\"\nsource = \"bad\"\non_error = {{ policy = \"skip\" }}\n\
-             limits = {{ deadline_ms = 20 }}\n[[stages]]\nmodule = \"hostile\"\nconfig = {{ mode = \"{mode}\" }}\n"
-        );
-        client.apply_pipeline(&bad).await?;
-        let mut alone = paced(&client, "good", count).await?;
-        let neighbour = node.client().await?;
-        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let stopped = std::sync::Arc::clone(&stop);
-        let busy = tokio::spawn(async move {
-            let mut builder = weir_client::BatchBuilder::new(weir_client::Codec::None);
-            for i in 0..20 {
-                let value = if i == 7 { "bad" } else { "fine" };
-                builder.push(0, None, Some(value.as_bytes()), weir_types::Headers::NONE);
-            }
-            let payload = builder.build(Offset::ZERO, None)?;
-            let mut producer = neighbour.producer().await?;
-            let mut answered = 0u64;
-            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-                // A halted or skipped batch is an answer as well: what counts is that it keeps the module at it.
-                let _ = producer.send("bad", 0, &payload).await?.done().await;
-                answered += 1;
-            }
-            anyhow::Ok(answered)
-        });
-        let mut beside = paced(&client, "good", count).await?;
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        let answered = busy.await??;
-        let (before, after) = (quantile(&mut alone, 0.99), quantile(&mut beside, 0.99));
-        table.add(
-            format!("p99 beside a pipeline that {what}"),
-            after / before,
-            "times",
-            format!("{before:.2} ms alone, {after:.2} ms beside {answered} bad batches"),
-        );
-        client.close().await;
-    }
-    Ok(())
 }
