@@ -160,11 +160,7 @@ async fn next_frame(
             };
         }
     }
-    let length = i64::from(buffer.get_i32());
-    let legal = usize::try_from(length)
-        .ok()
-        .filter(|n| (8..=KAFKA_REQUEST_BYTES_MAX).contains(n));
-    let length = legal.ok_or(ConnectionError::Length(length))?;
+    let length = frame_length(buffer.get_i32())?;
     let mut permit: Option<OwnedSemaphorePermit> = None;
     let within = RECEIVE_WITHIN + Duration::from_secs((length / RECEIVE_BYTES_PER_S) as u64);
     let body = async {
@@ -198,6 +194,30 @@ async fn next_frame(
         .await
         .map_err(slow("a request"))??;
     Ok(Some((buffer.split_to(length).freeze(), permit)))
+}
+
+fn frame_length(announced: i32) -> Result<usize, ConnectionError> {
+    let legal = usize::try_from(announced).ok();
+    let legal = legal.filter(|n| (8..=KAFKA_REQUEST_BYTES_MAX).contains(n));
+    legal.ok_or(ConnectionError::Length(i64::from(announced)))
+}
+
+/// Takes a stream apart as a connection does: key, version and body of each request, up to the first that is none.
+pub(crate) fn requests(mut stream: Bytes) -> Vec<(i16, i16, Bytes)> {
+    let mut requests = Vec::new();
+    while stream.len() >= 4 {
+        let Ok(length) = frame_length(stream.get_i32()) else {
+            break;
+        };
+        if stream.len() < length {
+            break;
+        }
+        let Ok((head, _, body)) = split(stream.split_to(length)) else {
+            break;
+        };
+        requests.push((head.key, head.version, body));
+    }
+    requests
 }
 
 /// Takes the header off a frame: what is asked, by whom, and the rest.

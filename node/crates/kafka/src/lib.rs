@@ -60,6 +60,12 @@ pub async fn serve(listener: TcpListener, broker: Broker, settings: Settings) {
     }
 }
 
+/// Takes a stream apart as a connection does: key, version and body of each whole request, up to the first that is
+/// none. For fuzzing.
+pub fn requests(stream: Bytes) -> Vec<(i16, i16, Bytes)> {
+    connection::requests(stream)
+}
+
 /// Decodes `body` as the request `key` of `version` and writes it again; `None` when there is no such request. For
 /// fuzzing and for comparing with other implementations.
 pub fn round_trip(key: i16, version: i16, body: Bytes) -> Option<Result<Vec<u8>, WireError>> {

@@ -85,19 +85,25 @@ pub async fn read_frame<T: DeserializeOwned>(
         let chunk = chunk.ok_or_else(|| PeerError::Lost("stream ended within a frame".to_owned()))?;
         bytes.extend_from_slice(&chunk.bytes);
     }
-    parse(bytes.freeze()).map(Some)
+    Frame::parse(bytes.freeze()).map(Some)
 }
 
-fn parse<T: DeserializeOwned>(mut bytes: Bytes) -> Result<Frame<T>, PeerError> {
-    let short = || PeerError::Malformed("frame is cut short".to_owned());
-    if bytes.len() < 2 {
-        return Err(short());
+impl<T: DeserializeOwned> Frame<T> {
+    /// Reads what follows a frame's length.
+    ///
+    /// # Errors
+    /// When it is no such frame.
+    pub fn parse(mut bytes: Bytes) -> Result<Self, PeerError> {
+        let short = || PeerError::Malformed("frame is cut short".to_owned());
+        if bytes.len() < 2 {
+            return Err(short());
+        }
+        let head_len = usize::from(bytes.get_u16());
+        if bytes.len() < head_len {
+            return Err(short());
+        }
+        let head = bytes.split_to(head_len);
+        let head = postcard::from_bytes(&head).map_err(|e| PeerError::Malformed(e.to_string()))?;
+        Ok(Frame { head, payload: bytes })
     }
-    let head_len = usize::from(bytes.get_u16());
-    if bytes.len() < head_len {
-        return Err(short());
-    }
-    let head = bytes.split_to(head_len);
-    let head = postcard::from_bytes(&head).map_err(|e| PeerError::Malformed(e.to_string()))?;
-    Ok(Frame { head, payload: bytes })
 }
