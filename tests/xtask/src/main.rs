@@ -36,12 +36,11 @@ fn main() -> Result<()> {
     }
 }
 
+/// Where the workspace lies now: one target directory may serve several clones.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .map(Path::to_owned)
-        .unwrap_or_default()
+    let here = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    here.ancestors().nth(2).map(Path::to_owned).unwrap_or_default()
 }
 
 fn target() -> PathBuf {
