@@ -20,6 +20,10 @@ pub(crate) struct Load {
     pub(crate) sequence: i32,
     /// Values of batches that were acknowledged.
     pub(crate) acknowledged: Vec<u64>,
+    /// Set before the power goes. What is acknowledged from then on cannot be, where power is really cut.
+    pub(crate) cut: Arc<AtomicBool>,
+    /// Values of batches that were acknowledged after that.
+    pub(crate) late: Vec<u64>,
     /// Batches whose fate is not known.
     pub(crate) unknown: VecDeque<(i32, Vec<u64>)>,
     pub(crate) next_value: u64,
@@ -33,6 +37,8 @@ impl Load {
             producer_id,
             sequence: 0,
             acknowledged: Vec::new(),
+            cut: Arc::default(),
+            late: Vec::new(),
             unknown: VecDeque::new(),
             next_value: 0,
         }
@@ -102,7 +108,13 @@ impl Load {
         match sent.done().await {
             Ok(_) => {
                 count.fetch_add(values.len() as u64, Ordering::Relaxed);
-                self.acknowledged.extend(values);
+                let late = self.cut.load(Ordering::SeqCst);
+                if late {
+                    &mut self.late
+                } else {
+                    &mut self.acknowledged
+                }
+                .extend(values);
                 true
             }
             Err(_) => {
@@ -111,6 +123,12 @@ impl Load {
             }
         }
     }
+}
+
+/// Payloads in every other round go to the value log, which at its default only large ones do.
+pub(crate) fn value_log(round: u32) -> (&'static str, &'static str) {
+    let from = if round % 2 == 1 { "1500" } else { "131072" };
+    ("WEIR_VALUE_LOG_FROM_BYTES", from)
 }
 
 /// How often each value is stored.
@@ -145,7 +163,7 @@ fn kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing() {
     let mut load = None;
     let mut total = 0;
     for round in 0..rounds("WEIR_KILL_ROUNDS", 8) {
-        let node = Node::start(dir.path(), &[]).unwrap();
+        let node = Node::start(dir.path(), &[value_log(round)]).unwrap();
         block_on(async {
             let client = node.client().await.unwrap();
             if load.is_none() {

@@ -76,6 +76,17 @@ impl ValueLog {
         Ok(file)
     }
 
+    fn make_dir(&self) -> io::Result<()> {
+        if !self.dir.exists() {
+            std::fs::create_dir_all(&self.dir)?;
+            // Or a power cut could take the directory, and with it what was synced in it.
+            if let Some(parent) = self.dir.parent() {
+                File::open(parent)?.sync_all()?;
+            }
+        }
+        Ok(())
+    }
+
     fn path(&self, segment: u32) -> PathBuf {
         self.dir.join(format!("{segment:010}.val"))
     }

@@ -64,7 +64,7 @@ impl ValueWriter {
     /// When the directory cannot be used, or the accounts cannot be read.
     pub(crate) fn open(keyspaces: &Keyspaces) -> fjall::Result<Self> {
         let log = Arc::clone(&keyspaces.values);
-        std::fs::create_dir_all(&log.dir)?;
+        log.make_dir()?;
         let mut accounts: BTreeMap<u32, Account> = BTreeMap::new();
         for guard in keyspaces.state.prefix([StateKind::Segment as u8]) {
             let (key, value) = guard.into_inner()?;
