@@ -141,6 +141,12 @@ fn what_was_not_granted_is_refused_by_name() {
             "{bytes:?}"
         );
     }
+    // An upload that was cut short: named as such, and not by the encoder's panic, which would be caught too.
+    let whole = guest("hostile");
+    for len in (0..whole.len()).step_by(whole.len() / 50) {
+        let error = componentize(&whole[..len]).unwrap_err().to_string();
+        assert!(!error.contains("metadata"), "{len}: {error}");
+    }
 }
 
 #[test]
