@@ -5,7 +5,7 @@ mod peak;
 
 use bytes::Bytes;
 use weir_peer::Frame;
-use weir_peer::protocol::{Hello, Request, Response, Welcome};
+use weir_peer::protocol::{Hello, Reply, Request, Welcome};
 
 // The first byte chooses the message, the rest is a frame behind its length. What is read must come out the same when it
 // is written and read again.
@@ -13,7 +13,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((&choice, rest)) = data.split_first() else { return };
     match choice % 4 {
         0 => check::<Request>(rest),
-        1 => check::<Response>(rest),
+        1 => check::<Reply>(rest),
         2 => check::<Hello>(rest),
         _ => check::<Welcome>(rest),
     }

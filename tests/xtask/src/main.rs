@@ -1,5 +1,7 @@
 //! `cargo demo`, `cargo verify` and `cargo bench-table`: what a fresh machine needs is added here, and said.
 
+mod long;
+
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -12,6 +14,8 @@ const USAGE: &str = "\
 cargo demo [--keep]     build, start a node, stream a real data set through real modules, show what came of it
 cargo verify            format, lints, all tests; ends with the test runner's closing line
 cargo bench-table [...] the benchmark table; -o json for programs, --quick for a short run
+cargo xtask long [S]     what takes too long for every change: a hundred kills, fifty power cuts, S seconds a fuzz target (60)
+cargo xtask fuzz [S]     the fuzz targets alone
 cargo xtask modules     build the ready-made modules for Wasm
 cargo xtask clients     install the Kafka clients that the tests run";
 
@@ -27,12 +31,23 @@ fn main() -> Result<()> {
         Some("demo") => demo(rest.iter().any(|a| a == "--keep")),
         Some("verify") => verify(),
         Some("bench") => bench(rest),
+        Some("long") => long::long(seconds(rest)?),
+        Some("fuzz") => long::fuzz(seconds(rest)?),
         Some("modules") => modules().map(drop),
         Some("clients") => {
             clients();
             Ok(())
         }
         _ => bail!("{USAGE}"),
+    }
+}
+
+fn seconds(args: &[String]) -> Result<u64> {
+    match args.first() {
+        None => Ok(60),
+        Some(text) => text
+            .parse()
+            .with_context(|| format!("`{text}` is no number of seconds")),
     }
 }
 

@@ -1,0 +1,118 @@
+//! The long form: what takes too long for every change. Rounds by the hundred, and each fuzz target for a while.
+
+use crate::{cargo, clients, modules, root, run, say, target, test_guests};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const FUZZ_TARGETS: [&str; 8] = [
+    "record_batch",
+    "decompress",
+    "json_field",
+    "kafka_frame",
+    "kafka_request",
+    "client_frame",
+    "component",
+    "pipeline_file",
+];
+/// Coverage for libFuzzer from a stable compiler: what `cargo-fuzz` asks of a nightly one.
+const FUZZ_FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table";
+/// No target needs as much; one that does has found something.
+const FUZZ_RSS_MIB: u32 = 1_024;
+
+/// Runs all of it, each fuzz target for `seconds`.
+pub(crate) fn long(seconds: u64) -> Result<()> {
+    modules()?;
+    test_guests()?;
+    clients();
+    run(cargo(&[
+        "build",
+        "--quiet",
+        "-p",
+        "weir-node",
+        "-p",
+        "machine-temperature",
+    ]))?;
+    say("every byte and sector of a closed log, one after the other");
+    let mut damage = cargo(&["test", "-p", "weir-log", "--", "no_damaged", "--nocapture"]);
+    damage.env("WEIR_DAMAGE_ROUNDS", "40");
+    run(damage)?;
+    say("a hundred kills, fifty power cuts, ten thousand connections");
+    let filters = ["crash::", "power::", "under_librdkafka", "idle_connections"];
+    let mut rounds = cargo(&["test", "-p", "weir-tests", "--test", "it", "--", "--nocapture"]);
+    rounds
+        .args(filters)
+        .env("WEIR_KILL_ROUNDS", "100")
+        .env("WEIR_POWER_CUTS", "50")
+        .env("WEIR_CONNECTIONS", "10000");
+    run(rounds)?;
+    fuzz(seconds)
+}
+
+/// Runs each fuzz target for `seconds`, beginning with what earlier runs found worth keeping.
+pub(crate) fn fuzz(seconds: u64) -> Result<()> {
+    let modules = modules()?;
+    let host = host()?;
+    say("building the fuzz targets (several minutes the first time)");
+    let mut build = cargo(&["build", "--release", "--quiet", "--bins", "--target", &host]);
+    build
+        .current_dir(root().join("tests/fuzz"))
+        .env("CARGO_TARGET_DIR", target().join("fuzz"))
+        .env("RUSTFLAGS", FUZZ_FLAGS);
+    run(build)?;
+    let mut failed = Vec::new();
+    for name in FUZZ_TARGETS {
+        say(&format!("fuzzing {name} for {seconds} s"));
+        let corpus = target().join("fuzz/corpus").join(name);
+        seed(name, &corpus, &modules)?;
+        let mut fuzzer = Command::new(target().join("fuzz").join(&host).join("release").join(name));
+        fuzzer
+            .arg(&corpus)
+            .arg(format!("-max_total_time={seconds}"))
+            .arg(format!("-rss_limit_mb={FUZZ_RSS_MIB}"))
+            .arg("-timeout=20")
+            .arg("-print_final_stats=1")
+            // An input that fails is left here.
+            .current_dir(target().join("fuzz"));
+        if run(fuzzer).is_err() {
+            failed.push(name);
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "inputs that fail were found by {}: see {}",
+        failed.join(", "),
+        target().join("fuzz").display()
+    )
+}
+
+/// Gives a target something real to begin with, where random bytes would not get far.
+fn seed(name: &str, corpus: &Path, modules: &Path) -> Result<()> {
+    std::fs::create_dir_all(corpus)?;
+    let (from, end): (PathBuf, &str) = match name {
+        "component" => (modules.to_owned(), "wasm"),
+        "pipeline_file" => (root().join("examples/machine-temperature"), "toml"),
+        _ => return Ok(()),
+    };
+    for entry in std::fs::read_dir(from)? {
+        let path = entry?.path();
+        if let Some(file) = path
+            .file_name()
+            .filter(|_| path.extension().is_some_and(|e| e == end))
+        {
+            std::fs::copy(&path, corpus.join(file))?;
+        }
+    }
+    Ok(())
+}
+
+fn host() -> Result<String> {
+    let rustc = Command::new("rustc").arg("-vV").output().context("no rustc")?;
+    let said = String::from_utf8_lossy(&rustc.stdout).into_owned();
+    let host = said.lines().find_map(|l| l.strip_prefix("host: "));
+    host.map(str::to_owned)
+        .context("rustc does not say for what it compiles")
+}
