@@ -32,6 +32,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         memtable_bytes: config.memtable_bytes,
         journal_bytes: config.journal_bytes,
         value_log_from_bytes: config.value_log_from_bytes,
+        value_file_bytes: config.value_file_bytes,
         disk_reserve_bytes: config.disk_reserve_bytes,
     };
     let (log, recovered) = Log::open(data, &log_options)?;

@@ -26,13 +26,14 @@ pub(crate) struct Config {
     pub(crate) memtable_bytes: u64,
     pub(crate) journal_bytes: u64,
     pub(crate) value_log_from_bytes: usize,
+    pub(crate) value_file_bytes: u64,
     pub(crate) produce_bytes_per_s: Option<u64>,
     pub(crate) fetch_bytes_per_s: Option<u64>,
     pub(crate) log: String,
 }
 
 /// Name, default and meaning of each setting. `weir serve --print-config` shows them.
-const SETTINGS: [(&str, &str, &str); 19] = [
+const SETTINGS: [(&str, &str, &str); 20] = [
     (
         "data",
         "",
@@ -111,6 +112,11 @@ const SETTINGS: [(&str, &str, &str); 19] = [
         "Payload bytes in one sync from which they are written once, at the price of a second sync.",
     ),
     (
+        "value_file_bytes",
+        "33554432",
+        "Bytes of a file that they are written to, at least 65536: space comes back by the file.",
+    ),
+    (
         "produce_bytes_per_s",
         "0",
         "Quota of each client for producing. 0: none.",
@@ -142,6 +148,7 @@ impl Default for Config {
             memtable_bytes: log.memtable_bytes,
             journal_bytes: log.journal_bytes,
             value_log_from_bytes: log.value_log_from_bytes,
+            value_file_bytes: log.value_file_bytes,
             produce_bytes_per_s: None,
             fetch_bytes_per_s: None,
             log: "info".to_owned(),
@@ -250,6 +257,7 @@ impl Config {
             // The storage engine takes no less.
             "journal_bytes" => self.journal_bytes = number()?.max(64 << 20),
             "value_log_from_bytes" => self.value_log_from_bytes = number()? as usize,
+            "value_file_bytes" => self.value_file_bytes = number()?.max(64 << 10),
             "produce_bytes_per_s" => self.produce_bytes_per_s = some(number()?),
             "fetch_bytes_per_s" => self.fetch_bytes_per_s = some(number()?),
             _ => bail!("there is no setting `{name}`"),

@@ -72,6 +72,8 @@ pub enum ReadError {
         near: u64,
         why: String,
     },
+    #[error("cannot read now: {0}; try again")]
+    Busy(String),
     #[error("log is closed")]
     Closed,
 }
@@ -82,6 +84,7 @@ impl ReadError {
         match self {
             Self::NoPartition(_) => ErrorKind::Invalid,
             Self::Damaged { .. } => ErrorKind::Corrupt,
+            Self::Busy(_) => ErrorKind::Retry,
             Self::Closed => ErrorKind::Closed,
         }
     }

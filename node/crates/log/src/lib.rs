@@ -1,7 +1,8 @@
 //! The partitioned log on fjall: the only crate that names it.
 //!
 //! Owns the bytes on the disk and the one thread that writes them. An [`Entry`] of a replica group is stored split:
-//! its [`EntryHeader`] under (group, index), each batch under (partition, base offset), both in one atomic write.
+//! its [`EntryHeader`] under (group, index), each batch, or where it lies in the value log, under (partition, base
+//! offset), both in one atomic write.
 //! Knows nothing of topics, of who may write, or of when an entry is committed: that is told to it by [`Log::apply`].
 //!
 //! Laws:

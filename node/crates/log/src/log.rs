@@ -24,6 +24,9 @@ const READERS: usize = 2;
 /// Reads waiting for one of them.
 const READ_QUEUE_MAX: usize = 1_024;
 
+/// Room beyond the reserve that is left before payloads are moved: a step of a sweep, and a new file's start.
+const SWEEP_ROOM_BYTES: u64 = 8 << 20;
+
 /// Settings of a log.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -35,6 +38,8 @@ pub struct Options {
     pub journal_bytes: u64,
     /// Payload bytes in one sync from which they go to the value log.
     pub value_log_from_bytes: usize,
+    /// Bytes of a file of the value log.
+    pub value_file_bytes: u64,
     /// Bytes of the disk that are never used for records; `None`: 5 % of it, at least 256 MiB, at most a quarter.
     pub disk_reserve_bytes: Option<u64>,
 }
@@ -47,6 +52,9 @@ impl Default for Options {
             memtable_bytes: 16 << 20,
             journal_bytes: 128 << 20,
             value_log_from_bytes: 128 << 10,
+            // Large enough that making one is rare, small enough that retention gives space back soon on a small
+            // disk; fjall's blob files have the same target.
+            value_file_bytes: 32 << 20,
             disk_reserve_bytes: None,
         }
     }
@@ -67,31 +75,28 @@ impl Keyspaces {
         let Some(pointer) = Pointer::decode(&row) else {
             return Ok(row.into());
         };
-        match self.values.read(pointer) {
-            // It was moved since the row was read.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => match self.pointer(key) {
-                Ok(Some(now)) if now != pointer => self.values.read(now),
-                _ => Err(e),
-            },
-            read => read,
+        let mut pointer = pointer;
+        loop {
+            match self.values.read(key, pointer) {
+                // It was moved since the row was read; each move is forward, so this ends.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => match self.stored(key) {
+                    Ok((_, Some(now))) if now.segment > pointer.segment => pointer = now,
+                    _ => return Err(e),
+                },
+                read => return read,
+            }
         }
     }
 
-    /// Where the payload of a row of `data` lies, if not in the row.
-    pub(crate) fn pointer(&self, key: &[u8]) -> fjall::Result<Option<Pointer>> {
+    /// Bytes of the batch under `key`, 0 when there is none, and where it lies if not in the row.
+    pub(crate) fn stored(&self, key: &[u8]) -> fjall::Result<(u32, Option<Pointer>)> {
         // The size stands in the index: no blob is read to find that it is one.
-        if self.data.size_of(key)? != Some(Pointer::BYTES as u32) {
-            return Ok(None);
+        let size = self.data.size_of(key)?.unwrap_or(0);
+        if size != Pointer::BYTES as u32 {
+            return Ok((size, None));
         }
-        Ok(self.data.get(key)?.and_then(|row| Pointer::decode(&row)))
-    }
-
-    /// Bytes of the batch under `key`; 0 when there is none.
-    pub(crate) fn payload_size(&self, key: &[u8]) -> fjall::Result<u32> {
-        Ok(match self.pointer(key)? {
-            Some(pointer) => pointer.len,
-            None => self.data.size_of(key)?.unwrap_or(0),
-        })
+        let pointer = self.data.get(key)?.and_then(|row| Pointer::decode(&row));
+        Ok((pointer.map_or(size, |p| p.len), pointer))
     }
 }
 
@@ -153,7 +158,7 @@ impl Shared {
 /// What the log uses and has.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
-    /// Bytes of all files of the database.
+    /// Bytes of all files of the database and of the value log.
     pub disk_bytes: u64,
     /// Bytes that are left on the disk.
     pub free_bytes: u64,
@@ -226,9 +231,10 @@ impl Log {
             watermark: state.watermark,
             values: state.values,
             value_log_from_bytes: options.value_log_from_bytes,
+            sweep_reserve_bytes: reserve_bytes / 2 + SWEEP_ROOM_BYTES,
             tails: state.tails,
             positions: state.positions,
-            unsynced: false,
+            unsynced: None,
             since_watermark: 0,
             since_sweep: 0,
         };

@@ -135,8 +135,13 @@ impl Scan<'_> {
             let Some((_, base)) = split_data_key(&key) else {
                 continue;
             };
-            let batch = value
-                .and_then(|v| self.keyspaces.payload(&key, v).ok())
+            let payload = match value.map(|v| self.keyspaces.payload(&key, v)) {
+                // That says nothing of the records: to pass over them would be to lose them.
+                Some(Err(e)) if is_shortage(&e) => return Err(ReadError::Busy(e.to_string())),
+                Some(Ok(payload)) => Some(payload),
+                _ => None,
+            };
+            let batch = payload
                 .and_then(|v| Batch::parse(v).ok())
                 .filter(|b| b.base_offset() == base);
             match batch {
@@ -179,7 +184,7 @@ impl Scan<'_> {
             if let Some((_, base)) = split_data_key(&key).filter(|_| freed >= bytes) {
                 return Ok(base);
             }
-            freed += u64::from(self.keyspaces.payload_size(&key).unwrap_or(0));
+            freed += u64::from(self.keyspaces.stored(&key).map_or(0, |(bytes, _)| bytes));
         }
         Ok(self.end)
     }
@@ -267,6 +272,14 @@ impl Scan<'_> {
             why: e.to_string(),
         }
     }
+}
+
+/// Of something that the process or the system has too little of now.
+fn is_shortage(e: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+    e.raw_os_error()
+        .is_some_and(|code| shortages.iter().any(|s| s.raw_os_error() == code))
 }
 
 /// The first stretch of the time index whose running maximum reaches `timestamp` holds the first such record.

@@ -8,7 +8,7 @@
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::log::{Keyspaces, Options, Shared};
 use crate::reader::Scan;
-use crate::value_log::{ValueLog, ValueWriter};
+use crate::value_log::{ValueLog, ValueOptions, ValueWriter};
 use crate::watermark::WatermarkFile;
 use crate::writer::{Writer, gap_of, gap_row};
 use crate::{EntryHeader, Marks, OpenError, Piece, Position};
@@ -18,7 +18,7 @@ use fjall::{CompressionType, Database, KeyspaceCreateOptions, KvSeparationOption
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
 
@@ -103,7 +103,11 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<State, OpenError> {
     let db_dir = dir.join("db");
     let existed = db_dir.exists();
     let lock = lock(dir)?;
-    let findings = crate::journal::check(&db_dir, &dir.join("quarantine")).map_err(io)?;
+    let quarantine = dir.join("quarantine");
+    let findings = crate::journal::check(&db_dir, &quarantine).map_err(io)?;
+    if !existed {
+        set_values_aside(dir, &quarantine).map_err(io)?;
+    }
     let values = Arc::new(ValueLog::new(dir.join(VALUES)));
     let keyspaces = open_keyspaces(&db_dir, values, options).map_err(|e| match e {
         OpenFailure::Locked => OpenError::Locked(dir.to_owned()),
@@ -121,6 +125,8 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<State, OpenError> {
             ..Recovered::default()
         },
         suspect: findings.frames_lost > 0,
+        quarantine,
+        value_file_bytes: options.value_file_bytes,
         keyspaces,
         watermark,
         lock,
@@ -142,6 +148,29 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<State, OpenError> {
         why: e.to_string(),
         damage: stake,
     })
+}
+
+/// Payloads without a database that points to them: it was set aside, or is not mounted. They are not nobody's.
+pub(crate) fn set_values_aside(dir: &Path, quarantine: &Path) -> std::io::Result<()> {
+    let values = dir.join(VALUES);
+    let mut files = match std::fs::read_dir(&values) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        files => files?,
+    };
+    if files.next().is_none() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(quarantine)?;
+    let free = (0u32..)
+        .map(|n| quarantine.join(format!("{VALUES}.{n}")))
+        .find(|aside| !aside.exists());
+    if let Some(aside) = free {
+        tracing::error!(to = %aside.display(), "the value log is set aside: there is no database that points to it");
+        std::fs::rename(values, aside)?;
+        File::open(quarantine)?.sync_all()?;
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// What the watermark promised, all of it at stake.
@@ -223,6 +252,8 @@ fn open_keyspaces(db_dir: &Path, values: Arc<ValueLog>, options: &Options) -> Re
 }
 
 struct Recovery {
+    quarantine: PathBuf,
+    value_file_bytes: u64,
     keyspaces: Keyspaces,
     watermark: WatermarkFile,
     recovered: Recovered,
@@ -244,14 +275,20 @@ impl Recovery {
             replay.extend(headers);
         }
         self.recovered.replayed = replay.len() as u64;
-        let values;
-        (positions, tails, self.watermark, values) =
-            replay_effects(&self.keyspaces, self.watermark, positions, tails, replay)?;
+        let values = ValueOptions {
+            segment_bytes: self.value_file_bytes,
+            // After damage, what seems to be nobody's may be all that is left of something.
+            quarantine: self.suspect.then(|| self.quarantine.clone()),
+        };
+        let values = ValueWriter::open(&self.keyspaces, values)?;
+        let kept;
+        (positions, tails, self.watermark, kept) =
+            replay_effects(&self.keyspaces, self.watermark, values, positions, tails, replay)?;
         self.mend_partitions(&mut positions, &mut gaps)?;
         Ok(State {
             keyspaces: self.keyspaces,
             watermark: self.watermark,
-            values,
+            values: kept,
             tails,
             positions,
             gaps,
@@ -530,6 +567,7 @@ type Replayed = (
 fn replay_effects(
     keyspaces: &Keyspaces,
     watermark: WatermarkFile,
+    values: ValueWriter,
     positions: BTreeMap<PartitionId, Position>,
     tails: BTreeMap<GroupId, Tail>,
     headers: Vec<Arc<EntryHeader>>,
@@ -540,11 +578,12 @@ fn replay_effects(
         shared: Arc::new(Shared::default()),
         commands,
         watermark,
-        values: ValueWriter::open(keyspaces)?,
+        values,
         value_log_from_bytes: 0,
+        sweep_reserve_bytes: 0,
         tails,
         positions,
-        unsynced: false,
+        unsynced: None,
         since_watermark: 0,
         since_sweep: 0,
     };
@@ -557,7 +596,9 @@ fn replay_effects(
     if !batch.is_empty() {
         batch.durability(Some(PersistMode::SyncData)).commit()?;
     }
-    writer.values.remove_dead();
+    while writer.values.has_dead() {
+        writer.values.remove_dead();
+    }
     Ok((writer.positions, writer.tails, writer.watermark, writer.values))
 }
 

@@ -102,13 +102,11 @@ pub fn scrub_closed(dir: &Path) -> Result<Vec<(PartitionId, Gap)>, OpenError> {
     let (mut watermark, _) = WatermarkFile::load(dir).map_err(io)?;
     let quarantine = dir.join("quarantine");
     std::fs::create_dir_all(&quarantine).map_err(io)?;
+    // Payloads first: without the database they would be taken for nobody's.
+    recovery::set_values_aside(dir, &quarantine).map_err(io)?;
     let aside = quarantine.join(format!("db.{}", watermark.value.epoch));
     std::fs::rename(dir.join("db"), aside).map_err(io)?;
-    let values = dir.join(recovery::VALUES);
-    if values.exists() {
-        let aside = quarantine.join(format!("values.{}", watermark.value.epoch));
-        std::fs::rename(values, aside).map_err(io)?;
-    }
+    std::fs::File::open(dir).and_then(|d| d.sync_all()).map_err(io)?;
     let lost = recovery::everything(&watermark).lost;
     watermark.value.clean = false;
     watermark.value.groups.clear();

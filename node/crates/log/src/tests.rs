@@ -17,6 +17,7 @@ fn options() -> Options {
         memtable_bytes: 1 << 20,
         // Both ways of keeping a payload, at the sizes of these tests.
         value_log_from_bytes: 20_000,
+        value_file_bytes: 1 << 20,
         ..Options::default()
     }
 }
@@ -354,20 +355,22 @@ fn payloads_of_a_large_round_are_written_once_and_their_file_goes_with_them() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = Log::open(dir.path(), &options()).unwrap();
     let mut bytes = 0;
-    for index in 1..=9u64 {
-        let batch = batch((index - 1) * 10, 10, 400_000);
+    for index in 1..=2u64 {
+        let batch = batch((index - 1) * 10, 10, 40_000);
         bytes += batch.bytes().len() as u64;
         flush(&log, entry(index, vec![batch]));
     }
-    // A file is full from 32 MiB on: the ninth batch of 4 MB began no second one.
+    // A file is full from 1 MiB on.
     let files = value_files(dir.path());
-    assert_eq!((files.len(), files[0].1), (1, bytes + 9 * 20));
+    assert_eq!((files.len(), files[0].1), (1, bytes + 2 * 20));
     assert!(log.usage().disk_bytes >= bytes);
-    flush(&log, entry(10, vec![batch(90, 10, 400_000)]));
+    flush(&log, entry(3, vec![batch(20, 10, 80_000)]));
+    assert_eq!(value_files(dir.path()).len(), 1);
+    flush(&log, entry(4, vec![batch(30, 10, 40_000)]));
     assert_eq!(value_files(dir.path()).len(), 2);
-    trim(&log, 11, P, 90);
+    trim(&log, 5, P, 30);
     wait_for("the first file goes", || value_files(dir.path()).len() == 1);
-    assert_eq!(read_all(&log, 1 << 20).0, (90..100).collect::<Vec<_>>());
+    assert_eq!(read_all(&log, 1 << 20).0, (30..40).collect::<Vec<_>>());
     log.close();
     drop(log);
     // What no row names is of a round that never was: it goes.
@@ -375,41 +378,86 @@ fn payloads_of_a_large_round_are_written_once_and_their_file_goes_with_them() {
     let (log, recovered) = Log::open(dir.path(), &options()).unwrap();
     assert!(recovered.damage.is_none(), "{recovered:?}");
     assert_eq!(value_files(dir.path()).len(), 1);
-    assert_eq!(read_all(&log, 1 << 20).0, (90..100).collect::<Vec<_>>());
-    flush(&log, entry(12, vec![batch(100, 10, 4_000)]));
+    assert_eq!(read_all(&log, 1 << 20).0, (30..40).collect::<Vec<_>>());
+    flush(&log, entry(6, vec![batch(40, 10, 4_000)]));
     assert_eq!(value_files(dir.path())[1].0, "0000000008.val");
 }
 
 #[test]
-fn a_file_of_which_most_is_gone_is_emptied_and_its_rest_moves() {
+fn a_file_of_which_most_is_gone_is_emptied_while_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = Log::open(dir.path(), &options()).unwrap();
     let other = PartitionId(8);
-    let mut index = 0;
     // Two partitions in the same files; one of them expires.
     for round in 0..40u64 {
-        index += 1;
-        let mut both = entry(index, vec![batch(round * 10, 10, 30_000)]);
+        let mut both = entry(round + 1, vec![batch(round * 10, 10, 3_000)]);
         both.ops.push(Op::Append {
             partition: other,
-            batch: batch(round * 10, 10, 80_000),
+            batch: batch(round * 10, 10, 8_000),
         });
         flush(&log, both);
     }
     let before = value_files(dir.path());
-    trim(&log, index + 1, other, 400);
-    // Nothing but time passes: the sweep is the writer's own.
+    assert!(before.len() > 3, "{before:?}");
+    trim(&log, 41, other, 400);
+    // Nothing but time passes: the sweep is the writer's own. Whoever reads meanwhile misses nothing.
+    let last = &before[before.len() - 1].0;
     wait_for("all but the last file are emptied", || {
-        value_files(dir.path())
-            .iter()
-            .all(|(name, _)| *name >= before[1].0)
+        assert_eq!(read_all(&log, 20_000), ((0..400).collect(), vec![]));
+        value_files(dir.path()).iter().all(|(name, _)| name >= last)
     });
-    assert_eq!(read_all(&log, 1 << 20), ((0..400).collect(), vec![]));
     log.close();
     drop(log);
     let (log, recovered) = Log::open(dir.path(), &options()).unwrap();
     assert!(recovered.damage.is_none(), "{recovered:?}");
     assert_eq!(read_all(&log, 1 << 20), ((0..400).collect(), vec![]));
+}
+
+#[test]
+fn a_drained_file_that_was_being_written_goes_after_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = Log::open(dir.path(), &options()).unwrap();
+    flush(&log, entry(1, vec![batch(0, 10, 9_000)]));
+    trim(&log, 2, P, 10);
+    log.close();
+    assert_eq!(value_files(dir.path()).len(), 1);
+    drop(log);
+    let (log, _) = Log::open(dir.path(), &options()).unwrap();
+    flush(&log, entry(3, vec![batch(10, 1, 10)]));
+    wait_for("the drained file goes", || value_files(dir.path()).is_empty());
+    assert_eq!(read_all(&log, 1 << 20).0, [10]);
+}
+
+#[test]
+fn payloads_without_their_database_are_set_aside_and_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = Log::open(dir.path(), &options()).unwrap();
+    flush(&log, entry(1, vec![batch(0, 10, 9_000)]));
+    log.close();
+    drop(log);
+    // As a crash between the two renames of `scrub --repair` would leave it, or a file system that is not mounted.
+    std::fs::remove_dir_all(dir.path().join("db")).unwrap();
+    let (_log, recovered) = Log::open(dir.path(), &options()).unwrap();
+    assert_eq!(recovered.damage.lost.len(), 1, "{recovered:?}");
+    let aside = dir.path().join("quarantine/values.0");
+    assert_eq!(std::fs::read_dir(aside).unwrap().count(), 1);
+}
+
+#[test]
+fn lazy_entries_are_synced_in_time_however_busy_the_log_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = Log::open(dir.path(), &options()).unwrap();
+    let before = log.usage().syncs;
+    let mut index = 0;
+    wait_for("a sync under lazy load alone", || {
+        index += 1;
+        let lazy = Entry {
+            lazy: true,
+            ..entry(index, vec![batch(index - 1, 1, 10)])
+        };
+        flush(&log, lazy);
+        log.usage().syncs > before
+    });
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! The one thread that writes.
 //!
-//! Takes a command, drains what else is there up to a byte cap, makes one fjall batch of it and one sync, and then
-//! tells the waiters: what queued up behind a sync goes with the next, at once. Effects of committed entries ride
+//! Takes a command, drains what else is there up to a byte cap, makes one fjall batch of it and one sync (and one of
+//! the value log before it, for a round of many bytes), and then tells the waiters: what queued up behind a sync goes with the next, at once. Effects of committed entries ride
 //! along with the next batch and cost no sync of their own, since recovery makes them again from the headers.
 //! A failed write or sync ends the thread: its waiters' outcome is unknown, and everything later is refused.
 
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::log::{Keyspaces, Shared};
 use crate::recovery::Tail;
+use crate::space::free_and_total;
 use crate::value_log::ValueWriter;
 use crate::watermark::{Reserve, Synced, WatermarkFile};
 use crate::{Append, AppendError, Entry, EntryHeader, Op, OpHeader, Position};
@@ -15,7 +16,7 @@ use fjall::{OwnedWriteBatch, PersistMode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use weir_types::limits::{GROUP_COMMIT_BYTES_MAX, OFFSET_RESERVE, RAFT_LOG_ENTRIES_MAX};
 use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
 
@@ -45,8 +46,8 @@ const IDLE: Duration = Duration::from_millis(100);
 const WATERMARK_EVERY_BYTES: u64 = 64 << 20;
 /// Batches from here on are worth a pointer: KV separation begins there too.
 const SEPARATED_BYTES_MIN: usize = 1 << 10;
-/// One step of emptying a file of the value log moves this much, and comes after this many bytes written: at most a
-/// quarter more is written, and a batch of the slowest disk waits 50 ms.
+/// One step of emptying a file of the value log moves this much and at most a batch more, and comes after this many
+/// bytes written: about a quarter more is written, and a round waits for it as for one of its own size.
 const SWEEP_BYTES: u64 = 1 << 20;
 const SWEEP_EVERY_BYTES: u64 = 4 << 20;
 /// A row of the time index stands for this many bytes: a look-up scans one such stretch.
@@ -60,11 +61,14 @@ pub(crate) struct Writer {
     pub(crate) values: ValueWriter,
     /// Payload bytes in one sync from which they go there.
     pub(crate) value_log_from_bytes: usize,
+    /// With less room than that on the disk, payloads are not moved.
+    pub(crate) sweep_reserve_bytes: u64,
     /// Last written entry of each group.
     pub(crate) tails: BTreeMap<GroupId, Tail>,
     /// Positions as `state` has them.
     pub(crate) positions: BTreeMap<PartitionId, Position>,
-    pub(crate) unsynced: bool,
+    /// Since when something is written and not synced.
+    pub(crate) unsynced: Option<Instant>,
     pub(crate) since_watermark: u64,
     pub(crate) since_sweep: u64,
 }
@@ -175,6 +179,8 @@ impl Writer {
         if round.flushed.is_empty() {
             return Ok(());
         }
+        // Lazy is no more than that late, however busy it is.
+        round.durable |= self.unsynced.is_some_and(|since| since.elapsed() >= IDLE);
         // Whatever fails from here on, the waiters hear of it.
         let prepared = self
             .reserve_offsets(&round.ends)
@@ -194,7 +200,10 @@ impl Writer {
             }
             return Err(e);
         }
-        self.unsynced = !round.durable;
+        self.unsynced = match round.durable {
+            true => None,
+            false => self.unsynced.or_else(|| Some(Instant::now())),
+        };
         self.shared.wrote(round.bytes as u64, round.durable);
         for flushed in round.flushed {
             flushed(Ok(()));
@@ -244,13 +253,19 @@ impl Writer {
     /// Moves some of what still counts out of a file of the value log of which most does not.
     fn sweep(&mut self) -> fjall::Result<()> {
         self.since_sweep = 0;
+        // A full disk would stop the log, and that for tidying up.
+        let (free, _) = free_and_total(self.keyspaces.values.dir())?;
+        if free < self.sweep_reserve_bytes {
+            return Ok(());
+        }
         let mut moves = Vec::new();
         for (header, pointer) in self.values.movable(SWEEP_BYTES) {
-            match self.keyspaces.values.read(pointer) {
+            let key = data_key(header.partition, header.base);
+            match self.keyspaces.values.read(&key, pointer) {
                 Ok(payload) => moves.push((header, pointer, payload)),
                 Err(error) => {
                     tracing::error!(segment = pointer.segment, %error, "cannot read the value log");
-                    self.values.give_up();
+                    self.values.give_up(pointer.segment);
                 }
             }
         }
@@ -267,7 +282,9 @@ impl Writer {
         }
         self.values.stage(&mut batch, &self.keyspaces.state);
         batch.durability(Some(PersistMode::SyncData)).commit()?;
-        self.unsynced = false;
+        let bytes: usize = moves.iter().map(|(_, _, payload)| payload.len()).sum();
+        self.shared.wrote(bytes as u64, true);
+        self.unsynced = None;
         self.values.remove_dead();
         Ok(())
     }
@@ -280,9 +297,9 @@ impl Writer {
             self.values.stage(&mut batch, &self.keyspaces.state);
             batch.durability(Some(PersistMode::Buffer)).commit()?;
         }
-        if self.unsynced || self.values.has_dead() {
+        if self.unsynced.is_some() || self.values.has_dead() {
             self.keyspaces.db.persist(PersistMode::SyncData)?;
-            self.unsynced = false;
+            self.unsynced = None;
             self.values.remove_dead();
         }
         self.sweep()
@@ -497,10 +514,8 @@ impl Writer {
 
     /// Removes a batch. Returns its bytes.
     fn remove_row(&mut self, batch: &mut OwnedWriteBatch, key: fjall::UserKey) -> fjall::Result<u64> {
-        let bytes = self.keyspaces.payload_size(&key)?;
-        if let Some(pointer) = self.keyspaces.pointer(&key)? {
-            self.values.free(pointer);
-        }
+        let (bytes, pointer) = self.keyspaces.stored(&key)?;
+        pointer.into_iter().for_each(|p| self.values.free(p));
         batch.remove(&self.keyspaces.data, key);
         Ok(u64::from(bytes))
     }

@@ -13,10 +13,11 @@ mod frame;
 mod writer;
 
 pub(crate) use frame::Pointer;
-pub(crate) use writer::ValueWriter;
+pub(crate) use writer::{ValueOptions, ValueWriter};
 
-use crate::keys::StateKey;
+use crate::keys::{StateKey, split_data_key};
 use bytes::Bytes;
+use frame::{FRAME_BYTES, FrameHeader};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -45,20 +46,36 @@ impl ValueLog {
         }
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Bytes of all files.
     pub(crate) fn disk_bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The bytes that `pointer` names, unchecked: a batch has its own CRC.
+    /// The bytes that `pointer` names under `key`. Their own CRC is the caller's to check.
     ///
     /// # Errors
-    /// When they are not there; `NotFound` when the whole file is not.
-    pub(crate) fn read(&self, pointer: Pointer) -> io::Result<Bytes> {
+    /// When they are not there: `NotFound` when the whole file is not, `InvalidData` when something else lies there.
+    pub(crate) fn read(&self, key: &[u8], pointer: Pointer) -> io::Result<Bytes> {
         let file = self.file(pointer.segment)?;
-        let mut bytes = vec![0; pointer.len as usize];
-        file.read_exact_at(&mut bytes, pointer.at)?;
-        Ok(bytes.into())
+        let elsewhere = || io::Error::from(io::ErrorKind::InvalidData);
+        let begin = pointer.at.checked_sub(FRAME_BYTES as u64).ok_or_else(elsewhere)?;
+        let mut bytes = vec![0; FRAME_BYTES + pointer.len as usize];
+        file.read_exact_at(&mut bytes, begin)?;
+        let header = bytes.first_chunk().and_then(FrameHeader::decode);
+        let named = split_data_key(key).map(|(partition, base)| FrameHeader {
+            partition,
+            base,
+            len: pointer.len,
+        });
+        // A header that is damaged says nothing; one that is whole and another's says that the row is stale.
+        if header.is_some() && header != named {
+            return Err(elsewhere());
+        }
+        Ok(Bytes::from(bytes).slice(FRAME_BYTES..))
     }
 
     fn file(&self, segment: u32) -> io::Result<Arc<File>> {
@@ -77,14 +94,12 @@ impl ValueLog {
     }
 
     fn make_dir(&self) -> io::Result<()> {
-        if !self.dir.exists() {
-            std::fs::create_dir_all(&self.dir)?;
-            // Or a power cut could take the directory, and with it what was synced in it.
-            if let Some(parent) = self.dir.parent() {
-                File::open(parent)?.sync_all()?;
-            }
+        std::fs::create_dir_all(&self.dir)?;
+        // Or a power cut could take the directory, and with it what was synced in it.
+        match self.dir.parent() {
+            Some(parent) => File::open(parent)?.sync_all(),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn path(&self, segment: u32) -> PathBuf {
@@ -96,7 +111,7 @@ impl ValueLog {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
             let entry = entry?;
-            if let Some(segment) = segment_of(&entry.path()) {
+            if let Some(segment) = segment_of(&entry.path()).filter(|s| self.path(*s) == entry.path()) {
                 files.push((segment, entry.metadata()?.len()));
             }
         }
@@ -105,9 +120,21 @@ impl ValueLog {
     }
 
     fn remove(&self, segment: u32) -> io::Result<()> {
+        self.give_up(segment, |path| std::fs::remove_file(path))
+    }
+
+    fn set_aside(&self, segment: u32, quarantine: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(quarantine)?;
+        self.give_up(segment, |path| {
+            let name = path.file_name().unwrap_or_default();
+            std::fs::rename(path, quarantine.join(name))
+        })
+    }
+
+    fn give_up(&self, segment: u32, how: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
         let path = self.path(segment);
         let len = std::fs::metadata(&path)?.len();
-        std::fs::remove_file(path)?;
+        how(&path)?;
         self.bytes
             .fetch_sub(len.min(self.disk_bytes()), Ordering::Relaxed);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,21 +6,20 @@ use crate::StateKind;
 use crate::keys::data_key;
 use crate::log::Keyspaces;
 use fjall::OwnedWriteBatch;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use weir_types::{Offset, PartitionId};
 
-/// A file is full from here on: large enough that making one is rare, small enough that retention gives space back
-/// soon on a small disk. fjall's blob files have the same target.
-const SEGMENT_BYTES: u64 = 32 << 20;
 /// Frames below this go through a buffer; larger ones are handed over as they are.
 const BUFFER_BYTES: usize = 64 << 10;
-/// Frames that one step of a sweep looks at: a few milliseconds of look-ups.
-const SWEEP_FRAMES_MAX: usize = 2_048;
+/// Frames that one step of a sweep looks at: some 20 ms of look-ups. At the smallest size that is 8 MiB, twice of what
+/// is written between two steps.
+const SWEEP_FRAMES_MAX: usize = 8_192;
 
 /// The file that is being written.
 #[derive(Debug)]
@@ -38,9 +37,30 @@ struct Account {
     live: u64,
 }
 
+/// What a walk over the frames of a file came to.
+enum Walk {
+    /// A frame.
+    Frame(FrameHeader, Pointer),
+    /// The end of the file, or what a power cut left of the last frame, or damage.
+    End { whole: bool },
+    /// It cannot be read now.
+    Failed(io::Error),
+}
+
+/// How the files are kept.
+#[derive(Clone, Debug)]
+pub(crate) struct ValueOptions {
+    /// A file is full from here on.
+    pub(crate) segment_bytes: u64,
+    /// Where files go that should be empty, after damage: what they hold may be all that is left. Otherwise they are
+    /// removed.
+    pub(crate) quarantine: Option<PathBuf>,
+}
+
 /// Adds payloads, and keeps the account of which files still hold any that count.
 pub(crate) struct ValueWriter {
     log: Arc<ValueLog>,
+    options: ValueOptions,
     data: fjall::Keyspace,
     current: Option<Current>,
     next: u32,
@@ -48,10 +68,10 @@ pub(crate) struct ValueWriter {
     /// Segments whose account is not yet in a batch.
     touched: BTreeSet<u32>,
     /// Nothing points to them any more; they go once that is on the disk.
-    dead: Vec<u32>,
+    dead: VecDeque<u32>,
     /// Where the emptying of a segment goes on.
     sweep: Option<(u32, u64)>,
-    /// Something was freed since no segment was found to be worth emptying.
+    /// Something was freed since no file was found to be worth emptying.
     freed: bool,
     /// Segments that could not be emptied: not tried again before the next start.
     stuck: BTreeSet<u32>,
@@ -62,7 +82,7 @@ impl ValueWriter {
     ///
     /// # Errors
     /// When the directory cannot be used, or the accounts cannot be read.
-    pub(crate) fn open(keyspaces: &Keyspaces) -> fjall::Result<Self> {
+    pub(crate) fn open(keyspaces: &Keyspaces, options: ValueOptions) -> fjall::Result<Self> {
         let log = Arc::clone(&keyspaces.values);
         log.make_dir()?;
         let mut accounts: BTreeMap<u32, Account> = BTreeMap::new();
@@ -72,30 +92,39 @@ impl ValueWriter {
                 accounts.insert(segment, Account { len: 0, live });
             }
         }
-        let mut next = accounts.last_key_value().map_or(1, |(s, _)| *s + 1);
-        let (mut total, mut dead) = (0, Vec::new());
+        let mut next = accounts.last_key_value().map_or(1, |(s, _)| s.saturating_add(1));
+        let (mut total, mut dead) = (0, VecDeque::new());
         for (segment, len) in log.files()? {
-            next = next.max(segment + 1);
+            next = next.max(segment.saturating_add(1));
             total += len;
             match accounts.get_mut(&segment) {
                 Some(account) => account.len = len,
-                None => dead.push(segment),
+                None => dead.push_back(segment),
             }
         }
         log.bytes.store(total, Ordering::Relaxed);
+        // The last run's current file may have been drained: nothing else would look at it again.
+        let touched = accounts
+            .iter()
+            .filter(|(_, a)| a.live == 0)
+            .map(|(s, _)| *s)
+            .collect();
         let mut writer = Self {
             log,
+            options,
             data: keyspaces.data.clone(),
             current: None,
             next,
             accounts,
-            touched: BTreeSet::new(),
+            touched,
             dead,
             sweep: None,
             freed: true,
             stuck: BTreeSet::new(),
         };
-        writer.remove_dead();
+        while writer.has_dead() {
+            writer.remove_dead();
+        }
         Ok(writer)
     }
 
@@ -137,7 +166,7 @@ impl ValueWriter {
     /// The file to write to, a new one when the last is full.
     fn roll(&mut self) -> io::Result<&mut Current> {
         let current = match self.current.take() {
-            Some(current) if current.end < SEGMENT_BYTES => current,
+            Some(current) if current.end < self.options.segment_bytes => current,
             full => {
                 // Everything of it may be gone already: its account is looked at once more.
                 self.touched.extend(full.map(|c| c.segment));
@@ -177,7 +206,7 @@ impl ValueWriter {
             if live == 0 && current != Some(segment) {
                 batch.remove(state, key.as_bytes());
                 self.accounts.remove(&segment);
-                self.dead.push(segment);
+                self.dead.push_back(segment);
             } else {
                 batch.insert(state, key.as_bytes(), live.to_be_bytes());
             }
@@ -189,41 +218,61 @@ impl ValueWriter {
         !self.dead.is_empty()
     }
 
-    /// Removes the files that nothing points to; everything staged so far is on the disk.
+    /// Removes a file that nothing points to; everything staged so far is on the disk. One at a time: looking at its
+    /// frames once more takes a while, and whoever waits for a sync waits for it.
     pub(crate) fn remove_dead(&mut self) {
-        for segment in std::mem::take(&mut self.dead) {
-            // The account alone is not enough to remove a file by: journals can be damaged.
-            let (live, len) = self.recount(segment);
-            if live > 0 {
-                tracing::error!(
-                    segment,
-                    live,
-                    "records are in a file that was taken for empty: it stays"
-                );
-                self.accounts.insert(segment, Account { len, live });
-                self.touched.insert(segment);
-                self.stuck.insert(segment);
-            } else if let Err(error) = self.log.remove(segment) {
-                // It goes at the next start.
-                tracing::warn!(segment, %error, "cannot remove a file of the value log");
+        let Some(segment) = self.dead.pop_front() else {
+            return;
+        };
+        // The account alone is not enough to remove a file by: journals can be damaged.
+        let (live, len) = match self.recount(segment) {
+            Ok(counted) => counted,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => {
+                tracing::warn!(segment, %error, "cannot look at a file of the value log: it stays until the next start");
+                return;
             }
+        };
+        if live > 0 {
+            tracing::error!(
+                segment,
+                live,
+                "records are in a file that was taken for empty: it stays"
+            );
+            self.accounts.insert(segment, Account { len, live });
+            self.touched.insert(segment);
+            self.stuck.insert(segment);
+            return;
+        }
+        let gone = match &self.options.quarantine {
+            Some(quarantine) => self.log.set_aside(segment, quarantine),
+            None => self.log.remove(segment),
+        };
+        if let Err(error) = gone {
+            // It goes at the next start.
+            tracing::warn!(segment, %error, "cannot remove a file of the value log");
         }
     }
 
-    /// Bytes of frames in `segment` that `data` does point to, and all that could be walked.
-    fn recount(&self, segment: u32) -> (u64, u64) {
+    /// Bytes of frames in `segment` that `data` does point to, and of all that could be walked.
+    fn recount(&self, segment: u32) -> io::Result<(u64, u64)> {
         let (mut live, mut at) = (0, 0);
-        while let Some((header, pointer)) = self.frame_at(segment, at) {
-            at += pointer.frame_bytes();
-            if self.points_to(&header, pointer) {
-                live += pointer.frame_bytes();
+        loop {
+            match self.walk(segment, at) {
+                Walk::Frame(header, pointer) => {
+                    at += pointer.frame_bytes();
+                    if self.points_to(&header, pointer).map_err(io::Error::other)? {
+                        live += pointer.frame_bytes();
+                    }
+                }
+                Walk::End { .. } => return Ok((live, at)),
+                Walk::Failed(error) => return Err(error),
             }
         }
-        (live, at)
     }
 
     /// The next payloads to move out of a file of which more than half is gone, up to about `max_bytes`, so that
-    /// the file can go. Empty when there is nothing to do.
+    /// the file can go. Empty when there is nothing to do, or nothing was found this time.
     pub(crate) fn movable(&mut self, max_bytes: u64) -> Vec<(FrameHeader, Pointer)> {
         let mut found = Vec::new();
         let Some((segment, mut at)) = self.sweep.take().or_else(|| self.sparse().map(|s| (s, 0))) else {
@@ -231,15 +280,34 @@ impl ValueWriter {
         };
         let mut bytes = 0;
         for _ in 0..SWEEP_FRAMES_MAX {
-            let Some((header, pointer)) = self.frame_at(segment, at) else {
-                // At its end, or where it is damaged: what is left stays.
-                self.stuck.insert(segment);
-                return found;
+            let (header, pointer) = match self.walk(segment, at) {
+                Walk::Frame(header, pointer) => (header, pointer),
+                Walk::End { whole: true } => {
+                    // What was found now is all that is left of it, whatever its account says.
+                    if let Some(account) = self.accounts.get_mut(&segment) {
+                        account.live = bytes;
+                        self.touched.insert(segment);
+                    }
+                    return found;
+                }
+                // Behind damage there may be more. What is left stays.
+                Walk::End { whole: false } | Walk::Failed(_) => {
+                    self.stuck.insert(segment);
+                    return found;
+                }
             };
             at += pointer.frame_bytes();
-            if self.points_to(&header, pointer) {
-                bytes += pointer.frame_bytes();
-                found.push((header, pointer));
+            match self.points_to(&header, pointer) {
+                Ok(true) => {
+                    bytes += pointer.frame_bytes();
+                    found.push((header, pointer));
+                }
+                Ok(false) => {}
+                // A row that cannot be read must not be written either.
+                Err(_) => {
+                    self.stuck.insert(segment);
+                    return found;
+                }
             }
             if bytes >= max_bytes {
                 break;
@@ -249,41 +317,54 @@ impl ValueWriter {
         found
     }
 
-    /// Leaves the segment that is being emptied as it is.
-    pub(crate) fn give_up(&mut self) {
-        self.stuck.extend(self.sweep.take().map(|(segment, _)| segment));
+    /// Leaves `segment` as it is.
+    pub(crate) fn give_up(&mut self, segment: u32) {
+        self.sweep.take_if(|(s, _)| *s == segment);
+        self.stuck.insert(segment);
     }
 
-    /// A full file of which more than half is gone.
+    /// The emptiest of the full files of which more than half is gone.
     fn sparse(&mut self) -> Option<u32> {
         if !std::mem::take(&mut self.freed) {
             return None;
         }
         let current = self.current.as_ref().map(|c| c.segment);
-        let (segment, _) = self.accounts.iter().find(|(segment, account)| {
+        let sparse = self.accounts.iter().filter(|(segment, account)| {
             Some(**segment) != current && !self.stuck.contains(segment) && account.live < account.len / 2
-        })?;
+        });
+        let (segment, _) = sparse.min_by_key(|(_, account)| account.live)?;
         // There may be another.
         self.freed = true;
         Some(*segment)
     }
 
-    fn frame_at(&self, segment: u32, at: u64) -> Option<(FrameHeader, Pointer)> {
+    fn walk(&self, segment: u32, at: u64) -> Walk {
         let mut bytes = [0; FRAME_BYTES];
-        let file = self.log.file(segment).ok()?;
-        file.read_exact_at(&mut bytes, at).ok()?;
-        let header = FrameHeader::decode(&bytes)?;
+        let file = match self.log.file(segment) {
+            Ok(file) => file,
+            Err(error) => return Walk::Failed(error),
+        };
+        match file.read_exact_at(&mut bytes, at) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                let len = file.metadata().map_or(0, |m| m.len());
+                return Walk::End { whole: len == at };
+            }
+            Err(error) => return Walk::Failed(error),
+        }
+        let Some(header) = FrameHeader::decode(&bytes) else {
+            return Walk::End { whole: false };
+        };
         let pointer = Pointer {
             segment,
             at: at + FRAME_BYTES as u64,
             len: header.len,
         };
-        Some((header, pointer))
+        Walk::Frame(header, pointer)
     }
 
-    fn points_to(&self, header: &FrameHeader, pointer: Pointer) -> bool {
-        let row = self.data.get(data_key(header.partition, header.base));
-        // A row that cannot be read may point there.
-        row.map_or(true, |row| row.and_then(|r| Pointer::decode(&r)) == Some(pointer))
+    fn points_to(&self, header: &FrameHeader, pointer: Pointer) -> fjall::Result<bool> {
+        let row = self.data.get(data_key(header.partition, header.base))?;
+        Ok(row.and_then(|r| Pointer::decode(&r)) == Some(pointer))
     }
 }
