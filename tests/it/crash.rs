@@ -20,10 +20,6 @@ pub(crate) struct Load {
     pub(crate) sequence: i32,
     /// Values of batches that were acknowledged.
     pub(crate) acknowledged: Vec<u64>,
-    /// Set before the power goes. What is acknowledged from then on cannot be, where power is really cut.
-    pub(crate) cut: Arc<AtomicBool>,
-    /// Values of batches that were acknowledged after that.
-    pub(crate) late: Vec<u64>,
     /// Batches whose fate is not known.
     pub(crate) unknown: VecDeque<(i32, Vec<u64>)>,
     pub(crate) next_value: u64,
@@ -37,8 +33,6 @@ impl Load {
             producer_id,
             sequence: 0,
             acknowledged: Vec::new(),
-            cut: Arc::default(),
-            late: Vec::new(),
             unknown: VecDeque::new(),
             next_value: 0,
         }
@@ -108,13 +102,7 @@ impl Load {
         match sent.done().await {
             Ok(_) => {
                 count.fetch_add(values.len() as u64, Ordering::Relaxed);
-                let late = self.cut.load(Ordering::SeqCst);
-                if late {
-                    &mut self.late
-                } else {
-                    &mut self.acknowledged
-                }
-                .extend(values);
+                self.acknowledged.extend(values);
                 true
             }
             Err(_) => {
@@ -125,10 +113,50 @@ impl Load {
     }
 }
 
-/// Payloads in every other round go to the value log, which at its default only large ones do.
-pub(crate) fn value_log(round: u32) -> (&'static str, &'static str) {
+/// Payloads in every other round go to the value log, which at its default only large ones do, and to small files of
+/// it, so that many are made and emptied.
+pub(crate) fn value_log(round: u32) -> [(&'static str, &'static str); 2] {
     let from = if round % 2 == 1 { "1500" } else { "131072" };
-    ("WEIR_VALUE_LOG_FROM_BYTES", from)
+    [
+        ("WEIR_VALUE_LOG_FROM_BYTES", from),
+        ("WEIR_VALUE_FILE_BYTES", "65536"),
+    ]
+}
+
+/// Fills a topic of its own beside the load and deletes it, again and again: the load's files lose most of what they
+/// hold, and what is left of them moves while the node is killed.
+pub(crate) async fn litter(client: &Client, round: u32, stop: &AtomicBool) {
+    let Ok(mut producer) = client.producer().await else {
+        return;
+    };
+    let mut builder = BatchBuilder::new(Codec::None);
+    let value = [b'.'; 9_000];
+    builder.push(0, None, Some(&value), weir_types::Headers::NONE);
+    let batch = builder.build(Offset::ZERO, None).unwrap();
+    for n in 0u32.. {
+        let topic = format!("litter-{round}-{n}");
+        if client
+            .create_topic(&topic, 1, &weir_tests::for_ever())
+            .await
+            .is_err()
+        {
+            return;
+        }
+        for _ in 0..20 {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let Ok(sent) = producer.send(&topic, 0, &batch).await else {
+                return;
+            };
+            if sent.done().await.is_err() {
+                return;
+            }
+        }
+        if client.delete_topic(&topic).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// How often each value is stored.
@@ -163,7 +191,7 @@ fn kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing() {
     let mut load = None;
     let mut total = 0;
     for round in 0..rounds("WEIR_KILL_ROUNDS", 8) {
-        let node = Node::start(dir.path(), &[value_log(round)]).unwrap();
+        let node = Node::start(dir.path(), &value_log(round)).unwrap();
         block_on(async {
             let client = node.client().await.unwrap();
             if load.is_none() {
@@ -198,7 +226,12 @@ fn kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing() {
                 // The node is gone without a word; the test need not wait until the connection notices.
                 killed_client.disconnect();
             });
-            load.run(&client, &stop, &count).await;
+            let litter = async {
+                if round % 4 >= 2 {
+                    litter(&client, round, &stop).await;
+                }
+            };
+            tokio::join!(load.run(&client, &stop, &count), litter);
             killer.join().unwrap();
             assert!(
                 under_load.load(Ordering::Relaxed),

@@ -456,6 +456,7 @@ fn power_cuts_under_librdkafka_load() {
     ];
     let node = Node::start_at(dir.path(), &data, &env).unwrap();
     let acknowledged = outlives(cuts, node, |node| {
+        node.freeze().unwrap();
         assert!(disk.cut(), "the ioctl is refused");
         node.kill().unwrap();
         disk.detach();

@@ -212,6 +212,35 @@ impl Node {
         Ok(output)
     }
 
+    /// Stops it where it is (`SIGSTOP`), as the loss of its power would: it says nothing more. Without this, a sync that
+    /// runs while a file system shuts down may succeed and keep nothing, since the abort ends the journal's
+    /// transaction and leaves nothing to wait for; and the node would acknowledge what is gone.
+    ///
+    /// # Errors
+    /// When it does not stop.
+    pub fn freeze(&self) -> Result<()> {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-STOP", &pid]).status()?;
+        anyhow::ensure!(status.success(), "cannot stop the node");
+        let begun = Instant::now();
+        loop {
+            let running = std::fs::read_dir(format!("/proc/{pid}/task"))?
+                .flatten()
+                .any(|task| {
+                    let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                    // One that waits for the disk (D) stops before it returns from the kernel.
+                    !stat
+                        .rsplit_once(')')
+                        .is_some_and(|(_, rest)| rest.starts_with(" T") || rest.starts_with(" D"))
+                });
+            if !running {
+                return Ok(());
+            }
+            anyhow::ensure!(begun.elapsed() < DEADLINE, "the node does not stop");
+            std::thread::yield_now();
+        }
+    }
+
     /// Nice value of the thread `name`.
     ///
     /// # Errors

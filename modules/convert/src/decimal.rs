@@ -7,20 +7,20 @@ pub(crate) struct Decimal {
     places: u32,
 }
 
-/// Digits that always fit a mantissa, with room to add to it.
-const DIGITS_MAX: usize = 17;
+/// Bytes of digits and point whose mantissa always fits, with room to add to it.
+const TEXT_BYTES_MAX: usize = 17;
 /// Powers of ten that fit a mantissa.
 const PLACES_MAX: u32 = 18;
 
 impl Decimal {
-    /// Reads a JSON number without an exponent and of few digits.
+    /// Reads a number without an exponent and of few digits. Takes leading zeros, which JSON does not have.
     #[inline]
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let (negative, digits) = match text.split_first()? {
             (b'-', rest) => (true, rest),
             _ => (false, text),
         };
-        if digits.len() > DIGITS_MAX || !digits.first()?.is_ascii_digit() {
+        if digits.len() > TEXT_BYTES_MAX || !digits.first()?.is_ascii_digit() {
             return None;
         }
         let (mut mantissa, mut places, mut point) = (0i64, 0, 0);
@@ -98,6 +98,12 @@ impl Decimal {
             text[at] = b'-';
         }
         out.extend_from_slice(&text[at..]);
+    }
+
+    /// Its value, if it is a whole number.
+    pub(crate) fn whole(self) -> Option<i64> {
+        let one = 10i64.checked_pow(self.places)?;
+        (self.mantissa % one == 0).then(|| self.mantissa / one)
     }
 
     /// The double nearest to it.

@@ -3,7 +3,7 @@
 mod decimal;
 
 use decimal::Decimal;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 use std::io::Write;
 use weir_sdk::prelude::*;
 
@@ -190,12 +190,15 @@ impl Scale {
         Decimal::parse(text)?.scaled(factor, offset)
     }
 
-    /// What `number` becomes.
-    fn double(&self, number: f64) -> f64 {
+    /// What a number becomes that was parsed already; within, whether that is one.
+    fn parsed(&self, number: &Number) -> Option<Option<Number>> {
         let exact = self.exact(number.to_string().as_bytes());
-        exact
-            .and_then(Decimal::to_f64)
-            .unwrap_or(number * self.factor + self.offset)
+        if let Some(whole) = exact.and_then(Decimal::whole) {
+            return Some(Some(whole.into()));
+        }
+        let double = exact.and_then(Decimal::to_f64);
+        let scaled = double.or_else(|| Some(number.as_f64()? * self.factor + self.offset))?;
+        Some(Number::from_f64(scaled))
     }
 }
 
@@ -247,11 +250,10 @@ impl Convert {
         let mut converted = Map::with_capacity(fields.len());
         for (name, mut value) in fields {
             for scale in self.scale.iter().filter(|s| s.field == name) {
-                if let Some(number) = value.as_f64() {
-                    let scaled = serde_json::Number::from_f64(scale.double(number));
-                    value =
-                        Value::Number(scaled.ok_or_else(|| format!("`{name}` scales to no finite number"))?);
-                }
+                let Some(scaled) = value.as_number().and_then(|n| scale.parsed(n)) else {
+                    continue;
+                };
+                value = Value::Number(scaled.ok_or_else(|| format!("`{name}` scales to no finite number"))?);
             }
             let renamed = self
                 .rename

@@ -131,7 +131,8 @@ mod table {
             let found = if self.marks.len() <= LINEAR {
                 self.marks.iter().position(|m| *m == mark)
             } else {
-                self.marks.binary_search(&mark).ok()
+                let at = self.marks.partition_point(|m| *m < mark);
+                (self.marks.get(at) == Some(&mark)).then_some(at)
             };
             match found.and_then(|at| self.exact.get(at)) {
                 // Up to seven bytes the mark is the whole text, and the length with it.

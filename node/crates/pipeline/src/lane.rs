@@ -73,6 +73,8 @@ struct Worker {
     failed_in_a_row: u32,
     /// Batches without a failure since the last one.
     good_in_a_row: u32,
+    /// Its thread is, since a failure.
+    behind: bool,
 }
 
 impl Lane {
@@ -99,7 +101,8 @@ impl Lane {
             broker,
             shared: Arc::clone(&shared),
             failed_in_a_row: 0,
-            good_in_a_row: GOOD_BATCHES,
+            good_in_a_row: 0,
+            behind: false,
         };
         priority::prepare()?;
         thread(&name).spawn(move || {
@@ -179,8 +182,12 @@ impl Worker {
     fn run(mut self, queue: Receiver<(HookJob, HookDone)>, finish: SyncSender<()>) {
         while let Ok((job, done)) = queue.recv() {
             self.serve(job, done);
-            // Behind since a failure, and now good for long enough. Without privileges only a fresh thread is prompt.
-            if self.good_in_a_row == GOOD_BATCHES && !Priority::Prompt.ask() {
+            if !self.behind || self.good_in_a_row < GOOD_BATCHES {
+                continue;
+            }
+            // Good for long enough. Without privileges only a fresh thread is prompt again.
+            self.behind = !Priority::Prompt.ask();
+            if self.behind {
                 let (hand, over) = sync_channel::<(Self, _, _)>(1);
                 let go_on = move || {
                     Priority::Prompt.ask();
@@ -188,6 +195,7 @@ impl Worker {
                         .for_each(|(worker, queue, finish)| worker.run(queue, finish));
                 };
                 if priority::start_prompt(thread(&self.spec.name.to_string()), Box::new(go_on)) {
+                    self.behind = false;
                     let _ = hand.send((self, queue, finish));
                     return;
                 }
@@ -227,8 +235,12 @@ impl Worker {
         };
         let effects = match chain::run(&mut self.stages, rules, &batch, self.broker.now_ms())? {
             Ok(effects) => effects,
-            Err(halt) => return Ok(Err(halt)),
+            Err(halt) => {
+                (self.good_in_a_row, self.behind) = (0, true);
+                return Ok(Err(halt));
+            }
         };
+        self.behind |= effects.failures > 0;
         self.good_in_a_row = if effects.failures > 0 {
             0
         } else {

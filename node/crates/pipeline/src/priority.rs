@@ -31,12 +31,12 @@ impl Priority {
     /// Asks for it on the calling thread. Best effort; whether it was granted. Without privileges a thread that was
     /// once behind stays so: see [`start_prompt`].
     pub fn ask(self) -> bool {
+        // Whatever the process was started with is its owner's wish.
+        let own = *STARTED_WITH.get_or_init(own_nice);
         let (runtime_ns, nice) = match self {
-            Self::Prompt => (SHORT_NS, 0),
-            Self::Behind => (0, BEHIND_NICE),
+            Self::Prompt => (SHORT_NS, own),
+            Self::Behind => (0, own.max(BEHIND_NICE)),
         };
-        // A process that was started nicer than that stays as it is.
-        let nice = nice.max(*STARTED_WITH.get_or_init(own_nice));
         let asked = set(runtime_ns, nice);
         if let Err(error) = &asked {
             tracing::debug!(%error, priority = ?self, "the thread keeps its priority");
