@@ -450,6 +450,38 @@ fn http_takes_and_gives_records_and_manages() {
     assert_eq!(call("DELETE", "/v1/topics/t", "", b"").0, 204);
 }
 
+#[test]
+fn an_http_request_that_is_stored_in_part_says_which() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    let call = |path: &str, body: &str| http(node.http, "POST", path, "application/json", body.as_bytes());
+    let topic = r#"{"name":"t","partitions":2,"config":{"max.message.bytes":"1000"}}"#;
+    assert_eq!(call("/v1/topics", topic).0, 201);
+    // Keys that lie in different partitions; what goes with one of them is too large.
+    let offset = |body: &Value| body["partitions"][0]["partition"].as_u64();
+    let place = |key: &str| {
+        offset(
+            &call(
+                "/v1/topics/t/records",
+                &format!(r#"[{{"key":"{key}","value":1}}]"#),
+            )
+            .1,
+        )
+    };
+    let other = (0..)
+        .map(|n| format!("k{n}"))
+        .find(|k| place(k) != place("small"))
+        .unwrap();
+    let large = "x".repeat(2_000);
+    let both = format!(r#"[{{"key":"small","value":2}},{{"key":"{other}","value":"{large}"}}]"#);
+    let (status, body) = call("/v1/topics/t/records", &both);
+    assert_eq!(status, 413);
+    let stored = body["error"]["stored"].as_array().unwrap();
+    assert_eq!(stored.len(), 1, "{body}");
+    assert_eq!(stored[0]["partition"].as_u64(), place("small"));
+    assert_eq!(stored[0]["records"], 1);
+}
+
 /// One request, by hand: no client library between the test and the wire.
 fn http(addr: std::net::SocketAddr, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, Value) {
     use std::io::{Read, Write};

@@ -14,6 +14,8 @@ pub(crate) struct HttpError {
     status: StatusCode,
     kind: &'static str,
     message: String,
+    /// What was done all the same: for a request of which a part failed.
+    stored: Vec<serde_json::Value>,
 }
 
 impl HttpError {
@@ -22,6 +24,7 @@ impl HttpError {
             status: StatusCode::BAD_REQUEST,
             kind: "invalid",
             message: message.into(),
+            stored: Vec::new(),
         }
     }
 
@@ -30,7 +33,13 @@ impl HttpError {
             status: StatusCode::NOT_FOUND,
             kind: "invalid",
             message: message.into(),
+            stored: Vec::new(),
         }
+    }
+
+    /// The same, with the partitions whose records are safe although others failed.
+    pub(crate) fn beside(self, stored: Vec<serde_json::Value>) -> Self {
+        Self { stored, ..self }
     }
 
     fn of(kind: ErrorKind, missing: bool, error: &dyn std::error::Error) -> Self {
@@ -49,17 +58,18 @@ impl HttpError {
             status,
             kind: name,
             message: error.to_string(),
+            stored: Vec::new(),
         }
     }
 }
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        (
-            self.status,
-            Json(json!({ "error": { "kind": self.kind, "message": self.message } })),
-        )
-            .into_response()
+        let mut error = json!({ "kind": self.kind, "message": self.message });
+        if !self.stored.is_empty() {
+            error["stored"] = self.stored.into();
+        }
+        (self.status, Json(json!({ "error": error }))).into_response()
     }
 }
 
@@ -73,6 +83,7 @@ impl From<ProduceError> for HttpError {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
                 kind: "invalid",
                 message: e.to_string(),
+                stored: Vec::new(),
             };
         }
         let missing = matches!(e, ProduceError::NoTopic(_) | ProduceError::NoPartition { .. });
@@ -87,6 +98,7 @@ impl From<FetchError> for HttpError {
                 status: StatusCode::RANGE_NOT_SATISFIABLE,
                 kind: "invalid",
                 message: e.to_string(),
+                stored: Vec::new(),
             };
         }
         let missing = matches!(e, FetchError::NoTopic(_) | FetchError::NoPartition { .. });
@@ -101,6 +113,7 @@ impl From<AdminError> for HttpError {
                 status: StatusCode::CONFLICT,
                 kind: "invalid",
                 message: e.to_string(),
+                stored: Vec::new(),
             };
         }
         let missing = matches!(e, AdminError::NoTopic(_) | AdminError::NoPartition { .. });

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use weir_broker::{At, Fetch, Framing, Piece, Principal, ProduceError, Topic};
 use weir_pipeline::Services;
-use weir_types::{BatchBuilder, Codec, Offset, Record};
+use weir_types::{BatchBuilder, Codec, ErrorKind, Offset, Record};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct ProduceQuery {
@@ -53,23 +53,37 @@ pub(crate) async fn produce(
         }],
     };
     let count = records.len();
-    let mut producing = Vec::new();
-    for (partition, builder) in split(&found, records, query.partition) {
-        let batch = builder.build(Offset::ZERO, None).map_err(ProduceError::from)?;
-        producing.push((
-            partition,
-            broker
-                .produce(&who, &topic, partition, batch, Framing::Merge)
-                .await,
-        ));
+    let batches = split(&found, records, query.partition).into_iter();
+    // All of them are made before the first is sent.
+    let batches: Vec<_> = batches
+        .map(|(partition, builder)| Ok((partition, builder.build(Offset::ZERO, None)?)))
+        .collect::<Result<_, ProduceError>>()?;
+    let mut producing = Vec::with_capacity(batches.len());
+    for (partition, batch) in batches {
+        let sent = broker
+            .produce(&who, &topic, partition, batch, Framing::Merge)
+            .await;
+        producing.push((partition, sent));
     }
-    let mut partitions = Vec::new();
+    let (mut stored, mut failed) = (Vec::new(), None);
     for (partition, sent) in producing {
-        let produced = sent?.await?;
-        partitions
-            .push(json!({ "partition": partition, "base_offset": produced.base, "records": produced.span }));
+        let produced = match sent {
+            Ok(sent) => sent.await,
+            Err(e) => Err(e),
+        };
+        match produced {
+            Ok(produced) => stored.push(
+                json!({ "partition": partition, "base_offset": produced.base, "records": produced.span }),
+            ),
+            // What is not known of one partition is not known of the request.
+            Err(e) if failed.is_none() || e.kind() == ErrorKind::UnknownOutcome => failed = Some(e),
+            Err(_) => {}
+        }
     }
-    Ok(Json(json!({ "records": count, "partitions": partitions })))
+    match failed {
+        None => Ok(Json(json!({ "records": count, "partitions": stored }))),
+        Some(e) => Err(HttpError::from(e).beside(stored)),
+    }
 }
 
 /// Each element an object with `value` and perhaps `key`, `timestamp` and `headers`.
