@@ -1,11 +1,12 @@
 //! `kill -9` under load: nothing acknowledged is lost, nothing is doubled. Few rounds in CI, a hundred by hand with
-//! `WEIR_KILL_ROUNDS=100`.
+//! `WEIR_KILL_ROUNDS=100`. `WEIR_HISTORIES=DIR` keeps what clients did and saw, for `weir-check`.
 
 use crate::{block_on, rounds};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use weir_checkers::{Event, Outcome, Place, Seen, Violation};
 use weir_client::{BatchBuilder, Client, Codec, Offset};
 use weir_tests::{DEADLINE, Node, read_all};
 
@@ -18,8 +19,10 @@ pub(crate) struct Load {
     pub(crate) topic: &'static str,
     pub(crate) producer_id: i64,
     pub(crate) sequence: i32,
-    /// Values of batches that were acknowledged.
-    pub(crate) acknowledged: Vec<u64>,
+    /// How many values were acknowledged.
+    pub(crate) acknowledged: usize,
+    /// What was sent, and what became of it.
+    history: Vec<Event>,
     /// Batches whose fate is not known.
     pub(crate) unknown: VecDeque<(i32, Vec<u64>)>,
     pub(crate) next_value: u64,
@@ -32,7 +35,8 @@ impl Load {
             topic,
             producer_id,
             sequence: 0,
-            acknowledged: Vec::new(),
+            acknowledged: 0,
+            history: Vec::new(),
             unknown: VecDeque::new(),
             next_value: 0,
         }
@@ -51,6 +55,7 @@ impl Load {
             match sent {
                 Ok(sent) => waiting.push_back((sent, sequence, values)),
                 Err(_) => {
+                    values.iter().for_each(|v| self.note(*v, Outcome::Unknown, None));
                     self.unknown.push_back((sequence, values));
                     break;
                 }
@@ -64,6 +69,51 @@ impl Load {
         }
         self.unknown.extend(resend);
         self.unknown.make_contiguous().sort();
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            topic: self.topic.to_owned(),
+            partition: 0,
+        }
+    }
+
+    fn note(&mut self, value: u64, outcome: Outcome, offset: Option<u64>) {
+        let (client, place) = (0, self.place());
+        self.history.push(Event::Send {
+            client,
+            place,
+            value,
+            outcome,
+            offset,
+        });
+    }
+
+    /// What is wrong with what the node has now, after all that was sent to it. What it has must be the same ever
+    /// after.
+    pub(crate) fn judge(&mut self, records: Vec<Seen>) -> Vec<Violation> {
+        let (node, place) = (1, self.place());
+        self.history.push(Event::Final {
+            node,
+            place: place.clone(),
+            records: records.clone(),
+        });
+        let wrong = weir_checkers::check(&self.history);
+        if let Some(dir) = std::env::var_os("WEIR_HISTORIES") {
+            let path = std::path::Path::new(&dir).join(format!("{}.jsonl", self.topic));
+            let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+            weir_checkers::history::write(&self.history, &mut file).unwrap();
+        }
+        // Kept as what a client read, for the next time; one read is enough.
+        self.history.pop();
+        self.history.retain(|e| !matches!(e, Event::Poll { .. }));
+        let client = 1;
+        self.history.push(Event::Poll {
+            client,
+            place,
+            records,
+        });
+        wrong
     }
 
     fn fresh(&mut self) -> (i32, Vec<u64>) {
@@ -100,12 +150,16 @@ impl Load {
             return true;
         };
         match sent.done().await {
-            Ok(_) => {
+            Ok(produced) => {
                 count.fetch_add(values.len() as u64, Ordering::Relaxed);
-                self.acknowledged.extend(values);
+                self.acknowledged += values.len();
+                for (value, at) in values.iter().zip(produced.base.get()..) {
+                    self.note(*value, Outcome::Ok, Some(at));
+                }
                 true
             }
             Err(_) => {
+                values.iter().for_each(|v| self.note(*v, Outcome::Unknown, None));
                 self.unknown.push_back((sequence, values));
                 false
             }
@@ -159,30 +213,16 @@ pub(crate) async fn litter(client: &Client, round: u32, stop: &AtomicBool) {
     }
 }
 
-/// How often each value is stored.
-pub(crate) async fn stored(client: &Client, topic: &str) -> BTreeMap<u64, u32> {
+/// All that a topic has.
+pub(crate) async fn stored(client: &Client, topic: &str) -> Vec<Seen> {
     let (records, gaps) = read_all(client, topic, 0, 1 << 20).await.unwrap();
     assert!(gaps.is_empty(), "{gaps:?}");
-    let mut counts = BTreeMap::new();
-    for (_, record) in records {
+    let seen = |(offset, record): (u64, weir_types::Record)| {
         let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
-        *counts
-            .entry(value.split(':').next().unwrap().parse().unwrap())
-            .or_default() += 1;
-    }
-    counts
-}
-
-/// Acknowledged values that are gone, and values that are there twice.
-pub(crate) fn lost_and_doubled(load: &Load, stored: &BTreeMap<u64, u32>) -> (Vec<u64>, Vec<u64>) {
-    let lost = load
-        .acknowledged
-        .iter()
-        .filter(|v| !stored.contains_key(v))
-        .copied()
-        .collect();
-    let doubled = stored.iter().filter(|(_, n)| **n > 1).map(|(v, _)| *v).collect();
-    (lost, doubled)
+        let value = value.split(':').next().unwrap().parse().unwrap();
+        Seen { offset, value }
+    };
+    records.into_iter().map(seen).collect()
 }
 
 #[test]
@@ -202,12 +242,8 @@ fn kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing() {
                 load = Some(Load::new(&client, "t").await);
             }
             let load: &mut Load = load.as_mut().unwrap();
-            let found = stored(&client, "t").await;
-            let (lost, doubled) = lost_and_doubled(load, &found);
-            assert!(
-                lost.is_empty() && doubled.is_empty(),
-                "round {round}: lost {lost:?}, doubled {doubled:?}"
-            );
+            let wrong = load.judge(stored(&client, "t").await);
+            assert!(wrong.is_empty(), "round {round}: {wrong:?}");
             let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
             let (killer_stop, killer_count) = (Arc::clone(&stop), Arc::clone(&count));
             let under_load = Arc::new(AtomicBool::new(false));
@@ -243,11 +279,8 @@ fn kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing() {
     let node = Node::start(dir.path(), &[]).unwrap();
     block_on(async {
         let client = node.client().await.unwrap();
-        let (lost, doubled) = lost_and_doubled(load.as_ref().unwrap(), &stored(&client, "t").await);
-        assert!(
-            lost.is_empty() && doubled.is_empty(),
-            "lost {lost:?}, doubled {doubled:?}"
-        );
+        let wrong = load.as_mut().unwrap().judge(stored(&client, "t").await);
+        assert!(wrong.is_empty(), "{wrong:?}");
     });
     println!("{total} records acknowledged, none lost, none doubled");
     assert!(total > 0);

@@ -2,7 +2,7 @@
 //! same cut must cost a lazy topic something, or the test proves nothing. Few in CI, fifty by hand with
 //! `WEIR_POWER_CUTS=50`. Skipped, with a line that says so, where mounting is not permitted.
 
-use crate::crash::{Load, litter, lost_and_doubled, stored, value_log};
+use crate::crash::{Load, litter, stored, value_log};
 use crate::{block_on, rounds};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use weir_checkers::Violation;
 use weir_tests::{DEADLINE, Node};
 
 /// A small file system of its own.
@@ -173,15 +174,15 @@ fn power_cuts_lose_nothing_acknowledged_and_cost_a_lazy_topic_something() {
         let node = Node::start_at(dir.path(), &data, &env).unwrap();
         block_on(async {
             let client = node.client().await.unwrap();
-            let (lost, doubled) = lost_and_doubled(&sync, &stored(&client, sync_topic).await);
-            assert!(
-                lost.is_empty() && doubled.is_empty(),
-                "round {round}: lost {lost:?}, doubled {doubled:?}"
-            );
-            let (lost, doubled) = lost_and_doubled(&lazy, &stored(&client, lazy_topic).await);
-            assert!(doubled.is_empty(), "round {round}: doubled {doubled:?}");
-            sync_total += sync.acknowledged.len();
-            lazy_total += lazy.acknowledged.len();
+            let wrong = sync.judge(stored(&client, sync_topic).await);
+            assert!(wrong.is_empty(), "round {round}: {wrong:?}");
+            let wrong = lazy.judge(stored(&client, lazy_topic).await);
+            let (lost, wrong): (Vec<_>, Vec<_>) = wrong
+                .into_iter()
+                .partition(|v| matches!(v, Violation::LostWrite { .. }));
+            assert!(wrong.is_empty(), "round {round}: {wrong:?}");
+            sync_total += sync.acknowledged;
+            lazy_total += lazy.acknowledged;
             lazy_lost += lost.len();
         });
         node.stop().unwrap();
