@@ -496,6 +496,38 @@ fn connect(node: &Node) -> TcpStream {
 }
 
 #[test]
+fn a_fetch_that_waits_for_more_is_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[QUICK]).unwrap();
+    block_on(async {
+        create(&node, "t", 1, &[]).await;
+        let producer: FutureProducer = config(&node).create().unwrap();
+        let record = FutureRecord::<(), _>::to("t").payload("a record");
+        producer.send(record, DEADLINE).await.unwrap();
+    });
+    // Fetch 4: 400 ms for a million bytes, of which there are a few. It is looked at several times meanwhile.
+    let mut body = Vec::new();
+    for field in [-1i32, 400, 1_000_000, 2_000_000] {
+        body.extend(field.to_be_bytes());
+    }
+    body.extend([0, 0, 0, 0, 1, 0, 1, b't', 0, 0, 0, 1]);
+    body.extend([0; 12]);
+    body.extend(1_000_000i32.to_be_bytes());
+    let answer = ask(&mut connect(&node), &request(1, 4, false, &body)).unwrap();
+    assert!(answer.windows(8).any(|w| w == b"a record"));
+    let mut http = TcpStream::connect(node.http).unwrap();
+    http.write_all(b"GET /metrics HTTP/1.0\r\nhost: weir\r\n\r\n")
+        .unwrap();
+    let mut metrics = String::new();
+    http.read_to_string(&mut metrics).unwrap();
+    let out = metrics
+        .lines()
+        .find(|l| l.starts_with("weir_records_out_total "))
+        .unwrap();
+    assert_eq!(out, "weir_records_out_total 1", "{metrics}");
+}
+
+#[test]
 fn what_cannot_be_served_is_answered_or_closed_and_costs_little() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[QUICK]).unwrap();

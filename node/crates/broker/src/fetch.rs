@@ -67,6 +67,27 @@ impl Broker {
     /// # Cancel safety
     /// Safe: reading changes nothing.
     pub async fn fetch(&self, who: &Principal, fetch: Fetch) -> Result<Fetched, FetchError> {
+        let mut fetched = self.peek(who, fetch).await?;
+        let batches = fetched.pieces.iter().filter_map(|piece| match piece {
+            Piece::Batch(batch) => Some(batch),
+            Piece::Gap(_) => None,
+        });
+        let (bytes, records) = batches.fold((0, 0), |(bytes, records), batch| {
+            (bytes + batch.bytes().len(), records + u64::from(batch.count()))
+        });
+        fetched.throttle = self.delivered(who, bytes, records);
+        Ok(fetched)
+    }
+
+    /// As [`Broker::fetch`], for a listener that may not hand over what it reads: nothing is counted and no quota
+    /// charged until it says so with [`Broker::delivered`].
+    ///
+    /// # Errors
+    /// As [`Broker::fetch`].
+    ///
+    /// # Cancel safety
+    /// Safe: reading changes nothing.
+    pub async fn peek(&self, who: &Principal, fetch: Fetch) -> Result<Fetched, FetchError> {
         self.0.metrics.fetch_requests.fetch_add(1, Ordering::Relaxed);
         let (id, marks) = self.readable(who, &fetch.topic, fetch.partition)?;
         let end = marks.committed_end();
@@ -91,13 +112,12 @@ impl Broker {
             self.0.log.read(id, fetch.from, committed_end, max_bytes, reply)?;
             chunk = answer.await.map_err(|_| weir_log::ReadError::Closed)??;
         }
-        let throttle = self.account(who, &chunk);
         Ok(Fetched {
             pieces: chunk.pieces,
             next: chunk.next,
             log_start,
             committed_end,
-            throttle,
+            throttle: Duration::ZERO,
         })
     }
 
@@ -248,14 +268,8 @@ impl Broker {
         let _ = tokio::time::timeout(wait, grown).await;
     }
 
-    fn account(&self, who: &Principal, chunk: &Chunk) -> Duration {
-        let (mut bytes, mut records) = (0, 0);
-        for piece in &chunk.pieces {
-            if let Piece::Batch(batch) = piece {
-                bytes += batch.bytes().len();
-                records += u64::from(batch.count());
-            }
-        }
+    /// Counts what a client is handed, and charges its quota. Returns how long its next request should be held back.
+    pub fn delivered(&self, who: &Principal, bytes: usize, records: u64) -> Duration {
         self.0.metrics.records_out.fetch_add(records, Ordering::Relaxed);
         self.0
             .metrics

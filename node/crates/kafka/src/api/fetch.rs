@@ -107,8 +107,13 @@ impl Api for Served {
             let (mut response, got) = read(session, &mut request).await;
             let left = deadline.saturating_duration_since(Instant::now());
             if got.bytes >= min_bytes || got.failed || left.is_zero() {
-                response.throttle_time_ms = got.throttle.as_millis() as i32;
-                session.hold_back((!got.throttle.is_zero()).then(|| Instant::now() + got.throttle));
+                // Only what is handed over, and not what was read while it was too little.
+                let throttle = session
+                    .node
+                    .broker
+                    .delivered(&session.who, got.bytes, got.records);
+                response.throttle_time_ms = throttle.as_millis() as i32;
+                session.hold_back((!throttle.is_zero()).then(|| Instant::now() + throttle));
                 return response;
             }
             let _ = session.take_answer();
@@ -137,7 +142,7 @@ struct Got {
     reserved: bool,
     /// Something that the client should hear of at once.
     failed: bool,
-    throttle: Duration,
+    records: u64,
 }
 
 async fn read(session: &Session, request: &mut FetchRequest) -> (FetchResponse, Got) {
@@ -247,11 +252,10 @@ async fn partition(
             max_bytes,
             wait: Duration::ZERO,
         };
-        let fetched = match broker.fetch(&session.who, fetch).await {
+        let fetched = match broker.peek(&session.who, fetch).await {
             Ok(fetched) => fetched,
             Err(e) => return fail(answer, got, Code::from(&e)),
         };
-        got.throttle = got.throttle.max(fetched.throttle);
         for piece in fetched.pieces {
             // Kafka has no word for a gap: its clients go on at the next offset that there is.
             if let Piece::Batch(batch) = piece {
@@ -261,6 +265,7 @@ async fn partition(
                 }
                 *left = left.saturating_sub(bytes);
                 got.bytes += bytes;
+                got.records += u64::from(batch.count());
                 answer.records.0.push(batch.into_bytes());
             }
         }
