@@ -335,8 +335,8 @@ impl Broker {
         any
     }
 
-    /// All groups: those with members, and those that only have offsets.
-    pub fn list_groups(&self) -> Vec<GroupInfo> {
+    /// All groups that `who` may know of: those with members, and those that only have offsets.
+    pub fn list_groups(&self, who: &Principal) -> Vec<GroupInfo> {
         let mut names: std::collections::BTreeSet<String> =
             self.0.coordinator.lock().keys().cloned().collect();
         names.extend(
@@ -351,12 +351,17 @@ impl Broker {
             members: Vec::new(),
             ..self.describe(name, false)
         };
-        names.iter().map(light).collect()
+        let seen = |name: &&String| authorize(who, Operation::Describe, Resource::Group(name));
+        names.iter().filter(seen).map(light).collect()
     }
 
     /// A group; its state is `Dead` if there is none of this name.
-    pub fn describe_group(&self, name: &str) -> GroupInfo {
-        self.describe(name, true)
+    ///
+    /// # Errors
+    /// When `who` may not, or no group can have this name.
+    pub fn describe_group(&self, who: &Principal, name: &str) -> Result<GroupInfo, GroupError> {
+        allow(who, Operation::Describe, name)?;
+        Ok(self.describe(name, true))
     }
 
     fn describe(&self, name: &str, members: bool) -> GroupInfo {

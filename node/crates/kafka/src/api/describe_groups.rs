@@ -46,7 +46,16 @@ impl Api for Served {
 
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let describe = |name: &String| {
-            let group = session.node.broker.describe_group(name);
+            let group = match session.node.broker.describe_group(&session.who, name) {
+                Ok(group) => group,
+                Err(e) => {
+                    return DescribedGroup {
+                        error: Code::from(&e),
+                        group_id: name.clone(),
+                        ..DescribedGroup::default()
+                    };
+                }
+            };
             let members = group.members.into_iter().map(|m| DescribedMember {
                 member_id: m.id,
                 group_instance_id: m.instance,

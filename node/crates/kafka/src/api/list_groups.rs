@@ -38,7 +38,7 @@ impl Api for Served {
         let groups = session
             .node
             .broker
-            .list_groups()
+            .list_groups(&session.who)
             .into_iter()
             .filter(|g| wanted(g.state));
         let listed = groups.map(|g| ListedGroup {

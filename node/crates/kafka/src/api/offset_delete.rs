@@ -46,8 +46,12 @@ impl Api for Served {
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let broker = &session.node.broker;
         let mut response = OffsetDeleteResponse::default();
-        if broker.describe_group(&request.group_id).state == "Dead" {
-            response.error = Code::GroupIdNotFound;
+        response.error = match broker.describe_group(&session.who, &request.group_id) {
+            Ok(group) if group.state == "Dead" => Code::GroupIdNotFound,
+            Ok(_) => Code::None,
+            Err(e) => Code::from(&e),
+        };
+        if response.error != Code::None {
             return response;
         }
         for topic in request.topics {
