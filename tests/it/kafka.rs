@@ -495,6 +495,56 @@ fn connect(node: &Node) -> TcpStream {
     stream
 }
 
+/// The body of Fetch 4 for `t`/0 from offset 0 on: waits `wait_ms` for a million bytes.
+fn long_poll(wait_ms: i32) -> Vec<u8> {
+    let mut body = Vec::new();
+    for field in [-1i32, wait_ms, 1_000_000, 2_000_000] {
+        body.extend(field.to_be_bytes());
+    }
+    body.extend([0, 0, 0, 0, 1, 0, 1, b't', 0, 0, 0, 1]);
+    body.extend([0; 12]);
+    body.extend(1_000_000i32.to_be_bytes());
+    body
+}
+
+#[test]
+fn large_requests_behind_long_polls_hold_up_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[QUICK]).unwrap();
+    block_on(create(&node, "t", 1, &[]));
+    let begun = Instant::now();
+    // Each has a request that waits for its turn; together they are more than may be received at once.
+    let waiting: Vec<_> = (0..10)
+        .map(|_| {
+            let mut stream = connect(&node);
+            let poll = request(1, 4, false, &long_poll(30_000));
+            let large = request(3, 1, false, &vec![0; (16 << 20) - 64]);
+            for bytes in [poll, large] {
+                stream.write_all(&(bytes.len() as u32).to_be_bytes()).unwrap();
+                // Refused is as good as taken: what matters is that it is in nobody's way.
+                let _ = stream.write_all(&bytes);
+            }
+            stream
+        })
+        .collect();
+    block_on(async {
+        create(&node, "beside", 1, &[]).await;
+        let producer: FutureProducer = config(&node)
+            .set("message.max.bytes", "4000000")
+            .create()
+            .unwrap();
+        let value = vec![7u8; 3_000_000];
+        let record = FutureRecord::<(), _>::to("beside").payload(&value);
+        producer.send(record, DEADLINE).await.unwrap();
+    });
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "it took {:?}",
+        begun.elapsed()
+    );
+    drop(waiting);
+}
+
 #[test]
 fn a_fetch_that_waits_for_more_is_counted_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -506,14 +556,7 @@ fn a_fetch_that_waits_for_more_is_counted_once() {
         producer.send(record, DEADLINE).await.unwrap();
     });
     // Fetch 4: 400 ms for a million bytes, of which there are a few. It is looked at several times meanwhile.
-    let mut body = Vec::new();
-    for field in [-1i32, 400, 1_000_000, 2_000_000] {
-        body.extend(field.to_be_bytes());
-    }
-    body.extend([0, 0, 0, 0, 1, 0, 1, b't', 0, 0, 0, 1]);
-    body.extend([0; 12]);
-    body.extend(1_000_000i32.to_be_bytes());
-    let answer = ask(&mut connect(&node), &request(1, 4, false, &body)).unwrap();
+    let answer = ask(&mut connect(&node), &request(1, 4, false, &long_poll(400))).unwrap();
     assert!(answer.windows(8).any(|w| w == b"a record"));
     let mut http = TcpStream::connect(node.http).unwrap();
     http.write_all(b"GET /metrics HTTP/1.0\r\nhost: weir\r\n\r\n")

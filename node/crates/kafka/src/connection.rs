@@ -50,6 +50,8 @@ pub(crate) enum ConnectionError {
     Unsupported { key: i16, version: i16 },
     #[error("too much is being received from others: a request found no room within {ROOM_WITHIN:?}")]
     NoRoom,
+    #[error("a request of {0} bytes cannot wait for its turn: too much does already")]
+    Waiting(usize),
     #[error("records sent without asking for an answer were refused: {0}")]
     Unasked(String),
     #[error("node is shutting down")]
@@ -62,7 +64,7 @@ struct Queued {
     work: Work,
     /// The client's name for itself.
     client: Option<String>,
-    /// Its share of the bytes that are received at once.
+    /// Its share of the bytes that wait for their turn.
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -110,7 +112,15 @@ async fn read(
                 permit = None;
                 Work::Produce(pending.map_err(|error| malformed(head, error))?)
             }
-            _ => Work::Other(body),
+            _ => {
+                // It may wait for long behind a poll, and must not keep others from being received meanwhile.
+                if permit.is_some() {
+                    let room = u32::try_from(body.len()).unwrap_or(u32::MAX);
+                    let waiting = Arc::clone(&session.node.waiting).try_acquire_many_owned(room);
+                    permit = Some(waiting.map_err(|_| ConnectionError::Waiting(body.len()))?);
+                }
+                Work::Other(body)
+            }
         };
         let queued = Queued {
             head,

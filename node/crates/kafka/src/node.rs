@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use weir_broker::{Broker, Principal};
-use weir_types::limits::{KAFKA_ANSWER_BYTES_MAX, KAFKA_RECEIVE_BYTES_MAX, KAFKA_SHORT_ANSWER_BYTES};
+use weir_types::limits::{
+    KAFKA_ANSWER_BYTES_MAX, KAFKA_RECEIVE_BYTES_MAX, KAFKA_SHORT_ANSWER_BYTES, KAFKA_WAITING_BYTES_MAX,
+};
 
 /// The number of a node that stands alone. Not 0, which a client in a dynamic language may take for none.
 pub(crate) const NODE_ID: i32 = 1;
@@ -39,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) settings: Settings,
     /// Bytes of large requests that are being received.
     pub(crate) receiving: Arc<Semaphore>,
+    /// Bytes of large requests that have come and wait for their turn.
+    pub(crate) waiting: Arc<Semaphore>,
     /// Bytes of answers to fetches that are being sent.
     answering: Arc<Semaphore>,
     begun: Instant,
@@ -50,6 +54,7 @@ impl Node {
             broker,
             settings,
             receiving: Arc::new(Semaphore::new(KAFKA_RECEIVE_BYTES_MAX)),
+            waiting: Arc::new(Semaphore::new(KAFKA_WAITING_BYTES_MAX)),
             answering: Arc::new(Semaphore::new(KAFKA_ANSWER_BYTES_MAX)),
             begun: Instant::now(),
         }

@@ -81,6 +81,9 @@ pub const OFFSET_METADATA_BYTES_MAX: usize = 4 << 10;
 pub const KAFKA_REQUEST_BYTES_MAX: usize = 16 << 20;
 /// Bytes of Kafka requests larger than [`KAFKA_SMALL_BYTES`] that are being received at once, over all connections.
 pub const KAFKA_RECEIVE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of Kafka requests larger than [`KAFKA_SMALL_BYTES`], other than records, that have come and wait for their turn
+/// behind others of their connection: the largest real ones are assignments of groups. Beyond, connections end.
+pub const KAFKA_WAITING_BYTES_MAX: usize = 8 << 20;
 /// Requests up to this size need no leave to be received: ten thousand connections of them are bounded by themselves.
 pub const KAFKA_SMALL_BYTES: usize = 8 << 10;
 /// Bytes of answers to Kafka fetches that are being sent at once. Beyond, answers are as short as can be: a client that
