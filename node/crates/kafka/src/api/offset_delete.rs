@@ -45,11 +45,14 @@ impl Api for Served {
 
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let broker = &session.node.broker;
-        let mut response = OffsetDeleteResponse::default();
-        response.error = match broker.describe_group(&session.who, &request.group_id) {
+        let error = match broker.describe_group(&session.who, &request.group_id) {
             Ok(group) if group.state == "Dead" => Code::GroupIdNotFound,
             Ok(_) => Code::None,
             Err(e) => Code::from(&e),
+        };
+        let mut response = OffsetDeleteResponse {
+            error,
+            ..OffsetDeleteResponse::default()
         };
         if response.error != Code::None {
             return response;
