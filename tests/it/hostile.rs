@@ -379,7 +379,15 @@ fn a_module_that_misbehaves_runs_behind_the_others_until_it_behaves() {
                 .unwrap();
             topic_with(&client, "t", "trap-on-bad", "skip").await;
             let mut producer = client.producer().await.unwrap();
-            let before = node.nice("pipe-t").unwrap();
+            // A thread takes its name when it first runs.
+            let begun = Instant::now();
+            let before = loop {
+                match node.nice("pipe-t") {
+                    Ok(nice) => break nice,
+                    Err(e) => assert!(begun.elapsed() < weir_tests::DEADLINE, "{e}"),
+                }
+                tokio::task::yield_now().await;
+            };
             let mut sent = 0;
             for value in std::iter::once("bad").chain(std::iter::repeat_n("fine", 25)) {
                 let batch = batch([value.to_owned()]);
