@@ -381,6 +381,9 @@ fn http_takes_and_gives_records_and_manages() {
         call("POST", "/v1/topics/t/records?key=raw", "text/plain", b"one\ntwo").1["partitions"][0]["base_offset"],
         6
     );
+    // What `curl -d` sends by itself.
+    let form = "application/x-www-form-urlencoded";
+    assert_eq!(call("POST", "/v1/topics/t/records", form, b"[]").0, 415);
     let (_, body) = call("GET", "/v1/topics/t/records?offset=0", "", b"");
     let records = body["records"].as_array().unwrap();
     assert_eq!(records.len(), 7);

@@ -257,7 +257,7 @@ impl Parser {
                 Input::Json if line.is_empty() => continue,
                 Input::Json => {
                     let value: Value =
-                        serde_json::from_slice(&line).with_context(|| format!("line {}", n + 1))?;
+                        serde_json::from_slice(&line).with_context(|| not_json(n + 1, &line))?;
                     self.record(line.into(), &value)
                         .with_context(|| format!("line {}", n + 1))?
                 }
@@ -281,12 +281,7 @@ impl Parser {
             let row = row?;
             let mut fields = Map::new();
             for (name, cell) in headings.iter().zip(&row) {
-                // What looks like a number is one.
-                let number = cell.parse::<f64>().ok().and_then(serde_json::Number::from_f64);
-                fields.insert(
-                    name.to_owned(),
-                    number.map_or_else(|| Value::from(cell), Value::Number),
-                );
+                fields.insert(name.to_owned(), cell_value(cell));
             }
             let value = Value::Object(fields);
             let record = self
@@ -336,4 +331,43 @@ fn now_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as i64)
+}
+
+/// A number where JSON would write it the same way, so that no digit of an id is lost; text otherwise.
+fn cell_value(cell: &str) -> Value {
+    match serde_json::from_str::<serde_json::Number>(cell) {
+        Ok(number) if number.to_string() == cell => Value::Number(number),
+        // As a double is written, but for zeros at its end.
+        Ok(number) if number.is_f64() && !cell.contains(['e', 'E']) && cell.len() <= 16 => {
+            Value::Number(number)
+        }
+        _ => Value::from(cell),
+    }
+}
+
+fn not_json(n: usize, line: &[u8]) -> String {
+    let start = String::from_utf8_lossy(line.get(..40).unwrap_or(line)).into_owned();
+    format!("line {n} is not JSON: `{start}`; the lines before it are taken, `--format lines` takes any text")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cells_keep_their_digits() {
+        let value = |cell: &str| super::cell_value(cell).to_string();
+        for (cell, want) in [
+            ("1", "1"),
+            ("-7", "-7"),
+            ("12345678901234567", "12345678901234567"),
+            ("21.5", "21.5"),
+            ("21.50", "21.5"),
+            ("007", "\"007\""),
+            ("1e3", "\"1e3\""),
+            ("", "\"\""),
+            ("press", "\"press\""),
+            ("0.12345678901234567890", "\"0.12345678901234567890\""),
+        ] {
+            assert_eq!(value(cell), want, "{cell}");
+        }
+    }
 }

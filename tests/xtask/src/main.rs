@@ -28,7 +28,11 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let rest = args.get(1..).unwrap_or_default();
     match args.first().map(String::as_str) {
-        Some("demo") => demo(rest.iter().any(|a| a == "--keep")),
+        Some("demo") => match rest {
+            [] => demo(false),
+            [keep] if keep == "--keep" => demo(true),
+            _ => bail!("{USAGE}"),
+        },
         Some("verify") => verify(),
         Some("bench") => bench(rest),
         Some("long") => long::long(seconds(rest)?),
@@ -69,6 +73,12 @@ fn say(what: &str) {
 fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root());
+    // Ours are not for those that it builds: some build scripts run again when they change.
+    let ours = std::env::vars_os().filter(|(name, _)| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+    });
+    ours.for_each(|(name, _)| drop(command.env_remove(name)));
     command
 }
 

@@ -28,6 +28,15 @@ impl HttpError {
         }
     }
 
+    pub(crate) fn unsupported_type(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            kind: "invalid",
+            message: message.into(),
+            stored: Vec::new(),
+        }
+    }
+
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::NOT_FOUND,

@@ -45,6 +45,13 @@ pub(crate) async fn produce(
     let records = match kind.split(';').next().unwrap_or_default().trim() {
         "application/json" => from_json(&body, now)?,
         "application/x-ndjson" | "application/ndjson" => from_lines(&body, now),
+        // What `curl -d` says when nobody says anything: surely not what is meant.
+        "application/x-www-form-urlencoded" | "multipart/form-data" => {
+            return Err(HttpError::unsupported_type(
+                "say what the body is: `content-type: application/json` for an array of records, \
+                 `application/x-ndjson` for a value a line, anything else for one raw value",
+            ));
+        }
         _ => vec![Record {
             key: query.key.map(Bytes::from),
             value: Some(body),

@@ -27,6 +27,7 @@ codes! {
     OffsetMetadataTooLarge = 12,
     CoordinatorNotAvailable = 15,
     InvalidTopic = 17,
+    NotEnoughReplicas = 19,
     InvalidRequiredAcks = 21,
     IllegalGeneration = 22,
     InconsistentGroupProtocol = 23,
@@ -102,7 +103,9 @@ impl From<&ProduceError> for Code {
             ProduceError::OutOfOrder { .. } => Self::OutOfOrderSequence,
             ProduceError::ProducerFenced { .. } => Self::InvalidProducerEpoch,
             ProduceError::UnknownProducer(_) => Self::UnknownProducerId,
-            ProduceError::Halted { .. } => Self::PolicyViolation,
+            // Nothing was stored, and it will be once the pipeline goes on: the answer that every client tries again
+            // after, for as long as it was told to keep records.
+            ProduceError::Halted { .. } => Self::NotEnoughReplicas,
             ProduceError::PipelineBusy { .. } => Self::RequestTimedOut,
             ProduceError::Propose(e) => by_kind(e.kind()),
             ProduceError::Closed => Self::NotLeaderOrFollower,

@@ -109,6 +109,12 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<State, OpenError> {
         set_values_aside(dir, &quarantine).map_err(io)?;
     }
     let values = Arc::new(ValueLog::new(dir.join(VALUES)));
+    let mut watermark = watermark;
+    if !existed && !marked {
+        // Before there is a database: a node that is killed before its first write must not look as if it had lost
+        // its marks.
+        watermark.save().map_err(io)?;
+    }
     let keyspaces = open_keyspaces(&db_dir, values, options).map_err(|e| match e {
         OpenFailure::Locked => OpenError::Locked(dir.to_owned()),
         OpenFailure::Other(why) => OpenError::Damaged {

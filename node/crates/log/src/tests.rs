@@ -145,6 +145,16 @@ fn everything_is_read_back_at_every_fetch_size_and_after_reopening() {
 }
 
 #[test]
+fn a_log_that_was_killed_before_its_first_write_is_not_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_log, _) = Log::open(&dir.path().join("a"), &options()).unwrap();
+    let copy = dir.path().join("copy");
+    copy_dir(&dir.path().join("a"), &copy);
+    let (_copied, recovered) = Log::open(&copy, &options()).unwrap();
+    assert!(recovered.damage.is_none(), "{recovered:?}");
+}
+
+#[test]
 fn what_was_flushed_survives_a_copy_taken_while_running() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = Log::open(&dir.path().join("a"), &options()).unwrap();
