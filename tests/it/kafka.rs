@@ -495,6 +495,17 @@ fn connect(node: &Node) -> TcpStream {
     stream
 }
 
+/// Sends three megabytes to a topic of its own, which takes room to be received.
+fn produce_large(node: &Node) {
+    block_on(async {
+        create(node, "beside", 1, &[]).await;
+        let producer: FutureProducer = config(node).set("message.max.bytes", "4000000").create().unwrap();
+        let value = vec![7u8; 3_000_000];
+        let record = FutureRecord::<(), _>::to("beside").payload(&value);
+        producer.send(record, DEADLINE).await.unwrap();
+    });
+}
+
 /// The body of Fetch 4 for `t`/0 from offset 0 on: waits `wait_ms` for a million bytes.
 fn long_poll(wait_ms: i32) -> Vec<u8> {
     let mut body = Vec::new();
@@ -527,16 +538,7 @@ fn large_requests_behind_long_polls_hold_up_nobody_else() {
             stream
         })
         .collect();
-    block_on(async {
-        create(&node, "beside", 1, &[]).await;
-        let producer: FutureProducer = config(&node)
-            .set("message.max.bytes", "4000000")
-            .create()
-            .unwrap();
-        let value = vec![7u8; 3_000_000];
-        let record = FutureRecord::<(), _>::to("beside").payload(&value);
-        producer.send(record, DEADLINE).await.unwrap();
-    });
+    produce_large(&node);
     assert!(
         begun.elapsed() < Duration::from_secs(10),
         "it took {:?}",
@@ -640,16 +642,7 @@ fn what_cannot_be_served_is_answered_or_closed_and_costs_little() {
     let mut stream = connect(&node);
     assert!(ask(&mut stream, &request(18, 0, false, &[])).is_ok());
     let begun = Instant::now();
-    block_on(async {
-        create(&node, "beside", 1, &[]).await;
-        let producer: FutureProducer = config(&node)
-            .set("message.max.bytes", "4000000")
-            .create()
-            .unwrap();
-        let value = vec![7u8; 3_000_000];
-        let record = FutureRecord::<(), _>::to("beside").payload(&value);
-        producer.send(record, DEADLINE).await.unwrap();
-    });
+    produce_large(&node);
     assert!(
         begun.elapsed() < Duration::from_secs(5),
         "a large request waited {:?} for those that send nothing",
