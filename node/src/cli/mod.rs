@@ -75,7 +75,11 @@ enum Command {
     },
     /// Compile a component from standard input (the node's own child process).
     #[command(hide = true)]
-    CompileComponent,
+    CompileComponent {
+        /// Make a component of a core module, and no more.
+        #[arg(long)]
+        make: bool,
+    },
 }
 
 /// Wrong usage that only shows once arguments are looked at together: exit code 2.
@@ -104,10 +108,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
             clap_complete::generate(shell, &mut Args::command(), "weir", &mut std::io::stdout());
             Ok(())
         }
-        Command::CompileComponent => {
+        Command::CompileComponent { make } => {
             // The node's short slices are inherited, and nobody waits for this the way they wait for records.
             weir_pipeline::Priority::Behind.ask();
-            Ok(weir_runtime::compile_in_child()?)
+            Ok(if make {
+                weir_runtime::componentize_in_child()?
+            } else {
+                weir_runtime::compile_in_child()?
+            })
         }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::oneshot;
 use weir_broker::{AdminError, Broker, Hook, HookDone, HookJob, Principal, Processed, StateKind};
 use weir_runtime::{
-    Digest, InstanceConfig, Instruments, LogLevel, LogSink, Module, Reading, Runtime, componentize,
+    Digest, InstanceConfig, Instruments, LoadError, LogLevel, LogSink, Module, Reading, Runtime,
 };
 use weir_types::TopicName;
 use weir_types::limits::PIPELINES_MAX;
@@ -145,7 +145,14 @@ impl Pipelines {
     /// When it is not taken.
     pub async fn push(&self, name: &str, version: &str, bytes: Vec<u8>) -> Result<ModuleInfo, PushError> {
         let _one = self.0.changing.lock().await;
-        let component = componentize(&bytes)?.into_owned();
+        let runtime = self.0.runtime.clone();
+        let component = apart("weir-push", move || {
+            runtime.componentize(&bytes).map(|c| c.into_owned())
+        })
+        .await
+        .unwrap_or(Err(LoadError::Compile(
+            "the thread that compiles ended".to_owned(),
+        )))?;
         let digest = Digest::of(&component);
         self.store().check(name, version, digest)?;
         let (runtime, dir) = (self.0.runtime.clone(), self.store().dir());

@@ -4,10 +4,12 @@
 //! panic. So a child does it, with limits on its memory and processor time, and what it returns is kept in a cache
 //! whose files are authenticated, because loading native code means running it.
 
+use crate::componentize::componentize;
 use crate::error::LoadError;
 use crate::inspect::Digest;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -63,12 +65,50 @@ impl Compiler {
     }
 }
 
+/// What a child is to make of its input.
+const MAKE_COMPONENT: &str = "--make";
+
+impl Compiler {
+    /// A component of `bytes`, made in the child: what makes it follows a module's metadata as deep as that goes.
+    pub(crate) fn componentize<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, LoadError> {
+        match &self.by {
+            CompileBy::Child(program, args) if !wasmparser::Parser::is_component(bytes) => {
+                let args: Vec<String> = args.iter().cloned().chain([MAKE_COMPONENT.to_owned()]).collect();
+                run_child(program, &args, bytes).map(Cow::Owned)
+            }
+            _ => componentize(bytes),
+        }
+    }
+}
+
+/// As [`compile_in_child`], for [`componentize`]: reads what was uploaded and writes a component.
+///
+/// # Errors
+/// When none can be made of it within the limits.
+pub fn componentize_in_child() -> Result<(), LoadError> {
+    let bytes = read_limited()?;
+    let component = componentize(&bytes)?;
+    let mut out = io::stdout().lock();
+    out.write_all(&component)?;
+    Ok(out.flush()?)
+}
+
 /// Reads a component from standard input and writes native code to standard output, under limits: the body of the
 /// child process of [`CompileBy::Child`].
 ///
 /// # Errors
 /// When the component does not compile within them.
 pub fn compile_in_child() -> Result<(), LoadError> {
+    let component = read_limited()?;
+    let engine = crate::engine::engine().map_err(|e| LoadError::Compile(e.to_string()))?;
+    let native = precompile(engine, component)?;
+    let mut out = io::stdout().lock();
+    out.write_all(&native)?;
+    Ok(out.flush()?)
+}
+
+/// Takes on a child's limits, and then what it is to work on.
+fn read_limited() -> Result<Vec<u8>, LoadError> {
     let limit = |n| rustix::process::Rlimit {
         current: Some(n),
         maximum: Some(n),
@@ -81,11 +121,7 @@ pub fn compile_in_child() -> Result<(), LoadError> {
     let mut component = Vec::new();
     let most = weir_types::limits::MODULE_BYTES_MAX as u64;
     io::stdin().lock().take(most).read_to_end(&mut component)?;
-    let engine = crate::engine::engine().map_err(|e| LoadError::Compile(e.to_string()))?;
-    let native = precompile(engine, component)?;
-    let mut out = io::stdout().lock();
-    out.write_all(&native)?;
-    Ok(out.flush()?)
+    Ok(component)
 }
 
 fn precompile(engine: Engine, component: Vec<u8>) -> Result<Vec<u8>, LoadError> {

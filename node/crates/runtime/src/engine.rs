@@ -130,6 +130,14 @@ impl Runtime {
         Ok(module)
     }
 
+    /// As [`crate::componentize`], in a process of its own where this runtime compiles in one.
+    ///
+    /// # Errors
+    /// When the bytes are neither.
+    pub fn componentize<'a>(&self, bytes: &'a [u8]) -> Result<std::borrow::Cow<'a, [u8]>, LoadError> {
+        self.0.compiler.componentize(bytes)
+    }
+
     pub(crate) fn inner(&self) -> &Inner {
         &self.0
     }

@@ -16,7 +16,7 @@ mod instance;
 mod limits;
 mod outcome;
 
-pub use compile::{CompileBy, compile_in_child};
+pub use compile::{CompileBy, compile_in_child, componentize_in_child};
 pub use componentize::componentize;
 pub use engine::{Module, Runtime, RuntimeOptions};
 pub use error::{CallError, CallFailure, InitError, LoadError};
