@@ -111,11 +111,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::CompileComponent { make } => {
             // The node's short slices are inherited, and nobody waits for this the way they wait for records.
             weir_pipeline::Priority::Behind.ask();
-            Ok(if make {
-                weir_runtime::componentize_in_child()?
+            let made = if make {
+                weir_runtime::componentize_in_child()
             } else {
-                weir_runtime::compile_in_child()?
-            })
+                weir_runtime::compile_in_child()
+            };
+            Ok(made?)
         }
     }
 }
