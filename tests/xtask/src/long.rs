@@ -1,6 +1,6 @@
 //! The long form: what takes too long for every change. Rounds by the hundred, and each fuzz target for a while.
 
-use crate::{cargo, clients, modules, root, run, say, target, test_guests};
+use crate::{cargo, clients, modules, node_for_tests, root, run, say, target, test_guests};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,14 +26,7 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
     modules()?;
     test_guests()?;
     clients();
-    run(cargo(&[
-        "build",
-        "--quiet",
-        "-p",
-        "weir-node",
-        "-p",
-        "machine-temperature",
-    ]))?;
+    node_for_tests()?;
     say("every byte and sector of a closed log, one after the other");
     let mut damage = cargo(&["test", "-p", "weir-log", "--", "no_damaged", "--nocapture"]);
     damage.env("WEIR_DAMAGE_ROUNDS", "40");

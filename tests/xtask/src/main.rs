@@ -350,6 +350,15 @@ fn verify() -> Result<()> {
         "-D",
         "warnings",
     ]))?;
+    node_for_tests()?;
+    clients();
+    say("documentation examples");
+    run(cargo(&["test", "--quiet", "--doc", "-p", "weir-sdk"]))?;
+    say("tests");
+    tests()
+}
+
+fn node_for_tests() -> Result<()> {
     say("building the node and the example for the tests");
     run(cargo(&[
         "build",
@@ -358,12 +367,7 @@ fn verify() -> Result<()> {
         "weir-node",
         "-p",
         "machine-temperature",
-    ]))?;
-    clients();
-    say("documentation examples");
-    run(cargo(&["test", "--quiet", "--doc", "-p", "weir-sdk"]))?;
-    say("tests");
-    tests()
+    ]))
 }
 
 /// Runs all tests and adds up what each binary says, for one closing line.

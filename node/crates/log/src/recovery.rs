@@ -11,7 +11,7 @@ use crate::reader::Scan;
 use crate::value_log::{ValueLog, ValueOptions, ValueWriter};
 use crate::watermark::WatermarkFile;
 use crate::writer::{Writer, gap_of, gap_row};
-use crate::{EntryHeader, Marks, OpenError, Piece, Position};
+use crate::{EntryHeader, Marks, OpenError, Piece, Position, ReadError};
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
@@ -109,6 +109,7 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<State, OpenError> {
         set_values_aside(dir, &quarantine).map_err(io)?;
     }
     let values = Arc::new(ValueLog::new(dir.join(VALUES)));
+    values.make_dir().map_err(io)?;
     let mut watermark = watermark;
     if !existed && !marked {
         // Before there is a database: a node that is killed before its first write must not look as if it had lost
@@ -538,7 +539,13 @@ impl Recovery {
         let mut from = start;
         while from < end {
             // One MiB at a time keeps a big partition out of memory.
-            let Ok(chunk) = scan.read(from, 1 << 20) else {
+            let read = scan.read(from, 1 << 20);
+            if let Err(ReadError::Busy(why)) = &read {
+                // What cannot be read for want of something else is not lost: whoever reads it will see.
+                tracing::warn!(%partition, %from, why, "a partition is not looked through to its end");
+                break;
+            }
+            let Ok(chunk) = read else {
                 holes.push(Gap {
                     start: from,
                     end,

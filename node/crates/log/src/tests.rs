@@ -454,6 +454,31 @@ fn payloads_without_their_database_are_set_aside_and_not_removed() {
 }
 
 #[test]
+fn after_damage_space_still_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = Log::open(dir.path(), &options()).unwrap();
+    flush(&log, entry(1, vec![batch(0, 10, 9_000)]));
+    log.close();
+    drop(log);
+    for slot in ["watermark.a", "watermark.b"] {
+        std::fs::remove_file(dir.path().join(slot)).unwrap();
+    }
+    // What nobody points to now may be all that is left of something, and is kept.
+    std::fs::write(dir.path().join("values/0000000007.val"), b"half a frame").unwrap();
+    let (log, recovered) = Log::open(dir.path(), &options()).unwrap();
+    assert!(!recovered.damage.is_none());
+    let kept = || {
+        let files = std::fs::read_dir(dir.path().join("quarantine")).unwrap();
+        files.map(|f| f.unwrap().file_name()).collect::<Vec<_>>()
+    };
+    assert_eq!(kept(), ["0000000007.val.0"]);
+    // What expires from then on is gone for good.
+    trim(&log, 2, P, 10);
+    wait_for("the file goes", || value_files(dir.path()).is_empty());
+    assert_eq!(kept().len(), 1);
+}
+
+#[test]
 fn lazy_entries_are_synced_in_time_however_busy_the_log_is() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = Log::open(dir.path(), &options()).unwrap();

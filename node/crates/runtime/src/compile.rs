@@ -72,7 +72,7 @@ impl Compiler {
     /// A component of `bytes`, made in the child: what makes it follows a module's metadata as deep as that goes.
     pub(crate) fn componentize<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, LoadError> {
         match &self.by {
-            CompileBy::Child(program, args) if !wasmparser::Parser::is_component(bytes) => {
+            CompileBy::Child(program, args) if wasmparser::Parser::is_core_wasm(bytes) => {
                 let args: Vec<String> = args.iter().cloned().chain([MAKE_COMPONENT.to_owned()]).collect();
                 run_child(program, &args, bytes).map(Cow::Owned)
             }
@@ -158,9 +158,14 @@ fn run_child(program: &Path, args: &[String], component: &[u8]) -> Result<Vec<u8
     let status = child.wait()?;
     if !status.success() {
         let why = message.trim();
-        return Err(LoadError::Compile(format!(
-            "the compiler ended with {status}: {why}"
-        )));
+        // An error of its own says all there is; otherwise its end does.
+        return Err(LoadError::Compile(match why.strip_prefix("error: ") {
+            Some(why) if status.code() == Some(1) => why
+                .strip_prefix("component does not compile: ")
+                .unwrap_or(why)
+                .to_owned(),
+            _ => format!("the compiler ended with {status}: {why}"),
+        }));
     }
     written?;
     read?;

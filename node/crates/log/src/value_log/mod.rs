@@ -93,7 +93,11 @@ impl ValueLog {
         Ok(file)
     }
 
-    fn make_dir(&self) -> io::Result<()> {
+    /// Makes the directory, or makes sure of it.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub(crate) fn make_dir(&self) -> io::Result<()> {
         std::fs::create_dir_all(&self.dir)?;
         // Or a power cut could take the directory, and with it what was synced in it.
         match self.dir.parent() {
@@ -126,8 +130,16 @@ impl ValueLog {
     fn set_aside(&self, segment: u32, quarantine: &Path) -> io::Result<()> {
         std::fs::create_dir_all(quarantine)?;
         self.give_up(segment, |path| {
-            let name = path.file_name().unwrap_or_default();
-            std::fs::rename(path, quarantine.join(name))
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            // A number may come again once its file is gone: nothing that is kept there is written over.
+            let aside = (0u32..)
+                .map(|n| quarantine.join(format!("{name}.{n}")))
+                .find(|aside| !aside.exists());
+            aside.map_or(Ok(()), |aside| std::fs::rename(path, aside))
         })
     }
 

@@ -52,8 +52,8 @@ enum Walk {
 pub(crate) struct ValueOptions {
     /// A file is full from here on.
     pub(crate) segment_bytes: u64,
-    /// Where files go that should be empty, after damage: what they hold may be all that is left. Otherwise they are
-    /// removed.
+    /// Where files go, after damage, that nothing points to when the log is opened, or that cannot be walked to their
+    /// end: what they hold may be all that is left. Otherwise they are removed.
     pub(crate) quarantine: Option<PathBuf>,
 }
 
@@ -73,6 +73,8 @@ pub(crate) struct ValueWriter {
     sweep: Option<(u32, u64)>,
     /// Something was freed since no file was found to be worth emptying.
     freed: bool,
+    /// The log is being opened: what is dead now was not seen to die.
+    opening: bool,
     /// Segments that could not be emptied: not tried again before the next start.
     stuck: BTreeSet<u32>,
 }
@@ -81,10 +83,9 @@ impl ValueWriter {
     /// Goes on behind what is there, and removes the files that hold nothing that counts.
     ///
     /// # Errors
-    /// When the directory cannot be used, or the accounts cannot be read.
+    /// When the directory or the accounts cannot be read.
     pub(crate) fn open(keyspaces: &Keyspaces, options: ValueOptions) -> fjall::Result<Self> {
         let log = Arc::clone(&keyspaces.values);
-        log.make_dir()?;
         let mut accounts: BTreeMap<u32, Account> = BTreeMap::new();
         for guard in keyspaces.state.prefix([StateKind::Segment as u8]) {
             let (key, value) = guard.into_inner()?;
@@ -120,11 +121,13 @@ impl ValueWriter {
             dead,
             sweep: None,
             freed: true,
+            opening: true,
             stuck: BTreeSet::new(),
         };
         while writer.has_dead() {
             writer.remove_dead();
         }
+        writer.opening = false;
         Ok(writer)
     }
 
@@ -225,7 +228,7 @@ impl ValueWriter {
             return;
         };
         // The account alone is not enough to remove a file by: journals can be damaged.
-        let (live, len) = match self.recount(segment) {
+        let (live, len, whole) = match self.recount(segment) {
             Ok(counted) => counted,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => {
@@ -244,7 +247,8 @@ impl ValueWriter {
             self.stuck.insert(segment);
             return;
         }
-        let gone = match &self.options.quarantine {
+        let quarantine = self.options.quarantine.as_deref();
+        let gone = match quarantine.filter(|_| self.opening || !whole) {
             Some(quarantine) => self.log.set_aside(segment, quarantine),
             None => self.log.remove(segment),
         };
@@ -254,8 +258,8 @@ impl ValueWriter {
         }
     }
 
-    /// Bytes of frames in `segment` that `data` does point to, and of all that could be walked.
-    fn recount(&self, segment: u32) -> io::Result<(u64, u64)> {
+    /// Bytes of frames in `segment` that `data` does point to, of all that could be walked, and whether that is all.
+    fn recount(&self, segment: u32) -> io::Result<(u64, u64, bool)> {
         let (mut live, mut at) = (0, 0);
         loop {
             match self.walk(segment, at) {
@@ -265,7 +269,7 @@ impl ValueWriter {
                         live += pointer.frame_bytes();
                     }
                 }
-                Walk::End { .. } => return Ok((live, at)),
+                Walk::End { whole } => return Ok((live, at, whole)),
                 Walk::Failed(error) => return Err(error),
             }
         }
