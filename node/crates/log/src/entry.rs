@@ -41,6 +41,29 @@ pub enum Op {
         /// Which.
         partition: PartitionId,
     },
+    /// An appended batch whose bytes retention has removed since: an old entry, read back or sent to a follower. It
+    /// stores a header and no row.
+    Gone(Append),
+}
+
+impl Op {
+    /// Bytes that it stores, about.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Append { batch, .. } => batch.bytes().len(),
+            Self::Put { key, value } => key.as_bytes().len() + value.len(),
+            Self::Remove { .. } | Self::Trim { .. } | Self::Drop { .. } | Self::Gone(_) => 16,
+        }
+    }
+}
+
+/// Which entry: the same id means the same entry, and the same ones before it, on every replica (Raft's log matching).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EntryId {
+    /// The term of the leader that made it.
+    pub term: Term,
+    /// Its place in the group's log.
+    pub index: u64,
 }
 
 /// The atomic unit of a replica group.
@@ -61,14 +84,15 @@ pub struct Entry {
 impl Entry {
     /// Bytes of payload.
     pub fn payload_bytes(&self) -> usize {
-        self.ops
-            .iter()
-            .map(|op| match op {
-                Op::Append { batch, .. } => batch.bytes().len(),
-                Op::Put { key, value } => key.as_bytes().len() + value.len(),
-                Op::Remove { .. } | Op::Trim { .. } | Op::Drop { .. } => 16,
-            })
-            .sum()
+        self.ops.iter().map(Op::bytes).sum()
+    }
+
+    /// Which entry it is.
+    pub fn id(&self) -> EntryId {
+        EntryId {
+            term: self.term,
+            index: self.index,
+        }
     }
 
     /// What is stored under (group, index).
@@ -132,7 +156,8 @@ pub enum OpHeader {
 }
 
 impl OpHeader {
-    fn of(op: &Op) -> Self {
+    /// The header of `op`.
+    pub fn of(op: &Op) -> Self {
         match op {
             Op::Append { partition, batch } => Self::Append(Append {
                 partition: *partition,
@@ -162,6 +187,7 @@ impl OpHeader {
             Op::Drop { partition } => Self::Drop {
                 partition: *partition,
             },
+            Op::Gone(append) => Self::Append(*append),
         }
     }
 }
@@ -186,6 +212,14 @@ struct Stored<O> {
 }
 
 impl EntryHeader {
+    /// Which entry it is.
+    pub fn id(&self) -> EntryId {
+        EntryId {
+            term: self.term,
+            index: self.index,
+        }
+    }
+
     /// The appended batches.
     pub fn appends(&self) -> impl Iterator<Item = &Append> {
         self.ops.iter().filter_map(|op| match op {

@@ -72,6 +72,8 @@ pub enum ReadError {
         near: u64,
         why: String,
     },
+    #[error("entry {index} of the replica group's log cannot be read: {why}")]
+    DamagedEntry { index: u64, why: String },
     #[error("cannot read now: {0}; try again")]
     Busy(String),
     #[error("log is closed")]
@@ -83,7 +85,7 @@ impl ReadError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoPartition(_) => ErrorKind::Invalid,
-            Self::Damaged { .. } => ErrorKind::Corrupt,
+            Self::Damaged { .. } | Self::DamagedEntry { .. } => ErrorKind::Corrupt,
             Self::Busy(_) => ErrorKind::Retry,
             Self::Closed => ErrorKind::Closed,
         }

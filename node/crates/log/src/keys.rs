@@ -16,7 +16,7 @@ use weir_types::{GroupId, Offset, PartitionId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum StateKind {
-    /// group u16 -> index u64 of the last entry whose effects are in `state`. Kept by the log.
+    /// group u16 -> index u64, term u64 of the last entry whose effects are in `state`. Kept by the log.
     Applied = 1,
     /// partition u32 -> [`crate::Position`]. Kept by the log.
     Position = 2,
@@ -24,10 +24,19 @@ pub enum StateKind {
     Gap = 3,
     /// partition u32, end u64 -> largest timestamp i64 of all before it; a row a MiB. Kept by the log.
     TimeIndex = 4,
-    /// group u16 -> index u64, crc u32 of the last purged header. Kept by the log.
+    /// group u16 -> index u64, crc u32, term u64 of the last purged header. Kept by the log.
     Purged = 5,
     /// segment u32 -> bytes u64 of its frames that rows of `data` point to. Kept by the log.
     Segment = 6,
+    /// group u16 -> the vote of this node, as consensus encodes it. The replica's, and this node's alone.
+    Vote = 7,
+    /// group u16 -> the group's members as of an entry, as consensus encodes them. The replica's.
+    Members = 8,
+    /// partition u32, base offset u64 -> as in `data`: a batch of another's snapshot that is not yet installed. Kept by
+    /// the log.
+    Incoming = 9,
+    /// nothing -> which node of which site this is, as the node encodes it. This node's alone.
+    Node = 10,
     /// topic name -> its settings and partitions. The broker's.
     Topic = 16,
     /// partition u32, producer id u64 -> its last batches. The broker's.
@@ -42,6 +51,11 @@ pub enum StateKind {
     Module = 21,
     /// group name -> its members and their assignments. The broker's.
     Group = 22,
+    /// sha-256, part u32 -> a part of the module's bytes. The pipelines'.
+    ModulePart = 23,
+    /// `id` -> the site's name among sites; `node` -> the last number given to a node; `token` and its hash -> until
+    /// when it lets a node in. The node's.
+    Site = 24,
 }
 
 /// Key of a row of `state`: its kind and what follows.
@@ -57,7 +71,23 @@ impl StateKey {
         Self(key)
     }
 
-    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+    /// Whether rows of its kind are the same on every replica, and so part of a snapshot.
+    pub(crate) fn is_replicated(bytes: &[u8]) -> bool {
+        let local = [
+            StateKind::Applied,
+            StateKind::Purged,
+            StateKind::Segment,
+            StateKind::Vote,
+            StateKind::Incoming,
+            StateKind::Node,
+        ];
+        bytes
+            .first()
+            .is_some_and(|kind| local.iter().all(|l| *l as u8 != *kind))
+    }
+
+    /// The key that is stored as `bytes`.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 

@@ -26,6 +26,7 @@ mod positions;
 mod reader;
 mod recovery;
 mod scrub;
+mod snapshot;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -33,11 +34,12 @@ mod value_log;
 mod watermark;
 mod writer;
 
-pub use entry::{Append, Entry, EntryHeader, Op, OpHeader};
+pub use entry::{Append, Entry, EntryHeader, EntryId, Op, OpHeader};
 pub use error::{AppendError, OpenError, ReadError};
 pub use keys::{StateKey, StateKind};
 pub use log::{Log, Options, Usage};
 pub use positions::{Marks, Position};
 pub use reader::{Boundary, Chunk, Piece};
-pub use recovery::{Damage, Recovered};
+pub use recovery::{Damage, GroupState, Recovered};
 pub use scrub::{ScrubReport, scrub_closed};
+pub use snapshot::LogSnapshot;

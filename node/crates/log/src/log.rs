@@ -5,11 +5,13 @@ use crate::positions::Positions;
 use crate::reader::{self, Boundary, Chunk, Request};
 use crate::recovery::{self, Recovered};
 use crate::scrub::{self, ScrubReport};
+use crate::snapshot::{Install, LogSnapshot, Received};
 use crate::space::free_and_total;
 use crate::value_log::{Pointer, ValueLog};
 use crate::writer::{Command, Writer};
-use crate::{AppendError, Entry, EntryHeader, Marks, OpenError, ReadError};
+use crate::{AppendError, Entry, EntryHeader, EntryId, Marks, OpenError, ReadError};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +19,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use weir_types::limits::WRITER_QUEUE_MAX;
-use weir_types::{GroupId, Offset, PartitionId};
+use weir_types::{Batch, GroupId, Offset, PartitionId};
 
 /// Threads that read for consumers: one more than may wait for the same slow disk.
 const READERS: usize = 2;
@@ -170,7 +172,7 @@ pub struct Usage {
     pub syncs: u64,
 }
 
-type ReadJob = (Request, Box<dyn FnOnce(Result<Chunk, ReadError>) + Send>);
+type ReadJob = Box<dyn FnOnce(&Keyspaces, &Positions) + Send>;
 
 /// A log that is open. Clones are handles to the same one.
 #[derive(Clone)]
@@ -224,6 +226,8 @@ impl Log {
         }
         let (commands, from_handle) = sync_channel(WRITER_QUEUE_MAX);
         let epoch = state.watermark.value.epoch;
+        let incoming = [StateKind::Incoming as u8];
+        let receiving = state.keyspaces.state.prefix(incoming).next().is_some();
         let writer = Writer {
             keyspaces: state.keyspaces.clone(),
             shared: Arc::clone(&shared),
@@ -237,6 +241,7 @@ impl Log {
             unsynced: None,
             since_watermark: 0,
             since_sweep: 0,
+            receiving,
         };
         spawn("weir-log", move || writer.run()).map_err(io)?;
         let (reads, readers) = spawn_readers(&state.keyspaces, &shared).map_err(io)?;
@@ -255,19 +260,17 @@ impl Log {
     }
 
     /// Hands an entry to the writer; `flushed` is called from its thread once the entry is synced (written, for one
-    /// that is `lazy`). Blocks while the queue is full. Entries of a group come in order of their index. `control`
-    /// entries may use half of the disk's reserve.
+    /// that is `lazy`). Blocks while the queue is full. Entries of a group come in order of their index. Whether there
+    /// is room is for the caller to ask, with [`Log::room_for`].
     ///
     /// # Errors
-    /// When nothing was taken: the disk is nearly full, or the log stopped. `flushed` is then dropped.
+    /// When nothing was taken: the log stopped. `flushed` is then dropped.
     pub fn append(
         &self,
         entry: Entry,
-        control: bool,
         flushed: impl FnOnce(Result<(), AppendError>) + Send + 'static,
     ) -> Result<(), AppendError> {
         let bytes = entry.payload_bytes() as u64;
-        self.check_space(bytes, control)?;
         self.0.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let shared = Arc::clone(&self.0.shared);
         let flushed = Box::new(move |result| {
@@ -319,7 +322,7 @@ impl Log {
             end,
             max_bytes,
         };
-        self.submit((request, Box::new(done)))
+        self.read_pieces(request, done)
     }
 
     /// Finds the first batch that may hold a record at or after `timestamp`; an empty chunk when there is none.
@@ -333,7 +336,7 @@ impl Log {
         done: impl FnOnce(Result<Chunk, ReadError>) + Send + 'static,
     ) -> Result<(), ReadError> {
         let request = Request::Seek { partition, timestamp };
-        self.submit((request, Box::new(done)))
+        self.read_pieces(request, done)
     }
 
     /// Finds where `partition` begins when its beginning is given up; the answer is the chunk's `next`.
@@ -346,7 +349,138 @@ impl Log {
         of: Boundary,
         done: impl FnOnce(Result<Chunk, ReadError>) + Send + 'static,
     ) -> Result<(), ReadError> {
-        self.submit((Request::Boundary { partition, of }, Box::new(done)))
+        self.read_pieces(Request::Boundary { partition, of }, done)
+    }
+
+    /// Reads the entries of `group` from `from` on and before `end`, up to about `max_bytes` of payload, the first
+    /// whatever its size. Batches that retention has removed come as [`crate::Op::Gone`]. `done` is called from a
+    /// reader's thread.
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn entries(
+        &self,
+        group: GroupId,
+        from: u64,
+        end: u64,
+        max_bytes: usize,
+        done: impl FnOnce(Result<Vec<Entry>, ReadError>) + Send + 'static,
+    ) -> Result<(), ReadError> {
+        self.submit(Box::new(move |keyspaces, _| {
+            done(reader::entries(keyspaces, group, from..end, max_bytes));
+        }))
+    }
+
+    /// Writes a row that is this node's own and no effect of an entry. `done` is called once it is synced.
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn put_local(
+        &self,
+        key: StateKey,
+        value: Vec<u8>,
+        done: impl FnOnce(Result<(), AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let done = Box::new(done);
+        self.send(Command::Local { key, value, done })
+    }
+
+    /// Forgets the headers of `group` up to `upto`, but none whose effects are not yet written.
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn purge(
+        &self,
+        group: GroupId,
+        upto: u64,
+        done: impl FnOnce(Result<(), AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let done = Box::new(done);
+        self.send(Command::Purge { group, upto, done })
+    }
+
+    /// Takes a snapshot of what is applied of `group`.
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn snapshot(
+        &self,
+        group: GroupId,
+        done: impl FnOnce(Result<LogSnapshot, AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let done = Box::new(done);
+        self.send(Command::Snapshot { group, done })
+    }
+
+    /// Keeps `batches` of another's snapshot, which follow each other, until [`Log::install`].
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn receive(
+        &self,
+        partition: PartitionId,
+        batches: Vec<Batch>,
+        done: impl FnOnce(Result<(), AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let received = Received { partition, batches };
+        let done = Box::new(done);
+        self.send(Command::Receive { received, done })
+    }
+
+    /// Where the batches end that were received so far, for each partition. Blocks.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn received(&self) -> Result<BTreeMap<PartitionId, Offset>, ReadError> {
+        let incoming = self.0.keyspaces.incoming();
+        incoming.map_err(|e| ReadError::Busy(e.to_string()))
+    }
+
+    /// Where each partition ends.
+    pub fn ends(&self) -> Vec<(PartitionId, Offset)> {
+        let all = self.0.shared.positions.all();
+        all.into_iter()
+            .map(|(p, marks)| (p, marks.committed_end()))
+            .collect()
+    }
+
+    /// Replaces what is applied by another's snapshot: its rows of `state`, all of them, and the batches that were
+    /// received. In one write.
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn install(
+        &self,
+        group: GroupId,
+        applied: EntryId,
+        state: Vec<(StateKey, Bytes)>,
+        done: impl FnOnce(Result<(), AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let install = Box::new(Install {
+            group,
+            applied,
+            state,
+        });
+        let done = Box::new(done);
+        self.send(Command::Install { install, done })
+    }
+
+    /// Runs `read`, which may block on the disk, on a reader's thread: a look into a snapshot.
+    ///
+    /// # Errors
+    /// When the log stopped; `read` is then dropped.
+    pub fn apart(&self, read: impl FnOnce() + Send + 'static) -> Result<(), ReadError> {
+        self.submit(Box::new(move |_, _| read()))
+    }
+
+    fn read_pieces(
+        &self,
+        request: Request,
+        done: impl FnOnce(Result<Chunk, ReadError>) + Send + 'static,
+    ) -> Result<(), ReadError> {
+        self.submit(Box::new(move |keyspaces, positions| {
+            done(reader::serve(keyspaces, positions, &request));
+        }))
     }
 
     fn submit(&self, job: ReadJob) -> Result<(), ReadError> {
@@ -369,6 +503,16 @@ impl Log {
             rows.push((StateKey::from_bytes(key.to_vec()), Bytes::from(value)));
         }
         Ok(rows)
+    }
+
+    /// The row of `state` under `key`, as written so far. Blocks: for start-up.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn state_row(&self, key: &StateKey) -> Result<Option<Bytes>, ReadError> {
+        let row = self.0.keyspaces.state.get(key.as_bytes());
+        row.map(|r| r.map(Bytes::from))
+            .map_err(|e| ReadError::Busy(e.to_string()))
     }
 
     /// Where `partition` stands.
@@ -447,7 +591,12 @@ impl Log {
         }
     }
 
-    fn check_space(&self, bytes: u64, control: bool) -> Result<(), AppendError> {
+    /// Whether `bytes` more may be written: the disk's reserve stays free. `control` may use half of that: what frees
+    /// space, or keeps the node in order.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn room_for(&self, bytes: u64, control: bool) -> Result<(), AppendError> {
         // A call of a microsecond for an entry of a millisecond: no estimate that could be wrong.
         let (free, _) = free_and_total(&self.0.dir).unwrap_or((u64::MAX, 0));
         let queued = self.0.shared.queued_bytes.load(Ordering::Relaxed);
@@ -482,8 +631,8 @@ fn spawn_readers(
         readers.push(spawn("weir-read", move || {
             loop {
                 let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                let Ok((request, done)) = job else { return };
-                done(reader::serve(&keyspaces, &shared.positions, &request));
+                let Ok(job) = job else { return };
+                job(&keyspaces, &shared.positions);
             }
         })?);
     }

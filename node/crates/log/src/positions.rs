@@ -91,7 +91,7 @@ impl Marks {
     fn appended(&self, a: &Append) {
         self.bytes.fetch_add(u64::from(a.bytes), Ordering::Relaxed);
         self.max_timestamp.fetch_max(a.max_timestamp, Ordering::Relaxed);
-        self.committed_end.store(a.end().get(), Ordering::Release);
+        self.committed_end.fetch_max(a.end().get(), Ordering::AcqRel);
     }
 
     fn trimmed(&self, to: Offset, reason: GapReason) {
@@ -145,6 +145,12 @@ impl Positions {
         let marks = self.entry(partition);
         marks.set(position);
         *marks.gaps.lock().unwrap_or_else(PoisonError::into_inner) = gaps;
+    }
+
+    /// Forgets all partitions but those of `keep`.
+    pub(crate) fn retain(&self, keep: &BTreeMap<PartitionId, Position>) {
+        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        map.retain(|id, _| keep.contains_key(id));
     }
 
     pub(crate) fn entry(&self, partition: PartitionId) -> Arc<Marks> {

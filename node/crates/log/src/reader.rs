@@ -3,11 +3,12 @@
 //! Every batch is checked against its CRC and against its neighbours: offsets must follow each other, and where they
 //! do not, the reader gets a [`Gap`] that says so, never silently fewer records.
 
-use crate::ReadError;
-use crate::keys::{StateKey, StateKind, data_key, split_data_key};
+use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::log::Keyspaces;
 use crate::positions::{Marks, Positions};
-use weir_types::{Batch, Gap, GapReason, Offset, PartitionId};
+use crate::{Append, Entry, EntryHeader, Op, OpHeader, ReadError};
+use std::ops::Range;
+use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
 
 /// A stretch of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -333,4 +334,98 @@ fn indexed_before(keyspaces: &Keyspaces, partition: PartitionId, timestamp: i64)
         }
     }
     from
+}
+
+/// Entries with their payloads, joined again.
+pub(crate) fn entries(
+    keyspaces: &Keyspaces,
+    group: GroupId,
+    range: Range<u64>,
+    max_bytes: usize,
+) -> Result<Vec<Entry>, ReadError> {
+    let (mut entries, mut bytes, mut due) = (Vec::new(), 0, range.start);
+    for guard in keyspaces
+        .rlog
+        .range(rlog_key(group, range.start)..rlog_key(group, range.end))
+    {
+        let damaged = |index: u64, why: String| ReadError::DamagedEntry { index, why };
+        let (key, value) = guard.into_inner().map_err(|e| damaged(due, e.to_string()))?;
+        let index = rlog_index(&key).unwrap_or_default();
+        if index != due {
+            return Err(damaged(due, "it is missing".to_owned()));
+        }
+        let header = EntryHeader::decode(group, index, &value);
+        let (header, ..) = header.ok_or_else(|| damaged(index, "its header is damaged".to_owned()))?;
+        let entry = join(keyspaces, header)?;
+        bytes += entry.payload_bytes();
+        entries.push(entry);
+        due += 1;
+        if bytes >= max_bytes {
+            break;
+        }
+    }
+    Ok(entries)
+}
+
+fn join(keyspaces: &Keyspaces, header: EntryHeader) -> Result<Entry, ReadError> {
+    let mut ops = Vec::with_capacity(header.ops.len());
+    for op in header.ops {
+        ops.push(match op {
+            OpHeader::Append(append) => match payload(keyspaces, &append)? {
+                Some(batch) => Op::Append {
+                    partition: append.partition,
+                    batch,
+                },
+                None => Op::Gone(append),
+            },
+            OpHeader::Put { key, value } => Op::Put {
+                key: StateKey::from_bytes(key),
+                value: value.into(),
+            },
+            OpHeader::Remove { key } => Op::Remove {
+                key: StateKey::from_bytes(key),
+            },
+            OpHeader::Trim {
+                partition,
+                to,
+                reason,
+            } => Op::Trim {
+                partition,
+                to,
+                reason,
+            },
+            OpHeader::Drop { partition } => Op::Drop { partition },
+        });
+    }
+    Ok(Entry {
+        group: header.group,
+        index: header.index,
+        term: header.term,
+        lazy: false,
+        ops,
+    })
+}
+
+/// The batch that a header names; `None` when retention has removed it.
+fn payload(keyspaces: &Keyspaces, append: &Append) -> Result<Option<Batch>, ReadError> {
+    let damaged = |why: String| ReadError::Damaged {
+        partition: append.partition,
+        near: append.base.get(),
+        why,
+    };
+    let key = data_key(append.partition, append.base);
+    let Some(row) = keyspaces.data.get(key).map_err(|e| damaged(e.to_string()))? else {
+        return Ok(None);
+    };
+    let bytes = match keyspaces.payload(&key, row) {
+        Ok(bytes) => bytes,
+        // It went between the two looks.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(damaged(e.to_string())),
+    };
+    let batch = Batch::parse(bytes).map_err(|e| damaged(e.to_string()))?;
+    if (batch.crc(), batch.span()) != (append.crc, append.span) {
+        return Err(damaged("another batch is in its place".to_owned()));
+    }
+    Ok(Some(batch))
 }

@@ -1,8 +1,8 @@
 //! Opening a log after whatever happened to it.
 //!
 //! In order: look at the journals and mend them ([`crate::journal`]), open the database, walk each group's chain of
-//! headers, compare its end with the separately synced low-water mark, make the effects again that were not yet
-//! written, and see that every partition ends where it should. What is missing becomes a `lost` gap, and the
+//! headers, compare its end with the separately synced low-water mark, and see that every partition ends where it
+//! should. Entries whose effects are not in `state` are left to their group, which knows whether they are committed. What is missing becomes a `lost` gap, and the
 //! partition goes on at its ceiling, so that no offset is ever given out twice.
 
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
@@ -11,7 +11,7 @@ use crate::reader::Scan;
 use crate::value_log::{ValueLog, ValueOptions, ValueWriter};
 use crate::watermark::WatermarkFile;
 use crate::writer::{Writer, gap_of, gap_row};
-use crate::{EntryHeader, Marks, OpenError, Piece, Position, ReadError};
+use crate::{EntryHeader, EntryId, Marks, OpenError, Piece, Position, ReadError};
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
@@ -20,7 +20,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
+use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId, Term};
 
 /// Directory of the value log, beside the database's.
 pub(crate) const VALUES: &str = "values";
@@ -61,26 +61,39 @@ impl fmt::Display for Damage {
 pub struct Recovered {
     /// The last shutdown was orderly.
     pub clean: bool,
-    /// Entries whose effects were made again.
-    pub replayed: u64,
+    /// Entries whose effects are not yet made: they are, once the group knows that they are committed.
+    pub unapplied: u64,
     /// Bytes of an unfinished write that were cut off: never acknowledged.
     pub torn_bytes: u64,
     /// Journal frames whose marks were put right.
     pub frames_repaired: u64,
     /// What is missing.
     pub damage: Damage,
-    /// Last entry of each group.
-    pub last: BTreeMap<GroupId, u64>,
+    /// Where each group's log stands.
+    pub groups: BTreeMap<GroupId, GroupState>,
+}
+
+/// Where a group's log stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupState {
+    /// The last entry whose header is gone.
+    pub purged: EntryId,
+    /// The last entry whose effects are in `state`.
+    pub applied: EntryId,
+    /// The last entry.
+    pub last: EntryId,
 }
 
 /// End of a group's chain.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tail {
-    pub(crate) index: u64,
+    pub(crate) last: EntryId,
+    /// CRC of its header.
     pub(crate) crc: u32,
-    pub(crate) purged: u64,
+    pub(crate) purged: EntryId,
+    pub(crate) purged_crc: u32,
     /// Its effects are in `state` up to here.
-    pub(crate) applied: u64,
+    pub(crate) applied: EntryId,
 }
 
 pub(crate) struct State {
@@ -277,11 +290,14 @@ impl Recovery {
         let mut replay = Vec::new();
         for group in self.groups()? {
             let (tail, headers) = self.walk_chain(group)?;
-            self.recovered.last.insert(group, tail.index);
             tails.insert(group, tail);
             replay.extend(headers);
         }
-        self.recovered.replayed = replay.len() as u64;
+        if !self.suspect {
+            // Whether they are committed, only the group knows.
+            self.recovered.unapplied = replay.len() as u64;
+            replay.clear();
+        }
         let values = ValueOptions {
             segment_bytes: self.value_file_bytes,
             // After damage, what seems to be nobody's may be all that is left of something.
@@ -292,6 +308,23 @@ impl Recovery {
         (positions, tails, self.watermark, kept) =
             replay_effects(&self.keyspaces, self.watermark, values, positions, tails, replay)?;
         self.mend_partitions(&mut positions, &mut gaps)?;
+        if self.suspect {
+            self.begin_anew(&mut tails)?;
+        }
+        for (group, tail) in &tails {
+            let Tail {
+                last,
+                purged,
+                applied,
+                ..
+            } = *tail;
+            let state = GroupState {
+                purged,
+                applied,
+                last,
+            };
+            self.recovered.groups.insert(*group, state);
+        }
         Ok(State {
             keyspaces: self.keyspaces,
             watermark: self.watermark,
@@ -359,12 +392,9 @@ impl Recovery {
     fn walk_chain(&mut self, group: GroupId) -> fjall::Result<(Tail, Vec<Arc<EntryHeader>>)> {
         let row = |kind| StateKey::new(kind, &group.0.to_be_bytes());
         let purged = self.keyspaces.state.get(row(StateKind::Purged).as_bytes())?;
-        let (purged_index, purged_crc) = purged.as_deref().and_then(split_purged).unwrap_or_default();
+        let (purged, purged_crc) = purged.as_deref().and_then(split_purged).unwrap_or_default();
         let applied = self.keyspaces.state.get(row(StateKind::Applied).as_bytes())?;
-        let applied = applied
-            .as_deref()
-            .and_then(|v| v.first_chunk::<8>())
-            .map_or(0, |b| u64::from_be_bytes(*b));
+        let applied = applied.as_deref().and_then(split_id).unwrap_or_default();
         let low = self
             .watermark
             .value
@@ -374,14 +404,15 @@ impl Recovery {
             .unwrap_or_default();
 
         let mut tail = Tail {
-            index: purged_index,
+            last: purged,
             crc: purged_crc,
-            purged: purged_index,
+            purged,
+            purged_crc,
             applied,
         };
         let mut broken = false;
         let mut replay = Vec::new();
-        let range = rlog_key(group, purged_index + 1)..=rlog_key(group, u64::MAX);
+        let range = rlog_key(group, purged.index + 1)..=rlog_key(group, u64::MAX);
         let rows: Vec<_> = self
             .keyspaces
             .rlog
@@ -396,8 +427,9 @@ impl Recovery {
                 broken = true;
                 continue;
             };
-            if index != tail.index + 1 {
-                self.note(format!("entries {} to {} are missing", tail.index + 1, index - 1));
+            let due = tail.last.index + 1;
+            if index != due {
+                self.note(format!("entries {due} to {} are missing", index - 1));
                 broken = true;
             } else if chained != tail.crc && !broken {
                 self.note(format!("entry {index} does not follow from the one before it"));
@@ -407,19 +439,24 @@ impl Recovery {
                 self.note(format!("entry {index} is not the one that was synced"));
                 broken = true;
             }
-            tail = Tail { index, crc, ..tail };
-            if index > applied {
+            tail = Tail {
+                last: header.id(),
+                crc,
+                ..tail
+            };
+            if index > applied.index {
                 replay.push(Arc::new(header));
             }
         }
-        if tail.index < low.index.max(applied) {
-            let last = low.index.max(applied);
-            self.note(format!(
-                "entries {} to {last} were synced and are missing",
-                tail.index + 1
-            ));
+        if tail.last.index < low.index.max(applied.index) {
+            let last = low.index.max(applied.index);
+            let due = tail.last.index + 1;
+            self.note(format!("entries {due} to {last} were synced and are missing"));
             // Their numbers are not used again: what follows must not pass for them.
-            tail.index = last;
+            tail.last = EntryId {
+                term: tail.last.term.max(applied.term),
+                index: last,
+            };
             broken = true;
         }
         self.suspect |= broken;
@@ -463,8 +500,10 @@ impl Recovery {
                 });
                 tail_lost = true;
             }
-            position.committed_end = found.max(promised);
+            position.committed_end = promised;
             if self.suspect {
+                // All that is there was replayed.
+                position.committed_end = found.max(promised);
                 lost.extend(self.holes(*partition, position.log_start, found, known));
             }
             for gap in lost {
@@ -490,6 +529,32 @@ impl Recovery {
             self.watermark.save()?;
         }
         Ok(())
+    }
+
+    /// After damage the chain of headers may have holes. What is left of them has been replayed: the groups' logs
+    /// go on behind it, as after a purge.
+    fn begin_anew(&mut self, tails: &mut BTreeMap<GroupId, Tail>) -> fjall::Result<()> {
+        let mut batch = self.keyspaces.db.batch();
+        for (group, tail) in tails {
+            for guard in self
+                .keyspaces
+                .rlog
+                .range(rlog_key(*group, 0)..=rlog_key(*group, u64::MAX))
+            {
+                batch.remove(&self.keyspaces.rlog, guard.key()?);
+            }
+            tail.purged = tail.last;
+            tail.purged_crc = tail.crc;
+            tail.applied = tail.last;
+            for (kind, value) in [
+                (StateKind::Purged, purged_row(tail.last, tail.crc)),
+                (StateKind::Applied, id_row(tail.last).to_vec()),
+            ] {
+                let key = StateKey::new(kind, &group.0.to_be_bytes());
+                batch.insert(&self.keyspaces.state, key.as_bytes(), value);
+            }
+        }
+        batch.durability(Some(PersistMode::SyncAll)).commit()
     }
 
     /// First offset after the last stored batch.
@@ -599,6 +664,7 @@ fn replay_effects(
         unsynced: None,
         since_watermark: 0,
         since_sweep: 0,
+        receiving: false,
     };
     headers
         .into_iter()
@@ -615,10 +681,38 @@ fn replay_effects(
     Ok((writer.positions, writer.tails, writer.watermark, writer.values))
 }
 
-fn split_purged(value: &[u8]) -> Option<(u64, u32)> {
-    let (index, crc) = value.split_first_chunk::<8>()?;
-    Some((
-        u64::from_be_bytes(*index),
-        u32::from_be_bytes(*crc.first_chunk()?),
-    ))
+/// What a row of [`StateKind::Applied`] says.
+pub(crate) fn id_row(id: EntryId) -> [u8; 16] {
+    let mut row = [0; 16];
+    row[..8].copy_from_slice(&id.index.to_be_bytes());
+    row[8..].copy_from_slice(&id.term.0.to_be_bytes());
+    row
+}
+
+fn split_id(value: &[u8]) -> Option<EntryId> {
+    let (index, term) = value.split_first_chunk::<8>()?;
+    Some(EntryId {
+        index: u64::from_be_bytes(*index),
+        term: Term(u64::from_be_bytes(*term.first_chunk()?)),
+    })
+}
+
+/// What a row of [`StateKind::Purged`] says.
+pub(crate) fn purged_row(id: EntryId, crc: u32) -> Vec<u8> {
+    [
+        &id.index.to_be_bytes()[..],
+        &crc.to_be_bytes(),
+        &id.term.0.to_be_bytes(),
+    ]
+    .concat()
+}
+
+fn split_purged(value: &[u8]) -> Option<(EntryId, u32)> {
+    let (index, rest) = value.split_first_chunk::<8>()?;
+    let (crc, term) = rest.split_first_chunk::<4>()?;
+    let id = EntryId {
+        index: u64::from_be_bytes(*index),
+        term: Term(u64::from_be_bytes(*term.first_chunk()?)),
+    };
+    Some((id, u32::from_be_bytes(*crc)))
 }

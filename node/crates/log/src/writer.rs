@@ -8,7 +8,8 @@
 
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::log::{Keyspaces, Shared};
-use crate::recovery::Tail;
+use crate::recovery::{Tail, id_row, purged_row};
+use crate::snapshot::{Install, LogSnapshot, Received};
 use crate::space::free_and_total;
 use crate::value_log::ValueWriter;
 use crate::watermark::{Reserve, Synced, WatermarkFile};
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use weir_types::limits::{GROUP_COMMIT_BYTES_MAX, OFFSET_RESERVE, RAFT_LOG_ENTRIES_MAX};
+use weir_types::limits::{GROUP_COMMIT_BYTES_MAX, OFFSET_RESERVE};
 use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
 
 /// Called once the entry is on the disk, or with why that is not known.
@@ -35,9 +36,51 @@ pub(crate) enum Command {
         from: u64,
         done: Flushed,
     },
+    /// Writes a row that does not come from an entry, and syncs it.
+    Local {
+        key: StateKey,
+        value: Vec<u8>,
+        done: Flushed,
+    },
+    /// Forgets the headers up to `upto`.
+    Purge {
+        group: GroupId,
+        upto: u64,
+        done: Flushed,
+    },
+    /// Takes a snapshot of all that is applied.
+    Snapshot {
+        group: GroupId,
+        done: Box<dyn FnOnce(Result<LogSnapshot, AppendError>) + Send>,
+    },
+    /// Keeps batches of another's snapshot until it is installed.
+    Receive {
+        received: Received,
+        done: Flushed,
+    },
+    /// Makes another's snapshot this node's state.
+    Install {
+        install: Box<Install>,
+        done: Flushed,
+    },
     Close {
         done: Flushed,
     },
+}
+
+impl Command {
+    fn fail(self, error: AppendError) {
+        match self {
+            Self::Append { flushed: done, .. }
+            | Self::Truncate { done, .. }
+            | Self::Local { done, .. }
+            | Self::Purge { done, .. }
+            | Self::Receive { done, .. }
+            | Self::Install { done, .. }
+            | Self::Close { done } => done(Err(error)),
+            Self::Snapshot { done, .. } => done(Err(error)),
+        }
+    }
 }
 
 /// How long lazy entries and effects wait for a batch to ride along with: the bound on what `durability = "lazy"`
@@ -72,6 +115,8 @@ pub(crate) struct Writer {
     pub(crate) unsynced: Option<Instant>,
     pub(crate) since_watermark: u64,
     pub(crate) since_sweep: u64,
+    /// There are batches of a snapshot that is not yet installed.
+    pub(crate) receiving: bool,
 }
 
 /// What one fjall batch and one sync carry.
@@ -96,10 +141,7 @@ impl Writer {
         tracing::error!(%reason, "the log stopped: restart to recover");
         self.shared.stop(Some(Arc::clone(&reason)));
         while let Ok(command) = self.commands.recv_timeout(IDLE) {
-            let (Command::Append { flushed, .. }
-            | Command::Truncate { done: flushed, .. }
-            | Command::Close { done: flushed }) = command;
-            flushed(Err(AppendError::Poisoned(Arc::clone(&reason))));
+            command.fail(AppendError::Poisoned(Arc::clone(&reason)));
         }
     }
 
@@ -120,6 +162,34 @@ impl Writer {
                     Command::Truncate { group, from, done } => {
                         self.commit(round)?;
                         self.truncate(group, from)?;
+                        done(Ok(()));
+                        round = self.round();
+                    }
+                    Command::Local { key, value, done } => {
+                        round.batch.insert(&self.keyspaces.state, key.as_bytes(), value);
+                        round.durable = true;
+                        round.flushed.push(done);
+                    }
+                    Command::Purge { group, upto, done } => {
+                        self.commit(round)?;
+                        self.purge(group, upto)?;
+                        done(Ok(()));
+                        round = self.round();
+                    }
+                    Command::Snapshot { group, done } => {
+                        self.commit(round)?;
+                        done(Ok(self.snapshot(group)?));
+                        round = self.round();
+                    }
+                    Command::Receive { received, done } => {
+                        self.commit(round)?;
+                        self.receive(received)?;
+                        done(Ok(()));
+                        round = self.round();
+                    }
+                    Command::Install { install, done } => {
+                        self.commit(round)?;
+                        self.install(*install)?;
                         done(Ok(()));
                         round = self.round();
                     }
@@ -156,11 +226,8 @@ impl Writer {
         let header = entry.header();
         let tail = self.tails.entry(entry.group).or_default();
         let (bytes, crc) = header.encode(tail.crc);
-        *tail = Tail {
-            index: entry.index,
-            crc,
-            ..*tail
-        };
+        tail.last = entry.id();
+        tail.crc = crc;
         round.bytes += bytes.len();
         round
             .batch
@@ -220,7 +287,7 @@ impl Writer {
         if self.since_sweep >= SWEEP_EVERY_BYTES {
             self.sweep()?;
         }
-        self.purge()
+        Ok(())
     }
 
     /// Puts the round's payloads under their partitions: the large ones of a large round in the value log, synced
@@ -254,6 +321,10 @@ impl Writer {
     /// Moves some of what still counts out of a file of the value log of which most does not.
     fn sweep(&mut self) -> fjall::Result<()> {
         self.since_sweep = 0;
+        if self.receiving {
+            // What is received has no row of `data` yet to be changed.
+            return Ok(());
+        }
         // A full disk would stop the log, and that for tidying up.
         let (free, _) = free_and_total(self.keyspaces.values.dir())?;
         if free < self.sweep_reserve_bytes {
@@ -313,7 +384,7 @@ impl Writer {
     }
 
     /// Makes sure that no offset is given out above a ceiling that a power cut would forget.
-    fn reserve_offsets(&mut self, ends: &BTreeMap<PartitionId, Offset>) -> fjall::Result<()> {
+    pub(crate) fn reserve_offsets(&mut self, ends: &BTreeMap<PartitionId, Offset>) -> fjall::Result<()> {
         let reserves = &mut self.watermark.value.partitions;
         let mut raised = false;
         for (partition, end) in ends {
@@ -330,7 +401,7 @@ impl Writer {
         Ok(())
     }
 
-    fn save_watermark(&mut self, clean: bool) -> fjall::Result<()> {
+    pub(crate) fn save_watermark(&mut self, clean: bool) -> fjall::Result<()> {
         let value = &mut self.watermark.value;
         value.groups = self
             .tails
@@ -339,7 +410,7 @@ impl Writer {
                 (
                     *g,
                     Synced {
-                        index: t.index,
+                        index: t.last.index,
                         crc: t.crc,
                     },
                 )
@@ -372,7 +443,7 @@ impl Writer {
             for op in &header.ops {
                 self.stage_effect(batch, op, &mut touched)?;
             }
-            applied.insert(header.group, header.index);
+            applied.insert(header.group, header.id());
         }
         let state = &self.keyspaces.state;
         for partition in touched {
@@ -382,12 +453,10 @@ impl Writer {
                 None => batch.remove(state, key.as_bytes()),
             }
         }
-        for (group, index) in applied {
+        for (group, id) in applied {
             let key = StateKey::new(StateKind::Applied, &group.0.to_be_bytes());
-            batch.insert(state, key.as_bytes(), index.to_be_bytes());
-            if let Some(tail) = self.tails.get_mut(&group) {
-                tail.applied = index;
-            }
+            batch.insert(state, key.as_bytes(), id_row(id));
+            self.tails.entry(group).or_default().applied = id;
         }
         Ok(())
     }
@@ -429,7 +498,7 @@ impl Writer {
 
     fn stage_append(&mut self, batch: &mut OwnedWriteBatch, append: &Append) {
         let position = self.positions.entry(append.partition).or_default();
-        position.committed_end = append.end();
+        position.committed_end = position.committed_end.max(append.end());
         position.bytes += u64::from(append.bytes);
         position.max_timestamp = position.max_timestamp.max(append.max_timestamp);
         position.unindexed_bytes += u64::from(append.bytes);
@@ -478,7 +547,7 @@ impl Writer {
     }
 
     /// Removes the batches of `partition` that end at `to` or before, and their time index. Returns their bytes.
-    fn remove_rows(
+    pub(crate) fn remove_rows(
         &mut self,
         batch: &mut OwnedWriteBatch,
         partition: PartitionId,
@@ -514,14 +583,18 @@ impl Writer {
     }
 
     /// Removes a batch. Returns its bytes.
-    fn remove_row(&mut self, batch: &mut OwnedWriteBatch, key: fjall::UserKey) -> fjall::Result<u64> {
+    pub(crate) fn remove_row(
+        &mut self,
+        batch: &mut OwnedWriteBatch,
+        key: fjall::UserKey,
+    ) -> fjall::Result<u64> {
         let (bytes, pointer) = self.keyspaces.stored(&key)?;
         pointer.into_iter().for_each(|p| self.values.free(p));
         batch.remove(&self.keyspaces.data, key);
         Ok(u64::from(bytes))
     }
 
-    fn gaps(&self, partition: PartitionId) -> fjall::Result<Vec<(fjall::UserKey, Offset)>> {
+    pub(crate) fn gaps(&self, partition: PartitionId) -> fjall::Result<Vec<(fjall::UserKey, Offset)>> {
         let prefix = StateKey::partition(StateKind::Gap, partition);
         let mut gaps = Vec::new();
         for guard in self.keyspaces.state.prefix(prefix.as_bytes()) {
@@ -551,43 +624,34 @@ impl Writer {
         batch.durability(Some(PersistMode::SyncData)).commit()?;
         self.values.remove_dead();
         let tail = self.tails.entry(group).or_default();
-        let last = self.keyspaces.rlog.get(rlog_key(group, from.saturating_sub(1)))?;
-        let crc = last
-            .and_then(|v| v.first_chunk::<4>().copied())
-            .map_or(0, u32::from_be_bytes);
-        *tail = Tail {
-            index: from.saturating_sub(1),
-            crc,
-            ..*tail
-        };
+        let index = from.saturating_sub(1);
+        let last = self.keyspaces.rlog.get(rlog_key(group, index))?;
+        let last = last.and_then(|row| EntryHeader::decode(group, index, &row));
+        (tail.last, tail.crc) = last.map_or((tail.purged, tail.purged_crc), |(h, crc, _)| (h.id(), crc));
         // The mark may name what is gone now: it must not look like a loss.
         self.save_watermark(false)
     }
 
-    /// Forgets the headers of old applied entries. Never their payloads: those belong to retention.
-    fn purge(&mut self) -> fjall::Result<()> {
-        for (group, tail) in &mut self.tails {
-            let last = tail.applied;
-            // Twice the number before half goes: a purge is one batch of removals every so often, not one an entry.
-            if last.saturating_sub(tail.purged) < 2 * RAFT_LOG_ENTRIES_MAX {
-                continue;
-            }
-            let upto = last - RAFT_LOG_ENTRIES_MAX;
-            let mut batch = self.keyspaces.db.batch();
-            for index in tail.purged + 1..=upto {
-                batch.remove(&self.keyspaces.rlog, rlog_key(*group, index));
-            }
-            let crc = self.keyspaces.rlog.get(rlog_key(*group, upto))?;
-            let crc = crc
-                .and_then(|v| v.first_chunk::<4>().copied())
-                .unwrap_or_default();
-            let key = StateKey::new(StateKind::Purged, &group.0.to_be_bytes());
-            let value = [&upto.to_be_bytes()[..], &crc].concat();
-            batch.insert(&self.keyspaces.state, key.as_bytes(), value);
-            batch.durability(Some(PersistMode::Buffer)).commit()?;
-            tail.purged = upto;
+    /// Forgets headers. Never those whose effects are not written yet, and never payloads: those belong to retention.
+    fn purge(&mut self, group: GroupId, upto: u64) -> fjall::Result<()> {
+        let tail = self.tails.entry(group).or_default();
+        let upto = upto.min(tail.applied.index);
+        if upto <= tail.purged.index {
+            return Ok(());
         }
-        Ok(())
+        let last = self.keyspaces.rlog.get(rlog_key(group, upto))?;
+        let Some((header, crc, _)) = last.and_then(|row| EntryHeader::decode(group, upto, &row)) else {
+            return Ok(());
+        };
+        let mut batch = self.keyspaces.db.batch();
+        for index in tail.purged.index + 1..=upto {
+            batch.remove(&self.keyspaces.rlog, rlog_key(group, index));
+        }
+        (tail.purged, tail.purged_crc) = (header.id(), crc);
+        let key = StateKey::new(StateKind::Purged, &group.0.to_be_bytes());
+        let row = purged_row(tail.purged, crc);
+        batch.insert(&self.keyspaces.state, key.as_bytes(), row);
+        batch.durability(Some(PersistMode::Buffer)).commit()
     }
 }
 

@@ -49,8 +49,29 @@ pub const MERGE_BYTES_MAX: usize = 16 << 10;
 
 /// Files of the value log that are open for reading: more than there are readers, few beside the connections.
 pub const VALUE_FILES_OPEN_MAX: usize = 16;
-/// Headers of entries kept for followers before they are purged.
-pub const RAFT_LOG_ENTRIES_MAX: u64 = 8_192;
+/// Entries kept for followers that are behind, after which they are purged: ten minutes at 20 ms of linger.
+pub const RAFT_LOG_ENTRIES_MAX: u64 = 32_768;
+/// Payload of the entries kept for followers (DESIGN.md section 2). Payloads belong to their partitions all the same:
+/// this bounds what a follower is sent entry by entry before it is sent a snapshot.
+pub const RAFT_LOG_BYTES_MAX: usize = 256 << 20;
+/// Bytes of a group's last entries in memory, for followers and for applying; what is not yet flushed or applied is
+/// there whatever its size, bounded by what may be in flight.
+pub const RAFT_TAIL_BYTES_MAX: usize = 8 << 20;
+/// Payload in one message to a follower: two entries of the proposer's target.
+pub const REPLICATE_BYTES_MAX: usize = 1 << 20;
+/// Entries in one message to a follower.
+pub const REPLICATE_ENTRIES_MAX: u64 = 64;
+/// Messages to a follower that it has not answered yet.
+pub const REPLICATE_INFLIGHT_MAX: usize = 16;
+/// Largest message between replicas: an entry may hold a batch of the largest size and what a pipeline made of it.
+pub const REPLICA_MESSAGE_BYTES_MAX: usize = PRODUCE_INFLIGHT_BYTES_MAX + (4 << 20);
+/// Bytes of rows or batches in one message of a snapshot, and at most a batch more.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+/// Rows of a snapshot's state, which the receiver gathers before it installs them: 10,000 partitions with their
+/// producers and groups take a tenth.
+pub const SNAPSHOT_STATE_BYTES_MAX: usize = 256 << 20;
+/// Nodes of a site (DESIGN.md section 1: 1 to 5 gateways; centrally some more).
+pub const MEMBERS_MAX: usize = 9;
 /// Offsets reserved ahead per partition in the watermark file: a second of the fastest measured load times sixteen.
 pub const OFFSET_RESERVE: u64 = 1 << 24;
 

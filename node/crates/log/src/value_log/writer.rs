@@ -2,9 +2,9 @@
 
 use super::frame::{FRAME_BYTES, FrameHeader, Pointer};
 use super::{ValueLog, segment_key, segment_row};
-use crate::StateKind;
 use crate::keys::data_key;
 use crate::log::Keyspaces;
+use crate::{StateKey, StateKind};
 use fjall::OwnedWriteBatch;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -62,6 +62,7 @@ pub(crate) struct ValueWriter {
     log: Arc<ValueLog>,
     options: ValueOptions,
     data: fjall::Keyspace,
+    state: fjall::Keyspace,
     current: Option<Current>,
     next: u32,
     accounts: BTreeMap<u32, Account>,
@@ -114,6 +115,7 @@ impl ValueWriter {
             log,
             options,
             data: keyspaces.data.clone(),
+            state: keyspaces.state.clone(),
             current: None,
             next,
             accounts,
@@ -368,7 +370,13 @@ impl ValueWriter {
     }
 
     fn points_to(&self, header: &FrameHeader, pointer: Pointer) -> fjall::Result<bool> {
-        let row = self.data.get(data_key(header.partition, header.base))?;
-        Ok(row.and_then(|r| Pointer::decode(&r)) == Some(pointer))
+        let key = data_key(header.partition, header.base);
+        let incoming = StateKey::new(StateKind::Incoming, &key);
+        for row in [self.data.get(key)?, self.state.get(incoming.as_bytes())?] {
+            if row.and_then(|r| Pointer::decode(&r)) == Some(pointer) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

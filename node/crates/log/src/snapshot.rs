@@ -1,0 +1,355 @@
+//! A group's state as of one entry, read on one node and installed on another.
+//!
+//! It is read from a snapshot of the database, so that the log goes on meanwhile; nothing is copied to be sent. The
+//! receiver keeps batches as they come, in the value log with a row of [`StateKind::Incoming`] each, and asks, when it
+//! was interrupted, only for what it lacks. Installing is one atomic write: rows move, payloads stay where they are.
+
+use crate::keys::{StateKey, StateKind, data_key, split_data_key};
+use crate::log::Keyspaces;
+use crate::recovery::{id_row, purged_row};
+use crate::value_log::Pointer;
+use crate::writer::{Writer, gap_of};
+use crate::{EntryHeader, EntryId, Position, ReadError};
+use bytes::Bytes;
+use fjall::{PersistMode, Readable};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use weir_types::{Batch, Gap, GroupId, Offset, PartitionId};
+
+/// What was applied when it was taken. Holds old data in the database back: keep it short.
+pub struct LogSnapshot {
+    pub(crate) group: GroupId,
+    pub(crate) applied: EntryId,
+    pub(crate) rows: fjall::Snapshot,
+    pub(crate) keyspaces: Keyspaces,
+}
+
+/// Batches of another's snapshot, to be kept until it is installed.
+pub(crate) struct Received {
+    pub(crate) partition: PartitionId,
+    pub(crate) batches: Vec<Batch>,
+}
+
+/// Another's snapshot whose batches have all come.
+pub(crate) struct Install {
+    pub(crate) group: GroupId,
+    pub(crate) applied: EntryId,
+    pub(crate) state: Vec<(StateKey, Bytes)>,
+}
+
+impl LogSnapshot {
+    /// Whose.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// The last entry whose effects it has.
+    pub fn applied(&self) -> EntryId {
+        self.applied
+    }
+
+    /// Rows of `state` after `after` that replicas have in common, up to about `max_bytes` of them; none at the end.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn state(
+        &self,
+        after: Option<&StateKey>,
+        max_bytes: usize,
+    ) -> Result<Vec<(StateKey, Bytes)>, ReadError> {
+        let from = after.map_or(vec![0], |key| [key.as_bytes(), &[0]].concat());
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        for guard in self.rows.range(&self.keyspaces.state, from..) {
+            let (key, value) = guard.into_inner().map_err(|e| damaged(&e))?;
+            if !StateKey::is_replicated(&key) {
+                continue;
+            }
+            bytes += key.len() + value.len();
+            rows.push((StateKey::from_bytes(key.to_vec()), Bytes::from(value)));
+            if bytes >= max_bytes {
+                break;
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The partitions, and where each ends. Blocks.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn partitions(&self) -> Result<Vec<(PartitionId, Position)>, ReadError> {
+        let mut partitions = Vec::new();
+        for guard in self
+            .rows
+            .prefix(&self.keyspaces.state, [StateKind::Position as u8])
+        {
+            let (key, value) = guard.into_inner().map_err(|e| damaged(&e))?;
+            partitions.extend(position_row(&key, Bytes::from(value)));
+        }
+        Ok(partitions)
+    }
+
+    /// The row of `state` under `key`. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn row(&self, key: &StateKey) -> Result<Option<Bytes>, ReadError> {
+        let row = self.rows.get(&self.keyspaces.state, key.as_bytes());
+        row.map(|r| r.map(Bytes::from)).map_err(|e| damaged(&e))
+    }
+
+    /// Where the batch begins that `at` lies in; `at` itself when none does. Blocks.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn batch_base(&self, partition: PartitionId, at: Offset) -> Result<Offset, ReadError> {
+        let range = data_key(partition, Offset::ZERO)..=data_key(partition, at);
+        let Some(guard) = self.rows.range(&self.keyspaces.data, range).next_back() else {
+            return Ok(at);
+        };
+        let key = guard.key().map_err(|e| damaged(&e))?;
+        Ok(split_data_key(&key).map_or(at, |(_, base)| base))
+    }
+
+    /// Batches of `partition` that begin at `from` or later and before `end`, in order, up to about `max_bytes` of
+    /// them; also where to go on. What retention has removed meanwhile is passed over. Blocks.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn batches(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        end: Offset,
+        max_bytes: usize,
+    ) -> Result<(Vec<Batch>, Offset), ReadError> {
+        let (mut batches, mut bytes, mut next) = (Vec::new(), 0, end);
+        let range = data_key(partition, from)..data_key(partition, end);
+        for guard in self.rows.range(&self.keyspaces.data, range) {
+            let (key, row) = guard.into_inner().map_err(|e| damaged(&e))?;
+            let base = split_data_key(&key).map_or(from, |(_, base)| base);
+            if bytes >= max_bytes {
+                next = base;
+                break;
+            }
+            let payload = match self.keyspaces.payload(&key, row) {
+                Ok(payload) => payload,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(ReadError::Busy(e.to_string())),
+            };
+            let batch = Batch::parse(payload);
+            let batch = batch.map_err(|e| ReadError::Damaged {
+                partition,
+                near: base.get(),
+                why: e.to_string(),
+            })?;
+            bytes += batch.bytes().len();
+            batches.push(batch);
+        }
+        Ok((batches, next))
+    }
+}
+
+fn damaged(error: &dyn std::fmt::Display) -> ReadError {
+    ReadError::Damaged {
+        partition: PartitionId(0),
+        near: 0,
+        why: error.to_string(),
+    }
+}
+
+fn position_row(key: &[u8], value: Bytes) -> Option<(PartitionId, Position)> {
+    let id = PartitionId(u32::from_be_bytes(*key.get(1..)?.first_chunk()?));
+    Some((id, Position::decode(&value)?))
+}
+
+fn incoming_key(partition: PartitionId, base: Offset) -> StateKey {
+    StateKey::new(StateKind::Incoming, &data_key(partition, base))
+}
+
+impl Keyspaces {
+    /// Where the batches that were received so far end, for each partition.
+    pub(crate) fn incoming(&self) -> fjall::Result<BTreeMap<PartitionId, Offset>> {
+        let mut ends = BTreeMap::new();
+        for guard in self.state.prefix([StateKind::Incoming as u8]) {
+            let (key, row) = guard.into_inner()?;
+            let Some((partition, base)) = key.get(1..).and_then(split_data_key) else {
+                continue;
+            };
+            let payload = self.payload(&data_key(partition, base), row)?;
+            if let Ok(batch) = Batch::parse(payload) {
+                ends.insert(partition, batch.end_offset());
+            }
+        }
+        Ok(ends)
+    }
+}
+
+impl Writer {
+    /// What is applied now; all of it is in `state` first.
+    pub(crate) fn snapshot(&mut self, group: GroupId) -> fjall::Result<LogSnapshot> {
+        let mut batch = self.keyspaces.db.batch();
+        self.stage_effects(&mut batch)?;
+        self.values.stage(&mut batch, &self.keyspaces.state);
+        if !batch.is_empty() {
+            batch.durability(Some(PersistMode::Buffer)).commit()?;
+        }
+        Ok(LogSnapshot {
+            group,
+            applied: self.tails.get(&group).map_or(EntryId::default(), |t| t.applied),
+            rows: self.keyspaces.db.snapshot(),
+            keyspaces: self.keyspaces.clone(),
+        })
+    }
+
+    pub(crate) fn receive(&mut self, received: Received) -> fjall::Result<()> {
+        let Received { partition, batches } = received;
+        let Some(last) = batches.last() else {
+            return Ok(());
+        };
+        self.reserve_offsets(&BTreeMap::from([(partition, last.end_offset())]))?;
+        let values = batches
+            .iter()
+            .map(|b| (partition, b.base_offset(), &b.bytes()[..]));
+        let pointers = self.values.append(values)?;
+        let mut batch = self.keyspaces.db.batch();
+        for (payload, pointer) in batches.iter().zip(pointers) {
+            let key = incoming_key(partition, payload.base_offset());
+            batch.insert(&self.keyspaces.state, key.as_bytes(), pointer.encode());
+        }
+        self.values.stage(&mut batch, &self.keyspaces.state);
+        batch.durability(Some(PersistMode::SyncData)).commit()?;
+        self.receiving = true;
+        let bytes: usize = batches.iter().map(|b| b.bytes().len()).sum();
+        self.shared.wrote(bytes as u64, true);
+        Ok(())
+    }
+
+    /// Replaces what is applied by what `install` has, in one write.
+    pub(crate) fn install(&mut self, install: Install) -> fjall::Result<()> {
+        let Install {
+            group,
+            applied,
+            state,
+        } = install;
+        let mut batch = self.keyspaces.db.batch();
+        // Effects that are not written yet are part of what comes.
+        self.shared.take_effects();
+        let mut positions = BTreeMap::new();
+        let mut gaps: BTreeMap<PartitionId, Vec<Gap>> = BTreeMap::new();
+        let mut keep = BTreeSet::new();
+        for (key, value) in &state {
+            positions.extend(
+                (key.as_bytes().first() == Some(&(StateKind::Position as u8)))
+                    .then(|| position_row(key.as_bytes(), value.clone()))
+                    .flatten(),
+            );
+            if key.as_bytes().first() == Some(&(StateKind::Gap as u8))
+                && let Some((partition, gap)) = gap_of(key.as_bytes(), value)
+            {
+                gaps.entry(partition).or_default().push(gap);
+            }
+            keep.insert(key.as_bytes());
+        }
+        // What comes, by its place in `data`.
+        let mut incoming = BTreeMap::new();
+        for guard in self.keyspaces.state.prefix([StateKind::Incoming as u8]) {
+            let (key, row) = guard.into_inner()?;
+            batch.remove(&self.keyspaces.state, key.clone());
+            if let Some(place) = key.get(1..).filter(|k| split_data_key(k).is_some()) {
+                incoming.insert(place.to_vec(), row);
+            }
+        }
+        self.stage_data(&mut batch, group, applied, &positions, &incoming)?;
+        for guard in self.keyspaces.state.iter() {
+            let key = guard.key()?;
+            if StateKey::is_replicated(&key) && !keep.contains(&key[..]) {
+                batch.remove(&self.keyspaces.state, key);
+            }
+        }
+        for (key, value) in &state {
+            batch.insert(&self.keyspaces.state, key.as_bytes(), &value[..]);
+        }
+        let tail = self.tails.entry(group).or_default();
+        let own = self
+            .keyspaces
+            .rlog
+            .get(crate::keys::rlog_key(group, applied.index))?
+            .and_then(|row| EntryHeader::decode(group, applied.index, &row))
+            .filter(|(header, ..)| header.id() == applied);
+        tail.purged_crc = own.map_or(0, |(_, crc, _)| crc);
+        tail.purged = applied;
+        tail.applied = applied;
+        if tail.last.index <= applied.index {
+            tail.last = applied;
+            tail.crc = tail.purged_crc;
+        }
+        for (kind, value) in [
+            (StateKind::Applied, id_row(applied).to_vec()),
+            (StateKind::Purged, purged_row(applied, tail.purged_crc)),
+        ] {
+            let key = StateKey::new(kind, &group.0.to_be_bytes());
+            batch.insert(&self.keyspaces.state, key.as_bytes(), value);
+        }
+        self.values.stage(&mut batch, &self.keyspaces.state);
+        batch.durability(Some(PersistMode::SyncAll)).commit()?;
+        self.unsynced = None;
+        self.receiving = false;
+        self.values.remove_dead();
+        self.shared.positions.retain(&positions);
+        for (partition, position) in &positions {
+            let gaps = gaps.remove(partition).unwrap_or_default();
+            self.shared.positions.load(*partition, position, gaps);
+        }
+        self.positions = positions;
+        self.save_watermark(false)
+    }
+
+    /// The rows of `data` and the headers that change with an install: what comes goes in; what was not applied, what
+    /// is not retained any more, and partitions that are no more go out.
+    fn stage_data(
+        &mut self,
+        batch: &mut fjall::OwnedWriteBatch,
+        group: GroupId,
+        applied: EntryId,
+        positions: &BTreeMap<PartitionId, Position>,
+        incoming: &BTreeMap<Vec<u8>, fjall::Slice>,
+    ) -> fjall::Result<()> {
+        let old: Vec<PartitionId> = self.positions.keys().copied().collect();
+        for partition in old {
+            let start = positions.get(&partition).map_or(Offset::MAX, |p| p.log_start);
+            self.remove_rows(batch, partition, start)?;
+        }
+        let first = self.tails.get(&group).map_or(1, |t| t.purged.index + 1);
+        let done = self.tails.get(&group).map_or(0, |t| t.applied.index);
+        for index in first..=applied.index {
+            let key = crate::keys::rlog_key(group, index);
+            let Some(row) = self.keyspaces.rlog.get(key)? else {
+                break;
+            };
+            let header = EntryHeader::decode(group, index, &row).filter(|_| index > done);
+            for append in header.iter().flat_map(|(h, ..)| h.appends()) {
+                let place = data_key(append.partition, append.base);
+                // A batch of its own kind may come to the same place.
+                if incoming.contains_key(&place[..]) {
+                    let (_, pointer) = self.keyspaces.stored(&place)?;
+                    pointer.into_iter().for_each(|p| self.values.free(p));
+                } else {
+                    self.remove_row(batch, place.into())?;
+                }
+            }
+            batch.remove(&self.keyspaces.rlog, key);
+        }
+        for (place, row) in incoming {
+            let there = split_data_key(place).and_then(|(p, _)| positions.get(&p));
+            let base = split_data_key(place).map_or(Offset::ZERO, |(_, base)| base);
+            if there.is_some_and(|p| base < p.committed_end) {
+                batch.insert(&self.keyspaces.data, &place[..], row.clone());
+            } else if let Some(pointer) = Pointer::decode(row) {
+                self.values.free(pointer);
+            }
+        }
+        Ok(())
+    }
+}
