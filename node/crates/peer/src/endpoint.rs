@@ -7,13 +7,23 @@ use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Protocol name in the TLS handshake, with its major version.
-const ALPN: &[u8] = b"weir/0";
+/// Names in the TLS handshake of what clients speak and of what nodes of a site speak among each other, with their
+/// major version.
+const CLIENTS: &[u8] = b"weir/0";
+const PEERS: &[u8] = b"weir-peer/0";
+/// Nodes of a site miss each other soon: a new connection costs a few packets, an old one that is dead holds up votes.
+const PEER_KEEP_ALIVE: Duration = Duration::from_millis(500);
+const PEER_IDLE: Duration = Duration::from_secs(3);
+/// Connecting to a node of the site gives up after this long: two lost packets on a bad radio link.
+const PEER_CONNECT: Duration = Duration::from_secs(2);
+/// What a node of the site may send ahead in all: the entries under way to a follower.
+const PEER_WINDOW_BYTES: u32 = 16 << 20;
 /// Several of these fit in [`IDLE`], so that one lost packet ends nothing; a NAT forgets a flow much later.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// A peer that is silent for this long is gone: as Kafka's session timeout once was.
@@ -89,10 +99,10 @@ pub fn listen(addr: SocketAddr, identity: &Identity) -> Result<Listener, PeerErr
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| tls(&e))?
-        .with_no_client_auth()
+        .with_client_cert_verifier(Arc::new(Pinned::new()))
         .with_single_cert(vec![identity.certificate.clone()], identity.key())
         .map_err(|e| tls(&e))?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![CLIENTS.to_vec(), PEERS.to_vec()];
     let crypto = QuicServerConfig::try_from(config).map_err(|e| tls(&e))?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     server
@@ -108,6 +118,57 @@ impl Listener {
     /// Where it listens: tells the port when 0 was asked for.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.endpoint.local_addr().ok()
+    }
+
+    /// Connects to the node of the site at `addr`, from this socket, and makes sure that its key is `expected`, if
+    /// that is given. Both sides prove their keys.
+    ///
+    /// # Errors
+    /// When nobody answers, or somebody else does.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn connect(
+        &self,
+        addr: SocketAddr,
+        identity: &Identity,
+        expected: Option<&str>,
+    ) -> Result<Peer, PeerError> {
+        let tls = |e: &dyn std::fmt::Display| PeerError::Tls(e.to_string());
+        let verifier = Arc::new(Pinned::new());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| tls(&e))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
+            .with_client_auth_cert(vec![identity.certificate.clone()], identity.key())
+            .map_err(|e| tls(&e))?;
+        config.alpn_protocols = vec![PEERS.to_vec()];
+        let crypto = QuicClientConfig::try_from(config).map_err(|e| tls(&e))?;
+        let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+        let mut transport = transport();
+        transport
+            .keep_alive_interval(Some(PEER_KEEP_ALIVE))
+            .max_idle_timeout(IdleTimeout::try_from(PEER_IDLE).ok())
+            .receive_window(VarInt::from_u32(PEER_WINDOW_BYTES))
+            .send_window(u64::from(PEER_WINDOW_BYTES));
+        client.transport_config(Arc::new(transport));
+        let fail = |why: String| PeerError::Connect { addr, why };
+        let connecting = self.endpoint.connect_with(client, addr, "weir");
+        let connecting = connecting.map_err(|e| fail(e.to_string()))?;
+        let connection = tokio::time::timeout(PEER_CONNECT, connecting)
+            .await
+            .map_err(|_| fail("timed out".to_owned()))?;
+        let connection = connection.map_err(|e| fail(e.to_string()))?;
+        let seen = verifier.seen().map(|f| f.to_string()).unwrap_or_default();
+        if expected.is_some_and(|e| e != seen) {
+            connection.close(VarInt::from_u32(1), b"another key was expected");
+            return Err(PeerError::Stranger { addr, seen });
+        }
+        Ok(Peer {
+            connection,
+            _endpoint: None,
+        })
     }
 
     /// The next connection that begins; `None` once closed.
@@ -129,10 +190,16 @@ impl Incoming {
     /// When the peer does not.
     pub async fn handshake(self) -> Result<Peer, PeerError> {
         let lost = |e: quinn::ConnectionError| PeerError::Lost(e.to_string());
-        Ok(Peer {
+        let peer = Peer {
             connection: self.0.await.map_err(lost)?,
             _endpoint: None,
-        })
+        };
+        if peer.is_node() {
+            let window = VarInt::from_u32(PEER_WINDOW_BYTES);
+            peer.connection.set_receive_window(window);
+            peer.connection.set_send_window(u64::from(PEER_WINDOW_BYTES));
+        }
+        Ok(peer)
     }
 
     /// Turns it away.
@@ -150,17 +217,14 @@ impl Incoming {
 /// Safe.
 pub async fn connect(addr: SocketAddr, known: &KnownNodes) -> Result<Peer, PeerError> {
     let tls = |e: &dyn std::fmt::Display| PeerError::Tls(e.to_string());
-    let verifier = Arc::new(Pinned {
-        provider: provider(),
-        seen: Mutex::new(None),
-    });
+    let verifier = Arc::new(Pinned::new());
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| tls(&e))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
         .with_no_client_auth();
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![CLIENTS.to_vec()];
     let crypto = QuicClientConfig::try_from(config).map_err(|e| tls(&e))?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
     client.transport_config(Arc::new(transport()));
@@ -179,11 +243,7 @@ pub async fn connect(addr: SocketAddr, known: &KnownNodes) -> Result<Peer, PeerE
         .map_err(|_| fail("timed out".to_owned()))?;
     let connection = connection.map_err(|e| fail(e.to_string()))?;
     // The handshake proved that the node holds the key of the certificate it showed.
-    let seen = verifier
-        .seen
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
+    let seen = verifier.seen();
     let seen = seen.ok_or_else(|| PeerError::Tls("node showed no certificate".to_owned()))?;
     known
         .meet(&addr.to_string(), seen)
@@ -203,6 +263,40 @@ impl Peer {
     /// Where the peer is now.
     pub fn remote_addr(&self) -> SocketAddr {
         self.connection.remote_address()
+    }
+
+    /// Whether it speaks as a node of the site does, not as a client.
+    pub fn is_node(&self) -> bool {
+        let data = self.connection.handshake_data();
+        let data = data.and_then(|d| d.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
+        data.and_then(|d| d.protocol).as_deref() == Some(PEERS)
+    }
+
+    /// The key that the other side proved, in hexadecimal; `None` for a client without.
+    pub fn key(&self) -> Option<String> {
+        let certificates = self.connection.peer_identity()?;
+        let certificates = certificates.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        certificates.first().map(|c| Fingerprint::of(c).to_string())
+    }
+
+    /// Bytes that both sides of this connection know, and nobody else: what a proof is bound to.
+    pub fn binding(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        // Fails only for absurd lengths.
+        let _ = self
+            .connection
+            .export_keying_material(&mut bytes, b"weir join", b"");
+        bytes
+    }
+
+    /// Datagrams that have come so far: a connection that lives brings some, if only keep-alives.
+    pub fn datagrams_received(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.connection.close_reason().is_some()
     }
 
     /// Opens a stream.
@@ -251,6 +345,65 @@ impl Peer {
 struct Pinned {
     provider: Arc<CryptoProvider>,
     seen: Mutex<Option<Fingerprint>>,
+}
+
+impl Pinned {
+    fn new() -> Self {
+        Self {
+            provider: provider(),
+            seen: Mutex::new(None),
+        }
+    }
+
+    fn seen(&self) -> Option<Fingerprint> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Clients need no certificate; nodes of the site show theirs, and prove that they hold its key. Whether it is one of
+/// the site's is looked at when the connection stands.
+impl ClientCertVerifier for Pinned {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.2 is not used".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
 }
 
 impl ServerCertVerifier for Pinned {

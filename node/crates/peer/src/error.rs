@@ -26,6 +26,8 @@ pub enum PeerError {
         known: String,
         path: String,
     },
+    #[error("the node at {addr} has the key {seen}, which is not the one that this site knows it by")]
+    Stranger { addr: SocketAddr, seen: String },
     #[error("connection lost: {0}")]
     Lost(String),
     #[error("frame of {bytes} bytes is over the limit of {limit}")]
@@ -42,7 +44,10 @@ impl PeerError {
         match self {
             Self::Connect { .. } | Self::Timeout => ErrorKind::Retry,
             Self::Lost(_) => ErrorKind::UnknownOutcome,
-            Self::KeyChanged { .. } | Self::FrameTooLarge { .. } | Self::Malformed(_) => ErrorKind::Invalid,
+            Self::KeyChanged { .. }
+            | Self::Stranger { .. }
+            | Self::FrameTooLarge { .. }
+            | Self::Malformed(_) => ErrorKind::Invalid,
             Self::Listen { .. } | Self::Identity { .. } | Self::Tls(_) => ErrorKind::Internal,
         }
     }

@@ -75,16 +75,8 @@ pub async fn read_frame<T: DeserializeOwned>(
     if total > limit {
         return Err(PeerError::FrameTooLarge { bytes: total, limit });
     }
-    // Grows with what really comes, not with what is announced.
     let mut bytes = BytesMut::with_capacity(total.min(RESERVE_BYTES));
-    while bytes.len() < total {
-        let chunk = from
-            .read_chunk(total - bytes.len(), true)
-            .await
-            .map_err(|e| PeerError::Lost(e.to_string()))?;
-        let chunk = chunk.ok_or_else(|| PeerError::Lost("stream ended within a frame".to_owned()))?;
-        bytes.extend_from_slice(&chunk.bytes);
-    }
+    read_into(from, &mut bytes, total).await?;
     Frame::parse(bytes.freeze()).map(Some)
 }
 
@@ -106,4 +98,57 @@ impl<T: DeserializeOwned> Frame<T> {
         let head = postcard::from_bytes(&head).map_err(|e| PeerError::Malformed(e.to_string()))?;
         Ok(Frame { head, payload: bytes })
     }
+}
+
+/// Writes a message in parts: its length u32, big-endian, and the parts as they are.
+///
+/// # Errors
+/// When the stream is broken.
+///
+/// # Cancel safety
+/// Not safe: a part of the message may have been written.
+pub async fn write_message(to: &mut SendStream, parts: Vec<Bytes>) -> Result<(), PeerError> {
+    let total = parts.iter().map(Bytes::len).sum::<usize>();
+    let mut chunks = Vec::with_capacity(1 + parts.len());
+    chunks.push(Bytes::copy_from_slice(&(total as u32).to_be_bytes()));
+    chunks.extend(parts.into_iter().filter(|b| !b.is_empty()));
+    to.write_all_chunks(&mut chunks)
+        .await
+        .map_err(|e| PeerError::Lost(e.to_string()))
+}
+
+/// Reads a message of at most `limit` bytes; `None` when the stream ends between two.
+///
+/// # Errors
+/// When the stream is broken or ends within a message, or the message is too large.
+///
+/// # Cancel safety
+/// Not safe: a part of the message may have been read.
+pub async fn read_message(from: &mut RecvStream, limit: usize) -> Result<Option<Bytes>, PeerError> {
+    let mut length = [0; 4];
+    match from.read_exact(&mut length).await {
+        Ok(()) => {}
+        Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
+        Err(e) => return Err(PeerError::Lost(e.to_string())),
+    }
+    let total = u32::from_be_bytes(length) as usize;
+    if total > limit {
+        return Err(PeerError::FrameTooLarge { bytes: total, limit });
+    }
+    let mut bytes = BytesMut::with_capacity(total.min(RESERVE_BYTES));
+    read_into(from, &mut bytes, total).await?;
+    Ok(Some(bytes.freeze()))
+}
+
+/// Reads until `bytes` has `total`. Grows with what really comes, not with what is announced.
+async fn read_into(from: &mut RecvStream, bytes: &mut BytesMut, total: usize) -> Result<(), PeerError> {
+    while bytes.len() < total {
+        let chunk = from
+            .read_chunk(total - bytes.len(), true)
+            .await
+            .map_err(|e| PeerError::Lost(e.to_string()))?;
+        let chunk = chunk.ok_or_else(|| PeerError::Lost("stream ended within a frame".to_owned()))?;
+        bytes.extend_from_slice(&chunk.bytes);
+    }
+    Ok(())
 }

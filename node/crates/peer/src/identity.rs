@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// SHA-256 of a node's certificate, which it signs itself and never changes: its name among peers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,11 +89,12 @@ fn write_synced(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Keys of the nodes that a client has met: a line each, `HOST:PORT FINGERPRINT`.
-#[derive(Debug)]
+/// Clones share what they know.
+#[derive(Clone, Debug)]
 pub struct KnownNodes {
     /// `None`: remembered only while the program runs.
     path: Option<PathBuf>,
-    met: Mutex<Vec<(String, String)>>,
+    met: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl KnownNodes {
@@ -105,7 +106,7 @@ impl KnownNodes {
                 .map(|(a, f)| (a.to_owned(), f.trim().to_owned()))
         };
         Self {
-            met: Mutex::new(text.lines().filter_map(line).collect()),
+            met: Arc::new(Mutex::new(text.lines().filter_map(line).collect())),
             path: Some(path),
         }
     }
@@ -114,7 +115,7 @@ impl KnownNodes {
     pub fn forgetful() -> Self {
         Self {
             path: None,
-            met: Mutex::default(),
+            met: Arc::default(),
         }
     }
 

@@ -13,6 +13,6 @@ pub mod protocol;
 
 pub use endpoint::{Incoming, Listener, Peer, PeerStream, connect, listen};
 pub use error::PeerError;
-pub use frame::{Frame, read_frame, write_frame};
+pub use frame::{Frame, read_frame, read_message, write_frame, write_message};
 pub use identity::{Fingerprint, Identity, KnownNodes};
-pub use quinn::SendStream;
+pub use quinn::{RecvStream, SendStream};

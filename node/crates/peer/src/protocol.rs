@@ -99,6 +99,23 @@ pub enum Request {
     },
     Status,
     Scrub,
+    /// Lets one node join, within so many seconds. `token` is random bytes that the client made.
+    Invite {
+        token: [u8; 16],
+        valid_s: u64,
+    },
+    /// How the nodes of the site are doing.
+    Cluster,
+    /// Takes a node out of the site.
+    RemoveNode {
+        node: u64,
+    },
+    /// Has another node lead.
+    Transfer {
+        to: u64,
+    },
+    /// Whether the node leads: done, or who does.
+    Leader,
 }
 
 /// A place in a partition.
@@ -138,6 +155,8 @@ pub enum Reply {
     /// More replies follow: bytes done, and in all.
     Progress(u64, u64),
     Error(WireError),
+    /// Nothing happened: the node at this address leads, or nobody does at the moment.
+    Elsewhere(Option<String>),
 }
 
 /// A stretch of what was fetched.
