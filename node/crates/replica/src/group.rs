@@ -1,207 +1,433 @@
 //! One replica group.
 
-use crate::{CommitRule, Decider, ProposeError};
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use weir_log::{AppendError, Entry, EntryHeader, Log, Op};
+use crate::error::{GroupError, ProposeError};
+use crate::machine::Machine;
+use crate::network::Network;
+use crate::raft::{Command, Member, Membership, NodeId, Reply, Types};
+use crate::store::{Store, bootstrap, stored_members, stored_vote};
+use crate::tail::STRETCH_BYTES;
+use crate::transport::Transport;
+use futures_util::FutureExt;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::ClientWriteError;
+use openraft::raft::ClientWriteResult;
+use openraft::{Config, Instant as _, Raft, SnapshotPolicy};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+use weir_log::{AppendError, EntryHeader, GroupState, Log, Op};
+use weir_types::limits::{RAFT_LOG_BYTES_MAX, RAFT_LOG_ENTRIES_MAX, REPLICATE_ENTRIES_MAX, WRITER_QUEUE_MAX};
 use weir_types::{GroupId, Term};
 
-/// Called once with what became of an entry.
-pub type Decided = Box<dyn FnOnce(Result<u64, ProposeError>) + Send>;
+/// Called once with what became of a proposal.
+pub type Decided = Box<dyn FnOnce(Result<(), ProposeError>) + Send>;
 
-/// What committed entries change.
+/// What committed entries change. Calls come from one task at a time and must not block.
 pub trait StateMachine: Send + Sync + 'static {
-    /// An entry is committed and readable. Called in order, before its waiters are told; must not block.
+    /// An entry is committed and readable. Called in order, before its waiters are told.
     fn apply(&self, header: &EntryHeader);
-    /// The term is over: what was computed ahead of commitment is void. Call [`Group::lead`] for the next one.
+    /// This node leads from now on, and all that was committed before is applied: [`Group::lead`] gives the right to
+    /// propose.
+    fn leading(&self);
+    /// The term is over: what was computed ahead of commitment is void.
     fn stepped_down(&self);
+    /// All of the state was replaced by another node's: it is in the log's rows.
+    fn replaced(&self);
 }
 
 /// What to propose.
 pub struct Proposal {
     /// Effects, all or none of them.
     pub ops: Vec<Op>,
-    /// May be acknowledged before it is synced.
+    /// May be acknowledged before it is synced; heeded only on a node that stands alone, since a replica that forgets
+    /// what it acknowledged is no replica.
     pub lazy: bool,
     /// May use part of the disk's reserve: frees space, or keeps the node in order.
     pub control: bool,
 }
 
+/// How long silence lasts before somebody else stands for election, and what follows from it.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Time between two signs of life of a leader.
+    pub heartbeat: Duration,
+    /// A follower waits between this
+    pub election_min: Duration,
+    /// and this.
+    pub election_max: Duration,
+}
+
+impl Timing {
+    /// For gateways: slow disks, shared radio.
+    pub const EDGE: Self = Self {
+        heartbeat: Duration::from_millis(150),
+        election_min: Duration::from_millis(400),
+        election_max: Duration::from_millis(600),
+    };
+    /// For machines in one room.
+    pub const CENTRAL: Self = Self {
+        heartbeat: Duration::from_millis(50),
+        election_min: Duration::from_millis(150),
+        election_max: Duration::from_millis(300),
+    };
+}
+
+/// Who a node is, and whom it knows.
+#[derive(Clone)]
+pub struct GroupConfig {
+    /// Which group.
+    pub id: GroupId,
+    /// This node.
+    pub node: NodeId,
+    /// How others reach it.
+    pub member: Member,
+    /// Begins a group of one when there is none yet; otherwise waits to be added to one.
+    pub found: bool,
+    /// When others are given up.
+    pub timing: Timing,
+}
+
 /// A group that is open. Clones are handles to the same one.
 #[derive(Clone)]
-pub struct Group(Arc<Shared>);
+pub struct Group(Arc<Inner>);
 
+struct Inner {
+    shared: Arc<Shared>,
+    store: Store,
+    raft: Raft<Types, Machine>,
+    timing: Timing,
+    transport: Arc<dyn Transport>,
+    receiving: tokio::sync::Mutex<()>,
+    keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+/// What the handle and the state machine share.
 pub(crate) struct Shared {
-    id: GroupId,
-    log: Log,
-    rule: Arc<dyn CommitRule>,
-    machine: Arc<dyn StateMachine>,
+    pub(crate) machine: Arc<dyn StateMachine>,
+    node: NodeId,
+    /// More than one node has the group's log, or will.
+    many: AtomicBool,
     state: Mutex<State>,
 }
 
+#[derive(Default)]
 struct State {
-    term: Term,
-    last: u64,
+    /// The last term that began here: its first entry is applied.
+    began: Term,
+    /// The term in which this node may propose.
+    leading: Option<Term>,
+    /// Numbers proposals of this node, over all terms.
+    last_ticket: u64,
+    /// The last proposal that is known to be committed.
     committed: u64,
-    pending: VecDeque<Pending>,
-    /// Set when the term is over: entries from here on are to be truncated.
-    discard_from: Option<u64>,
+    pending: BTreeMap<u64, Pending>,
+    members: Option<Membership>,
 }
 
 struct Pending {
-    index: u64,
-    header: Arc<EntryHeader>,
     waiters: Vec<Decided>,
+    since: Instant,
 }
 
-impl Group {
-    /// The group `id` over `log`, whose entries up to `last` are committed and applied.
-    pub fn open(
-        id: GroupId,
-        log: Log,
-        last: u64,
-        rule: Arc<dyn CommitRule>,
-        machine: Arc<dyn StateMachine>,
-    ) -> Self {
-        let state = State {
-            term: Term(0),
-            last,
-            committed: last,
-            pending: VecDeque::new(),
-            discard_from: Some(last + 1),
-        };
-        Self(Arc::new(Shared {
-            id,
-            log,
-            rule,
-            machine,
-            state: Mutex::new(state),
-        }))
-    }
+/// A proposal that is not decided within this time has an unknown outcome for those who wait: below the 30 s that a
+/// Kafka client waits.
+const PROPOSAL_WAIT: Duration = Duration::from_secs(10);
+/// Messages waiting for consensus: more than proposals that wait, so that handing over never does.
+const RAFT_CHANNEL: u64 = 2 * WRITER_QUEUE_MAX as u64;
+/// Taking a snapshot is one write and a note: a slow disk takes its time.
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(10);
+/// How long an orderly end waits for proposals, and how often it looks.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+const CLOSE_POLL: Duration = Duration::from_millis(2);
+/// How often waiting proposals and the length of the log are looked at.
+const KEEP_EVERY: Duration = Duration::from_millis(500);
 
-    /// Begins the next term: truncates what the last one left undecided, tells those who waited for it, and returns
-    /// the only handle that may propose. Blocks for the truncation.
+impl Group {
+    /// Opens the group over `log`, which recovery found to stand at `state`. Must be called within a runtime, whose
+    /// tasks it uses.
     ///
     /// # Errors
     /// When the log stopped.
-    pub fn lead(&self) -> Result<Leader, ProposeError> {
-        let (from, discarded) = {
-            let mut state = self.0.lock();
-            let from = state
-                .discard_from
-                .unwrap_or(state.committed + 1)
-                .max(state.committed + 1);
-            state.discard_from = Some(from);
-            let keep = state.pending.iter().take_while(|p| p.index < from).count();
-            let discarded: Vec<Pending> = state.pending.drain(keep..).collect();
-            (from, discarded)
-        };
-        if !discarded.is_empty() {
-            let (done, truncated) = mpsc::channel();
-            self.0
-                .log
-                .truncate(self.0.id, from, move |r| done.send(r).unwrap_or_default())?;
-            truncated.recv().map_err(|_| AppendError::Closed)??;
+    pub async fn open(
+        config: GroupConfig,
+        log: Log,
+        mut state: GroupState,
+        transport: Arc<dyn Transport>,
+        machine: Arc<dyn StateMachine>,
+    ) -> Result<Self, GroupError> {
+        let stopped = |e: &dyn std::fmt::Display| GroupError::Stopped(e.to_string());
+        let (id, node) = (config.id, config.node);
+        let mut vote = stored_vote(&log, id);
+        if vote.is_none() && config.found {
+            bootstrap(&log, id, &mut state, node, config.member.clone())
+                .await
+                .map_err(|e| stopped(&e))?;
+            vote = stored_vote(&log, id);
         }
-        let term = {
-            let mut state = self.0.lock();
-            state.term = Term(state.term.0 + 1);
-            state.last = from - 1;
-            state.discard_from = None;
-            state.term
+        let members = stored_members(&log, id).and_then(|m| m.membership());
+        let shared = Arc::new(Shared {
+            machine,
+            node,
+            many: AtomicBool::new(members.as_ref().is_some_and(|m| m.nodes().count() > 1)),
+            state: Mutex::new(State {
+                members,
+                ..State::default()
+            }),
+        });
+        let store = Store::new(id, log, state, vote);
+        let machine = Machine::new(store.clone(), Arc::clone(&shared), state.applied);
+        let network = Network {
+            group: id,
+            transport: Arc::clone(&transport),
+            log: store.log().clone(),
         };
-        // Only now is it certain that nothing of them is left.
-        for waiter in discarded.into_iter().flat_map(|p| p.waiters) {
-            waiter(Err(ProposeError::Discarded));
+        let raft_config = raft_config(config.timing).validate().map_err(|e| stopped(&e))?;
+        let raft = Raft::new(node, Arc::new(raft_config), network, store.clone(), machine)
+            .await
+            .map_err(|e| stopped(&e))?;
+        let group = Self(Arc::new(Inner {
+            shared,
+            store,
+            raft,
+            timing: config.timing,
+            transport,
+            receiving: tokio::sync::Mutex::new(()),
+            keeper: Mutex::new(None),
+        }));
+        group.elect_alone().await;
+        let keeper = tokio::spawn(keep(Arc::downgrade(&group.0)));
+        *group.0.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+        Ok(group)
+    }
+
+    /// The only voter need not wait for silence.
+    async fn elect_alone(&self) {
+        let node = self.0.shared.node;
+        let voters = self.0.raft.with_raft_state(|s| {
+            let effective = s.membership_state.effective();
+            effective.membership().voter_ids().collect::<Vec<_>>()
+        });
+        if voters.await.is_ok_and(|v| v == [node]) {
+            let _ = self.0.raft.trigger().elect(false).await;
         }
-        Ok(Leader {
+    }
+
+    pub(crate) fn raft(&self) -> &Raft<Types, Machine> {
+        &self.0.raft
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        self.0.store.log()
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
+    pub(crate) fn transport(&self) -> Arc<dyn Transport> {
+        Arc::clone(&self.0.transport)
+    }
+
+    pub(crate) fn receiving(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.receiving
+    }
+
+    pub(crate) fn last_index(&self) -> u64 {
+        self.0.store.tail().last.index
+    }
+
+    /// Which group it is.
+    pub fn id(&self) -> GroupId {
+        self.0.store.group()
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.0.shared.node
+    }
+
+    /// How long others are waited for.
+    pub fn timing(&self) -> Timing {
+        self.0.timing
+    }
+
+    /// The right to propose, if this node leads and has applied all that was committed before its term.
+    pub fn lead(&self) -> Option<Leader> {
+        let term = self.0.shared.lock().leading?;
+        Some(Leader {
             group: self.clone(),
             term,
         })
     }
 
-    /// Calls `waiter` once the entry `index` of the current term is decided; at once if it is.
-    pub fn when_committed(&self, index: u64, waiter: Decided) {
-        let mut state = self.0.lock();
-        match state.pending.iter_mut().find(|p| p.index == index) {
-            Some(pending) => pending.waiters.push(waiter),
-            None => {
-                let committed = state.committed >= index;
-                drop(state);
-                let stopped = self.0.log.poisoned().map(AppendError::Poisoned);
-                waiter(match stopped {
-                    _ if committed => Ok(index),
-                    Some(e) => Err(e.into()),
-                    None => Err(ProposeError::Discarded),
-                });
-            }
+    /// Whether this node leads, has applied all from before its term, and has heard from most voters so lately that
+    /// nobody else can have been elected: what it has applied is then the newest there is. Without an election nobody
+    /// else commits, so this holds for reads too.
+    pub fn is_serving(&self) -> bool {
+        if self.0.shared.lock().leading.is_none() {
+            return false;
         }
+        if !self.0.shared.many.load(Ordering::Relaxed) {
+            return true;
+        }
+        let heard = self.0.raft.as_leader().ok().and_then(|l| l.last_quorum_acked());
+        heard.is_some_and(|at| at.elapsed() < self.0.timing.election_min)
     }
 
-    /// Last committed entry.
-    pub fn committed(&self) -> u64 {
-        self.0.lock().committed
+    /// The term that this node knows of.
+    pub fn term(&self) -> u64 {
+        self.0.raft.metrics().borrow_watched().current_term
+    }
+
+    /// Who leads, as far as is known, and how to reach it.
+    pub fn leader(&self) -> Option<(NodeId, Member)> {
+        let id = self.0.raft.metrics().borrow_watched().current_leader?;
+        let state = self.0.shared.lock();
+        let member = state.members.as_ref().and_then(|m| m.get_node(&id)).cloned();
+        Some((id, member.unwrap_or_default()))
+    }
+
+    /// Calls `waiter` once the proposal `ticket` is decided; at once if it is.
+    pub fn when_decided(&self, ticket: u64, waiter: Decided) {
+        let mut state = self.0.shared.lock();
+        if let Some(pending) = state.pending.get_mut(&ticket) {
+            pending.waiters.push(waiter);
+            return;
+        }
+        let committed = ticket <= state.committed;
+        drop(state);
+        waiter(if committed {
+            Ok(())
+        } else {
+            Err(ProposeError::Unknown)
+        });
+    }
+
+    /// Purges the log up to `upto`, for tests: otherwise it happens when the log has grown long.
+    #[cfg(feature = "testing")]
+    pub async fn purge(&self, upto: u64) {
+        purge_upto(&self.0.raft, upto).await;
+    }
+
+    /// Stops taking part, once what was proposed is decided or a second has passed. The log stays open.
+    pub async fn close(&self) {
+        let decided = async {
+            while self.0.shared.lock().leading.is_some() && !self.0.shared.lock().pending.is_empty() {
+                tokio::time::sleep(CLOSE_POLL).await;
+            }
+        };
+        let _ = tokio::time::timeout(CLOSE_WAIT, decided).await;
+        if let Some(keeper) = self
+            .0
+            .keeper
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
+            keeper.abort();
+        }
+        let _ = self.0.raft.shutdown().await;
     }
 }
 
-/// The right to propose under one term. There is one at a time, and it is not cloned: entries reach the log in the
-/// order of their indexes because one thread hands them over.
+fn raft_config(timing: Timing) -> Config {
+    let millis = |d: Duration| d.as_millis() as u64;
+    Config {
+        cluster_name: "weir".to_owned(),
+        heartbeat_interval: millis(timing.heartbeat),
+        election_timeout_min: millis(timing.election_min),
+        election_timeout_max: millis(timing.election_max),
+        max_payload_entries: REPLICATE_ENTRIES_MAX,
+        max_append_entries: Some(REPLICATE_ENTRIES_MAX),
+        // Snapshots are made when a follower needs one, and the log is purged by our own count of bytes.
+        snapshot_policy: SnapshotPolicy::Never,
+        replication_lag_threshold: u64::MAX,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        // Bounded by what may be in flight, and messages are large.
+        api_channel_size: Some(RAFT_CHANNEL),
+        notification_channel_size: Some(RAFT_CHANNEL),
+        enable_pre_vote: Some(true),
+        // A leader that restarts may have lost entries that it was not yet done with: in the same term it would give
+        // their numbers to others.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    }
+}
+
+/// The right to propose under one term. There is one at a time, and it is not cloned.
 pub struct Leader {
     group: Group,
     term: Term,
 }
 
 impl Leader {
-    /// Takes `proposal` as the next entry and returns its index; `decided` is called when it is committed (after its
-    /// effects) or will never be. Blocks while the writer's queue is full.
+    /// Its term.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Whether the term is not known to be over.
+    pub fn is_current(&self) -> bool {
+        self.group.0.shared.lock().leading == Some(self.term)
+    }
+
+    /// Takes `proposal` as the term's next entry and returns its ticket; `decided` is called when it is committed
+    /// (after its effects), or when it is unknown whether it will be. Does not block.
     ///
     /// # Errors
     /// When nothing was taken; `decided` is then dropped.
     pub fn propose(&mut self, proposal: Proposal, decided: Decided) -> Result<u64, ProposeError> {
-        let shared = &self.group.0;
-        let entry = {
-            let mut state = shared.lock();
-            if state.term != self.term || state.discard_from.is_some() {
-                return Err(ProposeError::Fenced);
-            }
-            let index = state.last + 1;
-            let Proposal { ops, lazy, .. } = proposal;
-            let entry = Entry {
-                group: shared.id,
-                index,
-                term: self.term,
-                lazy,
-                ops,
-            };
-            state.last = index;
-            let header = Arc::new(entry.header());
-            state.pending.push_back(Pending {
-                index,
-                header,
-                waiters: vec![decided],
-            });
-            entry
-        };
-        // Not under the lock: the writer takes it to decide, and must be free to make room in its queue.
-        let index = entry.index;
-        let (term, weak) = (self.term, Arc::downgrade(shared));
-        let taken = shared.log.append(entry, proposal.control, move |result| {
-            if let Some(shared) = weak.upgrade() {
-                shared.flushed(term, index, result);
-            }
-        });
-        if let Err(e) = taken {
-            let mut state = shared.lock();
-            state.pending.pop_back_if(|p| p.index == index);
-            state.last = index - 1;
-            return Err(e.into());
+        let (inner, shared) = (&self.group.0, &self.group.0.shared);
+        let bytes = proposal.ops.iter().map(Op::bytes).sum::<usize>() as u64;
+        inner.store.log().room_for(bytes, proposal.control)?;
+        if let Some(reason) = inner.store.log().poisoned() {
+            return Err(AppendError::Poisoned(reason).into());
         }
-        Ok(index)
+        let ticket = {
+            let mut state = shared.lock();
+            if state.leading != Some(self.term) {
+                return Err(self.not_leader());
+            }
+            state.last_ticket += 1;
+            let pending = Pending {
+                waiters: vec![decided],
+                since: Instant::now(),
+            };
+            let ticket = state.last_ticket;
+            state.pending.insert(ticket, pending);
+            ticket
+        };
+        let command = Command {
+            ops: proposal.ops.into(),
+            lazy: proposal.lazy && !shared.many.load(Ordering::Relaxed),
+        };
+        let weak = Arc::downgrade(shared);
+        let reply = Reply(Box::new(move |result: ClientWriteResult<Types>| {
+            if let Some(shared) = weak.upgrade() {
+                shared.decided(ticket, result);
+            }
+        }));
+        let write = inner
+            .raft
+            .write(command)
+            .with_leader(self.term.0)
+            .responder(reply);
+        // What may be under way is bounded below the size of the channel: it has room.
+        match write.into_future().now_or_never() {
+            Some(Ok(())) => Ok(ticket),
+            _ => {
+                shared.lock().pending.remove(&ticket);
+                Err(AppendError::Closed.into())
+            }
+        }
     }
 
-    /// Its term.
-    pub fn term(&self) -> Term {
-        self.term
+    fn not_leader(&self) -> ProposeError {
+        ProposeError::NotLeader {
+            leader: self.group.leader().map(|(id, _)| id),
+        }
     }
 }
 
@@ -210,52 +436,119 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn flushed(self: &Arc<Self>, term: Term, index: u64, result: Result<(), AppendError>) {
-        match result {
-            Ok(()) => self.rule.flushed(term, index, &Decider(Arc::downgrade(self))),
-            Err(e) => {
-                // What was written and what was not is unknown for all that is still undecided.
-                let pending: Vec<Pending> = self.lock().pending.drain(..).collect();
-                for waiter in pending.into_iter().flat_map(|p| p.waiters) {
-                    waiter(Err(e.clone().into()));
-                }
-            }
-        }
+    /// The first entry of a term is applied. If it is this node's, it leads.
+    pub(crate) fn began(&self, term: Term) {
+        self.lock().began = term;
     }
 
-    pub(crate) fn commit(&self, term: Term, index: u64) {
-        let decided: Vec<Pending> = {
-            let mut state = self.lock();
-            if state.term != term || state.discard_from.is_some() {
-                return;
+    pub(crate) fn set_members(&self, membership: &Membership) {
+        self.many.store(membership.nodes().count() > 1, Ordering::Relaxed);
+        self.lock().members = Some(membership.clone());
+    }
+
+    pub(crate) fn members(&self) -> Option<Membership> {
+        self.lock().members.clone()
+    }
+
+    fn decided(&self, ticket: u64, result: ClientWriteResult<Types>) {
+        let result = match result {
+            Ok(_) => Ok(()),
+            // Not even appended.
+            Err(ClientWriteError::ForwardToLeader(to)) => {
+                Err(ProposeError::NotLeader { leader: to.leader_id })
             }
-            let n = state.pending.iter().take_while(|p| p.index <= index).count();
-            let decided: Vec<Pending> = state.pending.drain(..n).collect();
-            if let Some(last) = decided.last() {
-                state.committed = last.index;
-            }
-            // Applied under the lock: effects become visible in the order of the entries whoever decides.
-            for pending in &decided {
-                self.log.apply(Arc::clone(&pending.header));
-                self.machine.apply(&pending.header);
-            }
-            decided
+            // Taken back here, and perhaps still with another that will lead: it may yet be committed.
+            Err(_) => Err(ProposeError::Unknown),
         };
-        for pending in decided {
-            for waiter in pending.waiters {
-                waiter(Ok(pending.index));
+        let pending = {
+            let mut state = self.lock();
+            if result.is_ok() {
+                state.committed = state.committed.max(ticket);
             }
+            state.pending.remove(&ticket)
+        };
+        for waiter in pending.into_iter().flat_map(|p| p.waiters) {
+            waiter(result.clone());
         }
     }
 
-    pub(crate) fn step_down(&self, term: Term, from: u64) {
-        {
+    /// Follows what openraft says of who leads.
+    fn follow(&self, leading: Option<Term>) {
+        let (before, after, overdue) = {
             let mut state = self.lock();
-            if state.term != term || state.discard_from.is_some() {
-                return;
+            let before = state.leading;
+            let leading = leading.filter(|term| state.began >= *term);
+            state.leading = leading;
+            let now = Instant::now();
+            let mut overdue = Vec::new();
+            while let Some(first) = state.pending.first_entry()
+                && now.duration_since(first.get().since) > PROPOSAL_WAIT
+            {
+                overdue.push(first.remove());
             }
-            state.discard_from = Some(from);
+            (before, leading, overdue)
+        };
+        if before.is_some() && before != after {
+            self.machine.stepped_down();
         }
-        self.machine.stepped_down();
+        if after.is_some() && before != after {
+            self.machine.leading();
+        }
+        for waiter in overdue.into_iter().flat_map(|p| p.waiters) {
+            waiter(Err(ProposeError::Unknown));
+        }
+    }
+}
+
+/// Follows leadership, gives up what waits too long, and keeps the log short.
+async fn keep(inner: std::sync::Weak<Inner>) {
+    let Some(mut metrics) = inner.upgrade().map(|i| i.raft.metrics()) else {
+        return;
+    };
+    let mut purge_at = Instant::now();
+    loop {
+        {
+            let Some(inner) = inner.upgrade() else { return };
+            let term = {
+                let metrics = metrics.borrow_and_update();
+                let leads = metrics.state.is_leader();
+                leads.then_some(Term(metrics.current_term))
+            };
+            inner.shared.follow(term);
+            if purge_at.elapsed() >= KEEP_EVERY {
+                purge_at = Instant::now();
+                purge(&inner).await;
+            }
+        }
+        let _ = tokio::time::timeout(KEEP_EVERY, metrics.changed()).await;
+    }
+}
+
+async fn purge(inner: &Inner) {
+    let (upto, purged) = {
+        let tail = inner.store.tail();
+        let upto = tail.purgeable(RAFT_LOG_BYTES_MAX, RAFT_LOG_ENTRIES_MAX);
+        (upto, tail.purged.index)
+    };
+    // One removal of many headers, not many of few.
+    let step = (RAFT_LOG_ENTRIES_MAX / 8).min((STRETCH_BYTES >> 8) as u64);
+    if upto < purged + step {
+        return;
+    }
+    purge_upto(&inner.raft, upto).await;
+}
+
+/// openraft purges only what it knows to be in a snapshot: ours can be taken at any time.
+async fn purge_upto(raft: &Raft<Types, Machine>, upto: u64) {
+    if raft.trigger().snapshot().await.is_err() {
+        return;
+    }
+    let wait = raft.wait(Some(SNAPSHOT_WITHIN));
+    let taken = wait.metrics(
+        |m| m.snapshot.is_some_and(|id| id.index() >= upto),
+        "a snapshot that covers what is purged",
+    );
+    if taken.await.is_ok() {
+        let _ = raft.trigger().purge_log(upto).await;
     }
 }

@@ -1,19 +1,35 @@
-//! Replica groups: propose an entry, wait until it is committed.
+//! Replica groups on Raft: propose an entry, wait until most members have it on their disks.
 //!
-//! Owns the order of a group's entries and knows which are committed; knows nothing of what they mean. When an entry
-//! counts as committed is a [`CommitRule`]'s matter: today [`Synced`], "on this node's disk", where consensus will
-//! take its place behind the same calls.
+//! Owns the order of a group's entries and knows which are committed; knows nothing of what they mean. Consensus is
+//! openraft's, the only crate that names it is this one. Ours are what it stands on: the log that it writes to
+//! ([`store`]), the streams that it talks over ([`network`], [`serve`]), what a committed entry does ([`machine`]).
 //!
 //! Laws:
 //! - entries commit in the order of their indexes; effects ([`StateMachine::apply`]) come before waiters are told
-//! - an entry whose waiter got `Ok` is never taken back; one that is discarded leaves nothing behind
-//! - only the holder of the current [`Leader`] proposes; when a tail is discarded its term is over, and whatever was
-//!   computed ahead of commitment under it is void
+//! - an entry whose waiter got `Ok` is on the disks of most voters; one that may yet be committed is never called failed
+//! - only the holder of the current [`Leader`] proposes, and only under the term it was given for: what was computed
+//!   ahead of commitment in another term is refused, not merged
+//! - consensus never waits for the disk: appending hands over, votes and answers go on
 
 mod error;
 mod group;
-mod rule;
+mod machine;
+mod members;
+#[cfg(feature = "testing")]
+pub mod memory;
+mod network;
+mod peers;
+mod raft;
+mod serve;
+mod store;
+mod tail;
+mod transport;
+mod wire;
 
-pub use error::ProposeError;
-pub use group::{Decided, Group, Leader, Proposal, StateMachine};
-pub use rule::{CommitRule, Decider, Synced};
+pub use error::{GroupError, ProposeError};
+pub use group::{Decided, Group, GroupConfig, Leader, Proposal, StateMachine, Timing};
+pub use members::{GroupStatus, MemberStatus, Role};
+pub use peers::{Admit, Peers};
+pub use raft::{Member, NodeId};
+pub use transport::{Channel, Incoming, Outgoing, Transport};
+pub use wire::{JoinReply, JoinRequest};

@@ -1,0 +1,150 @@
+//! What committed entries do, as openraft wants it: the broker's state machine, the log's effects, and snapshots.
+
+use crate::group::Shared;
+use crate::raft::{SnapshotMeta, StoredMembers, StoredMembership, Types, entry_id, log_id};
+use crate::store::{Store, stored_members, wait};
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use std::io;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use weir_log::{EntryId, LogSnapshot, StateKey};
+
+/// A snapshot: one of this node's, to be read, or what came of another's.
+pub(crate) enum SnapshotData {
+    /// To be sent.
+    Taken(Arc<LogSnapshot>),
+    /// To be installed: its rows of `state`. Its batches are with the log already.
+    Received(Vec<(StateKey, Bytes)>),
+}
+
+type TheSnapshot = openraft::alias::SnapshotOf<Types, SnapshotData>;
+
+/// The state machine of one group.
+pub(crate) struct Machine {
+    pub(crate) store: Store,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) applied: EntryId,
+    pub(crate) members: StoredMembers,
+}
+
+impl Machine {
+    pub(crate) fn new(store: Store, shared: Arc<Shared>, applied: EntryId) -> Self {
+        let members = stored_members(store.log(), store.group()).unwrap_or_default();
+        let this = Self {
+            store,
+            shared,
+            applied,
+            members,
+        };
+        if let Some(membership) = this.members.membership() {
+            this.set_members(&membership);
+        }
+        this
+    }
+}
+
+impl Machine {
+    fn set_members(&self, membership: &crate::raft::Membership) {
+        self.shared.set_members(membership);
+        self.store
+            .tail()
+            .keep_for_followers(membership.nodes().count() > 1);
+    }
+}
+
+/// Takes a snapshot when it is asked for: nothing is kept.
+pub(crate) struct Builder(Store);
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<TheSnapshot> {
+        take(&self.0).await
+    }
+}
+
+async fn take(store: &Store) -> io::Result<TheSnapshot> {
+    let (done, taken) = oneshot::channel();
+    let reply = move |r| drop(done.send(r));
+    store
+        .log()
+        .snapshot(store.group(), reply)
+        .map_err(io::Error::other)?;
+    let taken = taken.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+    let members = taken
+        .row(&crate::raft::members_key(store.group()))
+        .map_err(io::Error::other)?;
+    let members = members
+        .and_then(|row| StoredMembers::decode(&row))
+        .unwrap_or_default();
+    Ok(Snapshot {
+        meta: SnapshotMeta {
+            last_log_id: Some(log_id(taken.applied())),
+            last_membership: members.stored(),
+        },
+        snapshot: SnapshotData::Taken(Arc::new(taken)),
+    })
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<crate::raft::LogId>, StoredMembership)> {
+        Ok((Some(log_id(self.applied)), self.members.stored()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let header = self.store.header(&entry);
+            self.applied = header.id();
+            self.store.log().apply(Arc::clone(&header));
+            self.shared.machine.apply(&header);
+            self.store.tail().applied(header.index);
+            match &entry.payload {
+                // A leader's first entry: all that was before it is applied now.
+                EntryPayload::Blank => self.shared.began(header.term),
+                EntryPayload::Membership(m) => {
+                    self.members = StoredMembers::new(header.id(), m);
+                    self.set_members(m);
+                }
+                EntryPayload::Normal(_) => {}
+            }
+            if let Some(responder) = responder {
+                responder.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder(self.store.clone())
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<()> {
+        let SnapshotData::Received(state) = data else {
+            return Err(io::Error::other("a node does not install its own snapshot"));
+        };
+        let at = meta.last_log_id.as_ref().map_or(EntryId::default(), entry_id);
+        let (log, group) = (self.store.log().clone(), self.store.group());
+        wait(|done| log.install(group, at, state, done)).await?;
+        self.store.tail().restart(at);
+        self.applied = at;
+        self.members = stored_members(&log, group).unwrap_or_default();
+        if let Some(membership) = self.members.membership() {
+            self.set_members(&membership);
+        }
+        self.shared.machine.replaced();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<TheSnapshot>> {
+        take(&self.store).await.map(Some)
+    }
+}

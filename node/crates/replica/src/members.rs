@@ -1,0 +1,224 @@
+//! Who belongs to a group: adding, promoting, removing, and how each is doing.
+
+use crate::error::GroupError;
+use crate::group::Group;
+use crate::raft::{Member, NodeId, Types};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Instant as _};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use weir_types::limits::MEMBERS_MAX;
+
+/// What a member does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Orders the entries.
+    Leader,
+    /// Has a say in what is committed.
+    Voter,
+    /// Is sent everything and asked nothing.
+    Learner,
+}
+
+/// A member, as the node that was asked sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberStatus {
+    /// Its number.
+    pub id: NodeId,
+    /// How to reach it.
+    #[serde(flatten)]
+    pub member: Member,
+    /// What it does.
+    pub role: Role,
+    /// Entries that it is known not to have; `None` when the node that was asked does not lead, or has not heard.
+    pub lag: Option<u64>,
+    /// Since when it was last heard of, in milliseconds; as `lag`.
+    pub heard_ms_ago: Option<u64>,
+}
+
+/// A group, as the node that was asked sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct GroupStatus {
+    /// Which group.
+    pub group: u16,
+    /// The node that was asked.
+    pub node: NodeId,
+    /// Who leads, as far as is known.
+    pub leader: Option<NodeId>,
+    /// Its term.
+    pub term: u64,
+    /// Last entry in the log.
+    pub last: u64,
+    /// Last entry that is applied.
+    pub applied: u64,
+    /// Last entry whose header is gone.
+    pub purged: u64,
+    /// Whether it takes writes: it leads, and reaches most voters.
+    pub serving: bool,
+    /// Its members, by their numbers.
+    pub members: Vec<MemberStatus>,
+}
+
+impl Group {
+    /// How the group is doing, as this node sees it.
+    pub fn status(&self) -> GroupStatus {
+        let metrics = self.raft().metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
+        let last = self.last_index();
+        let mut members = Vec::new();
+        for (id, member) in membership.nodes() {
+            let role = match voters.contains(id) {
+                _ if metrics.current_leader == Some(*id) => Role::Leader,
+                true => Role::Voter,
+                false => Role::Learner,
+            };
+            let matched = metrics.replication.as_ref().and_then(|r| r.get(id).copied());
+            let heard = metrics
+                .heartbeat
+                .as_ref()
+                .and_then(|h| h.get(id).copied().flatten());
+            members.push(MemberStatus {
+                id: *id,
+                member: member.clone(),
+                role,
+                lag: matched.map(|m| last.saturating_sub(m.map_or(0, |id| id.index()))),
+                heard_ms_ago: heard.map(|at| at.elapsed().as_millis() as u64),
+            });
+        }
+        GroupStatus {
+            group: self.id().0,
+            node: self.node(),
+            leader: metrics.current_leader,
+            term: metrics.current_term,
+            last,
+            applied: metrics.last_applied.map_or(0, |id| id.index()),
+            purged: metrics.purged.map_or(0, |id| id.index()),
+            serving: self.is_serving(),
+            members,
+        }
+    }
+
+    /// The members, by their numbers, as of what is applied here.
+    pub fn members(&self) -> BTreeMap<NodeId, Member> {
+        let membership = self.shared().members();
+        let nodes = membership
+            .iter()
+            .flat_map(|m| m.nodes().map(|(id, n)| (*id, n.clone())));
+        nodes.collect()
+    }
+
+    /// The voters, as of what is applied here.
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        self.shared()
+            .members()
+            .iter()
+            .flat_map(|m| m.voter_ids())
+            .collect()
+    }
+
+    /// Adds `node` as a learner; returns when that is committed. A member that is there already keeps its role and gets
+    /// the new address.
+    ///
+    /// # Errors
+    /// When this node does not lead, or the members are changing already.
+    pub async fn add_learner(&self, node: NodeId, member: Member) -> Result<(), GroupError> {
+        let members = self.members();
+        if members.len() >= MEMBERS_MAX && !members.contains_key(&node) {
+            return Err(GroupError::Refused(format!(
+                "a site has at most {MEMBERS_MAX} nodes"
+            )));
+        }
+        if members.contains_key(&node) {
+            let nodes = BTreeMap::from([(node, member)]);
+            return self.change(ChangeMembers::SetNodes(nodes)).await;
+        }
+        let added = self.raft().add_learner(node, member, false).await;
+        added.map(drop).map_err(refused)
+    }
+
+    /// Makes the learner `node` a voter.
+    ///
+    /// # Errors
+    /// As [`Group::add_learner`]; also when it is no member.
+    pub async fn promote(&self, node: NodeId) -> Result<(), GroupError> {
+        self.change(ChangeMembers::AddVoterIds([node].into())).await
+    }
+
+    /// Removes `node`, voter or learner.
+    ///
+    /// # Errors
+    /// As [`Group::add_learner`]; also when it is the only voter.
+    pub async fn remove(&self, node: NodeId) -> Result<(), GroupError> {
+        if self.voters() == BTreeSet::from([node]) {
+            let why = format!("node {node} is the only one that votes: it cannot be removed");
+            return Err(GroupError::Refused(why));
+        }
+        if self.voters().contains(&node) {
+            self.change(ChangeMembers::RemoveVoters([node].into())).await?;
+        }
+        if self.members().contains_key(&node) {
+            self.change(ChangeMembers::RemoveNodes([node].into())).await?;
+        }
+        Ok(())
+    }
+
+    async fn change(&self, change: ChangeMembers<NodeId, Member>) -> Result<(), GroupError> {
+        let changed = self.raft().change_membership(change, false).await;
+        changed.map(drop).map_err(refused)
+    }
+
+    /// Lets the leader know how this node is reached from now on.
+    ///
+    /// # Errors
+    /// When there is no leader, or it does not answer.
+    pub async fn announce(&self, member: Member) -> Result<(), GroupError> {
+        if self.lead().is_some() {
+            return self.add_learner(self.node(), member).await;
+        }
+        let leader = self.leader().filter(|(id, _)| *id != self.node());
+        let (id, at) = leader.ok_or(GroupError::NotLeader { leader: None })?;
+        let told = crate::network::announce(self, id, at, member).await;
+        match told {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(GroupError::Refused("the leader did not take it".to_owned())),
+            Err(e) => Err(GroupError::Stopped(e.to_string())),
+        }
+    }
+
+    /// Asks `to` to lead. Returns at once; it leads when it has all entries.
+    ///
+    /// # Errors
+    /// When this node does not lead, or `to` is no voter.
+    pub async fn transfer(&self, to: NodeId) -> Result<(), GroupError> {
+        if !self.voters().contains(&to) {
+            return Err(GroupError::Refused(format!("node {to} is no voter")));
+        }
+        if self.lead().is_none() {
+            return Err(GroupError::NotLeader {
+                leader: self.leader().map(|(id, _)| id),
+            });
+        }
+        let asked = self.raft().trigger().transfer_leader(to).await;
+        asked.map_err(|e| GroupError::Stopped(e.to_string()))
+    }
+
+    /// Entries that `node` is known not to have, if this node leads and has heard of it.
+    pub fn lag(&self, node: NodeId) -> Option<u64> {
+        let metrics = self.raft().metrics().borrow_watched().clone();
+        let matched = metrics.replication?.get(&node).copied()?;
+        Some(self.last_index().saturating_sub(matched?.index()))
+    }
+}
+
+fn refused(e: RaftError<Types, ClientWriteError<Types>>) -> GroupError {
+    match e {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => {
+            GroupError::NotLeader { leader: to.leader_id }
+        }
+        RaftError::APIError(e) => GroupError::Refused(e.to_string()),
+        RaftError::Fatal(e) => GroupError::Stopped(e.to_string()),
+    }
+}

@@ -1,0 +1,167 @@
+//! A network within the process, for tests: groups that reach each other as long as nobody cuts the line.
+
+use crate::group::Group;
+use crate::raft::{Member, NodeId};
+use crate::transport::{Channel, Incoming, Outgoing, Transport};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::{mpsc, watch};
+
+/// Messages under way on a stream.
+const UNDER_WAY: usize = 64;
+
+/// The network. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+struct Inner {
+    groups: Mutex<BTreeMap<NodeId, Group>>,
+    /// Pairs, lower number first, that do not hear each other.
+    cut: watch::Sender<BTreeSet<(NodeId, NodeId)>>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            groups: Mutex::default(),
+            cut: watch::Sender::default(),
+        }))
+    }
+}
+
+impl Hub {
+    /// The transport of `node`.
+    pub fn transport(&self, node: NodeId) -> Arc<dyn Transport> {
+        Arc::new(From {
+            node,
+            hub: Arc::downgrade(&self.0),
+        })
+    }
+
+    /// Makes `group` reachable under its node's number, in place of one that was there.
+    pub fn add(&self, group: Group) {
+        self.groups().insert(group.node(), group);
+    }
+
+    /// Takes a node away.
+    pub fn remove(&self, node: NodeId) {
+        self.groups().remove(&node);
+    }
+
+    /// Cuts the line between two nodes: what is under way is lost.
+    pub fn cut(&self, a: NodeId, b: NodeId) {
+        self.0.cut.send_modify(|cut| {
+            cut.insert(pair(a, b));
+        });
+    }
+
+    /// Mends all lines.
+    pub fn heal(&self) {
+        self.0.cut.send_modify(BTreeSet::clear);
+    }
+
+    fn groups(&self) -> MutexGuard<'_, BTreeMap<NodeId, Group>> {
+        self.0.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
+    (a.min(b), a.max(b))
+}
+
+/// The groups hold their transport, and the network holds the groups.
+struct From {
+    node: NodeId,
+    hub: Weak<Inner>,
+}
+
+impl Transport for From {
+    fn open(&self, node: NodeId, _: Member) -> BoxFuture<'static, io::Result<Channel>> {
+        let found = self.hub.upgrade().map(Hub).map(|hub| {
+            let line = Line {
+                ends: pair(self.node, node),
+                cut: hub.0.cut.subscribe(),
+            };
+            (line, hub.groups().get(&node).cloned())
+        });
+        Box::pin(async move {
+            let (line, group) = found.ok_or_else(|| io::Error::from(io::ErrorKind::NetworkDown))?;
+            line.check()?;
+            let group = group.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionRefused))?;
+            let (to_them, from_us) = mpsc::channel(UNDER_WAY);
+            let (to_us, from_them) = mpsc::channel(UNDER_WAY);
+            let theirs = channel(&line, to_us, from_us);
+            tokio::spawn(async move {
+                if let Err(error) = group.serve(theirs).await {
+                    tracing::debug!(%error, "a stream of a replica ended");
+                }
+            });
+            Ok(channel(&line, to_them, from_them))
+        })
+    }
+
+    fn suspect(&self, _: NodeId) {}
+}
+
+fn channel(line: &Line, tx: mpsc::Sender<Bytes>, rx: mpsc::Receiver<Bytes>) -> Channel {
+    Channel {
+        tx: Box::new(Out(line.clone(), tx)),
+        rx: Box::new(In(line.clone(), rx)),
+    }
+}
+
+#[derive(Clone)]
+struct Line {
+    ends: (NodeId, NodeId),
+    cut: watch::Receiver<BTreeSet<(NodeId, NodeId)>>,
+}
+
+impl Line {
+    fn check(&self) -> io::Result<()> {
+        match self.cut.borrow().contains(&self.ends) {
+            true => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+            false => Ok(()),
+        }
+    }
+
+    async fn broken(&mut self) -> io::Error {
+        loop {
+            if let Err(e) = self.check() {
+                return e;
+            }
+            if self.cut.changed().await.is_err() {
+                return io::Error::from(io::ErrorKind::ConnectionAborted);
+            }
+        }
+    }
+}
+
+struct Out(Line, mpsc::Sender<Bytes>);
+
+struct In(Line, mpsc::Receiver<Bytes>);
+
+impl Outgoing for Out {
+    fn send(&mut self, parts: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move {
+            self.0.check()?;
+            let message = Bytes::from(parts.concat());
+            let sent = self.1.send(message).await;
+            sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+        })
+    }
+}
+
+impl Incoming for In {
+    fn recv(&mut self) -> BoxFuture<'_, io::Result<Option<Bytes>>> {
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                broken = self.0.broken() => Err(broken),
+                message = self.1.recv() => Ok(message),
+            }
+        })
+    }
+}

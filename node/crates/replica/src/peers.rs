@@ -1,0 +1,230 @@
+//! The transport of real nodes: one QUIC connection to each member, from the socket that the node listens on.
+
+use crate::group::Group;
+use crate::raft::{Member, NodeId};
+use crate::transport::{Channel, Incoming, Outgoing, Transport};
+use crate::wire::{JoinReply, JoinRequest, Open, decode, encode};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use weir_peer::{Identity, Listener, Peer, PeerError, PeerStream, RecvStream, SendStream};
+use weir_peer::{read_message, write_message};
+use weir_types::limits::{HELLO_BYTES_MAX, REPLICA_MESSAGE_BYTES_MAX};
+
+/// Connections to the other nodes of a site. Clones are handles to the same ones.
+#[derive(Clone)]
+pub struct Peers(Arc<Inner>);
+
+struct Inner {
+    listener: Arc<Listener>,
+    identity: Arc<Identity>,
+    connections: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<Option<Connection>>>>>,
+    /// Keys that are let in besides those of the members: of the site that this node has joined and knows nothing of.
+    trusted: Mutex<BTreeSet<String>>,
+}
+
+/// A connection to a member, and when it was last seen to bring anything.
+struct Connection {
+    peer: Peer,
+    datagrams: u64,
+    seen: Instant,
+}
+
+/// A connection that brings nothing for so long, keep-alives included, while an answer is waited for, is given up:
+/// twice the time between keep-alives.
+const SILENCE: Duration = Duration::from_secs(1);
+
+impl Peers {
+    /// Connects from `listener`'s socket and as `identity`.
+    pub fn new(listener: Arc<Listener>, identity: Arc<Identity>) -> Self {
+        Self(Arc::new(Inner {
+            listener,
+            identity,
+            connections: Mutex::default(),
+            trusted: Mutex::default(),
+        }))
+    }
+
+    /// Lets nodes with these keys in, until members are known.
+    pub fn trust(&self, keys: impl IntoIterator<Item = String>) {
+        let mut trusted = self.0.trusted.lock().unwrap_or_else(PoisonError::into_inner);
+        trusted.extend(keys);
+    }
+
+    /// Serves a node that has connected, if it is a member of `group`, until the connection ends. One that is not may
+    /// ask to become one, which is for `admit` to decide, and nothing else.
+    ///
+    /// # Errors
+    /// When it is no member, or the connection is lost.
+    pub async fn accept(&self, peer: Peer, group: &Group, admit: Arc<dyn Admit>) -> Result<(), PeerError> {
+        let key = peer.key().unwrap_or_default();
+        let known = group.members().values().any(|m| m.key == key)
+            || (self.0.trusted.lock())
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&key);
+        if !known {
+            let addr = peer.remote_addr();
+            let answered = tokio::time::timeout(JOIN_WITHIN, admit_one(&peer, key.clone(), admit)).await;
+            if !matches!(answered, Ok(Ok(()))) {
+                tracing::warn!(%addr, key, "a node that is no member was turned away");
+            }
+            peer.close("not a member of this site");
+            return Err(PeerError::Stranger { addr, seen: key });
+        }
+        loop {
+            let stream = peer.accept().await?;
+            let group = group.clone();
+            tokio::spawn(async move {
+                if let Err(error) = group.serve(channel(stream)).await {
+                    tracing::debug!(%error, "a stream of a replica ended");
+                }
+            });
+        }
+    }
+
+    /// Asks whoever is at `addr`, whose key is not known yet, to become a member. `make` gets the connection's binding;
+    /// the answer comes with it and with the key that the other side proved.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn join(
+        &self,
+        addr: &str,
+        make: impl FnOnce(&[u8; 32]) -> JoinRequest,
+    ) -> Result<(JoinReply, [u8; 32], String), PeerError> {
+        let lost = |e: io::Error| PeerError::Lost(e.to_string());
+        let to = resolve(addr)
+            .await
+            .map_err(|e| PeerError::Lost(format!("{addr}: {e}")))?;
+        let peer = self.0.listener.connect(to, &self.0.identity, None).await?;
+        let (binding, key) = (peer.binding(), peer.key().unwrap_or_default());
+        let mut stream = peer.open().await?;
+        let open = encode(&Open::Join(make(&binding)), Vec::new()).map_err(lost)?;
+        write_message(&mut stream.tx, open).await?;
+        let answer = tokio::time::timeout(
+            JOIN_WITHIN,
+            read_message(&mut stream.rx, REPLICA_MESSAGE_BYTES_MAX),
+        );
+        let answer = answer.await.map_err(|_| PeerError::Timeout)??;
+        let answer = answer.ok_or_else(|| PeerError::Lost("no answer".to_owned()))?;
+        let (reply, _) = decode::<JoinReply>(answer).map_err(lost)?;
+        peer.close("done");
+        Ok((reply, binding, key))
+    }
+
+    fn slot(&self, node: NodeId) -> Arc<tokio::sync::Mutex<Option<Connection>>> {
+        let mut all = self.0.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(node).or_default())
+    }
+
+    async fn stream(&self, node: NodeId, member: &Member) -> Result<PeerStream, PeerError> {
+        let slot = self.slot(node);
+        let mut slot = slot.lock().await;
+        if let Some(connection) = slot.as_ref().filter(|c| !c.peer.is_closed())
+            && let Ok(stream) = connection.peer.open().await
+        {
+            return Ok(stream);
+        }
+        *slot = None;
+        let addr = resolve(&member.quic).await;
+        let addr = addr.map_err(|e| PeerError::Lost(format!("{}: {e}", member.quic)))?;
+        let peer = self
+            .0
+            .listener
+            .connect(addr, &self.0.identity, Some(&member.key))
+            .await?;
+        let stream = peer.open().await?;
+        *slot = Some(Connection {
+            datagrams: peer.datagrams_received(),
+            seen: Instant::now(),
+            peer,
+        });
+        Ok(stream)
+    }
+}
+
+/// Decides who becomes a member.
+pub trait Admit: Send + Sync + 'static {
+    /// Answers a node that has the key `key`, on a connection with `binding`.
+    fn admit(&self, request: JoinRequest, key: String, binding: [u8; 32]) -> BoxFuture<'static, JoinReply>;
+}
+
+/// Joining is an entry and a change of members: a few round trips, and whatever the slowest disk takes.
+const JOIN_WITHIN: Duration = Duration::from_secs(15);
+
+async fn admit_one(peer: &Peer, key: String, admit: Arc<dyn Admit>) -> Result<(), PeerError> {
+    let lost = |e: io::Error| PeerError::Lost(e.to_string());
+    let mut stream = peer.accept().await?;
+    let first = read_message(&mut stream.rx, HELLO_BYTES_MAX).await?;
+    let first = first.ok_or_else(|| PeerError::Malformed("no word".to_owned()))?;
+    let Ok((Open::Join(request), _)) = decode::<Open>(first) else {
+        return Err(PeerError::Malformed("not a member".to_owned()));
+    };
+    let reply = admit.admit(request, key, peer.binding()).await;
+    write_message(&mut stream.tx, encode(&reply, Vec::new()).map_err(lost)?).await?;
+    let _ = stream.tx.finish();
+    // The answer must get there before the connection goes.
+    let _ = stream.tx.stopped().await;
+    Ok(())
+}
+
+async fn resolve(addr: &str) -> io::Result<SocketAddr> {
+    let mut found = tokio::net::lookup_host(addr).await?;
+    found
+        .next()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("`{addr}` has no address")))
+}
+
+impl Transport for Peers {
+    fn open(&self, node: NodeId, member: Member) -> BoxFuture<'static, io::Result<Channel>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let stream = this.stream(node, &member).await;
+            stream.map(channel).map_err(io::Error::other)
+        })
+    }
+
+    fn suspect(&self, node: NodeId) {
+        let slot = self.slot(node);
+        let Ok(mut slot) = slot.try_lock() else { return };
+        let Some(connection) = slot.as_mut() else { return };
+        let datagrams = connection.peer.datagrams_received();
+        if datagrams != connection.datagrams {
+            (connection.datagrams, connection.seen) = (datagrams, Instant::now());
+        } else if connection.seen.elapsed() > SILENCE {
+            connection.peer.close("no answer");
+            *slot = None;
+        }
+    }
+}
+
+/// A stream as replicas use it.
+fn channel(stream: PeerStream) -> Channel {
+    Channel {
+        tx: Box::new(Out(stream.tx)),
+        rx: Box::new(In(stream.rx)),
+    }
+}
+
+struct Out(SendStream);
+
+struct In(RecvStream);
+
+impl Outgoing for Out {
+    fn send(&mut self, parts: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move { write_message(&mut self.0, parts).await.map_err(io::Error::other) })
+    }
+}
+
+impl Incoming for In {
+    fn recv(&mut self) -> BoxFuture<'_, io::Result<Option<Bytes>>> {
+        Box::pin(async move {
+            let read = read_message(&mut self.0, REPLICA_MESSAGE_BYTES_MAX).await;
+            read.map_err(io::Error::other)
+        })
+    }
+}

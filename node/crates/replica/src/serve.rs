@@ -1,0 +1,252 @@
+//! What a replica answers to others.
+
+use crate::group::Group;
+use crate::machine::SnapshotData;
+use crate::raft::{SnapshotMeta, StoredVote, Types, log_id};
+use crate::store::wait;
+use crate::transport::Channel;
+use crate::wire::{
+    Open, Purpose, Request, Response, SnapshotAnswer, SnapshotPart, VoteHead, decode, encode, entries, ids,
+    log_ids, malformed, take,
+};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use openraft::raft::{
+    AppendEntriesRequest, StreamAppendError, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+use openraft::storage::Snapshot;
+use std::collections::BTreeMap;
+use std::io;
+use tokio::sync::mpsc;
+use weir_log::StateKey;
+use weir_types::limits::{REPLICATE_INFLIGHT_MAX, SNAPSHOT_STATE_BYTES_MAX};
+use weir_types::{Batch, Offset, PartitionId};
+
+impl Group {
+    /// Answers another member on a stream that it opened, until it ends. The caller has made sure who it is.
+    ///
+    /// # Errors
+    /// When the stream breaks or what comes is malformed.
+    pub async fn serve(&self, mut channel: Channel) -> io::Result<()> {
+        let Some(first) = channel.rx.recv().await? else {
+            return Ok(());
+        };
+        let (Open::Group { group, purpose }, _) = decode(first)? else {
+            return Err(malformed("a member does not join again"));
+        };
+        if group != self.id() {
+            return Err(malformed("there is no such group here"));
+        }
+        match purpose {
+            Purpose::Append => self.serve_append(channel).await,
+            Purpose::Control => self.serve_control(channel).await,
+            Purpose::Snapshot => self.serve_snapshot(channel).await,
+        }
+    }
+
+    async fn serve_append(&self, channel: Channel) -> io::Result<()> {
+        let Channel { mut tx, mut rx } = channel;
+        let (requests, input) = mpsc::channel::<AppendEntriesRequest<Types>>(REPLICATE_INFLIGHT_MAX);
+        let input = futures_util::stream::unfold(input, |mut input| async move {
+            input.recv().await.map(|request| (request, input))
+        });
+        let mut answers = std::pin::pin!(self.raft().stream_append(input));
+        let log = self.log().clone();
+        // Owns the way to consensus, so that the answers end when the requests have.
+        let receive = async move {
+            while let Some(message) = rx.recv().await? {
+                let bytes = message.len() as u64;
+                let (request, payload) = decode::<Request>(message)?;
+                let request = append_request(request, payload)?;
+                if !request.entries.is_empty() {
+                    // A full disk would stop the log. The leader tries again.
+                    log.room_for(bytes, true).map_err(io::Error::other)?;
+                }
+                if requests.send(request).await.is_err() {
+                    break;
+                }
+            }
+            Ok::<(), io::Error>(())
+        };
+        let answer = async {
+            while let Some(answer) = answers.next().await {
+                let answer = answer.map_err(io::Error::other)?;
+                let (response, last) = match answer {
+                    Ok(last) => (Response::Appended(ids(last.as_ref())), false),
+                    Err(StreamAppendError::Conflict(at)) => {
+                        (Response::Conflict(crate::raft::entry_id(&at)), true)
+                    }
+                    Err(StreamAppendError::HigherVote(vote)) => {
+                        (Response::HigherVote(StoredVote::from(&vote)), true)
+                    }
+                };
+                tx.send(encode(&response, Vec::new())?).await?;
+                if last {
+                    break;
+                }
+            }
+            Ok::<(), io::Error>(())
+        };
+        let mut answer = std::pin::pin!(answer);
+        tokio::select! {
+            biased;
+            done = &mut answer => return done,
+            // Ends it, and with it what it owns.
+            received = receive => received?,
+        }
+        // No more comes; what has come is still answered.
+        answer.await
+    }
+
+    async fn serve_control(&self, mut channel: Channel) -> io::Result<()> {
+        while let Some(message) = channel.rx.recv().await? {
+            let (request, payload) = decode::<Request>(message)?;
+            let response = self.control(request, payload).await?;
+            channel.tx.send(encode(&response, Vec::new())?).await?;
+        }
+        Ok(())
+    }
+
+    async fn control(&self, request: Request, payload: Bytes) -> io::Result<Response> {
+        let raft = self.raft();
+        Ok(match request {
+            Request::Vote(head) => {
+                vote_response(raft.vote(vote_request(head)).await.map_err(io::Error::other)?)
+            }
+            Request::PreVote(head) => vote_response(
+                raft.pre_vote(vote_request(head))
+                    .await
+                    .map_err(io::Error::other)?,
+            ),
+            Request::Transfer { from, to, last } => {
+                let request = TransferLeaderRequest::new(from.into(), to, log_ids(last));
+                let taken = raft.handle_transfer_leader(request).await;
+                Response::Transferred(taken.map_err(io::Error::other)?.is_ok())
+            }
+            Request::Announce { node, member } => {
+                let known = self.members().get(&node).map(|m| m.key == member.key);
+                let taken = known == Some(true) && self.add_learner(node, member).await.is_ok();
+                Response::Transferred(taken)
+            }
+            append @ Request::Append { .. } => {
+                let request = append_request(append, payload)?;
+                let (prev, last) = (request.prev_log_id, request.entries.last().map(|e| e.log_id));
+                let done = raft.append_entries(request).await.map_err(io::Error::other)?;
+                match done.into_stream_result(prev, last.or(prev)) {
+                    Ok(last) => Response::Appended(ids(last.as_ref())),
+                    Err(StreamAppendError::Conflict(at)) => Response::Conflict(crate::raft::entry_id(&at)),
+                    Err(StreamAppendError::HigherVote(vote)) => Response::HigherVote(StoredVote::from(&vote)),
+                }
+            }
+        })
+    }
+
+    async fn serve_snapshot(&self, mut channel: Channel) -> io::Result<()> {
+        // Two at once would mix their batches.
+        let _alone = self.receiving().lock().await;
+        let Some(first) = channel.rx.recv().await? else {
+            return Ok(());
+        };
+        let (SnapshotPart::Begin { vote, at, members }, _) = decode(first)? else {
+            return Err(malformed("a snapshot begins with its beginning"));
+        };
+        let wants = self.next_offsets()?;
+        tracing::info!(index = at.index, partitions = wants.len(), "receiving a snapshot");
+        answer(&mut channel, &SnapshotAnswer::Wants(wants)).await?;
+        let (mut state, mut bytes) = (Vec::new(), 0);
+        loop {
+            let message = channel.rx.recv().await?;
+            let message = message.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+            match decode::<SnapshotPart>(message)? {
+                (SnapshotPart::State(rows), _) => {
+                    bytes += rows.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
+                    if bytes > SNAPSHOT_STATE_BYTES_MAX {
+                        return Err(malformed("the state of a snapshot is over its limit"));
+                    }
+                    let rows = rows.into_iter();
+                    state.extend(rows.map(|(k, v)| (StateKey::from_bytes(k), Bytes::from(v))));
+                }
+                (SnapshotPart::Batches { partition, lengths }, payload) => {
+                    self.receive(partition, &lengths, payload).await?;
+                }
+                (SnapshotPart::End, _) => break,
+                (SnapshotPart::Begin { .. }, _) => return Err(malformed("a snapshot begins once")),
+            }
+            answer(&mut channel, &SnapshotAnswer::Next).await?;
+        }
+        let snapshot = Snapshot {
+            meta: SnapshotMeta {
+                last_log_id: Some(log_id(at)),
+                last_membership: members.stored(),
+            },
+            snapshot: SnapshotData::Received(state),
+        };
+        let installed = self.raft().install_full_snapshot(vote.into(), snapshot).await;
+        let vote = StoredVote::from(&installed.map_err(io::Error::other)?.vote);
+        tracing::info!(index = at.index, "snapshot is installed");
+        answer(&mut channel, &SnapshotAnswer::Done(vote)).await
+    }
+
+    async fn receive(&self, partition: PartitionId, lengths: &[u32], mut payload: Bytes) -> io::Result<()> {
+        let mut batches = Vec::new();
+        let mut next = Offset::ZERO;
+        for length in lengths {
+            let bytes = take(&mut payload, *length as usize)?;
+            let batch = Batch::parse(bytes).map_err(|e| malformed(&e.to_string()))?;
+            if batch.base_offset() < next {
+                return Err(malformed("batches of a snapshot are out of order"));
+            }
+            next = batch.end_offset();
+            batches.push(batch);
+        }
+        let bytes = batches.iter().map(|b| b.bytes().len() as u64).sum();
+        self.log().room_for(bytes, true).map_err(io::Error::other)?;
+        wait(|done| self.log().receive(partition, batches, done)).await
+    }
+
+    /// What this node has of each partition: what is applied, and what came of a snapshot that is not yet installed.
+    fn next_offsets(&self) -> io::Result<BTreeMap<PartitionId, Offset>> {
+        let mut next = self.log().received().map_err(io::Error::other)?;
+        for (partition, end) in self.log().ends() {
+            let end = end.max(next.get(&partition).copied().unwrap_or_default());
+            next.insert(partition, end);
+        }
+        Ok(next)
+    }
+}
+
+async fn answer(channel: &mut Channel, answer: &SnapshotAnswer) -> io::Result<()> {
+    channel.tx.send(encode(answer, Vec::new())?).await
+}
+
+fn append_request(request: Request, payload: Bytes) -> io::Result<AppendEntriesRequest<Types>> {
+    let Request::Append {
+        vote,
+        prev,
+        commit,
+        entries: wire,
+    } = request
+    else {
+        return Err(malformed("not for this stream"));
+    };
+    Ok(AppendEntriesRequest {
+        vote: vote.into(),
+        prev_log_id: log_ids(prev),
+        entries: entries(wire, payload)?,
+        leader_commit: log_ids(commit),
+    })
+}
+
+fn vote_request(head: VoteHead) -> VoteRequest<Types> {
+    let mut request = VoteRequest::new(head.vote.into(), log_ids(head.last));
+    request.leadership_transfer = head.transfer;
+    request
+}
+
+fn vote_response(response: VoteResponse<Types>) -> Response {
+    Response::Vote {
+        vote: StoredVote::from(&response.vote),
+        granted: response.vote_granted,
+        last: ids(response.last_log_id.as_ref()),
+    }
+}

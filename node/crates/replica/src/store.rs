@@ -1,0 +1,251 @@
+//! The log of a group, as openraft wants it: over the node's log, which many groups share, with its end in memory.
+
+use crate::raft::{
+    LogId, NodeId, RaftEntry, StoredMembers, StoredVote, Types, Vote, entry_id, from_log, log_id,
+    members_key, to_log,
+};
+use crate::tail::Tail;
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, OptionalSend, RaftLogReader};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+use weir_log::{AppendError, EntryHeader, EntryId, GroupState, Log, StateKey, StateKind};
+use weir_types::GroupId;
+use weir_types::limits::{REPLICATE_BYTES_MAX, REPLICATE_ENTRIES_MAX};
+
+/// The log of one group. Clones are handles to the same one.
+#[derive(Clone)]
+pub(crate) struct Store(Arc<Inner>);
+
+struct Inner {
+    group: GroupId,
+    log: Log,
+    tail: Mutex<Tail>,
+}
+
+impl Store {
+    pub(crate) fn new(group: GroupId, log: Log, state: GroupState, vote: Option<StoredVote>) -> Self {
+        let vote = vote.map(Vote::from);
+        let tail = Tail::new(state.purged, state.last, state.applied.index, vote);
+        Self(Arc::new(Inner {
+            group,
+            log,
+            tail: Mutex::new(tail),
+        }))
+    }
+
+    pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.0.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.0.log
+    }
+
+    pub(crate) fn group(&self) -> GroupId {
+        self.0.group
+    }
+
+    /// The header of `entry`, computed once for an entry that is still in memory.
+    pub(crate) fn header(&self, entry: &RaftEntry) -> Arc<EntryHeader> {
+        let kept = self.tail().header(entry.log_id.index());
+        kept.unwrap_or_else(|| Arc::new(to_log(self.0.group, entry).header()))
+    }
+
+    fn append_one(
+        &self,
+        entry: RaftEntry,
+        flushed: impl FnOnce(Result<(), AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let stored = to_log(self.0.group, &entry);
+        let index = stored.index;
+        let (header, bytes) = (Arc::new(stored.header()), stored.payload_bytes());
+        self.tail().push(entry, header, bytes);
+        let inner = Arc::downgrade(&self.0);
+        self.0.log.append(stored, move |result| {
+            if let Some(inner) = inner.upgrade().filter(|_| result.is_ok()) {
+                let mut tail = inner.tail.lock().unwrap_or_else(PoisonError::into_inner);
+                tail.flushed(index);
+            }
+            flushed(result);
+        })
+    }
+
+    /// Entries of `[start, end)`: from the disk, and from memory. May end early at a limit, but not before the first.
+    async fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<RaftEntry>> {
+        let (from, mut in_memory) = self.tail().range(start, end, max_bytes);
+        if from <= start || start >= end {
+            return Ok(in_memory);
+        }
+        let mut entries = self.read_disk(start, from.min(end), max_bytes).await?;
+        let complete = entries.last().is_some_and(|e| e.log_id.index() + 1 == from);
+        if complete && max_bytes == usize::MAX {
+            entries.append(&mut in_memory);
+        }
+        Ok(entries)
+    }
+
+    async fn read_disk(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<RaftEntry>> {
+        let (done, read) = oneshot::channel();
+        let reply = move |r| drop(done.send(r));
+        let log = &self.0.log;
+        log.entries(self.0.group, start, end, max_bytes, reply)
+            .map_err(io::Error::other)?;
+        let entries = read.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        Ok(entries.into_iter().map(from_log).collect())
+    }
+}
+
+pub(crate) async fn wait(
+    start: impl FnOnce(Box<dyn FnOnce(Result<(), AppendError>) + Send>) -> Result<(), AppendError>,
+) -> io::Result<()> {
+    let (done, waiting) = oneshot::channel();
+    start(Box::new(move |r| drop(done.send(r)))).map_err(io::Error::other)?;
+    waiting.await.map_err(io::Error::other)?.map_err(io::Error::other)
+}
+
+impl RaftLogReader<Types> for Store {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<RaftEntry>> {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(before) => before + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(last) => last + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        let (start, end) = {
+            let tail = self.tail();
+            (start.max(tail.purged.index + 1), end.min(tail.last.index + 1))
+        };
+        self.read(start, end, usize::MAX).await
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.tail().vote)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<RaftEntry>> {
+        let end = end.min(start.saturating_add(REPLICATE_ENTRIES_MAX));
+        self.read(start, end, REPLICATE_BYTES_MAX).await
+    }
+}
+
+impl RaftLogStorage<Types> for Store {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        let tail = self.tail();
+        Ok(LogState {
+            last_purged_log_id: Some(log_id(tail.purged)),
+            last_log_id: Some(log_id(tail.last)),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let row = postcard::to_allocvec(&StoredVote::from(vote)).map_err(io::Error::other)?;
+        let key = vote_key(self.0.group);
+        wait(|done| self.0.log.put_local(key, row, done)).await?;
+        self.tail().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = RaftEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut entries = entries.into_iter().peekable();
+        let mut callback = Some(callback);
+        while let Some(entry) = entries.next() {
+            // Entries reach the disk in their order: the last stands for all.
+            let callback = entries.peek().is_none().then(|| callback.take()).flatten();
+            let flushed = move |result: Result<(), AppendError>| {
+                if let Some(callback) = callback {
+                    callback.io_completed(result.map_err(io::Error::other));
+                }
+            };
+            self.append_one(entry, flushed).map_err(io::Error::other)?;
+        }
+        if let Some(callback) = callback {
+            callback.io_completed(Ok(()));
+        }
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let last = last.map_or(EntryId::default(), |id| entry_id(&id));
+        self.tail().truncate(last);
+        wait(|done| self.0.log.truncate(self.0.group, last.index + 1, done)).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        let upto = entry_id(&upto);
+        wait(|done| self.0.log.purge(self.0.group, upto.index, done)).await?;
+        self.tail().purged(upto);
+        Ok(())
+    }
+}
+
+fn vote_key(group: GroupId) -> StateKey {
+    StateKey::new(StateKind::Vote, &group.0.to_be_bytes())
+}
+
+/// The vote that is stored for `group`.
+pub(crate) fn stored_vote(log: &Log, group: GroupId) -> Option<StoredVote> {
+    row(log, &vote_key(group)).and_then(|v| postcard::from_bytes(&v).ok())
+}
+
+/// The members that are stored for `group`, as of what is applied.
+pub(crate) fn stored_members(log: &Log, group: GroupId) -> Option<StoredMembers> {
+    row(log, &members_key(group)).and_then(|v| StoredMembers::decode(&v))
+}
+
+fn row(log: &Log, key: &StateKey) -> Option<bytes::Bytes> {
+    log.state_row(key).ok().flatten()
+}
+
+/// Begins a group of one: its first entry says so. On a log of before there were groups, the next one.
+pub(crate) async fn bootstrap(
+    log: &Log,
+    group: GroupId,
+    state: &mut GroupState,
+    node: NodeId,
+    member: crate::raft::Member,
+) -> io::Result<()> {
+    let term = state.last.term.0.max(1);
+    let id = EntryId {
+        term: weir_types::Term(term),
+        index: state.last.index + 1,
+    };
+    let membership = crate::raft::Membership::new(vec![[node].into()], BTreeMap::from([(node, member)]));
+    let membership = membership.map_err(io::Error::other)?;
+    let entry = RaftEntry {
+        log_id: log_id(id),
+        payload: crate::raft::Payload::Membership(membership),
+    };
+    wait(|done| log.append(to_log(group, &entry), done)).await?;
+    // Written last: as long as there is none, the next start begins again.
+    let vote = StoredVote {
+        term,
+        node,
+        committed: false,
+    };
+    let row = postcard::to_allocvec(&vote).map_err(io::Error::other)?;
+    wait(|done| log.put_local(vote_key(group), row, done)).await?;
+    state.last = id;
+    Ok(())
+}

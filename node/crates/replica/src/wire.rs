@@ -1,0 +1,374 @@
+//! Messages between replicas: `head length u32 (big-endian) | head | payloads`, the head in postcard, the payloads as
+//! they are stored. Variants are known by their position: add at the end.
+
+use crate::raft::{
+    LogId, Member, NodeId, RaftEntry, StoredMembers, StoredVote, entry_id, from_log, log_id, to_log,
+};
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use weir_log::{Append, Entry, EntryId, Op, OpHeader, StateKey};
+use weir_types::{Batch, GroupId, Offset, PartitionId};
+
+/// What a stream is for: its first message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Purpose {
+    /// Entries, many messages under way; answers in their order.
+    Append,
+    /// Votes, heartbeats and transfers, one at a time.
+    Control,
+    /// One snapshot.
+    Snapshot,
+}
+
+/// First message of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Open {
+    /// Between members.
+    Group { group: GroupId, purpose: Purpose },
+    /// From a node that wants to become one; the answer is a [`JoinReply`].
+    Join(JoinRequest),
+}
+
+/// A node that wants to become a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// Which token it has: the SHA-256 of the token's key.
+    pub token: [u8; 32],
+    /// HMAC-SHA-256, under the token's key, of `join` and the connection's binding: the token itself is not sent.
+    pub proof: [u8; 32],
+    /// How it is reached.
+    pub member: Member,
+}
+
+/// What it is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JoinReply {
+    /// It is a learner now.
+    Welcome {
+        /// The site's name.
+        site: String,
+        /// Its number.
+        node: NodeId,
+        /// Who else is there.
+        members: BTreeMap<NodeId, Member>,
+        /// As the request's, of `welcome` and the binding: it has come to the site that made the token.
+        proof: [u8; 32],
+    },
+    /// The node at this address leads: ask there.
+    Elsewhere(String),
+    /// Why not.
+    Refused(String),
+}
+
+/// What a replica asks of another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Request {
+    Append {
+        vote: StoredVote,
+        prev: Option<EntryId>,
+        commit: Option<EntryId>,
+        entries: Vec<WireEntry>,
+    },
+    Vote(VoteHead),
+    PreVote(VoteHead),
+    Transfer {
+        from: StoredVote,
+        to: u64,
+        last: Option<EntryId>,
+    },
+    /// A member is reached elsewhere from now on.
+    Announce {
+        node: NodeId,
+        member: Member,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VoteHead {
+    pub(crate) vote: StoredVote,
+    pub(crate) last: Option<EntryId>,
+    pub(crate) transfer: bool,
+}
+
+/// What it answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Response {
+    Appended(Option<EntryId>),
+    Conflict(EntryId),
+    HigherVote(StoredVote),
+    Vote {
+        vote: StoredVote,
+        granted: bool,
+        last: Option<EntryId>,
+    },
+    Transferred(bool),
+    /// It cannot, for now.
+    Unable(String),
+}
+
+/// What goes to the follower of a snapshot. Payloads are batches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SnapshotPart {
+    Begin {
+        vote: StoredVote,
+        at: EntryId,
+        members: StoredMembers,
+    },
+    State(Vec<(Vec<u8>, Vec<u8>)>),
+    Batches {
+        partition: PartitionId,
+        lengths: Vec<u32>,
+    },
+    End,
+}
+
+/// What comes back of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SnapshotAnswer {
+    /// To `Begin`: the next offset of each partition that it has, and has nothing of the others.
+    Wants(BTreeMap<PartitionId, Offset>),
+    /// To each other part but the last.
+    Next,
+    /// To the last: it is installed; or the vote that is higher.
+    Done(StoredVote),
+    Unable(String),
+}
+
+/// An entry without the bytes of its batches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct WireEntry {
+    id: EntryId,
+    lazy: bool,
+    ops: Vec<OpHeader>,
+    /// Places of those appended batches whose bytes are gone.
+    gone: Vec<u32>,
+}
+
+impl WireEntry {
+    /// The entry's head; adds its batches to `payload`.
+    pub(crate) fn of(entry: &RaftEntry, payload: &mut Vec<Bytes>) -> Self {
+        let entry = to_log(GroupId(0), entry);
+        let mut gone = Vec::new();
+        for (at, op) in entry.ops.iter().enumerate() {
+            match op {
+                Op::Append { batch, .. } => payload.push(batch.bytes().clone()),
+                Op::Gone(_) => gone.push(at as u32),
+                _ => {}
+            }
+        }
+        Self {
+            id: entry.id(),
+            lazy: entry.lazy,
+            ops: entry.ops.iter().map(OpHeader::of).collect(),
+            gone,
+        }
+    }
+
+    /// The entry, with its batches from the front of `payload`.
+    fn join(self, payload: &mut Bytes) -> io::Result<RaftEntry> {
+        let mut ops = Vec::new();
+        for (at, op) in self.ops.into_iter().enumerate() {
+            ops.push(match op {
+                OpHeader::Append(append) if self.gone.contains(&(at as u32)) => Op::Gone(append),
+                OpHeader::Append(append) => Op::Append {
+                    partition: append.partition,
+                    batch: take_batch(payload, &append)?,
+                },
+                OpHeader::Put { key, value } => Op::Put {
+                    key: StateKey::from_bytes(key),
+                    value: value.into(),
+                },
+                OpHeader::Remove { key } => Op::Remove {
+                    key: StateKey::from_bytes(key),
+                },
+                OpHeader::Trim {
+                    partition,
+                    to,
+                    reason,
+                } => Op::Trim {
+                    partition,
+                    to,
+                    reason,
+                },
+                OpHeader::Drop { partition } => Op::Drop { partition },
+            });
+        }
+        Ok(from_log(Entry {
+            group: GroupId(0),
+            index: self.id.index,
+            term: self.id.term,
+            lazy: self.lazy,
+            ops,
+        }))
+    }
+}
+
+fn take_batch(payload: &mut Bytes, append: &Append) -> io::Result<Batch> {
+    let bytes = take(payload, append.bytes as usize)?;
+    let batch = Batch::parse(bytes).map_err(|e| malformed(&e.to_string()))?;
+    if (batch.base_offset(), batch.span(), batch.crc()) != (append.base, append.span, append.crc) {
+        return Err(malformed("a batch is not the one its entry names"));
+    }
+    Ok(batch)
+}
+
+/// The first `len` bytes.
+pub(crate) fn take(payload: &mut Bytes, len: usize) -> io::Result<Bytes> {
+    if payload.len() < len {
+        return Err(malformed("payload is cut short"));
+    }
+    Ok(payload.split_to(len))
+}
+
+pub(crate) fn entries(wire: Vec<WireEntry>, mut payload: Bytes) -> io::Result<Vec<RaftEntry>> {
+    let entries = wire
+        .into_iter()
+        .map(|e| e.join(&mut payload))
+        .collect::<io::Result<_>>()?;
+    if !payload.is_empty() {
+        return Err(malformed("payload is longer than its entries"));
+    }
+    Ok(entries)
+}
+
+/// A message as the parts that are sent.
+pub(crate) fn encode(head: &impl Serialize, payload: Vec<Bytes>) -> io::Result<Vec<Bytes>> {
+    let head = postcard::to_allocvec(head).map_err(io::Error::other)?;
+    let mut start = BytesMut::with_capacity(4 + head.len());
+    start.put_u32(head.len() as u32);
+    start.extend_from_slice(&head);
+    let mut parts = vec![start.freeze()];
+    parts.extend(payload);
+    Ok(parts)
+}
+
+/// A message's head and its payload.
+pub(crate) fn decode<T: DeserializeOwned>(mut message: Bytes) -> io::Result<(T, Bytes)> {
+    let length = take(&mut message, 4)?;
+    let length = length.first_chunk().map_or(0, |b| u32::from_be_bytes(*b));
+    let head = take(&mut message, length as usize)?;
+    let head = postcard::from_bytes(&head).map_err(|e| malformed(&e.to_string()))?;
+    Ok((head, message))
+}
+
+pub(crate) fn malformed(why: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("malformed message of a replica: {why}"),
+    )
+}
+
+pub(crate) fn ids(id: Option<&LogId>) -> Option<EntryId> {
+    id.map(entry_id)
+}
+
+pub(crate) fn log_ids(id: Option<EntryId>) -> Option<LogId> {
+    id.map(log_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{Command, Membership, Payload};
+    use proptest::prelude::*;
+    use weir_types::{BatchBuilder, Codec, Record, Term};
+
+    fn batch(base: u64) -> Batch {
+        let mut builder = BatchBuilder::new(Codec::None);
+        builder.push_record(&Record {
+            value: Some(Bytes::from_static(b"21.5")),
+            ..Record::default()
+        });
+        builder.build(Offset::new(base), None).unwrap()
+    }
+
+    fn entry(index: u64, ops: Vec<Op>) -> RaftEntry {
+        let id = EntryId { term: Term(3), index };
+        RaftEntry {
+            log_id: log_id(id),
+            payload: match ops.is_empty() {
+                true => Payload::Blank,
+                false => Payload::Normal(Command {
+                    ops: ops.into(),
+                    lazy: true,
+                }),
+            },
+        }
+    }
+
+    #[test]
+    fn entries_of_every_kind_come_over() {
+        let partition = PartitionId(4);
+        let (first, second) = (batch(7), batch(8));
+        let gone = match OpHeader::of(&Op::Append {
+            partition,
+            batch: batch(6),
+        }) {
+            OpHeader::Append(append) => append,
+            other => panic!("{other:?}"),
+        };
+        let ops = vec![
+            Op::Gone(gone),
+            Op::Append {
+                partition,
+                batch: first,
+            },
+            Op::Put {
+                key: StateKey::from_bytes(vec![16, 1]),
+                value: Bytes::from_static(b"v"),
+            },
+            Op::Append {
+                partition,
+                batch: second,
+            },
+            Op::Drop { partition },
+        ];
+        let members =
+            Membership::new(vec![[1].into()], BTreeMap::from([(1, crate::Member::default())])).unwrap();
+        let sent = [
+            entry(1, Vec::new()),
+            entry(2, ops),
+            RaftEntry {
+                log_id: log_id(EntryId {
+                    term: Term(3),
+                    index: 3,
+                }),
+                payload: Payload::Membership(members),
+            },
+        ];
+        let mut payload = Vec::new();
+        let head: Vec<_> = sent.iter().map(|e| WireEntry::of(e, &mut payload)).collect();
+        let message = encode(&head, payload).unwrap().concat();
+        let (head, payload) = decode::<Vec<WireEntry>>(message.clone().into()).unwrap();
+        let came = entries(head, payload).unwrap();
+        for (sent, came) in sent.iter().zip(&came) {
+            assert_eq!(format!("{sent:?}"), format!("{came:?}"));
+        }
+        // A batch that is cut short or damaged is refused.
+        for at in message.len() - 20..message.len() {
+            let mut bad = message.clone();
+            bad[at] ^= 1;
+            let (head, payload) = decode::<Vec<WireEntry>>(bad.into()).unwrap();
+            assert!(entries(head, payload).is_err());
+            let cut = Bytes::from(message[..at].to_vec());
+            let (head, payload) = decode::<Vec<WireEntry>>(cut).unwrap();
+            assert!(entries(head, payload).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_messages_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode::<Open>(bytes.clone().into());
+            let _ = decode::<Response>(bytes.clone().into());
+            let _ = decode::<SnapshotPart>(bytes.clone().into());
+            let _ = decode::<SnapshotAnswer>(bytes.clone().into());
+            if let Ok((Request::Append { entries: heads, .. }, payload)) = decode::<Request>(bytes.into()) {
+                let _ = entries(heads, payload);
+            }
+        }
+    }
+}
