@@ -1,24 +1,31 @@
 //! Building the layers bottom-up, running them, and taking them down top-down.
 
 use crate::config::Config;
-use anyhow::{Context, Result};
+use crate::site;
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use weir_broker::{Broker, Hook, QuotaConfig};
+use weir_broker::{Broker, GroupConfig, Hook, Member, Peers, QuotaConfig};
 use weir_log::{Log, Recovered};
 use weir_peer::Identity;
 use weir_pipeline::{Pipelines, Services};
-use weir_replica::Synced;
 use weir_runtime::{CompileBy, Runtime, RuntimeOptions};
-use weir_types::SystemClock;
+use weir_types::{GroupId, SystemClock};
 
 /// How often old records are looked for; Kafka looks every five minutes.
 const RETAIN_EVERY: u32 = 30;
 /// How often the disk budget is looked at: a second of the fastest load fits in the slack of one eviction or two.
 const BUDGET_EVERY: Duration = Duration::from_secs(1);
+/// How often the leader looks whether learners have caught up.
+const PROMOTE_EVERY: Duration = Duration::from_millis(500);
+/// A node that stands alone is ready when it leads: its disk takes a few syncs for that.
+const ALONE_WITHIN: Duration = Duration::from_secs(30);
+/// The one replica group of a site.
+const GROUP: GroupId = GroupId(0);
 /// How often sessions and rebalances of consumer groups are looked at: a tenth of what a client notices.
 const GROUPS_EVERY: Duration = Duration::from_millis(100);
 /// Exit code when the log stopped: the supervisor starts the node again, and it recovers.
@@ -51,15 +58,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         },
         group_initial_delay: config.group_initial_delay,
     };
-    let broker = Broker::open(log, &recovered, Synced::rule(), Arc::new(SystemClock), options)?;
-    let runtime = Runtime::new(RuntimeOptions {
-        cache_dir: Some(data.join("cache")),
-        compile: CompileBy::Child(std::env::current_exe()?, vec!["compile-component".to_owned()]),
-        random: random_key,
-    })?;
-    let pipelines = Pipelines::open(broker.clone(), runtime, data.join("modules"))?;
-    broker.set_hook(Arc::new(pipelines.clone()) as Arc<dyn Hook>);
-    let identity = Identity::load_or_make(data)?;
+    let identity = Arc::new(Identity::load_or_make(data)?);
     let listener = Arc::new(weir_peer::listen(config.quic, &identity)?);
     let quic_addr = listener.local_addr().unwrap_or(config.quic);
     let http_listener = tokio::net::TcpListener::bind(config.http).await;
@@ -74,10 +73,39 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         }
         None => None,
     };
-    let kafka_addr = match &kafka_listener {
-        Some(listener) => listener.local_addr()?.to_string(),
-        None => "off".to_owned(),
+    let kafka_bound = kafka_listener.as_ref().map(|l| l.local_addr()).transpose()?;
+    let kafka_addr = kafka_bound.map_or_else(|| "off".to_owned(), |a| a.to_string());
+    let member = member(&config, &identity, quic_addr, http_addr, kafka_bound);
+    let peers = Peers::new(Arc::clone(&listener), Arc::clone(&identity));
+    let place = match (site::load(&log)?, &config.join) {
+        (Some(place), _) => place,
+        (None, None) => site::found(&log, site_name(&identity))?,
+        (None, Some(_)) if !recovered.groups.is_empty() => bail!(
+            "`{}` has records of its own: a node joins a site with an empty directory",
+            data.display()
+        ),
+        (None, Some((addr, token))) => site::join(&log, &peers, addr, token, &member).await?,
     };
+    peers.trust(place.keys.iter().cloned());
+    let group = GroupConfig {
+        id: GROUP,
+        node: place.node,
+        member: member.clone(),
+        found: place.founder,
+        timing: config.timing,
+    };
+    let clock = Arc::new(SystemClock);
+    let broker = Broker::open(log, &recovered, group, Arc::new(peers.clone()), clock, options).await?;
+    if broker.group().members().len() <= 1 && place.founder {
+        broker.serving_within(ALONE_WITHIN).await;
+    }
+    let runtime = Runtime::new(RuntimeOptions {
+        cache_dir: Some(data.join("cache")),
+        compile: CompileBy::Child(std::env::current_exe()?, vec!["compile-component".to_owned()]),
+        random: random_key,
+    })?;
+    let pipelines = Pipelines::open(broker.clone(), runtime, data.join("modules"))?;
+    broker.set_hook(Arc::new(pipelines.clone()) as Arc<dyn Hook>);
     let status = status(&broker, &pipelines, &recovered, &identity, begun);
     let services = Arc::new(Services {
         broker: broker.clone(),
@@ -86,7 +114,18 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     });
 
     let stop = Arc::new(Notify::new());
-    let quic = tokio::spawn(weir_quic::serve(Arc::clone(&listener), Arc::clone(&services)));
+    let (serving, peers) = (broker.clone(), peers);
+    let on_node: weir_quic::OnNode = Arc::new(move |peer| {
+        let (broker, peers) = (serving.clone(), peers.clone());
+        Box::pin(async move { peers.accept(peer, broker.group(), Arc::new(broker.clone())).await })
+    });
+    let quic = tokio::spawn(weir_quic::serve(
+        Arc::clone(&listener),
+        Arc::clone(&services),
+        on_node,
+    ));
+    let (watching, site, own) = (broker.clone(), place.site.clone(), member);
+    let site_task = tokio::spawn(async move { keep_site(watching, site, own).await });
     let stopping = Arc::clone(&stop);
     let http = tokio::spawn(weir_http::serve(http_listener, services, async move {
         stopping.notified().await
@@ -95,7 +134,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let kafka = kafka_listener.map(|listener| {
         let settings = weir_kafka::Settings {
             advertise: config.advertise.clone(),
-            cluster_id: cluster_id(&identity),
+            cluster_id: place.site.clone(),
             data_dir: data.display().to_string(),
             auto_create: config.auto_create_topics,
             default_partitions: config.default_partitions,
@@ -132,6 +171,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     stop_signal().await?;
     tracing::info!("stopping");
     retain.abort();
+    site_task.abort();
     groups.abort();
     if let Some(kafka) = kafka {
         kafka.abort();
@@ -158,14 +198,14 @@ async fn stop_signal() -> Result<()> {
 fn report(recovered: &Recovered, log: &Log) {
     let Recovered {
         clean,
-        replayed,
+        unapplied,
         torn_bytes,
         frames_repaired,
         ..
     } = recovered;
     tracing::info!(
         clean,
-        replayed,
+        unapplied,
         torn_bytes,
         frames_repaired,
         epoch = log.epoch(),
@@ -202,6 +242,9 @@ fn status(
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "identity": fingerprint,
+            "site": broker.site(),
+            "group": broker.group().status(),
+            "serving": broker.is_serving(),
             "uptime_s": begun.elapsed().as_secs(),
             "epoch": broker.log().epoch(),
             "topics": topics.len(),
@@ -224,8 +267,60 @@ fn status(
     })
 }
 
-/// What Kafka clients tell clusters apart by: 22 characters, as Kafka's own, of the node's fingerprint.
-fn cluster_id(identity: &Identity) -> String {
+/// Keeps the site in order as far as its leader does: names it, keeps this node's address right, and makes voters of
+/// learners that have caught up.
+async fn keep_site(broker: Broker, site: String, own: Member) {
+    loop {
+        if broker.is_serving() && broker.site().is_none() {
+            let _ = broker.name_site(site.clone()).await;
+        }
+        let group = broker.group();
+        let known = group.members().get(&group.node()).cloned();
+        if known.is_some_and(|k| k != own)
+            && let Err(error) = group.announce(own.clone()).await
+        {
+            tracing::debug!(%error, "the leader does not know yet how this node is reached");
+        }
+        broker.promote_learners().await;
+        tokio::time::sleep(PROMOTE_EVERY).await;
+    }
+}
+
+/// How others reach this node.
+fn member(
+    config: &Config,
+    identity: &Identity,
+    quic: SocketAddr,
+    http: SocketAddr,
+    kafka: Option<SocketAddr>,
+) -> Member {
+    let host = |bound: SocketAddr| match (&config.host, bound.ip().is_unspecified()) {
+        (Some(host), _) => host.clone(),
+        (None, false) => bound.ip().to_string(),
+        (None, true) => site::own_address().map_or_else(|| bound.ip().to_string(), |ip| ip.to_string()),
+    };
+    let at = |bound: SocketAddr| {
+        let host = host(bound);
+        match host.contains(':') {
+            true => format!("[{host}]:{}", bound.port()),
+            false => format!("{host}:{}", bound.port()),
+        }
+    };
+    Member {
+        key: identity.fingerprint().to_string(),
+        quic: at(quic),
+        http: at(http),
+        kafka: match (&config.advertise, kafka) {
+            (Some((host, port)), Some(_)) => format!("{host}:{port}"),
+            (None, Some(bound)) => at(bound),
+            (_, None) => String::new(),
+        },
+        rack: config.rack.clone(),
+    }
+}
+
+/// What sites, and Kafka clusters, are told apart by: 22 characters, as Kafka's own, of the founder's fingerprint.
+fn site_name(identity: &Identity) -> String {
     let fingerprint = identity.fingerprint().to_string();
     fingerprint
         .chars()

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use weir_broker::Timing;
 use weir_types::limits::PARTITIONS_MAX;
 
 /// All settings.
@@ -15,6 +16,12 @@ pub(crate) struct Config {
     /// `None`: not served.
     pub(crate) kafka: Option<SocketAddr>,
     pub(crate) advertise: Option<(String, u16)>,
+    /// Name or address by which others reach this node.
+    pub(crate) host: Option<String>,
+    pub(crate) rack: String,
+    pub(crate) timing: Timing,
+    /// A node of the site to join, and a token.
+    pub(crate) join: Option<(String, String)>,
     pub(crate) auto_create_topics: bool,
     pub(crate) default_partitions: u32,
     pub(crate) group_initial_delay: Duration,
@@ -33,7 +40,7 @@ pub(crate) struct Config {
 }
 
 /// Name, default and meaning of each setting. `weir serve --print-config` shows them.
-const SETTINGS: [(&str, &str, &str); 20] = [
+const SETTINGS: [(&str, &str, &str); 23] = [
     (
         "data",
         "",
@@ -54,6 +61,21 @@ const SETTINGS: [(&str, &str, &str); 20] = [
         "advertise",
         "\"\"",
         "HOST:PORT that Kafka clients are told to connect to. Empty: the address that they came to.",
+    ),
+    (
+        "host",
+        "\"\"",
+        "Name or address by which other nodes and clients reach this one. Empty: the address it listens on.",
+    ),
+    (
+        "rack",
+        "\"\"",
+        "What fails together with this node: a cabinet, a power supply. Shown beside it.",
+    ),
+    (
+        "timing",
+        "\"edge\"",
+        "When others are given up: \"edge\" (heartbeat 150 ms, election 400 to 600) or \"central\" (50, 150 to 300).",
     ),
     (
         "auto_create_topics",
@@ -77,7 +99,7 @@ const SETTINGS: [(&str, &str, &str); 20] = [
     ),
     (
         "log",
-        "\"info\"",
+        "\"info,openraft=warn\"",
         "What is logged: error, warn, info, debug, or a filter as `weir_log=debug,info`.",
     ),
     (
@@ -137,6 +159,10 @@ impl Default for Config {
             http: SocketAddr::from(([127, 0, 0, 1], 7480)),
             kafka: Some(SocketAddr::from(([127, 0, 0, 1], 9092))),
             advertise: None,
+            host: None,
+            rack: String::new(),
+            timing: Timing::EDGE,
+            join: None,
             auto_create_topics: true,
             default_partitions: 1,
             group_initial_delay: Duration::from_secs(3),
@@ -151,7 +177,7 @@ impl Default for Config {
             value_file_bytes: log.value_file_bytes,
             produce_bytes_per_s: None,
             fetch_bytes_per_s: None,
-            log: "info".to_owned(),
+            log: "info,openraft=warn".to_owned(),
         }
     }
 }
@@ -249,6 +275,15 @@ impl Config {
                 self.offsets_retention = Duration::from_secs(number()?.clamp(1, 5_256_000) * 60);
             }
             "log" => value.clone_into(&mut self.log),
+            "host" => self.host = Some(value.to_owned()).filter(|h| !h.is_empty()),
+            "rack" => value.clone_into(&mut self.rack),
+            "timing" => {
+                self.timing = match value {
+                    "edge" => Timing::EDGE,
+                    "central" => Timing::CENTRAL,
+                    _ => bail!("`timing` cannot be `{value}`: use edge or central"),
+                }
+            }
             "linger_ms" => self.linger = Duration::from_millis(number()?.min(1_000)),
             "disk_budget_bytes" => self.disk_budget_bytes = some(number()?),
             "disk_reserve_bytes" => self.disk_reserve_bytes = some(number()?),

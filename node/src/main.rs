@@ -3,6 +3,7 @@
 mod boot;
 mod cli;
 mod config;
+mod site;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod cluster;
 mod consume;
 mod kafka;
 mod module;
@@ -28,7 +29,7 @@ pub(crate) struct Args {
 /// Where the node is and how answers look: the same for every subcommand that talks to one.
 #[derive(Clone, Debug, ClapArgs)]
 struct To {
-    /// Address of the node.
+    /// Address of the node; several of one site, with commas between, where one may be away.
     #[arg(
         long,
         env = "WEIR_NODE",
@@ -62,6 +63,8 @@ enum Command {
     Module(module::ModuleArgs),
     /// Apply, list, describe, pause, resume and remove pipelines.
     Pipeline(pipeline::PipelineArgs),
+    /// Let nodes join a site, see how they are, hand over, take one out.
+    Cluster(cluster::ClusterArgs),
     /// Try out a Kafka broker, this node's or another's.
     Kafka(kafka::KafkaArgs),
     /// Show how the node is.
@@ -101,6 +104,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Consume(args) => block_on(args.run()),
         Command::Module(args) => args.run(),
         Command::Pipeline(args) => block_on(args.run()),
+        Command::Cluster(args) => block_on(args.run()),
         Command::Kafka(args) => block_on(args.run()),
         Command::Status(args) => block_on(args.run()),
         Command::Scrub(args) => args.run(),
@@ -131,9 +135,9 @@ fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 
 impl To {
     async fn connect(&self) -> Result<Client> {
-        let addr = resolve(&self.node)?;
+        let seeds = self.node.split(',').map(resolve).collect::<Result<Vec<_>>>()?;
         let name = format!("weir-cli/{}", std::process::id());
-        Ok(Client::connect(addr, &KnownNodes::at(known_nodes()), &name).await?)
+        Ok(Client::connect_any(&seeds, &KnownNodes::at(known_nodes()), &name).await?)
     }
 }
 

@@ -30,6 +30,18 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
     /// Print every setting with its default and what it means, and stop.
+    /// Address of a node of the site that this one shall belong to; only for its first start. Needs `--token`.
+    #[arg(long, value_name = "HOST:PORT", requires = "token")]
+    join: Option<String>,
+    /// What `weir cluster invite` printed there. Also from the environment, where `ps` does not show it.
+    #[arg(long, value_name = "TOKEN", env = "WEIR_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Name or address by which other nodes and clients reach this one.
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// What fails together with this node: a cabinet, a power supply.
+    #[arg(long, value_name = "LABEL")]
+    rack: Option<String>,
     #[arg(long)]
     print_config: bool,
 }
@@ -43,11 +55,18 @@ impl Serve {
         let mut config = Config::load(self.config.as_deref(), |name| std::env::var(name).ok())?;
         config.quic = self.quic.unwrap_or(config.quic);
         config.http = self.http.unwrap_or(config.http);
-        for (name, value) in [("kafka", &self.kafka), ("advertise", &self.advertise)] {
+        let given = [
+            ("kafka", &self.kafka),
+            ("advertise", &self.advertise),
+            ("host", &self.host),
+            ("rack", &self.rack),
+        ];
+        for (name, value) in given {
             if let Some(value) = value {
                 config.set(name, value).map_err(|e| Usage(e.to_string()))?;
             }
         }
+        config.join = self.join.zip(self.token);
         let data = self.data.or(config.data.clone());
         let data =
             data.ok_or_else(|| Usage("give a directory for the data: weir serve --data DIR".to_owned()))?;

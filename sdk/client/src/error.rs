@@ -13,6 +13,11 @@ pub enum ClientError {
     /// The node's own words.
     #[error("{0}")]
     Node(WireError),
+    /// Nothing happened: another node leads.
+    #[error("another node leads")]
+    Elsewhere(Option<String>),
+    #[error("no node of the site leads; most of them may be away: `weir cluster status` tells")]
+    NoLeader,
     #[error("no topic `{0}`; `weir topic list` shows what there is")]
     NoTopic(String),
     #[error("batch refused: {0}")]
@@ -25,6 +30,7 @@ impl ClientError {
         match self {
             Self::Peer(e) => e.kind(),
             Self::Node(e) => e.kind.into(),
+            Self::Elsewhere(_) | Self::NoLeader => ErrorKind::Retry,
             Self::NoTopic(_) | Self::Batch(_) => ErrorKind::Invalid,
         }
     }

@@ -1,9 +1,10 @@
 //! Reading.
 
 use crate::error::ClientError;
+use crate::session::{Search, Shared};
 use std::time::Duration;
-use weir_peer::PeerStream;
 use weir_peer::protocol::{PieceHead, Reply, Request};
+use weir_peer::{Frame, PeerStream};
 use weir_types::{Batch, Gap, Offset};
 
 /// A stretch of a partition.
@@ -30,12 +31,17 @@ pub struct Fetched {
 
 /// A stream of fetches.
 pub struct Fetcher {
-    stream: PeerStream,
+    sessions: Shared,
+    /// None after it broke.
+    stream: Option<PeerStream>,
 }
 
 impl Fetcher {
-    pub(crate) fn new(stream: PeerStream) -> Self {
-        Self { stream }
+    pub(crate) fn new(sessions: Shared, stream: PeerStream) -> Self {
+        Self {
+            sessions,
+            stream: Some(stream),
+        }
     }
 
     /// Reads from `from` on: at most `max_bytes`, but a first batch whatever its size. Waits up to `wait` for records
@@ -62,7 +68,7 @@ impl Fetcher {
             max_bytes,
             wait_ms,
         };
-        let mut frame = crate::exchange(&mut self.stream, &request, &[]).await?;
+        let mut frame = self.ask(&request).await?;
         let Reply::Fetched {
             pieces,
             next,
@@ -86,5 +92,42 @@ impl Fetcher {
             log_start,
             committed_end,
         })
+    }
+
+    /// Reading changes nothing: what breaks is asked again, of whoever leads now.
+    async fn ask(&mut self, request: &Request) -> Result<Frame<Reply>, ClientError> {
+        let search = Search::begin();
+        loop {
+            let others = self.sessions.has_others();
+            let mut stream = match self.stream.take() {
+                Some(stream) => stream,
+                None => match self.sessions.stream().await {
+                    Ok(stream) => stream,
+                    Err(e) if !others => return Err(e),
+                    Err(_) => {
+                        search.again().await?;
+                        continue;
+                    }
+                },
+            };
+            let exchanged = tokio::select! {
+                exchanged = crate::exchange(&mut stream, request, &[]) => exchanged,
+                leader = self.sessions.moved() => Err(ClientError::Elsewhere(leader)),
+            };
+            match exchanged {
+                Ok(frame) => {
+                    self.stream = Some(stream);
+                    return Ok(frame);
+                }
+                Err(ClientError::Elsewhere(leader)) => self.sessions.elsewhere(leader).await,
+                Err(ClientError::Peer(e)) if !others => return Err(e.into()),
+                Err(ClientError::Peer(_)) => {}
+                Err(e) => {
+                    self.stream = Some(stream);
+                    return Err(e);
+                }
+            }
+            search.again().await?;
+        }
     }
 }

@@ -6,6 +6,7 @@
 mod error;
 mod fetch;
 mod produce;
+mod session;
 
 pub use error::ClientError;
 pub use fetch::{Fetched, Fetcher, Piece};
@@ -15,58 +16,62 @@ pub use weir_peer::protocol::{PartitionInfo, Place, TopicInfo};
 pub use weir_types::{Batch, BatchBuilder, Codec, ErrorKind, Gap, Offset, Record};
 
 use bytes::Bytes;
+use session::{Search, Sessions, Shared};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::Mutex;
-use weir_peer::protocol::{Hello, MAGIC, Reply, Request, VERSION, Welcome};
-use weir_peer::{Frame, Peer, PeerError, PeerStream, read_frame, write_frame};
-use weir_types::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX, MODULE_CHUNK_BYTES};
+use weir_peer::protocol::{Reply, Request};
+use weir_peer::{Frame, PeerError, PeerStream, read_frame, write_frame};
+use weir_types::limits::{FRAME_BYTES_MAX, MODULE_CHUNK_BYTES};
 
-/// A connection to a node. Clones share it.
+/// A client of a site: of the node that leads it, whichever that is. Clones share the connection.
 #[derive(Clone)]
 pub struct Client {
-    peer: Peer,
-    control: Arc<Mutex<PeerStream>>,
-    node_version: String,
+    sessions: Shared,
+    control: Arc<Mutex<Option<PeerStream>>>,
 }
 
 impl Client {
-    /// Connects to the node at `addr`, whose key must be the one in `known` if it was met before. `name` is what the
-    /// node's quotas and logs call this client.
+    /// Connects to the node at `addr` and says hello as `name`. Goes on to another node only when this one says that
+    /// that one leads: for calls whose connection is lost the outcome is unknown.
     ///
     /// # Errors
-    /// When nobody answers, the key has changed, or the node does not speak this version.
+    /// When nobody answers there, its key is not the one that is known, or it does not want to talk.
     ///
     /// # Cancel safety
     /// Safe.
     pub async fn connect(addr: SocketAddr, known: &KnownNodes, name: &str) -> Result<Self, ClientError> {
-        let peer = weir_peer::connect(addr, known).await?;
-        let mut hello = peer.open().await?;
-        let message = Hello {
-            magic: MAGIC,
-            version: VERSION,
-            client: name.to_owned(),
-        };
-        write_frame(&mut hello.tx, &message, &[]).await?;
-        let _ = hello.tx.finish();
-        let welcome = read_frame::<Welcome>(&mut hello.rx, HELLO_BYTES_MAX).await?;
-        let welcome = welcome
-            .ok_or(PeerError::Lost("node closed without a word".to_owned()))?
-            .head;
-        if let Some(error) = welcome.error {
-            return Err(ClientError::Node(error));
-        }
-        let control = Arc::new(Mutex::new(peer.open().await?));
+        Self::connect_any(&[addr], known, name).await
+    }
+
+    /// Connects to the site of which these are nodes: to the first that answers, and from there to the one that leads.
+    /// When a connection is lost, calls that are safe to repeat are repeated at another node, for half a minute: those
+    /// that read, and batches that carry a producer id. Others then fail with an unknown outcome.
+    ///
+    /// # Errors
+    /// When none of them answers.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn connect_any(
+        seeds: &[SocketAddr],
+        known: &KnownNodes,
+        name: &str,
+    ) -> Result<Self, ClientError> {
+        let sessions = Arc::new(Sessions::new(seeds.to_vec(), known, name));
+        sessions.get().await?;
         Ok(Self {
-            peer,
-            control,
-            node_version: welcome.node_version,
+            sessions,
+            control: Arc::default(),
         })
     }
 
-    /// Version of the node's program.
-    pub fn node_version(&self) -> &str {
-        &self.node_version
+    /// Version of the program of the node that it is connected to.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn node_version(&self) -> Result<String, ClientError> {
+        Ok(self.sessions.get().await?.node_version)
     }
 
     /// A stream for producing.
@@ -74,7 +79,7 @@ impl Client {
     /// # Errors
     /// When the connection is lost.
     pub async fn producer(&self) -> Result<Producer, ClientError> {
-        Ok(Producer::new(self.peer.open().await?))
+        Producer::open(&self.sessions).await
     }
 
     /// A stream for reading.
@@ -82,7 +87,9 @@ impl Client {
     /// # Errors
     /// When the connection is lost.
     pub async fn fetcher(&self) -> Result<Fetcher, ClientError> {
-        Ok(Fetcher::new(self.peer.open().await?))
+        // So that one that cannot be is refused here.
+        let stream = self.sessions.stream().await?;
+        Ok(Fetcher::new(Arc::clone(&self.sessions), stream))
     }
 
     /// All topics.
@@ -223,8 +230,19 @@ impl Client {
     /// # Errors
     /// What the node says.
     pub async fn push_module(&self, name: &str, version: &str, module: &[u8]) -> Result<Bytes, ClientError> {
+        let search = Search::begin();
+        loop {
+            match self.push_here(name, version, module).await {
+                Err(ClientError::Elsewhere(leader)) => self.sessions.elsewhere(leader).await,
+                pushed => return pushed,
+            }
+            search.again().await?;
+        }
+    }
+
+    async fn push_here(&self, name: &str, version: &str, module: &[u8]) -> Result<Bytes, ClientError> {
         // A stream of its own: its parts must not mix with another push.
-        let mut stream = self.peer.open().await?;
+        let mut stream = self.sessions.stream().await?;
         for part in module.chunks(MODULE_CHUNK_BYTES) {
             exchange(&mut stream, &Request::PushPart, &[Bytes::copy_from_slice(part)]).await?;
         }
@@ -316,7 +334,7 @@ impl Client {
     /// # Errors
     /// When the connection is lost.
     pub async fn scrub(&self, mut progress: impl FnMut(u64, u64)) -> Result<Bytes, ClientError> {
-        let mut stream = self.peer.open().await?;
+        let mut stream = self.sessions.stream().await?;
         write_frame(&mut stream.tx, &Request::Scrub, &[]).await?;
         loop {
             let frame = read_reply(&mut stream).await?;
@@ -327,14 +345,16 @@ impl Client {
         }
     }
 
-    /// Ends the connection at once: the outcome of what is under way is unknown.
+    /// Ends the connection at once, and makes no other: the outcome of what is under way is unknown.
     pub fn disconnect(&self) {
-        self.peer.close("disconnected");
+        self.sessions.disconnect();
     }
 
     /// Ends the connection in good order.
     pub async fn close(self) {
-        self.peer.finish().await;
+        if let Ok(session) = self.sessions.get().await {
+            session.peer.finish().await;
+        }
     }
 
     async fn topic_reply(&self, request: Request) -> Result<TopicInfo, ClientError> {
@@ -351,10 +371,101 @@ impl Client {
         }
     }
 
-    async fn ask(&self, request: Request) -> Result<Frame<Reply>, ClientError> {
-        let mut stream = self.control.lock().await;
-        exchange(&mut stream, &request, &[]).await
+    /// Lets one node join with `token`, 16 random bytes, within `valid`.
+    ///
+    /// # Errors
+    /// What the node says; an unknown outcome when the connection is lost.
+    pub async fn invite(&self, token: [u8; 16], valid: std::time::Duration) -> Result<(), ClientError> {
+        let valid_s = valid.as_secs();
+        self.done(Request::Invite { token, valid_s }).await
     }
+
+    /// How the nodes of the site are doing, as JSON.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn cluster(&self) -> Result<Bytes, ClientError> {
+        Ok(self.ask(Request::Cluster).await?.payload)
+    }
+
+    /// Takes `node` out of the site. One that leads hands over first.
+    ///
+    /// # Errors
+    /// As [`Client::invite`].
+    pub async fn remove_node(&self, node: u64) -> Result<(), ClientError> {
+        self.done(Request::RemoveNode { node }).await
+    }
+
+    /// Has `to` lead; returns once it does.
+    ///
+    /// # Errors
+    /// As [`Client::invite`].
+    pub async fn transfer(&self, to: u64) -> Result<(), ClientError> {
+        self.done(Request::Transfer { to }).await
+    }
+
+    /// Asks the node that leads, or any if it knows itself.
+    async fn ask(&self, request: Request) -> Result<Frame<Reply>, ClientError> {
+        let mut control = self.control.lock().await;
+        let search = Search::begin();
+        loop {
+            let mut stream = match control.take() {
+                Some(stream) => stream,
+                None => match self.sessions.stream().await {
+                    Ok(stream) => stream,
+                    Err(e) if !self.sessions.has_others() => return Err(e),
+                    // Nothing was asked yet.
+                    Err(_) => {
+                        search.again().await?;
+                        continue;
+                    }
+                },
+            };
+            let exchanged = tokio::select! {
+                exchanged = exchange(&mut stream, &request, &[]) => exchanged,
+                leader = self.sessions.moved() => {
+                    self.sessions.elsewhere(leader).await;
+                    Err(PeerError::Timeout.into())
+                }
+            };
+            match exchanged {
+                Ok(frame) => {
+                    *control = Some(stream);
+                    return Ok(frame);
+                }
+                Err(ClientError::Elsewhere(leader)) => self.sessions.elsewhere(leader).await,
+                Err(ClientError::Peer(e)) if !(self.sessions.has_others() && reads(&request)) => {
+                    return Err(e.into());
+                }
+                Err(ClientError::Peer(_)) => {}
+                Err(e) => {
+                    *control = Some(stream);
+                    return Err(e);
+                }
+            }
+            search.again().await?;
+        }
+    }
+}
+
+/// What changes nothing, and can be asked again.
+fn reads(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::OffsetAt { .. }
+            | Request::Topics
+            | Request::CommittedOffset { .. }
+            // The same token is as good a second time.
+            | Request::Invite { .. }
+            // And the same offset.
+            | Request::CommitOffsets { .. }
+            // Numbers that nobody gets are no loss.
+            | Request::InitProducer
+            | Request::Modules
+            | Request::Pipelines
+            | Request::Status
+            | Request::Cluster
+    )
 }
 
 async fn exchange(
@@ -371,6 +482,7 @@ async fn read_reply(stream: &mut PeerStream) -> Result<Frame<Reply>, ClientError
     let frame = frame.ok_or_else(|| PeerError::Lost("node closed the stream".to_owned()))?;
     match frame.head {
         Reply::Error(error) => Err(ClientError::Node(error)),
+        Reply::Elsewhere(leader) => Err(ClientError::Elsewhere(leader)),
         _ => Ok(frame),
     }
 }

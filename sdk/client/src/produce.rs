@@ -1,12 +1,12 @@
-//! Producing: many batches under way on one stream, answered in order.
+//! Producing: many batches under way on one stream, answered in order, and sent again where that is safe.
 
 use crate::error::ClientError;
+use crate::session::{Search, Shared};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::oneshot;
-use weir_peer::protocol::{Reply, Request};
+use tokio::sync::{mpsc, oneshot};
+use weir_peer::protocol::{Reply, Request, WireKind};
 use weir_peer::{PeerError, PeerStream, SendStream, read_frame, write_frame};
-use weir_types::limits::FRAME_BYTES_MAX;
+use weir_types::limits::{CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX};
 use weir_types::{Batch, Offset};
 
 /// Where records went.
@@ -18,13 +18,32 @@ pub struct Produced {
     pub span: u32,
 }
 
-type Waiter = oneshot::Sender<Result<Produced, ClientError>>;
-type Waiting = Arc<Mutex<Option<VecDeque<Waiter>>>>;
+/// Batches that are not answered yet: twice as many as the node looks at.
+const WINDOW: usize = 2 * CONNECTION_REQUESTS_MAX;
 
-/// A stream of batches.
+/// A batch on its way.
+struct Item {
+    topic: String,
+    partition: u32,
+    batch: Batch,
+    waiter: oneshot::Sender<Result<Produced, ClientError>>,
+}
+
+impl Item {
+    /// The node knows it again.
+    fn is_idempotent(&self) -> bool {
+        self.batch.producer().is_some()
+    }
+
+    fn fail(self, why: &str) {
+        let _ = self.waiter.send(Err(PeerError::Lost(why.to_owned()).into()));
+    }
+}
+
+/// A stream of batches. When the leader changes, those that it did not take are sent to the next one in their order;
+/// when a connection is lost, those that carry a producer id are, which the node then knows again.
 pub struct Producer {
-    tx: SendStream,
-    waiting: Waiting,
+    items: mpsc::Sender<Item>,
 }
 
 /// A batch under way. Resolves when the node has it safe, or says why not. When the connection breaks the error's kind
@@ -32,64 +51,37 @@ pub struct Producer {
 pub struct Sent(oneshot::Receiver<Result<Produced, ClientError>>);
 
 impl Producer {
-    pub(crate) fn new(stream: PeerStream) -> Self {
-        let PeerStream { tx, mut rx } = stream;
-        let waiting: Waiting = Arc::new(Mutex::new(Some(VecDeque::new())));
-        let answered = Arc::clone(&waiting);
-        tokio::spawn(async move {
-            loop {
-                let result = match read_frame::<Reply>(&mut rx, FRAME_BYTES_MAX).await {
-                    Ok(Some(frame)) => match frame.head {
-                        Reply::Produced { base, span, .. } => Ok(Produced { base, span }),
-                        Reply::Error(error) => Err(ClientError::Node(error)),
-                        other => Err(crate::unexpected(&other)),
-                    },
-                    Ok(None) => break fail(&answered, "node closed the stream"),
-                    Err(e) => break fail(&answered, &e.to_string()),
-                };
-                let mut waiting = answered.lock().unwrap_or_else(PoisonError::into_inner);
-                let waiter = waiting.as_mut().and_then(VecDeque::pop_front);
-                if let Some(waiter) = waiter {
-                    let _ = waiter.send(result);
-                }
-            }
-        });
-        Self { tx, waiting }
+    pub(crate) async fn open(sessions: &Shared) -> Result<Self, ClientError> {
+        let stream = sessions.stream().await?;
+        let (items, queue) = mpsc::channel(WINDOW);
+        let sending = Sending {
+            sessions: Shared::clone(sessions),
+            queue,
+            unanswered: VecDeque::new(),
+        };
+        tokio::spawn(sending.run(stream));
+        Ok(Self { items })
     }
 
-    /// Sends a batch for a partition and returns what resolves to its fate. Returns once the batch is on its way:
-    /// waits while the node takes no more.
+    /// Sends a batch for a partition and returns what resolves to its fate. Returns once the batch has its place among
+    /// those under way: waits while there are too many.
     ///
     /// # Errors
     /// When the connection is lost.
     ///
     /// # Cancel safety
-    /// Not safe: a part of the batch may have been sent, and the stream is then of no more use.
+    /// Safe: the batch is then not sent.
     pub async fn send(&mut self, topic: &str, partition: u32, batch: &Batch) -> Result<Sent, ClientError> {
         let (waiter, answer) = oneshot::channel();
-        match self
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_mut()
-        {
-            Some(waiting) => waiting.push_back(waiter),
-            None => return Err(PeerError::Lost("the stream has ended".to_owned()).into()),
-        }
-        let request = Request::Produce {
+        let item = Item {
             topic: topic.to_owned(),
             partition,
+            batch: batch.clone(),
+            waiter,
         };
-        write_frame(&mut self.tx, &request, &[batch.bytes().clone()]).await?;
+        let sent = self.items.send(item).await;
+        sent.map_err(|_| PeerError::Lost("the stream has ended".to_owned()))?;
         Ok(Sent(answer))
-    }
-}
-
-/// Nobody will be answered any more.
-fn fail(waiting: &Waiting, why: &str) {
-    let left = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-    for waiter in left.into_iter().flatten() {
-        let _ = waiter.send(Err(PeerError::Lost(why.to_owned()).into()));
     }
 }
 
@@ -106,4 +98,172 @@ impl Sent {
             .await
             .unwrap_or_else(|_| Err(PeerError::Lost("the stream has ended".to_owned()).into()))
     }
+}
+
+struct Sending {
+    sessions: Shared,
+    queue: mpsc::Receiver<Item>,
+    /// In the order in which they were sent.
+    unanswered: VecDeque<Item>,
+}
+
+/// How a stream ended.
+enum End {
+    /// Nobody sends any more, and all is answered.
+    Done,
+    /// The node does not lead; who is said to.
+    Elsewhere(Option<String>),
+    Lost(String),
+}
+
+impl Sending {
+    async fn run(mut self, mut stream: PeerStream) {
+        loop {
+            let failed = match self.serve(stream).await {
+                End::Done => return,
+                End::Elsewhere(leader) => {
+                    self.sessions.elsewhere(leader).await;
+                    "no node of the site leads".to_owned()
+                }
+                End::Lost(why) if !self.sessions.has_others() => return self.give_up(&why),
+                End::Lost(why) => {
+                    let (again, unknown) = self.unanswered.into_iter().partition(Item::is_idempotent);
+                    self.unanswered = again;
+                    unknown.into_iter().for_each(|item: Item| item.fail(&why));
+                    why
+                }
+            };
+            let search = Search::begin();
+            stream = loop {
+                if search.again().await.is_err() {
+                    return self.give_up(&failed);
+                }
+                match self.sessions.stream().await {
+                    Ok(stream) => break stream,
+                    Err(e) if !self.sessions.has_others() => return self.give_up(&e.to_string()),
+                    Err(_) => {}
+                }
+            };
+        }
+    }
+
+    fn give_up(self, why: &str) {
+        self.unanswered.into_iter().for_each(|item| item.fail(why));
+    }
+
+    /// Sends what is unanswered and what comes, until the stream ends. What is left then is to be sent again.
+    async fn serve(&mut self, stream: PeerStream) -> End {
+        let PeerStream { mut tx, rx } = stream;
+        let mut answers = answers(rx);
+        for item in &self.unanswered {
+            if let Err(e) = write(&mut tx, item).await {
+                return End::Lost(e.to_string());
+            }
+        }
+        // Refused by a node that does not lead; those behind are answered too before they are sent again.
+        let mut refused: Option<(Option<String>, VecDeque<Item>)> = None;
+        let mut open = true;
+        let end = loop {
+            if self.unanswered.is_empty() {
+                if refused.is_some() {
+                    break None;
+                }
+                if !open {
+                    return End::Done;
+                }
+            }
+            // A pause after the last answer, not after the first.
+            let moved = self.sessions.moved();
+            let room = open && refused.is_none() && self.unanswered.len() < WINDOW;
+            tokio::select! {
+                answer = answers.recv() => match answer.unwrap_or_else(|| Err("the stream has ended".to_owned())) {
+                    Ok(reply) => self.answered(reply, &mut refused),
+                    Err(why) => break Some(why),
+                },
+                item = self.queue.recv(), if room => match item {
+                    Some(item) => {
+                        let written = write(&mut tx, &item).await;
+                        self.unanswered.push_back(item);
+                        if let Err(e) = written {
+                            break Some(e.to_string());
+                        }
+                    }
+                    None => open = false,
+                },
+                leader = moved, if !self.unanswered.is_empty() => {
+                    self.sessions.elsewhere(leader).await;
+                    break Some("another node leads".to_owned());
+                }
+            }
+        };
+        match (refused, end) {
+            (None, why) => End::Lost(why.unwrap_or_default()),
+            (Some((leader, mut again)), end) => {
+                let behind = std::mem::take(&mut self.unanswered);
+                for item in behind {
+                    match item.is_idempotent() {
+                        true => again.push_back(item),
+                        false => item.fail(end.as_deref().unwrap_or("the stream has ended")),
+                    }
+                }
+                self.unanswered = again;
+                End::Elsewhere(leader)
+            }
+        }
+    }
+
+    fn answered(&mut self, reply: Reply, refused: &mut Option<(Option<String>, VecDeque<Item>)>) {
+        let Some(item) = self.unanswered.pop_front() else {
+            return;
+        };
+        let result = match reply {
+            Reply::Produced { base, span, .. } => Ok(Produced { base, span }),
+            Reply::Elsewhere(leader) => {
+                let (_, again) = refused.get_or_insert_with(|| (leader, VecDeque::new()));
+                return again.push_back(item);
+            }
+            // It may have been stored; the next leader knows it again, or takes it.
+            Reply::Error(e) if e.kind == WireKind::UnknownOutcome && item.is_idempotent() => {
+                let (_, again) = refused.get_or_insert_with(|| (None, VecDeque::new()));
+                return again.push_back(item);
+            }
+            // Behind one that is sent again, this one only came too early.
+            Reply::Error(_) if refused.is_some() && item.is_idempotent() => {
+                if let Some((_, again)) = refused {
+                    again.push_back(item);
+                }
+                return;
+            }
+            Reply::Error(error) => Err(ClientError::Node(error)),
+            other => Err(crate::unexpected(&other)),
+        };
+        let _ = item.waiter.send(result);
+    }
+}
+
+async fn write(tx: &mut SendStream, item: &Item) -> Result<(), PeerError> {
+    let request = Request::Produce {
+        topic: item.topic.clone(),
+        partition: item.partition,
+    };
+    write_frame(tx, &request, &[item.batch.bytes().clone()]).await
+}
+
+/// Answers as they come, from a task that can wait in the middle of one.
+fn answers(mut rx: weir_peer::RecvStream) -> mpsc::Receiver<Result<Reply, String>> {
+    let (tx, answers) = mpsc::channel(WINDOW);
+    tokio::spawn(async move {
+        loop {
+            let answer = match read_frame::<Reply>(&mut rx, FRAME_BYTES_MAX).await {
+                Ok(Some(frame)) => Ok(frame.head),
+                Ok(None) => Err("node closed the stream".to_owned()),
+                Err(e) => Err(e.to_string()),
+            };
+            let last = answer.is_err();
+            if tx.send(answer).await.is_err() || last {
+                return;
+            }
+        }
+    });
+    answers
 }

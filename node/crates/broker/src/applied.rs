@@ -5,22 +5,36 @@ use crate::notify::Growth;
 use crate::producer::Window;
 use crate::topic::Topic;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
-use weir_log::{EntryHeader, OpHeader, StateKey, StateKind};
+use tokio::sync::watch;
+use weir_log::{EntryHeader, Log, OpHeader, ReadError, StateKey, StateKind};
 use weir_replica::StateMachine;
 use weir_types::{PartitionId, TopicName};
 
 type RowWatcher = Box<dyn Fn(&[u8], Option<&[u8]>) + Send + Sync>;
 type Waker = Box<dyn Fn() + Send + Sync>;
 
+/// Kinds whose rows are kept in [`Tables`].
+const KEPT: [StateKind; 8] = [
+    StateKind::Topic,
+    StateKind::Producer,
+    StateKind::GroupOffset,
+    StateKind::Group,
+    StateKind::Counter,
+    StateKind::Pipeline,
+    StateKind::Module,
+    StateKind::Site,
+];
+
 #[derive(Default)]
 pub(crate) struct Applied {
     tables: RwLock<Tables>,
     pub(crate) growth: Growth,
     watchers: Mutex<BTreeMap<u8, RowWatcher>>,
-    stepped_down: AtomicBool,
+    log: OnceLock<Log>,
     wake_proposer: OnceLock<Waker>,
+    /// Counts beginnings and ends of leadership.
+    turns: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -31,6 +45,8 @@ pub(crate) struct Tables {
     pub(crate) groups: BTreeMap<String, GroupRow>,
     pub(crate) counters: BTreeMap<Vec<u8>, u64>,
     pub(crate) partition_owner: BTreeMap<PartitionId, TopicName>,
+    /// Rows of other layers, by kind and key: pipelines and modules, of which there are few.
+    pub(crate) others: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
 }
 
 impl Applied {
@@ -50,18 +66,39 @@ impl Applied {
             .insert(kind as u8, watcher);
     }
 
-    pub(crate) fn on_step_down(&self, wake: Waker) {
+    /// Calls `wake` whenever leadership begins or ends.
+    pub(crate) fn on_turn(&self, wake: Waker) {
         let _ = self.wake_proposer.set(wake);
     }
 
-    /// Whether the term ended since the last time this was asked.
-    pub(crate) fn take_step_down(&self) -> bool {
-        self.stepped_down.swap(false, Ordering::AcqRel)
+    /// Changes whenever leadership begins or ends.
+    pub(crate) fn turns(&self) -> watch::Receiver<u64> {
+        self.turns.subscribe()
     }
 
-    pub(crate) fn load(&self, key: &StateKey, value: &[u8]) {
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        tables.row(key.as_bytes(), Some(value));
+    /// Takes all there is from the rows of `log`.
+    pub(crate) fn load(&self, log: &Log) -> Result<(), ReadError> {
+        let _ = self.log.set(log.clone());
+        let mut fresh = Tables::default();
+        for kind in KEPT {
+            for (key, value) in log.state_rows(kind)? {
+                fresh.row(key.as_bytes(), Some(&value));
+            }
+        }
+        for topic in fresh.topics.values() {
+            topic.partitions.iter().for_each(|p| drop(log.marks_or_new(*p)));
+        }
+        *self.tables.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    fn turn(&self) {
+        if let Some(wake) = self.wake_proposer.get() {
+            wake();
+        }
+        self.turns.send_modify(|n| *n += 1);
+        // Those who wait for records wait at the wrong node now, or may find that it is the right one.
+        self.growth.all();
     }
 }
 
@@ -95,10 +132,16 @@ impl Tables {
                 Some(row) => drop(self.groups.insert(name.to_owned(), row)),
                 None => drop(self.groups.remove(name)),
             }
-        } else if *kind == StateKind::Counter as u8
-            && let Some(next) = value.and_then(read_u64)
-        {
-            self.counters.insert(rest.to_vec(), next);
+        } else if *kind == StateKind::Counter as u8 {
+            if let Some(next) = value.and_then(read_u64) {
+                self.counters.insert(rest.to_vec(), next);
+            }
+        } else if KEPT.iter().any(|k| *k as u8 == *kind) {
+            let key = (*kind, rest.to_vec());
+            match value {
+                Some(value) => drop(self.others.insert(key, value.to_vec())),
+                None => drop(self.others.remove(&key)),
+            }
         }
     }
 
@@ -159,11 +202,32 @@ impl StateMachine for Applied {
         }
     }
 
+    fn leading(&self) {
+        self.turn();
+    }
+
     fn stepped_down(&self) {
-        self.stepped_down.store(true, Ordering::Release);
-        if let Some(wake) = self.wake_proposer.get() {
-            wake();
+        self.turn();
+    }
+
+    fn replaced(&self) {
+        let Some(log) = self.log.get() else { return };
+        let before: Vec<_> = self.tables().others.keys().cloned().collect();
+        if let Err(error) = self.load(log) {
+            // The rows were written a moment ago.
+            tracing::error!(%error, "what was installed cannot be read: restart the node");
+            return;
         }
+        let tables = self.tables();
+        let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = before.iter().filter(|key| !tables.others.contains_key(key));
+        let now = tables.others.iter().map(|(key, value)| (key, Some(&value[..])));
+        for ((kind, rest), value) in gone.map(|key| (key, None)).chain(now) {
+            if let Some(watcher) = watchers.get(kind) {
+                watcher(rest, value);
+            }
+        }
+        self.growth.all();
     }
 }
 

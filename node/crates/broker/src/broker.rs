@@ -15,14 +15,12 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio::sync::{Semaphore, oneshot};
 use weir_log::{Log, Recovered, StateKind};
-use weir_replica::{CommitRule, Group};
+use weir_replica::{Group, GroupConfig, GroupError, Member, NodeId, ProposeError, Transport};
 use weir_types::limits::{PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_CHANGES_MAX, PROPOSER_QUEUE_MAX};
-use weir_types::{Batch, BatchError, Clock, GroupId, Offset};
-
-/// The one replica group of a node that stands alone.
-const GROUP: GroupId = GroupId(0);
+use weir_types::{Batch, BatchError, Clock, Offset};
 
 /// Settings of a broker.
 #[derive(Clone, Copy, Debug)]
@@ -71,12 +69,18 @@ pub struct BrokerMetrics {
     pub fetch_requests: AtomicU64,
 }
 
+/// How often a node that leads looks whether it has heard from enough others.
+const SERVING_POLL: Duration = Duration::from_millis(20);
+/// How long closing waits for replication to stop.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
 /// A node's broker. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Broker(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) log: Log,
+    pub(crate) group: Group,
     pub(crate) applied: Arc<Applied>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: Options,
@@ -84,6 +88,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: BrokerMetrics,
     pub(crate) coordinator: Coordinator,
     requests: SyncSender<Request>,
+    runtime: tokio::runtime::Handle,
     inflight: Arc<Semaphore>,
     /// Places in the queue for changes of rows: they must not take those of produce requests.
     pub(crate) changes: Semaphore,
@@ -94,50 +99,48 @@ pub(crate) struct Inner {
 }
 
 impl Broker {
-    /// Opens a broker over `log`, whose recovery found `recovered`; entries commit by `rule`.
+    /// Opens a broker over `log`, whose recovery found `recovered`, as a member of the group that `config` says. Must be
+    /// called within a runtime, whose tasks replication uses.
     ///
     /// # Errors
     /// When stored state cannot be read, or the log stopped.
-    pub fn open(
+    pub async fn open(
         log: Log,
         recovered: &Recovered,
-        rule: Arc<dyn CommitRule>,
+        config: GroupConfig,
+        transport: Arc<dyn Transport>,
         clock: Arc<dyn Clock>,
         options: Options,
-    ) -> Result<Self, ProduceError> {
+    ) -> Result<Self, GroupError> {
+        let stopped = |e: &dyn std::fmt::Display| GroupError::Stopped(e.to_string());
         let applied = Arc::new(Applied::default());
-        for kind in [
-            StateKind::Topic,
-            StateKind::Producer,
-            StateKind::GroupOffset,
-            StateKind::Group,
-            StateKind::Counter,
-        ] {
-            let rows = log.state_rows(kind).map_err(|e| {
-                tracing::error!(error = %e, "state cannot be read");
-                ProduceError::Closed
-            })?;
-            rows.iter().for_each(|(key, value)| applied.load(key, value));
-        }
-        for topic in applied.tables().topics.values() {
-            topic.partitions.iter().for_each(|p| drop(log.marks_or_new(*p)));
-        }
-        let last = recovered.last.get(&GROUP).copied().unwrap_or(0);
-        let group = Group::open(GROUP, log.clone(), last, rule, Arc::clone(&applied) as _);
+        applied.load(&log).map_err(|e| stopped(&e))?;
         // Room for every request that has a permit, and for a few wakes.
         let (requests, queue) = sync_channel(PROPOSER_QUEUE_MAX + PROPOSER_CHANGES_MAX + 64);
         let waker = requests.clone();
-        applied.on_step_down(Box::new(move || drop(waker.try_send(Request::Wake))));
-        let core = Core::new(log.clone(), group, Arc::clone(&applied), Arc::clone(&clock))?;
+        // One that does not fit is not missed: the queue is full of others that wake as well.
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || drop(waker.try_send(Request::Wake)));
+        let on_turn = Arc::clone(&wake);
+        applied.on_turn(Box::new(move || on_turn()));
+        let state = recovered.groups.get(&config.id).copied().unwrap_or_default();
+        let group = Group::open(config, log.clone(), state, transport, Arc::clone(&applied) as _).await?;
+        let core = Core::new(
+            log.clone(),
+            group.clone(),
+            Arc::clone(&applied),
+            Arc::clone(&clock),
+            wake,
+        );
         let coordinator =
             Coordinator::restore(&applied.tables().groups, options.group_initial_delay, log.epoch());
         let linger = options.linger;
         let proposer = std::thread::Builder::new()
             .name("weir-propose".to_owned())
             .spawn(move || proposer::drive(core, &queue, linger))
-            .map_err(|_| ProduceError::Closed)?;
-        Ok(Self(Arc::new(Inner {
+            .map_err(|e| stopped(&e))?;
+        let broker = Self(Arc::new(Inner {
             log,
+            group,
             applied,
             clock,
             options,
@@ -145,12 +148,60 @@ impl Broker {
             metrics: BrokerMetrics::default(),
             coordinator,
             requests,
+            runtime: tokio::runtime::Handle::current(),
             inflight: Arc::new(Semaphore::new(PRODUCE_INFLIGHT_BYTES_MAX)),
             changes: Semaphore::new(PROPOSER_CHANGES_MAX),
             hook: OnceLock::new(),
             proposer: Mutex::new(Some(proposer)),
             producer_ids: tokio::sync::Mutex::new(0..0),
-        })))
+        }));
+        let turns = broker.0.applied.turns();
+        tokio::spawn(follow_turns(Arc::downgrade(&broker.0), turns));
+        Ok(broker)
+    }
+
+    /// The replica group: who its members are, and how they are doing.
+    pub fn group(&self) -> &Group {
+        &self.0.group
+    }
+
+    /// Whether this node takes writes and answers reads.
+    pub fn is_serving(&self) -> bool {
+        self.0.group.is_serving()
+    }
+
+    /// Who leads, as far as is known, and how to reach it.
+    pub fn leader(&self) -> Option<(NodeId, Member)> {
+        self.0.group.leader()
+    }
+
+    /// Changes whenever leadership of this node begins or ends.
+    pub fn turns(&self) -> watch::Receiver<u64> {
+        self.0.applied.turns()
+    }
+
+    /// Returns once this node serves, or after `wait`; whether it does.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn serving_within(&self, wait: Duration) -> bool {
+        let mut turns = self.turns();
+        let served = async {
+            while !self.is_serving() {
+                // Leadership turns, or a follower is heard of.
+                let _ = tokio::time::timeout(SERVING_POLL, turns.changed()).await;
+            }
+        };
+        tokio::time::timeout(wait, served).await.is_ok()
+    }
+
+    /// Rows of another layer's `kind`, as applied; of pipelines and modules.
+    pub fn rows(&self, kind: StateKind) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let tables = self.0.applied.tables();
+        let of_kind = tables.others.iter().filter(|((k, _), _)| *k == kind as u8);
+        of_kind
+            .map(|((_, key), value)| (key.clone(), value.clone()))
+            .collect()
     }
 
     /// Sets the in-line pipelines, once, before anything is produced.
@@ -201,6 +252,9 @@ impl Broker {
         let inner = &self.0;
         if !authorize(who, Operation::Write, Resource::Topic(topic)) {
             return Err(ProduceError::Denied(topic.to_owned()));
+        }
+        if !self.is_serving() {
+            return Err(self.not_leader().into());
         }
         let topic = inner
             .applied
@@ -295,6 +349,16 @@ impl Broker {
         self.0.hook.get()
     }
 
+    /// Why this node does not serve.
+    pub(crate) fn not_leader(&self) -> ProposeError {
+        let node = self.0.group.node();
+        let leader = self.leader().map(|(id, _)| id);
+        ProposeError::NotLeader {
+            // One that leads and reaches nobody is no leader to be sent to.
+            leader: leader.filter(|id| *id != node),
+        }
+    }
+
     pub(crate) fn send(&self, request: Request) -> bool {
         self.0.requests.try_send(request).is_ok()
     }
@@ -336,7 +400,24 @@ impl Broker {
                 .take();
             let _ = proposer.map(std::thread::JoinHandle::join);
         }
+        let (group, runtime) = (self.0.group.clone(), self.0.runtime.clone());
+        let (done, closed) = std::sync::mpsc::channel();
+        runtime.spawn(async move {
+            group.close().await;
+            let _ = done.send(());
+        });
+        // Bounded: the log must be closed in any case.
+        let _ = closed.recv_timeout(CLOSE_WITHIN);
         self.0.log.close();
+    }
+}
+
+/// What consumer groups did in memory is another node's by now, or this node's again.
+async fn follow_turns(inner: std::sync::Weak<Inner>, mut turns: watch::Receiver<u64>) {
+    while turns.changed().await.is_ok() {
+        let Some(inner) = inner.upgrade() else { return };
+        let groups = inner.applied.tables().groups.clone();
+        inner.coordinator.reload(&groups);
     }
 }
 

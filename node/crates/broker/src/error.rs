@@ -74,6 +74,8 @@ pub enum FetchError {
     Denied(String),
     #[error("offset {offset} is beyond the end, {end}")]
     OutOfRange { offset: Offset, end: Offset },
+    #[error("{}", ProposeError::NotLeader { leader: *.0 })]
+    NotLeader(Option<weir_replica::NodeId>),
     #[error(transparent)]
     Read(#[from] ReadError),
 }
@@ -85,6 +87,7 @@ impl FetchError {
             Self::NoTopic(_) | Self::NoPartition { .. } | Self::Denied(_) | Self::OutOfRange { .. } => {
                 ErrorKind::Invalid
             }
+            Self::NotLeader(_) => ErrorKind::Retry,
             Self::Read(e) => e.kind(),
         }
     }

@@ -100,6 +100,9 @@ impl Broker {
         if fetch.from == end && !fetch.wait.is_zero() {
             self.wait_for(id, &marks, fetch.from, fetch.wait).await;
         }
+        if !self.is_serving() {
+            return Err(self.elsewhere());
+        }
         let (log_start, committed_end) = (marks.log_start(), marks.committed_end());
         let mut chunk = Chunk {
             pieces: Vec::new(),
@@ -242,9 +245,19 @@ impl Broker {
         if !authorize(who, Operation::Read, Resource::Topic(topic)) {
             return Err(FetchError::Denied(topic.to_owned()));
         }
+        if !self.is_serving() {
+            return Err(self.elsewhere());
+        }
         let tables = self.0.applied.tables();
         let id = partition_id(&tables, topic, partition)?;
         Ok((id, self.0.log.marks_or_new(id)))
+    }
+
+    fn elsewhere(&self) -> FetchError {
+        match self.not_leader() {
+            weir_replica::ProposeError::NotLeader { leader } => FetchError::NotLeader(leader),
+            _ => FetchError::NotLeader(None),
+        }
     }
 
     /// Returns when the partition has grown past `from`, or after `wait`.
@@ -260,7 +273,7 @@ impl Broker {
                     return;
                 }
                 notified.await;
-                if self.0.log.marks(id).is_none() {
+                if self.0.log.marks(id).is_none() || !self.is_serving() {
                     return;
                 }
             }

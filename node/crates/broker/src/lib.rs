@@ -18,6 +18,7 @@ mod producer;
 mod proposer;
 mod quota;
 mod retention;
+mod site;
 #[cfg(test)]
 mod tests;
 mod topic;
@@ -33,5 +34,10 @@ pub use fetch::{At, Fetch, Fetched};
 pub use hook::{Hook, HookDone, HookError, HookJob, OFFSET_DIGITS, Output, Processed};
 pub use proposer::Framing;
 pub use quota::QuotaConfig;
+pub use site::Token;
 pub use topic::{ConfigError, Durability, TimestampType, Topic, TopicConfig};
 pub use weir_log::{Marks, Piece, StateKind};
+pub use weir_replica::{
+    Channel, Group, GroupConfig, GroupError as ClusterError, GroupStatus, JoinReply, Member, MemberStatus,
+    NodeId, Peers, ProposeError, Role, Timing, Transport,
+};

@@ -29,6 +29,12 @@ impl Growth {
         }
     }
 
+    /// Wakes everybody.
+    pub(crate) fn all(&self) {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.values().for_each(|notify| notify.notify_waiters());
+    }
+
     pub(crate) fn forget(&self, partition: PartitionId) {
         if let Some(notify) = self
             .0

@@ -10,8 +10,9 @@ use crate::error::{AdminError, ProduceError};
 use crate::hook::{OFFSET_DIGITS, Output};
 use crate::producer::{Accepted, Verdict, Window};
 use crate::topic::{Durability, Topic};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -22,9 +23,6 @@ use weir_types::{Batch, BatchBuilder, Clock, Codec, Offset, PartitionId};
 
 /// Batches merged into one row from this size on are compressed: below it there is nothing to win.
 const COMPRESS_FROM_BYTES: usize = 1 << 10;
-
-/// How often a wait for commitment looks whether the term is over: while it waits nobody else can tell the core.
-const STEP_DOWN_POLL: Duration = Duration::from_millis(20);
 
 /// Whether small batches may share a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,15 +92,32 @@ struct Speculation {
     producers: BTreeMap<(PartitionId, i64), Window>,
 }
 
+/// Why requests wait.
+enum Blocked {
+    /// Until all that was proposed is decided, to make a change on top of it.
+    Change { make: MakeOps, reply: AdminReply },
+    /// Until all that was proposed is decided: later requests must see it, or too much is assumed.
+    Settle,
+}
+
 pub(crate) struct Core {
     pub(crate) log: Log,
     pub(crate) group: Group,
-    pub(crate) leader: Leader,
+    /// None while another node leads.
+    leader: Option<Leader>,
     pub(crate) applied: Arc<Applied>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Has the driver hand over [`Request::Wake`].
+    wake: Arc<dyn Fn() + Send + Sync>,
     speculation: Speculation,
-    last_index: u64,
+    /// The last proposal.
+    last_ticket: u64,
+    /// The last one that was waited for and is decided.
+    settled: Arc<AtomicU64>,
     round: Round,
+    blocked: Option<Blocked>,
+    /// What came meanwhile. Bounded by the places that requests have.
+    waiting: VecDeque<Request>,
 }
 
 /// Runs `core` until it is told to stop or nobody is left to tell it.
@@ -134,51 +149,95 @@ impl Core {
         group: Group,
         applied: Arc<Applied>,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, ProposeError> {
-        let leader = group.lead()?;
-        let last_index = group.committed();
-        let (speculation, round) = Default::default();
-        Ok(Self {
+        wake: Arc<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        let (speculation, round, waiting) = Default::default();
+        Self {
+            leader: group.lead(),
             log,
             group,
-            leader,
             applied,
             clock,
+            wake,
             speculation,
-            last_index,
+            last_ticket: 0,
+            settled: Arc::default(),
             round,
-        })
+            blocked: None,
+            waiting,
+        }
     }
 
     /// Takes a request into the round. False when it was the last.
     fn handle(&mut self, request: Request) -> bool {
+        self.unblock();
+        match request {
+            Request::Stop => return false,
+            request if self.blocked.is_some() => self.waiting.push_back(request),
+            request => self.take(request),
+        }
+        true
+    }
+
+    fn take(&mut self, request: Request) {
         match request {
             Request::Append(append) => {
                 self.round.bytes += append.bytes();
                 self.round.appends.push(append);
             }
             Request::Put { ops, reply } => self.round.puts.push((ops, reply)),
-            Request::Change { make, reply } => self.change(make, reply),
-            Request::Wake => {
-                if self.applied.take_step_down()
-                    && let Err(e) = self.begin_term()
-                {
-                    tracing::error!(error = %e, "no new term");
+            Request::Change { make, reply } => {
+                self.flush();
+                self.block(Blocked::Change { make, reply });
+            }
+            // Whoever leads now is asked when something is proposed.
+            Request::Wake | Request::Stop => {}
+        }
+    }
+
+    /// Lets nothing pass until all that was proposed is decided.
+    fn block(&mut self, blocked: Blocked) {
+        let (ticket, settled, wake) = (
+            self.last_ticket,
+            Arc::clone(&self.settled),
+            Arc::clone(&self.wake),
+        );
+        self.blocked = Some(blocked);
+        let decided = move |_| {
+            settled.fetch_max(ticket, Ordering::AcqRel);
+            wake();
+        };
+        self.group.when_decided(ticket, Box::new(decided));
+        self.unblock();
+    }
+
+    fn unblock(&mut self) {
+        while self.blocked.is_some() && self.settled.load(Ordering::Acquire) >= self.last_ticket {
+            // Nothing is under way now: what is applied is all there is, and topics may have come or gone.
+            self.speculation = Speculation::default();
+            if let Some(Blocked::Change { make, reply }) = self.blocked.take() {
+                self.change(make, reply);
+            }
+            while self.blocked.is_none()
+                && let Some(request) = self.waiting.pop_front()
+            {
+                self.take(request);
+                if self.round.bytes >= ENTRY_BYTES_TARGET {
+                    self.flush();
                 }
             }
-            Request::Stop => return false,
         }
-        true
     }
 
     /// Proposes the round as one entry. When the term is over, begins the next and computes everything anew.
     fn flush(&mut self) {
-        if self.speculation.producers.len() > PRODUCERS_MAX && self.settle().is_ok() {
-            // All of it is applied by now, or was forgotten there.
-            self.speculation = Speculation::default();
-        }
         let mut round = std::mem::take(&mut self.round);
+        // Leadership may end between the two looks at it, and begin again; not for ever.
         while !round.is_empty() {
+            if !self.has_lead() {
+                let refused = self.not_leader();
+                return answer(round, None)(Err(refused));
+            }
             let built = Building::new(self).build(&round);
             for (i, error) in built.refused.into_iter().rev() {
                 let _ = round.appends.remove(i).reply.send(Err(error));
@@ -190,8 +249,8 @@ impl Core {
             ops.extend(round.puts.iter().flat_map(|(ops, _)| ops.iter().cloned()));
             if ops.is_empty() {
                 // Nothing but duplicates: they wait for their originals, which are in an earlier entry.
-                let decided = answer(round, built.answers);
-                return self.group.when_committed(self.last_index, decided);
+                let decided = answer(round, Some(built.answers));
+                return self.group.when_decided(self.last_ticket, decided);
             }
             let proposal = Proposal {
                 ops,
@@ -200,43 +259,54 @@ impl Core {
             };
             // The waiter is made when the entry is taken: a round whose term is over is computed again.
             match self.propose(proposal) {
-                Ok(index) => {
+                Ok(ticket) => {
                     self.speculation.producers.extend(built.producers);
                     self.speculation.next.extend(built.next);
-                    return self.group.when_committed(index, answer(round, built.answers));
-                }
-                Err(ProposeError::Fenced) => {
-                    if let Err(e) = self.begin_term() {
-                        return answer(round, built.answers)(Err(e));
+                    self.group
+                        .when_decided(ticket, answer(round, Some(built.answers)));
+                    if self.speculation.producers.len() > PRODUCERS_MAX {
+                        self.block(Blocked::Settle);
                     }
+                    return;
                 }
-                Err(e) => return answer(round, built.answers)(Err(e)),
+                Err(ProposeError::NotLeader { .. }) => self.leader = None,
+                Err(e) => return answer(round, None)(Err(e)),
             }
         }
     }
 
-    fn propose(&mut self, proposal: Proposal) -> Result<u64, ProposeError> {
-        let index = self.leader.propose(proposal, Box::new(|_| {}))?;
-        self.last_index = index;
-        Ok(index)
-    }
-
-    fn begin_term(&mut self) -> Result<(), ProposeError> {
+    /// Whether this node leads. In a new term, nothing is assumed of what was proposed in another.
+    fn has_lead(&mut self) -> bool {
+        if self.leader.as_ref().is_some_and(Leader::is_current) {
+            return true;
+        }
         self.speculation = Speculation::default();
-        let _ = self.applied.take_step_down();
-        self.leader = self.group.lead()?;
-        self.last_index = self.group.committed();
-        Ok(())
+        // What was proposed in another term is applied by now, or will never be.
+        self.last_ticket = 0;
+        self.leader = self.group.lead();
+        self.leader.is_some()
     }
 
+    fn not_leader(&self) -> ProposeError {
+        ProposeError::NotLeader {
+            leader: self.group.leader().map(|(id, _)| id),
+        }
+    }
+
+    fn propose(&mut self, proposal: Proposal) -> Result<u64, ProposeError> {
+        let refused = self.not_leader();
+        let leader = self.leader.as_mut().ok_or(refused)?;
+        let ticket = leader.propose(proposal, Box::new(|_| {}))?;
+        self.last_ticket = ticket;
+        Ok(ticket)
+    }
+
+    /// All that was proposed is decided: makes a change on top of it.
     fn change(&mut self, make: MakeOps, reply: AdminReply) {
-        self.flush();
-        if let Err(e) = self.settle() {
-            let _ = reply.send(Err(e.into()));
+        if !self.has_lead() {
+            let _ = reply.send(Err(self.not_leader().into()));
             return;
         }
-        // Nothing is under way now: what is applied is all there is, and topics may have come or gone.
-        self.speculation = Speculation::default();
         let ops = match make(&self.applied.tables(), &self.log) {
             Ok(ops) if ops.is_empty() => {
                 let _ = reply.send(Ok(()));
@@ -248,60 +318,42 @@ impl Core {
                 return;
             }
         };
-        match self.propose(Proposal {
+        let proposal = Proposal {
             ops,
             lazy: false,
             control: true,
-        }) {
-            Ok(index) => {
-                let decided = move |r: Result<u64, ProposeError>| {
-                    let _ = reply.send(r.map(drop).map_err(AdminError::from));
+        };
+        match self.propose(proposal) {
+            Ok(ticket) => {
+                let decided = move |r: Result<(), ProposeError>| {
+                    let _ = reply.send(r.map_err(AdminError::from));
                 };
-                self.group.when_committed(index, Box::new(decided));
+                self.group.when_decided(ticket, Box::new(decided));
                 // Later requests must see it.
-                let _ = self.settle();
+                self.block(Blocked::Settle);
             }
             Err(e) => {
                 let _ = reply.send(Err(e.into()));
             }
         }
     }
-
-    /// Waits until all that was proposed is decided.
-    fn settle(&mut self) -> Result<(), ProposeError> {
-        let (done, decided) = std::sync::mpsc::channel();
-        self.group.when_committed(
-            self.last_index,
-            Box::new(move |r| done.send(r).unwrap_or_default()),
-        );
-        loop {
-            match decided.recv_timeout(STEP_DOWN_POLL) {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(ProposeError::Discarded | ProposeError::Fenced)) => return self.begin_term(),
-                Ok(Err(e)) => return Err(e),
-                // A rule that discards tells us; waiters hear of it when the next term begins.
-                Err(_) if self.applied.take_step_down() => return self.begin_term(),
-                Err(_) => {}
-            }
-        }
-    }
 }
 
-/// Answers each request once its entry is decided.
-fn answer(round: Round, answers: Vec<Offset>) -> weir_replica::Decided {
+/// Answers each request once its entry is decided; without `answers`, with why it is not.
+fn answer(round: Round, answers: Option<Vec<Offset>>) -> weir_replica::Decided {
     Box::new(move |result| {
-        for (append, base) in round.appends.into_iter().zip(answers) {
+        let bases = answers.unwrap_or_else(|| vec![Offset::ZERO; round.appends.len()]);
+        for (append, base) in round.appends.into_iter().zip(bases) {
             let produced = Produced {
                 base,
                 span: append.kept.span(),
             };
             drop(append.permit);
-            let _ = append
-                .reply
-                .send(result.clone().map(|_| produced).map_err(ProduceError::from));
+            let result = result.clone().map(|()| produced);
+            let _ = append.reply.send(result.map_err(ProduceError::from));
         }
         for (_, reply) in round.puts {
-            let _ = reply.send(result.clone().map(drop).map_err(AdminError::from));
+            let _ = reply.send(result.clone().map_err(AdminError::from));
         }
     })
 }

@@ -1,13 +1,13 @@
-//! The broker over a real log, under commit rules that commit at once, late, and not at all.
+//! The broker over real logs: alone, and as three of a site that hear each other or do not.
 
 use crate::proposer::Request;
 use crate::*;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use weir_log::Log;
-use weir_replica::{CommitRule, Decider, Synced};
+use weir_replica::memory::Hub;
 use weir_types::*;
 
 #[derive(Default)]
@@ -18,87 +18,93 @@ impl Clock for TestClock {
     }
 }
 
-/// Commits only when it is let go; can discard what waits instead.
-#[derive(Default)]
-struct Gate {
-    open: AtomicBool,
-    waiting: Mutex<Vec<(Term, u64, Decider)>>,
-    seen: AtomicU64,
-}
-
-impl CommitRule for Gate {
-    fn flushed(&self, term: Term, index: u64, decider: &Decider) {
-        if self.open.load(Ordering::Acquire) {
-            return decider.commit(term, index);
-        }
-        self.waiting.lock().unwrap().push((term, index, decider.clone()));
-        self.seen.fetch_add(1, Ordering::Release);
-    }
-}
-
-impl Gate {
-    fn release(&self) {
-        self.open.store(true, Ordering::Release);
-        for (term, index, decider) in self.waiting.lock().unwrap().drain(..) {
-            decider.commit(term, index);
-        }
-    }
-
-    fn discard(&self) {
-        self.open.store(true, Ordering::Release);
-        let mut waiting = self.waiting.lock().unwrap();
-        if let Some((term, index, decider)) = waiting.first() {
-            decider.discard(*term, *index);
-        }
-        waiting.clear();
-    }
-
-    fn close(&self) {
-        self.open.store(false, Ordering::Release);
-        self.seen.store(0, Ordering::Release);
-    }
-
-    async fn seen(&self, entries: u64) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        while self.seen.load(Ordering::Acquire) < entries {
-            assert!(tokio::time::Instant::now() < deadline, "no entry came");
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
 fn who() -> Principal {
     Principal::anonymous("test")
 }
 
-fn open_with(dir: &Path, rule: Arc<dyn CommitRule>, clock: Arc<dyn Clock>, options: Options) -> Broker {
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Long enough that a leader that hears nobody still serves for the length of a test.
+const PATIENT: Timing = Timing {
+    heartbeat: Duration::from_millis(50),
+    election_min: Duration::from_secs(10),
+    election_max: Duration::from_secs(12),
+};
+
+async fn open_node(
+    dir: &Path,
+    hub: &Hub,
+    node: NodeId,
+    timing: Timing,
+    clock: Arc<dyn Clock>,
+    options: Options,
+) -> Broker {
     let log_options = weir_log::Options {
         disk_reserve_bytes: Some(0),
         ..weir_log::Options::default()
     };
     let (log, recovered) = Log::open(dir, &log_options).unwrap();
     assert!(recovered.damage.is_none(), "{recovered:?}");
-    Broker::open(log, &recovered, rule, clock, options).unwrap()
+    let config = GroupConfig {
+        id: GroupId(0),
+        node,
+        member: Member::default(),
+        found: node == 1,
+        timing,
+    };
+    let broker = Broker::open(log, &recovered, config, hub.transport(node), clock, options);
+    let broker = broker.await.unwrap();
+    hub.add(broker.group().clone());
+    broker
 }
 
-fn open(dir: &Path) -> Broker {
-    open_with(
-        dir,
-        Synced::rule(),
-        Arc::new(TestClock::default()),
-        Options::default(),
-    )
+async fn open_with(dir: &Path, clock: Arc<dyn Clock>, options: Options) -> Broker {
+    let broker = open_node(dir, &Hub::default(), 1, Timing::EDGE, clock, options).await;
+    assert!(broker.serving_within(DEADLINE).await);
+    broker
 }
 
-/// A broker whose entries commit when its gate lets them; it is open.
-fn gated(dir: &Path) -> (Broker, Arc<Gate>) {
-    let gate = Arc::new(Gate {
-        open: AtomicBool::new(true),
-        ..Gate::default()
-    });
-    let rule = Arc::clone(&gate) as _;
-    let broker = open_with(dir, rule, Arc::new(TestClock::default()), Options::default());
-    (broker, gate)
+async fn open(dir: &Path) -> Broker {
+    open_with(dir, Arc::new(TestClock::default()), Options::default()).await
+}
+
+/// Three brokers of a site; the first leads.
+async fn three(dir: &Path, timing: Timing) -> (Hub, Vec<Broker>) {
+    let hub = Hub::default();
+    let mut brokers = Vec::new();
+    for node in 1..=3 {
+        let dir = dir.join(node.to_string());
+        std::fs::create_dir_all(&dir).unwrap();
+        let clock = Arc::new(TestClock::default());
+        brokers.push(open_node(&dir, &hub, node, timing, clock, Options::default()).await);
+    }
+    assert!(brokers[0].serving_within(DEADLINE).await);
+    for node in 2..=3 {
+        brokers[0]
+            .group()
+            .add_learner(node, Member::default())
+            .await
+            .unwrap();
+        until(|| brokers[0].group().lag(node) == Some(0)).await;
+        brokers[0].group().promote(node).await.unwrap();
+    }
+    assert!(brokers[0].serving_within(DEADLINE).await);
+    (hub, brokers)
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "it does not come to that");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The one that serves, other than `not`.
+async fn leader_but(brokers: &[Broker], not: NodeId) -> Broker {
+    let found = || brokers.iter().find(|b| b.is_serving() && b.group().node() != not);
+    until(|| found().is_some()).await;
+    found().unwrap().clone()
 }
 
 fn batch(values: &[&str], producer: Option<Producer>) -> Batch {
@@ -168,19 +174,14 @@ async fn topic(broker: &Broker, name: &str, settings: &[(&str, &str)]) {
     broker.create_topic(&who(), name, 1, &settings).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_batches_share_a_row_and_keep_their_order_and_offsets() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
         linger: Duration::from_millis(50),
         ..Options::default()
     };
-    let broker = open_with(
-        dir.path(),
-        Synced::rule(),
-        Arc::new(TestClock::default()),
-        options,
-    );
+    let broker = open_with(dir.path(), Arc::new(TestClock::default()), options).await;
     topic(&broker, "t", &[]).await;
     let mut waiting = Vec::new();
     for i in 0..100 {
@@ -207,10 +208,10 @@ async fn small_batches_share_a_row_and_keep_their_order_and_offsets() {
     broker.close();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn duplicates_are_answered_with_the_first_offset_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = open(dir.path());
+    let broker = open(dir.path()).await;
     topic(&broker, "t", &[]).await;
     assert_eq!(send(&broker, "t", numbered(0, &["a", "b"])).await.unwrap(), 0);
     assert_eq!(send(&broker, "t", numbered(2, &["c"])).await.unwrap(), 2);
@@ -222,7 +223,7 @@ async fn duplicates_are_answered_with_the_first_offset_also_after_a_restart() {
     );
     broker.close();
     drop(broker);
-    let broker = open(dir.path());
+    let broker = open(dir.path()).await;
     assert_eq!(send(&broker, "t", numbered(2, &["c"])).await.unwrap(), 2);
     assert_eq!(send(&broker, "t", numbered(3, &["d"])).await.unwrap(), 3);
     assert_eq!(read(&broker, "t").await.len(), 4);
@@ -231,78 +232,168 @@ async fn duplicates_are_answered_with_the_first_offset_also_after_a_restart() {
     broker.close();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_answered_or_read_before_it_is_committed() {
     let dir = tempfile::tempdir().unwrap();
-    let (broker, gate) = gated(dir.path());
-    topic(&broker, "t", &[]).await;
-    gate.close();
+    let (hub, brokers) = three(dir.path(), PATIENT).await;
+    let broker = &brokers[0];
+    topic(broker, "t", &[]).await;
+    hub.cut(1, 2);
+    hub.cut(1, 3);
+    let logged = broker.group().status().last;
     let first = broker
         .produce(&who(), "t", 0, numbered(0, &["a"]), Framing::Merge)
         .await
         .unwrap();
-    gate.seen(1).await;
+    until(|| broker.group().status().last > logged).await;
     // A second batch is numbered behind the first, and a duplicate of the first waits for its original.
     let second = broker
         .produce(&who(), "t", 0, numbered(1, &["b"]), Framing::Merge)
         .await
         .unwrap();
-    gate.seen(2).await;
+    until(|| broker.group().status().last > logged + 1).await;
     let mut again = broker
         .produce(&who(), "t", 0, numbered(0, &["a"]), Framing::Merge)
         .await
         .unwrap();
     let early = tokio::time::timeout(Duration::from_millis(50), &mut again).await;
     assert!(early.is_err(), "answered before its original was committed");
-    assert_eq!(read(&broker, "t").await, []);
-    gate.release();
+    assert_eq!(read(broker, "t").await, []);
+    hub.heal();
     assert_eq!(first.await.unwrap().base.get(), 0);
     assert_eq!(second.await.unwrap().base.get(), 1);
     assert_eq!(again.await.unwrap().base.get(), 0);
-    assert_eq!(read(&broker, "t").await.len(), 2);
-    broker.close();
+    assert_eq!(read(broker, "t").await.len(), 2);
+    brokers.iter().for_each(Broker::close);
 }
 
-#[tokio::test]
-async fn a_discarded_tail_is_void_with_all_that_was_computed_on_it() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_leader_had_alone_is_void_with_all_that_was_computed_on_it() {
     let dir = tempfile::tempdir().unwrap();
-    let (broker, gate) = gated(dir.path());
-    topic(&broker, "t", &[]).await;
-    assert_eq!(send(&broker, "t", numbered(0, &["kept"])).await.unwrap(), 0);
-    gate.close();
-    let lost = broker
+    let (hub, brokers) = three(dir.path(), Timing::EDGE).await;
+    let old = &brokers[0];
+    topic(old, "t", &[]).await;
+    assert_eq!(send(old, "t", numbered(0, &["kept"])).await.unwrap(), 0);
+    hub.cut(1, 2);
+    hub.cut(1, 3);
+    let lost = old
         .produce(&who(), "t", 0, numbered(1, &["lost"]), Framing::Merge)
-        .await
-        .unwrap();
-    gate.seen(1).await;
-    let behind = broker
+        .await;
+    let behind = old
         .produce(&who(), "t", 0, numbered(2, &["behind it"]), Framing::Merge)
-        .await
-        .unwrap();
-    gate.seen(2).await;
-    gate.discard();
-    assert_eq!(lost.await.unwrap_err().kind(), ErrorKind::Retry);
-    assert_eq!(behind.await.unwrap_err().kind(), ErrorKind::Retry);
-    // Offsets and sequences go on where the committed ones end: the retry is no duplicate and leaves no hole.
-    let hole = send(&broker, "t", numbered(2, &["behind it"])).await;
+        .await;
+    let new = leader_but(&brokers, 1).await;
+    // One that hears nobody refuses, and serves no reads: another may have been elected.
+    until(|| !old.is_serving()).await;
+    let refused = send(old, "t", numbered(3, &["no"])).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Retry);
+    // Offsets and sequences go on where the committed ones end.
+    let hole = send(&new, "t", numbered(2, &["behind it"])).await;
     assert!(
         matches!(hole, Err(ProduceError::OutOfOrder { expected: 1, .. })),
         "{hole:?}"
     );
-    assert_eq!(send(&broker, "t", numbered(1, &["again"])).await.unwrap(), 1);
+    assert_eq!(send(&new, "t", numbered(1, &["again"])).await.unwrap(), 1);
+    // Time for the old one to be told, not for its answers: those come by themselves.
+    hub.heal();
+    // Never called failed: another could still have had them.
+    for producing in [lost, behind] {
+        assert_eq!(
+            producing.unwrap().await.unwrap_err().kind(),
+            ErrorKind::UnknownOutcome
+        );
+    }
     let want = vec![(0, "kept".to_owned()), (1, "again".to_owned())];
-    assert_eq!(read(&broker, "t").await, want);
-    broker.close();
-    drop(broker);
-    let broker = open(dir.path());
-    assert_eq!(read(&broker, "t").await, want);
-    broker.close();
+    assert_eq!(read(&new, "t").await, want);
+    until(|| old.group().status().applied >= new.group().status().applied).await;
+    assert_eq!(old.marks("t", 0).unwrap().committed_end().get(), 2);
+    // The old one leads again, on top of what the new one did.
+    new.hand_over(1).await.unwrap();
+    assert!(old.serving_within(DEADLINE).await);
+    assert_eq!(send(old, "t", numbered(1, &["again"])).await.unwrap(), 1);
+    assert_eq!(send(old, "t", numbered(2, &["behind it"])).await.unwrap(), 2);
+    assert_eq!(read(old, "t").await.len(), 3);
+    brokers.iter().for_each(Broker::close);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_gets_a_snapshot_of_what_it_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (hub, brokers) = three(dir.path(), Timing::EDGE).await;
+    let leader = &brokers[0];
+    topic(leader, "t", &[("retention.ms", "-1")]).await;
+    topic(leader, "gone", &[]).await;
+    let big = "x".repeat(3_000);
+    for i in 0..20 {
+        send(leader, "t", numbered(i, &[&big])).await.unwrap();
+    }
+    until(|| brokers[2].group().status().applied == leader.group().status().applied).await;
+    hub.cut(1, 3);
+    hub.cut(2, 3);
+    for i in 20..120 {
+        send(leader, "t", numbered(i, &[&big])).await.unwrap();
+    }
+    leader.delete_topic(&who(), "gone").await.unwrap();
+    topic(leader, "new", &[]).await;
+    send(leader, "new", batch(&["n"], None)).await.unwrap();
+    leader
+        .trim(&who(), "t", 0, Offset::new(30), GapReason::Evicted)
+        .await
+        .unwrap();
+    // What the third lacks is not in the others' logs any more.
+    for broker in &brokers[..2] {
+        until(|| broker.group().status().applied == leader.group().status().applied).await;
+        let applied = broker.group().status().applied;
+        until_purged(broker, applied).await;
+    }
+    hub.heal();
+    let behind = &brokers[2];
+    until(|| behind.group().status().applied >= leader.group().status().applied).await;
+    let marks = behind.marks("t", 0).unwrap();
+    assert_eq!((marks.log_start().get(), marks.committed_end().get()), (30, 120));
+    assert!(behind.topic("gone").is_none() && behind.topic("new").is_some());
+    // It leads with all of it, knows the producer, and still does after a restart.
+    leader.hand_over(3).await.unwrap();
+    assert!(behind.serving_within(DEADLINE).await);
+    let there = read(behind, "t").await;
+    assert_eq!(there.len(), 90);
+    assert!(
+        there
+            .iter()
+            .enumerate()
+            .all(|(i, (offset, value))| *offset == i as u64 + 30 && *value == big)
+    );
+    assert_eq!(send(behind, "t", numbered(119, &[&big])).await.unwrap(), 119);
+    assert_eq!(send(behind, "t", numbered(120, &["last"])).await.unwrap(), 120);
+    assert!(behind.log().scrub(|_, _| {}).damaged.is_empty());
+    hub.remove(3);
+    behind.close();
+    drop(brokers);
+    let clock = Arc::new(TestClock::default());
+    let again = open_node(
+        &dir.path().join("3"),
+        &hub,
+        3,
+        Timing::EDGE,
+        clock,
+        Options::default(),
+    )
+    .await;
+    let marks = again.marks("t", 0).unwrap();
+    assert!(marks.log_start().get() == 30 && marks.committed_end().get() >= 120);
+    assert_eq!(again.log().scrub(|_, _| {}).damaged, []);
+    again.close();
+}
+
+async fn until_purged(broker: &Broker, upto: u64) {
+    broker.group().purge(upto).await;
+    until(|| broker.group().status().purged >= upto.saturating_sub(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fetch_waits_for_records_and_no_longer() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = open(dir.path());
+    let broker = open(dir.path()).await;
     topic(&broker, "t", &[]).await;
     let fetch = |wait| Fetch {
         topic: "t".to_owned(),
@@ -341,10 +432,10 @@ async fn a_fetch_waits_for_records_and_no_longer() {
     broker.close();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topics_come_change_and_go_and_a_new_one_has_nothing_of_the_old() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = open(dir.path());
+    let broker = open(dir.path()).await;
     topic(&broker, "t", &[("retention.ms", "-1")]).await;
     let again = broker.create_topic(&who(), "t", 1, &[]).await;
     assert!(matches!(again, Err(AdminError::Exists(_))));
@@ -398,7 +489,7 @@ async fn topics_come_change_and_go_and_a_new_one_has_nothing_of_the_old() {
     broker.close();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn old_records_expire_and_the_budget_evicts_the_least_important_first() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(TestClock::default());
@@ -406,7 +497,7 @@ async fn old_records_expire_and_the_budget_evicts_the_least_important_first() {
         disk_budget_bytes: Some(40_000),
         ..Options::default()
     };
-    let broker = open_with(dir.path(), Synced::rule(), Arc::clone(&clock) as _, options);
+    let broker = open_with(dir.path(), Arc::clone(&clock) as _, options).await;
     topic(&broker, "young", &[("retention.ms", "1000")]).await;
     topic(&broker, "dear", &[("retention.ms", "-1"), ("priority", "9")]).await;
     topic(&broker, "cheap", &[("retention.ms", "-1"), ("priority", "0")]).await;
@@ -431,25 +522,27 @@ async fn old_records_expire_and_the_budget_evicts_the_least_important_first() {
     broker.close();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_stops_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = open(dir.path());
+    let broker = open(dir.path()).await;
     topic(&broker, "t", &[]).await;
     broker.close();
     assert!(!broker.send(Request::Wake) || send(&broker, "t", batch(&["x"], None)).await.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_changes_than_the_queue_holds_wait_for_their_place() {
     let dir = tempfile::tempdir().unwrap();
-    let (broker, gate) = gated(dir.path());
+    let (hub, brokers) = three(dir.path(), PATIENT).await;
+    let broker = brokers[0].clone();
     topic(&broker, "t", &[]).await;
     // A change that waits for its entry holds up the proposer; the queue fills behind it.
-    gate.close();
-    let other = broker.clone();
+    hub.cut(1, 2);
+    hub.cut(1, 3);
+    let (other, logged) = (broker.clone(), broker.group().status().last);
     let held = tokio::spawn(async move { topic(&other, "u", &[]).await });
-    gate.seen(1).await;
+    until(|| broker.group().status().last > logged).await;
     let begun = Arc::new(AtomicU64::new(0));
     let commit = |i: u64| {
         let (broker, begun) = (broker.clone(), Arc::clone(&begun));
@@ -469,12 +562,12 @@ async fn more_changes_than_the_queue_holds_wait_for_their_place() {
     while begun.load(Ordering::Relaxed) < 8_000 {
         tokio::task::yield_now().await;
     }
-    gate.release();
+    hub.heal();
     held.await.unwrap();
     for commit in commits {
         commit.await.unwrap().unwrap();
     }
     let last = broker.committed_offset("g7999", "t", 0);
     assert_eq!(last.map(|c| c.offset), Some(Offset::new(7_999)));
-    broker.close();
+    brokers.iter().for_each(Broker::close);
 }

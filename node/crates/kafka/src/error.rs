@@ -1,7 +1,7 @@
 //! Kafka's error codes, and the one mapping from ours to them (<https://kafka.apache.org/protocol#protocol_error_codes>).
 
 use crate::wire::{Reader, Wire, WireError, Writer};
-use weir_broker::{AdminError, FetchError, GroupError, ProduceError};
+use weir_broker::{AdminError, FetchError, GroupError, ProduceError, ProposeError};
 use weir_types::{BatchError, ErrorKind};
 
 /// An error code on the wire.
@@ -21,12 +21,14 @@ codes! {
     OffsetOutOfRange = 1,
     CorruptMessage = 2,
     UnknownTopicOrPartition = 3,
+    LeaderNotAvailable = 5,
     NotLeaderOrFollower = 6,
     RequestTimedOut = 7,
     MessageTooLarge = 10,
     OffsetMetadataTooLarge = 12,
     CoordinatorNotAvailable = 15,
     InvalidTopic = 17,
+    NotCoordinator = 16,
     NotEnoughReplicas = 19,
     InvalidRequiredAcks = 21,
     IllegalGeneration = 22,
@@ -45,6 +47,7 @@ codes! {
     InvalidPartitions = 37,
     InvalidReplicationFactor = 38,
     InvalidReplicaAssignment = 39,
+    NotController = 41,
     InvalidConfig = 40,
     InvalidRequest = 42,
     UnsupportedForMessageFormat = 43,
@@ -107,6 +110,7 @@ impl From<&ProduceError> for Code {
             // after, for as long as it was told to keep records.
             ProduceError::Halted { .. } => Self::NotEnoughReplicas,
             ProduceError::PipelineBusy { .. } => Self::RequestTimedOut,
+            ProduceError::Propose(ProposeError::NotLeader { .. }) => Self::NotLeaderOrFollower,
             ProduceError::Propose(e) => by_kind(e.kind()),
             ProduceError::Closed => Self::NotLeaderOrFollower,
         }
@@ -131,6 +135,7 @@ impl From<&FetchError> for Code {
             FetchError::NoTopic(_) | FetchError::NoPartition { .. } => Self::UnknownTopicOrPartition,
             FetchError::Denied(_) => Self::TopicAuthorizationFailed,
             FetchError::OutOfRange { .. } => Self::OffsetOutOfRange,
+            FetchError::NotLeader(_) => Self::NotLeaderOrFollower,
             FetchError::Read(e) => match e.kind() {
                 ErrorKind::Corrupt | ErrorKind::Internal => Self::KafkaStorageError,
                 kind => by_kind(kind),
@@ -151,6 +156,8 @@ impl From<&AdminError> for Code {
             AdminError::GroupName(_) => Self::InvalidGroupId,
             AdminError::OffsetBeyondEnd { .. } => Self::OffsetOutOfRange,
             AdminError::Denied => Self::ClusterAuthorizationFailed,
+            // Topics are changed where they are led.
+            AdminError::Propose(ProposeError::NotLeader { .. }) => Self::NotController,
             AdminError::Propose(e) => by_kind(e.kind()),
             AdminError::Closed => Self::NotLeaderOrFollower,
         }
@@ -174,6 +181,7 @@ impl From<&GroupError> for Code {
             GroupError::Subscribed => Self::GroupSubscribedToTopic,
             GroupError::Denied => Self::GroupAuthorizationFailed,
             GroupError::Unavailable => Self::CoordinatorNotAvailable,
+            GroupError::NotCoordinator => Self::NotCoordinator,
         }
     }
 }

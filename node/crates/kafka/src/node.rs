@@ -11,10 +11,8 @@ use weir_types::limits::{
     KAFKA_ANSWER_BYTES_MAX, KAFKA_RECEIVE_BYTES_MAX, KAFKA_SHORT_ANSWER_BYTES, KAFKA_WAITING_BYTES_MAX,
 };
 
-/// The number of a node that stands alone. Not 0, which a client in a dynamic language may take for none.
-pub(crate) const NODE_ID: i32 = 1;
-/// The one epoch of a partition whose leader never changes.
-pub(crate) const LEADER_EPOCH: i32 = 0;
+/// Why a partition cannot be where a client wants it.
+pub(crate) const NOT_PLACEABLE: &str = "no such node; each partition is on all nodes of the site";
 
 /// Settings of the listener.
 #[derive(Clone, Debug)]
@@ -112,12 +110,61 @@ impl Session {
         }
     }
 
+    /// This node's number. Numbers begin with 1, since a client in a dynamic language may take 0 for none.
+    pub(crate) fn node_id(&self) -> i32 {
+        kafka_id(self.node.broker.group().node())
+    }
+
+    /// Who leads all partitions and coordinates all groups; -1 when that is not known.
+    pub(crate) fn leader_id(&self) -> i32 {
+        self.node.broker.leader().map_or(-1, |(id, _)| kafka_id(id))
+    }
+
+    /// The epoch of that leader: its term. It is at most what this node has heard of.
+    pub(crate) fn leader_epoch(&self) -> i32 {
+        i32::try_from(self.node.broker.group().term()).unwrap_or(i32::MAX)
+    }
+
+    /// The nodes that Kafka clients can connect to.
+    pub(crate) fn brokers(&self) -> Vec<Address> {
+        let me = self.node_id();
+        let mut brokers = Vec::new();
+        for (id, member) in self.node.broker.group().members() {
+            let (id, rack) = (kafka_id(id), Some(member.rack).filter(|r| !r.is_empty()));
+            let address = match id == me {
+                true => Some(self.advertised()),
+                false => member.kafka.rsplit_once(':').and_then(|(host, port)| {
+                    let port = port.parse::<u16>().ok()?;
+                    Some((host.to_owned(), i32::from(port)))
+                }),
+            };
+            if let Some((host, port)) = address {
+                brokers.push(Address { id, host, port, rack });
+            }
+        }
+        brokers
+    }
+
+    /// The members, and those that vote: replicas, and replicas in sync as far as Kafka's words go.
+    pub(crate) fn replicas(&self) -> (Vec<i32>, Vec<i32>) {
+        let group = self.node.broker.group();
+        let all = group.members().into_keys().map(kafka_id).collect();
+        (all, group.voters().into_iter().map(kafka_id).collect())
+    }
+
+    /// Whether a partition can be on these nodes: it is on all of the site's.
+    pub(crate) fn can_place(&self, nodes: &[i32]) -> bool {
+        let (all, _) = self.replicas();
+        !nodes.is_empty() && nodes.iter().all(|n| all.contains(n))
+    }
+
     /// What a client's idea of the leader's epoch is to ours.
     pub(crate) fn check_epoch(&self, theirs: i32) -> Code {
+        let ours = self.leader_epoch();
         match theirs {
             -1 => Code::None,
-            epoch if epoch < LEADER_EPOCH => Code::FencedLeaderEpoch,
-            epoch if epoch > LEADER_EPOCH => Code::UnknownLeaderEpoch,
+            epoch if epoch < ours => Code::FencedLeaderEpoch,
+            epoch if epoch > ours => Code::UnknownLeaderEpoch,
             _ => Code::None,
         }
     }
@@ -153,4 +200,17 @@ impl Session {
     pub(crate) fn turn(&self) -> usize {
         self.turns.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// Where Kafka clients find a node.
+pub(crate) struct Address {
+    pub(crate) id: i32,
+    pub(crate) host: String,
+    pub(crate) port: i32,
+    pub(crate) rack: Option<String>,
+}
+
+/// Numbers of nodes are given out one by one: they fit.
+fn kafka_id(node: u64) -> i32 {
+    i32::try_from(node).unwrap_or(i32::MAX)
 }

@@ -5,7 +5,9 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use weir_broker::{At, Commit, Fetch, Fetched, Framing, Piece, Principal, ProduceError, Producing, Topic};
+use weir_broker::{
+    At, Broker, Commit, Fetch, Fetched, Framing, Piece, Principal, ProduceError, Producing, Token, Topic,
+};
 use weir_peer::protocol::{PartitionInfo, PieceHead, Place, Reply, Request, TopicInfo, WireError};
 use weir_peer::{PeerError, SendStream, write_frame};
 use weir_pipeline::Services;
@@ -47,6 +49,9 @@ fn topic_info(node: &Services, topic: &Topic) -> TopicInfo {
 }
 
 /// Replies of a long job, one after the other.
+/// Longest life of a token: a week, in seconds.
+const TOKEN_VALID_S_MAX: u64 = 7 * 24 * 3_600;
+
 type Replies = mpsc::Receiver<(Reply, Bytes)>;
 
 /// What becomes of a request: known now, or once its records are committed, or bit by bit.
@@ -54,7 +59,7 @@ pub(crate) enum Answer {
     Now(Reply, Bytes),
     /// Read only when its turn to be written has come: a slow peer pins one answer a stream, not a queue of them.
     Fetch(Arc<Services>, Principal, Fetch),
-    Producing(Producing),
+    Producing(Arc<Services>, Producing),
     Long(Replies),
 }
 
@@ -62,7 +67,7 @@ impl Answer {
     pub(crate) async fn write(self, tx: &mut SendStream) -> Result<(), PeerError> {
         match self {
             Self::Now(reply, payload) => write_frame(tx, &reply, &[payload]).await,
-            Self::Producing(producing) => {
+            Self::Producing(node, producing) => {
                 let throttle_ms = millis(producing.throttle());
                 let reply = match producing.await {
                     Ok(p) => Reply::Produced {
@@ -70,7 +75,7 @@ impl Answer {
                         span: p.span,
                         throttle_ms,
                     },
-                    Err(e) => Reply::Error(wire(e.kind(), &e)),
+                    Err(e) => refusal(&node, wire(e.kind(), &e)),
                 };
                 write_frame(tx, &reply, &[]).await
             }
@@ -80,7 +85,7 @@ impl Answer {
                     let (reply, payload) = fetched_reply(fetched);
                     write_frame(tx, &reply, &payload).await
                 }
-                Err(e) => write_frame(tx, &Reply::Error(wire(e.kind(), &e)), &[]).await,
+                Err(e) => write_frame(tx, &refusal(&node, wire(e.kind(), &e)), &[]).await,
             },
             Self::Long(mut replies) => {
                 while let Some((reply, payload)) = replies.recv().await {
@@ -112,12 +117,18 @@ impl Session {
     pub(crate) async fn handle(&mut self, request: Request, payload: Bytes) -> Answer {
         match self.answer(request, payload).await {
             Ok(answer) => answer,
-            Err(e) => Answer::Now(Reply::Error(e), Bytes::new()),
+            Err(e) => Answer::Now(refusal(&self.node, e), Bytes::new()),
         }
     }
 
     async fn answer(&mut self, request: Request, payload: Bytes) -> Result<Answer, WireError> {
         let (broker, pipelines, who) = (&self.node.broker, &self.node.pipelines, &self.who);
+        if !is_local(&request) && !broker.is_serving() {
+            return Err(WireError {
+                kind: ErrorKind::Retry.into(),
+                message: "this node does not lead".to_owned(),
+            });
+        }
         let reply = match request {
             Request::Produce { topic, partition } => {
                 let batch = Batch::parse(payload).map_err(ProduceError::from);
@@ -127,7 +138,7 @@ impl Session {
                     .await;
                 let producing = producing.map_err(|e| wire(e.kind(), &e))?;
                 throttle(producing.throttle()).await;
-                return Ok(Answer::Producing(producing));
+                return Ok(Answer::Producing(Arc::clone(&self.node), producing));
             }
             Request::Fetch {
                 topic,
@@ -249,6 +260,23 @@ impl Session {
             }
             Request::Status => return json(&(self.node.status)()),
             Request::Scrub => return self.scrub(),
+            Request::Invite { token, valid_s } => {
+                let valid = Duration::from_secs(valid_s.min(TOKEN_VALID_S_MAX));
+                let invited = broker.invite(&Token::new(token), valid).await;
+                invited.map_err(|e| wire(e.kind(), &e))?;
+                Reply::Done
+            }
+            Request::Leader => Reply::Done,
+            Request::Cluster => return json(&broker.group().status()),
+            Request::RemoveNode { node } => {
+                remove_node(broker, node).await?;
+                Reply::Done
+            }
+            Request::Transfer { to } => {
+                let handed = broker.hand_over(to).await;
+                handed.map_err(|e| wire(e.kind(), &e))?;
+                Reply::Done
+            }
         };
         Ok(Answer::Now(reply, Bytes::new()))
     }
@@ -301,6 +329,47 @@ impl Session {
 }
 
 /// A client over its quota is answered late, and its next request on this stream waits.
+/// What a node answers that does not lead.
+fn is_local(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Topics
+            | Request::Modules
+            | Request::Pipelines
+            | Request::Status
+            | Request::Scrub
+            | Request::Cluster
+            | Request::PushPart
+    )
+}
+
+/// An error, or where to ask instead when it is only that this node does not lead.
+fn refusal(node: &Services, error: WireError) -> Reply {
+    if ErrorKind::from(error.kind) != ErrorKind::Retry || node.broker.is_serving() {
+        return Reply::Error(error);
+    }
+    let me = node.broker.group().node();
+    let leader = node.broker.leader().filter(|(id, _)| *id != me);
+    Reply::Elsewhere(leader.map(|(_, member)| member.quic))
+}
+
+/// A leader that is to go hands over first: the next one removes it.
+async fn remove_node(broker: &Broker, node: u64) -> Result<(), WireError> {
+    if node == broker.group().node() {
+        let to = broker.successor().ok_or_else(|| WireError {
+            kind: ErrorKind::Invalid.into(),
+            message: format!("node {node} is the only one that votes: there is nobody to hand over to"),
+        })?;
+        broker.hand_over(to).await.map_err(|e| wire(e.kind(), &e))?;
+        return Err(WireError {
+            kind: ErrorKind::Retry.into(),
+            message: "handed over: ask the new leader".to_owned(),
+        });
+    }
+    let removed = broker.group().remove(node).await;
+    removed.map_err(|e| wire(e.kind(), &e))
+}
+
 async fn throttle(by: Duration) {
     if !by.is_zero() {
         tokio::time::sleep(by).await;

@@ -6,4 +6,4 @@
 mod handle;
 mod serve;
 
-pub use serve::serve;
+pub use serve::{OnNode, serve};

@@ -2,6 +2,7 @@
 
 use crate::handle::{Answer, Session, wire};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
@@ -11,18 +12,21 @@ use weir_peer::{Incoming, Listener, Peer, PeerError, PeerStream, read_frame, wri
 use weir_pipeline::Services;
 use weir_types::limits::{CONNECTION_REQUESTS_MAX, CONNECTIONS_MAX, FRAME_BYTES_MAX, HELLO_BYTES_MAX};
 
+/// Takes over the connection of another node.
+pub type OnNode = Arc<dyn Fn(Peer) -> BoxFuture<'static, Result<(), PeerError>> + Send + Sync>;
+
 /// From the first packet to the hello: a client that does not get there costs nothing longer (NATS allows 2 s).
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
 /// Takes connections until the listener is closed.
-pub async fn serve(listener: Arc<Listener>, node: Arc<Services>) {
+pub async fn serve(listener: Arc<Listener>, node: Arc<Services>, on_node: OnNode) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     while let Some(incoming) = listener.accept().await {
         match Arc::clone(&places).try_acquire_owned() {
             Ok(place) => {
-                let node = Arc::clone(&node);
+                let (node, on_node) = (Arc::clone(&node), Arc::clone(&on_node));
                 tokio::spawn(async move {
-                    if let Err(e) = connection(incoming, node).await {
+                    if let Err(e) = connection(incoming, node, on_node).await {
                         tracing::debug!(error = %e, "connection ended");
                     }
                     drop(place);
@@ -36,9 +40,14 @@ pub async fn serve(listener: Arc<Listener>, node: Arc<Services>) {
     }
 }
 
-async fn connection(incoming: Incoming, node: Arc<Services>) -> Result<(), PeerError> {
-    let greeted = tokio::time::timeout(HELLO_WITHIN, greet(incoming)).await;
-    let (peer, who) = greeted.map_err(|_| PeerError::Timeout)??;
+async fn connection(incoming: Incoming, node: Arc<Services>, on_node: OnNode) -> Result<(), PeerError> {
+    let peer = tokio::time::timeout(HELLO_WITHIN, incoming.handshake()).await;
+    let peer = peer.map_err(|_| PeerError::Timeout)??;
+    if peer.is_node() {
+        return on_node(peer).await;
+    }
+    let greeted = tokio::time::timeout(HELLO_WITHIN, greet(&peer)).await;
+    let who = greeted.map_err(|_| PeerError::Timeout)??;
     loop {
         let stream = peer.accept().await?;
         let session = Session::new(Arc::clone(&node), who.clone());
@@ -52,8 +61,7 @@ async fn connection(incoming: Incoming, node: Arc<Services>) -> Result<(), PeerE
 }
 
 /// Shakes hands and answers the hello, or says why not.
-async fn greet(incoming: Incoming) -> Result<(Peer, Principal), PeerError> {
-    let peer = incoming.handshake().await?;
+async fn greet(peer: &Peer) -> Result<Principal, PeerError> {
     let mut stream = peer.accept().await?;
     let refused = |message: String| {
         Some(WireError {
@@ -98,7 +106,7 @@ async fn greet(incoming: Incoming) -> Result<(Peer, Principal), PeerError> {
         return Err(PeerError::Malformed(error.message));
     }
     let client: String = client.chars().filter(|c| !c.is_control()).take(100).collect();
-    Ok((peer, Principal::anonymous(client)))
+    Ok(Principal::anonymous(client))
 }
 
 /// Answers the requests of one stream in their order. A malformed one is answered and ends the stream.

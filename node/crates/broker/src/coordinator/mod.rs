@@ -60,6 +60,8 @@ pub enum GroupError {
     Denied,
     #[error("could not be stored: try again")]
     Unavailable,
+    #[error("another node coordinates groups")]
+    NotCoordinator,
 }
 
 /// Somebody who wants to be a member.
@@ -179,6 +181,15 @@ impl Coordinator {
         }
     }
 
+    /// Begins again from what is stored: those who wait are told to come back.
+    pub(crate) fn reload(&self, rows: &BTreeMap<String, GroupRow>) {
+        let now = Instant::now();
+        let groups = rows
+            .iter()
+            .map(|(name, row)| (name.clone(), Group::restore(row, self.initial_delay, now)));
+        *self.lock() = groups.collect();
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Group>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -199,6 +210,7 @@ impl Broker {
     /// The member stays in the group, until its session ends.
     pub async fn join_group(&self, who: &Principal, group: &str, join: Join) -> Result<Joined, GroupError> {
         allow(who, Operation::Read, group)?;
+        self.coordinating()?;
         if !(SESSION_MIN..=SESSION_MAX).contains(&join.session) {
             return Err(GroupError::InvalidSession);
         }
@@ -254,6 +266,7 @@ impl Broker {
         assignments: Vec<(String, Bytes)>,
     ) -> Result<Synced, GroupError> {
         allow(who, Operation::Read, caller.group)?;
+        self.coordinating()?;
         let (reply, answer) = oneshot::channel();
         let step = {
             let mut groups = self.0.coordinator.lock();
@@ -279,6 +292,7 @@ impl Broker {
     /// As [`GroupError`] says.
     pub fn heartbeat(&self, who: &Principal, caller: Caller<'_>) -> Result<(), GroupError> {
         allow(who, Operation::Read, caller.group)?;
+        self.coordinating()?;
         let mut groups = self.0.coordinator.lock();
         let group = groups.get_mut(caller.group).ok_or(GroupError::UnknownMember)?;
         group.heartbeat(caller.member, caller.instance, caller.generation, Instant::now())
@@ -295,6 +309,7 @@ impl Broker {
         members: &[(String, Option<String>)],
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         allow(who, Operation::Read, group)?;
+        self.coordinating()?;
         let (results, emptied) = {
             let mut groups = self.0.coordinator.lock();
             let found = groups.get_mut(group).ok_or(GroupError::UnknownMember)?;
@@ -361,6 +376,7 @@ impl Broker {
     /// When `who` may not, or no group can have this name.
     pub fn describe_group(&self, who: &Principal, name: &str) -> Result<GroupInfo, GroupError> {
         allow(who, Operation::Describe, name)?;
+        self.coordinating()?;
         Ok(self.describe(name, true))
     }
 
@@ -396,6 +412,7 @@ impl Broker {
     /// When it has members, or there is none of this name.
     pub async fn delete_group(&self, who: &Principal, name: &str) -> Result<(), GroupError> {
         allow(who, Operation::Delete, name)?;
+        self.coordinating()?;
         let known = match self.0.coordinator.lock().get(name) {
             Some(group) if !group.is_empty() => return Err(GroupError::NotEmpty),
             found => found.is_some(),
@@ -419,6 +436,14 @@ impl Broker {
             groups.remove(name);
         }
         Ok(())
+    }
+
+    /// Groups live where their partitions are led.
+    pub(crate) fn coordinating(&self) -> Result<(), GroupError> {
+        match self.is_serving() {
+            true => Ok(()),
+            false => Err(GroupError::NotCoordinator),
+        }
     }
 
     pub(crate) fn has_offsets(&self, name: &str) -> bool {

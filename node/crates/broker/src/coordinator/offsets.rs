@@ -43,6 +43,7 @@ impl Broker {
     /// As [`GroupError`] says.
     pub fn may_commit(&self, who: &Principal, caller: Caller<'_>) -> Result<(), GroupError> {
         allow(who, Operation::Read, caller.group)?;
+        self.coordinating()?;
         match self.0.coordinator.lock().get_mut(caller.group) {
             Some(group) => {
                 group.may_commit(caller.member, caller.instance, caller.generation, Instant::now())

@@ -2,7 +2,7 @@
 
 use super::Api;
 use crate::error::Code;
-use crate::node::{NODE_ID, Session};
+use crate::node::{NOT_PLACEABLE, Session};
 use crate::wire::messages;
 use std::ops::RangeInclusive;
 
@@ -77,12 +77,9 @@ async fn grow(session: &Session, topic: &GrowingTopic, validate_only: bool) -> R
         .assignments
         .iter()
         .flatten()
-        .any(|a| a.broker_ids != [NODE_ID])
+        .any(|a| !session.can_place(&a.broker_ids))
     {
-        return Err((
-            Code::InvalidReplicaAssignment,
-            "the only node here is 1".to_owned(),
-        ));
+        return Err((Code::InvalidReplicaAssignment, NOT_PLACEABLE.to_owned()));
     }
     if validate_only {
         return Ok(());

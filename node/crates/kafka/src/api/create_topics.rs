@@ -3,7 +3,7 @@
 use super::Api;
 use crate::configs;
 use crate::error::Code;
-use crate::node::{NODE_ID, Session};
+use crate::node::{NOT_PLACEABLE, Session};
 use crate::wire::{Uuid, messages};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -110,17 +110,27 @@ async fn create(
         (n, -1) => n as u32,
         _ => return refuse(Code::InvalidRequest, "give partitions or assignments, not both"),
     };
-    if topic.assignments.iter().any(|a| a.broker_ids != [NODE_ID]) {
-        return refuse(Code::InvalidReplicaAssignment, "the only node here is 1");
+    if topic
+        .assignments
+        .iter()
+        .any(|a| !session.can_place(&a.broker_ids))
+    {
+        return refuse(Code::InvalidReplicaAssignment, NOT_PLACEABLE);
     }
     if !topic.assignments.is_empty() && topic.replication_factor != -1 {
         return refuse(Code::InvalidRequest, "give replicas or assignments, not both");
     }
-    if topic.assignments.is_empty() && topic.replication_factor != -1 && topic.replication_factor != 1 {
-        return refuse(
-            Code::InvalidReplicationFactor,
-            "this node stands alone: replication factor is 1 or -1",
+    let (replicas, _) = session.replicas();
+    let factor = usize::try_from(topic.replication_factor);
+    if topic.assignments.is_empty()
+        && topic.replication_factor != -1
+        && !factor.is_ok_and(|n| (1..=replicas.len()).contains(&n))
+    {
+        let words = format!(
+            "the site has {} nodes, and each topic is on all of them: replication factor is -1 or 1 to {0}",
+            replicas.len()
         );
+        return refuse(Code::InvalidReplicationFactor, &words);
     }
     let mut config = TopicConfig::default();
     let mut settings = Vec::with_capacity(topic.configs.len());

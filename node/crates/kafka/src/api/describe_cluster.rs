@@ -2,7 +2,7 @@
 
 use super::Api;
 use crate::error::Code;
-use crate::node::{NODE_ID, Session};
+use crate::node::Session;
 use crate::wire::messages;
 use std::ops::RangeInclusive;
 
@@ -39,17 +39,17 @@ impl Api for Served {
     type Response = DescribeClusterResponse;
 
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
-        let (host, port) = session.advertised();
+        let brokers = session.brokers().into_iter().map(|b| Broker {
+            broker_id: b.id,
+            host: b.host,
+            port: b.port,
+            rack: b.rack,
+        });
         DescribeClusterResponse {
             endpoint_type: request.endpoint_type,
             cluster_id: session.node.settings.cluster_id.clone(),
-            controller_id: NODE_ID,
-            brokers: vec![Broker {
-                broker_id: NODE_ID,
-                host,
-                port,
-                rack: None,
-            }],
+            controller_id: session.leader_id(),
+            brokers: brokers.collect(),
             ..DescribeClusterResponse::default()
         }
     }

@@ -3,7 +3,7 @@
 use super::{Api, first_of_each};
 use crate::configs::{self, Config, Source};
 use crate::error::Code;
-use crate::node::{NODE_ID, Session};
+use crate::node::Session;
 use crate::wire::messages;
 use std::ops::RangeInclusive;
 
@@ -66,7 +66,8 @@ impl Api for Served {
                     None => Err((Code::UnknownTopicOrPartition, "no such topic")),
                 },
                 configs::BROKER
-                    if resource.resource_name == NODE_ID.to_string() || resource.resource_name.is_empty() =>
+                    if resource.resource_name == session.node_id().to_string()
+                        || resource.resource_name.is_empty() =>
                 {
                     Ok(configs::of_broker(&node.settings))
                 }

@@ -2,7 +2,7 @@
 
 use super::{Api, first_of_each};
 use crate::error::Code;
-use crate::node::{LEADER_EPOCH, Session};
+use crate::node::Session;
 use crate::wire::messages;
 use std::ops::RangeInclusive;
 
@@ -64,7 +64,7 @@ impl Api for Served {
                     producer_epoch: i32::from(p.epoch),
                     last_sequence: p.last_sequence,
                     last_timestamp: p.last_ms,
-                    coordinator_epoch: LEADER_EPOCH,
+                    coordinator_epoch: 0,
                     ..ActiveProducer::default()
                 });
                 DescribedPartition {

@@ -2,7 +2,7 @@
 
 use super::Api;
 use crate::error::Code;
-use crate::node::{NODE_ID, Session};
+use crate::node::Session;
 use crate::wire::messages;
 use std::ops::RangeInclusive;
 
@@ -44,19 +44,23 @@ impl Api for Served {
     type Response = FindCoordinatorResponse;
 
     async fn handle(session: &Session, version: i16, request: Self::Request) -> Self::Response {
-        let (host, port) = session.advertised();
+        let leader = session.leader_id();
+        let address = session.brokers().into_iter().find(|b| b.id == leader);
         let find = |key: String| {
             let (error, words) = match request.key_type {
                 GROUP if key.is_empty() => (Code::InvalidGroupId, Some("the group's name is empty")),
+                GROUP if address.is_none() => {
+                    (Code::CoordinatorNotAvailable, Some("nobody leads at the moment"))
+                }
                 GROUP => (Code::None, None),
                 _ => (Code::InvalidRequest, Some("transactions are not served here yet")),
             };
-            let found = error == Code::None;
+            let found = address.as_ref().filter(|_| error == Code::None);
             Coordinator {
                 key,
-                node_id: if found { NODE_ID } else { -1 },
-                host: if found { host.clone() } else { String::new() },
-                port: if found { port } else { -1 },
+                node_id: found.map_or(-1, |a| a.id),
+                host: found.map_or_else(String::new, |a| a.host.clone()),
+                port: found.map_or(-1, |a| a.port),
                 error,
                 error_message: words.map(str::to_owned),
             }

@@ -32,6 +32,12 @@ impl Api for Served {
     type Response = ListGroupsResponse;
 
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+        if !session.node.broker.is_serving() {
+            return ListGroupsResponse {
+                error: Code::NotCoordinator,
+                ..ListGroupsResponse::default()
+            };
+        }
         let wanted = |state: &str| {
             request.states_filter.is_empty() || request.states_filter.iter().any(|s| s == state)
         };

@@ -2,7 +2,7 @@
 
 use super::Api;
 use crate::error::Code;
-use crate::node::{LEADER_EPOCH, Session};
+use crate::node::Session;
 use crate::wire::messages;
 use std::ops::RangeInclusive;
 use weir_broker::{At, FetchError};
@@ -82,7 +82,7 @@ async fn partition(session: &Session, topic: &str, asked: &ListPartition) -> Lis
     match place(session, topic, asked).await {
         Ok(Some((offset, timestamp))) => {
             (listed.offset, listed.timestamp) = (offset, timestamp);
-            listed.leader_epoch = LEADER_EPOCH;
+            listed.leader_epoch = session.leader_epoch();
         }
         Ok(None) => {}
         Err(e) => listed.error = Code::from(&e),

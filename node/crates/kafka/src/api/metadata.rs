@@ -3,7 +3,7 @@
 
 use super::{Api, first_of_each};
 use crate::error::Code;
-use crate::node::{LEADER_EPOCH, NODE_ID, Session};
+use crate::node::Session;
 use crate::wire::{Uuid, messages};
 use std::ops::RangeInclusive;
 use weir_broker::{AdminError, Topic};
@@ -66,7 +66,10 @@ impl Api for Served {
         // Null asks for all; so does an empty list in the first version, where there was no null.
         let asked = request.topics.filter(|topics| version > 0 || !topics.is_empty());
         let topics = match asked {
-            None => node.broker.topics().iter().map(|topic| found(topic)).collect(),
+            None => {
+                let topics = node.broker.topics();
+                topics.iter().map(|topic| found(session, topic)).collect()
+            }
             Some(asked) => {
                 let mut topics = Vec::with_capacity(asked.len());
                 for topic in first_of_each(asked, |t| (t.name.clone(), t.topic_id.0)) {
@@ -75,16 +78,16 @@ impl Api for Served {
                 topics
             }
         };
-        let (host, port) = session.advertised();
+        let brokers = session.brokers().into_iter().map(|b| MetadataBroker {
+            node_id: b.id,
+            host: b.host,
+            port: b.port,
+            rack: b.rack,
+        });
         MetadataResponse {
-            brokers: vec![MetadataBroker {
-                node_id: NODE_ID,
-                host,
-                port,
-                rack: None,
-            }],
+            brokers: brokers.collect(),
             cluster_id: Some(node.settings.cluster_id.clone()),
-            controller_id: NODE_ID,
+            controller_id: session.leader_id(),
             topics,
             ..MetadataResponse::default()
         }
@@ -102,7 +105,7 @@ async fn one(session: &Session, asked: MetadataRequestTopic, create: bool) -> Me
         };
     };
     if let Some(topic) = node.broker.topic(&name) {
-        return found(&topic);
+        return found(session, &topic);
     }
     let mut error = Code::UnknownTopicOrPartition;
     if create && node.settings.auto_create {
@@ -112,10 +115,10 @@ async fn one(session: &Session, asked: MetadataRequestTopic, create: bool) -> Me
             .create_topic(&session.who, &name, partitions, &[])
             .await
         {
-            Ok(topic) => return found(&topic),
+            Ok(topic) => return found(session, &topic),
             Err(AdminError::Exists(_)) => {
                 if let Some(topic) = node.broker.topic(&name) {
-                    return found(&topic);
+                    return found(session, &topic);
                 }
             }
             Err(e) => error = Code::from(&e),
@@ -130,14 +133,19 @@ async fn one(session: &Session, asked: MetadataRequestTopic, create: bool) -> Me
     }
 }
 
-fn found(topic: &Topic) -> MetadataTopic {
+fn found(session: &Session, topic: &Topic) -> MetadataTopic {
+    let (leader_id, leader_epoch) = (session.leader_id(), session.leader_epoch());
+    let (replicas, voters) = session.replicas();
     let partition = |partition| MetadataPartition {
-        error: Code::None,
+        error: match leader_id {
+            -1 => Code::LeaderNotAvailable,
+            _ => Code::None,
+        },
         partition,
-        leader_id: NODE_ID,
-        leader_epoch: LEADER_EPOCH,
-        replica_nodes: vec![NODE_ID],
-        isr_nodes: vec![NODE_ID],
+        leader_id,
+        leader_epoch,
+        replica_nodes: replicas.clone(),
+        isr_nodes: voters.clone(),
         offline_replicas: Vec::new(),
     };
     MetadataTopic {

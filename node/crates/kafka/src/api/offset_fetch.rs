@@ -79,6 +79,9 @@ fn fetch(broker: &Broker, group: &str, topics: Option<Vec<OffsetTopic>>) -> (Cod
     if !Broker::is_group_name(group) {
         return (Code::InvalidGroupId, Vec::new());
     }
+    if !broker.is_serving() {
+        return (Code::NotCoordinator, Vec::new());
+    }
     let Some(topics) = topics else {
         let mut all: BTreeMap<String, Vec<FetchedOffset>> = BTreeMap::new();
         for (topic, partition, committed) in broker.committed_offsets(group) {

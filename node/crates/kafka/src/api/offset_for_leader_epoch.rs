@@ -3,7 +3,7 @@
 
 use super::Api;
 use crate::error::Code;
-use crate::node::{LEADER_EPOCH, Session};
+use crate::node::Session;
 use crate::wire::messages;
 use std::ops::RangeInclusive;
 use weir_broker::At;
@@ -64,8 +64,9 @@ impl Api for Served {
                 match end {
                     Err(e) => answer.error = Code::from(&e),
                     Ok(_) if answer.error != Code::None => {}
-                    Ok(end) if asked.leader_epoch == LEADER_EPOCH => {
-                        answer.leader_epoch = LEADER_EPOCH;
+                    // What is committed is never taken back: an epoch that is over ended where records go on.
+                    Ok(end) if (0..=session.leader_epoch()).contains(&asked.leader_epoch) => {
+                        answer.leader_epoch = asked.leader_epoch;
                         answer.end_offset = end.get() as i64;
                     }
                     // An epoch that never was has no end.

@@ -5,7 +5,7 @@
 
 use super::{Head, decode, encode};
 use crate::error::Code;
-use crate::node::{LEADER_EPOCH, Session};
+use crate::node::Session;
 use crate::wire::{Frame, WireError, messages};
 use bytes::Bytes;
 use std::ops::RangeInclusive;
@@ -137,7 +137,7 @@ async fn take(session: &Session, topic: &str, index: i32, records: Option<Bytes>
     let Ok(partition) = u32::try_from(index) else {
         return refused(Code::UnknownTopicOrPartition, "no such partition");
     };
-    let batch = batch.led_in(LEADER_EPOCH);
+    let batch = batch.led_in(session.leader_epoch());
     let broker = &session.node.broker;
     match broker
         .produce(&session.who, topic, partition, batch, Framing::AsSent)

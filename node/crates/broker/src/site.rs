@@ -1,0 +1,335 @@
+//! The nodes of a site: letting one in by a token, making it a voter, handing over, letting one go.
+
+use crate::broker::Broker;
+use crate::error::AdminError;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::time::Duration;
+use weir_log::{Op, StateKey, StateKind};
+use weir_replica::{Admit, JoinReply, JoinRequest, Member, NodeId, Role};
+
+/// Rows of [`StateKind::Site`]: the site's name, the last number that was given to a node, and tokens.
+const SITE: &[u8] = b"id";
+const LAST_NODE: &[u8] = b"node";
+const TOKEN: &[u8] = b"token";
+/// A learner becomes a voter when it lacks at most so many entries: less than a second of the fastest load.
+const CAUGHT_UP: u64 = 64;
+/// A leader that hands over waits so long for the other to lead: a few elections.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
+/// How often it looks.
+const HAND_OVER_POLL: Duration = Duration::from_millis(50);
+/// Tokens that are out at once.
+const TOKENS_MAX: usize = 100;
+
+/// What is stored of a token: what proves it, and until when.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct TokenRow {
+    key: [u8; 32],
+    expires_ms: i64,
+}
+
+/// Lets one node in, once.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token([u8; 16]);
+
+impl Token {
+    /// One of these random bytes.
+    pub fn new(random: [u8; 16]) -> Self {
+        Self(random)
+    }
+
+    /// Reads what [`Token`]'s `Display` wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.trim().strip_prefix("weir-")?;
+        let mut bytes = [0; 16];
+        if digits.len() != 32 || !digits.is_ascii() {
+            return None;
+        }
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(digits.get(2 * i..2 * i + 2)?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+
+    fn key(&self) -> [u8; 32] {
+        Sha256::digest(self.0).into()
+    }
+
+    /// A request to join with it, on a connection with `binding`.
+    pub fn request(&self, member: Member, binding: &[u8; 32]) -> JoinRequest {
+        let key = self.key();
+        JoinRequest {
+            token: Sha256::digest(key).into(),
+            proof: proof(&key, b"join", binding),
+            member,
+        }
+    }
+
+    /// Whether `proof` shows that the other side of the connection knows it too.
+    pub fn is_proved_by(&self, given: &[u8; 32], binding: &[u8; 32]) -> bool {
+        same(&proof(&self.key(), b"welcome", binding), given)
+    }
+}
+
+impl std::fmt::Display for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("weir-")?;
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+fn proof(key: &[u8; 32], what: &[u8], binding: &[u8; 32]) -> [u8; 32] {
+    // A key of any length is taken.
+    Hmac::<Sha256>::new_from_slice(key).map_or([0; 32], |mac| {
+        mac.chain_update(what)
+            .chain_update(binding)
+            .finalize()
+            .into_bytes()
+            .into()
+    })
+}
+
+/// Looks at all bytes, so that the time it takes tells nothing.
+fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    a.iter().zip(b).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
+}
+
+fn site_key(rest: &[u8]) -> StateKey {
+    StateKey::new(StateKind::Site, rest)
+}
+
+fn token_key(token: &[u8; 32]) -> Vec<u8> {
+    [TOKEN, token].concat()
+}
+
+impl Broker {
+    /// The site's name among sites, which every node of it answers with; `None` before the first entry.
+    pub fn site(&self) -> Option<String> {
+        let tables = self.0.applied.tables();
+        let row = tables.others.get(&(StateKind::Site as u8, SITE.to_vec()))?;
+        String::from_utf8(row.clone()).ok()
+    }
+
+    /// Names the site, if it has no name yet.
+    ///
+    /// # Errors
+    /// When it is not committed.
+    pub async fn name_site(&self, name: String) -> Result<(), AdminError> {
+        self.change(move |tables, _| {
+            let named = tables
+                .others
+                .contains_key(&(StateKind::Site as u8, SITE.to_vec()));
+            Ok((!named)
+                .then(|| Op::Put {
+                    key: site_key(SITE),
+                    value: name.into(),
+                })
+                .into_iter()
+                .collect())
+        })
+        .await
+    }
+
+    /// Makes `token` let one node in within `valid`.
+    ///
+    /// # Errors
+    /// When it is not committed.
+    pub async fn invite(&self, token: &Token, valid: Duration) -> Result<(), AdminError> {
+        let (key, now) = (token.key(), self.now_ms());
+        let row = TokenRow {
+            key,
+            expires_ms: now.saturating_add_unsigned(valid.as_millis() as u64),
+        };
+        let place = token_key(&Sha256::digest(key).into());
+        self.change(move |tables, _| {
+            let mut ops = Vec::new();
+            let mut out = 0;
+            for ((_, rest), value) in tables.others.range((StateKind::Site as u8, TOKEN.to_vec())..) {
+                if !rest.starts_with(TOKEN) {
+                    break;
+                }
+                match postcard::from_bytes::<TokenRow>(value) {
+                    Ok(row) if row.expires_ms > now => out += 1,
+                    _ => ops.push(Op::Remove { key: site_key(rest) }),
+                }
+            }
+            if out >= TOKENS_MAX {
+                return Err(AdminError::Limit {
+                    what: "tokens that are out",
+                    limit: TOKENS_MAX as u64,
+                });
+            }
+            ops.push(Op::Put {
+                key: site_key(&place),
+                value: postcard::to_allocvec(&row).unwrap_or_default().into(),
+            });
+            Ok(ops)
+        })
+        .await
+    }
+
+    /// Uses up a token and gives a number for it.
+    async fn redeem(&self, request: &JoinRequest, binding: &[u8; 32]) -> Result<([u8; 32], NodeId), String> {
+        let place = token_key(&request.token);
+        let unknown = "the token is not known here: it was used, has expired, or is another site's";
+        let row = {
+            let tables = self.0.applied.tables();
+            tables
+                .others
+                .get(&(StateKind::Site as u8, place.clone()))
+                .cloned()
+        };
+        let row = row.and_then(|r| postcard::from_bytes::<TokenRow>(&r).ok());
+        let row = row.ok_or(unknown)?;
+        if !same(&proof(&row.key, b"join", binding), &request.proof) {
+            return Err(unknown.to_owned());
+        }
+        if row.expires_ms <= self.now_ms() {
+            return Err("the token has expired: `weir cluster invite` makes another".to_owned());
+        }
+        let first = self.group().members().keys().max().copied().unwrap_or(1);
+        let (sent, number) = tokio::sync::oneshot::channel();
+        let changed = self.change(move |tables, _| {
+            // Asked again inside: two may come with one token.
+            if !tables
+                .others
+                .contains_key(&(StateKind::Site as u8, place.clone()))
+            {
+                return Err(AdminError::Denied);
+            }
+            let last = tables.others.get(&(StateKind::Site as u8, LAST_NODE.to_vec()));
+            let last = last
+                .and_then(|v| v.first_chunk::<8>())
+                .map(|b| u64::from_be_bytes(*b));
+            let node = last.unwrap_or(first).max(first) + 1;
+            let _ = sent.send(node);
+            Ok(vec![
+                Op::Remove {
+                    key: site_key(&place),
+                },
+                Op::Put {
+                    key: site_key(LAST_NODE),
+                    value: Bytes::copy_from_slice(&node.to_be_bytes()),
+                },
+            ])
+        });
+        match changed.await {
+            Ok(()) => {
+                let node = number.await.map_err(|_| unknown.to_owned())?;
+                Ok((row.key, node))
+            }
+            Err(AdminError::Denied) => Err(unknown.to_owned()),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    async fn welcome(&self, mut request: JoinRequest, key: String, binding: [u8; 32]) -> JoinReply {
+        if !self.is_serving() {
+            let me = self.group().node();
+            return match self.leader() {
+                Some((id, member)) if id != me => JoinReply::Elsewhere(member.quic),
+                _ => JoinReply::Refused("nobody leads at the moment: try again".to_owned()),
+            };
+        }
+        let (token, node) = match self.redeem(&request, &binding).await {
+            Ok(redeemed) => redeemed,
+            Err(why) => return JoinReply::Refused(why),
+        };
+        // The key that the connection proved, whatever the request says.
+        request.member.key = key;
+        if let Err(e) = self.group().add_learner(node, request.member).await {
+            return JoinReply::Refused(e.to_string());
+        }
+        tracing::info!(node, "a node has joined as a learner");
+        JoinReply::Welcome {
+            site: self.site().unwrap_or_default(),
+            node,
+            members: self.group().members(),
+            proof: proof(&token, b"welcome", &binding),
+        }
+    }
+
+    /// Makes voters of learners that have caught up, if this node leads. Call it a few times a second while there are
+    /// learners.
+    pub async fn promote_learners(&self) {
+        if !self.is_serving() {
+            return;
+        }
+        let voters = self.group().voters();
+        for node in self.group().members().into_keys().filter(|n| !voters.contains(n)) {
+            if self.group().lag(node).is_some_and(|lag| lag <= CAUGHT_UP) {
+                match self.group().promote(node).await {
+                    Ok(()) => tracing::info!(node, "a learner has caught up: it votes from now on"),
+                    Err(error) => tracing::warn!(node, %error, "a learner cannot be made a voter yet"),
+                }
+            }
+        }
+    }
+
+    /// Hands leadership to `to`; returns once it leads.
+    ///
+    /// # Errors
+    /// When this node does not lead, `to` is no voter, or does not take over in time.
+    pub async fn hand_over(&self, to: NodeId) -> Result<(), weir_replica::GroupError> {
+        if self.group().node() == to && self.is_serving() {
+            return Ok(());
+        }
+        self.group().transfer(to).await?;
+        let done = async {
+            while self.leader().map(|(id, _)| id) != Some(to) {
+                tokio::time::sleep(HAND_OVER_POLL).await;
+            }
+        };
+        tokio::time::timeout(HAND_OVER_WITHIN, done).await.map_err(|_| {
+            weir_replica::GroupError::Refused(format!("node {to} did not take over within 10 s"))
+        })
+    }
+
+    /// The voter, other than this node, that lacks least.
+    pub fn successor(&self) -> Option<NodeId> {
+        let status = self.group().status();
+        let others = status.members.iter().filter(|m| m.role == Role::Voter);
+        others.min_by_key(|m| m.lag.unwrap_or(u64::MAX)).map(|m| m.id)
+    }
+}
+
+impl Admit for Broker {
+    fn admit(&self, request: JoinRequest, key: String, binding: [u8; 32]) -> BoxFuture<'static, JoinReply> {
+        let broker = self.clone();
+        Box::pin(async move { broker.welcome(request, key, binding).await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_as_it_was_written_and_nothing_else_is() {
+        let token = Token::new(*b"0123456789abcdef");
+        assert!(Token::parse(&token.to_string()).is_some_and(|t| t == token));
+        for bad in [
+            "",
+            "weir-",
+            "weir-00",
+            "30313233",
+            &format!("{token}0"),
+            "weir-zz313233343536373839616263646566",
+        ] {
+            assert!(Token::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_proof_holds_for_one_connection_and_one_direction() {
+        let token = Token::new([7; 16]);
+        let request = token.request(Member::default(), &[1; 32]);
+        assert_eq!(request.proof, proof(&token.key(), b"join", &[1; 32]));
+        assert!(!token.is_proved_by(&request.proof, &[1; 32]));
+        let answer = proof(&token.key(), b"welcome", &[1; 32]);
+        assert!(token.is_proved_by(&answer, &[1; 32]) && !token.is_proved_by(&answer, &[2; 32]));
+    }
+}

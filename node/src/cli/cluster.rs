@@ -1,0 +1,190 @@
+//! `weir cluster`
+
+use super::output::{fields, lines, table, text};
+use super::{Format, To};
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Let nodes join a site, see how they are, hand over, take one out.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArgs {
+    #[command(subcommand)]
+    command: ClusterCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterCommand {
+    /// Show who leads, who lags and why.
+    Status {
+        #[command(flatten)]
+        to: To,
+    },
+    /// List the nodes and how to reach them.
+    Members {
+        #[command(flatten)]
+        to: To,
+    },
+    /// Print a token that lets one node join: `weir serve --join HOST:PORT --token TOKEN`.
+    Invite {
+        /// How long it can be used.
+        #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+        valid: Duration,
+        #[command(flatten)]
+        to: To,
+    },
+    /// Have another node lead.
+    Transfer {
+        /// The number of the node that shall lead.
+        #[arg(value_name = "NODE")]
+        number: u64,
+        #[command(flatten)]
+        to: To,
+    },
+    /// Take a node out that is gone, or that shall go.
+    Remove {
+        /// Its number.
+        #[arg(value_name = "NODE")]
+        number: u64,
+        #[command(flatten)]
+        to: To,
+    },
+    /// As `remove`, for a node that is there: returns once it has no part in anything and can be stopped.
+    Drain {
+        /// Its number.
+        #[arg(value_name = "NODE")]
+        number: u64,
+        #[command(flatten)]
+        to: To,
+    },
+}
+
+impl ClusterArgs {
+    pub(crate) async fn run(self) -> Result<()> {
+        match self.command {
+            ClusterCommand::Status { to } => status(&to).await,
+            ClusterCommand::Members { to } => members(&to).await,
+            ClusterCommand::Invite { valid, to } => invite(&to, valid).await,
+            ClusterCommand::Transfer { number: node, to } => {
+                let client = to.connect().await?;
+                client.transfer(node).await?;
+                client.close().await;
+                println!("node {node} leads");
+                Ok(())
+            }
+            ClusterCommand::Remove { number: node, to } | ClusterCommand::Drain { number: node, to } => {
+                let client = to.connect().await?;
+                client.remove_node(node).await?;
+                client.close().await;
+                println!(
+                    "node {node} is no member any more: it can be stopped, and joins again only with a token"
+                );
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn asked(to: &To) -> Result<Value> {
+    let client = to.connect().await?;
+    let status = serde_json::from_slice(&client.cluster().await?).context("the answer is not JSON")?;
+    client.close().await;
+    Ok(status)
+}
+
+async fn status(to: &To) -> Result<()> {
+    let status = asked(to).await?;
+    if to.output == Format::Json {
+        return lines([&status]);
+    }
+    let nodes = status["members"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let voters = nodes.iter().filter(|n| n["role"] != "learner").count();
+    let leader = match status["leader"].as_u64() {
+        Some(id) => format!("node {id} in term {}", text(&status, "term")),
+        None => "nobody leads at the moment".to_owned(),
+    };
+    let survives = match voters {
+        0 | 1 => "no loss of a node".to_owned(),
+        2 => "no loss of a node: with two there is no majority without the other; add a third".to_owned(),
+        n => format!("the loss of {} of {n}", (n - 1) / 2),
+    };
+    fields(&[
+        ("asked", format!("node {}", text(&status, "node"))),
+        ("leader", leader),
+        ("survives", survives),
+        (
+            "log",
+            format!(
+                "{} entries, {} applied here, {} purged",
+                text(&status, "last"),
+                text(&status, "applied"),
+                text(&status, "purged")
+            ),
+        ),
+    ])?;
+    println!();
+    let asked = status["node"].as_u64();
+    let row = |n: &Value| {
+        vec![
+            text(n, "id"),
+            text(n, "role"),
+            n["lag"]
+                .as_u64()
+                .map_or_else(|| "?".to_owned(), |l| l.to_string()),
+            state(n, asked == n["id"].as_u64(), asked == status["leader"].as_u64()),
+            text(n, "quic"),
+            text(n, "rack"),
+        ]
+    };
+    let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
+    table(&["NODE", "ROLE", "LAG", "STATE", "ADDRESS", "RACK"], &rows)
+}
+
+/// In words: how a node is, as far as the one that was asked can know.
+fn state(node: &Value, is_asked: bool, leader_was_asked: bool) -> String {
+    if is_asked {
+        return "answers".to_owned();
+    }
+    if !leader_was_asked {
+        return "ask the leader".to_owned();
+    }
+    let lag = node["lag"].as_u64().unwrap_or(u64::MAX);
+    match node["heard_ms_ago"].as_u64() {
+        None => "not heard of yet".to_owned(),
+        Some(ms) if ms > 2_000 => format!("silent for {} s", ms / 1_000),
+        Some(_) if lag > 1_000 => "catching up".to_owned(),
+        Some(_) => "in step".to_owned(),
+    }
+}
+
+async fn members(to: &To) -> Result<()> {
+    let status = asked(to).await?;
+    let nodes = status["members"].as_array().cloned().unwrap_or_default();
+    if to.output == Format::Json {
+        return lines(&nodes);
+    }
+    let columns = ["id", "role", "quic", "kafka", "http", "rack", "key"];
+    let row = |n: &Value| columns.iter().map(|c| text(n, c)).collect();
+    let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
+    table(&["NODE", "ROLE", "QUIC", "KAFKA", "HTTP", "RACK", "KEY"], &rows)
+}
+
+async fn invite(to: &To, valid: Duration) -> Result<()> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+    let client = to.connect().await?;
+    client.invite(random, valid).await?;
+    client.close().await;
+    let token = weir_broker::Token::new(random).to_string();
+    match to.output {
+        Format::Json => lines([&serde_json::json!({ "token": token, "valid_s": valid.as_secs() })]),
+        Format::Table => {
+            println!("{token}");
+            Ok(())
+        }
+    }
+}
