@@ -4,7 +4,7 @@ use crate::error::HttpError;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -179,6 +179,11 @@ pub(crate) async fn remove_pipeline(
 
 pub(crate) async fn status(State(services): Shared) -> Json<Value> {
     Json((services.status)())
+}
+
+/// How the nodes of the site are doing, as this one sees it.
+pub(crate) async fn cluster(State(services): Shared) -> Response {
+    Json(services.broker.group().status()).into_response()
 }
 
 /// The description of all of this.

@@ -3,6 +3,7 @@
 mod admin;
 mod error;
 mod health;
+mod leader;
 mod metrics;
 mod records;
 
@@ -62,10 +63,15 @@ fn router(services: Arc<Services>) -> Router {
         .route("/v1/pipelines/{name}/pause", post(admin::pause))
         .route("/v1/pipelines/{name}/resume", post(admin::resume))
         .route("/v1/status", get(admin::status))
+        .route("/v1/cluster", get(admin::cluster))
         .route("/v1/openapi.json", get(admin::openapi))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(metrics::metrics))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(
+            Arc::clone(&services),
+            leader::to_leader,
+        ))
         .with_state(services)
 }
