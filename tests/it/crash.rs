@@ -89,6 +89,22 @@ impl Load {
         });
     }
 
+    /// What is wrong with what each node has, when everything has come to rest.
+    pub(crate) fn judge_nodes(&mut self, finals: Vec<(u32, Vec<Seen>)>) -> Vec<Violation> {
+        let place = self.place();
+        let mut history = self.history.clone();
+        for (node, records) in finals {
+            let place = place.clone();
+            history.push(Event::Final { node, place, records });
+        }
+        if let Some(dir) = std::env::var_os("WEIR_HISTORIES") {
+            let path = std::path::Path::new(&dir).join(format!("{}-nodes.jsonl", self.topic));
+            let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+            weir_checkers::history::write(&history, &mut file).unwrap();
+        }
+        weir_checkers::check(&history)
+    }
+
     /// What is wrong with what the node has now, after all that was sent to it. What it has must be the same ever
     /// after.
     pub(crate) fn judge(&mut self, records: Vec<Seen>) -> Vec<Violation> {

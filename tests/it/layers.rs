@@ -9,7 +9,10 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("weir-log", &["weir-types", "fjall"]),
     ("weir-peer", &["weir-types", "quinn"]),
     ("weir-runtime", &["weir-types", "wasmtime"]),
-    ("weir-replica", &["weir-types", "weir-log"]),
+    (
+        "weir-replica",
+        &["weir-types", "weir-log", "weir-peer", "openraft"],
+    ),
     ("weir-broker", &["weir-types", "weir-log", "weir-replica"]),
     ("weir-pipeline", &["weir-types", "weir-broker", "weir-runtime"]),
     ("weir-http", &["weir-types", "weir-broker", "weir-pipeline"]),
@@ -40,12 +43,11 @@ const ARROWS: [(&str, &[&str]); 14] = [
         ],
     ),
 ];
-const WALLED: [&str; 3] = ["fjall", "quinn", "wasmtime"];
+const WALLED: [&str; 4] = ["fjall", "openraft", "quinn", "wasmtime"];
 /// What a pure core must not have.
-const IMPURE: [(&str, &str); 4] = [
+const IMPURE: [(&str, &str); 3] = [
     ("weir-types", "tokio"),
     ("weir-log", "tokio"),
-    ("weir-replica", "tokio"),
     ("weir-runtime", "tokio"),
 ];
 

@@ -1,5 +1,7 @@
 //! What the end-to-end tests stand on: nodes as processes, the command line, and where things were built.
 
+pub mod site;
+
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::net::SocketAddr;
@@ -83,7 +85,15 @@ impl Node {
     /// # Errors
     /// When it does not come up; with what it said.
     pub fn start_at(dir: &Path, data: &Path, env: &[(&str, &str)]) -> Result<Self> {
-        Self::run(Command::new(weir()), dir, data, env)
+        Self::run(Command::new(weir()), dir, data, &[], env)
+    }
+
+    /// Starts a node with its data in `dir`/data and more arguments of `weir serve`.
+    ///
+    /// # Errors
+    /// When it does not come up; with what it said.
+    pub fn start_with(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<Self> {
+        Self::run(Command::new(weir()), dir, &dir.join("data"), args, env)
     }
 
     /// As [`Node::start`], without the privilege to raise the priority of a thread, if `setpriv` is there to drop it.
@@ -99,21 +109,23 @@ impl Node {
         } else {
             Command::new(weir())
         };
-        Self::run(command, dir, &dir.join("data"), &[])
+        Self::run(command, dir, &dir.join("data"), &[], &[])
     }
 
-    fn run(mut command: Command, dir: &Path, data: &Path, env: &[(&str, &str)]) -> Result<Self> {
+    fn run(
+        mut command: Command,
+        dir: &Path,
+        data: &Path,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<Self> {
         let log = dir.join("node.log");
         let mut child = command
-            .args([
-                "serve",
-                "--quic",
-                "127.0.0.1:0",
-                "--http",
-                "127.0.0.1:0",
-                "--data",
-            ])
+            .args(["serve", "--data"])
             .arg(data)
+            .args(args)
+            .env("WEIR_QUIC", "127.0.0.1:0")
+            .env("WEIR_HTTP", "127.0.0.1:0")
             .env("WEIR_KAFKA", "127.0.0.1:0")
             .envs(env.iter().copied())
             .stdin(Stdio::null())
@@ -239,6 +251,17 @@ impl Node {
             anyhow::ensure!(begun.elapsed() < DEADLINE, "the node does not stop");
             std::thread::yield_now();
         }
+    }
+
+    /// Lets it go on after [`Node::freeze`].
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn thaw(&self) -> Result<()> {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-CONT", &pid]).status()?;
+        anyhow::ensure!(status.success(), "cannot let the node go on");
+        Ok(())
     }
 
     /// Nice value of the thread `name`.

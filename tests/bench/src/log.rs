@@ -8,9 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use weir_broker::{Broker, Framing, Options, Principal};
+use weir_broker::{Broker, Framing, GroupConfig, Member, NodeId, Options, Principal, Timing};
 use weir_log::{Entry, Log, Op};
-use weir_replica::Synced;
 use weir_types::{Batch, BatchBuilder, Codec, GroupId, Offset, PartitionId, SystemClock, Term};
 
 /// Bytes a sync, for both.
@@ -129,7 +128,7 @@ fn append(dir: &Path, payload: &Batch, rounds: usize) -> Result<f64> {
         };
         let header = Arc::new(entry.header());
         let done = done.clone();
-        log.append(entry, false, move |r| done.send(r).unwrap_or_default())?;
+        log.append(entry, move |r| done.send(r).unwrap_or_default())?;
         // One sync an entry, as the file: no group commit to hide behind.
         flushed.recv()??;
         log.apply(header);
@@ -154,13 +153,16 @@ fn sync_times(path: &Path) -> Result<Vec<Duration>> {
 
 async fn broker(dir: &Path, payload: Batch, batches: u64) -> Result<f64> {
     let (log, recovered) = Log::open(dir, &weir_log::Options::default())?;
-    let broker = Broker::open(
-        log,
-        &recovered,
-        Synced::rule(),
-        Arc::new(SystemClock),
-        Options::default(),
-    )?;
+    let config = GroupConfig {
+        id: GroupId(0),
+        node: 1,
+        member: Member::default(),
+        found: true,
+        timing: Timing::EDGE,
+    };
+    let (alone, clock) = (Arc::new(Alone), Arc::new(SystemClock));
+    let broker = Broker::open(log, &recovered, config, alone, clock, Options::default()).await?;
+    broker.serving_within(Duration::from_secs(10)).await;
     let who = Principal::anonymous("bench");
     broker.create_topic(&who, "t", 1, &[]).await?;
     let begun = Instant::now();
@@ -187,4 +189,19 @@ async fn broker(dir: &Path, payload: Batch, batches: u64) -> Result<f64> {
 
 fn mib(bytes: usize, took: Duration) -> f64 {
     bytes as f64 / f64::from(1 << 20) / took.as_secs_f64()
+}
+
+/// The transport of a node that has no others.
+struct Alone;
+
+impl weir_broker::Transport for Alone {
+    fn open(
+        &self,
+        node: NodeId,
+        _: Member,
+    ) -> futures_util::future::BoxFuture<'static, std::io::Result<weir_broker::Channel>> {
+        Box::pin(async move { Err(std::io::Error::other(format!("there is no node {node}"))) })
+    }
+
+    fn suspect(&self, _: NodeId) {}
 }

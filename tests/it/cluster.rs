@@ -1,0 +1,323 @@
+//! Sites of several nodes: they grow, lose their leader, lose power, and nothing acknowledged is lost.
+//!
+//! Few rounds in CI; by hand `WEIR_SITE_KILLS=50`, `WEIR_SITE_CUTS=300`.
+
+use crate::block_on;
+use crate::crash::{Load, stored};
+use crate::power::Disk;
+use crate::rounds;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use weir_checkers::Violation;
+use weir_client::{Client, KnownNodes};
+use weir_tests::site::Site;
+use weir_tests::{DEADLINE, Node};
+
+/// Longest time between two acknowledgements, watched from outside.
+async fn longest_pause(count: &AtomicU64, stop: &AtomicBool) -> Duration {
+    let (mut last, mut at, mut longest) = (count.load(Ordering::Relaxed), Instant::now(), Duration::ZERO);
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let now = count.load(Ordering::Relaxed);
+        if now > last {
+            longest = longest.max(at.elapsed());
+            (last, at) = (now, Instant::now());
+        }
+    }
+    longest
+}
+
+async fn more_than(count: &AtomicU64, wanted: u64) {
+    let begun = Instant::now();
+    while count.load(Ordering::Relaxed) < wanted {
+        assert!(
+            begun.elapsed() < DEADLINE,
+            "records are not acknowledged any more"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// A load on a topic of its own, with a client that knows all nodes.
+async fn loaded(client: &Client) -> Load {
+    client
+        .create_topic("t", 1, &weir_tests::for_ever())
+        .await
+        .unwrap();
+    Load::new(client, "t").await
+}
+
+/// What is wrong, after each node in turn has led and told all that it has.
+fn judged(site: &Site, load: &mut Load, nodes: &[usize]) -> Vec<Violation> {
+    let mut finals = Vec::new();
+    for number in nodes {
+        site.transfer(*number).unwrap();
+        let records = block_on(async { stored(&site.client().await.unwrap(), "t").await });
+        finals.push((*number as u32, records));
+    }
+    load.judge_nodes(finals)
+}
+
+#[test]
+fn a_site_of_one_grows_to_three_while_producing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::found(dir.path(), &[]).unwrap();
+    let (mut load, client) = block_on(async {
+        let client = site.client().await.unwrap();
+        (loaded(&client).await, client)
+    });
+    drop(client);
+    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    let seeds = site.seeds();
+    let pause = std::thread::scope(|scope| {
+        let (stop, count, load) = (&stop, &count, &mut load);
+        let running = scope.spawn(move || {
+            block_on(async {
+                let client = Client::connect_any(&seeds, &KnownNodes::forgetful(), "load")
+                    .await
+                    .unwrap();
+                tokio::join!(load.run(&client, stop, count), longest_pause(count, stop)).1
+            })
+        });
+        block_on(more_than(count, 200));
+        site.grow(&dir.path().join("2")).unwrap();
+        site.grow(&dir.path().join("3")).unwrap();
+        site.until_voters(3).unwrap();
+        let so_far = count.load(Ordering::Relaxed);
+        block_on(more_than(count, so_far + 200));
+        stop.store(true, Ordering::Relaxed);
+        running.join().unwrap()
+    });
+    site.until_in_step().unwrap();
+    let wrong = judged(&site, &mut load, &[1, 2, 3]);
+    assert!(wrong.is_empty(), "{wrong:?}");
+    println!(
+        "{} records acknowledged while a site of one grew to three; longest pause {pause:?}",
+        load.acknowledged
+    );
+}
+
+#[test]
+fn leaders_are_killed_under_load_and_nothing_acknowledged_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::of_three(dir.path(), &[]).unwrap();
+    let mut load = block_on(async { loaded(&site.client().await.unwrap()).await });
+    let mut pauses = Vec::new();
+    for round in 0..rounds("WEIR_SITE_KILLS", 3) {
+        let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+        let seeds = site.seeds();
+        let (victim, pause) = std::thread::scope(|scope| {
+            let (stop, count, load) = (&stop, &count, &mut load);
+            let running = scope.spawn(move || {
+                block_on(async {
+                    let client = Client::connect_any(&seeds, &KnownNodes::forgetful(), "load")
+                        .await
+                        .unwrap();
+                    tokio::join!(load.run(&client, stop, count), longest_pause(count, stop)).1
+                })
+            });
+            block_on(more_than(count, 100 + u64::from(round) * 37 % 300));
+            let victim = site.leader().unwrap();
+            site.kill(victim).unwrap();
+            let so_far = count.load(Ordering::Relaxed);
+            block_on(more_than(count, so_far + 100));
+            stop.store(true, Ordering::Relaxed);
+            (victim, running.join().unwrap())
+        });
+        pauses.push(pause);
+        site.start(victim).unwrap();
+        site.until_in_step().unwrap();
+    }
+    let wrong = judged(&site, &mut load, &[1, 2, 3]);
+    assert!(wrong.is_empty(), "{wrong:?}");
+    println!(
+        "{} leaders killed, {} records acknowledged, none lost, none doubled; pauses {pauses:?}",
+        pauses.len(),
+        load.acknowledged
+    );
+}
+
+#[test]
+fn a_short_pause_costs_no_election_and_a_long_one_no_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::of_three(dir.path(), &[]).unwrap();
+    let mut load = block_on(async { loaded(&site.client().await.unwrap()).await });
+    let before = site.status().unwrap();
+    let leader = site.leader().unwrap();
+    site.node(leader).unwrap().freeze().unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    site.node(leader).unwrap().thaw().unwrap();
+    let after = site.status().unwrap();
+    assert_eq!(
+        (&before["term"], &before["node"]),
+        (&after["term"], &after["node"])
+    );
+    // Long enough that another leads; the old one finds out and has acknowledged nothing meanwhile.
+    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    let seeds = site.seeds();
+    std::thread::scope(|scope| {
+        let (stop, count, load) = (&stop, &count, &mut load);
+        let running = scope.spawn(move || {
+            block_on(async {
+                let client = Client::connect_any(&seeds, &KnownNodes::forgetful(), "load")
+                    .await
+                    .unwrap();
+                load.run(&client, stop, count).await;
+            })
+        });
+        block_on(more_than(count, 100));
+        site.node(leader).unwrap().freeze().unwrap();
+        let so_far = count.load(Ordering::Relaxed);
+        block_on(more_than(count, so_far + 100));
+        site.node(leader).unwrap().thaw().unwrap();
+        let so_far = count.load(Ordering::Relaxed);
+        block_on(more_than(count, so_far + 100));
+        stop.store(true, Ordering::Relaxed);
+        running.join().unwrap();
+    });
+    site.until_in_step().unwrap();
+    let wrong = judged(&site, &mut load, &[1, 2, 3]);
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn power_cuts_of_all_nodes_at_once_lose_nothing_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disks = Vec::new();
+    for number in 1..=3 {
+        let dir = dir.path().join(number.to_string());
+        std::fs::create_dir_all(&dir).unwrap();
+        let Some(disk) = Disk::make(&dir, 256) else {
+            println!("SKIPPED: loop mounts are not permitted here, so no power can be cut");
+            return;
+        };
+        disks.push(disk);
+    }
+    let dirs: Vec<_> = disks.iter().map(|d| d.mount.clone()).collect();
+    let env = [("WEIR_DISK_RESERVE_BYTES", "1048576")];
+    let mut site = Site::found_at(&dirs[0], &env).unwrap();
+    site.grow(&dirs[1]).unwrap();
+    site.grow(&dirs[2]).unwrap();
+    site.until_voters(3).unwrap();
+    let mut load = block_on(async { loaded(&site.client().await.unwrap()).await });
+    let cuts = rounds("WEIR_SITE_CUTS", 3);
+    let mut back = Vec::new();
+    for round in 0..cuts {
+        let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+        let seeds = site.seeds();
+        std::thread::scope(|scope| {
+            let (stop, count, load) = (&stop, &count, &mut load);
+            let running = scope.spawn(move || {
+                block_on(async {
+                    let client = Client::connect_any(&seeds, &KnownNodes::forgetful(), "load")
+                        .await
+                        .unwrap();
+                    let ended = async {
+                        while !stop.load(Ordering::Relaxed) {
+                            tokio::time::sleep(Duration::from_millis(2)).await;
+                        }
+                        // Nobody is left to ask.
+                        client.disconnect();
+                    };
+                    tokio::join!(load.run(&client, stop, count), ended);
+                })
+            });
+            block_on(more_than(count, 100 + u64::from(round) * 71 % 500));
+            for number in 1..=3 {
+                site.node(number).unwrap().freeze().unwrap();
+            }
+            for (number, disk) in disks.iter().enumerate() {
+                assert!(disk.cut(), "the ioctl is refused");
+                site.kill(number + 1).unwrap();
+            }
+            stop.store(true, Ordering::Relaxed);
+            running.join().unwrap();
+        });
+        for disk in &disks {
+            disk.detach();
+            assert!(disk.attach(), "the file system does not mount after the cut");
+        }
+        let begun = Instant::now();
+        for number in 1..=3 {
+            site.start(number).unwrap();
+        }
+        site.status().unwrap();
+        back.push(begun.elapsed());
+        let records = block_on(async { stored(&site.client().await.unwrap(), "t").await });
+        let wrong = load.judge(records);
+        assert!(wrong.is_empty(), "round {round}: {wrong:?}\n{}", site.said());
+    }
+    site.until_in_step().unwrap();
+    let wrong = judged(&site, &mut load, &[1, 2, 3]);
+    assert!(wrong.is_empty(), "{wrong:?}");
+    println!(
+        "{cuts} power cuts of all nodes: 0 of {} records lost; back after {back:?}",
+        load.acknowledged
+    );
+    for number in 1..=3 {
+        site.stop(number).unwrap();
+    }
+}
+
+#[test]
+fn tokens_let_one_node_in_and_a_node_that_leaves_is_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::found(dir.path(), &[]).unwrap();
+    let addr = site.seeds()[0].to_string();
+    let join = |name: &str, token: &str| {
+        let dir = dir.path().join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        Node::start_with(&dir, &["--join", &addr, "--token", token], &[])
+    };
+    let refused = |name: &str, token: &str| format!("{:#}", join(name, token).err().unwrap());
+    assert!(refused("a", "weir-12").contains("that is no token"));
+    let never = format!("weir-{}", "0".repeat(32));
+    assert!(
+        refused("a", &never).contains("not known here"),
+        "{}",
+        refused("a", &never)
+    );
+    let token = site.cli(&["cluster", "invite", "--valid", "1h"]).unwrap();
+    let second = join("b", token.trim()).unwrap();
+    assert!(refused("c", token.trim()).contains("it was used"));
+    let short = site.cli(&["cluster", "invite", "--valid", "0s"]).unwrap();
+    assert!(refused("c", short.trim()).contains("expired"));
+    site.until_voters(2).unwrap();
+    let table = site.cli(&["cluster", "status"]).unwrap();
+    assert!(
+        table.contains("with two there is no majority without the other"),
+        "{table}"
+    );
+    // A directory with records of its own does not join.
+    let own = dir.path().join("own");
+    std::fs::create_dir_all(&own).unwrap();
+    Node::start_with(&own, &[], &[]).unwrap().stop().unwrap();
+    let token = site.cli(&["cluster", "invite"]).unwrap();
+    let kept = Node::start_with(&own, &["--join", &addr, "--token", token.trim()], &[]).unwrap();
+    // It is a site already, and stays what it is.
+    let status = kept.cli(&["cluster", "status", "-o", "json"], "").unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["members"].as_array().unwrap().len(), 1);
+    // The second leaves; the site goes on alone, and its number is not given again.
+    site.cli(&["cluster", "drain", "2"]).unwrap();
+    second.stop().unwrap();
+    site.until_voters(1).unwrap();
+    let again = site.cli(&["cluster", "remove", "1"]).unwrap_err();
+    assert!(
+        format!("{again:#}").contains("nobody to hand over to"),
+        "{again:#}"
+    );
+    let token = site.cli(&["cluster", "invite"]).unwrap();
+    let third = join("d", token.trim()).unwrap();
+    site.until_voters(2).unwrap();
+    let members = site.status().unwrap()["members"].clone();
+    let ids: Vec<u64> = members
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["id"].as_u64().unwrap())
+        .collect();
+    assert_eq!(ids, [1, 3]);
+    drop(third);
+    site.stop(1).unwrap();
+}

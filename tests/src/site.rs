@@ -1,0 +1,268 @@
+//! Sites of several nodes, as processes that keep their addresses over restarts.
+
+use crate::{DEADLINE, Node};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use weir_client::{Client, KnownNodes};
+
+/// A site. Its nodes are numbered from 1, as they number themselves.
+pub struct Site {
+    nodes: Vec<Place>,
+    env: Vec<(String, String)>,
+}
+
+struct Place {
+    dir: PathBuf,
+    quic: SocketAddr,
+    node: Option<Node>,
+}
+
+impl Site {
+    /// A site of one, in `dir`.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn found(dir: &Path, env: &[(&str, &str)]) -> Result<Self> {
+        Self::found_at(&dir.join("1"), env)
+    }
+
+    /// A site of one, with its data right in `dir`.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn found_at(dir: &Path, env: &[(&str, &str)]) -> Result<Self> {
+        let owned = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
+        let mut site = Self {
+            nodes: Vec::new(),
+            env: env.iter().map(owned).collect(),
+        };
+        site.add(dir.to_owned(), &[])?;
+        Ok(site)
+    }
+
+    /// A site of three voters.
+    ///
+    /// # Errors
+    /// When it does not come to that.
+    pub fn of_three(dir: &Path, env: &[(&str, &str)]) -> Result<Self> {
+        let mut site = Self::found(dir, env)?;
+        site.grow(&dir.join("2"))?;
+        site.grow(&dir.join("3"))?;
+        site.until_voters(3)?;
+        Ok(site)
+    }
+
+    /// Has one more node join, with its data in `dir`; returns its number.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn grow(&mut self, dir: &Path) -> Result<usize> {
+        let token = self.cli(&["cluster", "invite"])?;
+        let first = self
+            .nodes
+            .iter()
+            .find(|p| p.node.is_some())
+            .context("nobody is up")?;
+        let addr = first.quic.to_string();
+        self.add(dir.to_owned(), &["--join", &addr, "--token", token.trim()])?;
+        Ok(self.nodes.len())
+    }
+
+    fn add(&mut self, dir: PathBuf, args: &[&str]) -> Result<()> {
+        std::fs::create_dir_all(&dir)?;
+        // Free a moment ago, and not given out again soon.
+        let quic = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+        self.nodes.push(Place {
+            dir,
+            quic,
+            node: None,
+        });
+        self.start_with(self.nodes.len(), args)
+    }
+
+    /// Starts a node again.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start(&mut self, number: usize) -> Result<()> {
+        self.start_with(number, &[])
+    }
+
+    fn start_with(&mut self, number: usize, args: &[&str]) -> Result<()> {
+        let place = &mut self.nodes[number - 1];
+        let addr = place.quic.to_string();
+        let mut all = vec!["--quic", &addr];
+        all.extend(args);
+        let env: Vec<(&str, &str)> = self.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        place.node = Some(Node::start_with(&place.dir, &all, &env)?);
+        Ok(())
+    }
+
+    /// The node `number`.
+    ///
+    /// # Errors
+    /// When it is down.
+    pub fn node(&self, number: usize) -> Result<&Node> {
+        self.nodes[number - 1].node.as_ref().context("node is down")
+    }
+
+    /// Ends a node as a power button does.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(&mut self, number: usize) -> Result<()> {
+        self.nodes[number - 1].node.take().map_or(Ok(()), Node::kill)
+    }
+
+    /// Ends a node in good order.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(&mut self, number: usize) -> Result<()> {
+        self.nodes[number - 1].node.take().map_or(Ok(()), Node::stop)
+    }
+
+    /// Addresses of all nodes, up or down.
+    pub fn seeds(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().map(|p| p.quic).collect()
+    }
+
+    /// A client that knows all nodes.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub async fn client(&self) -> Result<Client> {
+        Ok(Client::connect_any(&self.seeds(), &KnownNodes::forgetful(), "test").await?)
+    }
+
+    /// Runs the command line against the site; its standard output.
+    ///
+    /// # Errors
+    /// When it ends with an error: with what it said.
+    pub fn cli(&self, args: &[&str]) -> Result<String> {
+        let seeds: Vec<String> = self.seeds().iter().map(ToString::to_string).collect();
+        let up = self
+            .nodes
+            .iter()
+            .find_map(|p| p.node.as_ref())
+            .context("nobody is up")?;
+        let mut all = args.to_vec();
+        let seeds = seeds.join(",");
+        all.extend(["--node", &seeds]);
+        let output = up.cli(&all, "")?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{args:?}: {error}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// What the node that leads says of the group; waits until one does.
+    ///
+    /// # Errors
+    /// When nobody does in time.
+    pub fn status(&self) -> Result<Value> {
+        let begun = Instant::now();
+        loop {
+            for place in &self.nodes {
+                let Some(node) = &place.node else { continue };
+                let output = node.cli(&["cluster", "status", "-o", "json"], "")?;
+                if let Ok(status) = serde_json::from_slice::<Value>(&output.stdout)
+                    && status["serving"] == true
+                {
+                    return Ok(status);
+                }
+            }
+            if begun.elapsed() > DEADLINE {
+                bail!("nobody leads:\n{}", self.said());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The number of the node that leads; waits until one does.
+    ///
+    /// # Errors
+    /// When nobody does in time.
+    pub fn leader(&self) -> Result<usize> {
+        let status = self.status()?;
+        Ok(status["node"].as_u64().context("no number")? as usize)
+    }
+
+    /// Waits until `condition` holds of what the leader says.
+    ///
+    /// # Errors
+    /// When it does not in time; with what was said last.
+    pub fn until(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Result<Value> {
+        let begun = Instant::now();
+        loop {
+            let status = self.status()?;
+            if condition(&status) {
+                return Ok(status);
+            }
+            if begun.elapsed() > DEADLINE {
+                bail!("{what} does not come to be: {status}\n{}", self.said());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until so many nodes vote.
+    ///
+    /// # Errors
+    /// When it does not come to that in time.
+    pub fn until_voters(&self, wanted: usize) -> Result<()> {
+        let voters = |s: &Value| {
+            let members = s["members"].as_array().cloned().unwrap_or_default();
+            members.iter().filter(|m| m["role"] != "learner").count() == wanted
+        };
+        self.until(&format!("a site of {wanted} voters"), voters)
+            .map(drop)
+    }
+
+    /// Waits until every member that is up lacks nothing.
+    ///
+    /// # Errors
+    /// When one goes on lacking something.
+    pub fn until_in_step(&self) -> Result<()> {
+        let in_step = |s: &Value| {
+            let members = s["members"].as_array().cloned().unwrap_or_default();
+            members.iter().all(|m| {
+                let number = m["id"].as_u64().unwrap_or(0) as usize;
+                let up = self.nodes.get(number - 1).is_some_and(|p| p.node.is_some());
+                !up || m["lag"] == 0
+            })
+        };
+        self.until("everybody in step", in_step).map(drop)
+    }
+
+    /// Has `number` lead.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn transfer(&self, number: usize) -> Result<()> {
+        let begun = Instant::now();
+        while self.leader()? != number {
+            let moved = self.cli(&["cluster", "transfer", &number.to_string()]);
+            if let Err(e) = moved
+                && begun.elapsed() > DEADLINE
+            {
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// What all nodes said so far.
+    pub fn said(&self) -> String {
+        let logs = self.nodes.iter().map(|p| p.dir.join("node.log"));
+        let tail = |path: PathBuf| {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().rev().take(12).collect();
+            let lines: Vec<&str> = lines.into_iter().rev().collect();
+            format!("{}:\n{}\n", path.display(), lines.join("\n"))
+        };
+        logs.map(tail).collect()
+    }
+}
