@@ -53,6 +53,7 @@ pub struct Counts {
 /// The handle of a pipeline's thread.
 pub(crate) struct Lane {
     pub(crate) name: String,
+    pub(crate) revision: u64,
     jobs: SyncSender<(HookJob, HookDone)>,
     shared: Arc<Shared>,
     /// Gone when the thread has finished all it had.
@@ -81,6 +82,7 @@ impl Lane {
     /// Starts a thread for `spec`. It begins once `before`, the lane that it replaces, has finished.
     pub(crate) fn start(
         spec: Arc<Spec>,
+        revision: u64,
         stages: Vec<Stage>,
         broker: Broker,
         state: State,
@@ -113,6 +115,7 @@ impl Lane {
         })?;
         Ok(Self {
             name,
+            revision,
             jobs,
             shared,
             finished: Mutex::new(Some(finished)),

@@ -8,6 +8,7 @@ mod chain;
 mod dead_letter;
 mod error;
 mod flow;
+mod follow;
 mod lane;
 mod pipelines;
 mod priority;

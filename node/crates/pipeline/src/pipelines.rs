@@ -2,17 +2,18 @@
 
 use crate::chain::Stage;
 use crate::error::{ApplyError, PushError};
+use crate::follow::{self, Wanted};
 use crate::lane::{Lane, State};
 use crate::spec::Spec;
 use crate::store::{ModuleInfo, ModuleRef, Store};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::oneshot;
-use weir_broker::{AdminError, Broker, Hook, HookDone, HookJob, Principal, Processed, StateKind};
+use weir_broker::{AdminError, Broker, Hook, HookDone, HookError, HookJob, Principal, Processed, StateKind};
 use weir_runtime::{
     Digest, InstanceConfig, Instruments, LoadError, LogLevel, LogSink, Module, Reading, Runtime,
 };
@@ -21,12 +22,12 @@ use weir_types::limits::PIPELINES_MAX;
 
 /// A pipeline's row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Row {
-    spec: Spec,
-    revision: u64,
-    paused: bool,
+pub(crate) struct Row {
+    pub(crate) spec: Spec,
+    pub(crate) revision: u64,
+    pub(crate) paused: bool,
     /// The module of each stage when it was applied: a name may mean another one by now.
-    digests: Vec<Digest>,
+    pub(crate) digests: Vec<Digest>,
 }
 
 /// A pipeline as it is now.
@@ -69,17 +70,37 @@ struct Active {
 
 /// All pipelines of a node. Clones are handles to the same ones.
 #[derive(Clone)]
-pub struct Pipelines(Arc<Inner>);
+pub struct Pipelines(pub(crate) Arc<Inner>);
 
-struct Inner {
-    broker: Broker,
+pub(crate) struct Inner {
+    pub(crate) broker: Broker,
     runtime: Runtime,
     store: Mutex<Store>,
     active: RwLock<BTreeMap<String, Active>>,
     by_source: RwLock<BTreeMap<TopicName, Arc<Lane>>>,
     loaded: Mutex<BTreeMap<Digest, Module>>,
     /// One change at a time: what is checked still holds when it is written.
-    changing: tokio::sync::Mutex<()>,
+    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// What the applied rows say should run.
+    wanted: Wanted,
+    /// This node is making a change itself: until it is done, what ran before goes on.
+    applying: AtomicBool,
+}
+
+/// Held while this node changes something itself.
+struct Applying<'a>(&'a AtomicBool);
+
+impl<'a> Applying<'a> {
+    fn begin(flag: &'a AtomicBool) -> Self {
+        flag.store(true, Ordering::Release);
+        Self(flag)
+    }
+}
+
+impl Drop for Applying<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// Lines of modules, in the node's own log.
@@ -107,7 +128,9 @@ impl Pipelines {
     /// When the directory cannot be used.
     pub fn open(broker: Broker, runtime: Runtime, dir: PathBuf) -> Result<Self, PushError> {
         let store = Store::open(dir, &broker)?;
-        let rows = broker.log().state_rows(StateKind::Pipeline).unwrap_or_default();
+        let wanted = Wanted::default();
+        let woken = follow::watch(&broker, &wanted);
+        let rows = broker.rows(StateKind::Pipeline);
         let rows = rows
             .iter()
             .filter_map(|(_, value)| serde_json::from_slice::<Row>(value).ok())
@@ -120,7 +143,10 @@ impl Pipelines {
             by_source: RwLock::default(),
             loaded: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            wanted,
+            applying: AtomicBool::new(false),
         }));
+        let weak = Arc::downgrade(&this.0);
         for row in rows {
             let name = row.spec.name.to_string();
             let paused = row.paused;
@@ -136,6 +162,12 @@ impl Pipelines {
                 tracing::error!(pipeline = %name, error = %e, "pipeline does not start");
             }
         }
+        let started = std::thread::Builder::new()
+            .name("weir-follow".to_owned())
+            // It may compile a module.
+            .stack_size(8 << 20)
+            .spawn(move || follow::follow(&weak, &woken));
+        started?;
         Ok(this)
     }
 
@@ -154,13 +186,13 @@ impl Pipelines {
             "the thread that compiles ended".to_owned(),
         )))?;
         let digest = Digest::of(&component);
-        self.store().check(name, version, digest)?;
+        self.store().check(name, version, digest, component.len())?;
         let (runtime, dir) = (self.0.runtime.clone(), self.store().dir());
         let (module, descriptor) = apart("weir-push", move || -> Result<_, PushError> {
             let module = runtime.load(&component)?;
             let descriptor = module.descriptor().clone();
             Store::write(&dir, digest, &component)?;
-            Ok((module, (descriptor, component.len())))
+            Ok((module, (descriptor, component)))
         })
         .await
         .unwrap_or(Err(PushError::Admin(AdminError::Closed)))?;
@@ -168,11 +200,16 @@ impl Pipelines {
             digest,
             name: name.to_owned(),
             version: version.to_owned(),
-            bytes: descriptor.1 as u64,
+            bytes: descriptor.1.len() as u64,
             pushed_ms: self.0.broker.now_ms(),
-            descriptor: descriptor.0,
+            descriptor: descriptor.0.clone(),
             imports: module.imports().to_vec(),
         };
+        // The bytes first: a node that sees the row has them all.
+        for (key, part) in Store::parts(digest, &descriptor.1) {
+            let put = self.0.broker.put_row(StateKind::ModulePart, &key, Some(part));
+            put.await?;
+        }
         let (key, value) = Store::row(&info);
         self.0
             .broker
@@ -209,6 +246,10 @@ impl Pipelines {
             .broker
             .put_row(StateKind::Module, info.digest.as_bytes(), None)
             .await?;
+        for n in 0..Store::part_count(info.bytes) {
+            let key = Store::part_key(info.digest, n);
+            self.0.broker.put_row(StateKind::ModulePart, &key, None).await?;
+        }
         self.store().modules.remove(&info.digest);
         self.loaded().remove(&info.digest);
         self.store().remove_file(info.digest);
@@ -223,6 +264,7 @@ impl Pipelines {
     pub async fn apply(&self, text: &str) -> Result<PipelineInfo, ApplyError> {
         let spec = Spec::parse(text)?;
         let _one = self.0.changing.lock().await;
+        let _applying = Applying::begin(&self.0.applying);
         self.check_topics(&spec)?;
         let digests = {
             let store = self.store();
@@ -266,6 +308,7 @@ impl Pipelines {
     /// When there is none.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<PipelineInfo, ApplyError> {
         let _one = self.0.changing.lock().await;
+        let _applying = Applying::begin(&self.0.applying);
         let row = self.active().get(name).map(|a| Row {
             paused,
             ..a.row.clone()
@@ -342,7 +385,7 @@ impl Pipelines {
     }
 
     /// Loads and tries out each stage's module. Blocks while one is compiled.
-    fn stages(&self, spec: &Spec, digests: &[Digest]) -> Result<Vec<Stage>, ApplyError> {
+    pub(crate) fn stages(&self, spec: &Spec, digests: &[Digest]) -> Result<Vec<Stage>, ApplyError> {
         let mut stages = Vec::with_capacity(spec.stages.len());
         for (n, (stage, digest)) in spec.stages.iter().zip(digests).enumerate() {
             let module = self.load(*digest)?;
@@ -398,7 +441,7 @@ impl Pipelines {
     }
 
     /// Puts a lane in the place of the one before it.
-    fn install(&self, row: Row, stages: Vec<Stage>, state: State) -> std::io::Result<()> {
+    pub(crate) fn install(&self, row: Row, stages: Vec<Stage>, state: State) -> std::io::Result<()> {
         let name = row.spec.name.to_string();
         let instruments = stages.iter().map(|s| Arc::clone(&s.instruments)).collect();
         let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
@@ -411,6 +454,7 @@ impl Pipelines {
         });
         let lane = Lane::start(
             Arc::new(row.spec.clone()),
+            row.revision,
             stages,
             self.0.broker.clone(),
             state,
@@ -431,11 +475,26 @@ impl Pipelines {
         Ok(())
     }
 
-    fn store(&self) -> std::sync::MutexGuard<'_, Store> {
+    /// Whether this row is what runs.
+    pub(crate) fn runs(&self, row: &Row) -> bool {
+        let active = self.active();
+        let now = active.get(row.spec.name.as_str()).map(|a| &a.row);
+        now.is_some_and(|r| (r.revision, r.paused, &r.digests) == (row.revision, row.paused, &row.digests))
+    }
+
+    /// Ends the pipelines that are not among `names`.
+    pub(crate) fn forget_but(&self, names: &BTreeSet<String>) {
+        let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
+        active.retain(|name, _| names.contains(name));
+        let mut by_source = self.0.by_source.write().unwrap_or_else(PoisonError::into_inner);
+        by_source.retain(|_, lane| names.contains(&lane.name));
+    }
+
+    pub(crate) fn store(&self) -> std::sync::MutexGuard<'_, Store> {
         self.0.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn loaded(&self) -> std::sync::MutexGuard<'_, BTreeMap<Digest, Module>> {
+    pub(crate) fn loaded(&self) -> std::sync::MutexGuard<'_, BTreeMap<Digest, Module>> {
         self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -446,11 +505,8 @@ impl Pipelines {
 
 impl Hook for Pipelines {
     fn intercepts(&self, topic: &TopicName) -> bool {
-        self.0
-            .by_source
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(topic)
+        let wanted = self.0.wanted.read().unwrap_or_else(PoisonError::into_inner);
+        wanted.contains_key(topic)
     }
 
     fn user_of(&self, topic: &str) -> Option<String> {
@@ -468,10 +524,19 @@ impl Hook for Pipelines {
             .unwrap_or_else(PoisonError::into_inner)
             .get(&job.topic.name)
             .cloned();
-        match lane {
-            Some(lane) => lane.submit(job, done),
+        let wanted = {
+            let wanted = self.0.wanted.read().unwrap_or_else(PoisonError::into_inner);
+            wanted.get(&job.topic.name).cloned()
+        };
+        let fits =
+            |lane: &Lane, (name, revision): &(String, u64)| lane.name == *name && lane.revision == *revision;
+        let applying = self.0.applying.load(Ordering::Acquire);
+        match (lane, wanted) {
+            (Some(lane), Some(wanted)) if applying || fits(&lane, &wanted) => lane.submit(job, done),
+            // Another node's change, or its lead, has reached this one, and its modules are still being made ready.
+            (_, Some((pipeline, _))) => done(job, Err(HookError::Busy { pipeline })),
             // Removed since it was asked for.
-            None => {
+            (_, None) => {
                 let kept = job.batch.clone();
                 done(
                     job,

@@ -1,4 +1,5 @@
-//! Modules that were pushed: files named by their SHA-256, and a row each for name and version.
+//! Modules that were pushed: a row each for name and version, their bytes in rows as well, so that every node of the
+//! site has them, and a file named by the SHA-256, from which they are loaded.
 
 use crate::error::PushError;
 use bytes::Bytes;
@@ -7,9 +8,9 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
-use weir_broker::{Broker, StateKind};
+use weir_broker::{Broker, StateKey, StateKind};
 use weir_runtime::{Descriptor, Digest};
-use weir_types::limits::MODULES_MAX;
+use weir_types::limits::{MODULE_CHUNK_BYTES, MODULES_BYTES_MAX, MODULES_MAX};
 
 /// Longest name or version.
 const NAME_BYTES_MAX: usize = 100;
@@ -45,7 +46,7 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn open(dir: PathBuf, broker: &Broker) -> Result<Self, PushError> {
         fs::create_dir_all(&dir)?;
-        let rows = broker.log().state_rows(StateKind::Module).unwrap_or_default();
+        let rows = broker.rows(StateKind::Module);
         let infos = rows
             .iter()
             .filter_map(|(_, value)| serde_json::from_slice::<ModuleInfo>(value).ok());
@@ -56,7 +57,13 @@ impl Store {
     }
 
     /// Refuses names that cannot be, versions that are taken, and one module too many.
-    pub(crate) fn check(&self, name: &str, version: &str, digest: Digest) -> Result<(), PushError> {
+    pub(crate) fn check(
+        &self,
+        name: &str,
+        version: &str,
+        digest: Digest,
+        size: usize,
+    ) -> Result<(), PushError> {
         let legal = |s: &str| {
             let chars = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             (1..=NAME_BYTES_MAX).contains(&s.len()) && s.chars().all(chars)
@@ -71,8 +78,10 @@ impl Store {
                 version: version.to_owned(),
             });
         }
-        let full = self.modules.len() >= MODULES_MAX && !self.modules.contains_key(&digest);
-        if full {
+        let known = self.modules.contains_key(&digest);
+        let bytes: u64 = self.modules.values().map(|m| m.bytes).sum();
+        let full = self.modules.len() >= MODULES_MAX || bytes + size as u64 > MODULES_BYTES_MAX as u64;
+        if full && !known {
             Err(PushError::Full(MODULES_MAX))
         } else {
             Ok(())
@@ -99,6 +108,47 @@ impl Store {
             info.digest.as_bytes().to_vec(),
             serde_json::to_vec(info).unwrap_or_default().into(),
         )
+    }
+
+    /// Keys and values of the rows that hold a component, in parts of at most 1 MiB.
+    pub(crate) fn parts(digest: Digest, component: &[u8]) -> impl Iterator<Item = (Vec<u8>, Bytes)> + '_ {
+        let parts = component.chunks(MODULE_CHUNK_BYTES).zip(0u32..);
+        parts.map(move |(part, n)| (Self::part_key(digest, n), Bytes::copy_from_slice(part)))
+    }
+
+    /// The key of one of them.
+    pub(crate) fn part_key(digest: Digest, n: u32) -> Vec<u8> {
+        [digest.as_bytes(), &n.to_be_bytes()[..]].concat()
+    }
+
+    /// How many such rows a component of so many bytes has.
+    pub(crate) fn part_count(bytes: u64) -> u32 {
+        bytes.div_ceil(MODULE_CHUNK_BYTES as u64) as u32
+    }
+
+    /// Makes sure that the file of a module is there, from the rows that came with it. False while they are on their
+    /// way to the disk.
+    pub(crate) fn fetch(
+        dir: &std::path::Path,
+        broker: &Broker,
+        info: &ModuleInfo,
+    ) -> Result<bool, PushError> {
+        if Self::read(dir, info.digest).is_ok() {
+            return Ok(true);
+        }
+        let mut component = Vec::new();
+        for n in 0..Self::part_count(info.bytes) {
+            let key = StateKey::new(StateKind::ModulePart, &Self::part_key(info.digest, n));
+            let Ok(Some(part)) = broker.log().state_row(&key) else {
+                return Ok(false);
+            };
+            component.extend_from_slice(&part);
+        }
+        if Digest::of(&component) != info.digest {
+            return Err(PushError::Damaged(info.digest.to_string()));
+        }
+        Self::write(dir, info.digest, &component)?;
+        Ok(true)
     }
 
     /// Reads the component back, and sees that it is what it was.

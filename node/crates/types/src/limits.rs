@@ -126,6 +126,8 @@ pub const CONNECTION_REQUESTS_MAX: usize = 256;
 pub const MODULE_BYTES_MAX: usize = 24 << 20;
 /// Modules kept on a node.
 pub const MODULES_MAX: usize = 256;
+/// Bytes of all modules: they are part of the site's state, which a new node is sent whole.
+pub const MODULES_BYTES_MAX: usize = 128 << 20;
 /// Part of a module in one frame, so that an upload never holds back the rest of a connection.
 pub const MODULE_CHUNK_BYTES: usize = 1 << 20;
 /// Pipelines on a node: each has a thread's worth of queue and an instance of about a megabyte.
@@ -146,6 +148,7 @@ const _: () = {
     assert!(MERGE_BYTES_MAX < ENTRY_BYTES_TARGET);
     assert!(FETCH_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(FETCH_BYTES_MAX >= BATCH_BYTES_MAX);
+    assert!(MODULES_BYTES_MAX <= SNAPSHOT_STATE_BYTES_MAX / 2);
     assert!(KAFKA_REQUEST_BYTES_MAX <= KAFKA_RECEIVE_BYTES_MAX);
     assert!(BATCH_BYTES_MAX < KAFKA_REQUEST_BYTES_MAX);
 };

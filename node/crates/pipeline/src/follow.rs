@@ -1,0 +1,139 @@
+//! Pipelines and modules that another node's entries brought: every node of the site has them ready, so that whoever
+//! leads next goes on with them at once.
+
+use crate::lane::State;
+use crate::pipelines::{Pipelines, Row};
+use crate::store::{ModuleInfo, Store};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::Duration;
+use weir_broker::{Broker, StateKind};
+use weir_types::TopicName;
+
+/// Rows reach the disk within this time of being applied; what is not there yet is looked for again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// What the rows say should run: by source topic, the pipeline and its revision.
+pub(crate) type Wanted = Arc<RwLock<BTreeMap<TopicName, (String, u64)>>>;
+
+/// Keeps `wanted` as the rows are, from the entry that changes them on, and wakes the thread that follows.
+pub(crate) fn watch(broker: &Broker, wanted: &Wanted) -> Receiver<()> {
+    let (wake, woken) = sync_channel(1);
+    let note = |wanted: &Wanted, wake: &SyncSender<()>, key: &[u8], value: Option<&[u8]>| {
+        let mut wanted = wanted.write().unwrap_or_else(PoisonError::into_inner);
+        let name = String::from_utf8_lossy(key).into_owned();
+        wanted.retain(|_, (n, _)| *n != name);
+        if let Some(row) = value.and_then(|v| serde_json::from_slice::<Row>(v).ok()) {
+            wanted.insert(row.spec.source.clone(), (name, row.revision));
+        }
+        // One that waits is enough.
+        let _ = wake.try_send(());
+    };
+    for (key, value) in broker.rows(StateKind::Pipeline) {
+        note(wanted, &wake, &key, Some(&value));
+    }
+    let (kept, waker) = (Arc::clone(wanted), wake.clone());
+    broker.watch_rows(StateKind::Pipeline, move |key, value| {
+        note(&kept, &waker, key, value)
+    });
+    broker.watch_rows(StateKind::Module, move |_, _| {
+        let _ = wake.try_send(());
+    });
+    woken
+}
+
+/// Runs until the pipelines are gone.
+pub(crate) fn follow(pipelines: &Weak<crate::pipelines::Inner>, woken: &Receiver<()>) {
+    let mut again = false;
+    loop {
+        match woken.recv_timeout(if again { AGAIN } else { Duration::from_secs(1) }) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) if again => {}
+            Err(RecvTimeoutError::Timeout) => {
+                if pipelines.strong_count() == 0 {
+                    return;
+                }
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let Some(inner) = pipelines.upgrade() else { return };
+        again = !Pipelines(inner).catch_up();
+    }
+}
+
+impl Pipelines {
+    /// Makes what runs here what the rows say. False when something is still on its way.
+    fn catch_up(&self) -> bool {
+        // A change that this node makes itself installs what it made.
+        let _one = self.0.changing.blocking_lock();
+        let modules = self.follow_modules();
+        modules & self.follow_pipelines()
+    }
+
+    fn follow_modules(&self) -> bool {
+        let rows = self.0.broker.rows(StateKind::Module);
+        let infos = rows
+            .iter()
+            .filter_map(|(_, v)| serde_json::from_slice::<ModuleInfo>(v).ok());
+        let infos: BTreeMap<_, _> = infos.map(|info| (info.digest, info)).collect();
+        let dir = self.store().dir();
+        let mut complete = true;
+        for (digest, info) in &infos {
+            if self.store().modules.contains_key(digest) && Store::read(&dir, *digest).is_ok() {
+                continue;
+            }
+            match Store::fetch(&dir, &self.0.broker, info) {
+                Ok(true) => drop(self.store().modules.insert(*digest, info.clone())),
+                Ok(false) => complete = false,
+                Err(error) => tracing::error!(module = %info.name, %error, "module did not come over"),
+            }
+        }
+        let gone: Vec<_> = self
+            .store()
+            .modules
+            .keys()
+            .filter(|d| !infos.contains_key(d))
+            .copied()
+            .collect();
+        for digest in gone {
+            self.store().modules.remove(&digest);
+            self.loaded().remove(&digest);
+            self.store().remove_file(digest);
+        }
+        complete
+    }
+
+    fn follow_pipelines(&self) -> bool {
+        let rows = self.0.broker.rows(StateKind::Pipeline);
+        let rows = rows
+            .iter()
+            .filter_map(|(_, v)| serde_json::from_slice::<Row>(v).ok());
+        let (mut names, mut complete) = (BTreeSet::new(), true);
+        for row in rows {
+            let name = row.spec.name.to_string();
+            names.insert(name.clone());
+            if self.runs(&row) {
+                continue;
+            }
+            if !row.digests.iter().all(|d| self.store().modules.contains_key(d)) {
+                complete = false;
+                continue;
+            }
+            let (stages, state) = match self.stages(&row.spec, &row.digests) {
+                Ok(stages) if row.paused => (stages, State::Paused),
+                Ok(stages) => (stages, State::Running),
+                Err(e) => {
+                    tracing::error!(pipeline = %name, error = %e, "pipeline comes up halted");
+                    (Vec::new(), State::Halted(e.to_string()))
+                }
+            };
+            if let Err(error) = self.install(row, stages, state) {
+                tracing::error!(pipeline = %name, %error, "pipeline does not start");
+            }
+        }
+        self.forget_but(&names);
+        complete
+    }
+}
