@@ -1,11 +1,11 @@
 //! Building the layers bottom-up, running them, and taking them down top-down.
 
 use crate::config::Config;
-use crate::site;
+use crate::site::{self, Place};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -77,15 +77,16 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let kafka_addr = kafka_bound.map_or_else(|| "off".to_owned(), |a| a.to_string());
     let member = member(&config, &identity, quic_addr, http_addr, kafka_bound);
     let peers = Peers::new(Arc::clone(&listener), Arc::clone(&identity));
-    let place = match (site::load(&log)?, &config.join) {
+    let mut place = match (site::load(data)?, &config.join) {
         (Some(place), _) => place,
-        (None, None) => site::found(&log, site_name(&identity))?,
+        (None, None) => site::found(data, site_name(&identity))?,
         (None, Some(_)) if !recovered.groups.is_empty() => bail!(
             "`{}` has records of its own: a node joins a site with an empty directory",
             data.display()
         ),
-        (None, Some((addr, token))) => site::join(&log, &peers, addr, token, &member).await?,
+        (None, Some((addr, token))) => site::join(data, &peers, addr, token, &member).await?,
     };
+    site::admit(data, &mut place, &log, &recovered)?;
     peers.trust(place.keys.iter().cloned());
     let group = GroupConfig {
         id: GROUP,
@@ -124,8 +125,9 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         Arc::clone(&services),
         on_node,
     ));
-    let (watching, site, own) = (broker.clone(), place.site.clone(), member);
-    let site_task = tokio::spawn(async move { keep_site(watching, site, own).await });
+    let site_id = place.site.clone();
+    let (watching, dir) = (broker.clone(), data.to_owned());
+    let site_task = tokio::spawn(async move { keep_site(watching, dir, place, member).await });
     let stopping = Arc::clone(&stop);
     let http = tokio::spawn(weir_http::serve(http_listener, services, async move {
         stopping.notified().await
@@ -134,7 +136,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let kafka = kafka_listener.map(|listener| {
         let settings = weir_kafka::Settings {
             advertise: config.advertise.clone(),
-            cluster_id: place.site.clone(),
+            cluster_id: site_id,
             data_dir: data.display().to_string(),
             auto_create: config.auto_create_topics,
             default_partitions: config.default_partitions,
@@ -269,10 +271,18 @@ fn status(
 
 /// Keeps the site in order as far as its leader does: names it, keeps this node's address right, and makes voters of
 /// learners that have caught up.
-async fn keep_site(broker: Broker, site: String, own: Member) {
+async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member) {
     loop {
         if broker.is_serving() && broker.site().is_none() {
-            let _ = broker.name_site(site.clone()).await;
+            let _ = broker.name_site(place.site.clone()).await;
+        }
+        let members = broker.group().members().len();
+        if members > 0 && (members != place.members || !place.active) {
+            place.members = members;
+            place.active = true;
+            if let Err(error) = site::save(&data, &place) {
+                tracing::warn!(%error, "the number of nodes is not noted");
+            }
         }
         let group = broker.group();
         let known = group.members().get(&group.node()).cloned();

@@ -1,11 +1,14 @@
-//! Which node of which site this is: decided once, by founding a site or by joining one, and kept beside the log.
+//! Which node of which site this is: decided once, by founding a site or by joining one, and kept beside the database,
+//! so that a node that lost that does not take itself for a new one.
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use std::sync::mpsc;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 use weir_broker::{JoinReply, Member, NodeId, Peers, Token};
-use weir_log::{Log, StateKey, StateKind};
+use weir_log::{Log, Recovered};
 
 /// What is kept of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,6 +21,14 @@ pub(crate) struct Place {
     pub(crate) keys: Vec<String>,
     /// Whether it made the site.
     pub(crate) founder: bool,
+    /// How many nodes the site had when that last changed, as far as this one knows.
+    pub(crate) members: usize,
+    /// It has had entries of the site's log.
+    pub(crate) active: bool,
+    /// How often the log had lost something when this was written.
+    pub(crate) epoch: u32,
+    /// It lost what it had acknowledged: it must not take part any more.
+    pub(crate) damaged: bool,
 }
 
 /// Redirections followed on the way to the leader.
@@ -26,32 +37,42 @@ const HOPS_MAX: usize = 4;
 const TRIES: usize = 20;
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
-fn key() -> StateKey {
-    StateKey::new(StateKind::Node, &[])
-}
+/// Its file in the node's directory.
+const FILE: &str = "site.json";
 
 /// The place that was taken earlier.
-pub(crate) fn load(log: &Log) -> Result<Option<Place>> {
-    let row = log.state_row(&key())?;
-    row.map(|r| serde_json::from_slice(&r).context("cannot read which node this is"))
-        .transpose()
+pub(crate) fn load(data: &Path) -> Result<Option<Place>> {
+    let path = data.join(FILE);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).with_context(|| format!("cannot read `{}`", path.display())),
+    };
+    let place = serde_json::from_slice(&text);
+    place
+        .map(Some)
+        .with_context(|| format!("`{}` does not say which node this is", path.display()))
 }
 
 /// Makes a site of this node.
-pub(crate) fn found(log: &Log, site: String) -> Result<Place> {
+pub(crate) fn found(data: &Path, site: String) -> Result<Place> {
     let place = Place {
         site,
         node: 1,
         keys: Vec::new(),
         founder: true,
+        members: 1,
+        active: false,
+        epoch: 0,
+        damaged: false,
     };
-    save(log, &place)?;
+    save(data, &place)?;
     Ok(place)
 }
 
 /// Joins the site of the node at `addr`.
 pub(crate) async fn join(
-    log: &Log,
+    data: &Path,
     peers: &Peers,
     addr: &str,
     token: &str,
@@ -87,6 +108,7 @@ pub(crate) async fn join(
                         "the node at {to} does not know the token: somebody stands between, or it is another site's"
                     );
                 }
+                let count = members.len();
                 let others = members.into_iter().filter(|(id, _)| *id != node);
                 let mut keys: Vec<String> = others.map(|(_, m)| m.key).collect();
                 keys.push(key);
@@ -95,8 +117,12 @@ pub(crate) async fn join(
                     node,
                     keys,
                     founder: false,
+                    members: count.max(2),
+                    active: false,
+                    epoch: 0,
+                    damaged: false,
                 };
-                save(log, &place)?;
+                save(data, &place)?;
                 return Ok(place);
             }
         }
@@ -104,10 +130,46 @@ pub(crate) async fn join(
 }
 
 /// On the disk before anything else happens: a number is not given twice.
-fn save(log: &Log, place: &Place) -> Result<()> {
-    let (done, saved) = mpsc::channel();
-    log.put_local(key(), serde_json::to_vec(place)?, move |r| drop(done.send(r)))?;
-    tokio::task::block_in_place(|| saved.recv())??;
+pub(crate) fn save(data: &Path, place: &Place) -> Result<()> {
+    let (path, fresh) = (data.join(FILE), data.join("site.json.new"));
+    let mut file = File::create(&fresh)?;
+    file.write_all(&serde_json::to_vec_pretty(place)?)?;
+    file.sync_all()?;
+    fs::rename(&fresh, &path)?;
+    Ok(File::open(data)?.sync_all()?)
+}
+
+/// Whether the node may take part, by what its log was found to have: what it acknowledged to others must be there.
+/// What is found missing is noted, since the log itself is whole again at the next start.
+///
+/// # Errors
+/// When it must not.
+pub(crate) fn admit(data: &Path, place: &mut Place, log: &Log, recovered: &Recovered) -> Result<()> {
+    let gone = place.active && recovered.groups.values().all(|g| g.last.index == 0);
+    let lost = !recovered.damage.is_none() || log.epoch() != place.epoch;
+    if place.members <= 1 {
+        // Nobody else has it: it goes on, and readers are shown the gap.
+        place.epoch = log.epoch();
+        return save(data, place);
+    }
+    if gone || lost {
+        place.damaged = true;
+        save(data, place)?;
+    }
+    if place.damaged {
+        let what = match (gone, recovered.damage.is_none()) {
+            (true, _) => "its database is gone".to_owned(),
+            (false, true) => "found at an earlier start".to_owned(),
+            (false, false) => recovered.damage.to_string(),
+        };
+        bail!(
+            "node {node} lost what it had acknowledged to the others of its site ({what}), and must not vote as if it had \
+             not. The others have it: take this node out with `weir cluster remove {node}`, set `{dir}` aside, and join \
+             again with a token",
+            node = place.node,
+            dir = data.display()
+        );
+    }
     Ok(())
 }
 

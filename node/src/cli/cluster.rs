@@ -145,7 +145,7 @@ async fn status(to: &To) -> Result<()> {
 }
 
 /// In words: how a node is, as far as the one that was asked can know.
-fn state(node: &Value, is_asked: bool, leader_was_asked: bool) -> String {
+pub(super) fn state(node: &Value, is_asked: bool, leader_was_asked: bool) -> String {
     if is_asked {
         return "answers".to_owned();
     }

@@ -13,6 +13,36 @@ pub(crate) struct Status {
     to: To,
 }
 
+/// Who leads, who lags and why, in a line.
+fn site(group: &Value) -> String {
+    let me = group["node"].as_u64();
+    let nodes = group["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let leader = group["leader"].as_u64();
+    let head = match leader {
+        Some(id) if Some(id) == me => format!(
+            "node {id} of {}, leads in term {}",
+            nodes.len(),
+            text(group, "term")
+        ),
+        Some(id) => format!("node {} of {}, node {id} leads", text(group, "node"), nodes.len()),
+        None => format!("node {} of {}, nobody leads", text(group, "node"), nodes.len()),
+    };
+    let others = nodes.iter().filter(|n| n["id"].as_u64() != me);
+    let others: Vec<String> = others
+        .map(|n| {
+            format!(
+                "{} {}",
+                text(n, "id"),
+                super::cluster::state(n, false, leader == me)
+            )
+        })
+        .collect();
+    match others.is_empty() {
+        true => head,
+        false => format!("{head}; {}", others.join(", ")),
+    }
+}
+
 impl Status {
     pub(crate) async fn run(self) -> Result<()> {
         let client = self.to.connect().await?;
@@ -54,6 +84,7 @@ impl Status {
         fields(&[
             ("node", format!("{} {}", self.to.node, text(&status, "version"))),
             ("identity", text(&status, "identity")),
+            ("site", site(&status["group"])),
             ("up", format!("{} s", text(&status, "uptime_s"))),
             ("accepting records", text(&status, "accepting")),
             (

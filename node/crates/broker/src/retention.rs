@@ -20,6 +20,10 @@ impl Broker {
     /// # Cancel safety
     /// Safe: what was proposed happens, the rest waits for the next call.
     pub async fn retain(&self) {
+        // What goes is decided where it is led, and goes everywhere.
+        if !self.is_serving() {
+            return;
+        }
         let now = self.now_ms();
         for topic in self.topics() {
             for (index, id) in topic.partitions.iter().enumerate() {
@@ -35,7 +39,7 @@ impl Broker {
     /// # Cancel safety
     /// Safe, as [`Broker::retain`].
     pub async fn keep_within_budget(&self) {
-        if let Some(budget) = self.0.options.disk_budget_bytes {
+        if let Some(budget) = self.0.options.disk_budget_bytes.filter(|_| self.is_serving()) {
             self.evict(budget).await;
         }
     }

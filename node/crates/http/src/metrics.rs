@@ -12,6 +12,7 @@ use weir_pipeline::{PipelineInfo, Services, State as PipelineState};
 pub(crate) async fn metrics(State(services): State<Arc<Services>>) -> impl IntoResponse {
     let mut out = String::new();
     node(&mut out, &services);
+    site(&mut out, &services);
     topics(&mut out, &services);
     pipelines(&mut out, &services.pipelines.pipelines());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], out)
@@ -101,6 +102,40 @@ fn node(out: &mut String, services: &Services) {
     ] {
         head(out, name, kind, help);
         let _ = writeln!(out, "{name} {value}");
+    }
+}
+
+fn site(out: &mut String, services: &Services) {
+    let status = services.broker.group().status();
+    for (name, kind, help, value) in [
+        (
+            "weir_serving",
+            "gauge",
+            "1 if the node leads and reaches most others, else 0.",
+            u64::from(status.serving),
+        ),
+        ("weir_term", "gauge", "Term of the replica group.", status.term),
+        (
+            "weir_applied_entry",
+            "gauge",
+            "Last entry of the replica group that is applied here.",
+            status.applied,
+        ),
+    ] {
+        head(out, name, kind, help);
+        let _ = writeln!(out, "{name} {value}");
+    }
+    let name = "weir_replica_lag_entries";
+    head(
+        out,
+        name,
+        "gauge",
+        "Entries that a node is known not to have; on the node that leads.",
+    );
+    for member in status.members {
+        if let Some(lag) = member.lag {
+            let _ = writeln!(out, "{name}{{node=\"{}\"}} {lag}", member.id);
+        }
     }
 }
 

@@ -35,8 +35,6 @@ pub enum StateKind {
     /// partition u32, base offset u64 -> as in `data`: a batch of another's snapshot that is not yet installed. Kept by
     /// the log.
     Incoming = 9,
-    /// nothing -> which node of which site this is, as the node encodes it. This node's alone.
-    Node = 10,
     /// topic name -> its settings and partitions. The broker's.
     Topic = 16,
     /// partition u32, producer id u64 -> its last batches. The broker's.
@@ -79,7 +77,6 @@ impl StateKey {
             StateKind::Segment,
             StateKind::Vote,
             StateKind::Incoming,
-            StateKind::Node,
         ];
         bytes
             .first()

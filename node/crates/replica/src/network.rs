@@ -93,6 +93,7 @@ impl Peer {
         let mut channel = self.transport.open(self.node, self.member.clone()).await?;
         let open = Open::Group {
             group: self.group,
+            to: self.node,
             purpose,
         };
         channel.tx.send(encode(&open, Vec::new())?).await?;

@@ -31,11 +31,14 @@ impl Group {
         let Some(first) = channel.rx.recv().await? else {
             return Ok(());
         };
-        let (Open::Group { group, purpose }, _) = decode(first)? else {
+        let (Open::Group { group, to, purpose }, _) = decode(first)? else {
             return Err(malformed("a member does not join again"));
         };
         if group != self.id() {
             return Err(malformed("there is no such group here"));
+        }
+        if to != self.node() {
+            return Err(malformed("that is for another node, which may have been here"));
         }
         match purpose {
             Purpose::Append => self.serve_append(channel).await,

@@ -26,8 +26,13 @@ pub(crate) enum Purpose {
 /// First message of a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Open {
-    /// Between members.
-    Group { group: GroupId, purpose: Purpose },
+    /// Between members. Says whom it is for: a node that was set up anew at the same address, and perhaps with the
+    /// same key, must not answer for the one that it was.
+    Group {
+        group: GroupId,
+        to: NodeId,
+        purpose: Purpose,
+    },
     /// From a node that wants to become one; the answer is a [`JoinReply`].
     Join(JoinRequest),
 }
