@@ -6,6 +6,9 @@ use crate::block_on;
 use crate::crash::{Load, stored};
 use crate::power::Disk;
 use crate::rounds;
+use rdkafka::Message;
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use weir_checkers::Violation;
@@ -427,5 +430,105 @@ fn modules_and_pipelines_are_on_every_node_and_run_where_it_leads() {
     assert!(
         read.contains("\"state\":\"running\"") || read.contains("running"),
         "{read}"
+    );
+}
+
+/// librdkafka knows the three brokers, and finds the next leader as it does with Kafka.
+#[test]
+fn a_kafka_client_goes_on_with_the_next_leader() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::of_three(dir.path(), &[]).unwrap();
+    let brokers: Vec<String> = (1..=3).map(|n| site.node(n).unwrap().kafka.to_string()).collect();
+    let mut config = rdkafka::ClientConfig::new();
+    config.set("bootstrap.servers", brokers.join(","));
+    block_on(async {
+        let client = site.client().await.unwrap();
+        client
+            .create_topic("k", 1, &weir_tests::for_ever())
+            .await
+            .unwrap();
+        let producer: FutureProducer = config
+            .clone()
+            .set("enable.idempotence", "true")
+            .set("topic.metadata.refresh.interval.ms", "1000")
+            .create()
+            .unwrap();
+        for n in 0..300 {
+            if n == 100 {
+                let leader = site.leader().unwrap();
+                site.kill(leader).unwrap();
+            }
+            let value = n.to_string();
+            let record = FutureRecord::<(), str>::to("k").payload(&value);
+            let placed = producer.send(record, DEADLINE).await.unwrap();
+            assert_eq!((placed.partition, placed.offset), (0, n));
+        }
+        let consumer: StreamConsumer = config
+            .set("group.id", "g")
+            .set("auto.offset.reset", "earliest")
+            .create()
+            .unwrap();
+        consumer.subscribe(&["k"]).unwrap();
+        for n in 0..300 {
+            if n == 150 {
+                consumer
+                    .commit_consumer_state(rdkafka::consumer::CommitMode::Sync)
+                    .unwrap();
+            }
+            let read = async {
+                loop {
+                    // It also tells of the broker that is gone.
+                    if let Ok(read) = consumer.recv().await {
+                        return read;
+                    }
+                }
+            };
+            let read = tokio::time::timeout(DEADLINE, read).await.unwrap();
+            assert_eq!(read.payload(), Some(n.to_string().as_bytes()));
+        }
+    });
+}
+
+#[test]
+fn a_node_that_comes_up_at_another_address_is_found_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::of_three(dir.path(), &[]).unwrap();
+    site.transfer(1).unwrap();
+    site.kill(2).unwrap();
+    site.start_elsewhere(2).unwrap();
+    let at = site.seeds()[1].to_string();
+    let moved = |s: &serde_json::Value| {
+        let members = s["members"].as_array().cloned().unwrap_or_default();
+        members
+            .iter()
+            .any(|m| m["id"] == 2 && m["quic"] == at.as_str() && m["lag"] == 0)
+    };
+    site.until("the new address", moved).unwrap();
+    // And it serves there.
+    site.transfer(2).unwrap();
+    block_on(async {
+        let client = site.client().await.unwrap();
+        client.create_topic("t", 1, &[]).await.unwrap();
+    });
+}
+
+#[test]
+fn the_three_gateways_of_the_example_lose_nothing() {
+    let path = format!(
+        "{}:{}",
+        weir_tests::weir().parent().unwrap().display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let output = std::process::Command::new("bash")
+        .arg(weir_tests::root().join("examples/three-gateways/run.sh"))
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{error}");
+    assert!(
+        said.contains("10000 of 10000") && error.contains("killed gateway 1"),
+        "{said}\n{error}"
     );
 }

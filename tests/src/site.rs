@@ -101,6 +101,15 @@ impl Site {
         Ok(())
     }
 
+    /// Starts a node again at another address than it had.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_elsewhere(&mut self, number: usize) -> Result<()> {
+        self.nodes[number - 1].quic = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+        self.start(number)
+    }
+
     /// The node `number`.
     ///
     /// # Errors

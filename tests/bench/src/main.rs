@@ -6,6 +6,7 @@ mod log;
 mod neighbours;
 mod node;
 mod produce;
+mod site;
 mod wasm;
 
 use anyhow::Result;
@@ -34,7 +35,7 @@ struct Args {
     /// A tenth of the work: for trying a change out.
     #[arg(long)]
     quick: bool,
-    /// Only groups whose name contains this: log, wasm, produce, neighbours, kafka or node.
+    /// Only groups whose name contains this: log, wasm, produce, neighbours, kafka, node or site.
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -99,13 +100,14 @@ fn main() -> Result<()> {
         ..Table::default()
     };
     type Group = fn(&Setup, &mut Table) -> Result<()>;
-    let groups: [(&str, Group); 6] = [
+    let groups: [(&str, Group); 7] = [
         ("log", log::run),
         ("wasm", wasm::run),
         ("produce", produce::run),
         ("neighbours", neighbours::run),
         ("kafka", kafka::run),
         ("node", node::run),
+        ("site", site::run),
     ];
     for (name, run) in groups {
         if name.contains(&args.only) {

@@ -71,6 +71,11 @@ impl Node {
         Ok(Client::connect(self.addr, &KnownNodes::forgetful(), "bench").await?)
     }
 
+    /// Where clients connect.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// Where Kafka clients connect.
     pub(crate) fn kafka(&self) -> SocketAddr {
         self.kafka

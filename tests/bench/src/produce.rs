@@ -53,7 +53,13 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
 }
 
 /// Batches a second, all acknowledged.
-async fn flood(client: &Client, topic: &str, records: usize, bytes: usize, batches: u64) -> Result<f64> {
+pub(crate) async fn flood(
+    client: &Client,
+    topic: &str,
+    records: usize,
+    bytes: usize,
+    batches: u64,
+) -> Result<f64> {
     let payload = batch(records, bytes, 1);
     let window = (WINDOW_BYTES / payload.bytes().len()).clamp(4, WINDOW_BATCHES_MAX);
     let mut producer = client.producer().await?;

@@ -38,6 +38,8 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
         .args(filters)
         .env("WEIR_KILL_ROUNDS", "100")
         .env("WEIR_POWER_CUTS", "50")
+        .env("WEIR_SITE_KILLS", "50")
+        .env("WEIR_SITE_CUTS", "100")
         .env("WEIR_CONNECTIONS", "10000");
     run(rounds)?;
     fuzz(seconds)

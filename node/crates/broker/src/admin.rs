@@ -187,17 +187,26 @@ impl Broker {
         self.allow(who, Operation::Write, Resource::Cluster)?;
         let mut ids = self.0.producer_ids.lock().await;
         if ids.is_empty() {
-            let counter = |t: &Tables| t.counters.get(NEXT_PRODUCER).copied().unwrap_or(1);
-            self.change(move |tables, _| {
-                Ok(vec![set_counter(NEXT_PRODUCER, counter(tables) + PRODUCER_IDS)])
-            })
-            .await?;
-            let end = counter(&self.0.applied.tables());
-            *ids = end - PRODUCER_IDS..end;
+            *ids = match self.is_serving() {
+                true => self.reserve_producer_ids().await?,
+                false => self.ask_for_producer_ids().await?,
+            };
         }
         ids.next()
             .and_then(|id| i64::try_from(id).ok())
             .ok_or(AdminError::Closed)
+    }
+
+    /// Numbers that nobody else is given.
+    pub(crate) async fn reserve_producer_ids(&self) -> Result<std::ops::Range<u64>, AdminError> {
+        let (sent, reserved) = oneshot::channel();
+        self.change(move |tables, _| {
+            let next = tables.counters.get(NEXT_PRODUCER).copied().unwrap_or(1);
+            let _ = sent.send(next..next + PRODUCER_IDS);
+            Ok(vec![set_counter(NEXT_PRODUCER, next + PRODUCER_IDS)])
+        })
+        .await?;
+        reserved.await.map_err(|_| AdminError::Closed)
     }
 
     /// Idempotent producers that a partition remembers; `None` when there is no such partition.

@@ -155,6 +155,8 @@ impl Broker {
             proposer: Mutex::new(Some(proposer)),
             producer_ids: tokio::sync::Mutex::new(0..0),
         }));
+        let forwarded = crate::forward::ByBroker(Arc::downgrade(&broker.0));
+        broker.group().set_forwarded(Arc::new(forwarded));
         let turns = broker.0.applied.turns();
         tokio::spawn(follow_turns(Arc::downgrade(&broker.0), turns));
         Ok(broker)

@@ -125,6 +125,9 @@ pub enum AdminError {
     OffsetBeyondEnd { offset: Offset, end: Offset },
     #[error("not allowed")]
     Denied,
+    /// In the words of the node that leads.
+    #[error("{0}")]
+    Refused(String),
     #[error(transparent)]
     Propose(#[from] ProposeError),
     #[error("node is shutting down")]
@@ -147,6 +150,7 @@ impl AdminError {
             | Self::Config(_)
             | Self::GroupName(_)
             | Self::OffsetBeyondEnd { .. }
+            | Self::Refused(_)
             | Self::Denied => ErrorKind::Invalid,
         }
     }

@@ -12,6 +12,7 @@ mod broker;
 mod coordinator;
 mod error;
 mod fetch;
+mod forward;
 mod hook;
 mod notify;
 mod producer;

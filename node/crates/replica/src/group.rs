@@ -8,13 +8,14 @@ use crate::store::{Store, bootstrap, stored_members, stored_vote};
 use crate::tail::STRETCH_BYTES;
 use crate::transport::Transport;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use openraft::{Config, Instant as _, Raft, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_log::{AppendError, EntryHeader, GroupState, Log, Op};
@@ -35,6 +36,12 @@ pub trait StateMachine: Send + Sync + 'static {
     fn stepped_down(&self);
     /// All of the state was replaced by another node's: it is in the log's rows.
     fn replaced(&self);
+}
+
+/// Answers what other members ask of the one that leads, beyond consensus.
+pub trait Forwarded: Send + Sync + 'static {
+    /// The answer to `ask`, in whatever form the two sides agree on.
+    fn answer(&self, ask: Vec<u8>) -> BoxFuture<'static, Vec<u8>>;
 }
 
 /// What to propose.
@@ -100,6 +107,7 @@ struct Inner {
     timing: Timing,
     transport: Arc<dyn Transport>,
     receiving: tokio::sync::Mutex<()>,
+    forwarded: OnceLock<Arc<dyn Forwarded>>,
     keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -181,6 +189,7 @@ impl Group {
         let network = Network {
             group: id,
             transport: Arc::clone(&transport),
+            shared: Arc::clone(&shared),
             log: store.log().clone(),
         };
         let raft_config = raft_config(config.timing).validate().map_err(|e| stopped(&e))?;
@@ -194,6 +203,7 @@ impl Group {
             timing: config.timing,
             transport,
             receiving: tokio::sync::Mutex::new(()),
+            forwarded: OnceLock::new(),
             keeper: Mutex::new(None),
         }));
         group.elect_alone().await;
@@ -214,12 +224,36 @@ impl Group {
         }
     }
 
+    /// Sets who answers what other members ask, once.
+    pub fn set_forwarded(&self, answer: Arc<dyn Forwarded>) {
+        let _ = self.0.forwarded.set(answer);
+    }
+
+    pub(crate) fn forwarded(&self) -> Option<&Arc<dyn Forwarded>> {
+        self.0.forwarded.get()
+    }
+
+    /// Asks the member that leads.
+    ///
+    /// # Errors
+    /// When nobody else leads, or it does not answer: what was asked may have happened.
+    pub async fn forward(&self, ask: Vec<u8>) -> Result<Vec<u8>, GroupError> {
+        let leader = self.leader().filter(|(id, _)| *id != self.node());
+        let (id, at) = leader.ok_or(GroupError::NotLeader { leader: None })?;
+        let answer = crate::network::forward(self, id, at, ask).await;
+        answer.map_err(|e| GroupError::Stopped(e.to_string()))
+    }
+
     pub(crate) fn raft(&self) -> &Raft<Types, Machine> {
         &self.0.raft
     }
 
     pub(crate) fn log(&self) -> &Log {
         self.0.store.log()
+    }
+
+    pub(crate) fn shared_handle(&self) -> Arc<Shared> {
+        Arc::clone(&self.0.shared)
     }
 
     pub(crate) fn shared(&self) -> &Shared {

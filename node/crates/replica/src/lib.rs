@@ -27,7 +27,7 @@ mod transport;
 mod wire;
 
 pub use error::{GroupError, ProposeError};
-pub use group::{Decided, Group, GroupConfig, Leader, Proposal, StateMachine, Timing};
+pub use group::{Decided, Forwarded, Group, GroupConfig, Leader, Proposal, StateMachine, Timing};
 pub use members::{GroupStatus, MemberStatus, Role};
 pub use peers::{Admit, Peers};
 pub use raft::{Member, NodeId};

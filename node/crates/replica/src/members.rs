@@ -178,14 +178,15 @@ impl Group {
         if self.lead().is_some() {
             return self.add_learner(self.node(), member).await;
         }
+        // A node that has just started elsewhere has not heard of the leader, and cannot be reached by it.
         let leader = self.leader().filter(|(id, _)| *id != self.node());
-        let (id, at) = leader.ok_or(GroupError::NotLeader { leader: None })?;
-        let told = crate::network::announce(self, id, at, member).await;
-        match told {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(GroupError::Refused("the leader did not take it".to_owned())),
-            Err(e) => Err(GroupError::Stopped(e.to_string())),
+        let others = self.members().into_iter().filter(|(id, _)| *id != self.node());
+        for (id, at) in leader.into_iter().chain(others) {
+            if let Ok(true) = crate::network::announce(self, id, at, member.clone()).await {
+                return Ok(());
+            }
         }
+        Err(GroupError::NotLeader { leader: None })
     }
 
     /// Asks `to` to lead. Returns at once; it leads when it has all entries.

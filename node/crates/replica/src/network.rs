@@ -5,6 +5,7 @@
     reason = "openraft's error is what its traits return"
 )]
 
+use crate::group::{Group, Shared};
 use crate::machine::SnapshotData;
 use crate::raft::{Member, NodeId, StoredMembers, StoredVote, Types, Vote, entry_id};
 use crate::transport::{Channel, Transport};
@@ -46,6 +47,7 @@ const SNAPSHOT_INSTALL: Duration = Duration::from_secs(300);
 pub(crate) struct Network {
     pub(crate) group: GroupId,
     pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) log: Log,
 }
 
@@ -55,6 +57,7 @@ pub(crate) struct Peer {
     node: NodeId,
     member: Member,
     transport: Arc<dyn Transport>,
+    shared: Arc<Shared>,
     log: Log,
     control: Option<Channel>,
 }
@@ -68,6 +71,7 @@ impl RaftNetworkFactory<Types> for Network {
             node,
             member: member.clone(),
             transport: Arc::clone(&self.transport),
+            shared: Arc::clone(&self.shared),
             log: self.log.clone(),
             control: None,
         }
@@ -90,7 +94,13 @@ fn timed_out() -> io::Error {
 
 impl Peer {
     async fn open(&self, purpose: Purpose) -> io::Result<Channel> {
-        let mut channel = self.transport.open(self.node, self.member.clone()).await?;
+        // openraft keeps what it was told first; a member may be reached elsewhere by now.
+        let now = self
+            .shared
+            .members()
+            .and_then(|m| m.get_node(&self.node).cloned());
+        let member = now.unwrap_or_else(|| self.member.clone());
+        let mut channel = self.transport.open(self.node, member).await?;
         let open = Open::Group {
             group: self.group,
             to: self.node,
@@ -486,27 +496,51 @@ fn unexpected(answer: &SnapshotAnswer) -> io::Error {
     }
 }
 
+/// A connection of our own, beside those of openraft's tasks.
+fn own(group: &Group, node: NodeId, member: Member) -> Peer {
+    Peer {
+        group: group.id(),
+        node,
+        member,
+        transport: group.transport(),
+        shared: group.shared_handle(),
+        log: group.log().clone(),
+        control: None,
+    }
+}
+
 /// Tells the leader how this node is reached from now on; whether it took it.
 pub(crate) async fn announce(
-    group: &crate::group::Group,
+    group: &Group,
     leader: NodeId,
     at: Member,
     member: Member,
 ) -> Result<bool, RPCError<Types>> {
-    let mut peer = Peer {
-        group: group.id(),
-        node: leader,
-        member: at,
-        transport: group.transport(),
-        log: group.log().clone(),
-        control: None,
-    };
     let request = Request::Announce {
         node: group.node(),
         member,
     };
+    let mut peer = own(group, leader, at);
     match peer.ask(request, Vec::new(), APPEND_SILENCE).await? {
         Response::Transferred(taken) => Ok(taken),
+        other => Err(failed(format!("unexpected answer {other:?}"))),
+    }
+}
+
+/// Asks the leader what only it can do.
+pub(crate) async fn forward(
+    group: &Group,
+    leader: NodeId,
+    at: Member,
+    ask: Vec<u8>,
+) -> Result<Vec<u8>, RPCError<Types>> {
+    let mut peer = own(group, leader, at);
+    match peer
+        .ask(Request::Forward(ask), Vec::new(), APPEND_SILENCE)
+        .await?
+    {
+        Response::Forwarded(answer) => Ok(answer),
+        Response::Unable(why) => Err(failed(why)),
         other => Err(failed(format!("unexpected answer {other:?}"))),
     }
 }

@@ -131,6 +131,10 @@ impl Group {
                 let taken = known == Some(true) && self.add_learner(node, member).await.is_ok();
                 Response::Transferred(taken)
             }
+            Request::Forward(ask) => match self.forwarded() {
+                Some(answer) => Response::Forwarded(answer.answer(ask).await),
+                None => Response::Unable("nobody is there yet".to_owned()),
+            },
             append @ Request::Append { .. } => {
                 let request = append_request(append, payload)?;
                 let (prev, last) = (request.prev_log_id, request.entries.last().map(|e| e.log_id));

@@ -89,6 +89,8 @@ pub(crate) enum Request {
         node: NodeId,
         member: Member,
     },
+    /// For what stands on the group, of which only the one that leads can do it.
+    Forward(Vec<u8>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +114,7 @@ pub(crate) enum Response {
     Transferred(bool),
     /// It cannot, for now.
     Unable(String),
+    Forwarded(Vec<u8>),
 }
 
 /// What goes to the follower of a snapshot. Payloads are batches.

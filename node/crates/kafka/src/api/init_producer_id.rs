@@ -40,6 +40,10 @@ impl Api for Served {
         // Without a transactional id every call is a new producer, whatever it was before, as in Kafka.
         match session.node.broker.init_producer(&session.who).await {
             Ok(id) => (response.producer_id, response.producer_epoch) = (id, 0),
+            // What clients ask again after.
+            Err(e) if e.kind() == weir_types::ErrorKind::Retry => {
+                response.error = Code::CoordinatorNotAvailable;
+            }
             Err(e) => response.error = Code::from(&e),
         }
         response

@@ -112,7 +112,7 @@ async fn one(session: &Session, asked: MetadataRequestTopic, create: bool) -> Me
         let partitions = node.settings.default_partitions;
         match node
             .broker
-            .create_topic(&session.who, &name, partitions, &[])
+            .create_topic_anywhere(&session.who, &name, partitions)
             .await
         {
             Ok(topic) => return found(session, &topic),
@@ -121,6 +121,8 @@ async fn one(session: &Session, asked: MetadataRequestTopic, create: bool) -> Me
                     return found(session, &topic);
                 }
             }
+            // Whoever leads next makes it: clients ask again.
+            Err(e) if e.kind() == weir_types::ErrorKind::Retry => error = Code::LeaderNotAvailable,
             Err(e) => error = Code::from(&e),
         }
     } else if name.parse::<weir_types::TopicName>().is_err() {
