@@ -44,6 +44,14 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     };
     let (log, recovered) = Log::open(data, &log_options)?;
     report(&recovered, &log);
+    // Before anything else can fail: the log is whole again at the next start, and would not tell.
+    let known = match site::load(data)? {
+        Some(mut place) => {
+            site::admit(data, &mut place, &log, &recovered)?;
+            Some(place)
+        }
+        None => None,
+    };
     log.on_poison(|reason| {
         // Whatever was under way has an unknown outcome; only a fresh start finds out.
         eprintln!("error: the log stopped: {reason}; restart to recover");
@@ -77,7 +85,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let kafka_addr = kafka_bound.map_or_else(|| "off".to_owned(), |a| a.to_string());
     let member = member(&config, &identity, quic_addr, http_addr, kafka_bound);
     let peers = Peers::new(Arc::clone(&listener), Arc::clone(&identity));
-    let mut place = match (site::load(data)?, &config.join) {
+    let place = match (known, &config.join) {
         (Some(place), _) => place,
         (None, None) => site::found(data, site_name(&identity))?,
         (None, Some(_)) if !recovered.groups.is_empty() => bail!(
@@ -86,13 +94,13 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         ),
         (None, Some((addr, token))) => site::join(data, &peers, addr, token, &member).await?,
     };
-    site::admit(data, &mut place, &log, &recovered)?;
     peers.trust(place.keys.iter().cloned());
     let group = GroupConfig {
         id: GROUP,
         node: place.node,
         member: member.clone(),
-        found: place.founder,
+        // Once it has entries, it is as any other.
+        found: place.founder && !place.active,
         timing: config.timing,
     };
     let clock = Arc::new(SystemClock);

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use tokio::sync::{mpsc, oneshot};
 use weir_peer::protocol::{Reply, Request, WireKind};
 use weir_peer::{PeerError, PeerStream, SendStream, read_frame, write_frame};
-use weir_types::limits::{CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX};
+use weir_types::limits::{CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX, PRODUCER_WINDOW};
 use weir_types::{Batch, Offset};
 
 /// Where records went.
@@ -58,6 +58,7 @@ impl Producer {
             sessions: Shared::clone(sessions),
             queue,
             unanswered: VecDeque::new(),
+            held: None,
         };
         tokio::spawn(sending.run(stream));
         Ok(Self { items })
@@ -105,6 +106,8 @@ struct Sending {
     queue: mpsc::Receiver<Item>,
     /// In the order in which they were sent.
     unanswered: VecDeque<Item>,
+    /// One that waits until the node would know all before it again.
+    held: Option<Item>,
 }
 
 /// How a stream ended.
@@ -148,7 +151,8 @@ impl Sending {
     }
 
     fn give_up(self, why: &str) {
-        self.unanswered.into_iter().for_each(|item| item.fail(why));
+        let left = self.unanswered.into_iter().chain(self.held);
+        left.for_each(|item| item.fail(why));
     }
 
     /// Sends what is unanswered and what comes, until the stream ends. What is left then is to be sent again.
@@ -168,19 +172,30 @@ impl Sending {
                 if refused.is_some() {
                     break None;
                 }
-                if !open {
+                if !open && self.held.is_none() {
                     return End::Done;
                 }
             }
             // A pause after the last answer, not after the first.
             let moved = self.sessions.moved();
-            let room = open && refused.is_none() && self.unanswered.len() < WINDOW;
+            if refused.is_none()
+                && let Some(item) = self.held.take_if(|item| known_again(&self.unanswered, item))
+            {
+                let written = write(&mut tx, &item).await;
+                self.unanswered.push_back(item);
+                if let Err(e) = written {
+                    break Some(e.to_string());
+                }
+                continue;
+            }
+            let room = open && self.held.is_none() && refused.is_none() && self.unanswered.len() < WINDOW;
             tokio::select! {
                 answer = answers.recv() => match answer.unwrap_or_else(|| Err("the stream has ended".to_owned())) {
                     Ok(reply) => self.answered(reply, &mut refused),
                     Err(why) => break Some(why),
                 },
                 item = self.queue.recv(), if room => match item {
+                    Some(item) if !known_again(&self.unanswered, &item) => self.held = Some(item),
                     Some(item) => {
                         let written = write(&mut tx, &item).await;
                         self.unanswered.push_back(item);
@@ -239,6 +254,19 @@ impl Sending {
         };
         let _ = item.waiter.send(result);
     }
+}
+
+/// Whether the node, which remembers so many batches of a producer and partition, will know all those under way again if
+/// `item` is sent too.
+fn known_again(unanswered: &VecDeque<Item>, item: &Item) -> bool {
+    let Some(producer) = item.batch.producer() else {
+        return true;
+    };
+    let same = |other: &&Item| {
+        let of_same = other.batch.producer().is_some_and(|p| p.id == producer.id);
+        of_same && other.partition == item.partition && other.topic == item.topic
+    };
+    unanswered.iter().filter(same).count() < PRODUCER_WINDOW
 }
 
 async fn write(tx: &mut SendStream, item: &Item) -> Result<(), PeerError> {

@@ -1,7 +1,7 @@
 //! What any node of a site is asked and only the one that leads can do: it is asked in turn, as a Kafka broker asks its
 //! controller.
 
-use crate::auth::Principal;
+use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::{Broker, Inner};
 use crate::error::AdminError;
 use crate::topic::Topic;
@@ -95,6 +95,9 @@ impl Broker {
     ) -> Result<Arc<Topic>, AdminError> {
         if self.is_serving() {
             return self.create_topic(who, name, partitions, &[]).await;
+        }
+        if !authorize(who, Operation::Create, Resource::Topic(name)) {
+            return Err(AdminError::Denied);
         }
         self.ask(&Ask::CreateTopic {
             name: name.to_owned(),

@@ -171,6 +171,9 @@ impl Core {
     /// Takes a request into the round. False when it was the last.
     fn handle(&mut self, request: Request) -> bool {
         self.unblock();
+        if self.blocked.is_some() && !self.leader.as_ref().is_some_and(Leader::is_current) {
+            self.refuse_waiting();
+        }
         match request {
             Request::Stop => return false,
             request if self.blocked.is_some() => self.waiting.push_back(request),
@@ -203,12 +206,23 @@ impl Core {
             Arc::clone(&self.wake),
         );
         self.blocked = Some(blocked);
-        let decided = move |_| {
+        let decided = move || {
             settled.fetch_max(ticket, Ordering::AcqRel);
             wake();
         };
-        self.group.when_decided(ticket, Box::new(decided));
+        self.group.when_settled(ticket, Box::new(decided));
         self.unblock();
+    }
+
+    /// The term is over: what waited for it is told so. What was proposed in it tells by itself.
+    fn refuse_waiting(&mut self) {
+        if let Some(Blocked::Change { reply, .. }) = self.blocked.take() {
+            let _ = reply.send(Err(self.not_leader().into()));
+        }
+        for request in std::mem::take(&mut self.waiting) {
+            self.take(request);
+        }
+        self.flush();
     }
 
     fn unblock(&mut self) {

@@ -1,5 +1,6 @@
 //! The nodes of a site: letting one in by a token, making it a voter, handing over, letting one go.
 
+use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
 use crate::error::AdminError;
 use bytes::Bytes;
@@ -21,6 +22,8 @@ const CAUGHT_UP: u64 = 64;
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 /// How often it looks.
 const HAND_OVER_POLL: Duration = Duration::from_millis(50);
+/// A change of members takes a few round trips: some seconds of them are waited for.
+const JOIN_TRIES: u32 = 100;
 /// Tokens that are out at once.
 const TOKENS_MAX: usize = 100;
 
@@ -133,6 +136,17 @@ impl Broker {
         .await
     }
 
+    /// Whether `who` may let nodes in, take them out, and hand over.
+    ///
+    /// # Errors
+    /// When not.
+    pub fn may_change_site(&self, who: &Principal) -> Result<(), AdminError> {
+        match authorize(who, Operation::Alter, Resource::Cluster) {
+            true => Ok(()),
+            false => Err(AdminError::Denied),
+        }
+    }
+
     /// Makes `token` let one node in within `valid`.
     ///
     /// # Errors
@@ -240,8 +254,14 @@ impl Broker {
         };
         // The key that the connection proved, whatever the request says.
         request.member.key = key;
-        if let Err(e) = self.group().add_learner(node, request.member).await {
-            return JoinReply::Refused(e.to_string());
+        // Members change one at a time: another may be on its way in.
+        let mut tries = 0;
+        while let Err(e) = self.group().add_learner(node, request.member.clone()).await {
+            tries += 1;
+            if tries > JOIN_TRIES {
+                return JoinReply::Refused(format!("{e}; the token is used up, make another"));
+            }
+            tokio::time::sleep(HAND_OVER_POLL).await;
         }
         tracing::info!(node, "a node has joined as a learner");
         JoinReply::Welcome {

@@ -233,9 +233,14 @@ impl Writer {
             applied,
             state,
         } = install;
+        // What is applied is what the sender was told that this node has: it is written first, and stays.
         let mut batch = self.keyspaces.db.batch();
-        // Effects that are not written yet are part of what comes.
-        self.shared.take_effects();
+        self.stage_effects(&mut batch)?;
+        self.values.stage(&mut batch, &self.keyspaces.state);
+        if !batch.is_empty() {
+            batch.durability(Some(PersistMode::Buffer)).commit()?;
+        }
+        let mut batch = self.keyspaces.db.batch();
         let mut positions = BTreeMap::new();
         let mut gaps: BTreeMap<PartitionId, Vec<Gap>> = BTreeMap::new();
         let mut keep = BTreeSet::new();

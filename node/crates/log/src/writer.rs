@@ -620,16 +620,17 @@ impl Writer {
             }
             batch.remove(&self.keyspaces.rlog, key);
         }
-        self.values.stage(&mut batch, &self.keyspaces.state);
-        batch.durability(Some(PersistMode::SyncData)).commit()?;
-        self.values.remove_dead();
         let tail = self.tails.entry(group).or_default();
         let index = from.saturating_sub(1);
         let last = self.keyspaces.rlog.get(rlog_key(group, index))?;
         let last = last.and_then(|row| EntryHeader::decode(group, index, &row));
         (tail.last, tail.crc) = last.map_or((tail.purged, tail.purged_crc), |(h, crc, _)| (h.id(), crc));
-        // The mark may name what is gone now: it must not look like a loss.
-        self.save_watermark(false)
+        // The mark may name what goes now, which must not look like a loss, whenever the power goes.
+        self.save_watermark(false)?;
+        self.values.stage(&mut batch, &self.keyspaces.state);
+        batch.durability(Some(PersistMode::SyncData)).commit()?;
+        self.values.remove_dead();
+        Ok(())
     }
 
     /// Forgets headers. Never those whose effects are not written yet, and never payloads: those belong to retention.

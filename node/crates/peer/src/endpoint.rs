@@ -190,16 +190,10 @@ impl Incoming {
     /// When the peer does not.
     pub async fn handshake(self) -> Result<Peer, PeerError> {
         let lost = |e: quinn::ConnectionError| PeerError::Lost(e.to_string());
-        let peer = Peer {
+        Ok(Peer {
             connection: self.0.await.map_err(lost)?,
             _endpoint: None,
-        };
-        if peer.is_node() {
-            let window = VarInt::from_u32(PEER_WINDOW_BYTES);
-            peer.connection.set_receive_window(window);
-            peer.connection.set_send_window(u64::from(PEER_WINDOW_BYTES));
-        }
-        Ok(peer)
+        })
     }
 
     /// Turns it away.
@@ -263,6 +257,13 @@ impl Peer {
     /// Where the peer is now.
     pub fn remote_addr(&self) -> SocketAddr {
         self.connection.remote_address()
+    }
+
+    /// Lets it send ahead what a node of the site may; for one that is known.
+    pub fn widen(&self) {
+        self.connection
+            .set_receive_window(VarInt::from_u32(PEER_WINDOW_BYTES));
+        self.connection.set_send_window(u64::from(PEER_WINDOW_BYTES));
     }
 
     /// Whether it speaks as a node of the site does, not as a client.

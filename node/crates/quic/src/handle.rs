@@ -261,6 +261,7 @@ impl Session {
             Request::Status => return json(&(self.node.status)()),
             Request::Scrub => return self.scrub(),
             Request::Invite { token, valid_s } => {
+                broker.may_change_site(who).map_err(|e| wire(e.kind(), &e))?;
                 let valid = Duration::from_secs(valid_s.min(TOKEN_VALID_S_MAX));
                 let invited = broker.invite(&Token::new(token), valid).await;
                 invited.map_err(|e| wire(e.kind(), &e))?;
@@ -269,10 +270,12 @@ impl Session {
             Request::Leader => Reply::Done,
             Request::Cluster => return json(&broker.group().status()),
             Request::RemoveNode { node } => {
+                broker.may_change_site(who).map_err(|e| wire(e.kind(), &e))?;
                 remove_node(broker, node).await?;
                 Reply::Done
             }
             Request::Transfer { to } => {
+                broker.may_change_site(who).map_err(|e| wire(e.kind(), &e))?;
                 let handed = broker.hand_over(to).await;
                 handed.map_err(|e| wire(e.kind(), &e))?;
                 Reply::Done

@@ -126,14 +126,41 @@ struct State {
     began: Term,
     /// The term in which this node may propose.
     leading: Option<Term>,
+    /// A term in which something was refused after others had been computed on top of it: nothing more is proposed in it.
+    void: Option<Term>,
+    /// Another was asked to lead: until then this node answers nothing, since that one may be elected any moment.
+    handing_over: Option<Instant>,
     /// Numbers proposals of this node, over all terms.
     last_ticket: u64,
     /// The last proposal that is known to be committed.
     committed: u64,
     pending: BTreeMap<u64, Pending>,
+    /// Called when no proposal up to a ticket is undecided.
+    settling: Vec<(u64, Settled)>,
     members: Option<Membership>,
 }
 
+type Settled = Box<dyn FnOnce() + Send>;
+
+impl State {
+    /// Those whose proposals are all decided.
+    fn settled(&mut self) -> Vec<Settled> {
+        let first = self
+            .pending
+            .first_key_value()
+            .map_or(u64::MAX, |(ticket, _)| *ticket);
+        let (done, rest) = std::mem::take(&mut self.settling)
+            .into_iter()
+            .partition(|(upto, _)| *upto < first);
+        self.settling = rest;
+        done.into_iter()
+            .map(|(_, waiter): (u64, Settled)| waiter)
+            .collect()
+    }
+}
+
+/// A proposal that is not decided. It stays, also when nobody waits for it any more: whatever is computed next must not
+/// take it for void.
 struct Pending {
     waiters: Vec<Decided>,
     since: Instant,
@@ -167,12 +194,12 @@ impl Group {
     ) -> Result<Self, GroupError> {
         let stopped = |e: &dyn std::fmt::Display| GroupError::Stopped(e.to_string());
         let (id, node) = (config.id, config.node);
-        let mut vote = stored_vote(&log, id);
+        let mut vote = stored_vote(&log, id).map_err(|e| stopped(&e))?;
         if vote.is_none() && config.found {
             bootstrap(&log, id, &mut state, node, config.member.clone())
                 .await
                 .map_err(|e| stopped(&e))?;
-            vote = stored_vote(&log, id);
+            vote = stored_vote(&log, id).map_err(|e| stopped(&e))?;
         }
         let members = stored_members(&log, id).and_then(|m| m.membership());
         let shared = Arc::new(Shared {
@@ -300,8 +327,11 @@ impl Group {
     /// nobody else can have been elected: what it has applied is then the newest there is. Without an election nobody
     /// else commits, so this holds for reads too.
     pub fn is_serving(&self) -> bool {
-        if self.0.shared.lock().leading.is_none() {
-            return false;
+        {
+            let state = self.0.shared.lock();
+            if state.leading.is_none() || state.handing_over.is_some_and(|until| Instant::now() < until) {
+                return false;
+            }
         }
         if !self.0.shared.many.load(Ordering::Relaxed) {
             return true;
@@ -343,6 +373,22 @@ impl Group {
     #[cfg(feature = "testing")]
     pub async fn purge(&self, upto: u64) {
         purge_upto(&self.0.raft, upto).await;
+    }
+
+    /// Calls `waiter` once no proposal up to `ticket` is undecided, whatever became of them; at once if none is.
+    pub fn when_settled(&self, ticket: u64, waiter: Box<dyn FnOnce() + Send>) {
+        let settled = {
+            let mut state = self.0.shared.lock();
+            state.settling.push((ticket, waiter));
+            state.settled()
+        };
+        settled.into_iter().for_each(|waiter| waiter());
+    }
+
+    /// Answers nothing for the time in which one that was asked to lead may be elected.
+    pub(crate) fn hand_over(&self) {
+        let until = Instant::now() + 2 * self.0.timing.election_max;
+        self.0.shared.lock().handing_over = Some(until);
     }
 
     /// Stops taking part, once what was proposed is decided or a second has passed. The log stays open.
@@ -437,10 +483,10 @@ impl Leader {
             ops: proposal.ops.into(),
             lazy: proposal.lazy && !shared.many.load(Ordering::Relaxed),
         };
-        let weak = Arc::downgrade(shared);
+        let (weak, term) = (Arc::downgrade(shared), self.term);
         let reply = Reply(Box::new(move |result: ClientWriteResult<Types>| {
             if let Some(shared) = weak.upgrade() {
-                shared.decided(ticket, result);
+                shared.decided(term, ticket, result);
             }
         }));
         let write = inner
@@ -484,7 +530,7 @@ impl Shared {
         self.lock().members.clone()
     }
 
-    fn decided(&self, ticket: u64, result: ClientWriteResult<Types>) {
+    fn decided(&self, term: Term, ticket: u64, result: ClientWriteResult<Types>) {
         let result = match result {
             Ok(_) => Ok(()),
             // Not even appended.
@@ -494,16 +540,32 @@ impl Shared {
             // Taken back here, and perhaps still with another that will lead: it may yet be committed.
             Err(_) => Err(ProposeError::Unknown),
         };
-        let pending = {
+        let (pending, settled, stepped_down) = {
             let mut state = self.lock();
-            if result.is_ok() {
-                state.committed = state.committed.max(ticket);
+            let mut stepped_down = false;
+            match &result {
+                Ok(()) => state.committed = state.committed.max(ticket),
+                // Others may have been computed on top of it, and must not follow.
+                Err(_) => {
+                    state.void = state.void.max(Some(term));
+                    stepped_down = state.leading.take_if(|t| *t <= term).is_some();
+                }
             }
-            state.pending.remove(&ticket)
+            let pending = state.pending.remove(&ticket);
+            (pending, state.settled(), stepped_down)
         };
         for waiter in pending.into_iter().flat_map(|p| p.waiters) {
             waiter(result.clone());
         }
+        settled.into_iter().for_each(|waiter| waiter());
+        if stepped_down {
+            self.machine.stepped_down();
+        }
+    }
+
+    /// Whether `term` is this node's, and nothing more is proposed in it.
+    fn is_void(&self, term: Term) -> bool {
+        self.lock().void >= Some(term)
     }
 
     /// Follows what openraft says of who leads.
@@ -511,14 +573,15 @@ impl Shared {
         let (before, after, overdue) = {
             let mut state = self.lock();
             let before = state.leading;
-            let leading = leading.filter(|term| state.began >= *term);
+            let leading = leading.filter(|term| state.began >= *term && state.void < Some(*term));
             state.leading = leading;
             let now = Instant::now();
             let mut overdue = Vec::new();
-            while let Some(first) = state.pending.first_entry()
-                && now.duration_since(first.get().since) > PROPOSAL_WAIT
-            {
-                overdue.push(first.remove());
+            for pending in state.pending.values_mut() {
+                if now.duration_since(pending.since) <= PROPOSAL_WAIT {
+                    break;
+                }
+                overdue.append(&mut pending.waiters);
             }
             (before, leading, overdue)
         };
@@ -528,7 +591,7 @@ impl Shared {
         if after.is_some() && before != after {
             self.machine.leading();
         }
-        for waiter in overdue.into_iter().flat_map(|p| p.waiters) {
+        for waiter in overdue {
             waiter(Err(ProposeError::Unknown));
         }
     }
@@ -549,6 +612,10 @@ async fn keep(inner: std::sync::Weak<Inner>) {
                 leads.then_some(Term(metrics.current_term))
             };
             inner.shared.follow(term);
+            if term.is_some_and(|term| inner.shared.is_void(term)) {
+                // Still elected, and of no use: a term of its own begins anew.
+                let _ = inner.raft.trigger().elect(false).await;
+            }
             if purge_at.elapsed() >= KEEP_EVERY {
                 purge_at = Instant::now();
                 purge(&inner).await;

@@ -103,6 +103,7 @@ impl RaftStateMachine<Types> for Machine {
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             let header = self.store.header(&entry);
+            self.store.until_flushed(header.index).await?;
             self.applied = header.id();
             self.store.log().apply(Arc::clone(&header));
             self.shared.machine.apply(&header);
@@ -134,7 +135,7 @@ impl RaftStateMachine<Types> for Machine {
         let at = meta.last_log_id.as_ref().map_or(EntryId::default(), entry_id);
         let (log, group) = (self.store.log().clone(), self.store.group());
         wait(|done| log.install(group, at, state, done)).await?;
-        self.store.tail().restart(at);
+        self.store.restart(at);
         self.applied = at;
         self.members = stored_members(&log, group).unwrap_or_default();
         if let Some(membership) = self.members.membership() {

@@ -202,6 +202,7 @@ impl Group {
                 leader: self.leader().map(|(id, _)| id),
             });
         }
+        self.hand_over();
         let asked = self.raft().trigger().transfer_leader(to).await;
         asked.map_err(|e| GroupError::Stopped(e.to_string()))
     }

@@ -19,7 +19,7 @@ pub struct Hub(Arc<Inner>);
 
 struct Inner {
     groups: Mutex<BTreeMap<NodeId, Group>>,
-    /// Pairs, lower number first, that do not hear each other.
+    /// Who does not get through to whom.
     cut: watch::Sender<BTreeSet<(NodeId, NodeId)>>,
 }
 
@@ -51,11 +51,17 @@ impl Hub {
         self.groups().remove(&node);
     }
 
+    /// What `from` sends does not get to `to` any more: what is under way is lost.
+    pub fn cut_one_way(&self, from: NodeId, to: NodeId) {
+        self.0.cut.send_modify(|cut| {
+            cut.insert((from, to));
+        });
+    }
+
     /// Cuts the line between two nodes: what is under way is lost.
     pub fn cut(&self, a: NodeId, b: NodeId) {
-        self.0.cut.send_modify(|cut| {
-            cut.insert(pair(a, b));
-        });
+        self.cut_one_way(a, b);
+        self.cut_one_way(b, a);
     }
 
     /// Mends all lines.
@@ -68,10 +74,6 @@ impl Hub {
     }
 }
 
-fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
-    (a.min(b), a.max(b))
-}
-
 /// The groups hold their transport, and the network holds the groups.
 struct From {
     node: NodeId,
@@ -82,18 +84,19 @@ impl Transport for From {
     fn open(&self, node: NodeId, _: Member) -> BoxFuture<'static, io::Result<Channel>> {
         let found = self.hub.upgrade().map(Hub).map(|hub| {
             let line = Line {
-                ends: pair(self.node, node),
+                us: self.node,
+                them: node,
                 cut: hub.0.cut.subscribe(),
             };
             (line, hub.groups().get(&node).cloned())
         });
         Box::pin(async move {
             let (line, group) = found.ok_or_else(|| io::Error::from(io::ErrorKind::NetworkDown))?;
-            line.check()?;
+            line.check(line.us, line.them)?;
             let group = group.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionRefused))?;
             let (to_them, from_us) = mpsc::channel(UNDER_WAY);
             let (to_us, from_them) = mpsc::channel(UNDER_WAY);
-            let theirs = channel(&line, to_us, from_us);
+            let theirs = channel(&line.other_end(), to_us, from_us);
             tokio::spawn(async move {
                 if let Err(error) = group.serve(theirs).await {
                     tracing::debug!(%error, "a stream of a replica ended");
@@ -113,23 +116,34 @@ fn channel(line: &Line, tx: mpsc::Sender<Bytes>, rx: mpsc::Receiver<Bytes>) -> C
     }
 }
 
+/// One end of a stream.
 #[derive(Clone)]
 struct Line {
-    ends: (NodeId, NodeId),
+    us: NodeId,
+    them: NodeId,
     cut: watch::Receiver<BTreeSet<(NodeId, NodeId)>>,
 }
 
 impl Line {
-    fn check(&self) -> io::Result<()> {
-        match self.cut.borrow().contains(&self.ends) {
+    fn other_end(&self) -> Self {
+        Self {
+            us: self.them,
+            them: self.us,
+            cut: self.cut.clone(),
+        }
+    }
+
+    fn check(&self, from: NodeId, to: NodeId) -> io::Result<()> {
+        match self.cut.borrow().contains(&(from, to)) {
             true => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
             false => Ok(()),
         }
     }
 
+    /// Resolves when nothing comes from the other side any more.
     async fn broken(&mut self) -> io::Error {
         loop {
-            if let Err(e) = self.check() {
+            if let Err(e) = self.check(self.them, self.us) {
                 return e;
             }
             if self.cut.changed().await.is_err() {
@@ -146,7 +160,7 @@ struct In(Line, mpsc::Receiver<Bytes>);
 impl Outgoing for Out {
     fn send(&mut self, parts: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async move {
-            self.0.check()?;
+            self.0.check(self.0.us, self.0.them)?;
             let message = Bytes::from(parts.concat());
             let sent = self.1.send(message).await;
             sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))

@@ -61,11 +61,15 @@ impl Peers {
     /// # Errors
     /// When it is no member, or the connection is lost.
     pub async fn accept(&self, peer: Peer, group: &Group, admit: Arc<dyn Admit>) -> Result<(), PeerError> {
-        let key = peer.key().unwrap_or_default();
-        let known = group.members().values().any(|m| m.key == key)
-            || (self.0.trusted.lock())
-                .unwrap_or_else(PoisonError::into_inner)
-                .contains(&key);
+        let Some(key) = peer.key() else {
+            let addr = peer.remote_addr();
+            peer.close("no key");
+            return Err(PeerError::Stranger {
+                addr,
+                seen: String::new(),
+            });
+        };
+        let known = self.is_known(&key, group);
         if !known {
             let addr = peer.remote_addr();
             let answered = tokio::time::timeout(JOIN_WITHIN, admit_one(&peer, key.clone(), admit)).await;
@@ -75,8 +79,15 @@ impl Peers {
             peer.close("not a member of this site");
             return Err(PeerError::Stranger { addr, seen: key });
         }
+        peer.widen();
         loop {
             let stream = peer.accept().await?;
+            // Asked each time: it may have been taken out since.
+            if !self.is_known(&key, group) {
+                peer.close("not a member of this site any more");
+                let addr = peer.remote_addr();
+                return Err(PeerError::Stranger { addr, seen: key });
+            }
             let group = group.clone();
             tokio::spawn(async move {
                 if let Err(error) = group.serve(channel(stream)).await {
@@ -84,6 +95,16 @@ impl Peers {
                 }
             });
         }
+    }
+
+    /// Members are known by their keys; as long as there are none, those that were there when this node joined.
+    fn is_known(&self, key: &str, group: &Group) -> bool {
+        let members = group.members();
+        if !members.is_empty() {
+            return members.values().any(|m| m.key == key);
+        }
+        let trusted = self.0.trusted.lock().unwrap_or_else(PoisonError::into_inner);
+        trusted.contains(key)
     }
 
     /// Asks whoever is at `addr`, whose key is not known yet, to become a member. `make` gets the connection's binding;

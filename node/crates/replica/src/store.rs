@@ -12,7 +12,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use weir_log::{AppendError, EntryHeader, EntryId, GroupState, Log, StateKey, StateKind};
 use weir_types::GroupId;
 use weir_types::limits::{REPLICATE_BYTES_MAX, REPLICATE_ENTRIES_MAX};
@@ -25,6 +25,8 @@ struct Inner {
     group: GroupId,
     log: Log,
     tail: Mutex<Tail>,
+    /// The last entry that is on this node's disk; none after a failed write.
+    flushed: watch::Sender<Option<u64>>,
 }
 
 impl Store {
@@ -35,6 +37,7 @@ impl Store {
             group,
             log,
             tail: Mutex::new(tail),
+            flushed: watch::Sender::new(Some(state.last.index)),
         }))
     }
 
@@ -67,12 +70,32 @@ impl Store {
         self.tail().push(entry, header, bytes);
         let inner = Arc::downgrade(&self.0);
         self.0.log.append(stored, move |result| {
-            if let Some(inner) = inner.upgrade().filter(|_| result.is_ok()) {
-                let mut tail = inner.tail.lock().unwrap_or_else(PoisonError::into_inner);
-                tail.flushed(index);
+            if let Some(inner) = inner.upgrade() {
+                inner.note_flushed(result.is_ok().then_some(index));
             }
             flushed(result);
         })
+    }
+
+    /// Returns once the entry `index` is on this node's disk. openraft has a state machine apply what most have, which
+    /// need not include this node: but readers look for applied records on its disk, and the log must never note as
+    /// applied what it could lose.
+    ///
+    /// # Errors
+    /// When the log stopped.
+    pub(crate) async fn until_flushed(&self, index: u64) -> io::Result<()> {
+        let mut flushed = self.0.flushed.subscribe();
+        let there = flushed.wait_for(|f| f.is_none_or(|last| last >= index)).await;
+        match there.map_err(io::Error::other)?.is_some() {
+            true => Ok(()),
+            false => Err(io::Error::other("the log stopped")),
+        }
+    }
+
+    /// A snapshot was installed: the log goes on behind it.
+    pub(crate) fn restart(&self, at: EntryId) {
+        self.tail().restart(at);
+        self.0.note_flushed(Some(at.index));
     }
 
     /// Entries of `[start, end)`: from the disk, and from memory. May end early at a limit, but not before the first.
@@ -97,6 +120,18 @@ impl Store {
             .map_err(io::Error::other)?;
         let entries = read.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         Ok(entries.into_iter().map(from_log).collect())
+    }
+}
+
+impl Inner {
+    fn note_flushed(&self, index: Option<u64>) {
+        if let Some(index) = index {
+            let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+            tail.flushed(index);
+        }
+        // What failed stays failed.
+        let note = |f: &mut Option<u64>| *f = f.zip(index).map(|(before, now)| before.max(now));
+        self.flushed.send_modify(note);
     }
 }
 
@@ -189,7 +224,12 @@ impl RaftLogStorage<Types> for Store {
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let last = last.map_or(EntryId::default(), |id| entry_id(&id));
         self.tail().truncate(last);
-        wait(|done| self.0.log.truncate(self.0.group, last.index + 1, done)).await
+        let truncated = wait(|done| self.0.log.truncate(self.0.group, last.index + 1, done)).await;
+        // Once more: those that are gone may have been flushed meanwhile.
+        self.tail().truncate(last);
+        let back = |f: &mut Option<u64>| *f = f.map(|index| index.min(last.index));
+        self.0.flushed.send_modify(back);
+        truncated
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
@@ -205,8 +245,13 @@ fn vote_key(group: GroupId) -> StateKey {
 }
 
 /// The vote that is stored for `group`.
-pub(crate) fn stored_vote(log: &Log, group: GroupId) -> Option<StoredVote> {
-    row(log, &vote_key(group)).and_then(|v| postcard::from_bytes(&v).ok())
+///
+/// # Errors
+/// When it cannot be read: a vote that is forgotten could be given twice.
+pub(crate) fn stored_vote(log: &Log, group: GroupId) -> io::Result<Option<StoredVote>> {
+    let row = log.state_row(&vote_key(group)).map_err(io::Error::other)?;
+    row.map(|v| postcard::from_bytes(&v).map_err(io::Error::other))
+        .transpose()
 }
 
 /// The members that are stored for `group`, as of what is applied.
