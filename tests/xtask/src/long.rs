@@ -40,6 +40,7 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
         .env("WEIR_POWER_CUTS", "50")
         .env("WEIR_SITE_KILLS", "50")
         .env("WEIR_SITE_CUTS", "100")
+        .env("WEIR_CHAOS_SEEDS", "100")
         .env("WEIR_CONNECTIONS", "10000");
     run(rounds)?;
     fuzz(seconds)

@@ -409,6 +409,11 @@ impl Group {
             keeper.abort();
         }
         let _ = self.0.raft.shutdown().await;
+        // Nobody else would tell them any more.
+        let left = std::mem::take(&mut self.0.shared.lock().pending);
+        for waiter in left.into_values().flat_map(|p| p.waiters) {
+            waiter(Err(ProposeError::Unknown));
+        }
     }
 }
 
