@@ -156,6 +156,33 @@ pub enum OpHeader {
 }
 
 impl OpHeader {
+    /// The op again, with its batch, if it has one, from `append`.
+    ///
+    /// # Errors
+    /// Those of `append`.
+    pub fn join<E>(self, append: impl FnOnce(Append) -> Result<Op, E>) -> Result<Op, E> {
+        Ok(match self {
+            Self::Append(header) => append(header)?,
+            Self::Put { key, value } => Op::Put {
+                key: StateKey::from_bytes(key),
+                value: value.into(),
+            },
+            Self::Remove { key } => Op::Remove {
+                key: StateKey::from_bytes(key),
+            },
+            Self::Trim {
+                partition,
+                to,
+                reason,
+            } => Op::Trim {
+                partition,
+                to,
+                reason,
+            },
+            Self::Drop { partition } => Op::Drop { partition },
+        })
+    }
+
     /// The header of `op`.
     pub fn of(op: &Op) -> Self {
         match op {

@@ -6,7 +6,7 @@
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::log::Keyspaces;
 use crate::positions::{Marks, Positions};
-use crate::{Append, Entry, EntryHeader, Op, OpHeader, ReadError};
+use crate::{Append, Entry, EntryHeader, Op, ReadError};
 use std::ops::Range;
 use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
 
@@ -370,32 +370,15 @@ pub(crate) fn entries(
 fn join(keyspaces: &Keyspaces, header: EntryHeader) -> Result<Entry, ReadError> {
     let mut ops = Vec::with_capacity(header.ops.len());
     for op in header.ops {
-        ops.push(match op {
-            OpHeader::Append(append) => match payload(keyspaces, &append)? {
+        ops.push(op.join(|append| {
+            Ok(match payload(keyspaces, &append)? {
                 Some(batch) => Op::Append {
                     partition: append.partition,
                     batch,
                 },
                 None => Op::Gone(append),
-            },
-            OpHeader::Put { key, value } => Op::Put {
-                key: StateKey::from_bytes(key),
-                value: value.into(),
-            },
-            OpHeader::Remove { key } => Op::Remove {
-                key: StateKey::from_bytes(key),
-            },
-            OpHeader::Trim {
-                partition,
-                to,
-                reason,
-            } => Op::Trim {
-                partition,
-                to,
-                reason,
-            },
-            OpHeader::Drop { partition } => Op::Drop { partition },
-        });
+            })
+        })?);
     }
     Ok(Entry {
         group: header.group,

@@ -65,19 +65,7 @@ pub async fn read_frame<T: DeserializeOwned>(
     from: &mut RecvStream,
     limit: usize,
 ) -> Result<Option<Frame<T>>, PeerError> {
-    let mut length = [0; 4];
-    match from.read_exact(&mut length).await {
-        Ok(()) => {}
-        Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
-        Err(e) => return Err(PeerError::Lost(e.to_string())),
-    }
-    let total = u32::from_be_bytes(length) as usize;
-    if total > limit {
-        return Err(PeerError::FrameTooLarge { bytes: total, limit });
-    }
-    let mut bytes = BytesMut::with_capacity(total.min(RESERVE_BYTES));
-    read_into(from, &mut bytes, total).await?;
-    Frame::parse(bytes.freeze()).map(Some)
+    read_message(from, limit).await?.map(Frame::parse).transpose()
 }
 
 impl<T: DeserializeOwned> Frame<T> {

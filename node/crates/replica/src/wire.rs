@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
-use weir_log::{Append, Entry, EntryId, Op, OpHeader, StateKey};
+use weir_log::{Append, Entry, EntryId, Op, OpHeader};
 use weir_types::{Batch, GroupId, Offset, PartitionId};
 
 /// What a stream is for: its first message.
@@ -179,30 +179,14 @@ impl WireEntry {
     fn join(self, payload: &mut Bytes) -> io::Result<RaftEntry> {
         let mut ops = Vec::new();
         for (at, op) in self.ops.into_iter().enumerate() {
-            ops.push(match op {
-                OpHeader::Append(append) if self.gone.contains(&(at as u32)) => Op::Gone(append),
-                OpHeader::Append(append) => Op::Append {
+            let gone = self.gone.contains(&(at as u32));
+            ops.push(op.join(|append| match gone {
+                true => Ok(Op::Gone(append)),
+                false => take_batch(payload, &append).map(|batch| Op::Append {
                     partition: append.partition,
-                    batch: take_batch(payload, &append)?,
-                },
-                OpHeader::Put { key, value } => Op::Put {
-                    key: StateKey::from_bytes(key),
-                    value: value.into(),
-                },
-                OpHeader::Remove { key } => Op::Remove {
-                    key: StateKey::from_bytes(key),
-                },
-                OpHeader::Trim {
-                    partition,
-                    to,
-                    reason,
-                } => Op::Trim {
-                    partition,
-                    to,
-                    reason,
-                },
-                OpHeader::Drop { partition } => Op::Drop { partition },
-            });
+                    batch,
+                }),
+            })?);
         }
         Ok(from_log(Entry {
             group: GroupId(0),
@@ -282,6 +266,7 @@ mod tests {
     use super::*;
     use crate::raft::{Command, Membership, Payload};
     use proptest::prelude::*;
+    use weir_log::StateKey;
     use weir_types::{BatchBuilder, Codec, Record, Term};
 
     fn batch(base: u64) -> Batch {
