@@ -4,12 +4,13 @@ use crate::config::Config;
 use crate::site::{self, Place};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use weir_broker::{Broker, GroupConfig, Hook, Member, Peers, QuotaConfig};
+use weir_broker::{Broker, GroupConfig, Hook, Member, NodeId, Peers, QuotaConfig};
 use weir_log::{Log, Recovered};
 use weir_peer::Identity;
 use weir_pipeline::{Pipelines, Services};
@@ -24,6 +25,8 @@ const BUDGET_EVERY: Duration = Duration::from_secs(1);
 const PROMOTE_EVERY: Duration = Duration::from_millis(500);
 /// A node that stands alone is ready when it leads: its disk takes a few syncs for that.
 const ALONE_WITHIN: Duration = Duration::from_secs(30);
+/// A node that is not heard of for so long is worth a line: several elections.
+const SILENT_MS: u64 = 3_000;
 /// The one replica group of a site.
 const GROUP: GroupId = GroupId(0);
 /// How often sessions and rebalances of consumer groups are looked at: a tenth of what a client notices.
@@ -280,6 +283,7 @@ fn status(
 /// Keeps the site in order as far as its leader does: names it, keeps this node's address right, and makes voters of
 /// learners that have caught up.
 async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member) {
+    let mut silent = BTreeSet::new();
     loop {
         if broker.is_serving() && broker.site().is_none() {
             let _ = broker.name_site(place.site.clone()).await;
@@ -300,7 +304,24 @@ async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member)
             tracing::debug!(%error, "the leader does not know yet how this node is reached");
         }
         broker.promote_learners().await;
+        tell_of_silent(&broker, &mut silent);
         tokio::time::sleep(PROMOTE_EVERY).await;
+    }
+}
+
+/// Says once, on the node that leads, when another falls silent, and when it is back.
+fn tell_of_silent(broker: &Broker, silent: &mut BTreeSet<NodeId>) {
+    if !broker.is_serving() {
+        return silent.clear();
+    }
+    let status = broker.group().status();
+    for member in status.members.iter().filter(|m| m.id != status.node) {
+        let heard = member.heard_ms_ago.is_some_and(|ms| ms < SILENT_MS);
+        if !heard && silent.insert(member.id) {
+            tracing::warn!(node = member.id, addr = %member.member.quic, "a node of the site is not heard of");
+        } else if heard && silent.remove(&member.id) {
+            tracing::info!(node = member.id, "a node of the site is heard of again");
+        }
     }
 }
 

@@ -99,7 +99,7 @@ const SETTINGS: [(&str, &str, &str); 23] = [
     ),
     (
         "log",
-        "\"info,openraft=warn\"",
+        "\"info,openraft=error\"",
         "What is logged: error, warn, info, debug, or a filter as `weir_log=debug,info`.",
     ),
     (
@@ -177,7 +177,7 @@ impl Default for Config {
             value_file_bytes: log.value_file_bytes,
             produce_bytes_per_s: None,
             fetch_bytes_per_s: None,
-            log: "info,openraft=warn".to_owned(),
+            log: "info,openraft=error".to_owned(),
         }
     }
 }

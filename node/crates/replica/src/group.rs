@@ -591,9 +591,11 @@ impl Shared {
             (before, leading, overdue)
         };
         if before.is_some() && before != after {
+            tracing::info!("this node does not lead any more");
             self.machine.stepped_down();
         }
-        if after.is_some() && before != after {
+        if let Some(term) = after.filter(|_| before != after) {
+            tracing::info!(term = term.0, "this node leads");
             self.machine.leading();
         }
         for waiter in overdue {
