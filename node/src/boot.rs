@@ -26,7 +26,7 @@ const PROMOTE_EVERY: Duration = Duration::from_millis(500);
 /// A node that stands alone is ready when it leads: its disk takes a few syncs for that.
 const ALONE_WITHIN: Duration = Duration::from_secs(30);
 /// A node that is not heard of for so long is worth a line: several elections.
-const SILENT_MS: u64 = 3_000;
+pub(crate) const SILENT_MS: u64 = 3_000;
 /// The one replica group of a site.
 const GROUP: GroupId = GroupId(0);
 /// How often sessions and rebalances of consumer groups are looked at: a tenth of what a client notices.

@@ -2,6 +2,7 @@
 
 use super::output::{fields, lines, table, text};
 use super::{Format, To};
+use crate::boot::SILENT_MS;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -127,20 +128,14 @@ async fn status(to: &To) -> Result<()> {
         .as_array()
         .map(Vec::as_slice)
         .unwrap_or_default();
-    let voters = nodes.iter().filter(|n| n["role"] != "learner").count();
     let leader = match status["leader"].as_u64() {
         Some(id) => format!("node {id} in term {}", text(&status, "term")),
         None => "nobody leads at the moment".to_owned(),
     };
-    let survives = match voters {
-        0 | 1 => "no loss of a node".to_owned(),
-        2 => "no loss of a node: with two there is no majority without the other; add a third".to_owned(),
-        n => format!("the loss of {} of {n}", (n - 1) / 2),
-    };
     fields(&[
         ("asked", format!("node {}", text(&status, "node"))),
         ("leader", leader),
-        ("survives", survives),
+        ("survives", survives(&status, nodes)),
         (
             "log",
             format!(
@@ -169,6 +164,27 @@ async fn status(to: &To) -> Result<()> {
     table(&["NODE", "ROLE", "LAG", "STATE", "ADDRESS", "RACK"], &rows)
 }
 
+/// In words: what may still happen to the voters. Those that the leader knows to be away or to take nothing are lost
+/// already.
+fn survives(status: &Value, nodes: &[Value]) -> String {
+    let leader_was_asked = status["leader"] == status["node"];
+    let voters = || nodes.iter().filter(|n| n["role"] != "learner");
+    let away = |n: &&Value| {
+        let silent = n["heard_ms_ago"].as_u64().is_none_or(|ms| ms > SILENT_MS);
+        n["id"] != status["node"] && leader_was_asked && (silent || n["refuses"].is_string())
+    };
+    let (all, lost) = (voters().count(), voters().filter(away).count());
+    match (all, all.saturating_sub(1) / 2) {
+        (0 | 1, _) => "no loss of a node".to_owned(),
+        (2, _) => {
+            "no loss of a node: with two there is no majority without the other; add a third".to_owned()
+        }
+        (_, spare) if lost == 0 => format!("the loss of {spare} of {all}"),
+        (_, spare) if lost < spare => format!("the loss of {} more: {lost} of {all} lost", spare - lost),
+        _ => format!("no further loss: {lost} of {all} lost"),
+    }
+}
+
 /// In words: how a node is, as far as the one that was asked can know.
 pub(super) fn state(node: &Value, is_asked: bool, leader_was_asked: bool) -> String {
     if is_asked {
@@ -180,7 +196,8 @@ pub(super) fn state(node: &Value, is_asked: bool, leader_was_asked: bool) -> Str
     let lag = node["lag"].as_u64().unwrap_or(u64::MAX);
     match node["heard_ms_ago"].as_u64() {
         None => "not heard of yet".to_owned(),
-        Some(ms) if ms > 2_000 => format!("silent for {} s", ms / 1_000),
+        Some(ms) if ms > SILENT_MS => format!("silent for {} s", ms / 1_000),
+        Some(_) if node["refuses"].is_string() => format!("takes nothing: {}", text(node, "refuses")),
         Some(_) if lag > 1_000 => "catching up".to_owned(),
         Some(_) => "in step".to_owned(),
     }

@@ -111,12 +111,17 @@ struct Inner {
     keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
+/// A member that takes nothing is asked again several times in this.
+const REFUSES_FOR: Duration = Duration::from_secs(2);
+
 /// What the handle and the state machine share.
 pub(crate) struct Shared {
     pub(crate) machine: Arc<dyn StateMachine>,
     node: NodeId,
     /// More than one node has the group's log, or will.
     many: AtomicBool,
+    /// What the leader sent was refused for want of room.
+    full: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -138,6 +143,8 @@ struct State {
     /// Called when no proposal up to a ticket is undecided.
     settling: Vec<(u64, Settled)>,
     members: Option<Membership>,
+    /// Members that would not take entries: when they last said so, and why. One for each, however often it is asked.
+    refused: BTreeMap<NodeId, (Instant, String)>,
 }
 
 type Settled = Box<dyn FnOnce() + Send>;
@@ -206,6 +213,7 @@ impl Group {
             machine,
             node,
             many: AtomicBool::new(members.as_ref().is_some_and(|m| m.nodes().count() > 1)),
+            full: AtomicBool::new(false),
             state: Mutex::new(State {
                 members,
                 ..State::default()
@@ -529,6 +537,38 @@ impl Shared {
     pub(crate) fn set_members(&self, membership: &Membership) {
         self.many.store(membership.nodes().count() > 1, Ordering::Relaxed);
         self.lock().members = Some(membership.clone());
+    }
+
+    /// A member did not take what it was sent.
+    pub(crate) fn refused(&self, node: NodeId, why: &str) {
+        let mut state = self.lock();
+        state.refused.insert(node, (Instant::now(), why.to_owned()));
+        let State { refused, members, .. } = &mut *state;
+        refused.retain(|id, _| members.as_ref().is_none_or(|m| m.get_node(id).is_some()));
+    }
+
+    /// Why a member takes nothing, if it said so in the last [`REFUSES_FOR`].
+    pub(crate) fn refuses(&self, node: NodeId) -> Option<String> {
+        let state = self.lock();
+        let (_, why) = state
+            .refused
+            .get(&node)
+            .filter(|(at, _)| at.elapsed() < REFUSES_FOR)?;
+        Some(why.clone())
+    }
+
+    /// Says once when there is no room for what the leader sends, and when there is again.
+    pub(crate) fn tell_of_room(&self, full: Option<&AppendError>) {
+        if self.full.load(Ordering::Relaxed) == full.is_some() {
+            return;
+        }
+        self.full.store(full.is_some(), Ordering::Relaxed);
+        match full {
+            Some(error) => {
+                tracing::warn!(%error, "what the leader sends is not taken; this node falls behind")
+            }
+            None => tracing::info!("there is room again for what the leader sends"),
+        }
     }
 
     pub(crate) fn members(&self) -> Option<Membership> {

@@ -36,6 +36,8 @@ pub struct MemberStatus {
     pub lag: Option<u64>,
     /// Since when it was last heard of, in milliseconds; as `lag`.
     pub heard_ms_ago: Option<u64>,
+    /// Why it takes none of the entries that it lacks, in its own words; as `lag`.
+    pub refuses: Option<String>,
 }
 
 /// A group, as the node that was asked sees it.
@@ -76,6 +78,7 @@ impl Group {
                 false => Role::Learner,
             };
             let matched = metrics.replication.as_ref().and_then(|r| r.get(id).copied());
+            let lag = matched.map(|m| last.saturating_sub(m.map_or(0, |id| id.index())));
             let heard = metrics
                 .heartbeat
                 .as_ref()
@@ -84,8 +87,11 @@ impl Group {
                 id: *id,
                 member: member.clone(),
                 role,
-                lag: matched.map(|m| last.saturating_sub(m.map_or(0, |id| id.index()))),
+                lag,
                 heard_ms_ago: heard.map(|at| at.elapsed().as_millis() as u64),
+                refuses: lag
+                    .filter(|lag| *lag > 0)
+                    .and_then(|_| self.shared().refuses(*id)),
             });
         }
         GroupStatus {

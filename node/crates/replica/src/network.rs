@@ -203,6 +203,7 @@ impl RaftNetworkV2<Types> for Peer {
                 sending: Some(Box::pin(sending.run())),
                 node: self.node,
                 transport: Arc::clone(&self.transport),
+                shared: Arc::clone(&self.shared),
             };
             let answers: Answers<'s> = Box::pin(stream::unfold(Some(answers), Answering::next));
             Ok(answers)
@@ -336,6 +337,7 @@ struct Answering {
     sending: Option<std::pin::Pin<Box<dyn Future<Output = io::Result<()>> + Send>>>,
     node: NodeId,
     transport: Arc<dyn Transport>,
+    shared: Arc<Shared>,
 }
 
 impl Answering {
@@ -361,6 +363,8 @@ impl Answering {
             rx,
             under_way,
             sending,
+            node,
+            shared,
             ..
         } = self;
         let answered = async {
@@ -370,7 +374,11 @@ impl Answering {
             let answer = tokio::time::timeout(APPEND_SILENCE, rx.recv());
             let answer = answer.await.unwrap_or_else(|_| Err(timed_out()))?;
             let answer = answer.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
-            Ok(Some(append_answer(decode::<Response>(answer)?.0)))
+            let answer = decode::<Response>(answer)?.0;
+            if let Response::Unable(why) = &answer {
+                shared.refused(*node, why);
+            }
+            Ok(Some(append_answer(answer)))
         };
         let mut answered = std::pin::pin!(answered);
         loop {

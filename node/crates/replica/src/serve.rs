@@ -63,13 +63,17 @@ impl Group {
                 let request = append_request(request, payload)?;
                 if !request.entries.is_empty() {
                     // A full disk would stop the log. The leader tries again.
-                    log.room_for(bytes, true).map_err(io::Error::other)?;
+                    let room = log.room_for(bytes, true);
+                    self.shared().tell_of_room(room.as_ref().err());
+                    if let Err(full) = room {
+                        return Ok(Some(full.to_string()));
+                    }
                 }
                 if requests.send(request).await.is_err() {
                     break;
                 }
             }
-            Ok::<(), io::Error>(())
+            Ok::<_, io::Error>(None)
         };
         let answer = async {
             while let Some(answer) = answers.next().await {
@@ -90,15 +94,22 @@ impl Group {
             }
             Ok::<(), io::Error>(())
         };
-        let mut answer = std::pin::pin!(answer);
-        tokio::select! {
-            biased;
-            done = &mut answer => return done,
-            // Ends it, and with it what it owns.
-            received = receive => received?,
+        let refused = {
+            let mut answer = std::pin::pin!(answer);
+            let refused = tokio::select! {
+                biased;
+                done = &mut answer => return done,
+                // Ends it, and with it what it owns.
+                received = receive => received?,
+            };
+            // No more comes; what has come is still answered.
+            answer.await?;
+            refused
+        };
+        match refused {
+            Some(why) => tx.send(encode(&Response::Unable(why), Vec::new())?).await,
+            None => Ok(()),
         }
-        // No more comes; what has come is still answered.
-        answer.await
     }
 
     async fn serve_control(&self, mut channel: Channel) -> io::Result<()> {
