@@ -9,6 +9,8 @@ use crate::rounds;
 use rdkafka::Message;
 use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use weir_checkers::Violation;
@@ -50,6 +52,40 @@ async fn loaded(client: &Client) -> Load {
     Load::new(client, "t").await
 }
 
+/// Also when an assertion fails: the load would go on for ever.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs `during` while a client loads the site, with the number of records acknowledged so far; the longest pause
+/// between two acknowledgements beside what `during` gave.
+fn under_load<R>(
+    seeds: &[SocketAddr],
+    load: &mut Load,
+    during: impl FnOnce(&AtomicU64) -> R,
+) -> (R, Duration) {
+    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let (stop, count) = (&stop, &count);
+        let running = scope.spawn(move || {
+            block_on(async {
+                let client = Client::connect_any(seeds, &KnownNodes::forgetful(), "load")
+                    .await
+                    .unwrap();
+                tokio::join!(load.run(&client, stop, count), longest_pause(count, stop)).1
+            })
+        });
+        let stops = Stops(stop);
+        let given = during(count);
+        drop(stops);
+        (given, running.join().unwrap())
+    })
+}
+
 /// What is wrong, after each node in turn has led and told all that it has.
 fn judged(site: &Site, load: &mut Load, nodes: &[usize]) -> Vec<Violation> {
     let mut finals = Vec::new();
@@ -70,27 +106,15 @@ fn a_site_of_one_grows_to_three_while_producing() {
         (loaded(&client).await, client)
     });
     drop(client);
-    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
-    let seeds = site.seeds();
-    let pause = std::thread::scope(|scope| {
-        let (stop, count, load) = (&stop, &count, &mut load);
-        let running = scope.spawn(move || {
-            block_on(async {
-                let client = Client::connect_any(&seeds, &KnownNodes::forgetful(), "load")
-                    .await
-                    .unwrap();
-                tokio::join!(load.run(&client, stop, count), longest_pause(count, stop)).1
-            })
-        });
+    let pause = under_load(&site.seeds(), &mut load, |count| {
         block_on(more_than(count, 200));
         site.grow(&dir.path().join("2")).unwrap();
         site.grow(&dir.path().join("3")).unwrap();
         site.until_voters(3).unwrap();
         let so_far = count.load(Ordering::Relaxed);
         block_on(more_than(count, so_far + 200));
-        stop.store(true, Ordering::Relaxed);
-        running.join().unwrap()
-    });
+    })
+    .1;
     site.until_in_step().unwrap();
     let wrong = judged(&site, &mut load, &[1, 2, 3]);
     assert!(wrong.is_empty(), "{wrong:?}");
@@ -107,25 +131,13 @@ fn leaders_are_killed_under_load_and_nothing_acknowledged_is_lost() {
     let mut load = block_on(async { loaded(&site.client().await.unwrap()).await });
     let mut pauses = Vec::new();
     for round in 0..rounds("WEIR_SITE_KILLS", 3) {
-        let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
-        let seeds = site.seeds();
-        let (victim, pause) = std::thread::scope(|scope| {
-            let (stop, count, load) = (&stop, &count, &mut load);
-            let running = scope.spawn(move || {
-                block_on(async {
-                    let client = Client::connect_any(&seeds, &KnownNodes::forgetful(), "load")
-                        .await
-                        .unwrap();
-                    tokio::join!(load.run(&client, stop, count), longest_pause(count, stop)).1
-                })
-            });
+        let (victim, pause) = under_load(&site.seeds(), &mut load, |count| {
             block_on(more_than(count, 100 + u64::from(round) * 37 % 300));
             let victim = site.leader().unwrap();
             site.kill(victim).unwrap();
             let so_far = count.load(Ordering::Relaxed);
             block_on(more_than(count, so_far + 100));
-            stop.store(true, Ordering::Relaxed);
-            (victim, running.join().unwrap())
+            victim
         });
         pauses.push(pause);
         site.start(victim).unwrap();
@@ -156,18 +168,7 @@ fn a_short_pause_costs_no_election_and_a_long_one_no_record() {
         (&after["term"], &after["node"])
     );
     // Long enough that another leads; the old one finds out and has acknowledged nothing meanwhile.
-    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
-    let seeds = site.seeds();
-    std::thread::scope(|scope| {
-        let (stop, count, load) = (&stop, &count, &mut load);
-        let running = scope.spawn(move || {
-            block_on(async {
-                let client = Client::connect_any(&seeds, &KnownNodes::forgetful(), "load")
-                    .await
-                    .unwrap();
-                load.run(&client, stop, count).await;
-            })
-        });
+    under_load(&site.seeds(), &mut load, |count| {
         block_on(more_than(count, 100));
         site.node(leader).unwrap().freeze().unwrap();
         let so_far = count.load(Ordering::Relaxed);
@@ -175,8 +176,6 @@ fn a_short_pause_costs_no_election_and_a_long_one_no_record() {
         site.node(leader).unwrap().thaw().unwrap();
         let so_far = count.load(Ordering::Relaxed);
         block_on(more_than(count, so_far + 100));
-        stop.store(true, Ordering::Relaxed);
-        running.join().unwrap();
     });
     site.until_in_step().unwrap();
     let wrong = judged(&site, &mut load, &[1, 2, 3]);
@@ -260,6 +259,64 @@ fn power_cuts_of_all_nodes_at_once_lose_nothing_acknowledged() {
     for number in 1..=3 {
         site.stop(number).unwrap();
     }
+}
+
+/// Writes to the last byte of the disk: what has no room ends it.
+fn fill(path: &Path) {
+    let mut file = std::fs::File::create(path).unwrap();
+    std::io::copy(&mut std::io::repeat(1), &mut file).unwrap_err();
+}
+
+#[test]
+fn a_node_with_a_full_disk_says_so_stops_nobody_and_catches_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::make(dir.path(), 256) else {
+        println!("SKIPPED: loop mounts are not permitted here, so no disk can be filled");
+        return;
+    };
+    let env = [("WEIR_DISK_RESERVE_BYTES", "16777216")];
+    let mut site = Site::found(dir.path(), &env).unwrap();
+    let second = dir.path().join("second");
+    site.grow(&second).unwrap();
+    let third = site.grow(&disk.mount).unwrap();
+    site.until_voters(3).unwrap();
+    site.until_in_step().unwrap();
+    let mut load = block_on(async { loaded(&site.client().await.unwrap()).await });
+    let filler = disk.mount.join("filler");
+    fill(&filler);
+    under_load(&site.seeds(), &mut load, |count| {
+        block_on(more_than(count, 100));
+        site.until("the leader knows why a node lags", |s| {
+            let members = s["members"].as_array().unwrap();
+            let full = members.iter().find(|m| m["id"] == third).unwrap();
+            full["lag"].as_u64() > Some(0)
+                && full["refuses"]
+                    .as_str()
+                    .is_some_and(|w| w.contains("disk is nearly full"))
+        })
+        .unwrap();
+        let table = site.cli(&["cluster", "status"]).unwrap();
+        assert!(table.contains("takes nothing: disk is nearly full"), "{table}");
+        assert!(table.contains("no further loss: 1 of 3 lost"), "{table}");
+        assert!(
+            site.node(third)
+                .unwrap()
+                .said()
+                .contains("this node falls behind")
+        );
+        let so_far = count.load(Ordering::Relaxed);
+        block_on(more_than(count, so_far + 100));
+    });
+    std::fs::remove_file(&filler).unwrap();
+    site.until_in_step().unwrap();
+    let table = site.cli(&["cluster", "status"]).unwrap();
+    assert!(table.contains("the loss of 1 of 3"), "{table}");
+    let wrong = judged(&site, &mut load, &[1, 2, 3]);
+    assert!(wrong.is_empty(), "{wrong:?}");
+    for number in 1..=3 {
+        site.stop(number).unwrap();
+    }
+    disk.detach();
 }
 
 #[test]
