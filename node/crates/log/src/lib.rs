@@ -21,25 +21,30 @@ mod entry;
 mod error;
 mod journal;
 mod keys;
+mod kv;
 mod log;
 mod positions;
 mod reader;
 mod recovery;
 mod scrub;
+#[cfg(any(test, feature = "testing"))]
+pub mod simulated;
 mod snapshot;
 mod space;
 #[cfg(test)]
 mod tests;
 mod value_log;
 mod watermark;
+mod workers;
 mod writer;
 
 pub use entry::{Append, Entry, EntryHeader, EntryId, Op, OpHeader};
 pub use error::{AppendError, OpenError, ReadError};
 pub use keys::{StateKey, StateKind};
-pub use log::{Log, Options, Usage};
+pub use log::{Environment, Log, Options, Store, Usage};
 pub use positions::{Marks, Position};
 pub use reader::{Boundary, Chunk, Piece};
 pub use recovery::{Damage, GroupState, Recovered};
 pub use scrub::{ScrubReport, scrub_closed};
 pub use snapshot::LogSnapshot;
+pub use workers::{Running, Threads, Turn, Wake, Worker, Workers};

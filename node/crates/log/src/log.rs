@@ -1,6 +1,7 @@
 //! The log as the layers above see it.
 
 use crate::keys::{StateKey, StateKind};
+use crate::kv::{Database, Keyspace};
 use crate::positions::Positions;
 use crate::reader::{self, Boundary, Chunk, Request};
 use crate::recovery::{self, Recovered};
@@ -8,6 +9,7 @@ use crate::scrub::{self, ScrubReport};
 use crate::snapshot::{Install, LogSnapshot, Received};
 use crate::space::free_and_total;
 use crate::value_log::{Pointer, ValueLog};
+use crate::workers::{Running, Threads, Turn, Wake, Worker, Workers};
 use crate::writer::{Command, Writer};
 use crate::{AppendError, Entry, EntryHeader, EntryId, Marks, OpenError, ReadError};
 use bytes::Bytes;
@@ -15,9 +17,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use weir_types::limits::WRITER_QUEUE_MAX;
 use weir_types::{Batch, GroupId, Offset, PartitionId};
 
@@ -64,10 +65,10 @@ impl Default for Options {
 
 #[derive(Clone)]
 pub(crate) struct Keyspaces {
-    pub(crate) db: fjall::Database,
-    pub(crate) rlog: fjall::Keyspace,
-    pub(crate) data: fjall::Keyspace,
-    pub(crate) state: fjall::Keyspace,
+    pub(crate) db: Database,
+    pub(crate) rlog: Keyspace,
+    pub(crate) data: Keyspace,
+    pub(crate) state: Keyspace,
     pub(crate) values: Arc<ValueLog>,
 }
 
@@ -144,6 +145,10 @@ impl Shared {
             .is_empty()
     }
 
+    pub(crate) fn reason(&self) -> Option<Arc<str>> {
+        self.reason.get().cloned()
+    }
+
     /// The first reason wins.
     pub(crate) fn stop(&self, reason: Option<Arc<str>>) {
         if let Some(reason) = reason {
@@ -174,6 +179,34 @@ pub struct Usage {
 
 type ReadJob = Box<dyn FnOnce(&Keyspaces, &Positions) + Send>;
 
+/// What the log stands on: the simulation owns it all.
+#[derive(Clone)]
+pub struct Environment {
+    /// Who runs the loops that write and read.
+    pub workers: Arc<dyn Workers>,
+    /// Where the rows are.
+    pub store: Store,
+}
+
+/// Where the rows are. Payloads of large rounds, and the low-water mark, are in files of the log's directory in any case.
+#[derive(Clone)]
+pub enum Store {
+    /// In fjall's files, in the log's directory.
+    Files,
+    /// On a simulated disk.
+    #[cfg(any(test, feature = "testing"))]
+    Simulated(crate::simulated::Disk),
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self {
+            workers: Arc::new(Threads),
+            store: Store::Files,
+        }
+    }
+}
+
 /// A log that is open. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Log(Arc<Inner>);
@@ -183,12 +216,14 @@ struct Inner {
     reserve_bytes: u64,
     keyspaces: Keyspaces,
     shared: Arc<Shared>,
+    workers: Arc<dyn Workers>,
     commands: SyncSender<Command>,
+    wake_writer: Wake,
     /// Gone only while the log is dropped.
     reads: Option<SyncSender<ReadJob>>,
-    readers: Vec<JoinHandle<()>>,
+    readers: Vec<Running>,
     epoch: u32,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Drop for Inner {
@@ -196,9 +231,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.reads = None;
         for reader in self.readers.drain(..) {
-            if reader.thread().id() != std::thread::current().id() {
-                let _ = reader.join();
-            }
+            (reader.join)();
         }
     }
 }
@@ -209,12 +242,25 @@ impl Log {
     /// # Errors
     /// When the directory is in use, cannot be written, or is damaged beyond opening.
     pub fn open(dir: &Path, options: &Options) -> Result<(Self, Recovered), OpenError> {
+        Self::open_in(dir, options, Environment::default())
+    }
+
+    /// As [`Log::open`], in an environment of the caller's.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_in(
+        dir: &Path,
+        options: &Options,
+        environment: Environment,
+    ) -> Result<(Self, Recovered), OpenError> {
+        let Environment { workers, store } = environment;
         let io = |source| OpenError::Io {
             path: dir.to_owned(),
             source,
         };
         std::fs::create_dir_all(dir).map_err(io)?;
-        let state = recovery::open(dir, options)?;
+        let state = recovery::open(dir, options, &store)?;
         let (_, total) = free_and_total(dir).map_err(io)?;
         let reserve_bytes = options
             .disk_reserve_bytes
@@ -243,14 +289,16 @@ impl Log {
             since_sweep: 0,
             receiving,
         };
-        spawn("weir-log", move || writer.run()).map_err(io)?;
-        let (reads, readers) = spawn_readers(&state.keyspaces, &shared).map_err(io)?;
+        let writing = workers.start("weir-log", Box::new(writer)).map_err(io)?;
+        let (reads, readers) = start_readers(&state.keyspaces, &shared, &*workers).map_err(io)?;
         let inner = Inner {
             dir: dir.to_owned(),
             reserve_bytes,
             keyspaces: state.keyspaces,
             shared,
+            workers,
             commands,
+            wake_writer: writing.wake,
             reads: Some(reads),
             readers,
             epoch,
@@ -485,7 +533,14 @@ impl Log {
 
     fn submit(&self, job: ReadJob) -> Result<(), ReadError> {
         let reads = self.0.reads.as_ref().ok_or(ReadError::Closed)?;
-        reads.send(job).map_err(|_| ReadError::Closed)
+        reads.send(job).map_err(|_| ReadError::Closed)?;
+        self.0.readers.iter().for_each(|reader| (reader.wake)());
+        Ok(())
+    }
+
+    /// Who runs its loops: those of the layers above run there too.
+    pub fn workers(&self) -> &dyn Workers {
+        &*self.0.workers
     }
 
     /// All rows of `kind`, as they were when the log was opened and with effects written since. Blocks: for start-up.
@@ -544,7 +599,7 @@ impl Log {
 
     /// Why the log stopped, if a write failed.
     pub fn poisoned(&self) -> Option<Arc<str>> {
-        self.0.shared.reason.get().cloned()
+        self.0.shared.reason()
     }
 
     /// Calls `hook` with the reason when a write fails, or at once if one has.
@@ -615,30 +670,61 @@ impl Log {
         if self.0.shared.stopped.load(Ordering::Acquire) {
             return Err(self.poisoned().map_or(AppendError::Closed, AppendError::Poisoned));
         }
-        self.0.commands.send(command).map_err(|_| AppendError::Closed)
+        self.0.commands.send(command).map_err(|_| AppendError::Closed)?;
+        (self.0.wake_writer)();
+        Ok(())
     }
 }
 
-fn spawn_readers(
+fn start_readers(
     keyspaces: &Keyspaces,
     shared: &Arc<Shared>,
-) -> std::io::Result<(SyncSender<ReadJob>, Vec<JoinHandle<()>>)> {
+    workers: &dyn Workers,
+) -> std::io::Result<(SyncSender<ReadJob>, Vec<Running>)> {
     let (reads, jobs) = sync_channel::<ReadJob>(READ_QUEUE_MAX);
     let jobs: Arc<Mutex<Receiver<ReadJob>>> = Arc::new(Mutex::new(jobs));
     let mut readers = Vec::new();
     for _ in 0..READERS {
-        let (jobs, keyspaces, shared) = (Arc::clone(&jobs), keyspaces.clone(), Arc::clone(shared));
-        readers.push(spawn("weir-read", move || {
-            loop {
-                let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                let Ok(job) = job else { return };
-                job(&keyspaces, &shared.positions);
-            }
-        })?);
+        let reader = Reader {
+            jobs: Arc::clone(&jobs),
+            keyspaces: keyspaces.clone(),
+            shared: Arc::clone(shared),
+        };
+        readers.push(workers.start("weir-read", Box::new(reader))?);
     }
     Ok((reads, readers))
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+/// Reads for whoever asks.
+struct Reader {
+    jobs: Arc<Mutex<Receiver<ReadJob>>>,
+    keyspaces: Keyspaces,
+    shared: Arc<Shared>,
+}
+
+impl Reader {
+    fn jobs(&self) -> MutexGuard<'_, Receiver<ReadJob>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Worker for Reader {
+    fn run(self: Box<Self>) {
+        loop {
+            let job = self.jobs().recv();
+            let Ok(job) = job else { return };
+            job(&self.keyspaces, &self.shared.positions);
+        }
+    }
+
+    fn turn(&mut self) -> Turn {
+        loop {
+            let job = self.jobs().try_recv();
+            match job {
+                Ok(job) => job(&self.keyspaces, &self.shared.positions),
+                Err(TryRecvError::Empty) => return Turn::Wait(None),
+                Err(TryRecvError::Disconnected) => return Turn::Over,
+            }
+        }
+    }
 }

@@ -5,8 +5,10 @@
 //! should. Entries whose effects are not in `state` are left to their group, which knows whether they are committed. What is missing becomes a `lost` gap, and the
 //! partition goes on at its ceiling, so that no offset is ever given out twice.
 
+use crate::journal::Findings;
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
-use crate::log::{Keyspaces, Options, Shared};
+use crate::kv::{Database, Keyspace, Row};
+use crate::log::{Keyspaces, Options, Shared, Store};
 use crate::reader::Scan;
 use crate::value_log::{ValueLog, ValueOptions, ValueWriter};
 use crate::watermark::WatermarkFile;
@@ -14,7 +16,7 @@ use crate::writer::{Writer, gap_of, gap_row};
 use crate::{EntryHeader, EntryId, Marks, OpenError, Piece, Position, ReadError};
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
-use fjall::{CompressionType, Database, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use fjall::{CompressionType, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -104,39 +106,36 @@ pub(crate) struct State {
     pub(crate) positions: BTreeMap<PartitionId, Position>,
     pub(crate) gaps: BTreeMap<PartitionId, Vec<Gap>>,
     pub(crate) recovered: Recovered,
-    pub(crate) lock: File,
+    pub(crate) lock: Option<File>,
 }
 
-pub(crate) fn open(dir: &Path, options: &Options) -> Result<State, OpenError> {
+/// What was found before anything was read.
+struct Opened {
+    keyspaces: Keyspaces,
+    /// There was a database.
+    existed: bool,
+    findings: Findings,
+    lock: Option<File>,
+}
+
+pub(crate) fn open(dir: &Path, options: &Options, store: &Store) -> Result<State, OpenError> {
     let io = |source| OpenError::Io {
         path: dir.to_owned(),
         source,
     };
-    let (watermark, marked) = WatermarkFile::load(dir).map_err(io)?;
-    let db_dir = dir.join("db");
-    let existed = db_dir.exists();
-    let lock = lock(dir)?;
+    let (mut watermark, marked) = WatermarkFile::load(dir).map_err(io)?;
     let quarantine = dir.join("quarantine");
-    let findings = crate::journal::check(&db_dir, &quarantine).map_err(io)?;
-    if !existed {
-        set_values_aside(dir, &quarantine).map_err(io)?;
-    }
-    let values = Arc::new(ValueLog::new(dir.join(VALUES)));
-    values.make_dir().map_err(io)?;
-    let mut watermark = watermark;
-    if !existed && !marked {
-        // Before there is a database: a node that is killed before its first write must not look as if it had lost
-        // its marks.
-        watermark.save().map_err(io)?;
-    }
-    let keyspaces = open_keyspaces(&db_dir, values, options).map_err(|e| match e {
-        OpenFailure::Locked => OpenError::Locked(dir.to_owned()),
-        OpenFailure::Other(why) => OpenError::Damaged {
-            path: dir.to_owned(),
-            why,
-            damage: everything(&watermark),
-        },
-    })?;
+    let opened = match store {
+        Store::Files => open_files(dir, options, &quarantine, &mut watermark, marked)?,
+        #[cfg(any(test, feature = "testing"))]
+        Store::Simulated(disk) => open_simulated(dir, disk, &mut watermark).map_err(io)?,
+    };
+    let Opened {
+        keyspaces,
+        existed,
+        findings,
+        lock,
+    } = opened;
     let mut recovery = Recovery {
         recovered: Recovered {
             clean: watermark.value.clean || !existed,
@@ -167,6 +166,75 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<State, OpenError> {
         path: dir.to_owned(),
         why: e.to_string(),
         damage: stake,
+    })
+}
+
+fn open_files(
+    dir: &Path,
+    options: &Options,
+    quarantine: &Path,
+    watermark: &mut WatermarkFile,
+    marked: bool,
+) -> Result<Opened, OpenError> {
+    let io = |source| OpenError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    let db_dir = dir.join("db");
+    let existed = db_dir.exists();
+    let lock = lock(dir)?;
+    let findings = crate::journal::check(&db_dir, quarantine).map_err(io)?;
+    if !existed {
+        set_values_aside(dir, quarantine).map_err(io)?;
+    }
+    let values = Arc::new(ValueLog::new(dir.join(VALUES)));
+    values.make_dir().map_err(io)?;
+    if !existed && !marked {
+        // Before there is a database: a node that is killed before its first write must not look as if it had lost
+        // its marks.
+        watermark.save().map_err(io)?;
+    }
+    let keyspaces = open_keyspaces(&db_dir, values, options).map_err(|e| match e {
+        OpenFailure::Locked => OpenError::Locked(dir.to_owned()),
+        OpenFailure::Other(why) => OpenError::Damaged {
+            path: dir.to_owned(),
+            why,
+            damage: everything(watermark),
+        },
+    })?;
+    Ok(Opened {
+        keyspaces,
+        existed,
+        findings,
+        lock: Some(lock),
+    })
+}
+
+/// No other process can have it, and it has no journals.
+#[cfg(any(test, feature = "testing"))]
+fn open_simulated(
+    dir: &Path,
+    disk: &crate::simulated::Disk,
+    watermark: &mut WatermarkFile,
+) -> std::io::Result<Opened> {
+    let values = Arc::new(ValueLog::new(dir.join(VALUES)));
+    values.make_dir()?;
+    let existed = !disk.is_new();
+    if !existed {
+        watermark.save()?;
+    }
+    let rows = disk.open();
+    Ok(Opened {
+        keyspaces: Keyspaces {
+            rlog: Keyspace::Simulated(rows.keyspace(0)),
+            data: Keyspace::Simulated(rows.keyspace(1)),
+            state: Keyspace::Simulated(rows.keyspace(2)),
+            values,
+            db: Database::Simulated(rows),
+        },
+        existed,
+        findings: Findings::default(),
+        lock: None,
     })
 }
 
@@ -235,7 +303,7 @@ pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
 
 fn open_keyspaces(db_dir: &Path, values: Arc<ValueLog>, options: &Options) -> Result<Keyspaces, OpenFailure> {
     let open = || -> fjall::Result<Keyspaces> {
-        let db = Database::builder(db_dir)
+        let db = fjall::Database::builder(db_dir)
             .cache_size(options.cache_bytes)
             .journal_compression(CompressionType::None)
             .max_journaling_size(options.journal_bytes)
@@ -253,11 +321,11 @@ fn open_keyspaces(db_dir: &Path, values: Arc<ValueLog>, options: &Options) -> Re
             .separation_threshold(1 << 10)
             .file_target_size(32 << 20);
         Ok(Keyspaces {
-            rlog: db.keyspace("rlog", plain)?,
-            data: db.keyspace("data", || plain().with_kv_separation(Some(separated)))?,
-            state: db.keyspace("state", plain)?,
+            rlog: Keyspace::Files(db.keyspace("rlog", plain)?),
+            data: Keyspace::Files(db.keyspace("data", || plain().with_kv_separation(Some(separated)))?),
+            state: Keyspace::Files(db.keyspace("state", plain)?),
             values,
-            db,
+            db: Database::Files(db),
         })
     };
     // A damaged manifest can make fjall panic, which is no way to tell an operator.
@@ -279,7 +347,7 @@ struct Recovery {
     recovered: Recovered,
     /// Something was missing: look at every partition from end to end.
     suspect: bool,
-    lock: File,
+    lock: Option<File>,
 }
 
 impl Recovery {
@@ -374,7 +442,7 @@ impl Recovery {
         let mut next = Some(0u16);
         while let Some(from) = next {
             let row = self.keyspaces.rlog.range(rlog_key(GroupId(from), 0)..).next();
-            let Some(key) = row.map(fjall::Guard::key).transpose()? else {
+            let Some(key) = row.map(Row::key).transpose()? else {
                 break;
             };
             let Some(id) = key.first_chunk::<2>().map(|b| u16::from_be_bytes(*b)) else {
@@ -413,12 +481,7 @@ impl Recovery {
         let mut broken = false;
         let mut replay = Vec::new();
         let range = rlog_key(group, purged.index + 1)..=rlog_key(group, u64::MAX);
-        let rows: Vec<_> = self
-            .keyspaces
-            .rlog
-            .range(range)
-            .map(fjall::Guard::into_inner)
-            .collect();
+        let rows: Vec<_> = self.keyspaces.rlog.range(range).map(Row::into_inner).collect();
         for row in rows {
             let (key, value) = row?;
             let Some(index) = rlog_index(&key) else { continue };
@@ -522,7 +585,7 @@ impl Recovery {
             }
         }
         if !batch.is_empty() {
-            batch.durability(Some(PersistMode::SyncAll)).commit()?;
+            batch.commit(PersistMode::SyncAll)?;
         }
         if tail_lost {
             self.watermark.value.epoch += 1;
@@ -554,7 +617,7 @@ impl Recovery {
                 batch.insert(&self.keyspaces.state, key.as_bytes(), value);
             }
         }
-        batch.durability(Some(PersistMode::SyncAll)).commit()
+        batch.commit(PersistMode::SyncAll)
     }
 
     /// First offset after the last stored batch.
@@ -573,7 +636,7 @@ impl Recovery {
                     .data
                     .range(rows)
                     .next_back()
-                    .map(fjall::Guard::key)
+                    .map(Row::key)
                     .transpose()?;
                 let base = key
                     .and_then(|k| split_data_key(&k))
@@ -673,7 +736,7 @@ fn replay_effects(
     writer.stage_effects(&mut batch)?;
     writer.values.stage(&mut batch, &keyspaces.state);
     if !batch.is_empty() {
-        batch.durability(Some(PersistMode::SyncData)).commit()?;
+        batch.commit(PersistMode::SyncData)?;
     }
     while writer.values.has_dead() {
         writer.values.remove_dead();

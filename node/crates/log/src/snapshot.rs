@@ -5,13 +5,14 @@
 //! was interrupted, only for what it lacks. Installing is one atomic write: rows move, payloads stay where they are.
 
 use crate::keys::{StateKey, StateKind, data_key, split_data_key};
+use crate::kv::{self, WriteBatch};
 use crate::log::Keyspaces;
 use crate::recovery::{id_row, purged_row};
 use crate::value_log::Pointer;
 use crate::writer::{Writer, gap_of};
 use crate::{EntryHeader, EntryId, Position, ReadError};
 use bytes::Bytes;
-use fjall::{PersistMode, Readable};
+use fjall::PersistMode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use weir_types::{Batch, Gap, GroupId, Offset, PartitionId};
@@ -20,7 +21,7 @@ use weir_types::{Batch, Gap, GroupId, Offset, PartitionId};
 pub struct LogSnapshot {
     pub(crate) group: GroupId,
     pub(crate) applied: EntryId,
-    pub(crate) rows: fjall::Snapshot,
+    pub(crate) rows: kv::Snapshot,
     pub(crate) keyspaces: Keyspaces,
 }
 
@@ -193,7 +194,7 @@ impl Writer {
         self.stage_effects(&mut batch)?;
         self.values.stage(&mut batch, &self.keyspaces.state);
         if !batch.is_empty() {
-            batch.durability(Some(PersistMode::Buffer)).commit()?;
+            batch.commit(PersistMode::Buffer)?;
         }
         Ok(LogSnapshot {
             group,
@@ -219,7 +220,7 @@ impl Writer {
             batch.insert(&self.keyspaces.state, key.as_bytes(), pointer.encode());
         }
         self.values.stage(&mut batch, &self.keyspaces.state);
-        batch.durability(Some(PersistMode::SyncData)).commit()?;
+        batch.commit(PersistMode::SyncData)?;
         self.receiving = true;
         let bytes: usize = batches.iter().map(|b| b.bytes().len()).sum();
         self.shared.wrote(bytes as u64, true);
@@ -238,7 +239,7 @@ impl Writer {
         self.stage_effects(&mut batch)?;
         self.values.stage(&mut batch, &self.keyspaces.state);
         if !batch.is_empty() {
-            batch.durability(Some(PersistMode::Buffer)).commit()?;
+            batch.commit(PersistMode::Buffer)?;
         }
         let mut batch = self.keyspaces.db.batch();
         let mut positions = BTreeMap::new();
@@ -298,7 +299,7 @@ impl Writer {
             batch.insert(&self.keyspaces.state, key.as_bytes(), value);
         }
         self.values.stage(&mut batch, &self.keyspaces.state);
-        batch.durability(Some(PersistMode::SyncAll)).commit()?;
+        batch.commit(PersistMode::SyncAll)?;
         self.unsynced = None;
         self.receiving = false;
         self.values.remove_dead();
@@ -315,7 +316,7 @@ impl Writer {
     /// is not retained any more, and partitions that are no more go out.
     fn stage_data(
         &mut self,
-        batch: &mut fjall::OwnedWriteBatch,
+        batch: &mut WriteBatch,
         group: GroupId,
         applied: EntryId,
         positions: &BTreeMap<PartitionId, Position>,

@@ -7,17 +7,19 @@
 //! A failed write or sync ends the thread: its waiters' outcome is unknown, and everything later is refused.
 
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
+use crate::kv::WriteBatch;
 use crate::log::{Keyspaces, Shared};
 use crate::recovery::{Tail, id_row, purged_row};
 use crate::snapshot::{Install, LogSnapshot, Received};
 use crate::space::free_and_total;
 use crate::value_log::ValueWriter;
 use crate::watermark::{Reserve, Synced, WatermarkFile};
+use crate::workers::{Turn, Worker};
 use crate::{Append, AppendError, Entry, EntryHeader, Op, OpHeader, Position};
-use fjall::{OwnedWriteBatch, PersistMode};
+use fjall::PersistMode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 use weir_types::limits::{GROUP_COMMIT_BYTES_MAX, OFFSET_RESERVE};
 use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
@@ -121,7 +123,7 @@ pub(crate) struct Writer {
 
 /// What one fjall batch and one sync carry.
 struct Round {
-    batch: OwnedWriteBatch,
+    batch: WriteBatch,
     payloads: Vec<(PartitionId, Batch)>,
     flushed: Vec<Flushed>,
     ends: BTreeMap<PartitionId, Offset>,
@@ -129,85 +131,117 @@ struct Round {
     bytes: usize,
 }
 
-impl Writer {
-    pub(crate) fn run(mut self) {
-        let reason: Arc<str> = match self.serve() {
-            Ok(()) => {
-                self.shared.stop(None);
-                return;
+impl Worker for Writer {
+    fn run(mut self: Box<Self>) {
+        let served = loop {
+            let served = match self.commands.recv_timeout(IDLE) {
+                Ok(command) => self.take(command),
+                Err(RecvTimeoutError::Timeout) => self.settle().map(|()| true),
+                Err(RecvTimeoutError::Disconnected) => self.close().map(|()| false),
+            };
+            if !matches!(served, Ok(true)) {
+                break served;
             }
-            Err(e) => e.to_string().into(),
         };
-        tracing::error!(%reason, "the log stopped: restart to recover");
-        self.shared.stop(Some(Arc::clone(&reason)));
-        while let Ok(command) = self.commands.recv_timeout(IDLE) {
-            command.fail(AppendError::Poisoned(Arc::clone(&reason)));
+        if self.ended(served) {
+            while let Ok(command) = self.commands.recv_timeout(IDLE) {
+                self.refuse(command);
+            }
         }
     }
 
-    fn serve(&mut self) -> fjall::Result<()> {
-        loop {
-            let mut next = match self.commands.recv_timeout(IDLE) {
-                Ok(command) => Some(command),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.settle()?;
-                    continue;
+    fn turn(&mut self) -> Turn {
+        let served = match self.commands.try_recv() {
+            Ok(command) => self.take(command),
+            Err(TryRecvError::Empty) => self.settle().map(|()| true),
+            Err(TryRecvError::Disconnected) => self.close().map(|()| false),
+        };
+        if matches!(served, Ok(true)) {
+            return Turn::Wait(Some(IDLE));
+        }
+        if self.ended(served) {
+            while let Ok(command) = self.commands.try_recv() {
+                self.refuse(command);
+            }
+        }
+        Turn::Over
+    }
+}
+
+impl Writer {
+    /// Whether it ended because a write failed.
+    fn ended(&self, served: fjall::Result<bool>) -> bool {
+        let Err(e) = served else {
+            self.shared.stop(None);
+            return false;
+        };
+        let reason: Arc<str> = e.to_string().into();
+        tracing::error!(%reason, "the log stopped: restart to recover");
+        self.shared.stop(Some(reason));
+        true
+    }
+
+    fn refuse(&self, command: Command) {
+        let reason = self.shared.reason().unwrap_or_else(|| "a write failed".into());
+        command.fail(AppendError::Poisoned(reason));
+    }
+
+    /// Takes a command, and those that are there behind it. False when that was the last.
+    fn take(&mut self, first: Command) -> fjall::Result<bool> {
+        let mut next = Some(first);
+        let mut round = self.round();
+        while let Some(command) = next.take() {
+            match command {
+                Command::Append { entry, flushed } => self.stage(&mut round, entry, flushed),
+                Command::Truncate { group, from, done } => {
+                    self.commit(round)?;
+                    self.truncate(group, from)?;
+                    done(Ok(()));
+                    round = self.round();
                 }
-                Err(RecvTimeoutError::Disconnected) => return self.close(),
-            };
-            let mut round = self.round();
-            while let Some(command) = next.take() {
-                match command {
-                    Command::Append { entry, flushed } => self.stage(&mut round, entry, flushed),
-                    Command::Truncate { group, from, done } => {
-                        self.commit(round)?;
-                        self.truncate(group, from)?;
-                        done(Ok(()));
-                        round = self.round();
-                    }
-                    Command::Local { key, value, done } => {
-                        round.batch.insert(&self.keyspaces.state, key.as_bytes(), value);
-                        round.durable = true;
-                        round.flushed.push(done);
-                    }
-                    Command::Purge { group, upto, done } => {
-                        self.commit(round)?;
-                        self.purge(group, upto)?;
-                        done(Ok(()));
-                        round = self.round();
-                    }
-                    Command::Snapshot { group, done } => {
-                        self.commit(round)?;
-                        done(Ok(self.snapshot(group)?));
-                        round = self.round();
-                    }
-                    Command::Receive { received, done } => {
-                        self.commit(round)?;
-                        self.receive(received)?;
-                        done(Ok(()));
-                        round = self.round();
-                    }
-                    Command::Install { install, done } => {
-                        self.commit(round)?;
-                        self.install(*install)?;
-                        done(Ok(()));
-                        round = self.round();
-                    }
-                    Command::Close { done } => {
-                        self.commit(round)?;
-                        let closed = self.close();
-                        // Gone before the caller goes on: it may open the directory again at once.
-                        self.shared.stop(None);
-                        done(Ok(()));
-                        return closed;
-                    }
+                Command::Local { key, value, done } => {
+                    round.batch.insert(&self.keyspaces.state, key.as_bytes(), value);
+                    round.durable = true;
+                    round.flushed.push(done);
                 }
-                if round.bytes < GROUP_COMMIT_BYTES_MAX {
-                    next = self.commands.try_recv().ok();
+                Command::Purge { group, upto, done } => {
+                    self.commit(round)?;
+                    self.purge(group, upto)?;
+                    done(Ok(()));
+                    round = self.round();
+                }
+                Command::Snapshot { group, done } => {
+                    self.commit(round)?;
+                    done(Ok(self.snapshot(group)?));
+                    round = self.round();
+                }
+                Command::Receive { received, done } => {
+                    self.commit(round)?;
+                    self.receive(received)?;
+                    done(Ok(()));
+                    round = self.round();
+                }
+                Command::Install { install, done } => {
+                    self.commit(round)?;
+                    self.install(*install)?;
+                    done(Ok(()));
+                    round = self.round();
+                }
+                Command::Close { done } => {
+                    self.commit(round)?;
+                    let closed = self.close();
+                    // Gone before the caller goes on: it may open the directory again at once.
+                    self.shared.stop(None);
+                    done(Ok(()));
+                    return closed.map(|()| false);
                 }
             }
-            self.commit(round)?;
+            if round.bytes < GROUP_COMMIT_BYTES_MAX {
+                next = self.commands.try_recv().ok();
+            }
         }
+        self.commit(round)?;
+        Ok(true)
     }
 
     fn round(&self) -> Round {
@@ -260,7 +294,7 @@ impl Writer {
         } else {
             PersistMode::Buffer
         };
-        if let Err(e) = prepared.and_then(|()| round.batch.durability(Some(mode)).commit()) {
+        if let Err(e) = prepared.and_then(|()| round.batch.commit(mode)) {
             let reason: Arc<str> = e.to_string().into();
             self.shared.stop(Some(Arc::clone(&reason)));
             for flushed in round.flushed {
@@ -353,7 +387,7 @@ impl Writer {
             self.values.free(*from);
         }
         self.values.stage(&mut batch, &self.keyspaces.state);
-        batch.durability(Some(PersistMode::SyncData)).commit()?;
+        batch.commit(PersistMode::SyncData)?;
         let bytes: usize = moves.iter().map(|(_, _, payload)| payload.len()).sum();
         self.shared.wrote(bytes as u64, true);
         self.unsynced = None;
@@ -367,7 +401,7 @@ impl Writer {
             let mut batch = self.keyspaces.db.batch();
             self.stage_effects(&mut batch)?;
             self.values.stage(&mut batch, &self.keyspaces.state);
-            batch.durability(Some(PersistMode::Buffer)).commit()?;
+            batch.commit(PersistMode::Buffer)?;
         }
         if self.unsynced.is_some() || self.values.has_dead() {
             self.keyspaces.db.persist(PersistMode::SyncData)?;
@@ -436,7 +470,7 @@ impl Writer {
     }
 
     /// Adds the effects of all committed entries since the last time.
-    pub(crate) fn stage_effects(&mut self, batch: &mut OwnedWriteBatch) -> fjall::Result<()> {
+    pub(crate) fn stage_effects(&mut self, batch: &mut WriteBatch) -> fjall::Result<()> {
         let mut touched = BTreeSet::new();
         let mut applied = BTreeMap::new();
         for header in self.shared.take_effects() {
@@ -463,7 +497,7 @@ impl Writer {
 
     fn stage_effect(
         &mut self,
-        batch: &mut OwnedWriteBatch,
+        batch: &mut WriteBatch,
         op: &OpHeader,
         touched: &mut BTreeSet<PartitionId>,
     ) -> fjall::Result<()> {
@@ -496,7 +530,7 @@ impl Writer {
         Ok(())
     }
 
-    fn stage_append(&mut self, batch: &mut OwnedWriteBatch, append: &Append) {
+    fn stage_append(&mut self, batch: &mut WriteBatch, append: &Append) {
         let position = self.positions.entry(append.partition).or_default();
         position.committed_end = position.committed_end.max(append.end());
         position.bytes += u64::from(append.bytes);
@@ -516,7 +550,7 @@ impl Writer {
 
     fn stage_trim(
         &mut self,
-        batch: &mut OwnedWriteBatch,
+        batch: &mut WriteBatch,
         partition: PartitionId,
         to: Offset,
         reason: GapReason,
@@ -549,7 +583,7 @@ impl Writer {
     /// Removes the batches of `partition` that end at `to` or before, and their time index. Returns their bytes.
     pub(crate) fn remove_rows(
         &mut self,
-        batch: &mut OwnedWriteBatch,
+        batch: &mut WriteBatch,
         partition: PartitionId,
         to: Offset,
     ) -> fjall::Result<u64> {
@@ -583,11 +617,7 @@ impl Writer {
     }
 
     /// Removes a batch. Returns its bytes.
-    pub(crate) fn remove_row(
-        &mut self,
-        batch: &mut OwnedWriteBatch,
-        key: fjall::UserKey,
-    ) -> fjall::Result<u64> {
+    pub(crate) fn remove_row(&mut self, batch: &mut WriteBatch, key: fjall::UserKey) -> fjall::Result<u64> {
         let (bytes, pointer) = self.keyspaces.stored(&key)?;
         pointer.into_iter().for_each(|p| self.values.free(p));
         batch.remove(&self.keyspaces.data, key);
@@ -628,7 +658,7 @@ impl Writer {
         // The mark may name what goes now, which must not look like a loss, whenever the power goes.
         self.save_watermark(false)?;
         self.values.stage(&mut batch, &self.keyspaces.state);
-        batch.durability(Some(PersistMode::SyncData)).commit()?;
+        batch.commit(PersistMode::SyncData)?;
         self.values.remove_dead();
         Ok(())
     }
@@ -652,7 +682,7 @@ impl Writer {
         let key = StateKey::new(StateKind::Purged, &group.0.to_be_bytes());
         let row = purged_row(tail.purged, crc);
         batch.insert(&self.keyspaces.state, key.as_bytes(), row);
-        batch.durability(Some(PersistMode::Buffer)).commit()
+        batch.commit(PersistMode::Buffer)
     }
 }
 

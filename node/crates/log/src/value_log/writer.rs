@@ -3,9 +3,9 @@
 use super::frame::{FRAME_BYTES, FrameHeader, Pointer};
 use super::{ValueLog, segment_key, segment_row};
 use crate::keys::data_key;
+use crate::kv::{Keyspace, WriteBatch};
 use crate::log::Keyspaces;
 use crate::{StateKey, StateKind};
-use fjall::OwnedWriteBatch;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -61,8 +61,8 @@ pub(crate) struct ValueOptions {
 pub(crate) struct ValueWriter {
     log: Arc<ValueLog>,
     options: ValueOptions,
-    data: fjall::Keyspace,
-    state: fjall::Keyspace,
+    data: Keyspace,
+    state: Keyspace,
     current: Option<Current>,
     next: u32,
     accounts: BTreeMap<u32, Account>,
@@ -203,7 +203,7 @@ impl ValueWriter {
     }
 
     /// Puts the accounts that changed into the batch that changes them.
-    pub(crate) fn stage(&mut self, batch: &mut OwnedWriteBatch, state: &fjall::Keyspace) {
+    pub(crate) fn stage(&mut self, batch: &mut WriteBatch, state: &Keyspace) {
         let current = self.current.as_ref().map(|c| c.segment);
         for segment in std::mem::take(&mut self.touched) {
             let live = self.accounts.get(&segment).map_or(0, |a| a.live);
