@@ -5,19 +5,19 @@ use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::coordinator::Coordinator;
 use crate::error::ProduceError;
 use crate::hook::{Hook, HookError, HookJob};
-use crate::proposer::{self, Append, Core, Framing, Request};
+use crate::proposer::{Append, Core, Driver, Framing, Queue, Request};
 use crate::quota::{Direction, QuotaConfig, Quotas};
 use crate::topic::{TimestampType, Topic};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::sync::{Semaphore, oneshot};
-use weir_log::{Log, Recovered, StateKind};
+use tokio::time::Instant;
+use weir_log::{Log, Recovered, Running, StateKind};
 use weir_replica::{Group, GroupConfig, GroupError, Member, NodeId, ProposeError, Transport};
 use weir_types::limits::{PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_CHANGES_MAX, PROPOSER_QUEUE_MAX};
 use weir_types::{Batch, BatchError, Clock, Offset};
@@ -87,13 +87,13 @@ pub(crate) struct Inner {
     pub(crate) quotas: Quotas,
     pub(crate) metrics: BrokerMetrics,
     pub(crate) coordinator: Coordinator,
-    requests: SyncSender<Request>,
+    requests: Queue,
     runtime: tokio::runtime::Handle,
     inflight: Arc<Semaphore>,
     /// Places in the queue for changes of rows: they must not take those of produce requests.
     pub(crate) changes: Semaphore,
     hook: OnceLock<Arc<dyn Hook>>,
-    proposer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    proposer: Mutex<Option<Running>>,
     /// Producer ids reserved by an entry and not yet given out.
     pub(crate) producer_ids: tokio::sync::Mutex<std::ops::Range<u64>>,
 }
@@ -116,7 +116,7 @@ impl Broker {
         let applied = Arc::new(Applied::default());
         applied.load(&log).map_err(|e| stopped(&e))?;
         // Room for every request that has a permit, and for a few wakes.
-        let (requests, queue) = sync_channel(PROPOSER_QUEUE_MAX + PROPOSER_CHANGES_MAX + 64);
+        let (requests, queue) = Queue::new(PROPOSER_QUEUE_MAX + PROPOSER_CHANGES_MAX + 64);
         let waker = requests.clone();
         // One that does not fit is not missed: the queue is full of others that wake as well.
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || drop(waker.try_send(Request::Wake)));
@@ -133,11 +133,14 @@ impl Broker {
         );
         let coordinator =
             Coordinator::restore(&applied.tables().groups, options.group_initial_delay, log.epoch());
-        let linger = options.linger;
-        let proposer = std::thread::Builder::new()
-            .name("weir-propose".to_owned())
-            .spawn(move || proposer::drive(core, &queue, linger))
-            .map_err(|e| stopped(&e))?;
+        let driver = Driver {
+            core,
+            requests: queue,
+            linger: options.linger,
+        };
+        let proposer = log.workers().start("weir-propose", Box::new(driver));
+        let proposer = proposer.map_err(|e| stopped(&e))?;
+        requests.wake_by(&proposer);
         let broker = Self(Arc::new(Inner {
             log,
             group,
@@ -400,7 +403,9 @@ impl Broker {
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .take();
-            let _ = proposer.map(std::thread::JoinHandle::join);
+            if let Some(proposer) = proposer {
+                (proposer.join)();
+            }
         }
         let (group, runtime) = (self.0.group.clone(), self.0.runtime.clone());
         let (done, closed) = std::sync::mpsc::channel();

@@ -2,7 +2,7 @@
 //!
 //! [`Core`] is a plain state machine: requests in, at most one entry out. It owns the speculative state of its term
 //! (next offsets, producers' windows), which begins empty on top of what is applied and is dropped whole when the
-//! term ends. [`drive`] runs it on a thread of its own, and decides how long small requests wait for company.
+//! term ends. [`Driver`] runs it on a thread of its own, and decides how long small requests wait for company.
 
 use crate::applied::{Applied, Tables, producer_key};
 use crate::broker::Produced;
@@ -11,12 +11,12 @@ use crate::hook::{OFFSET_DIGITS, Output};
 use crate::producer::{Accepted, Verdict, Window};
 use crate::topic::{Durability, Topic};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, SendError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use weir_log::{Log, Op};
+use weir_log::{Log, Op, Running, Turn, Wake, Worker};
 use weir_replica::{Group, Leader, Proposal, ProposeError};
 use weir_types::limits::{BATCH_RECORDS_MAX, ENTRY_BYTES_TARGET, MERGE_BYTES_MAX, PRODUCERS_MAX};
 use weir_types::{Batch, BatchBuilder, Clock, Codec, Offset, PartitionId};
@@ -71,6 +71,46 @@ pub(crate) enum Request {
     Stop,
 }
 
+/// Where requests wait for the proposer. Clones are handles to the same one.
+#[derive(Clone)]
+pub(crate) struct Queue {
+    requests: SyncSender<Request>,
+    /// Set once the proposer runs: it looks for itself when it begins.
+    wake: Arc<OnceLock<Wake>>,
+}
+
+impl Queue {
+    pub(crate) fn new(places: usize) -> (Self, Receiver<Request>) {
+        let (requests, queue) = sync_channel(places);
+        let wake = Arc::default();
+        (Self { requests, wake }, queue)
+    }
+
+    pub(crate) fn wake_by(&self, proposer: &Running) {
+        let _ = self.wake.set(Arc::clone(&proposer.wake));
+    }
+
+    /// Puts it there, if there is a place.
+    pub(crate) fn try_send(&self, request: Request) -> Result<(), TrySendError<Request>> {
+        self.requests.try_send(request)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Puts it there; blocks while there is no place.
+    pub(crate) fn send(&self, request: Request) -> Result<(), SendError<Request>> {
+        self.requests.send(request)?;
+        self.wake();
+        Ok(())
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = self.wake.get() {
+            wake();
+        }
+    }
+}
+
 /// Requests that share an entry.
 #[derive(Default)]
 struct Round {
@@ -120,26 +160,57 @@ pub(crate) struct Core {
     waiting: VecDeque<Request>,
 }
 
-/// Runs `core` until it is told to stop or nobody is left to tell it.
-pub(crate) fn drive(mut core: Core, requests: &Receiver<Request>, linger: Duration) {
-    while let Ok(first) = requests.recv() {
-        let begun = Instant::now();
-        let mut next = Some(first);
-        while let Some(request) = next.take() {
-            if !core.handle(request) {
-                core.flush();
-                return;
+/// Runs a core until it is told to stop or nobody is left to tell it.
+pub(crate) struct Driver {
+    pub(crate) core: Core,
+    pub(crate) requests: Receiver<Request>,
+    /// How long a small request waits for company.
+    pub(crate) linger: Duration,
+}
+
+impl Driver {
+    /// Takes a request, and those that `next` has behind it until an entry is full. False when it was the last.
+    fn take(&mut self, first: Request, mut next: impl FnMut(&Receiver<Request>) -> Option<Request>) -> bool {
+        let mut taken = Some(first);
+        while let Some(request) = taken.take() {
+            if !self.core.handle(request) {
+                self.core.flush();
+                return false;
             }
-            if core.round.is_empty() || core.round.bytes >= ENTRY_BYTES_TARGET {
+            if self.core.round.is_empty() || self.core.round.bytes >= ENTRY_BYTES_TARGET {
                 break;
             }
-            next = match requests.recv_timeout(linger.saturating_sub(begun.elapsed())) {
-                Ok(request) => Some(request),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
+            taken = next(&self.requests);
         }
-        core.flush();
+        self.core.flush();
+        true
+    }
+}
+
+impl Worker for Driver {
+    fn run(mut self: Box<Self>) {
+        while let Ok(first) = self.requests.recv() {
+            let (begun, linger) = (Instant::now(), self.linger);
+            let next = |requests: &Receiver<Request>| {
+                requests.recv_timeout(linger.saturating_sub(begun.elapsed())).ok()
+            };
+            if !self.take(first, next) {
+                return;
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Turn {
+        loop {
+            let first = match self.requests.try_recv() {
+                Ok(first) => first,
+                Err(TryRecvError::Empty) => return Turn::Wait(None),
+                Err(TryRecvError::Disconnected) => return Turn::Over,
+            };
+            if !self.take(first, |requests| requests.try_recv().ok()) {
+                return Turn::Over;
+            }
+        }
     }
 }
 

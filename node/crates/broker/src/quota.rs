@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Rates in bytes a second for each client; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

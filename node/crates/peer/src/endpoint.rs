@@ -84,10 +84,25 @@ fn transport() -> TransportConfig {
     transport
 }
 
-fn endpoint(addr: SocketAddr, server: Option<quinn::ServerConfig>) -> std::io::Result<Endpoint> {
-    let socket = UdpSocket::bind(addr)?;
-    let runtime = quinn::default_runtime().ok_or_else(|| std::io::Error::other("no async runtime"))?;
-    Endpoint::new(EndpointConfig::default(), server, socket, runtime)
+/// Where datagrams come from and go to, and the time that goes by meanwhile: the simulation has its own.
+pub trait Network: Send + Sync {
+    /// Binds a socket to `addr` and speaks QUIC on it, as a server if `server` says how.
+    ///
+    /// # Errors
+    /// When the address is taken.
+    fn bind(&self, addr: SocketAddr, server: Option<quinn::ServerConfig>) -> std::io::Result<Endpoint>;
+}
+
+/// The operating system's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemNetwork;
+
+impl Network for SystemNetwork {
+    fn bind(&self, addr: SocketAddr, server: Option<quinn::ServerConfig>) -> std::io::Result<Endpoint> {
+        let socket = UdpSocket::bind(addr)?;
+        let runtime = quinn::default_runtime().ok_or_else(|| std::io::Error::other("no async runtime"))?;
+        Endpoint::new(EndpointConfig::default(), server, socket, runtime)
+    }
 }
 
 /// Listens on `addr`.
@@ -95,6 +110,18 @@ fn endpoint(addr: SocketAddr, server: Option<quinn::ServerConfig>) -> std::io::R
 /// # Errors
 /// When the address is taken or the identity is not usable.
 pub fn listen(addr: SocketAddr, identity: &Identity) -> Result<Listener, PeerError> {
+    listen_on(&SystemNetwork, addr, identity)
+}
+
+/// As [`listen`], on a network of the caller's.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_on(
+    network: &dyn Network,
+    addr: SocketAddr,
+    identity: &Identity,
+) -> Result<Listener, PeerError> {
     let tls = |e: &dyn std::fmt::Display| PeerError::Tls(e.to_string());
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -110,7 +137,8 @@ pub fn listen(addr: SocketAddr, identity: &Identity) -> Result<Listener, PeerErr
         .max_incoming(INCOMING_MAX)
         .incoming_buffer_size(INCOMING_BYTES_MAX)
         .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
-    let endpoint = endpoint(addr, Some(server)).map_err(|source| PeerError::Listen { addr, source })?;
+    let bound = network.bind(addr, Some(server));
+    let endpoint = bound.map_err(|source| PeerError::Listen { addr, source })?;
     Ok(Listener { endpoint })
 }
 
@@ -228,7 +256,7 @@ pub async fn connect(addr: SocketAddr, known: &KnownNodes) -> Result<Peer, PeerE
         SocketAddr::from(([0u16; 8], 0))
     };
     let fail = |why: String| PeerError::Connect { addr, why };
-    let endpoint = endpoint(any, None).map_err(|e| fail(e.to_string()))?;
+    let endpoint = SystemNetwork.bind(any, None).map_err(|e| fail(e.to_string()))?;
     let connecting = endpoint
         .connect_with(client, addr, "weir")
         .map_err(|e| fail(e.to_string()))?;

@@ -11,7 +11,9 @@ mod frame;
 mod identity;
 pub mod protocol;
 
-pub use endpoint::{Incoming, Listener, Peer, PeerStream, connect, listen};
+pub use endpoint::{
+    Incoming, Listener, Network, Peer, PeerStream, SystemNetwork, connect, listen, listen_on,
+};
 pub use error::PeerError;
 pub use frame::{Frame, read_frame, read_message, write_frame, write_message};
 pub use identity::{Fingerprint, Identity, KnownNodes};

@@ -15,8 +15,9 @@ use super::{Caller, GroupError, Join, Joined, JoinedMember, MemberInfo, Synced};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use weir_types::limits::GROUP_MEMBERS_MAX;
 
 pub(crate) type JoinReply = oneshot::Sender<Result<Joined, GroupError>>;

@@ -17,8 +17,9 @@ use group::{Group, JoinStep, Phase, SyncStep};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use weir_log::{Op, StateKind};
 use weir_types::limits::{
     GROUP_NAME_BYTES_MAX, GROUP_ROW_BYTES_MAX, GROUPS_BYTES_MAX, GROUPS_MAX, MEMBER_BYTES_MAX,

@@ -7,7 +7,7 @@ use crate::auth::{Operation, Principal};
 use crate::broker::Broker;
 use crate::error::AdminError;
 use serde::{Deserialize, Serialize};
-use std::time::Instant;
+use tokio::time::Instant;
 use weir_log::Op;
 use weir_types::Offset;
 use weir_types::limits::GROUP_OFFSETS_MAX;

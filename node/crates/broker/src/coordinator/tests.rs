@@ -3,8 +3,9 @@
 use super::group::{Group, JoinReply, JoinStep, Phase, SyncStep};
 use super::{Caller, GroupError, Join, Joined};
 use bytes::Bytes;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 type JoinAnswer = oneshot::Receiver<Result<Joined, GroupError>>;
 
