@@ -418,10 +418,7 @@ impl Group {
         }
         let _ = self.0.raft.shutdown().await;
         // Nobody else would tell them any more.
-        let left = std::mem::take(&mut self.0.shared.lock().pending);
-        for waiter in left.into_values().flat_map(|p| p.waiters) {
-            waiter(Err(ProposeError::Unknown));
-        }
+        self.0.shared.give_up();
     }
 }
 
@@ -608,6 +605,21 @@ impl Shared {
         }
     }
 
+    /// Tells all who wait that they will not hear what became of their proposals.
+    fn give_up(&self) {
+        let (left, settling) = {
+            let mut state = self.lock();
+            (
+                std::mem::take(&mut state.pending),
+                std::mem::take(&mut state.settling),
+            )
+        };
+        for waiter in left.into_values().flat_map(|p| p.waiters) {
+            waiter(Err(ProposeError::Unknown));
+        }
+        settling.into_iter().for_each(|(_, waiter)| waiter());
+    }
+
     /// Whether `term` is this node's, and nothing more is proposed in it.
     fn is_void(&self, term: Term) -> bool {
         self.lock().void >= Some(term)
@@ -650,7 +662,10 @@ async fn keep(inner: std::sync::Weak<Inner>) {
         return;
     };
     let mut purge_at = Instant::now();
+    // Asking has consensus say something, which is what this waits for: without a pause it would go round and round.
+    let mut elect_at = Instant::now();
     loop {
+        let mut pause = KEEP_EVERY;
         {
             let Some(inner) = inner.upgrade() else { return };
             let term = {
@@ -660,15 +675,24 @@ async fn keep(inner: std::sync::Weak<Inner>) {
             };
             inner.shared.follow(term);
             if term.is_some_and(|term| inner.shared.is_void(term)) {
-                // Still elected, and of no use: a term of its own begins anew.
-                let _ = inner.raft.trigger().elect(false).await;
+                pause = inner.timing.heartbeat;
+                if Instant::now() >= elect_at {
+                    elect_at = Instant::now() + pause;
+                    // Still elected, and of no use: a term of its own begins anew.
+                    let _ = inner.raft.trigger().elect(false).await;
+                }
             }
             if purge_at.elapsed() >= KEEP_EVERY {
                 purge_at = Instant::now();
                 purge(&inner).await;
             }
         }
-        let _ = tokio::time::timeout(KEEP_EVERY, metrics.changed()).await;
+        if let Ok(Err(_)) = tokio::time::timeout(pause, metrics.changed()).await {
+            // Consensus has stopped, as it does when a write fails: nothing will ever be decided here.
+            let Some(inner) = inner.upgrade() else { return };
+            inner.shared.follow(None);
+            return inner.shared.give_up();
+        }
     }
 }
 
