@@ -451,6 +451,14 @@ impl Recovery {
             groups.push(GroupId(id));
             next = id.checked_add(1);
         }
+        // One may have purged all its headers: where it stands is in `state` alone.
+        for kind in [StateKind::Applied, StateKind::Purged] {
+            for row in self.keyspaces.state.prefix([kind as u8]) {
+                let key = row.key()?;
+                let id = key.get(1..).and_then(|rest| rest.first_chunk::<2>());
+                groups.extend(id.map(|id| GroupId(u16::from_be_bytes(*id))));
+            }
+        }
         groups.sort_unstable();
         groups.dedup();
         Ok(groups)

@@ -826,3 +826,35 @@ fn power_that_goes_during_a_write_leaves_its_outcome_open() {
         assert_eq!(read_all(&log, 1 << 20).0.len(), if keep == 0 { 10 } else { 20 });
     }
 }
+
+/// A group of whose log nothing is left but what it came to is not a new one, whatever the low-water mark knows of it.
+#[test]
+fn a_log_that_is_purged_to_its_end_still_knows_where_it_is() {
+    let disk = simulated::Disk::default();
+    let home = Home::of(Store::Simulated(disk.clone()));
+    let (log, _) = home.open();
+    for index in 1..=5u64 {
+        flush(&log, entry(index, vec![batch((index - 1) * 10, 10, 20)]));
+    }
+    // Effects are written with the next round.
+    wait(|done| {
+        log.put_local(StateKey::new(StateKind::Vote, b"x"), vec![1], done)
+            .unwrap()
+    })
+    .unwrap();
+    wait(|done| log.purge(GROUP, 5, done).unwrap()).unwrap();
+    disk.kill();
+    drop(log);
+    let (_log, recovered) = home.open();
+    assert!(recovered.damage.is_none(), "{recovered:?}");
+    let at = EntryId {
+        term: Term(1),
+        index: 5,
+    };
+    let want = GroupState {
+        purged: at,
+        applied: at,
+        last: at,
+    };
+    assert_eq!(recovered.groups.get(&GROUP), Some(&want));
+}
