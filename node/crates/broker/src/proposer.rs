@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use weir_log::{Log, Op, Running, Turn, Wake, Worker};
 use weir_replica::{Group, Leader, Proposal, ProposeError};
 use weir_types::limits::{BATCH_RECORDS_MAX, ENTRY_BYTES_TARGET, MERGE_BYTES_MAX, PRODUCERS_MAX};
+use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, BatchBuilder, Clock, Codec, Offset, PartitionId};
 
 /// Batches merged into one row from this size on are compressed: below it there is nothing to win.
@@ -335,6 +336,9 @@ impl Core {
             if ops.is_empty() {
                 // Nothing but duplicates: they wait for their originals, which are in an earlier entry.
                 let decided = answer(round, Some(built.answers));
+                if planted(Bug::RepeatedAnsweredAtOnce) {
+                    return decided(Ok(()));
+                }
                 return self.group.when_decided(self.last_ticket, decided);
             }
             let proposal = Proposal {
@@ -347,8 +351,11 @@ impl Core {
                 Ok(ticket) => {
                     self.speculation.producers.extend(built.producers);
                     self.speculation.next.extend(built.next);
-                    self.group
-                        .when_decided(ticket, answer(round, Some(built.answers)));
+                    let decided = answer(round, Some(built.answers));
+                    if planted(Bug::AnswerUndecided) {
+                        return decided(Ok(()));
+                    }
+                    self.group.when_decided(ticket, decided);
                     if self.speculation.producers.len() > PRODUCERS_MAX {
                         self.block(Blocked::Settle);
                     }
@@ -365,7 +372,9 @@ impl Core {
         if self.leader.as_ref().is_some_and(Leader::is_current) {
             return true;
         }
-        self.speculation = Speculation::default();
+        if !planted(Bug::SpeculationSurvives) {
+            self.speculation = Speculation::default();
+        }
         // What was proposed in another term is applied by now, or will never be.
         self.last_ticket = 0;
         self.leader = self.group.lead();
@@ -503,7 +512,11 @@ impl<'a> Building<'a> {
         for (partition, open) in std::mem::take(&mut self.open) {
             self.close(partition, open);
         }
-        for ((partition, id), window) in &self.producers {
+        let stored = self
+            .producers
+            .iter()
+            .filter(|_| !planted(Bug::ProducersNotStored));
+        for ((partition, id), window) in stored {
             let value = postcard::to_allocvec(window).unwrap_or_default();
             self.ops.push(Op::Put {
                 key: producer_key(*partition, *id),
@@ -670,7 +683,8 @@ impl<'a> Building<'a> {
         let ahead = self
             .next
             .get(&partition)
-            .or_else(|| self.core.speculation.next.get(&partition));
+            .or_else(|| self.core.speculation.next.get(&partition))
+            .filter(|_| !planted(Bug::OffsetsFromCommitted));
         ahead.copied().unwrap_or_else(|| {
             self.core
                 .log

@@ -5,10 +5,13 @@
 //! simulation likes. What it does not have is tables, caches and journals to be damaged: those are tested on the real
 //! one.
 
+use crate::keys::rlog_key;
+use crate::{EntryHeader, StateKey};
 use fjall::{PersistMode, Slice, UserKey};
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use weir_types::GroupId;
 
 /// The log's keyspaces.
 const KEYSPACES: usize = 3;
@@ -70,6 +73,11 @@ impl Disk {
         self.lock().cut_in = Some(writes);
     }
 
+    /// The power stays, whatever was planned.
+    pub fn keep_power(&self) {
+        self.lock().cut_in = None;
+    }
+
     /// Whether the power went during a write.
     pub fn is_dark(&self) -> bool {
         self.lock().dark
@@ -124,6 +132,18 @@ impl Disk {
     pub fn durable(&self, keyspace: usize, key: &[u8]) -> Option<Vec<u8>> {
         let state = self.lock();
         state.synced[keyspace].get(key).map(|value| value.to_vec())
+    }
+
+    /// The header of an entry, as the process sees it.
+    pub fn header(&self, group: GroupId, index: u64) -> Option<EntryHeader> {
+        let state = self.lock();
+        let row = state.now[0].get(&rlog_key(group, index)[..])?;
+        EntryHeader::decode(group, index, row).map(|(header, ..)| header)
+    }
+
+    /// The row of `state` that a power cut would leave.
+    pub fn durable_state(&self, key: &StateKey) -> Option<Vec<u8>> {
+        self.durable(2, key.as_bytes())
     }
 
     pub(crate) fn open(&self) -> Open {

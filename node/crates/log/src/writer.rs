@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 use weir_types::limits::{GROUP_COMMIT_BYTES_MAX, OFFSET_RESERVE};
+use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
 
 /// Called once the entry is on the disk, or with why that is not known.
@@ -201,7 +202,7 @@ impl Writer {
                 }
                 Command::Local { key, value, done } => {
                     round.batch.insert(&self.keyspaces.state, key.as_bytes(), value);
-                    round.durable = true;
+                    round.durable |= !planted(Bug::VoteNotSynced);
                     round.flushed.push(done);
                 }
                 Command::Purge { group, upto, done } => {
@@ -289,7 +290,7 @@ impl Writer {
             .and_then(|()| self.stage_payloads(&mut round))
             .and_then(|()| self.stage_effects(&mut round.batch));
         self.values.stage(&mut round.batch, &self.keyspaces.state);
-        let mode = if round.durable {
+        let mode = if round.durable && !planted(Bug::NoSync) {
             PersistMode::SyncData
         } else {
             PersistMode::Buffer
@@ -487,7 +488,10 @@ impl Writer {
                 None => batch.remove(state, key.as_bytes()),
             }
         }
-        for (group, id) in applied {
+        for (group, mut id) in applied {
+            if planted(Bug::AppliedTooFar) {
+                id = self.tails.get(&group).map_or(id, |tail| tail.last);
+            }
             let key = StateKey::new(StateKind::Applied, &group.0.to_be_bytes());
             batch.insert(state, key.as_bytes(), id_row(id));
             self.tails.entry(group).or_default().applied = id;
@@ -645,6 +649,7 @@ impl Writer {
         {
             let (key, value) = guard.into_inner()?;
             let header = rlog_index(&key).and_then(|i| EntryHeader::decode(group, i, &value));
+            let header = header.filter(|_| !planted(Bug::TruncateKeepsBatches));
             for append in header.iter().flat_map(|(h, ..)| h.appends()) {
                 self.remove_row(&mut batch, data_key(append.partition, append.base).into())?;
             }
@@ -666,7 +671,10 @@ impl Writer {
     /// Forgets headers. Never those whose effects are not written yet, and never payloads: those belong to retention.
     fn purge(&mut self, group: GroupId, upto: u64) -> fjall::Result<()> {
         let tail = self.tails.entry(group).or_default();
-        let upto = upto.min(tail.applied.index);
+        let upto = match planted(Bug::PurgeUnapplied) {
+            true => upto.min(tail.last.index),
+            false => upto.min(tail.applied.index),
+        };
         if upto <= tail.purged.index {
             return Ok(());
         }

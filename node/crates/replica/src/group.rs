@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
-use weir_log::{AppendError, EntryHeader, GroupState, Log, Op};
+use weir_log::{AppendError, EntryHeader, EntryId, GroupState, Log, Op};
 use weir_types::limits::{RAFT_LOG_BYTES_MAX, RAFT_LOG_ENTRIES_MAX, REPLICATE_ENTRIES_MAX, WRITER_QUEUE_MAX};
+use weir_types::planted::{Bug, planted};
 use weir_types::{GroupId, Term};
 
 /// Called once with what became of a proposal.
@@ -303,6 +304,10 @@ impl Group {
         &self.0.receiving
     }
 
+    pub(crate) fn last_id(&self) -> EntryId {
+        self.0.store.tail().last
+    }
+
     pub(crate) fn last_index(&self) -> u64 {
         self.0.store.tail().last.index
     }
@@ -341,7 +346,7 @@ impl Group {
                 return false;
             }
         }
-        if !self.0.shared.many.load(Ordering::Relaxed) {
+        if !self.0.shared.many.load(Ordering::Relaxed) || planted(Bug::NoLease) {
             return true;
         }
         let heard = self.0.raft.as_leader().ok().and_then(|l| l.last_quorum_acked());
@@ -441,7 +446,7 @@ fn raft_config(timing: Timing) -> Config {
         enable_pre_vote: Some(true),
         // A leader that restarts may have lost entries that it was not yet done with: in the same term it would give
         // their numbers to others.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(planted(Bug::LeaderRestore)),
         ..Config::default()
     }
 }
@@ -579,6 +584,7 @@ impl Shared {
             Err(ClientWriteError::ForwardToLeader(to)) => {
                 Err(ProposeError::NotLeader { leader: to.leader_id })
             }
+            Err(_) if planted(Bug::TakenBackIsOk) => Ok(()),
             // Taken back here, and perhaps still with another that will lead: it may yet be committed.
             Err(_) => Err(ProposeError::Unknown),
         };
@@ -630,7 +636,8 @@ impl Shared {
         let (before, after, overdue) = {
             let mut state = self.lock();
             let before = state.leading;
-            let leading = leading.filter(|term| state.began >= *term && state.void < Some(*term));
+            let began = |term: Term| state.began >= term || planted(Bug::LeadBeforeApplied);
+            let leading = leading.filter(|term| began(*term) && state.void < Some(*term));
             state.leading = leading;
             let now = Instant::now();
             let mut overdue = Vec::new();
@@ -651,7 +658,10 @@ impl Shared {
             self.machine.leading();
         }
         for waiter in overdue {
-            waiter(Err(ProposeError::Unknown));
+            waiter(match planted(Bug::OverdueIsOk) {
+                true => Ok(()),
+                false => Err(ProposeError::Unknown),
+            });
         }
     }
 }

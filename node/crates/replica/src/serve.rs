@@ -2,7 +2,7 @@
 
 use crate::group::Group;
 use crate::machine::SnapshotData;
-use crate::raft::{SnapshotMeta, StoredVote, Types, log_id};
+use crate::raft::{SnapshotMeta, StoredVote, Types, Vote, log_id};
 use crate::store::wait;
 use crate::transport::Channel;
 use crate::wire::{
@@ -11,6 +11,7 @@ use crate::wire::{
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
@@ -20,6 +21,7 @@ use std::io;
 use tokio::sync::mpsc;
 use weir_log::StateKey;
 use weir_types::limits::{REPLICATE_INFLIGHT_MAX, SNAPSHOT_STATE_BYTES_MAX};
+use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, Offset, PartitionId};
 
 impl Group {
@@ -60,7 +62,13 @@ impl Group {
             while let Some(message) = rx.recv().await? {
                 let bytes = message.len() as u64;
                 let (request, payload) = decode::<Request>(message)?;
-                let request = append_request(request, payload)?;
+                let mut request = append_request(request, payload)?;
+                if planted(Bug::AcceptOldLeader) {
+                    request.vote = self.newer(request.vote);
+                }
+                if planted(Bug::SkipPreviousCheck) {
+                    request.prev_log_id = request.prev_log_id.map(|_| log_id(self.last_id()));
+                }
                 if !request.entries.is_empty() {
                     // A full disk would stop the log. The leader tries again.
                     let room = log.room_for(bytes, true);
@@ -112,6 +120,15 @@ impl Group {
         }
     }
 
+    /// The newer of a leader's vote and this node's, for [`Bug::AcceptOldLeader`].
+    fn newer(&self, vote: Vote) -> Vote {
+        let own = self.raft().metrics().borrow_watched().vote;
+        match own.leader_id().term > vote.leader_id().term {
+            true => Vote::new_committed(own.leader_id().term, own.leader_id().voted_for),
+            false => vote,
+        }
+    }
+
     async fn serve_control(&self, mut channel: Channel) -> io::Result<()> {
         while let Some(message) = channel.rx.recv().await? {
             let (request, payload) = decode::<Request>(message)?;
@@ -124,6 +141,11 @@ impl Group {
     async fn control(&self, request: Request, payload: Bytes) -> io::Result<Response> {
         let raft = self.raft();
         Ok(match request {
+            Request::Vote(head) if planted(Bug::GrantEveryVote) => Response::Vote {
+                vote: head.vote,
+                granted: true,
+                last: head.last,
+            },
             Request::Vote(head) => {
                 vote_response(raft.vote(vote_request(head)).await.map_err(io::Error::other)?)
             }

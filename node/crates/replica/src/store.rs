@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use weir_log::{AppendError, EntryHeader, EntryId, GroupState, Log, StateKey, StateKind};
 use weir_types::GroupId;
 use weir_types::limits::{REPLICATE_BYTES_MAX, REPLICATE_ENTRIES_MAX};
+use weir_types::planted::{Bug, planted};
 
 /// The log of one group. Clones are handles to the same one.
 #[derive(Clone)]
@@ -84,6 +85,9 @@ impl Store {
     /// # Errors
     /// When the log stopped.
     pub(crate) async fn until_flushed(&self, index: u64) -> io::Result<()> {
+        if planted(Bug::ApplyUnflushed) {
+            return Ok(());
+        }
         let mut flushed = self.0.flushed.subscribe();
         let there = flushed.wait_for(|f| f.is_none_or(|last| last >= index)).await;
         match there.map_err(io::Error::other)?.is_some() {
@@ -193,7 +197,9 @@ impl RaftLogStorage<Types> for Store {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let row = postcard::to_allocvec(&StoredVote::from(vote)).map_err(io::Error::other)?;
         let key = vote_key(self.0.group);
-        wait(|done| self.0.log.put_local(key, row, done)).await?;
+        if !planted(Bug::VoteNotStored) {
+            wait(|done| self.0.log.put_local(key, row, done)).await?;
+        }
         self.tail().vote = Some(*vote);
         Ok(())
     }
@@ -205,6 +211,11 @@ impl RaftLogStorage<Types> for Store {
     {
         let mut entries = entries.into_iter().peekable();
         let mut callback = Some(callback);
+        if planted(Bug::AcknowledgeUnwritten)
+            && let Some(callback) = callback.take()
+        {
+            callback.io_completed(Ok(()));
+        }
         while let Some(entry) = entries.next() {
             // Entries reach the disk in their order: the last stands for all.
             let callback = entries.peek().is_none().then(|| callback.take()).flatten();
@@ -223,8 +234,16 @@ impl RaftLogStorage<Types> for Store {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let last = last.map_or(EntryId::default(), |id| entry_id(&id));
-        self.tail().truncate(last);
+        if !planted(Bug::TailKeepsTruncated) {
+            self.tail().truncate(last);
+        }
+        if planted(Bug::TruncateNothing) {
+            return Ok(());
+        }
         let truncated = wait(|done| self.0.log.truncate(self.0.group, last.index + 1, done)).await;
+        if planted(Bug::TailKeepsTruncated) || planted(Bug::FlushedNotLowered) {
+            return truncated;
+        }
         // Once more: those that are gone may have been flushed meanwhile.
         self.tail().truncate(last);
         let back = |f: &mut Option<u64>| *f = f.map(|index| index.min(last.index));

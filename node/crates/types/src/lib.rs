@@ -12,6 +12,7 @@ pub mod kind;
 pub mod limits;
 pub mod murmur2;
 pub mod name;
+pub mod planted;
 pub mod record;
 
 pub use batch::{Batch, BatchBuilder, BatchError, Codec, Producer};

@@ -1,0 +1,78 @@
+//! Bugs on purpose, so that the simulation can show that it would find them.
+//!
+//! Without the feature `planted`, which only the simulation has, [`planted`] is `false` at compile time and nothing of
+//! them is left.
+
+macro_rules! bugs {
+    ($($bug:ident $name:literal,)*) => {
+        /// What may be wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the name says what is wrong")]
+        pub enum Bug { $($bug,)* }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$bug,)*];
+
+            /// What it is called.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$bug => $name,)* }
+            }
+        }
+    };
+}
+
+bugs! {
+    // The log.
+    NoSync "acknowledge-before-sync",
+    VoteNotSynced "vote-not-synced",
+    TruncateKeepsBatches "truncate-keeps-batches",
+    PurgeUnapplied "purge-what-is-not-applied",
+    AppliedTooFar "note-more-as-applied-than-is",
+    SnapshotWithoutBatches "install-a-snapshot-without-its-batches",
+    // The replica.
+    VoteNotStored "vote-without-storing",
+    AcknowledgeUnwritten "acknowledge-before-writing",
+    ApplyUnflushed "apply-before-own-flush",
+    TruncateNothing "truncate-in-memory-alone",
+    TailKeepsTruncated "truncate-on-disk-alone",
+    FlushedNotLowered "flushed-mark-not-lowered",
+    AcceptOldLeader "accept-an-old-leader",
+    SkipPreviousCheck "skip-the-check-of-the-previous-entry",
+    GrantEveryVote "grant-every-vote",
+    TakenBackIsOk "acknowledge-what-was-taken-back",
+    LeadBeforeApplied "lead-before-earlier-entries-are-applied",
+    OverdueIsOk "acknowledge-what-is-overdue",
+    NoLease "read-without-a-lease",
+    LeaderRestore "lead-on-after-a-restart",
+    InstallWithoutReload "install-a-snapshot-and-keep-the-old-tables",
+    // The broker.
+    NoDedup "take-repeated-batches",
+    ProducersNotStored "forget-producers-at-failover",
+    OffsetsFromCommitted "number-from-what-is-committed",
+    AnswerUndecided "acknowledge-before-committed",
+    RepeatedAnsweredAtOnce "acknowledge-a-repeated-batch-before-its-original",
+    SpeculationSurvives "keep-speculation-over-terms",
+}
+
+#[cfg(feature = "planted")]
+static ACTIVE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(usize::MAX);
+
+/// Makes `bug` be there from now on.
+#[cfg(feature = "planted")]
+pub fn plant(bug: Bug) {
+    ACTIVE.store(bug as usize, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Whether `bug` is there.
+#[cfg(feature = "planted")]
+pub fn planted(bug: Bug) -> bool {
+    ACTIVE.load(std::sync::atomic::Ordering::Relaxed) == bug as usize
+}
+
+/// Whether `bug` is there: never.
+#[cfg(not(feature = "planted"))]
+#[inline(always)]
+pub const fn planted(_: Bug) -> bool {
+    false
+}

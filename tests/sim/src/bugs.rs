@@ -1,0 +1,108 @@
+//! Bugs are planted, and must be found: a simulation that finds none of them would find nothing else either.
+
+use crate::{Args, named, run};
+use anyhow::{Context, Result};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use weir_types::planted::Bug;
+
+/// Each bug and the seed that finds it: what [`hunt`] printed.
+const ON_RECORD: &str = include_str!("../bugs.txt");
+
+/// Runs the seed on record for each bug.
+pub(crate) fn all_found(args: &Args, jobs: usize) -> Result<ExitCode> {
+    let record: Result<Vec<_>> = ON_RECORD.lines().map(on_record).collect();
+    let record = record?;
+    for bug in Bug::ALL {
+        let known = record.iter().any(|(b, _)| b == bug);
+        known
+            .then_some(())
+            .with_context(|| format!("no seed is on record for `{}`", bug.name()))?;
+    }
+    let found = each(&record, jobs, |(bug, seed)| found_by(args, *bug, *seed));
+    let away: Vec<_> = record
+        .iter()
+        .zip(&found)
+        .filter(|(_, found)| found.is_none())
+        .collect();
+    for ((bug, seed), _) in &away {
+        println!(
+            "{} gets away from seed {seed}; --hunt looks for another",
+            bug.name()
+        );
+    }
+    println!(
+        "{} of {} planted bugs found",
+        record.len() - away.len(),
+        record.len()
+    );
+    Ok(ExitCode::from(u8::from(!away.is_empty())))
+}
+
+/// Looks for seeds that find bugs.
+pub(crate) fn hunt(args: &Args, jobs: usize) -> Result<ExitCode> {
+    let bugs = match &args.bug {
+        Some(name) => vec![named(name)?],
+        None => Bug::ALL.to_vec(),
+    };
+    let found = each(&bugs, jobs, |bug| {
+        (args.first..args.first + args.seeds).find_map(|seed| {
+            let why = found_by(args, *bug, seed)?;
+            eprintln!(
+                "{} {seed}: {}",
+                bug.name(),
+                why.chars().take(300).collect::<String>()
+            );
+            Some(seed)
+        })
+    });
+    for (bug, seed) in bugs.iter().zip(&found) {
+        match seed {
+            Some(seed) => println!("{} {seed}", bug.name()),
+            None => eprintln!("{} gets away from {} seeds", bug.name(), args.seeds),
+        }
+    }
+    Ok(ExitCode::from(u8::from(found.iter().any(Option::is_none))))
+}
+
+fn on_record(line: &str) -> Result<(Bug, u64)> {
+    let (name, seed) = line
+        .split_once(' ')
+        .context("a line of the record is a name and a seed")?;
+    Ok((named(name)?, seed.parse()?))
+}
+
+/// What the seed says of the bug; `None` when it says nothing. A panic is an answer too.
+fn found_by(args: &Args, bug: Bug, seed: u64) -> Option<String> {
+    match run(args, seed, Some(bug.name())) {
+        Err(e) => Some(e.to_string()),
+        Ok(report) => {
+            let first = report["violations"].as_array()?.first()?;
+            Some(first.as_str().unwrap_or_default().to_owned())
+        }
+    }
+}
+
+/// `what` of each, `jobs` at once.
+fn each<T: Sync, R: Send>(all: &[T], jobs: usize, what: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while let Some((i, one)) = {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    all.get(i).map(|one| (i, one))
+                } {
+                    let result = what(one);
+                    done.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((i, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(i, _)| *i);
+    done.into_iter().map(|(_, result)| result).collect()
+}

@@ -1,0 +1,64 @@
+//! Randomness of the whole process, from the seed: keys, connection ids, hash maps, election timeouts.
+//!
+//! Everything that wants random bytes on Linux asks `getrandom` of the C library in the end. The one that is linked here
+//! stands before it (as in S2's `mad-turmoil`), so that no library has to be told.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static STATE: AtomicU64 = AtomicU64::new(0);
+
+/// All that is random from here on follows from `seed`.
+pub(crate) fn seed(seed: u64) {
+    STATE.store(seed, Ordering::Relaxed);
+}
+
+/// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014).
+fn next() -> u64 {
+    const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mut z = STATE.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// In place of the C library's.
+///
+/// # Safety
+/// `buf` points to `len` bytes that may be written, as the caller of `getrandom(2)` promises.
+#[expect(
+    unsafe_code,
+    reason = "a symbol of the C library, in this binary of tests alone"
+)]
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn getrandom(buf: *mut u8, len: usize, _flags: u32) -> isize {
+    // SAFETY: see above.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(buf, len) };
+    for chunk in bytes.chunks_mut(8) {
+        let random = next().to_ne_bytes();
+        chunk.copy_from_slice(&random[..chunk.len()]);
+    }
+    isize::try_from(len).unwrap_or(isize::MAX)
+}
+
+/// A generator of its own for one purpose, so that what one part rolls does not change what another gets.
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64, purpose: u64) -> Self {
+        Self((seed ^ purpose.wrapping_mul(0xD1B5_4A32_D192_ED03)).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// A number below `sides`. xorshift64* (Vigna: An experimental exploration of Marsaglia's xorshift generators).
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % sides.max(1)
+    }
+
+    /// True once in `times`.
+    pub(crate) fn once_in(&mut self, times: u64) -> bool {
+        self.roll(times) == 0
+    }
+}

@@ -1,0 +1,248 @@
+//! The fault model: what may happen to a site, by one seed.
+//!
+//! | fault | what it is |
+//! | --- | --- |
+//! | kill | a process ends; what it wrote stays |
+//! | power cut | of one node, a minority or all: what was not synced is lost, but for some of its beginning |
+//! | power cut in a write | the write fails, and is there afterwards or not |
+//! | partition | between two nodes, both ways or one way; of one node from all; of the leader, inward or outward |
+//! | hold | what is under way between two nodes waits, and then comes all at once |
+//! | loss, duplication | of datagrams, a node's, up to a fifth; reordering is always there |
+//! | slow disk | each write takes up to a second |
+//! | clock jump | an hour either way |
+//! | transfer, purge | the lead is handed over; a log becomes shorter than what others lack, who need a snapshot |
+//!
+//! Not in it: a process that stands still while its timers do (that is tested with SIGSTOP on real ones), bit rot, and
+//! changes of members beyond the site's forming.
+
+use crate::entropy::Dice;
+use crate::node::Node;
+use crate::world::World;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use weir_broker::NodeId;
+
+pub(crate) struct Faults {
+    dice: Dice,
+    world: Arc<World>,
+    next: Duration,
+    /// Nodes that are down, and until when.
+    down: BTreeMap<NodeId, Duration>,
+    told: Vec<String>,
+}
+
+impl Faults {
+    pub(crate) fn new(seed: u64, world: Arc<World>) -> Self {
+        Self {
+            dice: Dice::new(seed, 42),
+            world,
+            next: Duration::ZERO,
+            down: BTreeMap::new(),
+            told: Vec::new(),
+        }
+    }
+
+    pub(crate) fn told(self) -> Vec<String> {
+        self.told
+    }
+
+    fn node(&self, id: NodeId) -> Arc<Node> {
+        Arc::clone(&self.world.nodes[id as usize - 1])
+    }
+
+    /// Where the power went during a write, the node goes with it.
+    pub(crate) fn power(&mut self, sim: &mut turmoil::Sim<'_>) {
+        for node in self.world.nodes.clone().iter() {
+            if node.disk.is_dark() {
+                self.cut(sim, node.id, sim.elapsed());
+            }
+        }
+    }
+
+    /// What happens now, if anything does.
+    pub(crate) fn step(&mut self, sim: &mut turmoil::Sim<'_>, now: Duration) -> Option<String> {
+        let back = self
+            .down
+            .iter()
+            .find(|(_, until)| now >= **until)
+            .map(|(id, _)| *id);
+        if let Some(id) = back {
+            self.start(sim, id);
+            return Some(format!("node {id} starts"));
+        }
+        if now < self.next {
+            return None;
+        }
+        self.next = now + Duration::from_millis(30 + self.dice.roll(700));
+        let what = self.happen(sim, now);
+        self.told.push(what.clone());
+        Some(what)
+    }
+
+    fn happen(&mut self, sim: &mut turmoil::Sim<'_>, now: Duration) -> String {
+        let count = self.world.nodes.len() as u64;
+        let (a, b) = (1 + self.dice.roll(count), 1 + self.dice.roll(count));
+        let leader = self.world.nodes.iter().find(|n| n.view().serving).map(|n| n.id);
+        let victim = if self.dice.once_in(2) {
+            leader.unwrap_or(a)
+        } else {
+            a
+        };
+        match self.dice.roll(16) {
+            0 | 1 => {
+                self.kill(sim, victim, now);
+                format!("kill {victim}")
+            }
+            2 => {
+                self.cut(sim, victim, now);
+                format!("power cut of {victim}")
+            }
+            3 => {
+                let writes = self.dice.roll(20) as u32;
+                self.node(victim).disk.cut_power_in(writes);
+                format!("power cut of {victim} in {writes} writes")
+            }
+            4 => {
+                (1..=count).for_each(|id| self.cut(sim, id, now));
+                "power cut of all".to_owned()
+            }
+            5 => {
+                let few = 1 + self.dice.roll(count.div_ceil(2) - 1);
+                (0..few).for_each(|i| self.cut(sim, 1 + (a + i) % count, now));
+                format!("power cut of {few} from {a} on")
+            }
+            6 if a != b => {
+                sim.partition(host(a), host(b));
+                format!("partition of {a} and {b}")
+            }
+            7 if a != b => {
+                sim.partition_oneway(host(a), host(b));
+                format!("partition from {a} to {b}")
+            }
+            8 => {
+                let others = (1..=count).filter(|id| *id != victim);
+                others.for_each(|id| sim.partition(host(victim), host(id)));
+                format!("partition of {victim} from all")
+            }
+            9 => {
+                let inward = self.dice.once_in(2);
+                for id in (1..=count).filter(|id| *id != victim) {
+                    match inward {
+                        true => sim.partition_oneway(host(id), host(victim)),
+                        false => sim.partition_oneway(host(victim), host(id)),
+                    }
+                }
+                format!(
+                    "partition of {victim}, {}",
+                    if inward { "inward" } else { "outward" }
+                )
+            }
+            10 if a != b => {
+                sim.hold(host(a), host(b));
+                format!("hold between {a} and {b}")
+            }
+            11 => {
+                let (lost, twice) = (self.dice.roll(200) as u32, self.dice.roll(200) as u32);
+                let knobs = &self.node(a).knobs;
+                knobs.lost_permille.store(lost, Ordering::Relaxed);
+                knobs.twice_permille.store(twice, Ordering::Relaxed);
+                format!("of what {a} sends, {lost} of a thousand are lost and {twice} come twice")
+            }
+            12 => {
+                let ms = [0, 50, 300, 1_000][self.dice.roll(4) as usize];
+                self.node(a).knobs.slow_disk_ms.store(ms, Ordering::Relaxed);
+                format!("disk of {a} takes {ms} ms")
+            }
+            13 => {
+                let hours = self.dice.roll(3) as i64 - 1;
+                self.node(a)
+                    .knobs
+                    .skew_ms
+                    .store(hours * 3_600_000, Ordering::Relaxed);
+                format!("clock of {a} is off by {hours} h")
+            }
+            14 => {
+                self.ask(b, a);
+                format!("{a} is to lead, or its log to be purged")
+            }
+            _ => {
+                self.mend(sim);
+                "the network is whole".to_owned()
+            }
+        }
+    }
+
+    /// Hands the lead to `to`, or purges the log of `at`. What comes of it is not waited for.
+    fn ask(&mut self, at: NodeId, to: NodeId) {
+        let leader = self.world.nodes.iter().find(|n| n.view().serving).map(|n| n.id);
+        let purge = self.dice.once_in(2);
+        let node = self.node(if purge { at } else { leader.unwrap_or(at) });
+        node.tell_to(move |broker| async move {
+            if purge {
+                let applied = broker.group().status().applied;
+                broker.group().purge(applied).await;
+            } else {
+                drop(broker.group().transfer(to).await);
+            }
+        });
+    }
+
+    fn kill(&mut self, sim: &mut turmoil::Sim<'_>, id: NodeId, now: Duration) {
+        if self.down(sim, id, now) {
+            self.node(id).disk.kill();
+        }
+    }
+
+    fn cut(&mut self, sim: &mut turmoil::Sim<'_>, id: NodeId, now: Duration) {
+        if self.down(sim, id, now) {
+            let keep = self.dice.roll(1_001) as u32;
+            self.node(id).disk.cut_power(keep);
+        }
+    }
+
+    /// False when it is down already.
+    fn down(&mut self, sim: &mut turmoil::Sim<'_>, id: NodeId, now: Duration) -> bool {
+        if self.down.contains_key(&id) {
+            return false;
+        }
+        sim.crash(host(id));
+        self.node(id).gone();
+        self.down
+            .insert(id, now + Duration::from_millis(20 + self.dice.roll(2_500)));
+        true
+    }
+
+    fn start(&mut self, sim: &mut turmoil::Sim<'_>, id: NodeId) {
+        self.down.remove(&id);
+        sim.bounce(host(id));
+    }
+
+    fn mend(&mut self, sim: &mut turmoil::Sim<'_>) {
+        let count = self.world.nodes.len() as u64;
+        for a in 1..=count {
+            for b in a + 1..=count {
+                sim.repair(host(a), host(b));
+                sim.release(host(a), host(b));
+            }
+        }
+    }
+
+    /// Ends it all: what is down comes up, what is cut is mended.
+    pub(crate) fn heal(&mut self, sim: &mut turmoil::Sim<'_>) {
+        self.mend(sim);
+        for node in self.world.nodes.clone().iter() {
+            node.disk.keep_power();
+            node.knobs.slow_disk_ms.store(0, Ordering::Relaxed);
+            node.knobs.lost_permille.store(0, Ordering::Relaxed);
+            node.knobs.twice_permille.store(0, Ordering::Relaxed);
+        }
+        let down: Vec<NodeId> = self.down.keys().copied().collect();
+        down.into_iter().for_each(|id| self.start(sim, id));
+    }
+}
+
+fn host(id: NodeId) -> String {
+    format!("n{id}")
+}

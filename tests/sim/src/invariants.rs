@@ -1,0 +1,112 @@
+//! What Raft promises at every moment (Ongaro and Ousterhout: In Search of an Understandable Consensus Algorithm, 2014,
+//! figure 3), and what Weir adds to it.
+
+use crate::node::{Node, View};
+use std::collections::BTreeMap;
+use weir_broker::NodeId;
+use weir_log::{EntryHeader, StateKey, StateKind};
+use weir_types::GroupId;
+
+const GROUP: GroupId = GroupId(0);
+
+/// Term, node, and whether that node was elected: as the replica stores it.
+type Vote = (u64, NodeId, bool);
+
+#[derive(Default)]
+pub(crate) struct Invariants {
+    /// Who led in each term.
+    leaders: BTreeMap<u64, NodeId>,
+    /// What each index was when it was first applied.
+    committed: BTreeMap<u64, EntryHeader>,
+    /// Up to where each node's applied entries were compared.
+    compared: BTreeMap<NodeId, u64>,
+    /// What each node had on its disk.
+    votes: BTreeMap<NodeId, Vote>,
+}
+
+impl Invariants {
+    /// What is wrong with `node`, which is as `view` says and was as `before`.
+    pub(crate) fn check(&mut self, node: &Node, view: &View, before: &View) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if !view.up {
+            return wrong;
+        }
+        let id = node.id;
+        if view.leader == Some(id) {
+            let other = *self.leaders.entry(view.term).or_insert(id);
+            if other != id {
+                wrong.push(format!(
+                    "nodes {other} and {id} lead in the same term {}",
+                    view.term
+                ));
+            }
+        }
+        if before.up && view.term < before.term {
+            wrong.push(format!(
+                "the term of node {id} goes back from {} to {}",
+                before.term, view.term
+            ));
+        }
+        if before.up && view.applied < before.applied {
+            wrong.push(format!(
+                "what node {id} has applied goes back from {} to {}",
+                before.applied, view.applied
+            ));
+        }
+        if !(view.purged <= view.applied && view.applied <= view.last) {
+            wrong.push(format!(
+                "node {id} has purged, applied and last in disorder: {view:?}"
+            ));
+        }
+        wrong.extend(self.votes(node));
+        let voted = self.votes.get(&id).map_or(0, |vote| vote.0);
+        if view.leader == Some(id) && voted < view.term {
+            wrong.push(format!(
+                "node {id} leads in term {}, and the last vote on its disk is of term {voted}",
+                view.term
+            ));
+        }
+        wrong.extend(self.entries(node, view));
+        wrong
+    }
+
+    /// A vote is given once a term, and is on the disk before anybody hears of it. A candidate that learns who was
+    /// elected notes that in its place.
+    fn votes(&mut self, node: &Node) -> Option<String> {
+        let key = StateKey::new(StateKind::Vote, &GROUP.0.to_be_bytes());
+        let row = node.disk.durable_state(&key)?;
+        let now: Vote = postcard::from_bytes(&row).ok()?;
+        let was = self.votes.insert(node.id, now)?;
+        let again = now.0 == was.0 && now.1 != was.1 && (was.2 || !now.2);
+        if now.0 < was.0 || again {
+            return Some(format!(
+                "the vote of node {} was {was:?} and is now {now:?}",
+                node.id
+            ));
+        }
+        None
+    }
+
+    /// An entry that one node has applied is the same on every other that has.
+    fn entries(&mut self, node: &Node, view: &View) -> Option<String> {
+        let compared = self.compared.entry(node.id).or_default();
+        let from = (*compared).min(view.applied) + 1;
+        *compared = view.applied;
+        for index in from..=view.applied {
+            // Purged, or overtaken by a snapshot.
+            let Some(header) = node.disk.header(GROUP, index) else {
+                continue;
+            };
+            let known = self.committed.entry(index).or_insert_with(|| header.clone());
+            if *known != header {
+                return Some(format!(
+                    "entry {index} is {:?} on node {} and was {:?} on another",
+                    header.id(),
+                    node.id,
+                    known.id()
+                ));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,396 @@
+//! Clients: they note what they did and saw, for the checkers to judge.
+
+use crate::entropy::Dice;
+use crate::node::{Node, lock};
+use crate::world::{Phase, World};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use weir_broker::{Broker, Fetch, Framing, Piece, Principal};
+use weir_checkers::{Event, Outcome, Place, Seen};
+use weir_types::{Batch, BatchBuilder, Codec, ErrorKind, Headers, Offset, PartitionId, Producer};
+
+const TOPIC: &str = "t";
+pub(crate) const PARTITIONS: u32 = 2;
+/// A client gives a request up after this.
+const REQUEST_WITHIN: Duration = Duration::from_secs(1);
+/// A batch whose fate is not known after this is left alone.
+const BATCH_WITHIN: Duration = Duration::from_secs(40);
+/// Forming the site, and coming to rest: several elections, with a slow disk.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+
+pub(crate) fn place(partition: u32) -> Place {
+    Place {
+        topic: TOPIC.to_owned(),
+        partition,
+    }
+}
+
+fn who() -> Principal {
+    Principal::anonymous("sim")
+}
+
+/// Forms the site, loads it while faults happen, lets it come to rest, and collects what each node has.
+pub(crate) async fn run(world: Arc<World>) -> turmoil::Result {
+    form(&world).await?;
+    world.enter(Phase::Faults);
+    let mut clients = Vec::new();
+    for client in 0..world.producers {
+        clients.push(tokio::spawn(produce(Arc::clone(&world), client)));
+    }
+    for client in 100..102 {
+        clients.push(tokio::spawn(consume(Arc::clone(&world), client)));
+    }
+    while world.phase() == Phase::Faults {
+        sleep(Duration::from_millis(10)).await;
+    }
+    settle(&world).await?;
+    world.enter(Phase::Rest);
+    for client in clients {
+        client.await?;
+    }
+    last_word(&world).await?;
+    settle(&world).await?;
+    for node in world.nodes.iter() {
+        let stored = node
+            .ask(REQUEST_WITHIN, |broker| async move { stored(&broker).await })
+            .await;
+        let stored = stored.ok_or_else(|| format!("node {} does not tell what it has", node.id))?;
+        for (partition, records) in stored.into_iter().enumerate() {
+            world.note(Event::Final {
+                node: node.id as u32,
+                place: place(partition as u32),
+                records,
+            });
+        }
+    }
+    world.enter(Phase::Over);
+    Ok(())
+}
+
+async fn form(world: &World) -> turmoil::Result {
+    let members: Result<Vec<_>, _> = world.nodes.iter().map(|n| n.member()).collect();
+    let members = members?;
+    let first = &world.nodes[0];
+    wait(world, "the first node leads", || first.view().serving).await?;
+    for (node, member) in world.nodes.iter().zip(members).skip(1) {
+        let id = node.id;
+        loop {
+            let member = member.clone();
+            let added = first.ask(REQUEST_WITHIN, move |broker| async move {
+                broker.group().add_learner(id, member).await.is_ok()
+            });
+            if added.await == Some(true) {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let count = world.nodes.len();
+    wait(world, "everybody votes", || {
+        world.nodes.iter().all(|n| n.view().voters.len() == count)
+    })
+    .await?;
+    let settings = vec![("retention.ms".to_owned(), "-1".to_owned())];
+    let made = first.ask(REQUEST_WITHIN, move |broker| async move {
+        broker
+            .create_topic(&who(), TOPIC, PARTITIONS, &settings)
+            .await
+            .is_ok()
+    });
+    if made.await != Some(true) {
+        return Err("the topic cannot be made".into());
+    }
+    wait(world, "everybody has the topic", || {
+        let last = first.view().last;
+        world.nodes.iter().all(|n| n.view().applied == last)
+    })
+    .await
+}
+
+/// Everybody has applied what the leader has, and one leads.
+async fn settle(world: &World) -> turmoil::Result {
+    wait(world, "the site comes to rest", || {
+        let views: Vec<_> = world.nodes.iter().map(|n| n.view()).collect();
+        let Some(leader) = views.iter().find(|v| v.serving) else {
+            return false;
+        };
+        views
+            .iter()
+            .all(|v| v.up && v.applied == leader.last && v.last == leader.last)
+    })
+    .await
+}
+
+async fn wait(world: &World, what: &str, is: impl Fn() -> bool) -> turmoil::Result {
+    let begun = Instant::now();
+    while !is() {
+        if begun.elapsed() > SETTLED_WITHIN {
+            let views: Vec<_> = world.nodes.iter().map(|n| (n.id, n.view(), n.failed())).collect();
+            return Err(format!("not within {SETTLED_WITHIN:?}: {what}; {views:?}").into());
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// A write that is acknowledged when all is well again.
+async fn last_word(world: &Arc<World>) -> turmoil::Result {
+    for partition in 0..PARTITIONS {
+        let value = 9_000_000 + u64::from(partition);
+        let begun = Instant::now();
+        let base = loop {
+            wait(world, "somebody leads", || {
+                world.nodes.iter().any(|n| n.view().serving)
+            })
+            .await?;
+            let leader = world.nodes.iter().find(|n| n.view().serving);
+            let Some(leader) = leader else { continue };
+            match send(world, leader, partition, batch(9_000, 0, &[value])).await {
+                Sent::Ok(base) => break base,
+                sent if begun.elapsed() > SETTLED_WITHIN => {
+                    return Err(format!("a write is not taken though all is well: {sent:?}").into());
+                }
+                _ => sleep(Duration::from_millis(20)).await,
+            }
+        };
+        world.note(Event::Send {
+            client: 9_000,
+            place: place(partition),
+            value,
+            outcome: Outcome::Ok,
+            offset: Some(base),
+        });
+    }
+    Ok(())
+}
+
+fn batch(id: i64, sequence: i32, values: &[u64]) -> Batch {
+    let mut builder = BatchBuilder::new(Codec::None);
+    for value in values {
+        let text = format!("{value}:{}", "x".repeat((*value % 2_000) as usize));
+        builder.push(0, None, Some(text.as_bytes()), Headers::NONE);
+    }
+    let producer = Producer {
+        id,
+        epoch: 0,
+        sequence,
+    };
+    builder
+        .build(Offset::ZERO, Some(producer))
+        .unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[derive(Debug)]
+enum Sent {
+    Ok(u64),
+    /// It may be there or come to be.
+    Unknown,
+    /// It must not happen to a client that does all right.
+    Wrong(String),
+}
+
+async fn send(world: &Arc<World>, node: &Node, partition: u32, batch: Batch) -> Sent {
+    let witness = Arc::clone(world);
+    let span = u64::from(batch.span());
+    let answer = node.ask(REQUEST_WITHIN, move |broker| async move {
+        let sent = broker
+            .produce(&who(), TOPIC, partition, batch, Framing::AsSent)
+            .await;
+        let done = match sent {
+            Ok(producing) => producing.await,
+            Err(e) => Err(e),
+        };
+        if let Ok(produced) = &done
+            && let Some(id) = broker.topic(TOPIC).and_then(|t| t.partition(partition))
+        {
+            // At the very moment in which the client could be told.
+            witness.acknowledged(id, produced.base, span);
+        }
+        done.map(|produced| produced.base.get())
+            .map_err(|e| (e.kind(), e.to_string()))
+    });
+    match answer.await {
+        Some(Ok(base)) => {
+            world.told(partition, base + span);
+            Sent::Ok(base)
+        }
+        Some(Err((ErrorKind::Invalid, why))) => Sent::Wrong(why),
+        Some(Err(_)) | None => Sent::Unknown,
+    }
+}
+
+/// Mostly who says that it leads, sometimes anybody.
+fn somebody(world: &World, dice: &mut Dice) -> Arc<Node> {
+    let any = &world.nodes[dice.roll(world.nodes.len() as u64) as usize];
+    let leader = world.nodes.iter().find(|n| n.view().serving);
+    match leader {
+        Some(leader) if !dice.once_in(5) => Arc::clone(leader),
+        _ => Arc::clone(any),
+    }
+}
+
+/// Sends numbered batches one after the other, each until its fate is known.
+async fn produce(world: Arc<World>, client: u32) {
+    let mut dice = Dice::new(world.seed, 500 + u64::from(client));
+    let partition = client % PARTITIONS;
+    let (id, mut sequence, mut n) = (1_000 + i64::from(client), 0, 0u64);
+    while world.phase() == Phase::Faults {
+        let count = 1 + dice.roll(4);
+        let values: Vec<u64> = (0..count)
+            .map(|i| u64::from(client) * 1_000_000 + n + i)
+            .collect();
+        n += count;
+        let batch = batch(id, sequence, &values);
+        let mut outcome = (Outcome::Unknown, None);
+        let begun = Instant::now();
+        while begun.elapsed() < BATCH_WITHIN {
+            let node = somebody(&world, &mut dice);
+            match send(&world, &node, partition, batch.clone()).await {
+                Sent::Ok(base) => {
+                    outcome = (Outcome::Ok, Some(base));
+                    break;
+                }
+                Sent::Unknown => sleep(Duration::from_millis(5 + dice.roll(40))).await,
+                Sent::Wrong(why) => {
+                    world.wrong(format!(
+                        "client {client}: a batch of sequence {sequence} is refused: {why}"
+                    ));
+                    return;
+                }
+            }
+        }
+        for (i, value) in values.iter().enumerate() {
+            world.note(Event::Send {
+                client,
+                place: place(partition),
+                value: *value,
+                outcome: outcome.0,
+                offset: outcome.1.map(|base| base + i as u64),
+            });
+        }
+        if outcome.0 == Outcome::Unknown {
+            return;
+        }
+        sequence += values.len() as i32;
+        sleep(Duration::from_millis(dice.roll(30))).await;
+    }
+}
+
+/// Reads on and on.
+async fn consume(world: Arc<World>, client: u32) {
+    let mut dice = Dice::new(world.seed, 700 + u64::from(client));
+    let partition = client % PARTITIONS;
+    let mut from = Offset::ZERO;
+    let mut idle = 0;
+    // Once all is at rest, until nothing more comes.
+    while world.phase() == Phase::Faults || world.phase() == Phase::Heal || idle < 20 {
+        let node = somebody(&world, &mut dice);
+        let told = world.told_end(partition);
+        let fetched = node.ask(REQUEST_WITHIN, move |broker| async move {
+            let fetch = Fetch {
+                topic: TOPIC.to_owned(),
+                partition,
+                from,
+                max_bytes: 1 << 20,
+                wait: Duration::from_millis(50),
+            };
+            broker.fetch(&who(), fetch).await.map_err(|e| e.to_string())
+        });
+        let Some(Ok(fetched)) = fetched.await else {
+            sleep(Duration::from_millis(10 + dice.roll(20))).await;
+            idle += usize::from(world.phase() == Phase::Rest);
+            continue;
+        };
+        if fetched.committed_end.get() < told {
+            world.wrong(format!(
+                "node {} answers that partition {partition} ends at {}; somebody was told of {told} before",
+                node.id, fetched.committed_end
+            ));
+        }
+        let records = seen(&world, &fetched.pieces, from);
+        from = fetched.next;
+        idle = if records.is_empty() { idle + 1 } else { 0 };
+        if !records.is_empty() {
+            world.note(Event::Poll {
+                client,
+                place: place(partition),
+                records,
+            });
+        }
+    }
+}
+
+fn seen(world: &World, pieces: &[Piece], from: Offset) -> Vec<Seen> {
+    let mut seen = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::Batch(batch) => seen.extend(records(batch, from)),
+            Piece::Gap(gap) => world.wrong(format!("a reader is shown a gap: {gap:?}")),
+        }
+    }
+    seen
+}
+
+fn records(batch: &Batch, from: Offset) -> Vec<Seen> {
+    let mut seen = Vec::new();
+    let body = batch.body().unwrap_or_else(|e| panic!("{e}"));
+    for record in body.records() {
+        let record = record.unwrap_or_else(|e| panic!("{e}"));
+        let text = std::str::from_utf8(record.value.unwrap_or_default()).unwrap_or_default();
+        let value = text.split(':').next().and_then(|v| v.parse().ok());
+        if record.offset >= from {
+            seen.push(Seen {
+                offset: record.offset.get(),
+                value: value.unwrap_or_default(),
+            });
+        }
+    }
+    seen
+}
+
+/// All that a node has of each partition, whether it leads or not.
+async fn stored(broker: &Broker) -> Vec<Vec<Seen>> {
+    let mut all = Vec::new();
+    for partition in 0..PARTITIONS {
+        let id = broker.topic(TOPIC).and_then(|t| t.partition(partition));
+        all.push(match id {
+            Some(id) => stored_of(broker, id).await,
+            None => Vec::new(),
+        });
+    }
+    all
+}
+
+async fn stored_of(broker: &Broker, id: PartitionId) -> Vec<Seen> {
+    let end = broker.log().marks(id).map_or(Offset::ZERO, |m| m.committed_end());
+    let (mut from, mut all) = (Offset::ZERO, Vec::new());
+    while from < end {
+        let (done, read) = tokio::sync::oneshot::channel();
+        let asked = broker
+            .log()
+            .read(id, from, end, 1 << 20, move |r| drop(done.send(r)));
+        let Ok(Ok(chunk)) = (match asked {
+            Ok(()) => read.await,
+            Err(_) => return all,
+        }) else {
+            return all;
+        };
+        for piece in &chunk.pieces {
+            if let Piece::Batch(batch) = piece {
+                all.extend(records(batch, from));
+            }
+        }
+        if chunk.next <= from {
+            return all;
+        }
+        from = chunk.next;
+    }
+    all
+}
+
+impl World {
+    pub(crate) fn note(&self, event: Event) {
+        lock(&self.history).push(event);
+    }
+}
