@@ -182,6 +182,46 @@ fn a_short_pause_costs_no_election_and_a_long_one_no_record() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
+/// Consensus takes nothing more in a term in which it was asked to hand over, also when nobody takes over.
+#[test]
+fn a_hand_over_to_one_that_does_not_answer_ends_and_the_site_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::of_three(dir.path(), &[]).unwrap();
+    let mut load = block_on(async { loaded(&site.client().await.unwrap()).await });
+    let leader = site.leader().unwrap();
+    let frozen = leader % 3 + 1;
+    site.node(frozen).unwrap().freeze().unwrap();
+    under_load(&site.seeds(), &mut load, |count| {
+        block_on(more_than(count, 100));
+        // Said to be done as soon as it is asked for.
+        let _ = site.cli(&["cluster", "transfer", &frozen.to_string()]);
+        let so_far = count.load(Ordering::Relaxed);
+        block_on(more_than(count, so_far + 100));
+    });
+    site.node(frozen).unwrap().thaw().unwrap();
+    site.until_in_step().unwrap();
+    let wrong = judged(&site, &mut load, &[1, 2, 3]);
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn a_removal_that_would_leave_no_majority_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::of_three(dir.path(), &[]).unwrap();
+    site.transfer(1).unwrap();
+    site.kill(3).unwrap();
+    let silent = |s: &serde_json::Value| s["members"][2]["heard_ms_ago"].as_u64() > Some(3_000);
+    site.until("node 3 is silent", silent).unwrap();
+    let refused = site.cli(&["cluster", "remove", "2"]).unwrap_err().to_string();
+    assert!(refused.contains("node 3 is silent"), "{refused}");
+    site.cli(&["cluster", "remove", "3"]).unwrap();
+    // Two are left, and both answer.
+    block_on(async {
+        let client = site.client().await.unwrap();
+        client.create_topic("t", 1, &[]).await.unwrap();
+    });
+}
+
 #[test]
 fn power_cuts_of_all_nodes_at_once_lose_nothing_acknowledged() {
     let dir = tempfile::tempdir().unwrap();

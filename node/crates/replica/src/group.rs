@@ -672,10 +672,8 @@ async fn keep(inner: std::sync::Weak<Inner>) {
         return;
     };
     let mut purge_at = Instant::now();
-    // Asking has consensus say something, which is what this waits for: without a pause it would go round and round.
-    let mut elect_at = Instant::now();
+    let mut silent = false;
     loop {
-        let mut pause = KEEP_EVERY;
         {
             let Some(inner) = inner.upgrade() else { return };
             let term = {
@@ -684,20 +682,19 @@ async fn keep(inner: std::sync::Weak<Inner>) {
                 leads.then_some(Term(metrics.current_term))
             };
             inner.shared.follow(term);
-            if term.is_some_and(|term| inner.shared.is_void(term)) {
-                pause = inner.timing.heartbeat;
-                if Instant::now() >= elect_at {
-                    elect_at = Instant::now() + pause;
-                    // Still elected, and of no use: a term of its own begins anew.
-                    let _ = inner.raft.trigger().elect(false).await;
-                }
+            // Still elected, and of no use: consensus refuses all that is proposed in a term in which it was asked to
+            // hand over, also when nobody takes over. Others only ask who leads when they hear nothing.
+            let of_no_use = term.is_some_and(|term| inner.shared.is_void(term));
+            if of_no_use != silent {
+                silent = of_no_use;
+                inner.raft.runtime_config().heartbeat(!silent);
             }
             if purge_at.elapsed() >= KEEP_EVERY {
                 purge_at = Instant::now();
                 purge(&inner).await;
             }
         }
-        if let Ok(Err(_)) = tokio::time::timeout(pause, metrics.changed()).await {
+        if let Ok(Err(_)) = tokio::time::timeout(KEEP_EVERY, metrics.changed()).await {
             // Consensus has stopped, as it does when a write fails: nothing will ever be decided here.
             let Some(inner) = inner.upgrade() else { return };
             inner.shared.follow(None);

@@ -8,6 +8,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Instant as _};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use weir_types::limits::MEMBERS_MAX;
 
 /// What a member does.
@@ -62,6 +63,9 @@ pub struct GroupStatus {
     /// Its members, by their numbers.
     pub members: Vec<MemberStatus>,
 }
+
+/// A voter that has not answered for so long is not counted on when members change: several elections.
+const SILENT: Duration = Duration::from_secs(3);
 
 impl Group {
     /// How the group is doing, as this node sees it.
@@ -162,6 +166,9 @@ impl Group {
             let why = format!("node {node} is the only one that votes: it cannot be removed");
             return Err(GroupError::Refused(why));
         }
+        if let Some(why) = self.would_lose_majority(node) {
+            return Err(GroupError::Refused(why));
+        }
         if self.voters().contains(&node) {
             self.change(ChangeMembers::RemoveVoters([node].into())).await?;
         }
@@ -169,6 +176,34 @@ impl Group {
             self.change(ChangeMembers::RemoveNodes([node].into())).await?;
         }
         Ok(())
+    }
+
+    /// Why the voters without `node` could not go on: too few of them answer. The change could not be committed, nor
+    /// taken back.
+    fn would_lose_majority(&self, node: NodeId) -> Option<String> {
+        let voters = self.voters();
+        if !voters.contains(&node) {
+            return None;
+        }
+        let metrics = self.raft().metrics().borrow_watched().clone();
+        let heard = metrics.heartbeat?;
+        let answers = |id: &NodeId| {
+            let at = heard.get(id).copied().flatten();
+            *id == self.node() || at.is_some_and(|at| at.elapsed() < SILENT)
+        };
+        let (left, silent): (Vec<NodeId>, Vec<NodeId>) =
+            voters.into_iter().filter(|id| *id != node).partition(answers);
+        let silent_ones = silent
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
+        (left.len() <= silent.len()).then(|| {
+            format!(
+                "without node {node} no majority of the others answers: node {silent_ones} is silent. Bring it back, or \
+                 remove it first"
+            )
+        })
     }
 
     async fn change(&self, change: ChangeMembers<NodeId, Member>) -> Result<(), GroupError> {
