@@ -97,7 +97,6 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         ),
         (None, Some((addr, token))) => site::join(data, &peers, addr, token, &member).await?,
     };
-    peers.trust(place.keys.iter().cloned());
     let group = GroupConfig {
         id: GROUP,
         node: place.node,
@@ -108,6 +107,10 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     };
     let clock = Arc::new(SystemClock);
     let broker = Broker::open(log, &recovered, group, Arc::new(peers.clone()), clock, options).await?;
+    if !broker.group().members().contains_key(&place.node) {
+        // It is not so far yet that it knows the members itself.
+        peers.trust(place.keys.iter().cloned());
+    }
     if broker.group().members().len() <= 1 && place.founder {
         broker.serving_within(ALONE_WITHIN).await;
     }

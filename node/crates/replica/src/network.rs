@@ -552,3 +552,16 @@ pub(crate) async fn forward(
         other => Err(failed(format!("unexpected answer {other:?}"))),
     }
 }
+
+/// Asks a member who the members are, by their keys.
+pub(crate) async fn member_keys(
+    group: &Group,
+    node: NodeId,
+    at: Member,
+) -> Result<Vec<String>, RPCError<Types>> {
+    let mut peer = own(group, node, at);
+    match peer.ask(Request::Members, Vec::new(), APPEND_SILENCE).await? {
+        Response::Members(keys) => Ok(keys),
+        other => Err(failed(format!("unexpected answer {other:?}"))),
+    }
+}

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_peer::{Identity, Listener, Peer, PeerError, PeerStream, RecvStream, SendStream};
@@ -24,8 +24,10 @@ struct Inner {
     listener: Arc<Listener>,
     identity: Arc<Identity>,
     connections: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<Option<Connection>>>>>,
-    /// Keys that are let in besides those of the members: of the site that this node has joined and knows nothing of.
+    /// Keys that are let in besides those of the members that this node knows of: it may be far behind.
     trusted: Mutex<BTreeSet<String>>,
+    /// Asking who is a member: one at a time, since anybody can bring it about.
+    vouching: tokio::sync::Mutex<()>,
 }
 
 /// A connection to a member, and when it was last seen to bring anything.
@@ -47,13 +49,17 @@ impl Peers {
             identity,
             connections: Mutex::default(),
             trusted: Mutex::default(),
+            vouching: tokio::sync::Mutex::default(),
         }))
     }
 
-    /// Lets nodes with these keys in, until members are known.
+    /// Lets nodes with these keys in, each until this node has seen it among the members.
     pub fn trust(&self, keys: impl IntoIterator<Item = String>) {
-        let mut trusted = self.0.trusted.lock().unwrap_or_else(PoisonError::into_inner);
-        trusted.extend(keys);
+        self.trusted().extend(keys);
+    }
+
+    fn trusted(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.trusted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serves a node that has connected, if it is a member of `group`, until the connection ends. One that is not may
@@ -70,13 +76,8 @@ impl Peers {
                 seen: String::new(),
             });
         };
-        let known = self.is_known(&key, group);
-        if !known {
+        if !self.is_known(&key, group) && !self.let_in(&peer, &key, group, admit).await {
             let addr = peer.remote_addr();
-            let answered = tokio::time::timeout(JOIN_WITHIN, admit_one(&peer, key.clone(), admit)).await;
-            if !matches!(answered, Ok(Ok(()))) {
-                tracing::warn!(%addr, key, "a node that is no member was turned away");
-            }
             peer.close("not a member of this site");
             return Err(PeerError::Stranger { addr, seen: key });
         }
@@ -98,14 +99,55 @@ impl Peers {
         }
     }
 
-    /// Members are known by their keys; as long as there are none, those that were there when this node joined.
+    /// Whether a node with the key `key` is a member as far as this node knows. One that it was told of, or that
+    /// another vouched for, is let in until it is seen among the members: they decide from then on.
     fn is_known(&self, key: &str, group: &Group) -> bool {
-        let members = group.members();
-        if !members.is_empty() {
-            return members.values().any(|m| m.key == key);
+        let is_member = group.members().values().any(|m| m.key == key);
+        let mut trusted = self.trusted();
+        match is_member {
+            true => {
+                trusted.remove(key);
+                true
+            }
+            false => trusted.contains(key),
         }
-        let trusted = self.0.trusted.lock().unwrap_or_else(PoisonError::into_inner);
-        trusted.contains(key)
+    }
+
+    /// What becomes of a node that this one does not know. One that asks to join is answered, and not let in. One that
+    /// speaks as a member may be one: this node knows of members by the entries that it has, and may get more of them
+    /// from nobody but a leader that they do not tell of yet. So it asks those whom it knows.
+    async fn let_in(&self, peer: &Peer, key: &str, group: &Group, admit: Arc<dyn Admit>) -> bool {
+        let first = tokio::time::timeout(JOIN_WITHIN, first_word(peer)).await;
+        match first {
+            Ok(Ok((Open::Join(request), stream))) => {
+                let reply = admit.admit(request, key.to_owned(), peer.binding());
+                let _ = tokio::time::timeout(JOIN_WITHIN, answer_join(reply, stream)).await;
+                false
+            }
+            // The other side opens its stream once more.
+            Ok(Ok((Open::Group { .. }, _))) if self.is_vouched_for(key, group).await => true,
+            _ => {
+                let addr = peer.remote_addr();
+                tracing::warn!(%addr, key, "a node that is no member was turned away");
+                false
+            }
+        }
+    }
+
+    async fn is_vouched_for(&self, key: &str, group: &Group) -> bool {
+        let Ok(_alone) = self.0.vouching.try_lock() else {
+            return false;
+        };
+        let members = group.members().into_iter();
+        for (id, member) in members.filter(|(id, _)| *id != group.node()) {
+            let keys = crate::network::member_keys(group, id, member).await;
+            if keys.is_ok_and(|keys| keys.iter().any(|k| k == key)) {
+                tracing::info!(key, by = id, "a member that this node did not know of");
+                self.trusted().insert(key.to_owned());
+                return true;
+            }
+        }
+        false
     }
 
     /// Asks whoever is at `addr`, whose key is not known yet, to become a member. `make` gets the connection's binding;
@@ -178,16 +220,17 @@ pub trait Admit: Send + Sync + 'static {
 /// Joining is an entry and a change of members: a few round trips, and whatever the slowest disk takes.
 const JOIN_WITHIN: Duration = Duration::from_secs(15);
 
-async fn admit_one(peer: &Peer, key: String, admit: Arc<dyn Admit>) -> Result<(), PeerError> {
-    let lost = |e: io::Error| PeerError::Lost(e.to_string());
+async fn first_word(peer: &Peer) -> Result<(Open, PeerStream), PeerError> {
     let mut stream = peer.accept().await?;
     let first = read_message(&mut stream.rx, HELLO_BYTES_MAX).await?;
     let first = first.ok_or_else(|| PeerError::Malformed("no word".to_owned()))?;
-    let Ok((Open::Join(request), _)) = decode::<Open>(first) else {
-        return Err(PeerError::Malformed("not a member".to_owned()));
-    };
-    let reply = admit.admit(request, key, peer.binding()).await;
-    write_message(&mut stream.tx, encode(&reply, Vec::new()).map_err(lost)?).await?;
+    let (open, _) = decode(first).map_err(|e| PeerError::Malformed(e.to_string()))?;
+    Ok((open, stream))
+}
+
+async fn answer_join(reply: BoxFuture<'static, JoinReply>, mut stream: PeerStream) -> Result<(), PeerError> {
+    let lost = |e: io::Error| PeerError::Lost(e.to_string());
+    write_message(&mut stream.tx, encode(&reply.await, Vec::new()).map_err(lost)?).await?;
     let _ = stream.tx.finish();
     // The answer must get there before the connection goes.
     let _ = stream.tx.stopped().await;

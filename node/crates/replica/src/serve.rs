@@ -164,6 +164,10 @@ impl Group {
                 let taken = known == Some(true) && self.add_learner(node, member).await.is_ok();
                 Response::Transferred(taken)
             }
+            Request::Members => {
+                let keys = self.members().into_values().map(|member| member.key);
+                Response::Members(keys.collect())
+            }
             Request::Forward(ask) => match self.forwarded() {
                 Some(answer) => Response::Forwarded(answer.answer(ask).await),
                 None => Response::Unable("nobody is there yet".to_owned()),

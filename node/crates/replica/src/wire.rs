@@ -91,6 +91,8 @@ pub(crate) enum Request {
     },
     /// For what stands on the group, of which only the one that leads can do it.
     Forward(Vec<u8>),
+    /// Who are the members, by their keys?
+    Members,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +117,7 @@ pub(crate) enum Response {
     /// It cannot, for now.
     Unable(String),
     Forwarded(Vec<u8>),
+    Members(Vec<String>),
 }
 
 /// What goes to the follower of a snapshot. Payloads are batches.
