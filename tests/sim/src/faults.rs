@@ -10,14 +10,17 @@
 //! | loss, duplication | of datagrams, a node's, up to a fifth; reordering is always there |
 //! | slow disk | each write takes up to a second |
 //! | clock jump | an hour either way |
+//! | bit rot | of a header, on one node, once: it finds out at its start, stays out and is replaced |
+//! | change of members | a node is removed and its machine set up anew, under load |
 //! | transfer, purge | the lead is handed over; a log becomes shorter than what others lack, who need a snapshot |
 //!
-//! Not in it: a process that stands still while its timers do (that is tested with SIGSTOP on real ones), bit rot, and
-//! changes of members beyond the site's forming.
+//! Not in it: a process that stands still while the world goes on (that is tested with SIGSTOP on real ones), and
+//! disks that are full.
 
 use crate::entropy::Dice;
-use crate::node::Node;
+use crate::node::{DAMAGED, Node};
 use crate::world::World;
+use anyhow::Result;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,10 +31,28 @@ pub(crate) struct Faults {
     dice: Dice,
     world: Arc<World>,
     next: Duration,
-    /// Nodes that are down, and until when.
-    down: BTreeMap<NodeId, Duration>,
+    /// Hosts that are down, and until when.
+    down: BTreeMap<u64, Duration>,
     told: Vec<String>,
+    /// The node that is being replaced.
+    replacing: Option<Replacing>,
+    /// The last number that was given to a node.
+    last_id: NodeId,
+    rotten: bool,
 }
+
+/// A machine that is taken out of the site and set up anew as another node.
+struct Replacing {
+    host: u64,
+    old: NodeId,
+    /// The number that it has now, once it is set up.
+    new: Option<NodeId>,
+    /// When to look again.
+    at: Duration,
+}
+
+/// How often a change of members is looked after.
+const TEND_EVERY: Duration = Duration::from_millis(200);
 
 impl Faults {
     pub(crate) fn new(seed: u64, world: Arc<World>) -> Self {
@@ -41,6 +62,9 @@ impl Faults {
             next: Duration::ZERO,
             down: BTreeMap::new(),
             told: Vec::new(),
+            replacing: None,
+            last_id: 0,
+            rotten: false,
         }
     }
 
@@ -48,15 +72,83 @@ impl Faults {
         self.told
     }
 
-    fn node(&self, id: NodeId) -> Arc<Node> {
-        Arc::clone(&self.world.nodes[id as usize - 1])
+    fn node(&self, host: u64) -> Arc<Node> {
+        Arc::clone(&self.world.nodes[host as usize - 1])
+    }
+
+    fn leader(&self) -> Option<Arc<Node>> {
+        self.world.nodes.iter().find(|n| n.view().serving).cloned()
+    }
+
+    /// Replaces who found out that it is damaged, and goes on with who is being replaced. Says what it did.
+    pub(crate) fn tend(&mut self, sim: &mut turmoil::Sim<'_>, now: Duration) -> Result<Option<String>> {
+        let damaged = |n: &&Arc<Node>| n.failed().is_some_and(|why| why.contains(DAMAGED));
+        let damaged = self.world.nodes.iter().find(damaged).map(|n| (n.host, n.id()));
+        if let Some((host, old)) = damaged.filter(|_| self.replacing.is_none()) {
+            self.replace(host, old, now);
+        }
+        self.world
+            .changing
+            .store(self.replacing.is_some(), Ordering::Relaxed);
+        let Some(replacing) = self.replacing.as_mut().filter(|r| now >= r.at) else {
+            return Ok(None);
+        };
+        replacing.at = now + TEND_EVERY;
+        let (at, old, new) = (replacing.host, replacing.old, replacing.new);
+        let Some(leader) = self.leader() else {
+            return Ok(None);
+        };
+        let members = leader.view().members;
+        match new {
+            None if !members.contains(&old) => {
+                self.last_id = self.last_id.max(self.world.nodes.len() as u64) + 1;
+                sim.crash(host(at));
+                self.node(at).gone();
+                self.node(at).set_up_anew(self.last_id)?;
+                if let Some(replacing) = &mut self.replacing {
+                    replacing.new = Some(self.last_id);
+                }
+                self.start(sim, at);
+                Ok(Some(format!(
+                    "node {old} is out; host {at} is node {} now",
+                    self.last_id
+                )))
+            }
+            None => {
+                leader.tell_to(move |broker| async move { drop(broker.group().remove(old).await) });
+                Ok(None)
+            }
+            Some(new) if !members.contains(&new) => {
+                let node = self.node(at);
+                leader.tell_to(move |broker| async move {
+                    if let Ok(member) = node.member() {
+                        drop(broker.group().add_learner(new, member).await);
+                    }
+                });
+                Ok(None)
+            }
+            Some(new) if leader.view().voters.contains(&new) => {
+                self.replacing = None;
+                Ok(Some(format!("node {new} votes")))
+            }
+            Some(_) => Ok(None),
+        }
+    }
+
+    fn replace(&mut self, host: u64, old: NodeId, at: Duration) {
+        self.replacing = Some(Replacing {
+            host,
+            old,
+            new: None,
+            at,
+        });
     }
 
     /// Where the power went during a write, the node goes with it.
     pub(crate) fn power(&mut self, sim: &mut turmoil::Sim<'_>) {
         for node in self.world.nodes.clone().iter() {
             if node.disk.is_dark() {
-                self.cut(sim, node.id, sim.elapsed());
+                self.cut(sim, node.host, sim.elapsed());
             }
         }
     }
@@ -84,13 +176,13 @@ impl Faults {
     fn happen(&mut self, sim: &mut turmoil::Sim<'_>, now: Duration) -> String {
         let count = self.world.nodes.len() as u64;
         let (a, b) = (1 + self.dice.roll(count), 1 + self.dice.roll(count));
-        let leader = self.world.nodes.iter().find(|n| n.view().serving).map(|n| n.id);
+        let leader = self.leader().map(|n| n.host);
         let victim = if self.dice.once_in(2) {
             leader.unwrap_or(a)
         } else {
             a
         };
-        match self.dice.roll(16) {
+        match self.dice.roll(18) {
             0 | 1 => {
                 self.kill(sim, victim, now);
                 format!("kill {victim}")
@@ -167,6 +259,18 @@ impl Faults {
                 self.ask(b, a);
                 format!("{a} is to lead, or its log to be purged")
             }
+            15 if self.replacing.is_none() && !self.rotten => {
+                let node = self.node(victim);
+                self.replace(victim, node.id(), now);
+                format!("{victim} is replaced")
+            }
+            16 if !self.rotten && self.replacing.is_none() => {
+                self.rotten = true;
+                self.kill(sim, victim, now);
+                let (nth, bit) = (self.dice.roll(1 << 20) as usize, self.dice.roll(1 << 20) as usize);
+                let flipped = self.node(victim).disk.rot(nth, bit);
+                format!("bit rot on {victim}: {flipped}")
+            }
             _ => {
                 self.mend(sim);
                 "the network is whole".to_owned()
@@ -175,10 +279,13 @@ impl Faults {
     }
 
     /// Hands the lead to `to`, or purges the log of `at`. What comes of it is not waited for.
-    fn ask(&mut self, at: NodeId, to: NodeId) {
-        let leader = self.world.nodes.iter().find(|n| n.view().serving).map(|n| n.id);
+    fn ask(&mut self, at: u64, to: u64) {
         let purge = self.dice.once_in(2);
-        let node = self.node(if purge { at } else { leader.unwrap_or(at) });
+        let node = match self.leader().filter(|_| !purge) {
+            Some(leader) => leader,
+            None => self.node(at),
+        };
+        let to = self.node(to).id();
         node.tell_to(move |broker| async move {
             if purge {
                 let applied = broker.group().status().applied;
@@ -189,13 +296,13 @@ impl Faults {
         });
     }
 
-    fn kill(&mut self, sim: &mut turmoil::Sim<'_>, id: NodeId, now: Duration) {
+    fn kill(&mut self, sim: &mut turmoil::Sim<'_>, id: u64, now: Duration) {
         if self.down(sim, id, now) {
             self.node(id).disk.kill();
         }
     }
 
-    fn cut(&mut self, sim: &mut turmoil::Sim<'_>, id: NodeId, now: Duration) {
+    fn cut(&mut self, sim: &mut turmoil::Sim<'_>, id: u64, now: Duration) {
         if self.down(sim, id, now) {
             let keep = self.dice.roll(1_001) as u32;
             self.node(id).disk.cut_power(keep);
@@ -203,7 +310,7 @@ impl Faults {
     }
 
     /// False when it is down already.
-    fn down(&mut self, sim: &mut turmoil::Sim<'_>, id: NodeId, now: Duration) -> bool {
+    fn down(&mut self, sim: &mut turmoil::Sim<'_>, id: u64, now: Duration) -> bool {
         if self.down.contains_key(&id) {
             return false;
         }
@@ -214,7 +321,7 @@ impl Faults {
         true
     }
 
-    fn start(&mut self, sim: &mut turmoil::Sim<'_>, id: NodeId) {
+    fn start(&mut self, sim: &mut turmoil::Sim<'_>, id: u64) {
         self.down.remove(&id);
         sim.bounce(host(id));
     }
@@ -238,11 +345,11 @@ impl Faults {
             node.knobs.lost_permille.store(0, Ordering::Relaxed);
             node.knobs.twice_permille.store(0, Ordering::Relaxed);
         }
-        let down: Vec<NodeId> = self.down.keys().copied().collect();
+        let down: Vec<u64> = self.down.keys().copied().collect();
         down.into_iter().for_each(|id| self.start(sim, id));
     }
 }
 
-fn host(id: NodeId) -> String {
+fn host(id: u64) -> String {
     format!("n{id}")
 }

@@ -31,7 +31,7 @@ impl Invariants {
         if !view.up {
             return wrong;
         }
-        let id = node.id;
+        let id = node.id();
         if view.leader == Some(id) {
             let other = *self.leaders.entry(view.term).or_insert(id);
             if other != id {
@@ -76,12 +76,12 @@ impl Invariants {
         let key = StateKey::new(StateKind::Vote, &GROUP.0.to_be_bytes());
         let row = node.disk.durable_state(&key)?;
         let now: Vote = postcard::from_bytes(&row).ok()?;
-        let was = self.votes.insert(node.id, now)?;
+        let was = self.votes.insert(node.id(), now)?;
         let again = now.0 == was.0 && now.1 != was.1 && (was.2 || !now.2);
         if now.0 < was.0 || again {
             return Some(format!(
                 "the vote of node {} was {was:?} and is now {now:?}",
-                node.id
+                node.id()
             ));
         }
         None
@@ -89,7 +89,7 @@ impl Invariants {
 
     /// An entry that one node has applied is the same on every other that has.
     fn entries(&mut self, node: &Node, view: &View) -> Option<String> {
-        let compared = self.compared.entry(node.id).or_default();
+        let compared = self.compared.entry(node.id()).or_default();
         let from = (*compared).min(view.applied) + 1;
         *compared = view.applied;
         for index in from..=view.applied {
@@ -102,7 +102,7 @@ impl Invariants {
                 return Some(format!(
                     "entry {index} is {:?} on node {} and was {:?} on another",
                     header.id(),
-                    node.id,
+                    node.id(),
                     known.id()
                 ));
             }

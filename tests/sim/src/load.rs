@@ -1,9 +1,10 @@
 //! Clients: they note what they did and saw, for the checkers to judge.
 
 use crate::entropy::Dice;
-use crate::node::{Node, lock};
+use crate::node::{Node, TELL_EVERY, lock};
 use crate::world::{Phase, World};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use weir_broker::{Broker, Fetch, Framing, Piece, Principal};
@@ -55,10 +56,10 @@ pub(crate) async fn run(world: Arc<World>) -> turmoil::Result {
         let stored = node
             .ask(REQUEST_WITHIN, |broker| async move { stored(&broker).await })
             .await;
-        let stored = stored.ok_or_else(|| format!("node {} does not tell what it has", node.id))?;
+        let stored = stored.ok_or_else(|| format!("node {} does not tell what it has", node.id()))?;
         for (partition, records) in stored.into_iter().enumerate() {
             world.note(Event::Final {
-                node: node.id as u32,
+                node: node.id() as u32,
                 place: place(partition as u32),
                 records,
             });
@@ -74,7 +75,7 @@ async fn form(world: &World) -> turmoil::Result {
     let first = &world.nodes[0];
     wait(world, "the first node leads", || first.view().serving).await?;
     for (node, member) in world.nodes.iter().zip(members).skip(1) {
-        let id = node.id;
+        let id = node.id();
         loop {
             let member = member.clone();
             let added = first.ask(REQUEST_WITHIN, move |broker| async move {
@@ -108,16 +109,19 @@ async fn form(world: &World) -> turmoil::Result {
     .await
 }
 
-/// Everybody has applied what the leader has, and one leads.
+/// Nobody is being replaced, and everybody has applied what the leader has.
 async fn settle(world: &World) -> turmoil::Result {
+    // What the nodes told last may be from before the last write.
+    sleep(10 * TELL_EVERY).await;
     wait(world, "the site comes to rest", || {
         let views: Vec<_> = world.nodes.iter().map(|n| n.view()).collect();
         let Some(leader) = views.iter().find(|v| v.serving) else {
             return false;
         };
-        views
-            .iter()
-            .all(|v| v.up && v.applied == leader.last && v.last == leader.last)
+        !world.changing.load(Ordering::Relaxed)
+            && views
+                .iter()
+                .all(|v| v.up && v.applied == leader.last && v.last == leader.last)
     })
     .await
 }
@@ -126,7 +130,11 @@ async fn wait(world: &World, what: &str, is: impl Fn() -> bool) -> turmoil::Resu
     let begun = Instant::now();
     while !is() {
         if begun.elapsed() > SETTLED_WITHIN {
-            let views: Vec<_> = world.nodes.iter().map(|n| (n.id, n.view(), n.failed())).collect();
+            let views: Vec<_> = world
+                .nodes
+                .iter()
+                .map(|n| (n.id(), n.view(), n.failed()))
+                .collect();
             return Err(format!("not within {SETTLED_WITHIN:?}: {what}; {views:?}").into());
         }
         sleep(Duration::from_millis(5)).await;
@@ -305,7 +313,8 @@ async fn consume(world: Arc<World>, client: u32) {
         if fetched.committed_end.get() < told {
             world.wrong(format!(
                 "node {} answers that partition {partition} ends at {}; somebody was told of {told} before",
-                node.id, fetched.committed_end
+                node.id(),
+                fetched.committed_end
             ));
         }
         let records = seen(&world, &fetched.pieces, from);

@@ -81,7 +81,10 @@ fn main() -> Result<ExitCode> {
             plant(named(name)?);
         }
         watch(seed);
-        let report = world::run(seed, &args.dir, args.show)?;
+        // A thread that has rolled nothing yet: hash maps take their seeds from its first roll.
+        let (dir, show) = (args.dir.clone(), args.show);
+        let ran = std::thread::spawn(move || world::run(seed, &dir, show)).join();
+        let report = ran.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         println!("{}", serde_json::to_string(&report)?);
         return Ok(ExitCode::SUCCESS);
     }

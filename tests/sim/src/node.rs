@@ -5,8 +5,8 @@ use crate::network::Simulated;
 use crate::workers::Turns;
 use anyhow::{Result, bail};
 use futures_util::future::BoxFuture;
-use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -19,9 +19,12 @@ use weir_types::{Clock, GroupId};
 /// The port that nodes listen on.
 const PORT: u16 = 7_000;
 /// How often a node tells how it is.
-const TELL_EVERY: Duration = Duration::from_millis(3);
+pub(crate) const TELL_EVERY: Duration = Duration::from_millis(3);
 /// The beginning of time, in milliseconds: some day in 2027.
 const EPOCH_MS: i64 = 1_800_000_000_000;
+
+/// What a node says that lost what it had acknowledged.
+pub(crate) const DAMAGED: &str = "finds its log damaged";
 
 /// Work for a node, given from outside.
 pub(crate) type Job = Box<dyn FnOnce(Broker) -> BoxFuture<'static, ()> + Send>;
@@ -47,14 +50,20 @@ pub(crate) struct View {
     pub(crate) purged: u64,
     pub(crate) serving: bool,
     pub(crate) voters: Vec<NodeId>,
+    /// Voters and learners.
+    pub(crate) members: Vec<NodeId>,
 }
 
 /// A node, running or not.
 pub(crate) struct Node {
-    pub(crate) id: NodeId,
+    /// Its place among the hosts, from 1 on.
+    pub(crate) host: u64,
+    /// Its number in the site: another once it was set up anew.
+    id: AtomicU64,
     pub(crate) disk: Disk,
     pub(crate) knobs: Arc<Knobs>,
-    dir: tempfile::TempDir,
+    dir: Mutex<tempfile::TempDir>,
+    under: PathBuf,
     seed: u64,
     starts: AtomicU32,
     view: Mutex<View>,
@@ -64,12 +73,14 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(id: NodeId, seed: u64, under: &Path) -> Result<Arc<Self>> {
+    pub(crate) fn new(host: u64, seed: u64, under: &Path) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
-            id,
+            host,
+            id: AtomicU64::new(host),
             disk: Disk::default(),
             knobs: Arc::default(),
-            dir: tempfile::tempdir_in(under)?,
+            dir: Mutex::new(tempfile::tempdir_in(under)?),
+            under: under.to_owned(),
             seed,
             starts: AtomicU32::new(0),
             view: Mutex::default(),
@@ -79,11 +90,29 @@ impl Node {
     }
 
     pub(crate) fn host(&self) -> String {
-        format!("n{}", self.id)
+        format!("n{}", self.host)
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.id.load(Ordering::Relaxed)
+    }
+
+    /// Nothing is left of it: it begins again under another number, with another key.
+    pub(crate) fn set_up_anew(&self, id: NodeId) -> Result<()> {
+        self.id.store(id, Ordering::Relaxed);
+        self.disk.wipe();
+        *lock(&self.dir) = tempfile::tempdir_in(&self.under)?;
+        *lock(&self.failed) = None;
+        *lock(&self.view) = View::default();
+        Ok(())
+    }
+
+    fn dir(&self) -> PathBuf {
+        lock(&self.dir).path().to_owned()
     }
 
     fn identity(&self) -> Result<Identity> {
-        Ok(Identity::load_or_make(self.dir.path())?)
+        Ok(Identity::load_or_make(&self.dir())?)
     }
 
     /// How others reach it. Called where the simulation knows its hosts.
@@ -105,7 +134,10 @@ impl Node {
 
     /// It is down: nothing of it is seen any more.
     pub(crate) fn gone(&self) {
-        lock(&self.view).up = false;
+        {
+            let mut view = lock(&self.view);
+            (view.up, view.serving, view.leader) = (false, false, None);
+        }
         *lock(&self.jobs) = None;
     }
 
@@ -148,8 +180,12 @@ impl Node {
     }
 
     async fn serve(&self, nodes: &[Arc<Node>]) -> Result<()> {
+        if let Some(why) = self.failed().filter(|why| why.contains(DAMAGED)) {
+            // As `site.json` has it: once it lost something it stays out.
+            bail!("{why}");
+        }
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
-        let mut dice = Dice::new(self.seed, 1_000 * self.id + u64::from(start));
+        let mut dice = Dice::new(self.seed, 1_000 * self.host + u64::from(start));
         let environment = Environment {
             workers: Arc::new(Turns {
                 dice: Mutex::new(Dice::new(dice.roll(u64::MAX), 1)),
@@ -163,9 +199,9 @@ impl Node {
             value_file_bytes: 64 << 10,
             ..weir_log::Options::default()
         };
-        let (log, recovered) = Log::open_in(self.dir.path(), &options, environment)?;
+        let (log, recovered) = Log::open_in(&self.dir(), &options, environment)?;
         if !recovered.damage.is_none() {
-            bail!("node {} finds its log damaged: {}", self.id, recovered.damage);
+            bail!("node {} {DAMAGED}: {}", self.id(), recovered.damage);
         }
         let identity = Arc::new(self.identity()?);
         let network = Simulated {
@@ -177,12 +213,11 @@ impl Node {
         let listener = Arc::new(listen_on(&network, ([0, 0, 0, 0], PORT).into(), &identity)?);
         let peers = Peers::new(Arc::clone(&listener), identity);
         let keys: Result<Vec<String>> = nodes.iter().map(|n| Ok(n.member()?.key)).collect();
-        peers.trust(keys?);
         let config = GroupConfig {
             id: GroupId(0),
-            node: self.id,
+            node: self.id(),
             member: self.member()?,
-            found: self.id == 1 && recovered.groups.is_empty(),
+            found: self.id() == 1 && recovered.groups.is_empty(),
             timing: Timing::EDGE,
         };
         let clock = Arc::new(NodeClock {
@@ -192,6 +227,9 @@ impl Node {
         });
         let transport = Arc::new(peers.clone());
         let broker = Broker::open(log, &recovered, config, transport, clock, Options::default()).await?;
+        if !broker.group().members().contains_key(&self.id()) {
+            peers.trust(keys?);
+        }
         tokio::spawn(accept(listener, peers, broker.clone()));
         tokio::spawn(keep(broker.clone()));
         let (jobs, mut asked) = mpsc::unbounded_channel::<Job>();
@@ -220,6 +258,7 @@ impl Node {
             purged: status.purged,
             serving: status.serving,
             voters: broker.group().voters().into_iter().collect(),
+            members: broker.group().members().into_keys().collect(),
         };
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use serde::Serialize;
 use std::hash::Hasher;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use weir_checkers::{Event, Outcome};
@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) history: Mutex<Vec<Event>>,
     wrong: Mutex<Vec<String>>,
     phase: AtomicU8,
+    /// A node is being replaced, or must be.
+    pub(crate) changing: AtomicBool,
     told_ends: [AtomicU64; load::PARTITIONS as usize],
 }
 
@@ -96,7 +98,7 @@ impl World {
     pub(crate) fn acknowledged(&self, partition: PartitionId, base: Offset, span: u64) {
         let key = [&partition.0.to_be_bytes()[..], &base.get().to_be_bytes()].concat();
         let have = self.nodes.iter().filter(|n| n.disk.durable(1, &key).is_some());
-        let have: Vec<_> = have.map(|n| n.id).collect();
+        let have: Vec<_> = have.map(|n| n.id()).collect();
         if have.len() <= self.nodes.len() / 2 {
             self.wrong(format!(
                 "[{base}, +{span}) of partition {partition} is acknowledged and on the disks of {have:?} alone"
@@ -155,6 +157,7 @@ pub(crate) fn run(seed: u64, under: &Path, show: bool) -> Result<Report> {
         history: Mutex::default(),
         wrong: Mutex::default(),
         phase: AtomicU8::new(Phase::Forming as u8),
+        changing: AtomicBool::new(false),
         told_ends: Default::default(),
     });
     sim.client("load", load::run(Arc::clone(&world)));
@@ -223,6 +226,11 @@ impl Driver {
             let over = sim.step().map_err(|e| anyhow!("{e}"))?;
             let now = sim.elapsed();
             self.faults.power(sim);
+            if matches!(self.world.phase(), Phase::Faults | Phase::Heal)
+                && let Some(what) = self.faults.tend(sim, now)?
+            {
+                self.say(now, &what);
+            }
             if self.world.phase() == Phase::Faults {
                 let until = *self.until.get_or_insert(now + self.faults_for);
                 if now >= until {
@@ -247,9 +255,9 @@ impl Driver {
                 continue;
             }
             self.trace
-                .add(&format!("{} {} {view:?}", now.as_millis(), node.id));
+                .add(&format!("{} {} {view:?}", now.as_millis(), node.id()));
             if self.show {
-                eprintln!("{:>7} ms  node {}: {view:?}", now.as_millis(), node.id);
+                eprintln!("{:>7} ms  node {}: {view:?}", now.as_millis(), node.id());
             }
             for wrong in self.invariants.check(node, &view, &self.seen[i]) {
                 self.world.wrong(format!("at {} ms: {wrong}", now.as_millis()));

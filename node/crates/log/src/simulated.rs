@@ -97,35 +97,24 @@ impl Disk {
         };
     }
 
-    /// Flips a bit of a row that is on the disk, the one after `nth` of all, wherever it is. False when there is none.
+    /// Flips a bit of a header that is on the disk, the one after `nth` of all. False when there is none. (Of other rows,
+    /// fjall's checksums of blocks tell, which are not here.)
     pub fn rot(&self, nth: usize, bit: usize) -> bool {
         let mut state = self.lock();
-        let all: usize = state.synced.iter().map(|t| t.len()).sum();
-        if all == 0 {
+        let headers = &state.synced[0];
+        let Some((key, value)) = headers.iter().nth(nth % headers.len().max(1)) else {
             return false;
-        }
-        let mut nth = nth % all;
-        for table in 0..KEYSPACES {
-            let len = state.synced[table].len();
-            if nth >= len {
-                nth -= len;
-                continue;
-            }
-            let found = state.synced[table].iter().nth(nth);
-            let Some((key, value)) = found.map(|(k, v)| (k.clone(), v.to_vec())) else {
-                return false;
-            };
-            let mut value = value;
-            if value.is_empty() {
-                return false;
-            }
-            let at = bit % (value.len() * 8);
-            value[at / 8] ^= 1 << (at % 8);
-            Arc::make_mut(&mut state.synced[table]).insert(key.clone(), Slice::from(value.clone()));
-            Arc::make_mut(&mut state.now[table]).insert(key, Slice::from(value));
-            return true;
-        }
-        false
+        };
+        let (key, mut value) = (key.clone(), value.to_vec());
+        let at = bit % (value.len() * 8).max(1);
+        let Some(byte) = value.get_mut(at / 8) else {
+            return false;
+        };
+        *byte ^= 1 << (at % 8);
+        let value = Slice::from(value);
+        Arc::make_mut(&mut state.synced[0]).insert(key.clone(), value.clone());
+        Arc::make_mut(&mut state.now[0]).insert(key, value);
+        true
     }
 
     /// The rows that a power cut would leave, of one of the log's keyspaces: 0 for headers, 1 for batches, 2 for state.
