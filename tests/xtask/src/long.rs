@@ -32,7 +32,14 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
     damage.env("WEIR_DAMAGE_ROUNDS", "40");
     run(damage)?;
     say("a hundred kills, fifty power cuts, ten thousand connections");
-    let filters = ["crash::", "power::", "under_librdkafka", "idle_connections"];
+    let filters = [
+        "crash::",
+        "power::",
+        "cluster::",
+        "chaos::",
+        "under_librdkafka",
+        "idle_connections",
+    ];
     let mut rounds = cargo(&["test", "-p", "weir-tests", "--test", "it", "--", "--nocapture"]);
     rounds
         .args(filters)
@@ -43,6 +50,8 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
         .env("WEIR_CHAOS_SEEDS", "100")
         .env("WEIR_CONNECTIONS", "10000");
     run(rounds)?;
+    say("ten thousand seeds of the simulation");
+    run(cargo(&["run", "-p", "weir-sim", "--", "--seeds", "10000"]))?;
     fuzz(seconds)
 }
 

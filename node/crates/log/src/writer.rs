@@ -671,10 +671,7 @@ impl Writer {
     /// Forgets headers. Never those whose effects are not written yet, and never payloads: those belong to retention.
     fn purge(&mut self, group: GroupId, upto: u64) -> fjall::Result<()> {
         let tail = self.tails.entry(group).or_default();
-        let upto = match planted(Bug::PurgeUnapplied) {
-            true => upto.min(tail.last.index),
-            false => upto.min(tail.applied.index),
-        };
+        let upto = upto.min(tail.applied.index);
         if upto <= tail.purged.index {
             return Ok(());
         }

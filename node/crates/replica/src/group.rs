@@ -658,10 +658,7 @@ impl Shared {
             self.machine.leading();
         }
         for waiter in overdue {
-            waiter(match planted(Bug::OverdueIsOk) {
-                true => Ok(()),
-                false => Err(ProposeError::Unknown),
-            });
+            waiter(Err(ProposeError::Unknown));
         }
     }
 }

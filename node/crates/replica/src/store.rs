@@ -241,7 +241,7 @@ impl RaftLogStorage<Types> for Store {
             return Ok(());
         }
         let truncated = wait(|done| self.0.log.truncate(self.0.group, last.index + 1, done)).await;
-        if planted(Bug::TailKeepsTruncated) || planted(Bug::FlushedNotLowered) {
+        if planted(Bug::TailKeepsTruncated) {
             return truncated;
         }
         // Once more: those that are gone may have been flushed meanwhile.
