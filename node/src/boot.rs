@@ -4,18 +4,18 @@ use crate::config::Config;
 use crate::site::{self, Place};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use weir_broker::{Broker, GroupConfig, Hook, Member, NodeId, Peers, QuotaConfig};
+use weir_broker::{Broker, Group, GroupConfig, Hook, Member, NodeId, Peers, QuotaConfig};
 use weir_log::{Log, Recovered};
 use weir_peer::Identity;
 use weir_pipeline::{Pipelines, Services};
 use weir_runtime::{CompileBy, Runtime, RuntimeOptions};
-use weir_types::{GroupId, SystemClock};
+use weir_types::SystemClock;
 
 /// How often old records are looked for; Kafka looks every five minutes.
 const RETAIN_EVERY: u32 = 30;
@@ -27,8 +27,6 @@ const PROMOTE_EVERY: Duration = Duration::from_millis(500);
 const ALONE_WITHIN: Duration = Duration::from_secs(30);
 /// A node that is not heard of for so long is worth a line: several elections.
 pub(crate) const SILENT_MS: u64 = 3_000;
-/// The one replica group of a site.
-const GROUP: GroupId = GroupId(0);
 /// How often sessions and rebalances of consumer groups are looked at: a tenth of what a client notices.
 const GROUPS_EVERY: Duration = Duration::from_millis(100);
 /// Exit code when the log stopped: the supervisor starts the node again, and it recovers.
@@ -37,6 +35,17 @@ const EXIT_POISONED: i32 = 70;
 /// Runs a node until it is told to stop.
 pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let begun = Instant::now();
+    let mut known = site::load(data)?;
+    let witness = known.as_ref().map_or(config.witness, |place| place.witness);
+    if config.witness && !witness {
+        bail!(
+            "`{}` is a node that keeps records: a witness joins with an empty directory",
+            data.display()
+        );
+    }
+    if witness && known.is_none() && config.join.is_none() {
+        bail!("a witness judges between others: it needs `--join HOST:PORT --token TOKEN`");
+    }
     let log_options = weir_log::Options {
         cache_bytes: config.cache_bytes,
         memtable_bytes: config.memtable_bytes,
@@ -44,22 +53,14 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         value_log_from_bytes: config.value_log_from_bytes,
         value_file_bytes: config.value_file_bytes,
         disk_reserve_bytes: config.disk_reserve_bytes,
+        headers_only: witness,
     };
-    let (log, recovered) = Log::open(data, &log_options)?;
-    report(&recovered, &log);
+    let opened = Log::open(data, &log_options);
     // Before anything else can fail: the log is whole again at the next start, and would not tell.
-    let known = match site::load(data)? {
-        Some(mut place) => {
-            site::admit(data, &mut place, &log, &recovered)?;
-            Some(place)
-        }
-        None => None,
+    let opened = match &mut known {
+        Some(place) => site::admit(data, place, opened)?,
+        None => Some(opened?),
     };
-    log.on_poison(|reason| {
-        // Whatever was under way has an unknown outcome; only a fresh start finds out.
-        eprintln!("error: the log stopped: {reason}; restart to recover");
-        std::process::exit(EXIT_POISONED);
-    });
     let options = weir_broker::Options {
         linger: config.linger,
         disk_budget_bytes: config.disk_budget_bytes,
@@ -75,7 +76,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let http_listener = tokio::net::TcpListener::bind(config.http).await;
     let http_listener = http_listener.with_context(|| format!("cannot listen on {}", config.http))?;
     let http_addr = http_listener.local_addr()?;
-    let kafka_listener = match config.kafka {
+    let kafka_listener = match config.kafka.filter(|_| !witness) {
         Some(addr) => {
             let bound = tokio::net::TcpListener::bind(addr).await;
             Some(bound.with_context(|| {
@@ -86,8 +87,26 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     };
     let kafka_bound = kafka_listener.as_ref().map(|l| l.local_addr()).transpose()?;
     let kafka_addr = kafka_bound.map_or_else(|| "off".to_owned(), |a| a.to_string());
-    let member = member(&config, &identity, quic_addr, http_addr, kafka_bound);
+    let member = Member {
+        witness,
+        ..member(&config, &identity, quic_addr, http_addr, kafka_bound)
+    };
     let peers = Peers::new(Arc::clone(&listener), Arc::clone(&identity));
+    let (log, recovered) = match opened {
+        Some(opened) => opened,
+        None => {
+            if let Some(place) = &mut known {
+                *place = site::rejoin(data, &peers, place, &member).await?;
+            }
+            Log::open(data, &log_options)?
+        }
+    };
+    report(&recovered, &log);
+    log.on_poison(|reason| {
+        // Whatever was under way has an unknown outcome; only a fresh start finds out.
+        eprintln!("error: the log stopped: {reason}; restart to recover");
+        std::process::exit(EXIT_POISONED);
+    });
     let place = match (known, &config.join) {
         (Some(place), _) => place,
         (None, None) => site::found(data, site_name(&identity))?,
@@ -98,18 +117,21 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         (None, Some((addr, token))) => site::join(data, &peers, addr, token, &member).await?,
     };
     let group = GroupConfig {
-        id: GROUP,
+        id: site::GROUP,
         node: place.node,
         member: member.clone(),
         // Once it has entries, it is as any other.
-        found: place.founder && !place.active,
+        founders: match place.founder && !place.active {
+            true => BTreeMap::from([(place.node, member.clone())]),
+            false => BTreeMap::new(),
+        },
         timing: config.timing,
     };
     let clock = Arc::new(SystemClock);
     let broker = Broker::open(log, &recovered, group, Arc::new(peers.clone()), clock, options).await?;
     if !broker.group().members().contains_key(&place.node) {
         // It is not so far yet that it knows the members itself.
-        peers.trust(place.keys.iter().cloned());
+        peers.trust(place.others.values().map(|m| m.key.clone()));
     }
     if broker.group().members().len() <= 1 && place.founder {
         broker.serving_within(ALONE_WITHIN).await;
@@ -132,7 +154,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let (serving, peers) = (broker.clone(), peers);
     let on_node: weir_quic::OnNode = Arc::new(move |peer| {
         let (broker, peers) = (serving.clone(), peers.clone());
-        Box::pin(async move { peers.accept(peer, broker.group(), Arc::new(broker.clone())).await })
+        Box::pin(async move { peers.accept(peer, Arc::new(broker)).await })
     });
     let quic = tokio::spawn(weir_quic::serve(
         Arc::clone(&listener),
@@ -260,6 +282,7 @@ fn status(
             "identity": fingerprint,
             "site": broker.site(),
             "group": broker.group().status(),
+            "groups": broker.replica_groups(),
             "serving": broker.is_serving(),
             "uptime_s": begun.elapsed().as_secs(),
             "epoch": broker.log().epoch(),
@@ -287,17 +310,22 @@ fn status(
 /// learners that have caught up.
 async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member) {
     let mut silent = BTreeSet::new();
+    // What was set aside at a start is all there is.
+    let mut has_aside = data.join(site::ASIDE).exists();
     loop {
+        if let Some(reason) = broker.groups().iter().find_map(Group::stopped) {
+            eprintln!("error: consensus stopped: {reason}; restart to recover");
+            std::process::exit(EXIT_POISONED);
+        }
         if broker.is_serving() && broker.site().is_none() {
             let _ = broker.name_site(place.site.clone()).await;
         }
-        let members = broker.group().members().len();
-        if members > 0 && (members != place.members || !place.active) {
-            place.members = members;
-            place.active = true;
-            if let Err(error) = site::save(&data, &place) {
-                tracing::warn!(%error, "the number of nodes is not noted");
-            }
+        let members = broker.group().members();
+        if !members.is_empty()
+            && (place.note(members) | !std::mem::replace(&mut place.active, true))
+            && let Err(error) = site::save(&data, &place)
+        {
+            tracing::warn!(%error, "who the members are is not noted");
         }
         let group = broker.group();
         let known = group.members().get(&group.node()).cloned();
@@ -305,6 +333,12 @@ async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member)
             && let Err(error) = group.announce(own.clone()).await
         {
             tracing::debug!(%error, "the leader does not know yet how this node is reached");
+        }
+        if has_aside && broker.is_in_place() {
+            let dir = data.clone();
+            // It may be much, and takes as long as the disk.
+            let removed = tokio::task::spawn_blocking(move || site::forget_aside(&dir)).await;
+            has_aside = !matches!(removed, Ok(true));
         }
         broker.promote_learners().await;
         tell_of_silent(&broker, &mut silent);
@@ -358,6 +392,7 @@ fn member(
             (_, None) => String::new(),
         },
         rack: config.rack.clone(),
+        witness: false,
     }
 }
 

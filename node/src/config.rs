@@ -22,6 +22,8 @@ pub(crate) struct Config {
     pub(crate) timing: Timing,
     /// A node of the site to join, and a token.
     pub(crate) join: Option<(String, String)>,
+    /// It joins to vote alone, and keeps no records.
+    pub(crate) witness: bool,
     pub(crate) auto_create_topics: bool,
     pub(crate) default_partitions: u32,
     pub(crate) group_initial_delay: Duration,
@@ -163,6 +165,7 @@ impl Default for Config {
             rack: String::new(),
             timing: Timing::EDGE,
             join: None,
+            witness: false,
             auto_create_topics: true,
             default_partitions: 1,
             group_initial_delay: Duration::from_secs(3),

@@ -3,12 +3,14 @@
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
-use weir_broker::{JoinReply, Member, NodeId, Peers, Token};
-use weir_log::{Log, Recovered};
+use weir_broker::{ClusterError, JoinReply, Member, NodeId, Peers, Token, Turned};
+use weir_log::{Log, OpenError, Recovered};
+use weir_types::GroupId;
 
 /// What is kept of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,18 +19,49 @@ pub(crate) struct Place {
     pub(crate) site: String,
     /// This node's number.
     pub(crate) node: NodeId,
-    /// Keys of those who were there when it joined: let in until it knows the members itself.
-    pub(crate) keys: Vec<String>,
     /// Whether it made the site.
     pub(crate) founder: bool,
-    /// How many nodes the site had when that last changed, as far as this one knows.
+    /// Who else was there when that last changed, as far as this one knows: whom it lets in until it knows the members
+    /// by its log, and whom it asks when it has lost that.
+    #[serde(default)]
+    pub(crate) others: BTreeMap<NodeId, Member>,
+    /// How many nodes the site had then.
     pub(crate) members: usize,
     /// It has had entries of the site's log.
     pub(crate) active: bool,
     /// How often the log had lost something when this was written.
     pub(crate) epoch: u32,
+    /// It votes, and keeps no records; as long as there is a site.
+    #[serde(default)]
+    pub(crate) witness: bool,
     /// It lost what it had acknowledged: it must not take part any more.
     pub(crate) damaged: bool,
+}
+
+impl Place {
+    /// Of a node that has had no part in anything yet.
+    fn new(site: String, node: NodeId, witness: bool) -> Self {
+        Self {
+            site,
+            node,
+            founder: false,
+            others: BTreeMap::new(),
+            members: 1,
+            active: false,
+            epoch: 0,
+            witness,
+            damaged: false,
+        }
+    }
+
+    /// Notes who the members are; whether that is news.
+    pub(crate) fn note(&mut self, mut members: BTreeMap<NodeId, Member>) -> bool {
+        members.remove(&self.node);
+        let is_news = self.members != members.len() + 1 || self.others != members;
+        self.members = members.len() + 1;
+        self.others = members;
+        is_news
+    }
 }
 
 /// Redirections followed on the way to the leader.
@@ -37,8 +70,12 @@ const HOPS_MAX: usize = 4;
 const TRIES: usize = 20;
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
+/// The one replica group of a site.
+pub(crate) const GROUP: GroupId = GroupId(0);
 /// Its file in the node's directory.
 const FILE: &str = "site.json";
+/// Where a log goes that lost something, beside it.
+pub(crate) const ASIDE: &str = "set-aside";
 
 /// The place that was taken earlier.
 pub(crate) fn load(data: &Path) -> Result<Option<Place>> {
@@ -57,14 +94,8 @@ pub(crate) fn load(data: &Path) -> Result<Option<Place>> {
 /// Makes a site of this node.
 pub(crate) fn found(data: &Path, site: String) -> Result<Place> {
     let place = Place {
-        site,
-        node: 1,
-        keys: Vec::new(),
         founder: true,
-        members: 1,
-        active: false,
-        epoch: 0,
-        damaged: false,
+        ..Place::new(site, 1, false)
     };
     save(data, &place)?;
     Ok(place)
@@ -83,20 +114,20 @@ pub(crate) async fn join(
     let (mut hops, mut tries) = (0, 0);
     loop {
         let asked = peers
-            .join(&to, |binding| token.request(member.clone(), binding))
+            .join(&to, None, |binding| token.request(member.clone(), binding))
             .await;
-        let (reply, binding, key) = asked.with_context(|| format!("cannot join at {to}"))?;
+        let (reply, binding, _) = asked.with_context(|| format!("cannot join at {to}"))?;
         match reply {
-            JoinReply::Elsewhere(leader) if hops < HOPS_MAX => {
+            JoinReply::Elsewhere { addr, .. } if hops < HOPS_MAX => {
                 hops += 1;
-                to = leader;
+                to = addr;
             }
-            JoinReply::Elsewhere(leader) => bail!("cannot join: sent from node to node, last to {leader}"),
-            JoinReply::Refused(why) if tries < TRIES && why.contains("try again") => {
+            JoinReply::Elsewhere { addr, .. } => bail!("cannot join: sent from node to node, last to {addr}"),
+            JoinReply::NotNow(_) if tries < TRIES => {
                 tries += 1;
                 tokio::time::sleep(TRY_AGAIN).await;
             }
-            JoinReply::Refused(why) => bail!("cannot join at {to}: {why}"),
+            JoinReply::Refused(why) | JoinReply::NotNow(why) => bail!("cannot join at {to}: {why}"),
             JoinReply::Welcome {
                 site,
                 node,
@@ -108,20 +139,8 @@ pub(crate) async fn join(
                         "the node at {to} does not know the token: somebody stands between, or it is another site's"
                     );
                 }
-                let count = members.len();
-                let others = members.into_iter().filter(|(id, _)| *id != node);
-                let mut keys: Vec<String> = others.map(|(_, m)| m.key).collect();
-                keys.push(key);
-                let place = Place {
-                    site,
-                    node,
-                    keys,
-                    founder: false,
-                    members: count.max(2),
-                    active: false,
-                    epoch: 0,
-                    damaged: false,
-                };
+                let mut place = Place::new(site, node, member.witness);
+                place.note(members);
                 save(data, &place)?;
                 return Ok(place);
             }
@@ -139,38 +158,140 @@ pub(crate) fn save(data: &Path, place: &Place) -> Result<()> {
     Ok(File::open(data)?.sync_all()?)
 }
 
-/// Whether the node may take part, by what its log was found to have: what it acknowledged to others must be there.
-/// What is found missing is noted, since the log itself is whole again at the next start.
+/// The log that `opened` found, if the node may take part with it: what it acknowledged to others must be there. If it
+/// is not, that is noted, since the log itself is whole again at the next start, and there is none.
 ///
 /// # Errors
-/// When it must not.
-pub(crate) fn admit(data: &Path, place: &mut Place, log: &Log, recovered: &Recovered) -> Result<()> {
-    let gone = place.active && recovered.groups.values().all(|g| g.last.index == 0);
-    let lost = !recovered.damage.is_none() || log.epoch() != place.epoch;
+/// When it does not open, and nobody else has what is in it; or the note cannot be written.
+pub(crate) fn admit(
+    data: &Path,
+    place: &mut Place,
+    opened: Result<(Log, Recovered), OpenError>,
+) -> Result<Option<(Log, Recovered)>> {
     if place.members <= 1 {
         // Nobody else has it: it goes on, and readers are shown the gap.
+        let (log, recovered) = opened?;
         place.epoch = log.epoch();
-        return save(data, place);
-    }
-    if gone || lost {
-        place.damaged = true;
         save(data, place)?;
+        return Ok(Some((log, recovered)));
     }
-    if place.damaged {
-        let what = match (gone, recovered.damage.is_none()) {
-            (true, _) => "its database is gone".to_owned(),
-            (false, true) => "found at an earlier start".to_owned(),
-            (false, false) => recovered.damage.to_string(),
-        };
+    let what = match &opened {
+        Err(e @ OpenError::Damaged { .. }) => Some(e.to_string()),
+        Err(_) => None,
+        Ok(_) if place.damaged => Some("found at an earlier start".to_owned()),
+        Ok((_, recovered)) if place.active && recovered.groups.values().all(|g| g.last.index == 0) => {
+            Some("its database is gone".to_owned())
+        }
+        Ok((_, recovered)) if !recovered.damage.is_none() => Some(recovered.damage.to_string()),
+        Ok((log, _)) if log.epoch() != place.epoch => Some("found when it was looked through".to_owned()),
+        Ok(_) => None,
+    };
+    let Some(what) = what else {
+        return Ok(Some(opened?));
+    };
+    place.damaged = true;
+    save(data, place)?;
+    if let Ok((log, _)) = opened {
+        log.close();
+    }
+    tracing::error!(
+        node = place.node,
+        what,
+        "this node lost what it had acknowledged to the others of its site, and must not vote as if it had not; it asks \
+         them to be let in under another number, and gets all records from them"
+    );
+    Ok(None)
+}
+
+/// Has the others of the site let this node in as another, for as long as it takes, and sets its log aside.
+pub(crate) async fn rejoin(data: &Path, peers: &Peers, place: &Place, own: &Member) -> Result<Place> {
+    let mut told = String::new();
+    let (node, members) = loop {
+        match peers.rejoin(&place.others, own).await {
+            Ok(joined) => break joined,
+            Err(Turned::Away(why)) => bail!(
+                "node {} cannot come back by itself: {why}. Set `{}` aside, and join again with a token",
+                place.node,
+                data.display()
+            ),
+            Err(Turned::Back(why)) if why != told => {
+                tracing::warn!(why, "not let in yet; this node goes on asking");
+                told = why;
+            }
+            Err(Turned::Back(_)) => {}
+        }
+        tokio::time::sleep(TRY_AGAIN).await;
+    };
+    // Before it is the new one: with the old log it must not be.
+    weir_log::set_aside(data, ASIDE)?;
+    tracing::info!(
+        node,
+        was = place.node,
+        "let in again; what is left of the log is in `{ASIDE}` until all is there"
+    );
+    let mut fresh = Place::new(place.site.clone(), node, place.witness);
+    fresh.note(members);
+    save(data, &fresh)?;
+    Ok(fresh)
+}
+
+/// Notes what was found missing in the log of `data` by a command that opened it: it is whole again from then on, and
+/// would not tell.
+pub(crate) fn note_damage(data: &Path, recovered: &Recovered) -> Result<()> {
+    match load(data)? {
+        Some(mut place) if place.members > 1 && !recovered.damage.is_none() => {
+            place.damaged = true;
+            save(data, &place)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the node of `data`, which does not run, the only one of its site.
+pub(crate) async fn make_alone(data: &Path) -> Result<NodeId> {
+    let place = load(data)?;
+    let mut place = place.with_context(|| format!("`{}` holds no node", data.display()))?;
+    if place.witness {
+        // Not even opened: its log lacks what any other must have.
         bail!(
-            "node {node} lost what it had acknowledged to the others of its site ({what}), and must not vote as if it had \
-             not. The others have it: take this node out with `weir cluster remove {node}`, set `{dir}` aside, and join \
-             again with a token",
-            node = place.node,
-            dir = data.display()
+            "node {} is a witness: it has no records to go on with",
+            place.node
         );
     }
-    Ok(())
+    let (log, recovered) = Log::open(data, &weir_log::Options::default())?;
+    let state = recovered.groups.get(&GROUP).copied().unwrap_or_default();
+    let mut made = weir_broker::make_alone(&log, GROUP, state, place.node).await;
+    // And of each replica group that it has a part in: one that only others had is lost with them.
+    for (group, state) in recovered.groups.iter().filter(|(id, _)| **id != GROUP) {
+        if made.is_err() {
+            break;
+        }
+        match weir_broker::make_alone(&log, *group, *state, place.node).await {
+            Err(ClusterError::Refused(why)) => eprintln!("replica group {group}: {why}"),
+            done => made = done,
+        }
+    }
+    log.close();
+    made?;
+    (place.members, place.others, place.damaged) = (1, BTreeMap::new(), false);
+    place.epoch = log.epoch();
+    save(data, &place)?;
+    Ok(place.node)
+}
+
+/// Removes what [`rejoin`] set aside, once this node has all that the others have. Whether it is gone. Blocks.
+pub(crate) fn forget_aside(data: &Path) -> bool {
+    match fs::remove_dir_all(data.join(ASIDE)) {
+        Ok(()) => {
+            tracing::info!("this node has all again: `{ASIDE}` is removed");
+            true
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+        Err(error) => {
+            tracing::warn!(%error, "`{ASIDE}` cannot be removed");
+            false
+        }
+    }
 }
 
 /// The address by which others reach this machine: the interface towards the rest of the world. Sends nothing.

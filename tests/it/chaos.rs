@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use weir_broker::{Broker, Fetch, Framing, GroupConfig, Member, NodeId, Options, Piece, Principal, Timing};
-use weir_checkers::{Event, Outcome, Place, Seen};
+use weir_checkers::{Event, Outcome, Place, Seen, numbered};
 use weir_log::Log;
 use weir_replica::memory::Hub;
 use weir_tests::DEADLINE;
-use weir_types::{Batch, BatchBuilder, Codec, ErrorKind, GroupId, Headers, Offset, Producer, SystemClock};
+use weir_types::{ErrorKind, GroupId, Offset, SystemClock};
 
 /// How long faults happen.
 const FAULTS_FOR: Duration = Duration::from_secs(6);
@@ -89,13 +89,13 @@ impl Site {
             id: GroupId(0),
             node,
             member: Member::default(),
-            found: node == 1,
+            founders: (node == 1).then(|| (1, Member::default())).into_iter().collect(),
             timing: Timing::EDGE,
         };
         let (transport, clock) = (self.hub.transport(node), Arc::new(SystemClock));
         let broker = Broker::open(log, &recovered, config, transport, clock, Options::default());
         let broker = broker.await.unwrap();
-        self.hub.add(broker.group().clone());
+        self.hub.add(node, broker.finds_groups());
         self.nodes.lock().unwrap()[node as usize - 1] = Some(broker);
     }
 
@@ -169,20 +169,6 @@ fn place() -> Place {
     }
 }
 
-fn batch(id: i64, sequence: i32, values: &[u64]) -> Batch {
-    let mut builder = BatchBuilder::new(Codec::None);
-    for value in values {
-        let text = format!("{value}:{}", "x".repeat((*value % 2_000) as usize));
-        builder.push(0, None, Some(text.as_bytes()), Headers::NONE);
-    }
-    let producer = Producer {
-        id,
-        epoch: 0,
-        sequence,
-    };
-    builder.build(Offset::ZERO, Some(producer)).unwrap()
-}
-
 /// Sends numbered batches one after the other, each until its fate is known, to whoever leads.
 async fn produce(site: Arc<Site>, client: u32, stop: Arc<AtomicBool>) -> Vec<Event> {
     let who = Principal::anonymous("chaos");
@@ -194,7 +180,7 @@ async fn produce(site: Arc<Site>, client: u32, stop: Arc<AtomicBool>) -> Vec<Eve
             .map(|i| u64::from(client) * 1_000_000 + n * 10 + i)
             .collect();
         n += 1;
-        let batch = batch(id, sequence, &values);
+        let batch = numbered::batch(id, sequence, &values).unwrap();
         let mut outcome = (Outcome::Unknown, None);
         // Beyond the end of the faults, so that little stays unknown.
         let begun = Instant::now();
@@ -272,15 +258,7 @@ fn seen(pieces: &[Piece], from: Offset) -> Vec<Seen> {
         let Piece::Batch(batch) = piece else {
             panic!("records are missing: {piece:?}")
         };
-        for record in batch.body().unwrap().records() {
-            let record = record.unwrap();
-            if record.offset >= from {
-                let text = std::str::from_utf8(record.value.unwrap()).unwrap();
-                let value = text.split(':').next().unwrap().parse().unwrap();
-                let offset = record.offset.get();
-                seen.push(Seen { offset, value });
-            }
-        }
+        seen.extend(numbered::seen(batch, from).unwrap());
     }
     seen
 }

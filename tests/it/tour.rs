@@ -486,7 +486,13 @@ fn an_http_request_that_is_stored_in_part_says_which() {
 }
 
 /// One request, by hand: no client library between the test and the wire.
-fn http(addr: std::net::SocketAddr, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, Value) {
+pub(crate) fn http(
+    addr: std::net::SocketAddr,
+    method: &str,
+    path: &str,
+    kind: &str,
+    body: &[u8],
+) -> (u16, Value) {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(weir_tests::DEADLINE)).unwrap();

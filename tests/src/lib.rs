@@ -1,5 +1,6 @@
 //! What the end-to-end tests stand on: nodes as processes, the command line, and where things were built.
 
+pub mod netns;
 pub mod site;
 
 use anyhow::{Context, Result, bail};
@@ -64,7 +65,7 @@ pub struct Node {
     child: Child,
     /// Address for clients.
     pub quic: SocketAddr,
-    /// Address for Kafka clients.
+    /// Address for Kafka clients; port 0 where none are served.
     pub kafka: SocketAddr,
     /// Address for HTTP.
     pub http: SocketAddr,
@@ -112,7 +113,7 @@ impl Node {
         Self::run(command, dir, &dir.join("data"), &[], &[])
     }
 
-    fn run(
+    pub(crate) fn run(
         mut command: Command,
         dir: &Path,
         data: &Path,
@@ -139,7 +140,10 @@ impl Node {
             if let Some(line) = text.lines().find(|l| l.contains(" ready ")) {
                 let field = |name: &str| line.split(name).nth(1).and_then(|r| r.split_whitespace().next());
                 let quic = field("quic=").context("no address")?.parse()?;
-                let kafka = field("kafka=").context("no address")?.parse()?;
+                let kafka = match field("kafka=").context("no address")? {
+                    "off" => SocketAddr::from(([0, 0, 0, 0], 0)),
+                    addr => addr.parse()?,
+                };
                 let http = field("http=").context("no address")?.parse()?;
                 return Ok(Self {
                     child,

@@ -1,10 +1,13 @@
 //! Sites of several nodes, as processes that keep their addresses over restarts.
 
-use crate::{DEADLINE, Node};
+use crate::netns::Host;
+use crate::{DEADLINE, Node, weir};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use weir_client::{Client, KnownNodes};
 
@@ -12,11 +15,15 @@ use weir_client::{Client, KnownNodes};
 pub struct Site {
     nodes: Vec<Place>,
     env: Vec<(String, String)>,
+    /// For the nodes to come, in order.
+    hosts: VecDeque<Host>,
 }
 
 struct Place {
     dir: PathBuf,
     quic: SocketAddr,
+    /// The namespace that it runs in, if it has one of its own.
+    host: Option<Host>,
     node: Option<Node>,
 }
 
@@ -38,8 +45,27 @@ impl Site {
         let mut site = Self {
             nodes: Vec::new(),
             env: env.iter().map(owned).collect(),
+            hosts: VecDeque::new(),
         };
         site.add(dir.to_owned(), &[])?;
+        Ok(site)
+    }
+
+    /// A site of as many voters as there are hosts, each node on one.
+    ///
+    /// # Errors
+    /// When it does not come to that.
+    pub fn on(dir: &Path, hosts: &[Host]) -> Result<Self> {
+        let mut site = Self {
+            nodes: Vec::new(),
+            env: Vec::new(),
+            hosts: hosts.iter().copied().collect(),
+        };
+        site.add(dir.join("1"), &[])?;
+        for number in 2..=hosts.len() {
+            site.grow(&dir.join(number.to_string()))?;
+        }
+        site.until_voters(hosts.len())?;
         Ok(site)
     }
 
@@ -71,13 +97,30 @@ impl Site {
         Ok(self.nodes.len())
     }
 
+    /// Has a witness join, with its data in `dir`; returns its number.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn grow_witness(&mut self, dir: &Path) -> Result<usize> {
+        let token = self.cli(&["cluster", "invite"])?;
+        let first = self.seeds().first().context("nobody is up")?.to_string();
+        let args = ["--join", &first, "--token", token.trim(), "--witness"];
+        self.add(dir.to_owned(), &args)?;
+        Ok(self.nodes.len())
+    }
+
     fn add(&mut self, dir: PathBuf, args: &[&str]) -> Result<()> {
         std::fs::create_dir_all(&dir)?;
-        // Free a moment ago, and not given out again soon.
-        let quic = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+        let host = self.hosts.pop_front();
+        let quic = match host {
+            Some(host) => SocketAddr::from((host.ip, 7_400)),
+            // Free a moment ago, and not given out again soon.
+            None => UdpSocket::bind("127.0.0.1:0")?.local_addr()?,
+        };
         self.nodes.push(Place {
             dir,
             quic,
+            host,
             node: None,
         });
         self.start_with(self.nodes.len(), args)
@@ -97,7 +140,11 @@ impl Site {
         let mut all = vec!["--quic", &addr];
         all.extend(args);
         let env: Vec<(&str, &str)> = self.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        place.node = Some(Node::start_with(&place.dir, &all, &env)?);
+        let command = place
+            .host
+            .map_or_else(|| Command::new(weir()), |host| host.command(weir()));
+        let data = place.dir.join("data");
+        place.node = Some(Node::run(command, &place.dir, &data, &all, &env)?);
         Ok(())
     }
 

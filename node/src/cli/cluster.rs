@@ -6,8 +6,12 @@ use crate::boot::SILENT_MS;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde_json::Value;
+use std::path::PathBuf;
 use std::time::Duration;
+use weir_client::{Client, ErrorKind};
 
+/// How often a node that is to go is asked for again while what it has is copied.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A leader that takes longer to answer is told of by another.
 const LEADER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -46,13 +50,26 @@ enum ClusterCommand {
         #[command(flatten)]
         to: To,
     },
-    /// Take a node out that is gone, or that shall go.
+    /// Have replicas go from nodes with much to nodes with little, and leaders take turns, as after a node has joined.
+    /// Prints what is to move; it moves while records come and go.
+    Rebalance {
+        #[command(flatten)]
+        to: To,
+    },
+    /// Take a node out that is gone, or that shall go. What replica groups have there goes to others first.
     Remove {
         /// Its number.
         #[arg(value_name = "NODE")]
         number: u64,
         #[command(flatten)]
         to: To,
+    },
+    /// Make a stopped node its site's only one, when most of the others are gone for good: no majority can come back to
+    /// decide anything. What only they had is lost, and one that does come back stays out.
+    Recover {
+        /// The node's directory.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
     },
     /// As `remove`, for a node that is there: returns once it has no part in anything and can be stopped.
     Drain {
@@ -70,6 +87,11 @@ impl ClusterArgs {
             ClusterCommand::Status { to } => status(&to).await,
             ClusterCommand::Members { to } => members(&to).await,
             ClusterCommand::Invite { valid, to } => invite(&to, valid).await,
+            ClusterCommand::Recover { data } => {
+                let node = crate::site::make_alone(&data).await?;
+                println!("node {node} is its site's only one from now on: start it, and let others join");
+                Ok(())
+            }
             ClusterCommand::Transfer { number: node, to } => {
                 let client = to.connect().await?;
                 client.transfer(node).await?;
@@ -77,15 +99,45 @@ impl ClusterArgs {
                 println!("node {node} leads");
                 Ok(())
             }
+            ClusterCommand::Rebalance { to } => rebalance(&to).await,
             ClusterCommand::Remove { number: node, to } | ClusterCommand::Drain { number: node, to } => {
                 let client = to.connect().await?;
-                client.remove_node(node).await?;
+                remove(&client, node).await?;
                 client.close().await;
                 println!(
                     "node {node} is no member any more: it can be stopped, and joins again only with a token"
                 );
                 Ok(())
             }
+        }
+    }
+}
+
+/// Takes a node out, however long it takes to copy what it has.
+async fn remove(client: &Client, node: u64) -> Result<()> {
+    loop {
+        match client.remove_node(node).await {
+            Err(e) if e.kind() == ErrorKind::Retry => eprintln!("{e}"),
+            done => return Ok(done?),
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+async fn rebalance(to: &To) -> Result<()> {
+    let client = to.connect().await?;
+    let moves: Vec<String> =
+        serde_json::from_slice(&client.rebalance().await?).context("the answer is not JSON")?;
+    client.close().await;
+    match to.output {
+        Format::Json => lines([&serde_json::json!({ "moves": moves })]),
+        Format::Table if moves.is_empty() => {
+            println!("nothing is to move");
+            Ok(())
+        }
+        Format::Table => {
+            moves.iter().for_each(|m| println!("{m}"));
+            Ok(())
         }
     }
 }
@@ -161,7 +213,63 @@ async fn status(to: &To) -> Result<()> {
         ]
     };
     let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
-    table(&["NODE", "ROLE", "LAG", "STATE", "ADDRESS", "RACK"], &rows)
+    table(&["NODE", "ROLE", "LAG", "STATE", "ADDRESS", "RACK"], &rows)?;
+    let groups = status["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if groups.is_empty() {
+        return Ok(());
+    }
+    println!();
+    let is_silent = |id: u64| {
+        let node = nodes.iter().find(|n| n["id"].as_u64() == Some(id));
+        let heard = node.and_then(|n| n["heard_ms_ago"].as_u64());
+        asked == status["leader"].as_u64() && Some(id) != asked && heard.is_none_or(|ms| ms > SILENT_MS)
+    };
+    let rows: Vec<Vec<String>> = groups.iter().map(|g| group(g, is_silent)).collect();
+    table(&["GROUP", "PARTITIONS", "LEADER", "REPLICAS", "STATE"], &rows)?;
+    for moving in status["moves"].as_array().into_iter().flatten() {
+        let [topic, partition, from, to] =
+            ["topic", "partition", "from", "to"].map(|name| text(moving, name));
+        println!("topic {topic}, partition {partition}: on its way from group {from} to group {to}");
+    }
+    Ok(())
+}
+
+/// A replica group, in words: who leads, and what is still to happen to it.
+fn group(group: &Value, is_silent: impl Fn(u64) -> bool) -> Vec<String> {
+    let ids = |name: &str| -> Vec<u64> {
+        let ids = group[name].as_array().into_iter().flatten();
+        ids.filter_map(Value::as_u64).collect()
+    };
+    let (wanted, has) = (ids("replicas"), ids("members"));
+    let said = |nodes: Vec<&u64>| {
+        nodes
+            .into_iter()
+            .map(u64::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let coming: Vec<&u64> = wanted.iter().filter(|n| !has.contains(n)).collect();
+    let going: Vec<&u64> = has.iter().filter(|n| !wanted.contains(n)).collect();
+    let state = match (coming.is_empty(), going.is_empty()) {
+        _ if group["leader"].as_u64().is_none_or(&is_silent) => "nobody leads".to_owned(),
+        _ if has.iter().any(|id| is_silent(*id)) => {
+            let silent = has.iter().filter(|id| is_silent(**id)).collect();
+            format!("node {} is silent", said(silent))
+        }
+        (true, true) => "in place".to_owned(),
+        (false, true) => format!("node {} is to come", said(coming)),
+        (true, false) => format!("node {} is to go", said(going)),
+        (false, false) => format!("node {} is to come, node {} to go", said(coming), said(going)),
+    };
+    vec![
+        text(group, "group"),
+        text(group, "partitions"),
+        group["leader"]
+            .as_u64()
+            .map_or_else(|| "none".to_owned(), |id| id.to_string()),
+        said(wanted.iter().collect()),
+        state,
+    ]
 }
 
 /// In words: what may still happen to the voters. Those that the leader knows to be away or to take nothing are lost
@@ -174,14 +282,23 @@ fn survives(status: &Value, nodes: &[Value]) -> String {
         n["id"] != status["node"] && leader_was_asked && (silent || n["refuses"].is_string())
     };
     let (all, lost) = (voters().count(), voters().filter(away).count());
+    let is_witness = |n: &&Value| n["witness"] == true;
+    if voters().any(|n| is_witness(&n))
+        && voters().filter(|n| !is_witness(n)).any(|n| away(&n))
+        && lost * 2 < all
+    {
+        return format!("no further loss: {lost} of {all} lost, and a witness has no copy of what is new");
+    }
     match (all, all.saturating_sub(1) / 2) {
         (0 | 1, _) => "no loss of a node".to_owned(),
         (2, _) => {
-            "no loss of a node: with two there is no majority without the other; add a third".to_owned()
+            "no loss of a node: with two there is no majority without the other; add a third, or a witness"
+                .to_owned()
         }
         (_, spare) if lost == 0 => format!("the loss of {spare} of {all}"),
         (_, spare) if lost < spare => format!("the loss of {} more: {lost} of {all} lost", spare - lost),
-        _ => format!("no further loss: {lost} of {all} lost"),
+        (_, spare) if lost == spare => format!("no further loss: {lost} of {all} lost"),
+        _ => format!("nothing: {lost} of {all} are lost, and it takes no records until one of them is back"),
     }
 }
 

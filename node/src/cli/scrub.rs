@@ -8,7 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Read all stored records and check them. Fails when something is damaged.
+/// Read all records that a node has stored and check them. What is damaged is replaced by another node's copy, if the site
+/// has one; fails when something stays damaged.
 #[derive(Debug, Args)]
 pub(crate) struct Scrub {
     #[command(flatten)]
@@ -54,6 +55,10 @@ impl Scrub {
         if !dir.join("db").exists() {
             bail!("`{}` holds no data of a node", dir.display());
         }
+        let witness = crate::site::load(dir)?.is_some_and(|place| place.witness);
+        if witness {
+            bail!("`{}` is a witness's: it has no records", dir.display());
+        }
         let options = weir_log::Options::default();
         let opened = match weir_log::Log::open(dir, &options) {
             Err(e @ weir_log::OpenError::Damaged { .. }) if self.repair => {
@@ -64,6 +69,7 @@ impl Scrub {
             opened => opened?,
         };
         let (log, recovered) = opened;
+        crate::site::note_damage(dir, &recovered)?;
         let report = log.scrub(progress);
         log.close();
         let gap = |(p, g): &(weir_types::PartitionId, weir_types::Gap)| json!({ "partition": p.0, "start": g.start, "end": g.end, "reason": g.reason.to_string() });
@@ -86,7 +92,7 @@ impl Scrub {
                 ("bytes", bytes(report["bytes"].as_u64().unwrap_or(0))),
                 ("damaged ranges", damaged.to_string()),
             ])?;
-            let rows: Vec<Vec<String>> = ["gaps", "damaged"]
+            let rows: Vec<Vec<String>> = ["gaps", "damaged", "mended"]
                 .iter()
                 .flat_map(|kind| {
                     report[*kind]
@@ -96,10 +102,10 @@ impl Scrub {
                         .map(move |g| (kind, g))
                 })
                 .map(|(kind, g)| {
-                    let what = if *kind == "damaged" {
-                        "damaged".to_owned()
-                    } else {
-                        text(g, "reason")
+                    let what = match *kind {
+                        "gaps" => text(g, "reason"),
+                        "mended" => "damaged, and now another node's copy".to_owned(),
+                        kind => kind.to_owned(),
                     };
                     vec![text(g, "partition"), text(g, "start"), text(g, "end"), what]
                 })

@@ -29,7 +29,6 @@ pub(crate) struct Serve {
     /// Host and port that Kafka clients are told to connect to.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
-    /// Print every setting with its default and what it means, and stop.
     /// Address of a node of the site that this one shall belong to; only for its first start. Needs `--token`.
     #[arg(long, value_name = "HOST:PORT", requires = "token")]
     join: Option<String>,
@@ -42,6 +41,10 @@ pub(crate) struct Serve {
     /// What fails together with this node: a cabinet, a power supply.
     #[arg(long, value_name = "LABEL")]
     rack: Option<String>,
+    /// Join a site of two as a third vote that keeps no records; only for its first start.
+    #[arg(long)]
+    witness: bool,
+    /// Print every setting with its default and what it means, and stop.
     #[arg(long)]
     print_config: bool,
 }
@@ -67,6 +70,7 @@ impl Serve {
             }
         }
         config.join = self.join.zip(self.token);
+        config.witness = self.witness;
         let data = self.data.or(config.data.clone());
         let data =
             data.ok_or_else(|| Usage("give a directory for the data: weir serve --data DIR".to_owned()))?;

@@ -43,6 +43,32 @@ fn site(group: &Value) -> String {
     }
 }
 
+/// How many this node has and leads, and which nobody does.
+fn groups(status: &Value) -> String {
+    let all = status["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let me = status["group"]["node"].as_u64();
+    let has = |g: &&Value| {
+        g["members"]
+            .as_array()
+            .is_some_and(|m| m.iter().any(|id| id.as_u64() == me))
+    };
+    let leaderless: Vec<String> = all
+        .iter()
+        .filter(|g| g["leader"].is_null())
+        .map(|g| text(g, "group"))
+        .collect();
+    let leads = all.iter().filter(|g| g["leader"].as_u64() == me).count();
+    match (all.is_empty(), leaderless.is_empty()) {
+        (true, _) => "none beside the site's".to_owned(),
+        (false, true) => format!(
+            "{} of {} are here, {leads} led from here",
+            all.iter().filter(has).count(),
+            all.len()
+        ),
+        (false, false) => format!("nobody leads {}", leaderless.join(", ")),
+    }
+}
+
 impl Status {
     pub(crate) async fn run(self) -> Result<()> {
         let client = self.to.connect().await?;
@@ -85,6 +111,7 @@ impl Status {
             ("node", format!("{} {}", self.to.node, text(&status, "version"))),
             ("identity", text(&status, "identity")),
             ("site", site(&status["group"])),
+            ("replica groups", groups(&status)),
             ("up", format!("{} s", text(&status, "uptime_s"))),
             ("accepting records", text(&status, "accepting")),
             (

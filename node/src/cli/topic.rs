@@ -25,6 +25,10 @@ enum TopicCommand {
         /// How many partitions it has.
         #[arg(long, default_value_t = 1)]
         partitions: u32,
+        /// How many nodes keep each partition: the site chooses them, by load and rack, and has them take turns in
+        /// leading. Without it all nodes do, and the one that leads the site leads.
+        #[arg(long, value_name = "N")]
+        replication: Option<u32>,
         /// A setting: retention.ms, retention.bytes, max.message.bytes, durability or priority.
         #[arg(long = "config", value_name = "k=v", value_parser = setting)]
         settings: Vec<(String, String)>,
@@ -43,6 +47,10 @@ enum TopicCommand {
         /// How many partitions it has from now on.
         #[arg(long)]
         partitions: Option<u32>,
+        /// How many nodes keep each partition from now on: a number, or `all`. What it has is copied to them while records
+        /// come and go; `weir cluster status` shows what is still on its way.
+        #[arg(long, value_name = "N|all", value_parser = replication)]
+        replication: Option<u32>,
         /// A setting; an empty value sets its default again.
         #[arg(long = "config", value_name = "k=v", value_parser = setting)]
         settings: Vec<(String, String)>,
@@ -62,16 +70,24 @@ impl TopicArgs {
             TopicCommand::Create {
                 name,
                 partitions,
+                replication,
                 settings,
             } => {
-                let topic = client.create_topic(&name, partitions, &settings).await?;
+                let created = client.create_topic_on(&name, partitions, replication, &settings);
+                let topic = created.await?;
                 said(format, &topic, "created")?;
             }
             TopicCommand::Alter {
                 name,
                 partitions,
+                replication,
                 settings,
             } => {
+                if let Some(replicas) = replication {
+                    client
+                        .move_topic(&name, (replicas > 0).then_some(replicas))
+                        .await?;
+                }
                 let topic = client.alter_topic(&name, partitions, &settings).await?;
                 said(format, &topic, "altered")?;
             }
@@ -87,6 +103,15 @@ impl TopicArgs {
         }
         client.close().await;
         Ok(())
+    }
+}
+
+/// A number of nodes; 0 stands for all.
+fn replication(text: &str) -> Result<u32, String> {
+    match (text, text.parse::<u32>()) {
+        ("all", _) => Ok(0),
+        (_, Ok(n)) if n > 0 => Ok(n),
+        _ => Err("use a number of nodes, or `all`".to_owned()),
     }
 }
 
@@ -163,15 +188,30 @@ fn describe(format: Format, topic: &TopicInfo) -> Result<()> {
         } else {
             gaps.join(", ")
         };
-        let (start, end) = (p.log_start.to_string(), p.committed_end.to_string());
+        let known = |value: String| if p.is_here { value } else { "?".to_owned() };
+        let nodes: Vec<String> = p.replicas.iter().map(u64::to_string).collect();
         rows.push(vec![
             i.to_string(),
-            start,
-            end,
-            bytes(p.bytes),
-            p.lost.to_string(),
-            gaps,
+            p.group.to_string(),
+            p.leader.map_or_else(|| "none".to_owned(), |id| id.to_string()),
+            nodes.join(","),
+            known(p.log_start.to_string()),
+            known(p.committed_end.to_string()),
+            known(bytes(p.bytes)),
+            known(p.lost.to_string()),
+            known(gaps),
         ]);
     }
-    table(&["PARTITION", "START", "END", "SIZE", "LOST", "GAPS"], &rows)
+    let head = [
+        "PARTITION",
+        "GROUP",
+        "LEADER",
+        "REPLICAS",
+        "START",
+        "END",
+        "SIZE",
+        "LOST",
+        "GAPS",
+    ];
+    table(&head, &rows)
 }

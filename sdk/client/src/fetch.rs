@@ -1,7 +1,10 @@
 //! Reading.
 
 use crate::error::ClientError;
-use crate::session::{Search, Shared};
+use crate::route::Routes;
+use crate::session::Search;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use weir_peer::protocol::{PieceHead, Reply, Request};
 use weir_peer::{Frame, PeerStream};
@@ -31,16 +34,16 @@ pub struct Fetched {
 
 /// A stream of fetches.
 pub struct Fetcher {
-    sessions: Shared,
-    /// None after it broke.
-    stream: Option<PeerStream>,
+    routes: Arc<Routes>,
+    /// One for each group, and none after it broke.
+    streams: BTreeMap<u16, PeerStream>,
 }
 
 impl Fetcher {
-    pub(crate) fn new(sessions: Shared, stream: PeerStream) -> Self {
+    pub(crate) fn new(routes: Arc<Routes>, site: PeerStream) -> Self {
         Self {
-            sessions,
-            stream: Some(stream),
+            routes,
+            streams: BTreeMap::from([(0, site)]),
         }
     }
 
@@ -68,7 +71,7 @@ impl Fetcher {
             max_bytes,
             wait_ms,
         };
-        let mut frame = self.ask(&request).await?;
+        let mut frame = self.ask(topic, partition, &request).await?;
         let Reply::Fetched {
             pieces,
             next,
@@ -95,13 +98,28 @@ impl Fetcher {
     }
 
     /// Reading changes nothing: what breaks is asked again, of whoever leads now.
-    async fn ask(&mut self, request: &Request) -> Result<Frame<Reply>, ClientError> {
+    async fn ask(
+        &mut self,
+        topic: &str,
+        partition: u32,
+        request: &Request,
+    ) -> Result<Frame<Reply>, ClientError> {
         let search = Search::begin();
         loop {
-            let others = self.sessions.has_others();
-            let mut stream = match self.stream.take() {
+            let group = match self.routes.group_of(topic, partition).await {
+                Ok(group) => group,
+                Err(e) if !self.routes.site().sessions.has_others() => return Err(e),
+                Err(_) => {
+                    search.again().await?;
+                    continue;
+                }
+            };
+            let route = self.routes.to(group);
+            let sessions = &route.sessions;
+            let others = sessions.has_others();
+            let mut stream = match self.streams.remove(&group) {
                 Some(stream) => stream,
-                None => match self.sessions.stream().await {
+                None => match sessions.stream().await {
                     Ok(stream) => stream,
                     Err(e) if !others => return Err(e),
                     Err(_) => {
@@ -112,18 +130,22 @@ impl Fetcher {
             };
             let exchanged = tokio::select! {
                 exchanged = crate::exchange(&mut stream, request, &[]) => exchanged,
-                leader = self.sessions.moved() => Err(ClientError::Elsewhere(leader)),
+                leader = sessions.moved() => Err(ClientError::Elsewhere(leader)),
             };
             match exchanged {
                 Ok(frame) => {
-                    self.stream = Some(stream);
+                    self.streams.insert(group, stream);
                     return Ok(frame);
                 }
-                Err(ClientError::Elsewhere(leader)) => self.sessions.elsewhere(leader).await,
+                Err(ClientError::Elsewhere(leader)) => {
+                    sessions.elsewhere(leader).await;
+                    // It may have moved to another group.
+                    self.routes.forget(topic);
+                }
                 Err(ClientError::Peer(e)) if !others => return Err(e.into()),
                 Err(ClientError::Peer(_)) => {}
                 Err(e) => {
-                    self.stream = Some(stream);
+                    self.streams.insert(group, stream);
                     return Err(e);
                 }
             }

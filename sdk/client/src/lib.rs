@@ -6,6 +6,7 @@
 mod error;
 mod fetch;
 mod produce;
+mod route;
 mod session;
 
 pub use error::ClientError;
@@ -16,19 +17,20 @@ pub use weir_peer::protocol::{PartitionInfo, Place, TopicInfo};
 pub use weir_types::{Batch, BatchBuilder, Codec, ErrorKind, Gap, Offset, Record};
 
 use bytes::Bytes;
-use session::{Search, Sessions, Shared};
+use route::Routes;
+use session::{Search, Shared};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::Mutex;
 use weir_peer::protocol::{Reply, Request};
 use weir_peer::{Frame, PeerError, PeerStream, read_frame, write_frame};
 use weir_types::limits::{FRAME_BYTES_MAX, MODULE_CHUNK_BYTES};
 
-/// A client of a site: of the node that leads it, whichever that is. Clones share the connection.
+/// A client of a site: of the node that leads it, whichever that is, and of those that lead the replica groups of the
+/// partitions that it reads and writes. Clones share the connections.
 #[derive(Clone)]
 pub struct Client {
-    sessions: Shared,
-    control: Arc<Mutex<Option<PeerStream>>>,
+    routes: Arc<Routes>,
 }
 
 impl Client {
@@ -58,12 +60,13 @@ impl Client {
         known: &KnownNodes,
         name: &str,
     ) -> Result<Self, ClientError> {
-        let sessions = Arc::new(Sessions::new(seeds.to_vec(), known, name));
-        sessions.get().await?;
-        Ok(Self {
-            sessions,
-            control: Arc::default(),
-        })
+        let routes = Arc::new(Routes::new(seeds.to_vec(), known, name));
+        routes.site().sessions.get().await?;
+        Ok(Self { routes })
+    }
+
+    fn sessions(&self) -> &Shared {
+        &self.routes.site().sessions
     }
 
     /// Version of the program of the node that it is connected to.
@@ -71,7 +74,7 @@ impl Client {
     /// # Errors
     /// When the connection is lost.
     pub async fn node_version(&self) -> Result<String, ClientError> {
-        Ok(self.sessions.get().await?.node_version)
+        Ok(self.sessions().get().await?.node_version)
     }
 
     /// A stream for producing.
@@ -79,7 +82,7 @@ impl Client {
     /// # Errors
     /// When the connection is lost.
     pub async fn producer(&self) -> Result<Producer, ClientError> {
-        Producer::open(&self.sessions).await
+        Producer::open(&self.routes).await
     }
 
     /// A stream for reading.
@@ -88,8 +91,8 @@ impl Client {
     /// When the connection is lost.
     pub async fn fetcher(&self) -> Result<Fetcher, ClientError> {
         // So that one that cannot be is refused here.
-        let stream = self.sessions.stream().await?;
-        Ok(Fetcher::new(Arc::clone(&self.sessions), stream))
+        let stream = self.sessions().stream().await?;
+        Ok(Fetcher::new(Arc::clone(&self.routes), stream))
     }
 
     /// All topics.
@@ -97,10 +100,32 @@ impl Client {
     /// # Errors
     /// When the connection is lost.
     pub async fn topics(&self) -> Result<Vec<TopicInfo>, ClientError> {
-        match self.ask(Request::Topics).await?.head {
-            Reply::Topics(topics) => Ok(topics),
-            other => Err(unexpected(&other)),
+        let mut topics = self.routes.site().topics().await?;
+        self.routes.note(&topics);
+        let partitions = topics.iter().flat_map(|t| &t.partitions);
+        let elsewhere: BTreeSet<u16> = partitions.filter(|p| !p.is_here).map(|p| p.group).collect();
+        for group in elsewhere {
+            let route = self.routes.to(group);
+            // What it has can only be told by those that have it, best by the one that leads. Without one the rest is
+            // still worth telling.
+            if route.ask(Request::Leader { group }).await.is_err() {
+                continue;
+            }
+            let Ok(theirs) = route.topics().await else {
+                continue;
+            };
+            let theirs: BTreeMap<String, TopicInfo> =
+                theirs.into_iter().map(|t| (t.name.clone(), t)).collect();
+            for topic in &mut topics {
+                let there = theirs.get(&topic.name).map_or(&[][..], |t| &t.partitions[..]);
+                for (ours, theirs) in topic.partitions.iter_mut().zip(there) {
+                    if ours.group == group && theirs.group == group {
+                        ours.clone_from(theirs);
+                    }
+                }
+            }
         }
+        Ok(topics)
     }
 
     /// The topic `name`.
@@ -122,11 +147,27 @@ impl Client {
         partitions: u32,
         settings: &[(String, String)],
     ) -> Result<TopicInfo, ClientError> {
+        self.create_topic_on(name, partitions, None, settings).await
+    }
+
+    /// As [`Client::create_topic`], its partitions spread over groups of so many `replicas` instead of on all nodes.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn create_topic_on(
+        &self,
+        name: &str,
+        partitions: u32,
+        replicas: Option<u32>,
+        settings: &[(String, String)],
+    ) -> Result<TopicInfo, ClientError> {
+        self.routes.forget(name);
         let (name, settings) = (name.to_owned(), settings.to_vec());
         self.topic_reply(Request::CreateTopic {
             name,
             partitions,
             settings,
+            replicas,
         })
         .await
     }
@@ -141,11 +182,32 @@ impl Client {
         partitions: Option<u32>,
         settings: &[(String, String)],
     ) -> Result<TopicInfo, ClientError> {
+        self.alter(name, partitions, settings, None).await
+    }
+
+    /// Moves a topic's partitions to groups of so many `replicas`, or to that of all nodes. Returns when that is decided;
+    /// it happens while records come and go.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn move_topic(&self, name: &str, replicas: Option<u32>) -> Result<TopicInfo, ClientError> {
+        self.alter(name, None, &[], Some(replicas.unwrap_or(0))).await
+    }
+
+    async fn alter(
+        &self,
+        name: &str,
+        partitions: Option<u32>,
+        settings: &[(String, String)],
+        replicas: Option<u32>,
+    ) -> Result<TopicInfo, ClientError> {
+        self.routes.forget(name);
         let (name, settings) = (name.to_owned(), settings.to_vec());
         self.topic_reply(Request::AlterTopic {
             name,
             partitions,
             settings,
+            replicas,
         })
         .await
     }
@@ -155,6 +217,7 @@ impl Client {
     /// # Errors
     /// What the node says.
     pub async fn delete_topic(&self, name: &str) -> Result<(), ClientError> {
+        self.routes.forget(name);
         self.done(Request::DeleteTopic {
             name: name.to_owned(),
         })
@@ -171,7 +234,8 @@ impl Client {
             partition,
             at,
         };
-        match self.ask(request).await?.head {
+        let group = self.routes.group_of(topic, partition).await?;
+        match self.routes.to(group).ask(request).await?.head {
             Reply::Offset(Some(offset)) => Ok(offset),
             other => Err(unexpected(&other)),
         }
@@ -233,7 +297,7 @@ impl Client {
         let search = Search::begin();
         loop {
             match self.push_here(name, version, module).await {
-                Err(ClientError::Elsewhere(leader)) => self.sessions.elsewhere(leader).await,
+                Err(ClientError::Elsewhere(leader)) => self.sessions().elsewhere(leader).await,
                 pushed => return pushed,
             }
             search.again().await?;
@@ -242,7 +306,7 @@ impl Client {
 
     async fn push_here(&self, name: &str, version: &str, module: &[u8]) -> Result<Bytes, ClientError> {
         // A stream of its own: its parts must not mix with another push.
-        let mut stream = self.sessions.stream().await?;
+        let mut stream = self.sessions().stream().await?;
         for part in module.chunks(MODULE_CHUNK_BYTES) {
             exchange(&mut stream, &Request::PushPart, &[Bytes::copy_from_slice(part)]).await?;
         }
@@ -334,7 +398,7 @@ impl Client {
     /// # Errors
     /// When the connection is lost.
     pub async fn scrub(&self, mut progress: impl FnMut(u64, u64)) -> Result<Bytes, ClientError> {
-        let mut stream = self.sessions.stream().await?;
+        let mut stream = self.sessions().stream().await?;
         write_frame(&mut stream.tx, &Request::Scrub, &[]).await?;
         loop {
             let frame = read_reply(&mut stream).await?;
@@ -347,13 +411,18 @@ impl Client {
 
     /// Ends the connection at once, and makes no other: the outcome of what is under way is unknown.
     pub fn disconnect(&self) {
-        self.sessions.disconnect();
+        self.routes
+            .all()
+            .iter()
+            .for_each(|route| route.sessions.disconnect());
     }
 
     /// Ends the connection in good order.
     pub async fn close(self) {
-        if let Ok(session) = self.sessions.get().await {
-            session.peer.finish().await;
+        for route in self.routes.all() {
+            if let Some(session) = route.sessions.current().await {
+                session.peer.finish().await;
+            }
         }
     }
 
@@ -404,68 +473,18 @@ impl Client {
         self.done(Request::Transfer { to }).await
     }
 
-    /// Asks the node that leads, or any if it knows itself.
-    async fn ask(&self, request: Request) -> Result<Frame<Reply>, ClientError> {
-        let mut control = self.control.lock().await;
-        let search = Search::begin();
-        loop {
-            let mut stream = match control.take() {
-                Some(stream) => stream,
-                None => match self.sessions.stream().await {
-                    Ok(stream) => stream,
-                    Err(e) if !self.sessions.has_others() => return Err(e),
-                    // Nothing was asked yet.
-                    Err(_) => {
-                        search.again().await?;
-                        continue;
-                    }
-                },
-            };
-            let exchanged = tokio::select! {
-                exchanged = exchange(&mut stream, &request, &[]) => exchanged,
-                leader = self.sessions.moved() => {
-                    self.sessions.elsewhere(leader).await;
-                    Err(PeerError::Timeout.into())
-                }
-            };
-            match exchanged {
-                Ok(frame) => {
-                    *control = Some(stream);
-                    return Ok(frame);
-                }
-                Err(ClientError::Elsewhere(leader)) => self.sessions.elsewhere(leader).await,
-                Err(ClientError::Peer(e)) if !(self.sessions.has_others() && reads(&request)) => {
-                    return Err(e.into());
-                }
-                Err(ClientError::Peer(_)) => {}
-                Err(e) => {
-                    *control = Some(stream);
-                    return Err(e);
-                }
-            }
-            search.again().await?;
-        }
+    /// Moves replicas of groups from nodes with much to nodes with little, and lets leaders take turns. Returns what is
+    /// to move, as JSON.
+    ///
+    /// # Errors
+    /// As [`Client::invite`].
+    pub async fn rebalance(&self) -> Result<Bytes, ClientError> {
+        Ok(self.ask(Request::Rebalance).await?.payload)
     }
-}
 
-/// What changes nothing, and can be asked again.
-fn reads(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::OffsetAt { .. }
-            | Request::Topics
-            | Request::CommittedOffset { .. }
-            // The same token is as good a second time.
-            | Request::Invite { .. }
-            // And the same offset.
-            | Request::CommitOffsets { .. }
-            // Numbers that nobody gets are no loss.
-            | Request::InitProducer
-            | Request::Modules
-            | Request::Pipelines
-            | Request::Status
-            | Request::Cluster
-    )
+    async fn ask(&self, request: Request) -> Result<Frame<Reply>, ClientError> {
+        self.routes.site().ask(request).await
+    }
 }
 
 async fn exchange(

@@ -1,8 +1,11 @@
 //! Producing: many batches under way on one stream, answered in order, and sent again where that is safe.
 
 use crate::error::ClientError;
+use crate::route::Routes;
 use crate::session::{Search, Shared};
-use std::collections::VecDeque;
+use futures_util::future::BoxFuture;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use weir_peer::protocol::{Reply, Request, WireKind};
 use weir_peer::{PeerError, PeerStream, SendStream, read_frame, write_frame};
@@ -35,6 +38,10 @@ impl Item {
         self.batch.producer().is_some()
     }
 
+    fn place(&self) -> (String, u32) {
+        (self.topic.clone(), self.partition)
+    }
+
     fn fail(self, why: &str) {
         let _ = self.waiter.send(Err(PeerError::Lost(why.to_owned()).into()));
     }
@@ -43,7 +50,12 @@ impl Item {
 /// A stream of batches. When the leader changes, those that it did not take are sent to the next one in their order;
 /// when a connection is lost, those that carry a producer id are, which the node then knows again.
 pub struct Producer {
-    items: mpsc::Sender<Item>,
+    routes: Arc<Routes>,
+    /// One stream for each group.
+    streams: BTreeMap<u16, mpsc::Sender<Item>>,
+    /// Where each partition's batches are sent, for ever: should it move to another group, they go on from there in
+    /// their order. Bounded by the partitions of the topics that are written to.
+    places: BTreeMap<(String, u32), u16>,
 }
 
 /// A batch under way. Resolves when the node has it safe, or says why not. When the connection breaks the error's kind
@@ -51,17 +63,14 @@ pub struct Producer {
 pub struct Sent(oneshot::Receiver<Result<Produced, ClientError>>);
 
 impl Producer {
-    pub(crate) async fn open(sessions: &Shared) -> Result<Self, ClientError> {
-        let stream = sessions.stream().await?;
-        let (items, queue) = mpsc::channel(WINDOW);
-        let sending = Sending {
-            sessions: Shared::clone(sessions),
-            queue,
-            unanswered: VecDeque::new(),
-            held: None,
-        };
-        tokio::spawn(sending.run(stream));
-        Ok(Self { items })
+    pub(crate) async fn open(routes: &Arc<Routes>) -> Result<Self, ClientError> {
+        // So that one that cannot be is refused here.
+        let site = Sending::begin(Arc::clone(routes), 0).await?;
+        Ok(Self {
+            routes: Arc::clone(routes),
+            streams: BTreeMap::from([(0, site)]),
+            places: BTreeMap::new(),
+        })
     }
 
     /// Sends a batch for a partition and returns what resolves to its fate. Returns once the batch has its place among
@@ -73,6 +82,19 @@ impl Producer {
     /// # Cancel safety
     /// Safe: the batch is then not sent.
     pub async fn send(&mut self, topic: &str, partition: u32, batch: &Batch) -> Result<Sent, ClientError> {
+        let place = (topic.to_owned(), partition);
+        let group = match self.places.get(&place) {
+            Some(group) => *group,
+            None => self.routes.group_of(topic, partition).await?,
+        };
+        self.places.entry(place).or_insert(group);
+        let stream = match self.streams.get(&group) {
+            Some(stream) => stream.clone(),
+            None => {
+                let stream = Sending::begin(Arc::clone(&self.routes), group).await?;
+                self.streams.entry(group).or_insert(stream).clone()
+            }
+        };
         let (waiter, answer) = oneshot::channel();
         let item = Item {
             topic: topic.to_owned(),
@@ -80,7 +102,7 @@ impl Producer {
             batch: batch.clone(),
             waiter,
         };
-        let sent = self.items.send(item).await;
+        let sent = stream.send(item).await;
         sent.map_err(|_| PeerError::Lost("the stream has ended".to_owned()))?;
         Ok(Sent(answer))
     }
@@ -102,12 +124,22 @@ impl Sent {
 }
 
 struct Sending {
+    routes: Arc<Routes>,
+    group: u16,
     sessions: Shared,
+    /// Partitions that have moved to other groups, and what goes on with them.
+    gone: BTreeMap<(String, u32), mpsc::Sender<Item>>,
     queue: mpsc::Receiver<Item>,
     /// In the order in which they were sent.
     unanswered: VecDeque<Item>,
     /// One that waits until the node would know all before it again.
     held: Option<Item>,
+}
+
+async fn pass_on(stream: &mpsc::Sender<Item>, item: Item) {
+    if let Err(mpsc::error::SendError(item)) = stream.send(item).await {
+        item.fail("the stream has ended");
+    }
 }
 
 /// How a stream ended.
@@ -120,11 +152,58 @@ enum End {
 }
 
 impl Sending {
+    /// Boxed, since one may begin another.
+    fn begin(routes: Arc<Routes>, group: u16) -> BoxFuture<'static, Result<mpsc::Sender<Item>, ClientError>> {
+        Box::pin(async move {
+            let sessions = Shared::clone(&routes.to(group).sessions);
+            let stream = sessions.stream().await?;
+            let (items, queue) = mpsc::channel(WINDOW);
+            let sending = Self {
+                routes,
+                group,
+                sessions,
+                gone: BTreeMap::new(),
+                queue,
+                unanswered: VecDeque::new(),
+                held: None,
+            };
+            tokio::spawn(sending.run(stream));
+            Ok(items)
+        })
+    }
+
+    /// Hands the batches of partitions that have moved to other groups over, in their order, and all that come later.
+    async fn hand_over(&mut self) {
+        let waiting = self.unanswered.iter().chain(&self.held);
+        let places: BTreeSet<(String, u32)> = waiting.map(Item::place).collect();
+        places.iter().for_each(|(topic, _)| self.routes.forget(topic));
+        for place in places {
+            let group = self.routes.group_of(&place.0, place.1).await;
+            let Ok(group) = group else { continue };
+            if group == self.group {
+                continue;
+            }
+            let Ok(stream) = Self::begin(Arc::clone(&self.routes), group).await else {
+                continue;
+            };
+            let all = std::mem::take(&mut self.unanswered).into_iter();
+            let (moved, stay) = all.partition(|item: &Item| item.place() == place);
+            self.unanswered = stay;
+            let held = self.held.take_if(|item| item.place() == place);
+            let moved: VecDeque<Item> = moved;
+            for item in moved.into_iter().chain(held) {
+                pass_on(&stream, item).await;
+            }
+            self.gone.insert(place, stream);
+        }
+    }
+
     async fn run(mut self, mut stream: PeerStream) {
         loop {
             let failed = match self.serve(stream).await {
                 End::Done => return,
                 End::Elsewhere(leader) => {
+                    self.hand_over().await;
                     self.sessions.elsewhere(leader).await;
                     "no node of the site leads".to_owned()
                 }
@@ -195,6 +274,11 @@ impl Sending {
                     Err(why) => break Some(why),
                 },
                 item = self.queue.recv(), if room => match item {
+                    Some(item) if !self.gone.is_empty() && self.gone.contains_key(&item.place()) => {
+                        if let Some(stream) = self.gone.get(&item.place()) {
+                            pass_on(stream, item).await;
+                        }
+                    }
                     Some(item) if !known_again(&self.unanswered, &item) => self.held = Some(item),
                     Some(item) => {
                         let written = write(&mut tx, &item).await;

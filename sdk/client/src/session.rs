@@ -1,4 +1,4 @@
-//! Connections: to the node that leads, found by asking any.
+//! Connections: to the node that leads a group, found by asking any.
 
 use crate::error::ClientError;
 use futures_util::StreamExt;
@@ -35,6 +35,8 @@ pub(crate) struct Sessions {
     seeds: Vec<SocketAddr>,
     known: KnownNodes,
     name: String,
+    /// The replica group whose leader is looked for.
+    group: u16,
     current: tokio::sync::Mutex<Option<Session>>,
     /// Nobody is to be asked any more.
     closed: AtomicBool,
@@ -61,11 +63,12 @@ impl Search {
 }
 
 impl Sessions {
-    pub(crate) fn new(seeds: Vec<SocketAddr>, known: &KnownNodes, name: &str) -> Self {
+    pub(crate) fn new(seeds: Vec<SocketAddr>, known: &KnownNodes, name: &str, group: u16) -> Self {
         Self {
             seeds,
             known: known.clone(),
             name: name.to_owned(),
+            group,
             current: tokio::sync::Mutex::default(),
             closed: AtomicBool::new(false),
             leader: Mutex::default(),
@@ -80,6 +83,11 @@ impl Sessions {
     /// Whether it was disconnected.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
+    }
+
+    /// The current connection, if there is one.
+    pub(crate) async fn current(&self) -> Option<Session> {
+        self.current.lock().await.clone().filter(|s| !s.peer.is_closed())
     }
 
     /// The current connection, or a new one: to the leader if it is known, else to the first that answers.
@@ -119,7 +127,8 @@ impl Sessions {
             tokio::time::sleep(pause).await;
             let current = self.current.lock().await.as_ref().map(|s| s.addr);
             for addr in self.seeds.iter().filter(|a| Some(**a) != current) {
-                let asked = tokio::time::timeout(PROBE, leads(*addr, &self.known, &self.name)).await;
+                let asked =
+                    tokio::time::timeout(PROBE, leads(*addr, &self.known, &self.name, self.group)).await;
                 match asked.ok().flatten() {
                     Some(leader) if current.is_none_or(|c| c.to_string() != leader) => return Some(leader),
                     // It does not know of another either: the node is busy, or the election is not over.
@@ -168,11 +177,11 @@ impl Sessions {
     }
 }
 
-/// Where the node at `addr` says that the leader is.
-async fn leads(addr: SocketAddr, known: &KnownNodes, name: &str) -> Option<String> {
+/// Where the node at `addr` says that the leader of `group` is.
+async fn leads(addr: SocketAddr, known: &KnownNodes, name: &str, group: u16) -> Option<String> {
     let session = connect(addr, known, name).await.ok()?;
     let mut stream = session.peer.open().await.ok()?;
-    let answer = crate::exchange(&mut stream, &Request::Leader, &[]).await;
+    let answer = crate::exchange(&mut stream, &Request::Leader { group }, &[]).await;
     session.peer.close("done");
     match answer {
         Ok(_) => Some(addr.to_string()),

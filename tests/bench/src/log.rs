@@ -157,7 +157,7 @@ async fn broker(dir: &Path, payload: Batch, batches: u64) -> Result<f64> {
         id: GroupId(0),
         node: 1,
         member: Member::default(),
-        found: true,
+        founders: [(1, Member::default())].into(),
         timing: Timing::EDGE,
     };
     let (alone, clock) = (Arc::new(Alone), Arc::new(SystemClock));

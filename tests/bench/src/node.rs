@@ -27,12 +27,17 @@ impl Node {
     }
 
     pub(crate) fn start_in(setup: &Setup, dir: &Path, args: &[&str]) -> Result<Self> {
+        Self::start_at(setup, dir, "127.0.0.1:0", args)
+    }
+
+    /// Starts one that others find again at `quic`.
+    pub(crate) fn start_at(setup: &Setup, dir: &Path, quic: &str, args: &[&str]) -> Result<Self> {
         let log = dir.join("node.log");
         let mut child = Command::new(&setup.weir)
             .args([
                 "serve",
                 "--quic",
-                "127.0.0.1:0",
+                quic,
                 "--kafka",
                 "127.0.0.1:0",
                 "--http",

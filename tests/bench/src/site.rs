@@ -6,7 +6,6 @@ use crate::produce::{flood, paced};
 use crate::{Setup, Table, quantile};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use std::path::Path;
 use std::time::{Duration, Instant};
 use weir_client::{Batch, BatchBuilder, Client, Codec, KnownNodes, Offset};
 
@@ -14,23 +13,38 @@ use weir_client::{Batch, BatchBuilder, Client, Codec, KnownNodes, Offset};
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Leaders that are killed.
 const KILLS: u32 = 5;
+/// Partitions of a large one.
+const MANY: u32 = 10_000;
 /// Partitions of an idle site.
 const PARTITIONS: u32 = 1_000;
 
 struct Site {
     dir: tempfile::TempDir,
+    /// Its nodes' settings.
+    config: String,
+    /// Where they are, also after they were all away.
+    addrs: Vec<String>,
     nodes: Vec<Option<Node>>,
 }
 
 impl Site {
-    async fn of_three(setup: &Setup) -> Result<Self> {
+    async fn of_three(setup: &Setup, settings: &str) -> Result<Self> {
         let dir = tempfile::tempdir_in(&setup.dir)?;
+        let config = dir.path().join("weir.toml");
+        std::fs::write(&config, settings)?;
         let mut site = Self {
+            config: config.display().to_string(),
+            addrs: Vec::new(),
             dir,
             nodes: Vec::new(),
         };
-        site.nodes
-            .push(Some(Node::start_in(setup, &site.place(0)?, &[])?));
+        for _ in 0..3 {
+            // Free a moment ago, and not given out again soon.
+            let free = std::net::UdpSocket::bind("127.0.0.1:0")?;
+            site.addrs.push(free.local_addr()?.to_string());
+            site.nodes.push(None);
+        }
+        site.start(setup, 0, &[])?;
         let client = site.client().await?;
         for n in 1..3 {
             let mut token = [n; 16];
@@ -38,9 +52,8 @@ impl Site {
             client.invite(token, DEADLINE).await?;
             let text: String = token.iter().map(|b| format!("{b:02x}")).collect();
             let addr = site.node(0)?.addr().to_string();
-            let args = ["--join", &addr, "--token", &format!("weir-{text}")];
-            let place = site.place(usize::from(n))?;
-            site.nodes.push(Some(Node::start_in(setup, &place, &args)?));
+            let token = format!("weir-{text}");
+            site.start(setup, usize::from(n), &["--join", &addr, "--token", &token])?;
         }
         site.until(|s| {
             let members = s["members"].as_array().cloned().unwrap_or_default();
@@ -87,9 +100,10 @@ impl Site {
         Ok(status["node"].as_u64().context("no number")? as usize - 1)
     }
 
-    fn start(&mut self, setup: &Setup, n: usize) -> Result<()> {
+    fn start(&mut self, setup: &Setup, n: usize, more: &[&str]) -> Result<()> {
         let place = self.place(n)?;
-        self.nodes[n] = Some(Node::start_in(setup, Path::new(&place), &[])?);
+        let args = [&["--config", &self.config], more].concat();
+        self.nodes[n] = Some(Node::start_at(setup, &place, &self.addrs[n], &args)?);
         Ok(())
     }
 }
@@ -102,8 +116,13 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
     runtime.block_on(async {
         let mut site = rates(setup, table).await?;
         idle(&site, table).await?;
-        failover(setup, &mut site, table).await?;
-        catch_up(setup, &mut site, table).await
+        failover(setup, &mut site, "leader killed", table).await?;
+        catch_up(setup, &mut site, table).await?;
+        many(setup, &mut site, table).await?;
+        drop(site);
+        let mut central = Site::of_three(setup, "timing = \"central\"\n").await?;
+        central.client().await?.create_topic("t", 1, &[]).await?;
+        failover(setup, &mut central, "timing = central, leader killed", table).await
     })
 }
 
@@ -117,7 +136,7 @@ async fn rates(setup: &Setup, table: &mut Table) -> Result<Site> {
     let single_p99 = quantile(&mut times, 0.99);
     drop((client, alone));
 
-    let site = Site::of_three(setup).await?;
+    let site = Site::of_three(setup, "").await?;
     let client = site.client().await?;
     client.create_topic("t", 1, &[]).await?;
     let three = flood(&client, "t", 1_000, 128, batches).await? * 1_000.0;
@@ -197,7 +216,7 @@ fn numbered(id: i64, sequence: i32) -> Result<Batch> {
 }
 
 /// From the kill of a leader to the first acknowledgement of the next, as a producer sees it.
-async fn failover(setup: &Setup, site: &mut Site, table: &mut Table) -> Result<()> {
+async fn failover(setup: &Setup, site: &mut Site, what: &str, table: &mut Table) -> Result<()> {
     let mut pauses = Vec::new();
     for _ in 0..KILLS {
         let client = site.client().await?;
@@ -209,7 +228,7 @@ async fn failover(setup: &Setup, site: &mut Site, table: &mut Table) -> Result<(
         let begun = Instant::now();
         producer.send("t", 0, &numbered(id, 1)?).await?.done().await?;
         pauses.push(begun.elapsed());
-        site.start(setup, leader)?;
+        site.start(setup, leader, &[])?;
         site.until(|s| {
             s["members"]
                 .as_array()
@@ -219,14 +238,43 @@ async fn failover(setup: &Setup, site: &mut Site, table: &mut Table) -> Result<(
     }
     let note = format!("of {KILLS} kills");
     table.add(
-        "leader killed: no acknowledgement for, longest",
+        format!("{what}: no acknowledgement for, longest"),
         quantile(&mut pauses, 1.0),
         "ms",
         note,
     );
     table.add(
-        "leader killed: no acknowledgement for, median",
+        format!("{what}: no acknowledgement for, median"),
         quantile(&mut pauses, 0.5),
+        "ms",
+        "",
+    );
+    Ok(())
+}
+
+/// Ten thousand partitions: all nodes are killed at once and started again.
+async fn many(setup: &Setup, site: &mut Site, table: &mut Table) -> Result<()> {
+    let client = site.client().await?;
+    // Beside those of `many`, and the one of `t`.
+    let more = MANY - PARTITIONS - 1;
+    client.create_topic("more", more, &[]).await?;
+    client.close().await;
+    site.nodes.fill_with(|| None);
+    let begun = Instant::now();
+    (0..3).try_for_each(|n| site.start(setup, n, &[]))?;
+    site.until(|_| true).await?;
+    let client = site.client().await?;
+    let id = client.init_producer().await?;
+    let mut producer = client.producer().await?;
+    producer
+        .send("more", more - 1, &numbered(id, 0)?)
+        .await?
+        .done()
+        .await?;
+    let took = begun.elapsed().as_secs_f64() * 1_000.0;
+    table.add(
+        "10,000 partitions: all three killed and started, first acknowledgement after",
+        took,
         "ms",
         "",
     );
@@ -240,7 +288,7 @@ async fn catch_up(setup: &Setup, site: &mut Site, table: &mut Table) -> Result<(
     let client = site.client().await?;
     let batches = 1_000 / setup.less;
     let before = flood(&client, "t", 1_000, 128, batches).await? * 1_000.0;
-    site.start(setup, away)?;
+    site.start(setup, away, &[])?;
     let begun = Instant::now();
     let producing = flood(&client, "t", 1_000, 128, batches);
     let caught_up = async {

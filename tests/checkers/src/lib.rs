@@ -5,6 +5,7 @@
 //! A history comes from a simulation or from real processes, and does not say how: see [`Event`].
 
 pub mod history;
+pub mod numbered;
 
 pub use history::{Event, Outcome, Place, Seen};
 

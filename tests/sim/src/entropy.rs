@@ -1,8 +1,12 @@
 //! Randomness of the whole process, from the seed: keys, connection ids, hash maps, election timeouts.
 //!
-//! Everything that wants random bytes on Linux asks `getrandom` of the C library in the end. The one that is linked here
-//! stands before it (as in S2's `mad-turmoil`), so that no library has to be told.
+//! Nearly everything that wants random bytes on Linux asks `getrandom` of the C library in the end. The one that is linked
+//! here stands before it (as in S2's `mad-turmoil`), so that no library has to be told. What makes keys asks the kernel
+//! itself: handshakes get a provider of their own. They must be the same each time to the last byte, since what a node
+//! does with a packet that is not for it any more depends on how that decrypts.
 
+use rustls::NamedGroup;
+use rustls::crypto::{ActiveKeyExchange, GetRandomFailed, SecureRandom, SharedSecret, SupportedKxGroup};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 static STATE: AtomicU64 = AtomicU64::new(0);
@@ -38,6 +42,63 @@ pub(crate) unsafe extern "C" fn getrandom(buf: *mut u8, len: usize, _flags: u32)
         chunk.copy_from_slice(&random[..chunk.len()]);
     }
     isize::try_from(len).unwrap_or(isize::MAX)
+}
+
+/// Key exchange and random bytes of handshakes. Nobody listens in a simulation: the secret is no secret.
+#[derive(Debug)]
+struct Handshakes;
+
+/// As long as a key of X25519, which it passes for.
+type Key = [u8; 32];
+
+/// Has all connections of this process use keys from here.
+pub(crate) fn install() {
+    let provider = rustls::crypto::CryptoProvider {
+        kx_groups: vec![&Handshakes],
+        secure_random: &Handshakes,
+        ..rustls::crypto::ring::default_provider()
+    };
+    // One is there already where several simulations share a process.
+    let _ = provider.install_default();
+}
+
+impl SecureRandom for Handshakes {
+    fn fill(&self, buf: &mut [u8]) -> Result<(), GetRandomFailed> {
+        for chunk in buf.chunks_mut(8) {
+            chunk.copy_from_slice(&next().to_ne_bytes()[..chunk.len()]);
+        }
+        Ok(())
+    }
+}
+
+impl SupportedKxGroup for Handshakes {
+    fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, rustls::Error> {
+        let mut key = Key::default();
+        self.fill(&mut key)?;
+        Ok(Box::new(Half(key)))
+    }
+
+    fn name(&self) -> NamedGroup {
+        NamedGroup::X25519
+    }
+}
+
+/// What one side adds to a secret.
+struct Half(Key);
+
+impl ActiveKeyExchange for Half {
+    fn complete(self: Box<Self>, other: &[u8]) -> Result<SharedSecret, rustls::Error> {
+        let both = self.0.iter().zip(other).map(|(a, b)| a ^ b);
+        Ok(SharedSecret::from(&both.collect::<Vec<u8>>()[..]))
+    }
+
+    fn pub_key(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn group(&self) -> NamedGroup {
+        NamedGroup::X25519
+    }
 }
 
 /// A generator of its own for one purpose, so that what one part rolls does not change what another gets.

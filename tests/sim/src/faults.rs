@@ -10,16 +10,18 @@
 //! | loss, duplication | of datagrams, a node's, up to a fifth; reordering is always there |
 //! | slow disk | each write takes up to a second |
 //! | clock jump | an hour either way |
-//! | bit rot | of a header, on one node, once: it finds out at its start, stays out and is replaced |
+//! | bit rot | on one node, once; of a header: it finds out at its start, and has the others let it in as another; or of a batch: it finds out when it reads it, and has another's copy |
 //! | change of members | a node is removed and its machine set up anew, under load |
+//! | move | the topic's partitions go to replica groups, or back to all nodes |
 //! | transfer, purge | the lead is handed over; a log becomes shorter than what others lack, who need a snapshot |
 //!
 //! Not in it: a process that stands still while the world goes on (that is tested with SIGSTOP on real ones), and
 //! disks that are full.
 
 use crate::entropy::Dice;
-use crate::node::{DAMAGED, Node};
-use crate::world::World;
+use crate::load::TOPIC;
+use crate::node::{Node, STOPPED};
+use crate::world::{GROUP_SIZE, World};
 use anyhow::Result;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,16 +82,18 @@ impl Faults {
         self.world.nodes.iter().find(|n| n.view().serving).cloned()
     }
 
-    /// Replaces who found out that it is damaged, and goes on with who is being replaced. Says what it did.
+    /// Goes on with who is being replaced. Says what it did.
     pub(crate) fn tend(&mut self, sim: &mut turmoil::Sim<'_>, now: Duration) -> Result<Option<String>> {
-        let damaged = |n: &&Arc<Node>| n.failed().is_some_and(|why| why.contains(DAMAGED));
-        let damaged = self.world.nodes.iter().find(damaged).map(|n| (n.host, n.id()));
-        if let Some((host, old)) = damaged.filter(|_| self.replacing.is_none()) {
-            self.replace(host, old, now);
+        for node in self.world.nodes.clone().iter() {
+            // Its process ends, and whoever looks after it starts it again.
+            if node.failed().is_some_and(|why| why.contains(STOPPED)) {
+                node.looked_after();
+                self.kill(sim, node.host, now);
+            }
         }
-        self.world
-            .changing
-            .store(self.replacing.is_some(), Ordering::Relaxed);
+        let damaged = self.world.nodes.iter().any(|n| n.is_damaged());
+        let changing = damaged || self.replacing.is_some();
+        self.world.changing.store(changing, Ordering::Relaxed);
         let Some(replacing) = self.replacing.as_mut().filter(|r| now >= r.at) else {
             return Ok(None);
         };
@@ -115,7 +119,14 @@ impl Faults {
                 )))
             }
             None => {
-                leader.tell_to(move |broker| async move { drop(broker.group().remove(old).await) });
+                leader.tell_to(move |broker| async move {
+                    // As the real node does when it is asked to take itself out.
+                    match broker.successor().filter(|_| broker.group().node() == old) {
+                        Some(to) => drop(broker.hand_over(to).await),
+                        None if broker.vacate(old).await.is_ok() => drop(broker.group().remove(old).await),
+                        None => {}
+                    }
+                });
                 Ok(None)
             }
             Some(new) if !members.contains(&new) => {
@@ -127,12 +138,20 @@ impl Faults {
                 });
                 Ok(None)
             }
-            Some(new) if leader.view().voters.contains(&new) => {
+            // Until then another loss may be one too many. A witness that missed how both others were replaced would know
+            // nobody any more.
+            Some(new) if self.all_vote(&leader, new) && self.world.groups_are_whole() => {
                 self.replacing = None;
                 Ok(Some(format!("node {new} votes")))
             }
             Some(_) => Ok(None),
         }
+    }
+
+    fn all_vote(&self, leader: &Node, new: NodeId) -> bool {
+        let view = leader.view();
+        let has_witness = self.world.nodes.iter().any(|n| n.witness);
+        view.voters.contains(&new) && (!has_witness || view.voters == view.members)
     }
 
     fn replace(&mut self, host: u64, old: NodeId, at: Duration) {
@@ -155,14 +174,8 @@ impl Faults {
 
     /// What happens now, if anything does.
     pub(crate) fn step(&mut self, sim: &mut turmoil::Sim<'_>, now: Duration) -> Option<String> {
-        let back = self
-            .down
-            .iter()
-            .find(|(_, until)| now >= **until)
-            .map(|(id, _)| *id);
-        if let Some(id) = back {
-            self.start(sim, id);
-            return Some(format!("node {id} starts"));
+        if let Some(back) = self.revive(sim, now) {
+            return Some(back);
         }
         if now < self.next {
             return None;
@@ -171,6 +184,14 @@ impl Faults {
         let what = self.happen(sim, now);
         self.told.push(what.clone());
         Some(what)
+    }
+
+    /// Starts a node that was down for long enough.
+    pub(crate) fn revive(&mut self, sim: &mut turmoil::Sim<'_>, now: Duration) -> Option<String> {
+        let is_due = |(_, until): &(&u64, &Duration)| now >= **until;
+        let id = self.down.iter().find(is_due).map(|(id, _)| *id)?;
+        self.start(sim, id);
+        Some(format!("node {id} starts"))
     }
 
     fn happen(&mut self, sim: &mut turmoil::Sim<'_>, now: Duration) -> String {
@@ -182,7 +203,7 @@ impl Faults {
         } else {
             a
         };
-        match self.dice.roll(18) {
+        match self.dice.roll(19) {
             0 | 1 => {
                 self.kill(sim, victim, now);
                 format!("kill {victim}")
@@ -264,18 +285,48 @@ impl Faults {
                 self.replace(victim, node.id(), now);
                 format!("{victim} is replaced")
             }
-            16 if !self.rotten && self.replacing.is_none() => {
+            // With a witness there may be one copy of what is new.
+            16 if !self.rotten && self.replacing.is_none() && self.may_rot(victim) => {
                 self.rotten = true;
+                self.world.rotten.store(true, Ordering::Relaxed);
                 self.kill(sim, victim, now);
                 let (nth, bit) = (self.dice.roll(1 << 20) as usize, self.dice.roll(1 << 20) as usize);
-                let flipped = self.node(victim).disk.rot(nth, bit);
-                format!("bit rot on {victim}: {flipped}")
+                let batches = self.dice.once_in(2);
+                let flipped = self.node(victim).disk.rot(batches, nth, bit);
+                let what = if batches { "a batch" } else { "a header" };
+                format!("bit rot of {what} on {victim}: {flipped}")
+            }
+            17 => {
+                let replicas = self.dice.once_in(2).then_some(GROUP_SIZE);
+                self.move_topic(replicas);
+                format!("the topic is to be on {replicas:?} nodes")
             }
             _ => {
                 self.mend(sim);
                 "the network is whole".to_owned()
             }
         }
+    }
+
+    /// What comes of it is not waited for. Where there is a witness, all stays where it is: a group of both others could
+    /// not go on without either.
+    fn move_topic(&mut self, replicas: Option<u32>) {
+        let Some(leader) = self
+            .leader()
+            .filter(|_| self.world.nodes.iter().all(|n| !n.witness))
+        else {
+            return;
+        };
+        self.world.moves.store(true, Ordering::Relaxed);
+        leader.tell_to(move |broker| async move {
+            let who = weir_broker::Principal::anonymous("sim");
+            drop(broker.move_topic(&who, TOPIC, replicas).await);
+        });
+    }
+
+    fn may_rot(&self, host: u64) -> bool {
+        let has_witness = self.world.nodes.iter().any(|n| n.witness);
+        !has_witness || self.node(host).witness
     }
 
     /// Hands the lead to `to`, or purges the log of `at`. What comes of it is not waited for.
@@ -288,8 +339,10 @@ impl Faults {
         let to = self.node(to).id();
         node.tell_to(move |broker| async move {
             if purge {
-                let applied = broker.group().status().applied;
-                broker.group().purge(applied).await;
+                for group in broker.groups() {
+                    let applied = group.status().applied;
+                    group.purge(applied).await;
+                }
             } else {
                 drop(broker.group().transfer(to).await);
             }

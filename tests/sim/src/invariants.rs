@@ -2,18 +2,68 @@
 //! figure 3), and what Weir adds to it.
 
 use crate::node::{Node, View};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use weir_broker::NodeId;
 use weir_log::{EntryHeader, StateKey, StateKind};
 use weir_types::GroupId;
 
-const GROUP: GroupId = GroupId(0);
-
 /// Term, node, and whether that node was elected: as the replica stores it.
 type Vote = (u64, NodeId, bool);
 
+/// What a node tells of itself is not older, several times over.
+const TOLD_WITHIN: Duration = Duration::from_millis(50);
+
+/// Of all replica groups.
 #[derive(Default)]
-pub(crate) struct Invariants {
+pub(crate) struct Invariants(BTreeMap<u16, OfGroup>);
+
+impl Invariants {
+    /// What is wrong with `node`, which is as `view` says and was as `before`.
+    pub(crate) fn check(&mut self, node: &Node, view: &View, before: &View) -> Vec<String> {
+        let mut wrong = self.of(0).check(node, view, before);
+        for (id, view) in &view.groups {
+            let absent = View::default();
+            let before = before.groups.get(id).filter(|_| before.up).unwrap_or(&absent);
+            let found = self.of(*id).check(node, view, before);
+            wrong.extend(found.into_iter().map(|what| format!("group {id}: {what}")));
+        }
+        wrong
+    }
+
+    /// At most one node answers for a group at a time: the lease of one that is not heard has run out before another is
+    /// elected. `views` are those of all nodes at `now`, each with its number.
+    pub(crate) fn serves_alone(&mut self, now: Duration, views: &[(NodeId, &View)]) -> Vec<String> {
+        let others = views.iter().flat_map(|(_, view)| view.groups.keys().copied());
+        let groups: BTreeSet<u16> = others.chain([GroupId::SITE.0]).collect();
+        let mut wrong = Vec::new();
+        for id in groups {
+            let serves = |view: &View| match id {
+                0 => view.serving,
+                _ => view.groups.get(&id).is_some_and(|group| group.serving),
+            };
+            let serving = views.iter().filter(|(_, view)| view.up && serves(view));
+            let serving: Vec<NodeId> = serving.map(|(node, _)| *node).collect();
+            let of = self.of(id);
+            if serving.len() < 2 {
+                of.shared = None;
+            } else if now - *of.shared.get_or_insert(now) > TOLD_WITHIN {
+                wrong.push(format!("group {id}: nodes {serving:?} serve at the same time"));
+            }
+        }
+        wrong
+    }
+
+    fn of(&mut self, id: u16) -> &mut OfGroup {
+        self.0.entry(id).or_insert_with(|| OfGroup {
+            group: GroupId(id),
+            ..OfGroup::default()
+        })
+    }
+}
+
+struct OfGroup {
+    group: GroupId,
     /// Who led in each term.
     leaders: BTreeMap<u64, NodeId>,
     /// What each index was when it was first applied.
@@ -22,11 +72,25 @@ pub(crate) struct Invariants {
     compared: BTreeMap<NodeId, u64>,
     /// What each node had on its disk.
     votes: BTreeMap<NodeId, Vote>,
+    /// Since when more than one says that it serves.
+    shared: Option<Duration>,
 }
 
-impl Invariants {
-    /// What is wrong with `node`, which is as `view` says and was as `before`.
-    pub(crate) fn check(&mut self, node: &Node, view: &View, before: &View) -> Vec<String> {
+impl Default for OfGroup {
+    fn default() -> Self {
+        Self {
+            group: GroupId::SITE,
+            leaders: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            compared: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            shared: None,
+        }
+    }
+}
+
+impl OfGroup {
+    fn check(&mut self, node: &Node, view: &View, before: &View) -> Vec<String> {
         let mut wrong = Vec::new();
         if !view.up {
             return wrong;
@@ -40,6 +104,9 @@ impl Invariants {
                     view.term
                 ));
             }
+        }
+        if node.witness && view.leader == Some(id) {
+            wrong.push(format!("node {id} leads, and is a witness: it has no records"));
         }
         if before.up && view.term < before.term {
             wrong.push(format!(
@@ -73,7 +140,7 @@ impl Invariants {
     /// A vote is given once a term, and is on the disk before anybody hears of it. A candidate that learns who was
     /// elected notes that in its place.
     fn votes(&mut self, node: &Node) -> Option<String> {
-        let key = StateKey::new(StateKind::Vote, &GROUP.0.to_be_bytes());
+        let key = StateKey::new(StateKind::Vote, &self.group.0.to_be_bytes());
         let row = node.disk.durable_state(&key)?;
         let now: Vote = postcard::from_bytes(&row).ok()?;
         let was = self.votes.insert(node.id(), now)?;
@@ -94,16 +161,14 @@ impl Invariants {
         *compared = view.applied;
         for index in from..=view.applied {
             // Purged, or overtaken by a snapshot.
-            let Some(header) = node.disk.header(GROUP, index) else {
+            let Some(header) = node.disk.header(self.group, index) else {
                 continue;
             };
             let known = self.committed.entry(index).or_insert_with(|| header.clone());
             if *known != header {
                 return Some(format!(
-                    "entry {index} is {:?} on node {} and was {:?} on another",
-                    header.id(),
+                    "entry {index} is {header:?} on node {} and was {known:?} on another",
                     node.id(),
-                    known.id()
                 ));
             }
         }

@@ -1,17 +1,18 @@
 //! Clients: they note what they did and saw, for the checkers to judge.
 
 use crate::entropy::Dice;
-use crate::node::{Node, TELL_EVERY, lock};
-use crate::world::{Phase, World};
+use crate::node::{Node, TELL_EVERY, View, lock};
+use crate::world::{GROUP_SIZE, Phase, World};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use weir_broker::{Broker, Fetch, Framing, Piece, Principal};
-use weir_checkers::{Event, Outcome, Place, Seen};
-use weir_types::{Batch, BatchBuilder, Codec, ErrorKind, Headers, Offset, PartitionId, Producer};
+use weir_checkers::{Event, Outcome, Place, Seen, numbered};
+use weir_types::{Batch, ErrorKind, GroupId, Offset, PartitionId};
 
-const TOPIC: &str = "t";
+pub(crate) const TOPIC: &str = "t";
 pub(crate) const PARTITIONS: u32 = 2;
 /// A client gives a request up after this.
 const REQUEST_WITHIN: Duration = Duration::from_secs(1);
@@ -52,12 +53,20 @@ pub(crate) async fn run(world: Arc<World>) -> turmoil::Result {
     }
     last_word(&world).await?;
     settle(&world).await?;
-    for node in world.nodes.iter() {
+    for node in world.nodes.iter().filter(|n| !n.witness) {
+        let has = node.view().groups;
+        // All of it is read, and what is damaged asked for.
+        let there = Arc::clone(&world);
         let stored = node
-            .ask(REQUEST_WITHIN, |broker| async move { stored(&broker).await })
+            .ask(SETTLED_WITHIN, move |broker| async move {
+                stored(&there, &broker).await
+            })
             .await;
         let stored = stored.ok_or_else(|| format!("node {} does not tell what it has", node.id()))?;
-        for (partition, records) in stored.into_iter().enumerate() {
+        for (partition, (group, records)) in stored.into_iter().enumerate() {
+            if group != GroupId::SITE && !has.contains_key(&group.0) {
+                continue;
+            }
             world.note(Event::Final {
                 node: node.id() as u32,
                 place: place(partition as u32),
@@ -93,9 +102,10 @@ async fn form(world: &World) -> turmoil::Result {
     })
     .await?;
     let settings = vec![("retention.ms".to_owned(), "-1".to_owned())];
+    let replicas = world.replicas;
     let made = first.ask(REQUEST_WITHIN, move |broker| async move {
         broker
-            .create_topic(&who(), TOPIC, PARTITIONS, &settings)
+            .create_topic_on(&who(), TOPIC, PARTITIONS, replicas, &settings)
             .await
             .is_ok()
     });
@@ -104,7 +114,10 @@ async fn form(world: &World) -> turmoil::Result {
     }
     wait(world, "everybody has the topic", || {
         let last = first.view().last;
-        world.nodes.iter().all(|n| n.view().applied == last)
+        world
+            .nodes
+            .iter()
+            .all(|n| n.view().applied == last && n.view().in_place)
     })
     .await
 }
@@ -121,9 +134,29 @@ async fn settle(world: &World) -> turmoil::Result {
         !world.changing.load(Ordering::Relaxed)
             && views
                 .iter()
-                .all(|v| v.up && v.applied == leader.last && v.last == leader.last)
+                .all(|v| v.up && v.in_place && v.applied == leader.last && v.last == leader.last)
+            && leader.voters.len() == views.len()
+            && leader.moves == 0
+            && groups_are_settled(&views)
     })
     .await
+}
+
+/// Each replica group has its nodes, no other has it, and all have applied what its leader has.
+fn groups_are_settled(views: &[View]) -> bool {
+    let ids: BTreeSet<u16> = views.iter().flat_map(|v| v.groups.keys().copied()).collect();
+    ids.into_iter().all(|id| {
+        let has: Vec<&View> = views.iter().filter_map(|v| v.groups.get(&id)).collect();
+        let Some(leader) = has.iter().find(|v| v.serving) else {
+            return false;
+        };
+        has.len() as u32 == GROUP_SIZE
+            && leader.voters.len() == has.len()
+            && leader.members.len() == has.len()
+            && has
+                .iter()
+                .all(|v| v.applied == leader.last && v.last == leader.last)
+    })
 }
 
 async fn wait(world: &World, what: &str, is: impl Fn() -> bool) -> turmoil::Result {
@@ -148,11 +181,8 @@ async fn last_word(world: &Arc<World>) -> turmoil::Result {
         let value = 9_000_000 + u64::from(partition);
         let begun = Instant::now();
         let base = loop {
-            wait(world, "somebody leads", || {
-                world.nodes.iter().any(|n| n.view().serving)
-            })
-            .await?;
-            let leader = world.nodes.iter().find(|n| n.view().serving);
+            wait(world, "somebody leads", || world.leader_of(partition).is_some()).await?;
+            let leader = world.leader_of(partition);
             let Some(leader) = leader else { continue };
             match send(world, leader, partition, batch(9_000, 0, &[value])).await {
                 Sent::Ok(base) => break base,
@@ -174,19 +204,11 @@ async fn last_word(world: &Arc<World>) -> turmoil::Result {
 }
 
 fn batch(id: i64, sequence: i32, values: &[u64]) -> Batch {
-    let mut builder = BatchBuilder::new(Codec::None);
-    for value in values {
-        let text = format!("{value}:{}", "x".repeat((*value % 2_000) as usize));
-        builder.push(0, None, Some(text.as_bytes()), Headers::NONE);
-    }
-    let producer = Producer {
-        id,
-        epoch: 0,
-        sequence,
-    };
-    builder
-        .build(Offset::ZERO, Some(producer))
-        .unwrap_or_else(|e| panic!("{e}"))
+    numbered::batch(id, sequence, values).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn records(batch: &Batch, from: Offset) -> Vec<Seen> {
+    numbered::seen(batch, from).unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[derive(Debug)]
@@ -228,10 +250,10 @@ async fn send(world: &Arc<World>, node: &Node, partition: u32, batch: Batch) -> 
     }
 }
 
-/// Mostly who says that it leads, sometimes anybody.
-fn somebody(world: &World, dice: &mut Dice) -> Arc<Node> {
+/// Mostly who says that it leads the partition, sometimes anybody.
+fn somebody(world: &World, partition: u32, dice: &mut Dice) -> Arc<Node> {
     let any = &world.nodes[dice.roll(world.nodes.len() as u64) as usize];
-    let leader = world.nodes.iter().find(|n| n.view().serving);
+    let leader = world.leader_of(partition);
     match leader {
         Some(leader) if !dice.once_in(5) => Arc::clone(leader),
         _ => Arc::clone(any),
@@ -253,7 +275,7 @@ async fn produce(world: Arc<World>, client: u32) {
         let mut outcome = (Outcome::Unknown, None);
         let begun = Instant::now();
         while begun.elapsed() < BATCH_WITHIN {
-            let node = somebody(&world, &mut dice);
+            let node = somebody(&world, partition, &mut dice);
             match send(&world, &node, partition, batch.clone()).await {
                 Sent::Ok(base) => {
                     outcome = (Outcome::Ok, Some(base));
@@ -293,7 +315,7 @@ async fn consume(world: Arc<World>, client: u32) {
     let mut idle = 0;
     // Once all is at rest, until nothing more comes.
     while world.phase() == Phase::Faults || world.phase() == Phase::Heal || idle < 20 {
-        let node = somebody(&world, &mut dice);
+        let node = somebody(&world, partition, &mut dice);
         let told = world.told_end(partition);
         let fetched = node.ask(REQUEST_WITHIN, move |broker| async move {
             let fetch = Fetch {
@@ -341,31 +363,24 @@ fn seen(world: &World, pieces: &[Piece], from: Offset) -> Vec<Seen> {
     seen
 }
 
-fn records(batch: &Batch, from: Offset) -> Vec<Seen> {
-    let mut seen = Vec::new();
-    let body = batch.body().unwrap_or_else(|e| panic!("{e}"));
-    for record in body.records() {
-        let record = record.unwrap_or_else(|e| panic!("{e}"));
-        let text = std::str::from_utf8(record.value.unwrap_or_default()).unwrap_or_default();
-        let value = text.split(':').next().and_then(|v| v.parse().ok());
-        if record.offset >= from {
-            seen.push(Seen {
-                offset: record.offset.get(),
-                value: value.unwrap_or_default(),
-            });
-        }
-    }
-    seen
-}
-
-/// All that a node has of each partition, whether it leads or not.
-async fn stored(broker: &Broker) -> Vec<Vec<Seen>> {
+/// All that a node has of each partition, whether it leads or not, once it has looked through it.
+async fn stored(world: &World, broker: &Broker) -> Vec<(GroupId, Vec<Seen>)> {
     let mut all = Vec::new();
+    // What it cannot mend is missing below.
+    if let Ok((_, mended)) = broker.scrub(|_, _| {}).await
+        && !mended.is_empty()
+        && !world.rotten.load(Ordering::Relaxed)
+    {
+        let node = broker.group().node();
+        world.wrong(format!(
+            "node {node} had to have {mended:?} from others, and nothing has rotted"
+        ));
+    }
     for partition in 0..PARTITIONS {
         let id = broker.topic(TOPIC).and_then(|t| t.partition(partition));
         all.push(match id {
-            Some(id) => stored_of(broker, id).await,
-            None => Vec::new(),
+            Some(id) => (id.group(), stored_of(broker, id).await),
+            None => (GroupId::SITE, Vec::new()),
         });
     }
     all
@@ -399,6 +414,22 @@ async fn stored_of(broker: &Broker, id: PartitionId) -> Vec<Seen> {
 }
 
 impl World {
+    /// Each replica group has somebody who leads it, and as many voters as it should.
+    pub(crate) fn groups_are_whole(&self) -> bool {
+        let views: Vec<View> = self.nodes.iter().map(|n| n.view()).collect();
+        let ids: BTreeSet<u16> = views.iter().flat_map(|v| v.groups.keys().copied()).collect();
+        ids.into_iter().all(|id| {
+            let leader = views.iter().filter_map(|v| v.groups.get(&id)).find(|v| v.serving);
+            leader.is_some_and(|v| v.voters.len() as u32 == GROUP_SIZE)
+        })
+    }
+
+    /// The node that says that it leads the partition.
+    pub(crate) fn leader_of(&self, partition: u32) -> Option<&Arc<Node>> {
+        let serves = |n: &&Arc<Node>| n.view().serves.get(partition as usize) == Some(&true);
+        self.nodes.iter().find(serves)
+    }
+
     pub(crate) fn note(&self, event: Event) {
         lock(&self.history).push(event);
     }

@@ -59,9 +59,17 @@ struct Args {
     /// With `--only`: prints what happens.
     #[arg(long)]
     show: bool,
-    /// Where nodes keep the files that are not simulated; memory is faster than a disk.
-    #[arg(long, default_value = "/dev/shm")]
+    /// Where nodes keep the files that are not simulated: in memory, where there is such a place.
+    #[arg(long, default_value_os_t = scratch())]
     dir: PathBuf,
+}
+
+fn scratch() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    match memory.is_dir() {
+        true => memory,
+        false => std::env::temp_dir(),
+    }
 }
 
 /// Of real time: a run takes a few seconds.

@@ -1,16 +1,18 @@
 //! One node: what a crash leaves of it, what runs on its host, and what the rest of the simulation sees of it.
 
 use crate::entropy::Dice;
+use crate::load::TOPIC;
 use crate::network::Simulated;
 use crate::workers::Turns;
 use anyhow::{Result, bail};
 use futures_util::future::BoxFuture;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use weir_broker::{Broker, GroupConfig, Member, NodeId, Options, Peers, Timing};
+use weir_broker::{Broker, Group, GroupConfig, Member, NodeId, Options, Peers, Timing, Turned};
 use weir_log::simulated::Disk;
 use weir_log::{Environment, Log, Store};
 use weir_peer::{Identity, listen_on};
@@ -23,8 +25,13 @@ pub(crate) const TELL_EVERY: Duration = Duration::from_millis(3);
 /// The beginning of time, in milliseconds: some day in 2027.
 const EPOCH_MS: i64 = 1_800_000_000_000;
 
-/// What a node says that lost what it had acknowledged.
-pub(crate) const DAMAGED: &str = "finds its log damaged";
+const GROUP: GroupId = GroupId(0);
+/// Tells the dice of identities from those of other purposes.
+const IDENTITY: u64 = 77;
+/// What a node says whose consensus has stopped.
+pub(crate) const STOPPED: &str = "consensus stopped";
+/// How often a node that lost something asks to be let in again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Work for a node, given from outside.
 pub(crate) type Job = Box<dyn FnOnce(Broker) -> BoxFuture<'static, ()> + Send>;
@@ -52,6 +59,14 @@ pub(crate) struct View {
     pub(crate) voters: Vec<NodeId>,
     /// Voters and learners.
     pub(crate) members: Vec<NodeId>,
+    /// Whether it answers for each partition.
+    pub(crate) serves: Vec<bool>,
+    /// Its replica groups beside the site's.
+    pub(crate) groups: BTreeMap<u16, View>,
+    /// Partitions that are on their way from one to another.
+    pub(crate) moves: usize,
+    /// It has all that it should have.
+    pub(crate) in_place: bool,
 }
 
 /// A node, running or not.
@@ -65,15 +80,19 @@ pub(crate) struct Node {
     dir: Mutex<tempfile::TempDir>,
     under: PathBuf,
     seed: u64,
+    /// It votes, and keeps no records.
+    pub(crate) witness: bool,
     starts: AtomicU32,
     view: Mutex<View>,
     jobs: Mutex<Option<mpsc::UnboundedSender<Job>>>,
     /// What it could not start for.
     failed: Mutex<Option<String>>,
+    /// It lost what it had acknowledged, and is not yet let in as another: what `site.json` says.
+    damaged: AtomicBool,
 }
 
 impl Node {
-    pub(crate) fn new(host: u64, seed: u64, under: &Path) -> Result<Arc<Self>> {
+    pub(crate) fn new(host: u64, seed: u64, witness: bool, under: &Path) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
             host,
             id: AtomicU64::new(host),
@@ -82,10 +101,12 @@ impl Node {
             dir: Mutex::new(tempfile::tempdir_in(under)?),
             under: under.to_owned(),
             seed,
+            witness,
             starts: AtomicU32::new(0),
             view: Mutex::default(),
             jobs: Mutex::default(),
             failed: Mutex::default(),
+            damaged: AtomicBool::new(false),
         }))
     }
 
@@ -111,8 +132,20 @@ impl Node {
         lock(&self.dir).path().to_owned()
     }
 
+    /// Its key follows from the seed, which what makes keys would not heed: it asks the kernel.
     fn identity(&self) -> Result<Identity> {
-        Ok(Identity::load_or_make(&self.dir())?)
+        let dir = self.dir();
+        if !dir.join("identity.key").exists() {
+            let mut dice = Dice::new(self.seed, IDENTITY << 32 | self.id());
+            // RFC 8410, section 7.
+            let mut key = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20".to_vec();
+            key.extend((0..32).map(|_| dice.roll(256) as u8));
+            let pair = rcgen::KeyPair::try_from(&key[..])?;
+            let certificate = rcgen::CertificateParams::new(vec!["weir".to_owned()])?.self_signed(&pair)?;
+            std::fs::write(dir.join("identity.crt"), certificate.der())?;
+            std::fs::write(dir.join("identity.key"), key)?;
+        }
+        Ok(Identity::load_or_make(&dir)?)
     }
 
     /// How others reach it. Called where the simulation knows its hosts.
@@ -120,12 +153,22 @@ impl Node {
         Ok(Member {
             key: self.identity()?.fingerprint().to_string(),
             quic: format!("{}:{PORT}", turmoil::lookup(self.host())),
+            witness: self.witness,
             ..Member::default()
         })
     }
 
     pub(crate) fn view(&self) -> View {
         lock(&self.view).clone()
+    }
+
+    /// Whoever looks after it has seen why it ended.
+    pub(crate) fn looked_after(&self) {
+        *lock(&self.failed) = None;
+    }
+
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
     }
 
     pub(crate) fn failed(&self) -> Option<String> {
@@ -137,6 +180,7 @@ impl Node {
         {
             let mut view = lock(&self.view);
             (view.up, view.serving, view.leader) = (false, false, None);
+            view.serves.clear();
         }
         *lock(&self.jobs) = None;
     }
@@ -180,15 +224,12 @@ impl Node {
     }
 
     async fn serve(&self, nodes: &[Arc<Node>]) -> Result<()> {
-        if let Some(why) = self.failed().filter(|why| why.contains(DAMAGED)) {
-            // As `site.json` has it: once it lost something it stays out.
-            bail!("{why}");
-        }
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
         let mut dice = Dice::new(self.seed, 1_000 * self.host + u64::from(start));
-        let environment = Environment {
+        let threads = dice.roll(u64::MAX);
+        let environment = |stream| Environment {
             workers: Arc::new(Turns {
-                dice: Mutex::new(Dice::new(dice.roll(u64::MAX), 1)),
+                dice: Mutex::new(Dice::new(threads, stream)),
                 knobs: Arc::clone(&self.knobs),
             }),
             store: Store::Simulated(self.disk.clone()),
@@ -197,11 +238,13 @@ impl Node {
             disk_reserve_bytes: Some(0),
             value_log_from_bytes: 4_000,
             value_file_bytes: 64 << 10,
+            headers_only: self.witness,
             ..weir_log::Options::default()
         };
-        let (log, recovered) = Log::open_in(&self.dir(), &options, environment)?;
+        let (mut log, mut recovered) = Log::open_in(&self.dir(), &options, environment(1))?;
         if !recovered.damage.is_none() {
-            bail!("node {} {DAMAGED}: {}", self.id(), recovered.damage);
+            tracing::warn!(node = self.id(), damage = %recovered.damage, "something is missing");
+            self.damaged.store(true, Ordering::Relaxed);
         }
         let identity = Arc::new(self.identity()?);
         let network = Simulated {
@@ -213,11 +256,20 @@ impl Node {
         let listener = Arc::new(listen_on(&network, ([0, 0, 0, 0], PORT).into(), &identity)?);
         let peers = Peers::new(Arc::clone(&listener), identity);
         let keys: Result<Vec<String>> = nodes.iter().map(|n| Ok(n.member()?.key)).collect();
+        if self.is_damaged() {
+            // Never closed: that would wait for its thread, which is a task here.
+            drop(log);
+            self.rejoin(&peers, nodes).await?;
+            (log, recovered) = Log::open_in(&self.dir(), &options, environment(3))?;
+        }
         let config = GroupConfig {
-            id: GroupId(0),
+            id: GROUP,
             node: self.id(),
             member: self.member()?,
-            found: self.id() == 1 && recovered.groups.is_empty(),
+            founders: match self.id() == 1 && recovered.groups.is_empty() {
+                true => BTreeMap::from([(1, self.member()?)]),
+                false => BTreeMap::new(),
+            },
             timing: Timing::EDGE,
         };
         let clock = Arc::new(NodeClock {
@@ -242,24 +294,65 @@ impl Node {
                     let Some(job) = job else { return Ok(()) };
                     tokio::spawn(job(broker.clone()));
                 }
-                _ = tell.tick() => self.tell(&broker),
+                _ = tell.tick() => {
+                    if let Some(why) = broker.groups().iter().find_map(Group::stopped) {
+                        bail!("{STOPPED}: {why}");
+                    }
+                    self.tell(&broker);
+                }
             }
         }
     }
 
-    fn tell(&self, broker: &Broker) {
-        let status = broker.group().status();
-        *lock(&self.view) = View {
-            up: true,
-            term: status.term,
-            leader: status.leader,
-            last: status.last,
-            applied: status.applied,
-            purged: status.purged,
-            serving: status.serving,
-            voters: broker.group().voters().into_iter().collect(),
-            members: broker.group().members().into_keys().collect(),
+    /// As the real node's `site::rejoin`.
+    async fn rejoin(&self, peers: &Peers, nodes: &[Arc<Node>]) -> Result<()> {
+        let own = self.member()?;
+        let members: Result<BTreeMap<NodeId, Member>> =
+            nodes.iter().map(|n| Ok((n.id(), n.member()?))).collect();
+        let members = members?;
+        let id = loop {
+            match peers.rejoin(&members, &own).await {
+                Ok((id, _)) => break id,
+                Err(Turned::Away(why)) => bail!("node {} is not let in again: {why}", self.id()),
+                Err(Turned::Back(_)) => tokio::time::sleep(ASK_AGAIN).await,
+            }
         };
+        weir_log::set_aside(&self.dir(), "set-aside")?;
+        std::fs::remove_dir_all(self.dir().join("set-aside"))?;
+        self.disk.wipe();
+        self.id.store(id, Ordering::Relaxed);
+        self.damaged.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn tell(&self, broker: &Broker) {
+        let groups = broker.groups().into_iter();
+        let others = groups.filter(|group| group.id() != GROUP);
+        let topic = broker.topic(TOPIC);
+        let partitions = topic.iter().flat_map(|t| &t.partitions);
+        *lock(&self.view) = View {
+            serves: partitions.map(|id| broker.serves(*id)).collect(),
+            groups: others.map(|group| (group.id().0, view_of(&group))).collect(),
+            moves: broker.moves().len(),
+            in_place: self.witness || broker.is_in_place(),
+            ..view_of(broker.group())
+        };
+    }
+}
+
+fn view_of(group: &Group) -> View {
+    let status = group.status();
+    View {
+        up: true,
+        term: status.term,
+        leader: status.leader,
+        last: status.last,
+        applied: status.applied,
+        purged: status.purged,
+        serving: status.serving,
+        voters: group.voters().into_iter().collect(),
+        members: group.members().into_keys().collect(),
+        ..View::default()
     }
 }
 
@@ -269,8 +362,7 @@ async fn accept(listener: Arc<weir_peer::Listener>, peers: Peers, broker: Broker
         let (peers, broker) = (peers.clone(), broker.clone());
         tokio::spawn(async move {
             if let Ok(peer) = incoming.handshake().await {
-                let admit = Arc::new(broker.clone());
-                drop(peers.accept(peer, broker.group(), admit).await);
+                drop(peers.accept(peer, Arc::new(broker)).await);
             }
         });
     }

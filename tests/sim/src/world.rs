@@ -12,8 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use weir_checkers::{Event, Outcome};
-use weir_types::{Offset, PartitionId};
+use weir_log::{StateKey, StateKind};
+use weir_types::{GroupId, Offset, PartitionId};
 
+/// Nodes of a replica group.
+pub(crate) const GROUP_SIZE: u32 = 3;
 /// How long faults happen; in one run of eight, long enough for all patience to end.
 const FAULTS_FOR: Duration = Duration::from_secs(8);
 const FAULTS_FOR_LONG: Duration = Duration::from_secs(25);
@@ -38,11 +41,17 @@ pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) nodes: Arc<Vec<Arc<Node>>>,
     pub(crate) producers: u32,
+    /// Nodes that each partition is on, in replica groups; all of the site's if none.
+    pub(crate) replicas: Option<u32>,
     pub(crate) history: Mutex<Vec<Event>>,
     wrong: Mutex<Vec<String>>,
     phase: AtomicU8,
     /// A node is being replaced, or must be.
     pub(crate) changing: AtomicBool,
+    /// The topic was asked to be elsewhere.
+    pub(crate) moves: AtomicBool,
+    /// A bit was flipped on some disk.
+    pub(crate) rotten: AtomicBool,
     told_ends: [AtomicU64; load::PARTITIONS as usize],
 }
 
@@ -94,12 +103,26 @@ impl World {
         self.told_ends[partition as usize].fetch_max(end, Ordering::Relaxed);
     }
 
-    /// A client may be told so now: the batch must be on the disks of most, whatever happens next.
+    /// A client may be told so now: the batch must be on the disks of most, whatever happens next; of a witness, its
+    /// entry.
     pub(crate) fn acknowledged(&self, partition: PartitionId, base: Offset, span: u64) {
         let key = [&partition.0.to_be_bytes()[..], &base.get().to_be_bytes()].concat();
-        let have = self.nodes.iter().filter(|n| n.disk.durable(1, &key).is_some());
-        let have: Vec<_> = have.map(|n| n.id()).collect();
-        if have.len() <= self.nodes.len() / 2 {
+        // A leader that was away may tell of a batch after others have learned that all of the partition went elsewhere.
+        let position = StateKey::new(StateKind::Position, &partition.0.to_be_bytes());
+        let went = |n: &Node| self.moves.load(Ordering::Relaxed) && n.disk.durable_state(&position).is_none();
+        let has = |n: &Node| match n.witness {
+            true => n.disk.knows_of(partition, base),
+            false => n.disk.durable(1, &key).is_some() || went(n),
+        };
+        let have: Vec<_> = self.nodes.iter().filter(|n| has(n)).map(|n| n.id()).collect();
+        // While one of two is taken out, the other goes on alone: the witness votes no more.
+        let alone = self.changing.load(Ordering::Relaxed) && self.nodes.iter().any(|n| n.witness);
+        let all = match partition.group() {
+            _ if alone => 1,
+            GroupId::SITE => self.nodes.len(),
+            _ => GROUP_SIZE as usize,
+        };
+        if have.len() <= all / 2 {
             self.wrong(format!(
                 "[{base}, +{span}) of partition {partition} is acknowledged and on the disks of {have:?} alone"
             ));
@@ -131,6 +154,7 @@ impl Hasher for Trace {
 /// Runs `seed`. `show` prints what happens while it does.
 pub(crate) fn run(seed: u64, under: &Path, show: bool) -> Result<Report> {
     entropy::seed(seed);
+    entropy::install();
     let begun = Instant::now();
     let mut dice = Dice::new(seed, 0);
     let count = [3, 3, 3, 5][dice.roll(4) as usize];
@@ -144,7 +168,12 @@ pub(crate) fn run(seed: u64, under: &Path, show: bool) -> Result<Report> {
         .max_message_latency(Duration::from_millis([2, 5, 20, 60][dice.roll(4) as usize]))
         .udp_capacity(1 << 16);
     let mut sim = builder.build();
-    let nodes: Result<Vec<_>> = (1..=count).map(|id| Node::new(id, seed, under)).collect();
+    // Of the sites of three, one in three has a witness.
+    let witness = count == 3 && Dice::new(seed, 3).once_in(3);
+    // And of the others, one in three has its partitions in replica groups.
+    let replicas = (!witness && Dice::new(seed, 4).once_in(3)).then_some(GROUP_SIZE);
+    let node = |id| Node::new(id, seed, witness && id == count, under);
+    let nodes: Result<Vec<_>> = (1..=count).map(node).collect();
     let nodes = Arc::new(nodes?);
     for node in nodes.iter() {
         let (node, nodes) = (Arc::clone(node), Arc::clone(&nodes));
@@ -154,10 +183,13 @@ pub(crate) fn run(seed: u64, under: &Path, show: bool) -> Result<Report> {
         seed,
         nodes,
         producers: 2 + dice.roll(3) as u32,
+        replicas,
         history: Mutex::default(),
         wrong: Mutex::default(),
         phase: AtomicU8::new(Phase::Forming as u8),
         changing: AtomicBool::new(false),
+        moves: AtomicBool::new(false),
+        rotten: AtomicBool::new(false),
         told_ends: Default::default(),
     });
     sim.client("load", load::run(Arc::clone(&world)));
@@ -231,6 +263,12 @@ impl Driver {
             {
                 self.say(now, &what);
             }
+            // One that stopped by itself since all was well again.
+            if self.world.phase() == Phase::Heal
+                && let Some(what) = self.faults.revive(sim, now)
+            {
+                self.say(now, &what);
+            }
             if self.world.phase() == Phase::Faults {
                 let until = *self.until.get_or_insert(now + self.faults_for);
                 if now >= until {
@@ -263,6 +301,10 @@ impl Driver {
                 self.world.wrong(format!("at {} ms: {wrong}", now.as_millis()));
             }
             self.seen[i] = view;
+        }
+        let views = self.world.nodes.iter().map(|n| n.id()).zip(&self.seen);
+        for wrong in self.invariants.serves_alone(now, &views.collect::<Vec<_>>()) {
+            self.world.wrong(format!("at {} ms: {wrong}", now.as_millis()));
         }
     }
 

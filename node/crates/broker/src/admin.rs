@@ -4,16 +4,21 @@ use crate::applied::{group_key, topic_key};
 use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
 use crate::error::AdminError;
+use crate::groups;
+use crate::moves;
 use crate::proposer::Request;
 use crate::topic::{Topic, TopicConfig};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use weir_log::{Op, StateKey, StateKind};
-use weir_types::limits::{PARTITIONS_MAX, TOPICS_MAX};
-use weir_types::{GapReason, Offset, PartitionId, TopicName};
+use weir_replica::{Member, NodeId};
+use weir_types::limits::{PARTITIONS_MAX, REPLICA_GROUPS_MAX, TOPICS_MAX};
+use weir_types::{GapReason, GroupId, Offset, PartitionId, TopicName};
 
-/// Counters in `state`: the next partition's number, the next producer's.
+/// Counters in `state`: the next partition's number, behind which follows the group unless it is the site's; the next
+/// producer's.
 const NEXT_PARTITION: &[u8] = b"partition";
 const NEXT_PRODUCER: &[u8] = b"producer";
 /// Producer ids reserved by one entry; what a restart forgets of them is no loss in 2^63.
@@ -35,10 +40,10 @@ pub struct KnownProducer {
 }
 
 impl Broker {
-    /// Creates a topic.
+    /// Creates a topic whose partitions are on all nodes of the site.
     ///
     /// # Errors
-    /// When the name, the number of partitions or a setting is not taken, or the topic exists.
+    /// As [`Broker::create_topic_on`].
     pub async fn create_topic(
         &self,
         who: &Principal,
@@ -46,13 +51,38 @@ impl Broker {
         partitions: u32,
         settings: &[(String, String)],
     ) -> Result<Arc<Topic>, AdminError> {
+        self.create_topic_on(who, name, partitions, None, settings).await
+    }
+
+    /// Creates a topic. With `replicas`, its partitions are spread over groups of so many nodes, which take turns in
+    /// leading; without, they are on all nodes of the site.
+    ///
+    /// # Errors
+    /// When the name, the number of partitions or replicas or a setting is not taken, or the topic exists.
+    pub async fn create_topic_on(
+        &self,
+        who: &Principal,
+        name: &str,
+        partitions: u32,
+        replicas: Option<u32>,
+        settings: &[(String, String)],
+    ) -> Result<Arc<Topic>, AdminError> {
         self.allow(who, Operation::Create, Resource::Topic(name))?;
+        let user = self.hook().and_then(|hook| hook.user_of(name));
+        if let (Some(pipeline), Some(_)) = (user, replicas) {
+            return Err(AdminError::Refused(format!(
+                "in-line pipeline `{pipeline}` uses topic `{name}`: it is made without `--replication`, since an entry \
+                 of one replica group cannot write to another"
+            )));
+        }
         let name: TopicName = name.parse()?;
         let mut config = TopicConfig::default();
         for (key, value) in settings {
             config.set(key, value)?;
         }
         let made = name.clone();
+        let members = self.group().members();
+        let replicas = replicas.map_or(Spread::All, |n| Spread::Over(n as usize));
         self.change(move |tables, _| {
             if tables.topics.contains_key(&made) {
                 return Err(AdminError::Exists(made.to_string()));
@@ -68,7 +98,7 @@ impl Broker {
                 partitions: Vec::new(),
                 config,
             };
-            grow(tables, topic, partitions)
+            grow(tables, topic, partitions, replicas, &members)
         })
         .await?;
         self.topic(name.as_str())
@@ -88,6 +118,7 @@ impl Broker {
     ) -> Result<Arc<Topic>, AdminError> {
         self.allow(who, Operation::Alter, Resource::Topic(name))?;
         let (wanted, settings) = (name.to_owned(), settings.to_vec());
+        let members = self.group().members();
         self.change(move |tables, _| {
             let topic = tables
                 .topics
@@ -98,7 +129,11 @@ impl Broker {
                 topic.config.set(key, value)?;
             }
             let has = topic.partitions.len() as u32;
-            grow(tables, topic, partitions.unwrap_or(has))
+            // As those that it has.
+            let first = topic.partitions.first().map(|p| p.group());
+            let group = first.and_then(|g| groups::decided(tables).remove(&g));
+            let replicas = group.map_or(Spread::All, |g| Spread::Over(g.replicas.len()));
+            grow(tables, topic, partitions.unwrap_or(has), replicas, &members)
         })
         .await?;
         self.topic(name).ok_or(AdminError::NoTopic(name.to_owned()))
@@ -122,19 +157,26 @@ impl Broker {
                 .topics
                 .get(wanted.as_str())
                 .ok_or(AdminError::NoTopic(wanted))?;
-            let mut ops: Vec<Op> = topic
-                .partitions
-                .iter()
-                .map(|p| Op::Drop { partition: *p })
-                .collect();
+            let mut ops = Vec::new();
+            // Other groups drop theirs when they find that the topic is gone.
+            for partition in topic.partitions.iter().filter(|p| p.group() == GroupId::SITE) {
+                ops.extend(tables.drop_partition(*partition));
+            }
+            for partition in &topic.partitions {
+                let identity = tables.identity(*partition);
+                if tables.located.contains_key(&identity) {
+                    let key = moves::key(StateKind::Located, identity);
+                    ops.push(Op::Remove { key });
+                }
+            }
+            let moving = tables.moves.iter().filter(|(_, m)| m.topic == topic.name);
+            ops.extend(moving.map(|(to, _)| Op::Remove {
+                key: moves::key(StateKind::Move, *to),
+            }));
             ops.push(Op::Remove {
                 key: topic_key(&topic.name),
             });
-            let of_topic = |p: &PartitionId| topic.partitions.contains(p);
-            let producers = tables.producers.keys().filter(|(p, _)| of_topic(p));
-            ops.extend(producers.map(|(p, id)| Op::Remove {
-                key: crate::applied::producer_key(*p, *id),
-            }));
+            let of_topic = |p: &PartitionId| topic.partitions.contains(&tables.current(*p));
             let offsets = tables.group_offsets.keys().filter(|(_, p)| of_topic(p));
             ops.extend(offsets.map(|(g, p)| Op::Remove {
                 key: group_key(g, *p),
@@ -158,7 +200,8 @@ impl Broker {
     ) -> Result<(), AdminError> {
         self.allow(who, Operation::Delete, Resource::Topic(topic))?;
         let wanted = topic.to_owned();
-        self.change(move |tables, log| {
+        let id = partition_of(&self.0.applied.tables(), &wanted, partition)?;
+        self.change_in(id.group(), move |tables, log| {
             let id = partition_of(tables, &wanted, partition)?;
             let marks = log.marks_or_new(id);
             let end = marks.committed_end();
@@ -255,24 +298,34 @@ impl Broker {
     }
 
     pub(crate) async fn put(&self, ops: Vec<Op>) -> Result<(), AdminError> {
-        let _place = self.0.changes.acquire().await.map_err(|_| AdminError::Closed)?;
+        let site = self.0.site();
+        let _place = site.changes.acquire().await.map_err(|_| AdminError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        if !self.send(Request::Put { ops, reply }) {
+        if site.requests.try_send(Request::Put { ops, reply }).is_err() {
             return Err(AdminError::Closed);
         }
         answer.await.unwrap_or(Err(AdminError::Closed))
     }
 
+    /// A change of what the site has in common.
     pub(crate) async fn change(
         &self,
         make: impl FnOnce(&Tables, &weir_log::Log) -> Result<Vec<Op>, AdminError> + Send + 'static,
     ) -> Result<(), AdminError> {
-        let _place = self.0.changes.acquire().await.map_err(|_| AdminError::Closed)?;
+        self.change_in(GroupId::SITE, make).await
+    }
+
+    /// A change of what `group` has.
+    pub(crate) async fn change_in(
+        &self,
+        group: GroupId,
+        make: impl FnOnce(&Tables, &weir_log::Log) -> Result<Vec<Op>, AdminError> + Send + 'static,
+    ) -> Result<(), AdminError> {
+        let lane = self.0.lane(group).ok_or(AdminError::Closed)?;
+        let _place = lane.changes.acquire().await.map_err(|_| AdminError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        if !self.send(Request::Change {
-            make: Box::new(make),
-            reply,
-        }) {
+        let make = Box::new(make);
+        if lane.requests.try_send(Request::Change { make, reply }).is_err() {
             return Err(AdminError::Closed);
         }
         answer.await.unwrap_or(Err(AdminError::Closed))
@@ -293,8 +346,39 @@ pub(crate) fn partition_of(tables: &Tables, topic: &str, partition: u32) -> Resu
     found.partition(partition).ok_or(missing)
 }
 
+/// The nodes that partitions are on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spread {
+    /// All of the site.
+    All,
+    /// So many.
+    Over(usize),
+}
+
+/// The number of the next partition of `group`.
+pub(crate) fn next_partition(tables: &Tables, group: GroupId) -> u64 {
+    tables
+        .counters
+        .get(&partition_counter(group))
+        .copied()
+        .unwrap_or(1)
+}
+
+pub(crate) fn partition_counter(group: GroupId) -> Vec<u8> {
+    match group {
+        GroupId::SITE => NEXT_PARTITION.to_vec(),
+        GroupId(id) => [NEXT_PARTITION, &id.to_be_bytes()].concat(),
+    }
+}
+
 /// The rows of `topic` with `asked` partitions, new ones under numbers that were never used.
-fn grow(tables: &Tables, mut topic: Topic, asked: u32) -> Result<Vec<Op>, AdminError> {
+fn grow(
+    tables: &Tables,
+    mut topic: Topic,
+    asked: u32,
+    replicas: Spread,
+    members: &BTreeMap<NodeId, Member>,
+) -> Result<Vec<Op>, AdminError> {
     let has = topic.partitions.len() as u32;
     if asked == 0 || asked < has {
         return Err(AdminError::Partitions { has, asked });
@@ -306,25 +390,41 @@ fn grow(tables: &Tables, mut topic: Topic, asked: u32) -> Result<Vec<Op>, AdminE
             limit: u64::from(PARTITIONS_MAX),
         });
     }
-    let first = tables.counters.get(NEXT_PARTITION).copied().unwrap_or(1);
-    let next = first + u64::from(asked - has);
-    let id = |n: u64| u32::try_from(n).map(PartitionId);
-    let new: Result<Vec<PartitionId>, _> = (first..next).map(id).collect();
-    topic.partitions.extend(new.map_err(|_| AdminError::Limit {
-        what: "partition number",
-        limit: u64::from(u32::MAX),
-    })?);
-    let value = postcard::to_allocvec(&topic).unwrap_or_default();
-    Ok(vec![
-        set_counter(NEXT_PARTITION, next),
-        Op::Put {
-            key: topic_key(&topic.name),
-            value: value.into(),
-        },
-    ])
+    let mut layout = groups::layout(tables, members);
+    let (before, nodes) = (layout.groups.clone(), layout.nodes.len());
+    let mut next = BTreeMap::new();
+    for _ in has..asked {
+        let group = match replicas {
+            Spread::All => Some(GroupId::SITE),
+            Spread::Over(replicas) => layout.place(replicas),
+        };
+        let group = group.ok_or(match replicas {
+            Spread::Over(asked) if asked == 0 || asked > nodes => AdminError::Replicas { asked, nodes },
+            Spread::Over(_) | Spread::All => AdminError::Limit {
+                what: "number of replica groups",
+                limit: REPLICA_GROUPS_MAX as u64,
+            },
+        })?;
+        let number = next.entry(group).or_insert_with(|| next_partition(tables, group));
+        let id = u32::try_from(*number)
+            .ok()
+            .and_then(|n| PartitionId::new(group, n));
+        topic.partitions.push(id.ok_or(AdminError::Limit {
+            what: "partition number",
+            limit: u64::from(PartitionId::NUMBERS),
+        })?);
+        *number += 1;
+    }
+    let mut ops: Vec<Op> = next
+        .iter()
+        .map(|(group, next)| set_counter(&partition_counter(*group), *next))
+        .collect();
+    ops.extend(groups::changes(&before, layout, members));
+    ops.push(tables.topic_row_of(&topic));
+    Ok(ops)
 }
 
-fn set_counter(name: &[u8], next: u64) -> Op {
+pub(crate) fn set_counter(name: &[u8], next: u64) -> Op {
     let value = Bytes::copy_from_slice(&next.to_be_bytes());
     Op::Put {
         key: StateKey::new(StateKind::Counter, name),

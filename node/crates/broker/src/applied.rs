@@ -1,21 +1,22 @@
 //! What committed entries have made: topics, producers' windows, committed offsets. Changed by entries alone.
 
 use crate::coordinator::{CommittedOffset, GroupRow};
+use crate::moves::{Located, Move};
 use crate::notify::Growth;
 use crate::producer::Window;
 use crate::topic::Topic;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
-use weir_log::{EntryHeader, Log, OpHeader, ReadError, StateKey, StateKind};
+use weir_log::{EntryHeader, Log, Op, OpHeader, ReadError, StateKey, StateKind};
 use weir_replica::StateMachine;
-use weir_types::{PartitionId, TopicName};
+use weir_types::{GroupId, PartitionId, TopicName};
 
 type RowWatcher = Box<dyn Fn(&[u8], Option<&[u8]>) + Send + Sync>;
-type Waker = Box<dyn Fn() + Send + Sync>;
+type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// Kinds whose rows are kept in [`Tables`].
-const KEPT: [StateKind; 8] = [
+const KEPT: [StateKind; 14] = [
     StateKind::Topic,
     StateKind::Producer,
     StateKind::GroupOffset,
@@ -24,6 +25,12 @@ const KEPT: [StateKind; 8] = [
     StateKind::Pipeline,
     StateKind::Module,
     StateKind::Site,
+    StateKind::ReplicaGroup,
+    StateKind::Leader,
+    StateKind::Located,
+    StateKind::Move,
+    StateKind::Sealed,
+    StateKind::Heeded,
 ];
 
 #[derive(Default)]
@@ -32,8 +39,7 @@ pub(crate) struct Applied {
     pub(crate) growth: Growth,
     watchers: Mutex<BTreeMap<u8, RowWatcher>>,
     log: OnceLock<Log>,
-    wake_proposer: OnceLock<Waker>,
-    /// Counts beginnings and ends of leadership.
+    /// Counts beginnings and ends of leadership of the site.
     turns: watch::Sender<u64>,
 }
 
@@ -44,7 +50,17 @@ pub(crate) struct Tables {
     pub(crate) group_offsets: BTreeMap<(String, PartitionId), CommittedOffset>,
     pub(crate) groups: BTreeMap<String, GroupRow>,
     pub(crate) counters: BTreeMap<Vec<u8>, u64>,
+    /// The topic of each partition, by the number under which it is kept.
     pub(crate) partition_owner: BTreeMap<PartitionId, TopicName>,
+    /// Partitions that have moved: by the number with which they were made, and the other way round.
+    pub(crate) located: BTreeMap<PartitionId, Located>,
+    pub(crate) identities: BTreeMap<PartitionId, PartitionId>,
+    /// Those that are on their way, by where they go.
+    pub(crate) moves: BTreeMap<PartitionId, Move>,
+    /// Those that take nothing more.
+    pub(crate) sealed: BTreeSet<PartitionId>,
+    /// What was decided of each replica group, as far as its own log says that its leaders know.
+    pub(crate) heeded: BTreeMap<GroupId, u64>,
     /// Rows of other layers, by kind and key: pipelines and modules, of which there are few.
     pub(crate) others: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
 }
@@ -66,12 +82,7 @@ impl Applied {
             .insert(kind as u8, watcher);
     }
 
-    /// Calls `wake` whenever leadership begins or ends.
-    pub(crate) fn on_turn(&self, wake: Waker) {
-        let _ = self.wake_proposer.set(wake);
-    }
-
-    /// Changes whenever leadership begins or ends.
+    /// Changes whenever leadership of the site begins or ends.
     pub(crate) fn turns(&self) -> watch::Receiver<u64> {
         self.turns.subscribe()
     }
@@ -79,12 +90,7 @@ impl Applied {
     /// Takes all there is from the rows of `log`.
     pub(crate) fn load(&self, log: &Log) -> Result<(), ReadError> {
         let _ = self.log.set(log.clone());
-        let mut fresh = Tables::default();
-        for kind in KEPT {
-            for (key, value) in log.state_rows(kind)? {
-                fresh.row(key.as_bytes(), Some(&value));
-            }
-        }
+        let fresh = Tables::read(log, |_| true)?;
         for topic in fresh.topics.values() {
             topic.partitions.iter().for_each(|p| drop(log.marks_or_new(*p)));
         }
@@ -92,17 +98,81 @@ impl Applied {
         Ok(())
     }
 
-    fn turn(&self) {
-        if let Some(wake) = self.wake_proposer.get() {
-            wake();
+    /// Takes what `group` has from the rows of the log, which were replaced.
+    fn load_group(&self, group: GroupId) -> Result<(), ReadError> {
+        let Some(log) = self.log.get() else { return Ok(()) };
+        let mut fresh = Tables::read(log, |of| of == group)?;
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        // Other groups' rows on the disk may be older than these.
+        let others = std::mem::take(&mut tables.producers).into_iter();
+        let others = others.filter(|((partition, _), _)| partition.group() != group);
+        let sealed = std::mem::take(&mut tables.sealed).into_iter();
+        fresh
+            .sealed
+            .extend(sealed.filter(|partition| partition.group() != group));
+        let heeded = std::mem::take(&mut tables.heeded).into_iter();
+        fresh.heeded.extend(heeded.filter(|(id, _)| *id != group));
+        if group == GroupId::SITE {
+            fresh.producers.extend(others);
+            for topic in fresh.topics.values() {
+                topic.partitions.iter().for_each(|p| drop(log.marks_or_new(*p)));
+            }
+            *tables = fresh;
+        } else {
+            tables.producers = others.chain(fresh.producers).collect();
+            (tables.sealed, tables.heeded) = (fresh.sealed, fresh.heeded);
         }
-        self.turns.send_modify(|n| *n += 1);
+        Ok(())
+    }
+}
+
+/// What one group's entries make of the tables.
+pub(crate) struct Part {
+    applied: Arc<Applied>,
+    group: GroupId,
+    /// Called when leadership begins or ends.
+    wake: Waker,
+}
+
+impl Part {
+    pub(crate) fn new(applied: Arc<Applied>, group: GroupId, wake: Waker) -> Self {
+        Self { applied, group, wake }
+    }
+
+    fn turn(&self) {
+        (self.wake)();
+        if self.group == GroupId::SITE {
+            self.applied.turns.send_modify(|n| *n += 1);
+        }
         // Those who wait for records wait at the wrong node now, or may find that it is the right one.
-        self.growth.all();
+        self.applied.growth.all();
     }
 }
 
 impl Tables {
+    /// The rows of `log` that belong to the groups of which `of` is true.
+    fn read(log: &Log, of: impl Fn(GroupId) -> bool) -> Result<Self, ReadError> {
+        let mut tables = Self::default();
+        for kind in KEPT {
+            for (key, value) in log.state_rows(kind)? {
+                if StateKey::group(key.as_bytes()).is_some_and(&of) {
+                    tables.row(key.as_bytes(), Some(&value));
+                }
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Removes the rows of producers of `partition`.
+    pub(crate) fn forget_producers(&self, partition: PartitionId) -> impl Iterator<Item = Op> + '_ {
+        let of_partition = self
+            .producers
+            .range((partition, i64::MIN)..=(partition, i64::MAX));
+        of_partition.map(|((p, id), _)| Op::Remove {
+            key: producer_key(*p, *id),
+        })
+    }
+
     /// A row of `state` has changed. Kinds that are not the broker's are left to their watchers.
     fn row(&mut self, key: &[u8], value: Option<&[u8]>) {
         let Some((kind, rest)) = key.split_first() else {
@@ -132,6 +202,27 @@ impl Tables {
                 Some(row) => drop(self.groups.insert(name.to_owned(), row)),
                 None => drop(self.groups.remove(name)),
             }
+        } else if *kind == StateKind::Located as u8 {
+            self.located_row(rest, value);
+        } else if *kind == StateKind::Move as u8 {
+            let Some(to) = split_partition(rest) else { return };
+            match value.and_then(|v| postcard::from_bytes(v).ok()) {
+                Some(row) => drop(self.moves.insert(to, row)),
+                None => drop(self.moves.remove(&to)),
+            }
+        } else if *kind == StateKind::Sealed as u8 {
+            let Some(partition) = split_partition(rest) else {
+                return;
+            };
+            match value {
+                Some(_) => drop(self.sealed.insert(partition)),
+                None => drop(self.sealed.remove(&partition)),
+            }
+        } else if *kind == StateKind::Heeded as u8 {
+            let id = rest.first_chunk().map(|id| GroupId(u16::from_be_bytes(*id)));
+            if let (Some(id), Some(version)) = (id, value.and_then(read_u64)) {
+                self.heeded.insert(id, version);
+            }
         } else if *kind == StateKind::Counter as u8 {
             if let Some(next) = value.and_then(read_u64) {
                 self.counters.insert(rest.to_vec(), next);
@@ -145,6 +236,39 @@ impl Tables {
         }
     }
 
+    /// Where a partition is kept that was made with the number `identity`.
+    pub(crate) fn current(&self, identity: PartitionId) -> PartitionId {
+        self.located.get(&identity).map_or(identity, |l| l.at)
+    }
+
+    fn located_row(&mut self, rest: &[u8], value: Option<&[u8]>) {
+        let Some(identity) = split_partition(rest) else {
+            return;
+        };
+        let before = self.current(identity);
+        self.identities.remove(&before);
+        match value.and_then(|v| postcard::from_bytes::<Located>(v).ok()) {
+            Some(row) => {
+                self.identities.insert(row.at, identity);
+                self.located.insert(identity, row);
+            }
+            None => drop(self.located.remove(&identity)),
+        }
+        let now = self.current(identity);
+        let Some(name) = self.partition_owner.remove(&before) else {
+            return;
+        };
+        if let Some(topic) = self.topics.get_mut(&name) {
+            let topic = Arc::make_mut(topic);
+            topic
+                .partitions
+                .iter_mut()
+                .filter(|p| **p == before)
+                .for_each(|p| *p = now);
+        }
+        self.partition_owner.insert(now, name);
+    }
+
     fn topic_row(&mut self, name: &[u8], value: Option<&[u8]>) {
         let Some(name) = std::str::from_utf8(name)
             .ok()
@@ -153,24 +277,44 @@ impl Tables {
             return;
         };
         match value.and_then(|v| postcard::from_bytes::<Topic>(v).ok()) {
-            Some(topic) => {
-                for partition in &topic.partitions {
+            Some(mut topic) => {
+                for partition in &mut topic.partitions {
+                    *partition = self.current(*partition);
                     self.partition_owner.insert(*partition, name.clone());
                 }
                 self.topics.insert(name, Arc::new(topic));
             }
             None => {
                 for partition in self.topics.remove(&name).iter().flat_map(|t| &t.partitions) {
+                    let identity = self.identity(*partition);
                     self.partition_owner.remove(partition);
                     self.producers.retain(|(p, _), _| p != partition);
-                    self.group_offsets.retain(|(_, p), _| p != partition);
+                    self.group_offsets.retain(|(_, p), _| *p != identity);
                 }
             }
         }
     }
 }
 
-impl StateMachine for Applied {
+impl StateMachine for Part {
+    fn apply(&self, header: &EntryHeader) {
+        self.applied.apply(header);
+    }
+
+    fn leading(&self) {
+        self.turn();
+    }
+
+    fn stepped_down(&self) {
+        self.turn();
+    }
+
+    fn replaced(&self) {
+        self.applied.replaced(self.group);
+    }
+}
+
+impl Applied {
     fn apply(&self, header: &EntryHeader) {
         let mut watched = Vec::new();
         {
@@ -202,18 +346,9 @@ impl StateMachine for Applied {
         }
     }
 
-    fn leading(&self) {
-        self.turn();
-    }
-
-    fn stepped_down(&self) {
-        self.turn();
-    }
-
-    fn replaced(&self) {
-        let Some(log) = self.log.get() else { return };
+    fn replaced(&self, group: GroupId) {
         let before: Vec<_> = self.tables().others.keys().cloned().collect();
-        if let Err(error) = self.load(log) {
+        if let Err(error) = self.load_group(group) {
             // The rows were written a moment ago.
             tracing::error!(%error, "what was installed cannot be read: restart the node");
             return;
@@ -238,6 +373,10 @@ pub(crate) fn topic_key(name: &TopicName) -> StateKey {
 pub(crate) fn producer_key(partition: PartitionId, id: i64) -> StateKey {
     let rest = [&partition.0.to_be_bytes()[..], &id.to_be_bytes()].concat();
     StateKey::new(StateKind::Producer, &rest)
+}
+
+fn split_partition(rest: &[u8]) -> Option<PartitionId> {
+    Some(PartitionId(u32::from_be_bytes(*rest.first_chunk()?)))
 }
 
 fn split_producer_key(rest: &[u8]) -> Option<(PartitionId, i64)> {

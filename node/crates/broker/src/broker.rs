@@ -5,22 +5,24 @@ use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::coordinator::Coordinator;
 use crate::error::ProduceError;
 use crate::hook::{Hook, HookError, HookJob};
-use crate::proposer::{Append, Core, Driver, Framing, Queue, Request};
+use crate::lane::{Common, Lane};
+use crate::proposer::{Append, Framing, Request};
 use crate::quota::{Direction, QuotaConfig, Quotas};
 use crate::topic::{TimestampType, Topic};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
-use weir_log::{Log, Recovered, Running, StateKind};
+use weir_log::{GroupState, Log, Recovered, StateKind};
 use weir_replica::{Group, GroupConfig, GroupError, Member, NodeId, ProposeError, Transport};
-use weir_types::limits::{PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_CHANGES_MAX, PROPOSER_QUEUE_MAX};
-use weir_types::{Batch, BatchError, Clock, Offset};
+use weir_types::limits::{PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX};
+use weir_types::{Batch, BatchError, Clock, GroupId, Offset, PartitionId};
 
 /// Settings of a broker.
 #[derive(Clone, Copy, Debug)]
@@ -71,36 +73,56 @@ pub struct BrokerMetrics {
 
 /// How often a node that leads looks whether it has heard from enough others.
 const SERVING_POLL: Duration = Duration::from_millis(20);
-/// How long closing waits for replication to stop.
-const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A node's broker. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Broker(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
+    pub(crate) common: Common,
+    /// The group of all nodes.
+    site: Arc<Lane>,
+    /// All groups that this node has a part in, the site's among them.
+    pub(crate) lanes: RwLock<BTreeMap<GroupId, Arc<Lane>>>,
+    /// Where groups stand that are not open yet.
+    pub(crate) recovered: Mutex<BTreeMap<GroupId, GroupState>>,
+    pub(crate) transport: Arc<dyn Transport>,
+    /// Partitions that this node copies.
+    pub(crate) moving: Mutex<BTreeSet<PartitionId>>,
+    /// It was decided anew who has which group.
+    pub(crate) groups_changed: Arc<Notify>,
     pub(crate) log: Log,
-    pub(crate) group: Group,
     pub(crate) applied: Arc<Applied>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: Options,
     pub(crate) quotas: Quotas,
     pub(crate) metrics: BrokerMetrics,
     pub(crate) coordinator: Coordinator,
-    requests: Queue,
     runtime: tokio::runtime::Handle,
     inflight: Arc<Semaphore>,
-    /// Places in the queue for changes of rows: they must not take those of produce requests.
-    pub(crate) changes: Semaphore,
     hook: OnceLock<Arc<dyn Hook>>,
-    proposer: Mutex<Option<Running>>,
     /// Producer ids reserved by an entry and not yet given out.
     pub(crate) producer_ids: tokio::sync::Mutex<std::ops::Range<u64>>,
 }
 
+impl Inner {
+    pub(crate) fn lane(&self, group: GroupId) -> Option<Arc<Lane>> {
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        lanes.get(&group).cloned()
+    }
+
+    pub(crate) fn site(&self) -> &Lane {
+        &self.site
+    }
+
+    pub(crate) fn recovered(&self) -> MutexGuard<'_, BTreeMap<GroupId, GroupState>> {
+        self.recovered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Broker {
-    /// Opens a broker over `log`, whose recovery found `recovered`, as a member of the group that `config` says. Must be
-    /// called within a runtime, whose tasks replication uses.
+    /// Opens a broker over `log`, whose recovery found `recovered`, as a member of the site's group, which `config` says,
+    /// and of the others in which it has a part. Must be called within a runtime, whose tasks replication uses.
     ///
     /// # Errors
     /// When stored state cannot be read, or the log stopped.
@@ -115,72 +137,70 @@ impl Broker {
         let stopped = |e: &dyn std::fmt::Display| GroupError::Stopped(e.to_string());
         let applied = Arc::new(Applied::default());
         applied.load(&log).map_err(|e| stopped(&e))?;
-        // Room for every request that has a permit, and for a few wakes.
-        let (requests, queue) = Queue::new(PROPOSER_QUEUE_MAX + PROPOSER_CHANGES_MAX + 64);
-        let waker = requests.clone();
-        // One that does not fit is not missed: the queue is full of others that wake as well.
-        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || drop(waker.try_send(Request::Wake)));
-        let on_turn = Arc::clone(&wake);
-        applied.on_turn(Box::new(move || on_turn()));
-        let state = recovered.groups.get(&config.id).copied().unwrap_or_default();
-        let group = Group::open(config, log.clone(), state, transport, Arc::clone(&applied) as _).await?;
-        let core = Core::new(
-            log.clone(),
-            group.clone(),
-            Arc::clone(&applied),
-            Arc::clone(&clock),
-            wake,
-        );
-        let coordinator =
-            Coordinator::restore(&applied.tables().groups, options.group_initial_delay, log.epoch());
-        let driver = Driver {
-            core,
-            requests: queue,
+        let common = Common {
+            log: log.clone(),
+            applied: Arc::clone(&applied),
+            clock: Arc::clone(&clock),
             linger: options.linger,
         };
-        let proposer = log.workers().start("weir-propose", Box::new(driver));
-        let proposer = proposer.map_err(|e| stopped(&e))?;
-        requests.wake_by(&proposer);
+        let groups_changed = Arc::new(Notify::new());
+        let changed = Arc::clone(&groups_changed);
+        applied.watch(
+            StateKind::ReplicaGroup,
+            Box::new(move |_, _| changed.notify_one()),
+        );
+        let mut states = recovered.groups.clone();
+        let state = states.remove(&config.id).unwrap_or_default();
+        let site = Lane::open(&common, config, state, Arc::clone(&transport)).await?;
+        let site = Arc::new(site);
+        let coordinator =
+            Coordinator::restore(&applied.tables().groups, options.group_initial_delay, log.epoch());
         let broker = Self(Arc::new(Inner {
+            common,
+            lanes: RwLock::new(BTreeMap::from([(site.group.id(), Arc::clone(&site))])),
+            site,
+            recovered: Mutex::new(states),
+            transport,
+            moving: Mutex::default(),
+            groups_changed,
             log,
-            group,
             applied,
             clock,
             options,
             quotas: Quotas::new(options.quotas),
             metrics: BrokerMetrics::default(),
             coordinator,
-            requests,
             runtime: tokio::runtime::Handle::current(),
             inflight: Arc::new(Semaphore::new(PRODUCE_INFLIGHT_BYTES_MAX)),
-            changes: Semaphore::new(PROPOSER_CHANGES_MAX),
             hook: OnceLock::new(),
-            proposer: Mutex::new(Some(proposer)),
             producer_ids: tokio::sync::Mutex::new(0..0),
         }));
         let forwarded = crate::forward::ByBroker(Arc::downgrade(&broker.0));
         broker.group().set_forwarded(Arc::new(forwarded));
         let turns = broker.0.applied.turns();
         tokio::spawn(follow_turns(Arc::downgrade(&broker.0), turns));
+        broker.open_and_close().await;
+        tokio::spawn(crate::groups::keep(Arc::downgrade(&broker.0)));
         Ok(broker)
     }
 
-    /// The replica group: who its members are, and how they are doing.
+    /// The group of all nodes of the site: who they are, and how they are doing.
     pub fn group(&self) -> &Group {
-        &self.0.group
+        &self.0.site.group
     }
 
-    /// Whether this node takes writes and answers reads.
+    /// Whether this node leads the site: decides about topics, consumer groups and members, and takes writes for the
+    /// partitions that all nodes have.
     pub fn is_serving(&self) -> bool {
-        self.0.group.is_serving()
+        self.group().is_serving()
     }
 
-    /// Who leads, as far as is known, and how to reach it.
+    /// Who leads the site, as far as is known, and how to reach it.
     pub fn leader(&self) -> Option<(NodeId, Member)> {
-        self.0.group.leader()
+        self.group().leader()
     }
 
-    /// Changes whenever leadership of this node begins or ends.
+    /// Changes whenever leadership of the site by this node begins or ends.
     pub fn turns(&self) -> watch::Receiver<u64> {
         self.0.applied.turns()
     }
@@ -258,13 +278,13 @@ impl Broker {
         if !authorize(who, Operation::Write, Resource::Topic(topic)) {
             return Err(ProduceError::Denied(topic.to_owned()));
         }
-        if !self.is_serving() {
-            return Err(self.not_leader().into());
-        }
-        let topic = inner
-            .applied
-            .topic(topic)
-            .ok_or_else(|| ProduceError::NoTopic(topic.to_owned()))?;
+        let Some(topic) = inner.applied.topic(topic) else {
+            // Another may know of it.
+            return Err(match self.is_serving() {
+                true => ProduceError::NoTopic(topic.to_owned()),
+                false => self.not_leader().into(),
+            });
+        };
         let Some(id) = topic.partition(partition) else {
             let partitions = topic.partitions.len() as u32;
             return Err(ProduceError::NoPartition {
@@ -273,6 +293,7 @@ impl Broker {
                 partitions,
             });
         };
+        let lane = self.serving_lane(id)?;
         let (bytes, limit) = (batch.bytes().len(), topic.config.max_message_bytes as usize);
         if bytes > limit {
             return Err(ProduceError::TooLarge { bytes, limit });
@@ -296,7 +317,7 @@ impl Broker {
         let permit = Arc::clone(&inner.inflight).acquire_many_owned(share).await;
         let permit = permit.map_err(|_| ProduceError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let requests = inner.requests.clone();
+        let requests = lane.requests.clone();
         let send = move |append: Append| {
             if let Err(e) = requests.try_send(Request::Append(append))
                 && let std::sync::mpsc::TrySendError::Full(Request::Append(append))
@@ -354,18 +375,22 @@ impl Broker {
         self.0.hook.get()
     }
 
-    /// Why this node does not serve.
+    /// Why this node does not lead the site.
     pub(crate) fn not_leader(&self) -> ProposeError {
-        let node = self.0.group.node();
-        let leader = self.leader().map(|(id, _)| id);
-        ProposeError::NotLeader {
-            // One that leads and reaches nobody is no leader to be sent to.
-            leader: leader.filter(|id| *id != node),
-        }
+        self.0.site.not_leader()
     }
 
-    pub(crate) fn send(&self, request: Request) -> bool {
-        self.0.requests.try_send(request).is_ok()
+    /// The lane of `partition`, which this node leads.
+    pub(crate) fn serving_lane(&self, partition: PartitionId) -> Result<Arc<Lane>, ProposeError> {
+        let group = partition.group();
+        let Some(lane) = self.0.lane(group) else {
+            let leader = self.leader_of(group).map(|(id, ..)| id);
+            return Err(ProposeError::NotLeader { leader });
+        };
+        match lane.group.is_serving() {
+            true => Ok(lane),
+            false => Err(lane.not_leader()),
+        }
     }
 
     /// Records, bytes and requests so far.
@@ -396,25 +421,8 @@ impl Broker {
     /// Takes no more requests, finishes those it has, and closes the log. Blocks.
     pub fn close(&self) {
         self.0.inflight.close();
-        if self.0.requests.send(Request::Stop).is_ok() {
-            let proposer = self
-                .0
-                .proposer
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .take();
-            if let Some(proposer) = proposer {
-                (proposer.join)();
-            }
-        }
-        let (group, runtime) = (self.0.group.clone(), self.0.runtime.clone());
-        let (done, closed) = std::sync::mpsc::channel();
-        runtime.spawn(async move {
-            group.close().await;
-            let _ = done.send(());
-        });
-        // Bounded: the log must be closed in any case.
-        let _ = closed.recv_timeout(CLOSE_WITHIN);
+        let lanes = std::mem::take(&mut *self.0.lanes.write().unwrap_or_else(PoisonError::into_inner));
+        lanes.values().for_each(|lane| lane.close(&self.0.runtime));
         self.0.log.close();
     }
 }

@@ -31,10 +31,18 @@ pub enum ProduceError {
     UnknownProducer(i64),
     #[error("pipeline `{pipeline}` on the topic is halted: {why}")]
     Halted { pipeline: String, why: String },
+    #[error(
+        "an in-line pipeline of topic `{0}` writes to a topic of another replica group: make its topics without \
+         `--replication`"
+    )]
+    Apart(String),
     #[error("pipeline `{pipeline}` is over its share of waiting bytes: try again")]
     PipelineBusy { pipeline: String },
     #[error(transparent)]
     Propose(#[from] ProposeError),
+    /// In the words of the node that leads the partition.
+    #[error("{0}")]
+    There(String, ErrorKind),
     #[error("node is shutting down")]
     Closed,
 }
@@ -49,10 +57,12 @@ impl ProduceError {
             | Self::Batch(_)
             | Self::TooLarge { .. }
             | Self::OutOfOrder { .. }
+            | Self::Apart(_)
             | Self::UnknownProducer(_) => ErrorKind::Invalid,
             Self::ProducerFenced { .. } => ErrorKind::Fenced,
             Self::Halted { .. } | Self::PipelineBusy { .. } => ErrorKind::Retry,
             Self::Propose(e) => e.kind(),
+            Self::There(_, kind) => *kind,
             Self::Closed => ErrorKind::Closed,
         }
     }
@@ -117,6 +127,10 @@ pub enum AdminError {
         "a topic has at least one partition, and partitions are only added: it has {has}, asked for {asked}"
     )]
     Partitions { has: u32, asked: u32 },
+    #[error("{asked} replicas need as many nodes that keep records: the site has {nodes}")]
+    Replicas { asked: usize, nodes: usize },
+    #[error("replica group {group} is still on node {node}: what it has is being copied; ask again")]
+    Moving { group: u16, node: u64 },
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("`{0}` cannot name a consumer group: use 1 to 249 bytes without control characters")]
@@ -140,6 +154,7 @@ impl AdminError {
         match self {
             Self::Propose(e) => e.kind(),
             Self::Closed => ErrorKind::Closed,
+            Self::Moving { .. } => ErrorKind::Retry,
             Self::Name(_)
             | Self::Exists(_)
             | Self::InUse { .. }
@@ -147,6 +162,7 @@ impl AdminError {
             | Self::NoPartition { .. }
             | Self::Limit { .. }
             | Self::Partitions { .. }
+            | Self::Replicas { .. }
             | Self::Config(_)
             | Self::GroupName(_)
             | Self::OffsetBeyondEnd { .. }

@@ -12,9 +12,10 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use weir_log::{Chunk, Marks, Piece};
+use weir_log::{Chunk, Errand, Marks, Piece, ReadError, ScrubReport};
+use weir_replica::ProposeError;
 use weir_types::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX};
-use weir_types::{Offset, PartitionId};
+use weir_types::{Gap, GapReason, Offset, PartitionId};
 
 /// What to read.
 #[derive(Clone, Debug)]
@@ -101,9 +102,7 @@ impl Broker {
         if fetch.from == end && !fetch.wait.is_zero() {
             self.wait_for(id, &marks, fetch.from, fetch.wait).await;
         }
-        if !self.is_serving() {
-            return Err(self.elsewhere());
-        }
+        self.lane_for_reads(id)?;
         let (log_start, committed_end) = (marks.log_start(), marks.committed_end());
         let mut chunk = Chunk {
             pieces: Vec::new(),
@@ -111,11 +110,19 @@ impl Broker {
         };
         if fetch.from < committed_end {
             let max_bytes = fetch.max_bytes.min(FETCH_BYTES_MAX);
-            let (done, answer) = oneshot::channel();
-            let reply = move |r| drop(done.send(r));
-            self.0.log.read(id, fetch.from, committed_end, max_bytes, reply)?;
-            chunk = answer.await.map_err(|_| weir_log::ReadError::Closed)??;
+            chunk = self.read(id, fetch.from, committed_end, max_bytes).await?;
+            // Noticed now, and nowhere on record: others may have it. Each time round there is one less.
+            while let Some(gap) = noticed(&chunk, &marks) {
+                if !self.mend(id, gap).await {
+                    break;
+                }
+                chunk = self.read(id, fetch.from, committed_end, max_bytes).await?;
+                if noticed(&chunk, &marks) == Some(gap) {
+                    break;
+                }
+            }
         }
+        self.is_still(&fetch.topic, fetch.partition, id, &marks)?;
         Ok(Fetched {
             pieces: chunk.pieces,
             next: chunk.next,
@@ -123,6 +130,58 @@ impl Broker {
             committed_end,
             throttle: Duration::ZERO,
         })
+    }
+
+    pub(crate) async fn read(
+        &self,
+        id: PartitionId,
+        from: Offset,
+        end: Offset,
+        max_bytes: usize,
+    ) -> Result<Chunk, ReadError> {
+        let (done, answer) = oneshot::channel();
+        let reply = move |r| drop(done.send(r));
+        self.0.log.read(id, from, end, max_bytes, reply)?;
+        answer.await.map_err(|_| ReadError::Closed)?
+    }
+
+    /// Replaces what cannot be read of a gap by what other members have; whether all of it was.
+    pub(crate) async fn mend(&self, id: PartitionId, gap: Gap) -> bool {
+        match self.group_of(id.group()) {
+            Some(group) => group.mend(id, gap.start, gap.end).await,
+            None => false,
+        }
+    }
+
+    /// Reads all of this node's log, and replaces what cannot be read by what other members have. Calls `progress` with
+    /// bytes read and in all; returns what was found, and what of it was mended.
+    ///
+    /// # Cancel safety
+    /// Safe: it may be done again.
+    pub async fn scrub(
+        &self,
+        progress: impl FnMut(u64, u64) + Send + 'static,
+    ) -> Result<(ScrubReport, Vec<(PartitionId, Gap)>), ReadError> {
+        if self.group().is_witness() {
+            // It has no records, and must not get any.
+            return Ok((ScrubReport::default(), Vec::new()));
+        }
+        let (done, answer) = oneshot::channel();
+        let log = self.0.log.clone();
+        // Not a reader's: it takes as long as the disk.
+        let errand = Errand::new(move || drop(done.send(log.scrub(progress))));
+        let started = self.0.log.workers().start("weir-scrub", errand);
+        started.map_err(|e| ReadError::Busy(e.to_string()))?;
+        let mut report = answer.await.map_err(|_| ReadError::Closed)?;
+        let mut mended = Vec::new();
+        for (partition, gap) in std::mem::take(&mut report.damaged) {
+            let list = match self.mend(partition, gap).await {
+                true => &mut mended,
+                false => &mut report.damaged,
+            };
+            list.push((partition, gap));
+        }
+        Ok((report, mended))
     }
 
     /// The offset of a place in a partition.
@@ -220,6 +279,7 @@ impl Broker {
         let mut chunk = answer.await.map_err(|_| weir_log::ReadError::Closed)??;
         let (end, mut last) = (marks.committed_end(), Offset::ZERO);
         loop {
+            self.is_still(topic, partition, id, &marks)?;
             if let Some(found) = first_at(&chunk, timestamp, marks.log_start()) {
                 return Ok(Some(found));
             }
@@ -246,18 +306,37 @@ impl Broker {
         if !authorize(who, Operation::Read, Resource::Topic(topic)) {
             return Err(FetchError::Denied(topic.to_owned()));
         }
-        if !self.is_serving() {
-            return Err(self.elsewhere());
-        }
-        let tables = self.0.applied.tables();
-        let id = partition_id(&tables, topic, partition)?;
+        let found = partition_id(&self.0.applied.tables(), topic, partition);
+        let id = match found {
+            // Another may know of it.
+            Err(_) if !self.is_serving() => return Err(elsewhere(&self.not_leader())),
+            found => found?,
+        };
+        self.lane_for_reads(id)?;
         Ok((id, self.0.log.marks_or_new(id)))
     }
 
-    fn elsewhere(&self) -> FetchError {
-        match self.not_leader() {
-            weir_replica::ProposeError::NotLeader { leader } => FetchError::NotLeader(leader),
-            _ => FetchError::NotLeader(None),
+    fn lane_for_reads(&self, id: PartitionId) -> Result<(), FetchError> {
+        match self.serving_lane(id) {
+            // What is written to it by now is elsewhere.
+            Ok(_) if !self.serves(id) => Err(FetchError::NotLeader(None)),
+            found => found.map(drop).map_err(|e| elsewhere(&e)),
+        }
+    }
+
+    /// Whether what was read of a partition is what it has: it may have moved meanwhile, and be gone here.
+    fn is_still(
+        &self,
+        topic: &str,
+        partition: u32,
+        id: PartitionId,
+        marks: &Arc<Marks>,
+    ) -> Result<(), FetchError> {
+        let now = self.topic(topic).and_then(|t| t.partition(partition));
+        let same = self.0.log.marks(id).is_some_and(|m| Arc::ptr_eq(&m, marks));
+        match same && now == Some(id) {
+            true => Ok(()),
+            false => Err(FetchError::NotLeader(None)),
         }
     }
 
@@ -274,7 +353,7 @@ impl Broker {
                     return;
                 }
                 notified.await;
-                if self.0.log.marks(id).is_none() || !self.is_serving() {
+                if self.0.log.marks(id).is_none() || !self.serves(id) {
                     return;
                 }
             }
@@ -293,6 +372,23 @@ impl Broker {
             .quotas
             .charge(Direction::Fetch, &who.client, bytes, Instant::now())
     }
+}
+
+fn elsewhere(error: &ProposeError) -> FetchError {
+    match error {
+        ProposeError::NotLeader { leader } => FetchError::NotLeader(*leader),
+        _ => FetchError::NotLeader(None),
+    }
+}
+
+/// The first range of `chunk` that is lost, and was not known to be.
+pub(crate) fn noticed(chunk: &Chunk, marks: &Marks) -> Option<Gap> {
+    let known = marks.gaps();
+    let is_known = |gap: &Gap| known.iter().any(|k| k.start <= gap.start && gap.end <= k.end);
+    chunk.pieces.iter().find_map(|piece| match piece {
+        Piece::Gap(gap) if gap.reason == GapReason::Lost && !is_known(gap) => Some(*gap),
+        _ => None,
+    })
 }
 
 fn partition_id(tables: &Tables, topic: &str, partition: u32) -> Result<PartitionId, FetchError> {

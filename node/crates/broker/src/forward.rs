@@ -2,9 +2,14 @@
 //! controller.
 
 use crate::auth::{Operation, Principal, Resource, authorize};
+use crate::broker::Produced;
 use crate::broker::{Broker, Inner};
-use crate::error::AdminError;
+use crate::error::{AdminError, ProduceError};
+use crate::groups::Led;
+use crate::moves::Copied;
+use crate::proposer::Framing;
 use crate::topic::Topic;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -12,6 +17,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_replica::Forwarded;
+use weir_types::{Batch, ErrorKind, GroupId, Offset, PartitionId};
 
 /// A node that is in step has applied what the leader has a heartbeat ago.
 const APPLIED_WITHIN: Duration = Duration::from_secs(5);
@@ -19,19 +25,78 @@ const APPLIED_POLL: Duration = Duration::from_millis(5);
 
 /// What is asked. Known by position: add at the end.
 #[derive(Debug, Serialize, Deserialize)]
-enum Ask {
+pub(crate) enum Ask {
     /// Numbers for producers.
     ProducerIds,
     /// A topic that somebody asked for, who need not say how it should be.
     CreateTopic { name: String, partitions: u32 },
+    /// Who leads a replica group.
+    Leads { group: u16, led: Led },
+    /// Records for a partition that the node which is asked leads.
+    Produce {
+        client: String,
+        topic: String,
+        partition: u32,
+        batch: Vec<u8>,
+        framing: Framing,
+    },
+    /// What a partition has from an offset on. Of the leader of its group, as all below.
+    Copy { partition: PartitionId, at: u64 },
+    /// That it takes nothing more.
+    Seal { partition: PartitionId, to: PartitionId },
+    /// The windows of its producers.
+    Producers { partition: PartitionId },
+    /// In which term a group is.
+    Term { group: GroupId },
+    /// That all of a partition is where it was to go. Of the site's leader.
+    Moved { to: PartitionId, term: u64 },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum Answer {
+pub(crate) enum Answer {
     ProducerIds(Range<u64>),
+    /// It is done.
     Created,
     /// In words; and whether it is worth another try.
     Refused(String, bool),
+    Produced {
+        base: Offset,
+        span: u32,
+    },
+    NotProduced(String, Fate),
+    Copied(Copied),
+    Windows(Vec<(i64, Vec<u8>)>),
+    Term(u64),
+}
+
+/// What became of records that were not acknowledged.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Fate {
+    /// Nothing, and another try may help.
+    Retry,
+    /// Nothing, and another try would not help.
+    Invalid,
+    Unknown,
+}
+
+impl From<ErrorKind> for Fate {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Retry | ErrorKind::Closed => Self::Retry,
+            ErrorKind::Invalid | ErrorKind::Fenced => Self::Invalid,
+            ErrorKind::UnknownOutcome | ErrorKind::Corrupt | ErrorKind::Internal => Self::Unknown,
+        }
+    }
+}
+
+impl From<Fate> for ErrorKind {
+    fn from(fate: Fate) -> Self {
+        match fate {
+            Fate::Retry => Self::Retry,
+            Fate::Invalid => Self::Invalid,
+            Fate::Unknown => Self::UnknownOutcome,
+        }
+    }
 }
 
 pub(crate) struct ByBroker(pub(crate) Weak<Inner>);
@@ -54,6 +119,38 @@ impl Broker {
         let who = Principal::anonymous("site");
         let done = match ask {
             Ask::ProducerIds => self.reserve_producer_ids().await.map(Answer::ProducerIds),
+            Ask::Copy { partition, at } => self.copy(partition, Offset::new(at)).await.map(Answer::Copied),
+            Ask::Seal { partition, to } => self.seal(partition, to).await.map(|()| Answer::Created),
+            Ask::Producers { partition } => self.windows(partition).map(Answer::Windows),
+            Ask::Term { group } => {
+                let group = self.group_of(group).filter(|group| group.is_serving());
+                let term = group.map(|group| Answer::Term(group.term()));
+                term.ok_or_else(|| self.not_leader().into())
+            }
+            Ask::Moved { to, term } => self.note_moved(to, term).await.map(|()| Answer::Created),
+            Ask::Leads { group, led } => {
+                let noted = self.note_leader(GroupId(group), led).await;
+                noted.map(|()| Answer::Created)
+            }
+            Ask::Produce {
+                client,
+                topic,
+                partition,
+                batch,
+                framing,
+            } => {
+                let who = Principal::anonymous(client);
+                let batch = Batch::parse(Bytes::from(batch)).map_err(ProduceError::from);
+                let produced = async {
+                    self.produce(&who, &topic, partition, batch?, framing)
+                        .await?
+                        .await
+                };
+                Ok(match produced.await {
+                    Ok(Produced { base, span }) => Answer::Produced { base, span },
+                    Err(e) => Answer::NotProduced(e.to_string(), e.kind().into()),
+                })
+            }
             Ask::CreateTopic { name, partitions } => {
                 match self.create_topic(&who, &name, partitions, &[]).await {
                     Ok(_) | Err(AdminError::Exists(_)) => Ok(Answer::Created),
@@ -62,6 +159,28 @@ impl Broker {
             }
         };
         done.unwrap_or_else(|e| Answer::Refused(e.to_string(), e.kind() == weir_types::ErrorKind::Retry))
+    }
+
+    /// Asks the leader of `group`, whoever that is.
+    pub(crate) async fn ask_group(&self, group: GroupId, ask: Ask) -> Result<Answer, AdminError> {
+        let answer = match self.group_of(group).is_some_and(|group| group.is_serving()) {
+            true => self.answer(ask).await,
+            false => {
+                let leader = self
+                    .leader_of(group)
+                    .filter(|(id, ..)| *id != self.group().node());
+                let (id, _, member) = leader.ok_or_else(|| self.not_leader())?;
+                let ask = postcard::to_allocvec(&ask).unwrap_or_default();
+                let answer = self.group().forward_to(id, member, ask).await;
+                let answer = answer.map_err(|_| self.not_leader())?;
+                postcard::from_bytes(&answer).map_err(|_| self.not_leader())?
+            }
+        };
+        match answer {
+            Answer::Refused(why, false) => Err(AdminError::Refused(why)),
+            Answer::Refused(_, true) => Err(self.not_leader().into()),
+            answer => Ok(answer),
+        }
     }
 
     async fn ask(&self, ask: &Ask) -> Result<Answer, AdminError> {
@@ -73,6 +192,53 @@ impl Broker {
             Ok(Answer::Refused(_, true)) | Err(_) => Err(self.not_leader().into()),
             Ok(answer) => Ok(answer),
         }
+    }
+
+    /// As [`Broker::produce`] at any node of the site, for protocols whose clients do not look for leaders: hands over to
+    /// the node that leads the partition, and waits for what becomes of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn produce_anywhere(
+        &self,
+        who: &Principal,
+        topic: &str,
+        partition: u32,
+        batch: Batch,
+        framing: Framing,
+    ) -> Result<Produced, ProduceError> {
+        let id = self.topic(topic).and_then(|t| t.partition(partition));
+        let me = self.group().node();
+        let leader = id
+            .filter(|id| !self.serves(*id))
+            .and_then(|id| self.leader_of(id.group()));
+        let Some((node, _, member)) = leader.filter(|(node, ..)| *node != me) else {
+            return self.produce(who, topic, partition, batch, framing).await?.await;
+        };
+        if !authorize(who, Operation::Write, Resource::Topic(topic)) {
+            return Err(ProduceError::Denied(topic.to_owned()));
+        }
+        let ask = Ask::Produce {
+            client: who.client.clone(),
+            topic: topic.to_owned(),
+            partition,
+            batch: batch.bytes().to_vec(),
+            framing,
+        };
+        let ask = postcard::to_allocvec(&ask).unwrap_or_default();
+        let answer = self.group().forward_to(node, member, ask).await;
+        // It may have got there.
+        let answer = answer.map_err(|_| weir_replica::ProposeError::Unknown)?;
+        match postcard::from_bytes(&answer) {
+            Ok(Answer::Produced { base, span }) => Ok(Produced { base, span }),
+            Ok(Answer::NotProduced(why, fate)) => Err(ProduceError::There(why, fate.into())),
+            _ => Err(weir_replica::ProposeError::Unknown.into()),
+        }
+    }
+
+    /// Tells the site's leader who leads `group`.
+    pub(crate) async fn tell_leader(&self, group: GroupId, led: Led) -> Result<(), AdminError> {
+        self.ask(&Ask::Leads { group: group.0, led }).await.map(drop)
     }
 
     /// Numbers for producers, from the leader.

@@ -13,8 +13,12 @@ mod coordinator;
 mod error;
 mod fetch;
 mod forward;
+mod groups;
 mod hook;
+mod lane;
+mod moves;
 mod notify;
+mod placement;
 mod producer;
 mod proposer;
 mod quota;
@@ -32,7 +36,9 @@ pub use coordinator::{
 };
 pub use error::{AdminError, FetchError, ProduceError};
 pub use fetch::{At, Fetch, Fetched};
+pub use groups::{ReplicaGroupStatus, SiteStatus};
 pub use hook::{Hook, HookDone, HookError, HookJob, OFFSET_DIGITS, Output, Processed};
+pub use moves::MoveStatus;
 pub use proposer::Framing;
 pub use quota::QuotaConfig;
 pub use site::Token;
@@ -40,5 +46,5 @@ pub use topic::{ConfigError, Durability, TimestampType, Topic, TopicConfig};
 pub use weir_log::{Marks, Piece, StateKey, StateKind};
 pub use weir_replica::{
     Channel, Group, GroupConfig, GroupError as ClusterError, GroupStatus, JoinReply, Member, MemberStatus,
-    NodeId, Peers, ProposeError, Role, Timing, Transport,
+    NodeId, Peers, ProposeError, Role, Timing, Transport, Turned, make_alone,
 };

@@ -26,7 +26,7 @@ use weir_types::{Batch, BatchBuilder, Clock, Codec, Offset, PartitionId};
 const COMPRESS_FROM_BYTES: usize = 1 << 10;
 
 /// Whether small batches may share a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Framing {
     /// They may: many producers of single records then cost a row an entry.
     Merge,
@@ -542,8 +542,18 @@ impl<'a> Building<'a> {
 
     fn append(&mut self, append: &Append) -> Result<Offset, ProduceError> {
         let there = |p: PartitionId| self.tables.partition_owner.contains_key(&p);
+        let has_moved = !there(append.partition) && self.tables.topics.contains_key(&append.topic.name);
+        if has_moved || self.tables.sealed.contains(&append.partition) {
+            // It goes on elsewhere, or will in a moment.
+            return Err(ProposeError::NotLeader { leader: None }.into());
+        }
         if !there(append.partition) || !append.outputs.iter().all(|o| there(o.partition)) {
             return Err(ProduceError::NoTopic(append.topic.name.to_string()));
+        }
+        // An entry changes one group alone.
+        let group = self.core.group.id();
+        if append.outputs.iter().any(|o| o.partition.group() != group) {
+            return Err(ProduceError::Apart(append.topic.name.to_string()));
         }
         let kept = &append.kept;
         let Some(producer) = kept.producer() else {

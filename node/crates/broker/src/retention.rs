@@ -20,14 +20,11 @@ impl Broker {
     /// # Cancel safety
     /// Safe: what was proposed happens, the rest waits for the next call.
     pub async fn retain(&self) {
-        // What goes is decided where it is led, and goes everywhere.
-        if !self.is_serving() {
-            return;
-        }
         let now = self.now_ms();
         for topic in self.topics() {
             for (index, id) in topic.partitions.iter().enumerate() {
-                if let Some(marks) = self.0.log.marks(*id) {
+                // What goes is decided where it is led, and goes everywhere.
+                if let Some(marks) = self.0.log.marks(*id).filter(|_| self.serves(*id)) {
                     self.expire(&topic, index as u32, *id, &marks, now).await;
                 }
             }
@@ -39,7 +36,7 @@ impl Broker {
     /// # Cancel safety
     /// Safe, as [`Broker::retain`].
     pub async fn keep_within_budget(&self) {
-        if let Some(budget) = self.0.options.disk_budget_bytes.filter(|_| self.is_serving()) {
+        if let Some(budget) = self.0.options.disk_budget_bytes {
             self.evict(budget).await;
         }
     }
@@ -84,6 +81,9 @@ impl Broker {
         let mut candidates = Vec::new();
         for topic in topics {
             for (index, id) in topic.partitions.iter().enumerate() {
+                if !self.serves(*id) {
+                    continue;
+                }
                 let bytes = self.0.log.marks(*id).map_or(0, |m| m.bytes());
                 candidates.push((bytes, Arc::clone(&topic), index as u32, *id));
             }

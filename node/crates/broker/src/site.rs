@@ -1,8 +1,10 @@
 //! The nodes of a site: letting one in by a token, making it a voter, handing over, letting one go.
 
+use crate::applied::Tables;
 use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
 use crate::error::AdminError;
+use crate::groups::CAUGHT_UP;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hmac::{Hmac, Mac};
@@ -10,18 +12,20 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 use weir_log::{Op, StateKey, StateKind};
-use weir_replica::{Admit, JoinReply, JoinRequest, Member, NodeId, Role};
+use weir_replica::{Claim, Group, Host, JoinReply, JoinRequest, Member, MemberStatus, NodeId, Role};
+use weir_types::GroupId;
+use weir_types::limits::VOTERS_MAX;
 
 /// Rows of [`StateKind::Site`]: the site's name, the last number that was given to a node, and tokens.
 const SITE: &[u8] = b"id";
 const LAST_NODE: &[u8] = b"node";
 const TOKEN: &[u8] = b"token";
-/// A learner becomes a voter when it lacks at most so many entries: less than a second of the fastest load.
-const CAUGHT_UP: u64 = 64;
 /// A leader that hands over waits so long for the other to lead: a few elections.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 /// How often it looks.
 const HAND_OVER_POLL: Duration = Duration::from_millis(50);
+/// Who was heard of in this time is there: several heartbeats.
+const SUCCESSOR_HEARD_MS: u64 = 1_000;
 /// A change of members takes a few round trips: some seconds of them are waited for.
 const JOIN_TRIES: u32 = 100;
 /// Tokens that are out at once.
@@ -64,11 +68,11 @@ impl Token {
     /// A request to join with it, on a connection with `binding`.
     pub fn request(&self, member: Member, binding: &[u8; 32]) -> JoinRequest {
         let key = self.key();
-        JoinRequest {
+        let claim = Claim::Token {
             token: Sha256::digest(key).into(),
             proof: proof(&key, b"join", binding),
-            member,
-        }
+        };
+        JoinRequest { claim, member }
     }
 
     /// Whether `proof` shows that the other side of the connection knows it too.
@@ -185,10 +189,18 @@ impl Broker {
         .await
     }
 
-    /// Uses up a token and gives a number for it.
-    async fn redeem(&self, request: &JoinRequest, binding: &[u8; 32]) -> Result<([u8; 32], NodeId), String> {
-        let place = token_key(&request.token);
-        let unknown = "the token is not known here: it was used, has expired, or is another site's";
+    /// Uses up a token and gives a number for it, with the proof that it is known here.
+    async fn redeem(
+        &self,
+        token: &[u8; 32],
+        proved: &[u8; 32],
+        binding: &[u8; 32],
+    ) -> Result<([u8; 32], NodeId), JoinReply> {
+        let place = token_key(token);
+        let unknown = || {
+            let why = "the token is not known here: it was used, has expired, or is another site's";
+            JoinReply::Refused(why.to_owned())
+        };
         let row = {
             let tables = self.0.applied.tables();
             tables
@@ -197,60 +209,93 @@ impl Broker {
                 .cloned()
         };
         let row = row.and_then(|r| postcard::from_bytes::<TokenRow>(&r).ok());
-        let row = row.ok_or(unknown)?;
-        if !same(&proof(&row.key, b"join", binding), &request.proof) {
-            return Err(unknown.to_owned());
+        let row = row.ok_or_else(unknown)?;
+        if !same(&proof(&row.key, b"join", binding), proved) {
+            return Err(unknown());
         }
         if row.expires_ms <= self.now_ms() {
-            return Err("the token has expired: `weir cluster invite` makes another".to_owned());
+            let why = "the token has expired: `weir cluster invite` makes another";
+            return Err(JoinReply::Refused(why.to_owned()));
         }
+        let numbered = self.number(move |tables| {
+            // Asked again inside: two may come with one token.
+            let row = (StateKind::Site as u8, place.clone());
+            if !tables.others.contains_key(&row) {
+                return Err(AdminError::Denied);
+            }
+            let key = site_key(&place);
+            Ok(vec![Op::Remove { key }])
+        });
+        match numbered.await {
+            Ok(node) => Ok((proof(&row.key, b"welcome", binding), node)),
+            Err(AdminError::Denied) => Err(unknown()),
+            Err(e) => Err(JoinReply::NotNow(e.to_string())),
+        }
+    }
+
+    /// Gives a number that no node had before, in one entry with `with`.
+    async fn number(
+        &self,
+        with: impl FnOnce(&Tables) -> Result<Vec<Op>, AdminError> + Send + 'static,
+    ) -> Result<NodeId, AdminError> {
         let first = self.group().members().keys().max().copied().unwrap_or(1);
         let (sent, number) = tokio::sync::oneshot::channel();
         let changed = self.change(move |tables, _| {
-            // Asked again inside: two may come with one token.
-            if !tables
-                .others
-                .contains_key(&(StateKind::Site as u8, place.clone()))
-            {
-                return Err(AdminError::Denied);
-            }
+            let mut ops = with(tables)?;
             let last = tables.others.get(&(StateKind::Site as u8, LAST_NODE.to_vec()));
             let last = last
                 .and_then(|v| v.first_chunk::<8>())
                 .map(|b| u64::from_be_bytes(*b));
             let node = last.unwrap_or(first).max(first) + 1;
             let _ = sent.send(node);
-            Ok(vec![
-                Op::Remove {
-                    key: site_key(&place),
-                },
-                Op::Put {
-                    key: site_key(LAST_NODE),
-                    value: Bytes::copy_from_slice(&node.to_be_bytes()),
-                },
-            ])
+            ops.push(Op::Put {
+                key: site_key(LAST_NODE),
+                value: Bytes::copy_from_slice(&node.to_be_bytes()),
+            });
+            Ok(ops)
         });
-        match changed.await {
-            Ok(()) => {
-                let node = number.await.map_err(|_| unknown.to_owned())?;
-                Ok((row.key, node))
-            }
-            Err(AdminError::Denied) => Err(unknown.to_owned()),
-            Err(e) => Err(e.to_string()),
+        changed.await?;
+        number.await.map_err(|_| AdminError::Closed)
+    }
+
+    /// Gives a member with `key` another number: it lost what it had, and must not speak as the one that it was.
+    /// Returns the numbers that it had, too.
+    async fn renumber(&self, key: &str) -> Result<(NodeId, Vec<NodeId>), JoinReply> {
+        let members = self.group().members().into_iter();
+        let old: Vec<NodeId> = members.filter(|(_, m)| m.key == key).map(|(id, _)| id).collect();
+        if old.is_empty() {
+            let why = "its key is no member's any more: it can only join with a token";
+            return Err(JoinReply::Refused(why.to_owned()));
         }
+        let numbered = self.number(|_| Ok(Vec::new())).await;
+        let node = numbered.map_err(|e| JoinReply::NotNow(e.to_string()))?;
+        Ok((node, old))
     }
 
     async fn welcome(&self, mut request: JoinRequest, key: String, binding: [u8; 32]) -> JoinReply {
         if !self.is_serving() {
             let me = self.group().node();
             return match self.leader() {
-                Some((id, member)) if id != me => JoinReply::Elsewhere(member.quic),
-                _ => JoinReply::Refused("nobody leads at the moment: try again".to_owned()),
+                Some((id, member)) if id != me => JoinReply::Elsewhere {
+                    addr: member.quic,
+                    key: member.key,
+                },
+                _ => JoinReply::NotNow("nobody leads at the moment".to_owned()),
             };
         }
-        let (token, node) = match self.redeem(&request, &binding).await {
-            Ok(redeemed) => redeemed,
-            Err(why) => return JoinReply::Refused(why),
+        let numbered = match &request.claim {
+            Claim::Token { token, proof } => {
+                let redeemed = self.redeem(token, proof, &binding).await;
+                redeemed.map(|(proof, node)| (proof, node, Vec::new()))
+            }
+            Claim::Again => {
+                let renumbered = self.renumber(&key).await;
+                renumbered.map(|(node, old)| ([0; 32], node, old))
+            }
+        };
+        let (proof, node, old) = match numbered {
+            Ok(numbered) => numbered,
+            Err(reply) => return reply,
         };
         // The key that the connection proved, whatever the request says.
         request.member.key = key;
@@ -259,16 +304,38 @@ impl Broker {
         while let Err(e) = self.group().add_learner(node, request.member.clone()).await {
             tries += 1;
             if tries > JOIN_TRIES {
-                return JoinReply::Refused(format!("{e}; the token is used up, make another"));
+                return match request.claim {
+                    Claim::Token { .. } => {
+                        JoinReply::Refused(format!("{e}; the token is used up, make another"))
+                    }
+                    Claim::Again => JoinReply::NotNow(e.to_string()),
+                };
             }
             tokio::time::sleep(HAND_OVER_POLL).await;
+        }
+        for old in &old {
+            // Groups take it in the other's place.
+            if let Err(e) = self.renumber_replicas(*old, node).await {
+                return JoinReply::NotNow(e.to_string());
+            }
+        }
+        // Only now: its key must be a member's at any time, or it could not ask again.
+        for old in old {
+            if let Err(e) = self.group().remove(old).await {
+                return JoinReply::NotNow(format!("node {old} cannot be taken out yet: {e}"));
+            }
+            tracing::warn!(
+                old,
+                node,
+                "a node lost what it had: it begins again under another number"
+            );
         }
         tracing::info!(node, "a node has joined as a learner");
         JoinReply::Welcome {
             site: self.site().unwrap_or_default(),
             node,
             members: self.group().members(),
-            proof: proof(&token, b"welcome", &binding),
+            proof,
         }
     }
 
@@ -279,7 +346,15 @@ impl Broker {
             return;
         }
         let voters = self.group().voters();
-        for node in self.group().members().into_keys().filter(|n| !voters.contains(n)) {
+        let members = self.group().members();
+        let full = voters
+            .iter()
+            .filter(|id| members.get(id).is_some_and(|m| !m.witness));
+        if full.count() >= VOTERS_MAX {
+            return;
+        }
+        let learners = self.group().members().into_keys().filter(|n| !voters.contains(n));
+        for node in learners.filter(|n| self.group().may_vote(*n)) {
             if self.group().lag(node).is_some_and(|lag| lag <= CAUGHT_UP) {
                 match self.group().promote(node).await {
                     Ok(()) => tracing::info!(node, "a learner has caught up: it votes from now on"),
@@ -308,15 +383,25 @@ impl Broker {
         })
     }
 
-    /// The voter, other than this node, that lacks least.
+    /// The voter, other than this node, that was heard of lately and lacks least.
     pub fn successor(&self) -> Option<NodeId> {
         let status = self.group().status();
         let others = status.members.iter().filter(|m| m.role == Role::Voter);
-        others.min_by_key(|m| m.lag.unwrap_or(u64::MAX)).map(|m| m.id)
+        let silent = |m: &MemberStatus| m.heard_ms_ago.is_none_or(|ms| ms > SUCCESSOR_HEARD_MS);
+        let best = others.min_by_key(|m| (silent(m), m.lag.unwrap_or(u64::MAX)));
+        best.map(|m| m.id)
     }
 }
 
-impl Admit for Broker {
+impl Host for Broker {
+    fn site(&self) -> Group {
+        self.group().clone()
+    }
+
+    fn group(&self, id: GroupId) -> Option<Group> {
+        self.group_of(id)
+    }
+
     fn admit(&self, request: JoinRequest, key: String, binding: [u8; 32]) -> BoxFuture<'static, JoinReply> {
         let broker = self.clone();
         Box::pin(async move { broker.welcome(request, key, binding).await })
@@ -347,8 +432,11 @@ mod tests {
     fn a_proof_holds_for_one_connection_and_one_direction() {
         let token = Token::new([7; 16]);
         let request = token.request(Member::default(), &[1; 32]);
-        assert_eq!(request.proof, proof(&token.key(), b"join", &[1; 32]));
-        assert!(!token.is_proved_by(&request.proof, &[1; 32]));
+        let Claim::Token { proof: proved, .. } = request.claim else {
+            panic!("it claims by the token")
+        };
+        assert_eq!(proved, proof(&token.key(), b"join", &[1; 32]));
+        assert!(!token.is_proved_by(&proved, &[1; 32]));
         let answer = proof(&token.key(), b"welcome", &[1; 32]);
         assert!(token.is_proved_by(&answer, &[1; 32]) && !token.is_proved_by(&answer, &[2; 32]));
     }

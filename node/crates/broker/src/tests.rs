@@ -1,5 +1,7 @@
 //! The broker over real logs: alone, and as three of a site that hear each other or do not.
 
+mod groups;
+
 use crate::proposer::Request;
 use crate::*;
 use std::path::Path;
@@ -49,12 +51,12 @@ async fn open_node(
         id: GroupId(0),
         node,
         member: Member::default(),
-        found: node == 1,
+        founders: (node == 1).then(|| (1, Member::default())).into_iter().collect(),
         timing,
     };
     let broker = Broker::open(log, &recovered, config, hub.transport(node), clock, options);
     let broker = broker.await.unwrap();
-    hub.add(broker.group().clone());
+    hub.add(node, broker.finds_groups());
     broker
 }
 
@@ -528,7 +530,10 @@ async fn a_broker_that_stops_says_so() {
     let broker = open(dir.path()).await;
     topic(&broker, "t", &[]).await;
     broker.close();
-    assert!(!broker.send(Request::Wake) || send(&broker, "t", batch(&["x"], None)).await.is_err());
+    assert!(
+        broker.0.site().requests.try_send(Request::Wake).is_err()
+            || send(&broker, "t", batch(&["x"], None)).await.is_err()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

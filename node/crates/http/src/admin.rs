@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_broker::{Principal, Topic};
 use weir_pipeline::{ModuleInfo, PipelineInfo, Services};
+use weir_types::GroupId;
 
 type Shared = State<Arc<Services>>;
 
@@ -21,15 +22,20 @@ fn who() -> Principal {
 
 fn show(services: &Services, topic: &Topic) -> Value {
     let partitions = (0..topic.partitions.len() as u32).map(|i| {
-        let Some(m) = services.broker.marks(topic.name.as_str(), i) else {
-            return Value::Null;
+        let group = topic.partition(i).map(|id| id.group()).unwrap_or(GroupId::SITE);
+        let leader = services.broker.leader_of(group).map(|(id, ..)| id);
+        let (replicas, _) = services.broker.replicas_of(group);
+        let here = services.broker.group_of(group).and_then(|_| services.broker.marks(topic.name.as_str(), i));
+        let Some(m) = here else {
+            // What is in it is for its own nodes to tell.
+            return json!({ "partition": i, "group": group.0, "leader": leader, "replicas": replicas });
         };
         let gaps = m.gaps();
         let gaps = gaps
             .iter()
             .map(|g| json!({ "start": g.start, "end": g.end, "reason": g.reason.to_string() }));
         json!({
-            "partition": i, "log_start": m.log_start(), "committed_end": m.committed_end(),
+            "partition": i, "group": group.0, "leader": leader, "replicas": replicas, "log_start": m.log_start(), "committed_end": m.committed_end(),
             "bytes": m.bytes(), "lost": m.lost(), "gaps": gaps.collect::<Vec<_>>(),
         })
     });
@@ -64,6 +70,8 @@ pub(crate) struct NewTopic {
     name: String,
     #[serde(default = "one")]
     partitions: u32,
+    /// Nodes that each partition is on; all of the site's when not said.
+    replication: Option<u32>,
     #[serde(default)]
     config: BTreeMap<String, String>,
 }
@@ -79,7 +87,7 @@ pub(crate) async fn create_topic(
     let settings: Vec<_> = new.config.into_iter().collect();
     let topic = services
         .broker
-        .create_topic(&who(), &new.name, new.partitions, &settings)
+        .create_topic_on(&who(), &new.name, new.partitions, new.replication, &settings)
         .await?;
     Ok((StatusCode::CREATED, Json(show(&services, &topic))))
 }
@@ -183,7 +191,7 @@ pub(crate) async fn status(State(services): Shared) -> Json<Value> {
 
 /// How the nodes of the site are doing, as this one sees it.
 pub(crate) async fn cluster(State(services): Shared) -> Response {
-    Json(services.broker.group().status()).into_response()
+    Json(services.broker.site_status()).into_response()
 }
 
 /// The description of all of this.

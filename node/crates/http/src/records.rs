@@ -67,17 +67,14 @@ pub(crate) async fn produce(
         .collect::<Result<_, ProduceError>>()?;
     let mut producing = Vec::with_capacity(batches.len());
     for (partition, batch) in batches {
-        let sent = broker
-            .produce(&who, &topic, partition, batch, Framing::Merge)
-            .await;
-        producing.push((partition, sent));
+        let (who, topic) = (&who, &topic);
+        producing.push(async move {
+            let sent = broker.produce_anywhere(who, topic, partition, batch, Framing::Merge);
+            (partition, sent.await)
+        });
     }
     let (mut stored, mut failed) = (Vec::new(), None);
-    for (partition, sent) in producing {
-        let produced = match sent {
-            Ok(sent) => sent.await,
-            Err(e) => Err(e),
-        };
+    for (partition, produced) in futures_util::future::join_all(producing).await {
         match produced {
             Ok(produced) => stored.push(
                 json!({ "partition": partition, "base_offset": produced.base, "records": produced.span }),

@@ -109,9 +109,11 @@ impl From<&ProduceError> for Code {
             // Nothing was stored, and it will be once the pipeline goes on: the answer that every client tries again
             // after, for as long as it was told to keep records.
             ProduceError::Halted { .. } => Self::NotEnoughReplicas,
+            ProduceError::Apart(_) => Self::PolicyViolation,
             ProduceError::PipelineBusy { .. } => Self::RequestTimedOut,
             ProduceError::Propose(ProposeError::NotLeader { .. }) => Self::NotLeaderOrFollower,
             ProduceError::Propose(e) => by_kind(e.kind()),
+            ProduceError::There(_, kind) => by_kind(*kind),
             ProduceError::Closed => Self::NotLeaderOrFollower,
         }
     }
@@ -152,6 +154,8 @@ impl From<&AdminError> for Code {
             AdminError::InUse { .. } | AdminError::Limit { .. } => Self::PolicyViolation,
             AdminError::NoTopic(_) | AdminError::NoPartition { .. } => Self::UnknownTopicOrPartition,
             AdminError::Partitions { .. } => Self::InvalidPartitions,
+            AdminError::Replicas { .. } => Self::InvalidReplicationFactor,
+            AdminError::Moving { .. } => by_kind(e.kind()),
             AdminError::Config(_) => Self::InvalidConfig,
             AdminError::GroupName(_) => Self::InvalidGroupId,
             AdminError::OffsetBeyondEnd { .. } => Self::OffsetOutOfRange,

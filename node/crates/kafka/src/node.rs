@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use weir_broker::{Broker, Principal};
+use weir_types::GroupId;
 use weir_types::limits::{
     KAFKA_ANSWER_BYTES_MAX, KAFKA_RECEIVE_BYTES_MAX, KAFKA_SHORT_ANSWER_BYTES, KAFKA_WAITING_BYTES_MAX,
 };
 
 /// Why a partition cannot be where a client wants it.
-pub(crate) const NOT_PLACEABLE: &str = "no such node; each partition is on all nodes of the site";
+pub(crate) const NOT_PLACEABLE: &str = "no such node";
 
 /// Settings of the listener.
 #[derive(Clone, Debug)]
@@ -115,21 +116,58 @@ impl Session {
         kafka_id(self.node.broker.group().node())
     }
 
-    /// Who leads all partitions and coordinates all groups; -1 when that is not known.
-    pub(crate) fn leader_id(&self) -> i32 {
+    /// Who decides about topics and coordinates all groups; -1 when that is not known.
+    pub(crate) fn controller_id(&self) -> i32 {
         self.node.broker.leader().map_or(-1, |(id, _)| kafka_id(id))
     }
 
-    /// The epoch of that leader: its term. It is at most what this node has heard of.
-    pub(crate) fn leader_epoch(&self) -> i32 {
-        i32::try_from(self.node.broker.group().term()).unwrap_or(i32::MAX)
+    /// The replica group of a partition; the site's for one that is not known.
+    pub(crate) fn group_of(&self, topic: &str, partition: i32) -> GroupId {
+        let topic = self.node.broker.topic(topic);
+        let partition = topic
+            .zip(u32::try_from(partition).ok())
+            .and_then(|(t, p)| t.partition(p));
+        partition.map_or(GroupId::SITE, |id| id.group())
+    }
+
+    /// What is added to the terms of a partition's group: see [`Broker::epoch_base`].
+    fn epoch_base(&self, topic: &str, partition: i32) -> i32 {
+        let topic = self.node.broker.topic(topic);
+        let partition = topic
+            .zip(u32::try_from(partition).ok())
+            .and_then(|(t, p)| t.partition(p));
+        partition.map_or(0, |id| self.node.broker.epoch_base(id))
+    }
+
+    /// Who leads `group`, -1 when that is not known, and the epoch: its term. It is at most what this node has heard of.
+    pub(crate) fn leader(&self, group: GroupId) -> (i32, i32) {
+        let epoch = |term: u64| i32::try_from(term).unwrap_or(i32::MAX);
+        match (
+            self.node.broker.leader_of(group),
+            self.node.broker.group_of(group),
+        ) {
+            (Some((id, term, _)), _) => (kafka_id(id), epoch(term)),
+            (None, here) => (-1, here.map_or(-1, |group| epoch(group.term()))),
+        }
+    }
+
+    /// The epoch of a partition's leader, on a node that has it; -1 elsewhere.
+    pub(crate) fn leader_epoch(&self, topic: &str, partition: i32) -> i32 {
+        let group = self.node.broker.group_of(self.group_of(topic, partition));
+        let base = self.epoch_base(topic, partition);
+        group.map_or(-1, |group| {
+            i32::try_from(group.term())
+                .unwrap_or(i32::MAX)
+                .saturating_add(base)
+        })
     }
 
     /// The nodes that Kafka clients can connect to.
     pub(crate) fn brokers(&self) -> Vec<Address> {
         let me = self.node_id();
         let mut brokers = Vec::new();
-        for (id, member) in self.node.broker.group().members() {
+        let members = self.node.broker.group().members().into_iter();
+        for (id, member) in members.filter(|(_, m)| !m.witness) {
             let (id, rack) = (kafka_id(id), Some(member.rack).filter(|r| !r.is_empty()));
             let address = match id == me {
                 true => Some(self.advertised()),
@@ -145,23 +183,25 @@ impl Session {
         brokers
     }
 
-    /// The members, and those that vote: replicas, and replicas in sync as far as Kafka's words go.
-    pub(crate) fn replicas(&self) -> (Vec<i32>, Vec<i32>) {
-        let group = self.node.broker.group();
-        let all = group.members().into_keys().map(kafka_id).collect();
-        (all, group.voters().into_iter().map(kafka_id).collect())
+    /// The members of `group`, and those that vote: replicas, and replicas in sync as far as Kafka's words go.
+    pub(crate) fn replicas(&self, group: GroupId) -> (Vec<i32>, Vec<i32>) {
+        let (all, voters) = self.node.broker.replicas_of(group);
+        let ids = |nodes: Vec<u64>| nodes.into_iter().map(kafka_id).collect();
+        (ids(all), ids(voters))
     }
 
-    /// Whether a partition can be on these nodes: it is on all of the site's.
+    /// Whether there are these nodes. Which of them get a partition is the site's to choose.
     pub(crate) fn can_place(&self, nodes: &[i32]) -> bool {
-        let (all, _) = self.replicas();
+        let (all, _) = self.replicas(GroupId::SITE);
         !nodes.is_empty() && nodes.iter().all(|n| all.contains(n))
     }
 
     /// What a client's idea of the leader's epoch is to ours.
-    pub(crate) fn check_epoch(&self, theirs: i32) -> Code {
-        let ours = self.leader_epoch();
+    pub(crate) fn check_epoch(&self, topic: &str, partition: i32, theirs: i32) -> Code {
+        let ours = self.leader_epoch(topic, partition);
         match theirs {
+            // Nothing of it is here.
+            _ if ours < 0 => Code::NotLeaderOrFollower,
             -1 => Code::None,
             epoch if epoch < ours => Code::FencedLeaderEpoch,
             epoch if epoch > ours => Code::UnknownLeaderEpoch,

@@ -52,8 +52,23 @@ pub enum StateKind {
     /// sha-256, part u32 -> a part of the module's bytes. The pipelines'.
     ModulePart = 23,
     /// `id` -> the site's name among sites; `node` -> the last number given to a node; `token` and its hash -> until
-    /// when it lets a node in. The node's.
+    /// when it lets a node in; `leaving` and a node u64 -> nothing: it gets no replicas. The node's.
     Site = 24,
+    /// group u16 -> the nodes that have it, as decided. The broker's.
+    ReplicaGroup = 25,
+    /// group u16 -> who leads it, as last heard. The broker's.
+    Leader = 26,
+    /// partition u32 by which it was made -> where it is kept now. The broker's.
+    Located = 27,
+    /// partition u32 -> which one is on its way to it. The broker's.
+    Move = 28,
+    /// partition u32 -> the one that goes on in its place. The broker's.
+    Sealed = 29,
+    /// group u16 -> index u64, term u64 of the last entry that this node had before it forgot the group. Kept by the log.
+    Forgotten = 30,
+    /// group u16 -> version u64 of the row of [`StateKind::ReplicaGroup`] that the group's leaders have heard of. The
+    /// broker's, kept by that group.
+    Heeded = 31,
 }
 
 /// Key of a row of `state`: its kind and what follows.
@@ -69,18 +84,35 @@ impl StateKey {
         Self(key)
     }
 
-    /// Whether rows of its kind are the same on every replica, and so part of a snapshot.
-    pub(crate) fn is_replicated(bytes: &[u8]) -> bool {
+    /// The group whose replicas have the row in common; none for a row that is this node's alone.
+    pub fn group(bytes: &[u8]) -> Option<GroupId> {
+        let (kind, rest) = bytes.split_first()?;
+        let is = |kinds: &[StateKind]| kinds.iter().any(|k| *k as u8 == *kind);
         let local = [
             StateKind::Applied,
             StateKind::Purged,
             StateKind::Segment,
             StateKind::Vote,
             StateKind::Incoming,
+            StateKind::Forgotten,
         ];
-        bytes
-            .first()
-            .is_some_and(|kind| local.iter().all(|l| *l as u8 != *kind))
+        let of_partition = [
+            StateKind::Position,
+            StateKind::Gap,
+            StateKind::TimeIndex,
+            StateKind::Producer,
+            StateKind::Sealed,
+        ];
+        if is(&local) {
+            return None;
+        }
+        Some(if is(&[StateKind::Members, StateKind::Heeded]) {
+            GroupId(u16::from_be_bytes(*rest.first_chunk()?))
+        } else if is(&of_partition) {
+            PartitionId(u32::from_be_bytes(*rest.first_chunk()?)).group()
+        } else {
+            GroupId::SITE
+        })
     }
 
     /// The key that is stored as `bytes`.

@@ -19,6 +19,7 @@
 
 mod entry;
 mod error;
+mod forget;
 mod journal;
 mod keys;
 mod kv;
@@ -43,8 +44,8 @@ pub use error::{AppendError, OpenError, ReadError};
 pub use keys::{StateKey, StateKind};
 pub use log::{Environment, Log, Options, Store, Usage};
 pub use positions::{Marks, Position};
-pub use reader::{Boundary, Chunk, Piece};
+pub use reader::{Boundary, Chunk, Payloads, Piece};
 pub use recovery::{Damage, GroupState, Recovered};
-pub use scrub::{ScrubReport, scrub_closed};
+pub use scrub::{ScrubReport, scrub_closed, set_aside};
 pub use snapshot::LogSnapshot;
-pub use workers::{Running, Threads, Turn, Wake, Worker, Workers};
+pub use workers::{Errand, Running, Threads, Turn, Wake, Worker, Workers};

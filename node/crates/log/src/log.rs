@@ -1,10 +1,11 @@
 //! The log as the layers above see it.
 
+use crate::Payloads;
 use crate::keys::{StateKey, StateKind};
 use crate::kv::{Database, Keyspace};
 use crate::positions::Positions;
 use crate::reader::{self, Boundary, Chunk, Request};
-use crate::recovery::{self, Recovered};
+use crate::recovery::{self, Recovered, split_id};
 use crate::scrub::{self, ScrubReport};
 use crate::snapshot::{Install, LogSnapshot, Received};
 use crate::space::free_and_total;
@@ -45,6 +46,8 @@ pub struct Options {
     pub value_file_bytes: u64,
     /// Bytes of the disk that are never used for records; `None`: 5 % of it, at least 256 MiB, at most a quarter.
     pub disk_reserve_bytes: Option<u64>,
+    /// Entries come without their batches, and none is missed: a witness's log.
+    pub headers_only: bool,
 }
 
 impl Default for Options {
@@ -59,6 +62,7 @@ impl Default for Options {
             // disk; fjall's blob files have the same target.
             value_file_bytes: 32 << 20,
             disk_reserve_bytes: None,
+            headers_only: false,
         }
     }
 }
@@ -288,6 +292,7 @@ impl Log {
             since_watermark: 0,
             since_sweep: 0,
             receiving,
+            headers_only: options.headers_only,
         };
         let writing = workers.start("weir-log", Box::new(writer)).map_err(io)?;
         let (reads, readers) = start_readers(&state.keyspaces, &shared, &*workers).map_err(io)?;
@@ -401,8 +406,8 @@ impl Log {
     }
 
     /// Reads the entries of `group` from `from` on and before `end`, up to about `max_bytes` of payload, the first
-    /// whatever its size. Batches that retention has removed come as [`crate::Op::Gone`]. `done` is called from a
-    /// reader's thread.
+    /// whatever its size. Batches that retention has removed come as [`crate::Op::Gone`], and all of them if that is
+    /// what is wanted. `done` is called from a reader's thread.
     ///
     /// # Errors
     /// When the log stopped; `done` is then dropped.
@@ -412,10 +417,11 @@ impl Log {
         from: u64,
         end: u64,
         max_bytes: usize,
+        of: Payloads,
         done: impl FnOnce(Result<Vec<Entry>, ReadError>) + Send + 'static,
     ) -> Result<(), ReadError> {
         self.submit(Box::new(move |keyspaces, _| {
-            done(reader::entries(keyspaces, group, from..end, max_bytes));
+            done(reader::entries(keyspaces, group, from..end, max_bytes, of));
         }))
     }
 
@@ -475,6 +481,22 @@ impl Log {
         self.send(Command::Receive { received, done })
     }
 
+    /// Puts `batches`, which another replica has, in the place of those that cannot be read here; others stay as they
+    /// are. `done` is called with how many were, once they are synced.
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn mend(
+        &self,
+        partition: PartitionId,
+        batches: Vec<Batch>,
+        done: impl FnOnce(Result<usize, AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let received = Received { partition, batches };
+        let done = Box::new(done);
+        self.send(Command::Mend { received, done })
+    }
+
     /// Where the batches end that were received so far, for each partition. Blocks.
     ///
     /// # Errors
@@ -511,6 +533,28 @@ impl Log {
         });
         let done = Box::new(done);
         self.send(Command::Install { install, done })
+    }
+
+    /// Removes all of `group`, in which this node has no part any more, but its vote and [`Log::forgotten`].
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn forget(
+        &self,
+        group: GroupId,
+        done: impl FnOnce(Result<(), AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let done = Box::new(done);
+        self.send(Command::Forget { group, done })
+    }
+
+    /// The last entry of `group` that this node had before it forgot it; the first of all when it never did. Blocks.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn forgotten(&self, group: GroupId) -> Result<EntryId, ReadError> {
+        let row = self.state_row(&StateKey::new(StateKind::Forgotten, &group.0.to_be_bytes()))?;
+        Ok(row.and_then(|row| split_id(&row)).unwrap_or_default())
     }
 
     /// Runs `read`, which may block on the disk, on a reader's thread: a look into a snapshot.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use weir_types::{Gap, GapReason, Offset, PartitionId};
+use weir_types::{Gap, GapReason, GroupId, Offset, PartitionId};
 
 use crate::{Append, EntryHeader, OpHeader};
 
@@ -96,6 +96,8 @@ impl Marks {
 
     fn trimmed(&self, to: Offset, reason: GapReason) {
         let from = self.log_start();
+        // A partition that begins behind the first offset.
+        self.committed_end.fetch_max(to.get(), Ordering::AcqRel);
         self.log_start.fetch_max(to.get(), Ordering::AcqRel);
         if reason != GapReason::Expired {
             self.lost.fetch_add(to.since(from), Ordering::Relaxed);
@@ -147,10 +149,10 @@ impl Positions {
         *marks.gaps.lock().unwrap_or_else(PoisonError::into_inner) = gaps;
     }
 
-    /// Forgets all partitions but those of `keep`.
-    pub(crate) fn retain(&self, keep: &BTreeMap<PartitionId, Position>) {
+    /// Forgets all partitions of `group` but those of `keep`.
+    pub(crate) fn retain(&self, group: GroupId, keep: &BTreeMap<PartitionId, Position>) {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        map.retain(|id, _| keep.contains_key(id));
+        map.retain(|id, _| id.group() != group || keep.contains_key(id));
     }
 
     pub(crate) fn entry(&self, partition: PartitionId) -> Arc<Marks> {

@@ -336,12 +336,22 @@ fn indexed_before(keyspaces: &Keyspaces, partition: PartitionId, timestamp: i64)
     from
 }
 
-/// Entries with their payloads, joined again.
+/// Whether entries come with their batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payloads {
+    /// With those that are there.
+    Read,
+    /// Without: each is [`Op::Gone`]. Damage to them is then no matter.
+    Left,
+}
+
+/// Entries, joined again with their payloads.
 pub(crate) fn entries(
     keyspaces: &Keyspaces,
     group: GroupId,
     range: Range<u64>,
     max_bytes: usize,
+    of: Payloads,
 ) -> Result<Vec<Entry>, ReadError> {
     let (mut entries, mut bytes, mut due) = (Vec::new(), 0, range.start);
     for guard in keyspaces
@@ -356,7 +366,7 @@ pub(crate) fn entries(
         }
         let header = EntryHeader::decode(group, index, &value);
         let (header, ..) = header.ok_or_else(|| damaged(index, "its header is damaged".to_owned()))?;
-        let entry = join(keyspaces, header)?;
+        let entry = join(keyspaces, header, of)?;
         bytes += entry.payload_bytes();
         entries.push(entry);
         due += 1;
@@ -367,11 +377,15 @@ pub(crate) fn entries(
     Ok(entries)
 }
 
-fn join(keyspaces: &Keyspaces, header: EntryHeader) -> Result<Entry, ReadError> {
+fn join(keyspaces: &Keyspaces, header: EntryHeader, of: Payloads) -> Result<Entry, ReadError> {
     let mut ops = Vec::with_capacity(header.ops.len());
     for op in header.ops {
         ops.push(op.join(|append| {
-            Ok(match payload(keyspaces, &append)? {
+            let batch = match of {
+                Payloads::Read => payload(keyspaces, &append)?,
+                Payloads::Left => None,
+            };
+            Ok(match batch {
                 Some(batch) => Op::Append {
                     partition: append.partition,
                     batch,
@@ -407,7 +421,9 @@ fn payload(keyspaces: &Keyspaces, append: &Append) -> Result<Option<Batch>, Read
         Err(e) => return Err(damaged(e.to_string())),
     };
     let batch = Batch::parse(bytes).map_err(|e| damaged(e.to_string()))?;
-    if (batch.crc(), batch.span()) != (append.crc, append.span) {
+    // Its checksum does not cover its first offset.
+    let is_it = (batch.base_offset(), batch.span(), batch.crc()) == (append.base, append.span, append.crc);
+    if !is_it {
         return Err(damaged("another batch is in its place".to_owned()));
     }
     Ok(Some(batch))

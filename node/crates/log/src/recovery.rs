@@ -146,6 +146,7 @@ pub(crate) fn open(dir: &Path, options: &Options, store: &Store) -> Result<State
         suspect: findings.frames_lost > 0,
         quarantine,
         value_file_bytes: options.value_file_bytes,
+        headers_only: options.headers_only,
         keyspaces,
         watermark,
         lock,
@@ -342,6 +343,7 @@ fn open_keyspaces(db_dir: &Path, values: Arc<ValueLog>, options: &Options) -> Re
 struct Recovery {
     quarantine: PathBuf,
     value_file_bytes: u64,
+    headers_only: bool,
     keyspaces: Keyspaces,
     watermark: WatermarkFile,
     recovered: Recovered,
@@ -375,7 +377,9 @@ impl Recovery {
         let kept;
         (positions, tails, self.watermark, kept) =
             replay_effects(&self.keyspaces, self.watermark, values, positions, tails, replay)?;
-        self.mend_partitions(&mut positions, &mut gaps)?;
+        if !self.headers_only {
+            self.mend_partitions(&mut positions, &mut gaps)?;
+        }
         if self.suspect {
             self.begin_anew(&mut tails)?;
         }
@@ -634,9 +638,13 @@ impl Recovery {
         let Some(guard) = self.keyspaces.data.range(rows.clone()).next_back() else {
             return Ok(Offset::ZERO);
         };
-        let read = |(key, row): (fjall::UserKey, fjall::Slice)| self.keyspaces.payload(&key, row).ok();
-        match guard.into_inner().ok().and_then(read).map(Batch::parse) {
-            Some(Ok(batch)) => Ok(batch.end_offset()),
+        let read = |(key, row): (fjall::UserKey, fjall::Slice)| {
+            let (_, base) = split_data_key(&key)?;
+            let batch = Batch::parse(self.keyspaces.payload(&key, row).ok()?).ok()?;
+            (batch.base_offset() == base).then_some(batch)
+        };
+        match guard.into_inner().ok().and_then(read) {
+            Some(batch) => Ok(batch.end_offset()),
             // The row is there and its bytes are bad: readers and scrub name it, and it is not given out again.
             _ => {
                 let key = self
@@ -736,6 +744,7 @@ fn replay_effects(
         since_watermark: 0,
         since_sweep: 0,
         receiving: false,
+        headers_only: false,
     };
     headers
         .into_iter()
@@ -760,7 +769,7 @@ pub(crate) fn id_row(id: EntryId) -> [u8; 16] {
     row
 }
 
-fn split_id(value: &[u8]) -> Option<EntryId> {
+pub(crate) fn split_id(value: &[u8]) -> Option<EntryId> {
     let (index, term) = value.split_first_chunk::<8>()?;
     Some(EntryId {
         index: u64::from_be_bytes(*index),

@@ -5,16 +5,19 @@
 //! simulation likes. What it does not have is tables, caches and journals to be damaged: those are tested on the real
 //! one.
 
-use crate::keys::rlog_key;
-use crate::{EntryHeader, StateKey};
+use crate::keys::{rlog_index, rlog_key};
+use crate::{EntryHeader, Position, StateKey, StateKind};
 use fjall::{PersistMode, Slice, UserKey};
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use weir_types::GroupId;
+use weir_types::{GroupId, Offset, PartitionId};
 
 /// The log's keyspaces.
 const KEYSPACES: usize = 3;
+
+/// More entries than are under way at once.
+const HEADERS_LOOKED_AT: usize = 1_000;
 
 type Key = Vec<u8>;
 type Tables = [Arc<BTreeMap<Key, Slice>>; KEYSPACES];
@@ -97,12 +100,13 @@ impl Disk {
         };
     }
 
-    /// Flips a bit of a header that is on the disk, the one after `nth` of all. False when there is none. (Of other rows,
-    /// fjall's checksums of blocks tell, which are not here.)
-    pub fn rot(&self, nth: usize, bit: usize) -> bool {
+    /// Flips a bit of a header or of a batch that is on the disk, the one after `nth` of all. False when there is none.
+    /// (Of other rows, fjall's checksums of blocks tell, which are not here.)
+    pub fn rot(&self, batches: bool, nth: usize, bit: usize) -> bool {
         let mut state = self.lock();
-        let headers = &state.synced[0];
-        let Some((key, value)) = headers.iter().nth(nth % headers.len().max(1)) else {
+        let table = usize::from(batches);
+        let rows = &state.synced[table];
+        let Some((key, value)) = rows.iter().nth(nth % rows.len().max(1)) else {
             return false;
         };
         let (key, mut value) = (key.clone(), value.to_vec());
@@ -112,8 +116,8 @@ impl Disk {
         };
         *byte ^= 1 << (at % 8);
         let value = Slice::from(value);
-        Arc::make_mut(&mut state.synced[0]).insert(key.clone(), value.clone());
-        Arc::make_mut(&mut state.now[0]).insert(key, value);
+        Arc::make_mut(&mut state.synced[table]).insert(key.clone(), value.clone());
+        Arc::make_mut(&mut state.now[table]).insert(key, value);
         true
     }
 
@@ -128,6 +132,23 @@ impl Disk {
         let state = self.lock();
         let row = state.now[0].get(&rlog_key(group, index)[..])?;
         EntryHeader::decode(group, index, row).map(|(header, ..)| header)
+    }
+
+    /// Whether a power cut would leave the entry of the batch at `base`, with or without the batch: among the newest
+    /// entries, or applied.
+    pub fn knows_of(&self, partition: PartitionId, base: Offset) -> bool {
+        let position = self.durable_state(&StateKey::partition(StateKind::Position, partition));
+        let position = position.and_then(|row| Position::decode(&row.into()));
+        if position.is_some_and(|p| p.committed_end > base) {
+            return true;
+        }
+        let state = self.lock();
+        let newest = state.synced[0].iter().rev().take(HEADERS_LOOKED_AT);
+        let mut headers = newest.filter_map(|(key, row)| {
+            let group = u16::from_be_bytes(*key.first_chunk::<2>()?);
+            EntryHeader::decode(GroupId(group), rlog_index(key)?, row)
+        });
+        headers.any(|(h, ..)| h.appends().any(|a| a.partition == partition && a.base == base))
     }
 
     /// The row of `state` that a power cut would leave.

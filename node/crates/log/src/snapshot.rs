@@ -50,7 +50,7 @@ impl LogSnapshot {
         self.applied
     }
 
-    /// Rows of `state` after `after` that replicas have in common, up to about `max_bytes` of them; none at the end.
+    /// Rows of `state` after `after` that the group's replicas have in common, up to about `max_bytes` of them; none at the end.
     /// Blocks.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl LogSnapshot {
         let (mut rows, mut bytes) = (Vec::new(), 0);
         for guard in self.rows.range(&self.keyspaces.state, from..) {
             let (key, value) = guard.into_inner().map_err(|e| damaged(&e))?;
-            if !StateKey::is_replicated(&key) {
+            if StateKey::group(&key) != Some(self.group) {
                 continue;
             }
             bytes += key.len() + value.len();
@@ -76,7 +76,7 @@ impl LogSnapshot {
         Ok(rows)
     }
 
-    /// The partitions, and where each ends. Blocks.
+    /// The group's partitions, and where each ends. Blocks.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -87,7 +87,8 @@ impl LogSnapshot {
             .prefix(&self.keyspaces.state, [StateKind::Position as u8])
         {
             let (key, value) = guard.into_inner().map_err(|e| damaged(&e))?;
-            partitions.extend(position_row(&key, Bytes::from(value)));
+            let row = position_row(&key, Bytes::from(value));
+            partitions.extend(row.filter(|(partition, _)| partition.group() == self.group));
         }
         Ok(partitions)
     }
@@ -140,12 +141,15 @@ impl LogSnapshot {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(ReadError::Busy(e.to_string())),
             };
-            let batch = Batch::parse(payload);
-            let batch = batch.map_err(|e| ReadError::Damaged {
+            let damaged = |why: String| ReadError::Damaged {
                 partition,
                 near: base.get(),
-                why: e.to_string(),
-            })?;
+                why,
+            };
+            let batch = Batch::parse(payload).map_err(|e| damaged(e.to_string()))?;
+            if batch.base_offset() != base {
+                return Err(damaged("another batch is in its place".to_owned()));
+            }
             bytes += batch.bytes().len();
             batches.push(batch);
         }
@@ -180,7 +184,8 @@ impl Keyspaces {
                 continue;
             };
             let payload = self.payload(&data_key(partition, base), row)?;
-            if let Ok(batch) = Batch::parse(payload) {
+            let batch = Batch::parse(payload).ok();
+            if let Some(batch) = batch.filter(|b| b.base_offset() == base) {
                 ends.insert(partition, batch.end_offset());
             }
         }
@@ -246,6 +251,11 @@ impl Writer {
         let mut positions = BTreeMap::new();
         let mut gaps: BTreeMap<PartitionId, Vec<Gap>> = BTreeMap::new();
         let mut keep = BTreeSet::new();
+        // What another group has in common is not for this one to say.
+        let state: Vec<_> = state
+            .into_iter()
+            .filter(|(key, _)| StateKey::group(key.as_bytes()) == Some(group))
+            .collect();
         for (key, value) in &state {
             positions.extend(
                 (key.as_bytes().first() == Some(&(StateKind::Position as u8)))
@@ -261,8 +271,14 @@ impl Writer {
         }
         // What comes, by its place in `data`.
         let mut incoming = BTreeMap::new();
+        let mut others_receive = false;
         for guard in self.keyspaces.state.prefix([StateKind::Incoming as u8]) {
             let (key, row) = guard.into_inner()?;
+            let place = key.get(1..).and_then(split_data_key);
+            if place.is_some_and(|(partition, _)| partition.group() != group) {
+                others_receive = true;
+                continue;
+            }
             batch.remove(&self.keyspaces.state, key.clone());
             if planted(Bug::SnapshotWithoutBatches) {
                 continue;
@@ -274,7 +290,7 @@ impl Writer {
         self.stage_data(&mut batch, group, applied, &positions, &incoming)?;
         for guard in self.keyspaces.state.iter() {
             let key = guard.key()?;
-            if StateKey::is_replicated(&key) && !keep.contains(&key[..]) {
+            if StateKey::group(&key) == Some(group) && !keep.contains(&key[..]) {
                 batch.remove(&self.keyspaces.state, key);
             }
         }
@@ -305,19 +321,55 @@ impl Writer {
         self.values.stage(&mut batch, &self.keyspaces.state);
         batch.commit(PersistMode::SyncAll)?;
         self.unsynced = None;
-        self.receiving = false;
+        self.receiving = others_receive;
         self.values.remove_dead();
-        self.shared.positions.retain(&positions);
+        self.shared.positions.retain(group, &positions);
         for (partition, position) in &positions {
             let gaps = gaps.remove(partition).unwrap_or_default();
             self.shared.positions.load(*partition, position, gaps);
         }
-        self.positions = positions;
+        self.positions.retain(|partition, _| partition.group() != group);
+        self.positions.extend(positions);
         self.save_watermark(false)
     }
 
     /// The rows of `data` and the headers that change with an install: what comes goes in; what was not applied, what
     /// is not retained any more, and partitions that are no more go out.
+    /// Puts batches in the place of those that cannot be read; how many were. Only what is committed is the same on
+    /// every replica.
+    pub(crate) fn mend(&mut self, received: Received) -> fjall::Result<usize> {
+        let Received { partition, batches } = received;
+        let Some(marks) = self.shared.positions.marks(partition) else {
+            return Ok(0);
+        };
+        let mut batch = self.keyspaces.db.batch();
+        let mut mended = 0;
+        for theirs in batches {
+            let base = theirs.base_offset();
+            let key = data_key(partition, base);
+            let outside =
+                theirs.end_offset() > marks.committed_end() || theirs.end_offset() <= marks.log_start();
+            if outside || self.is_whole(&key) {
+                continue;
+            }
+            tracing::warn!(%partition, offset = %base, "a damaged batch is replaced by another replica's copy");
+            // What the row pointed to stays accounted for, since the row is not to be trusted: its file goes later.
+            batch.insert(&self.keyspaces.data, key, theirs.into_bytes());
+            mended += 1;
+        }
+        if mended > 0 {
+            batch.commit(PersistMode::SyncData)?;
+        }
+        Ok(mended)
+    }
+
+    fn is_whole(&self, key: &[u8; 12]) -> bool {
+        let row = self.keyspaces.data.get(key).ok().flatten();
+        let payload = row.and_then(|row| self.keyspaces.payload(key, row).ok());
+        let batch = payload.and_then(|payload| Batch::parse(payload).ok());
+        batch.is_some_and(|b| split_data_key(key).is_some_and(|(_, base)| b.base_offset() == base))
+    }
+
     fn stage_data(
         &mut self,
         batch: &mut WriteBatch,
@@ -326,7 +378,8 @@ impl Writer {
         positions: &BTreeMap<PartitionId, Position>,
         incoming: &BTreeMap<Vec<u8>, fjall::Slice>,
     ) -> fjall::Result<()> {
-        let old: Vec<PartitionId> = self.positions.keys().copied().collect();
+        let old = self.positions.keys().copied();
+        let old: Vec<PartitionId> = old.filter(|p| p.group() == group).collect();
         for partition in old {
             let start = positions.get(&partition).map_or(Offset::MAX, |p| p.log_start);
             self.remove_rows(batch, partition, start)?;

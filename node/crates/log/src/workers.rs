@@ -42,6 +42,29 @@ pub trait Workers: Send + Sync + 'static {
     fn start(&self, name: &'static str, worker: Box<dyn Worker>) -> io::Result<Running>;
 }
 
+/// A worker with one thing to do.
+pub struct Errand(Option<Box<dyn FnOnce() + Send>>);
+
+impl Errand {
+    /// Does `it`.
+    pub fn new(it: impl FnOnce() + Send + 'static) -> Box<Self> {
+        Box::new(Self(Some(Box::new(it))))
+    }
+}
+
+impl Worker for Errand {
+    fn run(mut self: Box<Self>) {
+        self.turn();
+    }
+
+    fn turn(&mut self) -> Turn {
+        if let Some(it) = self.0.take() {
+            it();
+        }
+        Turn::Over
+    }
+}
+
 /// Each worker on a thread of its own.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Threads;

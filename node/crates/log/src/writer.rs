@@ -61,9 +61,19 @@ pub(crate) enum Command {
         received: Received,
         done: Flushed,
     },
+    /// Puts batches in the place of those that cannot be read.
+    Mend {
+        received: Received,
+        done: Box<dyn FnOnce(Result<usize, AppendError>) + Send>,
+    },
     /// Makes another's snapshot this node's state.
     Install {
         install: Box<Install>,
+        done: Flushed,
+    },
+    /// Removes all of a group.
+    Forget {
+        group: GroupId,
         done: Flushed,
     },
     Close {
@@ -80,8 +90,10 @@ impl Command {
             | Self::Purge { done, .. }
             | Self::Receive { done, .. }
             | Self::Install { done, .. }
+            | Self::Forget { done, .. }
             | Self::Close { done } => done(Err(error)),
             Self::Snapshot { done, .. } => done(Err(error)),
+            Self::Mend { done, .. } => done(Err(error)),
         }
     }
 }
@@ -89,6 +101,9 @@ impl Command {
 /// How long lazy entries and effects wait for a batch to ride along with: the bound on what `durability = "lazy"`
 /// may lose, and Redpanda's for the same setting.
 const IDLE: Duration = Duration::from_millis(100);
+/// How often it looks whether there is anything to do when there was nothing the last time: effects of entries that were
+/// applied later, which no reader waits for.
+const REST: Duration = Duration::from_secs(1);
 /// The low-water mark follows after this many synced bytes: what it does not cover, only the chain does.
 const WATERMARK_EVERY_BYTES: u64 = 64 << 20;
 /// Batches from here on are worth a pointer: KV separation begins there too.
@@ -120,6 +135,8 @@ pub(crate) struct Writer {
     pub(crate) since_sweep: u64,
     /// There are batches of a snapshot that is not yet installed.
     pub(crate) receiving: bool,
+    /// Payloads are left to others: see [`crate::Options::headers_only`].
+    pub(crate) headers_only: bool,
 }
 
 /// What one fjall batch and one sync carry.
@@ -134,10 +151,17 @@ struct Round {
 
 impl Worker for Writer {
     fn run(mut self: Box<Self>) {
+        let mut idle = IDLE;
         let served = loop {
-            let served = match self.commands.recv_timeout(IDLE) {
-                Ok(command) => self.take(command),
-                Err(RecvTimeoutError::Timeout) => self.settle().map(|()| true),
+            let served = match self.commands.recv_timeout(idle) {
+                Ok(command) => {
+                    idle = IDLE;
+                    self.take(command)
+                }
+                Err(RecvTimeoutError::Timeout) => self.settle().map(|is_settled| {
+                    idle = if is_settled { REST } else { IDLE };
+                    true
+                }),
                 Err(RecvTimeoutError::Disconnected) => self.close().map(|()| false),
             };
             if !matches!(served, Ok(true)) {
@@ -154,7 +178,7 @@ impl Worker for Writer {
     fn turn(&mut self) -> Turn {
         let served = match self.commands.try_recv() {
             Ok(command) => self.take(command),
-            Err(TryRecvError::Empty) => self.settle().map(|()| true),
+            Err(TryRecvError::Empty) => self.settle().map(|_| true),
             Err(TryRecvError::Disconnected) => self.close().map(|()| false),
         };
         if matches!(served, Ok(true)) {
@@ -222,9 +246,20 @@ impl Writer {
                     done(Ok(()));
                     round = self.round();
                 }
+                Command::Mend { received, done } => {
+                    self.commit(round)?;
+                    done(Ok(self.mend(received)?));
+                    round = self.round();
+                }
                 Command::Install { install, done } => {
                     self.commit(round)?;
                     self.install(*install)?;
+                    done(Ok(()));
+                    round = self.round();
+                }
+                Command::Forget { group, done } => {
+                    self.commit(round)?;
+                    self.forget(group)?;
                     done(Ok(()));
                     round = self.round();
                 }
@@ -269,10 +304,24 @@ impl Writer {
             .insert(&self.keyspaces.rlog, rlog_key(entry.group, entry.index), bytes);
         round.durable |= !entry.lazy;
         for op in entry.ops {
-            if let Op::Append { partition, batch } = op {
-                round.bytes += batch.bytes().len();
-                round.ends.insert(partition, batch.end_offset());
-                round.payloads.push((partition, batch));
+            match op {
+                Op::Append { partition, batch } => {
+                    round.bytes += batch.bytes().len();
+                    round.ends.insert(partition, batch.end_offset());
+                    round.payloads.push((partition, batch));
+                }
+                // Others have removed it, and an entry that comes later says so: it must not be missed here if the power
+                // goes before that.
+                Op::Gone(append) if !self.headers_only => {
+                    let gap = Gap {
+                        start: append.base,
+                        end: append.end(),
+                        reason: GapReason::Expired,
+                    };
+                    let (key, value) = gap_row(append.partition, &gap);
+                    round.batch.insert(&self.keyspaces.state, key.as_bytes(), value);
+                }
+                _ => {}
             }
         }
         round.flushed.push(flushed);
@@ -353,17 +402,17 @@ impl Writer {
         Ok(())
     }
 
-    /// Moves some of what still counts out of a file of the value log of which most does not.
-    fn sweep(&mut self) -> fjall::Result<()> {
+    /// Moves some of what still counts out of a file of the value log of which most does not. Whether there was any.
+    fn sweep(&mut self) -> fjall::Result<bool> {
         self.since_sweep = 0;
         if self.receiving {
             // What is received has no row of `data` yet to be changed.
-            return Ok(());
+            return Ok(false);
         }
         // A full disk would stop the log, and that for tidying up.
         let (free, _) = free_and_total(self.keyspaces.values.dir())?;
         if free < self.sweep_reserve_bytes {
-            return Ok(());
+            return Ok(false);
         }
         let mut moves = Vec::new();
         for (header, pointer) in self.values.movable(SWEEP_BYTES) {
@@ -377,7 +426,7 @@ impl Writer {
             }
         }
         if moves.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let values = moves.iter().map(|(h, _, b)| (h.partition, h.base, &b[..]));
         let moved = self.values.append(values)?;
@@ -393,23 +442,27 @@ impl Writer {
         self.shared.wrote(bytes as u64, true);
         self.unsynced = None;
         self.values.remove_dead();
-        Ok(())
+        Ok(true)
     }
 
-    /// With nothing else to do: syncs what was lazy, and writes effects that found no batch to ride with.
-    fn settle(&mut self) -> fjall::Result<()> {
-        if self.shared.has_effects() {
+    /// With nothing else to do: syncs what was lazy, and writes effects that found no batch to ride with. Whether there
+    /// was nothing to do.
+    fn settle(&mut self) -> fjall::Result<bool> {
+        let has_effects = self.shared.has_effects();
+        if has_effects {
             let mut batch = self.keyspaces.db.batch();
             self.stage_effects(&mut batch)?;
             self.values.stage(&mut batch, &self.keyspaces.state);
             batch.commit(PersistMode::Buffer)?;
         }
-        if self.unsynced.is_some() || self.values.has_dead() {
+        let has_unsynced = self.unsynced.is_some() || self.values.has_dead();
+        if has_unsynced {
             self.keyspaces.db.persist(PersistMode::SyncData)?;
             self.unsynced = None;
             self.values.remove_dead();
         }
-        self.sweep()
+        let has_moved = self.sweep()?;
+        Ok(!(has_effects || has_unsynced || has_moved))
     }
 
     fn close(&mut self) -> fjall::Result<()> {
@@ -573,6 +626,7 @@ impl Writer {
         };
         position.bytes = position.bytes.saturating_sub(freed);
         position.log_start = position.log_start.max(to);
+        position.committed_end = position.committed_end.max(to);
         if reason != GapReason::Expired {
             position.lost += to.since(gap.start);
         }
@@ -652,6 +706,8 @@ impl Writer {
             let header = header.filter(|_| !planted(Bug::TruncateKeepsBatches));
             for append in header.iter().flat_map(|(h, ..)| h.appends()) {
                 self.remove_row(&mut batch, data_key(append.partition, append.base).into())?;
+                let gap = StateKey::partition_offset(StateKind::Gap, append.partition, append.base);
+                batch.remove(&self.keyspaces.state, gap.as_bytes());
             }
             batch.remove(&self.keyspaces.rlog, key);
         }

@@ -67,7 +67,9 @@ pub struct PeerStream {
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    // The process's own, if it has one: the simulation brings keys that follow from its seed.
+    let own = CryptoProvider::get_default().cloned();
+    own.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()))
 }
 
 fn transport() -> TransportConfig {

@@ -55,9 +55,7 @@ impl Identity {
                 key,
             });
         }
-        let made = rcgen::generate_simple_self_signed(vec!["weir".to_owned()])
-            .map_err(|e| PeerError::Tls(e.to_string()))?;
-        let (certificate, key) = (made.cert.der().to_vec(), made.signing_key.serialize_der());
+        let (certificate, key) = Self::make().map_err(|e| PeerError::Tls(e.to_string()))?;
         fs::create_dir_all(dir).map_err(io(dir))?;
         write_synced(&key_path, 0o600, &key).map_err(io(&key_path))?;
         write_synced(&cert_path, 0o644, &certificate).map_err(io(&cert_path))?;
@@ -65,6 +63,14 @@ impl Identity {
             certificate: CertificateDer::from(certificate),
             key,
         })
+    }
+
+    /// A certificate and its key. Ed25519 (RFC 8032): small, and its signatures are always of one size, so that a
+    /// simulated handshake is the same each time.
+    fn make() -> Result<(Vec<u8>, Vec<u8>), rcgen::Error> {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
+        let certificate = rcgen::CertificateParams::new(vec!["weir".to_owned()])?.self_signed(&key)?;
+        Ok((certificate.der().to_vec(), key.serialize_der()))
     }
 
     /// Its name among peers.

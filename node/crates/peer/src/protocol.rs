@@ -56,11 +56,15 @@ pub enum Request {
         name: String,
         partitions: u32,
         settings: Vec<(String, String)>,
+        /// Nodes that each partition is on; all of the site's when not said.
+        replicas: Option<u32>,
     },
     AlterTopic {
         name: String,
         partitions: Option<u32>,
         settings: Vec<(String, String)>,
+        /// Nodes that each partition is to be on from now on; 0: all.
+        replicas: Option<u32>,
     },
     DeleteTopic {
         name: String,
@@ -114,8 +118,12 @@ pub enum Request {
     Transfer {
         to: u64,
     },
-    /// Whether the node leads: done, or who does.
-    Leader,
+    /// Whether the node leads a replica group: done, or who does.
+    Leader {
+        group: u16,
+    },
+    /// Has replicas and leaders of groups go where they should be.
+    Rebalance,
 }
 
 /// A place in a partition.
@@ -183,6 +191,14 @@ pub struct TopicInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "named for what they are")]
 pub struct PartitionInfo {
+    /// The replica group that carries it.
+    pub group: u16,
+    /// Who leads that, as far as the node that was asked knows.
+    pub leader: Option<u64>,
+    /// Who has it.
+    pub replicas: Vec<u64>,
+    /// Whether the node that was asked has it. What follows is not known otherwise.
+    pub is_here: bool,
     pub log_start: Offset,
     pub committed_end: Offset,
     pub bytes: u64,

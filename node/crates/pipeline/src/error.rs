@@ -67,6 +67,11 @@ pub enum ApplyError {
     OutputWithoutTopic { module: String, output: String },
     #[error("no module of the pipeline has an output `{0}`")]
     UnknownOutput(String),
+    #[error(
+        "topic `{0}` is in replica groups, and an entry of one group cannot write to another: an in-line pipeline needs \
+         topics that were made without `--replication`"
+    )]
+    Spread(String),
     #[error("topic `{topic}` has the in-line pipeline `{other}` already: add a stage there")]
     Taken { topic: String, other: String },
     #[error("there are {0} pipelines already: remove one")]
@@ -88,6 +93,7 @@ impl ApplyError {
             | Self::NoTopic(_)
             | Self::OutputWithoutTopic { .. }
             | Self::UnknownOutput(_)
+            | Self::Spread(_)
             | Self::Taken { .. }
             | Self::Full(_)
             | Self::NotFound(_) => ErrorKind::Invalid,

@@ -17,8 +17,8 @@ use weir_broker::{AdminError, Broker, Hook, HookDone, HookError, HookJob, Princi
 use weir_runtime::{
     Digest, InstanceConfig, Instruments, LoadError, LogLevel, LogSink, Module, Reading, Runtime,
 };
-use weir_types::TopicName;
 use weir_types::limits::PIPELINES_MAX;
+use weir_types::{GroupId, TopicName};
 
 /// A pipeline's row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -130,9 +130,12 @@ impl Pipelines {
         let store = Store::open(dir, &broker)?;
         let wanted = Wanted::default();
         let woken = follow::watch(&broker, &wanted);
+        // It never leads, so it runs none, and need not compile any.
+        let is_idle = broker.group().is_witness();
         let rows = broker.rows(StateKind::Pipeline);
         let rows = rows
             .iter()
+            .filter(|_| !is_idle)
             .filter_map(|(_, value)| serde_json::from_slice::<Row>(value).ok())
             .collect::<Vec<_>>();
         let this = Self(Arc::new(Inner {
@@ -161,6 +164,9 @@ impl Pipelines {
             if let Err(e) = this.install(row, stages, state) {
                 tracing::error!(pipeline = %name, error = %e, "pipeline does not start");
             }
+        }
+        if is_idle {
+            return Ok(this);
         }
         let started = std::thread::Builder::new()
             .name("weir-follow".to_owned())
@@ -278,7 +284,14 @@ impl Pipelines {
             .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
         check_outputs(&spec, &stages)?;
         let dead = spec.dead_letters().map_err(crate::SpecError::from)?;
-        if self.0.broker.topic(dead.as_str()).is_none() {
+        let found = self.0.broker.topic(dead.as_str());
+        if found
+            .as_ref()
+            .is_some_and(|t| t.partitions.iter().any(|p| p.group() != GroupId::SITE))
+        {
+            return Err(ApplyError::Spread(dead.to_string()));
+        }
+        if found.is_none() {
             let who = Principal::anonymous("pipelines");
             self.0
                 .broker
@@ -364,8 +377,10 @@ impl Pipelines {
 
     fn check_topics(&self, spec: &Spec) -> Result<(), ApplyError> {
         for topic in std::iter::once(&spec.source).chain(spec.outputs.values()) {
-            if self.0.broker.topic(topic.as_str()).is_none() {
-                return Err(ApplyError::NoTopic(topic.to_string()));
+            let found = self.0.broker.topic(topic.as_str());
+            let found = found.ok_or_else(|| ApplyError::NoTopic(topic.to_string()))?;
+            if found.partitions.iter().any(|p| p.group() != GroupId::SITE) {
+                return Err(ApplyError::Spread(topic.to_string()));
             }
         }
         let active = self.active();

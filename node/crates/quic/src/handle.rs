@@ -2,40 +2,43 @@
 
 use bytes::Bytes;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use weir_broker::{
-    At, Broker, Commit, Fetch, Fetched, Framing, Piece, Principal, ProduceError, Producing, Token, Topic,
+    At, Broker, Commit, Fetch, FetchError, Fetched, Framing, Piece, Principal, ProduceError, Producing,
+    ProposeError, Token, Topic,
 };
 use weir_peer::protocol::{PartitionInfo, PieceHead, Place, Reply, Request, TopicInfo, WireError};
 use weir_peer::{PeerError, SendStream, write_frame};
 use weir_pipeline::Services;
 use weir_types::limits::{MODULE_BYTES_MAX, MODULE_CHUNK_BYTES};
-use weir_types::{Batch, ErrorKind};
+use weir_types::{Batch, ErrorKind, GroupId};
 
 /// A topic as the wire shows it.
 fn topic_info(node: &Services, topic: &Topic) -> TopicInfo {
-    let partitions =
-        (0..topic.partitions.len() as u32).map(|i| match node.broker.marks(topic.name.as_str(), i) {
-            Some(m) => PartitionInfo {
-                log_start: m.log_start(),
-                committed_end: m.committed_end(),
-                bytes: m.bytes(),
-                lost: m.lost(),
-                gaps: m.gaps(),
-            },
-            None => {
-                let zero = weir_types::Offset::ZERO;
-                PartitionInfo {
-                    log_start: zero,
-                    committed_end: zero,
-                    bytes: 0,
-                    lost: 0,
-                    gaps: Vec::new(),
-                }
-            }
+    let mut groups = BTreeMap::new();
+    let partitions = topic.partitions.iter().map(|id| {
+        let group = id.group();
+        let (leader, replicas, is_here) = groups.entry(group).or_insert_with(|| {
+            let leader = node.broker.leader_of(group).map(|(id, ..)| id);
+            let (replicas, _) = node.broker.replicas_of(group);
+            (leader, replicas, node.broker.group_of(group).is_some())
         });
+        let marks = node.broker.log().marks(*id).filter(|_| *is_here);
+        PartitionInfo {
+            group: group.0,
+            leader: *leader,
+            replicas: replicas.clone(),
+            is_here: *is_here,
+            log_start: marks.as_ref().map(|m| m.log_start()).unwrap_or_default(),
+            committed_end: marks.as_ref().map(|m| m.committed_end()).unwrap_or_default(),
+            bytes: marks.as_ref().map_or(0, |m| m.bytes()),
+            lost: marks.as_ref().map_or(0, |m| m.lost()),
+            gaps: marks.map_or_else(Vec::new, |m| m.gaps()),
+        }
+    });
     let pipelines = node.pipelines.pipelines();
     TopicInfo {
         name: topic.name.to_string(),
@@ -58,8 +61,8 @@ type Replies = mpsc::Receiver<(Reply, Bytes)>;
 pub(crate) enum Answer {
     Now(Reply, Bytes),
     /// Read only when its turn to be written has come: a slow peer pins one answer a stream, not a queue of them.
-    Fetch(Arc<Services>, Principal, Fetch),
-    Producing(Arc<Services>, Producing),
+    Fetch(Arc<Services>, GroupId, Principal, Fetch),
+    Producing(Arc<Services>, GroupId, Producing),
     Long(Replies),
 }
 
@@ -67,7 +70,7 @@ impl Answer {
     pub(crate) async fn write(self, tx: &mut SendStream) -> Result<(), PeerError> {
         match self {
             Self::Now(reply, payload) => write_frame(tx, &reply, &[payload]).await,
-            Self::Producing(node, producing) => {
+            Self::Producing(node, group, producing) => {
                 let throttle_ms = millis(producing.throttle());
                 let reply = match producing.await {
                     Ok(p) => Reply::Produced {
@@ -75,17 +78,19 @@ impl Answer {
                         span: p.span,
                         throttle_ms,
                     },
-                    Err(e) => refusal(&node, wire(e.kind(), &e)),
+                    Err(ProduceError::Propose(ProposeError::NotLeader { .. })) => elsewhere(&node, group),
+                    Err(e) => refusal(&node, group, wire(e.kind(), &e)),
                 };
                 write_frame(tx, &reply, &[]).await
             }
-            Self::Fetch(node, who, fetch) => match node.broker.fetch(&who, fetch).await {
+            Self::Fetch(node, group, who, fetch) => match node.broker.fetch(&who, fetch).await {
                 Ok(fetched) => {
                     throttle(fetched.throttle).await;
                     let (reply, payload) = fetched_reply(fetched);
                     write_frame(tx, &reply, &payload).await
                 }
-                Err(e) => write_frame(tx, &refusal(&node, wire(e.kind(), &e)), &[]).await,
+                Err(FetchError::NotLeader(_)) => write_frame(tx, &elsewhere(&node, group), &[]).await,
+                Err(e) => write_frame(tx, &refusal(&node, group, wire(e.kind(), &e)), &[]).await,
             },
             Self::Long(mut replies) => {
                 while let Some((reply, payload)) = replies.recv().await {
@@ -115,15 +120,36 @@ impl Session {
     }
 
     pub(crate) async fn handle(&mut self, request: Request, payload: Bytes) -> Answer {
-        match self.answer(request, payload).await {
+        let group = self.group(&request);
+        match self.answer(request, group, payload).await {
             Ok(answer) => answer,
-            Err(e) => Answer::Now(refusal(&self.node, e), Bytes::new()),
+            Err(e) => Answer::Now(refusal(&self.node, group, e), Bytes::new()),
         }
     }
 
-    async fn answer(&mut self, request: Request, payload: Bytes) -> Result<Answer, WireError> {
+    /// The group whose leader answers `request`.
+    fn group(&self, request: &Request) -> GroupId {
+        match request {
+            Request::Produce { topic, partition }
+            | Request::Fetch { topic, partition, .. }
+            | Request::OffsetAt { topic, partition, .. } => {
+                let topic = self.node.broker.topic(topic);
+                let id = topic.and_then(|t| t.partition(*partition));
+                id.map_or(GroupId::SITE, |id| id.group())
+            }
+            Request::Leader { group } => GroupId(*group),
+            _ => GroupId::SITE,
+        }
+    }
+
+    async fn answer(
+        &mut self,
+        request: Request,
+        group: GroupId,
+        payload: Bytes,
+    ) -> Result<Answer, WireError> {
         let (broker, pipelines, who) = (&self.node.broker, &self.node.pipelines, &self.who);
-        if !is_local(&request) && !broker.is_serving() {
+        if !is_local(&request) && !leads(broker, group) {
             return Err(WireError {
                 kind: ErrorKind::Retry.into(),
                 message: "this node does not lead".to_owned(),
@@ -136,9 +162,14 @@ impl Session {
                 let producing = broker
                     .produce(who, &topic, partition, batch, Framing::Merge)
                     .await;
-                let producing = producing.map_err(|e| wire(e.kind(), &e))?;
+                let producing = match producing {
+                    Err(ProduceError::Propose(ProposeError::NotLeader { .. })) => {
+                        return Ok(Answer::Now(elsewhere(&self.node, group), Bytes::new()));
+                    }
+                    producing => producing.map_err(|e| wire(e.kind(), &e))?,
+                };
                 throttle(producing.throttle()).await;
-                return Ok(Answer::Producing(Arc::clone(&self.node), producing));
+                return Ok(Answer::Producing(Arc::clone(&self.node), group, producing));
             }
             Request::Fetch {
                 topic,
@@ -155,7 +186,7 @@ impl Session {
                     max_bytes: max_bytes as usize,
                     wait,
                 };
-                return Ok(Answer::Fetch(Arc::clone(&self.node), who.clone(), fetch));
+                return Ok(Answer::Fetch(Arc::clone(&self.node), group, who.clone(), fetch));
             }
             Request::OffsetAt { topic, partition, at } => {
                 let at = match at {
@@ -163,8 +194,10 @@ impl Session {
                     Place::End => At::End,
                     Place::Time(timestamp) => At::Time(timestamp),
                 };
-                let offset = broker.offset_at(who, &topic, partition, at).await;
-                Reply::Offset(Some(offset.map_err(|e| wire(e.kind(), &e))?))
+                match broker.offset_at(who, &topic, partition, at).await {
+                    Err(FetchError::NotLeader(_)) => elsewhere(&self.node, group),
+                    offset => Reply::Offset(Some(offset.map_err(|e| wire(e.kind(), &e))?)),
+                }
             }
             Request::Topics => Reply::Topics(
                 broker
@@ -177,15 +210,24 @@ impl Session {
                 name,
                 partitions,
                 settings,
+                replicas,
             } => {
-                let topic = broker.create_topic(who, &name, partitions, &settings).await;
+                let topic = broker
+                    .create_topic_on(who, &name, partitions, replicas, &settings)
+                    .await;
                 Reply::Topic(topic_info(&self.node, &*topic.map_err(|e| wire(e.kind(), &e))?))
             }
             Request::AlterTopic {
                 name,
                 partitions,
                 settings,
+                replicas,
             } => {
+                if let Some(replicas) = replicas {
+                    let replicas = (replicas > 0).then_some(replicas);
+                    let moved = broker.move_topic(who, &name, replicas).await;
+                    moved.map_err(|e| wire(e.kind(), &e))?;
+                }
                 let topic = broker.alter_topic(who, &name, partitions, &settings).await;
                 Reply::Topic(topic_info(&self.node, &*topic.map_err(|e| wire(e.kind(), &e))?))
             }
@@ -259,7 +301,7 @@ impl Session {
                 Reply::Done
             }
             Request::Status => return json(&(self.node.status)()),
-            Request::Scrub => return self.scrub(),
+            Request::Scrub => return Ok(self.scrub()),
             Request::Invite { token, valid_s } => {
                 broker.may_change_site(who).map_err(|e| wire(e.kind(), &e))?;
                 let valid = Duration::from_secs(valid_s.min(TOKEN_VALID_S_MAX));
@@ -267,8 +309,12 @@ impl Session {
                 invited.map_err(|e| wire(e.kind(), &e))?;
                 Reply::Done
             }
-            Request::Leader => Reply::Done,
-            Request::Cluster => return json(&broker.group().status()),
+            Request::Leader { .. } => Reply::Done,
+            Request::Cluster => return json(&broker.site_status()),
+            Request::Rebalance => {
+                broker.may_change_site(who).map_err(|e| wire(e.kind(), &e))?;
+                return json(&broker.rebalance().await.map_err(|e| wire(e.kind(), &e))?);
+            }
             Request::RemoveNode { node } => {
                 broker.may_change_site(who).map_err(|e| wire(e.kind(), &e))?;
                 remove_node(broker, node).await?;
@@ -300,17 +346,26 @@ impl Session {
     }
 
     /// Reads everything on a thread of its own, and says how far it is.
-    fn scrub(&self) -> Result<Answer, WireError> {
-        let log = self.node.broker.log().clone();
+    fn scrub(&self) -> Answer {
+        let broker = self.node.broker.clone();
         let (replies, answers) = mpsc::channel(16);
-        let spawned = std::thread::Builder::new().name("weir-scrub".to_owned()).spawn(move || {
-            let report = log.scrub(|done, total| {
+        tokio::spawn(async move {
+            let eye = replies.clone();
+            let scrubbed = broker.scrub(move |done, total| {
                 // Progress is for the eye: one that does not fit is left out.
-                let _ = replies.try_send((Reply::Progress(done, total), Bytes::new()));
+                let _ = eye.try_send((Reply::Progress(done, total), Bytes::new()));
             });
-            let gap = |(p, g): &(weir_types::PartitionId, weir_types::Gap)| {
-                serde_json::json!({ "partition": p.0, "start": g.start, "end": g.end, "reason": g.reason.to_string() })
+            let (report, mended) = match scrubbed.await {
+                Ok(scrubbed) => scrubbed,
+                Err(e) => {
+                    let error = WireError {
+                        kind: ErrorKind::Internal.into(),
+                        message: e.to_string(),
+                    };
+                    return drop(replies.send((Reply::Error(error), Bytes::new())).await);
+                }
             };
+            let gap = |(p, g): &(weir_types::PartitionId, weir_types::Gap)| serde_json::json!({ "partition": p.0, "start": g.start, "end": g.end, "reason": g.reason.to_string() });
             let report = serde_json::json!({
                 "partitions": report.partitions,
                 "batches": report.batches,
@@ -318,16 +373,11 @@ impl Session {
                 "bytes": report.bytes,
                 "gaps": report.gaps.iter().map(gap).collect::<Vec<_>>(),
                 "damaged": report.damaged.iter().map(gap).collect::<Vec<_>>(),
+                "mended": mended.iter().map(gap).collect::<Vec<_>>(),
             });
-            let _ = replies.blocking_send((Reply::Json, report.to_string().into()));
+            let _ = replies.send((Reply::Json, report.to_string().into())).await;
         });
-        match spawned {
-            Ok(_) => Ok(Answer::Long(answers)),
-            Err(e) => Err(WireError {
-                kind: ErrorKind::Internal.into(),
-                message: e.to_string(),
-            }),
-        }
+        Answer::Long(answers)
     }
 }
 
@@ -347,13 +397,22 @@ fn is_local(request: &Request) -> bool {
 }
 
 /// An error, or where to ask instead when it is only that this node does not lead.
-fn refusal(node: &Services, error: WireError) -> Reply {
-    if ErrorKind::from(error.kind) != ErrorKind::Retry || node.broker.is_serving() {
+fn refusal(node: &Services, group: GroupId, error: WireError) -> Reply {
+    if ErrorKind::from(error.kind) != ErrorKind::Retry || leads(&node.broker, group) {
         return Reply::Error(error);
     }
+    elsewhere(node, group)
+}
+
+/// Where to ask instead; nowhere in particular while a partition is on its way from here to another group.
+fn elsewhere(node: &Services, group: GroupId) -> Reply {
     let me = node.broker.group().node();
-    let leader = node.broker.leader().filter(|(id, _)| *id != me);
-    Reply::Elsewhere(leader.map(|(_, member)| member.quic))
+    let leader = node.broker.leader_of(group).filter(|(id, ..)| *id != me);
+    Reply::Elsewhere(leader.map(|(.., member)| member.quic))
+}
+
+fn leads(broker: &Broker, group: GroupId) -> bool {
+    broker.group_of(group).is_some_and(|group| group.is_serving())
 }
 
 /// A leader that is to go hands over first: the next one removes it.
@@ -369,6 +428,9 @@ async fn remove_node(broker: &Broker, node: u64) -> Result<(), WireError> {
             message: "handed over: ask the new leader".to_owned(),
         });
     }
+    // Whoever asks again finds the rest done.
+    let vacated = broker.vacate(node).await;
+    vacated.map_err(|e| wire(e.kind(), &e))?;
     let removed = broker.group().remove(node).await;
     removed.map_err(|e| wire(e.kind(), &e))
 }

@@ -1,25 +1,28 @@
 //! One replica group.
 
+mod keeper;
+
 use crate::error::{GroupError, ProposeError};
 use crate::machine::Machine;
+use crate::mend::InVain;
 use crate::network::Network;
 use crate::raft::{Command, Member, Membership, NodeId, Reply, Types};
 use crate::store::{Store, bootstrap, stored_members, stored_vote};
-use crate::tail::STRETCH_BYTES;
 use crate::transport::Transport;
+use crate::witness::Confirmed;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use openraft::{Config, Instant as _, Raft, SnapshotPolicy};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_log::{AppendError, EntryHeader, EntryId, GroupState, Log, Op};
-use weir_types::limits::{RAFT_LOG_BYTES_MAX, RAFT_LOG_ENTRIES_MAX, REPLICATE_ENTRIES_MAX, WRITER_QUEUE_MAX};
+use weir_types::limits::{REPLICATE_ENTRIES_MAX, WRITER_QUEUE_MAX};
 use weir_types::planted::{Bug, planted};
 use weir_types::{GroupId, Term};
 
@@ -91,8 +94,9 @@ pub struct GroupConfig {
     pub node: NodeId,
     /// How others reach it.
     pub member: Member,
-    /// Begins a group of one when there is none yet; otherwise waits to be added to one.
-    pub found: bool,
+    /// The members with which the group begins when there is none yet: the same on each of them, and this node is one.
+    /// None: waits to be added.
+    pub founders: BTreeMap<NodeId, Member>,
     /// When others are given up.
     pub timing: Timing,
 }
@@ -106,8 +110,12 @@ struct Inner {
     store: Store,
     raft: Raft<Types, Machine>,
     timing: Timing,
+    witness: bool,
+    /// The last entry that this node had before it was out of the group for a while.
+    forgotten: EntryId,
     transport: Arc<dyn Transport>,
     receiving: tokio::sync::Mutex<()>,
+    in_vain: tokio::sync::Mutex<InVain>,
     forwarded: OnceLock<Arc<dyn Forwarded>>,
     keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
@@ -121,8 +129,15 @@ pub(crate) struct Shared {
     node: NodeId,
     /// More than one node has the group's log, or will.
     many: AtomicBool,
+    has_witness: AtomicBool,
+    /// This node is the only voter: nobody else can be elected, whether others are heard or not.
+    sole: AtomicBool,
     /// What the leader sent was refused for want of room.
     full: AtomicBool,
+    /// Kept while there is a witness, which comes after the others.
+    confirmed: tokio::sync::watch::Sender<Confirmed>,
+    /// Whether this node may propose is to be looked at again.
+    turned: Arc<tokio::sync::Notify>,
     state: Mutex<State>,
 }
 
@@ -179,13 +194,9 @@ struct Pending {
 const PROPOSAL_WAIT: Duration = Duration::from_secs(10);
 /// Messages waiting for consensus: more than proposals that wait, so that handing over never does.
 const RAFT_CHANNEL: u64 = 2 * WRITER_QUEUE_MAX as u64;
-/// Taking a snapshot is one write and a note: a slow disk takes its time.
-const SNAPSHOT_WITHIN: Duration = Duration::from_secs(10);
 /// How long an orderly end waits for proposals, and how often it looks.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 const CLOSE_POLL: Duration = Duration::from_millis(2);
-/// How often waiting proposals and the length of the log are looked at.
-const KEEP_EVERY: Duration = Duration::from_millis(500);
 
 impl Group {
     /// Opens the group over `log`, which recovery found to stand at `state`. Must be called within a runtime, whose
@@ -203,18 +214,23 @@ impl Group {
         let stopped = |e: &dyn std::fmt::Display| GroupError::Stopped(e.to_string());
         let (id, node) = (config.id, config.node);
         let mut vote = stored_vote(&log, id).map_err(|e| stopped(&e))?;
-        if vote.is_none() && config.found {
-            bootstrap(&log, id, &mut state, node, config.member.clone())
+        if vote.is_none() && !config.founders.is_empty() {
+            bootstrap(&log, id, &mut state, node, config.founders)
                 .await
                 .map_err(|e| stopped(&e))?;
             vote = stored_vote(&log, id).map_err(|e| stopped(&e))?;
         }
+        let forgotten = log.forgotten(id).map_err(|e| stopped(&e))?;
         let members = stored_members(&log, id).and_then(|m| m.membership());
         let shared = Arc::new(Shared {
             machine,
             node,
             many: AtomicBool::new(members.as_ref().is_some_and(|m| m.nodes().count() > 1)),
+            has_witness: AtomicBool::new(false),
+            sole: AtomicBool::new(members.as_ref().is_some_and(|m| m.voter_ids().eq([node]))),
             full: AtomicBool::new(false),
+            confirmed: tokio::sync::watch::Sender::default(),
+            turned: Arc::default(),
             state: Mutex::new(State {
                 members,
                 ..State::default()
@@ -226,9 +242,13 @@ impl Group {
             group: id,
             transport: Arc::clone(&transport),
             shared: Arc::clone(&shared),
-            log: store.log().clone(),
+            store: store.clone(),
+            timing: config.timing,
         };
-        let raft_config = raft_config(config.timing).validate().map_err(|e| stopped(&e))?;
+        let mut raft_config = raft_config(config.timing);
+        let stands = state.last >= forgotten && !config.member.witness;
+        raft_config.enable_elect = stands || planted(Bug::WitnessLeads);
+        let raft_config = raft_config.validate().map_err(|e| stopped(&e))?;
         let raft = Raft::new(node, Arc::new(raft_config), network, store.clone(), machine)
             .await
             .map_err(|e| stopped(&e))?;
@@ -237,13 +257,26 @@ impl Group {
             store,
             raft,
             timing: config.timing,
+            witness: config.member.witness,
+            forgotten,
             transport,
             receiving: tokio::sync::Mutex::new(()),
+            in_vain: tokio::sync::Mutex::default(),
             forwarded: OnceLock::new(),
             keeper: Mutex::new(None),
         }));
-        group.elect_alone().await;
-        let keeper = tokio::spawn(keep(Arc::downgrade(&group.0)));
+        let weak = Arc::downgrade(&group.0);
+        group.0.store.set_mend(Box::new(move |partition, at| {
+            let group = weak.upgrade().map(Self);
+            Box::pin(async move {
+                let Some(group) = group else { return false };
+                group.mend(partition, at, at.plus(1)).await
+            })
+        }));
+        if stands {
+            group.elect_alone().await;
+        }
+        let keeper = tokio::spawn(keeper::keep(Arc::downgrade(&group.0)));
         *group.0.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         Ok(group)
     }
@@ -276,12 +309,24 @@ impl Group {
     pub async fn forward(&self, ask: Vec<u8>) -> Result<Vec<u8>, GroupError> {
         let leader = self.leader().filter(|(id, _)| *id != self.node());
         let (id, at) = leader.ok_or(GroupError::NotLeader { leader: None })?;
+        self.forward_to(id, at, ask).await
+    }
+
+    /// Asks `id`, which is reached at `at`.
+    ///
+    /// # Errors
+    /// When it does not answer: what was asked may have happened.
+    pub async fn forward_to(&self, id: NodeId, at: Member, ask: Vec<u8>) -> Result<Vec<u8>, GroupError> {
         let answer = crate::network::forward(self, id, at, ask).await;
         answer.map_err(|e| GroupError::Stopped(e.to_string()))
     }
 
     pub(crate) fn raft(&self) -> &Raft<Types, Machine> {
         &self.0.raft
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -300,8 +345,30 @@ impl Group {
         Arc::clone(&self.0.transport)
     }
 
+    pub(crate) fn in_vain(&self) -> &tokio::sync::Mutex<InVain> {
+        &self.0.in_vain
+    }
+
+    /// Why consensus stopped, if it did: nothing is decided here any more, and only a new start helps.
+    pub fn stopped(&self) -> Option<String> {
+        let metrics = self.0.raft.metrics();
+        let running = metrics.borrow_watched().running_state.clone();
+        running.err().map(|e| e.to_string())
+    }
+
     pub(crate) fn receiving(&self) -> &tokio::sync::Mutex<()> {
         &self.0.receiving
+    }
+
+    /// The last entry that this node had before it was out of the group for a while; the first of all when it never was.
+    pub(crate) fn forgotten(&self) -> EntryId {
+        self.0.forgotten
+    }
+
+    /// Whether it does not have yet what it had before it was out of the group: what it has may name members of long
+    /// ago, and be enough to be elected by them.
+    pub(crate) fn lacks_what_it_had(&self) -> bool {
+        self.last_id() < self.0.forgotten
     }
 
     pub(crate) fn last_id(&self) -> EntryId {
@@ -320,6 +387,11 @@ impl Group {
     /// This node.
     pub fn node(&self) -> NodeId {
         self.0.shared.node
+    }
+
+    /// Whether this node only votes: see [`crate::witness`].
+    pub fn is_witness(&self) -> bool {
+        self.0.witness
     }
 
     /// How long others are waited for.
@@ -346,7 +418,7 @@ impl Group {
                 return false;
             }
         }
-        if !self.0.shared.many.load(Ordering::Relaxed) || planted(Bug::NoLease) {
+        if self.0.shared.sole.load(Ordering::Relaxed) || planted(Bug::NoLease) {
             return true;
         }
         let heard = self.0.raft.as_leader().ok().and_then(|l| l.last_quorum_acked());
@@ -385,7 +457,7 @@ impl Group {
     /// Purges the log up to `upto`, for tests: otherwise it happens when the log has grown long.
     #[cfg(feature = "testing")]
     pub async fn purge(&self, upto: u64) {
-        purge_upto(&self.0.raft, upto).await;
+        keeper::purge_upto(&self.0.raft, upto).await;
     }
 
     /// Calls `waiter` once no proposal up to `ticket` is undecided, whatever became of them; at once if none is.
@@ -534,11 +606,36 @@ impl Shared {
     /// The first entry of a term is applied. If it is this node's, it leads.
     pub(crate) fn began(&self, term: Term) {
         self.lock().began = term;
+        self.turned.notify_one();
     }
 
     pub(crate) fn set_members(&self, membership: &Membership) {
         self.many.store(membership.nodes().count() > 1, Ordering::Relaxed);
+        self.sole
+            .store(membership.voter_ids().eq([self.node]), Ordering::Relaxed);
+        let witness = membership.nodes().any(|(_, member)| member.witness);
+        self.has_witness.store(witness, Ordering::Relaxed);
         self.lock().members = Some(membership.clone());
+    }
+
+    /// A member has confirmed the entries up to `index`.
+    pub(crate) fn has_confirmed(&self, node: NodeId, index: u64) {
+        if self.has_witness.load(Ordering::Relaxed) {
+            self.confirmed.send_modify(|confirmed| {
+                confirmed.insert(node, index);
+            });
+        }
+    }
+
+    pub(crate) fn confirmed(&self) -> tokio::sync::watch::Receiver<Confirmed> {
+        self.confirmed.subscribe()
+    }
+
+    /// Voters, other than this node, that keep records.
+    pub(crate) fn other_full_voters(&self) -> BTreeSet<NodeId> {
+        let state = self.lock();
+        let full = state.members.iter().flat_map(full_voters);
+        full.filter(|id| *id != self.node).collect()
     }
 
     /// A member did not take what it was sent.
@@ -597,6 +694,7 @@ impl Shared {
                 Err(_) => {
                     state.void = state.void.max(Some(term));
                     stepped_down = state.leading.take_if(|t| *t <= term).is_some();
+                    self.turned.notify_one();
                 }
             }
             let pending = state.pending.remove(&ticket);
@@ -655,6 +753,8 @@ impl Shared {
         }
         if let Some(term) = after.filter(|_| before != after) {
             tracing::info!(term = term.0, "this node leads");
+            // What was confirmed to it earlier may have been taken back since.
+            self.confirmed.send_modify(Confirmed::clear);
             self.machine.leading();
         }
         for waiter in overdue {
@@ -663,68 +763,8 @@ impl Shared {
     }
 }
 
-/// Follows leadership, gives up what waits too long, and keeps the log short.
-async fn keep(inner: std::sync::Weak<Inner>) {
-    let Some(mut metrics) = inner.upgrade().map(|i| i.raft.metrics()) else {
-        return;
-    };
-    let mut purge_at = Instant::now();
-    let mut silent = false;
-    loop {
-        {
-            let Some(inner) = inner.upgrade() else { return };
-            let term = {
-                let metrics = metrics.borrow_and_update();
-                let leads = metrics.state.is_leader();
-                leads.then_some(Term(metrics.current_term))
-            };
-            inner.shared.follow(term);
-            // Still elected, and of no use: consensus refuses all that is proposed in a term in which it was asked to
-            // hand over, also when nobody takes over. Others only ask who leads when they hear nothing.
-            let of_no_use = term.is_some_and(|term| inner.shared.is_void(term));
-            if of_no_use != silent {
-                silent = of_no_use;
-                inner.raft.runtime_config().heartbeat(!silent);
-            }
-            if purge_at.elapsed() >= KEEP_EVERY {
-                purge_at = Instant::now();
-                purge(&inner).await;
-            }
-        }
-        if let Ok(Err(_)) = tokio::time::timeout(KEEP_EVERY, metrics.changed()).await {
-            // Consensus has stopped, as it does when a write fails: nothing will ever be decided here.
-            let Some(inner) = inner.upgrade() else { return };
-            inner.shared.follow(None);
-            return inner.shared.give_up();
-        }
-    }
-}
-
-async fn purge(inner: &Inner) {
-    let (upto, purged) = {
-        let tail = inner.store.tail();
-        let upto = tail.purgeable(RAFT_LOG_BYTES_MAX, RAFT_LOG_ENTRIES_MAX);
-        (upto, tail.purged.index)
-    };
-    // One removal of many headers, not many of few.
-    let step = (RAFT_LOG_ENTRIES_MAX / 8).min((STRETCH_BYTES >> 8) as u64);
-    if upto < purged + step {
-        return;
-    }
-    purge_upto(&inner.raft, upto).await;
-}
-
-/// openraft purges only what it knows to be in a snapshot: ours can be taken at any time.
-async fn purge_upto(raft: &Raft<Types, Machine>, upto: u64) {
-    if raft.trigger().snapshot().await.is_err() {
-        return;
-    }
-    let wait = raft.wait(Some(SNAPSHOT_WITHIN));
-    let taken = wait.metrics(
-        |m| m.snapshot.is_some_and(|id| id.index() >= upto),
-        "a snapshot that covers what is purged",
-    );
-    if taken.await.is_ok() {
-        let _ = raft.trigger().purge_log(upto).await;
-    }
+/// Voters that keep records.
+pub(crate) fn full_voters(members: &Membership) -> impl Iterator<Item = NodeId> + '_ {
+    let full = |id: &NodeId| members.get_node(id).is_some_and(|m| !m.witness);
+    members.voter_ids().filter(full)
 }

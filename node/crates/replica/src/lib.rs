@@ -15,21 +15,28 @@ mod error;
 mod group;
 mod machine;
 mod members;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod memory;
+mod mend;
 mod network;
 mod peers;
 mod raft;
 mod serve;
 mod store;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod wire;
+pub mod witness;
 
 pub use error::{GroupError, ProposeError};
 pub use group::{Decided, Forwarded, Group, GroupConfig, Leader, Proposal, StateMachine, Timing};
 pub use members::{GroupStatus, MemberStatus, Role};
-pub use peers::{Admit, Peers};
+pub use peers::Turned;
+pub use peers::{Host, Peers};
 pub use raft::{Member, NodeId};
+pub use serve::serve;
+pub use store::make_alone;
 pub use transport::{Channel, Incoming, Outgoing, Transport};
-pub use wire::{JoinReply, JoinRequest};
+pub use wire::{Claim, JoinReply, JoinRequest};

@@ -1,7 +1,7 @@
 //! Who belongs to a group: adding, promoting, removing, and how each is doing.
 
 use crate::error::GroupError;
-use crate::group::Group;
+use crate::group::{Group, full_voters};
 use crate::raft::{Member, NodeId, Types};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
@@ -19,6 +19,8 @@ pub enum Role {
     Leader,
     /// Has a say in what is committed.
     Voter,
+    /// Has a say, and no records.
+    Witness,
     /// Is sent everything and asked nothing.
     Learner,
 }
@@ -64,8 +66,10 @@ pub struct GroupStatus {
     pub members: Vec<MemberStatus>,
 }
 
-/// A voter that has not answered for so long is not counted on when members change: several elections.
+/// A voter that has not answered for so long is not counted on: several elections.
 const SILENT: Duration = Duration::from_secs(3);
+/// A new leader hears of those who are there within this: a few heartbeats.
+const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl Group {
     /// How the group is doing, as this node sees it.
@@ -78,6 +82,7 @@ impl Group {
         for (id, member) in membership.nodes() {
             let role = match voters.contains(id) {
                 _ if metrics.current_leader == Some(*id) => Role::Leader,
+                true if member.witness => Role::Witness,
                 true => Role::Voter,
                 false => Role::Learner,
             };
@@ -136,7 +141,9 @@ impl Group {
     /// When this node does not lead, or the members are changing already.
     pub async fn add_learner(&self, node: NodeId, member: Member) -> Result<(), GroupError> {
         let members = self.members();
-        if members.len() >= MEMBERS_MAX && !members.contains_key(&node) {
+        // One that begins again under another number takes its own place.
+        let is_new = members.values().all(|m| m.key != member.key);
+        if members.len() >= MEMBERS_MAX && is_new {
             return Err(GroupError::Refused(format!(
                 "a site has at most {MEMBERS_MAX} nodes"
             )));
@@ -149,6 +156,17 @@ impl Group {
         added.map(drop).map_err(refused)
     }
 
+    /// Whether `node` should vote once it has caught up: a witness only where there are two others to judge between.
+    pub fn may_vote(&self, node: NodeId) -> bool {
+        let members = self.shared().members();
+        let is_witness = members
+            .as_ref()
+            .and_then(|m| m.get_node(&node))
+            .is_some_and(|m| m.witness);
+        let full = members.iter().flat_map(full_voters).count();
+        !is_witness || full >= 2
+    }
+
     /// Makes the learner `node` a voter.
     ///
     /// # Errors
@@ -157,20 +175,39 @@ impl Group {
         self.change(ChangeMembers::AddVoterIds([node].into())).await
     }
 
-    /// Removes `node`, voter or learner.
+    /// Removes `node`, voter or learner. A witness that is left with a single full voter votes no more: it could only
+    /// keep that one from going on.
     ///
     /// # Errors
-    /// As [`Group::add_learner`]; also when it is the only voter.
+    /// As [`Group::add_learner`]; also when nobody who keeps records would be left to vote, or `node` is this one, which
+    /// leads: those who are left could elect another while it still answers.
     pub async fn remove(&self, node: NodeId) -> Result<(), GroupError> {
-        if self.voters() == BTreeSet::from([node]) {
-            let why = format!("node {node} is the only one that votes: it cannot be removed");
+        if node == self.node() && self.lead().is_some() {
+            return Err(GroupError::Refused(format!(
+                "node {node} leads: it hands over first"
+            )));
+        }
+        let full: BTreeSet<NodeId> = self.shared().members().iter().flat_map(full_voters).collect();
+        if full == BTreeSet::from([node]) {
+            let why =
+                format!("node {node} is the only one that votes and keeps records: it cannot be removed");
             return Err(GroupError::Refused(why));
         }
-        if let Some(why) = self.would_lose_majority(node) {
-            return Err(GroupError::Refused(why));
+        // One that leads since a moment ago has not heard of anybody yet.
+        let begun = tokio::time::Instant::now();
+        while let Some(why) = self.would_lose_majority(node) {
+            if begun.elapsed() > FIRST_ANSWERS {
+                return Err(GroupError::Refused(why));
+            }
+            tokio::time::sleep(self.timing().heartbeat).await;
         }
         if self.voters().contains(&node) {
-            self.change(ChangeMembers::RemoveVoters([node].into())).await?;
+            let leave = self.leave_with(node);
+            // The witness goes on as a learner, and so, for a moment, does the node.
+            let retain = leave.len() > 1;
+            let leave = ChangeMembers::RemoveVoters(leave);
+            let left = self.raft().change_membership(leave, retain).await;
+            left.map(drop).map_err(refused)?;
         }
         if self.members().contains_key(&node) {
             self.change(ChangeMembers::RemoveNodes([node].into())).await?;
@@ -178,21 +215,35 @@ impl Group {
         Ok(())
     }
 
+    /// The voters that vote no more when `node` goes.
+    fn leave_with(&self, node: NodeId) -> BTreeSet<NodeId> {
+        let full: BTreeSet<NodeId> = self.shared().members().iter().flat_map(full_voters).collect();
+        let alone = full.iter().filter(|id| **id != node).count() == 1;
+        let witnesses = self.voters().into_iter().filter(|id| alone && !full.contains(id));
+        witnesses.chain([node]).collect()
+    }
+
+    /// Whether `node` is this one, or has answered lately, if this one leads.
+    fn hears(&self, node: NodeId) -> bool {
+        let metrics = self.raft().metrics().borrow_watched().clone();
+        let heard = metrics
+            .heartbeat
+            .and_then(|heard| heard.get(&node).copied().flatten());
+        node == self.node() || heard.is_some_and(|at| at.elapsed() < SILENT)
+    }
+
     /// Why the voters without `node` could not go on: too few of them answer. The change could not be committed, nor
     /// taken back.
     fn would_lose_majority(&self, node: NodeId) -> Option<String> {
         let voters = self.voters();
-        if !voters.contains(&node) {
+        if !voters.contains(&node) || self.lead().is_none() {
             return None;
         }
-        let metrics = self.raft().metrics().borrow_watched().clone();
-        let heard = metrics.heartbeat?;
-        let answers = |id: &NodeId| {
-            let at = heard.get(id).copied().flatten();
-            *id == self.node() || at.is_some_and(|at| at.elapsed() < SILENT)
-        };
-        let (left, silent): (Vec<NodeId>, Vec<NodeId>) =
-            voters.into_iter().filter(|id| *id != node).partition(answers);
+        let leave = self.leave_with(node);
+        let (left, silent): (Vec<NodeId>, Vec<NodeId>) = voters
+            .into_iter()
+            .filter(|id| !leave.contains(id))
+            .partition(|id| self.hears(*id));
         let silent_ones = silent
             .iter()
             .map(ToString::to_string)
@@ -230,18 +281,31 @@ impl Group {
         Err(GroupError::NotLeader { leader: None })
     }
 
-    /// Asks `to` to lead. Returns at once; it leads when it has all entries.
+    /// Asks `to` to lead. Returns at once; it leads when it has all entries. Nothing to do when it leads already.
     ///
     /// # Errors
-    /// When this node does not lead, or `to` is no voter.
+    /// When this node does not lead, or `to` is no voter or is silent.
     pub async fn transfer(&self, to: NodeId) -> Result<(), GroupError> {
         if !self.voters().contains(&to) {
             return Err(GroupError::Refused(format!("node {to} is no voter")));
+        }
+        if self.members().get(&to).is_some_and(|m| m.witness) {
+            return Err(GroupError::Refused(format!(
+                "node {to} is a witness: it has no records to serve"
+            )));
         }
         if self.lead().is_none() {
             return Err(GroupError::NotLeader {
                 leader: self.leader().map(|(id, _)| id),
             });
+        }
+        if to == self.node() {
+            // Consensus would wait for it to take over, and take nothing meanwhile.
+            return Ok(());
+        }
+        if !self.hears(to) {
+            // Nothing could be written until somebody else is elected.
+            return Err(GroupError::Refused(format!("node {to} does not answer")));
         }
         self.hand_over();
         let asked = self.raft().trigger().transfer_leader(to).await;

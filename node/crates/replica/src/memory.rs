@@ -9,16 +9,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{mpsc, watch};
+use weir_types::GroupId;
 
 /// Messages under way on a stream.
 const UNDER_WAY: usize = 64;
+
+/// The groups of a node.
+type Find = Arc<dyn Fn(GroupId) -> Option<Group> + Send + Sync>;
 
 /// The network. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
 
 struct Inner {
-    groups: Mutex<BTreeMap<NodeId, Group>>,
+    nodes: Mutex<BTreeMap<NodeId, Find>>,
     /// Who does not get through to whom.
     cut: watch::Sender<BTreeSet<(NodeId, NodeId)>>,
 }
@@ -26,7 +30,7 @@ struct Inner {
 impl Default for Hub {
     fn default() -> Self {
         Self(Arc::new(Inner {
-            groups: Mutex::default(),
+            nodes: Mutex::default(),
             cut: watch::Sender::default(),
         }))
     }
@@ -41,14 +45,14 @@ impl Hub {
         })
     }
 
-    /// Makes `group` reachable under its node's number, in place of one that was there.
-    pub fn add(&self, group: Group) {
-        self.groups().insert(group.node(), group);
+    /// Makes the groups that `find` finds reachable under the number `node`, in place of those that were there.
+    pub fn add(&self, node: NodeId, find: impl Fn(GroupId) -> Option<Group> + Send + Sync + 'static) {
+        self.nodes().insert(node, Arc::new(find));
     }
 
     /// Takes a node away.
     pub fn remove(&self, node: NodeId) {
-        self.groups().remove(&node);
+        self.nodes().remove(&node);
     }
 
     /// What `from` sends does not get to `to` any more: what is under way is lost.
@@ -69,8 +73,8 @@ impl Hub {
         self.0.cut.send_modify(BTreeSet::clear);
     }
 
-    fn groups(&self) -> MutexGuard<'_, BTreeMap<NodeId, Group>> {
-        self.0.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, Find>> {
+        self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,17 +92,17 @@ impl Transport for From {
                 them: node,
                 cut: hub.0.cut.subscribe(),
             };
-            (line, hub.groups().get(&node).cloned())
+            (line, hub.nodes().get(&node).cloned())
         });
         Box::pin(async move {
-            let (line, group) = found.ok_or_else(|| io::Error::from(io::ErrorKind::NetworkDown))?;
+            let (line, find) = found.ok_or_else(|| io::Error::from(io::ErrorKind::NetworkDown))?;
             line.check(line.us, line.them)?;
-            let group = group.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionRefused))?;
+            let find = find.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionRefused))?;
             let (to_them, from_us) = mpsc::channel(UNDER_WAY);
             let (to_us, from_them) = mpsc::channel(UNDER_WAY);
             let theirs = channel(&line.other_end(), to_us, from_us);
             tokio::spawn(async move {
-                if let Err(error) = group.serve(theirs).await {
+                if let Err(error) = crate::serve(&*find, theirs).await {
                     tracing::debug!(%error, "a stream of a replica ended");
                 }
             });

@@ -5,14 +5,16 @@
     reason = "openraft's error is what its traits return"
 )]
 
-use crate::group::{Group, Shared};
+use crate::group::{Group, Shared, Timing};
 use crate::machine::SnapshotData;
 use crate::raft::{Member, NodeId, StoredMembers, StoredVote, Types, Vote, entry_id};
+use crate::store::Store;
 use crate::transport::{Channel, Transport};
 use crate::wire::{
     Open, Purpose, Request, Response, SnapshotAnswer, SnapshotPart, VoteHead, WireEntry, decode, encode, ids,
     log_ids,
 };
+use crate::witness::HoldBack;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
@@ -30,9 +32,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use weir_log::{Log, LogSnapshot};
+use weir_log::{Log, LogSnapshot, ReadError};
 use weir_types::limits::{REPLICATE_INFLIGHT_MAX, SNAPSHOT_CHUNK_BYTES};
-use weir_types::{GroupId, Offset, PartitionId};
+use weir_types::{Batch, GroupId, Offset, PartitionId};
 
 /// How long a member that cannot be reached is left alone: it may be back any moment, and a call costs a packet.
 const RETRY: Duration = Duration::from_millis(200);
@@ -48,7 +50,8 @@ pub(crate) struct Network {
     pub(crate) group: GroupId,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) log: Log,
+    pub(crate) store: Store,
+    pub(crate) timing: Timing,
 }
 
 /// One openraft task's connection to one member.
@@ -58,7 +61,9 @@ pub(crate) struct Peer {
     member: Member,
     transport: Arc<dyn Transport>,
     shared: Arc<Shared>,
-    log: Log,
+    store: Store,
+    /// For a witness.
+    hold_back: Option<HoldBack>,
     control: Option<Channel>,
 }
 
@@ -66,13 +71,15 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, node: NodeId, member: &Member) -> Peer {
+        let hold_back = || HoldBack::new(Arc::clone(&self.shared), self.store.clone(), self.timing);
         Peer {
+            hold_back: member.witness.then(hold_back),
             group: self.group,
             node,
             member: member.clone(),
             transport: Arc::clone(&self.transport),
             shared: Arc::clone(&self.shared),
-            log: self.log.clone(),
+            store: self.store.clone(),
             control: None,
         }
     }
@@ -117,6 +124,17 @@ impl Peer {
         payload: Vec<Bytes>,
         within: Duration,
     ) -> Result<Response, RPCError<Types>> {
+        let asked = self.ask_whole(request, payload, within).await;
+        asked.map(|(response, _)| response)
+    }
+
+    /// As [`Peer::ask`], with what comes behind the answer.
+    async fn ask_whole(
+        &mut self,
+        request: Request,
+        payload: Vec<Bytes>,
+        within: Duration,
+    ) -> Result<(Response, Bytes), RPCError<Types>> {
         let control = self.control.take();
         let asked = async {
             let mut channel = match control {
@@ -126,7 +144,7 @@ impl Peer {
             channel.tx.send(encode(&request, payload)?).await?;
             let answer = channel.rx.recv().await?;
             let answer = answer.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
-            Ok::<_, io::Error>((decode::<Response>(answer)?.0, channel))
+            Ok::<_, io::Error>((decode::<Response>(answer)?, channel))
         };
         match tokio::time::timeout(within, asked).await {
             Ok(Ok((response, channel))) => {
@@ -142,13 +160,13 @@ impl Peer {
     }
 }
 
-fn append_message(request: &AppendEntriesRequest<Types>) -> (Request, Vec<Bytes>) {
+fn append_message(request: &AppendEntriesRequest<Types>, to_witness: bool) -> (Request, Vec<Bytes>) {
     let mut payload = Vec::new();
-    let entries = request
-        .entries
-        .iter()
-        .map(|e| WireEntry::of(e, &mut payload))
-        .collect();
+    let entries = request.entries.iter().map(|e| match to_witness {
+        true => WireEntry::header(e),
+        false => WireEntry::of(e, &mut payload),
+    });
+    let entries = entries.collect();
     let head = Request::Append {
         vote: StoredVote::from(&request.vote),
         prev: ids(request.prev_log_id.as_ref()),
@@ -176,7 +194,7 @@ impl RaftNetworkV2<Types> for Peer {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let (head, payload) = append_message(&rpc);
+        let (head, payload) = append_message(&rpc, self.member.witness);
         let answer = self.ask(head, payload, option.hard_ttl()).await?;
         append_answer(answer).map(AppendEntriesResponse::from)
     }
@@ -196,7 +214,12 @@ impl RaftNetworkV2<Types> for Peer {
                 .map_err(|e| unreachable(&e))?;
             // What is under way: a place is taken before a request is made, and given back with its answer.
             let (sent, under_way) = mpsc::channel(REPLICATE_INFLIGHT_MAX);
-            let sending = Sending { input, tx, sent };
+            let sending = Sending {
+                input,
+                tx,
+                sent,
+                hold_back: self.hold_back.as_mut(),
+            };
             let answers = Answering {
                 rx,
                 under_way,
@@ -252,7 +275,7 @@ impl RaftNetworkV2<Types> for Peer {
         tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = send_snapshot(&self.log, channel, begin, taken) => match sent {
+            sent = send_snapshot(&self.store, channel, begin, taken, self.member.witness) => match sent {
                 Ok(vote) => Ok(SnapshotResponse::new(vote.into())),
                 Err(e) => {
                     tracing::warn!(node = self.node, error = %e, "snapshot did not arrive; it is continued later");
@@ -306,13 +329,15 @@ fn vote_answer(response: Response) -> Result<VoteResponse<Types>, RPCError<Types
 }
 
 /// Sends requests as they come, as many ahead of their answers as there are places.
-struct Sending<S> {
+struct Sending<'a, S> {
     input: S,
     tx: Box<dyn crate::transport::Outgoing>,
     sent: mpsc::Sender<()>,
+    /// The other side is a witness.
+    hold_back: Option<&'a mut HoldBack>,
 }
 
-impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Sending<S> {
+impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Sending<'_, S> {
     async fn run(mut self) -> io::Result<()> {
         loop {
             let Ok(place) = self.sent.reserve().await else {
@@ -321,7 +346,10 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Sending<S> {
             let Some(request) = self.input.next().await else {
                 return Ok(());
             };
-            let (head, payload) = append_message(&request);
+            if let (Some(hold_back), Some(last)) = (&mut self.hold_back, request.entries.last()) {
+                hold_back.until_copied(last.log_id.index()).await?;
+            }
+            let (head, payload) = append_message(&request, self.hold_back.is_some());
             // Before it is sent: its answer may come before this task runs again.
             place.send(());
             self.tx.send(encode(&head, payload)?).await?;
@@ -330,17 +358,17 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Sending<S> {
 }
 
 /// Answers of a stream in their order, while requests are sent.
-struct Answering {
+struct Answering<'a> {
     rx: Box<dyn crate::transport::Incoming>,
     under_way: mpsc::Receiver<()>,
     /// Gone when all is sent.
-    sending: Option<std::pin::Pin<Box<dyn Future<Output = io::Result<()>> + Send>>>,
+    sending: Option<std::pin::Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>>,
     node: NodeId,
     transport: Arc<dyn Transport>,
     shared: Arc<Shared>,
 }
 
-impl Answering {
+impl Answering<'_> {
     async fn next(
         this: Option<Self>,
     ) -> Option<(Result<StreamAppendResult<Types>, RPCError<Types>>, Option<Self>)> {
@@ -375,8 +403,10 @@ impl Answering {
             let answer = answer.await.unwrap_or_else(|_| Err(timed_out()))?;
             let answer = answer.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
             let answer = decode::<Response>(answer)?.0;
-            if let Response::Unable(why) = &answer {
-                shared.refused(*node, why);
+            match &answer {
+                Response::Unable(why) => shared.refused(*node, why),
+                Response::Appended(Some(last)) => shared.has_confirmed(*node, last.index),
+                _ => {}
             }
             Ok(Some(append_answer(answer)))
         };
@@ -399,17 +429,21 @@ impl Answering {
 
 /// Sends what the follower lacks of `taken`. Returns its vote once it is installed.
 async fn send_snapshot(
-    log: &Log,
+    store: &Store,
     mut channel: Channel,
     begin: SnapshotPart,
     taken: Arc<LogSnapshot>,
+    to_witness: bool,
 ) -> io::Result<StoredVote> {
     let wants = match exchange(&mut channel, &begin, Vec::new(), SNAPSHOT_PART).await? {
         SnapshotAnswer::Wants(wants) => wants,
         SnapshotAnswer::Done(vote) => return Ok(vote),
         other => return Err(unexpected(&other)),
     };
-    send_batches(log, &mut channel, &taken, wants).await?;
+    if !to_witness {
+        send_batches(store, &mut channel, &taken, wants).await?;
+    }
+    let log = store.log();
     let mut after: Option<weir_log::StateKey> = None;
     loop {
         let (snapshot, from) = (Arc::clone(&taken), after.take());
@@ -429,11 +463,12 @@ async fn send_snapshot(
 }
 
 async fn send_batches(
-    log: &Log,
+    store: &Store,
     channel: &mut Channel,
     taken: &Arc<LogSnapshot>,
     wants: BTreeMap<PartitionId, Offset>,
 ) -> io::Result<()> {
+    let log = store.log();
     let snapshot = Arc::clone(taken);
     let partitions = blocking(log, move || snapshot.partitions()).await?;
     for (partition, position) in partitions {
@@ -449,7 +484,16 @@ async fn send_batches(
             let read = blocking(log, move || {
                 snapshot.batches(partition, from, end, SNAPSHOT_CHUNK_BYTES)
             });
-            let (batches, next) = read.await?;
+            let (batches, next) = match read.await {
+                Ok(read) => read,
+                // This snapshot goes on showing what was there; the next one shows what is there now.
+                Err(e) => {
+                    if let Some(e) = e.get_ref().and_then(|e| e.downcast_ref::<ReadError>()) {
+                        store.mended(e).await;
+                    }
+                    return Err(e);
+                }
+            };
             if !batches.is_empty() {
                 let payload: Vec<Bytes> = batches.into_iter().map(weir_types::Batch::into_bytes).collect();
                 let lengths = payload.iter().map(|b| b.len() as u32).collect();
@@ -512,7 +556,8 @@ fn own(group: &Group, node: NodeId, member: Member) -> Peer {
         member,
         transport: group.transport(),
         shared: group.shared_handle(),
-        log: group.log().clone(),
+        store: group.store().clone(),
+        hold_back: None,
         control: None,
     }
 }
@@ -550,6 +595,23 @@ pub(crate) async fn forward(
         Response::Forwarded(answer) => Ok(answer),
         Response::Unable(why) => Err(failed(why)),
         other => Err(failed(format!("unexpected answer {other:?}"))),
+    }
+}
+
+/// Asks a member for what it has of a partition in a range, or the first of it.
+pub(crate) async fn batches(
+    group: &Group,
+    node: NodeId,
+    at: Member,
+    partition: PartitionId,
+    (from, end): (Offset, Offset),
+) -> Result<Vec<Batch>, RPCError<Types>> {
+    let mut peer = own(group, node, at);
+    let request = Request::Batches { partition, from, end };
+    match peer.ask_whole(request, Vec::new(), APPEND_SILENCE).await? {
+        (Response::Batches(lengths), payload) => crate::wire::batches(&lengths, payload).map_err(failed),
+        (Response::Unable(why), _) => Err(failed(why)),
+        (other, _) => Err(failed(format!("unexpected answer {other:?}"))),
     }
 }
 

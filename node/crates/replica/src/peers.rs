@@ -3,10 +3,10 @@
 use crate::group::Group;
 use crate::raft::{Member, NodeId};
 use crate::transport::{Channel, Incoming, Outgoing, Transport};
-use crate::wire::{JoinReply, JoinRequest, Open, decode, encode};
+use crate::wire::{Claim, JoinReply, JoinRequest, Open, decode, encode};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weir_peer::{Identity, Listener, Peer, PeerError, PeerStream, RecvStream, SendStream};
 use weir_peer::{read_message, write_message};
+use weir_types::GroupId;
 use weir_types::limits::{HELLO_BYTES_MAX, REPLICA_MESSAGE_BYTES_MAX};
 
 /// Connections to the other nodes of a site. Clones are handles to the same ones.
@@ -62,12 +63,12 @@ impl Peers {
         self.0.trusted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves a node that has connected, if it is a member of `group`, until the connection ends. One that is not may
-    /// ask to become one, which is for `admit` to decide, and nothing else.
+    /// Serves a node that has connected, if it is a member of the site, until the connection ends. One that is not may
+    /// ask to become one, which is for `host` to decide, and nothing else.
     ///
     /// # Errors
     /// When it is no member, or the connection is lost.
-    pub async fn accept(&self, peer: Peer, group: &Group, admit: Arc<dyn Admit>) -> Result<(), PeerError> {
+    pub async fn accept(&self, peer: Peer, host: Arc<dyn Host>) -> Result<(), PeerError> {
         let Some(key) = peer.key() else {
             let addr = peer.remote_addr();
             peer.close("no key");
@@ -76,7 +77,8 @@ impl Peers {
                 seen: String::new(),
             });
         };
-        if !self.is_known(&key, group) && !self.let_in(&peer, &key, group, admit).await {
+        let site = host.site();
+        if !self.is_known(&key, &site) && !self.let_in(&peer, &key, &site, &*host).await {
             let addr = peer.remote_addr();
             peer.close("not a member of this site");
             return Err(PeerError::Stranger { addr, seen: key });
@@ -85,14 +87,14 @@ impl Peers {
         loop {
             let stream = peer.accept().await?;
             // Asked each time: it may have been taken out since.
-            if !self.is_known(&key, group) {
+            if !self.is_known(&key, &site) {
                 peer.close("not a member of this site any more");
                 let addr = peer.remote_addr();
                 return Err(PeerError::Stranger { addr, seen: key });
             }
-            let group = group.clone();
+            let (host, asks) = (Arc::clone(&host), (key.clone(), peer.binding()));
             tokio::spawn(async move {
-                if let Err(error) = group.serve(channel(stream)).await {
+                if let Err(error) = serve_stream(&*host, stream, asks).await {
                     tracing::debug!(%error, "a stream of a replica ended");
                 }
             });
@@ -116,11 +118,11 @@ impl Peers {
     /// What becomes of a node that this one does not know. One that asks to join is answered, and not let in. One that
     /// speaks as a member may be one: this node knows of members by the entries that it has, and may get more of them
     /// from nobody but a leader that they do not tell of yet. So it asks those whom it knows.
-    async fn let_in(&self, peer: &Peer, key: &str, group: &Group, admit: Arc<dyn Admit>) -> bool {
+    async fn let_in(&self, peer: &Peer, key: &str, group: &Group, host: &dyn Host) -> bool {
         let first = tokio::time::timeout(JOIN_WITHIN, first_word(peer)).await;
         match first {
             Ok(Ok((Open::Join(request), stream))) => {
-                let reply = admit.admit(request, key.to_owned(), peer.binding());
+                let reply = host.admit(request, key.to_owned(), peer.binding());
                 let _ = tokio::time::timeout(JOIN_WITHIN, answer_join(reply, stream)).await;
                 false
             }
@@ -150,21 +152,22 @@ impl Peers {
         false
     }
 
-    /// Asks whoever is at `addr`, whose key is not known yet, to become a member. `make` gets the connection's binding;
-    /// the answer comes with it and with the key that the other side proved.
+    /// Asks whoever is at `addr` to become a member: the one with `key`, or anybody when that is not known yet. `make`
+    /// gets the connection's binding; the answer comes with it and with the key that the other side proved.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// When nobody answers, or somebody else is there.
     pub async fn join(
         &self,
         addr: &str,
+        key: Option<&str>,
         make: impl FnOnce(&[u8; 32]) -> JoinRequest,
     ) -> Result<(JoinReply, [u8; 32], String), PeerError> {
         let lost = |e: io::Error| PeerError::Lost(e.to_string());
         let to = resolve(addr)
             .await
             .map_err(|e| PeerError::Lost(format!("{addr}: {e}")))?;
-        let peer = self.0.listener.connect(to, &self.0.identity, None).await?;
+        let peer = self.0.listener.connect(to, &self.0.identity, key).await?;
         let (binding, key) = (peer.binding(), peer.key().unwrap_or_default());
         let mut stream = peer.open().await?;
         let open = encode(&Open::Join(make(&binding)), Vec::new()).map_err(lost)?;
@@ -178,6 +181,40 @@ impl Peers {
         let (reply, _) = decode::<JoinReply>(answer).map_err(lost)?;
         peer.close("done");
         Ok((reply, binding, key))
+    }
+
+    /// Asks `members` to take this node, which was one of them and lost what it had, as another: each in turn, since only
+    /// the one that leads can.
+    ///
+    /// # Errors
+    /// What the one that leads said, or that nobody leads, or answers.
+    pub async fn rejoin(
+        &self,
+        members: &BTreeMap<NodeId, Member>,
+        own: &Member,
+    ) -> Result<(NodeId, BTreeMap<NodeId, Member>), Turned> {
+        let mut last = "none of the others answers".to_owned();
+        let others = members.values().filter(|m| m.key != own.key);
+        let mut at: VecDeque<(String, String)> = others.map(|m| (m.quic.clone(), m.key.clone())).collect();
+        let mut asked = BTreeSet::new();
+        while let Some((addr, key)) = at.pop_front() {
+            if !asked.insert(key.clone()) {
+                continue;
+            }
+            let request = |_: &[u8; 32]| JoinRequest {
+                claim: Claim::Again,
+                member: own.clone(),
+            };
+            match self.join(&addr, Some(&key), request).await {
+                Ok((JoinReply::Welcome { node, members, .. }, ..)) => return Ok((node, members)),
+                Ok((JoinReply::Refused(why), ..)) => return Err(Turned::Away(why)),
+                Ok((JoinReply::NotNow(why), ..)) => last = format!("the node at {addr} says: {why}"),
+                // It may have come after this node last looked; one that this node knows vouches for it.
+                Ok((JoinReply::Elsewhere { addr, key }, ..)) => at.push_front((addr, key)),
+                Err(e) => tracing::debug!(addr, error = %e, "not reached"),
+            }
+        }
+        Err(Turned::Back(last))
     }
 
     fn slot(&self, node: NodeId) -> Arc<tokio::sync::Mutex<Option<Connection>>> {
@@ -211,14 +248,61 @@ impl Peers {
     }
 }
 
-/// Decides who becomes a member.
-pub trait Admit: Send + Sync + 'static {
+/// Why a node was not let in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Turned {
+    /// It need not ask again.
+    #[error("{0}")]
+    Away(String),
+    /// It may ask again.
+    #[error("{0}")]
+    Back(String),
+}
+
+/// The node whose groups are served.
+pub trait Host: Send + Sync + 'static {
+    /// The group of all nodes: its members may connect.
+    fn site(&self) -> Group;
+    /// The group `id`, if this node has a part in it.
+    fn group(&self, id: GroupId) -> Option<Group>;
     /// Answers a node that has the key `key`, on a connection with `binding`.
     fn admit(&self, request: JoinRequest, key: String, binding: [u8; 32]) -> BoxFuture<'static, JoinReply>;
 }
 
 /// Joining is an entry and a change of members: a few round trips, and whatever the slowest disk takes.
 const JOIN_WITHIN: Duration = Duration::from_secs(15);
+
+/// One stream of a member: of its replica, or of a node that was one and asks to be let in again.
+async fn serve_stream(
+    host: &dyn Host,
+    mut stream: PeerStream,
+    (key, binding): (String, [u8; 32]),
+) -> Result<(), PeerError> {
+    let lost = |e: io::Error| PeerError::Lost(e.to_string());
+    let first = read_message(&mut stream.rx, REPLICA_MESSAGE_BYTES_MAX).await?;
+    let Some(first) = first else { return Ok(()) };
+    match decode(first) {
+        Ok((Open::Join(request), _)) => {
+            let reply = host.admit(request, key, binding);
+            let answered = tokio::time::timeout(JOIN_WITHIN, answer_join(reply, stream)).await;
+            answered.unwrap_or(Err(PeerError::Timeout))
+        }
+        Ok((
+            Open::Group {
+                group: id,
+                to,
+                purpose,
+            },
+            _,
+        )) => {
+            let group = host.group(id);
+            let group = group.ok_or_else(|| PeerError::Malformed(format!("group {id} is not here")))?;
+            let served = group.serve_opened(id, to, purpose, channel(stream)).await;
+            served.map_err(lost)
+        }
+        Err(e) => Err(PeerError::Malformed(e.to_string())),
+    }
+}
 
 async fn first_word(peer: &Peer) -> Result<(Open, PeerStream), PeerError> {
     let mut stream = peer.accept().await?;

@@ -23,6 +23,8 @@ pub struct Member {
     pub http: String,
     /// What fails together with it: a cabinet, a power supply. Empty when not said.
     pub rack: String,
+    /// It votes, and keeps the headers of entries without their records: see [`crate::witness`]. Never changes.
+    pub witness: bool,
 }
 
 /// What a group is asked to do.
@@ -97,7 +99,7 @@ pub(crate) fn entry_id(id: &LogId) -> EntryId {
 }
 
 /// A vote as it is stored and sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredVote {
     pub(crate) term: u64,
     pub(crate) node: NodeId,

@@ -2,12 +2,12 @@
 
 use crate::group::Group;
 use crate::machine::SnapshotData;
-use crate::raft::{SnapshotMeta, StoredVote, Types, Vote, log_id};
+use crate::raft::{Member, NodeId, SnapshotMeta, StoredVote, Types, Vote, log_id};
 use crate::store::wait;
 use crate::transport::Channel;
 use crate::wire::{
-    Open, Purpose, Request, Response, SnapshotAnswer, SnapshotPart, VoteHead, decode, encode, entries, ids,
-    log_ids, malformed, take,
+    Open, Purpose, Request, Response, SnapshotAnswer, SnapshotPart, VoteHead, batches, decode, encode,
+    entries, ids, log_ids, malformed,
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -22,20 +22,33 @@ use tokio::sync::mpsc;
 use weir_log::StateKey;
 use weir_types::limits::{REPLICATE_INFLIGHT_MAX, SNAPSHOT_STATE_BYTES_MAX};
 use weir_types::planted::{Bug, planted};
-use weir_types::{Batch, Offset, PartitionId};
+use weir_types::{GroupId, Offset, PartitionId};
+
+/// Answers a member on a stream that it opened, for the group that it names, until it ends. The caller has made sure who
+/// it is.
+///
+/// # Errors
+/// When the stream breaks, what comes is malformed, or there is no such group.
+pub async fn serve(find: impl Fn(GroupId) -> Option<Group>, mut channel: Channel) -> io::Result<()> {
+    let Some(first) = channel.rx.recv().await? else {
+        return Ok(());
+    };
+    let (Open::Group { group, to, purpose }, _) = decode(first)? else {
+        return Err(malformed("nobody joins here"));
+    };
+    let found = find(group).ok_or_else(|| malformed("there is no such group here"))?;
+    found.serve_opened(group, to, purpose, channel).await
+}
 
 impl Group {
-    /// Answers another member on a stream that it opened, until it ends. The caller has made sure who it is.
-    ///
-    /// # Errors
-    /// When the stream breaks or what comes is malformed.
-    pub async fn serve(&self, mut channel: Channel) -> io::Result<()> {
-        let Some(first) = channel.rx.recv().await? else {
-            return Ok(());
-        };
-        let (Open::Group { group, to, purpose }, _) = decode(first)? else {
-            return Err(malformed("a member does not join again"));
-        };
+    /// Answers on a stream, behind its first message.
+    pub(crate) async fn serve_opened(
+        &self,
+        group: GroupId,
+        to: NodeId,
+        purpose: Purpose,
+        channel: Channel,
+    ) -> io::Result<()> {
         if group != self.id() {
             return Err(malformed("there is no such group here"));
         }
@@ -132,8 +145,11 @@ impl Group {
     async fn serve_control(&self, mut channel: Channel) -> io::Result<()> {
         while let Some(message) = channel.rx.recv().await? {
             let (request, payload) = decode::<Request>(message)?;
-            let response = self.control(request, payload).await?;
-            channel.tx.send(encode(&response, Vec::new())?).await?;
+            let (response, payload) = match request {
+                Request::Batches { partition, from, end } => self.own_batches(partition, from, end).await,
+                request => (self.control(request, payload).await?, Vec::new()),
+            };
+            channel.tx.send(encode(&response, payload)?).await?;
         }
         Ok(())
     }
@@ -146,6 +162,20 @@ impl Group {
                 granted: true,
                 last: head.last,
             },
+            // It was a member, and is about to be let in again: it votes as if it still had what it had then.
+            Request::Vote(ref head) | Request::PreVote(ref head)
+                if head.last.unwrap_or_default() < self.forgotten() =>
+            {
+                Response::Vote {
+                    vote: self
+                        .store()
+                        .tail()
+                        .vote
+                        .map_or_else(StoredVote::default, |v| StoredVote::from(&v)),
+                    granted: false,
+                    last: None,
+                }
+            }
             Request::Vote(head) => {
                 vote_response(raft.vote(vote_request(head)).await.map_err(io::Error::other)?)
             }
@@ -156,11 +186,15 @@ impl Group {
             ),
             Request::Transfer { from, to, last } => {
                 let request = TransferLeaderRequest::new(from.into(), to, log_ids(last));
+                if to == self.node() && (self.is_witness() || self.lacks_what_it_had()) {
+                    return Ok(Response::Transferred(false));
+                }
                 let taken = raft.handle_transfer_leader(request).await;
                 Response::Transferred(taken.map_err(io::Error::other)?.is_ok())
             }
             Request::Announce { node, member } => {
-                let known = self.members().get(&node).map(|m| m.key == member.key);
+                let same = |m: &Member| m.key == member.key && m.witness == member.witness;
+                let known = self.members().get(&node).map(same);
                 let taken = known == Some(true) && self.add_learner(node, member).await.is_ok();
                 Response::Transferred(taken)
             }
@@ -172,6 +206,7 @@ impl Group {
                 Some(answer) => Response::Forwarded(answer.answer(ask).await),
                 None => Response::Unable("nobody is there yet".to_owned()),
             },
+            Request::Batches { .. } => return Err(malformed("batches have an answer of their own")),
             append @ Request::Append { .. } => {
                 let request = append_request(append, payload)?;
                 let (prev, last) = (request.prev_log_id, request.entries.last().map(|e| e.log_id));
@@ -210,6 +245,9 @@ impl Group {
                     let rows = rows.into_iter();
                     state.extend(rows.map(|(k, v)| (StateKey::from_bytes(k), Bytes::from(v))));
                 }
+                (SnapshotPart::Batches { partition, .. }, _) if partition.group() != self.id() => {
+                    return Err(malformed("a batch of another group"));
+                }
                 (SnapshotPart::Batches { partition, lengths }, payload) => {
                     self.receive(partition, &lengths, payload).await?;
                 }
@@ -231,18 +269,8 @@ impl Group {
         answer(&mut channel, &SnapshotAnswer::Done(vote)).await
     }
 
-    async fn receive(&self, partition: PartitionId, lengths: &[u32], mut payload: Bytes) -> io::Result<()> {
-        let mut batches = Vec::new();
-        let mut next = Offset::ZERO;
-        for length in lengths {
-            let bytes = take(&mut payload, *length as usize)?;
-            let batch = Batch::parse(bytes).map_err(|e| malformed(&e.to_string()))?;
-            if batch.base_offset() < next {
-                return Err(malformed("batches of a snapshot are out of order"));
-            }
-            next = batch.end_offset();
-            batches.push(batch);
-        }
+    async fn receive(&self, partition: PartitionId, lengths: &[u32], payload: Bytes) -> io::Result<()> {
+        let batches = batches(lengths, payload)?;
         let bytes = batches.iter().map(|b| b.bytes().len() as u64).sum();
         self.log().room_for(bytes, true).map_err(io::Error::other)?;
         wait(|done| self.log().receive(partition, batches, done)).await
@@ -251,7 +279,9 @@ impl Group {
     /// What this node has of each partition: what is applied, and what came of a snapshot that is not yet installed.
     fn next_offsets(&self) -> io::Result<BTreeMap<PartitionId, Offset>> {
         let mut next = self.log().received().map_err(io::Error::other)?;
-        for (partition, end) in self.log().ends() {
+        next.retain(|partition, _| partition.group() == self.id());
+        let ends = self.log().ends().into_iter();
+        for (partition, end) in ends.filter(|(partition, _)| partition.group() == self.id()) {
             let end = end.max(next.get(&partition).copied().unwrap_or_default());
             next.insert(partition, end);
         }

@@ -1,22 +1,26 @@
 //! The log of a group, as openraft wants it: over the node's log, which many groups share, with its end in memory.
 
+use crate::error::GroupError;
 use crate::raft::{
     LogId, NodeId, RaftEntry, StoredMembers, StoredVote, Types, Vote, entry_id, from_log, log_id,
     members_key, to_log,
 };
 use crate::tail::Tail;
+use futures_util::future::BoxFuture;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{oneshot, watch};
-use weir_log::{AppendError, EntryHeader, EntryId, GroupState, Log, StateKey, StateKind};
-use weir_types::GroupId;
+use weir_log::{
+    AppendError, EntryHeader, EntryId, GroupState, Log, Payloads, ReadError, StateKey, StateKind,
+};
 use weir_types::limits::{REPLICATE_BYTES_MAX, REPLICATE_ENTRIES_MAX};
 use weir_types::planted::{Bug, planted};
+use weir_types::{GroupId, Offset, PartitionId};
 
 /// The log of one group. Clones are handles to the same one.
 #[derive(Clone)]
@@ -28,7 +32,11 @@ struct Inner {
     tail: Mutex<Tail>,
     /// The last entry that is on this node's disk; none after a failed write.
     flushed: watch::Sender<Option<u64>>,
+    mend: OnceLock<Mend>,
 }
+
+/// Gets the batch at an offset, which cannot be read, from others; whether it can be read now.
+pub(crate) type Mend = Box<dyn Fn(PartitionId, Offset) -> BoxFuture<'static, bool> + Send + Sync>;
 
 impl Store {
     pub(crate) fn new(group: GroupId, log: Log, state: GroupState, vote: Option<StoredVote>) -> Self {
@@ -39,11 +47,27 @@ impl Store {
             log,
             tail: Mutex::new(tail),
             flushed: watch::Sender::new(Some(state.last.index)),
+            mend: OnceLock::new(),
         }))
     }
 
     pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
         self.0.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets who mends, once.
+    pub(crate) fn set_mend(&self, mend: Mend) {
+        let _ = self.0.mend.set(mend);
+    }
+
+    /// Whether what could not be read is there now: it is worth another look.
+    pub(crate) async fn mended(&self, error: &ReadError) -> bool {
+        match (error, self.0.mend.get()) {
+            (ReadError::Damaged { partition, near, .. }, Some(mend)) => {
+                mend(*partition, Offset::new(*near)).await
+            }
+            _ => false,
+        }
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -103,12 +127,12 @@ impl Store {
     }
 
     /// Entries of `[start, end)`: from the disk, and from memory. May end early at a limit, but not before the first.
-    async fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<RaftEntry>> {
+    async fn read(&self, start: u64, end: u64, max_bytes: usize, of: Payloads) -> io::Result<Vec<RaftEntry>> {
         let (from, mut in_memory) = self.tail().range(start, end, max_bytes);
         if from <= start || start >= end {
             return Ok(in_memory);
         }
-        let mut entries = self.read_disk(start, from.min(end), max_bytes).await?;
+        let mut entries = self.read_disk(start, from.min(end), max_bytes, of).await?;
         let complete = entries.last().is_some_and(|e| e.log_id.index() + 1 == from);
         if complete && max_bytes == usize::MAX {
             entries.append(&mut in_memory);
@@ -116,14 +140,25 @@ impl Store {
         Ok(entries)
     }
 
-    async fn read_disk(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<RaftEntry>> {
-        let (done, read) = oneshot::channel();
-        let reply = move |r| drop(done.send(r));
-        let log = &self.0.log;
-        log.entries(self.0.group, start, end, max_bytes, reply)
-            .map_err(io::Error::other)?;
-        let entries = read.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
-        Ok(entries.into_iter().map(from_log).collect())
+    async fn read_disk(
+        &self,
+        start: u64,
+        end: u64,
+        max_bytes: usize,
+        of: Payloads,
+    ) -> io::Result<Vec<RaftEntry>> {
+        loop {
+            let (done, read) = oneshot::channel();
+            let reply = move |r| drop(done.send(r));
+            let log = &self.0.log;
+            log.entries(self.0.group, start, end, max_bytes, of, reply)
+                .map_err(io::Error::other)?;
+            match read.await.map_err(io::Error::other)? {
+                Ok(entries) => return Ok(entries.into_iter().map(from_log).collect()),
+                Err(e) if self.mended(&e).await => {}
+                Err(e) => return Err(io::Error::other(e)),
+            }
+        }
     }
 }
 
@@ -166,7 +201,8 @@ impl RaftLogReader<Types> for Store {
             let tail = self.tail();
             (start.max(tail.purged.index + 1), end.min(tail.last.index + 1))
         };
-        self.read(start, end, usize::MAX).await
+        // What consensus applies and looks for members in, also before anybody could be asked for what is damaged.
+        self.read(start, end, usize::MAX, Payloads::Left).await
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -175,7 +211,7 @@ impl RaftLogReader<Types> for Store {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<RaftEntry>> {
         let end = end.min(start.saturating_add(REPLICATE_ENTRIES_MAX));
-        self.read(start, end, REPLICATE_BYTES_MAX).await
+        self.read(start, end, REPLICATE_BYTES_MAX, Payloads::Read).await
     }
 }
 
@@ -282,20 +318,72 @@ fn row(log: &Log, key: &StateKey) -> Option<bytes::Bytes> {
     log.state_row(key).ok().flatten()
 }
 
-/// Begins a group of one: its first entry says so. On a log of before there were groups, the next one.
+/// Begins a group: its first entry says who its members are, the same on each of them. On a log of before there were
+/// groups, the next one.
 pub(crate) async fn bootstrap(
     log: &Log,
     group: GroupId,
     state: &mut GroupState,
     node: NodeId,
-    member: crate::raft::Member,
+    founders: BTreeMap<NodeId, crate::raft::Member>,
 ) -> io::Result<()> {
     let term = state.last.term.0.max(1);
+    begin(log, group, state, term, node, founders).await
+}
+
+/// Makes `node` the only member of a group that it was one of several of, by its own decision: for an operator who knows
+/// that most of the others are gone for good. What this node has counts as committed, all of it.
+///
+/// # Errors
+/// When the log stopped, or the node is none that could go on alone.
+pub async fn make_alone(
+    log: &Log,
+    group: GroupId,
+    state: GroupState,
+    node: NodeId,
+) -> Result<(), GroupError> {
+    let stopped = |e: io::Error| GroupError::Stopped(e.to_string());
+    let members = stored_members(log, group).and_then(|m| m.membership());
+    let member = members.as_ref().and_then(|m| m.get_node(&node)).cloned();
+    let member = member.ok_or_else(|| {
+        GroupError::Refused(format!(
+            "its log does not know node {node}: there is nothing to go on with"
+        ))
+    })?;
+    if member.witness {
+        let why = format!("node {node} is a witness: it has no records to go on with");
+        return Err(GroupError::Refused(why));
+    }
+    let vote = stored_vote(log, group).map_err(stopped)?;
+    let term = vote.map_or(0, |v| v.term).max(state.last.term.0) + 1;
+    let mut state = state;
+    begin(
+        log,
+        group,
+        &mut state,
+        term,
+        node,
+        BTreeMap::from([(node, member)]),
+    )
+    .await
+    .map_err(stopped)
+}
+
+/// Writes an entry of `term` by which `members` are the members, all of them voters, and gives this node's vote in that
+/// term to itself: nobody is elected in it.
+async fn begin(
+    log: &Log,
+    group: GroupId,
+    state: &mut GroupState,
+    term: u64,
+    node: NodeId,
+    members: BTreeMap<NodeId, crate::raft::Member>,
+) -> io::Result<()> {
     let id = EntryId {
         term: weir_types::Term(term),
         index: state.last.index + 1,
     };
-    let membership = crate::raft::Membership::new(vec![[node].into()], BTreeMap::from([(node, member)]));
+    let membership = crate::raft::Membership::new(vec![members.keys().copied().collect()], members);
     let membership = membership.map_err(io::Error::other)?;
     let entry = RaftEntry {
         log_id: log_id(id),

@@ -40,12 +40,25 @@ pub(crate) enum Open {
 /// A node that wants to become a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {
-    /// Which token it has: the SHA-256 of the token's key.
-    pub token: [u8; 32],
-    /// HMAC-SHA-256, under the token's key, of `join` and the connection's binding: the token itself is not sent.
-    pub proof: [u8; 32],
+    /// What gives it the right to.
+    pub claim: Claim,
     /// How it is reached.
     pub member: Member,
+}
+
+/// What a node that wants to become a member has to show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Claim {
+    /// It was invited.
+    Token {
+        /// Which token it has: the SHA-256 of the token's key.
+        token: [u8; 32],
+        /// HMAC-SHA-256, under the token's key, of `join` and the connection's binding: the token itself is not sent.
+        proof: [u8; 32],
+    },
+    /// It is a member, by the key that its connection proves, and has lost what it had: it must not speak as the one
+    /// that it was, and asks to be another.
+    Again,
 }
 
 /// What it is answered.
@@ -59,13 +72,21 @@ pub enum JoinReply {
         node: NodeId,
         /// Who else is there.
         members: BTreeMap<NodeId, Member>,
-        /// As the request's, of `welcome` and the binding: it has come to the site that made the token.
+        /// As the token's, of `welcome` and the binding: it has come to the site that made the token. Of no meaning to
+        /// one that was a member before, who knows the others' keys.
         proof: [u8; 32],
     },
-    /// The node at this address leads: ask there.
-    Elsewhere(String),
+    /// The node at this address, which has this key, leads: ask there.
+    Elsewhere {
+        /// `HOST:PORT`.
+        addr: String,
+        /// As in [`Member`].
+        key: String,
+    },
     /// Why not.
     Refused(String),
+    /// Why not now: ask again.
+    NotNow(String),
 }
 
 /// What a replica asks of another.
@@ -93,6 +114,12 @@ pub(crate) enum Request {
     Forward(Vec<u8>),
     /// Who are the members, by their keys?
     Members,
+    /// What is committed of a partition in a range, or the first of it.
+    Batches {
+        partition: PartitionId,
+        from: Offset,
+        end: Offset,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +145,8 @@ pub(crate) enum Response {
     Unable(String),
     Forwarded(Vec<u8>),
     Members(Vec<String>),
+    /// Their lengths; they are the payload.
+    Batches(Vec<u32>),
 }
 
 /// What goes to the follower of a snapshot. Payloads are batches.
@@ -178,6 +207,15 @@ impl WireEntry {
         }
     }
 
+    /// The entry's head without batches, for a witness.
+    pub(crate) fn header(entry: &RaftEntry) -> Self {
+        let mut head = Self::of(entry, &mut Vec::new());
+        let appends = head.ops.iter().enumerate();
+        let places = appends.filter(|(_, op)| matches!(op, OpHeader::Append(_)));
+        head.gone = places.map(|(at, _)| at as u32).collect();
+        head
+    }
+
     /// The entry, with its batches from the front of `payload`.
     fn join(self, payload: &mut Bytes) -> io::Result<RaftEntry> {
         let mut ops = Vec::new();
@@ -208,6 +246,22 @@ fn take_batch(payload: &mut Bytes, append: &Append) -> io::Result<Batch> {
         return Err(malformed("a batch is not the one its entry names"));
     }
     Ok(batch)
+}
+
+/// Batches that follow each other, from a payload of them.
+pub(crate) fn batches(lengths: &[u32], mut payload: Bytes) -> io::Result<Vec<Batch>> {
+    let mut batches = Vec::new();
+    let mut next = Offset::ZERO;
+    for length in lengths {
+        let bytes = take(&mut payload, *length as usize)?;
+        let batch = Batch::parse(bytes).map_err(|e| malformed(&e.to_string()))?;
+        if batch.base_offset() < next {
+            return Err(malformed("batches are out of order"));
+        }
+        next = batch.end_offset();
+        batches.push(batch);
+    }
+    Ok(batches)
 }
 
 /// The first `len` bytes.

@@ -46,10 +46,34 @@ impl fmt::Display for Offset {
     }
 }
 
-/// A partition of one topic, numbered across the whole node and never reused: the first part of every data key.
+/// A partition of one topic: the replica group that carries it, and a number in that group that is never reused. The
+/// first part of every data key, so that what a group carries can be told from the keys alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PartitionId(pub u32);
+
+impl PartitionId {
+    /// Bits of the number; those above are the group's.
+    const NUMBER_BITS: u32 = 24;
+    /// Numbers that a group can give out, ever.
+    pub const NUMBERS: u32 = 1 << Self::NUMBER_BITS;
+
+    /// The partition `number` of `group`; `None` beyond the numbers that there are.
+    pub fn new(group: GroupId, number: u32) -> Option<Self> {
+        let group = u8::try_from(group.0).ok()?;
+        (number < Self::NUMBERS).then_some(Self(u32::from(group) << Self::NUMBER_BITS | number))
+    }
+
+    /// The replica group that carries it.
+    pub fn group(self) -> GroupId {
+        GroupId((self.0 >> Self::NUMBER_BITS) as u16)
+    }
+
+    /// Its number in that group.
+    pub fn number(self) -> u32 {
+        self.0 & (Self::NUMBERS - 1)
+    }
+}
 
 impl fmt::Display for PartitionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,6 +85,17 @@ impl fmt::Display for PartitionId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GroupId(pub u16);
+
+impl GroupId {
+    /// The group of all nodes of the site: it carries what the site has in common, and by default every partition.
+    pub const SITE: Self = Self(0);
+}
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// A leader's reign in a replica group. Entries of a later term overrule those of an earlier one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

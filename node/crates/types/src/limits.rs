@@ -70,8 +70,14 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Rows of a snapshot's state, which the receiver gathers before it installs them: 10,000 partitions with their
 /// producers and groups take a tenth.
 pub const SNAPSHOT_STATE_BYTES_MAX: usize = 256 << 20;
-/// Nodes of a site (DESIGN.md section 1: 1 to 5 gateways; centrally some more).
-pub const MEMBERS_MAX: usize = 9;
+/// Nodes of a site (DESIGN.md section 1: 1 to 5 gateways; centrally more). All of them have the site's group, so this is
+/// also what its leader sends everything to.
+pub const MEMBERS_MAX: usize = 16;
+/// Of them, those that vote in the site's group: two may fail, and a third more would only make every entry wait for
+/// more disks (Kafka's controllers and etcd are at most so many, too).
+pub const VOTERS_MAX: usize = 5;
+/// Replica groups of a site beside its own: each costs its members a heartbeat and a thread. A node leads a few.
+pub const REPLICA_GROUPS_MAX: usize = 32;
 /// Offsets reserved ahead per partition in the watermark file: a second of the fastest measured load times sixteen.
 pub const OFFSET_RESERVE: u64 = 1 << 24;
 

@@ -43,6 +43,8 @@ bugs! {
     NoLease "read-without-a-lease",
     LeaderRestore "lead-on-after-a-restart",
     InstallWithoutReload "install-a-snapshot-and-keep-the-old-tables",
+    WitnessLeads "elect-a-witness",
+    NeverMend "leave-damaged-batches",
     // The broker.
     NoDedup "take-repeated-batches",
     ProducersNotStored "forget-producers-at-failover",

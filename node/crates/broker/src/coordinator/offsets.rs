@@ -76,7 +76,7 @@ impl Broker {
             let tables = self.0.applied.tables();
             let known = |c: &&Commit| {
                 let id = tables.topics.get(c.topic.as_str())?.partition(c.partition)?;
-                tables.group_offsets.get(&(group.to_owned(), id))
+                tables.group_offsets.get(&(group.to_owned(), tables.identity(id)))
             };
             let new = commits.iter().filter(|c| known(c).is_none()).count();
             if new > 0 && tables.group_offsets.len() + new > GROUP_OFFSETS_MAX {
@@ -95,7 +95,7 @@ impl Broker {
                 };
                 let value = postcard::to_allocvec(&row).unwrap_or_default();
                 ops.push(Op::Put {
-                    key: group_key(group, id),
+                    key: group_key(group, tables.identity(id)),
                     value: value.into(),
                 });
             }
@@ -110,6 +110,7 @@ impl Broker {
     pub fn committed_offset(&self, group: &str, topic: &str, partition: u32) -> Option<CommittedOffset> {
         let tables = self.0.applied.tables();
         let id = tables.topics.get(topic)?.partition(partition)?;
+        let id = tables.identity(id);
         tables.group_offsets.get(&(group.to_owned(), id)).cloned()
     }
 
@@ -121,9 +122,10 @@ impl Broker {
             .group_offsets
             .range(from..)
             .take_while(|((name, _), _)| name == group);
-        let place = |id| {
-            let topic = tables.topics.get(tables.partition_owner.get(id)?)?;
-            let index = topic.partitions.iter().position(|p| p == id)?;
+        let place = |id: &weir_types::PartitionId| {
+            let id = tables.current(*id);
+            let topic = tables.topics.get(tables.partition_owner.get(&id)?)?;
+            let index = topic.partitions.iter().position(|p| *p == id)?;
             Some((topic.name.to_string(), index as u32))
         };
         of_group
@@ -154,6 +156,7 @@ impl Broker {
             .topic(topic)
             .and_then(|t| t.partition(partition))
             .ok_or(GroupError::NotFound)?;
+        let id = self.0.applied.tables().identity(id);
         let op = Op::Remove {
             key: group_key(group, id),
         };

@@ -8,6 +8,7 @@ use crate::wire::{Uuid, messages};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use weir_broker::{Topic, TopicConfig};
+use weir_types::GroupId;
 
 pub(crate) struct Served;
 
@@ -120,14 +121,14 @@ async fn create(
     if !topic.assignments.is_empty() && topic.replication_factor != -1 {
         return refuse(Code::InvalidRequest, "give replicas or assignments, not both");
     }
-    let (replicas, _) = session.replicas();
+    let (replicas, _) = session.replicas(GroupId::SITE);
     let factor = usize::try_from(topic.replication_factor);
     if topic.assignments.is_empty()
         && topic.replication_factor != -1
         && !factor.is_ok_and(|n| (1..=replicas.len()).contains(&n))
     {
         let words = format!(
-            "the site has {} nodes, and each topic is on all of them: replication factor is -1 or 1 to {0}",
+            "the site has {} nodes that keep records: replication factor is -1, for all of them, or 1 to {0}",
             replicas.len()
         );
         return refuse(Code::InvalidReplicationFactor, &words);
@@ -154,8 +155,13 @@ async fn create(
             .map_err(|e| (Code::InvalidTopic, e.to_string()))?;
         return Ok((partitions, config));
     }
+    // All of them is what a topic has without saying so.
+    let fewer = factor
+        .ok()
+        .filter(|n| topic.assignments.is_empty() && *n < replicas.len());
+    let fewer = fewer.and_then(|n| u32::try_from(n).ok());
     let made = broker
-        .create_topic(&session.who, &topic.name, partitions, &settings)
+        .create_topic_on(&session.who, &topic.name, partitions, fewer, &settings)
         .await;
     let made: std::sync::Arc<Topic> = made.map_err(|e| (Code::from(&e), e.to_string()))?;
     Ok((made.partitions.len() as u32, made.config.clone()))

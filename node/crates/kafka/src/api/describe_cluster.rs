@@ -48,7 +48,7 @@ impl Api for Served {
         DescribeClusterResponse {
             endpoint_type: request.endpoint_type,
             cluster_id: session.node.settings.cluster_id.clone(),
-            controller_id: session.leader_id(),
+            controller_id: session.controller_id(),
             brokers: brokers.collect(),
             ..DescribeClusterResponse::default()
         }

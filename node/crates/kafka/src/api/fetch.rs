@@ -199,9 +199,15 @@ async fn partition(
         answer
     };
     let broker = &session.node.broker;
-    let epoch = session.check_epoch(asked.current_leader_epoch);
+    let epoch = session.check_epoch(topic, asked.partition, asked.current_leader_epoch);
     if epoch != Code::None {
         return fail(answer, got, epoch);
+    }
+    let id = broker.topic(topic).zip(u32::try_from(asked.partition).ok());
+    let id = id.and_then(|(topic, partition)| topic.partition(partition));
+    if id.is_some_and(|id| !broker.serves(id)) {
+        // What this node knows of it may be old.
+        return fail(answer, got, Code::NotLeaderOrFollower);
     }
     let Some(marks) = u32::try_from(asked.partition)
         .ok()

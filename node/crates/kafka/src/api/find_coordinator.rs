@@ -44,7 +44,7 @@ impl Api for Served {
     type Response = FindCoordinatorResponse;
 
     async fn handle(session: &Session, version: i16, request: Self::Request) -> Self::Response {
-        let leader = session.leader_id();
+        let leader = session.controller_id();
         let address = session.brokers().into_iter().find(|b| b.id == leader);
         let find = |key: String| {
             let (error, words) = match request.key_type {

@@ -74,7 +74,7 @@ async fn partition(session: &Session, topic: &str, asked: &ListPartition) -> Lis
         partition: asked.partition,
         ..ListedPartition::default()
     };
-    let epoch = session.check_epoch(asked.current_leader_epoch);
+    let epoch = session.check_epoch(topic, asked.partition, asked.current_leader_epoch);
     if epoch != Code::None {
         listed.error = epoch;
         return listed;
@@ -82,7 +82,7 @@ async fn partition(session: &Session, topic: &str, asked: &ListPartition) -> Lis
     match place(session, topic, asked).await {
         Ok(Some((offset, timestamp))) => {
             (listed.offset, listed.timestamp) = (offset, timestamp);
-            listed.leader_epoch = session.leader_epoch();
+            listed.leader_epoch = session.leader_epoch(topic, asked.partition);
         }
         Ok(None) => {}
         Err(e) => listed.error = Code::from(&e),

@@ -5,8 +5,10 @@ use super::{Api, first_of_each};
 use crate::error::Code;
 use crate::node::Session;
 use crate::wire::{Uuid, messages};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use weir_broker::{AdminError, Topic};
+use weir_types::PartitionId;
 
 pub(crate) struct Served;
 
@@ -87,7 +89,7 @@ impl Api for Served {
         MetadataResponse {
             brokers: brokers.collect(),
             cluster_id: Some(node.settings.cluster_id.clone()),
-            controller_id: session.leader_id(),
+            controller_id: session.controller_id(),
             topics,
             ..MetadataResponse::default()
         }
@@ -136,23 +138,30 @@ async fn one(session: &Session, asked: MetadataRequestTopic, create: bool) -> Me
 }
 
 fn found(session: &Session, topic: &Topic) -> MetadataTopic {
-    let (leader_id, leader_epoch) = (session.leader_id(), session.leader_epoch());
-    let (replicas, voters) = session.replicas();
-    let partition = |partition| MetadataPartition {
-        error: match leader_id {
-            -1 => Code::LeaderNotAvailable,
-            _ => Code::None,
-        },
-        partition,
-        leader_id,
-        leader_epoch,
-        replica_nodes: replicas.clone(),
-        isr_nodes: voters.clone(),
-        offline_replicas: Vec::new(),
+    let mut groups = BTreeMap::new();
+    let mut partition = |(partition, id): (i32, &PartitionId)| {
+        let group = id.group();
+        let of_group = || (session.leader(group), session.replicas(group));
+        let ((leader_id, leader_epoch), (replicas, voters)) = groups.entry(group).or_insert_with(of_group);
+        MetadataPartition {
+            error: match leader_id {
+                -1 => Code::LeaderNotAvailable,
+                _ => Code::None,
+            },
+            partition,
+            leader_id: *leader_id,
+            leader_epoch: match *leader_epoch {
+                -1 => -1,
+                epoch => epoch.saturating_add(session.node.broker.epoch_base(*id)),
+            },
+            replica_nodes: replicas.clone(),
+            isr_nodes: voters.clone(),
+            offline_replicas: Vec::new(),
+        }
     };
     MetadataTopic {
         name: Some(topic.name.to_string()),
-        partitions: (0..topic.partitions.len() as i32).map(partition).collect(),
+        partitions: (0..).zip(&topic.partitions).map(&mut partition).collect(),
         ..MetadataTopic::default()
     }
 }

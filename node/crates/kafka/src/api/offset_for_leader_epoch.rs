@@ -54,7 +54,7 @@ impl Api for Served {
             for asked in topic.partitions {
                 let mut answer = EndPartition {
                     partition: asked.partition,
-                    error: session.check_epoch(asked.current_leader_epoch),
+                    error: session.check_epoch(&topic.name, asked.partition, asked.current_leader_epoch),
                     ..EndPartition::default()
                 };
                 let broker = &session.node.broker;
@@ -65,7 +65,10 @@ impl Api for Served {
                     Err(e) => answer.error = Code::from(&e),
                     Ok(_) if answer.error != Code::None => {}
                     // What is committed is never taken back: an epoch that is over ended where records go on.
-                    Ok(end) if (0..=session.leader_epoch()).contains(&asked.leader_epoch) => {
+                    Ok(end)
+                        if (0..=session.leader_epoch(&topic.name, asked.partition))
+                            .contains(&asked.leader_epoch) =>
+                    {
                         answer.leader_epoch = asked.leader_epoch;
                         answer.end_offset = end.get() as i64;
                     }

@@ -137,7 +137,7 @@ async fn take(session: &Session, topic: &str, index: i32, records: Option<Bytes>
     let Ok(partition) = u32::try_from(index) else {
         return refused(Code::UnknownTopicOrPartition, "no such partition");
     };
-    let batch = batch.led_in(session.leader_epoch());
+    let batch = batch.led_in(session.leader_epoch(topic, index).max(0));
     let broker = &session.node.broker;
     match broker
         .produce(&session.who, topic, partition, batch, Framing::AsSent)

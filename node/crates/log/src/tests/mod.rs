@@ -71,9 +71,16 @@ fn open_in(dir: &Path, options: &Options, environment: Environment) -> Result<(L
     let state = recovered.groups.get(&GROUP).copied().unwrap_or_default();
     let (done, entries) = mpsc::channel();
     let from = state.applied.index + 1;
-    log.entries(GROUP, from, u64::MAX, usize::MAX, move |r| {
-        done.send(r).unwrap();
-    })
+    log.entries(
+        GROUP,
+        from,
+        u64::MAX,
+        usize::MAX,
+        crate::Payloads::Read,
+        move |r| {
+            done.send(r).unwrap();
+        },
+    )
     .unwrap();
     for entry in entries.recv_timeout(DEADLINE).unwrap().unwrap() {
         log.apply(Arc::new(entry.header()));

@@ -315,3 +315,107 @@ fn a_log_that_is_purged_to_its_end_still_knows_where_it_is() {
     };
     assert_eq!(recovered.groups.get(&GROUP), Some(&want));
 }
+
+#[test]
+fn only_what_cannot_be_read_and_is_committed_is_mended() {
+    let disk = crate::simulated::Disk::default();
+    let home = Home::of(Store::Simulated(disk.clone()));
+    let (log, _) = home.open();
+    let copies: Vec<Batch> = (0..4).map(|n| batch(n * 3, 3, 40)).collect();
+    for (copy, index) in copies.iter().zip(1..) {
+        flush(&log, entry(index, vec![copy.clone()]));
+    }
+    let mend = |batches: Vec<Batch>| wait(|done| log.mend(P, batches, done).unwrap()).unwrap();
+    assert_eq!(mend(copies.clone()), 0);
+    // In the middle of the second batch of four.
+    assert!(disk.rot(true, 1, 30 * 8));
+    let lost = Gap {
+        start: Offset::new(3),
+        end: Offset::new(6),
+        reason: GapReason::Lost,
+    };
+    let others = vec![0, 1, 2, 6, 7, 8, 9, 10, 11];
+    assert_eq!(read_all(&log, 1 << 20), (others, vec![lost]));
+    // What is not committed here may be another's by now.
+    let beyond = batch(12, 3, 40);
+    assert_eq!(mend(vec![copies[0].clone(), copies[1].clone(), beyond]), 1);
+    assert_eq!(read_all(&log, 1 << 20), ((0..12).collect(), vec![]));
+    log.close();
+    drop(log);
+    let (log, recovered) = home.open();
+    assert!(recovered.damage.is_none(), "{recovered:?}");
+    assert_eq!(read_all(&log, 1 << 20), ((0..12).collect(), vec![]));
+}
+
+/// A batch's checksum does not cover its first eight bytes, which say where it lies.
+#[test]
+fn a_batch_that_says_that_it_lies_elsewhere_is_damaged() {
+    let disk = crate::simulated::Disk::default();
+    let home = Home::of(Store::Simulated(disk.clone()));
+    let (log, _) = home.open();
+    for n in 0..3 {
+        flush(&log, entry(n + 1, vec![batch(n * 3, 3, 40)]));
+    }
+    // The last bit of the last byte but seven of the offset of the third: 6 becomes 4.
+    assert!(disk.rot(true, 2, 7 * 8 + 1));
+    let (done, entries) = mpsc::channel();
+    let reply = move |read| drop(done.send(read));
+    log.entries(GROUP, 1, 4, usize::MAX, Payloads::Read, reply)
+        .unwrap();
+    let read = entries.recv_timeout(DEADLINE).unwrap();
+    assert!(
+        matches!(&read, Err(ReadError::Damaged { near: 6, .. })),
+        "{read:?}"
+    );
+    let snapshot = wait(|done| log.snapshot(GROUP, done).unwrap()).unwrap();
+    let read = snapshot.batches(P, Offset::ZERO, Offset::new(9), usize::MAX);
+    assert!(
+        matches!(&read, Err(ReadError::Damaged { near: 6, .. })),
+        "{read:?}"
+    );
+    drop(snapshot);
+    log.close();
+    drop(log);
+    let (log, recovered) = home.open();
+    assert!(recovered.damage.is_none(), "the row is there: {recovered:?}");
+    assert_eq!(log.marks(P).unwrap().committed_end(), Offset::new(9));
+    let lost = Gap {
+        start: Offset::new(6),
+        end: Offset::new(9),
+        reason: GapReason::Lost,
+    };
+    assert_eq!(read_all(&log, 1 << 20), ((0..6).collect(), vec![lost]));
+}
+
+#[test]
+fn what_came_without_its_payload_is_not_missed() {
+    let disk = crate::simulated::Disk::default();
+    let home = Home::of(Store::Simulated(disk.clone()));
+    let (log, _) = home.open();
+    let without = |index, batch| {
+        let mut entry = entry(index, vec![batch]);
+        let OpHeader::Append(append) = entry.header().ops[0].clone() else {
+            unreachable!()
+        };
+        entry.ops = vec![Op::Gone(append)];
+        entry
+    };
+    // What trimmed it comes later.
+    flush(&log, without(1, batch(0, 3, 40)));
+    log.append(without(2, batch(3, 3, 40)), |_| {}).unwrap();
+    let (done, flushed) = mpsc::channel();
+    log.truncate(GROUP, 2, move |r| done.send(r).unwrap()).unwrap();
+    flushed.recv_timeout(DEADLINE).unwrap().unwrap();
+    // What comes in the place of the second is there.
+    flush(&log, entry(2, vec![batch(3, 3, 40)]));
+    disk.kill();
+    drop(log);
+    let (log, recovered) = home.open();
+    assert!(recovered.damage.is_none(), "{recovered:?}");
+    let expired = Gap {
+        start: Offset::ZERO,
+        end: Offset::new(3),
+        reason: GapReason::Expired,
+    };
+    assert_eq!(read_all(&log, 1 << 20), (vec![3, 4, 5], vec![expired]));
+}

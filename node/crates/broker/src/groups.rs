@@ -1,0 +1,681 @@
+//! The replica groups of a site beside the one that all its nodes have: which nodes have them, and who leads them.
+//!
+//! Rows of the site's group say who should have a group; each node opens those that name it and closes those that do not,
+//! and the node that leads a group lets in and takes out until its members are who they should be. Who leads is a row
+//! too, so that nodes that have no part in a group can tell their clients.
+
+use crate::applied::Tables;
+use crate::broker::{Broker, Inner};
+use crate::error::AdminError;
+use crate::lane::Lane;
+use crate::moves::MoveStatus;
+use crate::placement::{Layout, Move, ReplicaGroup};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use weir_log::{Op, StateKey, StateKind};
+use weir_replica::{Channel, Group, GroupConfig, GroupStatus, Member, NodeId, Transport};
+use weir_types::{GroupId, PartitionId};
+
+/// Rows of [`StateKind::Site`] that begin so and end in a node's number: nothing more is to be put there.
+const LEAVING: &[u8] = b"leaving";
+/// How often it is looked whether groups are as they should be, where there are any.
+const KEEP_EVERY: Duration = Duration::from_millis(100);
+/// How often for what nobody waits for: nodes that are gone, and partitions of topics that are.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+/// A change of members takes a few round trips.
+const STEP_WITHIN: Duration = Duration::from_secs(2);
+/// A leader gives way to the one that should lead after so long: several elections.
+const GIVE_WAY_AFTER: Duration = Duration::from_secs(3);
+/// A learner becomes a voter when it lacks at most so many entries: less than a second of the fastest load.
+pub(crate) const CAUGHT_UP: u64 = 64;
+/// Copying what a node has to others takes as long as it takes; a caller that waits longer asks again.
+const MOVED_WITHIN: Duration = Duration::from_secs(20);
+
+/// Who leads a group, and who its members are, as its leader told last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Led {
+    pub(crate) node: NodeId,
+    pub(crate) term: u64,
+    pub(crate) members: BTreeSet<NodeId>,
+    /// The [`ReplicaGroup::version`] that it knew of: it takes in nobody any more whom that leaves out.
+    pub(crate) version: u64,
+}
+
+impl Led {
+    /// Whether `node` has no part in a group that is to be as `wanted`, and gets none.
+    fn is_without(&self, node: NodeId, wanted: &ReplicaGroup) -> bool {
+        let is_to_have_it = wanted.replicas.contains(&node);
+        !is_to_have_it && self.version == wanted.version && !self.members.contains(&node)
+    }
+}
+
+/// A replica group, as the site knows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReplicaGroupStatus {
+    /// Which.
+    pub group: u16,
+    /// Who should have it; the first should lead.
+    pub replicas: Vec<NodeId>,
+    /// Who has it.
+    pub members: BTreeSet<NodeId>,
+    /// Who leads, as far as is known.
+    pub leader: Option<NodeId>,
+    /// Partitions that it carries.
+    pub partitions: usize,
+}
+
+/// A site, as the node that was asked sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct SiteStatus {
+    /// The group of all nodes.
+    #[serde(flatten)]
+    pub site: GroupStatus,
+    /// The others.
+    pub groups: Vec<ReplicaGroupStatus>,
+    /// Partitions that move from one to another.
+    pub moves: Vec<MoveStatus>,
+}
+
+fn key_of(kind: StateKind, group: GroupId) -> StateKey {
+    StateKey::new(kind, &group.0.to_be_bytes())
+}
+
+fn row<T: for<'a> Deserialize<'a>>(tables: &Tables, kind: StateKind, group: GroupId) -> Option<T> {
+    let value = tables.others.get(&(kind as u8, group.0.to_be_bytes().to_vec()))?;
+    postcard::from_bytes(value).ok()
+}
+
+fn put<T: Serialize>(kind: StateKind, group: GroupId, row: &T) -> Op {
+    Op::Put {
+        key: key_of(kind, group),
+        value: postcard::to_allocvec(row).unwrap_or_default().into(),
+    }
+}
+
+/// The groups that rows tell of.
+pub(crate) fn decided(tables: &Tables) -> BTreeMap<GroupId, ReplicaGroup> {
+    let kind = StateKind::ReplicaGroup as u8;
+    let rows = tables.others.range((kind, Vec::new())..(kind + 1, Vec::new()));
+    let read = |((_, key), value): (&(u8, Vec<u8>), &Vec<u8>)| {
+        let id = GroupId(u16::from_be_bytes(*key.first_chunk()?));
+        Some((id, postcard::from_bytes(value).ok()?))
+    };
+    rows.filter_map(read).collect()
+}
+
+/// Rows for groups that are not in `before` as they are in `after`. New ones begin with those of `members` that are to
+/// have them.
+pub(crate) fn changes(
+    before: &BTreeMap<GroupId, ReplicaGroup>,
+    after: Layout,
+    members: &BTreeMap<NodeId, Member>,
+) -> Vec<Op> {
+    let mut ops = Vec::new();
+    for (id, mut group) in after.groups {
+        let was = before.get(&id);
+        if was == Some(&group) {
+            continue;
+        }
+        group.version = was.map_or(0, |was| was.version) + 1;
+        if group.founders.is_empty() {
+            let founder = |id: &NodeId| Some((*id, members.get(id).cloned()?));
+            group.founders = group.replicas.iter().filter_map(founder).collect();
+        }
+        ops.push(put(StateKind::ReplicaGroup, id, &group));
+    }
+    ops
+}
+
+impl Broker {
+    /// The group `id`, if this node has a part in it.
+    pub fn group_of(&self, id: GroupId) -> Option<Group> {
+        self.0.lane(id).map(|lane| lane.group.clone())
+    }
+
+    /// As [`Broker::group_of`], as long as the broker is there, which it does not keep from going.
+    pub fn finds_groups(&self) -> impl Fn(GroupId) -> Option<Group> + Send + Sync + 'static {
+        let inner = Arc::downgrade(&self.0);
+        move |id| Broker(inner.upgrade()?).group_of(id)
+    }
+
+    /// All groups that this node has a part in; the site's comes first.
+    pub fn groups(&self) -> Vec<Group> {
+        let lanes = self.0.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        lanes.values().map(|lane| lane.group.clone()).collect()
+    }
+
+    /// Whether this node votes in the site's group and in all others that it should have: nothing is still to come.
+    pub fn is_in_place(&self) -> bool {
+        let me = self.group().node();
+        let votes = |id: GroupId| {
+            self.group_of(id)
+                .is_some_and(|group| group.voters().contains(&me))
+        };
+        let decided = decided(&self.0.applied.tables());
+        let mut wanted = decided.into_iter().filter(|(_, g)| g.replicas.contains(&me));
+        votes(GroupId::SITE) && wanted.all(|(id, _)| votes(id))
+    }
+
+    /// Who leads `group`, as far as is known, in which term, and how it is reached.
+    pub fn leader_of(&self, group: GroupId) -> Option<(NodeId, u64, Member)> {
+        let seen = self
+            .group_of(group)
+            .map(|g| (g.leader().map(|(id, _)| id), g.term()));
+        let (node, term) = match seen {
+            Some((Some(node), term)) => (node, term),
+            // A learner, or one that is being let in, may not have heard of it.
+            _ => {
+                let led: Led = row(&self.0.applied.tables(), StateKind::Leader, group)?;
+                (led.node, led.term)
+            }
+        };
+        let member = self.group().members().get(&node).cloned()?;
+        Some((node, term, member))
+    }
+
+    /// Whether this node takes writes for `partition`, and answers reads: it leads its group, and it is not on its way to
+    /// another, where it may have been written to already.
+    pub fn serves(&self, partition: PartitionId) -> bool {
+        let leads = self
+            .0
+            .lane(partition.group())
+            .is_some_and(|lane| lane.group.is_serving());
+        leads && !self.0.applied.tables().sealed.contains(&partition)
+    }
+
+    /// Who has `group`, and who of them is in step.
+    pub fn replicas_of(&self, group: GroupId) -> (Vec<NodeId>, Vec<NodeId>) {
+        if let Some(here) = self.group_of(group) {
+            let members = here.members();
+            let full = |id: &NodeId| members.get(id).is_some_and(|m| !m.witness);
+            let voters = here.voters();
+            return (
+                members.keys().copied().filter(full).collect(),
+                voters.into_iter().filter(full).collect(),
+            );
+        }
+        let tables = self.0.applied.tables();
+        let wanted: Option<ReplicaGroup> = row(&tables, StateKind::ReplicaGroup, group);
+        let led: Led = row(&tables, StateKind::Leader, group).unwrap_or_default();
+        (
+            wanted.map(|g| g.replicas).unwrap_or_default(),
+            led.members.into_iter().collect(),
+        )
+    }
+
+    /// How the site is doing, as far as this node knows.
+    pub fn site_status(&self) -> SiteStatus {
+        SiteStatus {
+            site: self.group().status(),
+            groups: self.replica_groups(),
+            moves: self.moves(),
+        }
+    }
+
+    /// The replica groups of the site.
+    pub fn replica_groups(&self) -> Vec<ReplicaGroupStatus> {
+        let (decided, partitions) = {
+            let tables = self.0.applied.tables();
+            (decided(&tables), carried(&tables))
+        };
+        let status = |(id, group): (GroupId, ReplicaGroup)| {
+            let led: Led = row(&self.0.applied.tables(), StateKind::Leader, id).unwrap_or_default();
+            ReplicaGroupStatus {
+                group: id.0,
+                replicas: group.replicas,
+                members: led.members,
+                leader: self.leader_of(id).map(|(node, ..)| node),
+                partitions: partitions.get(&id).copied().unwrap_or(0),
+            }
+        };
+        decided.into_iter().map(status).collect()
+    }
+
+    /// Moves replicas of groups from nodes with much to nodes with little, and lets leaders take turns. Returns what is
+    /// to move; the groups do so by themselves.
+    ///
+    /// # Errors
+    /// When it is not committed.
+    pub async fn rebalance(&self) -> Result<Vec<String>, AdminError> {
+        let members = self.group().members();
+        let (sent, moves) = oneshot::channel();
+        self.change(move |tables, _| {
+            let mut layout = layout(tables, &members);
+            // Whoever was to go and is asked to carry more does not go.
+            let stay = leaving(tables).map(|(_, row)| Op::Remove { key: row });
+            let mut ops: Vec<Op> = stay.collect();
+            let full = members.iter().filter(|(_, m)| !m.witness);
+            layout.nodes = full.map(|(id, m)| (*id, m.rack.clone())).collect();
+            let before = layout.groups.clone();
+            let told = layout.balance();
+            let leaders = layout.groups.iter().filter_map(|(id, group)| {
+                let now = group.replicas.first()?;
+                let moved = before.get(id).and_then(|b| b.replicas.first()) != Some(now);
+                moved.then(|| format!("group {id}: node {now} is to lead"))
+            });
+            let _ = sent.send(told.iter().map(say).chain(leaders).collect());
+            ops.extend(changes(&before, layout, &members));
+            Ok(ops)
+        })
+        .await?;
+        moves.await.map_err(|_| AdminError::Closed)
+    }
+
+    /// Has every group go on without `node`; returns once none has it.
+    ///
+    /// # Errors
+    /// When a group would be left without anybody, or what `node` has is still being copied: ask again.
+    pub async fn vacate(&self, node: NodeId) -> Result<(), AdminError> {
+        let members = self.group().members();
+        self.change(move |tables, _| {
+            let mut layout = layout(tables, &members);
+            let before = layout.groups.clone();
+            layout.vacate(node).map_err(|group| {
+                AdminError::Refused(format!(
+                    "replica group {group} is on node {node} alone: let another node join, or delete its topics"
+                ))
+            })?;
+            let mut ops = changes(&before, layout, &members);
+            // Nothing is put there again meanwhile.
+            if leaving(tables).all(|(known, _)| known != node) {
+                ops.push(Op::Put {
+                    key: leaving_key(node),
+                    value: Bytes::new(),
+                });
+            }
+            Ok(ops)
+        })
+        .await?;
+        let begun = Instant::now();
+        while let Some(group) = self.still_on(node) {
+            if begun.elapsed() > MOVED_WITHIN {
+                return Err(AdminError::Moving { group: group.0, node });
+            }
+            tokio::time::sleep(KEEP_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Has every group that was to have `old` have `new` instead.
+    pub(crate) async fn renumber_replicas(&self, old: NodeId, new: NodeId) -> Result<(), AdminError> {
+        let members = self.group().members();
+        self.change(move |tables, _| {
+            let mut layout = layout(tables, &members);
+            let before = layout.groups.clone();
+            layout.renumber(old, new);
+            Ok(changes(&before, layout, &members))
+        })
+        .await
+    }
+
+    /// A group that has `node` yet, or may have.
+    fn still_on(&self, node: NodeId) -> Option<GroupId> {
+        let tables = self.0.applied.tables();
+        let may_have = |(id, wanted): &(GroupId, ReplicaGroup)| {
+            let led: Option<Led> = row(&tables, StateKind::Leader, *id);
+            !led.is_some_and(|led| led.is_without(node, wanted))
+        };
+        decided(&tables).into_iter().find(may_have).map(|(id, _)| id)
+    }
+
+    /// Notes who leads a group, unless a later term is known.
+    pub(crate) async fn note_leader(&self, group: GroupId, led: Led) -> Result<(), AdminError> {
+        self.change(move |tables, _| {
+            let known: Led = row(tables, StateKind::Leader, group).unwrap_or_default();
+            let is_news = led.term > known.term || (led.term == known.term && led != known);
+            Ok(is_news
+                .then(|| put(StateKind::Leader, group, &led))
+                .into_iter()
+                .collect())
+        })
+        .await
+    }
+}
+
+/// Partitions of each group.
+fn carried(tables: &Tables) -> BTreeMap<GroupId, usize> {
+    let mut partitions = BTreeMap::new();
+    for partition in tables.partition_owner.keys().chain(tables.moves.keys()) {
+        *partitions.entry(partition.group()).or_default() += 1;
+    }
+    partitions
+}
+
+/// Rows of nodes that are on their way out of the site.
+fn leaving(tables: &Tables) -> impl Iterator<Item = (NodeId, StateKey)> + '_ {
+    let rows = tables.others.range((StateKind::Site as u8, LEAVING.to_vec())..);
+    let keys = rows.map_while(|((kind, key), _)| (*kind == StateKind::Site as u8).then_some(key));
+    let nodes = keys.map_while(|key| key.strip_prefix(LEAVING)?.first_chunk().copied());
+    nodes
+        .map(u64::from_be_bytes)
+        .map(|node| (node, leaving_key(node)))
+}
+
+fn leaving_key(node: NodeId) -> StateKey {
+    StateKey::new(StateKind::Site, &[LEAVING, &node.to_be_bytes()].concat())
+}
+
+/// What there is, and the nodes that may have replicas.
+pub(crate) fn layout(tables: &Tables, members: &BTreeMap<NodeId, Member>) -> Layout {
+    let gone: BTreeSet<NodeId> = leaving(tables).map(|(node, _)| node).collect();
+    let full = members.iter().filter(|(id, m)| !m.witness && !gone.contains(id));
+    Layout {
+        nodes: full.map(|(id, m)| (*id, m.rack.clone())).collect(),
+        groups: decided(tables),
+        partitions: carried(tables),
+    }
+}
+
+fn say(change: &Move) -> String {
+    let Move { group, from, to } = change;
+    match to {
+        Some(to) => format!("group {group}: from node {from} to node {to}"),
+        None => format!("group {group}: no more on node {from}"),
+    }
+}
+
+/// Keeps this node's groups as they are decided, until the broker is gone.
+pub(crate) async fn keep(inner: Weak<Inner>) {
+    let Some(changed) = inner.upgrade().map(|inner| Arc::clone(&inner.groups_changed)) else {
+        return;
+    };
+    let mut since: BTreeMap<GroupId, (u64, Instant)> = BTreeMap::new();
+    let (mut every, mut tidied) = (KEEP_EVERY, Instant::now());
+    loop {
+        // Either way it is looked: what is decided may have to wait for somebody who is away.
+        let _ = tokio::time::timeout(every, changed.notified()).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let broker = Broker(inner);
+        if broker.group().is_witness() {
+            return;
+        }
+        let decided = decided(&broker.0.applied.tables());
+        every = if decided.is_empty() {
+            TIDY_EVERY
+        } else {
+            KEEP_EVERY
+        };
+        let tidies = tidied.elapsed() >= TIDY_EVERY;
+        if tidies {
+            tidied = Instant::now();
+            broker.heal().await;
+        }
+        broker.open_and_close().await;
+        broker.begin_moves();
+        for (id, wanted) in decided {
+            let Some(lane) = broker.0.lane(id).filter(|lane| lane.group.is_serving()) else {
+                since.remove(&id);
+                continue;
+            };
+            let term = lane.group.term();
+            let begun = since.entry(id).or_insert((term, Instant::now()));
+            if begun.0 != term {
+                *begun = (term, Instant::now());
+            }
+            let step = async {
+                if broker.heeds(id, &wanted).await {
+                    broker.tell_of(&lane.group, &wanted).await;
+                    broker.lead_to(&lane.group, &wanted, begun.1).await;
+                }
+                if tidies {
+                    broker.drop_deleted(id).await;
+                }
+            };
+            // One that most of its nodes have left must not hold up the others.
+            if tokio::time::timeout(STEP_WITHIN, step).await.is_err() {
+                tracing::debug!(group = id.0, "a replica group does not come to its next step");
+            }
+        }
+    }
+}
+
+impl Broker {
+    /// Opens the groups that this node should have, or has as long as others copy it, and closes those that go on without
+    /// it.
+    pub(crate) async fn open_and_close(&self) {
+        let me = self.group().node();
+        let decided = decided(&self.0.applied.tables());
+        for (id, wanted) in &decided {
+            let is_open = self.0.lane(*id).is_some();
+            let should = wanted.replicas.contains(&me);
+            let led: Option<Led> = row(&self.0.applied.tables(), StateKind::Leader, *id);
+            let is_out = led.is_some_and(|led| led.is_without(me, wanted));
+            let has = is_open || self.0.recovered().contains_key(id);
+            match (is_open, is_out) {
+                (true, true) => self.close_group(*id).await,
+                // It was out when it stopped, and did not get round to it.
+                (false, true) if has => self.forget_group(*id).await,
+                (false, false) if should || has => self.open_group(*id, wanted).await,
+                _ => {}
+            }
+        }
+    }
+
+    /// Has groups that lack a node get another, if this node leads the site.
+    async fn heal(&self) {
+        if !self.is_serving() || decided(&self.0.applied.tables()).is_empty() {
+            return;
+        }
+        let members = self.group().members();
+        let healed = |tables: &Tables, members: &BTreeMap<NodeId, Member>| {
+            let mut layout = layout(tables, members);
+            let before = layout.groups.clone();
+            layout.heal();
+            let mut ops = changes(&before, layout, members);
+            let gone = leaving(tables).filter(|(node, _)| !members.contains_key(node));
+            ops.extend(gone.map(|(_, key)| Op::Remove { key }));
+            ops
+        };
+        if healed(&self.0.applied.tables(), &members).is_empty() {
+            return;
+        }
+        let done = self.change(move |tables, _| Ok(healed(tables, &members)));
+        if let Err(error) = done.await {
+            tracing::debug!(%error, "a replica group lacks a node for now");
+        }
+    }
+
+    async fn open_group(&self, id: GroupId, wanted: &ReplicaGroup) {
+        let (site, me) = (self.group(), self.group().node());
+        // One that came later is let in by the others, and so is one that finds that they have begun without it.
+        let led: Option<Led> = row(&self.0.applied.tables(), StateKind::Leader, id);
+        let begins = wanted.founders.contains_key(&me) && led.is_none();
+        let config = GroupConfig {
+            id,
+            node: me,
+            member: site.members().get(&me).cloned().unwrap_or_default(),
+            founders: if begins {
+                wanted.founders.clone()
+            } else {
+                BTreeMap::new()
+            },
+            timing: site.timing(),
+        };
+        let state = self.0.recovered().remove(&id);
+        let transport = Arc::new(Directory {
+            site: site.clone(),
+            transport: Arc::clone(&self.0.transport),
+        });
+        match Lane::open(&self.0.common, config, state.unwrap_or_default(), transport).await {
+            Ok(lane) => {
+                tracing::info!(group = id.0, replicas = ?wanted.replicas, "a replica group is open");
+                let mut lanes = self.0.lanes.write().unwrap_or_else(PoisonError::into_inner);
+                lanes.insert(id, Arc::new(lane));
+            }
+            Err(error) => {
+                self.0.recovered().extend(state.map(|state| (id, state)));
+                tracing::warn!(group = id.0, %error, "a replica group cannot be opened yet");
+            }
+        }
+    }
+
+    async fn close_group(&self, id: GroupId) {
+        let lane = {
+            let mut lanes = self.0.lanes.write().unwrap_or_else(PoisonError::into_inner);
+            lanes.remove(&id)
+        };
+        let Some(lane) = lane else { return };
+        lane.leave().await;
+        self.forget_group(id).await;
+    }
+
+    async fn forget_group(&self, id: GroupId) {
+        let (done, forgotten) = oneshot::channel();
+        if self.0.common.log.forget(id, move |r| drop(done.send(r))).is_ok() {
+            let _ = forgotten.await;
+            self.0.recovered().remove(&id);
+            tracing::info!(
+                group = id.0,
+                "a replica group went on without this node: its records are gone here"
+            );
+        }
+    }
+
+    /// Whether no leader of `group` has heard of something newer than `wanted`. Its log says so, so that one that lags
+    /// behind in the site's group does not take in again whom another was told to leave out.
+    async fn heeds(&self, group: GroupId, wanted: &ReplicaGroup) -> bool {
+        let version = wanted.version;
+        let known = move |tables: &Tables| tables.heeded.get(&group).copied().unwrap_or(0);
+        let now = known(&self.0.applied.tables());
+        if now >= version {
+            return now == version;
+        }
+        let noted = self.change_in(group, move |tables, _| {
+            let is_news = known(tables) < version;
+            let key = key_of(StateKind::Heeded, group);
+            let value = Bytes::copy_from_slice(&version.to_be_bytes());
+            Ok(is_news.then_some(Op::Put { key, value }).into_iter().collect())
+        });
+        noted.await.is_ok() && known(&self.0.applied.tables()) == version
+    }
+
+    /// Has the site know who leads `group`, if it does not.
+    async fn tell_of(&self, group: &Group, wanted: &ReplicaGroup) {
+        let led = Led {
+            node: group.node(),
+            term: group.term(),
+            members: group.members().into_keys().collect(),
+            version: wanted.version,
+        };
+        let known: Option<Led> = row(&self.0.applied.tables(), StateKind::Leader, group.id());
+        if known.as_ref() == Some(&led) {
+            return;
+        }
+        let told = match self.is_serving() {
+            true => self.note_leader(group.id(), led).await,
+            false => self.tell_leader(group.id(), led).await,
+        };
+        if let Err(error) = told {
+            tracing::debug!(group = group.id().0, %error, "the site does not know yet who leads a group");
+        }
+    }
+
+    /// One step towards the members that `group`, which this node leads since `begun`, should have.
+    async fn lead_to(&self, group: &Group, wanted: &ReplicaGroup, begun: Instant) {
+        let (members, voters, site) = (group.members(), group.voters(), self.group().members());
+        let me = group.node();
+        let stepped = 'step: {
+            for node in &wanted.replicas {
+                let Some(member) = site.get(node) else { continue };
+                if members.get(node) != Some(member) {
+                    break 'step group.add_learner(*node, member.clone()).await;
+                }
+                if !voters.contains(node) && group.lag(*node).is_some_and(|lag| lag <= CAUGHT_UP) {
+                    break 'step group.promote(*node).await;
+                }
+            }
+            let complete = wanted.replicas.iter().all(|n| voters.contains(n));
+            let extra = members.keys().copied().filter(|n| !wanted.replicas.contains(n));
+            let (own, others): (Vec<NodeId>, Vec<NodeId>) = extra.partition(|n| *n == me);
+            if let Some(node) = others.first().filter(|_| complete) {
+                break 'step group.remove(*node).await;
+            }
+            // Whoever should lead, or does instead of one that is to go.
+            let heir = wanted
+                .replicas
+                .iter()
+                .find(|n| voters.contains(n) && group.lag(**n).is_some_and(|l| l <= CAUGHT_UP));
+            let first = wanted.replicas.first().filter(|n| voters.contains(n));
+            let to = if own.is_empty() {
+                first
+            } else {
+                heir.filter(|_| complete)
+            };
+            match to {
+                Some(to) if *to != me && begun.elapsed() > GIVE_WAY_AFTER => group.transfer(*to).await,
+                _ => Ok(()),
+            }
+        };
+        if let Err(error) = stepped {
+            tracing::debug!(group = group.id().0, %error, "a replica group stays as it is for now");
+        }
+    }
+
+    /// Removes partitions of `group`, which this node leads, whose topic is gone. Numbers are given out in order and never
+    /// again: one below the next that belongs to no topic belonged to one that was deleted.
+    async fn drop_deleted(&self, group: GroupId) {
+        let gone = {
+            let tables = self.0.applied.tables();
+            let next = crate::admin::next_partition(&tables, group);
+            let ends = self
+                .0
+                .common
+                .log
+                .ends()
+                .into_iter()
+                .map(|(partition, _)| partition);
+            let deleted = |p: &PartitionId| {
+                let is_old = p.group() == group && u64::from(p.number()) < next;
+                is_old && !tables.partition_owner.contains_key(p) && !tables.moves.contains_key(p)
+            };
+            ends.filter(deleted).collect::<Vec<_>>()
+        };
+        if gone.is_empty() {
+            return;
+        }
+        let dropped = self
+            .change_in(group, move |tables, log| {
+                let is_there = |p: &PartitionId| {
+                    log.marks(*p).is_some()
+                        && !tables.partition_owner.contains_key(p)
+                        && !tables.moves.contains_key(p)
+                };
+                let mut ops = Vec::new();
+                for partition in gone.into_iter().filter(is_there) {
+                    // Its seal stays: a later leader that lags behind in the site's group may take it for one that is
+                    // still here.
+                    ops.push(Op::Drop { partition });
+                    ops.extend(tables.forget_producers(partition));
+                }
+                Ok(ops)
+            })
+            .await;
+        if let Err(error) = dropped {
+            tracing::debug!(group = group.0, %error, "partitions of a deleted topic stay for now");
+        }
+    }
+}
+
+/// Reaches members of a group where the site knows them to be: they may have moved since the group last heard of them.
+struct Directory {
+    site: Group,
+    transport: Arc<dyn Transport>,
+}
+
+impl Transport for Directory {
+    fn open(&self, node: NodeId, member: Member) -> BoxFuture<'static, io::Result<Channel>> {
+        let known = self.site.members().get(&node).cloned();
+        self.transport.open(node, known.unwrap_or(member))
+    }
+
+    fn suspect(&self, node: NodeId) {
+        self.transport.suspect(node);
+    }
+}

@@ -1,0 +1,108 @@
+//! A replica group of this node, and the proposer that makes its entries.
+
+use crate::applied::{Applied, Part};
+use crate::proposer::{Core, Driver, Queue, Request};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use weir_log::{GroupState, Log, Running};
+use weir_replica::{Group, GroupConfig, GroupError, ProposeError, Transport};
+use weir_types::Clock;
+use weir_types::limits::{PROPOSER_CHANGES_MAX, PROPOSER_QUEUE_MAX};
+
+/// How long closing waits for replication to stop.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+pub(crate) struct Lane {
+    pub(crate) group: Group,
+    pub(crate) requests: Queue,
+    /// Places in the queue for changes of rows: they must not take those of produce requests.
+    pub(crate) changes: Semaphore,
+    proposer: Mutex<Option<Running>>,
+}
+
+/// What all lanes of a node have in common.
+pub(crate) struct Common {
+    pub(crate) log: Log,
+    pub(crate) applied: Arc<Applied>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) linger: Duration,
+}
+
+impl Lane {
+    /// Opens the group that `config` says, which the log's recovery found at `state`.
+    pub(crate) async fn open(
+        common: &Common,
+        config: GroupConfig,
+        state: GroupState,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self, GroupError> {
+        let Common { log, applied, .. } = common;
+        // Room for every request that has a permit, and for a few wakes.
+        let (requests, queue) = Queue::new(PROPOSER_QUEUE_MAX + PROPOSER_CHANGES_MAX + 64);
+        let waker = requests.clone();
+        // One that does not fit is not missed: the queue is full of others that wake as well.
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || drop(waker.try_send(Request::Wake)));
+        let part = Part::new(Arc::clone(applied), config.id, Arc::clone(&wake));
+        let group = Group::open(config, log.clone(), state, transport, Arc::new(part)).await?;
+        let (clock, applied) = (Arc::clone(&common.clock), Arc::clone(applied));
+        let core = Core::new(log.clone(), group.clone(), applied, clock, wake);
+        let driver = Driver {
+            core,
+            requests: queue,
+            linger: common.linger,
+        };
+        let proposer = log.workers().start("weir-propose", Box::new(driver));
+        let proposer = proposer.map_err(|e| GroupError::Stopped(e.to_string()))?;
+        requests.wake_by(&proposer);
+        Ok(Self {
+            group,
+            requests,
+            changes: Semaphore::new(PROPOSER_CHANGES_MAX),
+            proposer: Mutex::new(Some(proposer)),
+        })
+    }
+
+    /// Why it takes nothing.
+    pub(crate) fn not_leader(&self) -> ProposeError {
+        let (node, leader) = (self.group.node(), self.group.leader());
+        let leader = leader.map(|(id, _)| id);
+        ProposeError::NotLeader {
+            // One that leads and reaches nobody is no leader to be sent to.
+            leader: leader.filter(|id| *id != node),
+        }
+    }
+
+    /// Takes no more requests, and finishes those it has. Blocks.
+    pub(crate) fn close(&self, runtime: &tokio::runtime::Handle) {
+        self.end_proposing();
+        let group = self.group.clone();
+        let (done, closed) = std::sync::mpsc::channel();
+        runtime.spawn(async move {
+            group.close().await;
+            let _ = done.send(());
+        });
+        // Bounded: the log must be closed in any case.
+        let _ = closed.recv_timeout(CLOSE_WITHIN);
+    }
+
+    fn end_proposing(&self) {
+        if self.requests.send(Request::Stop).is_ok() {
+            let proposer = self
+                .proposer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if let Some(proposer) = proposer {
+                (proposer.join)();
+            }
+        }
+    }
+
+    /// As [`Lane::close`], of a group in which this node has no part any more, while the others go on.
+    pub(crate) async fn leave(&self) {
+        // Its thread ends by itself.
+        let _ = self.requests.try_send(Request::Stop);
+        self.group.close().await;
+    }
+}

@@ -1,0 +1,465 @@
+//! Moving partitions between replica groups: the new group copies what the old one has, the old one is sealed, and an
+//! entry of the site's group says where the partition is from then on.
+//!
+//! A partition has two numbers: the one that it was made with, by which consumer groups know it for ever, and the one
+//! under which it is kept now, which tells its group. What was copied has the offsets that it had, so nobody who reads
+//! notices; producers' windows go with it, so nobody who sends again is stored twice.
+
+use crate::admin::set_counter;
+use crate::applied::{Tables, producer_key, topic_key};
+use crate::auth::{Operation, Principal, Resource, authorize};
+use crate::broker::Broker;
+use crate::error::AdminError;
+use crate::fetch::noticed;
+use crate::forward::{Answer, Ask};
+use crate::groups;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use weir_log::{AppendError, Op, Piece, ReadError, StateKey, StateKind};
+use weir_replica::ProposeError;
+use weir_types::{Batch, ErrorKind, GapReason, GroupId, Offset, PartitionId, TopicName};
+
+/// Bytes that are copied in one entry, and at most a batch more.
+const COPY_BYTES: usize = 1 << 20;
+/// The old partition is sealed when the new one lacks at most so many records: they are copied within a moment.
+const SEAL_WITHIN: u64 = 1_000;
+/// How long a move that cannot go on waits.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// A partition on its way: a row under the number that it will have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Move {
+    pub(crate) topic: TopicName,
+    pub(crate) index: u32,
+    pub(crate) from: PartitionId,
+}
+
+/// Where a partition is kept: a row under the number that it was made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Located {
+    pub(crate) at: PartitionId,
+    /// What is added to its group's terms, so that epochs of its leaders go on ascending.
+    pub(crate) epoch_base: i32,
+}
+
+/// A partition on its way, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct MoveStatus {
+    /// Of which topic.
+    pub topic: String,
+    /// Which partition of it.
+    pub partition: u32,
+    /// The group that has it.
+    pub from: u16,
+    /// The group that will.
+    pub to: u16,
+}
+
+pub(crate) fn key(kind: StateKind, partition: PartitionId) -> StateKey {
+    StateKey::new(kind, &partition.0.to_be_bytes())
+}
+
+fn put<T: Serialize>(kind: StateKind, partition: PartitionId, row: &T) -> Op {
+    Op::Put {
+        key: key(kind, partition),
+        value: postcard::to_allocvec(row).unwrap_or_default().into(),
+    }
+}
+
+/// What the old partition has from an offset on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Copied {
+    log_start: u64,
+    next: u64,
+    end: u64,
+    sealed: bool,
+    batches: Vec<Vec<u8>>,
+}
+
+impl Broker {
+    /// Moves the partitions of a topic to groups of so many `replicas`, or to that of all nodes. Returns when that is
+    /// decided; it happens while records come and go.
+    ///
+    /// # Errors
+    /// When there is no such topic, it is on its way already, or there are not so many nodes.
+    pub async fn move_topic(
+        &self,
+        who: &Principal,
+        name: &str,
+        replicas: Option<u32>,
+    ) -> Result<(), AdminError> {
+        if !authorize(who, Operation::Alter, Resource::Topic(name)) {
+            return Err(AdminError::Denied);
+        }
+        let user = self.hook().and_then(|hook| hook.user_of(name));
+        if let (Some(pipeline), Some(_)) = (user, replicas) {
+            return Err(AdminError::Refused(format!(
+                "in-line pipeline `{pipeline}` uses topic `{name}`: it stays on all nodes, since an entry of one replica \
+                 group cannot write to another"
+            )));
+        }
+        let (members, wanted) = (self.group().members(), name.to_owned());
+        self.change(move |tables, _| {
+            let topic = tables
+                .topics
+                .get(wanted.as_str())
+                .ok_or(AdminError::NoTopic(wanted))?;
+            if tables.moves.values().any(|m| m.topic == topic.name) {
+                return Err(AdminError::Refused(format!(
+                    "topic `{}` is on its way already",
+                    topic.name
+                )));
+            }
+            let mut layout = groups::layout(tables, &members);
+            let (before, nodes) = (layout.groups.clone(), layout.nodes.len());
+            let mut next = BTreeMap::new();
+            let mut ops = Vec::new();
+            for (index, from) in (0..).zip(&topic.partitions) {
+                let there = match replicas {
+                    None => from.group() == GroupId::SITE,
+                    Some(n) => layout
+                        .groups
+                        .get(&from.group())
+                        .is_some_and(|g| g.size == n as usize),
+                };
+                if there {
+                    continue;
+                }
+                let group = match replicas {
+                    None => Some(GroupId::SITE),
+                    Some(n) => layout.place(n as usize),
+                };
+                let group = group.ok_or(AdminError::Replicas {
+                    asked: replicas.map_or(nodes, |n| n as usize),
+                    nodes,
+                })?;
+                let number = next
+                    .entry(group)
+                    .or_insert_with(|| crate::admin::next_partition(tables, group));
+                let to = u32::try_from(*number)
+                    .ok()
+                    .and_then(|n| PartitionId::new(group, n));
+                let to = to.ok_or(AdminError::Limit {
+                    what: "partition number",
+                    limit: u64::from(PartitionId::NUMBERS),
+                })?;
+                *number += 1;
+                let (topic, from) = (topic.name.clone(), *from);
+                ops.push(put(StateKind::Move, to, &Move { topic, index, from }));
+            }
+            let counter =
+                |(group, next): (GroupId, u64)| set_counter(&crate::admin::partition_counter(group), next);
+            ops.extend(next.into_iter().map(counter));
+            ops.extend(groups::changes(&before, layout, &members));
+            Ok(ops)
+        })
+        .await
+    }
+
+    /// Partitions that are on their way.
+    pub fn moves(&self) -> Vec<MoveStatus> {
+        let tables = self.0.applied.tables();
+        let status = |(to, m): (&PartitionId, &Move)| MoveStatus {
+            topic: m.topic.to_string(),
+            partition: m.index,
+            from: m.from.group().0,
+            to: to.group().0,
+        };
+        tables.moves.iter().map(status).collect()
+    }
+
+    /// What is added to the terms of the group that has `partition`, for epochs of its leaders that ascend also when it
+    /// moves.
+    pub fn epoch_base(&self, partition: PartitionId) -> i32 {
+        self.0.applied.tables().epoch_base(partition)
+    }
+
+    /// Begins what moves to groups that this node leads, and is not under way yet.
+    pub(crate) fn begin_moves(&self) {
+        let moves: Vec<PartitionId> = self.0.applied.tables().moves.keys().copied().collect();
+        for to in moves.into_iter().filter(|to| self.serves(*to)) {
+            let mut moving = self
+                .0
+                .moving
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            if !moving.insert(to) {
+                continue;
+            }
+            let weak = std::sync::Arc::downgrade(&self.0);
+            tokio::spawn(async move {
+                let mut told = String::new();
+                loop {
+                    let Some(broker) = weak.upgrade().map(Broker) else {
+                        return;
+                    };
+                    match broker.move_on(to).await {
+                        Ok(true) => {}
+                        Ok(false) => break broker.moved(to),
+                        Err(error) => {
+                            let is_full = matches!(
+                                error,
+                                AdminError::Propose(ProposeError::Log(AppendError::DiskFull { .. }))
+                            );
+                            // How much is free changes all the time.
+                            let why = if is_full {
+                                "full".to_owned()
+                            } else {
+                                error.to_string()
+                            };
+                            if (is_full || error.kind() != ErrorKind::Retry) && why != told {
+                                tracing::warn!(%to, %error, "a partition cannot be moved on");
+                                told = why;
+                            }
+                            drop(broker);
+                            tokio::time::sleep(AGAIN).await;
+                        }
+                    }
+                }
+            });
+        }
+    }
+
+    fn moved(&self, to: PartitionId) {
+        let mut moving = self
+            .0
+            .moving
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        moving.remove(&to);
+    }
+
+    /// One step of a move; whether there is another for this node.
+    async fn move_on(&self, to: PartitionId) -> Result<bool, AdminError> {
+        let Some(row) = self.0.applied.tables().moves.get(&to).cloned() else {
+            return Ok(false);
+        };
+        if !self.serves(to) {
+            return Ok(false);
+        }
+        let from = row.from;
+        let has = self.0.log.marks(to).map_or(Offset::ZERO, |m| m.committed_end());
+        let ask = Ask::Copy {
+            partition: from,
+            at: has.get(),
+        };
+        let Answer::Copied(copied) = self.ask_group(from.group(), ask).await? else {
+            return Err(AdminError::Closed);
+        };
+        if copied.next > has.get() || copied.log_start > has.get() {
+            self.take(to, has, &copied).await?;
+            return Ok(true);
+        }
+        let lacks = copied.end.saturating_sub(has.get());
+        if !copied.sealed {
+            if lacks <= SEAL_WITHIN {
+                self.ask_group(from.group(), Ask::Seal { partition: from, to })
+                    .await?;
+            }
+            return Ok(true);
+        }
+        self.take_producers(to, from).await?;
+        let Answer::Term(term) = self
+            .ask_group(from.group(), Ask::Term { group: from.group() })
+            .await?
+        else {
+            return Err(AdminError::Closed);
+        };
+        self.ask_group(GroupId::SITE, Ask::Moved { to, term }).await?;
+        tracing::info!(topic = %row.topic, partition = row.index, group = to.group().0, "a partition has moved");
+        Ok(false)
+    }
+
+    /// Appends what was copied, if `to` ends where it did when that was asked for.
+    async fn take(&self, to: PartitionId, has: Offset, copied: &Copied) -> Result<(), AdminError> {
+        let parse = |bytes: &Vec<u8>| Batch::parse(Bytes::copy_from_slice(bytes));
+        let batches: Result<Vec<Batch>, _> = copied.batches.iter().map(parse).collect();
+        let batches = batches.map_err(|e| AdminError::Refused(format!("what was copied is damaged: {e}")))?;
+        // Changes may use some of the disk's reserve; records may not, wherever they come from.
+        let bytes = batches.iter().map(|b| b.bytes().len() as u64).sum();
+        self.0.log.room_for(bytes, false).map_err(ProposeError::from)?;
+        let (log_start, next) = (Offset::new(copied.log_start), Offset::new(copied.next));
+        let trim = move |to: PartitionId, at: Offset| Op::Trim {
+            partition: to,
+            to: at,
+            reason: GapReason::Expired,
+        };
+        self.change_in(to.group(), move |_, log| {
+            let marks = log.marks(to);
+            let (start, mut end) = marks.map_or((Offset::ZERO, Offset::ZERO), |m| {
+                (m.log_start(), m.committed_end())
+            });
+            if end != has {
+                return Ok(Vec::new());
+            }
+            let mut ops = Vec::new();
+            // The first batch may begin before what is still wanted of it.
+            let base = batches.first().map_or(next, |b| b.base_offset());
+            if base > end && start == end {
+                ops.push(trim(to, base));
+                end = base;
+            }
+            for batch in batches.into_iter().filter(|b| b.base_offset() >= end) {
+                ops.push(Op::Append { partition: to, batch });
+            }
+            if log_start > base.max(start) {
+                ops.push(trim(to, log_start));
+            }
+            Ok(ops)
+        })
+        .await
+    }
+
+    async fn take_producers(&self, to: PartitionId, from: PartitionId) -> Result<(), AdminError> {
+        let ask = Ask::Producers { partition: from };
+        let Answer::Windows(windows) = self.ask_group(from.group(), ask).await? else {
+            return Err(AdminError::Closed);
+        };
+        self.change_in(to.group(), move |_, _| {
+            let row = |(id, value): (i64, Vec<u8>)| Op::Put {
+                key: producer_key(to, id),
+                value: value.into(),
+            };
+            Ok(windows.into_iter().map(row).collect())
+        })
+        .await
+    }
+
+    /// What this node, which leads its group, has of `partition` from `at` on.
+    pub(crate) async fn copy(&self, partition: PartitionId, at: Offset) -> Result<Copied, AdminError> {
+        self.serving_lane(partition)?;
+        // Asked for first: what is sealed does not grow after that.
+        let sealed = self.0.applied.tables().sealed.contains(&partition);
+        let (log_start, end) = match self.0.log.marks(partition) {
+            Some(marks) => (marks.log_start(), marks.committed_end()),
+            None => (Offset::ZERO, Offset::ZERO),
+        };
+        let mut copied = Copied {
+            log_start: log_start.get(),
+            next: at.max(log_start).get(),
+            end: end.get(),
+            sealed,
+            batches: Vec::new(),
+        };
+        if at.max(log_start) >= end {
+            return Ok(copied);
+        }
+        let from = at.max(log_start);
+        let read = async || self.read(partition, from, end, COPY_BYTES).await;
+        let unread = |e: ReadError| AdminError::Refused(e.to_string());
+        let mut chunk = read().await.map_err(unread)?;
+        // What is damaged here others may have; what nobody has is not left out in silence.
+        let marks = self.0.log.marks(partition).unwrap_or_default();
+        while let Some(gap) = noticed(&chunk, &marks) {
+            let mended = self.mend(partition, gap).await;
+            chunk = read().await.map_err(unread)?;
+            if !mended || noticed(&chunk, &marks) == Some(gap) {
+                return Err(AdminError::Refused(format!(
+                    "offsets [{}, {}) cannot be read here, and no other node has them: trim the partition to move it",
+                    gap.start, gap.end
+                )));
+            }
+        }
+        copied.next = chunk.next.get();
+        for piece in chunk.pieces {
+            if let Piece::Batch(batch) = piece {
+                copied.batches.push(batch.bytes().to_vec());
+            }
+        }
+        Ok(copied)
+    }
+
+    /// Has `partition` take nothing more: it goes on as `to`.
+    pub(crate) async fn seal(&self, partition: PartitionId, to: PartitionId) -> Result<(), AdminError> {
+        self.change_in(partition.group(), move |tables, _| {
+            let moves = tables.moves.get(&to).is_some_and(|m| m.from == partition);
+            let seals = moves && !tables.sealed.contains(&partition);
+            Ok(seals
+                .then(|| put(StateKind::Sealed, partition, &to))
+                .into_iter()
+                .collect())
+        })
+        .await
+    }
+
+    /// Windows of producers of `partition`, whose group this node leads.
+    pub(crate) fn windows(&self, partition: PartitionId) -> Result<Vec<(i64, Vec<u8>)>, AdminError> {
+        self.serving_lane(partition)?;
+        let tables = self.0.applied.tables();
+        let known = tables
+            .producers
+            .range((partition, i64::MIN)..=(partition, i64::MAX));
+        let row = |((_, id), window): (&(PartitionId, i64), _)| {
+            (*id, postcard::to_allocvec(window).unwrap_or_default())
+        };
+        Ok(known.map(row).collect())
+    }
+
+    /// Says where a partition is from now on: all of it is at `to`, and its old group is in `term`.
+    pub(crate) async fn note_moved(&self, to: PartitionId, term: u64) -> Result<(), AdminError> {
+        self.change(move |tables, _| {
+            let Some(row) = tables.moves.get(&to) else {
+                return Ok(Vec::new());
+            };
+            let mut ops = vec![Op::Remove {
+                key: key(StateKind::Move, to),
+            }];
+            let topic = tables.topics.get(&row.topic);
+            let is_there = topic.and_then(|t| t.partition(row.index)) == Some(row.from);
+            if !is_there {
+                // The topic is gone: so is this.
+                return Ok(ops);
+            }
+            let old = i64::from(tables.epoch_base(row.from)) + i64::try_from(term).unwrap_or(i64::MAX);
+            let located = Located {
+                at: to,
+                epoch_base: i32::try_from(old.saturating_add(1)).unwrap_or(i32::MAX),
+            };
+            ops.push(put(StateKind::Located, tables.identity(row.from), &located));
+            if row.from.group() == GroupId::SITE {
+                ops.extend(tables.drop_partition(row.from));
+            }
+            Ok(ops)
+        })
+        .await
+    }
+}
+
+impl Tables {
+    /// The number that the partition `at` was made with.
+    pub(crate) fn identity(&self, at: PartitionId) -> PartitionId {
+        self.identities.get(&at).copied().unwrap_or(at)
+    }
+
+    pub(crate) fn epoch_base(&self, at: PartitionId) -> i32 {
+        let located = self.located.get(&self.identity(at));
+        located.filter(|l| l.at == at).map_or(0, |l| l.epoch_base)
+    }
+
+    /// Removes a partition of the site's group, the windows of its producers, and its seal: the entry that does this says
+    /// why it is gone, too.
+    pub(crate) fn drop_partition(&self, partition: PartitionId) -> Vec<Op> {
+        let mut ops = vec![Op::Drop { partition }];
+        ops.extend(self.forget_producers(partition));
+        if self.sealed.contains(&partition) {
+            ops.push(Op::Remove {
+                key: key(StateKind::Sealed, partition),
+            });
+        }
+        ops
+    }
+
+    /// The row of a topic, which has the numbers that its partitions were made with.
+    pub(crate) fn topic_row_of(&self, topic: &crate::Topic) -> Op {
+        let mut stored = topic.clone();
+        for partition in &mut stored.partitions {
+            *partition = self.identity(*partition);
+        }
+        Op::Put {
+            key: topic_key(&stored.name),
+            value: postcard::to_allocvec(&stored).unwrap_or_default().into(),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Replica groups beside the site's.
+
+use super::*;
+
+/// The broker that serves `partition` of `topic`.
+async fn at(brokers: &[Broker], topic: &str, partition: u32) -> Broker {
+    let serves = |b: &&Broker| {
+        let id = b.topic(topic).and_then(|t| t.partition(partition));
+        id.is_some_and(|id| b.serves(id))
+    };
+    until(|| brokers.iter().any(|b| serves(&b))).await;
+    brokers.iter().find(serves).unwrap().clone()
+}
+
+async fn put(broker: &Broker, topic: &str, partition: u32, batch: Batch) -> Result<u64, ProduceError> {
+    let sent = broker
+        .produce(&who(), topic, partition, batch, Framing::Merge)
+        .await?;
+    Ok(sent.await?.base.get())
+}
+
+/// Partitions of `broker`'s log that other groups than the site's carry.
+fn carried(broker: &Broker) -> Vec<PartitionId> {
+    let ends = broker.log().ends().into_iter().map(|(p, _)| p);
+    ends.filter(|p| p.group() != GroupId::SITE).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_goes_on_elsewhere_with_its_records_and_producers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_hub, brokers) = three(dir.path(), Timing::EDGE).await;
+    topic(&brokers[0], "everywhere", &[]).await;
+    send(&brokers[0], "everywhere", batch(&["e"], None))
+        .await
+        .unwrap();
+    let who = &who();
+    let spread = brokers[0].create_topic_on(who, "spread", 3, Some(2), &[]);
+    let made = spread.await.unwrap();
+    let groups: std::collections::BTreeSet<_> = made.partitions.iter().map(|p| p.group()).collect();
+    assert_eq!(groups.len(), 3, "each node leads one: {made:?}");
+    // Whoever is elected first gives way to the one that should lead.
+    until(|| {
+        let groups = brokers[0].replica_groups();
+        groups
+            .iter()
+            .all(|g| g.leader.is_some() && g.leader == g.replicas.first().copied())
+    })
+    .await;
+    let mut leaders = Vec::new();
+    for partition in 0..3 {
+        let leader = at(&brokers, "spread", partition).await;
+        for n in 0..5 {
+            let batch = numbered(n, &[&format!("{partition}-{n}")]);
+            assert_eq!(put(&leader, "spread", partition, batch).await.unwrap(), n as u64);
+        }
+        // Whoever does not lead says who does, whether it has the group or not.
+        for other in brokers
+            .iter()
+            .filter(|b| b.group().node() != leader.group().node())
+        {
+            let id = made.partitions[partition as usize];
+            until(|| {
+                other
+                    .leader_of(id.group())
+                    .is_some_and(|(n, ..)| n == leader.group().node())
+            })
+            .await;
+            let refused = put(other, "spread", partition, batch(&["x"], None)).await;
+            let node = leader.group().node();
+            assert!(
+                matches!(&refused, Err(ProduceError::Propose(ProposeError::NotLeader { leader: Some(n) })) if *n == node),
+                "{refused:?}"
+            );
+            let there = other.produce_anywhere(who, "spread", partition, batch(&["x"], None), Framing::Merge);
+            assert!(there.await.is_ok());
+        }
+        leaders.push(leader.group().node());
+    }
+    leaders.sort_unstable();
+    assert_eq!(leaders, [1, 2, 3]);
+    // A short log: what is copied is copied as a snapshot.
+    for broker in &brokers {
+        for group in broker.groups().into_iter().filter(|g| g.is_serving()) {
+            let applied = group.status().applied;
+            group.purge(applied).await;
+        }
+    }
+    assert!(!carried(&brokers[2]).is_empty());
+    brokers[0].vacate(3).await.unwrap();
+    until(|| carried(&brokers[2]).is_empty() && brokers[2].groups().len() == 1).await;
+    for partition in 0..3 {
+        let leader = at(&brokers, "spread", partition).await;
+        // Known again: its producers came with it.
+        let again = put(&leader, "spread", partition, numbered(4, &["again"])).await;
+        assert_eq!(again.unwrap(), 4);
+        let next = put(&leader, "spread", partition, numbered(5, &["next"])).await;
+        assert_eq!(next.unwrap(), 7, "five of its own and two of others before it");
+    }
+    // The site's own topic is where it was, on all.
+    assert_eq!(read(&brokers[0], "everywhere").await, [(0, "e".to_owned())]);
+    brokers[0].delete_topic(who, "spread").await.unwrap();
+    until(|| brokers.iter().all(|b| carried(b).is_empty())).await;
+    let again = brokers[0]
+        .create_topic_on(who, "spread", 1, Some(2), &[])
+        .await
+        .unwrap();
+    assert!(
+        !made.partitions.contains(&again.partitions[0]),
+        "a number is never used twice"
+    );
+    let leader = at(&brokers, "spread", 0).await;
+    assert_eq!(put(&leader, "spread", 0, batch(&["new"], None)).await.unwrap(), 0);
+    brokers.iter().for_each(Broker::close);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_was_begun_is_found_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path()).await;
+    broker
+        .create_topic_on(&who(), "t", 2, Some(1), &[])
+        .await
+        .unwrap();
+    let refused = broker.create_topic_on(&who(), "u", 1, Some(2), &[]).await;
+    assert!(
+        matches!(refused, Err(AdminError::Replicas { asked: 2, nodes: 1 })),
+        "{refused:?}"
+    );
+    for partition in 0..2 {
+        let leader = at(std::slice::from_ref(&broker), "t", partition).await;
+        put(&leader, "t", partition, numbered(0, &["a"])).await.unwrap();
+    }
+    broker.close();
+    drop(broker);
+    let broker = open(dir.path()).await;
+    for partition in 0..2 {
+        let leader = at(std::slice::from_ref(&broker), "t", partition).await;
+        assert_eq!(
+            put(&leader, "t", partition, numbered(0, &["a"])).await.unwrap(),
+            0
+        );
+        assert_eq!(
+            put(&leader, "t", partition, numbered(1, &["b"])).await.unwrap(),
+            1
+        );
+    }
+    broker.close();
+}
+
+/// Sends it to whoever leads, until it is taken.
+async fn insist(brokers: &[Broker], topic: &str, batch: Batch) -> u64 {
+    let begun = tokio::time::Instant::now();
+    loop {
+        for broker in brokers {
+            match put(broker, topic, 0, batch.clone()).await {
+                Ok(base) => return base,
+                Err(e) if e.kind() == ErrorKind::Invalid => panic!("{e}"),
+                Err(_) => {}
+            }
+        }
+        assert!(begun.elapsed() < DEADLINE, "it is not taken");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_moves_with_all_that_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_hub, brokers) = three(dir.path(), Timing::EDGE).await;
+    let who = &who();
+    topic(&brokers[0], "t", &[("retention.ms", "-1")]).await;
+    let of = |n: i32| numbered(n, &[&format!("v{n}")]);
+    let mut sent = 50;
+    for n in 0..sent {
+        assert_eq!(send(&brokers[0], "t", of(n)).await.unwrap(), n as u64);
+    }
+    let expired = GapReason::Expired;
+    brokers[0]
+        .trim(who, "t", 0, Offset::new(20), expired)
+        .await
+        .unwrap();
+    let commit = Commit {
+        topic: "t".to_owned(),
+        partition: 0,
+        offset: Offset::new(33),
+        leader_epoch: -1,
+        metadata: String::new(),
+    };
+    brokers[0].commit_offsets(who, "g", &[commit]).await.unwrap();
+    let mut epoch = -1;
+    // To others, to fewer, and back to all.
+    for replicas in [Some(2), Some(1), None] {
+        let before = brokers[0].topic("t").unwrap().partitions[0];
+        let leader = at(&brokers, "t", 0).await;
+        let base = leader.epoch_base(before) + leader.group_of(before.group()).unwrap().term() as i32;
+        assert!(base > epoch, "epochs ascend");
+        epoch = base;
+        brokers[0].move_topic(who, "t", replicas).await.unwrap();
+        for n in sent..sent + 150 {
+            assert_eq!(insist(&brokers, "t", of(n)).await, n as u64);
+        }
+        sent += 150;
+        until(|| brokers.iter().all(|b| b.moves().is_empty())).await;
+        let there = |b: &Broker| b.topic("t").unwrap().partitions[0];
+        until(|| brokers.iter().all(|b| there(b) != before)).await;
+        assert_eq!(there(&brokers[0]).group() == GroupId::SITE, replicas.is_none());
+        // What it was is gone everywhere.
+        until(|| {
+            brokers
+                .iter()
+                .all(|b| b.log().ends().iter().all(|(p, _)| *p != before))
+        })
+        .await;
+        let leader = at(&brokers, "t", 0).await;
+        let again = put(&leader, "t", 0, numbered(sent - 1, &["again"])).await;
+        assert_eq!(again.unwrap(), sent as u64 - 1, "its producers came with it");
+        let want: Vec<(u64, String)> = (20..sent as u64).map(|n| (n, format!("v{n}"))).collect();
+        assert_eq!(
+            read(&leader, "t")
+                .await
+                .into_iter()
+                .filter(|(at, _)| *at >= 20)
+                .collect::<Vec<_>>(),
+            want
+        );
+        assert_eq!(leader.marks("t", 0).unwrap().log_start(), Offset::new(20));
+        let committed = brokers[0].committed_offset("g", "t", 0).unwrap();
+        assert_eq!(committed.offset, Offset::new(33));
+    }
+    brokers[0].delete_topic(who, "t").await.unwrap();
+    until(|| brokers.iter().all(|b| b.log().ends().is_empty())).await;
+    assert!(brokers[0].committed_offset("g", "t", 0).is_none());
+    brokers.iter().for_each(Broker::close);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_to_go_and_starts_again_has_its_part_until_others_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (hub, mut brokers) = three(dir.path(), Timing::EDGE).await;
+    brokers[0]
+        .create_topic_on(&who(), "t", 1, Some(2), &[])
+        .await
+        .unwrap();
+    insist(&brokers, "t", numbered(0, &["a"])).await;
+    let replicas = brokers[0].replica_groups()[0].replicas.clone();
+    let away = (1..=3).find(|n| !replicas.contains(n)).unwrap();
+    // The one that is to have it instead is not there.
+    replicas.iter().for_each(|n| hub.cut(*n, away));
+    let leader = leader_but(&brokers, away).await;
+    let goes = *replicas.iter().find(|n| **n != leader.group().node()).unwrap();
+    let vacating = tokio::spawn(async move { leader.vacate(goes).await });
+    let index = goes as usize - 1;
+    until(|| {
+        let groups = brokers[index].replica_groups();
+        groups[0].replicas.contains(&away) && !groups[0].replicas.contains(&goes)
+    })
+    .await;
+    vacating.abort();
+    let stopped = brokers.remove(index);
+    // Ends what others have open to it, and with that the last who hold its log.
+    (1..=3).for_each(|n| hub.cut(n, goes));
+    stopped.close();
+    hub.remove(goes);
+    let log = Arc::downgrade(&stopped.0);
+    drop(stopped);
+    until(|| log.strong_count() == 0).await;
+    hub.heal();
+    replicas.iter().for_each(|n| hub.cut(*n, away));
+    let (place, clock) = (dir.path().join(goes.to_string()), Arc::new(TestClock::default()));
+    brokers.push(open_node(&place, &hub, goes, Timing::EDGE, clock, Options::default()).await);
+    // Neither of both can do without the other.
+    insist(&brokers, "t", numbered(1, &["b"])).await;
+    hub.heal();
+    let again = brokers.last().unwrap().clone();
+    until(|| carried(&again).is_empty() && again.groups().len() == 1).await;
+    insist(&brokers, "t", numbered(2, &["c"])).await;
+    brokers.iter().for_each(Broker::close);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_out_of_a_group_when_its_leader_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_hub, brokers) = three(dir.path(), Timing::EDGE).await;
+    let made = brokers[0]
+        .create_topic_on(&who(), "t", 3, Some(3), &[])
+        .await
+        .unwrap();
+    // Nobody has said yet who leads, and who is there.
+    brokers[0].vacate(3).await.unwrap();
+    for partition in &made.partitions {
+        let leads = |b: &&Broker| b.group_of(partition.group()).is_some_and(|g| g.is_serving());
+        until(|| brokers.iter().any(|b| leads(&b))).await;
+        let leader = brokers.iter().find(leads).unwrap();
+        let voters = leader.group_of(partition.group()).unwrap().voters();
+        assert!(!voters.contains(&3), "{voters:?}");
+    }
+    brokers.iter().for_each(Broker::close);
+}

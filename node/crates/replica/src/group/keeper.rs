@@ -1,0 +1,123 @@
+//! What a group does by itself.
+
+use super::Inner;
+use crate::machine::Machine;
+use crate::raft::{NodeId, Types, Vote, log_id};
+use crate::tail::STRETCH_BYTES;
+use openraft::Raft;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::VoteRequest;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use weir_log::EntryId;
+use weir_types::Term;
+use weir_types::limits::{RAFT_LOG_BYTES_MAX, RAFT_LOG_ENTRIES_MAX};
+
+/// Taking a snapshot is one write and a note: a slow disk takes its time.
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(10);
+/// How often waiting proposals and the length of the log are looked at.
+const KEEP_EVERY: Duration = Duration::from_millis(500);
+/// Nodes are numbered from 1.
+const NOBODY: NodeId = 0;
+
+/// Follows leadership, gives up what waits too long, and keeps the log short.
+pub(super) async fn keep(inner: std::sync::Weak<Inner>) {
+    // The first changes with who leads; all there is to know follows it in the second, which changes with every entry.
+    let watched = |i: Arc<Inner>| {
+        (
+            i.raft.server_metrics(),
+            i.raft.metrics(),
+            Arc::clone(&i.shared.turned),
+        )
+    };
+    let Some((mut server, mut metrics, turned)) = inner.upgrade().map(watched) else {
+        return;
+    };
+    // A witness never stands for election; one that came back does once it has what it had.
+    let came_back = |i: Arc<Inner>| !i.witness && i.forgotten != EntryId::default();
+    let mut waits = inner.upgrade().is_some_and(came_back);
+    let mut purge_at = Instant::now();
+    loop {
+        // Something is still to come that does not show in the first.
+        let mut more;
+        {
+            let Some(inner) = inner.upgrade() else { return };
+            let (term, is_whole) = {
+                let (server, metrics) = (server.borrow_and_update(), metrics.borrow_and_update());
+                let leads = metrics.state.is_leader();
+                let is_whole = (server.state, server.vote) == (metrics.state, metrics.vote);
+                (leads.then_some(Term(metrics.current_term)), is_whole)
+            };
+            inner.shared.follow(term);
+            more = !is_whole;
+            if waits && inner.store.tail().last >= inner.forgotten {
+                waits = false;
+                inner.raft.runtime_config().elect(true);
+            }
+            // Still elected, and of no use: consensus refuses all that is proposed in a term in which it was asked to
+            // hand over, also when nobody takes over.
+            if let Some(term) = term.filter(|term| inner.shared.is_void(*term)) {
+                step_down(&inner, term).await;
+                more = true;
+            }
+            if purge_at.elapsed() >= KEEP_EVERY {
+                purge_at = Instant::now();
+                purge(&inner).await;
+            }
+        }
+        let stopped = async {
+            tokio::select! {
+                changed = server.changed() => changed.is_err(),
+                changed = metrics.changed(), if more => changed.is_err(),
+                () = turned.notified() => false,
+            }
+        };
+        if tokio::time::timeout(KEEP_EVERY, stopped).await == Ok(true) {
+            // Consensus has stopped, as it does when a write fails: nothing will ever be decided here.
+            let Some(inner) = inner.upgrade() else { return };
+            inner.shared.follow(None);
+            return inner.shared.give_up();
+        }
+    }
+}
+
+/// Ends `term`, which this node leads, by giving this node's vote of the next one to nobody: consensus ignores a call
+/// for an election while it leads. Whoever stands after that may be elected, this node too.
+async fn step_down(inner: &Inner, term: Term) {
+    let last = log_id(inner.store.tail().last);
+    let mut vote = VoteRequest::new(Vote::new(term.0 + 1, NOBODY), Some(last));
+    // It holds the lead, and gives it up.
+    vote.leadership_transfer = true;
+    // Refused where there is an entry more by now: it is tried again.
+    let _ = inner.raft.vote(vote).await;
+}
+
+async fn purge(inner: &Inner) {
+    let (upto, purged) = {
+        let tail = inner.store.tail();
+        let upto = tail.purgeable(RAFT_LOG_BYTES_MAX, RAFT_LOG_ENTRIES_MAX);
+        (upto, tail.purged.index)
+    };
+    // One removal of many headers, not many of few.
+    let step = (RAFT_LOG_ENTRIES_MAX / 8).min((STRETCH_BYTES >> 8) as u64);
+    if upto < purged + step {
+        return;
+    }
+    purge_upto(&inner.raft, upto).await;
+}
+
+/// openraft purges only what it knows to be in a snapshot: ours can be taken at any time.
+pub(super) async fn purge_upto(raft: &Raft<Types, Machine>, upto: u64) {
+    if raft.trigger().snapshot().await.is_err() {
+        return;
+    }
+    let wait = raft.wait(Some(SNAPSHOT_WITHIN));
+    let taken = wait.metrics(
+        |m| m.snapshot.is_some_and(|id| id.index() >= upto),
+        "a snapshot that covers what is purged",
+    );
+    if taken.await.is_ok() {
+        let _ = raft.trigger().purge_log(upto).await;
+    }
+}
