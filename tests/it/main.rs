@@ -7,11 +7,14 @@ mod chaos;
 mod cluster;
 mod crash;
 mod disk;
+mod groups;
 mod hostile;
 mod kafka;
 mod layers;
 mod modules;
+mod netns;
 mod power;
+mod repair;
 mod tour;
 mod wire;
 

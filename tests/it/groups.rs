@@ -1,0 +1,230 @@
+//! Replica groups: leaders of their own, replicas that move, nodes that go and come.
+
+use crate::block_on;
+use crate::cluster::{more_than, under_load};
+use crate::crash::{Load, stored};
+use crate::tour::http;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use weir_tests::DEADLINE;
+use weir_tests::site::Site;
+
+fn groups(status: &Value) -> Vec<Value> {
+    status["groups"].as_array().cloned().unwrap_or_default()
+}
+
+fn ids(value: &Value) -> BTreeSet<u64> {
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_u64)
+        .collect()
+}
+
+/// Every group has the nodes that it should have, and its first leads.
+fn in_place(status: &Value) -> bool {
+    let all = groups(status);
+    let settled = |g: &Value| ids(&g["replicas"]) == ids(&g["members"]) && g["leader"] == g["replicas"][0];
+    !all.is_empty() && all.iter().all(settled)
+}
+
+fn leader_of(status: &Value, group: u64) -> usize {
+    let all = groups(status);
+    let group = all.iter().find(|g| g["group"] == group).unwrap();
+    group["leader"].as_u64().unwrap() as usize
+}
+
+fn describe(site: &Site, topic: &str) -> Value {
+    let said = site.cli(&["topic", "describe", topic, "-o", "json"]).unwrap();
+    serde_json::from_str(&said).unwrap()
+}
+
+#[test]
+fn replica_groups_have_leaders_of_their_own_and_survive_nodes_that_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::of_three(dir.path(), &[]).unwrap();
+    site.cli(&["topic", "create", "other"]).unwrap();
+    let many = site
+        .cli(&["topic", "create", "t", "--replication", "4"])
+        .unwrap_err();
+    assert!(
+        many.to_string().contains("4 replicas need as many nodes"),
+        "{many}"
+    );
+    let three = [
+        "--partitions",
+        "3",
+        "--replication",
+        "3",
+        "--config",
+        "retention.ms=-1",
+    ];
+    site.cli(&[&["topic", "create", "t"][..], &three].concat())
+        .unwrap();
+    let placed = site
+        .until("three groups in place", |s| in_place(s) && groups(s).len() == 3)
+        .unwrap();
+    let leaders: BTreeSet<usize> = groups(&placed)
+        .iter()
+        .map(|g| g["leader"].as_u64().unwrap() as usize)
+        .collect();
+    assert_eq!(leaders, BTreeSet::from([1, 2, 3]), "they take turns: {placed}");
+
+    // An entry of one group cannot write to another: said when a pipeline is applied, not when records come.
+    let pipeline = dir.path().join("p.toml");
+    std::fs::write(
+        &pipeline,
+        "name = \"p\"\nsource = \"t\"\n[[stages]]\nmodule = \"none\"\n",
+    )
+    .unwrap();
+    let refused = site
+        .cli(&["pipeline", "apply", pipeline.to_str().unwrap()])
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("without `--replication`"),
+        "{refused}"
+    );
+
+    let topic = describe(&site, "t");
+    let group = topic["partitions"][0]["group"].as_u64().unwrap();
+    let mut load = block_on(async { Load::new(&site.client().await.unwrap(), "t").await });
+    let (victim, _) = under_load(&site.seeds(), &mut load, |count| {
+        block_on(more_than(count, 200));
+        let victim = leader_of(&site.status().unwrap(), group);
+        site.kill(victim).unwrap();
+        let so_far = count.load(Ordering::Relaxed);
+        block_on(more_than(count, so_far + 200));
+        site.start(victim).unwrap();
+        site.until("the first leads again", in_place).unwrap();
+        let so_far = count.load(Ordering::Relaxed);
+        block_on(more_than(count, so_far + 200));
+        // One goes for good and another comes, while records do.
+        site.cli(&["cluster", "drain", &victim.to_string()]).unwrap();
+        let without = site.until("nothing on the one that went", in_place).unwrap();
+        assert!(
+            groups(&without)
+                .iter()
+                .all(|g| !ids(&g["members"]).contains(&(victim as u64)))
+        );
+        site.stop(victim).unwrap();
+        let fourth = site.grow(&dir.path().join("4")).unwrap() as u64;
+        site.until("three copies again", |s| {
+            in_place(s) && groups(s).iter().all(|g| ids(&g["members"]).contains(&fourth))
+        })
+        .unwrap();
+        site.cli(&["cluster", "rebalance"]).unwrap();
+        let placed = site.until("leaders in turn", in_place).unwrap();
+        let leads = groups(&placed).iter().filter(|g| g["leader"] == fourth).count();
+        assert_eq!(leads, 1, "{placed}");
+        let so_far = count.load(Ordering::Relaxed);
+        block_on(more_than(count, so_far + 200));
+        // To all nodes, and to groups again.
+        for (wanted, groups_of) in [("all", 0..1), ("2", 1..33)] {
+            site.cli(&["topic", "alter", "t", "--replication", wanted])
+                .unwrap();
+            site.until("nothing on its way", |s| {
+                s["moves"].as_array().is_some_and(Vec::is_empty)
+            })
+            .unwrap();
+            let there = describe(&site, "t")["partitions"].as_array().cloned().unwrap();
+            assert!(
+                there
+                    .iter()
+                    .all(|p| groups_of.contains(&p["group"].as_u64().unwrap())),
+                "{there:?}"
+            );
+            let so_far = count.load(Ordering::Relaxed);
+            block_on(more_than(count, so_far + 200));
+        }
+        let so_far = count.load(Ordering::Relaxed);
+        block_on(more_than(count, so_far + 200));
+        victim
+    });
+    assert_ne!(victim, 0);
+    let wrong = block_on(async {
+        let client = site.client().await.unwrap();
+        load.judge(stored(&client, "t").await)
+    });
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// Whatever a client speaks, and whichever node it comes to, it gets to the leader of each partition.
+#[test]
+fn every_listener_leads_to_the_leaders_of_partitions() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::of_three(dir.path(), &[]).unwrap();
+    // Two copies each: no node has all of them.
+    let made = ["topic", "create", "t", "--partitions", "3", "--replication", "2"];
+    site.cli(&made).unwrap();
+    site.until("three groups in place", |s| in_place(s) && groups(s).len() == 3)
+        .unwrap();
+    let values = |out: &str| -> BTreeSet<String> { out.lines().map(ToOwned::to_owned).collect() };
+    let mut sent = BTreeSet::new();
+    // Kafka, by one node's address.
+    let brokers = site.node(2).unwrap().kafka.to_string();
+    let mut config = rdkafka::ClientConfig::new();
+    let producer: FutureProducer = config
+        .set("bootstrap.servers", brokers)
+        .set("enable.idempotence", "true")
+        .create()
+        .unwrap();
+    block_on(async {
+        for n in 0..60 {
+            let (key, value) = (n.to_string(), format!("kafka-{n}"));
+            let record = FutureRecord::to("t").key(&key).payload(&value);
+            producer.send(record, DEADLINE).await.unwrap();
+            sent.insert(value);
+        }
+    });
+    // HTTP, a request for all partitions at once, at each node.
+    for number in 1..=3 {
+        let records: Vec<Value> = (0..20)
+            .map(|n| json!({ "key": n.to_string(), "value": format!("http-{number}-{n}") }))
+            .collect();
+        sent.extend((0..20).map(|n| format!("http-{number}-{n}")));
+        let body = json!(records).to_string();
+        let at = site.node(number).unwrap().http;
+        let (status, answer) = http(
+            at,
+            "POST",
+            "/v1/topics/t/records",
+            "application/json",
+            body.as_bytes(),
+        );
+        assert_eq!(status, 200, "{answer}");
+        let there = answer["partitions"].as_array().unwrap().len();
+        assert!(there >= 2, "keys are spread: {answer}");
+    }
+    // The command line, and the client under it.
+    let input = dir.path().join("lines");
+    let lines: Vec<String> = (0..100).map(|n| format!("cli-{n}")).collect();
+    std::fs::write(&input, lines.join("\n")).unwrap();
+    site.cli(&["produce", "t", "--file", input.to_str().unwrap()])
+        .unwrap();
+    sent.extend(lines);
+    for number in 1..=3 {
+        let one = site.seeds()[number - 1].to_string();
+        let read = site
+            .node(number)
+            .unwrap()
+            .cli(&["consume", "t", "--node", &one], "")
+            .unwrap();
+        let read = String::from_utf8(read.stdout).unwrap();
+        assert_eq!(read.lines().count(), sent.len(), "none comes twice");
+        assert_eq!(values(&read), sent, "from node {number}");
+    }
+    let topic = describe(&site, "t");
+    let partitions = topic["partitions"].as_array().unwrap();
+    let ends: u64 = partitions
+        .iter()
+        .map(|p| p["committed_end"].as_u64().unwrap())
+        .sum();
+    assert_eq!(ends, sent.len() as u64, "told by those that have it: {topic}");
+    assert!(
+        partitions.iter().all(|p| ids(&p["replicas"]).len() == 2),
+        "{topic}"
+    );
+}

@@ -1,0 +1,308 @@
+//! Sites that lost something: a damaged batch, a log, most of their nodes; and sites of two with a witness.
+
+use crate::block_on;
+use crate::cluster::{judged, loaded, more_than, under_load};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use weir_tests::site::Site;
+use weir_tests::{DEADLINE, Node};
+
+#[test]
+fn a_batch_that_is_damaged_on_one_node_is_read_from_another_and_put_right() {
+    let dir = tempfile::tempdir().unwrap();
+    // Batches lie in files of their own, where a test can find them.
+    let files = [
+        ("WEIR_VALUE_LOG_FROM_BYTES", "1"),
+        ("WEIR_VALUE_FILE_BYTES", "65536"),
+    ];
+    let mut site = Site::of_three(dir.path(), &files).unwrap();
+    let mut load = block_on(async { loaded(&site.client().await.unwrap()).await });
+    under_load(&site.seeds(), &mut load, |count| {
+        block_on(more_than(count, 2_000))
+    });
+    site.until_in_step().unwrap();
+    let damage = |node: usize| {
+        let mut flipped = 0;
+        for file in std::fs::read_dir(dir.path().join(format!("{node}/data/values"))).unwrap() {
+            let path = file.unwrap().path();
+            let mut bytes = std::fs::read(&path).unwrap();
+            let at = bytes.len() / 2;
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 0x10;
+                std::fs::write(&path, bytes).unwrap();
+                flipped += 1;
+            }
+        }
+        assert!(flipped > 0);
+    };
+    let scrub = |site: &Site, node: usize| -> (usize, bool) {
+        let output = site
+            .node(node)
+            .unwrap()
+            .cli(&["scrub", "-o", "json"], "")
+            .unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (
+            report["mended"].as_array().unwrap().len(),
+            output.status.success(),
+        )
+    };
+    // A reader at the one that leads notices nothing.
+    site.stop(1).unwrap();
+    damage(1);
+    site.start(1).unwrap();
+    site.until_in_step().unwrap();
+    let wrong = judged(&site, &mut load, &[1]);
+    assert!(wrong.is_empty(), "{wrong:?}");
+    let said = std::fs::read_to_string(dir.path().join("1/node.log")).unwrap();
+    assert!(said.contains("replaced by another replica's copy"), "{said}");
+    assert_eq!(scrub(&site, 1), (0, true));
+    // One that follows finds out when it is looked through.
+    site.stop(2).unwrap();
+    damage(2);
+    site.start(2).unwrap();
+    site.until_in_step().unwrap();
+    let (mended, all) = scrub(&site, 2);
+    assert!(mended > 0 && all, "{mended}");
+    assert_eq!(scrub(&site, 2), (0, true));
+    let wrong = judged(&site, &mut load, &[1, 2, 3]);
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn a_replica_that_lost_something_comes_back_as_another_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::of_three(dir.path(), &[]).unwrap();
+    let mut load = block_on(async { loaded(&site.client().await.unwrap()).await });
+    let data = dir.path().join("3/data");
+    let lose: [fn(&Path); 3] = [
+        |data| std::fs::remove_dir_all(data.join("db")).unwrap(),
+        // Without them nobody knows what had been promised.
+        |data| {
+            std::fs::remove_file(data.join("watermark.a")).unwrap();
+            std::fs::remove_file(data.join("watermark.b")).unwrap();
+        },
+        // A database that does not open.
+        |data| {
+            for file in std::fs::read_dir(data.join("db")).unwrap() {
+                let path = file.unwrap().path();
+                if path.is_file() {
+                    std::fs::write(path, b"not what it was").unwrap();
+                }
+            }
+        },
+    ];
+    under_load(&site.seeds(), &mut load, |count| {
+        for (round, lose) in lose.iter().enumerate() {
+            let (old, new) = (round as u64 + 3, round as u64 + 4);
+            let so_far = count.load(Ordering::Relaxed);
+            block_on(more_than(count, so_far + 200));
+            site.stop(3).unwrap();
+            lose(&data);
+            if round == 1 {
+                // It opens the log, which is whole again after that: the node must still know.
+                let scrub = ["scrub", "--data", data.to_str().unwrap()];
+                let scrubbed = site.node(1).unwrap().cli(&scrub, "").unwrap();
+                assert!(scrubbed.status.success() || !scrubbed.stderr.is_empty());
+            }
+            site.start(3).unwrap();
+            let numbers = |s: &serde_json::Value| -> Vec<(u64, bool)> {
+                let members = s["members"].as_array().unwrap().iter();
+                members
+                    .map(|m| (m["id"].as_u64().unwrap(), m["role"] != "learner"))
+                    .collect()
+            };
+            site.until("another of its number votes", |s| {
+                numbers(s) == [(1, true), (2, true), (new, true)]
+            })
+            .unwrap();
+            let said = std::fs::read_to_string(dir.path().join("3/node.log")).unwrap();
+            assert!(said.contains("must not vote as if it had not"), "{said}");
+            assert!(said.contains(&format!("was={old}")), "{said}");
+            // What was left of the log goes once it is of no use.
+            let begun = Instant::now();
+            while data.join("set-aside").exists() {
+                assert!(begun.elapsed() < DEADLINE, "what was set aside stays");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    });
+    site.until_in_step().unwrap();
+    let wrong = judged(&site, &mut load, &[1, 2, 6]);
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn a_replica_that_lost_something_and_is_no_member_any_more_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::of_three(dir.path(), &[]).unwrap();
+    site.transfer(1).unwrap();
+    site.stop(3).unwrap();
+    site.cli(&["cluster", "remove", "3"]).unwrap();
+    std::fs::remove_dir_all(dir.path().join("3/data/db")).unwrap();
+    for _ in 0..2 {
+        let refused = format!("{:#}", site.start(3).unwrap_err());
+        assert!(refused.contains("join again with a token"), "{refused}");
+    }
+}
+
+#[test]
+fn the_last_of_a_site_goes_on_alone_when_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::found(dir.path(), &[]).unwrap();
+    site.grow(&dir.path().join("2")).unwrap();
+    site.until_voters(2).unwrap();
+    let mut load = block_on(async { loaded(&site.client().await.unwrap()).await });
+    under_load(&site.seeds(), &mut load, |count| block_on(more_than(count, 300)));
+    let data = dir.path().join("1/data");
+    let alone = ["cluster", "recover", "--data", data.to_str().unwrap()];
+    let recover = || {
+        std::process::Command::new(weir_tests::weir())
+            .args(alone)
+            .output()
+            .unwrap()
+    };
+    let running = String::from_utf8_lossy(&recover().stderr).into_owned();
+    assert!(running.contains("in use"), "{running}");
+    site.kill(2).unwrap();
+    site.stop(1).unwrap();
+    let done = recover();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    site.start(1).unwrap();
+    site.until_voters(1).unwrap();
+    under_load(&site.seeds()[..1], &mut load, |count| {
+        block_on(more_than(count, 300))
+    });
+    // The other comes back after all, and finds that the site has gone on without it.
+    site.start(2).unwrap();
+    let status = site.node(2).unwrap().cli(&["status", "-o", "json"], "").unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["serving"], false, "{status}");
+    assert_eq!(site.leader().unwrap(), 1);
+    site.stop(2).unwrap();
+    assert_eq!(site.grow(&dir.path().join("3")).unwrap(), 3);
+    site.until_voters(2).unwrap();
+    site.until_in_step().unwrap();
+    let wrong = judged(&site, &mut load, &[1, 3]);
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn a_witness_lets_either_of_two_fail_and_keeps_no_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::found(dir.path(), &[]).unwrap();
+    let alone = Node::start_with(dir.path(), &["--witness"], &[]).err().unwrap();
+    assert!(format!("{alone:#}").contains("--join HOST:PORT"), "{alone:#}");
+    assert_eq!(site.grow_witness(&dir.path().join("w")).unwrap(), 2);
+    let role = |site: &Site, node: usize| -> String {
+        let members = site.status().unwrap()["members"].clone();
+        let member = members
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|m| m["id"] == node as u64)
+            .cloned();
+        member.unwrap()["role"].as_str().unwrap().to_owned()
+    };
+    // With one other there is nothing to judge.
+    assert_eq!(role(&site, 2), "learner");
+    assert_eq!(site.grow(&dir.path().join("3")).unwrap(), 3);
+    site.until_voters(3).unwrap();
+    assert_eq!(role(&site, 2), "witness");
+    let mut load = block_on(async { loaded(&site.client().await.unwrap()).await });
+    let ((), pause) = under_load(&site.seeds(), &mut load, |count| {
+        let more = || block_on(more_than(count, count.load(Ordering::Relaxed) + 200));
+        more();
+        for _ in 0..2 {
+            let leader = site.leader().unwrap();
+            assert_ne!(leader, 2);
+            site.kill(leader).unwrap();
+            more();
+            let table = site.cli(&["cluster", "status"]).unwrap();
+            assert!(table.contains("a witness has no copy"), "{table}");
+            site.start(leader).unwrap();
+            site.until_in_step().unwrap();
+        }
+        // The witness is not needed while both are there.
+        site.kill(2).unwrap();
+        more();
+        site.start(2).unwrap();
+        site.until_in_step().unwrap();
+    });
+    println!("longest pause of a site with a witness, its leader killed twice: {pause:?}");
+    site.transfer(1).unwrap();
+    // What is committed without the other: only who has it may lead.
+    site.stop(3).unwrap();
+    under_load(&site.seeds(), &mut load, |count| block_on(more_than(count, 500)));
+    site.kill(1).unwrap();
+    site.start(3).unwrap();
+    let begun = Instant::now();
+    // Several elections.
+    while begun.elapsed() < Duration::from_secs(3) {
+        let said = site
+            .node(3)
+            .unwrap()
+            .cli(&["cluster", "status", "-o", "json"], "")
+            .unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+        assert_eq!(said["serving"], false, "{said}");
+    }
+    site.start(1).unwrap();
+    site.until_in_step().unwrap();
+    let wrong = judged(&site, &mut load, &[1, 3]);
+    assert!(wrong.is_empty(), "{wrong:?}");
+
+    let disk = |site: &Site, node: usize| -> u64 {
+        let status = site
+            .node(node)
+            .unwrap()
+            .cli(&["status", "-o", "json"], "")
+            .unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        status["written_bytes"].as_u64().unwrap()
+    };
+    site.transfer(1).unwrap();
+    let before = [1, 2, 3].map(|node| disk(&site, node));
+    // Knuth's multiplicative hash: it must not compress to nothing.
+    let line = |i: u32| {
+        (0..10_000)
+            .map(|n: u32| format!("{:08x}", (n + i).wrapping_mul(2_654_435_769)))
+            .collect::<String>()
+    };
+    let records: Vec<String> = (0..25).map(line).collect();
+    site.cli(&["topic", "create", "large"]).unwrap();
+    let sent = site
+        .node(1)
+        .unwrap()
+        .cli(&["produce", "large"], &records.join("\n"))
+        .unwrap();
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    site.until_in_step().unwrap();
+    let written = [1, 2, 3].map(|node| disk(&site, node) - before[node - 1]);
+    assert!(written[0] > 1_000_000 && written[2] > 1_000_000, "{written:?}");
+    assert!(written[1] < written[0] / 20, "{written:?}");
+    let refused = site.cli(&["cluster", "transfer", "2"]).unwrap_err().to_string();
+    assert!(refused.contains("no records to serve"), "{refused}");
+    site.cli(&["cluster", "drain", "3"]).unwrap();
+    assert_eq!(role(&site, 2), "learner");
+    assert!(site.cli(&["cluster", "drain", "1"]).is_err());
+    // A witness stays what it is, whatever it is asked to be.
+    let scrubbed = site.node(2).unwrap().cli(&["scrub"], "").unwrap();
+    assert!(scrubbed.status.success());
+    assert!(
+        disk(&site, 2) - before[1] < written[0] / 10,
+        "it has been given records"
+    );
+    site.stop(2).unwrap();
+    let data = dir.path().join("w/data");
+    for command in [&["cluster", "recover"][..], &["scrub"]] {
+        let args = [command, &["--data", data.to_str().unwrap()]].concat();
+        let refused = site.node(1).unwrap().cli(&args, "").unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains("witness"), "{said}");
+    }
+    site.start(2).unwrap();
+    let members = site.status().unwrap()["members"].clone();
+    assert_eq!(members[1]["witness"], true, "{members}");
+}
