@@ -37,6 +37,8 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
         "power::",
         "cluster::",
         "chaos::",
+        "netns::",
+        "repair::",
         "under_librdkafka",
         "idle_connections",
     ];
@@ -48,6 +50,7 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
         .env("WEIR_SITE_KILLS", "50")
         .env("WEIR_SITE_CUTS", "100")
         .env("WEIR_CHAOS_SEEDS", "100")
+        .env("WEIR_NET_ROUNDS", "200")
         .env("WEIR_CONNECTIONS", "10000");
     run(rounds)?;
     say("ten thousand seeds of the simulation");

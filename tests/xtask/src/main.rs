@@ -200,12 +200,15 @@ fn clients() {
             say(&format!("no {name}, its test will be skipped: {error:#}"));
         }
     }
-    if Command::new("kcat").arg("-V").output().is_err() {
+    for (program, package) in [("kcat", "kcat"), ("nft", "nftables")] {
+        if Command::new(program).arg("-V").output().is_ok() {
+            continue;
+        }
         let mut apt = Command::new("apt-get");
-        apt.args(["install", "--yes", "--quiet", "--no-install-recommends", "kcat"])
+        apt.args(["install", "--yes", "--quiet", "--no-install-recommends", package])
             .stdout(Stdio::null());
         if let Err(error) = run(apt) {
-            say(&format!("no kcat, its test will be skipped: {error:#}"));
+            say(&format!("no {program}, its test will be skipped: {error:#}"));
         }
     }
 }
