@@ -117,7 +117,7 @@ const SETTINGS: [(&str, &str, &str); 23] = [
     (
         "disk_reserve_bytes",
         "0",
-        "Bytes of the disk kept free of records. 0: 5 % of it, at least 256 MiB, at most a quarter.",
+        "Bytes of the disk kept free of records. 0: 5 % of it, at least 256 MiB, at most 5 GiB or a quarter.",
     ),
     ("cache_bytes", "8388608", "Bytes of read blocks kept in memory."),
     (

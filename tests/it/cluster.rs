@@ -586,6 +586,7 @@ fn the_three_gateways_of_the_example_lose_nothing() {
     let output = std::process::Command::new("bash")
         .arg(weir_tests::root().join("examples/three-gateways/run.sh"))
         .env("PATH", path)
+        .env("WEIR_DISK_RESERVE_BYTES", weir_tests::RESERVE_BYTES)
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

@@ -14,6 +14,10 @@ use weir_client::{Client, KnownNodes, Offset, Piece, Record};
 /// Longest wait for anything: a slow machine is not a failed test.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// What nodes keep free of the disk, where the test does not say: so little that a machine whose disk is nearly full
+/// runs the tests, too. A share of the disk would have each node refuse what it is sent.
+pub const RESERVE_BYTES: &str = "16777216";
+
 /// The repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -128,6 +132,7 @@ impl Node {
             .env("WEIR_QUIC", "127.0.0.1:0")
             .env("WEIR_HTTP", "127.0.0.1:0")
             .env("WEIR_KAFKA", "127.0.0.1:0")
+            .env("WEIR_DISK_RESERVE_BYTES", RESERVE_BYTES)
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

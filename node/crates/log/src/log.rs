@@ -8,7 +8,7 @@ use crate::reader::{self, Boundary, Chunk, Request};
 use crate::recovery::{self, Recovered, split_id};
 use crate::scrub::{self, ScrubReport};
 use crate::snapshot::{Install, LogSnapshot, Received};
-use crate::space::free_and_total;
+use crate::space::{default_reserve, free_and_total};
 use crate::value_log::{Pointer, ValueLog};
 use crate::workers::{Running, Threads, Turn, Wake, Worker, Workers};
 use crate::writer::{Command, Writer};
@@ -44,7 +44,8 @@ pub struct Options {
     pub value_log_from_bytes: usize,
     /// Bytes of a file of the value log.
     pub value_file_bytes: u64,
-    /// Bytes of the disk that are never used for records; `None`: 5 % of it, at least 256 MiB, at most a quarter.
+    /// Bytes of the disk that are never used for records; `None`: 5 % of it, at least 256 MiB, at most 5 GiB or a
+    /// quarter.
     pub disk_reserve_bytes: Option<u64>,
     /// Entries come without their batches, and none is missed: a witness's log.
     pub headers_only: bool,
@@ -268,7 +269,7 @@ impl Log {
         let (_, total) = free_and_total(dir).map_err(io)?;
         let reserve_bytes = options
             .disk_reserve_bytes
-            .unwrap_or_else(|| (total / 20).max(256 << 20).min(total / 4));
+            .unwrap_or_else(|| default_reserve(total));
         let shared = Arc::new(Shared::default());
         for (partition, position) in &state.positions {
             let gaps = state.gaps.get(partition).cloned().unwrap_or_default();
