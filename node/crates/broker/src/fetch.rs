@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use weir_log::{Chunk, Errand, Marks, Piece, ReadError, ScrubReport};
-use weir_replica::ProposeError;
+use weir_replica::{Mended, ProposeError};
 use weir_types::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX};
 use weir_types::{Gap, GapReason, Offset, PartitionId};
 
@@ -113,8 +113,11 @@ impl Broker {
             chunk = self.read(id, fetch.from, committed_end, max_bytes).await?;
             // Noticed now, and nowhere on record: others may have it. Each time round there is one less.
             while let Some(gap) = noticed(&chunk, &marks) {
-                if !self.mend(id, gap).await {
-                    break;
+                match self.mend(id, gap).await {
+                    Mended::Whole => {}
+                    Mended::Lost => break,
+                    // It is not told to be lost before that is known.
+                    Mended::Unknown => return Err(unknown(gap).into()),
                 }
                 chunk = self.read(id, fetch.from, committed_end, max_bytes).await?;
                 if noticed(&chunk, &marks) == Some(gap) {
@@ -145,11 +148,11 @@ impl Broker {
         answer.await.map_err(|_| ReadError::Closed)?
     }
 
-    /// Replaces what cannot be read of a gap by what other members have; whether all of it was.
-    pub(crate) async fn mend(&self, id: PartitionId, gap: Gap) -> bool {
+    /// Replaces what cannot be read of a gap by what other members have.
+    pub(crate) async fn mend(&self, id: PartitionId, gap: Gap) -> Mended {
         match self.group_of(id.group()) {
             Some(group) => group.mend(id, gap.start, gap.end).await,
-            None => false,
+            None => Mended::Unknown,
         }
     }
 
@@ -176,8 +179,8 @@ impl Broker {
         let mut mended = Vec::new();
         for (partition, gap) in std::mem::take(&mut report.damaged) {
             let list = match self.mend(partition, gap).await {
-                true => &mut mended,
-                false => &mut report.damaged,
+                Mended::Whole => &mut mended,
+                Mended::Lost | Mended::Unknown => &mut report.damaged,
             };
             list.push((partition, gap));
         }
@@ -379,6 +382,15 @@ fn elsewhere(error: &ProposeError) -> FetchError {
         ProposeError::NotLeader { leader } => FetchError::NotLeader(*leader),
         _ => FetchError::NotLeader(None),
     }
+}
+
+/// It may be lost, or not.
+pub(crate) fn unknown(gap: Gap) -> ReadError {
+    ReadError::Busy(format!(
+        "offsets [{}, {}) cannot be read here, and not all other nodes can be asked for them: see to it that they run, \
+         or remove those that are gone with `weir cluster remove`",
+        gap.start, gap.end
+    ))
 }
 
 /// The first range of `chunk` that is lost, and was not known to be.

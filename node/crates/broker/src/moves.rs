@@ -10,7 +10,7 @@ use crate::applied::{Tables, producer_key, topic_key};
 use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
 use crate::error::AdminError;
-use crate::fetch::noticed;
+use crate::fetch::{noticed, unknown};
 use crate::forward::{Answer, Ask};
 use crate::groups;
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use weir_log::{AppendError, Op, Piece, ReadError, StateKey, StateKind};
-use weir_replica::ProposeError;
+use weir_replica::{Mended, ProposeError};
 use weir_types::{Batch, ErrorKind, GapReason, GroupId, Offset, PartitionId, TopicName};
 
 /// Bytes that are copied in one entry, and at most a batch more.
@@ -354,8 +354,11 @@ impl Broker {
         let marks = self.0.log.marks(partition).unwrap_or_default();
         while let Some(gap) = noticed(&chunk, &marks) {
             let mended = self.mend(partition, gap).await;
+            if mended == Mended::Unknown {
+                return Err(unread(unknown(gap)));
+            }
             chunk = read().await.map_err(unread)?;
-            if !mended || noticed(&chunk, &marks) == Some(gap) {
+            if mended == Mended::Lost || noticed(&chunk, &marks) == Some(gap) {
                 return Err(AdminError::Refused(format!(
                     "offsets [{}, {}) cannot be read here, and no other node has them: trim the partition to move it",
                     gap.start, gap.end

@@ -4,7 +4,7 @@ mod keeper;
 
 use crate::error::{GroupError, ProposeError};
 use crate::machine::Machine;
-use crate::mend::InVain;
+use crate::mend::{InVain, Mended};
 use crate::network::Network;
 use crate::raft::{Command, Member, Membership, NodeId, Reply, Types};
 use crate::store::{Store, bootstrap, stored_members, stored_vote};
@@ -115,6 +115,8 @@ struct Inner {
     forgotten: EntryId,
     transport: Arc<dyn Transport>,
     receiving: tokio::sync::Mutex<()>,
+    /// Held while the voters change: that takes two entries.
+    changing: Arc<tokio::sync::Mutex<()>>,
     in_vain: tokio::sync::Mutex<InVain>,
     forwarded: OnceLock<Arc<dyn Forwarded>>,
     keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
@@ -132,6 +134,8 @@ pub(crate) struct Shared {
     has_witness: AtomicBool,
     /// This node is the only voter: nobody else can be elected, whether others are heard or not.
     sole: AtomicBool,
+    /// This node is no voter: others can be elected, whoever is heard.
+    out: AtomicBool,
     /// What the leader sent was refused for want of room.
     full: AtomicBool,
     /// Kept while there is a witness, which comes after the others.
@@ -228,6 +232,7 @@ impl Group {
             many: AtomicBool::new(members.as_ref().is_some_and(|m| m.nodes().count() > 1)),
             has_witness: AtomicBool::new(false),
             sole: AtomicBool::new(members.as_ref().is_some_and(|m| m.voter_ids().eq([node]))),
+            out: AtomicBool::new(false),
             full: AtomicBool::new(false),
             confirmed: tokio::sync::watch::Sender::default(),
             turned: Arc::default(),
@@ -261,6 +266,7 @@ impl Group {
             forgotten,
             transport,
             receiving: tokio::sync::Mutex::new(()),
+            changing: Arc::default(),
             in_vain: tokio::sync::Mutex::default(),
             forwarded: OnceLock::new(),
             keeper: Mutex::new(None),
@@ -270,7 +276,7 @@ impl Group {
             let group = weak.upgrade().map(Self);
             Box::pin(async move {
                 let Some(group) = group else { return false };
-                group.mend(partition, at, at.plus(1)).await
+                group.mend(partition, at, at.plus(1)).await == Mended::Whole
             })
         }));
         if stands {
@@ -343,6 +349,10 @@ impl Group {
 
     pub(crate) fn transport(&self) -> Arc<dyn Transport> {
         Arc::clone(&self.0.transport)
+    }
+
+    pub(crate) fn changing(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.changing
     }
 
     pub(crate) fn in_vain(&self) -> &tokio::sync::Mutex<InVain> {
@@ -420,6 +430,9 @@ impl Group {
         }
         if self.0.shared.sole.load(Ordering::Relaxed) || planted(Bug::NoLease) {
             return true;
+        }
+        if self.0.shared.out.load(Ordering::Relaxed) {
+            return false;
         }
         let heard = self.0.raft.as_leader().ok().and_then(|l| l.last_quorum_acked());
         heard.is_some_and(|at| at.elapsed() < self.0.timing.election_min)
@@ -615,6 +628,10 @@ impl Shared {
             .store(membership.voter_ids().eq([self.node]), Ordering::Relaxed);
         let witness = membership.nodes().any(|(_, member)| member.witness);
         self.has_witness.store(witness, Ordering::Relaxed);
+        self.out.store(
+            !membership.voter_ids().any(|id| id == self.node),
+            Ordering::Relaxed,
+        );
         self.lock().members = Some(membership.clone());
     }
 

@@ -33,6 +33,7 @@ pub mod witness;
 pub use error::{GroupError, ProposeError};
 pub use group::{Decided, Forwarded, Group, GroupConfig, Leader, Proposal, StateMachine, Timing};
 pub use members::{GroupStatus, MemberStatus, Role};
+pub use mend::Mended;
 pub use peers::Turned;
 pub use peers::{Host, Peers};
 pub use raft::{Member, NodeId};

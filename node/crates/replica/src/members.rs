@@ -206,6 +206,7 @@ impl Group {
             // The witness goes on as a learner, and so, for a moment, does the node.
             let retain = leave.len() > 1;
             let leave = ChangeMembers::RemoveVoters(leave);
+            let _one = self.changing().lock().await;
             let left = self.raft().change_membership(leave, retain).await;
             left.map(drop).map_err(refused)?;
         }
@@ -258,6 +259,7 @@ impl Group {
     }
 
     async fn change(&self, change: ChangeMembers<NodeId, Member>) -> Result<(), GroupError> {
+        let _one = self.changing().lock().await;
         let changed = self.raft().change_membership(change, false).await;
         changed.map(drop).map_err(refused)
     }

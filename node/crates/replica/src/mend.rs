@@ -10,61 +10,100 @@ use tokio::time::Instant;
 use weir_log::{Chunk, Log, Piece};
 use weir_types::limits::SNAPSHOT_CHUNK_BYTES;
 use weir_types::planted::{Bug, planted};
-use weir_types::{GapReason, Offset, PartitionId};
+use weir_types::{Batch, GapReason, Offset, PartitionId};
 
 /// Where nobody had what was missing, nobody is asked again for so long: readers come back often.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How often a member is asked that does not answer: the first time may only tell that it was started anew.
+const ATTEMPTS: u32 = 2;
+
+/// What became of a batch that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mended {
+    /// It can be read now.
+    Whole,
+    /// No member has it.
+    Lost,
+    /// Not every member could be asked, and those that were do not have it.
+    Unknown,
+}
 
 /// What was asked for in vain last, and when.
 pub(crate) type InVain = Option<(PartitionId, Offset, Instant)>;
 
 impl Group {
-    /// Replaces what cannot be read of `[from, end)` of a partition by what other members have. Whether all of it can be
-    /// read now. One at a time.
+    /// Replaces what cannot be read of `[from, end)` of a partition by what other members have. One at a time.
     ///
     /// # Cancel safety
     /// Safe: what is replaced is replaced.
-    pub async fn mend(&self, partition: PartitionId, from: Offset, end: Offset) -> bool {
+    pub async fn mend(&self, partition: PartitionId, from: Offset, end: Offset) -> Mended {
         let others: Vec<(NodeId, Member)> = self
             .members()
             .into_iter()
             .filter(|(id, m)| *id != self.node() && !m.witness)
             .collect();
         if others.is_empty() || self.is_witness() || planted(Bug::NeverMend) {
-            return false;
+            return Mended::Lost;
         }
         let mut in_vain = self.in_vain().lock().await;
         if in_vain.is_some_and(|(p, o, at)| (p, o) == (partition, from) && at.elapsed() < ASK_AGAIN) {
-            return false;
+            return Mended::Lost;
         }
+        let mut all_answered = true;
         for (node, member) in others {
             let mut at = from;
             while at < end {
-                let asked = crate::network::batches(self, node, member.clone(), partition, (at, end)).await;
-                let Some(batches) = asked.ok().filter(|b| !b.is_empty()) else {
+                let Some(batches) = self.ask(node, &member, partition, (at, end)).await else {
+                    all_answered = false;
                     break;
                 };
+                if batches.is_empty() {
+                    break;
+                }
                 at = batches.last().map_or(end, |b| b.end_offset()).max(at);
                 let bytes = batches.iter().map(|b| b.bytes().len() as u64).sum();
                 if let Err(error) = self.log().room_for(bytes, true) {
                     tracing::warn!(%error, %partition, %from, "a damaged batch cannot be replaced");
-                    return false;
+                    return Mended::Unknown;
                 }
                 let (done, mended) = tokio::sync::oneshot::channel();
                 let sent = self.log().mend(partition, batches, move |n| drop(done.send(n)));
                 if sent.is_err() || !mended.await.is_ok_and(|mended| mended.is_ok()) {
-                    return false;
+                    return Mended::Unknown;
                 }
             }
             // Also when another was asked for the same meanwhile.
             if is_whole(self.log(), partition, from, end).await {
-                return true;
+                return Mended::Whole;
             }
+        }
+        if !all_answered {
+            tracing::warn!(%partition, %from, %end, "not all members can be asked for what cannot be read here");
+            return Mended::Unknown;
         }
         *in_vain = Some((partition, from, Instant::now()));
         tracing::error!(%partition, %from, %end, "no other member has what cannot be read here");
-        false
+        Mended::Lost
     }
+
+    /// What a member has of a range; nothing where it does not say.
+    async fn ask(
+        &self,
+        node: NodeId,
+        member: &Member,
+        partition: PartitionId,
+        range: (Offset, Offset),
+    ) -> Option<Vec<Batch>> {
+        for _ in 0..ATTEMPTS {
+            match crate::network::batches(self, node, member.clone(), partition, range).await {
+                Ok(batches) => return Some(batches),
+                Err(error) => tracing::debug!(%node, %error, "not told what a member has"),
+            }
+        }
+        None
+    }
+
     /// What this node has of a partition in a range, as far as it is committed: the first of it.
     pub(crate) async fn own_batches(
         &self,

@@ -4,12 +4,14 @@ use crate::memory::Hub;
 use crate::raft::StoredVote;
 use crate::wire::{Open, Purpose, Request, Response, VoteHead, decode, encode};
 use crate::*;
+use openraft::async_runtime::watch::WatchReceiver;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use weir_log::{EntryHeader, EntryId, GroupState, Log, Op, Options, StateKey, StateKind};
-use weir_types::{GroupId, Term};
+use weir_types::{GroupId, Offset, PartitionId, Term};
 
 const GROUP: GroupId = GroupId(3);
 const WITHIN: Duration = Duration::from_secs(30);
@@ -33,17 +35,21 @@ fn open_log(dir: &Path) -> (Log, GroupState) {
 }
 
 async fn open(log: &Log, state: GroupState, hub: &Hub, founders: &[NodeId]) -> Group {
+    open_as(1, log, state, hub, founders).await
+}
+
+async fn open_as(node: NodeId, log: &Log, state: GroupState, hub: &Hub, founders: &[NodeId]) -> Group {
     let config = GroupConfig {
         id: GROUP,
-        node: 1,
+        node,
         member: Member::default(),
         founders: founders.iter().map(|id| (*id, Member::default())).collect(),
         timing: Timing::CENTRAL,
     };
-    let group = Group::open(config, log.clone(), state, hub.transport(1), Arc::new(Nothing));
+    let group = Group::open(config, log.clone(), state, hub.transport(node), Arc::new(Nothing));
     let group = group.await.unwrap();
     let found = group.clone();
-    hub.add(1, move |id| (id == GROUP).then(|| found.clone()));
+    hub.add(node, move |id| (id == GROUP).then(|| found.clone()));
     group
 }
 
@@ -158,4 +164,78 @@ async fn a_leader_that_is_asked_to_hand_over_to_itself_goes_on() {
     put(&group).await;
     tokio::time::sleep(Timing::CENTRAL.election_max).await;
     assert!(group.is_serving());
+}
+
+/// The sets of voters that must agree.
+fn configs(group: &Group) -> Vec<BTreeSet<NodeId>> {
+    let metrics = group.raft().metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.membership_config.membership().get_joint_config().clone()
+}
+
+async fn until(what: &str, is: impl Fn() -> bool) {
+    let waits = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(tokio::time::timeout(WITHIN, waits).await.is_ok(), "{what}");
+}
+
+#[tokio::test]
+async fn a_change_of_voters_that_was_left_half_done_is_ended() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Hub::default());
+    let (log, state) = open_log(&dir.path().join("1"));
+    let first = open(&log, state, &hub, &[1]).await;
+    let (log, state) = open_log(&dir.path().join("2"));
+    let _second = open_as(2, &log, state, &hub, &[]).await;
+    serves(&first).await;
+    first.add_learner(2, Member::default()).await.unwrap();
+    // Given up between its two entries, as when the leader goes.
+    let change = openraft::ChangeMembers::AddVoterIds(BTreeSet::from([2]));
+    tokio::select! {
+        biased;
+        () = until("the change begins", || configs(&first).len() == 2) => {}
+        _ = first.raft().change_membership(change, false) => {}
+    }
+    let both = vec![BTreeSet::from([1, 2])];
+    until("the change ends", || configs(&first) == both).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_was_half_removed_by_another_stays_and_is_no_second_one() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Hub::default());
+    let (log, state) = open_log(&dir.path().join("1"));
+    let first = open(&log, state, &hub, &[1]).await;
+    let (log, state) = open_log(&dir.path().join("2"));
+    let _second = open_as(2, &log, state, &hub, &[]).await;
+    serves(&first).await;
+    first.add_learner(2, Member::default()).await.unwrap();
+    first.promote(2).await.unwrap();
+    let change = openraft::ChangeMembers::RemoveVoters(BTreeSet::from([1]));
+    tokio::select! {
+        biased;
+        () = until("the change begins", || configs(&first).len() == 2) => {}
+        _ = first.raft().change_membership(change, false) => {}
+    }
+    // Without it the other could be elected while this one still answers.
+    let both = vec![BTreeSet::from([1, 2])];
+    until("it stays", || configs(&first) == both).await;
+    serves(&first).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_lost_when_all_others_have_said_so() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Hub::default());
+    let (log, state) = open_log(&dir.path().join("1"));
+    let first = open(&log, state, &hub, &[1]).await;
+    serves(&first).await;
+    first.add_learner(2, Member::default()).await.unwrap();
+    let partition = PartitionId::new(GROUP, 1).unwrap();
+    let mend = || first.mend(partition, Offset::ZERO, Offset::new(3));
+    assert_eq!(mend().await, Mended::Unknown);
+    let (log, state) = open_log(&dir.path().join("2"));
+    let _second = open_as(2, &log, state, &hub, &[]).await;
+    until("node 2 has its part", || first.lag(2).is_some_and(|lag| lag == 0)).await;
+    assert_eq!(mend().await, Mended::Lost);
 }

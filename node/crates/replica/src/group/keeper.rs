@@ -4,9 +4,10 @@ use super::Inner;
 use crate::machine::Machine;
 use crate::raft::{NodeId, Types, Vote, log_id};
 use crate::tail::STRETCH_BYTES;
-use openraft::Raft;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::VoteRequest;
+use openraft::{ChangeMembers, Raft};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -61,6 +62,9 @@ pub(super) async fn keep(inner: std::sync::Weak<Inner>) {
                 step_down(&inner, term).await;
                 more = true;
             }
+            if term.is_some() {
+                end_change(&inner);
+            }
             if purge_at.elapsed() >= KEEP_EVERY {
                 purge_at = Instant::now();
                 purge(&inner).await;
@@ -91,6 +95,37 @@ async fn step_down(inner: &Inner, term: Term) {
     vote.leadership_transfer = true;
     // Refused where there is an entry more by now: it is tried again.
     let _ = inner.raft.vote(vote).await;
+}
+
+/// A change of the voters takes two entries: from the first on, most of the old ones and most of the new must agree; the
+/// second ends that. A leader that went between them left it to the next, which is this one: until then the loss of
+/// a single node may stop the group, whatever number it has.
+fn end_change(inner: &Inner) {
+    let leaving: BTreeSet<NodeId> = {
+        let metrics = inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let [.., before, after] = &membership.get_joint_config()[..] else {
+            return;
+        };
+        before.difference(after).copied().collect()
+    };
+    // Not while this node makes a change itself: it will end it.
+    let Ok(one) = Arc::clone(&inner.changing).try_lock_owned() else {
+        return;
+    };
+    let (raft, node) = (inner.raft.clone(), inner.shared.node);
+    tokio::spawn(async move {
+        // Nobody more than the change was about, which openraft keeps in mind. But one that leads does not leave: it
+        // stays a voter, and is removed anew once it has handed over. A witness stays, as in `Group::remove`.
+        let stays = leaving.iter().copied().filter(|id| *id == node);
+        let change = ChangeMembers::AddVoterIds(stays.collect());
+        match raft.change_membership(change, leaving.len() > 1).await {
+            Ok(_) => tracing::info!("a change of the voters that another leader began has come to its end"),
+            Err(error) => tracing::debug!(%error, "a change of the voters does not come to its end yet"),
+        }
+        drop(one);
+    });
 }
 
 async fn purge(inner: &Inner) {
