@@ -69,6 +69,8 @@ pub enum StateKind {
     /// group u16 -> version u64 of the row of [`StateKind::ReplicaGroup`] that the group's leaders have heard of. The
     /// broker's, kept by that group.
     Heeded = 31,
+    /// pipeline name, 0, stage u8, partition u32, key -> a value that a module keeps. The pipelines'.
+    Table = 32,
 }
 
 /// Key of a row of `state`: its kind and what follows.

@@ -615,6 +615,38 @@ impl Log {
             .map_err(|e| ReadError::Busy(e.to_string()))
     }
 
+    /// Writes the rows of all that was applied before this call, so that [`Log::state_row`] and [`Log::rows_under`] see
+    /// them.
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn settle(
+        &self,
+        done: impl FnOnce(Result<(), AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let done = Box::new(done);
+        self.send(Command::Settle { done })
+    }
+
+    /// Rows of `state` whose keys begin as `from` does, in order, as written so far; `each` says whether to go on. Blocks.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn rows_under(
+        &self,
+        from: &StateKey,
+        mut each: impl FnMut(&[u8], Bytes) -> bool,
+    ) -> Result<(), ReadError> {
+        for guard in self.0.keyspaces.state.prefix(from.as_bytes()) {
+            let row = guard.into_inner();
+            let (key, value) = row.map_err(|e| ReadError::Busy(format!("rows of `state`: {e}")))?;
+            if !each(&key, Bytes::from(value)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Where `partition` stands.
     pub fn marks(&self, partition: PartitionId) -> Option<Arc<Marks>> {
         self.0.shared.positions.marks(partition)

@@ -66,6 +66,10 @@ pub(crate) enum Command {
         received: Received,
         done: Box<dyn FnOnce(Result<usize, AppendError>) + Send>,
     },
+    /// Writes what was applied so far.
+    Settle {
+        done: Flushed,
+    },
     /// Makes another's snapshot this node's state.
     Install {
         install: Box<Install>,
@@ -91,6 +95,7 @@ impl Command {
             | Self::Receive { done, .. }
             | Self::Install { done, .. }
             | Self::Forget { done, .. }
+            | Self::Settle { done }
             | Self::Close { done } => done(Err(error)),
             Self::Snapshot { done, .. } => done(Err(error)),
             Self::Mend { done, .. } => done(Err(error)),
@@ -229,6 +234,8 @@ impl Writer {
                     round.durable |= !planted(Bug::VoteNotSynced);
                     round.flushed.push(done);
                 }
+                // Effects ride along with whatever is committed.
+                Command::Settle { done } => round.flushed.push(done),
                 Command::Purge { group, upto, done } => {
                     self.commit(round)?;
                     self.purge(group, upto)?;
