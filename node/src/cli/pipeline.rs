@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Apply, list, describe, pause, resume and remove pipelines.
+/// Apply, list, describe, pause, resume, reset and remove pipelines.
 #[derive(Debug, Args)]
 pub(crate) struct PipelineArgs {
     #[command(flatten)]
@@ -40,7 +40,12 @@ enum PipelineCommand {
         /// Its name.
         name: String,
     },
-    /// Remove a pipeline; its topics stay.
+    /// Forget what its modules remember. It is then paused: resume it, or apply it anew first.
+    Reset {
+        /// Its name.
+        name: String,
+    },
+    /// Remove a pipeline and what its modules remember; its topics stay.
     Remove {
         /// Its name.
         name: String,
@@ -68,6 +73,10 @@ impl PipelineArgs {
                     &parse(&client.set_paused(&name, false).await?)?,
                     "resumed",
                 )?;
+            }
+            PipelineCommand::Reset { name } => {
+                let info = parse(&client.reset_pipeline(&name).await?)?;
+                said(format, &info, "has forgotten everything, and is paused")?;
             }
             PipelineCommand::Remove { name } => {
                 client.remove_pipeline(&name).await?;
@@ -155,7 +164,7 @@ fn describe(format: Format, pipeline: &Value) -> Result<()> {
         "dropped",
         "emitted",
     ];
-    let more = ["dead_letters", "skipped", "failures"];
+    let more = ["dead_letters", "skipped", "failures", "state_rows", "state_bytes"];
     let mut rows: Vec<(&str, String)> = names
         .iter()
         .chain(&more)

@@ -373,6 +373,15 @@ impl Client {
             .payload)
     }
 
+    /// Makes a pipeline forget what its modules remember, and pauses it.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn reset_pipeline(&self, name: &str) -> Result<Bytes, ClientError> {
+        let name = name.to_owned();
+        Ok(self.ask(Request::ResetPipeline { name }).await?.payload)
+    }
+
     /// Removes a pipeline.
     ///
     /// # Errors

@@ -20,6 +20,21 @@ impl<'a> Column<'a> {
         }
     }
 
+    /// Items.
+    pub fn len(self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The last item; `None` also where it is null.
+    pub fn last(self) -> Option<&'a [u8]> {
+        self.get(self.ends.len().checked_sub(1)?)
+    }
+
     /// Item `i`, or `None` where it is null.
     #[inline]
     pub fn get(self, i: usize) -> Option<&'a [u8]> {

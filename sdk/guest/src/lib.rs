@@ -19,7 +19,8 @@
 //!
 //! Build it with `cargo build --release --target wasm32-unknown-unknown` as a `cdylib`, and push the file with `weir
 //! module push`. For outputs beside the stream, new records or work on whole batches, implement [`Module`] and call
-//! [`export!`]. Both run natively too: see [`testing`].
+//! [`export!`]. What a module is to remember from one batch to the next is in [`state`]. All of it runs natively, too:
+//! see [`testing`].
 
 mod batch;
 mod config;
@@ -28,6 +29,7 @@ mod macros;
 mod module;
 mod out;
 mod simd;
+pub mod state;
 pub mod testing;
 
 pub use batch::{Batch, Column, Headers, Record, Records};
@@ -54,7 +56,7 @@ pub mod prelude {
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
-        world: "plain",
+        world: "stateful",
         pub_export_macro: true,
         default_bindings_module: "weir_sdk::bindings",
     });

@@ -14,6 +14,10 @@ pub trait Module: Sized + 'static {
     /// One sentence on what it does.
     const ABOUT: &'static str;
 
+    /// Version of what it keeps in [`crate::state`]; 0 for a module that keeps nothing. Raise it when what was stored can
+    /// no longer be read as it was written.
+    const STATE_VERSION: u32 = 0;
+
     /// What a pipeline can set.
     fn parameters() -> Vec<Parameter> {
         Vec::new()
@@ -135,11 +139,12 @@ impl<M: Module> Guest for Adapter<M> {
         wit::Descriptor {
             about: M::ABOUT.to_owned(),
             parameters,
-            state_version: 0,
+            state_version: M::STATE_VERSION,
         }
     }
 
     fn init(config: wit::Config) -> Result<wit::Plan, String> {
+        crate::state::begin();
         let (module, plan) = M::init(&Config::new(config))?;
         INSTANCE.with(|slot| *slot.0.borrow_mut() = Some(Box::new(module)));
         Ok(plan.0)
@@ -152,7 +157,10 @@ impl<M: Module> Guest for Adapter<M> {
             let module = module.ok_or_else(|| wit::Fault::Fatal("process before init".to_owned()))?;
             let mut out = Out::new(batch.timestamps.len());
             match module.process(&Batch::new(&batch), &mut out) {
-                Ok(()) => Ok(out.into_wit()),
+                Ok(()) => {
+                    crate::state::flush();
+                    Ok(out.into_wit())
+                }
                 Err(Fault::Retry(why)) => Err(wit::Fault::Retry(why)),
                 Err(Fault::Poison(index, why)) => Err(wit::Fault::Poison((index as u32, why))),
                 Err(Fault::Fatal(why)) => Err(wit::Fault::Fatal(why)),

@@ -54,7 +54,7 @@ pub struct Native<M> {
 }
 
 impl<M: Module> Native<M> {
-    /// An instance with these parameters set. One at a time on a thread.
+    /// An instance with these parameters set, and without state. One at a time on a thread.
     ///
     /// # Errors
     /// What the module's `init` says.
@@ -66,6 +66,7 @@ impl<M: Module> Native<M> {
             }
         }
         values.extend(set.iter().map(|(n, v)| ((*n).to_owned(), v.clone())));
+        crate::state::forget();
         let config = wit::Config {
             partition: 0,
             sources: vec!["test".to_owned()],

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_runtime::{
     CallError, CallLimits, Instance, InstanceConfig, Instruments, LogSink, Runtime, RuntimeOptions, Setting,
+    Table,
 };
 use weir_types::{BatchBuilder, BatchError, Codec, Columns, Offset, Record, Wanted};
 
@@ -43,6 +44,8 @@ pub struct Tested {
 /// A module under test.
 pub struct Testkit {
     instance: Instance,
+    /// What it remembers, if it asks to.
+    table: Option<Table>,
 }
 
 impl Testkit {
@@ -64,8 +67,10 @@ impl Testkit {
             settings,
         };
         let instruments = Arc::new(Instruments::default());
+        let limits = CallLimits::default();
         Ok(Self {
-            instance: module.instantiate(&config, CallLimits::default(), sink, instruments)?,
+            table: module.wants_state().then(|| Table::new(limits.state_bytes)),
+            instance: module.instantiate(&config, limits, sink, instruments)?,
         })
     }
 
@@ -94,7 +99,7 @@ impl Testkit {
     ) -> Result<(), TestError> {
         let columns = columns(part, self.instance.plan().wanted)?;
         let begun = Instant::now();
-        let outcome = self.instance.process(0, now, &columns);
+        let outcome = self.instance.process(0, now, &columns, &mut self.table);
         tested.spent += begun.elapsed();
         let outcome = outcome.map_err(|error| TestError::Call {
             from,

@@ -11,7 +11,7 @@ use weir_module_route::Route;
 use weir_module_threshold::Threshold;
 use weir_runtime::{CallLimits, InstanceConfig, Instruments, Runtime, RuntimeOptions, Setting};
 use weir_sdk::testing::{Input, Native, Value};
-use weir_types::{Batch, Columns};
+use weir_types::{Batch, BatchBuilder, Codec, Columns, Headers, Offset};
 
 pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
     let text = |s: &str| Setting::Text(s.to_owned());
@@ -44,7 +44,60 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
     let scale = r#"{"temperature":0.1}"#;
     let set = BTreeMap::from([("scale".to_owned(), text(scale))]);
     let native = [("scale", Value::Json(scale.to_owned()))];
-    compare::<Convert>(setup, table, "convert", "value rewrite", &set, &native)
+    compare::<Convert>(setup, table, "convert", "value rewrite", &set, &native)?;
+    keyed(setup, table)
+}
+
+/// Keys among which the records of [`keyed`] are spread.
+const KEYS: usize = 1_000;
+
+/// A count per key, in a module's state: what is read and written crosses the wall, and becomes rows.
+fn keyed(setup: &Setup, table: &mut Table) -> Result<()> {
+    let guest = setup.hostile.with_file_name("keyed.wasm");
+    let component = std::fs::read(guest)?;
+    let runtime = Runtime::new(RuntimeOptions::plain())?;
+    let module = runtime.load(&weir_runtime::componentize(&component)?)?;
+    for size in [1, 100, 1_000] {
+        let config = InstanceConfig::default();
+        let limits = CallLimits::default();
+        let mut instance = module.instantiate(&config, limits, Arc::new(()), Arc::default())?;
+        let mut state = Some(weir_runtime::Table::new(limits.state_bytes));
+        // As many batches as come to each key several times, in an order that is none.
+        let mut at = 0usize;
+        let mut batches = Vec::new();
+        for _ in 0..(4 * KEYS).div_ceil(size) {
+            let mut builder = BatchBuilder::new(Codec::None);
+            for _ in 0..size {
+                at = (at + 617) % KEYS;
+                let key = format!("sensor-{at:04}");
+                builder.push(0, Some(key.as_bytes()), Some(b"1"), Headers::NONE);
+            }
+            let batch = builder.build(Offset::ZERO, None)?;
+            batches.push(Columns::read(
+                &batch.body()?,
+                batch.count(),
+                instance.plan().wanted,
+            )?);
+        }
+        let turns = (800_000 / setup.less as usize / size / batches.len()).max(1);
+        let (mut spent, mut rows) = (f64::MAX, 0);
+        for _ in 0..9 {
+            let begun = Instant::now();
+            for columns in (0..turns).flat_map(|_| &batches) {
+                black_box(instance.process(0, 0, columns, &mut state)?);
+                rows = state.as_mut().map_or(0, |s| s.changes().len());
+            }
+            let records = turns * batches.len() * size;
+            spent = spent.min(begun.elapsed().as_nanos() as f64 / records as f64);
+        }
+        table.add(
+            format!("count over {KEYS} keys, batches of {size}"),
+            spent,
+            "ns/record",
+            format!("{rows} rows for the entry of a batch, with them made"),
+        );
+    }
+    Ok(())
 }
 
 fn compare<M: weir_sdk::Module>(
@@ -79,7 +132,7 @@ fn compare<M: weir_sdk::Module>(
         for _ in 0..9 {
             let begun = Instant::now();
             for _ in 0..calls {
-                black_box(instance.process(0, 0, &columns)?);
+                black_box(instance.process(0, 0, &columns, &mut None)?);
             }
             sandboxed = sandboxed.min(begun.elapsed().as_nanos() as f64 / (calls * size) as f64);
             natively = natively.min(native_turn(&mut here, &inputs, calls) / (calls * size) as f64);

@@ -21,6 +21,8 @@ use weir_types::{GapReason, GroupId, Offset, PartitionId, TopicName};
 /// producer's.
 const NEXT_PARTITION: &[u8] = b"partition";
 const NEXT_PRODUCER: &[u8] = b"producer";
+/// Bytes of the keys of rows that one entry removes, about.
+const REMOVED_BYTES: usize = 256 << 10;
 /// Producer ids reserved by one entry; what a restart forgets of them is no loss in 2^63.
 const PRODUCER_IDS: u64 = 1_000;
 
@@ -277,6 +279,43 @@ impl Broker {
             None => Op::Remove { key },
         };
         self.put(vec![op]).await
+    }
+
+    /// Removes all rows whose keys begin as `from` does, a few thousand an entry. What is not removed when it fails is there
+    /// for the next call.
+    ///
+    /// # Errors
+    /// When this node does not lead, or it is unknown what became of a removal.
+    pub async fn remove_rows(&self, from: StateKey) -> Result<(), AdminError> {
+        loop {
+            let (settle, settled) = oneshot::channel();
+            let log = self.log().clone();
+            let settling = log.settle(move |result| {
+                let _ = settle.send(result.is_ok());
+            });
+            if settling.is_err() || !settled.await.unwrap_or(false) {
+                return Err(AdminError::Closed);
+            }
+            let (found, keys) = oneshot::channel();
+            let (reader, from) = (log.clone(), from.clone());
+            let look = move || {
+                let (mut keys, mut bytes) = (Vec::new(), 0);
+                let read = reader.rows_under(&from, |key, _| {
+                    keys.push(StateKey::from_bytes(key.to_vec()));
+                    bytes += key.len();
+                    bytes < REMOVED_BYTES
+                });
+                let _ = found.send(read.map(|()| keys));
+            };
+            log.apart(look).map_err(|_| AdminError::Closed)?;
+            let keys = keys.await.map_err(|_| AdminError::Closed)?;
+            let keys = keys.map_err(|_| AdminError::Closed)?;
+            if keys.is_empty() {
+                return Ok(());
+            }
+            self.put(keys.into_iter().map(|key| Op::Remove { key }).collect())
+                .await?;
+        }
     }
 
     /// Calls `watcher` with key and value of each row of `kind` that changes from now on; the value is `None` where a

@@ -6,9 +6,10 @@ use crate::coordinator::Coordinator;
 use crate::error::ProduceError;
 use crate::hook::{Hook, HookError, HookJob};
 use crate::lane::{Common, Lane};
-use crate::proposer::{Append, Framing, Request};
+use crate::proposer::{Append, Framing, Made, Request};
 use crate::quota::{Direction, QuotaConfig, Quotas};
 use crate::topic::{TimestampType, Topic};
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
-use weir_log::{GroupState, Log, Recovered, StateKind};
+use weir_log::{GroupState, Log, Op, Recovered, StateKey, StateKind};
 use weir_replica::{Group, GroupConfig, GroupError, Member, NodeId, ProposeError, Transport};
 use weir_types::limits::{PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX};
 use weir_types::{Batch, BatchError, Clock, GroupId, Offset, PartitionId};
@@ -332,7 +333,7 @@ impl Broker {
                 partition: id,
                 kept: batch,
                 framing,
-                outputs: Vec::new(),
+                made: None,
                 reply,
                 permit,
             }),
@@ -346,13 +347,16 @@ impl Broker {
                     job,
                     Box::new(move |job, result| match result {
                         Ok(p) => {
-                            let (topic, kept, outputs) = (job.topic, p.kept, p.outputs);
                             send(Append {
-                                topic,
+                                topic: job.topic,
                                 partition: id,
-                                kept,
+                                kept: p.kept,
                                 framing,
-                                outputs,
+                                made: Some(Box::new(Made {
+                                    outputs: p.outputs,
+                                    rows: p.rows.into_iter().map(row_op).collect(),
+                                    footing: p.footing,
+                                })),
                                 reply,
                                 permit,
                             });
@@ -391,6 +395,11 @@ impl Broker {
             true => Ok(lane),
             false => Err(lane.not_leader()),
         }
+    }
+
+    /// What is known of producer `id` on `partition`, as applied.
+    pub(crate) fn window(&self, partition: PartitionId, id: i64) -> Option<crate::producer::Window> {
+        self.0.applied.tables().producers.get(&(partition, id)).cloned()
     }
 
     /// Records, bytes and requests so far.
@@ -470,7 +479,15 @@ impl From<HookError> for ProduceError {
         match e {
             HookError::Halted { pipeline, why } => Self::Halted { pipeline, why },
             HookError::Busy { pipeline } => Self::PipelineBusy { pipeline },
+            HookError::NotLeader => ProposeError::NotLeader { leader: None }.into(),
         }
+    }
+}
+
+fn row_op((key, value): (StateKey, Option<Bytes>)) -> Op {
+    match value {
+        Some(value) => Op::Put { key, value },
+        None => Op::Remove { key },
     }
 }
 

@@ -38,6 +38,8 @@ pub enum ProduceError {
     Apart(String),
     #[error("pipeline `{pipeline}` is over its share of waiting bytes: try again")]
     PipelineBusy { pipeline: String },
+    #[error("what its pipeline computed before it was not stored, so this was not either: try again")]
+    Overtaken,
     #[error(transparent)]
     Propose(#[from] ProposeError),
     /// In the words of the node that leads the partition.
@@ -60,7 +62,7 @@ impl ProduceError {
             | Self::Apart(_)
             | Self::UnknownProducer(_) => ErrorKind::Invalid,
             Self::ProducerFenced { .. } => ErrorKind::Fenced,
-            Self::Halted { .. } | Self::PipelineBusy { .. } => ErrorKind::Retry,
+            Self::Halted { .. } | Self::PipelineBusy { .. } | Self::Overtaken => ErrorKind::Retry,
             Self::Propose(e) => e.kind(),
             Self::There(_, kind) => *kind,
             Self::Closed => ErrorKind::Closed,

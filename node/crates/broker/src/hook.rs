@@ -1,7 +1,10 @@
 //! The in-line call, as the broker knows it: a batch goes in, effects come out. `weir-pipeline` implements it.
 
 use crate::Topic;
+use crate::chain::Footing;
+use bytes::Bytes;
 use std::sync::Arc;
+use weir_log::StateKey;
 use weir_types::{Batch, PartitionId, TopicName};
 
 /// A batch on its way through an in-line pipeline.
@@ -30,12 +33,27 @@ pub struct Output {
 pub const OFFSET_DIGITS: usize = 20;
 
 /// What a pipeline makes of a batch.
-#[derive(Clone, Debug)]
 pub struct Processed {
     /// What stays on the source's partition: the batch's own frame, sparse where records were dropped.
     pub kept: Batch,
     /// What goes elsewhere.
     pub outputs: Vec<Output>,
+    /// Rows that change in the same entry: what its modules remember. `None` removes one.
+    pub rows: Vec<(StateKey, Option<Bytes>)>,
+    /// What it stands on.
+    pub footing: Footing,
+}
+
+impl Processed {
+    /// A batch that no module has looked at or needs to.
+    pub fn unchanged(batch: Batch) -> Self {
+        Self {
+            kept: batch,
+            outputs: Vec::new(),
+            rows: Vec::new(),
+            footing: Footing::Free,
+        }
+    }
 }
 
 /// Why a batch did not get through.
@@ -53,6 +71,8 @@ pub enum HookError {
         /// Its name.
         pipeline: String,
     },
+    /// This node does not lead the partition any more.
+    NotLeader,
 }
 
 /// Called once per job, in the order in which the jobs of a topic were submitted.
@@ -82,12 +102,6 @@ impl Hook for () {
 
     fn submit(&self, job: HookJob, done: HookDone) {
         let kept = job.batch.clone();
-        done(
-            job,
-            Ok(Processed {
-                kept,
-                outputs: Vec::new(),
-            }),
-        );
+        done(job, Ok(Processed::unchanged(kept)));
     }
 }

@@ -9,6 +9,7 @@ mod admin;
 mod applied;
 mod auth;
 mod broker;
+mod chain;
 mod coordinator;
 mod error;
 mod fetch;
@@ -31,6 +32,7 @@ mod topic;
 pub use admin::KnownProducer;
 pub use auth::{Operation, Principal, Resource};
 pub use broker::{Broker, BrokerMetrics, Options, Produced, Producing};
+pub use chain::{Chain, Footing, Step};
 pub use coordinator::{
     Caller, Commit, CommittedOffset, GroupError, GroupInfo, Join, Joined, JoinedMember, MemberInfo, Synced,
 };
@@ -43,8 +45,9 @@ pub use proposer::Framing;
 pub use quota::QuotaConfig;
 pub use site::Token;
 pub use topic::{ConfigError, Durability, TimestampType, Topic, TopicConfig};
-pub use weir_log::{Marks, Piece, StateKey, StateKind};
+pub use weir_log::{Marks, Piece, ReadError, StateKey, StateKind};
 pub use weir_replica::{
     Channel, Group, GroupConfig, GroupError as ClusterError, GroupStatus, JoinReply, Member, MemberStatus,
     NodeId, Peers, ProposeError, Role, Timing, Transport, Turned, make_alone,
 };
+pub use weir_types::PartitionId;

@@ -6,6 +6,7 @@
 
 use crate::applied::{Applied, Tables, producer_key};
 use crate::broker::Produced;
+use crate::chain::Footing;
 use crate::error::{AdminError, ProduceError};
 use crate::hook::{OFFSET_DIGITS, Output};
 use crate::producer::{Accepted, Verdict, Window};
@@ -40,15 +41,35 @@ pub(crate) struct Append {
     pub(crate) partition: PartitionId,
     pub(crate) kept: Batch,
     pub(crate) framing: Framing,
-    pub(crate) outputs: Vec<Output>,
+    /// What a pipeline made of it, if it passed one.
+    pub(crate) made: Option<Box<Made>>,
     pub(crate) reply: oneshot::Sender<Result<Produced, ProduceError>>,
     /// Its share of the bytes in flight, given back with the answer.
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
+/// What a pipeline made of a batch, beside what it kept.
+pub(crate) struct Made {
+    pub(crate) outputs: Vec<Output>,
+    /// Rows that its modules keep.
+    pub(crate) rows: Vec<Op>,
+    pub(crate) footing: Footing,
+}
+
 impl Append {
+    fn is_unseen(&self) -> bool {
+        let footing = self.made.as_ref().map(|made| &made.footing);
+        matches!(footing, Some(Footing::Unseen))
+    }
+
+    fn outputs(&self) -> &[Output] {
+        self.made.as_ref().map_or(&[], |made| &made.outputs)
+    }
+
     fn bytes(&self) -> usize {
-        self.kept.bytes().len() + self.outputs.iter().map(|o| o.batch.bytes().len()).sum::<usize>()
+        let outputs = self.outputs().iter().map(|o| o.batch.bytes().len());
+        let rows = self.made.iter().flat_map(|made| &made.rows).map(Op::bytes);
+        self.kept.bytes().len() + outputs.sum::<usize>() + rows.sum::<usize>()
     }
 }
 
@@ -443,6 +464,10 @@ fn answer(round: Round, answers: Option<Vec<Offset>>) -> weir_replica::Decided {
                 span: append.kept.span(),
             };
             drop(append.permit);
+            let footing = append.made.map(|made| made.footing);
+            if let (Some(Footing::Step(step)), Ok(())) = (footing, &result) {
+                step.commit();
+            }
             let result = result.clone().map(|()| produced);
             let _ = append.reply.send(result.map_err(ProduceError::from));
         }
@@ -540,26 +565,47 @@ impl<'a> Building<'a> {
         }
     }
 
+    /// Takes a request into the entry, with all that a pipeline made of it.
     fn append(&mut self, append: &Append) -> Result<Offset, ProduceError> {
+        let Some(Made { footing, rows, .. }) = append.made.as_deref() else {
+            return self.take(append).map(|(base, _)| base);
+        };
+        let Footing::Step(step) = footing else {
+            return self.take(append).map(|(base, _)| base);
+        };
+        if !step.stands_in(self.core.leader.as_ref().map(Leader::term)) {
+            return Err(ProduceError::Overtaken);
+        }
+        let taken = self.take(append);
+        match &taken {
+            Ok((_, true)) => self.ops.extend(rows.iter().cloned()),
+            // A repeated batch, or one that is refused: what it would have changed is not, and later steps think it was.
+            Ok((_, false)) | Err(_) => step.fall(),
+        }
+        taken.map(|(base, _)| base)
+    }
+
+    /// Where a batch is stored, and whether that is new.
+    fn take(&mut self, append: &Append) -> Result<(Offset, bool), ProduceError> {
         let there = |p: PartitionId| self.tables.partition_owner.contains_key(&p);
         let has_moved = !there(append.partition) && self.tables.topics.contains_key(&append.topic.name);
         if has_moved || self.tables.sealed.contains(&append.partition) {
             // It goes on elsewhere, or will in a moment.
             return Err(ProposeError::NotLeader { leader: None }.into());
         }
-        if !there(append.partition) || !append.outputs.iter().all(|o| there(o.partition)) {
+        if !there(append.partition) || !append.outputs().iter().all(|o| there(o.partition)) {
             return Err(ProduceError::NoTopic(append.topic.name.to_string()));
         }
         // An entry changes one group alone.
         let group = self.core.group.id();
-        if append.outputs.iter().any(|o| o.partition.group() != group) {
+        if append.outputs().iter().any(|o| o.partition.group() != group) {
             return Err(ProduceError::Apart(append.topic.name.to_string()));
         }
         let kept = &append.kept;
         let Some(producer) = kept.producer() else {
             let base = self.add(append.partition, kept.clone(), append.framing);
             self.outputs(append, base);
-            return Ok(base);
+            return Ok((base, true));
         };
         let key = (append.partition, producer.id);
         let known = self
@@ -568,9 +614,11 @@ impl<'a> Building<'a> {
             .or_else(|| self.core.speculation.producers.get(&key));
         let known = known.or_else(|| self.tables.producers.get(&key));
         match Window::check(known, &producer, kept.span()) {
+            // The pipeline took it for another.
+            Verdict::Next if append.is_unseen() => return Err(ProduceError::Overtaken),
             Verdict::Next => {}
             // In this entry, an earlier one or a committed one: in each case committed when this entry is.
-            Verdict::Duplicate(accepted) => return Ok(accepted.base),
+            Verdict::Duplicate(accepted) => return Ok((accepted.base, false)),
             Verdict::OutOfOrder { expected } => {
                 return Err(ProduceError::OutOfOrder {
                     id: producer.id,
@@ -600,13 +648,13 @@ impl<'a> Building<'a> {
         };
         window.accept(&producer, accepted, self.core.clock.now_ms());
         self.producers.insert(key, window);
-        Ok(base)
+        Ok((base, true))
     }
 
     /// Adds what a pipeline made of the batch at `base`, behind it.
     fn outputs(&mut self, append: &Append, base: Offset) {
         self.lazy &= append.topic.config.durability == Durability::Lazy;
-        for output in &append.outputs {
+        for output in append.outputs() {
             let owner = self.tables.partition_owner.get(&output.partition);
             let topic = owner.and_then(|name| self.tables.topics.get(name));
             self.lazy &= topic.is_some_and(|t| t.config.durability == Durability::Lazy);

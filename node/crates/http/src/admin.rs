@@ -177,6 +177,13 @@ pub(crate) async fn resume(
     Ok(Json(services.pipelines.set_paused(&name, false).await?))
 }
 
+pub(crate) async fn reset(
+    State(services): Shared,
+    Path(name): Path<String>,
+) -> Result<Json<PipelineInfo>, HttpError> {
+    Ok(Json(services.pipelines.reset(&name).await?))
+}
+
 pub(crate) async fn remove_pipeline(
     State(services): Shared,
     Path(name): Path<String>,

@@ -61,6 +61,7 @@ fn router(services: Arc<Services>) -> Router {
             get(admin::pipeline).delete(admin::remove_pipeline),
         )
         .route("/v1/pipelines/{name}/pause", post(admin::pause))
+        .route("/v1/pipelines/{name}/reset", post(admin::reset))
         .route("/v1/pipelines/{name}/resume", post(admin::resume))
         .route("/v1/status", get(admin::status))
         .route("/v1/cluster", get(admin::cluster))

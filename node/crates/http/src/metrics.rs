@@ -249,6 +249,19 @@ fn pipelines(out: &mut String, all: &[PipelineInfo]) {
     }
     head(
         out,
+        "weir_pipeline_state_bytes",
+        "gauge",
+        "Memory that what its modules remember takes, of the partitions at work.",
+    );
+    for p in all {
+        let _ = writeln!(
+            out,
+            "weir_pipeline_state_bytes{{pipeline=\"{}\"}} {}",
+            p.name, p.state_bytes
+        );
+    }
+    head(
+        out,
         "weir_module_metric",
         "untyped",
         "Instruments of modules, by stage and name.",

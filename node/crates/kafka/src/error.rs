@@ -110,7 +110,7 @@ impl From<&ProduceError> for Code {
             // after, for as long as it was told to keep records.
             ProduceError::Halted { .. } => Self::NotEnoughReplicas,
             ProduceError::Apart(_) => Self::PolicyViolation,
-            ProduceError::PipelineBusy { .. } => Self::RequestTimedOut,
+            ProduceError::PipelineBusy { .. } | ProduceError::Overtaken => Self::RequestTimedOut,
             ProduceError::Propose(ProposeError::NotLeader { .. }) => Self::NotLeaderOrFollower,
             ProduceError::Propose(e) => by_kind(e.kind()),
             ProduceError::There(_, kind) => by_kind(*kind),

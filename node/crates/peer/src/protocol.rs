@@ -124,6 +124,10 @@ pub enum Request {
     },
     /// Has replicas and leaders of groups go where they should be.
     Rebalance,
+    /// Makes a pipeline forget what its modules remember.
+    ResetPipeline {
+        name: String,
+    },
 }
 
 /// A place in a partition.

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_runtime::{
-    CallError, CallFailure, CallLimits, Digest, Instance, InstanceConfig, Instruments, LogSink, Module,
+    CallError, CallFailure, CallLimits, Digest, Instance, InstanceConfig, Instruments, LogSink, Mark, Module,
+    Table,
 };
 use weir_types::{Batch, BatchError, RecordRef};
 
@@ -30,9 +31,35 @@ pub(crate) struct Stage {
     pub(crate) instruments: Arc<Instruments>,
     /// The instance in use; dropped after any error.
     pub(crate) instance: Option<Instance>,
+    /// What the module remembers, if it may.
+    pub(crate) table: Option<Table>,
 }
 
 impl Stage {
+    /// Its like for a partition of its own.
+    pub(crate) fn of_partition(&self, partition: u32) -> Self {
+        Self {
+            module: self.module.clone(),
+            config: InstanceConfig {
+                partition,
+                ..self.config.clone()
+            },
+            limits: self.limits,
+            sink: Arc::clone(&self.sink),
+            instruments: Arc::clone(&self.instruments),
+            instance: None,
+            table: None,
+        }
+    }
+
+    /// Takes back what its state has become since `mark`. The instance may have seen it: it goes, too.
+    fn take_back(&mut self, mark: Mark) {
+        if let Some(table) = &mut self.table {
+            table.roll_back(mark);
+            self.instance = None;
+        }
+    }
+
     fn instance(&mut self) -> Result<&mut Instance, CallError> {
         if self.instance.is_none() {
             let sink = Arc::clone(&self.sink);
@@ -224,6 +251,7 @@ impl Work<'_> {
             main: items,
             ..Pass::default()
         };
+        let marks: Vec<_> = self.stages.iter().map(mark).collect();
         for stage in 0..self.stages.len() {
             if pass.main.is_empty() {
                 break;
@@ -232,6 +260,10 @@ impl Work<'_> {
             self.stage(stage, &items, &mut pass).map_err(|error| {
                 if let Some(stage) = self.stages.get_mut(stage) {
                     stage.instance = None;
+                }
+                // Nothing of the pass counts, of the stages before it neither.
+                for (stage, mark) in self.stages.iter_mut().zip(&marks) {
+                    stage.take_back(*mark);
                 }
                 Failed {
                     stage,
@@ -251,8 +283,10 @@ impl Work<'_> {
         let wanted = stage.instance()?.plan().wanted;
         let columns = columns(items, self.records, wanted);
         let begun = Instant::now();
-        let instance = stage.instance()?;
-        let result = instance.process(0, self.now, &columns);
+        stage.instance()?;
+        let Stage { instance, table, .. } = stage;
+        let Some(instance) = instance else { return Ok(()) };
+        let result = instance.process(0, self.now, &columns, table);
         self.effects.spent += begun.elapsed();
         let outcome = result?;
         let emitted: Vec<_> = outcome.emitted().collect();
@@ -286,4 +320,8 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+fn mark(stage: &Stage) -> Mark {
+    stage.table.as_ref().map_or_else(Mark::default, Table::mark)
 }

@@ -74,6 +74,26 @@ pub enum ApplyError {
     Spread(String),
     #[error("topic `{topic}` has the in-line pipeline `{other}` already: add a stage there")]
     Taken { topic: String, other: String },
+    #[error(
+        "stage {stage}: module `{module}` imports `weir:module/state`, which the stage does not grant: add \
+         `grants = [\"state\"]` to it"
+    )]
+    NotGranted { stage: usize, module: String },
+    #[error(
+        "stage {stage} keeps state of {before}, and would be {now}: `weir pipeline reset {pipeline}` forgets what it \
+         keeps, then apply again"
+    )]
+    OtherState {
+        pipeline: String,
+        stage: usize,
+        before: String,
+        now: String,
+    },
+    #[error(
+        "it may remember {wanted} bytes (`limits.state_bytes` for each stage and partition), and of what all pipelines may \
+         {left} are left: lower `limits.state_bytes`"
+    )]
+    StateFull { wanted: usize, left: usize },
     #[error("there are {0} pipelines already: remove one")]
     Full(usize),
     #[error("no pipeline `{0}`")]
@@ -95,6 +115,9 @@ impl ApplyError {
             | Self::UnknownOutput(_)
             | Self::Spread(_)
             | Self::Taken { .. }
+            | Self::NotGranted { .. }
+            | Self::OtherState { .. }
+            | Self::StateFull { .. }
             | Self::Full(_)
             | Self::NotFound(_) => ErrorKind::Invalid,
         }

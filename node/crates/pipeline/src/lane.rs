@@ -3,6 +3,7 @@
 use crate::chain::{self, Effects, Halt, Rules, Stage};
 use crate::dead_letter;
 use crate::flow::Item;
+use crate::memory::Parts;
 use crate::priority::{self, Priority};
 use crate::spec::{Policy, Spec};
 use serde::{Deserialize, Serialize};
@@ -10,9 +11,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use weir_broker::{Broker, HookDone, HookError, HookJob, Output, Processed, Topic};
+use tokio::sync::oneshot;
+use weir_broker::{Broker, Footing, HookDone, HookError, HookJob, Output, Processed, ReadError, Topic};
 use weir_types::limits::PIPELINE_QUEUE_MAX;
-use weir_types::{Batch, BatchBuilder, BatchError, Codec, Offset, TopicName};
+use weir_types::{Batch, BatchBuilder, BatchError, Codec, Offset, PartitionId, TopicName};
 
 /// Bytes that may wait for one pipeline: a quarter of what the node takes in at once, so that one that is stuck does
 /// not starve the others.
@@ -46,6 +48,10 @@ pub struct Counts {
     pub skipped: AtomicU64,
     pub failures: AtomicU64,
     pub wasm_ns: AtomicU64,
+    /// Rows of state in memory.
+    pub state_rows: AtomicU64,
+    /// What they take.
+    pub state_bytes: AtomicU64,
     /// Records by output.
     pub routed: Mutex<BTreeMap<String, u64>>,
 }
@@ -58,6 +64,8 @@ pub(crate) struct Lane {
     shared: Arc<Shared>,
     /// Gone when the thread has finished all it had.
     pub(crate) finished: Mutex<Option<Receiver<()>>>,
+    /// Resolves when the lane before it has finished all it had.
+    pub(crate) begun: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 pub(crate) struct Shared {
@@ -68,7 +76,9 @@ pub(crate) struct Shared {
 
 struct Worker {
     spec: Arc<Spec>,
+    /// At work where nothing is remembered, and the pattern of those that do.
     stages: Vec<Stage>,
+    parts: Parts,
     broker: Broker,
     shared: Arc<Shared>,
     failed_in_a_row: u32,
@@ -76,6 +86,27 @@ struct Worker {
     good_in_a_row: u32,
     /// Its thread is, since a failure.
     behind: bool,
+}
+
+/// Why a batch is not taken.
+enum Refusal {
+    /// The pipeline stops.
+    Halt(String),
+    /// Another node leads the partition.
+    NotLeader,
+}
+
+impl From<BatchError> for Refusal {
+    /// Walked at the door: what is malformed now would be our own doing.
+    fn from(e: BatchError) -> Self {
+        Self::Halt(format!("batch cannot be read: {e}"))
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(e: ReadError) -> Self {
+        Self::Halt(format!("what its modules remember cannot be read: {e}"))
+    }
 }
 
 impl Lane {
@@ -100,6 +131,7 @@ impl Lane {
         let worker = Worker {
             spec,
             stages,
+            parts: Parts::default(),
             broker,
             shared: Arc::clone(&shared),
             failed_in_a_row: 0,
@@ -107,10 +139,12 @@ impl Lane {
             behind: false,
         };
         priority::prepare()?;
+        let (begin, begun) = oneshot::channel();
         thread(&name).spawn(move || {
             Priority::Prompt.ask();
             // Ends with an error when the other lane drops its end: that is the signal.
             let _ = before.map(|finished| finished.recv());
+            let _ = begin.send(());
             worker.run(queue, finish);
         })?;
         Ok(Self {
@@ -119,6 +153,7 @@ impl Lane {
             jobs,
             shared,
             finished: Mutex::new(Some(finished)),
+            begun: Mutex::new(Some(begun)),
         })
     }
 
@@ -204,15 +239,16 @@ impl Worker {
                 }
             }
         }
+        // The lane that comes next begins on what this one has written.
+        self.parts.end_all();
     }
 
     fn serve(&mut self, job: HookJob, done: HookDone) {
         let bytes = job.batch.bytes().len();
         let result = match self.process(&job) {
-            Ok(Ok(processed)) => Ok(processed),
-            Ok(Err(Halt(why))) => Err(self.halt(why)),
-            // Walked at the door: what is malformed now would be our own doing.
-            Err(e) => Err(self.halt(format!("batch cannot be read: {e}"))),
+            Ok(processed) => Ok(processed),
+            Err(Refusal::Halt(why)) => Err(self.halt(why)),
+            Err(Refusal::NotLeader) => Err(HookError::NotLeader),
         };
         self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         done(job, result);
@@ -230,17 +266,70 @@ impl Worker {
         }
     }
 
-    fn process(&mut self, job: &HookJob) -> Result<Result<Processed, Halt>, BatchError> {
+    fn process(&mut self, job: &HookJob) -> Result<Processed, Refusal> {
         let batch = job.batch.clone().at(Offset::ZERO);
+        if !self.spec.is_stateful() {
+            let mut stages = std::mem::take(&mut self.stages);
+            let processed = self.pass(&mut stages, job, &batch);
+            self.stages = stages;
+            return processed;
+        }
+        let Some(id) = job.topic.partition(job.partition) else {
+            return Err(Refusal::NotLeader);
+        };
+        let mut parts = std::mem::take(&mut self.parts);
+        let processed = self.step(&mut parts, job, &batch, id);
+        self.parts = parts;
+        let (rows, bytes) = self.parts.size();
+        self.shared
+            .counts
+            .state_rows
+            .store(rows as u64, Ordering::Relaxed);
+        self.shared
+            .counts
+            .state_bytes
+            .store(bytes as u64, Ordering::Relaxed);
+        processed
+    }
+
+    /// One step on top of those before it.
+    fn step(
+        &mut self,
+        parts: &mut Parts,
+        job: &HookJob,
+        batch: &Batch,
+        id: PartitionId,
+    ) -> Result<Processed, Refusal> {
+        let spec = Arc::clone(&self.spec);
+        let part = parts.part(&spec, &self.stages, &self.broker, job.partition, id)?;
+        let part = part.ok_or(Refusal::NotLeader)?;
+        if !part.chain.is_next(batch) {
+            return Ok(Processed {
+                footing: Footing::Unseen,
+                ..Processed::unchanged(job.batch.clone())
+            });
+        }
+        // Dropped on the way out when it comes to nothing: then the chain begins anew.
+        let step = part.chain.step();
+        let processed = self.pass(&mut part.stages, job, batch)?;
+        Ok(Processed {
+            rows: part.changes(&spec, job.partition),
+            footing: Footing::Step(step),
+            ..processed
+        })
+    }
+
+    /// Takes a batch through `stages`.
+    fn pass(&mut self, stages: &mut [Stage], job: &HookJob, batch: &Batch) -> Result<Processed, Refusal> {
         let rules = Rules {
-            policy: self.spec.on_error.policy,
+            policy: self.spec.policy(),
             attempts: self.spec.on_error.attempts,
         };
-        let effects = match chain::run(&mut self.stages, rules, &batch, self.broker.now_ms())? {
+        let effects = match chain::run(stages, rules, batch, self.broker.now_ms())? {
             Ok(effects) => effects,
-            Err(halt) => {
+            Err(Halt(why)) => {
                 (self.good_in_a_row, self.behind) = (0, true);
-                return Ok(Err(halt));
+                return Err(Refusal::Halt(why));
             }
         };
         self.behind |= effects.failures > 0;
@@ -255,12 +344,12 @@ impl Worker {
         if self.failed_in_a_row >= BREAKER && rules.policy != Policy::Skip {
             self.failed_in_a_row = 0;
             let last = effects.dead.last().map_or("", |d| d.error.as_str());
-            return Ok(Err(Halt(format!(
+            return Err(Refusal::Halt(format!(
                 "{BREAKER} batches in a row failed, the last so: {last}"
-            ))));
+            )));
         }
-        self.count(&batch, &effects);
-        self.assemble(job, &batch, effects)
+        self.count(batch, &effects);
+        self.assemble(job, batch, effects)
     }
 
     fn count(&self, batch: &Batch, effects: &Effects) {
@@ -284,12 +373,7 @@ impl Worker {
     }
 
     /// Effects as batches: the producer's own, sparse; and one for each partition that something goes to.
-    fn assemble(
-        &self,
-        job: &HookJob,
-        batch: &Batch,
-        effects: Effects,
-    ) -> Result<Result<Processed, Halt>, BatchError> {
+    fn assemble(&self, job: &HookJob, batch: &Batch, effects: Effects) -> Result<Processed, Refusal> {
         let body = batch.body()?;
         let mut records = Vec::with_capacity(batch.count() as usize);
         let mut spans = Vec::with_capacity(batch.count() as usize);
@@ -315,7 +399,7 @@ impl Worker {
         let mut outputs = Vec::new();
         if !follow.is_empty() {
             let Some(partition) = job.topic.partition(job.partition) else {
-                return Ok(Err(Halt("its source lost a partition".to_owned())));
+                return Err(Refusal::Halt("its source lost a partition".to_owned()));
             };
             outputs.push(Output {
                 partition,
@@ -325,7 +409,7 @@ impl Worker {
         }
         for (output, items) in &effects.outputs {
             let Some(topic) = self.spec.outputs.get(output).and_then(|name| self.topic(name)) else {
-                return Ok(Err(Halt(format!("output `{output}` has no topic"))));
+                return Err(Refusal::Halt(format!("output `{output}` has no topic")));
             };
             for (index, builder) in by_partition(&topic, items, &records, job.partition) {
                 let Some(partition) = topic.partition(index) else {
@@ -340,13 +424,13 @@ impl Worker {
         }
         if !effects.dead.is_empty() {
             let Some(topic) = self.spec.dead_letters().ok().and_then(|name| self.topic(&name)) else {
-                return Ok(Err(Halt("the topic for dead letters is gone".to_owned())));
+                return Err(Refusal::Halt("the topic for dead letters is gone".to_owned()));
             };
             let (builder, offset_slots) =
                 dead_letter::batch(&effects.dead, &records, job.topic.name.as_str(), job.partition);
             let partition = topic.partition(job.partition % topic.partitions.len().max(1) as u32);
             let Some(partition) = partition else {
-                return Ok(Err(Halt("no partition for dead letters".to_owned())));
+                return Err(Refusal::Halt("no partition for dead letters".to_owned()));
             };
             outputs.push(Output {
                 partition,
@@ -354,7 +438,10 @@ impl Worker {
                 offset_slots,
             });
         }
-        Ok(Ok(Processed { kept, outputs }))
+        Ok(Processed {
+            outputs,
+            ..Processed::unchanged(kept)
+        })
     }
 
     fn topic(&self, name: &TopicName) -> Option<Arc<Topic>> {

@@ -10,6 +10,7 @@ mod error;
 mod flow;
 mod follow;
 mod lane;
+mod memory;
 mod pipelines;
 mod priority;
 mod services;

@@ -4,11 +4,13 @@ use crate::chain::Stage;
 use crate::error::{ApplyError, PushError};
 use crate::follow::{self, Wanted};
 use crate::lane::{Lane, State};
-use crate::spec::Spec;
+use crate::memory;
+use crate::spec::{Grant, Spec};
 use crate::store::{ModuleInfo, ModuleRef, Store};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -17,7 +19,7 @@ use weir_broker::{AdminError, Broker, Hook, HookDone, HookError, HookJob, Princi
 use weir_runtime::{
     Digest, InstanceConfig, Instruments, LoadError, LogLevel, LogSink, Module, Reading, Runtime,
 };
-use weir_types::limits::PIPELINES_MAX;
+use weir_types::limits::{PIPELINES_MAX, STATE_BYTES_MAX};
 use weir_types::{GroupId, TopicName};
 
 /// A pipeline's row.
@@ -28,6 +30,26 @@ pub(crate) struct Row {
     pub(crate) paused: bool,
     /// The module of each stage when it was applied: a name may mean another one by now.
     pub(crate) digests: Vec<Digest>,
+    /// Whose state each stage keeps.
+    #[serde(default)]
+    pub(crate) states: Vec<Option<StateOf>>,
+}
+
+/// Whose state a stage keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StateOf {
+    module: String,
+    version: u32,
+}
+
+impl fmt::Display for StateOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "module `{}`, version {} of its state",
+            self.module, self.version
+        )
+    }
 }
 
 /// A pipeline as it is now.
@@ -50,6 +72,10 @@ pub struct PipelineInfo {
     pub skipped: u64,
     pub failures: u64,
     pub wasm_ns: u64,
+    /// Rows that its modules keep, of the partitions that are at work.
+    pub state_rows: u64,
+    /// Memory that they take.
+    pub state_bytes: u64,
     /// Instruments of the stages' modules, `stage.name`.
     pub metrics: BTreeMap<String, f64>,
 }
@@ -283,6 +309,8 @@ impl Pipelines {
             .await
             .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
         check_outputs(&spec, &stages)?;
+        let states = self.states(&spec, &digests);
+        self.check_states(&spec, &states)?;
         let dead = spec.dead_letters().map_err(crate::SpecError::from)?;
         let found = self.0.broker.topic(dead.as_str());
         if found
@@ -298,15 +326,18 @@ impl Pipelines {
                 .create_topic(&who, dead.as_str(), 1, &dead_letter_settings())
                 .await?;
         }
-        let (revision, paused) = self
-            .active()
-            .get(spec.name.as_str())
-            .map_or((1, false), |a| (a.row.revision + 1, a.row.paused));
+        let (revision, paused, states) = match self.active().get(spec.name.as_str()) {
+            // What is paused writes nothing: whose state it will be is settled when it is resumed.
+            Some(a) if a.row.paused => (a.row.revision + 1, true, a.row.states.clone()),
+            Some(a) => (a.row.revision + 1, false, states),
+            None => (1, false, states),
+        };
         let row = Row {
             spec,
             revision,
             paused,
             digests,
+            states,
         };
         self.write(&row).await?;
         let name = row.spec.name.to_string();
@@ -322,11 +353,71 @@ impl Pipelines {
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<PipelineInfo, ApplyError> {
         let _one = self.0.changing.lock().await;
         let _applying = Applying::begin(&self.0.applying);
-        let row = self.active().get(name).map(|a| Row {
+        let row = self.row(name)?;
+        let states = match paused {
+            true => row.states.clone(),
+            false => self.states(&row.spec, &row.digests),
+        };
+        self.put_in_place(Row {
             paused,
-            ..a.row.clone()
-        });
-        let row = row.ok_or_else(|| ApplyError::NotFound(name.to_owned()))?;
+            states,
+            ..row
+        })
+        .await?;
+        self.pipeline(name)
+            .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
+    }
+
+    /// Makes a pipeline forget all that its modules remember, and leaves it paused: another module may then take the
+    /// place of the one that kept it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn reset(&self, name: &str) -> Result<PipelineInfo, ApplyError> {
+        let _one = self.0.changing.lock().await;
+        let _applying = Applying::begin(&self.0.applying);
+        let row = self.row(name)?;
+        self.forget(&row).await?;
+        let row = Row {
+            states: Vec::new(),
+            paused: true,
+            ..row
+        };
+        self.put_in_place(row).await?;
+        self.pipeline(name)
+            .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
+    }
+
+    /// Pauses the pipeline, and removes what its modules remember once all that passed it is stored.
+    async fn forget(&self, row: &Row) -> Result<(), ApplyError> {
+        if !row.spec.is_stateful() && row.states.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let paused = Row {
+            paused: true,
+            ..row.clone()
+        };
+        self.write(&paused).await?;
+        self.install(paused, Vec::new(), State::Paused)
+            .map_err(PushError::from)?;
+        let begun = self
+            .active()
+            .get(row.spec.name.as_str())
+            .and_then(|a| a.lane.begun.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(begun) = begun {
+            let _ = begun.await;
+        }
+        let rows = memory::of_pipeline(row.spec.name.as_str());
+        Ok(self.0.broker.remove_rows(rows).await?)
+    }
+
+    fn row(&self, name: &str) -> Result<Row, ApplyError> {
+        let row = self.active().get(name).map(|a| a.row.clone());
+        row.ok_or_else(|| ApplyError::NotFound(name.to_owned()))
+    }
+
+    /// Writes a row and puts what it says in place.
+    async fn put_in_place(&self, row: Row) -> Result<(), ApplyError> {
         self.write(&row).await?;
         // Halted at start for want of a module: it may be there by now.
         let (this, spec, digests) = (self.clone(), row.spec.clone(), row.digests.clone());
@@ -334,20 +425,19 @@ impl Pipelines {
         let stages = stages
             .await
             .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
-        let state = if paused { State::Paused } else { State::Running };
-        self.install(row, stages, state).map_err(PushError::from)?;
-        self.pipeline(name)
-            .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
+        let state = if row.paused { State::Paused } else { State::Running };
+        Ok(self.install(row, stages, state).map_err(PushError::from)?)
     }
 
-    /// Removes a pipeline. What it has already been given still passes it.
+    /// Removes a pipeline, and what its modules remember. What it has already been given still passes it.
     ///
     /// # Errors
     /// When there is none.
     pub async fn remove(&self, name: &str) -> Result<(), ApplyError> {
         let _one = self.0.changing.lock().await;
-        let source = self.active().get(name).map(|a| a.row.spec.source.clone());
-        let source = source.ok_or_else(|| ApplyError::NotFound(name.to_owned()))?;
+        let row = self.row(name)?;
+        self.forget(&row).await?;
+        let source = row.spec.source;
         self.0
             .broker
             .put_row(StateKind::Pipeline, name.as_bytes(), None)
@@ -391,12 +481,57 @@ impl Pipelines {
             let (topic, other) = (spec.source.to_string(), other.lane.name.clone());
             return Err(ApplyError::Taken { topic, other });
         }
+        let of = |spec: &Spec| {
+            let source = self.0.broker.topic(spec.source.as_str());
+            spec.state_bytes(source.map_or(0, |t| t.partitions.len()))
+        };
+        let others = active.values().filter(|a| a.row.spec.name != spec.name);
+        let left = STATE_BYTES_MAX.saturating_sub(others.map(|a| of(&a.row.spec)).sum());
+        let wanted = of(spec);
+        if wanted > left {
+            return Err(ApplyError::StateFull { wanted, left });
+        }
         let full = active.len() >= PIPELINES_MAX && !active.contains_key(spec.name.as_str());
         if full {
             Err(ApplyError::Full(PIPELINES_MAX))
         } else {
             Ok(())
         }
+    }
+
+    /// Whose state each stage will keep.
+    fn states(&self, spec: &Spec, digests: &[Digest]) -> Vec<Option<StateOf>> {
+        let store = self.store();
+        let of = |(stage, digest): (&crate::Stage, &Digest)| {
+            let info = store.modules.get(digest)?;
+            stage.grants.contains(&Grant::State).then(|| StateOf {
+                module: info.name.clone(),
+                version: info.descriptor.state_version,
+            })
+        };
+        spec.stages.iter().zip(digests).map(of).collect()
+    }
+
+    /// A module must not be handed what another one wrote, or what it wrote before it was changed.
+    fn check_states(&self, spec: &Spec, states: &[Option<StateOf>]) -> Result<(), ApplyError> {
+        let active = self.active();
+        let Some(before) = active.get(spec.name.as_str()) else {
+            return Ok(());
+        };
+        for (n, kept) in before.row.states.iter().enumerate() {
+            let (Some(kept), now) = (kept, states.get(n).and_then(Option::as_ref)) else {
+                continue;
+            };
+            if now != Some(kept) {
+                return Err(ApplyError::OtherState {
+                    pipeline: spec.name.to_string(),
+                    stage: n + 1,
+                    before: kept.to_string(),
+                    now: now.map_or_else(|| "without state".to_owned(), StateOf::to_string),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Loads and tries out each stage's module. Blocks while one is compiled.
@@ -420,6 +555,10 @@ impl Pipelines {
                     module: stage.module.clone(),
                     error,
                 })?;
+            if module.wants_state() && !stage.grants.contains(&Grant::State) {
+                let (stage, module) = (n + 1, stage.module.clone());
+                return Err(ApplyError::NotGranted { stage, module });
+            }
             let limits = spec.limits;
             stages.push(Stage {
                 module,
@@ -428,6 +567,7 @@ impl Pipelines {
                 sink,
                 instruments,
                 instance: Some(instance),
+                table: None,
             });
         }
         Ok(stages)
@@ -553,13 +693,7 @@ impl Hook for Pipelines {
             // Removed since it was asked for.
             (_, None) => {
                 let kept = job.batch.clone();
-                done(
-                    job,
-                    Ok(Processed {
-                        kept,
-                        outputs: Vec::new(),
-                    }),
-                );
+                done(job, Ok(Processed::unchanged(kept)));
             }
         }
     }
@@ -611,12 +745,15 @@ fn info(active: &Active) -> PipelineInfo {
             metrics.insert(format!("{}.{name}", n + 1), value);
         }
     }
+    let mut spec = active.row.spec.clone();
+    // As it is, not as it was left out.
+    spec.on_error.policy = Some(spec.policy());
     PipelineInfo {
         name: active.lane.name.clone(),
         source: active.row.spec.source.to_string(),
         revision: active.row.revision,
         state: active.lane.state(),
-        spec: active.row.spec.clone(),
+        spec,
         digests: active.row.digests.clone(),
         records_in: load(&counts.records_in),
         kept: load(&counts.kept),
@@ -631,6 +768,8 @@ fn info(active: &Active) -> PipelineInfo {
         skipped: load(&counts.skipped),
         failures: load(&counts.failures),
         wasm_ns: load(&counts.wasm_ns),
+        state_rows: load(&counts.state_rows),
+        state_bytes: load(&counts.state_bytes),
         metrics,
     }
 }

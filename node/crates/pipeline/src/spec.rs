@@ -1,9 +1,9 @@
 //! A pipeline as it is written down.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use weir_runtime::{CallLimits, Setting};
-use weir_types::limits::STAGES_MAX;
+use weir_types::limits::{STAGES_MAX, STATE_BYTES_MAX};
 use weir_types::{NameError, TopicName};
 
 /// Modules chained on a topic.
@@ -48,14 +48,26 @@ pub struct Stage {
     /// The module's parameters.
     #[serde(default)]
     pub config: BTreeMap<String, Setting>,
+    /// What it may import beside `log` and `metrics`.
+    #[serde(default)]
+    pub grants: BTreeSet<Grant>,
+}
+
+/// What a stage may be granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Grant {
+    /// `weir:module/state`: it remembers.
+    State,
 }
 
 /// What becomes of records that a module fails on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OnError {
-    /// The policy.
-    pub policy: Policy,
+    /// The policy; when none is given, `dead-letter`, and `halt` for a pipeline that remembers: a record that is set aside
+    /// is missing in what comes after it.
+    pub policy: Option<Policy>,
     /// Topic for dead letters; `<source>.dead` when none is given.
     pub topic: Option<TopicName>,
     /// How often a batch is tried, each time on a fresh instance, before it is halved.
@@ -66,7 +78,7 @@ impl Default for OnError {
     fn default() -> Self {
         // Once more tells a passing fault from a lasting one; a third time has never told more.
         Self {
-            policy: Policy::DeadLetter,
+            policy: None,
             topic: None,
             attempts: 2,
         }
@@ -155,9 +167,36 @@ impl Spec {
             "limits.output_bytes",
             "4 KiB to 64 MiB",
         )?;
+        let state = (4 << 10)..=STATE_BYTES_MAX;
+        range(
+            state.contains(&limits.state_bytes),
+            "limits.state_bytes",
+            "4 KiB to 96 MiB",
+        )?;
         range(limits.log_lines <= 1_000, "limits.log_lines", "at most 1000")?;
         self.dead_letters()?;
         Ok(())
+    }
+
+    /// Whether a module of it remembers.
+    pub fn is_stateful(&self) -> bool {
+        self.stages.iter().any(|s| s.grants.contains(&Grant::State))
+    }
+
+    /// Bytes that what it remembers may take where its source has so many partitions.
+    pub(crate) fn state_bytes(&self, partitions: usize) -> usize {
+        let stages = self.stages.iter().filter(|s| s.grants.contains(&Grant::State));
+        let tables = stages.count().saturating_mul(partitions);
+        tables.saturating_mul(self.limits.state_bytes)
+    }
+
+    /// What becomes of records that a module fails on.
+    pub fn policy(&self) -> Policy {
+        let preset = match self.is_stateful() {
+            true => Policy::Halt,
+            false => Policy::DeadLetter,
+        };
+        self.on_error.policy.unwrap_or(preset)
     }
 
     /// Topic for dead letters.

@@ -78,7 +78,10 @@ impl Answer {
                         span: p.span,
                         throttle_ms,
                     },
-                    Err(ProduceError::Propose(ProposeError::NotLeader { .. })) => elsewhere(&node, group),
+                    // Nothing was wrong with them: they are sent again, here or elsewhere.
+                    Err(ProduceError::Propose(ProposeError::NotLeader { .. }) | ProduceError::Overtaken) => {
+                        elsewhere(&node, group)
+                    }
                     Err(e) => refusal(&node, group, wire(e.kind(), &e)),
                 };
                 write_frame(tx, &reply, &[]).await
@@ -295,6 +298,9 @@ impl Session {
                         .await
                         .map_err(|e| wire(e.kind(), &e))?,
                 );
+            }
+            Request::ResetPipeline { name } => {
+                return json(&pipelines.reset(&name).await.map_err(|e| wire(e.kind(), &e))?);
             }
             Request::RemovePipeline { name } => {
                 pipelines.remove(&name).await.map_err(|e| wire(e.kind(), &e))?;

@@ -1,11 +1,11 @@
 //! The engine, its clock of epochs, and loaded modules.
 
-use crate::bindings::PlainPre;
+use crate::bindings::StatefulPre;
 use crate::compile::{Cache, CompileBy, Compiler};
 use crate::error::LoadError;
 use crate::host::Guest;
 use crate::host::wasi::link_absent;
-use crate::inspect::{Digest, inspect};
+use crate::inspect::{Digest, STATE, inspect};
 use crate::instance::Descriptor;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -116,7 +116,7 @@ impl Runtime {
             .as_ref()
             .unwrap_or(&self.0.linker)
             .instantiate_pre(&component)
-            .and_then(PlainPre::new)
+            .and_then(StatefulPre::new)
             .map_err(contract)?;
         let mut module = Module {
             digest: inspection.digest,
@@ -149,7 +149,7 @@ pub struct Module {
     pub(crate) digest: Digest,
     pub(crate) imports: Vec<String>,
     pub(crate) descriptor: Arc<Descriptor>,
-    pub(crate) pre: PlainPre<Guest>,
+    pub(crate) pre: StatefulPre<Guest>,
     pub(crate) runtime: Runtime,
 }
 
@@ -167,6 +167,11 @@ impl Module {
     /// What it said it is when it was loaded.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor
+    }
+
+    /// Whether it imports `state`: it is to be granted.
+    pub fn wants_state(&self) -> bool {
+        self.imports.iter().any(|i| i.starts_with(STATE))
     }
 
     pub(crate) fn engine(&self) -> &Engine {

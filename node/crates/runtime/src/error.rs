@@ -93,6 +93,8 @@ pub enum CallFailure {
     Output(usize),
     #[error("trapped: {0}")]
     Trap(String),
+    #[error("stopped at its state: {0}")]
+    State(String),
     #[error("returned nonsense: {0}")]
     Lies(String),
     #[error("host failed: {0}")]

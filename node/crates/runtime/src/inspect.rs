@@ -78,10 +78,12 @@ pub struct Inspection {
 
 /// Interfaces of the contract that hold only types: importing them grants nothing.
 const TYPES: &str = "weir:module/types@0.1";
-/// What every module may import.
-const GRANTED: [&str; 2] = ["weir:module/log@0.1", "weir:module/metrics@0.1"];
+/// What a module imports to remember.
+pub(crate) const STATE: &str = "weir:module/state@0.1";
+/// What modules may import: the first two all of them, the others where a stage of a pipeline grants it.
+const KNOWN: [&str; 3] = ["weir:module/log@0.1", "weir:module/metrics@0.1", STATE];
 
-/// Looks at `bytes` and refuses what is no component for us, is too large, or imports what it was not granted.
+/// Looks at `bytes` and refuses what is no component for us, is too large, or imports what nobody can grant.
 ///
 /// # Errors
 /// Names what is wrong and what to do.
@@ -125,8 +127,8 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
         }
     }
     imports.retain(|i| !i.starts_with(TYPES));
-    let granted = |i: &String| GRANTED.iter().any(|g| i.starts_with(g)) || crate::host::wasi::serves(i);
-    if let Some(import) = imports.iter().find(|i| !granted(i)) {
+    let known = |i: &String| KNOWN.iter().any(|g| i.starts_with(g)) || crate::host::wasi::serves(i);
+    if let Some(import) = imports.iter().find(|i| !known(i)) {
         return Err(LoadError::Import {
             import: import.clone(),
         });

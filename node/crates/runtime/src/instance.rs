@@ -1,12 +1,13 @@
 //! One instance of a module, and its calls.
 
-use crate::bindings::Plain;
+use crate::bindings::Stateful;
 use crate::bindings::weir::module::types as wit;
 use crate::engine::{Module, TICK};
 use crate::error::{CallError, CallFailure, InitError, LoadError};
 use crate::host::{Guest, Instruments, LogSink};
 use crate::limits::CallLimits;
 use crate::outcome::Outcome;
+use crate::table::{Mark, Table};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -79,7 +80,7 @@ pub struct PlanInfo {
 /// An instance that has been through `init`. After any error it must be dropped: its memory may hold anything.
 pub struct Instance {
     store: Store<Guest>,
-    plain: Plain,
+    guest: Stateful,
     plan: PlanInfo,
     module: Module,
 }
@@ -94,10 +95,12 @@ impl Module {
             deadline_ms: 1_000,
             ..CallLimits::default()
         };
-        let (mut store, plain) = self
+        let (mut store, guest) = self
             .start(limits, Arc::new(()), Arc::default())
             .map_err(LoadError::Describe)?;
-        let result = self.call(&mut store, 0, |s| plain.weir_module_transform().call_describe(s));
+        let result = self.call(&mut store, 0, &mut None, |s| {
+            guest.weir_module_transform().call_describe(s)
+        });
         let d = result.map_err(LoadError::Describe)?;
         let parameters = d.parameters.into_iter().map(|p| ParameterInfo {
             name: p.name,
@@ -124,7 +127,7 @@ impl Module {
         instruments: Arc<Instruments>,
     ) -> Result<Instance, InitError> {
         let values = fit(&self.descriptor.parameters, &config.settings)?;
-        let (mut store, plain) = self.start(limits, sink, instruments).map_err(InitError::Failed)?;
+        let (mut store, guest) = self.start(limits, sink, instruments).map_err(InitError::Failed)?;
         store.data_mut().metrics.in_init = true;
         let sources: Vec<&str> = config.sources.iter().map(String::as_str).collect();
         let values: Vec<(&str, wit::ValueParam<'_>)> =
@@ -134,8 +137,8 @@ impl Module {
             sources: &sources,
             values: &values,
         };
-        let result = self.call(&mut store, 0, |s| {
-            plain.weir_module_transform().call_init(s, param)
+        let result = self.call(&mut store, 0, &mut None, |s| {
+            guest.weir_module_transform().call_init(s, param)
         });
         store.data_mut().metrics.in_init = false;
         let plan = result.map_err(InitError::Failed)?.map_err(InitError::Refused)?;
@@ -153,7 +156,7 @@ impl Module {
         };
         Ok(Instance {
             store,
-            plain,
+            guest,
             plan,
             module: self.clone(),
         })
@@ -164,29 +167,34 @@ impl Module {
         limits: CallLimits,
         sink: Arc<dyn LogSink>,
         instruments: Arc<Instruments>,
-    ) -> Result<(Store<Guest>, Plain), CallFailure> {
+    ) -> Result<(Store<Guest>, Stateful), CallFailure> {
         let mut store = Store::new(self.engine(), Guest::new(self.digest, limits, sink, instruments));
         store.limiter(|guest| &mut guest.memory);
-        let plain = self.call(&mut store, 0, |s| self.pre.instantiate(s))?;
-        Ok((store, plain))
+        let guest = self.call(&mut store, 0, &mut None, |s| self.pre.instantiate(s))?;
+        Ok((store, guest))
     }
 
-    /// One entry into the guest, under its limits.
+    /// One entry into the guest, under its limits, on `table`. What a call that fails did to it is taken back.
     fn call<R>(
         &self,
         store: &mut Store<Guest>,
         bytes: usize,
+        table: &mut Option<Table>,
         enter: impl FnOnce(&mut Store<Guest>) -> wasmtime::Result<R>,
     ) -> Result<R, CallFailure> {
         let limits = store.data().limits;
         let deadline = limits.deadline(bytes);
-        store.data_mut().begin_call();
+        let mark = table.as_ref().map_or_else(Mark::default, Table::mark);
+        store.data_mut().begin_call(table.take());
         store.set_epoch_deadline(ticks(deadline));
         store.set_hostcall_fuel(limits.output_bytes);
         let running = self.runtime.inner().ticker.running();
         let result = enter(store);
         drop(running);
-        store.data_mut().end_call();
+        *table = store.data_mut().end_call();
+        if let (Err(_), Some(table)) = (&result, table) {
+            table.roll_back(mark);
+        }
         result.map_err(|e| failure(&e, store.data(), deadline))
     }
 }
@@ -197,11 +205,17 @@ impl Instance {
         &self.plan
     }
 
-    /// Processes a batch that holds at least the columns of its plan.
+    /// Processes a batch that holds at least the columns of its plan, on the module's state if it was granted any.
     ///
     /// # Errors
-    /// When there is no outcome; nothing of the call then counts.
-    pub fn process(&mut self, source: u32, now: i64, columns: &Columns) -> Result<Outcome, CallError> {
+    /// When there is no outcome; nothing of the call then counts, and `table` is as it was.
+    pub fn process(
+        &mut self,
+        source: u32,
+        now: i64,
+        columns: &Columns,
+        table: &mut Option<Table>,
+    ) -> Result<Outcome, CallError> {
         let wanted = self.plan.wanted;
         let batch = wit::Batch {
             source,
@@ -225,15 +239,16 @@ impl Instance {
         let bytes = data(&columns.keys) + data(&columns.values);
         let Self {
             store,
-            plain,
+            guest,
             module,
             plan,
         } = self;
         store.data_mut().set_time(now);
-        let result = module.call(store, bytes, |s| {
-            plain.weir_module_transform().call_process(s, batch)
+        let mark = table.as_ref().map_or_else(Mark::default, Table::mark);
+        let result = module.call(store, bytes, table, |s| {
+            guest.weir_module_transform().call_process(s, batch)
         });
-        match result.map_err(CallError::Failed)? {
+        let outcome = match result.map_err(CallError::Failed)? {
             Ok(outcome) => Outcome::check(outcome, columns.len(), plan.outputs.len())
                 .map_err(|lie| CallError::Failed(CallFailure::Lies(lie))),
             Err(wit::Fault::Retry(why)) => Err(CallError::Retry(why)),
@@ -242,7 +257,11 @@ impl Instance {
                 false => CallError::Failed(CallFailure::Lies(format!("poison record {index}: {why}"))),
             }),
             Err(wit::Fault::Fatal(why)) => Err(CallError::Fatal(why)),
+        };
+        if let (Err(_), Some(table)) = (&outcome, table) {
+            table.roll_back(mark);
         }
+        outcome
     }
 }
 
@@ -255,6 +274,9 @@ fn failure(error: &wasmtime::Error, guest: &Guest, deadline: Duration) -> CallFa
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => CallFailure::Deadline(deadline),
         _ if guest.memory.refused => CallFailure::Memory(guest.limits.memory_bytes),
+        _ if guest.state.refused.is_some() => {
+            CallFailure::State(guest.state.refused.clone().unwrap_or_default())
+        }
         Some(trap) => CallFailure::Trap(trap.to_string()),
         None => {
             let words = format!("{error:#}");

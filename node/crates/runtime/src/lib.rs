@@ -15,6 +15,7 @@ mod inspect;
 mod instance;
 mod limits;
 mod outcome;
+mod table;
 
 pub use compile::{CompileBy, compile_in_child, componentize_in_child};
 pub use componentize::componentize;
@@ -25,3 +26,4 @@ pub use inspect::{Digest, Inspection, inspect};
 pub use instance::{Descriptor, Instance, InstanceConfig, ParameterInfo, PlanInfo, Setting};
 pub use limits::CallLimits;
 pub use outcome::{EmittedRecord, Outcome, Placement, Rejection};
+pub use table::{Mark, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, StateError, Table};

@@ -15,6 +15,8 @@ pub struct CallLimits {
     pub output_bytes: usize,
     /// Lines that a call may log.
     pub log_lines: u32,
+    /// Bytes of memory that the state of one stage may take, for each partition.
+    pub state_bytes: usize,
 }
 
 impl Default for CallLimits {
@@ -25,6 +27,8 @@ impl Default for CallLimits {
             memory_bytes: 16 << 20,
             output_bytes: 8 << 20,
             log_lines: 16,
+            // Eighty thousand keys with a number each.
+            state_bytes: 8 << 20,
         }
     }
 }

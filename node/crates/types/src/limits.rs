@@ -138,6 +138,13 @@ pub const MODULES_BYTES_MAX: usize = 128 << 20;
 pub const MODULE_CHUNK_BYTES: usize = 1 << 20;
 /// Pipelines on a node: each has a thread's worth of queue and an instance of about a megabyte.
 pub const PIPELINES_MAX: usize = 128;
+/// Bytes of memory that what all pipelines of a site remember may take. They are rows of a snapshot's state, too, beside
+/// the modules themselves.
+pub const STATE_BYTES_MAX: usize = 96 << 20;
+/// Bytes of keys and values that one batch may change of what a stage remembers: they are in the entry of its records.
+pub const STATE_CHANGES_BYTES_MAX: usize = 2 << 20;
+/// Partitions of one pipeline whose instances and tables are in memory: an instance takes about a megabyte.
+pub const STATEFUL_PARTITIONS_MAX: usize = 64;
 /// Stages in one pipeline.
 pub const STAGES_MAX: usize = 16;
 /// Batches waiting for one pipeline.
@@ -154,7 +161,8 @@ const _: () = {
     assert!(MERGE_BYTES_MAX < ENTRY_BYTES_TARGET);
     assert!(FETCH_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(FETCH_BYTES_MAX >= BATCH_BYTES_MAX);
-    assert!(MODULES_BYTES_MAX <= SNAPSHOT_STATE_BYTES_MAX / 2);
+    assert!(STAGES_MAX * STATE_CHANGES_BYTES_MAX <= PRODUCE_INFLIGHT_BYTES_MAX);
+    assert!(MODULES_BYTES_MAX + STATE_BYTES_MAX <= SNAPSHOT_STATE_BYTES_MAX / 8 * 7);
     assert!(KAFKA_REQUEST_BYTES_MAX <= KAFKA_RECEIVE_BYTES_MAX);
     assert!(BATCH_BYTES_MAX < KAFKA_REQUEST_BYTES_MAX);
 };

@@ -3,13 +3,15 @@
 
 mod log;
 mod metrics;
+mod state;
 pub(crate) mod wasi;
 
 pub use log::{LogLevel, LogSink};
 pub use metrics::{Instruments, Reading};
 
 use crate::Digest;
-use crate::bindings::Plain;
+use crate::Table;
+use crate::bindings::Stateful;
 use crate::limits::{CallLimits, PARTS_MAX, TABLE_ELEMENTS_MAX};
 use std::sync::Arc;
 use wasmtime::ResourceLimiter;
@@ -21,6 +23,7 @@ pub(crate) struct Guest {
     pub(crate) memory: MemoryLimit,
     pub(crate) log: log::Lines,
     pub(crate) metrics: metrics::Defined,
+    pub(crate) state: state::State,
     pub(crate) wasi: wasi::Wasi,
 }
 
@@ -39,24 +42,27 @@ impl Guest {
             },
             log: log::Lines::new(sink, limits.log_lines),
             metrics: metrics::Defined::new(instruments),
+            state: state::State::default(),
             wasi: wasi::Wasi::new(digest),
         }
     }
 
     pub(crate) fn link(linker: &mut Linker<Self>) -> wasmtime::Result<()> {
-        Plain::add_to_linker::<_, HasSelf<Self>>(linker, |guest| guest)?;
+        Stateful::add_to_linker::<_, HasSelf<Self>>(linker, |guest| guest)?;
         wasi::link(linker)
     }
 
-    /// A call begins: what is counted per call starts anew.
-    pub(crate) fn begin_call(&mut self) {
+    /// A call begins, on `table` if it may have one: what is counted per call starts anew.
+    pub(crate) fn begin_call(&mut self, table: Option<Table>) {
         self.memory.refused = false;
         self.log.begin_call();
+        self.state.begin_call(table, self.limits.output_bytes);
     }
 
-    /// A call has returned.
-    pub(crate) fn end_call(&mut self) {
+    /// A call has returned; what it made of its table.
+    pub(crate) fn end_call(&mut self) -> Option<Table> {
         self.end_lines();
+        self.state.table.take()
     }
 }
 

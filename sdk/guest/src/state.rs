@@ -1,0 +1,485 @@
+//! What a module remembers: typed values that survive restarts, power cuts and changes of the leader, and that become
+//! durable together with the records that a call lets through.
+//!
+//! ```
+//! use weir_sdk::prelude::*;
+//! use weir_sdk::state::Map;
+//!
+//! struct Counter {
+//!     counts: Map<u64>,
+//! }
+//!
+//! impl Module for Counter {
+//!     const ABOUT: &'static str = "Counts records by key.";
+//!     const STATE_VERSION: u32 = 1;
+//!
+//!     fn init(_: &Config) -> Result<(Self, Plan), String> {
+//!         Ok((Self { counts: Map::new("n") }, Plan::keys()))
+//!     }
+//!
+//!     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
+//!         self.counts.fetch(batch.keys().flatten());
+//!         for (index, key) in batch.keys().enumerate() {
+//!             let n = self.counts.update(key.unwrap_or_default(), |n| {
+//!                 *n.get_or_insert(0) += 1;
+//!                 *n
+//!             });
+//!             if n.is_some_and(|n| n % 100 == 0) {
+//!                 out.keep(index);
+//!             }
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let mut module = weir_sdk::testing::Native::<Counter>::new(&[]).unwrap();
+//! let record = weir_sdk::testing::Input { key: Some(b"a".to_vec()), ..Default::default() };
+//! let kept = |records| module.process(&vec![record.clone(); records]).unwrap().routes.iter().filter(|r| **r == 1).count();
+//! let kept: Vec<usize> = [60, 60].into_iter().map(kept).collect();
+//! assert_eq!(kept, [0, 1]);
+//! ```
+//!
+//! Values are cached in the guest, so that a key that comes again costs no call of the host, and what changed in a call is
+//! handed over in one when it ends. The stage of the pipeline says `grants = ["state"]`.
+
+use crate::bindings::weir::module::types as wit;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+/// Entries that a map keeps in the guest's memory between calls: a few hundred KiB of the 16 MiB that a guest has by
+/// default. Beyond it the cache begins anew.
+const CACHED_MAX: usize = 8_192;
+
+/// Longest key of a [`Map`], in bytes: with the map's name it must fit what a node takes. A longer one ends the call, and a
+/// module rejects the record instead.
+pub const KEY_BYTES_MAX: usize = 2 << 10;
+
+/// A value a key. Keys are bytes: those of records, as a rule.
+///
+/// `V` is stored as postcard writes it: a type that grows a field needs another [`STATE_VERSION`](crate::Module::STATE_VERSION).
+#[derive(Debug)]
+pub struct Map<V> {
+    rows: Rc<RefCell<Rows>>,
+    value: PhantomData<V>,
+    cache: Rc<RefCell<Cache<V>>>,
+}
+
+/// One value.
+#[derive(Debug)]
+pub struct Value<V>(Map<V>);
+
+/// What the host has, by whole keys.
+#[derive(Debug)]
+struct Rows {
+    prefix: Vec<u8>,
+}
+
+type Fast = BuildHasherDefault<Fnv>;
+
+#[derive(Debug)]
+struct Cache<V> {
+    entries: HashMap<Box<[u8]>, Cached<V>, Fast>,
+    changed: Vec<Box<[u8]>>,
+}
+
+#[derive(Debug)]
+struct Cached<V> {
+    value: Option<V>,
+    is_changed: bool,
+}
+
+/// FNV-1a over words of eight bytes: keys are short, and whoever sends them can only slow down his own pipeline, which
+/// has its deadline.
+#[derive(Default, Debug)]
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        const PRIME: u64 = 0x0000_0100_0000_01b3;
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.0 = (self.0.rotate_left(23) ^ u64::from_le_bytes(*word)).wrapping_mul(PRIME);
+        }
+        for byte in rest {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(PRIME);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        // The low bits choose the bucket: they must depend on all others.
+        self.0 ^ (self.0 >> 32)
+    }
+}
+
+/// What a call changed and still has to hand over.
+trait Flush {
+    fn flush(&self);
+}
+
+thread_local! {
+    /// All maps of the instance: they are made in `init` and live as long as it does.
+    static MAPS: RefCell<Vec<Rc<dyn Flush>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Hands over what a call changed. Called when one ends well; of one that does not the instance is dropped.
+pub(crate) fn flush() {
+    MAPS.with(|maps| maps.borrow().iter().for_each(|map| map.flush()));
+}
+
+/// Forgets the maps of an instance that was before, natively.
+pub(crate) fn begin() {
+    MAPS.with(|maps| maps.borrow_mut().clear());
+}
+
+/// Empties the table that stands for the host's, natively.
+pub(crate) fn forget() {
+    #[cfg(not(target_arch = "wasm32"))]
+    host::clear();
+}
+
+struct Flusher<V>(Rc<RefCell<Rows>>, Rc<RefCell<Cache<V>>>);
+
+impl<V: Serialize + DeserializeOwned + 'static> Flush for Flusher<V> {
+    fn flush(&self) {
+        let (rows, mut cache) = (self.0.borrow(), self.1.borrow_mut());
+        let (mut keys, mut values) = (empty(), empty());
+        let Cache { entries, changed } = &mut *cache;
+        for key in changed.drain(..) {
+            let Some(entry) = entries.get_mut(&key) else {
+                continue;
+            };
+            entry.is_changed = false;
+            keys.data.extend_from_slice(&rows.prefix);
+            keys.data.extend_from_slice(&key);
+            keys.ends.push(keys.data.len() as u32);
+            match &entry.value {
+                Some(value) => match postcard::to_extend(value, std::mem::take(&mut values.data)) {
+                    Ok(data) => values.data = data,
+                    Err(e) => panic!("a value cannot be stored: {e}"),
+                },
+                None => values.nulls.get_or_insert_default().resize(values.ends.len(), 0),
+            }
+            values.ends.push(values.data.len() as u32);
+            if let Some(nulls) = &mut values.nulls {
+                nulls.push(u8::from(entry.value.is_none()));
+            }
+        }
+        if !keys.ends.is_empty() {
+            host::put_many(keys, values);
+        }
+        if entries.len() > CACHED_MAX {
+            entries.clear();
+        }
+    }
+}
+
+impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
+    /// The map `name` of this module. In [`init`](crate::Module::init) only, each name once.
+    pub fn new(name: &str) -> Self {
+        // No name is the beginning of another with a key behind it: names end in a byte that UTF-8 does not have.
+        let prefix = [name.as_bytes(), &[0xff]].concat();
+        let rows = Rc::new(RefCell::new(Rows { prefix }));
+        let cache = Rc::new(RefCell::new(Cache {
+            entries: HashMap::default(),
+            changed: Vec::new(),
+        }));
+        let flusher = Flusher(Rc::clone(&rows), Rc::clone(&cache));
+        MAPS.with(|maps| maps.borrow_mut().push(Rc::new(flusher)));
+        Self {
+            rows,
+            value: PhantomData,
+            cache,
+        }
+    }
+
+    /// Gets the values of all `keys` that are not in memory in one call of the host: worth it at the beginning of a batch
+    /// of many keys.
+    pub fn fetch<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) {
+        let mut cache = self.cache.borrow_mut();
+        let mut missing: Vec<Box<[u8]>> = Vec::new();
+        let mut column = empty();
+        for key in keys {
+            if let Entry::Vacant(place) = cache.entries.entry(key.into()) {
+                place.insert(Cached {
+                    value: None,
+                    is_changed: false,
+                });
+                column.data.extend_from_slice(&self.rows.borrow().prefix);
+                column.data.extend_from_slice(key);
+                column.ends.push(column.data.len() as u32);
+                missing.push(key.into());
+            }
+        }
+        if missing.is_empty() {
+            return;
+        }
+        let values = host::get_many(column);
+        let values = crate::Column::new(&values);
+        for (i, key) in missing.iter().enumerate() {
+            if let Some(entry) = cache.entries.get_mut(key) {
+                entry.value = values.get(i).map(decode);
+            }
+        }
+    }
+
+    /// Has `change` look at the value under `key` and change it; `None` is no value, before and after.
+    pub fn update<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Option<V>) -> R) -> R {
+        let mut cache = self.cache.borrow_mut();
+        let Cache { entries, changed } = &mut *cache;
+        // Looked up twice only when it is new: there is no way to ask for an entry by a borrowed key.
+        if !entries.contains_key(key) {
+            let value = self.load(key);
+            let is_changed = false;
+            entries.insert(key.into(), Cached { value, is_changed });
+        }
+        let Some(entry) = entries.get_mut(key) else {
+            return change(&mut None);
+        };
+        if !entry.is_changed {
+            entry.is_changed = true;
+            changed.push(key.into());
+        }
+        change(&mut entry.value)
+    }
+
+    /// The value under `key`.
+    pub fn get(&self, key: &[u8]) -> Option<V>
+    where
+        V: Clone,
+    {
+        let mut cache = self.cache.borrow_mut();
+        if let Some(entry) = cache.entries.get(key) {
+            return entry.value.clone();
+        }
+        let value = self.load(key);
+        let entry = Cached {
+            value: value.clone(),
+            is_changed: false,
+        };
+        cache.entries.insert(key.into(), entry);
+        value
+    }
+
+    /// Sets the value under `key`.
+    pub fn insert(&mut self, key: &[u8], value: V) {
+        let mut cache = self.cache.borrow_mut();
+        let Cache { entries, changed } = &mut *cache;
+        let value = Some(value);
+        let is_changed = true;
+        let before = entries.insert(key.into(), Cached { value, is_changed });
+        if !before.is_some_and(|b| b.is_changed) {
+            changed.push(key.into());
+        }
+    }
+
+    /// Removes the value under `key`.
+    pub fn remove(&mut self, key: &[u8]) {
+        self.update(key, |value| *value = None);
+    }
+
+    /// Key and value of each entry whose key begins with `prefix`, by key. Costs calls of the host, however much is
+    /// in memory.
+    pub fn scan(&mut self, prefix: &[u8]) -> Vec<(Vec<u8>, V)> {
+        Flusher(Rc::clone(&self.rows), Rc::clone(&self.cache)).flush();
+        let rows = self.rows.borrow();
+        let whole = [&rows.prefix, prefix].concat();
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let (keys, values) = host::scan(&whole, after.as_deref(), u32::MAX);
+            let (keys, values) = (crate::Column::new(&keys), crate::Column::new(&values));
+            let Some(last) = keys.last() else { return found };
+            after = Some(last.to_vec());
+            for i in 0..keys.len() {
+                if let (Some(key), Some(value)) = (keys.get(i), values.get(i)) {
+                    let key = key.get(rows.prefix.len()..).unwrap_or_default();
+                    found.push((key.to_vec(), decode(value)));
+                }
+            }
+        }
+    }
+
+    fn load(&self, key: &[u8]) -> Option<V> {
+        let whole = [&self.rows.borrow().prefix, key].concat();
+        host::get(&whole).as_deref().map(decode)
+    }
+}
+
+impl<V: Serialize + DeserializeOwned + Clone + 'static> Value<V> {
+    /// The value `name` of this module. In [`init`](crate::Module::init) only, each name once.
+    pub fn new(name: &str) -> Self {
+        Self(Map::new(name))
+    }
+
+    /// What it is.
+    pub fn get(&self) -> Option<V> {
+        self.0.get(b"")
+    }
+
+    /// Sets it.
+    pub fn set(&mut self, value: V) {
+        self.0.insert(b"", value);
+    }
+
+    /// Removes it.
+    pub fn clear(&mut self) {
+        self.0.remove(b"");
+    }
+}
+
+/// # Panics
+/// When the bytes are no `V`: the module's state was written by another version of it that did not say so. The panic ends
+/// the call, and the pipeline says why.
+fn decode<V: DeserializeOwned>(bytes: &[u8]) -> V {
+    match postcard::from_bytes(bytes) {
+        Ok(value) => value,
+        Err(e) => {
+            let why = format!("stored state is not what this module keeps: {e}; raise STATE_VERSION");
+            crate::log::error(&why);
+            panic!("{why}");
+        }
+    }
+}
+
+fn empty() -> wit::Column {
+    wit::Column {
+        ends: Vec::new(),
+        data: Vec::new(),
+        nulls: None,
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+mod host {
+    use super::wit::Column;
+    use crate::bindings::weir::module::state;
+
+    pub(super) fn get(key: &[u8]) -> Option<Vec<u8>> {
+        state::get(key)
+    }
+
+    pub(super) fn get_many(keys: Column) -> Column {
+        state::get_many(&keys)
+    }
+
+    pub(super) fn put_many(keys: Column, values: Column) {
+        state::put_many(&keys, &values);
+    }
+
+    pub(super) fn scan(prefix: &[u8], after: Option<&[u8]>, limit: u32) -> (Column, Column) {
+        state::scan(prefix, after, limit)
+    }
+}
+
+/// A table of this thread, so that modules run in ordinary tests.
+#[cfg(not(target_arch = "wasm32"))]
+mod host {
+    use super::wit::Column;
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    thread_local! {
+        static ROWS: RefCell<BTreeMap<Vec<u8>, Vec<u8>>> = const { RefCell::new(BTreeMap::new()) };
+    }
+
+    pub(super) fn clear() {
+        ROWS.with(|rows| rows.borrow_mut().clear());
+    }
+
+    pub(super) fn get(key: &[u8]) -> Option<Vec<u8>> {
+        ROWS.with(|rows| rows.borrow().get(key).cloned())
+    }
+
+    pub(super) fn get_many(keys: Column) -> Column {
+        let keys = crate::Column::new(&keys);
+        let mut values = super::empty();
+        for i in 0..keys.len() {
+            push(&mut values, keys.get(i).and_then(get).as_deref());
+        }
+        values
+    }
+
+    pub(super) fn put_many(keys: Column, values: Column) {
+        let (keys, values) = (crate::Column::new(&keys), crate::Column::new(&values));
+        ROWS.with(|rows| {
+            let mut rows = rows.borrow_mut();
+            for i in 0..keys.len() {
+                let Some(key) = keys.get(i) else { continue };
+                match values.get(i) {
+                    Some(value) => drop(rows.insert(key.to_vec(), value.to_vec())),
+                    None => drop(rows.remove(key)),
+                }
+            }
+        });
+    }
+
+    pub(super) fn scan(prefix: &[u8], after: Option<&[u8]>, limit: u32) -> (Column, Column) {
+        let (mut keys, mut values) = (super::empty(), super::empty());
+        ROWS.with(|rows| {
+            let rows = rows.borrow();
+            let of_prefix = rows
+                .iter()
+                .filter(|(k, _)| k.starts_with(prefix) && after.is_none_or(|after| k.as_slice() > after));
+            for (key, value) in of_prefix.take(limit as usize) {
+                push(&mut keys, Some(key));
+                push(&mut values, Some(value));
+            }
+        });
+        (keys, values)
+    }
+
+    fn push(column: &mut Column, item: Option<&[u8]>) {
+        column.data.extend_from_slice(item.unwrap_or_default());
+        column.ends.push(column.data.len() as u32);
+        let nulls = column.nulls.get_or_insert_default();
+        nulls.push(u8::from(item.is_none()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_flushed_is_there_for_the_next_instance() {
+        host::clear();
+        begin();
+        let mut map = Map::<u64>::new("m");
+        let mut other = Value::<String>::new("m2");
+        map.insert(b"a", 1);
+        map.update(b"b", |v| *v = Some(v.unwrap_or(40) + 2));
+        map.insert(b"c", 3);
+        map.remove(b"c");
+        other.set("x".to_owned());
+        flush();
+        begin();
+        let mut map = Map::<u64>::new("m");
+        let other = Value::<String>::new("m2");
+        map.fetch([&b"a"[..], b"b", b"c"].into_iter());
+        assert_eq!(
+            (map.get(b"a"), map.get(b"b"), map.get(b"c")),
+            (Some(1), Some(42), None)
+        );
+        assert_eq!(other.get().as_deref(), Some("x"));
+        assert_eq!(map.scan(b""), [(b"a".to_vec(), 1), (b"b".to_vec(), 42)]);
+        assert_eq!(map.scan(b"b"), [(b"b".to_vec(), 42)]);
+    }
+
+    #[test]
+    fn the_cache_begins_anew_before_it_grows_too_large() {
+        host::clear();
+        begin();
+        let mut map = Map::<u32>::new("m");
+        for n in 0..CACHED_MAX as u32 + 1 {
+            map.insert(&n.to_le_bytes(), n);
+        }
+        flush();
+        assert!(map.cache.borrow().entries.is_empty());
+        assert_eq!(map.get(&7u32.to_le_bytes()), Some(7));
+    }
+}
