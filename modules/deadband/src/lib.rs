@@ -1,7 +1,8 @@
 //! Reports by exception: drops readings that hardly changed. See README.md.
 
-use std::collections::HashMap;
+use serde::{Deserialize, Serialize};
 use weir_sdk::prelude::*;
+use weir_sdk::state::{KEY_BYTES_MAX, Map};
 
 /// The module.
 #[derive(Debug)]
@@ -11,9 +12,11 @@ pub struct Deadband {
     band: f64,
     /// Milliseconds; 0: no report for its own sake.
     silence_max_ms: i64,
+    last: Map<Reported>,
 }
 
 /// What was reported last of one key.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Reported {
     value: f64,
     timestamp: i64,
@@ -22,6 +25,8 @@ struct Reported {
 impl Module for Deadband {
     const ABOUT: &'static str =
         "Drops readings that differ from the last one kept of their key by no more than a band.";
+
+    const STATE_VERSION: u32 = 1;
 
     fn parameters() -> Vec<Parameter> {
         vec![
@@ -48,27 +53,36 @@ impl Module for Deadband {
                 path,
                 band,
                 silence_max_ms,
+                last: Map::new("last"),
             },
             Plan::values().and_keys(),
         ))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
-        // Of this batch only: what an instance remembers between calls would depend on how records were batched.
-        let mut last: HashMap<Option<&[u8]>, Reported> = HashMap::new();
+        let keys = batch.keys().map(Option::unwrap_or_default);
+        self.last.fetch(keys.filter(|key| key.len() <= KEY_BYTES_MAX));
         for record in batch.records() {
             let Some(value) = record.field(&self.path).number() else {
                 out.reject(record.index(), format!("no number at `{}`", self.field));
                 continue;
             };
             let timestamp = record.timestamp();
-            let changed = last.get(&record.key()).is_none_or(|r| {
+            let key = record.key().unwrap_or_default();
+            if key.len() > KEY_BYTES_MAX {
+                out.reject(
+                    record.index(),
+                    format!("its key has more than {KEY_BYTES_MAX} bytes"),
+                );
+                continue;
+            }
+            let changed = self.last.get(key).is_none_or(|r| {
                 let silent = timestamp.saturating_sub(r.timestamp);
                 (value - r.value).abs() > self.band
                     || (self.silence_max_ms > 0 && silent >= self.silence_max_ms)
             });
             if changed {
-                last.insert(record.key(), Reported { value, timestamp });
+                self.last.insert(key, Reported { value, timestamp });
                 out.keep(record.index());
             }
         }
