@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use weir_client::{BatchBuilder, Client, Codec, Offset};
 use weir_runtime::{
     CallError, CallFailure, CallLimits, InitError, Instance, InstanceConfig, Instruments, LoadError,
-    LogLevel, LogSink, Runtime, RuntimeOptions, Setting, componentize,
+    LogLevel, LogSink, Runtime, RuntimeOptions, Setting, Table, componentize,
 };
 use weir_tests::{Node, guest, guest_with_wasi, read_all};
 use weir_types::{Batch, Columns, Wanted};
@@ -18,6 +18,7 @@ const LIMITS: CallLimits = CallLimits {
     memory_bytes: 8 << 20,
     output_bytes: 4 << 20,
     log_lines: 16,
+    state_bytes: 64 << 10,
 };
 
 fn config(mode: &str) -> InstanceConfig {
@@ -69,7 +70,7 @@ fn each_misdeed_is_stopped_and_named() {
         )
     };
     let input = columns(&["a", "b"]);
-    let call = |mode: &str| make(mode).unwrap().process(0, 0, &input);
+    let call = |mode: &str| make(mode).unwrap().process(0, 0, &input, &mut None);
     let failed = |mode: &str| match call(mode) {
         Err(CallError::Failed(failure)) => failure,
         other => panic!("{mode}: {other:?}"),
@@ -113,6 +114,44 @@ fn each_misdeed_is_stopped_and_named() {
             other => panic!("{lie}: {other:?}"),
         }
     }
+    // None of it leaves a trace, in a table that had something.
+    for (misdeed, words) in [
+        ("state-hoard", "its state has reached 65536 bytes"),
+        ("state-key", "a key of its state has 5000 bytes"),
+        ("state-value", "a value of its state has 1048577 bytes"),
+        ("state-again", "changes more than 2097152 bytes of its state"),
+        ("state-wide", "more of it than `limits.output_bytes` allows"),
+        ("state-ends", "a column of keys ends at 9, beyond its 1 bytes"),
+        ("state-count", "a column of values has 0 ends for 1 items"),
+        ("state-then-trap", ""),
+        ("state-then-lie", ""),
+    ] {
+        let mut table = Table::new(LIMITS.state_bytes);
+        table.load(b"k", b"before");
+        let before = table.clone();
+        let mut table = Some(table);
+        let failed = make(misdeed).unwrap().process(0, 0, &input, &mut table);
+        match failed {
+            Err(CallError::Failed(CallFailure::State(why))) => {
+                assert!(why.contains(words), "{misdeed}: {why}")
+            }
+            // An endless one may also run out of time.
+            Err(CallError::Failed(CallFailure::Deadline(_))) if misdeed == "state-again" => {}
+            Err(CallError::Failed(CallFailure::Trap(_) | CallFailure::Lies(_))) if words.is_empty() => {}
+            other => panic!("{misdeed}: {other:?}"),
+        }
+        assert!(table == Some(before), "{misdeed} left something");
+    }
+    let mut table = Some(Table::new(LIMITS.state_bytes));
+    make("state-well")
+        .unwrap()
+        .process(0, 0, &input, &mut table)
+        .unwrap();
+    assert_eq!(table.as_ref().and_then(|t| t.get(b"k")), Some(&b"v"[..]));
+    assert!(
+        matches!(failed("state-well"), CallFailure::State(why) if why.contains("none")),
+        "without a table"
+    );
     assert!(matches!(call("fatal"), Err(CallError::Fatal(_))));
     assert!(matches!(call("retry"), Err(CallError::Retry(_))));
     assert!(matches!(failed("metric-late"), CallFailure::Trap(why) if why.contains("init")));
@@ -163,7 +202,7 @@ fn a_component_that_links_wasi_finds_it_empty() {
             Arc::clone(&lines) as _,
             Arc::new(Instruments::default()),
         );
-        let outcome = made.unwrap().process(0, now, &input)?;
+        let outcome = made.unwrap().process(0, now, &input, &mut None)?;
         let said = outcome
             .emitted()
             .next()
@@ -213,7 +252,7 @@ impl LogSink for Texts {
 fn pipeline(name: &str, source: &str, mode: &str, policy: &str) -> String {
     format!(
         "name = \"{name}\"\nsource = \"{source}\"\non_error = {{ policy = \"{policy}\" }}\nlimits = {{ deadline_ms = 20 }}\n\
-         [[stages]]\nmodule = \"hostile\"\nconfig = {{ mode = \"{mode}\" }}\n"
+         [[stages]]\nmodule = \"hostile\"\ngrants = [\"state\"]\nconfig = {{ mode = \"{mode}\" }}\n"
     )
 }
 

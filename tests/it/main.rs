@@ -15,6 +15,7 @@ mod modules;
 mod netns;
 mod power;
 mod repair;
+mod state;
 mod tour;
 mod wire;
 

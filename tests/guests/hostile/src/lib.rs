@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use weir_sdk::bindings::exports::weir::module::transform::Guest;
 use weir_sdk::bindings::weir::module::log::{Level, write};
 use weir_sdk::bindings::weir::module::metrics;
+use weir_sdk::bindings::weir::module::state;
 use weir_sdk::bindings::weir::module::types::*;
 
 thread_local! {
@@ -111,6 +112,43 @@ impl Guest for Hostile {
                     write(Level::Info, &"x".repeat(4_000));
                 }
             }
+            "state-hoard" => {
+                for i in 0u32.. {
+                    state::put(&i.to_be_bytes(), Some(&[7; 1_000]));
+                }
+            }
+            "state-key" => state::put(&[0; 5_000], Some(b"")),
+            "state-value" => state::put(b"k", Some(&vec![0; (1 << 20) + 1])),
+            "state-again" => {
+                for _ in 0..1_000_000 {
+                    state::put(b"k", Some(&[7; 1_000]));
+                }
+            }
+            "state-wide" => {
+                state::put(b"k", Some(&[7; 1_000]));
+                // The same key ten thousand times: ten MiB of answer.
+                let ends = (1..=10_000).collect();
+                let keys = Column { ends, data: vec![b'k'; 10_000], nulls: None };
+                drop(state::get_many(&keys));
+            }
+            "state-ends" => {
+                let keys = Column { ends: vec![9], data: vec![1], nulls: None };
+                drop(state::get_many(&keys));
+            }
+            "state-count" => {
+                let one = Column { ends: vec![1], data: vec![1], nulls: None };
+                let none = Column { ends: vec![], data: vec![], nulls: None };
+                state::put_many(&one, &none);
+            }
+            "state-then-trap" => {
+                state::put(b"k", Some(b"kept?"));
+                panic!("on purpose");
+            }
+            "state-then-lie" => {
+                state::put(b"k", Some(b"kept?"));
+                outcome.routes = vec![9; n];
+            }
+            "state-well" => state::put(b"k", Some(b"v")),
             "metric-late" => drop(metrics::define(metrics::Instrument::Counter, "late")),
             "metric-unknown" => metrics::update(77, &[1.0]),
             _ => {}

@@ -1,0 +1,276 @@
+//! What modules remember: it is what their records make of it, whatever happens to the node.
+
+use crate::cluster::{loaded, more_than, under_load};
+use crate::crash::Load;
+use crate::power::Disk;
+use crate::{block_on, rounds};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use weir_client::{BatchBuilder, Client, Codec, Offset};
+use weir_tests::site::Site;
+use weir_tests::{DEADLINE, Node, guest, read_all};
+
+const PIPELINE: &str = r#"
+name = "count"
+source = "t"
+outputs = { counts = "counts" }
+stages = [{ module = "counter", grants = ["state"] }]
+"#;
+
+/// Topics and the pipeline that counts what goes into `t`.
+async fn counting(client: &Client) {
+    client
+        .push_module("counter", "1", &guest("counter"))
+        .await
+        .unwrap();
+    for topic in ["t", "counts"] {
+        // The load's helper has made one of them.
+        let _ = client.create_topic(topic, 1, &weir_tests::for_ever()).await;
+    }
+    client.apply_pipeline(PIPELINE).await.unwrap();
+}
+
+/// What the module must have said of what is in `t` is what is in `counts`, byte for byte.
+async fn judge(client: &Client, when: &str) -> usize {
+    let text =
+        |(_, record): (u64, weir_types::Record)| String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+    let (records, _) = read_all(client, "t", 0, 1 << 20).await.unwrap();
+    let (said, _) = read_all(client, "counts", 0, 1 << 20).await.unwrap();
+    let said: Vec<String> = said.into_iter().map(text).collect();
+    let (mut counts, mut sum) = (BTreeMap::<u64, u64>::new(), 0u64);
+    let wanted: Vec<String> = records
+        .into_iter()
+        .map(|record| {
+            let number: u64 = text(record).split(':').next().unwrap().parse().unwrap();
+            let count = counts.entry(number % 7).or_default();
+            *count += 1;
+            sum = sum.wrapping_add(number);
+            format!("{number} {} {count} {sum}", number % 7)
+        })
+        .collect();
+    let first = wanted.iter().zip(&said).position(|(w, s)| w != s);
+    assert_eq!(
+        (wanted.len(), first.map(|i| (&wanted[i], &said[i]))),
+        (said.len(), None),
+        "{when}: what was counted is not what is there"
+    );
+    wanted.len()
+}
+
+fn batch(values: &[&str]) -> weir_client::Batch {
+    let mut builder = BatchBuilder::new(Codec::None);
+    for value in values {
+        builder.push(0, None, Some(value.as_bytes()), weir_types::Headers::NONE);
+    }
+    builder.build(Offset::ZERO, None).unwrap()
+}
+
+async fn send(client: &Client, values: &[&str]) {
+    let mut producer = client.producer().await.unwrap();
+    let sent = producer.send("t", 0, &batch(values)).await.unwrap();
+    sent.done().await.unwrap();
+}
+
+/// Runs the load on the node until so many are acknowledged, and then `ends` it.
+async fn until(client: &Client, load: &mut Load, want: u64, ends: impl FnOnce() + Send + 'static) {
+    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (ended, stops, counted) = (client.clone(), Arc::clone(&stop), Arc::clone(&count));
+    let ending = std::thread::spawn(move || {
+        let begun = Instant::now();
+        while counted.load(Ordering::Relaxed) < want && begun.elapsed() < DEADLINE {
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        ends();
+        stops.store(true, Ordering::Relaxed);
+        // The node is gone without a word; the test need not wait until the connection notices.
+        ended.disconnect();
+    });
+    load.run(client, &stop, &count).await;
+    ending.join().unwrap();
+    assert!(count.load(Ordering::Relaxed) >= want, "the load ended too early");
+}
+
+#[test]
+fn what_a_module_remembers_is_what_is_stored_after_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut load = None;
+    for round in 0..rounds("WEIR_KILL_ROUNDS", 6) {
+        let node = Node::start(dir.path(), &[]).unwrap();
+        block_on(async {
+            let client = node.client().await.unwrap();
+            match &load {
+                None => {
+                    counting(&client).await;
+                    load = Some(Load::new(&client, "t").await);
+                }
+                Some(_) => drop(judge(&client, &format!("round {round}")).await),
+            }
+            let want = 50 + u64::from(round) * 137 % 900;
+            until(&client, load.as_mut().unwrap(), want, || node.kill().unwrap()).await;
+        });
+    }
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        assert!(judge(&client, "at the end").await > 0);
+        send(&client, &["5", "12"]).await;
+        judge(&client, "and after it").await;
+    });
+}
+
+#[test]
+fn what_a_module_remembers_is_what_is_stored_after_power_cuts() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::make(dir.path(), 256) else {
+        println!("SKIPPED: loop mounts are not permitted here, so no power can be cut");
+        return;
+    };
+    let disk = Arc::new(disk);
+    let mut load = None;
+    let reserve = [("WEIR_DISK_RESERVE_BYTES", "1048576")];
+    for round in 0..rounds("WEIR_POWER_CUTS", 4) {
+        let node = Node::start_at(dir.path(), &disk.mount.join("data"), &reserve).unwrap();
+        block_on(async {
+            let client = node.client().await.unwrap();
+            match &load {
+                None => {
+                    counting(&client).await;
+                    load = Some(Load::new(&client, "t").await);
+                }
+                Some(_) => drop(judge(&client, &format!("cut {round}")).await),
+            }
+            let want = 60 + u64::from(round) * 211 % 700;
+            let power = Arc::clone(&disk);
+            let cut = move || {
+                node.freeze().unwrap();
+                assert!(power.cut(), "the ioctl is refused");
+                node.kill().unwrap();
+            };
+            until(&client, load.as_mut().unwrap(), want, cut).await;
+        });
+        disk.detach();
+        assert!(disk.attach());
+    }
+    let node = Node::start_at(dir.path(), &disk.mount.join("data"), &reserve).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        assert!(judge(&client, "at the end").await > 0);
+    });
+    drop(node);
+    disk.detach();
+}
+
+#[test]
+fn the_next_leader_goes_on_with_what_a_module_remembers() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::of_three(dir.path(), &[]).unwrap();
+    let mut load = block_on(async {
+        let client = site.client().await.unwrap();
+        let load = loaded(&client).await;
+        counting(&client).await;
+        load
+    });
+    for round in 0..rounds("WEIR_SITE_KILLS", 4) {
+        let leader = site.leader().unwrap();
+        let seeds = site.seeds();
+        under_load(&seeds, &mut load, |count| {
+            let wanted = 150 + u64::from(round) * 90;
+            block_on(more_than(count, wanted));
+            if round % 2 == 0 {
+                site.kill(leader).unwrap();
+            } else {
+                // The one that led follows for a while, and leads again: what it had in memory is not what there is.
+                site.transfer(leader % 3 + 1).unwrap();
+                block_on(more_than(count, wanted + 100));
+                site.transfer(leader).unwrap();
+            }
+            block_on(more_than(count, wanted + 200));
+        });
+        if round % 2 == 0 {
+            site.start(leader).unwrap();
+        }
+        block_on(async {
+            let client = site.client().await.unwrap();
+            judge(&client, &format!("round {round}, node {leader} led")).await
+        });
+    }
+}
+
+#[test]
+fn state_is_granted_kept_over_a_swap_and_forgotten_when_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    let cli = |args: &[&str]| {
+        let output = node.cli(args, "").unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    block_on(async {
+        let client = node.client().await.unwrap();
+        counting(&client).await;
+        let without = PIPELINE.replace(r#", grants = ["state"]"#, "");
+        let refused = client.apply_pipeline(&without).await.unwrap_err().to_string();
+        assert!(refused.contains(r#"add `grants = ["state"]`"#), "{refused}");
+        let greedy = format!("{PIPELINE}limits = {{ state_bytes = 100663297 }}");
+        let refused = client.apply_pipeline(&greedy).await.unwrap_err().to_string();
+        assert!(refused.contains("limits.state_bytes"), "{refused}");
+        client
+            .create_topic("wide", 64, &weir_tests::for_ever())
+            .await
+            .unwrap();
+        let wide = PIPELINE
+            .replace("\"t\"", "\"wide\"")
+            .replace("\"count\"", "\"wide\"");
+        let refused = client.apply_pipeline(&wide).await.unwrap_err().to_string();
+        assert!(
+            refused.contains("remember 536870912 bytes") && refused.contains("92274688 are left"),
+            "{refused}"
+        );
+        send(&client, &["1", "8", "2"]).await;
+        assert_eq!(judge(&client, "at first").await, 3);
+
+        // The same module, set differently: it goes on where it was.
+        let set = PIPELINE.replace("grants", r#"config = { mark = "x" }, grants"#);
+        client.apply_pipeline(&set).await.unwrap();
+        send(&client, &["15", "22"]).await;
+        assert_eq!(judge(&client, "after a swap").await, 5);
+
+        // Another one must not read what this one wrote.
+        client.push_module("other", "1", &guest("hostile")).await.unwrap();
+        let other = r#"
+            name = "count"
+            source = "t"
+            stages = [{ module = "other", config = { mode = "well" }, grants = ["state"] }]
+        "#;
+        let refused = client.apply_pipeline(other).await.unwrap_err().to_string();
+        assert!(
+            refused.contains("module `counter`, version 1") && refused.contains("weir pipeline reset count"),
+            "{refused}"
+        );
+
+        let said = cli(&["pipeline", "describe", "count", "-o", "json"]);
+        assert!(said.contains(r#""state_rows":3"#), "{said}");
+        let said = cli(&["pipeline", "reset", "count"]);
+        assert!(said.contains("has forgotten everything, and is paused"), "{said}");
+        // Now another may take its place, and another's place be taken.
+        client.apply_pipeline(other).await.unwrap();
+        client.apply_pipeline(PIPELINE).await.unwrap();
+        cli(&["pipeline", "resume", "count"]);
+        send(&client, &["1"]).await;
+        let (counts, _) = read_all(&client, "counts", 0, 1 << 20).await.unwrap();
+        assert_eq!(counts.last().unwrap().1.value.as_deref(), Some(&b"1 1 1 1"[..]));
+
+        cli(&["pipeline", "remove", "count"]);
+        client.apply_pipeline(PIPELINE).await.unwrap();
+        send(&client, &["8"]).await;
+        let (counts, _) = read_all(&client, "counts", 0, 1 << 20).await.unwrap();
+        assert_eq!(counts.last().unwrap().1.value.as_deref(), Some(&b"8 1 1 8"[..]));
+    });
+    node.stop().unwrap();
+}
