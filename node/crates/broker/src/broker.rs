@@ -90,6 +90,8 @@ pub(crate) struct Inner {
     pub(crate) transport: Arc<dyn Transport>,
     /// Partitions that this node copies.
     pub(crate) moving: Mutex<BTreeSet<PartitionId>>,
+    /// Held while a node is let in: one that asks twice must not get two numbers.
+    pub(crate) joining: tokio::sync::Mutex<()>,
     /// It was decided anew who has which group.
     pub(crate) groups_changed: Arc<Notify>,
     pub(crate) log: Log,
@@ -163,6 +165,7 @@ impl Broker {
             recovered: Mutex::new(states),
             transport,
             moving: Mutex::default(),
+            joining: tokio::sync::Mutex::default(),
             groups_changed,
             log,
             applied,

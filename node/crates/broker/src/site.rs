@@ -283,6 +283,7 @@ impl Broker {
                 _ => JoinReply::NotNow("nobody leads at the moment".to_owned()),
             };
         }
+        let _one = self.0.joining.lock().await;
         let numbered = match &request.claim {
             Claim::Token { token, proof } => {
                 let redeemed = self.redeem(token, proof, &binding).await;

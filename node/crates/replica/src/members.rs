@@ -134,6 +134,14 @@ impl Group {
             .collect()
     }
 
+    /// Whether the voters change at the moment, as far as this node has heard: most of the old and most of the new must
+    /// agree until that is over.
+    pub fn is_changing(&self) -> bool {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_joint_config().len() > 1
+    }
+
     /// Adds `node` as a learner; returns when that is committed. A member that is there already keeps its role and gets
     /// the new address.
     ///
