@@ -20,7 +20,7 @@
 
 use crate::entropy::Dice;
 use crate::load::TOPIC;
-use crate::node::{Node, STOPPED};
+use crate::node::{Node, STOPPED, View};
 use crate::world::{GROUP_SIZE, World};
 use anyhow::Result;
 use std::collections::BTreeMap;
@@ -324,7 +324,16 @@ impl Faults {
         });
     }
 
+    /// Not while the voters change: of two that become three, neither can be missed before the change is everywhere.
     fn may_rot(&self, host: u64) -> bool {
+        let count = self.world.nodes.len();
+        let settled = |view: View| {
+            let groups = view.groups.values();
+            view.voters.len() == count && !view.changing && groups.into_iter().all(|g| !g.changing)
+        };
+        if !self.world.nodes.iter().all(|n| settled(n.view())) {
+            return false;
+        }
         let has_witness = self.world.nodes.iter().any(|n| n.witness);
         !has_witness || self.node(host).witness
     }

@@ -57,6 +57,8 @@ pub(crate) struct View {
     pub(crate) purged: u64,
     pub(crate) serving: bool,
     pub(crate) voters: Vec<NodeId>,
+    /// They are being changed.
+    pub(crate) changing: bool,
     /// Voters and learners.
     pub(crate) members: Vec<NodeId>,
     /// Whether it answers for each partition.
@@ -351,6 +353,7 @@ fn view_of(group: &Group) -> View {
         purged: status.purged,
         serving: status.serving,
         voters: group.voters().into_iter().collect(),
+        changing: group.is_changing(),
         members: group.members().into_keys().collect(),
         ..View::default()
     }
