@@ -27,6 +27,7 @@ mod log;
 mod positions;
 mod reader;
 mod recovery;
+mod rows;
 mod scrub;
 #[cfg(any(test, feature = "testing"))]
 pub mod simulated;
