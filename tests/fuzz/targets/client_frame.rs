@@ -25,7 +25,7 @@ fn check<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fm
     assert!(held <= 16 * bytes.len() + (1 << 20), "{held} bytes held for {}", bytes.len());
     let Ok(frame) = frame else { return };
     let head = postcard::to_allocvec(&frame.head).unwrap();
-    let again = [&(head.len() as u16).to_be_bytes()[..], &head, &frame.payload].concat();
+    let again = [&(head.len() as u32).to_be_bytes()[..], &head, &frame.payload].concat();
     let again = Frame::<T>::parse(Bytes::from(again)).unwrap();
     // Through the bytes: not a number is not equal to itself.
     assert_eq!(postcard::to_allocvec(&again.head).unwrap(), head);

@@ -1,4 +1,4 @@
-//! Frames: `length u32 | head length u16 | head | payload`, big-endian; the length counts what follows it, the head is
+//! Frames: `length u32 | head length u32 | head | payload`, big-endian; the length counts what follows it, the head is
 //! postcard, the payload raw bytes (record batches, parts of modules) that are never copied into a message.
 
 use crate::error::PeerError;
@@ -9,8 +9,10 @@ use serde::de::DeserializeOwned;
 
 /// Bytes reserved for a frame before they have come.
 const RESERVE_BYTES: usize = 64 << 10;
-/// Length of a head: messages are small, and lists of topics the largest.
-const HEAD_BYTES_MAX: usize = u16::MAX as usize;
+/// Length of a head: messages are small, and lists of topics the largest: 10,000 partitions take a tenth of it.
+const HEAD_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a head's length.
+const LENGTH_BYTES: usize = 4;
 
 /// A message and its payload.
 #[derive(Clone, Debug)]
@@ -40,10 +42,10 @@ pub async fn write_frame<T: Serialize>(
             limit: HEAD_BYTES_MAX,
         });
     }
-    let total = 2 + head.len() + payload.iter().map(Bytes::len).sum::<usize>();
-    let mut start = BytesMut::with_capacity(6 + head.len());
+    let total = LENGTH_BYTES + head.len() + payload.iter().map(Bytes::len).sum::<usize>();
+    let mut start = BytesMut::with_capacity(4 + LENGTH_BYTES + head.len());
     start.extend_from_slice(&(total as u32).to_be_bytes());
-    start.extend_from_slice(&(head.len() as u16).to_be_bytes());
+    start.extend_from_slice(&(head.len() as u32).to_be_bytes());
     start.extend_from_slice(&head);
     // Handed over as they are: quinn keeps them until they are acknowledged, without a copy.
     let mut chunks = Vec::with_capacity(1 + payload.len());
@@ -75,10 +77,10 @@ impl<T: DeserializeOwned> Frame<T> {
     /// When it is no such frame.
     pub fn parse(mut bytes: Bytes) -> Result<Self, PeerError> {
         let short = || PeerError::Malformed("frame is cut short".to_owned());
-        if bytes.len() < 2 {
+        if bytes.len() < LENGTH_BYTES {
             return Err(short());
         }
-        let head_len = usize::from(bytes.get_u16());
+        let head_len = bytes.get_u32() as usize;
         if bytes.len() < head_len {
             return Err(short());
         }
