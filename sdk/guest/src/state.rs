@@ -43,13 +43,10 @@
 //! handed over in one when it ends. The stage of the pipeline says `grants = ["state"]`.
 
 use crate::bindings::weir::module::types as wit;
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::marker::PhantomData;
 use std::rc::Rc;
 
 /// Entries that a map keeps in the guest's memory between calls: a few hundred KiB of the 16 MiB that a guest has by
@@ -64,56 +61,54 @@ pub const KEY_BYTES_MAX: usize = 2 << 10;
 ///
 /// `V` is stored as postcard writes it: a type that grows a field needs another [`STATE_VERSION`](crate::Module::STATE_VERSION).
 #[derive(Debug)]
-pub struct Map<V> {
-    rows: Rc<RefCell<Rows>>,
-    value: PhantomData<V>,
-    cache: Rc<RefCell<Cache<V>>>,
-}
+pub struct Map<V>(Rc<Shared<V>>);
 
 /// One value.
 #[derive(Debug)]
 pub struct Value<V>(Map<V>);
 
-/// What the host has, by whole keys.
+/// What a map has in common with the end of the call, which hands over what changed.
 #[derive(Debug)]
-struct Rows {
+struct Shared<V> {
+    /// What the host's keys begin with.
     prefix: Vec<u8>,
+    cache: RefCell<Cache<V>>,
 }
-
-type Fast = BuildHasherDefault<Fnv>;
 
 #[derive(Debug)]
 struct Cache<V> {
-    entries: HashMap<Box<[u8]>, Cached<V>, Fast>,
-    changed: Vec<Box<[u8]>>,
+    /// Keys are short, and whoever sends them can only slow down his own pipeline, which has its deadline: a fast hash does.
+    slots: FxHashMap<Rc<[u8]>, u32>,
+    entries: Vec<Cached<V>>,
+    /// Places in `entries`, each once.
+    changed: Vec<u32>,
 }
 
 #[derive(Debug)]
 struct Cached<V> {
+    key: Rc<[u8]>,
     value: Option<V>,
     is_changed: bool,
 }
 
-/// FNV-1a over words of eight bytes: keys are short, and whoever sends them can only slow down his own pipeline, which
-/// has its deadline.
-#[derive(Default, Debug)]
-struct Fnv(u64);
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        const PRIME: u64 = 0x0000_0100_0000_01b3;
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            self.0 = (self.0.rotate_left(23) ^ u64::from_le_bytes(*word)).wrapping_mul(PRIME);
-        }
-        for byte in rest {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(PRIME);
-        }
+impl<V> Cache<V> {
+    fn get(&mut self, key: &[u8]) -> Option<&mut Cached<V>> {
+        let slot = *self.slots.get(key)?;
+        self.entries.get_mut(slot as usize)
     }
 
-    fn finish(&self) -> u64 {
-        // The low bits choose the bucket: they must depend on all others.
-        self.0 ^ (self.0 >> 32)
+    /// Adds an entry for a `key` that has none.
+    fn add(&mut self, key: &[u8], value: Option<V>) -> u32 {
+        let key: Rc<[u8]> = key.into();
+        let slot = self.entries.len() as u32;
+        self.slots.insert(Rc::clone(&key), slot);
+        let is_changed = false;
+        self.entries.push(Cached {
+            key,
+            value,
+            is_changed,
+        });
+        slot
     }
 }
 
@@ -143,20 +138,24 @@ pub(crate) fn forget() {
     host::clear();
 }
 
-struct Flusher<V>(Rc<RefCell<Rows>>, Rc<RefCell<Cache<V>>>);
-
-impl<V: Serialize + DeserializeOwned + 'static> Flush for Flusher<V> {
+impl<V: Serialize + DeserializeOwned + 'static> Flush for Shared<V> {
     fn flush(&self) {
-        let (rows, mut cache) = (self.0.borrow(), self.1.borrow_mut());
+        let mut cache = self.cache.borrow_mut();
+        let Cache {
+            slots,
+            entries,
+            changed,
+        } = &mut *cache;
         let (mut keys, mut values) = (empty(), empty());
-        let Cache { entries, changed } = &mut *cache;
-        for key in changed.drain(..) {
-            let Some(entry) = entries.get_mut(&key) else {
+        keys.ends.reserve(changed.len());
+        values.ends.reserve(changed.len());
+        for slot in changed.drain(..) {
+            let Some(entry) = entries.get_mut(slot as usize) else {
                 continue;
             };
             entry.is_changed = false;
-            keys.data.extend_from_slice(&rows.prefix);
-            keys.data.extend_from_slice(&key);
+            keys.data.extend_from_slice(&self.prefix);
+            keys.data.extend_from_slice(&entry.key);
             keys.ends.push(keys.data.len() as u32);
             match &entry.value {
                 Some(value) => match postcard::to_extend(value, std::mem::take(&mut values.data)) {
@@ -174,6 +173,7 @@ impl<V: Serialize + DeserializeOwned + 'static> Flush for Flusher<V> {
             host::put_many(keys, values);
         }
         if entries.len() > CACHED_MAX {
+            slots.clear();
             entries.clear();
         }
     }
@@ -182,38 +182,32 @@ impl<V: Serialize + DeserializeOwned + 'static> Flush for Flusher<V> {
 impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
     /// The map `name` of this module. In [`init`](crate::Module::init) only, each name once.
     pub fn new(name: &str) -> Self {
-        // No name is the beginning of another with a key behind it: names end in a byte that UTF-8 does not have.
-        let prefix = [name.as_bytes(), &[0xff]].concat();
-        let rows = Rc::new(RefCell::new(Rows { prefix }));
-        let cache = Rc::new(RefCell::new(Cache {
-            entries: HashMap::default(),
-            changed: Vec::new(),
-        }));
-        let flusher = Flusher(Rc::clone(&rows), Rc::clone(&cache));
-        MAPS.with(|maps| maps.borrow_mut().push(Rc::new(flusher)));
-        Self {
-            rows,
-            value: PhantomData,
-            cache,
-        }
+        let shared = Rc::new(Shared {
+            // No name is the beginning of another with a key behind it: names end in a byte that UTF-8 does not have.
+            prefix: [name.as_bytes(), &[0xff]].concat(),
+            cache: RefCell::new(Cache {
+                slots: FxHashMap::default(),
+                entries: Vec::new(),
+                changed: Vec::new(),
+            }),
+        });
+        let flush: Rc<dyn Flush> = Rc::<Shared<V>>::clone(&shared);
+        MAPS.with(|maps| maps.borrow_mut().push(flush));
+        Self(shared)
     }
 
     /// Gets the values of all `keys` that are not in memory in one call of the host: worth it at the beginning of a batch
     /// of many keys.
     pub fn fetch<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) {
-        let mut cache = self.cache.borrow_mut();
-        let mut missing: Vec<Box<[u8]>> = Vec::new();
+        let mut cache = self.0.cache.borrow_mut();
+        let mut missing = Vec::new();
         let mut column = empty();
         for key in keys {
-            if let Entry::Vacant(place) = cache.entries.entry(key.into()) {
-                place.insert(Cached {
-                    value: None,
-                    is_changed: false,
-                });
-                column.data.extend_from_slice(&self.rows.borrow().prefix);
+            if !cache.slots.contains_key(key) {
+                column.data.extend_from_slice(&self.0.prefix);
                 column.data.extend_from_slice(key);
                 column.ends.push(column.data.len() as u32);
-                missing.push(key.into());
+                missing.push(cache.add(key, None));
             }
         }
         if missing.is_empty() {
@@ -221,8 +215,8 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
         }
         let values = host::get_many(column);
         let values = crate::Column::new(&values);
-        for (i, key) in missing.iter().enumerate() {
-            if let Some(entry) = cache.entries.get_mut(key) {
+        for (i, slot) in missing.into_iter().enumerate() {
+            if let Some(entry) = cache.entries.get_mut(slot as usize) {
                 entry.value = values.get(i).map(decode);
             }
         }
@@ -230,20 +224,21 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
 
     /// Has `change` look at the value under `key` and change it; `None` is no value, before and after.
     pub fn update<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Option<V>) -> R) -> R {
-        let mut cache = self.cache.borrow_mut();
-        let Cache { entries, changed } = &mut *cache;
-        // Looked up twice only when it is new: there is no way to ask for an entry by a borrowed key.
-        if !entries.contains_key(key) {
-            let value = self.load(key);
-            let is_changed = false;
-            entries.insert(key.into(), Cached { value, is_changed });
-        }
-        let Some(entry) = entries.get_mut(key) else {
+        let mut cache = self.0.cache.borrow_mut();
+        let slot = match cache.slots.get(key) {
+            Some(slot) => *slot,
+            None => {
+                let value = self.load(key);
+                cache.add(key, value)
+            }
+        };
+        let Cache { entries, changed, .. } = &mut *cache;
+        let Some(entry) = entries.get_mut(slot as usize) else {
             return change(&mut None);
         };
         if !entry.is_changed {
             entry.is_changed = true;
-            changed.push(key.into());
+            changed.push(slot);
         }
         change(&mut entry.value)
     }
@@ -253,28 +248,29 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
     where
         V: Clone,
     {
-        let mut cache = self.cache.borrow_mut();
-        if let Some(entry) = cache.entries.get(key) {
+        let mut cache = self.0.cache.borrow_mut();
+        if let Some(entry) = cache.get(key) {
             return entry.value.clone();
         }
         let value = self.load(key);
-        let entry = Cached {
-            value: value.clone(),
-            is_changed: false,
-        };
-        cache.entries.insert(key.into(), entry);
+        cache.add(key, value.clone());
         value
     }
 
     /// Sets the value under `key`.
     pub fn insert(&mut self, key: &[u8], value: V) {
-        let mut cache = self.cache.borrow_mut();
-        let Cache { entries, changed } = &mut *cache;
-        let value = Some(value);
-        let is_changed = true;
-        let before = entries.insert(key.into(), Cached { value, is_changed });
-        if !before.is_some_and(|b| b.is_changed) {
-            changed.push(key.into());
+        let mut cache = self.0.cache.borrow_mut();
+        let slot = match cache.slots.get(key) {
+            Some(slot) => *slot,
+            None => cache.add(key, None),
+        };
+        let Cache { entries, changed, .. } = &mut *cache;
+        if let Some(entry) = entries.get_mut(slot as usize) {
+            entry.value = Some(value);
+            if !entry.is_changed {
+                entry.is_changed = true;
+                changed.push(slot);
+            }
         }
     }
 
@@ -286,9 +282,8 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
     /// Key and value of each entry whose key begins with `prefix`, by key. Costs calls of the host, however much is
     /// in memory.
     pub fn scan(&mut self, prefix: &[u8]) -> Vec<(Vec<u8>, V)> {
-        Flusher(Rc::clone(&self.rows), Rc::clone(&self.cache)).flush();
-        let rows = self.rows.borrow();
-        let whole = [&rows.prefix, prefix].concat();
+        self.0.flush();
+        let whole = [&self.0.prefix, prefix].concat();
         let (mut found, mut after) = (Vec::new(), None);
         loop {
             let (keys, values) = host::scan(&whole, after.as_deref(), u32::MAX);
@@ -297,7 +292,7 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
             after = Some(last.to_vec());
             for i in 0..keys.len() {
                 if let (Some(key), Some(value)) = (keys.get(i), values.get(i)) {
-                    let key = key.get(rows.prefix.len()..).unwrap_or_default();
+                    let key = key.get(self.0.prefix.len()..).unwrap_or_default();
                     found.push((key.to_vec(), decode(value)));
                 }
             }
@@ -305,7 +300,7 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
     }
 
     fn load(&self, key: &[u8]) -> Option<V> {
-        let whole = [&self.rows.borrow().prefix, key].concat();
+        let whole = [&self.0.prefix, key].concat();
         host::get(&whole).as_deref().map(decode)
     }
 }
@@ -479,7 +474,7 @@ mod tests {
             map.insert(&n.to_le_bytes(), n);
         }
         flush();
-        assert!(map.cache.borrow().entries.is_empty());
+        assert!(map.0.cache.borrow().entries.is_empty());
         assert_eq!(map.get(&7u32.to_le_bytes()), Some(7));
     }
 }

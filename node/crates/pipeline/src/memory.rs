@@ -126,10 +126,10 @@ impl Part {
         for (n, stage) in self.stages.iter_mut().enumerate() {
             let Some(table) = &mut stage.table else { continue };
             let prefix = of_stage(spec.name.as_str(), n, partition);
-            for (key, value) in table.changes() {
-                let key = [prefix.as_bytes(), &key].concat();
+            table.take_changes(|key, value| {
+                let key = [prefix.as_bytes(), key].concat();
                 rows.push((StateKey::from_bytes(key), value.map(Bytes::copy_from_slice)));
-            }
+            });
         }
         rows
     }

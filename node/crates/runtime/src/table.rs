@@ -3,31 +3,70 @@
 //! Reads never wait for a disk, a scan is a walk, and what a failed call wrote is taken back row by row. The durable form
 //! is rows of the log, and is somebody else's: it takes [`Table::changes`] once a batch.
 
-use std::collections::BTreeMap;
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
+use std::sync::Arc;
 use weir_types::limits::STATE_CHANGES_BYTES_MAX;
 
 /// Longest key, in bytes.
 pub const STATE_KEY_BYTES_MAX: usize = 4 << 10;
 /// Longest value, in bytes.
 pub const STATE_VALUE_BYTES_MAX: usize = 1 << 20;
-/// What a row costs beyond its bytes, about: two allocations and its share of a tree's node. Counted against the quota,
-/// or a million empty values would be free.
-const ROW_BYTES: usize = 64;
+/// What a row costs beyond its bytes, about: a slot of 56, a place among the hashes and in the order of 64, and an
+/// allocation. Counted against the quota, or a million empty values would be free.
+const ROW_BYTES: usize = 128;
 
-type Key = Box<[u8]>;
-type Value = Box<[u8]>;
+type Key = Arc<[u8]>;
+/// Most are a number or two: those need no allocation, neither in the table nor in the journal.
+type Value = SmallVec<[u8; 16]>;
 
 /// Rows of bytes, and a way back. See the module's docs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// A row is looked up by its hash, since that is what each record costs; the order is kept beside, and touched when a key
+/// comes or goes.
+#[derive(Clone, Debug, Default)]
 pub struct Table {
-    rows: BTreeMap<Key, Value>,
-    /// What each changed row was before, in the order of the changes.
-    journal: Vec<(Key, Option<Value>)>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Where each key has its slot. No answer depends on the order of this map.
+    by_hash: HashMap<Key, u32, foldhash::fast::RandomState>,
+    by_key: BTreeMap<Key, u32>,
+    /// Slots that changed since [`Table::take_changes`], each once, in the order of their first changes.
+    changed: Vec<u32>,
+    journal: Vec<Change>,
     /// Bytes of keys and values that changed, those that were taken back left out.
-    changed: usize,
+    changed_bytes: usize,
+    rows: usize,
     bytes: usize,
     bytes_max: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    key: Key,
+    /// None for a row that was removed: it has its slot until that is told, or taken back.
+    value: Option<Value>,
+    is_changed: bool,
+}
+
+/// A step of the way back.
+#[derive(Clone, Debug)]
+struct Change {
+    slot: u32,
+    old: Option<Value>,
+    /// What it changed besides the value.
+    did: Did,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Did {
+    /// Made the slot.
+    Create,
+    /// Was the first to change it.
+    Touch,
+    /// Nothing.
+    Again,
 }
 
 /// A place to come back to.
@@ -64,15 +103,16 @@ impl Table {
 
     /// Adds a row that is stored already. Not a change, and taken whatever the quota is now.
     pub fn load(&mut self, key: &[u8], value: &[u8]) {
-        self.bytes += cost(key, value);
-        if let Some(old) = self.rows.insert(key.into(), value.into()) {
-            self.bytes -= cost(key, &old);
-        }
+        let slot = match self.by_hash.get(key) {
+            Some(slot) => *slot,
+            None => self.create(key),
+        };
+        self.set(slot, Some(value.into()));
     }
 
     /// The value under `key`.
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.rows.get(key).map(AsRef::as_ref)
+        self.value(*self.by_hash.get(key)?)
     }
 
     /// Sets the value under `key`, or removes it.
@@ -83,43 +123,35 @@ impl Table {
         if key.len() > STATE_KEY_BYTES_MAX {
             return Err(StateError::Key(key.len()));
         }
-        let changed = self.changed + key.len() + value.map_or(0, <[u8]>::len);
-        if changed > STATE_CHANGES_BYTES_MAX {
+        let len = value.map_or(0, <[u8]>::len);
+        if len > STATE_VALUE_BYTES_MAX {
+            return Err(StateError::Value(len));
+        }
+        let changed_bytes = self.changed_bytes + key.len() + len;
+        if changed_bytes > STATE_CHANGES_BYTES_MAX {
             return Err(StateError::Changes);
         }
-        let Some(value) = value else {
-            self.changed = changed;
-            if let Some((key, old)) = self.rows.remove_entry(key) {
-                self.bytes -= cost(&key, &old);
-                self.journal.push((key, Some(old)));
-            }
-            return Ok(());
+        let slot = self.by_hash.get(key).copied();
+        let before = slot.and_then(|slot| self.value(slot));
+        let bytes_before = before.map_or(0, |old| cost(key, old));
+        let bytes = self.bytes - bytes_before + value.map_or(0, |value| cost(key, value));
+        // What does not grow is taken: a quota that was lowered must not stop a module that shrinks.
+        if bytes > self.bytes_max && bytes > self.bytes {
+            return Err(StateError::Quota(self.bytes_max));
+        }
+        self.changed_bytes = changed_bytes;
+        let (slot, did) = match slot {
+            Some(slot) if self.is_changed(slot) => (slot, Did::Again),
+            Some(slot) => (slot, Did::Touch),
+            None if value.is_none() => return Ok(()),
+            None => (self.create(key), Did::Create),
         };
-        if value.len() > STATE_VALUE_BYTES_MAX {
-            return Err(StateError::Value(value.len()));
+        if did != Did::Again {
+            self.changed.push(slot);
+            self.mark_changed(slot, true);
         }
-        match self.rows.get_mut(key) {
-            Some(slot) => {
-                let bytes = self.bytes - slot.len() + value.len();
-                // What does not grow is taken: a quota that was lowered must not stop a module that shrinks.
-                if bytes > self.bytes_max && value.len() > slot.len() {
-                    return Err(StateError::Quota(self.bytes_max));
-                }
-                self.bytes = bytes;
-                let old = std::mem::replace(slot, value.into());
-                self.journal.push((key.into(), Some(old)));
-            }
-            None => {
-                let bytes = self.bytes + cost(key, value);
-                if bytes > self.bytes_max {
-                    return Err(StateError::Quota(self.bytes_max));
-                }
-                self.bytes = bytes;
-                self.rows.insert(key.into(), value.into());
-                self.journal.push((key.into(), None));
-            }
-        }
-        self.changed = changed;
+        let old = self.set(slot, value.map(SmallVec::from_slice));
+        self.journal.push(Change { slot, old, did });
         Ok(())
     }
 
@@ -133,58 +165,116 @@ impl Table {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        self.rows
+        self.by_key
             .range::<[u8], _>((from, Bound::Unbounded))
             .take_while(move |(key, _)| key.starts_with(prefix))
-            .map(|(key, value)| (&**key, &**value))
+            .filter_map(|(key, slot)| Some((&**key, self.value(*slot)?)))
     }
 
     /// A place to come back to.
     pub fn mark(&self) -> Mark {
         Mark {
             changes: self.journal.len(),
-            changed: self.changed,
+            changed: self.changed_bytes,
         }
     }
 
     /// Takes back what changed since `mark`.
     pub fn roll_back(&mut self, mark: Mark) {
-        self.changed = self.changed.min(mark.changed);
+        self.changed_bytes = self.changed_bytes.min(mark.changed);
         while self.journal.len() > mark.changes {
-            let Some((key, old)) = self.journal.pop() else {
+            let Some(Change { slot, old, did }) = self.journal.pop() else {
                 return;
             };
-            let now = match old {
-                Some(old) => {
-                    self.bytes += cost(&key, &old);
-                    self.rows.insert(key.clone(), old)
-                }
-                None => self.rows.remove(&key),
-            };
-            self.bytes -= now.map_or(0, |now| cost(&key, &now));
+            self.set(slot, old);
+            if did != Did::Again {
+                // It was the last that was touched first, as all later ones have been taken back.
+                self.changed.pop();
+                self.mark_changed(slot, false);
+            }
+            if did == Did::Create {
+                self.destroy(slot);
+            }
         }
     }
 
-    /// What each row that changed since the last time says now, by key; there is no way back behind it.
-    pub fn changes(&mut self) -> BTreeMap<Box<[u8]>, Option<&[u8]>> {
-        self.changed = 0;
-        let changed = std::mem::take(&mut self.journal).into_iter();
-        changed
-            .map(|(key, _)| {
-                let now = self.rows.get(&key).map(AsRef::as_ref);
-                (key, now)
-            })
-            .collect()
+    /// Tells `each` what every row says now that changed since the last time; there is no way back behind it.
+    pub fn take_changes(&mut self, mut each: impl FnMut(&[u8], Option<&[u8]>)) {
+        self.changed_bytes = 0;
+        self.journal.clear();
+        for slot in std::mem::take(&mut self.changed) {
+            let Some(row) = self.slots.get_mut(slot as usize) else {
+                continue;
+            };
+            row.is_changed = false;
+            each(&row.key, row.value.as_deref());
+            if row.value.is_none() {
+                self.destroy(slot);
+            }
+        }
+    }
+
+    fn value(&self, slot: u32) -> Option<&[u8]> {
+        self.slots.get(slot as usize)?.value.as_deref()
+    }
+
+    fn is_changed(&self, slot: u32) -> bool {
+        self.slots.get(slot as usize).is_some_and(|row| row.is_changed)
+    }
+
+    fn mark_changed(&mut self, slot: u32, is_changed: bool) {
+        if let Some(row) = self.slots.get_mut(slot as usize) {
+            row.is_changed = is_changed;
+        }
+    }
+
+    /// Sets the value in `slot`, and says what it was.
+    fn set(&mut self, slot: u32, value: Option<Value>) -> Option<Value> {
+        let row = self.slots.get_mut(slot as usize)?;
+        let old = std::mem::replace(&mut row.value, value);
+        let bytes = |value: &Option<Value>| value.as_ref().map_or(0, |value| cost(&row.key, value));
+        self.bytes = self.bytes + bytes(&row.value) - bytes(&old);
+        self.rows = self.rows + usize::from(row.value.is_some()) - usize::from(old.is_some());
+        old
+    }
+
+    /// A slot for `key`, which has none, with nothing in it.
+    fn create(&mut self, key: &[u8]) -> u32 {
+        let key = Key::from(key);
+        let row = Slot {
+            key: Arc::clone(&key),
+            value: None,
+            is_changed: false,
+        };
+        let free = self.free.pop();
+        let slot = free.unwrap_or(self.slots.len() as u32);
+        match self.slots.get_mut(slot as usize) {
+            Some(place) => *place = row,
+            None => self.slots.push(row),
+        }
+        self.by_hash.insert(Arc::clone(&key), slot);
+        self.by_key.insert(key, slot);
+        slot
+    }
+
+    /// Gives up a slot that has nothing in it.
+    fn destroy(&mut self, slot: u32) {
+        if let Some(row) = self.slots.get_mut(slot as usize) {
+            let key = std::mem::take(&mut row.key);
+            self.by_hash.remove(&key);
+            self.by_key.remove(&key);
+            self.free.push(slot);
+        }
     }
 
     /// Rows.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.rows
     }
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows == 0
     }
 
     /// Bytes of memory that it takes, about.
@@ -235,14 +325,15 @@ mod tests {
             prop_assert_eq!(table.bytes(), bytes);
             // The changes make of what was stored what there is.
             let mut stored = BTreeMap::from([(vec![7], b"stored".to_vec())]);
-            for (key, value) in table.changes() {
-                match value {
-                    Some(v) => drop(stored.insert(key.to_vec(), v.to_vec())),
-                    None => drop(stored.remove(&key.to_vec())),
-                }
-            }
-            prop_assert_eq!(stored, model);
-            prop_assert!(table.changes().is_empty());
+            table.take_changes(|key, value| match value {
+                Some(v) => drop(stored.insert(key.to_vec(), v.to_vec())),
+                None => drop(stored.remove(&key.to_vec())),
+            });
+            prop_assert_eq!(&stored, &model);
+            table.take_changes(|key, _| panic!("{key:?} has not changed"));
+            // Nothing is left of what is not there.
+            let rows = model.len();
+            prop_assert_eq!((table.by_hash.len(), table.by_key.len(), table.slots.len() - table.free.len()), (rows, rows, rows));
         }
     }
 
@@ -266,10 +357,10 @@ mod tests {
 
     #[test]
     fn what_is_too_large_changes_nothing() {
-        let mut table = Table::new(200);
+        let mut table = Table::new(264);
         table.put(b"a", Some(&[1; 50])).unwrap();
-        assert_eq!(table.put(b"b", Some(&[1; 50])), Err(StateError::Quota(200)));
-        assert_eq!(table.put(b"a", Some(&[1; 150])), Err(StateError::Quota(200)));
+        assert_eq!(table.put(b"b", Some(&[1; 50])), Err(StateError::Quota(264)));
+        assert_eq!(table.put(b"a", Some(&[1; 150])), Err(StateError::Quota(264)));
         assert_eq!(table.put(&[0; 4097], None), Err(StateError::Key(4097)));
         assert_eq!(
             table.put(b"a", Some(&vec![0; (1 << 20) + 1])),
