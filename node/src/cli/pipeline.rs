@@ -164,7 +164,15 @@ fn describe(format: Format, pipeline: &Value) -> Result<()> {
         "dropped",
         "emitted",
     ];
-    let more = ["dead_letters", "skipped", "failures", "state_rows", "state_bytes"];
+    let more = [
+        "dead_letters",
+        "skipped",
+        "failures",
+        "state_rows",
+        "timers",
+        "timers_fired",
+        "state_bytes",
+    ];
     let mut rows: Vec<(&str, String)> = names
         .iter()
         .chain(&more)

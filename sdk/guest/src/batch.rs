@@ -74,6 +74,12 @@ impl<'a> Batch<'a> {
         self.inner.now
     }
 
+    /// No record before this time is expected any more, in milliseconds since 1970: one that comes is late. The smallest number
+    /// when that is not known.
+    pub fn watermark(&self) -> i64 {
+        self.inner.watermark
+    }
+
     /// The keys alone, in order: all `None` unless the plan asks for keys. For a module that decides by them only,
     /// with [`crate::Out::route_all`].
     #[inline]
@@ -183,6 +189,21 @@ impl<'a> Record<'a> {
     #[inline]
     pub fn timestamp(&self) -> i64 {
         self.inner.timestamps.get(self.index).copied().unwrap_or_default()
+    }
+
+    /// Whether it came after the watermark had passed its time.
+    pub fn is_late(&self) -> bool {
+        self.has(1)
+    }
+
+    /// Whether its time was so far in the future that the node's stands for it.
+    pub fn is_redated(&self) -> bool {
+        self.has(4)
+    }
+
+    fn has(&self, mark: u8) -> bool {
+        let marks = self.inner.marks.as_ref().and_then(|m| m.get(self.index));
+        marks.is_some_and(|m| m & mark != 0)
     }
 
     /// Its key, unless it has none or the plan does not ask for keys.

@@ -19,11 +19,13 @@
 //!
 //! Build it with `cargo build --release --target wasm32-unknown-unknown` as a `cdylib`, and push the file with `weir
 //! module push`. For outputs beside the stream, new records or work on whole batches, implement [`Module`] and call
-//! [`export!`]. What a module is to remember from one batch to the next is in [`state`]. All of it runs natively, too:
+//! [`export!`]. What a module is to remember from one batch to the next is in [`state`], and how
+//! it is called at a time in [`timers`]. All of it runs natively, too:
 //! see [`testing`].
 
 mod batch;
 mod config;
+mod handover;
 mod json;
 mod macros;
 mod module;
@@ -31,6 +33,7 @@ mod out;
 mod simd;
 pub mod state;
 pub mod testing;
+pub mod timers;
 
 pub use batch::{Batch, Column, Headers, Record, Records};
 pub use config::{Config, FromValue, JsonText, Parameter};
@@ -56,7 +59,7 @@ pub mod prelude {
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
-        world: "stateful",
+        world: "with-timers",
         pub_export_macro: true,
         default_bindings_module: "weir_sdk::bindings",
     });

@@ -1,10 +1,11 @@
 //! What a module implements, and the way from there to the contract.
 
 use crate::batch::Batch;
-use crate::bindings::exports::weir::module::transform::Guest;
+use crate::bindings::exports::weir::module::{timed, transform};
 use crate::bindings::weir::module::types as wit;
 use crate::config::{Config, Parameter};
 use crate::out::Out;
+use crate::timers::Fired;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -34,6 +35,18 @@ pub trait Module: Sized + 'static {
     /// # Errors
     /// A [`Fault`]: nothing of the call then takes effect.
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault>;
+
+    /// Timers that this module set are due: see [`crate::timers`]. What it emits stems from one of them, and has its key and
+    /// time unless it says otherwise.
+    ///
+    /// # Errors
+    /// As [`Module::process`]; indexes are those of the timers.
+    fn on_timers(&mut self, fired: &Fired<'_>, out: &mut Out) -> Result<(), Fault> {
+        let _ = (fired, out);
+        Err(Fault::Fatal(
+            "a timer is due, and this module has none".to_owned(),
+        ))
+    }
 }
 
 /// Outputs and columns of a module.
@@ -133,7 +146,7 @@ thread_local! {
     static INSTANCE: Slot = const { Slot(RefCell::new(None)) };
 }
 
-impl<M: Module> Guest for Adapter<M> {
+impl<M: Module> transform::Guest for Adapter<M> {
     fn describe() -> wit::Descriptor {
         let parameters = M::parameters().iter().map(Parameter::to_wit).collect();
         wit::Descriptor {
@@ -144,27 +157,44 @@ impl<M: Module> Guest for Adapter<M> {
     }
 
     fn init(config: wit::Config) -> Result<wit::Plan, String> {
-        crate::state::begin();
+        crate::handover::begin();
+        crate::timers::begin();
         let (module, plan) = M::init(&Config::new(config))?;
         INSTANCE.with(|slot| *slot.0.borrow_mut() = Some(Box::new(module)));
         Ok(plan.0)
     }
 
     fn process(batch: wit::Batch) -> Result<wit::Outcome, wit::Fault> {
-        INSTANCE.with(|slot| {
-            let mut slot = slot.0.borrow_mut();
-            let module = slot.as_mut().and_then(|m| m.downcast_mut::<M>());
-            let module = module.ok_or_else(|| wit::Fault::Fatal("process before init".to_owned()))?;
-            let mut out = Out::new(batch.timestamps.len());
-            match module.process(&Batch::new(&batch), &mut out) {
-                Ok(()) => {
-                    crate::state::flush();
-                    Ok(out.into_wit())
-                }
-                Err(Fault::Retry(why)) => Err(wit::Fault::Retry(why)),
-                Err(Fault::Poison(index, why)) => Err(wit::Fault::Poison((index as u32, why))),
-                Err(Fault::Fatal(why)) => Err(wit::Fault::Fatal(why)),
-            }
+        call::<M>(batch.timestamps.len(), |module, out| {
+            module.process(&Batch::new(&batch), out)
         })
     }
+}
+
+impl<M: Module> timed::Guest for Adapter<M> {
+    fn on_timers(fired: wit::Fired) -> Result<wit::Outcome, wit::Fault> {
+        call::<M>(0, |module, out| module.on_timers(&Fired::new(&fired), out))
+    }
+}
+
+/// Has the instance work on so many records, and hands over what it changed.
+fn call<M: Module>(
+    records: usize,
+    work: impl FnOnce(&mut M, &mut Out) -> Result<(), Fault>,
+) -> Result<wit::Outcome, wit::Fault> {
+    INSTANCE.with(|slot| {
+        let mut slot = slot.0.borrow_mut();
+        let module = slot.as_mut().and_then(|m| m.downcast_mut::<M>());
+        let module = module.ok_or_else(|| wit::Fault::Fatal("called before init".to_owned()))?;
+        let mut out = Out::new(records);
+        match work(module, &mut out) {
+            Ok(()) => {
+                crate::handover::flush();
+                Ok(out.into_wit())
+            }
+            Err(Fault::Retry(why)) => Err(wit::Fault::Retry(why)),
+            Err(Fault::Poison(index, why)) => Err(wit::Fault::Poison((index as u32, why))),
+            Err(Fault::Fatal(why)) => Err(wit::Fault::Fatal(why)),
+        }
+    })
 }

@@ -43,6 +43,7 @@
 //! handed over in one when it ends. The stage of the pipeline says `grants = ["state"]`.
 
 use crate::bindings::weir::module::types as wit;
+use crate::handover::{self, Flush};
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -112,26 +113,6 @@ impl<V> Cache<V> {
     }
 }
 
-/// What a call changed and still has to hand over.
-trait Flush {
-    fn flush(&self);
-}
-
-thread_local! {
-    /// All maps of the instance: they are made in `init` and live as long as it does.
-    static MAPS: RefCell<Vec<Rc<dyn Flush>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Hands over what a call changed. Called when one ends well; of one that does not the instance is dropped.
-pub(crate) fn flush() {
-    MAPS.with(|maps| maps.borrow().iter().for_each(|map| map.flush()));
-}
-
-/// Forgets the maps of an instance that was before, natively.
-pub(crate) fn begin() {
-    MAPS.with(|maps| maps.borrow_mut().clear());
-}
-
 /// Empties the table that stands for the host's, natively.
 pub(crate) fn forget() {
     #[cfg(not(target_arch = "wasm32"))]
@@ -192,7 +173,7 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
             }),
         });
         let flush: Rc<dyn Flush> = Rc::<Shared<V>>::clone(&shared);
-        MAPS.with(|maps| maps.borrow_mut().push(flush));
+        handover::hold(flush);
         Self(shared)
     }
 
@@ -341,7 +322,7 @@ fn decode<V: DeserializeOwned>(bytes: &[u8]) -> V {
     }
 }
 
-fn empty() -> wit::Column {
+pub(crate) fn empty() -> wit::Column {
     wit::Column {
         ends: Vec::new(),
         data: Vec::new(),
@@ -443,7 +424,7 @@ mod tests {
     #[test]
     fn what_is_flushed_is_there_for_the_next_instance() {
         host::clear();
-        begin();
+        handover::begin();
         let mut map = Map::<u64>::new("m");
         let mut other = Value::<String>::new("m2");
         map.insert(b"a", 1);
@@ -451,8 +432,8 @@ mod tests {
         map.insert(b"c", 3);
         map.remove(b"c");
         other.set("x".to_owned());
-        flush();
-        begin();
+        handover::flush();
+        handover::begin();
         let mut map = Map::<u64>::new("m");
         let other = Value::<String>::new("m2");
         map.fetch([&b"a"[..], b"b", b"c"].into_iter());
@@ -468,12 +449,12 @@ mod tests {
     #[test]
     fn the_cache_begins_anew_before_it_grows_too_large() {
         host::clear();
-        begin();
+        handover::begin();
         let mut map = Map::<u32>::new("m");
         for n in 0..CACHED_MAX as u32 + 1 {
             map.insert(&n.to_le_bytes(), n);
         }
-        flush();
+        handover::flush();
         assert!(map.0.cache.borrow().entries.is_empty());
         assert_eq!(map.get(&7u32.to_le_bytes()), Some(7));
     }

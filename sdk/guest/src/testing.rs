@@ -16,9 +16,13 @@
 #[cfg(feature = "cases")]
 pub mod cases;
 
-use crate::bindings::exports::weir::module::transform::Guest;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::bindings::exports::weir::module::timed::Guest as _;
+use crate::bindings::exports::weir::module::transform::Guest as _;
 use crate::bindings::weir::module::types as wit;
 use crate::module::{Adapter, Module};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::timers::Clock;
 use std::marker::PhantomData;
 
 pub use wit::{Fault, Outcome, Value};
@@ -50,6 +54,8 @@ impl Input {
 #[derive(Debug)]
 pub struct Native<M> {
     plan: wit::Plan,
+    now: i64,
+    watermark: i64,
     module: PhantomData<M>,
 }
 
@@ -67,6 +73,8 @@ impl<M: Module> Native<M> {
         }
         values.extend(set.iter().map(|(n, v)| ((*n).to_owned(), v.clone())));
         crate::state::forget();
+        #[cfg(not(target_arch = "wasm32"))]
+        crate::timers::host::forget();
         let config = wit::Config {
             partition: 0,
             sources: vec!["test".to_owned()],
@@ -74,6 +82,8 @@ impl<M: Module> Native<M> {
         };
         Ok(Self {
             plan: Adapter::<M>::init(config)?,
+            now: 0,
+            watermark: i64::MIN,
             module: PhantomData,
         })
     }
@@ -89,6 +99,39 @@ impl<M: Module> Native<M> {
     /// The module's fault.
     pub fn process(&mut self, records: &[Input]) -> Result<Outcome, Fault> {
         Adapter::<M>::process(self.batch(records))
+    }
+
+    /// Lets the time of `clock` become `to`, and has the module look at what is then due, if anything is. For
+    /// [`Clock::Event`], `to` is the watermark. Neither goes back.
+    ///
+    /// # Errors
+    /// The module's fault.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn advance(&mut self, clock: Clock, to: i64) -> Result<Option<Outcome>, Fault> {
+        let (time, name) = match clock {
+            Clock::Event => (&mut self.watermark, wit::Clock::Event),
+            Clock::Processing => (&mut self.now, wit::Clock::Processing),
+        };
+        *time = to.max(*time);
+        let due = crate::timers::host::take_due(clock, *time);
+        if due.is_empty() {
+            return Ok(None);
+        }
+        let fired = wit::Fired {
+            clock: name,
+            now: self.now,
+            watermark: self.watermark,
+            at: due.iter().map(|(at, ..)| *at).collect(),
+            keys: column(due.iter().map(|(_, key, _)| Some(&key[..]))),
+            tags: due.iter().map(|(.., tag)| *tag).collect(),
+        };
+        Adapter::<M>::on_timers(fired).map(Some)
+    }
+
+    fn marks(&self, records: &[Input]) -> Option<Vec<u8>> {
+        let late = |r: &Input| u8::from(r.timestamp < self.watermark);
+        let marks: Vec<u8> = records.iter().map(late).collect();
+        marks.contains(&1).then_some(marks)
     }
 
     /// A batch of `records` with the columns that the module asked for.
@@ -107,10 +150,10 @@ impl<M: Module> Native<M> {
         };
         wit::Batch {
             source: 0,
-            now: 0,
-            watermark: i64::MIN,
+            now: self.now,
+            watermark: self.watermark,
             timestamps: records.iter().map(|r| r.timestamp).collect(),
-            marks: None,
+            marks: self.marks(records),
             keys: self
                 .plan
                 .keys

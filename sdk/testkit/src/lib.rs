@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_runtime::{
-    CallError, CallLimits, Instance, InstanceConfig, Instruments, LogSink, Runtime, RuntimeOptions, Setting,
-    Table,
+    CallError, CallLimits, Fired, Instance, InstanceConfig, Instruments, LogSink, Moment, Outcome, Runtime,
+    RuntimeOptions, Setting, Table, TimerClock,
 };
 use weir_types::{BatchBuilder, BatchError, Codec, Columns, Offset, Record, Wanted};
 
@@ -26,7 +26,12 @@ pub enum TestError {
         to: usize,
         error: CallError,
     },
+    #[error("timers due by {at}: {error}")]
+    Timers { at: i64, error: CallError },
 }
+
+/// Timers that one call is told of: as many as on a node.
+const FIRED_MAX: usize = weir_types::limits::TIMERS_FIRED_MAX;
 
 /// What became of the records.
 #[derive(Debug, Default)]
@@ -46,6 +51,7 @@ pub struct Testkit {
     instance: Instance,
     /// What it remembers, if it asks to.
     table: Option<Table>,
+    moment: Moment,
 }
 
 impl Testkit {
@@ -69,12 +75,14 @@ impl Testkit {
         let instruments = Arc::new(Instruments::default());
         let limits = CallLimits::default();
         Ok(Self {
-            table: module.wants_state().then(|| Table::new(limits.state_bytes)),
+            table: (module.wants_state() || module.wants_timers()).then(|| Table::new(limits.state_bytes)),
             instance: module.instantiate(&config, limits, sink, instruments)?,
+            moment: Moment::default(),
         })
     }
 
-    /// Processes `records` in batches of `batch`.
+    /// Processes `records` in batches of `batch`, at the time `now`. The watermark follows their timestamps, and timers fire
+    /// as on a node: those that are due by `now` before a batch, those of the records' time after it.
     ///
     /// # Errors
     /// At the first batch without an outcome.
@@ -83,29 +91,79 @@ impl Testkit {
             records: records.len(),
             ..Tested::default()
         };
+        self.advance(TimerClock::Processing, now, &mut tested)?;
         for (n, part) in records.chunks(batch.max(1)).enumerate() {
             let from = n * batch;
-            self.run_batch(part, from, now, &mut tested)?;
+            self.run_batch(part, from, &mut tested)?;
+            let latest = part.iter().map(|r| r.timestamp).max();
+            let latest = latest.unwrap_or(i64::MIN);
+            self.advance(TimerClock::Event, latest, &mut tested)?;
         }
         Ok(tested)
     }
 
-    fn run_batch(
-        &mut self,
-        part: &[Record],
-        from: usize,
-        now: i64,
-        tested: &mut Tested,
-    ) -> Result<(), TestError> {
+    /// Lets the time of `clock` become `to` (of [`TimerClock::Event`], the watermark), unless it is ahead, and fires what is
+    /// then due.
+    ///
+    /// # Errors
+    /// At the first call without an outcome.
+    pub fn advance(&mut self, clock: TimerClock, to: i64, tested: &mut Tested) -> Result<(), TestError> {
+        let time = match clock {
+            TimerClock::Event => &mut self.moment.watermark,
+            TimerClock::Processing => &mut self.moment.now,
+        };
+        *time = to.max(*time);
+        let until = *time;
+        loop {
+            let Some(table) = &mut self.table else {
+                return Ok(());
+            };
+            let due = std::iter::from_fn(|| table.pop_due(clock, until)).take(FIRED_MAX);
+            let timers: Vec<_> = due.collect();
+            if timers.is_empty() {
+                return Ok(());
+            }
+            let fired = Fired {
+                clock,
+                timers: &timers,
+            };
+            let begun = Instant::now();
+            let outcome = self.instance.on_timers(self.moment, fired, &mut self.table);
+            tested.spent += begun.elapsed();
+            let outcome = outcome.map_err(|error| TestError::Timers { at: until, error })?;
+            let sources: Vec<Record> = timers
+                .iter()
+                .map(|timer| Record {
+                    timestamp: timer.at,
+                    key: Some(Bytes::copy_from_slice(&timer.key)),
+                    ..Record::default()
+                })
+                .collect();
+            self.keep(&sources, 0, &outcome, tested);
+        }
+    }
+
+    fn run_batch(&mut self, part: &[Record], from: usize, tested: &mut Tested) -> Result<(), TestError> {
         let columns = columns(part, self.instance.plan().wanted)?;
+        let late = |r: &Record| u8::from(r.timestamp < self.moment.watermark);
+        let marks: Vec<u8> = part.iter().map(late).collect();
+        let marks = if marks.contains(&1) { &marks[..] } else { &[] };
         let begun = Instant::now();
-        let outcome = self.instance.process(0, now, &columns, &mut self.table);
+        let outcome = self
+            .instance
+            .process(0, self.moment, &columns, marks, &mut self.table);
         tested.spent += begun.elapsed();
         let outcome = outcome.map_err(|error| TestError::Call {
             from,
             to: from + part.len(),
             error,
         })?;
+        self.keep(part, from, &outcome, tested);
+        Ok(())
+    }
+
+    /// Writes down what became of `part`.
+    fn keep(&self, part: &[Record], from: usize, outcome: &Outcome, tested: &mut Tested) {
         let emitted: Vec<_> = outcome.emitted().collect();
         for place in outcome.placements() {
             let Some(source) = part.get(place.source as usize) else {
@@ -139,7 +197,6 @@ impl Testkit {
                 .dead
                 .push((from + dead.index as usize, dead.reason.to_owned()));
         }
-        Ok(())
     }
 }
 

@@ -2,9 +2,10 @@
 
 use crate::applied::Applied;
 use crate::auth::{Operation, Principal, Resource, authorize};
+use crate::chain::Footing;
 use crate::coordinator::Coordinator;
 use crate::error::ProduceError;
-use crate::hook::{Hook, HookError, HookJob};
+use crate::hook::{Hook, HookError, HookJob, Stepped};
 use crate::lane::{Common, Lane};
 use crate::proposer::{Append, Framing, Made, Request};
 use crate::quota::{Direction, QuotaConfig, Quotas};
@@ -334,11 +335,11 @@ impl Broker {
             None => send(Append {
                 topic,
                 partition: id,
-                kept: batch,
+                kept: Some(batch),
                 framing,
                 made: None,
                 reply,
-                permit,
+                permit: Some(permit),
             }),
             Some(hook) => {
                 let job = HookJob {
@@ -353,7 +354,7 @@ impl Broker {
                             send(Append {
                                 topic: job.topic,
                                 partition: id,
-                                kept: p.kept,
+                                kept: Some(p.kept),
                                 framing,
                                 made: Some(Box::new(Made {
                                     outputs: p.outputs,
@@ -361,7 +362,7 @@ impl Broker {
                                     footing: p.footing,
                                 })),
                                 reply,
-                                permit,
+                                permit: Some(permit),
                             });
                         }
                         Err(e) => {
@@ -376,6 +377,30 @@ impl Broker {
             throttle,
             append_time,
         })
+    }
+
+    /// Takes what a pipeline made of the time alone: a step that stands on a batch of nobody's. What becomes of it is the
+    /// step's to tell. Blocks while the proposer is behind.
+    pub fn take_step(&self, topic: Arc<Topic>, partition: PartitionId, made: Stepped) {
+        let Ok(lane) = self.serving_lane(partition) else {
+            return;
+        };
+        // Nobody waits for the answer: dropped on the way, the step breaks its chain.
+        let (reply, _) = oneshot::channel();
+        let append = Append {
+            topic,
+            partition,
+            kept: None,
+            framing: Framing::Merge,
+            made: Some(Box::new(Made {
+                outputs: made.outputs,
+                rows: made.rows.into_iter().map(row_op).collect(),
+                footing: Footing::Step(made.step),
+            })),
+            reply,
+            permit: None,
+        };
+        let _ = lane.requests.send(Request::Append(append));
     }
 
     pub(crate) fn hook(&self) -> Option<&Arc<dyn Hook>> {

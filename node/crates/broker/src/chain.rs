@@ -10,7 +10,7 @@ use crate::broker::Broker;
 use crate::producer::{Accepted, Verdict, Window};
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use weir_log::{ReadError, StateKey};
 use weir_types::limits::PRODUCERS_MAX;
@@ -23,11 +23,14 @@ pub struct Chain {
     shared: Arc<Shared>,
     /// What is assumed of the producers whose batches are in steps that are not decided yet, or were lately.
     windows: BTreeMap<i64, Window>,
+    /// Steps so far.
+    steps: AtomicU64,
 }
 
 struct Shared {
     term: Term,
-    is_broken: AtomicBool,
+    /// The first step that came to nothing: neither do those behind it. As large as can be while there is none.
+    broken_at: AtomicU64,
     undecided: Mutex<usize>,
     decided: Condvar,
 }
@@ -35,6 +38,7 @@ struct Shared {
 /// One step of a chain. Dropped before its entry is committed, it breaks the chain.
 pub struct Step {
     shared: Arc<Shared>,
+    number: u64,
     is_committed: bool,
 }
 
@@ -54,38 +58,18 @@ impl Chain {
     /// Begins a chain for a pipeline on `partition`; nothing while another node leads it. All chains of this pipeline
     /// before it must have been [drained](Self::drain).
     pub fn begin(broker: &Broker, partition: PartitionId) -> Option<Self> {
-        let term = term(broker, partition)?;
+        let term = broker.led_term(partition)?;
         Some(Self {
             broker: broker.clone(),
             partition,
             shared: Arc::new(Shared {
                 term,
-                is_broken: AtomicBool::new(false),
+                broken_at: AtomicU64::new(u64::MAX),
                 undecided: Mutex::new(0),
                 decided: Condvar::new(),
             }),
             windows: BTreeMap::new(),
-        })
-    }
-
-    /// Hands the applied rows whose keys begin as `from` does to `each`: what the chain's first step stands on. Blocks.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn rows(&self, from: &StateKey, mut each: impl FnMut(&[u8], Bytes)) -> Result<(), ReadError> {
-        let log = self.broker.log();
-        let (settle, settled) = mpsc::sync_channel(1);
-        let stopped = || ReadError::Busy("the log has stopped".to_owned());
-        log.settle(move |result| {
-            let _ = settle.send(result.is_ok());
-        })
-        .map_err(|_| stopped())?;
-        if !settled.recv().unwrap_or(false) {
-            return Err(stopped());
-        }
-        log.rows_under(from, |key, value| {
-            each(key, value);
-            true
+            steps: AtomicU64::new(0),
         })
     }
 
@@ -116,7 +100,7 @@ impl Chain {
         self.windows.insert(producer.id, window);
         if self.windows.len() > PRODUCERS_MAX {
             // What is applied says the same of most; of the others it will when the next chain begins.
-            self.shared.is_broken.store(true, Ordering::Release);
+            self.shared.break_at(self.steps.load(Ordering::Relaxed));
         }
         true
     }
@@ -126,6 +110,7 @@ impl Chain {
         *self.shared.lock() += 1;
         Step {
             shared: Arc::clone(&self.shared),
+            number: self.steps.fetch_add(1, Ordering::Relaxed),
             is_committed: false,
         }
     }
@@ -133,28 +118,62 @@ impl Chain {
     /// Whether something can be computed on top of it: it is whole, and the term in which it began is not over. Another may
     /// have led meanwhile.
     pub fn is_standing(&self) -> bool {
-        self.shared.stands_in(term(&self.broker, self.partition))
+        let next = self.steps.load(Ordering::Relaxed);
+        self.shared.stands_in(self.broker.led_term(self.partition), next)
     }
 
     /// Waits until the fate of each step is known. Blocks; while most nodes are away, until they are back.
     pub fn drain(&self) {
+        self.drain_to(0);
+    }
+
+    /// Waits until the fate of all but `left` steps is known. Blocks, as above.
+    pub fn drain_to(&self, left: usize) {
         let mut undecided = self.shared.lock();
-        while *undecided > 0 {
+        while *undecided > left {
             let waited = self.shared.decided.wait(undecided);
             undecided = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
-/// The term in which this node leads `partition`.
-fn term(broker: &Broker, partition: PartitionId) -> Option<Term> {
-    let leader = broker.serving_lane(partition).ok()?.group.lead()?;
-    Some(leader.term())
+impl Broker {
+    /// The term in which this node leads `partition`.
+    pub fn led_term(&self, partition: PartitionId) -> Option<Term> {
+        let leader = self.serving_lane(partition).ok()?.group.lead()?;
+        Some(leader.term())
+    }
+
+    /// Hands the applied rows whose keys begin as `from` does to `each`: what the first step of a chain stands on. Blocks.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn applied_rows(&self, from: &StateKey, mut each: impl FnMut(&[u8], Bytes)) -> Result<(), ReadError> {
+        let log = self.log();
+        let (settle, settled) = mpsc::sync_channel(1);
+        let stopped = || ReadError::Busy("the log has stopped".to_owned());
+        log.settle(move |result| {
+            let _ = settle.send(result.is_ok());
+        })
+        .map_err(|_| stopped())?;
+        if !settled.recv().unwrap_or(false) {
+            return Err(stopped());
+        }
+        log.rows_under(from, |key, value| {
+            each(key, value);
+            true
+        })
+    }
 }
 
 impl Shared {
-    fn stands_in(&self, term: Option<Term>) -> bool {
-        Some(self.term) == term && !self.is_broken.load(Ordering::Acquire)
+    /// Whether step `number` does.
+    fn stands_in(&self, term: Option<Term>, number: u64) -> bool {
+        Some(self.term) == term && number < self.broken_at.load(Ordering::Acquire)
+    }
+
+    fn break_at(&self, number: u64) {
+        self.broken_at.fetch_min(number, Ordering::AcqRel);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, usize> {
@@ -165,12 +184,12 @@ impl Shared {
 impl Step {
     /// Whether it may be taken into an entry of `term`.
     pub(crate) fn stands_in(&self, term: Option<Term>) -> bool {
-        self.shared.stands_in(term)
+        self.shared.stands_in(term, self.number)
     }
 
     /// Its batch is not taken: nothing on top of it may be.
     pub(crate) fn fall(&self) {
-        self.shared.is_broken.store(true, Ordering::Release);
+        self.shared.break_at(self.number);
     }
 
     /// Its entry is committed, and applied here.

@@ -1,7 +1,7 @@
 //! The in-line call, as the broker knows it: a batch goes in, effects come out. `weir-pipeline` implements it.
 
 use crate::Topic;
-use crate::chain::Footing;
+use crate::chain::{Footing, Step};
 use bytes::Bytes;
 use std::sync::Arc;
 use weir_log::StateKey;
@@ -42,6 +42,16 @@ pub struct Processed {
     pub rows: Vec<(StateKey, Option<Bytes>)>,
     /// What it stands on.
     pub footing: Footing,
+}
+
+/// What a pipeline makes of the time alone.
+pub struct Stepped {
+    /// Records, for partitions of the group in which the step is.
+    pub outputs: Vec<Output>,
+    /// As in [`Processed::rows`].
+    pub rows: Vec<(StateKey, Option<Bytes>)>,
+    /// What it is.
+    pub step: Step,
 }
 
 impl Processed {

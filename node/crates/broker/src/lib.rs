@@ -39,7 +39,7 @@ pub use coordinator::{
 pub use error::{AdminError, FetchError, ProduceError};
 pub use fetch::{At, Fetch, Fetched};
 pub use groups::{ReplicaGroupStatus, SiteStatus};
-pub use hook::{Hook, HookDone, HookError, HookJob, OFFSET_DIGITS, Output, Processed};
+pub use hook::{Hook, HookDone, HookError, HookJob, OFFSET_DIGITS, Output, Processed, Stepped};
 pub use moves::MoveStatus;
 pub use proposer::Framing;
 pub use quota::QuotaConfig;

@@ -39,13 +39,14 @@ pub enum Framing {
 pub(crate) struct Append {
     pub(crate) topic: Arc<Topic>,
     pub(crate) partition: PartitionId,
-    pub(crate) kept: Batch,
+    /// None for what a pipeline made of no batch: of the time.
+    pub(crate) kept: Option<Batch>,
     pub(crate) framing: Framing,
     /// What a pipeline made of it, if it passed one.
     pub(crate) made: Option<Box<Made>>,
     pub(crate) reply: oneshot::Sender<Result<Produced, ProduceError>>,
-    /// Its share of the bytes in flight, given back with the answer.
-    pub(crate) permit: OwnedSemaphorePermit,
+    /// Its share of the bytes in flight, given back with the answer. A pipeline counts its own.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
 /// What a pipeline made of a batch, beside what it kept.
@@ -69,7 +70,8 @@ impl Append {
     fn bytes(&self) -> usize {
         let outputs = self.outputs().iter().map(|o| o.batch.bytes().len());
         let rows = self.made.iter().flat_map(|made| &made.rows).map(Op::bytes);
-        self.kept.bytes().len() + outputs.sum::<usize>() + rows.sum::<usize>()
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.bytes().len());
+        kept + outputs.sum::<usize>() + rows.sum::<usize>()
     }
 }
 
@@ -461,7 +463,7 @@ fn answer(round: Round, answers: Option<Vec<Offset>>) -> weir_replica::Decided {
         for (append, base) in round.appends.into_iter().zip(bases) {
             let produced = Produced {
                 base,
-                span: append.kept.span(),
+                span: append.kept.as_ref().map_or(0, Batch::span),
             };
             drop(append.permit);
             let footing = append.made.map(|made| made.footing);
@@ -601,7 +603,11 @@ impl<'a> Building<'a> {
         if append.outputs().iter().any(|o| o.partition.group() != group) {
             return Err(ProduceError::Apart(append.topic.name.to_string()));
         }
-        let kept = &append.kept;
+        let Some(kept) = &append.kept else {
+            let base = self.next_offset(append.partition);
+            self.outputs(append, base);
+            return Ok((base, true));
+        };
         let Some(producer) = kept.producer() else {
             let base = self.add(append.partition, kept.clone(), append.framing);
             self.outputs(append, base);

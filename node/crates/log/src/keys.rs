@@ -71,6 +71,10 @@ pub enum StateKind {
     Heeded = 31,
     /// pipeline name, 0, stage u8, partition u32, key -> a value that a module keeps. The pipelines'.
     Table = 32,
+    /// pipeline name, 0, stage u8, partition u32, clock u8, tag u32, key -> when a timer is due i64. The pipelines'.
+    Timer = 33,
+    /// pipeline name, 0, partition u32 -> how far its time has come there. The pipelines'.
+    Progress = 34,
 }
 
 /// Key of a row of `state`: its kind and what follows.

@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_runtime::{
-    CallError, CallFailure, CallLimits, Digest, Instance, InstanceConfig, Instruments, LogSink, Mark, Module,
-    Table,
+    CallError, CallFailure, CallLimits, Digest, Fired, Instance, InstanceConfig, Instruments, LogSink, Mark,
+    Module, Moment, Table,
 };
-use weir_types::{Batch, BatchError, RecordRef};
+use weir_types::RecordRef;
 
 /// Failed calls after which the rest of a batch is not tried any more: halving a thousand records to one takes ten
 /// steps, and a module that fails on everything would be called two thousand times.
@@ -102,12 +102,25 @@ pub(crate) struct Effects {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Halt(pub(crate) String);
 
+/// Where a pass begins, and with what.
+#[derive(Clone, Copy)]
+pub(crate) enum Begin<'a> {
+    /// At the first stage, with records.
+    Records,
+    /// At the stage that set timers, with those.
+    Timers { stage: usize, fired: Fired<'a> },
+}
+
 /// A chain at work on one batch.
 pub(crate) struct Work<'a> {
     stages: &'a mut [Stage],
     rules: Rules,
+    begin: Begin<'a>,
+    /// What items stem from: records, or timers as if they were.
     records: &'a [RecordRef<'a>],
-    now: i64,
+    /// Their marks, or nothing.
+    marks: &'a [u8],
+    moment: Moment,
     effects: Effects,
 }
 
@@ -126,26 +139,28 @@ struct Failed {
     sources: Vec<u32>,
 }
 
-/// Runs `batch`, whose base offset is 0, through `stages`.
+/// Runs `records`, of offsets from 0 on, through `stages`.
 pub(crate) fn run(
     stages: &mut [Stage],
     rules: Rules,
-    batch: &Batch,
-    now: i64,
-) -> Result<Result<Effects, Halt>, BatchError> {
-    let body = batch.body()?;
-    let records = body.records().collect::<Result<Vec<_>, _>>()?;
+    begin: Begin<'_>,
+    records: &[RecordRef<'_>],
+    marks: &[u8],
+    moment: Moment,
+) -> Result<Effects, Halt> {
     let mut work = Work {
         stages,
         rules,
-        records: &records,
-        now,
+        begin,
+        records,
+        marks,
+        moment,
         effects: Effects::default(),
     };
     let items = (0..records.len() as u32)
         .map(|source| Item { source, made: None })
         .collect();
-    let halted = work.settle(items).err();
+    work.settle(items)?;
     let mut effects = work.effects;
     effects.main.sort_by_key(|i| i.source);
     effects
@@ -153,7 +168,7 @@ pub(crate) fn run(
         .values_mut()
         .for_each(|items| items.sort_by_key(|i| i.source));
     effects.dead.sort_by_key(|d| d.source);
-    Ok(halted.map_or(Ok(effects), Err))
+    Ok(effects)
 }
 
 impl Work<'_> {
@@ -252,7 +267,11 @@ impl Work<'_> {
             ..Pass::default()
         };
         let marks: Vec<_> = self.stages.iter().map(mark).collect();
-        for stage in 0..self.stages.len() {
+        let first = match self.begin {
+            Begin::Records => 0,
+            Begin::Timers { stage, .. } => stage,
+        };
+        for stage in first..self.stages.len() {
             if pass.main.is_empty() {
                 break;
             }
@@ -281,13 +300,30 @@ impl Work<'_> {
             return Ok(());
         };
         let wanted = stage.instance()?.plan().wanted;
-        let columns = columns(items, self.records, wanted);
-        let begun = Instant::now();
-        stage.instance()?;
         let Stage { instance, table, .. } = stage;
         let Some(instance) = instance else { return Ok(()) };
-        let result = instance.process(0, self.now, &columns, table);
-        self.effects.spent += begun.elapsed();
+        let (result, spent) = match self.begin {
+            Begin::Timers { stage, fired } if stage == at => {
+                let of = |i: &Item| fired.timers.get(i.source as usize).cloned();
+                let timers: Vec<_> = items.iter().filter_map(of).collect();
+                let clock = fired.clock;
+                let fired = Fired {
+                    clock,
+                    timers: &timers,
+                };
+                timed(|| instance.on_timers(self.moment, fired, table))
+            }
+            _ => {
+                let columns = columns(items, self.records, wanted);
+                let of = |i: &Item| self.marks.get(i.source as usize).copied().unwrap_or(0);
+                let marks: Vec<u8> = match self.marks.is_empty() {
+                    true => Vec::new(),
+                    false => items.iter().map(of).collect(),
+                };
+                timed(|| instance.process(0, self.moment, &columns, &marks, table))
+            }
+        };
+        self.effects.spent += spent;
         let outcome = result?;
         let emitted: Vec<_> = outcome.emitted().collect();
         for place in outcome.placements() {
@@ -320,6 +356,13 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+/// What `call` gives, and how long it took.
+fn timed<T>(call: impl FnOnce() -> T) -> (T, Duration) {
+    let begun = Instant::now();
+    let result = call();
+    (result, begun.elapsed())
 }
 
 fn mark(stage: &Stage) -> Mark {

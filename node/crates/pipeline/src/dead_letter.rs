@@ -22,12 +22,13 @@ const ERROR_BYTES_MAX: usize = 1 << 10;
 
 /// Dead letters as one batch, and the places in it where the source's offsets belong: a record each, with the
 /// source's key, value, time and headers, and `weir.source.topic`, `weir.source.partition`, `weir.module`,
-/// `weir.error`, `weir.attempts` and `weir.source.offset` behind those.
+/// `weir.error`, `weir.attempts` and `weir.source.offset` behind those. Of a timer there is no offset: `weir.timer` says when it
+/// was due.
 pub(crate) fn batch(
     letters: &[DeadLetter],
     records: &[RecordRef<'_>],
-    topic: &str,
-    partition: u32,
+    (topic, partition): (&str, u32),
+    of_batch: bool,
 ) -> (BatchBuilder, Vec<(usize, u32)>) {
     // Not compressed: the offsets are written into it later.
     let mut builder = BatchBuilder::new(Codec::None);
@@ -44,7 +45,10 @@ pub(crate) fn batch(
         headers.push(b"weir.module", Some(letter.digest.to_string().as_bytes()));
         headers.push(b"weir.error", Some(error.as_bytes()));
         headers.push(b"weir.attempts", Some(letter.attempts.to_string().as_bytes()));
-        headers.push(b"weir.source.offset", Some(&[b'0'; OFFSET_DIGITS]));
+        match of_batch {
+            true => headers.push(b"weir.source.offset", Some(&[b'0'; OFFSET_DIGITS])),
+            false => headers.push(b"weir.timer", Some(record.timestamp.to_string().as_bytes())),
+        }
         let encoded = headers.encoded();
         builder.push(
             record.timestamp,
@@ -52,8 +56,10 @@ pub(crate) fn batch(
             record.value,
             HeaderBuf::view(&encoded),
         );
-        // The last bytes of the record are the last header's value.
-        slots.push((builder.bytes() - OFFSET_DIGITS, record.offset.get() as u32));
+        if of_batch {
+            // The last bytes of the record are the last header's value.
+            slots.push((builder.bytes() - OFFSET_DIGITS, record.offset.get() as u32));
+        }
     }
     (builder, slots)
 }

@@ -75,10 +75,14 @@ pub enum ApplyError {
     #[error("topic `{topic}` has the in-line pipeline `{other}` already: add a stage there")]
     Taken { topic: String, other: String },
     #[error(
-        "stage {stage}: module `{module}` imports `weir:module/state`, which the stage does not grant: add \
-         `grants = [\"state\"]` to it"
+        "stage {stage}: module `{module}` imports `weir:module/{what}`, which the stage does not grant: add `\"{what}\"` to \
+         its `grants`"
     )]
-    NotGranted { stage: usize, module: String },
+    NotGranted {
+        stage: usize,
+        module: String,
+        what: &'static str,
+    },
     #[error(
         "stage {stage} keeps state of {before}, and would be {now}: `weir pipeline reset {pipeline}` forgets what it \
          keeps, then apply again"

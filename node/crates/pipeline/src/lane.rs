@@ -1,20 +1,20 @@
 //! A pipeline at work: a thread of its own, with a bounded queue in front.
 
-use crate::chain::{self, Effects, Halt, Rules, Stage};
-use crate::dead_letter;
-use crate::flow::Item;
+use crate::assembly::{self, AssembleError, Assembly};
+use crate::chain::{self, Begin, Effects, Halt, Rules, Stage};
 use crate::memory::Parts;
 use crate::priority::{self, Priority};
 use crate::spec::{Policy, Spec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
-use weir_broker::{Broker, Footing, HookDone, HookError, HookJob, Output, Processed, ReadError, Topic};
+use weir_broker::{Broker, Footing, HookDone, HookError, HookJob, Processed, ReadError};
+use weir_runtime::Moment;
 use weir_types::limits::PIPELINE_QUEUE_MAX;
-use weir_types::{Batch, BatchBuilder, BatchError, Codec, Offset, PartitionId, TopicName};
+use weir_types::{Batch, BatchError, Offset, PartitionId, RecordRef};
 
 /// Bytes that may wait for one pipeline: a quarter of what the node takes in at once, so that one that is stuck does
 /// not starve the others.
@@ -50,8 +50,12 @@ pub struct Counts {
     pub wasm_ns: AtomicU64,
     /// Rows of state in memory.
     pub state_rows: AtomicU64,
-    /// What they take.
+    /// Timers that are set, of those partitions.
+    pub timers: AtomicU64,
+    /// What both take.
     pub state_bytes: AtomicU64,
+    /// Timers that were due.
+    pub timers_fired: AtomicU64,
     /// Records by output.
     pub routed: Mutex<BTreeMap<String, u64>>,
 }
@@ -74,13 +78,13 @@ pub(crate) struct Shared {
     queued_bytes: AtomicUsize,
 }
 
-struct Worker {
-    spec: Arc<Spec>,
+pub(crate) struct Worker {
+    pub(crate) spec: Arc<Spec>,
     /// At work where nothing is remembered, and the pattern of those that do.
-    stages: Vec<Stage>,
-    parts: Parts,
-    broker: Broker,
-    shared: Arc<Shared>,
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) parts: Parts,
+    pub(crate) broker: Broker,
+    pub(crate) shared: Arc<Shared>,
     failed_in_a_row: u32,
     /// Batches without a failure since the last one.
     good_in_a_row: u32,
@@ -89,7 +93,7 @@ struct Worker {
 }
 
 /// Why a batch is not taken.
-enum Refusal {
+pub(crate) enum Refusal {
     /// The pipeline stops.
     Halt(String),
     /// Another node leads the partition.
@@ -100,6 +104,15 @@ impl From<BatchError> for Refusal {
     /// Walked at the door: what is malformed now would be our own doing.
     fn from(e: BatchError) -> Self {
         Self::Halt(format!("batch cannot be read: {e}"))
+    }
+}
+
+impl From<AssembleError> for Refusal {
+    fn from(e: AssembleError) -> Self {
+        match e {
+            AssembleError::Batch(e) => e.into(),
+            AssembleError::Gone(what) => Self::Halt(what),
+        }
     }
 }
 
@@ -218,8 +231,17 @@ fn thread(pipeline: &str) -> std::thread::Builder {
 impl Worker {
     /// Serves until the lane is dropped.
     fn run(mut self, queue: Receiver<(HookJob, HookDone)>, finish: SyncSender<()>) {
-        while let Ok((job, done)) = queue.recv() {
-            self.serve(job, done);
+        loop {
+            let next = match self.patience() {
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(patience) => queue.recv_timeout(patience),
+            };
+            match next {
+                Ok((job, done)) => self.serve(job, done),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.fire_all();
             if !self.behind || self.good_in_a_row < GOOD_BATCHES {
                 continue;
             }
@@ -254,7 +276,7 @@ impl Worker {
         done(job, result);
     }
 
-    fn halt(&self, why: String) -> HookError {
+    pub(crate) fn halt(&self, why: String) -> HookError {
         tracing::error!(pipeline = %self.spec.name, %why, "pipeline halted: its source refuses records");
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if *state == State::Running {
@@ -268,27 +290,32 @@ impl Worker {
 
     fn process(&mut self, job: &HookJob) -> Result<Processed, Refusal> {
         let batch = job.batch.clone().at(Offset::ZERO);
+        let body = batch.body()?;
+        let records = body.records().collect::<Result<Vec<_>, _>>()?;
         if !self.spec.is_stateful() {
             let mut stages = std::mem::take(&mut self.stages);
-            let processed = self.pass(&mut stages, job, &batch);
+            let moment = Moment {
+                now: self.broker.now_ms(),
+                ..Moment::default()
+            };
+            let processed = self.pass(&mut stages, job, &batch, &records, &[], moment);
             self.stages = stages;
             return processed;
         }
         let Some(id) = job.topic.partition(job.partition) else {
             return Err(Refusal::NotLeader);
         };
+        if self.spec.has_timers() {
+            self.fire(&job.topic, job.partition)?;
+        }
         let mut parts = std::mem::take(&mut self.parts);
-        let processed = self.step(&mut parts, job, &batch, id);
+        let processed = self.step(&mut parts, job, &batch, records, id);
         self.parts = parts;
-        let (rows, bytes) = self.parts.size();
-        self.shared
-            .counts
-            .state_rows
-            .store(rows as u64, Ordering::Relaxed);
-        self.shared
-            .counts
-            .state_bytes
-            .store(bytes as u64, Ordering::Relaxed);
+        let (rows, timers, bytes) = self.parts.size();
+        let counts = &self.shared.counts;
+        counts.state_rows.store(rows as u64, Ordering::Relaxed);
+        counts.timers.store(timers as u64, Ordering::Relaxed);
+        counts.state_bytes.store(bytes as u64, Ordering::Relaxed);
         processed
     }
 
@@ -298,6 +325,7 @@ impl Worker {
         parts: &mut Parts,
         job: &HookJob,
         batch: &Batch,
+        mut records: Vec<RecordRef<'_>>,
         id: PartitionId,
     ) -> Result<Processed, Refusal> {
         let spec = Arc::clone(&self.spec);
@@ -311,7 +339,15 @@ impl Worker {
         }
         // Dropped on the way out when it comes to nothing: then the chain begins anew.
         let step = part.chain.step();
-        let processed = self.pass(&mut part.stages, job, batch)?;
+        let events = spec.event_time.clone().unwrap_or_default();
+        part.time.pass(self.broker.now_ms(), &events);
+        let marks = match spec.is_timed() {
+            true => part.time.date(&mut records, &events),
+            false => Vec::new(),
+        };
+        let moment = part.time.moment();
+        let processed = self.pass(&mut part.stages, job, batch, &records, &marks, moment)?;
+        part.time.follow(&records, &events);
         Ok(Processed {
             rows: part.changes(&spec, job.partition),
             footing: Footing::Step(step),
@@ -319,13 +355,57 @@ impl Worker {
         })
     }
 
-    /// Takes a batch through `stages`.
-    fn pass(&mut self, stages: &mut [Stage], job: &HookJob, batch: &Batch) -> Result<Processed, Refusal> {
+    /// Takes the records of a batch through `stages`.
+    fn pass(
+        &mut self,
+        stages: &mut [Stage],
+        job: &HookJob,
+        batch: &Batch,
+        records: &[RecordRef<'_>],
+        marks: &[u8],
+        moment: Moment,
+    ) -> Result<Processed, Refusal> {
+        let effects = self.run_through(stages, Begin::Records, records, marks, moment)?;
+        let through = effects.main.len() + effects.outputs.values().map(Vec::len).sum::<usize>();
+        let lost = effects.failures > 0 && through == 0 && !records.is_empty();
+        self.failed_in_a_row = if lost { self.failed_in_a_row + 1 } else { 0 };
+        if self.failed_in_a_row >= BREAKER && self.spec.policy() != Policy::Skip {
+            self.failed_in_a_row = 0;
+            let last = effects.dead.last().map_or("", |d| d.error.as_str());
+            return Err(Refusal::Halt(format!(
+                "{BREAKER} batches in a row failed, the last so: {last}"
+            )));
+        }
+        self.count(records.len(), &effects);
+        let (kept, follow) = assembly::kept(batch, &effects.main, records)?;
+        let assembly = Assembly {
+            spec: &self.spec,
+            broker: &self.broker,
+            topic: &job.topic,
+            partition: job.partition,
+            records,
+            of_batch: true,
+        };
+        Ok(Processed {
+            outputs: assembly.outputs(follow, &effects)?,
+            ..Processed::unchanged(kept)
+        })
+    }
+
+    /// Takes what there is through `stages`, and keeps an eye on how they fail.
+    pub(crate) fn run_through(
+        &mut self,
+        stages: &mut [Stage],
+        begin: Begin<'_>,
+        records: &[RecordRef<'_>],
+        marks: &[u8],
+        moment: Moment,
+    ) -> Result<Effects, Refusal> {
         let rules = Rules {
             policy: self.spec.policy(),
             attempts: self.spec.on_error.attempts,
         };
-        let effects = match chain::run(stages, rules, batch, self.broker.now_ms())? {
+        let effects = match chain::run(stages, rules, begin, records, marks, moment) {
             Ok(effects) => effects,
             Err(Halt(why)) => {
                 (self.good_in_a_row, self.behind) = (0, true);
@@ -338,30 +418,20 @@ impl Worker {
         } else {
             self.good_in_a_row.saturating_add(1)
         };
-        let through = effects.main.len() + effects.outputs.values().map(Vec::len).sum::<usize>();
-        let lost = effects.failures > 0 && through == 0 && batch.count() > 0;
-        self.failed_in_a_row = if lost { self.failed_in_a_row + 1 } else { 0 };
-        if self.failed_in_a_row >= BREAKER && rules.policy != Policy::Skip {
-            self.failed_in_a_row = 0;
-            let last = effects.dead.last().map_or("", |d| d.error.as_str());
-            return Err(Refusal::Halt(format!(
-                "{BREAKER} batches in a row failed, the last so: {last}"
-            )));
-        }
-        self.count(batch, &effects);
-        self.assemble(job, batch, effects)
+        Ok(effects)
     }
 
-    fn count(&self, batch: &Batch, effects: &Effects) {
+    /// Counts what became of a batch of `records`, or of no batch.
+    pub(crate) fn count(&self, records: usize, effects: &Effects) {
         let counts = &self.shared.counts;
         let add = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
         let kept = effects.main.iter().filter(|i| i.made.is_none()).count();
         let routed: usize = effects.outputs.values().map(Vec::len).sum();
         let used = effects.main.len() + routed + effects.dead.len() + effects.skipped as usize;
-        add(&counts.records_in, batch.count() as usize);
+        add(&counts.records_in, records);
         add(&counts.kept, kept);
         add(&counts.emitted, effects.main.len() - kept);
-        add(&counts.dropped, (batch.count() as usize).saturating_sub(used));
+        add(&counts.dropped, records.saturating_sub(used));
         add(&counts.dead_letters, effects.dead.len());
         add(&counts.skipped, effects.skipped as usize);
         add(&counts.failures, effects.failures as usize);
@@ -372,98 +442,8 @@ impl Worker {
         }
     }
 
-    /// Effects as batches: the producer's own, sparse; and one for each partition that something goes to.
-    fn assemble(&self, job: &HookJob, batch: &Batch, effects: Effects) -> Result<Processed, Refusal> {
-        let body = batch.body()?;
-        let mut records = Vec::with_capacity(batch.count() as usize);
-        let mut spans = Vec::with_capacity(batch.count() as usize);
-        let mut walk = body.records();
-        while let Some(record) = walk.next() {
-            records.push(record?);
-            spans.push(walk.position() as u32);
-        }
-        let mut keep = vec![false; records.len()];
-        let mut follow = BatchBuilder::new(Codec::None);
-        for item in &effects.main {
-            match keep.get_mut(item.source as usize) {
-                // The first that is as it came stays where it was; a second copy follows like a new one.
-                Some(slot) if item.made.is_none() && !*slot => *slot = true,
-                _ => follow.push_ref(&item.view(&records)),
-            }
-        }
-        let kept = if keep.iter().all(|k| *k) {
-            batch.clone()
-        } else {
-            batch.sparse(&spans, &body, &keep)?
-        };
-        let mut outputs = Vec::new();
-        if !follow.is_empty() {
-            let Some(partition) = job.topic.partition(job.partition) else {
-                return Err(Refusal::Halt("its source lost a partition".to_owned()));
-            };
-            outputs.push(Output {
-                partition,
-                batch: follow.build(Offset::ZERO, None)?,
-                offset_slots: Vec::new(),
-            });
-        }
-        for (output, items) in &effects.outputs {
-            let Some(topic) = self.spec.outputs.get(output).and_then(|name| self.topic(name)) else {
-                return Err(Refusal::Halt(format!("output `{output}` has no topic")));
-            };
-            for (index, builder) in by_partition(&topic, items, &records, job.partition) {
-                let Some(partition) = topic.partition(index) else {
-                    continue;
-                };
-                outputs.push(Output {
-                    partition,
-                    batch: builder.build(Offset::ZERO, None)?,
-                    offset_slots: Vec::new(),
-                });
-            }
-        }
-        if !effects.dead.is_empty() {
-            let Some(topic) = self.spec.dead_letters().ok().and_then(|name| self.topic(&name)) else {
-                return Err(Refusal::Halt("the topic for dead letters is gone".to_owned()));
-            };
-            let (builder, offset_slots) =
-                dead_letter::batch(&effects.dead, &records, job.topic.name.as_str(), job.partition);
-            let partition = topic.partition(job.partition % topic.partitions.len().max(1) as u32);
-            let Some(partition) = partition else {
-                return Err(Refusal::Halt("no partition for dead letters".to_owned()));
-            };
-            outputs.push(Output {
-                partition,
-                batch: builder.build(Offset::ZERO, None)?,
-                offset_slots,
-            });
-        }
-        Ok(Processed {
-            outputs,
-            ..Processed::unchanged(kept)
-        })
+    pub(crate) fn state(&self) -> State {
+        let state = self.shared.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner).clone()
     }
-
-    fn topic(&self, name: &TopicName) -> Option<Arc<Topic>> {
-        self.broker.topic(name.as_str())
-    }
-}
-
-/// Records for each partition of `topic`: by key, and those without one on a partition of their source's number.
-fn by_partition(
-    topic: &Topic,
-    items: &[Item],
-    records: &[weir_types::RecordRef<'_>],
-    sticky: u32,
-) -> BTreeMap<u32, BatchBuilder> {
-    let mut builders = BTreeMap::new();
-    for item in items {
-        let record = item.view(records);
-        let index = topic.partition_of(record.key, sticky);
-        builders
-            .entry(index)
-            .or_insert_with(|| BatchBuilder::new(Codec::None))
-            .push_ref(&record);
-    }
-    builders
 }

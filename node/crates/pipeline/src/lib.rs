@@ -4,9 +4,11 @@
 //! its stages over each batch ([`lane`], [`chain`]). What failed goes where the pipeline's policy says. Knows neither
 //! the log nor wasmtime.
 
+mod assembly;
 mod chain;
 mod dead_letter;
 mod error;
+mod firing;
 mod flow;
 mod follow;
 mod lane;
@@ -16,11 +18,12 @@ mod priority;
 mod services;
 mod spec;
 mod store;
+mod time;
 
 pub use error::{ApplyError, PushError};
 pub use lane::{Counts, State};
 pub use pipelines::{PipelineInfo, Pipelines};
 pub use priority::Priority;
 pub use services::{NodeStatus, Services};
-pub use spec::{OnError, Policy, Spec, SpecError, Stage};
+pub use spec::{EventTime, Future, OnError, Policy, Spec, SpecError, Stage, TimeUnit};
 pub use store::{ModuleInfo, ModuleRef};

@@ -1,33 +1,70 @@
 //! What the modules of a pipeline remember: a table a stage and partition, from rows of the log and back to them.
 
 use crate::chain::Stage;
-use crate::spec::{Grant, Spec};
+use crate::firing::Asleep;
+use crate::spec::{EventTime, Spec};
+use crate::time::{Progress, Time};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use weir_broker::{Broker, Chain, PartitionId, ReadError, StateKey, StateKind};
-use weir_runtime::Table;
+use weir_runtime::{Moment, Table, Timer, TimerClock};
 use weir_types::limits::STATEFUL_PARTITIONS_MAX;
 
-/// The key under which all rows of `pipeline` lie.
-pub(crate) fn of_pipeline(pipeline: &str) -> StateKey {
+/// What rows of a pipeline say: what its modules remember, their timers, and how far its time has come.
+const KINDS: [StateKind; 3] = [StateKind::Table, StateKind::Timer, StateKind::Progress];
+
+/// The keys under which all rows of `pipeline` lie.
+pub(crate) fn of_pipeline(pipeline: &str) -> [StateKey; 3] {
+    KINDS.map(|kind| of_kind(kind, pipeline))
+}
+
+fn of_kind(kind: StateKind, pipeline: &str) -> StateKey {
     // No name has a 0 in it: none is the beginning of another.
-    StateKey::new(StateKind::Table, &[pipeline.as_bytes(), &[0]].concat())
+    StateKey::new(kind, &[pipeline.as_bytes(), &[0]].concat())
 }
 
 /// The key under which the rows of one stage and partition lie.
-fn of_stage(pipeline: &str, stage: usize, partition: u32) -> StateKey {
+fn of_stage(kind: StateKind, pipeline: &str, stage: usize, partition: u32) -> StateKey {
     let rest = [
         pipeline.as_bytes(),
         &[0, stage as u8],
         &partition.to_be_bytes()[..],
     ];
-    StateKey::new(StateKind::Table, &rest.concat())
+    StateKey::new(kind, &rest.concat())
+}
+
+/// The key of the row that says how far time has come on one partition.
+fn of_progress(pipeline: &str, partition: u32) -> StateKey {
+    let rest = [pipeline.as_bytes(), &[0], &partition.to_be_bytes()[..]];
+    StateKey::new(StateKind::Progress, &rest.concat())
+}
+
+/// A timer, from the end of its row's key and its value.
+fn timer<'a>(key: &'a [u8], value: &[u8]) -> Option<(TimerClock, u32, &'a [u8], i64)> {
+    let (clock, rest) = key.split_first()?;
+    let clock = TimerClock::ALL.into_iter().find(|c| *c as u8 == *clock)?;
+    let (tag, key) = rest.split_first_chunk()?;
+    let at = value.first_chunk().filter(|_| value.len() == 8)?;
+    Some((clock, u32::from_be_bytes(*tag), key, i64::from_be_bytes(*at)))
+}
+
+/// Partitions on which `spec` has timers, as applied by now. Blocks.
+pub(crate) fn partitions_with_timers(broker: &Broker, spec: &Spec) -> Result<BTreeSet<u32>, ReadError> {
+    let mut found = BTreeSet::new();
+    let prefix = of_kind(StateKind::Timer, spec.name.as_str());
+    broker.applied_rows(&prefix, |key, _| {
+        let rest = key.get(prefix.as_bytes().len() + 1..);
+        let partition = rest.and_then(|rest| rest.first_chunk());
+        found.extend(partition.map(|p| u32::from_be_bytes(*p)));
+    })?;
+    Ok(found)
 }
 
 /// The stages of a pipeline at work on one partition.
 pub(crate) struct Part {
     pub(crate) stages: Vec<Stage>,
     pub(crate) chain: Chain,
+    pub(crate) time: Time,
     last_used: u64,
 }
 
@@ -36,6 +73,7 @@ pub(crate) struct Part {
 pub(crate) struct Parts {
     parts: BTreeMap<u32, Part>,
     uses: u64,
+    pub(crate) asleep: Asleep,
 }
 
 impl Parts {
@@ -56,19 +94,24 @@ impl Parts {
             if self.parts.len() >= STATEFUL_PARTITIONS_MAX {
                 let longest = self.parts.iter().min_by_key(|(_, p)| p.last_used);
                 if let Some(partition) = longest.map(|(p, _)| *p) {
+                    if self.parts.get(&partition).is_some_and(Part::has_timers) {
+                        self.asleep.partitions.insert(partition);
+                    }
                     self.end(partition);
                 }
             }
             let Some(chain) = Chain::begin(broker, id) else {
                 return Ok(None);
             };
-            let stages = begin(spec, stages, &chain, partition)?;
+            let stages = begin(spec, stages, broker, partition)?;
+            let time = Time::from(progress(spec, broker, partition)?);
             let last_used = self.uses;
             self.parts.insert(
                 partition,
                 Part {
                     stages,
                     chain,
+                    time,
                     last_used,
                 },
             );
@@ -94,42 +137,126 @@ impl Parts {
         }
     }
 
-    /// Rows and bytes in memory.
-    pub(crate) fn size(&self) -> (usize, usize) {
-        let tables = self.parts.values().flat_map(|p| &p.stages);
-        let tables = tables.filter_map(|s| s.table.as_ref());
-        tables.fold((0, 0), |(rows, bytes), t| (rows + t.len(), bytes + t.bytes()))
+    /// Rows, timers and bytes in memory.
+    pub(crate) fn size(&self) -> (usize, usize, usize) {
+        let tables = self.parts.values().flat_map(Part::tables);
+        tables.fold((0, 0, 0), |(rows, timers, bytes), t| {
+            (rows + t.len(), timers + t.timers(), bytes + t.bytes())
+        })
+    }
+
+    /// When a timer is due next, in the time of work.
+    pub(crate) fn next_wake(&self, events: &EventTime) -> Option<i64> {
+        self.parts.values().filter_map(|part| part.wake(events)).min()
+    }
+
+    /// Partitions with timers that are due, if it is `wall` now.
+    pub(crate) fn due(&mut self, wall: i64, events: &EventTime) -> Vec<u32> {
+        let is_due = |part: &mut Part| {
+            part.time.pass(wall, events);
+            part.wake(events).is_some_and(|at| at <= part.time.moment().now)
+        };
+        let due = self
+            .parts
+            .iter_mut()
+            .filter_map(|(p, part)| is_due(part).then_some(*p));
+        due.collect()
     }
 }
 
 /// The stages for `partition`, with the tables that the chain begins on.
-fn begin(spec: &Spec, stages: &[Stage], chain: &Chain, partition: u32) -> Result<Vec<Stage>, ReadError> {
+fn begin(spec: &Spec, stages: &[Stage], broker: &Broker, partition: u32) -> Result<Vec<Stage>, ReadError> {
     let mut own: Vec<_> = stages.iter().map(|s| s.of_partition(partition)).collect();
     for (n, (stage, with)) in own.iter_mut().zip(&spec.stages).enumerate() {
-        if !with.grants.contains(&Grant::State) {
+        if !with.remembers() {
             continue;
         }
-        let prefix = of_stage(spec.name.as_str(), n, partition);
         let mut table = Table::new(spec.limits.state_bytes);
-        chain.rows(&prefix, |key, value| {
+        let prefix = of_stage(StateKind::Table, spec.name.as_str(), n, partition);
+        broker.applied_rows(&prefix, |key, value| {
             table.load(key.get(prefix.as_bytes().len()..).unwrap_or_default(), &value);
+        })?;
+        let prefix = of_stage(StateKind::Timer, spec.name.as_str(), n, partition);
+        broker.applied_rows(&prefix, |key, value| {
+            let rest = key.get(prefix.as_bytes().len()..).unwrap_or_default();
+            if let Some((clock, tag, key, at)) = timer(rest, &value) {
+                table.load_timer(clock, key, tag, at);
+            }
         })?;
         stage.table = Some(table);
     }
     Ok(own)
 }
 
+fn progress(spec: &Spec, broker: &Broker, partition: u32) -> Result<Progress, ReadError> {
+    let (mut found, row) = (Progress::default(), of_progress(spec.name.as_str(), partition));
+    broker.applied_rows(&row, |_, value| {
+        found = postcard::from_bytes(&value).unwrap_or_default();
+    })?;
+    Ok(found)
+}
+
 impl Part {
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.stages.iter().filter_map(|s| s.table.as_ref())
+    }
+
+    fn has_timers(&self) -> bool {
+        self.tables().any(|table| table.timers() > 0)
+    }
+
+    /// When a timer is due next, in the time of work.
+    fn wake(&self, events: &EventTime) -> Option<i64> {
+        let processing = self
+            .tables()
+            .filter_map(|t| t.first_due(TimerClock::Processing))
+            .min();
+        let event = self.tables().filter_map(|t| t.first_due(TimerClock::Event)).min();
+        let event = event.and_then(|at| self.time.reaches(at, events));
+        processing.into_iter().chain(event).min()
+    }
+
+    /// Clears and returns what is due first, of one stage and clock.
+    pub(crate) fn pop_due(&mut self, moment: Moment, max: usize) -> Option<(usize, TimerClock, Vec<Timer>)> {
+        for clock in TimerClock::ALL {
+            let until = match clock {
+                TimerClock::Event => moment.watermark,
+                TimerClock::Processing => moment.now,
+            };
+            for (n, stage) in self.stages.iter_mut().enumerate() {
+                let Some(table) = &mut stage.table else { continue };
+                let due = std::iter::from_fn(|| table.pop_due(clock, until)).take(max);
+                let due: Vec<_> = due.collect();
+                if !due.is_empty() {
+                    return Some((n, clock, due));
+                }
+            }
+        }
+        None
+    }
+
     /// Rows for what changed since the last time.
     pub(crate) fn changes(&mut self, spec: &Spec, partition: u32) -> Vec<(StateKey, Option<Bytes>)> {
         let mut rows = Vec::new();
+        let name = spec.name.as_str();
         for (n, stage) in self.stages.iter_mut().enumerate() {
             let Some(table) = &mut stage.table else { continue };
-            let prefix = of_stage(spec.name.as_str(), n, partition);
+            let prefix = of_stage(StateKind::Table, name, n, partition);
             table.take_changes(|key, value| {
                 let key = [prefix.as_bytes(), key].concat();
                 rows.push((StateKey::from_bytes(key), value.map(Bytes::copy_from_slice)));
             });
+            let prefix = of_stage(StateKind::Timer, name, n, partition);
+            table.take_timer_changes(|clock, key, tag, at| {
+                let tag = tag.to_be_bytes();
+                let key = [prefix.as_bytes(), &[clock as u8], &tag, key].concat();
+                let at = at.map(|at| Bytes::copy_from_slice(&at.to_be_bytes()));
+                rows.push((StateKey::from_bytes(key), at));
+            });
+        }
+        if let Some(progress) = self.time.take_change().filter(|_| spec.is_timed()) {
+            let value = postcard::to_allocvec(&progress).unwrap_or_default();
+            rows.push((of_progress(name, partition), Some(value.into())));
         }
         rows
     }

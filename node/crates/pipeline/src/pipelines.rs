@@ -74,8 +74,12 @@ pub struct PipelineInfo {
     pub wasm_ns: u64,
     /// Rows that its modules keep, of the partitions that are at work.
     pub state_rows: u64,
-    /// Memory that they take.
+    /// Timers that they have set there.
+    pub timers: u64,
+    /// Memory that both take.
     pub state_bytes: u64,
+    /// Timers that were due.
+    pub timers_fired: u64,
     /// Instruments of the stages' modules, `stage.name`.
     pub metrics: BTreeMap<String, f64>,
 }
@@ -407,8 +411,10 @@ impl Pipelines {
         if let Some(begun) = begun {
             let _ = begun.await;
         }
-        let rows = memory::of_pipeline(row.spec.name.as_str());
-        Ok(self.0.broker.remove_rows(rows).await?)
+        for rows in memory::of_pipeline(row.spec.name.as_str()) {
+            self.0.broker.remove_rows(rows).await?;
+        }
+        Ok(())
     }
 
     fn row(&self, name: &str) -> Result<Row, ApplyError> {
@@ -504,7 +510,7 @@ impl Pipelines {
         let store = self.store();
         let of = |(stage, digest): (&crate::Stage, &Digest)| {
             let info = store.modules.get(digest)?;
-            stage.grants.contains(&Grant::State).then(|| StateOf {
+            stage.remembers().then(|| StateOf {
                 module: info.name.clone(),
                 version: info.descriptor.state_version,
             })
@@ -555,9 +561,15 @@ impl Pipelines {
                     module: stage.module.clone(),
                     error,
                 })?;
-            if module.wants_state() && !stage.grants.contains(&Grant::State) {
-                let (stage, module) = (n + 1, stage.module.clone());
-                return Err(ApplyError::NotGranted { stage, module });
+            let wanted = [
+                (Grant::State, "state", module.wants_state()),
+                (Grant::Timers, "timers", module.wants_timers()),
+            ];
+            for (grant, what, _) in wanted.iter().filter(|(.., wants)| *wants) {
+                if !stage.grants.contains(grant) {
+                    let (stage, module) = (n + 1, stage.module.clone());
+                    return Err(ApplyError::NotGranted { stage, module, what });
+                }
             }
             let limits = spec.limits;
             stages.push(Stage {
@@ -769,7 +781,9 @@ fn info(active: &Active) -> PipelineInfo {
         failures: load(&counts.failures),
         wasm_ns: load(&counts.wasm_ns),
         state_rows: load(&counts.state_rows),
+        timers: load(&counts.timers),
         state_bytes: load(&counts.state_bytes),
+        timers_fired: load(&counts.timers_fired),
         metrics,
     }
 }

@@ -25,9 +25,69 @@ pub struct Spec {
     /// What becomes of records that a module fails on.
     #[serde(default)]
     pub on_error: OnError,
+    /// What time its records are from. Given, or where a stage has timers, the pipeline keeps a watermark a partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_time: Option<EventTime>,
     /// Limits on each call of each module.
     #[serde(default)]
     pub limits: CallLimits,
+}
+
+/// What time records are from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EventTime {
+    /// Field of the JSON value that says it, as a number or in RFC 3339; dots lead into objects. The record's timestamp when none
+    /// is given, and where a value has no such field.
+    pub field: Option<String>,
+    /// What a number there counts.
+    pub unit: TimeUnit,
+    /// How much later than the latest a record may come and not be late: the watermark stays so far behind.
+    pub lateness_ms: u32,
+    /// Silence after which the watermark goes on by itself, at the speed of the node's clock; 0: it waits for records.
+    pub idle_ms: u32,
+    /// How far ahead of the node's time a record may be.
+    pub future_ms: u64,
+    /// What becomes of the time of one that is further ahead.
+    pub future: Future,
+}
+
+impl Default for EventTime {
+    fn default() -> Self {
+        Self {
+            field: None,
+            unit: TimeUnit::Ms,
+            lateness_ms: 0,
+            idle_ms: 0,
+            // Clocks that are set by hand are off by minutes, and by an hour twice a year.
+            future_ms: 2 * 3_600_000,
+            future: Future::Redate,
+        }
+    }
+}
+
+/// What a number that is a time counts, from 1970 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeUnit {
+    /// Seconds.
+    S,
+    /// Milliseconds.
+    Ms,
+    /// Microseconds.
+    Us,
+    /// Nanoseconds.
+    Ns,
+}
+
+/// What becomes of a time that is too far in the future.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Future {
+    /// The node's time stands for it, and the record is marked.
+    Redate,
+    /// It stays.
+    Keep,
 }
 
 /// Where a pipeline stands.
@@ -59,6 +119,15 @@ pub struct Stage {
 pub enum Grant {
     /// `weir:module/state`: it remembers.
     State,
+    /// `weir:module/timers`: it is called at times that it sets.
+    Timers,
+}
+
+impl Stage {
+    /// Whether something of it outlasts a batch.
+    pub(crate) fn remembers(&self) -> bool {
+        self.grants.contains(&Grant::State) || self.grants.contains(&Grant::Timers)
+    }
 }
 
 /// What becomes of records that a module fails on.
@@ -178,21 +247,31 @@ impl Spec {
         Ok(())
     }
 
-    /// Whether a module of it remembers.
+    /// Whether something of it outlasts a batch: what a module remembers, or how far time has come.
     pub fn is_stateful(&self) -> bool {
-        self.stages.iter().any(|s| s.grants.contains(&Grant::State))
+        self.event_time.is_some() || self.stages.iter().any(Stage::remembers)
+    }
+
+    /// Whether it keeps a watermark.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.event_time.is_some() || self.has_timers()
+    }
+
+    /// Whether a module of it may set timers.
+    pub(crate) fn has_timers(&self) -> bool {
+        self.stages.iter().any(|s| s.grants.contains(&Grant::Timers))
     }
 
     /// Bytes that what it remembers may take where its source has so many partitions.
     pub(crate) fn state_bytes(&self, partitions: usize) -> usize {
-        let stages = self.stages.iter().filter(|s| s.grants.contains(&Grant::State));
+        let stages = self.stages.iter().filter(|s| s.remembers());
         let tables = stages.count().saturating_mul(partitions);
         tables.saturating_mul(self.limits.state_bytes)
     }
 
     /// What becomes of records that a module fails on.
     pub fn policy(&self) -> Policy {
-        let preset = match self.is_stateful() {
+        let preset = match self.stages.iter().any(Stage::remembers) {
             true => Policy::Halt,
             false => Policy::DeadLetter,
         };

@@ -3,7 +3,7 @@
 
 wasmtime::component::bindgen!({
     path: "../../../wit",
-    world: "stateful",
+    world: "with-timers",
     ownership: Borrowing { duplicate_if_necessary: true },
     imports: { default: trappable },
 });

@@ -1,18 +1,18 @@
 //! The engine, its clock of epochs, and loaded modules.
 
-use crate::bindings::StatefulPre;
+use crate::bindings::exports::weir::module::{timed, transform};
 use crate::compile::{Cache, CompileBy, Compiler};
 use crate::error::LoadError;
 use crate::host::Guest;
 use crate::host::wasi::link_absent;
-use crate::inspect::{Digest, STATE, inspect};
+use crate::inspect::{Digest, STATE, TIMERS, inspect};
 use crate::instance::Descriptor;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{Config, Engine};
 
 /// How often epochs pass while a guest runs: the grain of deadlines.
@@ -116,12 +116,14 @@ impl Runtime {
             .as_ref()
             .unwrap_or(&self.0.linker)
             .instantiate_pre(&component)
-            .and_then(StatefulPre::new)
             .map_err(contract)?;
+        let transform = transform::GuestIndices::new(&pre).map_err(contract)?;
         let mut module = Module {
             digest: inspection.digest,
             imports: inspection.imports,
             descriptor: Arc::default(),
+            transform,
+            timed: timed::GuestIndices::new(&pre).ok(),
             pre,
             runtime: self.clone(),
         };
@@ -149,7 +151,10 @@ pub struct Module {
     pub(crate) digest: Digest,
     pub(crate) imports: Vec<String>,
     pub(crate) descriptor: Arc<Descriptor>,
-    pub(crate) pre: StatefulPre<Guest>,
+    pub(crate) pre: InstancePre<Guest>,
+    pub(crate) transform: transform::GuestIndices,
+    /// None when it has no timers.
+    pub(crate) timed: Option<timed::GuestIndices>,
     pub(crate) runtime: Runtime,
 }
 
@@ -172,6 +177,11 @@ impl Module {
     /// Whether it imports `state`: it is to be granted.
     pub fn wants_state(&self) -> bool {
         self.imports.iter().any(|i| i.starts_with(STATE))
+    }
+
+    /// Whether it imports `timers`: they are to be granted.
+    pub fn wants_timers(&self) -> bool {
+        self.imports.iter().any(|i| i.starts_with(TIMERS))
     }
 
     pub(crate) fn engine(&self) -> &Engine {

@@ -18,13 +18,18 @@ pub enum LoadError {
     FunctionTooLarge { bytes: usize, limit: usize },
     #[error(
         "component imports `{import}`, which is not granted; a module may import `weir:module/log` and \
-         `weir:module/metrics`, and link an empty WASI 0.2. Build it for world `plain`"
+         `weir:module/metrics`, `weir:module/state` and `weir:module/timers` where a stage grants them, and link an empty WASI 0.2. Build it for world `plain`"
     )]
     Import { import: String },
     #[error(
         "component does not export `weir:module/transform@0.1.0`: implement `Module` and call `weir_sdk::export!`"
     )]
     NoExport,
+    #[error(
+        "component imports `weir:module/timers` and does not export `weir:module/timed@0.1.0`: its timers would fire into \
+         nothing. Build it for world `with-timers`"
+    )]
+    NotTimed,
     #[error("component does not compile: {0}")]
     Compile(String),
     #[error("component does not fit the contract: {0}")]
@@ -45,6 +50,7 @@ impl LoadError {
             | Self::FunctionTooLarge { .. }
             | Self::Import { .. }
             | Self::NoExport
+            | Self::NotTimed
             | Self::Compile(_)
             | Self::Contract(_)
             | Self::Describe(_) => ErrorKind::Invalid,

@@ -80,8 +80,11 @@ pub struct Inspection {
 const TYPES: &str = "weir:module/types@0.1";
 /// What a module imports to remember.
 pub(crate) const STATE: &str = "weir:module/state@0.1";
+/// What a module imports to set timers, and exports to be called by them.
+pub(crate) const TIMERS: &str = "weir:module/timers@0.1";
+const TIMED: &str = "weir:module/timed@0.1";
 /// What modules may import: the first two all of them, the others where a stage of a pipeline grants it.
-const KNOWN: [&str; 3] = ["weir:module/log@0.1", "weir:module/metrics@0.1", STATE];
+const KNOWN: [&str; 4] = ["weir:module/log@0.1", "weir:module/metrics@0.1", STATE, TIMERS];
 
 /// Looks at `bytes` and refuses what is no component for us, is too large, or imports what nobody can grant.
 ///
@@ -135,6 +138,13 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
     }
     if !exports.iter().any(|e| e.starts_with("weir:module/transform@0.1")) {
         return Err(LoadError::NoExport);
+    }
+    let (sets, is_called) = (
+        imports.iter().any(|i| i.starts_with(TIMERS)),
+        exports.iter().any(|e| e.starts_with(TIMED)),
+    );
+    if sets && !is_called {
+        return Err(LoadError::NotTimed);
     }
     Ok(Inspection {
         digest: Digest::of(bytes),

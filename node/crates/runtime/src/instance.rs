@@ -1,6 +1,6 @@
 //! One instance of a module, and its calls.
 
-use crate::bindings::Stateful;
+use crate::bindings::exports::weir::module::{timed, transform};
 use crate::bindings::weir::module::types as wit;
 use crate::engine::{Module, TICK};
 use crate::error::{CallError, CallFailure, InitError, LoadError};
@@ -8,6 +8,7 @@ use crate::host::{Guest, Instruments, LogSink};
 use crate::limits::CallLimits;
 use crate::outcome::Outcome;
 use crate::table::{Mark, Table};
+use crate::timers::{Timer, TimerClock};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -77,10 +78,39 @@ pub struct PlanInfo {
     pub wanted: Wanted,
 }
 
+/// The times at which a call happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// When the node took the records in or called on its own, in milliseconds since 1970.
+    pub now: i64,
+    /// No record before this time is expected any more; the smallest number when that is not known.
+    pub watermark: i64,
+}
+
+impl Default for Moment {
+    /// No time at all.
+    fn default() -> Self {
+        Self {
+            now: 0,
+            watermark: i64::MIN,
+        }
+    }
+}
+
+/// Timers that are due.
+#[derive(Clone, Copy, Debug)]
+pub struct Fired<'a> {
+    /// What they go by.
+    pub clock: TimerClock,
+    /// In order.
+    pub timers: &'a [Timer],
+}
+
 /// An instance that has been through `init`. After any error it must be dropped: its memory may hold anything.
 pub struct Instance {
     store: Store<Guest>,
-    guest: Stateful,
+    guest: transform::Guest,
+    timed: Option<timed::Guest>,
     plan: PlanInfo,
     module: Module,
 }
@@ -95,11 +125,10 @@ impl Module {
             deadline_ms: 1_000,
             ..CallLimits::default()
         };
-        let (mut store, guest) = self
-            .start(limits, Arc::new(()), Arc::default())
-            .map_err(LoadError::Describe)?;
-        let result = self.call(&mut store, 0, &mut None, |s| {
-            guest.weir_module_transform().call_describe(s)
+        let started = self.start(limits, Arc::new(()), Arc::default());
+        let (mut store, guest, _) = started.map_err(LoadError::Describe)?;
+        let result = self.call(&mut store, 0, Moment::default(), &mut None, |s| {
+            guest.call_describe(s)
         });
         let d = result.map_err(LoadError::Describe)?;
         let parameters = d.parameters.into_iter().map(|p| ParameterInfo {
@@ -127,7 +156,8 @@ impl Module {
         instruments: Arc<Instruments>,
     ) -> Result<Instance, InitError> {
         let values = fit(&self.descriptor.parameters, &config.settings)?;
-        let (mut store, guest) = self.start(limits, sink, instruments).map_err(InitError::Failed)?;
+        let started = self.start(limits, sink, instruments);
+        let (mut store, guest, timed) = started.map_err(InitError::Failed)?;
         store.data_mut().metrics.in_init = true;
         let sources: Vec<&str> = config.sources.iter().map(String::as_str).collect();
         let values: Vec<(&str, wit::ValueParam<'_>)> =
@@ -137,8 +167,8 @@ impl Module {
             sources: &sources,
             values: &values,
         };
-        let result = self.call(&mut store, 0, &mut None, |s| {
-            guest.weir_module_transform().call_init(s, param)
+        let result = self.call(&mut store, 0, Moment::default(), &mut None, |s| {
+            guest.call_init(s, param)
         });
         store.data_mut().metrics.in_init = false;
         let plan = result.map_err(InitError::Failed)?.map_err(InitError::Refused)?;
@@ -157,6 +187,7 @@ impl Module {
         Ok(Instance {
             store,
             guest,
+            timed,
             plan,
             module: self.clone(),
         })
@@ -167,11 +198,16 @@ impl Module {
         limits: CallLimits,
         sink: Arc<dyn LogSink>,
         instruments: Arc<Instruments>,
-    ) -> Result<(Store<Guest>, Stateful), CallFailure> {
+    ) -> Result<(Store<Guest>, transform::Guest, Option<timed::Guest>), CallFailure> {
         let mut store = Store::new(self.engine(), Guest::new(self.digest, limits, sink, instruments));
         store.limiter(|guest| &mut guest.memory);
-        let guest = self.call(&mut store, 0, &mut None, |s| self.pre.instantiate(s))?;
-        Ok((store, guest))
+        self.call(&mut store, 0, Moment::default(), &mut None, |s| {
+            let instance = self.pre.instantiate(&mut *s)?;
+            let guest = self.transform.load(&mut *s, &instance)?;
+            let timed = self.timed.as_ref().map(|timed| timed.load(&mut *s, &instance));
+            Ok((guest, timed.transpose()?))
+        })
+        .map(|(guest, timed)| (store, guest, timed))
     }
 
     /// One entry into the guest, under its limits, on `table`. What a call that fails did to it is taken back.
@@ -179,13 +215,14 @@ impl Module {
         &self,
         store: &mut Store<Guest>,
         bytes: usize,
+        moment: Moment,
         table: &mut Option<Table>,
         enter: impl FnOnce(&mut Store<Guest>) -> wasmtime::Result<R>,
     ) -> Result<R, CallFailure> {
         let limits = store.data().limits;
         let deadline = limits.deadline(bytes);
         let mark = table.as_ref().map_or_else(Mark::default, Table::mark);
-        store.data_mut().begin_call(table.take());
+        store.data_mut().begin_call(moment, table.take());
         store.set_epoch_deadline(ticks(deadline));
         store.set_hostcall_fuel(limits.output_bytes);
         let running = self.runtime.inner().ticker.running();
@@ -205,24 +242,26 @@ impl Instance {
         &self.plan
     }
 
-    /// Processes a batch that holds at least the columns of its plan, on the module's state if it was granted any.
+    /// Processes a batch that holds at least the columns of its plan, on the module's state if it was granted any. `marks`
+    /// has a byte a record, or is empty when all are 0: see `batch.marks` in the contract.
     ///
     /// # Errors
     /// When there is no outcome; nothing of the call then counts, and `table` is as it was.
     pub fn process(
         &mut self,
         source: u32,
-        now: i64,
+        moment: Moment,
         columns: &Columns,
+        marks: &[u8],
         table: &mut Option<Table>,
     ) -> Result<Outcome, CallError> {
         let wanted = self.plan.wanted;
         let batch = wit::Batch {
             source,
-            now,
-            watermark: i64::MIN,
+            now: moment.now,
+            watermark: moment.watermark,
             timestamps: &columns.timestamps,
-            marks: None,
+            marks: (!marks.is_empty()).then_some(marks),
             keys: columns.keys.as_ref().filter(|_| wanted.keys).map(column_param),
             values: columns
                 .values
@@ -237,22 +276,65 @@ impl Instance {
         };
         let data = |c: &Option<Column>| c.as_ref().map_or(0, |c| c.data.len());
         let bytes = data(&columns.keys) + data(&columns.values);
-        let Self {
-            store,
-            guest,
-            module,
-            plan,
-        } = self;
-        store.data_mut().set_time(now);
+        let guest = self.guest.clone();
+        self.work(columns.len(), bytes, moment, table, |s| {
+            guest.call_process(s, batch)
+        })
+    }
+
+    /// Tells the module that timers are due. They are not set any more.
+    ///
+    /// # Errors
+    /// As [`Instance::process`]; indexes are those of the timers.
+    pub fn on_timers(
+        &mut self,
+        moment: Moment,
+        fired: Fired<'_>,
+        table: &mut Option<Table>,
+    ) -> Result<Outcome, CallError> {
+        let Some(timed) = self.timed.clone() else {
+            let why = "it has no `weir:module/timed`: its timers are another module's".to_owned();
+            return Err(CallError::Failed(CallFailure::Host(why)));
+        };
+        let mut keys = Column::default();
+        fired.timers.iter().for_each(|t| keys.push(Some(&t.key)));
+        let (at, tags): (Vec<_>, Vec<_>) = fired.timers.iter().map(|t| (t.at, t.tag)).unzip();
+        let param = wit::Fired {
+            clock: fired.clock.into(),
+            now: moment.now,
+            watermark: moment.watermark,
+            at: &at,
+            keys: column_param(&keys),
+            tags: &tags,
+        };
+        let outcome = self.work(tags.len(), keys.data.len(), moment, table, |s| {
+            timed.call_on_timers(s, param)
+        })?;
+        match outcome.is_emits_only() {
+            true => Ok(outcome),
+            false => {
+                let lie = "`on-timers` kept, copied or rejected a record: there is none".to_owned();
+                Err(CallError::Failed(CallFailure::Lies(lie)))
+            }
+        }
+    }
+
+    /// A call that has an outcome for `items` records or timers.
+    fn work(
+        &mut self,
+        items: usize,
+        bytes: usize,
+        moment: Moment,
+        table: &mut Option<Table>,
+        enter: impl FnOnce(&mut Store<Guest>) -> wasmtime::Result<Result<wit::Outcome, wit::Fault>>,
+    ) -> Result<Outcome, CallError> {
         let mark = table.as_ref().map_or_else(Mark::default, Table::mark);
-        let result = module.call(store, bytes, table, |s| {
-            guest.weir_module_transform().call_process(s, batch)
-        });
+        let result = self.module.call(&mut self.store, bytes, moment, table, enter);
         let outcome = match result.map_err(CallError::Failed)? {
-            Ok(outcome) => Outcome::check(outcome, columns.len(), plan.outputs.len())
+            Ok(outcome) => Outcome::check(outcome, items, self.plan.outputs.len())
                 .map_err(|lie| CallError::Failed(CallFailure::Lies(lie))),
             Err(wit::Fault::Retry(why)) => Err(CallError::Retry(why)),
-            Err(wit::Fault::Poison((index, why))) => Err(match (index as usize) < columns.len() {
+            Err(wit::Fault::Poison((index, why))) => Err(match (index as usize) < items {
                 true => CallError::Poison(index, why),
                 false => CallError::Failed(CallFailure::Lies(format!("poison record {index}: {why}"))),
             }),

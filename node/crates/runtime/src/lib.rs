@@ -16,6 +16,7 @@ mod instance;
 mod limits;
 mod outcome;
 mod table;
+mod timers;
 
 pub use compile::{CompileBy, compile_in_child, componentize_in_child};
 pub use componentize::componentize;
@@ -23,7 +24,8 @@ pub use engine::{Module, Runtime, RuntimeOptions};
 pub use error::{CallError, CallFailure, InitError, LoadError};
 pub use host::{Instruments, LogLevel, LogSink, Reading};
 pub use inspect::{Digest, Inspection, inspect};
-pub use instance::{Descriptor, Instance, InstanceConfig, ParameterInfo, PlanInfo, Setting};
+pub use instance::{Descriptor, Fired, Instance, InstanceConfig, Moment, ParameterInfo, PlanInfo, Setting};
 pub use limits::CallLimits;
 pub use outcome::{EmittedRecord, Outcome, Placement, Rejection};
 pub use table::{Mark, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, StateError, Table};
+pub use timers::{Timer, TimerClock};

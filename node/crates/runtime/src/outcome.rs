@@ -110,6 +110,11 @@ impl Outcome {
         self.copies.is_empty() && self.emits.is_empty()
     }
 
+    /// Whether it made new records at most: nothing is kept, copied or rejected.
+    pub(crate) fn is_emits_only(&self) -> bool {
+        self.copies.is_empty() && self.routes.iter().all(|r| *r == DROP)
+    }
+
     /// New records, run by run.
     pub fn emitted(&self) -> impl Iterator<Item = EmittedRecord<'_>> {
         self.emits.iter().flat_map(|run| {

@@ -1,8 +1,9 @@
-//! What a module remembers of one partition, with what it changed since: the whole of it in memory.
+//! What a module remembers of one partition, rows and timers, with what it changed since: the whole of it in memory.
 //!
 //! Reads never wait for a disk, a scan is a walk, and what a failed call wrote is taken back row by row. The durable form
 //! is rows of the log, and is somebody else's: it takes [`Table::changes`] once a batch.
 
+use crate::timers::{Clocks, Timer, TimerClock, Timers};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -35,6 +36,7 @@ pub struct Table {
     /// Slots that changed since [`Table::take_changes`], each once, in the order of their first changes.
     changed: Vec<u32>,
     journal: Vec<Change>,
+    clocks: Clocks,
     /// Bytes of keys and values that changed, those that were taken back left out.
     changed_bytes: usize,
     rows: usize,
@@ -73,6 +75,7 @@ enum Did {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mark {
     changes: usize,
+    timers: usize,
     changed: usize,
 }
 
@@ -134,11 +137,8 @@ impl Table {
         let slot = self.by_hash.get(key).copied();
         let before = slot.and_then(|slot| self.value(slot));
         let bytes_before = before.map_or(0, |old| cost(key, old));
-        let bytes = self.bytes - bytes_before + value.map_or(0, |value| cost(key, value));
-        // What does not grow is taken: a quota that was lowered must not stop a module that shrinks.
-        if bytes > self.bytes_max && bytes > self.bytes {
-            return Err(StateError::Quota(self.bytes_max));
-        }
+        let bytes = value.map_or(0, |value| cost(key, value));
+        self.check_quota(bytes_before, bytes)?;
         self.changed_bytes = changed_bytes;
         let (slot, did) = match slot {
             Some(slot) if self.is_changed(slot) => (slot, Did::Again),
@@ -175,6 +175,7 @@ impl Table {
     pub fn mark(&self) -> Mark {
         Mark {
             changes: self.journal.len(),
+            timers: self.clocks.mark(),
             changed: self.changed_bytes,
         }
     }
@@ -182,6 +183,7 @@ impl Table {
     /// Takes back what changed since `mark`.
     pub fn roll_back(&mut self, mark: Mark) {
         self.changed_bytes = self.changed_bytes.min(mark.changed);
+        self.clocks.roll_back(mark.timers);
         while self.journal.len() > mark.changes {
             let Some(Change { slot, old, did }) = self.journal.pop() else {
                 return;
@@ -212,6 +214,65 @@ impl Table {
                 self.destroy(slot);
             }
         }
+    }
+
+    /// Adds a timer that is stored already.
+    pub fn load_timer(&mut self, clock: TimerClock, key: &[u8], tag: u32, at: i64) {
+        self.clocks.load(clock, key, tag, at);
+    }
+
+    /// Sets the timer for `key` and `tag`, or clears it.
+    ///
+    /// # Errors
+    /// When it would be too large.
+    pub fn set_timer(
+        &mut self,
+        clock: TimerClock,
+        key: &[u8],
+        tag: u32,
+        at: Option<i64>,
+    ) -> Result<(), StateError> {
+        if key.len() > STATE_KEY_BYTES_MAX {
+            return Err(StateError::Key(key.len()));
+        }
+        let changed_bytes = self.changed_bytes + key.len() + size_of::<i64>();
+        if changed_bytes > STATE_CHANGES_BYTES_MAX {
+            return Err(StateError::Changes);
+        }
+        if at.is_some() && self.clocks.see(clock).get(key, tag).is_none() {
+            self.check_quota(0, Timers::cost(key))?;
+        }
+        self.changed_bytes = changed_bytes;
+        self.clocks.set(clock, key, tag, at);
+        Ok(())
+    }
+
+    /// When the first timer of `clock` is due.
+    pub fn first_due(&self, clock: TimerClock) -> Option<i64> {
+        self.clocks.see(clock).first().map(|timer| timer.at)
+    }
+
+    /// Clears the timer that is due first, if it is by `until`, and returns it.
+    pub fn pop_due(&mut self, clock: TimerClock, until: i64) -> Option<Timer> {
+        self.clocks.pop(clock, until)
+    }
+
+    /// Tells `each` when every timer that changed since the last time is due now; there is no way back behind it.
+    pub fn take_timer_changes(&mut self, each: impl FnMut(TimerClock, &[u8], u32, Option<i64>)) {
+        self.clocks.take_changes(each);
+    }
+
+    /// Timers that are set.
+    pub fn timers(&self) -> usize {
+        self.clocks.len()
+    }
+
+    /// What does not grow is taken: a quota that was lowered must not stop a module that shrinks.
+    fn check_quota(&self, before: usize, after: usize) -> Result<(), StateError> {
+        if after > before && self.bytes() - before + after > self.bytes_max {
+            return Err(StateError::Quota(self.bytes_max));
+        }
+        Ok(())
     }
 
     fn value(&self, slot: u32) -> Option<&[u8]> {
@@ -277,9 +338,9 @@ impl Table {
         self.rows == 0
     }
 
-    /// Bytes of memory that it takes, about.
+    /// Bytes of memory that all of it takes, about.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.clocks.bytes()
     }
 }
 
@@ -327,7 +388,7 @@ mod tests {
             let mut stored = BTreeMap::from([(vec![7], b"stored".to_vec())]);
             table.take_changes(|key, value| match value {
                 Some(v) => drop(stored.insert(key.to_vec(), v.to_vec())),
-                None => drop(stored.remove(&key.to_vec())),
+                None => drop(stored.remove(key)),
             });
             prop_assert_eq!(&stored, &model);
             table.take_changes(|key, _| panic!("{key:?} has not changed"));
@@ -335,6 +396,43 @@ mod tests {
             let rows = model.len();
             prop_assert_eq!((table.by_hash.len(), table.by_key.len(), table.slots.len() - table.free.len()), (rows, rows, rows));
         }
+    }
+
+    #[test]
+    fn timers_have_a_way_back_and_a_quota() {
+        let (mut table, clock) = (Table::new(200), TimerClock::Event);
+        table.load_timer(clock, b"stored", 1, 7);
+        table.set_timer(clock, b"kept", 0, Some(5)).unwrap();
+        let mark = table.mark();
+        assert_eq!(table.pop_due(clock, 4), None);
+        assert_eq!(
+            table.pop_due(clock, 5).map(|t| t.key.to_vec()),
+            Some(b"kept".to_vec())
+        );
+        table.set_timer(clock, b"stored", 1, Some(1)).unwrap();
+        table
+            .set_timer(TimerClock::Processing, b"new", 0, Some(3))
+            .unwrap();
+        assert_eq!(
+            table.set_timer(clock, b"one more", 0, Some(3)),
+            Err(StateError::Quota(200))
+        );
+        assert_eq!(table.put(b"a row", Some(b"x")), Err(StateError::Quota(200)));
+        table.roll_back(mark);
+        assert_eq!(
+            (table.timers(), table.bytes()),
+            (2, 2 * crate::timers::TIMER_BYTES)
+        );
+        assert_eq!(table.first_due(TimerClock::Processing), None);
+        assert_eq!(table.pop_due(clock, 9).map(|t| t.at), Some(5));
+        assert_eq!(table.pop_due(clock, 9).map(|t| t.at), Some(7));
+        let mut changes = Vec::new();
+        table.take_timer_changes(|_, key, tag, at| changes.push((key.to_vec(), tag, at)));
+        assert_eq!(
+            changes,
+            [(b"kept".to_vec(), 0, None), (b"stored".to_vec(), 1, None)]
+        );
+        table.take_timer_changes(|_, key, _, _| panic!("{key:?} has not changed"));
     }
 
     #[test]

@@ -145,6 +145,11 @@ pub const STATE_BYTES_MAX: usize = 96 << 20;
 pub const STATE_CHANGES_BYTES_MAX: usize = 2 << 20;
 /// Partitions of one pipeline whose instances and tables are in memory: an instance takes about a megabyte.
 pub const STATEFUL_PARTITIONS_MAX: usize = 64;
+/// Timers that one call of a module is told of: as many as a large batch has records.
+pub const TIMERS_FIRED_MAX: usize = 1_000;
+/// Steps of a pipeline that no batch made and that are not decided: enough that the disk has something to do while the next is
+/// computed.
+pub const STEPS_UNDECIDED_MAX: usize = 4;
 /// Stages in one pipeline.
 pub const STAGES_MAX: usize = 16;
 /// Batches waiting for one pipeline.

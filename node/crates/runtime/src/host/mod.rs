@@ -4,15 +4,15 @@
 mod log;
 mod metrics;
 mod state;
+mod timers;
 pub(crate) mod wasi;
 
 pub use log::{LogLevel, LogSink};
 pub use metrics::{Instruments, Reading};
 
-use crate::Digest;
-use crate::Table;
-use crate::bindings::Stateful;
+use crate::bindings::WithTimers;
 use crate::limits::{CallLimits, PARTS_MAX, TABLE_ELEMENTS_MAX};
+use crate::{Digest, Moment, Table};
 use std::sync::Arc;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::{HasSelf, Linker};
@@ -48,15 +48,16 @@ impl Guest {
     }
 
     pub(crate) fn link(linker: &mut Linker<Self>) -> wasmtime::Result<()> {
-        Stateful::add_to_linker::<_, HasSelf<Self>>(linker, |guest| guest)?;
+        WithTimers::add_to_linker::<_, HasSelf<Self>>(linker, |guest| guest)?;
         wasi::link(linker)
     }
 
     /// A call begins, on `table` if it may have one: what is counted per call starts anew.
-    pub(crate) fn begin_call(&mut self, table: Option<Table>) {
+    pub(crate) fn begin_call(&mut self, moment: Moment, table: Option<Table>) {
         self.memory.refused = false;
         self.log.begin_call();
-        self.state.begin_call(table, self.limits.output_bytes);
+        self.set_time(moment.now);
+        self.state.begin_call(moment, table, self.limits.output_bytes);
     }
 
     /// A call has returned; what it made of its table.

@@ -1,9 +1,9 @@
-//! `weir:module/state`.
+//! `weir:module/state`, and the table that it shares with `weir:module/timers`.
 
 use super::Guest;
 use crate::bindings::weir::module::state::Host;
 use crate::bindings::weir::module::types::ColumnResult;
-use crate::table::Table;
+use crate::{Moment, Table};
 use weir_types::Column;
 use weir_types::columns::ColumnView;
 
@@ -16,6 +16,7 @@ const SCAN_ROWS_MAX: u32 = 10_000;
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) table: Option<Table>,
+    pub(super) moment: Moment,
     /// Bytes that this call may still read and write, beyond which it is stopped: reading the same value for ever
     /// allocates, and so does writing it.
     pub(crate) bytes_left: usize,
@@ -28,17 +29,18 @@ const ITEM_BYTES: usize = 32;
 
 impl State {
     /// A call on `table` begins, if it may have one.
-    pub(crate) fn begin_call(&mut self, table: Option<Table>, bytes: usize) {
+    pub(crate) fn begin_call(&mut self, moment: Moment, table: Option<Table>, bytes: usize) {
+        self.moment = moment;
         (self.table, self.bytes_left, self.refused) = (table, bytes, None);
     }
 
-    fn refuse<T>(&mut self, why: String) -> wasmtime::Result<T> {
+    pub(super) fn refuse<T>(&mut self, why: String) -> wasmtime::Result<T> {
         let error = wasmtime::Error::msg(why.clone());
         self.refused = Some(why);
         Err(error)
     }
 
-    fn table(&mut self) -> wasmtime::Result<&mut Table> {
+    pub(super) fn table(&mut self) -> wasmtime::Result<&mut Table> {
         if self.table.is_none() {
             return self.refuse("there is none in `init` and `describe`: use it in `process`".to_owned());
         }
@@ -46,7 +48,7 @@ impl State {
         self.table.as_mut().ok_or_else(none)
     }
 
-    fn charge(&mut self, bytes: usize) -> wasmtime::Result<()> {
+    pub(super) fn charge(&mut self, bytes: usize) -> wasmtime::Result<()> {
         match self.bytes_left.checked_sub(bytes + ITEM_BYTES) {
             Some(left) => {
                 self.bytes_left = left;
@@ -135,7 +137,7 @@ impl Host for Guest {
     }
 }
 
-fn view<'a>(what: &str, column: &'a ColumnResult, items: usize) -> Result<ColumnView<'a>, String> {
+pub(super) fn view<'a>(what: &str, column: &'a ColumnResult, items: usize) -> Result<ColumnView<'a>, String> {
     let view = ColumnView::check(&column.ends, &column.data, column.nulls.as_deref(), items);
     view.map_err(|e| format!("a column of {what} {e}"))
 }

@@ -68,8 +68,8 @@ impl Wasi {
 }
 
 impl Guest {
-    /// A batch of this time begins.
-    pub(crate) fn set_time(&mut self, now: i64) {
+    /// A call of this time begins.
+    pub(super) fn set_time(&mut self, now: i64) {
         self.wasi.now = now.max(0);
         self.wasi.readings = 0;
         self.wasi.blocks = 0;

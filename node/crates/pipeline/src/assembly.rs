@@ -1,0 +1,138 @@
+//! From what became of records to batches: one for each partition that something goes to.
+
+use crate::chain::Effects;
+use crate::dead_letter;
+use crate::flow::Item;
+use crate::spec::Spec;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use weir_broker::{Broker, Output, Topic};
+use weir_types::{Batch, BatchBuilder, BatchError, Codec, Offset, RecordRef, TopicName};
+
+/// Where and of what effects are assembled.
+pub(crate) struct Assembly<'a> {
+    pub(crate) spec: &'a Spec,
+    pub(crate) broker: &'a Broker,
+    pub(crate) topic: &'a Topic,
+    pub(crate) partition: u32,
+    /// What items stem from.
+    pub(crate) records: &'a [RecordRef<'a>],
+    /// Whether those are records of a batch: others have no offset.
+    pub(crate) of_batch: bool,
+}
+
+/// Why effects come to nothing.
+pub(crate) enum AssembleError {
+    /// Walked at the door: what is malformed now would be our own doing.
+    Batch(BatchError),
+    /// In words.
+    Gone(String),
+}
+
+impl From<BatchError> for AssembleError {
+    fn from(e: BatchError) -> Self {
+        Self::Batch(e)
+    }
+}
+
+/// What of `items` stays in the frame of `batch`, sparse where records were dropped, and what follows it.
+pub(crate) fn kept(
+    batch: &Batch,
+    items: &[Item],
+    records: &[RecordRef<'_>],
+) -> Result<(Batch, BatchBuilder), BatchError> {
+    let body = batch.body()?;
+    let mut spans = Vec::with_capacity(records.len());
+    let mut walk = body.records();
+    while let Some(record) = walk.next() {
+        record?;
+        spans.push(walk.position() as u32);
+    }
+    let mut keep = vec![false; records.len()];
+    let mut follow = BatchBuilder::new(Codec::None);
+    for item in items {
+        match keep.get_mut(item.source as usize) {
+            // The first that is as it came stays where it was; a second copy follows like a new one.
+            Some(slot) if item.made.is_none() && !*slot => *slot = true,
+            _ => follow.push_ref(&item.view(records)),
+        }
+    }
+    let kept = if keep.iter().all(|k| *k) {
+        batch.clone()
+    } else {
+        batch.sparse(&spans, &body, &keep)?
+    };
+    Ok((kept, follow))
+}
+
+impl Assembly<'_> {
+    /// What goes to partitions, `follow` to the source's own.
+    pub(crate) fn outputs(
+        &self,
+        follow: BatchBuilder,
+        effects: &Effects,
+    ) -> Result<Vec<Output>, AssembleError> {
+        let gone = |what: &str| AssembleError::Gone(what.to_owned());
+        let mut outputs = Vec::new();
+        if !follow.is_empty() {
+            let partition = self.topic.partition(self.partition);
+            outputs.push(Output {
+                partition: partition.ok_or_else(|| gone("its source lost a partition"))?,
+                batch: follow.build(Offset::ZERO, None)?,
+                offset_slots: Vec::new(),
+            });
+        }
+        for (output, items) in &effects.outputs {
+            let topic = self.spec.outputs.get(output).and_then(|name| self.find(name));
+            let topic =
+                topic.ok_or_else(|| AssembleError::Gone(format!("output `{output}` has no topic")))?;
+            for (index, builder) in self.by_partition(&topic, items) {
+                let Some(partition) = topic.partition(index) else {
+                    continue;
+                };
+                outputs.push(Output {
+                    partition,
+                    batch: builder.build(Offset::ZERO, None)?,
+                    offset_slots: Vec::new(),
+                });
+            }
+        }
+        outputs.extend(self.dead_letters(effects)?);
+        Ok(outputs)
+    }
+
+    fn dead_letters(&self, effects: &Effects) -> Result<Option<Output>, AssembleError> {
+        if effects.dead.is_empty() {
+            return Ok(None);
+        }
+        let gone = |what: &str| AssembleError::Gone(what.to_owned());
+        let topic = self.spec.dead_letters().ok().and_then(|name| self.find(&name));
+        let topic = topic.ok_or_else(|| gone("the topic for dead letters is gone"))?;
+        let source = (self.topic.name.as_str(), self.partition);
+        let (builder, offset_slots) = dead_letter::batch(&effects.dead, self.records, source, self.of_batch);
+        let partition = topic.partition(self.partition % topic.partitions.len().max(1) as u32);
+        Ok(Some(Output {
+            partition: partition.ok_or_else(|| gone("no partition for dead letters"))?,
+            batch: builder.build(Offset::ZERO, None)?,
+            offset_slots,
+        }))
+    }
+
+    /// Records for each partition of `topic`: by key, and those without one on a partition of their source's number.
+    fn by_partition(&self, topic: &Topic, items: &[Item]) -> BTreeMap<u32, BatchBuilder> {
+        let mut builders = BTreeMap::new();
+        for item in items {
+            let record = item.view(self.records);
+            let index = topic.partition_of(record.key, self.partition);
+            builders
+                .entry(index)
+                .or_insert_with(|| BatchBuilder::new(Codec::None))
+                .push_ref(&record);
+        }
+        builders
+    }
+
+    fn find(&self, name: &TopicName) -> Option<Arc<Topic>> {
+        self.broker.topic(name.as_str())
+    }
+}

@@ -1,0 +1,155 @@
+//! What a pipeline does without a batch: its modules are called by the timers that they set.
+//!
+//! A timer that is due makes a step of the chain like any batch: what comes of it is in one entry with the row that says that
+//! it is not set any more. Before a batch is looked at, all that is due by then has fired, so that the order is that of time.
+
+use crate::assembly::Assembly;
+use crate::chain::Begin;
+use crate::lane::{Refusal, State, Worker};
+use crate::memory::{self, Parts};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use weir_broker::{ReadError, Stepped, Topic};
+use weir_runtime::Fired;
+use weir_types::limits::{STEPS_UNDECIDED_MAX, TIMERS_FIRED_MAX};
+use weir_types::{BatchBuilder, Codec, Headers, Offset, RecordRef, Term};
+
+/// How often a pipeline with timers looks whether its node has come to lead: timers of a partition to which nothing comes fire
+/// there so much later.
+const LEAD_POLL: Duration = Duration::from_millis(500);
+
+/// Partitions with timers that nobody works on at present.
+#[derive(Default)]
+pub(crate) struct Asleep {
+    /// The term in which they were looked for.
+    term: Option<Term>,
+    /// Those that had timers in it, until they have been looked at.
+    pub(crate) partitions: BTreeSet<u32>,
+}
+
+impl Worker {
+    /// How long it may wait for a batch; for ever if there is nothing else.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        if !self.spec.has_timers() {
+            return None;
+        }
+        if self.state() != State::Running {
+            return Some(LEAD_POLL);
+        }
+        let events = self.spec.event_time.clone().unwrap_or_default();
+        let wall = self.broker.now_ms();
+        let next = self
+            .parts
+            .next_wake(&events)
+            .map(|at| at.saturating_sub(wall).max(0));
+        let next = next.map(|ms| Duration::from_millis(ms as u64));
+        Some(next.map_or(LEAD_POLL, |next| next.min(LEAD_POLL)))
+    }
+
+    /// Fires what is due on all partitions.
+    pub(crate) fn fire_all(&mut self) {
+        if !self.spec.has_timers() || self.state() != State::Running {
+            return;
+        }
+        let Some(topic) = self.broker.topic(self.spec.source.as_str()) else {
+            return;
+        };
+        let events = self.spec.event_time.clone().unwrap_or_default();
+        let found = self.look_for_sleepers(&topic);
+        let due = self.parts.due(self.broker.now_ms(), &events);
+        let sleepers = std::mem::take(&mut self.parts.asleep.partitions);
+        let fired = found.map_err(Refusal::from).and_then(|()| {
+            due.into_iter()
+                .chain(sleepers)
+                .try_for_each(|partition| self.fire(&topic, partition))
+        });
+        if let Err(Refusal::Halt(why)) = fired {
+            self.halt(why);
+        }
+    }
+
+    /// Which partitions have timers, whenever this node has begun to lead.
+    fn look_for_sleepers(&mut self, topic: &Topic) -> Result<(), ReadError> {
+        let lead = topic.partition(0).and_then(|id| self.broker.led_term(id));
+        if lead == self.parts.asleep.term {
+            return Ok(());
+        }
+        self.parts.asleep.partitions.clear();
+        if lead.is_some() {
+            let with = memory::partitions_with_timers(&self.broker, &self.spec)?;
+            self.parts.asleep.partitions = with;
+        }
+        self.parts.asleep.term = lead;
+        Ok(())
+    }
+
+    /// Fires what is due on `partition`, a step at a time.
+    pub(crate) fn fire(&mut self, topic: &Arc<Topic>, partition: u32) -> Result<(), Refusal> {
+        let mut parts = std::mem::take(&mut self.parts);
+        let fired = self.fire_due(&mut parts, topic, partition);
+        self.parts = parts;
+        match fired {
+            // Whoever leads now fires them.
+            Err(Refusal::NotLeader) => Ok(()),
+            fired => fired,
+        }
+    }
+
+    fn fire_due(&mut self, parts: &mut Parts, topic: &Arc<Topic>, partition: u32) -> Result<(), Refusal> {
+        let spec = Arc::clone(&self.spec);
+        let events = spec.event_time.clone().unwrap_or_default();
+        let id = topic.partition(partition).ok_or(Refusal::NotLeader)?;
+        loop {
+            let part = parts.part(&spec, &self.stages, &self.broker, partition, id)?;
+            let part = part.ok_or(Refusal::NotLeader)?;
+            part.time.pass(self.broker.now_ms(), &events);
+            let moment = part.time.moment();
+            let Some((stage, clock, timers)) = part.pop_due(moment, TIMERS_FIRED_MAX) else {
+                return Ok(());
+            };
+            // Each keeps its outputs in memory until it is decided.
+            part.chain.drain_to(STEPS_UNDECIDED_MAX - 1);
+            let step = part.chain.step();
+            // What new records stem from.
+            let records: Vec<_> = timers
+                .iter()
+                .enumerate()
+                .map(|(n, timer)| RecordRef {
+                    offset: Offset::new(n as u64),
+                    timestamp: timer.at,
+                    key: Some(&timer.key),
+                    value: None,
+                    headers: Headers::NONE,
+                })
+                .collect();
+            let fired = Fired {
+                clock,
+                timers: &timers,
+            };
+            let begin = Begin::Timers { stage, fired };
+            let effects = self.run_through(&mut part.stages, begin, &records, &[], moment)?;
+            let fired = &self.shared.counts.timers_fired;
+            fired.fetch_add(timers.len() as u64, Ordering::Relaxed);
+            self.count(0, &effects);
+            let mut follow = BatchBuilder::new(Codec::None);
+            effects
+                .main
+                .iter()
+                .for_each(|item| follow.push_ref(&item.view(&records)));
+            let assembly = Assembly {
+                spec: &spec,
+                broker: &self.broker,
+                topic,
+                partition,
+                records: &records,
+                of_batch: false,
+            };
+            let outputs = assembly.outputs(follow, &effects)?;
+            let rows = part.changes(&spec, partition);
+            let made = Stepped { outputs, rows, step };
+            self.broker.take_step(Arc::clone(topic), id, made);
+        }
+    }
+}

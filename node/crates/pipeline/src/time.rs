@@ -1,0 +1,316 @@
+//! The times of a pipeline on one partition: when it works, and how far the records have come.
+//!
+//! Neither goes back. A gateway without a battery for its clock boots in 1970, and one whose clock is set jumps over years: the
+//! time at which a pipeline works goes on from where it was stored, as fast as the machine's monotonic clock, and follows the
+//! clock on the wall when that is ahead. A record that claims to come from the far future is given the node's time, or one
+//! wrong sensor would make all others late.
+
+use crate::spec::{EventTime, Future, TimeUnit};
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+use weir_runtime::Moment;
+use weir_types::RecordRef;
+
+/// Mark of a record that came after the watermark had passed its time.
+const LATE: u8 = 1;
+/// Mark of a record whose time the node replaced.
+const REDATED: u8 = 4;
+
+/// How far a pipeline's time has come on one partition. Stored with what its modules remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// When it worked last, in milliseconds since 1970.
+    now: i64,
+    /// When the last records came.
+    arrived: i64,
+    /// The largest time in the records.
+    latest: i64,
+    watermark: i64,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            now: 0,
+            arrived: 0,
+            latest: i64::MIN,
+            watermark: i64::MIN,
+        }
+    }
+}
+
+/// [`Progress`] as it goes on.
+#[derive(Debug)]
+pub(crate) struct Time {
+    progress: Progress,
+    /// As it was stored last.
+    stored: Progress,
+    looked: Instant,
+}
+
+impl Time {
+    /// Goes on from what was stored.
+    pub(crate) fn from(stored: Progress) -> Self {
+        Self {
+            progress: stored,
+            stored,
+            looked: Instant::now(),
+        }
+    }
+
+    /// Lets time pass: to `wall` if that is ahead, and as long as it took since the last look in any case.
+    pub(crate) fn pass(&mut self, wall: i64, events: &EventTime) {
+        let looked = Instant::now();
+        let passed = looked.saturating_duration_since(self.looked).as_millis() as i64;
+        if passed > 0 {
+            self.looked = looked;
+        }
+        let progress = &mut self.progress;
+        progress.now = progress.now.saturating_add(passed).max(wall);
+        // Without records, the time in them goes on at the speed of ours.
+        let silent = progress.now.saturating_sub(progress.arrived) - i64::from(events.idle_ms);
+        if events.idle_ms > 0 && silent > 0 && progress.latest > i64::MIN {
+            let idle = progress.complete(events).saturating_add(silent);
+            progress.watermark = progress.watermark.max(idle);
+        }
+    }
+
+    /// Dates the records of a batch by what `events` says, and gives a mark to each that needs one: none when none does.
+    pub(crate) fn date(&mut self, records: &mut [RecordRef<'_>], events: &EventTime) -> Vec<u8> {
+        let bound = self.progress.now.saturating_add_unsigned(events.future_ms);
+        let mut marks = Vec::new();
+        for (n, record) in records.iter_mut().enumerate() {
+            if let Some(field) = &events.field {
+                let found = record.value.and_then(|value| time_in(value, field, events.unit));
+                record.timestamp = found.unwrap_or(record.timestamp);
+            }
+            let mut mark = 0;
+            if record.timestamp > bound && events.future == Future::Redate {
+                record.timestamp = self.progress.now;
+                mark |= REDATED;
+            }
+            if record.timestamp < self.progress.watermark {
+                mark |= LATE;
+            }
+            if mark != 0 {
+                marks.resize(n, 0);
+                marks.push(mark);
+            }
+        }
+        if !marks.is_empty() {
+            marks.resize(records.len(), 0);
+        }
+        marks
+    }
+
+    /// The records of a batch are through: the watermark follows them.
+    pub(crate) fn follow(&mut self, records: &[RecordRef<'_>], events: &EventTime) {
+        let latest = records.iter().map(|r| r.timestamp).max();
+        let progress = &mut self.progress;
+        progress.latest = progress.latest.max(latest.unwrap_or(i64::MIN));
+        progress.arrived = progress.now;
+        if progress.latest > i64::MIN {
+            progress.watermark = progress.watermark.max(progress.complete(events));
+        }
+    }
+
+    /// The moment of a call.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment {
+            now: self.progress.now,
+            watermark: self.progress.watermark,
+        }
+    }
+
+    /// At which time of work, if nothing comes, a timer for `at` in the records is due.
+    pub(crate) fn reaches(&self, at: i64, events: &EventTime) -> Option<i64> {
+        let progress = &self.progress;
+        if at <= progress.watermark {
+            return Some(progress.now);
+        }
+        if events.idle_ms == 0 || progress.latest == i64::MIN {
+            return None;
+        }
+        let ahead = at.saturating_sub(progress.complete(events));
+        Some(
+            progress
+                .arrived
+                .saturating_add(i64::from(events.idle_ms))
+                .saturating_add(ahead),
+        )
+    }
+
+    /// What is to be stored, if it is not.
+    pub(crate) fn take_change(&mut self) -> Option<Progress> {
+        let changed = self.progress != self.stored;
+        self.stored = self.progress;
+        changed.then_some(self.progress)
+    }
+}
+
+impl Progress {
+    /// Up to which time the records are there, as far as they say themselves.
+    fn complete(&self, events: &EventTime) -> i64 {
+        self.latest.saturating_sub(i64::from(events.lateness_ms))
+    }
+}
+
+/// The time in milliseconds that a JSON object has at `path`.
+fn time_in(value: &[u8], path: &str, unit: TimeUnit) -> Option<i64> {
+    let mut found = serde_json::from_slice::<serde_json::Value>(value).ok()?;
+    for name in path.split('.') {
+        found = found.get_mut(name)?.take();
+    }
+    if let Some(text) = found.as_str() {
+        let time = humantime::parse_rfc3339_weak(text).ok()?;
+        let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
+        return i64::try_from(since.as_millis()).ok();
+    }
+    if let Some(n) = found.as_i64() {
+        return match unit {
+            TimeUnit::S => n.checked_mul(1_000),
+            TimeUnit::Ms => Some(n),
+            TimeUnit::Us => Some(n.div_euclid(1_000)),
+            TimeUnit::Ns => Some(n.div_euclid(1_000_000)),
+        };
+    }
+    let per_ms = match unit {
+        TimeUnit::S => 1e-3,
+        TimeUnit::Ms => 1.0,
+        TimeUnit::Us => 1e3,
+        TimeUnit::Ns => 1e6,
+    };
+    let ms = (found.as_f64()? / per_ms).floor();
+    // Beyond this a float holds no milliseconds, and no clock either.
+    (ms.abs() < 9e15).then_some(ms as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_types::{Headers, Offset};
+
+    fn records(times: &[i64]) -> Vec<RecordRef<'static>> {
+        let record = |timestamp: &i64| RecordRef {
+            offset: Offset::ZERO,
+            timestamp: *timestamp,
+            key: None,
+            value: None,
+            headers: Headers::NONE,
+        };
+        times.iter().map(record).collect()
+    }
+
+    fn batch(time: &mut Time, events: &EventTime, times: &[i64]) -> (Vec<i64>, Vec<u8>) {
+        let mut records = records(times);
+        let marks = time.date(&mut records, events);
+        time.follow(&records, events);
+        (records.iter().map(|r| r.timestamp).collect(), marks)
+    }
+
+    #[test]
+    fn the_watermark_follows_and_what_comes_after_it_is_late() {
+        let events = EventTime {
+            lateness_ms: 10,
+            ..EventTime::default()
+        };
+        let mut time = Time::from(Progress::default());
+        time.pass(1_000_000, &events);
+        assert_eq!(batch(&mut time, &events, &[100, 95]), (vec![100, 95], vec![]));
+        assert_eq!(time.moment().watermark, 90);
+        assert_eq!(
+            batch(&mut time, &events, &[90, 89, 95]),
+            (vec![90, 89, 95], vec![0, LATE, 0])
+        );
+        // It does not go back, and starts where it was.
+        let stored = time.take_change().unwrap();
+        assert_eq!(time.take_change(), None);
+        assert_eq!(Time::from(stored).moment().watermark, 90);
+    }
+
+    #[test]
+    fn a_clock_that_boots_in_1970_or_a_sensor_in_2080_stops_nothing() {
+        let events = EventTime::default();
+        let mut time = Time::from(Progress {
+            now: 1_700_000_000_000,
+            ..Progress::default()
+        });
+        time.pass(5_000, &events);
+        let now = time.moment().now;
+        assert!((1_700_000_000_000..1_700_000_060_000).contains(&now), "{now}");
+        let (times, marks) = batch(&mut time, &events, &[now, 3_500_000_000_000]);
+        assert_eq!((times, marks), (vec![now, now], vec![0, REDATED]));
+        assert_eq!(time.moment().watermark, now);
+        // What the node stamped itself before it knew the time is late, and there.
+        assert_eq!(batch(&mut time, &events, &[6_000]), (vec![6_000], vec![LATE]));
+        time.pass(now + 1_000, &events);
+        assert_eq!(time.moment().now, now + 1_000);
+        let keep = EventTime {
+            future: Future::Keep,
+            ..EventTime::default()
+        };
+        assert_eq!(
+            batch(&mut time, &keep, &[3_500_000_000_000]),
+            (vec![3_500_000_000_000], vec![])
+        );
+    }
+
+    #[test]
+    fn without_records_their_time_goes_on() {
+        let events = EventTime {
+            lateness_ms: 10,
+            idle_ms: 500,
+            ..EventTime::default()
+        };
+        let mut time = Time::from(Progress::default());
+        time.pass(10_000, &events);
+        batch(&mut time, &events, &[200]);
+        assert_eq!(time.reaches(190, &events), Some(time.moment().now));
+        let arrived = time.progress.arrived;
+        assert_eq!(time.reaches(250, &events), Some(arrived + 500 + 60));
+        time.pass(arrived + 500, &events);
+        assert_eq!(time.moment().watermark, 190);
+        time.pass(arrived + 560, &events);
+        assert!(time.moment().watermark >= 250);
+        assert_eq!(time.reaches(1, &EventTime::default()), Some(time.moment().now));
+        assert_eq!(time.reaches(9_999, &EventTime::default()), None);
+    }
+
+    #[test]
+    fn times_are_read_from_values() {
+        let read = |json: &str, unit| time_in(json.as_bytes(), "a.t", unit);
+        assert_eq!(
+            read(r#"{"a":{"t":1700000000}}"#, TimeUnit::S),
+            Some(1_700_000_000_000)
+        );
+        assert_eq!(
+            read(r#"{"a":{"t":1700000000.25}}"#, TimeUnit::S),
+            Some(1_700_000_000_250)
+        );
+        assert_eq!(
+            read(r#"{"a":{"t":1700000000123}}"#, TimeUnit::Ms),
+            Some(1_700_000_000_123)
+        );
+        assert_eq!(
+            read(r#"{"a":{"t":1700000000123999}}"#, TimeUnit::Us),
+            Some(1_700_000_000_123)
+        );
+        assert_eq!(
+            read(r#"{"a":{"t":1700000000123999999}}"#, TimeUnit::Ns),
+            Some(1_700_000_000_123)
+        );
+        assert_eq!(
+            read(r#"{"a":{"t":"2023-11-14T22:13:20.5Z"}}"#, TimeUnit::Ms),
+            Some(1_700_000_000_500)
+        );
+        for none in [
+            r#"{"a":{"t":"soon"}}"#,
+            r#"{"a":1}"#,
+            "no json",
+            r#"{"a":{"t":1e300}}"#,
+            r#"{"a":{"t":9223372036854775807}}"#,
+        ] {
+            assert_eq!(read(none, TimeUnit::S), None, "{none}");
+        }
+    }
+}
