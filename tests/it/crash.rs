@@ -146,7 +146,8 @@ impl Load {
         let mut builder = BatchBuilder::new(Codec::None);
         for value in values {
             let text = format!("{value}:{}", "x".repeat((*value % 300) as usize));
-            builder.push(0, None, Some(text.as_bytes()), weir_types::Headers::NONE);
+            let timestamp = *value as i64;
+            builder.push(timestamp, None, Some(text.as_bytes()), weir_types::Headers::NONE);
         }
         let producer = weir_types::Producer {
             id: self.producer_id,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use weir_client::{BatchBuilder, Client, Codec, Offset};
 use weir_runtime::{
     CallError, CallFailure, CallLimits, InitError, Instance, InstanceConfig, Instruments, LoadError,
-    LogLevel, LogSink, Runtime, RuntimeOptions, Setting, Table, componentize,
+    LogLevel, LogSink, Moment, Runtime, RuntimeOptions, Setting, Table, TimerClock, componentize,
 };
 use weir_tests::{Node, guest, guest_with_wasi, read_all};
 use weir_types::{Batch, Columns, Wanted};
@@ -70,7 +70,11 @@ fn each_misdeed_is_stopped_and_named() {
         )
     };
     let input = columns(&["a", "b"]);
-    let call = |mode: &str| make(mode).unwrap().process(0, 0, &input, &mut None);
+    let call = |mode: &str| {
+        make(mode)
+            .unwrap()
+            .process(0, Moment::default(), &input, &[], &mut None)
+    };
     let failed = |mode: &str| match call(mode) {
         Err(CallError::Failed(failure)) => failure,
         other => panic!("{mode}: {other:?}"),
@@ -123,14 +127,23 @@ fn each_misdeed_is_stopped_and_named() {
         ("state-wide", "more of it than `limits.output_bytes` allows"),
         ("state-ends", "a column of keys ends at 9, beyond its 1 bytes"),
         ("state-count", "a column of values has 0 ends for 1 items"),
+        ("timer-hoard", "its state has reached 65536 bytes"),
+        ("timer-key", "a key of its state has 5000 bytes"),
+        ("timer-null", "the key of timer 0 is null"),
+        ("timer-count", "1 times for 2 timers"),
+        ("timer-ends", "a column of timers has 1 ends for 2 items"),
+        ("timer-then-trap", ""),
         ("state-then-trap", ""),
         ("state-then-lie", ""),
     ] {
         let mut table = Table::new(LIMITS.state_bytes);
         table.load(b"k", b"before");
+        table.load_timer(TimerClock::Event, b"k", 0, 7);
         let before = table.clone();
         let mut table = Some(table);
-        let failed = make(misdeed).unwrap().process(0, 0, &input, &mut table);
+        let failed = make(misdeed)
+            .unwrap()
+            .process(0, Moment::default(), &input, &[], &mut table);
         match failed {
             Err(CallError::Failed(CallFailure::State(why))) => {
                 assert!(why.contains(words), "{misdeed}: {why}")
@@ -140,12 +153,28 @@ fn each_misdeed_is_stopped_and_named() {
             Err(CallError::Failed(CallFailure::Trap(_) | CallFailure::Lies(_))) if words.is_empty() => {}
             other => panic!("{misdeed}: {other:?}"),
         }
-        assert!(table == Some(before), "{misdeed} left something");
+        let seen = |table: &Table| {
+            let rows: Vec<_> = table
+                .scan(&[], None)
+                .map(|(k, v)| (k.to_vec(), v.to_vec()))
+                .collect();
+            (
+                rows,
+                table.timers(),
+                table.bytes(),
+                table.first_due(TimerClock::Event),
+            )
+        };
+        assert_eq!(
+            table.as_ref().map(seen),
+            Some(seen(&before)),
+            "{misdeed} left something"
+        );
     }
     let mut table = Some(Table::new(LIMITS.state_bytes));
     make("state-well")
         .unwrap()
-        .process(0, 0, &input, &mut table)
+        .process(0, Moment::default(), &input, &[], &mut table)
         .unwrap();
     assert_eq!(table.as_ref().and_then(|t| t.get(b"k")), Some(&b"v"[..]));
     assert!(
@@ -202,7 +231,16 @@ fn a_component_that_links_wasi_finds_it_empty() {
             Arc::clone(&lines) as _,
             Arc::new(Instruments::default()),
         );
-        let outcome = made.unwrap().process(0, now, &input, &mut None)?;
+        let outcome = made.unwrap().process(
+            0,
+            Moment {
+                now,
+                ..Moment::default()
+            },
+            &input,
+            &[],
+            &mut None,
+        )?;
         let said = outcome
             .emitted()
             .next()
@@ -252,7 +290,7 @@ impl LogSink for Texts {
 fn pipeline(name: &str, source: &str, mode: &str, policy: &str) -> String {
     format!(
         "name = \"{name}\"\nsource = \"{source}\"\non_error = {{ policy = \"{policy}\" }}\nlimits = {{ deadline_ms = 20 }}\n\
-         [[stages]]\nmodule = \"hostile\"\ngrants = [\"state\"]\nconfig = {{ mode = \"{mode}\" }}\n"
+         [[stages]]\nmodule = \"hostile\"\ngrants = [\"state\", \"timers\"]\nconfig = {{ mode = \"{mode}\" }}\n"
     )
 }
 
@@ -449,4 +487,102 @@ fn a_module_that_misbehaves_runs_behind_the_others_until_it_behaves() {
             assert_eq!(kept.len(), 25);
         });
     }
+}
+
+#[test]
+fn timers_that_misbehave_end_their_own_pipeline() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    let fired = async |client: &Client, name: &str| {
+        let told = client.pipelines().await.unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+        let of = told.as_array().unwrap().iter().find(|p| p["name"] == name);
+        of.unwrap().clone()
+    };
+    block_on(async {
+        let client = node.client().await.unwrap();
+        client
+            .push_module("hostile", "1", &guest("hostile"))
+            .await
+            .unwrap();
+        let mut producer = client.producer().await.unwrap();
+        let one = || batch(["x".to_owned()]);
+        for (mode, policy) in [
+            ("timer-traps", "halt"),
+            ("timer-keeps", "halt"),
+            ("timer-traps", "skip"),
+            ("timer-keeps", "dead-letter"),
+        ] {
+            let topic = format!("{mode}.{policy}");
+            topic_with(&client, &topic, mode, policy).await;
+            producer
+                .send(&topic, 0, &one())
+                .await
+                .unwrap()
+                .done()
+                .await
+                .unwrap();
+            let begun = Instant::now();
+            loop {
+                let told = fired(&client, &topic).await;
+                let halted = told["state"] == "halted";
+                let why = told["why"].as_str().unwrap_or_default();
+                if halted && policy == "halt" {
+                    let words = if mode == "timer-traps" {
+                        "trap"
+                    } else {
+                        "kept, copied or rejected"
+                    };
+                    assert!(why.contains(words), "{why}");
+                    break;
+                }
+                if told["skipped"] == 1 && policy == "skip" {
+                    break;
+                }
+                if told["dead_letters"] == 1 {
+                    let (dead, _) = read_all(&client, &format!("{topic}.dead"), 0, 1 << 20)
+                        .await
+                        .unwrap();
+                    let Some((_, dead)) = dead.first() else { continue };
+                    let headers: BTreeMap<_, _> = dead.headers.iter().cloned().collect();
+                    assert!(
+                        headers.contains_key("weir.timer") && !headers.contains_key("weir.source.offset")
+                    );
+                    assert_eq!(dead.key.as_deref(), Some(&b"k"[..]));
+                    break;
+                }
+                assert!(begun.elapsed() < weir_tests::DEADLINE, "{topic}: {told}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        // One that sets itself again and again, for a time that has passed, fires once a millisecond at most: records get
+        // through, and when it is paused it is still.
+        topic_with(&client, "ever", "timer-for-ever", "halt").await;
+        let begun = Instant::now();
+        producer
+            .send("ever", 0, &one())
+            .await
+            .unwrap()
+            .done()
+            .await
+            .unwrap();
+        let so_far = async || fired(&client, "ever").await["timers_fired"].as_u64().unwrap();
+        while so_far().await < 20 {
+            assert!(begun.elapsed() < weir_tests::DEADLINE);
+            producer
+                .send("ever", 0, &one())
+                .await
+                .unwrap()
+                .done()
+                .await
+                .unwrap();
+        }
+        assert!(u128::from(so_far().await) <= begun.elapsed().as_millis() + 1);
+        let output = node.cli(&["pipeline", "pause", "ever"], "").unwrap();
+        assert!(output.status.success());
+        let still = so_far().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(so_far().await, still, "it fires although it is paused");
+    });
+    node.stop().unwrap();
 }

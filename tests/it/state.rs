@@ -19,31 +19,69 @@ outputs = { counts = "counts" }
 stages = [{ module = "counter", grants = ["state"] }]
 "#;
 
-/// Topics and the pipeline that counts what goes into `t`.
-async fn counting(client: &Client) {
-    client
-        .push_module("counter", "1", &guest("counter"))
-        .await
-        .unwrap();
-    for topic in ["t", "counts"] {
-        // The load's helper has made one of them.
-        let _ = client.create_topic(topic, 1, &weir_tests::for_ever()).await;
-    }
-    client.apply_pipeline(PIPELINE).await.unwrap();
+/// By timers, of the time in the records and of the node's.
+const WINDOWS: &str = r#"
+name = "windows"
+source = "t"
+outputs = { counts = "counts", echo = "echo" }
+stages = [{ module = "windowed", grants = ["state", "timers"] }]
+"#;
+
+/// What counts what goes into `t`.
+#[derive(Clone, Copy)]
+enum Counting {
+    /// A module that says of each record how many there have been.
+    ByRecord,
+    /// One that says of each window how many there were, when it is over.
+    ByWindow,
 }
 
-/// What the module must have said of what is in `t` is what is in `counts`, byte for byte.
+impl Counting {
+    /// Makes the topics and the pipeline.
+    async fn begin(self, client: &Client) {
+        let (module, pipeline) = match self {
+            Self::ByRecord => ("counter", PIPELINE),
+            Self::ByWindow => ("windowed", WINDOWS),
+        };
+        client.push_module(module, "1", &guest(module)).await.unwrap();
+        for topic in ["t", "counts", "echo"] {
+            // The load's helper has made one of them.
+            let _ = client.create_topic(topic, 1, &weir_tests::for_ever()).await;
+        }
+        client.apply_pipeline(pipeline).await.unwrap();
+    }
+
+    /// What the module must have said of what is in `t` is what is in `counts`, byte for byte.
+    async fn judge(self, client: &Client, when: &str) -> usize {
+        match self {
+            Self::ByRecord => judge(client, when).await,
+            Self::ByWindow => judge_windows(client, when).await,
+        }
+    }
+}
+
+/// A client to a node that counts.
+async fn counting(client: &Client) {
+    Counting::ByRecord.begin(client).await;
+}
+
+async fn texts(client: &Client, topic: &str) -> Vec<(i64, String)> {
+    let (records, _) = read_all(client, topic, 0, 1 << 20).await.unwrap();
+    let text = |(_, record): (u64, weir_types::Record)| {
+        let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+        (record.timestamp, value)
+    };
+    records.into_iter().map(text).collect()
+}
+
 async fn judge(client: &Client, when: &str) -> usize {
-    let text =
-        |(_, record): (u64, weir_types::Record)| String::from_utf8(record.value.unwrap().to_vec()).unwrap();
-    let (records, _) = read_all(client, "t", 0, 1 << 20).await.unwrap();
-    let (said, _) = read_all(client, "counts", 0, 1 << 20).await.unwrap();
-    let said: Vec<String> = said.into_iter().map(text).collect();
+    let records = texts(client, "t").await;
+    let said: Vec<String> = texts(client, "counts").await.into_iter().map(|r| r.1).collect();
     let (mut counts, mut sum) = (BTreeMap::<u64, u64>::new(), 0u64);
     let wanted: Vec<String> = records
         .into_iter()
-        .map(|record| {
-            let number: u64 = text(record).split(':').next().unwrap().parse().unwrap();
+        .map(|(_, value)| {
+            let number: u64 = value.split(':').next().unwrap().parse().unwrap();
             let count = counts.entry(number % 7).or_default();
             *count += 1;
             sum = sum.wrapping_add(number);
@@ -57,6 +95,54 @@ async fn judge(client: &Client, when: &str) -> usize {
         "{when}: what was counted is not what is there"
     );
     wanted.len()
+}
+
+/// Timers that were due when the node went fire when it is back, without a record: what they say is waited for, and must
+/// then be right.
+async fn judge_windows(client: &Client, when: &str) -> usize {
+    let records = texts(client, "t").await;
+    let mut windows = BTreeMap::<(i64, u64), u64>::new();
+    let mut numbers = Vec::new();
+    for (timestamp, value) in &records {
+        let number: u64 = value.split(':').next().unwrap().parse().unwrap();
+        *windows
+            .entry(((timestamp / 50 + 1) * 50, number % 7))
+            .or_default() += 1;
+        numbers.push(number);
+    }
+    let latest = records.last().map_or(i64::MIN, |(t, _)| *t);
+    let over = windows.iter().filter(|((end, _), _)| *end <= latest);
+    let wanted: Vec<_> = over
+        .map(|((end, bucket), n)| (*end, format!("{end} {bucket} {n}")))
+        .collect();
+    let begun = Instant::now();
+    loop {
+        let said = texts(client, "counts").await;
+        let mut echo: Vec<u64> = texts(client, "echo")
+            .await
+            .iter()
+            .map(|(_, n)| n.parse().unwrap())
+            .collect();
+        echo.sort_unstable();
+        if said == wanted && echo == numbers {
+            return wanted.len();
+        }
+        let first = wanted.iter().zip(&said).position(|(w, s)| w != s);
+        let odd = numbers.iter().zip(&echo).position(|(w, s)| w != s);
+        // What is missing may still come; what is wrong stays so.
+        let wrong = first.is_some() || said.len() > wanted.len() || echo.len() > numbers.len();
+        assert!(
+            !wrong && begun.elapsed() < DEADLINE,
+            "{when}: windows {} of {}, first difference {:?}; numbers {} of {}, first difference {:?}",
+            said.len(),
+            wanted.len(),
+            first.map(|i| (&wanted[i], &said[i])),
+            echo.len(),
+            numbers.len(),
+            odd.map(|i| (numbers[i], echo[i])),
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn batch(values: &[&str]) -> weir_client::Batch {
@@ -94,6 +180,15 @@ async fn until(client: &Client, load: &mut Load, want: u64, ends: impl FnOnce() 
 
 #[test]
 fn what_a_module_remembers_is_what_is_stored_after_kill_9() {
+    kill_9(Counting::ByRecord);
+}
+
+#[test]
+fn timers_fire_once_whatever_kill_9_does() {
+    kill_9(Counting::ByWindow);
+}
+
+fn kill_9(counting: Counting) {
     let dir = tempfile::tempdir().unwrap();
     let mut load = None;
     for round in 0..rounds("WEIR_KILL_ROUNDS", 6) {
@@ -102,10 +197,10 @@ fn what_a_module_remembers_is_what_is_stored_after_kill_9() {
             let client = node.client().await.unwrap();
             match &load {
                 None => {
-                    counting(&client).await;
+                    counting.begin(&client).await;
                     load = Some(Load::new(&client, "t").await);
                 }
-                Some(_) => drop(judge(&client, &format!("round {round}")).await),
+                Some(_) => drop(counting.judge(&client, &format!("round {round}")).await),
             }
             let want = 50 + u64::from(round) * 137 % 900;
             until(&client, load.as_mut().unwrap(), want, || node.kill().unwrap()).await;
@@ -114,14 +209,25 @@ fn what_a_module_remembers_is_what_is_stored_after_kill_9() {
     let node = Node::start(dir.path(), &[]).unwrap();
     block_on(async {
         let client = node.client().await.unwrap();
-        assert!(judge(&client, "at the end").await > 0);
-        send(&client, &["5", "12"]).await;
-        judge(&client, "and after it").await;
+        assert!(counting.judge(&client, "at the end").await > 0);
+        if matches!(counting, Counting::ByRecord) {
+            send(&client, &["5", "12"]).await;
+            judge(&client, "and after it").await;
+        }
     });
 }
 
 #[test]
 fn what_a_module_remembers_is_what_is_stored_after_power_cuts() {
+    power_cuts(Counting::ByRecord);
+}
+
+#[test]
+fn timers_fire_once_whatever_power_cuts_do() {
+    power_cuts(Counting::ByWindow);
+}
+
+fn power_cuts(counting: Counting) {
     let dir = tempfile::tempdir().unwrap();
     let Some(disk) = Disk::make(dir.path(), 256) else {
         println!("SKIPPED: loop mounts are not permitted here, so no power can be cut");
@@ -136,10 +242,10 @@ fn what_a_module_remembers_is_what_is_stored_after_power_cuts() {
             let client = node.client().await.unwrap();
             match &load {
                 None => {
-                    counting(&client).await;
+                    counting.begin(&client).await;
                     load = Some(Load::new(&client, "t").await);
                 }
-                Some(_) => drop(judge(&client, &format!("cut {round}")).await),
+                Some(_) => drop(counting.judge(&client, &format!("cut {round}")).await),
             }
             let want = 60 + u64::from(round) * 211 % 700;
             let power = Arc::clone(&disk);
@@ -156,7 +262,7 @@ fn what_a_module_remembers_is_what_is_stored_after_power_cuts() {
     let node = Node::start_at(dir.path(), &disk.mount.join("data"), &reserve).unwrap();
     block_on(async {
         let client = node.client().await.unwrap();
-        assert!(judge(&client, "at the end").await > 0);
+        assert!(counting.judge(&client, "at the end").await > 0);
     });
     drop(node);
     disk.detach();
@@ -164,12 +270,21 @@ fn what_a_module_remembers_is_what_is_stored_after_power_cuts() {
 
 #[test]
 fn the_next_leader_goes_on_with_what_a_module_remembers() {
+    leaders(Counting::ByRecord);
+}
+
+#[test]
+fn the_next_leader_goes_on_with_the_timers() {
+    leaders(Counting::ByWindow);
+}
+
+fn leaders(counting: Counting) {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::of_three(dir.path(), &[]).unwrap();
     let mut load = block_on(async {
         let client = site.client().await.unwrap();
         let load = loaded(&client).await;
-        counting(&client).await;
+        counting.begin(&client).await;
         load
     });
     for round in 0..rounds("WEIR_SITE_KILLS", 4) {
@@ -193,7 +308,9 @@ fn the_next_leader_goes_on_with_what_a_module_remembers() {
         }
         block_on(async {
             let client = site.client().await.unwrap();
-            judge(&client, &format!("round {round}, node {leader} led")).await
+            counting
+                .judge(&client, &format!("round {round}, node {leader} led"))
+                .await
         });
     }
 }
@@ -216,7 +333,7 @@ fn state_is_granted_kept_over_a_swap_and_forgotten_when_told() {
         counting(&client).await;
         let without = PIPELINE.replace(r#", grants = ["state"]"#, "");
         let refused = client.apply_pipeline(&without).await.unwrap_err().to_string();
-        assert!(refused.contains(r#"add `grants = ["state"]`"#), "{refused}");
+        assert!(refused.contains(r#"add `"state"` to its `grants`"#), "{refused}");
         let greedy = format!("{PIPELINE}limits = {{ state_bytes = 100663297 }}");
         let refused = client.apply_pipeline(&greedy).await.unwrap_err().to_string();
         assert!(refused.contains("limits.state_bytes"), "{refused}");
@@ -246,7 +363,7 @@ fn state_is_granted_kept_over_a_swap_and_forgotten_when_told() {
         let other = r#"
             name = "count"
             source = "t"
-            stages = [{ module = "other", config = { mode = "well" }, grants = ["state"] }]
+            stages = [{ module = "other", config = { mode = "well" }, grants = ["state", "timers"] }]
         "#;
         let refused = client.apply_pipeline(other).await.unwrap_err().to_string();
         assert!(
@@ -271,6 +388,45 @@ fn state_is_granted_kept_over_a_swap_and_forgotten_when_told() {
         send(&client, &["8"]).await;
         let (counts, _) = read_all(&client, "counts", 0, 1 << 20).await.unwrap();
         assert_eq!(counts.last().unwrap().1.value.as_deref(), Some(&b"8 1 1 8"[..]));
+    });
+    node.stop().unwrap();
+}
+
+/// What a gateway's clock and a sensor's may say, and what a module is told of it.
+#[test]
+fn records_are_dated_by_a_field_and_their_time_goes_on_without_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        Counting::ByWindow.begin(&client).await;
+        let dated = format!("{WINDOWS}event_time = {{ field = \"at\", unit = \"s\", idle_ms = 100 }}\n");
+        client.apply_pipeline(&dated).await.unwrap();
+        // No number of its own: rejected, and dated all the same.
+        let refused = client
+            .apply_pipeline(&format!("{WINDOWS}event_time = {{ unit = \"m\" }}\n"))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("unit"), "{refused}");
+        send(&client, &["7", "14", r#"{"at":0.06}"#]).await;
+        // The values that are no JSON have their record's time, 0; what is in the value of the third ends their window.
+        let counts = async || texts(&client, "counts").await;
+        let begun = Instant::now();
+        while counts().await.is_empty() {
+            assert!(begun.elapsed() < DEADLINE);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(counts().await, [(50, "50 0 2".to_owned())]);
+        // Then nothing comes, and the window after it ends by itself.
+        send(&client, &["8"]).await;
+        let begun = Instant::now();
+        while counts().await.len() < 2 {
+            assert!(begun.elapsed() < DEADLINE, "{:?}", counts().await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let (at, said) = counts().await.pop().unwrap();
+        assert_eq!(said, format!("{at} 1 1"));
     });
     node.stop().unwrap();
 }

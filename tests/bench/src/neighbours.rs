@@ -40,7 +40,7 @@ async fn measure(setup: &Setup, table: &mut Table) -> Result<()> {
         client.apply_pipeline(good).await?;
         let bad = format!(
             "name = \"bad\"\nsource = \"bad\"\non_error = {{ policy = \"skip\" }}\n\
-             limits = {{ deadline_ms = 20 }}\n[[stages]]\nmodule = \"hostile\"\nconfig = {{ mode = \"{mode}\" }}\n"
+             limits = {{ deadline_ms = 20 }}\n[[stages]]\nmodule = \"hostile\"\ngrants = [\"state\", \"timers\"]\nconfig = {{ mode = \"{mode}\" }}\n"
         );
         client.apply_pipeline(&bad).await?;
         let mut alone = paced(&client, "good", count).await?;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use weir_module_convert::Convert;
 use weir_module_route::Route;
 use weir_module_threshold::Threshold;
-use weir_runtime::{CallLimits, InstanceConfig, Instruments, Runtime, RuntimeOptions, Setting};
+use weir_runtime::{CallLimits, InstanceConfig, Instruments, Moment, Runtime, RuntimeOptions, Setting};
 use weir_sdk::testing::{Input, Native, Value};
 use weir_types::{Batch, BatchBuilder, Codec, Columns, Headers, Offset};
 
@@ -84,7 +84,7 @@ fn keyed(setup: &Setup, table: &mut Table) -> Result<()> {
         for _ in 0..9 {
             let begun = Instant::now();
             for columns in (0..turns).flat_map(|_| &batches) {
-                black_box(instance.process(0, 0, columns, &mut state)?);
+                black_box(instance.process(0, Moment::default(), columns, &[], &mut state)?);
                 rows = 0;
                 if let Some(state) = &mut state {
                     state.take_changes(|_, _| rows += 1);
@@ -135,7 +135,7 @@ fn compare<M: weir_sdk::Module>(
         for _ in 0..9 {
             let begun = Instant::now();
             for _ in 0..calls {
-                black_box(instance.process(0, 0, &columns, &mut None)?);
+                black_box(instance.process(0, Moment::default(), &columns, &[], &mut None)?);
             }
             sandboxed = sandboxed.min(begun.elapsed().as_nanos() as f64 / (calls * size) as f64);
             natively = natively.min(native_turn(&mut here, &inputs, calls) / (calls * size) as f64);

@@ -5,7 +5,9 @@ use std::cell::RefCell;
 use weir_sdk::bindings::exports::weir::module::transform::Guest;
 use weir_sdk::bindings::weir::module::log::{Level, write};
 use weir_sdk::bindings::weir::module::metrics;
+use weir_sdk::bindings::exports::weir::module::timed;
 use weir_sdk::bindings::weir::module::state;
+use weir_sdk::bindings::weir::module::timers;
 use weir_sdk::bindings::weir::module::types::*;
 
 thread_local! {
@@ -149,11 +151,59 @@ impl Guest for Hostile {
                 outcome.routes = vec![9; n];
             }
             "state-well" => state::put(b"k", Some(b"v")),
+            "timer-hoard" => {
+                for i in 0u32.. {
+                    timers::set(Clock::Event, &one(b"a key that is not short"), &[i], &[1]);
+                }
+            }
+            "timer-key" => timers::set(Clock::Event, &one(&[0; 5_000]), &[1], &[1]),
+            "timer-null" => {
+                let null = Column { nulls: Some(vec![1]), ..one(b"") };
+                timers::set(Clock::Event, &null, &[1], &[1]);
+            }
+            "timer-count" => timers::set(Clock::Event, &one(b"k"), &[1, 2], &[1]),
+            "timer-ends" => timers::clear(Clock::Event, &one(b"k"), &[1, 2]),
+            "timer-then-trap" => {
+                timers::clear(Clock::Event, &one(b"k"), &[0]);
+                timers::set(Clock::Processing, &one(b"k"), &[1], &[1]);
+                panic!("on purpose");
+            }
+            // Each time it fires it is set again, for a time that has passed.
+            "timer-for-ever" | "timer-keeps" | "timer-traps" => timers::set(Clock::Processing, &one(b"k"), &[0], &[0]),
             "metric-late" => drop(metrics::define(metrics::Instrument::Counter, "late")),
             "metric-unknown" => metrics::update(77, &[1.0]),
             _ => {}
         }
         Ok(outcome)
+    }
+}
+
+impl timed::Guest for Hostile {
+    fn on_timers(fired: Fired) -> Result<Outcome, Fault> {
+        let mode = MODE.with(|m| m.borrow().clone());
+        let mut outcome = Outcome {
+            routes: vec![],
+            copies: vec![],
+            emits: vec![],
+            reasons: vec![],
+        };
+        match mode.as_str() {
+            "timer-for-ever" => timers::set(Clock::Processing, &fired.keys, &fired.tags, &fired.at),
+            // There is no record to keep.
+            "timer-keeps" => outcome.routes = vec![1; fired.at.len()],
+            "timer-traps" => panic!("on purpose"),
+            _ => {}
+        }
+        Ok(outcome)
+    }
+}
+
+/// A column of one item.
+fn one(item: &[u8]) -> Column {
+    Column {
+        ends: vec![item.len() as u32],
+        data: item.to_vec(),
+        nulls: None,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::time::{Instant, SystemTime};
+use weir_sdk::bindings::exports::weir::module::timed;
 use weir_sdk::bindings::exports::weir::module::transform::Guest;
 use weir_sdk::bindings::weir::module::types::*;
 
@@ -95,6 +96,12 @@ fn act(mode: &str) -> String {
         "exit" => std::process::exit(3),
         "panic" => panic!("with words"),
         _ => "?".to_owned(),
+    }
+}
+
+impl timed::Guest for Std {
+    fn on_timers(_: Fired) -> Result<Outcome, Fault> {
+        Err(Fault::Fatal("it sets none".into()))
     }
 }
 
