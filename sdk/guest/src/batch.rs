@@ -191,6 +191,11 @@ impl<'a> Record<'a> {
         self.inner.timestamps.get(self.index).copied().unwrap_or_default()
     }
 
+    /// The watermark of its batch: see [`Batch::watermark`].
+    pub fn watermark(&self) -> i64 {
+        self.inner.watermark
+    }
+
     /// Whether it came after the watermark had passed its time.
     pub fn is_late(&self) -> bool {
         self.has(1)

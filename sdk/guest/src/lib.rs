@@ -20,7 +20,7 @@
 //! Build it with `cargo build --release --target wasm32-unknown-unknown` as a `cdylib`, and push the file with `weir
 //! module push`. For outputs beside the stream, new records or work on whole batches, implement [`Module`] and call
 //! [`export!`]. What a module is to remember from one batch to the next is in [`state`], and how
-//! it is called at a time in [`timers`]. All of it runs natively, too:
+//! it is called at a time in [`timers`]; windows are in [`window`]. All of it runs natively, too:
 //! see [`testing`].
 
 mod batch;
@@ -34,6 +34,7 @@ mod simd;
 pub mod state;
 pub mod testing;
 pub mod timers;
+pub mod window;
 
 pub use batch::{Batch, Column, Headers, Record, Records};
 pub use config::{Config, FromValue, JsonText, Parameter};

@@ -104,6 +104,13 @@ impl<'a> NewRecord<'a> {
             key: None,
         }
     }
+
+    /// The same with another key.
+    #[must_use]
+    pub fn with_key(mut self, key: &'a [u8]) -> Self {
+        self.key = Some(Some(key));
+        self
+    }
 }
 
 mod wit_emits {

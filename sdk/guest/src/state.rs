@@ -255,6 +255,11 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
         }
     }
 
+    /// Removes and returns the value under `key`.
+    pub fn take(&mut self, key: &[u8]) -> Option<V> {
+        self.update(key, Option::take)
+    }
+
     /// Removes the value under `key`.
     pub fn remove(&mut self, key: &[u8]) {
         self.update(key, |value| *value = None);

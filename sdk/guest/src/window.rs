@@ -1,0 +1,242 @@
+//! Windows over the time in the records: tumbling, hopping and session windows, and windows of so many records.
+//!
+//! ```
+//! use std::time::Duration;
+//! use weir_sdk::prelude::*;
+//! use weir_sdk::timers::Fired;
+//! use weir_sdk::window::{Stats, Windows};
+//!
+//! struct Means {
+//!     minutes: Windows<Stats>,
+//! }
+//!
+//! impl Module for Means {
+//!     const ABOUT: &'static str = "The mean of each minute, by key.";
+//!     const STATE_VERSION: u32 = 1;
+//!
+//!     fn init(_: &Config) -> Result<(Self, Plan), String> {
+//!         let minutes = Windows::tumbling("minutes", Duration::from_secs(60))?;
+//!         Ok((Self { minutes }, Plan::values().and_keys()))
+//!     }
+//!
+//!     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
+//!         for record in batch.records() {
+//!             match record.json("v").number() {
+//!                 // A window that is over takes nothing more: its result is out.
+//!                 Some(v) if self.minutes.add(&record, |stats| stats.add(v)) => {}
+//!                 Some(_) => out.reject(record.index(), "too late"),
+//!                 None => out.reject(record.index(), "no number `v`"),
+//!             }
+//!         }
+//!         Ok(())
+//!     }
+//!
+//!     fn on_timers(&mut self, fired: &Fired<'_>, out: &mut Out) -> Result<(), Fault> {
+//!         self.minutes.close(fired, |window, stats| {
+//!             let mean = format!("{{\"mean\":{}}}", stats.mean());
+//!             out.emit(window.index, 1, &NewRecord::value(mean.as_bytes()).with_key(window.key));
+//!         });
+//!         Ok(())
+//!     }
+//! }
+//! # use weir_sdk::{testing::{Input, Native}, timers::Clock};
+//! let mut module = Native::<Means>::new(&[]).unwrap();
+//! let reading = |timestamp, v: &str| Input { timestamp, value: Some(v.into()), ..Default::default() };
+//! module.process(&[reading(0, r#"{"v":1}"#), reading(59_999, r#"{"v":2}"#)]).unwrap();
+//! let closed = module.advance(Clock::Event, 60_000).unwrap().unwrap();
+//! assert_eq!(closed.emits[0].values.as_ref().unwrap().data, br#"{"mean":1.5}"#);
+//! ```
+//!
+//! A window is over when the watermark has come to its end: how long that waits for stragglers is the pipeline's
+//! `event_time.lateness_ms`. What is in windows is in [`crate::state`], and their ends are [`crate::timers`]: the stage grants
+//! `state` and `timers`. Windows go by the records' own times, so that a backfill gives what the stream would have given.
+
+mod aggregate;
+mod session;
+
+pub use aggregate::{Aggregate, Sketch, Stats};
+pub use session::Sessions;
+
+use crate::Record;
+use crate::state::{KEY_BYTES_MAX, Map};
+use crate::timers::{self, Clock, Fired};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// Bytes of a window's end, in front of the records' key.
+const END_BYTES: usize = 8;
+/// Windows of one record, at most: what hops a hundredth of its size.
+const HOPS_MAX: i64 = 100;
+
+/// Windows of one size, a result a key and window.
+#[derive(Debug)]
+pub struct Windows<A> {
+    open: Map<A>,
+    tag: u32,
+    size: i64,
+    step: i64,
+    key: Vec<u8>,
+}
+
+/// A window that is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Closed<'a> {
+    /// What a record with its result stems from: for [`Out::emit`](crate::Out::emit).
+    pub index: usize,
+    /// The key of its records; empty for those without one.
+    pub key: &'a [u8],
+    /// Its first millisecond.
+    pub start: i64,
+    /// The first one after it.
+    pub end: i64,
+}
+
+impl<A: Default + Serialize + DeserializeOwned + 'static> Windows<A> {
+    /// Windows that follow each other, the first of them at 0. In [`init`](crate::Module::init) only, each name once.
+    ///
+    /// # Errors
+    /// When they have no size, or one beyond 292 million years.
+    pub fn tumbling(name: &str, size: Duration) -> Result<Self, String> {
+        Self::hopping(name, size, size)
+    }
+
+    /// Windows that begin one `step` after another, so that a record is in several when the step is smaller than the size.
+    ///
+    /// # Errors
+    /// As [`Windows::tumbling`], and when a record would be in more than a hundred.
+    pub fn hopping(name: &str, size: Duration, step: Duration) -> Result<Self, String> {
+        let (size, step) = (millis(size)?, millis(step)?);
+        if step > size || size.div_euclid(step) > HOPS_MAX {
+            return Err(format!(
+                "windows of {size} ms cannot hop by {step}: by their size at most, and by a hundredth of it at least"
+            ));
+        }
+        Ok(Self {
+            open: Map::new(name),
+            tag: tag(name),
+            size,
+            step,
+            key: Vec::new(),
+        })
+    }
+
+    /// Adds a record to its windows by its key. False, and nothing is added, when the last of them is over: it came too late;
+    /// false also for a key that is too long to be kept.
+    pub fn add(&mut self, record: &Record<'_>, add: impl Fn(&mut A)) -> bool {
+        self.add_to(
+            record.key().unwrap_or_default(),
+            record.timestamp(),
+            record.watermark(),
+            add,
+        )
+    }
+
+    /// As [`Windows::add`], by a key and a time that are not the record's.
+    pub fn add_to(&mut self, key: &[u8], at: i64, watermark: i64, add: impl Fn(&mut A)) -> bool {
+        if key.len() > KEY_BYTES_MAX - END_BYTES {
+            return false;
+        }
+        let last = at.div_euclid(self.step).saturating_mul(self.step);
+        let (mut start, mut added) = (last, false);
+        while start > at.saturating_sub(self.size) {
+            let end = start.saturating_add(self.size);
+            if end > watermark {
+                self.add_to_window(key, end, &add);
+                added = true;
+            }
+            let Some(before) = start.checked_sub(self.step) else {
+                break;
+            };
+            start = before;
+        }
+        added
+    }
+
+    fn add_to_window(&mut self, key: &[u8], end: i64, add: &impl Fn(&mut A)) {
+        self.key.clear();
+        self.key.extend_from_slice(&end.to_be_bytes());
+        self.key.extend_from_slice(key);
+        let is_new = self.open.update(&self.key, |aggregate| {
+            let is_new = aggregate.is_none();
+            add(aggregate.get_or_insert_default());
+            is_new
+        });
+        if is_new {
+            timers::set(Clock::Event, &self.key, self.tag, end);
+        }
+    }
+
+    /// Hands each of these windows that is over to `each`, by its end and key, and forgets it.
+    pub fn close(&mut self, fired: &Fired<'_>, mut each: impl FnMut(Closed<'_>, A)) {
+        for timer in fired.timers() {
+            let Some((end, key)) = timer.key().split_first_chunk() else {
+                continue;
+            };
+            if timer.tag() != self.tag || fired.clock() != Clock::Event {
+                continue;
+            }
+            let end = i64::from_be_bytes(*end);
+            if let Some(aggregate) = self.open.take(timer.key()) {
+                let window = Closed {
+                    index: timer.index(),
+                    key,
+                    start: end - self.size,
+                    end,
+                };
+                each(window, aggregate);
+            }
+        }
+    }
+}
+
+/// Windows of so many records of a key each, whatever their times.
+#[derive(Debug)]
+pub struct CountWindows<A> {
+    open: Map<(u64, A)>,
+    size: u64,
+}
+
+impl<A: Default + Serialize + DeserializeOwned + 'static> CountWindows<A> {
+    /// Windows of `size` records. In [`init`](crate::Module::init) only, each name once.
+    pub fn new(name: &str, size: u64) -> Self {
+        Self {
+            open: Map::new(name),
+            size: size.max(1),
+        }
+    }
+
+    /// Adds a record by its key, of at most [`KEY_BYTES_MAX`] bytes; when its window is full with it, returns what is in it.
+    pub fn add(&mut self, key: &[u8], add: impl FnOnce(&mut A)) -> Option<A> {
+        let size = self.size;
+        self.open.update(key, |window| {
+            let (count, aggregate) = window.get_or_insert_default();
+            add(aggregate);
+            *count += 1;
+            if *count < size {
+                return None;
+            }
+            window.take().map(|(_, aggregate)| aggregate)
+        })
+    }
+}
+
+fn millis(duration: Duration) -> Result<i64, String> {
+    match i64::try_from(duration.as_millis()) {
+        Ok(ms) if ms > 0 && ms < i64::MAX / 2 => Ok(ms),
+        _ => Err(format!(
+            "{duration:?} is no size for a window: one millisecond at least"
+        )),
+    }
+}
+
+/// The tag of the timers of what is called `name`: FNV-1a of 32 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>). It is
+/// stored, so that it must not depend on what else a module has.
+fn tag(name: &str) -> u32 {
+    name.bytes().fold(0x811c_9dc5, |hash: u32, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
+}
+
+#[cfg(test)]
+mod tests;

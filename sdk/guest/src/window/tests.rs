@@ -1,0 +1,211 @@
+use super::*;
+use crate::bindings::weir::module::types as wit;
+use crate::handover;
+use crate::timers::host;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// Records as they come: key, time, value.
+type Reading = (u8, i64, f64);
+/// Key, start, end, and the values that were in it.
+type Result = (u8, i64, i64, Vec<f64>);
+
+impl Aggregate for Vec<f64> {
+    fn merge(&mut self, later: Self) {
+        self.extend(later);
+    }
+}
+
+/// What the timers of the thread say at this watermark, to `close`.
+fn fire(watermark: i64, close: impl FnOnce(&Fired<'_>)) {
+    let due = host::take_due(Clock::Event, watermark);
+    let mut keys = crate::state::empty();
+    for (_, key, _) in &due {
+        keys.data.extend_from_slice(key);
+        keys.ends.push(keys.data.len() as u32);
+    }
+    let fired = wit::Fired {
+        clock: wit::Clock::Event,
+        now: 0,
+        watermark,
+        at: due.iter().map(|(at, ..)| *at).collect(),
+        keys,
+        tags: due.iter().map(|(.., tag)| *tag).collect(),
+    };
+    close(&Fired::new(&fired));
+    handover::flush();
+}
+
+fn begin() {
+    handover::begin();
+    timers::begin();
+    crate::state::forget();
+    host::forget();
+}
+
+/// Batches of readings out of order by up to `disorder`, with the watermark that much behind.
+fn stream() -> impl Strategy<Value = (Vec<Vec<Reading>>, i64)> {
+    let reading = (0..3u8, -200..2_000i64, -9..9i32).prop_map(|(k, t, v)| (k, t, f64::from(v)));
+    let batch = proptest::collection::vec(reading, 1..8);
+    (proptest::collection::vec(batch, 0..20), 0..500i64)
+}
+
+fn sort(mut results: Vec<Result>) -> Vec<Result> {
+    results.iter_mut().for_each(|r| r.3.sort_by(f64::total_cmp));
+    results.sort_by_key(|r| (r.2, r.0, r.1));
+    results
+}
+
+proptest! {
+    /// Each reading is in each of its windows that is not over when it comes, and nowhere else.
+    #[test]
+    fn windows_have_what_came_in_time((batches, lateness) in stream(), size in 1..400u64, hops in 1..5u64) {
+        begin();
+        let step = size.div_ceil(hops);
+        let ms = Duration::from_millis;
+        let mut windows = Windows::<Vec<f64>>::hopping("w", ms(size), ms(step)).unwrap();
+        let (size, step) = (size as i64, step as i64);
+        let (mut got, mut model) = (Vec::new(), BTreeMap::<(i64, u8), Vec<f64>>::new());
+        let mut watermark = i64::MIN;
+        for batch in batches {
+            for (key, at, value) in &batch {
+                let added = windows.add_to(&[*key], *at, watermark, |all| all.push(*value));
+                let mut any = false;
+                let mut start = (at - size).div_euclid(step) * step;
+                while start <= *at {
+                    if start + size > *at && start + size > watermark {
+                        model.entry((start, *key)).or_default().push(*value);
+                        any = true;
+                    }
+                    start += step;
+                }
+                prop_assert_eq!(added, any);
+            }
+            handover::flush();
+            let latest = batch.iter().map(|(_, at, _)| *at).max().unwrap();
+            watermark = watermark.max(latest - lateness);
+            fire(watermark, |fired| windows.close(fired, |w, all| {
+                prop_assert_result(w.end <= watermark);
+                got.push((w.key[0], w.start, w.end, all));
+            }));
+        }
+        fire(i64::MAX, |fired| windows.close(fired, |w, all| got.push((w.key[0], w.start, w.end, all))));
+        let model: Vec<Result> = model.into_iter().map(|((start, key), all)| (key, start, start + size, all)).collect();
+        prop_assert_eq!(sort(got), sort(model));
+        prop_assert!(host::take_due(Clock::Event, i64::MAX).is_empty());
+        prop_assert!(windows.open.scan(b"").is_empty());
+    }
+
+    /// Readings of a key that are less than a gap apart are in one session, in whatever order they came.
+    #[test]
+    fn sessions_have_what_is_near((batches, lateness) in stream(), gap in 1..300i64) {
+        begin();
+        let mut sessions = Sessions::<Vec<f64>>::new("s", Duration::from_millis(gap as u64)).unwrap();
+        let mut got: Vec<Result> = Vec::new();
+        // Open sessions, as the times and values of their readings.
+        let mut open: Vec<(u8, Vec<(i64, f64)>)> = Vec::new();
+        let mut model: Vec<Result> = Vec::new();
+        let span = |s: &[(i64, f64)]| (s.iter().map(|r| r.0).min().unwrap(), s.iter().map(|r| r.0).max().unwrap());
+        let over = |open: &mut Vec<(u8, Vec<(i64, f64)>)>, model: &mut Vec<Result>, watermark: i64| {
+            open.retain(|(key, all)| {
+                let (first, last) = span(all);
+                let is_open = last.saturating_add(gap) > watermark;
+                if !is_open {
+                    model.push((*key, first, last + gap, all.iter().map(|r| r.1).collect()));
+                }
+                is_open
+            });
+        };
+        let mut watermark = i64::MIN;
+        for batch in batches {
+            for (key, at, value) in &batch {
+                let added = sessions.add_to(&[*key], *at, watermark, |all| all.push(*value));
+                let near = |(k, all): &(u8, Vec<(i64, f64)>)| {
+                    let (first, last) = span(all);
+                    k == key && *at > first - gap && *at < last + gap
+                };
+                let (mine, others): (Vec<_>, Vec<_>) = std::mem::take(&mut open).into_iter().partition(near);
+                open = others;
+                let takes = !mine.is_empty() || at + gap > watermark;
+                prop_assert_eq!(added, takes);
+                if takes {
+                    let mut all: Vec<_> = mine.into_iter().flat_map(|(_, all)| all).collect();
+                    all.push((*at, *value));
+                    open.push((*key, all));
+                }
+            }
+            handover::flush();
+            let latest = batch.iter().map(|(_, at, _)| *at).max().unwrap();
+            watermark = watermark.max(latest - lateness);
+            fire(watermark, |fired| sessions.close(fired, |w, all| got.push((w.key[0], w.start, w.end, all))));
+            over(&mut open, &mut model, watermark);
+        }
+        fire(i64::MAX, |fired| sessions.close(fired, |w, all| got.push((w.key[0], w.start, w.end, all))));
+        over(&mut open, &mut model, i64::MAX);
+        prop_assert_eq!(sort(got), sort(model));
+    }
+
+    /// Numbers and their merged halves, against sums over all of them.
+    #[test]
+    fn stats_are_those_of_the_numbers(values in proptest::collection::vec(-1e6..1e6f64, 1..50), cut in 0..50usize) {
+        let (mut all, mut head, mut tail) = (Stats::default(), Stats::default(), Stats::default());
+        for (n, value) in values.iter().enumerate() {
+            all.add(*value);
+            if n < cut { head.add(*value) } else { tail.add(*value) }
+        }
+        head.merge(tail);
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let deviation = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
+        for stats in [all, head] {
+            prop_assert!((stats.mean() - mean).abs() < 1e-6 && (stats.deviation() - deviation).abs() < 1e-4);
+            prop_assert!((stats.sum() - mean * n).abs() < 1e-4);
+            let ends = (values[0], values[values.len() - 1]);
+            prop_assert_eq!((stats.first(), stats.last()), ends);
+            prop_assert_eq!(stats.min(), values.iter().copied().fold(f64::MAX, f64::min));
+            prop_assert_eq!(stats.max(), values.iter().copied().fold(f64::MIN, f64::max));
+        }
+    }
+
+    /// Quantiles are within one in a hundred.
+    #[test]
+    fn a_sketch_knows_its_quantiles(mut values in proptest::collection::vec(-1e5..1e5f64, 1..200), q in 0.0..=1.0f64, cut in 0..200usize) {
+        let (mut sketch, mut tail) = (Sketch::default(), Sketch::default());
+        for (n, value) in values.iter().enumerate() {
+            if n < cut { sketch.add(*value) } else { tail.add(*value) }
+        }
+        sketch.merge(tail);
+        values.sort_by(f64::total_cmp);
+        let exact = values[(q * (values.len() - 1) as f64) as usize];
+        let found = sketch.quantile(q).unwrap();
+        prop_assert!((found - exact).abs() <= exact.abs() * 0.0101 + 1e-9, "{} for {}", found, exact);
+    }
+}
+
+fn prop_assert_result(holds: bool) {
+    assert!(holds, "a window was closed before its end");
+}
+
+#[test]
+fn windows_of_records_are_full_after_so_many() {
+    begin();
+    let mut windows = CountWindows::<Stats>::new("c", 3);
+    let mut add = |key: &[u8], v| windows.add(key, |s| s.add(v)).map(|s| s.mean());
+    let got = [
+        add(b"a", 1.0),
+        add(b"b", 5.0),
+        add(b"a", 2.0),
+        add(b"a", 6.0),
+        add(b"a", 1.0),
+    ];
+    assert_eq!(got, [None, None, None, Some(3.0), None]);
+}
+
+#[test]
+fn sizes_that_make_no_sense_are_refused() {
+    let ms = Duration::from_millis;
+    assert!(Windows::<u64>::tumbling("w", ms(0)).is_err());
+    assert!(Windows::<u64>::hopping("w", ms(10), ms(11)).is_err());
+    assert!(Windows::<u64>::hopping("w", ms(1_000), ms(9)).is_err());
+    assert!(Sessions::<u64>::new("w", Duration::MAX).is_err());
+}
