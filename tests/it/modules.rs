@@ -6,14 +6,16 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use weir_runtime::Setting;
-use weir_testkit::Testkit;
+use weir_runtime::{Setting, TimerClock};
+use weir_testkit::{Tested, Testkit};
 use weir_types::Record;
 
 #[test]
 fn every_case_holds_in_the_sandbox_at_any_batch_size() {
     let mut cases = 0;
-    for name in ["threshold", "deadband", "convert", "route", "redact"] {
+    for entry in std::fs::read_dir(weir_tests::root().join("modules")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let name = name.as_str();
         let module = weir_tests::module(name);
         let dir = weir_tests::root().join("modules").join(name).join("cases");
         for entry in std::fs::read_dir(dir).unwrap() {
@@ -39,7 +41,13 @@ fn run(module: &[u8], case: &Value, batch: usize) -> Value {
         .map(|(k, v)| (k.clone(), serde_json::from_value(v.clone()).unwrap()))
         .collect();
     let mut kit = Testkit::new(module, settings, Arc::new(())).unwrap();
-    let tested = kit.run(&records(case), batch, 0).unwrap();
+    let mut tested = Tested::default();
+    for step in steps(case) {
+        match step {
+            Step::Records(records) => kit.run_on(&records, batch, &mut tested).unwrap(),
+            Step::Advance(clock, to) => kit.advance(clock, to, &mut tested).unwrap(),
+        }
+    }
     let mut out = Map::new();
     for (output, records) in tested.outputs {
         out.insert(output, records.iter().map(render).collect());
@@ -53,22 +61,41 @@ fn run(module: &[u8], case: &Value, batch: usize) -> Value {
     Value::Object(out)
 }
 
-fn records(case: &Value) -> Vec<Record> {
-    let headers = |r: &Value| {
-        r["headers"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(k, v)| (k.clone(), bytes(v)))
-            .collect()
-    };
-    let record = |r: &Value| Record {
+/// What a case does next.
+enum Step {
+    Records(Vec<Record>),
+    Advance(TimerClock, i64),
+}
+
+fn steps(case: &Value) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for item in case["input"].as_array().unwrap() {
+        if let Some(advance) = item["advance"].as_object() {
+            for (clock, to) in advance {
+                let clock = match clock.as_str() {
+                    "event" => TimerClock::Event,
+                    "processing" => TimerClock::Processing,
+                    other => panic!("no clock `{other}`"),
+                };
+                steps.push(Step::Advance(clock, to.as_i64().unwrap()));
+            }
+        } else if let Some(Step::Records(records)) = steps.last_mut() {
+            records.push(record(item));
+        } else {
+            steps.push(Step::Records(vec![record(item)]));
+        }
+    }
+    steps
+}
+
+fn record(r: &Value) -> Record {
+    let headers = r["headers"].as_object().into_iter().flatten();
+    Record {
         key: bytes(&r["key"]),
         value: bytes(&r["value"]),
         timestamp: r["timestamp"].as_i64().unwrap_or(0),
-        headers: headers(r),
-    };
-    case["input"].as_array().unwrap().iter().map(record).collect()
+        headers: headers.map(|(k, v)| (k.clone(), bytes(v))).collect(),
+    }
 }
 
 fn bytes(value: &Value) -> Option<Bytes> {

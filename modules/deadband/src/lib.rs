@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use weir_sdk::prelude::*;
 use weir_sdk::state::{KEY_BYTES_MAX, Map};
+use weir_sdk::timers::{self, Clock, Fired};
 
 /// The module.
 #[derive(Debug)]
@@ -12,21 +13,25 @@ pub struct Deadband {
     band: f64,
     /// Milliseconds; 0: no report for its own sake.
     silence_max_ms: i64,
+    /// By the node's time; 0: what falls silent stays so.
+    heartbeat_ms: i64,
     last: Map<Reported>,
 }
 
 /// What was reported last of one key.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Reported {
     value: f64,
     timestamp: i64,
+    /// All of it, for the heartbeat.
+    whole: Option<Vec<u8>>,
 }
 
 impl Module for Deadband {
     const ABOUT: &'static str =
         "Drops readings that differ from the last one kept of their key by no more than a band.";
 
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
 
     fn parameters() -> Vec<Parameter> {
         vec![
@@ -37,15 +42,20 @@ impl Module for Deadband {
                 0,
                 "A reading is kept when this much time has passed since the last; 0: never for that alone.",
             ),
+            Parameter::preset::<i64>(
+                "heartbeat_ms",
+                0,
+                "The last reading kept is sent again when none was for this long, by the node's time; 0: never.",
+            ),
         ]
     }
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
         let (field, band): (String, f64) = (config.get("field")?, config.get("band")?);
         let path = Path::new(&field);
-        let silence_max_ms = config.get("max_silence_ms")?;
-        if band < 0.0 || silence_max_ms < 0 {
-            return Err("`band` and `max_silence_ms` cannot be negative".to_owned());
+        let (silence_max_ms, heartbeat_ms) = (config.get("max_silence_ms")?, config.get("heartbeat_ms")?);
+        if band < 0.0 || silence_max_ms < 0 || heartbeat_ms < 0 {
+            return Err("`band`, `max_silence_ms` and `heartbeat_ms` cannot be negative".to_owned());
         }
         Ok((
             Self {
@@ -53,6 +63,7 @@ impl Module for Deadband {
                 path,
                 band,
                 silence_max_ms,
+                heartbeat_ms,
                 last: Map::new("last"),
             },
             Plan::values().and_keys(),
@@ -67,26 +78,56 @@ impl Module for Deadband {
                 out.reject(record.index(), format!("no number at `{}`", self.field));
                 continue;
             };
+            let key = match record.state_key() {
+                Ok(key) => key,
+                Err(why) => {
+                    out.reject(record.index(), why);
+                    continue;
+                }
+            };
             let timestamp = record.timestamp();
-            let key = record.key().unwrap_or_default();
-            if key.len() > KEY_BYTES_MAX {
-                out.reject(
-                    record.index(),
-                    format!("its key has more than {KEY_BYTES_MAX} bytes"),
-                );
-                continue;
-            }
-            let changed = self.last.get(key).is_none_or(|r| {
-                let silent = timestamp.saturating_sub(r.timestamp);
-                (value - r.value).abs() > self.band
-                    || (self.silence_max_ms > 0 && silent >= self.silence_max_ms)
+            let (band, silence_max_ms) = (self.band, self.silence_max_ms);
+            let changed = self.last.see(key, |last| {
+                last.is_none_or(|r| {
+                    let silent = timestamp.saturating_sub(r.timestamp);
+                    (value - r.value).abs() > band || (silence_max_ms > 0 && silent >= silence_max_ms)
+                })
             });
             if changed {
-                self.last.insert(key, Reported { value, timestamp });
+                let beats = self.heartbeat_ms > 0;
+                let whole = record.value().filter(|_| beats).map(<[u8]>::to_vec);
+                self.last.insert(
+                    key,
+                    Reported {
+                        value,
+                        timestamp,
+                        whole,
+                    },
+                );
+                if beats {
+                    self.beat(key, batch.now());
+                }
                 out.keep(record.index());
             }
         }
         Ok(())
+    }
+
+    fn on_timers(&mut self, fired: &Fired<'_>, out: &mut Out) -> Result<(), Fault> {
+        for timer in fired.timers().filter(|_| self.heartbeat_ms > 0) {
+            let whole = self.last.see(timer.key(), |last| last?.whole.clone());
+            if let Some(whole) = whole {
+                out.emit(timer.index(), 1, &NewRecord::value(&whole));
+                self.beat(timer.key(), timer.at());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Deadband {
+    fn beat(&self, key: &[u8], from: i64) {
+        timers::set(Clock::Processing, key, 0, from.saturating_add(self.heartbeat_ms));
     }
 }
 

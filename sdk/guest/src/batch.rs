@@ -217,6 +217,20 @@ impl<'a> Record<'a> {
         self.key
     }
 
+    /// Its key as one of [`crate::state`]: empty where it has none.
+    ///
+    /// # Errors
+    /// Words for a dead letter, when it is too long to be one.
+    pub fn state_key(&self) -> Result<&'a [u8], String> {
+        let key = self.key.unwrap_or_default();
+        // What windows put in front of it is to fit as well.
+        let longest = crate::state::KEY_BYTES_MAX - 8;
+        match key.len() <= longest {
+            true => Ok(key),
+            false => Err(format!("its key has more than {longest} bytes")),
+        }
+    }
+
     /// Its value, unless it is null or the plan does not ask for values.
     #[inline]
     pub fn value(&self) -> Option<&'a [u8]> {

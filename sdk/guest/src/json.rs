@@ -359,6 +359,19 @@ fn hex4(rest: &mut &[u8]) -> Option<u32> {
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
+/// A number as JSON has it: `null` for what is none or has no end.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonNumber(pub f64);
+
+impl std::fmt::Display for JsonNumber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.is_finite() {
+            true => self.0.fmt(f),
+            false => f.write_str("null"),
+        }
+    }
+}
+
 /// Appends `text` to `out` as a JSON string, with its quotes.
 pub fn escape_into(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');

@@ -38,7 +38,7 @@ pub mod window;
 
 pub use batch::{Batch, Column, Headers, Record, Records};
 pub use config::{Config, FromValue, JsonText, Parameter};
-pub use json::{Json, Path, escape_into};
+pub use json::{Json, JsonNumber, Path, escape_into};
 pub use module::{Adapter, Fault, Module, Plan, Verdict};
 pub use out::{NewRecord, Out};
 

@@ -93,11 +93,6 @@ struct Cached<V> {
 }
 
 impl<V> Cache<V> {
-    fn get(&mut self, key: &[u8]) -> Option<&mut Cached<V>> {
-        let slot = *self.slots.get(key)?;
-        self.entries.get_mut(slot as usize)
-    }
-
     /// Adds an entry for a `key` that has none.
     fn add(&mut self, key: &[u8], value: Option<V>) -> u32 {
         let key: Rc<[u8]> = key.into();
@@ -229,13 +224,21 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
     where
         V: Clone,
     {
+        self.see(key, |value| value.cloned())
+    }
+
+    /// What `look` makes of the value under `key`, which stays as it is.
+    pub fn see<R>(&self, key: &[u8], look: impl FnOnce(Option<&V>) -> R) -> R {
         let mut cache = self.0.cache.borrow_mut();
-        if let Some(entry) = cache.get(key) {
-            return entry.value.clone();
-        }
-        let value = self.load(key);
-        cache.add(key, value.clone());
-        value
+        let slot = match cache.slots.get(key) {
+            Some(slot) => *slot,
+            None => {
+                let value = self.load(key);
+                cache.add(key, value)
+            }
+        };
+        let entry = cache.entries.get(slot as usize);
+        look(entry.and_then(|entry| entry.value.as_ref()))
     }
 
     /// Sets the value under `key`.

@@ -56,6 +56,7 @@ pub struct Native<M> {
     plan: wit::Plan,
     now: i64,
     watermark: i64,
+    fired: Vec<Input>,
     module: PhantomData<M>,
 }
 
@@ -84,6 +85,7 @@ impl<M: Module> Native<M> {
             plan: Adapter::<M>::init(config)?,
             now: 0,
             watermark: i64::MIN,
+            fired: Vec::new(),
             module: PhantomData,
         })
     }
@@ -114,6 +116,12 @@ impl<M: Module> Native<M> {
         };
         *time = to.max(*time);
         let due = crate::timers::host::take_due(clock, *time);
+        let record = |(at, key, _): &(i64, Vec<u8>, u32)| Input {
+            key: Some(key.clone()),
+            timestamp: *at,
+            ..Input::default()
+        };
+        self.fired = due.iter().map(record).collect();
         if due.is_empty() {
             return Ok(None);
         }
@@ -126,6 +134,11 @@ impl<M: Module> Native<M> {
             tags: due.iter().map(|(.., tag)| *tag).collect(),
         };
         Adapter::<M>::on_timers(fired).map(Some)
+    }
+
+    /// The timers of the last [`advance`](Self::advance), as records: what those that the module emitted stem from.
+    pub fn fired(&self) -> &[Input] {
+        &self.fired
     }
 
     fn marks(&self, records: &[Input]) -> Option<Vec<u8>> {

@@ -87,19 +87,26 @@ impl Testkit {
     /// # Errors
     /// At the first batch without an outcome.
     pub fn run(&mut self, records: &[Record], batch: usize, now: i64) -> Result<Tested, TestError> {
-        let mut tested = Tested {
-            records: records.len(),
-            ..Tested::default()
-        };
+        let mut tested = Tested::default();
         self.advance(TimerClock::Processing, now, &mut tested)?;
-        for (n, part) in records.chunks(batch.max(1)).enumerate() {
-            let from = n * batch;
-            self.run_batch(part, from, &mut tested)?;
+        self.run_on(records, batch, &mut tested)?;
+        Ok(tested)
+    }
+
+    /// As [`Testkit::run`], at the time that it is, for what goes on from an earlier run.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_on(&mut self, records: &[Record], batch: usize, tested: &mut Tested) -> Result<(), TestError> {
+        for part in records.chunks(batch.max(1)) {
+            let from = tested.records;
+            tested.records += part.len();
+            self.run_batch(part, from, tested)?;
             let latest = part.iter().map(|r| r.timestamp).max();
             let latest = latest.unwrap_or(i64::MIN);
-            self.advance(TimerClock::Event, latest, &mut tested)?;
+            self.advance(TimerClock::Event, latest, tested)?;
         }
-        Ok(tested)
+        Ok(())
     }
 
     /// Lets the time of `clock` become `to` (of [`TimerClock::Event`], the watermark), unless it is ahead, and fires what is

@@ -22,7 +22,6 @@ cargo xtask clients     install the Kafka clients that the tests run";
 const WASM: &str = "wasm32-unknown-unknown";
 /// For the test guest that links WASI.
 const WASIP2: &str = "wasm32-wasip2";
-const MODULES: [&str; 5] = ["threshold", "deadband", "convert", "route", "redact"];
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -114,7 +113,10 @@ fn wasm_target(target: &str) -> Result<()> {
 fn modules() -> Result<PathBuf> {
     wasm_target(WASM)?;
     say("building the modules for Wasm");
-    let packages: Vec<String> = MODULES.iter().map(|m| format!("weir-module-{m}")).collect();
+    let mut packages = Vec::new();
+    for module in std::fs::read_dir(root().join("modules"))? {
+        packages.push(format!("weir-module-{}", module?.file_name().to_string_lossy()));
+    }
     let mut args = vec!["build", "--release", "--quiet", "--target", WASM];
     packages.iter().for_each(|p| args.extend(["-p", p]));
     run(cargo(&args))?;

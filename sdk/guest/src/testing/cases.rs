@@ -7,10 +7,14 @@
 //!   "output": { "main": [ { "key": "m1", "value": { "temperature": 60 } } ], "dead": [ "why" ] } }
 //! ```
 //!
+//! Among the records of `input`, `{ "advance": { "processing": 60000 } }` lets time pass: the node's, or with `event` that of the
+//! records, which otherwise follows their timestamps.
+//!
 //! A value that is text stands for its bytes, `{"base64": "…"}` for any bytes, other JSON for its text. Outputs list
 //! records in order; what no output lists was dropped.
 
-use super::{Input, Native, Value};
+use super::{Input, Native, Outcome, Value};
+use crate::timers::Clock;
 use crate::{FromValue, JsonText, Module};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -48,8 +52,71 @@ fn native<M: Module>(case: &Json) -> Result<Json, String> {
         set.push((name.as_str(), setting(kind, value)?));
     }
     let mut module = Native::<M>::new(&set)?;
-    let input = inputs(case);
-    let outcome = module.process(&input).map_err(|e| format!("{e:?}"))?;
+    let (mut out, mut dead) = (Map::new(), Vec::new());
+    let names = module.outputs().to_vec();
+    let mut write = |outcome: &Outcome, sources: &[Input]| {
+        for (output, record) in placed(outcome, sources) {
+            let Some(name) = names.get(usize::from(output).wrapping_sub(1)) else {
+                continue;
+            };
+            let of = out.entry(name.clone()).or_insert_with(|| json!([]));
+            of.as_array_mut()
+                .into_iter()
+                .for_each(|of| of.push(record.clone()));
+        }
+        dead.extend(outcome.reasons.iter().map(|(_, r)| Json::from(r.as_str())));
+    };
+    let fault = |e: super::Fault| format!("{e:?}");
+    for step in steps(case) {
+        match step {
+            Step::Records(records) => {
+                write(&module.process(&records).map_err(fault)?, &records);
+                let latest = records.iter().map(|r| r.timestamp).max().unwrap_or(i64::MIN);
+                if let Some(outcome) = module.advance(Clock::Event, latest).map_err(fault)? {
+                    write(&outcome, module.fired());
+                }
+            }
+            Step::Advance(clock, to) => {
+                if let Some(outcome) = module.advance(clock, to).map_err(fault)? {
+                    write(&outcome, module.fired());
+                }
+            }
+        }
+    }
+    if !dead.is_empty() {
+        out.insert("dead".to_owned(), Json::from(dead));
+    }
+    Ok(Json::from(out))
+}
+
+/// What a case does next.
+enum Step {
+    Records(Vec<Input>),
+    Advance(Clock, i64),
+}
+
+fn steps(case: &Json) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for item in case["input"].as_array().into_iter().flatten() {
+        if let Some(advance) = item["advance"].as_object() {
+            for (clock, to) in advance {
+                let clock = match clock.as_str() {
+                    "event" => Clock::Event,
+                    _ => Clock::Processing,
+                };
+                steps.push(Step::Advance(clock, to.as_i64().unwrap_or(0)));
+            }
+        } else if let Some(Step::Records(records)) = steps.last_mut() {
+            records.push(input(item));
+        } else {
+            steps.push(Step::Records(vec![input(item)]));
+        }
+    }
+    steps
+}
+
+/// Output and record of what an outcome sends on, by what it stems from.
+fn placed(outcome: &Outcome, input: &[Input]) -> Vec<(u8, Json)> {
     let mut placed: Vec<(u8, u32, Json)> = Vec::new();
     for (i, route) in outcome.routes.iter().enumerate() {
         placed.push((*route, i as u32, render(&input[i])));
@@ -71,28 +138,10 @@ fn native<M: Module>(case: &Json) -> Result<Json, String> {
         }
     }
     placed.sort_by_key(|(_, source, _)| *source);
-    let mut out = Map::new();
-    for (n, name) in module.outputs().iter().enumerate() {
-        let of: Vec<Json> = placed
-            .iter()
-            .filter(|(o, ..)| usize::from(*o) == n + 1)
-            .map(|(.., r)| r.clone())
-            .collect();
-        if !of.is_empty() {
-            out.insert(name.clone(), Json::from(of));
-        }
-    }
-    if !outcome.reasons.is_empty() {
-        out.insert(
-            "dead".to_owned(),
-            outcome
-                .reasons
-                .iter()
-                .map(|(_, r)| Json::from(r.as_str()))
-                .collect(),
-        );
-    }
-    Ok(Json::from(out))
+    placed
+        .into_iter()
+        .map(|(output, _, record)| (output, record))
+        .collect()
 }
 
 fn setting(kind: super::wit::Kind, value: &Json) -> Result<Value, String> {
@@ -107,22 +156,14 @@ fn setting(kind: super::wit::Kind, value: &Json) -> Result<Value, String> {
     })
 }
 
-fn inputs(case: &Json) -> Vec<Input> {
-    let records = case["input"].as_array().cloned().unwrap_or_default();
-    records
-        .iter()
-        .map(|r| Input {
-            key: bytes(&r["key"]),
-            value: bytes(&r["value"]),
-            timestamp: r["timestamp"].as_i64().unwrap_or(0),
-            headers: r["headers"]
-                .as_object()
-                .into_iter()
-                .flatten()
-                .map(|(k, v)| (k.clone(), bytes(v)))
-                .collect(),
-        })
-        .collect()
+fn input(record: &Json) -> Input {
+    let headers = record["headers"].as_object().into_iter().flatten();
+    Input {
+        key: bytes(&record["key"]),
+        value: bytes(&record["value"]),
+        timestamp: record["timestamp"].as_i64().unwrap_or(0),
+        headers: headers.map(|(k, v)| (k.clone(), bytes(v))).collect(),
+    }
 }
 
 fn bytes(value: &Json) -> Option<Vec<u8>> {

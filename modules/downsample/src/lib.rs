@@ -1,0 +1,107 @@
+//! Makes one record of all in a window. See README.md.
+
+use std::time::Duration;
+use weir_sdk::JsonNumber;
+use weir_sdk::prelude::*;
+use weir_sdk::timers::Fired;
+use weir_sdk::window::{Stats, Windows};
+
+/// The module.
+#[derive(Debug)]
+pub struct Downsample {
+    field: String,
+    path: Path,
+    keep: bool,
+    results: u8,
+    windows: Windows<Stats>,
+}
+
+impl Module for Downsample {
+    const ABOUT: &'static str =
+        "Makes one record of all in a window of time, by key: count, mean, least, greatest and more.";
+    const STATE_VERSION: u32 = 1;
+
+    fn parameters() -> Vec<Parameter> {
+        vec![
+            Parameter::required::<String>("field", "Field of the JSON value; dots lead into objects."),
+            Parameter::required::<i64>("every_ms", "Length of a window, by the records' timestamps."),
+            Parameter::preset::<i64>(
+                "step_ms",
+                0,
+                "Time from the begin of one window to the next; 0: they follow each other.",
+            ),
+            Parameter::preset::<bool>("keep", false, "Whether the readings stay in the stream, too."),
+            Parameter::preset::<String>("to", "main", "Output for the results."),
+        ]
+    }
+
+    fn init(config: &Config) -> Result<(Self, Plan), String> {
+        let (field, to): (String, String) = (config.get("field")?, config.get("to")?);
+        let ms = |name: &str| -> Result<Duration, String> {
+            let ms: i64 = config.get(name)?;
+            let ms = u64::try_from(ms).map_err(|_| format!("`{name}` cannot be negative"))?;
+            Ok(Duration::from_millis(ms))
+        };
+        let (every, step) = (ms("every_ms")?, ms("step_ms")?);
+        let step = if step.is_zero() { every } else { step };
+        let mut plan = Plan::values().and_keys();
+        let results = plan.output(&to);
+        let module = Self {
+            path: Path::new(&field),
+            field,
+            keep: config.get("keep")?,
+            results,
+            windows: Windows::hopping("windows", every, step)?,
+        };
+        Ok((module, plan))
+    }
+
+    fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
+        for record in batch.records() {
+            let index = record.index();
+            let Some(value) = record.field(&self.path).number() else {
+                out.reject(index, format!("no number at `{}`", self.field));
+                continue;
+            };
+            if let Err(why) = record.state_key() {
+                out.reject(index, why);
+            } else if !self.windows.add(&record, |stats| stats.add(value)) {
+                out.reject(index, "too late: the result of its window is out");
+            } else if self.keep {
+                out.keep(index);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_timers(&mut self, fired: &Fired<'_>, out: &mut Out) -> Result<(), Fault> {
+        let results = self.results;
+        self.windows.close(fired, |window, stats| {
+            let value = format!(
+                r#"{{"start":{},"end":{},"count":{},"mean":{},"min":{},"max":{},"first":{},"last":{},"sum":{},"deviation":{}}}"#,
+                window.start,
+                window.end,
+                stats.count(),
+                JsonNumber(stats.mean()),
+                JsonNumber(stats.min()),
+                JsonNumber(stats.max()),
+                JsonNumber(stats.first()),
+                JsonNumber(stats.last()),
+                JsonNumber(stats.sum()),
+                JsonNumber(stats.deviation()),
+            );
+            out.emit(window.index, results, &NewRecord::value(value.as_bytes()).with_key(window.key));
+        });
+        Ok(())
+    }
+}
+
+weir_sdk::export!(Downsample);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cases() {
+        weir_sdk::testing::cases::run::<super::Downsample>(env!("CARGO_MANIFEST_DIR"));
+    }
+}

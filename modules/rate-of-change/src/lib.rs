@@ -1,0 +1,106 @@
+//! Keeps, drops or routes readings by how fast they change. See README.md.
+
+use serde::{Deserialize, Serialize};
+use weir_sdk::prelude::*;
+use weir_sdk::state::Map;
+
+/// The module.
+#[derive(Debug)]
+pub struct RateOfChange {
+    field: String,
+    path: Path,
+    per_second: f64,
+    fast: u8,
+    slow: u8,
+    last: Map<Reading>,
+}
+
+/// The last reading of a key.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Reading {
+    value: f64,
+    timestamp: i64,
+}
+
+impl Module for RateOfChange {
+    const ABOUT: &'static str = "Keeps, drops or routes readings by how fast they change.";
+    const STATE_VERSION: u32 = 1;
+
+    fn parameters() -> Vec<Parameter> {
+        let action = "`keep`, `drop` or the name of an output.";
+        vec![
+            Parameter::required::<String>("field", "Field of the JSON value; dots lead into objects."),
+            Parameter::required::<f64>("per_second", "A change faster than this is fast, up or down."),
+            Parameter::preset::<String>("then", "keep", action),
+            Parameter::preset::<String>("else", "drop", action),
+        ]
+    }
+
+    fn init(config: &Config) -> Result<(Self, Plan), String> {
+        let field: String = config.get("field")?;
+        let per_second: f64 = config.get("per_second")?;
+        if per_second.is_nan() || per_second < 0.0 {
+            return Err("`per_second` cannot be negative".to_owned());
+        }
+        let mut plan = Plan::values().and_keys();
+        let mut output = |name: &str| -> Result<u8, String> {
+            let action: String = config.get(name)?;
+            Ok(match action.as_str() {
+                "keep" => 1,
+                "drop" => 0,
+                output => plan.output(output),
+            })
+        };
+        let (fast, slow) = (output("then")?, output("else")?);
+        let module = Self {
+            path: Path::new(&field),
+            field,
+            per_second,
+            fast,
+            slow,
+            last: Map::new("last"),
+        };
+        Ok((module, plan))
+    }
+
+    fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
+        for record in batch.records() {
+            let index = record.index();
+            let Some(value) = record.field(&self.path).number() else {
+                out.reject(index, format!("no number at `{}`", self.field));
+                continue;
+            };
+            let key = match record.state_key() {
+                Ok(key) => key,
+                Err(why) => {
+                    out.reject(index, why);
+                    continue;
+                }
+            };
+            let timestamp = record.timestamp();
+            let is_fast = self.last.update(key, |last| {
+                let before = last.filter(|last| timestamp > last.timestamp);
+                let seconds = before.map(|b| timestamp.saturating_sub(b.timestamp) as f64 / 1_000.0);
+                if last.is_none_or(|last| timestamp >= last.timestamp) {
+                    *last = Some(Reading { value, timestamp });
+                }
+                let change = before.map(|b| (value - b.value).abs());
+                change
+                    .zip(seconds)
+                    .is_some_and(|(change, s)| change / s > self.per_second)
+            });
+            out.route(index, if is_fast { self.fast } else { self.slow });
+        }
+        Ok(())
+    }
+}
+
+weir_sdk::export!(RateOfChange);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cases() {
+        weir_sdk::testing::cases::run::<super::RateOfChange>(env!("CARGO_MANIFEST_DIR"));
+    }
+}
