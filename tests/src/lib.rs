@@ -41,7 +41,10 @@ pub fn weir() -> PathBuf {
 /// # Panics
 /// When it was not built.
 pub fn module(name: &str) -> Vec<u8> {
-    built(target().join(format!("wasm32-unknown-unknown/release/weir_module_{}.wasm", name.replace('-', "_"))))
+    built(target().join(format!(
+        "wasm32-unknown-unknown/release/weir_module_{}.wasm",
+        name.replace('-', "_")
+    )))
 }
 
 /// A guest of `tests/guests`.

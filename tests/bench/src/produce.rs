@@ -6,7 +6,7 @@ use crate::{Setup, Table, quantile};
 use anyhow::{Result, bail};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use weir_client::{Client, Offset, Piece, Sent};
+use weir_client::{Batch, BatchBuilder, Client, Codec, Offset, Piece, Sent};
 
 /// Bytes of batches under way.
 const WINDOW_BYTES: usize = 4 << 20;
@@ -48,6 +48,8 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
             client.close().await;
         }
         filtered(setup, table).await?;
+        windowed(setup, table).await?;
+        fired(setup, table).await?;
         singles(setup, table).await
     })
 }
@@ -125,6 +127,119 @@ async fn filtered(setup: &Setup, table: &mut Table) -> Result<()> {
         rate,
         "records/s",
         format!("peak RSS {peak:.0} MiB"),
+    );
+    client.close().await;
+    Ok(())
+}
+
+/// Keys among which records are spread where a module remembers them.
+const KEYS: u64 = 1_000;
+
+/// A batch of a record a key, a tenth of a second after the one before it.
+fn of_all_keys(n: u64) -> Result<Batch> {
+    let mut builder = BatchBuilder::new(Codec::None);
+    for i in 0..KEYS {
+        let key = format!("sensor-{:04}", (i * 617) % KEYS);
+        let value = format!("{{\"v\":{}.5}}", (n * 31 + i) % 97);
+        builder.push(
+            (n * 100) as i64,
+            Some(key.as_bytes()),
+            Some(value.as_bytes()),
+            weir_types::Headers::NONE,
+        );
+    }
+    Ok(builder.build(Offset::ZERO, None)?)
+}
+
+/// The mean of each second of a thousand keys: each record changes its key's state, each tenth batch ends a thousand windows.
+async fn windowed(setup: &Setup, table: &mut Table) -> Result<()> {
+    let node = Node::start(setup, &[])?;
+    let client = node.client().await?;
+    client.create_topic("t", 1, &[]).await?;
+    let module = std::fs::read(setup.modules.join("weir_module_downsample.wasm"))?;
+    client.push_module("downsample", "1", &module).await?;
+    let pipeline = "name = \"p\"\nsource = \"t\"\n[[stages]]\nmodule = \"downsample\"\ngrants = [\"state\", \"timers\"]\n\
+                    config = { field = \"v\", every_ms = 1000 }\n";
+    client.apply_pipeline(pipeline).await?;
+    let batches = (0..1_000 / setup.less)
+        .map(of_all_keys)
+        .collect::<Result<Vec<_>>>()?;
+    let mut producer = client.producer().await?;
+    let mut waiting: VecDeque<Sent> = VecDeque::new();
+    let begun = Instant::now();
+    for batch in &batches {
+        waiting.push_back(producer.send("t", 0, batch).await?);
+        if waiting.len() >= 32
+            && let Some(first) = waiting.pop_front()
+        {
+            first.done().await?;
+        }
+    }
+    for sent in waiting {
+        sent.done().await?;
+    }
+    table.add(
+        format!("means of windows of a second, {KEYS} keys, batches of {KEYS}"),
+        batches.len() as f64 * KEYS as f64 / begun.elapsed().as_secs_f64(),
+        "records/s",
+        format!("peak RSS {:.0} MiB", node.peak_rss_mib()?),
+    );
+    client.close().await;
+    Ok(())
+}
+
+/// A million timers, due at once.
+async fn fired(setup: &Setup, table: &mut Table) -> Result<()> {
+    let timers = 1_000_000 / setup.less;
+    let node = Node::start(setup, &[])?;
+    let client = node.client().await?;
+    client.create_topic("t", 1, &[]).await?;
+    let module = std::fs::read(setup.hostile.with_file_name("alarm.wasm"))?;
+    client.push_module("alarm", "1", &module).await?;
+    let pipeline = "name = \"p\"\nsource = \"t\"\n[[stages]]\nmodule = \"alarm\"\ngrants = [\"timers\"]\n\
+                    [limits]\nstate_bytes = 100663296\n";
+    client.apply_pipeline(pipeline).await?;
+    let mut producer = client.producer().await?;
+    let mut send = async |from: u64, to: u64, at: i64| -> Result<()> {
+        let mut builder = BatchBuilder::new(Codec::None);
+        for n in from..to {
+            let key = format!("k{n:08}");
+            builder.push(at, Some(key.as_bytes()), None, weir_types::Headers::NONE);
+        }
+        let batch = builder.build(Offset::ZERO, None)?;
+        Ok(producer.send("t", 0, &batch).await?.done().await.map(drop)?)
+    };
+    let before = node.rss_mib()?;
+    let begun = Instant::now();
+    for from in (0..timers).step_by(1_000) {
+        send(from, from + 1_000, from as i64).await?;
+    }
+    let rate = timers as f64 / begun.elapsed().as_secs_f64();
+    let each = (node.rss_mib()? - before) * 1_048_576.0 / timers as f64;
+    table.add(
+        format!("timers set, to {timers} pending"),
+        rate,
+        "timers/s",
+        format!("{each:.0} bytes of the node's memory each, with what the store keeps of them"),
+    );
+    let begun = Instant::now();
+    send(timers, timers + 1, 20_000_000_000).await?;
+    loop {
+        let told: serde_json::Value = serde_json::from_slice(&client.pipelines().await?)?;
+        let pipeline = told.get(0).ok_or_else(|| anyhow::anyhow!("no pipeline"))?;
+        if pipeline["timers_fired"].as_u64() >= Some(timers) {
+            break;
+        }
+        if pipeline["state"] != "running" {
+            bail!("it stopped: {told}");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    table.add(
+        "timers fired, with an entry a thousand, synced",
+        timers as f64 / begun.elapsed().as_secs_f64(),
+        "timers/s",
+        "",
     );
     client.close().await;
     Ok(())

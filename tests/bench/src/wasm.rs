@@ -9,7 +9,9 @@ use std::time::Instant;
 use weir_module_convert::Convert;
 use weir_module_route::Route;
 use weir_module_threshold::Threshold;
-use weir_runtime::{CallLimits, InstanceConfig, Instruments, Moment, Runtime, RuntimeOptions, Setting};
+use weir_runtime::{
+    CallLimits, InstanceConfig, Instruments, Moment, Runtime, RuntimeOptions, Setting, TimerClock,
+};
 use weir_sdk::testing::{Input, Native, Value};
 use weir_types::{Batch, BatchBuilder, Codec, Columns, Headers, Offset};
 
@@ -45,7 +47,56 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
     let set = BTreeMap::from([("scale".to_owned(), text(scale))]);
     let native = [("scale", Value::Json(scale.to_owned()))];
     compare::<Convert>(setup, table, "convert", "value rewrite", &set, &native)?;
-    keyed(setup, table)
+    keyed(setup, table)?;
+    timers(table)
+}
+
+/// What a table takes for timers that nobody has stored.
+fn timers(table: &mut Table) -> Result<()> {
+    const TIMERS: u64 = 1_000_000;
+    let (mut state, clock) = (weir_runtime::Table::new(usize::MAX), TimerClock::Event);
+    let before = resident()?;
+    let begun = Instant::now();
+    for n in 0..TIMERS {
+        let key = format!("k{n:08}");
+        // In an order that is none.
+        state.set_timer(clock, key.as_bytes(), 0, Some((n * 7_919 % TIMERS) as i64))?;
+        if n % 1_000 == 999 {
+            state.take_changes(|_, _| {});
+            state.take_timer_changes(|_, _, _, at| _ = black_box(at));
+        }
+    }
+    let spent = begun.elapsed();
+    let each = (resident()? - before) as f64 / TIMERS as f64;
+    table.add(
+        "a timer of a million, pending",
+        each,
+        "bytes",
+        format!("{:.0} ns to set", spent.as_nanos() as f64 / TIMERS as f64),
+    );
+    let begun = Instant::now();
+    let mut fired = 0;
+    while state.pop_due(clock, i64::MAX).is_some() {
+        fired += 1;
+        if fired % 1_000 == 0 {
+            state.take_changes(|_, _| {});
+            state.take_timer_changes(|_, _, _, at| _ = black_box(at));
+        }
+    }
+    table.add(
+        "taking it out when it is due",
+        begun.elapsed().as_nanos() as f64 / f64::from(fired),
+        "ns",
+        "",
+    );
+    Ok(())
+}
+
+/// Bytes of this process in memory.
+fn resident() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = status.split(' ').nth(1).unwrap_or_default().parse()?;
+    Ok(pages * 4_096)
 }
 
 /// Keys among which the records of [`keyed`] are spread.

@@ -1,0 +1,31 @@
+//! Sets a timer a key for a while after each record, and keeps nothing: what a benchmark of timers measures.
+
+use weir_sdk::prelude::*;
+use weir_sdk::timers::{self, Clock, Fired};
+
+/// Milliseconds.
+const LATER: i64 = 10_000_000;
+
+struct Alarm;
+
+impl Module for Alarm {
+    const ABOUT: &'static str = "Sets a timer a key.";
+
+    fn init(_: &Config) -> Result<(Self, Plan), String> {
+        Ok((Self, Plan::keys()))
+    }
+
+    fn process(&mut self, batch: &Batch<'_>, _: &mut Out) -> Result<(), Fault> {
+        for record in batch.records() {
+            let at = record.timestamp() + LATER;
+            timers::set(Clock::Event, record.key().unwrap_or_default(), 0, at);
+        }
+        Ok(())
+    }
+
+    fn on_timers(&mut self, _: &Fired<'_>, _: &mut Out) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+weir_sdk::export!(Alarm);
