@@ -5,12 +5,13 @@ use super::{Format, To, block_on, setting};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weir_client::Record;
 use weir_runtime::{LogLevel, LogSink, Setting};
 use weir_testkit::Testkit;
+use weir_testkit::case::{Case, difference};
 
 /// Push, list, describe, test and remove modules.
 #[derive(Debug, Args)]
@@ -41,15 +42,19 @@ enum ModuleCommand {
         /// name, name@version or digest
         module: String,
     },
-    /// Run a module over a file of records, here and without a node.
+    /// Run a module over files of records, here and without a node: over cases, which say what must come out, or over
+    /// records alone, to see what does.
     Test {
         /// The file.
         file: PathBuf,
-        /// Records: a value a line.
-        #[arg(long, value_name = "F")]
-        input: PathBuf,
-        /// A parameter.
-        #[arg(long = "set", value_name = "k=v", value_parser = setting)]
+        /// Cases, or directories of them: JSON files with `config`, `input` and `output`, as modules/*/cases have them.
+        #[arg(required_unless_present = "input")]
+        cases: Vec<PathBuf>,
+        /// Records instead: a value a line.
+        #[arg(long, value_name = "F", conflicts_with = "cases")]
+        input: Option<PathBuf>,
+        /// A parameter, for records alone.
+        #[arg(long = "set", value_name = "k=v", value_parser = setting, requires = "input")]
         settings: Vec<(String, String)>,
         /// Records in a batch.
         #[arg(long, default_value_t = 1_000)]
@@ -66,12 +71,17 @@ impl ModuleArgs {
     pub(crate) fn run(self) -> Result<()> {
         if let ModuleCommand::Test {
             file,
+            cases,
             input,
             settings,
             batch,
         } = &self.command
         {
-            return test(self.to.output, file, input, settings, *batch);
+            let format = self.to.output;
+            return match input {
+                Some(input) => test(format, file, input, settings, *batch),
+                None => test_cases(format, file, cases, *batch),
+            };
         }
         block_on(self.ask())
     }
@@ -209,6 +219,79 @@ impl LogSink for Stderr {
     fn line(&self, level: LogLevel, line: &str) {
         eprintln!("module {level:?}: {line}");
     }
+}
+
+/// Runs cases, and says of each whether it holds, and of the module what none of them has seen.
+fn test_cases(format: Format, file: &Path, cases: &[PathBuf], batch: usize) -> Result<()> {
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read `{}`", file.display()))?;
+    let module = weir_testkit::load(&bytes)?;
+    let (mut failed, mut files) = (0, 0);
+    let (mut outputs, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    for path in case_files(cases)? {
+        files += 1;
+        let case = Case::read(&path).with_context(|| format!("`{}`", path.display()))?;
+        let wrong = match case.run(&module, batch, Arc::new(Stderr)) {
+            Ok(ran) => {
+                outputs.extend(ran.outputs);
+                seen.extend(ran.tested.outputs.into_keys());
+                if !ran.tested.dead.is_empty() {
+                    seen.insert("dead".to_owned());
+                }
+                difference(&case.output, &ran.output)
+            }
+            // A case may be about what the module refuses.
+            Err(e) => {
+                let told = e.to_string();
+                let wanted = case.output["error"].as_str();
+                (!wanted.is_some_and(|words| told.contains(words))).then_some(told)
+            }
+        };
+        failed += usize::from(wrong.is_some());
+        let name = path.display();
+        match (format, wrong) {
+            (Format::Json, wrong) => {
+                lines([&json!({ "case": path, "holds": wrong.is_none(), "wrong": wrong })])?
+            }
+            (Format::Table, None) => println!("holds  {name}"),
+            (Format::Table, Some(wrong)) => println!("FAILS  {name}: {wrong}"),
+        }
+    }
+    let mut unseen: Vec<_> = outputs.difference(&seen).cloned().collect();
+    if !seen.contains("dead") {
+        unseen.push("dead letters".to_owned());
+    }
+    let unseen = match unseen.is_empty() {
+        true => "every output and dead letters seen".to_owned(),
+        false => format!("never seen: {}", unseen.join(", ")),
+    };
+    eprintln!("{files} cases, {failed} failed; {unseen}");
+    match failed {
+        0 => Ok(()),
+        _ => anyhow::bail!("{failed} of {files} cases failed"),
+    }
+}
+
+/// Files among `cases`, and those that directories among them have.
+fn case_files(cases: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in cases {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let file = entry?.path();
+            if file.extension().is_some_and(|e| e == "json") {
+                found.push(file);
+            }
+        }
+        anyhow::ensure!(!found.is_empty(), "there is no case in `{}`", path.display());
+        found.sort();
+        files.extend(found);
+    }
+    Ok(files)
 }
 
 fn test(

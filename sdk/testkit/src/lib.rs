@@ -1,12 +1,14 @@
 //! Runs a module against records without a node: what `weir module test` does, and what a module's own tests can do.
 
+pub mod case;
+
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_runtime::{
-    CallError, CallLimits, Fired, Instance, InstanceConfig, Instruments, LogSink, Moment, Outcome, Runtime,
-    RuntimeOptions, Setting, Table, TimerClock,
+    CallError, CallLimits, Fired, Instance, InstanceConfig, Instruments, LogSink, Module, Moment, Outcome,
+    Runtime, RuntimeOptions, Setting, Table, TimerClock,
 };
 use weir_types::{BatchBuilder, BatchError, Codec, Columns, Offset, Record, Wanted};
 
@@ -46,6 +48,16 @@ pub struct Tested {
     pub spent: Duration,
 }
 
+/// Compiles `component` (or a core module built with the SDK) here.
+///
+/// # Errors
+/// When it is not taken.
+pub fn load(component: &[u8]) -> Result<Module, TestError> {
+    let runtime = Runtime::new(RuntimeOptions::plain())?;
+    let component = weir_runtime::componentize(component)?;
+    Ok(runtime.load(&component)?)
+}
+
 /// A module under test.
 pub struct Testkit {
     instance: Instance,
@@ -64,9 +76,18 @@ impl Testkit {
         settings: BTreeMap<String, Setting>,
         sink: Arc<dyn LogSink>,
     ) -> Result<Self, TestError> {
-        let runtime = Runtime::new(RuntimeOptions::plain())?;
-        let component = weir_runtime::componentize(component)?;
-        let module = runtime.load(&component)?;
+        Self::of(&load(component)?, settings, sink)
+    }
+
+    /// As [`Testkit::new`], for a module that is loaded.
+    ///
+    /// # Errors
+    /// When it refuses its settings.
+    pub fn of(
+        module: &Module,
+        settings: BTreeMap<String, Setting>,
+        sink: Arc<dyn LogSink>,
+    ) -> Result<Self, TestError> {
         let config = InstanceConfig {
             partition: 0,
             sources: vec!["test".to_owned()],
@@ -79,6 +100,11 @@ impl Testkit {
             instance: module.instantiate(&config, limits, sink, instruments)?,
             moment: Moment::default(),
         })
+    }
+
+    /// Names of the module's outputs.
+    pub fn outputs(&self) -> &[String] {
+        &self.instance.plan().outputs
     }
 
     /// Processes `records` in batches of `batch`, at the time `now`. The watermark follows their timestamps, and timers fire

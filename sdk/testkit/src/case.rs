@@ -1,0 +1,217 @@
+//! Cases in files, run against a component: what goes in, what is set, what must come out. The format is that of
+//! `weir_sdk::testing::cases`, which runs the same files natively.
+
+use crate::{TestError, Tested, Testkit};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use weir_runtime::{LogSink, Module, Setting, TimerClock};
+use weir_types::Record;
+
+/// Why a file is no case.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum CaseError {
+    #[error("cannot be read: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("is not JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("has no list `input`")]
+    Input,
+    #[error("parameter `{0}` in `config` is null")]
+    Config(String),
+    #[error("item {at} of `input`: {why}")]
+    Item { at: usize, why: String },
+}
+
+/// A case.
+#[derive(Debug)]
+pub struct Case {
+    settings: BTreeMap<String, Setting>,
+    steps: Vec<Step>,
+    /// By output, and reasons under `dead`; null when the case does not say.
+    pub output: Value,
+}
+
+/// What a case does next.
+#[derive(Debug)]
+enum Step {
+    Records(Vec<Record>),
+    Advance(TimerClock, i64),
+}
+
+impl Case {
+    /// Reads a case from a file.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn read(path: &Path) -> Result<Self, CaseError> {
+        Self::parse(&serde_json::from_slice(&std::fs::read(path)?)?)
+    }
+
+    /// A case from its JSON.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn parse(case: &Value) -> Result<Self, CaseError> {
+        let mut settings = BTreeMap::new();
+        for (name, value) in case["config"].as_object().into_iter().flatten() {
+            let setting = serde_json::from_value(value.clone())
+                .ok()
+                .filter(|_| !value.is_null());
+            settings.insert(
+                name.clone(),
+                setting.ok_or_else(|| CaseError::Config(name.clone()))?,
+            );
+        }
+        let mut steps = Vec::new();
+        for (at, item) in case["input"]
+            .as_array()
+            .ok_or(CaseError::Input)?
+            .iter()
+            .enumerate()
+        {
+            let wrong = |why: String| CaseError::Item { at, why };
+            if let Some(advance) = item.get("advance") {
+                let advance = advance
+                    .as_object()
+                    .ok_or_else(|| wrong("`advance` is no object".to_owned()))?;
+                for (clock, to) in advance {
+                    let clock = match clock.as_str() {
+                        "event" => TimerClock::Event,
+                        "processing" => TimerClock::Processing,
+                        other => return Err(wrong(format!("no clock `{other}`: use event or processing"))),
+                    };
+                    let to = to
+                        .as_i64()
+                        .ok_or_else(|| wrong(format!("{to} is no time in milliseconds")))?;
+                    steps.push(Step::Advance(clock, to));
+                }
+                continue;
+            }
+            let record = record(item).map_err(wrong)?;
+            match steps.last_mut() {
+                Some(Step::Records(records)) => records.push(record),
+                _ => steps.push(Step::Records(vec![record])),
+            }
+        }
+        let output = case["output"].clone();
+        Ok(Self {
+            settings,
+            steps,
+            output,
+        })
+    }
+
+    /// Runs it on a fresh instance of `module`, in batches of up to `batch`, and returns what came out, in the form of
+    /// [`Case::output`].
+    ///
+    /// # Errors
+    /// At the first call without an outcome.
+    pub fn run(&self, module: &Module, batch: usize, sink: Arc<dyn LogSink>) -> Result<Ran, TestError> {
+        let mut kit = Testkit::of(module, self.settings.clone(), sink)?;
+        let mut tested = Tested::default();
+        for step in &self.steps {
+            match step {
+                Step::Records(records) => kit.run_on(records, batch, &mut tested)?,
+                Step::Advance(clock, to) => kit.advance(*clock, *to, &mut tested)?,
+            }
+        }
+        let mut output = Map::new();
+        for (name, records) in &tested.outputs {
+            output.insert(name.clone(), records.iter().map(render).collect());
+        }
+        if !tested.dead.is_empty() {
+            let reasons = tested.dead.iter().map(|(_, why)| Value::from(why.as_str()));
+            output.insert("dead".to_owned(), reasons.collect());
+        }
+        Ok(Ran {
+            output: Value::Object(output),
+            outputs: kit.outputs().to_vec(),
+            tested,
+        })
+    }
+}
+
+/// What came of a case.
+#[derive(Debug)]
+pub struct Ran {
+    /// In the form of [`Case::output`].
+    pub output: Value,
+    /// The outputs that the module said it has with these settings.
+    pub outputs: Vec<String>,
+    /// The records themselves.
+    pub tested: Tested,
+}
+
+/// Where two outputs differ first, in words; nothing when they do not.
+pub fn difference(wanted: &Value, got: &Value) -> Option<String> {
+    let none = Map::new();
+    let (wanted, got) = (
+        wanted.as_object().unwrap_or(&none),
+        got.as_object().unwrap_or(&none),
+    );
+    let empty = Vec::new();
+    for name in wanted.keys().chain(got.keys()) {
+        let of = |all: &Map<String, Value>| all.get(name).and_then(Value::as_array).unwrap_or(&empty).clone();
+        let (wanted, got) = (of(wanted), of(got));
+        for n in 0..wanted.len().max(got.len()) {
+            match (wanted.get(n), got.get(n)) {
+                (Some(w), Some(g)) if w == g => {}
+                (Some(w), Some(g)) => return Some(format!("{name}[{n}] is not\n    {w} but\n    {g}")),
+                (Some(w), None) => return Some(format!("{name}[{n}] is missing:\n    {w}")),
+                (None, Some(g)) => return Some(format!("{name}[{n}] is one too many:\n    {g}")),
+                (None, None) => {}
+            }
+        }
+    }
+    None
+}
+
+fn record(r: &Value) -> Result<Record, String> {
+    let known = ["key", "value", "timestamp", "headers"];
+    let fields = r.as_object().ok_or("it is no object")?;
+    if let Some(other) = fields.keys().find(|k| !known.contains(&k.as_str())) {
+        return Err(format!(
+            "no field `{other}`: a record has key, value, timestamp and headers, or it is `advance`"
+        ));
+    }
+    let headers = r["headers"].as_object().into_iter().flatten();
+    let headers = headers.map(|(k, v)| Ok((k.clone(), bytes(v)?)));
+    Ok(Record {
+        key: bytes(&r["key"])?,
+        value: bytes(&r["value"])?,
+        timestamp: r["timestamp"].as_i64().unwrap_or(0),
+        headers: headers.collect::<Result<_, String>>()?,
+    })
+}
+
+fn bytes(value: &Value) -> Result<Option<Bytes>, String> {
+    Ok(match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone().into()),
+        Value::Object(o) if o.len() == 1 && o.contains_key("base64") => {
+            let text = value["base64"].as_str().unwrap_or_default();
+            Some(STANDARD.decode(text).map_err(|e| format!("base64: {e}"))?.into())
+        }
+        other => Some(other.to_string().into()),
+    })
+}
+
+fn render(record: &Record) -> Value {
+    let show = |b: &Option<Bytes>| match b {
+        None => Value::Null,
+        Some(b) => match serde_json::from_slice::<Value>(b) {
+            Ok(value) if value.is_object() || value.is_array() => value,
+            _ => match std::str::from_utf8(b) {
+                Ok(text) => Value::from(text),
+                Err(_) => json!({ "base64": STANDARD.encode(b) }),
+            },
+        },
+    };
+    json!({ "key": show(&record.key), "value": show(&record.value) })
+}
