@@ -13,6 +13,7 @@ mod kafka;
 mod layers;
 mod modules;
 mod netns;
+mod new;
 mod power;
 mod repair;
 mod state;

@@ -4,6 +4,7 @@ mod cluster;
 mod consume;
 mod kafka;
 mod module;
+mod new;
 mod output;
 mod pipeline;
 mod produce;

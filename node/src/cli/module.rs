@@ -1,5 +1,6 @@
 //! `weir module`
 
+use super::new::{Lang, new};
 use super::output::{bytes, fields, lines, table, text};
 use super::{Format, To, block_on, setting};
 use anyhow::{Context, Result};
@@ -13,7 +14,7 @@ use weir_runtime::{LogLevel, LogSink, Setting};
 use weir_testkit::Testkit;
 use weir_testkit::case::{Case, difference};
 
-/// Push, list, describe, test and remove modules.
+/// Begin, test, push, list, describe and remove modules.
 #[derive(Debug, Args)]
 pub(crate) struct ModuleArgs {
     #[command(flatten)]
@@ -42,6 +43,14 @@ enum ModuleCommand {
         /// name, name@version or digest
         module: String,
     },
+    /// Make a project for a module: it builds, and passes its test.
+    New {
+        /// Its name, and that of the directory which is made.
+        name: String,
+        /// What it is written in.
+        #[arg(long, value_enum, default_value = "rust")]
+        lang: Lang,
+    },
     /// Run a module over files of records, here and without a node: over cases, which say what must come out, or over
     /// records alone, to see what does.
     Test {
@@ -69,6 +78,9 @@ enum ModuleCommand {
 
 impl ModuleArgs {
     pub(crate) fn run(self) -> Result<()> {
+        if let ModuleCommand::New { name, lang } = &self.command {
+            return new(name, *lang);
+        }
         if let ModuleCommand::Test {
             file,
             cases,
@@ -118,7 +130,7 @@ impl ModuleArgs {
                     Format::Table => println!("removed {}@{}", text(&info, "name"), text(&info, "version")),
                 }
             }
-            ModuleCommand::Test { .. } => {}
+            ModuleCommand::New { .. } | ModuleCommand::Test { .. } => {}
         }
         client.close().await;
         Ok(())

@@ -1,0 +1,129 @@
+//! `weir module new`: a project that builds and passes its test.
+//!
+//! The SDK is part of the binary and goes into the project, with the contract: what it was made with is what it is built with,
+//! and nothing has to be found anywhere but what cargo finds.
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+use include_dir::{Dir, include_dir};
+use std::fs;
+use std::path::Path;
+use toml::{Table, Value};
+
+static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../sdk/guest/src");
+static WIT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../wit");
+const SDK_MANIFEST: &str = include_str!("../../../sdk/guest/Cargo.toml");
+const WORKSPACE_MANIFEST: &str = include_str!("../../../Cargo.toml");
+const CARGO_CONFIG: &str = "# Modules use SIMD: without it reading JSON costs twice as much.\n\
+                            [target.wasm32-unknown-unknown]\nrustflags = [\"-C\", \"target-feature=+simd128\"]\n";
+
+/// What a module is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Lang {
+    /// Rust, with the SDK.
+    Rust,
+}
+
+/// Makes the project `name` in a directory of that name.
+pub(crate) fn new(name: &str, Lang::Rust: Lang) -> Result<()> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
+    ensure!(
+        begins && name.chars().all(is_name),
+        "`{name}` is no name for a module: use lower-case letters, digits and `-`, a letter first"
+    );
+    let dir = Path::new(name);
+    if dir.exists() {
+        bail!("`{name}` is there already: choose another name, or remove it");
+    }
+    let fill = |template: &str| {
+        let text = template
+            .replace("@name@", name)
+            .replace("@Type@", &type_name(name));
+        text.replace("@file@", &name.replace('-', "_"))
+    };
+    let files = [
+        ("Cargo.toml", fill(include_str!("new/Cargo.toml.in"))),
+        ("README.md", fill(include_str!("new/README.md.in"))),
+        ("pipeline.toml", fill(include_str!("new/pipeline.toml.in"))),
+        (".gitignore", "/target\n".to_owned()),
+        (".cargo/config.toml", CARGO_CONFIG.to_owned()),
+        ("src/lib.rs", fill(include_str!("new/lib.rs.in"))),
+        (
+            "cases/above-the-limit.json",
+            fill(include_str!("new/case.json.in")),
+        ),
+        ("weir-sdk/sdk/guest/Cargo.toml", sdk_manifest()?),
+    ];
+    for (path, text) in files {
+        write(&dir.join(path), text.as_bytes())?;
+    }
+    extract(&SDK, &dir.join("weir-sdk/sdk/guest/src"))?;
+    extract(&WIT, &dir.join("weir-sdk/wit"))?;
+    println!("made {name}: see {name}/README.md");
+    Ok(())
+}
+
+/// `rate-limit` is `RateLimit`.
+fn type_name(name: &str) -> String {
+    let upper = |word: &str| {
+        let mut letters = word.chars();
+        letters
+            .next()
+            .into_iter()
+            .flat_map(char::to_uppercase)
+            .chain(letters)
+            .collect::<String>()
+    };
+    name.split(['-', '_']).map(upper).collect()
+}
+
+fn extract(from: &Dir<'_>, to: &Path) -> Result<()> {
+    for file in from.files() {
+        write(&to.join(file.path()), file.contents())?;
+    }
+    from.dirs().try_for_each(|dir| extract(dir, to))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let written =
+        fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).and_then(|()| fs::write(path, bytes));
+    written.with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// The SDK's manifest, with what it takes from the workspace written out, and without what only its own tests need.
+fn sdk_manifest() -> Result<String> {
+    let mut manifest: Table = SDK_MANIFEST.parse()?;
+    let workspace: Table = WORKSPACE_MANIFEST.parse()?;
+    for name in ["lints", "dev-dependencies"] {
+        manifest.remove(name);
+    }
+    for section in ["package", "dependencies"] {
+        let of_workspace = workspace.get("workspace").and_then(|w| w.get(section));
+        let entries = manifest.get_mut(section).and_then(Value::as_table_mut);
+        for (name, value) in entries.into_iter().flatten() {
+            let Some(own) = value.as_table_mut() else { continue };
+            if own.remove("workspace").is_none() {
+                continue;
+            }
+            let shared = of_workspace.and_then(|of| of.get(name)).cloned();
+            let shared = shared.with_context(|| format!("the workspace has no `{section}.{name}`"))?;
+            *value = match (shared, own.is_empty()) {
+                (shared, true) => shared,
+                (Value::Table(shared), false) => shared
+                    .into_iter()
+                    .chain(std::mem::take(own))
+                    .collect::<Table>()
+                    .into(),
+                (version, false) => {
+                    let version = ("version".to_owned(), version);
+                    std::iter::once(version)
+                        .chain(std::mem::take(own))
+                        .collect::<Table>()
+                        .into()
+                }
+            };
+        }
+    }
+    Ok(toml::to_string(&manifest)?)
+}
