@@ -4,6 +4,7 @@
 //! its stages over each batch ([`lane`], [`chain`]). What failed goes where the pipeline's policy says. Knows neither
 //! the log nor wasmtime.
 
+mod apply;
 mod assembly;
 mod chain;
 mod dead_letter;

@@ -1,0 +1,174 @@
+//! Putting a pipeline in place: all that is looked at before it is.
+
+use crate::chain::Stage;
+use crate::error::{ApplyError, PushError};
+use crate::lane::State;
+use crate::pipelines::{Applying, PipelineInfo, Pipelines, Row, StateOf, apart};
+use crate::spec::Spec;
+use weir_broker::{AdminError, Principal};
+use weir_runtime::Digest;
+use weir_types::GroupId;
+use weir_types::limits::{PIPELINES_MAX, STATE_BYTES_MAX};
+
+impl Pipelines {
+    /// Applies a pipeline in TOML: checks it with an instance of each module, creates its topic for dead letters if
+    /// need be, and puts it in place between two batches.
+    ///
+    /// # Errors
+    /// When anything about it does not fit: then nothing has changed.
+    pub async fn apply(&self, text: &str) -> Result<PipelineInfo, ApplyError> {
+        let spec = Spec::parse(text)?;
+        let _one = self.0.changing.lock().await;
+        let _applying = Applying::begin(&self.0.applying);
+        self.check_topics(&spec)?;
+        let digests = {
+            let store = self.store();
+            let resolve = |s: &crate::Stage| store.resolve(&s.module).map(|m| m.digest);
+            spec.stages.iter().map(resolve).collect::<Result<Vec<_>, _>>()?
+        };
+        let (this, checked, with) = (self.clone(), spec.clone(), digests.clone());
+        let stages = apart("weir-apply", move || this.stages(&checked, &with));
+        let stages = stages
+            .await
+            .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
+        check_outputs(&spec, &stages)?;
+        let states = self.states(&spec, &digests);
+        self.check_states(&spec, &states)?;
+        let dead = spec.dead_letters().map_err(crate::SpecError::from)?;
+        let found = self.0.broker.topic(dead.as_str());
+        if found
+            .as_ref()
+            .is_some_and(|t| t.partitions.iter().any(|p| p.group() != GroupId::SITE))
+        {
+            return Err(ApplyError::Spread(dead.to_string()));
+        }
+        if found.is_none() {
+            let who = Principal::anonymous("pipelines");
+            self.0
+                .broker
+                .create_topic(&who, dead.as_str(), 1, &dead_letter_settings())
+                .await?;
+        }
+        let (revision, paused, states) = match self.active().get(spec.name.as_str()) {
+            // What is paused writes nothing: whose state it will be is settled when it is resumed.
+            Some(a) if a.row.paused => (a.row.revision + 1, true, a.row.states.clone()),
+            Some(a) => (a.row.revision + 1, false, states),
+            None => (1, false, states),
+        };
+        let row = Row {
+            spec,
+            revision,
+            paused,
+            digests,
+            states,
+        };
+        self.write(&row).await?;
+        let name = row.spec.name.to_string();
+        let state = if paused { State::Paused } else { State::Running };
+        self.install(row, stages, state).map_err(PushError::from)?;
+        self.pipeline(&name).ok_or(ApplyError::NotFound(name))
+    }
+
+    fn check_topics(&self, spec: &Spec) -> Result<(), ApplyError> {
+        for topic in std::iter::once(&spec.source).chain(spec.outputs.values()) {
+            let found = self.0.broker.topic(topic.as_str());
+            let found = found.ok_or_else(|| ApplyError::NoTopic(topic.to_string()))?;
+            if found.partitions.iter().any(|p| p.group() != GroupId::SITE) {
+                return Err(ApplyError::Spread(topic.to_string()));
+            }
+        }
+        let active = self.active();
+        let other = active
+            .values()
+            .find(|a| a.row.spec.source == spec.source && a.row.spec.name != spec.name);
+        if let Some(other) = other {
+            let (topic, other) = (spec.source.to_string(), other.lane.name.clone());
+            return Err(ApplyError::Taken { topic, other });
+        }
+        let of = |spec: &Spec| {
+            let source = self.0.broker.topic(spec.source.as_str());
+            spec.state_bytes(source.map_or(0, |t| t.partitions.len()))
+        };
+        let others = active.values().filter(|a| a.row.spec.name != spec.name);
+        let left = STATE_BYTES_MAX.saturating_sub(others.map(|a| of(&a.row.spec)).sum());
+        let wanted = of(spec);
+        if wanted > left {
+            return Err(ApplyError::StateFull { wanted, left });
+        }
+        let full = active.len() >= PIPELINES_MAX && !active.contains_key(spec.name.as_str());
+        if full {
+            Err(ApplyError::Full(PIPELINES_MAX))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whose state each stage will keep.
+    pub(crate) fn states(&self, spec: &Spec, digests: &[Digest]) -> Vec<Option<StateOf>> {
+        let store = self.store();
+        let of = |(stage, digest): (&crate::Stage, &Digest)| {
+            let info = store.modules.get(digest)?;
+            stage.remembers().then(|| StateOf {
+                module: info.name.clone(),
+                version: info.descriptor.state_version,
+            })
+        };
+        spec.stages.iter().zip(digests).map(of).collect()
+    }
+
+    /// A module must not be handed what another one wrote, or what it wrote before it was changed.
+    fn check_states(&self, spec: &Spec, states: &[Option<StateOf>]) -> Result<(), ApplyError> {
+        let active = self.active();
+        let Some(before) = active.get(spec.name.as_str()) else {
+            return Ok(());
+        };
+        for (n, kept) in before.row.states.iter().enumerate() {
+            let (Some(kept), now) = (kept, states.get(n).and_then(Option::as_ref)) else {
+                continue;
+            };
+            if now != Some(kept) {
+                return Err(ApplyError::OtherState {
+                    pipeline: spec.name.to_string(),
+                    stage: n + 1,
+                    before: kept.to_string(),
+                    now: now.map_or_else(|| "without state".to_owned(), StateOf::to_string),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Dead letters keep the time of their source, which may be long past: size limits them, not age.
+fn dead_letter_settings() -> [(String, String); 2] {
+    let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    [
+        setting("retention.ms", "-1"),
+        setting("retention.bytes", "104857600"),
+    ]
+}
+
+/// Every output of every module must lead somewhere, and every topic must be led to.
+fn check_outputs(spec: &Spec, stages: &[Stage]) -> Result<(), ApplyError> {
+    let mut known = Vec::new();
+    for (stage, with) in spec.stages.iter().zip(stages) {
+        let outputs = with
+            .instance
+            .as_ref()
+            .map(|i| i.plan().outputs.clone())
+            .unwrap_or_default();
+        for output in outputs.into_iter().filter(|o| o != "main") {
+            if !spec.outputs.contains_key(&output) {
+                return Err(ApplyError::OutputWithoutTopic {
+                    module: stage.module.clone(),
+                    output,
+                });
+            }
+            known.push(output);
+        }
+    }
+    match spec.outputs.keys().find(|o| !known.contains(o)) {
+        Some(unknown) => Err(ApplyError::UnknownOutput(unknown.clone())),
+        None => Ok(()),
+    }
+}
