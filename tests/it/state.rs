@@ -354,18 +354,33 @@ fn state_is_granted_kept_over_a_swap_and_forgotten_when_told() {
 
         // The same module, set differently: it goes on where it was.
         let set = PIPELINE.replace("grants", r#"config = { mark = "x" }, grants"#);
+        let file = dir.path().join("set.toml");
+        std::fs::write(&file, &set).unwrap();
+        let plan = || cli(&["pipeline", "plan", file.to_str().unwrap()]);
+        assert_eq!(
+            plan(),
+            "pipeline count: revision 1 -> 2\n+ stages[1].config.mark = \"x\"\n"
+        );
+        assert_eq!(plan(), plan(), "a plan changes nothing");
         client.apply_pipeline(&set).await.unwrap();
         send(&client, &["15", "22"]).await;
         assert_eq!(judge(&client, "after a swap").await, 5);
+        assert_eq!(plan(), "pipeline count: nothing would change\n");
 
         // Another one must not read what this one wrote.
         client.push_module("other", "1", &guest("hostile")).await.unwrap();
+        let planned = client
+            .plan_pipeline("name = \"new\"\nsource = \"none\"\nstages = []")
+            .await;
+        assert!(planned.unwrap_err().to_string().contains("1 to 16 stages"));
         let other = r#"
             name = "count"
             source = "t"
             stages = [{ module = "other", config = { mode = "well" }, grants = ["state", "timers"] }]
         "#;
         let refused = client.apply_pipeline(other).await.unwrap_err().to_string();
+        let planned = client.plan_pipeline(other).await.unwrap_err().to_string();
+        assert_eq!(planned, refused);
         assert!(
             refused.contains("module `counter`, version 1") && refused.contains("weir pipeline reset count"),
             "{refused}"

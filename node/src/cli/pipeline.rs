@@ -5,9 +5,9 @@ use super::{Format, To};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Apply, list, describe, pause, resume, reset and remove pipelines.
+/// Plan, apply, list, describe, pause, resume, reset and remove pipelines.
 #[derive(Debug, Args)]
 pub(crate) struct PipelineArgs {
     #[command(flatten)]
@@ -20,6 +20,11 @@ pub(crate) struct PipelineArgs {
 enum PipelineCommand {
     /// Put a pipeline in place, or change it between two batches.
     Apply {
+        /// The pipeline in TOML.
+        file: PathBuf,
+    },
+    /// Show what applying a pipeline would change, and whether it can be; nothing is changed.
+    Plan {
         /// The pipeline in TOML.
         file: PathBuf,
     },
@@ -57,9 +62,13 @@ impl PipelineArgs {
         let client = self.to.connect().await?;
         let format = self.to.output;
         match self.command {
+            PipelineCommand::Plan { file } => {
+                let toml = read(&file)?;
+                let told = parse(&client.plan_pipeline(&toml).await?);
+                plan(format, &told.with_context(|| file.display().to_string())?)?;
+            }
             PipelineCommand::Apply { file } => {
-                let toml = std::fs::read_to_string(&file);
-                let toml = toml.with_context(|| format!("cannot read `{}`", file.display()))?;
+                let toml = read(&file)?;
                 let info = parse(&client.apply_pipeline(&toml).await?)
                     .with_context(|| file.display().to_string())?;
                 said(format, &info, &format!("applied, revision {}", info["revision"]))?;
@@ -100,6 +109,41 @@ impl PipelineArgs {
 
 fn parse(json: &[u8]) -> Result<Value> {
     serde_json::from_slice(json).context("the node's answer is not JSON")
+}
+
+fn read(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display()))
+}
+
+/// A line for each difference, as `diff` has them.
+fn plan(format: Format, plan: &Value) -> Result<()> {
+    if format == Format::Json {
+        return lines([plan]);
+    }
+    let (name, changes) = (text(plan, "name"), plan["changes"].as_array());
+    let changes: Vec<&Value> = changes.into_iter().flatten().collect();
+    let paused = if plan["paused"] == true {
+        "; it is paused, and stays so"
+    } else {
+        ""
+    };
+    match plan["revision"].as_u64() {
+        None => println!("pipeline {name} is new"),
+        Some(_) if changes.is_empty() => println!("pipeline {name}: nothing would change{paused}"),
+        Some(n) => println!("pipeline {name}: revision {n} -> {}{paused}", n + 1),
+    }
+    for change in changes {
+        let at = text(change, "at");
+        match (&change["before"], &change["after"]) {
+            (Value::Null, after) => println!("+ {at} = {after}"),
+            (before, Value::Null) => println!("- {at} = {before}"),
+            (before, after) => println!("~ {at} = {before} -> {after}"),
+        }
+    }
+    if let Some(topic) = plan["creates"].as_str() {
+        println!("+ topic {topic}");
+    }
+    Ok(())
 }
 
 fn said(format: Format, info: &Value, what: &str) -> Result<()> {

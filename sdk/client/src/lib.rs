@@ -351,6 +351,15 @@ impl Client {
             .payload)
     }
 
+    /// What applying a pipeline in TOML would change, as JSON.
+    ///
+    /// # Errors
+    /// What the node would say to it.
+    pub async fn plan_pipeline(&self, toml: &str) -> Result<Bytes, ClientError> {
+        let toml = toml.to_owned();
+        Ok(self.ask(Request::PlanPipeline { toml }).await?.payload)
+    }
+
     /// All pipelines, as JSON.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_broker::{Principal, Topic};
-use weir_pipeline::{ModuleInfo, PipelineInfo, Services};
+use weir_pipeline::{ModuleInfo, PipelineInfo, Plan, Services};
 use weir_types::GroupId;
 
 type Shared = State<Arc<Services>>;
@@ -161,6 +161,11 @@ pub(crate) async fn apply_pipeline(
     body: String,
 ) -> Result<Json<PipelineInfo>, HttpError> {
     Ok(Json(services.pipelines.apply(&body).await?))
+}
+
+/// The body is the pipeline in TOML.
+pub(crate) async fn plan_pipeline(State(services): Shared, body: String) -> Result<Json<Plan>, HttpError> {
+    Ok(Json(services.pipelines.plan(&body).await?))
 }
 
 pub(crate) async fn pause(

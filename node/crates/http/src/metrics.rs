@@ -262,6 +262,32 @@ fn pipelines(out: &mut String, all: &[PipelineInfo]) {
     }
     head(
         out,
+        "weir_pipeline_timers",
+        "gauge",
+        "Timers that its modules have set, of the partitions at work.",
+    );
+    for p in all {
+        let _ = writeln!(
+            out,
+            "weir_pipeline_timers{{pipeline=\"{}\"}} {}",
+            p.name, p.timers
+        );
+    }
+    head(
+        out,
+        "weir_pipeline_timers_fired_total",
+        "counter",
+        "Timers that were due.",
+    );
+    for p in all {
+        let _ = writeln!(
+            out,
+            "weir_pipeline_timers_fired_total{{pipeline=\"{}\"}} {}",
+            p.name, p.timers_fired
+        );
+    }
+    head(
+        out,
         "weir_module_metric",
         "untyped",
         "Instruments of modules, by stage and name.",

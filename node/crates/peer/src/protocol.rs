@@ -128,6 +128,10 @@ pub enum Request {
     ResetPipeline {
         name: String,
     },
+    /// What applying a pipeline would change.
+    PlanPipeline {
+        toml: String,
+    },
 }
 
 /// A place in a partition.

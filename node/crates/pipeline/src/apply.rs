@@ -4,11 +4,22 @@ use crate::chain::Stage;
 use crate::error::{ApplyError, PushError};
 use crate::lane::State;
 use crate::pipelines::{Applying, PipelineInfo, Pipelines, Row, StateOf, apart};
+use crate::plan::{Plan, differences};
 use crate::spec::Spec;
-use weir_broker::{AdminError, Principal};
+use weir_broker::{AdminError, Principal, Topic};
 use weir_runtime::Digest;
-use weir_types::GroupId;
 use weir_types::limits::{PIPELINES_MAX, STATE_BYTES_MAX};
+use weir_types::{GroupId, TopicName};
+
+/// A pipeline that can be put in place.
+struct Checked {
+    spec: Spec,
+    digests: Vec<Digest>,
+    stages: Vec<Stage>,
+    states: Vec<Option<StateOf>>,
+    /// Its topic for dead letters, if there is none yet.
+    creates: Option<TopicName>,
+}
 
 impl Pipelines {
     /// Applies a pipeline in TOML: checks it with an instance of each module, creates its topic for dead letters if
@@ -17,36 +28,21 @@ impl Pipelines {
     /// # Errors
     /// When anything about it does not fit: then nothing has changed.
     pub async fn apply(&self, text: &str) -> Result<PipelineInfo, ApplyError> {
-        let spec = Spec::parse(text)?;
         let _one = self.0.changing.lock().await;
         let _applying = Applying::begin(&self.0.applying);
-        self.check_topics(&spec)?;
-        let digests = {
-            let store = self.store();
-            let resolve = |s: &crate::Stage| store.resolve(&s.module).map(|m| m.digest);
-            spec.stages.iter().map(resolve).collect::<Result<Vec<_>, _>>()?
-        };
-        let (this, checked, with) = (self.clone(), spec.clone(), digests.clone());
-        let stages = apart("weir-apply", move || this.stages(&checked, &with));
-        let stages = stages
-            .await
-            .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
-        check_outputs(&spec, &stages)?;
-        let states = self.states(&spec, &digests);
-        self.check_states(&spec, &states)?;
-        let dead = spec.dead_letters().map_err(crate::SpecError::from)?;
-        let found = self.0.broker.topic(dead.as_str());
-        if found
-            .as_ref()
-            .is_some_and(|t| t.partitions.iter().any(|p| p.group() != GroupId::SITE))
-        {
-            return Err(ApplyError::Spread(dead.to_string()));
-        }
-        if found.is_none() {
+        let Checked {
+            spec,
+            digests,
+            stages,
+            states,
+            creates,
+        } = self.check(text).await?;
+        if let Some(dead) = creates {
             let who = Principal::anonymous("pipelines");
+            let settings = dead_letter_settings();
             self.0
                 .broker
-                .create_topic(&who, dead.as_str(), 1, &dead_letter_settings())
+                .create_topic(&who, dead.as_str(), 1, &settings)
                 .await?;
         }
         let (revision, paused, states) = match self.active().get(spec.name.as_str()) {
@@ -67,6 +63,65 @@ impl Pipelines {
         let state = if paused { State::Paused } else { State::Running };
         self.install(row, stages, state).map_err(PushError::from)?;
         self.pipeline(&name).ok_or(ApplyError::NotFound(name))
+    }
+
+    /// What [`Pipelines::apply`] would change, after all that it would check.
+    ///
+    /// # Errors
+    /// Those that it would have.
+    pub async fn plan(&self, text: &str) -> Result<Plan, ApplyError> {
+        let _one = self.0.changing.lock().await;
+        let checked = self.check(text).await?;
+        let infos = |digests: &[Digest]| -> Vec<_> {
+            let store = self.store();
+            digests.iter().map(|d| store.modules.get(d).cloned()).collect()
+        };
+        let after = infos(&checked.digests);
+        let row = self
+            .active()
+            .get(checked.spec.name.as_str())
+            .map(|a| a.row.clone());
+        let before = row.as_ref().map(|row| infos(&row.digests));
+        let before = row.as_ref().zip(before.as_deref());
+        Ok(Plan {
+            name: checked.spec.name.to_string(),
+            revision: row.as_ref().map(|row| row.revision),
+            paused: row.as_ref().is_some_and(|row| row.paused),
+            changes: differences(before, (&checked.spec, &after)),
+            creates: checked.creates.map(|topic| topic.to_string()),
+        })
+    }
+
+    /// Looks at a pipeline in TOML, with an instance of each of its modules. Changes nothing.
+    async fn check(&self, text: &str) -> Result<Checked, ApplyError> {
+        let spec = Spec::parse(text)?;
+        self.check_topics(&spec)?;
+        let digests = {
+            let store = self.store();
+            let resolve = |s: &crate::Stage| store.resolve(&s.module).map(|m| m.digest);
+            spec.stages.iter().map(resolve).collect::<Result<Vec<_>, _>>()?
+        };
+        let (this, checked, with) = (self.clone(), spec.clone(), digests.clone());
+        let stages = apart("weir-apply", move || this.stages(&checked, &with));
+        let stages = stages
+            .await
+            .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
+        check_outputs(&spec, &stages)?;
+        let states = self.states(&spec, &digests);
+        self.check_states(&spec, &states)?;
+        let dead = spec.dead_letters().map_err(crate::SpecError::from)?;
+        let found = self.0.broker.topic(dead.as_str());
+        let spread = |t: &Topic| t.partitions.iter().any(|p| p.group() != GroupId::SITE);
+        if found.as_deref().is_some_and(spread) {
+            return Err(ApplyError::Spread(dead.to_string()));
+        }
+        Ok(Checked {
+            spec,
+            digests,
+            stages,
+            states,
+            creates: found.is_none().then_some(dead),
+        })
     }
 
     fn check_topics(&self, spec: &Spec) -> Result<(), ApplyError> {

@@ -290,6 +290,9 @@ impl Session {
             Request::ApplyPipeline { toml } => {
                 return json(&pipelines.apply(&toml).await.map_err(|e| wire(e.kind(), &e))?);
             }
+            Request::PlanPipeline { toml } => {
+                return json(&pipelines.plan(&toml).await.map_err(|e| wire(e.kind(), &e))?);
+            }
             Request::Pipelines => return json(&pipelines.pipelines()),
             Request::SetPaused { name, paused } => {
                 return json(

@@ -1,0 +1,157 @@
+//! What applying a pipeline would change.
+
+use crate::pipelines::Row;
+use crate::spec::Spec;
+use crate::store::ModuleInfo;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// What applying a pipeline would change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The pipeline's name.
+    pub name: String,
+    /// Its revision now; none for a new one.
+    pub revision: Option<u64>,
+    /// Whether it is paused, and would stay so.
+    pub paused: bool,
+    /// What would be different, by where it is said; empty when nothing would.
+    pub changes: Vec<Difference>,
+    /// The topic for dead letters, if it has to be made.
+    pub creates: Option<String>,
+}
+
+/// One thing that would be different.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Where it is said, as `stages[1].config.limit`.
+    pub at: String,
+    /// What it is now; none when it is not there.
+    pub before: Option<Value>,
+    /// What it would be; none when it would not be there.
+    pub after: Option<Value>,
+}
+
+/// What differs between what runs and what would: settings, and the modules that names stand for.
+pub(crate) fn differences(
+    before: Option<(&Row, &[Option<ModuleInfo>])>,
+    after: (&Spec, &[Option<ModuleInfo>]),
+) -> Vec<Difference> {
+    let mut old = before.map_or_else(BTreeMap::new, |(row, modules)| settings(&row.spec, modules));
+    let new = settings(after.0, after.1);
+    let mut differences = Vec::new();
+    for (at, after) in new {
+        let before = old.remove(&at);
+        if before.as_ref() != Some(&after) {
+            let after = Some(after);
+            differences.push(Difference { at, before, after });
+        }
+    }
+    let gone = old.into_iter().map(|(at, before)| Difference {
+        at,
+        before: Some(before),
+        after: None,
+    });
+    differences.extend(gone);
+    differences.sort_by(|a, b| a.at.cmp(&b.at));
+    differences
+}
+
+/// All that a pipeline says, by where.
+fn settings(spec: &Spec, modules: &[Option<ModuleInfo>]) -> BTreeMap<String, Value> {
+    let mut spec = spec.clone();
+    // As it is, not as it was left out.
+    spec.on_error.policy = Some(spec.policy());
+    let mut found = BTreeMap::new();
+    flatten("", serde_json::to_value(&spec).unwrap_or_default(), &mut found);
+    for (n, module) in modules.iter().enumerate() {
+        if let Some(module) = module {
+            let digest: String = module.digest.to_string().chars().take(12).collect();
+            let name = format!("{}@{} ({digest})", module.name, module.version);
+            found.insert(format!("stages[{}].module", n + 1), Value::from(name));
+        }
+    }
+    found
+}
+
+fn flatten(at: &str, value: Value, found: &mut BTreeMap<String, Value>) {
+    let below = |name: &str| match at {
+        "" => name.to_owned(),
+        at => format!("{at}.{name}"),
+    };
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                flatten(&below(&name), value, found);
+            }
+        }
+        // Stages, which are counted from 1 as in errors; a list of grants is one thing.
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            for (n, item) in items.into_iter().enumerate() {
+                flatten(&format!("{at}[{}]", n + 1), item, found);
+            }
+        }
+        Value::Null => {}
+        value => {
+            found.insert(at.to_owned(), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_told() {
+        let spec = |text: &str| Spec::parse(text).unwrap();
+        let before =
+            spec("name = 'p'\nsource = 't'\n[[stages]]\nmodule = 'm'\nconfig = { limit = 1, field = 'x' }\n");
+        let after = spec(
+            "name = 'p'\nsource = 't'\noutputs = { o = 'u' }\n[[stages]]\nmodule = 'm'\nconfig = { limit = 2 }\n\
+             grants = ['state']\n",
+        );
+        let row = Row {
+            spec: before.clone(),
+            revision: 1,
+            paused: false,
+            digests: Vec::new(),
+            states: Vec::new(),
+        };
+        assert_eq!(differences(Some((&row, &[])), (&before, &[])), []);
+        let told: Vec<_> = differences(Some((&row, &[])), (&after, &[]))
+            .into_iter()
+            .map(|d| (d.at, d.before, d.after))
+            .collect();
+        let some = |v: serde_json::Value| Some(v);
+        assert_eq!(
+            told,
+            [
+                // By itself, since it is granted state.
+                (
+                    "on_error.policy".to_owned(),
+                    some("dead-letter".into()),
+                    some("halt".into())
+                ),
+                ("outputs.o".to_owned(), None, some("u".into())),
+                ("stages[1].config.field".to_owned(), some("x".into()), None),
+                (
+                    "stages[1].config.limit".to_owned(),
+                    some(1.into()),
+                    some(2.into())
+                ),
+                (
+                    "stages[1].grants".to_owned(),
+                    some(serde_json::json!([])),
+                    some(serde_json::json!(["state"]))
+                ),
+            ]
+        );
+        assert!(
+            differences(None, (&after, &[]))
+                .iter()
+                .all(|d| d.before.is_none())
+        );
+    }
+}
