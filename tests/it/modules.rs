@@ -1,8 +1,10 @@
 //! The cases of the ready-made modules, run as components: what holds natively holds in the sandbox.
 
+use crate::block_on;
 use serde_json::json;
 use std::sync::Arc;
 use weir_testkit::case::{Case, difference};
+use weir_tests::Node;
 
 #[test]
 fn every_case_holds_in_the_sandbox_at_any_batch_size() {
@@ -23,6 +25,44 @@ fn every_case_holds_in_the_sandbox_at_any_batch_size() {
         }
     }
     assert!(cases >= 20, "only {cases} cases were found");
+}
+
+/// What each README says to write into a pipeline's file can be applied as it stands.
+#[test]
+fn every_readme_can_be_followed_as_typed() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        for entry in std::fs::read_dir(weir_tests::root().join("modules")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            client
+                .push_module(name, "0.1.0", &weir_tests::module(name))
+                .await
+                .unwrap();
+            let readme = std::fs::read_to_string(path.join("README.md")).unwrap();
+            let typed = readme
+                .split("```toml\n")
+                .nth(1)
+                .and_then(|r| r.split("```").next());
+            let typed = typed.unwrap_or_else(|| panic!("{name}: no TOML in its README"));
+            let text = format!("name = \"{name}\"\nsource = \"of.{name}\"\n{typed}");
+            let table: toml::Table = text.parse().unwrap();
+            assert_eq!(table["stages"][0]["module"].as_str(), Some(name));
+            let outputs = table.get("outputs").and_then(toml::Value::as_table);
+            let outputs = outputs
+                .into_iter()
+                .flatten()
+                .filter_map(|(_, topic)| topic.as_str());
+            for topic in outputs.chain([table["source"].as_str().unwrap()]) {
+                let _ = client.create_topic(topic, 1, &[]).await;
+            }
+            let applied = client.apply_pipeline(&text).await;
+            applied.unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+    });
+    node.stop().unwrap();
 }
 
 #[test]

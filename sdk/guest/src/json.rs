@@ -113,6 +113,21 @@ impl<'a> Json<'a> {
         unescape(inner).map(Cow::Owned)
     }
 
+    /// Each item, if it is an array.
+    pub fn items(self) -> impl Iterator<Item = Json<'a>> {
+        let mut rest = self.text.and_then(|t| t.strip_prefix(b"[")).unwrap_or_default();
+        std::iter::from_fn(move || {
+            rest = trim_start(rest);
+            rest = trim_start(rest.strip_prefix(b",").unwrap_or(rest));
+            if rest.first().is_none_or(|b| *b == b']') {
+                return None;
+            }
+            let value = value_text(rest).filter(|value| !value.is_empty())?;
+            rest = rest.get(value.len()..)?;
+            Some(Json { text: Some(value) })
+        })
+    }
+
     /// Name (raw, without quotes) and value of each field, if it is an object.
     pub fn fields(self) -> impl Iterator<Item = (&'a [u8], Json<'a>)> {
         let mut rest = self.text.and_then(|t| t.strip_prefix(b"{")).unwrap_or_default();
@@ -471,6 +486,21 @@ mod tests {
         fn numbers_are_exact(n in any::<f64>().prop_filter("finite", |f| f.is_finite())) {
             prop_assert_eq!(number(n.to_string().as_bytes()), Some(n));
         }
+    }
+
+    #[test]
+    fn items_are_seen_in_order() {
+        let texts = |json: &'static str| -> Vec<_> {
+            let items = Json::new(json.as_bytes()).items();
+            items
+                .map(|i| String::from_utf8(i.text().unwrap().to_vec()).unwrap())
+                .collect()
+        };
+        assert_eq!(
+            texts(r#" [ 1 , "a,]" , [2,[3]] , {"b":[4]} ] "#),
+            ["1", "\"a,]\"", "[2,[3]]", r#"{"b":[4]}"#]
+        );
+        assert!(texts("[]").is_empty() && texts("{}").is_empty() && texts("[ ").is_empty());
     }
 
     #[test]

@@ -20,7 +20,8 @@
 //! Build it with `cargo build --release --target wasm32-unknown-unknown` as a `cdylib`, and push the file with `weir
 //! module push`. For outputs beside the stream, new records or work on whole batches, implement [`Module`] and call
 //! [`export!`]. What a module is to remember from one batch to the next is in [`state`], and how
-//! it is called at a time in [`timers`]; windows are in [`window`]. All of it runs natively, too:
+//! it is called at a time in [`timers`]; windows are in [`window`], and sequences in
+//! [`pattern`]. All of it runs natively, too:
 //! see [`testing`].
 
 mod batch;
@@ -30,6 +31,7 @@ mod json;
 mod macros;
 mod module;
 mod out;
+pub mod pattern;
 mod simd;
 pub mod state;
 pub mod testing;

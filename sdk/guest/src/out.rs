@@ -94,6 +94,8 @@ pub struct NewRecord<'a> {
     pub value: Option<Option<&'a [u8]>>,
     /// The key; the inner `None` is none.
     pub key: Option<Option<&'a [u8]>>,
+    /// The timestamp, in milliseconds since 1970.
+    pub timestamp: Option<i64>,
 }
 
 impl<'a> NewRecord<'a> {
@@ -101,8 +103,15 @@ impl<'a> NewRecord<'a> {
     pub fn value(value: &'a [u8]) -> Self {
         Self {
             value: Some(Some(value)),
-            key: None,
+            ..Self::default()
         }
+    }
+
+    /// The same with another timestamp.
+    #[must_use]
+    pub fn at(mut self, timestamp: i64) -> Self {
+        self.timestamp = Some(timestamp);
+        self
     }
 
     /// The same with another key.
@@ -127,13 +136,14 @@ mod wit_emits {
             let fits = |run: &wit::Emits| {
                 run.values.is_some() == record.value.is_some()
                     && run.keys.is_some() == record.key.is_some()
+                    && run.timestamps.is_some() == record.timestamp.is_some()
                     && run.sources.last().is_none_or(|last| *last <= source)
             };
             if !self.runs.last().is_some_and(fits) {
                 self.runs.push(wit::Emits {
                     sources: Vec::new(),
                     outputs: Vec::new(),
-                    timestamps: None,
+                    timestamps: record.timestamp.map(|_| Vec::new()),
                     keys: record.key.map(|_| empty()),
                     values: record.value.map(|_| empty()),
                     headers: None,
@@ -143,6 +153,9 @@ mod wit_emits {
             let Some(run) = self.runs.last_mut() else { return };
             run.sources.push(source);
             run.outputs.push(output);
+            if let (Some(timestamps), Some(timestamp)) = (&mut run.timestamps, record.timestamp) {
+                timestamps.push(timestamp);
+            }
             if let (Some(column), Some(item)) = (&mut run.values, record.value) {
                 push(column, item);
             }
@@ -161,6 +174,7 @@ mod wit_emits {
             let fits = |run: &wit::Emits| {
                 run.values.as_ref().is_some_and(|v| v.nulls.is_none())
                     && run.keys.is_none()
+                    && run.timestamps.is_none()
                     && run.sources.last().is_none_or(|last| *last <= source)
             };
             if !self.runs.last().is_some_and(fits) {

@@ -221,7 +221,7 @@ impl<A: Default + Serialize + DeserializeOwned + 'static> CountWindows<A> {
     }
 }
 
-fn millis(duration: Duration) -> Result<i64, String> {
+pub(crate) fn millis(duration: Duration) -> Result<i64, String> {
     match i64::try_from(duration.as_millis()) {
         Ok(ms) if ms > 0 && ms < i64::MAX / 2 => Ok(ms),
         _ => Err(format!(
@@ -232,7 +232,7 @@ fn millis(duration: Duration) -> Result<i64, String> {
 
 /// The tag of the timers of what is called `name`: FNV-1a of 32 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>). It is
 /// stored, so that it must not depend on what else a module has.
-fn tag(name: &str) -> u32 {
+pub(crate) fn tag(name: &str) -> u32 {
     name.bytes().fold(0x811c_9dc5, |hash: u32, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     })

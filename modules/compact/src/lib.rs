@@ -1,0 +1,116 @@
+//! Leaves out readings that lie on a line between others: swinging-door compression. See README.md.
+
+mod door;
+
+use door::{Door, Reading};
+use weir_sdk::prelude::*;
+use weir_sdk::state::Map;
+use weir_sdk::timers::{self, Clock, Fired};
+
+/// The module.
+#[derive(Debug)]
+pub struct Compact {
+    field: String,
+    path: Path,
+    deviation: f64,
+    flush_ms: i64,
+    doors: Map<Door>,
+}
+
+impl Module for Compact {
+    const ABOUT: &'static str = "Leaves out readings that lie on a line between others, within a deviation: swinging-door compression.";
+    const STATE_VERSION: u32 = 1;
+
+    fn parameters() -> Vec<Parameter> {
+        vec![
+            Parameter::required::<String>("field", "Field of the JSON value; dots lead into objects."),
+            Parameter::required::<f64>(
+                "deviation",
+                "How far a reading may be from the line that stands for it.",
+            ),
+            Parameter::preset::<i64>(
+                "flush_ms",
+                60_000,
+                "The last reading is let go when none has come for so long, by the node's time; 0: never.",
+            ),
+        ]
+    }
+
+    fn init(config: &Config) -> Result<(Self, Plan), String> {
+        let (field, deviation): (String, f64) = (config.get("field")?, config.get("deviation")?);
+        let flush_ms = config.get("flush_ms")?;
+        if deviation.is_nan() || deviation < 0.0 || flush_ms < 0 {
+            return Err("`deviation` and `flush_ms` cannot be negative".to_owned());
+        }
+        let module = Self {
+            path: Path::new(&field),
+            field,
+            deviation,
+            flush_ms,
+            doors: Map::new("doors"),
+        };
+        Ok((module, Plan::values().and_keys()))
+    }
+
+    fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
+        for record in batch.records() {
+            let index = record.index();
+            let value = record.field(&self.path).number().filter(|v| v.is_finite());
+            let (Some(value), Some(whole)) = (value, record.value()) else {
+                out.reject(index, format!("no number at `{}`", self.field));
+                continue;
+            };
+            let key = match record.state_key() {
+                Ok(key) => key,
+                Err(why) => {
+                    out.reject(index, why);
+                    continue;
+                }
+            };
+            let reading = Reading {
+                at: record.timestamp(),
+                value,
+                whole: whole.to_vec(),
+            };
+            let deviation = self.deviation;
+            let (before, is_first) = self.doors.update(key, |door| match door {
+                None => {
+                    *door = Some(Door::new(reading));
+                    (None, true)
+                }
+                Some(door) => (door.pass(reading, deviation), false),
+            });
+            if is_first {
+                out.keep(index);
+            }
+            if let Some(before) = before {
+                out.emit(index, 1, &NewRecord::value(&before.whole).at(before.at));
+            }
+            if self.flush_ms > 0 {
+                let at = batch.now().saturating_add(self.flush_ms);
+                timers::set(Clock::Processing, key, 0, at);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_timers(&mut self, fired: &Fired<'_>, out: &mut Out) -> Result<(), Fault> {
+        for timer in fired.timers() {
+            let held = self.doors.update(timer.key(), |door| door.as_mut()?.flush());
+            if let Some(held) = held {
+                out.emit(timer.index(), 1, &NewRecord::value(&held.whole).at(held.at));
+            }
+        }
+        Ok(())
+    }
+}
+
+weir_sdk::export!(Compact);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cases() {
+        weir_sdk::testing::cases::run::<super::Compact>(env!("CARGO_MANIFEST_DIR"));
+    }
+}

@@ -1,0 +1,116 @@
+//! Says when something enters or leaves an area. See README.md.
+
+mod polygon;
+
+use polygon::Polygon;
+use weir_sdk::prelude::*;
+use weir_sdk::state::Map;
+
+/// The module.
+#[derive(Debug)]
+pub struct Geofence {
+    latitude: Path,
+    longitude: Path,
+    /// By name.
+    fences: Vec<(String, Polygon)>,
+    events: u8,
+    /// Names of the fences that each key was in last.
+    inside: Map<Vec<String>>,
+}
+
+impl Module for Geofence {
+    const ABOUT: &'static str = "Says when the position of a key enters or leaves an area.";
+    const STATE_VERSION: u32 = 1;
+
+    fn parameters() -> Vec<Parameter> {
+        vec![
+            Parameter::required::<weir_sdk::JsonText>(
+                "fences",
+                "Object from name to a list of corners, each a list of latitude and longitude in degrees.",
+            ),
+            Parameter::preset::<String>("lat", "lat", "Field of the JSON value; dots lead into objects."),
+            Parameter::preset::<String>("lon", "lon", "Field of the JSON value; dots lead into objects."),
+            Parameter::preset::<String>("to", "fences", "Output for what is said."),
+        ]
+    }
+
+    fn init(config: &Config) -> Result<(Self, Plan), String> {
+        let weir_sdk::JsonText(text) = config.get("fences")?;
+        let mut fences = Vec::new();
+        for (name, corners) in Json::new(text.as_bytes()).fields() {
+            let name = String::from_utf8_lossy(name).into_owned();
+            let polygon = Polygon::read(corners).map_err(|why| format!("fence `{name}` {why}"))?;
+            fences.push((name, polygon));
+        }
+        if fences.is_empty() {
+            return Err("`fences` has none".to_owned());
+        }
+        let (latitude, longitude, to): (String, String, String) =
+            (config.get("lat")?, config.get("lon")?, config.get("to")?);
+        let mut plan = Plan::values().and_keys();
+        let events = plan.output(&to);
+        let module = Self {
+            latitude: Path::new(&latitude),
+            longitude: Path::new(&longitude),
+            fences,
+            events,
+            inside: Map::new("inside"),
+        };
+        Ok((module, plan))
+    }
+
+    fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
+        for record in batch.records() {
+            let index = record.index();
+            let at = |path| record.field(path).number().filter(|v: &f64| v.is_finite());
+            let (Some(lat), Some(lon)) = (at(&self.latitude), at(&self.longitude)) else {
+                out.reject(index, "there is no position");
+                continue;
+            };
+            let key = match record.state_key() {
+                Ok(key) => key,
+                Err(why) => {
+                    out.reject(index, why);
+                    continue;
+                }
+            };
+            out.keep(index);
+            let before = self.inside.get(key).unwrap_or_default();
+            let mut changed = false;
+            let mut say = |fence: &str, event: &str, out: &mut Out| {
+                let mut value = b"{\"fence\":".to_vec();
+                weir_sdk::escape_into(&mut value, fence);
+                value
+                    .extend_from_slice(format!(r#","event":"{event}","lat":{lat},"lon":{lon}}}"#).as_bytes());
+                out.emit(index, self.events, &NewRecord::value(&value));
+                changed = true;
+            };
+            let mut now = Vec::new();
+            for (name, polygon) in &self.fences {
+                let (is_in, was_in) = (polygon.contains(lat, lon), before.iter().any(|b| b == name));
+                match (was_in, is_in) {
+                    (false, true) => say(name, "enter", out),
+                    (true, false) => say(name, "leave", out),
+                    _ => {}
+                }
+                if is_in {
+                    now.push(name.clone());
+                }
+            }
+            if changed {
+                self.inside.insert(key, now);
+            }
+        }
+        Ok(())
+    }
+}
+
+weir_sdk::export!(Geofence);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cases() {
+        weir_sdk::testing::cases::run::<super::Geofence>(env!("CARGO_MANIFEST_DIR"));
+    }
+}

@@ -1,0 +1,78 @@
+//! Names the numbers in Modbus registers. See README.md.
+
+mod register;
+
+use register::Register;
+use weir_sdk::JsonNumber;
+use weir_sdk::prelude::*;
+
+/// The module.
+#[derive(Debug)]
+pub struct ModbusDecode {
+    registers: Vec<Register>,
+}
+
+impl Module for ModbusDecode {
+    const ABOUT: &'static str =
+        "Makes a JSON object of the bytes of Modbus registers, by a map of what is where.";
+
+    fn parameters() -> Vec<Parameter> {
+        vec![
+            Parameter::required::<weir_sdk::JsonText>(
+                "registers",
+                "Object from name to `at`, a register counted from the first in the value, and `as`, its type.",
+            ),
+            Parameter::preset::<bool>(
+                "swap",
+                false,
+                "Whether numbers of several registers have the low word first.",
+            ),
+        ]
+    }
+
+    fn init(config: &Config) -> Result<(Self, Plan), String> {
+        let (weir_sdk::JsonText(text), swap) = (config.get("registers")?, config.get("swap")?);
+        let mut registers = Vec::new();
+        for (name, register) in Json::new(text.as_bytes()).fields() {
+            let name = String::from_utf8_lossy(name).into_owned();
+            let register = Register::read(&name, register, swap);
+            registers.push(register.map_err(|why| format!("register `{name}`: {why}"))?);
+        }
+        if registers.is_empty() {
+            return Err("`registers` has none".to_owned());
+        }
+        Ok((Self { registers }, Plan::values()))
+    }
+
+    fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
+        for record in batch.records() {
+            let bytes = record.value().unwrap_or_default();
+            let written = out.emit_value(record.index(), 1, |to| {
+                to.push(b'{');
+                for (n, register) in self.registers.iter().enumerate() {
+                    let number = register.number(bytes)?;
+                    if n > 0 {
+                        to.push(b',');
+                    }
+                    to.extend_from_slice(format!("\"{}\":{}", register.name, JsonNumber(number)).as_bytes());
+                }
+                to.push(b'}');
+                Ok::<(), String>(())
+            });
+            if let Err(why) = written {
+                out.reject(record.index(), why);
+            }
+        }
+        Ok(())
+    }
+}
+
+weir_sdk::export!(ModbusDecode);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cases() {
+        weir_sdk::testing::cases::run::<super::ModbusDecode>(env!("CARGO_MANIFEST_DIR"));
+    }
+}

@@ -1,0 +1,88 @@
+//! Says when one thing follows another within a time. See README.md.
+
+mod test;
+
+use std::time::Duration;
+use test::Test;
+use weir_sdk::pattern::{Pattern, Sequence};
+use weir_sdk::prelude::*;
+use weir_sdk::timers::Fired;
+
+/// The module.
+#[derive(Debug)]
+pub struct Sequences {
+    sequence: Sequence,
+    found: u8,
+}
+
+impl Module for Sequences {
+    const ABOUT: &'static str = "Says when records of a key follow each other as described, within a time.";
+    const STATE_VERSION: u32 = 1;
+
+    fn parameters() -> Vec<Parameter> {
+        vec![
+            Parameter::required::<weir_sdk::JsonText>(
+                "steps",
+                "List of tests, in order: `field`, `is` and `than`; and `unless`, a list of what must not come after it.",
+            ),
+            Parameter::required::<i64>("within_ms", "Time for all of it, by the records' timestamps."),
+            Parameter::preset::<String>("to", "found", "Output for what is said."),
+        ]
+    }
+
+    fn init(config: &Config) -> Result<(Self, Plan), String> {
+        let weir_sdk::JsonText(text) = config.get("steps")?;
+        let within: i64 = config.get("within_ms")?;
+        let within = u64::try_from(within).map_err(|_| "`within_ms` cannot be negative".to_owned())?;
+        let mut pattern: Option<Pattern> = None;
+        for (n, step) in Json::new(text.as_bytes()).items().enumerate() {
+            let wrong = |why: String| format!("step {}: {why}", n + 1);
+            let test = Test::read(step).map_err(wrong)?;
+            let mut next = match pattern {
+                None => Pattern::first(move |r| test.holds(r)),
+                Some(pattern) => pattern.then(move |r| test.holds(r)),
+            };
+            for not in step.get("unless").items() {
+                let not = Test::read(not).map_err(wrong)?;
+                next = next.unless(move |r| not.holds(r));
+            }
+            pattern = Some(next);
+        }
+        let pattern = pattern.ok_or("`steps` is a list of one step at least")?;
+        let sequence = pattern.within("steps", Duration::from_millis(within))?;
+        let to: String = config.get("to")?;
+        let mut plan = Plan::values().and_keys();
+        let found = plan.output(&to);
+        Ok((Self { sequence, found }, plan))
+    }
+
+    fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
+        for record in batch.records() {
+            if let Err(why) = record.state_key() {
+                out.reject(record.index(), why);
+                continue;
+            }
+            out.keep(record.index());
+            if let Some(found) = self.sequence.see(&record) {
+                let value = format!(r#"{{"start":{},"end":{}}}"#, found.start, found.end);
+                out.emit(record.index(), self.found, &NewRecord::value(value.as_bytes()));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_timers(&mut self, fired: &Fired<'_>, _: &mut Out) -> Result<(), Fault> {
+        self.sequence.forget(fired);
+        Ok(())
+    }
+}
+
+weir_sdk::export!(Sequences);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cases() {
+        weir_sdk::testing::cases::run::<super::Sequences>(env!("CARGO_MANIFEST_DIR"));
+    }
+}

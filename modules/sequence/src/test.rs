@@ -1,0 +1,108 @@
+//! A test of one field.
+
+use weir_sdk::prelude::*;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Is {
+    Above,
+    AtLeast,
+    Below,
+    AtMost,
+    Equal,
+    Different,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Than {
+    Number(f64),
+    Text(String),
+    Boolean(bool),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Test {
+    path: Path,
+    is: Is,
+    than: Than,
+}
+
+impl Test {
+    pub(crate) fn read(test: Json<'_>) -> Result<Self, String> {
+        let field = test.get("field").string().ok_or("it has no text `field`")?;
+        let is = match test.get("is").string().as_deref().unwrap_or("=") {
+            ">" => Is::Above,
+            ">=" => Is::AtLeast,
+            "<" => Is::Below,
+            "<=" => Is::AtMost,
+            "=" => Is::Equal,
+            "!=" => Is::Different,
+            other => return Err(format!("`is` cannot be `{other}`: use >, >=, <, <=, = or !=")),
+        };
+        let than = test.get("than");
+        let text = than.string().map(|t| Than::Text(t.into_owned()));
+        let than = than
+            .number()
+            .map(Than::Number)
+            .or(than.boolean().map(Than::Boolean))
+            .or(text);
+        let than = than.ok_or("`than` is no number, text or boolean")?;
+        let is_order = !matches!(is, Is::Equal | Is::Different);
+        if is_order && !matches!(than, Than::Number(_)) {
+            return Err("only numbers are less or more: `is` has to be = or !=".to_owned());
+        }
+        Ok(Self {
+            path: Path::new(&field),
+            is,
+            than,
+        })
+    }
+
+    /// Whether the record has the field, and it is so.
+    pub(crate) fn holds(&self, record: &Record<'_>) -> bool {
+        let field = record.field(&self.path);
+        let equal = match &self.than {
+            Than::Number(than) => {
+                let Some(number) = field.number() else {
+                    return false;
+                };
+                match self.is {
+                    Is::Above => return number > *than,
+                    Is::AtLeast => return number >= *than,
+                    Is::Below => return number < *than,
+                    Is::AtMost => return number <= *than,
+                    Is::Equal | Is::Different => number == *than,
+                }
+            }
+            Than::Text(than) => match field.string() {
+                Some(text) => text == than.as_str(),
+                None => return false,
+            },
+            Than::Boolean(than) => match field.boolean() {
+                Some(boolean) => boolean == *than,
+                None => return false,
+            },
+        };
+        equal == (self.is == Is::Equal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_test_is_refused_in_words() {
+        for (text, why) in [
+            ("{}", "no text `field`"),
+            (r#"{"field":"a"}"#, "`than` is no number"),
+            (r#"{"field":"a","is":"~","than":1}"#, "`is` cannot be `~`"),
+            (
+                r#"{"field":"a","is":">","than":"b"}"#,
+                "only numbers are less or more",
+            ),
+        ] {
+            let refused = Test::read(Json::new(text.as_bytes())).unwrap_err();
+            assert!(refused.contains(why), "{refused}");
+        }
+    }
+}
