@@ -62,12 +62,8 @@ impl Module for Absence {
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
-            let key = match record.state_key() {
-                Ok(key) => key,
-                Err(why) => {
-                    out.reject(record.index(), why);
-                    continue;
-                }
+            let Some(key) = record.state_key_or_reject(out) else {
+                continue;
             };
             out.keep(record.index());
             let at = record.timestamp();

@@ -3,15 +3,14 @@
 mod normal;
 
 use normal::{Method, Normal, Settings};
-use weir_sdk::JsonNumber;
 use weir_sdk::prelude::*;
 use weir_sdk::state::Map;
+use weir_sdk::{Field, JsonNumber};
 
 /// The module.
 #[derive(Debug)]
 pub struct Anomaly {
-    field: String,
-    path: Path,
+    field: Field,
     settings: Settings,
     alerts: u8,
     keys: Map<Normal>,
@@ -75,8 +74,7 @@ impl Module for Anomaly {
         let mut plan = Plan::values().and_keys();
         let alerts = plan.output(&to);
         let module = Self {
-            path: Path::new(&field),
-            field,
+            field: Field::new(&field),
             settings,
             alerts,
             keys: Map::new("normal"),
@@ -86,18 +84,10 @@ impl Module for Anomaly {
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
-            let index = record.index();
-            let Some(value) = record.field(&self.path).number().filter(|v| v.is_finite()) else {
-                out.reject(index, format!("no number at `{}`", self.field));
+            let Some((key, value)) = self.field.of_key(&record, out) else {
                 continue;
             };
-            let key = match record.state_key() {
-                Ok(key) => key,
-                Err(why) => {
-                    out.reject(index, why);
-                    continue;
-                }
-            };
+            let index = record.index();
             out.keep(index);
             let settings = &self.settings;
             let alert = self

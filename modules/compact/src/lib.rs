@@ -3,6 +3,7 @@
 mod door;
 
 use door::{Door, Reading};
+use weir_sdk::Field;
 use weir_sdk::prelude::*;
 use weir_sdk::state::Map;
 use weir_sdk::timers::{self, Clock, Fired};
@@ -10,8 +11,7 @@ use weir_sdk::timers::{self, Clock, Fired};
 /// The module.
 #[derive(Debug)]
 pub struct Compact {
-    field: String,
-    path: Path,
+    field: Field,
     deviation: f64,
     flush_ms: i64,
     doors: Map<Door>,
@@ -43,8 +43,7 @@ impl Module for Compact {
             return Err("`deviation` and `flush_ms` cannot be negative".to_owned());
         }
         let module = Self {
-            path: Path::new(&field),
-            field,
+            field: Field::new(&field),
             deviation,
             flush_ms,
             doors: Map::new("doors"),
@@ -54,23 +53,14 @@ impl Module for Compact {
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
-            let index = record.index();
-            let value = record.field(&self.path).number().filter(|v| v.is_finite());
-            let (Some(value), Some(whole)) = (value, record.value()) else {
-                out.reject(index, format!("no number at `{}`", self.field));
+            let Some((key, value)) = self.field.of_key(&record, out) else {
                 continue;
             };
-            let key = match record.state_key() {
-                Ok(key) => key,
-                Err(why) => {
-                    out.reject(index, why);
-                    continue;
-                }
-            };
+            let index = record.index();
             let reading = Reading {
                 at: record.timestamp(),
                 value,
-                whole: whole.to_vec(),
+                whole: record.value().unwrap_or_default().to_vec(),
             };
             let deviation = self.deviation;
             let (before, is_first) = self.doors.update(key, |door| match door {

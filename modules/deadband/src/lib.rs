@@ -1,6 +1,7 @@
 //! Reports by exception: drops readings that hardly changed. See README.md.
 
 use serde::{Deserialize, Serialize};
+use weir_sdk::Field;
 use weir_sdk::prelude::*;
 use weir_sdk::state::{KEY_BYTES_MAX, Map};
 use weir_sdk::timers::{self, Clock, Fired};
@@ -8,8 +9,7 @@ use weir_sdk::timers::{self, Clock, Fired};
 /// The module.
 #[derive(Debug)]
 pub struct Deadband {
-    field: String,
-    path: Path,
+    field: Field,
     band: f64,
     /// Milliseconds; 0: no report for its own sake.
     silence_max_ms: i64,
@@ -52,15 +52,13 @@ impl Module for Deadband {
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
         let (field, band): (String, f64) = (config.get("field")?, config.get("band")?);
-        let path = Path::new(&field);
         let (silence_max_ms, heartbeat_ms) = (config.get("max_silence_ms")?, config.get("heartbeat_ms")?);
         if band < 0.0 || silence_max_ms < 0 || heartbeat_ms < 0 {
             return Err("`band`, `max_silence_ms` and `heartbeat_ms` cannot be negative".to_owned());
         }
         Ok((
             Self {
-                field,
-                path,
+                field: Field::new(&field),
                 band,
                 silence_max_ms,
                 heartbeat_ms,
@@ -74,16 +72,8 @@ impl Module for Deadband {
         let keys = batch.keys().map(Option::unwrap_or_default);
         self.last.fetch(keys.filter(|key| key.len() <= KEY_BYTES_MAX));
         for record in batch.records() {
-            let Some(value) = record.field(&self.path).number() else {
-                out.reject(record.index(), format!("no number at `{}`", self.field));
+            let Some((key, value)) = self.field.of_key(&record, out) else {
                 continue;
-            };
-            let key = match record.state_key() {
-                Ok(key) => key,
-                Err(why) => {
-                    out.reject(record.index(), why);
-                    continue;
-                }
             };
             let timestamp = record.timestamp();
             let (band, silence_max_ms) = (self.band, self.silence_max_ms);

@@ -1,16 +1,9 @@
 //! Drops what was seen before. See README.md.
 
+use weir_sdk::By;
 use weir_sdk::prelude::*;
 use weir_sdk::state::{KEY_BYTES_MAX, Map};
 use weir_sdk::timers::{self, Clock, Fired};
-
-/// Where the text is that tells records apart.
-#[derive(Debug)]
-enum By {
-    Key,
-    Header(String),
-    Field(Path),
-}
 
 /// The module.
 #[derive(Debug)]
@@ -44,16 +37,9 @@ impl Module for Dedupe {
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
         let (by, to): (String, String) = (config.get("by")?, config.get("to")?);
-        let (by, mut plan) = match by.split_once(':') {
-            None if by == "key" => (By::Key, Plan::keys()),
-            Some(("header", name)) => (By::Header(name.to_owned()), Plan::keys().with(false, false, true)),
-            Some(("field", path)) => (By::Field(Path::new(path)), Plan::values()),
-            _ => {
-                return Err(format!(
-                    "`by` cannot be `{by}`: use key, header:NAME or field:PATH"
-                ));
-            }
-        };
+        let by = By::parse(&by)?;
+        let (keys, values, headers) = by.columns();
+        let mut plan = Plan::keys().with(keys, values, headers);
         let horizon_ms = config.get("horizon_ms")?;
         if horizon_ms <= 0 {
             return Err("`horizon_ms` has to be positive".to_owned());
@@ -70,12 +56,7 @@ impl Module for Dedupe {
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
-            let id = match &self.by {
-                By::Key => record.key(),
-                By::Header(name) => record.headers().last(name),
-                By::Field(path) => record.field(path).text(),
-            };
-            let Some(id) = id else {
+            let Some(id) = self.by.of(&record) else {
                 out.reject(record.index(), "there is nothing to tell it apart by");
                 continue;
             };
@@ -87,7 +68,7 @@ impl Module for Dedupe {
                 continue;
             }
             let (at, horizon_ms) = (record.timestamp(), self.horizon_ms);
-            let is_new = self.seen.update(id, |seen| match seen {
+            let is_new = self.seen.update(&id, |seen| match seen {
                 Some(first) if at.saturating_sub(*first) < horizon_ms => false,
                 _ => {
                     *seen = Some(at);
@@ -95,7 +76,7 @@ impl Module for Dedupe {
                 }
             });
             if is_new {
-                timers::set(Clock::Event, id, 0, at.saturating_add(horizon_ms));
+                timers::set(Clock::Event, &id, 0, at.saturating_add(horizon_ms));
                 out.keep(record.index());
             } else {
                 out.route(record.index(), self.duplicates);

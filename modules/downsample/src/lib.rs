@@ -1,16 +1,15 @@
 //! Makes one record of all in a window. See README.md.
 
 use std::time::Duration;
-use weir_sdk::JsonNumber;
 use weir_sdk::prelude::*;
 use weir_sdk::timers::Fired;
 use weir_sdk::window::{Stats, Windows};
+use weir_sdk::{Field, JsonNumber};
 
 /// The module.
 #[derive(Debug)]
 pub struct Downsample {
-    field: String,
-    path: Path,
+    field: Field,
     keep: bool,
     results: u8,
     windows: Windows<Stats>,
@@ -47,8 +46,7 @@ impl Module for Downsample {
         let mut plan = Plan::values().and_keys();
         let results = plan.output(&to);
         let module = Self {
-            path: Path::new(&field),
-            field,
+            field: Field::new(&field),
             keep: config.get("keep")?,
             results,
             windows: Windows::hopping("windows", every, step)?,
@@ -58,17 +56,13 @@ impl Module for Downsample {
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
-            let index = record.index();
-            let Some(value) = record.field(&self.path).number() else {
-                out.reject(index, format!("no number at `{}`", self.field));
+            let Some((_, value)) = self.field.of_key(&record, out) else {
                 continue;
             };
-            if let Err(why) = record.state_key() {
-                out.reject(index, why);
-            } else if !self.windows.add(&record, |stats| stats.add(value)) {
-                out.reject(index, "too late: the result of its window is out");
+            if !self.windows.add(&record, |stats| stats.add(value)) {
+                out.reject(record.index(), "too late: the result of its window is out");
             } else if self.keep {
-                out.keep(index);
+                out.keep(record.index());
             }
         }
         Ok(())

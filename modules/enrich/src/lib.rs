@@ -1,15 +1,8 @@
 //! Adds to records what a table says of them. See README.md.
 
 use std::collections::BTreeMap;
+use weir_sdk::By;
 use weir_sdk::prelude::*;
-
-/// Where the text comes from that is looked up.
-#[derive(Debug)]
-enum By {
-    Key,
-    Header(String),
-    Field(Path),
-}
 
 /// What becomes of what the table does not have.
 #[derive(Clone, Copy, Debug)]
@@ -51,16 +44,7 @@ impl Module for Enrich {
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
         let (by, otherwise): (String, String) = (config.get("by")?, config.get("else")?);
-        let by = match by.split_once(':') {
-            None if by == "key" => By::Key,
-            Some(("header", name)) => By::Header(name.to_owned()),
-            Some(("field", path)) => By::Field(Path::new(path)),
-            _ => {
-                return Err(format!(
-                    "`by` cannot be `{by}`: use key, header:NAME or field:PATH"
-                ));
-            }
-        };
+        let by = By::parse(&by)?;
         let otherwise = match otherwise.as_str() {
             "keep" => Otherwise::Keep,
             "drop" => Otherwise::Drop,
@@ -79,7 +63,8 @@ impl Module for Enrich {
                 .map(|(n, v)| (own(n), own(v.text().unwrap_or(b"null"))));
             table.insert(name.to_vec(), fields.collect());
         }
-        let plan = Plan::values().with(matches!(by, By::Key), true, matches!(by, By::Header(_)));
+        let (keys, _, headers) = by.columns();
+        let plan = Plan::values().with(keys, true, headers);
         let module = Self { by, table, otherwise };
         Ok((module, plan))
     }
@@ -87,18 +72,7 @@ impl Module for Enrich {
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
             let index = record.index();
-            let found = match &self.by {
-                By::Key => record.key().and_then(|key| self.table.get(key)),
-                By::Header(name) => record.headers().last(name).and_then(|v| self.table.get(v)),
-                By::Field(path) => {
-                    let field = record.field(path);
-                    match field.string() {
-                        Some(text) => self.table.get(text.as_bytes()),
-                        // Numbers and booleans by their text.
-                        None => field.text().and_then(|text| self.table.get(text)),
-                    }
-                }
-            };
+            let found = self.by.of(&record).and_then(|text| self.table.get(&*text));
             match (found, self.otherwise) {
                 (Some(fields), _) => {
                     let value = record.value().unwrap_or_default();

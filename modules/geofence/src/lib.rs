@@ -67,12 +67,8 @@ impl Module for Geofence {
                 out.reject(index, "there is no position");
                 continue;
             };
-            let key = match record.state_key() {
-                Ok(key) => key,
-                Err(why) => {
-                    out.reject(index, why);
-                    continue;
-                }
+            let Some(key) = record.state_key_or_reject(out) else {
+                continue;
             };
             out.keep(index);
             let before = self.inside.get(key).unwrap_or_default();

@@ -1,14 +1,14 @@
 //! Keeps, drops or routes readings by how fast they change. See README.md.
 
 use serde::{Deserialize, Serialize};
+use weir_sdk::Field;
 use weir_sdk::prelude::*;
 use weir_sdk::state::Map;
 
 /// The module.
 #[derive(Debug)]
 pub struct RateOfChange {
-    field: String,
-    path: Path,
+    field: Field,
     per_second: f64,
     fast: u8,
     slow: u8,
@@ -53,8 +53,7 @@ impl Module for RateOfChange {
         };
         let (fast, slow) = (output("then")?, output("else")?);
         let module = Self {
-            path: Path::new(&field),
-            field,
+            field: Field::new(&field),
             per_second,
             fast,
             slow,
@@ -65,17 +64,8 @@ impl Module for RateOfChange {
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
-            let index = record.index();
-            let Some(value) = record.field(&self.path).number() else {
-                out.reject(index, format!("no number at `{}`", self.field));
+            let Some((key, value)) = self.field.of_key(&record, out) else {
                 continue;
-            };
-            let key = match record.state_key() {
-                Ok(key) => key,
-                Err(why) => {
-                    out.reject(index, why);
-                    continue;
-                }
             };
             let timestamp = record.timestamp();
             let is_fast = self.last.update(key, |last| {
@@ -89,7 +79,7 @@ impl Module for RateOfChange {
                     .zip(seconds)
                     .is_some_and(|(change, s)| change / s > self.per_second)
             });
-            out.route(index, if is_fast { self.fast } else { self.slow });
+            out.route(record.index(), if is_fast { self.fast } else { self.slow });
         }
         Ok(())
     }

@@ -1,15 +1,8 @@
 //! Sends records to outputs by key, header or field. See README.md.
 
 use table::Table;
+use weir_sdk::By;
 use weir_sdk::prelude::*;
-
-/// Where the text comes from that decides.
-#[derive(Debug)]
-enum By {
-    Key,
-    Header(String),
-    Field(Path),
-}
 
 /// The module.
 #[derive(Debug)]
@@ -40,16 +33,9 @@ impl Module for Route {
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
         let by: String = config.get("by")?;
-        let (by, mut plan) = match by.split_once(':') {
-            None if by == "key" => (By::Key, Plan::keys()),
-            Some(("header", name)) => (By::Header(name.to_owned()), Plan::keys().with(false, false, true)),
-            Some(("field", path)) => (By::Field(Path::new(path)), Plan::values()),
-            _ => {
-                return Err(format!(
-                    "`by` cannot be `{by}`: use key, header:NAME or field:PATH"
-                ));
-            }
-        };
+        let by = By::parse(&by)?;
+        let (keys, values, headers) = by.columns();
+        let mut plan = Plan::keys().with(keys, values, headers);
         let mut output = |name: &str| if name == "drop" { 0 } else { plan.output(name) };
         let weir_sdk::JsonText(text) = config.get("table")?;
         let mut table = Table::default();

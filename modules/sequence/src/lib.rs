@@ -58,8 +58,7 @@ impl Module for Sequences {
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
-            if let Err(why) = record.state_key() {
-                out.reject(record.index(), why);
+            if record.state_key_or_reject(out).is_none() {
                 continue;
             }
             out.keep(record.index());

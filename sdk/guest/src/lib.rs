@@ -26,6 +26,7 @@
 
 mod batch;
 mod config;
+mod field;
 mod handover;
 mod json;
 mod macros;
@@ -40,6 +41,7 @@ pub mod window;
 
 pub use batch::{Batch, Column, Headers, Record, Records};
 pub use config::{Config, FromValue, JsonText, Parameter};
+pub use field::{By, Field};
 pub use json::{Json, JsonNumber, Path, escape_into};
 pub use module::{Adapter, Fault, Module, Plan, Verdict};
 pub use out::{NewRecord, Out};

@@ -187,8 +187,9 @@ fn topics(out: &mut String, services: &Services) {
 }
 
 fn pipelines(out: &mut String, all: &[PipelineInfo]) {
-    type Value = fn(&PipelineInfo) -> u64;
-    let counters: [(&str, &str, Value); 8] = [
+    /// Name, what it is, and where it comes from.
+    type OfPipeline = (&'static str, &'static str, fn(&PipelineInfo) -> u64);
+    let counters: [OfPipeline; 9] = [
         ("weir_pipeline_records_in_total", "Records that entered.", |p| {
             p.records_in
         }),
@@ -212,6 +213,9 @@ fn pipelines(out: &mut String, all: &[PipelineInfo]) {
             "Calls of modules that failed.",
             |p| p.failures,
         ),
+        ("weir_pipeline_timers_fired_total", "Timers that were due.", |p| {
+            p.timers_fired
+        }),
         ("weir_pipeline_wasm_nanoseconds_total", "Time in modules.", |p| {
             p.wasm_ns
         }),
@@ -237,54 +241,28 @@ fn pipelines(out: &mut String, all: &[PipelineInfo]) {
             );
         }
     }
-    head(
-        out,
-        "weir_pipeline_running",
-        "gauge",
-        "1 when it works, 0 when it is paused or halted.",
-    );
-    for p in all {
-        let running = u8::from(p.state == PipelineState::Running);
-        let _ = writeln!(out, "weir_pipeline_running{{pipeline=\"{}\"}} {running}", p.name);
-    }
-    head(
-        out,
-        "weir_pipeline_state_bytes",
-        "gauge",
-        "Memory that what its modules remember takes, of the partitions at work.",
-    );
-    for p in all {
-        let _ = writeln!(
-            out,
-            "weir_pipeline_state_bytes{{pipeline=\"{}\"}} {}",
-            p.name, p.state_bytes
-        );
-    }
-    head(
-        out,
-        "weir_pipeline_timers",
-        "gauge",
-        "Timers that its modules have set, of the partitions at work.",
-    );
-    for p in all {
-        let _ = writeln!(
-            out,
-            "weir_pipeline_timers{{pipeline=\"{}\"}} {}",
-            p.name, p.timers
-        );
-    }
-    head(
-        out,
-        "weir_pipeline_timers_fired_total",
-        "counter",
-        "Timers that were due.",
-    );
-    for p in all {
-        let _ = writeln!(
-            out,
-            "weir_pipeline_timers_fired_total{{pipeline=\"{}\"}} {}",
-            p.name, p.timers_fired
-        );
+    let gauges: [OfPipeline; 3] = [
+        (
+            "weir_pipeline_running",
+            "1 when it works, 0 when it is paused or halted.",
+            |p| u64::from(p.state == PipelineState::Running),
+        ),
+        (
+            "weir_pipeline_state_bytes",
+            "Memory that what its modules remember takes, of the partitions at work.",
+            |p| p.state_bytes,
+        ),
+        (
+            "weir_pipeline_timers",
+            "Timers that its modules have set, of the partitions at work.",
+            |p| p.timers,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        head(out, name, "gauge", help);
+        for p in all {
+            let _ = writeln!(out, "{name}{{pipeline=\"{}\"}} {}", p.name, value(p));
+        }
     }
     head(
         out,
