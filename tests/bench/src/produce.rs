@@ -50,6 +50,7 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
         filtered(setup, table).await?;
         windowed(setup, table).await?;
         fired(setup, table).await?;
+        swapped(setup, table).await?;
         singles(setup, table).await
     })
 }
@@ -245,6 +246,72 @@ async fn fired(setup: &Setup, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
+/// A hundred records every millisecond through a module that counts them, while another revision of its pipeline is applied again
+/// and again.
+async fn swapped(setup: &Setup, table: &mut Table) -> Result<()> {
+    const SWAPS: u32 = 20;
+    let node = Node::start(setup, &[])?;
+    let client = node.client().await?;
+    for topic in ["t", "counts"] {
+        client.create_topic(topic, 1, &[]).await?;
+    }
+    let module = std::fs::read(setup.hostile.with_file_name("counter.wasm"))?;
+    client.push_module("counter", "1", &module).await?;
+    let revision = |n: u32| {
+        format!(
+            "name = \"p\"\nsource = \"t\"\noutputs = {{ counts = \"counts\" }}\n[[stages]]\nmodule = \"counter\"\n\
+             grants = [\"state\"]\nconfig = {{ mark = \"{n}\" }}\n"
+        )
+    };
+    client.apply_pipeline(&revision(0)).await?;
+    let mut builder = BatchBuilder::new(Codec::None);
+    for n in 0..100 {
+        let value = format!("{n}");
+        builder.push(0, None, Some(value.as_bytes()), weir_types::Headers::NONE);
+    }
+    let batch = builder.build(Offset::ZERO, None)?;
+    let mut times = Vec::new();
+    let mut count = 0;
+    for swaps in [0, SWAPS] {
+        let applier = node.client().await?;
+        let applying = tokio::spawn(async move {
+            for n in 1..=swaps {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                applier.apply_pipeline(&revision(n)).await?;
+            }
+            applier.close().await;
+            Ok::<_, anyhow::Error>(())
+        });
+        let sent = paced_with(&client, "t", u64::from(SWAPS) * 120, &batch).await?;
+        applying.await??;
+        count += sent.len() * 100;
+        times.push(sent);
+    }
+    let end = async |topic: &'static str| -> Result<u64> {
+        let mut fetcher = client.fetcher().await?;
+        let fetched = fetcher.fetch(topic, 0, Offset::ZERO, 1, Duration::ZERO).await?;
+        Ok(fetched.committed_end.get())
+    };
+    let (kept, counted) = (end("t").await?, end("counts").await?);
+    if (kept, counted) != (count as u64, count as u64) {
+        bail!("{count} records sent, {kept} stored and {counted} counted");
+    }
+    let [without, with] = times.as_mut_slice() else {
+        bail!("no times")
+    };
+    table.add(
+        format!("100,000 records/s, {SWAPS} swaps of a pipeline with state: longest to acknowledge"),
+        quantile(with, 1.0),
+        "ms",
+        format!(
+            "without swaps {:.1}; none lost, none doubled",
+            quantile(without, 1.0)
+        ),
+    );
+    client.close().await;
+    Ok(())
+}
+
 /// One record every millisecond.
 async fn singles(setup: &Setup, table: &mut Table) -> Result<()> {
     let node = Node::start(setup, &[])?;
@@ -265,14 +332,18 @@ async fn singles(setup: &Setup, table: &mut Table) -> Result<()> {
 
 /// Times from sending to acknowledgement of `count` records, a millisecond apart.
 pub(crate) async fn paced(client: &Client, topic: &str, count: u64) -> Result<Vec<Duration>> {
+    paced_with(client, topic, count, &batch(1, 128, 1)).await
+}
+
+/// The same, of batches.
+async fn paced_with(client: &Client, topic: &str, count: u64, payload: &Batch) -> Result<Vec<Duration>> {
     let mut producer = client.producer().await?;
-    let payload = batch(1, 128, 1);
     let mut ticks = tokio::time::interval(Duration::from_millis(1));
     let mut waiting = Vec::new();
     for _ in 0..count {
         ticks.tick().await;
         let begun = Instant::now();
-        let sent = producer.send(topic, 0, &payload).await?;
+        let sent = producer.send(topic, 0, payload).await?;
         waiting.push(tokio::spawn(
             async move { sent.done().await.map(|_| begun.elapsed()) },
         ));
