@@ -29,9 +29,18 @@ pub(crate) struct Asleep {
     pub(crate) partitions: BTreeSet<u32>,
 }
 
+/// Why something fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum For {
+    /// It is time.
+    Time,
+    /// A batch comes, and what is due comes before it.
+    Batch,
+}
+
 impl Worker {
     /// How long it may wait for a batch; for ever if there is nothing else.
-    pub(crate) fn patience(&self) -> Option<Duration> {
+    pub(crate) fn patience(&mut self) -> Option<Duration> {
         if !self.spec.has_timers() {
             return None;
         }
@@ -39,13 +48,8 @@ impl Worker {
             return Some(LEAD_POLL);
         }
         let events = self.spec.event_time.clone().unwrap_or_default();
-        let wall = self.broker.now_ms();
-        let next = self
-            .parts
-            .next_wake(&events)
-            .map(|at| at.saturating_sub(wall).max(0));
-        let next = next.map(|ms| Duration::from_millis(ms as u64));
-        Some(next.map_or(LEAD_POLL, |next| next.min(LEAD_POLL)))
+        let due_in = self.parts.next_due_in(self.broker.now_ms(), &events);
+        Some(due_in.map_or(LEAD_POLL, |ms| LEAD_POLL.min(Duration::from_millis(ms))))
     }
 
     /// Fires what is due on all partitions.
@@ -63,7 +67,7 @@ impl Worker {
         let fired = found.map_err(Refusal::from).and_then(|()| {
             due.into_iter()
                 .chain(sleepers)
-                .try_for_each(|partition| self.fire(&topic, partition))
+                .try_for_each(|partition| self.fire(&topic, partition, For::Time))
         });
         if let Err(Refusal::Halt(why)) = fired {
             self.halt(why);
@@ -86,22 +90,32 @@ impl Worker {
     }
 
     /// Fires what is due on `partition`, a step at a time.
-    pub(crate) fn fire(&mut self, topic: &Arc<Topic>, partition: u32) -> Result<(), Refusal> {
+    pub(crate) fn fire(&mut self, topic: &Arc<Topic>, partition: u32, why: For) -> Result<(), Refusal> {
         let mut parts = std::mem::take(&mut self.parts);
-        let fired = self.fire_due(&mut parts, topic, partition);
+        let fired = self.fire_due(&mut parts, topic, partition, why);
         self.parts = parts;
         match fired {
-            // Whoever leads now fires them.
-            Err(Refusal::NotLeader) => Ok(()),
+            Err(Refusal::NotLeader) => {
+                // Whoever leads now fires them; if that is this node again, in the same term, it has to look for them.
+                self.parts.asleep.term = None;
+                Ok(())
+            }
             fired => fired,
         }
     }
 
-    fn fire_due(&mut self, parts: &mut Parts, topic: &Arc<Topic>, partition: u32) -> Result<(), Refusal> {
+    fn fire_due(
+        &mut self,
+        parts: &mut Parts,
+        topic: &Arc<Topic>,
+        partition: u32,
+        why: For,
+    ) -> Result<(), Refusal> {
         let spec = Arc::clone(&self.spec);
         let events = spec.event_time.clone().unwrap_or_default();
         let id = topic.partition(partition).ok_or(Refusal::NotLeader)?;
-        loop {
+        // A batch that was given to it before it was paused still passes it, with what is due before.
+        while why == For::Batch || self.state() == State::Running {
             let part = parts.part(&spec, &self.stages, &self.broker, partition, id)?;
             let part = part.ok_or(Refusal::NotLeader)?;
             part.time.pass(self.broker.now_ms(), &events);
@@ -151,5 +165,6 @@ impl Worker {
             let made = Stepped { outputs, rows, step };
             self.broker.take_step(Arc::clone(topic), id, made);
         }
+        Ok(())
     }
 }

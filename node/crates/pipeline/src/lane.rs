@@ -2,6 +2,7 @@
 
 use crate::assembly::{self, AssembleError, Assembly};
 use crate::chain::{self, Begin, Effects, Halt, Rules, Stage};
+use crate::firing::For;
 use crate::memory::Parts;
 use crate::priority::{self, Priority};
 use crate::spec::{Policy, Spec};
@@ -306,7 +307,7 @@ impl Worker {
             return Err(Refusal::NotLeader);
         };
         if self.spec.has_timers() {
-            self.fire(&job.topic, job.partition)?;
+            self.fire(&job.topic, job.partition, For::Batch)?;
         }
         let mut parts = std::mem::take(&mut self.parts);
         let processed = self.step(&mut parts, job, &batch, records, id);

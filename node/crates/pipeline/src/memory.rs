@@ -145,16 +145,22 @@ impl Parts {
         })
     }
 
-    /// When a timer is due next, in the time of work.
-    pub(crate) fn next_wake(&self, events: &EventTime) -> Option<i64> {
-        self.parts.values().filter_map(|part| part.wake(events)).min()
+    /// Milliseconds until a timer is due, if it is `wall` now.
+    pub(crate) fn next_due_in(&mut self, wall: i64, events: &EventTime) -> Option<u64> {
+        let wait = |part: &mut Part| {
+            part.time.pass(wall, events);
+            let wait = part.wake(events)?.saturating_sub(part.time.moment().now);
+            Some(wait.max(0) as u64)
+        };
+        self.parts.values_mut().filter_map(wait).min()
     }
 
-    /// Partitions with timers that are due, if it is `wall` now.
+    /// Partitions with timers that are due, if it is `wall` now; and those whose chain is broken: what they have in memory does
+    /// not say what is due.
     pub(crate) fn due(&mut self, wall: i64, events: &EventTime) -> Vec<u32> {
         let is_due = |part: &mut Part| {
             part.time.pass(wall, events);
-            part.wake(events).is_some_and(|at| at <= part.time.moment().now)
+            part.wake(events).is_some_and(|at| at <= part.time.moment().now) || !part.chain.is_standing()
         };
         let due = self
             .parts

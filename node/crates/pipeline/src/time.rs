@@ -7,7 +7,7 @@
 
 use crate::spec::{EventTime, Future, TimeUnit};
 use serde::{Deserialize, Serialize};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use weir_runtime::Moment;
 use weir_types::RecordRef;
 
@@ -60,13 +60,11 @@ impl Time {
 
     /// Lets time pass: to `wall` if that is ahead, and as long as it took since the last look in any case.
     pub(crate) fn pass(&mut self, wall: i64, events: &EventTime) {
-        let looked = Instant::now();
-        let passed = looked.saturating_duration_since(self.looked).as_millis() as i64;
-        if passed > 0 {
-            self.looked = looked;
-        }
+        let passed = Instant::now().saturating_duration_since(self.looked).as_millis() as u64;
+        // Parts of a millisecond are counted the next time.
+        self.looked += Duration::from_millis(passed);
         let progress = &mut self.progress;
-        progress.now = progress.now.saturating_add(passed).max(wall);
+        progress.now = progress.now.saturating_add_unsigned(passed).max(wall);
         // Without records, the time in them goes on at the speed of ours.
         let silent = progress.now.saturating_sub(progress.arrived) - i64::from(events.idle_ms);
         if events.idle_ms > 0 && silent > 0 && progress.latest > i64::MIN {
