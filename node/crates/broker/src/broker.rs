@@ -339,7 +339,7 @@ impl Broker {
                 framing,
                 made: None,
                 reply,
-                permit: Some(permit),
+                permit,
             }),
             Some(hook) => {
                 let job = HookJob {
@@ -362,7 +362,7 @@ impl Broker {
                                     footing: p.footing,
                                 })),
                                 reply,
-                                permit: Some(permit),
+                                permit,
                             });
                         }
                         Err(e) => {
@@ -380,9 +380,13 @@ impl Broker {
     }
 
     /// Takes what a pipeline made of the time alone: a step that stands on a batch of nobody's. What becomes of it is the
-    /// step's to tell. Blocks while the proposer is behind.
+    /// step's to tell. Blocks while the proposer is behind: for a thread of the caller's own.
     pub fn take_step(&self, topic: Arc<Topic>, partition: PartitionId, made: Stepped) {
         let Ok(lane) = self.serving_lane(partition) else {
+            return;
+        };
+        let place = Arc::clone(&lane.steps).acquire_owned();
+        let Ok(permit) = self.0.runtime.block_on(place) else {
             return;
         };
         // Nobody waits for the answer: dropped on the way, the step breaks its chain.
@@ -398,7 +402,7 @@ impl Broker {
                 footing: Footing::Step(made.step),
             })),
             reply,
-            permit: None,
+            permit,
         };
         let _ = lane.requests.send(Request::Append(append));
     }

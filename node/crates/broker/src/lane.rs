@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use weir_log::{GroupState, Log, Running};
 use weir_replica::{Group, GroupConfig, GroupError, ProposeError, Transport};
 use weir_types::Clock;
-use weir_types::limits::{PROPOSER_CHANGES_MAX, PROPOSER_QUEUE_MAX};
+use weir_types::limits::{PROPOSER_CHANGES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_MAX};
 
 /// How long closing waits for replication to stop.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -18,6 +18,8 @@ pub(crate) struct Lane {
     pub(crate) requests: Queue,
     /// Places in the queue for changes of rows: they must not take those of produce requests.
     pub(crate) changes: Semaphore,
+    /// The same for steps of pipelines that no batch made.
+    pub(crate) steps: Arc<Semaphore>,
     proposer: Mutex<Option<Running>>,
 }
 
@@ -39,7 +41,7 @@ impl Lane {
     ) -> Result<Self, GroupError> {
         let Common { log, applied, .. } = common;
         // Room for every request that has a permit, and for a few wakes.
-        let (requests, queue) = Queue::new(PROPOSER_QUEUE_MAX + PROPOSER_CHANGES_MAX + 64);
+        let (requests, queue) = Queue::new(PROPOSER_QUEUE_MAX + PROPOSER_CHANGES_MAX + STEPS_QUEUED_MAX + 64);
         let waker = requests.clone();
         // One that does not fit is not missed: the queue is full of others that wake as well.
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || drop(waker.try_send(Request::Wake)));
@@ -59,6 +61,7 @@ impl Lane {
             group,
             requests,
             changes: Semaphore::new(PROPOSER_CHANGES_MAX),
+            steps: Arc::new(Semaphore::new(STEPS_QUEUED_MAX)),
             proposer: Mutex::new(Some(proposer)),
         })
     }

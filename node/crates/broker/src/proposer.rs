@@ -45,8 +45,8 @@ pub(crate) struct Append {
     /// What a pipeline made of it, if it passed one.
     pub(crate) made: Option<Box<Made>>,
     pub(crate) reply: oneshot::Sender<Result<Produced, ProduceError>>,
-    /// Its share of the bytes in flight, given back with the answer. A pipeline counts its own.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// Its share of the bytes in flight, or a step's place, given back with the answer.
+    pub(crate) permit: OwnedSemaphorePermit,
 }
 
 /// What a pipeline made of a batch, beside what it kept.

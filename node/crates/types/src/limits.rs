@@ -150,6 +150,8 @@ pub const TIMERS_FIRED_MAX: usize = 1_000;
 /// Steps of a pipeline that no batch made and that are not decided: enough that the disk has something to do while the next is
 /// computed.
 pub const STEPS_UNDECIDED_MAX: usize = 4;
+/// Those steps of all pipelines that are with the proposer: they must not take the places of produce requests.
+pub const STEPS_QUEUED_MAX: usize = 256;
 /// Stages in one pipeline.
 pub const STAGES_MAX: usize = 16;
 /// Batches waiting for one pipeline.
