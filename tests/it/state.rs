@@ -445,3 +445,59 @@ fn records_are_dated_by_a_field_and_their_time_goes_on_without_them() {
     });
     node.stop().unwrap();
 }
+
+/// More partitions have timers than are in memory at once: each fires all the same, and once.
+#[test]
+fn timers_of_partitions_that_were_put_aside_fire() {
+    const PARTITIONS: u32 = 70;
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        client
+            .push_module("absence", "1", &weir_tests::module("absence"))
+            .await
+            .unwrap();
+        client
+            .create_topic("wide", PARTITIONS, &weir_tests::for_ever())
+            .await
+            .unwrap();
+        client
+            .create_topic("absent", 1, &weir_tests::for_ever())
+            .await
+            .unwrap();
+        let pipeline = r#"
+            name = "absence"
+            source = "wide"
+            outputs = { absent = "absent" }
+            stages = [{ module = "absence", config = { silence_ms = 400 }, grants = ["state", "timers"] }]
+            limits = { state_bytes = 65536 }
+        "#;
+        client.apply_pipeline(pipeline).await.unwrap();
+        let mut producer = client.producer().await.unwrap();
+        for partition in 0..PARTITIONS {
+            let mut builder = BatchBuilder::new(Codec::None);
+            let key = format!("{partition:02}");
+            builder.push(0, Some(key.as_bytes()), Some(b"x"), weir_types::Headers::NONE);
+            let batch = builder.build(Offset::ZERO, None).unwrap();
+            let sent = producer.send("wide", partition, &batch).await.unwrap();
+            sent.done().await.unwrap();
+        }
+        let begun = Instant::now();
+        let keys = async || {
+            let (records, _) = read_all(&client, "absent", 0, 1 << 20).await.unwrap();
+            let keys = records
+                .into_iter()
+                .map(|(_, r)| String::from_utf8(r.key.unwrap().to_vec()).unwrap());
+            let mut keys: Vec<_> = keys.collect();
+            keys.sort();
+            keys
+        };
+        let wanted: Vec<_> = (0..PARTITIONS).map(|p| format!("{p:02}")).collect();
+        while keys().await != wanted {
+            assert!(begun.elapsed() < DEADLINE, "{:?}", keys().await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    node.stop().unwrap();
+}

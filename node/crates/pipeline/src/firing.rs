@@ -7,7 +7,9 @@ use crate::assembly::Assembly;
 use crate::chain::Begin;
 use crate::lane::{Refusal, State, Worker};
 use crate::memory::{self, Parts};
-use std::collections::BTreeSet;
+use crate::spec::EventTime;
+use crate::time::Time;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,8 +27,50 @@ const LEAD_POLL: Duration = Duration::from_millis(500);
 pub(crate) struct Asleep {
     /// The term in which they were looked for.
     term: Option<Term>,
-    /// Those that had timers in it, until they have been looked at.
-    pub(crate) partitions: BTreeSet<u32>,
+    /// Those that have timers, with when to look at them; without it, at once.
+    partitions: BTreeMap<u32, Option<(Time, i64)>>,
+}
+
+impl Asleep {
+    /// Puts one aside that has something due at `at`, by its own `time`.
+    pub(crate) fn put(&mut self, partition: u32, time: Time, at: i64) {
+        self.partitions.insert(partition, Some((time, at)));
+    }
+
+    /// Puts one aside that has to be looked at.
+    pub(crate) fn put_at_once(&mut self, partition: u32) {
+        self.partitions.insert(partition, None);
+    }
+
+    /// It is at work again.
+    pub(crate) fn wake(&mut self, partition: u32) {
+        self.partitions.remove(&partition);
+    }
+
+    /// Milliseconds until the first is due, if it is `wall` now.
+    pub(crate) fn next_due_in(&mut self, wall: i64, events: &EventTime) -> Option<u64> {
+        let waits = self.partitions.values_mut().map(|sleeper| match sleeper {
+            Some((time, at)) => time.until(*at, wall, events),
+            None => 0,
+        });
+        waits.min()
+    }
+
+    /// Takes those that are due.
+    fn take_due(&mut self, wall: i64, events: &EventTime) -> Vec<u32> {
+        let is_due = |sleeper: &mut Option<(Time, i64)>| match sleeper {
+            Some((time, at)) => time.until(*at, wall, events) == 0,
+            None => true,
+        };
+        let due = self.partitions.iter_mut();
+        let due: Vec<u32> = due
+            .filter_map(|(p, sleeper)| is_due(sleeper).then_some(*p))
+            .collect();
+        for partition in &due {
+            self.partitions.remove(partition);
+        }
+        due
+    }
 }
 
 /// Why something fires.
@@ -62,8 +106,9 @@ impl Worker {
         };
         let events = self.spec.event_time.clone().unwrap_or_default();
         let found = self.look_for_sleepers(&topic);
-        let due = self.parts.due(self.broker.now_ms(), &events);
-        let sleepers = std::mem::take(&mut self.parts.asleep.partitions);
+        let wall = self.broker.now_ms();
+        let due = self.parts.due(wall, &events);
+        let sleepers = self.parts.asleep.take_due(wall, &events);
         let fired = found.map_err(Refusal::from).and_then(|()| {
             due.into_iter()
                 .chain(sleepers)
@@ -83,7 +128,7 @@ impl Worker {
         self.parts.asleep.partitions.clear();
         if lead.is_some() {
             let with = memory::partitions_with_timers(&self.broker, &self.spec)?;
-            self.parts.asleep.partitions = with;
+            self.parts.asleep.partitions = with.into_iter().map(|p| (p, None)).collect();
         }
         self.parts.asleep.term = lead;
         Ok(())

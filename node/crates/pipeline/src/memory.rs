@@ -94,10 +94,7 @@ impl Parts {
             if self.parts.len() >= STATEFUL_PARTITIONS_MAX {
                 let longest = self.parts.iter().min_by_key(|(_, p)| p.last_used);
                 if let Some(partition) = longest.map(|(p, _)| *p) {
-                    if self.parts.get(&partition).is_some_and(Part::has_timers) {
-                        self.asleep.partitions.insert(partition);
-                    }
-                    self.end(partition);
+                    self.put_aside(partition, spec);
                 }
             }
             let Some(chain) = Chain::begin(broker, id) else {
@@ -106,6 +103,7 @@ impl Parts {
             let stages = begin(spec, stages, broker, partition)?;
             let time = Time::from(progress(spec, broker, partition)?);
             let last_used = self.uses;
+            self.asleep.wake(partition);
             self.parts.insert(
                 partition,
                 Part {
@@ -121,6 +119,20 @@ impl Parts {
             part.last_used = self.uses;
         }
         Ok(part)
+    }
+
+    /// As [`Parts::end`], of one to which nothing came for longest. Timers that are due by themselves are not forgotten.
+    fn put_aside(&mut self, partition: u32, spec: &Spec) {
+        if let Some(part) = self.parts.remove(&partition) {
+            let events = spec.event_time.clone().unwrap_or_default();
+            part.chain.drain();
+            if !part.chain.is_standing() {
+                // What it has in memory does not say what is due.
+                self.asleep.put_at_once(partition);
+            } else if let Some(at) = part.wake(&events) {
+                self.asleep.put(partition, part.time, at);
+            }
+        }
     }
 
     /// Waits for what is under way, and forgets the partition.
@@ -148,11 +160,14 @@ impl Parts {
     /// Milliseconds until a timer is due, if it is `wall` now.
     pub(crate) fn next_due_in(&mut self, wall: i64, events: &EventTime) -> Option<u64> {
         let wait = |part: &mut Part| {
-            part.time.pass(wall, events);
-            let wait = part.wake(events)?.saturating_sub(part.time.moment().now);
-            Some(wait.max(0) as u64)
+            let at = part.wake(events)?;
+            Some(part.time.until(at, wall, events))
         };
-        self.parts.values_mut().filter_map(wait).min()
+        let first = self.parts.values_mut().filter_map(wait).min();
+        first
+            .into_iter()
+            .chain(self.asleep.next_due_in(wall, events))
+            .min()
     }
 
     /// Partitions with timers that are due, if it is `wall` now; and those whose chain is broken: what they have in memory does
@@ -205,10 +220,6 @@ fn progress(spec: &Spec, broker: &Broker, partition: u32) -> Result<Progress, Re
 impl Part {
     fn tables(&self) -> impl Iterator<Item = &Table> {
         self.stages.iter().filter_map(|s| s.table.as_ref())
-    }
-
-    fn has_timers(&self) -> bool {
-        self.tables().any(|table| table.timers() > 0)
     }
 
     /// When a timer is due next, in the time of work.

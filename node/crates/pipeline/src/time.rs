@@ -73,6 +73,12 @@ impl Time {
         }
     }
 
+    /// Milliseconds until it is `at`, if the clock on the wall says `wall` now.
+    pub(crate) fn until(&mut self, at: i64, wall: i64, events: &EventTime) -> u64 {
+        self.pass(wall, events);
+        at.saturating_sub(self.progress.now).max(0) as u64
+    }
+
     /// Dates the records of a batch by what `events` says, and gives a mark to each that needs one: none when none does.
     pub(crate) fn date(&mut self, records: &mut [RecordRef<'_>], events: &EventTime) -> Vec<u8> {
         let bound = self.progress.now.saturating_add_unsigned(events.future_ms);
