@@ -145,6 +145,8 @@ impl Worker {
                 self.parts.asleep.term = None;
                 Ok(())
             }
+            // Tried again at the next look.
+            Err(Refusal::Busy) if why == For::Time => Ok(()),
             fired => fired,
         }
     }
@@ -160,7 +162,11 @@ impl Worker {
         let events = spec.event_time.clone().unwrap_or_default();
         let id = topic.partition(partition).ok_or(Refusal::NotLeader)?;
         // A batch that was given to it before it was paused still passes it, with what is due before.
+        let mut has_stepped = false;
         while why == For::Batch || self.state() == State::Running {
+            if has_stepped && parts.is_broken(partition) {
+                return Err(Refusal::Busy);
+            }
             let part = parts.part(&spec, &self.stages, &self.broker, partition, id)?;
             let part = part.ok_or(Refusal::NotLeader)?;
             part.time.pass(self.broker.now_ms(), &events);
@@ -209,6 +215,7 @@ impl Worker {
             let rows = part.changes(&spec, partition);
             let made = Stepped { outputs, rows, step };
             self.broker.take_step(Arc::clone(topic), id, made);
+            has_stepped = true;
         }
         Ok(())
     }

@@ -99,6 +99,8 @@ pub(crate) enum Refusal {
     Halt(String),
     /// Another node leads the partition.
     NotLeader,
+    /// What comes before it cannot be stored at present: the disk may be full.
+    Busy,
 }
 
 impl From<BatchError> for Refusal {
@@ -272,6 +274,9 @@ impl Worker {
             Ok(processed) => Ok(processed),
             Err(Refusal::Halt(why)) => Err(self.halt(why)),
             Err(Refusal::NotLeader) => Err(HookError::NotLeader),
+            Err(Refusal::Busy) => Err(HookError::Busy {
+                pipeline: self.spec.name.to_string(),
+            }),
         };
         self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         done(job, result);

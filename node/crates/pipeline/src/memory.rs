@@ -135,6 +135,11 @@ impl Parts {
         }
     }
 
+    /// Whether what is in memory of the partition can no longer become true.
+    pub(crate) fn is_broken(&self, partition: u32) -> bool {
+        self.parts.get(&partition).is_some_and(|p| !p.chain.is_standing())
+    }
+
     /// Waits for what is under way, and forgets the partition.
     fn end(&mut self, partition: u32) {
         if let Some(part) = self.parts.remove(&partition) {
@@ -160,7 +165,8 @@ impl Parts {
     /// Milliseconds until a timer is due, if it is `wall` now.
     pub(crate) fn next_due_in(&mut self, wall: i64, events: &EventTime) -> Option<u64> {
         let wait = |part: &mut Part| {
-            let at = part.wake(events)?;
+            // One whose chain is broken is begun anew at the next look: what broke it may last.
+            let at = part.wake(events).filter(|_| part.chain.is_standing())?;
             Some(part.time.until(at, wall, events))
         };
         let first = self.parts.values_mut().filter_map(wait).min();
