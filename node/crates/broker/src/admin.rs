@@ -2,7 +2,7 @@
 
 use crate::applied::{group_key, topic_key};
 use crate::auth::{Operation, Principal, Resource, authorize};
-use crate::broker::Broker;
+use crate::broker::{Broker, row_op};
 use crate::error::AdminError;
 use crate::groups;
 use crate::moves;
@@ -273,12 +273,15 @@ impl Broker {
     /// # Errors
     /// When it is not committed.
     pub async fn put_row(&self, kind: StateKind, key: &[u8], value: Option<Bytes>) -> Result<(), AdminError> {
-        let key = StateKey::new(kind, key);
-        let op = match value {
-            Some(value) => Op::Put { key, value },
-            None => Op::Remove { key },
-        };
-        self.put(vec![op]).await
+        self.put_rows(vec![(StateKey::new(kind, key), value)]).await
+    }
+
+    /// As [`Broker::put_row`], of several rows in one entry.
+    ///
+    /// # Errors
+    /// As there: all of them are written, or none.
+    pub async fn put_rows(&self, rows: Vec<(StateKey, Option<Bytes>)>) -> Result<(), AdminError> {
+        self.put(rows.into_iter().map(row_op).collect()).await
     }
 
     /// Removes all rows whose keys begin as `from` does, a few thousand an entry. What is not removed when it fails is there

@@ -16,7 +16,7 @@ type RowWatcher = Box<dyn Fn(&[u8], Option<&[u8]>) + Send + Sync>;
 type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// Kinds whose rows are kept in [`Tables`].
-const KEPT: [StateKind; 14] = [
+const KEPT: [StateKind; 15] = [
     StateKind::Topic,
     StateKind::Producer,
     StateKind::GroupOffset,
@@ -31,6 +31,7 @@ const KEPT: [StateKind; 14] = [
     StateKind::Move,
     StateKind::Sealed,
     StateKind::Heeded,
+    StateKind::Input,
 ];
 
 #[derive(Default)]
@@ -61,7 +62,7 @@ pub(crate) struct Tables {
     pub(crate) sealed: BTreeSet<PartitionId>,
     /// What was decided of each replica group, as far as its own log says that its leaders know.
     pub(crate) heeded: BTreeMap<GroupId, u64>,
-    /// Rows of other layers, by kind and key: pipelines and modules, of which there are few.
+    /// Rows of other layers, by kind and key: pipelines, modules, and how far pipelines have read.
     pub(crate) others: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
 }
 

@@ -227,9 +227,14 @@ impl Broker {
 
     /// Rows of another layer's `kind`, as applied; of pipelines and modules.
     pub fn rows(&self, kind: StateKind) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.rows_under(kind, &[])
+    }
+
+    /// Those of [`Broker::rows`] whose keys begin with `prefix`.
+    pub fn rows_under(&self, kind: StateKind, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let tables = self.0.applied.tables();
-        let of_kind = tables.others.iter().filter(|((k, _), _)| *k == kind as u8);
-        of_kind
+        let rows = tables.others.range((kind as u8, prefix.to_vec())..);
+        rows.take_while(|((k, key), _)| *k == kind as u8 && key.starts_with(prefix))
             .map(|((_, key), value)| (key.clone(), value.clone()))
             .collect()
     }
@@ -454,6 +459,11 @@ impl Broker {
         self.0.applied.topic(name)
     }
 
+    /// Waits on a thread of the caller's own for what is asked of this broker.
+    pub fn block_on<T>(&self, asked: impl Future<Output = T>) -> T {
+        self.0.runtime.block_on(asked)
+    }
+
     /// Milliseconds since 1970, by the node's clock.
     pub fn now_ms(&self) -> i64 {
         self.0.clock.now_ms()
@@ -516,7 +526,7 @@ impl From<HookError> for ProduceError {
     }
 }
 
-fn row_op((key, value): (StateKey, Option<Bytes>)) -> Op {
+pub(crate) fn row_op((key, value): (StateKey, Option<Bytes>)) -> Op {
     match value {
         Some(value) => Op::Put { key, value },
         None => Op::Remove { key },

@@ -122,6 +122,11 @@ impl Chain {
         self.shared.stands_in(self.broker.led_term(self.partition), next)
     }
 
+    /// Whether the fate of each step is known.
+    pub fn is_decided(&self) -> bool {
+        *self.shared.lock() == 0
+    }
+
     /// Waits until the fate of each step is known. Blocks; while most nodes are away, until they are back.
     pub fn drain(&self) {
         self.drain_to(0);

@@ -75,6 +75,8 @@ pub enum StateKind {
     Timer = 33,
     /// pipeline name, 0, partition u32 -> how far its time has come there. The pipelines'.
     Progress = 34,
+    /// pipeline name, 0, partition u32, topic name -> up to where it has read there, of which partition. The pipelines'.
+    Input = 35,
 }
 
 /// Key of a row of `state`: its kind and what follows.

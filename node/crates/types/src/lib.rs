@@ -15,7 +15,7 @@ pub mod name;
 pub mod planted;
 pub mod record;
 
-pub use batch::{Batch, BatchBuilder, BatchError, Codec, Producer};
+pub use batch::{Batch, BatchBuilder, BatchError, Body, Codec, Producer};
 pub use clock::{Clock, SystemClock};
 pub use columns::{Column, Columns, Wanted};
 pub use gap::{Gap, GapReason};

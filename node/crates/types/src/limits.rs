@@ -152,6 +152,16 @@ pub const TIMERS_FIRED_MAX: usize = 1_000;
 pub const STEPS_UNDECIDED_MAX: usize = 4;
 /// Those steps of all pipelines that are with the proposer: they must not take the places of produce requests.
 pub const STEPS_QUEUED_MAX: usize = 256;
+/// Partitions of one pipeline behind the log that are at work, where nothing is remembered: each has a chain and a place in
+/// its sources, and what was read and is not used yet.
+pub const LOG_PARTITIONS_MAX: usize = 512;
+/// Bytes that a pipeline behind the log reads of one partition at once: half an entry, as what it makes of them is often about as
+/// much.
+pub const LOG_TURN_BYTES: usize = ENTRY_BYTES_TARGET / 2;
+/// Topics that one pipeline reads.
+pub const SOURCES_MAX: usize = 8;
+/// Threads of one pipeline behind the log.
+pub const PIPELINE_THREADS_MAX: usize = 8;
 /// Stages in one pipeline.
 pub const STAGES_MAX: usize = 16;
 /// Batches waiting for one pipeline.
