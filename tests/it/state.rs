@@ -29,40 +29,97 @@ stages = [{ module = "windowed", grants = ["state", "timers"] }]
 
 /// What counts what goes into `t`.
 #[derive(Clone, Copy)]
-enum Counting {
-    /// A module that says of each record how many there have been.
-    ByRecord,
-    /// One that says of each window how many there were, when it is over.
-    ByWindow,
+struct Counting {
+    what: What,
+    /// It reads what is stored.
+    behind: bool,
 }
+
+#[derive(Clone, Copy)]
+enum What {
+    /// A module that says of each record how many there have been.
+    Records,
+    /// One that says of each window how many there were, when it is over.
+    Windows,
+}
+
+/// In-line, and behind the log.
+const IN_LINE: [Counting; 2] = [
+    Counting {
+        what: What::Records,
+        behind: false,
+    },
+    Counting {
+        what: What::Windows,
+        behind: false,
+    },
+];
+const BEHIND: [Counting; 2] = [
+    Counting {
+        what: What::Records,
+        behind: true,
+    },
+    Counting {
+        what: What::Windows,
+        behind: true,
+    },
+];
 
 impl Counting {
     /// Makes the topics and the pipeline.
     async fn begin(self, client: &Client) {
-        let (module, pipeline) = match self {
-            Self::ByRecord => ("counter", PIPELINE),
-            Self::ByWindow => ("windowed", WINDOWS),
+        let (module, pipeline) = match self.what {
+            What::Records => ("counter", PIPELINE),
+            What::Windows => ("windowed", WINDOWS),
         };
+        let at = if self.behind { "at = \"log\"\n" } else { "" };
         client.push_module(module, "1", &guest(module)).await.unwrap();
         for topic in ["t", "counts", "echo"] {
             // The load's helper has made one of them.
             let _ = client.create_topic(topic, 1, &weir_tests::for_ever()).await;
         }
-        client.apply_pipeline(pipeline).await.unwrap();
+        let pipeline = format!("{at}{pipeline}");
+        client.apply_pipeline(&pipeline).await.unwrap();
     }
 
     /// What the module must have said of what is in `t` is what is in `counts`, byte for byte.
     async fn judge(self, client: &Client, when: &str) -> usize {
-        match self {
-            Self::ByRecord => judge(client, when).await,
-            Self::ByWindow => judge_windows(client, when).await,
+        if self.behind {
+            caught_up(client).await;
         }
+        match self.what {
+            What::Records => judge(client, when).await,
+            What::Windows => judge_windows(client, when).await,
+        }
+    }
+}
+
+/// Waits until nothing is stored that a pipeline behind the log has not come to.
+async fn caught_up(client: &Client) {
+    let begun = Instant::now();
+    loop {
+        let pipelines: serde_json::Value =
+            serde_json::from_slice(&client.pipelines().await.unwrap()).unwrap();
+        let lags = |p: &serde_json::Value| p["lag"] != 0;
+        assert!(
+            pipelines
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|p| p["state"] == "running"),
+            "{pipelines}"
+        );
+        if !pipelines.as_array().unwrap().iter().any(lags) {
+            return;
+        }
+        assert!(begun.elapsed() < DEADLINE, "it lags: {pipelines}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// A client to a node that counts.
 async fn counting(client: &Client) {
-    Counting::ByRecord.begin(client).await;
+    IN_LINE[0].begin(client).await;
 }
 
 async fn texts(client: &Client, topic: &str) -> Vec<(i64, String)> {
@@ -180,12 +237,17 @@ async fn until(client: &Client, load: &mut Load, want: u64, ends: impl FnOnce() 
 
 #[test]
 fn what_a_module_remembers_is_what_is_stored_after_kill_9() {
-    kill_9(Counting::ByRecord);
+    kill_9(IN_LINE[0]);
 }
 
 #[test]
 fn timers_fire_once_whatever_kill_9_does() {
-    kill_9(Counting::ByWindow);
+    kill_9(IN_LINE[1]);
+}
+
+#[test]
+fn behind_the_log_each_record_counts_once_whatever_kill_9_does() {
+    BEHIND.into_iter().for_each(kill_9);
 }
 
 fn kill_9(counting: Counting) {
@@ -210,21 +272,26 @@ fn kill_9(counting: Counting) {
     block_on(async {
         let client = node.client().await.unwrap();
         assert!(counting.judge(&client, "at the end").await > 0);
-        if matches!(counting, Counting::ByRecord) {
+        if matches!(counting.what, What::Records) {
             send(&client, &["5", "12"]).await;
-            judge(&client, "and after it").await;
+            counting.judge(&client, "and after it").await;
         }
     });
 }
 
 #[test]
 fn what_a_module_remembers_is_what_is_stored_after_power_cuts() {
-    power_cuts(Counting::ByRecord);
+    power_cuts(IN_LINE[0]);
 }
 
 #[test]
 fn timers_fire_once_whatever_power_cuts_do() {
-    power_cuts(Counting::ByWindow);
+    power_cuts(IN_LINE[1]);
+}
+
+#[test]
+fn behind_the_log_each_record_counts_once_whatever_power_cuts_do() {
+    BEHIND.into_iter().for_each(power_cuts);
 }
 
 fn power_cuts(counting: Counting) {
@@ -270,12 +337,17 @@ fn power_cuts(counting: Counting) {
 
 #[test]
 fn the_next_leader_goes_on_with_what_a_module_remembers() {
-    leaders(Counting::ByRecord);
+    leaders(IN_LINE[0]);
 }
 
 #[test]
 fn the_next_leader_goes_on_with_the_timers() {
-    leaders(Counting::ByWindow);
+    leaders(IN_LINE[1]);
+}
+
+#[test]
+fn behind_the_log_each_record_counts_once_whoever_leads() {
+    BEHIND.into_iter().for_each(leaders);
 }
 
 fn leaders(counting: Counting) {
@@ -414,7 +486,7 @@ fn records_are_dated_by_a_field_and_their_time_goes_on_without_them() {
     let node = Node::start(dir.path(), &[]).unwrap();
     block_on(async {
         let client = node.client().await.unwrap();
-        Counting::ByWindow.begin(&client).await;
+        IN_LINE[1].begin(&client).await;
         let dated = format!("{WINDOWS}event_time = {{ field = \"at\", unit = \"s\", idle_ms = 100 }}\n");
         client.apply_pipeline(&dated).await.unwrap();
         // No number of its own: rejected, and dated all the same.

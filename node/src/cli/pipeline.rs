@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Plan, apply, list, describe, pause, resume, reset and remove pipelines.
+/// Plan, apply, list, describe, pause, resume, rewind, reset and remove pipelines.
 #[derive(Debug, Args)]
 pub(crate) struct PipelineArgs {
     #[command(flatten)]
@@ -35,7 +35,7 @@ enum PipelineCommand {
         /// Its name.
         name: String,
     },
-    /// Pause: its source refuses records until it is resumed.
+    /// Pause. The source of an in-line pipeline refuses records until it is resumed; one behind the log lags.
     Pause {
         /// Its name.
         name: String,
@@ -49,6 +49,14 @@ enum PipelineCommand {
     Reset {
         /// Its name.
         name: String,
+    },
+    /// Have a pipeline behind the log forget what its modules remember, and begin anew somewhere else.
+    Rewind {
+        /// Its name.
+        name: String,
+        /// Where to: `start`, `end`, an offset on all partitions, or a time like `2026-11-22T08:00:00Z`.
+        #[arg(long)]
+        to: String,
     },
     /// Remove a pipeline and what its modules remember; its topics stay.
     Remove {
@@ -86,6 +94,14 @@ impl PipelineArgs {
             PipelineCommand::Reset { name } => {
                 let info = parse(&client.reset_pipeline(&name).await?)?;
                 said(format, &info, "has forgotten everything, and is paused")?;
+            }
+            PipelineCommand::Rewind { name, to } => {
+                let info = parse(&client.rewind_pipeline(&name, &to).await?)?;
+                let paused = match text(&info, "state") == "paused" {
+                    true => ", and is paused",
+                    false => "",
+                };
+                said(format, &info, &format!("begins anew at {to}{paused}"))?;
             }
             PipelineCommand::Remove { name } => {
                 client.remove_pipeline(&name).await?;
@@ -167,19 +183,25 @@ fn list(format: Format, pipelines: &Value) -> Result<()> {
             let columns = [
                 "name",
                 "source",
+                "at",
                 "state",
                 "revision",
                 "records_in",
                 "kept",
                 "dropped",
                 "dead_letters",
+                "lag",
             ];
-            columns.iter().map(|c| text(p, c)).collect()
+            let of = |column: &&str| match (*column, &p["at"]) {
+                ("lag", at) if at == "ingest" => "-".to_owned(),
+                (column, _) => text(p, column),
+            };
+            columns.iter().map(of).collect()
         })
         .collect();
     table(
         &[
-            "PIPELINE", "SOURCE", "STATE", "REVISION", "IN", "KEPT", "DROPPED", "DEAD",
+            "PIPELINE", "SOURCE", "AT", "STATE", "REVISION", "IN", "KEPT", "DROPPED", "DEAD", "LAG",
         ],
         &rows,
     )
@@ -200,6 +222,7 @@ fn describe(format: Format, pipeline: &Value) -> Result<()> {
     let names = [
         "name",
         "source",
+        "at",
         "state",
         "why",
         "revision",
@@ -223,6 +246,17 @@ fn describe(format: Format, pipeline: &Value) -> Result<()> {
         .filter(|n| !pipeline[**n].is_null())
         .map(|n| (*n, text(pipeline, n)))
         .collect();
+    if text(pipeline, "at") == "log" {
+        rows.push(("lag", text(pipeline, "lag")));
+        rows.push(("missed", text(pipeline, "missed")));
+        let places = pipeline["places"].as_array();
+        let place = |p: &Value| {
+            let [topic, partition, next, end] = ["topic", "partition", "next", "end"].map(|n| text(p, n));
+            format!("{topic}/{partition}: {next} of {end}")
+        };
+        let places: Vec<_> = places.into_iter().flatten().map(place).collect();
+        rows.push(("places", places.join(", ")));
+    }
     rows.push(("routed", pipeline["routed"].to_string()));
     rows.push(("outputs", pipeline["spec"]["outputs"].to_string()));
     rows.push(("stages", stages.join(" -> ")));

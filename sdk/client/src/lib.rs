@@ -391,6 +391,16 @@ impl Client {
         Ok(self.ask(Request::ResetPipeline { name }).await?.payload)
     }
 
+    /// Has a pipeline behind the log forget what its modules remember, and begin anew at `to`: `start`, `end`, an offset, or a
+    /// time in RFC 3339.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn rewind_pipeline(&self, name: &str, to: &str) -> Result<Bytes, ClientError> {
+        let (name, to) = (name.to_owned(), to.to_owned());
+        Ok(self.ask(Request::RewindPipeline { name, to }).await?.payload)
+    }
+
     /// Removes a pipeline.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_broker::{Principal, Topic};
-use weir_pipeline::{ModuleInfo, PipelineInfo, Plan, Services};
+use weir_pipeline::{ApplyError, ModuleInfo, Origin, PipelineInfo, Plan, Services};
 use weir_types::GroupId;
 
 type Shared = State<Arc<Services>>;
@@ -187,6 +187,16 @@ pub(crate) async fn reset(
     Path(name): Path<String>,
 ) -> Result<Json<PipelineInfo>, HttpError> {
     Ok(Json(services.pipelines.reset(&name).await?))
+}
+
+/// The body says where to: `start`, `end`, an offset, or a time in RFC 3339.
+pub(crate) async fn rewind(
+    State(services): Shared,
+    Path(name): Path<String>,
+    body: String,
+) -> Result<Json<PipelineInfo>, HttpError> {
+    let origin: Origin = body.trim().parse().map_err(ApplyError::from)?;
+    Ok(Json(services.pipelines.rewind(&name, origin).await?))
 }
 
 pub(crate) async fn remove_pipeline(

@@ -189,7 +189,7 @@ fn topics(out: &mut String, services: &Services) {
 fn pipelines(out: &mut String, all: &[PipelineInfo]) {
     /// Name, what it is, and where it comes from.
     type OfPipeline = (&'static str, &'static str, fn(&PipelineInfo) -> u64);
-    let counters: [OfPipeline; 9] = [
+    let counters: [OfPipeline; 10] = [
         ("weir_pipeline_records_in_total", "Records that entered.", |p| {
             p.records_in
         }),
@@ -212,6 +212,11 @@ fn pipelines(out: &mut String, all: &[PipelineInfo]) {
             "weir_pipeline_failures_total",
             "Calls of modules that failed.",
             |p| p.failures,
+        ),
+        (
+            "weir_pipeline_missed_total",
+            "Offsets whose records were gone before it came to them.",
+            |p| p.missed,
         ),
         ("weir_pipeline_timers_fired_total", "Timers that were due.", |p| {
             p.timers_fired
@@ -241,7 +246,12 @@ fn pipelines(out: &mut String, all: &[PipelineInfo]) {
             );
         }
     }
-    let gauges: [OfPipeline; 3] = [
+    let gauges: [OfPipeline; 4] = [
+        (
+            "weir_pipeline_lag",
+            "Offsets that are stored in its sources and that it has not come to.",
+            |p| p.lag,
+        ),
         (
             "weir_pipeline_running",
             "1 when it works, 0 when it is paused or halted.",

@@ -2,10 +2,11 @@
 
 use crate::chain::Stage;
 use crate::error::{ApplyError, PushError};
+use crate::input;
 use crate::lane::State;
-use crate::pipelines::{Applying, PipelineInfo, Pipelines, Row, StateOf, apart};
+use crate::pipelines::{Applying, PipelineInfo, Pipelines, Row, StateOf, Written, apart};
 use crate::plan::{Plan, differences};
-use crate::spec::Spec;
+use crate::spec::{At, Origin, Sources, Spec};
 use weir_broker::{AdminError, Principal, Topic};
 use weir_runtime::Digest;
 use weir_types::limits::{PIPELINES_MAX, STATE_BYTES_MAX};
@@ -51,6 +52,7 @@ impl Pipelines {
             Some(a) => (a.row.revision + 1, false, states),
             None => (1, false, states),
         };
+        let places = self.places(&spec).await?;
         let row = Row {
             spec,
             revision,
@@ -58,11 +60,29 @@ impl Pipelines {
             digests,
             states,
         };
-        self.write(&row).await?;
+        self.write(&row, places).await?;
         let name = row.spec.name.to_string();
         let state = if paused { State::Paused } else { State::Running };
         self.install(row, stages, state).map_err(PushError::from)?;
         self.pipeline(&name).ok_or(ApplyError::NotFound(name))
+    }
+
+    /// Rows for where a pipeline begins on the sources that it has not had until now. Where it has been it goes on.
+    async fn places(&self, spec: &Spec) -> Result<Vec<Written>, ApplyError> {
+        let had = |topic: &TopicName| {
+            let active = self.active();
+            let before = active.get(spec.name.as_str());
+            before.is_some_and(|a| a.row.spec.source.contains(topic.as_str()))
+        };
+        let fresh = spec.source.iter().filter(|topic| !had(topic)).cloned();
+        let fresh: Sources = fresh.collect();
+        match spec.at {
+            At::Ingest => Ok(Vec::new()),
+            At::Log => {
+                let origin = spec.from.unwrap_or(Origin::Start);
+                Ok(input::begin(&self.0.broker, spec.name.as_str(), &fresh, origin, false).await?)
+            }
+        }
     }
 
     /// What [`Pipelines::apply`] would change, after all that it would check.
@@ -125,7 +145,7 @@ impl Pipelines {
     }
 
     fn check_topics(&self, spec: &Spec) -> Result<(), ApplyError> {
-        for topic in std::iter::once(&spec.source).chain(spec.outputs.values()) {
+        for topic in spec.source.iter().chain(spec.outputs.values()) {
             let found = self.0.broker.topic(topic.as_str());
             let found = found.ok_or_else(|| ApplyError::NoTopic(topic.to_string()))?;
             if found.partitions.iter().any(|p| p.group() != GroupId::SITE) {
@@ -133,16 +153,36 @@ impl Pipelines {
             }
         }
         let active = self.active();
+        let place = active.get(spec.name.as_str()).map(|a| a.row.spec.at);
+        if place.is_some_and(|at| at != spec.at) {
+            return Err(ApplyError::OtherPlace(spec.name.to_string()));
+        }
+        let source = spec.inline_source();
         let other = active
             .values()
-            .find(|a| a.row.spec.source == spec.source && a.row.spec.name != spec.name);
-        if let Some(other) = other {
-            let (topic, other) = (spec.source.to_string(), other.lane.name.clone());
+            .find(|a| a.row.spec.inline_source() == source && a.row.spec.name != spec.name);
+        if let Some((topic, other)) = source.zip(other) {
+            let (topic, other) = (topic.to_string(), other.lane.name.clone());
             return Err(ApplyError::Taken { topic, other });
         }
+        let partitions = |topic: &TopicName| {
+            let topic = self.0.broker.topic(topic.as_str());
+            topic.map_or(0, |t| t.partitions.len())
+        };
+        if spec.remembers() {
+            let mut counts = spec.source.iter().map(|topic| (topic, partitions(topic)));
+            let first = counts.next();
+            let other = counts.find(|(_, n)| first.is_some_and(|(_, first)| *n != first));
+            if let Some(((one, n), (other, m))) = first.zip(other) {
+                return Err(ApplyError::Apart {
+                    one: format!("`{one}` has {n}"),
+                    other: format!("`{other}` {m}"),
+                });
+            }
+        }
         let of = |spec: &Spec| {
-            let source = self.0.broker.topic(spec.source.as_str());
-            spec.state_bytes(source.map_or(0, |t| t.partitions.len()))
+            let most = spec.source.iter().map(partitions).max();
+            spec.state_bytes(most.unwrap_or(0))
         };
         let others = active.values().filter(|a| a.row.spec.name != spec.name);
         let left = STATE_BYTES_MAX.saturating_sub(others.map(|a| of(&a.row.spec)).sum());
@@ -222,7 +262,7 @@ fn check_outputs(spec: &Spec, stages: &[Stage]) -> Result<(), ApplyError> {
             known.push(output);
         }
     }
-    match spec.outputs.keys().find(|o| !known.contains(o)) {
+    match spec.outputs.keys().find(|o| *o != "main" && !known.contains(o)) {
         Some(unknown) => Err(ApplyError::UnknownOutput(unknown.clone())),
         None => Ok(()),
     }

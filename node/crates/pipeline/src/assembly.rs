@@ -1,7 +1,7 @@
 //! From what became of records to batches: one for each partition that something goes to.
 
 use crate::chain::Effects;
-use crate::dead_letter;
+use crate::dead_letter::{self, Stem};
 use crate::flow::Item;
 use crate::spec::Spec;
 use std::collections::BTreeMap;
@@ -14,11 +14,13 @@ pub(crate) struct Assembly<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) broker: &'a Broker,
     pub(crate) topic: &'a Topic,
+    /// The source's name: of several, the topic is the first.
+    pub(crate) name: &'a str,
     pub(crate) partition: u32,
     /// What items stem from.
     pub(crate) records: &'a [RecordRef<'a>],
-    /// Whether those are records of a batch: others have no offset.
-    pub(crate) of_batch: bool,
+    /// What those are.
+    pub(crate) stem: Stem,
 }
 
 /// Why effects come to nothing.
@@ -108,8 +110,8 @@ impl Assembly<'_> {
         let gone = |what: &str| AssembleError::Gone(what.to_owned());
         let topic = self.spec.dead_letters().ok().and_then(|name| self.find(&name));
         let topic = topic.ok_or_else(|| gone("the topic for dead letters is gone"))?;
-        let source = (self.topic.name.as_str(), self.partition);
-        let (builder, offset_slots) = dead_letter::batch(&effects.dead, self.records, source, self.of_batch);
+        let source = (self.name, self.partition);
+        let (builder, offset_slots) = dead_letter::batch(&effects.dead, self.records, source, self.stem);
         let partition = topic.partition(self.partition % topic.partitions.len().max(1) as u32);
         Ok(Some(Output {
             partition: partition.ok_or_else(|| gone("no partition for dead letters"))?,

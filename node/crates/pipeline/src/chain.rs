@@ -105,8 +105,8 @@ pub(crate) struct Halt(pub(crate) String);
 /// Where a pass begins, and with what.
 #[derive(Clone, Copy)]
 pub(crate) enum Begin<'a> {
-    /// At the first stage, with records.
-    Records,
+    /// At the first stage, with records of a source, by its place in the spec.
+    Records { source: u32 },
     /// At the stage that set timers, with those.
     Timers { stage: usize, fired: Fired<'a> },
 }
@@ -148,6 +148,8 @@ pub(crate) fn run(
     marks: &[u8],
     moment: Moment,
 ) -> Result<Effects, Halt> {
+    let tables = stages.iter_mut().filter_map(|s| s.table.as_mut());
+    tables.for_each(Table::begin_batch);
     let mut work = Work {
         stages,
         rules,
@@ -268,7 +270,7 @@ impl Work<'_> {
         };
         let marks: Vec<_> = self.stages.iter().map(mark).collect();
         let first = match self.begin {
-            Begin::Records => 0,
+            Begin::Records { .. } => 0,
             Begin::Timers { stage, .. } => stage,
         };
         for stage in first..self.stages.len() {
@@ -313,14 +315,19 @@ impl Work<'_> {
                 };
                 timed(|| instance.on_timers(self.moment, fired, table))
             }
-            _ => {
+            Begin::Records { .. } | Begin::Timers { .. } => {
+                let source = match self.begin {
+                    Begin::Records { source } => source,
+                    // What stems from a timer comes from no source.
+                    Begin::Timers { .. } => 0,
+                };
                 let columns = columns(items, self.records, wanted);
                 let of = |i: &Item| self.marks.get(i.source as usize).copied().unwrap_or(0);
                 let marks: Vec<u8> = match self.marks.is_empty() {
                     true => Vec::new(),
                     false => items.iter().map(of).collect(),
                 };
-                timed(|| instance.process(0, self.moment, &columns, &marks, table))
+                timed(|| instance.process(source, self.moment, &columns, &marks, table))
             }
         };
         self.effects.spent += spent;

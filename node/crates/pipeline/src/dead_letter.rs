@@ -20,6 +20,17 @@ pub(crate) struct DeadLetter {
 /// Longest error that a header keeps.
 const ERROR_BYTES_MAX: usize = 1 << 10;
 
+/// What the records are that dead letters stem from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stem {
+    /// Of a batch that is not stored yet: their offsets become known when its entry is made.
+    Batch,
+    /// Stored.
+    Stored,
+    /// Timers.
+    Timers,
+}
+
 /// Dead letters as one batch, and the places in it where the source's offsets belong: a record each, with the
 /// source's key, value, time and headers, and `weir.source.topic`, `weir.source.partition`, `weir.module`,
 /// `weir.error`, `weir.attempts` and `weir.source.offset` behind those. Of a timer there is no offset: `weir.timer` says when it
@@ -28,7 +39,7 @@ pub(crate) fn batch(
     letters: &[DeadLetter],
     records: &[RecordRef<'_>],
     (topic, partition): (&str, u32),
-    of_batch: bool,
+    stem: Stem,
 ) -> (BatchBuilder, Vec<(usize, u32)>) {
     // Not compressed: the offsets are written into it later.
     let mut builder = BatchBuilder::new(Codec::None);
@@ -45,9 +56,10 @@ pub(crate) fn batch(
         headers.push(b"weir.module", Some(letter.digest.to_string().as_bytes()));
         headers.push(b"weir.error", Some(error.as_bytes()));
         headers.push(b"weir.attempts", Some(letter.attempts.to_string().as_bytes()));
-        match of_batch {
-            true => headers.push(b"weir.source.offset", Some(&[b'0'; OFFSET_DIGITS])),
-            false => headers.push(b"weir.timer", Some(record.timestamp.to_string().as_bytes())),
+        match stem {
+            Stem::Batch => headers.push(b"weir.source.offset", Some(&[b'0'; OFFSET_DIGITS])),
+            Stem::Stored => headers.push(b"weir.source.offset", Some(record.offset.to_string().as_bytes())),
+            Stem::Timers => headers.push(b"weir.timer", Some(record.timestamp.to_string().as_bytes())),
         }
         let encoded = headers.encoded();
         builder.push(
@@ -56,7 +68,7 @@ pub(crate) fn batch(
             record.value,
             HeaderBuf::view(&encoded),
         );
-        if of_batch {
+        if stem == Stem::Batch {
             // The last bytes of the record are the last header's value.
             slots.push((builder.bytes() - OFFSET_DIGITS, record.offset.get() as u32));
         }

@@ -2,7 +2,7 @@
 
 use crate::spec::SpecError;
 use std::io;
-use weir_broker::AdminError;
+use weir_broker::{AdminError, FetchError};
 use weir_runtime::{InitError, LoadError};
 use weir_types::ErrorKind;
 
@@ -68,10 +68,22 @@ pub enum ApplyError {
     #[error("no module of the pipeline has an output `{0}`")]
     UnknownOutput(String),
     #[error(
-        "topic `{0}` is in replica groups, and an entry of one group cannot write to another: an in-line pipeline needs \
-         topics that were made without `--replication`"
+        "topic `{0}` is in replica groups, and an entry of one group cannot write to another: a pipeline needs topics that \
+         were made without `--replication`"
     )]
     Spread(String),
+    #[error(
+        "pipeline `{0}` stands elsewhere, in-line or behind the log: give this one another name, or `weir pipeline remove {0}` first"
+    )]
+    OtherPlace(String),
+    #[error(
+        "topic {one} partitions and topic {other}: records of one key would not meet; give both the same number"
+    )]
+    Apart { one: String, other: String },
+    #[error("pipeline `{0}` is in-line: it has no place to be taken back to")]
+    NoPlaces(String),
+    #[error("it cannot begin there: {0}")]
+    Begin(#[from] FetchError),
     #[error("topic `{topic}` has the in-line pipeline `{other}` already: add a stage there")]
     Taken { topic: String, other: String },
     #[error(
@@ -112,6 +124,7 @@ impl ApplyError {
         match self {
             Self::Module(e) => e.kind(),
             Self::Admin(e) => e.kind(),
+            Self::Begin(e) => e.kind(),
             Self::Spec(_)
             | Self::Init { .. }
             | Self::NoTopic(_)
@@ -119,6 +132,9 @@ impl ApplyError {
             | Self::UnknownOutput(_)
             | Self::Spread(_)
             | Self::Taken { .. }
+            | Self::OtherPlace(_)
+            | Self::Apart { .. }
+            | Self::NoPlaces(_)
             | Self::NotGranted { .. }
             | Self::OtherState { .. }
             | Self::StateFull { .. }

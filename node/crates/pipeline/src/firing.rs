@@ -4,23 +4,21 @@
 //! it is not set any more. Before a batch is looked at, all that is due by then has fired, so that the order is that of time.
 
 use crate::assembly::Assembly;
-use crate::chain::Begin;
+use crate::dead_letter::Stem;
 use crate::lane::{Refusal, State, Worker};
 use crate::memory::{self, Parts};
 use crate::spec::EventTime;
 use crate::time::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use weir_broker::{ReadError, Stepped, Topic};
-use weir_runtime::Fired;
 use weir_types::limits::{STEPS_UNDECIDED_MAX, TIMERS_FIRED_MAX};
-use weir_types::{BatchBuilder, Codec, Headers, Offset, RecordRef, Term};
+use weir_types::{BatchBuilder, Codec, Term};
 
 /// How often a pipeline with timers looks whether its node has come to lead: timers of a partition to which nothing comes fire
 /// there so much later.
-const LEAD_POLL: Duration = Duration::from_millis(500);
+pub(crate) const LEAD_POLL: Duration = Duration::from_millis(500);
 
 /// Partitions with timers that nobody works on at present.
 #[derive(Default)]
@@ -91,9 +89,14 @@ impl Worker {
         if self.state() != State::Running {
             return Some(LEAD_POLL);
         }
+        Some(self.next_due_in().map_or(LEAD_POLL, |wait| wait.min(LEAD_POLL)))
+    }
+
+    /// How long it is until a timer is due by itself.
+    pub(crate) fn next_due_in(&mut self) -> Option<Duration> {
         let events = self.spec.event_time.clone().unwrap_or_default();
         let due_in = self.parts.next_due_in(self.broker.now_ms(), &events);
-        Some(due_in.map_or(LEAD_POLL, |ms| LEAD_POLL.min(Duration::from_millis(ms))))
+        due_in.map(Duration::from_millis)
     }
 
     /// Fires what is due on all partitions.
@@ -101,22 +104,30 @@ impl Worker {
         if !self.spec.has_timers() || self.state() != State::Running {
             return;
         }
-        let Some(topic) = self.broker.topic(self.spec.source.as_str()) else {
+        let Some(topic) = self.broker.topic(self.spec.source.first()) else {
             return;
         };
-        let events = self.spec.event_time.clone().unwrap_or_default();
-        let found = self.look_for_sleepers(&topic);
-        let wall = self.broker.now_ms();
-        let due = self.parts.due(wall, &events);
-        let sleepers = self.parts.asleep.take_due(wall, &events);
-        let fired = found.map_err(Refusal::from).and_then(|()| {
+        let fired = self.due(&topic).and_then(|due| {
             due.into_iter()
-                .chain(sleepers)
                 .try_for_each(|partition| self.fire(&topic, partition, For::Time))
         });
         if let Err(Refusal::Halt(why)) = fired {
             self.halt(why);
         }
+    }
+
+    /// Partitions on which something is due, or may be.
+    pub(crate) fn due(&mut self, topic: &Topic) -> Result<BTreeSet<u32>, Refusal> {
+        if !self.spec.has_timers() {
+            return Ok(BTreeSet::new());
+        }
+        let events = self.spec.event_time.clone().unwrap_or_default();
+        let found = self.look_for_sleepers(topic);
+        let wall = self.broker.now_ms();
+        let due = self.parts.due(wall, &events);
+        let sleepers = self.parts.asleep.take_due(wall, &events);
+        found?;
+        Ok(due.into_iter().chain(sleepers).collect())
     }
 
     /// Which partitions have timers, whenever this node has begun to lead.
@@ -171,33 +182,15 @@ impl Worker {
             let part = part.ok_or(Refusal::NotLeader)?;
             part.time.pass(self.broker.now_ms(), &events);
             let moment = part.time.moment();
-            let Some((stage, clock, timers)) = part.pop_due(moment, TIMERS_FIRED_MAX) else {
+            let Some(due) = part.pop_due(moment, TIMERS_FIRED_MAX) else {
                 return Ok(());
             };
             // Each keeps its outputs in memory until it is decided.
             part.chain.drain_to(STEPS_UNDECIDED_MAX - 1);
             let step = part.chain.step();
-            // What new records stem from.
-            let records: Vec<_> = timers
-                .iter()
-                .enumerate()
-                .map(|(n, timer)| RecordRef {
-                    offset: Offset::new(n as u64),
-                    timestamp: timer.at,
-                    key: Some(&timer.key),
-                    value: None,
-                    headers: Headers::NONE,
-                })
-                .collect();
-            let fired = Fired {
-                clock,
-                timers: &timers,
-            };
-            let begin = Begin::Timers { stage, fired };
-            let effects = self.run_through(&mut part.stages, begin, &records, &[], moment)?;
-            let fired = &self.shared.counts.timers_fired;
-            fired.fetch_add(timers.len() as u64, Ordering::Relaxed);
-            self.count(0, &effects);
+            let records = due.records();
+            let effects = self.run_through(&mut part.stages, due.begin(), &records, &[], moment)?;
+            self.count_fired(records.len(), &effects);
             let mut follow = BatchBuilder::new(Codec::None);
             effects
                 .main
@@ -207,9 +200,10 @@ impl Worker {
                 spec: &spec,
                 broker: &self.broker,
                 topic,
+                name: topic.name.as_str(),
                 partition,
                 records: &records,
-                of_batch: false,
+                stem: Stem::Timers,
             };
             let outputs = assembly.outputs(follow, &effects)?;
             let rows = part.changes(&spec, partition);

@@ -14,7 +14,7 @@ use weir_types::TopicName;
 /// Rows reach the disk within this time of being applied; what is not there yet is looked for again.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// What the rows say should run: by source topic, the pipeline and its revision.
+/// What the rows say should run in-line: by source topic, the pipeline and its revision.
 pub(crate) type Wanted = Arc<RwLock<BTreeMap<TopicName, (String, u64)>>>;
 
 /// Keeps `wanted` as the rows are, from the entry that changes them on, and wakes the thread that follows.
@@ -25,7 +25,8 @@ pub(crate) fn watch(broker: &Broker, wanted: &Wanted) -> Receiver<()> {
         let name = String::from_utf8_lossy(key).into_owned();
         wanted.retain(|_, (n, _)| *n != name);
         if let Some(row) = value.and_then(|v| serde_json::from_slice::<Row>(v).ok()) {
-            wanted.insert(row.spec.source.clone(), (name, row.revision));
+            let source = row.spec.inline_source().cloned();
+            wanted.extend(source.map(|source| (source, (name, row.revision))));
         }
         // One that waits is enough.
         let _ = wake.try_send(());

@@ -1,11 +1,13 @@
 //! A pipeline at work: a thread of its own, with a bounded queue in front.
 
 use crate::assembly::{self, AssembleError, Assembly};
+use crate::behind::{Reader, Stop};
 use crate::chain::{self, Begin, Effects, Halt, Rules, Stage};
+use crate::dead_letter::Stem;
 use crate::firing::For;
 use crate::memory::Parts;
 use crate::priority::{self, Priority};
-use crate::spec::{Policy, Spec};
+use crate::spec::{At, Policy, Spec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,8 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 use weir_broker::{Broker, Footing, HookDone, HookError, HookJob, Processed, ReadError};
 use weir_runtime::Moment;
-use weir_types::limits::PIPELINE_QUEUE_MAX;
-use weir_types::{Batch, BatchError, Offset, PartitionId, RecordRef};
+use weir_types::limits::{PIPELINE_QUEUE_MAX, PIPELINE_THREADS_MAX};
+use weir_types::{Batch, BatchError, Offset, PartitionId, RecordRef, TopicName};
 
 /// Bytes that may wait for one pipeline: a quarter of what the node takes in at once, so that one that is stuck does
 /// not starve the others.
@@ -31,9 +33,9 @@ const BREAKER: u32 = 10;
 pub enum State {
     /// It works.
     Running,
-    /// Somebody paused it: its source refuses records until it is resumed.
+    /// Somebody paused it. In-line, its source refuses records until it is resumed.
     Paused,
-    /// It stopped: its source refuses records until it is resumed.
+    /// It stopped. In-line, its source refuses records until it is resumed.
     Halted(String),
 }
 
@@ -57,6 +59,8 @@ pub struct Counts {
     pub state_bytes: AtomicU64,
     /// Timers that were due.
     pub timers_fired: AtomicU64,
+    /// Offsets that were gone before they were read.
+    pub missed: AtomicU64,
     /// Records by output.
     pub routed: Mutex<BTreeMap<String, u64>>,
 }
@@ -65,12 +69,28 @@ pub struct Counts {
 pub(crate) struct Lane {
     pub(crate) name: String,
     pub(crate) revision: u64,
-    jobs: SyncSender<(HookJob, HookDone)>,
+    front: Front,
     shared: Arc<Shared>,
-    /// Gone when the thread has finished all it had.
+    /// Gone when its threads have finished all they had.
     pub(crate) finished: Mutex<Option<Receiver<()>>>,
     /// Resolves when the lane before it has finished all it had.
     pub(crate) begun: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+/// Where a lane gets its work.
+enum Front {
+    /// From who produces.
+    Ingest(SyncSender<(HookJob, HookDone)>),
+    /// From the log, until it is told to stop.
+    Log(Arc<Stop>),
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        if let Self::Log(stop) = self {
+            stop.set();
+        }
+    }
 }
 
 pub(crate) struct Shared {
@@ -91,6 +111,8 @@ pub(crate) struct Worker {
     good_in_a_row: u32,
     /// Its thread is, since a failure.
     behind: bool,
+    /// Rows, timers and bytes in memory that are counted.
+    told: (usize, usize, usize),
 }
 
 /// Why a batch is not taken.
@@ -135,38 +157,45 @@ impl Lane {
         state: State,
         before: Option<Receiver<()>>,
     ) -> std::io::Result<Self> {
-        let counts = Counts::default();
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
-            counts,
+            counts: Counts::default(),
             queued_bytes: AtomicUsize::new(0),
         });
-        let (jobs, queue) = sync_channel::<(HookJob, HookDone)>(PIPELINE_QUEUE_MAX);
         let (finish, finished) = sync_channel::<()>(1);
-        let name = spec.name.to_string();
-        let worker = Worker {
-            spec,
-            stages,
-            parts: Parts::default(),
-            broker,
-            shared: Arc::clone(&shared),
-            failed_in_a_row: 0,
-            good_in_a_row: 0,
-            behind: false,
-        };
-        priority::prepare()?;
         let (begin, begun) = oneshot::channel();
-        thread(&name).spawn(move || {
+        let name = spec.name.to_string();
+        priority::prepare()?;
+        let begin = move || {
             Priority::Prompt.ask();
             // Ends with an error when the other lane drops its end: that is the signal.
             let _ = before.map(|finished| finished.recv());
             let _ = begin.send(());
-            worker.run(queue, finish);
-        })?;
+        };
+        let worker = Worker::new(Arc::clone(&spec), stages, broker, Arc::clone(&shared));
+        let front = match spec.at {
+            At::Ingest => {
+                let (jobs, queue) = sync_channel::<(HookJob, HookDone)>(PIPELINE_QUEUE_MAX);
+                thread(&name).spawn(move || {
+                    begin();
+                    worker.run(queue, finish);
+                })?;
+                Front::Ingest(jobs)
+            }
+            At::Log => {
+                let stop = Arc::new(Stop::default());
+                let ended = Arc::clone(&stop);
+                thread(&name).spawn(move || {
+                    begin();
+                    read(worker, &ended, &finish);
+                })?;
+                Front::Log(stop)
+            }
+        };
         Ok(Self {
             name,
             revision,
-            jobs,
+            front,
             shared,
             finished: Mutex::new(Some(finished)),
             begun: Mutex::new(Some(begun)),
@@ -198,9 +227,12 @@ impl Lane {
                 }),
             );
         }
-        if let Err(TrySendError::Full((job, done)) | TrySendError::Disconnected((job, done))) =
-            self.jobs.try_send((job, done))
-        {
+        let sent = match &self.front {
+            Front::Ingest(jobs) => jobs.try_send((job, done)),
+            // Nobody is sent to one.
+            Front::Log(_) => Err(TrySendError::Disconnected((job, done))),
+        };
+        if let Err(TrySendError::Full((job, done)) | TrySendError::Disconnected((job, done))) = sent {
             self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             done(
                 job,
@@ -231,7 +263,54 @@ fn thread(pipeline: &str) -> std::thread::Builder {
         .stack_size(4 << 20)
 }
 
+/// Reads behind the log on as many threads as it may, this one among them.
+fn read(worker: Worker, stop: &Arc<Stop>, finish: &SyncSender<()>) {
+    let spec = Arc::clone(&worker.spec);
+    let partitions = |topic: &TopicName| worker.broker.topic(topic.as_str());
+    let partitions = spec.source.iter().filter_map(partitions);
+    let partitions = partitions.map(|t| t.partitions.len()).max().unwrap_or(1);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = spec
+        .threads
+        .unwrap_or(cores)
+        .min(partitions)
+        .clamp(1, PIPELINE_THREADS_MAX) as u32;
+    for mine in 1..threads {
+        let reader = Reader::new(worker.another(), Arc::clone(stop), (mine, threads));
+        let finish = finish.clone();
+        let started = thread(&spec.name.to_string()).spawn(move || {
+            reader.run();
+            drop(finish);
+        });
+        if let Err(error) = started {
+            worker.halt(format!("its threads cannot be started: {error}"));
+        }
+    }
+    Reader::new(worker, Arc::clone(stop), (0, threads)).run();
+}
+
 impl Worker {
+    fn new(spec: Arc<Spec>, stages: Vec<Stage>, broker: Broker, shared: Arc<Shared>) -> Self {
+        Self {
+            spec,
+            stages,
+            parts: Parts::default(),
+            broker,
+            shared,
+            failed_in_a_row: 0,
+            good_in_a_row: 0,
+            behind: false,
+            told: (0, 0, 0),
+        }
+    }
+
+    /// Another of the same pipeline, with instances of its own.
+    fn another(&self) -> Self {
+        let stages = self.stages.iter().map(|s| s.of_partition(s.config.partition));
+        let (spec, broker, shared) = (&self.spec, self.broker.clone(), Arc::clone(&self.shared));
+        Self::new(Arc::clone(spec), stages.collect(), broker, shared)
+    }
+
     /// Serves until the lane is dropped.
     fn run(mut self, queue: Receiver<(HookJob, HookDone)>, finish: SyncSender<()>) {
         loop {
@@ -283,7 +362,14 @@ impl Worker {
     }
 
     pub(crate) fn halt(&self, why: String) -> HookError {
-        tracing::error!(pipeline = %self.spec.name, %why, "pipeline halted: its source refuses records");
+        match self.spec.at {
+            At::Ingest => {
+                tracing::error!(pipeline = %self.spec.name, %why, "pipeline halted: its source refuses records")
+            }
+            At::Log => {
+                tracing::error!(pipeline = %self.spec.name, %why, "pipeline halted: it lags from here on")
+            }
+        }
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if *state == State::Running {
             *state = State::Halted(why.clone());
@@ -317,12 +403,22 @@ impl Worker {
         let mut parts = std::mem::take(&mut self.parts);
         let processed = self.step(&mut parts, job, &batch, records, id);
         self.parts = parts;
+        self.tell_size();
+        processed
+    }
+
+    /// Counts what is in memory by now; other threads of the pipeline count theirs.
+    pub(crate) fn tell_size(&mut self) {
         let (rows, timers, bytes) = self.parts.size();
         let counts = &self.shared.counts;
-        counts.state_rows.store(rows as u64, Ordering::Relaxed);
-        counts.timers.store(timers as u64, Ordering::Relaxed);
-        counts.state_bytes.store(bytes as u64, Ordering::Relaxed);
-        processed
+        let tell = |counter: &AtomicU64, before: usize, now: usize| {
+            // Wraps where it is less than before.
+            counter.fetch_add((now as u64).wrapping_sub(before as u64), Ordering::Relaxed);
+        };
+        tell(&counts.state_rows, self.told.0, rows);
+        tell(&counts.timers, self.told.1, timers);
+        tell(&counts.state_bytes, self.told.2, bytes);
+        self.told = (rows, timers, bytes);
     }
 
     /// One step on top of those before it.
@@ -371,26 +467,18 @@ impl Worker {
         marks: &[u8],
         moment: Moment,
     ) -> Result<Processed, Refusal> {
-        let effects = self.run_through(stages, Begin::Records, records, marks, moment)?;
-        let through = effects.main.len() + effects.outputs.values().map(Vec::len).sum::<usize>();
-        let lost = effects.failures > 0 && through == 0 && !records.is_empty();
-        self.failed_in_a_row = if lost { self.failed_in_a_row + 1 } else { 0 };
-        if self.failed_in_a_row >= BREAKER && self.spec.policy() != Policy::Skip {
-            self.failed_in_a_row = 0;
-            let last = effects.dead.last().map_or("", |d| d.error.as_str());
-            return Err(Refusal::Halt(format!(
-                "{BREAKER} batches in a row failed, the last so: {last}"
-            )));
-        }
+        let effects = self.run_through(stages, Begin::Records { source: 0 }, records, marks, moment)?;
+        self.check_breaker(records.len(), &effects)?;
         self.count(records.len(), &effects);
         let (kept, follow) = assembly::kept(batch, &effects.main, records)?;
         let assembly = Assembly {
             spec: &self.spec,
             broker: &self.broker,
             topic: &job.topic,
+            name: job.topic.name.as_str(),
             partition: job.partition,
             records,
-            of_batch: true,
+            stem: Stem::Batch,
         };
         Ok(Processed {
             outputs: assembly.outputs(follow, &effects)?,
@@ -425,6 +513,36 @@ impl Worker {
             self.good_in_a_row.saturating_add(1)
         };
         Ok(effects)
+    }
+
+    /// Stops a pipeline that gets nothing through any more.
+    pub(crate) fn check_breaker(&mut self, records: usize, effects: &Effects) -> Result<(), Refusal> {
+        let through = effects.main.len() + effects.outputs.values().map(Vec::len).sum::<usize>();
+        let lost = effects.failures > 0 && through == 0 && records > 0;
+        self.failed_in_a_row = if lost { self.failed_in_a_row + 1 } else { 0 };
+        if self.failed_in_a_row < BREAKER || self.spec.policy() == Policy::Skip {
+            return Ok(());
+        }
+        self.failed_in_a_row = 0;
+        let last = effects.dead.last().map_or("", |d| d.error.as_str());
+        Err(Refusal::Halt(format!(
+            "{BREAKER} batches in a row failed, the last so: {last}"
+        )))
+    }
+
+    /// Behind the log, the stream is an output like any other.
+    pub(crate) fn divert_main(&self, effects: &mut Effects) {
+        let main = std::mem::take(&mut effects.main);
+        if !main.is_empty() && self.spec.outputs.contains_key("main") {
+            effects.outputs.insert("main".to_owned(), main);
+        }
+    }
+
+    /// Counts what became of so many timers.
+    pub(crate) fn count_fired(&self, timers: usize, effects: &Effects) {
+        let fired = &self.shared.counts.timers_fired;
+        fired.fetch_add(timers as u64, Ordering::Relaxed);
+        self.count(0, effects);
     }
 
     /// Counts what became of a batch of `records`, or of no batch.

@@ -1,19 +1,22 @@
-//! In-line pipelines: joins the broker's hook and the module runtime.
+//! Pipelines, in-line and behind the log: joins the broker and the module runtime.
 //!
 //! Owns what a pipeline is ([`Spec`]), the modules that were pushed ([`store`]), and a thread per pipeline that runs
-//! its stages over each batch ([`lane`], [`chain`]). What failed goes where the pipeline's policy says. Knows neither
+//! its stages over each batch ([`lane`], [`chain`]), or several that read the log ([`behind`]). What failed goes where the pipeline's policy says. Knows neither
 //! the log nor wasmtime.
 
 mod apply;
 mod assembly;
+mod behind;
 mod chain;
 mod dead_letter;
 mod error;
 mod firing;
 mod flow;
 mod follow;
+mod input;
 mod lane;
 mod memory;
+mod merge;
 mod pipelines;
 mod plan;
 mod priority;
@@ -23,10 +26,11 @@ mod store;
 mod time;
 
 pub use error::{ApplyError, PushError};
+pub use input::Place;
 pub use lane::{Counts, State};
 pub use pipelines::{PipelineInfo, Pipelines};
 pub use plan::{Difference, Plan};
 pub use priority::Priority;
 pub use services::{NodeStatus, Services};
-pub use spec::{EventTime, Future, OnError, Policy, Spec, SpecError, Stage, TimeUnit};
+pub use spec::{At, EventTime, Future, OnError, Origin, Policy, Sources, Spec, SpecError, Stage, TimeUnit};
 pub use store::{ModuleInfo, ModuleRef};

@@ -1,21 +1,29 @@
 //! What the modules of a pipeline remember: a table a stage and partition, from rows of the log and back to them.
 
-use crate::chain::Stage;
+use crate::chain::{Begin, Stage};
 use crate::firing::Asleep;
+use crate::input::Input;
+use crate::lane::Refusal;
 use crate::spec::{EventTime, Spec};
 use crate::time::{Progress, Time};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_broker::{Broker, Chain, PartitionId, ReadError, StateKey, StateKind};
-use weir_runtime::{Moment, Table, Timer, TimerClock};
-use weir_types::limits::STATEFUL_PARTITIONS_MAX;
+use weir_runtime::{Fired, Moment, Table, Timer, TimerClock};
+use weir_types::limits::{LOG_PARTITIONS_MAX, STATEFUL_PARTITIONS_MAX};
+use weir_types::{Headers, Offset, RecordRef, TopicName};
 
 /// What rows of a pipeline say: what its modules remember, their timers, and how far its time has come.
 const KINDS: [StateKind; 3] = [StateKind::Table, StateKind::Timer, StateKind::Progress];
 
-/// The keys under which all rows of `pipeline` lie.
+/// The keys under which all rows lie of what `pipeline` remembers.
 pub(crate) fn of_pipeline(pipeline: &str) -> [StateKey; 3] {
     KINDS.map(|kind| of_kind(kind, pipeline))
+}
+
+/// The key under which the rows lie that say how far `pipeline` has read.
+pub(crate) fn places_of(pipeline: &str) -> StateKey {
+    of_kind(StateKind::Input, pipeline)
 }
 
 fn of_kind(kind: StateKind, pipeline: &str) -> StateKey {
@@ -65,7 +73,43 @@ pub(crate) struct Part {
     pub(crate) stages: Vec<Stage>,
     pub(crate) chain: Chain,
     pub(crate) time: Time,
+    /// Where it reads, if it stands behind the log.
+    pub(crate) input: Input,
     last_used: u64,
+}
+
+/// Timers of one stage and clock that are due.
+pub(crate) struct Due {
+    stage: usize,
+    clock: TimerClock,
+    timers: Vec<Timer>,
+}
+
+impl Due {
+    /// What new records stem from: the timers as if they were some.
+    pub(crate) fn records(&self) -> Vec<RecordRef<'_>> {
+        let timers = (0..).zip(&self.timers);
+        timers
+            .map(|(n, timer)| RecordRef {
+                offset: Offset::new(n),
+                timestamp: timer.at,
+                key: Some(&timer.key),
+                value: None,
+                headers: Headers::NONE,
+            })
+            .collect()
+    }
+
+    pub(crate) fn begin(&self) -> Begin<'_> {
+        let fired = Fired {
+            clock: self.clock,
+            timers: &self.timers,
+        };
+        Begin::Timers {
+            stage: self.stage,
+            fired,
+        }
+    }
 }
 
 /// Those that are at work. What is not, is in the log.
@@ -85,13 +129,17 @@ impl Parts {
         broker: &Broker,
         partition: u32,
         id: PartitionId,
-    ) -> Result<Option<&mut Part>, ReadError> {
+    ) -> Result<Option<&mut Part>, Refusal> {
         self.uses += 1;
         if self.parts.get(&partition).is_some_and(|p| !p.chain.is_standing()) {
             self.end(partition);
         }
         if !self.parts.contains_key(&partition) {
-            if self.parts.len() >= STATEFUL_PARTITIONS_MAX {
+            let most = match spec.remembers() || !spec.is_behind_the_log() {
+                true => STATEFUL_PARTITIONS_MAX,
+                false => LOG_PARTITIONS_MAX,
+            };
+            if self.parts.len() >= most {
                 let longest = self.parts.iter().min_by_key(|(_, p)| p.last_used);
                 if let Some(partition) = longest.map(|(p, _)| *p) {
                     self.put_aside(partition, spec);
@@ -102,6 +150,7 @@ impl Parts {
             };
             let stages = begin(spec, stages, broker, partition)?;
             let time = Time::from(progress(spec, broker, partition)?);
+            let input = Input::open(spec, broker, partition)?;
             let last_used = self.uses;
             self.asleep.wake(partition);
             self.parts.insert(
@@ -110,6 +159,7 @@ impl Parts {
                     stages,
                     chain,
                     time,
+                    input,
                     last_used,
                 },
             );
@@ -140,8 +190,19 @@ impl Parts {
         self.parts.get(&partition).is_some_and(|p| !p.chain.is_standing())
     }
 
+    /// Up to where the sources of the partition were read, if nothing more was stored there.
+    pub(crate) fn place(&self, partition: u32) -> Option<Vec<(TopicName, Offset)>> {
+        let part = self.parts.get(&partition)?;
+        part.input.is_at_end().then(|| part.input.read_to())
+    }
+
+    /// Whether the fate of all steps is known.
+    pub(crate) fn are_decided(&self) -> bool {
+        self.parts.values().all(|part| part.chain.is_decided())
+    }
+
     /// Waits for what is under way, and forgets the partition.
-    fn end(&mut self, partition: u32) {
+    pub(crate) fn end(&mut self, partition: u32) {
         if let Some(part) = self.parts.remove(&partition) {
             part.chain.drain();
         }
@@ -166,7 +227,8 @@ impl Parts {
     pub(crate) fn next_due_in(&mut self, wall: i64, events: &EventTime) -> Option<u64> {
         let wait = |part: &mut Part| {
             // One whose chain is broken is begun anew at the next look: what broke it may last.
-            let at = part.wake(events).filter(|_| part.chain.is_standing())?;
+            let is_by_itself = part.chain.is_standing() && part.input.is_at_end();
+            let at = part.wake(events).filter(|_| is_by_itself)?;
             Some(part.time.until(at, wall, events))
         };
         let first = self.parts.values_mut().filter_map(wait).min();
@@ -180,8 +242,11 @@ impl Parts {
     /// not say what is due.
     pub(crate) fn due(&mut self, wall: i64, events: &EventTime) -> Vec<u32> {
         let is_due = |part: &mut Part| {
-            part.time.pass(wall, events);
-            part.wake(events).is_some_and(|at| at <= part.time.moment().now) || !part.chain.is_standing()
+            // Behind the log, time is that of the records until there are no more.
+            if part.input.is_at_end() {
+                part.time.pass(wall, events);
+            }
+            part.is_due(events) || !part.chain.is_standing()
         };
         let due = self
             .parts
@@ -239,19 +304,29 @@ impl Part {
         processing.into_iter().chain(event).min()
     }
 
+    /// Whether a timer is due by the time it is.
+    pub(crate) fn is_due(&self, events: &EventTime) -> bool {
+        self.wake(events).is_some_and(|at| at <= self.time.moment().now)
+    }
+
+    /// Bytes that changed of what its modules remember and is in no step yet.
+    pub(crate) fn changed_bytes(&self) -> usize {
+        self.tables().map(Table::changed_bytes).sum()
+    }
+
     /// Clears and returns what is due first, of one stage and clock.
-    pub(crate) fn pop_due(&mut self, moment: Moment, max: usize) -> Option<(usize, TimerClock, Vec<Timer>)> {
+    pub(crate) fn pop_due(&mut self, moment: Moment, max: usize) -> Option<Due> {
         for clock in TimerClock::ALL {
             let until = match clock {
                 TimerClock::Event => moment.watermark,
                 TimerClock::Processing => moment.now,
             };
-            for (n, stage) in self.stages.iter_mut().enumerate() {
-                let Some(table) = &mut stage.table else { continue };
+            for (stage, with) in self.stages.iter_mut().enumerate() {
+                let Some(table) = &mut with.table else { continue };
                 let due = std::iter::from_fn(|| table.pop_due(clock, until)).take(max);
-                let due: Vec<_> = due.collect();
-                if !due.is_empty() {
-                    return Some((n, clock, due));
+                let timers: Vec<_> = due.collect();
+                if !timers.is_empty() {
+                    return Some(Due { stage, clock, timers });
                 }
             }
         }
@@ -277,10 +352,11 @@ impl Part {
                 rows.push((StateKey::from_bytes(key), at));
             });
         }
-        if let Some(progress) = self.time.take_change().filter(|_| spec.is_timed()) {
+        if let Some(progress) = self.time.take_change().filter(|_| spec.has_time()) {
             let value = postcard::to_allocvec(&progress).unwrap_or_default();
             rows.push((of_progress(name, partition), Some(value.into())));
         }
+        self.input.changes(&mut rows);
         rows
     }
 }

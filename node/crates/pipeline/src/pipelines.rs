@@ -3,9 +3,10 @@
 use crate::chain::Stage;
 use crate::error::{ApplyError, PushError};
 use crate::follow::{self, Wanted};
+use crate::input::{self, Place};
 use crate::lane::{Lane, State};
 use crate::memory;
-use crate::spec::{Grant, Spec};
+use crate::spec::{At, Grant, Origin, Sources, Spec};
 use crate::store::{ModuleInfo, ModuleRef, Store};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -15,11 +16,14 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::oneshot;
-use weir_broker::{AdminError, Broker, Hook, HookDone, HookError, HookJob, Processed, StateKind};
+use weir_broker::{AdminError, Broker, Hook, HookDone, HookError, HookJob, Processed, StateKey, StateKind};
 use weir_runtime::{
     Digest, InstanceConfig, Instruments, LoadError, LogLevel, LogSink, Module, Reading, Runtime,
 };
 use weir_types::TopicName;
+
+/// A row that changes together with a pipeline's.
+pub(crate) type Written = (StateKey, Option<Bytes>);
 
 /// A pipeline's row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,7 +60,8 @@ impl fmt::Display for StateOf {
 #[expect(missing_docs, reason = "named for what they are")]
 pub struct PipelineInfo {
     pub name: String,
-    pub source: String,
+    pub source: Sources,
+    pub at: At,
     pub revision: u64,
     #[serde(flatten)]
     pub state: State,
@@ -79,15 +84,29 @@ pub struct PipelineInfo {
     pub state_bytes: u64,
     /// Timers that were due.
     pub timers_fired: u64,
+    /// Behind the log: how many offsets are stored that it has not come to.
+    pub lag: u64,
+    /// Offsets whose records were gone before it came to them.
+    pub missed: u64,
+    /// How far it has come, where it lags most: of at most 64 partitions.
+    pub places: Vec<Place>,
     /// Instruments of the stages' modules, `stage.name`.
     pub metrics: BTreeMap<String, f64>,
 }
 
+/// Partitions that a pipeline says its places on: more than that are no reading for anybody.
+pub(crate) const PLACES_TOLD: usize = 64;
+
 impl PipelineInfo {
+    /// Whether records that are produced to `topic` pass it before they are stored.
+    pub fn is_inline_of(&self, topic: &str) -> bool {
+        self.at == At::Ingest && self.source.contains(topic)
+    }
+
     /// Whether records come from or go to `topic`.
     pub fn uses(&self, topic: &str) -> bool {
         let dead = self.spec.dead_letters().is_ok_and(|name| name.as_str() == topic);
-        self.source == topic || dead || self.spec.outputs.values().any(|name| name.as_str() == topic)
+        self.source.contains(topic) || dead || self.spec.outputs.values().any(|name| name.as_str() == topic)
     }
 }
 
@@ -303,12 +322,12 @@ impl Pipelines {
             true => row.states.clone(),
             false => self.states(&row.spec, &row.digests),
         };
-        self.put_in_place(Row {
+        let row = Row {
             paused,
             states,
             ..row
-        })
-        .await?;
+        };
+        self.put_in_place(row, Vec::new()).await?;
         self.pipeline(name)
             .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
@@ -328,21 +347,22 @@ impl Pipelines {
             paused: true,
             ..row
         };
-        self.put_in_place(row).await?;
+        self.put_in_place(row, Vec::new()).await?;
         self.pipeline(name)
             .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
 
     /// Pauses the pipeline, and removes what its modules remember once all that passed it is stored.
     async fn forget(&self, row: &Row) -> Result<(), ApplyError> {
-        if !row.spec.is_stateful() && row.states.iter().all(Option::is_none) {
+        let remembers = row.spec.has_time() || row.spec.is_stateful();
+        if !remembers && row.states.iter().all(Option::is_none) {
             return Ok(());
         }
         let paused = Row {
             paused: true,
             ..row.clone()
         };
-        self.write(&paused).await?;
+        self.write(&paused, Vec::new()).await?;
         self.install(paused, Vec::new(), State::Paused)
             .map_err(PushError::from)?;
         let begun = self
@@ -358,14 +378,39 @@ impl Pipelines {
         Ok(())
     }
 
+    /// Has a pipeline behind the log begin anew at `origin`, without anything that its modules remember. Paused stays paused.
+    ///
+    /// # Errors
+    /// When there is none, it is in-line, or there is no such place. It may be paused then: what it did before is what it did.
+    pub async fn rewind(&self, name: &str, origin: Origin) -> Result<PipelineInfo, ApplyError> {
+        let _one = self.0.changing.lock().await;
+        let _applying = Applying::begin(&self.0.applying);
+        let row = self.row(name)?;
+        if !row.spec.is_behind_the_log() {
+            return Err(ApplyError::NoPlaces(name.to_owned()));
+        }
+        let begin = || input::begin(&self.0.broker, name, &row.spec.source, origin, true);
+        // Before anything is changed.
+        begin().await?;
+        self.forget(&row).await?;
+        let states = match row.paused {
+            true => Vec::new(),
+            false => self.states(&row.spec, &row.digests),
+        };
+        let places = begin().await?;
+        self.put_in_place(Row { states, ..row }, places).await?;
+        self.pipeline(name)
+            .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
+    }
+
     pub(crate) fn row(&self, name: &str) -> Result<Row, ApplyError> {
         let row = self.active().get(name).map(|a| a.row.clone());
         row.ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
 
-    /// Writes a row and puts what it says in place.
-    async fn put_in_place(&self, row: Row) -> Result<(), ApplyError> {
-        self.write(&row).await?;
+    /// Writes a row, with others, and puts what it says in place.
+    async fn put_in_place(&self, row: Row, others: Vec<Written>) -> Result<(), ApplyError> {
+        self.write(&row, others).await?;
         // Halted at start for want of a module: it may be there by now.
         let (this, spec, digests) = (self.clone(), row.spec.clone(), row.digests.clone());
         let stages = apart("weir-apply", move || this.stages(&spec, &digests));
@@ -384,7 +429,7 @@ impl Pipelines {
         let _one = self.0.changing.lock().await;
         let row = self.row(name)?;
         self.forget(&row).await?;
-        let source = row.spec.source;
+        self.0.broker.remove_rows(memory::places_of(name)).await?;
         self.0
             .broker
             .put_row(StateKind::Pipeline, name.as_bytes(), None)
@@ -393,7 +438,7 @@ impl Pipelines {
             .by_source
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(&source);
+            .retain(|_, lane| lane.name != name);
         self.0
             .active
             .write()
@@ -404,12 +449,12 @@ impl Pipelines {
 
     /// All pipelines, by name.
     pub fn pipelines(&self) -> Vec<PipelineInfo> {
-        self.active().values().map(info).collect()
+        self.active().values().map(|a| info(&self.0.broker, a)).collect()
     }
 
     /// The pipeline `name`.
     pub fn pipeline(&self, name: &str) -> Option<PipelineInfo> {
-        self.active().get(name).map(info)
+        self.active().get(name).map(|a| info(&self.0.broker, a))
     }
 
     /// Loads and tries out each stage's module. Blocks while one is compiled.
@@ -419,7 +464,7 @@ impl Pipelines {
             let module = self.load(*digest)?;
             let config = InstanceConfig {
                 partition: 0,
-                sources: vec![spec.source.to_string()],
+                sources: spec.source.iter().map(TopicName::to_string).collect(),
                 settings: stage.config.clone(),
             };
             let sink: Arc<dyn LogSink> = Arc::new(Tracing {
@@ -467,16 +512,12 @@ impl Pipelines {
         Ok(module)
     }
 
-    pub(crate) async fn write(&self, row: &Row) -> Result<(), AdminError> {
+    /// Writes a pipeline's row, and others in the same entry.
+    pub(crate) async fn write(&self, row: &Row, others: Vec<Written>) -> Result<(), AdminError> {
         let value = Bytes::from(serde_json::to_vec(row).unwrap_or_default());
-        self.0
-            .broker
-            .put_row(
-                StateKind::Pipeline,
-                row.spec.name.as_str().as_bytes(),
-                Some(value),
-            )
-            .await
+        let key = StateKey::new(StateKind::Pipeline, row.spec.name.as_str().as_bytes());
+        let rows = others.into_iter().chain([(key, Some(value))]);
+        self.0.broker.put_rows(rows.collect()).await
     }
 
     /// Puts a lane in the place of the one before it.
@@ -502,7 +543,9 @@ impl Pipelines {
         let lane = Arc::new(lane);
         let mut by_source = self.0.by_source.write().unwrap_or_else(PoisonError::into_inner);
         by_source.retain(|_, l| l.name != name);
-        by_source.insert(row.spec.source.clone(), Arc::clone(&lane));
+        if let Some(source) = row.spec.inline_source() {
+            by_source.insert(source.clone(), Arc::clone(&lane));
+        }
         active.insert(
             name,
             Active {
@@ -583,7 +626,15 @@ impl Hook for Pipelines {
     }
 }
 
-fn info(active: &Active) -> PipelineInfo {
+fn info(broker: &Broker, active: &Active) -> PipelineInfo {
+    let mut places = match active.row.spec.at {
+        At::Ingest => Vec::new(),
+        At::Log => input::places(broker, &active.row.spec),
+    };
+    let behind = |place: &Place| place.end.get() - place.next.get();
+    let lag = places.iter().map(behind).sum();
+    places.sort_by_key(|place| std::cmp::Reverse(behind(place)));
+    places.truncate(PLACES_TOLD);
     let counts = active.lane.counts();
     let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
     let mut metrics = BTreeMap::new();
@@ -600,7 +651,8 @@ fn info(active: &Active) -> PipelineInfo {
     spec.on_error.policy = Some(spec.policy());
     PipelineInfo {
         name: active.lane.name.clone(),
-        source: active.row.spec.source.to_string(),
+        source: active.row.spec.source.clone(),
+        at: active.row.spec.at,
         revision: active.row.revision,
         state: active.lane.state(),
         spec,
@@ -622,6 +674,9 @@ fn info(active: &Active) -> PipelineInfo {
         timers: load(&counts.timers),
         state_bytes: load(&counts.state_bytes),
         timers_fired: load(&counts.timers_fired),
+        lag,
+        missed: load(&counts.missed),
+        places,
         metrics,
     }
 }

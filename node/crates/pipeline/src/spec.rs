@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use weir_runtime::{CallLimits, Setting};
-use weir_types::limits::{STAGES_MAX, STATE_BYTES_MAX};
+use weir_types::limits::{PIPELINE_THREADS_MAX, SOURCES_MAX, STAGES_MAX, STATE_BYTES_MAX};
 use weir_types::{NameError, TopicName};
 
 /// Modules chained on a topic.
@@ -12,14 +13,22 @@ use weir_types::{NameError, TopicName};
 pub struct Spec {
     /// Its name: letters, digits, `.`, `_` and `-`.
     pub name: TopicName,
-    /// The topic whose records pass it.
-    pub source: TopicName,
-    /// Where it stands: `ingest`, before a record is stored.
+    /// The topic whose records pass it; behind the log there may be several.
+    pub source: Sources,
+    /// Where it stands: `ingest`, before a record is stored, or `log`, behind it.
     #[serde(default)]
     pub at: At,
+    /// Behind the log: where it begins on a partition that it has not read yet; at the start when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Origin>,
+    /// Behind the log: how many threads it works on; as many as there are cores, and no more than its source has partitions,
+    /// when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
     /// Its modules, first to last.
     pub stages: Vec<Stage>,
-    /// Topics for the modules' named outputs. `main` is the stream itself.
+    /// Topics for the modules' named outputs. `main` is the stream itself, in-line; behind the log it is an output like any
+    /// other, and goes nowhere when it has no topic.
     #[serde(default)]
     pub outputs: BTreeMap<String, TopicName>,
     /// What becomes of records that a module fails on.
@@ -97,6 +106,127 @@ pub enum At {
     /// In-line: before a record is stored.
     #[default]
     Ingest,
+    /// Behind the log: it reads what is stored.
+    Log,
+}
+
+/// Topics that a pipeline reads. Written down as a name, or as a list of names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "OneOrMany", into = "OneOrMany")]
+pub struct Sources(Vec<TopicName>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(TopicName),
+    Many(Vec<TopicName>),
+}
+
+impl From<OneOrMany> for Sources {
+    fn from(topics: OneOrMany) -> Self {
+        match topics {
+            OneOrMany::One(topic) => Self(vec![topic]),
+            OneOrMany::Many(topics) => Self(topics),
+        }
+    }
+}
+
+impl From<Sources> for OneOrMany {
+    fn from(Sources(mut topics): Sources) -> Self {
+        match topics.len() {
+            1 => Self::One(topics.remove(0)),
+            _ => Self::Many(topics),
+        }
+    }
+}
+
+impl FromIterator<TopicName> for Sources {
+    fn from_iter<I: IntoIterator<Item = TopicName>>(topics: I) -> Self {
+        Self(topics.into_iter().collect())
+    }
+}
+
+impl Sources {
+    /// Each of them; a module knows them by their places here.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &TopicName> {
+        self.0.iter()
+    }
+
+    /// Whether `topic` is one.
+    pub fn contains(&self, topic: &str) -> bool {
+        self.0.iter().any(|name| name.as_str() == topic)
+    }
+
+    /// The first: after it, what has no name of its own is named. A pipeline has one.
+    pub fn first(&self) -> &str {
+        self.0.first().map_or("", TopicName::as_str)
+    }
+}
+
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenOrigin", into = "WrittenOrigin")]
+pub enum Origin {
+    /// With the first record that is there.
+    Start,
+    /// With the next that comes.
+    End,
+    /// With this offset, on each partition.
+    Offset(u64),
+    /// With the first record at or after this time, in milliseconds since 1970.
+    Time(i64),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum WrittenOrigin {
+    Offset(u64),
+    Text(String),
+}
+
+impl std::str::FromStr for Origin {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        match text {
+            "start" => Ok(Self::Start),
+            "end" => Ok(Self::End),
+            text => {
+                let offset = text.parse().ok().map(Self::Offset);
+                let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).ok();
+                let time = humantime::parse_rfc3339_weak(text).ok().and_then(since);
+                let ms = time.and_then(|since| i64::try_from(since.as_millis()).ok());
+                offset
+                    .or(ms.map(Self::Time))
+                    .ok_or_else(|| SpecError::Origin(text.to_owned()))
+            }
+        }
+    }
+}
+
+impl TryFrom<WrittenOrigin> for Origin {
+    type Error = SpecError;
+
+    fn try_from(written: WrittenOrigin) -> Result<Self, SpecError> {
+        match written {
+            WrittenOrigin::Offset(offset) => Ok(Self::Offset(offset)),
+            WrittenOrigin::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl From<Origin> for WrittenOrigin {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Start => Self::Text("start".to_owned()),
+            Origin::End => Self::Text("end".to_owned()),
+            Origin::Offset(offset) => Self::Offset(offset),
+            Origin::Time(ms) => {
+                let time = UNIX_EPOCH + Duration::from_millis(ms.max(0) as u64);
+                Self::Text(humantime::format_rfc3339_millis(time).to_string())
+            }
+        }
+    }
 }
 
 /// One module of a pipeline.
@@ -137,7 +267,7 @@ pub struct OnError {
     /// The policy; when none is given, `dead-letter`, and `halt` for a pipeline that remembers: a record that is set aside
     /// is missing in what comes after it.
     pub policy: Option<Policy>,
-    /// Topic for dead letters; `<source>.dead` when none is given.
+    /// Topic for dead letters; `<first source>.dead` when none is given.
     pub topic: Option<TopicName>,
     /// How often a batch is tried, each time on a fresh instance, before it is halved.
     pub attempts: u32,
@@ -178,8 +308,22 @@ pub enum SpecError {
     Range { what: &'static str, want: &'static str },
     #[error("output `main` is the stream itself and cannot be given a topic")]
     Main,
-    #[error("output `{0}` leads back to the source")]
+    #[error("`{0}` leads back to the source")]
     Loop(String),
+    #[error(
+        "`{0}` is no place to begin at: write \"start\", \"end\", an offset, or a time like \"2026-11-22T08:00:00Z\""
+    )]
+    Origin(String),
+    #[error("a pipeline has 1 to {SOURCES_MAX} sources, this has {0}")]
+    Sources(usize),
+    #[error("an in-line pipeline has one source: with `at = \"log\"` there may be several")]
+    InlineSources,
+    #[error("topic `{0}` is a source twice")]
+    Twice(String),
+    #[error("`{0}` is for pipelines behind the log: add `at = \"log\"`")]
+    Inline(&'static str),
+    #[error("what it makes would go nowhere: give `main`, or an output of a module, a topic under [outputs]")]
+    Nowhere,
     #[error(transparent)]
     Name(#[from] NameError),
 }
@@ -200,12 +344,7 @@ impl Spec {
         if !(1..=STAGES_MAX).contains(&self.stages.len()) {
             return Err(SpecError::Stages(self.stages.len()));
         }
-        if self.outputs.contains_key("main") {
-            return Err(SpecError::Main);
-        }
-        if let Some((output, _)) = self.outputs.iter().find(|(_, topic)| **topic == self.source) {
-            return Err(SpecError::Loop(output.clone()));
-        }
+        self.check_ends()?;
         let range = |ok, what, want| {
             if ok {
                 Ok(())
@@ -247,9 +386,70 @@ impl Spec {
         Ok(())
     }
 
+    /// Looks at where records come from and go to.
+    fn check_ends(&self) -> Result<(), SpecError> {
+        let Sources(sources) = &self.source;
+        if !(1..=SOURCES_MAX).contains(&sources.len()) {
+            return Err(SpecError::Sources(sources.len()));
+        }
+        for (n, topic) in sources.iter().enumerate() {
+            if sources.iter().skip(n + 1).any(|other| other == topic) {
+                return Err(SpecError::Twice(topic.to_string()));
+            }
+        }
+        match self.at {
+            At::Ingest if sources.len() > 1 => return Err(SpecError::InlineSources),
+            At::Ingest if self.outputs.contains_key("main") => return Err(SpecError::Main),
+            At::Ingest if self.from.is_some() => return Err(SpecError::Inline("from")),
+            At::Ingest if self.threads.is_some() => return Err(SpecError::Inline("threads")),
+            At::Log if self.outputs.is_empty() => return Err(SpecError::Nowhere),
+            At::Ingest | At::Log => {}
+        }
+        if self
+            .threads
+            .is_some_and(|n| !(1..=PIPELINE_THREADS_MAX).contains(&n))
+        {
+            return Err(SpecError::Range {
+                what: "threads",
+                want: "1 to 8",
+            });
+        }
+        let mut ends = self.outputs.iter();
+        if let Some((output, _)) = ends.find(|(_, topic)| self.source.contains(topic.as_str())) {
+            return Err(SpecError::Loop(output.clone()));
+        }
+        match self.source.contains(self.dead_letters()?.as_str()) {
+            true => Err(SpecError::Loop("on_error.topic".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether it reads what is stored.
+    pub fn is_behind_the_log(&self) -> bool {
+        self.at == At::Log
+    }
+
+    /// The topic in whose line it is.
+    pub(crate) fn inline_source(&self) -> Option<&TopicName> {
+        match self.at {
+            At::Ingest => self.source.iter().next(),
+            At::Log => None,
+        }
+    }
+
     /// Whether something of it outlasts a batch: what a module remembers, or how far time has come.
     pub fn is_stateful(&self) -> bool {
-        self.event_time.is_some() || self.stages.iter().any(Stage::remembers)
+        self.event_time.is_some() || self.remembers()
+    }
+
+    /// Whether how far its time has come is stored.
+    pub(crate) fn has_time(&self) -> bool {
+        self.is_timed() || self.is_behind_the_log()
+    }
+
+    /// Whether a module of it may remember something.
+    pub(crate) fn remembers(&self) -> bool {
+        self.stages.iter().any(Stage::remembers)
     }
 
     /// Whether it keeps a watermark.
@@ -271,7 +471,7 @@ impl Spec {
 
     /// What becomes of records that a module fails on.
     pub fn policy(&self) -> Policy {
-        let preset = match self.stages.iter().any(Stage::remembers) {
+        let preset = match self.remembers() {
             true => Policy::Halt,
             false => Policy::DeadLetter,
         };
@@ -286,6 +486,91 @@ impl Spec {
         self.on_error
             .topic
             .clone()
-            .map_or_else(|| format!("{}.dead", self.source).parse(), Ok)
+            .map_or_else(|| format!("{}.dead", self.source.first()).parse(), Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAGES: &str = "stages = [{ module = 'm' }]\n";
+
+    fn parse(head: &str) -> Result<Spec, String> {
+        Spec::parse(&format!("name = 'p'\n{head}\n{STAGES}")).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_source_is_a_name_or_a_list_and_stays_as_it_was_written() {
+        for source in ["\"t\"", "[\"t\",\"u\"]"] {
+            let spec = parse(&format!(
+                "source = {source}\nat = 'log'\noutputs = {{ main = 'o' }}"
+            ))
+            .unwrap();
+            let row = serde_json::to_string(&spec).unwrap();
+            assert!(row.contains(&format!("\"source\":{source}")), "{row}");
+            assert_eq!(serde_json::from_str::<Spec>(&row).unwrap(), spec);
+        }
+    }
+
+    #[test]
+    fn places_to_begin_at_are_words_offsets_and_times() {
+        let from = |from: &str| {
+            let head = format!("source = 't'\nat = 'log'\noutputs = {{ main = 'o' }}\nfrom = {from}");
+            let spec = parse(&head)?;
+            let row = serde_json::to_string(&spec).unwrap();
+            assert_eq!(serde_json::from_str::<Spec>(&row).unwrap(), spec);
+            Ok::<_, String>(spec.from.unwrap())
+        };
+        assert_eq!(from("'start'"), Ok(Origin::Start));
+        assert_eq!(from("'end'"), Ok(Origin::End));
+        assert_eq!(from("17"), Ok(Origin::Offset(17)));
+        assert_eq!(from("'17'"), Ok(Origin::Offset(17)));
+        assert_eq!(
+            from("'2023-11-14T22:13:20.5Z'"),
+            Ok(Origin::Time(1_700_000_000_500))
+        );
+        for wrong in ["'soon'", "''", "'1969-01-01T00:00:00Z'"] {
+            assert!(
+                from(wrong).unwrap_err().contains("no place to begin at"),
+                "{wrong}"
+            );
+        }
+        assert!(from("-1").is_err());
+    }
+
+    #[test]
+    fn what_does_not_fit_where_it_stands_is_refused() {
+        let cases = [
+            ("source = ['t', 'u']", "an in-line pipeline has one source"),
+            ("source = []", "1 to 8 sources"),
+            ("source = ['t', 't']\nat = 'log'", "`t` is a source twice"),
+            (
+                "source = 't'\nfrom = 'end'",
+                "`from` is for pipelines behind the log",
+            ),
+            (
+                "source = 't'\nthreads = 2",
+                "`threads` is for pipelines behind the log",
+            ),
+            ("source = 't'\noutputs = { main = 'u' }", "the stream itself"),
+            ("source = 't'\nat = 'log'", "would go nowhere"),
+            (
+                "source = 't'\nat = 'log'\noutputs = { main = 't' }",
+                "`main` leads back to the source",
+            ),
+            (
+                "source = 't'\nat = 'log'\noutputs = { main = 'u' }\non_error = { topic = 't' }",
+                "`on_error.topic` leads back",
+            ),
+            (
+                "source = 't'\nat = 'log'\noutputs = { main = 'u' }\nthreads = 9",
+                "`threads` has to be 1 to 8",
+            ),
+        ];
+        for (head, want) in cases {
+            let error = parse(head).unwrap_err();
+            assert!(error.contains(want), "{head}: {error}");
+        }
     }
 }

@@ -63,9 +63,24 @@ impl Time {
         let passed = Instant::now().saturating_duration_since(self.looked).as_millis() as u64;
         // Parts of a millisecond are counted the next time.
         self.looked += Duration::from_millis(passed);
+        self.progress.now = self.progress.now.saturating_add_unsigned(passed).max(wall);
+        self.go_on(events);
+    }
+
+    /// Lets time pass to when records were stored of which the last is from `latest`, if it is `wall` now: behind the log it is
+    /// their own time, as near as it is known, so that reading them again gives the same.
+    pub(crate) fn read(&mut self, latest: i64, wall: i64, events: &EventTime) {
+        self.looked = Instant::now();
+        // A sensor in 2080 does not take the pipeline there.
+        if latest <= wall.saturating_add_unsigned(events.future_ms) {
+            self.progress.now = self.progress.now.max(latest);
+        }
+        self.go_on(events);
+    }
+
+    /// Without records, the time in them goes on at the speed of ours.
+    fn go_on(&mut self, events: &EventTime) {
         let progress = &mut self.progress;
-        progress.now = progress.now.saturating_add_unsigned(passed).max(wall);
-        // Without records, the time in them goes on at the speed of ours.
         let silent = progress.now.saturating_sub(progress.arrived) - i64::from(events.idle_ms);
         if events.idle_ms > 0 && silent > 0 && progress.latest > i64::MIN {
             let idle = progress.complete(events).saturating_add(silent);

@@ -12,7 +12,7 @@ use weir_broker::{
 };
 use weir_peer::protocol::{PartitionInfo, PieceHead, Place, Reply, Request, TopicInfo, WireError};
 use weir_peer::{PeerError, SendStream, write_frame};
-use weir_pipeline::Services;
+use weir_pipeline::{Origin, Services, SpecError};
 use weir_types::limits::{MODULE_BYTES_MAX, MODULE_CHUNK_BYTES};
 use weir_types::{Batch, ErrorKind, GroupId};
 
@@ -46,7 +46,7 @@ fn topic_info(node: &Services, topic: &Topic) -> TopicInfo {
         config: topic.config.entries(),
         pipeline: pipelines
             .into_iter()
-            .find(|p| p.source == topic.name.as_str())
+            .find(|p| p.is_inline_of(topic.name.as_str()))
             .map(|p| p.name),
     }
 }
@@ -304,6 +304,11 @@ impl Session {
             }
             Request::ResetPipeline { name } => {
                 return json(&pipelines.reset(&name).await.map_err(|e| wire(e.kind(), &e))?);
+            }
+            Request::RewindPipeline { name, to } => {
+                let origin: Origin = to.parse().map_err(|e: SpecError| wire(ErrorKind::Invalid, &e))?;
+                let rewound = pipelines.rewind(&name, origin).await;
+                return json(&rewound.map_err(|e| wire(e.kind(), &e))?);
             }
             Request::RemovePipeline { name } => {
                 pipelines.remove(&name).await.map_err(|e| wire(e.kind(), &e))?;

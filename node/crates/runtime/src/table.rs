@@ -39,6 +39,8 @@ pub struct Table {
     clocks: Clocks,
     /// Bytes of keys and values that changed, those that were taken back left out.
     changed_bytes: usize,
+    /// What of them was so when the batch began.
+    changed_before: usize,
     rows: usize,
     bytes: usize,
     bytes_max: usize,
@@ -131,7 +133,7 @@ impl Table {
             return Err(StateError::Value(len));
         }
         let changed_bytes = self.changed_bytes + key.len() + len;
-        if changed_bytes > STATE_CHANGES_BYTES_MAX {
+        if changed_bytes - self.changed_before > STATE_CHANGES_BYTES_MAX {
             return Err(StateError::Changes);
         }
         let slot = self.by_hash.get(key).copied();
@@ -171,6 +173,16 @@ impl Table {
             .filter_map(|(key, slot)| Some((&**key, self.value(*slot)?)))
     }
 
+    /// What a batch may change is counted from here on.
+    pub fn begin_batch(&mut self) {
+        self.changed_before = self.changed_bytes;
+    }
+
+    /// Bytes of keys and values that changed since [`Table::take_changes`].
+    pub fn changed_bytes(&self) -> usize {
+        self.changed_bytes
+    }
+
     /// A place to come back to.
     pub fn mark(&self) -> Mark {
         Mark {
@@ -202,7 +214,7 @@ impl Table {
 
     /// Tells `each` what every row says now that changed since the last time; there is no way back behind it.
     pub fn take_changes(&mut self, mut each: impl FnMut(&[u8], Option<&[u8]>)) {
-        self.changed_bytes = 0;
+        (self.changed_bytes, self.changed_before) = (0, 0);
         self.journal.clear();
         for slot in std::mem::take(&mut self.changed) {
             let Some(row) = self.slots.get_mut(slot as usize) else {
@@ -236,7 +248,7 @@ impl Table {
             return Err(StateError::Key(key.len()));
         }
         let changed_bytes = self.changed_bytes + key.len() + size_of::<i64>();
-        if changed_bytes > STATE_CHANGES_BYTES_MAX {
+        if changed_bytes - self.changed_before > STATE_CHANGES_BYTES_MAX {
             return Err(StateError::Changes);
         }
         if at.is_some() && self.clocks.see(clock).get(key, tag).is_none() {

@@ -1,0 +1,403 @@
+//! A pipeline at work behind the log: threads that read what is stored, each some of the partitions.
+//!
+//! What comes of a few batches is one step of a chain, as in-line: outputs, what modules remember, timers and the place up to
+//! which was read are in one entry. A step waits for nothing but those before it, and nothing waits for a pipeline behind the
+//! log: it may lag, which [`crate::PipelineInfo::places`] shows. Its time is that of its records, so that reading the same log
+//! again gives the same; only at the end of the log time passes by itself.
+
+use crate::assembly::Assembly;
+use crate::chain::{Begin, Effects};
+use crate::dead_letter::Stem;
+use crate::firing::LEAD_POLL;
+use crate::lane::{Refusal, State, Worker};
+use crate::memory::{Part, Parts};
+use crate::merge;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::sync::watch;
+use weir_broker::{Output, Stepped, Topic};
+use weir_types::limits::{
+    ENTRY_BYTES_TARGET, FETCH_WAIT_MS_MAX, LOG_TURN_BYTES, STATE_CHANGES_BYTES_MAX, STEPS_UNDECIDED_MAX,
+};
+use weir_types::{BatchBuilder, Codec, Offset, RecordRef, TopicName};
+
+/// How soon steps that are under way are looked at again when there is nothing else to do: if one of them fails, what it was made
+/// of is read again. So soon a node that has begun to lead looks whether it serves, too.
+const SOON: Duration = Duration::from_millis(50);
+
+/// Tells threads to end.
+#[derive(Debug, Default)]
+pub(crate) struct Stop {
+    is_set: AtomicBool,
+    set: Notify,
+}
+
+impl Stop {
+    pub(crate) fn set(&self) {
+        self.is_set.store(true, Ordering::Release);
+        self.set.notify_waiters();
+    }
+
+    fn is_set(&self) -> bool {
+        self.is_set.load(Ordering::Acquire)
+    }
+
+    async fn wait(&self) {
+        let mut set = std::pin::pin!(self.set.notified());
+        // Asked for before looking.
+        set.as_mut().enable();
+        if !self.is_set() {
+            set.await;
+        }
+    }
+}
+
+/// One thread of a pipeline.
+pub(crate) struct Reader {
+    pub(crate) worker: Worker,
+    pub(crate) stop: Arc<Stop>,
+    /// Which of how many: it has each partition whose number has that rest.
+    pub(crate) share: (u32, u32),
+    /// Up to where partitions are read that had nothing more. Of others it has to be looked for.
+    known: BTreeMap<u32, Vec<(TopicName, Offset)>>,
+    turns: watch::Receiver<u64>,
+}
+
+/// What comes after a round.
+enum Next {
+    AtOnce,
+    /// Nothing, until something comes or so much time is over.
+    Something(Duration),
+    /// What could not be done, after a while.
+    Again,
+}
+
+/// What is under way in a turn.
+struct Turn<'a> {
+    part: &'a mut Part,
+    topic: &'a Arc<Topic>,
+    partition: u32,
+    outputs: Vec<Output>,
+}
+
+impl Reader {
+    pub(crate) fn new(worker: Worker, stop: Arc<Stop>, share: (u32, u32)) -> Self {
+        let turns = worker.broker.turns();
+        Self {
+            worker,
+            stop,
+            share,
+            known: BTreeMap::new(),
+            turns,
+        }
+    }
+
+    /// Works until it is told to stop.
+    pub(crate) fn run(mut self) {
+        while !self.stop.is_set() {
+            match self.round() {
+                Next::AtOnce => {}
+                Next::Something(patience) => self.wait(patience),
+                Next::Again => self.pause(LEAD_POLL),
+            }
+        }
+        // Whoever comes next begins on what this one has written.
+        self.worker.parts.end_all();
+    }
+
+    /// Looks at each partition once.
+    fn round(&mut self) -> Next {
+        let forever = Duration::from_millis(FETCH_WAIT_MS_MAX);
+        // Whoever lets it go on puts another in its place.
+        if self.worker.state() != State::Running {
+            return Next::Something(forever);
+        }
+        self.turns.mark_unchanged();
+        let broker = self.worker.broker.clone();
+        let spec = Arc::clone(&self.worker.spec);
+        let topics: Option<Vec<_>> = spec.source.iter().map(|t| broker.topic(t.as_str())).collect();
+        let first = topics.as_deref().and_then(|topics| topics.first());
+        let Some((topics, first)) = topics.as_deref().zip(first) else {
+            return Next::Again;
+        };
+        if first.partition(0).and_then(|id| broker.led_term(id)).is_none() {
+            self.known.clear();
+            self.worker.parts.end_all();
+            // While another leads, it need not look until that has changed; one that leads serves in a moment.
+            return Next::Something(match broker.group().lead() {
+                Some(_) => SOON,
+                None => forever,
+            });
+        }
+        let due = match self.worker.due(first) {
+            Ok(due) => due,
+            Err(refusal) => return self.refused(refusal, None),
+        };
+        let count = topics
+            .iter()
+            .map(|t| t.partitions.len() as u32)
+            .max()
+            .unwrap_or(0);
+        let (mine, of) = self.share;
+        let mut is_idle = true;
+        for partition in (mine..count).step_by(of.max(1) as usize) {
+            if self.stop.is_set() {
+                return Next::AtOnce;
+            }
+            if !due.contains(&partition) && !self.has_more(partition) {
+                continue;
+            }
+            let mut parts = std::mem::take(&mut self.worker.parts);
+            let turned = self.worker.turn(&mut parts, first, partition);
+            let place = parts.place(partition);
+            self.worker.parts = parts;
+            self.worker.tell_size();
+            match turned {
+                Ok(did) => is_idle &= !did,
+                Err(refusal) => return self.refused(refusal, Some(partition)),
+            }
+            self.known.remove(&partition);
+            self.known.extend(place.map(|place| (partition, place)));
+        }
+        if !is_idle {
+            return Next::AtOnce;
+        }
+        let timers = self.worker.next_due_in().map_or(forever, |due| due.min(forever));
+        Next::Something(match self.worker.parts.are_decided() {
+            true => timers,
+            false => timers.min(SOON),
+        })
+    }
+
+    /// Whether there may be something to read, or the steps before have failed.
+    fn has_more(&self, partition: u32) -> bool {
+        let Some(places) = self.known.get(&partition) else {
+            return true;
+        };
+        let broker = &self.worker.broker;
+        let has_grown = |(topic, at): &(TopicName, Offset)| {
+            let marks = broker.marks(topic.as_str(), partition);
+            marks.is_some_and(|marks| marks.committed_end() > *at)
+        };
+        places.iter().any(has_grown) || self.worker.parts.is_broken(partition)
+    }
+
+    /// What to do after a refusal.
+    fn refused(&mut self, refusal: Refusal, partition: Option<u32>) -> Next {
+        match partition {
+            Some(partition) => drop(self.known.remove(&partition)),
+            None => self.known.clear(),
+        }
+        if let Refusal::Halt(why) = refusal {
+            self.worker.halt(why);
+        }
+        Next::Again
+    }
+
+    /// Waits so long, unless it is told to stop.
+    fn pause(&self, wait: Duration) {
+        let broker = self.worker.broker.clone();
+        let _ = broker.block_on(tokio::time::timeout(wait, self.stop.wait()));
+    }
+
+    /// Waits until there may be something to do.
+    fn wait(&mut self, patience: Duration) {
+        let broker = self.worker.broker.clone();
+        let places: Vec<_> = self
+            .known
+            .iter()
+            .flat_map(|(p, places)| places.iter().map(|(topic, at)| (topic.to_string(), *p, *at)))
+            .collect();
+        let is_reading = self.worker.state() == State::Running && !places.is_empty();
+        let Self { stop, turns, .. } = self;
+        let grown = async {
+            match is_reading {
+                true => drop(broker.wait_for_any(&places, patience).await),
+                false => tokio::time::sleep(patience).await,
+            }
+        };
+        broker.block_on(async {
+            tokio::select! {
+                () = stop.wait() => {}
+                _ = turns.changed() => {}
+                () = grown => {}
+            }
+        });
+    }
+}
+
+impl Worker {
+    /// Looks at what is stored on `partition`, as much as is good for an entry, and at what is due. Whether there was anything.
+    fn turn(&mut self, parts: &mut Parts, topic: &Arc<Topic>, partition: u32) -> Result<bool, Refusal> {
+        let spec = Arc::clone(&self.spec);
+        let events = spec.event_time.clone().unwrap_or_default();
+        // In the group that has what the pipeline remembers.
+        let id = topic.partition(0).ok_or(Refusal::NotLeader)?;
+        if parts.is_broken(partition) {
+            // What broke it may last: a disk that is full.
+            parts.end(partition);
+            return Err(Refusal::Busy);
+        }
+        let part = parts.part(&spec, &self.stages, &self.broker, partition, id)?;
+        let part = part.ok_or(Refusal::NotLeader)?;
+        let gone = part.input.fill(&self.broker)?;
+        self.shared.counts.missed.fetch_add(gone, Ordering::Relaxed);
+        let mut is_due = false;
+        if part.input.is_at_end() {
+            part.time.pass(self.broker.now_ms(), &events);
+            is_due = part.is_due(&events);
+        }
+        if !is_due && !part.input.has_records() && !part.input.has_moved() {
+            return Ok(false);
+        }
+        // Each keeps its outputs in memory until it is decided.
+        part.chain.drain_to(STEPS_UNDECIDED_MAX - 1);
+        // Dropped on the way out when it comes to nothing: then the chain begins anew.
+        let step = part.chain.step();
+        let mut turn = Turn {
+            part,
+            topic,
+            partition,
+            outputs: Vec::new(),
+        };
+        self.look(&mut turn)?;
+        let outputs = turn.outputs;
+        let rows = part.changes(&spec, partition);
+        let made = Stepped { outputs, rows, step };
+        self.broker.take_step(Arc::clone(topic), id, made);
+        Ok(true)
+    }
+
+    /// Looks at the records that are at hand until an entry is full, and at the end of the log at what is due.
+    fn look(&mut self, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+        let events = self.spec.event_time.clone().unwrap_or_default();
+        let bodies = turn.part.input.bodies(LOG_TURN_BYTES * 4)?;
+        let mut lists = turn.part.input.lists(&bodies)?;
+        let mut is_full = false;
+        while !is_full && let Some((n, run)) = merge::next_run(&lists) {
+            let records = lists.get(n).and_then(|l| l.records.get(run.clone()));
+            self.look_at(turn, n, records.unwrap_or_default().to_vec())?;
+            lists.get_mut(n).into_iter().for_each(|l| l.at = run.end);
+            is_full = turn.is_full();
+        }
+        let next = |l: &merge::List<'_>| l.records.get(l.at).map(|r| r.offset);
+        let to: Vec<_> = lists.iter().map(next).collect();
+        let counts: Vec<_> = bodies.iter().map(Vec::len).collect();
+        turn.part.input.advance(&to, &counts);
+        if turn.part.input.is_at_end() {
+            turn.part.time.pass(self.broker.now_ms(), &events);
+            self.fire_into(turn)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at some records of source `n`, after all that is due by then.
+    fn look_at(
+        &mut self,
+        turn: &mut Turn<'_>,
+        n: usize,
+        mut records: Vec<RecordRef<'_>>,
+    ) -> Result<(), Refusal> {
+        let spec = Arc::clone(&self.spec);
+        let events = spec.event_time.clone().unwrap_or_default();
+        let (source, name) = match turn.part.input.source(n) {
+            Some((source, name)) => (source, name.clone()),
+            None => return Ok(()),
+        };
+        let latest = records.iter().map(|r| r.timestamp).max().unwrap_or(i64::MIN);
+        turn.part.time.read(latest, self.broker.now_ms(), &events);
+        self.fire_into(turn)?;
+        let marks = match spec.is_timed() {
+            true => turn.part.time.date(&mut records, &events),
+            false => Vec::new(),
+        };
+        let moment = turn.part.time.moment();
+        let begin = Begin::Records { source };
+        let effects = match spec.remembers() {
+            true => self.run_through(&mut turn.part.stages, begin, &records, &marks, moment),
+            false => {
+                let mut stages = std::mem::take(&mut self.stages);
+                let effects = self.run_through(&mut stages, begin, &records, &marks, moment);
+                self.stages = stages;
+                effects
+            }
+        };
+        let effects = effects.map_err(|refusal| at(refusal, &name, turn.partition, &records))?;
+        self.check_breaker(records.len(), &effects)?;
+        self.count(records.len(), &effects);
+        turn.part.time.follow(&records, &events);
+        self.keep(turn, name.as_str(), effects, &records, Stem::Stored)?;
+        self.fire_into(turn)
+    }
+
+    /// Fires what is due by the time of the partition.
+    fn fire_into(&mut self, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+        if !self.spec.has_timers() {
+            return Ok(());
+        }
+        let moment = turn.part.time.moment();
+        while let Some(due) = turn.part.pop_due(moment, weir_types::limits::TIMERS_FIRED_MAX) {
+            let records = due.records();
+            let effects = self.run_through(&mut turn.part.stages, due.begin(), &records, &[], moment)?;
+            self.count_fired(records.len(), &effects);
+            let name = self.spec.source.first().to_owned();
+            self.keep(turn, &name, effects, &records, Stem::Timers)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what became of `records` to the step.
+    fn keep(
+        &self,
+        turn: &mut Turn<'_>,
+        name: &str,
+        mut effects: Effects,
+        records: &[RecordRef<'_>],
+        stem: Stem,
+    ) -> Result<(), Refusal> {
+        self.divert_main(&mut effects);
+        let assembly = Assembly {
+            spec: &self.spec,
+            broker: &self.broker,
+            topic: turn.topic,
+            name,
+            partition: turn.partition,
+            records,
+            stem,
+        };
+        let made = assembly.outputs(BatchBuilder::new(Codec::None), &effects)?;
+        turn.outputs.extend(made);
+        Ok(())
+    }
+}
+
+impl Turn<'_> {
+    /// Whether it is enough for an entry.
+    fn is_full(&self) -> bool {
+        let outputs: usize = self.outputs.iter().map(|o| o.batch.bytes().len()).sum();
+        outputs >= ENTRY_BYTES_TARGET || self.part.changed_bytes() >= STATE_CHANGES_BYTES_MAX / 2
+    }
+}
+
+/// Says of which records it is told.
+fn at(refusal: Refusal, topic: &TopicName, partition: u32, records: &[RecordRef<'_>]) -> Refusal {
+    match refusal {
+        Refusal::Halt(why) => {
+            let Range { start, end } = span(records);
+            Refusal::Halt(format!(
+                "{why} (topic `{topic}`, partition {partition}, offsets {start} to {end})"
+            ))
+        }
+        other => other,
+    }
+}
+
+/// Offsets of the first and the last.
+fn span(records: &[RecordRef<'_>]) -> Range<Offset> {
+    let of = |r: Option<&RecordRef<'_>>| r.map_or(Offset::ZERO, |r| r.offset);
+    of(records.first())..of(records.last())
+}
