@@ -10,6 +10,7 @@ mod pipeline;
 mod produce;
 mod scrub;
 mod serve;
+mod state;
 mod status;
 mod topic;
 

@@ -58,6 +58,20 @@ enum PipelineCommand {
         #[arg(long)]
         to: String,
     },
+    /// Show what the modules of a pipeline remember, as committed: values and timers.
+    State {
+        /// The pipeline's name.
+        name: String,
+        /// Only of this stage, counted from 1.
+        #[arg(long)]
+        stage: Option<u64>,
+        /// Only of this partition.
+        #[arg(long)]
+        partition: Option<u64>,
+        /// Only a SHA-256 of all of it: the same for the same state.
+        #[arg(long)]
+        digest: bool,
+    },
     /// Remove a pipeline and what its modules remember; its topics stay.
     Remove {
         /// Its name.
@@ -94,6 +108,15 @@ impl PipelineArgs {
             PipelineCommand::Reset { name } => {
                 let info = parse(&client.reset_pipeline(&name).await?)?;
                 said(format, &info, "has forgotten everything, and is paused")?;
+            }
+            PipelineCommand::State {
+                name,
+                stage,
+                partition,
+                digest,
+            } => {
+                let of = (stage, partition);
+                super::state::show(&client, format, &name, of, digest).await?;
             }
             PipelineCommand::Rewind { name, to } => {
                 let info = parse(&client.rewind_pipeline(&name, &to).await?)?;

@@ -391,6 +391,16 @@ impl Client {
         Ok(self.ask(Request::ResetPipeline { name }).await?.payload)
     }
 
+    /// A page of what the modules of a pipeline remember, as JSON: from `first` on, which is what the page before it says is
+    /// `next`.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn pipeline_state(&self, name: &str, first: Option<String>) -> Result<Bytes, ClientError> {
+        let name = name.to_owned();
+        Ok(self.ask(Request::PipelineState { name, first }).await?.payload)
+    }
+
     /// Has a pipeline behind the log forget what its modules remember, and begin anew at `to`: `start`, `end`, an offset, or a
     /// time in RFC 3339.
     ///

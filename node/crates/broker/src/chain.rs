@@ -154,6 +154,22 @@ impl Broker {
     /// # Errors
     /// When they cannot be read.
     pub fn applied_rows(&self, from: &StateKey, mut each: impl FnMut(&[u8], Bytes)) -> Result<(), ReadError> {
+        self.applied_rows_behind(from, from, |key, value| {
+            each(key, value);
+            true
+        })
+    }
+
+    /// As [`Broker::applied_rows`], from the key `first` on, as long as `each` says so. Blocks.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn applied_rows_behind(
+        &self,
+        from: &StateKey,
+        first: &StateKey,
+        each: impl FnMut(&[u8], Bytes) -> bool,
+    ) -> Result<(), ReadError> {
         let log = self.log();
         let (settle, settled) = mpsc::sync_channel(1);
         let stopped = || ReadError::Busy("the log has stopped".to_owned());
@@ -164,10 +180,7 @@ impl Broker {
         if !settled.recv().unwrap_or(false) {
             return Err(stopped());
         }
-        log.rows_under(from, |key, value| {
-            each(key, value);
-            true
-        })
+        log.rows_behind(from, first, each)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::HttpError;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_broker::{Principal, Topic};
-use weir_pipeline::{ApplyError, ModuleInfo, Origin, PipelineInfo, Plan, Services};
+use weir_pipeline::{ApplyError, ModuleInfo, Origin, Page, PipelineInfo, Plan, Services};
 use weir_types::GroupId;
 
 type Shared = State<Arc<Services>>;
@@ -187,6 +187,20 @@ pub(crate) async fn reset(
     Path(name): Path<String>,
 ) -> Result<Json<PipelineInfo>, HttpError> {
     Ok(Json(services.pipelines.reset(&name).await?))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct FirstOfPage {
+    first: Option<String>,
+}
+
+pub(crate) async fn remembered(
+    State(services): Shared,
+    Path(name): Path<String>,
+    Query(page): Query<FirstOfPage>,
+) -> Result<Json<Page>, HttpError> {
+    let page = services.pipelines.remembered(&name, page.first.as_deref());
+    Ok(Json(page.await?))
 }
 
 /// The body says where to: `start`, `end`, an offset, or a time in RFC 3339.

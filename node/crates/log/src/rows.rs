@@ -55,12 +55,25 @@ impl Log {
     pub fn rows_under(
         &self,
         from: &StateKey,
+        each: impl FnMut(&[u8], Bytes) -> bool,
+    ) -> Result<(), ReadError> {
+        self.rows_behind(from, from, each)
+    }
+
+    /// As [`Log::rows_under`], from the key `first` on.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rows_behind(
+        &self,
+        from: &StateKey,
+        first: &StateKey,
         mut each: impl FnMut(&[u8], Bytes) -> bool,
     ) -> Result<(), ReadError> {
-        for guard in self.0.keyspaces.state.prefix(from.as_bytes()) {
+        for guard in self.0.keyspaces.state.range(first.as_bytes().to_vec()..) {
             let row = guard.into_inner();
             let (key, value) = row.map_err(|e| ReadError::Busy(format!("rows of `state`: {e}")))?;
-            if !each(&key, Bytes::from(value)) {
+            if !key.starts_with(from.as_bytes()) || !each(&key, Bytes::from(value)) {
                 break;
             }
         }

@@ -132,6 +132,11 @@ pub enum Request {
     PlanPipeline {
         toml: String,
     },
+    /// A page of what the modules of a pipeline remember.
+    PipelineState {
+        name: String,
+        first: Option<String>,
+    },
     /// Has a pipeline behind the log begin anew at a place: `start`, `end`, an offset, or a time in RFC 3339.
     RewindPipeline {
         name: String,

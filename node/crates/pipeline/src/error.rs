@@ -82,6 +82,8 @@ pub enum ApplyError {
     Apart { one: String, other: String },
     #[error("pipeline `{0}` is in-line: it has no place to be taken back to")]
     NoPlaces(String),
+    #[error("that is not where a page begins: take what the page before it says")]
+    Page,
     #[error("it cannot begin there: {0}")]
     Begin(#[from] FetchError),
     #[error("topic `{topic}` has the in-line pipeline `{other}` already: add a stage there")]
@@ -135,6 +137,7 @@ impl ApplyError {
             | Self::OtherPlace(_)
             | Self::Apart { .. }
             | Self::NoPlaces(_)
+            | Self::Page
             | Self::NotGranted { .. }
             | Self::OtherState { .. }
             | Self::StateFull { .. }

@@ -26,7 +26,7 @@ pub(crate) fn places_of(pipeline: &str) -> StateKey {
     of_kind(StateKind::Input, pipeline)
 }
 
-fn of_kind(kind: StateKind, pipeline: &str) -> StateKey {
+pub(crate) fn of_kind(kind: StateKind, pipeline: &str) -> StateKey {
     // No name has a 0 in it: none is the beginning of another.
     StateKey::new(kind, &[pipeline.as_bytes(), &[0]].concat())
 }
@@ -47,8 +47,16 @@ fn of_progress(pipeline: &str, partition: u32) -> StateKey {
     StateKey::new(StateKind::Progress, &rest.concat())
 }
 
+/// Stage and partition of a row of `kind`, from its key, and what follows.
+pub(crate) fn split_key<'a>(kind: StateKind, pipeline: &str, key: &'a [u8]) -> Option<(u8, u32, &'a [u8])> {
+    let rest = key.strip_prefix(of_kind(kind, pipeline).as_bytes())?;
+    let (stage, rest) = rest.split_first()?;
+    let (partition, rest) = rest.split_first_chunk()?;
+    Some((*stage, u32::from_be_bytes(*partition), rest))
+}
+
 /// A timer, from the end of its row's key and its value.
-fn timer<'a>(key: &'a [u8], value: &[u8]) -> Option<(TimerClock, u32, &'a [u8], i64)> {
+pub(crate) fn timer<'a>(key: &'a [u8], value: &[u8]) -> Option<(TimerClock, u32, &'a [u8], i64)> {
     let (clock, rest) = key.split_first()?;
     let clock = TimerClock::ALL.into_iter().find(|c| *c as u8 == *clock)?;
     let (tag, key) = rest.split_first_chunk()?;

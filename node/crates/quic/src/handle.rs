@@ -305,6 +305,10 @@ impl Session {
             Request::ResetPipeline { name } => {
                 return json(&pipelines.reset(&name).await.map_err(|e| wire(e.kind(), &e))?);
             }
+            Request::PipelineState { name, first } => {
+                let page = pipelines.remembered(&name, first.as_deref()).await;
+                return json(&page.map_err(|e| wire(e.kind(), &e))?);
+            }
             Request::RewindPipeline { name, to } => {
                 let origin: Origin = to.parse().map_err(|e: SpecError| wire(ErrorKind::Invalid, &e))?;
                 let rewound = pipelines.rewind(&name, origin).await;

@@ -1,0 +1,115 @@
+//! What the modules of a pipeline remember, for people to look at and for tests to compare.
+
+use crate::error::ApplyError;
+use crate::memory::{of_kind, split_key, timer};
+use crate::pipelines::{Pipelines, apart};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use weir_broker::{AdminError, Broker, ReadError, StateKey, StateKind};
+use weir_runtime::TimerClock;
+
+/// Bytes of keys and values in one page, about.
+const PAGE_BYTES: usize = 256 << 10;
+/// What is shown, in this order.
+const KINDS: [StateKind; 2] = [StateKind::Table, StateKind::Timer];
+
+/// One thing that a module remembers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The stage that does, counted from 1.
+    pub stage: usize,
+    /// Of which partition.
+    pub partition: u32,
+    /// Its key, in base64.
+    pub key: String,
+    /// What is there.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What is remembered under a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// A value, in base64.
+    Value(String),
+    /// A timer.
+    Timer {
+        /// What it goes by, `event` or `processing`.
+        clock: String,
+        /// The number that its module gave it.
+        tag: u32,
+        /// When it is due, in milliseconds since 1970.
+        at: i64,
+    },
+}
+
+/// A part of what a pipeline remembers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// Stage by stage, each in the order of partitions and keys; timers behind all values.
+    pub rows: Vec<Remembered>,
+    /// Where the next page begins; none after the last.
+    pub next: Option<String>,
+}
+
+impl Pipelines {
+    /// What the modules of a pipeline remember, as committed, from `first` on: what [`Page::next`] said, or nothing for the
+    /// beginning.
+    ///
+    /// # Errors
+    /// When there is no such pipeline, or its rows cannot be read.
+    pub async fn remembered(&self, name: &str, first: Option<&str>) -> Result<Page, ApplyError> {
+        self.row(name)?;
+        let first = first.map(|first| STANDARD.decode(first)).transpose();
+        let first = first.map_err(|_| ApplyError::Page)?;
+        let (broker, name) = (self.0.broker.clone(), name.to_owned());
+        let read = apart("weir-state", move || page(&broker, &name, first));
+        let page = read.await.ok_or(ApplyError::Admin(AdminError::Closed))?;
+        Ok(page.map_err(weir_broker::FetchError::from)?)
+    }
+}
+
+fn page(broker: &Broker, name: &str, first: Option<Vec<u8>>) -> Result<Page, ReadError> {
+    let (mut rows, mut bytes, mut next) = (Vec::new(), 0, None);
+    for kind in KINDS {
+        let prefix = of_kind(kind, name);
+        let first = first.clone().map_or_else(|| prefix.clone(), StateKey::from_bytes);
+        if next.is_some() || first > prefix && !first.as_bytes().starts_with(prefix.as_bytes()) {
+            continue;
+        }
+        broker.applied_rows_behind(&prefix, &first.max(prefix.clone()), |key, value| {
+            if bytes > PAGE_BYTES {
+                next = Some(STANDARD.encode(key));
+                return false;
+            }
+            bytes += key.len() + value.len();
+            rows.extend(remembered(kind, name, key, &value));
+            true
+        })?;
+    }
+    Ok(Page { rows, next })
+}
+
+fn remembered(kind: StateKind, name: &str, key: &[u8], value: &[u8]) -> Option<Remembered> {
+    let (stage, partition, rest) = split_key(kind, name, key)?;
+    let (key, what) = match kind {
+        StateKind::Timer => {
+            let (clock, tag, key, at) = timer(rest, value)?;
+            let clock = match clock {
+                TimerClock::Event => "event",
+                TimerClock::Processing => "processing",
+            };
+            let clock = clock.to_owned();
+            (key, What::Timer { clock, tag, at })
+        }
+        _ => (rest, What::Value(STANDARD.encode(value))),
+    };
+    Some(Remembered {
+        stage: usize::from(stage) + 1,
+        partition,
+        key: STANDARD.encode(key),
+        what,
+    })
+}
