@@ -47,7 +47,12 @@ fn every_readme_can_be_followed_as_typed() {
                 .nth(1)
                 .and_then(|r| r.split("```").next());
             let typed = typed.unwrap_or_else(|| panic!("{name}: no TOML in its README"));
-            let text = format!("name = \"{name}\"\nsource = \"of.{name}\"\n{typed}");
+            // Of most, any topic can be the source.
+            let source = match typed.contains("source = ") {
+                true => String::new(),
+                false => format!("source = \"of.{name}\""),
+            };
+            let text = format!("name = \"{name}\"\n{source}\n{typed}");
             let table: toml::Table = text.parse().unwrap();
             assert_eq!(table["stages"][0]["module"].as_str(), Some(name));
             let outputs = table.get("outputs").and_then(toml::Value::as_table);
@@ -55,7 +60,11 @@ fn every_readme_can_be_followed_as_typed() {
                 .into_iter()
                 .flatten()
                 .filter_map(|(_, topic)| topic.as_str());
-            for topic in outputs.chain([table["source"].as_str().unwrap()]) {
+            let sources = match &table["source"] {
+                toml::Value::Array(sources) => sources.iter().collect(),
+                source => vec![source],
+            };
+            for topic in outputs.chain(sources.into_iter().filter_map(toml::Value::as_str)) {
                 let _ = client.create_topic(topic, 1, &[]).await;
             }
             let applied = client.apply_pipeline(&text).await;

@@ -49,7 +49,11 @@ fn line(row: &Value) -> String {
     let (stage, partition, key) = (&row["stage"], &row["partition"], readable(&row["key"]));
     match row.get("timer") {
         Some(timer) => {
-            let (clock, tag, at) = (timer["clock"].as_str().unwrap_or("-"), &timer["tag"], &timer["at"]);
+            let (clock, tag, at) = (
+                timer["clock"].as_str().unwrap_or("-"),
+                &timer["tag"],
+                &timer["at"],
+            );
             format!("{stage}/{partition}  {key}  due at {at} of {clock} time, tag {tag}")
         }
         None => format!("{stage}/{partition}  {key}  {}", readable(&row["value"])),
@@ -58,7 +62,9 @@ fn line(row: &Value) -> String {
 
 /// Bytes as text where they are some, and in hexadecimal where not.
 fn readable(base64: &Value) -> String {
-    let bytes = STANDARD.decode(base64.as_str().unwrap_or_default()).unwrap_or_default();
+    let bytes = STANDARD
+        .decode(base64.as_str().unwrap_or_default())
+        .unwrap_or_default();
     match std::str::from_utf8(&bytes) {
         Ok(text) if !text.is_empty() && !text.contains(char::is_control) => text.to_owned(),
         _ => format!("0x{}", hex(&bytes)),

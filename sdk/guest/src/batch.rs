@@ -69,6 +69,11 @@ impl<'a> Batch<'a> {
         self.inner.timestamps.is_empty()
     }
 
+    /// The topic that all of them come from, by its place in [`Config::sources`](crate::Config::sources).
+    pub fn source(&self) -> u32 {
+        self.inner.source
+    }
+
     /// When the node took them in, in milliseconds since 1970.
     pub fn now(&self) -> i64 {
         self.inner.now

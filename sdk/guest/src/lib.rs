@@ -20,14 +20,15 @@
 //! Build it with `cargo build --release --target wasm32-unknown-unknown` as a `cdylib`, and push the file with `weir
 //! module push`. For outputs beside the stream, new records or work on whole batches, implement [`Module`] and call
 //! [`export!`]. What a module is to remember from one batch to the next is in [`state`], and how
-//! it is called at a time in [`timers`]; windows are in [`window`], and sequences in
-//! [`pattern`]. All of it runs natively, too:
+//! it is called at a time in [`timers`]; windows are in [`window`], sequences in
+//! [`pattern`], and joins in [`join`]. All of it runs natively, too:
 //! see [`testing`].
 
 mod batch;
 mod config;
 mod field;
 mod handover;
+pub mod join;
 mod json;
 mod macros;
 mod module;

@@ -362,7 +362,7 @@ mod host {
 
 /// A table of this thread, so that modules run in ordinary tests.
 #[cfg(not(target_arch = "wasm32"))]
-mod host {
+pub(crate) mod host {
     use super::wit::Column;
     use std::cell::RefCell;
     use std::collections::BTreeMap;
@@ -373,6 +373,11 @@ mod host {
 
     pub(super) fn clear() {
         ROWS.with(|rows| rows.borrow_mut().clear());
+    }
+
+    #[cfg(test)]
+    pub(crate) fn count() -> usize {
+        ROWS.with(|rows| rows.borrow().len())
     }
 
     pub(super) fn get(key: &[u8]) -> Option<Vec<u8>> {

@@ -66,6 +66,14 @@ impl<M: Module> Native<M> {
     /// # Errors
     /// What the module's `init` says.
     pub fn new(set: &[(&str, Value)]) -> Result<Self, String> {
+        Self::reading(&["test"], set)
+    }
+
+    /// As [`Native::new`], for records of these topics.
+    ///
+    /// # Errors
+    /// What the module's `init` says.
+    pub fn reading(sources: &[&str], set: &[(&str, Value)]) -> Result<Self, String> {
         let mut values: Vec<(String, Value)> = Vec::new();
         for (name, preset) in M::parameters().iter().filter_map(crate::Parameter::preset_value) {
             if !set.iter().any(|(n, _)| *n == name) {
@@ -78,7 +86,7 @@ impl<M: Module> Native<M> {
         crate::timers::host::forget();
         let config = wit::Config {
             partition: 0,
-            sources: vec!["test".to_owned()],
+            sources: sources.iter().map(|s| (*s).to_owned()).collect(),
             values,
         };
         Ok(Self {
@@ -100,7 +108,18 @@ impl<M: Module> Native<M> {
     /// # Errors
     /// The module's fault.
     pub fn process(&mut self, records: &[Input]) -> Result<Outcome, Fault> {
-        Adapter::<M>::process(self.batch(records))
+        self.process_from(0, records)
+    }
+
+    /// Processes a batch of the topic at that place among the sources.
+    ///
+    /// # Errors
+    /// The module's fault.
+    pub fn process_from(&mut self, source: u32, records: &[Input]) -> Result<Outcome, Fault> {
+        Adapter::<M>::process(wit::Batch {
+            source,
+            ..self.batch(records)
+        })
     }
 
     /// Lets the time of `clock` become `to`, and has the module look at what is then due, if anything is. For

@@ -24,6 +24,8 @@ pub enum CaseError {
     Input,
     #[error("parameter `{0}` in `config` is null")]
     Config(String),
+    #[error("`sources` is no list of names of topics")]
+    Sources,
     #[error("item {at} of `input`: {why}")]
     Item { at: usize, why: String },
 }
@@ -32,6 +34,7 @@ pub enum CaseError {
 #[derive(Debug)]
 pub struct Case {
     settings: BTreeMap<String, Setting>,
+    sources: Vec<String>,
     steps: Vec<Step>,
     /// By output, and reasons under `dead`; null when the case does not say.
     pub output: Value,
@@ -40,7 +43,8 @@ pub struct Case {
 /// What a case does next.
 #[derive(Debug)]
 enum Step {
-    Records(Vec<Record>),
+    /// Of the source at that place.
+    Records(u32, Vec<Record>),
     Advance(TimerClock, i64),
 }
 
@@ -68,6 +72,13 @@ impl Case {
                 setting.ok_or_else(|| CaseError::Config(name.clone()))?,
             );
         }
+        let sources: Option<Vec<String>> = match &case["sources"] {
+            Value::Null => Some(vec!["test".to_owned()]),
+            names => serde_json::from_value(names.clone()).ok(),
+        };
+        let sources = sources
+            .filter(|names| !names.is_empty())
+            .ok_or(CaseError::Sources)?;
         let mut steps = Vec::new();
         for (at, item) in case["input"]
             .as_array()
@@ -94,14 +105,20 @@ impl Case {
                 continue;
             }
             let record = record(item).map_err(wrong)?;
+            let source = match &item["source"] {
+                Value::Null => Some(0),
+                name => sources.iter().position(|s| *name == s.as_str()),
+            };
+            let source = source.ok_or_else(|| wrong(format!("{} is not in `sources`", item["source"])))?;
             match steps.last_mut() {
-                Some(Step::Records(records)) => records.push(record),
-                _ => steps.push(Step::Records(vec![record])),
+                Some(Step::Records(of, records)) if *of == source as u32 => records.push(record),
+                _ => steps.push(Step::Records(source as u32, vec![record])),
             }
         }
         let output = case["output"].clone();
         Ok(Self {
             settings,
+            sources,
             steps,
             output,
         })
@@ -113,11 +130,11 @@ impl Case {
     /// # Errors
     /// At the first call without an outcome.
     pub fn run(&self, module: &Module, batch: usize, sink: Arc<dyn LogSink>) -> Result<Ran, TestError> {
-        let mut kit = Testkit::of(module, self.settings.clone(), sink)?;
+        let mut kit = Testkit::reading(module, &self.sources, self.settings.clone(), sink)?;
         let mut tested = Tested::default();
         for step in &self.steps {
             match step {
-                Step::Records(records) => kit.run_on(records, batch, &mut tested)?,
+                Step::Records(source, records) => kit.run_from(*source, records, batch, &mut tested)?,
                 Step::Advance(clock, to) => kit.advance(*clock, *to, &mut tested)?,
             }
         }
@@ -173,11 +190,11 @@ pub fn difference(wanted: &Value, got: &Value) -> Option<String> {
 }
 
 fn record(r: &Value) -> Result<Record, String> {
-    let known = ["key", "value", "timestamp", "headers"];
+    let known = ["key", "value", "timestamp", "headers", "source"];
     let fields = r.as_object().ok_or("it is no object")?;
     if let Some(other) = fields.keys().find(|k| !known.contains(&k.as_str())) {
         return Err(format!(
-            "no field `{other}`: a record has key, value, timestamp and headers, or it is `advance`"
+            "no field `{other}`: a record has key, value, timestamp, headers and source, or it is `advance`"
         ));
     }
     let headers = r["headers"].as_object().into_iter().flatten();

@@ -88,9 +88,22 @@ impl Testkit {
         settings: BTreeMap<String, Setting>,
         sink: Arc<dyn LogSink>,
     ) -> Result<Self, TestError> {
+        Self::reading(module, &["test".to_owned()], settings, sink)
+    }
+
+    /// As [`Testkit::of`], for records of these topics.
+    ///
+    /// # Errors
+    /// When it refuses its settings.
+    pub fn reading(
+        module: &Module,
+        sources: &[String],
+        settings: BTreeMap<String, Setting>,
+        sink: Arc<dyn LogSink>,
+    ) -> Result<Self, TestError> {
         let config = InstanceConfig {
             partition: 0,
-            sources: vec!["test".to_owned()],
+            sources: sources.to_vec(),
             settings,
         };
         let instruments = Arc::new(Instruments::default());
@@ -124,10 +137,24 @@ impl Testkit {
     /// # Errors
     /// As there.
     pub fn run_on(&mut self, records: &[Record], batch: usize, tested: &mut Tested) -> Result<(), TestError> {
+        self.run_from(0, records, batch, tested)
+    }
+
+    /// As [`Testkit::run_on`], for records of the topic at that place among the sources.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_from(
+        &mut self,
+        source: u32,
+        records: &[Record],
+        batch: usize,
+        tested: &mut Tested,
+    ) -> Result<(), TestError> {
         for part in records.chunks(batch.max(1)) {
             let from = tested.records;
             tested.records += part.len();
-            self.run_batch(part, from, tested)?;
+            self.run_batch(source, part, from, tested)?;
             let latest = part.iter().map(|r| r.timestamp).max();
             let latest = latest.unwrap_or(i64::MIN);
             self.advance(TimerClock::Event, latest, tested)?;
@@ -176,7 +203,13 @@ impl Testkit {
         }
     }
 
-    fn run_batch(&mut self, part: &[Record], from: usize, tested: &mut Tested) -> Result<(), TestError> {
+    fn run_batch(
+        &mut self,
+        source: u32,
+        part: &[Record],
+        from: usize,
+        tested: &mut Tested,
+    ) -> Result<(), TestError> {
         let columns = columns(part, self.instance.plan().wanted)?;
         let late = |r: &Record| u8::from(r.timestamp < self.moment.watermark);
         let marks: Vec<u8> = part.iter().map(late).collect();
@@ -184,7 +217,7 @@ impl Testkit {
         let begun = Instant::now();
         let outcome = self
             .instance
-            .process(0, self.moment, &columns, marks, &mut self.table);
+            .process(source, self.moment, &columns, marks, &mut self.table);
         tested.spent += begun.elapsed();
         let outcome = outcome.map_err(|error| TestError::Call {
             from,

@@ -10,6 +10,9 @@
 //! Among the records of `input`, `{ "advance": { "processing": 60000 } }` lets time pass: the node's, or with `event` that of the
 //! records, which otherwise follows their timestamps.
 //!
+//! A module of several topics has their names in `"sources": ["a", "b"]`, and a record says which it is of by `"source": "b"`; the
+//! first, when it does not.
+//!
 //! A value that is text stands for its bytes, `{"base64": "…"}` for any bytes, other JSON for its text. Outputs list
 //! records in order; what no output lists was dropped.
 
@@ -51,7 +54,12 @@ fn native<M: Module>(case: &Json) -> Result<Json, String> {
         let kind = kind.ok_or_else(|| format!("no parameter `{name}`"))?.kind;
         set.push((name.as_str(), setting(kind, value)?));
     }
-    let mut module = Native::<M>::new(&set)?;
+    let sources = case["sources"].as_array();
+    let mut sources: Vec<_> = sources.into_iter().flatten().filter_map(Json::as_str).collect();
+    if sources.is_empty() {
+        sources.push("test");
+    }
+    let mut module = Native::<M>::reading(&sources, &set)?;
     let (mut out, mut dead) = (Map::new(), Vec::new());
     let names = module.outputs().to_vec();
     let mut write = |outcome: &Outcome, sources: &[Input]| {
@@ -67,10 +75,10 @@ fn native<M: Module>(case: &Json) -> Result<Json, String> {
         dead.extend(outcome.reasons.iter().map(|(_, r)| Json::from(r.as_str())));
     };
     let fault = |e: super::Fault| format!("{e:?}");
-    for step in steps(case) {
+    for step in steps(case, &sources) {
         match step {
-            Step::Records(records) => {
-                write(&module.process(&records).map_err(fault)?, &records);
+            Step::Records(source, records) => {
+                write(&module.process_from(source, &records).map_err(fault)?, &records);
                 let latest = records.iter().map(|r| r.timestamp).max().unwrap_or(i64::MIN);
                 if let Some(outcome) = module.advance(Clock::Event, latest).map_err(fault)? {
                     write(&outcome, module.fired());
@@ -91,13 +99,17 @@ fn native<M: Module>(case: &Json) -> Result<Json, String> {
 
 /// What a case does next.
 enum Step {
-    Records(Vec<Input>),
+    /// Of one source.
+    Records(u32, Vec<Input>),
     Advance(Clock, i64),
 }
 
-fn steps(case: &Json) -> Vec<Step> {
+fn steps(case: &Json, sources: &[&str]) -> Vec<Step> {
     let mut steps = Vec::new();
     for item in case["input"].as_array().into_iter().flatten() {
+        let source = item["source"].as_str();
+        let source = source.and_then(|name| sources.iter().position(|s| *s == name));
+        let source = source.unwrap_or(0) as u32;
         if let Some(advance) = item["advance"].as_object() {
             for (clock, to) in advance {
                 let clock = match clock.as_str() {
@@ -106,10 +118,11 @@ fn steps(case: &Json) -> Vec<Step> {
                 };
                 steps.push(Step::Advance(clock, to.as_i64().unwrap_or(0)));
             }
-        } else if let Some(Step::Records(records)) = steps.last_mut() {
-            records.push(input(item));
-        } else {
-            steps.push(Step::Records(vec![input(item)]));
+            continue;
+        }
+        match steps.last_mut() {
+            Some(Step::Records(of, records)) if *of == source => records.push(input(item)),
+            _ => steps.push(Step::Records(source, vec![input(item)])),
         }
     }
     steps

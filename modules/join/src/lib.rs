@@ -1,0 +1,237 @@
+//! Joins two topics. See README.md.
+
+use std::time::Duration;
+use weir_sdk::By;
+use weir_sdk::join::{Join, Side};
+use weir_sdk::prelude::*;
+use weir_sdk::state::{KEY_BYTES_MAX, Map};
+use weir_sdk::timers::Fired;
+
+/// What becomes of a record of which the table says nothing.
+#[derive(Clone, Copy, Debug)]
+enum Missing {
+    Keep,
+    Drop,
+    Reject,
+}
+
+#[derive(Debug)]
+enum How {
+    /// Both are streams: what is near in time is joined.
+    Within(Join),
+    /// One is a table: of each key, its last record counts.
+    Table {
+        source: u32,
+        rows: Map<Vec<u8>>,
+        missing: Missing,
+    },
+}
+
+/// The module.
+#[derive(Debug)]
+pub struct Joined {
+    by: By,
+    how: How,
+    /// Names of the two topics' values in what comes out.
+    names: [String; 2],
+}
+
+impl Module for Joined {
+    const ABOUT: &'static str =
+        "Joins two topics by key: records that are near in time, or a stream with a table.";
+    const STATE_VERSION: u32 = 1;
+
+    fn parameters() -> Vec<Parameter> {
+        vec![
+            Parameter::preset::<String>(
+                "by",
+                "key",
+                "`key`, `header:NAME` or `field:PATH` of a JSON value.",
+            ),
+            Parameter::preset::<i64>(
+                "within_ms",
+                0,
+                "How far apart records of two streams may be; not for a table.",
+            ),
+            Parameter::preset::<String>(
+                "table",
+                "",
+                "The source that is a table: of each key, its last record counts.",
+            ),
+            Parameter::preset::<String>(
+                "missing",
+                "keep",
+                "For records of which the table says nothing: `keep`, `drop` or `reject`.",
+            ),
+        ]
+    }
+
+    fn init(config: &Config) -> Result<(Self, Plan), String> {
+        let (by, table, missing): (String, String, String) =
+            (config.get("by")?, config.get("table")?, config.get("missing")?);
+        let within_ms: i64 = config.get("within_ms")?;
+        let by = By::parse(&by)?;
+        let [left, right] = config.sources() else {
+            return Err(format!(
+                "it joins two sources, and the pipeline has {}",
+                config.sources().len()
+            ));
+        };
+        let missing = match missing.as_str() {
+            "keep" => Missing::Keep,
+            "drop" => Missing::Drop,
+            "reject" => Missing::Reject,
+            other => return Err(format!("`missing` cannot be `{other}`: use keep, drop or reject")),
+        };
+        let how = match (table.as_str(), within_ms) {
+            ("", 1..) => How::Within(Join::new("join", Duration::from_millis(within_ms as u64))?),
+            ("", _) => return Err("say `within_ms`, or which source is the `table`".to_owned()),
+            (_, ms) if ms != 0 => return Err("`within_ms` is for two streams, not for a table".to_owned()),
+            (table, _) => {
+                let source = config.sources().iter().position(|name| name == table);
+                let source = source.ok_or_else(|| format!("`table` is `{table}`, which is no source"))?;
+                How::Table {
+                    source: source as u32,
+                    rows: Map::new("rows"),
+                    missing,
+                }
+            }
+        };
+        let names = [left.clone(), right.clone()];
+        let (keys, _, headers) = by.columns();
+        let plan = Plan::values().with(keys, true, headers);
+        Ok((Self { by, how, names }, plan))
+    }
+
+    fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
+        let Self { by, how, names } = self;
+        for record in batch.records() {
+            let index = record.index();
+            let Some(key) = by.of(&record) else {
+                out.reject(index, "there is nothing to join it by");
+                continue;
+            };
+            let (value, source) = (record.value(), batch.source());
+            match how {
+                How::Within(join) => {
+                    if value.is_some_and(|value| !is_object(value)) {
+                        out.reject(index, "its value is no JSON object");
+                        continue;
+                    }
+                    let side = match source {
+                        0 => Side::Left,
+                        _ => Side::Right,
+                    };
+                    let seen = join.see(side, &key, &record, |other| {
+                        let (left, right) = other.in_order(side, value);
+                        let both = object([(&names[0], left), (&names[1], right)]);
+                        let joined = NewRecord::value(&both).at(record.timestamp().max(other.at));
+                        out.emit(index, 1, &joined);
+                    });
+                    if let Err(why) = seen {
+                        out.reject(index, why);
+                    }
+                }
+                How::Table {
+                    source: table, rows, ..
+                } if source == *table => match value {
+                    _ if key.len() > KEY_BYTES_MAX - 8 => out.reject(index, "its key is too long to be kept"),
+                    Some(value) if is_object(value) => rows.insert(&key, value.to_vec()),
+                    // As in a compacted topic: it is not there any more.
+                    None => rows.remove(&key),
+                    Some(_) => out.reject(index, "its value is no JSON object"),
+                },
+                How::Table {
+                    source: table,
+                    rows,
+                    missing,
+                } => {
+                    if !value.is_some_and(is_object) {
+                        out.reject(index, "its value is no JSON object");
+                        continue;
+                    }
+                    let name = names.get(*table as usize).map_or("table", String::as_str);
+                    rows.see(&key, |row| match (row, *missing) {
+                        (Some(row), _) => {
+                            let with = with_field(value.unwrap_or_default(), name, row);
+                            out.emit(index, 1, &NewRecord::value(&with));
+                        }
+                        (None, Missing::Keep) => out.keep(index),
+                        (None, Missing::Drop) => {}
+                        (None, Missing::Reject) => {
+                            out.reject(index, format!("`{name}` does not have its key"))
+                        }
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_timers(&mut self, fired: &Fired<'_>, _: &mut Out) -> Result<(), Fault> {
+        if let How::Within(join) = &mut self.how {
+            join.forget(fired);
+        }
+        Ok(())
+    }
+}
+
+fn is_object(value: &[u8]) -> bool {
+    let value = value.trim_ascii();
+    value.starts_with(b"{") && value.ends_with(b"}")
+}
+
+/// An object of these fields.
+fn object(fields: [(&String, Option<&[u8]>); 2]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (n, (name, value)) in fields.into_iter().enumerate() {
+        text.push(if n == 0 { b'{' } else { b',' });
+        weir_sdk::escape_into(&mut text, name);
+        text.push(b':');
+        text.extend_from_slice(value.unwrap_or(b"null").trim_ascii());
+    }
+    text.push(b'}');
+    text
+}
+
+/// The object `value` with a field more at its end.
+fn with_field(value: &[u8], name: &str, field: &[u8]) -> Vec<u8> {
+    let value = value.trim_ascii();
+    let open = value.strip_suffix(b"}").unwrap_or(value).trim_ascii_end();
+    let mut text = Vec::with_capacity(value.len() + name.len() + field.len() + 4);
+    text.extend_from_slice(open);
+    if open != b"{" {
+        text.push(b',');
+    }
+    weir_sdk::escape_into(&mut text, name);
+    text.push(b':');
+    text.extend_from_slice(field.trim_ascii());
+    text.push(b'}');
+    text
+}
+
+weir_sdk::export!(Joined);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_sdk::testing::{Native, Value};
+
+    #[test]
+    fn the_cases_hold_natively() {
+        weir_sdk::testing::cases::run::<Joined>(env!("CARGO_MANIFEST_DIR"));
+    }
+
+    #[test]
+    fn settings_that_do_not_fit_are_refused_in_words() {
+        let refused = |sources: &[&str], set: &[(&str, Value)]| {
+            Native::<Joined>::reading(sources, set).err().unwrap_or_default()
+        };
+        let two = ["a", "b"];
+        assert!(refused(&["a"], &[]).contains("two sources, and the pipeline has 1"));
+        assert!(refused(&two, &[]).contains("say `within_ms`"));
+        let table = ("table", Value::Text("c".to_owned()));
+        assert!(refused(&two, std::slice::from_ref(&table)).contains("`c`, which is no source"));
+        assert!(refused(&two, &[table, ("within_ms", Value::Integer(5))]).contains("not for a table"));
+    }
+}
