@@ -10,6 +10,7 @@ mod pipeline;
 mod produce;
 mod scrub;
 mod serve;
+mod shadow;
 mod state;
 mod status;
 mod topic;

@@ -28,6 +28,19 @@ enum PipelineCommand {
         /// The pipeline in TOML.
         file: PathBuf,
     },
+    /// Try a pipeline out on what its source has, beside the one that works; nothing is written.
+    ///
+    /// Both begin without anything remembered. An in-line pipeline is tried on what its source has: what it dropped is not there.
+    Shadow {
+        /// The pipeline in TOML.
+        file: PathBuf,
+        /// Where to begin: `start`, `end`, an offset on all partitions, or a time like `2026-11-22T08:00:00Z`.
+        #[arg(long, default_value = "start")]
+        from: String,
+        /// Go on with what comes, for so long.
+        #[arg(long, value_name = "TIME", default_value = "0s")]
+        wait: humantime::Duration,
+    },
     /// List all pipelines.
     List,
     /// Show a pipeline and what it did.
@@ -108,6 +121,11 @@ impl PipelineArgs {
             PipelineCommand::Reset { name } => {
                 let info = parse(&client.reset_pipeline(&name).await?)?;
                 said(format, &info, "has forgotten everything, and is paused")?;
+            }
+            PipelineCommand::Shadow { file, from, wait } => {
+                let toml = read(&file)?;
+                let told = super::shadow::run(&client, &toml, &from, wait.into()).await;
+                super::shadow::show(format, &told.with_context(|| file.display().to_string())?)?;
             }
             PipelineCommand::State {
                 name,

@@ -60,14 +60,14 @@ fn line(row: &Value) -> String {
     }
 }
 
-/// Bytes as text where they are some, and in hexadecimal where not.
+/// Bytes as text where they are some, and what is none of it as `\\x` and two digits.
 fn readable(base64: &Value) -> String {
     let bytes = STANDARD
         .decode(base64.as_str().unwrap_or_default())
         .unwrap_or_default();
     match std::str::from_utf8(&bytes) {
         Ok(text) if !text.is_empty() && !text.contains(char::is_control) => text.to_owned(),
-        _ => format!("0x{}", hex(&bytes)),
+        _ => bytes.escape_ascii().to_string(),
     }
 }
 

@@ -447,6 +447,37 @@ impl Client {
         }
     }
 
+    /// Has a pipeline in TOML run over what its sources have from `from` on (as in [`Client::rewind_pipeline`]), and over what comes
+    /// within `wait`, beside the one of that name as it is. Nothing is written. Returns what came of it as JSON; `progress` is called
+    /// with the records that were looked at.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn shadow_pipeline(
+        &self,
+        toml: &str,
+        from: &str,
+        wait: std::time::Duration,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Bytes, ClientError> {
+        // Whoever leads the site does it.
+        self.ask(Request::Leader { group: 0 }).await?;
+        let mut stream = self.sessions().stream().await?;
+        let request = Request::ShadowPipeline {
+            toml: toml.to_owned(),
+            from: from.to_owned(),
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+        };
+        write_frame(&mut stream.tx, &request, &[]).await?;
+        loop {
+            let frame = read_reply(&mut stream).await?;
+            match frame.head {
+                Reply::Progress(done, _) => progress(done),
+                _ => return Ok(frame.payload),
+            }
+        }
+    }
+
     /// Ends the connection at once, and makes no other: the outcome of what is under way is unknown.
     pub fn disconnect(&self) {
         self.routes

@@ -10,8 +10,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use weir_broker::{Principal, Topic};
-use weir_pipeline::{ApplyError, ModuleInfo, Origin, Page, PipelineInfo, Plan, Services};
+use weir_pipeline::{ApplyError, ModuleInfo, Origin, Page, PipelineInfo, Plan, Services, Shadowed};
 use weir_types::GroupId;
 
 type Shared = State<Arc<Services>>;
@@ -166,6 +167,33 @@ pub(crate) async fn apply_pipeline(
 /// The body is the pipeline in TOML.
 pub(crate) async fn plan_pipeline(State(services): Shared, body: String) -> Result<Json<Plan>, HttpError> {
     Ok(Json(services.pipelines.plan(&body).await?))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ShadowOf {
+    from: Option<String>,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// The body is the pipeline in TOML.
+pub(crate) async fn shadow(
+    State(services): Shared,
+    Query(of): Query<ShadowOf>,
+    body: String,
+) -> Result<Json<Shadowed>, HttpError> {
+    let from = of.from.as_deref().unwrap_or("start");
+    let from: Origin = from.parse().map_err(ApplyError::from)?;
+    // A client that asks for more than this has a command for it.
+    let wait = Duration::from_millis(of.wait_ms.min(60_000));
+    // Dropped with the request, which is when its client is gone: then nobody wants to know any more.
+    let (alive, gone) = tokio::sync::oneshot::channel::<()>();
+    let shadowed = services
+        .pipelines
+        .shadow(&body, from, wait, move |_| !alive.is_closed());
+    let shadowed = shadowed.await;
+    drop(gone);
+    Ok(Json(shadowed?))
 }
 
 pub(crate) async fn pause(

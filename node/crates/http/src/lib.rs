@@ -57,6 +57,7 @@ fn router(services: Arc<Services>) -> Router {
         )
         .route("/v1/pipelines", get(admin::pipelines).put(admin::apply_pipeline))
         .route("/v1/plan", post(admin::plan_pipeline))
+        .route("/v1/shadow", post(admin::shadow))
         .route(
             "/v1/pipelines/{name}",
             get(admin::pipeline).delete(admin::remove_pipeline),

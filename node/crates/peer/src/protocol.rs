@@ -132,6 +132,13 @@ pub enum Request {
     PlanPipeline {
         toml: String,
     },
+    /// Runs a pipeline over what its sources have from a place on, and over what comes within a time, beside the one that works.
+    /// Answered bit by bit: records looked at, and at the end JSON.
+    ShadowPipeline {
+        toml: String,
+        from: String,
+        wait_ms: u64,
+    },
     /// A page of what the modules of a pipeline remember.
     PipelineState {
         name: String,

@@ -13,10 +13,10 @@ use weir_types::limits::{PIPELINES_MAX, STATE_BYTES_MAX};
 use weir_types::{GroupId, TopicName};
 
 /// A pipeline that can be put in place.
-struct Checked {
-    spec: Spec,
+pub(crate) struct Checked {
+    pub(crate) spec: Spec,
     digests: Vec<Digest>,
-    stages: Vec<Stage>,
+    pub(crate) stages: Vec<Stage>,
     states: Vec<Option<StateOf>>,
     /// Its topic for dead letters, if there is none yet.
     creates: Option<TopicName>,
@@ -38,6 +38,7 @@ impl Pipelines {
             states,
             creates,
         } = self.check(text).await?;
+        self.check_states(&spec, &states)?;
         if let Some(dead) = creates {
             let who = Principal::anonymous("pipelines");
             let settings = dead_letter_settings();
@@ -92,6 +93,7 @@ impl Pipelines {
     pub async fn plan(&self, text: &str) -> Result<Plan, ApplyError> {
         let _one = self.0.changing.lock().await;
         let checked = self.check(text).await?;
+        self.check_states(&checked.spec, &checked.states)?;
         let infos = |digests: &[Digest]| -> Vec<_> {
             let store = self.store();
             digests.iter().map(|d| store.modules.get(d).cloned()).collect()
@@ -113,7 +115,7 @@ impl Pipelines {
     }
 
     /// Looks at a pipeline in TOML, with an instance of each of its modules. Changes nothing.
-    async fn check(&self, text: &str) -> Result<Checked, ApplyError> {
+    pub(crate) async fn check(&self, text: &str) -> Result<Checked, ApplyError> {
         let spec = Spec::parse(text)?;
         self.check_topics(&spec)?;
         let digests = {
@@ -128,7 +130,6 @@ impl Pipelines {
             .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
         check_outputs(&spec, &stages)?;
         let states = self.states(&spec, &digests);
-        self.check_states(&spec, &states)?;
         let dead = spec.dead_letters().map_err(crate::SpecError::from)?;
         let found = self.0.broker.topic(dead.as_str());
         let spread = |t: &Topic| t.partitions.iter().any(|p| p.group() != GroupId::SITE);

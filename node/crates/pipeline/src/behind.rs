@@ -12,6 +12,7 @@ use crate::firing::LEAD_POLL;
 use crate::lane::{Refusal, State, Worker};
 use crate::memory::{Part, Parts};
 use crate::merge;
+use crate::shadow::{self, Line};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -77,11 +78,19 @@ enum Next {
 }
 
 /// What is under way in a turn.
-struct Turn<'a> {
-    part: &'a mut Part,
-    topic: &'a Arc<Topic>,
-    partition: u32,
-    outputs: Vec<Output>,
+pub(crate) struct Turn<'a> {
+    pub(crate) part: &'a mut Part,
+    pub(crate) topic: &'a Arc<Topic>,
+    pub(crate) partition: u32,
+    pub(crate) sink: Sink,
+}
+
+/// What becomes of what is made in a turn.
+pub(crate) enum Sink {
+    /// It goes to topics.
+    Entry(Vec<Output>),
+    /// It is only looked at.
+    Shadow(Vec<Line>),
 }
 
 impl Reader {
@@ -115,6 +124,10 @@ impl Reader {
         // Whoever lets it go on puts another in its place.
         if self.worker.state() != State::Running {
             return Next::Something(forever);
+        }
+        if !self.worker.may_work() {
+            // The one that should work takes its place in a moment.
+            return Next::Again;
         }
         self.turns.mark_unchanged();
         let broker = self.worker.broker.clone();
@@ -201,7 +214,9 @@ impl Reader {
     /// Waits so long, unless it is told to stop.
     fn pause(&self, wait: Duration) {
         let broker = self.worker.broker.clone();
-        let _ = broker.block_on(tokio::time::timeout(wait, self.stop.wait()));
+        broker.block_on(async {
+            let _ = tokio::time::timeout(wait, self.stop.wait()).await;
+        });
     }
 
     /// Waits until there may be something to do.
@@ -262,10 +277,13 @@ impl Worker {
             part,
             topic,
             partition,
-            outputs: Vec::new(),
+            sink: Sink::Entry(Vec::new()),
         };
         self.look(&mut turn)?;
-        let outputs = turn.outputs;
+        let outputs = match turn.sink {
+            Sink::Entry(outputs) => outputs,
+            Sink::Shadow(_) => Vec::new(),
+        };
         let rows = part.changes(&spec, partition);
         let made = Stepped { outputs, rows, step };
         self.broker.take_step(Arc::clone(topic), id, made);
@@ -273,7 +291,7 @@ impl Worker {
     }
 
     /// Looks at the records that are at hand until an entry is full, and at the end of the log at what is due.
-    fn look(&mut self, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+    pub(crate) fn look(&mut self, turn: &mut Turn<'_>) -> Result<(), Refusal> {
         let events = self.spec.event_time.clone().unwrap_or_default();
         let bodies = turn.part.input.bodies(LOG_TURN_BYTES * 4)?;
         let mut lists = turn.part.input.lists(&bodies)?;
@@ -359,6 +377,13 @@ impl Worker {
         records: &[RecordRef<'_>],
         stem: Stem,
     ) -> Result<(), Refusal> {
+        let outputs = match &mut turn.sink {
+            Sink::Entry(outputs) => outputs,
+            Sink::Shadow(lines) => {
+                lines.extend(shadow::lines(effects, records, name, stem));
+                return Ok(());
+            }
+        };
         self.divert_main(&mut effects);
         let assembly = Assembly {
             spec: &self.spec,
@@ -370,7 +395,7 @@ impl Worker {
             stem,
         };
         let made = assembly.outputs(BatchBuilder::new(Codec::None), &effects)?;
-        turn.outputs.extend(made);
+        outputs.extend(made);
         Ok(())
     }
 }
@@ -378,7 +403,10 @@ impl Worker {
 impl Turn<'_> {
     /// Whether it is enough for an entry.
     fn is_full(&self) -> bool {
-        let outputs: usize = self.outputs.iter().map(|o| o.batch.bytes().len()).sum();
+        let outputs: usize = match &self.sink {
+            Sink::Entry(outputs) => outputs.iter().map(|o| o.batch.bytes().len()).sum(),
+            Sink::Shadow(lines) => lines.iter().map(Line::bytes).sum(),
+        };
         outputs >= ENTRY_BYTES_TARGET || self.part.changed_bytes() >= STATE_CHANGES_BYTES_MAX / 2
     }
 }

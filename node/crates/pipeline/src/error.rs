@@ -5,6 +5,7 @@ use std::io;
 use weir_broker::{AdminError, FetchError};
 use weir_runtime::{InitError, LoadError};
 use weir_types::ErrorKind;
+use weir_types::limits::STATEFUL_PARTITIONS_MAX;
 
 /// Why a module was not taken or not found.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +83,12 @@ pub enum ApplyError {
     Apart { one: String, other: String },
     #[error("pipeline `{0}` is in-line: it has no place to be taken back to")]
     NoPlaces(String),
+    #[error("a pipeline is being tried out already: wait for it to end")]
+    Shadowing,
+    #[error(
+        "its source has {0} partitions, and following what comes is for at most {STATEFUL_PARTITIONS_MAX}"
+    )]
+    Wide(usize),
     #[error("that is not where a page begins: take what the page before it says")]
     Page,
     #[error("it cannot begin there: {0}")]
@@ -127,6 +134,7 @@ impl ApplyError {
             Self::Module(e) => e.kind(),
             Self::Admin(e) => e.kind(),
             Self::Begin(e) => e.kind(),
+            Self::Shadowing => ErrorKind::Retry,
             Self::Spec(_)
             | Self::Init { .. }
             | Self::NoTopic(_)
@@ -138,6 +146,7 @@ impl ApplyError {
             | Self::Apart { .. }
             | Self::NoPlaces(_)
             | Self::Page
+            | Self::Wide(_)
             | Self::NotGranted { .. }
             | Self::OtherState { .. }
             | Self::StateFull { .. }

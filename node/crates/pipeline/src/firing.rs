@@ -86,7 +86,7 @@ impl Worker {
         if !self.spec.has_timers() {
             return None;
         }
-        if self.state() != State::Running {
+        if !self.may_work() {
             return Some(LEAD_POLL);
         }
         Some(self.next_due_in().map_or(LEAD_POLL, |wait| wait.min(LEAD_POLL)))
@@ -101,7 +101,7 @@ impl Worker {
 
     /// Fires what is due on all partitions.
     pub(crate) fn fire_all(&mut self) {
-        if !self.spec.has_timers() || self.state() != State::Running {
+        if !self.spec.has_timers() || !self.may_work() {
             return;
         }
         let Some(topic) = self.broker.topic(self.spec.source.first()) else {

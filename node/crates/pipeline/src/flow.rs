@@ -15,7 +15,7 @@ pub(crate) struct Item {
 }
 
 /// A record that a module made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Made {
     pub(crate) timestamp: i64,
     pub(crate) key: Option<Bytes>,

@@ -14,8 +14,23 @@ use weir_types::TopicName;
 /// Rows reach the disk within this time of being applied; what is not there yet is looked for again.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// What the rows say should run in-line: by source topic, the pipeline and its revision.
-pub(crate) type Wanted = Arc<RwLock<BTreeMap<TopicName, (String, u64)>>>;
+/// What the rows say should run.
+#[derive(Default)]
+pub(crate) struct Wants {
+    /// In-line, by source topic: the pipeline and its revision.
+    pub(crate) inline: BTreeMap<TopicName, (String, u64)>,
+    /// Revisions of all.
+    revisions: BTreeMap<String, u64>,
+}
+
+pub(crate) type Wanted = Arc<RwLock<Wants>>;
+
+/// Whether `revision` of a pipeline is the one that should run. A node that has come to lead must not go on with an earlier one: what
+/// is remembered by now is another's.
+pub(crate) fn is_wanted(wanted: &Wanted, pipeline: &str, revision: u64) -> bool {
+    let wanted = wanted.read().unwrap_or_else(PoisonError::into_inner);
+    wanted.revisions.get(pipeline) == Some(&revision)
+}
 
 /// Keeps `wanted` as the rows are, from the entry that changes them on, and wakes the thread that follows.
 pub(crate) fn watch(broker: &Broker, wanted: &Wanted) -> Receiver<()> {
@@ -23,10 +38,13 @@ pub(crate) fn watch(broker: &Broker, wanted: &Wanted) -> Receiver<()> {
     let note = |wanted: &Wanted, wake: &SyncSender<()>, key: &[u8], value: Option<&[u8]>| {
         let mut wanted = wanted.write().unwrap_or_else(PoisonError::into_inner);
         let name = String::from_utf8_lossy(key).into_owned();
-        wanted.retain(|_, (n, _)| *n != name);
+        wanted.inline.retain(|_, (n, _)| *n != name);
+        wanted.revisions.remove(&name);
         if let Some(row) = value.and_then(|v| serde_json::from_slice::<Row>(v).ok()) {
             let source = row.spec.inline_source().cloned();
-            wanted.extend(source.map(|source| (source, (name, row.revision))));
+            wanted.revisions.insert(name.clone(), row.revision);
+            let inline = source.map(|source| (source, (name, row.revision)));
+            wanted.inline.extend(inline);
         }
         // One that waits is enough.
         let _ = wake.try_send(());

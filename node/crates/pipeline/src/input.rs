@@ -106,24 +106,34 @@ pub(crate) async fn begin(
             if !all && row(broker, pipeline, partition, name).is_some() {
                 continue;
             }
-            let at = |at| broker.offset_at(&who, name, partition, at);
-            let next = match origin {
-                Origin::Start => at(At::Start).await?,
-                Origin::End => at(At::End).await?,
-                Origin::Time(ms) => at(At::Time(ms)).await?,
-                Origin::Offset(offset) => {
-                    let (offset, end) = (Offset::new(offset), at(At::End).await?);
-                    if offset > end {
-                        return Err(FetchError::OutOfRange { offset, end });
-                    }
-                    offset
-                }
-            };
+            let next = place_of(broker, &who, (name, partition), origin).await?;
             let row = Row { partition: *id, next };
             rows.push(written(pipeline, partition, name, row));
         }
     }
     Ok(rows)
+}
+
+/// The offset at which `origin` is on a partition.
+async fn place_of(
+    broker: &Broker,
+    who: &Principal,
+    (topic, partition): (&str, u32),
+    origin: Origin,
+) -> Result<Offset, FetchError> {
+    let at = |at| broker.offset_at(who, topic, partition, at);
+    match origin {
+        Origin::Start => at(At::Start).await,
+        Origin::End => at(At::End).await,
+        Origin::Time(ms) => at(At::Time(ms)).await,
+        Origin::Offset(offset) => {
+            let (offset, end) = (Offset::new(offset), at(At::End).await?);
+            match offset <= end {
+                true => Ok(offset),
+                false => Err(FetchError::OutOfRange { offset, end }),
+            }
+        }
+    }
 }
 
 /// See the module's docs.
@@ -150,6 +160,21 @@ struct Source {
     is_all: bool,
 }
 
+impl Source {
+    fn new(index: u32, topic: &TopicName, id: PartitionId, next: Offset) -> Self {
+        Self {
+            index,
+            topic: topic.clone(),
+            id,
+            next,
+            stored: next,
+            read_to: next,
+            batches: VecDeque::new(),
+            is_all: false,
+        }
+    }
+}
+
 impl Input {
     /// Goes on where the last entry says on `partition`, or begins at its start. An in-line pipeline reads nothing.
     pub(crate) fn open(spec: &Spec, broker: &Broker, partition: u32) -> Result<Self, Refusal> {
@@ -170,22 +195,46 @@ impl Input {
                 )));
             }
             let next = stored.map_or(Offset::ZERO, |row| row.next);
-            sources.push(Source {
-                index,
-                topic: topic.clone(),
-                id,
-                next,
-                stored: next,
-                read_to: next,
-                batches: VecDeque::new(),
-                is_all: false,
-            });
+            sources.push(Source::new(index, topic, id, next));
         }
         Ok(Self {
             pipeline: spec.name.clone(),
             partition,
             sources,
         })
+    }
+
+    /// As [`Input::open`], at `origin`, whatever was read before, and of an in-line pipeline what its source has. Blocks.
+    ///
+    /// # Errors
+    /// When there is no such place.
+    pub(crate) fn at(
+        spec: &Spec,
+        broker: &Broker,
+        partition: u32,
+        origin: Origin,
+    ) -> Result<Self, FetchError> {
+        let who = reader(spec.name.as_str());
+        let mut sources = Vec::new();
+        for (index, topic) in (0..).zip(spec.source.iter()) {
+            let found = broker.topic(topic.as_str());
+            let Some(id) = found.and_then(|found| found.partition(partition)) else {
+                continue;
+            };
+            let place = place_of(broker, &who, (topic.as_str(), partition), origin);
+            let next = broker.block_on(place)?;
+            sources.push(Source::new(index, topic, id, next));
+        }
+        Ok(Self {
+            pipeline: spec.name.clone(),
+            partition,
+            sources,
+        })
+    }
+
+    /// Each source's topic, and the first offset of it that is not looked at yet.
+    pub(crate) fn next(&self) -> impl Iterator<Item = (&TopicName, Offset)> {
+        self.sources.iter().map(|s| (&s.topic, s.next))
     }
 
     /// Reads on where nothing is at hand. Returns how many offsets are passed over because what they held is gone.

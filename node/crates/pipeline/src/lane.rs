@@ -5,6 +5,7 @@ use crate::behind::{Reader, Stop};
 use crate::chain::{self, Begin, Effects, Halt, Rules, Stage};
 use crate::dead_letter::Stem;
 use crate::firing::For;
+use crate::follow::{self, Wanted};
 use crate::memory::Parts;
 use crate::priority::{self, Priority};
 use crate::spec::{At, Policy, Spec};
@@ -97,6 +98,8 @@ pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) counts: Counts,
     queued_bytes: AtomicUsize,
+    revision: u64,
+    wanted: Wanted,
 }
 
 pub(crate) struct Worker {
@@ -154,6 +157,7 @@ impl Lane {
         revision: u64,
         stages: Vec<Stage>,
         broker: Broker,
+        wanted: Wanted,
         state: State,
         before: Option<Receiver<()>>,
     ) -> std::io::Result<Self> {
@@ -161,6 +165,8 @@ impl Lane {
             state: Mutex::new(state),
             counts: Counts::default(),
             queued_bytes: AtomicUsize::new(0),
+            revision,
+            wanted,
         });
         let (finish, finished) = sync_channel::<()>(1);
         let (begin, begun) = oneshot::channel();
@@ -290,6 +296,18 @@ fn read(worker: Worker, stop: &Arc<Stop>, finish: &SyncSender<()>) {
 }
 
 impl Worker {
+    /// One that belongs to no lane.
+    pub(crate) fn apart(spec: Arc<Spec>, stages: Vec<Stage>, broker: Broker) -> Self {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::Running),
+            counts: Counts::default(),
+            queued_bytes: AtomicUsize::new(0),
+            revision: 0,
+            wanted: Wanted::default(),
+        });
+        Self::new(spec, stages, broker, shared)
+    }
+
     fn new(spec: Arc<Spec>, stages: Vec<Stage>, broker: Broker, shared: Arc<Shared>) -> Self {
         Self {
             spec,
@@ -564,6 +582,12 @@ impl Worker {
         for (output, items) in &effects.outputs {
             *by_output.entry(output.clone()).or_default() += items.len() as u64;
         }
+    }
+
+    /// Whether it may do something by itself: it works, and is the revision that should.
+    pub(crate) fn may_work(&self) -> bool {
+        let Shared { revision, wanted, .. } = &*self.shared;
+        self.state() == State::Running && follow::is_wanted(wanted, self.spec.name.as_str(), *revision)
     }
 
     pub(crate) fn state(&self) -> State {

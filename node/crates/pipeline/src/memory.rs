@@ -297,6 +297,29 @@ fn progress(spec: &Spec, broker: &Broker, partition: u32) -> Result<Progress, Re
 }
 
 impl Part {
+    /// One that nothing is stored of: it begins with nothing, and reads what `input` says.
+    pub(crate) fn apart(spec: &Spec, stages: &[Stage], chain: Chain, input: Input, partition: u32) -> Self {
+        let mut stages: Vec<_> = stages.iter().map(|s| s.of_partition(partition)).collect();
+        for (stage, with) in stages.iter_mut().zip(&spec.stages) {
+            stage.table = with.remembers().then(|| Table::new(spec.limits.state_bytes));
+        }
+        Self {
+            stages,
+            chain,
+            time: Time::from(Progress::default()),
+            input,
+            last_used: 0,
+        }
+    }
+
+    /// What changed counts as stored.
+    pub(crate) fn settle(&mut self) {
+        for table in self.stages.iter_mut().filter_map(|s| s.table.as_mut()) {
+            table.take_changes(|_, _| {});
+            table.take_timer_changes(|_, _, _, _| {});
+        }
+    }
+
     fn tables(&self) -> impl Iterator<Item = &Table> {
         self.stages.iter().filter_map(|s| s.table.as_ref())
     }

@@ -129,6 +129,8 @@ pub(crate) struct Inner {
     loaded: Mutex<BTreeMap<Digest, Module>>,
     /// One change at a time: what is checked still holds when it is written.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// One pipeline is tried out at a time.
+    pub(crate) shadowing: Arc<tokio::sync::Mutex<()>>,
     /// What the applied rows say should run.
     wanted: Wanted,
     /// This node is making a change itself: until it is done, what ran before goes on.
@@ -194,6 +196,7 @@ impl Pipelines {
             by_source: RwLock::default(),
             loaded: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            shadowing: Arc::default(),
             wanted,
             applying: AtomicBool::new(false),
         }));
@@ -537,6 +540,7 @@ impl Pipelines {
             row.revision,
             stages,
             self.0.broker.clone(),
+            Arc::clone(&self.0.wanted),
             state,
             before,
         )?;
@@ -588,7 +592,7 @@ impl Pipelines {
 impl Hook for Pipelines {
     fn intercepts(&self, topic: &TopicName) -> bool {
         let wanted = self.0.wanted.read().unwrap_or_else(PoisonError::into_inner);
-        wanted.contains_key(topic)
+        wanted.inline.contains_key(topic)
     }
 
     fn user_of(&self, topic: &str) -> Option<String> {
@@ -608,7 +612,7 @@ impl Hook for Pipelines {
             .cloned();
         let wanted = {
             let wanted = self.0.wanted.read().unwrap_or_else(PoisonError::into_inner);
-            wanted.get(&job.topic.name).cloned()
+            wanted.inline.get(&job.topic.name).cloned()
         };
         let fits =
             |lane: &Lane, (name, revision): &(String, u64)| lane.name == *name && lane.revision == *revision;

@@ -52,6 +52,8 @@ fn topic_info(node: &Services, topic: &Topic) -> TopicInfo {
 }
 
 /// Replies of a long job, one after the other.
+/// How long a pipeline may be tried out on what comes: an hour, in milliseconds.
+const SHADOW_MS_MAX: u64 = 3_600_000;
 /// Longest life of a token: a week, in seconds.
 const TOKEN_VALID_S_MAX: u64 = 7 * 24 * 3_600;
 
@@ -305,6 +307,12 @@ impl Session {
             Request::ResetPipeline { name } => {
                 return json(&pipelines.reset(&name).await.map_err(|e| wire(e.kind(), &e))?);
             }
+            Request::ShadowPipeline { toml, from, wait_ms } => {
+                let from: Origin = from
+                    .parse()
+                    .map_err(|e: SpecError| wire(ErrorKind::Invalid, &e))?;
+                return Ok(self.shadow(toml, from, Duration::from_millis(wait_ms.min(SHADOW_MS_MAX))));
+            }
             Request::PipelineState { name, first } => {
                 let page = pipelines.remembered(&name, first.as_deref()).await;
                 return json(&page.map_err(|e| wire(e.kind(), &e))?);
@@ -361,6 +369,29 @@ impl Session {
         }
         self.upload.extend_from_slice(payload);
         Ok(())
+    }
+
+    /// Tries a pipeline out, and says how far it is. Ends early when nobody listens any more.
+    fn shadow(&self, toml: String, from: Origin, wait: Duration) -> Answer {
+        let pipelines = self.node.pipelines.clone();
+        let (replies, answers) = mpsc::channel(16);
+        tokio::spawn(async move {
+            let eye = replies.clone();
+            let progress = move |done| {
+                // Progress is for the eye: one that does not fit is left out.
+                let _ = eye.try_send((Reply::Progress(done, 0), Bytes::new()));
+                !eye.is_closed()
+            };
+            let reply = match pipelines.shadow(&toml, from, wait, progress).await {
+                Ok(shadowed) => match serde_json::to_vec(&shadowed) {
+                    Ok(report) => (Reply::Json, report.into()),
+                    Err(e) => (Reply::Error(wire(ErrorKind::Internal, &e)), Bytes::new()),
+                },
+                Err(e) => (Reply::Error(wire(e.kind(), &e)), Bytes::new()),
+            };
+            let _ = replies.send(reply).await;
+        });
+        Answer::Long(answers)
     }
 
     /// Reads everything on a thread of its own, and says how far it is.
