@@ -1,6 +1,7 @@
 //! The benchmark table: every figure that Weir claims, measured in one run on one machine, beside what it is to be
 //! compared with. `cargo bench-table`, or `-o json` for programs.
 
+mod behind;
 mod kafka;
 mod log;
 mod neighbours;
@@ -35,7 +36,7 @@ struct Args {
     /// A tenth of the work: for trying a change out.
     #[arg(long)]
     quick: bool,
-    /// Only groups whose name contains this: log, wasm, produce, neighbours, kafka, node or site.
+    /// Only groups whose name contains this: log, wasm, produce, behind, neighbours, kafka, node or site.
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -100,10 +101,11 @@ fn main() -> Result<()> {
         ..Table::default()
     };
     type Group = fn(&Setup, &mut Table) -> Result<()>;
-    let groups: [(&str, Group); 7] = [
+    let groups: [(&str, Group); 8] = [
         ("log", log::run),
         ("wasm", wasm::run),
         ("produce", produce::run),
+        ("behind", behind::run),
         ("neighbours", neighbours::run),
         ("kafka", kafka::run),
         ("node", node::run),

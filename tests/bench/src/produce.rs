@@ -137,7 +137,7 @@ async fn filtered(setup: &Setup, table: &mut Table) -> Result<()> {
 const KEYS: u64 = 1_000;
 
 /// A batch of a record a key, a tenth of a second after the one before it.
-fn of_all_keys(n: u64) -> Result<Batch> {
+pub(crate) fn of_all_keys(n: u64) -> Result<Batch> {
     let mut builder = BatchBuilder::new(Codec::None);
     for i in 0..KEYS {
         let key = format!("sensor-{:04}", (i * 617) % KEYS);

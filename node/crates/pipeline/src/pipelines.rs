@@ -6,6 +6,7 @@ use crate::follow::{self, Wanted};
 use crate::input::{self, Place};
 use crate::lane::{Lane, State};
 use crate::memory;
+use crate::priority::Priority;
 use crate::spec::{At, Grant, Origin, Sources, Spec};
 use crate::store::{ModuleInfo, ModuleRef, Store};
 use bytes::Bytes;
@@ -236,6 +237,8 @@ impl Pipelines {
         let _one = self.0.changing.lock().await;
         let runtime = self.0.runtime.clone();
         let component = apart("weir-push", move || {
+            // Nobody waits for a record here.
+            Priority::Behind.ask();
             runtime.componentize(&bytes).map(|c| c.into_owned())
         })
         .await
@@ -246,6 +249,7 @@ impl Pipelines {
         self.store().check(name, version, digest, component.len())?;
         let (runtime, dir) = (self.0.runtime.clone(), self.store().dir());
         let (module, descriptor) = apart("weir-push", move || -> Result<_, PushError> {
+            Priority::Behind.ask();
             let module = runtime.load(&component)?;
             let descriptor = module.descriptor().clone();
             Store::write(&dir, digest, &component)?;
@@ -303,10 +307,7 @@ impl Pipelines {
             .broker
             .put_row(StateKind::Module, info.digest.as_bytes(), None)
             .await?;
-        for n in 0..Store::part_count(info.bytes) {
-            let key = Store::part_key(info.digest, n);
-            self.0.broker.put_row(StateKind::ModulePart, &key, None).await?;
-        }
+        self.0.broker.remove_rows(Store::parts_of(info.digest)).await?;
         self.store().modules.remove(&info.digest);
         self.loaded().remove(&info.digest);
         self.store().remove_file(info.digest);
@@ -509,7 +510,13 @@ impl Pipelines {
         if let Some(module) = self.loaded().get(&digest) {
             return Ok(module.clone());
         }
-        let dir = self.store().dir();
+        let (dir, info) = {
+            let store = self.store();
+            (store.dir(), store.modules.get(&digest).cloned())
+        };
+        if let Some(info) = info {
+            Store::fetch(&dir, &self.0.broker, &info)?;
+        }
         let module = self.0.runtime.load(&Store::read(&dir, digest)?)?;
         self.loaded().insert(digest, module.clone());
         Ok(module)

@@ -10,8 +10,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use weir_broker::{Broker, StateKey, StateKind};
 use weir_runtime::{Descriptor, Digest};
-use weir_types::limits::{MODULE_CHUNK_BYTES, MODULES_BYTES_MAX, MODULES_MAX};
+use weir_types::limits::{MODULES_BYTES_MAX, MODULES_MAX};
 
+/// Bytes of a component in one row: a record that comes at the same time waits for their sync.
+const ROW_BYTES: usize = 64 << 10;
 /// Longest name or version.
 const NAME_BYTES_MAX: usize = 100;
 
@@ -88,15 +90,14 @@ impl Store {
         }
     }
 
-    /// Writes and syncs the file of `digest`. Its row comes after it, so that a row never names a file that is gone.
+    /// Writes the file of `digest`. It is not synced, which would hold up the log's own syncs: what it says is in rows as well, and
+    /// one that is damaged is written anew from those.
     pub(crate) fn write(dir: &std::path::Path, digest: Digest, component: &[u8]) -> Result<(), PushError> {
         let path = dir.join(format!("{digest}.wasm"));
         let fresh = path.with_extension("new");
         let mut file = File::create(&fresh)?;
         file.write_all(component)?;
-        file.sync_all()?;
-        fs::rename(fresh, path)?;
-        Ok(File::open(dir)?.sync_all()?)
+        Ok(fs::rename(fresh, path)?)
     }
 
     pub(crate) fn dir(&self) -> PathBuf {
@@ -110,20 +111,20 @@ impl Store {
         )
     }
 
-    /// Keys and values of the rows that hold a component, in parts of at most 1 MiB.
+    /// Keys and values of the rows that hold a component, in parts of [`ROW_BYTES`].
     pub(crate) fn parts(digest: Digest, component: &[u8]) -> impl Iterator<Item = (Vec<u8>, Bytes)> + '_ {
-        let parts = component.chunks(MODULE_CHUNK_BYTES).zip(0u32..);
+        let parts = component.chunks(ROW_BYTES).zip(0u32..);
         parts.map(move |(part, n)| (Self::part_key(digest, n), Bytes::copy_from_slice(part)))
     }
 
     /// The key of one of them.
-    pub(crate) fn part_key(digest: Digest, n: u32) -> Vec<u8> {
+    fn part_key(digest: Digest, n: u32) -> Vec<u8> {
         [digest.as_bytes(), &n.to_be_bytes()[..]].concat()
     }
 
-    /// How many such rows a component of so many bytes has.
-    pub(crate) fn part_count(bytes: u64) -> u32 {
-        bytes.div_ceil(MODULE_CHUNK_BYTES as u64) as u32
+    /// The keys under which all of them lie.
+    pub(crate) fn parts_of(digest: Digest) -> StateKey {
+        StateKey::new(StateKind::ModulePart, digest.as_bytes())
     }
 
     /// Makes sure that the file of a module is there, from the rows that came with it. False while they are on their
@@ -137,11 +138,18 @@ impl Store {
             return Ok(true);
         }
         let mut component = Vec::new();
-        for n in 0..Self::part_count(info.bytes) {
+        // However long the parts are: they were longer once.
+        for n in 0.. {
+            if component.len() as u64 >= info.bytes {
+                break;
+            }
             let key = StateKey::new(StateKind::ModulePart, &Self::part_key(info.digest, n));
             let Ok(Some(part)) = broker.log().state_row(&key) else {
                 return Ok(false);
             };
+            if part.is_empty() {
+                break;
+            }
             component.extend_from_slice(&part);
         }
         if Digest::of(&component) != info.digest {

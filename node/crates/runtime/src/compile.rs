@@ -28,6 +28,8 @@ pub enum CompileBy {
 
 /// Bytes of address space for the child: Python takes 400 MiB to compile, and reserves more than it uses.
 const CHILD_MEMORY_BYTES: u64 = 2 << 30;
+/// What the child adds to its nice value: a twentieth of the weight of a thread that is in the path of records.
+const CHILD_NICE: i32 = 15;
 /// Seconds of processor time for the child: Python takes 14.
 const CHILD_CPU_S: u64 = 120;
 /// Largest native code taken: SpiderMonkey's is 34 MB.
@@ -118,6 +120,8 @@ fn read_limited() -> Result<Vec<u8>, LoadError> {
     rustix::process::setrlimit(rustix::process::Resource::Cpu, limit(CHILD_CPU_S))
         .map_err(io::Error::from)?;
     rustix::process::setrlimit(rustix::process::Resource::Core, limit(0)).map_err(io::Error::from)?;
+    // Whoever waits for a module waits for a second or two; whoever waits for a record should not notice. Best effort.
+    let _ = rustix::process::nice(CHILD_NICE);
     let mut component = Vec::new();
     let most = weir_types::limits::MODULE_BYTES_MAX as u64;
     io::stdin().lock().take(most).read_to_end(&mut component)?;

@@ -1,0 +1,288 @@
+//! Pipelines behind the log, candidates beside them, and modules that are compiled meanwhile.
+
+use crate::node::Node;
+use crate::produce::{flood, of_all_keys, paced};
+use crate::{Setup, Table, quantile};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use weir_client::Client;
+use weir_runtime::{Runtime, RuntimeOptions};
+
+/// Bytes that a module of size is made of: a function each few hundred.
+const LARGE_BYTES: usize = 1 << 20;
+
+pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        filtered(setup, table).await?;
+        windowed(setup, table).await?;
+        compiled(setup, table).await
+    })?;
+    cached(setup, table)
+}
+
+const HOT: &str = "name = \"hot\"\nat = \"log\"\nsource = \"t\"\noutputs = { main = \"hot\" }\n[[stages]]\n\
+                   module = \"threshold\"\nconfig = { field = \"temperature\", limit = 60 }\n";
+
+/// A filter over what is stored, and what a candidate for it costs.
+async fn filtered(setup: &Setup, table: &mut Table) -> Result<()> {
+    let node = Node::start(setup, &[])?;
+    let client = node.client().await?;
+    for topic in ["t", "hot"] {
+        client.create_topic(topic, 1, &[]).await?;
+    }
+    let module = std::fs::read(setup.modules.join("weir_module_threshold.wasm"))?;
+    client.push_module("threshold", "1", &module).await?;
+    let batches = 2_000 / setup.less;
+    flood(&client, "t", 1_000, 128, batches).await?;
+    let rate = caught_up(&client, HOT, batches * 1_000).await?;
+    table.add(
+        "filter behind the log, 128 B, batches of 1,000",
+        rate,
+        "records/s",
+        "",
+    );
+    for (what, toml) in [
+        (
+            "shadow of a filter alone",
+            HOT.replace("\"hot\"\nat", "\"other\"\nat"),
+        ),
+        ("shadow of a filter beside the one that works", HOT.to_owned()),
+    ] {
+        let told = client
+            .shadow_pipeline(&toml, "start", Duration::ZERO, |_| {})
+            .await?;
+        let told: Value = serde_json::from_slice(&told)?;
+        let (records, seconds) = (&told["candidate"]["records"], &told["seconds"]);
+        let rate = records.as_f64().zip(seconds.as_f64()).context("no figures")?;
+        table.add(
+            what,
+            rate.0 / rate.1,
+            "records/s",
+            format!("{} differences", told["differences"]),
+        );
+    }
+    client.close().await;
+    Ok(())
+}
+
+/// The mean of each second of a thousand keys, with one entry for state, outputs and place.
+async fn windowed(setup: &Setup, table: &mut Table) -> Result<()> {
+    let node = Node::start(setup, &[])?;
+    let client = node.client().await?;
+    for topic in ["t", "means"] {
+        client.create_topic(topic, 1, &[]).await?;
+    }
+    let module = std::fs::read(setup.modules.join("weir_module_downsample.wasm"))?;
+    client.push_module("downsample", "1", &module).await?;
+    let mut producer = client.producer().await?;
+    let (mut records, mut waiting) = (0, std::collections::VecDeque::new());
+    for n in 0..1_000 / setup.less {
+        let batch = of_all_keys(n)?;
+        records += u64::from(batch.count());
+        waiting.push_back(producer.send("t", 0, &batch).await?);
+        if waiting.len() >= 32
+            && let Some(first) = waiting.pop_front()
+        {
+            first.done().await?;
+        }
+    }
+    for sent in waiting {
+        sent.done().await?;
+    }
+    let pipeline = "name = \"p\"\nat = \"log\"\nsource = \"t\"\noutputs = { main = \"means\" }\n[[stages]]\n\
+                    module = \"downsample\"\ngrants = [\"state\", \"timers\"]\nconfig = { field = \"v\", every_ms = 1000 }\n";
+    let rate = caught_up(&client, pipeline, records).await?;
+    table.add(
+        "means of windows of a second behind the log, 1,000 keys",
+        rate,
+        "records/s",
+        format!("peak RSS {:.0} MiB", node.peak_rss_mib()?),
+    );
+    client.close().await;
+    Ok(())
+}
+
+/// Records a second until a pipeline that is applied now has seen all there is.
+async fn caught_up(client: &Client, pipeline: &str, records: u64) -> Result<f64> {
+    client.apply_pipeline(pipeline).await?;
+    let begun = Instant::now();
+    let before = seen(client).await?.0;
+    loop {
+        let (seen, lag, state) = seen(client).await?;
+        if lag == 0 {
+            return Ok((records - before.min(records)) as f64 / begun.elapsed().as_secs_f64());
+        }
+        if state != "running" || begun.elapsed() > Duration::from_secs(120) {
+            bail!("it is {state} after {seen} records");
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn seen(client: &Client) -> Result<(u64, u64, String)> {
+    let pipelines: Value = serde_json::from_slice(&client.pipelines().await?)?;
+    let pipeline = pipelines.get(0).context("no pipeline")?;
+    let number = |field: &str| pipeline[field].as_u64().unwrap_or(0);
+    let state = pipeline["state"].as_str().unwrap_or_default().to_owned();
+    Ok((number("records_in"), number("lag"), state))
+}
+
+/// What a stream notices of a module of a megabyte that is compiled, and how long one that was compiled before takes to load.
+async fn compiled(setup: &Setup, table: &mut Table) -> Result<()> {
+    // The client shares the cores with the node here: what it waits for them is not the node's doing.
+    weir_pipeline::Priority::Prompt.ask();
+    let node = Node::start(setup, &[])?;
+    let client = node.client().await?;
+    client.create_topic("good", 1, &[]).await?;
+    let threshold = std::fs::read(setup.modules.join("weir_module_threshold.wasm"))?;
+    client.push_module("threshold", "1", &threshold).await?;
+    let good = "name = \"good\"\nsource = \"good\"\n[[stages]]\nmodule = \"threshold\"\n\
+                config = { field = \"temperature\", limit = 60 }\n";
+    client.apply_pipeline(good).await?;
+    let count = 5_000 / setup.less;
+    let mut alone = paced(&client, "good", count).await?;
+    let pusher = node.client().await?;
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = std::sync::Arc::clone(&stop);
+    let pushing = tokio::spawn(async move {
+        let mut pushed = Vec::new();
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            // Each is another one: what is compiled is kept.
+            let module = large(&threshold, pushed.len() as u32);
+            let begun = Instant::now();
+            let version = format!("{}", pushed.len() + 2);
+            pusher.push_module("large", &version, &module).await?;
+            pushed.push((begun.elapsed(), module.len()));
+        }
+        pusher.close().await;
+        anyhow::Ok(pushed)
+    });
+    let mut beside = paced(&client, "good", count).await?;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let pushed = pushing.await??;
+    let (p99, p99_beside) = (quantile(&mut alone, 0.99), quantile(&mut beside, 0.99));
+    let ms = |d: Duration| d.as_secs_f64() * 1e3;
+    let (first, bytes) = pushed.first().copied().context("nothing was pushed")?;
+    table.add("p99 of single records through a filter", p99, "ms", "");
+    table.add(
+        format!(
+            "the same while modules of {:.1} MiB are compiled",
+            bytes as f64 / (1 << 20) as f64
+        ),
+        p99_beside,
+        "ms",
+        format!(
+            "{:.2} of it; {} modules, {:.0} ms each",
+            p99_beside / p99,
+            pushed.len(),
+            ms(first)
+        ),
+    );
+    client.close().await;
+    Ok(())
+}
+
+/// How long a module that was compiled before takes from the cache.
+fn cached(setup: &Setup, table: &mut Table) -> Result<()> {
+    let dir = tempfile::tempdir_in(&setup.dir)?;
+    let options = || RuntimeOptions {
+        cache_dir: Some(dir.path().to_owned()),
+        random: || Ok([7; 32]),
+        ..RuntimeOptions::plain()
+    };
+    let threshold = std::fs::read(setup.modules.join("weir_module_threshold.wasm"))?;
+    let module = large(&threshold, 0);
+    let component = weir_runtime::componentize(&module)?;
+    Runtime::new(options())?.load(&component)?;
+    let mut took = Vec::new();
+    for _ in 0..20 {
+        let runtime = Runtime::new(options())?;
+        let begun = Instant::now();
+        runtime.load(&component)?;
+        took.push(begun.elapsed());
+    }
+    let worst = quantile(&mut took, 1.0);
+    let median = quantile(&mut took, 0.5);
+    let note = format!("the longest of 20: {worst:.1}");
+    table.add(
+        "loading the module of that size from the cache",
+        median,
+        "ms",
+        note,
+    );
+    Ok(())
+}
+
+/// `module` with functions that nobody calls, so that it has about [`LARGE_BYTES`], each with an `n` of its own.
+fn large(module: &[u8], n: u32) -> Vec<u8> {
+    // A function without parameters that returns a number (the binary format's section 5 on types).
+    const TYPE: [u8; 4] = [0x60, 0, 1, 0x7f];
+    let mut body = vec![0];
+    for k in 0..60_u32 {
+        // i32.const, and i32.add from the second on.
+        body.push(0x41);
+        leb(&mut body, (n * 61 + k) % 0x2000);
+        if k > 0 {
+            body.push(0x6a);
+        }
+    }
+    body.push(0x0b);
+    let mut sized = Vec::new();
+    leb(&mut sized, body.len() as u32);
+    sized.extend(body);
+    let count = LARGE_BYTES.saturating_sub(module.len()) / sized.len();
+    let (mut out, mut rest) = (module[..8].to_vec(), &module[8..]);
+    let mut own_type = 0;
+    while let Some((id, after)) = rest.split_first() {
+        let mut content = after;
+        let size = read_leb(&mut content) as usize;
+        let (section, behind) = content.split_at(size);
+        rest = behind;
+        let (mut items, mut added) = (section, Vec::new());
+        match id {
+            1 => added.push(TYPE.to_vec()),
+            3 => added = vec![vec![own_type]; count],
+            10 => added = vec![sized.clone(); count],
+            _ => {}
+        }
+        let mut content = Vec::new();
+        if !added.is_empty() {
+            let before = read_leb(&mut items);
+            if *id == 1 {
+                own_type = before as u8;
+            }
+            leb(&mut content, before + added.len() as u32);
+        }
+        content.extend_from_slice(items);
+        added.iter().for_each(|item| content.extend_from_slice(item));
+        out.push(*id);
+        leb(&mut out, content.len() as u32);
+        out.extend(content);
+    }
+    out
+}
+
+fn leb(out: &mut Vec<u8>, mut n: u32) {
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+fn read_leb(from: &mut &[u8]) -> u32 {
+    let (mut n, mut shift) = (0, 0);
+    while let Some((byte, rest)) = from.split_first() {
+        *from = rest;
+        n |= u32::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    n
+}
