@@ -65,7 +65,7 @@ pub mod prelude {
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
-        world: "with-timers",
+        world: "evolving",
         pub_export_macro: true,
         default_bindings_module: "weir_sdk::bindings",
     });

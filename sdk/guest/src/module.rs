@@ -1,7 +1,7 @@
 //! What a module implements, and the way from there to the contract.
 
 use crate::batch::Batch;
-use crate::bindings::exports::weir::module::{timed, transform};
+use crate::bindings::exports::weir::module::{timed, transform, upgrade};
 use crate::bindings::weir::module::types as wit;
 use crate::config::{Config, Parameter};
 use crate::out::Out;
@@ -46,6 +46,16 @@ pub trait Module: Sized + 'static {
         Err(Fault::Fatal(
             "a timer is due, and this module has none".to_owned(),
         ))
+    }
+
+    /// Takes over what version `earlier` of its state wrote, with [`Map::migrate`](crate::state::Map::migrate), once for each
+    /// partition. A module that raises [`Module::STATE_VERSION`] and has no such function is not put in the place of the one before
+    /// it until what that remembers is forgotten.
+    ///
+    /// # Errors
+    /// Words for whoever applies the pipeline; nothing has happened then.
+    fn migrate(&mut self, earlier: u32) -> Result<(), String> {
+        Err(format!("it cannot read version {earlier} of its state"))
     }
 }
 
@@ -174,6 +184,19 @@ impl<M: Module> transform::Guest for Adapter<M> {
 impl<M: Module> timed::Guest for Adapter<M> {
     fn on_timers(fired: wit::Fired) -> Result<wit::Outcome, wit::Fault> {
         call::<M>(0, |module, out| module.on_timers(&Fired::new(&fired), out))
+    }
+}
+
+impl<M: Module> upgrade::Guest for Adapter<M> {
+    fn migrate(earlier: u32) -> Result<(), String> {
+        INSTANCE.with(|slot| {
+            let mut slot = slot.0.borrow_mut();
+            let module = slot.as_mut().and_then(|m| m.downcast_mut::<M>());
+            let module = module.ok_or_else(|| "called before init".to_owned())?;
+            module.migrate(earlier)?;
+            crate::handover::flush();
+            Ok(())
+        })
     }
 }
 

@@ -288,6 +288,44 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
         }
     }
 
+    /// Makes of each value that was written as an `Old` what this version keeps; nothing removes it. In
+    /// [`migrate`](crate::Module::migrate) only.
+    pub fn migrate<Old: DeserializeOwned>(&mut self, mut make: impl FnMut(&[u8], Old) -> Option<V>) {
+        let mut after = None;
+        loop {
+            // What is changed behind this place is not come across again.
+            let (keys, values) = host::scan(&self.0.prefix, after.as_deref(), u32::MAX);
+            let (keys, values) = (crate::Column::new(&keys), crate::Column::new(&values));
+            let Some(last) = keys.last() else { return };
+            after = Some(last.to_vec());
+            for i in 0..keys.len() {
+                if let (Some(key), Some(value)) = (keys.get(i), values.get(i)) {
+                    let key = key.get(self.0.prefix.len()..).unwrap_or_default();
+                    match make(key, decode(value)) {
+                        Some(value) => self.insert(key, value),
+                        None => self.forget_row(key),
+                    }
+                }
+            }
+            self.0.flush();
+        }
+    }
+
+    /// As [`Map::remove`], of a row that this version cannot read.
+    fn forget_row(&self, key: &[u8]) {
+        let mut cache = self.0.cache.borrow_mut();
+        let slot = match cache.slots.get(key) {
+            Some(slot) => *slot,
+            None => cache.add(key, None),
+        };
+        if let Some(entry) = cache.entries.get_mut(slot as usize) {
+            entry.value = None;
+            if !std::mem::replace(&mut entry.is_changed, true) {
+                cache.changed.push(slot);
+            }
+        }
+    }
+
     fn load(&self, key: &[u8]) -> Option<V> {
         let whole = [&self.0.prefix, key].concat();
         host::get(&whole).as_deref().map(decode)
@@ -470,5 +508,33 @@ mod tests {
         handover::flush();
         assert!(map.0.cache.borrow().entries.is_empty());
         assert_eq!(map.get(&7u32.to_le_bytes()), Some(7));
+    }
+
+    #[test]
+    fn a_map_takes_over_what_was_written_in_another_form() {
+        host::clear();
+        handover::begin();
+        let (mut before, mut other) = (Map::<u64>::new("m"), Map::<u64>::new("m2"));
+        for n in 0..1_000_u64 {
+            before.insert(&n.to_be_bytes(), n);
+        }
+        other.insert(b"x", 1);
+        handover::flush();
+        handover::begin();
+        let mut map = Map::<(u64, String)>::new("m");
+        map.migrate::<u64>(|key, n| {
+            assert_eq!(key, n.to_be_bytes());
+            (n % 2 == 0).then(|| (n, n.to_string()))
+        });
+        handover::flush();
+        handover::begin();
+        let mut map = Map::<(u64, String)>::new("m");
+        let all = map.scan(b"");
+        assert_eq!(all.len(), 500);
+        assert!(
+            all.iter()
+                .all(|(key, (n, text))| *key == n.to_be_bytes() && *text == n.to_string())
+        );
+        assert_eq!(Map::<u64>::new("m2").get(b"x"), Some(1));
     }
 }

@@ -36,7 +36,7 @@ pub enum ProduceError {
          `--replication`"
     )]
     Apart(String),
-    #[error("pipeline `{pipeline}` is over its share of waiting bytes: try again")]
+    #[error("pipeline `{pipeline}` is over its share of waiting bytes, or being changed: try again")]
     PipelineBusy { pipeline: String },
     #[error("what its pipeline computed before it was not stored, so this was not either: try again")]
     Overtaken,

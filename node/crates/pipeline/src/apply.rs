@@ -35,7 +35,7 @@ impl Pipelines {
             spec,
             digests,
             stages,
-            states,
+            mut states,
             creates,
         } = self.check(text).await?;
         self.check_states(&spec, &states)?;
@@ -47,13 +47,18 @@ impl Pipelines {
                 .create_topic(&who, dead.as_str(), 1, &settings)
                 .await?;
         }
-        let (revision, paused, states) = match self.active().get(spec.name.as_str()) {
-            // What is paused writes nothing: whose state it will be is settled when it is resumed.
-            Some(a) if a.row.paused => (a.row.revision + 1, true, a.row.states.clone()),
-            Some(a) => (a.row.revision + 1, false, states),
-            None => (1, false, states),
-        };
+        let before = self.row(spec.name.as_str()).ok();
+        let (revision, paused) = before
+            .as_ref()
+            .map_or((1, false), |row| (row.revision + 1, row.paused));
         let places = self.places(&spec).await?;
+        if let Some(before) = &before {
+            self.upgrade(before, &spec, &stages, &mut states).await?;
+            if paused && before.states.is_empty() {
+                // What is paused writes nothing: whose state it will be is settled when it is resumed.
+                states.clear();
+            }
+        }
         let row = Row {
             spec,
             revision,
@@ -62,9 +67,13 @@ impl Pipelines {
             states,
         };
         self.write(&row, places).await?;
+        let now = before.as_ref().map(|_| row.clone());
         let name = row.spec.name.to_string();
         let state = if paused { State::Paused } else { State::Running };
         self.install(row, stages, state).map_err(PushError::from)?;
+        if let Some((before, now)) = before.zip(now) {
+            self.forget_generations(&before, &now).await;
+        }
         self.pipeline(&name).ok_or(ApplyError::NotFound(name))
     }
 
@@ -129,7 +138,9 @@ impl Pipelines {
             .await
             .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
         check_outputs(&spec, &stages)?;
-        let states = self.states(&spec, &digests);
+        let before = self.row(spec.name.as_str());
+        let before = before.map_or_else(|_| Vec::new(), |row| row.states);
+        let states = self.states(&spec, &digests, &before);
         let dead = spec.dead_letters().map_err(crate::SpecError::from)?;
         let found = self.0.broker.topic(dead.as_str());
         let spread = |t: &Topic| t.partitions.iter().any(|p| p.group() != GroupId::SITE);
@@ -200,19 +211,28 @@ impl Pipelines {
     }
 
     /// Whose state each stage will keep.
-    pub(crate) fn states(&self, spec: &Spec, digests: &[Digest]) -> Vec<Option<StateOf>> {
+    pub(crate) fn states(
+        &self,
+        spec: &Spec,
+        digests: &[Digest],
+        before: &[Option<StateOf>],
+    ) -> Vec<Option<StateOf>> {
         let store = self.store();
-        let of = |(stage, digest): (&crate::Stage, &Digest)| {
+        let of = |(n, (stage, digest)): (usize, (&crate::Stage, &Digest))| {
             let info = store.modules.get(digest)?;
+            let before = before.get(n).and_then(Option::as_ref);
             stage.remembers().then(|| StateOf {
                 module: info.name.clone(),
                 version: info.descriptor.state_version,
+                generation: before.map_or(0, |before| before.generation),
             })
         };
-        spec.stages.iter().zip(digests).map(of).collect()
+        let stages = spec.stages.iter().zip(digests);
+        stages.enumerate().map(of).collect()
     }
 
-    /// A module must not be handed what another one wrote, or what it wrote before it was changed.
+    /// A module must not be handed what another one wrote, or a later version of it. What an earlier one wrote it is asked to take
+    /// over.
     fn check_states(&self, spec: &Spec, states: &[Option<StateOf>]) -> Result<(), ApplyError> {
         let active = self.active();
         let Some(before) = active.get(spec.name.as_str()) else {
@@ -222,7 +242,8 @@ impl Pipelines {
             let (Some(kept), now) = (kept, states.get(n).and_then(Option::as_ref)) else {
                 continue;
             };
-            if now != Some(kept) {
+            let is_later = |now: &&StateOf| now.module == kept.module && now.version >= kept.version;
+            if now.filter(is_later).is_none() {
                 return Err(ApplyError::OtherState {
                     pipeline: spec.name.to_string(),
                     stage: n + 1,

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_runtime::{
-    CallError, CallFailure, CallLimits, Digest, Fired, Instance, InstanceConfig, Instruments, LogSink, Mark,
-    Module, Moment, Table,
+    CallError, CallFailure, CallLimits, Digest, Fired, InitError, Instance, InstanceConfig, Instruments,
+    LogSink, Mark, Module, Moment, Table,
 };
 use weir_types::RecordRef;
 
@@ -33,6 +33,8 @@ pub(crate) struct Stage {
     pub(crate) instance: Option<Instance>,
     /// What the module remembers, if it may.
     pub(crate) table: Option<Table>,
+    /// Under which rows that is.
+    pub(crate) generation: u8,
 }
 
 impl Stage {
@@ -49,6 +51,7 @@ impl Stage {
             instruments: Arc::clone(&self.instruments),
             instance: None,
             table: None,
+            generation: self.generation,
         }
     }
 
@@ -60,16 +63,17 @@ impl Stage {
         }
     }
 
+    /// Another instance.
+    pub(crate) fn fresh(&self) -> Result<Instance, InitError> {
+        let (sink, instruments) = (Arc::clone(&self.sink), Arc::clone(&self.instruments));
+        self.module
+            .instantiate(&self.config, self.limits, sink, instruments)
+    }
+
     fn instance(&mut self) -> Result<&mut Instance, CallError> {
         if self.instance.is_none() {
-            let sink = Arc::clone(&self.sink);
-            let instruments = Arc::clone(&self.instruments);
-            let made = self
-                .module
-                .instantiate(&self.config, self.limits, sink, instruments);
-            let made =
-                made.map_err(|e| CallError::Failed(CallFailure::Host(format!("no fresh instance: {e}"))))?;
-            self.instance = Some(made);
+            let failed = |e| CallError::Failed(CallFailure::Host(format!("no fresh instance: {e}")));
+            self.instance = Some(self.fresh().map_err(failed)?);
         }
         self.instance
             .as_mut()

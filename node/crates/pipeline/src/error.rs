@@ -105,6 +105,17 @@ pub enum ApplyError {
         what: &'static str,
     },
     #[error(
+        "stage {stage}: module `{module}` does not take over what version {earlier} of it remembers of partition {partition}: {why}; \
+         the pipeline goes on as it was"
+    )]
+    Migrate {
+        stage: usize,
+        module: String,
+        earlier: u32,
+        partition: u32,
+        why: String,
+    },
+    #[error(
         "stage {stage} keeps state of {before}, and would be {now}: `weir pipeline reset {pipeline}` forgets what it \
          keeps, then apply again"
     )]
@@ -149,6 +160,7 @@ impl ApplyError {
             | Self::Wide(_)
             | Self::NotGranted { .. }
             | Self::OtherState { .. }
+            | Self::Migrate { .. }
             | Self::StateFull { .. }
             | Self::Full(_)
             | Self::NotFound(_) => ErrorKind::Invalid,

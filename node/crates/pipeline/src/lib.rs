@@ -26,6 +26,7 @@ mod shadow;
 mod spec;
 mod store;
 mod time;
+mod upgrade;
 
 pub use error::{ApplyError, PushError};
 pub use input::Place;

@@ -4,13 +4,14 @@ use crate::chain::{Begin, Stage};
 use crate::firing::Asleep;
 use crate::input::Input;
 use crate::lane::Refusal;
+use crate::pipelines::Written;
 use crate::spec::{EventTime, Spec};
 use crate::time::{Progress, Time};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_broker::{Broker, Chain, PartitionId, ReadError, StateKey, StateKind};
 use weir_runtime::{Fired, Moment, Table, Timer, TimerClock};
-use weir_types::limits::{LOG_PARTITIONS_MAX, STATEFUL_PARTITIONS_MAX};
+use weir_types::limits::{LOG_PARTITIONS_MAX, STAGES_MAX, STATEFUL_PARTITIONS_MAX};
 use weir_types::{Headers, Offset, RecordRef, TopicName};
 
 /// What rows of a pipeline say: what its modules remember, their timers, and how far its time has come.
@@ -31,14 +32,26 @@ pub(crate) fn of_kind(kind: StateKind, pipeline: &str) -> StateKey {
     StateKey::new(kind, &[pipeline.as_bytes(), &[0]].concat())
 }
 
+/// Generations of what a stage remembers, which take turns.
+pub(crate) const GENERATIONS: u8 = 16;
+const _: () = assert!(STAGES_MAX <= 16, "a stage's place takes half of a byte");
+
+/// A stage's place, and its generation, in a key.
+fn stage_byte(stage: usize, generation: u8) -> u8 {
+    stage as u8 | generation << 4
+}
+
 /// The key under which the rows of one stage and partition lie.
-fn of_stage(kind: StateKind, pipeline: &str, stage: usize, partition: u32) -> StateKey {
-    let rest = [
-        pipeline.as_bytes(),
-        &[0, stage as u8],
-        &partition.to_be_bytes()[..],
-    ];
+fn of_stage(kind: StateKind, pipeline: &str, stage: (usize, u8), partition: u32) -> StateKey {
+    let stage = stage_byte(stage.0, stage.1);
+    let rest = [pipeline.as_bytes(), &[0, stage], &partition.to_be_bytes()[..]];
     StateKey::new(kind, &rest.concat())
+}
+
+/// The keys under which all rows of one generation of a stage lie.
+pub(crate) fn of_generation(pipeline: &str, stage: usize, generation: u8) -> [StateKey; 2] {
+    let rest = [pipeline.as_bytes(), &[0, stage_byte(stage, generation)]].concat();
+    [StateKind::Table, StateKind::Timer].map(|kind| StateKey::new(kind, &rest))
 }
 
 /// The key of the row that says how far time has come on one partition.
@@ -52,7 +65,7 @@ pub(crate) fn split_key<'a>(kind: StateKind, pipeline: &str, key: &'a [u8]) -> O
     let rest = key.strip_prefix(of_kind(kind, pipeline).as_bytes())?;
     let (stage, rest) = rest.split_first()?;
     let (partition, rest) = rest.split_first_chunk()?;
-    Some((*stage, u32::from_be_bytes(*partition), rest))
+    Some((*stage & 0x0f, u32::from_be_bytes(*partition), rest))
 }
 
 /// A timer, from the end of its row's key and its value.
@@ -271,21 +284,51 @@ fn begin(spec: &Spec, stages: &[Stage], broker: &Broker, partition: u32) -> Resu
         if !with.remembers() {
             continue;
         }
-        let mut table = Table::new(spec.limits.state_bytes);
-        let prefix = of_stage(StateKind::Table, spec.name.as_str(), n, partition);
-        broker.applied_rows(&prefix, |key, value| {
-            table.load(key.get(prefix.as_bytes().len()..).unwrap_or_default(), &value);
-        })?;
-        let prefix = of_stage(StateKind::Timer, spec.name.as_str(), n, partition);
-        broker.applied_rows(&prefix, |key, value| {
-            let rest = key.get(prefix.as_bytes().len()..).unwrap_or_default();
-            if let Some((clock, tag, key, at)) = timer(rest, &value) {
-                table.load_timer(clock, key, tag, at);
-            }
-        })?;
-        stage.table = Some(table);
+        stage.table = Some(table(spec, broker, n, stage, partition)?);
     }
     Ok(own)
+}
+
+/// What stage `n` remembers of `partition`, as applied. Blocks.
+pub(crate) fn table(
+    spec: &Spec,
+    broker: &Broker,
+    n: usize,
+    stage: &Stage,
+    partition: u32,
+) -> Result<Table, ReadError> {
+    let place = (n, stage.generation);
+    let mut table = Table::new(spec.limits.state_bytes);
+    let prefix = of_stage(StateKind::Table, spec.name.as_str(), place, partition);
+    broker.applied_rows(&prefix, |key, value| {
+        table.load(key.get(prefix.as_bytes().len()..).unwrap_or_default(), &value);
+    })?;
+    let prefix = of_stage(StateKind::Timer, spec.name.as_str(), place, partition);
+    broker.applied_rows(&prefix, |key, value| {
+        let rest = key.get(prefix.as_bytes().len()..).unwrap_or_default();
+        if let Some((clock, tag, key, at)) = timer(rest, &value) {
+            table.load_timer(clock, key, tag, at);
+        }
+    })?;
+    Ok(table)
+}
+
+/// Rows for what changed of stage `n` since the last time.
+pub(crate) fn changes_of(name: &str, n: usize, stage: &mut Stage, partition: u32, rows: &mut Vec<Written>) {
+    let place = (n, stage.generation);
+    let Some(table) = &mut stage.table else { return };
+    let prefix = of_stage(StateKind::Table, name, place, partition);
+    table.take_changes(|key, value| {
+        let key = [prefix.as_bytes(), key].concat();
+        rows.push((StateKey::from_bytes(key), value.map(Bytes::copy_from_slice)));
+    });
+    let prefix = of_stage(StateKind::Timer, name, place, partition);
+    table.take_timer_changes(|clock, key, tag, at| {
+        let tag = tag.to_be_bytes();
+        let key = [prefix.as_bytes(), &[clock as u8], &tag, key].concat();
+        let at = at.map(|at| Bytes::copy_from_slice(&at.to_be_bytes()));
+        rows.push((StateKey::from_bytes(key), at));
+    });
 }
 
 fn progress(spec: &Spec, broker: &Broker, partition: u32) -> Result<Progress, ReadError> {
@@ -369,19 +412,7 @@ impl Part {
         let mut rows = Vec::new();
         let name = spec.name.as_str();
         for (n, stage) in self.stages.iter_mut().enumerate() {
-            let Some(table) = &mut stage.table else { continue };
-            let prefix = of_stage(StateKind::Table, name, n, partition);
-            table.take_changes(|key, value| {
-                let key = [prefix.as_bytes(), key].concat();
-                rows.push((StateKey::from_bytes(key), value.map(Bytes::copy_from_slice)));
-            });
-            let prefix = of_stage(StateKind::Timer, name, n, partition);
-            table.take_timer_changes(|clock, key, tag, at| {
-                let tag = tag.to_be_bytes();
-                let key = [prefix.as_bytes(), &[clock as u8], &tag, key].concat();
-                let at = at.map(|at| Bytes::copy_from_slice(&at.to_be_bytes()));
-                rows.push((StateKey::from_bytes(key), at));
-            });
+            changes_of(name, n, stage, partition, &mut rows);
         }
         if let Some(progress) = self.time.take_change().filter(|_| spec.has_time()) {
             let value = postcard::to_allocvec(&progress).unwrap_or_default();

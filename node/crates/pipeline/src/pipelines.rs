@@ -44,6 +44,9 @@ pub(crate) struct Row {
 pub(crate) struct StateOf {
     pub(crate) module: String,
     pub(crate) version: u32,
+    /// Under which rows it is: another with each version that took over what was there.
+    #[serde(default)]
+    pub(crate) generation: u8,
 }
 
 impl fmt::Display for StateOf {
@@ -324,7 +327,7 @@ impl Pipelines {
         let row = self.row(name)?;
         let states = match paused {
             true => row.states.clone(),
-            false => self.states(&row.spec, &row.digests),
+            false => self.states(&row.spec, &row.digests, &row.states),
         };
         let row = Row {
             paused,
@@ -399,7 +402,7 @@ impl Pipelines {
         self.forget(&row).await?;
         let states = match row.paused {
             true => Vec::new(),
-            false => self.states(&row.spec, &row.digests),
+            false => self.states(&row.spec, &row.digests, &[]),
         };
         let places = begin().await?;
         self.put_in_place(Row { states, ..row }, places).await?;
@@ -413,7 +416,7 @@ impl Pipelines {
     }
 
     /// Writes a row, with others, and puts what it says in place.
-    async fn put_in_place(&self, row: Row, others: Vec<Written>) -> Result<(), ApplyError> {
+    pub(crate) async fn put_in_place(&self, row: Row, others: Vec<Written>) -> Result<(), ApplyError> {
         self.write(&row, others).await?;
         // Halted at start for want of a module: it may be there by now.
         let (this, spec, digests) = (self.clone(), row.spec.clone(), row.digests.clone());
@@ -501,6 +504,7 @@ impl Pipelines {
                 instruments,
                 instance: Some(instance),
                 table: None,
+                generation: 0,
             });
         }
         Ok(stages)
@@ -531,7 +535,10 @@ impl Pipelines {
     }
 
     /// Puts a lane in the place of the one before it.
-    pub(crate) fn install(&self, row: Row, stages: Vec<Stage>, state: State) -> std::io::Result<()> {
+    pub(crate) fn install(&self, row: Row, mut stages: Vec<Stage>, state: State) -> std::io::Result<()> {
+        for (stage, kept) in stages.iter_mut().zip(&row.states) {
+            stage.generation = kept.as_ref().map_or(0, |kept| kept.generation);
+        }
         let name = row.spec.name.to_string();
         let instruments = stages.iter().map(|s| Arc::clone(&s.instruments)).collect();
         let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
@@ -566,6 +573,12 @@ impl Pipelines {
             },
         );
         Ok(())
+    }
+
+    /// Sends nothing more to a pipeline: whoever has something for it waits.
+    pub(crate) fn hide(&self, name: &str) {
+        let mut by_source = self.0.by_source.write().unwrap_or_else(PoisonError::into_inner);
+        by_source.retain(|_, lane| lane.name != name);
     }
 
     /// Whether this row is what runs.

@@ -3,7 +3,7 @@
 
 wasmtime::component::bindgen!({
     path: "../../../wit",
-    world: "with-timers",
+    world: "evolving",
     ownership: Borrowing { duplicate_if_necessary: true },
     imports: { default: trappable },
 });

@@ -1,6 +1,6 @@
 //! The engine, its clock of epochs, and loaded modules.
 
-use crate::bindings::exports::weir::module::{timed, transform};
+use crate::bindings::exports::weir::module::{timed, transform, upgrade};
 use crate::compile::{Cache, CompileBy, Compiler};
 use crate::error::LoadError;
 use crate::host::Guest;
@@ -124,6 +124,7 @@ impl Runtime {
             descriptor: Arc::default(),
             transform,
             timed: timed::GuestIndices::new(&pre).ok(),
+            upgrade: upgrade::GuestIndices::new(&pre).ok(),
             pre,
             runtime: self.clone(),
         };
@@ -155,6 +156,8 @@ pub struct Module {
     pub(crate) transform: transform::GuestIndices,
     /// None when it has no timers.
     pub(crate) timed: Option<timed::GuestIndices>,
+    /// None when it cannot take over anything.
+    pub(crate) upgrade: Option<upgrade::GuestIndices>,
     pub(crate) runtime: Runtime,
 }
 

@@ -1,6 +1,6 @@
 //! One instance of a module, and its calls.
 
-use crate::bindings::exports::weir::module::{timed, transform};
+use crate::bindings::exports::weir::module::{timed, transform, upgrade};
 use crate::bindings::weir::module::types as wit;
 use crate::engine::{Module, TICK};
 use crate::error::{CallError, CallFailure, InitError, LoadError};
@@ -109,10 +109,17 @@ pub struct Fired<'a> {
 /// An instance that has been through `init`. After any error it must be dropped: its memory may hold anything.
 pub struct Instance {
     store: Store<Guest>,
-    guest: transform::Guest,
-    timed: Option<timed::Guest>,
+    exports: Exports,
     plan: PlanInfo,
     module: Module,
+}
+
+/// What a module exports, as far as it does.
+#[derive(Clone)]
+struct Exports {
+    transform: transform::Guest,
+    timed: Option<timed::Guest>,
+    upgrade: Option<upgrade::Guest>,
 }
 
 impl Module {
@@ -126,9 +133,9 @@ impl Module {
             ..CallLimits::default()
         };
         let started = self.start(limits, Arc::new(()), Arc::default());
-        let (mut store, guest, _) = started.map_err(LoadError::Describe)?;
+        let (mut store, exports) = started.map_err(LoadError::Describe)?;
         let result = self.call(&mut store, 0, Moment::default(), &mut None, |s| {
-            guest.call_describe(s)
+            exports.transform.call_describe(s)
         });
         let d = result.map_err(LoadError::Describe)?;
         let parameters = d.parameters.into_iter().map(|p| ParameterInfo {
@@ -157,7 +164,7 @@ impl Module {
     ) -> Result<Instance, InitError> {
         let values = fit(&self.descriptor.parameters, &config.settings)?;
         let started = self.start(limits, sink, instruments);
-        let (mut store, guest, timed) = started.map_err(InitError::Failed)?;
+        let (mut store, exports) = started.map_err(InitError::Failed)?;
         store.data_mut().metrics.in_init = true;
         let sources: Vec<&str> = config.sources.iter().map(String::as_str).collect();
         let values: Vec<(&str, wit::ValueParam<'_>)> =
@@ -168,7 +175,7 @@ impl Module {
             values: &values,
         };
         let result = self.call(&mut store, 0, Moment::default(), &mut None, |s| {
-            guest.call_init(s, param)
+            exports.transform.call_init(s, param)
         });
         store.data_mut().metrics.in_init = false;
         let plan = result.map_err(InitError::Failed)?.map_err(InitError::Refused)?;
@@ -186,8 +193,7 @@ impl Module {
         };
         Ok(Instance {
             store,
-            guest,
-            timed,
+            exports,
             plan,
             module: self.clone(),
         })
@@ -198,16 +204,20 @@ impl Module {
         limits: CallLimits,
         sink: Arc<dyn LogSink>,
         instruments: Arc<Instruments>,
-    ) -> Result<(Store<Guest>, transform::Guest, Option<timed::Guest>), CallFailure> {
+    ) -> Result<(Store<Guest>, Exports), CallFailure> {
         let mut store = Store::new(self.engine(), Guest::new(self.digest, limits, sink, instruments));
         store.limiter(|guest| &mut guest.memory);
         self.call(&mut store, 0, Moment::default(), &mut None, |s| {
             let instance = self.pre.instantiate(&mut *s)?;
-            let guest = self.transform.load(&mut *s, &instance)?;
             let timed = self.timed.as_ref().map(|timed| timed.load(&mut *s, &instance));
-            Ok((guest, timed.transpose()?))
+            let upgrade = self.upgrade.as_ref().map(|with| with.load(&mut *s, &instance));
+            Ok(Exports {
+                transform: self.transform.load(&mut *s, &instance)?,
+                timed: timed.transpose()?,
+                upgrade: upgrade.transpose()?,
+            })
         })
-        .map(|(guest, timed)| (store, guest, timed))
+        .map(|exports| (store, exports))
     }
 
     /// One entry into the guest, under its limits, on `table`. What a call that fails did to it is taken back.
@@ -224,7 +234,8 @@ impl Module {
         let mark = table.as_ref().map_or_else(Mark::default, Table::mark);
         store.data_mut().begin_call(moment, table.take());
         store.set_epoch_deadline(ticks(deadline));
-        store.set_hostcall_fuel(limits.output_bytes);
+        // What is read and written of a large state is more than records make.
+        store.set_hostcall_fuel(limits.output_bytes.max(bytes.saturating_mul(4)));
         let running = self.runtime.inner().ticker.running();
         let result = enter(store);
         drop(running);
@@ -276,7 +287,7 @@ impl Instance {
         };
         let data = |c: &Option<Column>| c.as_ref().map_or(0, |c| c.data.len());
         let bytes = data(&columns.keys) + data(&columns.values);
-        let guest = self.guest.clone();
+        let guest = self.exports.transform.clone();
         self.work(columns.len(), bytes, moment, table, |s| {
             guest.call_process(s, batch)
         })
@@ -292,7 +303,7 @@ impl Instance {
         fired: Fired<'_>,
         table: &mut Option<Table>,
     ) -> Result<Outcome, CallError> {
-        let Some(timed) = self.timed.clone() else {
+        let Some(timed) = self.exports.timed.clone() else {
             let why = "it has no `weir:module/timed`: its timers are another module's".to_owned();
             return Err(CallError::Failed(CallFailure::Host(why)));
         };
@@ -317,6 +328,35 @@ impl Instance {
                 Err(CallError::Failed(CallFailure::Lies(lie)))
             }
         }
+    }
+
+    /// Has the module take over what version `earlier` of it wrote: all of `table`, whose changes are not limited meanwhile.
+    ///
+    /// # Errors
+    /// When it does not, in words; `table` is as it was.
+    pub fn migrate(&mut self, earlier: u32, table: &mut Option<Table>) -> Result<(), CallError> {
+        let failed = |why: String| CallError::Failed(CallFailure::Host(why));
+        let Some(upgrade) = self.exports.upgrade.clone() else {
+            return Err(failed("it has no `weir:module/upgrade`".to_owned()));
+        };
+        let mark = table.as_mut().map(|table| {
+            table.begin_migration();
+            table.mark()
+        });
+        let bytes = table.as_ref().map_or(0, Table::bytes);
+        let module = self.module.clone();
+        let called = module.call(&mut self.store, bytes, Moment::default(), table, |s| {
+            upgrade.call_migrate(s, earlier)
+        });
+        let refused = match called {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(why)) => CallError::Fatal(why),
+            Err(failure) => CallError::Failed(failure),
+        };
+        if let (Some(table), Some(mark)) = (table, mark) {
+            table.roll_back(mark);
+        }
+        Err(refused)
     }
 
     /// A call that has an outcome for `items` records or timers.

@@ -41,6 +41,8 @@ pub struct Table {
     changed_bytes: usize,
     /// What of them was so when the batch began.
     changed_before: usize,
+    /// All of it may change.
+    is_migrating: bool,
     rows: usize,
     bytes: usize,
     bytes_max: usize,
@@ -133,7 +135,7 @@ impl Table {
             return Err(StateError::Value(len));
         }
         let changed_bytes = self.changed_bytes + key.len() + len;
-        if changed_bytes - self.changed_before > STATE_CHANGES_BYTES_MAX {
+        if !self.is_migrating && changed_bytes - self.changed_before > STATE_CHANGES_BYTES_MAX {
             return Err(StateError::Changes);
         }
         let slot = self.by_hash.get(key).copied();
@@ -176,6 +178,23 @@ impl Table {
     /// What a batch may change is counted from here on.
     pub fn begin_batch(&mut self) {
         self.changed_before = self.changed_bytes;
+    }
+
+    /// Has all that was loaded told as changes the next time, for who writes it somewhere else.
+    pub fn touch_all(&mut self) {
+        let slots: Vec<u32> = self.by_key.values().copied().collect();
+        for slot in slots {
+            if !self.is_changed(slot) {
+                self.changed.push(slot);
+                self.mark_changed(slot, true);
+            }
+        }
+        self.clocks.touch_all();
+    }
+
+    /// Everything may change from here on: what comes of it is not in an entry of records.
+    pub(crate) fn begin_migration(&mut self) {
+        self.is_migrating = true;
     }
 
     /// Bytes of keys and values that changed since [`Table::take_changes`].
@@ -248,7 +267,7 @@ impl Table {
             return Err(StateError::Key(key.len()));
         }
         let changed_bytes = self.changed_bytes + key.len() + size_of::<i64>();
-        if changed_bytes - self.changed_before > STATE_CHANGES_BYTES_MAX {
+        if !self.is_migrating && changed_bytes - self.changed_before > STATE_CHANGES_BYTES_MAX {
             return Err(StateError::Changes);
         }
         if at.is_some() && self.clocks.see(clock).get(key, tag).is_none() {
@@ -484,5 +503,37 @@ mod tests {
         assert_eq!(table.put(b"a", Some(&[3; 100])), Err(StateError::Changes));
         table.roll_back(mark);
         assert_eq!((table.get(b"a"), table.len()), (Some(&[2; 40][..]), 1));
+    }
+
+    #[test]
+    fn a_migration_may_change_everything_and_all_of_it_is_told() {
+        let mut table = Table::new(64 << 20);
+        let large = vec![7; 1 << 20];
+        for n in 0..3_u8 {
+            table.load(&[n], &large);
+        }
+        table.load_timer(TimerClock::Event, b"k", 1, 5);
+        table.touch_all();
+        table.begin_migration();
+        let mark = table.mark();
+        for n in 0..3_u8 {
+            table.put(&[n], Some(&large[1..])).unwrap();
+        }
+        table.roll_back(mark);
+        assert_eq!(table.get(&[0]), Some(&large[..]));
+        table.put(&[1], None).unwrap();
+        let mut told = Vec::new();
+        table.take_changes(|key, value| told.push((key.to_vec(), value.map(<[u8]>::len))));
+        assert_eq!(
+            told,
+            [
+                (vec![0], Some(1 << 20)),
+                (vec![1], None),
+                (vec![2], Some(1 << 20))
+            ]
+        );
+        let mut timers = Vec::new();
+        table.take_timer_changes(|clock, key, tag, at| timers.push((clock, key.to_vec(), tag, at)));
+        assert_eq!(timers, [(TimerClock::Event, b"k".to_vec(), 1, Some(5))]);
     }
 }

@@ -96,6 +96,16 @@ impl Clocks {
         Some(first)
     }
 
+    /// Has all of them told as changes the next time.
+    pub(crate) fn touch_all(&mut self) {
+        for clock in TimerClock::ALL {
+            let timers = self.see(clock);
+            let all = timers.heap.iter().map(|slot| timers.timer(*slot));
+            let all: Vec<_> = all.map(|t| (clock, t.key.clone(), t.tag, Some(t.at))).collect();
+            self.journal.extend(all);
+        }
+    }
+
     /// Changes so far: a place to come back to.
     pub(crate) fn mark(&self) -> usize {
         self.journal.len()

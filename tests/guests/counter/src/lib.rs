@@ -14,7 +14,11 @@ impl Module for Counter {
     const STATE_VERSION: u32 = 1;
 
     fn parameters() -> Vec<Parameter> {
-        vec![Parameter::preset::<String>("mark", String::new(), "Put behind each count.")]
+        vec![Parameter::preset::<String>(
+            "mark",
+            String::new(),
+            "Put behind each count.",
+        )]
     }
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
@@ -47,7 +51,11 @@ impl Module for Counter {
             self.sum.set(sum);
             let said = format!("{number} {bucket} {} {sum}", count.unwrap_or(0));
             out.keep(record.index());
-            out.emit(record.index(), self.counts_output, &NewRecord::value(said.as_bytes()));
+            out.emit(
+                record.index(),
+                self.counts_output,
+                &NewRecord::value(said.as_bytes()),
+            );
         }
         Ok(())
     }

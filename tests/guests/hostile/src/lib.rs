@@ -2,10 +2,11 @@
 //! not let it lie.
 
 use std::cell::RefCell;
+use weir_sdk::bindings::exports::weir::module::timed;
 use weir_sdk::bindings::exports::weir::module::transform::Guest;
+use weir_sdk::bindings::exports::weir::module::upgrade;
 use weir_sdk::bindings::weir::module::log::{Level, write};
 use weir_sdk::bindings::weir::module::metrics;
-use weir_sdk::bindings::exports::weir::module::timed;
 use weir_sdk::bindings::weir::module::state;
 use weir_sdk::bindings::weir::module::timers;
 use weir_sdk::bindings::weir::module::types::*;
@@ -130,16 +131,32 @@ impl Guest for Hostile {
                 state::put(b"k", Some(&[7; 1_000]));
                 // The same key ten thousand times: ten MiB of answer.
                 let ends = (1..=10_000).collect();
-                let keys = Column { ends, data: vec![b'k'; 10_000], nulls: None };
+                let keys = Column {
+                    ends,
+                    data: vec![b'k'; 10_000],
+                    nulls: None,
+                };
                 drop(state::get_many(&keys));
             }
             "state-ends" => {
-                let keys = Column { ends: vec![9], data: vec![1], nulls: None };
+                let keys = Column {
+                    ends: vec![9],
+                    data: vec![1],
+                    nulls: None,
+                };
                 drop(state::get_many(&keys));
             }
             "state-count" => {
-                let one = Column { ends: vec![1], data: vec![1], nulls: None };
-                let none = Column { ends: vec![], data: vec![], nulls: None };
+                let one = Column {
+                    ends: vec![1],
+                    data: vec![1],
+                    nulls: None,
+                };
+                let none = Column {
+                    ends: vec![],
+                    data: vec![],
+                    nulls: None,
+                };
                 state::put_many(&one, &none);
             }
             "state-then-trap" => {
@@ -158,7 +175,10 @@ impl Guest for Hostile {
             }
             "timer-key" => timers::set(Clock::Event, &one(&[0; 5_000]), &[1], &[1]),
             "timer-null" => {
-                let null = Column { nulls: Some(vec![1]), ..one(b"") };
+                let null = Column {
+                    nulls: Some(vec![1]),
+                    ..one(b"")
+                };
                 timers::set(Clock::Event, &null, &[1], &[1]);
             }
             "timer-count" => timers::set(Clock::Event, &one(b"k"), &[1, 2], &[1]),
@@ -169,12 +189,20 @@ impl Guest for Hostile {
                 panic!("on purpose");
             }
             // Each time it fires it is set again, for a time that has passed.
-            "timer-for-ever" | "timer-keeps" | "timer-traps" => timers::set(Clock::Processing, &one(b"k"), &[0], &[0]),
+            "timer-for-ever" | "timer-keeps" | "timer-traps" => {
+                timers::set(Clock::Processing, &one(b"k"), &[0], &[0])
+            }
             "metric-late" => drop(metrics::define(metrics::Instrument::Counter, "late")),
             "metric-unknown" => metrics::update(77, &[1.0]),
             _ => {}
         }
         Ok(outcome)
+    }
+}
+
+impl upgrade::Guest for Hostile {
+    fn migrate(_: u32) -> Result<(), String> {
+        Err("it takes nothing over".to_owned())
     }
 }
 

@@ -13,7 +13,11 @@ impl Module for Keyed {
     const STATE_VERSION: u32 = 1;
 
     fn parameters() -> Vec<Parameter> {
-        vec![Parameter::preset::<bool>("fetch", false, "Ask for the values of a batch at once.")]
+        vec![Parameter::preset::<bool>(
+            "fetch",
+            false,
+            "Ask for the values of a batch at once.",
+        )]
     }
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
@@ -27,7 +31,8 @@ impl Module for Keyed {
             self.counts.fetch(batch.keys().flatten());
         }
         for key in batch.keys() {
-            self.counts.update(key.unwrap_or_default(), |n| *n.get_or_insert(0) += 1);
+            self.counts
+                .update(key.unwrap_or_default(), |n| *n.get_or_insert(0) += 1);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::{Instant, SystemTime};
 use weir_sdk::bindings::exports::weir::module::timed;
 use weir_sdk::bindings::exports::weir::module::transform::Guest;
+use weir_sdk::bindings::exports::weir::module::upgrade;
 use weir_sdk::bindings::weir::module::types::*;
 
 thread_local! {
@@ -96,6 +97,12 @@ fn act(mode: &str) -> String {
         "exit" => std::process::exit(3),
         "panic" => panic!("with words"),
         _ => "?".to_owned(),
+    }
+}
+
+impl upgrade::Guest for Std {
+    fn migrate(_: u32) -> Result<(), String> {
+        Err("it remembers nothing".to_owned())
     }
 }
 

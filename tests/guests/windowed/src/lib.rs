@@ -59,12 +59,20 @@ impl Module for Windowed {
                     self.counts.remove(timer.key());
                     let bucket = timer.key().last().copied().unwrap_or(0);
                     let said = format!("{} {bucket} {count}", timer.at());
-                    out.emit(timer.index(), self.counts_output, &NewRecord::value(said.as_bytes()));
+                    out.emit(
+                        timer.index(),
+                        self.counts_output,
+                        &NewRecord::value(said.as_bytes()),
+                    );
                 }
                 Clock::Processing => {
                     let number = timer.key().try_into().map_or(0, u64::from_be_bytes);
                     let said = format!("{number}");
-                    out.emit(timer.index(), self.echo_output, &NewRecord::value(said.as_bytes()));
+                    out.emit(
+                        timer.index(),
+                        self.echo_output,
+                        &NewRecord::value(said.as_bytes()),
+                    );
                 }
             }
         }

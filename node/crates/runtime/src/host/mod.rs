@@ -10,7 +10,7 @@ pub(crate) mod wasi;
 pub use log::{LogLevel, LogSink};
 pub use metrics::{Instruments, Reading};
 
-use crate::bindings::WithTimers;
+use crate::bindings::Evolving;
 use crate::limits::{CallLimits, PARTS_MAX, TABLE_ELEMENTS_MAX};
 use crate::{Digest, Moment, Table};
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Guest {
     }
 
     pub(crate) fn link(linker: &mut Linker<Self>) -> wasmtime::Result<()> {
-        WithTimers::add_to_linker::<_, HasSelf<Self>>(linker, |guest| guest)?;
+        Evolving::add_to_linker::<_, HasSelf<Self>>(linker, |guest| guest)?;
         wasi::link(linker)
     }
 

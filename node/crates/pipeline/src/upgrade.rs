@@ -1,0 +1,188 @@
+//! Taking over what an earlier version of a module wrote.
+//!
+//! The rows of a stage are under a generation. What the new version makes of them is written under the next, part by part, while the
+//! pipeline stands still; the pipeline's row says which one counts, so that they take effect all at once, and whatever stops it
+//! before leaves the version before with what it had.
+
+use crate::chain::Stage;
+use crate::error::ApplyError;
+use crate::lane::State;
+use crate::memory::{self, GENERATIONS};
+use crate::pipelines::{Pipelines, Row, StateOf, Written, apart};
+use crate::spec::Spec;
+use std::sync::PoisonError;
+use weir_broker::{AdminError, Broker, FetchError, ReadError};
+use weir_runtime::{CallError, InitError};
+
+/// Bytes of rows in one entry, about.
+const ENTRY_BYTES: usize = 256 << 10;
+
+/// A stage whose module is to take over what an earlier version of it wrote.
+struct Upgrade {
+    /// Its place among the stages.
+    stage: usize,
+    earlier: u32,
+    from: u8,
+    to: u8,
+}
+
+impl Pipelines {
+    /// Has the modules of `stages` take over what earlier versions of them wrote, and makes `states` say where that is. The pipeline
+    /// stands still from here on until something is put in its place.
+    ///
+    /// # Errors
+    /// In words of the module, when it does not: then the pipeline goes on as it was.
+    pub(crate) async fn upgrade(
+        &self,
+        before: &Row,
+        spec: &Spec,
+        stages: &[Stage],
+        states: &mut [Option<StateOf>],
+    ) -> Result<(), ApplyError> {
+        let mut upgrades = Vec::new();
+        for (stage, (was, is)) in before.states.iter().zip(states.iter_mut()).enumerate() {
+            if let (Some(was), Some(is)) = (was, is)
+                && was.version != is.version
+            {
+                is.generation = (was.generation + 1) % GENERATIONS;
+                upgrades.push(Upgrade {
+                    stage,
+                    earlier: was.version,
+                    from: was.generation,
+                    to: is.generation,
+                });
+            }
+        }
+        if upgrades.is_empty() {
+            return Ok(());
+        }
+        self.stand_still(before).await?;
+        let done = self.take_over(spec, stages, upgrades).await;
+        if done.is_err() {
+            // As it was. If it does not come up, it says so itself.
+            self.put_in_place(before.clone(), Vec::new()).await?;
+        }
+        done
+    }
+
+    /// Ends the lane of a pipeline once all that passed it is stored, and lets producers wait for the next.
+    async fn stand_still(&self, row: &Row) -> Result<(), ApplyError> {
+        self.install(row.clone(), Vec::new(), State::Paused)
+            .map_err(crate::PushError::from)?;
+        let begun = {
+            let active = self.active();
+            let lane = active.get(row.spec.name.as_str()).map(|a| &a.lane);
+            lane.and_then(|lane| lane.begun.lock().unwrap_or_else(PoisonError::into_inner).take())
+        };
+        self.hide(row.spec.name.as_str());
+        if let Some(begun) = begun {
+            let _ = begun.await;
+        }
+        Ok(())
+    }
+
+    async fn take_over(
+        &self,
+        spec: &Spec,
+        stages: &[Stage],
+        upgrades: Vec<Upgrade>,
+    ) -> Result<(), ApplyError> {
+        let (name, broker) = (spec.name.as_str(), &self.0.broker);
+        let topic = broker.topic(spec.source.first());
+        let partitions = topic.map_or(0, |topic| topic.partitions.len() as u32);
+        for upgrade in upgrades {
+            let Some(stage) = stages.get(upgrade.stage) else {
+                continue;
+            };
+            // What an attempt left behind that was cut short.
+            for rows in memory::of_generation(name, upgrade.stage, upgrade.to) {
+                broker.remove_rows(rows).await?;
+            }
+            for partition in 0..partitions {
+                let stage = stage.of_partition(partition);
+                let (reader, spec) = (broker.clone(), spec.clone());
+                let (n, earlier, generations) = (upgrade.stage, upgrade.earlier, (upgrade.from, upgrade.to));
+                let made = apart("weir-upgrade", move || {
+                    of_partition(&reader, &spec, n, stage, partition, earlier, generations)
+                });
+                let rows = made.await.ok_or(AdminError::Closed)??;
+                let mut entry: Vec<Written> = Vec::new();
+                let mut bytes = 0;
+                for row in rows {
+                    bytes += row.0.as_bytes().len() + row.1.as_ref().map_or(0, bytes::Bytes::len);
+                    entry.push(row);
+                    if bytes >= ENTRY_BYTES {
+                        bytes = 0;
+                        broker.put_rows(std::mem::take(&mut entry)).await?;
+                    }
+                }
+                if !entry.is_empty() {
+                    broker.put_rows(entry).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what generations hold that do not count any more.
+    pub(crate) async fn forget_generations(&self, before: &Row, now: &Row) {
+        for (stage, (was, is)) in before.states.iter().zip(&now.states).enumerate() {
+            let (Some(was), Some(is)) = (was, is) else {
+                continue;
+            };
+            if was.generation == is.generation {
+                continue;
+            }
+            for rows in memory::of_generation(now.spec.name.as_str(), stage, was.generation) {
+                if let Err(error) = self.0.broker.remove_rows(rows).await {
+                    // They are not looked at, and are removed before their generation counts again.
+                    tracing::warn!(pipeline = %now.spec.name, %error, "what an earlier version remembered stays for now");
+                }
+            }
+        }
+    }
+}
+
+/// What a module makes of the rows of one partition, as rows. Blocks.
+fn of_partition(
+    broker: &Broker,
+    spec: &Spec,
+    n: usize,
+    mut stage: Stage,
+    partition: u32,
+    earlier: u32,
+    (from, to): (u8, u8),
+) -> Result<Vec<Written>, ApplyError> {
+    let unread = |e: ReadError| ApplyError::from(FetchError::from(e));
+    stage.generation = from;
+    let mut table = memory::table(spec, broker, n, &stage, partition).map_err(unread)?;
+    table.touch_all();
+    if table.is_empty() && table.timers() == 0 {
+        return Ok(Vec::new());
+    }
+    stage.table = Some(table);
+    let module = spec.stages.get(n).map_or("", |s| s.module.as_str()).to_owned();
+    let mut instance = stage.fresh().map_err(|error: InitError| ApplyError::Init {
+        stage: n + 1,
+        module: module.clone(),
+        error,
+    })?;
+    instance
+        .migrate(earlier, &mut stage.table)
+        .map_err(|error| ApplyError::Migrate {
+            stage: n + 1,
+            module,
+            earlier,
+            partition,
+            why: match error {
+                CallError::Fatal(why) => why,
+                other => other.to_string(),
+            },
+        })?;
+    stage.generation = to;
+    let mut rows = Vec::new();
+    memory::changes_of(spec.name.as_str(), n, &mut stage, partition, &mut rows);
+    // Nothing is there yet that could be removed.
+    rows.retain(|(_, value)| value.is_some());
+    Ok(rows)
+}
