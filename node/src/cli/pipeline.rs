@@ -85,6 +85,19 @@ enum PipelineCommand {
         #[arg(long)]
         digest: bool,
     },
+    /// Show what a pipeline was: its revisions, who put them in place, and why.
+    History {
+        /// Its name.
+        name: String,
+    },
+    /// Make a pipeline what it was, with the same modules.
+    Rollback {
+        /// Its name.
+        name: String,
+        /// The revision to go back to; without it, the last one that was something else.
+        #[arg(long, value_name = "REVISION")]
+        to: Option<u64>,
+    },
     /// Remove a pipeline and what its modules remember; its topics stay.
     Remove {
         /// Its name.
@@ -121,6 +134,17 @@ impl PipelineArgs {
             PipelineCommand::Reset { name } => {
                 let info = parse(&client.reset_pipeline(&name).await?)?;
                 said(format, &info, "has forgotten everything, and is paused")?;
+            }
+            PipelineCommand::History { name } => {
+                history(format, &parse(&client.pipeline_history(&name).await?)?)?;
+            }
+            PipelineCommand::Rollback { name, to } => {
+                let info = parse(&client.roll_back_pipeline(&name, to).await?)?;
+                said(
+                    format,
+                    &info,
+                    &format!("is as it was, revision {}", info["revision"]),
+                )?;
             }
             PipelineCommand::Shadow { file, from, wait } => {
                 let toml = read(&file)?;
@@ -246,6 +270,35 @@ fn list(format: Format, pipelines: &Value) -> Result<()> {
         ],
         &rows,
     )
+}
+
+fn history(format: Format, revisions: &Value) -> Result<()> {
+    let revisions: Vec<&Value> = revisions.as_array().into_iter().flatten().collect();
+    if format == Format::Json {
+        return lines(revisions);
+    }
+    let row = |revision: &&Value| {
+        let at = std::time::Duration::from_millis(revision["applied_ms"].as_u64().unwrap_or(0));
+        let at = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + at).to_string();
+        let stages = revision["spec"]["stages"].as_array();
+        let stages = stages
+            .into_iter()
+            .flatten()
+            .zip(revision["digests"].as_array().into_iter().flatten());
+        let stages = stages.map(|(stage, digest)| {
+            let digest: String = digest.as_str().unwrap_or_default().chars().take(8).collect();
+            format!("{} ({digest})", text(stage, "module"))
+        });
+        let stages: Vec<_> = stages.collect();
+        let (number, by, why) = (
+            text(revision, "revision"),
+            text(revision, "by"),
+            text(revision, "why"),
+        );
+        vec![number, at, by, stages.join(" -> "), why]
+    };
+    let rows: Vec<_> = revisions.iter().map(row).collect();
+    table(&["REVISION", "APPLIED", "BY", "STAGES", "WHY"], &rows)
 }
 
 fn describe(format: Format, pipeline: &Value) -> Result<()> {

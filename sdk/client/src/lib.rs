@@ -391,6 +391,24 @@ impl Client {
         Ok(self.ask(Request::ResetPipeline { name }).await?.payload)
     }
 
+    /// All revisions of a pipeline that are kept, the newest first, as JSON.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn pipeline_history(&self, name: &str) -> Result<Bytes, ClientError> {
+        let name = name.to_owned();
+        Ok(self.ask(Request::PipelineHistory { name }).await?.payload)
+    }
+
+    /// Makes a pipeline what it was as revision `to`, or as the last one that was something else.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn roll_back_pipeline(&self, name: &str, to: Option<u64>) -> Result<Bytes, ClientError> {
+        let name = name.to_owned();
+        Ok(self.ask(Request::RollBackPipeline { name, to }).await?.payload)
+    }
+
     /// A page of what the modules of a pipeline remember, as JSON: from `first` on, which is what the page before it says is
     /// `next`.
     ///

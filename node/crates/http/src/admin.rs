@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use weir_broker::{Principal, Topic};
-use weir_pipeline::{ApplyError, ModuleInfo, Origin, Page, PipelineInfo, Plan, Services, Shadowed};
+use weir_pipeline::{ApplyError, ModuleInfo, Origin, Page, PipelineInfo, Plan, Revision, Services, Shadowed};
 use weir_types::GroupId;
 
 type Shared = State<Arc<Services>>;
@@ -161,7 +161,7 @@ pub(crate) async fn apply_pipeline(
     State(services): Shared,
     body: String,
 ) -> Result<Json<PipelineInfo>, HttpError> {
-    Ok(Json(services.pipelines.apply(&body).await?))
+    Ok(Json(services.pipelines.apply(&body, &named(&who())).await?))
 }
 
 /// The body is the pipeline in TOML.
@@ -215,6 +215,32 @@ pub(crate) async fn reset(
     Path(name): Path<String>,
 ) -> Result<Json<PipelineInfo>, HttpError> {
     Ok(Json(services.pipelines.reset(&name).await?))
+}
+
+pub(crate) async fn history(
+    State(services): Shared,
+    Path(name): Path<String>,
+) -> Result<Json<Vec<Revision>>, HttpError> {
+    Ok(Json(services.pipelines.history(&name).await?))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct BackTo {
+    to: Option<u64>,
+}
+
+pub(crate) async fn roll_back(
+    State(services): Shared,
+    Path(name): Path<String>,
+    Query(back): Query<BackTo>,
+) -> Result<Json<PipelineInfo>, HttpError> {
+    let by = named(&who());
+    Ok(Json(services.pipelines.roll_back(&name, back.to, &by).await?))
+}
+
+/// Who asks, for the record.
+fn named(who: &Principal) -> String {
+    format!("{} ({})", who.name, who.client)
 }
 
 #[derive(Deserialize)]

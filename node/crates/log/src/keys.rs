@@ -77,6 +77,8 @@ pub enum StateKind {
     Progress = 34,
     /// pipeline name, 0, partition u32, topic name -> up to where it has read there, of which partition. The pipelines'.
     Input = 35,
+    /// pipeline name, 0, revision u64 -> what it was, when and by whom. The pipelines'.
+    Revision = 36,
 }
 
 /// Key of a row of `state`: its kind and what follows.

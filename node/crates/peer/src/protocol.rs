@@ -132,6 +132,15 @@ pub enum Request {
     PlanPipeline {
         toml: String,
     },
+    /// What a pipeline was, as JSON.
+    PipelineHistory {
+        name: String,
+    },
+    /// Makes a pipeline what it was as an earlier revision.
+    RollBackPipeline {
+        name: String,
+        to: Option<u64>,
+    },
     /// Runs a pipeline over what its sources have from a place on, and over what comes within a time, beside the one that works.
     /// Answered bit by bit: records looked at, and at the end JSON.
     ShadowPipeline {

@@ -2,6 +2,7 @@
 
 use crate::chain::Stage;
 use crate::error::{ApplyError, PushError};
+use crate::history;
 use crate::input;
 use crate::lane::State;
 use crate::pipelines::{Applying, PipelineInfo, Pipelines, Row, StateOf, Written, apart};
@@ -24,12 +25,31 @@ pub(crate) struct Checked {
 
 impl Pipelines {
     /// Applies a pipeline in TOML: checks it with an instance of each module, creates its topic for dead letters if
-    /// need be, and puts it in place between two batches.
+    /// need be, and puts it in place between two batches; `by` is who wants it.
     ///
     /// # Errors
     /// When anything about it does not fit: then nothing has changed.
-    pub async fn apply(&self, text: &str) -> Result<PipelineInfo, ApplyError> {
+    pub async fn apply(&self, text: &str, by: &str) -> Result<PipelineInfo, ApplyError> {
+        let cause = history::Cause {
+            by: by.to_owned(),
+            why: None,
+        };
+        self.apply_spec(Spec::parse(text)?, None, cause, None).await
+    }
+
+    /// As [`Pipelines::apply`], with these modules if they are given, and only on top of the revision `on` if one is.
+    pub(crate) async fn apply_spec(
+        &self,
+        spec: Spec,
+        digests: Option<Vec<Digest>>,
+        cause: history::Cause,
+        on: Option<u64>,
+    ) -> Result<PipelineInfo, ApplyError> {
         let _one = self.0.changing.lock().await;
+        let now = self.row(spec.name.as_str()).ok();
+        if on.is_some() && now.as_ref().map(|row| row.revision) != on {
+            return Err(ApplyError::Changed(spec.name.to_string()));
+        }
         let _applying = Applying::begin(&self.0.applying);
         let Checked {
             spec,
@@ -37,7 +57,7 @@ impl Pipelines {
             stages,
             mut states,
             creates,
-        } = self.check(text).await?;
+        } = self.check_spec(spec, digests).await?;
         self.check_states(&spec, &states)?;
         if let Some(dead) = creates {
             let who = Principal::anonymous("pipelines");
@@ -47,7 +67,7 @@ impl Pipelines {
                 .create_topic(&who, dead.as_str(), 1, &settings)
                 .await?;
         }
-        let before = self.row(spec.name.as_str()).ok();
+        let before = now;
         let (revision, paused) = before
             .as_ref()
             .map_or((1, false), |row| (row.revision + 1, row.paused));
@@ -65,8 +85,12 @@ impl Pipelines {
             paused,
             digests,
             states,
+            applied_ms: self.0.broker.now_ms(),
+            is_last_resort: cause.why.is_some(),
         };
-        self.write(&row, places).await?;
+        let mut others = places;
+        others.extend(history::remember(&row, cause, row.applied_ms));
+        self.write(&row, others).await?;
         let now = before.as_ref().map(|_| row.clone());
         let name = row.spec.name.to_string();
         let state = if paused { State::Paused } else { State::Running };
@@ -125,12 +149,19 @@ impl Pipelines {
 
     /// Looks at a pipeline in TOML, with an instance of each of its modules. Changes nothing.
     pub(crate) async fn check(&self, text: &str) -> Result<Checked, ApplyError> {
-        let spec = Spec::parse(text)?;
+        self.check_spec(Spec::parse(text)?, None).await
+    }
+
+    /// As [`Pipelines::check`], with these modules if they are given.
+    async fn check_spec(&self, spec: Spec, digests: Option<Vec<Digest>>) -> Result<Checked, ApplyError> {
         self.check_topics(&spec)?;
-        let digests = {
-            let store = self.store();
-            let resolve = |s: &crate::Stage| store.resolve(&s.module).map(|m| m.digest);
-            spec.stages.iter().map(resolve).collect::<Result<Vec<_>, _>>()?
+        let digests = match digests {
+            Some(digests) => digests,
+            None => {
+                let store = self.store();
+                let resolve = |s: &crate::Stage| store.resolve(&s.module).map(|m| m.digest);
+                spec.stages.iter().map(resolve).collect::<Result<Vec<_>, _>>()?
+            }
         };
         let (this, checked, with) = (self.clone(), spec.clone(), digests.clone());
         let stages = apart("weir-apply", move || this.stages(&checked, &with));

@@ -83,6 +83,10 @@ pub enum ApplyError {
     Apart { one: String, other: String },
     #[error("pipeline `{0}` is in-line: it has no place to be taken back to")]
     NoPlaces(String),
+    #[error("pipeline `{name}` has no revision {} to go back to; `weir pipeline history {name}` shows them", .revision.map_or_else(|| "before this".to_owned(), |n| n.to_string()))]
+    NoRevision { name: String, revision: Option<u64> },
+    #[error("pipeline `{0}` was changed meanwhile: look again")]
+    Changed(String),
     #[error("a pipeline is being tried out already: wait for it to end")]
     Shadowing,
     #[error(
@@ -157,6 +161,8 @@ impl ApplyError {
             | Self::Apart { .. }
             | Self::NoPlaces(_)
             | Self::Page
+            | Self::NoRevision { .. }
+            | Self::Changed(_)
             | Self::Wide(_)
             | Self::NotGranted { .. }
             | Self::OtherState { .. }

@@ -70,10 +70,12 @@ pub(crate) fn follow(pipelines: &Weak<crate::pipelines::Inner>, woken: &Receiver
             Ok(()) => {}
             Err(RecvTimeoutError::Timeout) if again => {}
             Err(RecvTimeoutError::Timeout) => {
-                if pipelines.strong_count() == 0 {
-                    return;
+                let Some(inner) = pipelines.upgrade() else { return };
+                let pipelines = Pipelines(inner);
+                pipelines.guard();
+                if !pipelines.stands_still() {
+                    continue;
                 }
-                continue;
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -83,6 +85,11 @@ pub(crate) fn follow(pipelines: &Weak<crate::pipelines::Inner>, woken: &Receiver
 }
 
 impl Pipelines {
+    /// Whether a pipeline was stopped for a change that was then not made.
+    fn stands_still(&self) -> bool {
+        self.active().values().any(|a| a.row.revision == 0)
+    }
+
     /// Makes what runs here what the rows say. False when something is still on its way.
     fn catch_up(&self) -> bool {
         // A change that this node makes itself installs what it made.

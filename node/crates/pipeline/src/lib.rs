@@ -13,6 +13,7 @@ mod error;
 mod firing;
 mod flow;
 mod follow;
+mod history;
 mod input;
 mod lane;
 mod memory;
@@ -29,6 +30,7 @@ mod time;
 mod upgrade;
 
 pub use error::{ApplyError, PushError};
+pub use history::Revision;
 pub use input::Place;
 pub use lane::{Counts, State};
 pub use pipelines::{PipelineInfo, Pipelines};
@@ -37,5 +39,7 @@ pub use priority::Priority;
 pub use remembered::{Page, Remembered, What};
 pub use services::{NodeStatus, Services};
 pub use shadow::{Example, Shadowed, Side, Told};
-pub use spec::{At, EventTime, Future, OnError, Origin, Policy, Sources, Spec, SpecError, Stage, TimeUnit};
+pub use spec::{
+    At, EventTime, Future, Guard, OnError, Origin, Policy, Sources, Spec, SpecError, Stage, TimeUnit,
+};
 pub use store::{ModuleInfo, ModuleRef};

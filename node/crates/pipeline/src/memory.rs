@@ -22,11 +22,7 @@ pub(crate) fn of_pipeline(pipeline: &str) -> [StateKey; 3] {
     KINDS.map(|kind| of_kind(kind, pipeline))
 }
 
-/// The key under which the rows lie that say how far `pipeline` has read.
-pub(crate) fn places_of(pipeline: &str) -> StateKey {
-    of_kind(StateKind::Input, pipeline)
-}
-
+/// The keys under which its rows of `kind` lie.
 pub(crate) fn of_kind(kind: StateKind, pipeline: &str) -> StateKey {
     // No name has a 0 in it: none is the beginning of another.
     StateKey::new(kind, &[pipeline.as_bytes(), &[0]].concat())

@@ -37,6 +37,12 @@ pub(crate) struct Row {
     /// Whose state each stage keeps.
     #[serde(default)]
     pub(crate) states: Vec<Option<StateOf>>,
+    /// When it was put in place, in milliseconds since 1970.
+    #[serde(default)]
+    pub(crate) applied_ms: i64,
+    /// It came back: it does not go back further by itself.
+    #[serde(default)]
+    pub(crate) is_last_resort: bool,
 }
 
 /// Whose state a stage keeps.
@@ -102,6 +108,18 @@ pub struct PipelineInfo {
 pub(crate) const PLACES_TOLD: usize = 64;
 
 impl PipelineInfo {
+    /// One that has done nothing yet.
+    #[cfg(test)]
+    pub(crate) fn idle(spec: &Spec) -> Self {
+        let value = serde_json::json!({
+            "name": spec.name, "source": spec.source, "at": spec.at, "revision": 1, "state": "running", "spec": spec,
+            "digests": [], "records_in": 0, "kept": 0, "dropped": 0, "emitted": 0, "routed": {}, "dead_letters": 0,
+            "skipped": 0, "failures": 0, "wasm_ns": 0, "state_rows": 0, "timers": 0, "state_bytes": 0,
+            "timers_fired": 0, "lag": 0, "missed": 0, "places": [], "metrics": {},
+        });
+        serde_json::from_value(value).expect("all fields are there")
+    }
+
     /// Whether records that are produced to `topic` pass it before they are stored.
     pub fn is_inline_of(&self, topic: &str) -> bool {
         self.at == At::Ingest && self.source.contains(topic)
@@ -436,7 +454,9 @@ impl Pipelines {
         let _one = self.0.changing.lock().await;
         let row = self.row(name)?;
         self.forget(&row).await?;
-        self.0.broker.remove_rows(memory::places_of(name)).await?;
+        for kind in [StateKind::Input, StateKind::Revision] {
+            self.0.broker.remove_rows(memory::of_kind(kind, name)).await?;
+        }
         self.0
             .broker
             .put_row(StateKind::Pipeline, name.as_bytes(), None)
@@ -573,6 +593,14 @@ impl Pipelines {
             },
         );
         Ok(())
+    }
+
+    /// What cannot go back by itself is not asked to every second.
+    pub(crate) fn give_up_guarding(&self, name: &str) {
+        let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(active) = active.get_mut(name) {
+            active.row.is_last_resort = true;
+        }
     }
 
     /// Sends nothing more to a pipeline: whoever has something for it waits.

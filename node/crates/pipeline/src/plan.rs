@@ -118,6 +118,8 @@ mod tests {
             paused: false,
             digests: Vec::new(),
             states: Vec::new(),
+            applied_ms: 0,
+            is_last_resort: false,
         };
         assert_eq!(differences(Some((&row, &[])), (&before, &[])), []);
         let told: Vec<_> = differences(Some((&row, &[])), (&after, &[]))

@@ -40,6 +40,39 @@ pub struct Spec {
     /// Limits on each call of each module.
     #[serde(default)]
     pub limits: CallLimits,
+    /// When it goes back by itself to what it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard>,
+}
+
+/// Bounds that a revision must keep to for a while, or the one before it comes back. One that halts leaves them, too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Guard {
+    /// Seconds after it was put in place for which it is watched.
+    pub watch_s: u32,
+    /// Records before which nothing is judged but that it halts.
+    pub min_records: u64,
+    /// Largest share of records that become dead letters or are skipped.
+    pub failed_max: Option<f64>,
+    /// Longest time in its modules for a record, on average, in nanoseconds.
+    pub ns_max: Option<u64>,
+    /// Fewest and most records that come out for each that goes in, on average, those for named outputs included.
+    pub output: Option<[f64; 2]>,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            // Longer than what an operator watches after a change.
+            watch_s: 600,
+            // A share of one in a hundred is told from chance.
+            min_records: 100,
+            failed_max: None,
+            ns_max: None,
+            output: None,
+        }
+    }
 }
 
 /// What time records are from.
@@ -382,6 +415,19 @@ impl Spec {
             "4 KiB to 96 MiB",
         )?;
         range(limits.log_lines <= 1_000, "limits.log_lines", "at most 1000")?;
+        let guard = self.guard.clone().unwrap_or_default();
+        range(
+            guard.failed_max.is_none_or(|share| (0.0..=1.0).contains(&share)),
+            "guard.failed_max",
+            "a share, 0 to 1",
+        )?;
+        range(
+            guard
+                .output
+                .is_none_or(|[least, most]| 0.0 <= least && least <= most),
+            "guard.output",
+            "the fewest and the most, in that order",
+        )?;
         self.dead_letters()?;
         Ok(())
     }

@@ -67,7 +67,12 @@ impl Pipelines {
 
     /// Ends the lane of a pipeline once all that passed it is stored, and lets producers wait for the next.
     async fn stand_still(&self, row: &Row) -> Result<(), ApplyError> {
-        self.install(row.clone(), Vec::new(), State::Paused)
+        // Not the revision that should work: if nothing is put in its place, what should work is looked for.
+        let still = Row {
+            revision: 0,
+            ..row.clone()
+        };
+        self.install(still, Vec::new(), State::Paused)
             .map_err(crate::PushError::from)?;
         let begun = {
             let active = self.active();

@@ -290,7 +290,12 @@ impl Session {
                 );
             }
             Request::ApplyPipeline { toml } => {
-                return json(&pipelines.apply(&toml).await.map_err(|e| wire(e.kind(), &e))?);
+                return json(
+                    &pipelines
+                        .apply(&toml, &named(who))
+                        .await
+                        .map_err(|e| wire(e.kind(), &e))?,
+                );
             }
             Request::PlanPipeline { toml } => {
                 return json(&pipelines.plan(&toml).await.map_err(|e| wire(e.kind(), &e))?);
@@ -306,6 +311,13 @@ impl Session {
             }
             Request::ResetPipeline { name } => {
                 return json(&pipelines.reset(&name).await.map_err(|e| wire(e.kind(), &e))?);
+            }
+            Request::PipelineHistory { name } => {
+                return json(&pipelines.history(&name).await.map_err(|e| wire(e.kind(), &e))?);
+            }
+            Request::RollBackPipeline { name, to } => {
+                let back = pipelines.roll_back(&name, to, &named(who)).await;
+                return json(&back.map_err(|e| wire(e.kind(), &e))?);
             }
             Request::ShadowPipeline { toml, from, wait_ms } => {
                 let from: Origin = from
@@ -431,6 +443,11 @@ impl Session {
 }
 
 /// A client over its quota is answered late, and its next request on this stream waits.
+/// Who asks, for the record.
+fn named(who: &Principal) -> String {
+    format!("{} ({})", who.name, who.client)
+}
+
 /// What a node answers that does not lead.
 fn is_local(request: &Request) -> bool {
     matches!(

@@ -162,6 +162,8 @@ pub const LOG_TURN_BYTES: usize = ENTRY_BYTES_TARGET / 2;
 pub const SOURCES_MAX: usize = 8;
 /// Threads of one pipeline behind the log.
 pub const PIPELINE_THREADS_MAX: usize = 8;
+/// Revisions of a pipeline that are kept: a year of one a week.
+pub const REVISIONS_MAX: u64 = 52;
 /// Stages in one pipeline.
 pub const STAGES_MAX: usize = 16;
 /// Batches waiting for one pipeline.
