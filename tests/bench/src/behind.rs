@@ -6,7 +6,7 @@ use crate::{Setup, Table, quantile};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::time::{Duration, Instant};
-use weir_client::Client;
+use weir_client::{BatchBuilder, Client, Codec, Offset};
 use weir_runtime::{Runtime, RuntimeOptions};
 
 /// Bytes that a module of size is made of: a function each few hundred.
@@ -17,11 +17,55 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
+        published(setup, table).await?;
         filtered(setup, table).await?;
         windowed(setup, table).await?;
         compiled(setup, table).await
     })?;
     cached(setup, table)
+}
+
+/// What eKuiper publishes of itself: `temperature > 50` over 90 bytes of JSON, on one core.
+async fn published(setup: &Setup, table: &mut Table) -> Result<()> {
+    let node = Node::start_on_a_core(setup)?;
+    let client = node.client().await?;
+    client.create_topic("t", 1, &[]).await?;
+    let module = std::fs::read(setup.modules.join("weir_module_threshold.wasm"))?;
+    client.push_module("threshold", "1", &module).await?;
+    let pipeline = "name = \"p\"\nsource = \"t\"\n[[stages]]\nmodule = \"threshold\"\n\
+                    config = { field = \"temperature\", limit = 50 }\n";
+    client.apply_pipeline(pipeline).await?;
+    let mut builder = BatchBuilder::new(Codec::None);
+    for n in 0..1_000_u64 {
+        let (t, h) = (n * 7 % 100, n * 3 % 100);
+        let value = format!(
+            "{{\"deviceid\":\"dev-{n:05}\",\"temperature\":{t}.50,\"humidity\":{h}.25,\"ts\":1700000{n:06},\"ok\":1}}"
+        );
+        builder.push(0, None, Some(value.as_bytes()), weir_types::Headers::NONE);
+    }
+    let payload = builder.build(Offset::ZERO, None)?;
+    let (batches, mut waiting) = (4_000 / setup.less, std::collections::VecDeque::new());
+    let mut producer = client.producer().await?;
+    let begun = Instant::now();
+    for _ in 0..batches {
+        waiting.push_back(producer.send("t", 0, &payload).await?);
+        if waiting.len() >= 32
+            && let Some(first) = waiting.pop_front()
+        {
+            first.done().await?;
+        }
+    }
+    for sent in waiting {
+        sent.done().await?;
+    }
+    table.add(
+        "temperature > 50 in-line, 90 B of JSON, the node on one core",
+        batches as f64 * 1_000.0 / begun.elapsed().as_secs_f64(),
+        "records/s",
+        format!("synced; RSS {:.0} MiB", node.rss_mib()?),
+    );
+    client.close().await;
+    Ok(())
 }
 
 const HOT: &str = "name = \"hot\"\nat = \"log\"\nsource = \"t\"\noutputs = { main = \"hot\" }\n[[stages]]\n\

@@ -32,8 +32,22 @@ impl Node {
 
     /// Starts one that others find again at `quic`.
     pub(crate) fn start_at(setup: &Setup, dir: &Path, quic: &str, args: &[&str]) -> Result<Self> {
+        Self::spawn(Command::new(&setup.weir), dir, quic, args)
+    }
+
+    /// Starts one that has a core to itself, and no other.
+    pub(crate) fn start_on_a_core(setup: &Setup) -> Result<Self> {
+        let dir = tempfile::tempdir_in(&setup.dir)?;
+        let mut pinned = Command::new("taskset");
+        pinned.args(["-c", "0"]).arg(&setup.weir);
+        let mut node = Self::spawn(pinned, dir.path(), "127.0.0.1:0", &[])?;
+        node._dir = Some(dir);
+        Ok(node)
+    }
+
+    fn spawn(mut command: Command, dir: &Path, quic: &str, args: &[&str]) -> Result<Self> {
         let log = dir.join("node.log");
-        let mut child = Command::new(&setup.weir)
+        let mut child = command
             .args([
                 "serve",
                 "--quic",
