@@ -3,6 +3,7 @@
 use crate::block_on;
 use serde_json::json;
 use std::sync::Arc;
+use weir_testkit::Faults;
 use weir_testkit::case::{Case, difference};
 use weir_tests::Node;
 
@@ -17,6 +18,11 @@ fn every_case_holds_in_the_sandbox_at_any_batch_size() {
             let path = entry.unwrap().path();
             let case = Case::read(&path).unwrap();
             for batch in [1_000, 1] {
+                for faults in [Faults::Kills, Faults::Traps] {
+                    let ran = case.run_with(faults, &module, batch, Arc::new(())).unwrap();
+                    let wrong = difference(&case.output, &ran.output);
+                    assert_eq!(wrong, None, "{}, {faults:?}", path.display());
+                }
                 let ran = case.run(&module, batch, Arc::new(())).unwrap();
                 let wrong = difference(&case.output, &ran.output);
                 assert_eq!(wrong, None, "{} in batches of {batch}", path.display());
@@ -72,6 +78,29 @@ fn every_readme_can_be_followed_as_typed() {
         }
     });
     node.stop().unwrap();
+}
+
+/// A module that counts in its memory alone passes as long as its instance lives, and on a node not much longer.
+#[test]
+fn what_is_not_in_state_is_noticed_by_its_cases() {
+    let dir = tempfile::tempdir().unwrap();
+    let case = r#"{ "config": { "mode": "amnesia" },
+        "input": [ { "value": "a" }, { "value": "b" }, { "value": "c" }, { "advance": { "event": 5 } }, { "value": "d" }, { "value": "e" } ],
+        "output": { "main": [ { "key": null, "value": "b" }, { "key": null, "value": "d" } ] } }"#;
+    std::fs::write(dir.path().join("case.json"), case).unwrap();
+    std::fs::write(dir.path().join("module.wasm"), weir_tests::guest("hostile")).unwrap();
+    let output = std::process::Command::new(weir_tests::weir())
+        .args(["module", "test", "module.wasm", "case.json"])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!output.status.success(), "{said}");
+    assert!(
+        said.contains("when the node is killed between two entries"),
+        "{said}"
+    );
+    assert!(said.contains("belongs into its state"), "{said}");
 }
 
 #[test]

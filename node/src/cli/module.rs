@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weir_client::Record;
-use weir_runtime::{LogLevel, LogSink, Setting};
-use weir_testkit::Testkit;
+use weir_runtime::{LogLevel, LogSink, Module, Setting};
 use weir_testkit::case::{Case, difference};
+use weir_testkit::{Faults, Testkit};
 
 /// Begin, test, push, list, describe and remove modules.
 #[derive(Debug, Args)]
@@ -249,7 +249,8 @@ fn test_cases(format: Format, file: &Path, cases: &[PathBuf], batch: usize) -> R
                 if !ran.tested.dead.is_empty() {
                     seen.insert("dead".to_owned());
                 }
-                difference(&case.output, &ran.output)
+                let wrong = difference(&case.output, &ran.output);
+                wrong.or_else(|| under_faults(&case, &module, batch))
             }
             // A case may be about what the module refuses.
             Err(e) => {
@@ -281,6 +282,23 @@ fn test_cases(format: Format, file: &Path, cases: &[PathBuf], batch: usize) -> R
         0 => Ok(()),
         _ => anyhow::bail!("{failed} of {files} cases failed"),
     }
+}
+
+/// What is different when the node is killed between every two entries, or every call traps once.
+fn under_faults(case: &Case, module: &Module, batch: usize) -> Option<String> {
+    let kinds = [
+        (Faults::Kills, "when the node is killed between two entries"),
+        (Faults::Traps, "when a call traps and is made again"),
+    ];
+    kinds.into_iter().find_map(|(faults, when)| {
+        let wrong = match case.run_with(faults, module, batch, Arc::new(())) {
+            Ok(ran) => difference(&case.output, &ran.output)?,
+            Err(e) => e.to_string(),
+        };
+        Some(format!(
+            "{when}: {wrong}\n    what is to outlast an instance belongs into its state"
+        ))
+    })
 }
 
 /// Files among `cases`, and those that directories among them have.

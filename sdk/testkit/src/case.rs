@@ -1,7 +1,7 @@
 //! Cases in files, run against a component: what goes in, what is set, what must come out. The format is that of
 //! `weir_sdk::testing::cases`, which runs the same files natively.
 
-use crate::{TestError, Tested, Testkit};
+use crate::{Faults, TestError, Tested, Testkit};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -130,7 +130,22 @@ impl Case {
     /// # Errors
     /// At the first call without an outcome.
     pub fn run(&self, module: &Module, batch: usize, sink: Arc<dyn LogSink>) -> Result<Ran, TestError> {
+        self.run_with(Faults::None, module, batch, sink)
+    }
+
+    /// As [`Case::run`], with what happens to the module meanwhile: it must make no difference.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_with(
+        &self,
+        faults: Faults,
+        module: &Module,
+        batch: usize,
+        sink: Arc<dyn LogSink>,
+    ) -> Result<Ran, TestError> {
         let mut kit = Testkit::reading(module, &self.sources, self.settings.clone(), sink)?;
+        kit.suffer(faults);
         let mut tested = Tested::default();
         for step in &self.steps {
             match step {

@@ -58,8 +58,50 @@ pub fn load(component: &[u8]) -> Result<Module, TestError> {
     Ok(runtime.load(&component)?)
 }
 
+/// What happens to a module under test that it must not notice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Faults {
+    /// Nothing.
+    #[default]
+    None,
+    /// The node is killed between every two entries: each call is of a fresh instance, on what is stored.
+    Kills,
+    /// Each call traps when it is through: nothing of it counts, and it is made again on a fresh instance.
+    Traps,
+}
+
+impl Faults {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::None, Self::Kills, Self::Traps];
+}
+
+/// What a module remembers at a moment, and the time that it is for it: [`Testkit::restore`] goes back there.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    table: Option<Table>,
+    moment: Moment,
+}
+
+impl Snapshot {
+    /// Keys and values of its state, in order.
+    pub fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let rows = self.table.iter().flat_map(|table| table.scan(b"", None));
+        rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+    }
+
+    /// Timers that are set.
+    pub fn timers(&self) -> usize {
+        self.table.as_ref().map_or(0, Table::timers)
+    }
+}
+
 /// A module under test.
 pub struct Testkit {
+    module: Module,
+    config: InstanceConfig,
+    sink: Arc<dyn LogSink>,
+    instruments: Arc<Instruments>,
+    faults: Faults,
     instance: Instance,
     /// What it remembers, if it asks to.
     table: Option<Table>,
@@ -108,11 +150,69 @@ impl Testkit {
         };
         let instruments = Arc::new(Instruments::default());
         let limits = CallLimits::default();
+        let instance = module.instantiate(&config, limits, Arc::clone(&sink), Arc::clone(&instruments))?;
         Ok(Self {
+            module: module.clone(),
+            faults: Faults::None,
             table: (module.wants_state() || module.wants_timers()).then(|| Table::new(limits.state_bytes)),
-            instance: module.instantiate(&config, limits, sink, instruments)?,
+            instance,
+            config,
+            sink,
+            instruments,
             moment: Moment::default(),
         })
+    }
+
+    /// What is to happen to it from here on.
+    pub fn suffer(&mut self, faults: Faults) {
+        self.faults = faults;
+    }
+
+    /// As if the node had been killed and started again: what is stored is all there is.
+    ///
+    /// # Errors
+    /// When there is no fresh instance.
+    pub fn kill(&mut self) -> Result<(), TestError> {
+        let (sink, instruments) = (Arc::clone(&self.sink), Arc::clone(&self.instruments));
+        let limits = CallLimits::default();
+        self.instance = self.module.instantiate(&self.config, limits, sink, instruments)?;
+        Ok(())
+    }
+
+    /// What it remembers.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            table: self.table.clone(),
+            moment: self.moment,
+        }
+    }
+
+    /// Goes back to where it was.
+    ///
+    /// # Errors
+    /// As [`Testkit::kill`].
+    pub fn restore(&mut self, to: &Snapshot) -> Result<(), TestError> {
+        self.table = to.table.clone();
+        self.moment = to.moment;
+        self.kill()
+    }
+
+    /// A call of the module, with what is to happen to it.
+    fn call<R>(
+        &mut self,
+        call: impl Fn(&mut Instance, Moment, &mut Option<Table>) -> Result<R, CallError>,
+    ) -> Result<Result<R, CallError>, TestError> {
+        match self.faults {
+            Faults::None => {}
+            Faults::Kills => self.kill()?,
+            Faults::Traps => {
+                let before = self.table.clone();
+                let _ = call(&mut self.instance, self.moment, &mut self.table);
+                self.table = before;
+                self.kill()?;
+            }
+        }
+        Ok(call(&mut self.instance, self.moment, &mut self.table))
     }
 
     /// Names of the module's outputs.
@@ -188,7 +288,7 @@ impl Testkit {
                 timers: &timers,
             };
             let begun = Instant::now();
-            let outcome = self.instance.on_timers(self.moment, fired, &mut self.table);
+            let outcome = self.call(|instance, moment, table| instance.on_timers(moment, fired, table))?;
             tested.spent += begun.elapsed();
             let outcome = outcome.map_err(|error| TestError::Timers { at: until, error })?;
             let sources: Vec<Record> = timers
@@ -215,9 +315,9 @@ impl Testkit {
         let marks: Vec<u8> = part.iter().map(late).collect();
         let marks = if marks.contains(&1) { &marks[..] } else { &[] };
         let begun = Instant::now();
-        let outcome = self
-            .instance
-            .process(source, self.moment, &columns, marks, &mut self.table);
+        let marks = marks.to_vec();
+        let outcome =
+            self.call(|instance, moment, table| instance.process(source, moment, &columns, &marks, table))?;
         tested.spent += begun.elapsed();
         let outcome = outcome.map_err(|error| TestError::Call {
             from,

@@ -13,6 +13,7 @@ use weir_sdk::bindings::weir::module::types::*;
 
 thread_local! {
     static MODE: RefCell<String> = const { RefCell::new(String::new()) };
+    static SEEN: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
 struct Hostile;
@@ -75,6 +76,13 @@ impl Guest for Hostile {
         };
         let values = b.values.as_ref().map(|v| v.data.clone()).unwrap_or_default();
         match MODE.with(|m| m.borrow().clone()).as_str() {
+            // Keeps each second record, of those that this instance has seen.
+            "amnesia" => {
+                for route in &mut outcome.routes {
+                    let seen = SEEN.with(|seen| seen.replace(seen.get() + 1));
+                    *route = (seen % 2) as u8;
+                }
+            }
             "loop" => spin(),
             "loop-on-bad" if values.windows(3).any(|w| w == b"bad") => spin(),
             "memory" => {
