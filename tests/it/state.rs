@@ -202,6 +202,14 @@ async fn judge_windows(client: &Client, when: &str) -> usize {
     }
 }
 
+/// What a command line says that must be done.
+fn said(node: &Node, args: &[&str]) -> String {
+    let output = node.cli(args, "").unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{args:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 fn batch(values: &[&str]) -> weir_client::Batch {
     let mut builder = BatchBuilder::new(Codec::None);
     for value in values {
@@ -403,15 +411,7 @@ fn leaders(counting: Counting) {
 fn state_is_granted_kept_over_a_swap_and_forgotten_when_told() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
-    let cli = |args: &[&str]| {
-        let output = node.cli(args, "").unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let cli = |args: &[&str]| said(&node, args);
     block_on(async {
         let client = node.client().await.unwrap();
         counting(&client).await;
@@ -592,12 +592,7 @@ fn timers_of_partitions_that_were_put_aside_fire() {
 fn the_same_log_read_again_gives_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
-    let cli = |args: &[&str]| {
-        let output = node.cli(args, "").unwrap();
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{error}");
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let cli = |args: &[&str]| said(&node, args);
     let pipeline = |name: &str, more: &str| {
         format!(
             "name = \"{name}\"\nat = \"log\"\nsource = \"s\"\n{more}\n\
@@ -728,12 +723,7 @@ fn the_same_log_read_again_gives_the_same() {
 fn a_shadow_tells_what_would_be_different_and_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
-    let cli = |args: &[&str]| {
-        let output = node.cli(args, "").unwrap();
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{error}");
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let cli = |args: &[&str]| said(&node, args);
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -940,12 +930,7 @@ fn takes_over(counting: Counting) {
 fn what_a_pipeline_was_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
-    let cli = |args: &[&str]| {
-        let output = node.cli(args, "").unwrap();
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{error}");
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let cli = |args: &[&str]| said(&node, args);
     let hot = |at: &str, field: &str, guard: &str| {
         format!(
             "name = \"hot\"\nsource = \"t\"\noutputs = {{ hot = \"counts\" }}\n{at}\n{guard}\n\

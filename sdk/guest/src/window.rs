@@ -1,4 +1,4 @@
-//! Windows over the time in the records: tumbling, hopping and session windows, and windows of so many records.
+//! Windows over the time in the records: tumbling, hopping, sliding and session windows, and windows of so many records.
 //!
 //! ```
 //! use std::time::Duration;
@@ -53,9 +53,11 @@
 
 mod aggregate;
 mod session;
+mod sliding;
 
 pub use aggregate::{Aggregate, Sketch, Stats};
 pub use session::Sessions;
+pub use sliding::{SLIDING_MAX, Sliding};
 
 use crate::Record;
 use crate::state::{KEY_BYTES_MAX, Map};
@@ -79,7 +81,7 @@ pub struct Windows<A> {
     key: Vec<u8>,
 }
 
-/// A window that is over.
+/// A window that is over; or, for [`Windows::add_early`], one that is not yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Closed<'a> {
     /// What a record with its result stems from: for [`Out::emit`](crate::Out::emit).
@@ -132,8 +134,40 @@ impl<A: Default + Serialize + DeserializeOwned + 'static> Windows<A> {
         )
     }
 
+    /// As [`Windows::add`], and hands what is by now in each window that the record is in to `early`: results before the final ones,
+    /// which [`Windows::close`] has.
+    pub fn add_early(
+        &mut self,
+        record: &Record<'_>,
+        add: impl Fn(&mut A),
+        mut early: impl FnMut(Closed<'_>, &A),
+    ) -> bool {
+        let (key, size) = (record.key().unwrap_or_default(), self.size);
+        let (at, watermark) = (record.timestamp(), record.watermark());
+        self.add_seen(key, at, watermark, add, |end, aggregate| {
+            let window = Closed {
+                index: record.index(),
+                key,
+                start: end - size,
+                end,
+            };
+            early(window, aggregate);
+        })
+    }
+
     /// As [`Windows::add`], by a key and a time that are not the record's.
     pub fn add_to(&mut self, key: &[u8], at: i64, watermark: i64, add: impl Fn(&mut A)) -> bool {
+        self.add_seen(key, at, watermark, add, |_, _| {})
+    }
+
+    fn add_seen(
+        &mut self,
+        key: &[u8],
+        at: i64,
+        watermark: i64,
+        add: impl Fn(&mut A),
+        mut see: impl FnMut(i64, &A),
+    ) -> bool {
         if key.len() > KEY_BYTES_MAX - END_BYTES {
             return false;
         }
@@ -142,7 +176,7 @@ impl<A: Default + Serialize + DeserializeOwned + 'static> Windows<A> {
         while start > at.saturating_sub(self.size) {
             let end = start.saturating_add(self.size);
             if end > watermark {
-                self.add_to_window(key, end, &add);
+                self.add_to_window(key, end, &add, &mut see);
                 added = true;
             }
             let Some(before) = start.checked_sub(self.step) else {
@@ -153,13 +187,15 @@ impl<A: Default + Serialize + DeserializeOwned + 'static> Windows<A> {
         added
     }
 
-    fn add_to_window(&mut self, key: &[u8], end: i64, add: &impl Fn(&mut A)) {
+    fn add_to_window(&mut self, key: &[u8], end: i64, add: &impl Fn(&mut A), see: &mut impl FnMut(i64, &A)) {
         self.key.clear();
         self.key.extend_from_slice(&end.to_be_bytes());
         self.key.extend_from_slice(key);
         let is_new = self.open.update(&self.key, |aggregate| {
             let is_new = aggregate.is_none();
-            add(aggregate.get_or_insert_default());
+            let aggregate = aggregate.get_or_insert_default();
+            add(aggregate);
+            see(end, aggregate);
             is_new
         });
         if is_new {

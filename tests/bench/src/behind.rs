@@ -1,7 +1,7 @@
 //! Pipelines behind the log, candidates beside them, and modules that are compiled meanwhile.
 
 use crate::node::Node;
-use crate::produce::{flood, of_all_keys, paced};
+use crate::produce::{flood, of_all_keys, paced, send_all};
 use crate::{Setup, Table, quantile};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -44,20 +44,9 @@ async fn published(setup: &Setup, table: &mut Table) -> Result<()> {
         builder.push(0, None, Some(value.as_bytes()), weir_types::Headers::NONE);
     }
     let payload = builder.build(Offset::ZERO, None)?;
-    let (batches, mut waiting) = (4_000 / setup.less, std::collections::VecDeque::new());
-    let mut producer = client.producer().await?;
+    let batches = 4_000 / setup.less;
     let begun = Instant::now();
-    for _ in 0..batches {
-        waiting.push_back(producer.send("t", 0, &payload).await?);
-        if waiting.len() >= 32
-            && let Some(first) = waiting.pop_front()
-        {
-            first.done().await?;
-        }
-    }
-    for sent in waiting {
-        sent.done().await?;
-    }
+    send_all(&client, std::iter::repeat_n(&payload, batches as usize)).await?;
     table.add(
         "temperature > 50 in-line, 90 B of JSON, the node on one core",
         batches as f64 * 1_000.0 / begun.elapsed().as_secs_f64(),
@@ -122,21 +111,11 @@ async fn windowed(setup: &Setup, table: &mut Table) -> Result<()> {
     }
     let module = std::fs::read(setup.modules.join("weir_module_downsample.wasm"))?;
     client.push_module("downsample", "1", &module).await?;
-    let mut producer = client.producer().await?;
-    let (mut records, mut waiting) = (0, std::collections::VecDeque::new());
-    for n in 0..1_000 / setup.less {
-        let batch = of_all_keys(n)?;
-        records += u64::from(batch.count());
-        waiting.push_back(producer.send("t", 0, &batch).await?);
-        if waiting.len() >= 32
-            && let Some(first) = waiting.pop_front()
-        {
-            first.done().await?;
-        }
-    }
-    for sent in waiting {
-        sent.done().await?;
-    }
+    let batches = (0..1_000 / setup.less)
+        .map(of_all_keys)
+        .collect::<Result<Vec<_>>>()?;
+    send_all(&client, &batches).await?;
+    let records = batches.iter().map(|batch| u64::from(batch.count())).sum();
     let pipeline = "name = \"p\"\nat = \"log\"\nsource = \"t\"\noutputs = { main = \"means\" }\n[[stages]]\n\
                     module = \"downsample\"\ngrants = [\"state\", \"timers\"]\nconfig = { field = \"v\", every_ms = 1000 }\n";
     let rate = caught_up(&client, pipeline, records).await?;

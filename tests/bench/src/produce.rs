@@ -133,6 +133,24 @@ async fn filtered(setup: &Setup, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
+/// Sends batches to `t`, some of them under way at a time, until all are acknowledged.
+pub(crate) async fn send_all(client: &Client, batches: impl IntoIterator<Item = &Batch>) -> Result<()> {
+    let mut producer = client.producer().await?;
+    let mut waiting: VecDeque<Sent> = VecDeque::new();
+    for batch in batches {
+        waiting.push_back(producer.send("t", 0, batch).await?);
+        if waiting.len() >= 32
+            && let Some(first) = waiting.pop_front()
+        {
+            first.done().await?;
+        }
+    }
+    for sent in waiting {
+        sent.done().await?;
+    }
+    Ok(())
+}
+
 /// Keys among which records are spread where a module remembers them.
 const KEYS: u64 = 1_000;
 
@@ -165,20 +183,8 @@ async fn windowed(setup: &Setup, table: &mut Table) -> Result<()> {
     let batches = (0..1_000 / setup.less)
         .map(of_all_keys)
         .collect::<Result<Vec<_>>>()?;
-    let mut producer = client.producer().await?;
-    let mut waiting: VecDeque<Sent> = VecDeque::new();
     let begun = Instant::now();
-    for batch in &batches {
-        waiting.push_back(producer.send("t", 0, batch).await?);
-        if waiting.len() >= 32
-            && let Some(first) = waiting.pop_front()
-        {
-            first.done().await?;
-        }
-    }
-    for sent in waiting {
-        sent.done().await?;
-    }
+    send_all(&client, &batches).await?;
     table.add(
         format!("means of windows of a second, {KEYS} keys, batches of {KEYS}"),
         batches.len() as f64 * KEYS as f64 / begun.elapsed().as_secs_f64(),

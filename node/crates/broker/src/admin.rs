@@ -73,7 +73,7 @@ impl Broker {
         let user = self.hook().and_then(|hook| hook.user_of(name));
         if let (Some(pipeline), Some(_)) = (user, replicas) {
             return Err(AdminError::Refused(format!(
-                "in-line pipeline `{pipeline}` uses topic `{name}`: it is made without `--replication`, since an entry \
+                "pipeline `{pipeline}` uses topic `{name}`: it is made without `--replication`, since an entry \
                  of one replica group cannot write to another"
             )));
         }

@@ -96,7 +96,7 @@ impl Broker {
         let user = self.hook().and_then(|hook| hook.user_of(name));
         if let (Some(pipeline), Some(_)) = (user, replicas) {
             return Err(AdminError::Refused(format!(
-                "in-line pipeline `{pipeline}` uses topic `{name}`: it stays on all nodes, since an entry of one replica \
+                "pipeline `{pipeline}` uses topic `{name}`: it stays on all nodes, since an entry of one replica \
                  group cannot write to another"
             )));
         }

@@ -96,6 +96,62 @@ proptest! {
         prop_assert!(windows.open.scan(b"").is_empty());
     }
 
+    /// What came with the key within the time, in whatever order and whatever was forgotten meanwhile, as long as it is not late.
+    #[test]
+    fn sliding_windows_have_what_came_before_within_the_time((batches, lateness) in stream(), size in 1..400i64) {
+        begin();
+        let mut sliding = Sliding::<f64>::new("sl", Duration::from_millis(size as u64)).unwrap();
+        let (mut all, mut watermark) = (Vec::<Reading>::new(), i64::MIN);
+        for batch in batches {
+            for (key, at, value) in &batch {
+                all.push((*key, *at, *value));
+                let got = sliding.see_at(&[*key], *at, watermark, *value, |values| values.copied().collect::<Vec<_>>());
+                // Of one that is late, what is before it may be forgotten.
+                if *at >= watermark {
+                    let is_in = |r: &&Reading| r.0 == *key && r.1 <= *at && r.1 > at - size;
+                    let kept = |r: &&Reading| r.1.saturating_add(size) > watermark;
+                    let model: Vec<_> = all.iter().filter(is_in).filter(kept).map(|r| r.2).collect();
+                    prop_assert_eq!(got, Ok(model));
+                }
+            }
+            handover::flush();
+            let latest = batch.iter().map(|(_, at, _)| *at).max().unwrap();
+            watermark = watermark.max(latest - lateness);
+            fire(watermark, |fired| sliding.forget(fired));
+        }
+        fire(i64::MAX, |fired| sliding.forget(fired));
+        prop_assert_eq!(crate::state::host::count(), 0);
+    }
+
+    /// The last early result of a window is its final one.
+    #[test]
+    fn early_results_grow_into_the_final_one(readings in proptest::collection::vec((0..3u8, 0..500i64), 1..40), hops in 1..4u64) {
+        begin();
+        let ms = Duration::from_millis;
+        let mut windows = Windows::<Vec<f64>>::hopping("w", ms(100), ms(100_u64.div_ceil(hops))).unwrap();
+        let mut early = BTreeMap::new();
+        let (mut keys, mut timestamps) = (crate::state::empty(), Vec::new());
+        for (key, at) in &readings {
+            keys.data.push(*key);
+            keys.ends.push(keys.data.len() as u32);
+            timestamps.push(*at);
+        }
+        let (keys, marks) = (Some(keys), None);
+        let (values, headers, watermark) = (None, None, i64::MIN);
+        let batch = wit::Batch { source: 0, now: 0, watermark, timestamps, marks, keys, values, headers };
+        for record in crate::Batch::new(&batch).records() {
+            let number = record.index() as f64;
+            windows.add_early(&record, |all| all.push(number), |window, all| {
+                assert_eq!((window.index as f64, all.last()), (number, Some(&number)));
+                early.insert((window.key.to_vec(), window.start, window.end), all.clone());
+            });
+        }
+        handover::flush();
+        let mut last = BTreeMap::new();
+        fire(i64::MAX, |fired| windows.close(fired, |w, all| drop(last.insert((w.key.to_vec(), w.start, w.end), all))));
+        prop_assert_eq!(early, last);
+    }
+
     /// Readings of a key that are less than a gap apart are in one session, in whatever order they came.
     #[test]
     fn sessions_have_what_is_near((batches, lateness) in stream(), gap in 1..300i64) {
