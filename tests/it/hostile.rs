@@ -359,7 +359,12 @@ fn a_bad_record_is_singled_out_and_the_policy_decides() {
                 .done()
                 .await
                 .unwrap_err();
-            assert!(halted.to_string().contains("halted"), "{halted}");
+            let halted = halted.to_string();
+            assert!(
+                halted
+                    .contains("halted: stage 1, module `hostile@1`, on a record without a key, of time 0: "),
+                "{halted}"
+            );
             for topic in [&dead, &skip] {
                 let (kept, _) = read_all(&client, topic, 0, 1 << 20).await.unwrap();
                 let offsets: Vec<u64> = kept.iter().map(|(o, _)| *o).collect();
@@ -385,6 +390,55 @@ fn a_bad_record_is_singled_out_and_the_policy_decides() {
             assert!(skipped.is_empty());
             let (none, _) = read_all(&client, &halt, 0, 1 << 20).await.unwrap();
             assert!(none.is_empty(), "a refused batch leaves nothing");
+        }
+
+        // Behind the log, the same, and where the record is.
+        let forever = weir_tests::for_ever();
+        for topic in ["stored", "through"] {
+            client.create_topic(topic, 1, &forever).await.unwrap();
+        }
+        let behind = "name = \"behind\"\nat = \"log\"\nsource = \"stored\"\noutputs = { main = \"through\" }\n\
+                      on_error = { policy = \"halt\" }\nlimits = { deadline_ms = 50 }\n\
+                      stages = [{ module = \"hostile\", grants = [\"state\", \"timers\"], config = { mode = \"trap-on-bad\" } }]\n";
+        client.apply_pipeline(behind).await.unwrap();
+        let mut producer = client.producer().await.unwrap();
+        for n in 0..3 {
+            let values = (0..4).map(|i| {
+                if (n, i) == (2, 1) {
+                    "bad".to_owned()
+                } else {
+                    format!("v{i}")
+                }
+            });
+            let sent = producer.send("stored", 0, &batch(values)).await.unwrap();
+            sent.done().await.unwrap();
+        }
+        let begun = std::time::Instant::now();
+        loop {
+            let told: serde_json::Value = serde_json::from_slice(&client.pipelines().await.unwrap()).unwrap();
+            let told = told
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|p| p["name"] == "behind")
+                .unwrap()
+                .clone();
+            let why = told["why"].as_str().unwrap_or_default();
+            if told["state"] == "halted" {
+                assert!(
+                    why.contains("stage 1, module `hostile@1`, on a record without a key"),
+                    "{why}"
+                );
+                assert!(
+                    why.contains("(topic `stored`, partition 0, offsets 8 to 11)"),
+                    "{why}"
+                );
+                // What had gone through may be there; what had not is not.
+                assert!(told["lag"].as_u64().unwrap() >= 4, "{told}");
+                break;
+            }
+            assert!(begun.elapsed() < weir_tests::DEADLINE, "{told}");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     });
 }

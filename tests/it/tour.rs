@@ -230,6 +230,7 @@ fn a_pipeline_is_applied_paused_resumed_and_survives_a_restart() {
     );
     let modules = objects(&run(&node, &["module", "list", "-o", "json"], ""));
     assert_eq!(header("weir.module"), modules[0]["digest"].as_str().unwrap());
+    assert_eq!(header("weir.module.name"), "threshold@0.1.0");
 
     assert!(run(&node, &["pipeline", "pause", "p"], "").status.success());
     let refused = run(&node, &["produce", "t"], "{\"t\":1}\n");

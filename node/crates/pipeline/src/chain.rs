@@ -22,9 +22,14 @@ const FAILURES_MAX: u32 = 24;
 /// Pause before a batch whose module asked for a retry is tried again; doubled each time.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
+/// Bytes of a key that an error tells.
+const KEY_TOLD_BYTES: usize = 64;
+
 /// A module in its place.
 pub(crate) struct Stage {
     pub(crate) module: Module,
+    /// Name and version of the module, for people.
+    pub(crate) label: Arc<str>,
     pub(crate) config: InstanceConfig,
     pub(crate) limits: CallLimits,
     pub(crate) sink: Arc<dyn LogSink>,
@@ -42,6 +47,7 @@ impl Stage {
     pub(crate) fn of_partition(&self, partition: u32) -> Self {
         Self {
             module: self.module.clone(),
+            label: Arc::clone(&self.label),
             config: InstanceConfig {
                 partition,
                 ..self.config.clone()
@@ -194,7 +200,7 @@ impl Work<'_> {
             self.effects.failures += 1;
             tries += 1;
             match &failed.error {
-                CallError::Fatal(why) => return Err(Halt(why.clone())),
+                CallError::Fatal(why) => return Err(self.halt(&items, failed.stage, why)),
                 CallError::Poison(index, why) => {
                     let source = failed.sources.get(*index as usize).copied();
                     let (bad, rest) = items.into_iter().partition(|i| Some(i.source) == source);
@@ -233,16 +239,17 @@ impl Work<'_> {
     /// What the policy does with records that will not get through.
     fn give_up(&mut self, items: Vec<Item>, stage: usize, error: &str, attempts: u32) -> Result<(), Halt> {
         match self.rules.policy {
-            Policy::Halt => Err(Halt(error.to_owned())),
+            Policy::Halt => Err(self.halt(&items, stage, error)),
             Policy::Skip => {
                 self.effects.skipped += items.len() as u64;
                 Ok(())
             }
             Policy::DeadLetter => {
-                let digest = self.digest(stage);
+                let (digest, module) = (self.digest(stage), self.label(stage));
                 let letter = |i: Item| DeadLetter {
                     source: i.source,
                     digest,
+                    module: Arc::clone(&module),
                     error: error.to_owned(),
                     attempts,
                 };
@@ -250,6 +257,35 @@ impl Work<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Why it stops, for whoever wrote the module: which one it is, on what, and what happened.
+    fn halt(&self, items: &[Item], stage: usize, error: &str) -> Halt {
+        let what = match self.begin {
+            Begin::Timers { .. } => "timer",
+            Begin::Records { .. } => "record",
+        };
+        let on = match items {
+            [item] => {
+                let record = item.view(self.records);
+                let key = record
+                    .key
+                    .map(|key| key.get(..KEY_TOLD_BYTES).unwrap_or(key).escape_ascii());
+                let key = key.map_or_else(|| "without a key".to_owned(), |key| format!("with key `{key}`"));
+                format!("a {what} {key}, of time {}", record.timestamp)
+            }
+            items => format!("{} {what}s", items.len()),
+        };
+        Halt(format!(
+            "stage {}, module `{}`, on {on}: {error}",
+            stage + 1,
+            self.label(stage)
+        ))
+    }
+
+    fn label(&self, stage: usize) -> Arc<str> {
+        let stage = self.stages.get(stage);
+        stage.map_or_else(|| Arc::from(""), |s| Arc::clone(&s.label))
     }
 
     fn digest(&self, stage: usize) -> Digest {
@@ -301,7 +337,7 @@ impl Work<'_> {
     }
 
     fn stage(&mut self, at: usize, items: &[Item], pass: &mut Pass) -> Result<(), CallError> {
-        let digest = self.digest(at);
+        let (digest, label) = (self.digest(at), self.label(at));
         let Some(stage) = self.stages.get_mut(at) else {
             return Ok(());
         };
@@ -361,6 +397,7 @@ impl Work<'_> {
             pass.dead.push(DeadLetter {
                 source: item.source,
                 digest,
+                module: Arc::clone(&label),
                 error,
                 attempts: 1,
             });

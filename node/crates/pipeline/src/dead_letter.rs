@@ -1,5 +1,6 @@
 //! Records that a module failed on or refused, with what happened in their headers.
 
+use std::sync::Arc;
 use weir_broker::OFFSET_DIGITS;
 use weir_runtime::Digest;
 use weir_types::{BatchBuilder, Codec, HeaderBuf, RecordRef};
@@ -11,6 +12,8 @@ pub(crate) struct DeadLetter {
     pub(crate) source: u32,
     /// The module that failed on it.
     pub(crate) digest: Digest,
+    /// Its name and version.
+    pub(crate) module: Arc<str>,
     /// What happened.
     pub(crate) error: String,
     /// How often it was tried.
@@ -33,7 +36,7 @@ pub(crate) enum Stem {
 
 /// Dead letters as one batch, and the places in it where the source's offsets belong: a record each, with the
 /// source's key, value, time and headers, and `weir.source.topic`, `weir.source.partition`, `weir.module`,
-/// `weir.error`, `weir.attempts` and `weir.source.offset` behind those. Of a timer there is no offset: `weir.timer` says when it
+/// `weir.module.name`, `weir.error`, `weir.attempts` and `weir.source.offset` behind those. Of a timer there is no offset: `weir.timer` says when it
 /// was due.
 pub(crate) fn batch(
     letters: &[DeadLetter],
@@ -54,6 +57,7 @@ pub(crate) fn batch(
         headers.push(b"weir.source.topic", Some(topic.as_bytes()));
         headers.push(b"weir.source.partition", Some(partition.to_string().as_bytes()));
         headers.push(b"weir.module", Some(letter.digest.to_string().as_bytes()));
+        headers.push(b"weir.module.name", Some(letter.module.as_bytes()));
         headers.push(b"weir.error", Some(error.as_bytes()));
         headers.push(b"weir.attempts", Some(letter.attempts.to_string().as_bytes()));
         match stem {

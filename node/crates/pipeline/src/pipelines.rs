@@ -489,6 +489,10 @@ impl Pipelines {
         let mut stages = Vec::with_capacity(spec.stages.len());
         for (n, (stage, digest)) in spec.stages.iter().zip(digests).enumerate() {
             let module = self.load(*digest)?;
+            let label: Arc<str> = match self.store().modules.get(digest) {
+                Some(info) => format!("{}@{}", info.name, info.version).into(),
+                None => stage.module.as_str().into(),
+            };
             let config = InstanceConfig {
                 partition: 0,
                 sources: spec.source.iter().map(TopicName::to_string).collect(),
@@ -518,6 +522,7 @@ impl Pipelines {
             let limits = spec.limits;
             stages.push(Stage {
                 module,
+                label,
                 config,
                 limits,
                 sink,
