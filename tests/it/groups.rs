@@ -25,7 +25,7 @@ fn ids(value: &Value) -> BTreeSet<u64> {
 }
 
 /// Every group has the nodes that it should have, and its first leads.
-fn in_place(status: &Value) -> bool {
+pub(crate) fn in_place(status: &Value) -> bool {
     let all = groups(status);
     let settled = |g: &Value| ids(&g["replicas"]) == ids(&g["members"]) && g["leader"] == g["replicas"][0];
     !all.is_empty() && all.iter().all(settled)

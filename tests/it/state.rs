@@ -1005,3 +1005,74 @@ fn what_a_pipeline_was_comes_back() {
     });
     node.stop().unwrap();
 }
+
+/// What is read is in one replica group, what is made in others, and what is remembered in the site's: each record counts once
+/// all the same, whoever of them is killed.
+#[test]
+fn behind_the_log_each_record_counts_once_whichever_groups_have_the_topics() {
+    BEHIND
+        .into_iter()
+        .for_each(|counting| across_groups(counting, &[("t", "3"), ("counts", "3"), ("echo", "1")]));
+}
+
+#[test]
+fn in_line_each_record_counts_once_whichever_groups_have_the_outputs() {
+    IN_LINE
+        .into_iter()
+        .for_each(|counting| across_groups(counting, &[("counts", "1"), ("echo", "3")]));
+}
+
+/// A group of one stands still while its node is away: what is for it waits.
+fn across_groups(counting: Counting, spread: &[(&str, &str)]) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::of_three(dir.path(), &[]).unwrap();
+    for (topic, replicas) in spread {
+        let made = [
+            "topic",
+            "create",
+            topic,
+            "--replication",
+            replicas,
+            "--config",
+            "retention.ms=-1",
+        ];
+        site.cli(&made).unwrap();
+    }
+    site.until("replica groups in place", crate::groups::in_place)
+        .unwrap();
+    let mut load = block_on(async {
+        let client = site.client().await.unwrap();
+        counting.begin(&client).await;
+        Load::new(&client, "t").await
+    });
+    for round in 0..rounds("WEIR_SITE_KILLS", 3) {
+        let victim = round as usize % 3 + 1;
+        let seeds = site.seeds();
+        under_load(&seeds, &mut load, |count| {
+            let wanted = 150 + u64::from(round) * 90;
+            block_on(more_than(count, wanted));
+            site.kill(victim).unwrap();
+            block_on(more_than(count, wanted + 200));
+        });
+        site.start(victim).unwrap();
+        site.until("replica groups in place", crate::groups::in_place)
+            .unwrap();
+        block_on(async {
+            let client = site.client().await.unwrap();
+            if counting.behind {
+                caught_up(&client).await;
+            }
+        });
+        site.until("nothing waits for other groups", |status| {
+            status["outbox"]
+                .as_array()
+                .is_some_and(|all| all.iter().all(|waiting| waiting["records"] == 0))
+        })
+        .unwrap();
+        block_on(async {
+            let client = site.client().await.unwrap();
+            let when = format!("round {round}, node {victim} was killed");
+            assert!(counting.judge(&client, &when).await > 0);
+        });
+    }
+}

@@ -340,10 +340,15 @@ impl Broker {
     }
 
     pub(crate) async fn put(&self, ops: Vec<Op>) -> Result<(), AdminError> {
-        let site = self.0.site();
-        let _place = site.changes.acquire().await.map_err(|_| AdminError::Closed)?;
+        self.put_in(GroupId::SITE, ops).await
+    }
+
+    /// Has `ops`, which depend on nothing, be part of an entry of `group`.
+    pub(crate) async fn put_in(&self, group: GroupId, ops: Vec<Op>) -> Result<(), AdminError> {
+        let lane = self.0.lane(group).ok_or(AdminError::Closed)?;
+        let _place = lane.changes.acquire().await.map_err(|_| AdminError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        if site.requests.try_send(Request::Put { ops, reply }).is_err() {
+        if lane.requests.try_send(Request::Put { ops, reply }).is_err() {
             return Err(AdminError::Closed);
         }
         answer.await.unwrap_or(Err(AdminError::Closed))

@@ -3,6 +3,7 @@
 use crate::coordinator::{CommittedOffset, GroupRow};
 use crate::moves::{Located, Move};
 use crate::notify::Growth;
+use crate::outbox::{self, ChannelKey, ChannelRow};
 use crate::producer::Window;
 use crate::topic::Topic;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +17,7 @@ type RowWatcher = Box<dyn Fn(&[u8], Option<&[u8]>) + Send + Sync>;
 type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// Kinds whose rows are kept in [`Tables`].
-const KEPT: [StateKind; 15] = [
+const KEPT: [StateKind; 16] = [
     StateKind::Topic,
     StateKind::Producer,
     StateKind::GroupOffset,
@@ -32,6 +33,7 @@ const KEPT: [StateKind; 15] = [
     StateKind::Sealed,
     StateKind::Heeded,
     StateKind::Input,
+    StateKind::Channel,
 ];
 
 #[derive(Default)]
@@ -60,6 +62,8 @@ pub(crate) struct Tables {
     pub(crate) moves: BTreeMap<PartitionId, Move>,
     /// Those that take nothing more.
     pub(crate) sealed: BTreeSet<PartitionId>,
+    /// Where what waits for partitions of other groups is kept.
+    pub(crate) channels: BTreeMap<ChannelKey, ChannelRow>,
     /// What was decided of each replica group, as far as its own log says that its leaders know.
     pub(crate) heeded: BTreeMap<GroupId, u64>,
     /// Rows of other layers, by kind and key: pipelines, modules, and how far pipelines have read.
@@ -218,6 +222,14 @@ impl Tables {
             match value {
                 Some(_) => drop(self.sealed.insert(partition)),
                 None => drop(self.sealed.remove(&partition)),
+            }
+        } else if *kind == StateKind::Channel as u8 {
+            let Some(channel) = outbox::split_key(rest) else {
+                return;
+            };
+            match value.and_then(|v| postcard::from_bytes(v).ok()) {
+                Some(row) => drop(self.channels.insert(channel, row)),
+                None => drop(self.channels.remove(&channel)),
             }
         } else if *kind == StateKind::Heeded as u8 {
             let id = rest.first_chunk().map(|id| GroupId(u16::from_be_bytes(*id)));

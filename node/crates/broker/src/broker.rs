@@ -7,6 +7,7 @@ use crate::coordinator::Coordinator;
 use crate::error::ProduceError;
 use crate::hook::{Hook, HookError, HookJob, Stepped};
 use crate::lane::{Common, Lane};
+use crate::outbox::CHANNELS;
 use crate::proposer::{Append, Framing, Made, Request};
 use crate::quota::{Direction, QuotaConfig, Quotas};
 use crate::topic::{TimestampType, Topic};
@@ -91,6 +92,8 @@ pub(crate) struct Inner {
     pub(crate) transport: Arc<dyn Transport>,
     /// Partitions that this node copies.
     pub(crate) moving: Mutex<BTreeSet<PartitionId>>,
+    /// Channels that this node empties.
+    pub(crate) forwarding: Mutex<BTreeSet<PartitionId>>,
     /// Held while a node is let in: one that asks twice must not get two numbers.
     pub(crate) joining: tokio::sync::Mutex<()>,
     /// It was decided anew who has which group.
@@ -103,7 +106,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: BrokerMetrics,
     pub(crate) coordinator: Coordinator,
     runtime: tokio::runtime::Handle,
-    inflight: Arc<Semaphore>,
+    pub(crate) inflight: Arc<Semaphore>,
     hook: OnceLock<Arc<dyn Hook>>,
     /// Producer ids reserved by an entry and not yet given out.
     pub(crate) producer_ids: tokio::sync::Mutex<std::ops::Range<u64>>,
@@ -113,10 +116,6 @@ impl Inner {
     pub(crate) fn lane(&self, group: GroupId) -> Option<Arc<Lane>> {
         let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
         lanes.get(&group).cloned()
-    }
-
-    pub(crate) fn site(&self) -> &Lane {
-        &self.site
     }
 
     pub(crate) fn recovered(&self) -> MutexGuard<'_, BTreeMap<GroupId, GroupState>> {
@@ -166,6 +165,7 @@ impl Broker {
             recovered: Mutex::new(states),
             transport,
             moving: Mutex::default(),
+            forwarding: Mutex::default(),
             joining: tokio::sync::Mutex::default(),
             groups_changed,
             log,
@@ -307,6 +307,10 @@ impl Broker {
         let (bytes, limit) = (batch.bytes().len(), topic.config.max_message_bytes as usize);
         if bytes > limit {
             return Err(ProduceError::TooLarge { bytes, limit });
+        }
+        if let Some(producer) = batch.producer().filter(|p| p.id >= CHANNELS) {
+            // Not given out: it would be taken for an outbox of the site.
+            return Err(ProduceError::UnknownProducer(producer.id));
         }
         let mut append_time = None;
         if topic.config.timestamp_type == TimestampType::LogAppendTime {
@@ -535,7 +539,7 @@ pub(crate) fn row_op((key, value): (StateKey, Option<Bytes>)) -> Op {
 
 /// Walks the records once, at the door: nothing malformed is stored, and nobody after this has to think of it. Returns the
 /// largest timestamp.
-fn validate(batch: &Batch) -> Result<Option<i64>, BatchError> {
+pub(crate) fn validate(batch: &Batch) -> Result<Option<i64>, BatchError> {
     let mut latest = None;
     for record in batch.body()?.records() {
         latest = latest.max(Some(record?.timestamp));

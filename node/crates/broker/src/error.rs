@@ -31,11 +31,6 @@ pub enum ProduceError {
     UnknownProducer(i64),
     #[error("pipeline `{pipeline}` on the topic is halted: {why}")]
     Halted { pipeline: String, why: String },
-    #[error(
-        "an in-line pipeline of topic `{0}` writes to a topic of another replica group: make its topics without \
-         `--replication`"
-    )]
-    Apart(String),
     #[error("pipeline `{pipeline}` is over its share of waiting bytes, or being changed: try again")]
     PipelineBusy { pipeline: String },
     #[error("what its pipeline computed before it was not stored, so this was not either: try again")]
@@ -59,7 +54,6 @@ impl ProduceError {
             | Self::Batch(_)
             | Self::TooLarge { .. }
             | Self::OutOfOrder { .. }
-            | Self::Apart(_)
             | Self::UnknownProducer(_) => ErrorKind::Invalid,
             Self::ProducerFenced { .. } => ErrorKind::Fenced,
             Self::Halted { .. } | Self::PipelineBusy { .. } | Self::Overtaken => ErrorKind::Retry,
@@ -90,6 +84,9 @@ pub enum FetchError {
     NotLeader(Option<weir_replica::NodeId>),
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// What the node said that was asked to.
+    #[error("{0}")]
+    There(String),
 }
 
 impl FetchError {
@@ -101,6 +98,7 @@ impl FetchError {
             }
             Self::NotLeader(_) => ErrorKind::Retry,
             Self::Read(e) => e.kind(),
+            Self::There(_) => ErrorKind::Internal,
         }
     }
 }

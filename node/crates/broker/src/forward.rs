@@ -4,7 +4,8 @@
 use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Produced;
 use crate::broker::{Broker, Inner};
-use crate::error::{AdminError, ProduceError};
+use crate::error::{AdminError, FetchError, ProduceError};
+use crate::fetch::{At, Fetch, Fetched};
 use crate::groups::Led;
 use crate::moves::Copied;
 use crate::proposer::Framing;
@@ -12,12 +13,14 @@ use crate::topic::Topic;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
+use weir_log::Piece;
 use weir_replica::Forwarded;
-use weir_types::{Batch, ErrorKind, GroupId, Offset, PartitionId};
+use weir_types::{Batch, BatchError, ErrorKind, Gap, GroupId, Offset, PartitionId, TopicName};
 
 /// A node that is in step has applied what the leader has a heartbeat ago.
 const APPLIED_WITHIN: Duration = Duration::from_secs(5);
@@ -50,6 +53,34 @@ pub(crate) enum Ask {
     Term { group: GroupId },
     /// That all of a partition is where it was to go. Of the site's leader.
     Moved { to: PartitionId, term: u64 },
+    /// A batch of another group's outbox, for the partition that was made as `to`. Of the leader of its group.
+    Forward { to: PartitionId, batch: Vec<u8> },
+    /// A way from a group to a partition of another. Of the site's leader.
+    OpenChannel { home: GroupId, to: PartitionId },
+    /// That a channel sends under another epoch than this from `base` on. Of the site's leader.
+    RenewChannel {
+        home: GroupId,
+        to: PartitionId,
+        epoch: i16,
+        base: Offset,
+    },
+    /// What is stored from an offset on. Of the leader of the partition's group, as those below.
+    Read {
+        client: String,
+        topic: String,
+        partition: u32,
+        from: Offset,
+        max_bytes: u32,
+    },
+    /// Where a place is.
+    Place {
+        client: String,
+        topic: String,
+        partition: u32,
+        at: At,
+    },
+    /// Up to where partitions are committed.
+    Ends { partitions: Vec<PartitionId> },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,6 +98,66 @@ pub(crate) enum Answer {
     Copied(Copied),
     Windows(Vec<(i64, Vec<u8>)>),
     Term(u64),
+    /// It is there, now or since an earlier time.
+    Forwarded,
+    /// Another sequence is the next, or the sender is not known.
+    Expected(Option<i32>),
+    Read(Reading),
+    /// What was asked for lies beyond the end.
+    Beyond {
+        end: Offset,
+    },
+    Place(Offset),
+    /// In the order in which they were asked for.
+    Ends(Vec<Offset>),
+}
+
+/// What was read elsewhere.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Reading {
+    pieces: Vec<Read>,
+    next: Offset,
+    log_start: Offset,
+    committed_end: Offset,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Read {
+    Batch(Vec<u8>),
+    Gap(Gap),
+}
+
+impl From<Fetched> for Reading {
+    fn from(fetched: Fetched) -> Self {
+        let read = |piece: Piece| match piece {
+            Piece::Batch(batch) => Read::Batch(batch.bytes().to_vec()),
+            Piece::Gap(gap) => Read::Gap(gap),
+        };
+        Self {
+            pieces: fetched.pieces.into_iter().map(read).collect(),
+            next: fetched.next,
+            log_start: fetched.log_start,
+            committed_end: fetched.committed_end,
+        }
+    }
+}
+
+impl TryFrom<Reading> for Fetched {
+    type Error = BatchError;
+
+    fn try_from(reading: Reading) -> Result<Self, BatchError> {
+        let piece = |read: Read| match read {
+            Read::Batch(bytes) => Batch::parse(Bytes::from(bytes)).map(Piece::Batch),
+            Read::Gap(gap) => Ok(Piece::Gap(gap)),
+        };
+        Ok(Self {
+            pieces: reading.pieces.into_iter().map(piece).collect::<Result<_, _>>()?,
+            next: reading.next,
+            log_start: reading.log_start,
+            committed_end: reading.committed_end,
+            throttle: Duration::ZERO,
+        })
+    }
 }
 
 /// What became of records that were not acknowledged.
@@ -85,6 +176,15 @@ impl From<ErrorKind> for Fate {
             ErrorKind::Retry | ErrorKind::Closed => Self::Retry,
             ErrorKind::Invalid | ErrorKind::Fenced => Self::Invalid,
             ErrorKind::UnknownOutcome | ErrorKind::Corrupt | ErrorKind::Internal => Self::Unknown,
+        }
+    }
+}
+
+impl From<FetchError> for Answer {
+    fn from(e: FetchError) -> Self {
+        match e {
+            FetchError::OutOfRange { end, .. } => Self::Beyond { end },
+            e => Self::Refused(e.to_string(), e.kind() == ErrorKind::Retry),
         }
     }
 }
@@ -128,6 +228,62 @@ impl Broker {
                 term.ok_or_else(|| self.not_leader().into())
             }
             Ask::Moved { to, term } => self.note_moved(to, term).await.map(|()| Answer::Created),
+            Ask::Forward { to, batch } => match self.take_forwarded(to, batch).await {
+                Ok(answer) => Ok(answer),
+                Err(e) => {
+                    // What is unknown is found out by asking again.
+                    let kind = e.kind();
+                    let again = matches!(
+                        kind,
+                        ErrorKind::Retry | ErrorKind::UnknownOutcome | ErrorKind::Fenced
+                    );
+                    Ok(Answer::Refused(e.to_string(), again))
+                }
+            },
+            Ask::OpenChannel { home, to } => self.open_channel(home, to).await.map(|()| Answer::Created),
+            Ask::RenewChannel {
+                home,
+                to,
+                epoch,
+                base,
+            } => {
+                let renewed = self.renew_channel((home, to), epoch, base).await;
+                renewed.map(|()| Answer::Created)
+            }
+            Ask::Read {
+                client,
+                topic,
+                partition,
+                from,
+                max_bytes,
+            } => {
+                let fetch = Fetch {
+                    topic,
+                    partition,
+                    from,
+                    max_bytes: max_bytes as usize,
+                    wait: Duration::ZERO,
+                };
+                let read = self.peek(&Principal::anonymous(client), fetch).await;
+                Ok(read.map_or_else(Answer::from, |fetched| Answer::Read(fetched.into())))
+            }
+            Ask::Place {
+                client,
+                topic,
+                partition,
+                at,
+            } => {
+                let who = Principal::anonymous(client);
+                let place = self.offset_at(&who, &topic, partition, at).await;
+                Ok(place.map_or_else(Answer::from, Answer::Place))
+            }
+            Ask::Ends { partitions } => {
+                let end = |id: &PartitionId| {
+                    let marks = self.0.log.marks(*id).filter(|_| self.serves(*id));
+                    marks.map_or(Offset::ZERO, |marks| marks.committed_end())
+                };
+                Ok(Answer::Ends(partitions.iter().map(end).collect()))
+            }
             Ask::Leads { group, led } => {
                 let noted = self.note_leader(GroupId(group), led).await;
                 noted.map(|()| Answer::Created)
@@ -234,6 +390,96 @@ impl Broker {
             Ok(Answer::NotProduced(why, fate)) => Err(ProduceError::There(why, fate.into())),
             _ => Err(weir_replica::ProposeError::Unknown.into()),
         }
+    }
+
+    /// As [`Broker::peek`] at any node of the site: asks the one that leads the partition. Does not wait for records.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn peek_anywhere(&self, who: &Principal, fetch: Fetch) -> Result<Fetched, FetchError> {
+        let id = self
+            .topic(&fetch.topic)
+            .and_then(|t| t.partition(fetch.partition));
+        let Some(id) = id.filter(|id| !self.serves(*id)) else {
+            return self.peek(who, fetch).await;
+        };
+        let ask = Ask::Read {
+            client: who.client.clone(),
+            topic: fetch.topic,
+            partition: fetch.partition,
+            from: fetch.from,
+            max_bytes: fetch.max_bytes as u32,
+        };
+        match self.ask_to_read(id, ask).await? {
+            Answer::Read(reading) => Fetched::try_from(reading)
+                .map_err(|e| FetchError::There(format!("what was read elsewhere is damaged: {e}"))),
+            Answer::Beyond { end } => Err(FetchError::OutOfRange {
+                offset: fetch.from,
+                end,
+            }),
+            _ => Err(FetchError::NotLeader(None)),
+        }
+    }
+
+    /// As [`Broker::offset_at`] at any node of the site.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn offset_anywhere(
+        &self,
+        who: &Principal,
+        topic: &str,
+        partition: u32,
+        at: At,
+    ) -> Result<Offset, FetchError> {
+        let id = self.topic(topic).and_then(|t| t.partition(partition));
+        let Some(id) = id.filter(|id| !self.serves(*id)) else {
+            return self.offset_at(who, topic, partition, at).await;
+        };
+        let ask = Ask::Place {
+            client: who.client.clone(),
+            topic: topic.to_owned(),
+            partition,
+            at,
+        };
+        match self.ask_to_read(id, ask).await? {
+            Answer::Place(offset) => Ok(offset),
+            _ => Err(FetchError::NotLeader(None)),
+        }
+    }
+
+    async fn ask_to_read(&self, id: PartitionId, ask: Ask) -> Result<Answer, FetchError> {
+        match self.ask_group(id.group(), ask).await {
+            Ok(answer) => Ok(answer),
+            Err(AdminError::Refused(why)) => Err(FetchError::There(why)),
+            Err(_) => Err(FetchError::NotLeader(None)),
+        }
+    }
+
+    /// Up to where `places`, each a topic and a partition, are committed, of those that other nodes lead and as far as they can
+    /// be asked.
+    pub async fn ends_elsewhere(&self, places: &[(TopicName, u32)]) -> Vec<(TopicName, u32, Offset)> {
+        let mut by_group: BTreeMap<GroupId, Vec<(&(TopicName, u32), PartitionId)>> = BTreeMap::new();
+        for place in places {
+            let id = self.topic(place.0.as_str()).and_then(|t| t.partition(place.1));
+            if let Some(id) = id.filter(|id| !self.serves(*id)) {
+                by_group.entry(id.group()).or_default().push((place, id));
+            }
+        }
+        let mut ends = Vec::new();
+        for (group, places) in by_group {
+            let partitions = places.iter().map(|(_, id)| *id).collect();
+            if let Ok(Answer::Ends(found)) = self.ask_group(group, Ask::Ends { partitions }).await {
+                let known = places.iter().zip(found);
+                ends.extend(known.map(|(((topic, partition), _), end)| (topic.clone(), *partition, end)));
+            }
+        }
+        ends
+    }
+
+    /// The number with which a partition was made, by which it is known wherever it moves.
+    pub fn identity(&self, partition: PartitionId) -> PartitionId {
+        self.0.applied.tables().identity(partition)
     }
 
     /// Tells the site's leader who leads `group`.

@@ -9,6 +9,7 @@ use crate::broker::{Broker, Inner};
 use crate::error::AdminError;
 use crate::lane::Lane;
 use crate::moves::MoveStatus;
+use crate::outbox::Waiting;
 use crate::placement::{Layout, Move, ReplicaGroup};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -81,6 +82,8 @@ pub struct SiteStatus {
     pub groups: Vec<ReplicaGroupStatus>,
     /// Partitions that move from one to another.
     pub moves: Vec<MoveStatus>,
+    /// What waits here for partitions of other groups, as far as this node leads those in which it waits.
+    pub outbox: Vec<Waiting>,
 }
 
 fn key_of(kind: StateKind, group: GroupId) -> StateKey {
@@ -216,6 +219,7 @@ impl Broker {
             site: self.group().status(),
             groups: self.replica_groups(),
             moves: self.moves(),
+            outbox: self.outbox(),
         }
     }
 
@@ -339,6 +343,12 @@ impl Broker {
     }
 }
 
+/// Whether `partition` belongs to no topic, is not on its way to one, and holds nothing that waits for one.
+fn is_nobodys(tables: &Tables, partition: PartitionId) -> bool {
+    let is_used = tables.partition_owner.contains_key(&partition) || tables.moves.contains_key(&partition);
+    !is_used && !tables.is_channel(partition)
+}
+
 /// Partitions of each group.
 fn carried(tables: &Tables) -> BTreeMap<GroupId, usize> {
     let mut partitions = BTreeMap::new();
@@ -409,6 +419,7 @@ pub(crate) async fn keep(inner: Weak<Inner>) {
         }
         broker.open_and_close().await;
         broker.begin_moves();
+        broker.begin_forwarding().await;
         for (id, wanted) in decided {
             let Some(lane) = broker.0.lane(id).filter(|lane| lane.group.is_serving()) else {
                 since.remove(&id);
@@ -633,7 +644,7 @@ impl Broker {
                 .map(|(partition, _)| partition);
             let deleted = |p: &PartitionId| {
                 let is_old = p.group() == group && u64::from(p.number()) < next;
-                is_old && !tables.partition_owner.contains_key(p) && !tables.moves.contains_key(p)
+                is_old && is_nobodys(&tables, *p)
             };
             ends.filter(deleted).collect::<Vec<_>>()
         };
@@ -642,11 +653,7 @@ impl Broker {
         }
         let dropped = self
             .change_in(group, move |tables, log| {
-                let is_there = |p: &PartitionId| {
-                    log.marks(*p).is_some()
-                        && !tables.partition_owner.contains_key(p)
-                        && !tables.moves.contains_key(p)
-                };
+                let is_there = |p: &PartitionId| log.marks(*p).is_some() && is_nobodys(tables, *p);
                 let mut ops = Vec::new();
                 for partition in gone.into_iter().filter(is_there) {
                     // Its seal stays: a later leader that lags behind in the site's group may take it for one that is

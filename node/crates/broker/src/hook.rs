@@ -96,6 +96,9 @@ pub trait Hook: Send + Sync + 'static {
     /// The pipeline that reads or writes `topic`, if there is one: such a topic is not deleted.
     fn user_of(&self, topic: &str) -> Option<String>;
 
+    /// The pipeline that needs `topic` to be on all nodes, if there is one.
+    fn holder_of(&self, topic: &str) -> Option<String>;
+
     /// Takes a job; never blocks. Answers through `done`, from a thread of its own or, when it refuses, at once.
     fn submit(&self, job: HookJob, done: HookDone);
 }
@@ -107,6 +110,10 @@ impl Hook for () {
     }
 
     fn user_of(&self, _topic: &str) -> Option<String> {
+        None
+    }
+
+    fn holder_of(&self, _topic: &str) -> Option<String> {
         None
     }
 

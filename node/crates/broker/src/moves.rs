@@ -93,11 +93,11 @@ impl Broker {
         if !authorize(who, Operation::Alter, Resource::Topic(name)) {
             return Err(AdminError::Denied);
         }
-        let user = self.hook().and_then(|hook| hook.user_of(name));
-        if let (Some(pipeline), Some(_)) = (user, replicas) {
+        let holder = self.hook().and_then(|hook| hook.holder_of(name));
+        if let (Some(pipeline), Some(_)) = (holder, replicas) {
             return Err(AdminError::Refused(format!(
-                "pipeline `{pipeline}` uses topic `{name}`: it stays on all nodes, since an entry of one replica \
-                 group cannot write to another"
+                "pipeline `{pipeline}` stands in the line of topic `{name}` and remembers: what it remembers is on all \
+                 nodes, and so is the topic"
             )));
         }
         let (members, wanted) = (self.group().members(), name.to_owned());

@@ -9,6 +9,7 @@ use crate::broker::Produced;
 use crate::chain::Footing;
 use crate::error::{AdminError, ProduceError};
 use crate::hook::{OFFSET_DIGITS, Output};
+use crate::outbox::CHANNELS;
 use crate::producer::{Accepted, Verdict, Window};
 use crate::topic::{Durability, Topic};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -480,9 +481,9 @@ fn answer(round: Round, answers: Option<Vec<Offset>>) -> weir_replica::Decided {
 }
 
 /// One round on its way to an entry.
-struct Building<'a> {
-    core: &'a Core,
-    tables: std::sync::RwLockReadGuard<'a, Tables>,
+pub(crate) struct Building<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) tables: std::sync::RwLockReadGuard<'a, Tables>,
     ops: Vec<Op>,
     /// Small batches per partition that will share a row.
     open: BTreeMap<PartitionId, Open>,
@@ -589,19 +590,19 @@ impl<'a> Building<'a> {
 
     /// Where a batch is stored, and whether that is new.
     fn take(&mut self, append: &Append) -> Result<(Offset, bool), ProduceError> {
-        let there = |p: PartitionId| self.tables.partition_owner.contains_key(&p);
+        // What a pipeline made of what it has read belongs to no partition.
+        let there = |p: PartitionId| p == PartitionId::HOME || self.tables.partition_owner.contains_key(&p);
         let has_moved = !there(append.partition) && self.tables.topics.contains_key(&append.topic.name);
         if has_moved || self.tables.sealed.contains(&append.partition) {
             // It goes on elsewhere, or will in a moment.
             return Err(ProposeError::NotLeader { leader: None }.into());
         }
-        if !there(append.partition) || !append.outputs().iter().all(|o| there(o.partition)) {
+        if !there(append.partition) {
             return Err(ProduceError::NoTopic(append.topic.name.to_string()));
         }
-        // An entry changes one group alone.
-        let group = self.core.group.id();
-        if append.outputs().iter().any(|o| o.partition.group() != group) {
-            return Err(ProduceError::Apart(append.topic.name.to_string()));
+        // Made for partitions that have moved since, or to which no way is open yet.
+        if append.outputs().iter().any(|o| self.way(o.partition).is_none()) {
+            return Err(ProduceError::Overtaken);
         }
         let Some(kept) = &append.kept else {
             let base = self.next_offset(append.partition);
@@ -679,8 +680,11 @@ impl<'a> Building<'a> {
                 .map(|(at, delta)| (*at, digits(*delta)))
                 .collect();
             let batch = output.batch.clone();
+            // What a module puts in the stream follows what it kept there.
+            let is_follow = output.partition == append.partition;
+            let way = self.way(output.partition).filter(|_| !is_follow);
             self.add(
-                output.partition,
+                way.unwrap_or(output.partition),
                 if slots.is_empty() {
                     batch
                 } else {
@@ -743,7 +747,7 @@ impl<'a> Building<'a> {
         }
     }
 
-    fn next_offset(&self, partition: PartitionId) -> Offset {
+    pub(crate) fn next_offset(&self, partition: PartitionId) -> Offset {
         let ahead = self
             .next
             .get(&partition)
@@ -766,6 +770,8 @@ impl<'a> Building<'a> {
             .tables
             .producers
             .iter()
+            // What it sends would be taken twice, or not at all.
+            .filter(|((_, id), _)| *id < CHANNELS)
             .filter(|(key, _)| !self.evicted.contains(key))
             .min_by_key(|(_, w)| w.last_ms)
             .map(|(key, _)| *key);

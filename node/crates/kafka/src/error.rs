@@ -109,7 +109,6 @@ impl From<&ProduceError> for Code {
             // Nothing was stored, and it will be once the pipeline goes on: the answer that every client tries again
             // after, for as long as it was told to keep records.
             ProduceError::Halted { .. } => Self::NotEnoughReplicas,
-            ProduceError::Apart(_) => Self::PolicyViolation,
             ProduceError::PipelineBusy { .. } | ProduceError::Overtaken => Self::RequestTimedOut,
             ProduceError::Propose(ProposeError::NotLeader { .. }) => Self::NotLeaderOrFollower,
             ProduceError::Propose(e) => by_kind(e.kind()),
@@ -142,6 +141,7 @@ impl From<&FetchError> for Code {
                 ErrorKind::Corrupt | ErrorKind::Internal => Self::KafkaStorageError,
                 kind => by_kind(kind),
             },
+            FetchError::There(_) => by_kind(e.kind()),
         }
     }
 }

@@ -79,6 +79,8 @@ pub enum StateKind {
     Input = 35,
     /// pipeline name, 0, revision u64 -> what it was, when and by whom. The pipelines'.
     Revision = 36,
+    /// home group u16, partition u32 by which it was made -> where what waits for it is kept. The broker's.
+    Channel = 37,
 }
 
 /// Key of a row of `state`: its kind and what follows.

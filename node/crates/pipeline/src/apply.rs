@@ -8,7 +8,7 @@ use crate::lane::State;
 use crate::pipelines::{Applying, PipelineInfo, Pipelines, Row, StateOf, Written, apart};
 use crate::plan::{Plan, differences};
 use crate::spec::{At, Origin, Sources, Spec};
-use weir_broker::{AdminError, Principal, Topic};
+use weir_broker::{AdminError, Principal};
 use weir_runtime::Digest;
 use weir_types::limits::{PIPELINES_MAX, STATE_BYTES_MAX};
 use weir_types::{GroupId, TopicName};
@@ -174,10 +174,6 @@ impl Pipelines {
         let states = self.states(&spec, &digests, &before);
         let dead = spec.dead_letters().map_err(crate::SpecError::from)?;
         let found = self.0.broker.topic(dead.as_str());
-        let spread = |t: &Topic| t.partitions.iter().any(|p| p.group() != GroupId::SITE);
-        if found.as_deref().is_some_and(spread) {
-            return Err(ApplyError::Spread(dead.to_string()));
-        }
         Ok(Checked {
             spec,
             digests,
@@ -191,7 +187,8 @@ impl Pipelines {
         for topic in spec.source.iter().chain(spec.outputs.values()) {
             let found = self.0.broker.topic(topic.as_str());
             let found = found.ok_or_else(|| ApplyError::NoTopic(topic.to_string()))?;
-            if found.partitions.iter().any(|p| p.group() != GroupId::SITE) {
+            let is_spread = found.partitions.iter().any(|p| p.group() != GroupId::SITE);
+            if is_spread && spec.is_stateful() && spec.inline_source() == Some(topic) {
                 return Err(ApplyError::Spread(topic.to_string()));
             }
         }

@@ -6,14 +6,16 @@ use crate::flow::Item;
 use crate::spec::Spec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use weir_broker::{Broker, Output, Topic};
-use weir_types::{Batch, BatchBuilder, BatchError, Codec, Offset, RecordRef, TopicName};
+use weir_broker::{Blocked, Broker, Output, Topic};
+use weir_types::{Batch, BatchBuilder, BatchError, Codec, GroupId, Offset, RecordRef, TopicName};
 
 /// Where and of what effects are assembled.
 pub(crate) struct Assembly<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) broker: &'a Broker,
     pub(crate) topic: &'a Topic,
+    /// The group in whose entry all of it is.
+    pub(crate) home: GroupId,
     /// The source's name: of several, the topic is the first.
     pub(crate) name: &'a str,
     pub(crate) partition: u32,
@@ -29,6 +31,14 @@ pub(crate) enum AssembleError {
     Batch(BatchError),
     /// In words.
     Gone(String),
+    /// It would have to wait for a partition of another group.
+    Blocked,
+}
+
+impl From<Blocked> for AssembleError {
+    fn from(_: Blocked) -> Self {
+        Self::Blocked
+    }
 }
 
 impl From<BatchError> for AssembleError {
@@ -92,6 +102,7 @@ impl Assembly<'_> {
                 let Some(partition) = topic.partition(index) else {
                     continue;
                 };
+                self.broker.make_way(self.home, partition)?;
                 outputs.push(Output {
                     partition,
                     batch: builder.build(Offset::ZERO, None)?,
@@ -113,8 +124,10 @@ impl Assembly<'_> {
         let source = (self.name, self.partition);
         let (builder, offset_slots) = dead_letter::batch(&effects.dead, self.records, source, self.stem);
         let partition = topic.partition(self.partition % topic.partitions.len().max(1) as u32);
+        let partition = partition.ok_or_else(|| gone("no partition for dead letters"))?;
+        self.broker.make_way(self.home, partition)?;
         Ok(Some(Output {
-            partition: partition.ok_or_else(|| gone("no partition for dead letters"))?,
+            partition,
             batch: builder.build(Offset::ZERO, None)?,
             offset_slots,
         }))

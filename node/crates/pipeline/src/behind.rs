@@ -15,8 +15,8 @@ use crate::merge;
 use crate::shadow::{self, Line};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::watch;
@@ -24,7 +24,7 @@ use weir_broker::{Output, Stepped, Topic};
 use weir_types::limits::{
     ENTRY_BYTES_TARGET, FETCH_WAIT_MS_MAX, LOG_TURN_BYTES, STATE_CHANGES_BYTES_MAX, STEPS_UNDECIDED_MAX,
 };
-use weir_types::{BatchBuilder, Codec, Offset, RecordRef, TopicName};
+use weir_types::{BatchBuilder, Codec, GroupId, Offset, PartitionId, RecordRef, TopicName};
 
 /// How soon steps that are under way are looked at again when there is nothing else to do: if one of them fails, what it was made
 /// of is read again. So soon a node that has begun to lead looks whether it serves, too.
@@ -137,7 +137,7 @@ impl Reader {
         let Some((topics, first)) = topics.as_deref().zip(first) else {
             return Next::Again;
         };
-        if first.partition(0).and_then(|id| broker.led_term(id)).is_none() {
+        if broker.led_term(PartitionId::HOME).is_none() {
             self.known.clear();
             self.worker.parts.end_all();
             // While another leads, it need not look until that has changed; one that leads serves in a moment.
@@ -146,7 +146,7 @@ impl Reader {
                 None => forever,
             });
         }
-        let due = match self.worker.due(first) {
+        let due = match self.worker.due() {
             Ok(due) => due,
             Err(refusal) => return self.refused(refusal, None),
         };
@@ -155,6 +155,7 @@ impl Reader {
             .map(|t| t.partitions.len() as u32)
             .max()
             .unwrap_or(0);
+        let is_elsewhere = self.hear_of_ends();
         let (mine, of) = self.share;
         let mut is_idle = true;
         for partition in (mine..count).step_by(of.max(1) as usize) {
@@ -180,10 +181,42 @@ impl Reader {
             return Next::AtOnce;
         }
         let timers = self.worker.next_due_in().map_or(forever, |due| due.min(forever));
-        Next::Something(match self.worker.parts.are_decided() {
+        Next::Something(match self.worker.parts.are_decided() && !is_elsewhere {
             true => timers,
             false => timers.min(SOON),
         })
+    }
+
+    /// Asks other nodes how far partitions have come that they lead, and that were read up to their ends. Whether there are any.
+    fn hear_of_ends(&self) -> bool {
+        let places = self.known.iter();
+        let places: Vec<_> = places
+            .flat_map(|(partition, of)| of.iter().map(|(topic, _)| (topic.clone(), *partition)))
+            .filter(|(topic, partition)| {
+                let id = self
+                    .worker
+                    .broker
+                    .topic(topic.as_str())
+                    .and_then(|t| t.partition(*partition));
+                id.is_some_and(|id| !self.worker.broker.serves(id))
+            })
+            .collect();
+        if places.is_empty() {
+            return false;
+        }
+        let broker = &self.worker.broker;
+        let ends = broker.block_on(broker.ends_elsewhere(&places));
+        let mut known = self
+            .worker
+            .shared
+            .ends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.extend(
+            ends.into_iter()
+                .map(|(topic, partition, end)| ((topic, partition), end)),
+        );
+        true
     }
 
     /// Whether there may be something to read, or the steps before have failed.
@@ -192,9 +225,17 @@ impl Reader {
             return true;
         };
         let broker = &self.worker.broker;
+        let heard = self
+            .worker
+            .shared
+            .ends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let has_grown = |(topic, at): &(TopicName, Offset)| {
             let marks = broker.marks(topic.as_str(), partition);
-            marks.is_some_and(|marks| marks.committed_end() > *at)
+            let end = marks.map(|marks| marks.committed_end());
+            end.max(heard.get(&(topic.clone(), partition)).copied())
+                .is_some_and(|end| end > *at)
         };
         places.iter().any(has_grown) || self.worker.parts.is_broken(partition)
     }
@@ -250,8 +291,8 @@ impl Worker {
     fn turn(&mut self, parts: &mut Parts, topic: &Arc<Topic>, partition: u32) -> Result<bool, Refusal> {
         let spec = Arc::clone(&self.spec);
         let events = spec.event_time.clone().unwrap_or_default();
-        // In the group that has what the pipeline remembers.
-        let id = topic.partition(0).ok_or(Refusal::NotLeader)?;
+        // The site's group has what the pipeline remembers, whoever has what it reads.
+        let id = PartitionId::HOME;
         if parts.is_broken(partition) {
             // What broke it may last: a disk that is full.
             parts.end(partition);
@@ -389,6 +430,7 @@ impl Worker {
             spec: &self.spec,
             broker: &self.broker,
             topic: turn.topic,
+            home: GroupId::SITE,
             name,
             partition: turn.partition,
             records,

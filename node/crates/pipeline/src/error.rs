@@ -69,8 +69,8 @@ pub enum ApplyError {
     #[error("no module of the pipeline has an output `{0}`")]
     UnknownOutput(String),
     #[error(
-        "topic `{0}` is in replica groups, and an entry of one group cannot write to another: a pipeline needs topics that \
-         were made without `--replication`"
+        "topic `{0}` is in replica groups, and what an in-line pipeline remembers is in the group of all nodes: let this one \
+         stand behind the log, with `at = \"log\"`, or use a topic that was made without `--replication`"
     )]
     Spread(String),
     #[error(

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use weir_broker::{ReadError, Stepped, Topic};
 use weir_types::limits::{STEPS_UNDECIDED_MAX, TIMERS_FIRED_MAX};
-use weir_types::{BatchBuilder, Codec, Term};
+use weir_types::{BatchBuilder, Codec, PartitionId, Term};
 
 /// How often a pipeline with timers looks whether its node has come to lead: timers of a partition to which nothing comes fire
 /// there so much later.
@@ -107,7 +107,7 @@ impl Worker {
         let Some(topic) = self.broker.topic(self.spec.source.first()) else {
             return;
         };
-        let fired = self.due(&topic).and_then(|due| {
+        let fired = self.due().and_then(|due| {
             due.into_iter()
                 .try_for_each(|partition| self.fire(&topic, partition, For::Time))
         });
@@ -117,12 +117,12 @@ impl Worker {
     }
 
     /// Partitions on which something is due, or may be.
-    pub(crate) fn due(&mut self, topic: &Topic) -> Result<BTreeSet<u32>, Refusal> {
+    pub(crate) fn due(&mut self) -> Result<BTreeSet<u32>, Refusal> {
         if !self.spec.has_timers() {
             return Ok(BTreeSet::new());
         }
         let events = self.spec.event_time.clone().unwrap_or_default();
-        let found = self.look_for_sleepers(topic);
+        let found = self.look_for_sleepers();
         let wall = self.broker.now_ms();
         let due = self.parts.due(wall, &events);
         let sleepers = self.parts.asleep.take_due(wall, &events);
@@ -131,8 +131,8 @@ impl Worker {
     }
 
     /// Which partitions have timers, whenever this node has begun to lead.
-    fn look_for_sleepers(&mut self, topic: &Topic) -> Result<(), ReadError> {
-        let lead = topic.partition(0).and_then(|id| self.broker.led_term(id));
+    fn look_for_sleepers(&mut self) -> Result<(), ReadError> {
+        let lead = self.broker.led_term(PartitionId::HOME);
         if lead == self.parts.asleep.term {
             return Ok(());
         }
@@ -200,6 +200,7 @@ impl Worker {
                 spec: &spec,
                 broker: &self.broker,
                 topic,
+                home: id.group(),
                 name: topic.name.as_str(),
                 partition,
                 records: &records,

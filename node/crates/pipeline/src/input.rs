@@ -9,7 +9,7 @@ use crate::merge::List;
 use crate::spec::{Origin, Sources, Spec};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use weir_broker::{
     At, Broker, Fetch, FetchError, PartitionId, Piece, Principal, ReadError, StateKey, StateKind,
@@ -20,7 +20,7 @@ use weir_types::{Batch, BatchError, Body, Offset, TopicName};
 /// Up to where a partition was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Row {
-    /// Which one it was: a topic that was removed and made again has others.
+    /// Which one it was, by the number with which it was made: a topic that was removed and made again has others.
     partition: PartitionId,
     next: Offset,
 }
@@ -65,8 +65,11 @@ pub struct Place {
     pub end: Offset,
 }
 
+/// Ends of partitions that other nodes lead, as last heard.
+pub(crate) type Ends = BTreeMap<(TopicName, u32), Offset>;
+
 /// How far a pipeline has come, as stored. Of partitions that are other nodes' to lead, the ends are those that are known here.
-pub(crate) fn places(broker: &Broker, spec: &Spec) -> Vec<Place> {
+pub(crate) fn places(broker: &Broker, spec: &Spec, heard: &Ends) -> Vec<Place> {
     let prefix = of_pipeline(spec.name.as_str());
     let place = |(key, value): (Vec<u8>, Vec<u8>)| {
         let (partition, topic) = key.get(prefix.len()..)?.split_first_chunk::<4>()?;
@@ -74,6 +77,10 @@ pub(crate) fn places(broker: &Broker, spec: &Spec) -> Vec<Place> {
         let row: Row = postcard::from_bytes(&value).ok()?;
         let partition = u32::from_be_bytes(*partition);
         let end = broker.marks(topic, partition).map(|marks| marks.committed_end());
+        let heard = heard
+            .iter()
+            .find(|((t, p), _)| t.as_str() == topic && *p == partition);
+        let end = end.max(heard.map(|(_, end)| *end));
         spec.source.contains(topic).then(|| Place {
             topic: topic.to_owned(),
             partition,
@@ -107,7 +114,11 @@ pub(crate) async fn begin(
                 continue;
             }
             let next = place_of(broker, &who, (name, partition), origin).await?;
-            let row = Row { partition: *id, next };
+            let partition_id = broker.identity(*id);
+            let row = Row {
+                partition: partition_id,
+                next,
+            };
             rows.push(written(pipeline, partition, name, row));
         }
     }
@@ -121,7 +132,7 @@ async fn place_of(
     (topic, partition): (&str, u32),
     origin: Origin,
 ) -> Result<Offset, FetchError> {
-    let at = |at| broker.offset_at(who, topic, partition, at);
+    let at = |at| broker.offset_anywhere(who, topic, partition, at);
     match origin {
         Origin::Start => at(At::Start).await,
         Origin::End => at(At::End).await,
@@ -183,7 +194,8 @@ impl Input {
         for (index, topic) in (0..).zip(topics) {
             let found = broker.topic(topic.as_str());
             let found = found.ok_or_else(|| Refusal::Halt(format!("its source `{topic}` is gone")))?;
-            let Some(id) = found.partition(partition) else {
+            let id = found.partition(partition).map(|id| broker.identity(id));
+            let Some(id) = id else {
                 // Of several topics without state, not all need have as many.
                 continue;
             };
@@ -218,7 +230,8 @@ impl Input {
         let mut sources = Vec::new();
         for (index, topic) in (0..).zip(spec.source.iter()) {
             let found = broker.topic(topic.as_str());
-            let Some(id) = found.and_then(|found| found.partition(partition)) else {
+            let id = found.and_then(|found| found.partition(partition));
+            let Some(id) = id.map(|id| broker.identity(id)) else {
                 continue;
             };
             let place = place_of(broker, &who, (topic.as_str(), partition), origin);
@@ -248,7 +261,7 @@ impl Input {
                 max_bytes: LOG_TURN_BYTES,
                 wait: Duration::ZERO,
             };
-            let fetched = broker.block_on(broker.peek(&reader(self.pipeline.as_str()), fetch));
+            let fetched = broker.block_on(broker.peek_anywhere(&reader(self.pipeline.as_str()), fetch));
             let fetched = fetched.map_err(|e| refusal(source, self.partition, e))?;
             for piece in fetched.pieces {
                 match piece {

@@ -6,6 +6,7 @@ use crate::chain::{self, Begin, Effects, Halt, Rules, Stage};
 use crate::dead_letter::Stem;
 use crate::firing::For;
 use crate::follow::{self, Wanted};
+use crate::input::Ends;
 use crate::memory::Parts;
 use crate::priority::{self, Priority};
 use crate::spec::{At, Policy, Spec};
@@ -18,7 +19,7 @@ use tokio::sync::oneshot;
 use weir_broker::{Broker, Footing, HookDone, HookError, HookJob, Processed, ReadError};
 use weir_runtime::Moment;
 use weir_types::limits::{PIPELINE_QUEUE_MAX, PIPELINE_THREADS_MAX};
-use weir_types::{Batch, BatchError, Offset, PartitionId, RecordRef, TopicName};
+use weir_types::{Batch, BatchError, GroupId, Offset, PartitionId, RecordRef, TopicName};
 
 /// Bytes that may wait for one pipeline: a quarter of what the node takes in at once, so that one that is stuck does
 /// not starve the others.
@@ -97,6 +98,8 @@ impl Drop for Front {
 pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) counts: Counts,
+    /// Behind the log: ends of what it reads from other nodes.
+    pub(crate) ends: Mutex<Ends>,
     queued_bytes: AtomicUsize,
     revision: u64,
     wanted: Wanted,
@@ -140,6 +143,7 @@ impl From<AssembleError> for Refusal {
         match e {
             AssembleError::Batch(e) => e.into(),
             AssembleError::Gone(what) => Self::Halt(what),
+            AssembleError::Blocked => Self::Busy,
         }
     }
 }
@@ -164,6 +168,7 @@ impl Lane {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             counts: Counts::default(),
+            ends: Mutex::default(),
             queued_bytes: AtomicUsize::new(0),
             revision,
             wanted,
@@ -253,6 +258,12 @@ impl Lane {
         self.lock().clone()
     }
 
+    /// Ends of what it reads from other nodes, as last heard.
+    pub(crate) fn ends(&self) -> Ends {
+        let ends = self.shared.ends.lock();
+        ends.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn counts(&self) -> &Counts {
         &self.shared.counts
     }
@@ -301,6 +312,7 @@ impl Worker {
         let shared = Arc::new(Shared {
             state: Mutex::new(State::Running),
             counts: Counts::default(),
+            ends: Mutex::default(),
             queued_bytes: AtomicUsize::new(0),
             revision: 0,
             wanted: Wanted::default(),
@@ -493,6 +505,10 @@ impl Worker {
             spec: &self.spec,
             broker: &self.broker,
             topic: &job.topic,
+            home: job
+                .topic
+                .partition(job.partition)
+                .map_or(GroupId::SITE, PartitionId::group),
             name: job.topic.name.as_str(),
             partition: job.partition,
             records,

@@ -655,6 +655,16 @@ impl Hook for Pipelines {
             .map(|p| p.name)
     }
 
+    fn holder_of(&self, topic: &str) -> Option<String> {
+        let active = self.active();
+        let is_held = |spec: &Spec| {
+            let source = spec.inline_source().filter(|_| spec.is_stateful());
+            source.is_some_and(|source| source.as_str() == topic)
+        };
+        let holder = active.values().find(|a| is_held(&a.row.spec));
+        holder.map(|a| a.lane.name.clone())
+    }
+
     fn submit(&self, job: HookJob, done: HookDone) {
         let lane = self
             .0
@@ -686,7 +696,7 @@ impl Hook for Pipelines {
 fn info(broker: &Broker, active: &Active) -> PipelineInfo {
     let mut places = match active.row.spec.at {
         At::Ingest => Vec::new(),
-        At::Log => input::places(broker, &active.row.spec),
+        At::Log => input::places(broker, &active.row.spec, &active.lane.ends()),
     };
     let behind = |place: &Place| place.end.get() - place.next.get();
     let lag = places.iter().map(behind).sum();

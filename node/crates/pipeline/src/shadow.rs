@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use weir_broker::{AdminError, Broker, Chain, Topic};
 use weir_types::limits::STATEFUL_PARTITIONS_MAX;
-use weir_types::{Offset, RecordRef};
+use weir_types::{Offset, PartitionId, RecordRef};
 
 /// Differences that are told of in full.
 const EXAMPLES_MAX: usize = 10;
@@ -190,7 +190,7 @@ impl Run {
         let Worker {
             spec, stages, broker, ..
         } = &self.worker;
-        let chain = self.topic.partition(0).and_then(|id| Chain::begin(broker, id));
+        let chain = Chain::begin(broker, PartitionId::HOME);
         let chain = chain.ok_or(AdminError::Closed)?;
         let input = Input::at(spec, broker, partition, origin)?;
         let part = Part::apart(spec, stages, chain, input, partition);

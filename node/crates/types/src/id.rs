@@ -58,6 +58,9 @@ impl PartitionId {
     /// Numbers that a group can give out, ever.
     pub const NUMBERS: u32 = 1 << Self::NUMBER_BITS;
 
+    /// A number of the site's group that no partition is given: what pipelines keep there, whatever they read.
+    pub const HOME: Self = Self(0);
+
     /// The partition `number` of `group`; `None` beyond the numbers that there are.
     pub fn new(group: GroupId, number: u32) -> Option<Self> {
         let group = u8::try_from(group.0).ok()?;

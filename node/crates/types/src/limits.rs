@@ -143,6 +143,9 @@ pub const PIPELINES_MAX: usize = 128;
 pub const STATE_BYTES_MAX: usize = 96 << 20;
 /// Bytes of keys and values that one batch may change of what a stage remembers: they are in the entry of its records.
 pub const STATE_CHANGES_BYTES_MAX: usize = 2 << 20;
+/// What waits for one partition of another replica group: pipelines that write to it wait beyond. Minutes of a gateway's stream,
+/// and little beside a topic.
+pub const OUTBOX_BYTES_MAX: u64 = 64 << 20;
 /// Partitions of one pipeline whose instances and tables are in memory: an instance takes about a megabyte.
 pub const STATEFUL_PARTITIONS_MAX: usize = 64;
 /// Timers that one call of a module is told of: as many as a large batch has records.

@@ -223,6 +223,23 @@ impl Batch {
         bytes.seal()
     }
 
+    /// The same batch as `producer` numbers it.
+    #[must_use]
+    pub fn by(self, producer: Producer) -> Self {
+        let mut bytes = self.into_mut();
+        if let Some(field) = bytes.0.get_mut(43..).and_then(|b| b.first_chunk_mut::<8>()) {
+            *field = producer.id.to_be_bytes();
+        }
+        if let Some(field) = bytes.0.get_mut(51..).and_then(|b| b.first_chunk_mut::<2>()) {
+            *field = producer.epoch.to_be_bytes();
+        }
+        if let Some(field) = bytes.0.get_mut(53..).and_then(|b| b.first_chunk_mut::<4>()) {
+            *field = producer.sequence.to_be_bytes();
+        }
+        bytes.checksum();
+        bytes.seal()
+    }
+
     /// The same batch under the epoch of the leader that stores it. The checksum does not cover it.
     #[must_use]
     pub fn led_in(self, epoch: i32) -> Self {

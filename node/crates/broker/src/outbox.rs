@@ -1,0 +1,564 @@
+//! Records that a pipeline makes for partitions of other replica groups: the home group's outbox, and how it gets empty.
+//!
+//! An entry changes one group alone. So what is made for a partition of another group goes, in the entry that holds all else
+//! that was made, to a *channel*: a partition of the home group that belongs to no topic, one for each pair of a home group
+//! and a partition elsewhere. The node that leads the home group sends a channel's batches on, one after the other and in
+//! order, as an idempotent producer would (KIP-98): the channel is the producer, an offset in it the sequence. The partition's
+//! group takes a batch if it is the next and knows again what it has, with the window in the entry of the records themselves;
+//! so each arrives once, whoever leads where, and however often it is sent. A batch is sent again as it was stored: computing
+//! it anew would not do, since a module may have been swapped in between.
+//!
+//! A partition may move into the home group while records for it wait. Then the channel is used until it is empty, so that
+//! those that come later stay behind those that came before.
+
+use crate::admin::{next_partition, partition_counter, set_counter};
+use crate::applied::Tables;
+use crate::broker::{Broker, Inner, validate};
+use crate::error::{AdminError, ProduceError};
+use crate::fetch::{noticed, unknown};
+use crate::forward::{Answer, Ask};
+use crate::proposer::{Append, Building, Framing, Request};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use weir_log::{Op, Piece, StateKey, StateKind};
+use weir_replica::Mended;
+use weir_types::limits::{
+    ENTRY_BYTES_TARGET, OUTBOX_BYTES_MAX, PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX,
+};
+use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId, Producer};
+
+/// Producers from this number on are channels: `CHANNELS` and the home group's number. Ids that are given out count up from 1.
+pub(crate) const CHANNELS: i64 = 1 << 62;
+/// How long a channel that cannot be emptied now waits.
+const AGAIN: Duration = Duration::from_millis(100);
+/// What has arrived is removed so often: each time costs an entry.
+const TRIM_EVERY: Duration = Duration::from_secs(1);
+/// How soon a node that does not lead any more stops looking after a channel to which nothing comes.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Or when it is so much.
+const TRIM_BYTES: u64 = 8 << 20;
+/// A channel that was asked for is known here within a round trip to the site's leader.
+const OPENED_WITHIN: Duration = Duration::from_secs(5);
+const OPENED_POLL: Duration = Duration::from_millis(5);
+
+/// A row under the home group and the number with which the partition was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ChannelRow {
+    /// The partition of the home group that holds what waits.
+    pub(crate) at: PartitionId,
+    /// The epoch under which it sends. Another begins when the partition knows nothing of what it was sent.
+    epoch: i16,
+    /// Where that epoch began: sequences count from there.
+    base: Offset,
+}
+
+/// Where a channel leads: the home group, and the number with which the partition was made.
+pub(crate) type ChannelKey = (GroupId, PartitionId);
+
+fn key((home, to): ChannelKey) -> StateKey {
+    let rest = [&home.0.to_be_bytes()[..], &to.0.to_be_bytes()].concat();
+    StateKey::new(StateKind::Channel, &rest)
+}
+
+pub(crate) fn split_key(rest: &[u8]) -> Option<ChannelKey> {
+    let (home, to) = rest.split_first_chunk::<2>()?;
+    let to = PartitionId(u32::from_be_bytes(*to.first_chunk()?));
+    Some((GroupId(u16::from_be_bytes(*home)), to))
+}
+
+fn put(channel: ChannelKey, row: &ChannelRow) -> Op {
+    Op::Put {
+        key: key(channel),
+        value: postcard::to_allocvec(row).unwrap_or_default().into(),
+    }
+}
+
+impl ChannelRow {
+    /// The sequence of what is at `at`. Sequences wrap at 2^31.
+    fn sequence(&self, at: Offset) -> i32 {
+        (at.get().saturating_sub(self.base.get()) & SEQUENCE_MASK) as i32
+    }
+
+    /// Where `sequence` is: the place nearest to `from` that has it, in either direction.
+    fn find(&self, sequence: i32, from: Offset) -> Offset {
+        let ahead = (sequence as u64).wrapping_sub(self.sequence(from) as u64) & SEQUENCE_MASK;
+        match ahead > SEQUENCE_MASK / 2 {
+            true => Offset::new(from.get().saturating_sub(SEQUENCE_MASK + 1 - ahead)),
+            false => from.plus(ahead),
+        }
+    }
+}
+
+const SEQUENCE_MASK: u64 = i32::MAX as u64;
+
+/// What waits for a partition of another group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Waiting {
+    /// The topic it is for.
+    pub topic: String,
+    /// The partition of it.
+    pub partition: u32,
+    /// The group that has it until it is there.
+    pub home: u16,
+    /// Offsets that it spans.
+    pub records: u64,
+    /// Bytes of batches that it is.
+    pub bytes: u64,
+}
+
+/// Why a pipeline has to wait with what it makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    /// As much waits for the partition as may.
+    Full,
+    /// There is no way to it yet: a moment later there may be.
+    NotYet,
+}
+
+impl Building<'_> {
+    /// Where what is made for `partition` goes in this entry: there, or to the channel that leads there. None when there is
+    /// neither, or the partition is no more what it was when that was made.
+    pub(crate) fn way(&self, partition: PartitionId) -> Option<PartitionId> {
+        let (home, tables) = (self.core.group.id(), &self.tables);
+        let is_there = tables.partition_owner.contains_key(&partition);
+        let is_here = is_there && partition.group() == home && !tables.sealed.contains(&partition);
+        if is_here && tables.channels.is_empty() {
+            return Some(partition);
+        }
+        let channel = tables.channels.get(&(home, tables.identity(partition)));
+        match channel.map(|row| row.at).filter(|_| is_there) {
+            Some(channel) if !is_here || self.has_waiting(channel) => Some(channel),
+            _ => is_here.then_some(partition),
+        }
+    }
+
+    /// Whether something may be on `channel` that has not arrived.
+    fn has_waiting(&self, channel: PartitionId) -> bool {
+        let start = self.core.log.marks(channel).map(|marks| marks.log_start());
+        self.next_offset(channel) > start.unwrap_or_default()
+    }
+}
+
+impl Broker {
+    /// Sees to it that a pipeline in `home` can write to `partition`. Blocks.
+    ///
+    /// # Errors
+    /// When it has to wait with that.
+    pub fn make_way(&self, home: GroupId, partition: PartitionId) -> Result<(), Blocked> {
+        let (channel, is_here, to) = {
+            let tables = self.0.applied.tables();
+            let is_here = partition.group() == home && !tables.sealed.contains(&partition);
+            let to = tables.identity(partition);
+            (tables.channels.get(&(home, to)).copied(), is_here, to)
+        };
+        match channel {
+            None if is_here => Ok(()),
+            None => {
+                let opened = self.block_on(self.ask_for_channel((home, to)));
+                opened.map_err(|error| {
+                    tracing::debug!(%partition, %error, "there is no way to a partition yet");
+                    Blocked::NotYet
+                })
+            }
+            Some(row) => {
+                let bytes = self.0.log.marks(row.at).map_or(0, |marks| marks.bytes());
+                match bytes < OUTBOX_BYTES_MAX {
+                    true => Ok(()),
+                    false => Err(Blocked::Full),
+                }
+            }
+        }
+    }
+
+    /// What waits in the outboxes of groups that this node leads.
+    pub fn outbox(&self) -> Vec<Waiting> {
+        let tables = self.0.applied.tables();
+        let waiting = |((home, to), row): (&ChannelKey, &ChannelRow)| {
+            let at = tables.current(*to);
+            let topic = tables.topics.get(tables.partition_owner.get(&at)?)?;
+            let partition = topic.partitions.iter().position(|p| *p == at)?;
+            let marks = self.0.log.marks(row.at);
+            let range = marks.as_ref().map(|m| (m.log_start(), m.committed_end()));
+            let (start, end) = range.unwrap_or_default();
+            self.serving_lane(row.at).is_ok().then(|| Waiting {
+                topic: topic.name.to_string(),
+                partition: partition as u32,
+                home: home.0,
+                records: end.get().saturating_sub(start.get()),
+                bytes: marks.map_or(0, |marks| marks.bytes()),
+            })
+        };
+        tables.channels.iter().filter_map(waiting).collect()
+    }
+
+    /// Returns once there is a channel, and this node knows of it.
+    async fn ask_for_channel(&self, channel: ChannelKey) -> Result<(), AdminError> {
+        let (home, to) = channel;
+        let ask = Ask::OpenChannel { home, to };
+        self.ask_group(GroupId::SITE, ask).await?;
+        let deadline = Instant::now() + OPENED_WITHIN;
+        while !self.0.applied.tables().channels.contains_key(&channel) {
+            if Instant::now() >= deadline {
+                return Err(self.not_leader().into());
+            }
+            tokio::time::sleep(OPENED_POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Opens a channel, if there is none. Of the site's leader.
+    pub(crate) async fn open_channel(&self, home: GroupId, to: PartitionId) -> Result<(), AdminError> {
+        self.change(move |tables, _| {
+            let is_there = tables.partition_owner.contains_key(&tables.current(to));
+            if tables.channels.contains_key(&(home, to)) || !is_there {
+                return Ok(Vec::new());
+            }
+            let number = next_partition(tables, home);
+            let at = u32::try_from(number).ok().and_then(|n| PartitionId::new(home, n));
+            let row = ChannelRow {
+                at: at.ok_or(AdminError::Limit {
+                    what: "partition number",
+                    limit: u64::from(PartitionId::NUMBERS),
+                })?,
+                epoch: 0,
+                base: Offset::ZERO,
+            };
+            Ok(vec![
+                set_counter(&partition_counter(home), number + 1),
+                put((home, to), &row),
+            ])
+        })
+        .await
+    }
+
+    /// Has a channel count from `base` on, under another epoch than `epoch`. Of the site's leader.
+    pub(crate) async fn renew_channel(
+        &self,
+        channel: ChannelKey,
+        epoch: i16,
+        base: Offset,
+    ) -> Result<(), AdminError> {
+        self.change(move |tables, _| {
+            let row = tables.channels.get(&channel).filter(|row| row.epoch == epoch);
+            let renewed = |row: &ChannelRow| ChannelRow {
+                at: row.at,
+                epoch: row.epoch.wrapping_add(1).max(0),
+                base,
+            };
+            Ok(row.map(|row| put(channel, &renewed(row))).into_iter().collect())
+        })
+        .await
+    }
+
+    /// Takes a batch that another group's outbox has for the partition that was made as `to`. Of the leader of its group.
+    pub(crate) async fn take_forwarded(
+        &self,
+        to: PartitionId,
+        batch: Vec<u8>,
+    ) -> Result<Answer, ProduceError> {
+        let not_yet = || ProduceError::from(weir_replica::ProposeError::NotLeader { leader: None });
+        let (topic, at) = {
+            let tables = self.0.applied.tables();
+            let at = tables.current(to);
+            let owner = tables.partition_owner.get(&at);
+            let topic = owner.and_then(|name| tables.topics.get(name)).cloned();
+            // Nobody sends to what is gone: it is not known here yet, or any more.
+            (topic.ok_or_else(not_yet)?, at)
+        };
+        let lane = self.serving_lane(at)?;
+        if !self.serves(at) {
+            return Err(not_yet());
+        }
+        let batch = Batch::parse(Bytes::from(batch))?;
+        validate(&batch)?;
+        let share = batch
+            .bytes()
+            .len()
+            .max(PRODUCE_INFLIGHT_BYTES_MAX / PROPOSER_QUEUE_MAX);
+        let permit = Arc::clone(&self.0.inflight).acquire_many_owned(share as u32);
+        let permit = permit.await.map_err(|_| ProduceError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let append = Append {
+            topic,
+            partition: at,
+            kept: Some(batch),
+            framing: Framing::AsSent,
+            made: None,
+            reply,
+            permit,
+        };
+        if lane.requests.try_send(Request::Append(append)).is_err() {
+            return Err(not_yet());
+        }
+        match answer.await.unwrap_or(Err(ProduceError::Closed)) {
+            Ok(_) => Ok(Answer::Forwarded),
+            Err(ProduceError::OutOfOrder { expected, .. }) => Ok(Answer::Expected(Some(expected))),
+            Err(ProduceError::UnknownProducer(_)) => Ok(Answer::Expected(None)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Begins to empty channels of groups that this node leads and that are not being emptied yet, and has those forgotten
+    /// that lead nowhere any more.
+    pub(crate) async fn begin_forwarding(&self) {
+        let (channels, lost): (Vec<_>, Vec<_>) = {
+            let tables = self.0.applied.tables();
+            let all = tables.channels.iter().map(|(key, row)| (*key, *row));
+            all.partition(|((_, to), _)| tables.partition_owner.contains_key(&tables.current(*to)))
+        };
+        if !lost.is_empty() && self.is_serving() {
+            self.forget_channels(lost).await;
+        }
+        for (key, row) in channels.into_iter().filter(|(_, row)| self.serves(row.at)) {
+            let mut forwarding = self.0.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
+            if forwarding.insert(row.at) {
+                tokio::spawn(forward(Arc::downgrade(&self.0), key, row.at));
+            }
+        }
+    }
+
+    async fn forget_channels(&self, lost: Vec<(ChannelKey, ChannelRow)>) {
+        let forgotten = self.change(move |tables, log| {
+            let mut ops = Vec::new();
+            for (channel, row) in lost {
+                let (home, to) = channel;
+                let is_there = tables.partition_owner.contains_key(&tables.current(to));
+                if is_there || !tables.channels.contains_key(&channel) {
+                    continue;
+                }
+                ops.push(Op::Remove { key: key(channel) });
+                // Other groups drop theirs when they find that no channel has them.
+                if home == GroupId::SITE && log.marks(row.at).is_some() {
+                    ops.push(Op::Drop { partition: row.at });
+                }
+            }
+            Ok(ops)
+        });
+        if let Err(error) = forgotten.await {
+            tracing::debug!(%error, "what waits for a deleted topic stays for now");
+        }
+    }
+}
+
+/// Empties a channel for as long as this node leads its group.
+async fn forward(inner: Weak<Inner>, key: ChannelKey, at: PartitionId) {
+    let mut forwarder = Forwarder {
+        key,
+        at,
+        arrived: Offset::ZERO,
+        trimmed: Instant::now(),
+        told: String::new(),
+    };
+    loop {
+        let Some(broker) = inner.upgrade().map(Broker) else {
+            return;
+        };
+        let row = broker.0.applied.tables().channels.get(&key).copied();
+        let Some(row) = row.filter(|row| row.at == at && broker.serves(at)) else {
+            let mut forwarding = broker.0.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
+            forwarding.remove(&at);
+            return;
+        };
+        match forwarder.step(&broker, row).await {
+            Ok(Next::AtOnce) => {}
+            Ok(Next::Wait(patience)) => {
+                let (growth, marks) = (broker.0.applied.growth.of(at), broker.0.log.marks_or_new(at));
+                drop(broker);
+                let mut grown = std::pin::pin!(growth.notified());
+                // Asked for before looking, so that growth in between is not missed.
+                grown.as_mut().enable();
+                if marks.committed_end() <= forwarder.arrived.max(marks.log_start()) {
+                    let _ = tokio::time::timeout(patience, grown).await;
+                }
+            }
+            Err(error) => {
+                let why = error.to_string();
+                if error.kind() != weir_types::ErrorKind::Retry && why != forwarder.told {
+                    tracing::warn!(%at, %why, "what waits for a partition of another group cannot be sent on");
+                    forwarder.told = why;
+                }
+                drop(broker);
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+/// What comes after a step.
+enum Next {
+    AtOnce,
+    /// Nothing, until something comes or so much time is over.
+    Wait(Duration),
+}
+
+struct Forwarder {
+    key: ChannelKey,
+    at: PartitionId,
+    /// All before it is known to have arrived.
+    arrived: Offset,
+    /// When that was last removed.
+    trimmed: Instant,
+    told: String,
+}
+
+impl Forwarder {
+    /// Sends on what is next.
+    async fn step(&mut self, broker: &Broker, row: ChannelRow) -> Result<Next, AdminError> {
+        let marks = broker.0.log.marks_or_new(self.at);
+        let (start, end) = (marks.log_start(), marks.committed_end());
+        // What is before its base was sent under another epoch.
+        let from = self.arrived.max(start).max(row.base);
+        let since = self.trimmed.elapsed();
+        let is_much = marks.bytes() >= TRIM_BYTES && since >= AGAIN;
+        if start < from && (is_much || (from >= end && since >= TRIM_EVERY)) {
+            self.trim(broker, from).await?;
+        }
+        if from >= end {
+            return Ok(Next::Wait(match start < from {
+                true => TRIM_EVERY,
+                false => LOOK_EVERY,
+            }));
+        }
+        let unread = |e: weir_log::ReadError| AdminError::Refused(e.to_string());
+        let mut chunk = broker
+            .read(self.at, from, end, ENTRY_BYTES_TARGET)
+            .await
+            .map_err(unread)?;
+        while let Some(gap) = noticed(&chunk, &marks) {
+            match broker.mend(self.at, gap).await {
+                Mended::Whole => {}
+                Mended::Lost => break,
+                Mended::Unknown => return Err(unread(unknown(gap))),
+            }
+            chunk = broker
+                .read(self.at, from, end, ENTRY_BYTES_TARGET)
+                .await
+                .map_err(unread)?;
+            if noticed(&chunk, &marks) == Some(gap) {
+                break;
+            }
+        }
+        for piece in chunk.pieces {
+            match piece {
+                Piece::Batch(batch) if batch.base_offset() < self.arrived => {}
+                Piece::Batch(batch) => {
+                    if !self.send(broker, row, batch, (start, end)).await? {
+                        break;
+                    }
+                }
+                Piece::Gap(gap) if gap.end <= self.arrived => {}
+                Piece::Gap(gap) => {
+                    // No node has it. What is behind it must not wait for ever.
+                    tracing::error!(at = %self.at, %gap.start, %gap.end, "records on their way to another group are lost");
+                    self.renew(broker, row, gap.end).await?;
+                    self.arrived = gap.end;
+                    break;
+                }
+            }
+        }
+        Ok(Next::AtOnce)
+    }
+
+    /// Sends a batch; whether the next may follow it.
+    async fn send(
+        &mut self,
+        broker: &Broker,
+        row: ChannelRow,
+        batch: Batch,
+        (start, end): (Offset, Offset),
+    ) -> Result<bool, AdminError> {
+        let (home, to) = self.key;
+        let (base, behind) = (batch.base_offset(), batch.end_offset());
+        let producer = Producer {
+            id: CHANNELS + i64::from(home.0),
+            epoch: row.epoch,
+            sequence: row.sequence(base),
+        };
+        let group = broker.0.applied.tables().current(to).group();
+        let batch = batch.by(producer).bytes().to_vec();
+        match broker.ask_group(group, Ask::Forward { to, batch }).await? {
+            Answer::Forwarded => {
+                self.arrived = behind;
+                Ok(true)
+            }
+            Answer::Expected(expected) => {
+                let at = expected.map(|sequence| row.find(sequence, base));
+                match at.filter(|at| *at >= start.max(row.base)) {
+                    // Another leads by now, and has sent what this node does not know of.
+                    Some(at) if at > end => return Err(broker.not_leader().into()),
+                    // Sent by a leader before this one; or, of what is still here, taken and lost.
+                    Some(at) => self.arrived = at,
+                    None => {
+                        tracing::warn!(at = %self.at, ?expected, "a partition knows nothing of what it was sent: sending on from here");
+                        self.renew(broker, row, base).await?;
+                    }
+                }
+                Ok(false)
+            }
+            _ => Err(AdminError::Closed),
+        }
+    }
+
+    async fn renew(&self, broker: &Broker, row: ChannelRow, base: Offset) -> Result<(), AdminError> {
+        let (home, to) = self.key;
+        let epoch = row.epoch;
+        let ask = Ask::RenewChannel {
+            home,
+            to,
+            epoch,
+            base,
+        };
+        broker.ask_group(GroupId::SITE, ask).await.map(drop)
+    }
+
+    /// Removes what is before `to`: it has arrived.
+    async fn trim(&mut self, broker: &Broker, to: Offset) -> Result<(), AdminError> {
+        let trim = Op::Trim {
+            partition: self.at,
+            to,
+            reason: GapReason::Expired,
+        };
+        let (home, _) = self.key;
+        broker.put_in(home, vec![trim]).await?;
+        self.trimmed = Instant::now();
+        Ok(())
+    }
+}
+
+impl Tables {
+    /// Whether `partition` is a channel's.
+    pub(crate) fn is_channel(&self, partition: PartitionId) -> bool {
+        self.channels.values().any(|row| row.at == partition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_lead_back_to_where_they_came_from() {
+        let row = ChannelRow {
+            at: PartitionId(7),
+            epoch: 0,
+            base: Offset::new(5),
+        };
+        for at in [5_u64, 6, 5 + (1 << 31), 5 + (1 << 31) - 1, 5 + (3 << 31) + 17] {
+            let at = Offset::new(at);
+            for from in [at, at.plus(10), Offset::new(at.get().saturating_sub(3).max(5))] {
+                assert_eq!(row.find(row.sequence(at), from), at, "from {from}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_read_as_they_were_written() {
+        let channel = (GroupId(3), PartitionId(0x0102_0304));
+        assert_eq!(split_key(key(channel).rest()), Some(channel));
+        assert_eq!(split_key(&[0, 1, 2]), None);
+    }
+}
