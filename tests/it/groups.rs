@@ -73,11 +73,11 @@ fn replica_groups_have_leaders_of_their_own_and_survive_nodes_that_go() {
         .collect();
     assert_eq!(leaders, BTreeSet::from([1, 2, 3]), "they take turns: {placed}");
 
-    // An entry of one group cannot write to another: said when a pipeline is applied, not when records come.
+    // What is remembered is in one group, and records that come in-line in another: said when a pipeline is applied.
     let pipeline = dir.path().join("p.toml");
     std::fs::write(
         &pipeline,
-        "name = \"p\"\nsource = \"t\"\n[[stages]]\nmodule = \"none\"\n",
+        "name = \"p\"\nsource = \"t\"\n[[stages]]\nmodule = \"none\"\ngrants = [\"state\"]\n",
     )
     .unwrap();
     let refused = site

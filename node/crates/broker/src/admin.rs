@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use weir_log::{Op, StateKey, StateKind};
 use weir_replica::{Member, NodeId};
 use weir_types::limits::{PARTITIONS_MAX, REPLICA_GROUPS_MAX, TOPICS_MAX};
-use weir_types::{GapReason, GroupId, Offset, PartitionId, TopicName};
+use weir_types::{GapReason, GroupId, Offset, PartitionId, Term, TopicName};
 
 /// Counters in `state`: the next partition's number, behind which follows the group unless it is the site's; the next
 /// producer's.
@@ -282,6 +282,24 @@ impl Broker {
     /// As there: all of them are written, or none.
     pub async fn put_rows(&self, rows: Vec<(StateKey, Option<Bytes>)>) -> Result<(), AdminError> {
         self.put(rows.into_iter().map(row_op).collect()).await
+    }
+
+    /// As [`Broker::put_rows`], if this node has led the site since `term` began.
+    ///
+    /// # Errors
+    /// As there, and when it has not: then nothing is written.
+    pub async fn put_rows_in(
+        &self,
+        term: Term,
+        rows: Vec<(StateKey, Option<Bytes>)>,
+    ) -> Result<(), AdminError> {
+        let broker = self.clone();
+        self.change(move |_, _| match broker.led_term(PartitionId::HOME) {
+            // If it changes from here on, the proposal comes to nothing.
+            Some(now) if now == term => Ok(rows.into_iter().map(row_op).collect()),
+            _ => Err(broker.not_leader().into()),
+        })
+        .await
     }
 
     /// Removes all rows whose keys begin as `from` does, a few thousand an entry. What is not removed when it fails is there

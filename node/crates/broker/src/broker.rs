@@ -24,7 +24,9 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 use weir_log::{GroupState, Log, Op, Recovered, StateKey, StateKind};
 use weir_replica::{Group, GroupConfig, GroupError, Member, NodeId, ProposeError, Transport};
-use weir_types::limits::{PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX};
+use weir_types::limits::{
+    PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX,
+};
 use weir_types::{Batch, BatchError, Clock, GroupId, Offset, PartitionId};
 
 /// Settings of a broker.
@@ -394,7 +396,11 @@ impl Broker {
         let Ok(lane) = self.serving_lane(partition) else {
             return;
         };
-        let place = Arc::clone(&lane.steps).acquire_owned();
+        let outputs: usize = made.outputs.iter().map(|o| o.batch.bytes().len()).sum();
+        let rows: usize = made.rows.iter().map(row_bytes).sum();
+        // Its bytes; a floor also keeps steps under the queue's length. One that is larger than all may be goes alone.
+        let share = (outputs + rows).clamp(STEPS_QUEUED_BYTES_MAX / STEPS_QUEUED_MAX, STEPS_QUEUED_BYTES_MAX);
+        let place = Arc::clone(&lane.steps).acquire_many_owned(share as u32);
         let Ok(permit) = self.0.runtime.block_on(place) else {
             return;
         };
@@ -528,6 +534,10 @@ impl From<HookError> for ProduceError {
             HookError::NotLeader => ProposeError::NotLeader { leader: None }.into(),
         }
     }
+}
+
+fn row_bytes((key, value): &(StateKey, Option<Bytes>)) -> usize {
+    key.as_bytes().len() + value.as_ref().map_or(0, Bytes::len)
 }
 
 pub(crate) fn row_op((key, value): (StateKey, Option<Bytes>)) -> Op {

@@ -8,7 +8,9 @@ use tokio::sync::Semaphore;
 use weir_log::{GroupState, Log, Running};
 use weir_replica::{Group, GroupConfig, GroupError, ProposeError, Transport};
 use weir_types::Clock;
-use weir_types::limits::{PROPOSER_CHANGES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_MAX};
+use weir_types::limits::{
+    PROPOSER_CHANGES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX,
+};
 
 /// How long closing waits for replication to stop.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -18,7 +20,7 @@ pub(crate) struct Lane {
     pub(crate) requests: Queue,
     /// Places in the queue for changes of rows: they must not take those of produce requests.
     pub(crate) changes: Semaphore,
-    /// The same for steps of pipelines that no batch made.
+    /// The same for steps of pipelines that no batch made, by bytes.
     pub(crate) steps: Arc<Semaphore>,
     proposer: Mutex<Option<Running>>,
 }
@@ -61,7 +63,7 @@ impl Lane {
             group,
             requests,
             changes: Semaphore::new(PROPOSER_CHANGES_MAX),
-            steps: Arc::new(Semaphore::new(STEPS_QUEUED_MAX)),
+            steps: Arc::new(Semaphore::new(STEPS_QUEUED_BYTES_MAX)),
             proposer: Mutex::new(Some(proposer)),
         })
     }

@@ -72,8 +72,9 @@ impl Pipelines {
             .as_ref()
             .map_or((1, false), |row| (row.revision + 1, row.paused));
         let places = self.places(&spec).await?;
+        let mut in_term = None;
         if let Some(before) = &before {
-            self.upgrade(before, &spec, &stages, &mut states).await?;
+            in_term = self.upgrade(before, &spec, &stages, &mut states).await?;
             if paused && before.states.is_empty() {
                 // What is paused writes nothing: whose state it will be is settled when it is resumed.
                 states.clear();
@@ -90,7 +91,15 @@ impl Pipelines {
         };
         let mut others = places;
         others.extend(history::remember(&row, cause, row.applied_ms));
-        self.write(&row, others).await?;
+        let written = match in_term {
+            None => self.write(&row, others).await,
+            Some(term) => self.write_in(term, &row, others).await,
+        };
+        if let (Err(_), Some(_), Some(before)) = (&written, in_term, &before) {
+            // What it was made of may not be all there is: it goes on as it was.
+            self.put_in_place(before.clone(), Vec::new()).await?;
+        }
+        written?;
         let now = before.as_ref().map(|_| row.clone());
         let name = row.spec.name.to_string();
         let state = if paused { State::Paused } else { State::Running };

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::sync::watch;
 use weir_broker::{Output, Stepped, Topic};
@@ -29,6 +29,9 @@ use weir_types::{BatchBuilder, Codec, GroupId, Offset, PartitionId, RecordRef, T
 /// How soon steps that are under way are looked at again when there is nothing else to do: if one of them fails, what it was made
 /// of is read again. So soon a node that has begun to lead looks whether it serves, too.
 const SOON: Duration = Duration::from_millis(50);
+
+/// What a timer that has fired adds to an entry, about: its row is removed, and so is often one that it was for.
+const TIMER_ROW_BYTES: usize = 128;
 
 /// Tells threads to end.
 #[derive(Debug, Default)]
@@ -63,6 +66,8 @@ pub(crate) struct Reader {
     pub(crate) stop: Arc<Stop>,
     /// Which of how many: it has each partition whose number has that rest.
     pub(crate) share: (u32, u32),
+    /// Partitions that could not be gone on with, and until when they are left alone.
+    stuck: BTreeMap<u32, Instant>,
     /// Up to where partitions are read that had nothing more. Of others it has to be looked for.
     known: BTreeMap<u32, Vec<(TopicName, Offset)>>,
     turns: watch::Receiver<u64>,
@@ -83,6 +88,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) topic: &'a Arc<Topic>,
     pub(crate) partition: u32,
     pub(crate) sink: Sink,
+    /// Timers that have fired in it.
+    pub(crate) fired: usize,
 }
 
 /// What becomes of what is made in a turn.
@@ -100,6 +107,7 @@ impl Reader {
             worker,
             stop,
             share,
+            stuck: BTreeMap::new(),
             known: BTreeMap::new(),
             turns,
         }
@@ -148,7 +156,7 @@ impl Reader {
         }
         let due = match self.worker.due() {
             Ok(due) => due,
-            Err(refusal) => return self.refused(refusal, None),
+            Err(refusal) => return self.refused(refusal),
         };
         let count = topics
             .iter()
@@ -165,14 +173,31 @@ impl Reader {
             if !due.contains(&partition) && !self.has_more(partition) {
                 continue;
             }
+            if self
+                .stuck
+                .get(&partition)
+                .is_some_and(|until| Instant::now() < *until)
+            {
+                // What is due there is not forgotten.
+                self.known.remove(&partition);
+                continue;
+            }
+            self.stuck.remove(&partition);
             let mut parts = std::mem::take(&mut self.worker.parts);
             let turned = self.worker.turn(&mut parts, first, partition);
+            parts.spare(partition);
             let place = parts.place(partition);
             self.worker.parts = parts;
             self.worker.tell_size();
             match turned {
                 Ok(did) => is_idle &= !did,
-                Err(refusal) => return self.refused(refusal, Some(partition)),
+                Err(Refusal::Busy) => {
+                    // The others go on.
+                    self.known.remove(&partition);
+                    self.stuck.insert(partition, Instant::now() + LEAD_POLL);
+                    continue;
+                }
+                Err(refusal) => return self.refused(refusal),
             }
             self.known.remove(&partition);
             self.known.extend(place.map(|place| (partition, place)));
@@ -181,6 +206,10 @@ impl Reader {
             return Next::AtOnce;
         }
         let timers = self.worker.next_due_in().map_or(forever, |due| due.min(forever));
+        let timers = match self.stuck.is_empty() {
+            true => timers,
+            false => timers.clamp(SOON, LEAD_POLL),
+        };
         Next::Something(match self.worker.parts.are_decided() && !is_elsewhere {
             true => timers,
             false => timers.min(SOON),
@@ -240,12 +269,10 @@ impl Reader {
         places.iter().any(has_grown) || self.worker.parts.is_broken(partition)
     }
 
-    /// What to do after a refusal.
-    fn refused(&mut self, refusal: Refusal, partition: Option<u32>) -> Next {
-        match partition {
-            Some(partition) => drop(self.known.remove(&partition)),
-            None => self.known.clear(),
-        }
+    /// What to do after a refusal of all.
+    fn refused(&mut self, refusal: Refusal) -> Next {
+        // What was due and is not done is looked for on all.
+        self.known.clear();
         if let Refusal::Halt(why) = refusal {
             self.worker.halt(why);
         }
@@ -305,7 +332,7 @@ impl Worker {
         let mut is_due = false;
         if part.input.is_at_end() {
             part.time.pass(self.broker.now_ms(), &events);
-            is_due = part.is_due(&events);
+            is_due = spec.has_timers() && part.is_due(&events);
         }
         if !is_due && !part.input.has_records() && !part.input.has_moved() {
             return Ok(false);
@@ -319,6 +346,7 @@ impl Worker {
             topic,
             partition,
             sink: Sink::Entry(Vec::new()),
+            fired: 0,
         };
         self.look(&mut turn)?;
         let outputs = match turn.sink {
@@ -336,12 +364,14 @@ impl Worker {
         let events = self.spec.event_time.clone().unwrap_or_default();
         let bodies = turn.part.input.bodies(LOG_TURN_BYTES * 4)?;
         let mut lists = turn.part.input.lists(&bodies)?;
-        let mut is_full = false;
-        while !is_full && let Some((n, run)) = merge::next_run(&lists) {
+        while !turn.is_full()
+            && let Some((n, run)) = merge::next_run(&lists)
+        {
             let records = lists.get(n).and_then(|l| l.records.get(run.clone()));
-            self.look_at(turn, n, records.unwrap_or_default().to_vec())?;
+            if !self.look_at(turn, n, records.unwrap_or_default().to_vec())? {
+                break;
+            }
             lists.get_mut(n).into_iter().for_each(|l| l.at = run.end);
-            is_full = turn.is_full();
         }
         let next = |l: &merge::List<'_>| l.records.get(l.at).map(|r| r.offset);
         let to: Vec<_> = lists.iter().map(next).collect();
@@ -354,22 +384,24 @@ impl Worker {
         Ok(())
     }
 
-    /// Looks at some records of source `n`, after all that is due by then.
+    /// Looks at some records of source `n`, after all that is due by then; not at all if that alone is enough for an entry.
     fn look_at(
         &mut self,
         turn: &mut Turn<'_>,
         n: usize,
         mut records: Vec<RecordRef<'_>>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         let spec = Arc::clone(&self.spec);
         let events = spec.event_time.clone().unwrap_or_default();
         let (source, name) = match turn.part.input.source(n) {
             Some((source, name)) => (source, name.clone()),
-            None => return Ok(()),
+            None => return Ok(true),
         };
         let latest = records.iter().map(|r| r.timestamp).max().unwrap_or(i64::MIN);
         turn.part.time.read(latest, self.broker.now_ms(), &events);
-        self.fire_into(turn)?;
+        if !self.fire_into(turn)? {
+            return Ok(false);
+        }
         let marks = match spec.is_timed() {
             true => turn.part.time.date(&mut records, &events),
             false => Vec::new(),
@@ -390,23 +422,28 @@ impl Worker {
         self.count(records.len(), &effects);
         turn.part.time.follow(&records, &events);
         self.keep(turn, name.as_str(), effects, &records, Stem::Stored)?;
-        self.fire_into(turn)
+        self.fire_into(turn)?;
+        Ok(true)
     }
 
-    /// Fires what is due by the time of the partition.
-    fn fire_into(&mut self, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+    /// Fires what is due by the time of the partition, as much as is good for an entry. Whether that is all.
+    fn fire_into(&mut self, turn: &mut Turn<'_>) -> Result<bool, Refusal> {
         if !self.spec.has_timers() {
-            return Ok(());
+            return Ok(true);
         }
         let moment = turn.part.time.moment();
-        while let Some(due) = turn.part.pop_due(moment, weir_types::limits::TIMERS_FIRED_MAX) {
+        while !turn.is_full()
+            && let Some(due) = turn.part.pop_due(moment, weir_types::limits::TIMERS_FIRED_MAX)
+        {
             let records = due.records();
             let effects = self.run_through(&mut turn.part.stages, due.begin(), &records, &[], moment)?;
             self.count_fired(records.len(), &effects);
+            turn.fired += records.len();
             let name = self.spec.source.first().to_owned();
             self.keep(turn, &name, effects, &records, Stem::Timers)?;
         }
-        Ok(())
+        let events = self.spec.event_time.clone().unwrap_or_default();
+        Ok(!turn.is_full() || !turn.part.is_due(&events))
     }
 
     /// Adds what became of `records` to the step.
@@ -449,7 +486,8 @@ impl Turn<'_> {
             Sink::Entry(outputs) => outputs.iter().map(|o| o.batch.bytes().len()).sum(),
             Sink::Shadow(lines) => lines.iter().map(Line::bytes).sum(),
         };
-        outputs >= ENTRY_BYTES_TARGET || self.part.changed_bytes() >= STATE_CHANGES_BYTES_MAX / 2
+        let changed = self.part.changed_bytes() + self.fired * TIMER_ROW_BYTES;
+        outputs >= ENTRY_BYTES_TARGET || changed >= STATE_CHANGES_BYTES_MAX / 2
     }
 }
 

@@ -95,7 +95,12 @@ impl Worker {
     /// How long it is until a timer is due by itself.
     pub(crate) fn next_due_in(&mut self) -> Option<Duration> {
         let events = self.spec.event_time.clone().unwrap_or_default();
-        let due_in = self.parts.next_due_in(self.broker.now_ms(), &events);
+        let wall = self.broker.now_ms();
+        // Timers that an earlier revision set are kept for a later one, and are nothing to this.
+        let due_in = match self.spec.has_timers() {
+            true => self.parts.next_due_in(wall, &events),
+            false => self.parts.asleep.next_due_in(wall, &events),
+        };
         due_in.map(Duration::from_millis)
     }
 
@@ -118,10 +123,11 @@ impl Worker {
 
     /// Partitions on which something is due, or may be.
     pub(crate) fn due(&mut self) -> Result<BTreeSet<u32>, Refusal> {
-        if !self.spec.has_timers() {
-            return Ok(BTreeSet::new());
-        }
         let events = self.spec.event_time.clone().unwrap_or_default();
+        if !self.spec.has_timers() {
+            let sleepers = self.parts.asleep.take_due(self.broker.now_ms(), &events);
+            return Ok(sleepers.into_iter().collect());
+        }
         let found = self.look_for_sleepers();
         let wall = self.broker.now_ms();
         let due = self.parts.due(wall, &events);

@@ -2,7 +2,7 @@
 //! leads next goes on with them at once.
 
 use crate::lane::State;
-use crate::pipelines::{Pipelines, Row};
+use crate::pipelines::{Pipelines, Row, Stamp};
 use crate::store::{ModuleInfo, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -17,19 +17,19 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// What the rows say should run.
 #[derive(Default)]
 pub(crate) struct Wants {
-    /// In-line, by source topic: the pipeline and its revision.
-    pub(crate) inline: BTreeMap<TopicName, (String, u64)>,
-    /// Revisions of all.
-    revisions: BTreeMap<String, u64>,
+    /// In-line, by source topic: the pipeline, and its row's stamp.
+    pub(crate) inline: BTreeMap<TopicName, (String, Stamp)>,
+    /// Stamps of all.
+    stamps: BTreeMap<String, Stamp>,
 }
 
 pub(crate) type Wanted = Arc<RwLock<Wants>>;
 
-/// Whether `revision` of a pipeline is the one that should run. A node that has come to lead must not go on with an earlier one: what
+/// Whether what runs of a pipeline under `stamp` is what should. A node that has come to lead must not go on with what was before: what
 /// is remembered by now is another's.
-pub(crate) fn is_wanted(wanted: &Wanted, pipeline: &str, revision: u64) -> bool {
+pub(crate) fn is_wanted(wanted: &Wanted, pipeline: &str, stamp: Stamp) -> bool {
     let wanted = wanted.read().unwrap_or_else(PoisonError::into_inner);
-    wanted.revisions.get(pipeline) == Some(&revision)
+    wanted.stamps.get(pipeline) == Some(&stamp)
 }
 
 /// Keeps `wanted` as the rows are, from the entry that changes them on, and wakes the thread that follows.
@@ -38,12 +38,18 @@ pub(crate) fn watch(broker: &Broker, wanted: &Wanted) -> Receiver<()> {
     let note = |wanted: &Wanted, wake: &SyncSender<()>, key: &[u8], value: Option<&[u8]>| {
         let mut wanted = wanted.write().unwrap_or_else(PoisonError::into_inner);
         let name = String::from_utf8_lossy(key).into_owned();
+        let row = value.map(serde_json::from_slice::<Row>);
+        if let Some(Err(error)) = &row {
+            // Records must not pass it by.
+            tracing::error!(pipeline = %name, %error, "a pipeline's row cannot be read: it stays as it was");
+            return;
+        }
         wanted.inline.retain(|_, (n, _)| *n != name);
-        wanted.revisions.remove(&name);
-        if let Some(row) = value.and_then(|v| serde_json::from_slice::<Row>(v).ok()) {
+        wanted.stamps.remove(&name);
+        if let Some(Ok(row)) = row {
             let source = row.spec.inline_source().cloned();
-            wanted.revisions.insert(name.clone(), row.revision);
-            let inline = source.map(|source| (source, (name, row.revision)));
+            wanted.stamps.insert(name.clone(), row.stamp());
+            let inline = source.map(|source| (source, (name, row.stamp())));
             wanted.inline.extend(inline);
         }
         // One that waits is enough.
@@ -87,7 +93,7 @@ pub(crate) fn follow(pipelines: &Weak<crate::pipelines::Inner>, woken: &Receiver
 impl Pipelines {
     /// Whether a pipeline was stopped for a change that was then not made.
     fn stands_still(&self) -> bool {
-        self.active().values().any(|a| a.row.revision == 0)
+        self.active().values().any(|a| a.lane.stamp == Stamp::NONE)
     }
 
     /// Makes what runs here what the rows say. False when something is still on its way.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use weir_broker::{AdminError, FetchError, StateKey, StateKind};
 use weir_runtime::Digest;
+use weir_types::ErrorKind;
 use weir_types::limits::REVISIONS_MAX;
 
 /// A revision of a pipeline.
@@ -130,17 +131,19 @@ impl Pipelines {
     /// # Errors
     /// When there is no such revision, or it cannot be applied any more.
     pub async fn roll_back(&self, name: &str, to: Option<u64>, by: &str) -> Result<PipelineInfo, ApplyError> {
-        self.go_back(name, to, by, None).await
+        let now = self.row(name)?;
+        self.go_back(now, to, by, None).await
     }
 
+    /// As [`Pipelines::roll_back`], of what is `now`.
     async fn go_back(
         &self,
-        name: &str,
+        now: Row,
         to: Option<u64>,
         by: &str,
         because: Option<&Left>,
     ) -> Result<PipelineInfo, ApplyError> {
-        let now = self.row(name)?;
+        let name = now.spec.name.as_str();
         let revisions = self.history(name).await?;
         let is_it = |revision: &&Revision| match to {
             Some(to) => revision.revision == to,
@@ -188,10 +191,16 @@ impl Pipelines {
             let left = self.pipeline(name).and_then(|info| leaves(&info, &guard));
             let Some(left) = left else { continue };
             tracing::error!(pipeline = %name, revision = row.revision, %left, "out of bounds: it is rolled back");
-            let back = self.go_back(name, None, "guard", Some(&left));
-            if let Err(error) = broker.block_on(back) {
-                tracing::error!(pipeline = %name, %error, "it is not rolled back");
-                self.give_up_guarding(name);
+            let back = self.go_back(row.clone(), None, "guard", Some(&left));
+            match broker.block_on(back) {
+                Ok(_) => {}
+                // Somebody was quicker, or it can be done in a moment: whatever it is then is looked at anew.
+                Err(ApplyError::Changed(_)) => {}
+                Err(error) if error.kind() == ErrorKind::Retry => {}
+                Err(error) => {
+                    tracing::error!(pipeline = %name, %error, "it is not rolled back");
+                    self.give_up_guarding(name, row.revision);
+                }
             }
         }
     }

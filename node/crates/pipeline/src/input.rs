@@ -253,7 +253,12 @@ impl Input {
     /// Reads on where nothing is at hand. Returns how many offsets are passed over because what they held is gone.
     pub(crate) fn fill(&mut self, broker: &Broker) -> Result<u64, Refusal> {
         let mut gone = 0;
-        for source in self.sources.iter_mut().filter(|s| s.batches.is_empty()) {
+        for source in &mut self.sources {
+            if !source.batches.is_empty() {
+                // More may have come since they were read.
+                source.is_all = false;
+                continue;
+            }
             let fetch = Fetch {
                 topic: source.topic.to_string(),
                 partition: self.partition,
@@ -355,6 +360,15 @@ impl Input {
             {
                 source.batches.pop_front();
             }
+        }
+    }
+
+    /// Gives back what was read and is not looked at yet: it is read again.
+    pub(crate) fn give_back(&mut self) {
+        for source in self.sources.iter_mut().filter(|s| !s.batches.is_empty()) {
+            source.batches.clear();
+            source.read_to = source.next;
+            source.is_all = false;
         }
     }
 

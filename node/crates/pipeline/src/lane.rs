@@ -8,6 +8,7 @@ use crate::firing::For;
 use crate::follow::{self, Wanted};
 use crate::input::Ends;
 use crate::memory::Parts;
+use crate::pipelines::Stamp;
 use crate::priority::{self, Priority};
 use crate::spec::{At, Policy, Spec};
 use serde::{Deserialize, Serialize};
@@ -70,7 +71,7 @@ pub struct Counts {
 /// The handle of a pipeline's thread.
 pub(crate) struct Lane {
     pub(crate) name: String,
-    pub(crate) revision: u64,
+    pub(crate) stamp: Stamp,
     front: Front,
     shared: Arc<Shared>,
     /// Gone when its threads have finished all they had.
@@ -101,7 +102,7 @@ pub(crate) struct Shared {
     /// Behind the log: ends of what it reads from other nodes.
     pub(crate) ends: Mutex<Ends>,
     queued_bytes: AtomicUsize,
-    revision: u64,
+    stamp: Stamp,
     wanted: Wanted,
 }
 
@@ -158,7 +159,7 @@ impl Lane {
     /// Starts a thread for `spec`. It begins once `before`, the lane that it replaces, has finished.
     pub(crate) fn start(
         spec: Arc<Spec>,
-        revision: u64,
+        stamp: Stamp,
         stages: Vec<Stage>,
         broker: Broker,
         wanted: Wanted,
@@ -170,7 +171,7 @@ impl Lane {
             counts: Counts::default(),
             ends: Mutex::default(),
             queued_bytes: AtomicUsize::new(0),
-            revision,
+            stamp,
             wanted,
         });
         let (finish, finished) = sync_channel::<()>(1);
@@ -205,7 +206,7 @@ impl Lane {
         };
         Ok(Self {
             name,
-            revision,
+            stamp,
             front,
             shared,
             finished: Mutex::new(Some(finished)),
@@ -314,7 +315,7 @@ impl Worker {
             counts: Counts::default(),
             ends: Mutex::default(),
             queued_bytes: AtomicUsize::new(0),
-            revision: 0,
+            stamp: Stamp::NONE,
             wanted: Wanted::default(),
         });
         Self::new(spec, stages, broker, shared)
@@ -600,10 +601,10 @@ impl Worker {
         }
     }
 
-    /// Whether it may do something by itself: it works, and is the revision that should.
+    /// Whether it may do something by itself: it works, and is what should.
     pub(crate) fn may_work(&self) -> bool {
-        let Shared { revision, wanted, .. } = &*self.shared;
-        self.state() == State::Running && follow::is_wanted(wanted, self.spec.name.as_str(), *revision)
+        let Shared { stamp, wanted, .. } = &*self.shared;
+        self.state() == State::Running && follow::is_wanted(wanted, self.spec.name.as_str(), *stamp)
     }
 
     pub(crate) fn state(&self) -> State {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_broker::{Broker, Chain, PartitionId, ReadError, StateKey, StateKind};
 use weir_runtime::{Fired, Moment, Table, Timer, TimerClock};
-use weir_types::limits::{LOG_PARTITIONS_MAX, STAGES_MAX, STATEFUL_PARTITIONS_MAX};
+use weir_types::limits::{HOLDING_PARTITIONS_MAX, LOG_PARTITIONS_MAX, STAGES_MAX, STATEFUL_PARTITIONS_MAX};
 use weir_types::{Headers, Offset, RecordRef, TopicName};
 
 /// What rows of a pipeline say: what its modules remember, their timers, and how far its time has come.
@@ -205,6 +205,14 @@ impl Parts {
     /// Whether what is in memory of the partition can no longer become true.
     pub(crate) fn is_broken(&self, partition: u32) -> bool {
         self.parts.get(&partition).is_some_and(|p| !p.chain.is_standing())
+    }
+
+    /// Holds what was read of a partition and is not used yet only where few partitions are at work.
+    pub(crate) fn spare(&mut self, partition: u32) {
+        let is_crowded = self.parts.len() > HOLDING_PARTITIONS_MAX;
+        if let Some(part) = self.parts.get_mut(&partition).filter(|_| is_crowded) {
+            part.input.give_back();
+        }
     }
 
     /// Up to where the sources of the partition were read, if nothing more was stored there.

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -21,7 +22,7 @@ use weir_broker::{AdminError, Broker, Hook, HookDone, HookError, HookJob, Proces
 use weir_runtime::{
     Digest, InstanceConfig, Instruments, LoadError, LogLevel, LogSink, Module, Reading, Runtime,
 };
-use weir_types::TopicName;
+use weir_types::{Term, TopicName};
 
 /// A row that changes together with a pipeline's.
 pub(crate) type Written = (StateKey, Option<Bytes>);
@@ -43,6 +44,32 @@ pub(crate) struct Row {
     /// It came back: it does not go back further by itself.
     #[serde(default)]
     pub(crate) is_last_resort: bool,
+}
+
+/// Tells a row that is in place from others, within a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp(u64);
+
+impl Stamp {
+    /// No row's: what has it should not work.
+    pub(crate) const NONE: Self = Self(0);
+}
+
+impl Row {
+    /// Changes with all that decides what runs: its revision, whether it is paused, and under which rows its modules remember.
+    pub(crate) fn stamp(&self) -> Stamp {
+        let mut hash = DefaultHasher::new();
+        (self.revision, self.paused).hash(&mut hash);
+        self.digests
+            .iter()
+            .for_each(|digest| digest.as_bytes().hash(&mut hash));
+        let states = self.states.iter().map(Option::as_ref);
+        states.for_each(|of| {
+            of.map(|of| (&of.module, of.version, of.generation))
+                .hash(&mut hash)
+        });
+        Stamp(hash.finish() | 1)
+    }
 }
 
 /// Whose state a stage keeps.
@@ -553,14 +580,33 @@ impl Pipelines {
 
     /// Writes a pipeline's row, and others in the same entry.
     pub(crate) async fn write(&self, row: &Row, others: Vec<Written>) -> Result<(), AdminError> {
-        let value = Bytes::from(serde_json::to_vec(row).unwrap_or_default());
-        let key = StateKey::new(StateKind::Pipeline, row.spec.name.as_str().as_bytes());
-        let rows = others.into_iter().chain([(key, Some(value))]);
-        self.0.broker.put_rows(rows.collect()).await
+        self.0.broker.put_rows(rows(row, others)?).await
+    }
+
+    /// As [`Pipelines::write`], if this node has led the site since `term` began.
+    pub(crate) async fn write_in(
+        &self,
+        term: Term,
+        row: &Row,
+        others: Vec<Written>,
+    ) -> Result<(), AdminError> {
+        self.0.broker.put_rows_in(term, rows(row, others)?).await
     }
 
     /// Puts a lane in the place of the one before it.
-    pub(crate) fn install(&self, row: Row, mut stages: Vec<Stage>, state: State) -> std::io::Result<()> {
+    pub(crate) fn install(&self, row: Row, stages: Vec<Stage>, state: State) -> std::io::Result<()> {
+        let stamp = row.stamp();
+        self.install_as(stamp, row, stages, state)
+    }
+
+    /// As [`Pipelines::install`], under `stamp`.
+    pub(crate) fn install_as(
+        &self,
+        stamp: Stamp,
+        row: Row,
+        mut stages: Vec<Stage>,
+        state: State,
+    ) -> std::io::Result<()> {
         for (stage, kept) in stages.iter_mut().zip(&row.states) {
             stage.generation = kept.as_ref().map_or(0, |kept| kept.generation);
         }
@@ -576,7 +622,7 @@ impl Pipelines {
         });
         let lane = Lane::start(
             Arc::new(row.spec.clone()),
-            row.revision,
+            stamp,
             stages,
             self.0.broker.clone(),
             Arc::clone(&self.0.wanted),
@@ -601,9 +647,10 @@ impl Pipelines {
     }
 
     /// What cannot go back by itself is not asked to every second.
-    pub(crate) fn give_up_guarding(&self, name: &str) {
+    pub(crate) fn give_up_guarding(&self, name: &str, revision: u64) {
         let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(active) = active.get_mut(name) {
+        let judged = active.get_mut(name).filter(|a| a.row.revision == revision);
+        if let Some(active) = judged {
             active.row.is_last_resort = true;
         }
     }
@@ -617,8 +664,8 @@ impl Pipelines {
     /// Whether this row is what runs.
     pub(crate) fn runs(&self, row: &Row) -> bool {
         let active = self.active();
-        let now = active.get(row.spec.name.as_str()).map(|a| &a.row);
-        now.is_some_and(|r| (r.revision, r.paused, &r.digests) == (row.revision, row.paused, &row.digests))
+        let now = active.get(row.spec.name.as_str());
+        now.is_some_and(|a| a.lane.stamp == row.stamp())
     }
 
     /// Ends the pipelines that are not among `names`.
@@ -677,8 +724,7 @@ impl Hook for Pipelines {
             let wanted = self.0.wanted.read().unwrap_or_else(PoisonError::into_inner);
             wanted.inline.get(&job.topic.name).cloned()
         };
-        let fits =
-            |lane: &Lane, (name, revision): &(String, u64)| lane.name == *name && lane.revision == *revision;
+        let fits = |lane: &Lane, (name, stamp): &(String, Stamp)| lane.name == *name && lane.stamp == *stamp;
         let applying = self.0.applying.load(Ordering::Acquire);
         match (lane, wanted) {
             (Some(lane), Some(wanted)) if applying || fits(&lane, &wanted) => lane.submit(job, done),
@@ -691,6 +737,20 @@ impl Hook for Pipelines {
             }
         }
     }
+}
+
+/// `row` as it is stored, and `others`.
+fn rows(row: &Row, others: Vec<Written>) -> Result<Vec<Written>, AdminError> {
+    let value = serde_json::to_vec(row).unwrap_or_default();
+    // All nodes, and this one when it starts again, know of the pipeline by nothing else.
+    if serde_json::from_slice::<Row>(&value).is_err() {
+        let name = &row.spec.name;
+        return Err(AdminError::Refused(format!(
+            "pipeline `{name}` could not be read again once it is stored"
+        )));
+    }
+    let key = StateKey::new(StateKind::Pipeline, row.spec.name.as_str().as_bytes());
+    Ok(others.into_iter().chain([(key, Some(value.into()))]).collect())
 }
 
 fn info(broker: &Broker, active: &Active) -> PipelineInfo {

@@ -15,14 +15,14 @@ use crate::pipelines::{Pipelines, apart};
 use crate::priority::Priority;
 use crate::spec::{Origin, Spec};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use weir_broker::{AdminError, Broker, Chain, Topic};
 use weir_types::limits::STATEFUL_PARTITIONS_MAX;
-use weir_types::{Offset, PartitionId, RecordRef};
+use weir_types::{Offset, PartitionId, RecordRef, TopicName};
 
 /// Differences that are told of in full.
 const EXAMPLES_MAX: usize = 10;
@@ -161,6 +161,8 @@ struct Run {
     lines: BTreeMap<u32, ByStem>,
     /// Of all that timers made: how much, and a sum that does not depend on the order.
     of_timers: (u64, u64),
+    /// Topics whose records both look at, or nothing to compare with.
+    common: BTreeSet<TopicName>,
     revision: Option<u64>,
     halted: Option<String>,
 }
@@ -180,6 +182,7 @@ impl Run {
             parts: BTreeMap::new(),
             lines: BTreeMap::new(),
             of_timers: (0, 0),
+            common: BTreeSet::new(),
             revision,
             halted: None,
         })
@@ -209,6 +212,7 @@ impl Run {
             topic: &self.topic,
             partition,
             sink: Sink::Shadow(Vec::new()),
+            fired: 0,
         };
         let filled = turn.part.input.fill(&self.worker.broker);
         let had_records = turn.part.input.has_records();
@@ -229,6 +233,8 @@ impl Run {
         };
         for line in lines {
             match line.stem {
+                // What the other never sees would be kept for ever.
+                Some((topic, _)) if !self.common.iter().any(|name| name.as_str() == topic) => {}
                 Some(stem) => {
                     let of = self.lines.entry(partition).or_default();
                     of.entry(stem).or_default().push(line.what);
@@ -242,6 +248,14 @@ impl Run {
             }
         }
         had_records
+    }
+
+    /// How much of what both look at it has seen of a partition.
+    fn place(&self, partition: u32) -> u64 {
+        let part = self.parts.get(&partition).into_iter();
+        let places = part.flat_map(|part| part.input.next());
+        let of_common = places.filter(|(topic, _)| self.common.contains(*topic));
+        of_common.map(|(_, next)| next.get()).sum()
     }
 
     /// Whether it has looked at a record.
@@ -284,14 +298,30 @@ struct Shadow {
 }
 
 impl Shadow {
-    /// A turn of each, the one that is behind first. Whether there was anything.
+    /// A turn of the one that is behind, or of each: what one has seen and the other has not is kept in memory. Whether there was
+    /// anything.
     fn turn(&mut self, partition: u32) -> bool {
-        let mut did = self.candidate.turn(partition);
-        if let Some(live) = &mut self.live {
+        if self.is_halted() {
+            return false;
+        }
+        let Some(live) = &mut self.live else {
+            let did = self.candidate.turn(partition);
+            self.compare(partition);
+            return did;
+        };
+        let (theirs, ours) = (live.place(partition), self.candidate.place(partition));
+        let mut did = ours <= theirs && self.candidate.turn(partition);
+        if theirs <= ours || !did {
             did |= live.turn(partition);
         }
         self.compare(partition);
         did
+    }
+
+    /// Whether one of the two goes no further: there is nothing more to compare.
+    fn is_halted(&self) -> bool {
+        let is_halted = |run: &Run| run.halted.is_some();
+        is_halted(&self.candidate) || self.live.as_ref().is_some_and(is_halted)
     }
 
     /// Compares what both have made of records that both have seen.
@@ -406,10 +436,21 @@ impl Pipelines {
                 Ok::<_, ApplyError>(Run::new(&broker, row.spec, stages, Some(row.revision)))
             });
             let name = candidate.spec.name.to_string();
+            let run_of = Run::new(&broker, candidate.spec, candidate.stages, None);
+            let mut candidate = run_of.ok_or_else(|| ApplyError::NotFound(name.clone()))?;
+            let mut live = live.transpose()?.flatten();
+            if let Some(live) = &mut live {
+                let theirs = live.worker.spec.source.clone();
+                let ours = candidate.worker.spec.source.iter();
+                candidate.common = ours
+                    .filter(|topic| theirs.contains(topic.as_str()))
+                    .cloned()
+                    .collect();
+                live.common = candidate.common.clone();
+            }
             let shadow = Shadow {
-                candidate: Run::new(&broker, candidate.spec, candidate.stages, None)
-                    .ok_or_else(|| ApplyError::NotFound(name.clone()))?,
-                live: live.transpose()?.flatten(),
+                candidate,
+                live,
                 differences: 0,
                 examples: Vec::new(),
             };
@@ -445,7 +486,7 @@ fn run(
             shadow.end(partition);
         }
     }
-    while goes_on && begun.elapsed() < wait {
+    while goes_on && !shadow.is_halted() && begun.elapsed() < wait {
         let mut did = false;
         (0..partitions).for_each(|partition| did |= shadow.turn(partition));
         if !did {

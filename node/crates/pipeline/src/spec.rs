@@ -424,9 +424,16 @@ impl Spec {
         range(
             guard
                 .output
-                .is_none_or(|[least, most]| 0.0 <= least && least <= most),
+                .is_none_or(|[least, most]| 0.0 <= least && least <= most && most.is_finite()),
             "guard.output",
-            "the fewest and the most, in that order",
+            "the fewest and the most, in that order; a large number for no bound",
+        )?;
+        let settings = self.stages.iter().flat_map(|stage| stage.config.values());
+        let is_number = |s: &Setting| !matches!(s, Setting::Number(n) if !n.is_finite());
+        range(
+            { settings }.all(is_number),
+            "a number in `config`",
+            "neither `inf` nor `nan`",
         )?;
         self.dead_letters()?;
         Ok(())
@@ -557,6 +564,24 @@ mod tests {
             assert!(row.contains(&format!("\"source\":{source}")), "{row}");
             assert_eq!(serde_json::from_str::<Spec>(&row).unwrap(), spec);
         }
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_stored_are_refused() {
+        for wrong in [
+            "guard = { output = [0.5, inf] }",
+            "guard = { output = [nan, 1.0] }",
+            "guard = { failed_max = nan }",
+        ] {
+            let refused = parse(&format!("source = 't'\n{wrong}")).unwrap_err();
+            assert!(refused.contains("has to be"), "{wrong}: {refused}");
+        }
+        let stages = "stages = [{ module = 'm', config = { limit = inf } }]";
+        let refused = Spec::parse(&format!("name = 'p'\nsource = 't'\n{stages}")).unwrap_err();
+        assert!(
+            refused.to_string().contains("neither `inf` nor `nan`"),
+            "{refused}"
+        );
     }
 
     #[test]

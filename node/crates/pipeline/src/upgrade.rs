@@ -8,11 +8,12 @@ use crate::chain::Stage;
 use crate::error::ApplyError;
 use crate::lane::State;
 use crate::memory::{self, GENERATIONS};
-use crate::pipelines::{Pipelines, Row, StateOf, Written, apart};
+use crate::pipelines::{Pipelines, Row, Stamp, StateOf, Written, apart};
 use crate::spec::Spec;
 use std::sync::PoisonError;
-use weir_broker::{AdminError, Broker, FetchError, ReadError};
+use weir_broker::{AdminError, Broker, FetchError, PartitionId, ProposeError, ReadError};
 use weir_runtime::{CallError, InitError};
+use weir_types::Term;
 
 /// Bytes of rows in one entry, about.
 const ENTRY_BYTES: usize = 256 << 10;
@@ -27,8 +28,9 @@ struct Upgrade {
 }
 
 impl Pipelines {
-    /// Has the modules of `stages` take over what earlier versions of them wrote, and makes `states` say where that is. The pipeline
-    /// stands still from here on until something is put in its place.
+    /// Has the modules of `stages` take over what earlier versions of them wrote, and makes `states` say where that is. Then the
+    /// pipeline stands still until something is put in its place; what is put there must be written in the term that is returned:
+    /// if another node leads meanwhile, its pipeline goes on with what was before.
     ///
     /// # Errors
     /// In words of the module, when it does not: then the pipeline goes on as it was.
@@ -38,7 +40,7 @@ impl Pipelines {
         spec: &Spec,
         stages: &[Stage],
         states: &mut [Option<StateOf>],
-    ) -> Result<(), ApplyError> {
+    ) -> Result<Option<Term>, ApplyError> {
         let mut upgrades = Vec::new();
         for (stage, (was, is)) in before.states.iter().zip(states.iter_mut()).enumerate() {
             if let (Some(was), Some(is)) = (was, is)
@@ -54,25 +56,26 @@ impl Pipelines {
             }
         }
         if upgrades.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         self.stand_still(before).await?;
-        let done = self.take_over(spec, stages, upgrades).await;
+        // All that passed it is stored: what is read from here on in this term is all there is.
+        let term = self.0.broker.led_term(PartitionId::HOME);
+        let done = match term {
+            Some(_) => self.take_over(spec, stages, upgrades).await,
+            None => Err(AdminError::from(ProposeError::NotLeader { leader: None }).into()),
+        };
         if done.is_err() {
             // As it was. If it does not come up, it says so itself.
             self.put_in_place(before.clone(), Vec::new()).await?;
         }
-        done
+        done.map(|()| term)
     }
 
     /// Ends the lane of a pipeline once all that passed it is stored, and lets producers wait for the next.
     async fn stand_still(&self, row: &Row) -> Result<(), ApplyError> {
-        // Not the revision that should work: if nothing is put in its place, what should work is looked for.
-        let still = Row {
-            revision: 0,
-            ..row.clone()
-        };
-        self.install(still, Vec::new(), State::Paused)
+        // Not what should work: if nothing is put in its place, what should is looked for.
+        self.install_as(Stamp::NONE, row.clone(), Vec::new(), State::Paused)
             .map_err(crate::PushError::from)?;
         let begun = {
             let active = self.active();

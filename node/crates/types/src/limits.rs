@@ -155,9 +155,14 @@ pub const TIMERS_FIRED_MAX: usize = 1_000;
 pub const STEPS_UNDECIDED_MAX: usize = 4;
 /// Those steps of all pipelines that are with the proposer: they must not take the places of produce requests.
 pub const STEPS_QUEUED_MAX: usize = 256;
+/// And their bytes: half of what producers may have in flight, which waits behind them.
+pub const STEPS_QUEUED_BYTES_MAX: usize = PRODUCE_INFLIGHT_BYTES_MAX / 2;
 /// Partitions of one pipeline behind the log that are at work, where nothing is remembered: each has a chain and a place in
 /// its sources, and what was read and is not used yet.
 pub const LOG_PARTITIONS_MAX: usize = 512;
+/// Partitions of one of its threads that hold what was read and is not used yet until it is their turn again: the others read it
+/// again, which is cheaper than the memory.
+pub const HOLDING_PARTITIONS_MAX: usize = 16;
 /// Bytes that a pipeline behind the log reads of one partition at once: half an entry, as what it makes of them is often about as
 /// much.
 pub const LOG_TURN_BYTES: usize = ENTRY_BYTES_TARGET / 2;
