@@ -231,6 +231,14 @@ async fn status(to: &To) -> Result<()> {
             ["topic", "partition", "from", "to"].map(|name| text(moving, name));
         println!("topic {topic}, partition {partition}: on its way from group {from} to group {to}");
     }
+    let waiting = status["outbox"].as_array().into_iter().flatten();
+    for waiting in waiting.filter(|waiting| waiting["records"] != 0) {
+        let [topic, partition, home, records, bytes] =
+            ["topic", "partition", "home", "records", "bytes"].map(|name| text(waiting, name));
+        println!(
+            "topic {topic}, partition {partition}: {records} records ({bytes} bytes) wait in the outbox of group {home}"
+        );
+    }
     Ok(())
 }
 

@@ -86,7 +86,7 @@ pub struct Broker(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) common: Common,
     /// The group of all nodes.
-    site: Arc<Lane>,
+    pub(crate) site: Arc<Lane>,
     /// All groups that this node has a part in, the site's among them.
     pub(crate) lanes: RwLock<BTreeMap<GroupId, Arc<Lane>>>,
     /// Where groups stand that are not open yet.

@@ -531,7 +531,7 @@ async fn a_broker_that_stops_says_so() {
     topic(&broker, "t", &[]).await;
     broker.close();
     assert!(
-        broker.0.site().requests.try_send(Request::Wake).is_err()
+        broker.0.site.requests.try_send(Request::Wake).is_err()
             || send(&broker, "t", batch(&["x"], None)).await.is_err()
     );
 }

@@ -6,7 +6,7 @@ use axum::response::IntoResponse;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use weir_broker::Marks;
+use weir_broker::{Marks, Waiting};
 use weir_pipeline::{PipelineInfo, Services, State as PipelineState};
 
 pub(crate) async fn metrics(State(services): State<Arc<Services>>) -> impl IntoResponse {
@@ -14,6 +14,7 @@ pub(crate) async fn metrics(State(services): State<Arc<Services>>) -> impl IntoR
     node(&mut out, &services);
     site(&mut out, &services);
     topics(&mut out, &services);
+    outbox(&mut out, &services);
     pipelines(&mut out, &services.pipelines.pipelines());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], out)
 }
@@ -182,6 +183,29 @@ fn topics(out: &mut String, services: &Services) {
         head(out, name, kind, help);
         for (labels, marks) in &rows {
             let _ = writeln!(out, "{name}{labels} {}", value(marks));
+        }
+    }
+}
+
+/// Of groups that this node leads.
+fn outbox(out: &mut String, services: &Services) {
+    let waiting = services.broker.outbox();
+    let numbers: [(&str, &str, fn(&Waiting) -> u64); 2] = [
+        (
+            "weir_outbox_records",
+            "Offsets that pipelines made for a partition of another replica group and that wait for it.",
+            |w| w.records,
+        ),
+        ("weir_outbox_bytes", "Bytes of batches that they are.", |w| {
+            w.bytes
+        }),
+    ];
+    for (name, help, value) in numbers {
+        head(out, name, "gauge", help);
+        for w in &waiting {
+            let (topic, partition, home) = (&w.topic, w.partition, w.home);
+            let labels = format!("topic=\"{topic}\",partition=\"{partition}\",home=\"{home}\"");
+            let _ = writeln!(out, "{name}{{{labels}}} {}", value(w));
         }
     }
 }

@@ -296,3 +296,122 @@ async fn a_node_is_out_of_a_group_when_its_leader_says_so() {
     }
     brokers.iter().for_each(Broker::close);
 }
+
+/// Copies what comes to `from` to the first partition of `to`.
+struct Copies(std::sync::mpsc::SyncSender<(HookJob, HookDone)>);
+
+impl Copies {
+    fn set(broker: &Broker) {
+        let (jobs, queue) = std::sync::mpsc::sync_channel::<(HookJob, HookDone)>(64);
+        let this = broker.clone();
+        // Ends when the broker is gone, which holds the other end.
+        std::thread::spawn(move || {
+            for (job, done) in queue {
+                let copied = copy(&this, &job);
+                done(job, copied);
+            }
+        });
+        broker.set_hook(Arc::new(Self(jobs)));
+    }
+}
+
+fn copy(broker: &Broker, job: &HookJob) -> Result<Processed, HookError> {
+    let busy = || HookError::Busy {
+        pipeline: "copies".to_owned(),
+    };
+    let to = broker.topic("to").and_then(|t| t.partition(0)).ok_or_else(busy)?;
+    broker.make_way(GroupId::SITE, to).map_err(|_| busy())?;
+    let mut copied = BatchBuilder::new(Codec::None);
+    copied.push_batch(&job.batch.clone().at(Offset::ZERO)).unwrap();
+    let output = Output {
+        partition: to,
+        batch: copied.build(Offset::ZERO, None).unwrap(),
+        offset_slots: Vec::new(),
+    };
+    Ok(Processed {
+        outputs: vec![output],
+        ..Processed::unchanged(job.batch.clone())
+    })
+}
+
+impl Hook for Copies {
+    fn intercepts(&self, topic: &TopicName) -> bool {
+        topic.as_str() == "from"
+    }
+
+    fn user_of(&self, _topic: &str) -> Option<String> {
+        None
+    }
+
+    fn holder_of(&self, _topic: &str) -> Option<String> {
+        None
+    }
+
+    fn submit(&self, job: HookJob, done: HookDone) {
+        self.0.send((job, done)).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_another_group_arrives_once_and_in_order_wherever_that_moves() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_hub, brokers) = three(dir.path(), Timing::EDGE).await;
+    let who = &who();
+    brokers.iter().for_each(Copies::set);
+    topic(&brokers[0], "from", &[("retention.ms", "-1")]).await;
+    let settings = [("retention.ms".to_owned(), "-1".to_owned())];
+    let made = brokers[0].create_topic_on(who, "to", 1, Some(2), &settings);
+    made.await.unwrap();
+    let drained = async || {
+        until(|| {
+            let leader = brokers.iter().find(|b| b.is_serving());
+            leader.is_some_and(|b| b.outbox().iter().all(|w| w.records == 0))
+        })
+        .await
+    };
+    let mut sent = 0;
+    let mut send = async |count: i32| {
+        for n in sent..sent + count {
+            let base = insist(&brokers, "from", numbered(n, &[&format!("v{n}")])).await;
+            assert_eq!(base, n as u64);
+        }
+        sent += count;
+    };
+    let leader = async || leader_but(&brokers, 0).await;
+    send(40).await;
+    // To the group in which they wait, and away again, while more come.
+    for replicas in [None, Some(1), Some(3)] {
+        leader().await.move_topic(who, "to", replicas).await.unwrap();
+        send(60).await;
+        until(|| brokers.iter().all(|b| b.moves().is_empty())).await;
+    }
+    let (first, next) = (
+        leader().await,
+        if leader().await.group().node() == 1 { 2 } else { 1 },
+    );
+    first.hand_over(next).await.unwrap();
+    send(40).await;
+    // It forgets who sends: nothing is on its way, so nothing comes twice.
+    drained().await;
+    let there = at(&brokers, "to", 0).await;
+    let id = there.topic("to").unwrap().partitions[0];
+    let gone: Vec<_> = there.0.applied.tables().forget_producers(id).collect();
+    assert_eq!(gone.len(), 1);
+    there.put_in(id.group(), gone).await.unwrap();
+    send(20).await;
+    drained().await;
+    let want: Vec<(u64, String)> = (0..280).map(|n| (n, format!("v{n}"))).collect();
+    assert_eq!(read(&at(&brokers, "to", 0).await, "to").await, want);
+    // What there is for a topic that is gone is gone with it.
+    leader().await.delete_topic(who, "to").await.unwrap();
+    let from = brokers[0].topic("from").unwrap().partitions[0];
+    until(|| {
+        let is_tidy = |b: &Broker| {
+            let ends = b.log().ends();
+            b.0.applied.tables().channels.is_empty() && ends.iter().all(|(p, _)| *p == from)
+        };
+        brokers.iter().all(is_tidy)
+    })
+    .await;
+    brokers.iter().for_each(Broker::close);
+}
