@@ -1,8 +1,11 @@
 //! `weir module new`: the project that it makes, as its README says to use it.
 
 use crate::block_on;
+use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use weir_tests::{Node, read_all, weir};
 
 fn run(command: &mut Command) -> String {
@@ -73,6 +76,130 @@ fn a_new_module_builds_passes_its_case_and_runs() {
         assert_eq!(values, [br#"{"temperature":55,"count":1}"#]);
     });
     node.stop().unwrap();
+}
+
+/// Where a project's commands find `weir`, and what its requirements name, which is fetched once. None where that cannot be had.
+fn tools(requirements: Option<&Path>) -> Option<OsString> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let works = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+    let mut path = vec![weir().parent().unwrap().to_owned()];
+    if let Some(requirements) = requirements {
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = weir_tests::target().join("python");
+        let made =
+            place.join("bin/pip").exists() || works(Command::new("python3").args(["-m", "venv"]).arg(&place));
+        let mut pip = Command::new(place.join("bin/pip"));
+        pip.args(["install", "--quiet", "--requirement"])
+            .arg(requirements);
+        if !made || !works(&mut pip) {
+            return None;
+        }
+        path.push(place.join("bin"));
+    } else if !works(Command::new("npm").arg("ping")) {
+        return None;
+    }
+    path.extend(std::env::split_paths(
+        &std::env::var_os("PATH").unwrap_or_default(),
+    ));
+    std::env::join_paths(path).ok()
+}
+
+/// The commands of the first block of a README, up to the one that pushes, without what is said about them.
+fn commands(readme: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(readme).unwrap();
+    let block = text.split("```").nth(1).unwrap();
+    let lines = block.lines().map(|l| l.split('#').next().unwrap().trim());
+    lines
+        .filter(|l| !l.is_empty())
+        .take_while(|l| !l.starts_with("weir module push"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Makes a project, follows its README, and has a node run what comes of it.
+fn follow(lang: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    run(Command::new(weir())
+        .args(["module", "new", "rate-limit", "--lang", lang])
+        .current_dir(dir.path()));
+    let project = dir.path().join("rate-limit");
+    let requirements = project.join("requirements.txt");
+    let Some(path) = tools(requirements.exists().then_some(requirements.as_path())) else {
+        println!("SKIPPED: what makes modules of {lang} cannot be had here");
+        return;
+    };
+    let mut told = String::new();
+    // What `requirements.txt` names is there by now.
+    let commands = commands(&project.join("README.md"));
+    for command in commands.iter().filter(|c| !c.starts_with("pip install")) {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", command])
+            .current_dir(&project)
+            .env("PATH", &path);
+        told = run(&mut shell);
+    }
+    assert!(
+        told.contains("1 cases, 0 failed; every output and dead letters seen"),
+        "{told}"
+    );
+    let of_node = tempfile::tempdir().unwrap();
+    let node = Node::start(of_node.path(), &[]).unwrap();
+    let cli = |args: &[&str], input: &str| {
+        let output = node.cli(args, input).unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {told}");
+    };
+    let file = project.join("rate-limit.wasm");
+    let named = ["--name", "rate-limit", "--version", "0.1.0"];
+    cli(
+        &[&["module", "push", file.to_str().unwrap()][..], &named].concat(),
+        "",
+    );
+    cli(&["topic", "create", "readings"], "");
+    let pipeline = project.join("pipeline.toml");
+    cli(&["pipeline", "apply", pipeline.to_str().unwrap()], "");
+    cli(
+        &["produce", "readings"],
+        "{\"temperature\":55}\n{\"other\":{\"temperature\":66}}\n{\"temperature\":40}\n{\"a\":[1,\"}\\\"\"],\"temperature\":66}\n",
+    );
+    block_on(async {
+        let client = node.client().await.unwrap();
+        let values = async |topic: &str| -> Vec<Value> {
+            let (records, _) = read_all(&client, topic, 0, 1 << 20).await.unwrap();
+            let value = |(_, r): &(u64, weir_types::Record)| {
+                serde_json::from_slice(r.value.as_deref().unwrap()).unwrap()
+            };
+            records.iter().map(value).collect()
+        };
+        assert_eq!(
+            values("readings").await,
+            [
+                json!({"temperature": 55, "count": 1}),
+                json!({"temperature": 66, "count": 2})
+            ]
+        );
+        assert_eq!(
+            values("readings.dead").await,
+            [json!({"other": {"temperature": 66}})]
+        );
+    });
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_new_module_in_c_builds_passes_its_case_and_runs() {
+    follow("c");
+}
+
+#[test]
+fn a_new_module_in_javascript_builds_passes_its_case_and_runs() {
+    follow("js");
+}
+
+#[test]
+fn a_new_module_in_python_builds_passes_its_case_and_runs() {
+    follow("python");
 }
 
 #[test]

@@ -11,6 +11,9 @@ use std::path::Path;
 use toml::{Table, Value};
 
 static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../sdk/guest/src");
+static SDK_C: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../sdk/c");
+static SDK_JS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../sdk/js");
+static SDK_PYTHON: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../sdk/python");
 static WIT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../wit");
 const SDK_MANIFEST: &str = include_str!("../../../sdk/guest/Cargo.toml");
 const WORKSPACE_MANIFEST: &str = include_str!("../../../Cargo.toml");
@@ -20,12 +23,18 @@ const CARGO_CONFIG: &str = "# Modules use SIMD: without it reading JSON costs tw
 /// What a module is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Lang {
-    /// Rust, with the SDK.
+    /// Rust, compiled by cargo: the least for a record, and the whole SDK.
     Rust,
+    /// C, compiled by any clang for wasm32.
+    C,
+    /// JavaScript, run by QuickJS.
+    Js,
+    /// Python, run by CPython.
+    Python,
 }
 
 /// Makes the project `name` in a directory of that name.
-pub(crate) fn new(name: &str, Lang::Rust: Lang) -> Result<()> {
+pub(crate) fn new(name: &str, lang: Lang) -> Result<()> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
     ensure!(
@@ -42,24 +51,72 @@ pub(crate) fn new(name: &str, Lang::Rust: Lang) -> Result<()> {
             .replace("@Type@", &type_name(name));
         text.replace("@file@", &name.replace('-', "_"))
     };
-    let files = [
-        ("Cargo.toml", fill(include_str!("new/Cargo.toml.in"))),
-        ("README.md", fill(include_str!("new/README.md.in"))),
+    let (readme, ignore, own) = match lang {
+        Lang::Rust => (
+            include_str!("new/rust/README.md.in"),
+            "/target\n",
+            vec![
+                ("Cargo.toml", fill(include_str!("new/rust/Cargo.toml.in"))),
+                (".cargo/config.toml", CARGO_CONFIG.to_owned()),
+                ("src/lib.rs", fill(include_str!("new/rust/lib.rs.in"))),
+                ("weir-sdk/sdk/guest/Cargo.toml", sdk_manifest()?),
+            ],
+        ),
+        Lang::C => (
+            include_str!("new/c/README.md.in"),
+            "*.wasm\n",
+            vec![
+                ("Makefile", fill(include_str!("new/c/Makefile.in"))),
+                (
+                    "requirements.txt",
+                    include_str!("new/c/requirements.txt").to_owned(),
+                ),
+                ("module.c", fill(include_str!("new/c/module.c.in"))),
+            ],
+        ),
+        Lang::Js => (
+            include_str!("new/js/README.md.in"),
+            "/node_modules\n*.wasm\n",
+            vec![
+                ("package.json", fill(include_str!("new/js/package.json.in"))),
+                ("module.js", fill(include_str!("new/js/module.js.in"))),
+            ],
+        ),
+        Lang::Python => (
+            include_str!("new/python/README.md.in"),
+            "*.wasm\n__pycache__\n",
+            vec![
+                (
+                    "requirements.txt",
+                    include_str!("new/python/requirements.txt").to_owned(),
+                ),
+                ("module.py", fill(include_str!("new/python/module.py.in"))),
+            ],
+        ),
+    };
+    let of_all = [
+        ("README.md", fill(readme)),
+        (".gitignore", ignore.to_owned()),
         ("pipeline.toml", fill(include_str!("new/pipeline.toml.in"))),
-        (".gitignore", "/target\n".to_owned()),
-        (".cargo/config.toml", CARGO_CONFIG.to_owned()),
-        ("src/lib.rs", fill(include_str!("new/lib.rs.in"))),
         (
             "cases/above-the-limit.json",
             fill(include_str!("new/case.json.in")),
         ),
-        ("weir-sdk/sdk/guest/Cargo.toml", sdk_manifest()?),
     ];
-    for (path, text) in files {
+    for (path, text) in of_all.into_iter().chain(own) {
         write(&dir.join(path), text.as_bytes())?;
     }
-    extract(&SDK, &dir.join("weir-sdk/sdk/guest/src"))?;
-    extract(&WIT, &dir.join("weir-sdk/wit"))?;
+    let sdk = dir.join("weir-sdk");
+    match lang {
+        Lang::Rust => extract(&SDK, &sdk.join("sdk/guest/src"))?,
+        Lang::C => extract(&SDK_C, &sdk)?,
+        Lang::Js => extract(&SDK_JS, &sdk)?,
+        Lang::Python => extract(&SDK_PYTHON, &sdk)?,
+    }
+    // What C exports and imports it says by name.
+    if lang != Lang::C {
+        extract(&WIT, &sdk.join("wit"))?;
+    }
     println!("made {name}: see {name}/README.md");
     Ok(())
 }

@@ -37,8 +37,8 @@ impl Default for CallLimits {
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 1 << 10;
 /// Elements of a guest's tables: function pointers; CPython has about 10,000.
 pub(crate) const TABLE_ELEMENTS_MAX: usize = 50_000;
-/// Core instances, tables and memories of one component: composed ones have a handful.
-pub(crate) const PARTS_MAX: usize = 32;
+/// Core instances, tables and memories of one component: composed ones have a handful, what componentize-py makes about forty.
+pub(crate) const PARTS_MAX: usize = 64;
 /// Handles of the virtual WASI that one instance may hold: libc holds three streams and a pollable or two.
 pub(crate) const WASI_HANDLES_MAX: usize = 64;
 /// Random bytes that one call of the virtual WASI gives: `getentropy` asks for 256.
