@@ -90,7 +90,21 @@ enum PipelineCommand {
         /// Its name.
         name: String,
     },
-    /// Make a pipeline what it was, with the same modules.
+    /// Try a pipeline on some partitions, for real: the one of its name that is there works on the others. `promote` ends that, or
+    /// `rollback`.
+    Canary {
+        /// The pipeline in TOML.
+        file: PathBuf,
+        /// Which: `0,3`.
+        #[arg(long, value_delimiter = ',', required = true)]
+        partitions: Vec<u32>,
+    },
+    /// Have what is tried on some partitions work on all.
+    Promote {
+        /// Its name.
+        name: String,
+    },
+    /// Make a pipeline what it was, with the same modules. Of one that is tried on some partitions: end that.
     Rollback {
         /// Its name.
         name: String,
@@ -137,6 +151,22 @@ impl PipelineArgs {
             }
             PipelineCommand::History { name } => {
                 history(format, &parse(&client.pipeline_history(&name).await?)?)?;
+            }
+            PipelineCommand::Canary { file, partitions } => {
+                let toml = read(&file)?;
+                let info = parse(&client.try_pipeline(&toml, &partitions).await?)
+                    .with_context(|| file.display().to_string())?;
+                let told: Vec<_> = partitions.iter().map(u32::to_string).collect();
+                let told = told.join(", ");
+                said(
+                    format,
+                    &info,
+                    &format!("is tried on partitions {told}, revision {}", info["revision"]),
+                )?;
+            }
+            PipelineCommand::Promote { name } => {
+                let info = parse(&client.promote_pipeline(&name).await?)?;
+                said(format, &info, &format!("applied, revision {}", info["revision"]))?;
             }
             PipelineCommand::Rollback { name, to } => {
                 let info = parse(&client.roll_back_pipeline(&name, to).await?)?;
@@ -242,8 +272,18 @@ fn list(format: Format, pipelines: &Value) -> Result<()> {
     if format == Format::Json {
         return lines(pipelines);
     }
+    // What is tried stands below what it is tried beside.
+    let with_tried = |p: &&Value| {
+        let tried = p.get("canary").map(|tried| {
+            let mut tried = tried.clone();
+            tried["name"] = json!(format!("{} ({})", text(p, "name"), share(&tried)));
+            tried
+        });
+        std::iter::once(Value::clone(p)).chain(tried)
+    };
     let rows: Vec<Vec<String>> = pipelines
         .iter()
+        .flat_map(with_tried)
         .map(|p| {
             let columns = [
                 "name",
@@ -259,7 +299,7 @@ fn list(format: Format, pipelines: &Value) -> Result<()> {
             ];
             let of = |column: &&str| match (*column, &p["at"]) {
                 ("lag", at) if at == "ingest" => "-".to_owned(),
-                (column, _) => text(p, column),
+                (column, _) => text(&p, column),
             };
             columns.iter().map(of).collect()
         })
@@ -270,6 +310,13 @@ fn list(format: Format, pipelines: &Value) -> Result<()> {
         ],
         &rows,
     )
+}
+
+/// On which partitions something is tried.
+fn share(tried: &Value) -> String {
+    let partitions = tried["partitions"].as_array().into_iter().flatten();
+    let partitions: Vec<_> = partitions.map(Value::to_string).collect();
+    format!("tried on {}", partitions.join(", "))
 }
 
 fn history(format: Format, revisions: &Value) -> Result<()> {
@@ -305,6 +352,17 @@ fn describe(format: Format, pipeline: &Value) -> Result<()> {
     if format == Format::Json {
         return lines([pipeline]);
     }
+    describe_one(pipeline)?;
+    match &pipeline["canary"] {
+        Value::Null => Ok(()),
+        tried => {
+            println!("\n{}:", share(tried));
+            describe_one(tried)
+        }
+    }
+}
+
+fn describe_one(pipeline: &Value) -> Result<()> {
     let stages: Vec<String> = pipeline["spec"]["stages"]
         .as_array()
         .into_iter()

@@ -409,6 +409,24 @@ impl Client {
         Ok(self.ask(Request::RollBackPipeline { name, to }).await?.payload)
     }
 
+    /// Has a pipeline in TOML, which is there already, work on `partitions`, and the one that is there on the others.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn try_pipeline(&self, toml: &str, partitions: &[u32]) -> Result<Bytes, ClientError> {
+        let (toml, partitions) = (toml.to_owned(), partitions.to_vec());
+        Ok(self.ask(Request::TryPipeline { toml, partitions }).await?.payload)
+    }
+
+    /// Has what is tried on some partitions work on all.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn promote_pipeline(&self, name: &str) -> Result<Bytes, ClientError> {
+        let name = name.to_owned();
+        Ok(self.ask(Request::PromotePipeline { name }).await?.payload)
+    }
+
     /// A page of what the modules of a pipeline remember, as JSON: from `first` on, which is what the page before it says is
     /// `next`.
     ///

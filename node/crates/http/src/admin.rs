@@ -238,6 +238,38 @@ pub(crate) async fn roll_back(
     Ok(Json(services.pipelines.roll_back(&name, back.to, &by).await?))
 }
 
+#[derive(Deserialize)]
+pub(crate) struct Share {
+    /// Numbers with commas between them.
+    partitions: String,
+}
+
+pub(crate) async fn canary(
+    State(services): Shared,
+    Query(share): Query<Share>,
+    toml: String,
+) -> Result<Json<PipelineInfo>, HttpError> {
+    let numbers = share.partitions.split(',').map(|n| n.trim().parse());
+    let partitions: Result<Vec<u32>, _> = numbers.collect();
+    let partitions = partitions.map_err(|_| {
+        let what = format!(
+            "`{}` are no partitions: write numbers with commas between them",
+            share.partitions
+        );
+        HttpError::bad_request(what)
+    })?;
+    let by = named(&who());
+    Ok(Json(services.pipelines.canary(&toml, &partitions, &by).await?))
+}
+
+pub(crate) async fn promote(
+    State(services): Shared,
+    Path(name): Path<String>,
+) -> Result<Json<PipelineInfo>, HttpError> {
+    let by = named(&who());
+    Ok(Json(services.pipelines.promote(&name, &by).await?))
+}
+
 /// Who asks, for the record.
 fn named(who: &Principal) -> String {
     format!("{} ({})", who.name, who.client)

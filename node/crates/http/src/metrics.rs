@@ -211,6 +211,14 @@ fn outbox(out: &mut String, services: &Services) {
 }
 
 fn pipelines(out: &mut String, all: &[PipelineInfo]) {
+    // What is tried counts for itself.
+    let tried = all.iter().filter_map(|p| {
+        let mut tried = p.canary.as_deref()?.clone();
+        tried.name.push_str("/canary");
+        Some(tried)
+    });
+    let all: Vec<_> = all.iter().cloned().chain(tried).collect();
+    let all = &all[..];
     /// Name, what it is, and where it comes from.
     type OfPipeline = (&'static str, &'static str, fn(&PipelineInfo) -> u64);
     let counters: [OfPipeline; 10] = [

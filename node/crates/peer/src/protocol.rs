@@ -158,6 +158,15 @@ pub enum Request {
         name: String,
         to: String,
     },
+    /// Has a pipeline work on some partitions, and the one of its name that is there on the others.
+    TryPipeline {
+        toml: String,
+        partitions: Vec<u32>,
+    },
+    /// Has what is tried on some partitions work on all.
+    PromotePipeline {
+        name: String,
+    },
 }
 
 /// A place in a partition.

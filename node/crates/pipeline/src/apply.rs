@@ -5,7 +5,7 @@ use crate::error::{ApplyError, PushError};
 use crate::history;
 use crate::input;
 use crate::lane::State;
-use crate::pipelines::{Applying, PipelineInfo, Pipelines, Row, StateOf, Written, apart};
+use crate::pipelines::{Applying, PipelineInfo, Pipelines, Row, Stages, StateOf, Written, apart};
 use crate::plan::{Plan, differences};
 use crate::spec::{At, Origin, Sources, Spec};
 use weir_broker::{AdminError, Principal};
@@ -16,11 +16,11 @@ use weir_types::{GroupId, TopicName};
 /// A pipeline that can be put in place.
 pub(crate) struct Checked {
     pub(crate) spec: Spec,
-    digests: Vec<Digest>,
+    pub(crate) digests: Vec<Digest>,
     pub(crate) stages: Vec<Stage>,
     states: Vec<Option<StateOf>>,
     /// Its topic for dead letters, if there is none yet.
-    creates: Option<TopicName>,
+    pub(crate) creates: Option<TopicName>,
 }
 
 impl Pipelines {
@@ -33,6 +33,7 @@ impl Pipelines {
         let cause = history::Cause {
             by: by.to_owned(),
             why: None,
+            is_back: false,
         };
         self.apply_spec(Spec::parse(text)?, None, cause, None).await
     }
@@ -87,7 +88,8 @@ impl Pipelines {
             digests,
             states,
             applied_ms: self.0.broker.now_ms(),
-            is_last_resort: cause.why.is_some(),
+            is_last_resort: cause.is_back,
+            canary: None,
         };
         let mut others = places;
         others.extend(history::remember(&row, cause, row.applied_ms));
@@ -103,6 +105,10 @@ impl Pipelines {
         let now = before.as_ref().map(|_| row.clone());
         let name = row.spec.name.to_string();
         let state = if paused { State::Paused } else { State::Running };
+        let stages = Stages {
+            main: stages,
+            canary: Vec::new(),
+        };
         self.install(row, stages, state).map_err(PushError::from)?;
         if let Some((before, now)) = before.zip(now) {
             self.forget_generations(&before, &now).await;
@@ -162,7 +168,11 @@ impl Pipelines {
     }
 
     /// As [`Pipelines::check`], with these modules if they are given.
-    async fn check_spec(&self, spec: Spec, digests: Option<Vec<Digest>>) -> Result<Checked, ApplyError> {
+    pub(crate) async fn check_spec(
+        &self,
+        spec: Spec,
+        digests: Option<Vec<Digest>>,
+    ) -> Result<Checked, ApplyError> {
         self.check_topics(&spec)?;
         let digests = match digests {
             Some(digests) => digests,
@@ -294,7 +304,7 @@ impl Pipelines {
 }
 
 /// Dead letters keep the time of their source, which may be long past: size limits them, not age.
-fn dead_letter_settings() -> [(String, String); 2] {
+pub(crate) fn dead_letter_settings() -> [(String, String); 2] {
     let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     [
         setting("retention.ms", "-1"),

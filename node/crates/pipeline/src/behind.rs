@@ -170,6 +170,9 @@ impl Reader {
             if self.stop.is_set() {
                 return Next::AtOnce;
             }
+            if !self.worker.share.has(partition) {
+                continue;
+            }
             if !due.contains(&partition) && !self.has_more(partition) {
                 continue;
             }

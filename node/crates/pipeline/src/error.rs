@@ -1,5 +1,6 @@
 //! What can go wrong with pipelines and modules.
 
+use crate::canary::CanaryError;
 use crate::spec::SpecError;
 use std::io;
 use weir_broker::{AdminError, FetchError};
@@ -87,6 +88,8 @@ pub enum ApplyError {
     NoRevision { name: String, revision: Option<u64> },
     #[error("pipeline `{0}` was changed meanwhile: look again")]
     Changed(String),
+    #[error(transparent)]
+    Canary(#[from] CanaryError),
     #[error("a pipeline is being tried out already: wait for it to end")]
     Shadowing,
     #[error(
@@ -160,6 +163,7 @@ impl ApplyError {
             | Self::OtherPlace(_)
             | Self::Apart { .. }
             | Self::NoPlaces(_)
+            | Self::Canary(_)
             | Self::Page
             | Self::NoRevision { .. }
             | Self::Changed(_)

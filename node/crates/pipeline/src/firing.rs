@@ -145,7 +145,8 @@ impl Worker {
         self.parts.asleep.partitions.clear();
         if lead.is_some() {
             let with = memory::partitions_with_timers(&self.broker, &self.spec)?;
-            self.parts.asleep.partitions = with.into_iter().map(|p| (p, None)).collect();
+            let with = with.into_iter().filter(|p| self.share.has(*p));
+            self.parts.asleep.partitions = with.map(|p| (p, None)).collect();
         }
         self.parts.asleep.term = lead;
         Ok(())

@@ -2,7 +2,7 @@
 //! leads next goes on with them at once.
 
 use crate::lane::State;
-use crate::pipelines::{Pipelines, Row, Stamp};
+use crate::pipelines::{Pipelines, Row, Stages, Stamp};
 use crate::store::{ModuleInfo, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -149,16 +149,16 @@ impl Pipelines {
             if self.runs(&row) {
                 continue;
             }
-            if !row.digests.iter().all(|d| self.store().modules.contains_key(d)) {
+            if !row.modules().all(|d| self.store().modules.contains_key(d)) {
                 complete = false;
                 continue;
             }
-            let (stages, state) = match self.stages(&row.spec, &row.digests) {
+            let (stages, state) = match self.all_stages(&row) {
                 Ok(stages) if row.paused => (stages, State::Paused),
                 Ok(stages) => (stages, State::Running),
                 Err(e) => {
                     tracing::error!(pipeline = %name, error = %e, "pipeline comes up halted");
-                    (Vec::new(), State::Halted(e.to_string()))
+                    (Stages::default(), State::Halted(e.to_string()))
                 }
             };
             if let Err(error) = self.install(row, stages, state) {

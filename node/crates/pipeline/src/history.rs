@@ -37,6 +37,8 @@ pub struct Revision {
 pub(crate) struct Cause {
     pub(crate) by: String,
     pub(crate) why: Option<String>,
+    /// It was so before.
+    pub(crate) is_back: bool,
 }
 
 fn key(pipeline: &str, revision: u64) -> StateKey {
@@ -144,6 +146,23 @@ impl Pipelines {
         because: Option<&Left>,
     ) -> Result<PipelineInfo, ApplyError> {
         let name = now.spec.name.as_str();
+        if let (Some(_), None) = (&now.canary, to) {
+            let why = match because {
+                None => format!("revision {}, which was tried, is taken back", now.revision),
+                Some(left) => format!(
+                    "revision {}, which was tried, is taken back: {left}",
+                    now.revision
+                ),
+            };
+            let cause = Cause {
+                by: by.to_owned(),
+                why: Some(why),
+                is_back: true,
+            };
+            return self
+                .apply_spec(now.spec, Some(now.digests), cause, Some(now.revision))
+                .await;
+        }
         let revisions = self.history(name).await?;
         let is_it = |revision: &&Revision| match to {
             Some(to) => revision.revision == to,
@@ -165,6 +184,7 @@ impl Pipelines {
         let cause = Cause {
             by: by.to_owned(),
             why: Some(why),
+            is_back: true,
         };
         self.apply_spec(found.spec, Some(found.digests), cause, Some(now.revision))
             .await
@@ -179,16 +199,26 @@ impl Pipelines {
         let guarded: Vec<_> = {
             let active = self.active();
             let rows = active.values().map(|a| &a.row);
-            let guarded = rows.filter_map(|row| Some((row.clone(), row.spec.guard.clone()?)));
+            // Of what is tried, if anything is: the rest was judged when it was new.
+            let guard = |row: &Row| match &row.canary {
+                Some(canary) => Some((canary.spec.guard.clone()?, canary.began_ms)),
+                None => Some((row.spec.guard.clone()?, row.applied_ms)),
+            };
+            let guarded = rows.filter_map(|row| Some((row.clone(), guard(row)?)));
             guarded.collect()
         };
-        for (row, guard) in guarded {
-            let age = broker.now_ms().saturating_sub(row.applied_ms);
-            if row.paused || age > i64::from(guard.watch_s) * 1_000 || row.is_last_resort {
+        for (row, (guard, since_ms)) in guarded {
+            let age = broker.now_ms().saturating_sub(since_ms);
+            let is_last_resort = row.is_last_resort && row.canary.is_none();
+            if row.paused || age > i64::from(guard.watch_s) * 1_000 || is_last_resort {
                 continue;
             }
             let name = row.spec.name.as_str();
-            let left = self.pipeline(name).and_then(|info| leaves(&info, &guard));
+            let info = self.pipeline(name).map(|info| match info.canary {
+                Some(tried) => *tried,
+                None => info,
+            });
+            let left = info.and_then(|info| leaves(&info, &guard));
             let Some(left) = left else { continue };
             tracing::error!(pipeline = %name, revision = row.revision, %left, "out of bounds: it is rolled back");
             let back = self.go_back(row.clone(), None, "guard", Some(&left));

@@ -2,6 +2,7 @@
 
 use crate::assembly::{self, AssembleError, Assembly};
 use crate::behind::{Reader, Stop};
+use crate::canary::Share;
 use crate::chain::{self, Begin, Effects, Halt, Rules, Stage};
 use crate::dead_letter::Stem;
 use crate::firing::For;
@@ -74,6 +75,11 @@ pub(crate) struct Lane {
     pub(crate) stamp: Stamp,
     front: Front,
     shared: Arc<Shared>,
+    share: Share,
+    /// What is tried on the partitions that it has not.
+    pub(crate) canary: Option<Arc<Self>>,
+    /// Its other end is dropped when all lanes before it have finished.
+    pub(crate) started: Mutex<Option<Receiver<()>>>,
     /// Gone when its threads have finished all they had.
     pub(crate) finished: Mutex<Option<Receiver<()>>>,
     /// Resolves when the lane before it has finished all it had.
@@ -108,6 +114,8 @@ pub(crate) struct Shared {
 
 pub(crate) struct Worker {
     pub(crate) spec: Arc<Spec>,
+    /// What it may look at.
+    pub(crate) share: Share,
     /// At work where nothing is remembered, and the pattern of those that do.
     pub(crate) stages: Vec<Stage>,
     pub(crate) parts: Parts,
@@ -156,15 +164,16 @@ impl From<ReadError> for Refusal {
 }
 
 impl Lane {
-    /// Starts a thread for `spec`. It begins once `before`, the lane that it replaces, has finished.
+    /// Starts a thread for `spec` on its `share` of the partitions; `canary` has the others. It begins once all `before`, which it
+    /// replaces, have finished.
     pub(crate) fn start(
         spec: Arc<Spec>,
         stamp: Stamp,
+        share: Share,
         stages: Vec<Stage>,
-        broker: Broker,
-        wanted: Wanted,
+        (broker, wanted): (Broker, Wanted),
         state: State,
-        before: Option<Receiver<()>>,
+        before: Vec<Receiver<()>>,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -176,15 +185,25 @@ impl Lane {
         });
         let (finish, finished) = sync_channel::<()>(1);
         let (begin, begun) = oneshot::channel();
+        let (start, started) = sync_channel::<()>(1);
         let name = spec.name.to_string();
         priority::prepare()?;
         let begin = move || {
             Priority::Prompt.ask();
             // Ends with an error when the other lane drops its end: that is the signal.
-            let _ = before.map(|finished| finished.recv());
+            for finished in before {
+                let _ = finished.recv();
+            }
             let _ = begin.send(());
+            drop(start);
         };
-        let worker = Worker::new(Arc::clone(&spec), stages, broker, Arc::clone(&shared));
+        let worker = Worker::new(
+            Arc::clone(&spec),
+            share.clone(),
+            stages,
+            broker,
+            Arc::clone(&shared),
+        );
         let front = match spec.at {
             At::Ingest => {
                 let (jobs, queue) = sync_channel::<(HookJob, HookDone)>(PIPELINE_QUEUE_MAX);
@@ -209,12 +228,22 @@ impl Lane {
             stamp,
             front,
             shared,
+            share,
+            canary: None,
+            started: Mutex::new(Some(started)),
             finished: Mutex::new(Some(finished)),
             begun: Mutex::new(Some(begun)),
         })
     }
 
     pub(crate) fn submit(&self, job: HookJob, done: HookDone) {
+        let tried = self
+            .canary
+            .as_ref()
+            .filter(|canary| canary.share.has(job.partition));
+        if let Some(canary) = tried {
+            return canary.submit(job, done);
+        }
         let bytes = job.batch.bytes().len();
         let refused = match &*self.lock() {
             State::Running => None,
@@ -263,6 +292,11 @@ impl Lane {
     pub(crate) fn ends(&self) -> Ends {
         let ends = self.shared.ends.lock();
         ends.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it works on a partition.
+    pub(crate) fn has(&self, partition: u32) -> bool {
+        self.share.has(partition)
     }
 
     pub(crate) fn counts(&self) -> &Counts {
@@ -318,12 +352,13 @@ impl Worker {
             stamp: Stamp::NONE,
             wanted: Wanted::default(),
         });
-        Self::new(spec, stages, broker, shared)
+        Self::new(spec, Share::All, stages, broker, shared)
     }
 
-    fn new(spec: Arc<Spec>, stages: Vec<Stage>, broker: Broker, shared: Arc<Shared>) -> Self {
+    fn new(spec: Arc<Spec>, share: Share, stages: Vec<Stage>, broker: Broker, shared: Arc<Shared>) -> Self {
         Self {
             spec,
+            share,
             stages,
             parts: Parts::default(),
             broker,
@@ -339,7 +374,13 @@ impl Worker {
     fn another(&self) -> Self {
         let stages = self.stages.iter().map(|s| s.of_partition(s.config.partition));
         let (spec, broker, shared) = (&self.spec, self.broker.clone(), Arc::clone(&self.shared));
-        Self::new(Arc::clone(spec), stages.collect(), broker, shared)
+        Self::new(
+            Arc::clone(spec),
+            self.share.clone(),
+            stages.collect(),
+            broker,
+            shared,
+        )
     }
 
     /// Serves until the lane is dropped.

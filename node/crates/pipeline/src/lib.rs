@@ -7,6 +7,7 @@
 mod apply;
 mod assembly;
 mod behind;
+mod canary;
 mod chain;
 mod dead_letter;
 mod error;
@@ -29,6 +30,7 @@ mod store;
 mod time;
 mod upgrade;
 
+pub use canary::CanaryError;
 pub use error::{ApplyError, PushError};
 pub use history::Revision;
 pub use input::Place;

@@ -1,5 +1,6 @@
 //! All pipelines and modules of a node.
 
+use crate::canary::{Canary, CanaryError, Share};
 use crate::chain::Stage;
 use crate::error::{ApplyError, PushError};
 use crate::follow::{self, Wanted};
@@ -44,6 +45,9 @@ pub(crate) struct Row {
     /// It came back: it does not go back further by itself.
     #[serde(default)]
     pub(crate) is_last_resort: bool,
+    /// What is tried on some partitions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) canary: Option<Canary>,
 }
 
 /// Tells a row that is in place from others, within a process.
@@ -68,7 +72,15 @@ impl Row {
             of.map(|of| (&of.module, of.version, of.generation))
                 .hash(&mut hash)
         });
+        let tried = self.canary.iter().flat_map(|canary| &canary.digests);
+        tried.for_each(|digest| digest.as_bytes().hash(&mut hash));
         Stamp(hash.finish() | 1)
+    }
+
+    /// All modules that it needs.
+    pub(crate) fn modules(&self) -> impl Iterator<Item = &Digest> {
+        let tried = self.canary.iter().flat_map(|canary| &canary.digests);
+        self.digests.iter().chain(tried)
     }
 }
 
@@ -129,6 +141,12 @@ pub struct PipelineInfo {
     pub places: Vec<Place>,
     /// Instruments of the stages' modules, `stage.name`.
     pub metrics: BTreeMap<String, f64>,
+    /// What is tried on some partitions, by its own numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Box<PipelineInfo>>,
+    /// Of what is tried: on which.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub partitions: BTreeSet<u32>,
 }
 
 /// Partitions that a pipeline says its places on: more than that are no reading for anybody.
@@ -155,7 +173,9 @@ impl PipelineInfo {
     /// Whether records come from or go to `topic`.
     pub fn uses(&self, topic: &str) -> bool {
         let dead = self.spec.dead_letters().is_ok_and(|name| name.as_str() == topic);
-        self.source.contains(topic) || dead || self.spec.outputs.values().any(|name| name.as_str() == topic)
+        let tried = self.canary.as_ref().is_some_and(|tried| tried.uses(topic));
+        let is_output = self.spec.outputs.values().any(|name| name.as_str() == topic);
+        self.source.contains(topic) || dead || is_output || tried
     }
 }
 
@@ -163,6 +183,16 @@ pub(crate) struct Active {
     pub(crate) row: Row,
     pub(crate) lane: Arc<Lane>,
     instruments: Vec<Arc<Instruments>>,
+    /// Of what is tried.
+    tried: Vec<Arc<Instruments>>,
+}
+
+/// A pipeline's modules, ready.
+#[derive(Default)]
+pub(crate) struct Stages {
+    pub(crate) main: Vec<Stage>,
+    /// Of what is tried on some partitions.
+    pub(crate) canary: Vec<Stage>,
 }
 
 /// All pipelines of a node. Clones are handles to the same ones.
@@ -253,12 +283,12 @@ impl Pipelines {
         for row in rows {
             let name = row.spec.name.to_string();
             let paused = row.paused;
-            let (stages, state) = match this.stages(&row.spec, &row.digests) {
+            let (stages, state) = match this.all_stages(&row) {
                 Ok(stages) if paused => (stages, State::Paused),
                 Ok(stages) => (stages, State::Running),
                 Err(e) => {
                     tracing::error!(pipeline = %name, error = %e, "pipeline comes up halted");
-                    (Vec::new(), State::Halted(e.to_string()))
+                    (Stages::default(), State::Halted(e.to_string()))
                 }
             };
             if let Err(e) = this.install(row, stages, state) {
@@ -346,7 +376,7 @@ impl Pipelines {
         let used = self
             .active()
             .values()
-            .find(|a| a.row.digests.contains(&info.digest))
+            .find(|a| a.row.modules().any(|digest| *digest == info.digest))
             .map(|a| a.lane.name.clone());
         if let Some(pipeline) = used {
             return Err(PushError::InUse(pipeline));
@@ -393,6 +423,9 @@ impl Pipelines {
         let _one = self.0.changing.lock().await;
         let _applying = Applying::begin(&self.0.applying);
         let row = self.row(name)?;
+        if row.canary.is_some() {
+            return Err(CanaryError::AtWork(name.to_owned()).into());
+        }
         self.forget(&row).await?;
         let row = Row {
             states: Vec::new(),
@@ -412,10 +445,11 @@ impl Pipelines {
         }
         let paused = Row {
             paused: true,
+            canary: None,
             ..row.clone()
         };
         self.write(&paused, Vec::new()).await?;
-        self.install(paused, Vec::new(), State::Paused)
+        self.install(paused, Stages::default(), State::Paused)
             .map_err(PushError::from)?;
         let begun = self
             .active()
@@ -441,6 +475,9 @@ impl Pipelines {
         if !row.spec.is_behind_the_log() {
             return Err(ApplyError::NoPlaces(name.to_owned()));
         }
+        if row.canary.is_some() {
+            return Err(CanaryError::AtWork(name.to_owned()).into());
+        }
         let begin = || input::begin(&self.0.broker, name, &row.spec.source, origin, true);
         // Before anything is changed.
         begin().await?;
@@ -464,8 +501,8 @@ impl Pipelines {
     pub(crate) async fn put_in_place(&self, row: Row, others: Vec<Written>) -> Result<(), ApplyError> {
         self.write(&row, others).await?;
         // Halted at start for want of a module: it may be there by now.
-        let (this, spec, digests) = (self.clone(), row.spec.clone(), row.digests.clone());
-        let stages = apart("weir-apply", move || this.stages(&spec, &digests));
+        let (this, of) = (self.clone(), row.clone());
+        let stages = apart("weir-apply", move || this.all_stages(&of));
         let stages = stages
             .await
             .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
@@ -509,6 +546,16 @@ impl Pipelines {
     /// The pipeline `name`.
     pub fn pipeline(&self, name: &str) -> Option<PipelineInfo> {
         self.active().get(name).map(|a| info(&self.0.broker, a))
+    }
+
+    /// As [`Pipelines::stages`], of all that `row` says.
+    pub(crate) fn all_stages(&self, row: &Row) -> Result<Stages, ApplyError> {
+        let canary = row.canary.as_ref();
+        let canary = canary.map(|canary| self.stages(&canary.spec, &canary.digests));
+        Ok(Stages {
+            main: self.stages(&row.spec, &row.digests)?,
+            canary: canary.transpose()?.unwrap_or_default(),
+        })
     }
 
     /// Loads and tries out each stage's module. Blocks while one is compiled.
@@ -593,8 +640,8 @@ impl Pipelines {
         self.0.broker.put_rows_in(term, rows(row, others)?).await
     }
 
-    /// Puts a lane in the place of the one before it.
-    pub(crate) fn install(&self, row: Row, stages: Vec<Stage>, state: State) -> std::io::Result<()> {
+    /// Puts a lane in the place of the one before it, or two.
+    pub(crate) fn install(&self, row: Row, stages: Stages, state: State) -> std::io::Result<()> {
         let stamp = row.stamp();
         self.install_as(stamp, row, stages, state)
     }
@@ -604,31 +651,43 @@ impl Pipelines {
         &self,
         stamp: Stamp,
         row: Row,
-        mut stages: Vec<Stage>,
+        mut stages: Stages,
         state: State,
     ) -> std::io::Result<()> {
-        for (stage, kept) in stages.iter_mut().zip(&row.states) {
-            stage.generation = kept.as_ref().map_or(0, |kept| kept.generation);
+        for of in [&mut stages.main, &mut stages.canary] {
+            for (stage, kept) in of.iter_mut().zip(&row.states) {
+                stage.generation = kept.as_ref().map_or(0, |kept| kept.generation);
+            }
         }
         let name = row.spec.name.to_string();
-        let instruments = stages.iter().map(|s| Arc::clone(&s.instruments)).collect();
+        let instruments = |of: &[Stage]| of.iter().map(|s| Arc::clone(&s.instruments)).collect();
+        let (instruments, tried) = (instruments(&stages.main), instruments(&stages.canary));
         let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
-        let before = active.get(&name).and_then(|a| {
-            a.lane
-                .finished
+        let lanes = active.get(&name).into_iter();
+        let lanes = lanes.flat_map(|a| std::iter::once(&a.lane).chain(&a.lane.canary));
+        let finished = |lane: &Arc<Lane>| {
+            lane.finished
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .take()
-        });
-        let lane = Lane::start(
-            Arc::new(row.spec.clone()),
-            stamp,
-            stages,
-            self.0.broker.clone(),
-            Arc::clone(&self.0.wanted),
-            state,
-            before,
-        )?;
+        };
+        let before: Vec<_> = lanes.filter_map(finished).collect();
+        let with = || (self.0.broker.clone(), Arc::clone(&self.0.wanted));
+        let share = match &row.canary {
+            None => Share::All,
+            Some(canary) => Share::But(Arc::new(canary.partitions.clone())),
+        };
+        let spec = Arc::new(row.spec.clone());
+        let mut lane = Lane::start(spec, stamp, share, stages.main, with(), state.clone(), before)?;
+        if let Some(canary) = &row.canary {
+            let share = Share::Only(Arc::new(canary.partitions.clone()));
+            let spec = Arc::new(canary.spec.clone());
+            // Not before those have finished for which the other waits.
+            let started = lane.started.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let before = started.take().into_iter().collect();
+            let canary = Lane::start(spec, stamp, share, stages.canary, with(), state, before)?;
+            lane.canary = Some(Arc::new(canary));
+        }
         let lane = Arc::new(lane);
         let mut by_source = self.0.by_source.write().unwrap_or_else(PoisonError::into_inner);
         by_source.retain(|_, l| l.name != name);
@@ -641,6 +700,7 @@ impl Pipelines {
                 row,
                 lane,
                 instruments,
+                tried,
             },
         );
         Ok(())
@@ -754,18 +814,41 @@ fn rows(row: &Row, others: Vec<Written>) -> Result<Vec<Written>, AdminError> {
 }
 
 fn info(broker: &Broker, active: &Active) -> PipelineInfo {
-    let mut places = match active.row.spec.at {
+    let Active { row, lane, .. } = active;
+    let mut info = info_of(broker, row, &row.spec, &row.digests, lane, &active.instruments);
+    info.canary = row
+        .canary
+        .as_ref()
+        .zip(lane.canary.as_ref())
+        .map(|(canary, lane)| {
+            let mut tried = info_of(broker, row, &canary.spec, &canary.digests, lane, &active.tried);
+            tried.partitions.clone_from(&canary.partitions);
+            Box::new(tried)
+        });
+    info
+}
+
+fn info_of(
+    broker: &Broker,
+    row: &Row,
+    spec: &Spec,
+    digests: &[Digest],
+    lane: &Lane,
+    instruments: &[Arc<Instruments>],
+) -> PipelineInfo {
+    let mut places = match spec.at {
         At::Ingest => Vec::new(),
-        At::Log => input::places(broker, &active.row.spec, &active.lane.ends()),
+        At::Log => input::places(broker, spec, &lane.ends()),
     };
+    places.retain(|place| lane.has(place.partition));
     let behind = |place: &Place| place.end.get() - place.next.get();
     let lag = places.iter().map(behind).sum();
     places.sort_by_key(|place| std::cmp::Reverse(behind(place)));
     places.truncate(PLACES_TOLD);
-    let counts = active.lane.counts();
+    let counts = lane.counts();
     let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
     let mut metrics = BTreeMap::new();
-    for (n, instruments) in active.instruments.iter().enumerate() {
+    for (n, instruments) in instruments.iter().enumerate() {
         for (name, reading) in instruments.read() {
             let value = match reading {
                 Reading::Counter(v) | Reading::Gauge(v) | Reading::Histogram(_, v) => v,
@@ -773,17 +856,17 @@ fn info(broker: &Broker, active: &Active) -> PipelineInfo {
             metrics.insert(format!("{}.{name}", n + 1), value);
         }
     }
-    let mut spec = active.row.spec.clone();
+    let mut spec = spec.clone();
     // As it is, not as it was left out.
     spec.on_error.policy = Some(spec.policy());
     PipelineInfo {
-        name: active.lane.name.clone(),
-        source: active.row.spec.source.clone(),
-        at: active.row.spec.at,
-        revision: active.row.revision,
-        state: active.lane.state(),
+        name: lane.name.clone(),
+        source: spec.source.clone(),
+        at: spec.at,
+        revision: row.revision,
+        state: lane.state(),
         spec,
-        digests: active.row.digests.clone(),
+        digests: digests.to_vec(),
         records_in: load(&counts.records_in),
         kept: load(&counts.kept),
         dropped: load(&counts.dropped),
@@ -805,6 +888,8 @@ fn info(broker: &Broker, active: &Active) -> PipelineInfo {
         missed: load(&counts.missed),
         places,
         metrics,
+        canary: None,
+        partitions: BTreeSet::new(),
     }
 }
 

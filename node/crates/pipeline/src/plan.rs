@@ -120,6 +120,7 @@ mod tests {
             states: Vec::new(),
             applied_ms: 0,
             is_last_resort: false,
+            canary: None,
         };
         assert_eq!(differences(Some((&row, &[])), (&before, &[])), []);
         let told: Vec<_> = differences(Some((&row, &[])), (&after, &[]))

@@ -8,7 +8,7 @@ use crate::chain::Stage;
 use crate::error::ApplyError;
 use crate::lane::State;
 use crate::memory::{self, GENERATIONS};
-use crate::pipelines::{Pipelines, Row, Stamp, StateOf, Written, apart};
+use crate::pipelines::{Pipelines, Row, Stages, Stamp, StateOf, Written, apart};
 use crate::spec::Spec;
 use std::sync::PoisonError;
 use weir_broker::{AdminError, Broker, FetchError, PartitionId, ProposeError, ReadError};
@@ -75,7 +75,11 @@ impl Pipelines {
     /// Ends the lane of a pipeline once all that passed it is stored, and lets producers wait for the next.
     async fn stand_still(&self, row: &Row) -> Result<(), ApplyError> {
         // Not what should work: if nothing is put in its place, what should is looked for.
-        self.install_as(Stamp::NONE, row.clone(), Vec::new(), State::Paused)
+        let still = Row {
+            canary: None,
+            ..row.clone()
+        };
+        self.install_as(Stamp::NONE, still, Stages::default(), State::Paused)
             .map_err(crate::PushError::from)?;
         let begun = {
             let active = self.active();

@@ -319,6 +319,14 @@ impl Session {
                 let back = pipelines.roll_back(&name, to, &named(who)).await;
                 return json(&back.map_err(|e| wire(e.kind(), &e))?);
             }
+            Request::TryPipeline { toml, partitions } => {
+                let tried = pipelines.canary(&toml, &partitions, &named(who)).await;
+                return json(&tried.map_err(|e| wire(e.kind(), &e))?);
+            }
+            Request::PromotePipeline { name } => {
+                let promoted = pipelines.promote(&name, &named(who)).await;
+                return json(&promoted.map_err(|e| wire(e.kind(), &e))?);
+            }
             Request::ShadowPipeline { toml, from, wait_ms } => {
                 let from: Origin = from
                     .parse()

@@ -1,0 +1,206 @@
+//! Trying a pipeline on some partitions, for real.
+//!
+//! A canary works on its partitions and the pipeline as it was on the others, each on a thread of its own. What modules remember
+//! stays where it is, so that either can go on with it: a version that would have to migrate it first is refused. A canary ends by
+//! being promoted, which is a revision of what it says; by being taken back, which is one of what was before; or by any other change.
+
+use crate::apply::dead_letter_settings;
+use crate::error::{ApplyError, PushError};
+use crate::history::{self, Cause};
+use crate::lane::State;
+use crate::pipelines::{Applying, PipelineInfo, Pipelines, Row, Stages, StateOf, apart};
+use crate::spec::Spec;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use weir_broker::Principal;
+use weir_runtime::Digest;
+
+/// What is tried on some partitions.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Canary {
+    pub(crate) spec: Spec,
+    pub(crate) digests: Vec<Digest>,
+    pub(crate) partitions: BTreeSet<u32>,
+    /// Since when, in milliseconds since 1970.
+    pub(crate) began_ms: i64,
+}
+
+/// Partitions that a lane works on.
+#[derive(Clone, Debug)]
+pub(crate) enum Share {
+    All,
+    Only(Arc<BTreeSet<u32>>),
+    But(Arc<BTreeSet<u32>>),
+}
+
+impl Share {
+    pub(crate) fn has(&self, partition: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(partitions) => partitions.contains(&partition),
+            Self::But(partitions) => !partitions.contains(&partition),
+        }
+    }
+}
+
+/// Why a pipeline is not tried out on some partitions.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum CanaryError {
+    #[error(
+        "a canary of `{0}` is at work already: `weir pipeline promote {0}` or `weir pipeline rollback {0}` first"
+    )]
+    AtWork(String),
+    #[error("there is no canary of `{0}`: `weir pipeline canary FILE --partitions …` begins one")]
+    None(String),
+    #[error("`{0}` is not running: resume it first, or apply the new version to all partitions")]
+    NotRunning(String),
+    #[error("a canary has the source and the place of the pipeline as it is: `{0}` differs")]
+    Differs(&'static str),
+    #[error("its source has partitions 0 to {last}: there is no partition {partition}")]
+    NoPartition { partition: u32, last: u32 },
+    #[error("name some partitions, and not all: `weir pipeline apply` is for all")]
+    Partitions,
+    #[error(
+        "what its modules remember would be another's, or of another version: on some partitions that cannot be; try it with \
+         `weir pipeline shadow` instead"
+    )]
+    Migrates,
+}
+
+impl Pipelines {
+    /// Has a pipeline in TOML, which is there already, work on `partitions`, and the one that is there on the others; `by` is who wants
+    /// it. Guarded by what the new one says, it is taken back by itself.
+    ///
+    /// # Errors
+    /// When anything about it does not fit: then nothing has changed.
+    pub async fn canary(&self, text: &str, partitions: &[u32], by: &str) -> Result<PipelineInfo, ApplyError> {
+        let spec = Spec::parse(text)?;
+        let _one = self.0.changing.lock().await;
+        let name = spec.name.to_string();
+        let now = self.row(&name)?;
+        let _applying = Applying::begin(&self.0.applying);
+        if now.canary.is_some() {
+            return Err(CanaryError::AtWork(name).into());
+        }
+        if self
+            .pipeline(&name)
+            .is_none_or(|info| info.state != State::Running)
+        {
+            return Err(CanaryError::NotRunning(name).into());
+        }
+        let checked = self.check_spec(spec, None).await?;
+        let partitions = self.check_share(&now, &checked.spec, partitions)?;
+        let states = self.states(&checked.spec, &checked.digests, &now.states);
+        let stages = now.states.len().max(states.len());
+        let of = |states: &[Option<StateOf>], n: usize| states.get(n).cloned().flatten();
+        if (0..stages).any(|n| of(&states, n) != of(&now.states, n)) {
+            return Err(CanaryError::Migrates.into());
+        }
+        if let Some(dead) = &checked.creates {
+            let who = Principal::anonymous("pipelines");
+            let settings = dead_letter_settings();
+            let made = self.0.broker.create_topic(&who, dead.as_str(), 1, &settings);
+            made.await?;
+        }
+        let began_ms = self.0.broker.now_ms();
+        let told: Vec<_> = partitions.iter().map(u32::to_string).collect();
+        let cause = Cause {
+            by: by.to_owned(),
+            why: Some(format!("tried on partitions {}", told.join(", "))),
+            is_back: false,
+        };
+        let row = Row {
+            revision: now.revision + 1,
+            canary: Some(Canary {
+                spec: checked.spec.clone(),
+                digests: checked.digests.clone(),
+                partitions,
+                began_ms,
+            }),
+            ..now
+        };
+        let (this, main) = (self.clone(), row.clone());
+        let main = apart("weir-apply", move || this.stages(&main.spec, &main.digests));
+        let main = main
+            .await
+            .ok_or(PushError::Admin(weir_broker::AdminError::Closed))??;
+        let tried = Row {
+            spec: checked.spec,
+            digests: checked.digests,
+            ..row.clone()
+        };
+        self.write(&row, history::remember(&tried, cause, began_ms))
+            .await?;
+        let stages = Stages {
+            main,
+            canary: checked.stages,
+        };
+        self.install(row, stages, State::Running)
+            .map_err(PushError::from)?;
+        self.pipeline(&name).ok_or(ApplyError::NotFound(name))
+    }
+
+    /// Has what is tried on some partitions work on all; `by` is who wants it.
+    ///
+    /// # Errors
+    /// When there is no canary, or it cannot be applied any more.
+    pub async fn promote(&self, name: &str, by: &str) -> Result<PipelineInfo, ApplyError> {
+        let now = self.row(name)?;
+        let canary = now.canary.ok_or_else(|| CanaryError::None(name.to_owned()))?;
+        let cause = Cause {
+            by: by.to_owned(),
+            why: Some(format!(
+                "promoted, after it was tried as revision {}",
+                now.revision
+            )),
+            is_back: false,
+        };
+        self.apply_spec(canary.spec, Some(canary.digests), cause, Some(now.revision))
+            .await
+    }
+
+    /// The partitions that a canary is to work on.
+    fn check_share(&self, now: &Row, spec: &Spec, partitions: &[u32]) -> Result<BTreeSet<u32>, CanaryError> {
+        if spec.source != now.spec.source {
+            return Err(CanaryError::Differs("source"));
+        }
+        if spec.at != now.spec.at {
+            return Err(CanaryError::Differs("at"));
+        }
+        let count = |topic| {
+            self.0
+                .broker
+                .topic(topic)
+                .map_or(0, |t| t.partitions.len() as u32)
+        };
+        let counts = spec.source.iter().map(|topic| count(topic.as_str()));
+        let count = counts.max().unwrap_or(0);
+        if let Some(partition) = partitions.iter().copied().find(|p| *p >= count) {
+            let last = count.saturating_sub(1);
+            return Err(CanaryError::NoPartition { partition, last });
+        }
+        let share: BTreeSet<u32> = partitions.iter().copied().collect();
+        match share.is_empty() || share.len() as u32 >= count {
+            true => Err(CanaryError::Partitions),
+            false => Ok(share),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_partition_is_one_lanes() {
+        let some = Arc::new(BTreeSet::from([1, 4]));
+        let (only, but) = (Share::Only(Arc::clone(&some)), Share::But(some));
+        for partition in 0..8 {
+            assert!(Share::All.has(partition));
+            assert_ne!(only.has(partition), but.has(partition));
+            assert_eq!(only.has(partition), partition == 1 || partition == 4);
+        }
+    }
+}
