@@ -1204,3 +1204,168 @@ fn canaries(node: &Node, dir: &Path, at: &str) {
         assert_eq!(all, 6 * 28, "each record counted once");
     });
 }
+
+/// Between which steps the node is stopped: `weir_log::Stop` says what they are.
+const STOPS: [&str; 9] = [
+    "read",
+    "computed",
+    "proposing",
+    "proposed",
+    "writing",
+    "written",
+    "applying",
+    "applied",
+    "answering",
+];
+/// And of what is for another replica group.
+const OUTBOX_STOPS: [&str; 3] = ["sending", "sent", "trimming"];
+
+#[test]
+fn in_line_each_record_counts_once_whatever_it_was_at_when_it_was_killed() {
+    stops(IN_LINE[0], false, false);
+    stops(IN_LINE[1], false, true);
+}
+
+#[test]
+fn in_line_each_record_counts_once_whatever_it_was_at_when_its_power_was_cut() {
+    stops(IN_LINE[1], true, false);
+}
+
+#[test]
+fn behind_the_log_each_record_counts_once_whatever_it_was_at_when_it_was_killed() {
+    stops(BEHIND[1], false, false);
+    stops(BEHIND[0], false, true);
+}
+
+#[test]
+fn behind_the_log_each_record_counts_once_whatever_it_was_at_when_its_power_was_cut() {
+    stops(BEHIND[0], true, true);
+}
+
+/// Stops the node between two steps, by the round's number, and kills it there or cuts its power. With `spread`, outputs are in
+/// another replica group. By hand `WEIR_STOP_ROUNDS=1000`.
+fn stops(counting: Counting, power: bool, spread: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = if power {
+        let Some(disk) = Disk::make(dir.path(), 256) else {
+            println!("SKIPPED: loop mounts are not permitted here, so no power can be cut");
+            return;
+        };
+        Some(Arc::new(disk))
+    } else {
+        None
+    };
+    let data = disk
+        .as_ref()
+        .map_or_else(|| dir.path().join("data"), |disk| disk.mount.join("data"));
+    let reserve = ("WEIR_DISK_RESERVE_BYTES", "1048576");
+    let mut places = STOPS.to_vec();
+    places.extend(spread.then_some(OUTBOX_STOPS).into_iter().flatten());
+    let armed = dir.path().join("armed");
+    let (mut load, mut stopped) = (None, BTreeMap::<&str, u32>::new());
+    let settled = async |node: &Node, client: &Client, when: &str| {
+        if spread {
+            nothing_waits(node).await;
+        }
+        counting.judge(client, when).await
+    };
+    let all = rounds("WEIR_STOP_ROUNDS", places.len() as u32);
+    for round in 0..all {
+        let place = places[round as usize % places.len()];
+        // Once a second, where all has arrived.
+        let times = if place == "trimming" { 2 } else { 31 };
+        let at = format!(
+            "{place}:{}:{}",
+            1 + u64::from(round) * 7_919 % times,
+            armed.display()
+        );
+        let node = Node::start_at(dir.path(), &data, &[reserve, ("WEIR_STOP_AT", &at)]).unwrap();
+        let cut = disk.clone();
+        let has_stopped = block_on(async {
+            let client = node.client().await.unwrap();
+            match &load {
+                None => {
+                    if spread {
+                        said(
+                            &node,
+                            &[
+                                "topic",
+                                "create",
+                                "counts",
+                                "--replication",
+                                "1",
+                                "--config",
+                                "retention.ms=-1",
+                            ],
+                        );
+                    }
+                    counting.begin(&client).await;
+                    load = Some(Load::new(&client, "t").await);
+                }
+                Some(_) if is_judged(round) => {
+                    settled(&node, &client, &format!("round {round}, after `{place}`")).await;
+                }
+                Some(_) => {}
+            }
+            std::fs::write(&armed, "").unwrap();
+            let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+            let (ended, stops, counted) = (client.clone(), Arc::clone(&stop), Arc::clone(&count));
+            let ending = std::thread::spawn(move || {
+                let begun = Instant::now();
+                // It may be that it does not come there so often.
+                let is_enough =
+                    || counted.load(Ordering::Relaxed) > 3_000 && begun.elapsed() > Duration::from_secs(2);
+                while !node.is_frozen().unwrap() && !is_enough() && begun.elapsed() < DEADLINE {
+                    std::thread::sleep(Duration::from_micros(300));
+                }
+                let has_stopped = node.is_frozen().unwrap();
+                if let Some(disk) = cut {
+                    node.freeze().unwrap();
+                    assert!(disk.cut(), "the ioctl is refused");
+                }
+                node.kill().unwrap();
+                stops.store(true, Ordering::Relaxed);
+                ended.disconnect();
+                has_stopped
+            });
+            load.as_mut().unwrap().run(&client, &stop, &count).await;
+            ending.join().unwrap()
+        });
+        *stopped.entry(place).or_default() += u32::from(has_stopped);
+        std::fs::remove_file(&armed).unwrap();
+        if let Some(disk) = &disk {
+            disk.detach();
+            assert!(disk.attach());
+        }
+    }
+    println!("stopped at {stopped:?} of {all} rounds");
+    let reached: u32 = stopped.values().sum();
+    assert!(
+        reached * 3 >= all * 2,
+        "it hardly stops where it should: {stopped:?}"
+    );
+    let node = Node::start_at(dir.path(), &data, &[reserve]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        assert!(settled(&node, &client, "at the end").await > 0);
+    });
+    drop(node);
+    if let Some(disk) = disk {
+        disk.detach();
+    }
+}
+
+/// Waits until what was made for other groups is there.
+async fn nothing_waits(node: &Node) {
+    let begun = Instant::now();
+    loop {
+        let status = said(node, &["cluster", "status", "-o", "json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let outbox = status["outbox"].as_array().unwrap();
+        if outbox.iter().all(|waiting| waiting["records"] == 0) {
+            return;
+        }
+        assert!(begun.elapsed() < DEADLINE, "it does not arrive: {status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

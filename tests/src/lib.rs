@@ -247,22 +247,32 @@ impl Node {
         let status = Command::new("kill").args(["-STOP", &pid]).status()?;
         anyhow::ensure!(status.success(), "cannot stop the node");
         let begun = Instant::now();
-        loop {
-            let running = std::fs::read_dir(format!("/proc/{pid}/task"))?
-                .flatten()
-                .any(|task| {
-                    let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-                    // One that waits for the disk (D) stops before it returns from the kernel.
-                    !stat
-                        .rsplit_once(')')
-                        .is_some_and(|(_, rest)| rest.starts_with(" T") || rest.starts_with(" D"))
-                });
-            if !running {
-                return Ok(());
-            }
+        while !self.is_frozen()? {
             anyhow::ensure!(begun.elapsed() < DEADLINE, "the node does not stop");
             std::thread::yield_now();
         }
+        Ok(())
+    }
+
+    /// Whether none of its threads does anything, since it was stopped or has stopped itself (`weir_log::Stop`).
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let mut tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()))?.flatten();
+        // Only one that was stopped says `T`; one that waits for the disk (D) stops before it returns from the kernel.
+        let state = |task: &std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(')')
+                .and_then(|(_, rest)| rest.trim_start().chars().next())
+        };
+        let mut is_any = false;
+        let all = tasks.all(|task| {
+            let state = state(&task);
+            is_any |= state == Some('T');
+            matches!(state, Some('T' | 'D'))
+        });
+        Ok(all && is_any)
     }
 
     /// Lets it go on after [`Node::freeze`].

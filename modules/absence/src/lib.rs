@@ -1,30 +1,21 @@
 //! Says when a key has fallen silent, and when it is back. See README.md.
 
-use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use weir_sdk::prelude::*;
-use weir_sdk::state::Map;
-use weir_sdk::timers::{self, Clock, Fired};
+use weir_sdk::presence::Silence;
+use weir_sdk::timers::{Clock, Fired};
 
 /// The module.
 #[derive(Debug)]
 pub struct Absence {
     silence_ms: i64,
-    clock: Clock,
     alerts: u8,
-    seen: Map<Seen>,
-}
-
-/// What is known of a key.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Seen {
-    /// Timestamp of its last record.
-    last: i64,
-    is_absent: bool,
+    seen: Silence,
 }
 
 impl Module for Absence {
     const ABOUT: &'static str = "Says when nothing has come with a key for so long, and when it is back.";
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
 
     fn parameters() -> Vec<Parameter> {
         vec![
@@ -45,7 +36,7 @@ impl Module for Absence {
             "event" => Clock::Event,
             other => return Err(format!("`clock` cannot be `{other}`: use processing or event")),
         };
-        let silence_ms = config.get("silence_ms")?;
+        let silence_ms: i64 = config.get("silence_ms")?;
         if silence_ms <= 0 {
             return Err("`silence_ms` has to be positive".to_owned());
         }
@@ -53,9 +44,8 @@ impl Module for Absence {
         let alerts = plan.output(&to);
         let module = Self {
             silence_ms,
-            clock,
             alerts,
-            seen: Map::new("seen"),
+            seen: Silence::new("seen", Duration::from_millis(silence_ms.unsigned_abs()), clock)?,
         };
         Ok((module, plan))
     }
@@ -67,40 +57,24 @@ impl Module for Absence {
             };
             out.keep(record.index());
             let at = record.timestamp();
-            let (back_since, last) = self.seen.update(key, |seen| {
-                let before = *seen;
-                let last = before.map_or(at, |seen| seen.last.max(at));
-                *seen = Some(Seen {
-                    last,
-                    is_absent: false,
-                });
-                (before.filter(|seen| seen.is_absent).map(|seen| seen.last), last)
-            });
-            if let Some(before) = back_since {
-                let value = format!(r#"{{"absent":false,"last":{before},"back":{at}}}"#);
-                out.emit(record.index(), self.alerts, &NewRecord::value(value.as_bytes()));
+            match self.seen.see(key, &record, batch.now()) {
+                Ok(Some(before)) => {
+                    let value = format!(r#"{{"absent":false,"last":{before},"back":{at}}}"#);
+                    out.emit(record.index(), self.alerts, &NewRecord::value(value.as_bytes()));
+                }
+                Ok(None) => {}
+                Err(why) => out.reject(record.index(), why),
             }
-            let from = match self.clock {
-                Clock::Processing => batch.now(),
-                Clock::Event => last,
-            };
-            timers::set(self.clock, key, 0, from.saturating_add(self.silence_ms));
         }
         Ok(())
     }
 
     fn on_timers(&mut self, fired: &Fired<'_>, out: &mut Out) -> Result<(), Fault> {
-        for timer in fired.timers() {
-            let last = self.seen.update(timer.key(), |seen| {
-                let seen = seen.as_mut()?;
-                seen.is_absent = true;
-                Some(seen.last)
-            });
-            if let Some(last) = last {
-                let value = format!(r#"{{"absent":true,"last":{last},"for_ms":{}}}"#, self.silence_ms);
-                out.emit(timer.index(), self.alerts, &NewRecord::value(value.as_bytes()));
-            }
-        }
+        let (silence_ms, alerts) = (self.silence_ms, self.alerts);
+        self.seen.fired(fired, |timer, last| {
+            let value = format!(r#"{{"absent":true,"last":{last},"for_ms":{silence_ms}}}"#);
+            out.emit(timer, alerts, &NewRecord::value(value.as_bytes()));
+        });
         Ok(())
     }
 }

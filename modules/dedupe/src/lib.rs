@@ -1,24 +1,23 @@
 //! Drops what was seen before. See README.md.
 
+use std::time::Duration;
 use weir_sdk::By;
 use weir_sdk::prelude::*;
-use weir_sdk::state::{KEY_BYTES_MAX, Map};
-use weir_sdk::timers::{self, Clock, Fired};
+use weir_sdk::presence::Once;
+use weir_sdk::timers::Fired;
 
 /// The module.
 #[derive(Debug)]
 pub struct Dedupe {
     by: By,
-    horizon_ms: i64,
     /// Where what was seen before goes; 0 drops.
     duplicates: u8,
-    /// When each was seen first.
-    seen: Map<i64>,
+    seen: Once,
 }
 
 impl Module for Dedupe {
     const ABOUT: &'static str = "Drops records whose key, header or field was seen before within a horizon.";
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
 
     fn parameters() -> Vec<Parameter> {
         vec![
@@ -40,16 +39,15 @@ impl Module for Dedupe {
         let by = By::parse(&by)?;
         let (keys, values, headers) = by.columns();
         let mut plan = Plan::keys().with(keys, values, headers);
-        let horizon_ms = config.get("horizon_ms")?;
+        let horizon_ms: i64 = config.get("horizon_ms")?;
         if horizon_ms <= 0 {
             return Err("`horizon_ms` has to be positive".to_owned());
         }
         let duplicates = if to == "drop" { 0 } else { plan.output(&to) };
         let module = Self {
             by,
-            horizon_ms,
             duplicates,
-            seen: Map::new("seen"),
+            seen: Once::new("seen", Duration::from_millis(horizon_ms.unsigned_abs()))?,
         };
         Ok((module, plan))
     }
@@ -60,35 +58,17 @@ impl Module for Dedupe {
                 out.reject(record.index(), "there is nothing to tell it apart by");
                 continue;
             };
-            if id.len() > KEY_BYTES_MAX {
-                out.reject(
-                    record.index(),
-                    format!("what tells it apart has more than {KEY_BYTES_MAX} bytes"),
-                );
-                continue;
-            }
-            let (at, horizon_ms) = (record.timestamp(), self.horizon_ms);
-            let is_new = self.seen.update(&id, |seen| match seen {
-                Some(first) if at.saturating_sub(*first) < horizon_ms => false,
-                _ => {
-                    *seen = Some(at);
-                    true
-                }
-            });
-            if is_new {
-                timers::set(Clock::Event, &id, 0, at.saturating_add(horizon_ms));
-                out.keep(record.index());
-            } else {
-                out.route(record.index(), self.duplicates);
+            match self.seen.is_first(&id, &record) {
+                Ok(true) => out.keep(record.index()),
+                Ok(false) => out.route(record.index(), self.duplicates),
+                Err(why) => out.reject(record.index(), why),
             }
         }
         Ok(())
     }
 
     fn on_timers(&mut self, fired: &Fired<'_>, _: &mut Out) -> Result<(), Fault> {
-        for timer in fired.timers() {
-            self.seen.remove(timer.key());
-        }
+        self.seen.forget(fired);
         Ok(())
     }
 }

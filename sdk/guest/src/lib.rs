@@ -34,6 +34,7 @@ mod macros;
 mod module;
 mod out;
 pub mod pattern;
+pub mod presence;
 mod simd;
 pub mod state;
 pub mod testing;

@@ -9,7 +9,7 @@ use crate::topic::Topic;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
-use weir_log::{EntryHeader, Log, Op, OpHeader, ReadError, StateKey, StateKind};
+use weir_log::{EntryHeader, Log, Op, OpHeader, ReadError, StateKey, StateKind, Stop};
 use weir_replica::StateMachine;
 use weir_types::{GroupId, PartitionId, TopicName};
 
@@ -311,7 +311,9 @@ impl Tables {
 
 impl StateMachine for Part {
     fn apply(&self, header: &EntryHeader) {
+        Stop::Applying.here();
         self.applied.apply(header);
+        Stop::Applied.here();
     }
 
     fn leading(&self) {

@@ -24,7 +24,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use weir_log::{Op, Piece, StateKey, StateKind};
+use weir_log::{Op, Piece, StateKey, StateKind, Stop};
 use weir_replica::Mended;
 use weir_types::limits::{
     ENTRY_BYTES_TARGET, OUTBOX_BYTES_MAX, PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX,
@@ -480,8 +480,10 @@ impl Forwarder {
         };
         let group = broker.0.applied.tables().current(to).group();
         let batch = batch.by(producer).bytes().to_vec();
+        Stop::Sending.here();
         match broker.ask_group(group, Ask::Forward { to, batch }).await? {
             Answer::Forwarded => {
+                Stop::Sent.here();
                 self.arrived = behind;
                 Ok(true)
             }
@@ -523,6 +525,7 @@ impl Forwarder {
             reason: GapReason::Expired,
         };
         let (home, _) = self.key;
+        Stop::Trimming.here();
         broker.put_in(home, vec![trim]).await?;
         self.trimmed = Instant::now();
         Ok(())

@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, SendError, SyncSender, TryRecvError, TrySendErro
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use weir_log::{Log, Op, Running, Turn, Wake, Worker};
+use weir_log::{Log, Op, Running, Stop, Turn, Wake, Worker};
 use weir_replica::{Group, Leader, Proposal, ProposeError};
 use weir_types::limits::{BATCH_RECORDS_MAX, ENTRY_BYTES_TARGET, MERGE_BYTES_MAX, PRODUCERS_MAX};
 use weir_types::planted::{Bug, planted};
@@ -370,9 +370,11 @@ impl Core {
                 lazy: built.lazy && round.puts.is_empty(),
                 control: false,
             };
+            Stop::Proposing.here();
             // The waiter is made when the entry is taken: a round whose term is over is computed again.
             match self.propose(proposal) {
                 Ok(ticket) => {
+                    Stop::Proposed.here();
                     self.speculation.producers.extend(built.producers);
                     self.speculation.next.extend(built.next);
                     let decided = answer(round, Some(built.answers));
@@ -460,6 +462,7 @@ impl Core {
 /// Answers each request once its entry is decided; without `answers`, with why it is not.
 fn answer(round: Round, answers: Option<Vec<Offset>>) -> weir_replica::Decided {
     Box::new(move |result| {
+        Stop::Answering.here();
         let bases = answers.unwrap_or_else(|| vec![Offset::ZERO; round.appends.len()]);
         for (append, base) in round.appends.into_iter().zip(bases) {
             let produced = Produced {

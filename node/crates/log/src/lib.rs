@@ -33,6 +33,7 @@ mod scrub;
 pub mod simulated;
 mod snapshot;
 mod space;
+mod stops;
 #[cfg(test)]
 mod tests;
 mod value_log;
@@ -49,4 +50,5 @@ pub use reader::{Boundary, Chunk, Payloads, Piece};
 pub use recovery::{Damage, GroupState, Recovered};
 pub use scrub::{ScrubReport, scrub_closed, set_aside};
 pub use snapshot::LogSnapshot;
+pub use stops::Stop;
 pub use workers::{Errand, Running, Threads, Turn, Wake, Worker, Workers};

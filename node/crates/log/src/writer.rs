@@ -12,6 +12,7 @@ use crate::log::{Keyspaces, Shared};
 use crate::recovery::{Tail, id_row, purged_row};
 use crate::snapshot::{Install, LogSnapshot, Received};
 use crate::space::free_and_total;
+use crate::stops::Stop;
 use crate::value_log::ValueWriter;
 use crate::watermark::{Reserve, Synced, WatermarkFile};
 use crate::workers::{Turn, Worker};
@@ -351,6 +352,7 @@ impl Writer {
         } else {
             PersistMode::Buffer
         };
+        Stop::Writing.here();
         if let Err(e) = prepared.and_then(|()| round.batch.commit(mode)) {
             let reason: Arc<str> = e.to_string().into();
             self.shared.stop(Some(Arc::clone(&reason)));
@@ -364,6 +366,7 @@ impl Writer {
             false => self.unsynced.or_else(|| Some(Instant::now())),
         };
         self.shared.wrote(round.bytes as u64, round.durable);
+        Stop::Written.here();
         for flushed in round.flushed {
             flushed(Ok(()));
         }

@@ -20,7 +20,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::sync::watch;
-use weir_broker::{Output, Stepped, Topic};
+use weir_broker::{Output, Stepped, Stop as StopAt, Topic};
 use weir_types::limits::{
     ENTRY_BYTES_TARGET, FETCH_WAIT_MS_MAX, LOG_TURN_BYTES, STATE_CHANGES_BYTES_MAX, STEPS_UNDECIDED_MAX,
 };
@@ -340,6 +340,7 @@ impl Worker {
         if !is_due && !part.input.has_records() && !part.input.has_moved() {
             return Ok(false);
         }
+        StopAt::Read.here();
         // Each keeps its outputs in memory until it is decided.
         part.chain.drain_to(STEPS_UNDECIDED_MAX - 1);
         // Dropped on the way out when it comes to nothing: then the chain begins anew.
@@ -358,6 +359,7 @@ impl Worker {
         };
         let rows = part.changes(&spec, partition);
         let made = Stepped { outputs, rows, step };
+        StopAt::Computed.here();
         self.broker.take_step(Arc::clone(topic), id, made);
         Ok(true)
     }

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
-use weir_broker::{Broker, Footing, HookDone, HookError, HookJob, Processed, ReadError};
+use weir_broker::{Broker, Footing, HookDone, HookError, HookJob, Processed, ReadError, Stop as StopAt};
 use weir_runtime::Moment;
 use weir_types::limits::{PIPELINE_QUEUE_MAX, PIPELINE_THREADS_MAX};
 use weir_types::{Batch, BatchError, GroupId, Offset, PartitionId, RecordRef, TopicName};
@@ -421,8 +421,12 @@ impl Worker {
 
     fn serve(&mut self, job: HookJob, done: HookDone) {
         let bytes = job.batch.bytes().len();
+        StopAt::Read.here();
         let result = match self.process(&job) {
-            Ok(processed) => Ok(processed),
+            Ok(processed) => {
+                StopAt::Computed.here();
+                Ok(processed)
+            }
             Err(Refusal::Halt(why)) => Err(self.halt(why)),
             Err(Refusal::NotLeader) => Err(HookError::NotLeader),
             Err(Refusal::Busy) => Err(HookError::Busy {
