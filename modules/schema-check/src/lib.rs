@@ -1,0 +1,56 @@
+//! Makes dead letters of what does not fit a JSON Schema. See README.md.
+
+mod schema;
+
+use schema::Schema;
+use serde_json::Value;
+use weir_sdk::prelude::*;
+
+/// The module.
+#[derive(Debug)]
+pub struct SchemaCheck {
+    schema: Schema,
+}
+
+impl Module for SchemaCheck {
+    const ABOUT: &'static str = "Makes dead letters of records whose value does not fit a JSON Schema.";
+
+    fn parameters() -> Vec<Parameter> {
+        vec![Parameter::required::<weir_sdk::JsonText>(
+            "schema",
+            "A JSON Schema, draft 2020-12, that refers to nothing outside of itself.",
+        )]
+    }
+
+    fn init(config: &Config) -> Result<(Self, Plan), String> {
+        let weir_sdk::JsonText(text) = config.get("schema")?;
+        let whole: Value = serde_json::from_str(&text).map_err(|e| format!("`schema` is no JSON: {e}"))?;
+        let schema = Schema::read(&whole).map_err(|e| format!("`schema`: {e}"))?;
+        Ok((Self { schema }, Plan::values()))
+    }
+
+    fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
+        for record in batch.records() {
+            let Some(value) = record.value() else {
+                out.reject(record.index(), "it has no value");
+                continue;
+            };
+            match serde_json::from_slice(value).map(|value: Value| self.schema.check(&value)) {
+                Ok(Ok(())) => out.keep(record.index()),
+                Ok(Err(misfit)) => out.reject(record.index(), misfit.to_string()),
+                Err(e) => out.reject(record.index(), format!("its value is no JSON: {e}")),
+            }
+        }
+        Ok(())
+    }
+}
+
+weir_sdk::export!(SchemaCheck);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cases() {
+        weir_sdk::testing::cases::run::<super::SchemaCheck>(env!("CARGO_MANIFEST_DIR"));
+    }
+}

@@ -1,0 +1,204 @@
+//! Against another's implementation, for schemas and values that are made up.
+
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-3..4i64).prop_map(Value::from),
+        (-6..7i64).prop_map(|n| json!(n as f64 / 2.0)),
+        "[abé]{0,3}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec(("[abc]{1}", inner), 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+/// One keyword and what it says.
+fn keyword(schema: BoxedStrategy<Value>) -> BoxedStrategy<(String, Value)> {
+    let says =
+        |name: &'static str, of: BoxedStrategy<Value>| of.prop_map(move |v| (name.to_owned(), v)).boxed();
+    let small = || (0..3u64).prop_map(Value::from).boxed();
+    let number = || {
+        prop_oneof![
+            (-3..4i64).prop_map(Value::from),
+            (-4..5i64).prop_map(|n| json!(n as f64 / 2.0))
+        ]
+        .boxed()
+    };
+    let list = || {
+        prop::collection::vec(schema.clone(), 1..3)
+            .prop_map(Value::from)
+            .boxed()
+    };
+    let fields = |names: &'static str| {
+        prop::collection::vec((names, schema.clone()), 0..3)
+            .prop_map(|fields| Value::Object(fields.into_iter().collect()))
+            .boxed()
+    };
+    let names = || {
+        prop::collection::btree_set("[abc]{1}", 0..3)
+            .prop_map(|n| json!(n))
+            .boxed()
+    };
+    let types = prop::sample::subsequence(
+        vec![
+            "null", "boolean", "object", "array", "number", "string", "integer",
+        ],
+        1..4,
+    );
+    prop::strategy::Union::new([
+        says("type", types.prop_map(|t| json!(t)).boxed()),
+        says(
+            "enum",
+            prop::collection::vec(value(), 1..4).prop_map(Value::from).boxed(),
+        ),
+        says("const", value().boxed()),
+        says(
+            "$ref",
+            prop_oneof![Just(json!("#/$defs/a")), Just(json!("#/$defs/b"))].boxed(),
+        ),
+        says("allOf", list()),
+        says("anyOf", list()),
+        says("oneOf", list()),
+        says("not", schema.clone()),
+        says("if", schema.clone()),
+        says("then", schema.clone()),
+        says("else", schema.clone()),
+        says("required", names()),
+        says(
+            "dependentRequired",
+            names().prop_map(|n| json!({ "a": n })).boxed(),
+        ),
+        says("dependentSchemas", fields("[abc]{1}")),
+        says("properties", fields("[abc]{1}")),
+        says("patternProperties", fields("\\^?[ab]")),
+        says("additionalProperties", schema.clone()),
+        says("propertyNames", schema.clone()),
+        says("minProperties", small()),
+        says("maxProperties", small()),
+        says("items", schema.clone()),
+        says("prefixItems", list()),
+        says("contains", schema.clone()),
+        says("minContains", small()),
+        says("maxContains", small()),
+        says("minItems", small()),
+        says("maxItems", small()),
+        says("uniqueItems", any::<bool>().prop_map(Value::from).boxed()),
+        says("minLength", small()),
+        says("maxLength", small()),
+        says("pattern", "\\^?[ab]\\$?".prop_map(Value::from).boxed()),
+        says("minimum", number()),
+        says("maximum", number()),
+        says("exclusiveMinimum", number()),
+        says("exclusiveMaximum", number()),
+        says(
+            "multipleOf",
+            prop_oneof![Just(json!(2)), Just(json!(0.5)), Just(json!(1.5))].boxed(),
+        ),
+    ])
+    .boxed()
+}
+
+fn schema() -> impl Strategy<Value = Value> {
+    let leaf = any::<bool>().prop_map(Value::from).boxed();
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop::collection::vec(keyword(inner.boxed()), 0..4)
+            .prop_map(|keywords| Value::Object(keywords.into_iter().collect()))
+    })
+}
+
+/// References go to what refers to nothing further: circles have a test of their own.
+fn whole() -> impl Strategy<Value = Value> {
+    let plain = prop_oneof![
+        Just(json!(true)),
+        Just(json!({ "type": "integer" })),
+        Just(json!({ "required": ["a"] })),
+        Just(json!({ "maxLength": 1 })),
+    ];
+    (schema(), plain.clone(), plain)
+        .prop_map(|(schema, a, b)| json!({ "allOf": [schema], "$defs": { "a": a, "b": b } }))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #[test]
+    fn it_says_what_another_says(schema in whole(), values in prop::collection::vec(value(), 1..8)) {
+        let ours = Schema::read(&schema).unwrap();
+        let (mut compiler, mut all) = (boon::Compiler::new(), boon::Schemas::new());
+        compiler.add_resource("mem:///schema", schema.clone()).unwrap();
+        let theirs = compiler.compile("mem:///schema", &mut all).unwrap();
+        for value in values {
+            let fits = all.validate(&value, theirs).is_ok();
+            prop_assert_eq!(ours.check(&value).is_ok(), fits, "{} of {}", schema, value);
+        }
+    }
+
+    #[test]
+    fn whatever_is_given_as_a_schema_does_no_harm(schema in value(), value in value()) {
+        if let Ok(schema) = Schema::read(&schema) {
+            let _ = schema.check(&value);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_understood_is_refused_by_name() {
+    for (schema, why) in [
+        (
+            json!({ "unevaluatedProperties": false }),
+            "has `unevaluatedProperties`, which is not understood",
+        ),
+        (
+            json!({ "properties": { "a": { "type": "int" } } }),
+            "`/properties/a/type` has to be the name of a type",
+        ),
+        (
+            json!({ "$ref": "https://example.com/s" }),
+            "has to be a place in this schema",
+        ),
+        (
+            json!({ "$ref": "#/$defs/none" }),
+            "there is nothing at `#/$defs/none`",
+        ),
+        (
+            json!({ "pattern": "(?=x)" }),
+            "is no pattern that is understood here",
+        ),
+        (json!({ "minimum": "1" }), "`/minimum` has to be a number"),
+        (json!({ "maxItems": -1 }), "`/maxItems` has to be a whole number"),
+        (json!({ "multipleOf": 0 }), "has to be a number above 0"),
+        (json!({ "allOf": [] }), "`/allOf` has to be a list of schemas"),
+        (json!([1]), "is no schema"),
+    ] {
+        let refused = Schema::read(&schema).unwrap_err();
+        assert!(refused.contains(why), "{schema}: {refused}");
+    }
+}
+
+#[test]
+fn schemas_that_go_in_circles_end() {
+    let tree =
+        json!({ "type": "object", "properties": { "next": { "$ref": "#" } }, "additionalProperties": false });
+    let tree = Schema::read(&tree).unwrap();
+    assert!(tree.check(&json!({ "next": { "next": {} } })).is_ok());
+    let misfit = tree
+        .check(&json!({ "next": { "next": { "other": 1 } } }))
+        .unwrap_err();
+    assert_eq!(misfit.to_string(), "`/next/next/other` is not allowed");
+    let circle = Schema::read(&json!({ "$ref": "#" })).unwrap();
+    assert!(
+        circle
+            .check(&json!(1))
+            .unwrap_err()
+            .to_string()
+            .contains("refers to itself too often")
+    );
+}
