@@ -867,17 +867,22 @@ fn takes_over(counting: Counting) {
             .await
             .unwrap();
 
-        let refused = client
-            .apply_pipeline(&pipeline("config = { refuses = true }, "))
-            .await;
-        let refused = refused.unwrap_err().to_string();
-        assert!(
-            refused.contains(
-                "does not take over what version 1 of it remembers of partition 0: it was told to refuse"
-            ),
-            "{refused}"
-        );
-        assert_eq!(digest(), first, "something is left of what was refused");
+        for (mode, why) in [
+            ("refuse", "it was told to refuse"),
+            ("loop", "deadline"),
+            ("trap", "trapped"),
+            ("grow", "bytes of memory"),
+            ("hoard", "its state has reached"),
+        ] {
+            let config = format!("config = {{ mode = \"{mode}\" }}, ");
+            let tight = format!("{}\n[limits]\nstate_bytes = 65536\n", pipeline(&config));
+            let refused = client.apply_pipeline(&tight).await;
+            let refused = refused.unwrap_err().to_string();
+            let told = "does not take over what version 1 of it remembers of partition 0: ";
+            let at = refused.find(told).unwrap_or_else(|| panic!("{mode}: {refused}"));
+            assert!(refused[at + told.len()..].contains(why), "{mode}: {refused}");
+            assert_eq!(digest(), first, "something is left of what was refused");
+        }
         send(&client, &["15"]).await;
         counting.judge(&client, "after what was refused").await;
 

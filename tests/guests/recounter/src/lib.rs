@@ -8,7 +8,7 @@ struct Counter {
     counts: Map<(u64, u64)>,
     sum: Value<u64>,
     counts_output: u8,
-    refuses: bool,
+    mode: String,
 }
 
 impl Module for Counter {
@@ -16,10 +16,10 @@ impl Module for Counter {
     const STATE_VERSION: u32 = 2;
 
     fn parameters() -> Vec<Parameter> {
-        vec![Parameter::preset::<bool>(
-            "refuses",
-            false,
-            "Takes nothing over, in the middle of it.",
+        vec![Parameter::preset::<String>(
+            "mode",
+            "",
+            "How it fails to take over, in the middle of it: refuse, loop, trap, grow or hoard.",
         )]
     }
 
@@ -30,7 +30,7 @@ impl Module for Counter {
             counts: Map::new("counts"),
             sum: Value::new("sum"),
             counts_output,
-            refuses: config.get("refuses")?,
+            mode: config.get("mode")?,
         };
         Ok((module, plan))
     }
@@ -68,9 +68,26 @@ impl Module for Counter {
             return Err(format!("it knows nothing of version {earlier}"));
         }
         self.counts.migrate::<u64>(|_, n| Some((n, 0)));
-        match self.refuses {
-            true => Err("it was told to refuse".to_owned()),
-            false => Ok(()),
+        match self.mode.as_str() {
+            "refuse" => Err("it was told to refuse".to_owned()),
+            "loop" => loop {
+                std::hint::black_box(());
+            },
+            "trap" => panic!("told to"),
+            "grow" => {
+                let mut all: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    all.push(vec![1; 1 << 20]);
+                    std::hint::black_box(&all);
+                }
+            }
+            "hoard" => {
+                for n in 0..5_000_u64 {
+                    self.counts.insert(&n.to_be_bytes(), (n, n));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 }
