@@ -457,6 +457,18 @@ fn modules_and_pipelines_are_on_every_node_and_run_where_it_leads() {
         "#;
         client.apply_pipeline(toml).await.unwrap();
     });
+    // Before it was applied.
+    let is_ready = |number: &usize| {
+        let told = std::fs::read_to_string(dir.path().join(number.to_string()).join("node.log"));
+        told.unwrap().contains("ready for a revision")
+    };
+    let leads = site.leader().unwrap();
+    let ready: Vec<usize> = (1..=3).filter(is_ready).collect();
+    assert_eq!(
+        ready,
+        (1..=3).filter(|n| *n != leads).collect::<Vec<_>>(),
+        "the others have it compiled"
+    );
     let produce = |n: usize| {
         block_on(async {
             let client = site.client().await.unwrap();

@@ -19,11 +19,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_log::Piece;
-use weir_replica::Forwarded;
+use weir_replica::{Forwarded, NodeId};
 use weir_types::{Batch, BatchError, ErrorKind, Gap, GroupId, Offset, PartitionId, TopicName};
 
 /// A node that is in step has applied what the leader has a heartbeat ago.
 const APPLIED_WITHIN: Duration = Duration::from_secs(5);
+/// A voter that is not ready says so within a moment, and is asked again.
+const PREPARE_AGAIN: Duration = Duration::from_millis(50);
 const APPLIED_POLL: Duration = Duration::from_millis(5);
 
 /// What is asked. Known by position: add at the end.
@@ -81,6 +83,8 @@ pub(crate) enum Ask {
     },
     /// Up to where partitions are committed.
     Ends { partitions: Vec<PartitionId> },
+    /// That modules are ready. Of any voter.
+    Prepare { modules: Vec<[u8; 32]> },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -284,6 +288,14 @@ impl Broker {
                 };
                 Ok(Answer::Ends(partitions.iter().map(end).collect()))
             }
+            Ask::Prepare { modules } => Ok(match self.hook() {
+                Some(hook) => match hook.prepare(modules).await {
+                    Ok(true) => Answer::Created,
+                    Ok(false) => Answer::Refused("not yet".to_owned(), true),
+                    Err(why) => Answer::Refused(why, false),
+                },
+                None => Answer::Refused("the node is starting".to_owned(), true),
+            }),
             Ask::Leads { group, led } => {
                 let noted = self.note_leader(GroupId(group), led).await;
                 noted.map(|()| Answer::Created)
@@ -475,6 +487,53 @@ impl Broker {
             }
         }
         ends
+    }
+
+    /// Has the other voters make modules ready, so that whoever leads next can go on with them at once. Those that do not answer
+    /// are not waited for longer than `wait`.
+    ///
+    /// # Errors
+    /// A node that cannot, and why.
+    pub async fn prepare_elsewhere(
+        &self,
+        modules: &[[u8; 32]],
+        wait: Duration,
+    ) -> Result<(), (NodeId, String)> {
+        let (me, members) = (self.group().node(), self.group().members());
+        let voters = self.group().voters().into_iter().filter(|id| *id != me);
+        let full = voters.filter_map(|id| members.get(&id).filter(|m| !m.witness).map(|m| (id, m.clone())));
+        let ask = postcard::to_allocvec(&Ask::Prepare {
+            modules: modules.to_vec(),
+        });
+        let ask = ask.unwrap_or_default();
+        let asked = full.map(|(id, member)| {
+            let ask = ask.clone();
+            let ready = async move {
+                loop {
+                    let answer = self.group().forward_to(id, member.clone(), ask.clone()).await;
+                    // One that is away is not waited for.
+                    let answer = answer.map_err(|e| e.to_string())?;
+                    match postcard::from_bytes(&answer) {
+                        Ok(Answer::Created) => return Ok(None),
+                        Ok(Answer::Refused(why, false)) => return Ok(Some(why)),
+                        _ => tokio::time::sleep(PREPARE_AGAIN).await,
+                    }
+                }
+            };
+            let ready = tokio::time::timeout(wait, ready);
+            async move { (id, ready.await.unwrap_or(Err("it takes too long".to_owned()))) }
+        });
+        let asked: Vec<_> = asked.collect();
+        for (id, answer) in futures_util::future::join_all(asked).await {
+            match answer {
+                Ok(None) => {}
+                Ok(Some(why)) => return Err((id, why)),
+                Err(why) => {
+                    tracing::warn!(node = id, %why, "a voter does not say that it is ready for a revision");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The number with which a partition was made, by which it is known wherever it moves.

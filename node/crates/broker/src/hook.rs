@@ -3,6 +3,7 @@
 use crate::Topic;
 use crate::chain::{Footing, Step};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use weir_log::StateKey;
 use weir_types::{Batch, PartitionId, TopicName};
@@ -99,6 +100,11 @@ pub trait Hook: Send + Sync + 'static {
     /// The pipeline that needs `topic` to be on all nodes, if there is one.
     fn holder_of(&self, topic: &str) -> Option<String>;
 
+    /// Makes modules ready, which are named by what they are (SHA-256) and may still be on their way here: a revision that needs
+    /// them is about to be put in place. Whether they are, within a moment: if not, it goes on, and may be asked again. In words
+    /// why it cannot be.
+    fn prepare(&self, modules: Vec<[u8; 32]>) -> BoxFuture<'static, Result<bool, String>>;
+
     /// Takes a job; never blocks. Answers through `done`, from a thread of its own or, when it refuses, at once.
     fn submit(&self, job: HookJob, done: HookDone);
 }
@@ -115,6 +121,10 @@ impl Hook for () {
 
     fn holder_of(&self, _topic: &str) -> Option<String> {
         None
+    }
+
+    fn prepare(&self, _modules: Vec<[u8; 32]>) -> BoxFuture<'static, Result<bool, String>> {
+        Box::pin(std::future::ready(Ok(true)))
     }
 
     fn submit(&self, job: HookJob, done: HookDone) {

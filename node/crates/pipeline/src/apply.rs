@@ -60,6 +60,7 @@ impl Pipelines {
             creates,
         } = self.check_spec(spec, digests).await?;
         self.check_states(&spec, &states)?;
+        self.prepare_elsewhere(&digests).await?;
         if let Some(dead) = creates {
             let who = Principal::anonymous("pipelines");
             let settings = dead_letter_settings();

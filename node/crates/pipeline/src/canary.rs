@@ -98,6 +98,7 @@ impl Pipelines {
         if (0..stages).any(|n| of(&states, n) != of(&now.states, n)) {
             return Err(CanaryError::Migrates.into());
         }
+        self.prepare_elsewhere(&checked.digests).await?;
         if let Some(dead) = &checked.creates {
             let who = Principal::anonymous("pipelines");
             let settings = dead_letter_settings();

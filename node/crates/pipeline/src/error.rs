@@ -90,6 +90,8 @@ pub enum ApplyError {
     Changed(String),
     #[error(transparent)]
     Canary(#[from] CanaryError),
+    #[error("node {node} could not go on with it if it came to lead: {why}")]
+    Elsewhere { node: u64, why: String },
     #[error("a pipeline is being tried out already: wait for it to end")]
     Shadowing,
     #[error(
@@ -164,6 +166,7 @@ impl ApplyError {
             | Self::Apart { .. }
             | Self::NoPlaces(_)
             | Self::Canary(_)
+            | Self::Elsewhere { .. }
             | Self::Page
             | Self::NoRevision { .. }
             | Self::Changed(_)

@@ -11,6 +11,7 @@ use crate::priority::Priority;
 use crate::spec::{At, Grant, Origin, Sources, Spec};
 use crate::store::{ModuleInfo, ModuleRef, Store};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,6 +19,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use weir_broker::{AdminError, Broker, Hook, HookDone, HookError, HookJob, Processed, StateKey, StateKind};
 use weir_runtime::{
@@ -199,6 +201,9 @@ pub(crate) struct Stages {
 #[derive(Clone)]
 pub struct Pipelines(pub(crate) Arc<Inner>);
 
+/// Modules that are being made ready.
+type Readying = (Vec<Digest>, tokio::task::JoinHandle<Result<(), String>>);
+
 pub(crate) struct Inner {
     pub(crate) broker: Broker,
     runtime: Runtime,
@@ -208,6 +213,8 @@ pub(crate) struct Inner {
     loaded: Mutex<BTreeMap<Digest, Module>>,
     /// One change at a time: what is checked still holds when it is written.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// What another node has asked this one to make ready, and is under way.
+    readying: tokio::sync::Mutex<Option<Readying>>,
     /// One pipeline is tried out at a time.
     pub(crate) shadowing: Arc<tokio::sync::Mutex<()>>,
     /// What the applied rows say should run.
@@ -275,6 +282,7 @@ impl Pipelines {
             by_source: RwLock::default(),
             loaded: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            readying: tokio::sync::Mutex::default(),
             shadowing: Arc::default(),
             wanted,
             applying: AtomicBool::new(false),
@@ -548,6 +556,41 @@ impl Pipelines {
         self.active().get(name).map(|a| info(&self.0.broker, a))
     }
 
+    /// Compiles modules that another node is about to put in place, once they have come here.
+    async fn make_ready(&self, digests: Vec<Digest>) -> Result<(), String> {
+        let begun = Instant::now();
+        let is_here = |digest: &Digest| self.store().modules.contains_key(digest);
+        while !digests.iter().all(is_here) {
+            if begun.elapsed() > READY_WITHIN {
+                return Err("the module has not come here in time".to_owned());
+            }
+            tokio::time::sleep(READY_POLL).await;
+        }
+        let this = self.clone();
+        let count = digests.len();
+        let loaded = apart("weir-ready", move || {
+            digests
+                .into_iter()
+                .try_for_each(|digest| this.load(digest).map(drop))
+        });
+        let loaded = loaded.await.unwrap_or(Err(PushError::Admin(AdminError::Closed)));
+        loaded.map_err(|e| e.to_string())?;
+        tracing::info!(
+            modules = count,
+            "ready for a revision that is about to be put in place"
+        );
+        Ok(())
+    }
+
+    /// Has the other voters make modules ready.
+    pub(crate) async fn prepare_elsewhere(&self, digests: &[Digest]) -> Result<(), ApplyError> {
+        let modules: Vec<_> = digests.iter().map(|digest| *digest.as_bytes()).collect();
+        let ready = self.0.broker.prepare_elsewhere(&modules, READY_WITHIN);
+        ready
+            .await
+            .map_err(|(node, why)| ApplyError::Elsewhere { node, why })
+    }
+
     /// As [`Pipelines::stages`], of all that `row` says.
     pub(crate) fn all_stages(&self, row: &Row) -> Result<Stages, ApplyError> {
         let canary = row.canary.as_ref();
@@ -772,6 +815,30 @@ impl Hook for Pipelines {
         holder.map(|a| a.lane.name.clone())
     }
 
+    fn prepare(&self, modules: Vec<[u8; 32]>) -> BoxFuture<'static, Result<bool, String>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let digests: Vec<_> = modules.into_iter().map(Digest::from).collect();
+            let mut readying = this.0.readying.lock().await;
+            let under_way = match readying.take() {
+                Some((of, task)) if of == digests => task,
+                // What was asked for before that goes on by itself.
+                _ => {
+                    let (this, digests) = (this.clone(), digests.clone());
+                    tokio::spawn(async move { this.make_ready(digests).await })
+                }
+            };
+            let mut under_way = under_way;
+            match tokio::time::timeout(READY_TELL, &mut under_way).await {
+                Ok(done) => done.unwrap_or_else(|e| Err(e.to_string())).map(|()| true),
+                Err(_) => {
+                    *readying = Some((digests, under_way));
+                    Ok(false)
+                }
+            }
+        })
+    }
+
     fn submit(&self, job: HookJob, done: HookDone) {
         let lane = self
             .0
@@ -892,6 +959,13 @@ fn info_of(
         partitions: BTreeSet::new(),
     }
 }
+
+/// A voter that is not ready for a revision by then is not waited for: it has records wait once it leads. CPython takes twenty
+/// seconds to compile on a small machine.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// It says whether it is ready within this time: an answer that takes longer breaks the connection.
+const READY_TELL: Duration = Duration::from_secs(2);
+const READY_POLL: Duration = Duration::from_millis(20);
 
 /// Runs what blocks on a thread of its own. `None` when it panicked or could not be started.
 pub(crate) async fn apart<T: Send + 'static>(

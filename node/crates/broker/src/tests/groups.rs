@@ -347,6 +347,13 @@ impl Hook for Copies {
         None
     }
 
+    fn prepare(
+        &self,
+        _modules: Vec<[u8; 32]>,
+    ) -> futures_util::future::BoxFuture<'static, Result<bool, String>> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
+
     fn submit(&self, job: HookJob, done: HookDone) {
         self.0.send((job, done)).unwrap();
     }
