@@ -42,7 +42,11 @@ fn a_new_module_builds_passes_its_case_and_runs() {
         told.contains("1 cases, 0 failed; every output and dead letters seen"),
         "{told}"
     );
+    runs_in_a_node(&project, Path::new(file));
+}
 
+/// Pushes what a project became, applies its pipeline, and looks at what comes out.
+fn runs_in_a_node(project: &Path, file: &Path) {
     let of_node = tempfile::tempdir().unwrap();
     let node = Node::start(of_node.path(), &[]).unwrap();
     let cli = |args: &[&str], input: &str| {
@@ -50,16 +54,9 @@ fn a_new_module_builds_passes_its_case_and_runs() {
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{args:?}: {told}");
     };
+    let named = ["--name", "rate-limit", "--version", "0.1.0"];
     cli(
-        &[
-            "module",
-            "push",
-            file,
-            "--name",
-            "rate-limit",
-            "--version",
-            "0.1.0",
-        ],
+        &[&["module", "push", file.to_str().unwrap()][..], &named].concat(),
         "",
     );
     cli(&["topic", "create", "readings"], "");
@@ -67,13 +64,28 @@ fn a_new_module_builds_passes_its_case_and_runs() {
     cli(&["pipeline", "apply", pipeline.to_str().unwrap()], "");
     cli(
         &["produce", "readings"],
-        "{\"temperature\":55}\n{\"temperature\":40}\n",
+        "{\"temperature\":55}\n{\"other\":{\"temperature\":66}}\n{\"temperature\":40}\n{\"a\":[1,\"}\\\"\"],\"temperature\":66}\n",
     );
     block_on(async {
         let client = node.client().await.unwrap();
-        let (records, _) = read_all(&client, "readings", 0, 1 << 20).await.unwrap();
-        let values: Vec<_> = records.iter().map(|(_, r)| r.value.as_deref().unwrap()).collect();
-        assert_eq!(values, [br#"{"temperature":55,"count":1}"#]);
+        let values = async |topic: &str| -> Vec<Value> {
+            let (records, _) = read_all(&client, topic, 0, 1 << 20).await.unwrap();
+            let value = |(_, r): &(u64, weir_types::Record)| {
+                serde_json::from_slice(r.value.as_deref().unwrap()).unwrap()
+            };
+            records.iter().map(value).collect()
+        };
+        assert_eq!(
+            values("readings").await,
+            [
+                json!({"temperature": 55, "count": 1}),
+                json!({"temperature": 66, "count": 2})
+            ]
+        );
+        assert_eq!(
+            values("readings.dead").await,
+            [json!({"other": {"temperature": 66}})]
+        );
     });
     node.stop().unwrap();
 }
@@ -143,48 +155,7 @@ fn follow(lang: &str) {
         told.contains("1 cases, 0 failed; every output and dead letters seen"),
         "{told}"
     );
-    let of_node = tempfile::tempdir().unwrap();
-    let node = Node::start(of_node.path(), &[]).unwrap();
-    let cli = |args: &[&str], input: &str| {
-        let output = node.cli(args, input).unwrap();
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{args:?}: {told}");
-    };
-    let file = project.join("rate-limit.wasm");
-    let named = ["--name", "rate-limit", "--version", "0.1.0"];
-    cli(
-        &[&["module", "push", file.to_str().unwrap()][..], &named].concat(),
-        "",
-    );
-    cli(&["topic", "create", "readings"], "");
-    let pipeline = project.join("pipeline.toml");
-    cli(&["pipeline", "apply", pipeline.to_str().unwrap()], "");
-    cli(
-        &["produce", "readings"],
-        "{\"temperature\":55}\n{\"other\":{\"temperature\":66}}\n{\"temperature\":40}\n{\"a\":[1,\"}\\\"\"],\"temperature\":66}\n",
-    );
-    block_on(async {
-        let client = node.client().await.unwrap();
-        let values = async |topic: &str| -> Vec<Value> {
-            let (records, _) = read_all(&client, topic, 0, 1 << 20).await.unwrap();
-            let value = |(_, r): &(u64, weir_types::Record)| {
-                serde_json::from_slice(r.value.as_deref().unwrap()).unwrap()
-            };
-            records.iter().map(value).collect()
-        };
-        assert_eq!(
-            values("readings").await,
-            [
-                json!({"temperature": 55, "count": 1}),
-                json!({"temperature": 66, "count": 2})
-            ]
-        );
-        assert_eq!(
-            values("readings.dead").await,
-            [json!({"other": {"temperature": 66}})]
-        );
-    });
-    node.stop().unwrap();
+    runs_in_a_node(&project, &project.join("rate-limit.wasm"));
 }
 
 #[test]

@@ -198,7 +198,7 @@ impl Join {
 mod tests {
     use super::*;
     use crate::prelude::*;
-    use crate::testing::{Input, Native};
+    use crate::testing::{Input, Native, texts};
     use proptest::prelude::*;
 
     struct Pairs(Join);
@@ -248,15 +248,6 @@ mod tests {
         }
     }
 
-    fn values(outcome: &crate::testing::Outcome) -> Vec<String> {
-        let columns = outcome.emits.iter().filter_map(|run| run.values.as_ref());
-        let texts = columns.flat_map(|c| {
-            let column = crate::Column::new(c);
-            (0..column.len()).map(move |n| String::from_utf8(column.get(n).unwrap().to_vec()).unwrap())
-        });
-        texts.collect()
-    }
-
     proptest! {
         /// Records out of order by up to `disorder`, the watermark that much behind: each pair that is near comes once, whatever
         /// is forgotten meanwhile, and in the end nothing is left.
@@ -271,7 +262,7 @@ mod tests {
             for (n, (source, key, step, late)) in records.into_iter().enumerate() {
                 clock += step;
                 let at = clock - late;
-                got.extend(values(&module.process_from(source, &[input(key, at, n)]).unwrap()));
+                got.extend(texts(&module.process_from(source, &[input(key, at, n)]).unwrap()));
                 seen.push((source, key, at, n));
                 module.advance(Clock::Event, clock - DISORDER).unwrap();
             }

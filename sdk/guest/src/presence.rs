@@ -192,7 +192,7 @@ impl Silence {
 mod tests {
     use super::*;
     use crate::prelude::*;
-    use crate::testing::{Input, Native, Value};
+    use crate::testing::{Input, Native, Value, texts};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -246,15 +246,6 @@ mod tests {
         }
     }
 
-    fn said(outcome: &crate::testing::Outcome) -> Vec<String> {
-        let columns = outcome.emits.iter().filter_map(|run| run.values.as_ref());
-        let texts = columns.flat_map(|c| {
-            let column = crate::Column::new(c);
-            (0..column.len()).map(move |n| String::from_utf8(column.get(n).unwrap().to_vec()).unwrap())
-        });
-        texts.collect()
-    }
-
     proptest! {
         /// Against a table of all keys that is looked at whenever time goes on.
         #[test]
@@ -277,10 +268,10 @@ mod tests {
                 prop_assert_eq!(outcome.routes.first() == Some(&1), is_first);
                 let (last, was_silent) = seen.get(&key).copied().unwrap_or((at, false));
                 let back = was_silent.then(|| format!("back {last}"));
-                prop_assert_eq!(said(&outcome), back.into_iter().collect::<Vec<_>>());
+                prop_assert_eq!(texts(&outcome), back.into_iter().collect::<Vec<_>>());
                 seen.insert(key, (last.max(at), false));
                 let watermark = clock - DISORDER;
-                let mut told: Vec<_> = module.advance(Clock::Event, watermark).unwrap().iter().flat_map(said).collect();
+                let mut told: Vec<_> = module.advance(Clock::Event, watermark).unwrap().iter().flat_map(texts).collect();
                 let mut want = Vec::new();
                 for (last, silent) in seen.values_mut().filter(|(last, silent)| !silent && last + ms <= watermark) {
                     *silent = true;

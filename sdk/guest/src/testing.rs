@@ -217,3 +217,14 @@ fn column<'a>(items: impl Iterator<Item = Option<&'a [u8]>>) -> wit::Column {
     let nulls = nulls.contains(&1).then_some(nulls);
     wit::Column { ends, data, nulls }
 }
+
+/// Values of new records, as text.
+#[cfg(test)]
+pub(crate) fn texts(outcome: &Outcome) -> Vec<String> {
+    let columns = outcome.emits.iter().filter_map(|run| run.values.as_ref());
+    let texts = columns.flat_map(|c| {
+        let column = crate::Column::new(c);
+        (0..column.len()).map(move |n| String::from_utf8(column.get(n).unwrap().to_vec()).unwrap())
+    });
+    texts.collect()
+}
