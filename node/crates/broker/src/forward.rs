@@ -203,6 +203,9 @@ impl From<Fate> for ErrorKind {
     }
 }
 
+/// A topic, and the number of a partition of it.
+type TopicPartition = (TopicName, u32);
+
 pub(crate) struct ByBroker(pub(crate) Weak<Inner>);
 
 impl Forwarded for ByBroker {
@@ -470,8 +473,8 @@ impl Broker {
 
     /// Up to where `places`, each a topic and a partition, are committed, of those that other nodes lead and as far as they can
     /// be asked.
-    pub async fn ends_elsewhere(&self, places: &[(TopicName, u32)]) -> Vec<(TopicName, u32, Offset)> {
-        let mut by_group: BTreeMap<GroupId, Vec<(&(TopicName, u32), PartitionId)>> = BTreeMap::new();
+    pub async fn ends_elsewhere(&self, places: &[TopicPartition]) -> Vec<(TopicName, u32, Offset)> {
+        let mut by_group: BTreeMap<GroupId, Vec<(&TopicPartition, PartitionId)>> = BTreeMap::new();
         for place in places {
             let id = self.topic(place.0.as_str()).and_then(|t| t.partition(place.1));
             if let Some(id) = id.filter(|id| !self.serves(*id)) {

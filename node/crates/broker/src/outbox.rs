@@ -414,7 +414,7 @@ impl Forwarder {
         let from = self.arrived.max(start).max(row.base);
         let since = self.trimmed.elapsed();
         let is_much = marks.bytes() >= TRIM_BYTES && since >= AGAIN;
-        if start < from && (is_much || (from >= end && since >= TRIM_EVERY)) {
+        if start < from && (is_much || since >= TRIM_EVERY) {
             self.trim(broker, from).await?;
         }
         if from >= end {

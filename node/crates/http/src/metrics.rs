@@ -187,10 +187,13 @@ fn topics(out: &mut String, services: &Services) {
     }
 }
 
+/// Name, what it is, and its value.
+type OfWaiting = (&'static str, &'static str, fn(&Waiting) -> u64);
+
 /// Of groups that this node leads.
 fn outbox(out: &mut String, services: &Services) {
     let waiting = services.broker.outbox();
-    let numbers: [(&str, &str, fn(&Waiting) -> u64); 2] = [
+    let numbers: [OfWaiting; 2] = [
         (
             "weir_outbox_records",
             "Offsets that pipelines made for a partition of another replica group and that wait for it.",

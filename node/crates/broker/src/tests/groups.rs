@@ -305,12 +305,14 @@ impl Copies {
         let (jobs, queue) = std::sync::mpsc::sync_channel::<(HookJob, HookDone)>(64);
         let this = broker.clone();
         // Ends when the broker is gone, which holds the other end.
-        std::thread::spawn(move || {
+        let copying = move || {
             for (job, done) in queue {
                 let copied = copy(&this, &job);
                 done(job, copied);
             }
-        });
+        };
+        let thread = std::thread::Builder::new().name("copies".to_owned());
+        thread.spawn(copying).unwrap();
         broker.set_hook(Arc::new(Self(jobs)));
     }
 }
