@@ -34,6 +34,7 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
     say("a hundred kills, fifty power cuts, ten thousand connections");
     let filters = [
         "crash::",
+        "state::",
         "power::",
         "cluster::",
         "chaos::",
@@ -46,6 +47,7 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
     rounds
         .args(filters)
         .env("WEIR_KILL_ROUNDS", "100")
+        .env("WEIR_STOP_ROUNDS", "400")
         .env("WEIR_POWER_CUTS", "50")
         .env("WEIR_SITE_KILLS", "50")
         .env("WEIR_SITE_CUTS", "100")
