@@ -33,6 +33,9 @@ const SOON: Duration = Duration::from_millis(50);
 /// What a timer that has fired adds to an entry, about: its row is removed, and so is often one that it was for.
 const TIMER_ROW_BYTES: usize = 128;
 
+/// Who does not answer is left alone for so many times as long as that was waited for, so that what others have goes on.
+const PATIENCE: u32 = 4;
+
 /// Tells threads to end.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
@@ -66,6 +69,8 @@ pub(crate) struct Reader {
     pub(crate) stop: Arc<Stop>,
     /// Which of how many: it has each partition whose number has that rest.
     pub(crate) share: (u32, u32),
+    /// Until when no other nodes are asked how far their partitions have come: one did not answer.
+    deaf_until: Option<Instant>,
     /// Partitions that could not be gone on with, and until when they are left alone.
     stuck: BTreeMap<u32, Instant>,
     /// Up to where partitions are read that had nothing more. Of others it has to be looked for.
@@ -107,6 +112,7 @@ impl Reader {
             worker,
             stop,
             share,
+            deaf_until: None,
             stuck: BTreeMap::new(),
             known: BTreeMap::new(),
             turns,
@@ -186,6 +192,7 @@ impl Reader {
                 continue;
             }
             self.stuck.remove(&partition);
+            let begun = Instant::now();
             let mut parts = std::mem::take(&mut self.worker.parts);
             let turned = self.worker.turn(&mut parts, first, partition);
             parts.spare(partition);
@@ -197,7 +204,8 @@ impl Reader {
                 Err(Refusal::Busy) => {
                     // The others go on.
                     self.known.remove(&partition);
-                    self.stuck.insert(partition, Instant::now() + LEAD_POLL);
+                    let wait = LEAD_POLL.max(begun.elapsed() * PATIENCE);
+                    self.stuck.insert(partition, Instant::now() + wait);
                     continue;
                 }
                 Err(refusal) => return self.refused(refusal),
@@ -220,7 +228,7 @@ impl Reader {
     }
 
     /// Asks other nodes how far partitions have come that they lead, and that were read up to their ends. Whether there are any.
-    fn hear_of_ends(&self) -> bool {
+    fn hear_of_ends(&mut self) -> bool {
         let places = self.known.iter();
         let places: Vec<_> = places
             .flat_map(|(partition, of)| of.iter().map(|(topic, _)| (topic.clone(), *partition)))
@@ -236,8 +244,13 @@ impl Reader {
         if places.is_empty() {
             return false;
         }
-        let broker = &self.worker.broker;
+        if self.deaf_until.is_some_and(|until| Instant::now() < until) {
+            return true;
+        }
+        let (broker, begun) = (&self.worker.broker, Instant::now());
         let ends = broker.block_on(broker.ends_elsewhere(&places));
+        let took = begun.elapsed();
+        self.deaf_until = (took > LEAD_POLL).then(|| Instant::now() + took * PATIENCE);
         let mut known = self
             .worker
             .shared

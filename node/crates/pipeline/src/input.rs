@@ -400,7 +400,8 @@ impl Input {
 fn refusal(source: &Source, partition: u32, error: FetchError) -> Refusal {
     let at = format!("topic `{}`, partition {partition}", source.topic);
     match error {
-        FetchError::NotLeader(_) => Refusal::NotLeader,
+        // Whoever leads it may be away: other partitions go on.
+        FetchError::NotLeader(_) => Refusal::Busy,
         FetchError::Read(ReadError::Busy(why)) => {
             tracing::warn!(%at, %why, "a pipeline waits to read");
             Refusal::Busy
