@@ -1278,7 +1278,7 @@ fn stops(counting: Counting, power: bool, spread: bool) {
     for round in 0..all {
         let place = places[round as usize % places.len()];
         // Once a second, where all has arrived.
-        let times = if place == "trimming" { 2 } else { 31 };
+        let times = if place == "trimming" { 1 } else { 31 };
         let at = format!(
             "{place}:{}:{}",
             1 + u64::from(round) * 7_919 % times,

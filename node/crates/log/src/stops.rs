@@ -93,7 +93,10 @@ mod asked {
         };
         if !asked.is_armed.load(Ordering::Relaxed) {
             asked.is_armed.store(asked.armed_by.exists(), Ordering::Relaxed);
-        } else if asked.seen.fetch_add(1, Ordering::Relaxed) + 1 == asked.after {
+        }
+        if asked.is_armed.load(Ordering::Relaxed)
+            && asked.seen.fetch_add(1, Ordering::Relaxed) + 1 == asked.after
+        {
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
         }
     }
