@@ -463,13 +463,19 @@ bool weir_json_number(weir_bytes json, const char *name, double *number) {
             if (at == end || *at != ':') return false;
             at = skip_space(at + 1, end);
             if (at == end || !(*at == '-' || (*at >= '0' && *at <= '9'))) return false;
-            char digits[64];
-            size_t len = 0;
-            while (at < end && len + 1 < sizeof(digits) && strchr("+-.0123456789eE", *at)) digits[len++] = *at++;
+            begin = at;
+            while (at < end && *at && strchr("+-.0123456789eE", *at)) at++;
+            const uint8_t *next = skip_space(at, end);
+            if (next == end || !(*next == ',' || *next == '}')) return false;
+            /* It ends with a zero here. Few are longer than that. */
+            char few[64], *rest;
+            size_t len = at - begin;
+            char *digits = len < sizeof(few) ? few : weir_alloc(len + 1);
+            memcpy(digits, begin, len);
             digits[len] = 0;
-            char *rest;
             *number = strtod(digits, &rest);
-            return rest == digits + len;
+            /* What is too large for a double is no number that a module could say again. */
+            return rest == digits + len && *number - *number == 0;
         }
         if (*at == '{' || *at == '[') depth++;
         if ((*at == '}' || *at == ']') && --depth == 0) return false;

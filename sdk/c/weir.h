@@ -140,7 +140,8 @@ void *weir_alloc(size_t bytes);
 weir_bytes weir_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 weir_bytes weir_of(const char *text);
 
-/* The number that is the member `name` of the JSON object `json`, not of one within it. False where there is none. */
+/* The number that is the member `name` of the JSON object `json`, not of one within it. False where there is none, or one that is too
+ * large for a double. */
 bool weir_json_number(weir_bytes json, const char *name, double *number);
 
 /* What the module remembers, for pipelines that say `grants = ["state"]`. None of these is linked in unless it is used. */

@@ -182,11 +182,17 @@ export class Batch {
   }
 
   *[Symbol.iterator]() {
-    for (let index = 0; index < this.length; index++) {
-      this.current = index;
-      yield new Record(this.#batch, index);
+    const before = this.current;
+    try {
+      for (let index = 0; index < this.length; index++) {
+        this.current = index;
+        yield new Record(this.#batch, index);
+      }
+      this.current = before;
+    } finally {
+      // Left early, or because something was thrown: then it is the record of the outermost loop that is told of.
+      if (before !== null) this.current = before;
     }
-    this.current = null;
   }
 }
 
@@ -196,7 +202,7 @@ export class Out {
   #routes;
   #copies = [];
   #reasons = [];
-  #emits = new Map();
+  #emits = [];
 
   constructor(outputs, length) {
     this.#outputs = outputs;
@@ -228,11 +234,27 @@ export class Out {
    * behind those of `record`, or with `bare` instead of them. Of records from which new ones stem, later ones come later.
    */
   emit(record, { key, value, timestamp, headers, bare = false, output = "main" }) {
+    const number = this.#number(output);
+    // Before anything is added: what throws here leaves nothing half said.
+    const given = (of) => (of === undefined ? undefined : bytes(of));
+    const [newKey, newValue] = [given(key), given(value)];
+    // Numbers or BigInts: what crosses the wall is of one kind, whichever runs the module.
+    const kind = typeof record.timestamp === "bigint" ? BigInt : Number;
+    const newTimestamp = timestamp === undefined ? undefined : kind(timestamp);
+    if (kind === Number && newTimestamp !== undefined && !Number.isSafeInteger(newTimestamp)) {
+      throw new TypeError(`a timestamp is a whole number of milliseconds, not ${timestamp}`);
+    }
+    const newHeaders = headers?.map(([name, value]) => [bytes(name), bytes(value)]);
     const has = [key, value, timestamp, headers].map((column) => (column === undefined ? "-" : "+")).join("") + bare;
-    let emits = this.#emits.get(has);
-    if (!emits) {
+    // Of the same kind as the last one, or a list of its own: those of one record come out as they were sent.
+    let emits = this.#emits.at(-1);
+    if (emits && emits.sources.at(-1) > record.index) {
+      throw new Fatal("new records must stem from records in the order of the batch");
+    }
+    if (emits?.has !== has) {
       const column = (of) => (of === undefined ? null : new ColumnBuilder());
       emits = {
+        has,
         sources: [],
         outputs: [],
         timestamps: timestamp === undefined ? null : [],
@@ -241,26 +263,25 @@ export class Out {
         headers: headers === undefined ? null : { ends: [], names: new ColumnBuilder(), values: new ColumnBuilder() },
         bare,
       };
-      this.#emits.set(has, emits);
+      this.#emits.push(emits);
     }
-    if (emits.sources.at(-1) > record.index) throw new Fatal("new records must stem from records in the order of the batch");
     emits.sources.push(record.index);
-    emits.outputs.push(this.#number(output));
-    emits.timestamps?.push(timestamp);
-    emits.keys?.push(bytes(key));
-    emits.values?.push(bytes(value));
+    emits.outputs.push(number);
+    emits.timestamps?.push(newTimestamp);
+    emits.keys?.push(newKey);
+    emits.values?.push(newValue);
     if (emits.headers) {
-      for (const [name, value] of headers) {
-        emits.headers.names.push(bytes(name));
-        emits.headers.values.push(bytes(value));
+      for (const [name, value] of newHeaders) {
+        emits.headers.names.push(name);
+        emits.headers.values.push(value);
       }
-      emits.headers.ends.push((emits.headers.ends.at(-1) ?? 0) + headers.length);
+      emits.headers.ends.push((emits.headers.ends.at(-1) ?? 0) + newHeaders.length);
     }
   }
 
   /** What crosses the wall. */
   outcome() {
-    const built = (emits) => ({
+    const built = ({ has, ...emits }) => ({
       ...emits,
       outputs: Uint8Array.from(emits.outputs),
       keys: emits.keys && emits.keys.build(),
@@ -274,7 +295,7 @@ export class Out {
     return {
       routes: this.#routes,
       copies: this.#copies,
-      emits: Array.from(this.#emits.values(), built),
+      emits: this.#emits.map(built),
       reasons: this.#reasons,
     };
   }

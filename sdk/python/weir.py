@@ -51,6 +51,8 @@ def to_bytes(value: Any) -> Optional[bytes]:
     """Text, bytes, or anything else as JSON, as bytes; `None` stays `None`."""
     if value is None or isinstance(value, bytes):
         return value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return text.encode()
 
@@ -150,14 +152,21 @@ class Batch:
         return self._batch.watermark
 
     def __iter__(self) -> Iterator[Record]:
-        for index in range(len(self)):
-            self.current = index
-            yield Record(self._batch, index)
-        self.current = None
+        before = self.current
+        try:
+            for index in range(len(self)):
+                self.current = index
+                yield Record(self._batch, index)
+            self.current = before
+        finally:
+            # Left early, or because something was raised: then it is the record of the outermost loop that is told of.
+            if before is not None:
+                self.current = before
 
 
 class _Emits:
-    def __init__(self) -> None:
+    def __init__(self, has: tuple) -> None:
+        self.has = has
         self.sources: List[int] = []
         self.outputs: List[int] = []
         self.timestamps: List[int] = []
@@ -176,7 +185,7 @@ class Out:
         self._routes = bytearray(length)
         self._copies: List[Tuple[int, int]] = []
         self._reasons: List[Tuple[int, str]] = []
-        self._emits: dict = {}
+        self._emits: List[_Emits] = []
 
     def _number(self, output: str) -> int:
         if output not in self._outputs:
@@ -210,27 +219,37 @@ class Out:
         """Sends a new record that stems from `record`. What is not given is what `record` has; `None` is none. Keys and values are
         text, bytes, or anything else as JSON. `headers` are a list of name and value, behind those of `record`, or with `bare`
         instead of them. Of records from which new ones stem, later ones come later."""
+        number = self._number(output)
+        # Before anything is added: what raises here leaves nothing half said.
+        new_key = to_bytes(None if key is NOT_GIVEN else key)
+        new_value = to_bytes(None if value is NOT_GIVEN else value)
+        given = [] if headers is NOT_GIVEN else headers
+        new_headers = [(to_bytes(name), to_bytes(value)) for name, value in given]
         has = tuple(given is not NOT_GIVEN for given in (timestamp, key, value, headers)) + (bare,)
-        emits = self._emits.setdefault(has, _Emits())
-        if emits.sources and emits.sources[-1] > record.index:
+        if self._emits and self._emits[-1].sources[-1] > record.index:
             raise Fatal("new records must stem from records in the order of the batch")
+        # Of the same kind as the last one, or a list of its own: those of one record come out as they were sent.
+        if not self._emits or self._emits[-1].has != has:
+            self._emits.append(_Emits(has))
+        emits = self._emits[-1]
         emits.sources.append(record.index)
-        emits.outputs.append(self._number(output))
+        emits.outputs.append(number)
         if timestamp is not NOT_GIVEN:
             emits.timestamps.append(timestamp)
         if key is not NOT_GIVEN:
-            emits.keys.append(to_bytes(key))
+            emits.keys.append(new_key)
         if value is not NOT_GIVEN:
-            emits.values.append(to_bytes(value))
+            emits.values.append(new_value)
         if headers is not NOT_GIVEN:
-            emits.names.extend(to_bytes(name) for name, _ in headers)
-            emits.items.extend(to_bytes(value) for _, value in headers)
+            emits.names.extend(name for name, _ in new_headers)
+            emits.items.extend(value for _, value in new_headers)
             emits.ends.append(len(emits.names))
 
     def outcome(self) -> types.Outcome:
         """What crosses the wall."""
         emits = []
-        for (timestamp, key, value, headers, bare), e in self._emits.items():
+        for e in self._emits:
+            timestamp, key, value, headers, bare = e.has
             emits.append(
                 types.Emits(
                     sources=e.sources,

@@ -10,9 +10,9 @@ use weir_tests::{Node, read_all, weir};
 
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}\n{told}");
-    String::from_utf8(output.stdout).unwrap() + &told
+    told.into_owned()
 }
 
 #[test]
@@ -156,6 +156,52 @@ fn follow(lang: &str) {
         "{told}"
     );
     runs_in_a_node(&project, &project.join("rate-limit.wasm"));
+    does_as_all_do(&project, &commands, &path);
+}
+
+/// Has the commands make another module, which is the same in each language, and looks at whether it does the same.
+fn does_as_all_do(project: &Path, commands: &[String], path: &OsString) {
+    let of_all = Path::new(env!("CARGO_MANIFEST_DIR")).join("languages");
+    for entry in of_all.read_dir().unwrap() {
+        let entry = entry.unwrap();
+        if project.join(entry.file_name()).is_file() {
+            std::fs::copy(entry.path(), project.join(entry.file_name())).unwrap();
+        }
+    }
+    for case in project.join("cases").read_dir().unwrap() {
+        std::fs::remove_file(case.unwrap().path()).unwrap();
+    }
+    let command = |text: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", text]).current_dir(project).env("PATH", path);
+        shell
+    };
+    for case in of_all.join("cases").read_dir().unwrap() {
+        let case = case.unwrap();
+        // What only a language with exceptions can do.
+        if !(case.file_name() == "caught.json" && project.join("module.c").exists()) {
+            std::fs::copy(case.path(), project.join("cases").join(case.file_name())).unwrap();
+        }
+    }
+    let mut told = String::new();
+    for text in commands.iter().filter(|c| !c.contains("install")) {
+        told = run(&mut command(text));
+    }
+    assert!(told.contains(", 0 failed"), "{told}");
+    if project.join("module.c").exists() {
+        return;
+    }
+    // What is thrown is told of the record that was looked at, whatever loops were within it.
+    let case = r#"{ "input": [{ "key": "v", "value": "" }, { "key": "?", "value": "" }, { "key": "v", "value": "" }] }"#;
+    std::fs::write(project.join("thrown.json"), case).unwrap();
+    let output = command("weir module test rate-limit.wasm thrown.json")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("cannot process record 1: ") && told.contains("told of the record"),
+        "{told}"
+    );
 }
 
 #[test]
