@@ -1,5 +1,6 @@
 //! Makes dead letters of what does not fit a JSON Schema. See README.md.
 
+mod number;
 mod schema;
 
 use schema::Schema;

@@ -2,35 +2,18 @@
 //!
 //! Compiled once, so that a record is only walked. What is not understood is refused when the schema is read, not passed over.
 
+mod read;
+
+use crate::number::{Decimal, Real, is_multiple, order};
+use read::Reader;
 use regex_lite::Regex;
 use serde_json::{Map, Number, Value};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Schemas that refer to each other without looking at anything further are stopped here.
-const DEPTH_MAX: usize = 64;
-/// Schemas within a schema.
-const NODES_MAX: usize = 4_096;
-
-/// Says something for people and nothing for machines.
-const ANNOTATIONS: [&str; 15] = [
-    "$schema",
-    "$id",
-    "$comment",
-    "$defs",
-    "definitions",
-    "title",
-    "description",
-    "default",
-    "examples",
-    "deprecated",
-    "readOnly",
-    "writeOnly",
-    "format",
-    "contentEncoding",
-    "contentMediaType",
-];
-
+/// Schemas within each other while a value is looked at, all that it holds included: far more than a value needs that nests as deep as
+/// JSON is read here (128), by three or four schemas a level, and what fits on a stack.
+const DEPTH_MAX: usize = 500;
 /// A schema, and all within it: by their places, of which the first is the whole.
 #[derive(Debug)]
 pub(crate) struct Schema {
@@ -86,7 +69,39 @@ enum Check {
     Maximum(Number),
     Above(Number),
     Below(Number),
-    MultipleOf(f64),
+    MultipleOf(Number),
+}
+
+impl Check {
+    /// Schemas that have to fit the very value that this is about.
+    fn of_the_same(&self) -> Vec<usize> {
+        match self {
+            Self::Ref(place) | Self::Not(place) => vec![*place],
+            Self::AllOf(places) | Self::AnyOf(places) | Self::OneOf(places) => places.clone(),
+            Self::If {
+                condition,
+                then,
+                other,
+            } => [Some(*condition), *then, *other].into_iter().flatten().collect(),
+            Self::DependentSchemas(all) => all.iter().map(|(_, place)| *place).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Of a walk over schemas: whether it has been at one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Not,
+    Within,
+    Done,
+}
+
+enum Step {
+    Enter(usize),
+    /// From one that is not left yet.
+    Within(usize),
+    Leave(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +143,8 @@ pub(crate) struct Misfit {
     /// A JSON pointer, written from its end.
     place: Vec<String>,
     what: String,
+    /// It could not be looked at, so that nobody can say whether it fits: not even `not` makes that good.
+    is_final: bool,
 }
 
 impl Misfit {
@@ -135,6 +152,7 @@ impl Misfit {
         Self {
             place: Vec::new(),
             what: what.into(),
+            is_final: false,
         }
     }
 
@@ -157,27 +175,17 @@ impl std::fmt::Display for Misfit {
     }
 }
 
-/// Reads a schema.
-struct Reader<'a> {
-    whole: &'a Value,
-    nodes: Vec<Node>,
-    /// Places of those that something refers to, by pointer.
-    known: BTreeMap<String, usize>,
-}
-
 impl Schema {
     /// Reads a schema.
     ///
     /// # Errors
     /// Says where, and what is wrong or not understood.
     pub(crate) fn read(whole: &Value) -> Result<Self, String> {
-        let mut reader = Reader {
-            whole,
-            nodes: Vec::new(),
-            known: BTreeMap::new(),
+        let read = Self {
+            nodes: Reader::read(whole)?,
         };
-        reader.at("", whole)?;
-        Ok(Self { nodes: reader.nodes })
+        read.ends()?;
+        Ok(read)
     }
 
     /// Whether `value` fits.
@@ -188,11 +196,36 @@ impl Schema {
         self.node(0, value, 0)
     }
 
+    /// Whether no schema comes back to itself before it has looked at anything: for then it would say nothing, and never end.
+    fn ends(&self) -> Result<(), String> {
+        let mut seen = vec![Seen::Not; self.nodes.len()];
+        // Places yet to be looked at, and those to be left after what they hold.
+        let mut todo: Vec<_> = (0..self.nodes.len()).map(Step::Enter).collect();
+        while let Some(step) = todo.pop() {
+            match step {
+                Step::Leave(place) => seen[place] = Seen::Done,
+                Step::Enter(place) if seen[place] == Seen::Not => {
+                    seen[place] = Seen::Within;
+                    todo.push(Step::Leave(place));
+                    if let Some(Node::All(checks)) = self.nodes.get(place) {
+                        todo.extend(checks.iter().flat_map(Check::of_the_same).map(Step::Within));
+                    }
+                }
+                Step::Within(place) if seen[place] == Seen::Within => {
+                    return Err("the schema refers to itself without looking at anything".to_owned());
+                }
+                Step::Within(place) => todo.push(Step::Enter(place)),
+                Step::Enter(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     fn node(&self, place: usize, value: &Value, depth: usize) -> Result<(), Misfit> {
         if depth > DEPTH_MAX {
-            return Err(Misfit::new(
-                "cannot be looked at: the schema refers to itself too often",
-            ));
+            let mut misfit = Misfit::new("cannot be looked at: it nests too deep for this schema");
+            misfit.is_final = true;
+            return Err(misfit);
         }
         match self.nodes.get(place) {
             Some(Node::All(checks)) => checks
@@ -203,8 +236,19 @@ impl Schema {
         }
     }
 
-    fn fits(&self, place: usize, value: &Value, depth: usize) -> bool {
-        self.node(place, value, depth).is_ok()
+    fn fits(&self, place: usize, value: &Value, depth: usize) -> Result<bool, Misfit> {
+        match self.node(place, value, depth) {
+            Ok(()) => Ok(true),
+            Err(misfit) if misfit.is_final => Err(misfit),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// How many of `places` fit.
+    fn fitting(&self, places: &[usize], value: &Value, depth: usize) -> Result<usize, Misfit> {
+        places.iter().try_fold(0, |n, place| {
+            Ok(n + usize::from(self.fits(*place, value, depth)?))
+        })
     }
 
     fn one(&self, check: &Check, value: &Value, depth: usize) -> Result<(), Misfit> {
@@ -215,25 +259,27 @@ impl Schema {
                 let names: Vec<_> = types.iter().map(|t| t.name()).collect();
                 format!("is {}, and should be {}", kind(value), names.join(" or "))
             }),
-            Check::Enum(values) => must(values.iter().any(|v| is_same(v, value)), &|| {
+            Check::Enum(values) => must(values.iter().any(|v| order(v, value).is_eq()), &|| {
                 let told: Vec<_> = values.iter().take(8).map(Value::to_string).collect();
                 format!("should be {}", told.join(" or "))
             }),
             Check::Ref(place) => self.node(*place, value, depth),
             Check::AllOf(all) => all.iter().try_for_each(|place| self.node(*place, value, depth)),
-            Check::AnyOf(any) => must(any.iter().any(|place| self.fits(*place, value, depth)), &|| {
-                "fits none of `anyOf`".to_owned()
-            }),
+            Check::AnyOf(any) => {
+                for place in any {
+                    if self.fits(*place, value, depth)? {
+                        return Ok(());
+                    }
+                }
+                Err(Misfit::new("fits none of `anyOf`"))
+            }
             Check::OneOf(one) => {
-                let fitting = one
-                    .iter()
-                    .filter(|place| self.fits(**place, value, depth))
-                    .count();
+                let fitting = self.fitting(one, value, depth)?;
                 must(fitting == 1, &|| {
                     format!("fits {fitting} of `oneOf`, and should fit one")
                 })
             }
-            Check::Not(place) => must(!self.fits(*place, value, depth), &|| {
+            Check::Not(place) => must(!self.fits(*place, value, depth)?, &|| {
                 "fits what it should not".to_owned()
             }),
             Check::If {
@@ -241,7 +287,7 @@ impl Schema {
                 then,
                 other,
             } => {
-                let next = if self.fits(*condition, value, depth) {
+                let next = if self.fits(*condition, value, depth)? {
                     then
                 } else {
                     other
@@ -305,8 +351,9 @@ impl Schema {
             Check::PropertyNames(place) => {
                 for name in fields.keys() {
                     let text = Value::String(name.clone());
-                    self.node(*place, &text, depth).map_err(|e| {
-                        Misfit::new(format!("has a name that does not fit: `{name}` {}", e.what))
+                    self.node(*place, &text, depth).map_err(|e| Misfit {
+                        what: format!("has a name that does not fit: `{name}` {}", e.what),
+                        ..e
                     })?;
                 }
                 Ok(())
@@ -331,10 +378,10 @@ impl Schema {
                 Ok(())
             }
             Check::Contains { schema, count } => {
-                let fitting = items
-                    .iter()
-                    .filter(|item| self.fits(*schema, item, depth))
-                    .count();
+                let mut fitting = 0;
+                for item in items {
+                    fitting += usize::from(self.fits(*schema, item, depth)?);
+                }
                 match count.has(fitting) {
                     true => Ok(()),
                     false => Err(Misfit::new(format!(
@@ -347,10 +394,15 @@ impl Schema {
                 items.len()
             ))),
             Check::Unique => {
-                let is_again =
-                    |(n, item): (usize, &Value)| items.iter().take(n).any(|before| is_same(before, item));
-                match items.iter().enumerate().find(|each| is_again(*each)) {
-                    Some((n, _)) => Err(Misfit::new("was there before").within(n.to_string())),
+                let mut by_value: Vec<_> = items.iter().enumerate().collect();
+                // Stable: of those that are the same, the first one stays the first.
+                by_value.sort_by(|(_, a), (_, b)| order(a, b));
+                let pairs = by_value.windows(2).filter_map(|pair| match pair {
+                    [(_, a), (n, b)] if order(a, b).is_eq() => Some(n),
+                    _ => None,
+                });
+                match pairs.min() {
+                    Some(n) => Err(Misfit::new("was there before").within(n.to_string())),
                     None => Ok(()),
                 }
             }
@@ -379,7 +431,7 @@ fn string(check: &Check, text: &str) -> Result<(), Misfit> {
 
 fn numeric(check: &Check, number: &Number) -> Result<(), Misfit> {
     use std::cmp::Ordering::{Greater, Less};
-    let is = |than: &Number| compare(number, than);
+    let is = |than: &Number| Real::of(number).cmp(&Real::of(than));
     let (fits, what) = match check {
         Check::Minimum(least) => (
             is(least) != Less,
@@ -397,44 +449,13 @@ fn numeric(check: &Check, number: &Number) -> Result<(), Misfit> {
             is(than) == Less,
             format!("is {number}, and should be less than {than}"),
         ),
-        Check::MultipleOf(of) => {
-            let times = number.as_f64().unwrap_or(f64::NAN) / of;
-            (
-                times.fract() == 0.0,
-                format!("is {number}, and should be a multiple of {of}"),
-            )
-        }
+        Check::MultipleOf(of) => (
+            is_multiple(Decimal::of(number), Decimal::of(of)),
+            format!("is {number}, and should be a multiple of {of}"),
+        ),
         _ => return Ok(()),
     };
     if fits { Ok(()) } else { Err(Misfit::new(what)) }
-}
-
-/// By value: whole numbers exactly, others as the floating-point numbers that they are.
-fn compare(a: &Number, b: &Number) -> std::cmp::Ordering {
-    let whole = |n: &Number| n.as_i64().map(i128::from).or_else(|| n.as_u64().map(i128::from));
-    match (whole(a), whole(b)) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        _ => {
-            let (a, b) = (a.as_f64().unwrap_or(0.0), b.as_f64().unwrap_or(0.0));
-            a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal)
-        }
-    }
-}
-
-/// As JSON Schema compares: numbers by value, whatever they are written as.
-fn is_same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => compare(a, b).is_eq(),
-        (Value::Array(a), Value::Array(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same(a, b))
-        }
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len()
-                && a.iter()
-                    .all(|(name, a)| b.get(name).is_some_and(|b| is_same(a, b)))
-        }
-        (a, b) => a == b,
-    }
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -482,244 +503,6 @@ impl Type {
             _ => false,
         }
     }
-}
-
-impl Reader<'_> {
-    /// Reads the schema at `pointer`, and returns its place.
-    fn at(&mut self, pointer: &str, schema: &Value) -> Result<usize, String> {
-        if let Some(place) = self.known.get(pointer) {
-            return Ok(*place);
-        }
-        if self.nodes.len() >= NODES_MAX {
-            return Err(format!("a schema may hold at most {NODES_MAX} others"));
-        }
-        let place = self.nodes.len();
-        self.nodes.push(Node::Open);
-        // Before what it holds is read: that may refer to it.
-        self.known.insert(pointer.to_owned(), place);
-        let node = match schema {
-            Value::Bool(always) => Node::Always(*always),
-            Value::Object(keywords) => Node::All(self.checks(pointer, keywords)?),
-            _ => {
-                return Err(format!(
-                    "`{pointer}` is no schema: it has to be an object, `true` or `false`"
-                ));
-            }
-        };
-        if let Some(slot) = self.nodes.get_mut(place) {
-            *slot = node;
-        }
-        Ok(place)
-    }
-
-    fn checks(&mut self, at: &str, keywords: &Map<String, Value>) -> Result<Vec<Check>, String> {
-        let mut checks = Vec::new();
-        for (name, value) in keywords {
-            let here = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
-            let want = |what: &str| format!("`{here}` has to be {what}");
-            let number = || value.as_number().cloned().ok_or_else(|| want("a number"));
-            let check = match name.as_str() {
-                name if ANNOTATIONS.contains(&name) => continue,
-                // Read with what they belong to.
-                "then"
-                | "else"
-                | "patternProperties"
-                | "additionalProperties"
-                | "prefixItems"
-                | "minContains"
-                | "maxContains"
-                | "minProperties"
-                | "minItems"
-                | "minLength"
-                    if belongs(name, keywords) =>
-                {
-                    continue;
-                }
-                "type" => {
-                    let listed = value
-                        .as_array()
-                        .map_or(std::slice::from_ref(value), Vec::as_slice);
-                    let types: Option<Vec<_>> = listed.iter().map(Type::read).collect();
-                    Check::Types(types.ok_or_else(|| want("the name of a type, or a list of them"))?)
-                }
-                "enum" => Check::Enum(value.as_array().ok_or_else(|| want("a list"))?.clone()),
-                "const" => Check::Enum(vec![value.clone()]),
-                "$ref" => Check::Ref(self.refer(value, &here)?),
-                "allOf" => Check::AllOf(self.list(&here, value)?),
-                "anyOf" => Check::AnyOf(self.list(&here, value)?),
-                "oneOf" => Check::OneOf(self.list(&here, value)?),
-                "not" => Check::Not(self.at(&here, value)?),
-                "if" => Check::If {
-                    condition: self.at(&here, value)?,
-                    then: self.member(at, keywords, "then")?,
-                    other: self.member(at, keywords, "else")?,
-                },
-                "required" => Check::Required(names(value).ok_or_else(|| want("a list of names"))?),
-                "dependentRequired" => {
-                    let of = |(name, needs): (&String, &Value)| Some((name.clone(), names(needs)?));
-                    let all = value.as_object().and_then(|all| all.iter().map(of).collect());
-                    Check::DependentRequired(all.ok_or_else(|| want("an object of lists of names"))?)
-                }
-                "dependentSchemas" => Check::DependentSchemas(self.map(&here, value)?),
-                "properties" | "patternProperties" | "additionalProperties" => {
-                    let own = keywords.get("properties");
-                    let named = own
-                        .map(|own| self.map(&format!("{at}/properties"), own))
-                        .transpose()?;
-                    let by_pattern = keywords.get("patternProperties");
-                    let by_pattern = by_pattern.map(|p| self.map(&format!("{at}/patternProperties"), p));
-                    let mut patterns = Vec::new();
-                    for (pattern, place) in by_pattern.transpose()?.into_iter().flatten() {
-                        patterns.push((regex(&pattern, &here)?, place));
-                    }
-                    Check::Properties {
-                        named: named.into_iter().flatten().collect(),
-                        patterns,
-                        others: self.member(at, keywords, "additionalProperties")?,
-                    }
-                }
-                "propertyNames" => Check::PropertyNames(self.at(&here, value)?),
-                "minProperties" | "maxProperties" => {
-                    Check::PropertyCount(range(keywords, "minProperties", "maxProperties", &want)?)
-                }
-                "items" | "prefixItems" => {
-                    let first = keywords.get("prefixItems");
-                    let first = first
-                        .map(|first| self.list(&format!("{at}/prefixItems"), first))
-                        .transpose()?;
-                    Check::Items {
-                        first: first.unwrap_or_default(),
-                        rest: self.member(at, keywords, "items")?,
-                    }
-                }
-                "contains" => {
-                    let mut count = range(keywords, "minContains", "maxContains", &want)?;
-                    if !keywords.contains_key("minContains") {
-                        count.least = 1;
-                    }
-                    Check::Contains {
-                        schema: self.at(&here, value)?,
-                        count,
-                    }
-                }
-                // Nothing without `contains`.
-                "minContains" | "maxContains" | "then" | "else" => continue,
-                "minItems" | "maxItems" => Check::ItemCount(range(keywords, "minItems", "maxItems", &want)?),
-                "uniqueItems" => match value.as_bool().ok_or_else(|| want("`true` or `false`"))? {
-                    true => Check::Unique,
-                    false => continue,
-                },
-                "minLength" | "maxLength" => Check::Length(range(keywords, "minLength", "maxLength", &want)?),
-                "pattern" => Check::Pattern(regex(value.as_str().ok_or_else(|| want("a pattern"))?, &here)?),
-                "minimum" => Check::Minimum(number()?),
-                "maximum" => Check::Maximum(number()?),
-                "exclusiveMinimum" => Check::Above(number()?),
-                "exclusiveMaximum" => Check::Below(number()?),
-                "multipleOf" => {
-                    let of = number()?.as_f64().filter(|of| *of > 0.0);
-                    Check::MultipleOf(of.ok_or_else(|| want("a number above 0"))?)
-                }
-                unknown => return Err(format!("`{at}` has `{unknown}`, which is not understood here")),
-            };
-            checks.push(check);
-        }
-        Ok(checks)
-    }
-
-    /// The schema under `name` of `keywords`, which are at `at`.
-    fn member(
-        &mut self,
-        at: &str,
-        keywords: &Map<String, Value>,
-        name: &str,
-    ) -> Result<Option<usize>, String> {
-        let schema = keywords.get(name);
-        schema
-            .map(|schema| self.at(&format!("{at}/{name}"), schema))
-            .transpose()
-    }
-
-    fn list(&mut self, at: &str, value: &Value) -> Result<Vec<usize>, String> {
-        let all = value.as_array().filter(|all| !all.is_empty());
-        let all = all.ok_or_else(|| format!("`{at}` has to be a list of schemas"))?;
-        let each = all.iter().enumerate();
-        each.map(|(n, schema)| self.at(&format!("{at}/{n}"), schema))
-            .collect()
-    }
-
-    fn map(&mut self, at: &str, value: &Value) -> Result<Vec<(String, usize)>, String> {
-        let all = value
-            .as_object()
-            .ok_or_else(|| format!("`{at}` has to be an object of schemas"))?;
-        let mut read = Vec::new();
-        for (name, schema) in all {
-            let here = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
-            read.push((name.clone(), self.at(&here, schema)?));
-        }
-        Ok(read)
-    }
-
-    fn refer(&mut self, value: &Value, here: &str) -> Result<usize, String> {
-        let pointer = value.as_str().and_then(|text| text.strip_prefix('#'));
-        let pointer =
-            pointer.ok_or_else(|| format!("`{here}` has to be a place in this schema, `#/$defs/…`"))?;
-        let whole = self.whole;
-        let found = whole.pointer(pointer);
-        let found = found.ok_or_else(|| format!("`{here}`: there is nothing at `#{pointer}`"))?;
-        self.at(pointer, found)
-    }
-}
-
-/// Whether `name` is read with another of `keywords`.
-fn belongs(name: &str, keywords: &Map<String, Value>) -> bool {
-    let with: &[&str] = match name {
-        "then" | "else" => &["if"],
-        "patternProperties" => &["properties"],
-        "additionalProperties" => &["properties", "patternProperties"],
-        "prefixItems" => &["items"],
-        "minContains" | "maxContains" => &["contains"],
-        "minProperties" => &["maxProperties"],
-        "minItems" => &["maxItems"],
-        "minLength" => &["maxLength"],
-        _ => &[],
-    };
-    with.iter().any(|other| keywords.contains_key(*other))
-}
-
-fn names(value: &Value) -> Option<Vec<String>> {
-    let name = |v: &Value| v.as_str().map(str::to_owned);
-    value.as_array()?.iter().map(name).collect()
-}
-
-fn regex(pattern: &str, here: &str) -> Result<Regex, String> {
-    Regex::new(pattern)
-        .map_err(|e| format!("`{here}`: `{pattern}` is no pattern that is understood here: {e}"))
-}
-
-fn range(
-    keywords: &Map<String, Value>,
-    least: &str,
-    most: &str,
-    want: &dyn Fn(&str) -> String,
-) -> Result<Range, String> {
-    let bound = |name: &str, otherwise: u64| match keywords.get(name) {
-        None => Ok(otherwise),
-        // `2.0` is whole, too.
-        Some(value) => {
-            let whole = value
-                .as_f64()
-                .filter(|n| n.fract() == 0.0 && *n >= 0.0)
-                .map(|n| n as u64);
-            value
-                .as_u64()
-                .or(whole)
-                .ok_or_else(|| want("a whole number, 0 or more"))
-        }
-    };
-    Ok(Range {
-        least: bound(least, 0)?,
-        most: bound(most, u64::MAX)?,
-    })
 }
 
 #[cfg(test)]

@@ -177,6 +177,14 @@ fn what_is_not_understood_is_refused_by_name() {
         (json!({ "multipleOf": 0 }), "has to be a number above 0"),
         (json!({ "allOf": [] }), "`/allOf` has to be a list of schemas"),
         (json!([1]), "is no schema"),
+        (
+            json!({ "properties": { "a": { "$id": "mem:///a", "$ref": "#/$defs/b" } } }),
+            "`/properties/a/$id`: only the whole schema may have an `$id`",
+        ),
+        (
+            json!({ "$ref": "#/$defs/a/items", "$defs": { "a": { "$id": "mem:///a", "items": true } } }),
+            "`#/$defs/a` has an `$id` of its own",
+        ),
     ] {
         let refused = Schema::read(&schema).unwrap_err();
         assert!(refused.contains(why), "{schema}: {refused}");
@@ -193,12 +201,105 @@ fn schemas_that_go_in_circles_end() {
         .check(&json!({ "next": { "next": { "other": 1 } } }))
         .unwrap_err();
     assert_eq!(misfit.to_string(), "`/next/next/other` is not allowed");
-    let circle = Schema::read(&json!({ "$ref": "#" })).unwrap();
-    assert!(
-        circle
-            .check(&json!(1))
-            .unwrap_err()
-            .to_string()
-            .contains("refers to itself too often")
-    );
+    for circle in [
+        json!({ "$ref": "#" }),
+        json!({ "not": { "anyOf": [{ "required": ["a"] }, { "$ref": "#" }] } }),
+        json!({ "$ref": "#/$defs/a", "$defs": { "a": { "if": { "$ref": "#/$defs/b" } }, "b": { "dependentSchemas": { "x": { "$ref": "#/$defs/a" } } } } }),
+    ] {
+        let refused = Schema::read(&circle).unwrap_err();
+        assert_eq!(refused, "the schema refers to itself without looking at anything");
+    }
+    // Two ways to one are no circle.
+    let twice = json!({ "allOf": [{ "$ref": "#/$defs/a" }, { "$ref": "#/$defs/b" }],
+        "$defs": { "a": { "$ref": "#/$defs/b" }, "b": { "type": "integer" } } });
+    assert!(Schema::read(&twice).unwrap().check(&json!(1)).is_ok());
+}
+
+fn nested(levels: usize, inner: Value) -> Value {
+    (0..levels).fold(inner, |value, _| json!({ "c": value }))
+}
+
+#[test]
+fn what_nests_deep_is_looked_at_to_its_end() {
+    // No `secret`, however deep: three schemas a level.
+    let hidden = json!({ "not": { "$ref": "#/$defs/s" }, "$defs": { "s": { "anyOf": [
+        { "required": ["secret"] },
+        { "required": ["c"], "properties": { "c": { "$ref": "#/$defs/s" } } },
+    ] } } });
+    let hidden = Schema::read(&hidden).unwrap();
+    for levels in [0, 1, 30, 120] {
+        assert!(
+            hidden.check(&nested(levels, json!({ "secret": 1 }))).is_err(),
+            "{levels}"
+        );
+        assert!(
+            hidden.check(&nested(levels, json!({ "other": 1 }))).is_ok(),
+            "{levels}"
+        );
+    }
+    // What cannot be looked at does not fit: neither as it is nor by `not`.
+    let mut long = json!({ "properties": { "c": { "$ref": "#" } } });
+    for _ in 0..20 {
+        long = json!({ "allOf": [long] });
+    }
+    for schema in [
+        long.clone(),
+        json!({ "not": long }),
+        json!({ "anyOf": [{ "not": long }, true] }),
+    ] {
+        let misfit = Schema::read(&schema)
+            .unwrap()
+            .check(&nested(120, json!(1)))
+            .unwrap_err();
+        assert!(
+            misfit.to_string().contains("nests too deep"),
+            "{schema}: {misfit}"
+        );
+    }
+}
+
+#[test]
+fn numbers_are_what_they_say() {
+    for (of, number, fits) in [
+        ("0.01", "19.99", true),
+        ("0.01", "0.07", true),
+        ("0.01", "4.35", true),
+        ("0.1", "0.3", true),
+        ("0.01", "19.995", false),
+        ("2", "9007199254740993", false),
+        ("3", "9007199254740993", true),
+        ("10", "1e25", true),
+        ("7", "1e25", false),
+        ("1e-300", "1", true),
+        ("1e300", "1", false),
+        ("1e300", "0", true),
+        ("2.5", "-7.5", true),
+        ("0.3", "-1", false),
+        ("1", "18446744073709551615", true),
+        ("4", "18446744073709551615", false),
+    ] {
+        let schema: Value = serde_json::from_str(&format!(r#"{{ "multipleOf": {of} }}"#)).unwrap();
+        let value = serde_json::from_str(number).unwrap();
+        assert_eq!(
+            Schema::read(&schema).unwrap().check(&value).is_ok(),
+            fits,
+            "{number} of {of}"
+        );
+    }
+    let schema = Schema::read(&json!({ "uniqueItems": true })).unwrap();
+    for (items, fits) in [
+        ("[9007199254740993, 9007199254740992.0]", true),
+        ("[9007199254740992, 9007199254740992.0]", false),
+        ("[1e300, -1e300, 18446744073709551615, 0.5, 0]", true),
+        (r#"[{"a": 1, "b": 2}, {"b": 2.0, "a": 1}]"#, false),
+        (
+            r#"[{"a": [1, 2]}, {"a": [2, 1]}, {"a": 1}, [], {}, "", null, false]"#,
+            true,
+        ),
+    ] {
+        let items = serde_json::from_str(items).unwrap();
+        assert_eq!(schema.check(&items).is_ok(), fits, "{items}");
+    }
+    let misfit = schema.check(&json!([3, 1, 2, 1, 3, 1])).unwrap_err();
+    assert_eq!(misfit.to_string(), "`/3` was there before");
 }
