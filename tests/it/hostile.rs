@@ -111,6 +111,7 @@ fn each_misdeed_is_stopped_and_named() {
         ("emit-count", "2 ends for 1 items"),
         ("emit-nulls", "3 nulls for 1 items"),
         ("reason-index", "reason for record 4294967295"),
+        ("emit-key", "has a key of 40000 bytes: at most 32768 are allowed"),
         ("poison-index", "poison record 7"),
     ] {
         match failed(lie) {
@@ -441,6 +442,99 @@ fn a_bad_record_is_singled_out_and_the_policy_decides() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     });
+}
+
+#[test]
+fn what_nobody_could_read_again_is_not_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        client
+            .push_module("hostile", "1", &guest("hostile"))
+            .await
+            .unwrap();
+        for mode in ["emit-header", "reject", "thrice"] {
+            topic_with(&client, mode, mode, "dead-letter").await;
+        }
+        let mut producer = client.producer().await.unwrap();
+        // The second has as many headers as a record may have.
+        let full = || {
+            let mut batch = BatchBuilder::new(Codec::None);
+            for count in [1, 1_000, 2] {
+                let mut headers = weir_types::HeaderBuf::default();
+                (0..count).for_each(|n: u32| headers.push(b"n", Some(&n.to_be_bytes())));
+                let encoded = headers.encoded();
+                batch.push(0, None, Some(b"v"), weir_types::HeaderBuf::view(&encoded));
+            }
+            batch.build(Offset::ZERO, None).unwrap()
+        };
+        for (topic, left, dead) in [
+            ("emit-header", &[2, 3][..], &[1_000][..]),
+            ("reject", &[], &[8, 1_000, 9]),
+        ] {
+            let sent = producer.send(topic, 0, &full()).await.unwrap();
+            sent.done().await.unwrap();
+            let (kept, _) = read_all(&client, topic, 0, 1 << 20).await.unwrap();
+            let (letters, _) = read_all(&client, &format!("{topic}.dead"), 0, 1 << 20)
+                .await
+                .unwrap();
+            let counts = |records: &[(u64, weir_types::Record)]| -> Vec<usize> {
+                records.iter().map(|(_, r)| r.headers.len()).collect()
+            };
+            assert_eq!(counts(&kept), left, "{topic}");
+            assert_eq!(counts(&letters), dead, "{topic}");
+            for (_, letter) in &letters {
+                let last = letter.headers.last().unwrap();
+                assert_eq!(last.0, "weir.source.offset");
+            }
+        }
+        let (letters, _) = read_all(&client, "emit-header.dead", 0, 1 << 20).await.unwrap();
+        let error = letters[0]
+            .1
+            .headers
+            .iter()
+            .find(|(n, _)| n == "weir.error")
+            .unwrap();
+        let error = String::from_utf8(error.1.as_ref().unwrap().to_vec()).unwrap();
+        assert!(error.contains("a record with 1001 headers"), "{error}");
+
+        // More than one batch may be: 3 MiB, three times; and what was compressed, as dead letters.
+        let values = (0..3).map(|n| format!("{n}{}", "x".repeat(1 << 20)));
+        let sent = producer.send("thrice", 0, &batch(values)).await.unwrap();
+        sent.done().await.unwrap();
+        let (kept, _) = read_all(&client, "thrice", 0, 64 << 20).await.unwrap();
+        let firsts: Vec<_> = kept.iter().map(|(_, r)| r.value.as_ref().unwrap()[0]).collect();
+        assert_eq!(firsts, *b"012001122");
+        let mut large = BatchBuilder::new(Codec::Zstd);
+        let mut noise = std::iter::successors(Some(1_u32), |n| {
+            Some(n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223))
+        });
+        for mib in [1, 5, 2] {
+            let value: Vec<u8> = noise
+                .by_ref()
+                .take(mib << 20)
+                .map(|n| (n >> 24) as u8 & 7)
+                .collect();
+            large.push(0, None, Some(&value), weir_types::Headers::NONE);
+        }
+        let large = large.build(Offset::ZERO, None).unwrap();
+        // So small once it is compressed that it looks like a bomb.
+        let mut even = BatchBuilder::new(Codec::Snappy);
+        even.push(0, None, Some(&vec![b'x'; 5 << 20]), weir_types::Headers::NONE);
+        for batch in [large, even.build(Offset::ZERO, None).unwrap()] {
+            let sent = producer.send("reject", 0, &batch).await.unwrap();
+            sent.done().await.unwrap();
+        }
+        let (letters, _) = read_all(&client, "reject.dead", 0, 64 << 20).await.unwrap();
+        let lens: Vec<_> = letters
+            .iter()
+            .map(|(_, r)| r.value.as_ref().unwrap().len())
+            .collect();
+        assert_eq!(lens[3..], [1 << 20, 5 << 20, 2 << 20, 5 << 20]);
+        client.close().await;
+    });
+    node.stop().unwrap();
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::spec::Spec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_broker::{Blocked, Broker, Output, Topic};
+use weir_types::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
 use weir_types::{Batch, BatchBuilder, BatchError, Codec, GroupId, Offset, RecordRef, TopicName};
 
 /// Where and of what effects are assembled.
@@ -47,12 +48,56 @@ impl From<BatchError> for AssembleError {
     }
 }
 
+/// Whether a record of up to `bytes` may join `batch`. One that will be compressed is a large record's alone.
+pub(crate) fn has_room(batch: &BatchBuilder, bytes: usize) -> bool {
+    let is_large = batch.bytes() > RECORD_BYTES_MAX;
+    !is_large && batch.bytes() + bytes <= BATCH_BYTES_MAX && batch.count() < BATCH_RECORDS_MAX
+}
+
+/// The batch of `builder`. What came in compressed may be larger than a batch may be that is not.
+pub(crate) fn build(builder: BatchBuilder) -> Result<Batch, BatchError> {
+    if builder.bytes() <= BATCH_BYTES_MAX {
+        return builder.build(Offset::ZERO, None);
+    }
+    let small = builder.clone().with_codec(Codec::Zstd);
+    let small = small.build(Offset::ZERO, None)?;
+    // It may have become so small that it would be taken for a bomb; Snappy makes nothing that is (at most 21 times smaller, and
+    // [`weir_types::limits::INFLATE_RATIO_MAX`] is 64).
+    match small.body() {
+        Ok(_) => Ok(small),
+        Err(_) => builder.with_codec(Codec::Snappy).build(Offset::ZERO, None),
+    }
+}
+
+/// Records for one partition, in as many batches as they need.
+#[derive(Default)]
+pub(crate) struct Batches(Vec<BatchBuilder>);
+
+impl Batches {
+    pub(crate) fn push(&mut self, record: &RecordRef<'_>) {
+        self.room_for(record.bytes()).push_ref(record);
+    }
+
+    /// Where a record of up to `bytes` fits behind those before it.
+    fn room_for(&mut self, bytes: usize) -> &mut BatchBuilder {
+        if !self.0.last().is_some_and(|batch| has_room(batch, bytes)) {
+            self.0.push(BatchBuilder::new(Codec::None));
+        }
+        let last = self.0.len() - 1;
+        &mut self.0[last]
+    }
+
+    fn build(self) -> impl Iterator<Item = Result<Batch, BatchError>> {
+        self.0.into_iter().map(build)
+    }
+}
+
 /// What of `items` stays in the frame of `batch`, sparse where records were dropped, and what follows it.
 pub(crate) fn kept(
     batch: &Batch,
     items: &[Item],
     records: &[RecordRef<'_>],
-) -> Result<(Batch, BatchBuilder), BatchError> {
+) -> Result<(Batch, Batches), BatchError> {
     let body = batch.body()?;
     let mut spans = Vec::with_capacity(records.len());
     let mut walk = body.records();
@@ -61,12 +106,12 @@ pub(crate) fn kept(
         spans.push(walk.position() as u32);
     }
     let mut keep = vec![false; records.len()];
-    let mut follow = BatchBuilder::new(Codec::None);
+    let mut follow = Batches::default();
     for item in items {
         match keep.get_mut(item.source as usize) {
             // The first that is as it came stays where it was; a second copy follows like a new one.
             Some(slot) if item.made.is_none() && !*slot => *slot = true,
-            _ => follow.push_ref(&item.view(records)),
+            _ => follow.push(&item.view(records)),
         }
     }
     let kept = if keep.iter().all(|k| *k) {
@@ -79,18 +124,14 @@ pub(crate) fn kept(
 
 impl Assembly<'_> {
     /// What goes to partitions, `follow` to the source's own.
-    pub(crate) fn outputs(
-        &self,
-        follow: BatchBuilder,
-        effects: &Effects,
-    ) -> Result<Vec<Output>, AssembleError> {
+    pub(crate) fn outputs(&self, follow: Batches, effects: &Effects) -> Result<Vec<Output>, AssembleError> {
         let gone = |what: &str| AssembleError::Gone(what.to_owned());
         let mut outputs = Vec::new();
-        if !follow.is_empty() {
+        for batch in follow.build() {
             let partition = self.topic.partition(self.partition);
             outputs.push(Output {
                 partition: partition.ok_or_else(|| gone("its source lost a partition"))?,
-                batch: follow.build(Offset::ZERO, None)?,
+                batch: batch?,
                 offset_slots: Vec::new(),
             });
         }
@@ -98,53 +139,55 @@ impl Assembly<'_> {
             let topic = self.spec.outputs.get(output).and_then(|name| self.find(name));
             let topic =
                 topic.ok_or_else(|| AssembleError::Gone(format!("output `{output}` has no topic")))?;
-            for (index, builder) in self.by_partition(&topic, items) {
+            for (index, batches) in self.by_partition(&topic, items) {
                 let Some(partition) = topic.partition(index) else {
                     continue;
                 };
                 self.broker.make_way(self.home, partition)?;
-                outputs.push(Output {
-                    partition,
-                    batch: builder.build(Offset::ZERO, None)?,
-                    offset_slots: Vec::new(),
-                });
+                for batch in batches.build() {
+                    outputs.push(Output {
+                        partition,
+                        batch: batch?,
+                        offset_slots: Vec::new(),
+                    });
+                }
             }
         }
         outputs.extend(self.dead_letters(effects)?);
         Ok(outputs)
     }
 
-    fn dead_letters(&self, effects: &Effects) -> Result<Option<Output>, AssembleError> {
+    fn dead_letters(&self, effects: &Effects) -> Result<Vec<Output>, AssembleError> {
         if effects.dead.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let gone = |what: &str| AssembleError::Gone(what.to_owned());
         let topic = self.spec.dead_letters().ok().and_then(|name| self.find(&name));
         let topic = topic.ok_or_else(|| gone("the topic for dead letters is gone"))?;
         let source = (self.name, self.partition);
-        let (builder, offset_slots) = dead_letter::batch(&effects.dead, self.records, source, self.stem);
+        let batches = dead_letter::batches(&effects.dead, self.records, source, self.stem);
         let partition = topic.partition(self.partition % topic.partitions.len().max(1) as u32);
         let partition = partition.ok_or_else(|| gone("no partition for dead letters"))?;
         self.broker.make_way(self.home, partition)?;
-        Ok(Some(Output {
-            partition,
-            batch: builder.build(Offset::ZERO, None)?,
-            offset_slots,
-        }))
+        let output = |(batch, offset_slots): (BatchBuilder, _)| {
+            Ok(Output {
+                partition,
+                batch: build(batch)?,
+                offset_slots,
+            })
+        };
+        batches.into_iter().map(output).collect()
     }
 
     /// Records for each partition of `topic`: by key, and those without one on a partition of their source's number.
-    fn by_partition(&self, topic: &Topic, items: &[Item]) -> BTreeMap<u32, BatchBuilder> {
-        let mut builders = BTreeMap::new();
+    fn by_partition(&self, topic: &Topic, items: &[Item]) -> BTreeMap<u32, Batches> {
+        let mut batches: BTreeMap<u32, Batches> = BTreeMap::new();
         for item in items {
             let record = item.view(self.records);
             let index = topic.partition_of(record.key, self.partition);
-            builders
-                .entry(index)
-                .or_insert_with(|| BatchBuilder::new(Codec::None))
-                .push_ref(&record);
+            batches.entry(index).or_default().push(&record);
         }
-        builders
+        batches
     }
 
     fn find(&self, name: &TopicName) -> Option<Arc<Topic>> {

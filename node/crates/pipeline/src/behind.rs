@@ -5,7 +5,7 @@
 //! log: it may lag, which [`crate::PipelineInfo::places`] shows. Its time is that of its records, so that reading the same log
 //! again gives the same; only at the end of the log time passes by itself.
 
-use crate::assembly::Assembly;
+use crate::assembly::{Assembly, Batches};
 use crate::chain::{Begin, Effects};
 use crate::dead_letter::Stem;
 use crate::firing::LEAD_POLL;
@@ -24,7 +24,7 @@ use weir_broker::{Output, Stepped, Stop as StopAt, Topic};
 use weir_types::limits::{
     ENTRY_BYTES_TARGET, FETCH_WAIT_MS_MAX, LOG_TURN_BYTES, STATE_CHANGES_BYTES_MAX, STEPS_UNDECIDED_MAX,
 };
-use weir_types::{BatchBuilder, Codec, GroupId, Offset, PartitionId, RecordRef, TopicName};
+use weir_types::{GroupId, Offset, PartitionId, RecordRef, TopicName};
 
 /// How soon steps that are under way are looked at again when there is nothing else to do: if one of them fails, what it was made
 /// of is read again. So soon a node that has begun to lead looks whether it serves, too.
@@ -491,7 +491,7 @@ impl Worker {
             records,
             stem,
         };
-        let made = assembly.outputs(BatchBuilder::new(Codec::None), &effects)?;
+        let made = assembly.outputs(Batches::default(), &effects)?;
         outputs.extend(made);
         Ok(())
     }

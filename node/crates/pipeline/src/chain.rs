@@ -378,7 +378,9 @@ impl Work<'_> {
                 continue;
             };
             let item = match place.emitted.and_then(|n| emitted.get(n as usize)) {
-                Some(new) => item.emit(new, self.records),
+                Some(new) => item
+                    .emit(new, self.records)
+                    .map_err(|why| CallError::Poison(place.source, why))?,
                 None => item.clone(),
             };
             match instance.plan().outputs.get(usize::from(place.output) - 1) {

@@ -1,8 +1,10 @@
 //! Records that a module failed on or refused, with what happened in their headers.
 
+use crate::assembly::has_room;
 use std::sync::Arc;
 use weir_broker::OFFSET_DIGITS;
 use weir_runtime::Digest;
+use weir_types::limits::{RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
 use weir_types::{BatchBuilder, Codec, HeaderBuf, RecordRef};
 
 /// One dead letter.
@@ -20,6 +22,10 @@ pub(crate) struct DeadLetter {
     pub(crate) attempts: u32,
 }
 
+/// Headers that a dead letter has more than its source.
+const OWN_HEADERS: usize = 7;
+/// Bytes of those, at most: an error, and names and numbers.
+const OWN_BYTES: usize = 4 << 10;
 /// Longest error that a header keeps.
 const ERROR_BYTES_MAX: usize = 1 << 10;
 
@@ -34,24 +40,24 @@ pub(crate) enum Stem {
     Timers,
 }
 
-/// Dead letters as one batch, and the places in it where the source's offsets belong: a record each, with the
+/// Dead letters as batches, one as a rule, and the places in each where the source's offsets belong: a record each, with the
 /// source's key, value, time and headers, and `weir.source.topic`, `weir.source.partition`, `weir.module`,
 /// `weir.module.name`, `weir.error`, `weir.attempts` and `weir.source.offset` behind those. Of a timer there is no offset: `weir.timer` says when it
 /// was due.
-pub(crate) fn batch(
+pub(crate) fn batches(
     letters: &[DeadLetter],
     records: &[RecordRef<'_>],
     (topic, partition): (&str, u32),
     stem: Stem,
-) -> (BatchBuilder, Vec<(usize, u32)>) {
-    // Not compressed: the offsets are written into it later.
-    let mut builder = BatchBuilder::new(Codec::None);
-    let mut slots = Vec::with_capacity(letters.len());
+) -> Vec<(BatchBuilder, Vec<(usize, u32)>)> {
+    let mut batches: Vec<(BatchBuilder, Vec<(usize, u32)>)> = Vec::new();
     for letter in letters {
         let Some(record) = records.get(letter.source as usize) else {
             continue;
         };
-        let mut headers = HeaderBuf::copied(record.headers);
+        // Of a record that has as many as may be, the last ones make room.
+        let most = RECORD_HEADERS_MAX as usize - OWN_HEADERS;
+        let mut headers = HeaderBuf::copied_up_to(most, record.headers);
         let end = letter.error.floor_char_boundary(ERROR_BYTES_MAX);
         let error = letter.error.get(..end).unwrap_or_default();
         headers.push(b"weir.source.topic", Some(topic.as_bytes()));
@@ -60,22 +66,31 @@ pub(crate) fn batch(
         headers.push(b"weir.module.name", Some(letter.module.as_bytes()));
         headers.push(b"weir.error", Some(error.as_bytes()));
         headers.push(b"weir.attempts", Some(letter.attempts.to_string().as_bytes()));
+        // What came in compressed may be larger than a batch may be that is not; and into one that is nothing can be written later.
+        let is_large = record.bytes() + OWN_BYTES > RECORD_BYTES_MAX;
         match stem {
+            Stem::Batch if is_large => {}
             Stem::Batch => headers.push(b"weir.source.offset", Some(&[b'0'; OFFSET_DIGITS])),
             Stem::Stored => headers.push(b"weir.source.offset", Some(record.offset.to_string().as_bytes())),
             Stem::Timers => headers.push(b"weir.timer", Some(record.timestamp.to_string().as_bytes())),
         }
         let encoded = headers.encoded();
-        builder.push(
-            record.timestamp,
-            record.key,
-            record.value,
-            HeaderBuf::view(&encoded),
-        );
-        if stem == Stem::Batch {
+        let letter = RecordRef {
+            headers: HeaderBuf::view(&encoded),
+            ..*record
+        };
+        let bytes = letter.bytes();
+        if !batches.last().is_some_and(|(batch, _)| has_room(batch, bytes)) {
+            batches.push((BatchBuilder::new(Codec::None), Vec::new()));
+        }
+        let Some((batch, slots)) = batches.last_mut() else {
+            continue;
+        };
+        batch.push_ref(&letter);
+        if stem == Stem::Batch && !is_large {
             // The last bytes of the record are the last header's value.
-            slots.push((builder.bytes() - OFFSET_DIGITS, record.offset.get() as u32));
+            slots.push((batch.bytes() - OFFSET_DIGITS, record.offset.get() as u32));
         }
     }
-    (builder, slots)
+    batches
 }

@@ -3,7 +3,7 @@
 //! A timer that is due makes a step of the chain like any batch: what comes of it is in one entry with the row that says that
 //! it is not set any more. Before a batch is looked at, all that is due by then has fired, so that the order is that of time.
 
-use crate::assembly::Assembly;
+use crate::assembly::{Assembly, Batches};
 use crate::dead_letter::Stem;
 use crate::lane::{Refusal, State, Worker};
 use crate::memory::{self, Parts};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use weir_broker::{ReadError, Stepped, Topic};
 use weir_types::limits::{STEPS_UNDECIDED_MAX, TIMERS_FIRED_MAX};
-use weir_types::{BatchBuilder, Codec, PartitionId, Term};
+use weir_types::{PartitionId, Term};
 
 /// How often a pipeline with timers looks whether its node has come to lead: timers of a partition to which nothing comes fire
 /// there so much later.
@@ -198,11 +198,11 @@ impl Worker {
             let records = due.records();
             let effects = self.run_through(&mut part.stages, due.begin(), &records, &[], moment)?;
             self.count_fired(records.len(), &effects);
-            let mut follow = BatchBuilder::new(Codec::None);
+            let mut follow = Batches::default();
             effects
                 .main
                 .iter()
-                .for_each(|item| follow.push_ref(&item.view(&records)));
+                .for_each(|item| follow.push(&item.view(&records)));
             let assembly = Assembly {
                 spec: &spec,
                 broker: &self.broker,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use weir_runtime::EmittedRecord;
 use weir_types::columns::{Column, Columns, HeaderColumns, Wanted};
+use weir_types::limits::{RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
 use weir_types::{HeaderBuf, RecordRef};
 
 /// A record on its way through a chain.
@@ -26,7 +27,10 @@ pub(crate) struct Made {
 
 impl Item {
     /// The record that `new` makes of `self`.
-    pub(crate) fn emit(&self, new: &EmittedRecord<'_>, records: &[RecordRef<'_>]) -> Self {
+    ///
+    /// # Errors
+    /// In words, when nobody could read it again.
+    pub(crate) fn emit(&self, new: &EmittedRecord<'_>, records: &[RecordRef<'_>]) -> Result<Self, String> {
         let view = self.view(records);
         let own = |b: Option<&[u8]>| b.map(Bytes::copy_from_slice);
         let headers = if new.bare {
@@ -47,10 +51,24 @@ impl Item {
             value: own(new.value.unwrap_or(view.value)),
             headers: headers.into(),
         };
-        Self {
+        let item = Self {
             source: self.source,
             made: Some(made),
+        };
+        let view = item.view(records);
+        if view.headers.len() > RECORD_HEADERS_MAX as usize {
+            return Err(format!(
+                "the module made a record with {} headers, those of its source included: at most {RECORD_HEADERS_MAX} are allowed",
+                view.headers.len()
+            ));
         }
+        if view.bytes() > RECORD_BYTES_MAX {
+            return Err(format!(
+                "the module made a record of {} bytes: at most {RECORD_BYTES_MAX} are allowed",
+                view.bytes()
+            ));
+        }
+        Ok(item)
     }
 
     /// The record, wherever it lies. Its offset is the source's.

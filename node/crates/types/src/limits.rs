@@ -20,6 +20,8 @@ pub const INFLATE_FREE_BYTES: usize = 1 << 20;
 pub const BATCH_RECORDS_MAX: u32 = 100_000;
 /// Most headers on one record.
 pub const RECORD_HEADERS_MAX: u32 = 1_000;
+/// Largest record that a module may make: a batch of it alone keeps room for its header, and for what a dead letter says.
+pub const RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX - (64 << 10);
 /// Longest key of a record: it becomes part of state keys, which the LSM bounds at 64 KiB.
 pub const KEY_BYTES_MAX: usize = 32 << 10;
 

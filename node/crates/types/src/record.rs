@@ -44,6 +44,14 @@ pub struct RecordRef<'a> {
 }
 
 impl RecordRef<'_> {
+    /// Bytes that it takes in a batch, at most.
+    pub fn bytes(&self) -> usize {
+        // Its length, its attributes, two numbers of up to ten bytes, and the lengths of key and value.
+        const AROUND: usize = 5 + 1 + 10 + 10 + 5 + 5;
+        let of = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        AROUND + of(self.key) + of(self.value) + self.headers.raw().len()
+    }
+
     /// The record on its own.
     pub fn to_record(&self) -> Record {
         let bytes = |b: &[u8]| Bytes::copy_from_slice(b);
@@ -118,6 +126,19 @@ impl HeaderBuf {
             count,
             body: rest.to_vec(),
         }
+    }
+
+    /// As [`HeaderBuf::copied`], of the first `most` at most.
+    pub fn copied_up_to(most: usize, headers: Headers<'_>) -> Self {
+        if headers.len() <= most {
+            return Self::copied(headers);
+        }
+        let mut copy = Self::default();
+        headers
+            .iter()
+            .take(most)
+            .for_each(|(name, value)| copy.push(name, value));
+        copy
     }
 
     /// Adds one at the end.

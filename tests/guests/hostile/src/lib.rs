@@ -103,6 +103,27 @@ impl Guest for Hostile {
             "emit-ends" => outcome.emits = vec![emit(0, 1, column(vec![99], None))],
             "emit-count" => outcome.emits = vec![emit(0, 1, column(vec![1, 2], None))],
             "emit-nulls" => outcome.emits = vec![emit(0, 1, column(vec![1], Some(vec![0, 0, 0])))],
+            "emit-key" => {
+                let mut long = emit(0, 1, None);
+                long.keys = Some(one(&[b'k'; 40_000]));
+                outcome.emits = vec![long];
+            }
+            // One more than the record has.
+            "emit-header" => {
+                outcome.routes = vec![0; n];
+                let headers = |_| Headers {
+                    ends: vec![1],
+                    names: one(b"name"),
+                    values: one(b"value"),
+                };
+                let with = |source: u32| Emits {
+                    headers: Some(headers(source)),
+                    ..emit(source, 1, None)
+                };
+                outcome.emits = (0..n as u32).map(with).collect();
+            }
+            "thrice" => outcome.copies = (0..n as u32).flat_map(|i| [(i, 1), (i, 1)]).collect(),
+            "reject" => outcome.routes = vec![255; n],
             "reason-index" => outcome.reasons = vec![(u32::MAX, "x".into())],
             "huge" => {
                 outcome.emits = vec![emit(

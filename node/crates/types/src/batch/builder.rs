@@ -6,7 +6,7 @@ use crate::{Offset, Record};
 use bytes::Bytes;
 
 /// Collects records and writes them as one batch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BatchBuilder {
     codec: Codec,
     /// The header's place and, behind it, the records as they will be stored.
@@ -29,6 +29,12 @@ impl BatchBuilder {
             base_timestamp: 0,
             max_timestamp: 0,
         }
+    }
+
+    /// The same records, to be written with `codec`.
+    #[must_use]
+    pub fn with_codec(self, codec: Codec) -> Self {
+        Self { codec, ..self }
     }
 
     /// Records so far.
