@@ -7,7 +7,7 @@ use crate::coordinator::Coordinator;
 use crate::error::ProduceError;
 use crate::hook::{Hook, HookError, HookJob, Stepped};
 use crate::lane::{Common, Lane};
-use crate::outbox::CHANNELS;
+use crate::outbox::{CHANNELS, ChannelKey};
 use crate::proposer::{Append, Framing, Made, Request};
 use crate::quota::{Direction, QuotaConfig, Quotas};
 use crate::topic::{TimestampType, Topic};
@@ -96,6 +96,8 @@ pub(crate) struct Inner {
     pub(crate) moving: Mutex<BTreeSet<PartitionId>>,
     /// Channels that this node empties.
     pub(crate) forwarding: Mutex<BTreeSet<PartitionId>>,
+    /// Channels that the site's leader is being asked for.
+    pub(crate) opening: Mutex<BTreeSet<ChannelKey>>,
     /// Held while a node is let in: one that asks twice must not get two numbers.
     pub(crate) joining: tokio::sync::Mutex<()>,
     /// It was decided anew who has which group.
@@ -168,6 +170,7 @@ impl Broker {
             transport,
             moving: Mutex::default(),
             forwarding: Mutex::default(),
+            opening: Mutex::default(),
             joining: tokio::sync::Mutex::default(),
             groups_changed,
             log,
@@ -472,6 +475,10 @@ impl Broker {
     /// Waits on a thread of the caller's own for what is asked of this broker.
     pub fn block_on<T>(&self, asked: impl Future<Output = T>) -> T {
         self.0.runtime.block_on(asked)
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.0.runtime
     }
 
     /// Milliseconds since 1970, by the node's clock.

@@ -260,7 +260,7 @@ impl Broker {
             }
             return Ok(true);
         }
-        self.take_producers(to, from).await?;
+        self.take_producers(to, has, from).await?;
         let Answer::Term(term) = self
             .ask_group(from.group(), Ask::Term { group: from.group() })
             .await?
@@ -312,12 +312,23 @@ impl Broker {
         .await
     }
 
-    async fn take_producers(&self, to: PartitionId, from: PartitionId) -> Result<(), AdminError> {
+    /// Takes over the windows of producers, if `to` ends at `end`, where it was sealed: what has been produced to it since then has
+    /// newer ones.
+    async fn take_producers(
+        &self,
+        to: PartitionId,
+        end: Offset,
+        from: PartitionId,
+    ) -> Result<(), AdminError> {
         let ask = Ask::Producers { partition: from };
         let Answer::Windows(windows) = self.ask_group(from.group(), ask).await? else {
             return Err(AdminError::Closed);
         };
-        self.change_in(to.group(), move |_, _| {
+        self.change_in(to.group(), move |tables, log| {
+            let has = log.marks(to).map_or(Offset::ZERO, |m| m.committed_end());
+            if has != end || !tables.moves.contains_key(&to) {
+                return Ok(Vec::new());
+            }
             let row = |(id, value): (i64, Vec<u8>)| Op::Put {
                 key: producer_key(to, id),
                 value: value.into(),

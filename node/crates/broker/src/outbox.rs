@@ -20,6 +20,7 @@ use crate::forward::{Answer, Ask};
 use crate::proposer::{Append, Building, Framing, Request};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -37,10 +38,16 @@ pub(crate) const CHANNELS: i64 = 1 << 62;
 const AGAIN: Duration = Duration::from_millis(100);
 /// What has arrived is removed so often: each time costs an entry.
 const TRIM_EVERY: Duration = Duration::from_secs(1);
+/// For so long a batch of another group's outbox waits for its share of the bytes in flight.
+const ROOM_WITHIN: Duration = Duration::from_secs(3);
+/// For so long it is nothing to tell anybody of that a partition's leader is away.
+const TOLD_AFTER: Duration = Duration::from_secs(30);
 /// How soon a node that does not lead any more stops looking after a channel to which nothing comes.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Or when it is so much.
 const TRIM_BYTES: u64 = 8 << 20;
+/// So long a pipeline waits for one: as a rule it is a matter of a round trip.
+const OPENED_SOON: Duration = Duration::from_millis(500);
 /// A channel that was asked for is known here within a round trip to the site's leader.
 const OPENED_WITHIN: Duration = Duration::from_secs(5);
 const OPENED_POLL: Duration = Duration::from_millis(5);
@@ -157,13 +164,7 @@ impl Broker {
         };
         match channel {
             None if is_here => Ok(()),
-            None => {
-                let opened = self.block_on(self.ask_for_channel((home, to)));
-                opened.map_err(|error| {
-                    tracing::debug!(%partition, %error, "there is no way to a partition yet");
-                    Blocked::NotYet
-                })
-            }
+            None => self.open_way((home, to)),
             Some(row) => {
                 let bytes = self.0.log.marks(row.at).map_or(0, |marks| marks.bytes());
                 match bytes < OUTBOX_BYTES_MAX {
@@ -171,6 +172,31 @@ impl Broker {
                     false => Err(Blocked::Full),
                 }
             }
+        }
+    }
+
+    /// Asks for a channel, which goes on when it takes long: a pipeline has other things to do meanwhile. Blocks.
+    fn open_way(&self, channel: ChannelKey) -> Result<(), Blocked> {
+        let opening = || self.0.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if !opening().insert(channel) {
+            return Err(Blocked::NotYet);
+        }
+        let broker = self.clone();
+        let asked = self.runtime().spawn(async move {
+            let opened = broker.ask_for_channel(channel).await;
+            let opening = &broker.0.opening;
+            opening
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&channel);
+            if let Err(error) = &opened {
+                tracing::debug!(to = %channel.1, %error, "there is no way to a partition yet");
+            }
+            opened.is_ok()
+        });
+        match self.block_on(async { tokio::time::timeout(OPENED_SOON, asked).await }) {
+            Ok(Ok(true)) => Ok(()),
+            _ => Err(Blocked::NotYet),
         }
     }
 
@@ -280,7 +306,9 @@ impl Broker {
             .len()
             .max(PRODUCE_INFLIGHT_BYTES_MAX / PROPOSER_QUEUE_MAX);
         let permit = Arc::clone(&self.0.inflight).acquire_many_owned(share as u32);
-        let permit = permit.await.map_err(|_| ProduceError::Closed)?;
+        // Whoever asks does not wait for ever, and asks again.
+        let permit = tokio::time::timeout(ROOM_WITHIN, permit).await;
+        let permit = permit.map_err(|_| not_yet())?.map_err(|_| ProduceError::Closed)?;
         let (reply, answer) = oneshot::channel();
         let append = Append {
             topic,
@@ -350,7 +378,9 @@ async fn forward(inner: Weak<Inner>, key: ChannelKey, at: PartitionId) {
         key,
         at,
         arrived: Offset::ZERO,
+        lost: None,
         trimmed: Instant::now(),
+        failing: None,
         told: String::new(),
     };
     loop {
@@ -364,20 +394,24 @@ async fn forward(inner: Weak<Inner>, key: ChannelKey, at: PartitionId) {
             return;
         };
         match forwarder.step(&broker, row).await {
-            Ok(Next::AtOnce) => {}
-            Ok(Next::Wait(patience)) => {
+            Ok(Next::AtOnce) => forwarder.failing = None,
+            Ok(Next::Wait { from, patience }) => {
+                forwarder.failing = None;
                 let (growth, marks) = (broker.0.applied.growth.of(at), broker.0.log.marks_or_new(at));
                 drop(broker);
                 let mut grown = std::pin::pin!(growth.notified());
                 // Asked for before looking, so that growth in between is not missed.
                 grown.as_mut().enable();
-                if marks.committed_end() <= forwarder.arrived.max(marks.log_start()) {
+                if marks.committed_end() <= from {
                     let _ = tokio::time::timeout(patience, grown).await;
                 }
             }
             Err(error) => {
                 let why = error.to_string();
-                if error.kind() != weir_types::ErrorKind::Retry && why != forwarder.told {
+                let since = *forwarder.failing.get_or_insert_with(Instant::now);
+                let is_told = why == forwarder.told;
+                let is_passing = error.kind() == weir_types::ErrorKind::Retry && since.elapsed() < TOLD_AFTER;
+                if !is_passing && !is_told {
                     tracing::warn!(%at, %why, "what waits for a partition of another group cannot be sent on");
                     forwarder.told = why;
                 }
@@ -391,8 +425,11 @@ async fn forward(inner: Weak<Inner>, key: ChannelKey, at: PartitionId) {
 /// What comes after a step.
 enum Next {
     AtOnce,
-    /// Nothing, until something comes or so much time is over.
-    Wait(Duration),
+    /// Nothing, until something comes behind `from` or so much time is over.
+    Wait {
+        from: Offset,
+        patience: Duration,
+    },
 }
 
 struct Forwarder {
@@ -400,8 +437,12 @@ struct Forwarder {
     at: PartitionId,
     /// All before it is known to have arrived.
     arrived: Offset,
+    /// What no node has, as this one found when it read.
+    lost: Option<Range<Offset>>,
     /// When that was last removed.
     trimmed: Instant,
+    /// Since when nothing gets through.
+    failing: Option<Instant>,
     told: String,
 }
 
@@ -415,13 +456,14 @@ impl Forwarder {
         let since = self.trimmed.elapsed();
         let is_much = marks.bytes() >= TRIM_BYTES && since >= AGAIN;
         if start < from && (is_much || since >= TRIM_EVERY) {
-            self.trim(broker, from).await?;
+            self.trim(broker, from).await;
         }
         if from >= end {
-            return Ok(Next::Wait(match start < from {
+            let patience = match start < from {
                 true => TRIM_EVERY,
                 false => LOOK_EVERY,
-            }));
+            };
+            return Ok(Next::Wait { from, patience });
         }
         let unread = |e: weir_log::ReadError| AdminError::Refused(e.to_string());
         let mut chunk = broker
@@ -451,12 +493,11 @@ impl Forwarder {
                     }
                 }
                 Piece::Gap(gap) if gap.end <= self.arrived => {}
+                // No node has it. It may have arrived long ago: what is sent next tells.
                 Piece::Gap(gap) => {
-                    // No node has it. What is behind it must not wait for ever.
-                    tracing::error!(at = %self.at, %gap.start, %gap.end, "records on their way to another group are lost");
-                    self.renew(broker, row, gap.end).await?;
+                    tracing::warn!(at = %self.at, %gap.start, %gap.end, "a piece of an outbox cannot be read");
+                    self.lost = Some(gap.start..gap.end);
                     self.arrived = gap.end;
-                    break;
                 }
             }
         }
@@ -492,6 +533,11 @@ impl Forwarder {
                 match at.filter(|at| *at >= start.max(row.base)) {
                     // Another leads by now, and has sent what this node does not know of.
                     Some(at) if at > end => return Err(broker.not_leader().into()),
+                    // What is behind it must not wait for ever.
+                    Some(at) if self.lost.as_ref().is_some_and(|lost| lost.contains(&at)) => {
+                        tracing::error!(%at, behind = %base, "records on their way to another group are lost");
+                        self.renew(broker, row, base).await?;
+                    }
                     // Sent by a leader before this one; or, of what is still here, taken and lost.
                     Some(at) => self.arrived = at,
                     None => {
@@ -517,8 +563,8 @@ impl Forwarder {
         broker.ask_group(GroupId::SITE, ask).await.map(drop)
     }
 
-    /// Removes what is before `to`: it has arrived.
-    async fn trim(&mut self, broker: &Broker, to: Offset) -> Result<(), AdminError> {
+    /// Removes what is before `to`: it has arrived. What cannot be removed is tried again when it would be next.
+    async fn trim(&mut self, broker: &Broker, to: Offset) {
         let trim = Op::Trim {
             partition: self.at,
             to,
@@ -526,9 +572,15 @@ impl Forwarder {
         };
         let (home, _) = self.key;
         Stop::Trimming.here();
-        broker.put_in(home, vec![trim]).await?;
         self.trimmed = Instant::now();
-        Ok(())
+        let trimmed = match broker.put_in(home, vec![trim.clone()]).await {
+            // As a change it may use some of the disk's reserve.
+            Err(_) => broker.change_in(home, move |_, _| Ok(vec![trim])).await,
+            done => done,
+        };
+        if let Err(error) = trimmed {
+            tracing::debug!(at = %self.at, %error, "what has arrived is not removed yet");
+        }
     }
 }
 

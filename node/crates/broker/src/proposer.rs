@@ -686,6 +686,8 @@ impl<'a> Building<'a> {
             // What a module puts in the stream follows what it kept there.
             let is_follow = output.partition == append.partition;
             let way = self.way(output.partition).filter(|_| !is_follow);
+            // What is sent on must not come back to another place: its number in the channel is what it is known by.
+            self.lazy &= !way.is_some_and(|way| self.tables.is_channel(way));
             self.add(
                 way.unwrap_or(output.partition),
                 if slots.is_empty() {

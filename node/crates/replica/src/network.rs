@@ -40,6 +40,8 @@ use weir_types::{Batch, GroupId, Offset, PartitionId};
 const RETRY: Duration = Duration::from_millis(200);
 /// A follower that answers nothing for so long while it should is given a new connection.
 const APPEND_SILENCE: Duration = Duration::from_secs(5);
+/// A link that is slower than a megabit a second is none that a site's nodes talk over: what is asked with much to send takes as long.
+const SLOW_BYTES_A_SECOND: u64 = 128 << 10;
 /// One part of a snapshot is taken by the receiver within this time: it syncs about a megabyte.
 const SNAPSHOT_PART: Duration = Duration::from_secs(30);
 /// Installing is one write of all rows.
@@ -588,10 +590,8 @@ pub(crate) async fn forward(
     ask: Vec<u8>,
 ) -> Result<Vec<u8>, RPCError<Types>> {
     let mut peer = own(group, leader, at);
-    match peer
-        .ask(Request::Forward(ask), Vec::new(), APPEND_SILENCE)
-        .await?
-    {
+    let within = APPEND_SILENCE + Duration::from_millis(ask.len() as u64 * 1_000 / SLOW_BYTES_A_SECOND);
+    match peer.ask(Request::Forward(ask), Vec::new(), within).await? {
         Response::Forwarded(answer) => Ok(answer),
         Response::Unable(why) => Err(failed(why)),
         other => Err(failed(format!("unexpected answer {other:?}"))),
