@@ -12,6 +12,7 @@ use crate::firing::LEAD_POLL;
 use crate::lane::{Refusal, State, Worker};
 use crate::memory::{Part, Parts};
 use crate::merge;
+use crate::patience::Slow;
 use crate::shadow::{self, Line};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -73,6 +74,7 @@ pub(crate) struct Reader {
     deaf_until: Option<Instant>,
     /// Partitions that could not be gone on with, and until when they are left alone.
     stuck: BTreeMap<u32, Instant>,
+    slow: Slow,
     /// Up to where partitions are read that had nothing more. Of others it has to be looked for.
     known: BTreeMap<u32, Vec<(TopicName, Offset)>>,
     turns: watch::Receiver<u64>,
@@ -114,6 +116,7 @@ impl Reader {
             share,
             deaf_until: None,
             stuck: BTreeMap::new(),
+            slow: Slow::default(),
             known: BTreeMap::new(),
             turns,
         }
@@ -192,6 +195,10 @@ impl Reader {
                 continue;
             }
             self.stuck.remove(&partition);
+            if !self.slow.may(partition, Instant::now()) {
+                self.known.remove(&partition);
+                continue;
+            }
             let begun = Instant::now();
             let mut parts = std::mem::take(&mut self.worker.parts);
             let turned = self.worker.turn(&mut parts, first, partition);
@@ -200,12 +207,18 @@ impl Reader {
             self.worker.parts = parts;
             self.worker.tell_size();
             match turned {
-                Ok(did) => is_idle &= !did,
+                Ok(did) => {
+                    is_idle &= !did;
+                    self.slow.is_back(partition);
+                }
                 Err(Refusal::Busy) => {
                     // The others go on.
                     self.known.remove(&partition);
-                    let wait = LEAD_POLL.max(begun.elapsed() * PATIENCE);
-                    self.stuck.insert(partition, Instant::now() + wait);
+                    let took = begun.elapsed();
+                    match took > LEAD_POLL {
+                        true => self.note_slow(partition, took),
+                        false => drop(self.stuck.insert(partition, Instant::now() + LEAD_POLL)),
+                    }
                     continue;
                 }
                 Err(refusal) => return self.refused(refusal),
@@ -217,7 +230,7 @@ impl Reader {
             return Next::AtOnce;
         }
         let timers = self.worker.next_due_in().map_or(forever, |due| due.min(forever));
-        let timers = match self.stuck.is_empty() {
+        let timers = match self.stuck.is_empty() && self.slow.is_empty() {
             true => timers,
             false => timers.clamp(SOON, LEAD_POLL),
         };
@@ -225,6 +238,24 @@ impl Reader {
             true => timers,
             false => timers.min(SOON),
         })
+    }
+
+    /// What holds up `partition` holds up the others of its group, too.
+    fn note_slow(&mut self, partition: u32, took: Duration) {
+        let broker = &self.worker.broker;
+        let topic = broker.topic(self.worker.spec.source.first());
+        let ids = topic.map(|topic| topic.partitions.clone()).unwrap_or_default();
+        let group = ids.get(partition as usize).map(|id| id.group());
+        let (mine, of) = self.share;
+        let mut alike: Vec<u32> = (0..)
+            .zip(&ids)
+            .filter(|(p, id)| p % of.max(1) == mine && Some(id.group()) == group && !broker.serves(**id))
+            .map(|(p, _)| p)
+            .collect();
+        // The one that was tried comes last.
+        alike.retain(|p| *p != partition);
+        alike.push(partition);
+        self.slow.note(alike, Instant::now() + took * PATIENCE);
     }
 
     /// Asks other nodes how far partitions have come that they lead, and that were read up to their ends. Whether there are any.

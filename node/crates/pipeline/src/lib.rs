@@ -19,6 +19,7 @@ mod input;
 mod lane;
 mod memory;
 mod merge;
+mod patience;
 mod pipelines;
 mod plan;
 mod priority;
