@@ -151,6 +151,71 @@ fn replica_groups_have_leaders_of_their_own_and_survive_nodes_that_go() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
+/// Who leads the site sees nothing of what comes to partitions that others lead.
+#[test]
+fn what_goes_wrong_on_another_node_is_taken_back_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::of_three(dir.path(), &[]).unwrap();
+    let made = ["topic", "create", "t", "--partitions", "3", "--replication", "3"];
+    site.cli(&made).unwrap();
+    let placed = site
+        .until("three groups in place", |s| in_place(s) && groups(s).len() == 3)
+        .unwrap();
+    let partitions = describe(&site, "t")["partitions"].clone();
+    let module = dir.path().join("threshold.wasm");
+    std::fs::write(&module, weir_tests::module("threshold")).unwrap();
+    let named = ["--name", "threshold", "--version", "1"];
+    site.cli(&[&["module", "push", module.to_str().unwrap()][..], &named].concat())
+        .unwrap();
+    let file = dir.path().join("p.toml");
+    let file = file.to_str().unwrap();
+    let said = |limit: u32| {
+        format!(
+            "name = \"p\"\nsource = \"t\"\n[[stages]]\nmodule = \"threshold\"\n\
+             config = {{ field = \"n\", limit = {limit} }}\n[guard]\nmin_records = 5\noutput = [0.5, 1.0]\n"
+        )
+    };
+    std::fs::write(file, said(0)).unwrap();
+    site.cli(&["pipeline", "apply", file]).unwrap();
+    for (number, how) in [(0_u32, "rolled back to revision 1"), (1, "is taken back")] {
+        // As far as the guard can tell: on a partition that the site's leader does not lead.
+        let away = (0..3).find(|p| {
+            let group = partitions[*p as usize]["group"].as_u64().unwrap();
+            leader_of(&placed, group) != site.leader().unwrap()
+        });
+        let away = away.unwrap();
+        std::fs::write(file, said(1_000)).unwrap();
+        match number {
+            0 => site.cli(&["pipeline", "apply", file]).unwrap(),
+            _ => site
+                .cli(&["pipeline", "canary", file, "--partitions", &away.to_string()])
+                .unwrap(),
+        };
+        block_on(async {
+            let client = site.client().await.unwrap();
+            let mut producer = client.producer().await.unwrap();
+            let mut batch = weir_types::BatchBuilder::new(weir_types::Codec::None);
+            for _ in 0..10 {
+                batch.push(0, None, Some(b"{\"n\": 5}"), weir_types::Headers::NONE);
+            }
+            let batch = batch.build(weir_types::Offset::ZERO, None).unwrap();
+            let begun = std::time::Instant::now();
+            loop {
+                // It may be on its way to that node still.
+                if let Ok(sent) = producer.send("t", away, &batch).await {
+                    let _ = sent.done().await;
+                }
+                let history = site.cli(&["pipeline", "history", "p"]).unwrap();
+                if history.contains(how) {
+                    break;
+                }
+                assert!(begun.elapsed() < DEADLINE, "{history}");
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            }
+        });
+    }
+}
+
 /// Whatever a client speaks, and whichever node it comes to, it gets to the leader of each partition.
 #[test]
 fn every_listener_leads_to_the_leaders_of_partitions() {

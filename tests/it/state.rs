@@ -1207,6 +1207,10 @@ fn canaries(node: &Node, dir: &Path, at: &str) {
         assert_eq!(counts("counts").await.len(), before);
         let all = counts("tried").await.len() + before;
         assert_eq!(all, 6 * 28, "each record counted once");
+        // Back once more: to what worked on all before, not to what was only tried.
+        cli(&["pipeline", "rollback", "count"]);
+        let history = cli(&["pipeline", "history", "count"]);
+        assert!(history.contains("rolled back to revision 1"), "{history}");
     });
 }
 

@@ -284,20 +284,28 @@ impl Broker {
         self.put(rows.into_iter().map(row_op).collect()).await
     }
 
-    /// As [`Broker::put_rows`], if this node has led the site since `term` began.
+    /// As [`Broker::put_rows`], if `is_expected` of the row under `key`, of a kind that [`Broker::rows`] reads, as it is when all before
+    /// is applied; and, with a `term`, if this node has led the site since that began.
     ///
     /// # Errors
-    /// As there, and when it has not: then nothing is written.
-    pub async fn put_rows_in(
+    /// As there; [`AdminError::Changed`] when that row is another. Then nothing is written.
+    pub async fn put_rows_if(
         &self,
-        term: Term,
+        (kind, key): (StateKind, &[u8]),
+        is_expected: impl FnOnce(Option<&[u8]>) -> bool + Send + 'static,
+        term: Option<Term>,
         rows: Vec<(StateKey, Option<Bytes>)>,
     ) -> Result<(), AdminError> {
-        let broker = self.clone();
-        self.change(move |_, _| match broker.led_term(PartitionId::HOME) {
+        let (broker, key) = (self.clone(), (kind as u8, key.to_vec()));
+        self.change(move |tables, _| {
             // If it changes from here on, the proposal comes to nothing.
-            Some(now) if now == term => Ok(rows.into_iter().map(row_op).collect()),
-            _ => Err(broker.not_leader().into()),
+            if term.is_some() && broker.led_term(PartitionId::HOME) != term {
+                return Err(broker.not_leader().into());
+            }
+            match is_expected(tables.others.get(&key).map(Vec::as_slice)) {
+                true => Ok(rows.into_iter().map(row_op).collect()),
+                false => Err(AdminError::Changed),
+            }
         })
         .await
     }

@@ -139,6 +139,9 @@ pub enum AdminError {
     OffsetBeyondEnd { offset: Offset, end: Offset },
     #[error("not allowed")]
     Denied,
+    /// What it was to be done on top of is not what there is.
+    #[error("it was changed meanwhile: look again")]
+    Changed,
     /// In the words of the node that leads.
     #[error("{0}")]
     Refused(String),
@@ -166,6 +169,7 @@ impl AdminError {
             | Self::Config(_)
             | Self::GroupName(_)
             | Self::OffsetBeyondEnd { .. }
+            | Self::Changed
             | Self::Refused(_)
             | Self::Denied => ErrorKind::Invalid,
         }

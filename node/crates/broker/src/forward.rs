@@ -85,6 +85,12 @@ pub(crate) enum Ask {
     Ends { partitions: Vec<PartitionId> },
     /// That modules are ready. Of any voter.
     Prepare { modules: Vec<[u8; 32]> },
+    /// That a revision of a pipeline has left its bounds on the node that says so. Of the site's leader.
+    TakeBack {
+        pipeline: String,
+        revision: u64,
+        why: String,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -221,6 +227,15 @@ impl Forwarded for ByBroker {
     }
 }
 
+/// What another layer says of what it was asked to do.
+fn done_or_not_yet(done: Result<bool, String>) -> Answer {
+    match done {
+        Ok(true) => Answer::Created,
+        Ok(false) => Answer::Refused("not yet".to_owned(), true),
+        Err(why) => Answer::Refused(why, false),
+    }
+}
+
 impl Broker {
     async fn answer(&self, ask: Ask) -> Answer {
         let who = Principal::anonymous("site");
@@ -292,12 +307,16 @@ impl Broker {
                 Ok(Answer::Ends(partitions.iter().map(end).collect()))
             }
             Ask::Prepare { modules } => Ok(match self.hook() {
-                Some(hook) => match hook.prepare(modules).await {
-                    Ok(true) => Answer::Created,
-                    Ok(false) => Answer::Refused("not yet".to_owned(), true),
-                    Err(why) => Answer::Refused(why, false),
-                },
+                Some(hook) => done_or_not_yet(hook.prepare(modules).await),
                 None => Answer::Refused("the node is starting".to_owned(), true),
+            }),
+            Ask::TakeBack {
+                pipeline,
+                revision,
+                why,
+            } => Ok(match self.hook().filter(|_| self.is_serving()) {
+                Some(hook) => done_or_not_yet(hook.take_back(pipeline, revision, why).await),
+                None => Answer::Refused("another node leads".to_owned(), true),
             }),
             Ask::Leads { group, led } => {
                 let noted = self.note_leader(GroupId(group), led).await;
@@ -418,6 +437,9 @@ impl Broker {
         let Some(id) = id.filter(|id| !self.serves(*id)) else {
             return self.peek(who, fetch).await;
         };
+        if !authorize(who, Operation::Read, Resource::Topic(&fetch.topic)) {
+            return Err(FetchError::Denied(fetch.topic));
+        }
         let ask = Ask::Read {
             client: who.client.clone(),
             topic: fetch.topic,
@@ -451,6 +473,9 @@ impl Broker {
         let Some(id) = id.filter(|id| !self.serves(*id)) else {
             return self.offset_at(who, topic, partition, at).await;
         };
+        if !authorize(who, Operation::Read, Resource::Topic(topic)) {
+            return Err(FetchError::Denied(topic.to_owned()));
+        }
         let ask = Ask::Place {
             client: who.client.clone(),
             topic: topic.to_owned(),
@@ -537,6 +562,24 @@ impl Broker {
             }
         }
         Ok(())
+    }
+
+    /// Has the site's leader take back a revision of a pipeline that has left its bounds on this node.
+    ///
+    /// # Errors
+    /// In the leader's words when it cannot be; to be tried again when it is not done yet.
+    pub async fn report_out_of_bounds(
+        &self,
+        pipeline: String,
+        revision: u64,
+        why: String,
+    ) -> Result<(), AdminError> {
+        let ask = Ask::TakeBack {
+            pipeline,
+            revision,
+            why,
+        };
+        self.ask_group(GroupId::SITE, ask).await.map(drop)
     }
 
     /// The number with which a partition was made, by which it is known wherever it moves.

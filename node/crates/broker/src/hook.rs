@@ -105,6 +105,15 @@ pub trait Hook: Send + Sync + 'static {
     /// why it cannot be.
     fn prepare(&self, modules: Vec<[u8; 32]>) -> BoxFuture<'static, Result<bool, String>>;
 
+    /// Takes back revision `revision` of a pipeline, which on another node has left its bounds as `why` says; of the site's leader.
+    /// Whether it is done, or need not be: if not, it goes on, and may be asked again. In words why it cannot be.
+    fn take_back(
+        &self,
+        pipeline: String,
+        revision: u64,
+        why: String,
+    ) -> BoxFuture<'static, Result<bool, String>>;
+
     /// Takes a job; never blocks. Answers through `done`, from a thread of its own or, when it refuses, at once.
     fn submit(&self, job: HookJob, done: HookDone);
 }
@@ -124,6 +133,10 @@ impl Hook for () {
     }
 
     fn prepare(&self, _modules: Vec<[u8; 32]>) -> BoxFuture<'static, Result<bool, String>> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
+
+    fn take_back(&self, _: String, _: u64, _: String) -> BoxFuture<'static, Result<bool, String>> {
         Box::pin(std::future::ready(Ok(true)))
     }
 

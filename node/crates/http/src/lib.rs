@@ -67,7 +67,7 @@ fn router(services: Arc<Services>) -> Router {
         .route("/v1/pipelines/{name}/resume", post(admin::resume))
         .route("/v1/pipelines/{name}/history", get(admin::history))
         .route("/v1/pipelines/{name}/rollback", post(admin::roll_back))
-        .route("/v1/pipelines/canary", post(admin::canary))
+        .route("/v1/canary", post(admin::canary))
         .route("/v1/pipelines/{name}/promote", post(admin::promote))
         .route("/v1/pipelines/{name}/state", get(admin::remembered))
         .route("/v1/pipelines/{name}/rewind", post(admin::rewind))

@@ -160,7 +160,7 @@ impl From<&AdminError> for Code {
             AdminError::GroupName(_) => Self::InvalidGroupId,
             AdminError::OffsetBeyondEnd { .. } => Self::OffsetOutOfRange,
             AdminError::Denied => Self::ClusterAuthorizationFailed,
-            AdminError::Refused(_) => Self::PolicyViolation,
+            AdminError::Refused(_) | AdminError::Changed => Self::PolicyViolation,
             // Topics are changed where they are led.
             AdminError::Propose(ProposeError::NotLeader { .. }) => Self::NotController,
             AdminError::Propose(e) => by_kind(e.kind()),

@@ -5,7 +5,7 @@ use crate::error::{ApplyError, PushError};
 use crate::history;
 use crate::input;
 use crate::lane::State;
-use crate::pipelines::{Applying, PipelineInfo, Pipelines, Row, Stages, StateOf, Written, apart};
+use crate::pipelines::{PipelineInfo, Pipelines, Row, Stages, StateOf, Written, apart};
 use crate::plan::{Plan, differences};
 use crate::spec::{At, Origin, Sources, Spec};
 use weir_broker::{AdminError, Principal};
@@ -51,7 +51,6 @@ impl Pipelines {
         if on.is_some() && now.as_ref().map(|row| row.revision) != on {
             return Err(ApplyError::Changed(spec.name.to_string()));
         }
-        let _applying = Applying::begin(&self.0.applying);
         let Checked {
             spec,
             digests,
@@ -60,7 +59,10 @@ impl Pipelines {
             creates,
         } = self.check_spec(spec, digests).await?;
         self.check_states(&spec, &states)?;
-        self.prepare_elsewhere(&digests).await?;
+        // The way back waits for nobody: what it leads to has worked.
+        if !cause.is_back {
+            self.prepare_elsewhere(&digests).await?;
+        }
         if let Some(dead) = creates {
             let who = Principal::anonymous("pipelines");
             let settings = dead_letter_settings();
@@ -94,23 +96,18 @@ impl Pipelines {
         };
         let mut others = places;
         others.extend(history::remember(&row, cause, row.applied_ms));
-        let written = match in_term {
-            None => self.write(&row, others).await,
-            Some(term) => self.write_in(term, &row, others).await,
-        };
+        let _turnover = before.as_ref().map(|before| self.turn(before, &row));
+        let written = self.write(before.as_ref(), in_term, &row, others).await;
         if let (Err(_), Some(_), Some(before)) = (&written, in_term, &before) {
             // What it was made of may not be all there is: it goes on as it was.
-            self.put_in_place(before.clone(), Vec::new()).await?;
+            self.put_in_place(before, before.clone(), Vec::new()).await?;
         }
         written?;
         let now = before.as_ref().map(|_| row.clone());
         let name = row.spec.name.to_string();
         let state = if paused { State::Paused } else { State::Running };
-        let stages = Stages {
-            main: stages,
-            canary: Vec::new(),
-        };
-        self.install(row, stages, state).map_err(PushError::from)?;
+        self.install(row, Stages::of(stages), state)
+            .map_err(PushError::from)?;
         if let Some((before, now)) = before.zip(now) {
             self.forget_generations(&before, &now).await;
         }
@@ -245,7 +242,11 @@ impl Pipelines {
             spec.state_bytes(most.unwrap_or(0))
         };
         let others = active.values().filter(|a| a.row.spec.name != spec.name);
-        let left = STATE_BYTES_MAX.saturating_sub(others.map(|a| of(&a.row.spec)).sum());
+        let most = |row: &Row| {
+            let tried = row.canary.as_ref().map(|canary| of(&canary.spec));
+            of(&row.spec).max(tried.unwrap_or(0))
+        };
+        let left = STATE_BYTES_MAX.saturating_sub(others.map(|a| most(&a.row)).sum());
         let wanted = of(spec);
         if wanted > left {
             return Err(ApplyError::StateFull { wanted, left });

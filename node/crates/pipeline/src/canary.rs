@@ -8,7 +8,7 @@ use crate::apply::dead_letter_settings;
 use crate::error::{ApplyError, PushError};
 use crate::history::{self, Cause};
 use crate::lane::State;
-use crate::pipelines::{Applying, PipelineInfo, Pipelines, Row, Stages, StateOf, apart};
+use crate::pipelines::{PipelineInfo, Pipelines, Row, Stages, StateOf, apart};
 use crate::spec::Spec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -80,7 +80,6 @@ impl Pipelines {
         let _one = self.0.changing.lock().await;
         let name = spec.name.to_string();
         let now = self.row(&name)?;
-        let _applying = Applying::begin(&self.0.applying);
         if now.canary.is_some() {
             return Err(CanaryError::AtWork(name).into());
         }
@@ -120,7 +119,7 @@ impl Pipelines {
                 partitions,
                 began_ms,
             }),
-            ..now
+            ..now.clone()
         };
         let (this, main) = (self.clone(), row.clone());
         let main = apart("weir-apply", move || this.stages(&main.spec, &main.digests));
@@ -132,11 +131,12 @@ impl Pipelines {
             digests: checked.digests,
             ..row.clone()
         };
-        self.write(&row, history::remember(&tried, cause, began_ms))
-            .await?;
+        let _turnover = self.turn(&now, &row);
+        let remembered = history::remember(&tried, cause, began_ms);
+        self.write(Some(&now), None, &row, remembered).await?;
         let stages = Stages {
             main,
-            canary: checked.stages,
+            canary: Ok(checked.stages),
         };
         self.install(row, stages, State::Running)
             .map_err(PushError::from)?;

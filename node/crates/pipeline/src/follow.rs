@@ -158,7 +158,7 @@ impl Pipelines {
                 Ok(stages) => (stages, State::Running),
                 Err(e) => {
                     tracing::error!(pipeline = %name, error = %e, "pipeline comes up halted");
-                    (Stages::default(), State::Halted(e.to_string()))
+                    (Stages::none(), State::Halted(e.to_string()))
                 }
             };
             if let Err(error) = self.install(row, stages, state) {

@@ -9,11 +9,18 @@ use crate::memory::of_kind;
 use crate::pipelines::{PipelineInfo, Pipelines, Row, Written, apart};
 use crate::spec::{Guard, Spec};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 use weir_broker::{AdminError, FetchError, StateKey, StateKind};
 use weir_runtime::Digest;
 use weir_types::ErrorKind;
 use weir_types::limits::REVISIONS_MAX;
+
+/// What another node says of how a pipeline left its bounds is kept up to so many bytes.
+const LEFT_BYTES_MAX: usize = 1 << 10;
+/// Within this time a node is told whether what it asked for is done: an answer that takes longer breaks the connection.
+const BACK_TELL: Duration = Duration::from_secs(2);
 
 /// A revision of a pipeline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +37,9 @@ pub struct Revision {
     pub spec: Spec,
     /// The modules of its stages: a name may mean another one by now.
     pub digests: Vec<Digest>,
+    /// It was tried on these partitions only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<BTreeSet<u32>>,
 }
 
 /// Who puts a revision in place, and why.
@@ -56,6 +66,7 @@ pub(crate) fn remember(row: &Row, cause: Cause, now_ms: i64) -> Vec<Written> {
         why: cause.why,
         spec: row.spec.clone(),
         digests: row.digests.clone(),
+        tried: row.canary.as_ref().map(|canary| canary.partitions.clone()),
     };
     let value = serde_json::to_vec(&revision).unwrap_or_default();
     let old = row.revision.checked_sub(REVISIONS_MAX).filter(|n| *n > 0);
@@ -169,7 +180,8 @@ impl Pipelines {
             // What it is already is not worth going to.
             None => {
                 let is_same = (&revision.spec, &revision.digests) == (&now.spec, &now.digests);
-                revision.revision < now.revision && !is_same
+                // Nor what was tried on some partitions, and not kept.
+                revision.revision < now.revision && !is_same && revision.tried.is_none()
             }
         };
         let found = revisions.iter().find(is_it).cloned();
@@ -190,27 +202,44 @@ impl Pipelines {
             .await
     }
 
-    /// Has pipelines go back that have left their bounds. Blocks.
+    /// As another node asks for it, on which revision `revision` has left its bounds: whether that is done, or need not be.
+    pub(crate) async fn take_back(&self, name: String, revision: u64, why: String) -> Result<bool, String> {
+        let Some(row) = self.row(&name).ok().filter(|row| row.revision == revision) else {
+            return Ok(true);
+        };
+        let end = why.floor_char_boundary(LEFT_BYTES_MAX);
+        let left = Left(why.get(..end).unwrap_or_default().to_owned());
+        let this = self.clone();
+        // It is done even if nobody waits for it.
+        let back = tokio::spawn(async move { this.go_back(row, None, "guard", Some(&left)).await });
+        match tokio::time::timeout(BACK_TELL, back).await {
+            Ok(Ok(Ok(_))) | Ok(Ok(Err(ApplyError::Changed(_)))) => Ok(true),
+            Ok(Ok(Err(error))) if error.kind() == ErrorKind::Retry => Ok(false),
+            Ok(Ok(Err(error))) => Err(error.to_string()),
+            Ok(Err(_)) | Err(_) => Ok(false),
+        }
+    }
+
+    /// Has pipelines go back that have left their bounds on this node. Blocks.
     pub(crate) fn guard(&self) {
         let broker = &self.0.broker;
-        if !broker.is_serving() {
-            return;
-        }
         let guarded: Vec<_> = {
             let active = self.active();
-            let rows = active.values().map(|a| &a.row);
+            let rows = active.values().map(|a| (&a.row, a.gave_up_guarding));
             // Of what is tried, if anything is: the rest was judged when it was new.
             let guard = |row: &Row| match &row.canary {
                 Some(canary) => Some((canary.spec.guard.clone()?, canary.began_ms)),
                 None => Some((row.spec.guard.clone()?, row.applied_ms)),
             };
-            let guarded = rows.filter_map(|row| Some((row.clone(), guard(row)?)));
+            let guarded =
+                rows.filter_map(|(row, has_given_up)| Some((row.clone(), guard(row)?, has_given_up)));
             guarded.collect()
         };
-        for (row, (guard, since_ms)) in guarded {
+        for (row, (guard, since_ms), has_given_up) in guarded {
             let age = broker.now_ms().saturating_sub(since_ms);
             let is_last_resort = row.is_last_resort && row.canary.is_none();
-            if row.paused || age > i64::from(guard.watch_s) * 1_000 || is_last_resort {
+            let is_over = age > i64::from(guard.watch_s) * 1_000;
+            if row.paused || is_over || is_last_resort || has_given_up {
                 continue;
             }
             let name = row.spec.name.as_str();
@@ -221,15 +250,28 @@ impl Pipelines {
             let left = info.and_then(|info| leaves(&info, &guard));
             let Some(left) = left else { continue };
             tracing::error!(pipeline = %name, revision = row.revision, %left, "out of bounds: it is rolled back");
-            let back = self.go_back(row.clone(), None, "guard", Some(&left));
+            let revision = row.revision;
+            let back = async {
+                match broker.is_serving() {
+                    true => self
+                        .go_back(row.clone(), None, "guard", Some(&left))
+                        .await
+                        .map(drop),
+                    // Who leads the site need not see what comes to this node.
+                    false => {
+                        let said = broker.report_out_of_bounds(name.to_owned(), revision, left.to_string());
+                        Ok(said.await?)
+                    }
+                }
+            };
             match broker.block_on(back) {
-                Ok(_) => {}
+                Ok(()) => {}
                 // Somebody was quicker, or it can be done in a moment: whatever it is then is looked at anew.
                 Err(ApplyError::Changed(_)) => {}
                 Err(error) if error.kind() == ErrorKind::Retry => {}
                 Err(error) => {
                     tracing::error!(pipeline = %name, %error, "it is not rolled back");
-                    self.give_up_guarding(name, row.revision);
+                    self.give_up_guarding(name, revision);
                 }
             }
         }

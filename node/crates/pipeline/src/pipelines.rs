@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -187,14 +187,27 @@ pub(crate) struct Active {
     instruments: Vec<Arc<Instruments>>,
     /// Of what is tried.
     tried: Vec<Arc<Instruments>>,
+    /// It is out of bounds, and could not go back.
+    pub(crate) gave_up_guarding: bool,
 }
 
 /// A pipeline's modules, ready.
-#[derive(Default)]
 pub(crate) struct Stages {
     pub(crate) main: Vec<Stage>,
-    /// Of what is tried on some partitions.
-    pub(crate) canary: Vec<Stage>,
+    /// Of what is tried on some partitions; or why that cannot work.
+    pub(crate) canary: Result<Vec<Stage>, String>,
+}
+
+impl Stages {
+    /// Of what does not work.
+    pub(crate) fn none() -> Self {
+        Self::of(Vec::new())
+    }
+
+    pub(crate) fn of(main: Vec<Stage>) -> Self {
+        let canary = Ok(Vec::new());
+        Self { main, canary }
+    }
 }
 
 /// All pipelines of a node. Clones are handles to the same ones.
@@ -219,23 +232,23 @@ pub(crate) struct Inner {
     pub(crate) shadowing: Arc<tokio::sync::Mutex<()>>,
     /// What the applied rows say should run.
     wanted: Wanted,
-    /// This node is making a change itself: until it is done, what ran before goes on.
-    pub(crate) applying: AtomicBool,
+    /// What this node is changing itself: until it is done, what ran before goes on.
+    turning: RwLock<Option<Turning>>,
 }
 
-/// Held while this node changes something itself.
-pub(crate) struct Applying<'a>(&'a AtomicBool);
-
-impl<'a> Applying<'a> {
-    pub(crate) fn begin(flag: &'a AtomicBool) -> Self {
-        flag.store(true, Ordering::Release);
-        Self(flag)
-    }
+/// A pipeline that is being changed here: from what to what.
+struct Turning {
+    pipeline: String,
+    from: Stamp,
+    to: Stamp,
 }
 
-impl Drop for Applying<'_> {
+/// Held while this node puts something in the place of what was before.
+pub(crate) struct Turnover<'a>(&'a RwLock<Option<Turning>>);
+
+impl Drop for Turnover<'_> {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -285,7 +298,7 @@ impl Pipelines {
             readying: tokio::sync::Mutex::default(),
             shadowing: Arc::default(),
             wanted,
-            applying: AtomicBool::new(false),
+            turning: RwLock::default(),
         }));
         let weak = Arc::downgrade(&this.0);
         for row in rows {
@@ -296,7 +309,7 @@ impl Pipelines {
                 Ok(stages) => (stages, State::Running),
                 Err(e) => {
                     tracing::error!(pipeline = %name, error = %e, "pipeline comes up halted");
-                    (Stages::default(), State::Halted(e.to_string()))
+                    (Stages::none(), State::Halted(e.to_string()))
                 }
             };
             if let Err(e) = this.install(row, stages, state) {
@@ -406,8 +419,8 @@ impl Pipelines {
     /// When there is none.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<PipelineInfo, ApplyError> {
         let _one = self.0.changing.lock().await;
-        let _applying = Applying::begin(&self.0.applying);
-        let row = self.row(name)?;
+        let before = self.row(name)?;
+        let row = before.clone();
         let states = match paused {
             true => row.states.clone(),
             false => self.states(&row.spec, &row.digests, &row.states),
@@ -417,7 +430,7 @@ impl Pipelines {
             states,
             ..row
         };
-        self.put_in_place(row, Vec::new()).await?;
+        self.put_in_place(&before, row, Vec::new()).await?;
         self.pipeline(name)
             .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
@@ -429,18 +442,18 @@ impl Pipelines {
     /// When there is none.
     pub async fn reset(&self, name: &str) -> Result<PipelineInfo, ApplyError> {
         let _one = self.0.changing.lock().await;
-        let _applying = Applying::begin(&self.0.applying);
         let row = self.row(name)?;
         if row.canary.is_some() {
             return Err(CanaryError::AtWork(name.to_owned()).into());
         }
         self.forget(&row).await?;
+        let now = self.row(name)?;
         let row = Row {
             states: Vec::new(),
             paused: true,
             ..row
         };
-        self.put_in_place(row, Vec::new()).await?;
+        self.put_in_place(&now, row, Vec::new()).await?;
         self.pipeline(name)
             .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
@@ -456,8 +469,9 @@ impl Pipelines {
             canary: None,
             ..row.clone()
         };
-        self.write(&paused, Vec::new()).await?;
-        self.install(paused, Stages::default(), State::Paused)
+        let _turnover = self.turn(row, &paused);
+        self.write(Some(row), None, &paused, Vec::new()).await?;
+        self.install(paused, Stages::none(), State::Paused)
             .map_err(PushError::from)?;
         let begun = self
             .active()
@@ -478,7 +492,6 @@ impl Pipelines {
     /// When there is none, it is in-line, or there is no such place. It may be paused then: what it did before is what it did.
     pub async fn rewind(&self, name: &str, origin: Origin) -> Result<PipelineInfo, ApplyError> {
         let _one = self.0.changing.lock().await;
-        let _applying = Applying::begin(&self.0.applying);
         let row = self.row(name)?;
         if !row.spec.is_behind_the_log() {
             return Err(ApplyError::NoPlaces(name.to_owned()));
@@ -495,7 +508,8 @@ impl Pipelines {
             false => self.states(&row.spec, &row.digests, &[]),
         };
         let places = begin().await?;
-        self.put_in_place(Row { states, ..row }, places).await?;
+        let now = self.row(name)?;
+        self.put_in_place(&now, Row { states, ..row }, places).await?;
         self.pipeline(name)
             .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
@@ -505,9 +519,26 @@ impl Pipelines {
         row.ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
 
-    /// Writes a row, with others, and puts what it says in place.
-    pub(crate) async fn put_in_place(&self, row: Row, others: Vec<Written>) -> Result<(), ApplyError> {
-        self.write(&row, others).await?;
+    /// Until what it returns is dropped, what ran as `from` goes on although `to` is written.
+    pub(crate) fn turn(&self, from: &Row, to: &Row) -> Turnover<'_> {
+        let turning = &self.0.turning;
+        *turning.write().unwrap_or_else(PoisonError::into_inner) = Some(Turning {
+            pipeline: from.spec.name.to_string(),
+            from: from.stamp(),
+            to: to.stamp(),
+        });
+        Turnover(turning)
+    }
+
+    /// Writes a row in the place of `before`, with others, and puts what it says in place.
+    pub(crate) async fn put_in_place(
+        &self,
+        before: &Row,
+        row: Row,
+        others: Vec<Written>,
+    ) -> Result<(), ApplyError> {
+        let _turnover = self.turn(before, &row);
+        self.write(Some(before), None, &row, others).await?;
         // Halted at start for want of a module: it may be there by now.
         let (this, of) = (self.clone(), row.clone());
         let stages = apart("weir-apply", move || this.all_stages(&of));
@@ -529,10 +560,9 @@ impl Pipelines {
         for kind in [StateKind::Input, StateKind::Revision] {
             self.0.broker.remove_rows(memory::of_kind(kind, name)).await?;
         }
-        self.0
-            .broker
-            .put_row(StateKind::Pipeline, name.as_bytes(), None)
-            .await?;
+        let now = self.row(name)?;
+        let row = (StateKey::new(StateKind::Pipeline, name.as_bytes()), None);
+        self.put_on(Some(&now), None, name, vec![row]).await?;
         self.0
             .by_source
             .write()
@@ -591,13 +621,13 @@ impl Pipelines {
             .map_err(|(node, why)| ApplyError::Elsewhere { node, why })
     }
 
-    /// As [`Pipelines::stages`], of all that `row` says.
+    /// As [`Pipelines::stages`], of all that `row` says. What is tried does not hold up the rest.
     pub(crate) fn all_stages(&self, row: &Row) -> Result<Stages, ApplyError> {
         let canary = row.canary.as_ref();
         let canary = canary.map(|canary| self.stages(&canary.spec, &canary.digests));
         Ok(Stages {
             main: self.stages(&row.spec, &row.digests)?,
-            canary: canary.transpose()?.unwrap_or_default(),
+            canary: canary.unwrap_or(Ok(Vec::new())).map_err(|e| e.to_string()),
         })
     }
 
@@ -668,19 +698,40 @@ impl Pipelines {
         Ok(module)
     }
 
-    /// Writes a pipeline's row, and others in the same entry.
-    pub(crate) async fn write(&self, row: &Row, others: Vec<Written>) -> Result<(), AdminError> {
-        self.0.broker.put_rows(rows(row, others)?).await
-    }
-
-    /// As [`Pipelines::write`], if this node has led the site since `term` began.
-    pub(crate) async fn write_in(
+    /// Writes a pipeline's row in the place of `before`, and others in the same entry; with a `term`, if this node has led the site
+    /// since that began.
+    ///
+    /// # Errors
+    /// [`ApplyError::Changed`] when another node has changed it, which this one need not have seen yet.
+    pub(crate) async fn write(
         &self,
-        term: Term,
+        before: Option<&Row>,
+        term: Option<Term>,
         row: &Row,
         others: Vec<Written>,
-    ) -> Result<(), AdminError> {
-        self.0.broker.put_rows_in(term, rows(row, others)?).await
+    ) -> Result<(), ApplyError> {
+        let rows = rows(row, others)?;
+        self.put_on(before, term, row.spec.name.as_str(), rows).await
+    }
+
+    /// Writes rows if the one of pipeline `name` is `before`.
+    async fn put_on(
+        &self,
+        before: Option<&Row>,
+        term: Option<Term>,
+        name: &str,
+        rows: Vec<Written>,
+    ) -> Result<(), ApplyError> {
+        let before = before.map(Row::stamp);
+        let is_it = move |now: Option<&[u8]>| {
+            let now = now.and_then(|row| serde_json::from_slice::<Row>(row).ok());
+            now.map(|row| row.stamp()) == before
+        };
+        let key = (StateKind::Pipeline, name.as_bytes());
+        match self.0.broker.put_rows_if(key, is_it, term, rows).await {
+            Err(AdminError::Changed) => Err(ApplyError::Changed(name.to_owned())),
+            put => Ok(put?),
+        }
     }
 
     /// Puts a lane in the place of the one before it, or two.
@@ -694,17 +745,25 @@ impl Pipelines {
         &self,
         stamp: Stamp,
         row: Row,
-        mut stages: Stages,
+        stages: Stages,
         state: State,
     ) -> std::io::Result<()> {
-        for of in [&mut stages.main, &mut stages.canary] {
+        let Stages { mut main, canary } = stages;
+        let (mut canary, canary_state) = match canary {
+            Ok(canary) => (canary, state.clone()),
+            Err(why) => {
+                tracing::error!(pipeline = %row.spec.name, %why, "what is tried of it comes up halted");
+                (Vec::new(), State::Halted(why))
+            }
+        };
+        for of in [&mut main, &mut canary] {
             for (stage, kept) in of.iter_mut().zip(&row.states) {
                 stage.generation = kept.as_ref().map_or(0, |kept| kept.generation);
             }
         }
         let name = row.spec.name.to_string();
         let instruments = |of: &[Stage]| of.iter().map(|s| Arc::clone(&s.instruments)).collect();
-        let (instruments, tried) = (instruments(&stages.main), instruments(&stages.canary));
+        let (instruments, tried) = (instruments(&main), instruments(&canary));
         let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
         let lanes = active.get(&name).into_iter();
         let lanes = lanes.flat_map(|a| std::iter::once(&a.lane).chain(&a.lane.canary));
@@ -721,14 +780,14 @@ impl Pipelines {
             Some(canary) => Share::But(Arc::new(canary.partitions.clone())),
         };
         let spec = Arc::new(row.spec.clone());
-        let mut lane = Lane::start(spec, stamp, share, stages.main, with(), state.clone(), before)?;
-        if let Some(canary) = &row.canary {
-            let share = Share::Only(Arc::new(canary.partitions.clone()));
-            let spec = Arc::new(canary.spec.clone());
+        let mut lane = Lane::start(spec, stamp, share, main, with(), state, before)?;
+        if let Some(tried) = &row.canary {
+            let share = Share::Only(Arc::new(tried.partitions.clone()));
+            let spec = Arc::new(tried.spec.clone());
             // Not before those have finished for which the other waits.
             let started = lane.started.get_mut().unwrap_or_else(PoisonError::into_inner);
             let before = started.take().into_iter().collect();
-            let canary = Lane::start(spec, stamp, share, stages.canary, with(), state, before)?;
+            let canary = Lane::start(spec, stamp, share, canary, with(), canary_state, before)?;
             lane.canary = Some(Arc::new(canary));
         }
         let lane = Arc::new(lane);
@@ -744,6 +803,7 @@ impl Pipelines {
                 lane,
                 instruments,
                 tried,
+                gave_up_guarding: false,
             },
         );
         Ok(())
@@ -754,7 +814,7 @@ impl Pipelines {
         let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
         let judged = active.get_mut(name).filter(|a| a.row.revision == revision);
         if let Some(active) = judged {
-            active.row.is_last_resort = true;
+            active.gave_up_guarding = true;
         }
     }
 
@@ -811,7 +871,8 @@ impl Hook for Pipelines {
             let source = spec.inline_source().filter(|_| spec.is_stateful());
             source.is_some_and(|source| source.as_str() == topic)
         };
-        let holder = active.values().find(|a| is_held(&a.row.spec));
+        let tries = |row: &Row| row.canary.as_ref().is_some_and(|canary| is_held(&canary.spec));
+        let holder = active.values().find(|a| is_held(&a.row.spec) || tries(&a.row));
         holder.map(|a| a.lane.name.clone())
     }
 
@@ -839,6 +900,16 @@ impl Hook for Pipelines {
         })
     }
 
+    fn take_back(
+        &self,
+        pipeline: String,
+        revision: u64,
+        why: String,
+    ) -> BoxFuture<'static, Result<bool, String>> {
+        let this = self.clone();
+        Box::pin(async move { Pipelines::take_back(&this, pipeline, revision, why).await })
+    }
+
     fn submit(&self, job: HookJob, done: HookDone) {
         let lane = self
             .0
@@ -852,9 +923,15 @@ impl Hook for Pipelines {
             wanted.inline.get(&job.topic.name).cloned()
         };
         let fits = |lane: &Lane, (name, stamp): &(String, Stamp)| lane.name == *name && lane.stamp == *stamp;
-        let applying = self.0.applying.load(Ordering::Acquire);
+        let turns = |lane: &Lane, (name, stamp): &(String, Stamp)| {
+            let turning = self.0.turning.read().unwrap_or_else(PoisonError::into_inner);
+            let turning = turning.as_ref().filter(|t| t.pipeline == *name);
+            turning.is_some_and(|t| lane.name == *name && lane.stamp == t.from && *stamp == t.to)
+        };
         match (lane, wanted) {
-            (Some(lane), Some(wanted)) if applying || fits(&lane, &wanted) => lane.submit(job, done),
+            (Some(lane), Some(wanted)) if fits(&lane, &wanted) || turns(&lane, &wanted) => {
+                lane.submit(job, done)
+            }
             // Another node's change, or its lead, has reached this one, and its modules are still being made ready.
             (_, Some((pipeline, _))) => done(job, Err(HookError::Busy { pipeline })),
             // Removed since it was asked for.

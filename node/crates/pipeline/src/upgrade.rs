@@ -67,7 +67,7 @@ impl Pipelines {
         };
         if done.is_err() {
             // As it was. If it does not come up, it says so itself.
-            self.put_in_place(before.clone(), Vec::new()).await?;
+            self.put_in_place(before, before.clone(), Vec::new()).await?;
         }
         done.map(|()| term)
     }
@@ -79,7 +79,7 @@ impl Pipelines {
             canary: None,
             ..row.clone()
         };
-        self.install_as(Stamp::NONE, still, Stages::default(), State::Paused)
+        self.install_as(Stamp::NONE, still, Stages::none(), State::Paused)
             .map_err(crate::PushError::from)?;
         let begun = {
             let active = self.active();

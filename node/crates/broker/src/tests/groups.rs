@@ -349,6 +349,15 @@ impl Hook for Copies {
         None
     }
 
+    fn take_back(
+        &self,
+        _: String,
+        _: u64,
+        _: String,
+    ) -> futures_util::future::BoxFuture<'static, Result<bool, String>> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
+
     fn prepare(
         &self,
         _modules: Vec<[u8; 32]>,
