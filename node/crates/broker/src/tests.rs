@@ -177,6 +177,39 @@ async fn topic(broker: &Broker, name: &str, settings: &[(&str, &str)]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_changed_on_top_of_what_was_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path()).await;
+    let kind = weir_log::StateKind::Pipeline;
+    let put = async |expected: Option<&'static [u8]>, value: &'static [u8], term| {
+        let rows = ["a", "b"].map(|key| {
+            let key = weir_log::StateKey::new(kind, key.as_bytes());
+            (key, Some(bytes::Bytes::from_static(value)))
+        });
+        let is_it = move |now: Option<&[u8]>| now == expected;
+        broker.put_rows_if((kind, b"a"), is_it, term, rows.to_vec()).await
+    };
+    let there = || {
+        let rows = broker.rows(kind);
+        rows.into_iter().map(|(_, value)| value).collect::<Vec<_>>()
+    };
+    put(None, b"1", None).await.unwrap();
+    for expected in [None, Some(&b"2"[..])] {
+        let refused = put(expected, b"3", None).await;
+        assert!(matches!(refused, Err(AdminError::Changed)), "{refused:?}");
+    }
+    assert_eq!(there(), [b"1", b"1"]);
+    let term = broker.led_term(PartitionId::HOME);
+    put(Some(b"1"), b"2", term).await.unwrap();
+    assert_eq!(there(), [b"2", b"2"]);
+    let another = term.map(|term| Term(term.0 + 1));
+    let refused = put(Some(b"2"), b"3", another).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Retry, "{refused}");
+    assert_eq!(there(), [b"2", b"2"]);
+    broker.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_batches_share_a_row_and_keep_their_order_and_offsets() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {

@@ -303,11 +303,14 @@ struct Copies(std::sync::mpsc::SyncSender<(HookJob, HookDone)>);
 impl Copies {
     fn set(broker: &Broker) {
         let (jobs, queue) = std::sync::mpsc::sync_channel::<(HookJob, HookDone)>(64);
-        let this = broker.clone();
+        let this = Arc::downgrade(&broker.0);
         // Ends when the broker is gone, which holds the other end.
         let copying = move || {
             for (job, done) in queue {
-                let copied = copy(&this, &job);
+                let Some(broker) = this.upgrade().map(Broker) else {
+                    return;
+                };
+                let copied = copy(&broker, &job);
                 done(job, copied);
             }
         };
@@ -432,4 +435,65 @@ async fn what_waits_for_another_group_arrives_once_and_in_order_wherever_that_mo
     })
     .await;
     brokers.iter().for_each(Broker::close);
+}
+
+/// Flips a byte of the copy of `text` that was written as the `n`th, in the files in which large batches lie.
+fn damage(dir: &Path, text: &str, n: usize) {
+    let files = std::fs::read_dir(dir.join("values")).unwrap();
+    let mut files: Vec<_> = files.map(|f| f.unwrap().path()).collect();
+    files.sort();
+    let mut copies = Vec::new();
+    for file in &files {
+        let bytes = std::fs::read(file).unwrap();
+        let windows = bytes.windows(text.len()).enumerate();
+        let found = windows.filter(|(_, window)| *window == text.as_bytes());
+        copies.extend(found.map(|(at, _)| (file.clone(), at)));
+    }
+    let (file, at) = &copies[n];
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[*at] ^= 0x10;
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_is_not_sent_again_over_a_piece_that_is_lost() {
+    let who = &who();
+    let large = |n: i32| format!("v{n}:{}", "x".repeat(140_000));
+    // One that is not too late: what has arrived is removed once a second.
+    for _ in 0..10 {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = open(dir.path()).await;
+        Copies::set(&broker);
+        topic(&broker, "from", &[("retention.ms", "-1")]).await;
+        let settings = [("retention.ms".to_owned(), "-1".to_owned())];
+        let made = broker.create_topic_on(who, "to", 1, Some(1), &settings);
+        made.await.unwrap();
+        for n in 0..3 {
+            insist(std::slice::from_ref(&broker), "from", numbered(n, &[&large(n)])).await;
+        }
+        let id = broker.topic("to").unwrap().partitions[0];
+        let stored = |broker: &Broker| broker.log().marks_or_new(id).committed_end().get();
+        until(|| stored(&broker) == 3).await;
+        let waiting: u64 = broker.outbox().iter().map(|w| w.records).sum();
+        broker.close();
+        drop(broker);
+        // As it came, on its way, and as it arrived.
+        damage(dir.path(), "v0:", 1);
+        let broker = open(dir.path()).await;
+        Copies::set(&broker);
+        for n in 3..5 {
+            insist(std::slice::from_ref(&broker), "from", numbered(n, &[&large(n)])).await;
+        }
+        until(|| stored(&broker) >= 5).await;
+        until(|| broker.outbox().iter().all(|w| w.records == 0)).await;
+        let read = read(&broker, "to").await;
+        let firsts: Vec<_> = read.iter().map(|(at, v)| (*at, v[..2].to_owned())).collect();
+        let want: Vec<(u64, String)> = (0..5).map(|n| (n, format!("v{n}"))).collect();
+        assert_eq!(firsts, want);
+        broker.close();
+        if waiting == 3 {
+            return;
+        }
+    }
+    panic!("it was always too late");
 }
