@@ -3,10 +3,13 @@
 use crate::chain::Stage;
 use crate::error::{ApplyError, PushError};
 use crate::history;
+use crate::info::PipelineInfo;
 use crate::input;
 use crate::lane::State;
-use crate::pipelines::{PipelineInfo, Pipelines, Row, Stages, StateOf, Written, apart};
+use crate::modules::Stages;
+use crate::pipelines::{Pipelines, apart};
 use crate::plan::{Plan, differences};
+use crate::row::{Row, StateOf, Written};
 use crate::spec::{At, Origin, Sources, Spec};
 use weir_broker::{AdminError, Principal};
 use weir_runtime::Digest;

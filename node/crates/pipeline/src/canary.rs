@@ -7,8 +7,11 @@
 use crate::apply::dead_letter_settings;
 use crate::error::{ApplyError, PushError};
 use crate::history::{self, Cause};
+use crate::info::PipelineInfo;
 use crate::lane::State;
-use crate::pipelines::{PipelineInfo, Pipelines, Row, Stages, StateOf, apart};
+use crate::modules::Stages;
+use crate::pipelines::{Pipelines, apart};
+use crate::row::{Row, StateOf};
 use crate::spec::Spec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

@@ -2,7 +2,9 @@
 //! leads next goes on with them at once.
 
 use crate::lane::State;
-use crate::pipelines::{Pipelines, Row, Stages, Stamp};
+use crate::modules::Stages;
+use crate::pipelines::Pipelines;
+use crate::row::{Row, Stamp};
 use crate::store::{ModuleInfo, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};

@@ -4,9 +4,11 @@
 //! is as that one was, the very modules included. A pipeline may say when it goes back by itself ([`crate::Guard`]).
 
 use crate::error::ApplyError;
+use crate::info::PipelineInfo;
 use crate::lane::State;
 use crate::memory::of_kind;
-use crate::pipelines::{PipelineInfo, Pipelines, Row, Written, apart};
+use crate::pipelines::{Pipelines, apart};
+use crate::row::{Row, Written};
 use crate::spec::{Guard, Spec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

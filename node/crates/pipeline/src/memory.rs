@@ -4,7 +4,7 @@ use crate::chain::{Begin, Stage};
 use crate::firing::Asleep;
 use crate::input::Input;
 use crate::lane::Refusal;
-use crate::pipelines::Written;
+use crate::row::Written;
 use crate::spec::{EventTime, Spec};
 use crate::time::{Progress, Time};
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! What applying a pipeline would change.
 
-use crate::pipelines::Row;
+use crate::row::Row;
 use crate::spec::Spec;
 use crate::store::ModuleInfo;
 use serde::{Deserialize, Serialize};

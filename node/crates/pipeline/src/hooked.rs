@@ -1,0 +1,109 @@
+//! Pipelines as the broker calls them.
+
+use crate::lane::Lane;
+use crate::pipelines::Pipelines;
+use crate::row::{Row, Stamp};
+use crate::spec::Spec;
+use futures_util::future::BoxFuture;
+use std::sync::PoisonError;
+use std::time::Duration;
+use weir_broker::{Hook, HookDone, HookError, HookJob, Processed};
+use weir_runtime::Digest;
+use weir_types::TopicName;
+
+/// It says whether it is ready within this time: an answer that takes longer breaks the connection.
+const READY_TELL: Duration = Duration::from_secs(2);
+
+/// Modules that are being made ready.
+pub(crate) type Readying = (Vec<Digest>, tokio::task::JoinHandle<Result<(), String>>);
+
+impl Hook for Pipelines {
+    fn intercepts(&self, topic: &TopicName) -> bool {
+        let wanted = self.0.wanted.read().unwrap_or_else(PoisonError::into_inner);
+        wanted.inline.contains_key(topic)
+    }
+
+    fn user_of(&self, topic: &str) -> Option<String> {
+        self.pipelines()
+            .into_iter()
+            .find(|p| p.uses(topic))
+            .map(|p| p.name)
+    }
+
+    fn holder_of(&self, topic: &str) -> Option<String> {
+        let active = self.active();
+        let is_held = |spec: &Spec| {
+            let source = spec.inline_source().filter(|_| spec.is_stateful());
+            source.is_some_and(|source| source.as_str() == topic)
+        };
+        let tries = |row: &Row| row.canary.as_ref().is_some_and(|canary| is_held(&canary.spec));
+        let holder = active.values().find(|a| is_held(&a.row.spec) || tries(&a.row));
+        holder.map(|a| a.lane.name.clone())
+    }
+
+    fn prepare(&self, modules: Vec<[u8; 32]>) -> BoxFuture<'static, Result<bool, String>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let digests: Vec<_> = modules.into_iter().map(Digest::from).collect();
+            let mut readying = this.0.readying.lock().await;
+            let under_way = match readying.take() {
+                Some((of, task)) if of == digests => task,
+                // What was asked for before that goes on by itself.
+                _ => {
+                    let (this, digests) = (this.clone(), digests.clone());
+                    tokio::spawn(async move { this.make_ready(digests).await })
+                }
+            };
+            let mut under_way = under_way;
+            match tokio::time::timeout(READY_TELL, &mut under_way).await {
+                Ok(done) => done.unwrap_or_else(|e| Err(e.to_string())).map(|()| true),
+                Err(_) => {
+                    *readying = Some((digests, under_way));
+                    Ok(false)
+                }
+            }
+        })
+    }
+
+    fn take_back(
+        &self,
+        pipeline: String,
+        revision: u64,
+        why: String,
+    ) -> BoxFuture<'static, Result<bool, String>> {
+        let this = self.clone();
+        Box::pin(async move { Pipelines::take_back(&this, pipeline, revision, why).await })
+    }
+
+    fn submit(&self, job: HookJob, done: HookDone) {
+        let lane = self
+            .0
+            .by_source
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&job.topic.name)
+            .cloned();
+        let wanted = {
+            let wanted = self.0.wanted.read().unwrap_or_else(PoisonError::into_inner);
+            wanted.inline.get(&job.topic.name).cloned()
+        };
+        let fits = |lane: &Lane, (name, stamp): &(String, Stamp)| lane.name == *name && lane.stamp == *stamp;
+        let turns = |lane: &Lane, (name, stamp): &(String, Stamp)| {
+            let turning = self.0.turning.read().unwrap_or_else(PoisonError::into_inner);
+            let turning = turning.as_ref().filter(|t| t.pipeline == *name);
+            turning.is_some_and(|t| lane.name == *name && lane.stamp == t.from && *stamp == t.to)
+        };
+        match (lane, wanted) {
+            (Some(lane), Some(wanted)) if fits(&lane, &wanted) || turns(&lane, &wanted) => {
+                lane.submit(job, done)
+            }
+            // Another node's change, or its lead, has reached this one, and its modules are still being made ready.
+            (_, Some((pipeline, _))) => done(job, Err(HookError::Busy { pipeline })),
+            // Removed since it was asked for.
+            (_, None) => {
+                let kept = job.batch.clone();
+                done(job, Ok(Processed::unchanged(kept)));
+            }
+        }
+    }
+}

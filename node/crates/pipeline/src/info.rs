@@ -1,0 +1,168 @@
+//! A pipeline as people see it.
+
+use crate::input::{self, Place};
+use crate::lane::{Lane, State};
+use crate::pipelines::Active;
+use crate::row::Row;
+use crate::spec::{At, Sources, Spec};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use weir_broker::Broker;
+use weir_runtime::{Digest, Instruments, Reading};
+
+/// A pipeline as it is now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named for what they are")]
+pub struct PipelineInfo {
+    pub name: String,
+    pub source: Sources,
+    pub at: At,
+    pub revision: u64,
+    #[serde(flatten)]
+    pub state: State,
+    pub spec: Spec,
+    pub digests: Vec<Digest>,
+    pub records_in: u64,
+    pub kept: u64,
+    pub dropped: u64,
+    pub emitted: u64,
+    pub routed: BTreeMap<String, u64>,
+    pub dead_letters: u64,
+    pub skipped: u64,
+    pub failures: u64,
+    pub wasm_ns: u64,
+    /// Rows that its modules keep, of the partitions that are at work.
+    pub state_rows: u64,
+    /// Timers that they have set there.
+    pub timers: u64,
+    /// Memory that both take.
+    pub state_bytes: u64,
+    /// Timers that were due.
+    pub timers_fired: u64,
+    /// Behind the log: how many offsets are stored that it has not come to.
+    pub lag: u64,
+    /// Offsets whose records were gone before it came to them.
+    pub missed: u64,
+    /// How far it has come, where it lags most: of at most 64 partitions.
+    pub places: Vec<Place>,
+    /// Instruments of the stages' modules, `stage.name`.
+    pub metrics: BTreeMap<String, f64>,
+    /// What is tried on some partitions, by its own numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Box<PipelineInfo>>,
+    /// Of what is tried: on which.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub partitions: BTreeSet<u32>,
+}
+
+/// Partitions that a pipeline says its places on: more than that are no reading for anybody.
+pub(crate) const PLACES_TOLD: usize = 64;
+
+impl PipelineInfo {
+    /// One that has done nothing yet.
+    #[cfg(test)]
+    pub(crate) fn idle(spec: &Spec) -> Self {
+        let value = serde_json::json!({
+            "name": spec.name, "source": spec.source, "at": spec.at, "revision": 1, "state": "running", "spec": spec,
+            "digests": [], "records_in": 0, "kept": 0, "dropped": 0, "emitted": 0, "routed": {}, "dead_letters": 0,
+            "skipped": 0, "failures": 0, "wasm_ns": 0, "state_rows": 0, "timers": 0, "state_bytes": 0,
+            "timers_fired": 0, "lag": 0, "missed": 0, "places": [], "metrics": {},
+        });
+        serde_json::from_value(value).expect("all fields are there")
+    }
+
+    /// Whether records that are produced to `topic` pass it before they are stored.
+    pub fn is_inline_of(&self, topic: &str) -> bool {
+        self.at == At::Ingest && self.source.contains(topic)
+    }
+
+    /// Whether records come from or go to `topic`.
+    pub fn uses(&self, topic: &str) -> bool {
+        let dead = self.spec.dead_letters().is_ok_and(|name| name.as_str() == topic);
+        let tried = self.canary.as_ref().is_some_and(|tried| tried.uses(topic));
+        let is_output = self.spec.outputs.values().any(|name| name.as_str() == topic);
+        self.source.contains(topic) || dead || is_output || tried
+    }
+}
+
+pub(crate) fn info(broker: &Broker, active: &Active) -> PipelineInfo {
+    let Active { row, lane, .. } = active;
+    let mut info = info_of(broker, row, &row.spec, &row.digests, lane, &active.instruments);
+    info.canary = row
+        .canary
+        .as_ref()
+        .zip(lane.canary.as_ref())
+        .map(|(canary, lane)| {
+            let mut tried = info_of(broker, row, &canary.spec, &canary.digests, lane, &active.tried);
+            tried.partitions.clone_from(&canary.partitions);
+            Box::new(tried)
+        });
+    info
+}
+
+fn info_of(
+    broker: &Broker,
+    row: &Row,
+    spec: &Spec,
+    digests: &[Digest],
+    lane: &Lane,
+    instruments: &[Arc<Instruments>],
+) -> PipelineInfo {
+    let mut places = match spec.at {
+        At::Ingest => Vec::new(),
+        At::Log => input::places(broker, spec, &lane.ends()),
+    };
+    places.retain(|place| lane.has(place.partition));
+    let behind = |place: &Place| place.end.get() - place.next.get();
+    let lag = places.iter().map(behind).sum();
+    places.sort_by_key(|place| std::cmp::Reverse(behind(place)));
+    places.truncate(PLACES_TOLD);
+    let counts = lane.counts();
+    let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
+    let mut metrics = BTreeMap::new();
+    for (n, instruments) in instruments.iter().enumerate() {
+        for (name, reading) in instruments.read() {
+            let value = match reading {
+                Reading::Counter(v) | Reading::Gauge(v) | Reading::Histogram(_, v) => v,
+            };
+            metrics.insert(format!("{}.{name}", n + 1), value);
+        }
+    }
+    let mut spec = spec.clone();
+    // As it is, not as it was left out.
+    spec.on_error.policy = Some(spec.policy());
+    PipelineInfo {
+        name: lane.name.clone(),
+        source: spec.source.clone(),
+        at: spec.at,
+        revision: row.revision,
+        state: lane.state(),
+        spec,
+        digests: digests.to_vec(),
+        records_in: load(&counts.records_in),
+        kept: load(&counts.kept),
+        dropped: load(&counts.dropped),
+        emitted: load(&counts.emitted),
+        routed: counts
+            .routed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone(),
+        dead_letters: load(&counts.dead_letters),
+        skipped: load(&counts.skipped),
+        failures: load(&counts.failures),
+        wasm_ns: load(&counts.wasm_ns),
+        state_rows: load(&counts.state_rows),
+        timers: load(&counts.timers),
+        state_bytes: load(&counts.state_bytes),
+        timers_fired: load(&counts.timers_fired),
+        lag,
+        missed: load(&counts.missed),
+        places,
+        metrics,
+        canary: None,
+        partitions: BTreeSet::new(),
+    }
+}

@@ -1,0 +1,254 @@
+//! Modules: taken in, kept, and made ready for a pipeline.
+
+use crate::chain::Stage;
+use crate::error::{ApplyError, PushError};
+use crate::pipelines::{Pipelines, apart};
+use crate::priority::Priority;
+use crate::row::Row;
+use crate::spec::{Grant, Spec};
+use crate::store::{ModuleInfo, ModuleRef, Store};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use weir_broker::{AdminError, StateKind};
+use weir_runtime::{Digest, InstanceConfig, Instruments, LoadError, LogLevel, LogSink, Module};
+use weir_types::TopicName;
+
+/// A voter that is not ready for a revision by then is not waited for: it has records wait once it leads. CPython takes twenty
+/// seconds to compile on a small machine.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_POLL: Duration = Duration::from_millis(20);
+
+/// A pipeline's modules, ready.
+pub(crate) struct Stages {
+    pub(crate) main: Vec<Stage>,
+    /// Of what is tried on some partitions; or why that cannot work.
+    pub(crate) canary: Result<Vec<Stage>, String>,
+}
+
+impl Stages {
+    /// Of what does not work.
+    pub(crate) fn none() -> Self {
+        Self::of(Vec::new())
+    }
+
+    pub(crate) fn of(main: Vec<Stage>) -> Self {
+        let canary = Ok(Vec::new());
+        Self { main, canary }
+    }
+}
+
+/// Lines of modules, in the node's own log.
+struct Tracing {
+    pipeline: String,
+}
+
+impl LogSink for Tracing {
+    fn line(&self, level: LogLevel, line: &str) {
+        let pipeline = &self.pipeline;
+        match level {
+            LogLevel::Debug => tracing::debug!(%pipeline, "module: {line}"),
+            LogLevel::Info => tracing::info!(%pipeline, "module: {line}"),
+            LogLevel::Warn => tracing::warn!(%pipeline, "module: {line}"),
+            LogLevel::Error => tracing::error!(%pipeline, "module: {line}"),
+        }
+    }
+}
+
+impl Pipelines {
+    /// Takes a component, or a core module built with the SDK: admits, compiles and keeps it.
+    ///
+    /// # Errors
+    /// When it is not taken.
+    pub async fn push(&self, name: &str, version: &str, bytes: Vec<u8>) -> Result<ModuleInfo, PushError> {
+        let _one = self.0.changing.lock().await;
+        let runtime = self.0.runtime.clone();
+        let component = apart("weir-push", move || {
+            // Nobody waits for a record here.
+            Priority::Behind.ask();
+            runtime.componentize(&bytes).map(|c| c.into_owned())
+        })
+        .await
+        .unwrap_or(Err(LoadError::Compile(
+            "the thread that compiles ended".to_owned(),
+        )))?;
+        let digest = Digest::of(&component);
+        self.store().check(name, version, digest, component.len())?;
+        let (runtime, dir) = (self.0.runtime.clone(), self.store().dir());
+        let (module, descriptor) = apart("weir-push", move || -> Result<_, PushError> {
+            Priority::Behind.ask();
+            let module = runtime.load(&component)?;
+            let descriptor = module.descriptor().clone();
+            Store::write(&dir, digest, &component)?;
+            Ok((module, (descriptor, component)))
+        })
+        .await
+        .unwrap_or(Err(PushError::Admin(AdminError::Closed)))?;
+        let info = ModuleInfo {
+            digest,
+            name: name.to_owned(),
+            version: version.to_owned(),
+            bytes: descriptor.1.len() as u64,
+            pushed_ms: self.0.broker.now_ms(),
+            descriptor: descriptor.0.clone(),
+            imports: module.imports().to_vec(),
+        };
+        // The bytes first: a node that sees the row has them all.
+        for (key, part) in Store::parts(digest, &descriptor.1) {
+            let put = self.0.broker.put_row(StateKind::ModulePart, &key, Some(part));
+            put.await?;
+        }
+        let (key, value) = Store::row(&info);
+        self.0
+            .broker
+            .put_row(StateKind::Module, &key, Some(value))
+            .await?;
+        self.store().modules.insert(digest, info.clone());
+        self.loaded().insert(digest, module);
+        Ok(info)
+    }
+
+    /// All modules, by name and time.
+    pub fn modules(&self) -> Vec<ModuleInfo> {
+        let mut all: Vec<ModuleInfo> = self.store().modules.values().cloned().collect();
+        all.sort_by(|a, b| (&a.name, a.pushed_ms).cmp(&(&b.name, b.pushed_ms)));
+        all
+    }
+
+    /// Removes a module that no pipeline uses.
+    ///
+    /// # Errors
+    /// When there is none, or one uses it.
+    pub async fn remove_module(&self, reference: &ModuleRef) -> Result<ModuleInfo, PushError> {
+        let _one = self.0.changing.lock().await;
+        let info = self.store().resolve(reference)?.clone();
+        let used = self
+            .active()
+            .values()
+            .find(|a| a.row.modules().any(|digest| *digest == info.digest))
+            .map(|a| a.lane.name.clone());
+        if let Some(pipeline) = used {
+            return Err(PushError::InUse(pipeline));
+        }
+        self.0
+            .broker
+            .put_row(StateKind::Module, info.digest.as_bytes(), None)
+            .await?;
+        self.0.broker.remove_rows(Store::parts_of(info.digest)).await?;
+        self.store().modules.remove(&info.digest);
+        self.loaded().remove(&info.digest);
+        self.store().remove_file(info.digest);
+        Ok(info)
+    }
+
+    /// Compiles modules that another node is about to put in place, once they have come here.
+    pub(crate) async fn make_ready(&self, digests: Vec<Digest>) -> Result<(), String> {
+        let begun = Instant::now();
+        let is_here = |digest: &Digest| self.store().modules.contains_key(digest);
+        while !digests.iter().all(is_here) {
+            if begun.elapsed() > READY_WITHIN {
+                return Err("the module has not come here in time".to_owned());
+            }
+            tokio::time::sleep(READY_POLL).await;
+        }
+        let this = self.clone();
+        let count = digests.len();
+        let loaded = apart("weir-ready", move || {
+            digests
+                .into_iter()
+                .try_for_each(|digest| this.load(digest).map(drop))
+        });
+        let loaded = loaded.await.unwrap_or(Err(PushError::Admin(AdminError::Closed)));
+        loaded.map_err(|e| e.to_string())?;
+        tracing::info!(
+            modules = count,
+            "ready for a revision that is about to be put in place"
+        );
+        Ok(())
+    }
+
+    /// Has the other voters make modules ready.
+    pub(crate) async fn prepare_elsewhere(&self, digests: &[Digest]) -> Result<(), ApplyError> {
+        let modules: Vec<_> = digests.iter().map(|digest| *digest.as_bytes()).collect();
+        let ready = self.0.broker.prepare_elsewhere(&modules, READY_WITHIN);
+        ready
+            .await
+            .map_err(|(node, why)| ApplyError::Elsewhere { node, why })
+    }
+
+    /// As [`Pipelines::stages`], of all that `row` says. What is tried does not hold up the rest.
+    pub(crate) fn all_stages(&self, row: &Row) -> Result<Stages, ApplyError> {
+        let canary = row.canary.as_ref();
+        let canary = canary.map(|canary| self.stages(&canary.spec, &canary.digests));
+        Ok(Stages {
+            main: self.stages(&row.spec, &row.digests)?,
+            canary: canary.unwrap_or(Ok(Vec::new())).map_err(|e| e.to_string()),
+        })
+    }
+
+    /// Loads and tries out each stage's module. Blocks while one is compiled.
+    pub(crate) fn stages(&self, spec: &Spec, digests: &[Digest]) -> Result<Vec<Stage>, ApplyError> {
+        let mut stages = Vec::with_capacity(spec.stages.len());
+        for (n, (stage, digest)) in spec.stages.iter().zip(digests).enumerate() {
+            let module = self.load(*digest)?;
+            let label: Arc<str> = match self.store().modules.get(digest) {
+                Some(info) => format!("{}@{}", info.name, info.version).into(),
+                None => stage.module.as_str().into(),
+            };
+            let config = InstanceConfig {
+                partition: 0,
+                sources: spec.source.iter().map(TopicName::to_string).collect(),
+                settings: stage.config.clone(),
+            };
+            let sink: Arc<dyn LogSink> = Arc::new(Tracing {
+                pipeline: spec.name.to_string(),
+            });
+            let instruments = Arc::new(Instruments::default());
+            let instance = module
+                .instantiate(&config, spec.limits, Arc::clone(&sink), Arc::clone(&instruments))
+                .map_err(|error| ApplyError::Init {
+                    stage: n + 1,
+                    module: stage.module.clone(),
+                    error,
+                })?;
+            let wanted = [
+                (Grant::State, "state", module.wants_state()),
+                (Grant::Timers, "timers", module.wants_timers()),
+            ];
+            for (grant, what, _) in wanted.iter().filter(|(.., wants)| *wants) {
+                if !stage.grants.contains(grant) {
+                    let (stage, module) = (n + 1, stage.module.clone());
+                    return Err(ApplyError::NotGranted { stage, module, what });
+                }
+            }
+            let limits = spec.limits;
+            stages.push(Stage {
+                module,
+                label,
+                config,
+                limits,
+                sink,
+                instruments,
+                instance: Some(instance),
+                table: None,
+                generation: 0,
+            });
+        }
+        Ok(stages)
+    }
+
+    fn load(&self, digest: Digest) -> Result<Module, PushError> {
+        if let Some(module) = self.loaded().get(&digest) {
+            return Ok(module.clone());
+        }
+        let (dir, info) = {
+            let store = self.store();
+            (store.dir(), store.modules.get(&digest).cloned())
+        };
+        if let Some(info) = info {
+            Store::fetch(&dir, &self.0.broker, &info)?;
+        }
+        let module = self.0.runtime.load(&Store::read(&dir, digest)?)?;
+        self.loaded().insert(digest, module.clone());
+        Ok(module)
+    }
+}

@@ -1,0 +1,103 @@
+//! What is stored of a pipeline.
+
+use crate::canary::Canary;
+use crate::spec::Spec;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use weir_broker::{AdminError, StateKey, StateKind};
+use weir_runtime::Digest;
+
+/// A row that changes together with a pipeline's.
+pub(crate) type Written = (StateKey, Option<Bytes>);
+
+/// A pipeline's row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) spec: Spec,
+    pub(crate) revision: u64,
+    pub(crate) paused: bool,
+    /// The module of each stage when it was applied: a name may mean another one by now.
+    pub(crate) digests: Vec<Digest>,
+    /// Whose state each stage keeps.
+    #[serde(default)]
+    pub(crate) states: Vec<Option<StateOf>>,
+    /// When it was put in place, in milliseconds since 1970.
+    #[serde(default)]
+    pub(crate) applied_ms: i64,
+    /// It came back: it does not go back further by itself.
+    #[serde(default)]
+    pub(crate) is_last_resort: bool,
+    /// What is tried on some partitions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) canary: Option<Canary>,
+}
+
+/// Tells a row that is in place from others, within a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp(u64);
+
+impl Stamp {
+    /// No row's: what has it should not work.
+    pub(crate) const NONE: Self = Self(0);
+}
+
+impl Row {
+    /// Changes with all that decides what runs: its revision, whether it is paused, and under which rows its modules remember.
+    pub(crate) fn stamp(&self) -> Stamp {
+        let mut hash = DefaultHasher::new();
+        (self.revision, self.paused).hash(&mut hash);
+        self.digests
+            .iter()
+            .for_each(|digest| digest.as_bytes().hash(&mut hash));
+        let states = self.states.iter().map(Option::as_ref);
+        states.for_each(|of| {
+            of.map(|of| (&of.module, of.version, of.generation))
+                .hash(&mut hash)
+        });
+        let tried = self.canary.iter().flat_map(|canary| &canary.digests);
+        tried.for_each(|digest| digest.as_bytes().hash(&mut hash));
+        Stamp(hash.finish() | 1)
+    }
+
+    /// All modules that it needs.
+    pub(crate) fn modules(&self) -> impl Iterator<Item = &Digest> {
+        let tried = self.canary.iter().flat_map(|canary| &canary.digests);
+        self.digests.iter().chain(tried)
+    }
+}
+
+/// Whose state a stage keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StateOf {
+    pub(crate) module: String,
+    pub(crate) version: u32,
+    /// Under which rows it is: another with each version that took over what was there.
+    #[serde(default)]
+    pub(crate) generation: u8,
+}
+
+impl fmt::Display for StateOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "module `{}`, version {} of its state",
+            self.module, self.version
+        )
+    }
+}
+
+/// `row` as it is stored, and `others`.
+pub(crate) fn rows(row: &Row, others: Vec<Written>) -> Result<Vec<Written>, AdminError> {
+    let value = serde_json::to_vec(row).unwrap_or_default();
+    // All nodes, and this one when it starts again, know of the pipeline by nothing else.
+    if serde_json::from_slice::<Row>(&value).is_err() {
+        let name = &row.spec.name;
+        return Err(AdminError::Refused(format!(
+            "pipeline `{name}` could not be read again once it is stored"
+        )));
+    }
+    let key = StateKey::new(StateKind::Pipeline, row.spec.name.as_str().as_bytes());
+    Ok(others.into_iter().chain([(key, Some(value.into()))]).collect())
+}
