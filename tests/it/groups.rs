@@ -216,6 +216,92 @@ fn what_goes_wrong_on_another_node_is_taken_back_too() {
     }
 }
 
+/// A node that stands still answers nothing, and each question costs the whole time that is waited for it.
+#[test]
+fn partitions_of_a_node_that_stands_still_do_not_hold_up_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::of_three(dir.path(), &[]).unwrap();
+    let for_ever = ["--config", "retention.ms=-1"];
+    let made = ["topic", "create", "t", "--partitions", "6", "--replication", "1"];
+    site.cli(&[&made[..], &for_ever].concat()).unwrap();
+    site.cli(&[&["topic", "create", "out"][..], &for_ever].concat())
+        .unwrap();
+    let placed = site
+        .until("three groups in place", |s| in_place(s) && groups(s).len() == 3)
+        .unwrap();
+    let partitions = describe(&site, "t")["partitions"].clone();
+    let leaders: Vec<usize> = (0..6)
+        .map(|p| leader_of(&placed, partitions[p]["group"].as_u64().unwrap()))
+        .collect();
+    let module = dir.path().join("threshold.wasm");
+    std::fs::write(&module, weir_tests::module("threshold")).unwrap();
+    let named = ["--name", "threshold", "--version", "1"];
+    site.cli(&[&["module", "push", module.to_str().unwrap()][..], &named].concat())
+        .unwrap();
+    let file = dir.path().join("p.toml");
+    let text = "name = \"p\"\nat = \"log\"\nsource = \"t\"\noutputs = { main = \"out\" }\n[[stages]]\n\
+                module = \"threshold\"\nconfig = { field = \"n\", limit = 0 }\n";
+    std::fs::write(&file, text).unwrap();
+    site.cli(&["pipeline", "apply", file.to_str().unwrap()]).unwrap();
+    let frozen = (1..=3).find(|n| *n != site.leader().unwrap()).unwrap();
+    block_on(async {
+        let client = site.client().await.unwrap();
+        let mut producer = client.producer().await.unwrap();
+        let mut batch = weir_types::BatchBuilder::new(weir_types::Codec::None);
+        batch.push(0, None, Some(b"{\"n\": 5}"), weir_types::Headers::NONE);
+        let batch = batch.build(weir_types::Offset::ZERO, None).unwrap();
+        let arrived = async |wanted: usize| {
+            let begun = std::time::Instant::now();
+            loop {
+                let (records, _) = weir_tests::read_all(&client, "out", 0, 1 << 20).await.unwrap();
+                if records.len() >= wanted {
+                    assert_eq!(records.len(), wanted, "each once");
+                    return;
+                }
+                assert!(begun.elapsed() < DEADLINE, "{} of {wanted}", records.len());
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let mut wanted = 0;
+        let mut send = async |partition: usize| {
+            let sent = producer.send("t", partition as u32, &batch).await.unwrap();
+            sent.done().await.unwrap();
+        };
+        for partition in 0..6 {
+            send(partition).await;
+        }
+        wanted += 6;
+        arrived(wanted).await;
+        // There is something to read on the one that stands still.
+        let theirs: Vec<usize> = (0..6).filter(|p| leaders[*p] == frozen).collect();
+        site.cli(&["pipeline", "pause", "p"]).unwrap();
+        for partition in &theirs {
+            send(*partition).await;
+        }
+        site.node(frozen).unwrap().freeze().unwrap();
+        site.cli(&["pipeline", "resume", "p"]).unwrap();
+        let begun = std::time::Instant::now();
+        let others: Vec<usize> = (0..6).filter(|p| leaders[*p] != frozen).collect();
+        assert_eq!(others.len(), 4);
+        // As many times five seconds would be several minutes.
+        for _ in 0..60 {
+            for partition in &others {
+                send(*partition).await;
+            }
+            wanted += others.len();
+            arrived(wanted).await;
+            assert!(begun.elapsed() < DEADLINE, "the others are held up");
+        }
+        site.node(frozen).unwrap().thaw().unwrap();
+        site.until("it leads again", in_place).unwrap();
+        for partition in &theirs {
+            send(*partition).await;
+        }
+        wanted += 2 * theirs.len();
+        arrived(wanted).await;
+    });
+}
+
 /// Whatever a client speaks, and whichever node it comes to, it gets to the leader of each partition.
 #[test]
 fn every_listener_leads_to_the_leaders_of_partitions() {

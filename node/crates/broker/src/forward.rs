@@ -496,9 +496,13 @@ impl Broker {
         }
     }
 
-    /// Up to where `places`, each a topic and a partition, are committed, of those that other nodes lead and as far as they can
-    /// be asked.
-    pub async fn ends_elsewhere(&self, places: &[TopicPartition]) -> Vec<(TopicName, u32, Offset)> {
+    /// Up to where `places`, each a topic and a partition, are committed, of those that other nodes lead; and the groups of which
+    /// nobody has said so `within` that time.
+    pub async fn ends_elsewhere(
+        &self,
+        places: &[TopicPartition],
+        within: Duration,
+    ) -> (Vec<(TopicName, u32, Offset)>, Vec<GroupId>) {
         let mut by_group: BTreeMap<GroupId, Vec<(&TopicPartition, PartitionId)>> = BTreeMap::new();
         for place in places {
             let id = self.topic(place.0.as_str()).and_then(|t| t.partition(place.1));
@@ -506,15 +510,24 @@ impl Broker {
                 by_group.entry(id.group()).or_default().push((place, id));
             }
         }
-        let mut ends = Vec::new();
-        for (group, places) in by_group {
+        let asked = by_group.iter().map(|(group, places)| {
             let partitions = places.iter().map(|(_, id)| *id).collect();
-            if let Ok(Answer::Ends(found)) = self.ask_group(group, Ask::Ends { partitions }).await {
-                let known = places.iter().zip(found);
-                ends.extend(known.map(|(((topic, partition), _), end)| (topic.clone(), *partition, end)));
+            tokio::time::timeout(within, self.ask_group(*group, Ask::Ends { partitions }))
+        });
+        let answers = futures_util::future::join_all(asked).await;
+        let (mut ends, mut silent) = (Vec::new(), Vec::new());
+        for ((group, places), answer) in by_group.into_iter().zip(answers) {
+            match answer {
+                Ok(Ok(Answer::Ends(found))) => {
+                    let known = places.iter().zip(found);
+                    ends.extend(known.map(|(((topic, partition), _), end)| (topic.clone(), *partition, end)));
+                }
+                // Who leads it says so again in a moment.
+                Ok(_) => {}
+                Err(_) => silent.push(group),
             }
         }
-        ends
+        (ends, silent)
     }
 
     /// Has the other voters make modules ready, so that whoever leads next can go on with them at once. Those that do not answer

@@ -34,6 +34,8 @@ const SOON: Duration = Duration::from_millis(50);
 /// What a timer that has fired adds to an entry, about: its row is removed, and so is often one that it was for.
 const TIMER_ROW_BYTES: usize = 128;
 
+/// It is a few bytes, and a pipeline stands still meanwhile.
+const ENDS_WITHIN: Duration = Duration::from_millis(500);
 /// Who does not answer is left alone for so many times as long as that was waited for, so that what others have goes on.
 const PATIENCE: u32 = 4;
 
@@ -70,8 +72,8 @@ pub(crate) struct Reader {
     pub(crate) stop: Arc<Stop>,
     /// Which of how many: it has each partition whose number has that rest.
     pub(crate) share: (u32, u32),
-    /// Until when no other nodes are asked how far their partitions have come: one did not answer.
-    deaf_until: Option<Instant>,
+    /// Replica groups of which nobody said how far their partitions have come, and until when nobody is asked.
+    silent: BTreeMap<GroupId, Instant>,
     /// Partitions that could not be gone on with, and until when they are left alone.
     stuck: BTreeMap<u32, Instant>,
     slow: Slow,
@@ -114,7 +116,7 @@ impl Reader {
             worker,
             stop,
             share,
-            deaf_until: None,
+            silent: BTreeMap::new(),
             stuck: BTreeMap::new(),
             slow: Slow::default(),
             known: BTreeMap::new(),
@@ -260,28 +262,25 @@ impl Reader {
 
     /// Asks other nodes how far partitions have come that they lead, and that were read up to their ends. Whether there are any.
     fn hear_of_ends(&mut self) -> bool {
+        let (broker, now) = (&self.worker.broker, Instant::now());
+        self.silent.retain(|_, until| now < *until);
+        let mut is_elsewhere = false;
         let places = self.known.iter();
         let places: Vec<_> = places
             .flat_map(|(partition, of)| of.iter().map(|(topic, _)| (topic.clone(), *partition)))
             .filter(|(topic, partition)| {
-                let id = self
-                    .worker
-                    .broker
-                    .topic(topic.as_str())
-                    .and_then(|t| t.partition(*partition));
-                id.is_some_and(|id| !self.worker.broker.serves(id))
+                let id = broker.topic(topic.as_str()).and_then(|t| t.partition(*partition));
+                let group = id.filter(|id| !broker.serves(*id)).map(PartitionId::group);
+                is_elsewhere |= group.is_some();
+                group.is_some_and(|group| !self.silent.contains_key(&group))
             })
             .collect();
         if places.is_empty() {
-            return false;
+            return is_elsewhere;
         }
-        if self.deaf_until.is_some_and(|until| Instant::now() < until) {
-            return true;
-        }
-        let (broker, begun) = (&self.worker.broker, Instant::now());
-        let ends = broker.block_on(broker.ends_elsewhere(&places));
-        let took = begun.elapsed();
-        self.deaf_until = (took > LEAD_POLL).then(|| Instant::now() + took * PATIENCE);
+        let (ends, silent) = broker.block_on(broker.ends_elsewhere(&places, ENDS_WITHIN));
+        let until = Instant::now() + ENDS_WITHIN * PATIENCE;
+        self.silent.extend(silent.into_iter().map(|group| (group, until)));
         let mut known = self
             .worker
             .shared
