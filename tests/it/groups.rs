@@ -7,6 +7,7 @@ use crate::tour::http;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use weir_tests::DEADLINE;
 use weir_tests::site::Site;
@@ -151,22 +152,31 @@ fn replica_groups_have_leaders_of_their_own_and_survive_nodes_that_go() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
+/// A site whose topic `t` is in three groups, with the leader of each partition, and the module `threshold`.
+fn spread(dir: &Path, made: &[&str]) -> (Site, Vec<usize>) {
+    let site = Site::of_three(dir, &[]).unwrap();
+    site.cli(&[&["topic", "create", "t"], made].concat()).unwrap();
+    let placed = site
+        .until("three groups in place", |s| in_place(s) && groups(s).len() == 3)
+        .unwrap();
+    let topic = describe(&site, "t");
+    let partitions = topic["partitions"].as_array().unwrap();
+    let leaders = partitions
+        .iter()
+        .map(|p| leader_of(&placed, p["group"].as_u64().unwrap()));
+    let module = dir.join("threshold.wasm");
+    std::fs::write(&module, weir_tests::module("threshold")).unwrap();
+    let push = ["module", "push", module.to_str().unwrap()];
+    site.cli(&[&push[..], &["--name", "threshold", "--version", "1"]].concat())
+        .unwrap();
+    (site, leaders.collect())
+}
+
 /// Who leads the site sees nothing of what comes to partitions that others lead.
 #[test]
 fn what_goes_wrong_on_another_node_is_taken_back_too() {
     let dir = tempfile::tempdir().unwrap();
-    let site = Site::of_three(dir.path(), &[]).unwrap();
-    let made = ["topic", "create", "t", "--partitions", "3", "--replication", "3"];
-    site.cli(&made).unwrap();
-    let placed = site
-        .until("three groups in place", |s| in_place(s) && groups(s).len() == 3)
-        .unwrap();
-    let partitions = describe(&site, "t")["partitions"].clone();
-    let module = dir.path().join("threshold.wasm");
-    std::fs::write(&module, weir_tests::module("threshold")).unwrap();
-    let named = ["--name", "threshold", "--version", "1"];
-    site.cli(&[&["module", "push", module.to_str().unwrap()][..], &named].concat())
-        .unwrap();
+    let (site, leaders) = spread(dir.path(), &["--partitions", "3", "--replication", "3"]);
     let file = dir.path().join("p.toml");
     let file = file.to_str().unwrap();
     let said = |limit: u32| {
@@ -179,10 +189,7 @@ fn what_goes_wrong_on_another_node_is_taken_back_too() {
     site.cli(&["pipeline", "apply", file]).unwrap();
     for (number, how) in [(0_u32, "rolled back to revision 1"), (1, "is taken back")] {
         // As far as the guard can tell: on a partition that the site's leader does not lead.
-        let away = (0..3).find(|p| {
-            let group = partitions[*p as usize]["group"].as_u64().unwrap();
-            leader_of(&placed, group) != site.leader().unwrap()
-        });
+        let away = (0..3).find(|p| leaders[*p as usize] != site.leader().unwrap());
         let away = away.unwrap();
         std::fs::write(file, said(1_000)).unwrap();
         match number {
@@ -220,23 +227,10 @@ fn what_goes_wrong_on_another_node_is_taken_back_too() {
 #[test]
 fn partitions_of_a_node_that_stands_still_do_not_hold_up_the_others() {
     let dir = tempfile::tempdir().unwrap();
-    let site = Site::of_three(dir.path(), &[]).unwrap();
     let for_ever = ["--config", "retention.ms=-1"];
-    let made = ["topic", "create", "t", "--partitions", "6", "--replication", "1"];
-    site.cli(&[&made[..], &for_ever].concat()).unwrap();
+    let made = ["--partitions", "6", "--replication", "1"];
+    let (site, leaders) = spread(dir.path(), &[&made[..], &for_ever].concat());
     site.cli(&[&["topic", "create", "out"][..], &for_ever].concat())
-        .unwrap();
-    let placed = site
-        .until("three groups in place", |s| in_place(s) && groups(s).len() == 3)
-        .unwrap();
-    let partitions = describe(&site, "t")["partitions"].clone();
-    let leaders: Vec<usize> = (0..6)
-        .map(|p| leader_of(&placed, partitions[p]["group"].as_u64().unwrap()))
-        .collect();
-    let module = dir.path().join("threshold.wasm");
-    std::fs::write(&module, weir_tests::module("threshold")).unwrap();
-    let named = ["--name", "threshold", "--version", "1"];
-    site.cli(&[&["module", "push", module.to_str().unwrap()][..], &named].concat())
         .unwrap();
     let file = dir.path().join("p.toml");
     let text = "name = \"p\"\nat = \"log\"\nsource = \"t\"\noutputs = { main = \"out\" }\n[[stages]]\n\
