@@ -539,6 +539,15 @@ impl From<HookError> for ProduceError {
             HookError::Halted { pipeline, why } => Self::Halted { pipeline, why },
             HookError::Busy { pipeline } => Self::PipelineBusy { pipeline },
             HookError::NotLeader => ProposeError::NotLeader { leader: None }.into(),
+            HookError::TooMuch {
+                pipeline,
+                bytes,
+                limit,
+            } => Self::MadeTooLarge {
+                pipeline,
+                bytes,
+                limit,
+            },
         }
     }
 }

@@ -33,6 +33,14 @@ pub enum ProduceError {
     Halted { pipeline: String, why: String },
     #[error("pipeline `{pipeline}` is over its share of waiting bytes, or being changed: try again")]
     PipelineBusy { pipeline: String },
+    #[error(
+        "pipeline `{pipeline}` makes {bytes} bytes of the batch, and one entry has at most {limit}: send fewer records at once"
+    )]
+    MadeTooLarge {
+        pipeline: String,
+        bytes: usize,
+        limit: usize,
+    },
     #[error("what its pipeline computed before it was not stored, so this was not either: try again")]
     Overtaken,
     #[error(transparent)]
@@ -53,6 +61,7 @@ impl ProduceError {
             | Self::Denied(_)
             | Self::Batch(_)
             | Self::TooLarge { .. }
+            | Self::MadeTooLarge { .. }
             | Self::OutOfOrder { .. }
             | Self::UnknownProducer(_) => ErrorKind::Invalid,
             Self::ProducerFenced { .. } => ErrorKind::Fenced,

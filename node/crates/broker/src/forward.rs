@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
-use weir_log::Piece;
+use weir_log::{Piece, encode};
 use weir_replica::{Forwarded, NodeId};
 use weir_types::{Batch, BatchError, ErrorKind, Gap, GroupId, Offset, PartitionId, TopicName};
 
@@ -222,7 +222,7 @@ impl Forwarded for ByBroker {
                 (Some(inner), Ok(ask)) => Broker(inner).answer(ask).await,
                 _ => Answer::Refused("not understood, or the node stops".to_owned(), false),
             };
-            postcard::to_allocvec(&answer).unwrap_or_default()
+            encode(&answer).into()
         })
     }
 }
@@ -360,7 +360,7 @@ impl Broker {
                     .leader_of(group)
                     .filter(|(id, ..)| *id != self.group().node());
                 let (id, _, member) = leader.ok_or_else(|| self.not_leader())?;
-                let ask = postcard::to_allocvec(&ask).unwrap_or_default();
+                let ask = encode(&ask).into();
                 let answer = self.group().forward_to(id, member, ask).await;
                 let answer = answer.map_err(|_| self.not_leader())?;
                 postcard::from_bytes(&answer).map_err(|_| self.not_leader())?
@@ -374,7 +374,7 @@ impl Broker {
     }
 
     async fn ask(&self, ask: &Ask) -> Result<Answer, AdminError> {
-        let ask = postcard::to_allocvec(ask).unwrap_or_default();
+        let ask = encode(ask).into();
         let answer = self.group().forward(ask).await;
         let answer = answer.map_err(|_| self.not_leader())?;
         match postcard::from_bytes(&answer) {
@@ -415,7 +415,7 @@ impl Broker {
             batch: batch.bytes().to_vec(),
             framing,
         };
-        let ask = postcard::to_allocvec(&ask).unwrap_or_default();
+        let ask = encode(&ask).into();
         let answer = self.group().forward_to(node, member, ask).await;
         // It may have got there.
         let answer = answer.map_err(|_| weir_replica::ProposeError::Unknown)?;

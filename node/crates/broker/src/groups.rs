@@ -20,7 +20,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use weir_log::{Op, StateKey, StateKind};
+use weir_log::{Op, StateKey, StateKind, encode};
 use weir_replica::{Channel, Group, GroupConfig, GroupStatus, Member, NodeId, Transport};
 use weir_types::{GroupId, PartitionId};
 
@@ -98,7 +98,7 @@ fn row<T: for<'a> Deserialize<'a>>(tables: &Tables, kind: StateKind, group: Grou
 fn put<T: Serialize>(kind: StateKind, group: GroupId, row: &T) -> Op {
     Op::Put {
         key: key_of(kind, group),
-        value: postcard::to_allocvec(row).unwrap_or_default().into(),
+        value: encode(row),
     }
 }
 

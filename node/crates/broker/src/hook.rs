@@ -84,6 +84,15 @@ pub enum HookError {
     },
     /// This node does not lead the partition any more.
     NotLeader,
+    /// What the pipeline makes of it is more than one entry may have.
+    TooMuch {
+        /// Its name.
+        pipeline: String,
+        /// Bytes that it is.
+        bytes: usize,
+        /// Bytes that it may be.
+        limit: usize,
+    },
 }
 
 /// Called once per job, in the order in which the jobs of a topic were submitted.

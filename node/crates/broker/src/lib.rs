@@ -47,7 +47,7 @@ pub use proposer::Framing;
 pub use quota::QuotaConfig;
 pub use site::Token;
 pub use topic::{ConfigError, Durability, TimestampType, Topic, TopicConfig};
-pub use weir_log::{Marks, Piece, ReadError, StateKey, StateKind, Stop};
+pub use weir_log::{Marks, Piece, ReadError, StateKey, StateKind, Stop, encode};
 pub use weir_replica::{
     Channel, Group, GroupConfig, GroupError as ClusterError, GroupStatus, JoinReply, Member, MemberStatus,
     NodeId, Peers, ProposeError, Role, Timing, Transport, Turned, make_alone,

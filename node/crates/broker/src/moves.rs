@@ -17,7 +17,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use weir_log::{AppendError, Op, Piece, ReadError, StateKey, StateKind};
+use weir_log::{AppendError, Op, Piece, ReadError, StateKey, StateKind, encode};
 use weir_replica::{Mended, ProposeError};
 use weir_types::{Batch, ErrorKind, GapReason, GroupId, Offset, PartitionId, TopicName};
 
@@ -64,7 +64,7 @@ pub(crate) fn key(kind: StateKind, partition: PartitionId) -> StateKey {
 fn put<T: Serialize>(kind: StateKind, partition: PartitionId, row: &T) -> Op {
     Op::Put {
         key: key(kind, partition),
-        value: postcard::to_allocvec(row).unwrap_or_default().into(),
+        value: encode(row),
     }
 }
 
@@ -260,7 +260,7 @@ impl Broker {
             }
             return Ok(true);
         }
-        self.take_producers(to, has, from).await?;
+        self.take_producers(to, Offset::new(copied.end), from).await?;
         let Answer::Term(term) = self
             .ask_group(from.group(), Ask::Term { group: from.group() })
             .await?
@@ -312,8 +312,8 @@ impl Broker {
         .await
     }
 
-    /// Takes over the windows of producers, if `to` ends at `end`, where it was sealed: what has been produced to it since then has
-    /// newer ones.
+    /// Takes over the windows of producers, if `to` ends at `end`, where `from` was sealed: what has been produced to it since then,
+    /// which a leader that lags behind in group 0 need not know of, has newer ones.
     async fn take_producers(
         &self,
         to: PartitionId,
@@ -405,9 +405,7 @@ impl Broker {
         let known = tables
             .producers
             .range((partition, i64::MIN)..=(partition, i64::MAX));
-        let row = |((_, id), window): (&(PartitionId, i64), _)| {
-            (*id, postcard::to_allocvec(window).unwrap_or_default())
-        };
+        let row = |((_, id), window): (&(PartitionId, i64), _)| (*id, encode(window).to_vec());
         Ok(known.map(row).collect())
     }
 
@@ -473,7 +471,7 @@ impl Tables {
         }
         Op::Put {
             key: topic_key(&stored.name),
-            value: postcard::to_allocvec(&stored).unwrap_or_default().into(),
+            value: encode(&stored),
         }
     }
 }

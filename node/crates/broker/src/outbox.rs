@@ -25,7 +25,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use weir_log::{Op, Piece, StateKey, StateKind, Stop};
+use weir_log::{Op, Piece, StateKey, StateKind, Stop, encode};
 use weir_replica::Mended;
 use weir_types::limits::{
     ENTRY_BYTES_TARGET, OUTBOX_BYTES_MAX, PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX,
@@ -38,18 +38,18 @@ pub(crate) const CHANNELS: i64 = 1 << 62;
 const AGAIN: Duration = Duration::from_millis(100);
 /// What has arrived is removed so often: each time costs an entry.
 const TRIM_EVERY: Duration = Duration::from_secs(1);
+/// Or when it is so much.
+const TRIM_BYTES: u64 = 8 << 20;
 /// For so long a batch of another group's outbox waits for its share of the bytes in flight.
 const ROOM_WITHIN: Duration = Duration::from_secs(3);
 /// For so long it is nothing to tell anybody of that a partition's leader is away.
 const TOLD_AFTER: Duration = Duration::from_secs(30);
 /// How soon a node that does not lead any more stops looking after a channel to which nothing comes.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Or when it is so much.
-const TRIM_BYTES: u64 = 8 << 20;
-/// So long a pipeline waits for one: as a rule it is a matter of a round trip.
-const OPENED_SOON: Duration = Duration::from_millis(500);
 /// A channel that was asked for is known here within a round trip to the site's leader.
 const OPENED_WITHIN: Duration = Duration::from_secs(5);
+/// So long a pipeline waits for that, and then goes on with something else.
+const OPENED_SOON: Duration = Duration::from_millis(500);
 const OPENED_POLL: Duration = Duration::from_millis(5);
 
 /// A row under the home group and the number with which the partition was made.
@@ -80,7 +80,7 @@ pub(crate) fn split_key(rest: &[u8]) -> Option<ChannelKey> {
 fn put(channel: ChannelKey, row: &ChannelRow) -> Op {
     Op::Put {
         key: key(channel),
-        value: postcard::to_allocvec(row).unwrap_or_default().into(),
+        value: encode(row),
     }
 }
 

@@ -18,9 +18,12 @@ use std::sync::mpsc::{Receiver, SendError, SyncSender, TryRecvError, TrySendErro
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use weir_log::{Log, Op, Running, Stop, Turn, Wake, Worker};
+use weir_log::{Log, Op, Running, Stop, Turn, Wake, Worker, encode};
 use weir_replica::{Group, Leader, Proposal, ProposeError};
-use weir_types::limits::{BATCH_RECORDS_MAX, ENTRY_BYTES_TARGET, MERGE_BYTES_MAX, PRODUCERS_MAX};
+use weir_types::limits::{
+    BATCH_RECORDS_MAX, ENTRY_BYTES_TARGET, MERGE_BYTES_MAX, OP_HEAD_BYTES_MAX, PRODUCERS_MAX,
+    REQUEST_BYTES_MAX, ROW_BYTES_MAX,
+};
 use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, BatchBuilder, Clock, Codec, Offset, PartitionId};
 
@@ -68,11 +71,45 @@ impl Append {
         self.made.as_ref().map_or(&[], |made| &made.outputs)
     }
 
+    /// What its ops take in an entry, at most.
     fn bytes(&self) -> usize {
-        let outputs = self.outputs().iter().map(|o| o.batch.bytes().len());
-        let rows = self.made.iter().flat_map(|made| &made.rows).map(Op::bytes);
-        let kept = self.kept.as_ref().map_or(0, |kept| kept.bytes().len());
-        kept + outputs.sum::<usize>() + rows.sum::<usize>()
+        let outputs = self.outputs().iter().map(|o| &o.batch);
+        let batches = outputs.chain(&self.kept);
+        let batches = batches.map(|batch| OP_HEAD_BYTES_MAX + batch.bytes().len());
+        batches.sum::<usize>() + self.rows().iter().map(Op::bytes).sum::<usize>()
+    }
+
+    fn rows(&self) -> &[Op] {
+        self.made.as_ref().map_or(&[], |made| &made.rows)
+    }
+
+    /// Why no entry can have it.
+    fn is_refused(&self, bytes: usize) -> Option<ProposeError> {
+        let row = self.rows().iter().find_map(too_large);
+        row.or_else(|| over(bytes, REQUEST_BYTES_MAX))
+    }
+}
+
+fn over(bytes: usize, limit: usize) -> Option<ProposeError> {
+    let is_over = bytes > limit && !planted(Bug::NoEntryBound);
+    is_over.then_some(ProposeError::TooLarge { bytes, limit })
+}
+
+/// Why no entry can have `op`: it writes a row that is larger than rows may be.
+fn too_large(op: &Op) -> Option<ProposeError> {
+    match op {
+        Op::Put { key, value } => over(key.as_bytes().len() + value.len(), ROW_BYTES_MAX),
+        Op::Append { .. } | Op::Remove { .. } | Op::Trim { .. } | Op::Drop { .. } | Op::Gone(_) => None,
+    }
+}
+
+/// What `ops` take, if an entry can have them beside others.
+fn bytes_of(ops: &[Op]) -> Result<usize, ProposeError> {
+    let bytes = ops.iter().map(Op::bytes).sum();
+    let refused = ops.iter().find_map(too_large);
+    match refused.or_else(|| over(bytes, REQUEST_BYTES_MAX)) {
+        Some(refused) => Err(refused),
+        None => Ok(bytes),
     }
 }
 
@@ -281,10 +318,22 @@ impl Core {
     fn take(&mut self, request: Request) {
         match request {
             Request::Append(append) => {
-                self.round.bytes += append.bytes();
+                let bytes = append.bytes();
+                if let Some(refused) = append.is_refused(bytes) {
+                    // A step that comes to nothing breaks its chain when it is dropped.
+                    let _ = append.reply.send(Err(refused.into()));
+                    return;
+                }
+                self.room_for(bytes);
                 self.round.appends.push(append);
             }
-            Request::Put { ops, reply } => self.round.puts.push((ops, reply)),
+            Request::Put { ops, reply } => match bytes_of(&ops) {
+                Ok(bytes) => {
+                    self.room_for(bytes);
+                    self.round.puts.push((ops, reply));
+                }
+                Err(refused) => drop(reply.send(Err(refused.into()))),
+            },
             Request::Change { make, reply } => {
                 self.flush();
                 self.block(Blocked::Change { make, reply });
@@ -292,6 +341,14 @@ impl Core {
             // Whoever leads now is asked when something is proposed.
             Request::Wake | Request::Stop => {}
         }
+    }
+
+    /// Makes room in the round for so many bytes more: what has come so far goes if they are too many together.
+    fn room_for(&mut self, bytes: usize) {
+        if self.round.bytes + bytes > REQUEST_BYTES_MAX && !planted(Bug::NoEntryBound) {
+            self.flush();
+        }
+        self.round.bytes += bytes;
     }
 
     /// Lets nothing pass until all that was proposed is decided.
@@ -438,6 +495,10 @@ impl Core {
                 return;
             }
         };
+        if let Err(refused) = bytes_of(&ops) {
+            let _ = reply.send(Err(refused.into()));
+            return;
+        }
         let proposal = Proposal {
             ops,
             lazy: false,
@@ -548,10 +609,9 @@ impl<'a> Building<'a> {
             .iter()
             .filter(|_| !planted(Bug::ProducersNotStored));
         for ((partition, id), window) in stored {
-            let value = postcard::to_allocvec(window).unwrap_or_default();
             self.ops.push(Op::Put {
                 key: producer_key(*partition, *id),
-                value: value.into(),
+                value: encode(window),
             });
         }
         let Self {
@@ -687,7 +747,7 @@ impl<'a> Building<'a> {
             let is_follow = output.partition == append.partition;
             let way = self.way(output.partition).filter(|_| !is_follow);
             // What is sent on must not come back to another place: its number in the channel is what it is known by.
-            self.lazy &= !way.is_some_and(|way| self.tables.is_channel(way));
+            self.lazy &= way.is_none_or(|way| way == output.partition);
             self.add(
                 way.unwrap_or(output.partition),
                 if slots.is_empty() {

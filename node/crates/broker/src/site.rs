@@ -11,7 +11,7 @@ use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
-use weir_log::{Op, StateKey, StateKind};
+use weir_log::{Op, StateKey, StateKind, encode};
 use weir_replica::{Claim, Group, Host, JoinReply, JoinRequest, Member, MemberStatus, NodeId, Role};
 use weir_types::GroupId;
 use weir_types::limits::VOTERS_MAX;
@@ -182,7 +182,7 @@ impl Broker {
             }
             ops.push(Op::Put {
                 key: site_key(&place),
-                value: postcard::to_allocvec(&row).unwrap_or_default().into(),
+                value: encode(&row),
             });
             Ok(ops)
         })

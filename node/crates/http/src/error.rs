@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use weir_broker::{AdminError, FetchError, ProduceError};
+use weir_broker::{AdminError, FetchError, ProduceError, ProposeError};
 use weir_pipeline::{ApplyError, PushError};
 use weir_types::{BatchError, ErrorKind};
 
@@ -86,7 +86,10 @@ impl From<ProduceError> for HttpError {
     fn from(e: ProduceError) -> Self {
         if matches!(
             e,
-            ProduceError::TooLarge { .. } | ProduceError::Batch(BatchError::TooLarge { .. })
+            ProduceError::TooLarge { .. }
+                | ProduceError::MadeTooLarge { .. }
+                | ProduceError::Batch(BatchError::TooLarge { .. })
+                | ProduceError::Propose(ProposeError::TooLarge { .. })
         ) {
             return Self {
                 status: StatusCode::PAYLOAD_TOO_LARGE,

@@ -102,7 +102,7 @@ impl From<&ProduceError> for Code {
             ProduceError::NoTopic(_) | ProduceError::NoPartition { .. } => Self::UnknownTopicOrPartition,
             ProduceError::Denied(_) => Self::TopicAuthorizationFailed,
             ProduceError::Batch(e) => e.into(),
-            ProduceError::TooLarge { .. } => Self::MessageTooLarge,
+            ProduceError::TooLarge { .. } | ProduceError::MadeTooLarge { .. } => Self::MessageTooLarge,
             ProduceError::OutOfOrder { .. } => Self::OutOfOrderSequence,
             ProduceError::ProducerFenced { .. } => Self::InvalidProducerEpoch,
             ProduceError::UnknownProducer(_) => Self::UnknownProducerId,
@@ -111,6 +111,7 @@ impl From<&ProduceError> for Code {
             ProduceError::Halted { .. } => Self::NotEnoughReplicas,
             ProduceError::PipelineBusy { .. } | ProduceError::Overtaken => Self::RequestTimedOut,
             ProduceError::Propose(ProposeError::NotLeader { .. }) => Self::NotLeaderOrFollower,
+            ProduceError::Propose(ProposeError::TooLarge { .. }) => Self::MessageTooLarge,
             ProduceError::Propose(e) => by_kind(e.kind()),
             ProduceError::There(_, kind) => by_kind(*kind),
             ProduceError::Closed => Self::NotLeaderOrFollower,
@@ -163,6 +164,7 @@ impl From<&AdminError> for Code {
             AdminError::Refused(_) | AdminError::Changed => Self::PolicyViolation,
             // Topics are changed where they are led.
             AdminError::Propose(ProposeError::NotLeader { .. }) => Self::NotController,
+            AdminError::Propose(ProposeError::TooLarge { .. }) => Self::PolicyViolation,
             AdminError::Propose(e) => by_kind(e.kind()),
             AdminError::Closed => Self::NotLeaderOrFollower,
         }

@@ -3,6 +3,7 @@
 use crate::StateKey;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use weir_types::limits::OP_HEAD_BYTES_MAX;
 use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId, Term};
 
 /// One effect of an entry, with the bytes it stores.
@@ -47,13 +48,15 @@ pub enum Op {
 }
 
 impl Op {
-    /// Bytes that it stores, about.
+    /// Bytes that it takes in a header or a message, its batch included, at most.
     pub fn bytes(&self) -> usize {
-        match self {
-            Self::Append { batch, .. } => batch.bytes().len(),
-            Self::Put { key, value } => key.as_bytes().len() + value.len(),
-            Self::Remove { .. } | Self::Trim { .. } | Self::Drop { .. } | Self::Gone(_) => 16,
-        }
+        OP_HEAD_BYTES_MAX
+            + match self {
+                Self::Append { batch, .. } => batch.bytes().len(),
+                Self::Put { key, value } => key.as_bytes().len() + value.len(),
+                Self::Remove { key } => key.as_bytes().len(),
+                Self::Trim { .. } | Self::Drop { .. } | Self::Gone(_) => 0,
+            }
     }
 }
 
@@ -264,8 +267,8 @@ impl EntryHeader {
             term: self.term,
             ops: &self.ops,
         };
-        // Writing to a Vec cannot fail; an empty body would be refused when it is read.
-        let mut out = postcard::to_extend(&stored, out).unwrap_or_default();
+        let mut out =
+            postcard::to_extend(&stored, out).expect("numbers and lists of bytes have a stored form");
         let crc = self.checksum(out.get(4..).unwrap_or_default());
         if let Some(field) = out.first_chunk_mut::<4>() {
             *field = crc.to_be_bytes();
@@ -344,6 +347,41 @@ mod tests {
         );
         assert_eq!(EntryHeader::decode(GroupId(0), 8, &bytes), None);
         assert_eq!(EntryHeader::decode(GroupId(1), 7, &bytes), None);
+    }
+
+    #[test]
+    fn an_op_says_what_it_takes_at_most() {
+        let append = Append {
+            partition: PartitionId(u32::MAX),
+            base: Offset::new(u64::MAX),
+            span: u32::MAX,
+            count: u32::MAX,
+            bytes: u32::MAX,
+            crc: u32::MAX,
+            max_timestamp: i64::MIN,
+        };
+        let put = Op::Put {
+            key: StateKey::from_bytes(vec![255; 300]),
+            value: vec![255; 70_000].into(),
+        };
+        let trim = Op::Trim {
+            partition: PartitionId(u32::MAX),
+            to: Offset::new(u64::MAX),
+            reason: GapReason::Evicted,
+        };
+        let partition = PartitionId(u32::MAX);
+        let key = StateKey::from_bytes(vec![255; 60_000]);
+        for op in [
+            Op::Gone(append),
+            put,
+            Op::Remove { key },
+            trim,
+            Op::Drop { partition },
+        ] {
+            // A place in a list of what is gone takes up to five more.
+            let taken = postcard::to_allocvec(&OpHeader::of(&op)).unwrap().len() + 5;
+            assert!(taken <= op.bytes(), "{op:?} takes {taken}");
+        }
     }
 
     proptest! {

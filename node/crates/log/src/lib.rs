@@ -17,6 +17,7 @@
 //!   +------------------+------------------+----------------+
 //! ```
 
+mod encoding;
 mod entry;
 mod error;
 mod forget;
@@ -41,6 +42,7 @@ mod watermark;
 mod workers;
 mod writer;
 
+pub use encoding::encode;
 pub use entry::{Append, Entry, EntryHeader, EntryId, Op, OpHeader};
 pub use error::{AppendError, OpenError, ReadError};
 pub use keys::{StateKey, StateKind};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use weir_types::{Gap, GapReason, GroupId, Offset, PartitionId};
 
-use crate::{Append, EntryHeader, OpHeader};
+use crate::{Append, EntryHeader, OpHeader, encode};
 
 /// A partition's row in `state`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +29,8 @@ pub struct Position {
 }
 
 impl Position {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        postcard::to_allocvec(self).unwrap_or_default()
+    pub(crate) fn encode(&self) -> Bytes {
+        encode(self)
     }
 
     pub(crate) fn decode(bytes: &Bytes) -> Option<Self> {

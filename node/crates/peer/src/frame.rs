@@ -130,6 +130,91 @@ pub async fn read_message(from: &mut RecvStream, limit: usize) -> Result<Option<
     Ok(Some(bytes.freeze()))
 }
 
+/// Bit of a length that says that the message goes on in another part.
+const GOES_ON: u32 = 1 << 31;
+
+/// As [`write_message`], of a message of any size: one of more than `part_max` bytes goes in parts of so many, each with a
+/// length whose highest bit says that another follows.
+///
+/// # Errors
+/// As there.
+///
+/// # Cancel safety
+/// Not safe: a part of the message may have been written.
+pub async fn write_in_parts(
+    to: &mut SendStream,
+    mut pieces: Vec<Bytes>,
+    part_max: usize,
+) -> Result<(), PeerError> {
+    let mut left = pieces.iter().map(Bytes::len).sum::<usize>();
+    if left <= part_max {
+        return write_message(to, pieces).await;
+    }
+    pieces.reverse();
+    while left > 0 {
+        let part = left.min(part_max);
+        left -= part;
+        let goes_on = if left > 0 { GOES_ON } else { 0 };
+        let mut chunks = vec![Bytes::copy_from_slice(&(part as u32 | goes_on).to_be_bytes())];
+        let mut open = part;
+        while open > 0
+            && let Some(mut piece) = pieces.pop()
+        {
+            if piece.len() > open {
+                pieces.push(piece.split_off(open));
+            }
+            open -= piece.len();
+            chunks.push(piece);
+        }
+        chunks.retain(|chunk| !chunk.is_empty());
+        to.write_all_chunks(&mut chunks)
+            .await
+            .map_err(|e| PeerError::Lost(e.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Reads what [`write_in_parts`] has written: parts of at most `part_max` bytes, and at most `limit` together; `None` when the
+/// stream ends between two messages.
+///
+/// # Errors
+/// When the stream is broken or ends within a message, or the message or a part of it is too large.
+///
+/// # Cancel safety
+/// Not safe: a part of the message may have been read.
+pub async fn read_in_parts(
+    from: &mut RecvStream,
+    part_max: usize,
+    limit: usize,
+) -> Result<Option<Bytes>, PeerError> {
+    let mut bytes = BytesMut::new();
+    let mut length = [0; 4];
+    loop {
+        match from.read_exact(&mut length).await {
+            Ok(()) => {}
+            Err(quinn::ReadExactError::FinishedEarly(0)) if bytes.is_empty() => return Ok(None),
+            Err(e) => return Err(PeerError::Lost(e.to_string())),
+        }
+        let word = u32::from_be_bytes(length);
+        let part = (word & !GOES_ON) as usize;
+        let total = bytes.len() + part;
+        if part > part_max || total > limit {
+            return Err(PeerError::FrameTooLarge {
+                bytes: total,
+                limit: if part > part_max { part_max } else { limit },
+            });
+        }
+        bytes.reserve(part.min(RESERVE_BYTES));
+        read_into(from, &mut bytes, total).await?;
+        if word & GOES_ON == 0 {
+            return Ok(Some(bytes.freeze()));
+        }
+        if part == 0 {
+            return Err(PeerError::Malformed("a part of a message is empty".to_owned()));
+        }
+    }
+}
+
 /// Reads until `bytes` has `total`. Grows with what really comes, not with what is announced.
 async fn read_into(from: &mut RecvStream, bytes: &mut BytesMut, total: usize) -> Result<(), PeerError> {
     while bytes.len() < total {
@@ -141,4 +226,65 @@ async fn read_into(from: &mut RecvStream, bytes: &mut BytesMut, total: usize) ->
         bytes.extend_from_slice(&chunk.bytes);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Identity, KnownNodes, Peer, PeerStream, connect, listen};
+
+    /// Two ends of a stream.
+    async fn ends() -> (PeerStream, PeerStream, (Peer, Peer, crate::Listener)) {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::load_or_make(dir.path()).unwrap();
+        let listener = listen(([127, 0, 0, 1], 0).into(), &identity).unwrap();
+        let (known, to) = (KnownNodes::forgetful(), listener.local_addr().unwrap());
+        let accepted = async { listener.accept().await.unwrap().handshake().await.unwrap() };
+        let (there, here) = tokio::join!(connect(to, &known), accepted);
+        let there = there.unwrap();
+        let mut out = there.open().await.unwrap();
+        write_message(&mut out.tx, Vec::new()).await.unwrap();
+        let mut into = here.accept().await.unwrap();
+        assert_eq!(read_message(&mut into.rx, 10).await.unwrap().unwrap().len(), 0);
+        (out, into, (there, here, listener))
+    }
+
+    #[tokio::test]
+    async fn a_message_of_any_size_comes_in_parts_up_to_its_limit() {
+        let (mut out, mut into, _open) = ends().await;
+        let pieces = |sizes: &[usize]| -> Vec<Bytes> {
+            let piece = |(n, size): (usize, &usize)| Bytes::from(vec![n as u8; *size]);
+            sizes.iter().enumerate().map(piece).collect()
+        };
+        for sizes in [
+            &[][..],
+            &[0],
+            &[5],
+            &[10],
+            &[11],
+            &[3, 0, 27],
+            &[10, 10],
+            &[1; 31],
+        ] {
+            let sent = pieces(sizes);
+            write_in_parts(&mut out.tx, sent.clone(), 10).await.unwrap();
+            let came = read_in_parts(&mut into.rx, 10, 31).await.unwrap().unwrap();
+            assert_eq!(came, sent.concat());
+        }
+        write_in_parts(&mut out.tx, pieces(&[32]), 10).await.unwrap();
+        let refused = read_in_parts(&mut into.rx, 10, 31).await.unwrap_err();
+        assert!(
+            matches!(refused, PeerError::FrameTooLarge { limit: 31, .. }),
+            "{refused}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_too_large_or_empty_is_refused() {
+        for word in [11u32, GOES_ON | 11, GOES_ON, u32::MAX] {
+            let (mut out, mut into, _open) = ends().await;
+            out.tx.write_all(&word.to_be_bytes()).await.unwrap();
+            assert!(read_in_parts(&mut into.rx, 10, 31).await.is_err(), "{word:x}");
+        }
+    }
 }

@@ -54,9 +54,14 @@ pub(crate) fn has_room(batch: &BatchBuilder, bytes: usize) -> bool {
     !is_large && batch.bytes() + bytes <= BATCH_BYTES_MAX && batch.count() < BATCH_RECORDS_MAX
 }
 
-/// The batch of `builder`. What came in compressed may be larger than a batch may be that is not.
-pub(crate) fn build(builder: BatchBuilder) -> Result<Batch, BatchError> {
-    if builder.bytes() <= BATCH_BYTES_MAX {
+/// Bytes of all that a batch comes to from which on it is compressed: it came in compressed itself, and several outputs of it
+/// may be too much for one entry as they are.
+const COMPRESS_FROM_BYTES: usize = BATCH_BYTES_MAX;
+
+/// The batch of `builder`, as small as can be or only as small as it must. What came in compressed may be larger than a batch
+/// may be that is not.
+pub(crate) fn build(builder: BatchBuilder, is_much: bool) -> Result<Batch, BatchError> {
+    if builder.bytes() <= BATCH_BYTES_MAX && !is_much {
         return builder.build(Offset::ZERO, None);
     }
     let small = builder.clone().with_codec(Codec::Zstd);
@@ -87,8 +92,8 @@ impl Batches {
         &mut self.0[last]
     }
 
-    fn build(self) -> impl Iterator<Item = Result<Batch, BatchError>> {
-        self.0.into_iter().map(build)
+    fn build(self, is_much: bool) -> impl Iterator<Item = Result<Batch, BatchError>> {
+        self.0.into_iter().map(move |batch| build(batch, is_much))
     }
 }
 
@@ -126,8 +131,9 @@ impl Assembly<'_> {
     /// What goes to partitions, `follow` to the source's own.
     pub(crate) fn outputs(&self, follow: Batches, effects: &Effects) -> Result<Vec<Output>, AssembleError> {
         let gone = |what: &str| AssembleError::Gone(what.to_owned());
+        let is_much = effects.bytes() > COMPRESS_FROM_BYTES;
         let mut outputs = Vec::new();
-        for batch in follow.build() {
+        for batch in follow.build(is_much) {
             let partition = self.topic.partition(self.partition);
             outputs.push(Output {
                 partition: partition.ok_or_else(|| gone("its source lost a partition"))?,
@@ -144,7 +150,7 @@ impl Assembly<'_> {
                     continue;
                 };
                 self.broker.make_way(self.home, partition)?;
-                for batch in batches.build() {
+                for batch in batches.build(is_much) {
                     outputs.push(Output {
                         partition,
                         batch: batch?,
@@ -172,7 +178,8 @@ impl Assembly<'_> {
         let output = |(batch, offset_slots): (BatchBuilder, _)| {
             Ok(Output {
                 partition,
-                batch: build(batch)?,
+                // Its slots are written to later.
+                batch: build(batch, false)?,
                 offset_slots,
             })
         };

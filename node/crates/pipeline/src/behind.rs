@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use weir_broker::{Output, Stepped, Stop as StopAt, Topic};
 use weir_types::limits::{
     ENTRY_BYTES_TARGET, FETCH_WAIT_MS_MAX, LOG_TURN_BYTES, STATE_CHANGES_BYTES_MAX, STEPS_UNDECIDED_MAX,
+    TIMERS_FIRED_MAX,
 };
 use weir_types::{GroupId, Offset, PartitionId, RecordRef, TopicName};
 
@@ -99,6 +100,10 @@ pub(crate) struct Turn<'a> {
     pub(crate) sink: Sink,
     /// Timers that have fired in it.
     pub(crate) fired: usize,
+    /// Records, or timers, that may be looked at together,
+    pub(crate) most: usize,
+    /// and how many were, at most.
+    pub(crate) looked_at: usize,
 }
 
 /// What becomes of what is made in a turn.
@@ -211,7 +216,17 @@ impl Reader {
             match turned {
                 Ok(did) => {
                     is_idle &= !did;
+                    if did {
+                        self.worker.parts.widen(partition);
+                    }
                     self.slow.is_back(partition);
+                }
+                Err(Refusal::TooMuch(much)) => {
+                    // From what is applied, with fewer.
+                    self.worker.parts.narrow(partition, much.of);
+                    self.known.remove(&partition);
+                    is_idle = false;
+                    continue;
                 }
                 Err(Refusal::Busy) => {
                     // The others go on.
@@ -371,6 +386,7 @@ impl Worker {
             parts.end(partition);
             return Err(Refusal::Busy);
         }
+        let most = parts.most(partition);
         let part = parts.part(&spec, &self.stages, &self.broker, partition, id)?;
         let part = part.ok_or(Refusal::NotLeader)?;
         let gone = part.input.fill(&self.broker)?;
@@ -394,13 +410,17 @@ impl Worker {
             partition,
             sink: Sink::Entry(Vec::new()),
             fired: 0,
+            most,
+            looked_at: 0,
         };
         self.look(&mut turn)?;
+        let looked_at = turn.looked_at;
         let outputs = match turn.sink {
             Sink::Entry(outputs) => outputs,
             Sink::Shadow(_) => Vec::new(),
         };
         let rows = part.changes(&spec, partition);
+        Self::check_size(None, &outputs, &rows, looked_at)?;
         let made = Stepped { outputs, rows, step };
         StopAt::Computed.here();
         self.broker.take_step(Arc::clone(topic), id, made);
@@ -413,8 +433,10 @@ impl Worker {
         let bodies = turn.part.input.bodies(LOG_TURN_BYTES * 4)?;
         let mut lists = turn.part.input.lists(&bodies)?;
         while !turn.is_full()
-            && let Some((n, run)) = merge::next_run(&lists)
+            && let Some((n, mut run)) = merge::next_run(&lists)
         {
+            run.end = run.end.min(run.start.saturating_add(turn.most));
+            turn.looked_at = turn.looked_at.max(run.len());
             let records = lists.get(n).and_then(|l| l.records.get(run.clone()));
             if !self.look_at(turn, n, records.unwrap_or_default().to_vec())? {
                 break;
@@ -481,9 +503,10 @@ impl Worker {
         }
         let moment = turn.part.time.moment();
         while !turn.is_full()
-            && let Some(due) = turn.part.pop_due(moment, weir_types::limits::TIMERS_FIRED_MAX)
+            && let Some(due) = turn.part.pop_due(moment, TIMERS_FIRED_MAX.min(turn.most))
         {
             let records = due.records();
+            turn.looked_at = turn.looked_at.max(records.len());
             let effects = self.run_through(&mut turn.part.stages, due.begin(), &records, &[], moment)?;
             self.count_fired(records.len(), &effects);
             turn.fired += records.len();

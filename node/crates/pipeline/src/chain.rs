@@ -3,7 +3,7 @@
 //! A batch that a module fails on is tried again on a fresh instance, then halved until what spoils it stands alone.
 //! All records of the batch that pass do so as if the others had not been there.
 
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::{self, DeadLetter};
 use crate::flow::{Item, columns};
 use crate::priority::Priority;
 use crate::spec::Policy;
@@ -15,6 +15,10 @@ use weir_runtime::{
     LogSink, Mark, Module, Moment, Table,
 };
 use weir_types::RecordRef;
+use weir_types::limits::{
+    BATCH_EFFECTS_BYTES_MAX, OP_HEAD_BYTES_MAX, RECORD_EFFECTS_BYTES_MAX, STEP_STATE_BYTES_MAX,
+};
+use weir_types::planted::{Bug, planted};
 
 /// Failed calls after which the rest of a batch is not tried any more: halving a thousand records to one takes ten
 /// steps, and a module that fails on everything would be called two thousand times.
@@ -106,11 +110,33 @@ pub(crate) struct Effects {
     pub(crate) skipped: u64,
     pub(crate) failures: u32,
     pub(crate) spent: Duration,
+    bytes: usize,
 }
 
 /// Why a batch goes nowhere.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Halt(pub(crate) String);
+pub(crate) enum Stopped {
+    /// The pipeline stops.
+    Halt(String),
+    /// What it comes to is too much for one entry. Of one record alone it never is.
+    TooMuch(TooMuch),
+}
+
+/// What records come to together is more than an entry may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooMuch {
+    pub(crate) bytes: usize,
+    pub(crate) limit: usize,
+    /// Records that were looked at together, or timers.
+    pub(crate) of: usize,
+}
+
+impl Effects {
+    /// Bytes of records that are new, copied or sent elsewhere, dead letters among them, before they are compressed.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
 
 /// Where a pass begins, and with what.
 #[derive(Clone, Copy)]
@@ -140,7 +166,14 @@ struct Pass {
     main: Vec<Item>,
     outputs: BTreeMap<String, Vec<Item>>,
     dead: Vec<DeadLetter>,
+    /// Of what goes to outputs, and of dead letters.
+    bytes: usize,
 }
+
+/// What a row or a timer that changes takes in an entry beside its key and value: the name of the pipeline, and where in it.
+const ROW_AROUND_BYTES: usize = OP_HEAD_BYTES_MAX + 288;
+/// What a stage may make of a batch beyond `limits.output_bytes`: an honest fan-out of a batch that compresses well.
+const FAN_OUT_MAX: usize = 16;
 
 struct Failed {
     stage: usize,
@@ -157,7 +190,7 @@ pub(crate) fn run(
     records: &[RecordRef<'_>],
     marks: &[u8],
     moment: Moment,
-) -> Result<Effects, Halt> {
+) -> Result<Effects, Stopped> {
     let tables = stages.iter_mut().filter_map(|s| s.table.as_mut());
     tables.for_each(Table::begin_batch);
     let mut work = Work {
@@ -174,6 +207,13 @@ pub(crate) fn run(
         .collect();
     work.settle(items)?;
     let mut effects = work.effects;
+    if effects.bytes > BATCH_EFFECTS_BYTES_MAX && !planted(Bug::NoEntryBound) {
+        return Err(Stopped::TooMuch(TooMuch {
+            bytes: effects.bytes,
+            limit: BATCH_EFFECTS_BYTES_MAX,
+            of: records.len(),
+        }));
+    }
     effects.main.sort_by_key(|i| i.source);
     effects
         .outputs
@@ -185,7 +225,7 @@ pub(crate) fn run(
 
 impl Work<'_> {
     /// Gets `items` through, or says what stopped them.
-    fn settle(&mut self, items: Vec<Item>) -> Result<(), Halt> {
+    fn settle(&mut self, items: Vec<Item>) -> Result<(), Stopped> {
         let (mut tries, mut pause) = (0, RETRY_PAUSE);
         loop {
             let failed = match self.pass(items.clone()) {
@@ -227,7 +267,7 @@ impl Work<'_> {
         }
     }
 
-    fn halve(&mut self, mut items: Vec<Item>, stage: usize, error: &str, tries: u32) -> Result<(), Halt> {
+    fn halve(&mut self, mut items: Vec<Item>, stage: usize, error: &str, tries: u32) -> Result<(), Stopped> {
         if items.len() <= 1 || self.effects.failures >= FAILURES_MAX {
             return self.give_up(items, stage, error, tries);
         }
@@ -237,7 +277,7 @@ impl Work<'_> {
     }
 
     /// What the policy does with records that will not get through.
-    fn give_up(&mut self, items: Vec<Item>, stage: usize, error: &str, attempts: u32) -> Result<(), Halt> {
+    fn give_up(&mut self, items: Vec<Item>, stage: usize, error: &str, attempts: u32) -> Result<(), Stopped> {
         match self.rules.policy {
             Policy::Halt => Err(self.halt(&items, stage, error)),
             Policy::Skip => {
@@ -246,6 +286,9 @@ impl Work<'_> {
             }
             Policy::DeadLetter => {
                 let (digest, module) = (self.digest(stage), self.label(stage));
+                let own = dead_letter::own_bytes(&module, error);
+                let letters = items.iter().map(|i| own + i.view(self.records).bytes());
+                self.effects.bytes += letters.sum::<usize>();
                 let letter = |i: Item| DeadLetter {
                     source: i.source,
                     digest,
@@ -260,7 +303,7 @@ impl Work<'_> {
     }
 
     /// Why it stops, for whoever wrote the module: which one it is, on what, and what happened.
-    fn halt(&self, items: &[Item], stage: usize, error: &str) -> Halt {
+    fn halt(&self, items: &[Item], stage: usize, error: &str) -> Stopped {
         let what = match self.begin {
             Begin::Timers { .. } => "timer",
             Begin::Records { .. } => "record",
@@ -276,7 +319,7 @@ impl Work<'_> {
             }
             items => format!("{} {what}s", items.len()),
         };
-        Halt(format!(
+        Stopped::Halt(format!(
             "stage {}, module `{}`, on {on}: {error}",
             stage + 1,
             self.label(stage)
@@ -300,6 +343,7 @@ impl Work<'_> {
             self.effects.outputs.entry(output).or_default().extend(items);
         }
         self.effects.dead.extend(pass.dead);
+        self.effects.bytes += pass.bytes;
     }
 
     /// Takes `items` through all stages, or fails as a whole.
@@ -309,6 +353,7 @@ impl Work<'_> {
             ..Pass::default()
         };
         let marks: Vec<_> = self.stages.iter().map(mark).collect();
+        let (looked_at, changed_before) = (pass.main.len(), self.changed_bytes());
         let first = match self.begin {
             Begin::Records { .. } => 0,
             Begin::Timers { stage, .. } => stage,
@@ -318,7 +363,9 @@ impl Work<'_> {
                 break;
             }
             let items = std::mem::take(&mut pass.main);
-            self.stage(stage, &items, &mut pass).map_err(|error| {
+            let done = self.stage(stage, &items, &mut pass);
+            let done = done.and_then(|()| self.check(&pass, looked_at, changed_before));
+            done.map_err(|error| {
                 if let Some(stage) = self.stages.get_mut(stage) {
                     stage.instance = None;
                 }
@@ -333,7 +380,51 @@ impl Work<'_> {
                 }
             })?;
         }
+        pass.bytes += self.new_bytes(&pass.main);
         Ok(pass)
+    }
+
+    /// Bytes of those of `main` that do not stay where they came: new ones, and further copies.
+    fn new_bytes(&self, main: &[Item]) -> usize {
+        let mut before = None;
+        let is_new = |item: &&Item| {
+            let is_copy = before.replace(item.source) == Some(item.source);
+            is_copy || item.made.is_some()
+        };
+        main.iter()
+            .filter(is_new)
+            .map(|i| i.view(self.records).bytes())
+            .sum()
+    }
+
+    /// Bytes of rows that have changed and are not told yet, at most.
+    fn changed_bytes(&self) -> usize {
+        let tables = self.stages.iter().filter_map(|stage| stage.table.as_ref());
+        tables
+            .map(|table| table.changed_bytes() + table.changed_rows() * ROW_AROUND_BYTES)
+            .sum()
+    }
+
+    /// Whether what has come of `looked_at` items so far has room in an entry: what one record comes to always has, or it is
+    /// the module's fault.
+    fn check(&self, pass: &Pass, looked_at: usize, changed_before: usize) -> Result<(), CallError> {
+        if planted(Bug::NoEntryBound) {
+            return Ok(());
+        }
+        let limit = if looked_at == 1 {
+            RECORD_EFFECTS_BYTES_MAX
+        } else {
+            BATCH_EFFECTS_BYTES_MAX
+        };
+        let bytes = pass.bytes + self.new_bytes(&pass.main);
+        if bytes > limit {
+            return Err(CallError::Failed(CallFailure::Effects { bytes, limit }));
+        }
+        let (bytes, limit) = (self.changed_bytes() - changed_before, STEP_STATE_BYTES_MAX);
+        if looked_at == 1 && bytes > limit {
+            return Err(CallError::Failed(CallFailure::Changes { bytes, limit }));
+        }
+        Ok(())
     }
 
     fn stage(&mut self, at: usize, items: &[Item], pass: &mut Pass) -> Result<(), CallError> {
@@ -373,6 +464,15 @@ impl Work<'_> {
         self.effects.spent += spent;
         let outcome = result?;
         let emitted: Vec<_> = outcome.emitted().collect();
+        // What it may stand for beside what came: a copy costs the guest nothing, and everybody else a record.
+        let mut left = match outcome.is_routes_only() || planted(Bug::NoEntryBound) {
+            true => usize::MAX,
+            false => {
+                let came: usize = items.iter().map(|i| i.view(self.records).bytes()).sum();
+                came + came.saturating_mul(FAN_OUT_MAX).max(stage.limits.output_bytes)
+            }
+        };
+        let allowed = left;
         for place in outcome.placements() {
             let Some(item) = items.get(place.source as usize) else {
                 continue;
@@ -383,11 +483,25 @@ impl Work<'_> {
                     .map_err(|why| CallError::Poison(place.source, why))?,
                 None => item.clone(),
             };
+            let bytes = match left == usize::MAX {
+                true => 0,
+                false => item.view(self.records).bytes(),
+            };
+            left = left.checked_sub(bytes).ok_or_else(|| {
+                let bytes = allowed.saturating_add(bytes);
+                CallError::Failed(CallFailure::Effects {
+                    bytes,
+                    limit: allowed,
+                })
+            })?;
             match instance.plan().outputs.get(usize::from(place.output) - 1) {
-                Some(name) if name != "main" => match pass.outputs.get_mut(name) {
-                    Some(items) => items.push(item),
-                    None => drop(pass.outputs.insert(name.clone(), vec![item])),
-                },
+                Some(name) if name != "main" => {
+                    pass.bytes += item.view(self.records).bytes();
+                    match pass.outputs.get_mut(name) {
+                        Some(items) => items.push(item),
+                        None => drop(pass.outputs.insert(name.clone(), vec![item])),
+                    }
+                }
                 _ => pass.main.push(item),
             }
         }
@@ -396,6 +510,7 @@ impl Work<'_> {
                 continue;
             };
             let error = dead.reason.to_owned();
+            pass.bytes += dead_letter::own_bytes(&label, &error) + item.view(self.records).bytes();
             pass.dead.push(DeadLetter {
                 source: item.source,
                 digest,

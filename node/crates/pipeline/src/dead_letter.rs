@@ -28,6 +28,13 @@ const OWN_HEADERS: usize = 7;
 const OWN_BYTES: usize = 4 << 10;
 /// Longest error that a header keeps.
 const ERROR_BYTES_MAX: usize = 1 << 10;
+/// Names of its headers, a digest, a topic's name and numbers.
+const OWN_FIXED_BYTES: usize = 600;
+
+/// What a dead letter has more than its record, at most.
+pub(crate) fn own_bytes(module: &str, error: &str) -> usize {
+    OWN_FIXED_BYTES + module.len() + error.len().min(ERROR_BYTES_MAX)
+}
 
 /// What the records are that dead letters stem from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -185,18 +185,26 @@ impl Worker {
             if has_stepped && parts.is_broken(partition) {
                 return Err(Refusal::Busy);
             }
+            let most = parts.most(partition);
             let part = parts.part(&spec, &self.stages, &self.broker, partition, id)?;
             let part = part.ok_or(Refusal::NotLeader)?;
             part.time.pass(self.broker.now_ms(), &events);
             let moment = part.time.moment();
-            let Some(due) = part.pop_due(moment, TIMERS_FIRED_MAX) else {
+            let Some(due) = part.pop_due(moment, TIMERS_FIRED_MAX.min(most)) else {
                 return Ok(());
             };
             // Each keeps its outputs in memory until it is decided.
             part.chain.drain_to(STEPS_UNDECIDED_MAX - 1);
             let step = part.chain.step();
             let records = due.records();
-            let effects = self.run_through(&mut part.stages, due.begin(), &records, &[], moment)?;
+            let effects = match self.run_through(&mut part.stages, due.begin(), &records, &[], moment) {
+                Err(Refusal::TooMuch(much)) => {
+                    drop(step);
+                    parts.narrow(partition, much.of);
+                    continue;
+                }
+                effects => effects?,
+            };
             self.count_fired(records.len(), &effects);
             let mut follow = Batches::default();
             effects
@@ -215,8 +223,14 @@ impl Worker {
             };
             let outputs = assembly.outputs(follow, &effects)?;
             let rows = part.changes(&spec, partition);
+            if let Err(Refusal::TooMuch(much)) = Self::check_size(None, &outputs, &rows, records.len()) {
+                drop(step);
+                parts.narrow(partition, much.of);
+                continue;
+            }
             let made = Stepped { outputs, rows, step };
             self.broker.take_step(Arc::clone(topic), id, made);
+            parts.widen(partition);
             has_stepped = true;
         }
         Ok(())

@@ -70,7 +70,7 @@ pub(crate) fn remember(row: &Row, cause: Cause, now_ms: i64) -> Vec<Written> {
         digests: row.digests.clone(),
         tried: row.canary.as_ref().map(|canary| canary.partitions.clone()),
     };
-    let value = serde_json::to_vec(&revision).unwrap_or_default();
+    let value = crate::row::json(&revision);
     let old = row.revision.checked_sub(REVISIONS_MAX).filter(|n| *n > 0);
     let forgotten = old.map(|n| (key(name, n), None));
     let remembered = (key(name, row.revision), Some(value.into()));

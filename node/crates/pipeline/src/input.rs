@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use weir_broker::{
-    At, Broker, Fetch, FetchError, PartitionId, Piece, Principal, ReadError, StateKey, StateKind,
+    At, Broker, Fetch, FetchError, PartitionId, Piece, Principal, ReadError, StateKey, StateKind, encode,
 };
 use weir_types::limits::LOG_TURN_BYTES;
 use weir_types::{Batch, BatchError, Body, Offset, TopicName};
@@ -44,7 +44,7 @@ fn row(broker: &Broker, pipeline: &str, partition: u32, topic: &str) -> Option<R
 
 fn written(pipeline: &str, partition: u32, topic: &str, row: Row) -> (StateKey, Option<Bytes>) {
     let key = StateKey::new(StateKind::Input, &key(pipeline, partition, topic));
-    (key, Some(postcard::to_allocvec(&row).unwrap_or_default().into()))
+    (key, Some(encode(&row)))
 }
 
 /// Who reads for a pipeline.

@@ -3,7 +3,7 @@
 use crate::assembly::{self, AssembleError, Assembly};
 use crate::behind::{Reader, Stop};
 use crate::canary::Share;
-use crate::chain::{self, Begin, Effects, Halt, Rules, Stage};
+use crate::chain::{self, Begin, Effects, Rules, Stage, Stopped, TooMuch};
 use crate::dead_letter::Stem;
 use crate::firing::For;
 use crate::follow::{self, Wanted};
@@ -12,15 +12,19 @@ use crate::memory::Parts;
 use crate::priority::{self, Priority};
 use crate::row::Stamp;
 use crate::spec::{At, Policy, Spec};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
-use weir_broker::{Broker, Footing, HookDone, HookError, HookJob, Processed, ReadError, Stop as StopAt};
+use weir_broker::{
+    Broker, Footing, HookDone, HookError, HookJob, Output, Processed, ReadError, StateKey, Stop as StopAt,
+};
 use weir_runtime::Moment;
-use weir_types::limits::{PIPELINE_QUEUE_MAX, PIPELINE_THREADS_MAX};
+use weir_types::limits::{OP_HEAD_BYTES_MAX, PIPELINE_QUEUE_MAX, PIPELINE_THREADS_MAX, REQUEST_BYTES_MAX};
+use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, BatchError, GroupId, Offset, PartitionId, RecordRef, TopicName};
 
 /// Bytes that may wait for one pipeline: a quarter of what the node takes in at once, so that one that is stuck does
@@ -138,6 +142,8 @@ pub(crate) enum Refusal {
     NotLeader,
     /// What comes before it cannot be stored at present: the disk may be full.
     Busy,
+    /// What it comes to is too much for one entry.
+    TooMuch(TooMuch),
 }
 
 impl From<BatchError> for Refusal {
@@ -432,6 +438,11 @@ impl Worker {
             Err(Refusal::Busy) => Err(HookError::Busy {
                 pipeline: self.spec.name.to_string(),
             }),
+            Err(Refusal::TooMuch(TooMuch { bytes, limit, .. })) => Err(HookError::TooMuch {
+                pipeline: self.spec.name.to_string(),
+                bytes,
+                limit,
+            }),
         };
         self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         done(job, result);
@@ -468,7 +479,9 @@ impl Worker {
             };
             let processed = self.pass(&mut stages, job, &batch, &records, &[], moment);
             self.stages = stages;
-            return processed;
+            let processed = processed?;
+            Self::check_size(Some(&processed.kept), &processed.outputs, &[], records.len())?;
+            return Ok(processed);
         }
         let Some(id) = job.topic.partition(job.partition) else {
             return Err(Refusal::NotLeader);
@@ -526,8 +539,10 @@ impl Worker {
         let moment = part.time.moment();
         let processed = self.pass(&mut part.stages, job, batch, &records, &marks, moment)?;
         part.time.follow(&records, &events);
+        let rows = part.changes(&spec, job.partition);
+        Self::check_size(Some(&processed.kept), &processed.outputs, &rows, records.len())?;
         Ok(Processed {
-            rows: part.changes(&spec, job.partition),
+            rows,
             footing: Footing::Step(step),
             ..processed
         })
@@ -566,6 +581,25 @@ impl Worker {
         })
     }
 
+    /// Refuses what is more than one entry may have, of `of` records or timers.
+    pub(crate) fn check_size(
+        kept: Option<&Batch>,
+        outputs: &[Output],
+        rows: &[(StateKey, Option<Bytes>)],
+        of: usize,
+    ) -> Result<(), Refusal> {
+        let batches = kept.into_iter().chain(outputs.iter().map(|o| &o.batch));
+        let batches = batches.map(|b| OP_HEAD_BYTES_MAX + b.bytes().len());
+        let rows = rows.iter().map(|(key, value)| {
+            OP_HEAD_BYTES_MAX + key.as_bytes().len() + value.as_ref().map_or(0, Bytes::len)
+        });
+        let (bytes, limit) = (batches.sum::<usize>() + rows.sum::<usize>(), REQUEST_BYTES_MAX);
+        match bytes > limit && !planted(Bug::NoEntryBound) {
+            true => Err(Refusal::TooMuch(TooMuch { bytes, limit, of })),
+            false => Ok(()),
+        }
+    }
+
     /// Takes what there is through `stages`, and keeps an eye on how they fail.
     pub(crate) fn run_through(
         &mut self,
@@ -581,10 +615,11 @@ impl Worker {
         };
         let effects = match chain::run(stages, rules, begin, records, marks, moment) {
             Ok(effects) => effects,
-            Err(Halt(why)) => {
+            Err(Stopped::Halt(why)) => {
                 (self.good_in_a_row, self.behind) = (0, true);
                 return Err(Refusal::Halt(why));
             }
+            Err(Stopped::TooMuch(much)) => return Err(Refusal::TooMuch(much)),
         };
         self.behind |= effects.failures > 0;
         self.good_in_a_row = if effects.failures > 0 {

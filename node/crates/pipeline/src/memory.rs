@@ -9,9 +9,12 @@ use crate::spec::{EventTime, Spec};
 use crate::time::{Progress, Time};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use weir_broker::{Broker, Chain, PartitionId, ReadError, StateKey, StateKind};
+use weir_broker::{Broker, Chain, PartitionId, ReadError, StateKey, StateKind, encode};
 use weir_runtime::{Fired, Moment, Table, Timer, TimerClock};
-use weir_types::limits::{HOLDING_PARTITIONS_MAX, LOG_PARTITIONS_MAX, STAGES_MAX, STATEFUL_PARTITIONS_MAX};
+use weir_types::limits::{
+    BATCH_RECORDS_MAX, HOLDING_PARTITIONS_MAX, LOG_PARTITIONS_MAX, OP_HEAD_BYTES_MAX, STAGES_MAX,
+    STATEFUL_PARTITIONS_MAX,
+};
 use weir_types::{Headers, Offset, RecordRef, TopicName};
 
 /// What rows of a pipeline say: what its modules remember, their timers, and how far its time has come.
@@ -133,6 +136,8 @@ impl Due {
 #[derive(Default)]
 pub(crate) struct Parts {
     parts: BTreeMap<u32, Part>,
+    /// How many records, or timers, are looked at together, where more came to too much for one entry.
+    most: BTreeMap<u32, usize>,
     uses: u64,
     pub(crate) asleep: Asleep,
 }
@@ -205,6 +210,25 @@ impl Parts {
     /// Whether what is in memory of the partition can no longer become true.
     pub(crate) fn is_broken(&self, partition: u32) -> bool {
         self.parts.get(&partition).is_some_and(|p| !p.chain.is_standing())
+    }
+
+    /// How many records, or timers, of the partition may be looked at together.
+    pub(crate) fn most(&self, partition: u32) -> usize {
+        self.most.get(&partition).copied().unwrap_or(usize::MAX)
+    }
+
+    /// So many together came to too much: fewer are tried, from what is applied.
+    pub(crate) fn narrow(&mut self, partition: u32, looked_at: usize) {
+        self.most.insert(partition, (looked_at / 2).max(1));
+        self.end(partition);
+    }
+
+    /// What was looked at had room: more are tried the next time.
+    pub(crate) fn widen(&mut self, partition: u32) {
+        if let Some(most) = self.most.get_mut(&partition) {
+            *most += *most / 8 + 1;
+        }
+        self.most.retain(|_, most| *most < BATCH_RECORDS_MAX as usize);
     }
 
     /// Holds what was read of a partition and is not used yet only where few partitions are at work.
@@ -389,7 +413,8 @@ impl Part {
 
     /// Bytes that changed of what its modules remember and is in no step yet.
     pub(crate) fn changed_bytes(&self) -> usize {
-        self.tables().map(Table::changed_bytes).sum()
+        let changed = |table: &Table| table.changed_bytes() + table.changed_rows() * OP_HEAD_BYTES_MAX;
+        self.tables().map(changed).sum()
     }
 
     /// Clears and returns what is due first, of one stage and clock.
@@ -419,8 +444,7 @@ impl Part {
             changes_of(name, n, stage, partition, &mut rows);
         }
         if let Some(progress) = self.time.take_change().filter(|_| spec.has_time()) {
-            let value = postcard::to_allocvec(&progress).unwrap_or_default();
-            rows.push((of_progress(name, partition), Some(value.into())));
+            rows.push((of_progress(name, partition), Some(encode(&progress))));
         }
         self.input.changes(&mut rows);
         rows

@@ -77,6 +77,7 @@ impl Pipelines {
         let (module, descriptor) = apart("weir-push", move || -> Result<_, PushError> {
             Priority::Behind.ask();
             let module = runtime.load(&component)?;
+            module.check_texts()?;
             let descriptor = module.descriptor().clone();
             Store::write(&dir, digest, &component)?;
             Ok((module, (descriptor, component)))

@@ -88,9 +88,15 @@ impl fmt::Display for StateOf {
     }
 }
 
+/// What is stored of `row`, in JSON.
+pub(crate) fn json<T: serde::Serialize>(row: &T) -> Vec<u8> {
+    // An empty row instead would be one that is gone.
+    serde_json::to_vec(row).expect("keys of maps are texts")
+}
+
 /// `row` as it is stored, and `others`.
 pub(crate) fn rows(row: &Row, others: Vec<Written>) -> Result<Vec<Written>, AdminError> {
-    let value = serde_json::to_vec(row).unwrap_or_default();
+    let value = json(row);
     // All nodes, and this one when it starts again, know of the pipeline by nothing else.
     if serde_json::from_slice::<Row>(&value).is_err() {
         let name = &row.spec.name;

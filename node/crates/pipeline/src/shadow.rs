@@ -4,7 +4,7 @@
 //! costs. An in-line pipeline is tried on what its source has: what it dropped is not there.
 
 use crate::behind::{Sink, Turn};
-use crate::chain::Effects;
+use crate::chain::{Effects, TooMuch};
 use crate::dead_letter::Stem;
 use crate::error::{ApplyError, PushError};
 use crate::flow::{Item, Made};
@@ -213,6 +213,8 @@ impl Run {
             partition,
             sink: Sink::Shadow(Vec::new()),
             fired: 0,
+            most: usize::MAX,
+            looked_at: 0,
         };
         let filled = turn.part.input.fill(&self.worker.broker);
         let had_records = turn.part.input.has_records();
@@ -223,6 +225,12 @@ impl Run {
             Err(Refusal::Halt(why)) => self.halted = Some(why),
             Err(Refusal::NotLeader) => {
                 self.halted = Some("another node leads by now: try again there".to_owned())
+            }
+            Err(Refusal::TooMuch(much)) => {
+                let TooMuch { bytes, limit, of } = much;
+                self.halted = Some(format!(
+                    "{of} records come to {bytes} bytes, and one entry has at most {limit}"
+                ));
             }
             Err(Refusal::Busy) => {
                 self.halted = Some("the log cannot be read at present: try again".to_owned())

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use weir_runtime::{CallLimits, Setting};
-use weir_types::limits::{PIPELINE_THREADS_MAX, SOURCES_MAX, STAGES_MAX, STATE_BYTES_MAX};
+use weir_types::limits::{
+    PIPELINE_TEXT_BYTES_MAX, PIPELINE_THREADS_MAX, SOURCES_MAX, STAGES_MAX, STATE_BYTES_MAX,
+};
 use weir_types::{NameError, TopicName};
 
 /// Modules chained on a topic.
@@ -335,6 +337,8 @@ pub enum Policy {
 pub enum SpecError {
     #[error("{0}")]
     Toml(String),
+    #[error("a pipeline's text has at most {PIPELINE_TEXT_BYTES_MAX} bytes, this has {0}")]
+    TooLong(usize),
     #[error("a pipeline has 1 to {STAGES_MAX} stages, this has {0}")]
     Stages(usize),
     #[error("`{what}` has to be {want}")]
@@ -367,6 +371,9 @@ impl Spec {
     /// # Errors
     /// Says where and what is wrong.
     pub fn parse(text: &str) -> Result<Self, SpecError> {
+        if text.len() > PIPELINE_TEXT_BYTES_MAX {
+            return Err(SpecError::TooLong(text.len()));
+        }
         let spec: Self =
             toml::from_str(text).map_err(|e| SpecError::Toml(e.to_string().trim_end().to_owned()))?;
         spec.check()?;

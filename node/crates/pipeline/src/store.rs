@@ -105,10 +105,7 @@ impl Store {
     }
 
     pub(crate) fn row(info: &ModuleInfo) -> (Vec<u8>, Bytes) {
-        (
-            info.digest.as_bytes().to_vec(),
-            serde_json::to_vec(info).unwrap_or_default().into(),
-        )
+        (info.digest.as_bytes().to_vec(), crate::row::json(info).into())
     }
 
     /// Keys and values of the rows that hold a component, in parts of [`ROW_BYTES`].

@@ -16,6 +16,14 @@ pub enum ProposeError {
     /// The leader changed, or could not reach most of the others, before it was known to be committed.
     #[error("outcome unknown: the leader changed, or lost the others, before most had it")]
     Unknown,
+    /// It is larger than an entry may be: nothing of it happened, and nothing will.
+    #[error("{bytes} bytes would be one entry, which has at most {limit}: ask for less at once")]
+    TooLarge {
+        /// What its ops take.
+        bytes: usize,
+        /// What they may.
+        limit: usize,
+    },
     /// The log did not take it, or stopped.
     #[error(transparent)]
     Log(#[from] AppendError),
@@ -34,6 +42,7 @@ impl ProposeError {
         match self {
             Self::NotLeader { .. } => ErrorKind::Retry,
             Self::Unknown => ErrorKind::UnknownOutcome,
+            Self::TooLarge { .. } => ErrorKind::Invalid,
             Self::Log(e) => e.kind(),
         }
     }

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_log::{AppendError, EntryHeader, EntryId, GroupState, Log, Op};
-use weir_types::limits::{REPLICATE_ENTRIES_MAX, WRITER_QUEUE_MAX};
+use weir_types::limits::{ENTRY_BYTES_MAX, REPLICATE_ENTRIES_MAX, WRITER_QUEUE_MAX};
 use weir_types::planted::{Bug, planted};
 use weir_types::{GroupId, Term};
 
@@ -151,6 +151,8 @@ struct State {
     began: Term,
     /// The term in which this node may propose.
     leading: Option<Term>,
+    /// An entry that no follower can be sent: whoever has it in its log would lead in vain.
+    unsendable: Option<EntryId>,
     /// A term in which something was refused after others had been computed on top of it: nothing more is proposed in it.
     void: Option<Term>,
     /// Another was asked to lead: until then this node answers nothing, since that one may be elected any moment.
@@ -560,8 +562,15 @@ impl Leader {
     /// When nothing was taken; `decided` is then dropped.
     pub fn propose(&mut self, proposal: Proposal, decided: Decided) -> Result<u64, ProposeError> {
         let (inner, shared) = (&self.group.0, &self.group.0.shared);
-        let bytes = proposal.ops.iter().map(Op::bytes).sum::<usize>() as u64;
-        inner.store.log().room_for(bytes, proposal.control)?;
+        let bytes = proposal.ops.iter().map(Op::bytes).sum::<usize>();
+        if bytes > ENTRY_BYTES_MAX && !planted(Bug::NoEntryBound) {
+            // No follower would take it, and who leads with it in its log leads in vain.
+            return Err(ProposeError::TooLarge {
+                bytes,
+                limit: ENTRY_BYTES_MAX,
+            });
+        }
+        inner.store.log().room_for(bytes as u64, proposal.control)?;
         if let Some(reason) = inner.store.log().poisoned() {
             return Err(AppendError::Poisoned(reason).into());
         }
@@ -685,6 +694,37 @@ impl Shared {
             }
             None => tracing::info!("there is room again for what the leader sends"),
         }
+    }
+
+    /// The log goes on with an entry that is too large for any message: this node leads no longer, and does not stand until the
+    /// entry is gone. Where there is nobody else it goes on alone.
+    pub(crate) fn cannot_send(&self, entry: EntryId, bytes: usize) {
+        let sole = self.sole.load(Ordering::Relaxed);
+        tracing::error!(
+            index = entry.index,
+            bytes,
+            "an entry is too large to be sent to other nodes{}",
+            if sole { "" } else { ": another node has to lead" }
+        );
+        if sole {
+            return;
+        }
+        let mut state = self.lock();
+        state.unsendable = Some(entry);
+        state.void = state.void.max(state.leading);
+        self.turned.notify_one();
+    }
+
+    /// Whether this node may stand for election, if that is to be said anew.
+    fn may_stand(&self, last: EntryId) -> Option<bool> {
+        let mut state = self.lock();
+        let entry = state.unsendable?;
+        // Another leader has put something else in its place, or has got it to the others.
+        let is_gone = last.index < entry.index || last.term > entry.term;
+        if is_gone {
+            state.unsendable = None;
+        }
+        Some(is_gone)
     }
 
     pub(crate) fn members(&self) -> Option<Membership> {

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{mpsc, watch};
 use weir_types::GroupId;
+use weir_types::limits::REPLICA_PARTS_BYTES_MAX;
 
 /// Messages under way on a stream.
 const UNDER_WAY: usize = 64;
@@ -25,6 +27,7 @@ struct Inner {
     nodes: Mutex<BTreeMap<NodeId, Find>>,
     /// Who does not get through to whom.
     cut: watch::Sender<BTreeSet<(NodeId, NodeId)>>,
+    message_bytes_max: AtomicUsize,
 }
 
 impl Default for Hub {
@@ -32,6 +35,7 @@ impl Default for Hub {
         Self(Arc::new(Inner {
             nodes: Mutex::default(),
             cut: watch::Sender::default(),
+            message_bytes_max: AtomicUsize::new(REPLICA_PARTS_BYTES_MAX),
         }))
     }
 }
@@ -66,6 +70,11 @@ impl Hub {
     pub fn cut(&self, a: NodeId, b: NodeId) {
         self.cut_one_way(a, b);
         self.cut_one_way(b, a);
+    }
+
+    /// Takes no message of more bytes from now on.
+    pub fn limit_messages(&self, bytes: usize) {
+        self.0.message_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
     /// Mends all lines.
@@ -111,6 +120,13 @@ impl Transport for From {
     }
 
     fn suspect(&self, _: NodeId) {}
+
+    fn message_bytes_max(&self) -> usize {
+        let hub = self.hub.upgrade();
+        hub.map_or(REPLICA_PARTS_BYTES_MAX, |hub| {
+            hub.message_bytes_max.load(Ordering::Relaxed)
+        })
+    }
 }
 
 fn channel(line: &Line, tx: mpsc::Sender<Bytes>, rx: mpsc::Receiver<Bytes>) -> Channel {

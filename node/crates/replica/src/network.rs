@@ -221,6 +221,8 @@ impl RaftNetworkV2<Types> for Peer {
                 tx,
                 sent,
                 hold_back: self.hold_back.as_mut(),
+                shared: Arc::clone(&self.shared),
+                transport: Arc::clone(&self.transport),
             };
             let answers = Answering {
                 rx,
@@ -337,6 +339,8 @@ struct Sending<'a, S> {
     sent: mpsc::Sender<()>,
     /// The other side is a witness.
     hold_back: Option<&'a mut HoldBack>,
+    shared: Arc<Shared>,
+    transport: Arc<dyn Transport>,
 }
 
 impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Sending<'_, S> {
@@ -352,9 +356,18 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Sending<'_, S> {
                 hold_back.until_copied(last.log_id.index()).await?;
             }
             let (head, payload) = append_message(&request, self.hold_back.is_some());
+            let message = encode(&head, payload)?;
+            let bytes: usize = message.iter().map(Bytes::len).sum();
+            if bytes > self.transport.message_bytes_max() {
+                let last = request.entries.last().map(|e| entry_id(&e.log_id));
+                self.shared.cannot_send(last.unwrap_or_default(), bytes);
+                return Err(io::Error::other(format!(
+                    "{bytes} bytes are too many for one message"
+                )));
+            }
             // Before it is sent: its answer may come before this task runs again.
             place.send(());
-            self.tx.send(encode(&head, payload)?).await?;
+            self.tx.send(message).await?;
         }
     }
 }

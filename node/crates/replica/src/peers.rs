@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_peer::{Identity, Listener, Peer, PeerError, PeerStream, RecvStream, SendStream};
-use weir_peer::{read_message, write_message};
+use weir_peer::{read_in_parts, read_message, write_in_parts, write_message};
 use weir_types::GroupId;
-use weir_types::limits::{HELLO_BYTES_MAX, REPLICA_MESSAGE_BYTES_MAX};
+use weir_types::limits::{HELLO_BYTES_MAX, REPLICA_MESSAGE_BYTES_MAX, REPLICA_PARTS_BYTES_MAX};
 
 /// Connections to the other nodes of a site. Clones are handles to the same ones.
 #[derive(Clone)]
@@ -365,15 +365,19 @@ struct In(RecvStream);
 
 impl Outgoing for Out {
     fn send(&mut self, parts: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>> {
-        Box::pin(async move { write_message(&mut self.0, parts).await.map_err(io::Error::other) })
+        Box::pin(async move {
+            let written = write_in_parts(&mut self.0, parts, REPLICA_MESSAGE_BYTES_MAX);
+            written.await.map_err(io::Error::other)
+        })
     }
 }
 
 impl Incoming for In {
     fn recv(&mut self) -> BoxFuture<'_, io::Result<Option<Bytes>>> {
         Box::pin(async move {
-            let read = read_message(&mut self.0, REPLICA_MESSAGE_BYTES_MAX).await;
-            read.map_err(io::Error::other)
+            // Larger than one part is only an entry that was made before entries had a bound.
+            let read = read_in_parts(&mut self.0, REPLICA_MESSAGE_BYTES_MAX, REPLICA_PARTS_BYTES_MAX);
+            read.await.map_err(io::Error::other)
         })
     }
 }

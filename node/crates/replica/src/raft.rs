@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use weir_log::{Entry, EntryId, Op, StateKey, StateKind};
+use weir_log::{Entry, EntryId, Op, StateKey, StateKind, encode};
 use weir_types::{GroupId, Term};
 
 /// A node of the site: a number that is given out once and never again.
@@ -161,7 +161,7 @@ impl StoredMembers {
     pub(crate) fn op(&self, group: GroupId) -> Op {
         Op::Put {
             key: members_key(group),
-            value: postcard::to_allocvec(self).unwrap_or_default().into(),
+            value: encode(self),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use weir_log::{EntryHeader, EntryId, GroupState, Log, Op, Options, StateKey, StateKind};
+use weir_types::limits::ENTRY_BYTES_MAX;
 use weir_types::{GroupId, Offset, PartitionId, Term};
 
 const GROUP: GroupId = GroupId(3);
@@ -63,19 +64,31 @@ async fn serves(group: &Group) {
 }
 
 async fn put(group: &Group) {
+    let decided = propose(group, 0).unwrap();
+    decided.await.unwrap().unwrap();
+}
+
+type Waiting = oneshot::Receiver<Result<(), ProposeError>>;
+
+/// Proposes a row of so many bytes, or the removal of one.
+fn propose(group: &Group, bytes: usize) -> Result<Waiting, ProposeError> {
     let (done, decided) = oneshot::channel();
     let key = StateKey::new(StateKind::Members, &[&GROUP.0.to_be_bytes()[..], b"x"].concat());
+    let op = match bytes {
+        0 => Op::Remove { key },
+        bytes => Op::Put {
+            key,
+            value: vec![7; bytes].into(),
+        },
+    };
     let proposal = Proposal {
-        ops: vec![Op::Remove { key }],
+        ops: vec![op],
         lazy: false,
         control: false,
     };
-    let proposed = group
-        .lead()
-        .unwrap()
-        .propose(proposal, Box::new(|r| drop(done.send(r))));
-    proposed.unwrap();
-    decided.await.unwrap().unwrap();
+    let mut leader = group.lead().unwrap();
+    leader.propose(proposal, Box::new(|r| drop(done.send(r))))?;
+    Ok(decided)
 }
 
 /// Whether node 1 would elect one, in `term`, whose last entry is `last`.
@@ -238,4 +251,50 @@ async fn what_cannot_be_read_is_lost_when_all_others_have_said_so() {
     let _second = open_as(2, &log, state, &hub, &[]).await;
     until("node 2 has its part", || first.lag(2).is_some_and(|lag| lag == 0)).await;
     assert_eq!(mend().await, Mended::Lost);
+}
+
+#[tokio::test]
+async fn what_is_larger_than_an_entry_is_refused_and_the_rest_goes_on() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Hub::default());
+    let (log, state) = open_log(dir.path());
+    let group = open(&log, state, &hub, &[1]).await;
+    serves(&group).await;
+    let refused = propose(&group, ENTRY_BYTES_MAX).unwrap_err();
+    assert!(matches!(refused, ProposeError::TooLarge { .. }), "{refused}");
+    assert_eq!(refused.kind(), weir_types::ErrorKind::Invalid);
+    put(&group).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_cannot_send_its_next_entry_lets_another_lead() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Hub::default());
+    let mut groups = Vec::new();
+    for node in [1, 2, 3] {
+        let (log, state) = open_log(&dir.path().join(node.to_string()));
+        groups.push(open_as(node, &log, state, &hub, &[1, 2, 3]).await);
+    }
+    let leads = || groups.iter().find(|group| group.is_serving());
+    until("one leads", || leads().is_some()).await;
+    let first = leads().unwrap();
+    put(first).await;
+    hub.limit_messages(100_000);
+    let before = first.last_index();
+    let decided = propose(first, 200_000).unwrap();
+    until("another leads", || {
+        leads().is_some_and(|now| now.node() != first.node())
+    })
+    .await;
+    // Nobody was told that it was stored, nor that it was not.
+    assert!(matches!(decided.await.unwrap(), Err(ProposeError::Unknown)));
+    let second = leads().unwrap();
+    put(second).await;
+    until("it is gone from the first one's log", || {
+        first.last_id().term == second.last_id().term && first.last_index() > before
+    })
+    .await;
+    // And it may lead again: the entry is gone.
+    hub.limit_messages(usize::MAX);
+    second.transfer(first.node()).await.unwrap();
+    until("the first leads again", || first.is_serving()).await;
+    put(first).await;
 }

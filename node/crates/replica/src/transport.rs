@@ -4,6 +4,7 @@ use crate::raft::{Member, NodeId};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::io;
+use weir_types::limits::REPLICA_PARTS_BYTES_MAX;
 
 /// Opens streams to members.
 pub trait Transport: Send + Sync + 'static {
@@ -12,6 +13,10 @@ pub trait Transport: Send + Sync + 'static {
     fn open(&self, node: NodeId, member: Member) -> BoxFuture<'static, io::Result<Channel>>;
     /// `node` does not answer: the next stream is opened in a new connection.
     fn suspect(&self, node: NodeId);
+    /// Bytes of the largest message that it takes.
+    fn message_bytes_max(&self) -> usize {
+        REPLICA_PARTS_BYTES_MAX
+    }
 }
 
 /// Both directions of a stream.

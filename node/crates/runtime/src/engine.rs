@@ -122,6 +122,7 @@ impl Runtime {
             digest: inspection.digest,
             imports: inspection.imports,
             descriptor: Arc::default(),
+            excess: None,
             transform,
             timed: timed::GuestIndices::new(&pre).ok(),
             upgrade: upgrade::GuestIndices::new(&pre).ok(),
@@ -129,7 +130,9 @@ impl Runtime {
             runtime: self.clone(),
         };
         // A module that cannot even say what it is is refused now, not when a pipeline wants it.
-        module.descriptor = Arc::new(module.describe()?);
+        let described = module.describe()?;
+        module.descriptor = Arc::new(described.descriptor);
+        module.excess = described.excess;
         Ok(module)
     }
 
@@ -152,6 +155,7 @@ pub struct Module {
     pub(crate) digest: Digest,
     pub(crate) imports: Vec<String>,
     pub(crate) descriptor: Arc<Descriptor>,
+    pub(crate) excess: Option<crate::instance::Excess>,
     pub(crate) pre: InstancePre<Guest>,
     pub(crate) transform: transform::GuestIndices,
     /// None when it has no timers.

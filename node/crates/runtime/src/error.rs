@@ -36,6 +36,12 @@ pub enum LoadError {
     Contract(String),
     #[error("`describe` failed: {0}")]
     Describe(CallFailure),
+    #[error("{what} of the module is too long: {bytes}, at most {limit} are allowed")]
+    Text {
+        what: String,
+        bytes: usize,
+        limit: usize,
+    },
     #[error("cannot use the module cache")]
     Io(#[from] io::Error),
 }
@@ -53,6 +59,7 @@ impl LoadError {
             | Self::NotTimed
             | Self::Compile(_)
             | Self::Contract(_)
+            | Self::Text { .. }
             | Self::Describe(_) => ErrorKind::Invalid,
         }
     }
@@ -76,6 +83,10 @@ pub enum InitError {
     Refused(String),
     #[error("module has {0} outputs, at most 250 are possible")]
     Outputs(usize),
+    #[error(
+        "output {0} of the module has a name that cannot be one: use 1 to 249 letters, digits, `.`, `_` or `-`"
+    )]
+    OutputName(usize),
     #[error("`init` failed: {0}")]
     Failed(CallFailure),
 }
@@ -97,6 +108,12 @@ pub enum CallFailure {
     Memory(usize),
     #[error("returned or handed over more than {0} bytes in one call")]
     Output(usize),
+    #[error(
+        "what it returned stands for {bytes} bytes of records, all outputs together: at most {limit} are allowed"
+    )]
+    Effects { bytes: usize, limit: usize },
+    #[error("changed {bytes} bytes of its state for one record: at most {limit} are allowed")]
+    Changes { bytes: usize, limit: usize },
     #[error("trapped: {0}")]
     Trap(String),
     #[error("stopped at its state: {0}")]

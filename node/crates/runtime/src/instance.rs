@@ -9,14 +9,15 @@ use crate::limits::CallLimits;
 use crate::outcome::Outcome;
 use crate::table::{Mark, Table};
 use crate::timers::{Timer, TimerClock};
+use crate::words::tidy;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::{Store, Trap};
 use weir_types::columns::HeaderColumns;
-use weir_types::limits::OUTPUTS_MAX;
-use weir_types::{Column, Columns, Wanted};
+use weir_types::limits::{MODULE_NAME_BYTES_MAX, MODULE_PARAMETERS_MAX, MODULE_TEXT_BYTES_MAX, OUTPUTS_MAX};
+use weir_types::{Column, Columns, TopicName, Wanted};
 
 /// A parameter's value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -106,6 +107,36 @@ pub struct Fired<'a> {
     pub timers: &'a [Timer],
 }
 
+/// What a module says of itself.
+pub(crate) struct Described {
+    /// For people: its texts are cut.
+    pub(crate) descriptor: Descriptor,
+    /// What is too long, if something is.
+    pub(crate) excess: Option<Excess>,
+}
+
+/// Something that a module says of itself is longer than it may be.
+#[derive(Clone, Debug)]
+pub(crate) struct Excess {
+    what: String,
+    bytes: usize,
+    limit: usize,
+}
+
+impl Module {
+    /// Refuses a module that says more of itself than anybody reads. For one that comes anew: what was taken once is loaded, with
+    /// its texts cut.
+    ///
+    /// # Errors
+    /// Names the first text that is too long.
+    pub fn check_texts(&self) -> Result<(), LoadError> {
+        match self.excess.clone() {
+            None => Ok(()),
+            Some(Excess { what, bytes, limit }) => Err(LoadError::Text { what, bytes, limit }),
+        }
+    }
+}
+
 /// An instance that has been through `init`. After any error it must be dropped: its memory may hold anything.
 pub struct Instance {
     store: Store<Guest>,
@@ -127,7 +158,7 @@ impl Module {
     ///
     /// # Errors
     /// When the call does not return.
-    pub(crate) fn describe(&self) -> Result<Descriptor, LoadError> {
+    pub(crate) fn describe(&self) -> Result<Described, LoadError> {
         let limits = CallLimits {
             deadline_ms: 1_000,
             ..CallLimits::default()
@@ -138,17 +169,47 @@ impl Module {
             exports.transform.call_describe(s)
         });
         let d = result.map_err(LoadError::Describe)?;
-        let parameters = d.parameters.into_iter().map(|p| ParameterInfo {
-            name: p.name,
-            kind: kind_name(p.kind).to_owned(),
-            preset: p.preset.map(setting_of),
-            about: p.about,
+        let mut excess = None;
+        let mut check = |what: String, bytes: usize, limit: usize| {
+            if bytes > limit && excess.is_none() {
+                excess = Some(Excess { what, bytes, limit });
+            }
+        };
+        check(
+            "the list of parameters".to_owned(),
+            d.parameters.len(),
+            MODULE_PARAMETERS_MAX,
+        );
+        check("`about`".to_owned(), d.about.len(), MODULE_TEXT_BYTES_MAX);
+        let parameters = d.parameters.into_iter().map(|p| {
+            let (bytes, name) = (p.name.len(), tidy(p.name));
+            check("the name of a parameter".to_owned(), bytes, MODULE_NAME_BYTES_MAX);
+            check(
+                format!("`about` of parameter `{name}`"),
+                p.about.len(),
+                MODULE_TEXT_BYTES_MAX,
+            );
+            let preset = p.preset.map(setting_of);
+            if let Some(Setting::Text(text)) = &preset {
+                check(
+                    format!("the preset of parameter `{name}`"),
+                    text.len(),
+                    MODULE_TEXT_BYTES_MAX,
+                );
+            }
+            ParameterInfo {
+                name,
+                kind: kind_name(p.kind).to_owned(),
+                preset,
+                about: tidy(p.about),
+            }
         });
-        Ok(Descriptor {
-            about: d.about,
+        let descriptor = Descriptor {
             parameters: parameters.collect(),
+            about: tidy(d.about),
             state_version: d.state_version,
-        })
+        };
+        Ok(Described { descriptor, excess })
     }
 
     /// Makes an instance and runs its `init`.
@@ -178,9 +239,18 @@ impl Module {
             exports.transform.call_init(s, param)
         });
         store.data_mut().metrics.in_init = false;
-        let plan = result.map_err(InitError::Failed)?.map_err(InitError::Refused)?;
+        let plan = result.map_err(InitError::Failed)?;
+        let plan = plan.map_err(|why| InitError::Refused(tidy(why)))?;
         if plan.outputs.len() > OUTPUTS_MAX {
             return Err(InitError::Outputs(plan.outputs.len()));
+        }
+        // They are names of topics in a pipeline's text, and labels of metrics.
+        if let Some(bad) = plan
+            .outputs
+            .iter()
+            .position(|name| name.parse::<TopicName>().is_err())
+        {
+            return Err(InitError::OutputName(bad + 1));
         }
         let wanted = Wanted {
             keys: plan.keys,
@@ -350,7 +420,7 @@ impl Instance {
         });
         let refused = match called {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(why)) => CallError::Fatal(why),
+            Ok(Err(why)) => CallError::Fatal(tidy(why)),
             Err(failure) => CallError::Failed(failure),
         };
         if let (Some(table), Some(mark)) = (table, mark) {
@@ -373,12 +443,14 @@ impl Instance {
         let outcome = match result.map_err(CallError::Failed)? {
             Ok(outcome) => Outcome::check(outcome, items, self.plan.outputs.len())
                 .map_err(|lie| CallError::Failed(CallFailure::Lies(lie))),
-            Err(wit::Fault::Retry(why)) => Err(CallError::Retry(why)),
+            Err(wit::Fault::Retry(why)) => Err(CallError::Retry(tidy(why))),
             Err(wit::Fault::Poison((index, why))) => Err(match (index as usize) < items {
-                true => CallError::Poison(index, why),
-                false => CallError::Failed(CallFailure::Lies(format!("poison record {index}: {why}"))),
+                true => CallError::Poison(index, tidy(why)),
+                false => {
+                    CallError::Failed(CallFailure::Lies(format!("poison record {index}: {}", tidy(why))))
+                }
             }),
-            Err(wit::Fault::Fatal(why)) => Err(CallError::Fatal(why)),
+            Err(wit::Fault::Fatal(why)) => Err(CallError::Fatal(tidy(why))),
         };
         if let (Err(_), Some(table)) = (&outcome, table) {
             table.roll_back(mark);
@@ -405,7 +477,7 @@ fn failure(error: &wasmtime::Error, guest: &Guest, deadline: Duration) -> CallFa
             if words.contains("fuel") {
                 CallFailure::Output(guest.limits.output_bytes)
             } else {
-                CallFailure::Trap(words)
+                CallFailure::Trap(tidy(words))
             }
         }
     }

@@ -17,6 +17,7 @@ mod limits;
 mod outcome;
 mod table;
 mod timers;
+mod words;
 
 pub use compile::{CompileBy, compile_in_child, componentize_in_child};
 pub use componentize::componentize;

@@ -2,8 +2,13 @@
 
 use crate::bindings::weir::module::types as wit;
 use weir_types::columns::{ColumnView, HeadersView};
-use weir_types::limits::KEY_BYTES_MAX;
+use weir_types::limits::{BATCH_RECORDS_MAX, KEY_BYTES_MAX};
 use weir_types::record::HeaderBuf;
+
+/// Records that one outcome may stand for beside those of the batch itself, however small the batch is; a larger one, so many
+/// for each of its records. What makes more is no honest fan-out: a copy costs a guest eight bytes, and the host a record.
+const MADE_RECORDS_MAX: usize = BATCH_RECORDS_MAX as usize;
+const MADE_PER_RECORD_MAX: usize = 16;
 
 /// Route of a record that is dropped.
 const DROP: u8 = 0;
@@ -56,7 +61,7 @@ impl Outcome {
             mut routes,
             copies,
             emits,
-            reasons,
+            mut reasons,
         } = from;
         if routes.is_empty() {
             routes = vec![DROP; records];
@@ -75,6 +80,13 @@ impl Outcome {
                 .unwrap_or_default();
             return Err(format!("route to output {bad}, there are {outputs}"));
         }
+        let made = copies.len() + emits.iter().map(|run| run.sources.len()).sum::<usize>();
+        let most = MADE_RECORDS_MAX.max(records.saturating_mul(MADE_PER_RECORD_MAX));
+        if made > most {
+            return Err(format!(
+                "{made} copies and new records for a batch of {records}: at most {most} are allowed"
+            ));
+        }
         if let Some((index, output)) = copies.iter().find(|(i, o)| *i as usize >= records || !exists(*o)) {
             return Err(format!(
                 "copy of record {index} to output {output}: {records} records, {outputs} outputs"
@@ -86,6 +98,8 @@ impl Outcome {
         for (n, run) in emits.iter().enumerate() {
             check_emits(run, records, outputs).map_err(|e| format!("emits[{n}] {e}"))?;
         }
+        // Stable: of several for one record the first counts.
+        reasons.sort_by_key(|(index, _)| *index);
         Ok(Self {
             routes,
             copies,
@@ -97,11 +111,16 @@ impl Outcome {
     /// The dead letters, in order.
     pub fn rejections(&self) -> impl Iterator<Item = Rejection<'_>> {
         let dead = self.routes.iter().enumerate().filter(|(_, r)| **r == DEAD);
-        dead.map(|(i, _)| {
-            let reason = self.reasons.iter().find(|(at, _)| *at as usize == i);
+        // In order: each is looked at once, however they came.
+        let mut reasons = self.reasons.iter().peekable();
+        dead.map(move |(i, _)| {
+            let mut reason = None;
+            while let Some((at, words)) = reasons.next_if(|(at, _)| *at as usize <= i) {
+                reason = reason.or((*at as usize == i).then_some(words));
+            }
             Rejection {
                 index: i as u32,
-                reason: reason.map_or("rejected by the module", |(_, r)| r),
+                reason: reason.map_or("rejected by the module", |r| r),
             }
         })
     }

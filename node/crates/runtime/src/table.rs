@@ -202,6 +202,11 @@ impl Table {
         self.changed_bytes
     }
 
+    /// Rows and timers that have changed since the last time they were told.
+    pub fn changed_rows(&self) -> usize {
+        self.changed.len() + self.clocks.mark()
+    }
+
     /// A place to come back to.
     pub fn mark(&self) -> Mark {
         Mark {

@@ -40,6 +40,24 @@ pub const WRITER_QUEUE_MAX: usize = 8_192;
 pub const GROUP_COMMIT_BYTES_MAX: usize = 4 << 20;
 /// Largest entry that the proposer builds: a good size for one sync and for one message to a peer.
 pub const ENTRY_BYTES_TARGET: usize = 512 << 10;
+/// Largest entry, as the bytes that its ops take in a message (`weir_log::Op::bytes`): three quarters of a message to a
+/// follower, so that what waited before it fits, too. What would be larger is refused before anything is computed on it.
+pub const ENTRY_BYTES_MAX: usize = 24 << 20;
+/// What the requests of one entry may take together; one that is larger alone is refused. The rest of the entry is for what
+/// the proposer adds: windows of producers, and what merging may add to batches that do not compress.
+pub const REQUEST_BYTES_MAX: usize = ENTRY_BYTES_MAX - (2 << 20);
+/// Bytes that an op takes in a message beside its batch, key and value: numbers in their longest form, 53 of an append.
+pub const OP_HEAD_BYTES_MAX: usize = 64;
+/// The row of a producer's window, its key included: five batches of a sequence, a span and an offset, and its own numbers.
+pub const PRODUCER_ROW_BYTES_MAX: usize = 256;
+/// Largest row, its key included: a value of a module's state, or what describes a group of a thousand members, and a key.
+pub const ROW_BYTES_MAX: usize = GROUP_ROW_BYTES_MAX + (8 << 10);
+/// What one record, or one timer, may come to in a pipeline, all outputs and dead letters together: three of the largest.
+pub const RECORD_EFFECTS_BYTES_MAX: usize = 12 << 20;
+/// What a batch may come to in a pipeline before it is compressed: four outputs that each get all of the largest batch.
+pub const BATCH_EFFECTS_BYTES_MAX: usize = 4 * BATCH_INFLATED_BYTES_MAX;
+/// What a batch or a call may change of what all stages of its pipeline remember.
+pub const STEP_STATE_BYTES_MAX: usize = 2 * STATE_CHANGES_BYTES_MAX;
 /// Produce requests waiting for the proposer.
 pub const PROPOSER_QUEUE_MAX: usize = 4_096;
 /// Changes of rows waiting for the proposer: committed offsets, groups, topics. Others wait outside.
@@ -65,8 +83,14 @@ pub const REPLICATE_BYTES_MAX: usize = 1 << 20;
 pub const REPLICATE_ENTRIES_MAX: u64 = 64;
 /// Messages to a follower that it has not answered yet.
 pub const REPLICATE_INFLIGHT_MAX: usize = 16;
-/// Largest message between replicas: an entry may hold a batch of the largest size and what a pipeline made of it.
-pub const REPLICA_MESSAGE_BYTES_MAX: usize = PRODUCE_INFLIGHT_BYTES_MAX + (4 << 20);
+/// Largest message between replicas: the largest entry, behind as many others as share a message with it.
+pub const REPLICA_MESSAGE_BYTES_MAX: usize = 36 << 20;
+/// What a message has beside its entries: a vote and two ids. Each entry has an id and a list of what is gone, whose items are
+/// counted with their ops.
+pub const REPLICA_MESSAGE_HEAD_BYTES_MAX: usize = 64 << 10;
+/// Largest message between replicas that is sent in parts, each no larger than [`REPLICA_MESSAGE_BYTES_MAX`]: an entry that was
+/// made before entries had a bound. The largest that was seen had 459 MiB.
+pub const REPLICA_PARTS_BYTES_MAX: usize = 768 << 20;
 /// Bytes of rows or batches in one message of a snapshot, and at most a batch more.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Rows of a snapshot's state, which the receiver gathers before it installs them: 10,000 partitions with their
@@ -132,6 +156,14 @@ pub const CONNECTION_REQUESTS_MAX: usize = 256;
 
 /// Largest component that may be pushed: SpiderMonkey and CPython builds reach 19 MB.
 pub const MODULE_BYTES_MAX: usize = 24 << 20;
+/// Longest text that a module says of itself or of what happened to it: a screen of words.
+pub const MODULE_TEXT_BYTES_MAX: usize = 4 << 10;
+/// Longest name of a parameter or of an output of a module.
+pub const MODULE_NAME_BYTES_MAX: usize = 249;
+/// Parameters of one module: the largest ready-made one has nine.
+pub const MODULE_PARAMETERS_MAX: usize = 64;
+/// Longest text of a pipeline, in TOML: a table of a thousand lines for `enrich` takes about a quarter.
+pub const PIPELINE_TEXT_BYTES_MAX: usize = 256 << 10;
 /// Modules kept on a node.
 pub const MODULES_MAX: usize = 256;
 /// Bytes of all modules: they are part of the site's state, which a new node is sent whole.
@@ -190,7 +222,22 @@ const _: () = {
     assert!(MERGE_BYTES_MAX < ENTRY_BYTES_TARGET);
     assert!(FETCH_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(FETCH_BYTES_MAX >= BATCH_BYTES_MAX);
-    assert!(STAGES_MAX * STATE_CHANGES_BYTES_MAX <= PRODUCE_INFLIGHT_BYTES_MAX);
+    // The largest legal entry fits a message to a follower, behind what is sent with it.
+    assert!(
+        REPLICATE_BYTES_MAX + ENTRY_BYTES_MAX + REPLICA_MESSAGE_HEAD_BYTES_MAX <= REPLICA_MESSAGE_BYTES_MAX
+    );
+    assert!(REPLICATE_ENTRIES_MAX as usize * 2 * OP_HEAD_BYTES_MAX <= REPLICA_MESSAGE_HEAD_BYTES_MAX);
+    // What each kind of request may come to fits an entry with what the proposer adds.
+    assert!(
+        REQUEST_BYTES_MAX + PROPOSER_QUEUE_MAX * (PRODUCER_ROW_BYTES_MAX + OP_HEAD_BYTES_MAX)
+            <= ENTRY_BYTES_MAX - REQUEST_BYTES_MAX / 64
+    );
+    assert!(BATCH_BYTES_MAX + RECORD_EFFECTS_BYTES_MAX + STEP_STATE_BYTES_MAX < REQUEST_BYTES_MAX);
+    assert!(ROW_BYTES_MAX <= REQUEST_BYTES_MAX);
+    // What one look at the log may read and make beside what is full already.
+    assert!(ENTRY_BYTES_TARGET + RECORD_EFFECTS_BYTES_MAX + STEP_STATE_BYTES_MAX < REQUEST_BYTES_MAX);
+    assert!(RECORD_EFFECTS_BYTES_MAX >= 3 * RECORD_BYTES_MAX);
+    assert!(REPLICA_PARTS_BYTES_MAX < u32::MAX as usize / 2);
     assert!(MODULES_BYTES_MAX + STATE_BYTES_MAX <= SNAPSHOT_STATE_BYTES_MAX / 8 * 7);
     assert!(KAFKA_REQUEST_BYTES_MAX <= KAFKA_RECEIVE_BYTES_MAX);
     assert!(BATCH_BYTES_MAX < KAFKA_REQUEST_BYTES_MAX);

@@ -29,6 +29,7 @@ bugs! {
     TruncateKeepsBatches "truncate-keeps-batches",
     AppliedTooFar "note-more-as-applied-than-is",
     SnapshotWithoutBatches "install-a-snapshot-without-its-batches",
+    EmptyRow "an-empty-row-when-it-cannot-be-encoded",
     // The replica.
     VoteNotStored "vote-without-storing",
     AcknowledgeUnwritten "acknowledge-before-writing",
@@ -45,6 +46,7 @@ bugs! {
     InstallWithoutReload "install-a-snapshot-and-keep-the-old-tables",
     WitnessLeads "elect-a-witness",
     NeverMend "leave-damaged-batches",
+    NoEntryBound "no-bound-for-an-entry",
     // The broker.
     NoDedup "take-repeated-batches",
     ProducersNotStored "forget-producers-at-failover",

@@ -42,8 +42,12 @@ impl Guest for Hostile {
                 MODE.with(|m| *m.borrow_mut() = mode);
             }
         }
+        let mut outputs = vec!["main".to_owned()];
+        if MODE.with(|m| *m.borrow() == "fan-out") {
+            outputs.extend(["a", "b", "c"].map(String::from));
+        }
         Ok(Plan {
-            outputs: vec!["main".into()],
+            outputs,
             keys: false,
             values: true,
             headers: false,
@@ -121,6 +125,15 @@ impl Guest for Hostile {
                     ..emit(source, 1, None)
                 };
                 outcome.emits = (0..n as u32).map(with).collect();
+            }
+            // Eight bytes each here, and a record each for everybody else.
+            "copies" => outcome.copies = vec![(0, 1); 90_000],
+            "more-copies" => outcome.copies = vec![(0, 1); 900_000],
+            "fan-out" => outcome.copies = (0..n as u32).flat_map(|i| [(i, 2), (i, 3), (i, 4)]).collect(),
+            "six-times" => outcome.copies = (0..n as u32).flat_map(|i| [(i, 1); 5]).collect(),
+            "reasons" => {
+                outcome.routes = vec![255; n];
+                outcome.reasons = (0..n as u32).rev().map(|i| (i, "no".into())).collect();
             }
             "thrice" => outcome.copies = (0..n as u32).flat_map(|i| [(i, 1), (i, 1)]).collect(),
             "reject" => outcome.routes = vec![255; n],

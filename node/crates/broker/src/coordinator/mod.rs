@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use weir_log::{Op, StateKind};
+use weir_log::{Op, StateKind, encode};
 use weir_types::limits::{
     GROUP_NAME_BYTES_MAX, GROUP_ROW_BYTES_MAX, GROUPS_BYTES_MAX, GROUPS_MAX, MEMBER_BYTES_MAX,
 };
@@ -458,7 +458,7 @@ impl Broker {
     }
 
     async fn store_group(&self, name: &str, row: &GroupRow) -> Result<(), GroupError> {
-        let value = postcard::to_allocvec(row).unwrap_or_default();
+        let value = encode(row);
         if value.len() > GROUP_ROW_BYTES_MAX {
             tracing::warn!(
                 group = name,

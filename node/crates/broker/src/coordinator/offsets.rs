@@ -8,7 +8,7 @@ use crate::broker::Broker;
 use crate::error::AdminError;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use weir_log::Op;
+use weir_log::{Op, encode};
 use weir_types::Offset;
 use weir_types::limits::GROUP_OFFSETS_MAX;
 
@@ -93,10 +93,9 @@ impl Broker {
                     metadata: commit.metadata.clone(),
                     committed_ms,
                 };
-                let value = postcard::to_allocvec(&row).unwrap_or_default();
                 ops.push(Op::Put {
                     key: group_key(group, tables.identity(id)),
-                    value: value.into(),
+                    value: encode(&row),
                 });
             }
         }

@@ -56,6 +56,10 @@ pub(super) async fn keep(inner: std::sync::Weak<Inner>) {
                 waits = false;
                 inner.raft.runtime_config().elect(true);
             }
+            let last = inner.store.tail().last;
+            if let Some(stands) = inner.shared.may_stand(last).filter(|_| !inner.witness && !waits) {
+                inner.raft.runtime_config().elect(stands);
+            }
             // Still elected, and of no use: consensus refuses all that is proposed in a term in which it was asked to
             // hand over, also when nobody takes over.
             if let Some(term) = term.filter(|term| inner.shared.is_void(*term)) {

@@ -1,0 +1,147 @@
+//! What would make an entry that no follower takes is refused before anything is computed on it, or is sent in as many entries
+//! as it needs. A site of two, since its quorum needs the leader.
+
+use super::{batch, send, still_serves};
+use crate::block_on;
+use weir_client::{Client, Codec};
+use weir_tests::site::Site;
+use weir_tests::{DEADLINE, for_ever, guest, read_all};
+use weir_types::Batch;
+
+/// A batch of 12.8 MB of readings that differ, which gzip makes a quarter of.
+fn large_when_inflated() -> Batch {
+    let mut state = 7u64;
+    let mut draw = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state >> 20
+    };
+    let values = (0..100_000).map(|i| {
+        let (a, b, pad) = (draw(), draw(), "reading ".repeat(9));
+        format!("{{\"n\":{i:06},\"a\":\"{a:011x}\",\"b\":\"{b:011x}\",\"{pad}\":0}}").into_bytes()
+    });
+    batch(Codec::Gzip, values)
+}
+
+fn pipeline(name: &str, mode: &str, more: &str) -> String {
+    format!(
+        "name = \"{name}\"\nsource = \"{name}\"\nlimits = {{ deadline_ms = 20000, memory_bytes = 134217728 }}\n\
+         on_error = {{ policy = \"dead-letter\" }}\n{more}\n\
+         [[stages]]\nmodule = \"hostile\"\ngrants = [\"state\", \"timers\"]\nconfig = {{ mode = \"{mode}\" }}\n"
+    )
+}
+
+async fn piped(client: &Client, name: &str, mode: &str, more: &str) {
+    client.create_topic(name, 1, &for_ever()).await.unwrap();
+    client.apply_pipeline(&pipeline(name, mode, more)).await.unwrap();
+}
+
+async fn count(client: &Client, topic: &str) -> usize {
+    read_all(client, topic, 0, 4 << 20).await.unwrap().0.len()
+}
+
+#[test]
+fn what_is_too_large_for_one_entry_never_stops_a_site() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::found(dir.path(), &[]).unwrap();
+    site.grow(&dir.path().join("2")).unwrap();
+    site.until_voters(2).unwrap();
+    block_on(async {
+        let client = site.client().await.unwrap();
+        for topic in ["plain", "a", "b", "c"] {
+            client.create_topic(topic, 1, &for_ever()).await.unwrap();
+        }
+        client
+            .push_module("hostile", "1", &guest("hostile"))
+            .await
+            .unwrap();
+
+        // An honest fan-out of a batch that compresses well: three outputs of 12.8 MB.
+        let large = large_when_inflated();
+        assert!(large.bytes().len() > 2 << 20, "{}", large.bytes().len());
+        piped(
+            &client,
+            "fan",
+            "fan-out",
+            "outputs = { a = \"a\", b = \"b\", c = \"c\" }",
+        )
+        .await;
+        send(&client, "fan", &large).await.unwrap();
+        for topic in ["fan", "a", "b", "c"] {
+            assert_eq!(count(&client, topic).await, 100_000, "{topic}");
+        }
+        still_serves(&client, "fan").await;
+
+        // More than an entry may have: the producer hears of it, and may send less at once.
+        piped(&client, "six", "six-times", "").await;
+        let refused = send(&client, "six", &large).await.unwrap_err();
+        assert!(
+            refused.contains("pipeline `six` makes") && refused.contains("send fewer"),
+            "{refused}"
+        );
+        assert_eq!(count(&client, "six").await, 0);
+        send(&client, "six", &batch(Codec::None, [b"few".to_vec()]))
+            .await
+            .unwrap();
+        assert_eq!(count(&client, "six").await, 6);
+
+        // One record that a module makes more of than it may is a dead letter, however the module goes about it.
+        for mode in ["copies", "more-copies"] {
+            piped(&client, mode, mode, "").await;
+            send(&client, mode, &batch(Codec::None, [vec![b'x'; 500]]))
+                .await
+                .unwrap();
+            assert_eq!(count(&client, mode).await, 0, "{mode}");
+            assert_eq!(count(&client, &format!("{mode}.dead")).await, 1, "{mode}");
+        }
+
+        // Behind the log the same batch is looked at in pieces.
+        client.create_topic("stored", 1, &for_ever()).await.unwrap();
+        client.create_topic("out", 1, &for_ever()).await.unwrap();
+        send(&client, "stored", &large).await.unwrap();
+        let behind = pipeline(
+            "behind",
+            "six-times",
+            "at = \"log\"\noutputs = { main = \"out\" }",
+        );
+        let behind = behind.replace("source = \"behind\"", "source = \"stored\"");
+        client.apply_pipeline(&behind).await.unwrap();
+        let whole = async {
+            while count(&client, "out").await < 600_000 {
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, whole).await.unwrap();
+        assert_eq!(count(&client, "out").await, 600_000);
+
+        // Texts.
+        let refused = client
+            .push_module("boaster", "1", &guest("boaster"))
+            .await
+            .unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .contains("`about` of the module is too long: 7900000"),
+            "{refused}"
+        );
+        let quotes = "'".repeat(400_000);
+        let long = pipeline(
+            "plain",
+            "none",
+            &format!("event_time = {{ field = \"{quotes}\" }}"),
+        );
+        let refused = client.apply_pipeline(&long).await.unwrap_err();
+        assert!(refused.to_string().contains("at most 262144"), "{refused}");
+        still_serves(&client, "plain").await;
+    });
+    site.until_in_step().unwrap();
+    // And none of it shows after a restart.
+    for number in [1, 2] {
+        site.kill(number).unwrap();
+    }
+    for number in [1, 2] {
+        site.start(number).unwrap();
+    }
+    site.until_in_step().unwrap();
+    block_on(async { still_serves(&site.client().await.unwrap(), "plain").await });
+}
