@@ -281,6 +281,7 @@ fn status(
             "version": env!("CARGO_PKG_VERSION"),
             "identity": fingerprint,
             "site": broker.site(),
+            "level": broker.level(),
             "group": broker.group().status(),
             "groups": broker.replica_groups(),
             "serving": broker.is_serving(),
@@ -320,9 +321,12 @@ async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member)
         if broker.is_serving() && broker.site().is_none() {
             let _ = broker.name_site(place.site.clone()).await;
         }
-        let members = broker.group().members();
+        broker.raise_level().await;
+        let (members, level) = (broker.group().members(), broker.level());
         if !members.is_empty()
-            && (place.note(members) | !std::mem::replace(&mut place.active, true))
+            && (place.note(members)
+                | !std::mem::replace(&mut place.active, true)
+                | (std::mem::replace(&mut place.level, level) != level))
             && let Err(error) = site::save(&data, &place)
         {
             tracing::warn!(%error, "who the members are is not noted");

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use weir_broker::{ClusterError, JoinReply, Member, NodeId, Peers, Token, Turned};
 use weir_log::{Log, OpenError, Recovered};
 use weir_types::GroupId;
+use weir_types::level::{FIRST_LEVEL, LEVEL, release_of};
 
 /// What is kept of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,7 +38,18 @@ pub(crate) struct Place {
     pub(crate) witness: bool,
     /// It lost what it had acknowledged: it must not take part any more.
     pub(crate) damaged: bool,
+    /// The level of the site, as last seen: a release below it has no part in this directory.
+    #[serde(default = "first_level")]
+    pub(crate) level: u32,
 }
+
+fn first_level() -> u32 {
+    FIRST_LEVEL
+}
+
+/// Under which name the node's number stands from the second level on: under the old one it says, to a release that knows no
+/// levels, why it cannot be read.
+const NUMBER: &str = "number";
 
 impl Place {
     /// Of a node that has had no part in anything yet.
@@ -51,6 +64,7 @@ impl Place {
             epoch: 0,
             witness,
             damaged: false,
+            level: FIRST_LEVEL,
         }
     }
 
@@ -85,10 +99,29 @@ pub(crate) fn load(data: &Path) -> Result<Option<Place>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e).with_context(|| format!("cannot read `{}`", path.display())),
     };
-    let place = serde_json::from_slice(&text);
-    place
+    let what = || format!("`{}` does not say which node this is", path.display());
+    let mut stored: Map<String, Value> = serde_json::from_slice(&text).with_context(what)?;
+    let level = stored
+        .get("level")
+        .and_then(Value::as_u64)
+        .unwrap_or(FIRST_LEVEL.into());
+    if level > u64::from(LEVEL) {
+        let needs = stored
+            .get("node")
+            .and_then(Value::as_str)
+            .unwrap_or("a later release");
+        bail!(
+            "`{}` is at level {level}, and this is {} of level {LEVEL}: {needs}",
+            data.display(),
+            env!("CARGO_PKG_VERSION")
+        );
+    }
+    if let Some(number) = stored.remove(NUMBER) {
+        stored.insert("node".to_owned(), number);
+    }
+    serde_json::from_value(Value::Object(stored))
         .map(Some)
-        .with_context(|| format!("`{}` does not say which node this is", path.display()))
+        .with_context(what)
 }
 
 /// Makes a site of this node.
@@ -152,7 +185,13 @@ pub(crate) async fn join(
 pub(crate) fn save(data: &Path, place: &Place) -> Result<()> {
     let (path, fresh) = (data.join(FILE), data.join("site.json.new"));
     let mut file = File::create(&fresh)?;
-    file.write_all(&serde_json::to_vec_pretty(place)?)?;
+    let mut stored = serde_json::to_value(place)?;
+    if let (Some(stored), true) = (stored.as_object_mut(), place.level > FIRST_LEVEL) {
+        let needs = format!("this directory needs {}", release_of(place.level));
+        let number = stored.insert("node".to_owned(), needs.into());
+        stored.insert(NUMBER.to_owned(), number.unwrap_or_default());
+    }
+    file.write_all(&serde_json::to_vec_pretty(&stored)?)?;
     file.sync_all()?;
     fs::rename(&fresh, &path)?;
     Ok(File::open(data)?.sync_all()?)

@@ -16,6 +16,7 @@ mod modules;
 mod netns;
 mod new;
 mod power;
+mod releases;
 mod repair;
 mod state;
 mod tour;

@@ -15,6 +15,8 @@ use weir_client::{Client, KnownNodes};
 pub struct Site {
     nodes: Vec<Place>,
     env: Vec<(String, String)>,
+    /// What nodes to come run, if it is not the release under test.
+    release: Option<PathBuf>,
     /// For the nodes to come, in order.
     hosts: VecDeque<Host>,
 }
@@ -24,6 +26,8 @@ struct Place {
     quic: SocketAddr,
     /// The namespace that it runs in, if it has one of its own.
     host: Option<Host>,
+    /// Another release than the one under test.
+    release: Option<PathBuf>,
     node: Option<Node>,
 }
 
@@ -45,10 +49,34 @@ impl Site {
         let mut site = Self {
             nodes: Vec::new(),
             env: env.iter().map(owned).collect(),
+            release: None,
             hosts: VecDeque::new(),
         };
         site.add(dir.to_owned(), &[])?;
         Ok(site)
+    }
+
+    /// A site of three voters of another release.
+    ///
+    /// # Errors
+    /// When it does not come to that.
+    pub fn of_three_of(release: &Path, dir: &Path) -> Result<Self> {
+        let mut site = Self {
+            nodes: Vec::new(),
+            env: Vec::new(),
+            release: Some(release.to_owned()),
+            hosts: VecDeque::new(),
+        };
+        site.add(dir.join("1"), &[])?;
+        site.grow(&dir.join("2"))?;
+        site.grow(&dir.join("3"))?;
+        site.until_voters(3)?;
+        Ok(site)
+    }
+
+    /// Has a node run `release` from its next start on; without, the one under test.
+    pub fn replace(&mut self, number: usize, release: Option<&Path>) {
+        self.nodes[number - 1].release = release.map(Path::to_owned);
     }
 
     /// A site of as many voters as there are hosts, each node on one.
@@ -59,6 +87,7 @@ impl Site {
         let mut site = Self {
             nodes: Vec::new(),
             env: Vec::new(),
+            release: None,
             hosts: hosts.iter().copied().collect(),
         };
         site.add(dir.join("1"), &[])?;
@@ -121,6 +150,7 @@ impl Site {
             dir,
             quic,
             host,
+            release: self.release.clone(),
             node: None,
         });
         self.start_with(self.nodes.len(), args)
@@ -140,9 +170,11 @@ impl Site {
         let mut all = vec!["--quic", &addr];
         all.extend(args);
         let env: Vec<(&str, &str)> = self.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        let command = place
-            .host
-            .map_or_else(|| Command::new(weir()), |host| host.command(weir()));
+        let binary = place.release.clone().unwrap_or_else(weir);
+        let command = match place.host {
+            Some(host) => host.command(binary),
+            None => Command::new(binary),
+        };
         let data = place.dir.join("data");
         place.node = Some(Node::run(command, &place.dir, &data, &all, &env)?);
         Ok(())

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use weir_log::{Op, StateKey, StateKind};
 use weir_replica::{Member, NodeId};
+use weir_types::level::LEVEL_OF_AGES;
 use weir_types::limits::{PARTITIONS_MAX, REPLICA_GROUPS_MAX, TOPICS_MAX};
 use weir_types::{GapReason, GroupId, Offset, PartitionId, Term, TopicName};
 
@@ -100,6 +101,9 @@ impl Broker {
                 partitions: Vec::new(),
                 config,
             };
+            if !topic.later().is_empty() {
+                tables.needs("`retention.by`", LEVEL_OF_AGES)?;
+            }
             grow(tables, topic, partitions, replicas, &members)
         })
         .await?;
@@ -129,6 +133,9 @@ impl Broker {
             let mut topic = Topic::clone(topic);
             for (key, value) in &settings {
                 topic.config.set(key, value)?;
+            }
+            if !topic.later().is_empty() {
+                tables.needs("`retention.by`", LEVEL_OF_AGES)?;
             }
             let has = topic.partitions.len() as u32;
             // As those that it has.

@@ -9,7 +9,7 @@ use crate::topic::Topic;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
-use weir_log::{EntryHeader, Log, Op, OpHeader, ReadError, StateKey, StateKind, Stop};
+use weir_log::{EntryHeader, FormatError, Log, Op, OpHeader, ReadError, StateKey, StateKind, Stop, decode};
 use weir_replica::StateMachine;
 use weir_types::{GroupId, PartitionId, TopicName};
 
@@ -161,7 +161,12 @@ impl Tables {
         for kind in KEPT {
             for (key, value) in log.state_rows(kind)? {
                 if StateKey::group(key.as_bytes()).is_some_and(&of) {
-                    tables.row(key.as_bytes(), Some(&value));
+                    tables
+                        .row(key.as_bytes(), Some(&value))
+                        .map_err(|why| ReadError::Format {
+                            row: told(key.as_bytes()),
+                            why,
+                        })?;
                 }
             }
         }
@@ -179,45 +184,58 @@ impl Tables {
     }
 
     /// A row of `state` has changed. Kinds that are not the broker's are left to their watchers.
-    fn row(&mut self, key: &[u8], value: Option<&[u8]>) {
+    ///
+    /// # Errors
+    /// When it cannot be read: it is a later release's, and says something.
+    fn row(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), FormatError> {
         let Some((kind, rest)) = key.split_first() else {
-            return;
+            return Ok(());
         };
+        if StateKind::from_byte(*kind).is_none() {
+            return Err(FormatError::Unknown {
+                what: "a row",
+                why: format!("there is no kind {kind}"),
+            });
+        }
         if *kind == StateKind::Topic as u8 {
-            self.topic_row(rest, value);
+            self.topic_row(rest, value)?;
         } else if *kind == StateKind::Producer as u8 {
             let Some(key) = split_producer_key(rest) else {
-                return;
+                return Ok(());
             };
-            match value.and_then(|v| postcard::from_bytes(v).ok()) {
+            match value.map(|v| decode("the window of a producer", v)).transpose()? {
                 Some(window) => drop(self.producers.insert(key, window)),
                 None => drop(self.producers.remove(&key)),
             }
         } else if *kind == StateKind::GroupOffset as u8 {
-            let Some(key) = split_group_key(rest) else { return };
-            match value.and_then(|v| postcard::from_bytes(v).ok()) {
+            let Some(key) = split_group_key(rest) else {
+                return Ok(());
+            };
+            match value.map(|v| decode("a committed offset", v)).transpose()? {
                 Some(offset) => drop(self.group_offsets.insert(key, offset)),
                 None => drop(self.group_offsets.remove(&key)),
             }
         } else if *kind == StateKind::Group as u8 {
             let Ok(name) = std::str::from_utf8(rest) else {
-                return;
+                return Ok(());
             };
-            match value.and_then(|v| postcard::from_bytes(v).ok()) {
+            match value.map(|v| decode("a consumer group", v)).transpose()? {
                 Some(row) => drop(self.groups.insert(name.to_owned(), row)),
                 None => drop(self.groups.remove(name)),
             }
         } else if *kind == StateKind::Located as u8 {
-            self.located_row(rest, value);
+            self.located_row(rest, value)?;
         } else if *kind == StateKind::Move as u8 {
-            let Some(to) = split_partition(rest) else { return };
-            match value.and_then(|v| postcard::from_bytes(v).ok()) {
+            let Some(to) = split_partition(rest) else {
+                return Ok(());
+            };
+            match value.map(|v| decode("a move of a partition", v)).transpose()? {
                 Some(row) => drop(self.moves.insert(to, row)),
                 None => drop(self.moves.remove(&to)),
             }
         } else if *kind == StateKind::Sealed as u8 {
             let Some(partition) = split_partition(rest) else {
-                return;
+                return Ok(());
             };
             match value {
                 Some(_) => drop(self.sealed.insert(partition)),
@@ -225,9 +243,9 @@ impl Tables {
             }
         } else if *kind == StateKind::Channel as u8 {
             let Some(channel) = outbox::split_key(rest) else {
-                return;
+                return Ok(());
             };
-            match value.and_then(|v| postcard::from_bytes(v).ok()) {
+            match value.map(|v| decode("a channel of an outbox", v)).transpose()? {
                 Some(row) => drop(self.channels.insert(channel, row)),
                 None => drop(self.channels.remove(&channel)),
             }
@@ -241,12 +259,21 @@ impl Tables {
                 self.counters.insert(rest.to_vec(), next);
             }
         } else if KEPT.iter().any(|k| *k as u8 == *kind) {
+            // Those that are read where they are used must be readable there.
+            if let Some(value) = value {
+                if *kind == StateKind::ReplicaGroup as u8 {
+                    decode::<crate::placement::ReplicaGroup>("a replica group", value)?;
+                } else if *kind == StateKind::Leader as u8 {
+                    decode::<crate::groups::Led>("the leader of a replica group", value)?;
+                }
+            }
             let key = (*kind, rest.to_vec());
             match value {
                 Some(value) => drop(self.others.insert(key, value.to_vec())),
                 None => drop(self.others.remove(&key)),
             }
         }
+        Ok(())
     }
 
     /// Where a partition is kept that was made with the number `identity`.
@@ -254,13 +281,16 @@ impl Tables {
         self.located.get(&identity).map_or(identity, |l| l.at)
     }
 
-    fn located_row(&mut self, rest: &[u8], value: Option<&[u8]>) {
+    fn located_row(&mut self, rest: &[u8], value: Option<&[u8]>) -> Result<(), FormatError> {
         let Some(identity) = split_partition(rest) else {
-            return;
+            return Ok(());
         };
+        let row = value
+            .map(|v| decode::<Located>("the place of a partition", v))
+            .transpose()?;
         let before = self.current(identity);
         self.identities.remove(&before);
-        match value.and_then(|v| postcard::from_bytes::<Located>(v).ok()) {
+        match row {
             Some(row) => {
                 self.identities.insert(row.at, identity);
                 self.located.insert(identity, row);
@@ -269,7 +299,7 @@ impl Tables {
         }
         let now = self.current(identity);
         let Some(name) = self.partition_owner.remove(&before) else {
-            return;
+            return Ok(());
         };
         if let Some(topic) = self.topics.get_mut(&name) {
             let topic = Arc::make_mut(topic);
@@ -280,16 +310,17 @@ impl Tables {
                 .for_each(|p| *p = now);
         }
         self.partition_owner.insert(now, name);
+        Ok(())
     }
 
-    fn topic_row(&mut self, name: &[u8], value: Option<&[u8]>) {
+    fn topic_row(&mut self, name: &[u8], value: Option<&[u8]>) -> Result<(), FormatError> {
         let Some(name) = std::str::from_utf8(name)
             .ok()
             .and_then(|n| n.parse::<TopicName>().ok())
         else {
-            return;
+            return Ok(());
         };
-        match value.and_then(|v| postcard::from_bytes::<Topic>(v).ok()) {
+        match value.map(Topic::decode).transpose()? {
             Some(mut topic) => {
                 for partition in &mut topic.partitions {
                     *partition = self.current(*partition);
@@ -306,14 +337,16 @@ impl Tables {
                 }
             }
         }
+        Ok(())
     }
 }
 
 impl StateMachine for Part {
-    fn apply(&self, header: &EntryHeader) {
+    fn apply(&self, header: &EntryHeader) -> Result<(), String> {
         Stop::Applying.here();
-        self.applied.apply(header);
+        let applied = self.applied.apply(header);
         Stop::Applied.here();
+        applied
     }
 
     fn leading(&self) {
@@ -330,16 +363,17 @@ impl StateMachine for Part {
 }
 
 impl Applied {
-    fn apply(&self, header: &EntryHeader) {
+    fn apply(&self, header: &EntryHeader) -> Result<(), String> {
         let mut watched = Vec::new();
         {
             let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
             for op in &header.ops {
-                match op {
-                    OpHeader::Put { key, value } => tables.row(key, Some(value)),
-                    OpHeader::Remove { key } => tables.row(key, None),
-                    OpHeader::Append(_) | OpHeader::Trim { .. } | OpHeader::Drop { .. } => {}
-                }
+                let (key, changed) = match op {
+                    OpHeader::Put { key, value } => (key, tables.row(key, Some(value))),
+                    OpHeader::Remove { key } => (key, tables.row(key, None)),
+                    OpHeader::Append(_) | OpHeader::Trim { .. } | OpHeader::Drop { .. } => continue,
+                };
+                changed.map_err(|why| format!("{}: {why}", told(key)))?;
             }
         }
         for op in &header.ops {
@@ -359,6 +393,7 @@ impl Applied {
                 watcher(rest, value);
             }
         }
+        Ok(())
     }
 
     fn replaced(&self, group: GroupId) {
@@ -378,6 +413,15 @@ impl Applied {
             }
         }
         self.growth.all();
+    }
+}
+
+/// A key of a row, for people.
+fn told(key: &[u8]) -> String {
+    let (kind, rest) = key.split_first().unwrap_or((&0, &[]));
+    match StateKind::from_byte(*kind) {
+        Some(kind) => format!("row {kind:?} `{}`", rest.escape_ascii()),
+        None => format!("row of kind {kind} `{}`", rest.escape_ascii()),
     }
 }
 

@@ -17,6 +17,7 @@ mod forward;
 mod groups;
 mod hook;
 mod lane;
+mod level;
 mod moves;
 mod notify;
 mod outbox;

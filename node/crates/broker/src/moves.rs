@@ -471,7 +471,7 @@ impl Tables {
         }
         Op::Put {
             key: topic_key(&stored.name),
-            value: encode(&stored),
+            value: stored.encode(self.level()),
         }
     }
 }

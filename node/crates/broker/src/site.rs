@@ -403,9 +403,24 @@ impl Host for Broker {
         self.group_of(id)
     }
 
-    fn admit(&self, request: JoinRequest, key: String, binding: [u8; 32]) -> BoxFuture<'static, JoinReply> {
+    fn too_low(&self, level: u32) -> Option<String> {
+        Broker::too_low(self, level)
+    }
+
+    fn admit(
+        &self,
+        request: JoinRequest,
+        key: String,
+        binding: [u8; 32],
+        level: u32,
+    ) -> BoxFuture<'static, JoinReply> {
         let broker = self.clone();
-        Box::pin(async move { broker.welcome(request, key, binding).await })
+        Box::pin(async move {
+            match broker.too_low(level) {
+                Some(why) => JoinReply::Refused(why),
+                None => broker.welcome(request, key, binding).await,
+            }
+        })
     }
 }
 

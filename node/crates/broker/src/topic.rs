@@ -1,7 +1,10 @@
 //! What a topic is.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use weir_log::{FormatError, decode_body, encode, encode_as, version_of};
+use weir_types::level::LEVEL_OF_AGES;
 use weir_types::limits::BATCH_BYTES_MAX;
 use weir_types::murmur2::partition_for;
 use weir_types::{PartitionId, TopicName};
@@ -42,6 +45,20 @@ pub struct TopicConfig {
     pub durability: Durability,
     /// `priority`, 0 to 9: under the disk budget, lower ones are evicted first.
     pub priority: u8,
+    /// `retention.by`: what `retention.ms` counts from.
+    pub retention_by: RetentionBy,
+}
+
+/// What the age of records counts from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RetentionBy {
+    /// When they were stored, by clocks that could be trusted.
+    #[default]
+    Stored,
+    /// Their own timestamps, as in Kafka: whoever dates them decides. The newest 64 MiB of a partition and what was stored in the
+    /// last hour stay all the same.
+    Record,
 }
 
 impl Default for TopicConfig {
@@ -54,6 +71,7 @@ impl Default for TopicConfig {
             timestamp_type: TimestampType::CreateTime,
             durability: Durability::Sync,
             priority: 5,
+            retention_by: RetentionBy::Stored,
         }
     }
 }
@@ -74,13 +92,14 @@ pub enum ConfigError {
 
 impl TopicConfig {
     /// Names of all settings.
-    pub const NAMES: [&'static str; 6] = [
+    pub const NAMES: [&'static str; 7] = [
         "retention.ms",
         "retention.bytes",
         "max.message.bytes",
         "message.timestamp.type",
         "durability",
         "priority",
+        "retention.by",
     ];
     /// Settings of Kafka's with the one value that they have here: tools ask for them and set them to it.
     pub const FIXED: [(&'static str, &'static str); 3] = [
@@ -139,6 +158,13 @@ impl TopicConfig {
                 let priority = value.parse().ok().filter(|p| *p <= 9);
                 self.priority = priority.ok_or(bad("priority", "0 to 9"))?;
             }
+            "retention.by" => {
+                self.retention_by = match value {
+                    "stored" | "" => RetentionBy::Stored,
+                    "record" => RetentionBy::Record,
+                    _ => return Err(bad("retention.by", "stored or record")),
+                }
+            }
             _ => {
                 let fixed = Self::FIXED.iter().find(|(fixed, _)| *fixed == name);
                 let (name, only) = fixed.ok_or_else(|| ConfigError::Unknown {
@@ -170,6 +196,10 @@ impl TopicConfig {
             timestamp_type.to_owned(),
             durability.to_owned(),
             self.priority.to_string(),
+            match self.retention_by {
+                RetentionBy::Stored => "stored".to_owned(),
+                RetentionBy::Record => "record".to_owned(),
+            },
         ];
         Self::NAMES.iter().map(|n| (*n).to_owned()).zip(values).collect()
     }
@@ -199,7 +229,103 @@ pub struct Topic {
     pub config: TopicConfig,
 }
 
+/// A topic as the first release stored it.
+#[derive(Serialize, Deserialize)]
+struct FirstTopic {
+    name: TopicName,
+    partitions: Vec<PartitionId>,
+    config: FirstConfig,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FirstConfig {
+    retention_ms: Option<u64>,
+    retention_bytes: Option<u64>,
+    max_message_bytes: u32,
+    timestamp_type: TimestampType,
+    durability: Durability,
+    priority: u8,
+}
+
+/// What is stored of a topic.
+const ROW: &str = "a topic";
+/// The version that has further settings behind the first ones: names and values, those that are not as preset.
+const WITH_SETTINGS: u8 = 2;
+/// Settings that the first version has no place for.
+const LATER: [&str; 1] = ["retention.by"];
+
 impl Topic {
+    /// Its row, for a site of `level`.
+    pub(crate) fn encode(&self, level: u32) -> Bytes {
+        let TopicConfig {
+            retention_ms,
+            retention_bytes,
+            max_message_bytes,
+            timestamp_type,
+            durability,
+            priority,
+            retention_by: _,
+        } = self.config;
+        let first = FirstTopic {
+            name: self.name.clone(),
+            partitions: self.partitions.clone(),
+            config: FirstConfig {
+                retention_ms,
+                retention_bytes,
+                max_message_bytes,
+                timestamp_type,
+                durability,
+                priority,
+            },
+        };
+        let later = self.later();
+        match later.is_empty() || level < LEVEL_OF_AGES {
+            true => encode(&first),
+            false => encode_as(WITH_SETTINGS, &(first, later)),
+        }
+    }
+
+    /// Settings that only a later version than the first has a place for, where they are not as preset.
+    pub(crate) fn later(&self) -> Vec<(String, String)> {
+        let (values, preset) = (self.config.entries(), TopicConfig::default().entries());
+        let is_set = |(name, value): &(String, String)| {
+            LATER.contains(&name.as_str()) && preset.get(name) != Some(value)
+        };
+        values.into_iter().filter(is_set).collect()
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// When it is a later release's.
+    pub(crate) fn decode(row: &[u8]) -> Result<Self, FormatError> {
+        let (first, later) = match version_of(row) {
+            (1, body) => (decode_body::<FirstTopic>(ROW, body)?, Vec::new()),
+            (WITH_SETTINGS, body) => decode_body::<(FirstTopic, Vec<(String, String)>)>(ROW, body)?,
+            (version, _) => return Err(FormatError::Newer { what: ROW, version }),
+        };
+        let mut config = TopicConfig {
+            retention_ms: first.config.retention_ms,
+            retention_bytes: first.config.retention_bytes,
+            max_message_bytes: first.config.max_message_bytes,
+            timestamp_type: first.config.timestamp_type,
+            durability: first.config.durability,
+            priority: first.config.priority,
+            retention_by: RetentionBy::default(),
+        };
+        for (name, value) in later {
+            config.set(&name, &value).map_err(|e| FormatError::Unknown {
+                what: ROW,
+                why: e.to_string(),
+            })?;
+        }
+        Ok(Self {
+            name: first.name,
+            partitions: first.partitions,
+            config,
+        })
+    }
+
     /// Where its partition `index` is kept.
     pub fn partition(&self, index: u32) -> Option<PartitionId> {
         self.partitions.get(index as usize).copied()
@@ -210,5 +336,54 @@ impl Topic {
     pub fn partition_of(&self, key: Option<&[u8]>, sticky: u32) -> u32 {
         let partitions = self.partitions.len() as u32;
         key.map_or(sticky % partitions.max(1), |k| partition_for(k, partitions))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(by: RetentionBy) -> Topic {
+        Topic {
+            name: "t".parse().unwrap(),
+            partitions: vec![PartitionId(3)],
+            config: TopicConfig {
+                retention_by: by,
+                ..TopicConfig::default()
+            },
+        }
+    }
+
+    #[test]
+    fn golden_bytes_of_both_versions() {
+        // Name, one partition, seven days, no limit of size, 4 MiB, CreateTime, sync, priority 5: as release 0.1.0 wrote it.
+        let first = [
+            1, b't', 1, 3, 1, 0x80, 0x88, 0xb2, 0xa0, 0x02, 0, 0x80, 0x80, 0x80, 0x02, 0, 0, 5,
+        ];
+        let plain = topic(RetentionBy::Stored);
+        for level in [1, 2] {
+            assert_eq!(&plain.encode(level)[..], first, "{level}");
+        }
+        assert_eq!(Topic::decode(&first), Ok(plain));
+        let later = topic(RetentionBy::Record);
+        let row = later.encode(2);
+        let settings = b"\x01\x0cretention.by\x06record";
+        assert_eq!(&row[..], [&[0x80, 0, 2][..], &first, settings].concat());
+        assert_eq!(Topic::decode(&row), Ok(later));
+    }
+
+    #[test]
+    fn what_a_later_release_has_stored_is_not_taken_for_nothing() {
+        let newer = Topic::decode(&[0x80, 0, 3, 1]).unwrap_err();
+        assert!(matches!(newer, FormatError::Newer { version: 3, .. }), "{newer}");
+        let mut row = topic(RetentionBy::Record).encode(2).to_vec();
+        let at = row.len() - 6;
+        row[at..].copy_from_slice(b"golden");
+        assert!(
+            Topic::decode(&row)
+                .unwrap_err()
+                .to_string()
+                .contains("retention.by")
+        );
     }
 }

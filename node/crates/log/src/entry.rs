@@ -1,6 +1,6 @@
 //! Entries of a replica group and the stored form of their headers.
 
-use crate::StateKey;
+use crate::{FormatError, StateKey};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use weir_types::limits::OP_HEAD_BYTES_MAX;
@@ -235,6 +235,17 @@ pub struct EntryHeader {
     pub ops: Vec<OpHeader>,
 }
 
+/// Why a stored header cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeaderError {
+    /// It is not as it was written.
+    #[error("its header is damaged")]
+    Damaged,
+    /// It is whole, and of a later release.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+}
+
 #[derive(Serialize, Deserialize)]
 struct Stored<O> {
     term: Term,
@@ -276,10 +287,13 @@ impl EntryHeader {
         (out, crc)
     }
 
-    /// Reads the header stored as `bytes`; also its CRC and the one it chains to. `None` when it is damaged.
-    pub(crate) fn decode(group: GroupId, index: u64, bytes: &[u8]) -> Option<(Self, u32, u32)> {
-        let (crc, rest) = bytes.split_first_chunk::<4>()?;
-        let (chained, body) = rest.split_first_chunk::<4>()?;
+    /// Reads the header stored as `bytes`; also its CRC and the one it chains to.
+    ///
+    /// # Errors
+    /// When it is damaged; or whole, and of a later release.
+    pub(crate) fn decode(group: GroupId, index: u64, bytes: &[u8]) -> Result<(Self, u32, u32), HeaderError> {
+        let (crc, rest) = bytes.split_first_chunk::<4>().ok_or(HeaderError::Damaged)?;
+        let (chained, body) = rest.split_first_chunk::<4>().ok_or(HeaderError::Damaged)?;
         let crc = u32::from_be_bytes(*crc);
         let mut header = Self {
             group,
@@ -288,12 +302,13 @@ impl EntryHeader {
             ops: Vec::new(),
         };
         if header.checksum(rest) != crc {
-            return None;
+            return Err(HeaderError::Damaged);
         }
-        let stored: Stored<Vec<OpHeader>> = postcard::from_bytes(body).ok()?;
+        // It is as it was written: an op that is not known is another release's.
+        let stored: Stored<Vec<OpHeader>> = crate::decode("the header of an entry", body)?;
         header.term = stored.term;
         header.ops = stored.ops;
-        Some((header, crc, u32::from_be_bytes(*chained)))
+        Ok((header, crc, u32::from_be_bytes(*chained)))
     }
 
     fn checksum(&self, body: &[u8]) -> u32 {
@@ -341,12 +356,37 @@ mod tests {
     #[test]
     fn a_header_is_bound_to_its_place() {
         let (bytes, crc) = header().encode(5);
+        assert_eq!(EntryHeader::decode(GroupId(0), 7, &bytes), Ok((header(), crc, 5)));
         assert_eq!(
-            EntryHeader::decode(GroupId(0), 7, &bytes),
-            Some((header(), crc, 5))
+            EntryHeader::decode(GroupId(0), 8, &bytes),
+            Err(HeaderError::Damaged)
         );
-        assert_eq!(EntryHeader::decode(GroupId(0), 8, &bytes), None);
-        assert_eq!(EntryHeader::decode(GroupId(1), 7, &bytes), None);
+        assert_eq!(
+            EntryHeader::decode(GroupId(1), 7, &bytes),
+            Err(HeaderError::Damaged)
+        );
+    }
+
+    /// A header as a later release may write it: `body` in the frame of one.
+    fn framed(body: &[u8]) -> Vec<u8> {
+        let mut rest = 5u32.to_be_bytes().to_vec();
+        rest.extend_from_slice(body);
+        [&header().checksum(&rest).to_be_bytes()[..], &rest].concat()
+    }
+
+    #[test]
+    fn an_unknown_op_or_version_is_not_called_damage() {
+        // Term 3, one op of a kind that there is not yet.
+        let unknown = EntryHeader::decode(GroupId(0), 7, &framed(&[3, 1, 99, 0]));
+        assert!(
+            matches!(unknown, Err(HeaderError::Format(FormatError::Unknown { .. }))),
+            "{unknown:?}"
+        );
+        let newer = EntryHeader::decode(GroupId(0), 7, &framed(&[0x80, 0x00, 2, 3, 0]));
+        let Err(HeaderError::Format(newer)) = newer else {
+            panic!("{newer:?}")
+        };
+        assert!(newer.to_string().contains("a later release than"), "{newer}");
     }
 
     #[test]
@@ -390,7 +430,7 @@ mod tests {
             let (mut bytes, _) = header().encode(5);
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
-            prop_assert_eq!(EntryHeader::decode(GroupId(0), 7, &bytes), None);
+            prop_assert_eq!(EntryHeader::decode(GroupId(0), 7, &bytes), Err(HeaderError::Damaged));
         }
 
         #[test]

@@ -1,6 +1,6 @@
 //! What can go wrong, by what was asked.
 
-use crate::Damage;
+use crate::{Damage, FormatError};
 use std::{io, path::PathBuf, sync::Arc};
 use weir_types::{ErrorKind, PartitionId};
 
@@ -29,14 +29,33 @@ impl AppendError {
     }
 }
 
+/// What to do about an error of the operating system, where that is known.
+fn advice(error: &io::Error) -> &'static str {
+    let is = |errno: rustix::io::Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        ": it belongs to somebody else, or is closed to the user that the node runs as; nothing in it is damaged. Give it back \
+         (`chown`, `chmod`)"
+    } else if is(rustix::io::Errno::MFILE) || is(rustix::io::Errno::NFILE) {
+        ": too many files are open; nothing in it is damaged. Raise the limit (`ulimit -n`, or LimitNOFILE= of its service)"
+    } else if is(rustix::io::Errno::NOSPC) || is(rustix::io::Errno::DQUOT) {
+        ": the disk is full; nothing in it is damaged. Free some space"
+    } else if is(rustix::io::Errno::IO) {
+        ": the disk reports an error; what it still reads is not damaged. Copy the directory to another disk"
+    } else {
+        ""
+    }
+}
+
 /// Why a log could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum OpenError {
     #[error("`{}` is in use by another process", .0.display())]
     Locked(PathBuf),
-    #[error("cannot use `{}`", path.display())]
+    #[error("cannot use `{}`{}", path.display(), advice(source))]
     Io { path: PathBuf, source: io::Error },
+    #[error("data in `{}` is whole, and not for this release: {why}", path.display())]
+    Newer { path: PathBuf, why: FormatError },
     #[error(
         "data in `{}` is damaged and does not open ({why}); at stake: {damage}. `weir scrub --data {} --repair` sets \
          it aside and starts anew behind those offsets",
@@ -55,6 +74,7 @@ impl OpenError {
         match self {
             Self::Locked(_) => ErrorKind::Retry,
             Self::Io { .. } => ErrorKind::Internal,
+            Self::Newer { .. } => ErrorKind::Invalid,
             Self::Damaged { .. } => ErrorKind::Corrupt,
         }
     }
@@ -74,6 +94,8 @@ pub enum ReadError {
     },
     #[error("entry {index} of the replica group's log cannot be read: {why}")]
     DamagedEntry { index: u64, why: String },
+    #[error("{row} is there and cannot be read: {why}")]
+    Format { row: String, why: FormatError },
     #[error("cannot read now: {0}; try again")]
     Busy(String),
     #[error("log is closed")]
@@ -84,7 +106,7 @@ impl ReadError {
     /// What the caller does.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoPartition(_) => ErrorKind::Invalid,
+            Self::NoPartition(_) | Self::Format { .. } => ErrorKind::Invalid,
             Self::Damaged { .. } | Self::DamagedEntry { .. } => ErrorKind::Corrupt,
             Self::Busy(_) => ErrorKind::Retry,
             Self::Closed => ErrorKind::Closed,

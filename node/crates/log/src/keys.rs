@@ -81,6 +81,97 @@ pub enum StateKind {
     Revision = 36,
     /// home group u16, partition u32 by which it was made -> where what waits for it is kept. The broker's.
     Channel = 37,
+    /// partition u32 -> when stretches of it were stored, by the clock of [`StateKind::Age`]. The broker's, since level 2.
+    StoredAt = 38,
+    /// group u16 -> how long the group has stored for, by clocks that could be trusted. The broker's, since level 2.
+    Age = 39,
+}
+
+impl StateKind {
+    /// All of them.
+    pub const ALL: [Self; 33] = [
+        Self::Applied,
+        Self::Position,
+        Self::Gap,
+        Self::TimeIndex,
+        Self::Purged,
+        Self::Segment,
+        Self::Vote,
+        Self::Members,
+        Self::Incoming,
+        Self::Topic,
+        Self::Producer,
+        Self::GroupOffset,
+        Self::Counter,
+        Self::Pipeline,
+        Self::Module,
+        Self::Group,
+        Self::ModulePart,
+        Self::Site,
+        Self::ReplicaGroup,
+        Self::Leader,
+        Self::Located,
+        Self::Move,
+        Self::Sealed,
+        Self::Forgotten,
+        Self::Heeded,
+        Self::Table,
+        Self::Timer,
+        Self::Progress,
+        Self::Input,
+        Self::Revision,
+        Self::Channel,
+        Self::StoredAt,
+        Self::Age,
+    ];
+
+    /// The kind with the number `byte`. None when this release has no such kind.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
+    }
+
+    /// Whose a row of this kind is.
+    fn scope(self) -> Scope {
+        match self {
+            Self::Applied | Self::Purged | Self::Segment | Self::Vote | Self::Incoming | Self::Forgotten => {
+                Scope::Node
+            }
+            Self::Members | Self::Heeded | Self::Age => Scope::Group,
+            Self::Position | Self::Gap | Self::TimeIndex | Self::Producer | Self::Sealed | Self::StoredAt => {
+                Scope::Partition
+            }
+            Self::Topic
+            | Self::GroupOffset
+            | Self::Counter
+            | Self::Pipeline
+            | Self::Module
+            | Self::Group
+            | Self::ModulePart
+            | Self::Site
+            | Self::ReplicaGroup
+            | Self::Leader
+            | Self::Located
+            | Self::Move
+            | Self::Table
+            | Self::Timer
+            | Self::Progress
+            | Self::Input
+            | Self::Revision
+            | Self::Channel => Scope::Site,
+        }
+    }
+}
+
+/// Who has a row in common.
+enum Scope {
+    /// This node alone.
+    Node,
+    /// The replicas of the group that its key begins with.
+    Group,
+    /// Those of the group of the partition that its key begins with.
+    Partition,
+    /// All nodes of the site.
+    Site,
 }
 
 /// Key of a row of `state`: its kind and what follows.
@@ -96,35 +187,16 @@ impl StateKey {
         Self(key)
     }
 
-    /// The group whose replicas have the row in common; none for a row that is this node's alone.
+    /// The group whose replicas have the row in common; none for a row that is this node's alone, or of a kind that this
+    /// release does not have.
     pub fn group(bytes: &[u8]) -> Option<GroupId> {
         let (kind, rest) = bytes.split_first()?;
-        let is = |kinds: &[StateKind]| kinds.iter().any(|k| *k as u8 == *kind);
-        let local = [
-            StateKind::Applied,
-            StateKind::Purged,
-            StateKind::Segment,
-            StateKind::Vote,
-            StateKind::Incoming,
-            StateKind::Forgotten,
-        ];
-        let of_partition = [
-            StateKind::Position,
-            StateKind::Gap,
-            StateKind::TimeIndex,
-            StateKind::Producer,
-            StateKind::Sealed,
-        ];
-        if is(&local) {
-            return None;
+        match StateKind::from_byte(*kind)?.scope() {
+            Scope::Node => None,
+            Scope::Group => Some(GroupId(u16::from_be_bytes(*rest.first_chunk()?))),
+            Scope::Partition => Some(PartitionId(u32::from_be_bytes(*rest.first_chunk()?)).group()),
+            Scope::Site => Some(GroupId::SITE),
         }
-        Some(if is(&[StateKind::Members, StateKind::Heeded]) {
-            GroupId(u16::from_be_bytes(*rest.first_chunk()?))
-        } else if is(&of_partition) {
-            PartitionId(u32::from_be_bytes(*rest.first_chunk()?)).group()
-        } else {
-            GroupId::SITE
-        })
     }
 
     /// The key that is stored as `bytes`.

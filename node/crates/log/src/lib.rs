@@ -42,7 +42,7 @@ mod watermark;
 mod workers;
 mod writer;
 
-pub use encoding::encode;
+pub use encoding::{FormatError, decode, decode_body, encode, encode_as, version_of};
 pub use entry::{Append, Entry, EntryHeader, EntryId, Op, OpHeader};
 pub use error::{AppendError, OpenError, ReadError};
 pub use keys::{StateKey, StateKind};

@@ -365,7 +365,7 @@ pub(crate) fn entries(
             return Err(damaged(due, "it is missing".to_owned()));
         }
         let header = EntryHeader::decode(group, index, &value);
-        let (header, ..) = header.ok_or_else(|| damaged(index, "its header is damaged".to_owned()))?;
+        let (header, ..) = header.map_err(|e| damaged(index, e.to_string()))?;
         let entry = join(keyspaces, header, of)?;
         bytes += entry.payload_bytes();
         entries.push(entry);

@@ -5,6 +5,7 @@
 //! should. Entries whose effects are not in `state` are left to their group, which knows whether they are committed. What is missing becomes a `lost` gap, and the
 //! partition goes on at its ceiling, so that no offset is ever given out twice.
 
+use crate::entry::HeaderError;
 use crate::journal::Findings;
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::kv::{Database, Keyspace, Row};
@@ -13,7 +14,7 @@ use crate::reader::Scan;
 use crate::value_log::{ValueLog, ValueOptions, ValueWriter};
 use crate::watermark::WatermarkFile;
 use crate::writer::{Writer, gap_of, gap_row};
-use crate::{EntryHeader, EntryId, Marks, OpenError, Piece, Position, ReadError};
+use crate::{EntryHeader, EntryId, FormatError, Marks, OpenError, Piece, Position, ReadError};
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
@@ -119,6 +120,16 @@ struct Opened {
 }
 
 pub(crate) fn open(dir: &Path, options: &Options, store: &Store) -> Result<State, OpenError> {
+    open_whole(dir, options, store).map_err(|e| match e {
+        OpenError::Io { path, source } if path == dir => match unusable(dir, Some(&source)) {
+            Some((path, source)) => OpenError::Io { path, source },
+            None => OpenError::Io { path, source },
+        },
+        e => e,
+    })
+}
+
+fn open_whole(dir: &Path, options: &Options, store: &Store) -> Result<State, OpenError> {
     let io = |source| OpenError::Io {
         path: dir.to_owned(),
         source,
@@ -163,11 +174,79 @@ pub(crate) fn open(dir: &Path, options: &Options, store: &Store) -> Result<State
         recovery.suspect = true;
     }
     let stake = everything(&recovery.watermark);
-    recovery.run().map_err(|e| OpenError::Damaged {
-        path: dir.to_owned(),
-        why: e.to_string(),
-        damage: stake,
+    recovery.run().map_err(|failure| match failure {
+        Failure::Store(e) => unopened(dir, &e, stake),
+        Failure::Format(why) => OpenError::Newer {
+            path: dir.to_owned(),
+            why,
+        },
     })
+}
+
+/// Why a database does not open. An error of the operating system is no damage: what cannot be read now may be whole.
+fn unopened(dir: &Path, error: &fjall::Error, stake: Damage) -> OpenError {
+    let refused = operating_system(error);
+    match unusable(dir, refused.as_ref()) {
+        Some((path, source)) => OpenError::Io { path, source },
+        None => match refused {
+            Some(source) => OpenError::Io {
+                path: dir.to_owned(),
+                source,
+            },
+            None => OpenError::Damaged {
+                path: dir.to_owned(),
+                why: error.to_string(),
+                damage: stake,
+            },
+        },
+    }
+}
+
+/// What the operating system said, if it is its error and not one of the bytes in a file. A file that is missing is damage.
+fn operating_system(error: &fjall::Error) -> Option<std::io::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            let code = io
+                .raw_os_error()
+                .filter(|_| io.kind() != std::io::ErrorKind::NotFound)?;
+            return Some(std::io::Error::from_raw_os_error(code));
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Bytes of a file that are looked at in one go.
+const LOOKED_AT_BYTES: usize = 1 << 20;
+
+/// The first file of the log that the operating system does not hand out, and why. After an error of the disk itself each is
+/// read to its end.
+fn unusable(dir: &Path, refused: Option<&std::io::Error>) -> Option<(PathBuf, std::io::Error)> {
+    let is_of_the_disk =
+        refused.is_some_and(|e| e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()));
+    let mut left: Vec<PathBuf> = ["db", VALUES, "watermark.a", "watermark.b", "lock"]
+        .map(|name| dir.join(name))
+        .to_vec();
+    let mut buffer = vec![0; LOOKED_AT_BYTES];
+    while let Some(path) = left.pop() {
+        let looked = std::fs::metadata(&path).and_then(|found| {
+            if found.is_dir() {
+                for entry in std::fs::read_dir(&path)? {
+                    left.push(entry?.path());
+                }
+                return Ok(());
+            }
+            let mut file = File::open(&path)?;
+            while is_of_the_disk && std::io::Read::read(&mut file, &mut buffer)? > 0 {}
+            Ok(())
+        });
+        match looked {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Some((path, e)),
+            _ => {}
+        }
+    }
+    None
 }
 
 fn open_files(
@@ -197,10 +276,14 @@ fn open_files(
     }
     let keyspaces = open_keyspaces(&db_dir, values, options).map_err(|e| match e {
         OpenFailure::Locked => OpenError::Locked(dir.to_owned()),
-        OpenFailure::Other(why) => OpenError::Damaged {
-            path: dir.to_owned(),
-            why,
-            damage: everything(watermark),
+        OpenFailure::Store(e) => unopened(dir, &e, everything(watermark)),
+        OpenFailure::Panicked => match unusable(dir, None) {
+            Some((path, source)) => OpenError::Io { path, source },
+            None => OpenError::Damaged {
+                path: dir.to_owned(),
+                why: "the storage engine panicked while opening".to_owned(),
+                damage: everything(watermark),
+            },
         },
     })?;
     Ok(Opened {
@@ -282,7 +365,8 @@ pub(crate) fn everything(watermark: &WatermarkFile) -> Damage {
 
 enum OpenFailure {
     Locked,
-    Other(String),
+    Store(fjall::Error),
+    Panicked,
 }
 
 /// Held from before the journals are looked at, so that a second process does not mend what a running one writes.
@@ -333,10 +417,33 @@ fn open_keyspaces(db_dir: &Path, values: Arc<ValueLog>, options: &Options) -> Re
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)) {
         Ok(Ok(keyspaces)) => Ok(keyspaces),
         Ok(Err(fjall::Error::Locked)) => Err(OpenFailure::Locked),
-        Ok(Err(e)) => Err(OpenFailure::Other(e.to_string())),
-        Err(_) => Err(OpenFailure::Other(
-            "the storage engine panicked while opening".to_owned(),
-        )),
+        Ok(Err(e)) => Err(OpenFailure::Store(e)),
+        Err(_) => Err(OpenFailure::Panicked),
+    }
+}
+
+/// Why what is there was not recovered.
+enum Failure {
+    Store(fjall::Error),
+    /// A later release wrote it.
+    Format(FormatError),
+}
+
+impl From<fjall::Error> for Failure {
+    fn from(e: fjall::Error) -> Self {
+        Self::Store(e)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(e: std::io::Error) -> Self {
+        Self::Store(e.into())
+    }
+}
+
+impl From<FormatError> for Failure {
+    fn from(e: FormatError) -> Self {
+        Self::Format(e)
     }
 }
 
@@ -353,7 +460,7 @@ struct Recovery {
 }
 
 impl Recovery {
-    fn run(mut self) -> fjall::Result<State> {
+    fn run(mut self) -> Result<State, Failure> {
         let mut positions = self.load_positions()?;
         let mut gaps = self.load_gaps()?;
         let mut tails = BTreeMap::new();
@@ -469,7 +576,7 @@ impl Recovery {
     }
 
     /// Walks the headers of `group`. Returns where they end, and those whose effects are not yet in `state`.
-    fn walk_chain(&mut self, group: GroupId) -> fjall::Result<(Tail, Vec<Arc<EntryHeader>>)> {
+    fn walk_chain(&mut self, group: GroupId) -> Result<(Tail, Vec<Arc<EntryHeader>>), Failure> {
         let row = |kind| StateKey::new(kind, &group.0.to_be_bytes());
         let purged = self.keyspaces.state.get(row(StateKind::Purged).as_bytes())?;
         let (purged, purged_crc) = purged.as_deref().and_then(split_purged).unwrap_or_default();
@@ -497,10 +604,14 @@ impl Recovery {
         for row in rows {
             let (key, value) = row?;
             let Some(index) = rlog_index(&key) else { continue };
-            let Some((header, crc, chained)) = EntryHeader::decode(group, index, &value) else {
-                self.note(format!("header of entry {index} is damaged"));
-                broken = true;
-                continue;
+            let (header, crc, chained) = match EntryHeader::decode(group, index, &value) {
+                Ok(decoded) => decoded,
+                Err(HeaderError::Format(newer)) => return Err(newer.into()),
+                Err(HeaderError::Damaged) => {
+                    self.note(format!("header of entry {index} is damaged"));
+                    broken = true;
+                    continue;
+                }
             };
             let due = tail.last.index + 1;
             if index != due {

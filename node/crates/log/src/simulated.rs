@@ -131,7 +131,9 @@ impl Disk {
     pub fn header(&self, group: GroupId, index: u64) -> Option<EntryHeader> {
         let state = self.lock();
         let row = state.now[0].get(&rlog_key(group, index)[..])?;
-        EntryHeader::decode(group, index, row).map(|(header, ..)| header)
+        EntryHeader::decode(group, index, row)
+            .ok()
+            .map(|(header, ..)| header)
     }
 
     /// Whether a power cut would leave the entry of the batch at `base`, with or without the batch: among the newest
@@ -146,7 +148,7 @@ impl Disk {
         let newest = state.synced[0].iter().rev().take(HEADERS_LOOKED_AT);
         let mut headers = newest.filter_map(|(key, row)| {
             let group = u16::from_be_bytes(*key.first_chunk::<2>()?);
-            EntryHeader::decode(GroupId(group), rlog_index(key)?, row)
+            EntryHeader::decode(GroupId(group), rlog_index(key)?, row).ok()
         });
         headers.any(|(h, ..)| h.appends().any(|a| a.partition == partition && a.base == base))
     }

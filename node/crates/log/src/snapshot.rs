@@ -302,7 +302,7 @@ impl Writer {
             .keyspaces
             .rlog
             .get(crate::keys::rlog_key(group, applied.index))?
-            .and_then(|row| EntryHeader::decode(group, applied.index, &row))
+            .and_then(|row| EntryHeader::decode(group, applied.index, &row).ok())
             .filter(|(header, ..)| header.id() == applied);
         tail.purged_crc = own.map_or(0, |(_, crc, _)| crc);
         tail.purged = applied;
@@ -391,7 +391,9 @@ impl Writer {
             let Some(row) = self.keyspaces.rlog.get(key)? else {
                 break;
             };
-            let header = EntryHeader::decode(group, index, &row).filter(|_| index > done);
+            let header = EntryHeader::decode(group, index, &row)
+                .ok()
+                .filter(|_| index > done);
             for append in header.iter().flat_map(|(h, ..)| h.appends()) {
                 let place = data_key(append.partition, append.base);
                 // A batch of its own kind may come to the same place.

@@ -712,7 +712,7 @@ impl Writer {
             .range(rlog_key(group, from)..=rlog_key(group, u64::MAX))
         {
             let (key, value) = guard.into_inner()?;
-            let header = rlog_index(&key).and_then(|i| EntryHeader::decode(group, i, &value));
+            let header = rlog_index(&key).and_then(|i| EntryHeader::decode(group, i, &value).ok());
             let header = header.filter(|_| !planted(Bug::TruncateKeepsBatches));
             for append in header.iter().flat_map(|(h, ..)| h.appends()) {
                 self.remove_row(&mut batch, data_key(append.partition, append.base).into())?;
@@ -724,7 +724,7 @@ impl Writer {
         let tail = self.tails.entry(group).or_default();
         let index = from.saturating_sub(1);
         let last = self.keyspaces.rlog.get(rlog_key(group, index))?;
-        let last = last.and_then(|row| EntryHeader::decode(group, index, &row));
+        let last = last.and_then(|row| EntryHeader::decode(group, index, &row).ok());
         (tail.last, tail.crc) = last.map_or((tail.purged, tail.purged_crc), |(h, crc, _)| (h.id(), crc));
         // The mark may name what goes now, which must not look like a loss, whenever the power goes.
         self.save_watermark(false)?;
@@ -742,7 +742,7 @@ impl Writer {
             return Ok(());
         }
         let last = self.keyspaces.rlog.get(rlog_key(group, upto))?;
-        let Some((header, crc, _)) = last.and_then(|row| EntryHeader::decode(group, upto, &row)) else {
+        let Some((header, crc, _)) = last.and_then(|row| EntryHeader::decode(group, upto, &row).ok()) else {
             return Ok(());
         };
         let mut batch = self.keyspaces.db.batch();

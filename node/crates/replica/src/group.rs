@@ -32,7 +32,10 @@ pub type Decided = Box<dyn FnOnce(Result<(), ProposeError>) + Send>;
 /// What committed entries change. Calls come from one task at a time and must not block.
 pub trait StateMachine: Send + Sync + 'static {
     /// An entry is committed and readable. Called in order, before its waiters are told.
-    fn apply(&self, header: &EntryHeader);
+    ///
+    /// # Errors
+    /// In words, when it says what this release does not understand: the group stops, since it would go on without.
+    fn apply(&self, header: &EntryHeader) -> Result<(), String>;
     /// This node leads from now on, and all that was committed before is applied: [`Group::lead`] gives the right to
     /// propose.
     fn leading(&self);

@@ -107,7 +107,10 @@ impl RaftStateMachine<Types> for Machine {
             self.store.until_flushed(header.index).await?;
             self.applied = header.id();
             self.store.log().apply(Arc::clone(&header));
-            self.shared.machine.apply(&header);
+            self.shared.machine.apply(&header).map_err(|why| {
+                tracing::error!(index = header.index, why, "an entry is not for this release");
+                io::Error::other(why)
+            })?;
             self.store.tail().applied(header.index);
             match &entry.payload {
                 // A leader's first entry: all that was before it is applied now.

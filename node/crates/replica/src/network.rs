@@ -115,7 +115,7 @@ impl Peer {
             to: self.node,
             purpose,
         };
-        channel.tx.send(encode(&open, Vec::new())?).await?;
+        channel.tx.send(open.encode()?).await?;
         Ok(channel)
     }
 

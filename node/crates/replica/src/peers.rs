@@ -121,13 +121,13 @@ impl Peers {
     async fn let_in(&self, peer: &Peer, key: &str, group: &Group, host: &dyn Host) -> bool {
         let first = tokio::time::timeout(JOIN_WITHIN, first_word(peer)).await;
         match first {
-            Ok(Ok((Open::Join(request), stream))) => {
-                let reply = host.admit(request, key.to_owned(), peer.binding());
+            Ok(Ok((Open::Join(request), level, stream))) => {
+                let reply = host.admit(request, key.to_owned(), peer.binding(), level);
                 let _ = tokio::time::timeout(JOIN_WITHIN, answer_join(reply, stream)).await;
                 false
             }
             // The other side opens its stream once more.
-            Ok(Ok((Open::Group { .. }, _))) if self.is_vouched_for(key, group).await => true,
+            Ok(Ok((Open::Group { .. }, ..))) if self.is_vouched_for(key, group).await => true,
             _ => {
                 let addr = peer.remote_addr();
                 tracing::warn!(%addr, key, "a node that is no member was turned away");
@@ -170,7 +170,7 @@ impl Peers {
         let peer = self.0.listener.connect(to, &self.0.identity, key).await?;
         let (binding, key) = (peer.binding(), peer.key().unwrap_or_default());
         let mut stream = peer.open().await?;
-        let open = encode(&Open::Join(make(&binding)), Vec::new()).map_err(lost)?;
+        let open = Open::Join(make(&binding)).encode().map_err(lost)?;
         write_message(&mut stream.tx, open).await?;
         let answer = tokio::time::timeout(
             JOIN_WITHIN,
@@ -265,8 +265,16 @@ pub trait Host: Send + Sync + 'static {
     fn site(&self) -> Group;
     /// The group `id`, if this node has a part in it.
     fn group(&self, id: GroupId) -> Option<Group>;
-    /// Answers a node that has the key `key`, on a connection with `binding`.
-    fn admit(&self, request: JoinRequest, key: String, binding: [u8; 32]) -> BoxFuture<'static, JoinReply>;
+    /// Why a node of `level` can have no part in the site, if it cannot.
+    fn too_low(&self, level: u32) -> Option<String>;
+    /// Answers a node of `level` that has the key `key`, on a connection with `binding`.
+    fn admit(
+        &self,
+        request: JoinRequest,
+        key: String,
+        binding: [u8; 32],
+        level: u32,
+    ) -> BoxFuture<'static, JoinReply>;
 }
 
 /// Joining is an entry and a change of members: a few round trips, and whatever the slowest disk takes.
@@ -281,9 +289,9 @@ async fn serve_stream(
     let lost = |e: io::Error| PeerError::Lost(e.to_string());
     let first = read_message(&mut stream.rx, REPLICA_MESSAGE_BYTES_MAX).await?;
     let Some(first) = first else { return Ok(()) };
-    match decode(first) {
-        Ok((Open::Join(request), _)) => {
-            let reply = host.admit(request, key, binding);
+    match Open::decode(first) {
+        Ok((Open::Join(request), level)) => {
+            let reply = host.admit(request, key, binding, level);
             let answered = tokio::time::timeout(JOIN_WITHIN, answer_join(reply, stream)).await;
             answered.unwrap_or(Err(PeerError::Timeout))
         }
@@ -293,8 +301,12 @@ async fn serve_stream(
                 to,
                 purpose,
             },
-            _,
+            level,
         )) => {
+            if let Some(why) = host.too_low(level) {
+                tracing::warn!(key, why, "a member of an earlier release is turned away");
+                return Err(PeerError::Malformed(why));
+            }
             let group = host.group(id);
             let group = group.ok_or_else(|| PeerError::Malformed(format!("group {id} is not here")))?;
             let served = group.serve_opened(id, to, purpose, channel(stream)).await;
@@ -304,12 +316,12 @@ async fn serve_stream(
     }
 }
 
-async fn first_word(peer: &Peer) -> Result<(Open, PeerStream), PeerError> {
+async fn first_word(peer: &Peer) -> Result<(Open, u32, PeerStream), PeerError> {
     let mut stream = peer.accept().await?;
     let first = read_message(&mut stream.rx, HELLO_BYTES_MAX).await?;
     let first = first.ok_or_else(|| PeerError::Malformed("no word".to_owned()))?;
-    let (open, _) = decode(first).map_err(|e| PeerError::Malformed(e.to_string()))?;
-    Ok((open, stream))
+    let (open, level) = Open::decode(first).map_err(|e| PeerError::Malformed(e.to_string()))?;
+    Ok((open, level, stream))
 }
 
 async fn answer_join(reply: BoxFuture<'static, JoinReply>, mut stream: PeerStream) -> Result<(), PeerError> {

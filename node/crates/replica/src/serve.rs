@@ -33,7 +33,7 @@ pub async fn serve(find: impl Fn(GroupId) -> Option<Group>, mut channel: Channel
     let Some(first) = channel.rx.recv().await? else {
         return Ok(());
     };
-    let (Open::Group { group, to, purpose }, _) = decode(first)? else {
+    let (Open::Group { group, to, purpose }, _) = Open::decode(first)? else {
         return Err(malformed("nobody joins here"));
     };
     let found = find(group).ok_or_else(|| malformed("there is no such group here"))?;

@@ -20,7 +20,9 @@ const WITHIN: Duration = Duration::from_secs(30);
 struct Nothing;
 
 impl StateMachine for Nothing {
-    fn apply(&self, _: &EntryHeader) {}
+    fn apply(&self, _: &EntryHeader) -> Result<(), String> {
+        Ok(())
+    }
     fn leading(&self) {}
     fn stepped_down(&self) {}
     fn replaced(&self) {}
@@ -96,7 +98,7 @@ async fn elects(hub: &Hub, term: u64, last: Option<EntryId>) -> bool {
     let mut channel = hub.transport(2).open(1, Member::default()).await.unwrap();
     let (group, to, purpose) = (GROUP, 1, Purpose::Control);
     let open = Open::Group { group, to, purpose };
-    channel.tx.send(encode(&open, Vec::new()).unwrap()).await.unwrap();
+    channel.tx.send(open.encode().unwrap()).await.unwrap();
     let vote = StoredVote {
         term,
         node: 2,

@@ -9,6 +9,7 @@ pub mod columns;
 pub mod gap;
 pub mod id;
 pub mod kind;
+pub mod level;
 pub mod limits;
 pub mod murmur2;
 pub mod name;

@@ -467,9 +467,7 @@ impl Broker {
             );
             return Err(GroupError::Full);
         }
-        let stored = self
-            .put_row(StateKind::Group, name.as_bytes(), Some(value.into()))
-            .await;
+        let stored = self.put_row(StateKind::Group, name.as_bytes(), Some(value)).await;
         stored.map_err(|error| {
             tracing::warn!(group = name, %error, "group could not be stored");
             match error {

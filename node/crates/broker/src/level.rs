@@ -1,0 +1,103 @@
+//! The level of the site: what all of its nodes can read. See [`weir_types::level`].
+
+use crate::applied::Tables;
+use crate::broker::Broker;
+use crate::error::AdminError;
+use crate::forward::Ask;
+use weir_log::{Op, StateKey, StateKind};
+use weir_types::level::{FIRST_LEVEL, LEVEL, release_of};
+
+/// Key of the row that says it.
+const ROW: &[u8] = b"level";
+
+impl Tables {
+    /// The level of the site, as applied: nothing above it is proposed.
+    pub(crate) fn level(&self) -> u32 {
+        let row = self.others.get(&(StateKind::Site as u8, ROW.to_vec()));
+        let level = row
+            .and_then(|row| row.first_chunk())
+            .map(|row| u32::from_be_bytes(*row));
+        level.unwrap_or(FIRST_LEVEL)
+    }
+}
+
+impl Broker {
+    /// The level of the site, as far as this node knows.
+    pub fn level(&self) -> u32 {
+        self.0.applied.tables().level()
+    }
+
+    /// Raises the level of the site to what all members can read, if this node leads and it is below its own. Call it every few
+    /// seconds: a site whose last node has been replaced a moment ago is raised by the next call.
+    pub async fn raise_level(&self) {
+        let now = self.level();
+        if now >= LEVEL || !self.is_serving() {
+            return;
+        }
+        let mut all = LEVEL;
+        for (node, member) in self.group().members() {
+            if node == self.group().node() {
+                continue;
+            }
+            match self.level_of(node, member).await {
+                Some(level) => all = all.min(level),
+                // Of one that is away nobody knows.
+                None => return,
+            }
+        }
+        if all <= now {
+            return;
+        }
+        let raised = self.change(move |tables, _| {
+            // Members may have come meanwhile: those are asked before they are let in.
+            let is_news = tables.level() < all;
+            let row = is_news.then(|| Op::Put {
+                key: StateKey::new(StateKind::Site, ROW),
+                value: all.to_be_bytes().to_vec().into(),
+            });
+            Ok(row.into_iter().collect())
+        });
+        match raised.await {
+            Ok(()) => tracing::info!(
+                level = all,
+                "all nodes of the site are of {}: a node of an earlier release has no part in it any more",
+                release_of(all)
+            ),
+            Err(error) => tracing::debug!(%error, "the level of the site is not raised yet"),
+        }
+    }
+
+    /// Why nodes of `level` can have no part in the site, if they cannot.
+    pub(crate) fn too_low(&self, level: u32) -> Option<String> {
+        let site = self.level();
+        (level < site).then(|| {
+            format!(
+                "the site is at level {site}, and this node is at {level}: it needs {}",
+                release_of(site)
+            )
+        })
+    }
+
+    async fn level_of(&self, node: weir_replica::NodeId, member: weir_replica::Member) -> Option<u32> {
+        let answer = self.ask_node(node, member, &Ask::Level).await?;
+        match answer {
+            crate::forward::Answer::Level(level) => Some(level),
+            // The first release does not know the question.
+            crate::forward::Answer::Refused(..) => Some(FIRST_LEVEL),
+            _ => None,
+        }
+    }
+}
+
+impl Tables {
+    /// Refuses what needs `level`, while the site is below it.
+    pub(crate) fn needs(&self, what: &'static str, level: u32) -> Result<(), AdminError> {
+        match self.level() >= level {
+            true => Ok(()),
+            false => Err(AdminError::Refused(format!(
+                "{what} needs {} on every node of the site, and one of them is older: replace it first",
+                release_of(level)
+            ))),
+        }
+    }
+}

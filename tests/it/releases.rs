@@ -1,0 +1,188 @@
+//! What an earlier release has stored and says is understood, nodes of a site are replaced one by one, and the way back is
+//! refused in words once the last has been.
+
+use crate::block_on;
+use crate::cluster::{judged, loaded, more_than, under_load};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use weir_client::{BatchBuilder, Codec, Offset};
+use weir_tests::site::Site;
+use weir_tests::{DEADLINE, Node, read_all, root};
+use weir_types::limits::{BATCH_BYTES_MAX, RAFT_LOG_BYTES_MAX};
+
+/// The directory of a node of release 0.1.0 (dc54948) that was killed: topics, records of two producers, a consumer group, two
+/// modules and a pipeline.
+fn unpack(dir: &Path) {
+    let archive = root().join("tests/fixtures/release-0.1.0.tar.gz");
+    let tar = Command::new("tar")
+        .arg("-xzf")
+        .arg(archive)
+        .arg("-C")
+        .arg(dir)
+        .status();
+    assert!(tar.unwrap().success());
+}
+
+fn site_json(data: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(data.join("site.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn the_directory_of_release_0_1_0_opens_with_all_that_was_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    unpack(dir.path());
+    let data = dir.path().join("data");
+    for _ in 0..2 {
+        let node = Node::start(dir.path(), &[]).unwrap();
+        block_on(async {
+            let client = node.client().await.unwrap();
+            let count = |topic: &'static str, partition| {
+                let client = client.clone();
+                async move {
+                    read_all(&client, topic, partition, 4 << 20)
+                        .await
+                        .unwrap()
+                        .0
+                        .len()
+                }
+            };
+            assert_eq!(count("machines", 0).await + count("machines", 1).await, 3);
+            assert_eq!(
+                (count("alerts", 0).await, count("machines.dead", 0).await),
+                (1, 1)
+            );
+            let (keyed, _) = read_all(&client, "keyed", 0, 4 << 20).await.unwrap();
+            let last = keyed.last().unwrap();
+            assert_eq!(
+                (last.0, &last.1.value.as_ref().unwrap()[..]),
+                (219, &b"idempotent 19"[..])
+            );
+        });
+        let said = |args: &[&str]| String::from_utf8(node.cli(args, "").unwrap().stdout).unwrap();
+        let keyed = said(&["topic", "describe", "keyed"]);
+        assert!(keyed.contains("priority                7"), "{keyed}");
+        assert!(said(&["module", "list"]).contains("deadband"));
+        assert!(said(&["pipeline", "list"]).contains("running"));
+        node.kill().unwrap();
+    }
+    // It is this release's now, and says so to the one before.
+    let begun = Instant::now();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    while site_json(&data)["level"] != 2 {
+        assert!(begun.elapsed() < DEADLINE);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    node.stop().unwrap();
+    let stored = site_json(&data);
+    assert_eq!((&stored["number"], &stored["level"]), (&1.into(), &2.into()));
+    assert_eq!(stored["node"], "this directory needs Weir 0.2.0 or later");
+    // As a later one would to this.
+    let mut later = stored;
+    later["level"] = 3.into();
+    later["node"] = "this directory needs Weir 7.0 or later".into();
+    std::fs::write(data.join("site.json"), serde_json::to_vec(&later).unwrap()).unwrap();
+    let refused = Node::start(dir.path(), &[]).err().unwrap().to_string();
+    assert!(
+        refused.contains("is at level 3") && refused.contains("needs Weir 7.0 or later"),
+        "{refused}"
+    );
+}
+
+/// The binary of release 0.1.0, which the long form builds.
+fn earlier() -> Option<PathBuf> {
+    let found = std::env::var_os("WEIR_EARLIER").map(PathBuf::from);
+    if found.is_none() {
+        eprintln!(
+            "skipped: a site of two releases (`cargo xtask long` builds the earlier one; or WEIR_EARLIER names its binary)"
+        );
+    }
+    found
+}
+
+/// More than a group keeps of its log for those that are away: what they lack comes in a snapshot.
+async fn more_than_is_kept(site: &Site) {
+    let client = site.client().await.unwrap();
+    let mut producer = client.producer().await.unwrap();
+    let values: Vec<u8> = (0..BATCH_BYTES_MAX as u32 - 4_096)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.push(0, None, Some(&values), weir_types::Headers::NONE);
+    let batch = builder.build(Offset::ZERO, None).unwrap();
+    for _ in 0..RAFT_LOG_BYTES_MAX / BATCH_BYTES_MAX + 20 {
+        producer
+            .send("large", 0, &batch)
+            .await
+            .unwrap()
+            .done()
+            .await
+            .unwrap();
+    }
+}
+
+#[test]
+fn nodes_of_a_site_are_replaced_one_by_one() {
+    let Some(earlier) = earlier() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::of_three_of(&earlier, dir.path()).unwrap();
+    let client = block_on(site.client()).unwrap();
+    let mut load = block_on(loaded(&client));
+    site.cli(&["topic", "create", "large", "--config", "retention.ms=-1"])
+        .unwrap();
+    let by_record =
+        |site: &Site, topic: &str| site.cli(&["topic", "create", topic, "--config", "retention.by=record"]);
+    under_load(&site.seeds(), &mut load, |count| {
+        let more = || block_on(more_than(count, count.load(Ordering::Relaxed) + 100));
+        more();
+        site.transfer(1).unwrap();
+        // An old leader sends a new follower a snapshot.
+        site.stop(3).unwrap();
+        block_on(more_than_is_kept(&site));
+        site.replace(3, None);
+        site.start(3).unwrap();
+        site.until_in_step().unwrap();
+        more();
+        // A new leader sends an old follower one.
+        site.transfer(3).unwrap();
+        site.stop(2).unwrap();
+        block_on(more_than_is_kept(&site));
+        site.start(2).unwrap();
+        site.until_in_step().unwrap();
+        more();
+        // And back: nothing stands in the way as long as one is old.
+        site.transfer(1).unwrap();
+        site.stop(3).unwrap();
+        site.replace(3, Some(&earlier));
+        site.start(3).unwrap();
+        site.until_in_step().unwrap();
+        more();
+        for number in [3, 2] {
+            site.stop(number).unwrap();
+            site.replace(number, None);
+            site.start(number).unwrap();
+            site.until_in_step().unwrap();
+            site.transfer(number).unwrap();
+            more();
+            let refused = by_record(&site, "early").unwrap_err().to_string();
+            assert!(refused.contains("needs Weir 0.2.0"), "{refused}");
+        }
+        site.stop(1).unwrap();
+        site.replace(1, None);
+        site.start(1).unwrap();
+        let begun = Instant::now();
+        while let Err(refused) = by_record(&site, "late") {
+            assert!(begun.elapsed() < DEADLINE, "{refused}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        more();
+    });
+    site.until_in_step().unwrap();
+    assert_eq!(judged(&site, &mut load, &[1, 2, 3]), []);
+    // There is no way back.
+    site.stop(2).unwrap();
+    site.replace(2, Some(&earlier));
+    let refused = site.start(2).unwrap_err().to_string();
+    assert!(refused.contains("needs Weir 0.2.0 or later"), "{refused}");
+}
