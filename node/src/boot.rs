@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use weir_broker::{Broker, Group, GroupConfig, Hook, Member, NodeId, Peers, QuotaConfig};
+use weir_broker::{Broker, Group, GroupConfig, Hook, Member, NodeId, Peers, QuotaConfig, Why};
 use weir_log::{Log, Recovered};
 use weir_peer::Identity;
 use weir_pipeline::{Pipelines, Services};
@@ -298,6 +299,11 @@ fn status(
             "disk_free_bytes": usage.free_bytes,
             "disk_reserve_bytes": usage.reserve_bytes,
             "accepting": usage.free_bytes >= usage.reserve_bytes && broker.log().poisoned().is_none(),
+            "removed": {
+                "age": broker.metrics().removed(Why::Age).load(Ordering::Relaxed),
+                "size": broker.metrics().removed(Why::Size).load(Ordering::Relaxed),
+                "budget": broker.metrics().removed(Why::Budget).load(Ordering::Relaxed),
+            },
             "syncs": usage.syncs,
             "written_bytes": usage.written_bytes,
             "pipelines": states,

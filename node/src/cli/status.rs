@@ -124,6 +124,15 @@ impl Status {
             ),
             ("lazy topics", list("lazy_topics")),
             (
+                "removed",
+                format!(
+                    "{} records by age, {} by size, {} over the disk budget",
+                    text(&status["removed"], "age"),
+                    text(&status["removed"], "size"),
+                    text(&status["removed"], "budget")
+                ),
+            ),
+            (
                 "disk",
                 format!(
                     "{} used, {} free, {} in reserve",

@@ -392,6 +392,10 @@ impl Clock for NodeClock {
         let elapsed = self.at_start + self.started.elapsed();
         EPOCH_MS + elapsed.as_millis() as i64 + self.knobs.skew_ms.load(Ordering::Relaxed)
     }
+
+    fn steady_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
 }
 
 pub(crate) fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,5 +1,6 @@
 //! What committed entries have made: topics, producers' windows, committed offsets. Changed by entries alone.
 
+use crate::age::{AgeRow, StoredAt};
 use crate::coordinator::{CommittedOffset, GroupRow};
 use crate::moves::{Located, Move};
 use crate::notify::Growth;
@@ -17,7 +18,7 @@ type RowWatcher = Box<dyn Fn(&[u8], Option<&[u8]>) + Send + Sync>;
 type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// Kinds whose rows are kept in [`Tables`].
-const KEPT: [StateKind; 16] = [
+const KEPT: [StateKind; 18] = [
     StateKind::Topic,
     StateKind::Producer,
     StateKind::GroupOffset,
@@ -34,6 +35,8 @@ const KEPT: [StateKind; 16] = [
     StateKind::Heeded,
     StateKind::Input,
     StateKind::Channel,
+    StateKind::StoredAt,
+    StateKind::Age,
 ];
 
 #[derive(Default)]
@@ -62,6 +65,9 @@ pub(crate) struct Tables {
     pub(crate) moves: BTreeMap<PartitionId, Move>,
     /// Those that take nothing more.
     pub(crate) sealed: BTreeSet<PartitionId>,
+    /// How long each group has stored for, and when what each partition has was stored.
+    pub(crate) ages: BTreeMap<GroupId, AgeRow>,
+    pub(crate) stored_at: BTreeMap<PartitionId, StoredAt>,
     /// Where what waits for partitions of other groups is kept.
     pub(crate) channels: BTreeMap<ChannelKey, ChannelRow>,
     /// What was decided of each replica group, as far as its own log says that its leaders know.
@@ -117,6 +123,12 @@ impl Applied {
             .extend(sealed.filter(|partition| partition.group() != group));
         let heeded = std::mem::take(&mut tables.heeded).into_iter();
         fresh.heeded.extend(heeded.filter(|(id, _)| *id != group));
+        let ages = std::mem::take(&mut tables.ages).into_iter();
+        fresh.ages.extend(ages.filter(|(id, _)| *id != group));
+        let stored_at = std::mem::take(&mut tables.stored_at).into_iter();
+        fresh
+            .stored_at
+            .extend(stored_at.filter(|(partition, _)| partition.group() != group));
         if group == GroupId::SITE {
             fresh.producers.extend(others);
             for topic in fresh.topics.values() {
@@ -126,6 +138,7 @@ impl Applied {
         } else {
             tables.producers = others.chain(fresh.producers).collect();
             (tables.sealed, tables.heeded) = (fresh.sealed, fresh.heeded);
+            (tables.ages, tables.stored_at) = (fresh.ages, fresh.stored_at);
         }
         Ok(())
     }
@@ -232,6 +245,20 @@ impl Tables {
             match value.map(|v| decode("a move of a partition", v)).transpose()? {
                 Some(row) => drop(self.moves.insert(to, row)),
                 None => drop(self.moves.remove(&to)),
+            }
+        } else if *kind == StateKind::StoredAt as u8 {
+            let Some(partition) = split_partition(rest) else {
+                return Ok(());
+            };
+            match value.map(|v| decode("when a partition was stored", v)).transpose()? {
+                Some(row) => drop(self.stored_at.insert(partition, row)),
+                None => drop(self.stored_at.remove(&partition)),
+            }
+        } else if *kind == StateKind::Age as u8 {
+            let id = rest.first_chunk().map(|id| GroupId(u16::from_be_bytes(*id)));
+            let row = value.map(|v| decode("the age of a group", v)).transpose()?;
+            if let (Some(id), Some(row)) = (id, row) {
+                self.ages.insert(id, row);
             }
         } else if *kind == StateKind::Sealed as u8 {
             let Some(partition) = split_partition(rest) else {

@@ -10,6 +10,7 @@ use crate::lane::{Common, Lane};
 use crate::outbox::{CHANNELS, ChannelKey};
 use crate::proposer::{Append, Framing, Made, Request};
 use crate::quota::{Direction, QuotaConfig, Quotas};
+use crate::retention::{Retention, Why};
 use crate::topic::{TimestampType, Topic};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,6 +75,20 @@ pub struct BrokerMetrics {
     pub records_out: AtomicU64,
     pub bytes_out: AtomicU64,
     pub fetch_requests: AtomicU64,
+    /// Records that retention has removed: by age, by size, over the disk budget.
+    pub removed: [AtomicU64; 3],
+}
+
+impl BrokerMetrics {
+    /// Records that retention has removed for this reason.
+    pub fn removed(&self, why: Why) -> &AtomicU64 {
+        let [age, size, budget] = &self.removed;
+        match why {
+            Why::Age => age,
+            Why::Size => size,
+            Why::Budget => budget,
+        }
+    }
 }
 
 /// How often a node that leads looks whether it has heard from enough others.
@@ -108,6 +123,7 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) quotas: Quotas,
     pub(crate) metrics: BrokerMetrics,
+    pub(crate) retention: tokio::sync::Mutex<Retention>,
     pub(crate) coordinator: Coordinator,
     runtime: tokio::runtime::Handle,
     pub(crate) inflight: Arc<Semaphore>,
@@ -179,6 +195,7 @@ impl Broker {
             options,
             quotas: Quotas::new(options.quotas),
             metrics: BrokerMetrics::default(),
+            retention: tokio::sync::Mutex::default(),
             coordinator,
             runtime: tokio::runtime::Handle::current(),
             inflight: Arc::new(Semaphore::new(PRODUCE_INFLIGHT_BYTES_MAX)),

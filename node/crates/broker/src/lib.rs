@@ -6,6 +6,7 @@
 //! committed. Knows no protocol, no Wasm and no disk.
 
 mod admin;
+mod age;
 mod applied;
 mod auth;
 mod broker;
@@ -46,8 +47,9 @@ pub use moves::MoveStatus;
 pub use outbox::{Blocked, Waiting};
 pub use proposer::Framing;
 pub use quota::QuotaConfig;
+pub use retention::Why;
 pub use site::Token;
-pub use topic::{ConfigError, Durability, TimestampType, Topic, TopicConfig};
+pub use topic::{ConfigError, Durability, RetentionBy, TimestampType, Topic, TopicConfig};
 pub use weir_log::{Marks, Piece, ReadError, StateKey, StateKind, Stop, encode};
 pub use weir_replica::{
     Channel, Group, GroupConfig, GroupError as ClusterError, GroupStatus, JoinReply, Member, MemberStatus,

@@ -455,6 +455,11 @@ impl Tables {
     pub(crate) fn drop_partition(&self, partition: PartitionId) -> Vec<Op> {
         let mut ops = vec![Op::Drop { partition }];
         ops.extend(self.forget_producers(partition));
+        if self.stored_at.contains_key(&partition) {
+            ops.push(Op::Remove {
+                key: key(StateKind::StoredAt, partition),
+            });
+        }
         if self.sealed.contains(&partition) {
             ops.push(Op::Remove {
                 key: key(StateKind::Sealed, partition),

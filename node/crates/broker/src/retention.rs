@@ -1,34 +1,137 @@
 //! Giving up old records: by age and size per topic, and by the node's disk budget. Decided here, by the leader, and
 //! carried out by entries like everything else.
 
+use crate::age::{Age, Ageing, Moment, Watch};
 use crate::auth::Principal;
 use crate::broker::Broker;
-use crate::topic::Topic;
+use crate::topic::{RetentionBy, Topic};
+use serde::Serialize;
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
-use weir_log::{Boundary, Chunk, Marks};
-use weir_types::{GapReason, Offset, PartitionId};
+use weir_log::{Boundary, Chunk, Marks, Op, StateKey, StateKind, encode};
+use weir_types::level::LEVEL_OF_AGES;
+use weir_types::limits::BATCH_BYTES_MAX;
+use weir_types::planted::{Bug, planted};
+use weir_types::{GapReason, GroupId, Offset, PartitionId, TopicName};
+
+/// Under `retention.by = record`, so much of a partition stays, whatever its records say of their age: Kafka never removes the
+/// segment that is being written, which has up to 1 GiB, and rolls it after a time.
+const KEPT_BYTES: u64 = 64 << 20;
+/// And so does what was stored in this time.
+const KEPT_MS: u64 = 3_600_000;
+/// Partitions of which something is noted in one entry; the next come at the next look.
+const NOTED_AT_ONCE: usize = 2_000;
+/// How often it is said that a topic loses records to retention.
+const TELL_EVERY_MS: u64 = 3_600_000;
+
+/// Why retention removes records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Why {
+    /// `retention.ms`.
+    Age,
+    /// `retention.bytes`.
+    Size,
+    /// The node's disk budget.
+    Budget,
+}
+
+/// What retention keeps in mind on this node.
+#[derive(Default)]
+pub(crate) struct Retention {
+    watch: Watch,
+    ageing: BTreeMap<GroupId, Ageing>,
+    removed: BTreeMap<TopicName, Removed>,
+}
+
+#[derive(Default)]
+struct Removed {
+    counts: BTreeMap<Why, u64>,
+    told_at: Option<u64>,
+}
 
 /// One eviction frees a little more than it must, so that the next batch does not cause another.
 const EVICT_SLACK_BYTES: u64 = 1 << 20;
 
 impl Broker {
-    /// Looks once at every partition and trims what is too old or too much for its topic. Call it every half minute or
-    /// so: it reads a batch of each partition.
+    /// Looks once at every partition, notes what was stored since the last time, and trims what is too old or too much for its
+    /// topic. Call it every half minute or so: it reads a batch of each partition.
     ///
     /// # Cancel safety
     /// Safe: what was proposed happens, the rest waits for the next call.
     pub async fn retain(&self) {
-        let now = self.now_ms();
+        let ages = self.grow_older().await;
         for topic in self.topics() {
             for (index, id) in topic.partitions.iter().enumerate() {
                 // What goes is decided where it is led, and goes everywhere.
                 if let Some(marks) = self.0.log.marks(*id).filter(|_| self.serves(*id)) {
-                    self.expire(&topic, index as u32, *id, &marks, now).await;
+                    self.expire(&topic, index as u32, *id, &marks, ages.get(&id.group())).await;
                 }
             }
         }
+    }
+
+    /// Counts on the clocks of the groups that this node leads, and notes what partitions have stored by now.
+    async fn grow_older(&self) -> BTreeMap<GroupId, Age> {
+        let now = Moment {
+            wall_ms: self.now_ms(),
+            steady_ms: self.0.clock.steady_ms(),
+        };
+        let mut ages = BTreeMap::new();
+        let mut retention = self.0.retention.lock().await;
+        let look = retention.watch.look(now);
+        if self.level() < LEVEL_OF_AGES {
+            return ages;
+        }
+        let topics = self.topics();
+        let partitions = || topics.iter().flat_map(|topic| topic.partitions.iter().map(move |id| (topic, *id)));
+        let groups: BTreeSet<GroupId> = partitions().map(|(_, id)| id.group()).collect();
+        for group in groups {
+            if !self.group_of(group).is_some_and(|group| group.is_serving()) {
+                continue;
+            }
+            let ageing = retention.ageing.entry(group).or_default();
+            let stored = self.0.applied.tables().ages.get(&group).copied();
+            let Some(age) = ageing.go_on(stored, look) else { continue };
+            ages.insert(group, age);
+            let of_group = partitions().filter(|(_, id)| id.group() == group);
+            let mut ops = match age.is_exact {
+                true => self.notes(of_group, age.ms),
+                false => Vec::new(),
+            };
+            if ops.is_empty() && !age.must_write {
+                continue;
+            }
+            ops.push(Op::Put {
+                key: StateKey::new(StateKind::Age, &group.0.to_be_bytes()),
+                value: encode(&age.row),
+            });
+            match self.put_in(group, ops).await {
+                Ok(()) => ageing.written(age.row),
+                Err(error) => tracing::debug!(%error, "the age of records is not noted"),
+            }
+        }
+        ages
+    }
+
+    /// Rows of what `partitions` have stored by `age_ms` that is not noted yet.
+    fn notes<'a>(&self, partitions: impl Iterator<Item = (&'a Arc<Topic>, PartitionId)>, age_ms: u64) -> Vec<Op> {
+        let tables = self.0.applied.tables();
+        let note = |(topic, id): (&Arc<Topic>, PartitionId)| {
+            let marks = self.0.log.marks(id)?;
+            let mut notes = tables.stored_at.get(&id).cloned().unwrap_or_default();
+            let (start, end) = (marks.log_start(), marks.committed_end());
+            let is_new = notes.note(start, end, age_ms, topic.config.retention_ms);
+            is_new.then(|| Op::Put {
+                key: crate::moves::key(StateKind::StoredAt, id),
+                value: encode(&notes),
+            })
+        };
+        partitions.filter_map(note).take(NOTED_AT_ONCE).collect()
     }
 
     /// Evicts what is over the node's disk budget. Call it every second or so: it looks at counters alone.
@@ -41,29 +144,57 @@ impl Broker {
         }
     }
 
-    async fn expire(&self, topic: &Topic, index: u32, id: PartitionId, marks: &Marks, now: i64) {
-        let mut to = marks.log_start();
+    async fn expire(&self, topic: &Topic, index: u32, id: PartitionId, marks: &Marks, age: Option<&Age>) {
         if marks.bytes() == 0 {
             return;
         }
-        if let Some(age) = topic.config.retention_ms {
-            let before = now.saturating_sub_unsigned(age);
-            to = to.max(
-                self.boundary(id, Boundary::Before(before))
-                    .await
-                    .unwrap_or_default(),
-            );
-        }
+        let by_age = match (topic.config.retention_ms, age) {
+            (Some(retention), Some(age)) => match topic.config.retention_by {
+                _ if planted(Bug::RetentionByRecord) => self.older_records(id, retention).await,
+                RetentionBy::Stored => self.stored_before(id, age.ms, retention),
+                RetentionBy::Record => self.older_records(id, retention).await.min(self.young(id, marks, age.ms).await),
+            },
+            _ => Offset::ZERO,
+        };
         let over = topic
             .config
             .retention_bytes
             .map_or(0, |limit| marks.bytes().saturating_sub(limit));
-        if over > 0 {
-            to = to.max(self.boundary(id, Boundary::Bytes(over)).await.unwrap_or_default());
-        }
+        let by_size = match over {
+            0 => Offset::ZERO,
+            over => self.boundary(id, Boundary::Bytes(over)).await.unwrap_or_default(),
+        };
+        let (to, why) = match by_size > by_age {
+            true => (by_size, Why::Size),
+            false => (by_age, Why::Age),
+        };
         if to > marks.log_start() {
-            self.give_up(topic, index, to, GapReason::Expired).await;
+            self.give_up(topic, index, marks.log_start()..to, why).await;
         }
+    }
+
+    /// Before which offset all was stored longer ago than `retention_ms`.
+    fn stored_before(&self, id: PartitionId, age_ms: u64, retention_ms: u64) -> Offset {
+        let tables = self.0.applied.tables();
+        let notes = tables.stored_at.get(&id).zip(age_ms.checked_sub(retention_ms));
+        notes.and_then(|(notes, by)| notes.stored_by(by)).unwrap_or_default()
+    }
+
+    /// Before which offset all records are older than `retention_ms` by what they say themselves.
+    async fn older_records(&self, id: PartitionId, retention_ms: u64) -> Offset {
+        let before = self.now_ms().saturating_sub_unsigned(retention_ms);
+        self.boundary(id, Boundary::Before(before)).await.unwrap_or_default()
+    }
+
+    /// Where what begins that stays whatever its records say: the newest bytes, and what was stored lately.
+    async fn young(&self, id: PartitionId, marks: &Marks, age_ms: u64) -> Offset {
+        // What is given up may be a batch more than was asked for.
+        let kept = KEPT_BYTES + BATCH_BYTES_MAX as u64;
+        let Some(over) = marks.bytes().checked_sub(kept).filter(|over| *over > 0) else {
+            return marks.log_start();
+        };
+        let by_size = self.boundary(id, Boundary::Bytes(over)).await.unwrap_or_default();
+        by_size.min(self.stored_before(id, age_ms, KEPT_MS))
     }
 
     /// Frees space from the lowest priority first, and there from the partition with the most.
@@ -95,18 +226,45 @@ impl Broker {
                 continue;
             }
             if let Some(to) = self.boundary(id, Boundary::Bytes(over.min(bytes))).await {
-                tracing::warn!(topic = %topic.name, partition = index, %to, "evicting records: over the disk budget");
-                self.give_up(&topic, index, to, GapReason::Evicted).await;
+                let start = self.0.log.marks(id).map_or(Offset::ZERO, |m| m.log_start());
+                self.give_up(&topic, index, start..to, Why::Budget).await;
                 over = over.saturating_sub(bytes);
             }
         }
     }
 
-    async fn give_up(&self, topic: &Topic, index: u32, to: Offset, reason: GapReason) {
+    async fn give_up(&self, topic: &Topic, index: u32, range: Range<Offset>, why: Why) {
         let who = Principal::anonymous("retention");
-        if let Err(e) = self.trim(&who, topic.name.as_str(), index, to, reason).await {
+        let reason = match why {
+            Why::Age | Why::Size => GapReason::Expired,
+            Why::Budget => GapReason::Evicted,
+        };
+        let trimmed = self.trim(&who, topic.name.as_str(), index, range.end, reason).await;
+        if let Err(e) = trimmed {
             tracing::warn!(topic = %topic.name, partition = index, error = %e, "cannot trim");
+            return;
         }
+        let records = range.end.since(range.start);
+        self.0.metrics.removed(why).fetch_add(records, Ordering::Relaxed);
+        let mut retention = self.0.retention.lock().await;
+        let removed = retention.removed.entry(topic.name.clone()).or_default();
+        *removed.counts.entry(why).or_default() += records;
+        let now = self.0.clock.steady_ms();
+        if removed.told_at.is_none_or(|at| now.saturating_sub(at) >= TELL_EVERY_MS) {
+            removed.told_at = Some(now);
+            let of = |why| removed.counts.get(&why).copied().unwrap_or(0);
+            tracing::warn!(
+                topic = %topic.name,
+                by_age = of(Why::Age), by_size = of(Why::Size), over_disk_budget = of(Why::Budget),
+                "retention removes records; so many so far, and more this hour are not told of"
+            );
+        }
+    }
+
+    /// Records that retention has removed from `topic` on this node since it started, by why.
+    pub async fn removed_from(&self, topic: &str) -> BTreeMap<Why, u64> {
+        let retention = self.0.retention.lock().await;
+        retention.removed.get(topic).map(|removed| removed.counts.clone()).unwrap_or_default()
     }
 
     async fn boundary(&self, id: PartitionId, of: Boundary) -> Option<Offset> {

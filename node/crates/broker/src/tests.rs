@@ -10,13 +10,25 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use weir_log::Log;
 use weir_replica::memory::Hub;
+use std::collections::BTreeMap;
 use weir_types::*;
 
-#[derive(Default)]
 struct TestClock(AtomicI64);
+
+impl Default for TestClock {
+    fn default() -> Self {
+        Self(AtomicI64::new(weir_types::level::RELEASED_MS))
+    }
+}
+
 impl Clock for TestClock {
     fn now_ms(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// As if it was never stepped.
+    fn steady_ms(&self) -> u64 {
+        self.0.load(Ordering::Relaxed) as u64
     }
 }
 
@@ -542,9 +554,15 @@ async fn old_records_expire_and_the_budget_evicts_the_least_important_first() {
         send(&broker, "cheap", batch(&[&big], None)).await.unwrap();
     }
     send(&broker, "young", batch(&["soon gone"], None)).await.unwrap();
-    clock.0.store(5_000, Ordering::Relaxed);
+    broker.raise_level().await;
+    // Noted at the first look, and older than a second at the next.
+    broker.retain().await;
+    assert_eq!(broker.marks("young", 0).unwrap().log_start().get(), 0);
+    clock.0.fetch_add(5_000, Ordering::Relaxed);
     broker.retain().await;
     broker.keep_within_budget().await;
+    let removed = broker.removed_from("young").await;
+    assert_eq!(removed, BTreeMap::from([(Why::Age, 1)]));
     assert_eq!(broker.marks("young", 0).unwrap().log_start().get(), 1);
     assert_eq!(broker.marks("young", 0).unwrap().lost(), 0);
     let (dear, cheap) = (
@@ -554,6 +572,50 @@ async fn old_records_expire_and_the_budget_evicts_the_least_important_first() {
     assert_eq!(dear.log_start().get(), 0);
     assert!(cheap.log_start().get() >= 4 && cheap.lost() == cheap.log_start().get());
     assert_eq!(cheap.gaps()[0].reason, GapReason::Evicted);
+    broker.close();
+}
+
+/// A batch of one record of this time.
+fn dated(timestamp: i64, bytes: usize) -> Batch {
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.push(timestamp, None, Some(&vec![7; bytes]), Headers::NONE);
+    builder.build(Offset::ZERO, None).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn age_is_the_time_since_a_batch_was_stored_whatever_it_says_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(TestClock::default());
+    let broker = open_with(dir.path(), Arc::clone(&clock) as _, Options::default()).await;
+    broker.raise_level().await;
+    topic(&broker, "stored", &[]).await;
+    topic(&broker, "record", &[("retention.by", "record")]).await;
+    let start = |name: &str| broker.marks(name, 0).unwrap().log_start().get();
+    let pass = async |ms: i64| {
+        for _ in 0..ms / 30_000 {
+            clock.0.fetch_add(30_000, Ordering::Relaxed);
+            broker.retain().await;
+        }
+    };
+    broker.retain().await;
+    // Dated 1970, years ahead, and 2013: as a gateway without a clock, a broken producer and a backfill do.
+    for timestamp in [1_000, weir_types::level::RELEASED_MS * 2, 1_370_000_000_000] {
+        send(&broker, "stored", dated(timestamp, 100)).await.unwrap();
+    }
+    send(&broker, "record", dated(1_000, 100)).await.unwrap();
+    pass(3_600_000).await;
+    assert_eq!((start("stored"), start("record")), (0, 0));
+    // By what records say, they go once there is more than stays in any case: not what was stored in the last hour,
+    for _ in 0..22 {
+        send(&broker, "record", dated(1_000, 3_900_000)).await.unwrap();
+    }
+    pass(1_800_000).await;
+    assert_eq!(start("record"), 1);
+    // and not the newest 64 MiB.
+    pass(6 * 3_600_000).await;
+    let left = broker.marks("record", 0).unwrap().bytes();
+    assert!(start("record") > 1 && left >= 64 << 20, "{} and {left}", start("record"));
+    assert_eq!(start("stored"), 0);
     broker.close();
 }
 

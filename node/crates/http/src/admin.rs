@@ -54,6 +54,13 @@ pub(crate) async fn topics(State(services): Shared) -> Json<Value> {
     )
 }
 
+/// As [`show`], with what retention has removed.
+async fn show_whole(services: &Services, topic: &Topic) -> Value {
+    let mut shown = show(services, topic);
+    shown["removed"] = json!(services.broker.removed_from(topic.name.as_str()).await);
+    shown
+}
+
 pub(crate) async fn topic(
     State(services): Shared,
     Path(name): Path<String>,
@@ -62,7 +69,7 @@ pub(crate) async fn topic(
         .broker
         .topic(&name)
         .ok_or_else(|| HttpError::not_found(format!("no topic `{name}`")))?;
-    Ok(Json(show(&services, &topic)))
+    Ok(Json(show_whole(&services, &topic).await))
 }
 
 #[derive(Debug, Deserialize)]

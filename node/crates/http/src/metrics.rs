@@ -6,7 +6,7 @@ use axum::response::IntoResponse;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use weir_broker::{Marks, Waiting};
+use weir_broker::{Marks, Waiting, Why};
 use weir_pipeline::{PipelineInfo, Services, State as PipelineState};
 
 pub(crate) async fn metrics(State(services): State<Arc<Services>>) -> impl IntoResponse {
@@ -103,6 +103,11 @@ fn node(out: &mut String, services: &Services) {
     ] {
         head(out, name, kind, help);
         let _ = writeln!(out, "{name} {value}");
+    }
+    let name = "weir_retention_removed_records_total";
+    head(out, name, "counter", "Records that retention has removed, by why.");
+    for (why, word) in [(Why::Age, "age"), (Why::Size, "size"), (Why::Budget, "budget")] {
+        let _ = writeln!(out, "{name}{{reason=\"{word}\"}} {}", load(m.removed(why)));
     }
 }
 

@@ -1,11 +1,14 @@
 //! Time as a component, so that tests and the simulation own it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Where the time of day comes from.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since 1970-01-01 UTC; may jump either way, as a gateway's clock does.
     fn now_ms(&self) -> i64;
+    /// Milliseconds since some moment before, always forward and as fast as time goes.
+    fn steady_ms(&self) -> u64;
 }
 
 /// The operating system's clock.
@@ -22,5 +25,10 @@ impl Clock for SystemClock {
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn steady_ms(&self) -> u64 {
+        static BEGUN: OnceLock<Instant> = OnceLock::new();
+        BEGUN.get_or_init(Instant::now).elapsed().as_millis() as u64
     }
 }

@@ -12,6 +12,9 @@ pub const FIRST_LEVEL: u32 = 1;
 /// From which level on a site has records of when batches were stored, and settings of topics beyond the first ones.
 pub const LEVEL_OF_AGES: u32 = 2;
 
+/// When this release was made, in milliseconds since 1970 (2026-11-30): a clock that is before it is not set.
+pub const RELEASED_MS: i64 = 1_795_996_800_000;
+
 /// The first release of each level, from 1 on.
 const RELEASES: [&str; LEVEL as usize] = ["0.1.0", "0.2.0"];
 

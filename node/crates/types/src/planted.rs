@@ -48,6 +48,7 @@ bugs! {
     NeverMend "leave-damaged-batches",
     NoEntryBound "no-bound-for-an-entry",
     // The broker.
+    RetentionByRecord "expire-by-the-time-in-the-records",
     NoDedup "take-repeated-batches",
     ProducersNotStored "forget-producers-at-failover",
     OffsetsFromCommitted "number-from-what-is-committed",
