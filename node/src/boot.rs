@@ -36,6 +36,8 @@ const EXIT_POISONED: i32 = 70;
 /// Runs a node until it is told to stop.
 pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let begun = Instant::now();
+    crate::ownership::keep_to_ourselves();
+    crate::ownership::take(data)?;
     let mut known = site::load(data)?;
     let witness = known.as_ref().map_or(config.witness, |place| place.witness);
     if config.witness && !witness {
@@ -105,7 +107,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     report(&recovered, &log);
     log.on_poison(|reason| {
         // Whatever was under way has an unknown outcome; only a fresh start finds out.
-        eprintln!("error: the log stopped: {reason}; restart to recover");
+        hint!("error: the log stopped: {reason}; restart to recover");
         std::process::exit(EXIT_POISONED);
     });
     let place = match (known, &config.join) {
@@ -227,11 +229,32 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
 }
 
 async fn stop_signal() -> Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    // The terminal that it was started from is gone. Under `nohup` it is to go on.
+    let mut hangup = match ignores_hangup() {
+        true => None,
+        false => Some(signal(SignalKind::hangup())?),
+    };
+    let hung_up = async {
+        match &mut hangup {
+            Some(hangup) => drop(hangup.recv().await),
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         result = tokio::signal::ctrl_c() => Ok(result?),
         _ = terminate.recv() => Ok(()),
+        () = hung_up => Ok(()),
     }
+}
+
+/// Whether whoever started this process has it ignore SIGHUP, by the mask that Linux shows: its first bit stands for signal 1.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
 }
 
 fn report(recovered: &Recovered, log: &Log) {
@@ -321,7 +344,7 @@ async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member)
     let mut has_aside = data.join(site::ASIDE).exists();
     loop {
         if let Some(reason) = broker.groups().iter().find_map(Group::stopped) {
-            eprintln!("error: consensus stopped: {reason}; restart to recover");
+            hint!("error: consensus stopped: {reason}; restart to recover");
             std::process::exit(EXIT_POISONED);
         }
         if broker.is_serving() && broker.site().is_none() {

@@ -1,8 +1,14 @@
 //! `weir`: one binary that is the node and the tool to work with it.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod say;
+
 mod boot;
 mod cli;
 mod config;
+mod ownership;
 mod site;
 
 use clap::Parser;
@@ -14,12 +20,12 @@ fn main() -> ExitCode {
     match cli::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if e.downcast_ref::<cli::Usage>().is_some() => {
-            eprintln!("error: {e:#}");
+            hint!("error: {e:#}");
             ExitCode::from(2)
         }
         Err(e) if cli::is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e:#}");
+            hint!("error: {e:#}");
             ExitCode::FAILURE
         }
     }

@@ -184,7 +184,12 @@ pub(crate) async fn join(
 /// On the disk before anything else happens: a number is not given twice.
 pub(crate) fn save(data: &Path, place: &Place) -> Result<()> {
     let (path, fresh) = (data.join(FILE), data.join("site.json.new"));
-    let mut file = File::create(&fresh)?;
+    // What an earlier start was stopped at; never through a link.
+    match fs::remove_file(&fresh) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+        _ => {}
+    }
+    let mut file = File::create_new(&fresh)?;
     let mut stored = serde_json::to_value(place)?;
     if let (Some(stored), true) = (stored.as_object_mut(), place.level > FIRST_LEVEL) {
         let needs = format!("this directory needs {}", release_of(place.level));
@@ -306,7 +311,7 @@ pub(crate) async fn make_alone(data: &Path) -> Result<NodeId> {
             break;
         }
         match weir_broker::make_alone(&log, *group, *state, place.node).await {
-            Err(ClusterError::Refused(why)) => eprintln!("replica group {group}: {why}"),
+            Err(ClusterError::Refused(why)) => hint!("replica group {group}: {why}"),
             done => made = done,
         }
     }

@@ -104,6 +104,19 @@ impl Node {
         Self::run(Command::new(weir()), dir, &dir.join("data"), args, env)
     }
 
+    /// As [`Node::start`], by a program that runs another, with `weir` as its last argument.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_by(command: Command, dir: &Path) -> Result<Self> {
+        Self::run(command, dir, &dir.join("data"), &[], &[])
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// As [`Node::start`], without the privilege to raise the priority of a thread, if `setpriv` is there to drop it.
     ///
     /// # Errors

@@ -89,14 +89,14 @@ impl ClusterArgs {
             ClusterCommand::Invite { valid, to } => invite(&to, valid).await,
             ClusterCommand::Recover { data } => {
                 let node = crate::site::make_alone(&data).await?;
-                println!("node {node} is its site's only one from now on: start it, and let others join");
+                say!("node {node} is its site's only one from now on: start it, and let others join");
                 Ok(())
             }
             ClusterCommand::Transfer { number: node, to } => {
                 let client = to.connect().await?;
                 client.transfer(node).await?;
                 client.close().await;
-                println!("node {node} leads");
+                say!("node {node} leads");
                 Ok(())
             }
             ClusterCommand::Rebalance { to } => rebalance(&to).await,
@@ -104,7 +104,7 @@ impl ClusterArgs {
                 let client = to.connect().await?;
                 remove(&client, node).await?;
                 client.close().await;
-                println!(
+                say!(
                     "node {node} is no member any more: it can be stopped, and joins again only with a token"
                 );
                 Ok(())
@@ -117,7 +117,7 @@ impl ClusterArgs {
 async fn remove(client: &Client, node: u64) -> Result<()> {
     loop {
         match client.remove_node(node).await {
-            Err(e) if e.kind() == ErrorKind::Retry => eprintln!("{e}"),
+            Err(e) if e.kind() == ErrorKind::Retry => hint!("{e}"),
             done => return Ok(done?),
         }
         tokio::time::sleep(ASK_AGAIN).await;
@@ -132,11 +132,13 @@ async fn rebalance(to: &To) -> Result<()> {
     match to.output {
         Format::Json => lines([&serde_json::json!({ "moves": moves })]),
         Format::Table if moves.is_empty() => {
-            println!("nothing is to move");
+            say!("nothing is to move");
             Ok(())
         }
         Format::Table => {
-            moves.iter().for_each(|m| println!("{m}"));
+            for m in moves {
+                say!("{m}");
+            }
             Ok(())
         }
     }
@@ -198,7 +200,7 @@ async fn status(to: &To) -> Result<()> {
             ),
         ),
     ])?;
-    println!();
+    say!("");
     let asked = status["node"].as_u64();
     let row = |n: &Value| {
         vec![
@@ -218,7 +220,7 @@ async fn status(to: &To) -> Result<()> {
     if groups.is_empty() {
         return Ok(());
     }
-    println!();
+    say!("");
     let is_silent = |id: u64| {
         let node = nodes.iter().find(|n| n["id"].as_u64() == Some(id));
         let heard = node.and_then(|n| n["heard_ms_ago"].as_u64());
@@ -229,13 +231,13 @@ async fn status(to: &To) -> Result<()> {
     for moving in status["moves"].as_array().into_iter().flatten() {
         let [topic, partition, from, to] =
             ["topic", "partition", "from", "to"].map(|name| text(moving, name));
-        println!("topic {topic}, partition {partition}: on its way from group {from} to group {to}");
+        say!("topic {topic}, partition {partition}: on its way from group {from} to group {to}");
     }
     let waiting = status["outbox"].as_array().into_iter().flatten();
     for waiting in waiting.filter(|waiting| waiting["records"] != 0) {
         let [topic, partition, home, records, bytes] =
             ["topic", "partition", "home", "records", "bytes"].map(|name| text(waiting, name));
-        println!(
+        say!(
             "topic {topic}, partition {partition}: {records} records ({bytes} bytes) wait in the outbox of group {home}"
         );
     }
@@ -350,7 +352,7 @@ async fn invite(to: &To, valid: Duration) -> Result<()> {
     match to.output {
         Format::Json => lines([&serde_json::json!({ "token": token, "valid_s": valid.as_secs() })]),
         Format::Table => {
-            println!("{token}");
+            say!("{token}");
             Ok(())
         }
     }

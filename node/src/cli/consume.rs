@@ -119,9 +119,11 @@ impl Consume {
             match event {
                 Event::Gap(partition, gap) => {
                     out.flush()?;
-                    eprintln!(
+                    hint!(
                         "partition {partition}: no records in [{}, {}): {}",
-                        gap.start, gap.end, gap.reason
+                        gap.start,
+                        gap.end,
+                        gap.reason
                     );
                     done.insert(partition, gap.end);
                 }

@@ -17,6 +17,7 @@ mod topic;
 
 use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use weir_client::{Client, KnownNodes};
@@ -41,6 +42,16 @@ struct To {
         global = true
     )]
     node: String,
+    /// Key that a node must have which is met for the first time, as `weir status` shows it on the node itself; several with
+    /// commas between.
+    #[arg(
+        long,
+        env = "WEIR_NODE_KEY",
+        value_name = "KEY",
+        value_delimiter = ',',
+        global = true
+    )]
+    key: Vec<String>,
     /// Tables for people, or JSON for programs: an object a line where there are many.
     #[arg(short, long, value_enum, default_value = "table", global = true)]
     output: Format,
@@ -112,8 +123,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Status(args) => block_on(args.run()),
         Command::Scrub(args) => args.run(),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "weir", &mut std::io::stdout());
-            Ok(())
+            // It takes no error from what it writes to.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "weir", &mut script);
+            Ok(std::io::stdout().lock().write_all(&script)?)
         }
         Command::CompileComponent { make } => {
             // The node's short slices are inherited, and nobody waits for this the way they wait for records.
@@ -140,7 +153,8 @@ impl To {
     async fn connect(&self) -> Result<Client> {
         let seeds = self.node.split(',').map(resolve).collect::<Result<Vec<_>>>()?;
         let name = format!("weir-cli/{}", std::process::id());
-        Ok(Client::connect_any(&seeds, &KnownNodes::at(known_nodes()), &name).await?)
+        let known = KnownNodes::at(known_nodes()?)?.expecting(self.key.clone());
+        Ok(Client::connect_any(&seeds, &known, &name).await?)
     }
 }
 
@@ -152,14 +166,17 @@ fn resolve(node: &str) -> Result<SocketAddr> {
 }
 
 /// Keys of nodes met before, as ssh's known_hosts.
-fn known_nodes() -> PathBuf {
+fn known_nodes() -> Result<PathBuf> {
     let under = |name: &str| {
         std::env::var_os(name)
             .map(PathBuf::from)
             .filter(|p| p.is_absolute())
     };
     let config = under("XDG_CONFIG_HOME").or_else(|| under("HOME").map(|h| h.join(".config")));
-    under("WEIR_KNOWN_NODES").unwrap_or_else(|| config.unwrap_or_default().join("weir").join("known_nodes"))
+    let path = under("WEIR_KNOWN_NODES").or_else(|| config.map(|dir| dir.join("weir").join("known_nodes")));
+    path.context(
+        "there is no place for the keys of nodes that were met: set HOME, XDG_CONFIG_HOME or WEIR_KNOWN_NODES to an absolute path",
+    )
 }
 
 /// `key=value` on the command line.

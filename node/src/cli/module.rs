@@ -109,7 +109,7 @@ impl ModuleArgs {
                 let info = parse(&client.push_module(&name, &version, &module).await?)?;
                 match format {
                     Format::Json => lines([&info])?,
-                    Format::Table => println!("pushed {name}@{version} {}", text(&info, "digest")),
+                    Format::Table => say!("pushed {name}@{version} {}", text(&info, "digest")),
                 }
             }
             ModuleCommand::List => list(format, &parse(&client.modules().await?)?)?,
@@ -127,7 +127,7 @@ impl ModuleArgs {
                 let info = parse(&client.remove_module(&module).await?)?;
                 match format {
                     Format::Json => lines([&json!({ "removed": info["digest"] })])?,
-                    Format::Table => println!("removed {}@{}", text(&info, "name"), text(&info, "version")),
+                    Format::Table => say!("removed {}@{}", text(&info, "name"), text(&info, "version")),
                 }
             }
             ModuleCommand::New { .. } | ModuleCommand::Test { .. } => {}
@@ -208,7 +208,7 @@ fn describe(format: Format, module: &Value) -> Result<()> {
         ),
         ("about", text(&module["descriptor"], "about")),
     ])?;
-    println!();
+    say!("");
     let parameters = module["descriptor"]["parameters"].as_array();
     let rows: Vec<Vec<String>> = parameters
         .into_iter()
@@ -229,7 +229,7 @@ struct Stderr;
 
 impl LogSink for Stderr {
     fn line(&self, level: LogLevel, line: &str) {
-        eprintln!("module {level:?}: {line}");
+        hint!("module {level:?}: {line}");
     }
 }
 
@@ -265,8 +265,8 @@ fn test_cases(format: Format, file: &Path, cases: &[PathBuf], batch: usize) -> R
             (Format::Json, wrong) => {
                 lines([&json!({ "case": path, "holds": wrong.is_none(), "wrong": wrong })])?
             }
-            (Format::Table, None) => println!("holds  {name}"),
-            (Format::Table, Some(wrong)) => println!("FAILS  {name}: {wrong}"),
+            (Format::Table, None) => say!("holds  {name}"),
+            (Format::Table, Some(wrong)) => say!("FAILS  {name}: {wrong}"),
         }
     }
     let mut unseen: Vec<_> = outputs.difference(&seen).cloned().collect();
@@ -277,7 +277,7 @@ fn test_cases(format: Format, file: &Path, cases: &[PathBuf], batch: usize) -> R
         true => "every output and dead letters seen".to_owned(),
         false => format!("never seen: {}", unseen.join(", ")),
     };
-    eprintln!("{files} cases, {failed} failed; {unseen}");
+    hint!("{files} cases, {failed} failed; {unseen}");
     match failed {
         0 => Ok(()),
         _ => anyhow::bail!("{failed} of {files} cases failed"),
@@ -351,7 +351,7 @@ fn test(
         for record in records {
             match format {
                 Format::Json => lines([&json!({ "output": output, "value": show(record) })])?,
-                Format::Table => println!(
+                Format::Table => say!(
                     "{output}: {}",
                     show(record).unwrap_or_else(|| "(null)".to_owned())
                 ),
@@ -361,12 +361,12 @@ fn test(
     for (index, reason) in &tested.dead {
         match format {
             Format::Json => lines([&json!({ "output": "dead-letter", "record": index, "reason": reason })])?,
-            Format::Table => println!("dead letter: record {index}: {reason}"),
+            Format::Table => say!("dead letter: record {index}: {reason}"),
         }
     }
     let out: usize = tested.outputs.values().map(Vec::len).sum();
     let each = tested.spent.as_nanos() / tested.records.max(1) as u128;
-    eprintln!(
+    hint!(
         "{} records in, {out} out, {} dead letters, {each} ns a record",
         tested.records,
         tested.dead.len()

@@ -117,7 +117,7 @@ pub(crate) fn new(name: &str, lang: Lang) -> Result<()> {
     if lang != Lang::C {
         extract(&WIT, &sdk.join("wit"))?;
     }
-    println!("made {name}: see {name}/README.md");
+    say!("made {name}: see {name}/README.md");
     Ok(())
 }
 

@@ -239,20 +239,20 @@ fn plan(format: Format, plan: &Value) -> Result<()> {
         ""
     };
     match plan["revision"].as_u64() {
-        None => println!("pipeline {name} is new"),
-        Some(_) if changes.is_empty() => println!("pipeline {name}: nothing would change{paused}"),
-        Some(n) => println!("pipeline {name}: revision {n} -> {}{paused}", n + 1),
+        None => say!("pipeline {name} is new"),
+        Some(_) if changes.is_empty() => say!("pipeline {name}: nothing would change{paused}"),
+        Some(n) => say!("pipeline {name}: revision {n} -> {}{paused}", n + 1),
     }
     for change in changes {
         let at = text(change, "at");
         match (&change["before"], &change["after"]) {
-            (Value::Null, after) => println!("+ {at} = {after}"),
-            (before, Value::Null) => println!("- {at} = {before}"),
-            (before, after) => println!("~ {at} = {before} -> {after}"),
+            (Value::Null, after) => say!("+ {at} = {after}"),
+            (before, Value::Null) => say!("- {at} = {before}"),
+            (before, after) => say!("~ {at} = {before} -> {after}"),
         }
     }
     if let Some(topic) = plan["creates"].as_str() {
-        println!("+ topic {topic}");
+        say!("+ topic {topic}");
     }
     Ok(())
 }
@@ -261,7 +261,7 @@ fn said(format: Format, info: &Value, what: &str) -> Result<()> {
     match format {
         Format::Json => lines([info]),
         Format::Table => {
-            println!("pipeline {} {what}", text(info, "name"));
+            say!("pipeline {} {what}", text(info, "name"));
             Ok(())
         }
     }
@@ -356,7 +356,7 @@ fn describe(format: Format, pipeline: &Value) -> Result<()> {
     match &pipeline["canary"] {
         Value::Null => Ok(()),
         tried => {
-            println!("\n{}:", share(tried));
+            say!("\n{}:", share(tried));
             describe_one(tried)
         }
     }

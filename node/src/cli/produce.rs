@@ -117,7 +117,7 @@ impl Produce {
         client.close().await;
         match self.to.output {
             Format::Json => lines([&json!({ "records": sent })])?,
-            Format::Table => eprintln!("{sent} records acknowledged"),
+            Format::Table => hint!("{sent} records acknowledged"),
         }
         Ok(())
     }

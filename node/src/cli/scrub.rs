@@ -55,6 +55,7 @@ impl Scrub {
         if !dir.join("db").exists() {
             bail!("`{}` holds no data of a node", dir.display());
         }
+        crate::ownership::keep_to_ourselves();
         let witness = crate::site::load(dir)?.is_some_and(|place| place.witness);
         if witness {
             bail!("`{}` is a witness's: it has no records", dir.display());
@@ -62,7 +63,7 @@ impl Scrub {
         let options = weir_log::Options::default();
         let opened = match weir_log::Log::open(dir, &options) {
             Err(e @ weir_log::OpenError::Damaged { .. }) if self.repair => {
-                eprintln!("{e}");
+                hint!("{e}");
                 weir_log::scrub_closed(dir)?;
                 weir_log::Log::open(dir, &options)?
             }
@@ -70,7 +71,7 @@ impl Scrub {
         };
         let (log, recovered) = opened;
         crate::site::note_damage(dir, &recovered)?;
-        let report = log.scrub(progress);
+        let report = log.scrub(progress)?;
         log.close();
         let gap = |(p, g): &(weir_types::PartitionId, weir_types::Gap)| json!({ "partition": p.0, "start": g.start, "end": g.end, "reason": g.reason.to_string() });
         Ok(json!({

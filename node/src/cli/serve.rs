@@ -52,7 +52,7 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) fn run(self) -> Result<()> {
         if self.print_config {
-            print!("{}", documented());
+            std::io::Write::write_all(&mut std::io::stdout().lock(), documented().as_bytes())?;
             return Ok(());
         }
         let mut config = Config::load(self.config.as_deref(), |name| std::env::var(name).ok())?;

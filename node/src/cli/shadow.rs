@@ -30,7 +30,7 @@ pub(super) fn show(format: Format, told: &Value) -> Result<()> {
     let records = candidate["records"].as_u64().unwrap_or(0);
     let seconds = told["seconds"].as_f64().unwrap_or(0.0);
     let rate = records as f64 / seconds.max(1e-3);
-    println!(
+    say!(
         "pipeline {}: {records} records in {seconds:.1} s, {rate:.0} a second; nothing was written",
         text(told, "name")
     );
@@ -73,20 +73,20 @@ pub(super) fn show(format: Format, told: &Value) -> Result<()> {
         false => "",
     };
     match told["differences"].as_u64().unwrap_or(0) {
-        0 if timers.is_empty() => println!("no difference"),
-        0 => println!("no difference by record{timers}"),
-        n => println!("{n} records of which something else is made{timers}"),
+        0 if timers.is_empty() => say!("no difference"),
+        0 => say!("no difference by record{timers}"),
+        n => say!("{n} records of which something else is made{timers}"),
     }
     for example in told["examples"].as_array().into_iter().flatten() {
         let [topic, partition, offset] = ["topic", "partition", "offset"].map(|n| text(example, n));
-        println!("{topic}/{partition} at {offset}");
+        say!("{topic}/{partition} at {offset}");
         for (sign, side) in [('-', "live"), ('+', "candidate")] {
             let said = example[side].as_array();
             if said.is_none_or(Vec::is_empty) {
-                println!("  {sign} nothing");
+                say!("  {sign} nothing");
             }
             for line in said.into_iter().flatten() {
-                println!("  {sign} {}", one(line));
+                say!("  {sign} {}", one(line));
             }
         }
     }

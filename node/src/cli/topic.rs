@@ -95,7 +95,7 @@ impl TopicArgs {
                 client.delete_topic(&name).await?;
                 match format {
                     Format::Json => lines([&json!({ "deleted": name })])?,
-                    Format::Table => println!("deleted topic {name}"),
+                    Format::Table => say!("deleted topic {name}"),
                 }
             }
             TopicCommand::List => list(format, &client.topics().await?)?,
@@ -119,7 +119,7 @@ fn said(format: Format, topic: &TopicInfo, what: &str) -> Result<()> {
     match format {
         Format::Json => lines([&value(topic)]),
         Format::Table => {
-            println!(
+            say!(
                 "{what} topic {} with {} partition(s)",
                 topic.name,
                 topic.partitions.len()
@@ -175,7 +175,7 @@ fn describe(format: Format, topic: &TopicInfo) -> Result<()> {
     ));
     rows.extend(topic.config.iter().map(|(k, v)| (k.as_str(), v.clone())));
     fields(&rows)?;
-    println!();
+    say!("");
     let mut rows = Vec::new();
     for (i, p) in topic.partitions.iter().enumerate() {
         let gaps: Vec<String> = p

@@ -2,6 +2,8 @@
 //! what it defends.
 
 mod an_entry_is_bounded;
+mod files_are_ours_alone;
+mod signals_and_pipes_end_in_order;
 
 use std::time::{Duration, Instant};
 use weir_client::Client;

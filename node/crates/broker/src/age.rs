@@ -52,12 +52,14 @@ impl Watch {
     pub(crate) fn look(&mut self, now: Moment) -> Look {
         let is_set = now.wall_ms >= RELEASED_MS;
         let before = self.last.replace(now);
-        let passed = before.filter(|before| is_set && before.wall_ms >= RELEASED_MS).and_then(|before| {
-            let steady = now.steady_ms.saturating_sub(before.steady_ms);
-            let by_wall = now.wall_ms.saturating_sub(before.wall_ms);
-            let apart = by_wall.abs_diff(i64::try_from(steady).unwrap_or(i64::MAX));
-            (apart <= AGREE_WITHIN_MS + steady * AGREE_WITHIN_PERCENT / 100).then_some(steady)
-        });
+        let passed = before
+            .filter(|before| is_set && before.wall_ms >= RELEASED_MS)
+            .and_then(|before| {
+                let steady = now.steady_ms.saturating_sub(before.steady_ms);
+                let by_wall = now.wall_ms.saturating_sub(before.wall_ms);
+                let apart = by_wall.abs_diff(i64::try_from(steady).unwrap_or(i64::MAX));
+                (apart <= AGREE_WITHIN_MS + steady * AGREE_WITHIN_PERCENT / 100).then_some(steady)
+            });
         if passed.is_none() {
             self.steady_since = now.steady_ms;
         }
@@ -194,7 +196,13 @@ pub(crate) struct StoredAt(Vec<(Offset, u64)>);
 impl StoredAt {
     /// Notes that all before `end` is stored by `age_ms`, if it is time for another note of records that go after `retention_ms`.
     /// Whether there is something new to write.
-    pub(crate) fn note(&mut self, start: Offset, end: Offset, age_ms: u64, retention_ms: Option<u64>) -> bool {
+    pub(crate) fn note(
+        &mut self,
+        start: Offset,
+        end: Offset,
+        age_ms: u64,
+        retention_ms: Option<u64>,
+    ) -> bool {
         let every = retention_ms.map_or(NOTE_FOR_EVER_MS, |ms| (ms / NOTES_MAX as u64).max(NOTE_EVERY_MS));
         let is_due = match self.0.last() {
             None => end > start,
@@ -275,7 +283,9 @@ mod tests {
                 steady_ms: self.steady,
             };
             let look = self.watch.look(now);
-            let Some(age) = self.ageing.go_on(self.stored, look) else { return };
+            let Some(age) = self.ageing.go_on(self.stored, look) else {
+                return;
+            };
             let mut notes = self.notes.clone();
             let (start, end) = (Offset::new(self.expired), Offset::new(self.end));
             let is_noted = age.is_exact && notes.note(start, end, age.ms, Some(7 * DAY));
@@ -284,7 +294,11 @@ mod tests {
                 self.ageing.written(age.row);
                 self.notes = notes;
             }
-            if let Some(to) = age.ms.checked_sub(7 * DAY).and_then(|by| self.notes.stored_by(by)) {
+            if let Some(to) = age
+                .ms
+                .checked_sub(7 * DAY)
+                .and_then(|by| self.notes.stored_by(by))
+            {
                 self.expired = self.expired.max(to.get());
             }
         }
@@ -319,7 +333,11 @@ mod tests {
         gateway.wall = NOW + 10 * DAY as i64;
         gateway.works(2 * HOUR, true);
         // What was stored before has been there for longer than a week; what was stored since has not.
-        assert!(gateway.expired > 0 && gateway.expired <= before, "{}", gateway.expired);
+        assert!(
+            gateway.expired > 0 && gateway.expired <= before,
+            "{}",
+            gateway.expired
+        );
         gateway.works(6 * DAY, false);
         assert!(gateway.expired <= before);
     }

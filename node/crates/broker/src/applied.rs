@@ -250,7 +250,10 @@ impl Tables {
             let Some(partition) = split_partition(rest) else {
                 return Ok(());
             };
-            match value.map(|v| decode("when a partition was stored", v)).transpose()? {
+            match value
+                .map(|v| decode("when a partition was stored", v))
+                .transpose()?
+            {
                 Some(row) => drop(self.stored_at.insert(partition, row)),
                 None => drop(self.stored_at.remove(&partition)),
             }

@@ -325,7 +325,7 @@ impl Broker {
                 partitions,
             });
         };
-        let lane = self.serving_lane(id)?;
+        let lane = self.proposing_lane(id)?;
         let (bytes, limit) = (batch.bytes().len(), topic.config.max_message_bytes as usize);
         if bytes > limit {
             return Err(ProduceError::TooLarge { bytes, limit });
@@ -413,7 +413,7 @@ impl Broker {
     /// Takes what a pipeline made of the time alone: a step that stands on a batch of nobody's. What becomes of it is the
     /// step's to tell. Blocks while the proposer is behind: for a thread of the caller's own.
     pub fn take_step(&self, topic: Arc<Topic>, partition: PartitionId, made: Stepped) {
-        let Ok(lane) = self.serving_lane(partition) else {
+        let Ok(lane) = self.proposing_lane(partition) else {
             return;
         };
         let outputs: usize = made.outputs.iter().map(|o| o.batch.bytes().len()).sum();
@@ -451,14 +451,27 @@ impl Broker {
         self.0.site.not_leader()
     }
 
-    /// The lane of `partition`, which this node leads.
+    /// The lane of `partition`, which this node leads, and may answer reads of.
     pub(crate) fn serving_lane(&self, partition: PartitionId) -> Result<Arc<Lane>, ProposeError> {
+        self.lane_if(partition, Group::is_serving)
+    }
+
+    /// The lane of `partition`, which this node leads, to propose to.
+    pub(crate) fn proposing_lane(&self, partition: PartitionId) -> Result<Arc<Lane>, ProposeError> {
+        self.lane_if(partition, Group::may_propose)
+    }
+
+    fn lane_if(
+        &self,
+        partition: PartitionId,
+        may: impl Fn(&Group) -> bool,
+    ) -> Result<Arc<Lane>, ProposeError> {
         let group = partition.group();
         let Some(lane) = self.0.lane(group) else {
             let leader = self.leader_of(group).map(|(id, ..)| id);
             return Err(ProposeError::NotLeader { leader });
         };
-        match lane.group.is_serving() {
+        match may(&lane.group) {
             true => Ok(lane),
             false => Err(lane.not_leader()),
         }

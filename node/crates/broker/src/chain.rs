@@ -145,7 +145,7 @@ impl Chain {
 impl Broker {
     /// The term in which this node leads `partition`.
     pub fn led_term(&self, partition: PartitionId) -> Option<Term> {
-        let leader = self.serving_lane(partition).ok()?.group.lead()?;
+        let leader = self.proposing_lane(partition).ok()?.group.lead()?;
         Some(leader.term())
     }
 

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use weir_log::{Chunk, Errand, Marks, Piece, ReadError, ScrubReport};
 use weir_replica::{Mended, ProposeError};
 use weir_types::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX};
-use weir_types::{Gap, GapReason, Offset, PartitionId};
+use weir_types::planted::{Bug, planted};
+use weir_types::{Batch, BatchError, Gap, GapReason, Offset, PartitionId};
 
 /// What to read.
 #[derive(Clone, Debug)]
@@ -146,7 +147,12 @@ impl Broker {
         let (done, answer) = oneshot::channel();
         let reply = move |r| drop(done.send(r));
         self.0.log.read(id, from, end, max_bytes, reply)?;
-        answer.await.map_err(|_| ReadError::Closed)?
+        let chunk = answer.await.map_err(|_| ReadError::Closed)??;
+        let Some(marks) = self.0.log.marks(id) else {
+            return Ok(chunk);
+        };
+        // Looked at last: what was given up while it was read is not handed out either.
+        from_start(id, chunk, marks.log_start())
     }
 
     /// Replaces what cannot be read of a gap by what other members have.
@@ -176,7 +182,7 @@ impl Broker {
         let errand = Errand::new(move || drop(done.send(log.scrub(progress))));
         let started = self.0.log.workers().start("weir-scrub", errand);
         started.map_err(|e| ReadError::Busy(e.to_string()))?;
-        let mut report = answer.await.map_err(|_| ReadError::Closed)?;
+        let mut report = answer.await.map_err(|_| ReadError::Closed)??;
         let mut mended = Vec::new();
         for (partition, gap) in std::mem::take(&mut report.damaged) {
             let list = match self.mend(partition, gap).await {
@@ -392,6 +398,38 @@ pub(crate) fn unknown(gap: Gap) -> ReadError {
          or remove those that are gone with `weir cluster remove`",
         gap.start, gap.end
     ))
+}
+
+/// What of `chunk` is at `start` or behind. A batch that begins before is cut down to the records that are still there.
+fn from_start(partition: PartitionId, mut chunk: Chunk, start: Offset) -> Result<Chunk, ReadError> {
+    if planted(Bug::DeletedServed) {
+        return Ok(chunk);
+    }
+    for piece in &mut chunk.pieces {
+        let Piece::Batch(batch) = piece else { continue };
+        if batch.base_offset() >= start {
+            break;
+        }
+        let left = without(batch, start).map_err(|e| ReadError::Damaged {
+            partition,
+            near: batch.base_offset().get(),
+            why: e.to_string(),
+        })?;
+        *piece = Piece::Batch(left);
+    }
+    Ok(chunk)
+}
+
+/// `batch` without its records before `start`, in its own frame.
+fn without(batch: &Batch, start: Offset) -> Result<Batch, BatchError> {
+    let body = batch.body()?;
+    let (mut ends, mut keep) = (Vec::new(), Vec::new());
+    let mut records = body.records();
+    while let Some(record) = records.next() {
+        keep.push(record?.offset >= start);
+        ends.push(records.position() as u32);
+    }
+    batch.sparse(&ends, &body, &keep)
 }
 
 /// The first range of `chunk` that is lost, and was not known to be.

@@ -200,6 +200,8 @@ enum Blocked {
     Change { make: MakeOps, reply: AdminReply },
     /// Until all that was proposed is decided: later requests must see it, or too much is assumed.
     Settle,
+    /// Until most voters are heard again: what is proposed before would be refused, and what comes after it not.
+    Silence,
 }
 
 pub(crate) struct Core {
@@ -304,8 +306,15 @@ impl Core {
     /// Takes a request into the round. False when it was the last.
     fn handle(&mut self, request: Request) -> bool {
         self.unblock();
-        if self.blocked.is_some() && !self.leader.as_ref().is_some_and(Leader::is_current) {
+        let leads = self.leader.as_ref().is_some_and(Leader::is_current);
+        if self.blocked.is_some() && !(leads && self.group.may_propose()) {
             self.refuse_waiting();
+        }
+        if self.blocked.is_none() && leads && self.group.is_silent() {
+            self.flush();
+            self.blocked = Some(Blocked::Silence);
+            let wake = Arc::clone(&self.wake);
+            self.group.when_heard(Box::new(move || wake()));
         }
         match request {
             Request::Stop => return false,
@@ -379,11 +388,20 @@ impl Core {
     }
 
     fn unblock(&mut self) {
-        while self.blocked.is_some() && self.settled.load(Ordering::Acquire) >= self.last_ticket {
-            // Nothing is under way now: what is applied is all there is, and topics may have come or gone.
-            self.speculation = Speculation::default();
-            if let Some(Blocked::Change { make, reply }) = self.blocked.take() {
-                self.change(make, reply);
+        loop {
+            let is_settled = || self.settled.load(Ordering::Acquire) >= self.last_ticket;
+            match &self.blocked {
+                None => return,
+                Some(Blocked::Silence) if self.group.is_silent() => return,
+                Some(Blocked::Silence) => self.blocked = None,
+                Some(Blocked::Change { .. } | Blocked::Settle) if !is_settled() => return,
+                Some(Blocked::Change { .. } | Blocked::Settle) => {
+                    // Nothing is under way now: what is applied is all there is, and topics may have come or gone.
+                    self.speculation = Speculation::default();
+                    if let Some(Blocked::Change { make, reply }) = self.blocked.take() {
+                        self.change(make, reply);
+                    }
+                }
             }
             while self.blocked.is_none()
                 && let Some(request) = self.waiting.pop_front()
@@ -401,7 +419,7 @@ impl Core {
         let mut round = std::mem::take(&mut self.round);
         // Leadership may end between the two looks at it, and begin again; not for ever.
         while !round.is_empty() {
-            if !self.has_lead() {
+            if !(self.has_lead() && self.group.may_propose()) {
                 let refused = self.not_leader();
                 return answer(round, None)(Err(refused));
             }

@@ -69,7 +69,8 @@ impl Broker {
             for (index, id) in topic.partitions.iter().enumerate() {
                 // What goes is decided where it is led, and goes everywhere.
                 if let Some(marks) = self.0.log.marks(*id).filter(|_| self.serves(*id)) {
-                    self.expire(&topic, index as u32, *id, &marks, ages.get(&id.group())).await;
+                    self.expire(&topic, index as u32, *id, &marks, ages.get(&id.group()))
+                        .await;
                 }
             }
         }
@@ -88,7 +89,11 @@ impl Broker {
             return ages;
         }
         let topics = self.topics();
-        let partitions = || topics.iter().flat_map(|topic| topic.partitions.iter().map(move |id| (topic, *id)));
+        let partitions = || {
+            topics
+                .iter()
+                .flat_map(|topic| topic.partitions.iter().map(move |id| (topic, *id)))
+        };
         let groups: BTreeSet<GroupId> = partitions().map(|(_, id)| id.group()).collect();
         for group in groups {
             if !self.group_of(group).is_some_and(|group| group.is_serving()) {
@@ -96,7 +101,9 @@ impl Broker {
             }
             let ageing = retention.ageing.entry(group).or_default();
             let stored = self.0.applied.tables().ages.get(&group).copied();
-            let Some(age) = ageing.go_on(stored, look) else { continue };
+            let Some(age) = ageing.go_on(stored, look) else {
+                continue;
+            };
             ages.insert(group, age);
             let of_group = partitions().filter(|(_, id)| id.group() == group);
             let mut ops = match age.is_exact {
@@ -119,7 +126,11 @@ impl Broker {
     }
 
     /// Rows of what `partitions` have stored by `age_ms` that is not noted yet.
-    fn notes<'a>(&self, partitions: impl Iterator<Item = (&'a Arc<Topic>, PartitionId)>, age_ms: u64) -> Vec<Op> {
+    fn notes<'a>(
+        &self,
+        partitions: impl Iterator<Item = (&'a Arc<Topic>, PartitionId)>,
+        age_ms: u64,
+    ) -> Vec<Op> {
         let tables = self.0.applied.tables();
         let note = |(topic, id): (&Arc<Topic>, PartitionId)| {
             let marks = self.0.log.marks(id)?;
@@ -152,7 +163,10 @@ impl Broker {
             (Some(retention), Some(age)) => match topic.config.retention_by {
                 _ if planted(Bug::RetentionByRecord) => self.older_records(id, retention).await,
                 RetentionBy::Stored => self.stored_before(id, age.ms, retention),
-                RetentionBy::Record => self.older_records(id, retention).await.min(self.young(id, marks, age.ms).await),
+                RetentionBy::Record => self
+                    .older_records(id, retention)
+                    .await
+                    .min(self.young(id, marks, age.ms).await),
             },
             _ => Offset::ZERO,
         };
@@ -177,13 +191,17 @@ impl Broker {
     fn stored_before(&self, id: PartitionId, age_ms: u64, retention_ms: u64) -> Offset {
         let tables = self.0.applied.tables();
         let notes = tables.stored_at.get(&id).zip(age_ms.checked_sub(retention_ms));
-        notes.and_then(|(notes, by)| notes.stored_by(by)).unwrap_or_default()
+        notes
+            .and_then(|(notes, by)| notes.stored_by(by))
+            .unwrap_or_default()
     }
 
     /// Before which offset all records are older than `retention_ms` by what they say themselves.
     async fn older_records(&self, id: PartitionId, retention_ms: u64) -> Offset {
         let before = self.now_ms().saturating_sub_unsigned(retention_ms);
-        self.boundary(id, Boundary::Before(before)).await.unwrap_or_default()
+        self.boundary(id, Boundary::Before(before))
+            .await
+            .unwrap_or_default()
     }
 
     /// Where what begins that stays whatever its records say: the newest bytes, and what was stored lately.
@@ -239,7 +257,9 @@ impl Broker {
             Why::Age | Why::Size => GapReason::Expired,
             Why::Budget => GapReason::Evicted,
         };
-        let trimmed = self.trim(&who, topic.name.as_str(), index, range.end, reason).await;
+        let trimmed = self
+            .trim(&who, topic.name.as_str(), index, range.end, reason)
+            .await;
         if let Err(e) = trimmed {
             tracing::warn!(topic = %topic.name, partition = index, error = %e, "cannot trim");
             return;
@@ -250,7 +270,10 @@ impl Broker {
         let removed = retention.removed.entry(topic.name.clone()).or_default();
         *removed.counts.entry(why).or_default() += records;
         let now = self.0.clock.steady_ms();
-        if removed.told_at.is_none_or(|at| now.saturating_sub(at) >= TELL_EVERY_MS) {
+        if removed
+            .told_at
+            .is_none_or(|at| now.saturating_sub(at) >= TELL_EVERY_MS)
+        {
             removed.told_at = Some(now);
             let of = |why| removed.counts.get(&why).copied().unwrap_or(0);
             tracing::warn!(
@@ -264,7 +287,11 @@ impl Broker {
     /// Records that retention has removed from `topic` on this node since it started, by why.
     pub async fn removed_from(&self, topic: &str) -> BTreeMap<Why, u64> {
         let retention = self.0.retention.lock().await;
-        retention.removed.get(topic).map(|removed| removed.counts.clone()).unwrap_or_default()
+        retention
+            .removed
+            .get(topic)
+            .map(|removed| removed.counts.clone())
+            .unwrap_or_default()
     }
 
     async fn boundary(&self, id: PartitionId, of: Boundary) -> Option<Offset> {

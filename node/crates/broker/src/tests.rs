@@ -4,13 +4,13 @@ mod groups;
 
 use crate::proposer::Request;
 use crate::*;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use weir_log::Log;
 use weir_replica::memory::Hub;
-use std::collections::BTreeMap;
 use weir_types::*;
 
 struct TestClock(AtomicI64);
@@ -412,7 +412,7 @@ async fn a_node_that_was_away_gets_a_snapshot_of_what_it_lacks() {
     );
     assert_eq!(send(behind, "t", numbered(119, &[&big])).await.unwrap(), 119);
     assert_eq!(send(behind, "t", numbered(120, &["last"])).await.unwrap(), 120);
-    assert!(behind.log().scrub(|_, _| {}).damaged.is_empty());
+    assert!(behind.log().scrub(|_, _| {}).unwrap().damaged.is_empty());
     hub.remove(3);
     behind.close();
     drop(brokers);
@@ -428,7 +428,7 @@ async fn a_node_that_was_away_gets_a_snapshot_of_what_it_lacks() {
     .await;
     let marks = again.marks("t", 0).unwrap();
     assert!(marks.log_start().get() == 30 && marks.committed_end().get() >= 120);
-    assert_eq!(again.log().scrub(|_, _| {}).damaged, []);
+    assert_eq!(again.log().scrub(|_, _| {}).unwrap().damaged, []);
     again.close();
 }
 
@@ -614,9 +614,95 @@ async fn age_is_the_time_since_a_batch_was_stored_whatever_it_says_itself() {
     // and not the newest 64 MiB.
     pass(6 * 3_600_000).await;
     let left = broker.marks("record", 0).unwrap().bytes();
-    assert!(start("record") > 1 && left >= 64 << 20, "{} and {left}", start("record"));
+    assert!(
+        start("record") > 1 && left >= 64 << 20,
+        "{} and {left}",
+        start("record")
+    );
     assert_eq!(start("stored"), 0);
     broker.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_deleted_out_of_the_midst_of_a_batch_is_not_handed_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path()).await;
+    topic(&broker, "t", &[]).await;
+    let values: Vec<String> = (0..10).map(|n| format!("secret {n}")).collect();
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    for _ in 0..2 {
+        send(&broker, "t", batch(&values, None)).await.unwrap();
+    }
+    for to in [1, 7, 9, 10, 13] {
+        broker
+            .trim(&who(), "t", 0, Offset::new(to), GapReason::Expired)
+            .await
+            .unwrap();
+        // Whoever asks, from wherever.
+        for from in [0, 3, to, to + 1] {
+            let fetch = Fetch {
+                topic: "t".to_owned(),
+                partition: 0,
+                from: Offset::new(from),
+                max_bytes: 1 << 20,
+                wait: Duration::ZERO,
+            };
+            let fetched = broker.fetch(&who(), fetch).await.unwrap();
+            let batches = fetched.pieces.iter().filter_map(|piece| match piece {
+                Piece::Batch(batch) => Some(batch),
+                Piece::Gap(_) => None,
+            });
+            let mut last = None;
+            for batch in batches {
+                for record in batch.body().unwrap().records() {
+                    let offset = record.unwrap().offset.get();
+                    assert!(offset >= to, "{offset} of what begins at {to}");
+                    last = Some(offset);
+                }
+            }
+            assert_eq!(last, Some(19));
+        }
+    }
+    broker.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_while_followers_are_not_heard_for_a_moment_is_taken_in_its_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let hasty = Timing {
+        election_min: Duration::from_millis(200),
+        election_max: Duration::from_millis(300),
+        ..PATIENT
+    };
+    let (hub, brokers) = three(dir.path(), hasty).await;
+    let broker = &brokers[0];
+    topic(broker, "t", &[]).await;
+    // Nobody hears anybody: nobody else is elected, and the lease runs out.
+    for (a, b) in [(1, 2), (1, 3), (2, 3)] {
+        hub.cut(a, b);
+    }
+    let mut taken = Vec::new();
+    let values: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+    for value in &values {
+        // Some before it has run out, some after.
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        let who = who();
+        let sent = broker.produce(&who, "t", 0, batch(&[value], None), Framing::AsSent);
+        taken.push(sent.await.unwrap());
+    }
+    assert!(!broker.is_serving());
+    hub.heal();
+    for (n, sent) in (0..).zip(taken) {
+        assert_eq!(sent.await.unwrap().base.get(), n);
+    }
+    let leader = leader_but(&brokers, 0).await;
+    let stored: Vec<String> = read(&leader, "t")
+        .await
+        .into_iter()
+        .map(|(_, value)| value)
+        .collect();
+    assert_eq!(stored, values);
+    brokers.iter().for_each(Broker::close);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -105,7 +105,12 @@ fn node(out: &mut String, services: &Services) {
         let _ = writeln!(out, "{name} {value}");
     }
     let name = "weir_retention_removed_records_total";
-    head(out, name, "counter", "Records that retention has removed, by why.");
+    head(
+        out,
+        name,
+        "counter",
+        "Records that retention has removed, by why.",
+    );
     for (why, word) in [(Why::Age, "age"), (Why::Size, "size"), (Why::Budget, "budget")] {
         let _ = writeln!(out, "{name}{{reason=\"{word}\"}} {}", load(m.removed(why)));
     }

@@ -635,7 +635,10 @@ impl Log {
     }
 
     /// Reads every batch of every partition and checks it, calling `progress` with bytes done and in all. Blocks.
-    pub fn scrub(&self, progress: impl FnMut(u64, u64)) -> ScrubReport {
+    ///
+    /// # Errors
+    /// When the operating system does not hand something out: what that is worth is not known, and is no damage.
+    pub fn scrub(&self, progress: impl FnMut(u64, u64)) -> Result<ScrubReport, ReadError> {
         scrub::scrub(&self.0.keyspaces, &self.0.shared.positions, progress)
     }
 

@@ -6,6 +6,7 @@
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::log::Keyspaces;
 use crate::positions::{Marks, Positions};
+use crate::recovery::operating_system;
 use crate::{Append, Entry, EntryHeader, Op, ReadError};
 use std::ops::Range;
 use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
@@ -125,6 +126,9 @@ impl Scan<'_> {
             // A row whose key cannot be read hides where it was: the caller must not go on as if it had not been.
             let (key, value) = match guard.into_inner() {
                 Ok((key, value)) => (key, Some(value)),
+                Err(e) if operating_system(&e).is_some_and(|e| is_shortage(&e)) => {
+                    return Err(ReadError::Busy(e.to_string()));
+                }
                 Err(e) => match self.key_after(chunk.next.max(first)) {
                     Some(key) if split_data_key(&key).is_some_and(|(_, base)| base >= chunk.next) => {
                         tracing::error!(partition = %self.partition, next = %chunk.next, error = %e, "damaged batch");
@@ -275,10 +279,19 @@ impl Scan<'_> {
     }
 }
 
-/// Of something that the process or the system has too little of now.
+/// Of something that the process or the system has too little of now, or that it does not hand out.
 fn is_shortage(e: &std::io::Error) -> bool {
     use rustix::io::Errno;
-    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+    let shortages = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        Errno::ACCESS,
+        Errno::PERM,
+        Errno::NOSPC,
+        Errno::DQUOT,
+    ];
     e.raw_os_error()
         .is_some_and(|code| shortages.iter().any(|s| s.raw_os_error() == code))
 }

@@ -203,7 +203,7 @@ fn unopened(dir: &Path, error: &fjall::Error, stake: Damage) -> OpenError {
 }
 
 /// What the operating system said, if it is its error and not one of the bytes in a file. A file that is missing is damage.
-fn operating_system(error: &fjall::Error) -> Option<std::io::Error> {
+pub(crate) fn operating_system(error: &fjall::Error) -> Option<std::io::Error> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {

@@ -4,7 +4,7 @@ use crate::log::{Keyspaces, Options};
 use crate::positions::Positions;
 use crate::reader::Scan;
 use crate::watermark::WatermarkFile;
-use crate::{OpenError, Piece, recovery};
+use crate::{OpenError, Piece, ReadError, recovery};
 use std::path::Path;
 use weir_types::{Gap, GapReason, Offset, PartitionId};
 
@@ -29,7 +29,7 @@ pub(crate) fn scrub(
     keyspaces: &Keyspaces,
     positions: &Positions,
     mut progress: impl FnMut(u64, u64),
-) -> ScrubReport {
+) -> Result<ScrubReport, ReadError> {
     let all = positions.all();
     let total = all.iter().map(|(_, m)| m.bytes()).sum();
     let mut report = ScrubReport {
@@ -46,16 +46,20 @@ pub(crate) fn scrub(
         };
         let mut from = marks.log_start();
         while from < end {
-            let Ok(chunk) = scan.read(from, 1 << 20) else {
-                report.damaged.push((
-                    partition,
-                    Gap {
-                        start: from,
-                        end,
-                        reason: GapReason::Lost,
-                    },
-                ));
-                break;
+            let chunk = match scan.read(from, 1 << 20) {
+                Ok(chunk) => chunk,
+                Err(e @ ReadError::Busy(_)) => return Err(e),
+                Err(_) => {
+                    report.damaged.push((
+                        partition,
+                        Gap {
+                            start: from,
+                            end,
+                            reason: GapReason::Lost,
+                        },
+                    ));
+                    break;
+                }
             };
             for piece in &chunk.pieces {
                 match piece {
@@ -85,7 +89,7 @@ pub(crate) fn scrub(
             from = chunk.next;
         }
     }
-    report
+    Ok(report)
 }
 
 /// Moves all that a log keeps in `dir` to `dir/to`, so that the next one begins with nothing. What an earlier call

@@ -12,12 +12,26 @@ pub enum PeerError {
     Listen { addr: SocketAddr, source: io::Error },
     #[error("cannot use identity or known nodes in `{path}`")]
     Identity { path: String, source: io::Error },
+    #[error(
+        "`{missing}` is missing and `{there}` is there: put it back, or set the other aside to make a new identity, which no other \
+         node knows"
+    )]
+    HalfIdentity { missing: String, there: String },
+    #[error(
+        "the key in `{path}` is open to others (mode {mode:o}): somebody may have it. `chmod 600` it if nobody does, or set both \
+         files of the identity aside"
+    )]
+    OpenKey { path: String, mode: u32 },
+    #[error(
+        "line {line} of `{path}` is no `HOST:PORT KEY`: mend it, or set the file aside to forget all nodes that were met"
+    )]
+    KnownNodes { path: String, line: usize },
     #[error("cannot make keys: {0}")]
     Tls(String),
     #[error("no node answers at {addr}: {why}; is `weir serve` running there?")]
     Connect { addr: SocketAddr, why: String },
     #[error(
-        "the node at {addr} has another key than when it was first met ({seen}, known is {known}). If it was set up \
+        "the node at {addr} has another key than when it was first met ({seen}; known is {known}). If it was set up \
          anew, remove its line from `{path}`; if not, somebody stands between"
     )]
     KeyChanged {
@@ -48,7 +62,12 @@ impl PeerError {
             | Self::Stranger { .. }
             | Self::FrameTooLarge { .. }
             | Self::Malformed(_) => ErrorKind::Invalid,
-            Self::Listen { .. } | Self::Identity { .. } | Self::Tls(_) => ErrorKind::Internal,
+            Self::Listen { .. }
+            | Self::Identity { .. }
+            | Self::HalfIdentity { .. }
+            | Self::OpenKey { .. }
+            | Self::KnownNodes { .. }
+            | Self::Tls(_) => ErrorKind::Internal,
         }
     }
 }

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -46,14 +46,43 @@ impl Identity {
     pub fn load_or_make(dir: &Path) -> Result<Self, PeerError> {
         let (cert_path, key_path) = (dir.join("identity.crt"), dir.join("identity.key"));
         let io = |path: &Path| {
-            let path = path.display().to_string();
-            move |source| PeerError::Identity { path, source }
+            let path = path.to_owned();
+            move |source| io_error(&path, source)
         };
-        if let (Ok(certificate), Ok(key)) = (fs::read(&cert_path), fs::read(&key_path)) {
-            return Ok(Self {
-                certificate: CertificateDer::from(certificate),
-                key,
-            });
+        let read = |path: &Path| match fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(io_error(path, e)),
+        };
+        match (read(&cert_path)?, read(&key_path)?) {
+            (Some(certificate), Some(key)) => {
+                let mode = fs::metadata(&key_path)
+                    .map_err(io(&key_path))?
+                    .permissions()
+                    .mode();
+                if mode & 0o077 != 0 {
+                    return Err(PeerError::OpenKey {
+                        path: key_path.display().to_string(),
+                        mode: mode & 0o777,
+                    });
+                }
+                return Ok(Self {
+                    certificate: CertificateDer::from(certificate),
+                    key,
+                });
+            }
+            (None, None) => {}
+            // Others know the node by both: another identity is not made over half of one.
+            (certificate, _) => {
+                let (missing, there) = match certificate {
+                    None => (&cert_path, &key_path),
+                    Some(_) => (&key_path, &cert_path),
+                };
+                return Err(PeerError::HalfIdentity {
+                    missing: missing.display().to_string(),
+                    there: there.display().to_string(),
+                });
+            }
         }
         let (certificate, key) = Self::make().map_err(|e| PeerError::Tls(e.to_string()))?;
         fs::create_dir_all(dir).map_err(io(dir))?;
@@ -83,11 +112,17 @@ impl Identity {
     }
 }
 
+fn io_error(path: &Path, source: io::Error) -> PeerError {
+    PeerError::Identity {
+        path: path.display().to_string(),
+        source,
+    }
+}
+
 fn write_synced(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(mode)
         .open(path)?;
     file.write_all(bytes)?;
@@ -101,19 +136,49 @@ pub struct KnownNodes {
     /// `None`: remembered only while the program runs.
     path: Option<PathBuf>,
     met: Arc<Mutex<Vec<(String, String)>>>,
+    /// Nodes that were not met before must have one of these; any, where there are none.
+    expected: Vec<String>,
 }
 
 impl KnownNodes {
     /// Those in the file at `path`, which is made when a first node is met.
-    pub fn at(path: PathBuf) -> Self {
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        let line = |l: &str| {
-            l.split_once(' ')
-                .map(|(a, f)| (a.to_owned(), f.trim().to_owned()))
+    ///
+    /// # Errors
+    /// When there is a file that cannot be read: the keys in it are not forgotten for that.
+    pub fn at(path: PathBuf) -> Result<Self, PeerError> {
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(io_error(&path, e)),
         };
-        Self {
-            met: Arc::new(Mutex::new(text.lines().filter_map(line).collect())),
+        let mut met = Vec::new();
+        for (n, line) in bytes
+            .split(|b| *b == b'\n')
+            .enumerate()
+            .filter(|(_, line)| !line.is_empty())
+        {
+            let line = str::from_utf8(line).ok().and_then(|line| line.split_once(' '));
+            let is_key = |key: &str| key.len() == 64 && key.bytes().all(|b| b.is_ascii_hexdigit());
+            let (addr, key) =
+                line.filter(|(_, key)| is_key(key.trim()))
+                    .ok_or_else(|| PeerError::KnownNodes {
+                        path: path.display().to_string(),
+                        line: n + 1,
+                    })?;
+            met.push((addr.to_owned(), key.trim().to_owned()));
+        }
+        Ok(Self {
+            met: Arc::new(Mutex::new(met)),
             path: Some(path),
+            expected: Vec::new(),
+        })
+    }
+
+    /// Lets nodes that were not met before have one of `keys`, and no other. None given: any.
+    pub fn expecting(self, keys: Vec<String>) -> Self {
+        Self {
+            expected: keys,
+            ..self
         }
     }
 
@@ -122,6 +187,7 @@ impl KnownNodes {
         Self {
             path: None,
             met: Arc::default(),
+            expected: Vec::new(),
         }
     }
 
@@ -134,6 +200,7 @@ impl KnownNodes {
     }
 
     /// The key that the node at `addr` had, or this one from now on.
+    /// What was expected instead, or why it cannot be remembered, is the error.
     pub(crate) fn meet(&self, addr: &str, seen: Fingerprint) -> Result<(), String> {
         let mut met = self.met.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let seen = seen.to_string();
@@ -144,18 +211,24 @@ impl KnownNodes {
                 Err(known.clone())
             };
         }
-        met.push((addr.to_owned(), seen));
-        if let Some(path) = &self.path {
-            let text: String = met.iter().map(|(a, f)| format!("{a} {f}\n")).collect();
-            let written = path
-                .parent()
-                .map_or(Ok(()), fs::create_dir_all)
-                .and_then(|()| fs::write(path, text));
-            if let Err(e) = written {
-                tracing::warn!(path = %path.display(), error = %e, "the node's key is not remembered");
-            }
+        if !self.expected.is_empty() && !self.expected.contains(&seen) {
+            return Err(format!("by `--key` {}", self.expected.join(" or ")));
         }
-        Ok(())
+        met.push((addr.to_owned(), seen));
+        let Some(path) = &self.path else { return Ok(()) };
+        let text: String = met.iter().map(|(a, f)| format!("{a} {f}\n")).collect();
+        let fresh = path.with_extension(format!("{}.new", std::process::id()));
+        let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+        let written = made
+            .and_then(|()| write_synced(&fresh, 0o600, text.as_bytes()))
+            .and_then(|()| fs::rename(&fresh, path));
+        written.map_err(|e| {
+            met.pop();
+            format!(
+                "not remembered, since `{}` cannot be written: {e}",
+                path.display()
+            )
+        })
     }
 }
 
@@ -173,11 +246,51 @@ mod tests {
         );
         let path = dir.path().join("known");
         KnownNodes::at(path.clone())
+            .unwrap()
             .meet("h:1", identity.fingerprint())
             .unwrap();
-        let known = KnownNodes::at(path);
+        let known = KnownNodes::at(path.clone()).unwrap();
         known.meet("h:1", identity.fingerprint()).unwrap();
         assert!(known.meet("h:1", Fingerprint::of(b"other")).is_err());
         known.meet("h:2", Fingerprint::of(b"other")).unwrap();
+        // What is known is not forgotten because a byte of it is bad.
+        let whole = fs::read(&path).unwrap();
+        for bad in [&b"\xff"[..], b"h:3", b"h:3 short\n"] {
+            fs::write(&path, [&whole, bad].concat()).unwrap();
+            let refused = KnownNodes::at(path.clone()).unwrap_err().to_string();
+            assert!(
+                refused.contains("known") && refused.contains("line 3"),
+                "{refused}"
+            );
+        }
+        fs::write(&path, &whole).unwrap();
+        let key = Fingerprint::of(b"this").to_string();
+        let expecting = KnownNodes::at(path).unwrap().expecting(vec![key]);
+        assert!(expecting.meet("h:4", Fingerprint::of(b"other")).is_err());
+        expecting.meet("h:4", Fingerprint::of(b"this")).unwrap();
+    }
+
+    #[test]
+    fn half_an_identity_and_an_open_key_are_refused_and_left_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::load_or_make(dir.path()).unwrap();
+        let (cert, key) = (dir.path().join("identity.crt"), dir.path().join("identity.key"));
+        for (gone, left) in [(&cert, &key), (&key, &cert)] {
+            let (was, stays) = (fs::read(gone).unwrap(), fs::read(left).unwrap());
+            fs::remove_file(gone).unwrap();
+            let refused = Identity::load_or_make(dir.path()).err().unwrap().to_string();
+            assert!(refused.contains(&gone.display().to_string()), "{refused}");
+            assert_eq!(fs::read(left).unwrap(), stays);
+            write_synced(gone, 0o600, &was).unwrap();
+        }
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        let refused = Identity::load_or_make(dir.path()).err().unwrap().to_string();
+        assert!(
+            refused.contains("identity.key") && refused.contains("644"),
+            "{refused}"
+        );
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        let again = Identity::load_or_make(dir.path()).unwrap();
+        assert_eq!(again.fingerprint(), identity.fingerprint());
     }
 }

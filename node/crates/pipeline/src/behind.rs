@@ -431,7 +431,7 @@ impl Worker {
     pub(crate) fn look(&mut self, turn: &mut Turn<'_>) -> Result<(), Refusal> {
         let events = self.spec.event_time.clone().unwrap_or_default();
         let bodies = turn.part.input.bodies(LOG_TURN_BYTES * 4)?;
-        let mut lists = turn.part.input.lists(&bodies)?;
+        let mut lists = turn.part.input.lists(&self.broker, &bodies)?;
         while !turn.is_full()
             && let Some((n, mut run)) = merge::next_run(&lists)
         {

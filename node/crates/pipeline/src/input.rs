@@ -318,13 +318,23 @@ impl Input {
     }
 
     /// Records of `bodies` that are not looked at yet.
-    pub(crate) fn lists<'a>(&self, bodies: &'a [Vec<Body>]) -> Result<Vec<List<'a>>, BatchError> {
+    ///
+    /// What was given up since it was read is not among them.
+    pub(crate) fn lists<'a>(
+        &self,
+        broker: &Broker,
+        bodies: &'a [Vec<Body>],
+    ) -> Result<Vec<List<'a>>, BatchError> {
         let of = |(source, bodies): (&Source, &'a Vec<Body>)| {
+            let marks = broker.marks(source.topic.as_str(), self.partition);
+            let first = source
+                .next
+                .max(marks.map(|marks| marks.log_start()).unwrap_or_default());
             let (mut records, mut ends) = (Vec::new(), Vec::new());
             for body in bodies {
                 for record in body.records() {
                     let record = record?;
-                    if record.offset >= source.next {
+                    if record.offset >= first {
                         records.push(record);
                     }
                 }

@@ -167,6 +167,8 @@ struct State {
     pending: BTreeMap<u64, Pending>,
     /// Called when no proposal up to a ticket is undecided.
     settling: Vec<(u64, Settled)>,
+    /// Called when this node is heard again, or leads no more.
+    silent: Vec<Settled>,
     members: Option<Membership>,
     /// Members that would not take entries: when they last said so, and why. One for each, however often it is asked.
     refused: BTreeMap<NodeId, (Instant, String)>,
@@ -427,6 +429,11 @@ impl Group {
     /// nobody else can have been elected: what it has applied is then the newest there is. Without an election nobody
     /// else commits, so this holds for reads too.
     pub fn is_serving(&self) -> bool {
+        self.leads_within(self.0.timing.election_min)
+    }
+
+    /// Whether this node leads, and has heard from most voters in the last `patience`.
+    fn leads_within(&self, patience: Duration) -> bool {
         {
             let state = self.0.shared.lock();
             if state.leading.is_none() || state.handing_over.is_some_and(|until| Instant::now() < until) {
@@ -440,7 +447,44 @@ impl Group {
             return false;
         }
         let heard = self.0.raft.as_leader().ok().and_then(|l| l.last_quorum_acked());
-        heard.is_some_and(|at| at.elapsed() < self.0.timing.election_min)
+        heard.is_some_and(|at| at.elapsed() < patience)
+    }
+
+    /// Whether something can be proposed here: this node leads, has applied all from before its term, and has not asked another to
+    /// take over. It need not have heard from most voters just now, as for reading: what a leader of yesterday proposes is not
+    /// committed, and to refuse some of what comes in a row would change its order. Where most are away for good it says so.
+    pub fn may_propose(&self) -> bool {
+        let patience = match planted(Bug::LeaseToPropose) {
+            true => self.0.timing.election_min,
+            // Those that wait have been told by then that nothing is known of them.
+            false => PROPOSAL_WAIT,
+        };
+        self.leads_within(patience)
+    }
+
+    /// Whether this node leads, and has not heard from most voters for a moment: consensus would refuse what it is given now, and
+    /// with it all that follows in the term. What comes is better held until that is over ([`Group::when_heard`]).
+    pub fn is_silent(&self) -> bool {
+        !self.is_serving() && self.may_propose()
+    }
+
+    /// Calls `waiter` once most voters are heard again, or this node may not propose any more.
+    pub fn when_heard(&self, waiter: Box<dyn FnOnce() + Send>) {
+        self.0.shared.lock().silent.push(waiter);
+        self.0.shared.turned.notify_one();
+    }
+
+    /// Tells those who wait to be heard, if that is over. Whether some still wait.
+    fn tell_heard(&self) -> bool {
+        if self.0.shared.lock().silent.is_empty() {
+            return false;
+        }
+        if self.is_silent() {
+            return true;
+        }
+        let waiters = std::mem::take(&mut self.0.shared.lock().silent);
+        waiters.into_iter().for_each(|waiter| waiter());
+        false
     }
 
     /// The term that this node knows of.
@@ -773,10 +817,13 @@ impl Shared {
     fn give_up(&self) {
         let (left, settling) = {
             let mut state = self.lock();
-            (
-                std::mem::take(&mut state.pending),
-                std::mem::take(&mut state.settling),
-            )
+            let mut settling = std::mem::take(&mut state.settling);
+            settling.extend(
+                std::mem::take(&mut state.silent)
+                    .into_iter()
+                    .map(|waiter| (0, waiter)),
+            );
+            (std::mem::take(&mut state.pending), settling)
         };
         for waiter in left.into_values().flat_map(|p| p.waiters) {
             waiter(Err(ProposeError::Unknown));

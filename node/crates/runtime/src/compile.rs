@@ -200,6 +200,11 @@ impl Cache {
         fs::create_dir_all(dir)?;
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
         let path = dir.join("key");
+        // A key that others could read is nobody's: what is in the cache is made anew.
+        let is_open = fs::metadata(&path).is_ok_and(|found| found.permissions().mode() & 0o077 != 0);
+        if is_open {
+            fs::remove_file(&path)?;
+        }
         let key = match fs::read(&path).ok().and_then(|k| <[u8; 32]>::try_from(k).ok()) {
             Some(key) => key,
             None => {

@@ -46,8 +46,10 @@ bugs! {
     InstallWithoutReload "install-a-snapshot-and-keep-the-old-tables",
     WitnessLeads "elect-a-witness",
     NeverMend "leave-damaged-batches",
+    LeaseToPropose "ask-for-a-lease-to-propose",
     NoEntryBound "no-bound-for-an-entry",
     // The broker.
+    DeletedServed "serve-deleted-records",
     RetentionByRecord "expire-by-the-time-in-the-records",
     NoDedup "take-repeated-batches",
     ProducersNotStored "forget-producers-at-failover",

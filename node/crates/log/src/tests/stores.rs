@@ -72,7 +72,7 @@ fn everything_is_read_back_at_every_fetch_size_and_after_reopening(home: &Home) 
     let (log, recovered) = home.open();
     assert!(recovered.clean && recovered.damage.is_none(), "{recovered:?}");
     assert_eq!(read_all(&log, 9_000), (want, vec![]));
-    let report = log.scrub(|_, _| {});
+    let report = log.scrub(|_, _| {}).unwrap();
     assert_eq!((report.records, report.damaged.len()), (next, 0));
 }
 

@@ -1,6 +1,6 @@
 //! What a group does by itself.
 
-use super::Inner;
+use super::{Group, Inner};
 use crate::machine::Machine;
 use crate::raft::{NodeId, Types, Vote, log_id};
 use crate::tail::STRETCH_BYTES;
@@ -19,6 +19,8 @@ use weir_types::limits::{RAFT_LOG_BYTES_MAX, RAFT_LOG_ENTRIES_MAX};
 const SNAPSHOT_WITHIN: Duration = Duration::from_secs(10);
 /// How often waiting proposals and the length of the log are looked at.
 const KEEP_EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked whether most voters are heard again, while something waits for that: part of a heartbeat.
+const HEARD_POLL: Duration = Duration::from_millis(10);
 /// Nodes are numbered from 1.
 const NOBODY: NodeId = 0;
 
@@ -42,6 +44,7 @@ pub(super) async fn keep(inner: std::sync::Weak<Inner>) {
     loop {
         // Something is still to come that does not show in the first.
         let mut more;
+        let every;
         {
             let Some(inner) = inner.upgrade() else { return };
             let (term, is_whole) = {
@@ -66,6 +69,10 @@ pub(super) async fn keep(inner: std::sync::Weak<Inner>) {
                 step_down(&inner, term).await;
                 more = true;
             }
+            every = match Group(Arc::clone(&inner)).tell_heard() {
+                true => HEARD_POLL,
+                false => KEEP_EVERY,
+            };
             if term.is_some() {
                 end_change(&inner);
             }
@@ -81,7 +88,7 @@ pub(super) async fn keep(inner: std::sync::Weak<Inner>) {
                 () = turned.notified() => false,
             }
         };
-        if tokio::time::timeout(KEEP_EVERY, stopped).await == Ok(true) {
+        if tokio::time::timeout(every, stopped).await == Ok(true) {
             // Consensus has stopped, as it does when a write fails: nothing will ever be decided here.
             let Some(inner) = inner.upgrade() else { return };
             inner.shared.follow(None);

@@ -1,0 +1,76 @@
+//! The directory of a node: this user's alone, and all that is in it.
+//!
+//! In it lie all records, the node's key, and native code that the node runs. So nothing in it may belong to somebody else, be
+//! writable for others, or lead elsewhere.
+
+use anyhow::{Context, Result, bail};
+use std::fs::{self, DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// For group and others.
+const OTHERS: u32 = 0o077;
+const WRITABLE_FOR_OTHERS: u32 = 0o022;
+
+/// Has everything that this process makes from now on be this user's alone.
+pub(crate) fn keep_to_ourselves() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(OTHERS));
+}
+
+/// Makes the directory if there is none, and closes it to others.
+///
+/// # Errors
+/// When it, or something in it, is somebody else's, can be written to by others, or is a link: names that and what to do.
+pub(crate) fn take(data: &Path) -> Result<()> {
+    if !data.exists() && !data.is_symlink() {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(data);
+        made.with_context(|| format!("cannot make `{}`", data.display()))?;
+    }
+    let own = rustix::process::geteuid().as_raw();
+    let mut left = vec![data.to_owned()];
+    while let Some(path) = left.pop() {
+        let found =
+            fs::symlink_metadata(&path).with_context(|| format!("cannot look at `{}`", path.display()))?;
+        check(&path, &found, own)?;
+        if found.is_dir() {
+            left.extend(entries(&path)?);
+        }
+    }
+    let mode = fs::metadata(data)?.permissions().mode();
+    if mode & OTHERS != 0 {
+        let closed = fs::set_permissions(data, Permissions::from_mode(0o700));
+        closed.with_context(|| format!("cannot close `{}` to others", data.display()))?;
+        tracing::warn!(data = %data.display(), mode = format!("{:o}", mode & 0o777), "the directory was open to others, and is not any more");
+    }
+    Ok(())
+}
+
+fn check(path: &Path, found: &fs::Metadata, own: u32) -> Result<()> {
+    let shown = path.display();
+    if found.is_symlink() {
+        bail!(
+            "`{shown}` is a link, and could lead elsewhere tomorrow: give the directory that it stands for, or remove it"
+        );
+    }
+    if found.uid() != own {
+        bail!(
+            "`{shown}` belongs to user {}, and the node runs as {own}: whoever that is could change it. Give it to the user that \
+             the node runs as (`chown -R`), or use another directory",
+            found.uid()
+        );
+    }
+    let mode = found.permissions().mode();
+    if mode & WRITABLE_FOR_OTHERS != 0 {
+        bail!(
+            "`{shown}` can be written to by others (mode {:o}). If nobody has, close it: `chmod -R go-w`",
+            mode & 0o777
+        );
+    }
+    Ok(())
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let what = || format!("cannot look into `{}`", dir.display());
+    let found = fs::read_dir(dir).with_context(what)?;
+    found.map(|entry| Ok(entry.with_context(what)?.path())).collect()
+}
