@@ -1,5 +1,6 @@
 //! Building the layers bottom-up, running them, and taking them down top-down.
 
+use crate::ballast::Ballast;
 use crate::config::Config;
 use crate::site::{self, Place};
 use anyhow::{Context, Result, bail};
@@ -38,6 +39,8 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let begun = Instant::now();
     crate::ownership::keep_to_ourselves();
     crate::ownership::take(data)?;
+    let ballast = Ballast::of(data);
+    let is_full = ballast.let_go_if_full()?;
     let mut known = site::load(data)?;
     let witness = known.as_ref().map_or(config.witness, |place| place.witness);
     if config.witness && !witness {
@@ -196,12 +199,16 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         }
     });
     let retaining = broker.clone();
+    if !is_full {
+        ballast.take_if_room();
+    }
     let retain = tokio::spawn(async move {
         for tick in 1u32.. {
             tokio::time::sleep(BUDGET_EVERY).await;
             retaining.keep_within_budget().await;
             if tick % RETAIN_EVERY == 0 {
                 retaining.retain().await;
+                ballast.take_if_room();
                 retaining.expire_offsets(offsets_retention_ms).await;
             }
         }

@@ -5,6 +5,7 @@
 #[macro_use]
 mod say;
 
+mod ballast;
 mod boot;
 mod cli;
 mod config;

@@ -54,3 +54,67 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     });
     assert!(!node.ended(), "{}", node.said());
 }
+
+#[test]
+fn a_node_starts_for_reading_on_a_full_disk_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::make(dir.path(), 200) else {
+        println!("SKIPPED: loop mounts are not permitted here, so no disk can be filled");
+        return;
+    };
+    let data = disk.mount.join("data");
+    let env = [("WEIR_DISK_RESERVE_BYTES", "33554432")];
+    let start = || Node::start_at(dir.path(), &data, &env);
+    let mut node = start().unwrap();
+    let records = 40;
+    block_on(async {
+        let client = node.client().await.unwrap();
+        client
+            .create_topic("t", 1, &weir_tests::for_ever())
+            .await
+            .unwrap();
+        let mut producer = client.producer().await.unwrap();
+        for n in 0..records {
+            let mut builder = BatchBuilder::new(Codec::None);
+            builder.push(0, None, Some(&vec![n; 700_000]), weir_types::Headers::NONE);
+            let batch = builder.build(Offset::ZERO, None).unwrap();
+            producer.send("t", 0, &batch).await.unwrap().done().await.unwrap();
+        }
+    });
+    let ballast = disk.mount.join("ballast");
+    for is_killed in [true, false, true] {
+        // Another program takes all there is.
+        let mut file = std::fs::File::create(&ballast).unwrap();
+        while std::io::Write::write_all(&mut file, &[1; 4_096]).is_ok() {}
+        drop(file);
+        match is_killed {
+            true => node.kill().unwrap(),
+            false => node.stop().unwrap(),
+        }
+        node = start().unwrap();
+        assert!(node.said().contains("the disk is full"), "{}", node.said());
+        block_on(async {
+            let client = node.client().await.unwrap();
+            let (read, gaps) = read_all(&client, "t", 0, 4 << 20).await.unwrap();
+            assert_eq!((read.len(), gaps.len()), (usize::from(records), 0));
+            let mut producer = client.producer().await.unwrap();
+            let batch = BatchBuilder::new(Codec::None);
+            let mut batch = batch.clone();
+            batch.push(0, None, Some(b"one more"), weir_types::Headers::NONE);
+            let batch = batch.build(Offset::ZERO, None).unwrap();
+            let refused = producer
+                .send("t", 0, &batch)
+                .await
+                .unwrap()
+                .done()
+                .await
+                .unwrap_err();
+            assert!(refused.to_string().contains("disk is nearly full"), "{refused}");
+        });
+        assert!(!node.ended(), "{}", node.said());
+        std::fs::remove_file(&ballast).unwrap();
+        // With room again, the next start keeps some.
+        node.stop().unwrap();
+        node = start().unwrap();
+    }
+}

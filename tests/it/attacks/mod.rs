@@ -2,6 +2,7 @@
 //! what it defends.
 
 mod an_entry_is_bounded;
+mod an_upload_stops_nothing;
 mod files_are_ours_alone;
 mod signals_and_pipes_end_in_order;
 

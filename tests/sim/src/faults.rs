@@ -269,7 +269,8 @@ impl Faults {
                 format!("disk of {a} takes {ms} ms")
             }
             13 => {
-                let hours = self.dice.roll(3) as i64 - 1;
+                // An hour, a month behind, a year ahead, and as if it had never been set.
+                let hours = [0, 1, -1, -30 * 24, 365 * 24, -500_000][self.dice.roll(6) as usize];
                 self.node(a)
                     .knobs
                     .skew_ms

@@ -1,5 +1,7 @@
 //! Clients: they note what they did and saw, for the checkers to judge.
 
+mod dated;
+
 use crate::entropy::Dice;
 use crate::node::{Node, TELL_EVERY, View, lock};
 use crate::world::{GROUP_SIZE, Phase, World};
@@ -43,6 +45,9 @@ pub(crate) async fn run(world: Arc<World>) -> turmoil::Result {
     for client in 100..102 {
         clients.push(tokio::spawn(consume(Arc::clone(&world), client)));
     }
+    let dated = tokio::spawn(dated::fill(Arc::clone(&world)));
+    clients.push(tokio::spawn(dated::cut(Arc::clone(&world))));
+    clients.push(tokio::spawn(dated::grow(Arc::clone(&world))));
     while world.phase() == Phase::Faults {
         sleep(Duration::from_millis(10)).await;
     }
@@ -51,6 +56,7 @@ pub(crate) async fn run(world: Arc<World>) -> turmoil::Result {
     for client in clients {
         client.await?;
     }
+    dated::look(&world, dated.await?).await?;
     last_word(&world).await?;
     settle(&world).await?;
     for node in world.nodes.iter().filter(|n| !n.witness) {
@@ -112,6 +118,7 @@ async fn form(world: &World) -> turmoil::Result {
     if made.await != Some(true) {
         return Err("the topic cannot be made".into());
     }
+    dated::form(first).await?;
     wait(world, "everybody has the topic", || {
         let last = first.view().last;
         world

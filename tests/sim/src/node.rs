@@ -30,6 +30,8 @@ const GROUP: GroupId = GroupId(0);
 const IDENTITY: u64 = 77;
 /// What a node says whose consensus has stopped.
 pub(crate) const STOPPED: &str = "consensus stopped";
+/// Of a node's looks after itself, how many to one look for what is too old: more often than a real one.
+const RETAIN_EVERY: u32 = 8;
 /// How often a node that lost something asks to be let in again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -145,7 +147,9 @@ impl Node {
             let pair = rcgen::KeyPair::try_from(&key[..])?;
             let certificate = rcgen::CertificateParams::new(vec!["weir".to_owned()])?.self_signed(&pair)?;
             std::fs::write(dir.join("identity.crt"), certificate.der())?;
-            std::fs::write(dir.join("identity.key"), key)?;
+            let path = dir.join("identity.key");
+            std::fs::write(&path, key)?;
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         }
         Ok(Identity::load_or_make(&dir)?)
     }
@@ -373,8 +377,12 @@ async fn accept(listener: Arc<weir_peer::Listener>, peers: Peers, broker: Broker
 
 /// What a node does by itself.
 async fn keep(broker: Broker) {
-    loop {
+    for tick in 0u32.. {
         tokio::time::sleep(Duration::from_millis(250)).await;
+        broker.raise_level().await;
+        if tick.is_multiple_of(RETAIN_EVERY) {
+            broker.retain().await;
+        }
         broker.promote_learners().await;
         broker.tick_groups().await;
     }

@@ -19,6 +19,14 @@ pub(crate) async fn metrics(State(services): State<Arc<Services>>) -> impl IntoR
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], out)
 }
 
+/// A label's value, as the text format of Prometheus wants it (exposition formats, version 0.0.4).
+fn escaped(label: &str) -> String {
+    label
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
@@ -286,8 +294,9 @@ fn pipelines(out: &mut String, all: &[PipelineInfo]) {
         for (output, n) in &p.routed {
             let _ = writeln!(
                 out,
-                "weir_pipeline_routed_total{{pipeline=\"{}\",output=\"{output}\"}} {n}",
-                p.name
+                "weir_pipeline_routed_total{{pipeline=\"{}\",output=\"{}\"}} {n}",
+                p.name,
+                escaped(output)
             );
         }
     }
@@ -329,8 +338,9 @@ fn pipelines(out: &mut String, all: &[PipelineInfo]) {
         for (metric, value) in &p.metrics {
             let _ = writeln!(
                 out,
-                "weir_module_metric{{pipeline=\"{}\",metric=\"{metric}\"}} {value}",
-                p.name
+                "weir_module_metric{{pipeline=\"{}\",metric=\"{}\"}} {value}",
+                p.name,
+                escaped(metric)
             );
         }
     }

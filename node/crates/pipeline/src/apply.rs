@@ -49,6 +49,7 @@ impl Pipelines {
         cause: history::Cause,
         on: Option<u64>,
     ) -> Result<PipelineInfo, ApplyError> {
+        self.warm(&spec).await;
         let _one = self.0.changing.lock().await;
         let now = self.row(spec.name.as_str()).ok();
         if on.is_some() && now.as_ref().map(|row| row.revision) != on {

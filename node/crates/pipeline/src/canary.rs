@@ -80,6 +80,7 @@ impl Pipelines {
     /// When anything about it does not fit: then nothing has changed.
     pub async fn canary(&self, text: &str, partitions: &[u32], by: &str) -> Result<PipelineInfo, ApplyError> {
         let spec = Spec::parse(text)?;
+        self.warm(&spec).await;
         let _one = self.0.changing.lock().await;
         let name = spec.name.to_string();
         let now = self.row(&name)?;

@@ -14,8 +14,14 @@ use weir_types::limits::STATEFUL_PARTITIONS_MAX;
 pub enum PushError {
     #[error(transparent)]
     Load(#[from] LoadError),
-    #[error("`{0}` cannot name a module: use 1 to 100 letters, digits, `.`, `_` or `-`")]
+    #[error(
+        "`{0}` cannot name a module: use 1 to 100 letters, digits, `.`, `_` or `-`, and begin with no `.` or `-`"
+    )]
     Name(String),
+    #[error("`{0}` cannot name a module: it could be the beginning of another's digest")]
+    LikeDigest(String),
+    #[error("other modules are being compiled: try again")]
+    Busy,
     #[error("there are {0} modules already: remove one")]
     Full(usize),
     #[error("no module `{0}`; `weir module list` shows what there is")]
@@ -40,9 +46,13 @@ impl PushError {
             Self::Admin(e) => e.kind(),
             Self::Io(_) => ErrorKind::Internal,
             Self::Damaged(_) => ErrorKind::Corrupt,
-            Self::Name(_) | Self::Full(_) | Self::NotFound(_) | Self::InUse(_) | Self::Exists { .. } => {
-                ErrorKind::Invalid
-            }
+            Self::Busy => ErrorKind::Retry,
+            Self::Name(_)
+            | Self::LikeDigest(_)
+            | Self::Full(_)
+            | Self::NotFound(_)
+            | Self::InUse(_)
+            | Self::Exists { .. } => ErrorKind::Invalid,
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::spec::{Grant, Spec};
 use crate::store::{ModuleInfo, ModuleRef, Store};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 use weir_broker::{AdminError, StateKind};
 use weir_runtime::{Digest, InstanceConfig, Instruments, LoadError, LogLevel, LogSink, Module};
 use weir_types::TopicName;
@@ -37,6 +38,9 @@ impl Stages {
     }
 }
 
+/// How long a push waits for others to be compiled.
+const COMPILE_WAIT: Duration = Duration::from_secs(60);
+
 /// Lines of modules, in the node's own log.
 struct Tracing {
     pipeline: String,
@@ -60,22 +64,26 @@ impl Pipelines {
     /// # Errors
     /// When it is not taken.
     pub async fn push(&self, name: &str, version: &str, bytes: Vec<u8>) -> Result<ModuleInfo, PushError> {
-        let _one = self.0.changing.lock().await;
+        // Held by the thread that compiles, whether somebody still waits for it or not.
+        let place = self.place_to_compile().await.ok_or(PushError::Busy)?;
         let runtime = self.0.runtime.clone();
         let component = apart("weir-push", move || {
             // Nobody waits for a record here.
             Priority::Behind.ask();
-            runtime.componentize(&bytes).map(|c| c.into_owned())
+            let component = runtime.componentize(&bytes).map(|c| c.into_owned());
+            component.map(|component| (component, place))
         })
         .await
         .unwrap_or(Err(LoadError::Compile(
             "the thread that compiles ended".to_owned(),
-        )))?;
+        )));
+        let (component, place) = component?;
         let digest = Digest::of(&component);
         self.store().check(name, version, digest, component.len())?;
         let (runtime, dir) = (self.0.runtime.clone(), self.store().dir());
         let (module, descriptor) = apart("weir-push", move || -> Result<_, PushError> {
             Priority::Behind.ask();
+            let _place = place;
             let module = runtime.load(&component)?;
             module.check_texts()?;
             let descriptor = module.descriptor().clone();
@@ -84,6 +92,9 @@ impl Pipelines {
         })
         .await
         .unwrap_or(Err(PushError::Admin(AdminError::Closed)))?;
+        let _one = self.0.changing.lock().await;
+        // Others may have come while it was compiled.
+        self.store().check(name, version, digest, descriptor.1.len())?;
         let info = ModuleInfo {
             digest,
             name: name.to_owned(),
@@ -106,6 +117,39 @@ impl Pipelines {
         self.store().modules.insert(digest, info.clone());
         self.loaded().insert(digest, module);
         Ok(info)
+    }
+
+    /// A place to compile in, if one is free soon.
+    async fn place_to_compile(&self) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.0.compiling).acquire_owned();
+        tokio::time::timeout(COMPILE_WAIT, place).await.ok()?.ok()
+    }
+
+    /// Compiles what `spec` needs, if it is not yet, before it is looked at under the lock of all changes. What is wrong with it
+    /// shows then.
+    pub(crate) async fn warm(&self, spec: &Spec) {
+        let cold: Vec<Digest> = {
+            let (store, loaded) = (self.store(), self.loaded());
+            let digests = spec
+                .stages
+                .iter()
+                .filter_map(|stage| store.resolve(&stage.module).ok());
+            let digests = digests.map(|info| info.digest);
+            digests.filter(|digest| !loaded.contains_key(digest)).collect()
+        };
+        if cold.is_empty() {
+            return;
+        }
+        let Some(place) = self.place_to_compile().await else {
+            return;
+        };
+        let this = self.clone();
+        let warmed = apart("weir-warm", move || {
+            let _place = place;
+            Priority::Behind.ask();
+            cold.into_iter().for_each(|digest| drop(this.load(digest)));
+        });
+        let _ = warmed.await;
     }
 
     /// All modules, by name and time.

@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     loaded: Mutex<BTreeMap<Digest, Module>>,
     /// One change at a time: what is checked still holds when it is written.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// One module is compiled at a time, and nothing else waits for that.
+    pub(crate) compiling: Arc<tokio::sync::Semaphore>,
     /// What another node has asked this one to make ready, and is under way.
     pub(crate) readying: tokio::sync::Mutex<Option<Readying>>,
     /// One pipeline is tried out at a time.
@@ -96,6 +98,7 @@ impl Pipelines {
             by_source: RwLock::default(),
             loaded: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            compiling: Arc::new(tokio::sync::Semaphore::new(1)),
             readying: tokio::sync::Mutex::default(),
             shadowing: Arc::default(),
             wanted,

@@ -14,6 +14,8 @@ use weir_types::limits::{MODULES_BYTES_MAX, MODULES_MAX};
 
 /// Bytes of a component in one row: a record that comes at the same time waits for their sync.
 const ROW_BYTES: usize = 64 << 10;
+/// Digits of a digest by which a module can be named.
+const DIGITS_MIN: usize = 8;
 /// Longest name or version.
 const NAME_BYTES_MAX: usize = 100;
 
@@ -37,6 +39,14 @@ pub struct ModuleInfo {
     pub descriptor: Descriptor,
     /// Interfaces that it imports functions from.
     pub imports: Vec<String>,
+}
+
+/// Whether it could be the first digits of a digest.
+fn is_digest_like(name: &str) -> bool {
+    name.len() >= DIGITS_MIN
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// Files and rows of modules.
@@ -68,10 +78,14 @@ impl Store {
     ) -> Result<(), PushError> {
         let legal = |s: &str| {
             let chars = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-            (1..=NAME_BYTES_MAX).contains(&s.len()) && s.chars().all(chars)
+            let starts = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            (1..=NAME_BYTES_MAX).contains(&s.len()) && s.chars().all(chars) && s.starts_with(starts)
         };
         if let Some(bad) = [name, version].into_iter().find(|s| !legal(s)) {
             return Err(PushError::Name(bad.chars().take(NAME_BYTES_MAX).collect()));
+        }
+        if is_digest_like(name) {
+            return Err(PushError::LikeDigest(name.to_owned()));
         }
         let same = |m: &&ModuleInfo| m.name == name && m.version == version && m.digest != digest;
         if self.modules.values().find(same).is_some() {
@@ -173,6 +187,11 @@ impl Store {
 
     /// The module that `reference` names; by name alone, the one pushed last.
     pub(crate) fn resolve(&self, reference: &ModuleRef) -> Result<&ModuleInfo, PushError> {
+        // Whoever gives a digest wants those bytes, whatever somebody else has called his.
+        if let Ok(digest) = reference.parse::<Digest>() {
+            let found = self.modules.get(&digest);
+            return found.ok_or_else(|| PushError::NotFound(reference.to_owned()));
+        }
         let by_label = match reference.split_once('@') {
             Some((name, version)) => self
                 .modules
@@ -187,7 +206,7 @@ impl Store {
         let mut by_digest = self
             .modules
             .values()
-            .filter(|m| reference.len() >= 8 && m.digest.to_string().starts_with(reference));
+            .filter(|m| is_digest_like(reference) && m.digest.to_string().starts_with(reference));
         let found = by_label.or_else(|| by_digest.next().filter(|_| by_digest.next().is_none()));
         found.ok_or_else(|| PushError::NotFound(reference.to_owned()))
     }

@@ -7,6 +7,7 @@
 use crate::componentize::componentize;
 use crate::error::LoadError;
 use crate::inspect::Digest;
+use crate::words::tidy;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::borrow::Cow;
@@ -14,7 +15,10 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use wasmtime::Engine;
 
 /// Where compiling happens.
@@ -32,6 +36,10 @@ const CHILD_MEMORY_BYTES: u64 = 2 << 30;
 const CHILD_NICE: i32 = 15;
 /// Seconds of processor time for the child: Python takes 14.
 const CHILD_CPU_S: u64 = 120;
+/// And by the clock: it may wait for a processor that others use.
+const CHILD_WITHIN: Duration = Duration::from_secs(240);
+/// What it says of why it failed.
+const MESSAGE_BYTES_MAX: u64 = 4 << 10;
 /// Largest native code taken: SpiderMonkey's is 34 MB.
 const NATIVE_BYTES_MAX: u64 = 256 << 20;
 /// Cranelift recurses deeply (ClickHouse overflowed the usual 2 MiB).
@@ -58,7 +66,7 @@ impl Compiler {
         }
         let native = match &self.by {
             CompileBy::Here => precompile(engine.clone(), component.to_vec())?,
-            CompileBy::Child(program, args) => run_child(program, args, component)?,
+            CompileBy::Child(program, args) => run_child(program, args, component, CHILD_WITHIN)?,
         };
         if let Some(cache) = &self.cache {
             cache.store(&key, &native)?;
@@ -76,7 +84,7 @@ impl Compiler {
         match &self.by {
             CompileBy::Child(program, args) if wasmparser::Parser::is_core_wasm(bytes) => {
                 let args: Vec<String> = args.iter().cloned().chain([MAKE_COMPONENT.to_owned()]).collect();
-                run_child(program, &args, bytes).map(Cow::Owned)
+                run_child(program, &args, bytes, CHILD_WITHIN).map(Cow::Owned)
             }
             _ => componentize(bytes),
         }
@@ -143,7 +151,12 @@ fn precompile(engine: Engine, component: Vec<u8>) -> Result<Vec<u8>, LoadError> 
         .unwrap_or_else(|_| Err(LoadError::Compile("the compiler panicked".to_owned())))
 }
 
-fn run_child(program: &Path, args: &[String], component: &[u8]) -> Result<Vec<u8>, LoadError> {
+fn run_child(
+    program: &Path,
+    args: &[String],
+    component: &[u8],
+    within: Duration,
+) -> Result<Vec<u8>, LoadError> {
     let mut child = Command::new(program)
         .args(args)
         .env_clear()
@@ -151,15 +164,44 @@ fn run_child(program: &Path, args: &[String], component: &[u8]) -> Result<Vec<u8
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let (mut native, mut message) = (Vec::new(), String::new());
-    // The child reads all before it writes, so one after the other cannot lock up.
-    let written = stdin.map_or(Ok(()), |mut pipe| pipe.write_all(component));
-    let read = stdout.map_or(Ok(0), |pipe| pipe.take(NATIVE_BYTES_MAX).read_to_end(&mut native));
-    if let Some(pipe) = child.stderr.take() {
-        let _ = pipe.take(4 << 10).read_to_string(&mut message);
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (over, is_over) = sync_channel::<()>(1);
+    let ends = Ends(Mutex::new(Some(child)));
+    // Side by side: what is written to one pipe must not wait for what is read from another. Whatever the child does, its time
+    // ends, and with it the pipes.
+    let (written, read, message, in_time) = std::thread::scope(|scope| {
+        let written = scope.spawn(|| stdin.map_or(Ok(()), |mut pipe| pipe.write_all(component)));
+        let message = scope.spawn(|| stderr.map_or_else(String::new, message_of));
+        let ends = &ends;
+        let watch = scope.spawn(move || {
+            let in_time = !matches!(is_over.recv_timeout(within), Err(RecvTimeoutError::Timeout));
+            ends.kill_unless(in_time);
+            in_time
+        });
+        let mut native = Vec::new();
+        let read = stdout.map_or(Ok(0), |pipe| {
+            pipe.take(NATIVE_BYTES_MAX + 1).read_to_end(&mut native)
+        });
+        let is_too_much = native.len() as u64 > NATIVE_BYTES_MAX;
+        ends.kill_unless(!is_too_much);
+        let message = message.join().unwrap_or_default();
+        let written = written.join().unwrap_or(Ok(()));
+        drop(over);
+        let in_time = watch.join().unwrap_or(false);
+        (
+            written,
+            read.map(|_| native).map(|n| (n, is_too_much)),
+            message,
+            in_time,
+        )
+    });
+    let Some(status) = ends.wait()? else {
+        return Err(LoadError::Compile("the compiler is gone".to_owned()));
+    };
+    if !in_time {
+        let why = format!("the compiler took longer than {} s", within.as_secs());
+        return Err(LoadError::Compile(why));
     }
-    let status = child.wait()?;
     if !status.success() {
         let why = message.trim();
         // An error of its own says all there is; otherwise its end does.
@@ -172,8 +214,40 @@ fn run_child(program: &Path, args: &[String], component: &[u8]) -> Result<Vec<u8
         }));
     }
     written?;
-    read?;
-    Ok(native)
+    match read? {
+        (_, true) => Err(LoadError::Compile(format!(
+            "more than {NATIVE_BYTES_MAX} bytes come of it"
+        ))),
+        (native, false) => Ok(native),
+    }
+}
+
+/// The first of what the child says; the rest is read, so that it is not stopped by saying too much.
+fn message_of(mut pipe: impl Read) -> String {
+    let mut said = Vec::new();
+    let _ = pipe.by_ref().take(MESSAGE_BYTES_MAX).read_to_end(&mut said);
+    let _ = io::copy(&mut pipe, &mut io::sink());
+    tidy(String::from_utf8_lossy(&said).into_owned())
+}
+
+/// A child that may be ended from another thread than the one that waits for it.
+struct Ends(Mutex<Option<Child>>);
+
+impl Ends {
+    fn kill_unless(&self, is_well: bool) {
+        if is_well {
+            return;
+        }
+        let mut child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(child) = child.as_mut() {
+            let _ = child.kill();
+        }
+    }
+
+    fn wait(&self) -> io::Result<Option<ExitStatus>> {
+        let child = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        child.map(|mut child| child.wait()).transpose()
+    }
 }
 
 /// What native code depends on besides the component: wasmtime's version, its settings and the processor.
@@ -252,5 +326,52 @@ impl Cache {
         file.write_all(&mac.finalize().into_bytes())?;
         file.write_all(native)?;
         fs::rename(fresh, self.dir.join(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn shell(script: &str, input: &[u8], within: Duration) -> Result<Vec<u8>, LoadError> {
+        let args = ["-c".to_owned(), script.to_owned()];
+        run_child(Path::new("/bin/sh"), &args, input, within)
+    }
+
+    const PATIENT: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_child_may_say_as_much_as_it_likes_whenever_it_likes() {
+        // More than a pipe holds, before it reads what it is given and before it answers.
+        let chatty = "head -c 300000 /dev/zero | tr '\\0' x >&2; cat; head -c 300000 /dev/zero >&2";
+        let input = vec![7; 300_000];
+        assert_eq!(shell(chatty, &input, PATIENT).unwrap(), input);
+        let failed = shell(&format!("{chatty}; exit 1"), &input, PATIENT)
+            .unwrap_err()
+            .to_string();
+        assert!(failed.len() < 5_000, "{}", failed.len());
+        // One that reads nothing.
+        let deaf = shell("exit 3", &input, PATIENT).unwrap_err().to_string();
+        assert!(deaf.contains("exit status: 3"), "{deaf}");
+    }
+
+    #[test]
+    fn a_child_that_does_not_end_is_ended() {
+        let begun = Instant::now();
+        for script in [
+            "exec sleep 1000",
+            "exec cat /dev/zero",
+            "exec cat >/dev/null; exec sleep 1000",
+        ] {
+            let stuck = shell(script, b"x", Duration::from_millis(300))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                stuck.contains("longer than") || stuck.contains("come of it"),
+                "{stuck}"
+            );
+        }
+        assert!(begun.elapsed() < PATIENT);
     }
 }

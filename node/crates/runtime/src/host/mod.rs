@@ -38,6 +38,7 @@ impl Guest {
             limits,
             memory: MemoryLimit {
                 bytes_max: limits.memory_bytes,
+                bytes: 0,
                 refused: false,
             },
             log: log::Lines::new(sink, limits.log_lines),
@@ -69,16 +70,22 @@ impl Guest {
 
 impl crate::bindings::weir::module::types::Host for Guest {}
 
-/// Refuses growth beyond a bound, and remembers that it did: the guest's abort that follows has no words of its own.
+/// Refuses growth of all memories together beyond a bound, and remembers that it did: the guest's abort that follows has no words of its own.
 pub(crate) struct MemoryLimit {
     bytes_max: usize,
+    /// Of all memories.
+    bytes: usize,
     pub(crate) refused: bool,
 }
 
 impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let fits = desired <= self.bytes_max;
+    fn memory_growing(&mut self, now: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let bytes = self.bytes.saturating_sub(now).saturating_add(desired);
+        let fits = bytes <= self.bytes_max;
         self.refused |= !fits;
+        if fits {
+            self.bytes = bytes;
+        }
         Ok(fits)
     }
 
@@ -96,5 +103,24 @@ impl ResourceLimiter for MemoryLimit {
 
     fn memories(&self) -> usize {
         PARTS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memories_share_one_limit() {
+        let mut limit = MemoryLimit {
+            bytes_max: 100,
+            bytes: 0,
+            refused: false,
+        };
+        assert!(limit.memory_growing(0, 60, None).unwrap());
+        assert!(!limit.memory_growing(0, 60, None).unwrap() && limit.refused);
+        assert!(limit.memory_growing(0, 30, None).unwrap());
+        assert!(limit.memory_growing(60, 70, None).unwrap());
+        assert!(!limit.memory_growing(30, 31, None).unwrap());
     }
 }

@@ -1,0 +1,88 @@
+//! Room that is kept for the day on which somebody else has filled the disk: a file that means nothing, and goes when a node starts
+//! and finds no room. Opening a log writes a little, and a node that does not come up serves no reads either.
+
+use anyhow::{Context, Result};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const FILE: &str = "ballast";
+/// What opening a log writes: a journal and its tables anew, and what was in memory when the power went.
+const BYTES: u64 = 64 << 20;
+/// Of a small disk, no more than this part.
+const PART_OF_DISK: u64 = 32;
+/// It is made when there is so much more room than it takes.
+const ROOM: u64 = 4;
+
+/// The file in a node's directory.
+pub(crate) struct Ballast {
+    path: PathBuf,
+}
+
+impl Ballast {
+    pub(crate) fn of(data: &Path) -> Self {
+        Self {
+            path: data.join(FILE),
+        }
+    }
+
+    /// Bytes that it takes on this disk, and that are free.
+    fn wanted_and_free(&self) -> Result<(u64, u64)> {
+        let dir = self.path.parent().unwrap_or(&self.path);
+        let disk = statvfs(dir).with_context(|| format!("cannot look at the disk of `{}`", dir.display()))?;
+        let total = disk.f_blocks * disk.f_frsize;
+        Ok((BYTES.min(total / PART_OF_DISK), disk.f_bavail * disk.f_frsize))
+    }
+
+    /// Lets go of it where there is no room to start without. Whether the disk is full.
+    ///
+    /// # Errors
+    /// When the disk cannot be looked at, or the file not be removed.
+    pub(crate) fn let_go_if_full(&self) -> Result<bool> {
+        let (wanted, free) = self.wanted_and_free()?;
+        if free >= wanted {
+            return Ok(false);
+        }
+        match fs::remove_file(&self.path) {
+            Ok(()) => tracing::warn!(
+                free,
+                "the disk is full: what was kept for this is used to start. Records are read, and none are taken until there is room: \\
+                 remove what else is on the disk, lower `retention` of a topic, or delete one"
+            ),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e).with_context(|| format!("cannot remove `{}`", self.path.display())),
+        }
+        Ok(true)
+    }
+
+    /// Makes it, if it is not there and there is room. Without it a node works as well.
+    pub(crate) fn take_if_room(&self) {
+        if self.path.exists() {
+            return;
+        }
+        let made = self.wanted_and_free().and_then(|(wanted, free)| {
+            if free < wanted * ROOM {
+                return Ok(());
+            }
+            let fresh = self.path.with_extension("new");
+            match fs::remove_file(&fresh) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+                _ => {}
+            }
+            let mut file = File::create_new(&fresh)?;
+            if fallocate(&file, FallocateFlags::empty(), 0, wanted).is_err() {
+                // Not every file system can: zeros take the same room.
+                let zeros = vec![0; 1 << 20];
+                for _ in 0..wanted >> 20 {
+                    file.write_all(&zeros)?;
+                }
+            }
+            file.sync_all()?;
+            Ok(fs::rename(&fresh, &self.path)?)
+        });
+        if let Err(error) = made {
+            tracing::warn!(path = %self.path.display(), %error, "no room is kept for a full disk");
+        }
+    }
+}

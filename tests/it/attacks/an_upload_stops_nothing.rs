@@ -1,0 +1,80 @@
+//! Whatever is uploaded, modules and pipelines can be administered beside it; and a digest is a digest.
+
+use crate::block_on;
+use std::time::{Duration, Instant};
+use weir_tests::{Node, module};
+
+fn leb(mut n: u32, out: &mut Vec<u8>) {
+    loop {
+        let low = (n & 0x7f) as u8;
+        n >>= 7;
+        out.push(if n == 0 { low } else { low | 0x80 });
+        if n == 0 {
+            return;
+        }
+    }
+}
+
+fn section(id: u8, body: &[u8], out: &mut Vec<u8>) {
+    out.push(id);
+    leb(body.len() as u32, out);
+    out.extend_from_slice(body);
+}
+
+/// A core module that imports a function of this name from the contract's log.
+fn imports(name: &str) -> Vec<u8> {
+    let mut wasm = b"\0asm\x01\0\0\0".to_vec();
+    section(1, &[1, 0x60, 0, 0], &mut wasm);
+    let mut body = vec![1];
+    for text in ["weir:module/log@0.1.0", name] {
+        leb(text.len() as u32, &mut body);
+        body.extend_from_slice(text.as_bytes());
+    }
+    body.extend([0, 0]);
+    section(2, &body, &mut wasm);
+    wasm
+}
+
+#[test]
+fn a_name_of_a_hundred_thousand_characters_holds_up_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        let begun = Instant::now();
+        let refused = client
+            .push_module("long", "1", &imports(&"x".repeat(99_000)))
+            .await
+            .unwrap_err();
+        assert!(refused.to_string().len() < 6_000, "{}", refused.to_string().len());
+        client
+            .push_module("threshold", "1", &module("threshold"))
+            .await
+            .unwrap();
+        client.remove_module("threshold@1").await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn a_digest_names_the_bytes_that_it_is_of_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        let pushed = client
+            .push_module("threshold", "1", &module("threshold"))
+            .await
+            .unwrap();
+        let pushed: serde_json::Value = serde_json::from_slice(&pushed).unwrap();
+        let digest = pushed["digest"].as_str().unwrap();
+        for name in [digest, &digest[..8], "deadbeef", "..", ".", "-rf", ""] {
+            let refused = client
+                .push_module(name, "1", &module("deadband"))
+                .await
+                .unwrap_err()
+                .to_string();
+            assert!(refused.contains("cannot name a module"), "{name}: {refused}");
+        }
+    });
+}
