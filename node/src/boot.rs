@@ -2,6 +2,7 @@
 
 use crate::ballast::Ballast;
 use crate::config::Config;
+use crate::files;
 use crate::site::{self, Place};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -158,10 +159,14 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
 
     let stop = Arc::new(Notify::new());
     let (serving, peers) = (broker.clone(), peers);
-    let on_node: weir_quic::OnNode = Arc::new(move |peer| {
-        let (broker, peers) = (serving.clone(), peers.clone());
-        Box::pin(async move { peers.accept(peer, Arc::new(broker)).await })
-    });
+    let (known, members) = (peers.clone(), broker.clone());
+    let on_node = weir_quic::OnNode {
+        is_member: Box::new(move |key| known.knows(key, members.group())),
+        serve: Box::new(move |peer| {
+            let (broker, peers) = (serving.clone(), peers.clone());
+            Box::pin(async move { peers.accept(peer, Arc::new(broker)).await })
+        }),
+    };
     let quic = tokio::spawn(weir_quic::serve(
         Arc::clone(&listener),
         Arc::clone(&services),
@@ -171,7 +176,12 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let (watching, dir) = (broker.clone(), data.to_owned());
     let site_task = tokio::spawn(async move { keep_site(watching, dir, place, member).await });
     let stopping = Arc::clone(&stop);
-    let http = tokio::spawn(weir_http::serve(http_listener, services, async move {
+    let files = files::share();
+    let settings = weir_http::Settings {
+        names: config.http_names.iter().chain(&config.host).cloned().collect(),
+        connections_max: files.http,
+    };
+    let http = tokio::spawn(weir_http::serve(http_listener, services, settings, async move {
         stopping.notified().await
     }));
     let offsets_retention_ms = config.offsets_retention.as_millis() as i64;
@@ -184,6 +194,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
             default_partitions: config.default_partitions,
             group_initial_delay: config.group_initial_delay,
             offsets_retention_ms,
+            connections_max: files.kafka,
         };
         tokio::spawn(weir_kafka::serve(listener, broker.clone(), settings))
     });

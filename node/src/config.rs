@@ -13,6 +13,8 @@ pub(crate) struct Config {
     pub(crate) data: Option<PathBuf>,
     pub(crate) quic: SocketAddr,
     pub(crate) http: SocketAddr,
+    /// Names by which it is asked.
+    pub(crate) http_names: Vec<String>,
     /// `None`: not served.
     pub(crate) kafka: Option<SocketAddr>,
     pub(crate) advertise: Option<(String, u16)>,
@@ -42,7 +44,7 @@ pub(crate) struct Config {
 }
 
 /// Name, default and meaning of each setting. `weir serve --print-config` shows them.
-const SETTINGS: [(&str, &str, &str); 23] = [
+const SETTINGS: [(&str, &str, &str); 24] = [
     (
         "data",
         "",
@@ -54,6 +56,11 @@ const SETTINGS: [(&str, &str, &str); 23] = [
         "Address for the command line, clients and peers.",
     ),
     ("http", "\"127.0.0.1:7480\"", "Address for HTTP."),
+    (
+        "http_names",
+        "\"\"",
+        "Names by which HTTP clients ask this node, with commas between, beside its addresses, `localhost` and `host`.",
+    ),
     (
         "kafka",
         "\"127.0.0.1:9092\"",
@@ -159,6 +166,7 @@ impl Default for Config {
             data: None,
             quic: SocketAddr::from(([127, 0, 0, 1], 7400)),
             http: SocketAddr::from(([127, 0, 0, 1], 7480)),
+            http_names: Vec::new(),
             kafka: Some(SocketAddr::from(([127, 0, 0, 1], 9092))),
             advertise: None,
             host: None,
@@ -247,6 +255,10 @@ impl Config {
             "data" => self.data = Some(value.into()),
             "quic" => self.quic = address()?,
             "http" => self.http = address()?,
+            "http_names" => {
+                let names = value.split(',').map(|name| name.trim().to_owned());
+                self.http_names = names.filter(|name| !name.is_empty()).collect();
+            }
             "kafka" if value == "off" => self.kafka = None,
             "kafka" => self.kafka = Some(address()?),
             "advertise" if value.is_empty() => self.advertise = None,

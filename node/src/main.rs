@@ -9,6 +9,7 @@ mod ballast;
 mod boot;
 mod cli;
 mod config;
+mod files;
 mod ownership;
 mod site;
 

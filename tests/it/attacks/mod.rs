@@ -3,7 +3,9 @@
 
 mod an_entry_is_bounded;
 mod an_upload_stops_nothing;
+mod clients_do_not_keep_nodes_apart;
 mod files_are_ours_alone;
+mod http_is_bounded_and_asked_by_nobodys_page;
 mod signals_and_pipes_end_in_order;
 
 use std::time::{Duration, Instant};

@@ -103,7 +103,7 @@ fn a_fetch_that_waits_for_more_is_counted_once() {
     let answer = ask(&mut connect(&node), &request(1, 4, false, &long_poll(400))).unwrap();
     assert!(answer.windows(8).any(|w| w == b"a record"));
     let mut http = TcpStream::connect(node.http).unwrap();
-    http.write_all(b"GET /metrics HTTP/1.0\r\nhost: weir\r\n\r\n")
+    http.write_all(b"GET /metrics HTTP/1.0\r\nhost: localhost\r\n\r\n")
         .unwrap();
     let mut metrics = String::new();
     http.read_to_string(&mut metrics).unwrap();

@@ -124,6 +124,8 @@ pub(crate) struct Inner {
     pub(crate) quotas: Quotas,
     pub(crate) metrics: BrokerMetrics,
     pub(crate) retention: tokio::sync::Mutex<Retention>,
+    /// One scrub at a time: each reads the whole disk.
+    pub(crate) scrubbing: Arc<Semaphore>,
     pub(crate) coordinator: Coordinator,
     runtime: tokio::runtime::Handle,
     pub(crate) inflight: Arc<Semaphore>,
@@ -196,6 +198,7 @@ impl Broker {
             quotas: Quotas::new(options.quotas),
             metrics: BrokerMetrics::default(),
             retention: tokio::sync::Mutex::default(),
+            scrubbing: Arc::new(Semaphore::new(1)),
             coordinator,
             runtime: tokio::runtime::Handle::current(),
             inflight: Arc::new(Semaphore::new(PRODUCE_INFLIGHT_BYTES_MAX)),

@@ -176,10 +176,16 @@ impl Broker {
             // It has no records, and must not get any.
             return Ok((ScrubReport::default(), Vec::new()));
         }
+        let Ok(one) = Arc::clone(&self.0.scrubbing).try_acquire_owned() else {
+            return Err(ReadError::Busy("another scrub is under way".to_owned()));
+        };
         let (done, answer) = oneshot::channel();
         let log = self.0.log.clone();
         // Not a reader's: it takes as long as the disk.
-        let errand = Errand::new(move || drop(done.send(log.scrub(progress))));
+        let errand = Errand::new(move || {
+            let _one = one;
+            drop(done.send(log.scrub(progress)));
+        });
         let started = self.0.log.workers().start("weir-scrub", errand);
         started.map_err(|e| ReadError::Busy(e.to_string()))?;
         let mut report = answer.await.map_err(|_| ReadError::Closed)??;

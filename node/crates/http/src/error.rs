@@ -28,6 +28,33 @@ impl HttpError {
         }
     }
 
+    pub(crate) fn forbidden(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            kind: "invalid",
+            message: message.into(),
+            stored: Vec::new(),
+        }
+    }
+
+    pub(crate) fn too_large(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            kind: "invalid",
+            message: message.into(),
+            stored: Vec::new(),
+        }
+    }
+
+    pub(crate) fn busy(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            kind: "retry",
+            message: message.into(),
+            stored: Vec::new(),
+        }
+    }
+
     pub(crate) fn unsupported_type(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::UNSUPPORTED_MEDIA_TYPE,

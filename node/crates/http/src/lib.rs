@@ -1,12 +1,15 @@
 //! The HTTP listener: ingest, reading, administration, health and metrics. Nothing but translation.
 
 mod admin;
+mod connections;
 mod error;
+mod guard;
 mod health;
 mod leader;
 mod metrics;
 mod records;
 
+use crate::guard::Guard;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post, put};
@@ -26,14 +29,32 @@ const BODY_BYTES_MAX: usize = 8 << 20;
 pub async fn serve(
     listener: TcpListener,
     services: Arc<Services>,
+    settings: Settings,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(services))
-        .with_graceful_shutdown(stop)
-        .await
+    let Settings {
+        names,
+        connections_max,
+    } = settings;
+    connections::serve(
+        listener,
+        router(services, Guard::new(names)),
+        connections_max,
+        stop,
+    )
+    .await
 }
 
-fn router(services: Arc<Services>) -> Router {
+/// How the listener is set up.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Names by which the node is asked, beside addresses and `localhost`.
+    pub names: Vec<String>,
+    /// Connections at once.
+    pub connections_max: usize,
+}
+
+fn router(services: Arc<Services>, guard: Guard) -> Router {
     Router::new()
         .route("/v1/topics", get(admin::topics).post(admin::create_topic))
         .route(
@@ -82,5 +103,6 @@ fn router(services: Arc<Services>) -> Router {
             Arc::clone(&services),
             leader::to_leader,
         ))
+        .layer(axum::middleware::from_fn_with_state(guard, guard::look))
         .with_state(services)
 }

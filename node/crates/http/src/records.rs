@@ -2,18 +2,23 @@
 
 use crate::error::HttpError;
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use weir_broker::{At, Fetch, Framing, Piece, Principal, ProduceError, Topic};
+use tokio::sync::Semaphore;
+use weir_broker::{At, Fetch, Fetched, Framing, Piece, Principal, ProduceError, Topic};
 use weir_pipeline::Services;
+use weir_types::limits::HTTP_READS_MAX;
 use weir_types::{BatchBuilder, Codec, ErrorKind, Offset, Record};
 
 #[derive(Debug, Deserialize)]
@@ -188,7 +193,7 @@ pub(crate) async fn read(
     Path(topic): Path<String>,
     Query(query): Query<ReadQuery>,
     headers: HeaderMap,
-) -> Result<Json<Value>, HttpError> {
+) -> Result<Response, HttpError> {
     let broker = &services.broker;
     let who = principal(&headers);
     let from = match query.offset.as_deref().unwrap_or("start") {
@@ -207,8 +212,12 @@ pub(crate) async fn read(
         max_bytes: query.max_bytes.unwrap_or(1 << 20),
         wait: Duration::from_millis(query.wait_ms.unwrap_or(0)),
     };
+    // Waits for records before it takes a place.
     let fetched = broker.fetch(&who, fetch).await?;
-    let (mut records, mut gaps) = (Vec::new(), Vec::new());
+    let place = READS.acquire().await;
+    let place = place.map_err(|_| HttpError::busy("the node is shutting down"))?;
+    let (mut records, mut gaps) = (b"{\"records\":[".to_vec(), Vec::new());
+    let mut is_first = true;
     for piece in &fetched.pieces {
         match piece {
             Piece::Gap(gap) => {
@@ -220,17 +229,47 @@ pub(crate) async fn read(
                 for record in body.records() {
                     let record = record.map_err(ProduceError::from)?;
                     if record.offset >= from {
-                        records.push(show(&record.to_record(), record.offset));
+                        if !std::mem::replace(&mut is_first, false) {
+                            records.push(b',');
+                        }
+                        let shown = show(&record.to_record(), record.offset);
+                        serde_json::to_writer(&mut records, &shown)
+                            .map_err(|e| HttpError::bad_request(e.to_string()))?;
                     }
                 }
             }
         }
     }
-    Ok(Json(json!({
-        "records": records, "gaps": gaps, "next_offset": fetched.next,
-        "log_start": fetched.log_start, "committed_end": fetched.committed_end,
-    })))
+    let gaps = Value::Array(gaps);
+    let Fetched {
+        next,
+        log_start,
+        committed_end,
+        ..
+    } = fetched;
+    let ends = format!(
+        "],\"gaps\":{gaps},\"next_offset\":{next},\"log_start\":{log_start},\"committed_end\":{committed_end}}}"
+    );
+    let mut text = records;
+    text.extend_from_slice(ends.as_bytes());
+    let bytes = text.len();
+    // The place is given back when the answer is sent, or the client is gone.
+    let text = stream::unfold(Some((Bytes::from(text), place)), |rest| async move {
+        let (mut text, place) = rest.filter(|(text, _)| !text.is_empty())?;
+        let part = text.split_to(text.len().min(PART_BYTES));
+        Some((Ok::<_, std::convert::Infallible>(part), Some((text, place))))
+    });
+    let kind = [
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::CONTENT_LENGTH, bytes.to_string()),
+    ];
+    Ok((kind, Body::from_stream(text)).into_response())
 }
+
+/// Answers with records that are being made or sent.
+static READS: Semaphore = Semaphore::const_new(HTTP_READS_MAX);
+/// An answer is handed over in parts of this size.
+const PART_BYTES: usize = 64 << 10;
 
 fn show(record: &Record, offset: Offset) -> Value {
     let mut fields = Map::new();

@@ -23,15 +23,15 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use weir_broker::Broker;
-use weir_types::limits::KAFKA_CONNECTIONS_MAX;
 
 /// How long taking connections rests when the process has no more files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes connections until the future is dropped.
 pub async fn serve(listener: TcpListener, broker: Broker, settings: Settings) {
+    let most = settings.connections_max;
     let node = Arc::new(Node::new(broker, settings));
-    let places = Arc::new(Semaphore::new(KAFKA_CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(most));
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -42,7 +42,7 @@ pub async fn serve(listener: TcpListener, broker: Broker, settings: Settings) {
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(%peer, limit = KAFKA_CONNECTIONS_MAX, "Kafka connection refused: too many");
+            tracing::warn!(%peer, limit = most, "Kafka connection refused: too many");
             continue;
         };
         let Ok(local) = stream.local_addr() else { continue };

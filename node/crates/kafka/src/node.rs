@@ -32,6 +32,8 @@ pub struct Settings {
     pub group_initial_delay: Duration,
     /// How long offsets of a group without members are kept, for DescribeConfigs.
     pub offsets_retention_ms: i64,
+    /// Connections at once.
+    pub connections_max: usize,
 }
 
 /// The listener's part of the node, shared by all connections.

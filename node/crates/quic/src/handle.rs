@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use weir_broker::{
     At, Broker, Commit, Fetch, FetchError, Fetched, Framing, Piece, Principal, ProduceError, Producing,
     ProposeError, Token, Topic,
@@ -13,7 +14,7 @@ use weir_broker::{
 use weir_peer::protocol::{PartitionInfo, PieceHead, Place, Reply, Request, TopicInfo, WireError};
 use weir_peer::{PeerError, SendStream, write_frame};
 use weir_pipeline::{Origin, Services, SpecError};
-use weir_types::limits::{MODULE_BYTES_MAX, MODULE_CHUNK_BYTES};
+use weir_types::limits::{MODULE_BYTES_MAX, MODULE_CHUNK_BYTES, UPLOADS_MAX};
 use weir_types::{Batch, ErrorKind, GroupId};
 
 /// A topic as the wire shows it.
@@ -51,12 +52,12 @@ fn topic_info(node: &Services, topic: &Topic) -> TopicInfo {
     }
 }
 
-/// Replies of a long job, one after the other.
 /// How long a pipeline may be tried out on what comes: an hour, in milliseconds.
 const SHADOW_MS_MAX: u64 = 3_600_000;
 /// Longest life of a token: a week, in seconds.
 const TOKEN_VALID_S_MAX: u64 = 7 * 24 * 3_600;
 
+/// Replies of a long job, one after the other.
 type Replies = mpsc::Receiver<(Reply, Bytes)>;
 
 /// What becomes of a request: known now, or once its records are committed, or bit by bit.
@@ -111,9 +112,13 @@ impl Answer {
 pub(crate) struct Session {
     node: Arc<Services>,
     who: Principal,
-    /// Parts of a module so far.
+    /// Parts of a module so far, and the place that they take.
     upload: Vec<u8>,
+    place: Option<SemaphorePermit<'static>>,
 }
+
+/// Uploads under way on this node.
+static UPLOADS: Semaphore = Semaphore::const_new(UPLOADS_MAX);
 
 impl Session {
     pub(crate) fn new(node: Arc<Services>, who: Principal) -> Self {
@@ -121,7 +126,13 @@ impl Session {
             node,
             who,
             upload: Vec::new(),
+            place: None,
         }
+    }
+
+    /// Whether something is kept for what has not come yet.
+    pub(crate) fn is_uploading(&self) -> bool {
+        self.place.is_some()
     }
 
     pub(crate) async fn handle(&mut self, request: Request, payload: Bytes) -> Answer {
@@ -274,6 +285,7 @@ impl Session {
             }
             Request::PushModule { name, version } => {
                 let bytes = std::mem::take(&mut self.upload);
+                let _place = self.place.take();
                 let info = pipelines
                     .push(&name, &version, bytes)
                     .await
@@ -377,9 +389,16 @@ impl Session {
     }
 
     fn part(&mut self, payload: &[u8]) -> Result<(), WireError> {
+        if self.place.is_none() {
+            let place = UPLOADS.try_acquire();
+            self.place = Some(place.map_err(|_| WireError {
+                kind: ErrorKind::Retry.into(),
+                message: "other modules are being uploaded: try again".to_owned(),
+            })?);
+        }
         let total = self.upload.len() + payload.len();
         if payload.len() > MODULE_CHUNK_BYTES || total > MODULE_BYTES_MAX {
-            self.upload = Vec::new();
+            (self.upload, self.place) = (Vec::new(), None);
             let message =
                 format!("module is over the limit of {MODULE_BYTES_MAX} bytes, or a part over 1 MiB");
             return Err(WireError {
@@ -450,7 +469,6 @@ impl Session {
     }
 }
 
-/// A client over its quota is answered late, and its next request on this stream waits.
 /// Who asks, for the record.
 fn named(who: &Principal) -> String {
     format!("{} ({})", who.name, who.client)

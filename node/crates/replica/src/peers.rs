@@ -101,6 +101,11 @@ impl Peers {
         }
     }
 
+    /// Whether a node with the key `key` is a member of `group`, or was vouched for.
+    pub fn knows(&self, key: &str, group: &Group) -> bool {
+        self.is_known(key, group)
+    }
+
     /// Whether a node with the key `key` is a member as far as this node knows. One that it was told of, or that
     /// another vouched for, is let in until it is seen among the members: they decide from then on.
     fn is_known(&self, key: &str, group: &Group) -> bool {

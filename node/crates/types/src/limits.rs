@@ -149,8 +149,30 @@ pub const KAFKA_CONNECTIONS_MAX: usize = 12_000;
 /// Requests of one Kafka connection that wait for their turn to be answered.
 pub const KAFKA_PIPELINE_MAX: usize = 64;
 
-/// Connections at once; each costs its receive windows.
+/// HTTP connections at once: an idle one costs some tens of kilobytes.
+pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
+/// Bytes of the bodies of HTTP requests that are being received or looked at, over all connections: two uploads of the largest
+/// module, and records beside them.
+pub const HTTP_BODIES_BYTES_MAX: usize = 64 << 20;
+/// Answers with records over HTTP that are being made or sent at once: each may be the largest batch, inflated and as text.
+pub const HTTP_READS_MAX: usize = 4;
+/// Files that are kept for the log, modules and peers, whatever clients do; of a small limit, half.
+pub const FILES_RESERVE: usize = 512;
+/// Connections of clients over QUIC at once; each costs its receive windows.
 pub const CONNECTIONS_MAX: usize = 1_024;
+/// Of them, those of one address: somebody else has to get in beside a program that opens one after the other.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 256;
+/// QUIC connections that have not shown yet who they are.
+pub const CONNECTIONS_UNKNOWN_MAX: usize = 256;
+/// Connections of nodes of the site, which nobody else may use: two of each, while one takes the place of another.
+pub const CONNECTIONS_OF_NODES_MAX: usize = 2 * MEMBERS_MAX;
+/// Connections of nodes that are none of the site's, and may become so: a few joins at once.
+pub const CONNECTIONS_OF_STRANGERS_MAX: usize = 16;
+/// Modules that are being uploaded over QUIC at once: each may take its largest size.
+pub const UPLOADS_MAX: usize = 2;
+/// Answers of one connection, other than to what is written and read, that are made ahead of their turn to be sent: each may be a
+/// list of ten thousand partitions.
+pub const CONNECTION_ANSWERS_MAX: usize = 2;
 /// Requests in flight on one connection.
 pub const CONNECTION_REQUESTS_MAX: usize = 256;
 

@@ -1,0 +1,88 @@
+//! Connections: how many there may be, and how long each may take for what.
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
+use weir_types::limits::FETCH_WAIT_MS_MAX;
+
+/// For the head of a request, from its first byte or from the answer before it: a keep-alive connection that is idle for so long is
+/// one that nobody needs.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// A client that takes nothing of its answer for so long is gone.
+const WRITE_WITHIN: Duration = Duration::from_secs(60);
+/// Nothing comes while an answer waits for records: longer than that may be.
+const READ_WITHIN: Duration = Duration::from_millis(FETCH_WAIT_MS_MAX + 15_000);
+/// Largest head of a request.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// What the system is short of may be there again soon.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// How long connections may take to end when the node does.
+const END_WITHIN: Duration = Duration::from_secs(2);
+/// Said to whom there is no place for.
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: 86\r\n\r\n{\"error\":{\"kind\":\"retry\",\"message\":\"too many HTTP connections: try again in a while\"}}";
+
+/// Answers on `listener` by `router`, on at most `places` connections at once, until `stop` resolves.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    places: usize,
+    stop: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
+    let free = Arc::new(Semaphore::new(places));
+    let ending = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => break,
+        };
+        let socket = match accepted {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                // One connection less, or something that goes for all: neither ends the listener.
+                tracing::debug!(%error, "a connection could not be taken");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        match Arc::clone(&free).try_acquire_owned() {
+            Ok(place) => connection(socket, router.clone(), place, &ending),
+            Err(_) => {
+                tracing::debug!(places, "HTTP connection refused: too many");
+                let _ = socket.try_write(FULL);
+            }
+        }
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(END_WITHIN, ending.shutdown()).await;
+    Ok(())
+}
+
+fn connection(socket: TcpStream, router: Router, place: OwnedSemaphorePermit, ending: &GracefulShutdown) {
+    let _ = socket.set_nodelay(true);
+    let mut timed = TimeoutStream::new(socket);
+    timed.set_read_timeout(Some(READ_WITHIN));
+    timed.set_write_timeout(Some(WRITE_WITHIN));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(Box::pin(timed)), TowerToHyperService::new(router));
+    let served = ending.watch(served);
+    tokio::spawn(async move {
+        if let Err(error) = served.await {
+            tracing::debug!(%error, "HTTP connection ended");
+        }
+        drop(place);
+    });
+}

@@ -1,0 +1,192 @@
+//! Who may ask at all: not a web page that a browser shows, whatever name it goes by; and how much may be sent, and how slowly.
+
+use crate::error::HttpError;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
+use hyper::body::Body as _;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use weir_types::limits::{HTTP_BODIES_BYTES_MAX, MODULE_BYTES_MAX};
+
+/// A body has so long to begin,
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+/// and comes at least as fast as a slow radio brings it.
+const BODY_BYTES_PER_S: u64 = 64 << 10;
+/// How long a body waits for its share of what all may take.
+const SHARE_WITHIN: Duration = Duration::from_secs(10);
+
+/// What requests are looked at by.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    /// Names, beside addresses and `localhost`, by which this node is asked.
+    names: Arc<[String]>,
+    bodies: Arc<Semaphore>,
+}
+
+impl Guard {
+    pub(crate) fn new(names: Vec<String>) -> Self {
+        Self {
+            names: names.into(),
+            bodies: Arc::new(Semaphore::new(HTTP_BODIES_BYTES_MAX)),
+        }
+    }
+
+    /// Whether this node is meant: an address cannot be rebound by whoever owns a name.
+    fn is_ours(&self, host: &str) -> bool {
+        let name = match host.strip_prefix('[') {
+            Some(v6) => v6.split(']').next().unwrap_or_default(),
+            None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+        };
+        name.parse::<IpAddr>().is_ok()
+            || name.eq_ignore_ascii_case("localhost")
+            || self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
+    }
+
+    /// Why `headers` are not those of somebody who may ask.
+    fn refuses(&self, headers: &HeaderMap) -> Option<HttpError> {
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let host = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => host.to_str().unwrap_or_default(),
+            // RFC 9112, section 3.2.
+            _ => return Some(HttpError::bad_request("a request has one `host` header")),
+        };
+        if !self.is_ours(host) {
+            return Some(HttpError::forbidden(format!(
+                "this node is not asked by the name `{}`: use its address, or add the name to the setting `http_names`",
+                host.escape_default()
+            )));
+        }
+        let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
+        let is_foreign = site.is_some_and(|site| site != b"same-origin" && site != b"none");
+        let origins = headers.get_all(header::ORIGIN).iter();
+        let is_own = |origin: &axum::http::HeaderValue| {
+            let origin = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
+            origin.is_some_and(|origin| {
+                origin
+                    .authority()
+                    .is_some_and(|a| a.as_str().eq_ignore_ascii_case(host))
+            })
+        };
+        if is_foreign || !{ origins }.all(is_own) {
+            return Some(HttpError::forbidden(
+                "a page of another origin may not ask this node",
+            ));
+        }
+        None
+    }
+}
+
+/// Looks at a request before anything else does.
+pub(crate) async fn look(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    if let Some(refused) = guard.refuses(request.headers()) {
+        return refused.into_response();
+    }
+    let hint = request.body().size_hint();
+    // Of one that does not say how long it is, as much as any may have.
+    let bytes = hint.exact().unwrap_or(MODULE_BYTES_MAX as u64);
+    if bytes == 0 {
+        return next.run(request).await;
+    }
+    if bytes > MODULE_BYTES_MAX as u64 {
+        return HttpError::too_large(format!("a body has at most {MODULE_BYTES_MAX} bytes")).into_response();
+    }
+    let share = timeout(SHARE_WITHIN, guard.bodies.acquire_many(bytes as u32)).await;
+    let Ok(Ok(_share)) = share else {
+        return HttpError::busy("other requests take all that bodies may take: try again").into_response();
+    };
+    next.run(request.map(timed)).await
+}
+
+/// A body that ends with an error when it comes too slowly.
+fn timed(body: Body) -> Body {
+    let begun = Instant::now();
+    let chunks = stream::unfold(
+        (body.into_data_stream(), 0u64, false),
+        move |(mut chunks, came, is_over)| async move {
+            if is_over {
+                return None;
+            }
+            let until = begun + BODY_WITHIN + Duration::from_secs(came / BODY_BYTES_PER_S);
+            let chunk = match tokio::time::timeout_at(until, chunks.next()).await {
+                Err(_) => Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the body comes too slowly",
+                )),
+                Ok(None) => return None,
+                Ok(Some(chunk)) => chunk.map_err(io::Error::other),
+            };
+            let (more, is_over) = chunk
+                .as_ref()
+                .map_or((0, true), |chunk| (chunk.len() as u64, false));
+            Some((chunk, (chunks, came + more, is_over)))
+        },
+    );
+    Body::from_stream(chunks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in all {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn only_addresses_and_own_names_are_asked_and_no_other_page_asks() {
+        let guard = Guard::new(vec!["gw.plant.example".to_owned()]);
+        for own in [
+            "127.0.0.1:7480",
+            "10.0.0.9",
+            "[::1]:7480",
+            "localhost",
+            "LOCALHOST:1",
+            "gw.plant.example:7480",
+        ] {
+            assert!(guard.refuses(&headers(&[("host", own)])).is_none(), "{own}");
+        }
+        for other in [
+            "evil.example",
+            "evil.example:7480",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "",
+        ] {
+            assert!(guard.refuses(&headers(&[("host", other)])).is_some(), "{other}");
+        }
+        assert!(guard.refuses(&headers(&[])).is_some());
+        assert!(
+            guard
+                .refuses(&headers(&[("host", "localhost"), ("host", "localhost")]))
+                .is_some()
+        );
+        let from = |name, value| {
+            guard
+                .refuses(&headers(&[("host", "localhost:7480"), (name, value)]))
+                .is_none()
+        };
+        assert!(from("origin", "http://localhost:7480"));
+        assert!(from("sec-fetch-site", "same-origin") && from("sec-fetch-site", "none"));
+        for origin in [
+            "http://evil.example",
+            "null",
+            "http://localhost:7481",
+            "http://localhost:7480.evil.example",
+        ] {
+            assert!(!from("origin", origin), "{origin}");
+        }
+        assert!(!from("sec-fetch-site", "cross-site") && !from("sec-fetch-site", "same-site"));
+    }
+}

@@ -1,0 +1,108 @@
+//! A web page cannot ask a node, and connections that say nothing, or say it slowly, take nobody's place for long.
+
+use super::still_serves;
+use crate::block_on;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+use weir_tests::{DEADLINE, Node, for_ever};
+
+/// Status and body of the answer to these lines.
+fn ask(node: &Node, lines: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(node.http).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(lines.as_bytes()).unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.unwrap_or(0), answer)
+}
+
+#[test]
+fn no_page_of_another_name_or_origin_asks_a_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start_with(dir.path(), &[], &[("WEIR_HTTP_NAMES", "gw.plant.example")]).unwrap();
+    let close = "connection: close\r\n\r\n";
+    let get = |more: &str| ask(&node, &format!("GET /v1/topics HTTP/1.1\r\n{more}{close}"));
+    for own in ["localhost", "127.0.0.1:7480", "[::1]", "gw.plant.example"] {
+        assert_eq!(get(&format!("host: {own}\r\n")).0, 200, "{own}");
+    }
+    for (status, more) in [
+        (403, "host: evil.example\r\n"),
+        (403, "host: localhost\r\norigin: http://evil.example\r\n"),
+        (403, "host: localhost\r\norigin: null\r\n"),
+        (403, "host: localhost\r\nsec-fetch-site: cross-site\r\n"),
+        (400, "host: localhost\r\nhost: localhost\r\n"),
+        (400, ""),
+    ] {
+        let (got, answer) = get(more);
+        assert_eq!(got, status, "{more}: {answer}");
+        assert!(answer.contains("\"error\""), "{answer}");
+    }
+    // What changes something, as a page sends it without asking first.
+    for path in [
+        "/v1/topics/t/records",
+        "/v1/pipelines/p/reset",
+        "/v1/pipelines/p/pause",
+        "/v1/canary",
+        "/v1/shadow",
+    ] {
+        let page = "host: localhost\r\norigin: http://evil.example\r\ncontent-type: text/plain\r\ncontent-length: 1\r\n";
+        let (status, answer) = ask(&node, &format!("POST {path} HTTP/1.1\r\n{page}{close}x"));
+        assert_eq!(status, 403, "{path}: {answer}");
+    }
+    let metrics = ask(
+        &node,
+        &format!("GET /metrics HTTP/1.1\r\nhost: evil.example\r\n{close}"),
+    );
+    assert_eq!(metrics.0, 403);
+}
+
+#[test]
+fn connections_that_say_nothing_go_and_others_are_served_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        client.create_topic("t", 1, &for_ever()).await.unwrap();
+    });
+    let before = node.rss_mib().unwrap();
+    let mut idle = Vec::new();
+    let mut refused = 0;
+    for n in 0..1_200 {
+        let Ok(mut stream) = TcpStream::connect(node.http) else {
+            break;
+        };
+        if n % 2 == 0 {
+            let _ = stream.write_all(b"GET /v1/topics HTTP/1.1\r\nhost: local");
+        }
+        stream.set_nonblocking(true).unwrap();
+        idle.push(stream);
+    }
+    block_on(async { still_serves(&node.client().await.unwrap(), "t").await });
+    let during = node.rss_mib().unwrap();
+    assert!(during < 256.0, "{before} MiB before, {during} MiB beside them");
+    // Each is told that there is no place, or told off for taking its time, and all are gone soon.
+    let begun = Instant::now();
+    while !idle.is_empty() {
+        idle.retain_mut(|stream| {
+            let mut answer = [0; 512];
+            match stream.read(&mut answer) {
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => true,
+                Ok(n) if n > 0 => {
+                    refused += u32::from(answer.starts_with(b"HTTP/1.1 503"));
+                    true
+                }
+                _ => false,
+            }
+        });
+        assert!(begun.elapsed() < DEADLINE, "{} are still there", idle.len());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(refused > 0, "nobody was refused");
+    let (status, _) = ask(
+        &node,
+        "GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+    );
+    assert_eq!(status, 200);
+}
