@@ -150,12 +150,12 @@ const SETTINGS: [(&str, &str, &str); 24] = [
     (
         "produce_bytes_per_s",
         "0",
-        "Quota of each client for producing. 0: none.",
+        "Quota of each client address, at each port, for producing. 0: none.",
     ),
     (
         "fetch_bytes_per_s",
         "0",
-        "Quota of each client for reading. 0: none.",
+        "Quota of each client address, at each port, for reading. 0: none.",
     ),
 ];
 

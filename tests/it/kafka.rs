@@ -504,18 +504,18 @@ fn a_group_survives_a_restart() {
 }
 
 #[test]
-fn a_client_over_its_quota_is_told_and_held_back() {
+fn a_client_over_its_quota_is_told_and_held_back_by_whatever_name_it_goes() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[QUICK, ("WEIR_PRODUCE_BYTES_PER_S", "100000")]).unwrap();
     block_on(async {
         create(&node, "t", 1, &[]).await;
-        let producer: FutureProducer = config(&node)
-            .set("client.id", "greedy")
-            .set("linger.ms", "0")
-            .create()
-            .unwrap();
         let begun = Instant::now();
-        for _ in 0..3 {
+        for n in 0..3 {
+            let producer: FutureProducer = config(&node)
+                .set("client.id", format!("greedy-{n}"))
+                .set("linger.ms", "0")
+                .create()
+                .unwrap();
             let value = vec![7u8; 100_000];
             producer
                 .send(FutureRecord::<(), _>::to("t").payload(&value), DEADLINE)

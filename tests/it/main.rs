@@ -15,6 +15,7 @@ mod layers;
 mod modules;
 mod netns;
 mod new;
+mod openapi;
 mod power;
 mod releases;
 mod repair;

@@ -95,7 +95,7 @@ fn earlier() -> Option<PathBuf> {
     let found = std::env::var_os("WEIR_EARLIER").map(PathBuf::from);
     if found.is_none() {
         eprintln!(
-            "skipped: a site of two releases (`cargo xtask long` builds the earlier one; or WEIR_EARLIER names its binary)"
+            "skipped: a site of two releases (WEIR_EARLIER names the earlier one's binary; `cargo xtask earlier` builds it)"
         );
     }
     found

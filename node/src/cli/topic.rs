@@ -29,7 +29,7 @@ enum TopicCommand {
         /// leading. Without it all nodes do, and the one that leads the site leads.
         #[arg(long, value_name = "N")]
         replication: Option<u32>,
-        /// A setting: retention.ms, retention.bytes, max.message.bytes, durability or priority.
+        /// A setting: retention.ms, retention.by, retention.bytes, max.message.bytes, durability or priority.
         #[arg(long = "config", value_name = "k=v", value_parser = setting)]
         settings: Vec<(String, String)>,
     },

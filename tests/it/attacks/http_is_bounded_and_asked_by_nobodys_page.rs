@@ -19,6 +19,29 @@ fn ask(node: &Node, lines: &str) -> (u16, String) {
 }
 
 #[test]
+fn a_quota_goes_by_address_and_not_by_what_a_client_calls_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[("WEIR_PRODUCE_BYTES_PER_S", "100000")]).unwrap();
+    assert!(node.cli(&["topic", "create", "t"], "").unwrap().status.success());
+    let (body, begun) = ("x".repeat(100_000), Instant::now());
+    for n in 0..4 {
+        let head = format!("host: localhost\r\nuser-agent: other-{n}\r\ncontent-type: text/plain\r\n");
+        let length = format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len());
+        let (status, answer) = ask(
+            &node,
+            &format!("POST /v1/topics/t/records HTTP/1.1\r\n{head}{length}{body}"),
+        );
+        assert_eq!(status, 200, "{answer}");
+    }
+    // A second's worth at once; the third waits for the second, and the fourth for that.
+    assert!(
+        begun.elapsed() > Duration::from_millis(1_500),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[test]
 fn no_page_of_another_name_or_origin_asks_a_node() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start_with(dir.path(), &[], &[("WEIR_HTTP_NAMES", "gw.plant.example")]).unwrap();

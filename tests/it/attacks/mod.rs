@@ -1,12 +1,14 @@
 //! What was tried on a node by those who wished it ill, or by people who meant no harm: one file for each finding, named for
 //! what it defends.
 
+mod a_label_stands_for_its_bytes;
 mod an_entry_is_bounded;
 mod an_upload_stops_nothing;
 mod clients_do_not_keep_nodes_apart;
 mod files_are_ours_alone;
 mod http_is_bounded_and_asked_by_nobodys_page;
 mod signals_and_pipes_end_in_order;
+mod what_the_system_refuses_is_no_damage;
 
 use std::time::{Duration, Instant};
 use weir_client::Client;

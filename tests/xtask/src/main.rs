@@ -16,8 +16,10 @@ cargo verify            format, lints, all tests; ends with the test runner's cl
 cargo bench-table [...] the benchmark table; -o json for programs, --quick for a short run
 cargo xtask long [S]     what takes too long for every change: a hundred kills, fifty power cuts, S seconds a fuzz target (60)
 cargo xtask fuzz [S]     the fuzz targets alone
+cargo xtask deny        licences, sources and banned crates of all that is locked
+cargo xtask earlier     build the release before this one, for the test of a site of both
 cargo xtask modules     build the ready-made modules for Wasm
-cargo xtask clients     install the Kafka clients that the tests run";
+cargo xtask clients     install other people's clients that the tests run";
 
 const WASM: &str = "wasm32-unknown-unknown";
 /// For the test guest that links WASI.
@@ -35,6 +37,11 @@ fn main() -> Result<()> {
         Some("verify") => verify(),
         Some("bench") => bench(rest),
         Some("long") => long::long(seconds(rest)?),
+        Some("deny") => long::deny(),
+        Some("earlier") => {
+            println!("{}", long::earlier()?.display());
+            Ok(())
+        }
         Some("fuzz") => long::fuzz(seconds(rest)?),
         Some("modules") => modules().map(drop),
         Some("clients") => {
@@ -148,7 +155,7 @@ fn test_guests() -> Result<()> {
 }
 
 /// Kafka clients of other people, from their packages: where each comes from and how it is installed into its directory.
-const CLIENTS: [(&str, &str, &[&str]); 5] = [
+const CLIENTS: [(&str, &str, &[&str]); 6] = [
     ("confluent", "pip", &["confluent-kafka==2.16.1"]),
     ("kafka-python-2", "pip", &["kafka-python==2.0.2"]),
     (
@@ -167,11 +174,12 @@ const CLIENTS: [(&str, &str, &[&str]); 5] = [
         &["aiokafka==0.14.0", "lz4==4.4.5", "cramjam==2.14.0"],
     ),
     ("kafkajs", "npm", &["kafkajs@2.2.4"]),
+    ("schemathesis", "pip", &["schemathesis==4.32.5"]),
 ];
 
-/// Installs the Kafka clients that the tests run. One that cannot be had is said to be missing, and its test says so too.
+/// Installs the clients of others that the tests run. One that cannot be had is said to be missing, and its test says so too.
 fn clients() {
-    say("installing Kafka clients for the tests");
+    say("installing other people's clients for the tests");
     for (name, tool, packages) in CLIENTS {
         let dir = target().join("clients").join(name);
         if dir.join(".installed").exists() {

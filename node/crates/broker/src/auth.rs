@@ -1,21 +1,48 @@
 //! Who may do what: the one function that every listener's calls pass.
 
+use std::net::IpAddr;
+
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Principal {
     /// Name, as `User:alice`; `User:ANONYMOUS` until a listener can tell.
     pub name: String,
-    /// Name that the client gives itself: for quotas and the log, never for rights.
+    /// Name that the client gives itself: for the log, never for rights or quotas.
     pub client: String,
+    /// Whose quotas it uses: the listener and the address that it comes from, until a listener can tell who it is.
+    pub account: String,
 }
 
 impl Principal {
-    /// Somebody who did not say.
+    /// The node itself, or another one of the site, for the purpose `client`.
     pub fn anonymous(client: impl Into<String>) -> Self {
+        let client = client.into();
         Self {
             name: "User:ANONYMOUS".to_owned(),
-            client: client.into(),
+            account: client.clone(),
+            client,
         }
+    }
+
+    /// Somebody at `address` who did not say, and names itself `client`. All at one address, and all in one IPv6 network of
+    /// 64 bits, which is what one machine may have, share an account at each listener.
+    pub fn at(listener: &str, address: IpAddr, client: impl Into<String>) -> Self {
+        let account = match address.to_canonical() {
+            IpAddr::V4(address) => format!("{listener} {address}"),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                format!("{listener} {a:x}:{b:x}:{c:x}:{d:x}::/64")
+            }
+        };
+        Self {
+            account,
+            ..Self::anonymous(client)
+        }
+    }
+
+    /// Who it is, for people: what the client says of itself is in quotes.
+    pub fn shown(&self) -> String {
+        format!("{} ({:?})", self.name, self.client)
     }
 }
 

@@ -350,7 +350,7 @@ impl Broker {
         }
         let throttle = inner
             .quotas
-            .charge(Direction::Produce, &who.client, bytes, Instant::now());
+            .charge(Direction::Produce, &who.account, bytes, Instant::now());
         // A small request costs more than its bytes: the floor also keeps requests under the queue's length.
         let share = bytes.max(PRODUCE_INFLIGHT_BYTES_MAX / PROPOSER_QUEUE_MAX) as u32;
         let permit = Arc::clone(&inner.inflight).acquire_many_owned(share).await;

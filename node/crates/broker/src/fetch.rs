@@ -377,6 +377,12 @@ impl Broker {
         let _ = tokio::time::timeout(wait, grown).await;
     }
 
+    /// How long a request has to wait whose account is over its quota. A listener asks before anything of the request takes room,
+    /// so that a new connection is not a new account.
+    pub fn held_back(&self, who: &Principal, direction: Direction) -> Duration {
+        self.0.quotas.charge(direction, &who.account, 0, Instant::now())
+    }
+
     /// Counts what a client is handed, and charges its quota. Returns how long its next request should be held back.
     pub fn delivered(&self, who: &Principal, bytes: usize, records: u64) -> Duration {
         self.0.metrics.records_out.fetch_add(records, Ordering::Relaxed);
@@ -386,7 +392,7 @@ impl Broker {
             .fetch_add(bytes as u64, Ordering::Relaxed);
         self.0
             .quotas
-            .charge(Direction::Fetch, &who.client, bytes, Instant::now())
+            .charge(Direction::Fetch, &who.account, bytes, Instant::now())
     }
 }
 

@@ -9,6 +9,7 @@ use crate::fetch::{At, Fetch, Fetched};
 use crate::groups::Led;
 use crate::moves::Copied;
 use crate::proposer::Framing;
+use crate::quota::Direction;
 use crate::topic::Topic;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -421,8 +422,13 @@ impl Broker {
         if !authorize(who, Operation::Write, Resource::Topic(topic)) {
             return Err(ProduceError::Denied(topic.to_owned()));
         }
+        // The leader has an account of its own for it; but it is held back here.
+        let bytes = batch.bytes().len();
+        self.0
+            .quotas
+            .charge(Direction::Produce, &who.account, bytes, Instant::now());
         let ask = Ask::Produce {
-            client: who.client.clone(),
+            client: who.account.clone(),
             topic: topic.to_owned(),
             partition,
             batch: batch.bytes().to_vec(),
@@ -454,7 +460,7 @@ impl Broker {
             return Err(FetchError::Denied(fetch.topic));
         }
         let ask = Ask::Read {
-            client: who.client.clone(),
+            client: who.account.clone(),
             topic: fetch.topic,
             partition: fetch.partition,
             from: fetch.from,
@@ -490,7 +496,7 @@ impl Broker {
             return Err(FetchError::Denied(topic.to_owned()));
         }
         let ask = Ask::Place {
-            client: who.client.clone(),
+            client: who.account.clone(),
             topic: topic.to_owned(),
             partition,
             at,

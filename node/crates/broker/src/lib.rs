@@ -46,7 +46,7 @@ pub use hook::{Hook, HookDone, HookError, HookJob, OFFSET_DIGITS, Output, Proces
 pub use moves::MoveStatus;
 pub use outbox::{Blocked, Waiting};
 pub use proposer::Framing;
-pub use quota::QuotaConfig;
+pub use quota::{Direction, QuotaConfig};
 pub use retention::Why;
 pub use site::Token;
 pub use topic::{ConfigError, Durability, RetentionBy, TimestampType, Topic, TopicConfig};

@@ -1,27 +1,30 @@
-//! Byte rates per client, as Kafka's quotas: whoever is over is answered late, not refused.
+//! Byte rates per account (see [`crate::Principal`]), as Kafka's quotas: whoever is over is answered late, not refused.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Rates in bytes a second for each client; `None`: no limit.
+/// Rates in bytes a second for each account; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QuotaConfig {
-    /// What one client may produce.
+    /// What one account may produce.
     pub produce_bytes_per_s: Option<u64>,
-    /// What one client may fetch.
+    /// What one account may fetch.
     pub fetch_bytes_per_s: Option<u64>,
 }
 
-/// Clients remembered: a name beyond these pays with the last one's bucket.
+/// Accounts remembered: one beyond these pays with the last one's bucket.
 const CLIENTS_MAX: usize = 10_000;
 /// Longest time that one answer is held back: Kafka's quota window of a second times a few.
 const THROTTLE_MAX: Duration = Duration::from_secs(10);
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Direction {
+/// Which of the two quotas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// For what is written.
     Produce,
+    /// For what is read.
     Fetch,
 }
 

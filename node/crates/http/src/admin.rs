@@ -176,7 +176,11 @@ pub(crate) async fn plan_pipeline(State(services): Shared, body: String) -> Resu
     Ok(Json(services.pipelines.plan(&body).await?))
 }
 
+/// A connection that says nothing for longer is taken for dead by what stands between.
+const SHADOW_WAIT_MS_MAX: u64 = 60_000;
+
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ShadowOf {
     from: Option<String>,
     #[serde(default)]
@@ -191,8 +195,13 @@ pub(crate) async fn shadow(
 ) -> Result<Json<Shadowed>, HttpError> {
     let from = of.from.as_deref().unwrap_or("start");
     let from: Origin = from.parse().map_err(ApplyError::from)?;
-    // A client that asks for more than this has a command for it.
-    let wait = Duration::from_millis(of.wait_ms.min(60_000));
+    if of.wait_ms > SHADOW_WAIT_MS_MAX {
+        return Err(HttpError::bad_request(format!(
+            "`wait_ms` cannot be {}: at most {SHADOW_WAIT_MS_MAX}; `weir pipeline shadow` waits longer",
+            of.wait_ms
+        )));
+    }
+    let wait = Duration::from_millis(of.wait_ms);
     // Dropped with the request, which is when its client is gone: then nobody wants to know any more.
     let (alive, gone) = tokio::sync::oneshot::channel::<()>();
     let shadowed = services
@@ -232,6 +241,7 @@ pub(crate) async fn history(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct BackTo {
     to: Option<u64>,
 }
@@ -246,6 +256,7 @@ pub(crate) async fn roll_back(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Share {
     /// Numbers with commas between them.
     partitions: String,
@@ -279,10 +290,11 @@ pub(crate) async fn promote(
 
 /// Who asks, for the record.
 fn named(who: &Principal) -> String {
-    format!("{} ({})", who.name, who.client)
+    who.shown()
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct FirstOfPage {
     first: Option<String>,
 }

@@ -1,12 +1,16 @@
 //! Connections: how many there may be, and how long each may take for what.
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -46,8 +50,8 @@ pub(crate) async fn serve(
             accepted = listener.accept() => accepted,
             () = &mut stop => break,
         };
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // One connection less, or something that goes for all: neither ends the listener.
                 tracing::debug!(%error, "a connection could not be taken");
@@ -56,7 +60,7 @@ pub(crate) async fn serve(
             }
         };
         match Arc::clone(&free).try_acquire_owned() {
-            Ok(place) => connection(socket, router.clone(), place, &ending),
+            Ok(place) => connection(socket, Client(peer.ip()), router.clone(), place, &ending),
             Err(_) => {
                 tracing::debug!(places, "HTTP connection refused: too many");
                 let _ = socket.try_write(FULL);
@@ -68,16 +72,31 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-fn connection(socket: TcpStream, router: Router, place: OwnedSemaphorePermit, ending: &GracefulShutdown) {
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Client(pub(crate) IpAddr);
+
+fn connection(
+    socket: TcpStream,
+    client: Client,
+    router: Router,
+    place: OwnedSemaphorePermit,
+    ending: &GracefulShutdown,
+) {
     let _ = socket.set_nodelay(true);
     let mut timed = TimeoutStream::new(socket);
     timed.set_read_timeout(Some(READ_WITHIN));
     timed.set_write_timeout(Some(WRITE_WITHIN));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(client);
+        router.call(request)
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Box::pin(timed)), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(Box::pin(timed)), service);
     let served = ending.watch(served);
     tokio::spawn(async move {
         if let Err(error) = served.await {

@@ -1,7 +1,10 @@
 //! Errors as status and JSON: the only place where HTTP meets the broker's kinds.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::body::to_bytes;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use weir_broker::{AdminError, FetchError, ProduceError, ProposeError};
@@ -19,55 +22,40 @@ pub(crate) struct HttpError {
 }
 
 impl HttpError {
-    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+    /// A request that is wrong in itself.
+    pub(crate) fn invalid(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
-            status: StatusCode::BAD_REQUEST,
+            status,
             kind: "invalid",
             message: message.into(),
             stored: Vec::new(),
         }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::invalid(StatusCode::BAD_REQUEST, message)
     }
 
     pub(crate) fn forbidden(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::FORBIDDEN,
-            kind: "invalid",
-            message: message.into(),
-            stored: Vec::new(),
-        }
+        Self::invalid(StatusCode::FORBIDDEN, message)
     }
 
     pub(crate) fn too_large(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::PAYLOAD_TOO_LARGE,
-            kind: "invalid",
-            message: message.into(),
-            stored: Vec::new(),
-        }
+        Self::invalid(StatusCode::PAYLOAD_TOO_LARGE, message)
+    }
+
+    pub(crate) fn unsupported_type(message: impl Into<String>) -> Self {
+        Self::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::invalid(StatusCode::NOT_FOUND, message)
     }
 
     pub(crate) fn busy(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
             kind: "retry",
-            message: message.into(),
-            stored: Vec::new(),
-        }
-    }
-
-    pub(crate) fn unsupported_type(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            kind: "invalid",
-            message: message.into(),
-            stored: Vec::new(),
-        }
-    }
-
-    pub(crate) fn not_found(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::NOT_FOUND,
-            kind: "invalid",
             message: message.into(),
             stored: Vec::new(),
         }
@@ -109,6 +97,41 @@ impl IntoResponse for HttpError {
     }
 }
 
+/// The longest reason that a library gives for not taking a request.
+const REASON_BYTES_MAX: usize = 8 << 10;
+
+/// Puts what the framework answers by itself (a body that is not JSON, a query that cannot be read, a path that is not there)
+/// into the form of all other errors. Headers stay: `allow` says how a path may be asked.
+pub(crate) async fn in_one_form(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let answer = next.run(request).await;
+    let status = answer.status();
+    let is_json = answer
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if !status.is_client_error() || is_json {
+        return answer;
+    }
+    let (mut head, body) = answer.into_parts();
+    let reason = to_bytes(body, REASON_BYTES_MAX).await.unwrap_or_default();
+    let reason = String::from_utf8_lossy(&reason);
+    let message = match (reason.trim(), status) {
+        ("", StatusCode::NOT_FOUND) => {
+            format!("there is no `{path}`: /v1/openapi.json says what there is")
+        }
+        ("", StatusCode::METHOD_NOT_ALLOWED) => {
+            format!("`{path}` is not asked with this method: the header `allow` says with which")
+        }
+        ("", _) => status.to_string(),
+        (reason, _) => reason.to_owned(),
+    };
+    let (form, body) = HttpError::invalid(status, message).into_response().into_parts();
+    head.headers.remove(header::CONTENT_LENGTH);
+    head.headers.extend(form.headers);
+    Response::from_parts(head, body)
+}
+
 impl From<ProduceError> for HttpError {
     fn from(e: ProduceError) -> Self {
         if matches!(
@@ -118,12 +141,7 @@ impl From<ProduceError> for HttpError {
                 | ProduceError::Batch(BatchError::TooLarge { .. })
                 | ProduceError::Propose(ProposeError::TooLarge { .. })
         ) {
-            return Self {
-                status: StatusCode::PAYLOAD_TOO_LARGE,
-                kind: "invalid",
-                message: e.to_string(),
-                stored: Vec::new(),
-            };
+            return Self::invalid(StatusCode::PAYLOAD_TOO_LARGE, e.to_string());
         }
         let missing = matches!(e, ProduceError::NoTopic(_) | ProduceError::NoPartition { .. });
         Self::of(e.kind(), missing, &e)
@@ -133,12 +151,7 @@ impl From<ProduceError> for HttpError {
 impl From<FetchError> for HttpError {
     fn from(e: FetchError) -> Self {
         if matches!(e, FetchError::OutOfRange { .. }) {
-            return Self {
-                status: StatusCode::RANGE_NOT_SATISFIABLE,
-                kind: "invalid",
-                message: e.to_string(),
-                stored: Vec::new(),
-            };
+            return Self::invalid(StatusCode::RANGE_NOT_SATISFIABLE, e.to_string());
         }
         let missing = matches!(e, FetchError::NoTopic(_) | FetchError::NoPartition { .. });
         Self::of(e.kind(), missing, &e)
@@ -148,12 +161,7 @@ impl From<FetchError> for HttpError {
 impl From<AdminError> for HttpError {
     fn from(e: AdminError) -> Self {
         if matches!(e, AdminError::Exists(_)) {
-            return Self {
-                status: StatusCode::CONFLICT,
-                kind: "invalid",
-                message: e.to_string(),
-                stored: Vec::new(),
-            };
+            return Self::invalid(StatusCode::CONFLICT, e.to_string());
         }
         let missing = matches!(e, AdminError::NoTopic(_) | AdminError::NoPartition { .. });
         Self::of(e.kind(), missing, &e)

@@ -1,6 +1,7 @@
 //! The HTTP listener: ingest, reading, administration, health and metrics. Nothing but translation.
 
 mod admin;
+mod body;
 mod connections;
 mod error;
 mod guard;
@@ -17,7 +18,7 @@ use std::future::Future;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use weir_pipeline::Services;
-use weir_types::limits::MODULE_BYTES_MAX;
+use weir_types::limits::{MODULE_BYTES_MAX, PIPELINE_TEXT_BYTES_MAX};
 
 /// Largest body of records: a frame of the other protocols and the overhead of JSON.
 const BODY_BYTES_MAX: usize = 8 << 20;
@@ -65,7 +66,9 @@ fn router(services: Arc<Services>, guard: Guard) -> Router {
         )
         .route(
             "/v1/topics/{topic}/records",
-            post(records::produce).get(records::read),
+            post(records::produce)
+                .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+                .get(records::read),
         )
         .route("/v1/modules", get(admin::modules))
         .route(
@@ -98,11 +101,16 @@ fn router(services: Arc<Services>, guard: Guard) -> Router {
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(metrics::metrics))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(PIPELINE_TEXT_BYTES_MAX))
+        .layer(axum::middleware::from_fn(error::in_one_form))
         .layer(axum::middleware::from_fn_with_state(
             Arc::clone(&services),
             leader::to_leader,
         ))
         .layer(axum::middleware::from_fn_with_state(guard, guard::look))
+        .layer(axum::middleware::from_fn_with_state(
+            Arc::clone(&services),
+            records::in_turn,
+        ))
         .with_state(services)
 }

@@ -1,11 +1,14 @@
 //! Records in and out.
 
+use crate::body::{from_json, from_lines};
+use crate::connections::Client;
 use crate::error::HttpError;
-use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -16,12 +19,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use weir_broker::{At, Fetch, Fetched, Framing, Piece, Principal, ProduceError, Topic};
+use weir_broker::{At, Direction, Fetch, Fetched, Framing, Piece, Principal, ProduceError, Topic};
 use weir_pipeline::Services;
-use weir_types::limits::HTTP_READS_MAX;
+use weir_types::limits::{FETCH_WAIT_MS_MAX, HTTP_READS_MAX};
 use weir_types::{BatchBuilder, Codec, ErrorKind, Offset, Record};
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ProduceQuery {
     /// Partition for all records; by key when none is given.
     partition: Option<u32>,
@@ -34,11 +38,12 @@ pub(crate) async fn produce(
     State(services): State<Arc<Services>>,
     Path(topic): Path<String>,
     Query(query): Query<ProduceQuery>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Value>, HttpError> {
     let broker = &services.broker;
-    let who = principal(&headers);
+    let who = principal(&headers, client);
     let found = broker
         .topic(&topic)
         .ok_or_else(|| HttpError::from(ProduceError::NoTopic(topic.clone())))?;
@@ -49,7 +54,7 @@ pub(crate) async fn produce(
         .unwrap_or_default();
     let records = match kind.split(';').next().unwrap_or_default().trim() {
         "application/json" => from_json(&body, now)?,
-        "application/x-ndjson" | "application/ndjson" => from_lines(&body, now),
+        "application/x-ndjson" | "application/ndjson" => from_lines(&body, now)?,
         // What `curl -d` says when nobody says anything: surely not what is meant.
         "application/x-www-form-urlencoded" | "multipart/form-data" => {
             return Err(HttpError::unsupported_type(
@@ -95,76 +100,6 @@ pub(crate) async fn produce(
     }
 }
 
-/// Each element an object with `value` and perhaps `key`, `timestamp` and `headers`.
-fn from_json(body: &[u8], now: i64) -> Result<Vec<Record>, HttpError> {
-    let bad = |why: String| HttpError::bad_request(format!("body is not an array of records: {why}"));
-    let elements: Vec<Value> = serde_json::from_slice(body).map_err(|e| bad(e.to_string()))?;
-    elements
-        .into_iter()
-        .enumerate()
-        .map(|(i, e)| record(e, now).map_err(|why| bad(format!("[{i}] {why}"))))
-        .collect()
-}
-
-fn record(element: Value, now: i64) -> Result<Record, String> {
-    let Value::Object(mut fields) = element else {
-        return Err("is not an object with `value`".to_owned());
-    };
-    let value = match (fields.remove("value"), fields.remove("value_base64")) {
-        (Some(value), None) => bytes(value),
-        (None, Some(Value::String(text))) => Some(STANDARD.decode(text).map_err(|e| e.to_string())?.into()),
-        _ => return Err("has to have `value` or `value_base64`".to_owned()),
-    };
-    let key = fields.remove("key").and_then(bytes);
-    let timestamp = match fields.remove("timestamp") {
-        None => now,
-        Some(t) => t
-            .as_i64()
-            .ok_or("has a `timestamp` that is not milliseconds since 1970")?,
-    };
-    let headers = match fields.remove("headers") {
-        None => Vec::new(),
-        Some(Value::Object(map)) => map
-            .into_iter()
-            .map(|(name, value)| (name, bytes(value)))
-            .collect(),
-        Some(_) => return Err("has `headers` that are not an object".to_owned()),
-    };
-    match fields.keys().next() {
-        Some(other) => Err(format!(
-            "has `{other}`; known are value, value_base64, key, timestamp and headers"
-        )),
-        None => Ok(Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        }),
-    }
-}
-
-/// Text stands for its bytes, null for null, anything else for its JSON.
-fn bytes(value: Value) -> Option<Bytes> {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.into()),
-        other => Some(other.to_string().into()),
-    }
-}
-
-/// Each line that is not empty a value.
-fn from_lines(body: &Bytes, now: i64) -> Vec<Record> {
-    let lines = body
-        .split(|b| *b == b'\n')
-        .map(|l| l.strip_suffix(b"\r").unwrap_or(l));
-    let value = |line: &[u8]| Record {
-        value: Some(body.slice_ref(line)),
-        timestamp: now,
-        ..Record::default()
-    };
-    lines.filter(|l| !l.is_empty()).map(value).collect()
-}
-
 fn split(topic: &Topic, records: Vec<Record>, partition: Option<u32>) -> BTreeMap<u32, BatchBuilder> {
     let mut builders = BTreeMap::new();
     for record in records {
@@ -178,6 +113,7 @@ fn split(topic: &Topic, records: Vec<Record>, partition: Option<u32>) -> BTreeMa
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ReadQuery {
     #[serde(default)]
     partition: u32,
@@ -192,10 +128,11 @@ pub(crate) async fn read(
     State(services): State<Arc<Services>>,
     Path(topic): Path<String>,
     Query(query): Query<ReadQuery>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
     let broker = &services.broker;
-    let who = principal(&headers);
+    let who = principal(&headers, client);
     let from = match query.offset.as_deref().unwrap_or("start") {
         "start" => broker.offset_at(&who, &topic, query.partition, At::Start).await?,
         "end" => broker.offset_at(&who, &topic, query.partition, At::End).await?,
@@ -205,12 +142,18 @@ pub(crate) async fn read(
             ))
         })?,
     };
+    let wait_ms = query.wait_ms.unwrap_or(0);
+    if wait_ms > FETCH_WAIT_MS_MAX {
+        return Err(HttpError::bad_request(format!(
+            "`wait_ms` cannot be {wait_ms}: at most {FETCH_WAIT_MS_MAX}"
+        )));
+    }
     let fetch = Fetch {
         topic,
         partition: query.partition,
         from,
         max_bytes: query.max_bytes.unwrap_or(1 << 20),
-        wait: Duration::from_millis(query.wait_ms.unwrap_or(0)),
+        wait: Duration::from_millis(wait_ms),
     };
     // Waits for records before it takes a place.
     let fetched = broker.fetch(&who, fetch).await?;
@@ -296,10 +239,28 @@ fn put(fields: &mut Map<String, Value>, name: &str, bytes: Option<&Bytes>) {
     };
 }
 
-fn principal(headers: &HeaderMap) -> Principal {
+/// Holds back whoever is over a quota, before anything of the request takes room.
+pub(crate) async fn in_turn(
+    State(services): State<Arc<Services>>,
+    Extension(client): Extension<Client>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.uri().path().ends_with("/records") {
+        let who = principal(request.headers(), client);
+        let direction = match *request.method() {
+            Method::GET => Direction::Fetch,
+            _ => Direction::Produce,
+        };
+        tokio::time::sleep(services.broker.held_back(&who, direction)).await;
+    }
+    next.run(request).await
+}
+
+fn principal(headers: &HeaderMap, Client(address): Client) -> Principal {
     let agent = headers
         .get(header::USER_AGENT)
         .and_then(|v| v.to_str().ok())
         .unwrap_or("http");
-    Principal::anonymous(agent.chars().take(100).collect::<String>())
+    Principal::at("http", address, agent.chars().take(100).collect::<String>())
 }

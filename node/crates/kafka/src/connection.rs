@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use weir_broker::Direction;
 use weir_types::limits::{KAFKA_PIPELINE_MAX, KAFKA_REQUEST_BYTES_MAX, KAFKA_SMALL_BYTES};
 
 /// How long a connection may be silent (Kafka's `connections.max.idle.ms`).
@@ -143,6 +144,9 @@ fn malformed(head: Head, error: WireError) -> ConnectionError {
     }
 }
 
+/// A request begins with what it asks for.
+const KEY_BYTES: usize = 2;
+
 /// The next frame without its length; `None` when the client is done. Memory grows with what has come, never with what
 /// was announced.
 async fn next_frame(
@@ -171,6 +175,24 @@ async fn next_frame(
         }
     }
     let length = frame_length(buffer.get_i32())?;
+    // Known before the rest is received, which would take room.
+    let key = loop {
+        if let Some(key) = buffer.first_chunk::<KEY_BYTES>() {
+            break i16::from_be_bytes(*key);
+        }
+        let got = tokio::time::timeout(RECEIVE_WITHIN, rx.read_buf(buffer));
+        if got.await.map_err(slow("a request"))?? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    };
+    let direction = match key {
+        produce::KEY => Some(Direction::Produce),
+        api::FETCH => Some(Direction::Fetch),
+        _ => None,
+    };
+    if let Some(direction) = direction {
+        tokio::time::sleep(session.node.broker.held_back(&session.who, direction)).await;
+    }
     let mut permit: Option<OwnedSemaphorePermit> = None;
     let within = RECEIVE_WITHIN + Duration::from_secs((length / RECEIVE_BYTES_PER_S) as u64);
     let body = async {

@@ -97,7 +97,7 @@ impl Session {
     pub(crate) fn new(node: Arc<Node>, peer: SocketAddr, local: SocketAddr) -> Self {
         Self {
             node,
-            who: Principal::anonymous(String::new()),
+            who: Principal::at("kafka", peer.ip(), String::new()),
             peer,
             local,
             turns: Arc::default(),

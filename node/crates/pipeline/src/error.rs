@@ -24,6 +24,10 @@ pub enum PushError {
     Busy,
     #[error("there are {0} modules already: remove one")]
     Full(usize),
+    #[error(
+        "the same bytes have {0} names and versions already: remove one with `weir module remove NAME@VERSION`"
+    )]
+    Labels(usize),
     #[error("no module `{0}`; `weir module list` shows what there is")]
     NotFound(String),
     #[error("module is used by pipeline `{0}`")]
@@ -50,6 +54,7 @@ impl PushError {
             Self::Name(_)
             | Self::LikeDigest(_)
             | Self::Full(_)
+            | Self::Labels(_)
             | Self::NotFound(_)
             | Self::InUse(_)
             | Self::Exists { .. } => ErrorKind::Invalid,

@@ -110,12 +110,12 @@ impl Pipelines {
         let rows = self.0.broker.rows(StateKind::Module);
         let infos = rows
             .iter()
-            .filter_map(|(_, v)| serde_json::from_slice::<ModuleInfo>(v).ok());
+            .filter_map(|(key, value)| ModuleInfo::from_row(key, value));
         let infos: BTreeMap<_, _> = infos.map(|info| (info.digest, info)).collect();
         let dir = self.store().dir();
         let mut complete = true;
         for (digest, info) in &infos {
-            if self.store().modules.contains_key(digest) && Store::read(&dir, *digest).is_ok() {
+            if self.store().modules.get(digest) == Some(info) && Store::read(&dir, *digest).is_ok() {
                 continue;
             }
             match Store::fetch(&dir, &self.0.broker, info) {
@@ -128,7 +128,7 @@ impl Pipelines {
             .store()
             .modules
             .keys()
-            .filter(|d| !infos.contains_key(d))
+            .filter(|d| !rows.iter().any(|(key, _)| key.as_slice() == d.as_bytes()))
             .copied()
             .collect();
         for digest in gone {

@@ -95,15 +95,24 @@ impl Pipelines {
         let _one = self.0.changing.lock().await;
         // Others may have come while it was compiled.
         self.store().check(name, version, digest, descriptor.1.len())?;
-        let info = ModuleInfo {
+        let (pushed_ms, known) = (self.0.broker.now_ms(), self.store().modules.get(&digest).cloned());
+        let mut info = ModuleInfo {
             digest,
             name: name.to_owned(),
             version: version.to_owned(),
             bytes: descriptor.1.len() as u64,
-            pushed_ms: self.0.broker.now_ms(),
+            pushed_ms,
             descriptor: descriptor.0.clone(),
             imports: module.imports().to_vec(),
+            also: Vec::new(),
         };
+        let shown = info.clone();
+        if let Some(mut known) = known {
+            // Other names for it stay.
+            known.label(name, version, pushed_ms);
+            (info.name, info.version) = (known.name, known.version);
+            (info.pushed_ms, info.also) = (known.pushed_ms, known.also);
+        }
         // The bytes first: a node that sees the row has them all.
         for (key, part) in Store::parts(digest, &descriptor.1) {
             let put = self.0.broker.put_row(StateKind::ModulePart, &key, Some(part));
@@ -114,9 +123,9 @@ impl Pipelines {
             .broker
             .put_row(StateKind::Module, &key, Some(value))
             .await?;
-        self.store().modules.insert(digest, info.clone());
+        self.store().modules.insert(digest, info);
         self.loaded().insert(digest, module);
-        Ok(info)
+        Ok(shown)
     }
 
     /// A place to compile in, if one is free soon.
@@ -152,20 +161,23 @@ impl Pipelines {
         let _ = warmed.await;
     }
 
-    /// All modules, by name and time.
+    /// All modules, under each of their labels, by name and time.
     pub fn modules(&self) -> Vec<ModuleInfo> {
-        let mut all: Vec<ModuleInfo> = self.store().modules.values().cloned().collect();
+        let mut all: Vec<ModuleInfo> = self.store().modules.values().flat_map(ModuleInfo::each).collect();
         all.sort_by(|a, b| (&a.name, a.pushed_ms).cmp(&(&b.name, b.pushed_ms)));
         all
     }
 
-    /// Removes a module that no pipeline uses.
+    /// Removes a label; by digest, or with its last label, a module that no pipeline uses.
     ///
     /// # Errors
     /// When there is none, or one uses it.
     pub async fn remove_module(&self, reference: &ModuleRef) -> Result<ModuleInfo, PushError> {
         let _one = self.0.changing.lock().await;
-        let info = self.store().resolve(reference)?.clone();
+        let (info, label) = {
+            let store = self.store();
+            (store.resolve(reference)?.clone(), store.label_of(reference))
+        };
         let used = self
             .active()
             .values()
@@ -173,6 +185,16 @@ impl Pipelines {
             .map(|a| a.lane.name.clone());
         if let Some(pipeline) = used {
             return Err(PushError::InUse(pipeline));
+        }
+        let left = label.and_then(|(name, version)| info.without(&name, &version));
+        if let Some(left) = left {
+            let (key, value) = Store::row(&left);
+            self.0
+                .broker
+                .put_row(StateKind::Module, &key, Some(value))
+                .await?;
+            self.store().modules.insert(left.digest, left);
+            return Ok(info);
         }
         self.0
             .broker

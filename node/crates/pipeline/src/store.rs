@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use weir_broker::{Broker, StateKey, StateKind};
 use weir_runtime::{Descriptor, Digest};
-use weir_types::limits::{MODULES_BYTES_MAX, MODULES_MAX};
+use weir_types::limits::{MODULE_LABELS_MAX, MODULES_BYTES_MAX, MODULES_MAX};
 
 /// Bytes of a component in one row: a record that comes at the same time waits for their sync.
 const ROW_BYTES: usize = 64 << 10;
@@ -39,6 +39,82 @@ pub struct ModuleInfo {
     pub descriptor: Descriptor,
     /// Interfaces that it imports functions from.
     pub imports: Vec<String>,
+    /// Under which it was pushed as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Label>,
+}
+
+/// A name and version of a module. It stands for the same bytes for ever, and bytes may have several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// When it was pushed, in milliseconds since 1970.
+    pub pushed_ms: i64,
+}
+
+impl ModuleInfo {
+    /// What a row says; an unreadable one is told of, and left alone.
+    pub(crate) fn from_row(key: &[u8], value: &[u8]) -> Option<Self> {
+        let read = serde_json::from_slice::<Self>(value);
+        read.inspect_err(|why| {
+            let digest: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+            tracing::error!(%digest, %why, "what is stored of a module cannot be read: push it again");
+        })
+        .ok()
+    }
+
+    /// All of its labels: the first one first.
+    fn labels(&self) -> impl Iterator<Item = (&str, &str, i64)> {
+        let first = (self.name.as_str(), self.version.as_str(), self.pushed_ms);
+        let also = self.also.iter();
+        let also = also.map(|l| (l.name.as_str(), l.version.as_str(), l.pushed_ms));
+        std::iter::once(first).chain(also)
+    }
+
+    pub(crate) fn is_labelled(&self, name: &str, version: &str) -> bool {
+        self.labels().any(|(n, v, _)| (n, v) == (name, version))
+    }
+
+    /// Adds a label, or says of one when it was last pushed.
+    pub(crate) fn label(&mut self, name: &str, version: &str, pushed_ms: i64) {
+        if (&*self.name, &*self.version) == (name, version) {
+            self.pushed_ms = pushed_ms;
+            return;
+        }
+        self.also.retain(|l| (&*l.name, &*l.version) != (name, version));
+        self.also.push(Label {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            pushed_ms,
+        });
+    }
+
+    /// Without a label; none when that was the last.
+    pub(crate) fn without(&self, name: &str, version: &str) -> Option<Self> {
+        let mut left = self.clone();
+        if (&*self.name, &*self.version) == (name, version) {
+            let next = left.also.first()?.clone();
+            left.also.remove(0);
+            (left.name, left.version, left.pushed_ms) = (next.name, next.version, next.pushed_ms);
+        } else {
+            left.also.retain(|l| (&*l.name, &*l.version) != (name, version));
+        }
+        Some(left)
+    }
+
+    /// As it is shown under each of its labels.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Self> + '_ {
+        self.labels().map(|(name, version, pushed_ms)| Self {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            pushed_ms,
+            also: Vec::new(),
+            ..self.clone()
+        })
+    }
 }
 
 /// Whether it could be the first digits of a digest.
@@ -61,7 +137,7 @@ impl Store {
         let rows = broker.rows(StateKind::Module);
         let infos = rows
             .iter()
-            .filter_map(|(_, value)| serde_json::from_slice::<ModuleInfo>(value).ok());
+            .filter_map(|(key, value)| ModuleInfo::from_row(key, value));
         Ok(Self {
             dir,
             modules: infos.map(|info| (info.digest, info)).collect(),
@@ -87,12 +163,16 @@ impl Store {
         if is_digest_like(name) {
             return Err(PushError::LikeDigest(name.to_owned()));
         }
-        let same = |m: &&ModuleInfo| m.name == name && m.version == version && m.digest != digest;
+        let same = |m: &&ModuleInfo| m.is_labelled(name, version) && m.digest != digest;
         if self.modules.values().find(same).is_some() {
             return Err(PushError::Exists {
                 name: name.to_owned(),
                 version: version.to_owned(),
             });
+        }
+        let is_full = |m: &ModuleInfo| m.also.len() + 1 >= MODULE_LABELS_MAX && !m.is_labelled(name, version);
+        if self.modules.get(&digest).is_some_and(is_full) {
+            return Err(PushError::Labels(MODULE_LABELS_MAX));
         }
         let known = self.modules.contains_key(&digest);
         let bytes: u64 = self.modules.values().map(|m| m.bytes).sum();
@@ -185,6 +265,26 @@ impl Store {
         }
     }
 
+    /// The module that was last pushed under `name`, and its version.
+    fn latest(&self, name: &str) -> Option<(&ModuleInfo, &str)> {
+        let labels = self
+            .modules
+            .values()
+            .flat_map(|m| m.labels().map(move |label| (m, label)));
+        let of_name = labels.filter(|(_, (n, ..))| *n == name);
+        let last = of_name.max_by_key(|(_, (_, _, pushed_ms))| *pushed_ms);
+        last.map(|(info, (_, version, _))| (info, version))
+    }
+
+    /// Name and version that `reference` names; none when it is a digest.
+    pub(crate) fn label_of(&self, reference: &ModuleRef) -> Option<(String, String)> {
+        if let Some((name, version)) = reference.split_once('@') {
+            return Some((name.to_owned(), version.to_owned()));
+        }
+        let (_, version) = self.latest(reference)?;
+        Some((reference.to_owned(), version.to_owned()))
+    }
+
     /// The module that `reference` names; by name alone, the one pushed last.
     pub(crate) fn resolve(&self, reference: &ModuleRef) -> Result<&ModuleInfo, PushError> {
         // Whoever gives a digest wants those bytes, whatever somebody else has called his.
@@ -193,15 +293,8 @@ impl Store {
             return found.ok_or_else(|| PushError::NotFound(reference.to_owned()));
         }
         let by_label = match reference.split_once('@') {
-            Some((name, version)) => self
-                .modules
-                .values()
-                .find(|m| m.name == name && m.version == version),
-            None => self
-                .modules
-                .values()
-                .filter(|m| m.name == reference)
-                .max_by_key(|m| m.pushed_ms),
+            Some((name, version)) => self.modules.values().find(|m| m.is_labelled(name, version)),
+            None => self.latest(reference).map(|(info, _)| info),
         };
         let mut by_digest = self
             .modules

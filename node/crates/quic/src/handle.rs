@@ -471,7 +471,7 @@ impl Session {
 
 /// Who asks, for the record.
 fn named(who: &Principal) -> String {
-    format!("{} ({})", who.name, who.client)
+    who.shown()
 }
 
 /// What a node answers that does not lead.

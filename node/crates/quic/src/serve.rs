@@ -218,7 +218,7 @@ async fn greet(peer: &Peer) -> Result<Principal, PeerError> {
         return Err(PeerError::Malformed(error.message));
     }
     let client: String = client.chars().filter(|c| !c.is_control()).take(100).collect();
-    Ok(Principal::anonymous(client))
+    Ok(Principal::at("quic", peer.remote_addr().ip(), client))
 }
 
 /// An answer, and the place that it takes until it is written.

@@ -202,6 +202,11 @@ fn run_child(
         let why = format!("the compiler took longer than {} s", within.as_secs());
         return Err(LoadError::Compile(why));
     }
+    // Before the child's end: it may have ended because nobody read on.
+    if matches!(read, Ok((_, true))) {
+        let why = format!("more than {NATIVE_BYTES_MAX} bytes come of it");
+        return Err(LoadError::Compile(why));
+    }
     if !status.success() {
         let why = message.trim();
         // An error of its own says all there is; otherwise its end does.
@@ -214,12 +219,7 @@ fn run_child(
         }));
     }
     written?;
-    match read? {
-        (_, true) => Err(LoadError::Compile(format!(
-            "more than {NATIVE_BYTES_MAX} bytes come of it"
-        ))),
-        (native, false) => Ok(native),
-    }
+    read.map(|(native, _)| native).map_err(LoadError::from)
 }
 
 /// The first of what the child says; the rest is read, so that it is not stopped by saying too much.

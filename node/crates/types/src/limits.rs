@@ -186,6 +186,8 @@ pub const MODULE_NAME_BYTES_MAX: usize = 249;
 pub const MODULE_PARAMETERS_MAX: usize = 64;
 /// Longest text of a pipeline, in TOML: a table of a thousand lines for `enrich` takes about a quarter.
 pub const PIPELINE_TEXT_BYTES_MAX: usize = 256 << 10;
+/// Labels of the same bytes: a row of them is as long as what a module says of itself.
+pub const MODULE_LABELS_MAX: usize = 16;
 /// Modules kept on a node.
 pub const MODULES_MAX: usize = 256;
 /// Bytes of all modules: they are part of the site's state, which a new node is sent whole.

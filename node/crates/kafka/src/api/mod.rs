@@ -34,6 +34,9 @@ use crate::wire::{Frame, Reader, Wire, WireError, Writer};
 use bytes::Bytes;
 use std::ops::RangeInclusive;
 
+/// What a request for records begins with.
+pub(crate) const FETCH: i16 = <fetch::Served as Api>::KEY;
+
 pub(crate) use api_versions::{KEY as API_VERSIONS, unsupported as unsupported_api_versions};
 
 /// One request.

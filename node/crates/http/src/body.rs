@@ -1,0 +1,215 @@
+//! Bodies of records. No more is made of a body than a batch may have, whatever it counts up.
+
+use crate::error::HttpError;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use std::fmt;
+use weir_types::Record;
+use weir_types::limits::BATCH_RECORDS_MAX;
+
+/// An array of objects, each with `value` and perhaps `key`, `timestamp` and `headers`. Records without a time get `now`, in
+/// milliseconds since 1970.
+///
+/// # Errors
+/// When it is something else, names the element and what is wrong with it.
+pub(crate) fn from_json(body: &[u8], now: i64) -> Result<Vec<Record>, HttpError> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let records = Elements { now }.deserialize(&mut json);
+    let records = records.and_then(|records| json.end().map(|()| records));
+    records.map_err(|why| HttpError::bad_request(format!("body is not an array of records: {why}")))
+}
+
+/// Each line that is not empty a value.
+///
+/// # Errors
+/// When there are more than a request may have.
+pub(crate) fn from_lines(body: &Bytes, now: i64) -> Result<Vec<Record>, HttpError> {
+    let lines = body
+        .split(|b| *b == b'\n')
+        .map(|l| l.strip_suffix(b"\r").unwrap_or(l));
+    let value = |line: &[u8]| Record {
+        value: Some(body.slice_ref(line)),
+        timestamp: now,
+        ..Record::default()
+    };
+    let lines = lines.filter(|l| !l.is_empty());
+    let records: Vec<_> = lines.take(BATCH_RECORDS_MAX as usize + 1).map(value).collect();
+    match records.len() > BATCH_RECORDS_MAX as usize {
+        true => Err(HttpError::too_large(TOO_MANY)),
+        false => Ok(records),
+    }
+}
+
+const TOO_MANY: &str = "a request has at most 100000 records: send them in several";
+const _: () = assert!(BATCH_RECORDS_MAX == 100_000);
+
+struct Elements {
+    now: i64,
+}
+
+impl<'de> DeserializeSeed<'de> for Elements {
+    type Value = Vec<Record>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Vec<Record>, D::Error> {
+        json.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Elements {
+    type Value = Vec<Record>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of objects with `value`")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<Record>, A::Error> {
+        let mut records = Vec::new();
+        while let Some(element) = elements.next_element::<Element<'de>>()? {
+            if records.len() == BATCH_RECORDS_MAX as usize {
+                return Err(A::Error::custom(TOO_MANY));
+            }
+            let record = element.record(self.now);
+            let index = records.len();
+            records.push(record.map_err(|why| A::Error::custom(format!("[{index}] {why}")))?);
+        }
+        Ok(records)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Element<'a> {
+    #[serde(borrow, default, deserialize_with = "given")]
+    value: Option<&'a RawValue>,
+    value_base64: Option<String>,
+    #[serde(borrow, default, deserialize_with = "given")]
+    key: Option<&'a RawValue>,
+    timestamp: Option<i64>,
+    #[serde(borrow, default, deserialize_with = "in_order")]
+    headers: Vec<(String, &'a RawValue)>,
+}
+
+/// What is `null` is given, too.
+fn given<'de, D: Deserializer<'de>>(json: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(json).map(Some)
+}
+
+/// Fields as they are written, also of the same name: headers may be.
+fn in_order<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<(String, &'de RawValue)>, D::Error> {
+    struct Fields;
+
+    impl<'de> Visitor<'de> for Fields {
+        type Value = Vec<(String, &'de RawValue)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object with headers")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some(field) = fields.next_entry()? {
+                all.push(field);
+            }
+            Ok(all)
+        }
+    }
+
+    json.deserialize_map(Fields)
+}
+
+impl Element<'_> {
+    fn record(self, now: i64) -> Result<Record, String> {
+        let value = match (self.value, self.value_base64) {
+            (Some(value), None) => bytes(value)?,
+            (None, Some(text)) => Some(STANDARD.decode(text).map_err(|e| e.to_string())?.into()),
+            _ => return Err("has to have `value` or `value_base64`, and not both".to_owned()),
+        };
+        let headers = self.headers.into_iter();
+        Ok(Record {
+            key: self.key.map(bytes).transpose()?.flatten(),
+            value,
+            timestamp: self.timestamp.unwrap_or(now),
+            headers: headers
+                .map(|(name, value)| Ok((name, bytes(value)?)))
+                .collect::<Result<_, String>>()?,
+        })
+    }
+}
+
+/// Text stands for its bytes, null for null, anything else for its JSON as it is written: numbers keep all of their digits.
+fn bytes(json: &RawValue) -> Result<Option<Bytes>, String> {
+    let text = json.get();
+    match text.as_bytes().first() {
+        Some(b'"') => {
+            let text: String = serde_json::from_str(text).map_err(|e| e.to_string())?;
+            Ok(Some(text.into()))
+        }
+        Some(b'n') => Ok(None),
+        _ => Ok(Some(Bytes::copy_from_slice(text.as_bytes()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_element_says_all_that_a_record_has_and_no_more() {
+        let body = br#"[{"value":{"a": 12345678901234567890123, "b":1.0},"key":"k\u00e4","timestamp":7,"headers":{"y":"z","x":null,"y":1}},
+            {"value":null}, {"value_base64":"/wA="}, {"value":"t","key":null}]"#;
+        let records = from_json(body, 9).unwrap();
+        assert_eq!(
+            records[0].value.as_deref(),
+            Some(&br#"{"a": 12345678901234567890123, "b":1.0}"#[..])
+        );
+        assert_eq!(records[0].key.as_deref(), Some("k\u{e4}".as_bytes()));
+        assert_eq!(records[0].timestamp, 7);
+        assert_eq!(
+            records[0].headers,
+            [
+                ("y".to_owned(), Some("z".into())),
+                ("x".to_owned(), None),
+                ("y".to_owned(), Some("1".into()))
+            ]
+        );
+        assert_eq!((records[1].value.as_ref(), records[1].timestamp), (None, 9));
+        assert_eq!(records[2].value.as_deref(), Some(&[0xff, 0][..]));
+        assert_eq!(
+            (records[3].value.as_deref(), records[3].key.as_ref()),
+            (Some(&b"t"[..]), None)
+        );
+        for (bad, why) in [
+            (&br#"{"value":1}"#[..], "array"),
+            (br#"[0]"#, "invalid type"),
+            (br#"[{}]"#, "[0] has to have `value`"),
+            (
+                br#"[{"value":1},{"value":1,"value_base64":""}]"#,
+                "[1] has to have",
+            ),
+            (br#"[{"valeu":1}]"#, "unknown field `valeu`"),
+            (br#"[{"value":1,"timestamp":"x"}]"#, "invalid type"),
+            (br#"[{"value":1}] x"#, "trailing"),
+            (br#"[{"value":"\ud800"}]"#, "[0]"),
+            (b"", "EOF"),
+        ] {
+            let error = format!("{:?}", from_json(bad, 0).unwrap_err());
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_more_is_made_than_a_batch_may_have() {
+        let max = BATCH_RECORDS_MAX as usize;
+        assert_eq!(from_lines(&"a\n".repeat(max).into(), 0).unwrap().len(), max);
+        assert!(from_lines(&"a\n".repeat(max + 1).into(), 0).is_err());
+        let most = format!("[{}{{\"value\":1}}]", "{\"value\":1},".repeat(max - 1));
+        assert_eq!(from_json(most.as_bytes(), 0).unwrap().len(), max);
+        let more = format!("[{}{{\"value\":1}}]", "{\"value\":1},".repeat(max));
+        assert!(from_json(more.as_bytes(), 0).is_err());
+        assert!(TOO_MANY.contains(&max.to_string()));
+    }
+}
