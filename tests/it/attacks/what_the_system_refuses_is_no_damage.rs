@@ -2,6 +2,7 @@
 //! begun anew, and with the obstacle gone everything is there.
 
 use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -72,12 +73,11 @@ fn a_file_without_rights_is_named_and_nothing_is_repaired() {
     let data = filled(dir.path());
     let before = contents(&data);
     let mut tried = 0;
-    for (path, _) in &before {
+    for (path, _) in before.iter().filter(|(path, _)| path.exists()) {
         let of = path.strip_prefix(&data).unwrap();
         if !(of.starts_with("db") || of.starts_with("values") || of.starts_with("watermark.a")) {
             continue;
         }
-        tried += 1;
         let rights = fs::metadata(path).unwrap().permissions();
         fs::set_permissions(path, Permissions::from_mode(0o000)).unwrap();
         let mut command = without_rights().unwrap();
@@ -86,11 +86,16 @@ fn a_file_without_rights_is_named_and_nothing_is_repaired() {
         let mut command = without_rights().unwrap();
         command.arg(weir());
         let scrubbed = scrub(command, &data);
-        fs::set_permissions(path, rights).unwrap();
         let (said, shown) = (
             String::from_utf8_lossy(&scrubbed.stderr),
             path.display().to_string(),
         );
+        // A node that starts removes what a compaction has left, whoever may read it.
+        let left = fs::set_permissions(path, rights);
+        if refused.is_none() && left.is_err_and(|e| e.kind() == ErrorKind::NotFound) {
+            continue;
+        }
+        tried += 1;
         // A node may do without a file for a while, such as a value that nobody has asked for yet.
         if let Some(refused) = refused {
             assert!(refused.contains(&shown), "{shown}: {refused}");

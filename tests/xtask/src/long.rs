@@ -20,10 +20,6 @@ const FUZZ_FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sani
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table";
 /// The last commit of release 0.1.0: no tag says it.
 const EARLIER: &str = "dc54948";
-/// The release of `cargo deny` by which `.cargo/deny.toml` was written.
-const DENY: &str = "0.18.9";
-/// What has crates of its own.
-const LOCKED: [&str; 3] = [".", "tests/fuzz", "tests/guests"];
 /// No target needs as much; one that does has found something.
 const FUZZ_RSS_MIB: u32 = 1_024;
 
@@ -66,7 +62,6 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
     run(rounds)?;
     say("ten thousand seeds of the simulation");
     run(cargo(&["run", "-p", "weir-sim", "--", "--seeds", "10000"]))?;
-    deny()?;
     fuzz(seconds)
 }
 
@@ -95,41 +90,6 @@ pub(crate) fn earlier() -> Result<PathBuf> {
         .env("CARGO_TARGET_DIR", home.join("build"));
     run(build)?;
     Ok(home.join("build/debug/weir"))
-}
-
-/// Checks licences, sources and banned crates of all that is locked, and says what it does not check.
-pub(crate) fn deny() -> Result<()> {
-    let home = target().join("deny");
-    let version = DENY;
-    say(&format!("cargo-deny {version} (several minutes the first time)"));
-    let root_of_tools = home.to_str().context("the path of `target` is not UTF-8")?;
-    let wanted = format!("={version}");
-    run(cargo(&[
-        "install",
-        "--quiet",
-        "--locked",
-        "--no-default-features",
-        "--root",
-        root_of_tools,
-        "--version",
-        &wanted,
-        "cargo-deny",
-    ]))?;
-    for place in LOCKED {
-        say(&format!("bans, licences and sources of `{place}`"));
-        let mut check = Command::new(home.join("bin/cargo-deny"));
-        check
-            .arg("--manifest-path")
-            .arg(root().join(place).join("Cargo.toml"))
-            .arg("--config")
-            .arg(root().join(".cargo/deny.toml"))
-            .args(["check", "bans", "licenses", "sources"]);
-        run(check)?;
-    }
-    say(
-        "not checked: advisories (their database is on the network), what npm and PyPI bring for the tests, the C in crates",
-    );
-    Ok(())
 }
 
 /// Runs each fuzz target for `seconds`, beginning with what earlier runs found worth keeping.

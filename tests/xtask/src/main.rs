@@ -16,7 +16,6 @@ cargo verify            format, lints, all tests; ends with the test runner's cl
 cargo bench-table [...] the benchmark table; -o json for programs, --quick for a short run
 cargo xtask long [S]     what takes too long for every change: a hundred kills, fifty power cuts, S seconds a fuzz target (60)
 cargo xtask fuzz [S]     the fuzz targets alone
-cargo xtask deny        licences, sources and banned crates of all that is locked
 cargo xtask earlier     build the release before this one, for the test of a site of both
 cargo xtask modules     build the ready-made modules for Wasm
 cargo xtask clients     install other people's clients that the tests run";
@@ -37,7 +36,6 @@ fn main() -> Result<()> {
         Some("verify") => verify(),
         Some("bench") => bench(rest),
         Some("long") => long::long(seconds(rest)?),
-        Some("deny") => long::deny(),
         Some("earlier") => {
             println!("{}", long::earlier()?.display());
             Ok(())

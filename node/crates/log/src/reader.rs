@@ -7,6 +7,7 @@ use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_dat
 use crate::log::Keyspaces;
 use crate::positions::{Marks, Positions};
 use crate::recovery::operating_system;
+use crate::value_log::Unopened;
 use crate::{Append, Entry, EntryHeader, Op, ReadError};
 use std::ops::Range;
 use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
@@ -292,8 +293,9 @@ fn is_shortage(e: &std::io::Error) -> bool {
         Errno::NOSPC,
         Errno::DQUOT,
     ];
-    e.raw_os_error()
-        .is_some_and(|code| shortages.iter().any(|s| s.raw_os_error() == code))
+    let unopened = e.get_ref().and_then(|e| e.downcast_ref::<Unopened>());
+    let code = unopened.map_or(e, |unopened| &unopened.source).raw_os_error();
+    code.is_some_and(|code| shortages.iter().any(|s| s.raw_os_error() == code))
 }
 
 /// The first stretch of the time index whose running maximum reaches `timestamp` holds the first such record.

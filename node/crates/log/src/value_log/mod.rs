@@ -27,6 +27,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_types::limits::VALUE_FILES_OPEN_MAX;
 
+/// A file that the operating system does not open. It is within an [`io::Error`], of which it is the cause.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}`: {source}", path.display())]
+pub(crate) struct Unopened {
+    path: PathBuf,
+    pub(crate) source: io::Error,
+}
+
 /// Where the files lie, and those that are open for reading.
 #[derive(Debug)]
 pub(crate) struct ValueLog {
@@ -86,7 +94,12 @@ impl ValueLog {
         };
         let (_, file) = match found {
             Some(found) => found,
-            None => (segment, Arc::new(File::open(self.path(segment))?)),
+            None => {
+                let path = self.path(segment);
+                let file = File::open(&path)
+                    .map_err(|source| io::Error::new(source.kind(), Unopened { path, source }))?;
+                (segment, Arc::new(file))
+            }
         };
         open.push_front((segment, Arc::clone(&file)));
         open.truncate(VALUE_FILES_OPEN_MAX);
