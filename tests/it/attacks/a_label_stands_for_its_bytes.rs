@@ -65,8 +65,14 @@ fn the_same_bytes_under_another_name_leave_the_first_one() {
     node.stop().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     assert_eq!(labels(&node), ["m1@1", "m2@7"]);
-    let (removed, said) = run(&node, &["module", "remove", "m2@7"]);
+    // What a pipeline says stays; another label of the same bytes may go.
+    let (removed, said) = run(&node, &["module", "remove", "m1@1"]);
     assert!(!removed && said.contains("used by pipeline"), "{said}");
+    let (removed, said) = run(&node, &["module", "remove", "m2@7"]);
+    assert!(removed && said.contains("m2@7"), "{said}");
+    let (removed, said) = run(&node, &["module", "remove", "m1"]);
+    assert!(!removed && said.contains("used by pipeline"), "{said}");
+    assert!(push(&node, &threshold, "m2", "7").0);
     assert!(run(&node, &["pipeline", "remove", "hot"]).0);
     // The first goes, the bytes stay for the other.
     assert!(run(&node, &["module", "remove", "m1@1"]).0);

@@ -18,6 +18,8 @@ pub struct QuotaConfig {
 const CLIENTS_MAX: usize = 10_000;
 /// Longest time that one answer is held back: Kafka's quota window of a second times a few.
 const THROTTLE_MAX: Duration = Duration::from_secs(10);
+/// So much of a rate may be used at once.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Which of the two quotas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,14 +54,20 @@ impl Quotas {
         let Some(rate) = rate else { return Duration::ZERO };
         let mut paid = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
         paid.retain(|_, until| *until > now);
-        if paid.len() >= CLIENTS_MAX {
+        let key = (direction, client.to_owned());
+        if bytes > 0 && paid.len() >= CLIENTS_MAX && !paid.contains_key(&key) {
             paid.pop_last();
         }
-        let until = paid.entry((direction, client.to_owned())).or_insert(now);
-        *until += Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
-        let over = until
-            .saturating_duration_since(now)
-            .saturating_sub(Duration::from_secs(1));
+        let mut asked = now;
+        let until = match bytes {
+            0 => paid.get_mut(&key).unwrap_or(&mut asked),
+            _ => paid.entry(key).or_insert(now),
+        };
+        let cost = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
+        // What is older is forgotten, as in Kafka, whose quotas look at the last eleven seconds: whoever shares an account with
+        // somebody greedy does not pay for hours.
+        *until = (*until + cost).min(now + AT_ONCE + THROTTLE_MAX);
+        let over = until.saturating_duration_since(now).saturating_sub(AT_ONCE);
         over.min(THROTTLE_MAX)
     }
 }
@@ -81,5 +89,24 @@ mod tests {
         assert_eq!(charge("b", 500, now), Duration::ZERO);
         assert_eq!(charge("a", 0, now + Duration::from_secs(3)), Duration::ZERO);
         assert_eq!(quotas.charge(Direction::Fetch, "a", 1 << 30, now), Duration::ZERO);
+        // However much it took, that is forgotten after a while.
+        assert_eq!(charge("c", 1 << 30, now), THROTTLE_MAX);
+        assert_eq!(charge("c", 0, now + THROTTLE_MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn whoever_only_asks_takes_nobodys_place() {
+        let quotas = Quotas::new(QuotaConfig {
+            produce_bytes_per_s: Some(1_000),
+            fetch_bytes_per_s: None,
+        });
+        let now = Instant::now();
+        let charge = |client: &str, bytes| quotas.charge(Direction::Produce, client, bytes, now);
+        for n in 0..CLIENTS_MAX {
+            charge(&format!("{n:05}"), 2_000);
+        }
+        let last = format!("{:05}", CLIENTS_MAX - 1);
+        charge("new", 0);
+        assert_eq!(charge(&last, 0), Duration::from_secs(1));
     }
 }

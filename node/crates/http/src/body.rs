@@ -4,12 +4,13 @@ use crate::error::HttpError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::fmt;
 use weir_types::Record;
-use weir_types::limits::BATCH_RECORDS_MAX;
+use weir_types::limits::{BATCH_RECORDS_MAX, RECORD_HEADERS_MAX};
 
 /// An array of objects, each with `value` and perhaps `key`, `timestamp` and `headers`. Records without a time get `now`, in
 /// milliseconds since 1970.
@@ -44,7 +45,9 @@ pub(crate) fn from_lines(body: &Bytes, now: i64) -> Result<Vec<Record>, HttpErro
     }
 }
 
-const TOO_MANY: &str = "a request has at most 100000 records: send them in several";
+const TOO_MANY: &str = "a request has at most 100000 records, and 400000 headers: send them in several";
+/// Headers of all records of a request: four each of the most that there may be.
+const HEADERS_MAX: usize = 4 * BATCH_RECORDS_MAX as usize;
 const _: () = assert!(BATCH_RECORDS_MAX == 100_000);
 
 struct Elements {
@@ -67,9 +70,10 @@ impl<'de> Visitor<'de> for Elements {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<Record>, A::Error> {
-        let mut records = Vec::new();
-        while let Some(element) = elements.next_element::<Element<'de>>()? {
-            if records.len() == BATCH_RECORDS_MAX as usize {
+        let (mut records, mut headers) = (Vec::new(), 0);
+        while let Some(Object(element)) = elements.next_element::<Object<'de>>()? {
+            headers += element.headers.len();
+            if records.len() == BATCH_RECORDS_MAX as usize || headers > HEADERS_MAX {
                 return Err(A::Error::custom(TOO_MANY));
             }
             let record = element.record(self.now);
@@ -80,22 +84,47 @@ impl<'de> Visitor<'de> for Elements {
     }
 }
 
+/// An element that is written as an object: serde would take an array, too, by position.
+struct Object<'a>(Element<'a>);
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with `value`")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
+                Element::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+            }
+        }
+
+        json.deserialize_map(Fields)
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Element<'a> {
     #[serde(borrow, default, deserialize_with = "given")]
     value: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "given")]
     value_base64: Option<String>,
     #[serde(borrow, default, deserialize_with = "given")]
     key: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "given")]
     timestamp: Option<i64>,
     #[serde(borrow, default, deserialize_with = "in_order")]
     headers: Vec<(String, &'a RawValue)>,
 }
 
 /// What is `null` is given, too.
-fn given<'de, D: Deserializer<'de>>(json: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(json).map(Some)
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(json: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(json).map(Some)
 }
 
 /// Fields as they are written, also of the same name: headers may be.
@@ -112,6 +141,9 @@ fn in_order<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<(String, &'de RawV
         fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
             let mut all = Vec::new();
             while let Some(field) = fields.next_entry()? {
+                if all.len() == RECORD_HEADERS_MAX as usize {
+                    return Err(A::Error::custom("a record has at most 1000 headers"));
+                }
                 all.push(field);
             }
             Ok(all)
@@ -185,6 +217,9 @@ mod tests {
         for (bad, why) in [
             (&br#"{"value":1}"#[..], "array"),
             (br#"[0]"#, "invalid type"),
+            (br#"[[20.1,null,3,1700000000000]]"#, "invalid type"),
+            (br#"[{"value":1,"timestamp":null}]"#, "invalid type"),
+            (br#"[{"value":1,"value_base64":null}]"#, "invalid type"),
             (br#"[{}]"#, "[0] has to have `value`"),
             (
                 br#"[{"value":1},{"value":1,"value_base64":""}]"#,
@@ -210,6 +245,21 @@ mod tests {
         assert_eq!(from_json(most.as_bytes(), 0).unwrap().len(), max);
         let more = format!("[{}{{\"value\":1}}]", "{\"value\":1},".repeat(max));
         assert!(from_json(more.as_bytes(), 0).is_err());
+        let headers = |n: usize| {
+            format!(
+                "{{\"value\":1,\"headers\":{{\"\":1{}}}}}",
+                ",\"\":1".repeat(n - 1)
+            )
+        };
+        assert_eq!(
+            from_json(format!("[{}]", headers(1_000)).as_bytes(), 0).unwrap()[0]
+                .headers
+                .len(),
+            RECORD_HEADERS_MAX as usize
+        );
+        assert!(from_json(format!("[{}]", headers(1_001)).as_bytes(), 0).is_err());
+        let all = vec![headers(1_000); HEADERS_MAX / 1_000 + 1].join(",");
+        assert!(from_json(format!("[{all}]").as_bytes(), 0).is_err());
         assert!(TOO_MANY.contains(&max.to_string()));
     }
 }

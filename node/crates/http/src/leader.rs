@@ -22,7 +22,10 @@ fn records_of(request: &Request) -> Option<(&str, Option<u32>)> {
     let asked = query.split('&').find_map(|pair| pair.strip_prefix("partition="));
     let partition = asked.map_or(Ok(0), str::parse).unwrap_or(0);
     // Records go to partitions of any leader.
-    Some((topic, (request.method() == Method::GET).then_some(partition)))
+    Some((
+        topic,
+        matches!(*request.method(), Method::GET | Method::HEAD).then_some(partition),
+    ))
 }
 
 /// The group whose leader a request is for; none when any node will do.

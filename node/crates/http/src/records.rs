@@ -249,7 +249,7 @@ pub(crate) async fn in_turn(
     if request.uri().path().ends_with("/records") {
         let who = principal(request.headers(), client);
         let direction = match *request.method() {
-            Method::GET => Direction::Fetch,
+            Method::GET | Method::HEAD => Direction::Fetch,
             _ => Direction::Produce,
         };
         tokio::time::sleep(services.broker.held_back(&who, direction)).await;

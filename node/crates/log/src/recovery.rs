@@ -11,7 +11,7 @@ use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_dat
 use crate::kv::{Database, Keyspace, Row};
 use crate::log::{Keyspaces, Options, Shared, Store};
 use crate::reader::Scan;
-use crate::value_log::{ValueLog, ValueOptions, ValueWriter};
+use crate::value_log::{Unopened, ValueLog, ValueOptions, ValueWriter};
 use crate::watermark::WatermarkFile;
 use crate::writer::{Writer, gap_of, gap_row};
 use crate::{EntryHeader, EntryId, FormatError, Marks, OpenError, Piece, Position, ReadError};
@@ -207,6 +207,8 @@ pub(crate) fn operating_system(error: &fjall::Error) -> Option<std::io::Error> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            let unopened = io.get_ref().and_then(|e| e.downcast_ref::<Unopened>());
+            let io = unopened.map_or(io, |unopened| &unopened.source);
             let code = io
                 .raw_os_error()
                 .filter(|_| io.kind() != std::io::ErrorKind::NotFound)?;

@@ -5,7 +5,7 @@ use crate::lane::State;
 use crate::modules::Stages;
 use crate::pipelines::Pipelines;
 use crate::row::{Row, Stamp};
-use crate::store::{ModuleInfo, Store};
+use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -108,10 +108,7 @@ impl Pipelines {
 
     fn follow_modules(&self) -> bool {
         let rows = self.0.broker.rows(StateKind::Module);
-        let infos = rows
-            .iter()
-            .filter_map(|(key, value)| ModuleInfo::from_row(key, value));
-        let infos: BTreeMap<_, _> = infos.map(|info| (info.digest, info)).collect();
+        let infos = Store::read_rows(&rows);
         let dir = self.store().dir();
         let mut complete = true;
         for (digest, info) in &infos {

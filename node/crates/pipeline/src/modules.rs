@@ -79,7 +79,7 @@ impl Pipelines {
         )));
         let (component, place) = component?;
         let digest = Digest::of(&component);
-        self.store().check(name, version, digest, component.len())?;
+        Store::check(&self.store().modules, name, version, digest, component.len())?;
         let (runtime, dir) = (self.0.runtime.clone(), self.store().dir());
         let (module, descriptor) = apart("weir-push", move || -> Result<_, PushError> {
             Priority::Behind.ask();
@@ -93,9 +93,10 @@ impl Pipelines {
         .await
         .unwrap_or(Err(PushError::Admin(AdminError::Closed)))?;
         let _one = self.0.changing.lock().await;
-        // Others may have come while it was compiled.
-        self.store().check(name, version, digest, descriptor.1.len())?;
-        let (pushed_ms, known) = (self.0.broker.now_ms(), self.store().modules.get(&digest).cloned());
+        // Others may have come while it was compiled, also some whose bytes are not here yet.
+        let there = Store::read_rows(&self.0.broker.rows(StateKind::Module));
+        Store::check(&there, name, version, digest, descriptor.1.len())?;
+        let (pushed_ms, known) = (self.0.broker.now_ms(), there.get(&digest).cloned());
         let mut info = ModuleInfo {
             digest,
             name: name.to_owned(),
@@ -178,23 +179,37 @@ impl Pipelines {
             let store = self.store();
             (store.resolve(reference)?.clone(), store.label_of(reference))
         };
+        let left = label
+            .as_ref()
+            .and_then(|(name, version)| info.without(name, version).map(|left| (left, name, version)));
+        let is_said = |module: &ModuleRef| {
+            // With the bytes, all that says them; else, what says this label.
+            left.as_ref().is_none_or(|(_, name, version)| {
+                module == *name || module.split_once('@') == Some((name.as_str(), version.as_str()))
+            })
+        };
+        let uses = |row: &Row| {
+            let specs = std::iter::once(&row.spec).chain(row.canary.as_ref().map(|canary| &canary.spec));
+            let mut stages = specs.flat_map(|spec| &spec.stages);
+            row.modules().any(|digest| *digest == info.digest) && stages.any(|stage| is_said(&stage.module))
+        };
         let used = self
             .active()
             .values()
-            .find(|a| a.row.modules().any(|digest| *digest == info.digest))
+            .find(|a| uses(&a.row))
             .map(|a| a.lane.name.clone());
         if let Some(pipeline) = used {
             return Err(PushError::InUse(pipeline));
         }
-        let left = label.and_then(|(name, version)| info.without(&name, &version));
-        if let Some(left) = left {
+        if let Some((left, name, version)) = left {
+            let gone = info.each().find(|i| (&i.name, &i.version) == (name, version));
             let (key, value) = Store::row(&left);
             self.0
                 .broker
                 .put_row(StateKind::Module, &key, Some(value))
                 .await?;
             self.store().modules.insert(left.digest, left);
-            return Ok(info);
+            return Ok(gone.unwrap_or(info));
         }
         self.0
             .broker

@@ -135,18 +135,23 @@ impl Store {
     pub(crate) fn open(dir: PathBuf, broker: &Broker) -> Result<Self, PushError> {
         fs::create_dir_all(&dir)?;
         let rows = broker.rows(StateKind::Module);
+        Ok(Self {
+            dir,
+            modules: Self::read_rows(&rows),
+        })
+    }
+
+    /// What rows of modules say.
+    pub(crate) fn read_rows(rows: &[(Vec<u8>, Vec<u8>)]) -> BTreeMap<Digest, ModuleInfo> {
         let infos = rows
             .iter()
             .filter_map(|(key, value)| ModuleInfo::from_row(key, value));
-        Ok(Self {
-            dir,
-            modules: infos.map(|info| (info.digest, info)).collect(),
-        })
+        infos.map(|info| (info.digest, info)).collect()
     }
 
     /// Refuses names that cannot be, versions that are taken, and one module too many.
     pub(crate) fn check(
-        &self,
+        modules: &BTreeMap<Digest, ModuleInfo>,
         name: &str,
         version: &str,
         digest: Digest,
@@ -164,19 +169,19 @@ impl Store {
             return Err(PushError::LikeDigest(name.to_owned()));
         }
         let same = |m: &&ModuleInfo| m.is_labelled(name, version) && m.digest != digest;
-        if self.modules.values().find(same).is_some() {
+        if modules.values().any(|m| same(&m)) {
             return Err(PushError::Exists {
                 name: name.to_owned(),
                 version: version.to_owned(),
             });
         }
         let is_full = |m: &ModuleInfo| m.also.len() + 1 >= MODULE_LABELS_MAX && !m.is_labelled(name, version);
-        if self.modules.get(&digest).is_some_and(is_full) {
+        if modules.get(&digest).is_some_and(is_full) {
             return Err(PushError::Labels(MODULE_LABELS_MAX));
         }
-        let known = self.modules.contains_key(&digest);
-        let bytes: u64 = self.modules.values().map(|m| m.bytes).sum();
-        let full = self.modules.len() >= MODULES_MAX || bytes + size as u64 > MODULES_BYTES_MAX as u64;
+        let known = modules.contains_key(&digest);
+        let bytes: u64 = modules.values().map(|m| m.bytes).sum();
+        let full = modules.len() >= MODULES_MAX || bytes + size as u64 > MODULES_BYTES_MAX as u64;
         if full && !known {
             Err(PushError::Full(MODULES_MAX))
         } else {
