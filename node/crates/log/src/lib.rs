@@ -28,6 +28,7 @@ mod log;
 mod positions;
 mod reader;
 mod recovery;
+mod refused;
 mod rows;
 mod scrub;
 #[cfg(any(test, feature = "testing"))]

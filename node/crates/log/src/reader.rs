@@ -6,8 +6,7 @@
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::log::Keyspaces;
 use crate::positions::{Marks, Positions};
-use crate::recovery::operating_system;
-use crate::value_log::Unopened;
+use crate::refused::{is_shortage, operating_system};
 use crate::{Append, Entry, EntryHeader, Op, ReadError};
 use std::ops::Range;
 use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
@@ -278,24 +277,6 @@ impl Scan<'_> {
             why: e.to_string(),
         }
     }
-}
-
-/// Of something that the process or the system has too little of now, or that it does not hand out.
-fn is_shortage(e: &std::io::Error) -> bool {
-    use rustix::io::Errno;
-    let shortages = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOMEM,
-        Errno::NOBUFS,
-        Errno::ACCESS,
-        Errno::PERM,
-        Errno::NOSPC,
-        Errno::DQUOT,
-    ];
-    let unopened = e.get_ref().and_then(|e| e.downcast_ref::<Unopened>());
-    let code = unopened.map_or(e, |unopened| &unopened.source).raw_os_error();
-    code.is_some_and(|code| shortages.iter().any(|s| s.raw_os_error() == code))
 }
 
 /// The first stretch of the time index whose running maximum reaches `timestamp` holds the first such record.

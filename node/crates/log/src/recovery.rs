@@ -11,7 +11,8 @@ use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_dat
 use crate::kv::{Database, Keyspace, Row};
 use crate::log::{Keyspaces, Options, Shared, Store};
 use crate::reader::Scan;
-use crate::value_log::{Unopened, ValueLog, ValueOptions, ValueWriter};
+use crate::refused::{operating_system, unusable};
+use crate::value_log::{VALUES, ValueLog, ValueOptions, ValueWriter};
 use crate::watermark::WatermarkFile;
 use crate::writer::{Writer, gap_of, gap_row};
 use crate::{EntryHeader, EntryId, FormatError, Marks, OpenError, Piece, Position, ReadError};
@@ -24,9 +25,6 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId, Term};
-
-/// Directory of the value log, beside the database's.
-pub(crate) const VALUES: &str = "values";
 
 /// What is missing, exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -200,55 +198,6 @@ fn unopened(dir: &Path, error: &fjall::Error, stake: Damage) -> OpenError {
             },
         },
     }
-}
-
-/// What the operating system said, if it is its error and not one of the bytes in a file. A file that is missing is damage.
-pub(crate) fn operating_system(error: &fjall::Error) -> Option<std::io::Error> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            let unopened = io.get_ref().and_then(|e| e.downcast_ref::<Unopened>());
-            let io = unopened.map_or(io, |unopened| &unopened.source);
-            let code = io
-                .raw_os_error()
-                .filter(|_| io.kind() != std::io::ErrorKind::NotFound)?;
-            return Some(std::io::Error::from_raw_os_error(code));
-        }
-        cause = error.source();
-    }
-    None
-}
-
-/// Bytes of a file that are looked at in one go.
-const LOOKED_AT_BYTES: usize = 1 << 20;
-
-/// The first file of the log that the operating system does not hand out, and why. After an error of the disk itself each is
-/// read to its end.
-fn unusable(dir: &Path, refused: Option<&std::io::Error>) -> Option<(PathBuf, std::io::Error)> {
-    let is_of_the_disk =
-        refused.is_some_and(|e| e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()));
-    let mut left: Vec<PathBuf> = ["db", VALUES, "watermark.a", "watermark.b", "lock"]
-        .map(|name| dir.join(name))
-        .to_vec();
-    let mut buffer = vec![0; LOOKED_AT_BYTES];
-    while let Some(path) = left.pop() {
-        let looked = std::fs::metadata(&path).and_then(|found| {
-            if found.is_dir() {
-                for entry in std::fs::read_dir(&path)? {
-                    left.push(entry?.path());
-                }
-                return Ok(());
-            }
-            let mut file = File::open(&path)?;
-            while is_of_the_disk && std::io::Read::read(&mut file, &mut buffer)? > 0 {}
-            Ok(())
-        });
-        match looked {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Some((path, e)),
-            _ => {}
-        }
-    }
-    None
 }
 
 fn open_files(

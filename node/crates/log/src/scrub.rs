@@ -106,7 +106,13 @@ pub fn set_aside(dir: &Path, to: &str) -> Result<(), OpenError> {
     let aside = dir.join(to);
     std::fs::create_dir_all(&aside).map_err(io)?;
     // The database last: as long as it is there, the rest of it may be still to come.
-    for name in ["watermark.a", "watermark.b", "quarantine", recovery::VALUES, "db"] {
+    for name in [
+        "watermark.a",
+        "watermark.b",
+        "quarantine",
+        crate::value_log::VALUES,
+        "db",
+    ] {
         let (from, there) = (dir.join(name), aside.join(name));
         let moved = match (from.is_dir(), there.exists()) {
             (_, false) => std::fs::rename(&from, there),

@@ -27,6 +27,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_types::limits::VALUE_FILES_OPEN_MAX;
 
+/// Directory of the value log, beside the database's.
+pub(crate) const VALUES: &str = "values";
+
 /// A file that the operating system does not open. It is within an [`io::Error`], of which it is the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("`{}`: {source}", path.display())]
