@@ -6,7 +6,9 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use weir_log::ScrubReport;
+use weir_types::{Gap, PartitionId};
 
 /// Read all records that a node has stored and check them. What is damaged is replaced by another node's copy, if the site
 /// has one; fails when something stays damaged.
@@ -17,8 +19,8 @@ pub(crate) struct Scrub {
     /// Directory of a node that is not running, instead of asking one that is.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// With `--data`: when the database does not open, set it aside under `quarantine/` and start anew behind the
-    /// offsets that it held, which are then marked as lost.
+    /// With `--data`: when something is damaged, make the database again from all that can be read, and say by topic what
+    /// came back and what is lost. The damaged one is kept under `quarantine/`.
     #[arg(long)]
     repair: bool,
 }
@@ -51,8 +53,8 @@ impl Scrub {
         self.show(&report)
     }
 
-    fn closed(&self, dir: &std::path::Path, progress: impl FnMut(u64, u64)) -> Result<Value> {
-        if !dir.join("db").exists() {
+    fn closed(&self, dir: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Value> {
+        if !dir.join("db").exists() && !dir.join("watermark.a").exists() {
             bail!("`{}` holds no data of a node", dir.display());
         }
         crate::ownership::keep_to_ourselves();
@@ -61,24 +63,52 @@ impl Scrub {
             bail!("`{}` is a witness's: it has no records", dir.display());
         }
         let options = weir_log::Options::default();
-        let opened = match weir_log::Log::open(dir, &options) {
+        let (log, recovered) = match weir_log::Log::open(dir, &options) {
             Err(e @ weir_log::OpenError::Damaged { .. }) if self.repair => {
                 hint!("{e}");
-                weir_log::scrub_closed(dir)?;
-                weir_log::Log::open(dir, &options)?
+                return self.repaired(dir, progress);
             }
             opened => opened?,
         };
-        let (log, recovered) = opened;
         crate::site::note_damage(dir, &recovered)?;
+        let report = log.scrub(&mut progress)?;
+        log.close();
+        drop(log);
+        let is_whole = recovered.damage.is_none() && report.damaged.is_empty() && report.rows.is_empty();
+        if self.repair && !is_whole {
+            return self.repaired(dir, progress);
+        }
+        Ok(told(&report, &recovered.damage.notes))
+    }
+
+    /// Makes the database in `dir` again, and reads all of it.
+    fn repaired(&self, dir: &Path, progress: impl FnMut(u64, u64)) -> Result<Value> {
+        let rebuilt = weir_log::rebuild(dir)?;
+        crate::site::note_damage(dir, &rebuilt.recovered)?;
+        let (log, _) = weir_log::Log::open(dir, &weir_log::Options::default())?;
+        let topics = weir_broker::topics_in(&log)?;
         let report = log.scrub(progress)?;
         log.close();
-        let gap = |(p, g): &(weir_types::PartitionId, weir_types::Gap)| json!({ "partition": p.0, "start": g.start, "end": g.end, "reason": g.reason.to_string() });
-        Ok(json!({
-            "partitions": report.partitions, "batches": report.batches, "records": report.records,
-            "bytes": report.bytes, "gaps": report.gaps.iter().map(gap).collect::<Vec<_>>(),
-            "damaged": report.damaged.iter().map(gap).collect::<Vec<_>>(), "notes": recovered.damage.notes,
-        }))
+        let mut told = told(&report, &rebuilt.recovered.damage.notes);
+        let lost = &rebuilt.recovered.damage.lost;
+        let mut of: Vec<PartitionId> = rebuilt.partitions.keys().copied().collect();
+        of.extend(lost.iter().map(|(partition, _)| *partition));
+        of.extend(topics.keys());
+        of.sort_unstable();
+        of.dedup();
+        let partitions = of.iter().map(|partition| {
+            let back = rebuilt.partitions.get(partition).copied().unwrap_or_default();
+            let topic = topics.get(partition);
+            let lost = lost.iter().filter(|(p, _)| p == partition);
+            json!({
+                "topic": topic.map(|(name, _)| name.as_str()), "partition": topic.map(|(_, index)| index),
+                "id": partition.0, "records": back.records, "bytes": back.bytes,
+                "lost": lost.map(|(_, g)| json!({ "start": g.start, "end": g.end })).collect::<Vec<_>>(),
+            })
+        });
+        told["repaired"] = partitions.collect();
+        told["unreadable"] = json!(rebuilt.unreadable);
+        Ok(told)
     }
 
     fn show(&self, report: &Value) -> Result<()> {
@@ -114,10 +144,63 @@ impl Scrub {
             if !rows.is_empty() {
                 table(&["PARTITION ID", "START", "END", "WHY"], &rows)?;
             }
+            let repaired = report["repaired"].as_array();
+            let rows: Vec<Vec<String>> = repaired.into_iter().flatten().map(came_back).collect();
+            if repaired.is_some() {
+                table(
+                    &["TOPIC", "PARTITION", "CAME BACK", "BYTES", "LOST OFFSETS"],
+                    &rows,
+                )?;
+            }
+        }
+        for list in ["rows", "unreadable"] {
+            for why in report[list].as_array().into_iter().flatten() {
+                hint!("{}", why.as_str().unwrap_or_default());
+            }
+        }
+        if report["rows"].as_array().is_some_and(|rows| !rows.is_empty()) {
+            bail!(
+                "rows that say what there is are damaged; `weir scrub --data DIR --repair` makes them again"
+            );
         }
         if damaged > 0 {
             bail!("{damaged} ranges are damaged");
         }
         Ok(())
     }
+}
+
+/// A report, as it is printed.
+fn told(report: &ScrubReport, notes: &[String]) -> Value {
+    let gap = |(p, g): &(PartitionId, Gap)| json!({ "partition": p.0, "start": g.start, "end": g.end, "reason": g.reason.to_string() });
+    json!({
+        "partitions": report.partitions, "batches": report.batches, "records": report.records,
+        "bytes": report.bytes, "gaps": report.gaps.iter().map(gap).collect::<Vec<_>>(),
+        "damaged": report.damaged.iter().map(gap).collect::<Vec<_>>(), "rows": report.rows, "notes": notes,
+    })
+}
+
+/// A row of the table of what came back.
+fn came_back(partition: &Value) -> Vec<String> {
+    let lost: Vec<String> = partition["lost"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|gap| format!("{} to {}", gap["start"], gap["end"].as_u64().unwrap_or(1) - 1))
+        .collect();
+    let (topic, index) = match partition["topic"].as_str() {
+        Some(topic) => (topic.to_owned(), partition["partition"].to_string()),
+        None => (
+            format!("of no topic: partition id {}", partition["id"]),
+            String::new(),
+        ),
+    };
+    let none = || "nothing".to_owned();
+    vec![
+        topic,
+        index,
+        format!("{} records", partition["records"]),
+        bytes(partition["bytes"].as_u64().unwrap_or(0)),
+        if lost.is_empty() { none() } else { lost.join(", ") },
+    ]
 }

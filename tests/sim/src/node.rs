@@ -132,7 +132,7 @@ impl Node {
         Ok(())
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         lock(&self.dir).path().to_owned()
     }
 

@@ -215,6 +215,11 @@ pub(crate) fn run(seed: u64, under: &Path, show: bool) -> Result<Report> {
     if world.phase() == Phase::Over {
         violations.extend(weir_checkers::check(&history).iter().map(|v| v.to_string()));
     }
+    // What lies in the value log comes back also if the database is gone.
+    for node in world.nodes.iter().filter(|node| !node.witness) {
+        let came = node.disk.comes_back(&node.dir());
+        violations.extend(came.err().map(|why| format!("{}: {why}", node.host())));
+    }
     let sends = |of: Outcome| {
         let is = |e: &&Event| matches!(e, Event::Send { outcome, .. } if *outcome == of);
         history.iter().filter(is).count()

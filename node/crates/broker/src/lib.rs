@@ -49,7 +49,7 @@ pub use proposer::Framing;
 pub use quota::{Direction, QuotaConfig};
 pub use retention::Why;
 pub use site::Token;
-pub use topic::{ConfigError, Durability, RetentionBy, TimestampType, Topic, TopicConfig};
+pub use topic::{ConfigError, Durability, RetentionBy, TimestampType, Topic, TopicConfig, topics_in};
 pub use weir_log::{Marks, Piece, ReadError, StateKey, StateKind, Stop, encode};
 pub use weir_replica::{
     Channel, Group, GroupConfig, GroupError as ClusterError, GroupStatus, JoinReply, Member, MemberStatus,

@@ -57,8 +57,8 @@ pub enum OpenError {
     #[error("data in `{}` is whole, and not for this release: {why}", path.display())]
     Newer { path: PathBuf, why: FormatError },
     #[error(
-        "data in `{}` is damaged and does not open ({why}); at stake: {damage}. `weir scrub --data {} --repair` sets \
-         it aside and starts anew behind those offsets",
+        "data in `{}` is damaged and does not open ({why}); at stake: {damage}. `weir scrub --data {} --repair` \
+         makes it again from all that can be read, and says what is lost",
         path.display(), path.display()
     )]
     Damaged {

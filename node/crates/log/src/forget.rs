@@ -17,6 +17,7 @@ impl Writer {
         self.stage_effects(&mut batch)?;
         self.values.stage(&mut batch, &self.keyspaces.state);
         batch.commit(PersistMode::Buffer)?;
+        self.copy.written(&self.keyspaces.state)?;
         let mut batch = self.keyspaces.db.batch();
         let partitions: Vec<PartitionId> = self.positions.keys().copied().collect();
         for partition in partitions.into_iter().filter(|p| p.group() == group) {
@@ -56,7 +57,12 @@ impl Writer {
         // First, so that what goes is not missed at the next start.
         self.save_watermark(false)?;
         self.values.stage(&mut batch, &self.keyspaces.state);
+        self.copy.note_all();
+        if let Some((key, number)) = self.copy.row() {
+            batch.insert(&self.keyspaces.state, key.as_bytes(), number);
+        }
         batch.commit(PersistMode::SyncAll)?;
+        self.copy.written(&self.keyspaces.state)?;
         self.unsynced = None;
         self.receiving = receiving;
         self.values.remove_dead();

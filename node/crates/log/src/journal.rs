@@ -2,8 +2,9 @@
 //!
 //! fjall 3.1.13 takes any unreadable frame for a torn tail and drops what follows, synced or not; a checksum that does
 //! not fit keeps it from opening at all (DESIGN.md section 4). Here the two are told apart: a bad *last* frame is what
-//! a power cut leaves and is cut off; a bad frame with whole ones behind it is damage, and only it is taken out. What
-//! is removed is kept under `quarantine/`. Start and end marks, which no checksum covers, are repaired where the
+//! a power cut leaves and is cut off; a bad frame with whole ones behind it, or after an orderly stop, is damage. What is
+//! whole in it by itself, batches and headers of entries, goes on in a frame of its own, and only the rest is taken out.
+//! The journal as it was is kept under `quarantine/`. Start and end marks, which no checksum covers, are repaired where the
 //! frame's checksum vouches for what lies between them.
 //!
 //! Frame layout, little-endian (fjall `src/journal/entry.rs`):
@@ -14,6 +15,7 @@
 //! end:   3u8, xxh3 of all items u64, "FJL\x03"
 //! ```
 
+use crate::salvage::{Item, Region, Value, find, is_batch_of, is_header};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -33,8 +35,9 @@ pub(crate) struct Findings {
     pub(crate) frames_repaired: u64,
 }
 
-/// Checks every journal of the database in `db`, and mends what can be mended.
-pub(crate) fn check(db: &Path, quarantine: &Path) -> io::Result<Findings> {
+/// Checks every journal of the database in `db`, and mends what can be mended. After an orderly stop (`is_closed`) no frame
+/// is unfinished.
+pub(crate) fn check(db: &Path, quarantine: &Path, is_closed: bool) -> io::Result<Findings> {
     let mut journals = Vec::new();
     if !db.exists() {
         return Ok(Findings::default());
@@ -55,7 +58,7 @@ pub(crate) fn check(db: &Path, quarantine: &Path) -> io::Result<Findings> {
     let mut seqno = None;
     for (_, path) in &journals {
         let bytes = fs::read(path)?;
-        let walk = walk(&bytes, &mut seqno);
+        let walk = walk(&bytes, &mut seqno, is_closed);
         findings.frames_repaired += walk.repaired;
         findings.frames_lost += walk.lost;
         findings.torn_bytes += walk.torn_bytes;
@@ -94,8 +97,81 @@ struct Walk {
     torn_bytes: u64,
 }
 
+/// fjall's numbers of the keyspaces, in the order in which the log makes them.
+const RLOG: u64 = 1;
+const DATA: u64 = 2;
+
+impl Walk {
+    /// Keeps what is whole by itself in a damaged stretch.
+    fn rescue(&mut self, damaged: &[u8], seqno: &mut Option<u64>) {
+        self.lost += 1;
+        let mut kept: Vec<(u64, Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut at = 0;
+        while at < damaged.len() {
+            let rest = damaged.get(at..).unwrap_or_default();
+            let item = row(rest).and_then(|(_, item, len)| match item.value {
+                Value::Here(value) if is_header(&item.key, value) => Some((RLOG, item.key, value, len)),
+                Value::Here(value) if is_batch_of(&item.key, value) => Some((DATA, item.key, value, len)),
+                _ => None,
+            });
+            match item {
+                Some((keyspace, key, value, len)) => {
+                    kept.push((keyspace, key, value.to_vec()));
+                    at += len;
+                }
+                None => at += 1,
+            }
+        }
+        // A batch whose row's head is damaged still stands right behind its key.
+        let region = Region {
+            bytes: damaged,
+            from: 0,
+        };
+        find(&region, Some(DATA_KEY_BYTES), &mut |stray| {
+            let key = stray
+                .partition
+                .map(|partition| crate::keys::data_key(partition, stray.batch.base_offset()));
+            let key = key.filter(|key| {
+                stray
+                    .at
+                    .checked_sub(DATA_KEY_BYTES)
+                    .and_then(|from| damaged.get(from..stray.at))
+                    == Some(key)
+            });
+            if let Some(key) = key.filter(|key| !kept.iter().any(|(_, k, _)| k == key)) {
+                kept.push((DATA, key.to_vec(), stray.batch.into_bytes().to_vec()));
+            }
+        });
+        if kept.is_empty() {
+            return;
+        }
+        let mut body = Vec::new();
+        for (keyspace, key, value) in &kept {
+            let len = (value.len() as u32).to_le_bytes();
+            body.extend([2, 0, 0]);
+            body.extend(keyspace.to_le_bytes());
+            body.extend((key.len() as u16).to_le_bytes());
+            body.extend(len);
+            body.extend(len);
+            body.extend(key);
+            body.extend(value);
+        }
+        let frame = Frame {
+            len: 0,
+            items: kept.len() as u32,
+            checksum: xxhash_rust::xxh3::xxh3_64(&body),
+        };
+        // The next number after that of the frame before: its own may be damaged.
+        let start = frame.start(&[], *seqno, None);
+        *seqno = u64_at(&start, 5);
+        self.good.extend_from_slice(&start);
+        self.good.extend_from_slice(&body);
+        self.good.extend_from_slice(&frame.end());
+    }
+}
+
 /// Walks one journal. `seqno` is that of the last good frame so far: they only ascend.
-fn walk(bytes: &[u8], seqno: &mut Option<u64>) -> Walk {
+fn walk(bytes: &[u8], seqno: &mut Option<u64>, is_closed: bool) -> Walk {
     let mut walk = Walk::default();
     let mut at = 0;
     // Where a run of bytes that are no frame began.
@@ -104,6 +180,9 @@ fn walk(bytes: &[u8], seqno: &mut Option<u64>) -> Walk {
         let rest = bytes.get(at..).unwrap_or_default();
         match Frame::parse(rest, bad.is_none()) {
             Some(frame) => {
+                if let Some(begun) = bad.take() {
+                    walk.rescue(bytes.get(begun..at).unwrap_or_default(), seqno);
+                }
                 let next = next_seqno(rest.get(frame.len..).unwrap_or_default());
                 let start = frame.start(rest, *seqno, next);
                 *seqno = u64_at(&start, 5);
@@ -117,7 +196,6 @@ fn walk(bytes: &[u8], seqno: &mut Option<u64>) -> Walk {
                 walk.good.extend_from_slice(&start);
                 walk.good.extend_from_slice(body);
                 walk.good.extend_from_slice(&end);
-                walk.lost += u64::from(bad.take().is_some());
                 at += frame.len;
             }
             None => {
@@ -132,7 +210,13 @@ fn walk(bytes: &[u8], seqno: &mut Option<u64>) -> Walk {
     }
     if let Some(begun) = bad {
         let tail = bytes.get(begun..).unwrap_or_default();
-        walk.torn_bytes = tail.iter().rposition(|b| *b != 0).map_or(0, |i| i as u64 + 1);
+        // Zeros behind the last byte that says something are preallocation.
+        let used = tail.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1);
+        if is_closed && used > 0 {
+            walk.rescue(tail.get(..used).unwrap_or_default(), seqno);
+        } else {
+            walk.torn_bytes = used as u64;
+        }
     }
     walk
 }
@@ -195,6 +279,49 @@ fn skip_damaged(bytes: &[u8]) -> Option<usize> {
     let (body_len, items) = items(bytes.get(MARK_BYTES..)?);
     let end = bytes.get(MARK_BYTES + body_len..MARK_BYTES * 2 + body_len)?;
     (items > 0 && end.first() == Some(&3) && end.ends_with(TRAILER)).then_some(body_len + 2 * MARK_BYTES)
+}
+
+/// All rows of the whole frames in `bytes`, each with the number of its keyspace.
+pub(crate) fn rows(bytes: &[u8]) -> Vec<(u64, Item<'_>)> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let Some(frame) = Frame::parse(rest, false) else {
+            at += 1;
+            continue;
+        };
+        let seqno = u64_at(rest, 5).unwrap_or_default();
+        let mut body = rest.get(MARK_BYTES..frame.len - MARK_BYTES).unwrap_or_default();
+        while let Some((keyspace, item, len)) = row(body) {
+            found.push((keyspace, Item { seqno, ..item }));
+            body = body.get(len..).unwrap_or_default();
+        }
+        at += frame.len;
+    }
+    found
+}
+
+/// Bytes of a key of `data`.
+const DATA_KEY_BYTES: usize = 12;
+
+/// The row that starts `bytes`, its keyspace, and the bytes that it takes.
+fn row(bytes: &[u8]) -> Option<(u64, Item<'_>, usize)> {
+    let len = item_bytes(bytes)?;
+    if bytes.first() != Some(&2) {
+        return None;
+    }
+    let key_len = usize::from(u16::from_le_bytes(*bytes.get(11..)?.first_chunk()?));
+    let (key, value) = bytes.get(ITEM_HEAD_BYTES..len)?.split_at_checked(key_len)?;
+    let value = match bytes.get(1)? {
+        0 => Value::Here(value),
+        _ => Value::Removed,
+    };
+    let item = Item {
+        key: key.to_vec(),
+        seqno: 0,
+        value,
+    };
+    Some((u64_at(bytes, 3)?, item, len))
 }
 
 /// Bytes and number of the items that start `bytes`.
@@ -276,7 +403,7 @@ mod tests {
     #[test]
     fn a_whole_journal_is_left_alone() {
         let (bytes, ..) = journal();
-        let walk = walk(&bytes, &mut None);
+        let walk = walk(&bytes, &mut None, false);
         assert_eq!((walk.repaired, walk.lost, walk.torn_bytes), (0, 0, 0));
     }
 
@@ -287,7 +414,7 @@ mod tests {
         for at in from..to {
             let mut bad = bytes.clone();
             bad[at] ^= 0x40;
-            let walk = walk(&bad, &mut None);
+            let walk = walk(&bad, &mut None, false);
             assert_eq!(walk.torn_bytes, 0, "byte {at}");
             match (walk.repaired, walk.lost) {
                 (1, 0) => assert_eq!(walk.good, whole, "byte {at}"),
@@ -304,7 +431,7 @@ mod tests {
         for cut in to + 1..end {
             let mut torn = bytes.clone();
             torn[cut..end].fill(0);
-            let walk = walk(&torn, &mut None);
+            let walk = walk(&torn, &mut None, false);
             assert_eq!(walk.lost, 0);
             // Only the trailer is missing: all items are there and their checksum says so.
             assert!(walk.good == bytes[..to] || walk.good == bytes[..end], "cut {cut}");
@@ -314,7 +441,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(0u8..6, 0..400)) {
-            let _ = walk(&bytes, &mut None);
+            let _ = walk(&bytes, &mut None, false);
         }
     }
 }

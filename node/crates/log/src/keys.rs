@@ -8,7 +8,8 @@
 //! | `data` | partition u32, base offset u64 | one RecordBatch v2, KV-separated from 1 KiB, or a pointer into the value log |
 //! | `state` | kind u8, … by kind | see [`StateKind`] |
 //!
-//! Beside the database: `watermark.a` and `.b` ([`crate::watermark`]), `values/*.val` ([`crate::value_log`]).
+//! Beside the database: `watermark.a` and `.b` ([`crate::watermark`]), `values/*.val` ([`crate::value_log`]), and
+//! `rows.copy`, a second copy of some rows of `state` ([`crate::copy`]).
 
 use weir_types::{GroupId, Offset, PartitionId};
 
@@ -85,11 +86,13 @@ pub enum StateKind {
     StoredAt = 38,
     /// group u16 -> how long the group has stored for, by clocks that could be trusted. The broker's, since level 2.
     Age = 39,
+    /// nothing -> number u64 of the last frame of the second copy of rows that was written before this row. Kept by the log.
+    Copied = 40,
 }
 
 impl StateKind {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Applied,
         Self::Position,
         Self::Gap,
@@ -123,6 +126,7 @@ impl StateKind {
         Self::Channel,
         Self::StoredAt,
         Self::Age,
+        Self::Copied,
     ];
 
     /// The kind with the number `byte`. None when this release has no such kind.
@@ -133,9 +137,13 @@ impl StateKind {
     /// Whose a row of this kind is.
     fn scope(self) -> Scope {
         match self {
-            Self::Applied | Self::Purged | Self::Segment | Self::Vote | Self::Incoming | Self::Forgotten => {
-                Scope::Node
-            }
+            Self::Applied
+            | Self::Purged
+            | Self::Segment
+            | Self::Vote
+            | Self::Incoming
+            | Self::Forgotten
+            | Self::Copied => Scope::Node,
             Self::Members | Self::Heeded | Self::Age => Scope::Group,
             Self::Position | Self::Gap | Self::TimeIndex | Self::Producer | Self::Sealed | Self::StoredAt => {
                 Scope::Partition

@@ -17,6 +17,7 @@
 //!   +------------------+------------------+----------------+
 //! ```
 
+mod copy;
 mod encoding;
 mod entry;
 mod error;
@@ -25,11 +26,13 @@ mod journal;
 mod keys;
 mod kv;
 mod log;
+mod opening;
 mod positions;
 mod reader;
 mod recovery;
 mod refused;
 mod rows;
+mod salvage;
 mod scrub;
 #[cfg(any(test, feature = "testing"))]
 pub mod simulated;
@@ -51,7 +54,8 @@ pub use log::{Environment, Log, Options, Store, Usage};
 pub use positions::{Marks, Position};
 pub use reader::{Boundary, Chunk, Payloads, Piece};
 pub use recovery::{Damage, GroupState, Recovered};
-pub use scrub::{ScrubReport, scrub_closed, set_aside};
+pub use salvage::{CameBack, Rebuilt, rebuild};
+pub use scrub::{ScrubReport, set_aside};
 pub use snapshot::LogSnapshot;
 pub use stops::Stop;
 pub use workers::{Errand, Running, Threads, Turn, Wake, Worker, Workers};

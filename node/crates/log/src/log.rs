@@ -3,15 +3,17 @@
 use crate::Payloads;
 use crate::keys::{StateKey, StateKind};
 use crate::kv::{Database, Keyspace};
+use crate::opening;
 use crate::positions::Positions;
 use crate::reader::{self, Boundary, Chunk, Request};
-use crate::recovery::{self, Recovered, split_id};
+use crate::recovery::{Recovered, split_id};
 use crate::scrub::{self, ScrubReport};
 use crate::snapshot::{Install, LogSnapshot, Received};
 use crate::space::{default_reserve, free_and_total};
 use crate::value_log::{Pointer, ValueLog};
+use crate::watermark::Watermark;
 use crate::workers::{Running, Threads, Turn, Wake, Worker, Workers};
-use crate::writer::{Command, Writer};
+use crate::writer::{Command, Writer, gap_of};
 use crate::{AppendError, Entry, EntryHeader, EntryId, Marks, OpenError, ReadError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -78,6 +80,41 @@ pub(crate) struct Keyspaces {
 }
 
 impl Keyspaces {
+    /// Which keyspace has nothing, though `promised` says that something is there.
+    pub(crate) fn lacks(&self, promised: &Watermark, headers_only: bool) -> Option<&'static str> {
+        let is_empty = |rows: &Keyspace| rows.iter().next().is_none();
+        let has_entries = promised.groups.values().any(|synced| synced.index > 0);
+        if has_entries && is_empty(&self.state) {
+            Some("state")
+        } else if !headers_only && is_empty(&self.data) && !self.is_all_gap(promised) {
+            Some("data")
+        } else {
+            None
+        }
+    }
+
+    /// Whether what is promised of each partition is known to be gone.
+    fn is_all_gap(&self, promised: &Watermark) -> bool {
+        let mut left: BTreeMap<PartitionId, u64> = BTreeMap::new();
+        for (partition, reserve) in &promised.partitions {
+            left.insert(*partition, reserve.end.since(reserve.log_start));
+        }
+        for row in self.state.prefix([StateKind::Gap as u8]) {
+            let gap = row
+                .into_inner()
+                .ok()
+                .and_then(|(key, value)| gap_of(&key, &value));
+            if let Some((partition, gap)) = gap
+                && let (Some(left), Some(reserve)) =
+                    (left.get_mut(&partition), promised.partitions.get(&partition))
+            {
+                let (start, end) = (gap.start.max(reserve.log_start), gap.end.min(reserve.end));
+                *left = left.saturating_sub(end.since(start.min(end)));
+            }
+        }
+        left.values().all(|left| *left == 0)
+    }
+
     /// The bytes of the batch that a row of `data` is, or points to.
     pub(crate) fn payload(&self, key: &[u8], row: fjall::Slice) -> std::io::Result<Bytes> {
         let Some(pointer) = Pointer::decode(&row) else {
@@ -265,7 +302,7 @@ impl Log {
             source,
         };
         std::fs::create_dir_all(dir).map_err(io)?;
-        let state = recovery::open(dir, options, &store)?;
+        let state = opening::open(dir, options, &store)?;
         let (_, total) = free_and_total(dir).map_err(io)?;
         let reserve_bytes = options
             .disk_reserve_bytes
@@ -285,6 +322,7 @@ impl Log {
             commands: from_handle,
             watermark: state.watermark,
             values: state.values,
+            copy: state.copy,
             value_log_from_bytes: options.value_log_from_bytes,
             sweep_reserve_bytes: reserve_bytes / 2 + SWEEP_ROOM_BYTES,
             tails: state.tails,

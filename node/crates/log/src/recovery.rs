@@ -5,23 +5,22 @@
 //! should. Entries whose effects are not in `state` are left to their group, which knows whether they are committed. What is missing becomes a `lost` gap, and the
 //! partition goes on at its ceiling, so that no offset is ever given out twice.
 
+use crate::copy::RowsCopy;
 use crate::entry::HeaderError;
-use crate::journal::Findings;
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
-use crate::kv::{Database, Keyspace, Row};
-use crate::log::{Keyspaces, Options, Shared, Store};
+use crate::kv::Row;
+use crate::log::{Keyspaces, Options, Shared};
+use crate::opening::{Opened, everything, unopened};
 use crate::reader::Scan;
-use crate::refused::{operating_system, unusable};
-use crate::value_log::{VALUES, ValueLog, ValueOptions, ValueWriter};
+use crate::value_log::{ValueOptions, ValueWriter};
 use crate::watermark::WatermarkFile;
 use crate::writer::{Writer, gap_of, gap_row};
 use crate::{EntryHeader, EntryId, FormatError, Marks, OpenError, Piece, Position, ReadError};
 use bytes::Bytes;
-use fjall::config::CompressionPolicy;
-use fjall::{CompressionType, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use fjall::PersistMode;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId, Term};
@@ -101,276 +100,12 @@ pub(crate) struct State {
     pub(crate) keyspaces: Keyspaces,
     pub(crate) watermark: WatermarkFile,
     pub(crate) values: ValueWriter,
+    pub(crate) copy: RowsCopy,
     pub(crate) tails: BTreeMap<GroupId, Tail>,
     pub(crate) positions: BTreeMap<PartitionId, Position>,
     pub(crate) gaps: BTreeMap<PartitionId, Vec<Gap>>,
     pub(crate) recovered: Recovered,
     pub(crate) lock: Option<File>,
-}
-
-/// What was found before anything was read.
-struct Opened {
-    keyspaces: Keyspaces,
-    /// There was a database.
-    existed: bool,
-    findings: Findings,
-    lock: Option<File>,
-}
-
-pub(crate) fn open(dir: &Path, options: &Options, store: &Store) -> Result<State, OpenError> {
-    open_whole(dir, options, store).map_err(|e| match e {
-        OpenError::Io { path, source } if path == dir => match unusable(dir, Some(&source)) {
-            Some((path, source)) => OpenError::Io { path, source },
-            None => OpenError::Io { path, source },
-        },
-        e => e,
-    })
-}
-
-fn open_whole(dir: &Path, options: &Options, store: &Store) -> Result<State, OpenError> {
-    let io = |source| OpenError::Io {
-        path: dir.to_owned(),
-        source,
-    };
-    let (mut watermark, marked) = WatermarkFile::load(dir).map_err(io)?;
-    let quarantine = dir.join("quarantine");
-    let opened = match store {
-        Store::Files => open_files(dir, options, &quarantine, &mut watermark, marked)?,
-        #[cfg(any(test, feature = "testing"))]
-        Store::Simulated(disk) => open_simulated(dir, disk, &mut watermark).map_err(io)?,
-    };
-    let Opened {
-        keyspaces,
-        existed,
-        findings,
-        lock,
-    } = opened;
-    let mut recovery = Recovery {
-        recovered: Recovered {
-            clean: watermark.value.clean || !existed,
-            torn_bytes: findings.torn_bytes,
-            frames_repaired: findings.frames_repaired,
-            ..Recovered::default()
-        },
-        suspect: findings.frames_lost > 0,
-        quarantine,
-        value_file_bytes: options.value_file_bytes,
-        headers_only: options.headers_only,
-        keyspaces,
-        watermark,
-        lock,
-    };
-    if findings.frames_lost > 0 {
-        recovery.note(format!(
-            "{} damaged journal frames were set aside",
-            findings.frames_lost
-        ));
-    }
-    recovery.suspect |= !existed && marked;
-    if existed && !marked {
-        recovery.note("both watermark files are missing or damaged".to_owned());
-        recovery.suspect = true;
-    }
-    let stake = everything(&recovery.watermark);
-    recovery.run().map_err(|failure| match failure {
-        Failure::Store(e) => unopened(dir, &e, stake),
-        Failure::Format(why) => OpenError::Newer {
-            path: dir.to_owned(),
-            why,
-        },
-    })
-}
-
-/// Why a database does not open. An error of the operating system is no damage: what cannot be read now may be whole.
-fn unopened(dir: &Path, error: &fjall::Error, stake: Damage) -> OpenError {
-    let refused = operating_system(error);
-    match unusable(dir, refused.as_ref()) {
-        Some((path, source)) => OpenError::Io { path, source },
-        None => match refused {
-            Some(source) => OpenError::Io {
-                path: dir.to_owned(),
-                source,
-            },
-            None => OpenError::Damaged {
-                path: dir.to_owned(),
-                why: error.to_string(),
-                damage: stake,
-            },
-        },
-    }
-}
-
-fn open_files(
-    dir: &Path,
-    options: &Options,
-    quarantine: &Path,
-    watermark: &mut WatermarkFile,
-    marked: bool,
-) -> Result<Opened, OpenError> {
-    let io = |source| OpenError::Io {
-        path: dir.to_owned(),
-        source,
-    };
-    let db_dir = dir.join("db");
-    let existed = db_dir.exists();
-    let lock = lock(dir)?;
-    let findings = crate::journal::check(&db_dir, quarantine).map_err(io)?;
-    if !existed {
-        set_values_aside(dir, quarantine).map_err(io)?;
-    }
-    let values = Arc::new(ValueLog::new(dir.join(VALUES)));
-    values.make_dir().map_err(io)?;
-    if !existed && !marked {
-        // Before there is a database: a node that is killed before its first write must not look as if it had lost
-        // its marks.
-        watermark.save().map_err(io)?;
-    }
-    let keyspaces = open_keyspaces(&db_dir, values, options).map_err(|e| match e {
-        OpenFailure::Locked => OpenError::Locked(dir.to_owned()),
-        OpenFailure::Store(e) => unopened(dir, &e, everything(watermark)),
-        OpenFailure::Panicked => match unusable(dir, None) {
-            Some((path, source)) => OpenError::Io { path, source },
-            None => OpenError::Damaged {
-                path: dir.to_owned(),
-                why: "the storage engine panicked while opening".to_owned(),
-                damage: everything(watermark),
-            },
-        },
-    })?;
-    Ok(Opened {
-        keyspaces,
-        existed,
-        findings,
-        lock: Some(lock),
-    })
-}
-
-/// No other process can have it, and it has no journals.
-#[cfg(any(test, feature = "testing"))]
-fn open_simulated(
-    dir: &Path,
-    disk: &crate::simulated::Disk,
-    watermark: &mut WatermarkFile,
-) -> std::io::Result<Opened> {
-    let values = Arc::new(ValueLog::new(dir.join(VALUES)));
-    values.make_dir()?;
-    let existed = !disk.is_new();
-    if !existed {
-        watermark.save()?;
-    }
-    let rows = disk.open();
-    Ok(Opened {
-        keyspaces: Keyspaces {
-            rlog: Keyspace::Simulated(rows.keyspace(0)),
-            data: Keyspace::Simulated(rows.keyspace(1)),
-            state: Keyspace::Simulated(rows.keyspace(2)),
-            values,
-            db: Database::Simulated(rows),
-        },
-        existed,
-        findings: Findings::default(),
-        lock: None,
-    })
-}
-
-/// Payloads without a database that points to them: it was set aside, or is not mounted. They are not nobody's.
-pub(crate) fn set_values_aside(dir: &Path, quarantine: &Path) -> std::io::Result<()> {
-    let values = dir.join(VALUES);
-    let mut files = match std::fs::read_dir(&values) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        files => files?,
-    };
-    if files.next().is_none() {
-        return Ok(());
-    }
-    std::fs::create_dir_all(quarantine)?;
-    let free = (0u32..)
-        .map(|n| quarantine.join(format!("{VALUES}.{n}")))
-        .find(|aside| !aside.exists());
-    if let Some(aside) = free {
-        tracing::error!(to = %aside.display(), "the value log is set aside: there is no database that points to it");
-        std::fs::rename(values, aside)?;
-        File::open(quarantine)?.sync_all()?;
-        File::open(dir)?.sync_all()?;
-    }
-    Ok(())
-}
-
-/// What the watermark promised, all of it at stake.
-pub(crate) fn everything(watermark: &WatermarkFile) -> Damage {
-    let lost = watermark
-        .value
-        .partitions
-        .iter()
-        .filter(|(_, r)| r.log_start < r.end);
-    let gap = |r: &crate::watermark::Reserve| Gap {
-        start: r.log_start,
-        end: r.end,
-        reason: GapReason::Lost,
-    };
-    Damage {
-        lost: lost.map(|(p, r)| (*p, gap(r))).collect(),
-        notes: Vec::new(),
-    }
-}
-
-enum OpenFailure {
-    Locked,
-    Store(fjall::Error),
-    Panicked,
-}
-
-/// Held from before the journals are looked at, so that a second process does not mend what a running one writes.
-pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
-    let io = |source| OpenError::Io {
-        path: dir.to_owned(),
-        source,
-    };
-    let path = dir.join("lock");
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(io)?;
-    file.try_lock().map_err(|_| OpenError::Locked(dir.to_owned()))?;
-    Ok(file)
-}
-
-fn open_keyspaces(db_dir: &Path, values: Arc<ValueLog>, options: &Options) -> Result<Keyspaces, OpenFailure> {
-    let open = || -> fjall::Result<Keyspaces> {
-        let db = fjall::Database::builder(db_dir)
-            .cache_size(options.cache_bytes)
-            .journal_compression(CompressionType::None)
-            .max_journaling_size(options.journal_bytes)
-            .worker_threads(2)
-            .open()?;
-        let plain = || {
-            KeyspaceCreateOptions::default()
-                .max_memtable_size(options.memtable_bytes)
-                .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
-                .index_block_compression_policy(CompressionPolicy::all(CompressionType::None))
-        };
-        // Batches come compressed; files of 32 MiB give space back soon enough on a small disk.
-        let separated = KvSeparationOptions::default()
-            .compression(CompressionType::None)
-            .separation_threshold(1 << 10)
-            .file_target_size(32 << 20);
-        Ok(Keyspaces {
-            rlog: Keyspace::Files(db.keyspace("rlog", plain)?),
-            data: Keyspace::Files(db.keyspace("data", || plain().with_kv_separation(Some(separated)))?),
-            state: Keyspace::Files(db.keyspace("state", plain)?),
-            values,
-            db: Database::Files(db),
-        })
-    };
-    // A damaged manifest can make fjall panic, which is no way to tell an operator.
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)) {
-        Ok(Ok(keyspaces)) => Ok(keyspaces),
-        Ok(Err(fjall::Error::Locked)) => Err(OpenFailure::Locked),
-        Ok(Err(e)) => Err(OpenFailure::Store(e)),
-        Err(_) => Err(OpenFailure::Panicked),
-    }
 }
 
 /// Why what is there was not recovered.
@@ -398,7 +133,63 @@ impl From<FormatError> for Failure {
     }
 }
 
+/// Finds what is there in a database that is open, and mends what is missing.
+pub(crate) fn recover(
+    dir: &Path,
+    options: &Options,
+    opened: Opened,
+    watermark: WatermarkFile,
+    marked: bool,
+    is_rebuilt: bool,
+) -> Result<State, OpenError> {
+    let Opened {
+        keyspaces,
+        existed,
+        findings,
+        lock,
+    } = opened;
+    let mut recovery = Recovery {
+        recovered: Recovered {
+            clean: watermark.value.clean || !existed,
+            torn_bytes: findings.torn_bytes,
+            frames_repaired: findings.frames_repaired,
+            ..Recovered::default()
+        },
+        suspect: findings.frames_lost > 0 || is_rebuilt,
+        dir: dir.to_owned(),
+        quarantine: dir.join("quarantine"),
+        value_file_bytes: options.value_file_bytes,
+        headers_only: options.headers_only,
+        keyspaces,
+        watermark,
+        lock,
+    };
+    if findings.frames_lost > 0 {
+        recovery.note(format!(
+            "{} damaged journal frames were set aside",
+            findings.frames_lost
+        ));
+    }
+    if is_rebuilt {
+        recovery.note("the database was made again from what could be read".to_owned());
+    }
+    recovery.suspect |= !existed && marked;
+    if existed && !marked {
+        recovery.note("both watermark files are missing or damaged".to_owned());
+        recovery.suspect = true;
+    }
+    let stake = everything(&recovery.watermark);
+    recovery.run().map_err(|failure| match failure {
+        Failure::Store(e) => unopened(dir, &e, stake),
+        Failure::Format(why) => OpenError::Newer {
+            path: dir.to_owned(),
+            why,
+        },
+    })
+}
+
 struct Recovery {
+    dir: PathBuf,
     quarantine: PathBuf,
     value_file_bytes: u64,
     headers_only: bool,
@@ -432,6 +223,9 @@ impl Recovery {
             quarantine: self.suspect.then(|| self.quarantine.clone()),
         };
         let values = ValueWriter::open(&self.keyspaces, values)?;
+        if self.suspect {
+            self.restore_rows()?;
+        }
         let kept;
         (positions, tails, self.watermark, kept) =
             replay_effects(&self.keyspaces, self.watermark, values, positions, tails, replay)?;
@@ -441,6 +235,7 @@ impl Recovery {
         if self.suspect {
             self.begin_anew(&mut tails)?;
         }
+        let copy = self.copy_rows()?;
         for (group, tail) in &tails {
             let Tail {
                 last,
@@ -459,12 +254,39 @@ impl Recovery {
             keyspaces: self.keyspaces,
             watermark: self.watermark,
             values: kept,
+            copy,
             tails,
             positions,
             gaps,
             recovered: self.recovered,
             lock: self.lock,
         })
+    }
+
+    /// After damage: rows that say what there is come from their second copy. What entries do to them is done again afterwards.
+    fn restore_rows(&self) -> fjall::Result<()> {
+        let found = match RowsCopy::load(&self.dir) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the second copy of rows cannot be read");
+                return Ok(());
+            }
+        };
+        let mut batch = self.keyspaces.db.batch();
+        found.restore(&self.keyspaces.state, &mut batch)?;
+        batch.commit(PersistMode::SyncAll)
+    }
+
+    /// Makes sure that the second copy of rows is one of these.
+    fn copy_rows(&self) -> fjall::Result<RowsCopy> {
+        let mut copy = RowsCopy::new(&self.dir);
+        if let Some(number) = copy.catch_up(&self.keyspaces.state)? {
+            let mut batch = self.keyspaces.db.batch();
+            let key = StateKey::new(StateKind::Copied, &[]);
+            batch.insert(&self.keyspaces.state, key.as_bytes(), number.to_be_bytes());
+            batch.commit(PersistMode::Buffer)?;
+        }
+        Ok(copy)
     }
 
     fn note(&mut self, note: String) {
@@ -798,6 +620,7 @@ fn replay_effects(
         commands,
         watermark,
         values,
+        copy: RowsCopy::unused(),
         value_log_from_bytes: 0,
         sweep_reserve_bytes: 0,
         tails,

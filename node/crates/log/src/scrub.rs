@@ -1,12 +1,11 @@
 //! Reading everything, to know that it can be read.
 
-use crate::log::{Keyspaces, Options};
+use crate::log::Keyspaces;
 use crate::positions::Positions;
 use crate::reader::Scan;
-use crate::watermark::WatermarkFile;
-use crate::{OpenError, Piece, ReadError, recovery};
+use crate::{OpenError, Piece, ReadError, opening};
 use std::path::Path;
-use weir_types::{Gap, GapReason, Offset, PartitionId};
+use weir_types::{Gap, GapReason, PartitionId};
 
 /// What a scrub found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +22,8 @@ pub struct ScrubReport {
     pub gaps: Vec<(PartitionId, Gap)>,
     /// Ranges found damaged now.
     pub damaged: Vec<(PartitionId, Gap)>,
+    /// Why rows that are no records cannot all be read: headers of entries, and what says which topics and groups there are.
+    pub rows: Vec<String>,
 }
 
 pub(crate) fn scrub(
@@ -36,6 +37,12 @@ pub(crate) fn scrub(
         partitions: all.len() as u64,
         ..ScrubReport::default()
     };
+    for (name, rows) in [("rlog", &keyspaces.rlog), ("state", &keyspaces.state)] {
+        let unreadable = rows.iter().find_map(|row| row.into_inner().err());
+        report
+            .rows
+            .extend(unreadable.map(|e| format!("rows of `{name}`: {e}")));
+    }
     for (partition, marks) in all {
         let end = marks.committed_end();
         let scan = Scan {
@@ -102,7 +109,7 @@ pub fn set_aside(dir: &Path, to: &str) -> Result<(), OpenError> {
         path: dir.to_owned(),
         source,
     };
-    let _lock = recovery::lock(dir)?;
+    let _lock = opening::lock(dir)?;
     let aside = dir.join(to);
     std::fs::create_dir_all(&aside).map_err(io)?;
     // The database last: as long as it is there, the rest of it may be still to come.
@@ -127,37 +134,4 @@ pub fn set_aside(dir: &Path, to: &str) -> Result<(), OpenError> {
     let synced = std::fs::File::open(aside).and_then(|d| d.sync_all());
     synced.map_err(io)?;
     std::fs::File::open(dir).and_then(|d| d.sync_all()).map_err(io)
-}
-
-/// Sets a database that does not open aside, under `quarantine/`, and leaves one that is empty but for `lost` gaps, so
-/// that no offset is given out twice. Returns what was lost.
-///
-/// # Errors
-/// When the directory cannot be changed or is in use.
-pub fn scrub_closed(dir: &Path) -> Result<Vec<(PartitionId, Gap)>, OpenError> {
-    let io = |source| OpenError::Io {
-        path: dir.to_owned(),
-        source,
-    };
-    let lock = recovery::lock(dir)?;
-    let (mut watermark, _) = WatermarkFile::load(dir).map_err(io)?;
-    let quarantine = dir.join("quarantine");
-    std::fs::create_dir_all(&quarantine).map_err(io)?;
-    // Payloads first: without the database they would be taken for nobody's.
-    recovery::set_values_aside(dir, &quarantine).map_err(io)?;
-    let aside = quarantine.join(format!("db.{}", watermark.value.epoch));
-    std::fs::rename(dir.join("db"), aside).map_err(io)?;
-    std::fs::File::open(dir).and_then(|d| d.sync_all()).map_err(io)?;
-    let lost = recovery::everything(&watermark).lost;
-    watermark.value.clean = false;
-    watermark.value.groups.clear();
-    for reserve in watermark.value.partitions.values_mut() {
-        reserve.log_start = Offset::ZERO;
-    }
-    watermark.save().map_err(io)?;
-    drop(lock);
-    // Opening finds the promises of the watermark unmet, and writes the gaps.
-    let (log, _) = crate::Log::open(dir, &Options::default())?;
-    log.close();
-    Ok(lost)
 }

@@ -246,6 +246,7 @@ impl Writer {
         self.values.stage(&mut batch, &self.keyspaces.state);
         if !batch.is_empty() {
             batch.commit(PersistMode::Buffer)?;
+            self.copy.written(&self.keyspaces.state)?;
         }
         let mut batch = self.keyspaces.db.batch();
         let mut positions = BTreeMap::new();
@@ -319,7 +320,12 @@ impl Writer {
             batch.insert(&self.keyspaces.state, key.as_bytes(), value);
         }
         self.values.stage(&mut batch, &self.keyspaces.state);
+        self.copy.note_all();
+        if let Some((key, number)) = self.copy.row() {
+            batch.insert(&self.keyspaces.state, key.as_bytes(), number);
+        }
         batch.commit(PersistMode::SyncAll)?;
+        self.copy.written(&self.keyspaces.state)?;
         self.unsynced = None;
         self.receiving = others_receive;
         self.values.remove_dead();

@@ -6,6 +6,7 @@
 //! since recovery makes them again from the headers.
 //! A failed write or sync ends the thread: its waiters' outcome is unknown, and everything later is refused.
 
+use crate::copy::RowsCopy;
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::kv::WriteBatch;
 use crate::log::{Keyspaces, Shared};
@@ -127,6 +128,7 @@ pub(crate) struct Writer {
     pub(crate) commands: Receiver<Command>,
     pub(crate) watermark: WatermarkFile,
     pub(crate) values: ValueWriter,
+    pub(crate) copy: RowsCopy,
     /// Payload bytes in one sync from which they go there.
     pub(crate) value_log_from_bytes: usize,
     /// With less room than that on the disk, payloads are not moved.
@@ -231,6 +233,7 @@ impl Writer {
                     round = self.round();
                 }
                 Command::Local { key, value, done } => {
+                    self.copy.note(key.as_bytes(), Some(&value));
                     round.batch.insert(&self.keyspaces.state, key.as_bytes(), value);
                     round.durable |= !planted(Bug::VoteNotSynced);
                     round.flushed.push(done);
@@ -367,6 +370,7 @@ impl Writer {
         };
         self.shared.wrote(round.bytes as u64, round.durable);
         Stop::Written.here();
+        self.copy.written(&self.keyspaces.state)?;
         for flushed in round.flushed {
             flushed(Ok(()));
         }
@@ -465,6 +469,7 @@ impl Writer {
             self.values.stage(&mut batch, &self.keyspaces.state);
             batch.commit(PersistMode::Buffer)?;
         }
+        self.copy.written(&self.keyspaces.state)?;
         let has_unsynced = self.unsynced.is_some() || self.values.has_dead();
         if has_unsynced {
             self.keyspaces.db.persist(PersistMode::SyncData)?;
@@ -478,6 +483,7 @@ impl Writer {
     fn close(&mut self) -> fjall::Result<()> {
         self.settle()?;
         self.keyspaces.db.persist(PersistMode::SyncAll)?;
+        self.copy.sync_in_time(true)?;
         self.save_watermark(true)
     }
 
@@ -559,6 +565,9 @@ impl Writer {
             batch.insert(state, key.as_bytes(), id_row(id));
             self.tails.entry(group).or_default().applied = id;
         }
+        if let Some((key, number)) = self.copy.row() {
+            batch.insert(state, key.as_bytes(), number);
+        }
         Ok(())
     }
 
@@ -574,9 +583,13 @@ impl Writer {
                 self.stage_append(batch, append);
             }
             OpHeader::Put { key, value } => {
+                self.copy.note(key, Some(value));
                 batch.insert(&self.keyspaces.state, key.as_slice(), value.as_slice());
             }
-            OpHeader::Remove { key } => batch.remove(&self.keyspaces.state, key.as_slice()),
+            OpHeader::Remove { key } => {
+                self.copy.note(key, None);
+                batch.remove(&self.keyspaces.state, key.as_slice());
+            }
             OpHeader::Trim {
                 partition,
                 to,

@@ -461,6 +461,7 @@ impl Session {
                 "bytes": report.bytes,
                 "gaps": report.gaps.iter().map(gap).collect::<Vec<_>>(),
                 "damaged": report.damaged.iter().map(gap).collect::<Vec<_>>(),
+                "rows": report.rows,
                 "mended": mended.iter().map(gap).collect::<Vec<_>>(),
             });
             let _ = replies.send((Reply::Json, report.to_string().into())).await;

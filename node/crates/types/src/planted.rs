@@ -30,6 +30,7 @@ bugs! {
     AppliedTooFar "note-more-as-applied-than-is",
     SnapshotWithoutBatches "install-a-snapshot-without-its-batches",
     EmptyRow "an-empty-row-when-it-cannot-be-encoded",
+    SkipReadableFrame "skip-a-readable-frame-in-repair",
     // The replica.
     VoteNotStored "vote-without-storing",
     AcknowledgeUnwritten "acknowledge-before-writing",

@@ -317,18 +317,29 @@ fn a_drained_file_that_was_being_written_goes_after_the_next_start() {
 }
 
 #[test]
-fn payloads_without_their_database_are_set_aside_and_not_removed() {
+fn without_its_database_a_log_does_not_begin_with_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = open(dir.path(), &options()).unwrap();
     flush(&log, entry(1, vec![batch(0, 10, 9_000)]));
     log.close();
     drop(log);
-    // As a crash between the two renames of `scrub --repair` would leave it, or a file system that is not mounted.
+    // Removed, or on a file system that is not mounted.
+    std::fs::rename(dir.path().join("db"), dir.path().join("elsewhere")).unwrap();
+    let Err(OpenError::Damaged { damage, .. }) = open(dir.path(), &options()) else {
+        panic!("it opened")
+    };
+    assert_eq!(damage.lost.len(), 1);
+    std::fs::rename(dir.path().join("elsewhere"), dir.path().join("db")).unwrap();
+    let (log, recovered) = open(dir.path(), &options()).unwrap();
+    assert!(recovered.damage.is_none(), "{recovered:?}");
+    log.close();
+    drop(log);
+    // And when it is gone for good, what lies beside it comes back.
     std::fs::remove_dir_all(dir.path().join("db")).unwrap();
-    let (_log, recovered) = open(dir.path(), &options()).unwrap();
-    assert_eq!(recovered.damage.lost.len(), 1, "{recovered:?}");
-    let aside = dir.path().join("quarantine/values.0");
-    assert_eq!(std::fs::read_dir(aside).unwrap().count(), 1);
+    let rebuilt = rebuild(dir.path()).unwrap();
+    assert_eq!(rebuilt.partitions[&P].records, 10);
+    let (log, _) = open(dir.path(), &options()).unwrap();
+    assert_eq!(read_all(&log, 1 << 20).0, (0..10).collect::<Vec<_>>());
 }
 
 #[test]
@@ -398,31 +409,32 @@ fn no_damaged_byte_or_sector_loses_a_record_in_silence() {
     let dir = tempfile::tempdir().unwrap();
     let whole = dir.path().join("whole");
     let records = 120u64;
+    let batches: Vec<_> = (1..=24u64)
+        .map(|index| {
+            let sizes = if index <= 12 {
+                [100, 3_000, 30_000]
+            } else {
+                [40, 400, 6_000]
+            };
+            batch((index - 1) * 5, 5, sizes[index as usize % 3])
+        })
+        .collect();
+    let stored: Vec<Vec<u8>> = batches.iter().map(|b| b.bytes().to_vec()).collect();
     {
         // Two sessions: the first leaves tables and blob files behind, the second a journal.
         let (log, _) = open(&whole, &options()).unwrap();
-        for index in 1..=12u64 {
-            flush(
-                &log,
-                entry(
-                    index,
-                    vec![batch(
-                        (index - 1) * 5,
-                        5,
-                        [100, 3_000, 30_000][index as usize % 3],
-                    )],
-                ),
-            );
-        }
-        log.flush_tables();
-        for index in 13..=24u64 {
-            flush(
-                &log,
-                entry(
-                    index,
-                    vec![batch((index - 1) * 5, 5, [40, 400, 6_000][index as usize % 3])],
-                ),
-            );
+        for (index, batch) in (1u64..).zip(batches) {
+            let mut entry = entry(index, vec![batch]);
+            if index == 1 {
+                entry.ops.push(Op::Put {
+                    key: topic_key(),
+                    value: Bytes::from_static(b"a topic"),
+                });
+            }
+            flush(&log, entry);
+            if index == 12 {
+                log.flush_tables();
+            }
         }
         log.close();
     }
@@ -433,7 +445,7 @@ fn no_damaged_byte_or_sector_loses_a_record_in_silence() {
         .ok()
         .and_then(|v| v.parse().ok())
         .unwrap_or(2);
-    let (mut repaired, mut reported, mut refused) = (0, 0, 0);
+    let (mut repaired, mut reported, mut refused, mut back, mut of) = (0, 0, 0, 0, 0);
     for (n, (file, size)) in files.iter().enumerate() {
         for round in 0..rounds {
             // Spread over the file, and different for each: no randomness, so that a failure can be run again.
@@ -444,14 +456,15 @@ fn no_damaged_byte_or_sector_loses_a_record_in_silence() {
                 copy_dir(&whole, &bad);
                 damage(&bad.join(file), at, sector);
                 let what = format!("{} at {at}, sector {sector}", file.display());
-                match open(&bad, &options()) {
+                let opened = open(&bad, &options());
+                match &opened {
                     Err(OpenError::Damaged { damage, .. }) => {
                         assert!(!damage.lost.is_empty(), "{what}: refused without a range");
                         refused += 1;
                     }
                     Err(e) => panic!("{what}: {e}"),
                     Ok((log, recovered)) => {
-                        let (there, mut gaps) = read_all(&log, 1 << 20);
+                        let (there, mut gaps) = read_all(log, 1 << 20);
                         gaps.extend(recovered.damage.lost.iter().map(|(_, g)| *g));
                         let said = |o: u64| gaps.iter().any(|g| g.start.get() <= o && o < g.end.get());
                         let there: std::collections::BTreeSet<u64> = there.into_iter().collect();
@@ -468,15 +481,65 @@ fn no_damaged_byte_or_sector_loses_a_record_in_silence() {
                         }
                     }
                 }
+                if let Ok((log, _)) = opened {
+                    log.close();
+                }
+                // Repair brings back each record whose bytes are on the disk.
+                let bytes = all_bytes(&bad);
+                let readable: Vec<u64> = (0..24u64)
+                    .filter(|n| bytes.iter().any(|file| contains(file, &stored[*n as usize])))
+                    .flat_map(|n| n * 5..(n + 1) * 5)
+                    .collect();
+                rebuild(&bad).unwrap_or_else(|e| panic!("{what}: {e}"));
+                let (log, _) = open(&bad, &options()).unwrap_or_else(|e| panic!("{what}: repaired: {e}"));
+                let there: std::collections::BTreeSet<u64> = read_all(&log, 1 << 20).0.into_iter().collect();
+                let missing: Vec<u64> = readable.into_iter().filter(|o| !there.contains(o)).collect();
+                assert!(
+                    missing.is_empty(),
+                    "{what}: {missing:?} are readable and did not come back"
+                );
+                back += there.len() as u64;
+                of += records;
+                let row = log.state_row(&topic_key()).unwrap();
+                assert_eq!(row.as_deref(), Some(&b"a topic"[..]), "{what}");
+                log.close();
+                drop(log);
                 // The writer may still be closing its files.
                 let _ = std::fs::remove_dir_all(&bad);
             }
         }
     }
     println!(
-        "{repaired} harmless or repaired, {reported} reported by range, {refused} refused with all ranges"
+        "{repaired} harmless or repaired, {reported} reported by range, {refused} refused with all ranges; repair \
+         brought back {back} of {of} records"
     );
     assert!(repaired > 0 && reported > 0, "the damage must bite");
+}
+
+fn topic_key() -> StateKey {
+    StateKey::new(StateKind::Topic, b"t")
+}
+
+fn all_bytes(dir: &Path) -> Vec<Vec<u8>> {
+    let mut files = Vec::new();
+    collect_files(dir, Path::new(""), &mut files);
+    files
+        .iter()
+        .map(|(path, _)| std::fs::read(dir.join(path)).unwrap())
+        .collect()
+}
+
+fn contains(bytes: &[u8], what: &[u8]) -> bool {
+    // The checksum and what is before it is as good as its own.
+    let first = &what[..24];
+    let mut from = 0;
+    while let Some(at) = bytes[from..].windows(24).position(|w| w == first) {
+        if bytes[from + at..].starts_with(what) {
+            return true;
+        }
+        from += at + 1;
+    }
+    false
 }
 
 /// Journals are sized ahead to 64 MiB of zeros, which would only be copied here.
@@ -523,10 +586,12 @@ fn damage(path: &Path, at: u64, sector: bool) {
 }
 
 #[test]
-fn a_database_beyond_opening_is_set_aside_and_offsets_go_on_behind_it() {
+fn what_a_damaged_database_held_comes_back_and_offsets_go_on_behind_it() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = open(dir.path(), &options()).unwrap();
     flush(&log, entry(1, vec![batch(0, 100, 50)]));
+    flush(&log, entry(2, vec![batch(100, 100, 50)]));
+    trim(&log, 3, P, 100);
     log.close();
     drop(log);
     std::fs::write(dir.path().join("db/version"), b"nonsense").unwrap();
@@ -534,22 +599,64 @@ fn a_database_beyond_opening_is_set_aside_and_offsets_go_on_behind_it() {
         panic!("it opened")
     };
     let all = Gap {
-        start: Offset::ZERO,
-        end: Offset::new(100),
+        start: Offset::new(100),
+        end: Offset::new(200),
         reason: GapReason::Lost,
     };
     assert_eq!(damage.lost, [(P, all)]);
-    scrub_closed(dir.path()).unwrap();
-    let (log, _) = open(dir.path(), &options()).unwrap();
-    let marks = log.marks(P).unwrap();
-    assert!(
-        marks.committed_end() > Offset::new(100),
-        "no offset is used twice"
-    );
-    assert_eq!(log.epoch(), 1);
-    let next = marks.committed_end();
-    flush(&log, entry(1, vec![batch(next.get(), 2, 50)]));
-    let (there, gaps) = read_all(&log, 1 << 20);
-    assert_eq!(there, [next.get(), next.get() + 1]);
-    assert_eq!((gaps[0].start, gaps[0].end), (Offset::ZERO, next));
+    let rebuilt = rebuild(dir.path()).unwrap();
+    assert_eq!(rebuilt.partitions[&P].records, 100);
+    assert!(rebuilt.recovered.damage.lost.is_empty(), "{rebuilt:?}");
+    assert!(dir.path().join("quarantine/db.0").exists());
+    let (log, recovered) = open(dir.path(), &options()).unwrap();
+    // What was expired does not come back.
+    assert_eq!(read_all(&log, 1 << 20), ((100..200).collect(), vec![]));
+    assert_eq!(log.marks(P).unwrap().log_start(), Offset::new(100));
+    let next = log.marks(P).unwrap().committed_end();
+    assert_eq!(next, Offset::new(200));
+    let at = recovered.groups[&GroupId(0)].last.index + 1;
+    flush(&log, entry(at, vec![batch(200, 2, 50)]));
+    assert_eq!(read_all(&log, 1 << 20).0, (100..202).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_topic_comes_back_from_either_copy_and_one_that_is_deleted_does_not() {
+    let put = |name: &[u8], value: &'static [u8]| Op::Put {
+        key: StateKey::new(StateKind::Topic, name),
+        value: Bytes::from_static(value),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    let (log, _) = open(&whole, &options()).unwrap();
+    let mut first = entry(1, vec![batch(0, 1, 5)]);
+    first.ops.extend([put(b"kept", b"1"), put(b"gone", b"1")]);
+    flush(&log, first);
+    log.flush_tables();
+    let mut second = entry(2, vec![batch(1, 1, 5)]);
+    second.ops.push(put(b"kept", b"2"));
+    second.ops.push(Op::Remove {
+        key: StateKey::new(StateKind::Topic, b"gone"),
+    });
+    flush(&log, second);
+    log.close();
+    drop(log);
+    let rows = |dir: &Path| {
+        let (log, _) = open(dir, &options()).unwrap();
+        let rows = log.state_rows(StateKind::Topic).unwrap();
+        log.close();
+        rows.into_iter()
+            .map(|(key, value)| (key.rest().to_vec(), value.to_vec()))
+            .collect::<Vec<_>>()
+    };
+    let want = [(b"kept".to_vec(), b"2".to_vec())];
+    for lost in ["db", "rows.copy"] {
+        let bad = dir.path().join(format!("without-{lost}"));
+        copy_dir(&whole, &bad);
+        match lost {
+            "db" => std::fs::remove_dir_all(bad.join(lost)).unwrap(),
+            _ => std::fs::remove_file(bad.join(lost)).unwrap(),
+        }
+        rebuild(&bad).unwrap();
+        assert_eq!(rows(&bad), want, "without {lost}");
+    }
 }

@@ -12,12 +12,11 @@
 mod frame;
 mod writer;
 
-pub(crate) use frame::Pointer;
+pub(crate) use frame::{FRAME_BYTES, FrameHeader, Pointer};
 pub(crate) use writer::{ValueOptions, ValueWriter};
 
 use crate::keys::{StateKey, split_data_key};
 use bytes::Bytes;
-use frame::{FRAME_BYTES, FrameHeader};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -171,7 +170,7 @@ impl ValueLog {
     }
 }
 
-fn segment_of(path: &Path) -> Option<u32> {
+pub(crate) fn segment_of(path: &Path) -> Option<u32> {
     let name = path.file_name()?.to_str()?.strip_suffix(".val")?;
     name.parse().ok()
 }

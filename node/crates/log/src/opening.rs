@@ -1,0 +1,303 @@
+//! Opening the database: what is looked at before, and what is told when it does not open.
+
+use crate::journal::Findings;
+use crate::kv::{Database, Keyspace};
+use crate::log::{Keyspaces, Options, Store};
+use crate::recovery::{Recovered, State, recover};
+use crate::refused::{operating_system, unusable};
+use crate::salvage::Shelter;
+use crate::value_log::{VALUES, ValueLog};
+use crate::watermark::WatermarkFile;
+use crate::{Damage, OpenError};
+use fjall::config::CompressionPolicy;
+use fjall::{CompressionType, KeyspaceCreateOptions, KvSeparationOptions};
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::sync::Arc;
+use weir_types::{Gap, GapReason};
+
+/// What was found before anything was read.
+pub(crate) struct Opened {
+    pub(crate) keyspaces: Keyspaces,
+    /// There was a database.
+    pub(crate) existed: bool,
+    pub(crate) findings: Findings,
+    pub(crate) lock: Option<File>,
+}
+
+pub(crate) fn open(dir: &Path, options: &Options, store: &Store) -> Result<State, OpenError> {
+    open_whole(dir, options, store).map_err(|e| match e {
+        OpenError::Io { path, source } if path == dir => match unusable(dir, Some(&source)) {
+            Some((path, source)) => OpenError::Io { path, source },
+            None => OpenError::Io { path, source },
+        },
+        e => e,
+    })
+}
+
+/// Says of a database that was made again where it has gaps, and begins the groups' logs anew behind what there is.
+///
+/// # Errors
+/// As opening it.
+pub(crate) fn mend_rebuilt(dir: &Path, db_dir: &Path, options: &Options) -> Result<Recovered, OpenError> {
+    let io = |source| OpenError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    let (watermark, marked) = WatermarkFile::load(dir).map_err(io)?;
+    let values = Arc::new(ValueLog::new(dir.join(VALUES)));
+    let keyspaces = open_keyspaces(db_dir, values, options)
+        .map_err(|_| io(std::io::Error::other("the database that was made does not open")))?;
+    let opened = Opened {
+        keyspaces,
+        existed: true,
+        findings: Findings::default(),
+        lock: None,
+    };
+    let state = recover(dir, options, opened, watermark, marked, true)?;
+    Ok(state.recovered)
+}
+
+fn open_whole(dir: &Path, options: &Options, store: &Store) -> Result<State, OpenError> {
+    let io = |source| OpenError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    let (mut watermark, marked) = WatermarkFile::load(dir).map_err(io)?;
+    let opened = match store {
+        Store::Files => open_files(dir, options, &mut watermark, marked)?,
+        #[cfg(any(test, feature = "testing"))]
+        Store::Simulated(disk) => open_simulated(dir, disk, &mut watermark).map_err(io)?,
+    };
+    recover(dir, options, opened, watermark, marked, false)
+}
+
+/// Why a database does not open. An error of the operating system is no damage: what cannot be read now may be whole.
+pub(crate) fn unopened(dir: &Path, error: &fjall::Error, stake: Damage) -> OpenError {
+    let refused = operating_system(error);
+    match unusable(dir, refused.as_ref()) {
+        Some((path, source)) => OpenError::Io { path, source },
+        None => match refused {
+            Some(source) => OpenError::Io {
+                path: dir.to_owned(),
+                source,
+            },
+            None => OpenError::Damaged {
+                path: dir.to_owned(),
+                why: error.to_string(),
+                damage: stake,
+            },
+        },
+    }
+}
+
+fn open_files(
+    dir: &Path,
+    options: &Options,
+    watermark: &mut WatermarkFile,
+    marked: bool,
+) -> Result<Opened, OpenError> {
+    let io = |source| OpenError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    let db_dir = dir.join("db");
+    let lock = lock(dir)?;
+    if !db_dir.exists() && dir.join(crate::salvage::MADE).exists() {
+        crate::salvage::put_in_place(dir).map_err(io)?;
+    }
+    let existed = db_dir.exists();
+    let promised = &watermark.value;
+    let was_there = !promised.groups.is_empty() || !promised.partitions.is_empty();
+    if !existed && was_there {
+        // It was removed, or is on a file system that is not mounted. What lies beside it is not given up for that.
+        return Err(OpenError::Damaged {
+            path: dir.to_owned(),
+            why: "`db` is not there".to_owned(),
+            damage: everything(watermark),
+        });
+    }
+    let quarantine = dir.join("quarantine");
+    let findings = crate::journal::check(&db_dir, &quarantine, watermark.value.clean).map_err(io)?;
+    if !existed {
+        set_values_aside(dir, &quarantine).map_err(io)?;
+    }
+    let values = Arc::new(ValueLog::new(dir.join(VALUES)));
+    values.make_dir().map_err(io)?;
+    if !existed && !marked {
+        // Before there is a database: a node that is killed before its first write must not look as if it had lost
+        // its marks.
+        watermark.save().map_err(io)?;
+    }
+    let shelter = Shelter::of(dir).map_err(io)?;
+    let keyspaces = open_keyspaces(&db_dir, values, options).map_err(|e| match e {
+        OpenFailure::Locked => OpenError::Locked(dir.to_owned()),
+        OpenFailure::Store(e) => unopened(dir, &e, everything(watermark)),
+        OpenFailure::Panicked => match unusable(dir, None) {
+            Some((path, source)) => OpenError::Io { path, source },
+            None => OpenError::Damaged {
+                path: dir.to_owned(),
+                why: "the storage engine panicked while opening".to_owned(),
+                damage: everything(watermark),
+            },
+        },
+    });
+    let keyspaces =
+        keyspaces.and_then(
+            |keyspaces| match keyspaces.lacks(&watermark.value, options.headers_only) {
+                // It forgot what it had, and made it anew.
+                Some(lacking) => Err(OpenError::Damaged {
+                    path: dir.to_owned(),
+                    why: format!("`{lacking}` is empty"),
+                    damage: everything(watermark),
+                }),
+                None => Ok(keyspaces),
+            },
+        );
+    // Where the system refused something, it is not known yet.
+    if let Some(shelter) =
+        shelter.filter(|_| !matches!(keyspaces, Err(OpenError::Io { .. } | OpenError::Locked(_))))
+    {
+        let is_damaged = keyspaces.is_err() || findings.frames_lost > 0 || (existed && !marked);
+        shelter.settle(is_damaged).map_err(io)?;
+    }
+    let keyspaces = keyspaces?;
+    Ok(Opened {
+        keyspaces,
+        existed,
+        findings,
+        lock: Some(lock),
+    })
+}
+
+/// No other process can have it, and it has no journals.
+#[cfg(any(test, feature = "testing"))]
+fn open_simulated(
+    dir: &Path,
+    disk: &crate::simulated::Disk,
+    watermark: &mut WatermarkFile,
+) -> std::io::Result<Opened> {
+    let values = Arc::new(ValueLog::new(dir.join(VALUES)));
+    values.make_dir()?;
+    let existed = !disk.is_new();
+    if !existed {
+        watermark.save()?;
+    }
+    let rows = disk.open();
+    Ok(Opened {
+        keyspaces: Keyspaces {
+            rlog: Keyspace::Simulated(rows.keyspace(0)),
+            data: Keyspace::Simulated(rows.keyspace(1)),
+            state: Keyspace::Simulated(rows.keyspace(2)),
+            values,
+            db: Database::Simulated(rows),
+        },
+        existed,
+        findings: Findings::default(),
+        lock: None,
+    })
+}
+
+/// Payloads without a database that points to them: it was set aside, or is not mounted. They are not nobody's.
+pub(crate) fn set_values_aside(dir: &Path, quarantine: &Path) -> std::io::Result<()> {
+    let values = dir.join(VALUES);
+    let mut files = match std::fs::read_dir(&values) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        files => files?,
+    };
+    if files.next().is_none() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(quarantine)?;
+    let free = (0u32..)
+        .map(|n| quarantine.join(format!("{VALUES}.{n}")))
+        .find(|aside| !aside.exists());
+    if let Some(aside) = free {
+        tracing::error!(to = %aside.display(), "the value log is set aside: there is no database that points to it");
+        std::fs::rename(values, aside)?;
+        File::open(quarantine)?.sync_all()?;
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// What the watermark promised, all of it at stake.
+pub(crate) fn everything(watermark: &WatermarkFile) -> Damage {
+    let lost = watermark
+        .value
+        .partitions
+        .iter()
+        .filter(|(_, r)| r.log_start < r.end);
+    let gap = |r: &crate::watermark::Reserve| Gap {
+        start: r.log_start,
+        end: r.end,
+        reason: GapReason::Lost,
+    };
+    Damage {
+        lost: lost.map(|(p, r)| (*p, gap(r))).collect(),
+        notes: Vec::new(),
+    }
+}
+
+pub(crate) enum OpenFailure {
+    Locked,
+    Store(fjall::Error),
+    Panicked,
+}
+
+/// Held from before the journals are looked at, so that a second process does not mend what a running one writes.
+pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
+    let io = |source| OpenError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    let path = dir.join("lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(io)?;
+    file.try_lock().map_err(|_| OpenError::Locked(dir.to_owned()))?;
+    Ok(file)
+}
+
+pub(crate) fn open_keyspaces(
+    db_dir: &Path,
+    values: Arc<ValueLog>,
+    options: &Options,
+) -> Result<Keyspaces, OpenFailure> {
+    let open = || -> fjall::Result<Keyspaces> {
+        let db = fjall::Database::builder(db_dir)
+            .cache_size(options.cache_bytes)
+            .journal_compression(CompressionType::None)
+            .max_journaling_size(options.journal_bytes)
+            .worker_threads(2)
+            .open()?;
+        let plain = || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(options.memtable_bytes)
+                .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
+                .index_block_compression_policy(CompressionPolicy::all(CompressionType::None))
+        };
+        // Batches come compressed; files of 32 MiB give space back soon enough on a small disk.
+        let separated = KvSeparationOptions::default()
+            .compression(CompressionType::None)
+            .separation_threshold(1 << 10)
+            .file_target_size(32 << 20);
+        Ok(Keyspaces {
+            rlog: Keyspace::Files(db.keyspace("rlog", plain)?),
+            data: Keyspace::Files(db.keyspace("data", || plain().with_kv_separation(Some(separated)))?),
+            state: Keyspace::Files(db.keyspace("state", plain)?),
+            values,
+            db: Database::Files(db),
+        })
+    };
+    // A damaged manifest can make fjall panic, which is no way to tell an operator.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)) {
+        Ok(Ok(keyspaces)) => Ok(keyspaces),
+        Ok(Err(fjall::Error::Locked)) => Err(OpenFailure::Locked),
+        Ok(Err(e)) => Err(OpenFailure::Store(e)),
+        Err(_) => Err(OpenFailure::Panicked),
+    }
+}

@@ -1,0 +1,786 @@
+//! Making a database again from what can be read of one that is damaged.
+//!
+//! Everything that lies on the disk is read once, whatever the database's own metadata say of it: journals, tables and
+//! blob files ([`table`], [`blob`], [`crate::journal`]), the files of the value log, and the second copy of the rows that
+//! say what there is ([`crate::copy`]). Of what several places say of a key, the newest counts, by fjall's sequence
+//! numbers; what no checksum vouches for counts only when nothing else says anything, and a batch has a checksum of its
+//! own. The new database is made beside the old one and put in its place when it is whole; nothing is removed.
+
+mod blob;
+mod shelter;
+mod stray;
+mod table;
+
+use crate::copy::{self, RowsCopy};
+use crate::keys::{StateKey, StateKind, data_key, rlog_index, split_data_key};
+use crate::kv::{Database, Keyspace};
+use crate::log::{Keyspaces, Options};
+use crate::refused::{operating_system, unusable};
+use crate::value_log::{FRAME_BYTES, FrameHeader, Pointer, VALUES, ValueLog, segment_of};
+use crate::watermark::WatermarkFile;
+use crate::writer::gap_of;
+use crate::{EntryHeader, OpenError, Position, Recovered, journal, opening};
+use bytes::Bytes;
+use fjall::{KeyspaceCreateOptions, PersistMode};
+pub(crate) use shelter::Shelter;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+pub(crate) use stray::{Stray, find};
+use weir_types::planted::{Bug, planted};
+use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId};
+
+/// The new database while it is made, and when it is whole.
+const MAKING: &str = "db.making";
+pub(crate) const MADE: &str = "db.made";
+/// How new each row of it is: removed with the last row.
+const NEWEST: &str = "db.newest";
+/// A file larger than this is none of ours: tables, blob files and files of the value log have some 64 MiB, and are read
+/// whole.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+/// fjall's numbers of the keyspaces, in the order in which they are made. Its own is 0.
+const RLOG: u64 = 1;
+const DATA: u64 = 2;
+const STATE: u64 = 3;
+
+/// A row, as some file has it.
+pub(crate) struct Item<'a> {
+    pub(crate) key: Vec<u8>,
+    pub(crate) seqno: u64,
+    pub(crate) value: Value<'a>,
+}
+
+/// What a row says.
+pub(crate) enum Value<'a> {
+    Here(&'a [u8]),
+    Removed,
+    /// It is in a blob file.
+    Blob {
+        file: u64,
+        offset: u64,
+        len: u64,
+    },
+}
+
+/// A stretch of a file that is in no whole block or frame.
+pub(crate) struct Region<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// Where it begins in the file.
+    pub(crate) from: usize,
+}
+
+impl<'a> Region<'a> {
+    fn of(bytes: &'a [u8], from: usize, to: usize) -> Self {
+        Self {
+            bytes: bytes.get(from..to).unwrap_or_default(),
+            from,
+        }
+    }
+}
+
+/// What came back of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CameBack {
+    /// Batches.
+    pub batches: u64,
+    /// Records in them, counted by their frames.
+    pub records: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+}
+
+/// What a database was made again from, and what of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// By partition.
+    pub partitions: BTreeMap<PartitionId, CameBack>,
+    /// Stretches of files that could not be read as what they should be. What is in them by itself has come back.
+    pub unreadable: Vec<String>,
+    /// What opening it found: the ranges that are lost.
+    pub recovered: Recovered,
+}
+
+/// Makes the database of the log in `dir` again from all that can be read, and sets the old one aside under `quarantine/`. What is lost
+/// becomes `lost` gaps, so that no offset is given out twice. Safe to repeat when it was interrupted.
+///
+/// # Errors
+/// When the directory is in use; or something in it cannot be read or written for a reason that is not damage: nothing is
+/// changed then.
+pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
+    let io = |source| io_at(dir, source);
+    let lock = opening::lock(dir)?;
+    // Each file is read to its end: what the disk refuses may be whole.
+    let disk = io::Error::from(rustix::io::Errno::IO);
+    if let Some((path, source)) = unusable(dir, Some(&disk)) {
+        return Err(OpenError::Io { path, source });
+    }
+    let (watermark, marked) = WatermarkFile::load(dir).map_err(io)?;
+    for name in [MAKING, NEWEST] {
+        remove_dir(&dir.join(name)).map_err(io)?;
+    }
+    let db = dir.join("db");
+    if db.exists() {
+        remove_dir(&dir.join(MADE)).map_err(io)?;
+        let findings = journal::check(&db, &dir.join("quarantine"), watermark.value.clean).map_err(io)?;
+        tracing::info!(?findings, "journals are looked through");
+    }
+    let failed = |e: fjall::Error| {
+        let source = operating_system(&e).unwrap_or_else(|| io::Error::other(e.to_string()));
+        io_at(dir, source)
+    };
+    let options = Options::default();
+    let mut made = Rebuilt::default();
+    if !dir.join(MADE).exists() {
+        let values = Arc::new(ValueLog::new(dir.join(VALUES)));
+        values.make_dir().map_err(io)?;
+        bring_back(dir).map_err(io)?;
+        let keyspaces = opening::open_keyspaces(&dir.join(MAKING), values, &options)
+            .map_err(|_| io(io::Error::other("a new database cannot be made")))?;
+        let newest = fjall::Database::builder(dir.join(NEWEST))
+            .open()
+            .and_then(|db| {
+                let seen = db.keyspace("seen", KeyspaceCreateOptions::default)?;
+                Ok(Newest { _db: db, seen })
+            })
+            .map_err(failed)?;
+        let mut salvage = Salvage {
+            keyspaces,
+            newest: Some(newest),
+            watermark: &watermark,
+            marked,
+            strays: Vec::new(),
+            unreadable: Vec::new(),
+            partitions: BTreeMap::new(),
+        };
+        salvage.files(dir).map_err(|e| e.at(dir))?;
+        salvage.finish(dir).map_err(|e| e.at(dir))?;
+        (made.partitions, made.unreadable) = (salvage.partitions, salvage.unreadable);
+        drop(salvage.keyspaces);
+        remove_dir(&dir.join(NEWEST)).map_err(io)?;
+        made.recovered = opening::mend_rebuilt(dir, &dir.join(MAKING), &options)?;
+        std::fs::rename(dir.join(MAKING), dir.join(MADE)).map_err(io)?;
+        sync(dir).map_err(io)?;
+    }
+    put_in_place(dir).map_err(io)?;
+    drop(lock);
+    Ok(made)
+}
+
+/// Fills `keyspaces`, which are empty, with what lies beside the database in `dir`.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn from_values(dir: &Path, keyspaces: Keyspaces) -> Result<(), OpenError> {
+    let (watermark, marked) = WatermarkFile::load(dir).map_err(|e| io_at(dir, e))?;
+    let mut salvage = Salvage {
+        keyspaces,
+        newest: None,
+        watermark: &watermark,
+        marked,
+        strays: Vec::new(),
+        unreadable: Vec::new(),
+        partitions: BTreeMap::new(),
+    };
+    salvage.finish(dir).map_err(|e| e.at(dir))
+}
+
+/// Puts the database that was made in the place of the damaged one.
+pub(crate) fn put_in_place(dir: &Path) -> io::Result<()> {
+    let (db, quarantine) = (dir.join("db"), dir.join("quarantine"));
+    std::fs::create_dir_all(&quarantine)?;
+    // What was removed from it goes with it, and is not read again.
+    for (from, name) in [(quarantine.join(shelter::REMOVED), "removed"), (db.clone(), "db")] {
+        let aside = (0u32..)
+            .map(|n| quarantine.join(format!("{name}.{n}")))
+            .find(|aside| !aside.exists());
+        match aside.map(|aside| std::fs::rename(&from, aside)) {
+            Some(Err(e)) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    sync(&quarantine)?;
+    std::fs::rename(dir.join(MADE), &db)?;
+    sync(dir)
+}
+
+/// Puts files of the value log that were set aside where they are looked for, unless something else is there.
+fn bring_back(dir: &Path) -> io::Result<()> {
+    let quarantine = dir.join("quarantine");
+    let aside = match std::fs::read_dir(&quarantine) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        aside => aside?,
+    };
+    for entry in aside {
+        let path = entry?.path();
+        let name = path
+            .file_stem()
+            .map(PathBuf::from)
+            .filter(|name| segment_of(name).is_some());
+        let to = name.map(|name| dir.join(VALUES).join(name));
+        if let Some(to) = to.filter(|to| !to.exists()) {
+            std::fs::rename(&path, to)?;
+        }
+    }
+    sync(&dir.join(VALUES))
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn remove_dir(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn io_at(path: &Path, source: io::Error) -> OpenError {
+    OpenError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Why it does not go on.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    File(PathBuf, io::Error),
+    Store(fjall::Error),
+}
+
+impl Failure {
+    fn at(self, dir: &Path) -> OpenError {
+        match self {
+            Self::File(path, source) => OpenError::Io { path, source },
+            Self::Store(e) => io_at(
+                dir,
+                operating_system(&e).unwrap_or_else(|| io::Error::other(e.to_string())),
+            ),
+        }
+    }
+}
+
+impl From<fjall::Error> for Failure {
+    fn from(e: fjall::Error) -> Self {
+        Self::Store(e)
+    }
+}
+
+/// How new each row is that was put into the new database.
+struct Newest {
+    /// Keeps it open.
+    _db: fjall::Database,
+    seen: fjall::Keyspace,
+}
+
+/// The sequence number of a row that nothing vouches for: everything else is newer.
+const GUESSED: u64 = 0;
+
+struct Salvage<'a> {
+    keyspaces: Keyspaces,
+    /// None where there is no database to read.
+    newest: Option<Newest>,
+    watermark: &'a WatermarkFile,
+    marked: bool,
+    strays: Vec<Stray>,
+    unreadable: Vec<String>,
+    partitions: BTreeMap<PartitionId, CameBack>,
+}
+
+impl Salvage<'_> {
+    /// Reads all files of the database.
+    fn files(&mut self, dir: &Path) -> Result<(), Failure> {
+        let db = dir.join("db");
+        for path in entries(&db)? {
+            if path.extension().is_some_and(|e| e == "jnl") {
+                self.journal(&path)?;
+            }
+        }
+        let removed = dir.join("quarantine").join(shelter::REMOVED);
+        for home in [db.join("keyspaces"), removed] {
+            for keyspace in [RLOG, DATA, STATE] {
+                let home = home.join(keyspace.to_string());
+                let blobs = home.join("blobs");
+                for path in entries(&home.join("tables"))? {
+                    self.table(&path, keyspace, &blobs)?;
+                }
+                for path in entries(&blobs)? {
+                    self.blobs(&path, keyspace)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn journal(&mut self, path: &Path) -> Result<(), Failure> {
+        let bytes = read(path)?;
+        for (keyspace, item) in journal::rows(&bytes) {
+            self.take(keyspace, item, true)?;
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, path: &Path, keyspace: u64, blobs: &Path) -> Result<(), Failure> {
+        let bytes = read(path)?;
+        let (mut rows, mut bad) = (Vec::new(), Vec::new());
+        table::read(&bytes, &mut |item| rows.push(item), &mut |region| {
+            bad.push(region)
+        });
+        for item in rows {
+            self.row(keyspace, item, blobs, true)?;
+        }
+        for region in bad {
+            let mut guessed = Vec::new();
+            table::guess(&region, &mut |item| guessed.push(item));
+            for item in guessed {
+                self.row(keyspace, item, blobs, false)?;
+            }
+            self.region(path, &region, None);
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, keyspace: u64, item: Item<'_>, blobs: &Path, is_vouched: bool) -> Result<(), Failure> {
+        let Value::Blob { file, offset, len } = item.value else {
+            return self.take(keyspace, item, is_vouched);
+        };
+        // The frame there says the same, unless it is damaged: then this is how it is known whose it is.
+        let found = blob_at(&blobs.join(file.to_string()), offset, item.key.len(), len);
+        match found.filter(|batch| is_batch_of(&item.key, batch)) {
+            Some(batch) => {
+                let value = Value::Here(&batch);
+                self.take(keyspace, Item { value, ..item }, false)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn blobs(&mut self, path: &Path, keyspace: u64) -> Result<(), Failure> {
+        let bytes = read(path)?;
+        let (mut rows, mut bad) = (Vec::new(), Vec::new());
+        blob::read(&bytes, &mut |item| rows.push(item), &mut |region| {
+            bad.push(region)
+        });
+        for item in rows {
+            self.take(keyspace, item, true)?;
+        }
+        for region in bad {
+            self.region(path, &region, Some(data_key(PartitionId(0), Offset::ZERO).len()));
+        }
+        Ok(())
+    }
+
+    /// Batches in a stretch that cannot be read as what it should be.
+    fn region(&mut self, path: &Path, region: &Region<'_>, key_before: Option<usize>) {
+        let before = self.strays.len();
+        find(region, key_before, &mut |stray| self.strays.push(stray));
+        // The end of a table is its directory, of which nothing is asked.
+        let found = self.strays.len() - before;
+        if found > 0 {
+            self.unreadable.push(format!(
+                "{} bytes at {} of `{}` are damaged; {found} batches in them are whole",
+                region.bytes.len(),
+                region.from,
+                path.display(),
+            ));
+        }
+    }
+
+    /// Puts a row into the new database, unless a newer one is there. One that nothing vouches for must prove itself.
+    fn take(&mut self, keyspace: u64, item: Item<'_>, is_vouched: bool) -> Result<(), Failure> {
+        let key = &item.key[..];
+        let proves_itself = match (keyspace, &item.value) {
+            (DATA, Value::Here(value)) => Pointer::decode(value).is_some() || is_batch_of(key, value),
+            (RLOG, Value::Here(value)) => is_header(key, value),
+            _ => false,
+        };
+        let seqno = if is_vouched { item.seqno } else { GUESSED };
+        let to = match keyspace {
+            RLOG => &self.keyspaces.rlog,
+            DATA => &self.keyspaces.data,
+            STATE => &self.keyspaces.state,
+            _ => return Ok(()),
+        };
+        if !is_vouched && !proves_itself {
+            return Ok(());
+        }
+        // Whoever wrote it, a batch that is not whole says nothing, and must not stand in the way of one that is.
+        if keyspace == DATA && !proves_itself && matches!(item.value, Value::Here(_)) {
+            return Ok(());
+        }
+        if let Some(newest) = &self.newest {
+            let seen = [&[keyspace as u8], key].concat();
+            let before = newest.seen.get(&seen)?;
+            let before = before.and_then(|n| n.first_chunk().map(|n| u64::from_be_bytes(*n)));
+            if before.is_some_and(|before| before > seqno) {
+                return Ok(());
+            }
+            let mut is_now = seqno.to_be_bytes().to_vec();
+            is_now.push(u8::from(matches!(item.value, Value::Removed)));
+            newest.seen.insert(seen, is_now)?;
+        }
+        match (to, item.value) {
+            (Keyspace::Files(to), Value::Here(value)) => to.insert(key, value)?,
+            (Keyspace::Files(to), Value::Removed) => to.remove(key)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Everything that lies outside of the database, and what follows from what came back.
+    fn finish(&mut self, dir: &Path) -> Result<(), Failure> {
+        self.copied_rows(dir)?;
+        let places = self.places()?;
+        self.judge(&places)?;
+        for path in entries(&dir.join(VALUES))? {
+            if let Some(segment) = segment_of(&path) {
+                self.frames(&path, segment, &places)?;
+            }
+        }
+        self.place_strays(&places)?;
+        self.accounts(&places)?;
+        match &self.keyspaces.db {
+            Database::Files(db) => Ok(db.persist(PersistMode::SyncAll)?),
+            #[cfg(any(test, feature = "testing"))]
+            Database::Simulated(_) => Ok(()),
+        }
+    }
+
+    /// The rows of the second copy. They count for more than those of the database where the copy is as new.
+    fn copied_rows(&mut self, dir: &Path) -> Result<(), Failure> {
+        let at = dir.join(copy::FILE);
+        let found = RowsCopy::load(dir).map_err(|e| Failure::File(at, e))?;
+        let state = self.keyspaces.state.clone();
+        let mut batch = self.keyspaces.db.batch();
+        found.restore(&state, &mut batch)?;
+        // Of what was received and not installed, another node has all.
+        for kind in [StateKind::Incoming, StateKind::Segment] {
+            for row in state.prefix([kind as u8]) {
+                batch.remove(&state, row.key()?);
+            }
+        }
+        batch.commit(PersistMode::Buffer)?;
+        Ok(())
+    }
+
+    /// Where records may be: of partitions that exist, what was not given up, and is no known gap.
+    fn places(&self) -> Result<Places, Failure> {
+        let mut places = Places::default();
+        for row in self.keyspaces.state.prefix([StateKind::Position as u8]) {
+            let (key, value) = row.into_inner()?;
+            let id = key.get(1..).and_then(|k| k.first_chunk());
+            let position = Position::decode(&Bytes::from(value));
+            if let Some((id, position)) = id.zip(position) {
+                let id = PartitionId(u32::from_be_bytes(*id));
+                places.starts.insert(id, position.log_start);
+            }
+        }
+        for (id, reserve) in &self.watermark.value.partitions {
+            match places.starts.get_mut(id) {
+                Some(start) => *start = (*start).max(reserve.log_start),
+                // It was dropped.
+                None if self
+                    .was_removed(STATE, StateKey::partition(StateKind::Position, *id).as_bytes())? => {}
+                None => drop(places.starts.insert(*id, reserve.log_start)),
+            }
+        }
+        places.all = !self.marked;
+        for row in self.keyspaces.state.prefix([StateKind::Gap as u8]) {
+            let (key, value) = row.into_inner()?;
+            if let Some((partition, gap)) = gap_of(&key, &value)
+                && gap.reason != GapReason::Lost
+            {
+                places
+                    .gaps
+                    .entry(partition)
+                    .or_default()
+                    .push((gap.start, gap.end));
+            }
+        }
+        for row in self.keyspaces.rlog.iter() {
+            let (key, value) = row.into_inner()?;
+            let group = key.first_chunk().map(|g| GroupId(u16::from_be_bytes(*g)));
+            let header = group
+                .zip(rlog_index(&key))
+                .and_then(|(group, index)| EntryHeader::decode(group, index, &value).ok());
+            for append in header.iter().flat_map(|(header, ..)| header.appends()) {
+                places.named.insert((append.base, append.crc), append.partition);
+            }
+        }
+        Ok(places)
+    }
+
+    /// Looks at each row of `data`, and removes those that name nothing that can be read, or something that was given up.
+    fn judge(&mut self, places: &Places) -> Result<(), Failure> {
+        let mut gone = self.keyspaces.db.batch();
+        for row in self.keyspaces.data.iter() {
+            let (key, value) = row.into_inner()?;
+            let payload = self.keyspaces.payload(&key, value).ok();
+            let batch = payload.and_then(|bytes| Batch::parse(bytes).ok());
+            let whole = split_data_key(&key)
+                .zip(batch)
+                .filter(|((partition, base), batch)| {
+                    batch.base_offset() == *base && places.may_hold(*partition, batch)
+                });
+            match whole {
+                Some(((partition, _), batch)) => self.came_back(partition, &batch),
+                None => gone.remove(&self.keyspaces.data, key),
+            }
+        }
+        gone.commit(PersistMode::Buffer)?;
+        Ok(())
+    }
+
+    fn came_back(&mut self, partition: PartitionId, batch: &Batch) {
+        let back = self.partitions.entry(partition).or_default();
+        back.batches += 1;
+        back.records += u64::from(batch.count());
+        back.bytes += batch.bytes().len() as u64;
+    }
+
+    /// Frames of a file of the value log that no row points to: they say by themselves what they are.
+    fn frames(&mut self, path: &Path, segment: u32, places: &Places) -> Result<(), Failure> {
+        let bytes = read(path)?;
+        let (mut at, mut begun) = (0, None);
+        while at < bytes.len() {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let header = rest.first_chunk().and_then(FrameHeader::decode);
+            let payload = header.and_then(|h| rest.get(FRAME_BYTES..FRAME_BYTES + h.len as usize));
+            let (Some(header), Some(payload)) = (header, payload) else {
+                begun.get_or_insert(at);
+                at += 1;
+                continue;
+            };
+            if let Some(begun) = begun.take() {
+                self.region(path, &Region::of(&bytes, begun, at), Some(FRAME_BYTES));
+            }
+            let batch = Batch::parse(Bytes::copy_from_slice(payload)).ok();
+            let Some(batch) = batch.filter(|batch| batch.base_offset() == header.base) else {
+                // Not looked into: records may hold what looks like a batch.
+                self.unreadable.push(format!(
+                    "the batch of partition {} at offset {} in `{}` is damaged",
+                    header.partition,
+                    header.base,
+                    path.display(),
+                ));
+                at += FRAME_BYTES + header.len as usize;
+                continue;
+            };
+            let pointer = Pointer {
+                segment,
+                at: (at + FRAME_BYTES) as u64,
+                len: header.len,
+            };
+            if !planted(Bug::SkipReadableFrame) && self.fits(header.partition, &batch, places)? {
+                let key = data_key(header.partition, header.base);
+                let mut row = self.keyspaces.db.batch();
+                row.insert(&self.keyspaces.data, key, pointer.encode());
+                row.commit(PersistMode::Buffer)?;
+                self.came_back(header.partition, &batch);
+            }
+            at += FRAME_BYTES + header.len as usize;
+        }
+        if let Some(begun) = begun {
+            self.region(path, &Region::of(&bytes, begun, at), Some(FRAME_BYTES));
+        }
+        Ok(())
+    }
+
+    /// Batches whose place is not known for sure: each goes where the log says, or where it is missing.
+    fn place_strays(&mut self, places: &Places) -> Result<(), Failure> {
+        for stray in std::mem::take(&mut self.strays) {
+            let Some(partition) = self.place(&stray, places)? else {
+                continue;
+            };
+            let base = stray.batch.base_offset();
+            let mut row = self.keyspaces.db.batch();
+            let bytes = fjall::Slice::from(stray.batch.clone().into_bytes());
+            row.insert(&self.keyspaces.data, data_key(partition, base), bytes);
+            row.commit(PersistMode::Buffer)?;
+            tracing::info!(%partition, %base, at = stray.at, "a batch is found in damaged bytes");
+            self.came_back(partition, &stray.batch);
+        }
+        Ok(())
+    }
+
+    fn place(&self, stray: &Stray, places: &Places) -> Result<Option<PartitionId>, Failure> {
+        let batch = &stray.batch;
+        let named = places.named.get(&(batch.base_offset(), batch.crc())).copied();
+        for partition in named.into_iter().chain(stray.partition) {
+            if self.fits(partition, batch, places)? {
+                return Ok(Some(partition));
+            }
+        }
+        if named.is_some() {
+            return Ok(None);
+        }
+        let mut fitting = Vec::new();
+        for partition in places.starts.keys() {
+            let reserve = self.watermark.value.partitions.get(partition);
+            let promised = reserve.is_some_and(|r| r.end > batch.base_offset());
+            let is_due = promised || self.last_end(*partition)? > batch.base_offset();
+            if is_due && self.fits(*partition, batch, places)? {
+                fitting.push(*partition);
+            }
+        }
+        // In more than one place it could be anybody's.
+        Ok(fitting.first().filter(|_| fitting.len() == 1).copied())
+    }
+
+    /// First offset after the last batch of `partition` that begins before `to`.
+    fn end_before(&self, partition: PartitionId, to: Offset) -> Result<Offset, Failure> {
+        let range = data_key(partition, Offset::ZERO)..data_key(partition, to);
+        let Some(row) = self.keyspaces.data.range(range).next_back() else {
+            return Ok(Offset::ZERO);
+        };
+        let (key, value) = row.into_inner()?;
+        let payload = self.keyspaces.payload(&key, value).ok();
+        let batch = payload.and_then(|bytes| Batch::parse(bytes).ok());
+        Ok(batch.map_or(Offset::ZERO, |batch| batch.end_offset()))
+    }
+
+    fn last_end(&self, partition: PartitionId) -> Result<Offset, Failure> {
+        self.end_before(partition, Offset::MAX)
+    }
+
+    /// Whether `batch` is missing from `partition`.
+    fn fits(&self, partition: PartitionId, batch: &Batch, places: &Places) -> Result<bool, Failure> {
+        let is_taken = self.end_before(partition, batch.end_offset())? > batch.base_offset();
+        if is_taken || !places.may_hold(partition, batch) {
+            return Ok(false);
+        }
+        self.was_removed(DATA, &data_key(partition, batch.base_offset()))
+            .map(|removed| !removed)
+    }
+
+    /// Whether the last that is known of a row is that it was removed.
+    fn was_removed(&self, keyspace: u64, key: &[u8]) -> Result<bool, Failure> {
+        let seen = [&[keyspace as u8], key].concat();
+        Ok(match &self.newest {
+            Some(newest) => newest.seen.get(seen)?.is_some_and(|row| row.last() == Some(&1)),
+            None => false,
+        })
+    }
+
+    /// How many bytes of each file of the value log rows point to, and of each partition there are.
+    fn accounts(&mut self, places: &Places) -> Result<(), Failure> {
+        let mut live: BTreeMap<u32, u64> = BTreeMap::new();
+        for row in self.keyspaces.data.iter() {
+            let (_, value) = row.into_inner()?;
+            if let Some(pointer) = Pointer::decode(&value) {
+                *live.entry(pointer.segment).or_default() += pointer.frame_bytes();
+            }
+        }
+        let mut batch = self.keyspaces.db.batch();
+        for (segment, bytes) in live {
+            let key = StateKey::new(StateKind::Segment, &segment.to_be_bytes());
+            batch.insert(&self.keyspaces.state, key.as_bytes(), bytes.to_be_bytes());
+        }
+        for (partition, back) in &self.partitions {
+            let key = StateKey::partition(StateKind::Position, *partition);
+            let row = self.keyspaces.state.get(key.as_bytes())?;
+            let known = row.and_then(|row| Position::decode(&Bytes::from(row)));
+            let position = Position {
+                bytes: back.bytes,
+                committed_end: self.last_end(*partition)?,
+                ..known.unwrap_or_default()
+            };
+            let start = position
+                .log_start
+                .max(places.starts.get(partition).copied().unwrap_or_default());
+            let position = Position {
+                log_start: start,
+                committed_end: position
+                    .committed_end
+                    .max(known.map_or(start, |p| p.committed_end)),
+                ..position
+            };
+            batch.insert(&self.keyspaces.state, key.as_bytes(), position.encode());
+        }
+        batch.commit(PersistMode::Buffer)?;
+        Ok(())
+    }
+}
+
+/// Where records may be.
+#[derive(Default)]
+struct Places {
+    /// Where each partition that exists begins.
+    starts: BTreeMap<PartitionId, Offset>,
+    /// Nobody knows which exist.
+    all: bool,
+    /// Ranges that were given up.
+    gaps: BTreeMap<PartitionId, Vec<(Offset, Offset)>>,
+    /// Whose a batch is, by its first offset and its checksum, as headers have it.
+    named: BTreeMap<(Offset, u32), PartitionId>,
+}
+
+impl Places {
+    fn may_hold(&self, partition: PartitionId, batch: &Batch) -> bool {
+        let is_there = match self.starts.get(&partition) {
+            Some(start) => batch.end_offset() > *start,
+            None => self.all,
+        };
+        let gaps = self.gaps.get(&partition).into_iter().flatten();
+        let overlaps =
+            |(start, end): &(Offset, Offset)| batch.base_offset() < *end && *start < batch.end_offset();
+        is_there && !gaps.into_iter().any(overlaps)
+    }
+}
+
+/// The files of a directory in order of their numbers; none where there is no directory.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |e| Failure::File(dir.to_owned(), e);
+    let mut found = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        found => found
+            .map_err(failed)?
+            .map(|entry| entry.map(|e| e.path()))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(failed)?,
+    };
+    found.retain(|path| path.is_file());
+    found.sort();
+    Ok(found)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |e| Failure::File(path.to_owned(), e);
+    let len = std::fs::metadata(path).map_err(failed)?.len();
+    if len > FILE_BYTES_MAX {
+        return Err(failed(io::Error::other(format!(
+            "its {len} bytes are more than any such file has"
+        ))));
+    }
+    std::fs::read(path).map_err(failed)
+}
+
+/// What lies in a blob file where a row says so.
+fn blob_at(path: &Path, offset: u64, key_bytes: usize, len: u64) -> Option<Vec<u8>> {
+    use std::os::unix::fs::FileExt;
+    let file = File::open(path).ok()?;
+    let at = offset.checked_add((blob::HEADER_BYTES + key_bytes) as u64)?;
+    if at.checked_add(len)? > file.metadata().ok()?.len() {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(len).ok()?];
+    file.read_exact_at(&mut bytes, at).ok()?;
+    Some(bytes)
+}
+
+/// Whether `value` is a whole batch with the first offset that `key` names.
+pub(crate) fn is_batch_of(key: &[u8], value: &[u8]) -> bool {
+    let base = split_data_key(key)
+        .filter(|_| key.len() == 12)
+        .map(|(_, base)| base);
+    let batch = base.and_then(|_| Batch::parse(Bytes::copy_from_slice(value)).ok());
+    batch.is_some_and(|batch| Some(batch.base_offset()) == base)
+}
+
+/// Whether `value` is the whole header of the entry that `key` names.
+pub(crate) fn is_header(key: &[u8], value: &[u8]) -> bool {
+    let group = key.first_chunk().map(|g| GroupId(u16::from_be_bytes(*g)));
+    let named = group.zip(rlog_index(key)).filter(|_| key.len() == 10);
+    named.is_some_and(|(group, index)| EntryHeader::decode(group, index, value).is_ok())
+}

@@ -1,0 +1,87 @@
+//! Keeping what the database removes while it is opened.
+//!
+//! fjall 3.1 removes, when it opens, each keyspace, table and blob file that its metadata do not name (`src/recovery.rs`;
+//! lsm-tree's `src/tree/mod.rs`). After a crash those are leftovers. When the metadata are damaged they may be all there
+//! is. So each file has a second name while the database is opened; what lost its first one goes to
+//! `quarantine/removed` if the database turns out to be damaged, where [`crate::rebuild`] reads it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The second names, while the database is opened.
+const SHELTER: &str = "db.opening";
+/// Where what was removed is kept, under `quarantine/`.
+pub(crate) const REMOVED: &str = "removed";
+
+pub(crate) struct Shelter {
+    dir: PathBuf,
+}
+
+impl Shelter {
+    /// Gives each table and blob file of the database in `dir` a second name. None where the file system has no such names.
+    pub(crate) fn of(dir: &Path) -> io::Result<Option<Self>> {
+        let shelter = Self { dir: dir.to_owned() };
+        // Those of a start that was interrupted stay: whether that database was damaged was not known.
+        for (from, under) in files(&dir.join("db/keyspaces"))? {
+            // A number may have come again.
+            let to = dir
+                .join(SHELTER)
+                .join(under)
+                .with_extension(fs::metadata(&from)?.ino().to_string());
+            fs::create_dir_all(to.parent().unwrap_or(dir))?;
+            match fs::hard_link(&from, &to) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) if e.kind() == io::ErrorKind::StorageFull => return Err(e),
+                Err(error) => {
+                    tracing::debug!(%error, "no second names on this file system");
+                    super::remove_dir(&dir.join(SHELTER))?;
+                    return Ok(None);
+                }
+                Ok(()) => {}
+            }
+        }
+        Ok(Some(shelter))
+    }
+
+    /// The database is open, or does not open. What it removed is kept if it is damaged.
+    pub(crate) fn settle(&self, is_damaged: bool) -> io::Result<()> {
+        let home = self.dir.join(SHELTER);
+        if is_damaged {
+            for (from, under) in files(&home)? {
+                // Its first name is gone.
+                if fs::metadata(&from)?.nlink() == 1 {
+                    let kept = self.dir.join("quarantine").join(REMOVED).join(under);
+                    let plain = kept.with_extension("");
+                    let kept = if plain.exists() { kept } else { plain };
+                    fs::create_dir_all(kept.parent().unwrap_or(&self.dir))?;
+                    fs::rename(&from, kept)?;
+                }
+            }
+        }
+        super::remove_dir(&home)
+    }
+}
+
+/// The files two levels below the folders in `home`, each with its path below it: `2/tables/7`.
+fn files(home: &Path) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+    let mut found = Vec::new();
+    let mut left = vec![PathBuf::new()];
+    while let Some(under) = left.pop() {
+        let entries = match fs::read_dir(home.join(&under)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let below = under.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                left.push(below);
+            } else if below.components().count() == 3 {
+                found.push((entry.path(), below));
+            }
+        }
+    }
+    Ok(found)
+}

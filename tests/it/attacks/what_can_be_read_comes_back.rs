@@ -1,0 +1,172 @@
+//! Damage to what the store keeps for itself costs no record that lies readable on the disk: `weir scrub --repair` makes the database
+//! again, says by topic what came back, and the node goes on with its topics and groups.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use weir_tests::{Node, weir};
+
+const SMALL: usize = 200;
+const LARGE: usize = 60;
+
+fn text(output: &Output) -> String {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+fn read(node: &Node, topic: &str, count: usize) -> Vec<String> {
+    let read = ["consume", topic, "--count", &count.to_string(), "-o", "json"];
+    let lines = text(&node.cli(&read, "").unwrap());
+    let value = |line: &str| {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        record["value"].as_str().unwrap().to_owned()
+    };
+    lines.lines().map(value).collect()
+}
+
+type Damage = fn(&Path);
+
+/// What is damaged, and how.
+const DAMAGES: [(&str, Damage); 6] = [
+    ("the version of the format", |data| {
+        fs::write(data.join("db/version"), b"nonsense").unwrap()
+    }),
+    ("the names of the keyspaces", |data| {
+        fs::remove_dir_all(data.join("db/keyspaces/0")).unwrap()
+    }),
+    ("which tables count", |data| {
+        fs::write(data.join("db/keyspaces/3/current"), [0; 25]).unwrap()
+    }),
+    ("the list of tables", |data| {
+        for entry in fs::read_dir(data.join("db/keyspaces/2")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                fs::write(path, b"").unwrap();
+            }
+        }
+    }),
+    ("a keyspace", |data| {
+        fs::remove_dir_all(data.join("db/keyspaces/2")).unwrap()
+    }),
+    ("a sector of the journal", |data| {
+        let path = data.join("db/0.jnl");
+        let mut bytes = fs::read(&path).unwrap();
+        // The first frames: what the topics were made by.
+        bytes[512..1_024].fill(0xff);
+        fs::write(path, bytes).unwrap();
+    }),
+];
+
+#[test]
+fn a_node_whose_metadata_are_damaged_goes_on_with_its_topics_groups_and_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    text(
+        &node
+            .cli(&["topic", "create", "small", "--partitions", "2"], "")
+            .unwrap(),
+    );
+    text(&node.cli(&["topic", "create", "large"], "").unwrap());
+    let small: Vec<String> = (0..SMALL).map(|n| format!("small {n}")).collect();
+    text(
+        &node
+            .cli(&["produce", "small"], &(small.join("\n") + "\n"))
+            .unwrap(),
+    );
+    let large: Vec<String> = (0..LARGE).map(|n| format!("{n} {}", "x".repeat(9_000))).collect();
+    text(
+        &node
+            .cli(&["produce", "large"], &(large.join("\n") + "\n"))
+            .unwrap(),
+    );
+    let ten = ["consume", "large", "--group", "g", "--count", "10"];
+    text(&node.cli(&ten, "").unwrap());
+    node.stop().unwrap();
+
+    for (n, (what, damage)) in DAMAGES.into_iter().enumerate() {
+        let home = dir.path().join(n.to_string());
+        fs::create_dir(&home).unwrap();
+        let data = home.join("data");
+        copy(&dir.path().join("data"), &data);
+        damage(&data);
+        let mut scrub = Command::new(weir());
+        scrub
+            .args(["scrub", "--repair", "-o", "json", "--data"])
+            .arg(&data);
+        let scrubbed = scrub.output().unwrap();
+        let said = String::from_utf8_lossy(&scrubbed.stderr).into_owned();
+        let report: serde_json::Value =
+            serde_json::from_slice(&scrubbed.stdout).unwrap_or_else(|e| panic!("{what}: {e}: {said}"));
+        // What the store mends by itself, or does without, needs no repair.
+        if let Some(repaired) = report["repaired"].as_array() {
+            let back = |topic: &str| -> u64 {
+                let of = repaired.iter().filter(|p| p["topic"] == topic);
+                of.map(|p| p["records"].as_u64().unwrap()).sum()
+            };
+            assert_eq!(
+                (back("small"), back("large")),
+                (SMALL as u64, LARGE as u64),
+                "{what}: {report}"
+            );
+            assert!(
+                repaired.iter().all(|p| p["lost"].as_array().unwrap().is_empty()),
+                "{what}: {report}"
+            );
+        } else {
+            assert!(
+                report["damaged"].as_array().unwrap().is_empty(),
+                "{what}: {report}"
+            );
+        }
+        let node = Node::start(&home, &[]).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let mut found = read(&node, "small", SMALL);
+        found.sort_by_key(|v| v[6..].parse::<usize>().unwrap());
+        assert_eq!(found, small, "{what}");
+        assert_eq!(read(&node, "large", LARGE), large, "{what}");
+        // The group goes on where it was.
+        let next = text(
+            &node
+                .cli(&["consume", "large", "--group", "g", "--count", "1"], "")
+                .unwrap(),
+        );
+        assert!(
+            next.starts_with("10 "),
+            "{what}: {}",
+            next.get(..20).unwrap_or(&next)
+        );
+        text(&node.cli(&["produce", "small"], "more\n").unwrap());
+        assert_eq!(read(&node, "small", SMALL + 1).len(), SMALL + 1, "{what}");
+        node.stop().unwrap();
+    }
+}
+
+#[test]
+fn without_a_repair_nothing_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    text(&node.cli(&["topic", "create", "t"], "").unwrap());
+    text(&node.cli(&["produce", "t"], "one\n").unwrap());
+    node.stop().unwrap();
+    let data = dir.path().join("data");
+    fs::rename(data.join("db"), data.join("elsewhere")).unwrap();
+    let Err(refused) = Node::start(dir.path(), &[]) else {
+        panic!("it began anew without its database")
+    };
+    let refused = refused.to_string();
+    assert!(
+        refused.contains("`db` is not there") && refused.contains("--repair"),
+        "{refused}"
+    );
+    fs::rename(data.join("elsewhere"), data.join("db")).unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    assert_eq!(read(&node, "t", 1), ["one"]);
+}
