@@ -2,7 +2,8 @@
 
 use crate::ballast::Ballast;
 use crate::config::Config;
-use crate::files;
+use crate::heap;
+use crate::means;
 use crate::site::{self, Place};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use weir_broker::{Broker, Group, GroupConfig, Hook, Member, NodeId, Peers, QuotaConfig, Why};
+use weir_broker::{Broker, Group, GroupConfig, Hook, Means, Member, NodeId, Peers, QuotaConfig, Why};
 use weir_log::{Log, Recovered};
 use weir_peer::Identity;
 use weir_pipeline::{Pipelines, Services};
@@ -76,6 +77,10 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
             fetch_bytes_per_s: config.fetch_bytes_per_s,
         },
         group_initial_delay: config.group_initial_delay,
+        means: Means {
+            files: means::files(),
+            modules_bytes: config.modules_memory_bytes.unwrap_or_else(|| means::memory() / 2),
+        },
     };
     let identity = Arc::new(Identity::load_or_make(data)?);
     let listener = Arc::new(weir_peer::listen(config.quic, &identity)?);
@@ -176,10 +181,8 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let (watching, dir) = (broker.clone(), data.to_owned());
     let site_task = tokio::spawn(async move { keep_site(watching, dir, place, member).await });
     let stopping = Arc::clone(&stop);
-    let files = files::share();
     let settings = weir_http::Settings {
         names: config.http_names.iter().chain(&config.host).cloned().collect(),
-        connections_max: files.http,
     };
     let http = tokio::spawn(weir_http::serve(http_listener, services, settings, async move {
         stopping.notified().await
@@ -194,7 +197,6 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
             default_partitions: config.default_partitions,
             group_initial_delay: config.group_initial_delay,
             offsets_retention_ms,
-            connections_max: files.kafka,
         };
         tokio::spawn(weir_kafka::serve(listener, broker.clone(), settings))
     });
@@ -209,6 +211,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
             tokio::time::sleep(pause).await;
         }
     });
+    let giving_back = tokio::spawn(heap::give_back(broker.clone()));
     let retaining = broker.clone();
     if !is_full {
         ballast.take_if_room();
@@ -230,6 +233,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     stop_signal().await?;
     tracing::info!("stopping");
     retain.abort();
+    giving_back.abort();
     site_task.abort();
     groups.abort();
     if let Some(kafka) = kafka {
@@ -314,6 +318,11 @@ fn status(
             .iter()
             .map(|p| json!({ "name": p.name, "source": p.source, "state": p.state, "records_in": p.records_in }))
             .collect();
+        let shares: Vec<Value> = pipelines
+            .standings()
+            .iter()
+            .map(|s| json!({ "share": s.share, "of": s.resource.name(), "used": s.used, "max": s.max, "refused": s.refused }))
+            .collect();
         let lost: Vec<Value> = damage
             .lost
             .iter()
@@ -347,6 +356,7 @@ fn status(
             },
             "syncs": usage.syncs,
             "written_bytes": usage.written_bytes,
+            "shares": shares,
             "pipelines": states,
             "lost_at_start": lost,
             "notes_at_start": damage.notes,

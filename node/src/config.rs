@@ -34,6 +34,7 @@ pub(crate) struct Config {
     pub(crate) disk_budget_bytes: Option<u64>,
     pub(crate) disk_reserve_bytes: Option<u64>,
     pub(crate) cache_bytes: u64,
+    pub(crate) modules_memory_bytes: Option<u64>,
     pub(crate) memtable_bytes: u64,
     pub(crate) journal_bytes: u64,
     pub(crate) value_log_from_bytes: usize,
@@ -44,7 +45,7 @@ pub(crate) struct Config {
 }
 
 /// Name, default and meaning of each setting. `weir serve --print-config` shows them.
-const SETTINGS: [(&str, &str, &str); 24] = [
+const SETTINGS: [(&str, &str, &str); 25] = [
     (
         "data",
         "",
@@ -148,6 +149,11 @@ const SETTINGS: [(&str, &str, &str); 24] = [
         "Bytes of a file that they are written to, at least 65536: space comes back by the file.",
     ),
     (
+        "modules_memory_bytes",
+        "0",
+        "Bytes of memory that modules of all pipelines may use together. 0: half of what the machine has.",
+    ),
+    (
         "produce_bytes_per_s",
         "0",
         "Quota of each client address, at each port, for producing. 0: none.",
@@ -182,6 +188,7 @@ impl Default for Config {
             disk_budget_bytes: None,
             disk_reserve_bytes: None,
             cache_bytes: log.cache_bytes,
+            modules_memory_bytes: None,
             memtable_bytes: log.memtable_bytes,
             journal_bytes: log.journal_bytes,
             value_log_from_bytes: log.value_log_from_bytes,
@@ -308,6 +315,7 @@ impl Config {
             "journal_bytes" => self.journal_bytes = number()?.max(64 << 20),
             "value_log_from_bytes" => self.value_log_from_bytes = number()? as usize,
             "value_file_bytes" => self.value_file_bytes = number()?.max(64 << 10),
+            "modules_memory_bytes" => self.modules_memory_bytes = some(number()?),
             "produce_bytes_per_s" => self.produce_bytes_per_s = some(number()?),
             "fetch_bytes_per_s" => self.fetch_bytes_per_s = some(number()?),
             _ => bail!("there is no setting `{name}`"),

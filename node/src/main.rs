@@ -9,7 +9,8 @@ mod ballast;
 mod boot;
 mod cli;
 mod config;
-mod files;
+mod heap;
+mod means;
 mod ownership;
 mod site;
 
@@ -17,6 +18,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    heap::keep_large_apart();
     // Wrong usage ends with 2 in clap's own hands.
     let args = cli::Args::parse();
     match cli::run(args) {

@@ -1,6 +1,6 @@
 //! Strangers' Kafka clients against a node: each from its own package, unmodified.
 
-mod raw;
+pub(crate) mod raw;
 
 use crate::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};

@@ -1,6 +1,6 @@
 //! `weir status`
 
-use super::output::{bytes, fields, lines, text};
+use super::output::{bytes, fields, lines, table, text};
 use super::{Format, To};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -67,6 +67,21 @@ fn groups(status: &Value) -> String {
         ),
         (false, false) => format!("nobody leads {}", leaderless.join(", ")),
     }
+}
+
+/// How a share of what the node has stands.
+fn share(share: &Value) -> Vec<String> {
+    let amount = |name: &str| match share["of"].as_str() {
+        Some("memory") => bytes(share[name].as_u64().unwrap_or(0)),
+        _ => text(share, name),
+    };
+    vec![
+        text(share, "share"),
+        text(share, "of"),
+        amount("used"),
+        amount("max"),
+        text(share, "refused"),
+    ]
 }
 
 impl Status {
@@ -160,6 +175,9 @@ impl Status {
             ),
             ("lost at start", list("lost_at_start")),
             ("notes at start", list("notes_at_start")),
-        ])
+        ])?;
+        let shares = status["shares"].as_array().into_iter().flatten();
+        let rows: Vec<Vec<String>> = shares.map(share).collect();
+        table(&["SHARE", "OF", "USED", "OF ALL", "REFUSED"], &rows)
     }
 }

@@ -6,7 +6,7 @@ use weir_peer::protocol::{Hello, MAGIC, VERSION, Welcome};
 use weir_peer::{KnownNodes, Peer, read_frame, write_frame};
 use weir_tests::for_ever;
 use weir_tests::site::Site;
-use weir_types::limits::CONNECTIONS_PER_ADDRESS_MAX;
+use weir_types::limits::CONNECTIONS_MAX;
 
 /// A client that says hello, and nothing else.
 async fn idle(addr: std::net::SocketAddr) -> Option<Peer> {
@@ -38,13 +38,13 @@ fn a_site_elects_another_leader_beside_a_crowd_of_idle_clients() {
         for number in &followers {
             let quic = site.node(*number).unwrap().quic;
             let mut taken = 0;
-            for _ in 0..CONNECTIONS_PER_ADDRESS_MAX + 40 {
+            for _ in 0..CONNECTIONS_MAX / 2 + 40 {
                 if let Some(peer) = idle(quic).await {
                     taken += 1;
                     crowd.push(peer);
                 }
             }
-            assert!(taken <= CONNECTIONS_PER_ADDRESS_MAX, "{taken}");
+            assert!(taken <= CONNECTIONS_MAX / 2, "{taken}");
         }
         site.kill(leader).unwrap();
         // From the same address no client gets in any more; the nodes do.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use weir_tests::{DEADLINE, Node};
 
 /// A request without its length: key, version, correlation 7, no client id, and `body`.
-fn request(key: i16, version: i16, flexible: bool, body: &[u8]) -> Vec<u8> {
+pub(crate) fn request(key: i16, version: i16, flexible: bool, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&key.to_be_bytes());
     bytes.extend_from_slice(&version.to_be_bytes());
@@ -22,7 +22,7 @@ fn request(key: i16, version: i16, flexible: bool, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn ask(stream: &mut TcpStream, request: &[u8]) -> std::io::Result<Vec<u8>> {
+pub(crate) fn ask(stream: &mut TcpStream, request: &[u8]) -> std::io::Result<Vec<u8>> {
     stream.write_all(&[&(request.len() as u32).to_be_bytes(), request].concat())?;
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
@@ -35,6 +35,15 @@ fn connect(node: &Node) -> TcpStream {
     let stream = TcpStream::connect(node.kafka).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream
+}
+
+/// A connection that comes from another address of this machine.
+pub(crate) async fn connect_from(address: [u8; 4], to: std::net::SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind((address, 0).into())?;
+    let stream = socket.connect(to).await?.into_std()?;
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// Sends three megabytes to a topic of its own, which takes room to be received.
@@ -227,7 +236,9 @@ fn idle_connections_cost_little() {
     let (alone, before) = (times(&mut stream), node.rss_mib().unwrap());
     let mut idle = Vec::with_capacity(count);
     for i in 0..count {
-        let mut stream = TcpStream::connect(node.kafka).unwrap_or_else(|e| panic!("connection {i}: {e}"));
+        // One address may have half of all places.
+        let mut stream = block_on(connect_from([127, 0, 0, 2 + (i % 3) as u8], node.kafka))
+            .unwrap_or_else(|e| panic!("connection {i}: {e}"));
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         if i % 3 == 0 {
             ask(&mut stream, &request(18, 0, false, &[])).unwrap();

@@ -11,6 +11,8 @@ pub struct Principal {
     pub client: String,
     /// Whose quotas it uses: the listener and the address that it comes from, until a listener can tell who it is.
     pub account: String,
+    /// Where it comes from; none for nodes.
+    pub address: Option<IpAddr>,
 }
 
 impl Principal {
@@ -21,6 +23,7 @@ impl Principal {
             name: "User:ANONYMOUS".to_owned(),
             account: client.clone(),
             client,
+            address: None,
         }
     }
 
@@ -36,6 +39,7 @@ impl Principal {
         };
         Self {
             account,
+            address: Some(address),
             ..Self::anonymous(client)
         }
     }

@@ -7,6 +7,7 @@ use crate::coordinator::Coordinator;
 use crate::error::ProduceError;
 use crate::hook::{Hook, HookError, HookJob, Stepped};
 use crate::lane::{Common, Lane};
+use crate::ledger::{Ledger, Means};
 use crate::outbox::{CHANNELS, ChannelKey};
 use crate::proposer::{Append, Framing, Made, Request};
 use crate::quota::{Direction, QuotaConfig, Quotas};
@@ -41,6 +42,8 @@ pub struct Options {
     pub quotas: QuotaConfig,
     /// How long the first rebalance of an empty consumer group waits for more members.
     pub group_initial_delay: Duration,
+    /// What there is to share out.
+    pub means: Means,
 }
 
 impl Default for Options {
@@ -51,6 +54,7 @@ impl Default for Options {
             quotas: QuotaConfig::default(),
             // Kafka's default.
             group_initial_delay: Duration::from_secs(3),
+            means: Means::default(),
         }
     }
 }
@@ -128,7 +132,7 @@ pub(crate) struct Inner {
     pub(crate) scrubbing: Arc<Semaphore>,
     pub(crate) coordinator: Coordinator,
     runtime: tokio::runtime::Handle,
-    pub(crate) inflight: Arc<Semaphore>,
+    pub(crate) ledger: Ledger,
     hook: OnceLock<Arc<dyn Hook>>,
     /// Producer ids reserved by an entry and not yet given out.
     pub(crate) producer_ids: tokio::sync::Mutex<std::ops::Range<u64>>,
@@ -201,7 +205,7 @@ impl Broker {
             scrubbing: Arc::new(Semaphore::new(1)),
             coordinator,
             runtime: tokio::runtime::Handle::current(),
-            inflight: Arc::new(Semaphore::new(PRODUCE_INFLIGHT_BYTES_MAX)),
+            ledger: Ledger::new(options.means),
             hook: OnceLock::new(),
             producer_ids: tokio::sync::Mutex::new(0..0),
         }));
@@ -353,7 +357,7 @@ impl Broker {
             .charge(Direction::Produce, &who.account, bytes, Instant::now());
         // A small request costs more than its bytes: the floor also keeps requests under the queue's length.
         let share = bytes.max(PRODUCE_INFLIGHT_BYTES_MAX / PROPOSER_QUEUE_MAX) as u32;
-        let permit = Arc::clone(&inner.inflight).acquire_many_owned(share).await;
+        let permit = inner.ledger.records.left().acquire_many_owned(share).await;
         let permit = permit.map_err(|_| ProduceError::Closed)?;
         let (reply, answer) = oneshot::channel();
         let requests = lane.requests.clone();
@@ -514,6 +518,11 @@ impl Broker {
         &self.0.runtime
     }
 
+    /// What the node shares out, and how it stands.
+    pub fn ledger(&self) -> &Ledger {
+        &self.0.ledger
+    }
+
     /// Milliseconds since 1970, by the node's clock.
     pub fn now_ms(&self) -> i64 {
         self.0.clock.now_ms()
@@ -521,7 +530,7 @@ impl Broker {
 
     /// Takes no more requests, finishes those it has, and closes the log. Blocks.
     pub fn close(&self) {
-        self.0.inflight.close();
+        self.0.ledger.records.close();
         let lanes = std::mem::take(&mut *self.0.lanes.write().unwrap_or_else(PoisonError::into_inner));
         lanes.values().for_each(|lane| lane.close(&self.0.runtime));
         self.0.log.close();

@@ -1,5 +1,6 @@
 //! What can go wrong, by operation.
 
+use crate::ledger::UsedUp;
 use crate::topic::ConfigError;
 use weir_log::ReadError;
 use weir_replica::ProposeError;
@@ -93,6 +94,8 @@ pub enum FetchError {
     NotLeader(Option<weir_replica::NodeId>),
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error(transparent)]
+    UsedUp(#[from] UsedUp),
     /// What the node said that was asked to.
     #[error("{0}")]
     There(String),
@@ -107,6 +110,7 @@ impl FetchError {
             }
             Self::NotLeader(_) => ErrorKind::Retry,
             Self::Read(e) => e.kind(),
+            Self::UsedUp(e) => e.kind(),
             Self::There(_) => ErrorKind::Internal,
         }
     }

@@ -4,6 +4,7 @@ use crate::applied::Tables;
 use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
 use crate::error::FetchError;
+use crate::ledger::Taken;
 use crate::quota::Direction;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
@@ -18,6 +19,9 @@ use weir_replica::{Mended, ProposeError};
 use weir_types::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX};
 use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, BatchError, Gap, GapReason, Offset, PartitionId};
+
+/// How long a read waits for its share of the bytes of answers.
+pub const SHARE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What to read.
 #[derive(Clone, Debug)]
@@ -48,6 +52,8 @@ pub struct Fetched {
     pub committed_end: Offset,
     /// How long the client's next request should be held back, by its quota.
     pub throttle: Duration,
+    /// The share of the bytes of answers that goes with them, to be kept until they are sent.
+    pub share: Option<Arc<Taken>>,
 }
 
 /// A place in a partition, by meaning.
@@ -71,7 +77,7 @@ impl Broker {
     /// # Cancel safety
     /// Safe: reading changes nothing.
     pub async fn fetch(&self, who: &Principal, fetch: Fetch) -> Result<Fetched, FetchError> {
-        let mut fetched = self.peek(who, fetch).await?;
+        let mut fetched = self.read_for(who, fetch, true).await?;
         let batches = fetched.pieces.iter().filter_map(|piece| match piece {
             Piece::Batch(batch) => Some(batch),
             Piece::Gap(_) => None,
@@ -83,8 +89,8 @@ impl Broker {
         Ok(fetched)
     }
 
-    /// As [`Broker::fetch`], for a listener that may not hand over what it reads: nothing is counted and no quota
-    /// charged until it says so with [`Broker::delivered`].
+    /// As [`Broker::fetch`], for a listener that may not hand over what it reads: nothing is counted, no quota charged and no
+    /// share of the bytes of answers taken until it says so with [`Broker::delivered`].
     ///
     /// # Errors
     /// As [`Broker::fetch`].
@@ -92,6 +98,10 @@ impl Broker {
     /// # Cancel safety
     /// Safe: reading changes nothing.
     pub async fn peek(&self, who: &Principal, fetch: Fetch) -> Result<Fetched, FetchError> {
+        self.read_for(who, fetch, false).await
+    }
+
+    async fn read_for(&self, who: &Principal, fetch: Fetch, is_shared: bool) -> Result<Fetched, FetchError> {
         self.0.metrics.fetch_requests.fetch_add(1, Ordering::Relaxed);
         let (id, marks) = self.readable(who, &fetch.topic, fetch.partition)?;
         let end = marks.committed_end();
@@ -110,7 +120,13 @@ impl Broker {
             pieces: Vec::new(),
             next: fetch.from,
         };
+        let mut share = None;
         if fetch.from < committed_end {
+            if is_shared {
+                // The first batch comes whole, whatever was asked for.
+                let answers = &self.0.ledger.answers;
+                share = Some(answers.take(FETCH_BYTES_MAX, who.address, SHARE_WITHIN).await?);
+            }
             let max_bytes = fetch.max_bytes.min(FETCH_BYTES_MAX);
             chunk = self.read(id, fetch.from, committed_end, max_bytes).await?;
             // Noticed now, and nowhere on record: others may have it. Each time round there is one less.
@@ -128,7 +144,15 @@ impl Broker {
             }
         }
         self.is_still(&fetch.topic, fetch.partition, id, &marks)?;
+        if let Some(share) = &mut share {
+            let sizes = chunk.pieces.iter().map(|piece| match piece {
+                Piece::Batch(batch) => batch.bytes().len(),
+                Piece::Gap(_) => 0,
+            });
+            share.keep(sizes.sum());
+        }
         Ok(Fetched {
+            share: share.map(Arc::new),
             pieces: chunk.pieces,
             next: chunk.next,
             log_start,

@@ -171,6 +171,7 @@ impl TryFrom<Reading> for Fetched {
             log_start: reading.log_start,
             committed_end: reading.committed_end,
             throttle: Duration::ZERO,
+            share: None,
         })
     }
 }

@@ -18,6 +18,7 @@ mod forward;
 mod groups;
 mod hook;
 mod lane;
+mod ledger;
 mod level;
 mod moves;
 mod notify;
@@ -40,9 +41,10 @@ pub use coordinator::{
     Caller, Commit, CommittedOffset, GroupError, GroupInfo, Join, Joined, JoinedMember, MemberInfo, Synced,
 };
 pub use error::{AdminError, FetchError, ProduceError};
-pub use fetch::{At, Fetch, Fetched};
+pub use fetch::{At, Fetch, Fetched, SHARE_WITHIN};
 pub use groups::{ReplicaGroupStatus, SiteStatus};
 pub use hook::{Hook, HookDone, HookError, HookJob, OFFSET_DIGITS, Output, Processed, Stepped};
+pub use ledger::{Account, Ledger, Means, Resource as Shared, Standing, Taken, UsedUp};
 pub use moves::MoveStatus;
 pub use outbox::{Blocked, Waiting};
 pub use proposer::Framing;

@@ -305,7 +305,7 @@ impl Broker {
             .bytes()
             .len()
             .max(PRODUCE_INFLIGHT_BYTES_MAX / PROPOSER_QUEUE_MAX);
-        let permit = Arc::clone(&self.0.inflight).acquire_many_owned(share as u32);
+        let permit = self.0.ledger.records.left().acquire_many_owned(share as u32);
         // Whoever asks does not wait for ever, and asks again.
         let permit = tokio::time::timeout(ROOM_WITHIN, permit).await;
         let permit = permit.map_err(|_| not_yet())?.map_err(|_| ProduceError::Closed)?;

@@ -8,14 +8,14 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use serde_json::json;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
+use weir_broker::{Broker, Taken, UsedUp};
 use weir_types::limits::FETCH_WAIT_MS_MAX;
 
 /// For the head of a request, from its first byte or from the answer before it: a keep-alive connection that is idle for so long is
@@ -32,17 +32,22 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How long connections may take to end when the node does.
 const END_WITHIN: Duration = Duration::from_secs(2);
 /// Said to whom there is no place for.
-const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: 86\r\n\r\n{\"error\":{\"kind\":\"retry\",\"message\":\"too many HTTP connections: try again in a while\"}}";
+fn full(error: &UsedUp) -> String {
+    let body = json!({ "error": { "kind": "retry", "message": error.to_string() } }).to_string();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
 
-/// Answers on `listener` by `router`, on at most `places` connections at once, until `stop` resolves.
+/// Answers on `listener` by `router`, on as many connections at once as the ledger of `broker` has for it, until `stop` resolves.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
-    places: usize,
+    broker: Broker,
     stop: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let free = Arc::new(Semaphore::new(places));
+    let ledger = broker.ledger();
     let ending = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -59,11 +64,12 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        match Arc::clone(&free).try_acquire_owned() {
+        let from = Some(peer.ip());
+        match ledger.http.try_take(1, from) {
             Ok(place) => connection(socket, Client(peer.ip()), router.clone(), place, &ending),
-            Err(_) => {
-                tracing::debug!(places, "HTTP connection refused: too many");
-                let _ = socket.try_write(FULL);
+            Err(error) => {
+                tracing::debug!(%peer, %error, "HTTP connection refused");
+                let _ = socket.try_write(full(&error).as_bytes());
             }
         }
     }
@@ -76,13 +82,7 @@ pub(crate) async fn serve(
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client(pub(crate) IpAddr);
 
-fn connection(
-    socket: TcpStream,
-    client: Client,
-    router: Router,
-    place: OwnedSemaphorePermit,
-    ending: &GracefulShutdown,
-) {
+fn connection(socket: TcpStream, client: Client, router: Router, place: Taken, ending: &GracefulShutdown) {
     let _ = socket.set_nodelay(true);
     let mut timed = TimeoutStream::new(socket);
     timed.set_read_timeout(Some(READ_WITHIN));

@@ -21,6 +21,12 @@ pub(crate) struct HttpError {
     stored: Vec<serde_json::Value>,
 }
 
+impl std::fmt::Display for HttpError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 impl HttpError {
     /// A request that is wrong in itself.
     pub(crate) fn invalid(status: StatusCode, message: impl Into<String>) -> Self {

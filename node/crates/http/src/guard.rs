@@ -1,5 +1,6 @@
 //! Who may ask at all: not a web page that a browser shows, whatever name it goes by; and how much may be sent, and how slowly.
 
+use crate::connections::Client;
 use crate::error::HttpError;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -12,33 +13,40 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
-use weir_types::limits::{HTTP_BODIES_BYTES_MAX, MODULE_BYTES_MAX};
+use tokio::time::Instant;
+use weir_broker::{Broker, SHARE_WITHIN, Taken};
+use weir_types::limits::MODULE_BYTES_MAX;
 
 /// A body has so long to begin,
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// and comes at least as fast as a slow radio brings it.
 const BODY_BYTES_PER_S: u64 = 64 << 10;
-/// How long a body waits for its share of what all may take.
-const SHARE_WITHIN: Duration = Duration::from_secs(10);
+/// Where modules are uploaded to.
+const UPLOADS: &str = "/v1/modules";
+/// Answers up to this size need no share: ten times as many as there are connections are bounded by themselves.
+const SMALL_ANSWER_BYTES: u64 = 16 << 10;
 
 /// What requests are looked at by.
 #[derive(Clone)]
 pub(crate) struct Guard {
-    /// Names, beside addresses and `localhost`, by which this node is asked.
-    names: Arc<[String]>,
-    bodies: Arc<Semaphore>,
+    names: Names,
+    broker: Broker,
 }
 
 impl Guard {
-    pub(crate) fn new(names: Vec<String>) -> Self {
+    pub(crate) fn new(names: Vec<String>, broker: Broker) -> Self {
         Self {
-            names: names.into(),
-            bodies: Arc::new(Semaphore::new(HTTP_BODIES_BYTES_MAX)),
+            names: Names(names.into()),
+            broker,
         }
     }
+}
 
+/// Names, beside addresses and `localhost`, by which this node is asked.
+#[derive(Clone)]
+struct Names(Arc<[String]>);
+
+impl Names {
     /// Whether this node is meant: an address cannot be rebound by whoever owns a name.
     fn is_ours(&self, host: &str) -> bool {
         let name = match host.strip_prefix('[') {
@@ -47,7 +55,7 @@ impl Guard {
         };
         name.parse::<IpAddr>().is_ok()
             || name.eq_ignore_ascii_case("localhost")
-            || self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
+            || self.0.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 
     /// Why `headers` are not those of somebody who may ask.
@@ -86,23 +94,55 @@ impl Guard {
 
 /// Looks at a request before anything else does.
 pub(crate) async fn look(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    if let Some(refused) = guard.refuses(request.headers()) {
+    if let Some(refused) = guard.names.refuses(request.headers()) {
         return refused.into_response();
     }
+    let from = request
+        .extensions()
+        .get::<Client>()
+        .map(|Client(address)| *address);
     let hint = request.body().size_hint();
     // Of one that does not say how long it is, as much as any may have.
     let bytes = hint.exact().unwrap_or(MODULE_BYTES_MAX as u64);
-    if bytes == 0 {
-        return next.run(request).await;
-    }
-    if bytes > MODULE_BYTES_MAX as u64 {
-        return HttpError::too_large(format!("a body has at most {MODULE_BYTES_MAX} bytes")).into_response();
-    }
-    let share = timeout(SHARE_WITHIN, guard.bodies.acquire_many(bytes as u32)).await;
-    let Ok(Ok(_share)) = share else {
-        return HttpError::busy("other requests take all that bodies may take: try again").into_response();
+    let ledger = guard.broker.ledger();
+    let share = match bytes {
+        0 => None,
+        bytes if bytes > MODULE_BYTES_MAX as u64 => {
+            let why = format!("a body has at most {MODULE_BYTES_MAX} bytes");
+            return HttpError::too_large(why).into_response();
+        }
+        bytes => {
+            let of = match request.uri().path().starts_with(UPLOADS) {
+                true => &ledger.uploads,
+                false => &ledger.requests,
+            };
+            match of.take(bytes as usize, from, SHARE_WITHIN).await {
+                Ok(share) => Some(share),
+                Err(error) => return HttpError::busy(error.to_string()).into_response(),
+            }
+        }
     };
-    next.run(request.map(timed)).await
+    let response = next.run(request.map(timed)).await;
+    drop(share);
+    // Records take their share where they are read.
+    match response.body().size_hint().exact() {
+        Some(bytes) if bytes > SMALL_ANSWER_BYTES => match ledger.answers.try_take(bytes as usize, from) {
+            Ok(share) => held(response, bytes, share),
+            Err(error) => HttpError::busy(error.to_string()).into_response(),
+        },
+        _ => response,
+    }
+}
+
+/// A response whose share of the bytes of answers is given back when it is sent, or the client is gone.
+fn held(response: Response, bytes: u64, share: Taken) -> Response {
+    let (mut head, body) = response.into_parts();
+    head.headers.insert(header::CONTENT_LENGTH, bytes.into());
+    let parts = stream::unfold(
+        (body.into_data_stream(), share),
+        |(mut parts, share)| async move { Some((parts.next().await?, (parts, share))) },
+    );
+    Response::from_parts(head, Body::from_stream(parts))
 }
 
 /// A body that ends with an error when it comes too slowly.
@@ -146,7 +186,7 @@ mod tests {
 
     #[test]
     fn only_addresses_and_own_names_are_asked_and_no_other_page_asks() {
-        let guard = Guard::new(vec!["gw.plant.example".to_owned()]);
+        let guard = Names(Arc::from(["gw.plant.example".to_owned()]));
         for own in [
             "127.0.0.1:7480",
             "10.0.0.9",

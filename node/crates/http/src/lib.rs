@@ -9,6 +9,7 @@ mod health;
 mod leader;
 mod metrics;
 mod records;
+mod text;
 
 use crate::guard::Guard;
 use axum::Router;
@@ -33,17 +34,9 @@ pub async fn serve(
     settings: Settings,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let Settings {
-        names,
-        connections_max,
-    } = settings;
-    connections::serve(
-        listener,
-        router(services, Guard::new(names)),
-        connections_max,
-        stop,
-    )
-    .await
+    let broker = services.broker.clone();
+    let guard = Guard::new(settings.names, broker.clone());
+    connections::serve(listener, router(services, guard), broker, stop).await
 }
 
 /// How the listener is set up.
@@ -51,8 +44,6 @@ pub async fn serve(
 pub struct Settings {
     /// Names by which the node is asked, beside addresses and `localhost`.
     pub names: Vec<String>,
-    /// Connections at once.
-    pub connections_max: usize,
 }
 
 fn router(services: Arc<Services>, guard: Guard) -> Router {

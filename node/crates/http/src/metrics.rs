@@ -6,12 +6,13 @@ use axum::response::IntoResponse;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use weir_broker::{Marks, Waiting, Why};
+use weir_broker::{Marks, Standing, Waiting, Why};
 use weir_pipeline::{PipelineInfo, Services, State as PipelineState};
 
 pub(crate) async fn metrics(State(services): State<Arc<Services>>) -> impl IntoResponse {
     let mut out = String::new();
     node(&mut out, &services);
+    shares(&mut out, &services);
     site(&mut out, &services);
     topics(&mut out, &services);
     outbox(&mut out, &services);
@@ -29,6 +30,31 @@ fn escaped(label: &str) -> String {
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+/// What the node shares out, and how much of it is taken.
+fn shares(out: &mut String, services: &Services) {
+    let standings = services.pipelines.standings();
+    let mut all = |name: &str, kind: &str, help: &str, value: fn(&Standing) -> u64| {
+        head(out, name, kind, help);
+        for s in &standings {
+            let (share, of) = (s.share, s.resource.name());
+            let _ = writeln!(out, "{name}{{share=\"{share}\",of=\"{of}\"}} {}", value(s));
+        }
+    };
+    all(
+        "weir_share_used",
+        "gauge",
+        "What is taken of a share of the node's memory (bytes), connections or files.",
+        |s| s.used,
+    );
+    all("weir_share_max", "gauge", "What there is of a share.", |s| s.max);
+    all(
+        "weir_share_refused_total",
+        "counter",
+        "Requests that found a share used up.",
+        |s| s.refused,
+    );
 }
 
 fn node(out: &mut String, services: &Services) {

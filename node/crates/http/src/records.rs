@@ -3,25 +3,24 @@
 use crate::body::{from_json, from_lines};
 use crate::connections::Client;
 use crate::error::HttpError;
+use crate::text::Text;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::stream;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
-use weir_broker::{At, Direction, Fetch, Fetched, Framing, Piece, Principal, ProduceError, Topic};
+use weir_broker::{At, Direction, Fetch, Framing, Principal, ProduceError, Topic};
 use weir_pipeline::Services;
-use weir_types::limits::{FETCH_WAIT_MS_MAX, HTTP_READS_MAX};
+use weir_types::limits::FETCH_WAIT_MS_MAX;
 use weir_types::{BatchBuilder, Codec, ErrorKind, Offset, Record};
 
 #[derive(Debug, Deserialize)]
@@ -155,88 +154,21 @@ pub(crate) async fn read(
         max_bytes: query.max_bytes.unwrap_or(1 << 20),
         wait: Duration::from_millis(wait_ms),
     };
-    // Waits for records before it takes a place.
     let fetched = broker.fetch(&who, fetch).await?;
-    let place = READS.acquire().await;
-    let place = place.map_err(|_| HttpError::busy("the node is shutting down"))?;
-    let (mut records, mut gaps) = (b"{\"records\":[".to_vec(), Vec::new());
-    let mut is_first = true;
-    for piece in &fetched.pieces {
-        match piece {
-            Piece::Gap(gap) => {
-                let reason = gap.reason.to_string();
-                gaps.push(json!({ "start": gap.start, "end": gap.end, "reason": reason }));
-            }
-            Piece::Batch(batch) => {
-                let body = batch.body().map_err(ProduceError::from)?;
-                for record in body.records() {
-                    let record = record.map_err(ProduceError::from)?;
-                    if record.offset >= from {
-                        if !std::mem::replace(&mut is_first, false) {
-                            records.push(b',');
-                        }
-                        let shown = show(&record.to_record(), record.offset);
-                        serde_json::to_writer(&mut records, &shown)
-                            .map_err(|e| HttpError::bad_request(e.to_string()))?;
-                    }
-                }
-            }
-        }
-    }
-    let gaps = Value::Array(gaps);
-    let Fetched {
-        next,
-        log_start,
-        committed_end,
-        ..
-    } = fetched;
-    let ends = format!(
-        "],\"gaps\":{gaps},\"next_offset\":{next},\"log_start\":{log_start},\"committed_end\":{committed_end}}}"
-    );
-    let mut text = records;
-    text.extend_from_slice(ends.as_bytes());
-    let bytes = text.len();
-    // The place is given back when the answer is sent, or the client is gone.
-    let text = stream::unfold(Some((Bytes::from(text), place)), |rest| async move {
-        let (mut text, place) = rest.filter(|(text, _)| !text.is_empty())?;
-        let part = text.split_to(text.len().min(PART_BYTES));
-        Some((Ok::<_, std::convert::Infallible>(part), Some((text, place))))
+    let mut text = Text::new(fetched, from, broker.clone(), who.address);
+    // What is wrong with the beginning can still be told.
+    let first = text.part().await?;
+    let parts = stream::unfold((first, text), |(part, mut text)| async move {
+        let part = part?;
+        let next = match text.part().await {
+            Ok(next) => next,
+            // The answer has begun: that it does not end is all that can be told.
+            Err(error) => return Some((Err(io::Error::other(error.to_string())), (None, text))),
+        };
+        Some((Ok::<_, io::Error>(part), (next, text)))
     });
-    let kind = [
-        (header::CONTENT_TYPE, "application/json".to_owned()),
-        (header::CONTENT_LENGTH, bytes.to_string()),
-    ];
-    Ok((kind, Body::from_stream(text)).into_response())
-}
-
-/// Answers with records that are being made or sent.
-static READS: Semaphore = Semaphore::const_new(HTTP_READS_MAX);
-/// An answer is handed over in parts of this size.
-const PART_BYTES: usize = 64 << 10;
-
-fn show(record: &Record, offset: Offset) -> Value {
-    let mut fields = Map::new();
-    fields.insert("offset".to_owned(), offset.get().into());
-    fields.insert("timestamp".to_owned(), record.timestamp.into());
-    put(&mut fields, "key", record.key.as_ref());
-    put(&mut fields, "value", record.value.as_ref());
-    let headers = record.headers.iter().map(|(name, value)| {
-        let mut header = Map::new();
-        header.insert("name".to_owned(), name.as_str().into());
-        put(&mut header, "value", value.as_ref());
-        Value::Object(header)
-    });
-    fields.insert("headers".to_owned(), headers.collect());
-    Value::Object(fields)
-}
-
-/// Text where it is text, base64 under another name where it is not.
-fn put(fields: &mut Map<String, Value>, name: &str, bytes: Option<&Bytes>) {
-    match bytes.map(|b| std::str::from_utf8(b).map_err(|_| b)) {
-        None => fields.insert(name.to_owned(), Value::Null),
-        Some(Ok(text)) => fields.insert(name.to_owned(), text.into()),
-        Some(Err(raw)) => fields.insert(format!("{name}_base64"), STANDARD.encode(raw).into()),
-    };
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    Ok((kind, Body::from_stream(parts)).into_response())
 }
 
 /// Holds back whoever is over a quota, before anything of the request takes room.

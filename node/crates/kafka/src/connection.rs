@@ -10,13 +10,13 @@ use crate::wire::{Frame, WireError};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use weir_broker::Direction;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use weir_broker::{Direction, Taken, UsedUp};
 use weir_types::limits::{KAFKA_PIPELINE_MAX, KAFKA_REQUEST_BYTES_MAX, KAFKA_SMALL_BYTES};
 
 /// How long a connection may be silent (Kafka's `connections.max.idle.ms`).
@@ -31,6 +31,8 @@ const ROOM_WITHIN: Duration = Duration::from_secs(5);
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// How long a part of an answer may wait for the client to take some of it.
 const SEND_WITHIN: Duration = Duration::from_secs(60);
+/// An answer is taken at least as fast as a slow radio takes it: it holds memory that others wait for.
+const SEND_BYTES_PER_S: usize = 16 << 10;
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -49,14 +51,10 @@ pub(crate) enum ConnectionError {
     },
     #[error("request {key} version {version} is not served here: ask ApiVersions for what is")]
     Unsupported { key: i16, version: i16 },
-    #[error("too much is being received from others: a request found no room within {ROOM_WITHIN:?}")]
-    NoRoom,
-    #[error("a request of {0} bytes cannot wait for its turn: too much does already")]
-    Waiting(usize),
+    #[error(transparent)]
+    UsedUp(#[from] UsedUp),
     #[error("records sent without asking for an answer were refused: {0}")]
     Unasked(String),
-    #[error("node is shutting down")]
-    Closed,
 }
 
 /// A request whose turn will come.
@@ -66,7 +64,7 @@ struct Queued {
     /// The client's name for itself.
     client: Option<String>,
     /// Its share of the bytes that wait for their turn.
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Taken>,
 }
 
 enum Work {
@@ -99,7 +97,13 @@ async fn read(
     queue: mpsc::Sender<Queued>,
 ) -> Result<(), ConnectionError> {
     let mut buffer = BytesMut::new();
-    while let Some((frame, mut permit)) = next_frame(&mut rx, &session, &mut buffer).await? {
+    // Who has a place asks something soon, or goes.
+    let mut idle = RECEIVE_WITHIN;
+    loop {
+        let Some((frame, mut permit)) = next_frame(&mut rx, &session, &mut buffer, idle).await? else {
+            return Ok(());
+        };
+        idle = IDLE_MAX;
         let (head, client, body) = split(frame)?;
         if let Some(client) = &client
             && session.who.client != *client
@@ -116,9 +120,8 @@ async fn read(
             _ => {
                 // It may wait for long behind a poll, and must not keep others from being received meanwhile.
                 if permit.is_some() {
-                    let room = u32::try_from(body.len()).unwrap_or(u32::MAX);
-                    let waiting = Arc::clone(&session.node.waiting).try_acquire_many_owned(room);
-                    permit = Some(waiting.map_err(|_| ConnectionError::Waiting(body.len()))?);
+                    let waiting = &session.node.broker.ledger().waiting;
+                    permit = Some(waiting.try_take(body.len(), Some(session.peer.ip()))?);
                 }
                 Work::Other(body)
             }
@@ -133,7 +136,6 @@ async fn read(
             return Ok(());
         }
     }
-    Ok(())
 }
 
 fn malformed(head: Head, error: WireError) -> ConnectionError {
@@ -153,13 +155,14 @@ async fn next_frame(
     rx: &mut OwnedReadHalf,
     session: &Session,
     buffer: &mut BytesMut,
-) -> Result<Option<(Bytes, Option<OwnedSemaphorePermit>)>, ConnectionError> {
+    idle: Duration,
+) -> Result<Option<(Bytes, Option<Taken>)>, ConnectionError> {
     let slow = |what| move |_| ConnectionError::Slow { what };
     while buffer.len() < 4 {
         // An idle connection keeps no buffer.
         if buffer.is_empty() {
             *buffer = BytesMut::new();
-            tokio::time::timeout(IDLE_MAX, rx.readable())
+            tokio::time::timeout(idle, rx.readable())
                 .await
                 .map_err(slow("the next request"))??;
         }
@@ -193,7 +196,7 @@ async fn next_frame(
     if let Some(direction) = direction {
         tokio::time::sleep(session.node.broker.held_back(&session.who, direction)).await;
     }
-    let mut permit: Option<OwnedSemaphorePermit> = None;
+    let mut permit: Option<Taken> = None;
     let within = RECEIVE_WITHIN + Duration::from_secs((length / RECEIVE_BYTES_PER_S) as u64);
     let body = async {
         while buffer.len() < length {
@@ -205,11 +208,8 @@ async fn next_frame(
             if buffer.len() + more > 2 * KAFKA_SMALL_BYTES
                 && buffer.capacity() - buffer.len() < more.min(length - buffer.len())
             {
-                let room = Arc::clone(&session.node.receiving).acquire_many_owned(more as u32);
-                let room = tokio::time::timeout(ROOM_WITHIN, room).await;
-                let room = room
-                    .map_err(|_| ConnectionError::NoRoom)?
-                    .map_err(|_| ConnectionError::Closed)?;
+                let requests = &session.node.broker.ledger().requests;
+                let room = requests.take(more, Some(session.peer.ip()), ROOM_WITHIN).await?;
                 match &mut permit {
                     Some(permit) => permit.merge(room),
                     None => permit = Some(room),
@@ -284,7 +284,16 @@ async fn answer(
                 // As Kafka does: closing is the one way to tell a client that asked for no answer.
                 finished.map_err(ConnectionError::Unasked)?
             }
-            Work::Other(body) => Some(respond(&session, head, body).await?),
+            Work::Other(body) => {
+                if head.key != api::FETCH {
+                    session.reserve_answer(head.key).await?;
+                }
+                let frame = respond(&session, head, body).await?;
+                if head.key != api::FETCH {
+                    session.made_answer(head.key, frame.0.iter().map(Bytes::len).sum());
+                }
+                Some(frame)
+            }
         };
         let answer = session.take_answer();
         drop(queued.permit);
@@ -317,11 +326,14 @@ async fn respond(session: &Session, head: Head, body: Bytes) -> Result<Frame, Co
 async fn send(tx: &mut OwnedWriteHalf, frame: Frame) -> Result<(), ConnectionError> {
     /// Parts for one call of the kernel.
     const PARTS: usize = 64;
+    let bytes: usize = frame.0.iter().map(Bytes::len).sum();
     let mut parts: VecDeque<Bytes> = frame.0.into();
+    let until = Instant::now() + SEND_WITHIN + Duration::from_secs((bytes / SEND_BYTES_PER_S) as u64);
     while !parts.is_empty() {
         let slices: Vec<IoSlice<'_>> = parts.iter().take(PARTS).map(|p| IoSlice::new(p)).collect();
         // A slow link is no reason to cut a client off; one that takes nothing is.
-        let written = tokio::time::timeout(SEND_WITHIN, tx.write_vectored(&slices)).await;
+        let within = until.min(Instant::now() + SEND_WITHIN);
+        let written = tokio::time::timeout_at(within, tx.write_vectored(&slices)).await;
         let mut written = written.map_err(|_| ConnectionError::Slow {
             what: "taking an answer",
         })??;

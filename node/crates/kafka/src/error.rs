@@ -142,7 +142,7 @@ impl From<&FetchError> for Code {
                 ErrorKind::Corrupt | ErrorKind::Internal => Self::KafkaStorageError,
                 kind => by_kind(kind),
             },
-            FetchError::There(_) => by_kind(e.kind()),
+            FetchError::UsedUp(_) | FetchError::There(_) => by_kind(e.kind()),
         }
     }
 }

@@ -21,7 +21,6 @@ use node::{Node, Session};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use weir_broker::Broker;
 
 /// How long taking connections rests when the process has no more files.
@@ -29,9 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes connections until the future is dropped.
 pub async fn serve(listener: TcpListener, broker: Broker, settings: Settings) {
-    let most = settings.connections_max;
     let node = Arc::new(Node::new(broker, settings));
-    let places = Arc::new(Semaphore::new(most));
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -41,9 +38,12 @@ pub async fn serve(listener: TcpListener, broker: Broker, settings: Settings) {
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(%peer, limit = most, "Kafka connection refused: too many");
-            continue;
+        let place = match node.broker.ledger().kafka.try_take(1, Some(peer.ip())) {
+            Ok(place) => place,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "Kafka connection refused");
+                continue;
+            }
         };
         let Ok(local) = stream.local_addr() else { continue };
         let session = Session::new(Arc::clone(&node), peer, local);

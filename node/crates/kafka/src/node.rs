@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use weir_broker::{Broker, Principal};
+use weir_broker::{Broker, Principal, SHARE_WITHIN, Taken, UsedUp};
 use weir_types::GroupId;
-use weir_types::limits::{
-    KAFKA_ANSWER_BYTES_MAX, KAFKA_RECEIVE_BYTES_MAX, KAFKA_SHORT_ANSWER_BYTES, KAFKA_WAITING_BYTES_MAX,
-};
+use weir_types::limits::{FETCH_BYTES_MAX, KAFKA_SMALL_BYTES};
+
+/// More kinds of requests than there are (Kafka 4 has 92).
+const KEYS: usize = 128;
 
 /// Why a partition cannot be where a client wants it.
 pub(crate) const NOT_PLACEABLE: &str = "no such node";
@@ -32,20 +32,14 @@ pub struct Settings {
     pub group_initial_delay: Duration,
     /// How long offsets of a group without members are kept, for DescribeConfigs.
     pub offsets_retention_ms: i64,
-    /// Connections at once.
-    pub connections_max: usize,
 }
 
 /// The listener's part of the node, shared by all connections.
 pub(crate) struct Node {
     pub(crate) broker: Broker,
     pub(crate) settings: Settings,
-    /// Bytes of large requests that are being received.
-    pub(crate) receiving: Arc<Semaphore>,
-    /// Bytes of large requests that have come and wait for their turn.
-    pub(crate) waiting: Arc<Semaphore>,
-    /// Bytes of answers to fetches that are being sent.
-    answering: Arc<Semaphore>,
+    /// The largest answer so far to each kind of request.
+    largest: [AtomicUsize; KEYS],
     begun: Instant,
 }
 
@@ -54,11 +48,13 @@ impl Node {
         Self {
             broker,
             settings,
-            receiving: Arc::new(Semaphore::new(KAFKA_RECEIVE_BYTES_MAX)),
-            waiting: Arc::new(Semaphore::new(KAFKA_WAITING_BYTES_MAX)),
-            answering: Arc::new(Semaphore::new(KAFKA_ANSWER_BYTES_MAX)),
+            largest: std::array::from_fn(|_| AtomicUsize::new(0)),
             begun: Instant::now(),
         }
+    }
+
+    fn largest(&self, key: i16) -> Option<&AtomicUsize> {
+        self.largest.get(usize::try_from(key).ok()?)
     }
 
     /// When a long poll of `wait` that begins now is answered if nothing comes: up to an eighth earlier, so that polls
@@ -88,7 +84,7 @@ pub(crate) struct Session {
 #[derive(Default)]
 pub(crate) struct Answer {
     /// Its share of the bytes that are being sent.
-    pub(crate) share: Option<OwnedSemaphorePermit>,
+    pub(crate) share: Option<Taken>,
     /// Until when the client is held back after it.
     pub(crate) until: Option<Instant>,
 }
@@ -211,15 +207,44 @@ impl Session {
         }
     }
 
-    /// A share of the bytes that are being sent, kept until the answer is: how long the answer may be.
-    pub(crate) fn reserve_answer(&self, bytes: usize) -> usize {
-        let share = u32::try_from(bytes).unwrap_or(u32::MAX);
-        match Arc::clone(&self.node.answering).try_acquire_many_owned(share) {
-            Ok(share) => {
-                self.answer_slot().share = Some(share);
-                bytes
-            }
-            Err(_) => bytes.min(KAFKA_SHORT_ANSWER_BYTES),
+    /// Takes what the answer to a fetch may need, and waits for it a while. Whether it was there.
+    pub(crate) async fn reserve_records(&self) -> bool {
+        let answers = &self.node.broker.ledger().answers;
+        let share = answers
+            .take(FETCH_BYTES_MAX, Some(self.peer.ip()), SHARE_WITHIN)
+            .await;
+        let is_there = share.is_ok();
+        self.answer_slot().share = share.ok();
+        is_there
+    }
+
+    /// The answer has these many bytes of records.
+    pub(crate) fn keep_records(&self, bytes: usize) {
+        if let Some(share) = &mut self.answer_slot().share {
+            share.keep(bytes);
+        }
+    }
+
+    /// Takes what the answer to a request of the kind `key` has needed so far, before it is made.
+    pub(crate) async fn reserve_answer(&self, key: i16) -> Result<(), UsedUp> {
+        let so_far = self
+            .node
+            .largest(key)
+            .map_or(0, |largest| largest.load(Ordering::Relaxed));
+        if so_far > KAFKA_SMALL_BYTES {
+            let answers = &self.node.broker.ledger().answers;
+            let share = answers
+                .take(so_far.min(FETCH_BYTES_MAX), Some(self.peer.ip()), SHARE_WITHIN)
+                .await?;
+            self.answer_slot().share = Some(share);
+        }
+        Ok(())
+    }
+
+    /// The answer to a request of the kind `key` was made, and has these many bytes.
+    pub(crate) fn made_answer(&self, key: i16, bytes: usize) {
+        if let Some(largest) = self.node.largest(key) {
+            largest.fetch_max(bytes, Ordering::Relaxed);
         }
     }
 

@@ -214,6 +214,11 @@ impl Listener {
 }
 
 impl Incoming {
+    /// Where it comes from.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.0.remote_address()
+    }
+
     /// Finishes the handshake.
     ///
     /// # Errors

@@ -50,13 +50,15 @@ pub enum PeerError {
     Malformed(String),
     #[error("no answer in time")]
     Timeout,
+    #[error("{0}")]
+    Busy(String),
 }
 
 impl PeerError {
     /// What the caller does.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Connect { .. } | Self::Timeout => ErrorKind::Retry,
+            Self::Connect { .. } | Self::Timeout | Self::Busy(_) => ErrorKind::Retry,
             Self::Lost(_) => ErrorKind::UnknownOutcome,
             Self::KeyChanged { .. }
             | Self::Stranger { .. }

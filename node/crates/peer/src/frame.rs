@@ -75,7 +75,15 @@ impl<T: DeserializeOwned> Frame<T> {
     ///
     /// # Errors
     /// When it is no such frame.
-    pub fn parse(mut bytes: Bytes) -> Result<Self, PeerError> {
+    pub fn parse(bytes: Bytes) -> Result<Self, PeerError> {
+        Self::parse_within(bytes, HEAD_BYTES_MAX)
+    }
+
+    /// As [`Frame::parse`], of a frame whose head has at most `head_max` bytes: lists take more room in memory.
+    ///
+    /// # Errors
+    /// When it is no such frame.
+    pub fn parse_within(mut bytes: Bytes, head_max: usize) -> Result<Self, PeerError> {
         let short = || PeerError::Malformed("frame is cut short".to_owned());
         if bytes.len() < LENGTH_BYTES {
             return Err(short());
@@ -83,6 +91,12 @@ impl<T: DeserializeOwned> Frame<T> {
         let head_len = bytes.get_u32() as usize;
         if bytes.len() < head_len {
             return Err(short());
+        }
+        if head_len > head_max {
+            return Err(PeerError::FrameTooLarge {
+                bytes: head_len,
+                limit: head_max,
+            });
         }
         let head = bytes.split_to(head_len);
         let head = postcard::from_bytes(&head).map_err(|e| PeerError::Malformed(e.to_string()))?;
@@ -115,6 +129,23 @@ pub async fn write_message(to: &mut SendStream, parts: Vec<Bytes>) -> Result<(),
 /// # Cancel safety
 /// Not safe: a part of the message may have been read.
 pub async fn read_message(from: &mut RecvStream, limit: usize) -> Result<Option<Bytes>, PeerError> {
+    let Some(total) = read_length(from, limit).await? else {
+        return Ok(None);
+    };
+    let mut bytes = BytesMut::with_capacity(total.min(RESERVE_BYTES));
+    read_into(from, &mut bytes, total).await?;
+    Ok(Some(bytes.freeze()))
+}
+
+/// Reads how long the next message is, at most `limit` bytes; `None` when the stream ends before it. The message itself is for
+/// [`read_into`].
+///
+/// # Errors
+/// As [`read_message`].
+///
+/// # Cancel safety
+/// Not safe: a part of the length may have been read.
+pub async fn read_length(from: &mut RecvStream, limit: usize) -> Result<Option<usize>, PeerError> {
     let mut length = [0; 4];
     match from.read_exact(&mut length).await {
         Ok(()) => {}
@@ -125,9 +156,7 @@ pub async fn read_message(from: &mut RecvStream, limit: usize) -> Result<Option<
     if total > limit {
         return Err(PeerError::FrameTooLarge { bytes: total, limit });
     }
-    let mut bytes = BytesMut::with_capacity(total.min(RESERVE_BYTES));
-    read_into(from, &mut bytes, total).await?;
-    Ok(Some(bytes.freeze()))
+    Ok(Some(total))
 }
 
 /// Bit of a length that says that the message goes on in another part.
@@ -216,7 +245,13 @@ pub async fn read_in_parts(
 }
 
 /// Reads until `bytes` has `total`. Grows with what really comes, not with what is announced.
-async fn read_into(from: &mut RecvStream, bytes: &mut BytesMut, total: usize) -> Result<(), PeerError> {
+///
+/// # Errors
+/// When the stream is broken, or ends before that.
+///
+/// # Cancel safety
+/// Not safe: a part may have been read.
+pub async fn read_into(from: &mut RecvStream, bytes: &mut BytesMut, total: usize) -> Result<(), PeerError> {
     while bytes.len() < total {
         let chunk = from
             .read_chunk(total - bytes.len(), true)

@@ -15,6 +15,9 @@ pub use endpoint::{
     Incoming, Listener, Network, Peer, PeerStream, SystemNetwork, connect, listen, listen_on,
 };
 pub use error::PeerError;
-pub use frame::{Frame, read_frame, read_in_parts, read_message, write_frame, write_in_parts, write_message};
+pub use frame::{
+    Frame, read_frame, read_in_parts, read_into, read_length, read_message, write_frame, write_in_parts,
+    write_message,
+};
 pub use identity::{Fingerprint, Identity, KnownNodes};
 pub use quinn::{RecvStream, SendStream};

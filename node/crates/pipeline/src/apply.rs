@@ -11,7 +11,7 @@ use crate::pipelines::{Pipelines, apart};
 use crate::plan::{Plan, differences};
 use crate::row::{Row, StateOf, Written};
 use crate::spec::{At, Origin, Sources, Spec};
-use weir_broker::{AdminError, Principal};
+use weir_broker::{AdminError, Principal, Standing};
 use weir_runtime::Digest;
 use weir_types::limits::{PIPELINES_MAX, STATE_BYTES_MAX};
 use weir_types::{GroupId, TopicName};
@@ -255,12 +255,47 @@ impl Pipelines {
         if wanted > left {
             return Err(ApplyError::StateFull { wanted, left });
         }
+        let others = active.values().filter(|a| a.row.spec.name != spec.name);
+        let taken: u64 = others.map(|a| self.memory_of(&a.row)).sum();
+        let wanted = self.memory_of_spec(spec);
+        if let Err(max) = self
+            .0
+            .broker
+            .ledger()
+            .modules_may_use(taken.saturating_add(wanted))
+        {
+            let left = max.saturating_sub(taken);
+            return Err(ApplyError::MemoryFull { wanted, left, max });
+        }
         let full = active.len() >= PIPELINES_MAX && !active.contains_key(spec.name.as_str());
         if full {
             Err(ApplyError::Full(PIPELINES_MAX))
         } else {
             Ok(())
         }
+    }
+
+    /// How the node's shares stand.
+    pub fn standings(&self) -> Vec<Standing> {
+        let used = self.active().values().map(|a| self.memory_of(&a.row)).sum();
+        let ledger = self.0.broker.ledger();
+        ledger.modules_use(used);
+        ledger.standings()
+    }
+
+    /// What the modules of a pipeline may use, and those that are tried beside them.
+    fn memory_of(&self, row: &Row) -> u64 {
+        let tried = row.canary.as_ref();
+        let tried = tried.map_or(0, |canary| self.memory_of_spec(&canary.spec));
+        self.memory_of_spec(&row.spec).saturating_add(tried)
+    }
+
+    fn memory_of_spec(&self, spec: &Spec) -> u64 {
+        let partitions = |topic: &TopicName| {
+            let topic = self.0.broker.topic(topic.as_str());
+            topic.map_or(0, |t| t.partitions.len())
+        };
+        spec.memory_bytes(spec.source.iter().map(partitions).max().unwrap_or(0))
     }
 
     /// Whose state each stage will keep.

@@ -154,6 +154,11 @@ pub enum ApplyError {
          {left} are left: lower `limits.state_bytes`"
     )]
     StateFull { wanted: usize, left: usize },
+    #[error(
+        "its modules may use {wanted} bytes of memory (`limits.memory_bytes` for each instance), and of the node's share `modules`, \
+         {max} bytes, {left} are left: lower `limits.memory_bytes`, or raise the setting `modules_memory_bytes`"
+    )]
+    MemoryFull { wanted: u64, left: u64, max: u64 },
     #[error("there are {0} pipelines already: remove one")]
     Full(usize),
     #[error("no pipeline `{0}`")]
@@ -190,6 +195,7 @@ impl ApplyError {
             | Self::OtherState { .. }
             | Self::Migrate { .. }
             | Self::StateFull { .. }
+            | Self::MemoryFull { .. }
             | Self::Full(_)
             | Self::NotFound(_) => ErrorKind::Invalid,
         }

@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 use weir_broker::{
     At, Broker, Commit, Fetch, FetchError, Fetched, Framing, Piece, Principal, ProduceError, Producing,
-    ProposeError, Token, Topic,
+    ProposeError, Taken, Token, Topic,
 };
 use weir_peer::protocol::{PartitionInfo, PieceHead, Place, Reply, Request, TopicInfo, WireError};
 use weir_peer::{PeerError, SendStream, write_frame};
 use weir_pipeline::{Origin, Services, SpecError};
-use weir_types::limits::{MODULE_BYTES_MAX, MODULE_CHUNK_BYTES, UPLOADS_MAX};
+use weir_types::limits::{MODULE_BYTES_MAX, MODULE_CHUNK_BYTES};
 use weir_types::{Batch, ErrorKind, GroupId};
 
 /// A topic as the wire shows it.
@@ -60,6 +60,10 @@ const TOKEN_VALID_S_MAX: u64 = 7 * 24 * 3_600;
 /// Replies of a long job, one after the other.
 type Replies = mpsc::Receiver<(Reply, Bytes)>;
 
+/// An answer with records is taken in a minute, and a second more for each of these many bytes, as by Kafka clients.
+const SEND_WITHIN: Duration = Duration::from_secs(60);
+const SEND_BYTES_PER_S: usize = 16 << 10;
+
 /// What becomes of a request: known now, or once its records are committed, or bit by bit.
 pub(crate) enum Answer {
     Now(Reply, Bytes),
@@ -92,8 +96,13 @@ impl Answer {
             Self::Fetch(node, group, who, fetch) => match node.broker.fetch(&who, fetch).await {
                 Ok(fetched) => {
                     throttle(fetched.throttle).await;
+                    let share = fetched.share.clone();
                     let (reply, payload) = fetched_reply(fetched);
-                    write_frame(tx, &reply, &payload).await
+                    let bytes: usize = payload.iter().map(Bytes::len).sum();
+                    let within = SEND_WITHIN + Duration::from_secs((bytes / SEND_BYTES_PER_S) as u64);
+                    let sent = tokio::time::timeout(within, write_frame(tx, &reply, &payload)).await;
+                    drop(share);
+                    sent.unwrap_or(Err(PeerError::Timeout))
                 }
                 Err(FetchError::NotLeader(_)) => write_frame(tx, &elsewhere(&node, group), &[]).await,
                 Err(e) => write_frame(tx, &refusal(&node, group, wire(e.kind(), &e)), &[]).await,
@@ -114,11 +123,12 @@ pub(crate) struct Session {
     who: Principal,
     /// Parts of a module so far, and the place that they take.
     upload: Vec<u8>,
-    place: Option<SemaphorePermit<'static>>,
+    place: Option<(Taken, Instant)>,
 }
 
-/// Uploads under way on this node.
-static UPLOADS: Semaphore = Semaphore::const_new(UPLOADS_MAX);
+/// A module comes in a minute, and a second more for each of these many bytes.
+const UPLOAD_WITHIN: Duration = Duration::from_secs(60);
+const UPLOAD_BYTES_PER_S: usize = 64 << 10;
 
 impl Session {
     pub(crate) fn new(node: Arc<Services>, who: Principal) -> Self {
@@ -130,9 +140,11 @@ impl Session {
         }
     }
 
-    /// Whether something is kept for what has not come yet.
-    pub(crate) fn is_uploading(&self) -> bool {
-        self.place.is_some()
+    /// Until when something is kept for what has not come yet, if something is.
+    pub(crate) fn uploads_until(&self) -> Option<Instant> {
+        let (_, begun) = self.place.as_ref()?;
+        let more = Duration::from_secs((self.upload.len() / UPLOAD_BYTES_PER_S) as u64);
+        Some(*begun + UPLOAD_WITHIN + more)
     }
 
     pub(crate) async fn handle(&mut self, request: Request, payload: Bytes) -> Answer {
@@ -390,11 +402,10 @@ impl Session {
 
     fn part(&mut self, payload: &[u8]) -> Result<(), WireError> {
         if self.place.is_none() {
-            let place = UPLOADS.try_acquire();
-            self.place = Some(place.map_err(|_| WireError {
-                kind: ErrorKind::Retry.into(),
-                message: "other modules are being uploaded: try again".to_owned(),
-            })?);
+            let uploads = &self.node.broker.ledger().uploads;
+            let place = uploads.try_take(MODULE_BYTES_MAX, self.who.address);
+            let place = place.map_err(|e| wire(e.kind(), &e))?;
+            self.place = Some((place, Instant::now()));
         }
         let total = self.upload.len() + payload.len();
         if payload.len() > MODULE_CHUNK_BYTES || total > MODULE_BYTES_MAX {

@@ -1,21 +1,22 @@
 //! Connections and streams.
 
 use crate::handle::{Answer, Session, wire};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use weir_broker::Principal;
+use weir_broker::{Principal, SHARE_WITHIN, Taken};
 use weir_peer::protocol::{Hello, MAGIC, Reply, Request, VERSION, Welcome, WireError, WireKind};
-use weir_peer::{Incoming, Listener, Peer, PeerError, PeerStream, read_frame, write_frame};
+use weir_peer::{
+    Frame, Incoming, Listener, Peer, PeerError, PeerStream, RecvStream, read_frame, read_into, read_length,
+    write_frame,
+};
 use weir_pipeline::Services;
 use weir_types::limits::{
-    CONNECTION_ANSWERS_MAX, CONNECTION_REQUESTS_MAX, CONNECTIONS_MAX, CONNECTIONS_OF_NODES_MAX,
-    CONNECTIONS_OF_STRANGERS_MAX, CONNECTIONS_PER_ADDRESS_MAX, CONNECTIONS_UNKNOWN_MAX, FRAME_BYTES_MAX,
-    HELLO_BYTES_MAX,
+    CONNECTION_ANSWERS_MAX, CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX, HELLO_BYTES_MAX, QUIC_SMALL_BYTES,
+    REQUEST_HEAD_BYTES_MAX,
 };
 
 /// Another node's connection: what becomes of it.
@@ -28,92 +29,30 @@ pub struct OnNode {
 
 /// From the first packet to the hello: a client that does not get there costs nothing longer (NATS allows 2 s).
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
-/// The next part of a module comes within this time.
-const UPLOAD_WITHIN: Duration = Duration::from_secs(60);
+/// Room for an answer that is neither records nor what became of some: a list of ten thousand partitions.
+const ANSWER_BYTES: usize = 512 << 10;
+/// From the first byte of a request to its last: ten seconds, and a second more for each of these many bytes, as for Kafka clients.
+const RECEIVE_WITHIN: Duration = Duration::from_secs(10);
+const RECEIVE_BYTES_PER_S: usize = 64 << 10;
 /// A client that has nothing open for so long goes: it connects again when it has something to ask.
 const IDLE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Who may have how many connections. Those of nodes are theirs alone: whatever clients do, one that leads is heard, and another
-/// elected when it falls silent.
-struct Places {
-    unknown: Arc<Semaphore>,
-    nodes: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
-    clients: Arc<Semaphore>,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
-}
-
-impl Places {
-    fn new() -> Self {
-        let places = |n| Arc::new(Semaphore::new(n));
-        Self {
-            unknown: places(CONNECTIONS_UNKNOWN_MAX),
-            nodes: places(CONNECTIONS_OF_NODES_MAX),
-            strangers: places(CONNECTIONS_OF_STRANGERS_MAX),
-            clients: places(CONNECTIONS_MAX),
-            by_address: Mutex::default(),
-        }
-    }
-
-    /// A place for a client at `address`, or what there is too much of.
-    fn for_client(self: &Arc<Self>, address: IpAddr) -> Result<ClientPlace, &'static str> {
-        let all = Arc::clone(&self.clients).try_acquire_owned();
-        let all = all.map_err(|_| "too many clients are connected: try again later")?;
-        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = by_address.entry(address).or_default();
-        if *count >= CONNECTIONS_PER_ADDRESS_MAX {
-            return Err("too many clients are connected from this address");
-        }
-        *count += 1;
-        Ok(ClientPlace {
-            places: Arc::clone(self),
-            address,
-            _all: all,
-        })
-    }
-}
-
-/// A client's place, given back when it is dropped.
-struct ClientPlace {
-    places: Arc<Places>,
-    address: IpAddr,
-    _all: OwnedSemaphorePermit,
-}
-
-impl Drop for ClientPlace {
-    fn drop(&mut self) {
-        let mut by_address = self
-            .places
-            .by_address
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&self.address);
-            }
-        }
-    }
-}
-
 /// Takes connections until the listener is closed.
 pub async fn serve(listener: Arc<Listener>, node: Arc<Services>, on_node: OnNode) {
-    let (places, on_node) = (Arc::new(Places::new()), Arc::new(on_node));
+    let on_node = Arc::new(on_node);
     while let Some(incoming) = listener.accept().await {
-        match Arc::clone(&places.unknown).try_acquire_owned() {
-            Ok(unknown) => {
-                let (node, on_node, places) = (Arc::clone(&node), Arc::clone(&on_node), Arc::clone(&places));
+        let from = incoming.remote_addr().ip();
+        match node.broker.ledger().newcomers.try_take(1, Some(from)) {
+            Ok(newcomer) => {
+                let (node, on_node) = (Arc::clone(&node), Arc::clone(&on_node));
                 tokio::spawn(async move {
-                    if let Err(e) = connection(incoming, unknown, &places, node, &on_node).await {
+                    if let Err(e) = connection(incoming, newcomer, node, &on_node).await {
                         tracing::debug!(error = %e, "connection ended");
                     }
                 });
             }
-            Err(_) => {
-                tracing::debug!(
-                    limit = CONNECTIONS_UNKNOWN_MAX,
-                    "connection refused: too many are being made"
-                );
+            Err(error) => {
+                tracing::debug!(%from, %error, "connection refused");
                 incoming.refuse();
             }
         }
@@ -122,8 +61,7 @@ pub async fn serve(listener: Arc<Listener>, node: Arc<Services>, on_node: OnNode
 
 async fn connection(
     incoming: Incoming,
-    unknown: OwnedSemaphorePermit,
-    places: &Arc<Places>,
+    newcomer: Taken,
     node: Arc<Services>,
     on_node: &OnNode,
 ) -> Result<(), PeerError> {
@@ -135,24 +73,31 @@ async fn connection(
     };
     if peer.is_node() {
         let is_member = peer.key().is_some_and(|key| (on_node.is_member)(&key));
+        let ledger = node.broker.ledger();
         let of = if is_member {
-            &places.nodes
+            &ledger.nodes
         } else {
-            &places.strangers
+            &ledger.strangers
         };
-        let Ok(_place) = Arc::clone(of).try_acquire_owned() else {
-            return refused(&peer, "too many nodes are connected");
+        let _place = match of.try_take(1, None) {
+            Ok(place) => place,
+            Err(error) => return refused(&peer, &error.to_string()),
         };
-        drop(unknown);
+        drop(newcomer);
         return (on_node.serve)(peer).await;
     }
-    let _place = match places.for_client(peer.remote_addr().ip()) {
+    let place = node
+        .broker
+        .ledger()
+        .quic
+        .try_take(1, Some(peer.remote_addr().ip()));
+    let _place = match place {
         Ok(place) => place,
-        Err(why) => return refused(&peer, why),
+        Err(error) => return refused(&peer, &error.to_string()),
     };
     let greeted = tokio::time::timeout(HELLO_WITHIN, greet(&peer)).await;
     let who = greeted.map_err(|_| PeerError::Timeout)??;
-    drop(unknown);
+    drop(newcomer);
     let open = Arc::new(());
     let turns = Arc::new(Semaphore::new(CONNECTION_ANSWERS_MAX));
     loop {
@@ -163,8 +108,9 @@ async fn connection(
         };
         let session = Session::new(Arc::clone(&node), who.clone());
         let (remote, open, turns) = (peer.remote_addr(), Arc::clone(&open), Arc::clone(&turns));
+        let node = Arc::clone(&node);
         tokio::spawn(async move {
-            if let Err(e) = requests(stream, session, turns).await {
+            if let Err(e) = requests(stream, session, turns, node, Some(remote.ip())).await {
                 tracing::debug!(%remote, error = %e, "stream ended");
             }
             drop(open);
@@ -221,12 +167,51 @@ async fn greet(peer: &Peer) -> Result<Principal, PeerError> {
     Ok(Principal::at("quic", peer.remote_addr().ip(), client))
 }
 
+/// The next request, and its share of what may be received at once. The share grows with what comes, not with what is announced.
+async fn receive(
+    rx: &mut RecvStream,
+    node: &Services,
+    from: Option<IpAddr>,
+) -> Result<Option<(Frame<Request>, Option<Taken>)>, PeerError> {
+    let Some(total) = read_length(rx, FRAME_BYTES_MAX).await? else {
+        return Ok(None);
+    };
+    let within = RECEIVE_WITHIN + Duration::from_secs((total / RECEIVE_BYTES_PER_S) as u64);
+    let mut share: Option<Taken> = None;
+    let mut bytes = BytesMut::new();
+    let reading = async {
+        read_into(rx, &mut bytes, total.min(QUIC_SMALL_BYTES)).await?;
+        while bytes.len() < total {
+            let more = bytes.len().min(total - bytes.len());
+            let room = node.broker.ledger().requests.take(more, from, SHARE_WITHIN).await;
+            let room = room.map_err(|e| PeerError::Busy(e.to_string()))?;
+            match &mut share {
+                Some(share) => share.merge(room),
+                None => share = Some(room),
+            }
+            let upto = bytes.len() + more;
+            read_into(rx, &mut bytes, upto).await?;
+        }
+        Ok(())
+    };
+    let read = tokio::time::timeout(within, reading).await;
+    read.unwrap_or(Err(PeerError::Timeout))?;
+    let frame = Frame::parse_within(bytes.freeze(), REQUEST_HEAD_BYTES_MAX)?;
+    Ok(Some((frame, share)))
+}
+
 /// An answer, and the place that it takes until it is written.
-type InTurn = (Answer, Option<OwnedSemaphorePermit>);
+type InTurn = (Answer, Option<(OwnedSemaphorePermit, Taken)>);
 
 /// Answers the requests of one stream in their order. A malformed one is answered and ends the stream. Answers that may be large are
 /// made when one of the connection's `turns` is free: a client that reads nothing has a few made, and no more.
-async fn requests(stream: PeerStream, mut session: Session, turns: Arc<Semaphore>) -> Result<(), PeerError> {
+async fn requests(
+    stream: PeerStream,
+    mut session: Session,
+    turns: Arc<Semaphore>,
+    node: Arc<Services>,
+    from: Option<IpAddr>,
+) -> Result<(), PeerError> {
     let PeerStream { mut tx, mut rx } = stream;
     let (answers, mut waiting) = mpsc::channel::<InTurn>(CONNECTION_REQUESTS_MAX);
     let writer = tokio::spawn(async move {
@@ -238,22 +223,30 @@ async fn requests(stream: PeerStream, mut session: Session, turns: Arc<Semaphore
         Ok::<(), PeerError>(())
     });
     let result = loop {
-        let read = read_frame::<Request>(&mut rx, FRAME_BYTES_MAX);
-        let read = match session.is_uploading() {
+        let read = receive(&mut rx, &node, from);
+        let read = match session.uploads_until() {
             // What has come of a module takes the place of another's.
-            true => tokio::time::timeout(UPLOAD_WITHIN, read)
+            Some(until) => tokio::time::timeout_at(until, read)
                 .await
                 .unwrap_or(Err(PeerError::Timeout)),
-            false => read.await,
+            None => read.await,
         };
         match read {
-            Ok(Some(frame)) => {
+            Ok(Some((frame, received))) => {
                 let turn = match &frame.head {
                     // Made or read when it is their turn to be written.
                     Request::Produce { .. } | Request::Fetch { .. } => None,
-                    _ => Arc::clone(&turns).acquire_owned().await.ok(),
+                    _ => {
+                        let turn = Arc::clone(&turns).acquire_owned().await.ok();
+                        let answers = &node.broker.ledger().answers;
+                        match answers.take(ANSWER_BYTES, from, SHARE_WITHIN).await {
+                            Ok(share) => turn.map(|turn| (turn, share)),
+                            Err(error) => break Err(PeerError::Busy(error.to_string())),
+                        }
+                    }
                 };
                 let answer = session.handle(frame.head, frame.payload).await;
+                drop(received);
                 if answers.send((answer, turn)).await.is_err() {
                     break Ok(());
                 }

@@ -132,18 +132,22 @@ pub const OFFSET_METADATA_BYTES_MAX: usize = 4 << 10;
 
 /// Largest request of a Kafka client. Kafka takes 100 MB; ours hold batches of at most 4 MiB, one a partition.
 pub const KAFKA_REQUEST_BYTES_MAX: usize = 16 << 20;
-/// Bytes of Kafka requests larger than [`KAFKA_SMALL_BYTES`] that are being received at once, over all connections.
-pub const KAFKA_RECEIVE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of requests that are being received at once, over all listeners; Kafka's up to [`KAFKA_SMALL_BYTES`] and QUIC's up to
+/// [`QUIC_SMALL_BYTES`] do not count.
+pub const REQUESTS_BYTES_MAX: usize = 64 << 20;
 /// Bytes of Kafka requests larger than [`KAFKA_SMALL_BYTES`], other than records, that have come and wait for their turn
 /// behind others of their connection: the largest real ones are assignments of groups. Beyond, connections end.
-pub const KAFKA_WAITING_BYTES_MAX: usize = 8 << 20;
+pub const WAITING_BYTES_MAX: usize = 8 << 20;
 /// Requests up to this size need no leave to be received: ten thousand connections of them are bounded by themselves.
 pub const KAFKA_SMALL_BYTES: usize = 8 << 10;
-/// Bytes of answers to Kafka fetches that are being sent at once. Beyond, answers are as short as can be: a client that
-/// does not take its answer makes others slower, and stops nobody.
-pub const KAFKA_ANSWER_BYTES_MAX: usize = 64 << 20;
-/// An answer to a fetch that has no share of [`KAFKA_ANSWER_BYTES_MAX`]; the first batch comes whole all the same.
-pub const KAFKA_SHORT_ANSWER_BYTES: usize = 64 << 10;
+/// Bytes of records that are being read or sent at once, over all listeners. Beyond, a fetch waits, and gets none after a while: a
+/// client that does not take its answer makes others slower, and stops nobody.
+pub const ANSWERS_BYTES_MAX: usize = 64 << 20;
+/// Frames of clients over QUIC up to this size need no leave to be received: as many as there may be streams are bounded by themselves.
+pub const QUIC_SMALL_BYTES: usize = 16 << 10;
+/// Largest head of a request over QUIC, records and modules not counted: the text of a pipeline, also of one that is refused for
+/// its length in its own words. As a list of the shortest settings it takes some 12 MiB of memory.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 2 * PIPELINE_TEXT_BYTES_MAX;
 /// Kafka connections at once: an idle one costs some kilobytes.
 pub const KAFKA_CONNECTIONS_MAX: usize = 12_000;
 /// Requests of one Kafka connection that wait for their turn to be answered.
@@ -151,19 +155,12 @@ pub const KAFKA_PIPELINE_MAX: usize = 64;
 
 /// HTTP connections at once: an idle one costs some tens of kilobytes.
 pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
-/// Bytes of the bodies of HTTP requests that are being received or looked at, over all connections: two uploads of the largest
-/// module, and records beside them.
-pub const HTTP_BODIES_BYTES_MAX: usize = 64 << 20;
-/// Answers with records over HTTP that are being made or sent at once: each may be the largest batch, inflated and as text.
-pub const HTTP_READS_MAX: usize = 4;
 /// Files that are kept for the log, modules and peers, whatever clients do; of a small limit, half.
 pub const FILES_RESERVE: usize = 512;
 /// Connections of clients over QUIC at once; each costs its receive windows.
 pub const CONNECTIONS_MAX: usize = 1_024;
-/// Of them, those of one address: somebody else has to get in beside a program that opens one after the other.
-pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 256;
-/// QUIC connections that have not shown yet who they are.
-pub const CONNECTIONS_UNKNOWN_MAX: usize = 256;
+/// Connections over QUIC that have not said yet who they are.
+pub const CONNECTIONS_NEW_MAX: usize = 512;
 /// Connections of nodes of the site, which nobody else may use: two of each, while one takes the place of another.
 pub const CONNECTIONS_OF_NODES_MAX: usize = 2 * MEMBERS_MAX;
 /// Connections of nodes that are none of the site's, and may become so: a few joins at once.
@@ -263,6 +260,9 @@ const _: () = {
     assert!(RECORD_EFFECTS_BYTES_MAX >= 3 * RECORD_BYTES_MAX);
     assert!(REPLICA_PARTS_BYTES_MAX < u32::MAX as usize / 2);
     assert!(MODULES_BYTES_MAX + STATE_BYTES_MAX <= SNAPSHOT_STATE_BYTES_MAX / 8 * 7);
-    assert!(KAFKA_REQUEST_BYTES_MAX <= KAFKA_RECEIVE_BYTES_MAX);
+    // One address may have half of it.
+    assert!(KAFKA_REQUEST_BYTES_MAX <= REQUESTS_BYTES_MAX / 2 && FRAME_BYTES_MAX <= REQUESTS_BYTES_MAX / 2);
+    assert!(BATCH_INFLATED_BYTES_MAX + FETCH_BYTES_MAX <= ANSWERS_BYTES_MAX / 2);
+    assert!(UPLOADS_MAX >= 2);
     assert!(BATCH_BYTES_MAX < KAFKA_REQUEST_BYTES_MAX);
 };

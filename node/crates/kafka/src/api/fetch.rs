@@ -113,6 +113,7 @@ impl Api for Served {
                     .broker
                     .delivered(&session.who, got.bytes, got.records);
                 response.throttle_time_ms = throttle.as_millis() as i32;
+                session.keep_records(got.bytes);
                 session.hold_back((!throttle.is_zero()).then(|| Instant::now() + throttle));
                 return response;
             }
@@ -139,7 +140,7 @@ fn places(request: &FetchRequest) -> Vec<(String, u32, Offset)> {
 #[derive(Default)]
 struct Got {
     bytes: usize,
-    reserved: bool,
+    share: Option<bool>,
     /// Something that the client should hear of at once.
     failed: bool,
     records: u64,
@@ -239,9 +240,12 @@ async fn partition(
     if asked.fetch_offset < start || asked.fetch_offset > end {
         return fail(answer, got, Code::OffsetOutOfRange);
     }
-    if asked.fetch_offset < end && !got.reserved {
-        got.reserved = true;
-        *left = session.reserve_answer(*left);
+    if asked.fetch_offset < end && got.share.is_none() {
+        got.share = Some(session.reserve_records().await);
+    }
+    if got.share == Some(false) {
+        // The client asks again.
+        return answer;
     }
     let mut from = Offset::new(asked.fetch_offset as u64);
     // The first batch of an answer comes whole whatever its size (KIP-74); later ones only within what is left.

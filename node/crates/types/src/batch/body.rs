@@ -39,14 +39,28 @@ impl Body {
 
     /// Walks the records. Ends with an error at the first that is malformed, and after the last if bytes are left.
     pub fn records(&self) -> Records<'_> {
+        self.records_at(Cursor::default())
+    }
+
+    /// As [`Body::records`], from where an earlier walk over the same records was.
+    pub fn records_at(&self, cursor: Cursor) -> Records<'_> {
         Records {
             body: self,
-            rest: &self.bytes,
-            index: 0,
-            next_delta: 0,
-            failed: false,
+            rest: self.bytes.get(cursor.position..).unwrap_or_default(),
+            index: cursor.index,
+            next_delta: cursor.next_delta,
+            failed: cursor.failed,
         }
     }
+}
+
+/// How far a walk over a batch's records has come, for whoever cannot hold a borrow of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    position: usize,
+    index: u32,
+    next_delta: i64,
+    failed: bool,
 }
 
 /// Iterator over a batch's records.
@@ -63,6 +77,16 @@ impl<'a> Records<'a> {
     /// Bytes of the body up to the next record.
     pub fn position(&self) -> usize {
         self.body.bytes.len() - self.rest.len()
+    }
+
+    /// Where [`Body::records_at`] goes on.
+    pub fn cursor(&self) -> Cursor {
+        Cursor {
+            position: self.position(),
+            index: self.index,
+            next_delta: self.next_delta,
+            failed: self.failed,
+        }
     }
 
     fn parse(&mut self) -> Result<RecordRef<'a>, &'static str> {

@@ -20,7 +20,7 @@ mod error;
 mod tests;
 pub(crate) mod varint;
 
-pub use body::{Body, Records};
+pub use body::{Body, Cursor, Records};
 pub use builder::BatchBuilder;
 pub use codec::Codec;
 pub use error::BatchError;

@@ -1,0 +1,286 @@
+//! Whatever one address sends, or does not take, the node stays small, serves somebody else as before, and is as small as before when
+//! it is over.
+
+use super::{batch, send};
+use crate::block_on;
+use crate::kafka::raw::{connect_from, request};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+use weir_client::Client;
+use weir_peer::protocol::{Hello, MAGIC, Request, VERSION, Welcome};
+use weir_peer::{KnownNodes, PeerStream, connect, read_frame, write_frame};
+use weir_tests::{DEADLINE, Node, for_ever};
+use weir_types::{Batch, Codec};
+
+/// Somebody who takes all he can; whoever is measured is at 127.0.0.1.
+const ATTACKER: [u8; 4] = [127, 0, 0, 2];
+const DURING_MIB: f64 = 256.0;
+const AFTER_MIB: f64 = 20.0;
+/// What a test may be off by on a busy machine, beside three times as long.
+const SLACK: Duration = Duration::from_millis(100);
+
+/// As large as a batch may be, of bytes that do not compress well.
+fn large() -> Batch {
+    let mut state = 7u64;
+    let value = (0..3_900_000).map(|_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        b'a' + (state >> 59) as u8 % 26
+    });
+    batch(Codec::None, [value.collect()])
+}
+
+/// The slowest of a hundred small records but one.
+async fn p99(client: &Client) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..100 {
+        let begun = Instant::now();
+        send(client, "small", &batch(Codec::None, [vec![7; 1_000]]))
+            .await
+            .unwrap();
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    times[98]
+}
+
+/// Begins `attack`, which goes on as long as what it returns is there.
+fn withstands<T>(name: &str, env: &[(&str, &str)], attack: impl AsyncFnOnce(&Node) -> T) {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), env).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        for topic in ["small", "large"] {
+            client.create_topic(topic, 1, &for_ever()).await.unwrap();
+        }
+        send(&client, "large", &large()).await.unwrap();
+        let alone = p99(&client).await;
+        let before = node.rss_mib().unwrap();
+        let held = attack(&node).await;
+        let mut during = node.rss_mib().unwrap();
+        let beside = p99(&client).await;
+        during = during.max(node.rss_mib().unwrap());
+        // It can still be administered.
+        client.create_topic("another", 1, &for_ever()).await.unwrap();
+        drop(held);
+        assert!(
+            during < DURING_MIB,
+            "{name}: {before:.0} MiB before, {during:.0} during"
+        );
+        assert!(
+            beside <= alone * 3 + SLACK,
+            "{name}: p99 of another client {alone:?} alone, {beside:?} beside"
+        );
+        let begun = Instant::now();
+        let mut after = node.rss_mib().unwrap();
+        while after > before + AFTER_MIB {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{name}: {before:.0} MiB before, {during:.0} during, {after:.0} a minute after"
+            );
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            after = node.rss_mib().unwrap();
+        }
+        println!(
+            "{name}: {before:.0} MiB before, {during:.0} during, {after:.0} after; p99 {alone:?} alone, {beside:?} beside"
+        );
+    });
+}
+
+fn write_all_there_is_room_for(stream: &mut TcpStream, mut bytes: &[u8]) {
+    stream.set_nonblocking(true).unwrap();
+    let begun = Instant::now();
+    while !bytes.is_empty() && begun.elapsed() < Duration::from_millis(500) {
+        match stream.write(bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+fn framed(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u32).to_be_bytes(), bytes].concat()
+}
+
+/// Fetch 4 of `large`/0 from its start, for as much as there may be.
+fn fetch() -> Vec<u8> {
+    let mut body = Vec::new();
+    for field in [-1i32, 500, 1, 64 << 20] {
+        body.extend(field.to_be_bytes());
+    }
+    body.extend([0, 0, 0, 0, 1, 0, 5]);
+    body.extend(b"large");
+    body.extend([0, 0, 0, 1]);
+    body.extend([0; 12]);
+    body.extend((64i32 << 20).to_be_bytes());
+    request(1, 4, false, &body)
+}
+
+#[test]
+fn kafka_clients_that_do_not_take_their_answers() {
+    withstands("250 fetches that nobody reads", &[], async |node| {
+        let mut held = Vec::new();
+        for _ in 0..250 {
+            let mut stream = connect_from(ATTACKER, node.kafka).await.unwrap();
+            stream.write_all(&framed(&fetch())).unwrap();
+            held.push(stream);
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        held
+    });
+}
+
+#[test]
+fn kafka_requests_that_do_not_come_to_an_end() {
+    withstands("64 requests of 16 MiB of which half comes", &[], async |node| {
+        let half = vec![0; 8 << 20];
+        let mut held = Vec::new();
+        for _ in 0..64 {
+            let mut stream = connect_from(ATTACKER, node.kafka).await.unwrap();
+            let mut head = (16i32 << 20).to_be_bytes().to_vec();
+            head.extend(&request(0, 3, false, &[])[..]);
+            stream.write_all(&head).unwrap();
+            write_all_there_is_room_for(&mut stream, &half[..half.len() / 8]);
+            held.push(stream);
+        }
+        held
+    });
+}
+
+/// A stream of a client that has said hello.
+async fn stream(node: &Node) -> (weir_peer::Peer, PeerStream) {
+    let peer = connect(node.quic, &KnownNodes::forgetful()).await.unwrap();
+    let mut stream = peer.open().await.unwrap();
+    let hello = Hello {
+        magic: MAGIC,
+        version: VERSION,
+        client: "attacker".to_owned(),
+    };
+    write_frame(&mut stream.tx, &hello, &[]).await.unwrap();
+    read_frame::<Welcome>(&mut stream.rx, 4 << 10).await.unwrap();
+    let stream = peer.open().await.unwrap();
+    (peer, stream)
+}
+
+#[test]
+fn lists_without_end_over_quic() {
+    withstands("six times two million settings", &[], async |node| {
+        let mut held = Vec::new();
+        for _ in 0..6 {
+            let (peer, mut stream) = stream(node).await;
+            let request = Request::AlterTopic {
+                name: "small".to_owned(),
+                partitions: None,
+                settings: vec![(String::new(), String::new()); 500_000],
+                replicas: None,
+            };
+            let sent = write_frame(&mut stream.tx, &request, &[]).await;
+            // Refused, whether it is said or the stream ends.
+            let answer = tokio::time::timeout(
+                DEADLINE,
+                read_frame::<weir_peer::protocol::Reply>(&mut stream.rx, 1 << 20),
+            );
+            let answer = answer.await.unwrap();
+            assert!(
+                sent.is_err()
+                    || !matches!(answer, Ok(Some(ref frame)) if matches!(frame.head, weir_peer::protocol::Reply::Done)),
+                "it was taken"
+            );
+            held.push((peer, stream));
+        }
+        held
+    });
+}
+
+#[test]
+fn modules_that_are_never_pushed() {
+    withstands("parts of modules on 31 streams", &[], async |node| {
+        let part = bytes::Bytes::from(vec![7u8; 1 << 20]);
+        let (peer, first) = stream(node).await;
+        let mut held = vec![first];
+        for _ in 0..30 {
+            let mut stream = peer.open().await.unwrap();
+            for _ in 0..12 {
+                let sent = write_frame(&mut stream.tx, &Request::PushPart, std::slice::from_ref(&part));
+                if tokio::time::timeout(Duration::from_millis(300), sent)
+                    .await
+                    .is_err()
+                {
+                    break;
+                }
+            }
+            held.push(stream);
+        }
+        (peer, held)
+    });
+}
+
+#[test]
+fn answers_over_http_that_nobody_reads() {
+    withstands("100 reads over HTTP that nobody takes", &[], async |node| {
+        let mut held = Vec::new();
+        for _ in 0..100 {
+            let mut stream = connect_from(ATTACKER, node.http).await.unwrap();
+            let ask = format!(
+                "GET /v1/topics/large/records?offset=start&max_bytes=4000000 HTTP/1.1\r\nhost: {}\r\n\r\n",
+                node.http
+            );
+            stream.write_all(ask.as_bytes()).unwrap();
+            held.push(stream);
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        held
+    });
+}
+
+#[test]
+fn shares_are_shown_and_a_refusal_names_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    let mut idle = Vec::new();
+    let mut refusal = String::new();
+    for _ in 0..600 {
+        let mut stream = TcpStream::connect(node.http).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let mut answer = [0; 512];
+        match stream.read(&mut answer) {
+            Ok(n) if n > 0 => {
+                refusal = String::from_utf8_lossy(&answer[..n]).into_owned();
+                break;
+            }
+            _ => idle.push(stream),
+        }
+    }
+    assert!(
+        refusal.contains("503") && refusal.contains("share `http` of connections"),
+        "{refusal}"
+    );
+    let status = node.cli(&["status", "-o", "json"], "").unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let share = |name: &str| {
+        let shares = status["shares"].as_array().unwrap();
+        shares.iter().find(|s| s["share"] == name).unwrap().clone()
+    };
+    assert!(share("http")["refused"].as_u64() >= Some(1), "{status}");
+    assert!(share("http")["used"].as_u64() >= Some(300), "{status}");
+    for name in [
+        "store",
+        "nodes",
+        "newcomers",
+        "quic",
+        "kafka",
+        "requests",
+        "records",
+        "answers",
+        "uploads",
+        "modules",
+    ] {
+        assert!(share(name)["max"].as_u64() > Some(0), "{name}: {status}");
+    }
+    let table = node.cli(&["status"], "").unwrap();
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("SHARE") && table.contains("answers"), "{table}");
+}
