@@ -11,6 +11,7 @@ use crate::topic::{Topic, TopicConfig};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use weir_log::{Op, StateKey, StateKind};
 use weir_replica::{Member, NodeId};
@@ -22,6 +23,9 @@ use weir_types::{GapReason, GroupId, Offset, PartitionId, Term, TopicName};
 /// producer's.
 const NEXT_PARTITION: &[u8] = b"partition";
 const NEXT_PRODUCER: &[u8] = b"producer";
+/// How long a node that follows waits for what the leader has decided: several heartbeats.
+const GIVEN_OUT_WITHIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Bytes of the keys of rows that one entry removes, about.
 const REMOVED_BYTES: usize = 256 << 10;
 /// Producer ids reserved by one entry; what a restart forgets of them is no loss in 2^63.
@@ -259,6 +263,22 @@ impl Broker {
         })
         .await?;
         reserved.await.map_err(|_| AdminError::Closed)
+    }
+
+    /// Whether this producer's number was given out. A number that was given out just now may not have come to this node yet.
+    pub(crate) async fn has_given_out(&self, id: i64) -> bool {
+        let is_known = || {
+            let next = self.0.applied.tables().counters.get(NEXT_PRODUCER).copied();
+            u64::try_from(id).is_ok_and(|id| id < next.unwrap_or(1) && id > 0)
+        };
+        let until = tokio::time::Instant::now() + GIVEN_OUT_WITHIN;
+        while !is_known() {
+            if self.is_serving() || tokio::time::Instant::now() >= until {
+                return is_known();
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        true
     }
 
     /// Idempotent producers that a partition remembers; `None` when there is no such partition.

@@ -341,6 +341,11 @@ impl Broker {
             // Not given out: it would be taken for an outbox of the site.
             return Err(ProduceError::UnknownProducer(producer.id));
         }
+        if let Some(producer) = batch.producer().filter(|_| who.address.is_some())
+            && !self.has_given_out(producer.id).await
+        {
+            return Err(ProduceError::UnknownProducer(producer.id));
+        }
         let mut append_time = None;
         if topic.config.timestamp_type == TimestampType::LogAppendTime {
             let now = inner.clock.now_ms();
@@ -360,6 +365,7 @@ impl Broker {
         let permit = inner.ledger.records.left().acquire_many_owned(share).await;
         let permit = permit.map_err(|_| ProduceError::Closed)?;
         let (reply, answer) = oneshot::channel();
+        let account: Option<Arc<str>> = who.address.map(|_| who.account.as_str().into());
         let requests = lane.requests.clone();
         let send = move |append: Append| {
             if let Err(e) = requests.try_send(Request::Append(append))
@@ -377,6 +383,7 @@ impl Broker {
                 framing,
                 made: None,
                 reply,
+                account,
                 permit,
             }),
             Some(hook) => {
@@ -400,6 +407,7 @@ impl Broker {
                                     footing: p.footing,
                                 })),
                                 reply,
+                                account,
                                 permit,
                             });
                         }
@@ -444,6 +452,7 @@ impl Broker {
                 footing: Footing::Step(made.step),
             })),
             reply,
+            account: None,
             permit,
         };
         let _ = lane.requests.send(Request::Append(append));

@@ -30,6 +30,10 @@ pub enum ProduceError {
     ProducerFenced { id: i64, got: i16, current: i16 },
     #[error("producer {0} is not known here (any more): start a new one")]
     UnknownProducer(i64),
+    #[error(
+        "producer {0} writes from another address, or did within the last minute: ask for a number of your own"
+    )]
+    OthersProducer(i64),
     #[error("pipeline `{pipeline}` on the topic is halted: {why}")]
     Halted { pipeline: String, why: String },
     #[error("pipeline `{pipeline}` is over its share of waiting bytes, or being changed: try again")]
@@ -64,7 +68,8 @@ impl ProduceError {
             | Self::TooLarge { .. }
             | Self::MadeTooLarge { .. }
             | Self::OutOfOrder { .. }
-            | Self::UnknownProducer(_) => ErrorKind::Invalid,
+            | Self::UnknownProducer(_)
+            | Self::OthersProducer(_) => ErrorKind::Invalid,
             Self::ProducerFenced { .. } => ErrorKind::Fenced,
             Self::Halted { .. } | Self::PipelineBusy { .. } | Self::Overtaken => ErrorKind::Retry,
             Self::Propose(e) => e.kind(),

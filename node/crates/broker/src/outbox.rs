@@ -14,10 +14,11 @@
 use crate::admin::{next_partition, partition_counter, set_counter};
 use crate::applied::Tables;
 use crate::broker::{Broker, Inner, validate};
+use crate::entry::Building;
 use crate::error::{AdminError, ProduceError};
 use crate::fetch::{noticed, unknown};
 use crate::forward::{Answer, Ask};
-use crate::proposer::{Append, Building, Framing, Request};
+use crate::proposer::{Append, Framing, Request};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -317,6 +318,7 @@ impl Broker {
             framing: Framing::AsSent,
             made: None,
             reply,
+            account: None,
             permit,
         };
         if lane.requests.try_send(Request::Append(append)).is_err() {

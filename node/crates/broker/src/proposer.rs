@@ -4,31 +4,28 @@
 //! (next offsets, producers' windows), which begins empty on top of what is applied and is dropped whole when the
 //! term ends. [`Driver`] runs it on a thread of its own, and decides how long small requests wait for company.
 
-use crate::applied::{Applied, Tables, producer_key};
+use crate::applied::{Applied, Tables};
 use crate::broker::Produced;
 use crate::chain::Footing;
+use crate::entry::Building;
 use crate::error::{AdminError, ProduceError};
-use crate::hook::{OFFSET_DIGITS, Output};
-use crate::outbox::CHANNELS;
-use crate::producer::{Accepted, Verdict, Window};
-use crate::topic::{Durability, Topic};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::hook::Output;
+use crate::owners::Owners;
+use crate::producer::Window;
+use crate::topic::Topic;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SendError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use weir_log::{Log, Op, Running, Stop, Turn, Wake, Worker, encode};
+use weir_log::{Log, Op, Running, Stop, Turn, Wake, Worker};
 use weir_replica::{Group, Leader, Proposal, ProposeError};
 use weir_types::limits::{
-    BATCH_RECORDS_MAX, ENTRY_BYTES_TARGET, MERGE_BYTES_MAX, OP_HEAD_BYTES_MAX, PRODUCERS_MAX,
-    REQUEST_BYTES_MAX, ROW_BYTES_MAX,
+    ENTRY_BYTES_TARGET, OP_HEAD_BYTES_MAX, PRODUCERS_MAX, REQUEST_BYTES_MAX, ROW_BYTES_MAX,
 };
 use weir_types::planted::{Bug, planted};
-use weir_types::{Batch, BatchBuilder, Clock, Codec, Offset, PartitionId};
-
-/// Batches merged into one row from this size on are compressed: below it there is nothing to win.
-const COMPRESS_FROM_BYTES: usize = 1 << 10;
+use weir_types::{Batch, Clock, Offset, PartitionId};
 
 /// Whether small batches may share a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -49,6 +46,8 @@ pub(crate) struct Append {
     /// What a pipeline made of it, if it passed one.
     pub(crate) made: Option<Box<Made>>,
     pub(crate) reply: oneshot::Sender<Result<Produced, ProduceError>>,
+    /// Who sent it; none for the node's own.
+    pub(crate) account: Option<Arc<str>>,
     /// Its share of the bytes in flight, or a step's place, given back with the answer.
     pub(crate) permit: OwnedSemaphorePermit,
 }
@@ -62,12 +61,12 @@ pub(crate) struct Made {
 }
 
 impl Append {
-    fn is_unseen(&self) -> bool {
+    pub(crate) fn is_unseen(&self) -> bool {
         let footing = self.made.as_ref().map(|made| &made.footing);
         matches!(footing, Some(Footing::Unseen))
     }
 
-    fn outputs(&self) -> &[Output] {
+    pub(crate) fn outputs(&self) -> &[Output] {
         self.made.as_ref().map_or(&[], |made| &made.outputs)
     }
 
@@ -175,8 +174,8 @@ impl Queue {
 
 /// Requests that share an entry.
 #[derive(Default)]
-struct Round {
-    appends: Vec<Append>,
+pub(crate) struct Round {
+    pub(crate) appends: Vec<Append>,
     puts: Vec<(Vec<Op>, AdminReply)>,
     bytes: usize,
 }
@@ -189,9 +188,9 @@ impl Round {
 
 /// What is assumed of entries that are proposed and not yet committed.
 #[derive(Default)]
-struct Speculation {
-    next: BTreeMap<PartitionId, Offset>,
-    producers: BTreeMap<(PartitionId, i64), Window>,
+pub(crate) struct Speculation {
+    pub(crate) next: BTreeMap<PartitionId, Offset>,
+    pub(crate) producers: BTreeMap<(PartitionId, i64), Window>,
 }
 
 /// Why requests wait.
@@ -208,12 +207,14 @@ pub(crate) struct Core {
     pub(crate) log: Log,
     pub(crate) group: Group,
     /// None while another node leads.
-    leader: Option<Leader>,
+    pub(crate) leader: Option<Leader>,
     pub(crate) applied: Arc<Applied>,
     pub(crate) clock: Arc<dyn Clock>,
     /// Has the driver hand over [`Request::Wake`].
     wake: Arc<dyn Fn() + Send + Sync>,
-    speculation: Speculation,
+    pub(crate) speculation: Speculation,
+    /// Whose producers are, since this node leads.
+    pub(crate) owners: Owners,
     /// The last proposal.
     last_ticket: u64,
     /// The last one that was waited for and is decided.
@@ -288,7 +289,8 @@ impl Core {
     ) -> Self {
         let (speculation, round, waiting) = Default::default();
         Self {
-            leader: group.lead(),
+            owners: Owners::default(),
+            leader: None,
             log,
             group,
             applied,
@@ -450,6 +452,14 @@ impl Core {
             match self.propose(proposal) {
                 Ok(ticket) => {
                     Stop::Proposed.here();
+                    let now_ms = self.clock.now_ms();
+                    for (key, account) in &built.owners {
+                        self.owners.wrote(*key, account, now_ms);
+                    }
+                    for key in &built.evicted {
+                        self.owners.forget(key);
+                        self.speculation.producers.remove(key);
+                    }
                     self.speculation.producers.extend(built.producers);
                     self.speculation.next.extend(built.next);
                     let decided = answer(round, Some(built.answers));
@@ -457,6 +467,10 @@ impl Core {
                         return decided(Ok(()));
                     }
                     self.group.when_decided(ticket, decided);
+                    if self.owners.are_stale() {
+                        let tables = self.applied.tables();
+                        self.owners.retain(|key| tables.producers.contains_key(key));
+                    }
                     if self.speculation.producers.len() > PRODUCERS_MAX {
                         self.block(Blocked::Settle);
                     }
@@ -479,7 +493,17 @@ impl Core {
         // What was proposed in another term is applied by now, or will never be.
         self.last_ticket = 0;
         self.leader = self.group.lead();
+        if self.leader.is_some() {
+            self.learn_owners();
+        }
         self.leader.is_some()
+    }
+
+    /// Nobody knows yet whose the producers are.
+    fn learn_owners(&mut self) {
+        let tables = self.applied.tables();
+        let known = tables.producers.iter();
+        self.owners = Owners::unknown(known.map(|(key, window)| (*key, window.last_ms)));
     }
 
     fn not_leader(&self) -> ProposeError {
@@ -560,323 +584,4 @@ fn answer(round: Round, answers: Option<Vec<Offset>>) -> weir_replica::Decided {
             let _ = reply.send(result.clone().map_err(AdminError::from));
         }
     })
-}
-
-/// One round on its way to an entry.
-pub(crate) struct Building<'a> {
-    pub(crate) core: &'a Core,
-    pub(crate) tables: std::sync::RwLockReadGuard<'a, Tables>,
-    ops: Vec<Op>,
-    /// Small batches per partition that will share a row.
-    open: BTreeMap<PartitionId, Open>,
-    next: BTreeMap<PartitionId, Offset>,
-    producers: BTreeMap<(PartitionId, i64), Window>,
-    /// Producers that this entry forgets.
-    evicted: BTreeSet<(PartitionId, i64)>,
-    lazy: bool,
-}
-
-#[derive(Default)]
-struct Open {
-    batches: Vec<Batch>,
-    base: Offset,
-    span: u32,
-    bytes: usize,
-}
-
-struct Built {
-    ops: Vec<Op>,
-    /// Base offset of each append that was not refused, in their order.
-    answers: Vec<Offset>,
-    /// Place of each that was, ascending.
-    refused: Vec<(usize, ProduceError)>,
-    next: BTreeMap<PartitionId, Offset>,
-    producers: BTreeMap<(PartitionId, i64), Window>,
-    lazy: bool,
-}
-
-impl<'a> Building<'a> {
-    fn new(core: &'a Core) -> Self {
-        let tables = core.applied.tables();
-        let (ops, open, next, producers, evicted) = Default::default();
-        Self {
-            core,
-            tables,
-            ops,
-            open,
-            next,
-            producers,
-            evicted,
-            lazy: true,
-        }
-    }
-
-    fn build(mut self, round: &Round) -> Built {
-        let (mut answers, mut refused) = (Vec::with_capacity(round.appends.len()), Vec::new());
-        for (i, append) in round.appends.iter().enumerate() {
-            match self.append(append) {
-                Ok(base) => answers.push(base),
-                Err(e) => refused.push((i, e)),
-            }
-        }
-        for (partition, open) in std::mem::take(&mut self.open) {
-            self.close(partition, open);
-        }
-        let stored = self
-            .producers
-            .iter()
-            .filter(|_| !planted(Bug::ProducersNotStored));
-        for ((partition, id), window) in stored {
-            self.ops.push(Op::Put {
-                key: producer_key(*partition, *id),
-                value: encode(window),
-            });
-        }
-        let Self {
-            ops,
-            next,
-            producers,
-            lazy,
-            ..
-        } = self;
-        Built {
-            ops,
-            answers,
-            refused,
-            next,
-            producers,
-            lazy,
-        }
-    }
-
-    /// Takes a request into the entry, with all that a pipeline made of it.
-    fn append(&mut self, append: &Append) -> Result<Offset, ProduceError> {
-        let Some(Made { footing, rows, .. }) = append.made.as_deref() else {
-            return self.take(append).map(|(base, _)| base);
-        };
-        let Footing::Step(step) = footing else {
-            return self.take(append).map(|(base, _)| base);
-        };
-        if !step.stands_in(self.core.leader.as_ref().map(Leader::term)) {
-            return Err(ProduceError::Overtaken);
-        }
-        let taken = self.take(append);
-        match &taken {
-            Ok((_, true)) => self.ops.extend(rows.iter().cloned()),
-            // A repeated batch, or one that is refused: what it would have changed is not, and later steps think it was.
-            Ok((_, false)) | Err(_) => step.fall(),
-        }
-        taken.map(|(base, _)| base)
-    }
-
-    /// Where a batch is stored, and whether that is new.
-    fn take(&mut self, append: &Append) -> Result<(Offset, bool), ProduceError> {
-        // What a pipeline made of what it has read belongs to no partition.
-        let there = |p: PartitionId| p == PartitionId::HOME || self.tables.partition_owner.contains_key(&p);
-        let has_moved = !there(append.partition) && self.tables.topics.contains_key(&append.topic.name);
-        if has_moved || self.tables.sealed.contains(&append.partition) {
-            // It goes on elsewhere, or will in a moment.
-            return Err(ProposeError::NotLeader { leader: None }.into());
-        }
-        if !there(append.partition) {
-            return Err(ProduceError::NoTopic(append.topic.name.to_string()));
-        }
-        // Made for partitions that have moved since, or to which no way is open yet.
-        if append.outputs().iter().any(|o| self.way(o.partition).is_none()) {
-            return Err(ProduceError::Overtaken);
-        }
-        let Some(kept) = &append.kept else {
-            let base = self.next_offset(append.partition);
-            self.outputs(append, base);
-            return Ok((base, true));
-        };
-        let Some(producer) = kept.producer() else {
-            let base = self.add(append.partition, kept.clone(), append.framing);
-            self.outputs(append, base);
-            return Ok((base, true));
-        };
-        let key = (append.partition, producer.id);
-        let known = self
-            .producers
-            .get(&key)
-            .or_else(|| self.core.speculation.producers.get(&key));
-        let known = known.or_else(|| self.tables.producers.get(&key));
-        match Window::check(known, &producer, kept.span()) {
-            // The pipeline took it for another.
-            Verdict::Next if append.is_unseen() => return Err(ProduceError::Overtaken),
-            Verdict::Next => {}
-            // In this entry, an earlier one or a committed one: in each case committed when this entry is.
-            Verdict::Duplicate(accepted) => return Ok((accepted.base, false)),
-            Verdict::OutOfOrder { expected } => {
-                return Err(ProduceError::OutOfOrder {
-                    id: producer.id,
-                    got: producer.sequence,
-                    expected,
-                });
-            }
-            Verdict::Fenced { current } => {
-                return Err(ProduceError::ProducerFenced {
-                    id: producer.id,
-                    got: producer.epoch,
-                    current,
-                });
-            }
-            Verdict::Unknown => return Err(ProduceError::UnknownProducer(producer.id)),
-        }
-        let mut window = known.cloned().unwrap_or_default();
-        if known.is_none() {
-            self.make_room();
-        }
-        let base = self.add(append.partition, kept.clone(), append.framing);
-        self.outputs(append, base);
-        let accepted = Accepted {
-            sequence: producer.sequence,
-            span: kept.span(),
-            base,
-        };
-        window.accept(&producer, accepted, self.core.clock.now_ms());
-        self.producers.insert(key, window);
-        Ok((base, true))
-    }
-
-    /// Adds what a pipeline made of the batch at `base`, behind it.
-    fn outputs(&mut self, append: &Append, base: Offset) {
-        self.lazy &= append.topic.config.durability == Durability::Lazy;
-        for output in append.outputs() {
-            let owner = self.tables.partition_owner.get(&output.partition);
-            let topic = owner.and_then(|name| self.tables.topics.get(name));
-            self.lazy &= topic.is_some_and(|t| t.config.durability == Durability::Lazy);
-            let digits = |delta: u32| {
-                let mut text = [b'0'; OFFSET_DIGITS];
-                let mut rest = base.plus(u64::from(delta)).get();
-                for digit in text.iter_mut().rev() {
-                    *digit = b'0' + (rest % 10) as u8;
-                    rest /= 10;
-                }
-                text
-            };
-            let slots: Vec<_> = output
-                .offset_slots
-                .iter()
-                .map(|(at, delta)| (*at, digits(*delta)))
-                .collect();
-            let batch = output.batch.clone();
-            // What a module puts in the stream follows what it kept there.
-            let is_follow = output.partition == append.partition;
-            let way = self.way(output.partition).filter(|_| !is_follow);
-            // What is sent on must not come back to another place: its number in the channel is what it is known by.
-            self.lazy &= way.is_none_or(|way| way == output.partition);
-            self.add(
-                way.unwrap_or(output.partition),
-                if slots.is_empty() {
-                    batch
-                } else {
-                    batch.patched(&slots)
-                },
-                Framing::Merge,
-            );
-        }
-    }
-
-    /// Gives `batch` its place and returns it.
-    fn add(&mut self, partition: PartitionId, batch: Batch, framing: Framing) -> Offset {
-        let base = self.next_offset(partition);
-        self.next.insert(partition, base.plus(u64::from(batch.span())));
-        let small =
-            framing == Framing::Merge && batch.producer().is_none() && batch.bytes().len() <= MERGE_BYTES_MAX;
-        let open = self.open.entry(partition).or_default();
-        let fits = open.bytes + batch.bytes().len() <= ENTRY_BYTES_TARGET
-            && open.span.saturating_add(batch.span()) <= BATCH_RECORDS_MAX;
-        if !(small && fits) {
-            let full = std::mem::take(open);
-            self.close(partition, full);
-        }
-        if !small {
-            self.ops.push(Op::Append {
-                partition,
-                batch: batch.at(base),
-            });
-            return base;
-        }
-        let open = self.open.entry(partition).or_default();
-        if open.batches.is_empty() {
-            open.base = base;
-        }
-        open.span += batch.span();
-        open.bytes += batch.bytes().len();
-        open.batches.push(batch);
-        base
-    }
-
-    fn close(&mut self, partition: PartitionId, open: Open) {
-        let merged = match open.batches.len() {
-            0 => return,
-            1 => None,
-            _ => merge(&open),
-        };
-        match merged {
-            Some(batch) => self.ops.push(Op::Append { partition, batch }),
-            None => {
-                let mut base = open.base;
-                for batch in open.batches {
-                    let span = u64::from(batch.span());
-                    self.ops.push(Op::Append {
-                        partition,
-                        batch: batch.at(base),
-                    });
-                    base = base.plus(span);
-                }
-            }
-        }
-    }
-
-    pub(crate) fn next_offset(&self, partition: PartitionId) -> Offset {
-        let ahead = self
-            .next
-            .get(&partition)
-            .or_else(|| self.core.speculation.next.get(&partition))
-            .filter(|_| !planted(Bug::OffsetsFromCommitted));
-        ahead.copied().unwrap_or_else(|| {
-            self.core
-                .log
-                .marks(partition)
-                .map_or(Offset::ZERO, |marks| marks.committed_end())
-        })
-    }
-
-    /// Forgets the longest silent producer when there are too many.
-    fn make_room(&mut self) {
-        if self.tables.producers.len() + self.producers.len() < PRODUCERS_MAX + self.evicted.len() {
-            return;
-        }
-        let silent = self
-            .tables
-            .producers
-            .iter()
-            // What it sends would be taken twice, or not at all.
-            .filter(|((_, id), _)| *id < CHANNELS)
-            .filter(|(key, _)| !self.evicted.contains(key))
-            .min_by_key(|(_, w)| w.last_ms)
-            .map(|(key, _)| *key);
-        if let Some((partition, id)) = silent.filter(|key| !self.producers.contains_key(key)) {
-            self.evicted.insert((partition, id));
-            self.ops.push(Op::Remove {
-                key: producer_key(partition, id),
-            });
-        }
-    }
-}
-
-/// One batch of several that follow each other. `None` when that cannot be done, and each is stored as it came.
-fn merge(open: &Open) -> Option<Batch> {
-    let codec = if open.bytes >= COMPRESS_FROM_BYTES {
-        Codec::Lz4
-    } else {
-        Codec::None
-    };
-    let mut builder = BatchBuilder::new(codec);
-    for batch in &open.batches {
-        builder.push_batch(batch).ok()?;
-    }
-    builder.build(open.base, None).ok()
 }

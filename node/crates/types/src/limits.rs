@@ -112,6 +112,8 @@ pub const OFFSET_RESERVE: u64 = 1 << 24;
 pub const PRODUCERS_MAX: usize = 10_000;
 /// Batches remembered per producer and partition: as many as Kafka lets be in flight.
 pub const PRODUCER_WINDOW: usize = 5;
+/// Idempotent producers of one account that are remembered: somebody else's must not be forgotten for them.
+pub const PRODUCERS_PER_ACCOUNT_MAX: usize = PRODUCERS_MAX / 2;
 /// Committed offsets kept for all groups.
 pub const GROUP_OFFSETS_MAX: usize = 100_000;
 /// Longest name of a consumer group.

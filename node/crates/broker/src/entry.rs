@@ -1,0 +1,357 @@
+//! Making an entry of a round of requests: offsets, sequences, and small batches that share a row.
+
+use crate::applied::{Tables, producer_key};
+use crate::chain::Footing;
+use crate::error::ProduceError;
+use crate::hook::OFFSET_DIGITS;
+use crate::outbox::CHANNELS;
+use crate::owners::Key;
+use crate::producer::{Accepted, Verdict, Window};
+use crate::proposer::{Append, Core, Framing, Made, Round};
+use crate::topic::Durability;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use weir_log::{Op, encode};
+use weir_replica::{Leader, ProposeError};
+use weir_types::limits::{BATCH_RECORDS_MAX, ENTRY_BYTES_TARGET, MERGE_BYTES_MAX, PRODUCERS_MAX};
+use weir_types::planted::{Bug, planted};
+use weir_types::{Batch, BatchBuilder, Codec, Offset, PartitionId};
+
+/// Batches merged into one row from this size on are compressed: below it there is nothing to win.
+const COMPRESS_FROM_BYTES: usize = 1 << 10;
+
+/// One round on its way to an entry.
+pub(crate) struct Building<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) tables: std::sync::RwLockReadGuard<'a, Tables>,
+    ops: Vec<Op>,
+    /// Small batches per partition that will share a row.
+    open: BTreeMap<PartitionId, Open>,
+    next: BTreeMap<PartitionId, Offset>,
+    producers: BTreeMap<Key, Window>,
+    owners: BTreeMap<Key, Arc<str>>,
+    /// Producers that this entry forgets.
+    evicted: BTreeSet<Key>,
+    lazy: bool,
+}
+
+#[derive(Default)]
+struct Open {
+    batches: Vec<Batch>,
+    base: Offset,
+    span: u32,
+    bytes: usize,
+}
+
+/// An entry, as far as appends go into it, and what is assumed once it is proposed.
+pub(crate) struct Built {
+    pub(crate) ops: Vec<Op>,
+    /// Base offset of each append that was not refused, in their order.
+    pub(crate) answers: Vec<Offset>,
+    /// Place of each that was, ascending.
+    pub(crate) refused: Vec<(usize, ProduceError)>,
+    pub(crate) next: BTreeMap<PartitionId, Offset>,
+    pub(crate) producers: BTreeMap<Key, Window>,
+    /// From which account each of them wrote.
+    pub(crate) owners: BTreeMap<Key, Arc<str>>,
+    pub(crate) evicted: BTreeSet<Key>,
+    pub(crate) lazy: bool,
+}
+
+impl<'a> Building<'a> {
+    pub(crate) fn new(core: &'a Core) -> Self {
+        let tables = core.applied.tables();
+        let (ops, open, next, producers, owners, evicted) = Default::default();
+        Self {
+            core,
+            tables,
+            ops,
+            open,
+            next,
+            producers,
+            owners,
+            evicted,
+            lazy: true,
+        }
+    }
+
+    pub(crate) fn build(mut self, round: &Round) -> Built {
+        let (mut answers, mut refused) = (Vec::with_capacity(round.appends.len()), Vec::new());
+        for (i, append) in round.appends.iter().enumerate() {
+            match self.append(append) {
+                Ok(base) => answers.push(base),
+                Err(e) => refused.push((i, e)),
+            }
+        }
+        for (partition, open) in std::mem::take(&mut self.open) {
+            self.close(partition, open);
+        }
+        let stored = self
+            .producers
+            .iter()
+            .filter(|_| !planted(Bug::ProducersNotStored));
+        for ((partition, id), window) in stored {
+            self.ops.push(Op::Put {
+                key: producer_key(*partition, *id),
+                value: encode(window),
+            });
+        }
+        let Self {
+            ops,
+            next,
+            producers,
+            owners,
+            evicted,
+            lazy,
+            ..
+        } = self;
+        Built {
+            ops,
+            answers,
+            refused,
+            next,
+            producers,
+            owners,
+            evicted,
+            lazy,
+        }
+    }
+
+    /// Takes a request into the entry, with all that a pipeline made of it.
+    fn append(&mut self, append: &Append) -> Result<Offset, ProduceError> {
+        let Some(Made { footing, rows, .. }) = append.made.as_deref() else {
+            return self.take(append).map(|(base, _)| base);
+        };
+        let Footing::Step(step) = footing else {
+            return self.take(append).map(|(base, _)| base);
+        };
+        if !step.stands_in(self.core.leader.as_ref().map(Leader::term)) {
+            return Err(ProduceError::Overtaken);
+        }
+        let taken = self.take(append);
+        match &taken {
+            Ok((_, true)) => self.ops.extend(rows.iter().cloned()),
+            // A repeated batch, or one that is refused: what it would have changed is not, and later steps think it was.
+            Ok((_, false)) | Err(_) => step.fall(),
+        }
+        taken.map(|(base, _)| base)
+    }
+
+    /// Where a batch is stored, and whether that is new.
+    fn take(&mut self, append: &Append) -> Result<(Offset, bool), ProduceError> {
+        // What a pipeline made of what it has read belongs to no partition.
+        let there = |p: PartitionId| p == PartitionId::HOME || self.tables.partition_owner.contains_key(&p);
+        let has_moved = !there(append.partition) && self.tables.topics.contains_key(&append.topic.name);
+        if has_moved || self.tables.sealed.contains(&append.partition) {
+            // It goes on elsewhere, or will in a moment.
+            return Err(ProposeError::NotLeader { leader: None }.into());
+        }
+        if !there(append.partition) {
+            return Err(ProduceError::NoTopic(append.topic.name.to_string()));
+        }
+        // Made for partitions that have moved since, or to which no way is open yet.
+        if append.outputs().iter().any(|o| self.way(o.partition).is_none()) {
+            return Err(ProduceError::Overtaken);
+        }
+        let Some(kept) = &append.kept else {
+            let base = self.next_offset(append.partition);
+            self.outputs(append, base);
+            return Ok((base, true));
+        };
+        let Some(producer) = kept.producer() else {
+            let base = self.add(append.partition, kept.clone(), append.framing);
+            self.outputs(append, base);
+            return Ok((base, true));
+        };
+        let key = (append.partition, producer.id);
+        let now_ms = self.core.clock.now_ms();
+        if let Some(account) = &append.account {
+            let other = self.owners.get(&key).filter(|owner| *owner != account);
+            if other.is_some() || !self.core.owners.may_write(&key, account, now_ms) {
+                return Err(ProduceError::OthersProducer(producer.id));
+            }
+        }
+        let known = self
+            .producers
+            .get(&key)
+            .or_else(|| self.core.speculation.producers.get(&key));
+        let known = known.or_else(|| self.tables.producers.get(&key));
+        match Window::check(known, &producer, kept.span()) {
+            // The pipeline took it for another.
+            Verdict::Next if append.is_unseen() => return Err(ProduceError::Overtaken),
+            Verdict::Next => {}
+            // In this entry, an earlier one or a committed one: in each case committed when this entry is.
+            Verdict::Duplicate(accepted) => return Ok((accepted.base, false)),
+            Verdict::OutOfOrder { expected } => {
+                return Err(ProduceError::OutOfOrder {
+                    id: producer.id,
+                    got: producer.sequence,
+                    expected,
+                });
+            }
+            Verdict::Fenced { current } => {
+                return Err(ProduceError::ProducerFenced {
+                    id: producer.id,
+                    got: producer.epoch,
+                    current,
+                });
+            }
+            Verdict::Unknown => return Err(ProduceError::UnknownProducer(producer.id)),
+        }
+        let mut window = known.cloned().unwrap_or_default();
+        if known.is_none() {
+            self.make_room(append.account.as_deref().unwrap_or_default());
+        }
+        let base = self.add(append.partition, kept.clone(), append.framing);
+        self.outputs(append, base);
+        let accepted = Accepted {
+            sequence: producer.sequence,
+            span: kept.span(),
+            base,
+        };
+        window.accept(&producer, accepted, now_ms);
+        self.producers.insert(key, window);
+        if let Some(account) = &append.account {
+            self.owners.insert(key, Arc::clone(account));
+        }
+        Ok((base, true))
+    }
+
+    /// Adds what a pipeline made of the batch at `base`, behind it.
+    fn outputs(&mut self, append: &Append, base: Offset) {
+        self.lazy &= append.topic.config.durability == Durability::Lazy;
+        for output in append.outputs() {
+            let owner = self.tables.partition_owner.get(&output.partition);
+            let topic = owner.and_then(|name| self.tables.topics.get(name));
+            self.lazy &= topic.is_some_and(|t| t.config.durability == Durability::Lazy);
+            let digits = |delta: u32| {
+                let mut text = [b'0'; OFFSET_DIGITS];
+                let mut rest = base.plus(u64::from(delta)).get();
+                for digit in text.iter_mut().rev() {
+                    *digit = b'0' + (rest % 10) as u8;
+                    rest /= 10;
+                }
+                text
+            };
+            let slots: Vec<_> = output
+                .offset_slots
+                .iter()
+                .map(|(at, delta)| (*at, digits(*delta)))
+                .collect();
+            let batch = output.batch.clone();
+            // What a module puts in the stream follows what it kept there.
+            let is_follow = output.partition == append.partition;
+            let way = self.way(output.partition).filter(|_| !is_follow);
+            // What is sent on must not come back to another place: its number in the channel is what it is known by.
+            self.lazy &= way.is_none_or(|way| way == output.partition);
+            self.add(
+                way.unwrap_or(output.partition),
+                if slots.is_empty() {
+                    batch
+                } else {
+                    batch.patched(&slots)
+                },
+                Framing::Merge,
+            );
+        }
+    }
+
+    /// Gives `batch` its place and returns it.
+    fn add(&mut self, partition: PartitionId, batch: Batch, framing: Framing) -> Offset {
+        let base = self.next_offset(partition);
+        self.next.insert(partition, base.plus(u64::from(batch.span())));
+        let small =
+            framing == Framing::Merge && batch.producer().is_none() && batch.bytes().len() <= MERGE_BYTES_MAX;
+        let open = self.open.entry(partition).or_default();
+        let fits = open.bytes + batch.bytes().len() <= ENTRY_BYTES_TARGET
+            && open.span.saturating_add(batch.span()) <= BATCH_RECORDS_MAX;
+        if !(small && fits) {
+            let full = std::mem::take(open);
+            self.close(partition, full);
+        }
+        if !small {
+            self.ops.push(Op::Append {
+                partition,
+                batch: batch.at(base),
+            });
+            return base;
+        }
+        let open = self.open.entry(partition).or_default();
+        if open.batches.is_empty() {
+            open.base = base;
+        }
+        open.span += batch.span();
+        open.bytes += batch.bytes().len();
+        open.batches.push(batch);
+        base
+    }
+
+    fn close(&mut self, partition: PartitionId, open: Open) {
+        let merged = match open.batches.len() {
+            0 => return,
+            1 => None,
+            _ => merge(&open),
+        };
+        match merged {
+            Some(batch) => self.ops.push(Op::Append { partition, batch }),
+            None => {
+                let mut base = open.base;
+                for batch in open.batches {
+                    let span = u64::from(batch.span());
+                    self.ops.push(Op::Append {
+                        partition,
+                        batch: batch.at(base),
+                    });
+                    base = base.plus(span);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn next_offset(&self, partition: PartitionId) -> Offset {
+        let ahead = self
+            .next
+            .get(&partition)
+            .or_else(|| self.core.speculation.next.get(&partition))
+            .filter(|_| !planted(Bug::OffsetsFromCommitted));
+        ahead.copied().unwrap_or_else(|| {
+            self.core
+                .log
+                .marks(partition)
+                .map_or(Offset::ZERO, |marks| marks.committed_end())
+        })
+    }
+
+    /// Forgets a producer when `account` has too many, or all have.
+    fn make_room(&mut self, account: &str) {
+        let all = self.tables.producers.len() + self.producers.len();
+        let is_full = all >= PRODUCERS_MAX + self.evicted.len();
+        let forgotten = self.core.owners.to_forget(account, is_full, |key| {
+            // What a channel sends would be taken twice, or not at all.
+            key.1 < CHANNELS
+                && self.tables.producers.contains_key(key)
+                && !self.evicted.contains(key)
+                && !self.producers.contains_key(key)
+        });
+        if let Some((partition, id)) = forgotten {
+            self.evicted.insert((partition, id));
+            self.ops.push(Op::Remove {
+                key: producer_key(partition, id),
+            });
+        }
+    }
+}
+
+/// One batch of several that follow each other. `None` when that cannot be done, and each is stored as it came.
+fn merge(open: &Open) -> Option<Batch> {
+    let codec = if open.bytes >= COMPRESS_FROM_BYTES {
+        Codec::Lz4
+    } else {
+        Codec::None
+    };
+    let mut builder = BatchBuilder::new(codec);
+    for batch in &open.batches {
+        builder.push_batch(batch).ok()?;
+    }
+    builder.build(open.base, None).ok()
+}
