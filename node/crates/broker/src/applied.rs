@@ -54,6 +54,8 @@ pub(crate) struct Tables {
     pub(crate) topics: BTreeMap<TopicName, Arc<Topic>>,
     pub(crate) producers: BTreeMap<(PartitionId, i64), Window>,
     pub(crate) group_offsets: BTreeMap<(String, PartitionId), CommittedOffset>,
+    /// Bytes of what was committed beside them.
+    pub(crate) offsets_metadata_bytes: usize,
     pub(crate) groups: BTreeMap<String, GroupRow>,
     pub(crate) counters: BTreeMap<Vec<u8>, u64>,
     /// The topic of each partition, by the number under which it is kept.
@@ -224,9 +226,19 @@ impl Tables {
             let Some(key) = split_group_key(rest) else {
                 return Ok(());
             };
-            match value.map(|v| decode("a committed offset", v)).transpose()? {
-                Some(offset) => drop(self.group_offsets.insert(key, offset)),
-                None => drop(self.group_offsets.remove(&key)),
+            match value
+                .map(|v| decode::<CommittedOffset>("a committed offset", v))
+                .transpose()?
+            {
+                Some(offset) => {
+                    self.offsets_metadata_bytes += offset.metadata.len();
+                    self.forget_metadata(&key);
+                    self.group_offsets.insert(key, offset);
+                }
+                None => {
+                    self.forget_metadata(&key);
+                    self.group_offsets.remove(&key);
+                }
             }
         } else if *kind == StateKind::Group as u8 {
             let Ok(name) = std::str::from_utf8(rest) else {
@@ -306,6 +318,14 @@ impl Tables {
         Ok(())
     }
 
+    fn forget_metadata(&mut self, key: &(String, PartitionId)) {
+        let bytes = self
+            .group_offsets
+            .get(key)
+            .map_or(0, |offset| offset.metadata.len());
+        self.offsets_metadata_bytes = self.offsets_metadata_bytes.saturating_sub(bytes);
+    }
+
     /// Where a partition is kept that was made with the number `identity`.
     pub(crate) fn current(&self, identity: PartitionId) -> PartitionId {
         self.located.get(&identity).map_or(identity, |l| l.at)
@@ -363,7 +383,13 @@ impl Tables {
                     let identity = self.identity(*partition);
                     self.partition_owner.remove(partition);
                     self.producers.retain(|(p, _), _| p != partition);
-                    self.group_offsets.retain(|(_, p), _| *p != identity);
+                    let bytes = &mut self.offsets_metadata_bytes;
+                    self.group_offsets.retain(|(_, p), offset| {
+                        if *p == identity {
+                            *bytes = bytes.saturating_sub(offset.metadata.len());
+                        }
+                        *p != identity
+                    });
                 }
             }
         }

@@ -54,7 +54,7 @@ pub use quota::{Direction, QuotaConfig};
 pub use retention::Why;
 pub use site::Token;
 pub use topic::{ConfigError, Durability, RetentionBy, TimestampType, Topic, TopicConfig, topics_in};
-pub use weir_log::{Marks, Piece, ReadError, StateKey, StateKind, Stop, encode};
+pub use weir_log::{FormatError, Marks, Piece, ReadError, StateKey, StateKind, Stop, decode, encode};
 pub use weir_replica::{
     Channel, Group, GroupConfig, GroupError as ClusterError, GroupStatus, JoinReply, Member, MemberStatus,
     NodeId, Peers, ProposeError, Role, Timing, Transport, Turned, make_alone,

@@ -261,6 +261,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn each_kind_that_a_snapshot_has_is_in_its_budget() {
+        let budget = weir_types::limits::SNAPSHOT_BUDGET;
+        for kind in StateKind::ALL {
+            let is_there = budget.iter().any(|(name, _)| *name == format!("{kind:?}"));
+            assert_eq!(is_there, !matches!(kind.scope(), Scope::Node), "{kind:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn data_keys_round_trip_and_sort_like_offsets(p in any::<u32>(), a in 0..i64::MAX as u64, b in 0..i64::MAX as u64) {

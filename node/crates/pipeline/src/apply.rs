@@ -13,7 +13,7 @@ use crate::row::{Row, StateOf, Written};
 use crate::spec::{At, Origin, Sources, Spec};
 use weir_broker::{AdminError, Principal, Standing};
 use weir_runtime::Digest;
-use weir_types::limits::{PIPELINES_MAX, STATE_BYTES_MAX};
+use weir_types::limits::{PIPELINES_BYTES_MAX, PIPELINES_MAX, PLACES_MAX, STATE_BYTES_MAX};
 use weir_types::{GroupId, TopicName};
 
 /// A pipeline that can be put in place.
@@ -266,6 +266,23 @@ impl Pipelines {
         {
             let left = max.saturating_sub(taken);
             return Err(ApplyError::MemoryFull { wanted, left, max });
+        }
+        let others = || active.values().filter(|a| a.row.spec.name != spec.name);
+        // As stored it is some more than its text: twice of that is far from what an entry has room for.
+        let texts = others().map(|a| crate::row::json(&a.row).len()).sum::<usize>();
+        let wanted = texts + 2 * crate::row::json(spec).len();
+        if wanted > PIPELINES_BYTES_MAX {
+            let (what, limit) = ("bytes of text", PIPELINES_BYTES_MAX);
+            return Err(ApplyError::Together { what, wanted, limit });
+        }
+        let places = |spec: &Spec| match spec.is_behind_the_log() {
+            true => spec.source.iter().map(partitions).sum::<usize>(),
+            false => 0,
+        };
+        let wanted = others().map(|a| places(&a.row.spec)).sum::<usize>() + places(spec);
+        if wanted > PLACES_MAX {
+            let (what, limit) = ("partitions to read", PLACES_MAX);
+            return Err(ApplyError::Together { what, wanted, limit });
         }
         let full = active.len() >= PIPELINES_MAX && !active.contains_key(spec.name.as_str());
         if full {

@@ -3,7 +3,7 @@
 use crate::canary::CanaryError;
 use crate::spec::SpecError;
 use std::io;
-use weir_broker::{AdminError, FetchError};
+use weir_broker::{AdminError, FetchError, FormatError};
 use weir_runtime::{InitError, LoadError};
 use weir_types::ErrorKind;
 use weir_types::limits::STATEFUL_PARTITIONS_MAX;
@@ -40,6 +40,8 @@ pub enum PushError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Admin(#[from] AdminError),
+    #[error(transparent)]
+    Format(#[from] FormatError),
 }
 
 impl PushError {
@@ -51,6 +53,7 @@ impl PushError {
             Self::Io(_) => ErrorKind::Internal,
             Self::Damaged(_) => ErrorKind::Corrupt,
             Self::Busy => ErrorKind::Retry,
+            Self::Format(_) => ErrorKind::Internal,
             Self::Name(_)
             | Self::LikeDigest(_)
             | Self::Full(_)
@@ -161,6 +164,14 @@ pub enum ApplyError {
     MemoryFull { wanted: u64, left: u64, max: u64 },
     #[error("there are {0} pipelines already: remove one")]
     Full(usize),
+    #[error(
+        "all pipelines' {what} would come to {wanted}, and {limit} may be: remove one, or make it smaller"
+    )]
+    Together {
+        what: &'static str,
+        wanted: usize,
+        limit: usize,
+    },
     #[error("no pipeline `{0}`")]
     NotFound(String),
     #[error(transparent)]
@@ -196,6 +207,7 @@ impl ApplyError {
             | Self::Migrate { .. }
             | Self::StateFull { .. }
             | Self::MemoryFull { .. }
+            | Self::Together { .. }
             | Self::Full(_)
             | Self::NotFound(_) => ErrorKind::Invalid,
         }

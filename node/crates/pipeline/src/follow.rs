@@ -4,7 +4,7 @@
 use crate::lane::State;
 use crate::modules::Stages;
 use crate::pipelines::Pipelines;
-use crate::row::{Row, Stamp};
+use crate::row::{self, Stamp};
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -40,14 +40,16 @@ pub(crate) fn watch(broker: &Broker, wanted: &Wanted) -> Receiver<()> {
     let note = |wanted: &Wanted, wake: &SyncSender<()>, key: &[u8], value: Option<&[u8]>| {
         let mut wanted = wanted.write().unwrap_or_else(PoisonError::into_inner);
         let name = String::from_utf8_lossy(key).into_owned();
-        let row = value.map(serde_json::from_slice::<Row>);
-        if let Some(Err(error)) = &row {
-            // Records must not pass it by.
-            tracing::error!(pipeline = %name, %error, "a pipeline's row cannot be read: it stays as it was");
-            return;
-        }
+        let row = value.map(row::of_pipeline);
         wanted.inline.retain(|_, (n, _)| *n != name);
         wanted.stamps.remove(&name);
+        if let Some((Err(error), value)) = row.as_ref().zip(value) {
+            // What ran before is not what should run now, and records must not pass it by: they wait.
+            tracing::error!(pipeline = %name, %error, "a pipeline's row cannot be read: its source is held");
+            let sources = row::sources_of_unreadable(value).into_iter();
+            let held = sources.map(|source| (source, (name.clone(), Stamp::UNREADABLE)));
+            wanted.inline.extend(held);
+        }
         if let Some(Ok(row)) = row {
             let source = row.spec.inline_source().cloned();
             wanted.stamps.insert(name.clone(), row.stamp());
@@ -138,11 +140,13 @@ impl Pipelines {
 
     fn follow_pipelines(&self) -> bool {
         let rows = self.0.broker.rows(StateKind::Pipeline);
-        let rows = rows
-            .iter()
-            .filter_map(|(_, v)| serde_json::from_slice::<Row>(v).ok());
         let (mut names, mut complete) = (BTreeSet::new(), true);
-        for row in rows {
+        for (key, value) in rows {
+            let Ok(row) = row::of_pipeline(&value) else {
+                // It was told of when it came. What ran stays and takes nothing.
+                names.insert(String::from_utf8_lossy(&key).into_owned());
+                continue;
+            };
             let name = row.spec.name.to_string();
             names.insert(name.clone());
             if self.runs(&row) {

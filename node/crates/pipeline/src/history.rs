@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
-use weir_broker::{AdminError, FetchError, StateKey, StateKind};
+use weir_broker::{AdminError, FetchError, ReadError, StateKey, StateKind};
 use weir_runtime::Digest;
 use weir_types::ErrorKind;
-use weir_types::limits::REVISIONS_MAX;
+use weir_types::limits::{REVISIONS_BYTES_MAX, REVISIONS_MAX};
 
 /// What another node says of how a pipeline left its bounds is kept up to so many bytes.
 const LEFT_BYTES_MAX: usize = 1 << 10;
@@ -71,8 +71,12 @@ pub(crate) fn remember(row: &Row, cause: Cause, now_ms: i64) -> Vec<Written> {
         tried: row.canary.as_ref().map(|canary| canary.partitions.clone()),
     };
     let value = crate::row::json(&revision);
-    let old = row.revision.checked_sub(REVISIONS_MAX).filter(|n| *n > 0);
-    let forgotten = old.map(|n| (key(name, n), None));
+    // The larger they are, the fewer are kept.
+    let fitting = (REVISIONS_BYTES_MAX / value.len().max(1)) as u64;
+    let kept = fitting.clamp(1, REVISIONS_MAX);
+    let last = row.revision.saturating_sub(kept);
+    let first = row.revision.saturating_sub(REVISIONS_MAX).max(1);
+    let forgotten = (first..=last).map(|n| (key(name, n), None));
     let remembered = (key(name, row.revision), Some(value.into()));
     [remembered].into_iter().chain(forgotten).collect()
 }
@@ -128,12 +132,19 @@ impl Pipelines {
     pub async fn history(&self, name: &str) -> Result<Vec<Revision>, ApplyError> {
         self.row(name)?;
         let (broker, prefix) = (self.0.broker.clone(), of_kind(StateKind::Revision, name));
+        let of = format!("a revision of pipeline `{name}`");
         let read = apart("weir-history", move || {
-            let mut revisions = Vec::new();
-            let read = broker.applied_rows(&prefix, |_, value| {
-                revisions.extend(serde_json::from_slice::<Revision>(&value).ok());
-            });
-            read.map(|()| revisions)
+            let (mut revisions, mut unreadable) = (Vec::new(), None);
+            broker.applied_rows(&prefix, |_, value| {
+                match crate::row::read::<Revision>("a revision", &value) {
+                    Ok(revision) => revisions.push(revision),
+                    Err(why) => unreadable = Some(why),
+                }
+            })?;
+            match unreadable {
+                Some(why) => Err(ReadError::Format { row: of, why }),
+                None => Ok(revisions),
+            }
         });
         let read = read.await.ok_or(AdminError::Closed)?;
         let mut revisions = read.map_err(FetchError::from)?;

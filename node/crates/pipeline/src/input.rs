@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use weir_broker::{
-    At, Broker, Fetch, FetchError, PartitionId, Piece, Principal, ReadError, StateKey, StateKind, encode,
+    At, Broker, Fetch, FetchError, FormatError, PartitionId, Piece, Principal, ReadError, StateKey,
+    StateKind, decode, encode,
 };
 use weir_types::limits::LOG_TURN_BYTES;
 use weir_types::{Batch, BatchError, Body, Offset, TopicName};
@@ -35,11 +36,15 @@ fn key(pipeline: &str, partition: u32, topic: &str) -> Vec<u8> {
     [pipeline.as_bytes(), &[0], &partition[..], topic.as_bytes()].concat()
 }
 
-fn row(broker: &Broker, pipeline: &str, partition: u32, topic: &str) -> Option<Row> {
+fn row(broker: &Broker, pipeline: &str, partition: u32, topic: &str) -> Result<Option<Row>, ReadError> {
     let key = key(pipeline, partition, topic);
     let rows = broker.rows_under(StateKind::Input, &key);
     let found = rows.into_iter().find(|(k, _)| *k == key);
-    found.and_then(|(_, value)| postcard::from_bytes(&value).ok())
+    let found = found.map(|(_, value)| decode("a place of a pipeline", &value));
+    found.transpose().map_err(|why| ReadError::Format {
+        row: format!("pipeline `{pipeline}`, topic `{topic}`, partition {partition}"),
+        why,
+    })
 }
 
 fn written(pipeline: &str, partition: u32, topic: &str, row: Row) -> (StateKey, Option<Bytes>) {
@@ -74,7 +79,12 @@ pub(crate) fn places(broker: &Broker, spec: &Spec, heard: &Ends) -> Vec<Place> {
     let place = |(key, value): (Vec<u8>, Vec<u8>)| {
         let (partition, topic) = key.get(prefix.len()..)?.split_first_chunk::<4>()?;
         let topic = std::str::from_utf8(topic).ok()?;
-        let row: Row = postcard::from_bytes(&value).ok()?;
+        let row: Result<Row, FormatError> = decode("a place of a pipeline", &value);
+        let row = row
+            .inspect_err(
+                |error| tracing::error!(pipeline = %spec.name, topic, %error, "a place is not shown"),
+            )
+            .ok()?;
         let partition = u32::from_be_bytes(*partition);
         let end = broker.marks(topic, partition).map(|marks| marks.committed_end());
         let heard = heard
@@ -110,7 +120,7 @@ pub(crate) async fn begin(
     for topic in sources.iter().filter_map(|name| broker.topic(name.as_str())) {
         let name = topic.name.as_str();
         for (partition, id) in (0..).zip(&topic.partitions) {
-            if !all && row(broker, pipeline, partition, name).is_some() {
+            if !all && row(broker, pipeline, partition, name)?.is_some() {
                 continue;
             }
             let next = place_of(broker, &who, (name, partition), origin).await?;
@@ -199,7 +209,8 @@ impl Input {
                 // Of several topics without state, not all need have as many.
                 continue;
             };
-            let stored = row(broker, spec.name.as_str(), partition, topic.as_str());
+            let stored = row(broker, spec.name.as_str(), partition, topic.as_str())
+                .map_err(|e| Refusal::Halt(e.to_string()))?;
             if stored.is_some_and(|row| row.partition != id) {
                 return Err(Refusal::Halt(format!(
                     "its source `{topic}` was removed and made again since it was last read: `weir pipeline rewind {}`",

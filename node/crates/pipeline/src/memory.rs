@@ -9,7 +9,7 @@ use crate::spec::{EventTime, Spec};
 use crate::time::{Progress, Time};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use weir_broker::{Broker, Chain, PartitionId, ReadError, StateKey, StateKind, encode};
+use weir_broker::{Broker, Chain, PartitionId, ReadError, StateKey, StateKind, decode, encode};
 use weir_runtime::{Fired, Moment, Table, Timer, TimerClock};
 use weir_types::limits::{
     BATCH_RECORDS_MAX, HOLDING_PARTITIONS_MAX, LOG_PARTITIONS_MAX, OP_HEAD_BYTES_MAX, STAGES_MAX,
@@ -360,11 +360,17 @@ pub(crate) fn changes_of(name: &str, n: usize, stage: &mut Stage, partition: u32
 }
 
 fn progress(spec: &Spec, broker: &Broker, partition: u32) -> Result<Progress, ReadError> {
-    let (mut found, row) = (Progress::default(), of_progress(spec.name.as_str(), partition));
+    let (mut found, row) = (
+        Ok(Progress::default()),
+        of_progress(spec.name.as_str(), partition),
+    );
     broker.applied_rows(&row, |_, value| {
-        found = postcard::from_bytes(&value).unwrap_or_default();
+        found = decode("how far a pipeline has come", &value)
     })?;
-    Ok(found)
+    found.map_err(|why| ReadError::Format {
+        row: format!("pipeline `{}`, partition {partition}", spec.name),
+        why,
+    })
 }
 
 impl Part {

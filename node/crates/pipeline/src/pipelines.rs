@@ -10,7 +10,7 @@ use crate::input;
 use crate::lane::{Lane, State};
 use crate::memory;
 use crate::modules::Stages;
-use crate::row::{Row, Stamp, Written, rows};
+use crate::row::{self, Row, Stamp, Written, rows};
 use crate::spec::Origin;
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,8 +88,12 @@ impl Pipelines {
         let rows = rows
             .iter()
             .filter(|_| !is_idle)
-            .filter_map(|(_, value)| serde_json::from_slice::<Row>(value).ok())
-            .collect::<Vec<_>>();
+            .map(|(key, value)| {
+                let name = String::from_utf8_lossy(key);
+                row::of_pipeline(value)
+                    .inspect_err(|_| tracing::error!(pipeline = %name, "its row cannot be read"))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         let this = Self(Arc::new(Inner {
             broker,
             runtime,
@@ -334,8 +338,11 @@ impl Pipelines {
     ) -> Result<(), ApplyError> {
         let before = before.map(Row::stamp);
         let is_it = move |now: Option<&[u8]>| {
-            let now = now.and_then(|row| serde_json::from_slice::<Row>(row).ok());
-            now.map(|row| row.stamp()) == before
+            // One that cannot be read is none that is known here.
+            match now.map(row::of_pipeline).transpose() {
+                Ok(now) => now.map(|row| row.stamp()) == before,
+                Err(_) => false,
+            }
         };
         let key = (StateKind::Pipeline, name.as_bytes());
         match self.0.broker.put_rows_if(key, is_it, term, rows).await {

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use weir_broker::{AdminError, StateKey, StateKind};
+use weir_broker::{AdminError, FormatError, StateKey, StateKind};
 use weir_runtime::Digest;
+use weir_types::TopicName;
 
 /// A row that changes together with a pipeline's.
 pub(crate) type Written = (StateKey, Option<Bytes>);
@@ -41,6 +42,8 @@ pub(crate) struct Stamp(u64);
 impl Stamp {
     /// No row's: what has it should not work.
     pub(crate) const NONE: Self = Self(0);
+    /// That of a row which cannot be read: nothing that works has it.
+    pub(crate) const UNREADABLE: Self = Self(2);
 }
 
 impl Row {
@@ -92,6 +95,37 @@ impl fmt::Display for StateOf {
 pub(crate) fn json<T: serde::Serialize>(row: &T) -> Vec<u8> {
     // An empty row instead would be one that is gone.
     serde_json::to_vec(row).expect("keys of maps are texts")
+}
+
+/// Reads what is stored of `what`.
+///
+/// # Errors
+/// When it cannot be read: it is another release's, and says something.
+pub(crate) fn read<T: serde::de::DeserializeOwned>(
+    what: &'static str,
+    value: &[u8],
+) -> Result<T, FormatError> {
+    serde_json::from_slice(value).map_err(|e| FormatError::Unknown {
+        what,
+        why: e.to_string(),
+    })
+}
+
+/// Reads the row of a pipeline.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn of_pipeline(value: &[u8]) -> Result<Row, FormatError> {
+    read("a pipeline", value)
+}
+
+/// The topics that a row which cannot be read seems to be about: where records must not pass it by.
+pub(crate) fn sources_of_unreadable(value: &[u8]) -> Vec<TopicName> {
+    let row: serde_json::Value = serde_json::from_slice(value).unwrap_or_default();
+    let source = &row["spec"]["source"];
+    let names = source.as_array().cloned().unwrap_or_else(|| vec![source.clone()]);
+    let names = names.iter().filter_map(|name| name.as_str());
+    names.filter_map(|name| name.parse().ok()).collect()
 }
 
 /// `row` as it is stored, and `others`.

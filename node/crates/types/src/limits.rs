@@ -93,9 +93,9 @@ pub const REPLICA_MESSAGE_HEAD_BYTES_MAX: usize = 64 << 10;
 pub const REPLICA_PARTS_BYTES_MAX: usize = 768 << 20;
 /// Bytes of rows or batches in one message of a snapshot, and at most a batch more.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
-/// Rows of a snapshot's state, which the receiver gathers before it installs them: 10,000 partitions with their
-/// producers and groups take a tenth.
-pub const SNAPSHOT_STATE_BYTES_MAX: usize = 256 << 20;
+/// Rows of a snapshot's state, which the receiver gathers before it installs them: the sum of [`SNAPSHOT_BUDGET`]. 10,000 partitions with
+/// their producers and groups take a thirtieth.
+pub const SNAPSHOT_STATE_BYTES_MAX: usize = 704 << 20;
 /// Nodes of a site (DESIGN.md section 1: 1 to 5 gateways; centrally more). All of them have the site's group, so this is
 /// also what its leader sends everything to.
 pub const MEMBERS_MAX: usize = 16;
@@ -236,6 +236,80 @@ pub const PIPELINE_QUEUE_MAX: usize = 256;
 /// Outputs of one module: routes are a byte, 1 to 250.
 pub const OUTPUTS_MAX: usize = 250;
 
+/// Bytes of what consumers commit beside their offsets, over all groups.
+pub const OFFSETS_METADATA_BYTES_MAX: usize = 16 << 20;
+/// Bytes of the rows of all pipelines.
+pub const PIPELINES_BYTES_MAX: usize = 32 << 20;
+/// Bytes of the revisions of one pipeline that are kept beside the last: fewer, the larger they are.
+pub const REVISIONS_BYTES_MAX: usize = 128 << 10;
+/// Rows that say how far pipelines have read: one for each source and partition of a pipeline behind the log.
+pub const PLACES_MAX: usize = 64 << 10;
+/// Rows of the time index of one group, one for each MiB of its records: 4 TiB.
+const TIME_INDEX_ROWS: usize = 4 << 20;
+/// Rows of gaps of one group. They come of damage and eviction, and go when records are expired.
+const GAP_ROWS: usize = 512 << 10;
+/// Bytes of a small row and its key: some numbers.
+const SMALL_ROW_BYTES: usize = 64;
+/// Bytes of a row with a name in it or in its key, beside the name.
+const NAMED_ROW_BYTES: usize = 256;
+
+/// What each kind of row that a group's replicas have in common may come to: together, the state of a snapshot, which whoever gets one
+/// holds in memory.
+pub const SNAPSHOT_BUDGET: [(&str, usize); 27] = [
+    ("Members", MEMBERS_MAX * 4 * NAMED_ROW_BYTES),
+    ("Position", PARTITIONS_MAX as usize * SMALL_ROW_BYTES),
+    ("Gap", GAP_ROWS * 22),
+    ("TimeIndex", TIME_INDEX_ROWS * 21),
+    (
+        "Topic",
+        TOPICS_MAX * (2 * TOPIC_NAME_BYTES_MAX + NAMED_ROW_BYTES) + PARTITIONS_MAX as usize * 5,
+    ),
+    ("Producer", PRODUCERS_MAX * (PRODUCER_ROW_BYTES_MAX + 16)),
+    (
+        "GroupOffset",
+        GROUP_OFFSETS_MAX * (GROUP_NAME_BYTES_MAX + SMALL_ROW_BYTES) + OFFSETS_METADATA_BYTES_MAX,
+    ),
+    ("Counter", 256 * SMALL_ROW_BYTES),
+    ("Pipeline", PIPELINES_BYTES_MAX),
+    (
+        "Module",
+        MODULES_MAX
+            * (MODULE_TEXT_BYTES_MAX
+                + (MODULE_LABELS_MAX + MODULE_PARAMETERS_MAX) * 2 * MODULE_NAME_BYTES_MAX),
+    ),
+    ("Group", GROUPS_BYTES_MAX),
+    (
+        "ModulePart",
+        MODULES_BYTES_MAX + MODULES_MAX * 32 * SMALL_ROW_BYTES,
+    ),
+    ("Site", 256 * NAMED_ROW_BYTES),
+    ("ReplicaGroup", REPLICA_GROUPS_MAX * NAMED_ROW_BYTES),
+    ("Leader", REPLICA_GROUPS_MAX * NAMED_ROW_BYTES),
+    ("Located", PARTITIONS_MAX as usize * SMALL_ROW_BYTES),
+    ("Move", PARTITIONS_MAX as usize * SMALL_ROW_BYTES),
+    ("Sealed", PARTITIONS_MAX as usize * SMALL_ROW_BYTES),
+    ("Heeded", REPLICA_GROUPS_MAX * SMALL_ROW_BYTES),
+    // With the timers, which are in the same quota.
+    ("Table", STATE_BYTES_MAX),
+    ("Timer", 0),
+    (
+        "Progress",
+        PIPELINES_MAX * LOG_PARTITIONS_MAX * (TOPIC_NAME_BYTES_MAX + SMALL_ROW_BYTES),
+    ),
+    ("Input", PLACES_MAX * (2 * TOPIC_NAME_BYTES_MAX + SMALL_ROW_BYTES)),
+    // Each keeps its last, whatever its size.
+    (
+        "Revision",
+        PIPELINES_MAX * REVISIONS_BYTES_MAX + 2 * PIPELINES_BYTES_MAX,
+    ),
+    (
+        "Channel",
+        REPLICA_GROUPS_MAX * PARTITIONS_MAX as usize * SMALL_ROW_BYTES,
+    ),
+    ("StoredAt", PARTITIONS_MAX as usize * 32 * 24),
+    ("Age", REPLICA_GROUPS_MAX * SMALL_ROW_BYTES),
+];
+
 const _: () = {
     assert!(BATCH_BYTES_MAX < FRAME_BYTES_MAX);
     assert!(BATCH_BYTES_MAX <= BATCH_INFLATED_BYTES_MAX);
@@ -261,7 +335,12 @@ const _: () = {
     assert!(ENTRY_BYTES_TARGET + RECORD_EFFECTS_BYTES_MAX + STEP_STATE_BYTES_MAX < REQUEST_BYTES_MAX);
     assert!(RECORD_EFFECTS_BYTES_MAX >= 3 * RECORD_BYTES_MAX);
     assert!(REPLICA_PARTS_BYTES_MAX < u32::MAX as usize / 2);
-    assert!(MODULES_BYTES_MAX + STATE_BYTES_MAX <= SNAPSHOT_STATE_BYTES_MAX / 8 * 7);
+    let (mut kind, mut all) = (0, 0);
+    while kind < SNAPSHOT_BUDGET.len() {
+        all += SNAPSHOT_BUDGET[kind].1;
+        kind += 1;
+    }
+    assert!(all <= SNAPSHOT_STATE_BYTES_MAX);
     // One address may have half of it.
     assert!(KAFKA_REQUEST_BYTES_MAX <= REQUESTS_BYTES_MAX / 2 && FRAME_BYTES_MAX <= REQUESTS_BYTES_MAX / 2);
     assert!(BATCH_INFLATED_BYTES_MAX + FETCH_BYTES_MAX <= ANSWERS_BYTES_MAX / 2);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use weir_log::{Op, encode};
 use weir_types::Offset;
-use weir_types::limits::GROUP_OFFSETS_MAX;
+use weir_types::limits::{GROUP_OFFSETS_MAX, OFFSETS_METADATA_BYTES_MAX};
 
 /// How far a group has read a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +83,18 @@ impl Broker {
                 return Err(AdminError::Limit {
                     what: "committed offsets",
                     limit: GROUP_OFFSETS_MAX as u64,
+                });
+            }
+            let said: usize = commits.iter().map(|c| c.metadata.len()).sum();
+            let before = commits
+                .iter()
+                .filter_map(|c| known(&c))
+                .map(|c| c.metadata.len())
+                .sum();
+            if said > before && tables.offsets_metadata_bytes + said - before > OFFSETS_METADATA_BYTES_MAX {
+                return Err(AdminError::Limit {
+                    what: "bytes of metadata of committed offsets",
+                    limit: OFFSETS_METADATA_BYTES_MAX as u64,
                 });
             }
             for commit in commits {
