@@ -62,6 +62,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         value_file_bytes: config.value_file_bytes,
         disk_reserve_bytes: config.disk_reserve_bytes,
         headers_only: witness,
+        only_whole: false,
     };
     let opened = Log::open(data, &log_options);
     // Before anything else can fail: the log is whole again at the next start, and would not tell.
@@ -114,6 +115,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         }
     };
     report(&recovered, &log);
+    weir_log::repair_is_noted(data)?;
     log.on_poison(|reason| {
         // Whatever was under way has an unknown outcome; only a fresh start finds out.
         hint!("error: the log stopped: {reason}; restart to recover");

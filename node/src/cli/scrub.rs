@@ -62,7 +62,11 @@ impl Scrub {
         if witness {
             bail!("`{}` is a witness's: it has no records", dir.display());
         }
-        let options = weir_log::Options::default();
+        let options = weir_log::Options {
+            // What a start gives up, a repair may find.
+            only_whole: self.repair,
+            ..weir_log::Options::default()
+        };
         let (log, recovered) = match weir_log::Log::open(dir, &options) {
             Err(e @ weir_log::OpenError::Damaged { .. }) if self.repair => {
                 hint!("{e}");
@@ -85,6 +89,7 @@ impl Scrub {
     fn repaired(&self, dir: &Path, progress: impl FnMut(u64, u64)) -> Result<Value> {
         let rebuilt = weir_log::rebuild(dir)?;
         crate::site::note_damage(dir, &rebuilt.recovered)?;
+        weir_log::repair_is_noted(dir)?;
         let (log, _) = weir_log::Log::open(dir, &weir_log::Options::default())?;
         let topics = weir_broker::topics_in(&log)?;
         let report = log.scrub(progress)?;

@@ -245,6 +245,7 @@ impl Node {
             value_log_from_bytes: 4_000,
             value_file_bytes: 64 << 10,
             headers_only: self.witness,
+            only_whole: false,
             ..weir_log::Options::default()
         };
         let (mut log, mut recovered) = Log::open_in(&self.dir(), &options, environment(1))?;

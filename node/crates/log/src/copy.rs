@@ -167,7 +167,14 @@ impl RowsCopy {
     pub(crate) fn catch_up(&mut self, state: &Keyspace) -> fjall::Result<Option<u64>> {
         let rows = all(state)?;
         let known = copied(state)?;
-        let found = Self::load(&self.dir).unwrap_or_default();
+        let found = match Self::load(&self.dir) {
+            Ok(found) => found,
+            Err(error) => {
+                // It may be whole, and is not written over for that.
+                self.note_failure(&error);
+                return Ok(None);
+            }
+        };
         self.sequence = found.sequence.max(known.unwrap_or_default());
         let is_the_same = found.is_whole && known.is_none_or(|known| known <= found.sequence);
         if is_the_same && found.rows == rows {

@@ -102,25 +102,46 @@ const RLOG: u64 = 1;
 const DATA: u64 = 2;
 
 impl Walk {
+    /// The numbers of the keyspaces of headers and of batches, as whole frames have them.
+    fn keyspaces(&self) -> (u64, u64) {
+        let (mut rlog, mut data) = (RLOG, DATA);
+        for (keyspace, item) in rows(&self.good) {
+            match item.value {
+                Value::Here(value) if is_header(&item.key, value) => rlog = keyspace,
+                Value::Here(value) if is_batch_of(&item.key, value) => data = keyspace,
+                _ => {}
+            }
+        }
+        (rlog, data)
+    }
+
     /// Keeps what is whole by itself in a damaged stretch.
     fn rescue(&mut self, damaged: &[u8], seqno: &mut Option<u64>) {
         self.lost += 1;
+        let (rlog, data) = self.keyspaces();
         let mut kept: Vec<(u64, Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut within: Vec<std::ops::Range<usize>> = Vec::new();
         let mut at = 0;
         while at < damaged.len() {
             let rest = damaged.get(at..).unwrap_or_default();
-            let item = row(rest).and_then(|(_, item, len)| match item.value {
-                Value::Here(value) if is_header(&item.key, value) => Some((RLOG, item.key, value, len)),
-                Value::Here(value) if is_batch_of(&item.key, value) => Some((DATA, item.key, value, len)),
+            let Some((_, item, len)) = row(rest) else {
+                at += 1;
+                continue;
+            };
+            let keyspace = match item.value {
+                Value::Here(value) if is_header(&item.key, value) => Some(rlog),
+                Value::Here(value) if is_batch_of(&item.key, value) => Some(data),
                 _ => None,
-            });
-            match item {
-                Some((keyspace, key, value, len)) => {
-                    kept.push((keyspace, key, value.to_vec()));
-                    at += len;
-                }
-                None => at += 1,
+            };
+            // A record may hold what looks like a row: what is within one is not looked at, if its length is right.
+            let is_one = keyspace.is_some() || matches!(rest.get(len), None | Some(2..=4));
+            if let (Some(keyspace), Value::Here(value)) = (keyspace, item.value) {
+                kept.push((keyspace, item.key, value.to_vec()));
             }
+            if is_one {
+                within.push(at..at + len);
+            }
+            at += if is_one { len } else { 1 };
         }
         // A batch whose row's head is damaged still stands right behind its key.
         let region = Region {
@@ -138,8 +159,9 @@ impl Walk {
                     .and_then(|from| damaged.get(from..stray.at))
                     == Some(key)
             });
-            if let Some(key) = key.filter(|key| !kept.iter().any(|(_, k, _)| k == key)) {
-                kept.push((DATA, key.to_vec(), stray.batch.into_bytes().to_vec()));
+            let is_within = within.iter().any(|range| range.contains(&stray.at));
+            if let Some(key) = key.filter(|key| !is_within && !kept.iter().any(|(_, k, _)| k == key)) {
+                kept.push((data, key.to_vec(), stray.batch.into_bytes().to_vec()));
             }
         });
         if kept.is_empty() {
@@ -181,6 +203,8 @@ fn walk(bytes: &[u8], seqno: &mut Option<u64>, is_closed: bool) -> Walk {
         match Frame::parse(rest, bad.is_none()) {
             Some(frame) => {
                 if let Some(begun) = bad.take() {
+                    // The frame before it had a smaller number, and if none is known, at most the one before.
+                    *seqno = seqno.or_else(|| u64_at(rest, 5).and_then(|next| next.checked_sub(2)));
                     walk.rescue(bytes.get(begun..at).unwrap_or_default(), seqno);
                 }
                 let next = next_seqno(rest.get(frame.len..).unwrap_or_default());

@@ -54,7 +54,7 @@ pub use log::{Environment, Log, Options, Store, Usage};
 pub use positions::{Marks, Position};
 pub use reader::{Boundary, Chunk, Payloads, Piece};
 pub use recovery::{Damage, GroupState, Recovered};
-pub use salvage::{CameBack, Rebuilt, rebuild};
+pub use salvage::{CameBack, Rebuilt, rebuild, repair_is_noted};
 pub use scrub::{ScrubReport, set_aside};
 pub use snapshot::LogSnapshot;
 pub use stops::Stop;

@@ -51,6 +51,8 @@ pub struct Options {
     pub disk_reserve_bytes: Option<u64>,
     /// Entries come without their batches, and none is missed: a witness's log.
     pub headers_only: bool,
+    /// A log in which something is missing does not open, and nothing is given up: before a repair.
+    pub only_whole: bool,
 }
 
 impl Default for Options {
@@ -66,6 +68,7 @@ impl Default for Options {
             value_file_bytes: 32 << 20,
             disk_reserve_bytes: None,
             headers_only: false,
+            only_whole: false,
         }
     }
 }

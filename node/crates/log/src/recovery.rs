@@ -113,6 +113,8 @@ enum Failure {
     Store(fjall::Error),
     /// A later release wrote it.
     Format(FormatError),
+    /// Something is missing, and it is not to be mended.
+    NotWhole(Damage),
 }
 
 impl From<fjall::Error> for Failure {
@@ -156,6 +158,8 @@ pub(crate) fn recover(
             ..Recovered::default()
         },
         suspect: findings.frames_lost > 0 || is_rebuilt,
+        is_rebuilt,
+        only_whole: options.only_whole && !is_rebuilt,
         dir: dir.to_owned(),
         quarantine: dir.join("quarantine"),
         value_file_bytes: options.value_file_bytes,
@@ -170,6 +174,9 @@ pub(crate) fn recover(
             findings.frames_lost
         ));
     }
+    if let Ok(lost) = std::fs::read_to_string(dir.join(crate::salvage::REPAIRED)) {
+        recovery.note(format!("a repair made the database again: {lost}"));
+    }
     if is_rebuilt {
         recovery.note("the database was made again from what could be read".to_owned());
     }
@@ -181,6 +188,11 @@ pub(crate) fn recover(
     let stake = everything(&recovery.watermark);
     recovery.run().map_err(|failure| match failure {
         Failure::Store(e) => unopened(dir, &e, stake),
+        Failure::NotWhole(damage) => OpenError::Damaged {
+            path: dir.to_owned(),
+            why: "something is missing".to_owned(),
+            damage,
+        },
         Failure::Format(why) => OpenError::Newer {
             path: dir.to_owned(),
             why,
@@ -198,6 +210,10 @@ struct Recovery {
     recovered: Recovered,
     /// Something was missing: look at every partition from end to end.
     suspect: bool,
+    /// It was made again.
+    is_rebuilt: bool,
+    /// Damage is not mended, but told.
+    only_whole: bool,
     lock: Option<File>,
 }
 
@@ -211,6 +227,9 @@ impl Recovery {
             let (tail, headers) = self.walk_chain(group)?;
             tails.insert(group, tail);
             replay.extend(headers);
+        }
+        if self.suspect && self.only_whole {
+            return Err(Failure::NotWhole(self.recovered.damage));
         }
         if !self.suspect {
             // Whether they are committed, only the group knows.
@@ -234,6 +253,9 @@ impl Recovery {
         }
         if self.suspect {
             self.begin_anew(&mut tails)?;
+        }
+        if self.is_rebuilt {
+            self.recount(&mut positions)?;
         }
         let copy = self.copy_rows()?;
         for (group, tail) in &tails {
@@ -265,15 +287,27 @@ impl Recovery {
 
     /// After damage: rows that say what there is come from their second copy. What entries do to them is done again afterwards.
     fn restore_rows(&self) -> fjall::Result<()> {
-        let found = match RowsCopy::load(&self.dir) {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(%error, "the second copy of rows cannot be read");
-                return Ok(());
-            }
-        };
+        let found = RowsCopy::load(&self.dir)?;
         let mut batch = self.keyspaces.db.batch();
         found.restore(&self.keyspaces.state, &mut batch)?;
+        batch.commit(PersistMode::SyncAll)
+    }
+
+    /// Counts the bytes of each partition: of rows that were made again, entries that are done again have counted them twice.
+    fn recount(&self, positions: &mut BTreeMap<PartitionId, Position>) -> fjall::Result<()> {
+        positions.values_mut().for_each(|position| position.bytes = 0);
+        for row in self.keyspaces.data.iter() {
+            let key = row.key()?;
+            let (bytes, _) = self.keyspaces.stored(&key)?;
+            if let Some((partition, _)) = split_data_key(&key) {
+                positions.entry(partition).or_default().bytes += u64::from(bytes);
+            }
+        }
+        let mut batch = self.keyspaces.db.batch();
+        for (partition, position) in positions {
+            let key = StateKey::partition(StateKind::Position, *partition);
+            batch.insert(&self.keyspaces.state, key.as_bytes(), position.encode());
+        }
         batch.commit(PersistMode::SyncAll)
     }
 
@@ -427,7 +461,7 @@ impl Recovery {
         &mut self,
         positions: &mut BTreeMap<PartitionId, Position>,
         gaps: &mut BTreeMap<PartitionId, Vec<Gap>>,
-    ) -> fjall::Result<()> {
+    ) -> Result<(), Failure> {
         let mut batch = self.keyspaces.db.batch();
         let mut tail_lost = false;
         let reserves = self.watermark.value.partitions.clone();
@@ -479,6 +513,9 @@ impl Recovery {
                 let key = StateKey::partition(StateKind::Position, *partition);
                 batch.insert(&self.keyspaces.state, key.as_bytes(), position.encode());
             }
+        }
+        if tail_lost && self.only_whole {
+            return Err(Failure::NotWhole(std::mem::take(&mut self.recovered.damage)));
         }
         if !batch.is_empty() {
             batch.commit(PersistMode::SyncAll)?;

@@ -597,9 +597,12 @@ impl Writer {
             } => {
                 touched.insert(*partition);
                 self.stage_trim(batch, *partition, *to, *reason)?;
+                // What is given up must not come back with a repair.
+                self.since_watermark = WATERMARK_EVERY_BYTES;
             }
             OpHeader::Drop { partition } => {
                 touched.insert(*partition);
+                self.since_watermark = WATERMARK_EVERY_BYTES;
                 self.remove_rows(batch, *partition, Offset::MAX)?;
                 self.positions.remove(partition);
                 for (key, _) in self.gaps(*partition)? {

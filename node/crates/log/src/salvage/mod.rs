@@ -35,11 +35,15 @@ use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId};
 /// The new database while it is made, and when it is whole.
 const MAKING: &str = "db.making";
 pub(crate) const MADE: &str = "db.made";
+/// What was lost with the database that this one was made for, until somebody has been told.
+pub(crate) const REPAIRED: &str = "repaired";
 /// How new each row of it is: removed with the last row.
 const NEWEST: &str = "db.newest";
 /// A file larger than this is none of ours: tables, blob files and files of the value log have some 64 MiB, and are read
 /// whole.
 const FILE_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of batches from damaged stretches that are held in memory: a disk that is damaged all over is another matter.
+const STRAYS_BYTES_MAX: usize = 256 << 20;
 /// fjall's numbers of the keyspaces, in the order in which they are made. Its own is 0.
 const RLOG: u64 = 1;
 const DATA: u64 = 2;
@@ -89,6 +93,8 @@ pub struct CameBack {
     pub records: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// Their largest timestamp, in milliseconds.
+    pub max_timestamp: i64,
 }
 
 /// What a database was made again from, and what of it.
@@ -151,6 +157,7 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
             watermark: &watermark,
             marked,
             strays: Vec::new(),
+            stray_bytes: 0,
             unreadable: Vec::new(),
             partitions: BTreeMap::new(),
         };
@@ -160,6 +167,11 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
         drop(salvage.keyspaces);
         remove_dir(&dir.join(NEWEST)).map_err(io)?;
         made.recovered = opening::mend_rebuilt(dir, &dir.join(MAKING), &options)?;
+        // Whoever opens it next must know, also if this ends here.
+        std::fs::write(dir.join(REPAIRED), made.recovered.damage.to_string()).map_err(io)?;
+        File::open(dir.join(REPAIRED))
+            .and_then(|f| f.sync_all())
+            .map_err(io)?;
         std::fs::rename(dir.join(MAKING), dir.join(MADE)).map_err(io)?;
         sync(dir).map_err(io)?;
     }
@@ -178,10 +190,22 @@ pub(crate) fn from_values(dir: &Path, keyspaces: Keyspaces) -> Result<(), OpenEr
         watermark: &watermark,
         marked,
         strays: Vec::new(),
+        stray_bytes: 0,
         unreadable: Vec::new(),
         partitions: BTreeMap::new(),
     };
     salvage.finish(dir).map_err(|e| e.at(dir))
+}
+
+/// What a repair has lost is noted elsewhere: opening the log in `dir` tells of it no more.
+///
+/// # Errors
+/// When the note cannot be removed.
+pub fn repair_is_noted(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_file(dir.join(REPAIRED)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => sync(dir),
+    }
 }
 
 /// Puts the database that was made in the place of the damaged one.
@@ -212,13 +236,27 @@ fn bring_back(dir: &Path) -> io::Result<()> {
     };
     for entry in aside {
         let path = entry?.path();
-        let name = path
-            .file_stem()
-            .map(PathBuf::from)
-            .filter(|name| segment_of(name).is_some());
-        let to = name.map(|name| dir.join(VALUES).join(name));
-        if let Some(to) = to.filter(|to| !to.exists()) {
-            std::fs::rename(&path, to)?;
+        let is_dir = path.is_dir();
+        let files = match is_dir {
+            true => entries(&path).map_err(|e| io::Error::other(format!("{e:?}")))?,
+            false => vec![path],
+        };
+        for file in files {
+            let plain = if is_dir {
+                file.clone()
+            } else {
+                file.with_extension("")
+            };
+            let Some(name) = plain.file_name().filter(|_| segment_of(&plain).is_some()) else {
+                continue;
+            };
+            // A number may be in use again; frames say by themselves what they are.
+            let free = (1u32..).map(|n| dir.join(VALUES).join(format!("{n:010}.val")));
+            let own = dir.join(VALUES).join(name);
+            let to = std::iter::once(own).chain(free).find(|to| !to.exists());
+            if let Some(to) = to {
+                std::fs::rename(&file, to)?;
+            }
         }
     }
     sync(&dir.join(VALUES))
@@ -284,6 +322,7 @@ struct Salvage<'a> {
     watermark: &'a WatermarkFile,
     marked: bool,
     strays: Vec<Stray>,
+    stray_bytes: usize,
     unreadable: Vec<String>,
     partitions: BTreeMap<PartitionId, CameBack>,
 }
@@ -292,15 +331,16 @@ impl Salvage<'_> {
     /// Reads all files of the database.
     fn files(&mut self, dir: &Path) -> Result<(), Failure> {
         let db = dir.join("db");
+        let named = named_keyspaces(&db)?;
         for path in entries(&db)? {
             if path.extension().is_some_and(|e| e == "jnl") {
-                self.journal(&path)?;
+                self.journal(&path, &named)?;
             }
         }
         let removed = dir.join("quarantine").join(shelter::REMOVED);
         for home in [db.join("keyspaces"), removed] {
-            for keyspace in [RLOG, DATA, STATE] {
-                let home = home.join(keyspace.to_string());
+            for (number, keyspace) in &named {
+                let (home, keyspace) = (home.join(number.to_string()), *keyspace);
                 let blobs = home.join("blobs");
                 for path in entries(&home.join("tables"))? {
                     self.table(&path, keyspace, &blobs)?;
@@ -313,10 +353,12 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    fn journal(&mut self, path: &Path) -> Result<(), Failure> {
+    fn journal(&mut self, path: &Path, named: &BTreeMap<u64, u64>) -> Result<(), Failure> {
         let bytes = read(path)?;
-        for (keyspace, item) in journal::rows(&bytes) {
-            self.take(keyspace, item, true)?;
+        for (number, item) in journal::rows(&bytes) {
+            if let Some(keyspace) = named.get(&number) {
+                self.take(*keyspace, item, true)?;
+            }
         }
         Ok(())
     }
@@ -350,7 +392,7 @@ impl Salvage<'_> {
         match found.filter(|batch| is_batch_of(&item.key, batch)) {
             Some(batch) => {
                 let value = Value::Here(&batch);
-                self.take(keyspace, Item { value, ..item }, false)
+                self.take(keyspace, Item { value, ..item }, is_vouched)
             }
             None => Ok(()),
         }
@@ -373,10 +415,11 @@ impl Salvage<'_> {
 
     /// Batches in a stretch that cannot be read as what it should be.
     fn region(&mut self, path: &Path, region: &Region<'_>, key_before: Option<usize>) {
-        let before = self.strays.len();
-        find(region, key_before, &mut |stray| self.strays.push(stray));
+        let mut strays = Vec::new();
+        find(region, key_before, &mut |stray| strays.push(stray));
         // The end of a table is its directory, of which nothing is asked.
-        let found = self.strays.len() - before;
+        let found = strays.len();
+        strays.into_iter().for_each(|stray| self.keep_stray(stray));
         if found > 0 {
             self.unreadable.push(format!(
                 "{} bytes at {} of `{}` are damaged; {found} batches in them are whole",
@@ -384,6 +427,18 @@ impl Salvage<'_> {
                 region.from,
                 path.display(),
             ));
+        }
+    }
+
+    fn keep_stray(&mut self, stray: Stray) {
+        self.stray_bytes += stray.batch.bytes().len();
+        match self.stray_bytes <= STRAYS_BYTES_MAX {
+            true => self.strays.push(stray),
+            false => self.unreadable.push(format!(
+                "a whole batch of {} records from offset {} is left out: there is too much damage to hold what is found in it",
+                stray.batch.count(),
+                stray.batch.base_offset(),
+            )),
         }
     }
 
@@ -403,6 +458,21 @@ impl Salvage<'_> {
             _ => return Ok(()),
         };
         if !is_vouched && !proves_itself {
+            return Ok(());
+        }
+        if let (DATA, false, Value::Here(value)) = (keyspace, is_vouched, &item.value)
+            && Pointer::decode(value).is_none()
+        {
+            // Its key may be another's by a bit.
+            let partition = split_data_key(key).map(|(partition, _)| partition);
+            let batch = Batch::parse(Bytes::copy_from_slice(value)).ok();
+            if let Some(batch) = batch {
+                self.keep_stray(Stray {
+                    partition,
+                    batch,
+                    at: 0,
+                });
+            }
             return Ok(());
         }
         // Whoever wrote it, a batch that is not whole says nothing, and must not stand in the way of one that is.
@@ -458,6 +528,13 @@ impl Salvage<'_> {
         for kind in [StateKind::Incoming, StateKind::Segment] {
             for row in state.prefix([kind as u8]) {
                 batch.remove(&state, row.key()?);
+            }
+        }
+        // What an earlier start missed may be found now; what is not is said again.
+        for row in state.prefix([StateKind::Gap as u8]) {
+            let (key, value) = row.into_inner()?;
+            if gap_of(&key, &value).is_some_and(|(_, gap)| gap.reason == GapReason::Lost) {
+                batch.remove(&state, key);
             }
         }
         batch.commit(PersistMode::Buffer)?;
@@ -537,6 +614,7 @@ impl Salvage<'_> {
         back.batches += 1;
         back.records += u64::from(batch.count());
         back.bytes += batch.bytes().len() as u64;
+        back.max_timestamp = back.max_timestamp.max(batch.max_timestamp());
     }
 
     /// Frames of a file of the value log that no row points to: they say by themselves what they are.
@@ -604,28 +682,25 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    fn place(&self, stray: &Stray, places: &Places) -> Result<Option<PartitionId>, Failure> {
+    fn place(&mut self, stray: &Stray, places: &Places) -> Result<Option<PartitionId>, Failure> {
         let batch = &stray.batch;
         let named = places.named.get(&(batch.base_offset(), batch.crc())).copied();
-        for partition in named.into_iter().chain(stray.partition) {
-            if self.fits(partition, batch, places)? {
-                return Ok(Some(partition));
-            }
-        }
-        if named.is_some() {
+        // Where there is but one partition, nobody else's records are taken for its own.
+        let only = places
+            .starts
+            .keys()
+            .next()
+            .filter(|_| places.starts.len() == 1)
+            .copied();
+        let Some(partition) = named.or(stray.partition).or(only) else {
+            self.unreadable.push(format!(
+                "a batch of {} records from offset {} is whole, and nothing says of which partition: it is left out",
+                batch.count(),
+                batch.base_offset(),
+            ));
             return Ok(None);
-        }
-        let mut fitting = Vec::new();
-        for partition in places.starts.keys() {
-            let reserve = self.watermark.value.partitions.get(partition);
-            let promised = reserve.is_some_and(|r| r.end > batch.base_offset());
-            let is_due = promised || self.last_end(*partition)? > batch.base_offset();
-            if is_due && self.fits(*partition, batch, places)? {
-                fitting.push(*partition);
-            }
-        }
-        // In more than one place it could be anybody's.
-        Ok(fitting.first().filter(|_| fitting.len() == 1).copied())
+        };
+        Ok(self.fits(partition, batch, places)?.then_some(partition))
     }
 
     /// First offset after the last batch of `partition` that begins before `to`.
@@ -691,6 +766,7 @@ impl Salvage<'_> {
                 .max(places.starts.get(partition).copied().unwrap_or_default());
             let position = Position {
                 log_start: start,
+                max_timestamp: position.max_timestamp.max(back.max_timestamp),
                 committed_end: position
                     .committed_end
                     .max(known.map_or(start, |p| p.committed_end)),
@@ -727,6 +803,31 @@ impl Places {
             |(start, end): &(Offset, Offset)| batch.base_offset() < *end && *start < batch.end_offset();
         is_there && !gaps.into_iter().any(overlaps)
     }
+}
+
+/// Which keyspace each number stands for: as the database's own keyspace says, as far as that can be read; else as they are made.
+/// There a row of `n` and a number u64 has the name (fjall's `src/meta_keyspace.rs`).
+fn named_keyspaces(db: &Path) -> Result<BTreeMap<u64, u64>, Failure> {
+    let mut named = BTreeMap::new();
+    for path in entries(&db.join("keyspaces").join("0").join("tables"))? {
+        let bytes = read(&path)?;
+        let mut note = |item: Item<'_>| {
+            let number = item.key.strip_prefix(b"n").and_then(|rest| rest.first_chunk());
+            let keyspace = match item.value {
+                Value::Here(b"rlog") => Some(RLOG),
+                Value::Here(b"data") => Some(DATA),
+                Value::Here(b"state") => Some(STATE),
+                _ => None,
+            };
+            named.extend(number.map(|n| u64::from_be_bytes(*n)).zip(keyspace));
+        };
+        table::read(&bytes, &mut note, &mut |_| {});
+    }
+    // When its own keyspace was damaged, it has made others since, and files of the first may be there.
+    for keyspace in [RLOG, DATA, STATE] {
+        named.entry(keyspace).or_insert(keyspace);
+    }
+    Ok(named)
 }
 
 /// The files of a directory in order of their numbers; none where there is no directory.

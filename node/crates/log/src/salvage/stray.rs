@@ -1,15 +1,19 @@
 //! Batches in bytes that nothing vouches for: each has a checksum of its own.
 
 use super::Region;
+use crate::keys::split_data_key;
 use bytes::Bytes;
 use weir_types::batch::HEADER_BYTES;
+use weir_types::limits::BATCH_BYTES_MAX;
 use weir_types::{Batch, PartitionId};
 
 /// Where the magic number of a batch is, and its value.
 const MAGIC_AT: usize = 16;
 const MAGIC: u8 = 2;
+/// Bytes of a key of `data`.
+const KEY_BYTES: usize = 12;
 
-/// A batch, and the partition that the bytes before it name, which may be wrong.
+/// A batch, and the partition that a whole key before it names.
 #[derive(Clone, Debug)]
 pub(crate) struct Stray {
     pub(crate) partition: Option<PartitionId>,
@@ -25,13 +29,15 @@ pub(crate) fn find(region: &Region<'_>, key_before: Option<usize>, each: &mut dy
     let mut at = 0;
     while at + HEADER_BYTES <= bytes.len() {
         let Some(batch) = batch_at(bytes, at) else {
-            at += 1;
+            // A record may hold what looks like a batch: what is within a damaged one is not looked at.
+            at += damaged_at(bytes, at).unwrap_or(1);
             continue;
         };
         let key = key_before
             .and_then(|before| at.checked_sub(before))
-            .and_then(|from| bytes.get(from..)?.first_chunk::<4>())
-            .map(|partition| PartitionId(u32::from_be_bytes(*partition)));
+            .and_then(|from| split_data_key(bytes.get(from..from + KEY_BYTES)?))
+            .filter(|(_, base)| *base == batch.base_offset())
+            .map(|(partition, _)| partition);
         let len = batch.bytes().len();
         each(Stray {
             partition: key,
@@ -40,6 +46,21 @@ pub(crate) fn find(region: &Region<'_>, key_before: Option<usize>, each: &mut dy
         });
         at += len;
     }
+}
+
+/// Bytes of the batch that begins at `at` and is damaged, if its header is one in all that can be told.
+fn damaged_at(bytes: &[u8], at: usize) -> Option<usize> {
+    let header = bytes.get(at..at.checked_add(HEADER_BYTES)?)?;
+    let len = u32::from_be_bytes(*header.get(8..)?.first_chunk()?) as usize;
+    let attributes = u16::from_be_bytes(*header.get(21..)?.first_chunk()?);
+    let last = i32::from_be_bytes(*header.get(23..)?.first_chunk()?);
+    let count = i32::from_be_bytes(*header.get(57..)?.first_chunk()?);
+    let is_one = header.first_chunk() == Some(&[0; 2])
+        && header.get(MAGIC_AT) == Some(&MAGIC)
+        && attributes & !0x1f == 0
+        && (1..=i64::from(last) + 1).contains(&i64::from(count))
+        && (HEADER_BYTES..=BATCH_BYTES_MAX).contains(&(len + 12));
+    (is_one && at + len + 12 <= bytes.len()).then_some(len + 12)
 }
 
 /// The batch that begins at `at`, if a whole one does.
