@@ -64,7 +64,7 @@ impl Scrub {
         }
         let options = weir_log::Options {
             // What a start gives up, a repair may find.
-            only_whole: self.repair,
+            only_whole: true,
             ..weir_log::Options::default()
         };
         let (log, recovered) = match weir_log::Log::open(dir, &options) {

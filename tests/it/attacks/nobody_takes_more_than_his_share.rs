@@ -15,6 +15,8 @@ use weir_types::{Batch, Codec};
 
 /// Somebody who takes all he can; whoever is measured is at 127.0.0.1.
 const ATTACKER: [u8; 4] = [127, 0, 0, 2];
+/// Another address of his, from which one answer is taken a little.
+const SECOND: [u8; 4] = [127, 0, 0, 3];
 const DURING_MIB: f64 = 256.0;
 const AFTER_MIB: f64 = 20.0;
 /// What a test may be off by on a busy machine, beside three times as long.
@@ -60,8 +62,19 @@ fn withstands<T>(name: &str, env: &[(&str, &str)], attack: impl AsyncFnOnce(&Nod
         let mut during = node.rss_mib().unwrap();
         let beside = p99(&client).await;
         during = during.max(node.rss_mib().unwrap());
-        // It can still be administered.
+        // It can still be read from and administered, and shows how it is.
+        let begun = Instant::now();
+        let mut fetcher = client.fetcher().await.unwrap();
+        let read = fetcher.fetch("small", 0, weir_types::Offset::ZERO, 1 << 10, Duration::ZERO);
+        let read = read.await;
+        assert!(read.is_ok(), "{name}: {:?}", read.err());
         client.create_topic("another", 1, &for_ever()).await.unwrap();
+        client.status().await.unwrap();
+        assert!(
+            begun.elapsed() < Duration::from_secs(6),
+            "{name}: {:?}",
+            begun.elapsed()
+        );
         drop(held);
         assert!(
             during < DURING_MIB,
@@ -231,6 +244,37 @@ fn answers_over_http_that_nobody_reads() {
             stream.write_all(ask.as_bytes()).unwrap();
             held.push(stream);
         }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        held
+    });
+}
+
+#[test]
+fn members_that_wait_for_others_hold_nothing() {
+    withstands("12 members that join with much to say", &[], async |node| {
+        let join = |member: usize| {
+            let mut body = vec![0, 1, b'g'];
+            body.extend(30_000i32.to_be_bytes());
+            body.extend(10_000i32.to_be_bytes());
+            body.extend([0, 0, 0, 8]);
+            body.extend(b"consumer");
+            body.extend([0, 0, 0, 1, 0, 5]);
+            body.extend(b"range");
+            body.extend((200_000i32).to_be_bytes());
+            body.extend(vec![member as u8; 200_000]);
+            framed(&request(11, 2, false, &body))
+        };
+        let mut held = Vec::new();
+        for member in 0..12 {
+            let mut stream = connect_from(ATTACKER, node.kafka).await.unwrap();
+            write_all_there_is_room_for(&mut stream, &join(member));
+            held.push(stream);
+        }
+        // And one who takes as much as keeps him connected.
+        let mut stream = connect_from(SECOND, node.kafka).await.unwrap();
+        stream.write_all(&framed(&fetch())).unwrap();
+        let _ = stream.read(&mut [0; 64]);
+        held.push(stream);
         tokio::time::sleep(Duration::from_secs(2)).await;
         held
     });

@@ -170,3 +170,103 @@ fn without_a_repair_nothing_is_begun_anew() {
     let node = Node::start(dir.path(), &[]).unwrap();
     assert_eq!(read(&node, "t", 1), ["one"]);
 }
+
+#[test]
+fn a_refusal_lasts_until_a_repair_and_what_is_lost_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    // Small, so that tables, blobs, values and journals all have some.
+    let env = [
+        ("WEIR_MEMTABLE_BYTES", "1048576"),
+        ("WEIR_VALUE_FILE_BYTES", "2097152"),
+    ];
+    let node = Node::start(dir.path(), &env).unwrap();
+    text(&node.cli(&["topic", "create", "small"], "").unwrap());
+    text(&node.cli(&["topic", "create", "large"], "").unwrap());
+    for round in 0..20 {
+        let lines: Vec<String> = (0..100)
+            .map(|n| format!("{} {}", round * 100 + n, "s".repeat(300)))
+            .collect();
+        text(
+            &node
+                .cli(&["produce", "small"], &(lines.join("\n") + "\n"))
+                .unwrap(),
+        );
+        let lines: Vec<String> = (0..30)
+            .map(|n| format!("{} {}", round * 30 + n, "l".repeat(9_000)))
+            .collect();
+        text(
+            &node
+                .cli(&["produce", "large"], &(lines.join("\n") + "\n"))
+                .unwrap(),
+        );
+    }
+    node.kill().unwrap();
+    let damages: [(&str, Damage); 4] = [
+        ("the version", |data| {
+            fs::remove_file(data.join("db/version")).unwrap()
+        }),
+        ("a keyspace's state", |data| {
+            fs::remove_file(data.join("db/keyspaces/2/current")).unwrap()
+        }),
+        ("the rows", |data| {
+            fs::remove_dir_all(data.join("db/keyspaces/3")).unwrap()
+        }),
+        ("the journals", |data| {
+            for entry in fs::read_dir(data.join("db")).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_some_and(|e| e == "jnl") {
+                    fs::remove_file(path).unwrap();
+                }
+            }
+        }),
+    ];
+    for (n, (what, damage)) in damages.into_iter().enumerate() {
+        let home = dir.path().join(n.to_string());
+        fs::create_dir(&home).unwrap();
+        let data = home.join("data");
+        copy(&dir.path().join("data"), &data);
+        damage(&data);
+        // Whoever looks at it first, with or without a wish to repair: nothing is given up by it.
+        let mut scrub = Command::new(weir());
+        scrub.args(["scrub", "-o", "json", "--data"]).arg(&data);
+        let looked = scrub.output().unwrap();
+        assert!(
+            !looked.status.success(),
+            "{what}: {}",
+            String::from_utf8_lossy(&looked.stdout)
+        );
+        for _ in 0..2 {
+            let Err(refused) = Node::start(&home, &env) else {
+                panic!("{what}: it came up with the damage")
+            };
+            assert!(refused.to_string().contains("--repair"), "{what}: {refused}");
+        }
+        let mut repair = Command::new(weir());
+        repair
+            .args(["scrub", "--repair", "-o", "json", "--data"])
+            .arg(&data);
+        let report: serde_json::Value = serde_json::from_slice(&repair.output().unwrap().stdout).unwrap();
+        let node = Node::start(&home, &env).unwrap_or_else(|e| panic!("{what}: {e}"));
+        for (topic, all) in [("small", 2_000u64), ("large", 600)] {
+            let of = report["repaired"].as_array().unwrap().iter();
+            let of: Vec<_> = of.filter(|p| p["topic"] == topic).collect();
+            let back: u64 = of.iter().map(|p| p["records"].as_u64().unwrap()).sum();
+            let lost = of.iter().any(|p| !p["lost"].as_array().unwrap().is_empty());
+            assert!(
+                back == all || lost,
+                "{what}: {back} of {all} of {topic}, and nothing lost: {report}"
+            );
+            if what != "the journals" {
+                assert_eq!(back, all, "{what}: {topic}: {report}");
+            }
+            // No offset is given out twice.
+            let more = text(&node.cli(&["produce", topic, "-o", "json"], "more\n").unwrap());
+            assert!(!more.is_empty());
+            let end = node.cli(&["topic", "describe", topic, "-o", "json"], "").unwrap();
+            let end: serde_json::Value = serde_json::from_slice(&end.stdout).unwrap();
+            let end = end["partitions"][0]["committed_end"].as_u64().unwrap();
+            assert!(end > all, "{what}: {topic} ends at {end}");
+        }
+        node.stop().unwrap();
+    }
+}

@@ -9,7 +9,7 @@ use crate::hook::{Hook, HookError, HookJob, Stepped};
 use crate::lane::{Common, Lane};
 use crate::ledger::{Ledger, Means};
 use crate::outbox::{CHANNELS, ChannelKey};
-use crate::proposer::{Append, Framing, Made, Request};
+use crate::proposer::{Append, Framing, Made, Request, Room};
 use crate::quota::{Direction, QuotaConfig, Quotas};
 use crate::retention::{Retention, Why};
 use crate::topic::{TimestampType, Topic};
@@ -30,6 +30,9 @@ use weir_types::limits::{
     PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX,
 };
 use weir_types::{Batch, BatchError, Clock, GroupId, Offset, PartitionId};
+
+/// How long records wait for room on the node: as long as a Kafka client waits for an answer (`request.timeout.ms`).
+const ROOM_WITHIN: Duration = Duration::from_secs(30);
 
 /// Settings of a broker.
 #[derive(Clone, Copy, Debug)]
@@ -361,9 +364,9 @@ impl Broker {
             .quotas
             .charge(Direction::Produce, &who.account, bytes, Instant::now());
         // A small request costs more than its bytes: the floor also keeps requests under the queue's length.
-        let share = bytes.max(PRODUCE_INFLIGHT_BYTES_MAX / PROPOSER_QUEUE_MAX) as u32;
-        let permit = inner.ledger.records.left().acquire_many_owned(share).await;
-        let permit = permit.map_err(|_| ProduceError::Closed)?;
+        let share = bytes.max(PRODUCE_INFLIGHT_BYTES_MAX / PROPOSER_QUEUE_MAX);
+        let permit = inner.ledger.records.take(share, who.address, ROOM_WITHIN).await?;
+        let permit = Room::Records(permit);
         let (reply, answer) = oneshot::channel();
         let account: Option<Arc<str>> = who.address.map(|_| who.account.as_str().into());
         let requests = lane.requests.clone();
@@ -436,7 +439,7 @@ impl Broker {
         // Its bytes; a floor also keeps steps under the queue's length. One that is larger than all may be goes alone.
         let share = (outputs + rows).clamp(STEPS_QUEUED_BYTES_MAX / STEPS_QUEUED_MAX, STEPS_QUEUED_BYTES_MAX);
         let place = Arc::clone(&lane.steps).acquire_many_owned(share as u32);
-        let Ok(permit) = self.0.runtime.block_on(place) else {
+        let Ok(permit) = self.0.runtime.block_on(place).map(Room::Step) else {
             return;
         };
         // Nobody waits for the answer: dropped on the way, the step breaks its chain.

@@ -34,6 +34,8 @@ pub enum ProduceError {
         "producer {0} writes from another address, or did within the last minute: ask for a number of your own"
     )]
     OthersProducer(i64),
+    #[error(transparent)]
+    UsedUp(#[from] UsedUp),
     #[error("pipeline `{pipeline}` on the topic is halted: {why}")]
     Halted { pipeline: String, why: String },
     #[error("pipeline `{pipeline}` is over its share of waiting bytes, or being changed: try again")]
@@ -68,8 +70,9 @@ impl ProduceError {
             | Self::TooLarge { .. }
             | Self::MadeTooLarge { .. }
             | Self::OutOfOrder { .. }
-            | Self::UnknownProducer(_)
-            | Self::OthersProducer(_) => ErrorKind::Invalid,
+            | Self::UnknownProducer(_) => ErrorKind::Invalid,
+            // Its owner may be silent by then, as one that has another address now is.
+            Self::OthersProducer(_) | Self::UsedUp(_) => ErrorKind::Retry,
             Self::ProducerFenced { .. } => ErrorKind::Fenced,
             Self::Halted { .. } | Self::PipelineBusy { .. } | Self::Overtaken => ErrorKind::Retry,
             Self::Propose(e) => e.kind(),

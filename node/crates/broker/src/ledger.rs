@@ -11,6 +11,7 @@
 //! | `waiting` | memory | what has come and waits for its turn |
 //! | `records` | memory | what is taken and not yet committed |
 //! | `answers` | memory | what is being read and sent |
+//! | `inflated` | memory | records that are read over HTTP, while they are not compressed |
 //! | `uploads` | memory | modules that are being received |
 //! | `modules` | memory | what applied pipelines may use |
 //!
@@ -26,8 +27,9 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use weir_types::ErrorKind;
 use weir_types::limits::{
     ANSWERS_BYTES_MAX, CONNECTIONS_MAX, CONNECTIONS_NEW_MAX, CONNECTIONS_OF_NODES_MAX,
-    CONNECTIONS_OF_STRANGERS_MAX, FILES_RESERVE, HTTP_CONNECTIONS_MAX, KAFKA_CONNECTIONS_MAX,
-    MODULE_BYTES_MAX, PRODUCE_INFLIGHT_BYTES_MAX, REQUESTS_BYTES_MAX, UPLOADS_MAX, WAITING_BYTES_MAX,
+    CONNECTIONS_OF_STRANGERS_MAX, FILES_RESERVE, HTTP_CONNECTIONS_MAX, INFLATED_BYTES_MAX,
+    KAFKA_CONNECTIONS_MAX, MODULE_BYTES_MAX, PRODUCE_INFLIGHT_BYTES_MAX, REQUESTS_BYTES_MAX, UPLOADS_MAX,
+    WAITING_BYTES_MAX,
 };
 
 /// What there is to share out.
@@ -74,7 +76,7 @@ impl Resource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the node's share `{share}` of {} is used up: {max} for all{}; try again, or see `weir status`",
-    resource.name(), if *one_address { ", and half of it for one address" } else { "" }
+    resource.name(), if *one_address { ", and a part of it for one address" } else { "" }
 )]
 pub struct UsedUp {
     share: &'static str,
@@ -114,6 +116,8 @@ pub struct Account {
     free: Arc<Semaphore>,
     /// Of a share that clients compete for: what each address may still take, of those that have any.
     addresses: Option<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>,
+    /// The part of it that one address may have.
+    part: usize,
     refused: AtomicU64,
 }
 
@@ -174,20 +178,33 @@ impl Account {
             max,
             free: Arc::new(Semaphore::new(max)),
             addresses: None,
+            part: 1,
             refused: AtomicU64::new(0),
         }
     }
 
+    /// Of which one address may have half.
     fn among_addresses(self) -> Self {
+        self.in_parts(2)
+    }
+
+    /// Of which one address may have one of `part` parts.
+    fn in_parts(self, part: usize) -> Self {
         Self {
             addresses: Some(Mutex::default()),
+            part,
             ..self
         }
     }
 
+    /// Whether more than half of it is taken.
+    pub fn is_scarce(&self) -> bool {
+        self.free.available_permits() < self.max / 2
+    }
+
     /// How much one address may have.
     fn per_address(&self) -> usize {
-        (self.max / 2).max(1)
+        (self.max / self.part).max(1)
     }
 
     fn of_address(&self, from: Option<IpAddr>) -> Option<Arc<Semaphore>> {
@@ -255,11 +272,6 @@ impl Account {
         }
     }
 
-    /// What is left of it, for those who wait for it until the node ends.
-    pub(crate) fn left(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.free)
-    }
-
     fn refuse(&self, one_address: bool) -> UsedUp {
         self.refused.fetch_add(1, Ordering::Relaxed);
         UsedUp {
@@ -302,6 +314,7 @@ pub struct Ledger {
     pub waiting: Account,
     pub records: Account,
     pub answers: Account,
+    pub inflated: Account,
     pub uploads: Account,
     /// Bytes that what pipelines may use takes; it is not waited for, but refused when a pipeline is applied.
     modules: Modules,
@@ -328,14 +341,16 @@ impl Ledger {
         Self {
             nodes: Account::new("nodes", Connections, CONNECTIONS_OF_NODES_MAX),
             strangers: Account::new("strangers", Connections, CONNECTIONS_OF_STRANGERS_MAX),
-            newcomers: Account::new("newcomers", Connections, CONNECTIONS_NEW_MAX).among_addresses(),
+            // Each is one for moments.
+            newcomers: Account::new("newcomers", Connections, CONNECTIONS_NEW_MAX).in_parts(8),
             quic: Account::new("quic", Connections, CONNECTIONS_MAX).among_addresses(),
             http: Account::new("http", Connections, http).among_addresses(),
             kafka: Account::new("kafka", Connections, kafka).among_addresses(),
             requests: Account::new("requests", Memory, REQUESTS_BYTES_MAX).among_addresses(),
             waiting: Account::new("waiting", Memory, WAITING_BYTES_MAX).among_addresses(),
-            records: Account::new("records", Memory, PRODUCE_INFLIGHT_BYTES_MAX),
+            records: Account::new("records", Memory, PRODUCE_INFLIGHT_BYTES_MAX).in_parts(4),
             answers: Account::new("answers", Memory, ANSWERS_BYTES_MAX).among_addresses(),
+            inflated: Account::new("inflated", Memory, INFLATED_BYTES_MAX).among_addresses(),
             uploads: Account::new("uploads", Memory, UPLOADS_MAX * MODULE_BYTES_MAX).among_addresses(),
             modules: Modules {
                 max: means.modules_bytes,
@@ -365,7 +380,7 @@ impl Ledger {
         self.modules.used.store(bytes, Ordering::Relaxed);
     }
 
-    fn accounts(&self) -> [&Account; 11] {
+    fn accounts(&self) -> [&Account; 12] {
         [
             &self.nodes,
             &self.strangers,
@@ -377,6 +392,7 @@ impl Ledger {
             &self.waiting,
             &self.records,
             &self.answers,
+            &self.inflated,
             &self.uploads,
         ]
     }

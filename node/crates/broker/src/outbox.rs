@@ -18,7 +18,7 @@ use crate::entry::Building;
 use crate::error::{AdminError, ProduceError};
 use crate::fetch::{noticed, unknown};
 use crate::forward::{Answer, Ask};
-use crate::proposer::{Append, Framing, Request};
+use crate::proposer::{Append, Framing, Request, Room};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -306,10 +306,9 @@ impl Broker {
             .bytes()
             .len()
             .max(PRODUCE_INFLIGHT_BYTES_MAX / PROPOSER_QUEUE_MAX);
-        let permit = self.0.ledger.records.left().acquire_many_owned(share as u32);
         // Whoever asks does not wait for ever, and asks again.
-        let permit = tokio::time::timeout(ROOM_WITHIN, permit).await;
-        let permit = permit.map_err(|_| not_yet())?.map_err(|_| ProduceError::Closed)?;
+        let permit = self.0.ledger.records.take(share, None, ROOM_WITHIN).await;
+        let permit = permit.map(Room::Records).map_err(|_| not_yet())?;
         let (reply, answer) = oneshot::channel();
         let append = Append {
             topic,

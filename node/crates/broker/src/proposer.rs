@@ -10,6 +10,7 @@ use crate::chain::Footing;
 use crate::entry::Building;
 use crate::error::{AdminError, ProduceError};
 use crate::hook::Output;
+use crate::ledger::Taken;
 use crate::owners::Owners;
 use crate::producer::Window;
 use crate::topic::Topic;
@@ -36,6 +37,15 @@ pub enum Framing {
     AsSent,
 }
 
+/// What an append takes until it is answered: given back when it is dropped.
+#[expect(dead_code, reason = "they are held")]
+pub(crate) enum Room {
+    /// A share of the bytes in flight.
+    Records(Taken),
+    /// A step's place.
+    Step(OwnedSemaphorePermit),
+}
+
 /// Records for one partition, with what a pipeline made of them.
 pub(crate) struct Append {
     pub(crate) topic: Arc<Topic>,
@@ -49,7 +59,7 @@ pub(crate) struct Append {
     /// Who sent it; none for the node's own.
     pub(crate) account: Option<Arc<str>>,
     /// Its share of the bytes in flight, or a step's place, given back with the answer.
-    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) permit: Room,
 }
 
 /// What a pipeline made of a batch, beside what it kept.
@@ -152,6 +162,7 @@ impl Queue {
     }
 
     /// Puts it there, if there is a place.
+    #[expect(clippy::result_large_err, reason = "the request comes back, to be answered")]
     pub(crate) fn try_send(&self, request: Request) -> Result<(), TrySendError<Request>> {
         self.requests.try_send(request)?;
         self.wake();
@@ -159,6 +170,7 @@ impl Queue {
     }
 
     /// Puts it there; blocks while there is no place.
+    #[expect(clippy::result_large_err, reason = "the request comes back, to be answered")]
     pub(crate) fn send(&self, request: Request) -> Result<(), SendError<Request>> {
         self.requests.send(request)?;
         self.wake();

@@ -12,7 +12,8 @@ use serde_json::json;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
 use weir_broker::{Broker, Taken, UsedUp};
@@ -82,14 +83,67 @@ pub(crate) async fn serve(
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client(pub(crate) IpAddr);
 
+/// Until when the answer that a connection sends has to be taken.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Watch(Arc<Mutex<Option<Instant>>>);
+
+impl Watch {
+    /// An answer begins, which has to be taken in the time `within`.
+    pub(crate) fn begin(&self, within: Duration) -> Watching {
+        let watching = Watching {
+            watch: self.clone(),
+            begun: Instant::now(),
+        };
+        watching.until(within);
+        watching
+    }
+
+    fn set(&self, until: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    /// Resolves when an answer was not taken in time.
+    async fn over(self) {
+        loop {
+            let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return;
+            }
+            tokio::time::sleep(WRITE_WITHIN / 2).await;
+        }
+    }
+}
+
+/// An answer that is being sent.
+pub(crate) struct Watching {
+    watch: Watch,
+    begun: Instant,
+}
+
+impl Watching {
+    /// It has to be taken in the time `within` from its beginning.
+    pub(crate) fn until(&self, within: Duration) {
+        self.watch.set(Some(self.begun + within));
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.watch.set(None);
+    }
+}
+
 fn connection(socket: TcpStream, client: Client, router: Router, place: Taken, ending: &GracefulShutdown) {
     let _ = socket.set_nodelay(true);
     let mut timed = TimeoutStream::new(socket);
     timed.set_read_timeout(Some(READ_WITHIN));
     timed.set_write_timeout(Some(WRITE_WITHIN));
     let router = TowerToHyperService::new(router);
+    let watch = Watch::default();
+    let slow = watch.clone().over();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(client);
+        request.extensions_mut().insert(watch.clone());
         router.call(request)
     });
     let served = http1::Builder::new()
@@ -99,8 +153,11 @@ fn connection(socket: TcpStream, client: Client, router: Router, place: Taken, e
         .serve_connection(TokioIo::new(Box::pin(timed)), service);
     let served = ending.watch(served);
     tokio::spawn(async move {
-        if let Err(error) = served.await {
-            tracing::debug!(%error, "HTTP connection ended");
+        tokio::select! {
+            served = served => if let Err(error) = served {
+                tracing::debug!(%error, "HTTP connection ended");
+            },
+            () = slow => tracing::debug!("HTTP connection ended: its answer was taken too slowly"),
         }
         drop(place);
     });

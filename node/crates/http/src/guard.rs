@@ -1,6 +1,6 @@
 //! Who may ask at all: not a web page that a browser shows, whatever name it goes by; and how much may be sent, and how slowly.
 
-use crate::connections::Client;
+use crate::connections::{Client, Watch};
 use crate::error::HttpError;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -11,10 +11,10 @@ use futures_util::{StreamExt, stream};
 use hyper::body::Body as _;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
-use weir_broker::{Broker, SHARE_WITHIN, Taken};
+use weir_broker::{Broker, SHARE_WITHIN, Taken, UsedUp};
 use weir_types::limits::MODULE_BYTES_MAX;
 
 /// A body has so long to begin,
@@ -23,6 +23,12 @@ const BODY_WITHIN: Duration = Duration::from_secs(30);
 const BODY_BYTES_PER_S: u64 = 64 << 10;
 /// Where modules are uploaded to.
 const UPLOADS: &str = "/v1/modules";
+/// What shows how the node is.
+const STATUS: &str = "/v1/status";
+const METRICS: &str = "/metrics";
+/// An answer is taken in a minute, and a second more for each of these many bytes, as by Kafka clients.
+const SEND_WITHIN: Duration = Duration::from_secs(60);
+const SEND_BYTES_PER_S: u64 = 16 << 10;
 /// Answers up to this size need no share: ten times as many as there are connections are bounded by themselves.
 const SMALL_ANSWER_BYTES: u64 = 16 << 10;
 
@@ -101,56 +107,92 @@ pub(crate) async fn look(State(guard): State<Guard>, request: Request, next: Nex
         .extensions()
         .get::<Client>()
         .map(|Client(address)| *address);
+    let watch = request.extensions().get::<Watch>().cloned().unwrap_or_default();
     let hint = request.body().size_hint();
-    // Of one that does not say how long it is, as much as any may have.
-    let bytes = hint.exact().unwrap_or(MODULE_BYTES_MAX as u64);
-    let ledger = guard.broker.ledger();
-    let share = match bytes {
-        0 => None,
-        bytes if bytes > MODULE_BYTES_MAX as u64 => {
-            let why = format!("a body has at most {MODULE_BYTES_MAX} bytes");
-            return HttpError::too_large(why).into_response();
-        }
-        bytes => {
-            let of = match request.uri().path().starts_with(UPLOADS) {
-                true => &ledger.uploads,
-                false => &ledger.requests,
-            };
-            match of.take(bytes as usize, from, SHARE_WITHIN).await {
-                Ok(share) => Some(share),
-                Err(error) => return HttpError::busy(error.to_string()).into_response(),
-            }
-        }
+    if hint.lower() > MODULE_BYTES_MAX as u64 {
+        let why = format!("a body has at most {MODULE_BYTES_MAX} bytes");
+        return HttpError::too_large(why).into_response();
+    }
+    let path = request.uri().path();
+    // What is used up is seen there.
+    let is_status = [STATUS, METRICS].contains(&path);
+    let received = Received {
+        broker: guard.broker.clone(),
+        is_upload: path.starts_with(UPLOADS),
+        from,
+        share: Arc::default(),
     };
-    let response = next.run(request.map(timed)).await;
+    let share = Arc::clone(&received.share);
+    let response = match hint.exact() {
+        Some(0) => next.run(request).await,
+        _ => next.run(request.map(|body| timed(body, received))).await,
+    };
+    // What has come is held until the answer is made.
     drop(share);
-    // Records take their share where they are read.
     match response.body().size_hint().exact() {
-        Some(bytes) if bytes > SMALL_ANSWER_BYTES => match ledger.answers.try_take(bytes as usize, from) {
-            Ok(share) => held(response, bytes, share),
+        Some(bytes) if bytes <= SMALL_ANSWER_BYTES => response,
+        Some(_) if is_status => watched(response, None, &watch),
+        Some(bytes) => match guard.broker.ledger().answers.try_take(bytes as usize, from) {
+            Ok(share) => watched(response, Some(share), &watch),
             Err(error) => HttpError::busy(error.to_string()).into_response(),
         },
-        _ => response,
+        // Records take their share where they are read.
+        None => watched(response, None, &watch),
     }
 }
 
-/// A response whose share of the bytes of answers is given back when it is sent, or the client is gone.
-fn held(response: Response, bytes: u64, share: Taken) -> Response {
+/// A response that is taken at least as fast as a slow radio takes it, or the connection ends; its share of the bytes of answers is given
+/// back when it is sent, or the client is gone.
+fn watched(response: Response, share: Option<Taken>, watch: &Watch) -> Response {
     let (mut head, body) = response.into_parts();
-    head.headers.insert(header::CONTENT_LENGTH, bytes.into());
+    if let Some(bytes) = body.size_hint().exact() {
+        head.headers.insert(header::CONTENT_LENGTH, bytes.into());
+    }
+    let watching = watch.begin(SEND_WITHIN);
     let parts = stream::unfold(
-        (body.into_data_stream(), share),
-        |(mut parts, share)| async move { Some((parts.next().await?, (parts, share))) },
+        (body.into_data_stream(), share, watching, 0u64),
+        |(mut parts, share, watching, sent)| async move {
+            let part = parts.next().await?;
+            let sent = sent + part.as_ref().map_or(0, |part| part.len() as u64);
+            watching.until(SEND_WITHIN + Duration::from_secs(sent / SEND_BYTES_PER_S));
+            Some((part, (parts, share, watching, sent)))
+        },
     );
     Response::from_parts(head, Body::from_stream(parts))
 }
 
+/// What has come of a body, and its share of what all may take. It grows with what comes, not with what is announced.
+struct Received {
+    broker: Broker,
+    is_upload: bool,
+    from: Option<IpAddr>,
+    share: Arc<Mutex<Option<Taken>>>,
+}
+
+impl Received {
+    async fn more(&self, bytes: usize) -> Result<(), UsedUp> {
+        let ledger = self.broker.ledger();
+        let of = if self.is_upload {
+            &ledger.uploads
+        } else {
+            &ledger.requests
+        };
+        let room = of.take(bytes, self.from, SHARE_WITHIN).await?;
+        let mut share = self.share.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *share {
+            Some(share) => share.merge(room),
+            None => *share = Some(room),
+        }
+        Ok(())
+    }
+}
+
 /// A body that ends with an error when it comes too slowly.
-fn timed(body: Body) -> Body {
+fn timed(body: Body, received: Received) -> Body {
     let begun = Instant::now();
     let chunks = stream::unfold(
-        (body.into_data_stream(), 0u64, false),
-        move |(mut chunks, came, is_over)| async move {
+        (body.into_data_stream(), received, 0u64, false),
+        move |(mut chunks, received, came, is_over)| async move {
             if is_over {
                 return None;
             }
@@ -161,12 +203,16 @@ fn timed(body: Body) -> Body {
                     "the body comes too slowly",
                 )),
                 Ok(None) => return None,
-                Ok(Some(chunk)) => chunk.map_err(io::Error::other),
+                Ok(Some(Ok(chunk))) => {
+                    let room = received.more(chunk.len()).await;
+                    room.map(|()| chunk).map_err(io::Error::other)
+                }
+                Ok(Some(Err(error))) => Err(io::Error::other(error)),
             };
             let (more, is_over) = chunk
                 .as_ref()
                 .map_or((0, true), |chunk| (chunk.len() as u64, false));
-            Some((chunk, (chunks, came + more, is_over)))
+            Some((chunk, (chunks, received, came + more, is_over)))
         },
     );
     Body::from_stream(chunks)

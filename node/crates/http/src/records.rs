@@ -47,6 +47,12 @@ pub(crate) async fn produce(
         .topic(&topic)
         .ok_or_else(|| HttpError::from(ProduceError::NoTopic(topic.clone())))?;
     let now = broker.now_ms();
+    let encoding = headers.get(header::CONTENT_ENCODING).map(|v| v.as_bytes());
+    if encoding.is_some_and(|encoding| encoding != b"identity") {
+        return Err(HttpError::unsupported_type(
+            "the body is taken as it is: send it without `content-encoding`",
+        ));
+    }
     let kind = headers
         .get(header::CONTENT_TYPE)
         .and_then(|v| v.to_str().ok())

@@ -98,8 +98,9 @@ impl Text {
     async fn opened(&self, batch: &Batch) -> Result<(BatchBody, Cursor, Option<Taken>), HttpError> {
         let mut share = None;
         if batch.codec() != Codec::None {
-            let answers = &self.broker.ledger().answers;
-            let taken = answers.take(BATCH_INFLATED_BYTES_MAX, self.address, SHARE_WITHIN);
+            // Not of what is held already: who waits for more of the same would wait for himself.
+            let inflated = &self.broker.ledger().inflated;
+            let taken = inflated.take(BATCH_INFLATED_BYTES_MAX, self.address, SHARE_WITHIN);
             share = Some(taken.await.map_err(|e| HttpError::busy(e.to_string()))?);
         }
         let body = batch.body().map_err(ProduceError::from)?;

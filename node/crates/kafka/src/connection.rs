@@ -285,12 +285,15 @@ async fn answer(
                 finished.map_err(ConnectionError::Unasked)?
             }
             Work::Other(body) => {
-                if head.key != api::FETCH {
+                // Nothing is held over the wait for others of a group.
+                let is_quick = !matches!(head.key, api::FETCH | api::JOIN_GROUP | api::SYNC_GROUP);
+                if is_quick {
                     session.reserve_answer(head.key).await?;
                 }
                 let frame = respond(&session, head, body).await?;
+                let bytes = frame.0.iter().map(Bytes::len).sum();
                 if head.key != api::FETCH {
-                    session.made_answer(head.key, frame.0.iter().map(Bytes::len).sum());
+                    session.made_answer(head.key, bytes).await?;
                 }
                 Some(frame)
             }

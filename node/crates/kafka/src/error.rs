@@ -105,7 +105,8 @@ impl From<&ProduceError> for Code {
             ProduceError::TooLarge { .. } | ProduceError::MadeTooLarge { .. } => Self::MessageTooLarge,
             ProduceError::OutOfOrder { .. } => Self::OutOfOrderSequence,
             ProduceError::ProducerFenced { .. } => Self::InvalidProducerEpoch,
-            ProduceError::UnknownProducer(_) | ProduceError::OthersProducer(_) => Self::UnknownProducerId,
+            ProduceError::UnknownProducer(_) => Self::UnknownProducerId,
+            ProduceError::OthersProducer(_) | ProduceError::UsedUp(_) => Self::RequestTimedOut,
             // Nothing was stored, and it will be once the pipeline goes on: the answer that every client tries again
             // after, for as long as it was told to keep records.
             ProduceError::Halted { .. } => Self::NotEnoughReplicas,

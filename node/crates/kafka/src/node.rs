@@ -9,6 +9,8 @@ use weir_broker::{Broker, Principal, SHARE_WITHIN, Taken, UsedUp};
 use weir_types::GroupId;
 use weir_types::limits::{FETCH_BYTES_MAX, KAFKA_SMALL_BYTES};
 
+/// How long an answer other than one with records waits for its share: a client waits as long (`request.timeout.ms`).
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// More kinds of requests than there are (Kafka 4 has 92).
 const KEYS: usize = 128;
 
@@ -225,27 +227,36 @@ impl Session {
         }
     }
 
-    /// Takes what the answer to a request of the kind `key` has needed so far, before it is made.
+    /// Takes what the answer to a request of the kind `key` has needed of late, before it is made.
     pub(crate) async fn reserve_answer(&self, key: i16) -> Result<(), UsedUp> {
-        let so_far = self
+        let of_late = self
             .node
             .largest(key)
             .map_or(0, |largest| largest.load(Ordering::Relaxed));
-        if so_far > KAFKA_SMALL_BYTES {
-            let answers = &self.node.broker.ledger().answers;
-            let share = answers
-                .take(so_far.min(FETCH_BYTES_MAX), Some(self.peer.ip()), SHARE_WITHIN)
-                .await?;
-            self.answer_slot().share = Some(share);
-        }
-        Ok(())
+        self.share_of_answers(of_late).await
     }
 
     /// The answer to a request of the kind `key` was made, and has these many bytes.
-    pub(crate) fn made_answer(&self, key: i16, bytes: usize) {
+    pub(crate) async fn made_answer(&self, key: i16, bytes: usize) -> Result<(), UsedUp> {
         if let Some(largest) = self.node.largest(key) {
-            largest.fetch_max(bytes, Ordering::Relaxed);
+            let of_late = largest.load(Ordering::Relaxed);
+            largest.store(bytes.max(of_late - of_late / 8), Ordering::Relaxed);
         }
+        let has = self.answer_slot().share.as_mut().map(|share| share.keep(bytes));
+        match has {
+            Some(()) => Ok(()),
+            None => self.share_of_answers(bytes).await,
+        }
+    }
+
+    async fn share_of_answers(&self, bytes: usize) -> Result<(), UsedUp> {
+        if bytes > KAFKA_SMALL_BYTES {
+            let answers = &self.node.broker.ledger().answers;
+            let bytes = bytes.min(FETCH_BYTES_MAX);
+            let share = answers.take(bytes, Some(self.peer.ip()), ANSWER_WITHIN).await?;
+            self.answer_slot().share = Some(share);
+        }
+        Ok(())
     }
 
     /// Holds the client back after the answer that is being made. A time, not a span: the debts of requests that were

@@ -33,6 +33,8 @@ pub(crate) struct Findings {
     pub(crate) frames_lost: u64,
     /// Frames whose marks were put right.
     pub(crate) frames_repaired: u64,
+    /// There is a database, and no journal has anything in it: fjall has one from its first start on.
+    pub(crate) are_gone: bool,
 }
 
 /// Checks every journal of the database in `db`, and mends what can be mended. After an orderly stop (`is_closed`) no frame
@@ -54,10 +56,14 @@ pub(crate) fn check(db: &Path, quarantine: &Path, is_closed: bool) -> io::Result
         }
     }
     journals.sort();
-    let mut findings = Findings::default();
+    let mut findings = Findings {
+        are_gone: true,
+        ..Findings::default()
+    };
     let mut seqno = None;
     for (_, path) in &journals {
         let bytes = fs::read(path)?;
+        findings.are_gone &= bytes.is_empty();
         let walk = walk(&bytes, &mut seqno, is_closed);
         findings.frames_repaired += walk.repaired;
         findings.frames_lost += walk.lost;

@@ -87,7 +87,9 @@ impl Keyspaces {
     pub(crate) fn lacks(&self, promised: &Watermark, headers_only: bool) -> Option<&'static str> {
         let is_empty = |rows: &Keyspace| rows.iter().next().is_none();
         let has_entries = promised.groups.values().any(|synced| synced.index > 0);
-        if has_entries && is_empty(&self.state) {
+        // A vote is there before any entry.
+        let has_rows = !is_empty(&self.rlog) || !is_empty(&self.data);
+        if (has_entries || has_rows) && is_empty(&self.state) {
             Some("state")
         } else if !headers_only && is_empty(&self.data) && !self.is_all_gap(promised) {
             Some("data")

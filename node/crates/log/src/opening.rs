@@ -16,17 +16,39 @@ use std::path::Path;
 use std::sync::Arc;
 use weir_types::{Gap, GapReason};
 
+/// Said when what was written last is gone, and nothing says how far it went. Opening the database makes a journal: a repair goes by this.
+pub(crate) const JOURNALS_GONE: &str = "the journals are not there, and with them what was written last";
+/// Why a log did not open, until a repair: in its directory.
+pub(crate) const DAMAGED: &str = "damaged";
+
 /// What was found before anything was read.
 pub(crate) struct Opened {
     pub(crate) keyspaces: Keyspaces,
     /// There was a database.
     pub(crate) existed: bool,
     pub(crate) findings: Findings,
+    /// What the database has removed, until it is known whether it should have.
+    pub(crate) shelter: Option<Shelter>,
+    /// Payloads were there, and no database that points to them.
+    pub(crate) has_values_aside: bool,
+    /// Something was promised.
+    pub(crate) was_there: bool,
     pub(crate) lock: Option<File>,
 }
 
 pub(crate) fn open(dir: &Path, options: &Options, store: &Store) -> Result<State, OpenError> {
-    open_whole(dir, options, store).map_err(|e| match e {
+    let opened = open_whole(dir, options, store);
+    if let Err(OpenError::Damaged { why, damage, .. }) = &opened
+        && dir.join("db").exists()
+    {
+        // Opening it has changed it, and the next start might not see what this one saw.
+        let notes = format!("{why}\n{}", damage.notes.join("\n"));
+        let noted = std::fs::write(dir.join(DAMAGED), notes.trim_end());
+        if let Err(error) = noted.and_then(|()| File::open(dir.join(DAMAGED))?.sync_all()) {
+            tracing::error!(%error, "that the log is damaged cannot be noted");
+        }
+    }
+    opened.map_err(|e| match e {
         OpenError::Io { path, source } if path == dir => match unusable(dir, Some(&source)) {
             Some((path, source)) => OpenError::Io { path, source },
             None => OpenError::Io { path, source },
@@ -39,7 +61,12 @@ pub(crate) fn open(dir: &Path, options: &Options, store: &Store) -> Result<State
 ///
 /// # Errors
 /// As opening it.
-pub(crate) fn mend_rebuilt(dir: &Path, db_dir: &Path, options: &Options) -> Result<Recovered, OpenError> {
+pub(crate) fn mend_rebuilt(
+    dir: &Path,
+    db_dir: &Path,
+    options: &Options,
+    findings: Findings,
+) -> Result<Recovered, OpenError> {
     let io = |source| OpenError::Io {
         path: dir.to_owned(),
         source,
@@ -51,7 +78,10 @@ pub(crate) fn mend_rebuilt(dir: &Path, db_dir: &Path, options: &Options) -> Resu
     let opened = Opened {
         keyspaces,
         existed: true,
-        findings: Findings::default(),
+        findings,
+        shelter: None,
+        has_values_aside: false,
+        was_there: true,
         lock: None,
     };
     let state = recover(dir, options, opened, watermark, marked, true)?;
@@ -107,6 +137,16 @@ fn open_files(
         crate::salvage::put_in_place(dir).map_err(io)?;
     }
     let existed = db_dir.exists();
+    match std::fs::read_to_string(dir.join(DAMAGED)) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        why => {
+            return Err(OpenError::Damaged {
+                path: dir.to_owned(),
+                why: why.map_err(io)?,
+                damage: everything(watermark),
+            });
+        }
+    }
     let promised = &watermark.value;
     let was_there = !promised.groups.is_empty() || !promised.partitions.is_empty();
     if !existed && was_there {
@@ -119,9 +159,7 @@ fn open_files(
     }
     let quarantine = dir.join("quarantine");
     let findings = crate::journal::check(&db_dir, &quarantine, watermark.value.clean).map_err(io)?;
-    if !existed {
-        set_values_aside(dir, &quarantine).map_err(io)?;
-    }
+    let has_values_aside = !existed && set_values_aside(dir, &quarantine).map_err(io)?;
     let values = Arc::new(ValueLog::new(dir.join(VALUES)));
     values.make_dir().map_err(io)?;
     if !existed && !marked {
@@ -154,18 +192,24 @@ fn open_files(
                 None => Ok(keyspaces),
             },
         );
-    // Where the system refused something, it is not known yet.
-    if let Some(shelter) =
-        shelter.filter(|_| !matches!(keyspaces, Err(OpenError::Io { .. } | OpenError::Locked(_))))
-    {
-        let is_damaged = keyspaces.is_err() || findings.frames_lost > 0 || (existed && !marked);
-        shelter.settle(is_damaged).map_err(io)?;
-    }
-    let keyspaces = keyspaces?;
+    let keyspaces = keyspaces.map_err(|e| match e {
+        OpenError::Damaged {
+            path,
+            why,
+            mut damage,
+        } if findings.are_gone => {
+            damage.notes.push(JOURNALS_GONE.to_owned());
+            OpenError::Damaged { path, why, damage }
+        }
+        e => e,
+    })?;
     Ok(Opened {
         keyspaces,
         existed,
         findings,
+        shelter,
+        has_values_aside,
+        was_there,
         lock: Some(lock),
     })
 }
@@ -194,19 +238,22 @@ fn open_simulated(
         },
         existed,
         findings: Findings::default(),
+        shelter: None,
+        has_values_aside: false,
+        was_there: true,
         lock: None,
     })
 }
 
 /// Payloads without a database that points to them: it was set aside, or is not mounted. They are not nobody's.
-pub(crate) fn set_values_aside(dir: &Path, quarantine: &Path) -> std::io::Result<()> {
+pub(crate) fn set_values_aside(dir: &Path, quarantine: &Path) -> std::io::Result<bool> {
     let values = dir.join(VALUES);
     let mut files = match std::fs::read_dir(&values) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         files => files?,
     };
     if files.next().is_none() {
-        return Ok(());
+        return Ok(false);
     }
     std::fs::create_dir_all(quarantine)?;
     let free = (0u32..)
@@ -218,7 +265,7 @@ pub(crate) fn set_values_aside(dir: &Path, quarantine: &Path) -> std::io::Result
         File::open(quarantine)?.sync_all()?;
         File::open(dir)?.sync_all()?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// What the watermark promised, all of it at stake.

@@ -10,7 +10,7 @@ use crate::entry::HeaderError;
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::kv::Row;
 use crate::log::{Keyspaces, Options, Shared};
-use crate::opening::{Opened, everything, unopened};
+use crate::opening::{JOURNALS_GONE, Opened, everything, unopened};
 use crate::reader::Scan;
 use crate::value_log::{ValueOptions, ValueWriter};
 use crate::watermark::WatermarkFile;
@@ -148,8 +148,12 @@ pub(crate) fn recover(
         keyspaces,
         existed,
         findings,
+        shelter,
+        has_values_aside,
+        was_there,
         lock,
     } = opened;
+    let journals_gone = findings.are_gone && existed && was_there;
     let mut recovery = Recovery {
         recovered: Recovered {
             clean: watermark.value.clean || !existed,
@@ -157,7 +161,9 @@ pub(crate) fn recover(
             frames_repaired: findings.frames_repaired,
             ..Recovered::default()
         },
-        suspect: findings.frames_lost > 0 || is_rebuilt,
+        suspect: findings.frames_lost > 0 || journals_gone || is_rebuilt,
+        // After an orderly stop the ends are known.
+        is_tail_unknown: journals_gone && !watermark.value.clean,
         is_rebuilt,
         only_whole: options.only_whole && !is_rebuilt,
         dir: dir.to_owned(),
@@ -174,6 +180,12 @@ pub(crate) fn recover(
             findings.frames_lost
         ));
     }
+    if journals_gone {
+        recovery.note(JOURNALS_GONE.to_owned());
+    }
+    if has_values_aside {
+        recovery.note("payloads without a database are set aside under `quarantine/`".to_owned());
+    }
     if let Ok(lost) = std::fs::read_to_string(dir.join(crate::salvage::REPAIRED)) {
         recovery.note(format!("a repair made the database again: {lost}"));
     }
@@ -186,7 +198,7 @@ pub(crate) fn recover(
         recovery.suspect = true;
     }
     let stake = everything(&recovery.watermark);
-    recovery.run().map_err(|failure| match failure {
+    let ran = recovery.run().map_err(|failure| match failure {
         Failure::Store(e) => unopened(dir, &e, stake),
         Failure::NotWhole(damage) => OpenError::Damaged {
             path: dir.to_owned(),
@@ -197,7 +209,20 @@ pub(crate) fn recover(
             path: dir.to_owned(),
             why,
         },
-    })
+    });
+    let is_damaged = match &ran {
+        Ok(state) => !state.recovered.damage.is_none(),
+        // What the system refused may be whole: it is not known yet.
+        Err(OpenError::Io { .. }) => return ran,
+        Err(_) => true,
+    };
+    if let Some(shelter) = shelter {
+        shelter.settle(is_damaged).map_err(|source| OpenError::Io {
+            path: dir.to_owned(),
+            source,
+        })?;
+    }
+    ran
 }
 
 struct Recovery {
@@ -210,6 +235,8 @@ struct Recovery {
     recovered: Recovered,
     /// Something was missing: look at every partition from end to end.
     suspect: bool,
+    /// What was written last is gone, and nothing says how far it went.
+    is_tail_unknown: bool,
     /// It was made again.
     is_rebuilt: bool,
     /// Damage is not mended, but told.
@@ -483,7 +510,7 @@ impl Recovery {
                 .max(known.iter().map(|g| g.end).max().unwrap_or_default());
             let promised = position.committed_end.max(reserve.end).max(position.log_start);
             let mut lost = Vec::new();
-            if found < promised {
+            if found < promised || (self.is_tail_unknown && found < reserve.ceiling) {
                 // Beyond the ceiling nothing was ever given out.
                 let end = reserve.ceiling.max(promised);
                 lost.push(Gap {

@@ -2,9 +2,11 @@
 
 use crate::value_log::{Unopened, VALUES};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// What the operating system said, if it is its error and not one of the bytes in a file. A file that is missing is damage.
+/// What the operating system said, if it is its error and not one of the bytes in a file. A file that is missing is damage, and so is
+/// one where the database thinks that none is.
 pub(crate) fn operating_system(error: &fjall::Error) -> Option<std::io::Error> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -13,7 +15,7 @@ pub(crate) fn operating_system(error: &fjall::Error) -> Option<std::io::Error> {
             let io = unopened.map_or(io, |unopened| &unopened.source);
             let code = io
                 .raw_os_error()
-                .filter(|_| io.kind() != std::io::ErrorKind::NotFound)?;
+                .filter(|_| !matches!(io.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists))?;
             return Some(std::io::Error::from_raw_os_error(code));
         }
         cause = error.source();

@@ -116,6 +116,9 @@ pub fn set_aside(dir: &Path, to: &str) -> Result<(), OpenError> {
     for name in [
         "watermark.a",
         "watermark.b",
+        crate::copy::FILE,
+        opening::DAMAGED,
+        crate::salvage::REPAIRED,
         "quarantine",
         crate::value_log::VALUES,
         "db",

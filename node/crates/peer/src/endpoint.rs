@@ -214,6 +214,16 @@ impl Listener {
 }
 
 impl Incoming {
+    /// Whether it can be asked to show first that its address is its own.
+    pub fn may_retry(&self) -> bool {
+        self.0.may_retry()
+    }
+
+    /// Asks it to show that its address is its own: it comes again.
+    pub fn retry(self) {
+        let _ = self.0.retry();
+    }
+
     /// Where it comes from.
     pub fn remote_addr(&self) -> SocketAddr {
         self.0.remote_address()

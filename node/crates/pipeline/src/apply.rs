@@ -258,11 +258,16 @@ impl Pipelines {
         let others = active.values().filter(|a| a.row.spec.name != spec.name);
         let taken: u64 = others.map(|a| self.memory_of(&a.row)).sum();
         let wanted = self.memory_of_spec(spec);
-        if let Err(max) = self
-            .0
-            .broker
-            .ledger()
-            .modules_may_use(taken.saturating_add(wanted))
+        let before = active
+            .get(spec.name.as_str())
+            .map_or(0, |a| self.memory_of(&a.row));
+        // Less than before is taken whatever others have.
+        if wanted > before
+            && let Err(max) = self
+                .0
+                .broker
+                .ledger()
+                .modules_may_use(taken.saturating_add(wanted))
         {
             let left = max.saturating_sub(taken);
             return Err(ApplyError::MemoryFull { wanted, left, max });

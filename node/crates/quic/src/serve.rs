@@ -41,6 +41,11 @@ const IDLE_WITHIN: Duration = Duration::from_secs(60);
 pub async fn serve(listener: Arc<Listener>, node: Arc<Services>, on_node: OnNode) {
     let on_node = Arc::new(on_node);
     while let Some(incoming) = listener.accept().await {
+        if node.broker.ledger().newcomers.is_scarce() && incoming.may_retry() {
+            // Whoever is really there comes again at once; an address that was made up does not.
+            incoming.retry();
+            continue;
+        }
         let from = incoming.remote_addr().ip();
         match node.broker.ledger().newcomers.try_take(1, Some(from)) {
             Ok(newcomer) => {
@@ -213,7 +218,7 @@ async fn requests(
     from: Option<IpAddr>,
 ) -> Result<(), PeerError> {
     let PeerStream { mut tx, mut rx } = stream;
-    let (answers, mut waiting) = mpsc::channel::<InTurn>(CONNECTION_REQUESTS_MAX);
+    let (answers_out, mut waiting) = mpsc::channel::<InTurn>(CONNECTION_REQUESTS_MAX);
     let writer = tokio::spawn(async move {
         while let Some((answer, _turn)) = waiting.recv().await {
             answer.write(&mut tx).await?;
@@ -236,18 +241,27 @@ async fn requests(
                 let turn = match &frame.head {
                     // Made or read when it is their turn to be written.
                     Request::Produce { .. } | Request::Fetch { .. } => None,
+                    // What is used up is seen there.
+                    Request::Status => None,
                     _ => {
                         let turn = Arc::clone(&turns).acquire_owned().await.ok();
                         let answers = &node.broker.ledger().answers;
                         match answers.take(ANSWER_BYTES, from, SHARE_WITHIN).await {
                             Ok(share) => turn.map(|turn| (turn, share)),
-                            Err(error) => break Err(PeerError::Busy(error.to_string())),
+                            Err(error) => {
+                                let error =
+                                    Answer::Now(Reply::Error(wire(error.kind(), &error)), Bytes::new());
+                                if answers_out.send((error, None)).await.is_err() {
+                                    break Ok(());
+                                }
+                                continue;
+                            }
                         }
                     }
                 };
                 let answer = session.handle(frame.head, frame.payload).await;
                 drop(received);
-                if answers.send((answer, turn)).await.is_err() {
+                if answers_out.send((answer, turn)).await.is_err() {
                     break Ok(());
                 }
             }
@@ -255,13 +269,13 @@ async fn requests(
             Err(e) => {
                 if !matches!(e, PeerError::Lost(_)) {
                     let error = Answer::Now(Reply::Error(wire(e.kind(), &e)), Bytes::new());
-                    let _ = answers.send((error, None)).await;
+                    let _ = answers_out.send((error, None)).await;
                 }
                 break Err(e);
             }
         }
     };
-    drop(answers);
+    drop(answers_out);
     let _ = writer.await;
     result
 }

@@ -145,6 +145,8 @@ pub const KAFKA_SMALL_BYTES: usize = 8 << 10;
 /// Bytes of records that are being read or sent at once, over all listeners. Beyond, a fetch waits, and gets none after a while: a
 /// client that does not take its answer makes others slower, and stops nobody.
 pub const ANSWERS_BYTES_MAX: usize = 64 << 20;
+/// Bytes of batches that are read over HTTP, while they are not compressed.
+pub const INFLATED_BYTES_MAX: usize = 64 << 20;
 /// Frames of clients over QUIC up to this size need no leave to be received: as many as there may be streams are bounded by themselves.
 pub const QUIC_SMALL_BYTES: usize = 16 << 10;
 /// Largest head of a request over QUIC, records and modules not counted: the text of a pipeline, also of one that is refused for
@@ -343,7 +345,8 @@ const _: () = {
     assert!(all <= SNAPSHOT_STATE_BYTES_MAX);
     // One address may have half of it.
     assert!(KAFKA_REQUEST_BYTES_MAX <= REQUESTS_BYTES_MAX / 2 && FRAME_BYTES_MAX <= REQUESTS_BYTES_MAX / 2);
-    assert!(BATCH_INFLATED_BYTES_MAX + FETCH_BYTES_MAX <= ANSWERS_BYTES_MAX / 2);
+    assert!(FETCH_BYTES_MAX <= ANSWERS_BYTES_MAX / 2 && BATCH_INFLATED_BYTES_MAX <= INFLATED_BYTES_MAX / 2);
+    assert!(BATCH_BYTES_MAX <= PRODUCE_INFLIGHT_BYTES_MAX / 4);
     assert!(UPLOADS_MAX >= 2);
     assert!(BATCH_BYTES_MAX < KAFKA_REQUEST_BYTES_MAX);
 };

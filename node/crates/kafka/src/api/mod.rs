@@ -36,6 +36,9 @@ use std::ops::RangeInclusive;
 
 /// What a request for records begins with.
 pub(crate) const FETCH: i16 = <fetch::Served as Api>::KEY;
+/// Requests that wait for other members of a group.
+pub(crate) const JOIN_GROUP: i16 = 11;
+pub(crate) const SYNC_GROUP: i16 = 14;
 
 pub(crate) use api_versions::{KEY as API_VERSIONS, unsupported as unsupported_api_versions};
 

@@ -127,10 +127,15 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
         remove_dir(&dir.join(name)).map_err(io)?;
     }
     let db = dir.join("db");
+    let mut findings = journal::Findings {
+        are_gone: true,
+        ..journal::Findings::default()
+    };
     if db.exists() {
         remove_dir(&dir.join(MADE)).map_err(io)?;
-        let findings = journal::check(&db, &dir.join("quarantine"), watermark.value.clean).map_err(io)?;
-        tracing::info!(?findings, "journals are looked through");
+        findings = journal::check(&db, &dir.join("quarantine"), watermark.value.clean).map_err(io)?;
+        let noted = std::fs::read_to_string(dir.join(opening::DAMAGED)).unwrap_or_default();
+        findings.are_gone |= noted.contains(opening::JOURNALS_GONE);
     }
     let failed = |e: fjall::Error| {
         let source = operating_system(&e).unwrap_or_else(|| io::Error::other(e.to_string()));
@@ -166,7 +171,7 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
         (made.partitions, made.unreadable) = (salvage.partitions, salvage.unreadable);
         drop(salvage.keyspaces);
         remove_dir(&dir.join(NEWEST)).map_err(io)?;
-        made.recovered = opening::mend_rebuilt(dir, &dir.join(MAKING), &options)?;
+        made.recovered = opening::mend_rebuilt(dir, &dir.join(MAKING), &options, findings)?;
         // Whoever opens it next must know, also if this ends here.
         std::fs::write(dir.join(REPAIRED), made.recovered.damage.to_string()).map_err(io)?;
         File::open(dir.join(REPAIRED))
@@ -176,6 +181,11 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
         sync(dir).map_err(io)?;
     }
     put_in_place(dir).map_err(io)?;
+    match std::fs::remove_file(dir.join(opening::DAMAGED)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
+        _ => {}
+    }
+    sync(dir).map_err(io)?;
     drop(lock);
     Ok(made)
 }
