@@ -63,7 +63,7 @@ pub const PROPOSER_QUEUE_MAX: usize = 4_096;
 /// Changes of rows waiting for the proposer: committed offsets, groups, topics. Others wait outside.
 pub const PROPOSER_CHANGES_MAX: usize = 1_024;
 /// Bytes of produce requests taken in and not yet answered, for the whole node.
-pub const PRODUCE_INFLIGHT_BYTES_MAX: usize = 32 << 20;
+pub const PRODUCE_INFLIGHT_BYTES_MAX: usize = 24 << 20;
 /// Small batches up to this size and without a producer id are merged into one row per entry.
 pub const MERGE_BYTES_MAX: usize = 16 << 10;
 
@@ -136,7 +136,7 @@ pub const OFFSET_METADATA_BYTES_MAX: usize = 4 << 10;
 pub const KAFKA_REQUEST_BYTES_MAX: usize = 16 << 20;
 /// Bytes of requests that are being received at once, over all listeners; Kafka's up to [`KAFKA_SMALL_BYTES`] and QUIC's up to
 /// [`QUIC_SMALL_BYTES`] do not count.
-pub const REQUESTS_BYTES_MAX: usize = 64 << 20;
+pub const REQUESTS_BYTES_MAX: usize = 40 << 20;
 /// Bytes of Kafka requests larger than [`KAFKA_SMALL_BYTES`], other than records, that have come and wait for their turn
 /// behind others of their connection: the largest real ones are assignments of groups. Beyond, connections end.
 pub const WAITING_BYTES_MAX: usize = 8 << 20;
