@@ -18,6 +18,8 @@ const FUZZ_TARGETS: [&str; 8] = [
 /// Coverage for libFuzzer from a stable compiler: what `cargo-fuzz` asks of a nightly one.
 const FUZZ_FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table";
+/// What looks at licences and sources: pinned, as its findings change with it.
+const DENY: &str = "0.20.2";
 /// The last commit of release 0.1.0: no tag says it.
 const EARLIER: &str = "dc54948";
 /// No target needs as much; one that does has found something.
@@ -29,6 +31,7 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
     test_guests()?;
     clients();
     node_for_tests()?;
+    deny()?;
     say("every byte and sector of a closed log, one after the other");
     let mut damage = cargo(&["test", "-p", "weir-log", "--", "no_damaged", "--nocapture"]);
     damage.env("WEIR_DAMAGE_ROUNDS", "40");
@@ -63,6 +66,43 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
     say("ten thousand seeds of the simulation");
     run(cargo(&["run", "-p", "weir-sim", "--", "--seeds", "10000"]))?;
     fuzz(seconds)
+}
+
+/// Looks at the bans, licences and sources of all that is built, by `.cargo/deny.toml`, and says what it does not look at.
+pub(crate) fn deny() -> Result<()> {
+    say("bans, licences and sources of all dependencies");
+    let tools = target().join("tools");
+    let deny = tools.join("bin/cargo-deny");
+    let known = Command::new(&deny).arg("--version").output();
+    let is_there = known.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).trim().ends_with(DENY));
+    if !is_there {
+        let mut install = cargo(&[
+            "install",
+            "cargo-deny",
+            "--locked",
+            "--force",
+            "--version",
+            DENY,
+            "--root",
+        ]);
+        install.arg(&tools);
+        run(install)?;
+    }
+    for workspace in [".", "tests/fuzz", "tests/guests"] {
+        let mut check = Command::new(&deny);
+        check
+            .args(["--manifest-path"])
+            .arg(root().join(workspace).join("Cargo.toml"))
+            .args(["check", "--config"])
+            .arg(root().join(".cargo/deny.toml"))
+            .args(["bans", "licenses", "sources"]);
+        run(check).with_context(|| format!("`{workspace}` has what `.cargo/deny.toml` does not allow"))?;
+    }
+    println!(
+        "not looked at: advisories (their database comes over a network that a test may not have), other people's clients and \
+         toolchains that tests install (npm, PyPI), and code in C that crates bring along (zstd, ring)"
+    );
+    Ok(())
 }
 
 /// Builds the node of the earlier release from this repository's history, under `target/earlier`, and returns its path:

@@ -495,7 +495,10 @@ impl Recovery {
         if self.suspect || self.watermark.value.clean {
             // A partition may have lost its row, and keep its records. After an orderly shutdown the watermark names
             // those that exist; after another it may still name one that was dropped.
-            for (partition, reserve) in reserves.iter().filter(|(_, r)| r.end > Offset::ZERO) {
+            for (partition, reserve) in reserves
+                .iter()
+                .filter(|(_, r)| r.end > Offset::ZERO || (self.is_tail_unknown && r.ceiling > Offset::ZERO))
+            {
                 positions.entry(*partition).or_insert(Position {
                     log_start: reserve.log_start,
                     ..Position::default()

@@ -102,10 +102,31 @@ impl Pipelines {
 
     /// Makes what runs here what the rows say. False when something is still on its way.
     fn catch_up(&self) -> bool {
+        self.load_ahead();
         // A change that this node makes itself installs what it made.
         let _one = self.0.changing.blocking_lock();
         let modules = self.follow_modules();
         modules & self.follow_pipelines()
+    }
+
+    /// Has modules brought here and compiled that rows speak of, before changes are held up: that takes a while. What is wrong with one
+    /// shows afterwards.
+    fn load_ahead(&self) {
+        let (dir, known) = {
+            let store = self.store();
+            (store.dir(), store.modules.clone())
+        };
+        for (digest, info) in Store::read_rows(&self.0.broker.rows(StateKind::Module)) {
+            if known.get(&digest) != Some(&info) || !Store::has(&dir, &info) {
+                drop(Store::fetch(&dir, &self.0.broker, &info));
+            }
+        }
+        for (_, value) in self.0.broker.rows(StateKind::Pipeline) {
+            let row = row::of_pipeline(&value).ok().filter(|row| !self.runs(row));
+            for digest in row.iter().flat_map(|row| row.modules()) {
+                drop(self.load(*digest));
+            }
+        }
     }
 
     fn follow_modules(&self) -> bool {
@@ -114,7 +135,7 @@ impl Pipelines {
         let dir = self.store().dir();
         let mut complete = true;
         for (digest, info) in &infos {
-            if self.store().modules.get(digest) == Some(info) && Store::read(&dir, *digest).is_ok() {
+            if self.store().modules.get(digest) == Some(info) && Store::has(&dir, info) {
                 continue;
             }
             match Store::fetch(&dir, &self.0.broker, info) {

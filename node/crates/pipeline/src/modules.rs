@@ -318,7 +318,7 @@ impl Pipelines {
         Ok(stages)
     }
 
-    fn load(&self, digest: Digest) -> Result<Module, PushError> {
+    pub(crate) fn load(&self, digest: Digest) -> Result<Module, PushError> {
         if let Some(module) = self.loaded().get(&digest) {
             return Ok(module.clone());
         }

@@ -256,6 +256,12 @@ impl Store {
     }
 
     /// Reads the component back, and sees that it is what it was.
+    /// Whether the bytes of a module seem to be here. Whether they are what they should be shows when they are read.
+    pub(crate) fn has(dir: &std::path::Path, info: &ModuleInfo) -> bool {
+        let found = fs::metadata(dir.join(format!("{}.wasm", info.digest)));
+        found.is_ok_and(|found| found.len() == info.bytes)
+    }
+
     pub(crate) fn read(dir: &std::path::Path, digest: Digest) -> Result<Vec<u8>, PushError> {
         let bytes = fs::read(dir.join(format!("{digest}.wasm")))?;
         if Digest::of(&bytes) != digest {
