@@ -91,11 +91,11 @@ pub(crate) fn deny() -> Result<()> {
     for workspace in [".", "tests/fuzz", "tests/guests"] {
         let mut check = Command::new(&deny);
         check
-            .args(["--manifest-path"])
+            .arg("--manifest-path")
             .arg(root().join(workspace).join("Cargo.toml"))
-            .args(["check", "--config"])
+            .arg("--config")
             .arg(root().join(".cargo/deny.toml"))
-            .args(["bans", "licenses", "sources"]);
+            .args(["check", "bans", "licenses", "sources"]);
         run(check).with_context(|| format!("`{workspace}` has what `.cargo/deny.toml` does not allow"))?;
     }
     println!(

@@ -17,6 +17,7 @@ cargo bench-table [...] the benchmark table; -o json for programs, --quick for a
 cargo xtask long [S]     what takes too long for every change: a hundred kills, fifty power cuts, S seconds a fuzz target (60)
 cargo xtask fuzz [S]     the fuzz targets alone
 cargo xtask earlier     build the release before this one, for the test of a site of both
+cargo xtask deny        look at bans, licences and sources of all dependencies
 cargo xtask modules     build the ready-made modules for Wasm
 cargo xtask clients     install other people's clients that the tests run";
 
@@ -40,6 +41,7 @@ fn main() -> Result<()> {
             println!("{}", long::earlier()?.display());
             Ok(())
         }
+        Some("deny") => long::deny(),
         Some("fuzz") => long::fuzz(seconds(rest)?),
         Some("modules") => modules().map(drop),
         Some("clients") => {
