@@ -1,0 +1,521 @@
+//! Gathering rows and batches from all files, and judging which count.
+
+use super::{
+    CameBack, DATA, Failure, Item, RLOG, Region, STATE, STRAYS_BYTES_MAX, Stray, Value, blob, blob_at,
+    entries, find, is_batch_of, is_header, named_keyspaces, read, shelter, table,
+};
+use crate::copy::{self, RowsCopy};
+use crate::keys::{StateKey, StateKind, data_key, rlog_index, split_data_key};
+use crate::kv::{Database, Keyspace};
+use crate::log::Keyspaces;
+use crate::value_log::{FRAME_BYTES, FrameHeader, Pointer, VALUES, segment_of};
+use crate::watermark::WatermarkFile;
+use crate::writer::gap_of;
+use crate::{EntryHeader, Position, journal};
+use bytes::Bytes;
+use fjall::PersistMode;
+use std::collections::BTreeMap;
+use std::path::Path;
+use weir_types::planted::{Bug, planted};
+use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId};
+
+/// How new each row is that was put into the new database.
+pub(super) struct Newest {
+    /// Keeps it open.
+    pub(super) _db: fjall::Database,
+    pub(super) seen: fjall::Keyspace,
+}
+
+/// The sequence number of a row that nothing vouches for: everything else is newer.
+const GUESSED: u64 = 0;
+
+/// A database that is made again.
+pub(super) struct Salvage<'a> {
+    pub(super) keyspaces: Keyspaces,
+    /// None where there is no database to read.
+    pub(super) newest: Option<Newest>,
+    pub(super) watermark: &'a WatermarkFile,
+    pub(super) marked: bool,
+    pub(super) strays: Vec<Stray>,
+    pub(super) stray_bytes: usize,
+    pub(super) unreadable: Vec<String>,
+    pub(super) partitions: BTreeMap<PartitionId, CameBack>,
+}
+
+impl Salvage<'_> {
+    /// Reads all files of the database.
+    pub(super) fn files(&mut self, dir: &Path) -> Result<(), Failure> {
+        let db = dir.join("db");
+        let named = named_keyspaces(&db)?;
+        for path in entries(&db)? {
+            if path.extension().is_some_and(|e| e == "jnl") {
+                self.journal(&path, &named)?;
+            }
+        }
+        let removed = dir.join("quarantine").join(shelter::REMOVED);
+        for home in [db.join("keyspaces"), removed] {
+            for (number, keyspace) in &named {
+                let (home, keyspace) = (home.join(number.to_string()), *keyspace);
+                let blobs = home.join("blobs");
+                for path in entries(&home.join("tables"))? {
+                    self.table(&path, keyspace, &blobs)?;
+                }
+                for path in entries(&blobs)? {
+                    self.blobs(&path, keyspace)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn journal(&mut self, path: &Path, named: &BTreeMap<u64, u64>) -> Result<(), Failure> {
+        let bytes = read(path)?;
+        for (number, item) in journal::rows(&bytes) {
+            if let Some(keyspace) = named.get(&number) {
+                self.take(*keyspace, item, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, path: &Path, keyspace: u64, blobs: &Path) -> Result<(), Failure> {
+        let bytes = read(path)?;
+        let (mut rows, mut bad) = (Vec::new(), Vec::new());
+        table::read(&bytes, &mut |item| rows.push(item), &mut |region| {
+            bad.push(region)
+        });
+        for item in rows {
+            self.row(keyspace, item, blobs, true)?;
+        }
+        for region in bad {
+            let mut guessed = Vec::new();
+            table::guess(&region, &mut |item| guessed.push(item));
+            for item in guessed {
+                self.row(keyspace, item, blobs, false)?;
+            }
+            self.region(path, &region, None);
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, keyspace: u64, item: Item<'_>, blobs: &Path, is_vouched: bool) -> Result<(), Failure> {
+        let Value::Blob { file, offset, len } = item.value else {
+            return self.take(keyspace, item, is_vouched);
+        };
+        // The frame there says the same, unless it is damaged: then this is how it is known whose it is.
+        let found = blob_at(&blobs.join(file.to_string()), offset, item.key.len(), len);
+        match found.filter(|batch| is_batch_of(&item.key, batch)) {
+            Some(batch) => {
+                let value = Value::Here(&batch);
+                self.take(keyspace, Item { value, ..item }, is_vouched)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn blobs(&mut self, path: &Path, keyspace: u64) -> Result<(), Failure> {
+        let bytes = read(path)?;
+        let (mut rows, mut bad) = (Vec::new(), Vec::new());
+        blob::read(&bytes, &mut |item| rows.push(item), &mut |region| {
+            bad.push(region)
+        });
+        for item in rows {
+            self.take(keyspace, item, true)?;
+        }
+        for region in bad {
+            self.region(path, &region, Some(data_key(PartitionId(0), Offset::ZERO).len()));
+        }
+        Ok(())
+    }
+
+    /// Batches in a stretch that cannot be read as what it should be.
+    fn region(&mut self, path: &Path, region: &Region<'_>, key_before: Option<usize>) {
+        let mut strays = Vec::new();
+        find(region, key_before, &mut |stray| strays.push(stray));
+        // The end of a table is its directory, of which nothing is asked.
+        let found = strays.len();
+        strays.into_iter().for_each(|stray| self.keep_stray(stray));
+        if found > 0 {
+            self.unreadable.push(format!(
+                "{} bytes at {} of `{}` are damaged; {found} batches in them are whole",
+                region.bytes.len(),
+                region.from,
+                path.display(),
+            ));
+        }
+    }
+
+    fn keep_stray(&mut self, stray: Stray) {
+        self.stray_bytes += stray.batch.bytes().len();
+        match self.stray_bytes <= STRAYS_BYTES_MAX {
+            true => self.strays.push(stray),
+            false => self.unreadable.push(format!(
+                "a whole batch of {} records from offset {} is left out: there is too much damage to hold what is found in it",
+                stray.batch.count(),
+                stray.batch.base_offset(),
+            )),
+        }
+    }
+
+    /// Puts a row into the new database, unless a newer one is there. One that nothing vouches for must prove itself.
+    fn take(&mut self, keyspace: u64, item: Item<'_>, is_vouched: bool) -> Result<(), Failure> {
+        let key = &item.key[..];
+        let proves_itself = match (keyspace, &item.value) {
+            (DATA, Value::Here(value)) => Pointer::decode(value).is_some() || is_batch_of(key, value),
+            (RLOG, Value::Here(value)) => is_header(key, value),
+            _ => false,
+        };
+        let seqno = if is_vouched { item.seqno } else { GUESSED };
+        let to = match keyspace {
+            RLOG => &self.keyspaces.rlog,
+            DATA => &self.keyspaces.data,
+            STATE => &self.keyspaces.state,
+            _ => return Ok(()),
+        };
+        if !is_vouched && !proves_itself {
+            return Ok(());
+        }
+        if let (DATA, false, Value::Here(value)) = (keyspace, is_vouched, &item.value)
+            && Pointer::decode(value).is_none()
+        {
+            // Its key may be another's by a bit.
+            let partition = split_data_key(key).map(|(partition, _)| partition);
+            let batch = Batch::parse(Bytes::copy_from_slice(value)).ok();
+            if let Some(batch) = batch {
+                self.keep_stray(Stray {
+                    partition,
+                    batch,
+                    at: 0,
+                });
+            }
+            return Ok(());
+        }
+        // Whoever wrote it, a batch that is not whole says nothing, and must not stand in the way of one that is.
+        if keyspace == DATA && !proves_itself && matches!(item.value, Value::Here(_)) {
+            return Ok(());
+        }
+        if let Some(newest) = &self.newest {
+            let seen = [&[keyspace as u8], key].concat();
+            let before = newest.seen.get(&seen)?;
+            let before = before.and_then(|n| n.first_chunk().map(|n| u64::from_be_bytes(*n)));
+            if before.is_some_and(|before| before > seqno) {
+                return Ok(());
+            }
+            let mut is_now = seqno.to_be_bytes().to_vec();
+            is_now.push(u8::from(matches!(item.value, Value::Removed)));
+            newest.seen.insert(seen, is_now)?;
+        }
+        match (to, item.value) {
+            (Keyspace::Files(to), Value::Here(value)) => to.insert(key, value)?,
+            (Keyspace::Files(to), Value::Removed) => to.remove(key)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Everything that lies outside of the database, and what follows from what came back.
+    pub(super) fn finish(&mut self, dir: &Path) -> Result<(), Failure> {
+        self.copied_rows(dir)?;
+        let places = self.places()?;
+        self.judge(&places)?;
+        for path in entries(&dir.join(VALUES))? {
+            if let Some(segment) = segment_of(&path) {
+                self.frames(&path, segment, &places)?;
+            }
+        }
+        self.place_strays(&places)?;
+        self.accounts(&places)?;
+        match &self.keyspaces.db {
+            Database::Files(db) => Ok(db.persist(PersistMode::SyncAll)?),
+            #[cfg(any(test, feature = "testing"))]
+            Database::Simulated(_) => Ok(()),
+        }
+    }
+
+    /// The rows of the second copy. They count for more than those of the database where the copy is as new.
+    fn copied_rows(&mut self, dir: &Path) -> Result<(), Failure> {
+        let at = dir.join(copy::FILE);
+        let found = RowsCopy::load(dir).map_err(|e| Failure::File(at, e))?;
+        let state = self.keyspaces.state.clone();
+        let mut batch = self.keyspaces.db.batch();
+        found.restore(&state, &mut batch)?;
+        // Of what was received and not installed, another node has all.
+        for kind in [StateKind::Incoming, StateKind::Segment] {
+            for row in state.prefix([kind as u8]) {
+                batch.remove(&state, row.key()?);
+            }
+        }
+        // What an earlier start missed may be found now; what is not is said again.
+        for row in state.prefix([StateKind::Gap as u8]) {
+            let (key, value) = row.into_inner()?;
+            if gap_of(&key, &value).is_some_and(|(_, gap)| gap.reason == GapReason::Lost) {
+                batch.remove(&state, key);
+            }
+        }
+        batch.commit(PersistMode::Buffer)?;
+        Ok(())
+    }
+
+    /// Where records may be: of partitions that exist, what was not given up, and is no known gap.
+    fn places(&self) -> Result<Places, Failure> {
+        let mut places = Places::default();
+        for row in self.keyspaces.state.prefix([StateKind::Position as u8]) {
+            let (key, value) = row.into_inner()?;
+            let id = key.get(1..).and_then(|k| k.first_chunk());
+            let position = Position::decode(&Bytes::from(value));
+            if let Some((id, position)) = id.zip(position) {
+                let id = PartitionId(u32::from_be_bytes(*id));
+                places.starts.insert(id, position.log_start);
+            }
+        }
+        for (id, reserve) in &self.watermark.value.partitions {
+            match places.starts.get_mut(id) {
+                Some(start) => *start = (*start).max(reserve.log_start),
+                // It was dropped.
+                None if self
+                    .was_removed(STATE, StateKey::partition(StateKind::Position, *id).as_bytes())? => {}
+                None => drop(places.starts.insert(*id, reserve.log_start)),
+            }
+        }
+        places.all = !self.marked;
+        for row in self.keyspaces.state.prefix([StateKind::Gap as u8]) {
+            let (key, value) = row.into_inner()?;
+            if let Some((partition, gap)) = gap_of(&key, &value)
+                && gap.reason != GapReason::Lost
+            {
+                places
+                    .gaps
+                    .entry(partition)
+                    .or_default()
+                    .push((gap.start, gap.end));
+            }
+        }
+        for row in self.keyspaces.rlog.iter() {
+            let (key, value) = row.into_inner()?;
+            let group = key.first_chunk().map(|g| GroupId(u16::from_be_bytes(*g)));
+            let header = group
+                .zip(rlog_index(&key))
+                .and_then(|(group, index)| EntryHeader::decode(group, index, &value).ok());
+            for append in header.iter().flat_map(|(header, ..)| header.appends()) {
+                places.named.insert((append.base, append.crc), append.partition);
+            }
+        }
+        Ok(places)
+    }
+
+    /// Looks at each row of `data`, and removes those that name nothing that can be read, or something that was given up.
+    fn judge(&mut self, places: &Places) -> Result<(), Failure> {
+        let mut gone = self.keyspaces.db.batch();
+        for row in self.keyspaces.data.iter() {
+            let (key, value) = row.into_inner()?;
+            let payload = self.keyspaces.payload(&key, value).ok();
+            let batch = payload.and_then(|bytes| Batch::parse(bytes).ok());
+            let whole = split_data_key(&key)
+                .zip(batch)
+                .filter(|((partition, base), batch)| {
+                    batch.base_offset() == *base && places.may_hold(*partition, batch)
+                });
+            match whole {
+                Some(((partition, _), batch)) => self.came_back(partition, &batch),
+                None => gone.remove(&self.keyspaces.data, key),
+            }
+        }
+        gone.commit(PersistMode::Buffer)?;
+        Ok(())
+    }
+
+    fn came_back(&mut self, partition: PartitionId, batch: &Batch) {
+        let back = self.partitions.entry(partition).or_default();
+        back.batches += 1;
+        back.records += u64::from(batch.count());
+        back.bytes += batch.bytes().len() as u64;
+        back.max_timestamp = back.max_timestamp.max(batch.max_timestamp());
+    }
+
+    /// Frames of a file of the value log that no row points to: they say by themselves what they are.
+    fn frames(&mut self, path: &Path, segment: u32, places: &Places) -> Result<(), Failure> {
+        let bytes = read(path)?;
+        let (mut at, mut begun) = (0, None);
+        while at < bytes.len() {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let header = rest.first_chunk().and_then(FrameHeader::decode);
+            let payload = header.and_then(|h| rest.get(FRAME_BYTES..FRAME_BYTES + h.len as usize));
+            let (Some(header), Some(payload)) = (header, payload) else {
+                begun.get_or_insert(at);
+                at += 1;
+                continue;
+            };
+            if let Some(begun) = begun.take() {
+                self.region(path, &Region::of(&bytes, begun, at), Some(FRAME_BYTES));
+            }
+            let batch = Batch::parse(Bytes::copy_from_slice(payload)).ok();
+            let Some(batch) = batch.filter(|batch| batch.base_offset() == header.base) else {
+                // Not looked into: records may hold what looks like a batch.
+                self.unreadable.push(format!(
+                    "the batch of partition {} at offset {} in `{}` is damaged",
+                    header.partition,
+                    header.base,
+                    path.display(),
+                ));
+                at += FRAME_BYTES + header.len as usize;
+                continue;
+            };
+            let pointer = Pointer {
+                segment,
+                at: (at + FRAME_BYTES) as u64,
+                len: header.len,
+            };
+            if !planted(Bug::SkipReadableFrame) && self.fits(header.partition, &batch, places)? {
+                let key = data_key(header.partition, header.base);
+                let mut row = self.keyspaces.db.batch();
+                row.insert(&self.keyspaces.data, key, pointer.encode());
+                row.commit(PersistMode::Buffer)?;
+                self.came_back(header.partition, &batch);
+            }
+            at += FRAME_BYTES + header.len as usize;
+        }
+        if let Some(begun) = begun {
+            self.region(path, &Region::of(&bytes, begun, at), Some(FRAME_BYTES));
+        }
+        Ok(())
+    }
+
+    /// Batches whose place is not known for sure: each goes where the log says, or where it is missing.
+    fn place_strays(&mut self, places: &Places) -> Result<(), Failure> {
+        for stray in std::mem::take(&mut self.strays) {
+            let Some(partition) = self.place(&stray, places)? else {
+                continue;
+            };
+            let base = stray.batch.base_offset();
+            let mut row = self.keyspaces.db.batch();
+            let bytes = fjall::Slice::from(stray.batch.clone().into_bytes());
+            row.insert(&self.keyspaces.data, data_key(partition, base), bytes);
+            row.commit(PersistMode::Buffer)?;
+            tracing::info!(%partition, %base, at = stray.at, "a batch is found in damaged bytes");
+            self.came_back(partition, &stray.batch);
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, stray: &Stray, places: &Places) -> Result<Option<PartitionId>, Failure> {
+        let batch = &stray.batch;
+        let named = places.named.get(&(batch.base_offset(), batch.crc())).copied();
+        // Where there is but one partition, nobody else's records are taken for its own.
+        let only = places
+            .starts
+            .keys()
+            .next()
+            .filter(|_| places.starts.len() == 1)
+            .copied();
+        let Some(partition) = named.or(stray.partition).or(only) else {
+            self.unreadable.push(format!(
+                "a batch of {} records from offset {} is whole, and nothing says of which partition: it is left out",
+                batch.count(),
+                batch.base_offset(),
+            ));
+            return Ok(None);
+        };
+        Ok(self.fits(partition, batch, places)?.then_some(partition))
+    }
+
+    /// First offset after the last batch of `partition` that begins before `to`.
+    fn end_before(&self, partition: PartitionId, to: Offset) -> Result<Offset, Failure> {
+        let range = data_key(partition, Offset::ZERO)..data_key(partition, to);
+        let Some(row) = self.keyspaces.data.range(range).next_back() else {
+            return Ok(Offset::ZERO);
+        };
+        let (key, value) = row.into_inner()?;
+        let payload = self.keyspaces.payload(&key, value).ok();
+        let batch = payload.and_then(|bytes| Batch::parse(bytes).ok());
+        Ok(batch.map_or(Offset::ZERO, |batch| batch.end_offset()))
+    }
+
+    fn last_end(&self, partition: PartitionId) -> Result<Offset, Failure> {
+        self.end_before(partition, Offset::MAX)
+    }
+
+    /// Whether `batch` is missing from `partition`.
+    fn fits(&self, partition: PartitionId, batch: &Batch, places: &Places) -> Result<bool, Failure> {
+        let is_taken = self.end_before(partition, batch.end_offset())? > batch.base_offset();
+        if is_taken || !places.may_hold(partition, batch) {
+            return Ok(false);
+        }
+        self.was_removed(DATA, &data_key(partition, batch.base_offset()))
+            .map(|removed| !removed)
+    }
+
+    /// Whether the last that is known of a row is that it was removed.
+    fn was_removed(&self, keyspace: u64, key: &[u8]) -> Result<bool, Failure> {
+        let seen = [&[keyspace as u8], key].concat();
+        Ok(match &self.newest {
+            Some(newest) => newest.seen.get(seen)?.is_some_and(|row| row.last() == Some(&1)),
+            None => false,
+        })
+    }
+
+    /// How many bytes of each file of the value log rows point to, and of each partition there are.
+    fn accounts(&mut self, places: &Places) -> Result<(), Failure> {
+        let mut live: BTreeMap<u32, u64> = BTreeMap::new();
+        for row in self.keyspaces.data.iter() {
+            let (_, value) = row.into_inner()?;
+            if let Some(pointer) = Pointer::decode(&value) {
+                *live.entry(pointer.segment).or_default() += pointer.frame_bytes();
+            }
+        }
+        let mut batch = self.keyspaces.db.batch();
+        for (segment, bytes) in live {
+            let key = StateKey::new(StateKind::Segment, &segment.to_be_bytes());
+            batch.insert(&self.keyspaces.state, key.as_bytes(), bytes.to_be_bytes());
+        }
+        for (partition, back) in &self.partitions {
+            let key = StateKey::partition(StateKind::Position, *partition);
+            let row = self.keyspaces.state.get(key.as_bytes())?;
+            let known = row.and_then(|row| Position::decode(&Bytes::from(row)));
+            let position = Position {
+                bytes: back.bytes,
+                committed_end: self.last_end(*partition)?,
+                ..known.unwrap_or_default()
+            };
+            let start = position
+                .log_start
+                .max(places.starts.get(partition).copied().unwrap_or_default());
+            let position = Position {
+                log_start: start,
+                max_timestamp: position.max_timestamp.max(back.max_timestamp),
+                committed_end: position
+                    .committed_end
+                    .max(known.map_or(start, |p| p.committed_end)),
+                ..position
+            };
+            batch.insert(&self.keyspaces.state, key.as_bytes(), position.encode());
+        }
+        batch.commit(PersistMode::Buffer)?;
+        Ok(())
+    }
+}
+
+/// Where records may be.
+#[derive(Default)]
+struct Places {
+    /// Where each partition that exists begins.
+    starts: BTreeMap<PartitionId, Offset>,
+    /// Nobody knows which exist.
+    all: bool,
+    /// Ranges that were given up.
+    gaps: BTreeMap<PartitionId, Vec<(Offset, Offset)>>,
+    /// Whose a batch is, by its first offset and its checksum, as headers have it.
+    named: BTreeMap<(Offset, u32), PartitionId>,
+}
+
+impl Places {
+    fn may_hold(&self, partition: PartitionId, batch: &Batch) -> bool {
+        let is_there = match self.starts.get(&partition) {
+            Some(start) => batch.end_offset() > *start,
+            None => self.all,
+        };
+        let gaps = self.gaps.get(&partition).into_iter().flatten();
+        let overlaps =
+            |(start, end): &(Offset, Offset)| batch.base_offset() < *end && *start < batch.end_offset();
+        is_there && !gaps.into_iter().any(overlaps)
+    }
+}
