@@ -217,7 +217,7 @@ pub(crate) fn run(seed: u64, under: &Path, show: bool) -> Result<Report> {
     }
     // What lies in the value log comes back also if the database is gone.
     for node in world.nodes.iter().filter(|node| !node.witness) {
-        let came = node.disk.comes_back(&node.dir());
+        let came = weir_log::comes_back(&node.disk, &node.dir());
         violations.extend(came.err().map(|why| format!("{}: {why}", node.host())));
     }
     let sends = |of: Outcome| {

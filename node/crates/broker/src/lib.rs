@@ -31,6 +31,7 @@ mod proposer;
 mod quota;
 mod retention;
 mod site;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod topic;
@@ -53,7 +54,8 @@ pub use proposer::Framing;
 pub use quota::{Direction, QuotaConfig};
 pub use retention::Why;
 pub use site::Token;
-pub use topic::{ConfigError, Durability, RetentionBy, TimestampType, Topic, TopicConfig, topics_in};
+pub use stored::topics_in;
+pub use topic::{ConfigError, Durability, RetentionBy, TimestampType, Topic, TopicConfig};
 pub use weir_log::{FormatError, Marks, Piece, ReadError, StateKey, StateKind, Stop, decode, encode};
 pub use weir_replica::{
     Channel, Group, GroupConfig, GroupError as ClusterError, GroupStatus, JoinReply, Member, MemberStatus,

@@ -1,10 +1,9 @@
 //! What a topic is.
 
-use crate::moves::Located;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use weir_log::{FormatError, Log, ReadError, StateKind, decode, decode_body, encode, encode_as, version_of};
+use weir_log::{FormatError, decode_body, encode, encode_as, version_of};
 use weir_types::level::LEVEL_OF_AGES;
 use weir_types::limits::BATCH_BYTES_MAX;
 use weir_types::murmur2::partition_for;
@@ -228,37 +227,6 @@ pub struct Topic {
     pub partitions: Vec<PartitionId>,
     /// Its settings.
     pub config: TopicConfig,
-}
-
-/// Which partition of which topic each partition is, by what `log` has. For a log that no broker serves. Blocks.
-///
-/// # Errors
-/// When a row cannot be read.
-pub fn topics_in(log: &Log) -> Result<BTreeMap<PartitionId, (TopicName, u32)>, ReadError> {
-    let unreadable = |row: &str, why| ReadError::Format {
-        row: row.to_owned(),
-        why,
-    };
-    let mut located = BTreeMap::new();
-    for (key, value) in log.state_rows(StateKind::Located)? {
-        let place: Located = decode("the place of a partition", &value)
-            .map_err(|why| unreadable("the place of a partition", why))?;
-        let identity = key
-            .rest()
-            .first_chunk()
-            .map(|id| PartitionId(u32::from_be_bytes(*id)));
-        located.extend(identity.map(|identity| (identity, place.at)));
-    }
-    let mut partitions = BTreeMap::new();
-    for (key, value) in log.state_rows(StateKind::Topic)? {
-        let name = String::from_utf8_lossy(key.rest());
-        let topic = Topic::decode(&value).map_err(|why| unreadable(&format!("topic `{name}`"), why))?;
-        for (index, identity) in (0..).zip(&topic.partitions) {
-            let at = located.get(identity).unwrap_or(identity);
-            partitions.insert(*at, (topic.name.clone(), index));
-        }
-    }
-    Ok(partitions)
 }
 
 /// A topic as the first release stored it.

@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 use hyper::body::Body as _;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_broker::{Broker, SHARE_WITHIN, Taken, UsedUp};
@@ -121,14 +121,19 @@ pub(crate) async fn look(State(guard): State<Guard>, request: Request, next: Nex
         is_upload: path.starts_with(UPLOADS),
         from,
         share: Arc::default(),
+        refused: Arc::default(),
     };
-    let share = Arc::clone(&received.share);
+    let (share, refused) = (Arc::clone(&received.share), Arc::clone(&received.refused));
     let response = match hint.exact() {
         Some(0) => next.run(request).await,
         _ => next.run(request.map(|body| timed(body, received))).await,
     };
     // What has come is held until the answer is made.
     drop(share);
+    if let Some(error) = refused.get() {
+        // Whatever was made of a body that broke off.
+        return HttpError::busy(error.to_string()).into_response();
+    }
     match response.body().size_hint().exact() {
         Some(bytes) if bytes <= SMALL_ANSWER_BYTES => response,
         Some(_) if is_status => watched(response, None, &watch),
@@ -167,6 +172,8 @@ struct Received {
     is_upload: bool,
     from: Option<IpAddr>,
     share: Arc<Mutex<Option<Taken>>>,
+    /// Why there is no more room.
+    refused: Arc<OnceLock<UsedUp>>,
 }
 
 impl Received {
@@ -177,7 +184,8 @@ impl Received {
         } else {
             &ledger.requests
         };
-        let room = of.take(bytes, self.from, SHARE_WITHIN).await?;
+        let room = of.take(bytes, self.from, SHARE_WITHIN).await;
+        let room = room.inspect_err(|error| _ = self.refused.set(*error))?;
         let mut share = self.share.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *share {
             Some(share) => share.merge(room),

@@ -2,7 +2,7 @@
 
 use crate::EntryId;
 use crate::keys::{StateKey, StateKind, rlog_key, split_data_key};
-use crate::recovery::{id_row, split_id};
+use crate::tails::{id_row, split_id};
 use crate::value_log::Pointer;
 use crate::writer::Writer;
 use fjall::PersistMode;

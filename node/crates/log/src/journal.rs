@@ -15,7 +15,7 @@
 //! end:   3u8, xxh3 of all items u64, "FJL\x03"
 //! ```
 
-use crate::salvage::{Item, Region, Value, find, is_batch_of, is_header};
+use crate::found::{Item, Region, Value, find, is_batch_of, is_header};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;

@@ -17,11 +17,16 @@
 //!   +------------------+------------------+----------------+
 //! ```
 
+mod beside;
 mod copy;
+mod damage;
 mod encoding;
 mod entry;
 mod error;
 mod forget;
+mod found;
+mod gaps;
+mod installing;
 mod journal;
 mod keys;
 mod kv;
@@ -34,11 +39,14 @@ mod refused;
 mod rows;
 mod salvage;
 mod scrub;
+mod shelter;
 #[cfg(any(test, feature = "testing"))]
 pub mod simulated;
 mod snapshot;
 mod space;
 mod stops;
+mod store;
+mod tails;
 #[cfg(test)]
 mod tests;
 mod value_log;
@@ -46,16 +54,21 @@ mod watermark;
 mod workers;
 mod writer;
 
+pub use beside::repair_is_noted;
+pub use damage::Damage;
 pub use encoding::{FormatError, decode, decode_body, encode, encode_as, version_of};
 pub use entry::{Append, Entry, EntryHeader, EntryId, Op, OpHeader};
 pub use error::{AppendError, OpenError, ReadError};
 pub use keys::{StateKey, StateKind};
-pub use log::{Environment, Log, Options, Store, Usage};
+pub use log::{Environment, Log, Usage};
 pub use positions::{Marks, Position};
 pub use reader::{Boundary, Chunk, Payloads, Piece};
-pub use recovery::{Damage, GroupState, Recovered};
-pub use salvage::{CameBack, Rebuilt, rebuild, repair_is_noted};
+pub use recovery::{GroupState, Recovered};
+#[cfg(any(test, feature = "testing"))]
+pub use salvage::comes_back;
+pub use salvage::{CameBack, Rebuilt, rebuild};
 pub use scrub::{ScrubReport, set_aside};
 pub use snapshot::LogSnapshot;
 pub use stops::Stop;
+pub use store::{Options, Store};
 pub use workers::{Errand, Running, Threads, Turn, Wake, Worker, Workers};

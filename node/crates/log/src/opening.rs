@@ -1,11 +1,11 @@
 //! Opening the database: what is looked at before, and what is told when it does not open.
 
+use crate::beside::{DAMAGED, JOURNALS_GONE, MADE, put_in_place};
 use crate::journal::Findings;
 use crate::kv::{Database, Keyspace};
-use crate::log::{Keyspaces, Options, Store};
-use crate::recovery::{Recovered, State, recover};
 use crate::refused::{operating_system, unusable};
-use crate::salvage::Shelter;
+use crate::shelter::Shelter;
+use crate::store::{Keyspaces, Options};
 use crate::value_log::{VALUES, ValueLog};
 use crate::watermark::WatermarkFile;
 use crate::{Damage, OpenError};
@@ -15,11 +15,6 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
 use weir_types::{Gap, GapReason};
-
-/// Said when what was written last is gone, and nothing says how far it went. Opening the database makes a journal: a repair goes by this.
-pub(crate) const JOURNALS_GONE: &str = "the journals are not there, and with them what was written last";
-/// Why a log did not open, until a repair: in its directory.
-pub(crate) const DAMAGED: &str = "damaged";
 
 /// What was found before anything was read.
 pub(crate) struct Opened {
@@ -34,72 +29,6 @@ pub(crate) struct Opened {
     /// Something was promised.
     pub(crate) was_there: bool,
     pub(crate) lock: Option<File>,
-}
-
-pub(crate) fn open(dir: &Path, options: &Options, store: &Store) -> Result<State, OpenError> {
-    let opened = open_whole(dir, options, store);
-    if let Err(OpenError::Damaged { why, damage, .. }) = &opened
-        && dir.join("db").exists()
-    {
-        // Opening it has changed it, and the next start might not see what this one saw.
-        let notes = format!("{why}\n{}", damage.notes.join("\n"));
-        let noted = std::fs::write(dir.join(DAMAGED), notes.trim_end());
-        if let Err(error) = noted.and_then(|()| File::open(dir.join(DAMAGED))?.sync_all()) {
-            tracing::error!(%error, "that the log is damaged cannot be noted");
-        }
-    }
-    opened.map_err(|e| match e {
-        OpenError::Io { path, source } if path == dir => match unusable(dir, Some(&source)) {
-            Some((path, source)) => OpenError::Io { path, source },
-            None => OpenError::Io { path, source },
-        },
-        e => e,
-    })
-}
-
-/// Says of a database that was made again where it has gaps, and begins the groups' logs anew behind what there is.
-///
-/// # Errors
-/// As opening it.
-pub(crate) fn mend_rebuilt(
-    dir: &Path,
-    db_dir: &Path,
-    options: &Options,
-    findings: Findings,
-) -> Result<Recovered, OpenError> {
-    let io = |source| OpenError::Io {
-        path: dir.to_owned(),
-        source,
-    };
-    let (watermark, marked) = WatermarkFile::load(dir).map_err(io)?;
-    let values = Arc::new(ValueLog::new(dir.join(VALUES)));
-    let keyspaces = open_keyspaces(db_dir, values, options)
-        .map_err(|_| io(std::io::Error::other("the database that was made does not open")))?;
-    let opened = Opened {
-        keyspaces,
-        existed: true,
-        findings,
-        shelter: None,
-        has_values_aside: false,
-        was_there: true,
-        lock: None,
-    };
-    let state = recover(dir, options, opened, watermark, marked, true)?;
-    Ok(state.recovered)
-}
-
-fn open_whole(dir: &Path, options: &Options, store: &Store) -> Result<State, OpenError> {
-    let io = |source| OpenError::Io {
-        path: dir.to_owned(),
-        source,
-    };
-    let (mut watermark, marked) = WatermarkFile::load(dir).map_err(io)?;
-    let opened = match store {
-        Store::Files => open_files(dir, options, &mut watermark, marked)?,
-        #[cfg(any(test, feature = "testing"))]
-        Store::Simulated(disk) => open_simulated(dir, disk, &mut watermark).map_err(io)?,
-    };
-    recover(dir, options, opened, watermark, marked, false)
 }
 
 /// Why a database does not open. An error of the operating system is no damage: what cannot be read now may be whole.
@@ -121,7 +50,7 @@ pub(crate) fn unopened(dir: &Path, error: &fjall::Error, stake: Damage) -> OpenE
     }
 }
 
-fn open_files(
+pub(crate) fn open_files(
     dir: &Path,
     options: &Options,
     watermark: &mut WatermarkFile,
@@ -133,8 +62,8 @@ fn open_files(
     };
     let db_dir = dir.join("db");
     let lock = lock(dir)?;
-    if !db_dir.exists() && dir.join(crate::salvage::MADE).exists() {
-        crate::salvage::put_in_place(dir).map_err(io)?;
+    if !db_dir.exists() && dir.join(MADE).exists() {
+        put_in_place(dir).map_err(io)?;
     }
     let existed = db_dir.exists();
     match std::fs::read_to_string(dir.join(DAMAGED)) {
@@ -167,7 +96,7 @@ fn open_files(
         // its marks.
         watermark.save().map_err(io)?;
     }
-    let shelter = Shelter::of(dir).map_err(io)?;
+    let shelter = Shelter::of(dir);
     let keyspaces = open_keyspaces(&db_dir, values, options).map_err(|e| match e {
         OpenFailure::Locked => OpenError::Locked(dir.to_owned()),
         OpenFailure::Store(e) => unopened(dir, &e, everything(watermark)),
@@ -207,7 +136,7 @@ fn open_files(
         keyspaces,
         existed,
         findings,
-        shelter,
+        shelter: Some(shelter),
         has_values_aside,
         was_there,
         lock: Some(lock),
@@ -216,7 +145,7 @@ fn open_files(
 
 /// No other process can have it, and it has no journals.
 #[cfg(any(test, feature = "testing"))]
-fn open_simulated(
+pub(crate) fn open_simulated(
     dir: &Path,
     disk: &crate::simulated::Disk,
     watermark: &mut WatermarkFile,
@@ -229,13 +158,7 @@ fn open_simulated(
     }
     let rows = disk.open();
     Ok(Opened {
-        keyspaces: Keyspaces {
-            rlog: Keyspace::Simulated(rows.keyspace(0)),
-            data: Keyspace::Simulated(rows.keyspace(1)),
-            state: Keyspace::Simulated(rows.keyspace(2)),
-            values,
-            db: Database::Simulated(rows),
-        },
+        keyspaces: Keyspaces::simulated(rows, values),
         existed,
         findings: Findings::default(),
         shelter: None,

@@ -4,9 +4,9 @@
 //! do not, the reader gets a [`Gap`] that says so, never silently fewer records.
 
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
-use crate::log::Keyspaces;
 use crate::positions::{Marks, Positions};
 use crate::refused::{is_shortage, operating_system};
+use crate::store::Keyspaces;
 use crate::{Append, Entry, EntryHeader, Op, ReadError};
 use std::ops::Range;
 use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};

@@ -5,56 +5,31 @@
 //! should. Entries whose effects are not in `state` are left to their group, which knows whether they are committed. What is missing becomes a `lost` gap, and the
 //! partition goes on at its ceiling, so that no offset is ever given out twice.
 
+use crate::beside::{JOURNALS_GONE, REPAIRED, note_damage};
 use crate::copy::RowsCopy;
 use crate::entry::HeaderError;
+use crate::gaps::{gap_of, gap_row};
+use crate::journal::Findings;
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
 use crate::kv::Row;
-use crate::log::{Keyspaces, Options, Shared};
-use crate::opening::{JOURNALS_GONE, Opened, everything, unopened};
+#[cfg(any(test, feature = "testing"))]
+use crate::opening::open_simulated;
+use crate::opening::{Opened, everything, open_files, open_keyspaces, unopened};
 use crate::reader::Scan;
-use crate::value_log::{ValueOptions, ValueWriter};
+use crate::refused::unusable;
+use crate::store::{Keyspaces, Options, Shared, Store};
+use crate::tails::{Tail, id_row, purged_row, split_id, split_purged};
+use crate::value_log::{VALUES, ValueLog, ValueOptions, ValueWriter};
 use crate::watermark::WatermarkFile;
-use crate::writer::{Writer, gap_of, gap_row};
-use crate::{EntryHeader, EntryId, FormatError, Marks, OpenError, Piece, Position, ReadError};
+use crate::writer::Writer;
+use crate::{Damage, EntryHeader, EntryId, FormatError, Marks, OpenError, Piece, Position, ReadError};
 use bytes::Bytes;
 use fjall::PersistMode;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId, Term};
-
-/// What is missing, exactly.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Damage {
-    /// Offsets whose records are lost.
-    pub lost: Vec<(PartitionId, Gap)>,
-    /// What else was found.
-    pub notes: Vec<String>,
-}
-
-impl Damage {
-    /// Whether nothing is missing.
-    pub fn is_none(&self) -> bool {
-        self.lost.is_empty() && self.notes.is_empty()
-    }
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lost = self
-            .lost
-            .iter()
-            .map(|(p, g)| format!("partition {p}: lost [{}, {})", g.start, g.end));
-        let all: Vec<String> = lost.chain(self.notes.iter().cloned()).collect();
-        f.write_str(&if all.is_empty() {
-            "nothing".to_owned()
-        } else {
-            all.join("; ")
-        })
-    }
-}
+use weir_types::{Batch, Gap, GapReason, GroupId, Offset, PartitionId};
 
 /// What opening a log found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,18 +57,6 @@ pub struct GroupState {
     pub applied: EntryId,
     /// The last entry.
     pub last: EntryId,
-}
-
-/// End of a group's chain.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tail {
-    pub(crate) last: EntryId,
-    /// CRC of its header.
-    pub(crate) crc: u32,
-    pub(crate) purged: EntryId,
-    pub(crate) purged_crc: u32,
-    /// Its effects are in `state` up to here.
-    pub(crate) applied: EntryId,
 }
 
 pub(crate) struct State {
@@ -135,8 +98,73 @@ impl From<FormatError> for Failure {
     }
 }
 
+/// Opens the log in `dir`, and mends what is missing.
+///
+/// # Errors
+/// When it cannot be opened, or is damaged and not to be mended.
+pub(crate) fn open(dir: &Path, options: &Options, store: &Store) -> Result<State, OpenError> {
+    let opened = open_whole(dir, options, store);
+    if let Err(OpenError::Damaged { why, damage, .. }) = &opened
+        && dir.join("db").exists()
+    {
+        note_damage(dir, why, &damage.notes);
+    }
+    opened.map_err(|e| match e {
+        OpenError::Io { path, source } if path == dir => match unusable(dir, Some(&source)) {
+            Some((path, source)) => OpenError::Io { path, source },
+            None => OpenError::Io { path, source },
+        },
+        e => e,
+    })
+}
+
+/// Says of a database that was made again where it has gaps, and begins the groups' logs anew behind what there is.
+///
+/// # Errors
+/// As opening it.
+pub(crate) fn mend_rebuilt(
+    dir: &Path,
+    db_dir: &Path,
+    options: &Options,
+    findings: Findings,
+) -> Result<Recovered, OpenError> {
+    let io = |source| OpenError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    let (watermark, marked) = WatermarkFile::load(dir).map_err(io)?;
+    let values = Arc::new(ValueLog::new(dir.join(VALUES)));
+    let keyspaces = open_keyspaces(db_dir, values, options)
+        .map_err(|_| io(std::io::Error::other("the database that was made does not open")))?;
+    let opened = Opened {
+        keyspaces,
+        existed: true,
+        findings,
+        shelter: None,
+        has_values_aside: false,
+        was_there: true,
+        lock: None,
+    };
+    let state = recover(dir, options, opened, watermark, marked, true)?;
+    Ok(state.recovered)
+}
+
+fn open_whole(dir: &Path, options: &Options, store: &Store) -> Result<State, OpenError> {
+    let io = |source| OpenError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    let (mut watermark, marked) = WatermarkFile::load(dir).map_err(io)?;
+    let opened = match store {
+        Store::Files => open_files(dir, options, &mut watermark, marked)?,
+        #[cfg(any(test, feature = "testing"))]
+        Store::Simulated(disk) => open_simulated(dir, disk, &mut watermark).map_err(io)?,
+    };
+    recover(dir, options, opened, watermark, marked, false)
+}
+
 /// Finds what is there in a database that is open, and mends what is missing.
-pub(crate) fn recover(
+fn recover(
     dir: &Path,
     options: &Options,
     opened: Opened,
@@ -186,7 +214,7 @@ pub(crate) fn recover(
     if has_values_aside {
         recovery.note("payloads without a database are set aside under `quarantine/`".to_owned());
     }
-    if let Ok(lost) = std::fs::read_to_string(dir.join(crate::salvage::REPAIRED)) {
+    if let Ok(lost) = std::fs::read_to_string(dir.join(REPAIRED)) {
         recovery.note(format!("a repair made the database again: {lost}"));
     }
     if is_rebuilt {
@@ -711,40 +739,4 @@ fn replay_effects(
         writer.values.remove_dead();
     }
     Ok((writer.positions, writer.tails, writer.watermark, writer.values))
-}
-
-/// What a row of [`StateKind::Applied`] says.
-pub(crate) fn id_row(id: EntryId) -> [u8; 16] {
-    let mut row = [0; 16];
-    row[..8].copy_from_slice(&id.index.to_be_bytes());
-    row[8..].copy_from_slice(&id.term.0.to_be_bytes());
-    row
-}
-
-pub(crate) fn split_id(value: &[u8]) -> Option<EntryId> {
-    let (index, term) = value.split_first_chunk::<8>()?;
-    Some(EntryId {
-        index: u64::from_be_bytes(*index),
-        term: Term(u64::from_be_bytes(*term.first_chunk()?)),
-    })
-}
-
-/// What a row of [`StateKind::Purged`] says.
-pub(crate) fn purged_row(id: EntryId, crc: u32) -> Vec<u8> {
-    [
-        &id.index.to_be_bytes()[..],
-        &crc.to_be_bytes(),
-        &id.term.0.to_be_bytes(),
-    ]
-    .concat()
-}
-
-fn split_purged(value: &[u8]) -> Option<(EntryId, u32)> {
-    let (index, rest) = value.split_first_chunk::<8>()?;
-    let (crc, term) = rest.split_first_chunk::<4>()?;
-    let id = EntryId {
-        index: u64::from_be_bytes(*index),
-        term: Term(u64::from_be_bytes(*term.first_chunk()?)),
-    };
-    Some((id, u32::from_be_bytes(*crc)))
 }

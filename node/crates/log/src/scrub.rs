@@ -1,8 +1,9 @@
 //! Reading everything, to know that it can be read.
 
-use crate::log::Keyspaces;
+use crate::beside::{DAMAGED, REPAIRED};
 use crate::positions::Positions;
 use crate::reader::Scan;
+use crate::store::Keyspaces;
 use crate::{OpenError, Piece, ReadError, opening};
 use std::path::Path;
 use weir_types::{Gap, GapReason, PartitionId};
@@ -117,8 +118,8 @@ pub fn set_aside(dir: &Path, to: &str) -> Result<(), OpenError> {
         "watermark.a",
         "watermark.b",
         crate::copy::FILE,
-        opening::DAMAGED,
-        crate::salvage::REPAIRED,
+        DAMAGED,
+        REPAIRED,
         "quarantine",
         crate::value_log::VALUES,
         "db",

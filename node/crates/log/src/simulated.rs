@@ -6,13 +6,10 @@
 //! one.
 
 use crate::keys::{rlog_index, rlog_key};
-use crate::log::Keyspaces;
-use crate::value_log::{Pointer, VALUES, ValueLog};
-use crate::{EntryHeader, Position, StateKey, StateKind, kv, salvage};
+use crate::{EntryHeader, Position, StateKey, StateKind};
 use fjall::{PersistMode, Slice, UserKey};
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weir_types::{GroupId, Offset, PartitionId};
 
@@ -159,48 +156,6 @@ impl Disk {
     /// The row of `state` that a power cut would leave.
     pub fn durable_state(&self, key: &StateKey) -> Option<Vec<u8>> {
         self.durable(2, key.as_bytes())
-    }
-
-    /// Whether a repair that has nothing but the files beside the database would bring back each batch that lies whole in
-    /// the value log of `dir`, whose rows are on this disk. Changes nothing.
-    ///
-    /// # Errors
-    /// Which batch it would not, or why the files cannot be read.
-    pub fn comes_back(&self, dir: &Path) -> Result<(), String> {
-        let made = Disk::default();
-        let keyspaces = |disk: &Disk| {
-            let rows = disk.open();
-            Keyspaces {
-                rlog: kv::Keyspace::Simulated(rows.keyspace(0)),
-                data: kv::Keyspace::Simulated(rows.keyspace(1)),
-                state: kv::Keyspace::Simulated(rows.keyspace(2)),
-                values: Arc::new(ValueLog::new(dir.join(VALUES))),
-                db: kv::Database::Simulated(rows),
-            }
-        };
-        let before = self.lock().now[1].clone();
-        let old = keyspaces(self);
-        let new = keyspaces(&made);
-        salvage::from_values(dir, new.clone()).map_err(|e| e.to_string())?;
-        for (key, row) in before.iter() {
-            if Pointer::decode(row).is_none() {
-                continue;
-            }
-            let batch = |keyspaces: &Keyspaces, row: Slice| {
-                let bytes = keyspaces.payload(key, row).ok()?;
-                salvage::is_batch_of(key, &bytes).then_some(bytes)
-            };
-            let Some(whole) = batch(&old, row.clone()) else {
-                continue;
-            };
-            let back = new.data.get(key).ok().flatten();
-            if back.and_then(|row| batch(&new, row)) != Some(whole) {
-                return Err(format!(
-                    "the batch under {key:?} is whole in the value log and does not come back"
-                ));
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn open(&self) -> Open {

@@ -7,13 +7,14 @@
 //! A failed write or sync ends the thread: its waiters' outcome is unknown, and everything later is refused.
 
 use crate::copy::RowsCopy;
-use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key, split_data_key};
+use crate::gaps::{gap_of, gap_row};
+use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key};
 use crate::kv::WriteBatch;
-use crate::log::{Keyspaces, Shared};
-use crate::recovery::{Tail, id_row, purged_row};
 use crate::snapshot::{Install, LogSnapshot, Received};
 use crate::space::free_and_total;
 use crate::stops::Stop;
+use crate::store::{Keyspaces, Shared};
+use crate::tails::{Tail, id_row, purged_row};
 use crate::value_log::ValueWriter;
 use crate::watermark::{Reserve, Synced, WatermarkFile};
 use crate::workers::{Turn, Worker};
@@ -771,26 +772,4 @@ impl Writer {
         batch.insert(&self.keyspaces.state, key.as_bytes(), row);
         batch.commit(PersistMode::Buffer)
     }
-}
-
-/// The row of `state` that stands for `gap`.
-pub(crate) fn gap_row(partition: PartitionId, gap: &Gap) -> (StateKey, Vec<u8>) {
-    let mut value = gap.end.get().to_be_bytes().to_vec();
-    value.push(gap.reason as u8);
-    (
-        StateKey::partition_offset(StateKind::Gap, partition, gap.start),
-        value,
-    )
-}
-
-/// Reads what [`gap_row`] made.
-pub(crate) fn gap_of(key: &[u8], value: &[u8]) -> Option<(PartitionId, Gap)> {
-    let (partition, start) = split_data_key(key.get(1..)?)?;
-    let (end, reason) = value.split_first_chunk::<8>()?;
-    let gap = Gap {
-        start,
-        end: Offset::new(u64::from_be_bytes(*end)),
-        reason: GapReason::from_tag(*reason.first()?)?,
-    };
-    Some((partition, gap))
 }

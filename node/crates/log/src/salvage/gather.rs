@@ -1,20 +1,22 @@
 //! Gathering rows and batches from all files, and judging which count.
 
 use super::{
-    CameBack, DATA, Failure, Item, RLOG, Region, STATE, STRAYS_BYTES_MAX, Stray, Value, blob, blob_at,
-    entries, find, is_batch_of, is_header, named_keyspaces, read, shelter, table,
+    CameBack, DATA, Failure, RLOG, STATE, STRAYS_BYTES_MAX, blob, blob_at, entries, named_keyspaces, read,
+    table,
 };
+use crate::beside::REMOVED;
 use crate::copy::{self, RowsCopy};
+use crate::found::{Item, Region, Stray, Value, find, is_batch_of, is_header};
+use crate::gaps::gap_of;
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, split_data_key};
 use crate::kv::{Database, Keyspace};
-use crate::log::Keyspaces;
+use crate::store::Keyspaces;
 use crate::value_log::{FRAME_BYTES, FrameHeader, Pointer, VALUES, segment_of};
 use crate::watermark::WatermarkFile;
-use crate::writer::gap_of;
 use crate::{EntryHeader, Position, journal};
 use bytes::Bytes;
 use fjall::PersistMode;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId};
@@ -34,15 +36,35 @@ pub(super) struct Salvage<'a> {
     pub(super) keyspaces: Keyspaces,
     /// None where there is no database to read.
     pub(super) newest: Option<Newest>,
-    pub(super) watermark: &'a WatermarkFile,
-    pub(super) marked: bool,
-    pub(super) strays: Vec<Stray>,
-    pub(super) stray_bytes: usize,
+    watermark: &'a WatermarkFile,
+    marked: bool,
+    strays: Vec<Stray>,
+    stray_bytes: usize,
     pub(super) unreadable: Vec<String>,
     pub(super) partitions: BTreeMap<PartitionId, CameBack>,
 }
 
-impl Salvage<'_> {
+impl<'a> Salvage<'a> {
+    /// Puts into `keyspaces`, which are empty, what `watermark` says may be there; `newest` where there is a database to read.
+    pub(super) fn new(
+        keyspaces: Keyspaces,
+        newest: Option<Newest>,
+        watermark: &'a WatermarkFile,
+        marked: bool,
+    ) -> Self {
+        let (strays, unreadable, partitions) = Default::default();
+        Self {
+            keyspaces,
+            newest,
+            watermark,
+            marked,
+            strays,
+            stray_bytes: 0,
+            unreadable,
+            partitions,
+        }
+    }
+
     /// Reads all files of the database.
     pub(super) fn files(&mut self, dir: &Path) -> Result<(), Failure> {
         let db = dir.join("db");
@@ -52,7 +74,7 @@ impl Salvage<'_> {
                 self.journal(&path, &named)?;
             }
         }
-        let removed = dir.join("quarantine").join(shelter::REMOVED);
+        let removed = dir.join("quarantine").join(REMOVED);
         for home in [db.join("keyspaces"), removed] {
             for (number, keyspace) in &named {
                 let (home, keyspace) = (home.join(number.to_string()), *keyspace);
@@ -297,7 +319,8 @@ impl Salvage<'_> {
                 .zip(rlog_index(&key))
                 .and_then(|(group, index)| EntryHeader::decode(group, index, &value).ok());
             for append in header.iter().flat_map(|(header, ..)| header.appends()) {
-                places.named.insert((append.base, append.crc), append.partition);
+                let named = places.named.entry((append.base, append.crc)).or_default();
+                named.insert(append.partition);
             }
         }
         Ok(places)
@@ -399,7 +422,15 @@ impl Salvage<'_> {
 
     fn place(&mut self, stray: &Stray, places: &Places) -> Result<Option<PartitionId>, Failure> {
         let batch = &stray.batch;
-        let named = places.named.get(&(batch.base_offset(), batch.crc())).copied();
+        let named = places.named.get(&(batch.base_offset(), batch.crc()));
+        // Of the same batch in several partitions, its key tells which it is; a key that no header confirms may be damaged.
+        let keyed = stray
+            .partition
+            .filter(|p| named.is_none_or(|named| named.contains(p)));
+        let sole = named
+            .filter(|named| named.len() == 1)
+            .and_then(BTreeSet::first)
+            .copied();
         // Where there is but one partition, nobody else's records are taken for its own.
         let only = places
             .starts
@@ -407,7 +438,7 @@ impl Salvage<'_> {
             .next()
             .filter(|_| places.starts.len() == 1)
             .copied();
-        let Some(partition) = named.or(stray.partition).or(only) else {
+        let Some(partition) = keyed.or(sole).or(only) else {
             self.unreadable.push(format!(
                 "a batch of {} records from offset {} is whole, and nothing says of which partition: it is left out",
                 batch.count(),
@@ -504,7 +535,7 @@ struct Places {
     /// Ranges that were given up.
     gaps: BTreeMap<PartitionId, Vec<(Offset, Offset)>>,
     /// Whose a batch is, by its first offset and its checksum, as headers have it.
-    named: BTreeMap<(Offset, u32), PartitionId>,
+    named: BTreeMap<(Offset, u32), BTreeSet<PartitionId>>,
 }
 
 impl Places {

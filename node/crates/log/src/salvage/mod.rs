@@ -8,35 +8,30 @@
 
 mod blob;
 mod gather;
-mod shelter;
-mod stray;
 mod table;
 
-use crate::keys::{rlog_index, split_data_key};
+use crate::beside::{DAMAGED, JOURNALS_GONE, MADE, MAKING, REPAIRED, put_in_place, remove_dir, sync};
 #[cfg(any(test, feature = "testing"))]
-use crate::log::Keyspaces;
-use crate::log::Options;
+use crate::found::is_batch_of;
+use crate::found::{Item, Value};
 use crate::refused::{operating_system, unusable};
+#[cfg(any(test, feature = "testing"))]
+use crate::store::Keyspaces;
+use crate::store::Options;
+#[cfg(any(test, feature = "testing"))]
+use crate::value_log::Pointer;
 use crate::value_log::{VALUES, ValueLog, segment_of};
 use crate::watermark::WatermarkFile;
-use crate::{EntryHeader, OpenError, Recovered, journal, opening};
-use bytes::Bytes;
+use crate::{OpenError, Recovered, journal, opening, recovery};
 use fjall::KeyspaceCreateOptions;
 use gather::{Newest, Salvage};
-pub(crate) use shelter::Shelter;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-pub(crate) use stray::{Stray, find};
-use weir_types::{Batch, GroupId, PartitionId};
+use weir_types::PartitionId;
 
-/// The new database while it is made, and when it is whole.
-const MAKING: &str = "db.making";
-pub(crate) const MADE: &str = "db.made";
-/// What was lost with the database that this one was made for, until somebody has been told.
-pub(crate) const REPAIRED: &str = "repaired";
 /// How new each row of it is: removed with the last row.
 const NEWEST: &str = "db.newest";
 /// A file larger than this is none of ours: tables, blob files and files of the value log have some 64 MiB, and are read
@@ -48,41 +43,6 @@ const STRAYS_BYTES_MAX: usize = 256 << 20;
 const RLOG: u64 = 1;
 const DATA: u64 = 2;
 const STATE: u64 = 3;
-
-/// A row, as some file has it.
-pub(crate) struct Item<'a> {
-    pub(crate) key: Vec<u8>,
-    pub(crate) seqno: u64,
-    pub(crate) value: Value<'a>,
-}
-
-/// What a row says.
-pub(crate) enum Value<'a> {
-    Here(&'a [u8]),
-    Removed,
-    /// It is in a blob file.
-    Blob {
-        file: u64,
-        offset: u64,
-        len: u64,
-    },
-}
-
-/// A stretch of a file that is in no whole block or frame.
-pub(crate) struct Region<'a> {
-    pub(crate) bytes: &'a [u8],
-    /// Where it begins in the file.
-    pub(crate) from: usize,
-}
-
-impl<'a> Region<'a> {
-    fn of(bytes: &'a [u8], from: usize, to: usize) -> Self {
-        Self {
-            bytes: bytes.get(from..to).unwrap_or_default(),
-            from,
-        }
-    }
-}
 
 /// What came back of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,19 +94,19 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
     if db.exists() {
         remove_dir(&dir.join(MADE)).map_err(io)?;
         findings = journal::check(&db, &dir.join("quarantine"), watermark.value.clean).map_err(io)?;
-        let noted = std::fs::read_to_string(dir.join(opening::DAMAGED)).unwrap_or_default();
-        findings.are_gone |= noted.contains(opening::JOURNALS_GONE);
+        let noted = std::fs::read_to_string(dir.join(DAMAGED)).unwrap_or_default();
+        findings.are_gone |= noted.contains(JOURNALS_GONE);
     }
     let failed = |e: fjall::Error| {
         let source = operating_system(&e).unwrap_or_else(|| io::Error::other(e.to_string()));
         io_at(dir, source)
     };
     let options = Options::default();
-    let mut made = Rebuilt::default();
+    let (mut made, mut brought) = (Rebuilt::default(), Vec::new());
     if !dir.join(MADE).exists() {
         let values = Arc::new(ValueLog::new(dir.join(VALUES)));
         values.make_dir().map_err(io)?;
-        bring_back(dir).map_err(io)?;
+        brought = bring_back(dir).map_err(io)?;
         let keyspaces = opening::open_keyspaces(&dir.join(MAKING), values, &options)
             .map_err(|_| io(io::Error::other("a new database cannot be made")))?;
         let newest = fjall::Database::builder(dir.join(NEWEST))
@@ -156,22 +116,14 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
                 Ok(Newest { _db: db, seen })
             })
             .map_err(failed)?;
-        let mut salvage = Salvage {
-            keyspaces,
-            newest: Some(newest),
-            watermark: &watermark,
-            marked,
-            strays: Vec::new(),
-            stray_bytes: 0,
-            unreadable: Vec::new(),
-            partitions: BTreeMap::new(),
-        };
+        let mut salvage = Salvage::new(keyspaces, Some(newest), &watermark, marked);
         salvage.files(dir).map_err(|e| e.at(dir))?;
         salvage.finish(dir).map_err(|e| e.at(dir))?;
         (made.partitions, made.unreadable) = (salvage.partitions, salvage.unreadable);
-        drop(salvage.keyspaces);
+        // Closed before their files go, or are opened again.
+        drop((salvage.keyspaces, salvage.newest));
         remove_dir(&dir.join(NEWEST)).map_err(io)?;
-        made.recovered = opening::mend_rebuilt(dir, &dir.join(MAKING), &options, findings)?;
+        made.recovered = recovery::mend_rebuilt(dir, &dir.join(MAKING), &options, findings)?;
         // Whoever opens it next must know, also if this ends here.
         std::fs::write(dir.join(REPAIRED), made.recovered.damage.to_string()).map_err(io)?;
         File::open(dir.join(REPAIRED))
@@ -181,67 +133,62 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
         sync(dir).map_err(io)?;
     }
     put_in_place(dir).map_err(io)?;
-    match std::fs::remove_file(dir.join(opening::DAMAGED)) {
+    match std::fs::remove_file(dir.join(DAMAGED)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
         _ => {}
+    }
+    for aside in brought {
+        std::fs::remove_file(aside).map_err(io)?;
     }
     sync(dir).map_err(io)?;
     drop(lock);
     Ok(made)
 }
 
-/// Fills `keyspaces`, which are empty, with what lies beside the database in `dir`.
-#[cfg(any(test, feature = "testing"))]
-pub(crate) fn from_values(dir: &Path, keyspaces: Keyspaces) -> Result<(), OpenError> {
-    let (watermark, marked) = WatermarkFile::load(dir).map_err(|e| io_at(dir, e))?;
-    let mut salvage = Salvage {
-        keyspaces,
-        newest: None,
-        watermark: &watermark,
-        marked,
-        strays: Vec::new(),
-        stray_bytes: 0,
-        unreadable: Vec::new(),
-        partitions: BTreeMap::new(),
-    };
-    salvage.finish(dir).map_err(|e| e.at(dir))
-}
-
-/// What a repair has lost is noted elsewhere: opening the log in `dir` tells of it no more.
+/// Whether a repair that has nothing but the files beside the database would bring back each batch that lies whole in the value log of
+/// `dir`, whose rows are on `disk`. Changes nothing, and ends the right of whoever has opened the disk to write to it.
 ///
 /// # Errors
-/// When the note cannot be removed.
-pub fn repair_is_noted(dir: &Path) -> io::Result<()> {
-    match std::fs::remove_file(dir.join(REPAIRED)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => sync(dir),
-    }
-}
-
-/// Puts the database that was made in the place of the damaged one.
-pub(crate) fn put_in_place(dir: &Path) -> io::Result<()> {
-    let (db, quarantine) = (dir.join("db"), dir.join("quarantine"));
-    std::fs::create_dir_all(&quarantine)?;
-    // What was removed from it goes with it, and is not read again.
-    for (from, name) in [(quarantine.join(shelter::REMOVED), "removed"), (db.clone(), "db")] {
-        let aside = (0u32..)
-            .map(|n| quarantine.join(format!("{name}.{n}")))
-            .find(|aside| !aside.exists());
-        match aside.map(|aside| std::fs::rename(&from, aside)) {
-            Some(Err(e)) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
+/// Which batch it would not, or why the files cannot be read.
+#[cfg(any(test, feature = "testing"))]
+pub fn comes_back(disk: &crate::simulated::Disk, dir: &Path) -> Result<(), String> {
+    let keyspaces = |disk: &crate::simulated::Disk| {
+        let (rows, values) = (disk.open(), ValueLog::new(dir.join(VALUES)));
+        Keyspaces::simulated(rows, Arc::new(values))
+    };
+    let (old, new) = (keyspaces(disk), keyspaces(&crate::simulated::Disk::default()));
+    let (watermark, marked) = WatermarkFile::load(dir).map_err(|e| e.to_string())?;
+    let mut salvage = Salvage::new(new.clone(), None, &watermark, marked);
+    salvage.finish(dir).map_err(|e| e.at(dir).to_string())?;
+    for row in old.data.iter() {
+        let (key, row) = row.into_inner().map_err(|e| e.to_string())?;
+        if Pointer::decode(&row).is_none() {
+            continue;
+        }
+        let batch = |keyspaces: &Keyspaces, row| {
+            let bytes = keyspaces.payload(&key, row).ok()?;
+            is_batch_of(&key, &bytes).then_some(bytes)
+        };
+        let Some(whole) = batch(&old, row) else {
+            continue;
+        };
+        let back = new.data.get(&key).ok().flatten();
+        if back.and_then(|row| batch(&new, row)) != Some(whole) {
+            return Err(format!(
+                "the batch under {key:?} is whole in the value log and does not come back"
+            ));
         }
     }
-    sync(&quarantine)?;
-    std::fs::rename(dir.join(MADE), &db)?;
-    sync(dir)
+    Ok(())
 }
 
-/// Puts files of the value log that were set aside where they are looked for, unless something else is there.
-fn bring_back(dir: &Path) -> io::Result<()> {
+/// Gives files of the value log that were set aside a second name where they are looked for. They keep their first until the repair is
+/// done: what is not pointed to then goes at the next start. Returns their first names.
+fn bring_back(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let quarantine = dir.join("quarantine");
+    let mut brought = Vec::new();
     let aside = match std::fs::read_dir(&quarantine) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(brought),
         aside => aside?,
     };
     for entry in aside {
@@ -265,22 +212,14 @@ fn bring_back(dir: &Path) -> io::Result<()> {
             let own = dir.join(VALUES).join(name);
             let to = std::iter::once(own).chain(free).find(|to| !to.exists());
             if let Some(to) = to {
-                std::fs::rename(&file, to)?;
+                // Where there are no second names, a copy.
+                std::fs::hard_link(&file, &to).or_else(|_| std::fs::copy(&file, &to).map(drop))?;
+                brought.push(file);
             }
         }
     }
-    sync(&dir.join(VALUES))
-}
-
-fn sync(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-fn remove_dir(dir: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
+    sync(&dir.join(VALUES))?;
+    Ok(brought)
 }
 
 fn io_at(path: &Path, source: io::Error) -> OpenError {
@@ -378,20 +317,4 @@ fn blob_at(path: &Path, offset: u64, key_bytes: usize, len: u64) -> Option<Vec<u
     let mut bytes = vec![0; usize::try_from(len).ok()?];
     file.read_exact_at(&mut bytes, at).ok()?;
     Some(bytes)
-}
-
-/// Whether `value` is a whole batch with the first offset that `key` names.
-pub(crate) fn is_batch_of(key: &[u8], value: &[u8]) -> bool {
-    let base = split_data_key(key)
-        .filter(|_| key.len() == 12)
-        .map(|(_, base)| base);
-    let batch = base.and_then(|_| Batch::parse(Bytes::copy_from_slice(value)).ok());
-    batch.is_some_and(|batch| Some(batch.base_offset()) == base)
-}
-
-/// Whether `value` is the whole header of the entry that `key` names.
-pub(crate) fn is_header(key: &[u8], value: &[u8]) -> bool {
-    let group = key.first_chunk().map(|g| GroupId(u16::from_be_bytes(*g)));
-    let named = group.zip(rlog_index(key)).filter(|_| key.len() == 10);
-    named.is_some_and(|(group, index)| EntryHeader::decode(group, index, value).is_ok())
 }

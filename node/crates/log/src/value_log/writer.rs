@@ -4,7 +4,7 @@ use super::frame::{FRAME_BYTES, FrameHeader, Pointer};
 use super::{ValueLog, segment_key, segment_row};
 use crate::keys::data_key;
 use crate::kv::{Keyspace, WriteBatch};
-use crate::log::Keyspaces;
+use crate::store::Keyspaces;
 use crate::{StateKey, StateKind};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};

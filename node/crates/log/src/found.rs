@@ -1,11 +1,62 @@
-//! Batches in bytes that nothing vouches for: each has a checksum of its own.
+//! What lies in a file of the store, whatever the store's metadata say of it: rows, stretches that are none, and batches in these.
 
-use super::Region;
-use crate::keys::split_data_key;
+use crate::EntryHeader;
+use crate::keys::{rlog_index, split_data_key};
 use bytes::Bytes;
 use weir_types::batch::HEADER_BYTES;
 use weir_types::limits::BATCH_BYTES_MAX;
-use weir_types::{Batch, PartitionId};
+use weir_types::{Batch, GroupId, PartitionId};
+
+/// A row, as some file has it.
+pub(crate) struct Item<'a> {
+    pub(crate) key: Vec<u8>,
+    pub(crate) seqno: u64,
+    pub(crate) value: Value<'a>,
+}
+
+/// What a row says.
+pub(crate) enum Value<'a> {
+    Here(&'a [u8]),
+    Removed,
+    /// It is in a blob file.
+    Blob {
+        file: u64,
+        offset: u64,
+        len: u64,
+    },
+}
+
+/// A stretch of a file that is in no whole block or frame.
+pub(crate) struct Region<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// Where it begins in the file.
+    pub(crate) from: usize,
+}
+
+impl<'a> Region<'a> {
+    pub(crate) fn of(bytes: &'a [u8], from: usize, to: usize) -> Self {
+        Self {
+            bytes: bytes.get(from..to).unwrap_or_default(),
+            from,
+        }
+    }
+}
+
+/// Whether `value` is a whole batch with the first offset that `key` names.
+pub(crate) fn is_batch_of(key: &[u8], value: &[u8]) -> bool {
+    let base = split_data_key(key)
+        .filter(|_| key.len() == 12)
+        .map(|(_, base)| base);
+    let batch = base.and_then(|_| Batch::parse(Bytes::copy_from_slice(value)).ok());
+    batch.is_some_and(|batch| Some(batch.base_offset()) == base)
+}
+
+/// Whether `value` is the whole header of the entry that `key` names.
+pub(crate) fn is_header(key: &[u8], value: &[u8]) -> bool {
+    let group = key.first_chunk().map(|g| GroupId(u16::from_be_bytes(*g)));
+    let named = group.zip(rlog_index(key)).filter(|_| key.len() == 10);
+    named.is_some_and(|(group, index)| EntryHeader::decode(group, index, value).is_ok())
+}
 
 /// Where the magic number of a batch is, and its value.
 const MAGIC_AT: usize = 16;

@@ -5,6 +5,7 @@
 //! is. So each file has a second name while the database is opened; what lost its first one goes to
 //! `quarantine/removed` if the database turns out to be damaged, where [`crate::rebuild`] reads it.
 
+use crate::beside::{REMOVED, remove_dir};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -12,37 +13,20 @@ use std::path::{Path, PathBuf};
 
 /// The second names, while the database is opened.
 const SHELTER: &str = "db.opening";
-/// Where what was removed is kept, under `quarantine/`.
-pub(crate) const REMOVED: &str = "removed";
 
 pub(crate) struct Shelter {
     dir: PathBuf,
 }
 
 impl Shelter {
-    /// Gives each table and blob file of the database in `dir` a second name. None where the file system has no such names.
-    pub(crate) fn of(dir: &Path) -> io::Result<Option<Self>> {
-        let shelter = Self { dir: dir.to_owned() };
+    /// Gives each table and blob file of the database in `dir` a second name, where that can be.
+    pub(crate) fn of(dir: &Path) -> Self {
         // Those of a start that was interrupted stay: whether that database was damaged was not known.
-        for (from, under) in files(&dir.join("db/keyspaces"))? {
-            // A number may have come again.
-            let to = dir
-                .join(SHELTER)
-                .join(under)
-                .with_extension(fs::metadata(&from)?.ino().to_string());
-            fs::create_dir_all(to.parent().unwrap_or(dir))?;
-            match fs::hard_link(&from, &to) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) if e.kind() == io::ErrorKind::StorageFull => return Err(e),
-                Err(error) => {
-                    tracing::debug!(%error, "no second names on this file system");
-                    super::remove_dir(&dir.join(SHELTER))?;
-                    return Ok(None);
-                }
-                Ok(()) => {}
-            }
+        if let Err(error) = link_all(dir) {
+            // A full disk, or a file system that has no such names: no reason not to start.
+            tracing::warn!(%error, "files of the database have no second name while it is opened");
         }
-        Ok(Some(shelter))
+        Self { dir: dir.to_owned() }
     }
 
     /// The database is open, or does not open. What it removed is kept if it is damaged.
@@ -60,8 +44,22 @@ impl Shelter {
                 }
             }
         }
-        super::remove_dir(&home)
+        remove_dir(&home)
     }
+}
+
+fn link_all(dir: &Path) -> io::Result<()> {
+    for (from, under) in files(&dir.join("db/keyspaces"))? {
+        // A number may have come again.
+        let number = fs::metadata(&from)?.ino().to_string();
+        let to = dir.join(SHELTER).join(under).with_extension(number);
+        fs::create_dir_all(to.parent().unwrap_or(dir))?;
+        match fs::hard_link(&from, &to) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The files two levels below the folders in `home`, each with its path below it: `2/tables/7`.
