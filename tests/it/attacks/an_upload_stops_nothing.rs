@@ -78,3 +78,61 @@ fn a_digest_names_the_bytes_that_it_is_of_and_nothing_else() {
         }
     });
 }
+
+/// A core module of this many functions, each with some work for a compiler.
+fn functions(count: u32) -> Vec<u8> {
+    let mut wasm = b"\0asm\x01\0\0\0".to_vec();
+    section(1, &[1, 0x60, 1, 0x7f, 1, 0x7f], &mut wasm);
+    let (mut types, mut code) = (Vec::new(), Vec::new());
+    leb(count, &mut types);
+    types.extend(vec![0; count as usize]);
+    section(3, &types, &mut wasm);
+    leb(count, &mut code);
+    for _ in 0..count {
+        let mut body = vec![0];
+        (0..50).for_each(|_| body.extend([0x20, 0, 0x20, 0, 0x6c, 0x21, 0]));
+        body.extend([0x20, 0, 0x0b]);
+        leb(body.len() as u32, &mut code);
+        code.extend(body);
+    }
+    section(10, &code, &mut wasm);
+    wasm
+}
+
+/// Of the children of `parent`, those that may make no other calls than a filter lets them.
+fn confined_children(parent: u32) -> usize {
+    let statuses = std::fs::read_dir("/proc").unwrap().flatten();
+    let statuses = statuses.filter_map(|process| std::fs::read_to_string(process.path().join("status")).ok());
+    let has = |status: &str, line: String| status.lines().any(|l| l == line);
+    statuses
+        .filter(|s| has(s, format!("PPid:\t{parent}")) && has(s, "Seccomp:\t2".to_owned()))
+        .count()
+}
+
+#[test]
+fn what_compiles_a_module_reaches_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    // It must still do its work: make a component, compile it, and say of one that it is none.
+    let pushing = std::thread::scope(|scope| {
+        let push = scope.spawn(|| {
+            block_on(async {
+                let client = node.client().await.unwrap();
+                client
+                    .push_module("threshold", "1", &module("threshold"))
+                    .await
+                    .unwrap();
+                client.push_module("many", "1", &functions(30_000)).await
+            })
+        });
+        let mut seen = false;
+        while !push.is_finished() {
+            seen |= confined_children(node.pid()) > 0;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert!(seen, "no process that compiles was seen to be confined");
+        push.join().unwrap()
+    });
+    let refused = pushing.unwrap_err().to_string();
+    assert!(refused.contains("module"), "{refused}");
+}

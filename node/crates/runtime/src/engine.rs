@@ -2,6 +2,7 @@
 
 use crate::bindings::exports::weir::module::{timed, transform, upgrade};
 use crate::compile::{Cache, CompileBy, Compiler};
+use crate::confine::can_confine;
 use crate::error::LoadError;
 use crate::host::Guest;
 use crate::host::wasi::link_absent;
@@ -85,6 +86,9 @@ impl Runtime {
             .map(|dir| Cache::open(&dir, options.random))
             .transpose()?;
         let ticker = Ticker::start(engine.clone())?;
+        if let (CompileBy::Child(..), Err(why)) = (&options.compile, can_confine()) {
+            tracing::warn!(%why, "modules are compiled without a sandbox: the compiler may do what this node may");
+        }
         let compiler = Compiler {
             by: options.compile,
             cache,

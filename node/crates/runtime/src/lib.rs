@@ -6,8 +6,10 @@
 //! Knows nothing of topics or pipelines.
 
 mod bindings;
+mod child;
 mod compile;
 mod componentize;
+mod confine;
 mod engine;
 mod error;
 mod host;
@@ -19,7 +21,8 @@ mod table;
 mod timers;
 mod words;
 
-pub use compile::{CompileBy, compile_in_child, componentize_in_child};
+pub use child::{compile_in_child, componentize_in_child};
+pub use compile::CompileBy;
 pub use componentize::componentize;
 pub use engine::{Module, Runtime, RuntimeOptions};
 pub use error::{CallError, CallFailure, InitError, LoadError};

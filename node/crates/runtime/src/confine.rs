@@ -1,0 +1,155 @@
+//! What the compiler's process may ask of the kernel: memory, threads, the time, and its three pipes.
+//!
+//! A compiler that is taken over by what it compiles can then open no file, connect to nothing, start no program and signal
+//! nobody: it has what it was given, and can answer. Calls that are not on the list fail with `EPERM`, which is what libraries
+//! expect that look for a file and can do without.
+
+use std::io;
+
+/// Confines this thread, and all that it starts, for good.
+///
+/// # Errors
+/// When the kernel cannot, or nobody has said which calls this processor needs.
+pub(crate) fn confine() -> io::Result<()> {
+    system::confine()
+}
+
+/// Whether this machine can confine a compiler; tried on a thread that ends.
+///
+/// # Errors
+/// Why it cannot.
+pub(crate) fn can_confine() -> io::Result<()> {
+    let tried = std::thread::Builder::new().spawn(confine)?.join();
+    tried.unwrap_or_else(|_| Err(io::Error::other("the thread that tried it panicked")))
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+mod system {
+    use seccompiler::{
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+        SeccompRule, TargetArch,
+    };
+    use std::collections::BTreeMap;
+    use std::io;
+
+    /// What memory, threads, pipes, time and the end of a process need (glibc 2.41 and musl 1.2).
+    const ALLOWED: &[libc::c_long] = &[
+        libc::SYS_brk,
+        libc::SYS_mmap,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_mprotect,
+        libc::SYS_madvise,
+        libc::SYS_membarrier,
+        libc::SYS_futex,
+        libc::SYS_set_robust_list,
+        libc::SYS_rseq,
+        libc::SYS_gettid,
+        libc::SYS_getpid,
+        libc::SYS_sched_yield,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_rt_sigaction,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_sigaltstack,
+        libc::SYS_read,
+        libc::SYS_write,
+        libc::SYS_writev,
+        libc::SYS_close,
+        libc::SYS_clock_gettime,
+        libc::SYS_clock_nanosleep,
+        libc::SYS_getrandom,
+        libc::SYS_restart_syscall,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+        // Refused below, in a way that makes the C library take `clone`.
+        libc::SYS_clone3,
+    ];
+
+    pub(super) fn confine() -> io::Result<()> {
+        let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(io::Error::other)?;
+        let rule = |argument, operator, value| {
+            SeccompCondition::new(argument, SeccompCmpArgLen::Qword, operator, value)
+                .and_then(|condition| SeccompRule::new(vec![condition]))
+                .map_err(io::Error::other)
+        };
+        // Threads, and no processes: what they are is said in memory for `clone3`, where no filter can look.
+        let threads = libc::CLONE_THREAD as u64;
+        let names = libc::PR_SET_NAME as u64;
+        let mut allowed: BTreeMap<i64, Vec<SeccompRule>> =
+            ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
+        allowed.insert(
+            libc::SYS_clone,
+            vec![rule(0, SeccompCmpOp::MaskedEq(threads), threads)?],
+        );
+        allowed.insert(libc::SYS_prctl, vec![rule(0, SeccompCmpOp::Eq, names)?]);
+        let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+        let refused = |code: i32| SeccompAction::Errno(code.unsigned_abs());
+        // Of several filters the strictest answer counts. The list goes last: nothing can be added behind it.
+        for (calls, otherwise, then) in [
+            (unknown, SeccompAction::Allow, refused(libc::ENOSYS)),
+            (allowed, refused(libc::EPERM), SeccompAction::Allow),
+        ] {
+            let filter = SeccompFilter::new(calls, otherwise, then, arch).map_err(io::Error::other)?;
+            let program = BpfProgram::try_from(filter).map_err(io::Error::other)?;
+            seccompiler::apply_filter(&program).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+mod system {
+    pub(super) fn confine() -> std::io::Result<()> {
+        let why = format!("no list of system calls for {}", std::env::consts::ARCH);
+        Err(std::io::Error::other(why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind::PermissionDenied;
+
+    #[test]
+    fn whoever_is_confined_works_and_reaches_nothing() {
+        let there = tempfile::NamedTempFile::new().unwrap();
+        let path = there.path().to_owned();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            confine().unwrap();
+            let kinds = [
+                std::fs::read(&path).unwrap_err().kind(),
+                std::fs::write(&path, "x").unwrap_err().kind(),
+                std::fs::remove_file(&path).unwrap_err().kind(),
+                std::fs::read_dir("/").unwrap_err().kind(),
+                std::net::TcpStream::connect(at).unwrap_err().kind(),
+                std::net::UdpSocket::bind("127.0.0.1:0").unwrap_err().kind(),
+                std::process::Command::new("/bin/true")
+                    .spawn()
+                    .unwrap_err()
+                    .kind(),
+                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
+                    .map_err(io::Error::from)
+                    .unwrap_err()
+                    .kind(),
+            ];
+            assert_eq!(kinds, [PermissionDenied; 8]);
+            // And what is started in it: with memory of its own, a name, and an end.
+            let thread = std::thread::Builder::new()
+                .name("named".to_owned())
+                .stack_size(32 << 20);
+            let made = thread.spawn(|| vec![7u8; 64 << 20].len()).unwrap().join();
+            assert_eq!(made.unwrap(), 64 << 20);
+            assert!(
+                std::thread::spawn(move || std::fs::read(path).is_err())
+                    .join()
+                    .unwrap()
+            );
+        })
+        .join()
+        .unwrap();
+        assert_eq!(std::fs::read(there.path()).unwrap(), b"");
+    }
+}
