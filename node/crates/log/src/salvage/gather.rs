@@ -1,5 +1,6 @@
 //! Gathering rows and batches from all files, and judging which count.
 
+use super::places::Places;
 use super::{
     CameBack, DATA, Failure, RLOG, STATE, STRAYS_BYTES_MAX, blob, blob_at, entries, named_keyspaces, read,
     table,
@@ -16,7 +17,7 @@ use crate::watermark::WatermarkFile;
 use crate::{EntryHeader, Position, journal};
 use bytes::Bytes;
 use fjall::PersistMode;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId};
@@ -240,7 +241,8 @@ impl<'a> Salvage<'a> {
         self.copied_rows(dir)?;
         let places = self.places()?;
         self.judge(&places)?;
-        for path in entries(&dir.join(VALUES))? {
+        // The newest first: what was taken back lies before what was written in its place.
+        for path in entries(&dir.join(VALUES))?.into_iter().rev() {
             if let Some(segment) = segment_of(&path) {
                 self.frames(&path, segment, &places)?;
             }
@@ -319,8 +321,7 @@ impl<'a> Salvage<'a> {
                 .zip(rlog_index(&key))
                 .and_then(|(group, index)| EntryHeader::decode(group, index, &value).ok());
             for append in header.iter().flat_map(|(header, ..)| header.appends()) {
-                let named = places.named.entry((append.base, append.crc)).or_default();
-                named.insert(append.partition);
+                places.name(append.partition, append.base, append.crc);
             }
         }
         Ok(places)
@@ -357,13 +358,14 @@ impl<'a> Salvage<'a> {
 
     /// Frames of a file of the value log that no row points to: they say by themselves what they are.
     fn frames(&mut self, path: &Path, segment: u32, places: &Places) -> Result<(), Failure> {
-        let bytes = read(path)?;
+        let bytes = Bytes::from(read(path)?);
+        let mut whole = Vec::new();
         let (mut at, mut begun) = (0, None);
         while at < bytes.len() {
             let rest = bytes.get(at..).unwrap_or_default();
             let header = rest.first_chunk().and_then(FrameHeader::decode);
-            let payload = header.and_then(|h| rest.get(FRAME_BYTES..FRAME_BYTES + h.len as usize));
-            let (Some(header), Some(payload)) = (header, payload) else {
+            let end = header.map(|h| FRAME_BYTES + h.len as usize);
+            let (Some(header), Some(end)) = (header, end.filter(|end| *end <= rest.len())) else {
                 begun.get_or_insert(at);
                 at += 1;
                 continue;
@@ -371,34 +373,39 @@ impl<'a> Salvage<'a> {
             if let Some(begun) = begun.take() {
                 self.region(path, &Region::of(&bytes, begun, at), Some(FRAME_BYTES));
             }
-            let batch = Batch::parse(Bytes::copy_from_slice(payload)).ok();
-            let Some(batch) = batch.filter(|batch| batch.base_offset() == header.base) else {
+            let batch = Batch::parse(bytes.slice(at + FRAME_BYTES..at + end)).ok();
+            match batch.filter(|batch| batch.base_offset() == header.base) {
+                Some(batch) => whole.push((header, (at + FRAME_BYTES) as u64, batch)),
                 // Not looked into: records may hold what looks like a batch.
-                self.unreadable.push(format!(
+                None => self.unreadable.push(format!(
                     "the batch of partition {} at offset {} in `{}` is damaged",
                     header.partition,
                     header.base,
                     path.display(),
-                ));
-                at += FRAME_BYTES + header.len as usize;
-                continue;
-            };
-            let pointer = Pointer {
-                segment,
-                at: (at + FRAME_BYTES) as u64,
-                len: header.len,
-            };
-            if !planted(Bug::SkipReadableFrame) && self.fits(header.partition, &batch, places)? {
-                let key = data_key(header.partition, header.base);
-                let mut row = self.keyspaces.db.batch();
-                row.insert(&self.keyspaces.data, key, pointer.encode());
-                row.commit(PersistMode::Buffer)?;
-                self.came_back(header.partition, &batch);
+                )),
             }
-            at += FRAME_BYTES + header.len as usize;
+            at += end;
         }
         if let Some(begun) = begun {
             self.region(path, &Region::of(&bytes, begun, at), Some(FRAME_BYTES));
+        }
+        for (header, at, batch) in whole.iter().rev() {
+            let (partition, len) = (header.partition, header.len);
+            if !planted(Bug::SkipReadableFrame) && self.fits(partition, batch, places)? {
+                let pointer = Pointer {
+                    segment,
+                    at: *at,
+                    len,
+                };
+                let mut row = self.keyspaces.db.batch();
+                row.insert(
+                    &self.keyspaces.data,
+                    data_key(partition, header.base),
+                    pointer.encode(),
+                );
+                row.commit(PersistMode::Buffer)?;
+                self.came_back(partition, batch);
+            }
         }
         Ok(())
     }
@@ -422,15 +429,12 @@ impl<'a> Salvage<'a> {
 
     fn place(&mut self, stray: &Stray, places: &Places) -> Result<Option<PartitionId>, Failure> {
         let batch = &stray.batch;
-        let named = places.named.get(&(batch.base_offset(), batch.crc()));
+        let owners = places.owners(batch);
         // Of the same batch in several partitions, its key tells which it is; a key that no header confirms may be damaged.
         let keyed = stray
             .partition
-            .filter(|p| named.is_none_or(|named| named.contains(p)));
-        let sole = named
-            .filter(|named| named.len() == 1)
-            .and_then(BTreeSet::first)
-            .copied();
+            .filter(|p| owners.is_empty() || owners.contains(p));
+        let sole = owners.first().filter(|_| owners.len() == 1).copied();
         // Where there is but one partition, nobody else's records are taken for its own.
         let only = places
             .starts
@@ -468,7 +472,7 @@ impl<'a> Salvage<'a> {
     /// Whether `batch` is missing from `partition`.
     fn fits(&self, partition: PartitionId, batch: &Batch, places: &Places) -> Result<bool, Failure> {
         let is_taken = self.end_before(partition, batch.end_offset())? > batch.base_offset();
-        if is_taken || !places.may_hold(partition, batch) {
+        if is_taken || !places.may_hold(partition, batch) || places.name_another(partition, batch) {
             return Ok(false);
         }
         self.was_removed(DATA, &data_key(partition, batch.base_offset()))
@@ -522,31 +526,5 @@ impl<'a> Salvage<'a> {
         }
         batch.commit(PersistMode::Buffer)?;
         Ok(())
-    }
-}
-
-/// Where records may be.
-#[derive(Default)]
-struct Places {
-    /// Where each partition that exists begins.
-    starts: BTreeMap<PartitionId, Offset>,
-    /// Nobody knows which exist.
-    all: bool,
-    /// Ranges that were given up.
-    gaps: BTreeMap<PartitionId, Vec<(Offset, Offset)>>,
-    /// Whose a batch is, by its first offset and its checksum, as headers have it.
-    named: BTreeMap<(Offset, u32), BTreeSet<PartitionId>>,
-}
-
-impl Places {
-    fn may_hold(&self, partition: PartitionId, batch: &Batch) -> bool {
-        let is_there = match self.starts.get(&partition) {
-            Some(start) => batch.end_offset() > *start,
-            None => self.all,
-        };
-        let gaps = self.gaps.get(&partition).into_iter().flatten();
-        let overlaps =
-            |(start, end): &(Offset, Offset)| batch.base_offset() < *end && *start < batch.end_offset();
-        is_there && !gaps.into_iter().any(overlaps)
     }
 }

@@ -7,19 +7,19 @@
 //! own. The new database is made beside the old one and put in its place when it is whole; nothing is removed.
 
 mod blob;
+#[cfg(any(test, feature = "testing"))]
+mod check;
 mod gather;
+mod places;
 mod table;
 
-use crate::beside::{DAMAGED, JOURNALS_GONE, MADE, MAKING, REPAIRED, put_in_place, remove_dir, sync};
 #[cfg(any(test, feature = "testing"))]
-use crate::found::is_batch_of;
+pub use check::comes_back;
+
+use crate::beside::{DAMAGED, JOURNALS_GONE, MADE, MAKING, REPAIRED, put_in_place, remove_dir, sync};
 use crate::found::{Item, Value};
 use crate::refused::{operating_system, unusable};
-#[cfg(any(test, feature = "testing"))]
-use crate::store::Keyspaces;
 use crate::store::Options;
-#[cfg(any(test, feature = "testing"))]
-use crate::value_log::Pointer;
 use crate::value_log::{VALUES, ValueLog, segment_of};
 use crate::watermark::WatermarkFile;
 use crate::{OpenError, Recovered, journal, opening, recovery};
@@ -143,43 +143,6 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
     sync(dir).map_err(io)?;
     drop(lock);
     Ok(made)
-}
-
-/// Whether a repair that has nothing but the files beside the database would bring back each batch that lies whole in the value log of
-/// `dir`, whose rows are on `disk`. Changes nothing, and ends the right of whoever has opened the disk to write to it.
-///
-/// # Errors
-/// Which batch it would not, or why the files cannot be read.
-#[cfg(any(test, feature = "testing"))]
-pub fn comes_back(disk: &crate::simulated::Disk, dir: &Path) -> Result<(), String> {
-    let keyspaces = |disk: &crate::simulated::Disk| {
-        let (rows, values) = (disk.open(), ValueLog::new(dir.join(VALUES)));
-        Keyspaces::simulated(rows, Arc::new(values))
-    };
-    let (old, new) = (keyspaces(disk), keyspaces(&crate::simulated::Disk::default()));
-    let (watermark, marked) = WatermarkFile::load(dir).map_err(|e| e.to_string())?;
-    let mut salvage = Salvage::new(new.clone(), None, &watermark, marked);
-    salvage.finish(dir).map_err(|e| e.at(dir).to_string())?;
-    for row in old.data.iter() {
-        let (key, row) = row.into_inner().map_err(|e| e.to_string())?;
-        if Pointer::decode(&row).is_none() {
-            continue;
-        }
-        let batch = |keyspaces: &Keyspaces, row| {
-            let bytes = keyspaces.payload(&key, row).ok()?;
-            is_batch_of(&key, &bytes).then_some(bytes)
-        };
-        let Some(whole) = batch(&old, row) else {
-            continue;
-        };
-        let back = new.data.get(&key).ok().flatten();
-        if back.and_then(|row| batch(&new, row)) != Some(whole) {
-            return Err(format!(
-                "the batch under {key:?} is whole in the value log and does not come back"
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Gives files of the value log that were set aside a second name where they are looked for. They keep their first until the repair is

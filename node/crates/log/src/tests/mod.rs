@@ -620,6 +620,40 @@ fn what_a_damaged_database_held_comes_back_and_offsets_go_on_behind_it() {
 }
 
 #[test]
+fn what_was_taken_back_does_not_come_back_in_the_place_of_what_was_written_there() {
+    for with_headers in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = open(dir.path(), &options()).unwrap();
+        flush(&log, entry(1, vec![batch(0, 10, 3_000)]));
+        // Of a leader of another term, and not committed.
+        let taken_back = entry(2, vec![batch(10, 20, 3_000)]);
+        let (done, flushed) = mpsc::channel();
+        let tell = done.clone();
+        log.append(taken_back, move |r| tell.send(r).unwrap()).unwrap();
+        flushed.recv_timeout(DEADLINE).unwrap().unwrap();
+        log.truncate(GROUP, 2, move |r| done.send(r).unwrap()).unwrap();
+        flushed.recv_timeout(DEADLINE).unwrap().unwrap();
+        flush(&log, entry(2, vec![batch(10, 12, 4_000)]));
+        flush(&log, entry(3, vec![batch(22, 10, 3_000)]));
+        log.close();
+        drop(log);
+        match with_headers {
+            true => std::fs::write(dir.path().join("db/version"), b"nonsense").unwrap(),
+            false => std::fs::remove_dir_all(dir.path().join("db")).unwrap(),
+        }
+        let rebuilt = rebuild(dir.path()).unwrap();
+        assert_eq!(rebuilt.partitions[&P].records, 32, "{rebuilt:?}");
+        let (log, _) = open(dir.path(), &options()).unwrap();
+        assert_eq!(read_all(&log, 1 << 20), ((0..32).collect(), vec![]));
+        let again = read_chunk(&log, Offset::new(10), 1).unwrap();
+        let Piece::Batch(again) = &again.pieces[0] else {
+            panic!("{again:?}")
+        };
+        assert_eq!(again.count(), 12);
+    }
+}
+
+#[test]
 fn a_topic_comes_back_from_either_copy_and_one_that_is_deleted_does_not() {
     let put = |name: &[u8], value: &'static [u8]| Op::Put {
         key: StateKey::new(StateKind::Topic, name),
