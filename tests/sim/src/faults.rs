@@ -9,14 +9,14 @@
 //! | hold | what is under way between two nodes waits, and then comes all at once |
 //! | loss, duplication | of datagrams, a node's, up to a fifth; reordering is always there |
 //! | slow disk | each write takes up to a second |
-//! | clock jump | an hour either way |
+//! | full disk | so many bytes can be written, and no more, until there is room again; a node that stops of it is started again and again |
+//! | clock jump | an hour either way, a month behind, a year ahead, and as if it had never been set |
 //! | bit rot | on one node, once; of a header: it finds out at its start, and has the others let it in as another; or of a batch: it finds out when it reads it, and has another's copy |
 //! | change of members | a node is removed and its machine set up anew, under load |
 //! | move | the topic's partitions go to replica groups, or back to all nodes |
 //! | transfer, purge | the lead is handed over; a log becomes shorter than what others lack, who need a snapshot |
 //!
-//! Not in it: a process that stands still while the world goes on (that is tested with SIGSTOP on real ones), and
-//! disks that are full.
+//! Not in it: a process that stands still while the world goes on (that is tested with SIGSTOP on real ones).
 
 use crate::entropy::Dice;
 use crate::load::TOPIC;
@@ -86,7 +86,8 @@ impl Faults {
     pub(crate) fn tend(&mut self, sim: &mut turmoil::Sim<'_>, now: Duration) -> Result<Option<String>> {
         for node in self.world.nodes.clone().iter() {
             // Its process ends, and whoever looks after it starts it again.
-            if node.failed().is_some_and(|why| why.contains(STOPPED)) {
+            let ended = |why: String| why.contains(STOPPED) || why.contains(&no_room());
+            if node.failed().is_some_and(ended) {
                 node.looked_after();
                 self.kill(sim, node.host, now);
             }
@@ -203,7 +204,7 @@ impl Faults {
         } else {
             a
         };
-        match self.dice.roll(19) {
+        match self.dice.roll(20) {
             0 | 1 => {
                 self.kill(sim, victim, now);
                 format!("kill {victim}")
@@ -301,6 +302,14 @@ impl Faults {
                 let replicas = self.dice.once_in(2).then_some(GROUP_SIZE);
                 self.move_topic(replicas);
                 format!("the topic is to be on {replicas:?} nodes")
+            }
+            18 => {
+                let left = [None, Some(0), Some(20_000), Some(70_000), Some(300_000)];
+                let left = left[self.dice.roll(left.len() as u64) as usize];
+                let node = self.node(victim);
+                node.knobs.was_full.store(true, Ordering::Relaxed);
+                node.disk.leave(left);
+                format!("disk of {victim} has room for {left:?} bytes")
             }
             _ => {
                 self.mend(sim);
@@ -404,6 +413,7 @@ impl Faults {
         self.mend(sim);
         for node in self.world.nodes.clone().iter() {
             node.disk.keep_power();
+            node.disk.leave(None);
             node.knobs.slow_disk_ms.store(0, Ordering::Relaxed);
             node.knobs.lost_permille.store(0, Ordering::Relaxed);
             node.knobs.twice_permille.store(0, Ordering::Relaxed);
@@ -411,6 +421,11 @@ impl Faults {
         let down: Vec<u64> = self.down.keys().copied().collect();
         down.into_iter().for_each(|id| self.start(sim, id));
     }
+}
+
+/// What an error says of a disk that is full.
+fn no_room() -> String {
+    std::io::Error::from(rustix::io::Errno::NOSPC).to_string()
 }
 
 fn host(id: u64) -> String {

@@ -1,6 +1,9 @@
 //! Clients: they note what they did and saw, for the checkers to judge.
 
 mod dated;
+mod modules;
+
+pub(crate) use modules::Counting;
 
 use crate::entropy::Dice;
 use crate::node::{Node, TELL_EVERY, View, lock};
@@ -10,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use weir_broker::{Broker, Fetch, Framing, Piece, Principal};
+use weir_broker::{Broker, Fetch, Fetched, Framing, Piece, Principal};
 use weir_checkers::{Event, Outcome, Place, Seen, numbered};
 use weir_types::{Batch, ErrorKind, GroupId, Offset, PartitionId};
 
@@ -46,6 +49,7 @@ pub(crate) async fn run(world: Arc<World>) -> turmoil::Result {
         clients.push(tokio::spawn(consume(Arc::clone(&world), client)));
     }
     let dated = tokio::spawn(dated::fill(Arc::clone(&world)));
+    let counted = [2_000, 2_001].map(|client| tokio::spawn(modules::fill(Arc::clone(&world), client)));
     clients.push(tokio::spawn(dated::cut(Arc::clone(&world))));
     clients.push(tokio::spawn(dated::grow(Arc::clone(&world))));
     while world.phase() == Phase::Faults {
@@ -57,6 +61,11 @@ pub(crate) async fn run(world: Arc<World>) -> turmoil::Result {
         client.await?;
     }
     dated::look(&world, dated.await?).await?;
+    let mut acknowledged = Vec::new();
+    for client in counted {
+        acknowledged.extend(client.await?);
+    }
+    modules::look(&world, &acknowledged).await?;
     last_word(&world).await?;
     settle(&world).await?;
     for node in world.nodes.iter().filter(|n| !n.witness) {
@@ -119,6 +128,7 @@ async fn form(world: &World) -> turmoil::Result {
         return Err("the topic cannot be made".into());
     }
     dated::form(first).await?;
+    modules::form(first).await?;
     wait(world, "everybody has the topic", || {
         let last = first.view().last;
         world
@@ -231,6 +241,26 @@ fn batch(id: i64, sequence: i32, values: &[u64]) -> Batch {
 
 fn records(batch: &Batch, from: Offset) -> Vec<Seen> {
     numbered::seen(batch, from).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The node that leads the site, as far as can be told.
+fn leader(world: &World) -> Option<&Arc<Node>> {
+    world.nodes.iter().find(|node| node.view().serving)
+}
+
+/// What is in the first partition of a topic from there on, if the node tells.
+async fn read(node: &Node, topic: &'static str, from: Offset) -> Option<Fetched> {
+    let fetched = node.ask(REQUEST_WITHIN, move |broker| async move {
+        let fetch = Fetch {
+            topic: topic.to_owned(),
+            partition: 0,
+            from,
+            max_bytes: 1 << 20,
+            wait: Duration::ZERO,
+        };
+        broker.fetch(&who(), fetch).await.ok()
+    });
+    fetched.await.flatten()
 }
 
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! One node: what a crash leaves of it, what runs on its host, and what the rest of the simulation sees of it.
 
 use crate::entropy::Dice;
-use crate::load::TOPIC;
+use crate::load::{Counting, TOPIC};
 use crate::network::Simulated;
 use crate::workers::Turns;
 use anyhow::{Result, bail};
@@ -28,10 +28,12 @@ const EPOCH_MS: i64 = 1_800_000_000_000;
 const GROUP: GroupId = GroupId(0);
 /// Tells the dice of identities from those of other purposes.
 const IDENTITY: u64 = 77;
-/// What a node says whose consensus has stopped.
-pub(crate) const STOPPED: &str = "consensus stopped";
+/// What a node says that must be started again.
+pub(crate) const STOPPED: &str = "stopped by itself";
 /// Of a node's looks after itself, how many to one look for what is too old: more often than a real one.
 const RETAIN_EVERY: u32 = 8;
+/// What is kept free of a disk: a dozen requests.
+const RESERVE_BYTES: u64 = 64 << 10;
 /// How often a node that lost something asks to be let in again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -46,6 +48,8 @@ pub(crate) struct Knobs {
     pub(crate) twice_permille: AtomicU32,
     /// How far its clock is off, in milliseconds.
     pub(crate) skew_ms: AtomicI64,
+    /// Its disk was full, or nearly.
+    pub(crate) was_full: AtomicBool,
 }
 
 /// How a node is, as it told last.
@@ -241,7 +245,7 @@ impl Node {
             store: Store::Simulated(self.disk.clone()),
         };
         let options = weir_log::Options {
-            disk_reserve_bytes: Some(0),
+            disk_reserve_bytes: Some(RESERVE_BYTES),
             value_log_from_bytes: 4_000,
             value_file_bytes: 64 << 10,
             headers_only: self.witness,
@@ -286,6 +290,7 @@ impl Node {
         });
         let transport = Arc::new(peers.clone());
         let broker = Broker::open(log, &recovered, config, transport, clock, Options::default()).await?;
+        broker.set_hook(Counting::start(broker.clone(), Dice::new(dice.roll(u64::MAX), 4)));
         if !broker.group().members().contains_key(&self.id()) {
             peers.trust(keys?);
         }
@@ -303,6 +308,10 @@ impl Node {
                 }
                 _ = tell.tick() => {
                     if let Some(why) = broker.groups().iter().find_map(Group::stopped) {
+                        bail!("{STOPPED}: {why}");
+                    }
+                    // As a real node ends.
+                    if let Some(why) = broker.log().poisoned() {
                         bail!("{STOPPED}: {why}");
                     }
                     self.tell(&broker);

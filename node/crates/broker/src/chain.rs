@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use weir_log::{ReadError, StateKey};
 use weir_types::limits::PRODUCERS_MAX;
+use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, Offset, PartitionId, Term};
 
 /// Steps on top of each other. See the module's docs.
@@ -187,7 +188,8 @@ impl Broker {
 impl Shared {
     /// Whether step `number` does.
     fn stands_in(&self, term: Option<Term>, number: u64) -> bool {
-        Some(self.term) == term && number < self.broken_at.load(Ordering::Acquire)
+        let is_on_whole = number < self.broken_at.load(Ordering::Acquire);
+        Some(self.term) == term && (is_on_whole || planted(Bug::StepOnFallen))
     }
 
     fn break_at(&self, number: u64) {

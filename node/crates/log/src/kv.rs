@@ -4,8 +4,11 @@
 
 #[cfg(any(test, feature = "testing"))]
 use crate::simulated;
+use crate::space::free_and_total;
 use fjall::{PersistMode, Readable, Slice, UserKey};
+use std::io;
 use std::ops::RangeBounds;
+use std::path::Path;
 
 #[derive(Clone)]
 pub(crate) enum Database {
@@ -110,6 +113,15 @@ impl Database {
             Self::Files(db) => db.persist(mode),
             #[cfg(any(test, feature = "testing"))]
             Self::Simulated(db) => db.persist(),
+        }
+    }
+
+    /// Bytes that may still be written, on the file system of `dir`.
+    pub(crate) fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        match self {
+            Self::Files(_) => Ok(free_and_total(dir)?.0),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Simulated(db) => Ok(db.left()),
         }
     }
 

@@ -458,7 +458,7 @@ impl Log {
         let shared = &self.0.shared;
         Usage {
             disk_bytes: self.0.keyspaces.db.disk_space().unwrap_or(0) + self.0.keyspaces.values.disk_bytes(),
-            free_bytes: free_and_total(&self.0.dir).map_or(0, |(free, _)| free),
+            free_bytes: self.0.keyspaces.db.free_bytes(&self.0.dir).unwrap_or(0),
             reserve_bytes: self.0.reserve_bytes,
             written_bytes: shared.written_bytes.load(Ordering::Relaxed),
             syncs: shared.syncs.load(Ordering::Relaxed),
@@ -529,7 +529,7 @@ impl Log {
     /// When there is no room.
     pub fn room_for(&self, bytes: u64, control: bool) -> Result<(), AppendError> {
         // A call of a microsecond for an entry of a millisecond: no estimate that could be wrong.
-        let (free, _) = free_and_total(&self.0.dir).unwrap_or((u64::MAX, 0));
+        let free = self.0.keyspaces.db.free_bytes(&self.0.dir).unwrap_or(u64::MAX);
         let queued = self.0.shared.queued_bytes.load(Ordering::Relaxed);
         let reserve = if control {
             self.0.reserve_bytes / 2

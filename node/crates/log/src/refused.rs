@@ -23,6 +23,11 @@ pub(crate) fn operating_system(error: &fjall::Error) -> Option<std::io::Error> {
     None
 }
 
+/// Whether a write found no room.
+pub(crate) fn is_full(error: &fjall::Error) -> bool {
+    operating_system(error).is_some_and(|e| e.kind() == ErrorKind::StorageFull)
+}
+
 /// Bytes of a file that are looked at in one go.
 const LOOKED_AT_BYTES: usize = 1 << 20;
 

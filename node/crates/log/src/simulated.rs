@@ -43,6 +43,8 @@ struct State {
     dark: bool,
     /// Syncs are acknowledged and not done: a disk that lies, or the bug that looks like one.
     lies: bool,
+    /// Bytes that may still be written; none while nobody has said.
+    left: Option<u64>,
 }
 
 impl Disk {
@@ -89,6 +91,17 @@ impl Disk {
     /// From now on syncs are acknowledged and not done.
     pub fn lie(&self) {
         self.lock().lies = true;
+    }
+
+    /// From now on so many bytes may be written, and no more; none for as many as there are. A write that does not fit fails, and
+    /// nothing of it is there.
+    pub fn leave(&self, bytes: Option<u64>) {
+        self.lock().left = bytes;
+    }
+
+    /// Bytes that may still be written.
+    pub(crate) fn left(&self) -> u64 {
+        self.lock().left.unwrap_or(u64::MAX)
     }
 
     /// All is lost: a new disk.
@@ -197,6 +210,10 @@ impl State {
     }
 }
 
+fn size((_, key, value): &Write) -> usize {
+    key.len() + value.as_ref().map_or(0, |value| value.len())
+}
+
 fn apply(tables: &mut Tables, batch: Vec<Write>) {
     for (table, key, value) in batch {
         let table = Arc::make_mut(&mut tables[table]);
@@ -246,6 +263,10 @@ impl Open {
         Snapshot(self.disk.lock().now.clone())
     }
 
+    pub(crate) fn left(&self) -> u64 {
+        self.disk.left()
+    }
+
     pub(crate) fn persist(&self) -> fjall::Result<()> {
         let mut state = self.disk.lock();
         state.check(self.number)?;
@@ -269,6 +290,11 @@ impl Batch {
         }
         let mut state = self.of.disk.lock();
         state.check(self.of.number)?;
+        if let Some(left) = state.left {
+            let bytes: usize = self.writes.iter().map(size).sum();
+            let rest = left.checked_sub(bytes as u64);
+            state.left = Some(rest.ok_or_else(|| std::io::Error::from(rustix::io::Errno::NOSPC))?);
+        }
         apply(&mut state.now, self.writes.clone());
         state.unsynced.push(self.writes);
         if let Some(left) = state.cut_in {

@@ -31,6 +31,7 @@ bugs! {
     SnapshotWithoutBatches "install-a-snapshot-without-its-batches",
     EmptyRow "an-empty-row-when-it-cannot-be-encoded",
     SkipReadableFrame "skip-a-readable-frame-in-repair",
+    NoRoomIsWritten "acknowledge-what-there-was-no-room-for",
     // The replica.
     VoteNotStored "vote-without-storing",
     AcknowledgeUnwritten "acknowledge-before-writing",
@@ -58,6 +59,7 @@ bugs! {
     AnswerUndecided "acknowledge-before-committed",
     RepeatedAnsweredAtOnce "acknowledge-a-repeated-batch-before-its-original",
     SpeculationSurvives "keep-speculation-over-terms",
+    StepOnFallen "keep-steps-on-top-of-one-that-fell",
 }
 
 #[cfg(feature = "planted")]

@@ -4,15 +4,16 @@
 //! deleted is shown to nobody; what comes in a row while one node leads is not refused in its midst; and what is too large is
 //! refused, and harms nobody.
 
-use super::{REQUEST_WITHIN, SETTLED_WITHIN, wait, who};
+use super::{REQUEST_WITHIN, SETTLED_WITHIN, leader, read, wait, who};
 use crate::entropy::Dice;
 use crate::node::Node;
 use crate::world::{Phase, World};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::sleep;
-use weir_broker::{Broker, Fetch, Fetched, Framing, Piece, StateKind};
+use weir_broker::{Broker, Fetched, Framing, Piece, StateKind};
 use weir_types::limits::ROW_BYTES_MAX;
 use weir_types::{Batch, BatchBuilder, Codec, ErrorKind, GapReason, Headers, Offset};
 
@@ -47,11 +48,6 @@ fn batch(timestamp: i64, values: &[u64]) -> Batch {
     builder
         .build(Offset::ZERO, None)
         .unwrap_or_else(|e| panic!("{e}"))
-}
-
-/// The node that leads the site, as far as can be told.
-fn leader(world: &World) -> Option<&Arc<Node>> {
-    world.nodes.iter().find(|node| node.view().serving)
 }
 
 /// Sends batches in a row, of any date, to whoever leads.
@@ -92,7 +88,9 @@ pub(super) async fn fill(world: Arc<World>) -> Acknowledged {
             .into_iter()
             .flatten()
             .find(|(_, answer)| *answer == Err(ErrorKind::Retry));
-        if let (true, Some((value, _))) = (in_one_term, refused) {
+        // One that finds no room is refused as it comes, and a smaller one behind it is not.
+        let has_room = !node.knobs.was_full.load(Ordering::Relaxed);
+        if let (true, true, Some((value, _))) = (has_room, in_one_term, refused) {
             world.wrong(format!(
                 "node {id} refuses {value} in the midst of others that it takes, and leads all the time: their order changes when it \
                  is sent again"
@@ -126,20 +124,6 @@ async fn in_a_row(
         answers.push((value, answer.map_err(|e| e.kind())));
     }
     (broker.group().term() == term, answers)
-}
-
-async fn read(node: &Node, topic: &'static str, from: Offset) -> Option<Fetched> {
-    let fetched = node.ask(REQUEST_WITHIN, move |broker| async move {
-        let fetch = Fetch {
-            topic: topic.to_owned(),
-            partition: 0,
-            from,
-            max_bytes: 1 << 20,
-            wait: Duration::ZERO,
-        };
-        broker.fetch(&who(), fetch).await.ok()
-    });
-    fetched.await.flatten()
 }
 
 /// Offsets and values of what was read.

@@ -1,0 +1,318 @@
+//! A pipeline that counts, and clients whose batches pass it.
+//!
+//! It stands before `counted`, and writes to `counts` how many batches there were, this one among them, and what the first record
+//! of the batch says. What its users are promised: the batch, the count that it made and the state that the next count stands on
+//! are stored together or not at all. So the counts are 1, 2, 3 and so on, each beside the batch in its place, whatever happened.
+
+use super::{BATCH_WITHIN, REQUEST_WITHIN, leader, read, wait, who};
+use crate::entropy::Dice;
+use crate::node::Node;
+use crate::world::{Phase, World};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+use weir_broker::{
+    Broker, Chain, Footing, Framing, Hook, HookDone, HookError, HookJob, Output, Piece, Processed, StateKind,
+};
+use weir_checkers::numbered;
+use weir_log::StateKey;
+use weir_types::{Batch, BatchBuilder, Codec, ErrorKind, Headers, Offset, TopicName};
+
+/// What passes the pipeline.
+const COUNTED: &str = "counted";
+/// What it makes.
+const COUNTS: &str = "counts";
+
+/// The pipeline's name, as rows of state have it.
+const NAME: &[u8] = b"counting\0";
+
+/// The pipeline, on one node.
+pub(crate) struct Counting(mpsc::UnboundedSender<(HookJob, HookDone)>);
+
+/// Steps on top of each other, and the count after the last.
+struct Part {
+    chain: Chain,
+    count: u64,
+}
+
+impl Counting {
+    /// Runs it on the runtime of the node.
+    pub(crate) fn start(broker: Broker, dice: Dice) -> Arc<Self> {
+        // Bounded by what the broker takes in at once.
+        let (jobs, queue) = mpsc::unbounded_channel();
+        tokio::spawn(work(broker, queue, dice));
+        Arc::new(Self(jobs))
+    }
+}
+
+impl Hook for Counting {
+    fn intercepts(&self, topic: &TopicName) -> bool {
+        topic.as_str() == COUNTED
+    }
+
+    fn user_of(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn holder_of(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn prepare(&self, _: Vec<[u8; 32]>) -> BoxFuture<'static, Result<bool, String>> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
+
+    fn take_back(&self, _: String, _: u64, _: String) -> BoxFuture<'static, Result<bool, String>> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
+
+    fn submit(&self, job: HookJob, done: HookDone) {
+        if let Err(mpsc::error::SendError((job, done))) = self.0.send((job, done)) {
+            done(job, Err(HookError::NotLeader));
+        }
+    }
+}
+
+async fn work(broker: Broker, mut jobs: mpsc::UnboundedReceiver<(HookJob, HookDone)>, mut dice: Dice) {
+    let mut part = None;
+    while let Some((job, done)) = jobs.recv().await {
+        let made = step(&broker, &mut part, &job, &mut dice).await;
+        done(job, made);
+    }
+}
+
+/// What is made of a batch, on top of what was made before.
+async fn step(
+    broker: &Broker,
+    part: &mut Option<Part>,
+    job: &HookJob,
+    dice: &mut Dice,
+) -> Result<Processed, HookError> {
+    let home = job.topic.partition(job.partition).ok_or(HookError::NotLeader)?;
+    if let Some(broken) = part.take_if(|part| !part.chain.is_standing()) {
+        while !broken.chain.is_decided() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let part = match part {
+        Some(part) => part,
+        None => {
+            let chain = Chain::begin(broker, home).ok_or(HookError::NotLeader)?;
+            let count = remembered(broker).await.ok_or(HookError::NotLeader)?;
+            part.insert(Part { chain, count })
+        }
+    };
+    if !part.chain.is_next(&job.batch) {
+        return Ok(Processed {
+            footing: Footing::Unseen,
+            ..Processed::unchanged(job.batch.clone())
+        });
+    }
+    let step = part.chain.step();
+    // A module takes its time, and more comes meanwhile.
+    sleep(Duration::from_millis(dice.roll(4))).await;
+    let counts = broker.topic(COUNTS).and_then(|topic| topic.partition(0));
+    let counts = counts.ok_or(HookError::NotLeader)?;
+    part.count += 1;
+    if dice.once_in(40) {
+        // It fails when it has changed something: what comes behind must not stand on that.
+        let pipeline = COUNTED.to_owned();
+        return Err(HookError::Busy { pipeline });
+    }
+    let says = format!("{} {}", part.count, first_value(&job.batch));
+    let mut record = BatchBuilder::new(Codec::None);
+    record.push(0, None, Some(says.as_bytes()), Headers::NONE);
+    let record = record.build(Offset::ZERO, None).unwrap_or_else(|e| panic!("{e}"));
+    let row = Bytes::copy_from_slice(&part.count.to_be_bytes());
+    Ok(Processed {
+        outputs: vec![Output {
+            partition: counts,
+            batch: record,
+            offset_slots: Vec::new(),
+        }],
+        rows: vec![(key(), Some(row))],
+        footing: Footing::Step(step),
+        ..Processed::unchanged(job.batch.clone())
+    })
+}
+
+fn key() -> StateKey {
+    StateKey::new(StateKind::Table, NAME)
+}
+
+/// The count that is applied.
+async fn remembered(broker: &Broker) -> Option<u64> {
+    let (done, settled) = oneshot::channel();
+    let settle = broker.log().settle(move |result| {
+        let _ = done.send(result.is_ok());
+    });
+    settle.ok()?;
+    settled.await.ok().filter(|settled| *settled)?;
+    let mut count = 0;
+    let read = broker.log().rows_under(&key(), |_, row| {
+        count = row
+            .first_chunk()
+            .map_or(u64::MAX, |bytes| u64::from_be_bytes(*bytes));
+        true
+    });
+    read.ok().map(|()| count)
+}
+
+fn first_value(batch: &Batch) -> u64 {
+    let seen = numbered::seen(batch, Offset::ZERO).unwrap_or_else(|e| panic!("{e}"));
+    seen.first().map_or(u64::MAX, |seen| seen.value)
+}
+
+pub(super) async fn form(first: &Node) -> turmoil::Result {
+    let made = first.ask(REQUEST_WITHIN, |broker| async move {
+        let ever = [("retention.ms".to_owned(), "-1".to_owned())];
+        broker.create_topic(&who(), COUNTED, 1, &ever).await.is_ok()
+            && broker.create_topic(&who(), COUNTS, 1, &ever).await.is_ok()
+    });
+    match made.await {
+        Some(true) => Ok(()),
+        _ => Err("the topics of the pipeline cannot be made".into()),
+    }
+}
+
+/// Sends batches, several at once, each until its fate is known. What the first records of those say that are acknowledged.
+pub(super) async fn fill(world: Arc<World>, client: u32) -> Vec<u64> {
+    let mut dice = Dice::new(world.seed, 900 + u64::from(client));
+    let (mut sequence, mut next, mut acknowledged) = (0, u64::from(client) * 1_000_000, Vec::new());
+    while world.phase() == Phase::Faults {
+        let round: Vec<(u64, Batch)> = (0..1 + dice.roll(4))
+            .map(|_| {
+                let values: Vec<u64> = (next..next + 1 + dice.roll(3)).collect();
+                let first = next;
+                let batch = super::batch(i64::from(client), sequence, &values);
+                next += values.len() as u64;
+                sequence += values.len() as i32;
+                (first, batch)
+            })
+            .collect();
+        let mut left = round.into_iter();
+        while !left.as_slice().is_empty() {
+            let batches: Vec<Batch> = left.as_slice().iter().map(|(_, batch)| batch.clone()).collect();
+            match in_a_row(&world, batches).await {
+                Ok(taken) => acknowledged.extend(left.by_ref().take(taken).map(|(first, _)| first)),
+                Err(why) => {
+                    world.wrong(format!(
+                        "client {client}: a batch for `{COUNTED}` is refused: {why}"
+                    ));
+                    return acknowledged;
+                }
+            }
+            sleep(Duration::from_millis(dice.roll(40))).await;
+            if world.phase() == Phase::Rest {
+                return acknowledged;
+            }
+        }
+    }
+    acknowledged
+}
+
+/// Sends batches one behind the other. How many of the first are acknowledged; of the others nothing is known.
+async fn in_a_row(world: &World, batches: Vec<Batch>) -> Result<usize, String> {
+    let begun = Instant::now();
+    let node = loop {
+        match leader(world) {
+            Some(node) => break node,
+            None if begun.elapsed() > BATCH_WITHIN => return Ok(0),
+            None => sleep(Duration::from_millis(10)).await,
+        }
+    };
+    let answers = node.ask(REQUEST_WITHIN, move |broker| async move {
+        let mut under_way = Vec::new();
+        for batch in batches {
+            under_way.push(broker.produce(&who(), COUNTED, 0, batch, Framing::AsSent).await);
+        }
+        let mut answers = Vec::new();
+        for producing in under_way {
+            let answer = match producing {
+                Ok(producing) => producing.await.map(drop),
+                Err(e) => Err(e),
+            };
+            answers.push(answer.map_err(|e| (e.kind(), e.to_string())));
+        }
+        answers
+    });
+    let answers = answers.await.unwrap_or_default();
+    let taken = answers.iter().take_while(|answer| answer.is_ok()).count();
+    match answers.into_iter().nth(taken) {
+        // What comes behind a batch that was not taken is out of order, and rightly refused.
+        Some(Err((ErrorKind::Invalid, why))) if taken == 0 => Err(why),
+        _ => Ok(taken),
+    }
+}
+
+/// All that came is counted, in its order and once, and nothing else is.
+pub(super) async fn look(world: &Arc<World>, acknowledged: &[u64]) -> turmoil::Result {
+    let batches = all(world, COUNTED).await?;
+    let counted: Vec<u64> = batches.iter().map(first_value).collect();
+    let should: Vec<String> = (1u64..)
+        .zip(&counted)
+        .map(|(count, first)| format!("{count} {first}"))
+        .collect();
+    let mut says = Vec::new();
+    for batch in all(world, COUNTS).await? {
+        let body = batch.body().unwrap_or_else(|e| panic!("{e}"));
+        let values = body
+            .records()
+            .flatten()
+            .map(|record| record.value.unwrap_or_default());
+        says.extend(values.map(|value| String::from_utf8_lossy(value).into_owned()));
+    }
+    if let Some(missing) = acknowledged.iter().find(|first| !counted.contains(first)) {
+        world.wrong(format!(
+            "a batch of `{COUNTED}` is acknowledged and not there: {missing}"
+        ));
+    }
+    let other = (0..should.len().max(says.len())).find(|i| should.get(*i) != says.get(*i));
+    if let Some(at) = other {
+        world.wrong(format!(
+            "`{COUNTS}` says {:?} at {at}, where the batches of `{COUNTED}` come to {:?}",
+            says.get(at),
+            should.get(at)
+        ));
+    }
+    let count = loop {
+        wait(world, "somebody leads", || leader(world).is_some()).await?;
+        let Some(node) = leader(world) else { continue };
+        let count = node.ask(REQUEST_WITHIN, |broker| async move { remembered(&broker).await });
+        match count.await.flatten() {
+            Some(count) => break count,
+            None => sleep(Duration::from_millis(20)).await,
+        }
+    };
+    let there = counted.len() as u64;
+    if count != there {
+        world.wrong(format!("the pipeline remembers {count} batches of {there}"));
+    }
+    Ok(())
+}
+
+/// All batches of a topic, when all has come to rest.
+async fn all(world: &Arc<World>, topic: &'static str) -> Result<Vec<Batch>, Box<dyn std::error::Error>> {
+    let (mut all, mut from) = (Vec::new(), Offset::ZERO);
+    loop {
+        wait(world, "somebody leads", || leader(world).is_some()).await?;
+        let Some(node) = leader(world) else { continue };
+        let Some(fetched) = read(node, topic, from).await else {
+            sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        for piece in fetched.pieces {
+            match piece {
+                Piece::Batch(batch) => all.push(batch),
+                Piece::Gap(gap) => world.wrong(format!("a reader of `{topic}` is shown a gap: {gap:?}")),
+            }
+        }
+        from = fetched.next;
+        if from >= fetched.committed_end {
+            return Ok(all);
+        }
+    }
+}
