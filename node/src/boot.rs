@@ -166,9 +166,10 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
 
     let stop = Arc::new(Notify::new());
     let (serving, peers) = (broker.clone(), peers);
-    let (known, members) = (peers.clone(), broker.clone());
+    let (known, members, places) = (peers.clone(), broker.clone(), broker.clone());
     let on_node = weir_quic::OnNode {
         is_member: Box::new(move |key| known.knows(key, members.group())),
+        is_at: Box::new(move |ip| places.has_node_at(ip)),
         serve: Box::new(move |peer| {
             let (broker, peers) = (serving.clone(), peers.clone());
             Box::pin(async move { peers.accept(peer, Arc::new(broker)).await })

@@ -2,11 +2,12 @@
 
 use super::still_serves;
 use crate::block_on;
+use std::time::{Duration, Instant};
 use weir_peer::protocol::{Hello, MAGIC, VERSION, Welcome};
 use weir_peer::{KnownNodes, Peer, read_frame, write_frame};
-use weir_tests::for_ever;
 use weir_tests::site::Site;
-use weir_types::limits::CONNECTIONS_MAX;
+use weir_tests::{DEADLINE, for_ever};
+use weir_types::limits::{CONNECTIONS_MAX, CONNECTIONS_NEW_MAX};
 
 /// A client that says hello, and nothing else.
 async fn idle(addr: std::net::SocketAddr) -> Option<Peer> {
@@ -66,6 +67,61 @@ fn a_site_elects_another_leader_beside_a_crowd_of_idle_clients() {
             );
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
+        drop(crowd);
+        let client = site.client().await.unwrap();
+        still_serves(&client, "t").await;
+    });
+}
+
+#[test]
+fn a_site_elects_another_leader_beside_strangers_who_never_say_who_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::of_three(dir.path(), &[]).unwrap();
+    let leader = site.leader().unwrap();
+    let followers: Vec<_> = (1..=3).filter(|n| *n != leader).collect();
+    let addresses: Vec<_> = followers.iter().map(|n| site.node(*n).unwrap().quic).collect();
+    block_on(async {
+        let client = site.client().await.unwrap();
+        client.create_topic("t", 1, &for_ever()).await.unwrap();
+        // As many as may be at that stage, from ten addresses; each that is shown out comes again.
+        let mut crowd = tokio::task::JoinSet::new();
+        for last in 2..12u8 {
+            for to in &addresses {
+                for _ in 0..CONNECTIONS_NEW_MAX / 8 {
+                    let (from, to) = ((std::net::Ipv4Addr::new(127, 0, 0, last), 0).into(), *to);
+                    crowd.spawn(async move {
+                        loop {
+                            let peer = weir_peer::connect_from(from, to, &KnownNodes::forgetful()).await;
+                            match peer {
+                                Ok(silent) => drop(silent.accept().await),
+                                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                            }
+                        }
+                    });
+                }
+            }
+        }
+        // Somebody else is turned away, and at the same time whoever comes from where a node is gets in.
+        let (mut shown, begun) = (0, Instant::now());
+        while shown < 5 {
+            assert!(begun.elapsed() < DEADLINE, "the crowd is too small");
+            let come_from = |last: u8| {
+                let from = (std::net::Ipv4Addr::new(127, 0, 0, last), 0).into();
+                let to = addresses[0];
+                async move { weir_peer::connect_from(from, to, &KnownNodes::forgetful()).await }
+            };
+            let (stranger, node) = tokio::join!(come_from(99), come_from(1));
+            if stranger.is_err() {
+                assert!(node.is_ok(), "{:?}", node.err());
+                shown += 1;
+            }
+        }
+        site.kill(leader).unwrap();
+        let leads =
+            |status: &serde_json::Value| status["leader"].as_u64().is_some_and(|now| now != leader as u64);
+        site.until("another leads", leads).unwrap();
+        // It comes back, too: it must be let in by both.
+        site.start(leader).unwrap();
         drop(crowd);
         let client = site.client().await.unwrap();
         still_serves(&client, "t").await;

