@@ -334,3 +334,43 @@ fn shares_are_shown_and_a_refusal_names_its_own() {
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
     assert!(table.contains("SHARE") && table.contains("answers"), "{table}");
 }
+
+#[test]
+fn a_topic_grows_as_far_as_the_modules_that_read_it_have_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[("WEIR_MODULES_MEMORY_BYTES", "67108864")]).unwrap();
+    let pipeline = r#"
+        name = "hot"
+        source = "t"
+        at = "log"
+        [[stages]]
+        module = "threshold"
+        config = { field = "v", limit = 50 }
+        [outputs]
+        main = "u"
+    "#;
+    block_on(async {
+        let client = node.client().await.unwrap();
+        for topic in ["t", "u"] {
+            client.create_topic(topic, 2, &for_ever()).await.unwrap();
+        }
+        client
+            .push_module("threshold", "1", &weir_tests::module("threshold"))
+            .await
+            .unwrap();
+        client.apply_pipeline(pipeline).await.unwrap();
+        // 16 MiB for an instance, and one for each partition.
+        client.alter_topic("t", Some(4), &[]).await.unwrap();
+        let refused = client
+            .alter_topic("t", Some(5), &[])
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("`t` cannot have 5 partitions") && refused.contains("memory"),
+            "{refused}"
+        );
+        // What no pipeline reads may have as many as it likes.
+        client.alter_topic("u", Some(64), &[]).await.unwrap();
+    });
+}

@@ -128,6 +128,14 @@ impl Broker {
     ) -> Result<Arc<Topic>, AdminError> {
         self.allow(who, Operation::Alter, Resource::Topic(name))?;
         let (wanted, settings) = (name.to_owned(), settings.to_vec());
+        if let (Some(hook), Some(partitions)) = (self.hook(), partitions) {
+            let room = hook.has_room_for(name, partitions);
+            room.map_err(|why| AdminError::NoRoom {
+                topic: name.to_owned(),
+                partitions,
+                why,
+            })?;
+        }
         let members = self.group().members();
         self.change(move |tables, _| {
             let topic = tables

@@ -142,6 +142,12 @@ pub enum AdminError {
         partition: u32,
         partitions: u32,
     },
+    #[error("topic `{topic}` cannot have {partitions} partitions with the pipelines that read it: {why}")]
+    NoRoom {
+        topic: String,
+        partitions: u32,
+        why: String,
+    },
     #[error("{what} is over the limit of {limit}")]
     Limit { what: &'static str, limit: u64 },
     #[error(
@@ -182,6 +188,7 @@ impl AdminError {
             Self::Name(_)
             | Self::Exists(_)
             | Self::InUse { .. }
+            | Self::NoRoom { .. }
             | Self::NoTopic(_)
             | Self::NoPartition { .. }
             | Self::Limit { .. }

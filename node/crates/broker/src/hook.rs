@@ -109,6 +109,9 @@ pub trait Hook: Send + Sync + 'static {
     /// The pipeline that needs `topic` to be on all nodes, if there is one.
     fn holder_of(&self, topic: &str) -> Option<String>;
 
+    /// Whether the pipelines that read `topic` have room where it has so many partitions; in words why not.
+    fn has_room_for(&self, topic: &str, partitions: u32) -> Result<(), String>;
+
     /// Makes modules ready, which are named by what they are (SHA-256) and may still be on their way here: a revision that needs
     /// them is about to be put in place. Whether they are, within a moment: if not, it goes on, and may be asked again. In words
     /// why it cannot be.
@@ -139,6 +142,10 @@ impl Hook for () {
 
     fn holder_of(&self, _topic: &str) -> Option<String> {
         None
+    }
+
+    fn has_room_for(&self, _: &str, _: u32) -> Result<(), String> {
+        Ok(())
     }
 
     fn prepare(&self, _modules: Vec<[u8; 32]>) -> BoxFuture<'static, Result<bool, String>> {

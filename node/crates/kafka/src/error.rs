@@ -153,7 +153,9 @@ impl From<&AdminError> for Code {
         match e {
             AdminError::Name(_) => Self::InvalidTopic,
             AdminError::Exists(_) => Self::TopicAlreadyExists,
-            AdminError::InUse { .. } | AdminError::Limit { .. } => Self::PolicyViolation,
+            AdminError::InUse { .. } | AdminError::NoRoom { .. } | AdminError::Limit { .. } => {
+                Self::PolicyViolation
+            }
             AdminError::NoTopic(_) | AdminError::NoPartition { .. } => Self::UnknownTopicOrPartition,
             AdminError::Partitions { .. } => Self::InvalidPartitions,
             AdminError::Replicas { .. } => Self::InvalidReplicationFactor,

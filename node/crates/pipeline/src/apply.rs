@@ -10,10 +10,11 @@ use crate::modules::Stages;
 use crate::pipelines::{Pipelines, apart};
 use crate::plan::{Plan, differences};
 use crate::row::{Row, StateOf, Written};
+use crate::shares::Sizes;
 use crate::spec::{At, Origin, Sources, Spec};
-use weir_broker::{AdminError, Principal, Standing};
+use weir_broker::{AdminError, Principal};
 use weir_runtime::Digest;
-use weir_types::limits::{PIPELINES_BYTES_MAX, PIPELINES_MAX, PLACES_MAX, STATE_BYTES_MAX};
+use weir_types::limits::{PIPELINES_BYTES_MAX, PIPELINES_MAX};
 use weir_types::{GroupId, TopicName};
 
 /// A pipeline that can be put in place.
@@ -241,37 +242,7 @@ impl Pipelines {
                 });
             }
         }
-        let of = |spec: &Spec| {
-            let most = spec.source.iter().map(partitions).max();
-            spec.state_bytes(most.unwrap_or(0))
-        };
-        let others = active.values().filter(|a| a.row.spec.name != spec.name);
-        let most = |row: &Row| {
-            let tried = row.canary.as_ref().map(|canary| of(&canary.spec));
-            of(&row.spec).max(tried.unwrap_or(0))
-        };
-        let left = STATE_BYTES_MAX.saturating_sub(others.map(|a| most(&a.row)).sum());
-        let wanted = of(spec);
-        if wanted > left {
-            return Err(ApplyError::StateFull { wanted, left });
-        }
-        let others = active.values().filter(|a| a.row.spec.name != spec.name);
-        let taken: u64 = others.map(|a| self.memory_of(&a.row)).sum();
-        let wanted = self.memory_of_spec(spec);
-        let before = active
-            .get(spec.name.as_str())
-            .map_or(0, |a| self.memory_of(&a.row));
-        // Less than before is taken whatever others have.
-        if wanted > before
-            && let Err(max) = self
-                .0
-                .broker
-                .ledger()
-                .modules_may_use(taken.saturating_add(wanted))
-        {
-            let left = max.saturating_sub(taken);
-            return Err(ApplyError::MemoryFull { wanted, left, max });
-        }
+        Sizes::of(&self.0.broker).check(&active, spec)?;
         let others = || active.values().filter(|a| a.row.spec.name != spec.name);
         // As stored it is some more than its text: twice of that is far from what an entry has room for.
         let texts = others().map(|a| crate::row::json(&a.row).len()).sum::<usize>();
@@ -280,44 +251,12 @@ impl Pipelines {
             let (what, limit) = ("bytes of text", PIPELINES_BYTES_MAX);
             return Err(ApplyError::Together { what, wanted, limit });
         }
-        let places = |spec: &Spec| match spec.is_behind_the_log() {
-            true => spec.source.iter().map(partitions).sum::<usize>(),
-            false => 0,
-        };
-        let wanted = others().map(|a| places(&a.row.spec)).sum::<usize>() + places(spec);
-        if wanted > PLACES_MAX {
-            let (what, limit) = ("partitions to read", PLACES_MAX);
-            return Err(ApplyError::Together { what, wanted, limit });
-        }
         let full = active.len() >= PIPELINES_MAX && !active.contains_key(spec.name.as_str());
         if full {
             Err(ApplyError::Full(PIPELINES_MAX))
         } else {
             Ok(())
         }
-    }
-
-    /// How the node's shares stand.
-    pub fn standings(&self) -> Vec<Standing> {
-        let used = self.active().values().map(|a| self.memory_of(&a.row)).sum();
-        let ledger = self.0.broker.ledger();
-        ledger.modules_use(used);
-        ledger.standings()
-    }
-
-    /// What the modules of a pipeline may use, and those that are tried beside them.
-    fn memory_of(&self, row: &Row) -> u64 {
-        let tried = row.canary.as_ref();
-        let tried = tried.map_or(0, |canary| self.memory_of_spec(&canary.spec));
-        self.memory_of_spec(&row.spec).saturating_add(tried)
-    }
-
-    fn memory_of_spec(&self, spec: &Spec) -> u64 {
-        let partitions = |topic: &TopicName| {
-            let topic = self.0.broker.topic(topic.as_str());
-            topic.map_or(0, |t| t.partitions.len())
-        };
-        spec.memory_bytes(spec.source.iter().map(partitions).max().unwrap_or(0))
     }
 
     /// Whose state each stage will keep.

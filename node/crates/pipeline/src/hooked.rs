@@ -41,6 +41,11 @@ impl Hook for Pipelines {
         holder.map(|a| a.lane.name.clone())
     }
 
+    fn has_room_for(&self, topic: &str, partitions: u32) -> Result<(), String> {
+        let room = Self::has_room_for(self, topic, partitions as usize);
+        room.map_err(|e| e.to_string())
+    }
+
     fn prepare(&self, modules: Vec<[u8; 32]>) -> BoxFuture<'static, Result<bool, String>> {
         let this = self.clone();
         Box::pin(async move {

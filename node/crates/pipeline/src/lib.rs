@@ -30,6 +30,7 @@ mod remembered;
 mod row;
 mod services;
 mod shadow;
+mod shares;
 mod spec;
 mod store;
 mod time;

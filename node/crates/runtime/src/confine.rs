@@ -117,7 +117,8 @@ mod tests {
         let path = there.path().to_owned();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
+        let thread = std::thread::Builder::new();
+        let confined = thread.spawn(move || {
             confine().unwrap();
             let kinds = [
                 std::fs::read(&path).unwrap_err().kind(),
@@ -142,14 +143,11 @@ mod tests {
                 .stack_size(32 << 20);
             let made = thread.spawn(|| vec![7u8; 64 << 20].len()).unwrap().join();
             assert_eq!(made.unwrap(), 64 << 20);
-            assert!(
-                std::thread::spawn(move || std::fs::read(path).is_err())
-                    .join()
-                    .unwrap()
-            );
-        })
-        .join()
-        .unwrap();
+            let thread = std::thread::Builder::new();
+            let inner = thread.spawn(move || std::fs::read(path).is_err());
+            assert!(inner.unwrap().join().unwrap());
+        });
+        confined.unwrap().join().unwrap();
         assert_eq!(std::fs::read(there.path()).unwrap(), b"");
     }
 }

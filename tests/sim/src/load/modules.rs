@@ -61,6 +61,10 @@ impl Hook for Counting {
         None
     }
 
+    fn has_room_for(&self, _: &str, _: u32) -> Result<(), String> {
+        Ok(())
+    }
+
     fn prepare(&self, _: Vec<[u8; 32]>) -> BoxFuture<'static, Result<bool, String>> {
         Box::pin(std::future::ready(Ok(true)))
     }

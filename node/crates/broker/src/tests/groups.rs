@@ -352,6 +352,10 @@ impl Hook for Copies {
         None
     }
 
+    fn has_room_for(&self, _: &str, _: u32) -> Result<(), String> {
+        Ok(())
+    }
+
     fn take_back(
         &self,
         _: String,
