@@ -1,7 +1,7 @@
 //! Whatever one address sends, or does not take, the node stays small, serves somebody else as before, and is as small as before when
 //! it is over.
 
-use super::{batch, send};
+use super::{batch, send, still_serves};
 use crate::block_on;
 use crate::kafka::raw::{connect_from, request};
 use std::io::{Read, Write};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use weir_client::Client;
 use weir_peer::protocol::{Hello, MAGIC, Request, VERSION, Welcome};
 use weir_peer::{KnownNodes, PeerStream, connect, read_frame, write_frame};
+use weir_tests::site::Site;
 use weir_tests::{DEADLINE, Node, for_ever};
 use weir_types::{Batch, Codec};
 
@@ -34,12 +35,12 @@ fn large() -> Batch {
     batch(Codec::None, [value.collect()])
 }
 
-/// The slowest of a hundred small records but one.
-async fn p99(client: &Client) -> Duration {
+/// The slowest of a hundred batches of so many bytes but one.
+async fn p99(client: &Client, bytes: usize) -> Duration {
     let mut times = Vec::new();
     for _ in 0..100 {
         let begun = Instant::now();
-        send(client, "small", &batch(Codec::None, [vec![7; 1_000]]))
+        send(client, "small", &batch(Codec::None, [vec![7; bytes]]))
             .await
             .unwrap();
         times.push(begun.elapsed());
@@ -48,62 +49,133 @@ async fn p99(client: &Client) -> Duration {
     times[98]
 }
 
+/// What somebody else sees of a node, or of a site.
+struct Beside {
+    small: Duration,
+    /// Of batches that need leave to be received.
+    larger: Duration,
+}
+
+impl Beside {
+    async fn measure(client: &Client) -> Self {
+        Self {
+            small: p99(client, 1_000).await,
+            larger: p99(client, 100_000).await,
+        }
+    }
+
+    /// What an attack does it does each time; what else this machine does it does now and then.
+    fn or_better(self, other: Self) -> Self {
+        Self {
+            small: self.small.min(other.small),
+            larger: self.larger.min(other.larger),
+        }
+    }
+}
+
 /// Begins `attack`, which goes on as long as what it returns is there.
 fn withstands<T>(name: &str, env: &[(&str, &str)], attack: impl AsyncFnOnce(&Node) -> T) {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), env).unwrap();
     block_on(async {
         let client = node.client().await.unwrap();
-        for topic in ["small", "large"] {
-            client.create_topic(topic, 1, &for_ever()).await.unwrap();
+        beside(name, &client, &[&node], attack(&node)).await;
+    });
+}
+
+/// As [`withstands`], of a site of so many nodes: the attack is on all of them. Its lead is handed over, and taken over, meanwhile.
+fn site_withstands<T>(name: &str, nodes: usize, attack: impl AsyncFn(&Node) -> T) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::found(dir.path(), &[]).unwrap();
+    for number in 2..=nodes {
+        site.grow(&dir.path().join(number.to_string())).unwrap();
+    }
+    site.until_voters(nodes).unwrap();
+    block_on(async {
+        let client = site.client().await.unwrap();
+        let attacked = async |site: &Site| {
+            let mut held = Vec::new();
+            for number in 1..=nodes {
+                held.push(attack(site.node(number).unwrap()).await);
+            }
+            held
+        };
+        let all: Vec<&Node> = (1..=nodes).map(|n| site.node(n).unwrap()).collect();
+        beside(name, &client, &all, attacked(&site)).await;
+        let held = attacked(&site).await;
+        let leader = site.leader().unwrap();
+        let next = leader % nodes + 1;
+        site.transfer(next).unwrap();
+        if nodes > 2 {
+            site.kill(next).unwrap();
         }
-        send(&client, "large", &large()).await.unwrap();
-        let alone = p99(&client).await;
-        let before = node.rss_mib().unwrap();
-        let held = attack(&node).await;
-        let mut during = node.rss_mib().unwrap();
-        // What an attack does it does each time; what else this machine does it does now and then.
-        let mut beside = Duration::MAX;
-        for _ in 0..MEASURED {
-            beside = beside.min(p99(&client).await);
-            during = during.max(node.rss_mib().unwrap());
-        }
-        // It can still be read from and administered, and shows how it is.
-        let begun = Instant::now();
-        let mut fetcher = client.fetcher().await.unwrap();
-        let read = fetcher.fetch("small", 0, weir_types::Offset::ZERO, 1 << 10, Duration::ZERO);
-        let read = read.await;
-        assert!(read.is_ok(), "{name}: {:?}", read.err());
-        client.create_topic("another", 1, &for_ever()).await.unwrap();
-        client.status().await.unwrap();
-        assert!(
-            begun.elapsed() < Duration::from_secs(6),
-            "{name}: {:?}",
-            begun.elapsed()
-        );
+        still_serves(&site.client().await.unwrap(), "small").await;
         drop(held);
-        assert!(
-            during < DURING_MIB,
-            "{name}: {before:.0} MiB before, {during:.0} during"
-        );
+    });
+}
+
+/// What comes of an attack on `nodes`, which serve `client`.
+async fn beside<T>(name: &str, client: &Client, nodes: &[&Node], attack: impl Future<Output = T>) {
+    let rss = || nodes.iter().map(|node| node.rss_mib().unwrap());
+    for topic in ["small", "large"] {
+        client.create_topic(topic, 1, &for_ever()).await.unwrap();
+    }
+    send(client, "large", &large()).await.unwrap();
+    // The log has its buffers full of honest work by then.
+    let mut alone = Beside::measure(client).await;
+    for _ in 0..MEASURED {
+        alone = alone.or_better(Beside::measure(client).await);
+    }
+    let before: Vec<f64> = rss().collect();
+    let held = attack.await;
+    let mut during = rss().fold(0.0, f64::max);
+    let mut beside = Beside::measure(client).await;
+    for _ in 1..MEASURED {
+        beside = beside.or_better(Beside::measure(client).await);
+        during = rss().fold(during, f64::max);
+    }
+    // It can still be read from and administered, and shows how it is.
+    let begun = Instant::now();
+    let mut fetcher = client.fetcher().await.unwrap();
+    let read = fetcher.fetch("small", 0, weir_types::Offset::ZERO, 1 << 10, Duration::ZERO);
+    let read = read.await;
+    assert!(read.is_ok(), "{name}: {:?}", read.err());
+    client.create_topic("another", 1, &for_ever()).await.unwrap();
+    client.status().await.unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(6),
+        "{name}: {:?}",
+        begun.elapsed()
+    );
+    drop(held);
+    assert!(
+        during < DURING_MIB,
+        "{name}: {before:.0?} MiB before, {during:.0} during"
+    );
+    for (what, alone, beside) in [
+        ("small", alone.small, beside.small),
+        ("larger", alone.larger, beside.larger),
+    ] {
         assert!(
             beside <= alone * 3 + SLACK,
-            "{name}: p99 of another client {alone:?} alone, {beside:?} beside"
+            "{name}: p99 of another client's {what} batches {alone:?} alone, {beside:?} beside"
         );
-        let begun = Instant::now();
-        let mut after = node.rss_mib().unwrap();
-        while after > before + AFTER_MIB {
-            assert!(
-                begun.elapsed() < Duration::from_secs(60),
-                "{name}: {before:.0} MiB before, {during:.0} during, {after:.0} a minute after"
-            );
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            after = node.rss_mib().unwrap();
-        }
-        println!(
-            "{name}: {before:.0} MiB before, {during:.0} during, {after:.0} after; p99 {alone:?} alone, {beside:?} beside"
+        println!("{name}: p99 of {what} batches {alone:?} alone, {beside:?} beside");
+    }
+    let begun = Instant::now();
+    let is_back = || rss().zip(&before).all(|(now, before)| now <= before + AFTER_MIB);
+    while !is_back() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "{name}: {before:.0?} MiB before, {during:.0} during, {:.0?} a minute after",
+            rss().collect::<Vec<_>>()
         );
-    });
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    println!(
+        "{name}: {before:.0?} MiB before, {during:.0} during, {:.0?} after",
+        rss().collect::<Vec<_>>()
+    );
 }
 
 fn write_all_there_is_room_for(stream: &mut TcpStream, mut bytes: &[u8]) {
@@ -138,35 +210,58 @@ fn fetch() -> Vec<u8> {
     request(1, 4, false, &body)
 }
 
+async fn unread_fetches(node: &Node) -> Vec<TcpStream> {
+    let mut held = Vec::new();
+    for _ in 0..250 {
+        let mut stream = connect_from(ATTACKER, node.kafka).await.unwrap();
+        stream.write_all(&framed(&fetch())).unwrap();
+        held.push(stream);
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    held
+}
+
 #[test]
 fn kafka_clients_that_do_not_take_their_answers() {
-    withstands("250 fetches that nobody reads", &[], async |node| {
-        let mut held = Vec::new();
-        for _ in 0..250 {
-            let mut stream = connect_from(ATTACKER, node.kafka).await.unwrap();
-            stream.write_all(&framed(&fetch())).unwrap();
-            held.push(stream);
-        }
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        held
-    });
+    withstands("250 fetches that nobody reads", &[], unread_fetches);
+}
+
+#[test]
+fn a_site_of_three_beside_kafka_clients_that_do_not_take_their_answers() {
+    site_withstands(
+        "250 fetches that nobody reads, of each of three nodes",
+        3,
+        unread_fetches,
+    );
+}
+
+async fn unfinished_requests(node: &Node) -> Vec<TcpStream> {
+    let half = vec![0; 8 << 20];
+    let mut held = Vec::new();
+    for _ in 0..64 {
+        let mut stream = connect_from(ATTACKER, node.kafka).await.unwrap();
+        let mut head = (16i32 << 20).to_be_bytes().to_vec();
+        head.extend(&request(0, 3, false, &[])[..]);
+        stream.write_all(&head).unwrap();
+        write_all_there_is_room_for(&mut stream, &half[..half.len() / 8]);
+        held.push(stream);
+    }
+    held
 }
 
 #[test]
 fn kafka_requests_that_do_not_come_to_an_end() {
-    withstands("64 requests of 16 MiB of which half comes", &[], async |node| {
-        let half = vec![0; 8 << 20];
-        let mut held = Vec::new();
-        for _ in 0..64 {
-            let mut stream = connect_from(ATTACKER, node.kafka).await.unwrap();
-            let mut head = (16i32 << 20).to_be_bytes().to_vec();
-            head.extend(&request(0, 3, false, &[])[..]);
-            stream.write_all(&head).unwrap();
-            write_all_there_is_room_for(&mut stream, &half[..half.len() / 8]);
-            held.push(stream);
-        }
-        held
-    });
+    withstands(
+        "64 requests of 16 MiB of which half comes",
+        &[],
+        unfinished_requests,
+    );
+}
+
+#[test]
+fn a_site_of_two_beside_kafka_requests_that_do_not_come_to_an_end() {
+    let name = "64 requests of 16 MiB of which half comes, at each of two nodes";
+    site_withstands(name, 2, unfinished_requests);
 }
 
 /// A stream of a client that has said hello.
@@ -212,6 +307,39 @@ fn lists_without_end_over_quic() {
         }
         held
     });
+}
+
+#[test]
+fn lists_over_quic_that_nobody_reads() {
+    withstands(
+        "8 streams that ask 300 times for 9,600 partitions",
+        &[],
+        async |node| {
+            let client = node.client().await.unwrap();
+            for topic in 0..10 {
+                let name = format!("wide-{topic}");
+                client.create_topic(&name, 960, &for_ever()).await.unwrap();
+            }
+            let (peer, first) = stream(node).await;
+            let mut held = vec![first];
+            for _ in 1..8 {
+                held.push(peer.open().await.unwrap());
+            }
+            for stream in &mut held {
+                for _ in 0..300 {
+                    let sent = write_frame(&mut stream.tx, &Request::Topics, &[]);
+                    if tokio::time::timeout(Duration::from_millis(100), sent)
+                        .await
+                        .is_err()
+                    {
+                        break;
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            (peer, held)
+        },
+    );
 }
 
 #[test]
