@@ -401,10 +401,17 @@ impl Broker {
         let _ = tokio::time::timeout(wait, grown).await;
     }
 
-    /// How long a request has to wait whose account is over its quota. A listener asks before anything of the request takes room,
-    /// so that a new connection is not a new account.
-    pub fn held_back(&self, who: &Principal, direction: Direction) -> Duration {
-        self.0.quotas.charge(direction, &who.account, 0, Instant::now())
+    /// Waits as long as a request has to whose account is over its quota, and not at all otherwise. A listener asks before anything
+    /// of the request takes room, so that a new connection is not a new account.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn hold_back(&self, who: &Principal, direction: Direction) {
+        let by = self.0.quotas.charge(direction, &who.account, 0, Instant::now());
+        // A sleep of no length takes a millisecond, of each request.
+        if !by.is_zero() {
+            tokio::time::sleep(by).await;
+        }
     }
 
     /// Counts what a client is handed, and charges its quota. Returns how long its next request should be held back.

@@ -4,6 +4,7 @@ mod groups;
 
 use crate::proposer::Request;
 use crate::*;
+use futures_util::FutureExt;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -756,4 +757,22 @@ async fn more_changes_than_the_queue_holds_wait_for_their_place() {
     let last = broker.committed_offset("g7999", "t", 0);
     assert_eq!(last.map(|c| c.offset), Some(Offset::new(7_999)));
     brokers.iter().for_each(Broker::close);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_is_over_his_quota_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let quotas = QuotaConfig {
+        fetch_bytes_per_s: Some(1_000),
+        ..QuotaConfig::default()
+    };
+    let options = Options {
+        quotas,
+        ..Options::default()
+    };
+    let broker = open_with(dir.path(), Arc::new(TestClock::default()), options).await;
+    let waits = |direction| broker.hold_back(&who(), direction).now_or_never().is_none();
+    assert!(!waits(Direction::Fetch) && !waits(Direction::Produce));
+    broker.delivered(&who(), 5_000, 1);
+    assert!(waits(Direction::Fetch) && !waits(Direction::Produce));
 }

@@ -190,7 +190,7 @@ pub(crate) async fn in_turn(
             Method::GET | Method::HEAD => Direction::Fetch,
             _ => Direction::Produce,
         };
-        tokio::time::sleep(services.broker.held_back(&who, direction)).await;
+        services.broker.hold_back(&who, direction).await;
     }
     next.run(request).await
 }

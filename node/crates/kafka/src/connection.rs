@@ -194,7 +194,7 @@ async fn next_frame(
         _ => None,
     };
     if let Some(direction) = direction {
-        tokio::time::sleep(session.node.broker.held_back(&session.who, direction)).await;
+        session.node.broker.hold_back(&session.who, direction).await;
     }
     let mut permit: Option<Taken> = None;
     let within = RECEIVE_WITHIN + Duration::from_secs((length / RECEIVE_BYTES_PER_S) as u64);
