@@ -25,7 +25,7 @@ pub fn comes_back(disk: &Disk, dir: &Path) -> Result<(), String> {
     let (old, new) = (keyspaces(disk), keyspaces(&Disk::default()));
     let (watermark, marked) = WatermarkFile::load(dir).map_err(|e| e.to_string())?;
     let mut salvage = Salvage::new(new.clone(), None, &watermark, marked);
-    salvage.finish(dir).map_err(|e| e.at(dir).to_string())?;
+    salvage.finish(dir, &[]).map_err(|e| e.at(dir).to_string())?;
     // It was deleted, and the row was still to go.
     let is_given_up = |key: &[u8], bytes: &Bytes| {
         let promised = split_data_key(key).and_then(|(id, _)| watermark.value.partitions.get(&id));

@@ -18,7 +18,7 @@ use crate::{EntryHeader, Position, journal};
 use bytes::Bytes;
 use fjall::PersistMode;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId};
 
@@ -236,13 +236,18 @@ impl<'a> Salvage<'a> {
         Ok(())
     }
 
-    /// Everything that lies outside of the database, and what follows from what came back.
-    pub(super) fn finish(&mut self, dir: &Path) -> Result<(), Failure> {
+    /// Everything that lies outside of the database, files of the value log that were `brought` back among it, and what follows from
+    /// what came back.
+    pub(super) fn finish(&mut self, dir: &Path, brought: &[PathBuf]) -> Result<(), Failure> {
         self.copied_rows(dir)?;
         let places = self.places()?;
         self.judge(&places)?;
-        // The newest first: what was taken back lies before what was written in its place.
-        for path in entries(&dir.join(VALUES))?.into_iter().rev() {
+        // The newest first: what was taken back lies before what was written in its place. What was set aside is older than that.
+        let (old, new): (Vec<_>, Vec<_>) = entries(&dir.join(VALUES))?
+            .into_iter()
+            .rev()
+            .partition(|path| brought.contains(path));
+        for path in new.into_iter().chain(old) {
             if let Some(segment) = segment_of(&path) {
                 self.frames(&path, segment, &places)?;
             }
@@ -472,11 +477,12 @@ impl<'a> Salvage<'a> {
     /// Whether `batch` is missing from `partition`.
     fn fits(&self, partition: PartitionId, batch: &Batch, places: &Places) -> Result<bool, Failure> {
         let is_taken = self.end_before(partition, batch.end_offset())? > batch.base_offset();
-        if is_taken || !places.may_hold(partition, batch) || places.name_another(partition, batch) {
+        if is_taken || !places.may_hold(partition, batch) {
             return Ok(false);
         }
-        self.was_removed(DATA, &data_key(partition, batch.base_offset()))
-            .map(|removed| !removed)
+        // What was removed may have been another: one that was taken back before this one was written.
+        let is_named = places.owners(batch).contains(&partition);
+        Ok(is_named || !self.was_removed(DATA, &data_key(partition, batch.base_offset()))?)
     }
 
     /// Whether the last that is known of a row is that it was removed.

@@ -102,7 +102,7 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
         io_at(dir, source)
     };
     let options = Options::default();
-    let (mut made, mut brought) = (Rebuilt::default(), Vec::new());
+    let (mut made, mut brought): (Rebuilt, Vec<Brought>) = Default::default();
     if !dir.join(MADE).exists() {
         let values = Arc::new(ValueLog::new(dir.join(VALUES)));
         values.make_dir().map_err(io)?;
@@ -118,7 +118,8 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
             .map_err(failed)?;
         let mut salvage = Salvage::new(keyspaces, Some(newest), &watermark, marked);
         salvage.files(dir).map_err(|e| e.at(dir))?;
-        salvage.finish(dir).map_err(|e| e.at(dir))?;
+        let names: Vec<PathBuf> = brought.iter().map(|file| file.to.clone()).collect();
+        salvage.finish(dir, &names).map_err(|e| e.at(dir))?;
         (made.partitions, made.unreadable) = (salvage.partitions, salvage.unreadable);
         // Closed before their files go, or are opened again.
         drop((salvage.keyspaces, salvage.newest));
@@ -137,17 +138,25 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
         _ => {}
     }
-    for aside in brought {
-        std::fs::remove_file(aside).map_err(io)?;
+    for file in brought {
+        std::fs::remove_file(file.aside).map_err(io)?;
     }
     sync(dir).map_err(io)?;
     drop(lock);
     Ok(made)
 }
 
+/// A file of the value log that was set aside.
+struct Brought {
+    /// Its first name.
+    aside: PathBuf,
+    /// Its name for the repair.
+    to: PathBuf,
+}
+
 /// Gives files of the value log that were set aside a second name where they are looked for. They keep their first until the repair is
-/// done: what is not pointed to then goes at the next start. Returns their first names.
-fn bring_back(dir: &Path) -> io::Result<Vec<PathBuf>> {
+/// done: what is not pointed to then goes at the next start.
+fn bring_back(dir: &Path) -> io::Result<Vec<Brought>> {
     let quarantine = dir.join("quarantine");
     let mut brought = Vec::new();
     let aside = match std::fs::read_dir(&quarantine) {
@@ -177,7 +186,7 @@ fn bring_back(dir: &Path) -> io::Result<Vec<PathBuf>> {
             if let Some(to) = to {
                 // Where there are no second names, a copy.
                 std::fs::hard_link(&file, &to).or_else(|_| std::fs::copy(&file, &to).map(drop))?;
-                brought.push(file);
+                brought.push(Brought { aside: file, to });
             }
         }
     }

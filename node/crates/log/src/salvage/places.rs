@@ -32,13 +32,6 @@ impl Places {
         same.map(|(_, partition)| *partition).collect()
     }
 
-    /// Whether headers name another batch in its place: it was written before that one, and taken back.
-    pub(super) fn name_another(&self, partition: PartitionId, batch: &Batch) -> bool {
-        let there = self.named.get(&batch.base_offset()).into_iter().flatten();
-        let mut own = there.filter(|(_, owner)| *owner == partition).peekable();
-        own.peek().is_some() && own.all(|(crc, _)| *crc != batch.crc())
-    }
-
     pub(super) fn may_hold(&self, partition: PartitionId, batch: &Batch) -> bool {
         let is_there = match self.starts.get(&partition) {
             Some(start) => batch.end_offset() > *start,
