@@ -106,7 +106,9 @@ impl Faults {
         let members = leader.view().members;
         match new {
             None if !members.contains(&old) => {
-                self.last_id = self.last_id.max(self.world.nodes.len() as u64) + 1;
+                // The site gives out numbers, too, to those that lost something.
+                let given = self.world.nodes.iter().map(|n| n.id()).max().unwrap_or_default();
+                self.last_id = self.last_id.max(given) + 1;
                 sim.crash(host(at));
                 self.node(at).gone();
                 self.node(at).set_up_anew(self.last_id)?;
@@ -307,7 +309,7 @@ impl Faults {
                 let left = [None, Some(0), Some(20_000), Some(70_000), Some(300_000)];
                 let left = left[self.dice.roll(left.len() as u64) as usize];
                 let node = self.node(victim);
-                node.knobs.was_full.store(true, Ordering::Relaxed);
+                node.knobs.was_full.fetch_or(left.is_some(), Ordering::Relaxed);
                 node.disk.leave(left);
                 format!("disk of {victim} has room for {left:?} bytes")
             }

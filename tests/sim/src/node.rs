@@ -391,6 +391,7 @@ async fn keep(broker: Broker) {
         tokio::time::sleep(Duration::from_millis(250)).await;
         broker.raise_level().await;
         if tick.is_multiple_of(RETAIN_EVERY) {
+            broker.make_way_if_full().await;
             broker.retain().await;
         }
         broker.promote_learners().await;

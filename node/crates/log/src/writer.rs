@@ -642,22 +642,31 @@ impl Writer {
         reason: GapReason,
     ) -> fjall::Result<()> {
         let freed = self.remove_rows(batch, partition, to)?;
-        for (key, end) in self.gaps(partition)? {
-            if end <= to {
-                batch.remove(&self.keyspaces.state, key);
+        let start = self.positions.entry(partition).or_default().log_start;
+        let (key, _) = gap_row(
+            partition,
+            &Gap {
+                start,
+                end: to,
+                reason,
+            },
+        );
+        // A batch that others had removed may be gone here from there to beyond: that is not to be missed.
+        let mut end = to;
+        for (known, its_end) in self.gaps(partition)? {
+            if its_end <= to {
+                batch.remove(&self.keyspaces.state, known);
+            } else if known[..] == *key.as_bytes() {
+                end = its_end;
             }
         }
+        let gap = Gap { start, end, reason };
         let position = self.positions.entry(partition).or_default();
-        let gap = Gap {
-            start: position.log_start,
-            end: to,
-            reason,
-        };
         position.bytes = position.bytes.saturating_sub(freed);
         position.log_start = position.log_start.max(to);
         position.committed_end = position.committed_end.max(to);
         if reason != GapReason::Expired {
-            position.lost += to.since(gap.start);
+            position.lost += to.since(start);
         }
         let (key, value) = gap_row(partition, &gap);
         batch.insert(&self.keyspaces.state, key.as_bytes(), value);

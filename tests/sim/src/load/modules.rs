@@ -254,6 +254,14 @@ async fn in_a_row(world: &World, batches: Vec<Batch>) -> Result<usize, String> {
 
 /// All that came is counted, in its order and once, and nothing else is.
 pub(super) async fn look(world: &Arc<World>, acknowledged: &[u64]) -> turmoil::Result {
+    // When all is well, it counts on.
+    let (last, begun) = (9_000_000_000, Instant::now());
+    while in_a_row(world, vec![super::batch(9_001, 0, &[last])]).await? == 0 {
+        if begun.elapsed() > BATCH_WITHIN {
+            return Err("a batch for the pipeline is not taken though all is well".into());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
     let batches = all(world, COUNTED).await?;
     let counted: Vec<u64> = batches.iter().map(first_value).collect();
     let should: Vec<String> = (1u64..)
@@ -269,7 +277,11 @@ pub(super) async fn look(world: &Arc<World>, acknowledged: &[u64]) -> turmoil::R
             .map(|record| record.value.unwrap_or_default());
         says.extend(values.map(|value| String::from_utf8_lossy(value).into_owned()));
     }
-    if let Some(missing) = acknowledged.iter().find(|first| !counted.contains(first)) {
+    if let Some(missing) = acknowledged
+        .iter()
+        .chain([&last])
+        .find(|first| !counted.contains(first))
+    {
         world.wrong(format!(
             "a batch of `{COUNTED}` is acknowledged and not there: {missing}"
         ));

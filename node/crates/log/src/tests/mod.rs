@@ -620,6 +620,33 @@ fn what_a_damaged_database_held_comes_back_and_offsets_go_on_behind_it() {
 }
 
 #[test]
+fn what_others_had_removed_is_not_missed_when_less_of_it_is_removed_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = open(dir.path(), &options()).unwrap();
+    flush(&log, entry(1, vec![batch(0, 5, 50)]));
+    let gone = batch(5, 10, 50);
+    let header = entry(2, vec![gone]).header();
+    let append = *header.appends().next().unwrap();
+    let ops = vec![Op::Gone(append)];
+    flush(
+        &log,
+        Entry {
+            ops,
+            ..entry(2, vec![])
+        },
+    );
+    trim(&log, 3, P, 5);
+    trim(&log, 4, P, 8);
+    log.close();
+    drop(log);
+    let (log, recovered) = open(dir.path(), &options()).unwrap();
+    assert!(recovered.damage.is_none(), "{recovered:?}");
+    assert_eq!(log.marks(P).unwrap().committed_end(), Offset::new(15));
+    flush(&log, entry(5, vec![batch(15, 5, 50)]));
+    assert_eq!(read_all(&log, 1 << 20).0, (15..20).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_was_taken_back_does_not_come_back_in_the_place_of_what_was_written_there() {
     for with_headers in [false, true] {
         let dir = tempfile::tempdir().unwrap();
