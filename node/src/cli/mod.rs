@@ -96,6 +96,9 @@ enum Command {
         /// Make a component of a core module, and no more.
         #[arg(long)]
         make: bool,
+        /// With a filter of system calls.
+        #[arg(long)]
+        confined: bool,
     },
 }
 
@@ -128,13 +131,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
             clap_complete::generate(shell, &mut Args::command(), "weir", &mut script);
             Ok(std::io::stdout().lock().write_all(&script)?)
         }
-        Command::CompileComponent { make } => {
+        Command::CompileComponent { make, confined } => {
             // The node's short slices are inherited, and nobody waits for this the way they wait for records.
             weir_pipeline::Priority::Behind.ask();
             let made = if make {
-                weir_runtime::componentize_in_child()
+                weir_runtime::componentize_in_child(confined)
             } else {
-                weir_runtime::compile_in_child()
+                weir_runtime::compile_in_child(confined)
             };
             Ok(made?)
         }

@@ -5,7 +5,7 @@
 //! | `store` | files | the log, modules and nodes, whatever clients do |
 //! | `nodes` | connections | other nodes of the site |
 //! | `strangers` | connections | nodes that may come to belong to it |
-//! | `arrivals` | connections | who comes from an address of a node of the site, until he has shown that he is that node |
+//! | `arrivals` | connections | who comes from where a node of the site listens, until he has shown that he is that node |
 //! | `newcomers` | connections | who has not said yet who he is, over QUIC; over HTTP and Kafka he asks something soon, or goes |
 //! | `quic`, `http`, `kafka` | connections | clients, by listener |
 //! | `requests` | memory | what is being received |

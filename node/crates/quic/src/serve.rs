@@ -3,7 +3,7 @@
 use crate::handle::{Answer, Session, wire};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -24,7 +24,7 @@ pub struct OnNode {
     /// Whether the node with this key is one of the site's.
     pub is_member: Box<dyn Fn(&str) -> bool + Send + Sync>,
     /// Whether a node of the site says that it is at this address.
-    pub is_at: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    pub is_at: Box<dyn Fn(SocketAddr) -> bool + Send + Sync>,
     /// Takes over the connection.
     pub serve: Box<dyn Fn(Peer) -> BoxFuture<'static, Result<(), PeerError>> + Send + Sync>,
 }
@@ -44,24 +44,18 @@ pub async fn serve(listener: Arc<Listener>, node: Arc<Services>, on_node: OnNode
     let on_node = Arc::new(on_node);
     while let Some(incoming) = listener.accept().await {
         let ledger = node.broker.ledger();
+        // Nodes come in beside any crowd of others: each dials from where it listens.
+        let is_of_node = (on_node.is_at)(incoming.remote_addr());
         let from = incoming.remote_addr().ip();
-        // Nodes come in beside any crowd of others.
-        let is_of_node = (on_node.is_at)(from);
-        let share = if is_of_node {
-            &ledger.arrivals
-        } else {
-            &ledger.newcomers
-        };
-        if share.is_scarce() && incoming.may_retry() {
+        if (is_of_node || ledger.newcomers.is_scarce()) && incoming.may_retry() {
             // Whoever is really there comes again at once; an address that was made up does not.
             incoming.retry();
             continue;
         }
-        let place = share.try_take(1, Some(from));
+        let newcomer = || ledger.newcomers.try_take(1, Some(from));
         let place = match is_of_node {
-            // Others are at that address, too.
-            true => place.or_else(|_| ledger.newcomers.try_take(1, Some(from))),
-            false => place,
+            true => ledger.arrivals.try_take(1, Some(from)).or_else(|_| newcomer()),
+            false => newcomer(),
         };
         match place {
             Ok(newcomer) => {

@@ -2,7 +2,7 @@
 //!
 //! Loading native code means running it: the files of the cache are authenticated.
 
-use crate::child::{CHILD_WITHIN, MAKE_COMPONENT, precompile, run_child};
+use crate::child::{CHILD_WITHIN, CONFINED, MAKE_COMPONENT, precompile, run_child};
 use crate::componentize::componentize;
 use crate::error::LoadError;
 use crate::inspect::Digest;
@@ -29,6 +29,8 @@ const TAG_BYTES: usize = 32;
 /// Compiles and caches.
 pub(crate) struct Compiler {
     pub(crate) by: CompileBy,
+    /// Whether a child is confined.
+    pub(crate) confined: bool,
     pub(crate) cache: Option<Cache>,
 }
 
@@ -46,7 +48,9 @@ impl Compiler {
         }
         let native = match &self.by {
             CompileBy::Here => precompile(engine.clone(), component.to_vec())?,
-            CompileBy::Child(program, args) => run_child(program, args, component, CHILD_WITHIN)?,
+            CompileBy::Child(program, args) => {
+                run_child(program, &self.args(args, None), component, CHILD_WITHIN)?
+            }
         };
         if let Some(cache) = &self.cache {
             cache.store(&key, &native)?;
@@ -56,11 +60,17 @@ impl Compiler {
 }
 
 impl Compiler {
+    fn args(&self, args: &[String], what: Option<&str>) -> Vec<String> {
+        let confined = self.confined.then_some(CONFINED);
+        let more = what.into_iter().chain(confined).map(str::to_owned);
+        args.iter().cloned().chain(more).collect()
+    }
+
     /// A component of `bytes`, made in the child: what makes it follows a module's metadata as deep as that goes.
     pub(crate) fn componentize<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, LoadError> {
         match &self.by {
             CompileBy::Child(program, args) if wasmparser::Parser::is_core_wasm(bytes) => {
-                let args: Vec<String> = args.iter().cloned().chain([MAKE_COMPONENT.to_owned()]).collect();
+                let args = self.args(args, Some(MAKE_COMPONENT));
                 run_child(program, &args, bytes, CHILD_WITHIN).map(Cow::Owned)
             }
             _ => componentize(bytes),

@@ -86,10 +86,15 @@ impl Runtime {
             .map(|dir| Cache::open(&dir, options.random))
             .transpose()?;
         let ticker = Ticker::start(engine.clone())?;
-        if let (CompileBy::Child(..), Err(why)) = (&options.compile, can_confine()) {
+        let confined = match options.compile {
+            CompileBy::Child(..) => can_confine(),
+            CompileBy::Here => Ok(()),
+        };
+        if let Err(why) = &confined {
             tracing::warn!(%why, "modules are compiled without a sandbox: the compiler may do what this node may");
         }
         let compiler = Compiler {
+            confined: confined.is_ok(),
             by: options.compile,
             cache,
         };
