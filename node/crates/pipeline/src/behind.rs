@@ -467,8 +467,9 @@ impl Worker {
             Some((source, name)) => (source, name.clone()),
             None => return Ok(true),
         };
-        let latest = records.iter().map(|r| r.timestamp).max().unwrap_or(i64::MIN);
-        turn.part.time.read(latest, self.broker.now_ms(), &events);
+        let times = || records.iter().map(|r| r.timestamp);
+        let times = times().min().unwrap_or(i64::MIN)..=times().max().unwrap_or(i64::MIN);
+        turn.part.time.read(times, self.broker.now_ms(), &events);
         if !self.fire_into(turn)? {
             return Ok(false);
         }

@@ -7,6 +7,7 @@
 
 use crate::spec::{EventTime, Future, TimeUnit};
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 use weir_runtime::Moment;
 use weir_types::RecordRef;
@@ -67,15 +68,21 @@ impl Time {
         self.go_on(events);
     }
 
-    /// Lets time pass to when records were stored of which the last is from `latest`, if it is `wall` now: behind the log it is
-    /// their own time, as near as it is known, so that reading them again gives the same.
-    pub(crate) fn read(&mut self, latest: i64, wall: i64, events: &EventTime) {
+    /// Lets time pass to when records were stored that are from `times`, earliest to latest, if it is `wall` now: behind the log it
+    /// is their own time, as near as it is known, so that reading them again gives the same. Silence was until the first of them.
+    pub(crate) fn read(&mut self, times: RangeInclusive<i64>, wall: i64, events: &EventTime) {
         self.looked = Instant::now();
+        let (earliest, latest) = times.into_inner();
         // A sensor in 2080 does not take the pipeline there.
-        if latest <= wall.saturating_add_unsigned(events.future_ms) {
-            self.progress.now = self.progress.now.max(latest);
-        }
+        let bound = wall.saturating_add_unsigned(events.future_ms);
+        let reach = |progress: &mut Progress, at: i64| {
+            if at <= bound {
+                progress.now = progress.now.max(at);
+            }
+        };
+        reach(&mut self.progress, earliest);
         self.go_on(events);
+        reach(&mut self.progress, latest);
     }
 
     /// Without records, the time in them goes on at the speed of ours.
@@ -293,6 +300,29 @@ mod tests {
         assert!(time.moment().watermark >= 250);
         assert_eq!(time.reaches(1, &EventTime::default()), Some(time.moment().now));
         assert_eq!(time.reaches(9_999, &EventTime::default()), None);
+    }
+
+    #[test]
+    fn what_is_read_in_blocks_is_as_late_as_what_comes_one_by_one() {
+        let events = EventTime {
+            lateness_ms: 5_000,
+            idle_ms: 10_000,
+            ..EventTime::default()
+        };
+        let mut time = Time::from(Progress::default());
+        let wall = 1_900_000_000_000;
+        for block in 0..4 {
+            // A second apart, a thousand at once.
+            let times: Vec<i64> = (0..1_000)
+                .map(|n| 1_800_000_000_000 + (block * 1_000 + n) * 1_000)
+                .collect();
+            time.read(times[0]..=times[999], wall, &events);
+            assert_eq!(batch(&mut time, &events, &times).1, [0u8; 0]);
+        }
+        // A silence of a minute is one: by then all is there but for the last ten seconds of it.
+        let next = 1_800_000_000_000 + 3_999_000 + 60_000;
+        time.read(next..=next, wall, &events);
+        assert_eq!(time.moment().watermark, next - 60_000 - 5_000 + 50_000);
     }
 
     #[test]
