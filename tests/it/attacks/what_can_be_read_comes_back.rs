@@ -36,7 +36,7 @@ fn read(node: &Node, topic: &str, count: usize) -> Vec<String> {
 type Damage = fn(&Path);
 
 /// What is damaged, and how.
-const DAMAGES: [(&str, Damage); 6] = [
+const DAMAGES: [(&str, Damage); 7] = [
     ("the version of the format", |data| {
         fs::write(data.join("db/version"), b"nonsense").unwrap()
     }),
@@ -50,6 +50,17 @@ const DAMAGES: [(&str, Damage); 6] = [
         for entry in fs::read_dir(data.join("db/keyspaces/2")).unwrap() {
             let path = entry.unwrap().path();
             if path.is_file() {
+                fs::write(path, b"").unwrap();
+            }
+        }
+    }),
+    ("all tables' files but their names", |data| {
+        for entry in fs::read_dir(data.join("db/keyspaces/3")).unwrap() {
+            let path = entry.unwrap().path();
+            if path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with('v'))
+            {
                 fs::write(path, b"").unwrap();
             }
         }

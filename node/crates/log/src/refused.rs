@@ -5,17 +5,20 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// What the operating system said, if it is its error and not one of the bytes in a file. A file that is missing is damage, and so is
-/// one where the database thinks that none is.
+/// What the operating system said, if it is its error and not one of the bytes in a file. A file that is missing is damage, and so are
+/// one where the database thinks that none is, and one that is too short for what is asked of it.
 pub(crate) fn operating_system(error: &fjall::Error) -> Option<std::io::Error> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
             let unopened = io.get_ref().and_then(|e| e.downcast_ref::<Unopened>());
             let io = unopened.map_or(io, |unopened| &unopened.source);
-            let code = io
-                .raw_os_error()
-                .filter(|_| !matches!(io.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists))?;
+            let code = io.raw_os_error().filter(|_| {
+                !matches!(
+                    io.kind(),
+                    ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::InvalidInput
+                )
+            })?;
             return Some(std::io::Error::from_raw_os_error(code));
         }
         cause = error.source();
