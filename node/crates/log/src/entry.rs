@@ -1,6 +1,6 @@
 //! Entries of a replica group and the stored form of their headers.
 
-use crate::{FormatError, StateKey};
+use crate::{FormatError, StateKey, StateKind};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use weir_types::limits::OP_HEAD_BYTES_MAX;
@@ -48,6 +48,17 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether it deletes records, or says which a topic keeps.
+    pub fn gives_room(&self) -> bool {
+        match self {
+            Self::Trim { .. } | Self::Drop { .. } => true,
+            Self::Put { key, .. } | Self::Remove { key } => {
+                key.as_bytes().first() == Some(&(StateKind::Topic as u8))
+            }
+            Self::Append { .. } | Self::Gone(_) => false,
+        }
+    }
+
     /// Bytes that it takes in a header or a message, its batch included, at most.
     pub fn bytes(&self) -> usize {
         OP_HEAD_BYTES_MAX

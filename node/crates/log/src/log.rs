@@ -95,6 +95,9 @@ impl Drop for Inner {
     }
 }
 
+/// What is left of a disk when something is to be deleted: the entry, its effects and a watermark, a few times over.
+const FREEING_BYTES: u64 = 1 << 20;
+
 impl Log {
     /// Opens the log in `dir`, or makes one; mends what a power cut left and says what was lost, if anything was.
     ///
@@ -522,8 +525,8 @@ impl Log {
         }
     }
 
-    /// Whether `bytes` more may be written: the disk's reserve stays free. `control` may use half of that: what frees
-    /// space, or keeps the node in order.
+    /// Whether `bytes` more may be written: the disk's reserve stays free. `control` may use half of that: what keeps the node in
+    /// order.
     ///
     /// # Errors
     /// When there is no room.
@@ -540,6 +543,23 @@ impl Log {
             return Err(AppendError::DiskFull { free, reserve });
         }
         Ok(())
+    }
+
+    /// As [`Log::room_for`], for what gives room back: it may use all but [`FREEING_BYTES`], or a disk that is full would stay so.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn room_to_free(&self, bytes: u64) -> Result<(), AppendError> {
+        let free = self.0.keyspaces.db.free_bytes(&self.0.dir).unwrap_or(u64::MAX);
+        let (needed, reserve) = (bytes + FREEING_BYTES, self.0.reserve_bytes);
+        // A reserve that is smaller than that is of a disk that was said to be small.
+        match free < needed.min(reserve) {
+            true => Err(AppendError::DiskFull {
+                free,
+                reserve: needed,
+            }),
+            false => Ok(()),
+        }
     }
 
     pub(crate) fn send(&self, command: Command) -> Result<(), AppendError> {

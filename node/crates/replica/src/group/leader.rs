@@ -45,7 +45,10 @@ impl Leader {
                 limit: ENTRY_BYTES_MAX,
             });
         }
-        inner.store.log().room_for(bytes as u64, proposal.control)?;
+        match proposal.ops.iter().any(Op::gives_room) {
+            true => inner.store.log().room_to_free(bytes as u64)?,
+            false => inner.store.log().room_for(bytes as u64, proposal.control)?,
+        }
         if let Some(reason) = inner.store.log().poisoned() {
             return Err(AppendError::Poisoned(reason).into());
         }
