@@ -21,6 +21,9 @@ use weir_pipeline::{Pipelines, Services};
 use weir_runtime::{CompileBy, Runtime, RuntimeOptions};
 use weir_types::SystemClock;
 
+/// Of those looks, how many to one for whether another node should lead because this one's disk is full: where all are, the lead goes
+/// round no faster.
+const MAKE_WAY_EVERY: u32 = 3;
 /// How often old records are looked for; Kafka looks every five minutes.
 const RETAIN_EVERY: u32 = 30;
 /// How often the disk budget is looked at: a second of the fastest load fits in the slack of one eviction or two.
@@ -157,6 +160,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     })?;
     let pipelines = Pipelines::open(broker.clone(), runtime, data.join("modules"))?;
     broker.set_hook(Arc::new(pipelines.clone()) as Arc<dyn Hook>);
+    let closing_pipelines = pipelines.clone();
     let status = status(&broker, &pipelines, &recovered, &identity, begun);
     let services = Arc::new(Services {
         broker: broker.clone(),
@@ -169,7 +173,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let (known, members, places) = (peers.clone(), broker.clone(), broker.clone());
     let on_node = weir_quic::OnNode {
         is_member: Box::new(move |key| known.knows(key, members.group())),
-        is_at: Box::new(move |ip| places.has_node_at(ip)),
+        is_at: Box::new(move |from| places.has_node_at(from)),
         serve: Box::new(move |peer| {
             let (broker, peers) = (serving.clone(), peers.clone());
             Box::pin(async move { peers.accept(peer, Arc::new(broker)).await })
@@ -223,6 +227,9 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         for tick in 1u32.. {
             tokio::time::sleep(BUDGET_EVERY).await;
             retaining.keep_within_budget().await;
+            if tick % MAKE_WAY_EVERY == 0 {
+                retaining.make_way_if_full().await;
+            }
             if tick % RETAIN_EVERY == 0 {
                 retaining.retain().await;
                 ballast.take_if_room();
@@ -247,7 +254,10 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     stop.notify_one();
     // Requests that wait for records would hold the shutdown up for as long as they like.
     let _ = tokio::time::timeout(Duration::from_secs(2), http).await;
-    let closing = std::thread::spawn(move || broker.close());
+    let closing = std::thread::spawn(move || {
+        closing_pipelines.close();
+        broker.close();
+    });
     let _ = closing.join();
     tracing::info!("stopped");
     Ok(())

@@ -128,13 +128,9 @@ impl Broker {
     ) -> Result<Arc<Topic>, AdminError> {
         self.allow(who, Operation::Alter, Resource::Topic(name))?;
         let (wanted, settings) = (name.to_owned(), settings.to_vec());
-        if let (Some(hook), Some(partitions)) = (self.hook(), partitions) {
-            let room = hook.has_room_for(name, partitions);
-            room.map_err(|why| AdminError::NoRoom {
-                topic: name.to_owned(),
-                partitions,
-                why,
-            })?;
+        // Of another node it is asked there.
+        if let Some(partitions) = partitions.filter(|_| self.led_term(PartitionId::HOME).is_some()) {
+            self.may_have(name, partitions)?;
         }
         let members = self.group().members();
         self.change(move |tables, _| {
@@ -158,6 +154,27 @@ impl Broker {
         })
         .await?;
         self.topic(name).ok_or(AdminError::NoTopic(name.to_owned()))
+    }
+
+    /// Whether the pipelines that read a topic have room where it has so many partitions. One that gets no more has what it has.
+    ///
+    /// # Errors
+    /// When they have not.
+    pub fn may_have(&self, topic: &str, partitions: u32) -> Result<(), AdminError> {
+        let has = self.topic(topic).map_or(0, |t| t.partitions.len() as u32);
+        // More than there may be is refused with other words.
+        let Some(hook) = self
+            .hook()
+            .filter(|_| (has + 1..=PARTITIONS_MAX).contains(&partitions))
+        else {
+            return Ok(());
+        };
+        let room = hook.has_room_for(topic, partitions);
+        room.map_err(|why| AdminError::NoRoom {
+            topic: topic.to_owned(),
+            partitions,
+            why,
+        })
     }
 
     /// Deletes a topic with all its records.

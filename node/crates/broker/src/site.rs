@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 use weir_log::{Op, StateKey, StateKind, encode};
 use weir_replica::{Claim, Group, Host, JoinReply, JoinRequest, Member, MemberStatus, NodeId, Role};
@@ -385,25 +385,49 @@ impl Broker {
         })
     }
 
-    /// The voter, other than this node, that was heard of lately and lacks least.
-    pub fn successor(&self) -> Option<NodeId> {
-        let status = self.group().status();
-        let others = status.members.iter().filter(|m| m.role == Role::Voter);
-        let silent = |m: &MemberStatus| m.heard_ms_ago.is_none_or(|ms| ms > SUCCESSOR_HEARD_MS);
-        let best = others.min_by_key(|m| (silent(m), m.lag.unwrap_or(u64::MAX)));
-        best.map(|m| m.id)
+    /// Hands over what this node leads while its disk takes no records: another may have room. A node alone keeps it, and refuses.
+    pub async fn make_way_if_full(&self) {
+        let Err(full) = self.log().room_for(0, false) else {
+            return;
+        };
+        for group in self.groups().iter().filter(|group| group.is_serving()) {
+            let Some(to) = successor_in(group) else { continue };
+            tracing::warn!(group = group.id().0, to, reason = %full, "another node is to lead");
+            if let Err(error) = group.transfer(to).await {
+                tracing::warn!(group = group.id().0, to, %error, "it cannot lead");
+            }
+        }
     }
 
-    /// Whether another node of the site says that it is reached at this address.
-    pub fn has_node_at(&self, ip: IpAddr) -> bool {
+    /// The voter of the site, other than this node, that was heard of lately and lacks least.
+    pub fn successor(&self) -> Option<NodeId> {
+        successor_in(self.group())
+    }
+    /// Whether another node of the site says that it is reached at this address. One that says a name is found at none.
+    pub fn has_node_at(&self, address: SocketAddr) -> bool {
         let own = self.group().node();
         let members = self.group().members();
         let mut others = members.iter().filter(|(id, _)| **id != own);
         others.any(|(_, member)| {
             let at = member.quic.parse::<SocketAddr>();
-            at.is_ok_and(|at| at.ip().to_canonical() == ip.to_canonical())
+            at.is_ok_and(|at| {
+                at.port() == address.port() && at.ip().to_canonical() == address.ip().to_canonical()
+            })
         })
     }
+}
+
+/// The voter of a group, other than this node, that was heard of lately, lacks least, and can lead.
+fn successor_in(group: &Group) -> Option<NodeId> {
+    let (status, members) = (group.status(), group.members());
+    let is_witness = |m: &MemberStatus| members.get(&m.id).is_some_and(|member| member.witness);
+    let others = status
+        .members
+        .iter()
+        .filter(|m| m.role == Role::Voter && !is_witness(m));
+    let silent = |m: &MemberStatus| m.heard_ms_ago.is_none_or(|ms| ms > SUCCESSOR_HEARD_MS);
+    let best = others.min_by_key(|m| (silent(m), m.lag.unwrap_or(u64::MAX)));
+    best.map(|m| m.id)
 }
 
 impl Host for Broker {

@@ -170,6 +170,28 @@ impl From<ReadError> for Refusal {
 }
 
 impl Lane {
+    /// Tells its threads behind the log to end with what they are at.
+    pub(crate) fn end(&self) {
+        if let Front::Log(stop) = &self.front {
+            stop.set();
+        }
+        if let Some(canary) = &self.canary {
+            canary.end();
+        }
+    }
+
+    /// What tells when all of its threads behind the log have ended.
+    pub(crate) fn ended(&self) -> Vec<Receiver<()>> {
+        let own = self
+            .finished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let own = own.filter(|_| matches!(self.front, Front::Log(_)));
+        let tried = self.canary.iter().flat_map(|canary| canary.ended());
+        own.into_iter().chain(tried).collect()
+    }
+
     /// Starts a thread for `spec` on its `share` of the partitions; `canary` has the others. It begins once all `before`, which it
     /// replaces, have finished.
     pub(crate) fn start(

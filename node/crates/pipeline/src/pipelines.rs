@@ -16,10 +16,14 @@ use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use weir_broker::{AdminError, Broker, StateKey, StateKind};
 use weir_runtime::{Digest, Instruments, Module, Runtime};
 use weir_types::{Term, TopicName};
+
+/// A step takes some milliseconds, and a module that loops a second.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 pub(crate) struct Active {
     pub(crate) row: Row,
@@ -462,6 +466,17 @@ impl Pipelines {
 
     pub(crate) fn loaded(&self) -> std::sync::MutexGuard<'_, BTreeMap<Digest, Module>> {
         self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends what works behind the log, which would otherwise wait for a runtime that is gone. In-line pipelines have nothing to do
+    /// once nobody produces. Blocks, for a moment at most.
+    pub fn close(&self) {
+        let active = self.active();
+        active.values().for_each(|a| a.lane.end());
+        let until = Instant::now() + CLOSE_WITHIN;
+        for ended in active.values().flat_map(|a| a.lane.ended()) {
+            let _ = ended.recv_timeout(until.saturating_duration_since(Instant::now()));
+        }
     }
 
     pub(crate) fn active(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Active>> {

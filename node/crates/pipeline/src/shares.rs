@@ -94,23 +94,61 @@ impl<'a> Sizes<'a> {
 }
 
 impl Pipelines {
-    /// Whether pipelines that read `topic` have room where it has so many partitions.
+    /// Whether pipelines have room where `topic`, which some of them read, has so many partitions.
     pub(crate) fn has_room_for(&self, topic: &str, partitions: usize) -> Result<(), ApplyError> {
         let active = self.active();
-        let sizes = Sizes {
+        let now = Sizes::of(&self.0.broker);
+        let then = Sizes {
             broker: &self.0.broker,
             grown: Some((topic, partitions)),
         };
-        let reads = |spec: &Spec| spec.source.iter().any(|source| source.as_str() == topic);
-        for reader in active.values() {
-            let tried = reader.row.canary.as_ref().map(|canary| &canary.spec);
-            for spec in [Some(&reader.row.spec), tried].into_iter().flatten() {
-                if reads(spec) {
-                    sizes.check(&active, spec)?;
-                }
-            }
+        let rows = || active.values().map(|a| &a.row);
+        let state = |sizes: &Sizes<'_>| rows().map(|row| sizes.state(row)).fold(0, usize::saturating_add);
+        let (before, after) = (state(&now), state(&then));
+        if after > before.max(STATE_BYTES_MAX) {
+            let (wanted, left) = (after - before, STATE_BYTES_MAX.saturating_sub(before));
+            return Err(ApplyError::StateFull { wanted, left });
+        }
+        let memory = |sizes: &Sizes<'_>| rows().map(|row| sizes.memory(row)).fold(0, u64::saturating_add);
+        let (before, after) = (memory(&now), memory(&then));
+        if after > before
+            && let Err(max) = self.0.broker.ledger().modules_may_use(after)
+        {
+            let (wanted, left) = (after - before, max.saturating_sub(before));
+            return Err(ApplyError::MemoryFull { wanted, left, max });
+        }
+        let places = |sizes: &Sizes<'_>| {
+            rows()
+                .map(|row| sizes.places(&row.spec))
+                .fold(0, usize::saturating_add)
+        };
+        let (before, wanted) = (places(&now), places(&then));
+        if wanted > before.max(PLACES_MAX) {
+            let (what, limit) = ("partitions to read", PLACES_MAX);
+            return Err(ApplyError::Together { what, wanted, limit });
         }
         Ok(())
+    }
+
+    /// Whether there is memory for `spec` beside the version of the same pipeline that works.
+    pub(crate) fn has_room_to_try(&self, spec: &Spec) -> Result<(), ApplyError> {
+        let active = self.active();
+        let sizes = Sizes::of(&self.0.broker);
+        let taken = active
+            .values()
+            .map(|a| sizes.memory(&a.row))
+            .fold(0, u64::saturating_add);
+        let wanted = sizes.memory_of(spec);
+        let room = self
+            .0
+            .broker
+            .ledger()
+            .modules_may_use(taken.saturating_add(wanted));
+        room.map_err(|max| ApplyError::MemoryFull {
+            wanted,
+            left: max.saturating_sub(taken),
+            max,
+        })
     }
 
     /// How the node's shares stand.

@@ -82,7 +82,8 @@ async fn grow(session: &Session, topic: &GrowingTopic, validate_only: bool) -> R
         return Err((Code::InvalidReplicaAssignment, NOT_PLACEABLE.to_owned()));
     }
     if validate_only {
-        return Ok(());
+        let may = broker.may_have(&topic.name, topic.count as u32);
+        return may.map_err(|e| (Code::from(&e), e.to_string()));
     }
     let grown = broker
         .alter_topic(&session.who, &topic.name, Some(topic.count as u32), &[])
