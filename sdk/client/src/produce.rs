@@ -132,6 +132,8 @@ struct Sending {
     queue: mpsc::Receiver<Item>,
     /// In the order in which they were sent.
     unanswered: VecDeque<Item>,
+    /// How many were answered, and not sent elsewhere.
+    answers: u64,
     /// One that waits until the node would know all before it again.
     held: Option<Item>,
 }
@@ -165,6 +167,7 @@ impl Sending {
                 gone: BTreeMap::new(),
                 queue,
                 unanswered: VecDeque::new(),
+                answers: 0,
                 held: None,
             };
             tokio::spawn(sending.run(stream));
@@ -199,6 +202,8 @@ impl Sending {
     }
 
     async fn run(mut self, mut stream: PeerStream) {
+        // Being sent from one that does not lead to another is no progress: what is looked for since then goes on being.
+        let mut looking: Option<(Search, u64)> = None;
         loop {
             let failed = match self.serve(stream).await {
                 End::Done => return,
@@ -215,7 +220,12 @@ impl Sending {
                     why
                 }
             };
-            let search = Search::begin();
+            let answers = self.answers;
+            let same = looking
+                .take()
+                .filter(|(search, before)| *before == answers && search.is_fresh());
+            let (search, _) = looking.insert(same.unwrap_or_else(|| (Search::begin(), answers)));
+            search.look();
             stream = loop {
                 if search.again().await.is_err() {
                     return self.give_up(&failed);
@@ -336,6 +346,7 @@ impl Sending {
             Reply::Error(error) => Err(ClientError::Node(error)),
             other => Err(crate::unexpected(&other)),
         };
+        self.answers += 1;
         let _ = item.waiter.send(result);
     }
 }

@@ -45,16 +45,34 @@ pub(crate) struct Sessions {
 }
 
 /// How long one call looks for the leader.
-pub(crate) struct Search(Instant);
+pub(crate) struct Search {
+    until: Instant,
+    /// When it was last gone on with.
+    looked: Instant,
+}
 
 impl Search {
     pub(crate) fn begin() -> Self {
-        Self(Instant::now() + PATIENCE)
+        let looked = Instant::now();
+        Self {
+            until: looked + PATIENCE,
+            looked,
+        }
+    }
+
+    /// It goes on.
+    pub(crate) fn look(&mut self) {
+        self.looked = Instant::now();
+    }
+
+    /// Whether it was gone on with lately: what is looked for after a long time in which nothing was wrong is another thing.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.looked.elapsed() < PATIENCE
     }
 
     /// Waits a moment, or says that it was long enough.
     pub(crate) async fn again(&self) -> Result<(), ClientError> {
-        if Instant::now() >= self.0 {
+        if Instant::now() >= self.until {
             return Err(ClientError::NoLeader);
         }
         tokio::time::sleep(AGAIN).await;

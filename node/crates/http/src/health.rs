@@ -19,6 +19,15 @@ pub(crate) async fn ready(State(services): State<Arc<Services>>) -> (StatusCode,
             format!("the log stopped: {why}\n"),
         );
     }
+    let own = services.broker.group().node();
+    let is_led = services.broker.leader().is_some_and(|(id, _)| id != own);
+    if !(services.broker.is_serving() || is_led) {
+        // Of a site: what this node is sent must come to one that leads.
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "nobody leads that this node hears of\n".to_owned(),
+        );
+    }
     let usage = log.usage();
     if usage.free_bytes < usage.reserve_bytes {
         let (free, reserve) = (usage.free_bytes, usage.reserve_bytes);
