@@ -1,7 +1,7 @@
 //! Drops, hashes or masks fields. See README.md.
 
-use serde_json::Value;
 use sha2::{Digest, Sha256};
+use weir_sdk::document::{Document, Edits, Field, Node, Value};
 use weir_sdk::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ impl Module for Redact {
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
         let weir_sdk::JsonText(text) = config.get("fields")?;
-        let fields: serde_json::Map<String, Value> =
+        let fields: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(&text).map_err(|e| e.to_string())?;
         let mut parsed = Vec::new();
         for (path, action) in fields {
@@ -58,7 +58,7 @@ impl Module for Redact {
                     }
                 },
             };
-            parsed.push((path.split('.').map(str::to_owned).collect(), action));
+            parsed.push((Path::new(&path).names().map(str::to_owned).collect(), action));
         }
         Ok((
             Self {
@@ -70,68 +70,107 @@ impl Module for Redact {
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
-        let mut text = Vec::new();
+        let rules: Vec<Rule<'_>> = self
+            .fields
+            .iter()
+            .map(|(path, action)| (&path[..], action))
+            .collect();
         for record in batch.records() {
             let i = record.index();
             let Some(value) = record.value() else {
                 out.keep(i);
                 continue;
             };
-            // What cannot be read cannot be shown to hold nothing secret: it does not pass.
-            let Ok(mut document) = serde_json::from_slice::<Value>(value) else {
-                out.reject(i, "value is not JSON");
-                continue;
+            // What cannot be read cannot be shown to hold nothing secret, and neither can a name that comes twice: it does not pass.
+            let document = match Document::parse(value) {
+                Ok(document) => document,
+                Err(why) => {
+                    out.reject(i, why);
+                    continue;
+                }
             };
-            let mut changed = false;
-            for (path, action) in &self.fields {
-                changed |= self.redact(&mut document, path, action);
-            }
-            if !changed {
+            let mut edits = Edits::default();
+            self.redact(document.root(), &rules, &mut edits);
+            if edits.is_empty() {
                 out.keep(i);
                 continue;
             }
-            text.clear();
-            serde_json::to_writer(&mut text, &document).map_err(|e| Fault::Poison(i, e.to_string()))?;
-            out.emit(i, 1, &NewRecord::value(&text));
+            let written = out.emit_value(i, 1, |to| {
+                edits.write(&document, to);
+                Ok::<(), String>(())
+            });
+            if let Err(why) = written {
+                out.reject(i, why);
+            }
         }
         Ok(())
     }
 }
 
+/// What is left of a path, and what is done where it leads.
+type Rule<'r> = (&'r [String], &'r Action);
+
 impl Redact {
-    fn redact(&self, at: &mut Value, path: &[String], action: &Action) -> bool {
-        match (at, path) {
-            // A path means every element of a list.
-            (Value::Array(items), path) => {
-                let mut changed = false;
-                for item in items {
-                    changed |= self.redact(item, path, action);
+    /// Notes what `rules` change in `node`. Each object is looked at once.
+    fn redact(&self, node: &Node<'_>, rules: &[Rule<'_>], edits: &mut Edits) {
+        match node.value() {
+            // A path means every item of a list, and a number in it the one in that place, too.
+            Value::List(items) => {
+                for (place, item) in items.iter().enumerate() {
+                    let mut here = rules.to_vec();
+                    let place = place.to_string();
+                    here.extend(rules.iter().filter_map(|(path, action)| match path {
+                        [first, rest @ ..] if *first == place && !rest.is_empty() => Some((rest, *action)),
+                        _ => None,
+                    }));
+                    self.redact(item, &here, edits);
                 }
-                changed
             }
-            (Value::Object(fields), [last]) => match (action, fields.get_mut(last)) {
-                (_, None) => false,
-                (Action::Drop, Some(_)) => fields.shift_remove(last).is_some(),
-                (Action::Hash, Some(value)) => {
-                    *value = Value::from(self.hash(value));
-                    true
+            Value::Object(fields) => {
+                let of = |field: &Field<'_>| -> Vec<Rule<'_>> { deeper(rules, &field.name) };
+                let is_there = |field: &Field<'_>, drops: bool| {
+                    let mut own = of(field).into_iter().filter(|(rest, _)| rest.is_empty());
+                    own.any(|(_, action)| matches!(action, Action::Drop) == drops)
+                };
+                edits.remove(node, |field| is_there(field, true));
+                for field in fields.iter().filter(|field| !is_there(field, true)) {
+                    let own = of(field);
+                    match own.iter().find(|(rest, _)| rest.is_empty()) {
+                        Some((_, action)) => self.change(&field.node, action, edits),
+                        None => self.redact(&field.node, &own, edits),
+                    }
                 }
-                (Action::Mask(n), Some(value)) => {
-                    *value = Value::from(mask(&plain(value), *n));
-                    true
-                }
-            },
-            (Value::Object(fields), [first, rest @ ..]) => fields
-                .get_mut(first)
-                .is_some_and(|inner| self.redact(inner, rest, action)),
-            _ => false,
+            }
+            _ => {}
         }
     }
 
-    fn hash(&self, value: &Value) -> String {
+    fn change(&self, node: &Node<'_>, action: &Action, edits: &mut Edits) {
+        let text = |text: &str| {
+            let mut json = Vec::new();
+            weir_sdk::escape_into(&mut json, text);
+            json
+        };
+        match (action, node.value()) {
+            (Action::Drop, _) | (_, Value::Null) => {}
+            (Action::Hash, value) => edits.replace(node, text(&self.hash(&plain(value)))),
+            // Of what is in it, each is masked.
+            (Action::Mask(_), Value::List(items)) => {
+                items.iter().for_each(|item| self.change(item, action, edits))
+            }
+            (Action::Mask(_), Value::Object(fields)) => {
+                fields
+                    .iter()
+                    .for_each(|field| self.change(&field.node, action, edits));
+            }
+            (Action::Mask(n), value) => edits.replace(node, text(&mask(&plain(value), *n))),
+        }
+    }
+
+    fn hash(&self, value: &str) -> String {
         let digest = Sha256::new()
             .chain_update(&self.salt)
-            .chain_update(plain(value))
+            .chain_update(value)
             .finalize();
         let mut hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
         hex.truncate(HASH_DIGITS);
@@ -139,13 +178,58 @@ impl Redact {
     }
 }
 
-/// Text without its quotes, anything else as JSON.
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+/// The rules that lead through a field of this name, or to it. A name with dots in it is one of a path, too.
+fn deeper<'r>(rules: &[Rule<'r>], name: &str) -> Vec<Rule<'r>> {
+    let mut found = Vec::new();
+    for (path, action) in rules {
+        for upto in 1..=path.len() {
+            let (first, rest) = path.split_at(upto);
+            if first.join(".") == name {
+                found.push((rest, *action));
+            }
+        }
+    }
+    found
 }
 
+/// Text without its quotes, anything else as JSON, without blanks.
+fn plain(value: &Value<'_>) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Boolean(is) => is.to_string(),
+        Value::Number(text) => (*text).to_owned(),
+        Value::Text(text) => text.clone().into_owned(),
+        Value::List(items) => {
+            let items: Vec<String> = items.iter().map(|item| json(item.value())).collect();
+            format!("[{}]", items.join(","))
+        }
+        Value::Object(fields) => {
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|field| format!("{}:{}", quoted(&field.name), json(field.node.value())))
+                .collect();
+            format!("{{{}}}", fields.join(","))
+        }
+    }
+}
+
+fn json(value: &Value<'_>) -> String {
+    match value {
+        Value::Text(text) => quoted(text),
+        other => plain(other),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut json = Vec::new();
+    weir_sdk::escape_into(&mut json, text);
+    String::from_utf8_lossy(&json).into_owned()
+}
+
+/// Leaves the last `keep` characters, of a text that has more.
 fn mask(text: &str, keep: usize) -> String {
-    let hidden = text.chars().count().saturating_sub(keep);
+    let all = text.chars().count();
+    let hidden = if all > keep { all - keep } else { all };
     text.chars()
         .enumerate()
         .map(|(i, c)| if i < hidden { '*' } else { c })

@@ -9,9 +9,10 @@ use clap::Args;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use weir_client::{Client, Offset, Piece, Place, Record};
+use weir_types::parse_time;
 
 /// How long a fetch waits at the end of a partition that is followed.
 const WAIT: Duration = Duration::from_secs(20);
@@ -64,8 +65,9 @@ impl Consume {
         // One partition after the other keeps few records in memory; followed ones are read side by side.
         let (events, mut incoming) = mpsc::channel(1_024);
         let mut readers = Vec::new();
+        let is_only = partitions.len() == 1;
         for partition in partitions {
-            let from = self.start(&client, partition).await?;
+            let from = self.start(&client, partition, is_only).await?;
             let end = match self.follow {
                 true => None,
                 false => Some(client.offset_at(&self.topic, partition, Place::End).await?),
@@ -146,7 +148,7 @@ impl Consume {
         Ok(out.flush()?)
     }
 
-    async fn start(&self, client: &Client, partition: u32) -> Result<Offset> {
+    async fn start(&self, client: &Client, partition: u32, is_only: bool) -> Result<Offset> {
         let place = match (&self.from, &self.group) {
             (None, Some(group)) => {
                 if let Some(offset) = client.committed_offset(group, &self.topic, partition).await? {
@@ -165,7 +167,17 @@ impl Consume {
                 "start" => Place::Start,
                 "end" => Place::End,
                 text => match text.parse::<u64>() {
-                    Ok(offset) => return Ok(Offset::new(offset)),
+                    Ok(offset) => {
+                        let end = client.offset_at(&self.topic, partition, Place::End).await?;
+                        let why = format!("`--from {offset}`: partition {partition} ends at {end}");
+                        if offset > end.get() && is_only {
+                            return Err(Usage(why).into());
+                        }
+                        if offset > end.get() {
+                            hint!("{why}");
+                        }
+                        return Ok(Offset::new(offset).min(end));
+                    }
                     Err(_) => Place::Time(time(text)?),
                 },
             },
@@ -175,15 +187,7 @@ impl Consume {
 }
 
 fn time(text: &str) -> Result<i64> {
-    let time = humantime::parse_rfc3339_weak(text);
-    let time = time.map_err(|_| {
-        Usage(format!(
-            "`--from` cannot be `{text}`: use start, end, an offset or a time"
-        ))
-    })?;
-    Ok(time
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as i64))
+    parse_time(text).map_err(|e| Usage(format!("`--from`: {e}; or start, end, or an offset")).into())
 }
 
 /// Reads one partition, up to `end` or for ever.

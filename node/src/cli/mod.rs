@@ -2,6 +2,7 @@
 
 mod cluster;
 mod consume;
+mod input;
 mod kafka;
 mod module;
 mod new;

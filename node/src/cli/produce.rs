@@ -1,16 +1,13 @@
 //! `weir produce`
 
+use super::input::Input;
 use super::output::lines;
-use super::{Format, To, Usage};
+use super::{Format, To};
 use anyhow::{Context, Result};
-use bytes::Bytes;
-use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use clap::Args;
+use serde_json::json;
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use weir_client::{Batch, BatchBuilder, Codec, Offset, Producer, Record, Sent};
 
@@ -29,18 +26,8 @@ pub(crate) struct Produce {
     to: To,
     /// Topic to send to.
     topic: String,
-    /// File to read instead of standard input.
-    #[arg(long)]
-    file: Option<PathBuf>,
-    /// A record a line; a JSON value a line; or CSV with a heading, each row a JSON object.
-    #[arg(long, value_enum, default_value = "lines")]
-    format: Input,
-    /// Field of the JSON object that is the record's key.
-    #[arg(long, value_name = "F")]
-    key_field: Option<String>,
-    /// Field that is the record's time: milliseconds since 1970, or as 2026-01-31 12:00:00.
-    #[arg(long, value_name = "F")]
-    time_field: Option<String>,
+    #[command(flatten)]
+    input: Input,
     /// Records a second at most.
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
@@ -49,20 +36,9 @@ pub(crate) struct Produce {
     idempotent: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Input {
-    Lines,
-    Json,
-    Csv,
-}
-
 impl Produce {
     pub(crate) async fn run(self) -> Result<()> {
-        if self.format == Input::Lines && (self.key_field.is_some() || self.time_field.is_some()) {
-            return Err(
-                Usage("`--key-field` and `--time-field` need `--format json` or `csv`".to_owned()).into(),
-            );
-        }
+        self.input.check()?;
         let client = self.to.connect().await?;
         let partitions = client.topic(&self.topic).await?.partitions.len() as u32;
         let producer_id = if self.idempotent {
@@ -71,13 +47,8 @@ impl Produce {
             None
         };
         let (records, mut incoming) = mpsc::channel(BATCH_RECORDS as usize * 2);
-        let parser = Parser {
-            format: self.format,
-            key_field: self.key_field,
-            time_field: self.time_field,
-        };
-        let file = self.file;
-        let reader = std::thread::spawn(move || parser.read(file, &records));
+        let input = self.input;
+        let reader = std::thread::spawn(move || input.read(&records));
         let mut sender = Sender {
             producer: client.producer().await?,
             topic: self.topic,
@@ -227,147 +198,5 @@ impl Sender {
             self.settle_one().await?;
         }
         Ok(())
-    }
-}
-
-/// Turns input into records.
-struct Parser {
-    format: Input,
-    key_field: Option<String>,
-    time_field: Option<String>,
-}
-
-impl Parser {
-    fn read(&self, file: Option<PathBuf>, to: &mpsc::Sender<Record>) -> Result<()> {
-        let input: Box<dyn Read> = match &file {
-            Some(path) => {
-                Box::new(File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?)
-            }
-            None => Box::new(std::io::stdin()),
-        };
-        if self.format == Input::Csv {
-            return self.read_csv(input, to);
-        }
-        for (n, line) in BufReader::new(input).split(b'\n').enumerate() {
-            let mut line = line?;
-            if line.last() == Some(&b'\r') {
-                line.pop();
-            }
-            let record = match self.format {
-                Input::Json if line.is_empty() => continue,
-                Input::Json => {
-                    let value: Value =
-                        serde_json::from_slice(&line).with_context(|| not_json(n + 1, &line))?;
-                    self.record(line.into(), &value)
-                        .with_context(|| format!("line {}", n + 1))?
-                }
-                Input::Lines | Input::Csv => Record {
-                    value: Some(line.into()),
-                    timestamp: now_ms(),
-                    ..Record::default()
-                },
-            };
-            if to.blocking_send(record).is_err() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn read_csv(&self, input: Box<dyn Read>, to: &mpsc::Sender<Record>) -> Result<()> {
-        let mut reader = csv::Reader::from_reader(input);
-        let headings = reader.headers()?.clone();
-        for (n, row) in reader.records().enumerate() {
-            let row = row?;
-            let mut fields = Map::new();
-            for (name, cell) in headings.iter().zip(&row) {
-                fields.insert(name.to_owned(), cell_value(cell));
-            }
-            let value = Value::Object(fields);
-            let record = self
-                .record(value.to_string().into(), &value)
-                .with_context(|| format!("row {}", n + 1))?;
-            if to.blocking_send(record).is_err() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn record(&self, text: Bytes, value: &Value) -> Result<Record> {
-        let key = match &self.key_field {
-            None => None,
-            Some(field) => match &value[field] {
-                Value::Null => None,
-                Value::String(key) => Some(Bytes::from(key.clone())),
-                other => Some(Bytes::from(other.to_string())),
-            },
-        };
-        let timestamp = match &self.time_field {
-            None => now_ms(),
-            Some(field) => timestamp(&value[field]).with_context(|| format!("field `{field}`"))?,
-        };
-        Ok(Record {
-            key,
-            value: Some(text),
-            timestamp,
-            headers: Vec::new(),
-        })
-    }
-}
-
-fn timestamp(value: &Value) -> Result<i64> {
-    if let Some(ms) = value.as_i64() {
-        return Ok(ms);
-    }
-    let text = value.as_str().context("is no time")?;
-    let time = humantime::parse_rfc3339_weak(text).with_context(|| format!("`{text}` is no time"))?;
-    Ok(time
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as i64))
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as i64)
-}
-
-/// A number where JSON would write it the same way, so that no digit of an id is lost; text otherwise.
-fn cell_value(cell: &str) -> Value {
-    match serde_json::from_str::<serde_json::Number>(cell) {
-        Ok(number) if number.to_string() == cell => Value::Number(number),
-        // As a double is written, but for zeros at its end.
-        Ok(number) if number.is_f64() && !cell.contains(['e', 'E']) && cell.len() <= 16 => {
-            Value::Number(number)
-        }
-        _ => Value::from(cell),
-    }
-}
-
-fn not_json(n: usize, line: &[u8]) -> String {
-    let start = String::from_utf8_lossy(line.get(..40).unwrap_or(line)).into_owned();
-    format!("line {n} is not JSON: `{start}`; the lines before it are taken, `--format lines` takes any text")
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn cells_keep_their_digits() {
-        let value = |cell: &str| super::cell_value(cell).to_string();
-        for (cell, want) in [
-            ("1", "1"),
-            ("-7", "-7"),
-            ("12345678901234567", "12345678901234567"),
-            ("21.5", "21.5"),
-            ("21.50", "21.5"),
-            ("007", "\"007\""),
-            ("1e3", "\"1e3\""),
-            ("", "\"\""),
-            ("press", "\"press\""),
-            ("0.12345678901234567890", "\"0.12345678901234567890\""),
-        ] {
-            assert_eq!(value(cell), want, "{cell}");
-        }
     }
 }

@@ -3,8 +3,8 @@
 //! The structure is found 64 bytes at a time (the first stage of simdjson: Langdale and Lemire, "Parsing Gigabytes of
 //! JSON per Second", VLDB Journal 28, 2019): quotes that are not escaped, which bytes lie in strings, and how deep the
 //! brackets are. Only where a key might begin is a byte looked at on its own. What is not asked for is not checked: a
-//! document that is malformed elsewhere still gives its field. A key that the document writes with escapes is not
-//! found.
+//! document that is malformed elsewhere still gives its field. Of a name that comes twice the first counts. Who must be sure of
+//! a whole document reads it as a [`Document`](crate::document::Document).
 
 use crate::simd::masks;
 use std::borrow::Cow;
@@ -22,11 +22,24 @@ pub struct Path {
 }
 
 impl Path {
-    /// The path that `text` writes with dots.
+    /// The path that `text` writes with dots, or, beginning with `/`, as a JSON Pointer (RFC 6901): for names that have dots, and
+    /// for places in lists.
     pub fn new(text: &str) -> Self {
+        let plain = |name: &str| name.replace("~1", "/").replace("~0", "~");
+        let names: Vec<String> = match text.strip_prefix('/') {
+            Some(pointer) => pointer.split('/').map(plain).collect(),
+            None => text.split('.').map(str::to_owned).collect(),
+        };
         Self {
-            names: text.split('.').map(|name| name.as_bytes().into()).collect(),
+            names: names.into_iter().map(|name| name.into_bytes().into()).collect(),
         }
+    }
+
+    /// Its names, the outermost first.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names
+            .iter()
+            .map(|name| std::str::from_utf8(name).unwrap_or_default())
     }
 }
 
@@ -41,10 +54,13 @@ impl<'a> Json<'a> {
     /// Nothing.
     pub const NONE: Self = Self { text: None };
 
-    /// The field at `path`: names separated by dots lead into objects.
+    /// The field at `path`: names separated by dots lead into objects; one that begins with `/` is as [`Path::new`] takes it.
     #[inline]
     pub fn get(self, path: &str) -> Json<'a> {
         let Some(text) = self.text else { return Self::NONE };
+        if path.starts_with('/') {
+            return self.at(&Path::new(path));
+        }
         let (name, deeper) = match path.split_once('.') {
             Some((name, deeper)) => (name, Some(deeper)),
             None => (path, None),
@@ -63,7 +79,10 @@ impl<'a> Json<'a> {
     pub fn at(self, path: &Path) -> Json<'a> {
         let mut text = self.text;
         for name in &path.names {
-            text = text.and_then(|t| field(t, name));
+            text = text.and_then(|t| match t.first() {
+                Some(b'[') => item(t, name),
+                _ => field(t, name),
+            });
         }
         Self { text }
     }
@@ -147,9 +166,39 @@ impl<'a> Json<'a> {
     }
 }
 
+/// The item of a list at the place that `name` says.
+#[cold]
+fn item<'a>(list: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let place = std::str::from_utf8(name)
+        .ok()
+        .filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let place = place?.parse().ok()?;
+    Json { text: Some(list) }.items().nth(place)?.text
+}
+
 /// The value of `name` in the object that `doc` is.
 #[inline]
 fn field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    plain_field(doc, name).or_else(|| match doc.contains(&b'\\') || name.is_empty() {
+        true => escaped_field(doc, name),
+        false => None,
+    })
+}
+
+/// As [`field`], where the document may write the name with escapes.
+#[cold]
+fn escaped_field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let is_it = |raw: &[u8]| match raw.contains(&b'\\') {
+        true => unescape(raw).is_some_and(|plain| plain.as_bytes() == name),
+        false => raw == name,
+    };
+    let mut fields = Json { text: Some(doc) }.fields();
+    fields.find(|(raw, _)| is_it(raw))?.1.text
+}
+
+/// As [`field`], of a name that is written without escapes.
+#[inline]
+fn plain_field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     if doc.first() != Some(&b'{') || name.is_empty() {
         return None;
     }
@@ -334,7 +383,7 @@ fn slow_number(text: &[u8]) -> Option<f64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-fn unescape(inner: &[u8]) -> Option<String> {
+pub(crate) fn unescape(inner: &[u8]) -> Option<String> {
     let mut out = Vec::with_capacity(inner.len());
     let mut rest = inner;
     while let Some((b, after)) = rest.split_first() {
@@ -371,6 +420,8 @@ fn unescape(inner: &[u8]) -> Option<String> {
 fn hex4(rest: &mut &[u8]) -> Option<u32> {
     let (digits, after) = rest.split_first_chunk::<4>()?;
     *rest = after;
+    // `from_str_radix` takes a sign.
+    let digits = digits.iter().all(u8::is_ascii_hexdigit).then_some(digits)?;
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 

@@ -26,6 +26,7 @@
 
 mod batch;
 mod config;
+pub mod document;
 mod field;
 mod handover;
 pub mod join;

@@ -94,7 +94,8 @@ fn records_are_dated_by_a_field_and_their_time_goes_on_without_them() {
     block_on(async {
         let client = node.client().await.unwrap();
         IN_LINE[1].begin(&client).await;
-        let dated = format!("{WINDOWS}event_time = {{ field = \"at\", unit = \"s\", idle_ms = 100 }}\n");
+        let with = "field = \"at\", unit = \"s\", idle_ms = 100, on_bad_time = \"record\"";
+        let dated = format!("{WINDOWS}event_time = {{ {with} }}\n");
         client.apply_pipeline(&dated).await.unwrap();
         // No number of its own: rejected, and dated all the same.
         let refused = client
@@ -121,6 +122,47 @@ fn records_are_dated_by_a_field_and_their_time_goes_on_without_them() {
         }
         let (at, said) = counts().await.pop().unwrap();
         assert_eq!(said, format!("{at} 1 1"));
+    });
+    node.stop().unwrap();
+}
+
+/// A time that cannot be read is told, and nothing else stands in for it unless that was asked for.
+#[test]
+fn a_record_that_says_no_time_is_a_dead_letter_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        IN_LINE[1].begin(&client).await;
+        let dated = format!("{WINDOWS}event_time = {{ field = \"at\" }}\n");
+        client.apply_pipeline(&dated).await.unwrap();
+        let good = r#"{"at":"2026-01-31T14:00:10.5+02:00"}"#;
+        let bad = [r#"{"at":"soon"}"#, r#"{"at":1769860810}"#, "{}", "no json"];
+        send(&client, &[bad[0], good, bad[1], bad[2], bad[3]]).await;
+        let kept: Vec<String> = texts(&client, "t").await.into_iter().map(|r| r.1).collect();
+        assert_eq!(kept, [good]);
+        let (dead, _) = read_all(&client, "t.dead", 0, 1 << 20).await.unwrap();
+        let said: Vec<(String, String)> = dead
+            .into_iter()
+            .map(|(_, record)| {
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+                let error = record.headers.iter().find(|(name, _)| name == "weir.error");
+                let error = error.and_then(|(_, value)| value.clone()).unwrap();
+                (text(&record.value.unwrap()), text(&error))
+            })
+            .collect();
+        assert_eq!(
+            said.iter().map(|(value, _)| value.as_str()).collect::<Vec<_>>(),
+            bad
+        );
+        for ((_, error), why) in
+            said.iter()
+                .zip(["`soon` is no time", "what unit", "nothing at `at`", "not JSON"])
+        {
+            assert!(error.contains("its time") && error.contains(why), "{error}");
+        }
+        let told: serde_json::Value = serde_json::from_slice(&client.pipelines().await.unwrap()).unwrap();
+        assert_eq!(told[0]["bad_times"], 4, "{told}");
     });
     node.stop().unwrap();
 }

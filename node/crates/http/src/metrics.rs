@@ -268,7 +268,7 @@ fn pipelines(out: &mut String, all: &[PipelineInfo]) {
     let all = &all[..];
     /// Name, what it is, and where it comes from.
     type OfPipeline = (&'static str, &'static str, fn(&PipelineInfo) -> u64);
-    let counters: [OfPipeline; 10] = [
+    let counters: [OfPipeline; 11] = [
         ("weir_pipeline_records_in_total", "Records that entered.", |p| {
             p.records_in
         }),
@@ -286,6 +286,11 @@ fn pipelines(out: &mut String, all: &[PipelineInfo]) {
             "weir_pipeline_skipped_total",
             "Records dropped because a module failed on them.",
             |p| p.skipped,
+        ),
+        (
+            "weir_pipeline_bad_times_total",
+            "Records whose field of the event time says none.",
+            |p| p.bad_times,
         ),
         (
             "weir_pipeline_failures_total",

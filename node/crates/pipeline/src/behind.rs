@@ -14,6 +14,7 @@ use crate::memory::{Part, Parts};
 use crate::merge;
 use crate::patience::Slow;
 use crate::shadow::{self, Line};
+use crate::time::Dated;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -473,17 +474,17 @@ impl Worker {
         if !self.fire_into(turn)? {
             return Ok(false);
         }
-        let marks = match spec.is_timed() {
+        let dated = match spec.is_timed() {
             true => turn.part.time.date(&mut records, &events),
-            false => Vec::new(),
+            false => Dated::default(),
         };
         let moment = turn.part.time.moment();
         let begin = Begin::Records { source };
         let effects = match spec.remembers() {
-            true => self.run_through(&mut turn.part.stages, begin, &records, &marks, moment),
+            true => self.run_through(&mut turn.part.stages, begin, &records, &dated, moment),
             false => {
                 let mut stages = std::mem::take(&mut self.stages);
-                let effects = self.run_through(&mut stages, begin, &records, &marks, moment);
+                let effects = self.run_through(&mut stages, begin, &records, &dated, moment);
                 self.stages = stages;
                 effects
             }
@@ -491,7 +492,7 @@ impl Worker {
         let effects = effects.map_err(|refusal| at(refusal, &name, turn.partition, &records))?;
         self.check_breaker(records.len(), &effects)?;
         self.count(records.len(), &effects);
-        turn.part.time.follow(&records, &events);
+        turn.part.time.follow(&records, &dated, &events);
         self.keep(turn, name.as_str(), effects, &records, Stem::Stored)?;
         self.fire_into(turn)?;
         Ok(true)
@@ -508,7 +509,13 @@ impl Worker {
         {
             let records = due.records();
             turn.looked_at = turn.looked_at.max(records.len());
-            let effects = self.run_through(&mut turn.part.stages, due.begin(), &records, &[], moment)?;
+            let effects = self.run_through(
+                &mut turn.part.stages,
+                due.begin(),
+                &records,
+                &Dated::default(),
+                moment,
+            )?;
             self.count_fired(records.len(), &effects);
             turn.fired += records.len();
             let name = self.spec.source.first().to_owned();

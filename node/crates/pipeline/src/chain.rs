@@ -7,6 +7,7 @@ use crate::dead_letter::{self, DeadLetter};
 use crate::flow::{Item, columns};
 use crate::priority::Priority;
 use crate::spec::Policy;
+use crate::time::Dated;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -188,7 +189,7 @@ pub(crate) fn run(
     rules: Rules,
     begin: Begin<'_>,
     records: &[RecordRef<'_>],
-    marks: &[u8],
+    dated: &Dated,
     moment: Moment,
 ) -> Result<Effects, Stopped> {
     let tables = stages.iter_mut().filter_map(|s| s.table.as_mut());
@@ -198,11 +199,13 @@ pub(crate) fn run(
         rules,
         begin,
         records,
-        marks,
+        marks: &dated.marks,
         moment,
         effects: Effects::default(),
     };
+    work.give_up_undated(dated);
     let items = (0..records.len() as u32)
+        .filter(|source| dated.undated.is_empty() || !dated.is_undated(*source))
         .map(|source| Item { source, made: None })
         .collect();
     work.settle(items)?;
@@ -224,6 +227,26 @@ pub(crate) fn run(
 }
 
 impl Work<'_> {
+    /// Makes dead letters of records that have no time: no module sees them.
+    fn give_up_undated(&mut self, dated: &Dated) {
+        let module: Arc<str> = Arc::from("event_time");
+        for (source, why) in &dated.undated {
+            let item = Item {
+                source: *source,
+                made: None,
+            };
+            let error = format!("its time: {why}");
+            self.effects.bytes += dead_letter::own_bytes(&module, &error) + item.view(self.records).bytes();
+            self.effects.dead.push(DeadLetter {
+                source: *source,
+                digest: self.digest(0),
+                module: Arc::clone(&module),
+                error,
+                attempts: 0,
+            });
+        }
+    }
+
     /// Gets `items` through, or says what stopped them.
     fn settle(&mut self, items: Vec<Item>) -> Result<(), Stopped> {
         let (mut tries, mut pause) = (0, RETRY_PAUSE);

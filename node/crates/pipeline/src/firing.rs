@@ -8,7 +8,7 @@ use crate::dead_letter::Stem;
 use crate::lane::{Refusal, State, Worker};
 use crate::memory::{self, Parts};
 use crate::spec::EventTime;
-use crate::time::Time;
+use crate::time::{Dated, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,14 +197,15 @@ impl Worker {
             part.chain.drain_to(STEPS_UNDECIDED_MAX - 1);
             let step = part.chain.step();
             let records = due.records();
-            let effects = match self.run_through(&mut part.stages, due.begin(), &records, &[], moment) {
-                Err(Refusal::TooMuch(much)) => {
-                    drop(step);
-                    parts.narrow(partition, much.of);
-                    continue;
-                }
-                effects => effects?,
-            };
+            let effects =
+                match self.run_through(&mut part.stages, due.begin(), &records, &Dated::default(), moment) {
+                    Err(Refusal::TooMuch(much)) => {
+                        drop(step);
+                        parts.narrow(partition, much.of);
+                        continue;
+                    }
+                    effects => effects?,
+                };
             self.count_fired(records.len(), &effects);
             let mut follow = Batches::default();
             effects

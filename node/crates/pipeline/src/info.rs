@@ -31,6 +31,9 @@ pub struct PipelineInfo {
     pub routed: BTreeMap<String, u64>,
     pub dead_letters: u64,
     pub skipped: u64,
+    /// Records whose field of the event time says none.
+    #[serde(default)]
+    pub bad_times: u64,
     pub failures: u64,
     pub wasm_ns: u64,
     /// Rows that its modules keep, of the partitions that are at work.
@@ -152,6 +155,7 @@ fn info_of(
             .clone(),
         dead_letters: load(&counts.dead_letters),
         skipped: load(&counts.skipped),
+        bad_times: load(&counts.bad_times),
         failures: load(&counts.failures),
         wasm_ns: load(&counts.wasm_ns),
         state_rows: load(&counts.state_rows),

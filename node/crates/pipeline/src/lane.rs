@@ -12,6 +12,7 @@ use crate::memory::Parts;
 use crate::priority::{self, Priority};
 use crate::row::Stamp;
 use crate::spec::{At, Policy, Spec};
+use crate::time::Dated;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -57,6 +58,8 @@ pub struct Counts {
     pub emitted: AtomicU64,
     pub dead_letters: AtomicU64,
     pub skipped: AtomicU64,
+    /// Records whose field of the event time says none.
+    pub bad_times: AtomicU64,
     pub failures: AtomicU64,
     pub wasm_ns: AtomicU64,
     /// Rows of state in memory.
@@ -499,7 +502,7 @@ impl Worker {
                 now: self.broker.now_ms(),
                 ..Moment::default()
             };
-            let processed = self.pass(&mut stages, job, &batch, &records, &[], moment);
+            let processed = self.pass(&mut stages, job, &batch, &records, &Dated::default(), moment);
             self.stages = stages;
             let processed = processed?;
             Self::check_size(Some(&processed.kept), &processed.outputs, &[], records.len())?;
@@ -554,13 +557,13 @@ impl Worker {
         let step = part.chain.step();
         let events = spec.event_time.clone().unwrap_or_default();
         part.time.pass(self.broker.now_ms(), &events);
-        let marks = match spec.is_timed() {
+        let dated = match spec.is_timed() {
             true => part.time.date(&mut records, &events),
-            false => Vec::new(),
+            false => Dated::default(),
         };
         let moment = part.time.moment();
-        let processed = self.pass(&mut part.stages, job, batch, &records, &marks, moment)?;
-        part.time.follow(&records, &events);
+        let processed = self.pass(&mut part.stages, job, batch, &records, &dated, moment)?;
+        part.time.follow(&records, &dated, &events);
         let rows = part.changes(&spec, job.partition);
         Self::check_size(Some(&processed.kept), &processed.outputs, &rows, records.len())?;
         Ok(Processed {
@@ -577,10 +580,10 @@ impl Worker {
         job: &HookJob,
         batch: &Batch,
         records: &[RecordRef<'_>],
-        marks: &[u8],
+        dated: &Dated,
         moment: Moment,
     ) -> Result<Processed, Refusal> {
-        let effects = self.run_through(stages, Begin::Records { source: 0 }, records, marks, moment)?;
+        let effects = self.run_through(stages, Begin::Records { source: 0 }, records, dated, moment)?;
         self.check_breaker(records.len(), &effects)?;
         self.count(records.len(), &effects);
         let (kept, follow) = assembly::kept(batch, &effects.main, records)?;
@@ -628,14 +631,16 @@ impl Worker {
         stages: &mut [Stage],
         begin: Begin<'_>,
         records: &[RecordRef<'_>],
-        marks: &[u8],
+        dated: &Dated,
         moment: Moment,
     ) -> Result<Effects, Refusal> {
+        let bad = &self.shared.counts.bad_times;
+        bad.fetch_add(dated.bad, Ordering::Relaxed);
         let rules = Rules {
             policy: self.spec.policy(),
             attempts: self.spec.on_error.attempts,
         };
-        let effects = match chain::run(stages, rules, begin, records, marks, moment) {
+        let effects = match chain::run(stages, rules, begin, records, dated, moment) {
             Ok(effects) => effects,
             Err(Stopped::Halt(why)) => {
                 (self.good_in_a_row, self.behind) = (0, true);

@@ -49,6 +49,6 @@ pub use remembered::{Page, Remembered, What};
 pub use services::{NodeStatus, Services};
 pub use shadow::{Example, Shadowed, Side, Told};
 pub use spec::{
-    At, EventTime, Future, Guard, OnError, Origin, Policy, Sources, Spec, SpecError, Stage, TimeUnit,
+    At, EventTime, Future, Guard, OnBadTime, OnError, Origin, Policy, Sources, Spec, SpecError, Stage,
 };
 pub use store::{ModuleInfo, ModuleRef};

@@ -2,12 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use weir_runtime::{CallLimits, Setting};
 use weir_types::limits::{
     PIPELINE_TEXT_BYTES_MAX, PIPELINE_THREADS_MAX, SOURCES_MAX, STAGES_MAX, STATE_BYTES_MAX,
 };
-use weir_types::{NameError, TopicName};
+use weir_types::{NameError, TimeUnit, TopicName, format_time, parse_time};
 
 /// Modules chained on a topic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,11 +80,15 @@ impl Default for Guard {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EventTime {
-    /// Field of the JSON value that says it, as a number or in RFC 3339; dots lead into objects. The record's timestamp when none
-    /// is given, and where a value has no such field.
+    /// Field of the JSON value that says it, as a number or in RFC 3339; dots lead into objects, and a path that begins with `/` is a
+    /// JSON Pointer. The record's timestamp when none is given.
     pub field: Option<String>,
-    /// What a number there counts.
-    pub unit: TimeUnit,
+    /// What a number there counts; when it is not said, milliseconds, and a number that is hardly one of them is no time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<TimeUnit>,
+    /// What becomes of a record whose field says no time.
+    #[serde(skip_serializing_if = "OnBadTime::is_preset")]
+    pub on_bad_time: OnBadTime,
     /// How much later than the latest a record may come and not be late: the watermark stays so far behind.
     pub lateness_ms: u32,
     /// Silence after which the watermark goes on by itself, at the speed of the node's clock; 0: it waits for records.
@@ -100,7 +103,8 @@ impl Default for EventTime {
     fn default() -> Self {
         Self {
             field: None,
-            unit: TimeUnit::Ms,
+            unit: None,
+            on_bad_time: OnBadTime::DeadLetter,
             lateness_ms: 0,
             idle_ms: 0,
             // Clocks that are set by hand are off by minutes, and by an hour twice a year.
@@ -110,18 +114,23 @@ impl Default for EventTime {
     }
 }
 
-/// What a number that is a time counts, from 1970 on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TimeUnit {
-    /// Seconds.
-    S,
-    /// Milliseconds.
-    Ms,
-    /// Microseconds.
-    Us,
-    /// Nanoseconds.
-    Ns,
+/// What becomes of a record whose field says no time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnBadTime {
+    /// It is a dead letter; no module sees it.
+    #[default]
+    DeadLetter,
+    /// It is from when the pipeline works on it.
+    Now,
+    /// It is from the time that its timestamp says.
+    Record,
+}
+
+impl OnBadTime {
+    fn is_preset(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What becomes of a time that is too far in the future.
@@ -228,9 +237,7 @@ impl std::str::FromStr for Origin {
             "end" => Ok(Self::End),
             text => {
                 let offset = text.parse().ok().map(Self::Offset);
-                let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).ok();
-                let time = humantime::parse_rfc3339_weak(text).ok().and_then(since);
-                let ms = time.and_then(|since| i64::try_from(since.as_millis()).ok());
+                let ms = parse_time(text).ok();
                 offset
                     .or(ms.map(Self::Time))
                     .ok_or_else(|| SpecError::Origin(text.to_owned()))
@@ -256,10 +263,7 @@ impl From<Origin> for WrittenOrigin {
             Origin::Start => Self::Text("start".to_owned()),
             Origin::End => Self::Text("end".to_owned()),
             Origin::Offset(offset) => Self::Offset(offset),
-            Origin::Time(ms) => {
-                let time = UNIX_EPOCH + Duration::from_millis(ms.max(0) as u64);
-                Self::Text(humantime::format_rfc3339_millis(time).to_string())
-            }
+            Origin::Time(ms) => Self::Text(format_time(ms)),
         }
     }
 }

@@ -5,12 +5,12 @@
 //! clock on the wall when that is ahead. A record that claims to come from the far future is given the node's time, or one
 //! wrong sensor would make all others late.
 
-use crate::spec::{EventTime, Future, TimeUnit};
+use crate::spec::{EventTime, Future, OnBadTime};
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 use weir_runtime::Moment;
-use weir_types::RecordRef;
+use weir_types::{RecordRef, TimeUnit, parse_time, time_of_number};
 
 /// Mark of a record that came after the watermark had passed its time.
 const LATE: u8 = 1;
@@ -101,14 +101,23 @@ impl Time {
         at.saturating_sub(self.progress.now).max(0) as u64
     }
 
-    /// Dates the records of a batch by what `events` says, and gives a mark to each that needs one: none when none does.
-    pub(crate) fn date(&mut self, records: &mut [RecordRef<'_>], events: &EventTime) -> Vec<u8> {
+    /// Dates the records of a batch by what `events` says.
+    pub(crate) fn date(&mut self, records: &mut [RecordRef<'_>], events: &EventTime) -> Dated {
         let bound = self.progress.now.saturating_add_unsigned(events.future_ms);
-        let mut marks = Vec::new();
+        let mut dated = Dated::default();
         for (n, record) in records.iter_mut().enumerate() {
             if let Some(field) = &events.field {
-                let found = record.value.and_then(|value| time_in(value, field, events.unit));
-                record.timestamp = found.unwrap_or(record.timestamp);
+                match time_in(record.value, field, events.unit) {
+                    Ok(at) => record.timestamp = at,
+                    Err(why) => {
+                        dated.bad += 1;
+                        match events.on_bad_time {
+                            OnBadTime::DeadLetter => dated.undated.push((n as u32, why)),
+                            OnBadTime::Now => record.timestamp = self.progress.now,
+                            OnBadTime::Record => {}
+                        }
+                    }
+                }
             }
             let mut mark = 0;
             if record.timestamp > bound && events.future == Future::Redate {
@@ -119,19 +128,21 @@ impl Time {
                 mark |= LATE;
             }
             if mark != 0 {
-                marks.resize(n, 0);
-                marks.push(mark);
+                dated.marks.resize(n, 0);
+                dated.marks.push(mark);
             }
         }
-        if !marks.is_empty() {
-            marks.resize(records.len(), 0);
+        if !dated.marks.is_empty() {
+            dated.marks.resize(records.len(), 0);
         }
-        marks
+        dated
     }
 
-    /// The records of a batch are through: the watermark follows them.
-    pub(crate) fn follow(&mut self, records: &[RecordRef<'_>], events: &EventTime) {
-        let latest = records.iter().map(|r| r.timestamp).max();
+    /// The records of a batch are through: the watermark follows those that have a time.
+    pub(crate) fn follow(&mut self, records: &[RecordRef<'_>], dated: &Dated, events: &EventTime) {
+        let has_time = |n: &usize| !dated.is_undated(*n as u32);
+        let times = records.iter().enumerate().filter(|(n, _)| has_time(n));
+        let latest = times.map(|(_, r)| r.timestamp).max();
         let progress = &mut self.progress;
         progress.latest = progress.latest.max(latest.unwrap_or(i64::MIN));
         progress.arrived = progress.now;
@@ -181,34 +192,39 @@ impl Progress {
     }
 }
 
-/// The time in milliseconds that a JSON object has at `path`.
-fn time_in(value: &[u8], path: &str, unit: TimeUnit) -> Option<i64> {
-    let mut found = serde_json::from_slice::<serde_json::Value>(value).ok()?;
-    for name in path.split('.') {
-        found = found.get_mut(name)?.take();
+/// What came of dating the records of a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dated {
+    /// A mark for each record, or none at all where none needs one.
+    pub(crate) marks: Vec<u8>,
+    /// Records that have no time and are to be dead letters, in their order, and why.
+    pub(crate) undated: Vec<(u32, String)>,
+    /// Records whose field says no time, those among them.
+    pub(crate) bad: u64,
+}
+
+impl Dated {
+    /// Whether a record is to be a dead letter.
+    pub(crate) fn is_undated(&self, n: u32) -> bool {
+        self.undated.binary_search_by_key(&n, |(n, _)| *n).is_ok()
     }
-    if let Some(text) = found.as_str() {
-        let time = humantime::parse_rfc3339_weak(text).ok()?;
-        let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
-        return i64::try_from(since.as_millis()).ok();
-    }
-    if let Some(n) = found.as_i64() {
-        return match unit {
-            TimeUnit::S => n.checked_mul(1_000),
-            TimeUnit::Ms => Some(n),
-            TimeUnit::Us => Some(n.div_euclid(1_000)),
-            TimeUnit::Ns => Some(n.div_euclid(1_000_000)),
-        };
-    }
-    let per_ms = match unit {
-        TimeUnit::S => 1e-3,
-        TimeUnit::Ms => 1.0,
-        TimeUnit::Us => 1e3,
-        TimeUnit::Ns => 1e6,
+}
+
+/// The time in milliseconds that a JSON document has at `path`; in words why it has none.
+fn time_in(value: Option<&[u8]>, path: &str, unit: Option<TimeUnit>) -> Result<i64, String> {
+    let document = value.and_then(|value| serde_json::from_slice::<serde_json::Value>(value).ok());
+    let document = document.ok_or("its value is not JSON")?;
+    let found = match path.starts_with('/') {
+        true => document.pointer(path),
+        false => path.split('.').try_fold(&document, |at, name| at.get(name)),
     };
-    let ms = (found.as_f64()? / per_ms).floor();
-    // Beyond this a float holds no milliseconds, and no clock either.
-    (ms.abs() < 9e15).then_some(ms as i64)
+    let read = match found {
+        None | Some(serde_json::Value::Null) => return Err(format!("there is nothing at `{path}`")),
+        Some(serde_json::Value::String(text)) => parse_time(text),
+        Some(serde_json::Value::Number(number)) => time_of_number(&number.to_string(), unit),
+        Some(_) => return Err(format!("`{path}` is neither a text nor a number")),
+    };
+    read.map_err(|e| format!("`{path}`: {e}"))
 }
 
 #[cfg(test)]
@@ -229,9 +245,9 @@ mod tests {
 
     fn batch(time: &mut Time, events: &EventTime, times: &[i64]) -> (Vec<i64>, Vec<u8>) {
         let mut records = records(times);
-        let marks = time.date(&mut records, events);
-        time.follow(&records, events);
-        (records.iter().map(|r| r.timestamp).collect(), marks)
+        let dated = time.date(&mut records, events);
+        time.follow(&records, &dated, events);
+        (records.iter().map(|r| r.timestamp).collect(), dated.marks)
     }
 
     #[test]
@@ -327,39 +343,73 @@ mod tests {
 
     #[test]
     fn times_are_read_from_values() {
-        let read = |json: &str, unit| time_in(json.as_bytes(), "a.t", unit);
-        assert_eq!(
-            read(r#"{"a":{"t":1700000000}}"#, TimeUnit::S),
-            Some(1_700_000_000_000)
-        );
-        assert_eq!(
-            read(r#"{"a":{"t":1700000000.25}}"#, TimeUnit::S),
-            Some(1_700_000_000_250)
-        );
-        assert_eq!(
-            read(r#"{"a":{"t":1700000000123}}"#, TimeUnit::Ms),
-            Some(1_700_000_000_123)
-        );
-        assert_eq!(
-            read(r#"{"a":{"t":1700000000123999}}"#, TimeUnit::Us),
-            Some(1_700_000_000_123)
-        );
-        assert_eq!(
-            read(r#"{"a":{"t":1700000000123999999}}"#, TimeUnit::Ns),
-            Some(1_700_000_000_123)
-        );
-        assert_eq!(
-            read(r#"{"a":{"t":"2023-11-14T22:13:20.5Z"}}"#, TimeUnit::Ms),
-            Some(1_700_000_000_500)
-        );
-        for none in [
-            r#"{"a":{"t":"soon"}}"#,
-            r#"{"a":1}"#,
-            "no json",
-            r#"{"a":{"t":1e300}}"#,
-            r#"{"a":{"t":9223372036854775807}}"#,
+        use TimeUnit::{Ms, Ns, S, Us};
+        let read = |json: &str, unit| time_in(Some(json.as_bytes()), "a.t", unit);
+        for (json, unit, ms) in [
+            (r#"{"a":{"t":1700000000}}"#, Some(S), 1_700_000_000_000),
+            (r#"{"a":{"t":1700000000.25}}"#, Some(S), 1_700_000_000_250),
+            (r#"{"a":{"t":1700000000123}}"#, Some(Ms), 1_700_000_000_123),
+            (r#"{"a":{"t":1700000000123999}}"#, Some(Us), 1_700_000_000_123),
+            (r#"{"a":{"t":1700000000123999999}}"#, Some(Ns), 1_700_000_000_123),
+            (r#"{"a":{"t":1700000000123}}"#, None, 1_700_000_000_123),
+            (r#"{"a":{"t":"2023-11-14T22:13:20.5Z"}}"#, None, 1_700_000_000_500),
+            (
+                r#"{"a":{"t":"2023-11-15T00:13:20.5+02:00"}}"#,
+                None,
+                1_700_000_000_500,
+            ),
         ] {
-            assert_eq!(read(none, TimeUnit::S), None, "{none}");
+            assert_eq!(read(json, unit), Ok(ms), "{json}");
         }
+        for (none, why) in [
+            (r#"{"a":{"t":"soon"}}"#, "`soon` is no time"),
+            (r#"{"a":{"t":"1769860810000"}}"#, "is no time"),
+            (r#"{"a":1}"#, "nothing at `a.t`"),
+            (r#"{"a":{"t":null}}"#, "nothing at `a.t`"),
+            ("no json", "not JSON"),
+            (r#"{"a":{"t":1e300}}"#, "no time"),
+            (r#"{"a":{"t":9223372036854775807}}"#, "no time"),
+            (r#"{"a":{"t":1700000000}}"#, "say what unit"),
+            (r#"{"a":{"t":true}}"#, "neither"),
+        ] {
+            let error = read(none, None).unwrap_err();
+            assert!(error.contains(why), "{none}: {error}");
+        }
+        assert_eq!(
+            time_in(Some(br#"{"a.t":[1700000000123]}"#), "/a.t/0", None),
+            Ok(1_700_000_000_123)
+        );
+    }
+
+    #[test]
+    fn a_record_whose_field_says_no_time_follows_the_policy() {
+        let values = [&br#"{"t":1700000000123}"#[..], br#"{"t":"soon"}"#];
+        let of = |on_bad_time| {
+            let events = EventTime {
+                field: Some("t".to_owned()),
+                on_bad_time,
+                ..EventTime::default()
+            };
+            let mut time = Time::from(Progress {
+                now: 1_700_000_001_000,
+                ..Progress::default()
+            });
+            let mut records = records(&[5, 1_700_000_000_900]);
+            for (record, value) in records.iter_mut().zip(values) {
+                record.value = Some(value);
+            }
+            let dated = time.date(&mut records, &events);
+            time.follow(&records, &dated, &events);
+            let times: Vec<_> = records.iter().map(|r| r.timestamp).collect();
+            (times[1], dated.undated.len(), dated.bad, time.moment().watermark)
+        };
+        let (_, undated, bad, watermark) = of(OnBadTime::DeadLetter);
+        assert_eq!((undated, bad, watermark), (1, 1, 1_700_000_000_123));
+        let (at, undated, bad, _) = of(OnBadTime::Now);
+        assert_eq!((at >= 1_700_000_001_000, undated, bad), (true, 0, 1));
+        assert_eq!(
+            of(OnBadTime::Record),
+            (1_700_000_000_900, 0, 1, 1_700_000_000_900)
+        );
     }
 }

@@ -15,6 +15,7 @@ pub mod murmur2;
 pub mod name;
 pub mod planted;
 pub mod record;
+pub mod time;
 
 pub use batch::{Batch, BatchBuilder, BatchError, Body, Codec, Producer};
 pub use clock::{Clock, SystemClock};
@@ -24,3 +25,4 @@ pub use id::{GroupId, Offset, PartitionId, Term};
 pub use kind::ErrorKind;
 pub use name::{NameError, TopicName};
 pub use record::{HeaderBuf, Headers, Record, RecordRef};
+pub use time::{TimeError, TimeUnit, format_time, parse_time, time_of_number};

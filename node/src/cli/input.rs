@@ -1,0 +1,507 @@
+//! What `weir produce` reads: lines, JSON or CSV, made into records. What it does not understand it refuses, by line or row.
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value};
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+use weir_client::Record;
+use weir_types::{TimeUnit, parse_time, time_of_number};
+
+use super::Usage;
+
+/// How the input is written, and which of its fields are key and time.
+#[derive(Debug, Args)]
+pub(crate) struct Input {
+    /// File to read instead of standard input.
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// A record a line; a JSON value a line; or CSV with a heading, each row a JSON object.
+    #[arg(long, value_enum, default_value = "lines")]
+    format: Format,
+    /// Field of the JSON object that is the record's key.
+    #[arg(long, value_name = "F")]
+    key_field: Option<String>,
+    /// Field that is the record's time: RFC 3339, a date, or a number since 1970.
+    #[arg(long, value_name = "F")]
+    time_field: Option<String>,
+    /// What a number in `--time-field` counts; when it is not said, milliseconds.
+    #[arg(long, value_name = "U", value_enum, requires = "time_field")]
+    time_unit: Option<Unit>,
+    /// What separates the cells of CSV: a character, or `tab`.
+    #[arg(long, value_name = "C", value_parser = delimiter)]
+    delimiter: Option<u8>,
+    /// Numbers in CSV have a comma where others have a point.
+    #[arg(long)]
+    decimal_comma: bool,
+    /// How text is encoded: `utf-8`, `windows-1252`, `utf-16le`, or another name of the WHATWG's standard.
+    #[arg(long, value_name = "NAME", value_parser = encoding)]
+    encoding: Option<&'static encoding_rs::Encoding>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Lines,
+    Json,
+    Csv,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Unit {
+    S,
+    Ms,
+    Us,
+    Ns,
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match (text, text.as_bytes()) {
+        ("tab" | "\\t", _) => Ok(b'\t'),
+        (_, [b'"' | b'\r' | b'\n']) => Err("that has a meaning of its own in CSV".to_owned()),
+        (_, [one]) if one.is_ascii() => Ok(*one),
+        _ => Err("it is one character, or `tab`".to_owned()),
+    }
+}
+
+fn encoding(name: &str) -> Result<&'static encoding_rs::Encoding, String> {
+    let known = encoding_rs::Encoding::for_label(name.as_bytes());
+    known.ok_or_else(|| "no such encoding is known: try utf-8, windows-1252 or utf-16le".to_owned())
+}
+
+impl Input {
+    /// What is asked for that does not go together.
+    pub(crate) fn check(&self) -> Result<(), Usage> {
+        let not = |what: &str, with: &str| Err(Usage(format!("{what} need `--format {with}`")));
+        let has_fields = self.key_field.is_some() || self.time_field.is_some();
+        if self.format == Format::Lines && has_fields {
+            return not("`--key-field` and `--time-field`", "json` or `csv");
+        }
+        if self.format != Format::Csv && (self.delimiter.is_some() || self.decimal_comma) {
+            return not("`--delimiter` and `--decimal-comma`", "csv");
+        }
+        if self.decimal_comma && self.delimiter.unwrap_or(b',') == b',' {
+            return Err(Usage(
+                "with `--decimal-comma` cells are separated by something else: say `--delimiter ';'`"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Reads all of it, and hands each record to `to` until nobody takes them any more. Blocks.
+    pub(crate) fn read(&self, to: &mpsc::Sender<Record>) -> Result<()> {
+        let input: Box<dyn Read> = match &self.file {
+            Some(path) => {
+                Box::new(File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?)
+            }
+            None => Box::new(io::stdin()),
+        };
+        // Lines may be anything; a mark at the beginning of the others says how they are encoded, and is none of them.
+        let input: Box<dyn Read> = match (self.format, self.encoding) {
+            (Format::Lines, None) => input,
+            (_, encoding) => Box::new(
+                encoding_rs_io::DecodeReaderBytesBuilder::new()
+                    .encoding(encoding)
+                    .bom_sniffing(true)
+                    .utf8_passthru(true)
+                    .strip_bom(true)
+                    .build(input),
+            ),
+        };
+        match self.format {
+            Format::Csv => self.read_csv(input, to),
+            Format::Lines | Format::Json => self.read_lines(input, to),
+        }
+    }
+
+    fn read_lines(&self, input: Box<dyn Read>, to: &mpsc::Sender<Record>) -> Result<()> {
+        for (n, line) in BufReader::new(input).split(b'\n').enumerate() {
+            let mut line = line?;
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            let record = match self.format {
+                Format::Json if line.is_empty() => continue,
+                Format::Json => {
+                    let value: Value =
+                        serde_json::from_slice(&line).with_context(|| not_json(n + 1, &line))?;
+                    self.record(line.into(), &value)
+                        .with_context(|| format!("line {}", n + 1))?
+                }
+                Format::Lines | Format::Csv => Record {
+                    value: Some(line.into()),
+                    timestamp: now_ms(),
+                    ..Record::default()
+                },
+            };
+            if to.blocking_send(record).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_csv(&self, input: Box<dyn Read>, to: &mpsc::Sender<Record>) -> Result<()> {
+        let delimiter = self.delimiter.unwrap_or(b',');
+        let is_open = Rc::new(Cell::new(false));
+        let quotes = Quotes {
+            inner: input,
+            delimiter,
+            at: At::Begin,
+            is_open: Rc::clone(&is_open),
+        };
+        let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(quotes);
+        let not_text = |e: csv::Error| match e.kind() {
+            csv::ErrorKind::Utf8 { .. } => {
+                anyhow::anyhow!("{e}: it is not UTF-8; say `--encoding`, for instance windows-1252")
+            }
+            _ => e.into(),
+        };
+        let headings = reader.headers().map_err(not_text)?.clone();
+        self.check_columns(&headings)?;
+        for (n, row) in reader.records().enumerate() {
+            let row = row.map_err(not_text)?;
+            if is_open.get() {
+                bail!(
+                    "row {}: a quote is opened and never closed; the rows before it are taken",
+                    n + 1
+                );
+            }
+            let mut fields = Map::new();
+            for (name, cell) in headings.iter().zip(&row) {
+                fields.insert(name.to_owned(), self.cell(cell));
+            }
+            let value = Value::Object(fields);
+            let record = self
+                .record(value.to_string().into(), &value)
+                .with_context(|| format!("row {}", n + 1))?;
+            if to.blocking_send(record).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_columns(&self, headings: &csv::StringRecord) -> Result<()> {
+        let names: Vec<&str> = headings.iter().collect();
+        let listed = || {
+            names
+                .iter()
+                .map(|n| format!("`{n}`"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        if let Some((n, twice)) = names
+            .iter()
+            .enumerate()
+            .find(|(n, name)| names[..*n].contains(name))
+        {
+            bail!(
+                "column {} has the name of another, `{twice}`: give it one of its own",
+                n + 1
+            );
+        }
+        if let [one] = names[..]
+            && let Some(other) = [';', '\t', '|'].iter().find(|c| one.contains(**c))
+        {
+            let name = if *other == '\t' {
+                "tab".to_owned()
+            } else {
+                format!("'{other}'")
+            };
+            bail!(
+                "there is one column, `{}`: say `--delimiter {name}`",
+                one.escape_debug()
+            );
+        }
+        let fields = [
+            ("--key-field", &self.key_field),
+            ("--time-field", &self.time_field),
+        ];
+        for (option, field) in fields {
+            if let Some(field) = field
+                && !names.contains(&field.as_str())
+            {
+                bail!("`{option}`: there is no column `{field}`, there are {}", listed());
+            }
+        }
+        Ok(())
+    }
+
+    /// A number where JSON would write it the same way, so that no digit of an id is lost; text otherwise.
+    fn cell(&self, cell: &str) -> Value {
+        if self.decimal_comma && cell.contains(',') && !cell.contains('.') {
+            let point = cell.replacen(',', ".", 1);
+            return match cell_value(&point) {
+                number @ Value::Number(_) => number,
+                _ => Value::from(cell),
+            };
+        }
+        cell_value(cell)
+    }
+
+    fn record(&self, text: Bytes, value: &Value) -> Result<Record> {
+        let key = match &self.key_field {
+            None => None,
+            Some(field) => Some(match there(value, field)? {
+                Value::String(key) => Bytes::from(key.clone()),
+                other => Bytes::from(other.to_string()),
+            }),
+        };
+        let timestamp = match &self.time_field {
+            None => now_ms(),
+            Some(field) => self
+                .timestamp(there(value, field)?)
+                .with_context(|| format!("field `{field}`"))?,
+        };
+        Ok(Record {
+            key,
+            value: Some(text),
+            timestamp,
+            headers: Vec::new(),
+        })
+    }
+
+    fn timestamp(&self, value: &Value) -> Result<i64> {
+        let unit = self.time_unit.map(|unit| match unit {
+            Unit::S => TimeUnit::S,
+            Unit::Ms => TimeUnit::Ms,
+            Unit::Us => TimeUnit::Us,
+            Unit::Ns => TimeUnit::Ns,
+        });
+        match value {
+            Value::Number(number) => match time_of_number(&number.to_string(), unit) {
+                Err(e @ weir_types::TimeError::Unlikely { .. }) => bail!("{e}, with `--time-unit`"),
+                read => Ok(read?),
+            },
+            Value::String(text) => Ok(parse_time(text)?),
+            other => bail!("`{other}` is no time"),
+        }
+    }
+}
+
+/// The field of an object; one that is not there would make records without a key, or of now, and nobody would know.
+fn there<'a>(value: &'a Value, field: &str) -> Result<&'a Value> {
+    match (value.get(field), value.as_object()) {
+        (None | Some(Value::Null), Some(object)) => {
+            let names: Vec<String> = object.keys().take(20).map(|name| format!("`{name}`")).collect();
+            bail!("there is nothing in `{field}`, of {}", names.join(", "))
+        }
+        (Some(found), _) => Ok(found),
+        (None, None) => bail!("it is no object, and has no `{field}`"),
+    }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64)
+}
+
+fn cell_value(cell: &str) -> Value {
+    match serde_json::from_str::<serde_json::Number>(cell) {
+        Ok(number) if number.to_string() == cell => Value::Number(number),
+        // As a double is written, but for zeros at its end.
+        Ok(number) if number.is_f64() && !cell.contains(['e', 'E']) && cell.len() <= 16 => {
+            Value::Number(number)
+        }
+        _ => Value::from(cell),
+    }
+}
+
+fn not_json(n: usize, line: &[u8]) -> String {
+    let start = String::from_utf8_lossy(line.get(..40).unwrap_or(line)).into_owned();
+    format!("line {n} is not JSON: `{start}`; the lines before it are taken, `--format lines` takes any text")
+}
+
+/// Sees whether a quote is still open where the input ends: the reader of CSV takes the rest of a file for one cell then.
+struct Quotes<R> {
+    inner: R,
+    delimiter: u8,
+    at: At,
+    is_open: Rc<Cell<bool>>,
+}
+
+/// Where in a cell it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    Begin,
+    Plain,
+    Quoted,
+    /// Behind a quote in a quoted cell: its end, or the first of two that mean one.
+    Quote,
+}
+
+impl<R: Read> Read for Quotes<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(to)?;
+        for byte in to.get(..got).unwrap_or_default() {
+            let ends = *byte == self.delimiter || matches!(byte, b'\n' | b'\r');
+            self.at = match (self.at, *byte) {
+                (At::Begin | At::Quote, b'"') => At::Quoted,
+                (At::Quoted, b'"') => At::Quote,
+                (At::Quoted, _) => At::Quoted,
+                _ if ends => At::Begin,
+                _ => At::Plain,
+            };
+        }
+        if got == 0 && !to.is_empty() {
+            self.is_open.set(self.at == At::Quoted);
+        }
+        Ok(got)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(args: &[&str]) -> Input {
+        #[derive(clap::Parser)]
+        struct Of {
+            #[command(flatten)]
+            input: Input,
+        }
+        <Of as clap::Parser>::parse_from(std::iter::once(&"test").chain(args)).input
+    }
+
+    fn read(args: &[&str], text: &[u8]) -> (Vec<String>, Option<String>) {
+        let (to, mut records) = mpsc::channel(100);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let path = file.path().to_str().unwrap();
+        let input = input(&[args, &["--file", path]].concat());
+        let failed = input
+            .check()
+            .map_err(anyhow::Error::from)
+            .and_then(|()| input.read(&to));
+        drop(to);
+        let mut all = Vec::new();
+        while let Some(record) = records.blocking_recv() {
+            let text = |bytes: Option<Bytes>| bytes.map(|b| String::from_utf8(b.to_vec()).unwrap());
+            let key = text(record.key).map_or(String::new(), |key| format!("{key}="));
+            all.push(format!("{key}{}", text(record.value).unwrap_or_default()));
+        }
+        (all, failed.err().map(|e| format!("{e:#}")))
+    }
+
+    #[test]
+    fn cells_keep_their_digits() {
+        let value = |cell: &str| super::cell_value(cell).to_string();
+        for (cell, want) in [
+            ("1", "1"),
+            ("-7", "-7"),
+            ("12345678901234567", "12345678901234567"),
+            ("21.5", "21.5"),
+            ("21.50", "21.5"),
+            ("007", "\"007\""),
+            ("1e3", "\"1e3\""),
+            ("", "\"\""),
+            ("press", "\"press\""),
+            ("0.12345678901234567890", "\"0.12345678901234567890\""),
+        ] {
+            assert_eq!(value(cell), want, "{cell}");
+        }
+    }
+
+    #[test]
+    fn csv_is_read_as_it_is_written_or_refused() {
+        let csv = |args: &[&str], text: &str| read(&[&["--format", "csv"], args].concat(), text.as_bytes());
+        let (all, failed) = csv(
+            &["--key-field", "id"],
+            "\u{feff}id,v\np1,2\n\"a,b\",\"say \"\"x\"\"\"\n",
+        );
+        assert_eq!(failed, None);
+        assert_eq!(
+            all,
+            [r#"p1={"id":"p1","v":2}"#, r#"a,b={"id":"a,b","v":"say \"x\""}"#]
+        );
+        let (all, failed) = csv(
+            &["--delimiter", ";", "--decimal-comma"],
+            "id;v;w\np1;2,5;1.234,5\n",
+        );
+        assert_eq!(
+            (all, failed),
+            (vec![r#"{"id":"p1","v":2.5,"w":"1.234,5"}"#.to_owned()], None)
+        );
+        let (all, _) = csv(&["--delimiter", "tab"], "a\tb\n1\t2\n");
+        assert_eq!(all, [r#"{"a":1,"b":2}"#]);
+        for (args, text, why) in [
+            (&["--key-field", "id"][..], "id;v\np1;2\n", "--delimiter ';'"),
+            (&[], "id;v\np1;2\n", "--delimiter ';'"),
+            (&[], "id\tv\np1\t2\n", "--delimiter tab"),
+            (
+                &["--key-field", "ID"],
+                "id,v\np1,2\n",
+                "no column `ID`, there are `id`, `v`",
+            ),
+            (&["--time-field", "t"], "id,v\np1,2\n", "no column `t`"),
+            (&[], "id,v,id\n1,2,3\n", "column 3 has the name of another, `id`"),
+            (
+                &[],
+                "id,v\n1,\"open\n2,3\n",
+                "row 1: a quote is opened and never closed",
+            ),
+            (&["--time-field", "t"], "t\n2026-13-01\n", "row 1"),
+            (&["--time-field", "t"], "t\n1700000000\n", "--time-unit"),
+            (&["--decimal-comma"], "a\n1\n", "--delimiter"),
+        ] {
+            let (all, failed) = csv(args, text);
+            assert!(
+                failed.as_ref().is_some_and(|f| f.contains(why)),
+                "{text}: {all:?} {failed:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn text_is_decoded_or_refused() {
+        let latin = b"name,v\ngr\xf6\xdfe,1\n";
+        let (all, failed) = read(&["--format", "csv"], latin);
+        assert!(all.is_empty() && failed.unwrap().contains("--encoding"));
+        let (all, _) = read(&["--format", "csv", "--encoding", "windows-1252"], latin);
+        assert_eq!(all, [r#"{"name":"größe","v":1}"#]);
+        let wide: Vec<u8> = "\u{feff}a,b\n1,2\n"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        let (all, failed) = read(&["--format", "csv"], &wide);
+        assert_eq!((all, failed), (vec![r#"{"a":1,"b":2}"#.to_owned()], None));
+        // Lines are bytes.
+        let (all, _) = read(&[], "\u{feff}x\r\ny".as_bytes());
+        assert_eq!(all, ["\u{feff}x", "y"]);
+    }
+
+    #[test]
+    fn a_record_without_the_field_is_refused() {
+        for (args, text, why) in [
+            (
+                ["--key-field", "id"],
+                r#"{"a":1}"#,
+                "line 1: there is nothing in `id`, of `a`",
+            ),
+            (["--key-field", "id"], r#"{"id":null}"#, "nothing in `id`"),
+            (["--key-field", "id"], "7", "no object"),
+            (["--time-field", "t"], r#"{"t":true}"#, "no time"),
+            (
+                ["--time-field", "t"],
+                r#"{"t":1700000000123456789}"#,
+                "since 1970",
+            ),
+        ] {
+            let (all, failed) = read(&[&["--format", "json"][..], &args].concat(), text.as_bytes());
+            assert!(
+                all.is_empty() && failed.as_ref().is_some_and(|f| f.contains(why)),
+                "{text}: {failed:?}"
+            );
+        }
+        let args = ["--format", "json", "--time-field", "t", "--time-unit", "s"];
+        assert_eq!(read(&args, br#"{"t":1700000000}"#).1, None);
+    }
+}

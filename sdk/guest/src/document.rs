@@ -1,0 +1,492 @@
+//! A JSON document, read from end to end, whose parts are places in its text.
+//!
+//! For modules that change a document, or must be sure of all of it: what is not JSON to its last byte is an error (RFC 8259), and so
+//! is a name that comes twice, of which every reader takes another. What [`Edits`] do not touch leaves as it came, number texts and
+//! blanks included. To read a field or two, [`Json`](crate::Json) is quicker.
+
+use crate::json::unescape;
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// A checked document.
+#[derive(Debug)]
+pub struct Document<'a> {
+    text: &'a [u8],
+    root: Node<'a>,
+}
+
+/// A value in a document.
+#[derive(Debug)]
+pub struct Node<'a> {
+    span: Range<usize>,
+    value: Value<'a>,
+}
+
+/// What a value is.
+#[derive(Debug)]
+pub enum Value<'a> {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A number, by its text.
+    Number(&'a str),
+    /// A text, without its escapes.
+    Text(Cow<'a, str>),
+    /// A list.
+    List(Vec<Node<'a>>),
+    /// An object.
+    Object(Vec<Field<'a>>),
+}
+
+/// A field of an object.
+#[derive(Debug)]
+pub struct Field<'a> {
+    /// Its name, without escapes.
+    pub name: Cow<'a, str>,
+    /// Its value.
+    pub node: Node<'a>,
+    /// Where its name begins.
+    start: usize,
+}
+
+/// Deeper documents are refused, as most parsers do.
+const DEPTH_MAX: usize = 128;
+
+impl<'a> Document<'a> {
+    /// Reads all of `text`.
+    ///
+    /// # Errors
+    /// In words, when it is not JSON to its end, or has a name twice in an object.
+    pub fn parse(text: &'a [u8]) -> Result<Self, String> {
+        let utf8 = std::str::from_utf8(text).map_err(|e| not_json(e.valid_up_to()))?;
+        let mut parser = Parser { text: utf8, at: 0 };
+        parser.blanks();
+        let root = parser.value(0)?;
+        parser.blanks();
+        match parser.at == text.len() {
+            true => Ok(Self { text, root }),
+            false => Err(format!(
+                "value is not JSON: something follows it at byte {}",
+                parser.at
+            )),
+        }
+    }
+
+    /// The whole of it.
+    pub fn root(&self) -> &Node<'a> {
+        &self.root
+    }
+
+    /// Its text.
+    pub fn text(&self) -> &'a [u8] {
+        self.text
+    }
+}
+
+impl<'a> Node<'a> {
+    /// What it is.
+    pub fn value(&self) -> &Value<'a> {
+        &self.value
+    }
+
+    /// Its place in the document's text.
+    pub fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// Its fields, if it is an object.
+    pub fn fields(&self) -> &[Field<'a>] {
+        match &self.value {
+            Value::Object(fields) => fields,
+            _ => &[],
+        }
+    }
+
+    /// Its field of this name, if it is an object that has one.
+    pub fn field(&self, name: &str) -> Option<&Node<'a>> {
+        self.fields().iter().find(|f| f.name == name).map(|f| &f.node)
+    }
+}
+
+fn not_json(at: usize) -> String {
+    format!("value is not JSON at byte {at}")
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn rest(&self) -> &'a [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.rest().first().copied()
+    }
+
+    fn blanks(&mut self) {
+        self.at += self
+            .rest()
+            .iter()
+            .take_while(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r'))
+            .count();
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        let is = self.peek() == Some(byte);
+        self.at += usize::from(is);
+        is
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Node<'a>, String> {
+        let start = self.at;
+        if depth >= DEPTH_MAX {
+            return Err(format!("value nests deeper than {DEPTH_MAX}"));
+        }
+        let value = match self.peek() {
+            Some(b'{') => self.object(depth)?,
+            Some(b'[') => self.list(depth)?,
+            Some(b'"') => Value::Text(self.string()?),
+            Some(b'-' | b'0'..=b'9') => self.number()?,
+            _ => self.word()?,
+        };
+        Ok(Node {
+            span: start..self.at,
+            value,
+        })
+    }
+
+    fn word(&mut self) -> Result<Value<'a>, String> {
+        for (word, value) in [
+            ("null", Value::Null),
+            ("true", Value::Boolean(true)),
+            ("false", Value::Boolean(false)),
+        ] {
+            if self.rest().starts_with(word.as_bytes()) {
+                self.at += word.len();
+                return Ok(value);
+            }
+        }
+        Err(not_json(self.at))
+    }
+
+    fn digits(&mut self) -> usize {
+        let count = self.rest().iter().take_while(|b| b.is_ascii_digit()).count();
+        self.at += count;
+        count
+    }
+
+    fn number(&mut self) -> Result<Value<'a>, String> {
+        let start = self.at;
+        self.take(b'-');
+        let leads = self.peek();
+        let whole = self.digits();
+        let mut is_good = whole > 0 && (leads != Some(b'0') || whole == 1);
+        if self.take(b'.') {
+            is_good &= self.digits() > 0;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            let _ = self.take(b'+') || self.take(b'-');
+            is_good &= self.digits() > 0;
+        }
+        match self.text.get(start..self.at).filter(|_| is_good) {
+            Some(text) => Ok(Value::Number(text)),
+            None => Err(not_json(start)),
+        }
+    }
+
+    fn string(&mut self) -> Result<Cow<'a, str>, String> {
+        let start = self.at;
+        let (mut len, mut has_escapes) = (1, false);
+        loop {
+            match self.rest().get(len) {
+                None | Some(0..0x20) => return Err(not_json(start + len)),
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    has_escapes = true;
+                    len += 2;
+                }
+                Some(_) => len += 1,
+            }
+        }
+        let inner = self
+            .text
+            .get(start + 1..start + len)
+            .ok_or_else(|| not_json(start))?;
+        self.at = start + len + 1;
+        match has_escapes {
+            true => unescape(inner.as_bytes())
+                .map(Cow::Owned)
+                .ok_or_else(|| not_json(start)),
+            false => Ok(Cow::Borrowed(inner)),
+        }
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Value<'a>, String> {
+        self.at += 1;
+        let mut items = Vec::new();
+        self.blanks();
+        if self.take(b']') {
+            return Ok(Value::List(items));
+        }
+        loop {
+            self.blanks();
+            items.push(self.value(depth + 1)?);
+            self.blanks();
+            if self.take(b']') {
+                return Ok(Value::List(items));
+            }
+            if !self.take(b',') {
+                return Err(not_json(self.at));
+            }
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Result<Value<'a>, String> {
+        self.at += 1;
+        let mut fields: Vec<Field<'a>> = Vec::new();
+        self.blanks();
+        if self.take(b'}') {
+            return Ok(Value::Object(fields));
+        }
+        loop {
+            self.blanks();
+            let start = self.at;
+            if self.peek() != Some(b'"') {
+                return Err(not_json(start));
+            }
+            let name = self.string()?;
+            self.blanks();
+            if !self.take(b':') {
+                return Err(not_json(self.at));
+            }
+            self.blanks();
+            let node = self.value(depth + 1)?;
+            fields.push(Field { name, node, start });
+            self.blanks();
+            if self.take(b'}') {
+                break;
+            }
+            if !self.take(b',') {
+                return Err(not_json(self.at));
+            }
+        }
+        match twice(&fields) {
+            Some(name) => Err(format!("value has the name `{}` twice", name.escape_debug())),
+            None => Ok(Value::Object(fields)),
+        }
+    }
+}
+
+/// Objects of more fields are sorted to find what comes twice.
+const FEW: usize = 16;
+
+fn twice<'f>(fields: &'f [Field<'_>]) -> Option<&'f str> {
+    if fields.len() <= FEW {
+        let mut rest = fields;
+        while let Some((first, others)) = rest.split_first() {
+            if others.iter().any(|other| other.name == first.name) {
+                return Some(&first.name);
+            }
+            rest = others;
+        }
+        return None;
+    }
+    let mut names: Vec<&str> = fields.iter().map(|f| &*f.name).collect();
+    names.sort_unstable();
+    names
+        .windows(2)
+        .find(|pair| pair[0] == pair[1])
+        .map(|pair| pair[0])
+}
+
+/// Changes to a document's text. What they do not touch stays as it is.
+#[derive(Debug, Default)]
+pub struct Edits(Vec<(Range<usize>, Vec<u8>)>);
+
+impl Edits {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Puts JSON text in the place of a value.
+    pub fn replace(&mut self, node: &Node<'_>, json: Vec<u8>) {
+        self.0.push((node.span(), json));
+    }
+
+    /// Takes fields out of an object: those of which `goes` says so.
+    pub fn remove(&mut self, object: &Node<'_>, goes: impl Fn(&Field<'_>) -> bool) {
+        let fields = object.fields();
+        let mut kept_end = None;
+        let mut run: Option<Range<usize>> = None;
+        for field in fields {
+            match goes(field) {
+                true => {
+                    let start = run.map_or(field.start, |run| run.start);
+                    run = Some(start..field.node.span.end);
+                }
+                false => {
+                    // With the comma behind it.
+                    self.0
+                        .extend(run.take().map(|run| (run.start..field.start, Vec::new())));
+                    kept_end = Some(field.node.span.end);
+                }
+            }
+        }
+        // At the end, with the comma before it.
+        self.0
+            .extend(run.map(|run| (kept_end.unwrap_or(run.start)..run.end, Vec::new())));
+    }
+
+    /// Adds fields to the end of an object: names, and values as JSON text.
+    pub fn add<'f>(&mut self, object: &Node<'_>, fields: impl Iterator<Item = (&'f str, &'f [u8])>) {
+        let mut text = Vec::new();
+        let mut is_first = object.fields().is_empty();
+        for (name, json) in fields {
+            if !std::mem::take(&mut is_first) {
+                text.push(b',');
+            }
+            crate::escape_into(&mut text, name);
+            text.push(b':');
+            text.extend_from_slice(json);
+        }
+        let at = match object.fields().last() {
+            Some(last) => last.node.span.end,
+            None => object.span.end.saturating_sub(1),
+        };
+        if !text.is_empty() {
+            self.0.push((at..at, text));
+        }
+    }
+
+    /// Writes the document with all changes to `out`. Of changes within others the outer ones count.
+    pub fn write(&mut self, document: &Document<'_>, out: &mut Vec<u8>) {
+        self.0
+            .sort_by_key(|(span, _)| (span.start, std::cmp::Reverse(span.end)));
+        let mut done = 0;
+        for (span, text) in &self.0 {
+            if span.start < done {
+                done = done.max(span.end);
+                continue;
+            }
+            out.extend_from_slice(document.text.get(done..span.start).unwrap_or_default());
+            out.extend_from_slice(text);
+            done = span.end;
+        }
+        out.extend_from_slice(document.text.get(done..).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn edited(text: &str, edit: impl Fn(&Node<'_>, &mut Edits)) -> String {
+        let document = Document::parse(text.as_bytes()).unwrap();
+        let mut edits = Edits::default();
+        edit(document.root(), &mut edits);
+        let mut out = Vec::new();
+        edits.write(&document, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_touched_stays() {
+        let text = r#" { "a" : 1.10 , "b":[1e5, -0], "c" : "x" } "#;
+        assert_eq!(edited(text, |_, _| {}), text);
+        let without = |names: &'static [&'static str]| {
+            edited(text, |root, edits| {
+                edits.remove(root, |f| names.contains(&&*f.name))
+            })
+        };
+        assert_eq!(without(&["a"]), r#" { "b":[1e5, -0], "c" : "x" } "#);
+        assert_eq!(without(&["b"]), r#" { "a" : 1.10 , "c" : "x" } "#);
+        assert_eq!(without(&["c"]), r#" { "a" : 1.10 , "b":[1e5, -0] } "#);
+        assert_eq!(without(&["b", "c"]), r#" { "a" : 1.10 } "#);
+        assert_eq!(without(&["a", "c"]), r#" { "b":[1e5, -0] } "#);
+        assert_eq!(without(&["a", "b", "c"]), " {  } ");
+        let more = |text| {
+            edited(text, |root, edits| {
+                edits.add(root, [("d\"", &b"7"[..]), ("e", b"[]")].into_iter());
+            })
+        };
+        assert_eq!(more(r#"{"a":1 }"#), r#"{"a":1,"d\"":7,"e":[] }"#);
+        assert_eq!(more("{ }"), r#"{ "d\"":7,"e":[]}"#);
+        let other = edited(text, |root, edits| {
+            edits.replace(root.field("a").unwrap(), b"2".to_vec())
+        });
+        assert_eq!(other, r#" { "a" : 2 , "b":[1e5, -0], "c" : "x" } "#);
+    }
+
+    #[test]
+    fn what_is_not_json_to_its_end_is_refused() {
+        for (text, why) in [
+            ("", "not JSON"),
+            ("{\"a\":1}garbage", "something follows it at byte 7"),
+            ("{\"a\":1,}", "not JSON at byte 7"),
+            ("{\"a\":1}{\"b\":2}", "something follows"),
+            ("{garbage}", "not JSON at byte 1"),
+            ("[01]", "not JSON"),
+            ("[1.]", "not JSON"),
+            ("[+1]", "not JSON"),
+            ("[NaN]", "not JSON"),
+            ("\"\u{1}\"", "not JSON"),
+            (r#""\ud800""#, "not JSON"),
+            (r#"{"a":1,"a":2}"#, "`a` twice"),
+            (r#"{"a":1,"\u0061":2}"#, "`a` twice"),
+        ] {
+            let error = Document::parse(text.as_bytes()).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        let many: Vec<String> = (0..40).map(|n| format!("\"{}\":0", n % 39)).collect();
+        let error = Document::parse(format!("{{{}}}", many.join(",")).as_bytes()).unwrap_err();
+        assert!(error.contains("`0` twice"), "{error}");
+        assert!(Document::parse("[".repeat(1_000_000).as_bytes()).is_err());
+    }
+
+    fn json() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            Just("-0.5e-3".to_owned()),
+            "[a-z\\\\\"é\u{1}]{0,6}".prop_map(|text| serde_json::to_string(&text).unwrap()),
+            any::<i64>().prop_map(|n| n.to_string()),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5)
+                    .prop_map(|items| format!("[{}]", items.join(" , "))),
+                prop::collection::btree_map("[a-c.]{0,2}", inner, 0..5).prop_map(|fields| {
+                    let fields = fields.iter().map(|(name, value)| format!("\"{name}\" :{value}"));
+                    format!("{{ {}}}", fields.collect::<Vec<_>>().join(","))
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        /// What one of two parsers reads, the other does; but for names that come twice, which this one refuses.
+        #[test]
+        fn it_agrees_with_another_parser(text in json(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let agrees = |text: &[u8]| {
+                let ours = Document::parse(text);
+                let theirs = serde_json::from_slice::<serde_json::Value>(text);
+                let is_twice = ours.as_ref().err().is_some_and(|why| why.contains("twice"));
+                // A number that no double has is one all the same.
+                let is_large = theirs.as_ref().err().is_some_and(|why| why.to_string().contains("out of range"));
+                ours.is_ok() == theirs.is_ok() || (is_twice && theirs.is_ok()) || is_large
+            };
+            prop_assert!(agrees(text.as_bytes()));
+            let mut broken = text.into_bytes();
+            let at = at.index(broken.len());
+            broken[at] = byte;
+            prop_assert!(agrees(&broken), "{:?}", String::from_utf8_lossy(&broken));
+            broken.truncate(at);
+            prop_assert!(agrees(&broken));
+        }
+    }
+}
