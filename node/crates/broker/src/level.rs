@@ -22,6 +22,14 @@ impl Tables {
 }
 
 impl Broker {
+    /// Whether all nodes of the site know of `what`, which came with `level`.
+    ///
+    /// # Errors
+    /// When one does not.
+    pub fn needs(&self, what: &'static str, level: u32) -> Result<(), AdminError> {
+        self.0.applied.tables().needs(what, level)
+    }
+
     /// The level of the site, as far as this node knows.
     pub fn level(&self) -> u32 {
         self.0.applied.tables().level()

@@ -14,6 +14,7 @@ use crate::shares::Sizes;
 use crate::spec::{At, Origin, Sources, Spec};
 use weir_broker::{AdminError, Principal};
 use weir_runtime::Digest;
+use weir_types::level::LEVEL_OF_AGES;
 use weir_types::limits::{PIPELINES_BYTES_MAX, PIPELINES_MAX};
 use weir_types::{GroupId, TopicName};
 
@@ -241,6 +242,13 @@ impl Pipelines {
                     other: format!("`{other}` {m}"),
                 });
             }
+        }
+        if spec
+            .event_time
+            .as_ref()
+            .is_some_and(|events| !events.on_bad_time.is_preset())
+        {
+            self.0.broker.needs("`on_bad_time`", LEVEL_OF_AGES)?;
         }
         Sizes::of(&self.0.broker).check(&active, spec)?;
         let others = || active.values().filter(|a| a.row.spec.name != spec.name);

@@ -128,7 +128,7 @@ pub enum OnBadTime {
 }
 
 impl OnBadTime {
-    fn is_preset(&self) -> bool {
+    pub(crate) fn is_preset(&self) -> bool {
         *self == Self::default()
     }
 }
@@ -623,7 +623,11 @@ mod tests {
             from("'2023-11-14T22:13:20.5Z'"),
             Ok(Origin::Time(1_700_000_000_500))
         );
-        for wrong in ["'soon'", "''", "'1969-01-01T00:00:00Z'"] {
+        assert_eq!(
+            from("'2023-11-15T00:13:20.5+02:00'"),
+            Ok(Origin::Time(1_700_000_000_500))
+        );
+        for wrong in ["'soon'", "''", "'1970-13-01'"] {
             assert!(
                 from(wrong).unwrap_err().contains("no place to begin at"),
                 "{wrong}"
