@@ -21,9 +21,10 @@ use weir_pipeline::{Pipelines, Services};
 use weir_runtime::{CompileBy, Runtime, RuntimeOptions};
 use weir_types::SystemClock;
 
-/// Of those looks, how many to one for whether another node should lead because this one's disk is full: where all are, the lead goes
-/// round no faster.
+/// Of those looks, how many to one for whether another node should lead because this one's disk is full.
 const MAKE_WAY_EVERY: u32 = 3;
+/// And how long until it hands over again: where all disks are full, the lead goes round no faster.
+const MAKE_WAY_AGAIN: Duration = Duration::from_secs(60);
 /// How often old records are looked for; Kafka looks every five minutes.
 const RETAIN_EVERY: u32 = 30;
 /// How often the disk budget is looked at: a second of the fastest load fits in the slack of one eviction or two.
@@ -224,11 +225,13 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         ballast.take_if_room();
     }
     let retain = tokio::spawn(async move {
+        let mut made_way: Option<Instant> = None;
         for tick in 1u32.. {
             tokio::time::sleep(BUDGET_EVERY).await;
             retaining.keep_within_budget().await;
-            if tick % MAKE_WAY_EVERY == 0 {
-                retaining.make_way_if_full().await;
+            let may_again = made_way.is_none_or(|at| at.elapsed() > MAKE_WAY_AGAIN);
+            if tick % MAKE_WAY_EVERY == 0 && may_again && retaining.make_way_if_full().await {
+                made_way = Some(Instant::now());
             }
             if tick % RETAIN_EVERY == 0 {
                 retaining.retain().await;

@@ -118,12 +118,13 @@ impl Redact {
             Value::List(items) => {
                 for (place, item) in items.iter().enumerate() {
                     let mut here = rules.to_vec();
-                    let place = place.to_string();
-                    here.extend(rules.iter().filter_map(|(path, action)| match path {
-                        [first, rest @ ..] if *first == place && !rest.is_empty() => Some((rest, *action)),
-                        _ => None,
-                    }));
-                    self.redact(item, &here, edits);
+                    here.extend(deeper(rules, &place.to_string()));
+                    match here.iter().find(|(rest, _)| rest.is_empty()) {
+                        // Taken out, it would move the others to other places.
+                        Some((_, Action::Drop)) => edits.replace(item, b"null".to_vec()),
+                        Some((_, action)) => self.change(item, action, edits),
+                        None => self.redact(item, &here, edits),
+                    }
                 }
             }
             Value::Object(fields) => {

@@ -386,17 +386,21 @@ impl Broker {
     }
 
     /// Hands over what this node leads while its disk takes no records: another may have room. A node alone keeps it, and refuses.
-    pub async fn make_way_if_full(&self) {
+    /// Whether there was something to hand over.
+    pub async fn make_way_if_full(&self) -> bool {
         let Err(full) = self.log().room_for(0, false) else {
-            return;
+            return false;
         };
+        let mut has_led = false;
         for group in self.groups().iter().filter(|group| group.is_serving()) {
             let Some(to) = successor_in(group) else { continue };
+            has_led = true;
             tracing::warn!(group = group.id().0, to, reason = %full, "another node is to lead");
             if let Err(error) = group.transfer(to).await {
                 tracing::warn!(group = group.id().0, to, %error, "it cannot lead");
             }
         }
+        has_led
     }
 
     /// The voter of the site, other than this node, that was heard of lately and lacks least.

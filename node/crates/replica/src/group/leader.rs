@@ -45,7 +45,9 @@ impl Leader {
                 limit: ENTRY_BYTES_MAX,
             });
         }
-        match proposal.ops.iter().any(Op::gives_room) {
+        // Records beside it do not come in with it.
+        let has_records = proposal.ops.iter().any(|op| matches!(op, Op::Append { .. }));
+        match !has_records && proposal.ops.iter().any(Op::gives_room) {
             true => inner.store.log().room_to_free(bytes as u64)?,
             false => inner.store.log().room_for(bytes as u64, proposal.control)?,
         }
