@@ -5,6 +5,7 @@
 //! its pipes; what it makes is trusted.
 
 use crate::componentize::componentize;
+use crate::configuration::engine;
 use crate::confine::confine;
 use crate::error::LoadError;
 use crate::words::tidy;
@@ -55,7 +56,7 @@ pub fn componentize_in_child(confined: bool) -> Result<(), LoadError> {
 /// When the component does not compile within them.
 pub fn compile_in_child(confined: bool) -> Result<(), LoadError> {
     // Before it is confined: it looks at the processor.
-    let engine = crate::engine::engine().map_err(|e| LoadError::Compile(e.to_string()))?;
+    let engine = engine().map_err(|e| LoadError::Compile(e.to_string()))?;
     let component = read_limited(confined)?;
     let native = precompile(engine, component)?;
     let mut out = io::stdout().lock();

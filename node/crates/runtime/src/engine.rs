@@ -2,6 +2,7 @@
 
 use crate::bindings::exports::weir::module::{timed, transform, upgrade};
 use crate::compile::{Cache, CompileBy, Compiler};
+use crate::configuration::{TICK, engine};
 use crate::confine::can_confine;
 use crate::error::LoadError;
 use crate::host::Guest;
@@ -12,17 +13,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::Thread;
-use std::time::Duration;
+use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
-use wasmtime::{Config, Engine};
 
-/// How often epochs pass while a guest runs: the grain of deadlines.
-pub(crate) const TICK: Duration = Duration::from_millis(5);
 /// Ticks without a guest after which the ticker rests: an idle node does not wake up two hundred times a second.
 const REST_AFTER_TICKS: u32 = 40;
-/// Stack of a guest: CPython needs most of a megabyte.
-const GUEST_STACK_BYTES: usize = 1 << 20;
-
 /// Settings of a runtime.
 #[derive(Clone, Debug)]
 pub struct RuntimeOptions {
@@ -54,21 +49,6 @@ pub(crate) struct Inner {
     linker: Linker<Guest>,
     compiler: Compiler,
     pub(crate) ticker: Ticker,
-}
-
-/// The settings that native code is compiled for; a child process uses the same.
-pub(crate) fn engine() -> wasmtime::Result<Engine> {
-    let mut config = Config::new();
-    config
-        .wasm_component_model(true)
-        // Half a microsecond a call, for a feature that no guest of ours uses.
-        .concurrency_support(false)
-        .epoch_interruption(true)
-        // The same batch gives the same bytes on every node.
-        .cranelift_nan_canonicalization(true)
-        .wasm_relaxed_simd(false)
-        .max_wasm_stack(GUEST_STACK_BYTES);
-    Engine::new(&config)
 }
 
 impl Runtime {

@@ -2,7 +2,8 @@
 
 use crate::bindings::exports::weir::module::{timed, transform, upgrade};
 use crate::bindings::weir::module::types as wit;
-use crate::engine::{Module, TICK};
+use crate::configuration::TICK;
+use crate::engine::Module;
 use crate::error::{CallError, CallFailure, InitError, LoadError};
 use crate::host::{Guest, Instruments, LogSink};
 use crate::limits::CallLimits;

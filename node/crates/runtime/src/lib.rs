@@ -9,6 +9,7 @@ mod bindings;
 mod child;
 mod compile;
 mod componentize;
+mod configuration;
 mod confine;
 mod engine;
 mod error;
