@@ -56,13 +56,7 @@ impl Writer {
         batch.insert(&self.keyspaces.state, key.as_bytes(), id_row(had.max(before)));
         // First, so that what goes is not missed at the next start.
         self.save_watermark(false)?;
-        self.values.stage(&mut batch, &self.keyspaces.state);
-        self.copy.note_all();
-        if let Some((key, number)) = self.copy.row() {
-            batch.insert(&self.keyspaces.state, key.as_bytes(), number);
-        }
-        batch.commit(PersistMode::SyncAll)?;
-        self.copy.written(&self.keyspaces.state)?;
+        self.commit_whole(batch)?;
         self.unsynced = None;
         self.receiving = receiving;
         self.values.remove_dead();

@@ -139,13 +139,7 @@ impl Writer {
             let key = StateKey::new(kind, &group.0.to_be_bytes());
             batch.insert(&self.keyspaces.state, key.as_bytes(), value);
         }
-        self.values.stage(&mut batch, &self.keyspaces.state);
-        self.copy.note_all();
-        if let Some((key, number)) = self.copy.row() {
-            batch.insert(&self.keyspaces.state, key.as_bytes(), number);
-        }
-        batch.commit(PersistMode::SyncAll)?;
-        self.copy.written(&self.keyspaces.state)?;
+        self.commit_whole(batch)?;
         self.unsynced = None;
         self.receiving = others_receive;
         self.values.remove_dead();

@@ -542,6 +542,17 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes and syncs what changes all of a group at once, and the second copy of the rows behind it.
+    pub(crate) fn commit_whole(&mut self, mut batch: WriteBatch) -> fjall::Result<()> {
+        self.values.stage(&mut batch, &self.keyspaces.state);
+        self.copy.note_all();
+        if let Some((key, number)) = self.copy.row() {
+            batch.insert(&self.keyspaces.state, key.as_bytes(), number);
+        }
+        batch.commit(PersistMode::SyncAll)?;
+        self.copy.written(&self.keyspaces.state)
+    }
+
     /// Adds the effects of all committed entries since the last time.
     pub(crate) fn stage_effects(&mut self, batch: &mut WriteBatch) -> fjall::Result<()> {
         let mut touched = BTreeSet::new();
