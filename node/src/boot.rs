@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::heap;
 use crate::means;
 use crate::site::{self, Place};
+use crate::starts;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,6 +110,15 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         ..member(&config, &identity, quic_addr, http_addr, kafka_bound)
     };
     let peers = Peers::new(Arc::clone(&listener), Arc::clone(&identity));
+    let run = random_key()?;
+    let opened = match (&mut known, opened) {
+        (Some(place), Some(opened)) if place.members > 1 => {
+            starts::count(data, place);
+            let mut told = starts::started(place, &member, run, &opened.1);
+            starts::confirm(data, place, &peers, &mut told, opened).await?
+        }
+        (_, opened) => opened,
+    };
     let (log, recovered) = match opened {
         Some(opened) => opened,
         None => {
@@ -170,6 +180,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     });
 
     let stop = Arc::new(Notify::new());
+    let peers_to_tell = peers.clone();
     let (serving, peers) = (broker.clone(), peers);
     let (known, members, places) = (peers.clone(), broker.clone(), broker.clone());
     let on_node = weir_quic::OnNode {
@@ -186,6 +197,17 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         on_node,
     ));
     let site_id = place.site.clone();
+    broker.starts().remember(&place.others_started);
+    let told = starts::started(&place, &member, run, &recovered);
+    let (telling, told_peers) = (broker.clone(), peers_to_tell);
+    let telling = tokio::spawn(async move {
+        let what = starts::keep_telling(&telling, &told_peers, told).await;
+        hint!(
+            "error: {what}: a node has one directory and one process, and this one stops. Start it from its newest \
+             directory, or from an empty one with `--join`"
+        );
+        std::process::exit(EXIT_POISONED);
+    });
     let (watching, dir) = (broker.clone(), data.to_owned());
     let site_task = tokio::spawn(async move { keep_site(watching, dir, place, member).await });
     let stopping = Arc::clone(&stop);
@@ -248,6 +270,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     retain.abort();
     giving_back.abort();
     site_task.abort();
+    telling.abort();
     groups.abort();
     if let Some(kafka) = kafka {
         kafka.abort();
@@ -395,10 +418,12 @@ async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member)
             let _ = broker.name_site(place.site.clone()).await;
         }
         broker.raise_level().await;
+        let others_started = broker.starts().counts();
         let (members, level) = (broker.group().members(), broker.level());
         if !members.is_empty()
             && (place.note(members)
                 | !std::mem::replace(&mut place.active, true)
+                | (std::mem::replace(&mut place.others_started, others_started.clone()) != others_started)
                 | (std::mem::replace(&mut place.level, level) != level))
             && let Err(error) = site::save(&data, &place)
         {

@@ -13,6 +13,7 @@ mod heap;
 mod means;
 mod ownership;
 mod site;
+mod starts;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -38,6 +38,13 @@ pub(crate) struct Place {
     pub(crate) witness: bool,
     /// It lost what it had acknowledged: it must not take part any more.
     pub(crate) damaged: bool,
+    /// How often this directory was started while there were others to tell; none where a release ran it that does not
+    /// count.
+    #[serde(default)]
+    pub(crate) started: Option<u64>,
+    /// How often the others were, as far as this node has heard.
+    #[serde(default)]
+    pub(crate) others_started: BTreeMap<NodeId, u64>,
     /// The level of the site, as last seen: a release below it has no part in this directory.
     #[serde(default = "first_level")]
     pub(crate) level: u32,
@@ -64,6 +71,8 @@ impl Place {
             epoch: 0,
             witness,
             damaged: false,
+            started: Some(0),
+            others_started: BTreeMap::new(),
             level: FIRST_LEVEL,
         }
     }
@@ -233,18 +242,27 @@ pub(crate) fn admit(
     let Some(what) = what else {
         return Ok(Some(opened?));
     };
-    place.damaged = true;
-    save(data, place)?;
+    has_lost(data, place, &what)?;
     if let Ok((log, _)) = opened {
         log.close();
     }
+    Ok(None)
+}
+
+/// Notes that the node of `place` must not take part as the one that it was.
+///
+/// # Errors
+/// When that cannot be written.
+pub(crate) fn has_lost(data: &Path, place: &mut Place, what: &str) -> Result<()> {
+    place.damaged = true;
+    save(data, place)?;
     tracing::error!(
         node = place.node,
         what,
         "this node lost what it had acknowledged to the others of its site, and must not vote as if it had not; it asks \
          them to be let in under another number, and gets all records from them"
     );
-    Ok(None)
+    Ok(())
 }
 
 /// Has the others of the site let this node in as another, for as long as it takes, and sets its log aside.

@@ -4,6 +4,7 @@
 mod a_label_stands_for_its_bytes;
 mod a_row_that_cannot_be_read_is_told_of;
 mod an_entry_is_bounded;
+mod an_old_directory_is_no_node;
 mod an_upload_stops_nothing;
 mod clients_do_not_keep_nodes_apart;
 mod files_are_ours_alone;

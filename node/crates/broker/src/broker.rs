@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 use weir_log::{GroupState, Log, Op, Recovered, StateKey, StateKind};
-use weir_replica::{Group, GroupConfig, GroupError, Member, NodeId, ProposeError, Transport};
+use weir_replica::{Group, GroupConfig, GroupError, Member, NodeId, ProposeError, Starts, Transport};
 use weir_types::limits::{
     PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX,
 };
@@ -122,6 +122,8 @@ pub(crate) struct Inner {
     pub(crate) opening: Mutex<BTreeSet<ChannelKey>>,
     /// Held while a node is let in: one that asks twice must not get two numbers.
     pub(crate) joining: tokio::sync::Mutex<()>,
+    /// Starts of other nodes.
+    pub(crate) starts: Starts,
     /// It was decided anew who has which group.
     pub(crate) groups_changed: Arc<Notify>,
     pub(crate) log: Log,
@@ -197,6 +199,7 @@ impl Broker {
             forwarding: Mutex::default(),
             opening: Mutex::default(),
             joining: tokio::sync::Mutex::default(),
+            starts: Starts::default(),
             groups_changed,
             log,
             applied,

@@ -59,6 +59,7 @@ pub use topic::{ConfigError, Durability, RetentionBy, TimestampType, Topic, Topi
 pub use weir_log::{FormatError, Marks, Piece, ReadError, StateKey, StateKind, Stop, decode, encode};
 pub use weir_replica::{
     Channel, Group, GroupConfig, GroupError as ClusterError, GroupStatus, JoinReply, Member, MemberStatus,
-    NodeId, Peers, ProposeError, Role, Timing, Transport, Turned, make_alone,
+    NodeId, Peers, ProposeError, Role, Seen, Started, Starts, TELL_EVERY, Timing, Transport, Turned, Verdict,
+    make_alone,
 };
 pub use weir_types::PartitionId;

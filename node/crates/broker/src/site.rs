@@ -13,7 +13,9 @@ use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::time::Duration;
 use weir_log::{Op, StateKey, StateKind, encode};
-use weir_replica::{Claim, Group, Host, JoinReply, JoinRequest, Member, MemberStatus, NodeId, Role};
+use weir_replica::{
+    Claim, Group, Host, JoinReply, JoinRequest, Member, MemberStatus, NodeId, Role, Seen, Started, Starts,
+};
 use weir_types::GroupId;
 use weir_types::limits::VOTERS_MAX;
 
@@ -273,6 +275,11 @@ impl Broker {
         Ok((node, old))
     }
 
+    /// The starts of other nodes that this one has heard of.
+    pub fn starts(&self) -> &Starts {
+        &self.0.starts
+    }
+
     async fn welcome(&self, mut request: JoinRequest, key: String, binding: [u8; 32]) -> JoinReply {
         if !self.is_serving() {
             let me = self.group().node();
@@ -461,6 +468,10 @@ impl Host for Broker {
                 None => broker.welcome(request, key, binding).await,
             }
         })
+    }
+
+    fn started(&self, started: &Started, key: &str) -> Seen {
+        self.group().judge(started, key, self.starts(), &self.groups())
     }
 }
 

@@ -580,6 +580,9 @@ fn raft_config(timing: Timing) -> Config {
         api_channel_size: Some(RAFT_CHANNEL),
         notification_channel_size: Some(RAFT_CHANNEL),
         enable_pre_vote: Some(true),
+        // A follower whose directory was put back from a copy is sent again what it had: otherwise it would be taken for
+        // whole for as long as this node leads, and get nothing more.
+        allow_log_reversion: Some(true),
         // A leader that restarts may have lost entries that it was not yet done with: in the same term it would give
         // their numbers to others.
         enable_leader_restore: Some(planted(Bug::LeaderRestore)),

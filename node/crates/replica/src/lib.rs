@@ -22,6 +22,7 @@ mod network;
 mod peers;
 mod raft;
 mod serve;
+mod starts;
 mod store;
 mod tail;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use peers::Turned;
 pub use peers::{Host, Peers};
 pub use raft::{Member, NodeId};
 pub use serve::serve;
+pub use starts::{Seen, Started, Starts, TELL_EVERY, Verdict};
 pub use store::make_alone;
 pub use transport::{Channel, Incoming, Outgoing, Transport};
 pub use wire::{Claim, JoinReply, JoinRequest};

@@ -2,13 +2,16 @@
 
 use crate::error::GroupError;
 use crate::group::{Group, full_voters};
-use crate::raft::{Member, NodeId, Types};
+use crate::raft::{Member, NodeId, Types, entry_id};
+use crate::starts::{Seen, Started, Starts, Verdict};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Instant as _};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use weir_log::EntryId;
+use weir_types::GroupId;
 use weir_types::limits::MEMBERS_MAX;
 
 /// What a member does.
@@ -322,12 +325,61 @@ impl Group {
         asked.map_err(|e| GroupError::Stopped(e.to_string()))
     }
 
+    /// Answers a process that speaks for another member, whose key is `key`, as far as `groups` and `starts` tell; this is
+    /// the site's group.
+    pub fn judge(&self, started: &Started, key: &str, starts: &Starts, groups: &[Group]) -> Seen {
+        let members = self.members();
+        starts.retain(|node| members.contains_key(&node));
+        let leads = self.lead().is_some();
+        if members.get(&started.node).is_none_or(|m| m.key != key) {
+            // This node may not have heard of it yet.
+            let verdict = Verdict::Sound;
+            let count = 0;
+            return Seen {
+                leads,
+                count,
+                verdict,
+            };
+        }
+        let (count, verdict) = starts.judge(started, tokio::time::Instant::now());
+        let behind = || {
+            started
+                .last
+                .iter()
+                .find_map(|(id, last)| lacks(groups, started.node, *id, *last))
+        };
+        let verdict = match verdict {
+            Verdict::Sound => behind().unwrap_or(Verdict::Sound),
+            other => other,
+        };
+        Seen {
+            leads,
+            count,
+            verdict,
+        }
+    }
+
+    /// The last entry that `node` is known to have acknowledged, if this node leads.
+    fn acknowledged(&self, node: NodeId) -> Option<EntryId> {
+        self.lead()?;
+        let metrics = self.raft().metrics().borrow_watched().clone();
+        let matched = metrics.replication?.get(&node).copied()??;
+        Some(entry_id(&matched))
+    }
+
     /// Entries that `node` is known not to have, if this node leads and has heard of it.
     pub fn lag(&self, node: NodeId) -> Option<u64> {
         let metrics = self.raft().metrics().borrow_watched().clone();
         let matched = metrics.replication?.get(&node).copied()?;
         Some(self.last_index().saturating_sub(matched?.index()))
     }
+}
+
+/// Whether `node`, which has entries of the group `id` up to `last`, acknowledged more.
+fn lacks(groups: &[Group], node: NodeId, id: GroupId, last: EntryId) -> Option<Verdict> {
+    let group = groups.iter().find(|group| group.id() == id)?;
+    let acknowledged = group.acknowledged(node)?;
+    (last.index < acknowledged.index).then_some(Verdict::Behind(id, acknowledged))
 }
 
 fn refused(e: RaftError<Types, ClientWriteError<Types>>) -> GroupError {

@@ -2,6 +2,7 @@
 
 use crate::group::Group;
 use crate::raft::{Member, NodeId};
+use crate::starts::{Seen, Started};
 use crate::transport::{Channel, Incoming, Outgoing, Transport};
 use crate::wire::{Claim, JoinReply, JoinRequest, Open, decode, encode};
 use bytes::Bytes;
@@ -188,6 +189,29 @@ impl Peers {
         Ok((reply, binding, key))
     }
 
+    /// Tells `node`, which is reached at `member`, that this one has started.
+    ///
+    /// # Errors
+    /// When it does not answer in time, or knows nothing of starts.
+    pub async fn tell_started(
+        &self,
+        node: NodeId,
+        member: &Member,
+        started: &Started,
+    ) -> Result<Seen, PeerError> {
+        let lost = |e: io::Error| PeerError::Lost(e.to_string());
+        let told = async {
+            let mut stream = self.stream(node, member).await?;
+            let open = Open::Started(started.clone()).encode().map_err(lost)?;
+            write_message(&mut stream.tx, open).await?;
+            let answer = read_message(&mut stream.rx, HELLO_BYTES_MAX).await?;
+            let answer = answer.ok_or_else(|| PeerError::Lost("no answer".to_owned()))?;
+            decode::<Seen>(answer).map(|(seen, _)| seen).map_err(lost)
+        };
+        let told = tokio::time::timeout(TELL_WITHIN, told).await;
+        told.unwrap_or(Err(PeerError::Timeout))
+    }
+
     /// Asks `members` to take this node, which was one of them and lost what it had, as another: each in turn, since only
     /// the one that leads can.
     ///
@@ -280,10 +304,15 @@ pub trait Host: Send + Sync + 'static {
         binding: [u8; 32],
         level: u32,
     ) -> BoxFuture<'static, JoinReply>;
+    /// What this node thinks of a process that speaks for the member with the key `key`.
+    fn started(&self, started: &Started, key: &str) -> Seen;
 }
 
 /// Joining is an entry and a change of members: a few round trips, and whatever the slowest disk takes.
 const JOIN_WITHIN: Duration = Duration::from_secs(15);
+
+/// A node that is there answers at once, however the disk is.
+const TELL_WITHIN: Duration = Duration::from_secs(1);
 
 /// One stream of a member: of its replica, or of a node that was one and asks to be let in again.
 async fn serve_stream(
@@ -299,6 +328,11 @@ async fn serve_stream(
             let reply = host.admit(request, key, binding, level);
             let answered = tokio::time::timeout(JOIN_WITHIN, answer_join(reply, stream)).await;
             answered.unwrap_or(Err(PeerError::Timeout))
+        }
+        Ok((Open::Started(started), _)) => {
+            let seen = host.started(&started, &key);
+            let answer = encode(&seen, Vec::new()).map_err(lost)?;
+            write_message(&mut stream.tx, answer).await
         }
         Ok((
             Open::Group {

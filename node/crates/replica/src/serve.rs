@@ -34,7 +34,7 @@ pub async fn serve(find: impl Fn(GroupId) -> Option<Group>, mut channel: Channel
         return Ok(());
     };
     let (Open::Group { group, to, purpose }, _) = Open::decode(first)? else {
-        return Err(malformed("nobody joins here"));
+        return Err(malformed("that is not for a group"));
     };
     let found = find(group).ok_or_else(|| malformed("there is no such group here"))?;
     found.serve_opened(group, to, purpose, channel).await

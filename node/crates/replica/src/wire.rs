@@ -36,6 +36,9 @@ pub(crate) enum Open {
     },
     /// From a node that wants to become one; the answer is a [`JoinReply`].
     Join(JoinRequest),
+    /// From a member that has started; the answer is a [`Seen`](crate::Seen). The first release knows nothing of it, and
+    /// ends the stream.
+    Started(crate::starts::Started),
 }
 
 impl Open {

@@ -1,0 +1,173 @@
+//! One process speaks for a node, and it has all that the node acknowledged.
+//!
+//! A directory that was copied, or put back from a backup, is sound in itself: only the others can tell that it is not
+//! the newest. So a node counts its starts, and tells the others of each before it takes part, and every few seconds
+//! from then on: they know of later starts, of another process that speaks for the same node, and, if they lead, of
+//! entries that it had.
+
+use crate::raft::NodeId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+use weir_log::EntryId;
+use weir_types::GroupId;
+use weir_types::limits::MEMBERS_MAX;
+
+/// How often a node tells the others of its start.
+pub const TELL_EVERY: Duration = Duration::from_secs(2);
+/// A process that has not told of itself for so long is taken for gone: two times missed.
+const GONE_AFTER: Duration = Duration::from_secs(5);
+
+/// What a process says of itself to the other nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// The node that it speaks for.
+    pub node: NodeId,
+    /// How many starts the node's directory has seen; 0 when it does not say.
+    pub count: u64,
+    /// Drawn at random when the process started.
+    pub run: [u8; 16],
+    /// `HOST:PORT` at which others reach it.
+    pub addr: String,
+    /// The last entry that it has of each group.
+    pub last: Vec<(GroupId, EntryId)>,
+}
+
+/// What another node answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Whether it leads: nobody knows better.
+    pub leads: bool,
+    /// The most starts of the node that it has heard of.
+    pub count: u64,
+    /// What it thinks of the process.
+    pub verdict: Verdict,
+}
+
+/// What a node thinks of a process that speaks for another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// It knows of nothing that speaks against it.
+    Sound,
+    /// The node has been started since: this is an older directory.
+    Older,
+    /// Another process speaks for the node, at this address.
+    Taken(String),
+    /// The node acknowledged this entry of a group, and has it no more.
+    Behind(GroupId, EntryId),
+}
+
+/// The starts of other nodes that a node has heard of.
+#[derive(Default)]
+pub struct Starts(Mutex<BTreeMap<NodeId, Heard>>);
+
+#[derive(Clone)]
+struct Heard {
+    count: u64,
+    /// The process, where it is reached, and when it last told; none from before this node's own start.
+    process: Option<([u8; 16], String, Instant)>,
+}
+
+impl Starts {
+    /// How many starts of each node were heard of.
+    pub fn counts(&self) -> BTreeMap<NodeId, u64> {
+        let heard = self.lock();
+        heard.iter().map(|(node, heard)| (*node, heard.count)).collect()
+    }
+
+    /// Remembers what [`Starts::counts`] gave before this node's own start.
+    pub fn remember(&self, counts: &BTreeMap<NodeId, u64>) {
+        let mut heard = self.lock();
+        for (node, count) in counts.iter().take(MEMBERS_MAX) {
+            let process = None;
+            heard.entry(*node).or_insert(Heard {
+                count: *count,
+                process,
+            });
+        }
+    }
+
+    /// Forgets nodes that are no members any more.
+    pub fn retain(&self, is_member: impl Fn(NodeId) -> bool) {
+        self.lock().retain(|node, _| is_member(*node));
+    }
+
+    /// What is known of a process that speaks for a member: how many starts, and whether there was a later one, or another
+    /// that goes on. If not, it is remembered.
+    pub(crate) fn judge(&self, started: &Started, now: Instant) -> (u64, Verdict) {
+        let mut all = self.lock();
+        let known = all.entry(started.node).or_insert(Heard {
+            count: started.count,
+            process: None,
+        });
+        if let Some((run, addr, at)) = &known.process
+            && *run != started.run
+        {
+            // One at the same address has taken the other's place: both cannot be there.
+            let goes_on = *addr != started.addr && now.duration_since(*at) < GONE_AFTER;
+            if goes_on {
+                return (known.count, Verdict::Taken(addr.clone()));
+            }
+            if started.count != 0 && started.count <= known.count {
+                return (known.count, Verdict::Older);
+            }
+        } else if started.count != 0 && started.count < known.count {
+            return (known.count, Verdict::Older);
+        }
+        known.count = known.count.max(started.count);
+        known.process = Some((started.run, started.addr.clone(), now));
+        (known.count, Verdict::Sound)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Heard>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started(count: u64, run: u8, port: u16) -> Started {
+        Started {
+            node: 2,
+            count,
+            run: [run; 16],
+            addr: format!("10.0.0.2:{port}"),
+            last: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn one_process_speaks_for_a_node_and_the_latest_start_of_it() {
+        let (starts, now) = (Starts::default(), Instant::now());
+        assert_eq!(starts.judge(&started(4, 1, 7), now).1, Verdict::Sound);
+        assert_eq!(starts.judge(&started(4, 1, 7), now).1, Verdict::Sound);
+        // Killed and started again at its address.
+        assert_eq!(starts.judge(&started(5, 2, 7), now), (5, Verdict::Sound));
+        // The one that it was, and a copy of it, at the same address; a copy of now at another.
+        assert_eq!(starts.judge(&started(4, 1, 7), now).1, Verdict::Older);
+        assert_eq!(starts.judge(&started(5, 3, 7), now).1, Verdict::Older);
+        let taken = Verdict::Taken("10.0.0.2:7".to_owned());
+        assert_eq!(starts.judge(&started(6, 4, 8), now), (5, taken.clone()));
+        let now = now + (GONE_AFTER - Duration::from_millis(1));
+        assert_eq!(starts.judge(&started(6, 4, 8), now).1, taken);
+        // Nothing was heard of the first for long enough.
+        let now = now + Duration::from_millis(1);
+        assert_eq!(starts.judge(&started(6, 4, 8), now), (6, Verdict::Sound));
+        let older = Starts::default();
+        older.remember(&starts.counts());
+        assert_eq!(older.judge(&started(5, 9, 7), now), (6, Verdict::Older));
+        assert_eq!(older.judge(&started(6, 4, 8), now), (6, Verdict::Sound));
+    }
+
+    #[test]
+    fn a_directory_that_does_not_count_is_told_where_to_go_on() {
+        let (starts, now) = (Starts::default(), Instant::now());
+        starts.remember(&[(2, 7)].into());
+        assert_eq!(starts.judge(&started(0, 1, 7), now), (7, Verdict::Sound));
+        assert_eq!(starts.judge(&started(8, 1, 7), now), (8, Verdict::Sound));
+    }
+}

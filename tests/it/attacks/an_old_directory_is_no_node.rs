@@ -1,0 +1,210 @@
+//! A directory that was put back from a copy is sound in itself, and lacks what its node acknowledged since: the others
+//! tell it so, and have it come in anew. Two processes do not speak for one node.
+
+use crate::attacks::batch;
+use crate::attacks::what_can_be_read_comes_back::copy;
+use crate::block_on;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use weir_tests::read_all;
+use weir_tests::site::Site;
+use weir_tests::{DEADLINE, weir};
+use weir_types::Codec;
+
+/// Sends so many records, one after the other.
+fn produce(site: &Site, many: usize) {
+    block_on(async {
+        let client = site.client().await.unwrap();
+        let mut producer = client.producer().await.unwrap();
+        for n in 0..many {
+            let one = batch(Codec::None, [format!("{n}").into_bytes()]);
+            let sent = producer.send("t", 0, &one).await.unwrap();
+            sent.done().await.unwrap();
+        }
+    });
+}
+
+/// Until somebody leads, and has so many records.
+fn until_stored(site: &Site, many: usize) {
+    let begun = Instant::now();
+    let count = || {
+        block_on(async {
+            let read = async {
+                let client = site.client().await.ok()?;
+                Some(read_all(&client, "t", 0, 1 << 20).await.ok()?.0.len())
+            };
+            let read = tokio::time::timeout(Duration::from_secs(5), read);
+            read.await.ok().flatten()
+        })
+    };
+    let mut have = count();
+    while have != Some(many) {
+        assert!(
+            begun.elapsed() < DEADLINE,
+            "{have:?} of {many} records: {}",
+            site.said()
+        );
+        have = count();
+    }
+}
+
+fn until_ids(site: &Site, wanted: &[u64]) {
+    let has = |status: &Value| {
+        let members = status["members"].as_array().unwrap().iter();
+        members
+            .map(|m| m["id"].as_u64().unwrap())
+            .eq(wanted.iter().copied())
+    };
+    site.until("these nodes are members", has).unwrap();
+}
+
+fn process(data: &Path, quic: &str) -> Command {
+    let mut process = Command::new(weir());
+    process.args([
+        "serve",
+        "--http",
+        "127.0.0.1:0",
+        "--kafka",
+        "off",
+        "--quic",
+        quic,
+        "--data",
+    ]);
+    process.arg(data);
+    process
+}
+
+fn place(data: &Path) -> Value {
+    serde_json::from_slice(&fs::read(data.join("site.json")).unwrap()).unwrap()
+}
+
+struct Old {
+    _dir: tempfile::TempDir,
+    site: Site,
+    /// The directory of the second node, and a copy of it from before half of the records.
+    data: PathBuf,
+    copy: PathBuf,
+}
+
+/// A site of three with 100 records, of which a copy of the second node's directory has half. The second is down.
+fn with_copy() -> Old {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::of_three(dir.path(), &[]).unwrap();
+    site.cli(&["topic", "create", "t"]).unwrap();
+    site.transfer(1).unwrap();
+    produce(&site, 50);
+    site.until_in_step().unwrap();
+    let (data, copied) = (dir.path().join("2/data"), dir.path().join("copy"));
+    site.stop(2).unwrap();
+    copy(&data, &copied);
+    site.start(2).unwrap();
+    produce(&site, 50);
+    site.until_in_step().unwrap();
+    site.kill(2).unwrap();
+    let copy = copied;
+    Old {
+        _dir: dir,
+        site,
+        data,
+        copy,
+    }
+}
+
+/// Puts the copy back, and sees that its node comes in as another, and that the site then does without the one that led.
+fn comes_in_anew(old: &mut Old) {
+    let Old {
+        site,
+        data,
+        copy: copied,
+        ..
+    } = old;
+    fs::remove_dir_all(&*data).unwrap();
+    copy(copied, data);
+    site.start(2).unwrap();
+    until_ids(site, &[1, 3, 4]);
+    site.until_voters(3).unwrap();
+    site.until_in_step().unwrap();
+    // All that was acknowledged is on it: it and the one that was led go on.
+    site.kill(1).unwrap();
+    until_stored(site, 100);
+    produce(site, 1);
+    // And on it alone as far as records go, once the third has gone: it has them from the first.
+    site.start(1).unwrap();
+    site.until_in_step().unwrap();
+    site.kill(3).unwrap();
+    until_stored(site, 101);
+}
+
+#[test]
+fn a_copy_from_before_a_start_comes_in_anew() {
+    comes_in_anew(&mut with_copy());
+}
+
+#[test]
+fn a_copy_that_counts_no_less_is_known_by_what_it_lacks() {
+    let mut old = with_copy();
+    let newest = place(&old.data)["started"].clone();
+    let mut place = place(&old.copy);
+    place["started"] = newest;
+    fs::write(old.copy.join("site.json"), place.to_string()).unwrap();
+    comes_in_anew(&mut old);
+}
+
+#[test]
+fn a_copy_does_not_vote_in_the_place_of_what_it_lacks() {
+    let Old {
+        _dir,
+        mut site,
+        data,
+        copy: copied,
+    } = with_copy();
+    // What is new is on the first and the second; then the one is gone, and the other is not what it was.
+    site.start(2).unwrap();
+    site.until_in_step().unwrap();
+    site.kill(3).unwrap();
+    produce(&site, 20);
+    site.kill(2).unwrap();
+    site.kill(1).unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    copy(&copied, &data);
+    site.start(3).unwrap();
+    let said = fs::File::create(data.with_file_name("said")).unwrap();
+    let addr = site.seeds()[1].to_string();
+    let mut second = process(&data, &addr).stderr(said).spawn().unwrap();
+    let begun = Instant::now();
+    let told = || fs::read_to_string(data.with_file_name("said")).unwrap();
+    // It asks, and nobody leads who could let it in.
+    while !told().contains("this node goes on asking") {
+        assert!(begun.elapsed() < DEADLINE, "{}", told());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    site.start(1).unwrap();
+    until_ids(&site, &[1, 3, 4]);
+    until_stored(&site, 120);
+    second.kill().unwrap();
+    second.wait().unwrap();
+}
+
+#[test]
+fn two_processes_do_not_speak_for_one_node() {
+    let Old {
+        _dir,
+        mut site,
+        copy: copied,
+        ..
+    } = with_copy();
+    site.start(2).unwrap();
+    site.until_in_step().unwrap();
+    let output = process(&copied, "127.0.0.1:0").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && said.contains("runs already, at 127.0.0.1:"),
+        "{said}"
+    );
+    site.until_in_step().unwrap();
+    produce(&site, 1);
+    until_stored(&site, 101);
+}
