@@ -150,3 +150,73 @@ fn what_compiles_a_module_reaches_nothing_else() {
     let refused = pushing.unwrap_err().to_string();
     assert!(refused.contains("module"), "{refused}");
 }
+
+/// A core module of 160 KB whose one function has nine hundred loops in each other, and takes a compiler 1.5 GB.
+fn loops() -> Vec<u8> {
+    const LOOPS: u32 = 900;
+    const LOCALS: u32 = 2_000;
+    let mut body = Vec::new();
+    leb(1, &mut body);
+    leb(LOCALS, &mut body);
+    body.push(0x7f);
+    for l in 0..LOOPS {
+        body.extend([0x03, 0x40]);
+        for n in 0..20 {
+            let local = (l * 37 + n * 101) % LOCALS;
+            body.push(0x20);
+            leb(local, &mut body);
+            body.extend([0x41, 1, 0x6a, 0x21]);
+            leb((local + 1) % LOCALS, &mut body);
+        }
+    }
+    for l in 0..LOOPS {
+        body.push(0x20);
+        leb(l, &mut body);
+        body.extend([0x0d, 0, 0x0b]);
+    }
+    body.push(0x0b);
+    let mut wasm = b"\0asm\x01\0\0\0".to_vec();
+    section(1, &[1, 0x60, 0, 0], &mut wasm);
+    section(3, &[1, 0], &mut wasm);
+    let mut code = vec![1];
+    leb(body.len() as u32, &mut code);
+    code.extend(body);
+    section(10, &code, &mut wasm);
+    wasm
+}
+
+#[test]
+fn a_small_module_that_takes_much_to_compile_is_refused_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    // Beside a module that is one, so that nothing else speaks against it.
+    let mut costly = weir_runtime::componentize(&module("threshold"))
+        .unwrap()
+        .into_owned();
+    section(1, &loops(), &mut costly);
+    block_on(async {
+        let client = node.client().await.unwrap();
+        for round in 0..2 {
+            let begun = Instant::now();
+            let refused = client
+                .push_module("costly", "1", &costly)
+                .await
+                .unwrap_err()
+                .to_string();
+            assert!(refused.contains("MiB of memory to compile"), "{refused}");
+            // The second time it is known.
+            assert!(
+                round == 0 || begun.elapsed() < Duration::from_secs(2),
+                "{:?}",
+                begun.elapsed()
+            );
+            let other = module("threshold");
+            client.push_module("threshold", "1", &other).await.unwrap();
+        }
+    });
+    let own = std::fs::read_dir(dir.path().join("data/cache"))
+        .unwrap()
+        .flatten();
+    let left = own.filter(|file| file.path().extension().is_some_and(|ending| ending == "new"));
+    assert_eq!(left.count(), 0);
+}

@@ -138,7 +138,7 @@ pub(crate) async fn push_module(
     Path((name, version)): Path<(String, String)>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<ModuleInfo>), HttpError> {
-    let info = services.pipelines.push(&name, &version, body.to_vec()).await?;
+    let info = services.pipelines.push(&name, &version, body.into()).await?;
     Ok((StatusCode::CREATED, Json(info)))
 }
 

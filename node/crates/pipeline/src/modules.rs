@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use weir_broker::{AdminError, StateKind};
-use weir_runtime::{Digest, InstanceConfig, Instruments, LoadError, LogLevel, LogSink, Module};
+use weir_runtime::{Digest, InstanceConfig, Instruments, LoadError, LogLevel, LogSink, Module, Wanted};
 use weir_types::TopicName;
 
 /// A voter that is not ready for a revision by then is not waited for: it has records wait once it leads. CPython takes twenty
@@ -58,6 +58,15 @@ impl LogSink for Tracing {
     }
 }
 
+/// Ends the compiler's work when whoever waits for it goes.
+struct Ending(Wanted);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 impl Pipelines {
     /// Takes a component, or a core module built with the SDK: admits, compiles and keeps it.
     ///
@@ -66,11 +75,12 @@ impl Pipelines {
     pub async fn push(&self, name: &str, version: &str, bytes: Vec<u8>) -> Result<ModuleInfo, PushError> {
         // Held by the thread that compiles, whether somebody still waits for it or not.
         let place = self.place_to_compile().await.ok_or(PushError::Busy)?;
-        let runtime = self.0.runtime.clone();
+        let ending = Ending(Wanted::default());
+        let (runtime, wanted) = (self.0.runtime.clone(), ending.0.clone());
         let component = apart("weir-push", move || {
             // Nobody waits for a record here.
             Priority::Behind.ask();
-            let component = runtime.componentize(&bytes).map(|c| c.into_owned());
+            let component = runtime.componentize(bytes, &wanted);
             component.map(|component| (component, place))
         })
         .await
@@ -80,11 +90,11 @@ impl Pipelines {
         let (component, place) = component?;
         let digest = Digest::of(&component);
         Store::check(&self.store().modules, name, version, digest, component.len())?;
-        let (runtime, dir) = (self.0.runtime.clone(), self.store().dir());
+        let (runtime, dir, wanted) = (self.0.runtime.clone(), self.store().dir(), ending.0.clone());
         let (module, descriptor) = apart("weir-push", move || -> Result<_, PushError> {
             Priority::Behind.ask();
             let _place = place;
-            let module = runtime.load(&component)?;
+            let module = runtime.load_while(&component, &wanted)?;
             module.check_texts()?;
             let descriptor = module.descriptor().clone();
             Store::write(&dir, digest, &component)?;

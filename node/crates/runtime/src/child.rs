@@ -9,25 +9,35 @@ use crate::configuration::engine;
 use crate::confine::confine;
 use crate::error::LoadError;
 use crate::words::tidy;
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use wasmtime::Engine;
 
-/// Bytes of address space for the child: Python takes 400 MiB to compile, and reserves more than it uses.
-const CHILD_MEMORY_BYTES: u64 = 2 << 30;
+/// Bytes of address space for the child: far more than it writes to.
+const CHILD_ADDRESSES_BYTES: u64 = 4 << 30;
+/// Bytes of memory that the child may write to, stacks of its threads included: the largest ready-made module takes 60 MiB, and
+/// Python, of 18 MiB, takes 310 MiB.
+const CHILD_MEMORY_BYTES: u64 = 128 << 20;
+/// And as much more for each byte of the module: twice what Python takes, since SpiderMonkey has more code in fewer bytes.
+const CHILD_MEMORY_PER_BYTE: u64 = 32;
 /// What the child adds to its nice value: a twentieth of the weight of a thread that is in the path of records.
 const CHILD_NICE: i32 = 15;
-/// Seconds of processor time for the child: Python takes 14.
-const CHILD_CPU_S: u64 = 120;
-/// And by the clock: it may wait for a processor that others use.
-pub(crate) const CHILD_WITHIN: Duration = Duration::from_secs(240);
+/// Seconds of processor time for the child, and for each MiB of the module: the ready-made ones take half a second and
+/// Python 14, on a processor that may be eight times as fast as a gateway's.
+const CHILD_CPU_S: u64 = 20;
+const CHILD_CPU_S_PER_MIB: u64 = 4;
+/// How often it is looked whether somebody still waits for it.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What it says of why it failed.
 const MESSAGE_BYTES_MAX: u64 = 4 << 10;
-/// Largest native code taken: SpiderMonkey's is 34 MB.
+/// Largest native code, or component, taken: SpiderMonkey's is 34 MB.
 const NATIVE_BYTES_MAX: u64 = 256 << 20;
 /// Cranelift recurses deeply (ClickHouse overflowed the usual 2 MiB).
 const COMPILE_STACK_BYTES: usize = 32 << 20;
@@ -64,26 +74,72 @@ pub fn compile_in_child(confined: bool) -> Result<(), LoadError> {
     Ok(out.flush()?)
 }
 
-/// Takes on a child's limits, the filter among them where it is to be `confined`, and then what it is to work on.
+/// Reads what the child is to work on, and takes on its limits, the filter among them where it is to be `confined`.
 fn read_limited(confined: bool) -> Result<Vec<u8>, LoadError> {
-    let limit = |n| rustix::process::Rlimit {
-        current: Some(n),
-        maximum: Some(n),
+    use rustix::process::{Resource, Rlimit, nice, setrlimit};
+    let limit = |of, most| {
+        let most = Some(most);
+        let (current, maximum) = (most, most);
+        setrlimit(of, Rlimit { current, maximum }).map_err(io::Error::from)
     };
-    rustix::process::setrlimit(rustix::process::Resource::As, limit(CHILD_MEMORY_BYTES))
-        .map_err(io::Error::from)?;
-    rustix::process::setrlimit(rustix::process::Resource::Cpu, limit(CHILD_CPU_S))
-        .map_err(io::Error::from)?;
-    rustix::process::setrlimit(rustix::process::Resource::Core, limit(0)).map_err(io::Error::from)?;
+    limit(Resource::As, CHILD_ADDRESSES_BYTES)?;
+    limit(Resource::Core, 0)?;
+    limit(Resource::Fsize, NATIVE_BYTES_MAX)?;
     // Whoever waits for a module waits for a second or two; whoever waits for a record should not notice. Best effort.
-    let _ = rustix::process::nice(CHILD_NICE);
+    let _ = nice(CHILD_NICE);
+    let mut input = Vec::new();
+    let most = weir_types::limits::MODULE_BYTES_MAX as u64;
+    io::stdin().lock().take(most).read_to_end(&mut input)?;
+    let limits = Limits::of(input.len());
+    limit(Resource::Data, limits.memory_bytes)?;
+    limit(Resource::Cpu, limits.cpu_s)?;
     if confined {
         confine()?;
     }
-    let mut component = Vec::new();
-    let most = weir_types::limits::MODULE_BYTES_MAX as u64;
-    io::stdin().lock().take(most).read_to_end(&mut component)?;
-    Ok(component)
+    Ok(input)
+}
+
+/// What a child may use, by the size of what it works on: a small module that takes long was made to.
+#[derive(Clone, Copy)]
+struct Limits {
+    memory_bytes: u64,
+    cpu_s: u64,
+}
+
+impl Limits {
+    fn of(bytes: usize) -> Self {
+        let bytes = bytes as u64;
+        Self {
+            memory_bytes: CHILD_MEMORY_BYTES + CHILD_MEMORY_PER_BYTE * bytes,
+            cpu_s: CHILD_CPU_S + CHILD_CPU_S_PER_MIB * bytes.div_ceil(1 << 20),
+        }
+    }
+
+    /// By the clock: it may wait for a processor that others use.
+    fn within(self) -> Duration {
+        Duration::from_secs(2 * self.cpu_s)
+    }
+}
+
+/// Whether somebody waits for what a child makes. Clones are of the same one; without anybody it is ended.
+#[derive(Clone, Default)]
+pub struct Wanted(Arc<AtomicBool>);
+
+impl Wanted {
+    /// Nobody waits any more.
+    pub fn end(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a child's answer goes.
+pub(crate) enum To<'a> {
+    Memory,
+    File(&'a File),
 }
 
 pub(crate) fn precompile(engine: Engine, component: Vec<u8>) -> Result<Vec<u8>, LoadError> {
@@ -101,17 +157,34 @@ pub(crate) fn precompile(engine: Engine, component: Vec<u8>) -> Result<Vec<u8>, 
         .unwrap_or_else(|_| Err(LoadError::Compile("the compiler panicked".to_owned())))
 }
 
+/// Has a child work on `input`. What it answers, unless that goes to a file.
 pub(crate) fn run_child(
     program: &Path,
     args: &[String],
-    component: &[u8],
+    input: &[u8],
+    to: To<'_>,
+    wanted: &Wanted,
+) -> Result<Vec<u8>, LoadError> {
+    run_child_within(program, args, input, to, wanted, Limits::of(input.len()).within())
+}
+
+fn run_child_within(
+    program: &Path,
+    args: &[String],
+    input: &[u8],
+    to: To<'_>,
+    wanted: &Wanted,
     within: Duration,
 ) -> Result<Vec<u8>, LoadError> {
+    let stdout = match to {
+        To::Memory => Stdio::piped(),
+        To::File(file) => file.try_clone()?.into(),
+    };
     let mut child = Command::new(program)
         .args(args)
         .env_clear()
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .spawn()?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -119,57 +192,93 @@ pub(crate) fn run_child(
     let ends = Ends(Mutex::new(Some(child)));
     // Side by side: what is written to one pipe must not wait for what is read from another. Whatever the child does, its time
     // ends, and with it the pipes.
-    let (written, read, message, in_time) = std::thread::scope(|scope| {
-        let written = scope.spawn(|| stdin.map_or(Ok(()), |mut pipe| pipe.write_all(component)));
+    let (written, read, message, ended) = std::thread::scope(|scope| {
+        let written = scope.spawn(|| stdin.map_or(Ok(()), |mut pipe| pipe.write_all(input)));
         let message = scope.spawn(|| stderr.map_or_else(String::new, message_of));
         let ends = &ends;
         let watch = scope.spawn(move || {
-            let in_time = !matches!(is_over.recv_timeout(within), Err(RecvTimeoutError::Timeout));
-            ends.kill_unless(in_time);
-            in_time
+            let ended = watch(&is_over, wanted, within);
+            ends.kill_unless(ended.is_none());
+            ended
         });
-        let mut native = Vec::new();
+        let mut answer = Vec::new();
         let read = stdout.map_or(Ok(0), |pipe| {
-            pipe.take(NATIVE_BYTES_MAX + 1).read_to_end(&mut native)
+            pipe.take(NATIVE_BYTES_MAX + 1).read_to_end(&mut answer)
         });
-        let is_too_much = native.len() as u64 > NATIVE_BYTES_MAX;
+        let is_too_much = answer.len() as u64 > NATIVE_BYTES_MAX;
         ends.kill_unless(!is_too_much);
         let message = message.join().unwrap_or_default();
         let written = written.join().unwrap_or(Ok(()));
         drop(over);
-        let in_time = watch.join().unwrap_or(false);
-        (
-            written,
-            read.map(|_| native).map(|n| (n, is_too_much)),
-            message,
-            in_time,
-        )
+        let ended = watch.join().unwrap_or(None);
+        let read = read.map(|_| answer).map(|answer| (answer, is_too_much));
+        (written, read, message, ended)
     });
     let Some(status) = ends.wait()? else {
         return Err(LoadError::Compile("the compiler is gone".to_owned()));
     };
-    if !in_time {
-        let why = format!("the compiler took longer than {} s", within.as_secs());
+    if let Some(why) = ended {
         return Err(LoadError::Compile(why));
     }
     // Before the child's end: it may have ended because nobody read on.
     if matches!(read, Ok((_, true))) {
-        let why = format!("more than {NATIVE_BYTES_MAX} bytes come of it");
-        return Err(LoadError::Compile(why));
+        return Err(LoadError::Costly(too_much()));
     }
     if !status.success() {
-        let why = message.trim();
-        // An error of its own says all there is; otherwise its end does.
-        return Err(LoadError::Compile(match why.strip_prefix("error: ") {
-            Some(why) if status.code() == Some(1) => why
-                .strip_prefix("component does not compile: ")
-                .unwrap_or(why)
-                .to_owned(),
-            _ => format!("the compiler ended with {status}: {why}"),
-        }));
+        return Err(why_it_ended(status, message.trim(), input.len()));
     }
     written?;
-    read.map(|(native, _)| native).map_err(LoadError::from)
+    read.map(|(answer, _)| answer).map_err(LoadError::from)
+}
+
+/// Waits until the child is over. Why it is to be ended before, if it is.
+fn watch(is_over: &Receiver<()>, wanted: &Wanted, within: Duration) -> Option<String> {
+    let begun = Instant::now();
+    while let Some(left) = within.checked_sub(begun.elapsed()) {
+        if !matches!(
+            is_over.recv_timeout(left.min(LOOK_EVERY)),
+            Err(RecvTimeoutError::Timeout)
+        ) {
+            return None;
+        }
+        if wanted.is_over() {
+            return Some("nobody waited for it any more".to_owned());
+        }
+    }
+    Some(format!("the compiler took longer than {} s", within.as_secs()))
+}
+
+fn too_much() -> String {
+    format!("more than {NATIVE_BYTES_MAX} bytes come of it")
+}
+
+/// In words, whatever ended the child: its own error, or a limit that it ran into.
+fn why_it_ended(status: ExitStatus, said: &str, bytes: usize) -> LoadError {
+    let Limits { memory_bytes, cpu_s } = Limits::of(bytes);
+    let over = |what: String| {
+        LoadError::Costly(format!(
+            "a module of {bytes} bytes may take {what} to compile, and this one takes more: make its functions smaller"
+        ))
+    };
+    let signal = status.signal();
+    if signal == Some(libc::SIGXCPU) || signal == Some(libc::SIGKILL) {
+        return over(format!("{cpu_s} s of processor time"));
+    }
+    if signal == Some(libc::SIGXFSZ) {
+        return LoadError::Costly(too_much());
+    }
+    // What Rust's allocator says before it aborts.
+    if signal.is_some() && said.contains("memory allocation of") {
+        return over(format!("{} MiB of memory", memory_bytes >> 20));
+    }
+    // An error of its own says all there is; otherwise its end does.
+    LoadError::Compile(match said.strip_prefix("error: ") {
+        Some(why) if status.code() == Some(1) => {
+            let why = why.strip_prefix("component does not compile: ").unwrap_or(why);
+            why.to_owned()
+        }
+        _ => format!("the compiler ended with {status}: {said}"),
+    })
 }
 
 /// The first of what the child says; the rest is read, so that it is not stopped by saying too much.
@@ -203,11 +312,11 @@ impl Ends {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     fn shell(script: &str, input: &[u8], within: Duration) -> Result<Vec<u8>, LoadError> {
         let args = ["-c".to_owned(), script.to_owned()];
-        run_child(Path::new("/bin/sh"), &args, input, within)
+        let wanted = Wanted::default();
+        run_child_within(Path::new("/bin/sh"), &args, input, To::Memory, &wanted, within)
     }
 
     const PATIENT: Duration = Duration::from_secs(60);
@@ -225,6 +334,34 @@ mod tests {
         // One that reads nothing.
         let deaf = shell("exit 3", &input, PATIENT).unwrap_err().to_string();
         assert!(deaf.contains("exit status: 3"), "{deaf}");
+    }
+
+    #[test]
+    fn a_child_whose_answer_nobody_wants_is_ended() {
+        let wanted = Wanted::default();
+        let args = ["-c".to_owned(), "exec sleep 1000".to_owned()];
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| run_child(Path::new("/bin/sh"), &args, b"x", To::Memory, &wanted));
+            wanted.end();
+            let ended = run.join().unwrap().unwrap_err().to_string();
+            assert!(ended.contains("nobody waited"), "{ended}");
+        });
+    }
+
+    #[test]
+    fn an_answer_may_go_to_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let args = ["-c".to_owned(), "cat; echo more".to_owned()];
+        let wanted = Wanted::default();
+        let kept = run_child(
+            Path::new("/bin/sh"),
+            &args,
+            b"x",
+            To::File(file.as_file()),
+            &wanted,
+        );
+        assert!(kept.unwrap().is_empty());
+        assert_eq!(std::fs::read(file.path()).unwrap(), b"xmore\n");
     }
 
     #[test]

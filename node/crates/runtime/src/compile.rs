@@ -2,17 +2,20 @@
 //!
 //! Loading native code means running it: the files of the cache are authenticated.
 
-use crate::child::{CHILD_WITHIN, CONFINED, MAKE_COMPONENT, precompile, run_child};
+use crate::child::{CONFINED, MAKE_COMPONENT, To, Wanted, precompile, run_child};
 use crate::componentize::componentize;
 use crate::error::LoadError;
 use crate::inspect::Digest;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::borrow::Cow;
-use std::fs;
-use std::io::{self, Write};
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use wasmtime::Engine;
 
 /// Where compiling happens.
@@ -24,7 +27,11 @@ pub enum CompileBy {
     Child(PathBuf, Vec<String>),
 }
 
-const TAG_BYTES: usize = 32;
+/// What is read of a file at a time.
+const PART_BYTES: usize = 64 << 10;
+
+/// Modules that took too much and are remembered: enough for those that somebody tries again and again.
+const COSTLY_MAX: usize = 64;
 
 /// Compiles and caches.
 pub(crate) struct Compiler {
@@ -32,6 +39,16 @@ pub(crate) struct Compiler {
     /// Whether a child is confined.
     pub(crate) confined: bool,
     pub(crate) cache: Option<Cache>,
+    /// What took more than it may, and why.
+    pub(crate) costly: Mutex<VecDeque<(Digest, String)>>,
+}
+
+/// Native code.
+pub(crate) enum Native {
+    /// Where nothing is kept.
+    Bytes(Vec<u8>),
+    /// In the cache, authenticated.
+    File(PathBuf),
 }
 
 impl Compiler {
@@ -41,25 +58,61 @@ impl Compiler {
         engine: &Engine,
         digest: Digest,
         component: &[u8],
-    ) -> Result<Vec<u8>, LoadError> {
-        let key = format!("{digest}-{:016x}", compatibility(engine));
-        if let Some(native) = self.cache.as_ref().and_then(|c| c.load(&key)) {
-            return Ok(native);
-        }
-        let native = match &self.by {
-            CompileBy::Here => precompile(engine.clone(), component.to_vec())?,
-            CompileBy::Child(program, args) => {
-                run_child(program, &self.args(args, None), component, CHILD_WITHIN)?
-            }
+        wanted: &Wanted,
+    ) -> Result<Native, LoadError> {
+        let Some(cache) = &self.cache else {
+            let native = self.make(engine, component, To::Memory, wanted);
+            return native.map(Native::Bytes);
         };
-        if let Some(cache) = &self.cache {
-            cache.store(&key, &native)?;
+        let key = format!("{digest}-{:016x}", compatibility(engine));
+        if let Some(native) = cache.load(&key) {
+            return Ok(Native::File(native));
         }
-        Ok(native)
+        if let Some(why) = self.refused(digest) {
+            return Err(LoadError::Costly(why));
+        }
+        // Not by way of this process, which has other things to keep in memory.
+        let made = cache.store(&key, |file| {
+            let native = self.make(engine, component, To::File(file), wanted)?;
+            let mut file = file;
+            Ok(file.write_all(&native)?)
+        });
+        if let Err(LoadError::Costly(why)) = &made {
+            self.remember(digest, why);
+        }
+        made.map(Native::File)
     }
-}
 
-impl Compiler {
+    /// Why it was refused lately, if it was: it would take the same again.
+    fn refused(&self, digest: Digest) -> Option<String> {
+        let costly = self.costly.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = costly.iter().find(|(known, _)| *known == digest);
+        found.map(|(_, why)| why.clone())
+    }
+
+    fn remember(&self, digest: Digest, why: &str) {
+        let mut costly = self.costly.lock().unwrap_or_else(PoisonError::into_inner);
+        if costly.len() >= COSTLY_MAX {
+            costly.pop_front();
+        }
+        costly.push_back((digest, why.to_owned()));
+    }
+
+    fn make(
+        &self,
+        engine: &Engine,
+        component: &[u8],
+        to: To<'_>,
+        wanted: &Wanted,
+    ) -> Result<Vec<u8>, LoadError> {
+        match &self.by {
+            CompileBy::Here => precompile(engine.clone(), component.to_vec()),
+            CompileBy::Child(program, args) => {
+                run_child(program, &self.args(args, None), component, to, wanted)
+            }
+        }
+    }
+
     fn args(&self, args: &[String], what: Option<&str>) -> Vec<String> {
         let confined = self.confined.then_some(CONFINED);
         let more = what.into_iter().chain(confined).map(str::to_owned);
@@ -67,13 +120,16 @@ impl Compiler {
     }
 
     /// A component of `bytes`, made in the child: what makes it follows a module's metadata as deep as that goes.
-    pub(crate) fn componentize<'a>(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, LoadError> {
+    pub(crate) fn componentize(&self, bytes: Vec<u8>, wanted: &Wanted) -> Result<Vec<u8>, LoadError> {
         match &self.by {
-            CompileBy::Child(program, args) if wasmparser::Parser::is_core_wasm(bytes) => {
+            CompileBy::Child(program, args) if wasmparser::Parser::is_core_wasm(&bytes) => {
                 let args = self.args(args, Some(MAKE_COMPONENT));
-                run_child(program, &args, bytes, CHILD_WITHIN).map(Cow::Owned)
+                run_child(program, &args, &bytes, To::Memory, wanted)
             }
-            _ => componentize(bytes),
+            _ => match componentize(&bytes)? {
+                Cow::Owned(component) => Ok(component),
+                Cow::Borrowed(_) => Ok(bytes),
+            },
         }
     }
 }
@@ -90,10 +146,25 @@ fn compatibility(engine: &Engine) -> u64 {
     hasher.finish()
 }
 
-/// Files of native code, each with an HMAC-SHA256 in front.
+/// Removes what was being made when a process was stopped, and what an earlier release kept in another form.
+fn tidy(dir: &Path) -> io::Result<()> {
+    for file in fs::read_dir(dir)? {
+        let path = file?.path();
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        let is_ours = ["native", "tag"].iter().any(|ours| ending == Some(ours));
+        if !is_ours && !path.ends_with("key") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Files of native code, each with an HMAC-SHA256 of it in a file beside it.
 pub(crate) struct Cache {
     dir: PathBuf,
     key: [u8; 32],
+    /// Numbers the files that are being made.
+    made: AtomicU64,
 }
 
 impl Cache {
@@ -121,38 +192,71 @@ impl Cache {
                 key
             }
         };
+        tidy(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
             key,
+            made: AtomicU64::new(0),
         })
     }
 
-    fn mac(&self, name: &str, native: &[u8]) -> Option<Hmac<Sha256>> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).ok()?;
+    /// The HMAC of what is called `name` and is in `file` from where it is read on. It is not taken into memory.
+    fn mac(&self, name: &str, file: &mut File) -> io::Result<Hmac<Sha256>> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).map_err(io::Error::other)?;
         mac.update(name.as_bytes());
-        mac.update(native);
-        Some(mac)
+        let mut part = vec![0; PART_BYTES];
+        loop {
+            match file.read(&mut part)? {
+                0 => return Ok(mac),
+                n => mac.update(part.get(..n).unwrap_or_default()),
+            }
+        }
     }
 
-    fn load(&self, name: &str) -> Option<Vec<u8>> {
-        let mut bytes = fs::read(self.dir.join(name)).ok()?;
-        let (tag, native) = bytes.split_first_chunk::<TAG_BYTES>()?;
-        if self.mac(name, native)?.verify_slice(tag).is_err() {
+    fn paths(&self, name: &str) -> (PathBuf, PathBuf) {
+        let at = |ending| self.dir.join(format!("{name}.{ending}"));
+        (at("native"), at("tag"))
+    }
+
+    fn load(&self, name: &str) -> Option<PathBuf> {
+        let (native, tag) = self.paths(name);
+        let tag = fs::read(tag).ok()?;
+        let mac = self.mac(name, &mut File::open(&native).ok()?).ok()?;
+        if mac.verify_slice(&tag).is_err() {
             tracing::warn!(name, "cached native code is not what was stored: compiling again");
             return None;
         }
-        bytes.drain(..TAG_BYTES);
-        Some(bytes)
+        Some(native)
     }
 
-    fn store(&self, name: &str, native: &[u8]) -> io::Result<()> {
-        let Some(mac) = self.mac(name, native) else {
-            return Ok(());
-        };
-        let fresh = self.dir.join(format!("{name}.new"));
-        let mut file = fs::File::create(&fresh)?;
-        file.write_all(&mac.finalize().into_bytes())?;
-        file.write_all(native)?;
-        fs::rename(fresh, self.dir.join(name))
+    /// Keeps what `make` writes to the file that it is given.
+    fn store(
+        &self,
+        name: &str,
+        make: impl FnOnce(&File) -> Result<(), LoadError>,
+    ) -> Result<PathBuf, LoadError> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        // Nobody else makes it now: what is there is from a process that was stopped.
+        let fresh = self.dir.join(format!("{name}.{number}.new"));
+        let (native, tag) = self.paths(name);
+        let stored = self.store_as(name, &fresh, make).and_then(|mac| {
+            fs::write(&tag, mac)?;
+            Ok(fs::rename(&fresh, &native)?)
+        });
+        if stored.is_err() {
+            let _ = fs::remove_file(&fresh);
+        }
+        stored.map(|()| native)
+    }
+
+    fn store_as(
+        &self,
+        name: &str,
+        fresh: &Path,
+        make: impl FnOnce(&File) -> Result<(), LoadError>,
+    ) -> Result<Vec<u8>, LoadError> {
+        make(&File::create(fresh)?)?;
+        let mac = self.mac(name, &mut File::open(fresh)?)?;
+        Ok(mac.finalize().into_bytes().to_vec())
     }
 }

@@ -1,7 +1,8 @@
 //! The engine, its clock of epochs, and loaded modules.
 
 use crate::bindings::exports::weir::module::{timed, transform, upgrade};
-use crate::compile::{Cache, CompileBy, Compiler};
+use crate::child::Wanted;
+use crate::compile::{Cache, CompileBy, Compiler, Native};
 use crate::configuration::{TICK, engine};
 use crate::confine::can_confine;
 use crate::error::LoadError;
@@ -77,6 +78,7 @@ impl Runtime {
             confined: confined.is_ok(),
             by: options.compile,
             cache,
+            costly: std::sync::Mutex::default(),
         };
         Ok(Self(Arc::new(Inner {
             engine,
@@ -91,13 +93,25 @@ impl Runtime {
     /// # Errors
     /// When it is not taken.
     pub fn load(&self, bytes: &[u8]) -> Result<Module, LoadError> {
+        self.load_while(bytes, &Wanted::default())
+    }
+
+    /// As [`Runtime::load`], as long as it is `wanted`.
+    ///
+    /// # Errors
+    /// As [`Runtime::load`]; also when it is not wanted any more.
+    pub fn load_while(&self, bytes: &[u8], wanted: &Wanted) -> Result<Module, LoadError> {
         let inspection = inspect(bytes)?;
-        let native = self.0.compiler.native(&self.0.engine, inspection.digest, bytes)?;
+        let (engine, digest) = (&self.0.engine, inspection.digest);
+        let native = self.0.compiler.native(engine, digest, bytes, wanted)?;
         #[expect(
             unsafe_code,
             reason = "SAFETY: made by our own compiler just now, or authenticated by the cache"
         )]
-        let component = unsafe { Component::deserialize(&self.0.engine, &native) };
+        let component = match &native {
+            Native::Bytes(native) => unsafe { Component::deserialize(engine, native) },
+            Native::File(path) => unsafe { Component::deserialize_file(engine, path) },
+        };
         let contract = |e: wasmtime::Error| LoadError::Contract(format!("{e:#}"));
         let component = component.map_err(contract)?;
         let extended = link_absent(&self.0.linker, &component).map_err(contract)?;
@@ -129,8 +143,8 @@ impl Runtime {
     ///
     /// # Errors
     /// When the bytes are neither.
-    pub fn componentize<'a>(&self, bytes: &'a [u8]) -> Result<std::borrow::Cow<'a, [u8]>, LoadError> {
-        self.0.compiler.componentize(bytes)
+    pub fn componentize(&self, bytes: Vec<u8>, wanted: &Wanted) -> Result<Vec<u8>, LoadError> {
+        self.0.compiler.componentize(bytes, wanted)
     }
 
     pub(crate) fn inner(&self) -> &Inner {

@@ -32,6 +32,8 @@ pub enum LoadError {
     NotTimed,
     #[error("component does not compile: {0}")]
     Compile(String),
+    #[error("component is not compiled: {0}")]
+    Costly(String),
     #[error("component does not fit the contract: {0}")]
     Contract(String),
     #[error("`describe` failed: {0}")]
@@ -58,6 +60,7 @@ impl LoadError {
             | Self::NoExport
             | Self::NotTimed
             | Self::Compile(_)
+            | Self::Costly(_)
             | Self::Contract(_)
             | Self::Text { .. }
             | Self::Describe(_) => ErrorKind::Invalid,

@@ -22,7 +22,7 @@ mod table;
 mod timers;
 mod words;
 
-pub use child::{compile_in_child, componentize_in_child};
+pub use child::{Wanted, compile_in_child, componentize_in_child};
 pub use compile::CompileBy;
 pub use componentize::componentize;
 pub use engine::{Module, Runtime, RuntimeOptions};
