@@ -47,7 +47,7 @@ impl Ballast {
         match fs::remove_file(&self.path) {
             Ok(()) => tracing::warn!(
                 free,
-                "the disk is full: what was kept for this is used to start. Records are read, and none are taken until there is room: \\
+                "the disk is full: what was kept for this is used to start. Records are read, and none are taken until there is room: \
                  remove what else is on the disk, lower `retention` of a topic, or delete one"
             ),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}

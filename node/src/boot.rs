@@ -137,7 +137,11 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     });
     let place = match (known, &config.join) {
         (Some(place), _) => place,
-        (None, None) => site::found(data, site_name(&identity))?,
+        (None, None) => {
+            let members = weir_broker::members_in(&log, site::GROUP);
+            let own = identity.fingerprint().to_string();
+            site::found(data, site_name(&identity), &own, &members)?
+        }
         (None, Some(_)) if !recovered.groups.is_empty() => bail!(
             "`{}` has records of its own: a node joins a site with an empty directory",
             data.display()

@@ -16,6 +16,7 @@ mod site;
 mod starts;
 
 use clap::Parser;
+use std::io;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -31,7 +32,15 @@ fn main() -> ExitCode {
         Err(e) if cli::is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             hint!("error: {e:#}");
+            if is_full(&e) {
+                hint!("the disk is full: remove what else is on it, and try again");
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_full(e: &anyhow::Error) -> bool {
+    let mut causes = e.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|e| e.kind() == io::ErrorKind::StorageFull)
 }

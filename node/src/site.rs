@@ -77,6 +77,11 @@ impl Place {
         }
     }
 
+    /// Of a node that is alone, and of whose log nothing is left, as a repair has told.
+    fn begin_again(&mut self) {
+        (self.active, self.founder) = (false, true);
+    }
+
     /// Notes who the members are; whether that is news.
     pub(crate) fn note(&mut self, mut members: BTreeMap<NodeId, Member>) -> bool {
         members.remove(&self.node);
@@ -108,7 +113,13 @@ pub(crate) fn load(data: &Path) -> Result<Option<Place>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e).with_context(|| format!("cannot read `{}`", path.display())),
     };
-    let what = || format!("`{}` does not say which node this is", path.display());
+    let what = || {
+        format!(
+            "`{}` does not say which node this is. Put it back from a copy; or remove it: a node that is alone finds out by \
+             its log, and one of a site must then join again, with a token and an empty directory",
+            path.display()
+        )
+    };
     let mut stored: Map<String, Value> = serde_json::from_slice(&text).with_context(what)?;
     let level = stored
         .get("level")
@@ -133,11 +144,30 @@ pub(crate) fn load(data: &Path) -> Result<Option<Place>> {
         .with_context(what)
 }
 
-/// Makes a site of this node.
-pub(crate) fn found(data: &Path, site: String) -> Result<Place> {
+/// Makes a site of this node, or one again of a log of a node that was alone. `members` are those that its log tells of.
+///
+/// # Errors
+/// When it was one of several nodes.
+pub(crate) fn found(
+    data: &Path,
+    site: String,
+    own_key: &str,
+    members: &BTreeMap<NodeId, Member>,
+) -> Result<Place> {
+    let number = match members.iter().next() {
+        None => 1,
+        Some((number, only)) if members.len() == 1 && only.key == own_key => *number,
+        Some(_) => bail!(
+            "`{}` is not there, and the log beside it is of a node of a site of {}: put the file back from a copy, or set \
+             `{}` aside and join again, with a token and an empty directory",
+            data.join(FILE).display(),
+            members.len(),
+            data.display()
+        ),
+    };
     let place = Place {
         founder: true,
-        ..Place::new(site, 1, false)
+        ..Place::new(site, number, false)
     };
     save(data, &place)?;
     Ok(place)
@@ -192,6 +222,10 @@ pub(crate) async fn join(
 
 /// On the disk before anything else happens: a number is not given twice.
 pub(crate) fn save(data: &Path, place: &Place) -> Result<()> {
+    write(data, place).with_context(|| format!("cannot write `{}`", data.join(FILE).display()))
+}
+
+fn write(data: &Path, place: &Place) -> Result<()> {
     let (path, fresh) = (data.join(FILE), data.join("site.json.new"));
     // What an earlier start was stopped at; never through a link.
     match fs::remove_file(&fresh) {
@@ -224,8 +258,23 @@ pub(crate) fn admit(
     if place.members <= 1 {
         // Nobody else has it: it goes on, and readers are shown the gap.
         let (log, recovered) = opened?;
-        place.epoch = log.epoch();
-        save(data, place)?;
+        if is_empty(&recovered) && !recovered.damage.is_none() {
+            place.begin_again();
+        }
+        if is_empty(&recovered) && place.active {
+            log.close();
+            bail!(
+                "node {} had a log in `{}`, and there is none: it was removed, or is on a file system that is not mounted. \
+                 Put it back; to begin anew without it, remove `{}`",
+                place.node,
+                data.display(),
+                data.join(FILE).display()
+            );
+        }
+        // On a full disk it must start without.
+        if std::mem::replace(&mut place.epoch, log.epoch()) != log.epoch() {
+            save(data, place)?;
+        }
         return Ok(Some((log, recovered)));
     }
     let what = match &opened {
@@ -263,6 +312,11 @@ pub(crate) fn has_lost(data: &Path, place: &mut Place, what: &str) -> Result<()>
          them to be let in under another number, and gets all records from them"
     );
     Ok(())
+}
+
+/// Whether no group has an entry.
+fn is_empty(recovered: &Recovered) -> bool {
+    recovered.groups.values().all(|group| group.last.index == 0)
 }
 
 /// Has the others of the site let this node in as another, for as long as it takes, and sets its log aside.
@@ -303,6 +357,10 @@ pub(crate) fn note_damage(data: &Path, recovered: &Recovered) -> Result<()> {
     match load(data)? {
         Some(mut place) if place.members > 1 && !recovered.damage.is_none() => {
             place.damaged = true;
+            save(data, &place)
+        }
+        Some(mut place) if !recovered.damage.is_none() && is_empty(recovered) => {
+            place.begin_again();
             save(data, &place)
         }
         _ => Ok(()),

@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_start_is_counted_where_there_are_others() {
         let dir = tempfile::tempdir().unwrap();
-        let mut place = site::found(dir.path(), "s".to_owned()).unwrap();
+        let mut place = site::found(dir.path(), "s".to_owned(), "", &BTreeMap::new()).unwrap();
         count(dir.path(), &mut place);
         assert_eq!(site::load(dir.path()).unwrap().unwrap().started, Some(0));
         place.members = 3;

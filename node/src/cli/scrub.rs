@@ -6,9 +6,14 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use weir_broker::NamedGap;
 use weir_log::ScrubReport;
-use weir_types::{Gap, PartitionId};
+use weir_types::{Gap, PartitionId, TopicName};
+
+/// Which partition of which topic it is.
+type Topics = BTreeMap<PartitionId, (TopicName, u32)>;
 
 /// Read all records that a node has stored and check them. What is damaged is replaced by another node's copy, if the site
 /// has one; fails when something stays damaged.
@@ -76,13 +81,15 @@ impl Scrub {
         };
         crate::site::note_damage(dir, &recovered)?;
         let report = log.scrub(&mut progress)?;
+        // What cannot be named is shown by its number.
+        let topics = weir_broker::topics_in(&log).unwrap_or_default();
         log.close();
         drop(log);
         let is_whole = recovered.damage.is_none() && report.damaged.is_empty() && report.rows.is_empty();
         if self.repair && !is_whole {
             return self.repaired(dir, progress);
         }
-        Ok(told(&report, &recovered.damage.notes))
+        Ok(told(&report, &recovered.damage.notes, &topics))
     }
 
     /// Makes the database in `dir` again, and reads all of it.
@@ -94,7 +101,7 @@ impl Scrub {
         let topics = weir_broker::topics_in(&log)?;
         let report = log.scrub(progress)?;
         log.close();
-        let mut told = told(&report, &rebuilt.recovered.damage.notes);
+        let mut told = told(&report, &rebuilt.recovered.damage.notes, &topics);
         let lost = &rebuilt.recovered.damage.lost;
         let mut of: Vec<PartitionId> = rebuilt.partitions.keys().copied().collect();
         of.extend(lost.iter().map(|(partition, _)| *partition));
@@ -143,11 +150,15 @@ impl Scrub {
                         "mended" => "damaged, and now another node's copy".to_owned(),
                         kind => kind.to_owned(),
                     };
-                    vec![text(g, "partition"), text(g, "start"), text(g, "end"), what]
+                    let (topic, index) = match g["topic"].as_str() {
+                        Some(topic) => (topic.to_owned(), text(g, "index")),
+                        None => (of_no_topic(&g["partition"]), String::new()),
+                    };
+                    vec![topic, index, text(g, "start"), text(g, "end"), what]
                 })
                 .collect();
             if !rows.is_empty() {
-                table(&["PARTITION ID", "START", "END", "WHY"], &rows)?;
+                table(&["TOPIC", "PARTITION", "START", "END", "WHY"], &rows)?;
             }
             let repaired = report["repaired"].as_array();
             let rows: Vec<Vec<String>> = repaired.into_iter().flatten().map(came_back).collect();
@@ -158,7 +169,7 @@ impl Scrub {
                 )?;
             }
         }
-        for list in ["rows", "unreadable"] {
+        for list in ["notes", "rows", "unreadable"] {
             for why in report[list].as_array().into_iter().flatten() {
                 hint!("{}", why.as_str().unwrap_or_default());
             }
@@ -176,13 +187,17 @@ impl Scrub {
 }
 
 /// A report, as it is printed.
-fn told(report: &ScrubReport, notes: &[String]) -> Value {
-    let gap = |(p, g): &(PartitionId, Gap)| json!({ "partition": p.0, "start": g.start, "end": g.end, "reason": g.reason.to_string() });
+fn told(report: &ScrubReport, notes: &[String], topics: &Topics) -> Value {
+    let gap = |(p, g): &(PartitionId, Gap)| NamedGap::of(topics, *p, g);
     json!({
         "partitions": report.partitions, "batches": report.batches, "records": report.records,
         "bytes": report.bytes, "gaps": report.gaps.iter().map(gap).collect::<Vec<_>>(),
         "damaged": report.damaged.iter().map(gap).collect::<Vec<_>>(), "rows": report.rows, "notes": notes,
     })
+}
+
+fn of_no_topic(id: &Value) -> String {
+    format!("of no topic: partition id {id}")
 }
 
 /// A row of the table of what came back.
@@ -195,10 +210,7 @@ fn came_back(partition: &Value) -> Vec<String> {
         .collect();
     let (topic, index) = match partition["topic"].as_str() {
         Some(topic) => (topic.to_owned(), partition["partition"].to_string()),
-        None => (
-            format!("of no topic: partition id {}", partition["id"]),
-            String::new(),
-        ),
+        None => (of_no_topic(&partition["id"]), String::new()),
     };
     let none = || "nothing".to_owned();
     vec![

@@ -204,6 +204,14 @@ fn two_processes_do_not_speak_for_one_node() {
         !output.status.success() && said.contains("runs already, at 127.0.0.1:"),
         "{said}"
     );
+    // Nor does one begin a site of its own with what a node of another had.
+    fs::remove_file(copied.join("site.json")).unwrap();
+    let output = process(&copied, "127.0.0.1:0").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && said.contains("of a node of a site of 3"),
+        "{said}"
+    );
     site.until_in_step().unwrap();
     produce(&site, 1);
     until_stored(&site, 101);

@@ -13,6 +13,7 @@ mod nobody_takes_more_than_his_share;
 mod producers_are_their_owners;
 mod signals_and_pipes_end_in_order;
 mod what_can_be_read_comes_back;
+mod what_is_gone_is_told;
 mod what_the_system_refuses_is_no_damage;
 
 use std::time::{Duration, Instant};

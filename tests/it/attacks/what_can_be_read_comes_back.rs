@@ -9,7 +9,7 @@ use weir_tests::{Node, weir};
 const SMALL: usize = 200;
 const LARGE: usize = 60;
 
-fn text(output: &Output) -> String {
+pub(super) fn text(output: &Output) -> String {
     assert!(
         output.status.success(),
         "{}",

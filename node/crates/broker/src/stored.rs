@@ -2,9 +2,10 @@
 
 use crate::moves::Located;
 use crate::topic::Topic;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use weir_log::{Log, ReadError, StateKind, decode};
-use weir_types::{PartitionId, TopicName};
+use weir_types::{Gap, Offset, PartitionId, TopicName};
 
 /// Which partition of which topic each partition is, by what `log` has. For a log that no broker serves. Blocks.
 ///
@@ -35,4 +36,36 @@ pub fn topics_in(log: &Log) -> Result<BTreeMap<PartitionId, (TopicName, u32)>, R
         }
     }
     Ok(partitions)
+}
+
+/// A range of a partition that has no records, as it is shown.
+#[derive(Clone, Debug, Serialize)]
+pub struct NamedGap {
+    /// The topic, if there is one that has the partition.
+    pub topic: Option<TopicName>,
+    /// The partition's number in the topic.
+    pub index: Option<u32>,
+    /// The partition, as the log knows it.
+    pub partition: u32,
+    /// The first offset.
+    pub start: Offset,
+    /// The offset behind the last.
+    pub end: Offset,
+    /// Why there are none.
+    pub reason: String,
+}
+
+impl NamedGap {
+    /// Of a partition that is found in `topics`.
+    pub fn of(topics: &BTreeMap<PartitionId, (TopicName, u32)>, partition: PartitionId, gap: &Gap) -> Self {
+        let named = topics.get(&partition);
+        Self {
+            topic: named.map(|(topic, _)| topic.clone()),
+            index: named.map(|(_, index)| *index),
+            partition: partition.0,
+            start: gap.start,
+            end: gap.end,
+            reason: gap.reason.to_string(),
+        }
+    }
 }

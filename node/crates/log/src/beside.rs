@@ -11,6 +11,9 @@ pub(crate) const MADE: &str = "db.made";
 pub(crate) const REPAIRED: &str = "repaired";
 /// Said when what was written last is gone, and nothing says how far it went. Opening the database makes a journal: a repair goes by this.
 pub(crate) const JOURNALS_GONE: &str = "the journals are not there, and with them what was written last";
+/// Said when the marks beside it are gone, too.
+pub(crate) const ENDS_GONE: &str = "how far each partition went is not known: what was written last is gone, and its offsets may be given out \
+     again; have consumers that committed such offsets begin at the end";
 /// Why a log did not open, until a repair: in its directory.
 pub(crate) const DAMAGED: &str = "damaged";
 /// Where files are kept that the database has removed and should not have, under `quarantine/`.

@@ -57,15 +57,23 @@ pub enum OpenError {
     #[error("data in `{}` is whole, and not for this release: {why}", path.display())]
     Newer { path: PathBuf, why: FormatError },
     #[error(
-        "data in `{}` is damaged and does not open ({why}); at stake: {damage}. `weir scrub --data {} --repair` \
+        "data in `{}` is damaged and does not open ({why}); at stake: {}. `weir scrub --data {} --repair` \
          makes it again from all that can be read, and says what is lost",
-        path.display(), path.display()
+        path.display(), stake(damage), path.display()
     )]
     Damaged {
         path: PathBuf,
         why: String,
         damage: Damage,
     },
+}
+
+/// What is at stake where nothing is known to be.
+fn stake(damage: &Damage) -> String {
+    match damage.is_none() {
+        true => "nobody knows, since the marks of how far it went are gone or name nothing".to_owned(),
+        false => damage.to_string(),
+    }
 }
 
 impl OpenError {

@@ -12,7 +12,7 @@ use crate::{Damage, OpenError};
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, KeyspaceCreateOptions, KvSeparationOptions};
 use std::fs::{File, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weir_types::{Gap, GapReason};
 
@@ -86,6 +86,14 @@ pub(crate) fn open_files(
             damage: everything(watermark),
         });
     }
+    if let Some(lost) = lost_list(&db_dir).map_err(io)? {
+        // The database would take it for empty, and go on without what its files hold.
+        return Err(OpenError::Damaged {
+            path: dir.to_owned(),
+            why: format!("`{}` is not there", lost.display()),
+            damage: everything(watermark),
+        });
+    }
     let quarantine = dir.join("quarantine");
     let findings = crate::journal::check(&db_dir, &quarantine, watermark.value.clean).map_err(io)?;
     let has_values_aside = !existed && set_values_aside(dir, &quarantine).map_err(io)?;
@@ -141,6 +149,25 @@ pub(crate) fn open_files(
         was_there,
         lock: Some(lock),
     })
+}
+
+/// The file that says which tables of a keyspace count, where there are tables and it is not. fjall makes it with the keyspace.
+fn lost_list(db_dir: &Path) -> std::io::Result<Option<PathBuf>> {
+    let entries = |dir: &Path| -> std::io::Result<Vec<PathBuf>> {
+        match std::fs::read_dir(dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            found => found?.map(|entry| Ok(entry?.path())).collect(),
+        }
+    };
+    for keyspace in entries(&db_dir.join("keyspaces"))? {
+        let current = keyspace.join("current");
+        let is_used =
+            !entries(&keyspace.join("tables"))?.is_empty() || !entries(&keyspace.join("blobs"))?.is_empty();
+        if keyspace.is_dir() && is_used && !current.exists() {
+            return Ok(Some(current));
+        }
+    }
+    Ok(None)
 }
 
 /// No other process can have it, and it has no journals.

@@ -5,7 +5,7 @@
 //! should. Entries whose effects are not in `state` are left to their group, which knows whether they are committed. What is missing becomes a `lost` gap, and the
 //! partition goes on at its ceiling, so that no offset is ever given out twice.
 
-use crate::beside::{JOURNALS_GONE, REPAIRED, note_damage};
+use crate::beside::{ENDS_GONE, JOURNALS_GONE, REPAIRED, note_damage};
 use crate::copy::RowsCopy;
 use crate::entry::HeaderError;
 use crate::gaps::{gap_of, gap_row};
@@ -182,6 +182,18 @@ fn recover(
         lock,
     } = opened;
     let journals_gone = findings.are_gone && existed && was_there;
+    // Nothing says how far anything went. A node that was killed at any moment has either.
+    let ends_gone = findings.are_gone && existed && !marked;
+    if ends_gone && !is_rebuilt {
+        return Err(OpenError::Damaged {
+            path: dir.to_owned(),
+            why: "the journals and both watermark files are not there".to_owned(),
+            damage: Damage {
+                notes: vec![ENDS_GONE.to_owned()],
+                ..Damage::default()
+            },
+        });
+    }
     let mut recovery = Recovery {
         recovered: Recovered {
             clean: watermark.value.clean || !existed,
@@ -216,6 +228,9 @@ fn recover(
     }
     if let Ok(lost) = std::fs::read_to_string(dir.join(REPAIRED)) {
         recovery.note(format!("a repair made the database again: {lost}"));
+    }
+    if ends_gone {
+        recovery.note(ENDS_GONE.to_owned());
     }
     if is_rebuilt {
         recovery.note("the database was made again from what could be read".to_owned());
@@ -276,6 +291,9 @@ impl Recovery {
     fn run(mut self) -> Result<State, Failure> {
         let mut positions = self.load_positions()?;
         let mut gaps = self.load_gaps()?;
+        if self.is_rebuilt {
+            self.forget_what_came_back(&mut positions, &mut gaps)?;
+        }
         let mut tails = BTreeMap::new();
         let mut replay = Vec::new();
         for group in self.groups()? {
@@ -408,6 +426,31 @@ impl Recovery {
             }
         }
         Ok(gaps)
+    }
+
+    /// Forgets of ranges that were lost that records of them are there again. What is still missing is found anew.
+    fn forget_what_came_back(
+        &self,
+        positions: &mut BTreeMap<PartitionId, Position>,
+        gaps: &mut BTreeMap<PartitionId, Vec<Gap>>,
+    ) -> fjall::Result<()> {
+        let mut batch = self.keyspaces.db.batch();
+        for (partition, gaps) in gaps {
+            let is_there = |gap: &Gap| {
+                let rows = data_key(*partition, gap.start)..data_key(*partition, gap.end);
+                gap.reason == GapReason::Lost && self.keyspaces.data.range(rows).next().is_some()
+            };
+            let (came_back, gone) = std::mem::take(gaps).into_iter().partition(is_there);
+            *gaps = gone;
+            let came_back: Vec<Gap> = came_back;
+            for gap in came_back {
+                let (key, _) = gap_row(*partition, &gap);
+                batch.remove(&self.keyspaces.state, key.as_bytes());
+                let position = positions.entry(*partition).or_default();
+                position.lost = position.lost.saturating_sub(gap.end.since(gap.start));
+            }
+        }
+        batch.commit(PersistMode::SyncAll)
     }
 
     fn groups(&self) -> fjall::Result<Vec<GroupId>> {

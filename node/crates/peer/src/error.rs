@@ -18,6 +18,16 @@ pub enum PeerError {
     )]
     HalfIdentity { missing: String, there: String },
     #[error(
+        "`{certificate}` and `{key}` are no certificate and its key ({why}): put them back from a copy, or set both aside to make \
+         a new identity, which no other node knows: one of a site of several must then join again, with a token and an empty \
+         directory"
+    )]
+    BrokenIdentity {
+        certificate: String,
+        key: String,
+        why: String,
+    },
+    #[error(
         "the key in `{path}` is open to others (mode {mode:o}): somebody may have it. `chmod 600` it if nobody does, or set both \
          files of the identity aside"
     )]
@@ -67,6 +77,7 @@ impl PeerError {
             Self::Listen { .. }
             | Self::Identity { .. }
             | Self::HalfIdentity { .. }
+            | Self::BrokenIdentity { .. }
             | Self::OpenKey { .. }
             | Self::KnownNodes { .. }
             | Self::Tls(_) => ErrorKind::Internal,

@@ -66,10 +66,16 @@ impl Identity {
                         mode: mode & 0o777,
                     });
                 }
-                return Ok(Self {
+                let identity = Self {
                     certificate: CertificateDer::from(certificate),
                     key,
-                });
+                };
+                identity.check().map_err(|why| PeerError::BrokenIdentity {
+                    certificate: cert_path.display().to_string(),
+                    key: key_path.display().to_string(),
+                    why: why.to_string(),
+                })?;
+                return Ok(identity);
             }
             (None, None) => {}
             // Others know the node by both: another identity is not made over half of one.
@@ -92,6 +98,13 @@ impl Identity {
             certificate: CertificateDer::from(certificate),
             key,
         })
+    }
+
+    /// Whether the key is one, and the certificate's.
+    fn check(&self) -> Result<(), rustls::Error> {
+        let provider = rustls::crypto::ring::default_provider();
+        let key = provider.key_provider.load_private_key(self.key())?;
+        rustls::sign::CertifiedKey::new(vec![self.certificate.clone()], key).keys_match()
     }
 
     /// A certificate and its key. Ed25519 (RFC 8032): small, and its signatures are always of one size, so that a

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use weir_broker::{
-    At, Broker, Commit, Fetch, FetchError, Fetched, Framing, Piece, Principal, ProduceError, Producing,
-    ProposeError, Taken, Token, Topic,
+    At, Broker, Commit, Fetch, FetchError, Fetched, Framing, NamedGap, Piece, Principal, ProduceError,
+    Producing, ProposeError, Taken, Token, Topic,
 };
 use weir_peer::protocol::{PartitionInfo, PieceHead, Place, Reply, Request, TopicInfo, WireError};
 use weir_peer::{PeerError, SendStream, write_frame};
@@ -446,7 +446,7 @@ impl Session {
 
     /// Reads everything on a thread of its own, and says how far it is.
     fn scrub(&self) -> Answer {
-        let broker = self.node.broker.clone();
+        let (broker, naming) = (self.node.broker.clone(), self.node.broker.clone());
         let (replies, answers) = mpsc::channel(16);
         tokio::spawn(async move {
             let eye = replies.clone();
@@ -464,7 +464,9 @@ impl Session {
                     return drop(replies.send((Reply::Error(error), Bytes::new())).await);
                 }
             };
-            let gap = |(p, g): &(weir_types::PartitionId, weir_types::Gap)| serde_json::json!({ "partition": p.0, "start": g.start, "end": g.end, "reason": g.reason.to_string() });
+            // What cannot be named is shown by its number.
+            let topics = weir_broker::topics_in(naming.log()).unwrap_or_default();
+            let gap = |(p, g): &(weir_types::PartitionId, weir_types::Gap)| NamedGap::of(&topics, *p, g);
             let report = serde_json::json!({
                 "partitions": report.partitions,
                 "batches": report.batches,

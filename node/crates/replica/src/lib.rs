@@ -40,6 +40,6 @@ pub use peers::{Host, Peers};
 pub use raft::{Member, NodeId};
 pub use serve::serve;
 pub use starts::{Seen, Started, Starts, TELL_EVERY, Verdict};
-pub use store::make_alone;
+pub use store::{make_alone, members_in};
 pub use transport::{Channel, Incoming, Outgoing, Transport};
 pub use wire::{Claim, JoinReply, JoinRequest};

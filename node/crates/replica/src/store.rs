@@ -2,7 +2,7 @@
 
 use crate::error::GroupError;
 use crate::raft::{
-    LogId, NodeId, RaftEntry, StoredMembers, StoredVote, Types, Vote, entry_id, from_log, log_id,
+    LogId, Member, NodeId, RaftEntry, StoredMembers, StoredVote, Types, Vote, entry_id, from_log, log_id,
     members_key, to_log,
 };
 use crate::tail::Tail;
@@ -312,6 +312,13 @@ pub(crate) fn stored_vote(log: &Log, group: GroupId) -> io::Result<Option<Stored
 /// The members that are stored for `group`, as of what is applied.
 pub(crate) fn stored_members(log: &Log, group: GroupId) -> Option<StoredMembers> {
     row(log, &members_key(group)).and_then(|v| StoredMembers::decode(&v))
+}
+
+/// The members of `group`, as the log of one of them tells; none where it tells of none. Blocks.
+pub fn members_in(log: &Log, group: GroupId) -> BTreeMap<NodeId, Member> {
+    let members = stored_members(log, group).and_then(|stored| stored.membership());
+    let nodes = members.iter().flat_map(|members| members.nodes());
+    nodes.map(|(id, member)| (*id, member.clone())).collect()
 }
 
 fn row(log: &Log, key: &StateKey) -> Option<bytes::Bytes> {

@@ -16,7 +16,9 @@ mod table;
 #[cfg(any(test, feature = "testing"))]
 pub use check::comes_back;
 
-use crate::beside::{DAMAGED, JOURNALS_GONE, MADE, MAKING, REPAIRED, put_in_place, remove_dir, sync};
+use crate::beside::{
+    DAMAGED, ENDS_GONE, JOURNALS_GONE, MADE, MAKING, REPAIRED, put_in_place, remove_dir, sync,
+};
 use crate::found::{Item, Value};
 use crate::refused::{operating_system, unusable};
 use crate::store::Options;
@@ -95,7 +97,7 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
         remove_dir(&dir.join(MADE)).map_err(io)?;
         findings = journal::check(&db, &dir.join("quarantine"), watermark.value.clean).map_err(io)?;
         let noted = std::fs::read_to_string(dir.join(DAMAGED)).unwrap_or_default();
-        findings.are_gone |= noted.contains(JOURNALS_GONE);
+        findings.are_gone |= noted.contains(JOURNALS_GONE) || noted.contains(ENDS_GONE);
     }
     let failed = |e: fjall::Error| {
         let source = operating_system(&e).unwrap_or_else(|| io::Error::other(e.to_string()));
