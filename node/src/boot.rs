@@ -32,6 +32,12 @@ const RETAIN_EVERY: u32 = 30;
 const BUDGET_EVERY: Duration = Duration::from_secs(1);
 /// How often the leader looks whether learners have caught up.
 const PROMOTE_EVERY: Duration = Duration::from_millis(500);
+/// How often the names of nodes are looked up: addresses that were given out anew are used soon.
+const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+/// A resolver that takes longer has none of them.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
+/// Of the addresses of a name, at most so many: a gateway has a few.
+const ADDRESSES_OF_NAME_MAX: usize = 8;
 /// A node that stands alone is ready when it leads: its disk takes a few syncs for that.
 const ALONE_WITHIN: Duration = Duration::from_secs(30);
 /// A node that is not heard of for so long is worth a line: several elections.
@@ -44,6 +50,9 @@ const EXIT_POISONED: i32 = 70;
 /// Runs a node until it is told to stop.
 pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     let begun = Instant::now();
+    // A file that grows beyond a limit of the system is an error of that file, and told; without a handler it would be the end.
+    let xfsz = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    let _beyond = tokio::signal::unix::signal(xfsz)?;
     crate::ownership::keep_to_ourselves();
     crate::ownership::take(data)?;
     let ballast = Ballast::of(data);
@@ -110,14 +119,14 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         ..member(&config, &identity, quic_addr, http_addr, kafka_bound)
     };
     let peers = Peers::new(Arc::clone(&listener), Arc::clone(&identity));
-    let run = random_key()?;
-    let opened = match (&mut known, opened) {
-        (Some(place), Some(opened)) if place.members > 1 => {
-            starts::count(data, place);
-            let mut told = starts::started(place, &member, run, &opened.1);
-            starts::confirm(data, place, &peers, &mut told, opened).await?
+    let run = random_key()?.first_chunk().copied().unwrap_or_default();
+    let mut told = None;
+    let opened = match &mut known {
+        Some(place) if place.members > 1 => {
+            let told = told.insert(starts::count(data, place, &member, run));
+            starts::confirm(data, place, &peers, told, opened).await?
         }
-        (_, opened) => opened,
+        _ => opened,
     };
     let (log, recovered) = match opened {
         Some(opened) => opened,
@@ -135,7 +144,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         hint!("error: the log stopped: {reason}; restart to recover");
         std::process::exit(EXIT_POISONED);
     });
-    let place = match (known, &config.join) {
+    let mut place = match (known, &config.join) {
         (Some(place), _) => place,
         (None, None) => {
             let members = weir_broker::members_in(&log, site::GROUP);
@@ -184,6 +193,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     });
 
     let stop = Arc::new(Notify::new());
+    broker.starts().remember(&place.others_started);
     let peers_to_tell = peers.clone();
     let (serving, peers) = (broker.clone(), peers);
     let (known, members, places) = (peers.clone(), broker.clone(), broker.clone());
@@ -201,8 +211,9 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         on_node,
     ));
     let site_id = place.site.clone();
-    broker.starts().remember(&place.others_started);
-    let told = starts::started(&place, &member, run, &recovered);
+    // Another, if this node was let in again.
+    let told = told.filter(|told| told.node == place.node);
+    let told = told.unwrap_or_else(|| starts::count(data, &mut place, &member, run));
     let (telling, told_peers) = (broker.clone(), peers_to_tell);
     let telling = tokio::spawn(async move {
         let what = starts::keep_telling(&telling, &told_peers, told).await;
@@ -411,6 +422,8 @@ fn status(
 /// learners that have caught up.
 async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member) {
     let mut silent = BTreeSet::new();
+    let mut is_news = false;
+    let mut resolved: Option<(BTreeMap<NodeId, Member>, Instant)> = None;
     // What was set aside at a start is all there is.
     let mut has_aside = data.join(site::ASIDE).exists();
     loop {
@@ -424,14 +437,19 @@ async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member)
         broker.raise_level().await;
         let others_started = broker.starts().counts();
         let (members, level) = (broker.group().members(), broker.level());
-        if !members.is_empty()
-            && (place.note(members)
-                | !std::mem::replace(&mut place.active, true)
-                | (std::mem::replace(&mut place.others_started, others_started.clone()) != others_started)
-                | (std::mem::replace(&mut place.level, level) != level))
-            && let Err(error) = site::save(&data, &place)
-        {
-            tracing::warn!(%error, "who the members are is not noted");
+        if !members.is_empty() {
+            is_news |= place.note(members);
+            is_news |= !std::mem::replace(&mut place.active, true);
+            is_news |= std::mem::replace(&mut place.level, level) != level;
+            is_news |= place.others_started != others_started;
+            place.others_started = others_started;
+        }
+        if is_news {
+            match site::save(&data, &place) {
+                Ok(()) => is_news = false,
+                // Once every half second would be too often to say so.
+                Err(error) => tracing::debug!(%error, "who the members are is not noted"),
+            }
         }
         let group = broker.group();
         let known = group.members().get(&group.node()).cloned();
@@ -439,6 +457,14 @@ async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member)
             && let Err(error) = group.announce(own.clone()).await
         {
             tracing::debug!(%error, "the leader does not know yet how this node is reached");
+        }
+        let members = broker.group().members();
+        let is_fresh =
+            |(of, at): &(BTreeMap<NodeId, Member>, Instant)| *of == members && at.elapsed() < RESOLVE_EVERY;
+        if !resolved.as_ref().is_some_and(is_fresh) {
+            let names = members.values().map(|member| member.quic.clone()).collect();
+            tokio::spawn(resolve(broker.clone(), names));
+            resolved = Some((members, Instant::now()));
         }
         if has_aside && broker.is_in_place() {
             let dir = data.clone();
@@ -450,6 +476,18 @@ async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member)
         tell_of_silent(&broker, &mut silent);
         tokio::time::sleep(PROMOTE_EVERY).await;
     }
+}
+
+/// Finds the addresses behind the names by which nodes say they are reached.
+async fn resolve(broker: Broker, names: Vec<String>) {
+    let mut found = BTreeSet::new();
+    for name in names {
+        if let Ok(Ok(addresses)) = tokio::time::timeout(RESOLVE_WITHIN, tokio::net::lookup_host(&name)).await
+        {
+            found.extend(addresses.take(ADDRESSES_OF_NAME_MAX));
+        }
+    }
+    broker.nodes_are_at(found);
 }
 
 /// Says once, on the node that leads, when another falls silent, and when it is back.

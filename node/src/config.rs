@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use weir_broker::Timing;
@@ -43,6 +44,20 @@ pub(crate) struct Config {
     pub(crate) fetch_bytes_per_s: Option<u64>,
     pub(crate) log: String,
 }
+
+/// More memory than any machine gives to one part of a node.
+const MEMORY_BYTES_MAX: u64 = 1 << 40;
+const DISK_BYTES_MAX: u64 = 1 << 50;
+/// A repair reads no larger file.
+const VALUE_FILE_BYTES_MAX: u64 = 1 << 30;
+/// Variables that are no settings of a node: of the command line, and of tests.
+const OTHER_VARIABLES: [&str; 5] = [
+    "WEIR_NODE",
+    "WEIR_NODE_KEY",
+    "WEIR_TOKEN",
+    "WEIR_KNOWN_NODES",
+    "WEIR_STOP_AT",
+];
 
 /// Name, default and meaning of each setting. `weir serve --print-config` shows them.
 const SETTINGS: [(&str, &str, &str); 25] = [
@@ -212,7 +227,7 @@ impl Config {
                 .with_context(|| format!("in `{}`", path.display()))?;
         }
         for (name, ..) in SETTINGS {
-            let variable = format!("WEIR_{}", name.to_uppercase());
+            let variable = variable_of(name);
             if let Some(value) = environment(&variable) {
                 config
                     .set(name, &value)
@@ -227,12 +242,9 @@ impl Config {
             toml::from_str(text).map_err(|e| anyhow::anyhow!("{}", e.to_string().trim_end()))?;
         for (name, value) in table {
             if !SETTINGS.iter().any(|(known, ..)| *known == name) {
-                let nearest = SETTINGS
-                    .iter()
-                    .max_by_key(|(known, ..)| (strsim::jaro_winkler(known, &name) * 1_000.0) as u32);
                 bail!(
                     "there is no setting `{name}`; the nearest is `{}`",
-                    nearest.map_or("", |n| n.0)
+                    nearest(&name)
                 );
             }
             let text = match value {
@@ -258,6 +270,18 @@ impl Config {
                 .with_context(|| format!("`{name}` cannot be `{value}`: use ADDRESS:PORT, as 127.0.0.1:7400"))
         };
         let some = |n: u64| (n > 0).then_some(n);
+        // Another number than was asked for would be a surprise.
+        let within = |range: RangeInclusive<u64>| {
+            let number = number()?;
+            if !range.contains(&number) {
+                bail!(
+                    "`{name}` cannot be `{value}`: use {} to {}",
+                    range.start(),
+                    range.end()
+                );
+            }
+            Ok(number)
+        };
         match name {
             "data" => self.data = Some(value.into()),
             "quic" => self.quic = address()?,
@@ -284,19 +308,18 @@ impl Config {
                     .with_context(|| format!("`{name}` cannot be `{value}`: use true or false"))?;
             }
             "default_partitions" => {
-                let partitions = u32::try_from(number()?)
-                    .ok()
-                    .filter(|n| (1..=PARTITIONS_MAX).contains(n));
-                self.default_partitions = partitions
-                    .with_context(|| format!("`{name}` cannot be `{value}`: use 1 to {PARTITIONS_MAX}"))?;
+                self.default_partitions = within(1..=PARTITIONS_MAX.into())? as u32;
             }
             "group_initial_rebalance_delay_ms" => {
-                self.group_initial_delay = Duration::from_millis(number()?.min(600_000));
+                self.group_initial_delay = Duration::from_millis(within(0..=600_000)?);
             }
             "offsets_retention_minutes" => {
-                self.offsets_retention = Duration::from_secs(number()?.clamp(1, 5_256_000) * 60);
+                self.offsets_retention = Duration::from_secs(within(1..=5_256_000)? * 60);
             }
-            "log" => value.clone_into(&mut self.log),
+            "log" => {
+                check_filter(value)?;
+                value.clone_into(&mut self.log);
+            }
             "host" => self.host = Some(value.to_owned()).filter(|h| !h.is_empty()),
             "rack" => value.clone_into(&mut self.rack),
             "timing" => {
@@ -306,15 +329,15 @@ impl Config {
                     _ => bail!("`timing` cannot be `{value}`: use edge or central"),
                 }
             }
-            "linger_ms" => self.linger = Duration::from_millis(number()?.min(1_000)),
+            "linger_ms" => self.linger = Duration::from_millis(within(0..=1_000)?),
             "disk_budget_bytes" => self.disk_budget_bytes = some(number()?),
             "disk_reserve_bytes" => self.disk_reserve_bytes = some(number()?),
-            "cache_bytes" => self.cache_bytes = number()?.max(1 << 20),
-            "memtable_bytes" => self.memtable_bytes = number()?.max(1 << 20),
+            "cache_bytes" => self.cache_bytes = within(1 << 20..=MEMORY_BYTES_MAX)?,
+            "memtable_bytes" => self.memtable_bytes = within(1 << 20..=MEMORY_BYTES_MAX)?,
             // The storage engine takes no less.
-            "journal_bytes" => self.journal_bytes = number()?.max(64 << 20),
+            "journal_bytes" => self.journal_bytes = within(64 << 20..=DISK_BYTES_MAX)?,
             "value_log_from_bytes" => self.value_log_from_bytes = number()? as usize,
-            "value_file_bytes" => self.value_file_bytes = number()?.max(64 << 10),
+            "value_file_bytes" => self.value_file_bytes = within(64 << 10..=VALUE_FILE_BYTES_MAX)?,
             "modules_memory_bytes" => self.modules_memory_bytes = some(number()?),
             "produce_bytes_per_s" => self.produce_bytes_per_s = some(number()?),
             "fetch_bytes_per_s" => self.fetch_bytes_per_s = some(number()?),
@@ -322,6 +345,45 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// A bare word that is no level would pass for the name of a part that is to be heard, and silence all others.
+fn check_filter(filter: &str) -> Result<()> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    for part in filter.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        if !is_level(level) {
+            bail!(
+                "`log` cannot be `{filter}`: `{part}` is neither a level ({}) nor PART=LEVEL, as weir_log=debug",
+                LEVELS.join(", ")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What may be meant for a node and is no setting, and the setting that is nearest to it.
+pub(crate) fn unknown(variables: impl Iterator<Item = String>) -> Vec<(String, String)> {
+    let is_known = |variable: &str| {
+        OTHER_VARIABLES.contains(&variable) || SETTINGS.iter().any(|(name, ..)| variable_of(name) == variable)
+    };
+    let ours = variables.filter(|variable| variable.starts_with("WEIR_") && !is_known(variable));
+    ours.map(|variable| {
+        let nearest = nearest(&variable.trim_start_matches("WEIR_").to_lowercase());
+        (variable, variable_of(nearest))
+    })
+    .collect()
+}
+
+fn variable_of(name: &str) -> String {
+    format!("WEIR_{}", name.to_uppercase())
+}
+
+fn nearest(name: &str) -> &'static str {
+    let near = |known: &str| (strsim::jaro_winkler(known, name) * 1_000.0) as u32;
+    let nearest = SETTINGS.iter().max_by_key(|(known, ..)| near(known));
+    nearest.map_or("", |(known, ..)| known)
 }
 
 /// A file with every setting at its default, explained.
@@ -335,8 +397,8 @@ pub(crate) fn documented() -> String {
             default
         };
         out.push_str(&format!(
-            "# {about} (WEIR_{})\n{comment}{name} = {default}\n\n",
-            name.to_uppercase()
+            "# {about} ({})\n{comment}{name} = {default}\n\n",
+            variable_of(name)
         ));
     }
     out
@@ -362,6 +424,35 @@ mod tests {
         assert!(
             error.contains("`lingr_ms`") && error.contains("`linger_ms`"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn a_value_that_is_not_taken_is_told_with_those_that_are() {
+        let mut config = Config::default();
+        for (name, value, want) in [
+            ("journal_bytes", "1", "67108864 to"),
+            ("value_file_bytes", "1", "65536 to 1073741824"),
+            ("linger_ms", "1001", "0 to 1000"),
+            ("cache_bytes", "x", "use a number"),
+            ("default_partitions", "0", "1 to"),
+            ("log", "verbose", "neither a level"),
+            ("log", "info,weir_log=loud", "`weir_log=loud`"),
+        ] {
+            let error = config.set(name, value).unwrap_err().to_string();
+            assert!(error.contains(want), "{name}: {error}");
+        }
+        config.set("log", "info,openraft=error,weir_log=Debug").unwrap();
+        assert_eq!(config.journal_bytes, Config::default().journal_bytes);
+    }
+
+    #[test]
+    fn a_variable_that_is_no_setting_is_found() {
+        let variables = ["WEIR_JOURNAL_BYTE", "WEIR_NODE", "WEIR_QUIC", "PATH"].map(str::to_owned);
+        let found = unknown(variables.into_iter());
+        assert_eq!(
+            found,
+            [("WEIR_JOURNAL_BYTE".to_owned(), "WEIR_JOURNAL_BYTES".to_owned())]
         );
     }
 

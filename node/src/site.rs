@@ -77,11 +77,6 @@ impl Place {
         }
     }
 
-    /// Of a node that is alone, and of whose log nothing is left, as a repair has told.
-    fn begin_again(&mut self) {
-        (self.active, self.founder) = (false, true);
-    }
-
     /// Notes who the members are; whether that is news.
     pub(crate) fn note(&mut self, mut members: BTreeMap<NodeId, Member>) -> bool {
         members.remove(&self.node);
@@ -157,6 +152,11 @@ pub(crate) fn found(
     let number = match members.iter().next() {
         None => 1,
         Some((number, only)) if members.len() == 1 && only.key == own_key => *number,
+        Some(_) if members.len() == 1 => bail!(
+            "`{}` is not there, and the log beside it is of a node with another identity: put `identity.crt` and `identity.key` back \
+             from a copy, or that file",
+            data.join(FILE).display()
+        ),
         Some(_) => bail!(
             "`{}` is not there, and the log beside it is of a node of a site of {}: put the file back from a copy, or set \
              `{}` aside and join again, with a token and an empty directory",
@@ -258,9 +258,6 @@ pub(crate) fn admit(
     if place.members <= 1 {
         // Nobody else has it: it goes on, and readers are shown the gap.
         let (log, recovered) = opened?;
-        if is_empty(&recovered) && !recovered.damage.is_none() {
-            place.begin_again();
-        }
         if is_empty(&recovered) && place.active {
             log.close();
             bail!(
@@ -359,8 +356,17 @@ pub(crate) fn note_damage(data: &Path, recovered: &Recovered) -> Result<()> {
             place.damaged = true;
             save(data, &place)
         }
-        Some(mut place) if !recovered.damage.is_none() && is_empty(recovered) => {
-            place.begin_again();
+        _ => Ok(()),
+    }
+}
+
+/// Notes what a repair found in `data`: as [`note_damage`], and of a node that is alone, and of whose log nothing is left, that it begins
+/// as it did at first.
+pub(crate) fn note_repair(data: &Path, recovered: &Recovered) -> Result<()> {
+    note_damage(data, recovered)?;
+    match load(data)? {
+        Some(mut place) if place.members <= 1 && is_empty(recovered) => {
+            (place.active, place.founder) = (false, true);
             save(data, &place)
         }
         _ => Ok(()),

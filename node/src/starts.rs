@@ -14,35 +14,72 @@ use weir_log::{Log, Recovered};
 /// How long a node that starts waits for the others: those that are up answer at once, and without them it goes on as
 /// it is, since a site that lost its power starts all at once.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-/// How long it asks again while another process speaks for it: one that was killed counts as gone before that.
+/// And how long for the rest once one that leads has spoken: nobody knows better, and others may know as much.
+const REST_WITHIN: Duration = Duration::from_millis(100);
+/// How long another process may speak for this node before this one gives in: one that was killed counts as gone before that.
 const TAKEN_FOR: Duration = Duration::from_secs(10);
 /// How often it asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// A start of this node, as others are told of it.
-pub(crate) fn started(place: &Place, own: &Member, run: [u8; 32], recovered: &Recovered) -> Started {
-    let groups = recovered.groups.iter();
-    let run = *run.first_chunk().unwrap_or(&[0; 16]);
-    Started {
+/// Counts this start in the directory, if there are others to tell; what they are told. On a disk that is full the count is not told,
+/// since the next start would tell the same.
+pub(crate) fn count(data: &Path, place: &mut Place, own: &Member, run: [u8; 16]) -> Started {
+    let mut told = Started {
         node: place.node,
         count: place.started.unwrap_or(0),
         run,
         addr: own.quic.clone(),
-        last: groups.map(|(id, state)| (*id, state.last)).collect(),
+        last: Vec::new(),
+    };
+    if place.members > 1
+        && let Some(before) = place.started
+    {
+        told.count = keep(data, place, before + 1);
+    }
+    told
+}
+
+/// Keeps the count in the directory; 0 if that cannot be done.
+fn keep(data: &Path, place: &mut Place, count: u64) -> u64 {
+    let before = place.started.replace(count);
+    match site::save(data, place) {
+        Ok(()) => count,
+        Err(error) => {
+            tracing::warn!(%error, "this start of the node is not counted");
+            place.started = before;
+            0
+        }
     }
 }
 
-/// Counts this start in the directory, if there are others to tell. On a disk that is full it is not told.
-pub(crate) fn count(data: &Path, place: &mut Place) {
-    if place.members <= 1 {
-        return;
+/// Waits until no other process speaks for this node. What the others say then.
+///
+/// # Errors
+/// When one goes on.
+async fn untaken(data: &Path, place: &Place, peers: &Peers, told: &Started) -> Result<Vec<(NodeId, Seen)>> {
+    let begun = Instant::now();
+    loop {
+        let seen = ask(peers, &place.others, told).await;
+        let Some((by, addr)) = taken(&seen) else {
+            return Ok(seen);
+        };
+        if begun.elapsed() >= TAKEN_FOR {
+            bail!(
+                "node {} runs already, at {addr}, as node {by} says: `{}` is a copy of its directory. A node has one \
+                 directory and one process; to add a node, start it with an empty directory and `--join`",
+                place.node,
+                data.display()
+            );
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
     }
-    let before = place.started;
-    place.started = before.map(|count| count + 1);
-    if let Err(error) = site::save(data, place) {
-        tracing::warn!(%error, "this start of the node is not counted");
-        place.started = None;
-    }
+}
+
+fn taken(seen: &[(NodeId, Seen)]) -> Option<(NodeId, String)> {
+    seen.iter().find_map(|(node, seen)| match &seen.verdict {
+        Verdict::Taken(addr) => Some((*node, addr.clone())),
+        _ => None,
+    })
 }
 
 /// The log that `opened` found, if the others of the site know of nothing that this node had beyond it. If they do, that
@@ -55,61 +92,53 @@ pub(crate) async fn confirm(
     place: &mut Place,
     peers: &Peers,
     told: &mut Started,
-    opened: (Log, Recovered),
+    opened: Option<(Log, Recovered)>,
 ) -> Result<Option<(Log, Recovered)>> {
-    let begun = Instant::now();
-    let verdict = loop {
-        let seen = ask(peers, &place.others, told).await;
-        // What they counted while this directory was run by a release that did not.
-        let counted = seen.iter().map(|(_, seen)| seen.count).max();
-        let verdicts = || seen.iter().map(|(node, seen)| (*node, &seen.verdict));
-        let taken = verdicts().find_map(|(node, verdict)| match verdict {
-            Verdict::Taken(addr) => Some((node, addr.clone())),
-            _ => None,
-        });
-        if let Some((by, addr)) = taken {
-            if begun.elapsed() < TAKEN_FOR {
-                tokio::time::sleep(ASK_AGAIN).await;
-                continue;
+    if let Some((_, recovered)) = &opened {
+        let groups = recovered.groups.iter();
+        told.last = groups.map(|(id, state)| (*id, state.last)).collect();
+    }
+    let seen = untaken(data, place, peers, told).await;
+    // What is missing is sent again from here on; what follows is about who speaks.
+    told.last.clear();
+    let (seen, opened) = match (seen, opened) {
+        (Ok(seen), Some(opened)) => (seen, opened),
+        (Ok(_), None) => return Ok(None),
+        (Err(e), opened) => {
+            if let Some((log, _)) = opened {
+                log.close();
             }
-            opened.0.close();
-            bail!(
-                "node {} runs already, at {addr}, as node {by} says: `{}` is a copy of its directory. A node has one \
-                 directory and one process; to add a node, start it with an empty directory and `--join`",
-                place.node,
-                data.display()
-            );
+            return Err(e);
         }
-        if told.count == 0
-            && let Some(counted) = counted
-        {
-            place.started = Some(counted + 1);
-            if site::save(data, place).is_ok() {
-                told.count = counted + 1;
-            }
-        }
-        let worst = verdicts().find(|(_, verdict)| **verdict != Verdict::Sound);
-        break worst.map(|(node, verdict)| (node, verdict.clone()));
     };
-    let what = match verdict {
-        None | Some((_, Verdict::Sound | Verdict::Taken(_))) => return Ok(Some(opened)),
-        Some((by, Verdict::Older)) => {
-            format!("node {by} has seen it started since this directory was: this is an older copy of it")
-        }
-        Some((by, Verdict::Behind(group, had))) => format!(
+    // What they counted while this directory was run by a release that did not.
+    let counted = seen.iter().filter_map(|(_, seen)| seen.count).max();
+    if told.count == 0
+        && place.started.is_none()
+        && let Some(counted) = counted
+    {
+        told.count = keep(data, place, counted + 1);
+    }
+    let Some((by, seen)) = seen.iter().find(|(_, seen)| seen.verdict != Verdict::Sound) else {
+        return Ok(Some(opened));
+    };
+    let what = match &seen.verdict {
+        Verdict::Behind(group, had) => format!(
             "node {by} had its word for entry {} of group {group}, which is not in this directory: this is an older copy \
              of it, or part of it is lost",
             had.index
         ),
+        _ => format!("node {by} has seen it started since this directory was: this is an older copy of it"),
     };
-    if place.members <= 2 {
+    if seen.is_pair {
         // Both must agree to all, so the other has it all, and nobody can be elected without it.
         tracing::error!(
             node = place.node,
             what,
             "this node lost what it had; the other one sends it again"
         );
-        (place.started, told.count) = (None, 0);
+        // It begins to count anew behind what the other has counted.
+        told.count = seen.count.map_or(0, |count| keep(data, place, count + 1));
         return Ok(Some(opened));
     }
     site::has_lost(data, place, &what)?;
@@ -117,53 +146,55 @@ pub(crate) async fn confirm(
     Ok(None)
 }
 
-/// What the others say, until one that leads has spoken.
+/// What the others say: all that answer in time, and soon after one that leads.
 async fn ask(peers: &Peers, others: &BTreeMap<NodeId, Member>, told: &Started) -> Vec<(NodeId, Seen)> {
     let mut asked: FuturesUnordered<_> = others
         .iter()
         .map(|(id, member)| async move { (*id, peers.tell_started(*id, member, told).await) })
         .collect();
     let mut seen = Vec::new();
-    let answers = async {
-        while let Some((node, answer)) = asked.next().await {
-            let Ok(answer) = answer else { continue };
-            let leads = answer.leads;
-            seen.push((node, answer));
-            if leads {
-                break;
-            }
+    let mut until = tokio::time::Instant::now() + ANSWERS_WITHIN;
+    while let Ok(Some((node, answer))) = tokio::time::timeout_at(until, asked.next()).await {
+        let Ok(answer) = answer else { continue };
+        if answer.leads {
+            until = until.min(tokio::time::Instant::now() + REST_WITHIN);
         }
-    };
-    let _ = tokio::time::timeout(ANSWERS_WITHIN, answers).await;
+        seen.push((node, answer));
+    }
     seen
 }
 
-/// Tells the others every few seconds that this process goes on; returns when another one speaks for this node, with what
-/// was said.
-pub(crate) async fn keep_telling(broker: &Broker, peers: &Peers, mut told: Started) -> String {
+/// Tells the others every few seconds that this process goes on; returns when another one speaks for this node and goes on with it,
+/// with what was said.
+pub(crate) async fn keep_telling(broker: &Broker, peers: &Peers, told: Started) -> String {
+    let mut taken_since: Option<(String, Instant)> = None;
     loop {
         tokio::time::sleep(TELL_EVERY).await;
         let group = broker.group();
         let mut others = group.members();
         others.remove(&group.node());
-        // What is missing is sent again; this is about who speaks.
-        told.last.clear();
-        for (node, seen) in ask(peers, &others, &told).await {
-            match seen.verdict {
-                Verdict::Taken(addr) => {
+        let seen = ask(peers, &others, &told).await;
+        if let Some((by, _)) = seen.iter().find(|(_, seen)| seen.verdict == Verdict::Older) {
+            return format!(
+                "node {by} has heard of a later start of node {} than this one",
+                told.node
+            );
+        }
+        let Some((by, addr)) = taken(&seen) else {
+            taken_since = None;
+            continue;
+        };
+        // It may be what this one was before it came up here.
+        match &taken_since {
+            Some((known, since)) if *known == addr => {
+                if since.elapsed() >= TAKEN_FOR {
                     return format!(
-                        "node {node} hears another process, at {addr}, speak for node {}",
+                        "node {by} hears another process, at {addr}, speak for node {}",
                         told.node
                     );
                 }
-                Verdict::Older => {
-                    return format!(
-                        "node {node} has heard of a later start of node {} than this one",
-                        told.node
-                    );
-                }
-                Verdict::Sound | Verdict::Behind(..) => {}
             }
+            _ => taken_since = Some((addr, Instant::now())),
         }
     }
 }
@@ -175,16 +206,20 @@ mod tests {
     #[test]
     fn a_start_is_counted_where_there_are_others() {
         let dir = tempfile::tempdir().unwrap();
-        let mut place = site::found(dir.path(), "s".to_owned(), "", &BTreeMap::new()).unwrap();
-        count(dir.path(), &mut place);
-        assert_eq!(site::load(dir.path()).unwrap().unwrap().started, Some(0));
+        let own = Member::default();
+        let (data, run) = (dir.path(), [1; 16]);
+        let kept = || site::load(data).unwrap().unwrap().started;
+        let mut place = site::found(data, "s".to_owned(), "", &BTreeMap::new()).unwrap();
+        assert_eq!((count(data, &mut place, &own, run).count, kept()), (0, Some(0)));
         place.members = 3;
-        count(dir.path(), &mut place);
-        count(dir.path(), &mut place);
-        assert_eq!(site::load(dir.path()).unwrap().unwrap().started, Some(2));
+        assert_eq!(count(data, &mut place, &own, run).count, 1);
+        assert_eq!((count(data, &mut place, &own, run).count, kept()), (2, Some(2)));
+        // Where it cannot be kept, it is not told, and the next start goes on from what is.
+        let nowhere = data.join("nowhere");
+        assert_eq!(count(&nowhere, &mut place, &own, run).count, 0);
+        assert_eq!(count(data, &mut place, &own, run).count, 3);
         // A directory of a release that did not count says nothing.
         place.started = None;
-        count(dir.path(), &mut place);
-        assert_eq!(place.started, None);
+        assert_eq!(count(data, &mut place, &own, run).count, 0);
     }
 }

@@ -95,7 +95,7 @@ impl Scrub {
     /// Makes the database in `dir` again, and reads all of it.
     fn repaired(&self, dir: &Path, progress: impl FnMut(u64, u64)) -> Result<Value> {
         let rebuilt = weir_log::rebuild(dir)?;
-        crate::site::note_damage(dir, &rebuilt.recovered)?;
+        crate::site::note_repair(dir, &rebuilt.recovered)?;
         weir_log::repair_is_noted(dir)?;
         let (log, _) = weir_log::Log::open(dir, &weir_log::Options::default())?;
         let topics = weir_broker::topics_in(&log)?;

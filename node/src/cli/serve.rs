@@ -82,6 +82,14 @@ impl Serve {
             .with_writer(std::io::stderr)
             .with_ansi(color)
             .init();
+        let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        for (variable, nearest) in crate::config::unknown(variables) {
+            tracing::warn!(
+                variable,
+                nearest,
+                "the environment has what is no setting of a node"
+            );
+        }
         raise_file_limit();
         // Before any thread is started: they inherit it.
         weir_pipeline::Priority::Prompt.ask();

@@ -124,7 +124,7 @@ fn tables_whose_list_is_gone_come_back() {
     let data = dir.path().join("data");
     let small = [
         ("WEIR_MEMTABLE_BYTES", "1048576"),
-        ("WEIR_JOURNAL_BYTES", "4194304"),
+        ("WEIR_JOURNAL_BYTES", "67108864"),
     ];
     let node = Node::start_with(dir.path(), &[], &small).unwrap();
     text(&node.cli(&["topic", "create", "t"], "").unwrap());

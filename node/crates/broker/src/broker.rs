@@ -16,6 +16,7 @@ use crate::topic::{TimestampType, Topic};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -122,6 +123,8 @@ pub(crate) struct Inner {
     pub(crate) opening: Mutex<BTreeSet<ChannelKey>>,
     /// Held while a node is let in: one that asks twice must not get two numbers.
     pub(crate) joining: tokio::sync::Mutex<()>,
+    /// Where the nodes of the site are reached.
+    pub(crate) node_addresses: RwLock<BTreeSet<SocketAddr>>,
     /// Starts of other nodes.
     pub(crate) starts: Starts,
     /// It was decided anew who has which group.
@@ -199,6 +202,7 @@ impl Broker {
             forwarding: Mutex::default(),
             opening: Mutex::default(),
             joining: tokio::sync::Mutex::default(),
+            node_addresses: RwLock::default(),
             starts: Starts::default(),
             groups_changed,
             log,

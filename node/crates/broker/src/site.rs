@@ -10,7 +10,8 @@ use futures_util::future::BoxFuture;
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::PoisonError;
 use std::time::Duration;
 use weir_log::{Op, StateKey, StateKind, encode};
 use weir_replica::{
@@ -414,18 +415,30 @@ impl Broker {
     pub fn successor(&self) -> Option<NodeId> {
         successor_in(self.group())
     }
-    /// Whether another node of the site says that it is reached at this address. One that says a name is found at none.
+    /// Whether a node of the site is reached at this address, as far as [`Broker::nodes_are_at`] was told.
     pub fn has_node_at(&self, address: SocketAddr) -> bool {
-        let own = self.group().node();
-        let members = self.group().members();
-        let mut others = members.iter().filter(|(id, _)| **id != own);
-        others.any(|(_, member)| {
-            let at = member.quic.parse::<SocketAddr>();
-            at.is_ok_and(|at| {
-                at.port() == address.port() && at.ip().to_canonical() == address.ip().to_canonical()
-            })
-        })
+        let addresses = self
+            .0
+            .node_addresses
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        addresses.contains(&canonical(address))
     }
+
+    /// The addresses at which the nodes of the site say they are reached.
+    pub fn nodes_are_at(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        let found = addresses.into_iter().map(canonical).collect();
+        *self
+            .0
+            .node_addresses
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = found;
+    }
+}
+
+/// The same, whether it was said as IPv4 or as that within IPv6.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// The voter of a group, other than this node, that was heard of lately, lacks least, and can lead.
@@ -470,8 +483,9 @@ impl Host for Broker {
         })
     }
 
-    fn started(&self, started: &Started, key: &str) -> Seen {
-        self.group().judge(started, key, self.starts(), &self.groups())
+    fn started(&self, started: &Started, key: &str, from: IpAddr) -> Seen {
+        let groups = self.groups();
+        self.group().judge(started, key, from, self.starts(), &groups)
     }
 }
 

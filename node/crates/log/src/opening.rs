@@ -160,10 +160,13 @@ fn lost_list(db_dir: &Path) -> std::io::Result<Option<PathBuf>> {
         }
     };
     for keyspace in entries(&db_dir.join("keyspaces"))? {
+        if !keyspace.is_dir() {
+            continue;
+        }
         let current = keyspace.join("current");
         let is_used =
             !entries(&keyspace.join("tables"))?.is_empty() || !entries(&keyspace.join("blobs"))?.is_empty();
-        if keyspace.is_dir() && is_used && !current.exists() {
+        if is_used && !current.exists() {
             return Ok(Some(current));
         }
     }

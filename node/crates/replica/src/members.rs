@@ -9,9 +9,8 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Instant as _};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
-use weir_log::EntryId;
-use weir_types::GroupId;
 use weir_types::limits::MEMBERS_MAX;
 
 /// What a member does.
@@ -325,46 +324,56 @@ impl Group {
         asked.map_err(|e| GroupError::Stopped(e.to_string()))
     }
 
-    /// Answers a process that speaks for another member, whose key is `key`, as far as `groups` and `starts` tell; this is
-    /// the site's group.
-    pub fn judge(&self, started: &Started, key: &str, starts: &Starts, groups: &[Group]) -> Seen {
+    /// Answers a process that speaks `from` somewhere for another member, whose key is `key`, as far as `groups` and `starts` tell;
+    /// this is the site's group.
+    pub fn judge(
+        &self,
+        started: &Started,
+        key: &str,
+        from: IpAddr,
+        starts: &Starts,
+        groups: &[Group],
+    ) -> Seen {
         let members = self.members();
         starts.retain(|node| members.contains_key(&node));
-        let leads = self.lead().is_some();
+        let leads = self.is_serving();
+        let is_pair = leads && self.voters() == BTreeSet::from([self.node(), started.node]);
         if members.get(&started.node).is_none_or(|m| m.key != key) {
             // This node may not have heard of it yet.
-            let verdict = Verdict::Sound;
-            let count = 0;
+            let (count, verdict) = (None, Verdict::Sound);
             return Seen {
                 leads,
+                is_pair,
                 count,
                 verdict,
             };
         }
-        let (count, verdict) = starts.judge(started, tokio::time::Instant::now());
-        let behind = || {
-            started
-                .last
-                .iter()
-                .find_map(|(id, last)| lacks(groups, started.node, *id, *last))
-        };
+        let (count, verdict) = starts.judge(started, from, tokio::time::Instant::now());
+        let behind = || groups.iter().find_map(|group| group.is_lacked_by(started));
         let verdict = match verdict {
             Verdict::Sound => behind().unwrap_or(Verdict::Sound),
             other => other,
         };
+        let count = Some(count);
         Seen {
             leads,
+            is_pair,
             count,
             verdict,
         }
     }
 
-    /// The last entry that `node` is known to have acknowledged, if this node leads.
-    fn acknowledged(&self, node: NodeId) -> Option<EntryId> {
-        self.lead()?;
+    /// What a process that has started lacks of what its node acknowledged of this group, if this node leads it for certain.
+    fn is_lacked_by(&self, started: &Started) -> Option<Verdict> {
+        if started.last.is_empty() || !self.is_serving() {
+            return None;
+        }
         let metrics = self.raft().metrics().borrow_watched().clone();
-        let matched = metrics.replication?.get(&node).copied()??;
-        Some(entry_id(&matched))
+        let matched = metrics.replication?.get(&started.node).copied()??;
+        let acknowledged = entry_id(&matched);
+        let mut last = started.last.iter().filter(|(id, _)| *id == self.id());
+        let last = last.next().map(|(_, last)| *last).unwrap_or_default();
+        (last < acknowledged).then_some(Verdict::Behind(self.id(), acknowledged))
     }
 
     /// Entries that `node` is known not to have, if this node leads and has heard of it.
@@ -373,13 +382,6 @@ impl Group {
         let matched = metrics.replication?.get(&node).copied()?;
         Some(self.last_index().saturating_sub(matched?.index()))
     }
-}
-
-/// Whether `node`, which has entries of the group `id` up to `last`, acknowledged more.
-fn lacks(groups: &[Group], node: NodeId, id: GroupId, last: EntryId) -> Option<Verdict> {
-    let group = groups.iter().find(|group| group.id() == id)?;
-    let acknowledged = group.acknowledged(node)?;
-    (last.index < acknowledged.index).then_some(Verdict::Behind(id, acknowledged))
 }
 
 fn refused(e: RaftError<Types, ClientWriteError<Types>>) -> GroupError {

@@ -38,7 +38,8 @@ use weir_types::{Batch, GroupId, Offset, PartitionId};
 
 /// How long a member that cannot be reached is left alone: it may be back any moment, and a call costs a packet.
 const RETRY: Duration = Duration::from_millis(200);
-/// A follower that answers nothing for so long while it should is given a new connection.
+/// A follower that answers nothing for so long while it should, beside the time that a slow link takes for what it was sent, is given a
+/// new connection.
 const APPEND_SILENCE: Duration = Duration::from_secs(5);
 /// A link that is slower than a megabit a second is none that a site's nodes talk over: what is asked with much to send takes as long.
 const SLOW_BYTES_A_SECOND: u64 = 128 << 10;
@@ -95,6 +96,11 @@ fn unreachable(e: &io::Error) -> RPCError<Types> {
 
 fn failed(why: impl ToString) -> RPCError<Types> {
     RPCError::Network(NetworkError::new(&AnyError::error(why)))
+}
+
+/// What a slow link takes for so many bytes.
+fn slow_link(bytes: usize) -> Duration {
+    Duration::from_millis(bytes as u64 * 1_000 / SLOW_BYTES_A_SECOND)
 }
 
 fn timed_out() -> io::Error {
@@ -336,7 +342,7 @@ fn vote_answer(response: Response) -> Result<VoteResponse<Types>, RPCError<Types
 struct Sending<'a, S> {
     input: S,
     tx: Box<dyn crate::transport::Outgoing>,
-    sent: mpsc::Sender<()>,
+    sent: mpsc::Sender<usize>,
     /// The other side is a witness.
     hold_back: Option<&'a mut HoldBack>,
     shared: Arc<Shared>,
@@ -366,7 +372,7 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Sending<'_, S> {
                 )));
             }
             // Before it is sent: its answer may come before this task runs again.
-            place.send(());
+            place.send(bytes);
             self.tx.send(message).await?;
         }
     }
@@ -375,7 +381,7 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Sending<'_, S> {
 /// Answers of a stream in their order, while requests are sent.
 struct Answering<'a> {
     rx: Box<dyn crate::transport::Incoming>,
-    under_way: mpsc::Receiver<()>,
+    under_way: mpsc::Receiver<usize>,
     /// Gone when all is sent.
     sending: Option<std::pin::Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>>,
     node: NodeId,
@@ -411,10 +417,10 @@ impl Answering<'_> {
             ..
         } = self;
         let answered = async {
-            if under_way.recv().await.is_none() {
+            let Some(bytes) = under_way.recv().await else {
                 return Ok(None);
-            }
-            let answer = tokio::time::timeout(APPEND_SILENCE, rx.recv());
+            };
+            let answer = tokio::time::timeout(APPEND_SILENCE + slow_link(bytes), rx.recv());
             let answer = answer.await.unwrap_or_else(|_| Err(timed_out()))?;
             let answer = answer.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
             let answer = decode::<Response>(answer)?.0;
@@ -603,7 +609,7 @@ pub(crate) async fn forward(
     ask: Vec<u8>,
 ) -> Result<Vec<u8>, RPCError<Types>> {
     let mut peer = own(group, leader, at);
-    let within = APPEND_SILENCE + Duration::from_millis(ask.len() as u64 * 1_000 / SLOW_BYTES_A_SECOND);
+    let within = APPEND_SILENCE + slow_link(ask.len());
     match peer.ask(Request::Forward(ask), Vec::new(), within).await? {
         Response::Forwarded(answer) => Ok(answer),
         Response::Unable(why) => Err(failed(why)),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -93,7 +93,8 @@ impl Peers {
                 let addr = peer.remote_addr();
                 return Err(PeerError::Stranger { addr, seen: key });
             }
-            let (host, asks) = (Arc::clone(&host), (key.clone(), peer.binding()));
+            let asks = (key.clone(), peer.binding(), peer.remote_addr().ip());
+            let host = Arc::clone(&host);
             tokio::spawn(async move {
                 if let Err(error) = serve_stream(&*host, stream, asks).await {
                     tracing::debug!(%error, "a stream of a replica ended");
@@ -133,7 +134,9 @@ impl Peers {
                 false
             }
             // The other side opens its stream once more.
-            Ok(Ok((Open::Group { .. }, ..))) if self.is_vouched_for(key, group).await => true,
+            Ok(Ok((Open::Group { .. } | Open::Started(_), ..))) if self.is_vouched_for(key, group).await => {
+                true
+            }
             _ => {
                 let addr = peer.remote_addr();
                 tracing::warn!(%addr, key, "a node that is no member was turned away");
@@ -304,8 +307,8 @@ pub trait Host: Send + Sync + 'static {
         binding: [u8; 32],
         level: u32,
     ) -> BoxFuture<'static, JoinReply>;
-    /// What this node thinks of a process that speaks for the member with the key `key`.
-    fn started(&self, started: &Started, key: &str) -> Seen;
+    /// What this node thinks of a process that speaks, `from` there, for the member with the key `key`.
+    fn started(&self, started: &Started, key: &str, from: IpAddr) -> Seen;
 }
 
 /// Joining is an entry and a change of members: a few round trips, and whatever the slowest disk takes.
@@ -318,7 +321,7 @@ const TELL_WITHIN: Duration = Duration::from_secs(1);
 async fn serve_stream(
     host: &dyn Host,
     mut stream: PeerStream,
-    (key, binding): (String, [u8; 32]),
+    (key, binding, from): (String, [u8; 32], IpAddr),
 ) -> Result<(), PeerError> {
     let lost = |e: io::Error| PeerError::Lost(e.to_string());
     let first = read_message(&mut stream.rx, REPLICA_MESSAGE_BYTES_MAX).await?;
@@ -330,7 +333,7 @@ async fn serve_stream(
             answered.unwrap_or(Err(PeerError::Timeout))
         }
         Ok((Open::Started(started), _)) => {
-            let seen = host.started(&started, &key);
+            let seen = host.started(&started, &key, from);
             let answer = encode(&seen, Vec::new()).map_err(lost)?;
             write_message(&mut stream.tx, answer).await
         }

@@ -8,6 +8,7 @@
 use crate::raft::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -40,8 +41,10 @@ pub struct Started {
 pub struct Seen {
     /// Whether it leads: nobody knows better.
     pub leads: bool,
-    /// The most starts of the node that it has heard of.
-    pub count: u64,
+    /// Whether it and the one that started are the only voters, and it leads: then it has all that the other ever acknowledged.
+    pub is_pair: bool,
+    /// The most starts of the node that it has heard of; none of a node that it does not know.
+    pub count: Option<u64>,
     /// What it thinks of the process.
     pub verdict: Verdict,
 }
@@ -66,8 +69,19 @@ pub struct Starts(Mutex<BTreeMap<NodeId, Heard>>);
 #[derive(Clone)]
 struct Heard {
     count: u64,
-    /// The process, where it is reached, and when it last told; none from before this node's own start.
-    process: Option<([u8; 16], String, Instant)>,
+    /// None from before this node's own start.
+    process: Option<Process>,
+}
+
+/// A process that spoke for a node.
+#[derive(Clone)]
+struct Process {
+    run: [u8; 16],
+    /// Where it says it is reached, and whence it spoke: a machine that was copied says the same.
+    addr: String,
+    from: IpAddr,
+    /// When it last told.
+    at: Instant,
 }
 
 impl Starts {
@@ -82,10 +96,11 @@ impl Starts {
         let mut heard = self.lock();
         for (node, count) in counts.iter().take(MEMBERS_MAX) {
             let process = None;
-            heard.entry(*node).or_insert(Heard {
+            let known = heard.entry(*node).or_insert(Heard {
                 count: *count,
                 process,
             });
+            known.count = known.count.max(*count);
         }
     }
 
@@ -94,30 +109,37 @@ impl Starts {
         self.lock().retain(|node, _| is_member(*node));
     }
 
-    /// What is known of a process that speaks for a member: how many starts, and whether there was a later one, or another
-    /// that goes on. If not, it is remembered.
-    pub(crate) fn judge(&self, started: &Started, now: Instant) -> (u64, Verdict) {
+    /// What is known of a process that speaks `from` somewhere for a member: how many starts, and whether there was a later one,
+    /// or another that goes on. If not, it is remembered.
+    pub(crate) fn judge(&self, started: &Started, from: IpAddr, now: Instant) -> (u64, Verdict) {
         let mut all = self.lock();
         let known = all.entry(started.node).or_insert(Heard {
             count: started.count,
             process: None,
         });
-        if let Some((run, addr, at)) = &known.process
-            && *run != started.run
-        {
-            // One at the same address has taken the other's place: both cannot be there.
-            let goes_on = *addr != started.addr && now.duration_since(*at) < GONE_AFTER;
-            if goes_on {
-                return (known.count, Verdict::Taken(addr.clone()));
+        let other = known.process.as_ref().filter(|known| known.run != started.run);
+        if let Some(other) = other {
+            // One at the same address of the same machine has taken the other's place: both cannot be there.
+            let is_elsewhere = other.addr != started.addr || other.from != from;
+            if is_elsewhere && now.duration_since(other.at) < GONE_AFTER {
+                return (known.count, Verdict::Taken(other.addr.clone()));
             }
-            if started.count != 0 && started.count <= known.count {
-                return (known.count, Verdict::Older);
-            }
-        } else if started.count != 0 && started.count < known.count {
+        }
+        // Another process counts its own start.
+        let is_older = match other {
+            Some(_) => started.count <= known.count,
+            None => started.count < known.count,
+        };
+        if is_older && started.count != 0 {
             return (known.count, Verdict::Older);
         }
         known.count = known.count.max(started.count);
-        known.process = Some((started.run, started.addr.clone(), now));
+        known.process = Some(Process {
+            run: started.run,
+            addr: started.addr.clone(),
+            from,
+            at: now,
+        });
         (known.count, Verdict::Sound)
     }
 
@@ -129,6 +151,8 @@ impl Starts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn started(count: u64, run: u8, port: u16) -> Started {
         Started {
@@ -143,31 +167,34 @@ mod tests {
     #[test]
     fn one_process_speaks_for_a_node_and_the_latest_start_of_it() {
         let (starts, now) = (Starts::default(), Instant::now());
-        assert_eq!(starts.judge(&started(4, 1, 7), now).1, Verdict::Sound);
-        assert_eq!(starts.judge(&started(4, 1, 7), now).1, Verdict::Sound);
+        assert_eq!(starts.judge(&started(4, 1, 7), HERE, now).1, Verdict::Sound);
+        assert_eq!(starts.judge(&started(4, 1, 7), HERE, now).1, Verdict::Sound);
         // Killed and started again at its address.
-        assert_eq!(starts.judge(&started(5, 2, 7), now), (5, Verdict::Sound));
+        assert_eq!(starts.judge(&started(5, 2, 7), HERE, now), (5, Verdict::Sound));
         // The one that it was, and a copy of it, at the same address; a copy of now at another.
-        assert_eq!(starts.judge(&started(4, 1, 7), now).1, Verdict::Older);
-        assert_eq!(starts.judge(&started(5, 3, 7), now).1, Verdict::Older);
+        assert_eq!(starts.judge(&started(4, 1, 7), HERE, now).1, Verdict::Older);
+        assert_eq!(starts.judge(&started(5, 3, 7), HERE, now).1, Verdict::Older);
         let taken = Verdict::Taken("10.0.0.2:7".to_owned());
-        assert_eq!(starts.judge(&started(6, 4, 8), now), (5, taken.clone()));
+        assert_eq!(starts.judge(&started(6, 4, 8), HERE, now), (5, taken.clone()));
+        // And a machine that was copied with all its settings.
+        let there = IpAddr::from([10, 0, 0, 3]);
+        assert_eq!(starts.judge(&started(6, 4, 7), there, now).1, taken);
         let now = now + (GONE_AFTER - Duration::from_millis(1));
-        assert_eq!(starts.judge(&started(6, 4, 8), now).1, taken);
+        assert_eq!(starts.judge(&started(6, 4, 8), HERE, now).1, taken);
         // Nothing was heard of the first for long enough.
         let now = now + Duration::from_millis(1);
-        assert_eq!(starts.judge(&started(6, 4, 8), now), (6, Verdict::Sound));
+        assert_eq!(starts.judge(&started(6, 4, 8), HERE, now), (6, Verdict::Sound));
         let older = Starts::default();
         older.remember(&starts.counts());
-        assert_eq!(older.judge(&started(5, 9, 7), now), (6, Verdict::Older));
-        assert_eq!(older.judge(&started(6, 4, 8), now), (6, Verdict::Sound));
+        assert_eq!(older.judge(&started(5, 9, 7), HERE, now), (6, Verdict::Older));
+        assert_eq!(older.judge(&started(6, 4, 8), HERE, now), (6, Verdict::Sound));
     }
 
     #[test]
     fn a_directory_that_does_not_count_is_told_where_to_go_on() {
         let (starts, now) = (Starts::default(), Instant::now());
         starts.remember(&[(2, 7)].into());
-        assert_eq!(starts.judge(&started(0, 1, 7), now), (7, Verdict::Sound));
-        assert_eq!(starts.judge(&started(8, 1, 7), now), (8, Verdict::Sound));
+        assert_eq!(starts.judge(&started(0, 1, 7), HERE, now), (7, Verdict::Sound));
+        assert_eq!(starts.judge(&started(8, 1, 7), HERE, now), (8, Verdict::Sound));
     }
 }

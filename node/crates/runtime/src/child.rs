@@ -9,14 +9,16 @@ use crate::configuration::engine;
 use crate::confine::confine;
 use crate::error::LoadError;
 use crate::words::tidy;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use wasmtime::Engine;
 
@@ -30,9 +32,14 @@ const CHILD_MEMORY_PER_BYTE: u64 = 32;
 /// What the child adds to its nice value: a twentieth of the weight of a thread that is in the path of records.
 const CHILD_NICE: i32 = 15;
 /// Seconds of processor time for the child, and for each MiB of the module: the ready-made ones take half a second and
-/// Python 14, on a processor that may be eight times as fast as a gateway's.
-const CHILD_CPU_S: u64 = 20;
-const CHILD_CPU_S_PER_MIB: u64 = 4;
+/// Python, of 18 MiB, 14, on a processor that may be eight times as fast as a gateway's.
+const CHILD_CPU_S: u64 = 30;
+const CHILD_CPU_S_PER_MIB: u64 = 6;
+/// Seconds by the clock, and for each second of processor time: where others work, it gets little of it.
+const CHILD_S: u64 = 120;
+const CHILD_S_PER_CPU_S: u64 = 3;
+/// Between being told that its time is over, which says why it ended, and being killed.
+const CHILD_CPU_GRACE_S: u64 = 5;
 /// How often it is looked whether somebody still waits for it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What it says of why it failed.
@@ -76,23 +83,24 @@ pub fn compile_in_child(confined: bool) -> Result<(), LoadError> {
 
 /// Reads what the child is to work on, and takes on its limits, the filter among them where it is to be `confined`.
 fn read_limited(confined: bool) -> Result<Vec<u8>, LoadError> {
-    use rustix::process::{Resource, Rlimit, nice, setrlimit};
-    let limit = |of, most| {
-        let most = Some(most);
-        let (current, maximum) = (most, most);
+    use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
+    let limit = |of, soft: u64, hard: u64| {
+        // No more than whoever started the node allows.
+        let within = |most: u64| Some(getrlimit(of).maximum.map_or(most, |allowed| allowed.min(most)));
+        let (current, maximum) = (within(soft), within(hard));
         setrlimit(of, Rlimit { current, maximum }).map_err(io::Error::from)
     };
-    limit(Resource::As, CHILD_ADDRESSES_BYTES)?;
-    limit(Resource::Core, 0)?;
-    limit(Resource::Fsize, NATIVE_BYTES_MAX)?;
+    limit(Resource::As, CHILD_ADDRESSES_BYTES, CHILD_ADDRESSES_BYTES)?;
+    limit(Resource::Core, 0, 0)?;
+    limit(Resource::Fsize, NATIVE_BYTES_MAX, NATIVE_BYTES_MAX)?;
     // Whoever waits for a module waits for a second or two; whoever waits for a record should not notice. Best effort.
     let _ = nice(CHILD_NICE);
     let mut input = Vec::new();
     let most = weir_types::limits::MODULE_BYTES_MAX as u64;
     io::stdin().lock().take(most).read_to_end(&mut input)?;
     let limits = Limits::of(input.len());
-    limit(Resource::Data, limits.memory_bytes)?;
-    limit(Resource::Cpu, limits.cpu_s)?;
+    limit(Resource::Data, limits.memory_bytes, limits.memory_bytes)?;
+    limit(Resource::Cpu, limits.cpu_s, limits.cpu_s + CHILD_CPU_GRACE_S)?;
     if confined {
         confine()?;
     }
@@ -117,7 +125,7 @@ impl Limits {
 
     /// By the clock: it may wait for a processor that others use.
     fn within(self) -> Duration {
-        Duration::from_secs(2 * self.cpu_s)
+        Duration::from_secs(CHILD_S + CHILD_S_PER_CPU_S * self.cpu_s)
     }
 }
 
@@ -189,16 +197,18 @@ fn run_child_within(
         .spawn()?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (over, is_over) = sync_channel::<()>(1);
-    let ends = Ends(Mutex::new(Some(child)));
+    let ends = Ends::of(&child);
     // Side by side: what is written to one pipe must not wait for what is read from another. Whatever the child does, its time
     // ends, and with it the pipes.
-    let (written, read, message, ended) = std::thread::scope(|scope| {
+    let (written, read, message, ended, status) = std::thread::scope(|scope| {
         let written = scope.spawn(|| stdin.map_or(Ok(()), |mut pipe| pipe.write_all(input)));
         let message = scope.spawn(|| stderr.map_or_else(String::new, message_of));
         let ends = &ends;
         let watch = scope.spawn(move || {
             let ended = watch(&is_over, wanted, within);
-            ends.kill_unless(ended.is_none());
+            if ended.is_some() {
+                ends.kill();
+            }
             ended
         });
         let mut answer = Vec::new();
@@ -206,17 +216,19 @@ fn run_child_within(
             pipe.take(NATIVE_BYTES_MAX + 1).read_to_end(&mut answer)
         });
         let is_too_much = answer.len() as u64 > NATIVE_BYTES_MAX;
-        ends.kill_unless(!is_too_much);
+        if is_too_much {
+            ends.kill();
+        }
         let message = message.join().unwrap_or_default();
         let written = written.join().unwrap_or(Ok(()));
+        // It may close its pipes and go on.
+        let status = child.wait();
         drop(over);
         let ended = watch.join().unwrap_or(None);
         let read = read.map(|_| answer).map(|answer| (answer, is_too_much));
-        (written, read, message, ended)
+        (written, read, message, ended, status)
     });
-    let Some(status) = ends.wait()? else {
-        return Err(LoadError::Compile("the compiler is gone".to_owned()));
-    };
+    let status = status?;
     if let Some(why) = ended {
         return Err(LoadError::Compile(why));
     }
@@ -252,6 +264,9 @@ fn too_much() -> String {
     format!("more than {NATIVE_BYTES_MAX} bytes come of it")
 }
 
+/// How Linux says `ENOSPC`.
+const NO_SPACE: &str = "No space left on device";
+
 /// In words, whatever ended the child: its own error, or a limit that it ran into.
 fn why_it_ended(status: ExitStatus, said: &str, bytes: usize) -> LoadError {
     let Limits { memory_bytes, cpu_s } = Limits::of(bytes);
@@ -261,7 +276,11 @@ fn why_it_ended(status: ExitStatus, said: &str, bytes: usize) -> LoadError {
         ))
     };
     let signal = status.signal();
-    if signal == Some(libc::SIGXCPU) || signal == Some(libc::SIGKILL) {
+    if signal == Some(libc::SIGKILL) {
+        let why = "the compiler was killed by somebody else: the machine may have no memory left";
+        return LoadError::Io(io::Error::new(io::ErrorKind::OutOfMemory, why));
+    }
+    if signal == Some(libc::SIGXCPU) {
         return over(format!("{cpu_s} s of processor time"));
     }
     if signal == Some(libc::SIGXFSZ) {
@@ -270,6 +289,9 @@ fn why_it_ended(status: ExitStatus, said: &str, bytes: usize) -> LoadError {
     // What Rust's allocator says before it aborts.
     if signal.is_some() && said.contains("memory allocation of") {
         return over(format!("{} MiB of memory", memory_bytes >> 20));
+    }
+    if said.contains(NO_SPACE) {
+        return LoadError::Io(io::Error::from(io::ErrorKind::StorageFull));
     }
     // An error of its own says all there is; otherwise its end does.
     LoadError::Compile(match said.strip_prefix("error: ") {
@@ -289,23 +311,25 @@ fn message_of(mut pipe: impl Read) -> String {
     tidy(String::from_utf8_lossy(&said).into_owned())
 }
 
-/// A child that may be ended from another thread than the one that waits for it.
-struct Ends(Mutex<Option<Child>>);
+/// Ends a child, from whatever thread, while another waits for it.
+struct Ends {
+    pid: Pid,
+    /// Stands for the child, and for nobody who comes after it. None where the kernel is older than Linux 5.3.
+    handle: Option<OwnedFd>,
+}
 
 impl Ends {
-    fn kill_unless(&self, is_well: bool) {
-        if is_well {
-            return;
-        }
-        let mut child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(child) = child.as_mut() {
-            let _ = child.kill();
-        }
+    fn of(child: &Child) -> Self {
+        let pid = Pid::from_child(child);
+        let handle = pidfd_open(pid, PidfdFlags::empty()).ok();
+        Self { pid, handle }
     }
 
-    fn wait(&self) -> io::Result<Option<ExitStatus>> {
-        let child = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        child.map(|mut child| child.wait()).transpose()
+    fn kill(&self) {
+        let _ = match &self.handle {
+            Some(handle) => pidfd_send_signal(handle, Signal::KILL),
+            None => kill_process(self.pid, Signal::KILL),
+        };
     }
 }
 
@@ -371,12 +395,15 @@ mod tests {
             "exec sleep 1000",
             "exec cat /dev/zero",
             "cat >/dev/null; exec sleep 1000",
+            "exec sleep 1000 >&- 2>&-",
         ] {
             let stuck = shell(script, b"x", Duration::from_millis(300))
                 .unwrap_err()
                 .to_string();
             assert!(
-                stuck.contains("longer than") || stuck.contains("come of it"),
+                ["longer than", "come of it", "killed"]
+                    .iter()
+                    .any(|why| stuck.contains(why)),
                 "{stuck}"
             );
         }

@@ -16,6 +16,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use wasmtime::Engine;
 
 /// Where compiling happens.
@@ -32,6 +33,8 @@ const PART_BYTES: usize = 64 << 10;
 
 /// Modules that took too much and are remembered: enough for those that somebody tries again and again.
 const COSTLY_MAX: usize = 64;
+/// And so long: the machine may have been short of something.
+const COSTLY_FOR: Duration = Duration::from_secs(600);
 
 /// Compiles and caches.
 pub(crate) struct Compiler {
@@ -39,16 +42,16 @@ pub(crate) struct Compiler {
     /// Whether a child is confined.
     pub(crate) confined: bool,
     pub(crate) cache: Option<Cache>,
-    /// What took more than it may, and why.
-    pub(crate) costly: Mutex<VecDeque<(Digest, String)>>,
+    /// What took more than it may, when, and why.
+    pub(crate) costly: Mutex<VecDeque<(Digest, Instant, String)>>,
 }
 
 /// Native code.
 pub(crate) enum Native {
     /// Where nothing is kept.
     Bytes(Vec<u8>),
-    /// In the cache, authenticated.
-    File(PathBuf),
+    /// In the cache, authenticated; its name there.
+    File(PathBuf, String),
 }
 
 impl Compiler {
@@ -66,7 +69,7 @@ impl Compiler {
         };
         let key = format!("{digest}-{:016x}", compatibility(engine));
         if let Some(native) = cache.load(&key) {
-            return Ok(Native::File(native));
+            return Ok(Native::File(native, key));
         }
         if let Some(why) = self.refused(digest) {
             return Err(LoadError::Costly(why));
@@ -77,17 +80,35 @@ impl Compiler {
             let mut file = file;
             Ok(file.write_all(&native)?)
         });
-        if let Err(LoadError::Costly(why)) = &made {
-            self.remember(digest, why);
+        match made {
+            Ok(native) => Ok(Native::File(native, key)),
+            // It is needed all the same, and made again at the next start.
+            Err(LoadError::Io(full)) if full.kind() == io::ErrorKind::StorageFull => {
+                let native = self.make(engine, component, To::Memory, wanted);
+                native.map(Native::Bytes)
+            }
+            Err(e) => {
+                if let LoadError::Costly(why) = &e {
+                    self.remember(digest, why);
+                }
+                Err(e)
+            }
         }
-        made.map(Native::File)
+    }
+
+    /// The bytes of what is kept under `key`, for a file system that lets nothing on it be executed.
+    pub(crate) fn bytes(&self, key: &str) -> Option<Vec<u8>> {
+        self.cache.as_ref()?.bytes(key)
     }
 
     /// Why it was refused lately, if it was: it would take the same again.
     fn refused(&self, digest: Digest) -> Option<String> {
         let costly = self.costly.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = costly.iter().find(|(known, _)| *known == digest);
-        found.map(|(_, why)| why.clone())
+        let is_lately = |at: &Instant| at.elapsed() < COSTLY_FOR;
+        let found = costly
+            .iter()
+            .find(|(known, at, _)| *known == digest && is_lately(at));
+        found.map(|(_, _, why)| why.clone())
     }
 
     fn remember(&self, digest: Digest, why: &str) {
@@ -95,7 +116,7 @@ impl Compiler {
         if costly.len() >= COSTLY_MAX {
             costly.pop_front();
         }
-        costly.push_back((digest, why.to_owned()));
+        costly.push_back((digest, Instant::now(), why.to_owned()));
     }
 
     fn make(
@@ -146,17 +167,16 @@ fn compatibility(engine: &Engine) -> u64 {
     hasher.finish()
 }
 
-/// Removes what was being made when a process was stopped, and what an earlier release kept in another form.
-fn tidy(dir: &Path) -> io::Result<()> {
-    for file in fs::read_dir(dir)? {
-        let path = file?.path();
+/// Removes what was being made when a process was stopped, and what an earlier release kept in another form, as far as that can be done.
+fn tidy(dir: &Path) {
+    for file in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = file.path();
         let ending = path.extension().and_then(|ending| ending.to_str());
         let is_ours = ["native", "tag"].iter().any(|ours| ending == Some(ours));
         if !is_ours && !path.ends_with("key") {
-            fs::remove_file(path)?;
+            let _ = fs::remove_file(path);
         }
     }
-    Ok(())
 }
 
 /// Files of native code, each with an HMAC-SHA256 of it in a file beside it.
@@ -192,7 +212,7 @@ impl Cache {
                 key
             }
         };
-        tidy(dir)?;
+        tidy(dir);
         Ok(Self {
             dir: dir.to_owned(),
             key,
@@ -200,8 +220,8 @@ impl Cache {
         })
     }
 
-    /// The HMAC of what is called `name` and is in `file` from where it is read on. It is not taken into memory.
-    fn mac(&self, name: &str, file: &mut File) -> io::Result<Hmac<Sha256>> {
+    /// The HMAC of what is called `name` and comes of `file`. It is not taken into memory.
+    fn mac(&self, name: &str, mut file: impl Read) -> io::Result<Hmac<Sha256>> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).map_err(io::Error::other)?;
         mac.update(name.as_bytes());
         let mut part = vec![0; PART_BYTES];
@@ -221,12 +241,20 @@ impl Cache {
     fn load(&self, name: &str) -> Option<PathBuf> {
         let (native, tag) = self.paths(name);
         let tag = fs::read(tag).ok()?;
-        let mac = self.mac(name, &mut File::open(&native).ok()?).ok()?;
+        let mac = self.mac(name, File::open(&native).ok()?).ok()?;
         if mac.verify_slice(&tag).is_err() {
             tracing::warn!(name, "cached native code is not what was stored: compiling again");
             return None;
         }
         Some(native)
+    }
+
+    /// As [`Cache::load`], in memory.
+    fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        let (native, tag) = self.paths(name);
+        let (tag, bytes) = (fs::read(tag).ok()?, fs::read(native).ok()?);
+        let mac = self.mac(name, &bytes[..]).ok()?;
+        mac.verify_slice(&tag).is_ok().then_some(bytes)
     }
 
     /// Keeps what `make` writes to the file that it is given.
@@ -240,7 +268,9 @@ impl Cache {
         let fresh = self.dir.join(format!("{name}.{number}.new"));
         let (native, tag) = self.paths(name);
         let stored = self.store_as(name, &fresh, make).and_then(|mac| {
-            fs::write(&tag, mac)?;
+            let fresh_tag = fresh.with_extension("tag.new");
+            fs::write(&fresh_tag, mac)?;
+            fs::rename(fresh_tag, &tag)?;
             Ok(fs::rename(&fresh, &native)?)
         });
         if stored.is_err() {
@@ -256,7 +286,7 @@ impl Cache {
         make: impl FnOnce(&File) -> Result<(), LoadError>,
     ) -> Result<Vec<u8>, LoadError> {
         make(&File::create(fresh)?)?;
-        let mac = self.mac(name, &mut File::open(fresh)?)?;
+        let mac = self.mac(name, File::open(fresh)?)?;
         Ok(mac.finalize().into_bytes().to_vec())
     }
 }

@@ -110,7 +110,13 @@ impl Runtime {
         )]
         let component = match &native {
             Native::Bytes(native) => unsafe { Component::deserialize(engine, native) },
-            Native::File(path) => unsafe { Component::deserialize_file(engine, path) },
+            Native::File(path, key) => {
+                unsafe { Component::deserialize_file(engine, path) }.or_else(|e| {
+                    // On a file system that is mounted with `noexec` nothing can be mapped as code.
+                    let native = self.0.compiler.bytes(key).ok_or(e)?;
+                    unsafe { Component::deserialize(engine, native) }
+                })
+            }
         };
         let contract = |e: wasmtime::Error| LoadError::Contract(format!("{e:#}"));
         let component = component.map_err(contract)?;
