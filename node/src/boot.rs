@@ -380,7 +380,29 @@ fn status(
         let lost: Vec<Value> = damage
             .lost
             .iter()
-            .map(|(p, g)| json!({ "partition": p.0, "start": g.start, "end": g.end }))
+            .map(|(p, g)| {
+                let of = |topic: &Arc<weir_broker::Topic>| {
+                    let index = topic.partitions.iter().position(|id| id == p)?;
+                    Some((topic.name.clone(), index))
+                };
+                let (topic, index) = topics.iter().find_map(of).unzip();
+                json!({ "topic": topic, "index": index, "partition": p.0, "start": g.start, "end": g.end })
+            })
+            .collect();
+        let damaged: Vec<Value> = topics
+            .iter()
+            .flat_map(|topic| {
+                (0..)
+                    .zip(&topic.partitions)
+                    .map(move |(index, id)| (topic, index, id))
+            })
+            .filter_map(|(topic, index, id)| Some((topic, index, broker.log().marks(*id)?)))
+            .flat_map(|(topic, index, marks)| {
+                let ranges = marks.damaged().into_iter();
+                ranges.map(move |range| {
+                    json!({ "topic": topic.name, "index": index, "start": range.start, "end": range.end })
+                })
+            })
             .collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -412,6 +434,7 @@ fn status(
             "written_bytes": usage.written_bytes,
             "shares": shares,
             "pipelines": states,
+            "damaged": damaged,
             "lost_at_start": lost,
             "notes_at_start": damage.notes,
         })

@@ -101,6 +101,13 @@ impl Status {
                 .flatten()
                 .map(|v| match v {
                     Value::String(s) => s.clone(),
+                    range if range["topic"].is_string() => format!(
+                        "{} of `{}` [{}, {})",
+                        range["index"],
+                        text(range, "topic"),
+                        range["start"],
+                        range["end"]
+                    ),
                     other => other.to_string(),
                 })
                 .collect();
@@ -173,6 +180,7 @@ impl Status {
                     pipelines.join(", ")
                 },
             ),
+            ("found damaged", list("damaged")),
             ("lost at start", list("lost_at_start")),
             ("notes at start", list("notes_at_start")),
         ])?;

@@ -153,3 +153,49 @@ fn tables_whose_list_is_gone_come_back() {
     let described = text(&node.cli(&["topic", "describe", "t", "-o", "json"], "").unwrap());
     assert!(described.contains("\"lost\":0,\"gaps\":[]"), "{described}");
 }
+
+#[test]
+fn what_is_found_damaged_while_a_node_runs_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [
+        ("WEIR_VALUE_LOG_FROM_BYTES", "1"),
+        ("WEIR_VALUE_FILE_BYTES", "65536"),
+    ];
+    let node = Node::start_with(dir.path(), &[], &files).unwrap();
+    text(&node.cli(&["topic", "create", "t"], "").unwrap());
+    let lines: String = (0..30_000)
+        .map(|n| format!("{n} {}\n", n * 7_919 % 104_729))
+        .collect();
+    text(&node.cli(&["produce", "t"], &lines).unwrap());
+    let status = |node: &Node| -> serde_json::Value {
+        let shown = node.cli(&["status", "-o", "json"], "").unwrap();
+        serde_json::from_slice(&shown.stdout).unwrap()
+    };
+    assert_eq!(status(&node)["damaged"].as_array().unwrap().len(), 0);
+    let mut values: Vec<_> = fs::read_dir(dir.path().join("data/values"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    values.sort();
+    let mut bytes = fs::read(&values[0]).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 0x10;
+    fs::write(&values[0], bytes).unwrap();
+    // Its own readers find it.
+    let _ = node.cli(&["scrub"], "").unwrap();
+    let found = status(&node)["damaged"].clone();
+    let range = &found[0];
+    assert_eq!(
+        (range["topic"].as_str(), range["index"].as_u64()),
+        (Some("t"), Some(0)),
+        "{found}"
+    );
+    let (start, end) = (range["start"].as_u64().unwrap(), range["end"].as_u64().unwrap());
+    let described = text(&node.cli(&["topic", "describe", "t"], "").unwrap());
+    assert!(
+        start < end && described.contains(&format!("[{start}, {end}) lost")),
+        "{described}"
+    );
+    let shown = text(&node.cli(&["status"], "").unwrap());
+    assert!(shown.contains(&format!("0 of `t` [{start}, {end})")), "{shown}");
+}

@@ -31,7 +31,7 @@ fn show(services: &Services, topic: &Topic) -> Value {
             // What is in it is for its own nodes to tell.
             return json!({ "partition": i, "group": group.0, "leader": leader, "replicas": replicas });
         };
-        let gaps = m.gaps();
+        let gaps = m.unread();
         let gaps = gaps
             .iter()
             .map(|g| json!({ "start": g.start, "end": g.end, "reason": g.reason.to_string() }));

@@ -21,7 +21,10 @@ pub(crate) fn from_json(body: &[u8], now: i64) -> Result<Vec<Record>, HttpError>
     let mut json = serde_json::Deserializer::from_slice(body);
     let records = Elements { now }.deserialize(&mut json);
     let records = records.and_then(|records| json.end().map(|()| records));
-    records.map_err(|why| HttpError::bad_request(format!("body is not an array of records: {why}")))
+    records.map_err(|why| match why.to_string() {
+        why if why.starts_with(TOO_MANY) => HttpError::too_large(TOO_MANY),
+        why => HttpError::bad_request(format!("body is not an array of records: {why}")),
+    })
 }
 
 /// Each line that is not empty a value.
@@ -244,7 +247,8 @@ mod tests {
         let most = format!("[{}{{\"value\":1}}]", "{\"value\":1},".repeat(max - 1));
         assert_eq!(from_json(most.as_bytes(), 0).unwrap().len(), max);
         let more = format!("[{}{{\"value\":1}}]", "{\"value\":1},".repeat(max));
-        assert!(from_json(more.as_bytes(), 0).is_err());
+        let refused = from_json(more.as_bytes(), 0).unwrap_err();
+        assert!(format!("{refused:?}").contains("413"), "{refused:?}");
         let headers = |n: usize| {
             format!(
                 "{{\"value\":1,\"headers\":{{\"\":1{}}}}}",

@@ -197,7 +197,7 @@ fn topics(out: &mut String, services: &Services) {
         }
     }
     type Value = fn(&Marks) -> u64;
-    let values: [(&str, &str, &str, Value); 4] = [
+    let values: [(&str, &str, &str, Value); 5] = [
         (
             "weir_partition_log_start",
             "gauge",
@@ -221,6 +221,12 @@ fn topics(out: &mut String, services: &Services) {
             "counter",
             "Records lost or evicted.",
             Marks::lost,
+        ),
+        (
+            "weir_partition_damaged_ranges",
+            "gauge",
+            "Ranges of records found damaged since the start, up to 64.",
+            |m| m.damaged().len() as u64,
         ),
     ];
     for (name, kind, help, value) in values {

@@ -163,7 +163,7 @@ impl Writer {
             return Ok(0);
         };
         let mut batch = self.keyspaces.db.batch();
-        let mut mended = 0;
+        let (mut mended, mut ranges) = (0, Vec::new());
         for theirs in batches {
             let base = theirs.base_offset();
             let key = data_key(partition, base);
@@ -174,12 +174,16 @@ impl Writer {
             }
             tracing::warn!(%partition, offset = %base, "a damaged batch is replaced by another replica's copy");
             // What the row pointed to stays accounted for, since the row is not to be trusted: its file goes later.
+            ranges.push((base, theirs.end_offset()));
             batch.insert(&self.keyspaces.data, key, theirs.into_bytes());
             mended += 1;
         }
         if mended > 0 {
             batch.commit(PersistMode::SyncData)?;
         }
+        ranges
+            .into_iter()
+            .for_each(|(start, end)| marks.mended(start, end));
         Ok(mended)
     }
 

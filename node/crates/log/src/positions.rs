@@ -47,7 +47,12 @@ pub struct Marks {
     lost: AtomicU64,
     max_timestamp: AtomicI64,
     gaps: Mutex<Vec<Gap>>,
+    /// What was found damaged since the log was opened.
+    damaged: Mutex<Vec<Gap>>,
 }
+
+/// Damaged ranges of a partition that are remembered: a disk with more of them has a scrub to tell.
+const DAMAGED_MAX: usize = 64;
 
 impl Marks {
     /// First offset that may still be there.
@@ -78,6 +83,52 @@ impl Marks {
     /// Known ranges without records, ascending.
     pub fn gaps(&self) -> Vec<Gap> {
         self.gaps.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ranges whose records are on the disk and were found damaged, since the log was opened, ascending; the first of them, where there
+    /// are many. What another replica's copy has replaced since is none.
+    pub fn damaged(&self) -> Vec<Gap> {
+        let (start, gaps) = (self.log_start(), self.gaps());
+        let damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = |range: &Gap| {
+            gaps.iter()
+                .any(|gap| gap.start <= range.start && range.end <= gap.end)
+        };
+        let ranges = damaged
+            .iter()
+            .filter(|range| range.end > start && !is_known(range));
+        ranges.copied().collect()
+    }
+
+    /// [`Marks::gaps`] and [`Marks::damaged`]: what a reader is not given, ascending.
+    pub fn unread(&self) -> Vec<Gap> {
+        let mut all = self.gaps();
+        all.extend(self.damaged());
+        all.sort_by_key(|gap| gap.start);
+        all
+    }
+
+    pub(crate) fn found_damaged(&self, range: Gap) {
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of what overlaps, the whole: a reader may have begun within it.
+        let (mut start, mut end) = (range.start, range.end);
+        damaged.retain(|known| {
+            let apart = known.end <= start || end <= known.start;
+            if !apart {
+                (start, end) = (start.min(known.start), end.max(known.end));
+            }
+            apart
+        });
+        if damaged.len() < DAMAGED_MAX {
+            damaged.push(Gap { start, end, ..range });
+            damaged.sort_by_key(|gap| gap.start);
+        }
+    }
+
+    /// A whole copy of a batch lies there now.
+    pub(crate) fn mended(&self, start: Offset, end: Offset) {
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        damaged.retain(|range| range.end <= start || end <= range.start);
     }
 
     fn set(&self, p: &Position) {

@@ -243,6 +243,9 @@ impl Scan<'_> {
                     reason: GapReason::Lost,
                 },
             };
+            if known.is_none_or(|known| known.start > gap.start) {
+                self.marks.found_damaged(gap);
+            }
             chunk.next = gap.end;
             match chunk.pieces.last_mut() {
                 Some(Piece::Gap(last)) if last.end == gap.start && last.reason == gap.reason => {

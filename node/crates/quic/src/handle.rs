@@ -37,7 +37,7 @@ fn topic_info(node: &Services, topic: &Topic) -> TopicInfo {
             committed_end: marks.as_ref().map(|m| m.committed_end()).unwrap_or_default(),
             bytes: marks.as_ref().map_or(0, |m| m.bytes()),
             lost: marks.as_ref().map_or(0, |m| m.lost()),
-            gaps: marks.map_or_else(Vec::new, |m| m.gaps()),
+            gaps: marks.map_or_else(Vec::new, |m| m.unread()),
         }
     });
     let pipelines = node.pipelines.pipelines();
