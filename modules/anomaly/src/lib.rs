@@ -35,10 +35,15 @@ impl Module for Anomaly {
             ),
             Parameter::preset::<i64>(
                 "baseline",
-                1_000,
-                "Readings that say what is normal; `robust`: up to 256.",
+                0,
+                "Readings that say what is normal; `robust`: up to 256. 0: 1000, and 256 for `robust`.",
             ),
             Parameter::preset::<f64>("threshold", 3.0, "Deviations from normal that raise an alert."),
+            Parameter::preset::<f64>(
+                "least_deviation",
+                0.0,
+                "The least that is taken for a deviation: a step of the sensor, where readings hardly move.",
+            ),
             Parameter::preset::<f64>("rearm", 0.5, "Share of the threshold below which it is over."),
             Parameter::preset::<i64>("warm_up", 100, "Readings of a key before the first alert."),
             Parameter::preset::<String>("to", "anomalies", "Output for alerts."),
@@ -55,21 +60,32 @@ impl Module for Anomaly {
             }
         };
         let method: String = config.get("method")?;
-        let (method, most) = match method.as_str() {
-            "ewma" => (Method::Averages, 1_000_000),
-            "robust" => (Method::Median, normal::MEDIAN_OF_MAX as i64),
+        let (method, usual, most) = match method.as_str() {
+            "ewma" => (Method::Averages, 1_000, 1_000_000),
+            "robust" => (
+                Method::Median,
+                normal::MEDIAN_OF_MAX,
+                normal::MEDIAN_OF_MAX as i64,
+            ),
             other => return Err(format!("`method` cannot be `{other}`: use ewma or robust")),
         };
         let settings = Settings {
             method,
             smooth: count("smooth", 1_000_000)?,
-            baseline: count("baseline", most)?,
+            baseline: match config.get::<i64>("baseline")? {
+                0 => usual as u32,
+                _ => count("baseline", most)?,
+            },
             threshold: config.get("threshold")?,
+            least: config.get("least_deviation")?,
             rearm: config.get("rearm")?,
             warm_up: count("warm_up", 1_000_000)?,
         };
         if !(settings.threshold > 0.0 && (0.0..=1.0).contains(&settings.rearm)) {
             return Err("`threshold` has to be positive, and `rearm` from 0 to 1".to_owned());
+        }
+        if !(settings.least >= 0.0 && settings.least.is_finite()) {
+            return Err("`least_deviation` cannot be negative".to_owned());
         }
         let mut plan = Plan::values().and_keys();
         let alerts = plan.output(&to);

@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) smooth: u32,
     pub(crate) baseline: u32,
     pub(crate) threshold: f64,
+    /// No deviation is less.
+    pub(crate) least: f64,
     pub(crate) rearm: f64,
     pub(crate) warm_up: u32,
 }
@@ -58,11 +60,18 @@ impl Normal {
             Method::Median => median(&self.last),
         };
         let apart = (self.smoothed - normal).abs();
-        let score = if deviation > 0.0 { apart / deviation } else { 0.0 };
+        // Where nothing ever moved, whatever moves is told: there is no noise that it could be.
+        let is_flat = deviation <= noise(normal);
+        let deviation = deviation.max(settings.least).max(noise(normal));
+        let score = apart / deviation;
         let is_warm = self.readings >= settings.warm_up;
         self.readings = self.readings.saturating_add(1);
         match settings.method {
-            Method::Averages => self.average(value, settings.baseline, is_warm.then_some(deviation)),
+            Method::Averages => self.average(
+                value,
+                settings.baseline,
+                (is_warm && !is_flat).then_some(deviation),
+            ),
             Method::Median => self.remember(value, settings.baseline as usize),
         }
         if score < settings.threshold * settings.rearm {
@@ -98,6 +107,11 @@ impl Normal {
     }
 }
 
+/// What adding readings of this size up and taking them apart leaves of them.
+fn noise(normal: f64) -> f64 {
+    (normal.abs() * 16.0 * f64::EPSILON).max(f64::MIN_POSITIVE)
+}
+
 /// Weight of a reading in a moving average of `readings`.
 fn weight(readings: u32) -> f64 {
     2.0 / (f64::from(readings) + 1.0)
@@ -130,6 +144,7 @@ mod tests {
             smooth: 1,
             baseline: 200,
             threshold: 4.0,
+            least: 0.0,
             rearm: 0.5,
             warm_up: 100,
         };
@@ -145,6 +160,37 @@ mod tests {
         // Back, and gone again.
         (0..50).for_each(|n| assert_eq!(normal.see(calm(n), &settings), None));
         assert!(normal.see(90.0, &settings).is_some());
+    }
+
+    #[test]
+    fn what_never_moved_is_told_when_it_moves_and_learnt_when_it_stays() {
+        for method in [Method::Averages, Method::Median] {
+            let mut settings = Settings {
+                method,
+                smooth: 1,
+                baseline: 100,
+                threshold: 3.0,
+                least: 0.0,
+                rearm: 0.5,
+                warm_up: 100,
+            };
+            let mut normal = Normal::default();
+            assert!(
+                (0..200).all(|_| normal.see(20.1, &settings).is_none()),
+                "{method:?}"
+            );
+            let alert = normal.see(1_000.0, &settings).unwrap();
+            assert!(alert.score.is_finite() && alert.score > 3.0, "{alert:?}");
+            // It stays there, which becomes normal, and moves again.
+            (0..2_000).for_each(|_| _ = normal.see(1_000.0, &settings));
+            assert!(normal.see(20.1, &settings).is_some(), "{method:?}");
+            // A step that the sensor makes by itself is none, if that is said.
+            settings.least = 0.5;
+            let mut normal = Normal::default();
+            assert!((0..200).all(|_| normal.see(20.0, &settings).is_none()));
+            assert_eq!(normal.see(20.5, &settings), None);
+            assert!(normal.see(22.0, &settings).is_some());
+        }
     }
 
     #[test]

@@ -1,10 +1,8 @@
 //! Renames, scales, converts and projects fields; JSON to CBOR and back. See README.md.
 
-mod decimal;
-
-use decimal::Decimal;
 use serde_json::{Map, Number, Value};
 use std::io::Write;
+use weir_sdk::decimal::Decimal;
 use weir_sdk::prelude::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

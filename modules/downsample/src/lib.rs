@@ -1,5 +1,6 @@
 //! Makes one record of all in a window. See README.md.
 
+use serde::Deserialize;
 use std::time::Duration;
 use weir_sdk::prelude::*;
 use weir_sdk::timers::Fired;
@@ -18,7 +19,7 @@ pub struct Downsample {
 impl Module for Downsample {
     const ABOUT: &'static str =
         "Makes one record of all in a window of time, by key: count, mean, least, greatest and more.";
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
 
     fn parameters() -> Vec<Parameter> {
         vec![
@@ -59,12 +60,27 @@ impl Module for Downsample {
             let Some((_, value)) = self.field.of_key(&record, out) else {
                 continue;
             };
-            if !self.windows.add(&record, |stats| stats.add(value)) {
+            if !self
+                .windows
+                .add(&record, |stats| stats.add(value, record.timestamp()))
+            {
                 out.reject(record.index(), "too late: the result of its window is out");
             } else if self.keep {
                 out.keep(record.index());
             }
         }
+        Ok(())
+    }
+
+    fn migrate(&mut self, earlier: u32) -> Result<(), String> {
+        if earlier != 1 {
+            return Err(format!("it cannot read version {earlier} of its state"));
+        }
+        // Which of them was first and last went by their order.
+        self.windows.migrate(|start, old: First| {
+            let (ends, range) = ([(start, old.first), (start, old.last)], (old.min, old.max));
+            Stats::of_summary(old.count, old.mean, old.squares, range, ends)
+        });
         Ok(())
     }
 
@@ -88,6 +104,18 @@ impl Module for Downsample {
         });
         Ok(())
     }
+}
+
+/// What version 1 kept of a window.
+#[derive(Deserialize)]
+struct First {
+    count: u64,
+    mean: f64,
+    squares: f64,
+    min: f64,
+    max: f64,
+    first: f64,
+    last: f64,
 }
 
 weir_sdk::export!(Downsample);

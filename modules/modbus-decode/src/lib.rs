@@ -2,8 +2,7 @@
 
 mod register;
 
-use register::Register;
-use weir_sdk::JsonNumber;
+use register::{Order, Register};
 use weir_sdk::prelude::*;
 
 /// The module.
@@ -22,6 +21,11 @@ impl Module for ModbusDecode {
                 "registers",
                 "Object from name to `at`, a register counted from the first in the value, and `as`, its type.",
             ),
+            Parameter::preset::<String>(
+                "order",
+                "",
+                "Order of the bytes of numbers, where a register does not say: ABCD, CDAB, BADC or DCBA; empty: as `swap` says.",
+            ),
             Parameter::preset::<bool>(
                 "swap",
                 false,
@@ -31,11 +35,19 @@ impl Module for ModbusDecode {
     }
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
-        let (weir_sdk::JsonText(text), swap) = (config.get("registers")?, config.get("swap")?);
-        let mut registers = Vec::new();
+        let weir_sdk::JsonText(text) = config.get("registers")?;
+        let (order, swap): (String, bool) = (config.get("order")?, config.get("swap")?);
+        let order = Order::of(
+            Some(&*order).filter(|order| !order.is_empty()),
+            swap.then_some(true),
+        )?;
+        let mut registers: Vec<Register> = Vec::new();
         for (name, register) in Json::new(text.as_bytes()).fields() {
-            let name = String::from_utf8_lossy(name).into_owned();
-            let register = Register::read(&name, register, swap);
+            let name = weir_sdk::name_of(name);
+            if registers.iter().any(|known| known.name == name) {
+                return Err(format!("register `{name}` is there twice"));
+            }
+            let register = Register::read(&name, register, order.unwrap_or(Order::Abcd));
             registers.push(register.map_err(|why| format!("register `{name}`: {why}"))?);
         }
         if registers.is_empty() {
@@ -50,11 +62,11 @@ impl Module for ModbusDecode {
             let written = out.emit_value(record.index(), 1, |to| {
                 to.push(b'{');
                 for (n, register) in self.registers.iter().enumerate() {
-                    let number = register.number(bytes)?;
                     if n > 0 {
                         to.push(b',');
                     }
-                    to.extend_from_slice(format!("\"{}\":{}", register.name, JsonNumber(number)).as_bytes());
+                    to.extend_from_slice(&register.label);
+                    register.write(bytes, to)?;
                 }
                 to.push(b'}');
                 Ok::<(), String>(())

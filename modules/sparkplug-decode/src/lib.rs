@@ -2,16 +2,19 @@
 
 mod payload;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use flate2::read::{GzDecoder, ZlibDecoder};
 use payload::{Metric, Payload, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use weir_sdk::JsonNumber;
+use std::io::Read;
 use weir_sdk::prelude::*;
 use weir_sdk::state::Map;
+use weir_sdk::{Raw, Scaling};
 
-/// Aliases that are remembered of one key.
-const ALIASES_MAX: usize = 4_096;
-
+/// Aliases, and names with a type, that are remembered of one key.
+const KNOWN_MAX: usize = 4_096;
 /// What a birth certificate says that an alias stands for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Meaning {
@@ -19,20 +22,82 @@ struct Meaning {
     datatype: u32,
 }
 
+/// What a payload calls itself whose body is a payload that was compressed, by the metric `algorithm` (Eclipse Tahu, `CompressionUtil`).
+const COMPRESSED: &str = "SPBV1.0_COMPRESSED";
+/// Largest payload that comes of a compressed one: what a call may hand out.
+const UNPACKED_BYTES_MAX: u64 = 4 << 20;
+
+/// The payload in `value`, unpacked into `room` if it is compressed.
+fn read<'a>(value: &'a [u8], room: &'a mut Vec<u8>) -> Result<Payload<'a>, String> {
+    let payload = Payload::read(value)?;
+    if payload.uuid != Some(COMPRESSED) {
+        return Ok(payload);
+    }
+    let algorithm = payload
+        .metrics
+        .iter()
+        .find(|metric| metric.name == Some("algorithm"));
+    let body = payload.body.ok_or("it is compressed, and has no body")?;
+    let unpacked = match algorithm.map(|metric| metric.value) {
+        None | Some(Value::Text("DEFLATE")) => ZlibDecoder::new(body)
+            .take(UNPACKED_BYTES_MAX + 1)
+            .read_to_end(room),
+        Some(Value::Text("GZIP")) => GzDecoder::new(body)
+            .take(UNPACKED_BYTES_MAX + 1)
+            .read_to_end(room),
+        Some(Value::Text(other)) => return Err(format!("it is compressed by `{other}`, which is not known")),
+        Some(_) => return Err("it is compressed, and its `algorithm` is no text".to_owned()),
+    };
+    unpacked.map_err(|e| format!("its compressed body cannot be unpacked: {e}"))?;
+    if room.len() as u64 > UNPACKED_BYTES_MAX {
+        return Err(format!(
+            "more than {UNPACKED_BYTES_MAX} bytes come of its compressed body"
+        ));
+    }
+    Ok(Payload::read(room)?)
+}
+
+/// What becomes of a payload with a metric that is not read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Unread {
+    Reject,
+    Null,
+}
+
 /// The module.
 #[derive(Debug)]
 pub struct SparkplugDecode {
+    unread: Unread,
     /// By key.
     aliases: Map<BTreeMap<u64, Meaning>>,
+    /// Types of metrics without an alias, by key and name.
+    types: Map<BTreeMap<String, u32>>,
 }
 
 impl Module for SparkplugDecode {
     const ABOUT: &'static str = "Makes JSON of Sparkplug B payloads, with the names that aliases stand for.";
     const STATE_VERSION: u32 = 1;
 
-    fn init(_: &Config) -> Result<(Self, Plan), String> {
-        let aliases = Map::new("aliases");
-        Ok((Self { aliases }, Plan::values().and_keys()))
+    fn parameters() -> Vec<Parameter> {
+        vec![Parameter::preset::<String>(
+            "unread",
+            "reject",
+            "For payloads with a dataset or template, which are not read: `reject` them, or write `null` for those metrics.",
+        )]
+    }
+
+    fn init(config: &Config) -> Result<(Self, Plan), String> {
+        let unread: String = config.get("unread")?;
+        let module = Self {
+            unread: match unread.as_str() {
+                "reject" => Unread::Reject,
+                "null" => Unread::Null,
+                other => return Err(format!("`unread` cannot be `{other}`: use reject or null")),
+            },
+            aliases: Map::new("aliases"),
+            types: Map::new("types"),
+        };
+        Ok((module, Plan::values().and_keys()))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
@@ -40,7 +105,10 @@ impl Module for SparkplugDecode {
             let Some(key) = record.state_key_or_reject(out) else {
                 continue;
             };
-            let payload = match Payload::read(record.value().unwrap_or_default()) {
+            let mut room = Vec::new();
+            let payload = read(record.value().unwrap_or_default(), &mut room);
+            let payload = payload.and_then(|payload| self.check(&payload).map(|()| payload));
+            let payload = match payload {
                 Ok(payload) => payload,
                 Err(why) => {
                     out.reject(record.index(), format!("no Sparkplug B payload: {why}"));
@@ -48,17 +116,44 @@ impl Module for SparkplugDecode {
                 }
             };
             self.learn(key, &payload);
-            let json = self.aliases.see(key, |aliases| json(&payload, aliases));
-            let mut new = NewRecord::value(json.as_bytes());
-            new.timestamp = payload.timestamp.map(|t| t as i64);
-            out.emit(record.index(), 1, &new);
+            let texts = self.types.see(key, |types| {
+                self.aliases
+                    .see(key, |aliases| texts(&payload, &Known { aliases, types }))
+            });
+            for (timestamp, json) in texts {
+                let mut new = NewRecord::value(json.as_bytes());
+                new.timestamp = timestamp.map(|at| at as i64);
+                out.emit(record.index(), 1, &new);
+            }
         }
         Ok(())
     }
 }
 
 impl SparkplugDecode {
-    /// Remembers names that come with an alias.
+    /// Whether all of it can be read, and its times be times.
+    fn check(&self, payload: &Payload<'_>) -> Result<(), String> {
+        let times = payload.metrics.iter().map(|metric| metric.timestamp);
+        if let Some(time) = times
+            .chain([payload.timestamp])
+            .flatten()
+            .find(|at| i64::try_from(*at).is_err())
+        {
+            return Err(format!("{time} is no time"));
+        }
+        for metric in &payload.metrics {
+            let name = metric.name.unwrap_or("of an alias");
+            match metric.value {
+                Value::Other(what) if self.unread == Unread::Reject => {
+                    return Err(format!("the metric `{name}` is {what}, which is not read"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers what is named, and of which type it is.
     fn learn(&mut self, key: &[u8], payload: &Payload<'_>) {
         let named = payload
             .metrics
@@ -72,72 +167,152 @@ impl SparkplugDecode {
             };
             named.iter().all(is_known)
         };
-        if self.aliases.see(key, known) {
-            return;
-        }
-        self.aliases.update(key, |aliases| {
-            let aliases = aliases.get_or_insert_default();
-            for (alias, name, datatype) in &named {
-                if aliases.len() < ALIASES_MAX || aliases.contains_key(alias) {
-                    let meaning = Meaning {
-                        name: (*name).to_owned(),
-                        datatype: datatype.unwrap_or(0),
-                    };
-                    aliases.insert(*alias, meaning);
+        if !self.aliases.see(key, known) {
+            self.aliases.update(key, |aliases| {
+                let aliases = aliases.get_or_insert_default();
+                for (alias, name, datatype) in &named {
+                    if aliases.len() < KNOWN_MAX || aliases.contains_key(alias) {
+                        let meaning = Meaning {
+                            name: (*name).to_owned(),
+                            datatype: datatype.unwrap_or(0),
+                        };
+                        aliases.insert(*alias, meaning);
+                    }
                 }
-            }
-        });
+            });
+        }
+        let without = payload.metrics.iter().filter(|metric| metric.alias.is_none());
+        let typed: Vec<_> = without.filter_map(|m| Some((m.name?, m.datatype?))).collect();
+        let known = |types: Option<&BTreeMap<String, u32>>| {
+            let is_known =
+                |(name, datatype): &(&str, u32)| types.and_then(|t| t.get(*name)) == Some(datatype);
+            typed.iter().all(is_known)
+        };
+        if !self.types.see(key, known) {
+            self.types.update(key, |types| {
+                let types = types.get_or_insert_default();
+                for (name, datatype) in &typed {
+                    if types.len() < KNOWN_MAX || types.contains_key(*name) {
+                        types.insert((*name).to_owned(), *datatype);
+                    }
+                }
+            });
+        }
     }
 }
 
-fn json(payload: &Payload<'_>, aliases: Option<&BTreeMap<u64, Meaning>>) -> String {
+/// What earlier payloads of a key said.
+struct Known<'a> {
+    aliases: Option<&'a BTreeMap<u64, Meaning>>,
+    types: Option<&'a BTreeMap<String, u32>>,
+}
+
+impl Known<'_> {
+    fn meaning(&self, metric: &Metric<'_>) -> Option<&Meaning> {
+        self.aliases?.get(&metric.alias?)
+    }
+
+    fn name(&self, metric: &Metric<'_>) -> String {
+        let meant = || self.meaning(metric).map(|meaning| meaning.name.clone());
+        let unknown = || format!("alias {}", metric.alias.unwrap_or_default());
+        metric
+            .name
+            .map(str::to_owned)
+            .or_else(meant)
+            .unwrap_or_else(unknown)
+    }
+
+    /// The type that it says or, if it does not, the one that was said before.
+    fn datatype(&self, metric: &Metric<'_>) -> u32 {
+        let meant = || self.meaning(metric).map(|meaning| meaning.datatype);
+        let named = || self.types?.get(metric.name?).copied();
+        metric.datatype.or_else(meant).or_else(named).unwrap_or(0)
+    }
+}
+
+/// What goes into one record: readings of one time, no two of them of one name.
+struct Group<'a> {
+    timestamp: Option<u64>,
+    is_historical: bool,
+    metrics: Vec<(String, &'a Metric<'a>)>,
+}
+
+/// The records that come of a payload: readings of several times become one each, and so do several of one name.
+fn texts(payload: &Payload<'_>, known: &Known<'_>) -> Vec<(Option<u64>, String)> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for metric in &payload.metrics {
+        let name = known.name(metric);
+        let (timestamp, is_historical) = (metric.timestamp.or(payload.timestamp), metric.is_historical);
+        let fits = |group: &&mut Group<'_>| {
+            (group.timestamp, group.is_historical) == (timestamp, is_historical)
+                && group.metrics.iter().all(|(known, _)| *known != name)
+        };
+        match groups.iter_mut().find(fits) {
+            Some(group) => group.metrics.push((name, metric)),
+            None => groups.push(Group {
+                timestamp,
+                is_historical,
+                metrics: vec![(name, metric)],
+            }),
+        }
+    }
+    if groups.is_empty() {
+        groups.push(Group {
+            timestamp: payload.timestamp,
+            is_historical: false,
+            metrics: Vec::new(),
+        });
+    }
+    let text = |group: &Group<'_>| (group.timestamp, json(payload, group, known));
+    groups.iter().map(text).collect()
+}
+
+fn json(payload: &Payload<'_>, group: &Group<'_>, known: &Known<'_>) -> String {
     let mut to = b"{".to_vec();
-    if let Some(timestamp) = payload.timestamp {
+    if let Some(timestamp) = group.timestamp {
         to.extend_from_slice(format!("\"timestamp\":{timestamp},").as_bytes());
     }
     if let Some(seq) = payload.seq {
         to.extend_from_slice(format!("\"seq\":{seq},").as_bytes());
     }
+    if group.is_historical {
+        to.extend_from_slice(b"\"historical\":true,");
+    }
     to.extend_from_slice(b"\"metrics\":{");
-    for (n, metric) in payload.metrics.iter().enumerate() {
+    for (n, (name, metric)) in group.metrics.iter().enumerate() {
         if n > 0 {
             to.push(b',');
         }
-        let meaning = metric.alias.and_then(|alias| aliases?.get(&alias));
-        match (metric.name, meaning, metric.alias) {
-            (Some(name), ..) => weir_sdk::escape_into(&mut to, name),
-            (None, Some(meaning), _) => weir_sdk::escape_into(&mut to, &meaning.name),
-            (None, None, alias) => {
-                weir_sdk::escape_into(&mut to, &format!("alias {}", alias.unwrap_or_default()));
-            }
-        }
+        weir_sdk::escape_into(&mut to, name);
         to.push(b':');
-        write(metric, meaning.map_or(0, |m| m.datatype), &mut to);
+        write(metric.value, known.datatype(metric), &mut to);
     }
     to.extend_from_slice(b"}}");
     String::from_utf8(to).unwrap_or_default()
 }
 
-/// Writes the value of `metric`, of the type that it says or, if it does not, of the one that was said before.
-fn write(metric: &Metric<'_>, datatype: u32, to: &mut Vec<u8>) {
-    let text = match metric.value {
-        Value::None => "null".to_owned(),
-        // Int8 to Int32 are two's complement in an unsigned field (Sparkplug 3.0.0, 6.4.16).
-        Value::Int(n) => match metric.datatype.unwrap_or(datatype) {
-            1..=3 => (n as i32).to_string(),
-            _ => n.to_string(),
-        },
-        Value::Long(n) => match metric.datatype.unwrap_or(datatype) {
-            4 => (n as i64).to_string(),
-            _ => n.to_string(),
-        },
-        Value::Float(n) => JsonNumber(f64::from(n)).to_string(),
-        Value::Double(n) => JsonNumber(n).to_string(),
-        Value::Boolean(b) => b.to_string(),
-        Value::Text(text) => return weir_sdk::escape_into(to, text),
-        Value::Other => "\"(not decoded)\"".to_owned(),
+/// Writes a value of a type. Numbers with a sign are two's complement in a field without one (Sparkplug 3.0.0, 6.4.16), of the type's own
+/// width with some encoders, and of the field's with others: the type's bits are the same in both.
+fn write(value: Value<'_>, datatype: u32, to: &mut Vec<u8>) {
+    let raw = match (value, datatype) {
+        (Value::Int(n), 1) => Raw::Signed(i64::from(n as u8 as i8)),
+        (Value::Int(n), 2) => Raw::Signed(i64::from(n as u16 as i16)),
+        (Value::Int(n), 3) => Raw::Signed(i64::from(n as i32)),
+        (Value::Int(n), 4) => Raw::Signed(i64::from(n as i32)),
+        (Value::Int(n), _) => Raw::Unsigned(u64::from(n)),
+        (Value::Long(n), 1) => Raw::Signed(i64::from(n as u8 as i8)),
+        (Value::Long(n), 2) => Raw::Signed(i64::from(n as u16 as i16)),
+        (Value::Long(n), 3) => Raw::Signed(i64::from(n as i32)),
+        (Value::Long(n), 4) => Raw::Signed(n as i64),
+        (Value::Long(n), _) => Raw::Unsigned(n),
+        (Value::Float(n), _) => Raw::Single(n),
+        (Value::Double(n), _) => Raw::Double(n),
+        (Value::None | Value::Other(_), _) => return to.extend_from_slice(b"null"),
+        (Value::Boolean(is), _) => return to.extend_from_slice(if is { b"true" } else { b"false" }),
+        (Value::Text(text), _) => return weir_sdk::escape_into(to, text),
+        (Value::Bytes(bytes), _) => return weir_sdk::escape_into(to, &STANDARD.encode(bytes)),
     };
-    to.extend_from_slice(text.as_bytes());
+    Scaling::NONE.write(raw, to);
 }
 
 weir_sdk::export!(SparkplugDecode);

@@ -6,6 +6,9 @@
 pub(crate) struct Payload<'a> {
     pub(crate) timestamp: Option<u64>,
     pub(crate) seq: Option<u64>,
+    /// What its body is, if it has one.
+    pub(crate) uuid: Option<&'a str>,
+    pub(crate) body: Option<&'a [u8]>,
     pub(crate) metrics: Vec<Metric<'a>>,
 }
 
@@ -13,6 +16,10 @@ pub(crate) struct Payload<'a> {
 pub(crate) struct Metric<'a> {
     pub(crate) name: Option<&'a str>,
     pub(crate) alias: Option<u64>,
+    /// When it was, in milliseconds since 1970, if it says.
+    pub(crate) timestamp: Option<u64>,
+    /// It was kept while there was no connection.
+    pub(crate) is_historical: bool,
     pub(crate) datatype: Option<u32>,
     pub(crate) value: Value<'a>,
 }
@@ -26,8 +33,9 @@ pub(crate) enum Value<'a> {
     Double(f64),
     Boolean(bool),
     Text(&'a str),
-    /// Bytes, a dataset, a template: not read.
-    Other,
+    Bytes(&'a [u8]),
+    /// What is not read.
+    Other(&'static str),
 }
 
 /// A field's content.
@@ -50,6 +58,8 @@ impl<'a> Payload<'a> {
                 (1, Content::Number(n)) => payload.timestamp = Some(n),
                 (2, Content::Bytes(metric)) => payload.metrics.push(Metric::read(metric)?),
                 (3, Content::Number(n)) => payload.seq = Some(n),
+                (4, Content::Bytes(uuid)) => payload.uuid = Some(text(uuid)?),
+                (5, Content::Bytes(body)) => payload.body = Some(body),
                 _ => {}
             }
         }
@@ -62,6 +72,8 @@ impl<'a> Metric<'a> {
         let mut metric = Self {
             name: None,
             alias: None,
+            timestamp: None,
+            is_historical: false,
             datatype: None,
             value: Value::None,
         };
@@ -74,6 +86,14 @@ impl<'a> Metric<'a> {
                 }
                 (2, Content::Number(n)) => {
                     metric.alias = Some(n);
+                    continue;
+                }
+                (3, Content::Number(n)) => {
+                    metric.timestamp = Some(n);
+                    continue;
+                }
+                (5, Content::Number(n)) => {
+                    metric.is_historical = n != 0;
                     continue;
                 }
                 (4, Content::Number(n)) => {
@@ -90,7 +110,10 @@ impl<'a> Metric<'a> {
                 (13, Content::Eight(bytes)) => Value::Double(f64::from_le_bytes(bytes)),
                 (14, Content::Number(n)) => Value::Boolean(n != 0),
                 (15, Content::Bytes(bytes)) => Value::Text(text(bytes)?),
-                (16..=19, _) => Value::Other,
+                (16, Content::Bytes(bytes)) => Value::Bytes(bytes),
+                (17, _) => Value::Other("a dataset"),
+                (18, _) => Value::Other("a template"),
+                (19, _) => Value::Other("an extension"),
                 _ => continue,
             };
             metric.value = value;

@@ -438,6 +438,13 @@ impl std::fmt::Display for JsonNumber {
     }
 }
 
+/// The name of a field, as [`Json::fields`] gives it: with its escapes, without its quotes.
+pub fn name_of(written: &[u8]) -> String {
+    let quoted = [b"\"", written, b"\""].concat();
+    let name = Json::new(&quoted).string().map(Cow::into_owned);
+    name.unwrap_or_else(|| String::from_utf8_lossy(written).into_owned())
+}
+
 /// Appends `text` to `out` as a JSON string, with its quotes.
 pub fn escape_into(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');

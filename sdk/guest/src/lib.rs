@@ -26,6 +26,7 @@
 
 mod batch;
 mod config;
+pub mod decimal;
 pub mod document;
 mod field;
 mod handover;
@@ -36,6 +37,8 @@ mod module;
 mod out;
 pub mod pattern;
 pub mod presence;
+mod scaling;
+mod settings;
 mod simd;
 pub mod state;
 pub mod testing;
@@ -45,9 +48,11 @@ pub mod window;
 pub use batch::{Batch, Column, Headers, Record, Records};
 pub use config::{Config, FromValue, JsonText, Parameter};
 pub use field::{By, Field};
-pub use json::{Json, JsonNumber, Path, escape_into};
+pub use json::{Json, JsonNumber, Path, escape_into, name_of};
 pub use module::{Adapter, Fault, Module, Plan, Verdict};
 pub use out::{NewRecord, Out};
+pub use scaling::{Raw, Scaling, half};
+pub use settings::Settings;
 
 /// What a module needs, in one import.
 pub mod prelude {

@@ -23,7 +23,7 @@
 //!         for record in batch.records() {
 //!             match record.json("v").number() {
 //!                 // A window that is over takes nothing more: its result is out.
-//!                 Some(v) if self.minutes.add(&record, |stats| stats.add(v)) => {}
+//!                 Some(v) if self.minutes.add(&record, |stats| stats.add(v, record.timestamp())) => {}
 //!                 Some(_) => out.reject(record.index(), "too late"),
 //!                 None => out.reject(record.index(), "no number `v`"),
 //!             }
@@ -201,6 +201,16 @@ impl<A: Default + Serialize + DeserializeOwned + 'static> Windows<A> {
         if is_new {
             timers::set(Clock::Event, &self.key, self.tag, end);
         }
+    }
+
+    /// Takes over windows that an earlier version of the module kept in another form, each with its first millisecond: in
+    /// [`migrate`](crate::Module::migrate) only.
+    pub fn migrate<Old: DeserializeOwned>(&mut self, mut make: impl FnMut(i64, Old) -> A) {
+        let size = self.size;
+        self.open.migrate(|key: &[u8], old: Old| {
+            let (end, _) = key.split_first_chunk()?;
+            Some(make(i64::from_be_bytes(*end) - size, old))
+        });
     }
 
     /// Hands each of these windows that is over to `each`, by its end and key, and forgets it.

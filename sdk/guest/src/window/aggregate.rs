@@ -9,36 +9,57 @@ pub trait Aggregate {
     fn merge(&mut self, later: Self);
 }
 
-/// Count, sum, mean, standard deviation, least, greatest, first and last, in 64 bytes. First and last go by the order in
-/// which they were added.
+/// Count, sum, mean, standard deviation, least, greatest, first and last, in a hundred bytes. First and last go by time, and of several
+/// at one time the least is the first and the greatest the last: records may come in any order.
 ///
-/// The deviation is Welford's, and merging is Chan's, Golub's and LeVeque's ("Updating Formulae and a Pairwise Algorithm for
-/// Computing Sample Variances", 1979): sums of squares would lose what is small beside a large mean.
+/// The sum, and the sum of the squares, are kept in two numbers each, the second of which has what the first is too short for ([`Twofold`]):
+/// sums of whole numbers are exact, and what is small beside a large mean is not lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
     count: u64,
-    mean: f64,
-    /// Sum of the squared differences from the mean.
-    squares: f64,
+    sum: Twofold,
+    squares: Twofold,
     min: f64,
     max: f64,
-    first: f64,
-    last: f64,
+    first: (i64, f64),
+    last: (i64, f64),
 }
 
 impl Stats {
-    /// Adds a number.
-    pub fn add(&mut self, value: f64) {
-        if self.count == 0 {
-            (self.min, self.max, self.first) = (value, value, value);
+    /// Adds a number of a time, in milliseconds since 1970.
+    pub fn add(&mut self, value: f64, at: i64) {
+        self.merge(Self {
+            count: 1,
+            sum: Twofold::from(value),
+            squares: Twofold::product(value, value),
+            min: value,
+            max: value,
+            first: (at, value),
+            last: (at, value),
+        });
+    }
+
+    /// Of numbers of which no more is known than this: `squares` is the sum of the squared differences from the mean.
+    pub fn of_summary(
+        count: u64,
+        mean: f64,
+        squares: f64,
+        least_and_most: (f64, f64),
+        ends: [(i64, f64); 2],
+    ) -> Self {
+        let [first, last] = ends;
+        let (min, max) = least_and_most;
+        let sum = Twofold::product(mean, count as f64);
+        let squares = sum.times(mean).plus(Twofold::from(squares));
+        Self {
+            count,
+            sum,
+            squares,
+            min,
+            max,
+            first,
+            last,
         }
-        self.count += 1;
-        let before = value - self.mean;
-        self.mean += before / self.count as f64;
-        self.squares += before * (value - self.mean);
-        self.min = self.min.min(value);
-        self.max = self.max.max(value);
-        self.last = value;
     }
 
     /// How many.
@@ -48,20 +69,27 @@ impl Stats {
 
     /// Their sum.
     pub fn sum(&self) -> f64 {
-        self.mean * self.count as f64
+        self.sum.value()
     }
 
     /// Their mean; 0 of none.
     pub fn mean(&self) -> f64 {
-        self.mean
+        match self.count {
+            0 => 0.0,
+            count => self.sum.over(count as f64).value(),
+        }
     }
 
     /// Their standard deviation, as of a whole population; 0 of none.
     pub fn deviation(&self) -> f64 {
-        match self.count {
-            0 => 0.0,
-            count => (self.squares / count as f64).sqrt(),
+        if self.count == 0 {
+            return 0.0;
         }
+        let count = self.count as f64;
+        let mean = self.sum.over(count);
+        let variance = self.squares.over(count).plus(mean.squared().negated()).value();
+        // Of equal numbers it may be a little less than nothing.
+        variance.max(0.0).sqrt()
     }
 
     /// The least; 0 of none.
@@ -74,14 +102,14 @@ impl Stats {
         self.max
     }
 
-    /// The first that was added; 0 of none.
+    /// The first; 0 of none.
     pub fn first(&self) -> f64 {
-        self.first
+        self.first.1
     }
 
-    /// The last that was added; 0 of none.
+    /// The last; 0 of none.
     pub fn last(&self) -> f64 {
-        self.last
+        self.last.1
     }
 }
 
@@ -94,15 +122,84 @@ impl Aggregate for Stats {
             *self = later;
             return;
         }
-        let count = self.count + later.count;
-        let apart = later.mean - self.mean;
-        let share = later.count as f64 / count as f64;
-        self.squares += later.squares + apart * apart * self.count as f64 * share;
-        self.mean += apart * share;
-        self.count = count;
+        let order = |a: &(i64, f64), b: &(i64, f64)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
+        self.count += later.count;
+        self.sum = self.sum.plus(later.sum);
+        self.squares = self.squares.plus(later.squares);
         self.min = self.min.min(later.min);
         self.max = self.max.max(later.max);
-        self.last = later.last;
+        self.first = std::cmp::min_by(self.first, later.first, order);
+        self.last = std::cmp::max_by(self.last, later.last, order);
+    }
+}
+
+/// A number in two parts, of which the second is what does not fit into the first: some 32 decimal digits. Sums and products without loss
+/// are Knuth's and Dekker's (Dekker, "A Floating-Point Technique for Extending the Available Precision", 1971).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Twofold(f64, f64);
+
+/// Splits a number into halves of 26 bits.
+const SPLIT: f64 = ((1u64 << 27) + 1) as f64;
+
+impl From<f64> for Twofold {
+    fn from(value: f64) -> Self {
+        Self(value, 0.0)
+    }
+}
+
+impl Twofold {
+    /// `a` + `b`, and what that is too short for.
+    fn sum(a: f64, b: f64) -> Self {
+        let sum = a + b;
+        let of_b = sum - a;
+        Self::finite(sum, (a - (sum - of_b)) + (b - of_b))
+    }
+
+    /// `a` · `b`, and what that is too short for.
+    fn product(a: f64, b: f64) -> Self {
+        let halves = |n: f64| {
+            let scaled = SPLIT * n;
+            let high = scaled - (scaled - n);
+            (high, n - high)
+        };
+        let ((a_high, a_low), (b_high, b_low)) = (halves(a), halves(b));
+        let product = a * b;
+        let rest = a_low * b_low - (((product - a_high * b_high) - a_low * b_high) - a_high * b_low);
+        Self::finite(product, rest)
+    }
+
+    /// What is too large for its first part has no second.
+    fn finite(first: f64, rest: f64) -> Self {
+        Self(first, if rest.is_finite() { rest } else { 0.0 })
+    }
+
+    fn plus(self, other: Self) -> Self {
+        let sum = Self::sum(self.0, other.0);
+        Self::sum(sum.0, sum.1 + self.1 + other.1)
+    }
+
+    fn times(self, by: f64) -> Self {
+        let product = Self::product(self.0, by);
+        Self::sum(product.0, product.1 + self.1 * by)
+    }
+
+    fn over(self, by: f64) -> Self {
+        let first = self.0 / by;
+        let rest = self.plus(Self::product(first, by).negated()).value() / by;
+        Self::sum(first, if rest.is_finite() { rest } else { 0.0 })
+    }
+
+    fn squared(self) -> Self {
+        let square = Self::product(self.0, self.0);
+        Self::sum(square.0, square.1 + 2.0 * self.0 * self.1)
+    }
+
+    fn negated(self) -> Self {
+        Self(-self.0, -self.1)
+    }
+
+    fn value(self) -> f64 {
+        self.0 + self.1
     }
 }
 

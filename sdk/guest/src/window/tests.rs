@@ -206,10 +206,12 @@ proptest! {
     fn stats_are_those_of_the_numbers(values in proptest::collection::vec(-1e6..1e6f64, 1..50), cut in 0..50usize) {
         let (mut all, mut head, mut tail) = (Stats::default(), Stats::default(), Stats::default());
         for (n, value) in values.iter().enumerate() {
-            all.add(*value);
-            if n < cut { head.add(*value) } else { tail.add(*value) }
+            all.add(*value, n as i64);
+            if n < cut { head.add(*value, n as i64) } else { tail.add(*value, n as i64) }
         }
-        head.merge(tail);
+        // The order in which they come is nobody's to choose.
+        tail.merge(head);
+        let head = tail;
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let deviation = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
@@ -238,6 +240,47 @@ proptest! {
     }
 }
 
+#[test]
+fn sums_of_whole_numbers_are_whole_and_what_is_small_beside_the_mean_is_not_lost() {
+    let stats = |values: &[f64]| {
+        let mut stats = Stats::default();
+        values.iter().for_each(|value| stats.add(*value, 0));
+        stats
+    };
+    assert_eq!(stats(&[12.0, 23.0, 80.0]).sum(), 115.0);
+    assert_eq!(stats(&[1e16, 1.0, -1e16]).sum(), 1.0);
+    let mut parts = [0.1; 10].to_vec();
+    assert_eq!(stats(&parts).sum(), 1.0);
+    parts.truncate(3);
+    assert_eq!((stats(&parts).mean(), stats(&parts).deviation()), (0.1, 0.0));
+    let far = stats(&[1e9 + 4.0, 1e9 + 7.0, 1e9 + 13.0, 1e9 + 16.0]);
+    assert_eq!((far.mean(), far.deviation()), (1e9 + 10.0, 22.5f64.sqrt()));
+    // By their times, whatever came first.
+    let mut late = Stats::default();
+    for (value, at) in [(5.0, 20), (3.0, 10), (4.0, 30), (9.0, 30), (8.0, 10)] {
+        late.add(value, at);
+    }
+    assert_eq!((late.first(), late.last()), (3.0, 9.0));
+    let huge = stats(&[1e308, 1e308]);
+    assert!(huge.sum().is_infinite() && huge.count() == 2);
+}
+
+proptest! {
+    #[test]
+    fn stats_are_the_same_in_any_order(mut values in proptest::collection::vec((-1_000_000..1_000_000i64, 0..20i64), 1..60), by in 0..1_000usize) {
+        let stats = |values: &[(i64, i64)]| {
+            let mut stats = Stats::default();
+            values.iter().for_each(|(value, at)| stats.add(*value as f64 / 8.0, *at));
+            stats
+        };
+        let one = stats(&values);
+        let middle = by % values.len();
+        values.rotate_left(middle);
+        values.reverse();
+        prop_assert_eq!(one, stats(&values));
+    }
+}
+
 fn prop_assert_result(holds: bool) {
     assert!(holds, "a window was closed before its end");
 }
@@ -246,7 +289,7 @@ fn prop_assert_result(holds: bool) {
 fn windows_of_records_are_full_after_so_many() {
     begin();
     let mut windows = CountWindows::<Stats>::new("c", 3);
-    let mut add = |key: &[u8], v| windows.add(key, |s| s.add(v)).map(|s| s.mean());
+    let mut add = |key: &[u8], v| windows.add(key, |s| s.add(v, 0)).map(|s| s.mean());
     let got = [
         add(b"a", 1.0),
         add(b"b", 5.0),

@@ -2,7 +2,7 @@
 
 /// `mantissa / 10^places`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Decimal {
+pub struct Decimal {
     mantissa: i64,
     places: u32,
 }
@@ -12,10 +12,16 @@ const TEXT_BYTES_MAX: usize = 17;
 /// Powers of ten that fit a mantissa.
 const PLACES_MAX: u32 = 18;
 
+impl From<i64> for Decimal {
+    fn from(mantissa: i64) -> Self {
+        Self { mantissa, places: 0 }
+    }
+}
+
 impl Decimal {
     /// Reads a number without an exponent and of few digits. Takes leading zeros, which JSON does not have.
     #[inline]
-    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+    pub fn parse(text: &[u8]) -> Option<Self> {
         let (negative, digits) = match text.split_first()? {
             (b'-', rest) => (true, rest),
             _ => (false, text),
@@ -39,13 +45,13 @@ impl Decimal {
     }
 
     /// The shortest decimal that reads as `number`, if it has few digits.
-    pub(crate) fn of(number: f64) -> Option<Self> {
+    pub fn of(number: f64) -> Option<Self> {
         Self::parse(number.to_string().as_bytes())
     }
 
     /// `self * factor + offset`, exactly; `None` where that has too many digits.
     #[inline]
-    pub(crate) fn scaled(self, factor: Self, offset: Self) -> Option<Self> {
+    pub fn scaled(self, factor: Self, offset: Self) -> Option<Self> {
         let product = Self {
             mantissa: self.mantissa.checked_mul(factor.mantissa)?,
             places: self.places + factor.places,
@@ -68,7 +74,7 @@ impl Decimal {
 
     /// Its text, without zeros at the end of the fraction.
     #[inline]
-    pub(crate) fn write(self, out: &mut Vec<u8>) {
+    pub fn write(self, out: &mut Vec<u8>) {
         let mut rest = self.mantissa.unsigned_abs();
         // 19 digits and a point; as many zeros before them as there may be places.
         let mut text = [0u8; 48];
@@ -101,13 +107,13 @@ impl Decimal {
     }
 
     /// Its value, if it is a whole number.
-    pub(crate) fn whole(self) -> Option<i64> {
+    pub fn whole(self) -> Option<i64> {
         let one = 10i64.checked_pow(self.places)?;
         (self.mantissa % one == 0).then(|| self.mantissa / one)
     }
 
     /// The double nearest to it.
-    pub(crate) fn to_f64(self) -> Option<f64> {
+    pub fn to_f64(self) -> Option<f64> {
         let mut text = Vec::new();
         self.write(&mut text);
         std::str::from_utf8(&text).ok()?.parse().ok()

@@ -1,0 +1,149 @@
+//! Numbers out of registers and frames, as the shortest text that is each of them.
+
+use crate::JsonNumber;
+use crate::decimal::Decimal;
+use std::io::Write;
+
+/// A number as it lies in a register or a frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Raw {
+    /// Without a sign.
+    Unsigned(u64),
+    /// With one.
+    Signed(i64),
+    /// IEEE 754, of 32 bits. One of 16 is one of these.
+    Single(f32),
+    /// IEEE 754, of 64 bits.
+    Double(f64),
+}
+
+/// `raw · factor + offset`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaling {
+    factor: f64,
+    offset: f64,
+    /// Both as decimals, where they are short ones.
+    decimal: Option<(Decimal, Decimal)>,
+}
+
+impl Scaling {
+    /// Leaves numbers as they are.
+    pub const NONE: Self = Self {
+        factor: 1.0,
+        offset: 0.0,
+        decimal: None,
+    };
+
+    /// By these.
+    ///
+    /// # Errors
+    /// When one is not finite.
+    pub fn new(factor: f64, offset: f64) -> Result<Self, String> {
+        if !factor.is_finite() || !offset.is_finite() {
+            return Err(format!("{factor} and {offset} are no scale and offset"));
+        }
+        Ok(Self {
+            factor,
+            offset,
+            decimal: Decimal::of(factor).zip(Decimal::of(offset)),
+        })
+    }
+
+    /// Writes the number that `raw` stands for as JSON: whole ones with all their digits, one of 32 bits as the shortest text that is that
+    /// number at 32 bits, and what is scaled as people would (573 by 0.1 is 57.3). What is no finite number is `null`.
+    pub fn write(&self, raw: Raw, to: &mut Vec<u8>) {
+        let written = match (self.is_none(), raw) {
+            (true, Raw::Unsigned(n)) => write!(to, "{n}"),
+            (true, Raw::Signed(n)) => write!(to, "{n}"),
+            (true, Raw::Single(n)) if n.is_finite() => write!(to, "{n}"),
+            (true, Raw::Single(_)) => write!(to, "null"),
+            (true, Raw::Double(n)) => write!(to, "{}", JsonNumber(n)),
+            (false, raw) => match self.exact(raw) {
+                Some(decimal) => return decimal.write(to),
+                None => write!(to, "{}", JsonNumber(double(raw) * self.factor + self.offset)),
+            },
+        };
+        // Into a vector nothing fails.
+        let _ = written;
+    }
+
+    fn is_none(&self) -> bool {
+        self.factor == 1.0 && self.offset == 0.0
+    }
+
+    fn exact(&self, raw: Raw) -> Option<Decimal> {
+        let (factor, offset) = self.decimal?;
+        let decimal = match raw {
+            Raw::Unsigned(n) => Decimal::from(i64::try_from(n).ok()?),
+            Raw::Signed(n) => Decimal::from(n),
+            Raw::Single(n) => Decimal::parse(n.to_string().as_bytes())?,
+            Raw::Double(n) => Decimal::of(n)?,
+        };
+        decimal.scaled(factor, offset)
+    }
+}
+
+fn double(raw: Raw) -> f64 {
+    match raw {
+        Raw::Unsigned(n) => n as f64,
+        Raw::Signed(n) => n as f64,
+        Raw::Single(n) => f64::from(n),
+        Raw::Double(n) => n,
+    }
+}
+
+/// The number that 16 bits are (IEEE 754 binary16).
+pub fn half(bits: u16) -> f32 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f32::from(bits & 0x3ff));
+    let size = match exponent {
+        0 => fraction * 2f32.powi(-24),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1.0 + fraction / 1_024.0) * 2f32.powi(exponent - 15),
+    };
+    if bits >> 15 == 1 { -size } else { size }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(raw: Raw, factor: f64, offset: f64) -> String {
+        let mut to = Vec::new();
+        Scaling::new(factor, offset).unwrap().write(raw, &mut to);
+        String::from_utf8(to).unwrap()
+    }
+
+    #[test]
+    fn each_number_is_the_shortest_text_that_is_it() {
+        for (raw, factor, offset, want) in [
+            (Raw::Unsigned(u64::MAX), 1.0, 0.0, "18446744073709551615"),
+            (Raw::Signed(i64::MIN), 1.0, 0.0, "-9223372036854775808"),
+            (Raw::Single(21.3), 1.0, 0.0, "21.3"),
+            (Raw::Double(21.3), 1.0, 0.0, "21.3"),
+            (Raw::Unsigned(573), 0.1, 0.0, "57.3"),
+            (Raw::Unsigned(302), 0.1, 0.0, "30.2"),
+            (Raw::Signed(-40), 0.5, -40.0, "-60"),
+            (Raw::Single(21.3), 0.1, 0.0, "2.13"),
+            (Raw::Unsigned(3), 1.0 / 3.0, 0.0, "1"),
+            (Raw::Single(f32::NAN), 1.0, 0.0, "null"),
+            (Raw::Double(f64::INFINITY), 2.0, 0.0, "null"),
+        ] {
+            assert_eq!(text(raw, factor, offset), want, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn halves_are_what_they_are() {
+        for (bits, want) in [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65_504.0),
+            (0x0001, 2f32.powi(-24)),
+            (0x8000, -0.0),
+        ] {
+            assert_eq!(half(bits), want, "{bits:x}");
+        }
+        assert!(half(0x7c00).is_infinite() && half(0x7e00).is_nan());
+    }
+}
