@@ -1,9 +1,12 @@
 //! A DBC file: which messages there are on a bus, and where their signals lie.
 //!
-//! Of the format ("DBC File Format Documentation", Vector Informatik, 1.0.5) it reads messages (`BO_`), signals (`SG_`) with
-//! multiplexing, and the types of floating point signals (`SIG_VALTYPE_`); all else is for people and other programs.
+//! Of the format ("DBC File Format Documentation", Vector Informatik, 1.0.5) it reads messages (`BO_`), signals (`SG_`) with simple and
+//! extended multiplexing (`SG_MUL_VAL_`), the types of floating point signals (`SIG_VALTYPE_`), the labels of values (`VAL_`), and names
+//! that are longer than the format lets them be (`BA_ "SystemSignalLongSymbol"` and its kin); all else is for people and other programs.
 
+use crate::tokens::{Token, statements};
 use std::collections::BTreeMap;
+use weir_sdk::{Raw, Scaling};
 
 /// Messages by their identifiers; of an extended one bit 31 is set.
 pub(crate) type Messages = BTreeMap<u32, Message>;
@@ -18,25 +21,30 @@ pub(crate) struct Message {
 /// A number in a frame.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Signal {
+    /// As it is called in records.
     pub(crate) name: String,
-    /// When it is there.
-    pub(crate) when: When,
+    /// As it is called in the file.
+    symbol: String,
+    /// Its raw value says which others are there.
+    is_switch: bool,
+    /// When it is there; none: always.
+    when: Option<When>,
     start: usize,
     len: usize,
     is_little_endian: bool,
     is_signed: bool,
     kind: Kind,
-    factor: f64,
-    offset: f64,
+    scaling: Scaling,
+    /// What raw values are called.
+    pub(crate) labels: BTreeMap<i64, String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum When {
-    Always,
-    /// Always, and its raw value says which others are.
-    Switch,
-    /// When the switch has this value.
-    Switched(u64),
+/// That a switch has one of some values.
+#[derive(Clone, Debug, PartialEq)]
+struct When {
+    /// Its place among the signals; none until the file is read to its end, or when it has none.
+    switch: Option<usize>,
+    ranges: Vec<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,6 +52,51 @@ enum Kind {
     Integer,
     F32,
     F64,
+}
+
+/// Switches that depend on each other, at most: a file that has more has a circle.
+const SWITCHES_MAX: usize = 16;
+
+impl Message {
+    /// Whether the signal `at` is in a frame with this data.
+    pub(crate) fn has(&self, at: usize, data: &[u8]) -> bool {
+        let mut at = at;
+        for _ in 0..SWITCHES_MAX {
+            let Some(when) = self.signals.get(at).and_then(|signal| signal.when.as_ref()) else {
+                return true;
+            };
+            let Some(switch) = when.switch else { return false };
+            let raw = self.signals.get(switch).and_then(|signal| signal.raw(data));
+            if !raw.is_some_and(|raw| when.ranges.iter().any(|(from, to)| (*from..=*to).contains(&raw))) {
+                return false;
+            }
+            at = switch;
+        }
+        false
+    }
+
+    /// Finds the switches: a signal that names none has the only one that depends on no other.
+    fn connect(&mut self, extended: &BTreeMap<String, Dependency>) -> Result<(), String> {
+        let root = self.signals.iter().position(|s| s.is_switch && s.when.is_none());
+        let places: BTreeMap<String, usize> = (0..)
+            .zip(&self.signals)
+            .map(|(at, s)| (s.symbol.clone(), at))
+            .collect();
+        for signal in &mut self.signals {
+            if let Some((switch, ranges)) = extended.get(&signal.symbol) {
+                let switch = places
+                    .get(switch)
+                    .ok_or_else(|| format!("there is no switch `{switch}` in `{}`", self.name))?;
+                signal.when = Some(When {
+                    switch: Some(*switch),
+                    ranges: ranges.clone(),
+                });
+            } else if let Some(when) = &mut signal.when {
+                when.switch = root;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Signal {
@@ -63,118 +116,230 @@ impl Signal {
         Some(raw)
     }
 
-    /// What its bits stand for.
-    pub(crate) fn number(&self, raw: u64) -> f64 {
-        let unused = 64 - self.len;
-        let number = match self.kind {
-            Kind::F32 => f64::from(f32::from_bits(raw as u32)),
-            Kind::F64 => f64::from_bits(raw),
-            Kind::Integer if self.is_signed => ((raw << unused) as i64 >> unused) as f64,
-            Kind::Integer => raw as f64,
+    /// What its bits are, before they are scaled.
+    pub(crate) fn number(&self, raw: u64) -> Raw {
+        match self.kind {
+            Kind::F32 => Raw::Single(f32::from_bits(raw as u32)),
+            Kind::F64 => Raw::Double(f64::from_bits(raw)),
+            Kind::Integer if self.is_signed => Raw::Signed(self.signed(raw)),
+            Kind::Integer => Raw::Unsigned(raw),
+        }
+    }
+
+    /// Writes what its bits stand for.
+    pub(crate) fn write(&self, raw: u64, to: &mut Vec<u8>) {
+        self.scaling.write(self.number(raw), to);
+    }
+
+    /// What the value is called, if the file says so.
+    pub(crate) fn label(&self, raw: u64) -> Option<&str> {
+        let value = match self.is_signed {
+            true => self.signed(raw),
+            false => i64::try_from(raw).ok()?,
         };
-        number * self.factor + self.offset
+        self.labels.get(&value).map(String::as_str)
+    }
+
+    /// Whether it says that it has nothing to say (SAE J1939-71, 5.1.4): the highest byte is all ones or, for an error, all but the lowest;
+    /// what is shorter than a byte is all ones.
+    pub(crate) fn is_not_available(&self, raw: u64) -> bool {
+        if self.kind != Kind::Integer || self.is_signed || self.len < 2 {
+            return false;
+        }
+        match self.len {
+            8 | 16 | 24 | 32 | 64 => raw >> (self.len - 8) >= 0xfe,
+            len => raw == (1u64 << len) - 1,
+        }
+    }
+
+    fn signed(&self, raw: u64) -> i64 {
+        let unused = 64 - self.len;
+        (raw << unused) as i64 >> unused
     }
 }
+
+/// The parameter group number of an extended identifier (SAE J1939-21, 5.2): without priority, source and, where there is one, destination.
+pub(crate) fn pgn(id: u32) -> u32 {
+    let group = id >> 8 & 0x3_ffff;
+    match group >> 8 & 0xff {
+        0..240 => group & 0x3_ff00,
+        _ => group,
+    }
+}
+
+/// What one message's signals depend on, by their symbols.
+type Extended = BTreeMap<u32, BTreeMap<String, Dependency>>;
+
+/// A switch, by its symbol, and the ranges of its values.
+type Dependency = (String, Vec<(u64, u64)>);
 
 /// Reads a file.
 pub(crate) fn read(text: &str) -> Result<Messages, String> {
-    let (mut messages, mut last) = (Messages::new(), None);
-    for (n, line) in text.lines().enumerate() {
-        let wrong = |why: &str| format!("line {}: {why}", n + 1);
-        let line = line.trim();
-        if let Some(rest) = line.strip_prefix("BO_ ") {
-            let (id, name) =
-                message(rest).ok_or_else(|| wrong("`BO_` needs a number, a name and a length"))?;
-            let signals = Vec::new();
-            messages.insert(id, Message { name, signals });
-            last = Some(id);
-        } else if let Some(rest) = line.strip_prefix("SG_ ") {
-            let signal = signal(rest).map_err(|why| wrong(&why))?;
-            let message = last.and_then(|id| messages.get_mut(&id));
-            message
-                .ok_or_else(|| wrong("a signal before any message"))?
-                .signals
-                .push(signal);
-        } else if let Some(rest) = line.strip_prefix("SIG_VALTYPE_ ") {
-            retype(&mut messages, rest).map_err(|why| wrong(&why))?;
+    let (mut messages, mut last, mut extended) = (Messages::new(), None, Extended::new());
+    for (line, statement) in statements(text)? {
+        let wrong = |why: String| format!("line {line}: {why}");
+        let Some((Token::Word(keyword), rest)) = statement.split_first() else {
+            continue;
+        };
+        if rest.is_empty() {
+            // As in `NS_`, which lists all keywords.
+            continue;
+        }
+        match *keyword {
+            "BO_" => {
+                let (id, name) = message(rest)
+                    .ok_or_else(|| wrong("`BO_` needs a number, a name and a length".to_owned()))?;
+                let signals = Vec::new();
+                messages.insert(id, Message { name, signals });
+                last = Some(id);
+            }
+            "SG_" => {
+                let signal = signal(rest).map_err(wrong)?;
+                let message = last.and_then(|id| messages.get_mut(&id));
+                let message = message.ok_or_else(|| wrong("a signal before any message".to_owned()))?;
+                message.signals.push(signal);
+            }
+            "SIG_VALTYPE_" => retype(&mut messages, rest).map_err(wrong)?,
+            "SG_MUL_VAL_" => {
+                let (id, symbol, dependency) = depends(rest).ok_or_else(|| {
+                    wrong("`SG_MUL_VAL_` needs a message, a signal, its switch and ranges".to_owned())
+                })?;
+                extended.entry(id).or_default().insert(symbol, dependency);
+            }
+            "VAL_" => label(&mut messages, rest),
+            "BA_" => rename(&mut messages, rest),
+            _ => {}
         }
     }
-    match messages.is_empty() {
-        true => Err("it has no messages (`BO_`)".to_owned()),
-        false => Ok(messages),
+    if messages.is_empty() {
+        return Err("it has no messages (`BO_`)".to_owned());
+    }
+    for (id, message) in &mut messages {
+        message.connect(extended.get(id).unwrap_or(&BTreeMap::new()))?;
+    }
+    Ok(messages)
+}
+
+fn word<'a>(token: Option<&Token<'a>>) -> Option<&'a str> {
+    match token {
+        Some(Token::Word(word)) => Some(word),
+        _ => None,
     }
 }
 
-fn message(rest: &str) -> Option<(u32, String)> {
-    let (head, _) = rest.split_once(':')?;
-    let mut words = head.split_whitespace();
-    let id = words.next()?.parse().ok()?;
-    Some((id, words.next()?.to_owned()))
+fn message(rest: &[Token<'_>]) -> Option<(u32, String)> {
+    let (id, name) = (word(rest.first())?.parse().ok()?, word(rest.get(1))?);
+    (rest.get(2) == Some(&Token::Mark(':'))).then(|| (id, name.to_owned()))
 }
 
-fn signal(rest: &str) -> Result<Signal, String> {
-    let want = "a signal is `NAME : START|LENGTH@ORDER SIGN (FACTOR,OFFSET) …`";
-    let (head, rest) = rest.split_once(':').ok_or(want)?;
-    let mut words = head.split_whitespace();
-    let name = words.next().ok_or(want)?.to_owned();
-    let when = match words.next() {
-        None => When::Always,
-        Some("M") => When::Switch,
-        Some(word) => {
-            let value = word.strip_prefix('m').and_then(|v| v.parse().ok());
-            let why = "of multiplexing it knows `M` and `m` with a number";
-            When::Switched(value.ok_or_else(|| format!("`{name}`: {why}"))?)
+fn signal(rest: &[Token<'_>]) -> Result<Signal, String> {
+    const WANT: &str = "a signal is `NAME : START|LENGTH@ORDER SIGN (FACTOR,OFFSET) …`";
+    let want = || WANT.to_owned();
+    let symbol = word(rest.first()).ok_or_else(want)?.to_owned();
+    let (is_switch, when, rest) = match rest.get(1) {
+        Some(Token::Mark(':')) => (false, None, rest.get(2..)),
+        Some(Token::Word(role)) => {
+            let (is_switch, when) = role_of(role).ok_or_else(|| {
+                format!("`{symbol}`: of multiplexing it knows `M`, `m` with a number, and both, not `{role}`")
+            })?;
+            let rest = rest
+                .get(2..)
+                .and_then(|rest| rest.strip_prefix(&[Token::Mark(':')]));
+            (is_switch, when, rest)
         }
+        _ => return Err(want()),
     };
-    let rest = rest.trim_start();
-    let (start, rest) = rest.split_once('|').ok_or(want)?;
-    let (len, rest) = rest.split_once('@').ok_or(want)?;
-    let mut kinds = rest.chars();
-    let (order, sign) = (kinds.next(), kinds.next());
-    let (_, rest) = rest.split_once('(').ok_or(want)?;
-    let (scale, _) = rest.split_once(')').ok_or(want)?;
-    let (factor, offset) = scale.split_once(',').ok_or(want)?;
-    let number = |text: &str| text.trim().parse::<f64>().map_err(|_| want.to_owned());
-    let place = |text: &str| text.trim().parse::<usize>().map_err(|_| want.to_owned());
+    let rest = rest.ok_or_else(want)?;
+    let [
+        Token::Word(start),
+        Token::Mark('|'),
+        Token::Word(len),
+        Token::Mark('@'),
+        rest @ ..,
+    ] = rest
+    else {
+        return Err(want());
+    };
+    // Order and sign, together or apart.
+    let open = rest
+        .iter()
+        .position(|token| *token == Token::Mark('('))
+        .ok_or_else(want)?;
+    let (kinds, rest) = rest.split_at(open);
+    let kinds: String = kinds.iter().filter_map(|token| word(Some(token))).collect();
+    let [
+        Token::Mark('('),
+        Token::Word(factor),
+        Token::Mark(','),
+        Token::Word(offset),
+        Token::Mark(')'),
+        ..,
+    ] = rest
+    else {
+        return Err(want());
+    };
+    let number = |text: &str| text.parse::<f64>().map_err(|_| want());
+    let place = |text: &str| text.parse::<usize>().map_err(|_| want());
     let (start, len) = (place(start)?, place(len)?);
     if !(1..=64).contains(&len) || start >= 512 {
         return Err(format!(
-            "`{name}` has {len} bits from bit {start} on: 1 to 64 can be, of 64 bytes"
+            "`{symbol}` has {len} bits from bit {start} on: 1 to 64 can be, of 64 bytes"
         ));
     }
+    let (is_little_endian, is_signed) = match kinds.as_str() {
+        "1+" => (true, false),
+        "1-" => (true, true),
+        "0+" => (false, false),
+        "0-" => (false, true),
+        _ => return Err(want()),
+    };
     Ok(Signal {
-        name,
+        name: symbol.clone(),
+        symbol,
+        is_switch,
         when,
         start,
         len,
-        is_little_endian: match order {
-            Some('1') => true,
-            Some('0') => false,
-            _ => return Err(want.to_owned()),
-        },
-        is_signed: match sign {
-            Some('-') => true,
-            Some('+') => false,
-            _ => return Err(want.to_owned()),
-        },
+        is_little_endian,
+        is_signed,
         kind: Kind::Integer,
-        factor: number(factor)?,
-        offset: number(offset)?,
+        scaling: Scaling::new(number(factor)?, number(offset)?)?,
+        labels: BTreeMap::new(),
     })
 }
 
-/// `ID NAME : TYPE;`
-fn retype(messages: &mut Messages, rest: &str) -> Result<(), String> {
-    let want = "`SIG_VALTYPE_` needs a message, a signal and a type";
-    let (head, kind) = rest.split_once(':').ok_or(want)?;
-    let mut words = head.split_whitespace();
-    let id: u32 = words.next().and_then(|id| id.parse().ok()).ok_or(want)?;
-    let name = words.next().ok_or(want)?;
-    let message = messages.get_mut(&id);
-    let mut signals = message.into_iter().flat_map(|m| &mut m.signals);
-    let signal = signals.find(|s| s.name == name);
+/// `M`, `m3` or `m3M`.
+fn role_of(role: &str) -> Option<(bool, Option<When>)> {
+    if role == "M" {
+        return Some((true, None));
+    }
+    let value = role.strip_prefix('m')?;
+    let (value, is_switch) = value
+        .strip_suffix('M')
+        .map_or((value, false), |value| (value, true));
+    let value = value.parse().ok()?;
+    let when = When {
+        switch: None,
+        ranges: vec![(value, value)],
+    };
+    Some((is_switch, Some(when)))
+}
+
+/// `ID NAME : TYPE`; some leave the colon out.
+fn retype(messages: &mut Messages, rest: &[Token<'_>]) -> Result<(), String> {
+    let want = || "`SIG_VALTYPE_` needs a message, a signal and a type".to_owned();
+    let id: u32 = word(rest.first())
+        .and_then(|id| id.parse().ok())
+        .ok_or_else(want)?;
+    let name = word(rest.get(1)).ok_or_else(want)?;
+    let kind = match rest.get(2) {
+        Some(Token::Mark(':')) => word(rest.get(3)),
+        kind => word(kind),
+    };
+    let kind = kind.ok_or_else(want)?;
+    let signal = find(messages, id, name);
     let signal = signal.ok_or_else(|| format!("there is no signal `{name}` in message {id}"))?;
-    signal.kind = match (kind.trim().trim_end_matches(';').trim(), signal.len) {
+    signal.kind = match (kind, signal.len) {
         ("0", _) => Kind::Integer,
         ("1", 32) => Kind::F32,
         ("2", 64) => Kind::F64,
@@ -183,12 +348,88 @@ fn retype(messages: &mut Messages, rest: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn find<'a>(messages: &'a mut Messages, id: u32, symbol: &str) -> Option<&'a mut Signal> {
+    messages
+        .get_mut(&id)?
+        .signals
+        .iter_mut()
+        .find(|s| s.symbol == symbol)
+}
+
+/// `ID NAME SWITCH 0-3, 5-5`
+fn depends(rest: &[Token<'_>]) -> Option<(u32, String, Dependency)> {
+    let id = word(rest.first())?.parse().ok()?;
+    let (symbol, switch) = (word(rest.get(1))?, word(rest.get(2))?);
+    let mut ranges = Vec::new();
+    for token in rest.get(3..)? {
+        if let Token::Word(range) = token {
+            let (from, to) = range.split_once('-')?;
+            ranges.push((from.trim().parse().ok()?, to.trim().parse().ok()?));
+        }
+    }
+    Some((id, symbol.to_owned(), (switch.to_owned(), ranges)))
+}
+
+/// `ID NAME 0 "off" 1 "on"`; of an environment variable there is no number in front.
+fn label(messages: &mut Messages, rest: &[Token<'_>]) {
+    let Some(id) = word(rest.first()).and_then(|id| id.parse().ok()) else {
+        return;
+    };
+    let signal = word(rest.get(1)).and_then(|symbol| find(messages, id, symbol));
+    let Some(signal) = signal else { return };
+    for pair in rest.get(2..).unwrap_or_default().chunks(2) {
+        if let [Token::Word(value), Token::Text(label)] = pair
+            && let Ok(value) = value.parse()
+        {
+            signal.labels.insert(value, (*label).to_owned());
+        }
+    }
+}
+
+/// `"SystemSignalLongSymbol" SG_ ID NAME "long name"`, and of a message, `BO_ ID`.
+fn rename(messages: &mut Messages, rest: &[Token<'_>]) {
+    match rest {
+        [
+            Token::Text("SystemSignalLongSymbol"),
+            Token::Word("SG_"),
+            Token::Word(id),
+            Token::Word(symbol),
+            Token::Text(long),
+            ..,
+        ] => {
+            let signal = id.parse().ok().and_then(|id| find(messages, id, symbol));
+            if let Some(signal) = signal {
+                signal.name = (*long).to_owned();
+            }
+        }
+        [
+            Token::Text("SystemMessageLongSymbol"),
+            Token::Word("BO_"),
+            Token::Word(id),
+            Token::Text(long),
+            ..,
+        ] => {
+            if let Some(message) = id.parse().ok().and_then(|id| messages.get_mut(&id)) {
+                message.name = (*long).to_owned();
+            }
+        }
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn one(line: &str) -> Signal {
-        signal(line).unwrap()
+        let text = format!("BO_ 1 A: 8 X\n SG_ {line}");
+        read(&text).unwrap().remove(&1).unwrap().signals.remove(0)
+    }
+
+    fn text(signal: &Signal, raw: u64) -> String {
+        let mut to = Vec::new();
+        signal.write(raw, &mut to);
+        String::from_utf8(to).unwrap()
     }
 
     #[test]
@@ -206,15 +447,81 @@ mod tests {
 
     #[test]
     fn signs_factors_and_floats() {
-        assert_eq!(one("s : 0|8@1- (0.5,-40)").number(0xff), -40.5);
-        assert_eq!(one("s : 0|8@1+ (0.5,-40)").number(0xff), 87.5);
-        assert_eq!(one("s : 0|64@1- (1,0)").number(u64::MAX), -1.0);
-        let text = "BO_ 1 A: 8 X\n SG_ f : 0|32@1- (1,0) [0|0] \"\" X\n\nSIG_VALTYPE_ 1 f : 1;";
-        let messages = read(text).unwrap();
+        assert_eq!(text(&one("s : 0|8@1- (0.5,-40)"), 0xff), "-40.5");
+        assert_eq!(text(&one("s : 0|8@1+ (0.5,-40)"), 0xff), "87.5");
+        assert_eq!(text(&one("s : 0|16@1+ (0.1,0)"), 573), "57.3");
+        assert_eq!(text(&one("s : 0|64@1- (1,0)"), u64::MAX), "-1");
+        assert_eq!(text(&one("s : 0|64@1+ (1,0)"), u64::MAX), "18446744073709551615");
+        let file = "BO_ 1 A: 8 X\n SG_ f : 0|32@1- (1,0) [0|0] \"\" X\n\nSIG_VALTYPE_ 1 f : 1;";
+        let messages = read(file).unwrap();
         assert_eq!(
-            messages[&1].signals[0].number(u64::from(12.5_f32.to_bits())),
-            12.5
+            text(&messages[&1].signals[0], u64::from(21.3_f32.to_bits())),
+            "21.3"
         );
+    }
+
+    #[test]
+    fn comments_are_comments_whatever_is_in_them() {
+        let file = "BO_ 500 Motor: 8 X\n\tSG_ Speed :\t0|16@1+ (1,0) [0|0] \"km/h; SG_\" X\n\n\
+            CM_ BO_ 500 \"old:\n SG_ Speed : 8|8@1+ (1,0) [0|0] u X\nBO_ 7 B: 8 X\n\";\nCM_ SG_ 500 Speed \"a \\\"b\\\"\";";
+        let messages = read(file).unwrap();
+        assert_eq!((messages.len(), messages[&500].signals.len()), (1, 1));
+        assert_eq!(messages[&500].signals[0].len, 16);
+    }
+
+    #[test]
+    fn switches_may_depend_on_switches() {
+        let file = "BO_ 1 A: 8 X\n SG_ S0 M : 0|4@1+ (1,0) [0|0] \"\" X\n SG_ S1 m3M : 4|4@1+ (1,0) [0|0] \"\" X\n\
+            SG_ a m1 : 8|8@1+ (1,0) [0|0] \"\" X\n SG_ b m2 : 8|8@1+ (1,0) [0|0] \"\" X\n SG_ c : 16|8@1+ (1,0) [0|0] \"\" X\n\
+            SG_MUL_VAL_ 1 a S1 1-1, 5-7;\nSG_MUL_VAL_ 1 S1 S0 3-3;\n";
+        let messages = read(file).unwrap();
+        let there = |data: u8| -> Vec<&str> {
+            let message = &messages[&1];
+            let all = (0..).zip(&message.signals);
+            all.filter(|(at, _)| message.has(*at, &[data, 0, 0]))
+                .map(|(_, s)| s.name.as_str())
+                .collect()
+        };
+        assert_eq!(there(0x03), ["S0", "S1", "c"]);
+        assert_eq!(there(0x13), ["S0", "S1", "a", "c"]);
+        assert_eq!(there(0x63), ["S0", "S1", "a", "c"]);
+        assert_eq!(there(0x02), ["S0", "b", "c"]);
+        assert_eq!(there(0x12), ["S0", "b", "c"], "its switch is not there");
+    }
+
+    #[test]
+    fn values_have_labels_and_names_may_be_long() {
+        let file = "BO_ 1 A: 8 X\n SG_ s : 0|2@1- (1,0) [0|0] \"\" X\nVAL_ 1 s -1 \"n/a\" 1 \"on\" ;\n\
+            BA_ \"SystemSignalLongSymbol\" SG_ 1 s \"a_name_of_more_than_thirty_two_letters\";\n\
+            BA_ \"SystemMessageLongSymbol\" BO_ 1 \"Another\";";
+        let messages = read(file).unwrap();
+        let signal = &messages[&1].signals[0];
+        assert_eq!(
+            (messages[&1].name.as_str(), signal.name.as_str()),
+            ("Another", "a_name_of_more_than_thirty_two_letters")
+        );
+        assert_eq!(
+            (signal.label(3), signal.label(1), signal.label(0)),
+            (Some("n/a"), Some("on"), None)
+        );
+    }
+
+    #[test]
+    fn groups_of_j1939_have_no_source_and_no_destination() {
+        assert_eq!(pgn(0x8cf0_0400), 0xf004);
+        assert_eq!(pgn(0x98ea_21fe), 0xea00);
+        let is_not = |line: &str, raw: u64| one(line).is_not_available(raw);
+        assert!(
+            is_not("s : 0|8@1+ (1,0)", 0xff)
+                && is_not("s : 0|8@1+ (1,0)", 0xfe)
+                && !is_not("s : 0|8@1+ (1,0)", 0xfd)
+        );
+        assert!(
+            is_not("s : 0|16@1+ (1,0)", 0xff12)
+                && is_not("s : 0|2@1+ (1,0)", 3)
+                && !is_not("s : 0|2@1+ (1,0)", 2)
+        );
+        assert!(!is_not("s : 0|1@1+ (1,0)", 1) && !is_not("s : 0|8@1- (1,0)", 0xff));
     }
 
     #[test]
@@ -224,8 +531,12 @@ mod tests {
         assert!(wrong("BO_ x A: 8 X").contains("line 1: `BO_` needs"));
         assert!(wrong("SG_ s : 0|8@1+ (1,0)").contains("line 1: a signal before any message"));
         assert!(wrong("BO_ 1 A: 8 X\nSG_ s : 0|65@1+ (1,0)").contains("line 2: `s` has 65 bits"));
-        assert!(wrong("BO_ 1 A: 8 X\nSG_ s m1M : 0|6@1+ (1,0)").contains("multiplexing"));
+        assert!(wrong("BO_ 1 A: 8 X\nSG_ s mx : 0|6@1+ (1,0)").contains("multiplexing"));
         assert!(wrong("BO_ 1 A: 8 X\nSG_ s : 0|6 (1,0)").contains("a signal is"));
         assert!(wrong("BO_ 1 A: 8 X\nSIG_VALTYPE_ 1 s : 1;").contains("no signal `s`"));
+        assert!(
+            wrong("BO_ 1 A: 8 X\nSG_ s m1 : 0|6@1+ (1,0)\nSG_MUL_VAL_ 1 s S 1-1;").contains("no switch `S`")
+        );
+        assert!(wrong("BO_ 1 A: 8 X\nCM_ \"never\nends").contains("line 2: a text that does not end"));
     }
 }

@@ -1,15 +1,20 @@
 //! Names the signals in CAN frames. See README.md.
 
 mod dbc;
+mod tokens;
 
-use dbc::{Message, Messages, When};
-use weir_sdk::JsonNumber;
+use dbc::{Message, Messages};
+use std::collections::BTreeMap;
 use weir_sdk::prelude::*;
 
-/// Flags of an identifier in Linux's `struct can_frame` that are none of it: remote request and error.
+/// Flags of an identifier in Linux's `struct can_frame` that are none of it: remote request and error. Neither has data.
 const FLAGS: u32 = 0x6000_0000;
+/// Set in an identifier of 29 bits.
+const EXTENDED: u32 = 0x8000_0000;
 /// Bytes of that struct in front of the data.
 const HEAD_BYTES: usize = 8;
+/// Bytes of data of a frame that is none of CAN FD, which has no remote requests and no errors.
+const DATA_BYTES: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
 enum Format {
@@ -28,8 +33,11 @@ enum Unknown {
 #[derive(Debug)]
 pub struct CanDecode {
     messages: Messages,
+    /// Identifiers in the file by parameter group, where frames are found by that.
+    groups: Option<BTreeMap<u32, u32>>,
     format: Format,
     unknown: Unknown,
+    labels: bool,
 }
 
 impl Module for CanDecode {
@@ -46,7 +54,17 @@ impl Module for CanDecode {
             Parameter::preset::<String>(
                 "unknown",
                 "drop",
-                "For frames that the file does not have: `drop`, `keep` or `reject`.",
+                "For frames that the file does not have, and those without data: `drop`, `keep` or `reject`.",
+            ),
+            Parameter::preset::<String>(
+                "match",
+                "id",
+                "How a frame is found in the file: by its `id`, or by its `pgn`, as J1939 does, whoever sends it.",
+            ),
+            Parameter::preset::<bool>(
+                "labels",
+                false,
+                "Whether a value that the file has a text for is that text.",
             ),
         ]
     }
@@ -54,8 +72,17 @@ impl Module for CanDecode {
     fn init(config: &Config) -> Result<(Self, Plan), String> {
         let (text, format, unknown): (String, String, String) =
             (config.get("dbc")?, config.get("format")?, config.get("unknown")?);
+        let messages = dbc::read(&text).map_err(|why| format!("`dbc`: {why}"))?;
+        let by: String = config.get("match")?;
+        let groups = match by.as_str() {
+            "id" => None,
+            "pgn" => Some(groups(&messages)?),
+            other => return Err(format!("`match` cannot be `{other}`: use id or pgn")),
+        };
         let module = Self {
-            messages: dbc::read(&text).map_err(|why| format!("`dbc`: {why}"))?,
+            groups,
+            messages,
+            labels: config.get("labels")?,
             format: match format.as_str() {
                 "socketcan" => Format::SocketCan,
                 "json" => Format::Json,
@@ -78,80 +105,138 @@ impl Module for CanDecode {
                 Format::SocketCan => socketcan(value),
                 Format::Json => json(value),
             };
-            let (id, data) = match frame {
+            let frame = match frame {
                 Ok(frame) => frame,
                 Err(why) => {
                     out.reject(index, why);
                     continue;
                 }
             };
-            match (self.messages.get(&id), self.unknown) {
-                (Some(message), _) => {
-                    let written = out.emit_value(index, 1, |to| write(message, &data, to));
+            let message = frame
+                .data
+                .as_ref()
+                .and_then(|data| Some((self.find(frame.id)?, data)));
+            match (message, self.unknown) {
+                (Some((message, data)), _) => {
+                    let written = out.emit_value(index, 1, |to| self.write(message, data, to));
                     if let Err(why) = written {
                         out.reject(index, why);
                     }
                 }
                 (None, Unknown::Drop) => {}
                 (None, Unknown::Keep) => out.keep(index),
-                (None, Unknown::Reject) => out.reject(index, format!("the file has no message {id}")),
+                (None, Unknown::Reject) if frame.data.is_none() => {
+                    out.reject(index, "a remote request or an error: it has no data");
+                }
+                (None, Unknown::Reject) => out.reject(index, format!("the file has no message {}", frame.id)),
             }
         }
         Ok(())
     }
 }
 
-type Frame = (u32, Vec<u8>);
+/// The identifiers of a file by the parameter group that they stand for.
+fn groups(messages: &Messages) -> Result<BTreeMap<u32, u32>, String> {
+    let mut groups = BTreeMap::new();
+    for (id, message) in messages.iter().filter(|(id, _)| **id & EXTENDED != 0) {
+        if let Some(other) = groups.insert(dbc::pgn(*id), *id) {
+            let other = messages.get(&other).map_or("", |other| &other.name);
+            return Err(format!(
+                "`{other}` and `{}` are of one parameter group: only `match = \"id\"` can tell them apart",
+                message.name
+            ));
+        }
+    }
+    Ok(groups)
+}
+
+/// What came over the bus.
+struct Frame {
+    /// Of an extended one bit 31 is set.
+    id: u32,
+    /// None of a remote request or an error.
+    data: Option<Vec<u8>>,
+}
 
 /// Linux's `struct can_frame` or `canfd_frame` (linux/can.h), of a machine that is little-endian.
 fn socketcan(value: &[u8]) -> Result<Frame, String> {
     let frame = || {
         let id = u32::from_le_bytes(*value.first_chunk()?);
         let len = usize::from(*value.get(4)?);
+        if id & FLAGS != 0 {
+            // A remote request says how much it asks for, and an error what it is: neither is a reading.
+            let is_frame = len <= DATA_BYTES && (HEAD_BYTES..=HEAD_BYTES + DATA_BYTES).contains(&value.len());
+            return is_frame.then_some(Frame {
+                id: id & !FLAGS,
+                data: None,
+            });
+        }
         let data = value.get(HEAD_BYTES..HEAD_BYTES + len)?;
-        Some((id & !FLAGS, data.to_vec()))
+        Some(Frame {
+            id,
+            data: Some(data.to_vec()),
+        })
     };
     frame().ok_or_else(|| "its value is no frame of Linux's struct".to_owned())
 }
 
 fn json(value: &[u8]) -> Result<Frame, String> {
     let value = Json::new(value);
-    let id = value
-        .get("id")
-        .number()
-        .filter(|id| (0.0..=f64::from(u32::MAX)).contains(id));
-    let id = id.ok_or("there is no number `id` of a frame")? as u32;
+    let is_id = |id: &f64| id.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(id);
+    let id = value.get("id").number().filter(is_id);
+    let id = id.ok_or("there is no whole number `id` of a frame")? as u32;
+    if id & FLAGS != 0 {
+        return Ok(Frame {
+            id: id & !FLAGS,
+            data: None,
+        });
+    }
     let text = value.get("data").string().ok_or("there is no text `data`")?;
     let wrong = || "`data` is no bytes in hexadecimal".to_owned();
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
         return Err(wrong());
     }
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     let data: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
-    Ok((id, data.ok_or_else(wrong)?))
+    Ok(Frame {
+        id,
+        data: Some(data.ok_or_else(wrong)?),
+    })
 }
 
-fn write(message: &Message, data: &[u8], to: &mut Vec<u8>) -> Result<(), String> {
-    to.extend_from_slice(b"{\"message\":");
-    weir_sdk::escape_into(to, &message.name);
-    let switch = message.signals.iter().find(|s| s.when == When::Switch);
-    let switch = switch.and_then(|s| s.raw(data));
-    for signal in &message.signals {
-        let is_there = match signal.when {
-            When::Always | When::Switch => true,
-            When::Switched(value) => switch == Some(value),
+impl CanDecode {
+    /// The message that a frame with this identifier is.
+    fn find(&self, id: u32) -> Option<&Message> {
+        let id = match &self.groups {
+            Some(groups) if id & EXTENDED != 0 => groups.get(&dbc::pgn(id))?,
+            _ => &id,
         };
-        if !is_there {
-            continue;
-        }
-        let raw = signal.raw(data);
-        let raw = raw.ok_or_else(|| format!("`{}` lies behind its {} bytes", signal.name, data.len()))?;
-        to.push(b',');
-        weir_sdk::escape_into(to, &signal.name);
-        to.extend_from_slice(format!(":{}", JsonNumber(signal.number(raw))).as_bytes());
+        self.messages.get(id)
     }
-    to.push(b'}');
-    Ok(())
+
+    fn write(&self, message: &Message, data: &[u8], to: &mut Vec<u8>) -> Result<(), String> {
+        to.extend_from_slice(b"{\"message\":");
+        weir_sdk::escape_into(to, &message.name);
+        for (at, signal) in message.signals.iter().enumerate() {
+            if !message.has(at, data) {
+                continue;
+            }
+            let raw = signal.raw(data);
+            let raw = raw.ok_or_else(|| format!("`{}` lies behind its {} bytes", signal.name, data.len()))?;
+            to.push(b',');
+            weir_sdk::escape_into(to, &signal.name);
+            to.push(b':');
+            match signal.label(raw).filter(|_| self.labels) {
+                Some(label) => weir_sdk::escape_into(to, label),
+                None if self.groups.is_some() && signal.is_not_available(raw) => {
+                    to.extend_from_slice(b"null")
+                }
+                None => signal.write(raw, to),
+            }
+        }
+        to.push(b'}');
+        Ok(())
+    }
 }
 
 weir_sdk::export!(CanDecode);
