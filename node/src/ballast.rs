@@ -12,6 +12,8 @@ const FILE: &str = "ballast";
 const BYTES: u64 = 64 << 20;
 /// Of a small disk, no more than this part.
 const PART_OF_DISK: u64 = 32;
+/// A running node has no room left when there is less: a sync writes a megabyte.
+const LAST_BYTES: u64 = 2 << 20;
 /// It is made when there is so much more room than it takes.
 const ROOM: u64 = 4;
 
@@ -54,6 +56,19 @@ impl Ballast {
             Err(e) => return Err(e).with_context(|| format!("cannot remove `{}`", self.path.display())),
         }
         Ok(true)
+    }
+
+    /// Lets go of it while a node runs on a disk that somebody else has filled to the last: what is in memory must be written, or the node
+    /// ends.
+    pub(crate) fn let_go_if_nothing_is_left(&self) {
+        if !self.wanted_and_free().is_ok_and(|(_, free)| free < LAST_BYTES) {
+            return;
+        }
+        if fs::remove_file(&self.path).is_ok() {
+            tracing::warn!(
+                "the disk is full: what was kept for this is used to go on. Remove what else is on the disk"
+            );
+        }
     }
 
     /// Makes it, if it is not there and there is room. Without it a node works as well.

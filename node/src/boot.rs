@@ -32,6 +32,8 @@ const RETAIN_EVERY: u32 = 30;
 const BUDGET_EVERY: Duration = Duration::from_secs(1);
 /// How often the leader looks whether learners have caught up.
 const PROMOTE_EVERY: Duration = Duration::from_millis(500);
+/// Without a leader for so long is worth a line: many elections.
+const LEADERLESS_FOR: Duration = Duration::from_secs(10);
 /// How often the names of nodes are looked up: addresses that were given out anew are used soon.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
 /// A resolver that takes longer has none of them.
@@ -265,6 +267,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         let mut made_way: Option<Instant> = None;
         for tick in 1u32.. {
             tokio::time::sleep(BUDGET_EVERY).await;
+            ballast.let_go_if_nothing_is_left();
             retaining.keep_within_budget().await;
             let may_again = made_way.is_none_or(|at| at.elapsed() > MAKE_WAY_AGAIN);
             if tick % MAKE_WAY_EVERY == 0 && may_again && retaining.make_way_if_full().await {
@@ -445,6 +448,7 @@ fn status(
 /// learners that have caught up.
 async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member) {
     let mut silent = BTreeSet::new();
+    let mut leaderless = Leaderless::default();
     let mut is_news = false;
     let mut resolved: Option<(BTreeMap<NodeId, Member>, Instant)> = None;
     // What was set aside at a start is all there is.
@@ -458,7 +462,7 @@ async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member)
             let _ = broker.name_site(place.site.clone()).await;
         }
         broker.raise_level().await;
-        let others_started = broker.starts().counts();
+        let others_started = broker.starts().last();
         let (members, level) = (broker.group().members(), broker.level());
         if !members.is_empty() {
             is_news |= place.note(members);
@@ -497,6 +501,7 @@ async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member)
         }
         broker.promote_learners().await;
         tell_of_silent(&broker, &mut silent);
+        tell_of_no_leader(&broker, &mut leaderless);
         tokio::time::sleep(PROMOTE_EVERY).await;
     }
 }
@@ -511,6 +516,36 @@ async fn resolve(broker: Broker, names: Vec<String>) {
         }
     }
     broker.nodes_are_at(found);
+}
+
+/// Since when this node hears of no leader, and whether it has said so.
+#[derive(Default)]
+struct Leaderless {
+    since: Option<Instant>,
+    is_told: bool,
+}
+
+/// Says once when this node has heard of no leader for a while: whom it tries to reach, and where.
+fn tell_of_no_leader(broker: &Broker, leaderless: &mut Leaderless) {
+    let group = broker.group();
+    if group.leader().is_some() {
+        if leaderless.is_told {
+            tracing::info!("this node hears of a leader again");
+        }
+        return *leaderless = Leaderless::default();
+    }
+    let since = leaderless.since.get_or_insert_with(Instant::now);
+    if since.elapsed() < LEADERLESS_FOR || std::mem::replace(&mut leaderless.is_told, true) {
+        return;
+    }
+    let others = group.members().into_iter().filter(|(id, _)| *id != group.node());
+    let others: Vec<String> = others
+        .map(|(id, member)| format!("node {id} at {}", member.quic))
+        .collect();
+    tracing::warn!(
+        others = others.join(", "),
+        "this node hears of no leader. Most nodes of the site have to be up and reach each other at these addresses"
+    );
 }
 
 /// Says once, on the node that leads, when another falls silent, and when it is back.

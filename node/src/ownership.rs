@@ -26,6 +26,9 @@ pub(crate) fn take(data: &Path) -> Result<()> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(data);
         made.with_context(|| format!("cannot make `{}`", data.display()))?;
     }
+    if !data.is_symlink() && !data.is_dir() {
+        bail!("`{}` is no directory", data.display());
+    }
     let own = rustix::process::geteuid().as_raw();
     let mut left = vec![data.to_owned()];
     while let Some(path) = left.pop() {

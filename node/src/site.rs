@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
-use weir_broker::{ClusterError, JoinReply, Member, NodeId, Peers, Token, Turned};
+use weir_broker::{ClusterError, JoinReply, LastStart, Member, NodeId, Peers, Token, Turned};
 use weir_log::{Log, OpenError, Recovered};
 use weir_types::GroupId;
 use weir_types::level::{FIRST_LEVEL, LEVEL, release_of};
@@ -44,7 +44,7 @@ pub(crate) struct Place {
     pub(crate) started: Option<u64>,
     /// How often the others were, as far as this node has heard.
     #[serde(default)]
-    pub(crate) others_started: BTreeMap<NodeId, u64>,
+    pub(crate) others_started: BTreeMap<NodeId, LastStart>,
     /// The level of the site, as last seen: a release below it has no part in this directory.
     #[serde(default = "first_level")]
     pub(crate) level: u32,

@@ -122,6 +122,15 @@ pub(crate) async fn confirm(
     let Some((by, seen)) = seen.iter().find(|(_, seen)| seen.verdict != Verdict::Sound) else {
         return Ok(Some(opened));
     };
+    if seen.verdict == Verdict::Removed {
+        opened.0.close();
+        bail!(
+            "node {} is no member of its site any more, or not by this key, as node {by} says: to bring this machine back, set `{}` \
+             aside, and join with a token and an empty directory",
+            place.node,
+            data.display()
+        );
+    }
     let what = match &seen.verdict {
         Verdict::Behind(group, had) => format!(
             "node {by} had its word for entry {} of group {group}, which is not in this directory: this is an older copy \
@@ -168,8 +177,11 @@ async fn ask(peers: &Peers, others: &BTreeMap<NodeId, Member>, told: &Started) -
 /// with what was said.
 pub(crate) async fn keep_telling(broker: &Broker, peers: &Peers, told: Started) -> String {
     let mut taken_since: Option<(String, Instant)> = None;
+    // At once, and often at first: nodes that start together have not heard each other before.
+    let mut every = ASK_AGAIN;
     loop {
-        tokio::time::sleep(TELL_EVERY).await;
+        tokio::time::sleep(every).await;
+        every = (2 * every).min(TELL_EVERY);
         let group = broker.group();
         let mut others = group.members();
         others.remove(&group.node());

@@ -3,7 +3,11 @@
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -95,7 +99,20 @@ impl Input {
     }
 
     /// Reads all of it, and hands each record to `to` until nobody takes them any more. Blocks.
+    ///
+    /// # Errors
+    /// What cannot be read, and how many records before it are taken.
     pub(crate) fn read(&self, to: &mpsc::Sender<Record>) -> Result<()> {
+        let taken = Cell::new(0u64);
+        let read = self.read_all(&|record| {
+            let is_taken = to.blocking_send(record).is_ok();
+            taken.set(taken.get() + u64::from(is_taken));
+            is_taken
+        });
+        read.with_context(|| format!("{} records before this are taken", taken.get()))
+    }
+
+    fn read_all(&self, take: &dyn Fn(Record) -> bool) -> Result<()> {
         let input: Box<dyn Read> = match &self.file {
             Some(path) => {
                 Box::new(File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?)
@@ -115,12 +132,12 @@ impl Input {
             ),
         };
         match self.format {
-            Format::Csv => self.read_csv(input, to),
-            Format::Lines | Format::Json => self.read_lines(input, to),
+            Format::Csv => self.read_csv(input, take),
+            Format::Lines | Format::Json => self.read_lines(input, take),
         }
     }
 
-    fn read_lines(&self, input: Box<dyn Read>, to: &mpsc::Sender<Record>) -> Result<()> {
+    fn read_lines(&self, input: Box<dyn Read>, take: &dyn Fn(Record) -> bool) -> Result<()> {
         for (n, line) in BufReader::new(input).split(b'\n').enumerate() {
             let mut line = line?;
             if line.last() == Some(&b'\r') {
@@ -129,9 +146,17 @@ impl Input {
             let record = match self.format {
                 Format::Json if line.is_empty() => continue,
                 Format::Json => {
-                    let value: Value =
+                    let value: &RawValue =
                         serde_json::from_slice(&line).with_context(|| not_json(n + 1, &line))?;
-                    self.record(line.into(), &value)
+                    let fields = match self.key_field.is_some() || self.time_field.is_some() {
+                        true => fields_of(value)?,
+                        false => Vec::new(),
+                    };
+                    let fields: Vec<(&str, Field)> = fields
+                        .iter()
+                        .map(|(name, field)| (&**name, field.clone()))
+                        .collect();
+                    self.record(line.clone().into(), &fields)
                         .with_context(|| format!("line {}", n + 1))?
                 }
                 Format::Lines | Format::Csv => Record {
@@ -140,14 +165,14 @@ impl Input {
                     ..Record::default()
                 },
             };
-            if to.blocking_send(record).is_err() {
+            if !take(record) {
                 break;
             }
         }
         Ok(())
     }
 
-    fn read_csv(&self, input: Box<dyn Read>, to: &mpsc::Sender<Record>) -> Result<()> {
+    fn read_csv(&self, input: Box<dyn Read>, take: &dyn Fn(Record) -> bool) -> Result<()> {
         let delimiter = self.delimiter.unwrap_or(b',');
         let is_open = Rc::new(Cell::new(false));
         let quotes = Quotes {
@@ -168,20 +193,17 @@ impl Input {
         for (n, row) in reader.records().enumerate() {
             let row = row.map_err(not_text)?;
             if is_open.get() {
-                bail!(
-                    "row {}: a quote is opened and never closed; the rows before it are taken",
-                    n + 1
-                );
+                bail!("row {}: a quote is opened and never closed", n + 1);
             }
-            let mut fields = Map::new();
-            for (name, cell) in headings.iter().zip(&row) {
-                fields.insert(name.to_owned(), self.cell(cell));
-            }
-            let value = Value::Object(fields);
+            let cells: Vec<(&str, Field)> = headings
+                .iter()
+                .zip(&row)
+                .map(|(name, cell)| (name, self.cell(cell)))
+                .collect();
             let record = self
-                .record(value.to_string().into(), &value)
+                .record(object_of(&cells).into(), &cells)
                 .with_context(|| format!("row {}", n + 1))?;
-            if to.blocking_send(record).is_err() {
+            if !take(record) {
                 break;
             }
         }
@@ -234,30 +256,33 @@ impl Input {
         Ok(())
     }
 
-    /// A number where JSON would write it the same way, so that no digit of an id is lost; text otherwise.
-    fn cell(&self, cell: &str) -> Value {
+    /// A number where JSON has it as it stands, so that no digit of an id is lost; text otherwise.
+    fn cell(&self, cell: &str) -> Field {
         if self.decimal_comma && cell.contains(',') && !cell.contains('.') {
             let point = cell.replacen(',', ".", 1);
-            return match cell_value(&point) {
-                number @ Value::Number(_) => number,
-                _ => Value::from(cell),
+            return match is_number(&point) {
+                true => Field::Number(point),
+                false => Field::Text(cell.to_owned()),
             };
         }
-        cell_value(cell)
+        match is_number(cell) {
+            true => Field::Number(cell.to_owned()),
+            false => Field::Text(cell.to_owned()),
+        }
     }
 
-    fn record(&self, text: Bytes, value: &Value) -> Result<Record> {
+    /// The record of this text, whose fields these are.
+    fn record(&self, text: Bytes, fields: &[(&str, Field)]) -> Result<Record> {
         let key = match &self.key_field {
             None => None,
-            Some(field) => Some(match there(value, field)? {
-                Value::String(key) => Bytes::from(key.clone()),
-                other => Bytes::from(other.to_string()),
+            Some(field) => Some(match there(fields, field)? {
+                Field::Text(text) | Field::Number(text) | Field::Other(text) => Bytes::from(text.clone()),
             }),
         };
         let timestamp = match &self.time_field {
             None => now_ms(),
             Some(field) => self
-                .timestamp(there(value, field)?)
+                .timestamp(there(fields, field)?)
                 .with_context(|| format!("field `{field}`"))?,
         };
         Ok(Record {
@@ -268,34 +293,125 @@ impl Input {
         })
     }
 
-    fn timestamp(&self, value: &Value) -> Result<i64> {
+    fn timestamp(&self, field: &Field) -> Result<i64> {
         let unit = self.time_unit.map(|unit| match unit {
             Unit::S => TimeUnit::S,
             Unit::Ms => TimeUnit::Ms,
             Unit::Us => TimeUnit::Us,
             Unit::Ns => TimeUnit::Ns,
         });
-        match value {
-            Value::Number(number) => match time_of_number(&number.to_string(), unit) {
+        match field {
+            Field::Number(number) => match time_of_number(number, unit) {
                 Err(e @ weir_types::TimeError::Unlikely { .. }) => bail!("{e}, with `--time-unit`"),
                 read => Ok(read?),
             },
-            Value::String(text) => Ok(parse_time(text)?),
-            other => bail!("`{other}` is no time"),
+            Field::Text(text) => Ok(parse_time(text)?),
+            Field::Other(other) => bail!("`{other}` is no time"),
         }
     }
 }
 
-/// The field of an object; one that is not there would make records without a key, or of now, and nobody would know.
-fn there<'a>(value: &'a Value, field: &str) -> Result<&'a Value> {
-    match (value.get(field), value.as_object()) {
-        (None | Some(Value::Null), Some(object)) => {
-            let names: Vec<String> = object.keys().take(20).map(|name| format!("`{name}`")).collect();
-            bail!("there is nothing in `{field}`, of {}", names.join(", "))
+/// The field of this name; one that is not there would make records without a key, or of now, and nobody would know.
+fn there<'a>(fields: &'a [(&str, Field)], name: &str) -> Result<&'a Field> {
+    let mut found = fields.iter().filter(|(field, _)| *field == name);
+    match (found.next(), found.next()) {
+        (Some((_, field)), None) => Ok(field),
+        (Some(_), Some(_)) => bail!("`{name}` is there twice"),
+        (None, _) if fields.is_empty() => bail!("there is nothing in `{name}`, or it is no object"),
+        (None, _) => {
+            let names: Vec<String> = fields
+                .iter()
+                .take(20)
+                .map(|(field, _)| format!("`{field}`"))
+                .collect();
+            bail!("there is nothing in `{name}`, of {}", names.join(", "))
         }
-        (Some(found), _) => Ok(found),
-        (None, None) => bail!("it is no object, and has no `{field}`"),
     }
+}
+
+/// A field as it was written.
+#[derive(Clone, Debug, PartialEq)]
+enum Field {
+    Number(String),
+    Text(String),
+    /// Neither, as JSON.
+    Other(String),
+}
+
+/// The fields of a line of JSON that are not null; none of what is no object.
+fn fields_of(line: &RawValue) -> Result<Vec<(Cow<'_, str>, Field)>> {
+    if !line.get().starts_with('{') {
+        return Ok(Vec::new());
+    }
+    let Pairs(pairs) = serde_json::from_str(line.get())?;
+    let mut fields = Vec::new();
+    for (name, value) in pairs {
+        let field = match value.get() {
+            "null" => continue,
+            text if text.starts_with('"') => Field::Text(serde_json::from_str(text)?),
+            text if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
+                Field::Number(text.to_owned())
+            }
+            text => Field::Other(text.to_owned()),
+        };
+        fields.push((name, field));
+    }
+    Ok(fields)
+}
+
+/// The fields of an object in their order, also those of one name.
+struct Pairs<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+                    pairs.push((pair.0.0, pair.1));
+                }
+                Ok(pairs)
+            }
+        }
+
+        json.deserialize_map(Fields).map(Self)
+    }
+}
+
+/// A name, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The object of these fields.
+fn object_of(fields: &[(&str, Field)]) -> String {
+    let mut object = String::from("{");
+    for (n, (name, field)) in fields.iter().enumerate() {
+        if n > 0 {
+            object.push(',');
+        }
+        object.push_str(&Value::from(*name).to_string());
+        object.push(':');
+        match field {
+            Field::Number(text) | Field::Other(text) => object.push_str(text),
+            Field::Text(text) => object.push_str(&Value::from(text.as_str()).to_string()),
+        }
+    }
+    object.push('}');
+    object
+}
+
+/// Whether JSON has this number as it stands.
+fn is_number(text: &str) -> bool {
+    let begins = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    begins && text.ends_with(|c: char| c.is_ascii_digit()) && serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
 fn now_ms() -> i64 {
@@ -304,20 +420,9 @@ fn now_ms() -> i64 {
         .map_or(0, |d| d.as_millis() as i64)
 }
 
-fn cell_value(cell: &str) -> Value {
-    match serde_json::from_str::<serde_json::Number>(cell) {
-        Ok(number) if number.to_string() == cell => Value::Number(number),
-        // As a double is written, but for zeros at its end.
-        Ok(number) if number.is_f64() && !cell.contains(['e', 'E']) && cell.len() <= 16 => {
-            Value::Number(number)
-        }
-        _ => Value::from(cell),
-    }
-}
-
 fn not_json(n: usize, line: &[u8]) -> String {
     let start = String::from_utf8_lossy(line.get(..40).unwrap_or(line)).into_owned();
-    format!("line {n} is not JSON: `{start}`; the lines before it are taken, `--format lines` takes any text")
+    format!("line {n} is not JSON: `{start}`; `--format lines` takes any text")
 }
 
 /// Sees whether a quote is still open where the input ends: the reader of CSV takes the rest of a file for one cell then.
@@ -393,21 +498,52 @@ mod tests {
 
     #[test]
     fn cells_keep_their_digits() {
-        let value = |cell: &str| super::cell_value(cell).to_string();
+        let csv = |cell: &str| {
+            read(
+                &["--format", "csv", "--key-field", "c"],
+                format!("c,d\n{cell},x\n").as_bytes(),
+            )
+        };
+        let value = |cell: &str| {
+            let record = csv(cell).0.remove(0);
+            record
+                .split_once("{\"c\":")
+                .unwrap()
+                .1
+                .trim_end_matches(",\"d\":\"x\"}")
+                .to_owned()
+        };
         for (cell, want) in [
             ("1", "1"),
             ("-7", "-7"),
             ("12345678901234567", "12345678901234567"),
             ("21.5", "21.5"),
-            ("21.50", "21.5"),
+            ("21.50", "21.50"),
+            ("-0", "-0"),
+            ("1.2E-05", "1.2E-05"),
+            ("12345678901234567890123", "12345678901234567890123"),
             ("007", "\"007\""),
-            ("1e3", "\"1e3\""),
+            ("+5", "\"+5\""),
+            (".5", "\".5\""),
+            ("1.", "\"1.\""),
             ("", "\"\""),
             ("press", "\"press\""),
-            ("0.12345678901234567890", "\"0.12345678901234567890\""),
+            ("0.12345678901234567890", "0.12345678901234567890"),
         ] {
             assert_eq!(value(cell), want, "{cell}");
         }
+        // What is another text is another key.
+        assert_eq!(csv("1.10").0, [r#"1.10={"c":1.10,"d":"x"}"#]);
+        let json = read(
+            &["--format", "json", "--key-field", "id"],
+            b"{\"id\":1.50}\n{\"i\\u0064\":\"a\"}\n{\"id\":1,\"id\":2}\n",
+        );
+        assert_eq!(json.0, [r#"1.50={"id":1.50}"#, r#"a={"i\u0064":"a"}"#]);
+        assert!(
+            json.1
+                .unwrap()
+                .contains("2 records before this are taken: line 3: `id` is there twice")
+        );
     }
 
     #[test]

@@ -58,8 +58,8 @@ pub use stored::{NamedGap, topics_in};
 pub use topic::{ConfigError, Durability, RetentionBy, TimestampType, Topic, TopicConfig};
 pub use weir_log::{FormatError, Marks, Piece, ReadError, StateKey, StateKind, Stop, decode, encode};
 pub use weir_replica::{
-    Channel, Group, GroupConfig, GroupError as ClusterError, GroupStatus, JoinReply, Member, MemberStatus,
-    NodeId, Peers, ProposeError, Role, Seen, Started, Starts, TELL_EVERY, Timing, Transport, Turned, Verdict,
-    make_alone, members_in,
+    Channel, Group, GroupConfig, GroupError as ClusterError, GroupStatus, JoinReply, LastStart, Member,
+    MemberStatus, NodeId, Peers, ProposeError, Role, Seen, Started, Starts, TELL_EVERY, Timing, Transport,
+    Turned, Verdict, make_alone, members_in,
 };
 pub use weir_types::PartitionId;

@@ -18,17 +18,40 @@ pub use wire::WireError;
 
 use bytes::Bytes;
 use node::{Node, Session};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use weir_broker::Broker;
 
 /// How long taking connections rests when the process has no more files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections that are closed for what came are told of so often: whoever sends what is none of Kafka's does not fill the disk
+/// with lines.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// When a line was last written, and how many were not since.
+#[derive(Default)]
+struct Told(Mutex<(Option<Instant>, u64)>);
+
+impl Told {
+    /// Whether one is to be written; how many were not since the last.
+    fn worth_a_line(&self) -> Option<u64> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, others) = &mut *told;
+        if last.is_some_and(|at| at.elapsed() < TELL_EVERY) {
+            *others += 1;
+            return None;
+        }
+        *last = Some(Instant::now());
+        Some(std::mem::take(others))
+    }
+}
+
 /// Takes connections until the future is dropped.
 pub async fn serve(listener: TcpListener, broker: Broker, settings: Settings) {
     let node = Arc::new(Node::new(broker, settings));
+    let told = Arc::new(Told::default());
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -47,13 +70,18 @@ pub async fn serve(listener: TcpListener, broker: Broker, settings: Settings) {
         };
         let Ok(local) = stream.local_addr() else { continue };
         let session = Session::new(Arc::clone(&node), peer, local);
+        let told = Arc::clone(&told);
         tokio::spawn(async move {
             match connection::serve(stream, session).await {
                 Ok(()) => {}
                 Err(connection::ConnectionError::Io(error)) => {
                     tracing::debug!(%peer, %error, "Kafka client went away")
                 }
-                Err(error) => tracing::warn!(%peer, %error, "Kafka connection closed"),
+                Err(error) => {
+                    if let Some(others) = told.worth_a_line() {
+                        tracing::warn!(%peer, %error, others, "Kafka connection closed");
+                    }
+                }
             }
             drop(place);
         });

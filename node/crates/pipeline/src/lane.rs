@@ -278,7 +278,7 @@ impl Lane {
         let bytes = job.batch.bytes().len();
         let refused = match &*self.lock() {
             State::Running => None,
-            State::Paused => Some("it is paused".to_owned()),
+            State::Paused => Some("it is paused; `weir pipeline resume` lets it go on".to_owned()),
             State::Halted(why) => Some(why.clone()),
         };
         if let Some(why) = refused {

@@ -523,6 +523,17 @@ fn leads(broker: &Broker, group: GroupId) -> bool {
 
 /// A leader that is to go hands over first: the next one removes it.
 async fn remove_node(broker: &Broker, node: u64) -> Result<(), WireError> {
+    let members = broker.group().members();
+    if !members.contains_key(&node) {
+        let known: Vec<String> = members.keys().map(u64::to_string).collect();
+        return Err(WireError {
+            kind: ErrorKind::Invalid.into(),
+            message: format!(
+                "there is no node {node} in the site: its nodes are {}",
+                known.join(", ")
+            ),
+        });
+    }
     if node == broker.group().node() {
         let to = broker.successor().ok_or_else(|| WireError {
             kind: ErrorKind::Invalid.into(),

@@ -19,7 +19,7 @@ use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use openraft::{Config, Instant as _, Raft, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -127,6 +127,8 @@ struct Inner {
     keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
+/// A leader that has sent nothing for so long leads no more, for those who ask: several heartbeats, and an election.
+const LEADER_SILENT: Duration = Duration::from_secs(3);
 /// A member that takes nothing is asked again several times in this.
 const REFUSES_FOR: Duration = Duration::from_secs(2);
 
@@ -141,6 +143,11 @@ pub(crate) struct Shared {
     sole: AtomicBool,
     /// This node is no voter: others can be elected, whoever is heard.
     out: AtomicBool,
+    /// When a leader last sent something, in milliseconds since `begun`.
+    heard_leader: AtomicU64,
+    begun: Instant,
+    /// Consensus is not there any more.
+    ended: AtomicBool,
     /// What the leader sent was refused for want of room.
     full: AtomicBool,
     /// Kept while there is a witness, which comes after the others.
@@ -242,6 +249,9 @@ impl Group {
             has_witness: AtomicBool::new(false),
             sole: AtomicBool::new(members.as_ref().is_some_and(|m| m.voter_ids().eq([node]))),
             out: AtomicBool::new(false),
+            heard_leader: AtomicU64::new(0),
+            begun: Instant::now(),
+            ended: AtomicBool::new(false),
             full: AtomicBool::new(false),
             confirmed: tokio::sync::watch::Sender::default(),
             turned: Arc::default(),
@@ -370,9 +380,11 @@ impl Group {
 
     /// Why consensus stopped, if it did: nothing is decided here any more, and only a new start helps.
     pub fn stopped(&self) -> Option<String> {
-        let metrics = self.0.raft.metrics();
-        let running = metrics.borrow_watched().running_state.clone();
-        running.err().map(|e| e.to_string())
+        let running = self.0.raft.metrics().borrow_watched().running_state.clone();
+        let ended = || self.0.shared.ended.load(Ordering::Relaxed);
+        let panicked =
+            || ended().then(|| "it ended with a panic: what this node has contradicts the others".to_owned());
+        running.err().map(|e| e.to_string()).or_else(panicked)
     }
 
     pub(crate) fn receiving(&self) -> &tokio::sync::Mutex<()> {
@@ -494,9 +506,13 @@ impl Group {
         self.0.raft.metrics().borrow_watched().current_term
     }
 
-    /// Who leads, as far as is known, and how to reach it.
+    /// Who leads, as far as is known, and how to reach it. One that has been silent for several elections does not lead: consensus
+    /// keeps it in mind until there is another.
     pub fn leader(&self) -> Option<(NodeId, Member)> {
         let id = self.0.raft.metrics().borrow_watched().current_leader?;
+        if id != self.node() && self.0.shared.heard_leader_ago() > LEADER_SILENT {
+            return None;
+        }
         let state = self.0.shared.lock();
         let member = state.members.as_ref().and_then(|m| m.get_node(&id)).cloned();
         Some((id, member.unwrap_or_default()))
@@ -612,6 +628,17 @@ impl Shared {
             Ordering::Relaxed,
         );
         self.lock().members = Some(membership.clone());
+    }
+
+    /// A leader has sent something.
+    pub(crate) fn hear_leader(&self) {
+        let now = self.begun.elapsed().as_millis() as u64;
+        self.heard_leader.store(now, Ordering::Relaxed);
+    }
+
+    fn heard_leader_ago(&self) -> Duration {
+        let heard = Duration::from_millis(self.heard_leader.load(Ordering::Relaxed));
+        self.begun.elapsed().saturating_sub(heard)
     }
 
     /// A member has confirmed the entries up to `index`.

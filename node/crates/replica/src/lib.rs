@@ -39,7 +39,7 @@ pub use peers::Turned;
 pub use peers::{Host, Peers};
 pub use raft::{Member, NodeId};
 pub use serve::serve;
-pub use starts::{Seen, Started, Starts, TELL_EVERY, Verdict};
+pub use starts::{LastStart, Seen, Started, Starts, TELL_EVERY, Verdict};
 pub use store::{make_alone, members_in};
 pub use transport::{Channel, Incoming, Outgoing, Transport};
 pub use wire::{Claim, JoinReply, JoinRequest};

@@ -108,7 +108,7 @@ impl Group {
         GroupStatus {
             group: self.id().0,
             node: self.node(),
-            leader: metrics.current_leader,
+            leader: self.leader().map(|(id, _)| id),
             term: metrics.current_term,
             last,
             applied: metrics.last_applied.map_or(0, |id| id.index()),
@@ -337,10 +337,16 @@ impl Group {
         let members = self.members();
         starts.retain(|node| members.contains_key(&node));
         let leads = self.is_serving();
-        let is_pair = leads && self.voters() == BTreeSet::from([self.node(), started.node]);
+        // Without the other it cannot lead.
+        let is_pair = self.voters() == BTreeSet::from([self.node(), started.node]);
         if members.get(&started.node).is_none_or(|m| m.key != key) {
-            // This node may not have heard of it yet.
-            let (count, verdict) = (None, Verdict::Sound);
+            // It has been let in as another since, or this node has not heard of it yet.
+            let verdict = match members.values().any(|m| m.key == key) {
+                true => Verdict::Older,
+                false if leads => Verdict::Removed,
+                false => Verdict::Sound,
+            };
+            let count = None;
             return Seen {
                 leads,
                 is_pair,

@@ -133,6 +133,20 @@ impl Peers {
                 let _ = tokio::time::timeout(JOIN_WITHIN, answer_join(reply, stream)).await;
                 false
             }
+            // It was a member, and is told that it is none.
+            Ok(Ok((Open::Started(started), _, mut stream))) if !self.is_vouched_for(key, group).await => {
+                let seen = host.started(&started, key, peer.remote_addr().ip());
+                if let Ok(answer) = encode(&seen, Vec::new()) {
+                    let told = async {
+                        write_message(&mut stream.tx, answer).await?;
+                        let _ = stream.tx.finish();
+                        let _ = stream.tx.stopped().await;
+                        Ok::<(), PeerError>(())
+                    };
+                    let _ = tokio::time::timeout(TELL_WITHIN, told).await;
+                }
+                false
+            }
             // The other side opens its stream once more.
             Ok(Ok((Open::Group { .. } | Open::Started(_), ..))) if self.is_vouched_for(key, group).await => {
                 true

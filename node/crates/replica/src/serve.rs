@@ -76,6 +76,7 @@ impl Group {
                 let bytes = message.len() as u64;
                 let (request, payload) = decode::<Request>(message)?;
                 let mut request = append_request(request, payload)?;
+                self.shared().hear_leader();
                 if planted(Bug::AcceptOldLeader) {
                     request.vote = self.newer(request.vote);
                 }
@@ -209,6 +210,7 @@ impl Group {
             Request::Batches { .. } => return Err(malformed("batches have an answer of their own")),
             append @ Request::Append { .. } => {
                 let request = append_request(append, payload)?;
+                self.shared().hear_leader();
                 let (prev, last) = (request.prev_log_id, request.entries.last().map(|e| e.log_id));
                 let done = raft.append_entries(request).await.map_err(io::Error::other)?;
                 match done.into_stream_result(prev, last.or(prev)) {
@@ -230,6 +232,7 @@ impl Group {
             return Err(malformed("a snapshot begins with its beginning"));
         };
         let wants = self.next_offsets()?;
+        self.shared().hear_leader();
         tracing::info!(index = at.index, partitions = wants.len(), "receiving a snapshot");
         answer(&mut channel, &SnapshotAnswer::Wants(wants)).await?;
         let (mut state, mut bytes) = (Vec::new(), 0);

@@ -41,7 +41,7 @@ pub struct Started {
 pub struct Seen {
     /// Whether it leads: nobody knows better.
     pub leads: bool,
-    /// Whether it and the one that started are the only voters, and it leads: then it has all that the other ever acknowledged.
+    /// Whether it and the one that started are the only voters: then it has all that the other ever acknowledged.
     pub is_pair: bool,
     /// The most starts of the node that it has heard of; none of a node that it does not know.
     pub count: Option<u64>,
@@ -60,6 +60,17 @@ pub enum Verdict {
     Taken(String),
     /// The node acknowledged this entry of a group, and has it no more.
     Behind(GroupId, EntryId),
+    /// The node was taken out of the site.
+    Removed,
+}
+
+/// The last start of a node that another has heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastStart {
+    /// How many there were.
+    pub count: u64,
+    /// What its process drew; none where that did not count.
+    pub run: Option<[u8; 16]>,
 }
 
 /// The starts of other nodes that a node has heard of.
@@ -69,6 +80,8 @@ pub struct Starts(Mutex<BTreeMap<NodeId, Heard>>);
 #[derive(Clone)]
 struct Heard {
     count: u64,
+    /// Of the last start; none where that did not count.
+    run: Option<[u8; 16]>,
     /// None from before this node's own start.
     process: Option<Process>,
 }
@@ -85,22 +98,25 @@ struct Process {
 }
 
 impl Starts {
-    /// How many starts of each node were heard of.
-    pub fn counts(&self) -> BTreeMap<NodeId, u64> {
+    /// How many starts of each node were heard of, and what the last drew.
+    pub fn last(&self) -> BTreeMap<NodeId, LastStart> {
         let heard = self.lock();
-        heard.iter().map(|(node, heard)| (*node, heard.count)).collect()
+        let last = |heard: &Heard| LastStart {
+            count: heard.count,
+            run: heard.run,
+        };
+        heard.iter().map(|(node, heard)| (*node, last(heard))).collect()
     }
 
-    /// Remembers what [`Starts::counts`] gave before this node's own start.
-    pub fn remember(&self, counts: &BTreeMap<NodeId, u64>) {
+    /// Remembers what [`Starts::last`] gave before this node's own start.
+    pub fn remember(&self, last: &BTreeMap<NodeId, LastStart>) {
         let mut heard = self.lock();
-        for (node, count) in counts.iter().take(MEMBERS_MAX) {
-            let process = None;
-            let known = heard.entry(*node).or_insert(Heard {
-                count: *count,
-                process,
-            });
-            known.count = known.count.max(*count);
+        for (node, last) in last.iter().take(MEMBERS_MAX) {
+            let (LastStart { count, run }, process) = (*last, None);
+            let known = heard.entry(*node).or_insert(Heard { count, run, process });
+            if known.count < count {
+                (known.count, known.run) = (count, run);
+            }
         }
     }
 
@@ -115,6 +131,7 @@ impl Starts {
         let mut all = self.lock();
         let known = all.entry(started.node).or_insert(Heard {
             count: started.count,
+            run: None,
             process: None,
         });
         let other = known.process.as_ref().filter(|known| known.run != started.run);
@@ -125,15 +142,16 @@ impl Starts {
                 return (known.count, Verdict::Taken(other.addr.clone()));
             }
         }
-        // Another process counts its own start.
-        let is_older = match other {
-            Some(_) => started.count <= known.count,
-            None => started.count < known.count,
+        // Another process counts its own start, and keeps that before it tells.
+        let is_older = match known.run {
+            Some(run) if run != started.run => started.count <= known.count,
+            _ => started.count < known.count,
         };
         if is_older && started.count != 0 {
             return (known.count, Verdict::Older);
         }
         known.count = known.count.max(started.count);
+        known.run = (started.count != 0).then_some(started.run).or(known.run);
         known.process = Some(Process {
             run: started.run,
             addr: started.addr.clone(),
@@ -185,15 +203,18 @@ mod tests {
         let now = now + Duration::from_millis(1);
         assert_eq!(starts.judge(&started(6, 4, 8), HERE, now), (6, Verdict::Sound));
         let older = Starts::default();
-        older.remember(&starts.counts());
+        older.remember(&starts.last());
         assert_eq!(older.judge(&started(5, 9, 7), HERE, now), (6, Verdict::Older));
+        // A copy from just before the last start counts to the same.
+        assert_eq!(older.judge(&started(6, 9, 7), HERE, now), (6, Verdict::Older));
         assert_eq!(older.judge(&started(6, 4, 8), HERE, now), (6, Verdict::Sound));
     }
 
     #[test]
     fn a_directory_that_does_not_count_is_told_where_to_go_on() {
         let (starts, now) = (Starts::default(), Instant::now());
-        starts.remember(&[(2, 7)].into());
+        let run = None;
+        starts.remember(&[(2, LastStart { count: 7, run })].into());
         assert_eq!(starts.judge(&started(0, 1, 7), HERE, now), (7, Verdict::Sound));
         assert_eq!(starts.judge(&started(8, 1, 7), HERE, now), (8, Verdict::Sound));
     }

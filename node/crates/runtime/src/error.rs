@@ -17,6 +17,11 @@ pub enum LoadError {
     #[error("a function of {bytes} bytes is over the limit of {limit}: it would take too long to compile")]
     FunctionTooLarge { bytes: usize, limit: usize },
     #[error(
+        "functions of the module declare more local variables than it has bytes, {0}: each takes the compiler its time, and no \
+         compiler makes variables that nothing uses"
+    )]
+    Locals(usize),
+    #[error(
         "component imports `{import}`, which is not granted; a module may import `weir:module/log` and \
          `weir:module/metrics`, `weir:module/state` and `weir:module/timers` where a stage grants them, and link an empty WASI 0.2. Build it for world `plain`"
     )]
@@ -56,6 +61,7 @@ impl LoadError {
             Self::NotAComponent(_)
             | Self::TooLarge { .. }
             | Self::FunctionTooLarge { .. }
+            | Self::Locals(_)
             | Self::Import { .. }
             | Self::NoExport
             | Self::NotTimed

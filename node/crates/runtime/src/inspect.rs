@@ -105,6 +105,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
     }
     let malformed = |e: wasmparser::BinaryReaderError| LoadError::NotAComponent(e.message().to_owned());
     let (mut depth, mut imports, mut exports) = (0u32, Vec::new(), Vec::new());
+    let mut locals = 0u64;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(malformed)? {
             Payload::Version {
@@ -131,6 +132,14 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
                     bytes,
                     limit: FUNCTION_BYTES_MAX,
                 });
+            }
+            Payload::CodeSectionEntry(body) => {
+                for declared in body.get_locals_reader().map_err(malformed)? {
+                    locals += u64::from(declared.map_err(malformed)?.0);
+                }
+                if locals > bytes.len() as u64 {
+                    return Err(LoadError::Locals(bytes.len()));
+                }
             }
             _ => {}
         }

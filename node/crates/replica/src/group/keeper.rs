@@ -9,6 +9,7 @@ use openraft::raft::VoteRequest;
 use openraft::{ChangeMembers, Raft};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_log::EntryId;
@@ -92,6 +93,7 @@ pub(super) async fn keep(inner: std::sync::Weak<Inner>) {
             // Consensus has stopped, as it does when a write fails: nothing will ever be decided here.
             let Some(inner) = inner.upgrade() else { return };
             inner.shared.follow(None);
+            inner.shared.ended.store(true, Ordering::Relaxed);
             return inner.shared.give_up();
         }
     }
