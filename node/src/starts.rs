@@ -119,7 +119,16 @@ pub(crate) async fn confirm(
     {
         told.count = keep(data, place, counted + 1);
     }
-    let Some((by, seen)) = seen.iter().find(|(_, seen)| seen.verdict != Verdict::Sound) else {
+    // Where two go on without each other, the one that knows this node is its site.
+    let is_known = seen
+        .iter()
+        .any(|(_, seen)| seen.leads && seen.verdict == Verdict::Sound);
+    let counts = |seen: &Seen| match seen.verdict {
+        Verdict::Sound => false,
+        Verdict::Removed => !is_known,
+        _ => true,
+    };
+    let Some((by, seen)) = seen.iter().find(|(_, seen)| counts(seen)) else {
         return Ok(Some(opened));
     };
     if seen.verdict == Verdict::Removed {

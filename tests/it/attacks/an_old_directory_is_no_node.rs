@@ -216,3 +216,81 @@ fn two_processes_do_not_speak_for_one_node() {
     produce(&site, 1);
     until_stored(&site, 101);
 }
+
+#[test]
+fn what_was_let_in_as_another_or_taken_out_is_told_so() {
+    let mut old = with_copy();
+    comes_in_anew(&mut old);
+    // The very same copy, once more: its node is another by now.
+    let Old {
+        site,
+        data,
+        copy: copied,
+        ..
+    } = &mut old;
+    site.start(3).unwrap();
+    site.until_in_step().unwrap();
+    site.stop(2).unwrap();
+    fs::remove_dir_all(&*data).unwrap();
+    copy(copied, data);
+    site.start(2).unwrap();
+    until_ids(site, &[1, 3, 5]);
+    site.until_voters(3).unwrap();
+    site.cli(&["cluster", "drain", "5"]).unwrap();
+    site.stop(2).unwrap();
+    let refused = format!("{:#}", site.start(2).unwrap_err());
+    assert!(refused.contains("no member of its site any more"), "{refused}");
+    let nobody = format!("{:#}", site.cli(&["cluster", "drain", "9"]).unwrap_err());
+    assert!(nobody.contains("there is no node 9"), "{nobody}");
+}
+
+#[test]
+fn a_copy_from_just_before_the_last_start_is_known_without_a_leader() {
+    let Old {
+        _dir,
+        mut site,
+        data,
+        copy: copied,
+    } = with_copy();
+    // The third has heard of the second's last start, and nothing of what comes then.
+    site.start(2).unwrap();
+    site.until_in_step().unwrap();
+    site.stop(2).unwrap();
+    fs::remove_dir_all(&copied).unwrap();
+    copy(&data, &copied);
+    site.start(2).unwrap();
+    site.until_in_step().unwrap();
+    let count = || place(&data.with_file_name("../3/data"))["others_started"]["2"]["count"].clone();
+    let begun = Instant::now();
+    while count() != place(&data)["started"] {
+        assert!(begun.elapsed() < DEADLINE, "{}", count());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    site.stop(3).unwrap();
+    produce(&site, 20);
+    site.kill(1).unwrap();
+    site.kill(2).unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    copy(&copied, &data);
+    site.start(3).unwrap();
+    let said = data.with_file_name("said");
+    let addr = site.seeds()[1].to_string();
+    let file = fs::File::create(&said).unwrap();
+    let mut second = process(&data, &addr).stderr(file).spawn().unwrap();
+    let begun = Instant::now();
+    while !fs::read_to_string(&said)
+        .unwrap()
+        .contains("this node goes on asking")
+    {
+        assert!(
+            begun.elapsed() < DEADLINE,
+            "{}",
+            fs::read_to_string(&said).unwrap()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    site.start(1).unwrap();
+    until_stored(&site, 120);
+    second.kill().unwrap();
+    second.wait().unwrap();
+}
