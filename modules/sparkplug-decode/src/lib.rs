@@ -24,8 +24,8 @@ struct Meaning {
 
 /// What a payload calls itself whose body is a payload that was compressed, by the metric `algorithm` (Eclipse Tahu, `CompressionUtil`).
 const COMPRESSED: &str = "SPBV1.0_COMPRESSED";
-/// Largest payload that comes of a compressed one: what a call may hand out.
-const UNPACKED_BYTES_MAX: u64 = 4 << 20;
+/// Largest payload that comes of a compressed one: with all that is made of it, it has room in the memory of an instance.
+const UNPACKED_BYTES_MAX: u64 = 1 << 20;
 
 /// The payload in `value`, unpacked into `room` if it is compressed.
 fn read<'a>(value: &'a [u8], room: &'a mut Vec<u8>) -> Result<Payload<'a>, String> {

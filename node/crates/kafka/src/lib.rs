@@ -26,24 +26,27 @@ use weir_broker::Broker;
 /// How long taking connections rests when the process has no more files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that are closed for what came are told of so often: whoever sends what is none of Kafka's does not fill the disk
-/// with lines.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// So many connections that are closed for what came are told of in a second: whoever sends what is none of Kafka's does not fill the
+/// disk with lines.
+const LINES_A_SECOND: u32 = 10;
 
-/// When a line was last written, and how many were not since.
+/// Lines that were written in a second, and those that were not.
 #[derive(Default)]
-struct Told(Mutex<(Option<Instant>, u64)>);
+struct Told(Mutex<(Option<Instant>, u32, u64)>);
 
 impl Told {
     /// Whether one is to be written; how many were not since the last.
     fn worth_a_line(&self) -> Option<u64> {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, others) = &mut *told;
-        if last.is_some_and(|at| at.elapsed() < TELL_EVERY) {
+        let (since, lines, others) = &mut *told;
+        if since.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
+            (*since, *lines) = (Some(Instant::now()), 0);
+        }
+        if *lines >= LINES_A_SECOND {
             *others += 1;
             return None;
         }
-        *last = Some(Instant::now());
+        *lines += 1;
         Some(std::mem::take(others))
     }
 }

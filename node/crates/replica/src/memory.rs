@@ -77,6 +77,12 @@ impl Hub {
         self.0.message_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
+    /// Joins two again.
+    pub fn join(&self, a: NodeId, b: NodeId) {
+        let mut state = self.lock();
+        state.cut.retain(|pair| *pair != (a, b) && *pair != (b, a));
+    }
+
     /// Mends all lines.
     pub fn heal(&self) {
         self.0.cut.send_modify(BTreeSet::clear);
