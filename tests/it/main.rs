@@ -20,6 +20,7 @@ mod power;
 mod releases;
 mod repair;
 mod state;
+mod tools;
 mod tour;
 mod wire;
 

@@ -226,7 +226,7 @@ async fn read(
     Ok(())
 }
 
-fn show(partition: u32, offset: Offset, record: &Record) -> Value {
+pub(super) fn show(partition: u32, offset: Offset, record: &Record) -> Value {
     let mut fields = Map::new();
     fields.insert("partition".to_owned(), partition.into());
     fields.insert("offset".to_owned(), offset.get().into());

@@ -2,6 +2,8 @@
 
 mod cluster;
 mod consume;
+mod deadletter;
+mod group;
 mod input;
 mod kafka;
 mod module;
@@ -74,6 +76,10 @@ enum Command {
     Produce(produce::Produce),
     /// Read records.
     Consume(consume::Consume),
+    /// List and describe consumer groups, set where they go on, and delete them.
+    Group(group::GroupArgs),
+    /// Look at records that pipelines could not take, and send them on their way again.
+    Deadletter(deadletter::DeadletterArgs),
     /// Push, list, describe, test and remove modules.
     Module(module::ModuleArgs),
     /// Apply, list, describe, pause, resume and remove pipelines.
@@ -120,6 +126,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Topic(args) => block_on(args.run()),
         Command::Produce(args) => block_on(args.run()),
         Command::Consume(args) => block_on(args.run()),
+        Command::Group(args) => block_on(args.run()),
+        Command::Deadletter(args) => block_on(args.run()),
         Command::Module(args) => args.run(),
         Command::Pipeline(args) => block_on(args.run()),
         Command::Cluster(args) => block_on(args.run()),

@@ -278,6 +278,32 @@ impl Client {
         }
     }
 
+    /// All consumer groups, as JSON.
+    ///
+    /// # Errors
+    /// What the node says.
+    pub async fn groups(&self) -> Result<Bytes, ClientError> {
+        Ok(self.ask(Request::Groups).await?.payload)
+    }
+
+    /// A consumer group with its members and how far it is, as JSON.
+    ///
+    /// # Errors
+    /// When there is none of this name; what else the node says.
+    pub async fn group(&self, name: &str) -> Result<Bytes, ClientError> {
+        let name = name.to_owned();
+        Ok(self.ask(Request::Group { name }).await?.payload)
+    }
+
+    /// Forgets a consumer group without members, and how far it was.
+    ///
+    /// # Errors
+    /// When it has members, or there is none of this name.
+    pub async fn delete_group(&self, name: &str) -> Result<(), ClientError> {
+        let name = name.to_owned();
+        self.done(Request::DeleteGroup { name }).await
+    }
+
     /// A producer id of one's own, for batches that are stored once however often they are sent.
     ///
     /// # Errors

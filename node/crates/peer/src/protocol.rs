@@ -167,6 +167,16 @@ pub enum Request {
     PromotePipeline {
         name: String,
     },
+    /// All consumer groups, as JSON.
+    Groups,
+    /// A consumer group with its members and how far it is, as JSON.
+    Group {
+        name: String,
+    },
+    /// Forgets a consumer group without members.
+    DeleteGroup {
+        name: String,
+    },
 }
 
 /// A place in a partition.

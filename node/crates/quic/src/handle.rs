@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use weir_broker::{
+use weir_broker::{GroupError, GroupInfo, 
     At, Broker, Commit, Fetch, FetchError, Fetched, Framing, NamedGap, Piece, Principal, ProduceError,
     Producing, ProposeError, Taken, Token, Topic,
 };
@@ -288,6 +288,25 @@ impl Session {
                     .committed_offset(&group, &topic, partition)
                     .map(|c| c.offset),
             ),
+            Request::Groups => {
+                let groups = broker.list_groups(who).into_iter().map(|group| {
+                    let offsets = broker.committed_offsets(&group.name).len();
+                    serde_json::json!({ "name": group.name, "state": group.state, "protocol": group.protocol_type, "offsets": offsets })
+                });
+                return json(&groups.collect::<Vec<_>>());
+            }
+            Request::Group { name } => {
+                let group = broker.describe_group(who, &name).map_err(|e| refused_group(&name, &e))?;
+                if group.state == "Dead" {
+                    return Err(refused_group(&name, &GroupError::NotFound));
+                }
+                return json(&group_json(broker, &group));
+            }
+            Request::DeleteGroup { name } => {
+                let deleted = broker.delete_group(who, &name).await;
+                deleted.map_err(|e| refused_group(&name, &e))?;
+                Reply::Done
+            }
             Request::InitProducer => {
                 Reply::Producer(broker.init_producer(who).await.map_err(|e| wire(e.kind(), &e))?)
             }
@@ -577,6 +596,37 @@ fn fetched_reply(fetched: Fetched) -> (Reply, Vec<Bytes>) {
         throttle_ms: millis(fetched.throttle),
     };
     (reply, payload)
+}
+
+/// A consumer group as it is shown.
+fn group_json(broker: &Broker, group: &GroupInfo) -> serde_json::Value {
+    let members = group.members.iter().map(|member| {
+        serde_json::json!({ "id": member.id, "instance": member.instance, "client": member.client, "host": member.host })
+    });
+    let offsets = broker.committed_offsets(&group.name).into_iter().map(|(topic, partition, at)| {
+        serde_json::json!({ "topic": topic, "partition": partition, "offset": at.offset, "committed_ms": at.committed_ms })
+    });
+    serde_json::json!({
+        "name": group.name, "state": group.state, "protocol": group.protocol,
+        "members": members.collect::<Vec<_>>(), "offsets": offsets.collect::<Vec<_>>(),
+    })
+}
+
+/// What was refused of a consumer group, with its name.
+fn refused_group(name: &str, error: &GroupError) -> WireError {
+    let kind = match error {
+        GroupError::Unavailable | GroupError::NotCoordinator => ErrorKind::Retry,
+        _ => ErrorKind::Invalid,
+    };
+    let message = match error {
+        GroupError::NotFound => format!("there is no group `{name}`"),
+        GroupError::NotEmpty => format!("group `{name}` has members: stop them first"),
+        error => format!("group `{name}`: {error}"),
+    };
+    WireError {
+        kind: kind.into(),
+        message,
+    }
 }
 
 fn json(value: &impl Serialize) -> Result<Answer, WireError> {
