@@ -79,7 +79,10 @@ impl Letter {
     fn read(partition: u32, offset: Offset, mut record: Record) -> Self {
         let mut why = BTreeMap::new();
         // Only what the last pipeline has put there: a letter may have been one before.
-        while let Some((name, value)) = record.headers.pop_if(|(name, _)| OWN.contains(&name.as_str()) && !why.contains_key(name)) {
+        while let Some((name, value)) = record
+            .headers
+            .pop_if(|(name, _)| OWN.contains(&name.as_str()) && !why.contains_key(name))
+        {
             let value = value.map(|value| String::from_utf8_lossy(&value).into_owned());
             why.insert(name, value.unwrap_or_default());
         }
@@ -159,9 +162,18 @@ impl DeadletterArgs {
             return lines(&rows);
         }
         let row = |row: &Value| {
-            let names = row["pipelines"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let names = row["pipelines"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str);
             let names: Vec<&str> = names.collect();
-            vec![text(row, "topic"), names.join(", "), text(row, "letters"), text(row, "not_replayed")]
+            vec![
+                text(row, "topic"),
+                names.join(", "),
+                text(row, "letters"),
+                text(row, "not_replayed"),
+            ]
         };
         let rows: Vec<Vec<String>> = rows.iter().map(row).collect();
         table(&["TOPIC", "PIPELINES", "LETTERS", "NOT REPLAYED"], &rows)
@@ -188,7 +200,10 @@ impl DeadletterArgs {
         }
         match self.to.output {
             Format::Json => Ok(()),
-            Format::Table => table(&["PARTITION", "OFFSET", "FROM", "MODULE", "WHY", "KEY", "VALUE"], &rows),
+            Format::Table => table(
+                &["PARTITION", "OFFSET", "FROM", "MODULE", "WHY", "KEY", "VALUE"],
+                &rows,
+            ),
         }
     }
 }
@@ -199,7 +214,7 @@ fn shown(letter: &Letter) -> Vec<String> {
             "{}/{}@{}",
             letter.why("weir.source.topic"),
             letter.why("weir.source.partition"),
-            letter.why("weir.source.offset")
+            plain(letter.why("weir.source.offset"))
         ),
         due => format!("a timer of {due}"),
     };
@@ -214,12 +229,27 @@ fn shown(letter: &Letter) -> Vec<String> {
     ]
 }
 
+/// A number without the zeros that keep it at one width.
+fn plain(number: &str) -> &str {
+    let digits = number.trim_start_matches('0');
+    if digits.is_empty() {
+        number.get(..1).unwrap_or_default()
+    } else {
+        digits
+    }
+}
+
 fn short(bytes: Option<&Bytes>) -> String {
     let Some(bytes) = bytes else {
         return "-".to_owned();
     };
     let text = String::from_utf8_lossy(bytes);
-    let mut shown: String = text.chars().take(SHOWN_CHARS).collect::<String>().escape_debug().to_string();
+    let mut shown: String = text
+        .chars()
+        .take(SHOWN_CHARS)
+        .collect::<String>()
+        .escape_debug()
+        .to_string();
     if text.chars().nth(SHOWN_CHARS).is_some() {
         shown.push('…');
     }
@@ -227,8 +257,15 @@ fn short(bytes: Option<&Bytes>) -> String {
 }
 
 /// Letters from an offset on, and where they end.
-async fn read(fetcher: &mut Fetcher, topic: &str, partition: u32, from: Offset) -> Result<(Vec<Letter>, Offset)> {
-    let fetched = fetcher.fetch(topic, partition, from, FETCH_BYTES, Duration::ZERO).await;
+async fn read(
+    fetcher: &mut Fetcher,
+    topic: &str,
+    partition: u32,
+    from: Offset,
+) -> Result<(Vec<Letter>, Offset)> {
+    let fetched = fetcher
+        .fetch(topic, partition, from, FETCH_BYTES, Duration::ZERO)
+        .await;
     let fetched = fetched.with_context(|| format!("partition {partition} from offset {from}"))?;
     let mut letters = Vec::new();
     for piece in fetched.pieces {
@@ -256,7 +293,9 @@ async fn read(fetcher: &mut Fetcher, topic: &str, partition: u32, from: Offset) 
 /// out, and the last few may go twice.
 async fn replay(client: &Client, topic: &str, into: Option<&str>, again: bool, most: u64) -> Result<u64> {
     if into == Some(topic) {
-        bail!(Usage("dead letters cannot be sent to the topic that they lie in".to_owned()));
+        bail!(Usage(
+            "dead letters cannot be sent to the topic that they lie in".to_owned()
+        ));
     }
     let partitions = client.topic(topic).await?.partitions.len() as u32;
     let mut fetcher = client.fetcher().await?;
@@ -282,19 +321,28 @@ async fn replay(client: &Client, topic: &str, into: Option<&str>, again: bool, m
                 }
                 left -= 1;
                 let Some((to, number)) = place(client, &letter, into, &mut sizes).await? else {
-                    hint!("partition {partition}, offset {}: not replayed, since it comes from no record", letter.offset);
+                    hint!(
+                        "partition {partition}, offset {}: not replayed, since it comes from no record",
+                        letter.offset
+                    );
                     continue;
                 };
-                let batch = batches.entry((to, number)).or_insert_with(|| BatchBuilder::new(Codec::None));
+                let batch = batches
+                    .entry((to, number))
+                    .or_insert_with(|| BatchBuilder::new(Codec::None));
                 batch.push_record(&letter.record);
                 replayed += 1;
             }
             for ((to, number), builder) in batches {
                 let batch = builder.build(Offset::ZERO, None)?;
                 let sent = producer.send(&to, number, &batch).await?;
-                sent.done().await.with_context(|| format!("to partition {number} of `{to}`"))?;
+                sent.done()
+                    .await
+                    .with_context(|| format!("to partition {number} of `{to}`"))?;
             }
-            client.commit_offsets(REPLAYED, vec![(topic.to_owned(), partition, next)]).await?;
+            client
+                .commit_offsets(REPLAYED, vec![(topic.to_owned(), partition, next)])
+                .await?;
             from = next;
         }
     }

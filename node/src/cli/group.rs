@@ -95,7 +95,10 @@ impl GroupArgs {
         let offsets = group["offsets"].take();
         let mut places = Vec::new();
         for place in offsets.as_array().into_iter().flatten() {
-            let (topic, partition) = (text(place, "topic"), place["partition"].as_u64().unwrap_or(0) as u32);
+            let (topic, partition) = (
+                text(place, "topic"),
+                place["partition"].as_u64().unwrap_or(0) as u32,
+            );
             let end = client.offset_at(&topic, partition, Place::End).await?.get();
             let offset = place["offset"].as_u64().unwrap_or(0);
             let mut place = place.clone();
@@ -122,7 +125,12 @@ impl GroupArgs {
         let rows: Vec<Vec<String>> = places.iter().map(row).collect();
         table(&["TOPIC", "PARTITION", "OFFSET", "END", "LAG"], &rows)?;
         let row = |member: &Value| ["id", "client", "host"].map(|field| text(member, field)).to_vec();
-        let rows: Vec<Vec<String>> = group["members"].as_array().into_iter().flatten().map(row).collect();
+        let rows: Vec<Vec<String>> = group["members"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(row)
+            .collect();
         if !rows.is_empty() {
             table(&["MEMBER", "CLIENT", "HOST"], &rows)?;
         }
@@ -131,14 +139,22 @@ impl GroupArgs {
 
     async fn reset(&self, client: &Client, name: &str, reset: &Reset<'_>) -> Result<()> {
         let groups: Vec<Value> = parsed(&client.groups().await?)?;
-        let state = groups.iter().find(|group| group["name"] == name).map(|group| text(group, "state"));
+        let state = groups
+            .iter()
+            .find(|group| group["name"] == name)
+            .map(|group| text(group, "state"));
         if let Some(state) = state.filter(|state| state != "Empty") {
-            bail!("group `{name}` has members ({state}): they would go on from where they are. Stop them first");
+            bail!(
+                "group `{name}` has members ({state}): they would go on from where they are. Stop them first"
+            );
         }
         let all = client.topic(reset.topic).await?.partitions.len() as u32;
         let partitions = match reset.partition {
             Some(p) if p >= all => {
-                bail!(Usage(format!("topic `{}` has {all} partitions, there is no {p}", reset.topic)));
+                bail!(Usage(format!(
+                    "topic `{}` has {all} partitions, there is no {p}",
+                    reset.topic
+                )));
             }
             Some(p) => vec![p],
             None => (0..all).collect(),
@@ -163,7 +179,12 @@ impl GroupArgs {
                     Value::Null => "-".to_owned(),
                     before => before.to_string(),
                 };
-                vec![text(place, "topic"), text(place, "partition"), before, text(place, "offset")]
+                vec![
+                    text(place, "topic"),
+                    text(place, "partition"),
+                    before,
+                    text(place, "offset"),
+                ]
             };
             let rows: Vec<Vec<String>> = rows.iter().map(row).collect();
             table(&["TOPIC", "PARTITION", "BEFORE", "OFFSET"], &rows)?;
@@ -194,13 +215,17 @@ impl Reset<'_> {
                 Ok(offset) => {
                     let (start, end) = (at(Place::Start).await?, at(Place::End).await?);
                     if !(start.get()..=end.get()).contains(&offset) {
-                        bail!("partition {partition} of `{}` is from {start} to {end}, there is no {offset}", self.topic);
+                        bail!(
+                            "partition {partition} of `{}` is from {start} to {end}, there is no {offset}",
+                            self.topic
+                        );
                     }
                     return Ok(Offset::new(offset));
                 }
                 Err(_) => {
                     let time = parse_time(text);
-                    let time = time.map_err(|e| Usage(format!("`--to-place`: {e}; or start, end, or an offset")))?;
+                    let time =
+                        time.map_err(|e| Usage(format!("`--to-place`: {e}; or start, end, or an offset")))?;
                     Place::Time(time)
                 }
             },

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use weir_broker::{GroupError, GroupInfo, 
-    At, Broker, Commit, Fetch, FetchError, Fetched, Framing, NamedGap, Piece, Principal, ProduceError,
-    Producing, ProposeError, Taken, Token, Topic,
+use weir_broker::{
+    At, Broker, Commit, Fetch, FetchError, Fetched, Framing, GroupError, GroupInfo, NamedGap, Piece,
+    Principal, ProduceError, Producing, ProposeError, Taken, Token, Topic,
 };
 use weir_peer::protocol::{PartitionInfo, PieceHead, Place, Reply, Request, TopicInfo, WireError};
 use weir_peer::{PeerError, SendStream, write_frame};
@@ -296,7 +296,9 @@ impl Session {
                 return json(&groups.collect::<Vec<_>>());
             }
             Request::Group { name } => {
-                let group = broker.describe_group(who, &name).map_err(|e| refused_group(&name, &e))?;
+                let group = broker
+                    .describe_group(who, &name)
+                    .map_err(|e| refused_group(&name, &e))?;
                 if group.state == "Dead" {
                     return Err(refused_group(&name, &GroupError::NotFound));
                 }

@@ -79,8 +79,9 @@ impl Hub {
 
     /// Joins two again.
     pub fn join(&self, a: NodeId, b: NodeId) {
-        let mut state = self.lock();
-        state.cut.retain(|pair| *pair != (a, b) && *pair != (b, a));
+        self.0
+            .cut
+            .send_modify(|cut| cut.retain(|pair| *pair != (a, b) && *pair != (b, a)));
     }
 
     /// Mends all lines.
