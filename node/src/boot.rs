@@ -3,24 +3,25 @@
 use crate::ballast::Ballast;
 use crate::config::Config;
 use crate::heap;
+use crate::keep;
 use crate::means;
-use crate::site::{self, Place};
+use crate::site;
 use crate::starts;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use weir_broker::{Broker, Group, GroupConfig, Hook, Means, Member, NodeId, Peers, QuotaConfig, Why};
+use weir_broker::{Broker, GroupConfig, Hook, Means, Member, NamedGap, Peers, QuotaConfig, Why};
 use weir_log::{Log, Recovered};
 use weir_peer::Identity;
 use weir_pipeline::{Pipelines, Services};
 use weir_runtime::{CompileBy, Runtime, RuntimeOptions};
-use weir_types::SystemClock;
+use weir_types::{PartitionId, SystemClock, TopicName};
 
 /// Of those looks, how many to one for whether another node should lead because this one's disk is full.
 const MAKE_WAY_EVERY: u32 = 3;
@@ -30,24 +31,12 @@ const MAKE_WAY_AGAIN: Duration = Duration::from_secs(60);
 const RETAIN_EVERY: u32 = 30;
 /// How often the disk budget is looked at: a second of the fastest load fits in the slack of one eviction or two.
 const BUDGET_EVERY: Duration = Duration::from_secs(1);
-/// How often the leader looks whether learners have caught up.
-const PROMOTE_EVERY: Duration = Duration::from_millis(500);
-/// Without a leader for so long is worth a line: many elections.
-const LEADERLESS_FOR: Duration = Duration::from_secs(10);
-/// How often the names of nodes are looked up: addresses that were given out anew are used soon.
-const RESOLVE_EVERY: Duration = Duration::from_secs(30);
-/// A resolver that takes longer has none of them.
-const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
-/// Of the addresses of a name, at most so many: a gateway has a few.
-const ADDRESSES_OF_NAME_MAX: usize = 8;
 /// A node that stands alone is ready when it leads: its disk takes a few syncs for that.
 const ALONE_WITHIN: Duration = Duration::from_secs(30);
-/// A node that is not heard of for so long is worth a line: several elections.
-pub(crate) const SILENT_MS: u64 = 3_000;
 /// How often sessions and rebalances of consumer groups are looked at: a tenth of what a client notices.
 const GROUPS_EVERY: Duration = Duration::from_millis(100);
 /// Exit code when the log stopped: the supervisor starts the node again, and it recovers.
-const EXIT_POISONED: i32 = 70;
+pub(crate) const EXIT_POISONED: i32 = 70;
 
 /// Runs a node until it is told to stop.
 pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
@@ -226,7 +215,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         std::process::exit(EXIT_POISONED);
     });
     let (watching, dir) = (broker.clone(), data.to_owned());
-    let site_task = tokio::spawn(async move { keep_site(watching, dir, place, member).await });
+    let site_task = tokio::spawn(async move { keep::keep(watching, dir, place, member).await });
     let stopping = Arc::clone(&stop);
     let settings = weir_http::Settings {
         names: config.http_names.iter().chain(&config.host).cloned().collect(),
@@ -380,31 +369,22 @@ fn status(
             .iter()
             .map(|s| json!({ "share": s.share, "of": s.resource.name(), "used": s.used, "max": s.max, "refused": s.refused }))
             .collect();
-        let lost: Vec<Value> = damage
-            .lost
-            .iter()
-            .map(|(p, g)| {
-                let of = |topic: &Arc<weir_broker::Topic>| {
-                    let index = topic.partitions.iter().position(|id| id == p)?;
-                    Some((topic.name.clone(), index))
-                };
-                let (topic, index) = topics.iter().find_map(of).unzip();
-                json!({ "topic": topic, "index": index, "partition": p.0, "start": g.start, "end": g.end })
-            })
-            .collect();
-        let damaged: Vec<Value> = topics
+        let named: BTreeMap<PartitionId, (TopicName, u32)> = topics
             .iter()
             .flat_map(|topic| {
-                (0..)
-                    .zip(&topic.partitions)
-                    .map(move |(index, id)| (topic, index, id))
+                let named = (0..).map(|index| (topic.name.clone(), index));
+                topic.partitions.iter().copied().zip(named)
             })
-            .filter_map(|(topic, index, id)| Some((topic, index, broker.log().marks(*id)?)))
-            .flat_map(|(topic, index, marks)| {
+            .collect();
+        let lost = damage.lost.iter().map(|(p, gap)| NamedGap::of(&named, *p, gap));
+        let lost: Vec<NamedGap> = lost.collect();
+        let marks = named.keys().filter_map(|p| Some((*p, broker.log().marks(*p)?)));
+        let damaged: Vec<NamedGap> = marks
+            .flat_map(|(p, marks)| {
                 let ranges = marks.damaged().into_iter();
-                ranges.map(move |range| {
-                    json!({ "topic": topic.name, "index": index, "start": range.start, "end": range.end })
-                })
+                ranges
+                    .map(|gap| NamedGap::of(&named, p, &gap))
+                    .collect::<Vec<_>>()
             })
             .collect();
         json!({
@@ -442,126 +422,6 @@ fn status(
             "notes_at_start": damage.notes,
         })
     })
-}
-
-/// Keeps the site in order as far as its leader does: names it, keeps this node's address right, and makes voters of
-/// learners that have caught up.
-async fn keep_site(broker: Broker, data: PathBuf, mut place: Place, own: Member) {
-    let mut silent = BTreeSet::new();
-    let mut leaderless = Leaderless::default();
-    let mut is_news = false;
-    let mut resolved: Option<(BTreeMap<NodeId, Member>, Instant)> = None;
-    // What was set aside at a start is all there is.
-    let mut has_aside = data.join(site::ASIDE).exists();
-    loop {
-        if let Some(reason) = broker.groups().iter().find_map(Group::stopped) {
-            hint!("error: consensus stopped: {reason}; restart to recover");
-            std::process::exit(EXIT_POISONED);
-        }
-        if broker.is_serving() && broker.site().is_none() {
-            let _ = broker.name_site(place.site.clone()).await;
-        }
-        broker.raise_level().await;
-        let others_started = broker.starts().last();
-        let (members, level) = (broker.group().members(), broker.level());
-        if !members.is_empty() {
-            is_news |= place.note(members);
-            is_news |= !std::mem::replace(&mut place.active, true);
-            is_news |= std::mem::replace(&mut place.level, level) != level;
-            is_news |= place.others_started != others_started;
-            place.others_started = others_started;
-        }
-        if is_news {
-            match site::save(&data, &place) {
-                Ok(()) => is_news = false,
-                // Once every half second would be too often to say so.
-                Err(error) => tracing::debug!(%error, "who the members are is not noted"),
-            }
-        }
-        let group = broker.group();
-        let known = group.members().get(&group.node()).cloned();
-        if known.is_some_and(|k| k != own)
-            && let Err(error) = group.announce(own.clone()).await
-        {
-            tracing::debug!(%error, "the leader does not know yet how this node is reached");
-        }
-        let members = broker.group().members();
-        let is_fresh =
-            |(of, at): &(BTreeMap<NodeId, Member>, Instant)| *of == members && at.elapsed() < RESOLVE_EVERY;
-        if !resolved.as_ref().is_some_and(is_fresh) {
-            let names = members.values().map(|member| member.quic.clone()).collect();
-            tokio::spawn(resolve(broker.clone(), names));
-            resolved = Some((members, Instant::now()));
-        }
-        if has_aside && broker.is_in_place() {
-            let dir = data.clone();
-            // It may be much, and takes as long as the disk.
-            let removed = tokio::task::spawn_blocking(move || site::forget_aside(&dir)).await;
-            has_aside = !matches!(removed, Ok(true));
-        }
-        broker.promote_learners().await;
-        tell_of_silent(&broker, &mut silent);
-        tell_of_no_leader(&broker, &mut leaderless);
-        tokio::time::sleep(PROMOTE_EVERY).await;
-    }
-}
-
-/// Finds the addresses behind the names by which nodes say they are reached.
-async fn resolve(broker: Broker, names: Vec<String>) {
-    let mut found = BTreeSet::new();
-    for name in names {
-        if let Ok(Ok(addresses)) = tokio::time::timeout(RESOLVE_WITHIN, tokio::net::lookup_host(&name)).await
-        {
-            found.extend(addresses.take(ADDRESSES_OF_NAME_MAX));
-        }
-    }
-    broker.nodes_are_at(found);
-}
-
-/// Since when this node hears of no leader, and whether it has said so.
-#[derive(Default)]
-struct Leaderless {
-    since: Option<Instant>,
-    is_told: bool,
-}
-
-/// Says once when this node has heard of no leader for a while: whom it tries to reach, and where.
-fn tell_of_no_leader(broker: &Broker, leaderless: &mut Leaderless) {
-    let group = broker.group();
-    if group.leader().is_some() {
-        if leaderless.is_told {
-            tracing::info!("this node hears of a leader again");
-        }
-        return *leaderless = Leaderless::default();
-    }
-    let since = leaderless.since.get_or_insert_with(Instant::now);
-    if since.elapsed() < LEADERLESS_FOR || std::mem::replace(&mut leaderless.is_told, true) {
-        return;
-    }
-    let others = group.members().into_iter().filter(|(id, _)| *id != group.node());
-    let others: Vec<String> = others
-        .map(|(id, member)| format!("node {id} at {}", member.quic))
-        .collect();
-    tracing::warn!(
-        others = others.join(", "),
-        "this node hears of no leader. Most nodes of the site have to be up and reach each other at these addresses"
-    );
-}
-
-/// Says once, on the node that leads, when another falls silent, and when it is back.
-fn tell_of_silent(broker: &Broker, silent: &mut BTreeSet<NodeId>) {
-    if !broker.is_serving() {
-        return silent.clear();
-    }
-    let status = broker.group().status();
-    for member in status.members.iter().filter(|m| m.id != status.node) {
-        let heard = member.heard_ms_ago.is_some_and(|ms| ms < SILENT_MS);
-        if !heard && silent.insert(member.id) {
-            tracing::warn!(node = member.id, addr = %member.member.quic, "a node of the site is not heard of");
-        } else if heard && silent.remove(&member.id) {
-            tracing::info!(node = member.id, "a node of the site is heard of again");
-        }
-    }
 }
 
 /// How others reach this node.

@@ -10,6 +10,7 @@ mod boot;
 mod cli;
 mod config;
 mod heap;
+mod keep;
 mod means;
 mod ownership;
 mod site;

@@ -186,6 +186,7 @@ async fn ask(peers: &Peers, others: &BTreeMap<NodeId, Member>, told: &Started) -
 /// with what was said.
 pub(crate) async fn keep_telling(broker: &Broker, peers: &Peers, told: Started) -> String {
     let mut taken_since: Option<(String, Instant)> = None;
+    let mut is_told = false;
     // At once, and often at first: nodes that start together have not heard each other before.
     let mut every = ASK_AGAIN;
     loop {
@@ -195,6 +196,13 @@ pub(crate) async fn keep_telling(broker: &Broker, peers: &Peers, told: Started) 
         let mut others = group.members();
         others.remove(&group.node());
         let seen = ask(peers, &others, &told).await;
+        let removed = seen.iter().find(|(_, seen)| seen.verdict == Verdict::Removed);
+        if let Some((by, _)) = removed.filter(|_| !std::mem::replace(&mut is_told, true)) {
+            tracing::warn!(
+                by,
+                "this node was taken out of its site: it serves nobody, and can be stopped"
+            );
+        }
         if let Some((by, _)) = seen.iter().find(|(_, seen)| seen.verdict == Verdict::Older) {
             return format!(
                 "node {by} has heard of a later start of node {} than this one",

@@ -2,7 +2,7 @@
 
 use super::output::{fields, lines, table, text};
 use super::{Format, To};
-use crate::boot::SILENT_MS;
+use crate::keep::SILENT_MS;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde_json::Value;

@@ -9,18 +9,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use weir_client::{BatchBuilder, Client, Codec, Fetcher, Offset, Piece, Place, Record};
+use weir_pipeline::Spec;
+use weir_pipeline::dead_letter::header;
 
-/// The headers that a pipeline puts behind a record's own when it makes a dead letter of it.
-const OWN: [&str; 8] = [
-    "weir.source.topic",
-    "weir.source.partition",
-    "weir.source.offset",
-    "weir.module",
-    "weir.module.name",
-    "weir.error",
-    "weir.attempts",
-    "weir.timer",
-];
 const FETCH_BYTES: u32 = 1 << 20;
 /// The group that remembers how far a topic of dead letters was replayed.
 const REPLAYED: &str = "weir-deadletter-replay";
@@ -81,7 +72,7 @@ impl Letter {
         // Only what the last pipeline has put there: a letter may have been one before.
         while let Some((name, value)) = record
             .headers
-            .pop_if(|(name, _)| OWN.contains(&name.as_str()) && !why.contains_key(name))
+            .pop_if(|(name, _)| header::ALL.contains(&name.as_str()) && !why.contains_key(name))
         {
             let value = value.map(|value| String::from_utf8_lossy(&value).into_owned());
             why.insert(name, value.unwrap_or_default());
@@ -131,15 +122,12 @@ impl DeadletterArgs {
         let pipelines: Vec<Value> = serde_json::from_slice(&pipelines).context("the answer is not JSON")?;
         let mut of: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for pipeline in &pipelines {
-            let spec = &pipeline["spec"];
-            let first = match &spec["source"] {
-                Value::Array(topics) => topics.first().cloned().unwrap_or_default(),
-                topic => topic.clone(),
-            };
-            let preset = first.as_str().map(|topic| format!("{topic}.dead"));
-            let topic = spec["on_error"]["topic"].as_str().map(str::to_owned).or(preset);
-            if let Some(topic) = topic {
-                of.entry(topic).or_default().push(text(pipeline, "name"));
+            let spec: Spec =
+                serde_json::from_value(pipeline["spec"].clone()).context("a pipeline of another release")?;
+            if let Ok(topic) = spec.dead_letters() {
+                of.entry(topic.to_string())
+                    .or_default()
+                    .push(spec.name.to_string());
             }
         }
         let mut rows = Vec::new();
@@ -209,12 +197,12 @@ impl DeadletterArgs {
 }
 
 fn shown(letter: &Letter) -> Vec<String> {
-    let from = match letter.why("weir.timer") {
+    let from = match letter.why(header::TIMER) {
         "" => format!(
             "{}/{}@{}",
-            letter.why("weir.source.topic"),
-            letter.why("weir.source.partition"),
-            plain(letter.why("weir.source.offset"))
+            letter.why(header::TOPIC),
+            letter.why(header::PARTITION),
+            plain(letter.why(header::OFFSET))
         ),
         due => format!("a timer of {due}"),
     };
@@ -222,8 +210,8 @@ fn shown(letter: &Letter) -> Vec<String> {
         letter.partition.to_string(),
         letter.offset.to_string(),
         from,
-        letter.why("weir.module.name").to_owned(),
-        letter.why("weir.error").to_owned(),
+        letter.why(header::MODULE_NAME).to_owned(),
+        letter.why(header::ERROR).to_owned(),
         short(letter.record.key.as_ref()),
         short(letter.record.value.as_ref()),
     ]
@@ -356,8 +344,8 @@ async fn place(
     into: Option<&str>,
     sizes: &mut BTreeMap<String, u32>,
 ) -> Result<Option<(String, u32)>> {
-    let source = letter.why("weir.source.topic");
-    if source.is_empty() || !letter.why("weir.timer").is_empty() {
+    let source = letter.why(header::TOPIC);
+    if source.is_empty() || !letter.why(header::TIMER).is_empty() {
         return Ok(None);
     }
     let to = into.unwrap_or(source);
@@ -368,6 +356,6 @@ async fn place(
             *sizes.entry(to.to_owned()).or_insert(size)
         }
     };
-    let number: u32 = letter.why("weir.source.partition").parse().unwrap_or(0);
+    let number: u32 = letter.why(header::PARTITION).parse().unwrap_or(0);
     Ok(Some((to.to_owned(), number % size.max(1))))
 }

@@ -19,7 +19,7 @@ impl<'a> Settings<'a> {
         for (name, _) in json.fields() {
             let shown = String::from_utf8_lossy(name);
             if !known.iter().any(|word| word.as_bytes() == name) {
-                let nearest = known.iter().min_by_key(|word| distance(word, &shown));
+                let nearest = known.iter().min_by_key(|word| strsim::levenshtein(word, &shown));
                 let nearest = nearest.map_or(String::new(), |word| format!("; the nearest is `{word}`"));
                 return Err(format!("there is no `{shown}`{nearest}"));
             }
@@ -90,24 +90,6 @@ fn listed(known: &[&str]) -> String {
         .map(|word| format!("`{word}`"))
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-/// Letters that are to be added, removed or replaced to make one of the other (Levenshtein, 1966).
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-        let mut left = i + 1;
-        for (to, at) in b.chars().zip(row.iter_mut().skip(1)) {
-            let cost = (diagonal + usize::from(from != to)).min(*at + 1).min(left + 1);
-            diagonal = std::mem::replace(at, cost);
-            left = cost;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::block_on;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 use weir_tests::read_all;
 use weir_tests::site::Site;
@@ -75,6 +75,21 @@ fn process(data: &Path, quic: &str) -> Command {
     ]);
     process.arg(data);
     process
+}
+
+/// Starts the node of `data`, and waits until it asks to be let in, and nobody does.
+fn asks_in_vain(data: &Path, site: &Site) -> Child {
+    let said = data.with_file_name("said");
+    let file = fs::File::create(&said).unwrap();
+    let addr = site.seeds()[1].to_string();
+    let asking = process(data, &addr).stderr(file).spawn().unwrap();
+    let begun = Instant::now();
+    let told = || fs::read_to_string(&said).unwrap();
+    while !told().contains("this node goes on asking") {
+        assert!(begun.elapsed() < DEADLINE, "{}", told());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    asking
 }
 
 fn place(data: &Path) -> Value {
@@ -171,16 +186,8 @@ fn a_copy_does_not_vote_in_the_place_of_what_it_lacks() {
     fs::remove_dir_all(&data).unwrap();
     copy(&copied, &data);
     site.start(3).unwrap();
-    let said = fs::File::create(data.with_file_name("said")).unwrap();
-    let addr = site.seeds()[1].to_string();
-    let mut second = process(&data, &addr).stderr(said).spawn().unwrap();
-    let begun = Instant::now();
-    let told = || fs::read_to_string(data.with_file_name("said")).unwrap();
-    // It asks, and nobody leads who could let it in.
-    while !told().contains("this node goes on asking") {
-        assert!(begun.elapsed() < DEADLINE, "{}", told());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    // Nobody leads who could let it in.
+    let mut second = asks_in_vain(&data, &site);
     site.start(1).unwrap();
     until_ids(&site, &[1, 3, 4]);
     until_stored(&site, 120);
@@ -273,22 +280,7 @@ fn a_copy_from_just_before_the_last_start_is_known_without_a_leader() {
     fs::remove_dir_all(&data).unwrap();
     copy(&copied, &data);
     site.start(3).unwrap();
-    let said = data.with_file_name("said");
-    let addr = site.seeds()[1].to_string();
-    let file = fs::File::create(&said).unwrap();
-    let mut second = process(&data, &addr).stderr(file).spawn().unwrap();
-    let begun = Instant::now();
-    while !fs::read_to_string(&said)
-        .unwrap()
-        .contains("this node goes on asking")
-    {
-        assert!(
-            begun.elapsed() < DEADLINE,
-            "{}",
-            fs::read_to_string(&said).unwrap()
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut second = asks_in_vain(&data, &site);
     site.start(1).unwrap();
     until_stored(&site, 120);
     second.kill().unwrap();

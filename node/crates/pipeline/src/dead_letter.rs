@@ -22,8 +22,39 @@ pub(crate) struct DeadLetter {
     pub(crate) attempts: u32,
 }
 
-/// Headers that a dead letter has more than its source.
-const OWN_HEADERS: usize = 7;
+/// The headers that a dead letter has behind its source's own, by their names.
+pub mod header {
+    /// The topic of the source.
+    pub const TOPIC: &str = "weir.source.topic";
+    /// The partition of the source.
+    pub const PARTITION: &str = "weir.source.partition";
+    /// The offset of the source, with zeros in front.
+    pub const OFFSET: &str = "weir.source.offset";
+    /// The digest of the module that failed on it.
+    pub const MODULE: &str = "weir.module";
+    /// The name and version of that module.
+    pub const MODULE_NAME: &str = "weir.module.name";
+    /// What happened.
+    pub const ERROR: &str = "weir.error";
+    /// How often it was tried.
+    pub const ATTEMPTS: &str = "weir.attempts";
+    /// When the timer was due that it comes of, instead of the source's offset.
+    pub const TIMER: &str = "weir.timer";
+    /// All of these. A letter has one of the last two.
+    pub const ALL: [&str; 8] = [
+        TOPIC,
+        PARTITION,
+        MODULE,
+        MODULE_NAME,
+        ERROR,
+        ATTEMPTS,
+        OFFSET,
+        TIMER,
+    ];
+}
+
+/// Headers that a dead letter has more than its source: of where a timer or a record comes from, it has one.
+const OWN_HEADERS: usize = header::ALL.len() - 1;
 /// Bytes of those, at most: an error, and names and numbers.
 const OWN_BYTES: usize = 4 << 10;
 /// Longest error that a header keeps.
@@ -67,19 +98,34 @@ pub(crate) fn batches(
         let mut headers = HeaderBuf::copied_up_to(most, record.headers);
         let end = letter.error.floor_char_boundary(ERROR_BYTES_MAX);
         let error = letter.error.get(..end).unwrap_or_default();
-        headers.push(b"weir.source.topic", Some(topic.as_bytes()));
-        headers.push(b"weir.source.partition", Some(partition.to_string().as_bytes()));
-        headers.push(b"weir.module", Some(letter.digest.to_string().as_bytes()));
-        headers.push(b"weir.module.name", Some(letter.module.as_bytes()));
-        headers.push(b"weir.error", Some(error.as_bytes()));
-        headers.push(b"weir.attempts", Some(letter.attempts.to_string().as_bytes()));
+        headers.push(header::TOPIC.as_bytes(), Some(topic.as_bytes()));
+        headers.push(
+            header::PARTITION.as_bytes(),
+            Some(partition.to_string().as_bytes()),
+        );
+        headers.push(
+            header::MODULE.as_bytes(),
+            Some(letter.digest.to_string().as_bytes()),
+        );
+        headers.push(header::MODULE_NAME.as_bytes(), Some(letter.module.as_bytes()));
+        headers.push(header::ERROR.as_bytes(), Some(error.as_bytes()));
+        headers.push(
+            header::ATTEMPTS.as_bytes(),
+            Some(letter.attempts.to_string().as_bytes()),
+        );
         // What came in compressed may be larger than a batch may be that is not; and into one that is nothing can be written later.
         let is_large = record.bytes() + OWN_BYTES > RECORD_BYTES_MAX;
         match stem {
             Stem::Batch if is_large => {}
-            Stem::Batch => headers.push(b"weir.source.offset", Some(&[b'0'; OFFSET_DIGITS])),
-            Stem::Stored => headers.push(b"weir.source.offset", Some(record.offset.to_string().as_bytes())),
-            Stem::Timers => headers.push(b"weir.timer", Some(record.timestamp.to_string().as_bytes())),
+            Stem::Batch => headers.push(header::OFFSET.as_bytes(), Some(&[b'0'; OFFSET_DIGITS])),
+            Stem::Stored => headers.push(
+                header::OFFSET.as_bytes(),
+                Some(record.offset.to_string().as_bytes()),
+            ),
+            Stem::Timers => headers.push(
+                header::TIMER.as_bytes(),
+                Some(record.timestamp.to_string().as_bytes()),
+            ),
         }
         let encoded = headers.encoded();
         let letter = RecordRef {

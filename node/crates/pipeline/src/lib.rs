@@ -9,7 +9,7 @@ mod assembly;
 mod behind;
 mod canary;
 mod chain;
-mod dead_letter;
+pub mod dead_letter;
 mod error;
 mod firing;
 mod flow;
