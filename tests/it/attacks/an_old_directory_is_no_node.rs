@@ -244,6 +244,11 @@ fn what_was_let_in_as_another_or_taken_out_is_told_so() {
     until_ids(site, &[1, 3, 5]);
     site.until_voters(3).unwrap();
     site.cli(&["cluster", "drain", "5"]).unwrap();
+    let begun = Instant::now();
+    while !site.node(2).unwrap().said().contains("was taken out of its site") {
+        assert!(begun.elapsed() < DEADLINE, "{}", site.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
     site.stop(2).unwrap();
     let refused = format!("{:#}", site.start(2).unwrap_err());
     assert!(refused.contains("no member of its site any more"), "{refused}");
