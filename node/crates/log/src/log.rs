@@ -149,6 +149,7 @@ impl Log {
             positions: state.positions,
             unsynced: None,
             since_watermark: 0,
+            syncs_since_watermark: 0,
             since_sweep: 0,
             receiving,
             headers_only: options.headers_only,

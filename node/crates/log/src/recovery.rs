@@ -765,6 +765,7 @@ fn replay_effects(
         positions,
         unsynced: None,
         since_watermark: 0,
+        syncs_since_watermark: 0,
         since_sweep: 0,
         receiving: false,
         headers_only: false,

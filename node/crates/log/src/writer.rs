@@ -114,6 +114,9 @@ const IDLE: Duration = Duration::from_millis(100);
 const REST: Duration = Duration::from_secs(1);
 /// The low-water mark follows after this many synced bytes: what it does not cover, only the chain does.
 const WATERMARK_EVERY_BYTES: u64 = 64 << 20;
+/// And after this many syncs, so that small records count as well: an older `db/` that is put beside files of today is
+/// then found out, also where the node alone holds its group. The write and its sync are a 64th more.
+const WATERMARK_EVERY_SYNCS: u32 = 64;
 /// Batches from here on are worth a pointer: KV separation begins there too.
 const SEPARATED_BYTES_MIN: usize = 1 << 10;
 /// One step of emptying a file of the value log moves this much and at most a batch more, and comes after this many
@@ -141,6 +144,7 @@ pub(crate) struct Writer {
     /// Since when something is written and not synced.
     pub(crate) unsynced: Option<Instant>,
     pub(crate) since_watermark: u64,
+    pub(crate) syncs_since_watermark: u32,
     pub(crate) since_sweep: u64,
     /// There are batches of a snapshot that is not yet installed.
     pub(crate) receiving: bool,
@@ -382,7 +386,10 @@ impl Writer {
         if round.durable {
             self.values.remove_dead();
         }
-        if round.durable && self.since_watermark >= WATERMARK_EVERY_BYTES {
+        self.syncs_since_watermark += u32::from(round.durable);
+        let due = self.since_watermark >= WATERMARK_EVERY_BYTES
+            || self.syncs_since_watermark >= WATERMARK_EVERY_SYNCS;
+        if round.durable && due {
             self.save_watermark(false)?;
         }
         if self.since_sweep >= SWEEP_EVERY_BYTES {
@@ -534,6 +541,7 @@ impl Writer {
             value.partitions.insert(*partition, reserve);
         }
         self.since_watermark = 0;
+        self.syncs_since_watermark = 0;
         if clean {
             self.watermark.save_clean()?
         } else {

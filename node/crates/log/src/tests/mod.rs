@@ -342,6 +342,31 @@ fn without_its_database_a_log_does_not_begin_with_nothing() {
     assert_eq!(read_all(&log, 1 << 20).0, (0..10).collect::<Vec<_>>());
 }
 
+/// Small records move no watermark by their bytes, and a node that was killed has closed nothing.
+#[test]
+fn an_older_database_beside_the_other_files_of_a_killed_node_is_found_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = open(dir.path(), &options()).unwrap();
+    flush(&log, entry(1, vec![batch(0, 1, 10)]));
+    let older = tempfile::tempdir().unwrap();
+    copy_dir(&dir.path().join("db"), older.path());
+    for n in 1..100 {
+        flush(&log, entry(n + 1, vec![batch(n, 1, 10)]));
+    }
+    let killed = tempfile::tempdir().unwrap();
+    copy_dir(dir.path(), killed.path());
+    drop(log);
+    std::fs::remove_dir_all(killed.path().join("db")).unwrap();
+    copy_dir(older.path(), &killed.path().join("db"));
+    let damage = match open(killed.path(), &options()) {
+        Ok((_, recovered)) => recovered.damage,
+        Err(OpenError::Damaged { damage, .. }) => damage,
+        Err(e) => panic!("{e}"),
+    };
+    let lost: u64 = damage.lost.iter().map(|(_, gap)| gap.end.since(gap.start)).sum();
+    assert!((60..=100).contains(&lost), "{damage:?}");
+}
+
 #[test]
 fn after_damage_space_still_comes_back() {
     let dir = tempfile::tempdir().unwrap();
