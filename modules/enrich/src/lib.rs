@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use weir_sdk::By;
+use weir_sdk::document::{Document, Edits, Value};
 use weir_sdk::prelude::*;
 
 /// What becomes of what the table does not have.
@@ -52,16 +53,20 @@ impl Module for Enrich {
             other => return Err(format!("`else` cannot be `{other}`: use keep, drop or reject")),
         };
         let weir_sdk::JsonText(text) = config.get("table")?;
+        let document = Document::parse(text.as_bytes()).map_err(|why| format!("`table`: {why}"))?;
+        let Value::Object(rows) = document.root().value() else {
+            return Err(format!("`table` is an object, not {text}"));
+        };
         let mut table = BTreeMap::new();
-        let own = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        for (name, fields) in Json::new(text.as_bytes()).fields() {
-            if !fields.text().is_some_and(|t| t.starts_with(b"{")) {
-                return Err(format!("`table` has no object for `{}`", own(name)));
-            }
+        for row in rows {
+            let Value::Object(fields) = row.node.value() else {
+                return Err(format!("`table` has no object for `{}`", row.name));
+            };
+            let json = |field: &weir_sdk::document::Field<'_>| text.get(field.node.span()).map(str::to_owned);
             let fields = fields
-                .fields()
-                .map(|(n, v)| (own(n), own(v.text().unwrap_or(b"null"))));
-            table.insert(name.to_vec(), fields.collect());
+                .iter()
+                .filter_map(|field| Some((field.name.clone().into_owned(), json(field)?)));
+            table.insert(row.name.as_bytes().to_vec(), fields.collect());
         }
         let (keys, _, headers) = by.columns();
         let plan = Plan::values().with(keys, true, headers);
@@ -75,7 +80,10 @@ impl Module for Enrich {
             let found = self.by.of(&record).and_then(|text| self.table.get(&*text));
             match (found, self.otherwise) {
                 (Some(fields), _) => {
-                    let value = record.value().unwrap_or_default();
+                    let Some(value) = record.value() else {
+                        out.keep(index);
+                        continue;
+                    };
                     let added = out.emit_value(index, 1, |to| add(value, fields, to));
                     if let Err(why) = added {
                         out.reject(index, why);
@@ -91,26 +99,16 @@ impl Module for Enrich {
 }
 
 /// Writes the object `value` with those of `fields` that it does not have.
-fn add(value: &[u8], fields: &[Field], to: &mut Vec<u8>) -> Result<(), &'static str> {
-    let object = value.trim_ascii();
-    let open = object.strip_suffix(b"}").filter(|o| o.starts_with(b"{"));
-    let open = open.ok_or("its value is no JSON object")?.trim_ascii_end();
-    to.extend_from_slice(open);
-    let mut is_empty = open == b"{";
-    for (name, added) in fields {
-        let has = Json::new(object).fields().any(|(n, _)| n == name.as_bytes());
-        if has {
-            continue;
-        }
-        if !std::mem::take(&mut is_empty) {
-            to.push(b',');
-        }
-        to.push(b'"');
-        to.extend_from_slice(name.as_bytes());
-        to.extend_from_slice(b"\":");
-        to.extend_from_slice(added.as_bytes());
+fn add(value: &[u8], fields: &[Field], to: &mut Vec<u8>) -> Result<(), String> {
+    let document = Document::parse(value)?;
+    let object = document.root();
+    if !matches!(object.value(), Value::Object(_)) {
+        return Err("value is no JSON object".to_owned());
     }
-    to.push(b'}');
+    let mut edits = Edits::default();
+    let new = fields.iter().filter(|(name, _)| object.field(name).is_none());
+    edits.add(object, new.map(|(name, json)| (name.as_str(), json.as_bytes())));
+    edits.write(&document, to);
     Ok(())
 }
 

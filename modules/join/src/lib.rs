@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 use weir_sdk::By;
+use weir_sdk::document::{Document, Edits, check};
 use weir_sdk::join::{Join, Side};
 use weir_sdk::prelude::*;
 use weir_sdk::state::{KEY_BYTES_MAX, Map};
@@ -114,8 +115,8 @@ impl Module for Joined {
             let (value, source) = (record.value(), batch.source());
             match how {
                 How::Within(join) => {
-                    if value.is_some_and(|value| !is_object(value)) {
-                        out.reject(index, "its value is no JSON object");
+                    if let Some(Err(why)) = value.map(object_or_why) {
+                        out.reject(index, why);
                         continue;
                     }
                     let side = match source {
@@ -136,26 +137,32 @@ impl Module for Joined {
                     source: table, rows, ..
                 } if source == *table => match value {
                     _ if key.len() > KEY_BYTES_MAX - 8 => out.reject(index, "its key is too long to be kept"),
-                    Some(value) if is_object(value) => rows.insert(&key, value.to_vec()),
+                    Some(value) => match object_or_why(value) {
+                        Ok(()) => rows.insert(&key, value.to_vec()),
+                        Err(why) => out.reject(index, why),
+                    },
                     // As in a compacted topic: it is not there any more.
                     None => rows.remove(&key),
-                    Some(_) => out.reject(index, "its value is no JSON object"),
                 },
                 How::Table {
                     source: table,
                     rows,
                     missing,
                 } => {
-                    if !value.is_some_and(is_object) {
-                        out.reject(index, "its value is no JSON object");
+                    let Some(value) = value else {
+                        out.reject(index, "it has no value, and nothing can be added to it");
+                        continue;
+                    };
+                    if let Err(why) = object_or_why(value) {
+                        out.reject(index, why);
                         continue;
                     }
                     let name = names.get(*table as usize).map_or("table", String::as_str);
                     rows.see(&key, |row| match (row, *missing) {
-                        (Some(row), _) => {
-                            let with = with_field(value.unwrap_or_default(), name, row);
-                            out.emit(index, 1, &NewRecord::value(&with));
-                        }
+                        (Some(row), _) => match with_field(value, name, row) {
+                            Ok(with) => out.emit(index, 1, &NewRecord::value(&with)),
+                            Err(why) => out.reject(index, why),
+                        },
                         (None, Missing::Keep) => out.keep(index),
                         (None, Missing::Drop) => {}
                         (None, Missing::Reject) => {
@@ -176,9 +183,13 @@ impl Module for Joined {
     }
 }
 
-fn is_object(value: &[u8]) -> bool {
-    let value = value.trim_ascii();
-    value.starts_with(b"{") && value.ends_with(b"}")
+/// Whether `value` is a JSON object, to its last byte and without a name that comes twice.
+fn object_or_why(value: &[u8]) -> Result<(), String> {
+    check(value)?;
+    match value.trim_ascii_start().starts_with(b"{") {
+        true => Ok(()),
+        false => Err("value is no JSON object".to_owned()),
+    }
 }
 
 /// An object of these fields.
@@ -195,19 +206,17 @@ fn object(fields: [(&String, Option<&[u8]>); 2]) -> Vec<u8> {
 }
 
 /// The object `value` with a field more at its end.
-fn with_field(value: &[u8], name: &str, field: &[u8]) -> Vec<u8> {
-    let value = value.trim_ascii();
-    let open = value.strip_suffix(b"}").unwrap_or(value).trim_ascii_end();
-    let mut text = Vec::with_capacity(value.len() + name.len() + field.len() + 4);
-    text.extend_from_slice(open);
-    if open != b"{" {
-        text.push(b',');
+fn with_field(value: &[u8], name: &str, field: &[u8]) -> Result<Vec<u8>, String> {
+    let document = Document::parse(value)?;
+    let object = document.root();
+    if object.field(name).is_some() {
+        return Err(format!("its value has a field `{name}` already"));
     }
-    weir_sdk::escape_into(&mut text, name);
-    text.push(b':');
-    text.extend_from_slice(field.trim_ascii());
-    text.push(b'}');
-    text
+    let mut edits = Edits::default();
+    edits.add(object, [(name, field.trim_ascii())].into_iter());
+    let mut text = Vec::with_capacity(value.len() + name.len() + field.len() + 4);
+    edits.write(&document, &mut text);
+    Ok(text)
 }
 
 weir_sdk::export!(Joined);

@@ -4,9 +4,13 @@
 //! is a name that comes twice, of which every reader takes another. What [`Edits`] do not touch leaves as it came, number texts and
 //! blanks included. To read a field or two, [`Json`](crate::Json) is quicker.
 
-use crate::json::unescape;
+mod check;
+
+use crate::json::{Path, unescape};
 use std::borrow::Cow;
 use std::ops::Range;
+
+pub use check::check;
 
 /// A checked document.
 #[derive(Debug)]
@@ -46,8 +50,8 @@ pub struct Field<'a> {
     pub name: Cow<'a, str>,
     /// Its value.
     pub node: Node<'a>,
-    /// Where its name begins.
-    start: usize,
+    /// Where its name stands, with its quotes.
+    name_span: Range<usize>,
 }
 
 /// Deeper documents are refused, as most parsers do.
@@ -107,6 +111,20 @@ impl<'a> Node<'a> {
     pub fn field(&self, name: &str) -> Option<&Node<'a>> {
         self.fields().iter().find(|f| f.name == name).map(|f| &f.node)
     }
+
+    /// The value at `path`, as [`Json::at`](crate::Json::at) finds it.
+    pub fn at(&self, path: &Path) -> Option<&Node<'a>> {
+        path.names().try_fold(self, |node, name| match &node.value {
+            Value::List(items) => items.get(place(name)?),
+            _ => node.field(name),
+        })
+    }
+}
+
+/// The place in a list that `name` says: digits alone.
+fn place(name: &str) -> Option<usize> {
+    let is_place = name.bytes().all(|b| b.is_ascii_digit());
+    is_place.then(|| name.parse().ok()).flatten()
 }
 
 fn not_json(at: usize) -> String {
@@ -259,13 +277,18 @@ impl<'a> Parser<'a> {
                 return Err(not_json(start));
             }
             let name = self.string()?;
+            let name_span = start..self.at;
             self.blanks();
             if !self.take(b':') {
                 return Err(not_json(self.at));
             }
             self.blanks();
             let node = self.value(depth + 1)?;
-            fields.push(Field { name, node, start });
+            fields.push(Field {
+                name,
+                node,
+                name_span,
+            });
             self.blanks();
             if self.take(b'}') {
                 break;
@@ -318,6 +341,13 @@ impl Edits {
         self.0.push((node.span(), json));
     }
 
+    /// Gives a field another name.
+    pub fn rename(&mut self, field: &Field<'_>, name: &str) {
+        let mut text = Vec::new();
+        crate::escape_into(&mut text, name);
+        self.0.push((field.name_span.clone(), text));
+    }
+
     /// Takes fields out of an object: those of which `goes` says so.
     pub fn remove(&mut self, object: &Node<'_>, goes: impl Fn(&Field<'_>) -> bool) {
         let fields = object.fields();
@@ -326,13 +356,15 @@ impl Edits {
         for field in fields {
             match goes(field) {
                 true => {
-                    let start = run.map_or(field.start, |run| run.start);
+                    let start = run.map_or(field.name_span.start, |run| run.start);
                     run = Some(start..field.node.span.end);
                 }
                 false => {
                     // With the comma behind it.
-                    self.0
-                        .extend(run.take().map(|run| (run.start..field.start, Vec::new())));
+                    self.0.extend(
+                        run.take()
+                            .map(|run| (run.start..field.name_span.start, Vec::new())),
+                    );
                     kept_end = Some(field.node.span.end);
                 }
             }
@@ -474,6 +506,7 @@ mod tests {
         fn it_agrees_with_another_parser(text in json(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
             let agrees = |text: &[u8]| {
                 let ours = Document::parse(text);
+                assert_eq!(check(text), ours.as_ref().map(|_| ()).map_err(Clone::clone));
                 let theirs = serde_json::from_slice::<serde_json::Value>(text);
                 let is_twice = ours.as_ref().err().is_some_and(|why| why.contains("twice"));
                 // A number that no double has is one all the same.

@@ -431,11 +431,17 @@ pub struct JsonNumber(pub f64);
 
 impl std::fmt::Display for JsonNumber {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0.is_finite() {
-            true => self.0.fmt(f),
-            false => f.write_str("null"),
+        match self.0 {
+            n if !n.is_finite() => f.write_str("null"),
+            n if is_long(n) => std::fmt::LowerExp::fmt(&n, f),
+            n => n.fmt(f),
         }
     }
+}
+
+/// Whether a number is shorter with an exponent: as `f64`, it is then not written as a row of zeros.
+pub(crate) fn is_long(number: f64) -> bool {
+    number != 0.0 && !(1e-7..1e17).contains(&number.abs())
 }
 
 /// The name of a field, as [`Json::fields`] gives it: with its escapes, without its quotes.

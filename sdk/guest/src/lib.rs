@@ -51,7 +51,7 @@ pub use field::{By, Field};
 pub use json::{Json, JsonNumber, Path, escape_into, name_of};
 pub use module::{Adapter, Fault, Module, Plan, Verdict};
 pub use out::{NewRecord, Out};
-pub use scaling::{Raw, Scaling, half};
+pub use scaling::{Raw, Scaling, half, half_of};
 pub use settings::Settings;
 
 /// What a module needs, in one import.

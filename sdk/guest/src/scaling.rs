@@ -55,8 +55,11 @@ impl Scaling {
         let written = match (self.is_none(), raw) {
             (true, Raw::Unsigned(n)) => write!(to, "{n}"),
             (true, Raw::Signed(n)) => write!(to, "{n}"),
-            (true, Raw::Single(n)) if n.is_finite() => write!(to, "{n}"),
-            (true, Raw::Single(_)) => write!(to, "null"),
+            (true, Raw::Single(n)) => match n {
+                _ if !n.is_finite() => write!(to, "null"),
+                _ if crate::json::is_long(f64::from(n)) => write!(to, "{n:e}"),
+                _ => write!(to, "{n}"),
+            },
             (true, Raw::Double(n)) => write!(to, "{}", JsonNumber(n)),
             (false, raw) => match self.exact(raw) {
                 Some(decimal) => return decimal.write(to),
@@ -104,6 +107,23 @@ pub fn half(bits: u16) -> f32 {
     if bits >> 15 == 1 { -size } else { size }
 }
 
+/// The 16 bits that are `number` (IEEE 754 binary16), if some are.
+pub fn half_of(number: f32) -> Option<u16> {
+    let bits = number.to_bits();
+    let (sign, fraction) = ((bits >> 16 & 0x8000) as u16, bits & 0x7f_ffff);
+    let exponent = (bits >> 23 & 0xff) as i32 - 127;
+    let size = match exponent {
+        -127 if fraction == 0 => 0,
+        -14..=15 if fraction.trailing_zeros() >= 13 => ((exponent + 15) as u32) << 10 | fraction >> 13,
+        -24..=-15 => {
+            let (mantissa, lost) = (fraction | 0x80_0000, -1 - exponent);
+            (mantissa.trailing_zeros() as i32 >= lost).then(|| mantissa >> lost)?
+        }
+        _ => return None,
+    };
+    Some(sign | size as u16)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +146,9 @@ mod tests {
             (Raw::Signed(-40), 0.5, -40.0, "-60"),
             (Raw::Single(21.3), 0.1, 0.0, "2.13"),
             (Raw::Unsigned(3), 1.0 / 3.0, 0.0, "1"),
+            (Raw::Single(1e30), 1.0, 0.0, "1e30"),
+            (Raw::Double(-2.5e-300), 1.0, 0.0, "-2.5e-300"),
+            (Raw::Double(1e16), 1.0, 0.0, "10000000000000000"),
             (Raw::Single(f32::NAN), 1.0, 0.0, "null"),
             (Raw::Double(f64::INFINITY), 2.0, 0.0, "null"),
         ] {
@@ -145,5 +168,11 @@ mod tests {
             assert_eq!(half(bits), want, "{bits:x}");
         }
         assert!(half(0x7c00).is_infinite() && half(0x7e00).is_nan());
+        for bits in (0..0x7c00).chain(0x8000..0xfc00) {
+            assert_eq!(half_of(half(bits)), Some(bits), "{bits:x}");
+        }
+        for number in [21.3, 65_536.0, 2f32.powi(-25), f32::MAX, f32::INFINITY, 1.000_1] {
+            assert_eq!(half_of(number), None, "{number}");
+        }
     }
 }

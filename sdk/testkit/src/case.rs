@@ -155,7 +155,9 @@ impl Case {
         }
         let mut output = Map::new();
         for (name, records) in &tested.outputs {
-            output.insert(name.clone(), records.iter().map(render).collect());
+            let wanted = |n: usize| &self.output[name][n];
+            let records = records.iter().enumerate().map(|(n, r)| render(r, wanted(n)));
+            output.insert(name.clone(), records.collect());
         }
         if !tested.dead.is_empty() {
             let reasons = tested.dead.iter().map(|(_, why)| Value::from(why.as_str()));
@@ -234,16 +236,17 @@ fn bytes(value: &Value) -> Result<Option<Bytes>, String> {
     })
 }
 
-fn render(record: &Record) -> Value {
-    let show = |b: &Option<Bytes>| match b {
+/// A record as a case writes it: documents as such, but as text where it is text that is `wanted`, to the byte.
+fn render(record: &Record, wanted: &Value) -> Value {
+    let show = |b: &Option<Bytes>, wanted: &Value| match b {
         None => Value::Null,
         Some(b) => match serde_json::from_slice::<Value>(b) {
-            Ok(value) if value.is_object() || value.is_array() => value,
+            Ok(value) if (value.is_object() || value.is_array()) && !wanted.is_string() => value,
             _ => match std::str::from_utf8(b) {
                 Ok(text) => Value::from(text),
                 Err(_) => json!({ "base64": STANDARD.encode(b) }),
             },
         },
     };
-    json!({ "key": show(&record.key), "value": show(&record.value) })
+    json!({ "key": show(&record.key, &wanted["key"]), "value": show(&record.value, &wanted["value"]) })
 }

@@ -14,7 +14,8 @@
 //! first, when it does not.
 //!
 //! A value that is text stands for its bytes, `{"base64": "…"}` for any bytes, other JSON for its text. Outputs list
-//! records in order; what no output lists was dropped.
+//! records in order; what no output lists was dropped. A document that comes out is compared as one, so that blanks and the order of
+//! its fields do not count; where the case has it as text, byte for byte.
 
 use super::{Input, Native, Outcome, Value};
 use crate::timers::Clock;
@@ -68,9 +69,10 @@ fn native<M: Module>(case: &Json) -> Result<Json, String> {
                 continue;
             };
             let of = out.entry(name.clone()).or_insert_with(|| json!([]));
-            of.as_array_mut()
-                .into_iter()
-                .for_each(|of| of.push(record.clone()));
+            let wanted = |n: usize| &case["output"][name][n];
+            if let Some(of) = of.as_array_mut() {
+                of.push(render(&record, wanted(of.len())));
+            }
         }
         dead.extend(outcome.reasons.iter().map(|(_, r)| Json::from(r.as_str())));
     };
@@ -129,13 +131,13 @@ fn steps(case: &Json, sources: &[&str]) -> Vec<Step> {
 }
 
 /// Output and record of what an outcome sends on, by what it stems from.
-fn placed(outcome: &Outcome, input: &[Input]) -> Vec<(u8, Json)> {
-    let mut placed: Vec<(u8, u32, Json)> = Vec::new();
+fn placed(outcome: &Outcome, input: &[Input]) -> Vec<(u8, Input)> {
+    let mut placed: Vec<(u8, u32, Input)> = Vec::new();
     for (i, route) in outcome.routes.iter().enumerate() {
-        placed.push((*route, i as u32, render(&input[i])));
+        placed.push((*route, i as u32, input[i].clone()));
     }
     for (i, output) in &outcome.copies {
-        placed.push((*output, *i, render(&input[*i as usize])));
+        placed.push((*output, *i, input[*i as usize].clone()));
     }
     for run in &outcome.emits {
         for (n, source) in run.sources.iter().enumerate() {
@@ -147,7 +149,7 @@ fn placed(outcome: &Outcome, input: &[Input]) -> Vec<(u8, Json)> {
             if let Some(values) = &run.values {
                 record.value = item(values);
             }
-            placed.push((run.outputs[n], *source, render(&record)));
+            placed.push((run.outputs[n], *source, record));
         }
     }
     placed.sort_by_key(|(_, source, _)| *source);
@@ -190,16 +192,17 @@ fn bytes(value: &Json) -> Option<Vec<u8>> {
     }
 }
 
-fn render(record: &Input) -> Json {
-    let show = |b: &Option<Vec<u8>>| match b {
+/// A record as a case writes it: documents as such, but as text where it is text that is `wanted`, to the byte.
+fn render(record: &Input, wanted: &Json) -> Json {
+    let show = |b: &Option<Vec<u8>>, wanted: &Json| match b {
         None => Json::Null,
         Some(b) => match serde_json::from_slice::<Json>(b) {
-            Ok(value) if value.is_object() || value.is_array() => value,
+            Ok(value) if (value.is_object() || value.is_array()) && !wanted.is_string() => value,
             _ => match std::str::from_utf8(b) {
                 Ok(text) => Json::from(text),
                 Err(_) => json!({ "base64": STANDARD.encode(b) }),
             },
         },
     };
-    json!({ "key": show(&record.key), "value": show(&record.value) })
+    json!({ "key": show(&record.key, &wanted["key"]), "value": show(&record.value, &wanted["value"]) })
 }

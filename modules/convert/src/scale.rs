@@ -1,0 +1,72 @@
+//! Scaling a number: `y = x * factor + offset`.
+
+use std::io::Write;
+use weir_sdk::decimal::Decimal;
+use weir_sdk::prelude::*;
+
+/// How the number of a field is scaled.
+#[derive(Clone, Debug)]
+pub(crate) struct Scale {
+    pub(crate) field: String,
+    pub(crate) path: Path,
+    factor: f64,
+    offset: f64,
+    /// Both as decimals, where they are short ones.
+    decimal: Option<(Decimal, Decimal)>,
+}
+
+/// A number that was scaled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Scaled {
+    Exact(Decimal),
+    Double(f64),
+}
+
+impl Scale {
+    pub(crate) fn new(field: String, factor: f64, offset: f64) -> Self {
+        Self {
+            path: Path::new(&field),
+            field,
+            factor,
+            offset,
+            decimal: Decimal::of(factor).zip(Decimal::of(offset)),
+        }
+    }
+
+    /// What the number that `text` is becomes.
+    #[inline]
+    pub(crate) fn number(&self, text: &[u8]) -> Result<Scaled, String> {
+        if let Some(exact) = self.exact(text) {
+            return Ok(Scaled::Exact(exact));
+        }
+        let number = std::str::from_utf8(text).ok().and_then(|t| t.parse::<f64>().ok());
+        match number.map(|n| n * self.factor + self.offset) {
+            Some(scaled) if scaled.is_finite() => Ok(Scaled::Double(scaled)),
+            _ => Err(format!("`{}` scales to no finite number", self.field)),
+        }
+    }
+
+    #[inline]
+    fn exact(&self, text: &[u8]) -> Option<Decimal> {
+        let (factor, offset) = self.decimal?;
+        Decimal::parse(text)?.scaled(factor, offset)
+    }
+
+    /// Why a field is not scaled whose value is something else.
+    #[cold]
+    pub(crate) fn is_no_number(&self) -> String {
+        format!("`{}` is no number, and cannot be scaled", self.field)
+    }
+}
+
+impl Scaled {
+    pub(crate) fn write(self, out: &mut Vec<u8>) -> Result<(), String> {
+        match self {
+            Self::Exact(decimal) => {
+                decimal.write(out);
+                Ok(())
+            }
+            Self::Double(number) => write!(out, "{number}").map_err(|e| e.to_string()),
+        }
+    }
+}
