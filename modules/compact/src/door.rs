@@ -18,6 +18,38 @@ pub(crate) struct Door {
     upper: f64,
     /// The last one, if it has not been let go.
     held: Option<Reading>,
+    /// How many in a row were no later than the one before.
+    early: u8,
+}
+
+/// After so many that are earlier than the last one, that was dated ahead, or the clock was set back.
+const EARLY_MAX: u8 = 8;
+
+/// What version 1 kept.
+#[derive(Debug, Deserialize)]
+pub(crate) struct First {
+    pivot: (i64, f64),
+    lower: f64,
+    upper: f64,
+    held: Option<Reading>,
+}
+
+impl From<First> for Door {
+    fn from(first: First) -> Self {
+        let First {
+            pivot,
+            lower,
+            upper,
+            held,
+        } = first;
+        Self {
+            pivot,
+            lower,
+            upper,
+            held,
+            early: 0,
+        }
+    }
 }
 
 impl Door {
@@ -32,26 +64,36 @@ impl Door {
             lower: f64::NEG_INFINITY,
             upper: f64::INFINITY,
             held: None,
+            early: 0,
         }
     }
 
-    /// Takes the next reading. Returns the one before it, if it is let go now.
-    pub(crate) fn pass(&mut self, next: Reading, deviation: f64) -> Option<Reading> {
+    /// Takes the next reading. Returns the one before it, if it is let go now, and whether the next one is let go as well.
+    pub(crate) fn pass(&mut self, next: Reading, deviation: f64) -> (Option<Reading>, bool) {
+        let latest = self.held.as_ref().map_or(self.pivot.0, |held| held.at);
+        if next.at <= latest {
+            // No line goes back in time: it stands for itself, and the line goes on as if it had not come.
+            self.early += 1;
+            if self.early < EARLY_MAX {
+                return (None, true);
+            }
+            let held = self.held.take();
+            *self = Self::from(next.at, next.value);
+            return (held, true);
+        }
+        self.early = 0;
         let before = self.held.take();
-        let latest = before.as_ref().map_or(self.pivot.0, |held| held.at);
-        if next.at > latest && self.narrow(&next, deviation) {
+        if self.narrow(&next, deviation) {
             self.held = Some(next);
-            return None;
+            return (None, false);
         }
         // No line from the pivot is near all of them: the one before is where it bends.
         if let Some(before) = &before {
             *self = Self::from(before.at, before.value);
         }
-        if next.at > self.pivot.0 {
-            self.narrow(&next, deviation);
-        }
+        self.narrow(&next, deviation);
         self.held = Some(next);
-        before
+        (before, false)
     }
 
     /// Lets the last one go: a new line begins there.
@@ -63,7 +105,7 @@ impl Door {
 
     /// Closes the door so far that a line through it is near `next`, too. False when the line to `next` itself is not near all.
     fn narrow(&mut self, next: &Reading, deviation: f64) -> bool {
-        let passed = (next.at - self.pivot.0) as f64;
+        let passed = next.at.abs_diff(self.pivot.0) as f64;
         let slope = |value: f64| (value - self.pivot.1) / passed;
         let (own, low, high) = (
             slope(next.value),
@@ -99,8 +141,9 @@ mod tests {
         let mut kept = vec![all[0]];
         let mut door = Door::new(reading(all[0]));
         for next in &all[1..] {
-            let before = door.pass(reading(*next), deviation);
+            let (before, goes_too) = door.pass(reading(*next), deviation);
             kept.extend(before.map(|b| (b.at, b.value)));
+            kept.extend(goes_too.then_some(*next));
         }
         kept.extend(door.flush().map(|b| (b.at, b.value)));
         (all, kept)
@@ -138,6 +181,51 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// What is let go of readings, in the order in which it is.
+    fn let_go(all: &[(i64, f64)], deviation: f64) -> Points {
+        let reading = |(at, value): (i64, f64)| Reading {
+            at,
+            value,
+            whole: Vec::new(),
+        };
+        let mut kept = vec![all[0]];
+        let mut door = Door::new(reading(all[0]));
+        for next in &all[1..] {
+            let (before, goes_too) = door.pass(reading(*next), deviation);
+            kept.extend(before.map(|b| (b.at, b.value)));
+            kept.extend(goes_too.then_some(*next));
+        }
+        kept.extend(door.flush().map(|b| (b.at, b.value)));
+        kept
+    }
+
+    #[test]
+    fn what_goes_back_in_time_stands_for_itself() {
+        let all = [
+            (0, 0.0),
+            (100, 0.0),
+            (50, 999.0),
+            (60, 1_000.0),
+            (70, 5.0),
+            (200, 0.0),
+            (300, 0.0),
+        ];
+        let kept = let_go(&all, 0.5);
+        assert_eq!(
+            kept,
+            [(0, 0.0), (50, 999.0), (60, 1_000.0), (70, 5.0), (300, 0.0)]
+        );
+    }
+
+    #[test]
+    fn after_one_that_is_dated_ahead_it_goes_on() {
+        let mut all = vec![(0, 0.0), (10, 0.0), (3_600_000, 0.0)];
+        all.extend((2..100).map(|n| (n * 10, 0.0)));
+        let kept = let_go(&all, 0.5);
+        // The first, the one ahead, those until it is seen to be, and the end of the line.
+        assert_eq!(kept.len(), 2 + usize::from(EARLY_MAX) + 1, "{kept:?}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub struct Compact {
 
 impl Module for Compact {
     const ABOUT: &'static str = "Leaves out readings that lie on a line between others, within a deviation: swinging-door compression.";
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
 
     fn parameters() -> Vec<Parameter> {
         vec![
@@ -63,14 +63,14 @@ impl Module for Compact {
                 whole: record.value().unwrap_or_default().to_vec(),
             };
             let deviation = self.deviation;
-            let (before, is_first) = self.doors.update(key, |door| match door {
+            let (before, goes_too) = self.doors.update(key, |door| match door {
                 None => {
                     *door = Some(Door::new(reading));
                     (None, true)
                 }
-                Some(door) => (door.pass(reading, deviation), false),
+                Some(door) => door.pass(reading, deviation),
             });
-            if is_first {
+            if goes_too {
                 out.keep(index);
             }
             if let Some(before) = before {
@@ -81,6 +81,14 @@ impl Module for Compact {
                 timers::set(Clock::Processing, key, 0, at);
             }
         }
+        Ok(())
+    }
+
+    fn migrate(&mut self, earlier: u32) -> Result<(), String> {
+        if earlier != 1 {
+            return Err(format!("it cannot read version {earlier} of its state"));
+        }
+        self.doors.migrate(|_, door: door::First| Some(door.into()));
         Ok(())
     }
 

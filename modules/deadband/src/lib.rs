@@ -79,8 +79,10 @@ impl Module for Deadband {
             let (band, silence_max_ms) = (self.band, self.silence_max_ms);
             let changed = self.last.see(key, |last| {
                 last.is_none_or(|r| {
-                    let silent = timestamp.saturating_sub(r.timestamp);
-                    (value - r.value).abs() > band || (silence_max_ms > 0 && silent >= silence_max_ms)
+                    // Both ways: after one that is dated ahead, readings would be silent until then.
+                    let silent = timestamp.abs_diff(r.timestamp);
+                    let is_silent = silence_max_ms > 0 && silent >= silence_max_ms.unsigned_abs();
+                    (value - r.value).abs() > band || is_silent
                 })
             });
             if changed {

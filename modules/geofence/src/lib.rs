@@ -14,8 +14,12 @@ pub struct Geofence {
     /// By name.
     fences: Vec<(String, Polygon)>,
     events: u8,
+    /// Whether 0, 0 is a position.
+    keep_origin: bool,
     /// Names of the fences that each key was in last.
     inside: Map<Vec<String>>,
+    /// Time of the last position that was judged of each key, of those that change fences.
+    judged: Map<i64>,
 }
 
 impl Module for Geofence {
@@ -30,6 +34,11 @@ impl Module for Geofence {
             ),
             Parameter::preset::<String>("lat", "lat", "Field of the JSON value; dots lead into objects."),
             Parameter::preset::<String>("lon", "lon", "Field of the JSON value; dots lead into objects."),
+            Parameter::preset::<String>(
+                "origin",
+                "reject",
+                "The position 0, 0, which receivers send that have none: `reject` or `keep`.",
+            ),
             Parameter::preset::<String>("to", "fences", "Output for what is said."),
         ]
     }
@@ -38,7 +47,7 @@ impl Module for Geofence {
         let weir_sdk::JsonText(text) = config.get("fences")?;
         let mut fences = Vec::new();
         for (name, corners) in Json::new(text.as_bytes()).fields() {
-            let name = String::from_utf8_lossy(name).into_owned();
+            let name = weir_sdk::name_of(name);
             let polygon = Polygon::read(corners).map_err(|why| format!("fence `{name}` {why}"))?;
             fences.push((name, polygon));
         }
@@ -47,9 +56,17 @@ impl Module for Geofence {
         }
         let (latitude, longitude, to): (String, String, String) =
             (config.get("lat")?, config.get("lon")?, config.get("to")?);
+        let origin: String = config.get("origin")?;
+        let keep_origin = match origin.as_str() {
+            "reject" => false,
+            "keep" => true,
+            other => return Err(format!("`origin` cannot be `{other}`: use reject or keep")),
+        };
         let mut plan = Plan::values().and_keys();
         let events = plan.output(&to);
         let module = Self {
+            keep_origin,
+            judged: Map::new("judged"),
             latitude: Path::new(&latitude),
             longitude: Path::new(&longitude),
             fences,
@@ -62,15 +79,37 @@ impl Module for Geofence {
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
             let index = record.index();
-            let at = |path| record.field(path).number().filter(|v: &f64| v.is_finite());
-            let (Some(lat), Some(lon)) = (at(&self.latitude), at(&self.longitude)) else {
-                out.reject(index, "there is no position");
+            let within = |path, most: f64| {
+                let number = record.field(path).number();
+                number.filter(|v: &f64| v.abs() <= most)
+            };
+            let (Some(lat), Some(lon)) = (within(&self.latitude, 90.0), within(&self.longitude, 180.0))
+            else {
+                out.reject(
+                    index,
+                    "there is no position: a latitude is -90 to 90, and a longitude -180 to 180",
+                );
                 continue;
             };
+            if (lat, lon) == (0.0, 0.0) && !self.keep_origin {
+                out.reject(
+                    index,
+                    "its position is 0, 0, as of a receiver that has none (`origin` is `reject`)",
+                );
+                continue;
+            }
             let Some(key) = record.state_key_or_reject(out) else {
                 continue;
             };
             out.keep(index);
+            // One that comes late says where it was, not where it is. A time ahead of the node's counts as the node's: it would
+            // have all that come after it be late.
+            let (at, now) = (record.timestamp(), batch.now());
+            if self.judged.get(key).is_some_and(|last| at < last) {
+                continue;
+            }
+            let at = if now > 0 { at.min(now) } else { at };
+            self.judged.insert(key, at);
             let before = self.inside.get(key).unwrap_or_default();
             let mut changed = false;
             let mut say = |fence: &str, event: &str, out: &mut Out| {

@@ -12,19 +12,23 @@ pub struct RateOfChange {
     per_second: f64,
     fast: u8,
     slow: u8,
-    last: Map<Reading>,
+    last: Map<Vec<Reading>>,
 }
 
-/// The last reading of a key.
+/// A reading of a key.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Reading {
     value: f64,
     timestamp: i64,
 }
 
+/// Readings of a key that are remembered, in the order in which they came: so many may come out of their order, and after so many
+/// one that was dated ahead is forgotten.
+const READINGS_MAX: usize = 8;
+
 impl Module for RateOfChange {
     const ABOUT: &'static str = "Keeps, drops or routes readings by how fast they change.";
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
 
     fn parameters() -> Vec<Parameter> {
         let action = "`keep`, `drop` or the name of an output.";
@@ -68,19 +72,28 @@ impl Module for RateOfChange {
                 continue;
             };
             let timestamp = record.timestamp();
-            let is_fast = self.last.update(key, |last| {
-                let before = last.filter(|last| timestamp > last.timestamp);
-                let seconds = before.map(|b| timestamp.saturating_sub(b.timestamp) as f64 / 1_000.0);
-                if last.is_none_or(|last| timestamp >= last.timestamp) {
-                    *last = Some(Reading { value, timestamp });
-                }
-                let change = before.map(|b| (value - b.value).abs());
-                change
-                    .zip(seconds)
-                    .is_some_and(|(change, s)| change / s > self.per_second)
+            let is_fast = self.last.update(key, |readings| {
+                let readings = readings.get_or_insert_default();
+                let earlier = readings.iter().filter(|r| r.timestamp < timestamp);
+                let before = earlier.max_by_key(|r| r.timestamp).copied();
+                readings.push(Reading { value, timestamp });
+                let spare = readings.len().saturating_sub(READINGS_MAX);
+                readings.drain(..spare);
+                before.is_some_and(|before| {
+                    let seconds = timestamp.abs_diff(before.timestamp) as f64 / 1_000.0;
+                    (value - before.value).abs() / seconds > self.per_second
+                })
             });
             out.route(record.index(), if is_fast { self.fast } else { self.slow });
         }
+        Ok(())
+    }
+
+    fn migrate(&mut self, earlier: u32) -> Result<(), String> {
+        if earlier != 1 {
+            return Err(format!("it cannot read version {earlier} of its state"));
+        }
+        self.last.migrate(|_, last: Reading| Some(vec![last]));
         Ok(())
     }
 }

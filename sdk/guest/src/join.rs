@@ -118,7 +118,7 @@ impl Join {
     ///
     /// # Errors
     /// When its key is too long to be kept, or [`WAITING_MAX`] records of it wait already: then nothing is handed over, and it is
-    /// not kept.
+    /// not kept. Also when it comes so late that what it belongs to may be forgotten, and none is there.
     pub fn see(
         &mut self,
         side: Side,
@@ -152,15 +152,20 @@ impl Join {
             });
             first = taken?;
         }
+        let mut is_alone = true;
         others.see(key, |waiting| {
             for (other, value) in waiting.into_iter().flatten() {
                 first = first.map(|first| first.min(*other));
                 if at.abs_diff(*other) <= within.unsigned_abs() {
                     let (at, value) = (*other, value.as_deref());
                     each(Other { at, value });
+                    is_alone = false;
                 }
             }
         });
+        if !waits && is_alone {
+            return Err("it comes too late: what it belongs to may be forgotten".to_owned());
+        }
         // Only the first to go sets the time.
         if waits && first == Some(at) {
             timers::set(Clock::Event, key, self.tag, last.saturating_add(1));

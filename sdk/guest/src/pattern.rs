@@ -153,9 +153,11 @@ impl Sequence {
         let mut begun = before.clone().unwrap_or_default();
         begun.resize(steps.len() - 1, None);
         for (start, step) in begun.iter_mut().zip(steps) {
-            if start.is_some_and(|start| !in_time(start, at, within))
-                || step.unless.iter().any(|not| not(record))
-            {
+            let Some(begin) = *start else { continue };
+            let is_over = at > begin.saturating_add(within);
+            // One that is from before it began says nothing of it.
+            let is_ended = at >= begin && step.unless.iter().any(|not| not(record));
+            if is_over || is_ended {
                 *start = None;
             }
         }
@@ -164,13 +166,18 @@ impl Sequence {
         for (n, step) in steps.iter().enumerate().rev() {
             let start = match n.checked_sub(1) {
                 None => Some(at),
-                Some(before) => begun.get(before).copied().flatten(),
+                Some(before) => begun.get(before).copied().flatten().filter(|start| *start <= at),
             };
             let Some(start) = start.filter(|_| (step.is)(record)) else {
                 continue;
             };
             match begun.get_mut(n) {
-                Some(place) => *place = Some(place.map_or(start, |before| before.max(start))),
+                Some(place) => {
+                    // One that began in the future cannot be what this goes on from, and does not stand in its way.
+                    let is_ahead = |before: i64| before > at.saturating_add(within) && !record.is_late();
+                    let before = place.filter(|before| !is_ahead(*before));
+                    *place = Some(before.map_or(start, |before| before.max(start)));
+                }
                 None => {
                     found = Some(Found { start, end: at });
                     break;
@@ -205,10 +212,6 @@ impl Sequence {
             }
         }
     }
-}
-
-fn in_time(start: i64, at: i64, within: i64) -> bool {
-    at >= start && at.saturating_sub(start) <= within
 }
 
 #[cfg(test)]

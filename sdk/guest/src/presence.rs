@@ -60,9 +60,22 @@ use std::time::Duration;
 pub struct Once {
     /// When each was seen first.
     first: Map<i64>,
+    /// Other times at which one was seen as new: its records did not come in their order.
+    others: Map<Vec<Sight>>,
     horizon: i64,
     tag: u32,
 }
+
+/// An id that was new, although one of another time is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Sight {
+    at: i64,
+    /// The watermark at which it is forgotten.
+    until: i64,
+}
+
+/// Of one id, at most so many are remembered beside the first; the next to be forgotten makes room.
+const OTHERS_MAX: usize = 64;
 
 impl Once {
     /// Remembers each id for `horizon`, by the records' times. In [`init`](crate::Module::init) only, each name once.
@@ -72,12 +85,14 @@ impl Once {
     pub fn new(name: &str, horizon: Duration) -> Result<Self, String> {
         Ok(Self {
             first: Map::new(name),
+            others: Map::new(&format!("{name}.others")),
             horizon: millis(horizon)?,
             tag: tag(name),
         })
     }
 
-    /// Whether `id` was not seen before `record`, or so long ago that it counts as new.
+    /// Whether `id` is new: whether all that was seen of it is from at least the horizon before `record`, or after it. Records may
+    /// come in any order: one of an hour ago is not the same as one of now, and neither hides the other.
     ///
     /// # Errors
     /// When it is too long to be remembered.
@@ -85,18 +100,51 @@ impl Once {
         if id.len() > KEY_BYTES_MAX {
             return Err(format!("what tells it apart has more than {KEY_BYTES_MAX} bytes"));
         }
-        let (at, horizon) = (record.timestamp(), self.horizon);
-        let is_new = self.first.update(id, |first| match first {
-            Some(first) if at.saturating_sub(*first) < horizon => false,
-            _ => {
-                *first = Some(at);
-                true
-            }
+        let (at, watermark) = (record.timestamp(), record.watermark());
+        let Some(first) = self.first.get(id) else {
+            self.first.insert(id, at);
+            let next = match at < watermark {
+                true => self.add(id, at, watermark),
+                false => at.saturating_add(self.horizon),
+            };
+            timers::set(Clock::Event, id, self.tag, next);
+            return Ok(true);
+        };
+        let is_near = |seen: i64| at.abs_diff(seen) < self.horizon.unsigned_abs();
+        let (is_alone, is_hidden) = self.others.see(id, |others| match others {
+            Some(others) => (false, others.iter().any(|other| is_near(other.at))),
+            None => (true, false),
         });
-        if is_new {
-            timers::set(Clock::Event, id, self.tag, at.saturating_add(horizon));
+        let end = first.saturating_add(self.horizon);
+        if is_hidden || (is_near(first) && end > watermark) {
+            return Ok(false);
         }
-        Ok(is_new)
+        let next = match is_alone && end <= watermark && at >= watermark {
+            true => {
+                self.first.insert(id, at);
+                at.saturating_add(self.horizon)
+            }
+            false => {
+                let next = self.add(id, at, watermark);
+                if end > watermark { next.min(end) } else { next }
+            }
+        };
+        timers::set(Clock::Event, id, self.tag, next);
+        Ok(true)
+    }
+
+    /// Remembers a time beside the first, for as long as others are from when they come. When the first of them is forgotten.
+    fn add(&mut self, id: &[u8], at: i64, watermark: i64) -> i64 {
+        let until = at.max(watermark).saturating_add(self.horizon);
+        self.others.update(id, |others| {
+            let others = others.get_or_insert_default();
+            let by_end = others.iter().enumerate().min_by_key(|(_, other)| other.until);
+            if let Some(soonest) = by_end.map(|(n, _)| n).filter(|_| others.len() >= OTHERS_MAX) {
+                others.swap_remove(soonest);
+            }
+            others.push(Sight { at, until });
+            others.iter().map(|other| other.until).min().unwrap_or(until)
+        })
     }
 
     /// Forgets what was seen long enough ago.
@@ -105,10 +153,31 @@ impl Once {
             return;
         }
         for timer in fired.timers().filter(|timer| timer.tag() == self.tag) {
-            self.first.remove(timer.key());
+            let (id, watermark) = (timer.key(), fired.watermark().max(timer.at()));
+            let others = self.others.update(id, |slot| {
+                let others = slot.as_mut()?;
+                others.retain(|other| other.until > watermark);
+                let next = others.iter().map(|other| other.until).min();
+                if next.is_none() {
+                    *slot = None;
+                }
+                next
+            });
+            let first = self.first.get(id).map(|first| first.saturating_add(self.horizon));
+            let first = first.filter(|end| *end > watermark);
+            // While there are others there is a first: only then are they looked for.
+            if first.is_none() && others.is_none() {
+                self.first.remove(id);
+            }
+            if let Some(next) = first.into_iter().chain(others).min() {
+                timers::set(Clock::Event, id, self.tag, next);
+            }
         }
     }
 }
+
+/// A record that is further ahead of the node's time says more of the node's clock than of its own: it booted without one.
+const AHEAD_MAX: i64 = 24 * 3_600_000;
 
 /// What is known of a key.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -150,17 +219,25 @@ impl Silence {
         if key.len() > KEY_BYTES_MAX {
             return Err(format!("its key has more than {KEY_BYTES_MAX} bytes"));
         }
-        let at = record.timestamp();
+        // A time ahead of the node's counts as the node's, or one such record would hide a silence until then. A node of which the
+        // time is not known, or that is more than a day behind, has none to go by.
+        let is_ahead = now > 0 && (0..AHEAD_MAX).contains(&record.timestamp().saturating_sub(now));
+        let at = if is_ahead { now } else { record.timestamp() };
+        let by_events = self.clock == Clock::Event;
         let (silent_since, last) = self.seen.update(key, |seen| {
             let before = *seen;
-            // One that comes late is not the last.
+            // One that comes late is not the last, and by the records' own time it ends no silence that began after it.
             let last = before.map_or(at, |seen| seen.last.max(at));
+            let silent = before.filter(|seen| seen.is_silent && !(by_events && at <= seen.last));
             *seen = Some(Seen {
                 last,
-                is_silent: false,
+                is_silent: before.is_some_and(|seen| seen.is_silent) && silent.is_none(),
             });
-            (before.filter(|seen| seen.is_silent).map(|seen| seen.last), last)
+            (silent.map(|seen| seen.last), last)
         });
+        if self.seen.see(key, |seen| seen.is_some_and(|seen| seen.is_silent)) {
+            return Ok(None);
+        }
         let from = match self.clock {
             Clock::Processing => now,
             Clock::Event => last,
@@ -255,29 +332,31 @@ mod tests {
         ) {
             const DISORDER: i64 = 30;
             let mut module = Native::<Both>::new(&[("ms", Value::Integer(ms))]).unwrap();
-            let (mut clock, mut first, mut seen) = (0, BTreeMap::<u8, i64>::new(), BTreeMap::<u8, (i64, bool)>::new());
+            let (mut clock, mut first, mut seen) = (0, Vec::<(u8, i64, i64)>::new(), BTreeMap::<u8, (i64, bool)>::new());
+            let mut watermark = i64::MIN;
             for (key, step, late) in records {
                 clock += step;
                 let at = clock - late;
                 let input = Input { key: Some(vec![key]), timestamp: at, ..Input::default() };
                 let outcome = module.process(&[input]).unwrap();
-                let is_first = first.get(&key).is_none_or(|first| at - first >= ms);
+                let near = |(of, other, until): &(u8, i64, i64)| *of == key && *until > watermark && at.abs_diff(*other) < ms as u64;
+                let is_first = !first.iter().any(near);
                 if is_first {
-                    first.insert(key, at);
+                    first.push((key, at, at.max(watermark).saturating_add(ms)));
                 }
                 prop_assert_eq!(outcome.routes.first() == Some(&1), is_first);
                 let (last, was_silent) = seen.get(&key).copied().unwrap_or((at, false));
-                let back = was_silent.then(|| format!("back {last}"));
+                let is_back = was_silent && at > last;
+                let back = is_back.then(|| format!("back {last}"));
                 prop_assert_eq!(texts(&outcome), back.into_iter().collect::<Vec<_>>());
-                seen.insert(key, (last.max(at), false));
-                let watermark = clock - DISORDER;
+                seen.insert(key, (last.max(at), was_silent && !is_back));
+                watermark = clock - DISORDER;
                 let mut told: Vec<_> = module.advance(Clock::Event, watermark).unwrap().iter().flat_map(texts).collect();
                 let mut want = Vec::new();
                 for (last, silent) in seen.values_mut().filter(|(last, silent)| !silent && last + ms <= watermark) {
                     *silent = true;
                     want.push(format!("silent {last}"));
                 }
-                first.retain(|_, first| *first + ms > watermark);
                 told.sort();
                 want.sort();
                 prop_assert_eq!(told, want);

@@ -137,8 +137,14 @@ fn a_record_that_says_no_time_is_a_dead_letter_and_counted() {
         let dated = format!("{WINDOWS}event_time = {{ field = \"at\" }}\n");
         client.apply_pipeline(&dated).await.unwrap();
         let good = r#"{"at":"2026-01-31T14:00:10.5+02:00"}"#;
-        let bad = [r#"{"at":"soon"}"#, r#"{"at":1769860810}"#, "{}", "no json"];
-        send(&client, &[bad[0], good, bad[1], bad[2], bad[3]]).await;
+        let bad = [
+            r#"{"at":"soon"}"#,
+            r#"{"at":1769860810}"#,
+            "{}",
+            "no json",
+            r#"{"at":1769860810000,"at":1769860811000}"#,
+        ];
+        send(&client, &[bad[0], good, bad[1], bad[2], bad[3], bad[4]]).await;
         let (dead, _) = read_all(&client, "t.dead", 0, 1 << 20).await.unwrap();
         let said: Vec<(String, String)> = dead
             .into_iter()
@@ -155,14 +161,17 @@ fn a_record_that_says_no_time_is_a_dead_letter_and_counted() {
             said.iter().map(|(value, _)| value.as_str()).collect::<Vec<_>>(),
             bad
         );
-        for ((_, error), why) in
-            said.iter()
-                .zip(["`soon` is no time", "what unit", "nothing at `at`", "not JSON"])
-        {
+        for ((_, error), why) in said.iter().zip([
+            "`soon` is no time",
+            "what unit",
+            "nothing at `at`",
+            "not JSON",
+            "`at` twice",
+        ]) {
             assert!(error.contains("its time") && error.contains(why), "{error}");
         }
         let told: serde_json::Value = serde_json::from_slice(&client.pipelines().await.unwrap()).unwrap();
-        assert_eq!(told[0]["bad_times"], 4, "{told}");
+        assert_eq!(told[0]["bad_times"], 5, "{told}");
     });
     node.stop().unwrap();
 }

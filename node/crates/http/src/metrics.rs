@@ -274,7 +274,7 @@ fn pipelines(out: &mut String, all: &[PipelineInfo]) {
     let all = &all[..];
     /// Name, what it is, and where it comes from.
     type OfPipeline = (&'static str, &'static str, fn(&PipelineInfo) -> u64);
-    let counters: [OfPipeline; 11] = [
+    let counters: [OfPipeline; 13] = [
         ("weir_pipeline_records_in_total", "Records that entered.", |p| {
             p.records_in
         }),
@@ -297,6 +297,16 @@ fn pipelines(out: &mut String, all: &[PipelineInfo]) {
             "weir_pipeline_bad_times_total",
             "Records whose field of the event time says none.",
             |p| p.bad_times,
+        ),
+        (
+            "weir_pipeline_late_total",
+            "Records that came after the watermark had passed their time.",
+            |p| p.late,
+        ),
+        (
+            "weir_pipeline_redated_total",
+            "Records that were further ahead of the node's time than they may be, and were given it.",
+            |p| p.redated,
         ),
         (
             "weir_pipeline_failures_total",

@@ -34,6 +34,12 @@ pub struct PipelineInfo {
     /// Records whose field of the event time says none.
     #[serde(default)]
     pub bad_times: u64,
+    /// Records that came after the watermark had passed their time.
+    #[serde(default)]
+    pub late: u64,
+    /// Records that were too far ahead of the node's time, and were given it.
+    #[serde(default)]
+    pub redated: u64,
     pub failures: u64,
     pub wasm_ns: u64,
     /// Rows that its modules keep, of the partitions that are at work.
@@ -156,6 +162,8 @@ fn info_of(
         dead_letters: load(&counts.dead_letters),
         skipped: load(&counts.skipped),
         bad_times: load(&counts.bad_times),
+        late: load(&counts.late),
+        redated: load(&counts.redated),
         failures: load(&counts.failures),
         wasm_ns: load(&counts.wasm_ns),
         state_rows: load(&counts.state_rows),

@@ -60,6 +60,10 @@ pub struct Counts {
     pub skipped: AtomicU64,
     /// Records whose field of the event time says none.
     pub bad_times: AtomicU64,
+    /// Records that the watermark had passed.
+    pub late: AtomicU64,
+    /// Records that were too far ahead of the node's time.
+    pub redated: AtomicU64,
     pub failures: AtomicU64,
     pub wasm_ns: AtomicU64,
     /// Rows of state in memory.
@@ -634,8 +638,14 @@ impl Worker {
         dated: &Dated,
         moment: Moment,
     ) -> Result<Effects, Refusal> {
-        let bad = &self.shared.counts.bad_times;
-        bad.fetch_add(dated.bad, Ordering::Relaxed);
+        let counts = &self.shared.counts;
+        for (count, many) in [
+            (&counts.bad_times, dated.bad),
+            (&counts.late, dated.late),
+            (&counts.redated, dated.redated),
+        ] {
+            count.fetch_add(many, Ordering::Relaxed);
+        }
         let rules = Rules {
             policy: self.spec.policy(),
             attempts: self.spec.on_error.attempts,

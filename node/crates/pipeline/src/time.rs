@@ -5,6 +5,7 @@
 //! clock on the wall when that is ahead. A record that claims to come from the far future is given the node's time, or one
 //! wrong sensor would make all others late.
 
+use crate::json;
 use crate::spec::{EventTime, Future, OnBadTime};
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
@@ -16,6 +17,8 @@ use weir_types::{RecordRef, TimeUnit, parse_time, time_of_number};
 const LATE: u8 = 1;
 /// Mark of a record whose time the node replaced.
 const REDATED: u8 = 4;
+/// A producer's word for no timestamp (Kafka: `RecordBatch.NO_TIMESTAMP`).
+const NO_TIMESTAMP: i64 = -1;
 
 /// How far a pipeline's time has come on one partition. Stored with what its modules remember.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,16 +109,21 @@ impl Time {
         let bound = self.progress.now.saturating_add_unsigned(events.future_ms);
         let mut dated = Dated::default();
         for (n, record) in records.iter_mut().enumerate() {
-            if let Some(field) = &events.field {
-                match time_in(record.value, field, events.unit) {
-                    Ok(at) => record.timestamp = at,
-                    Err(why) => {
-                        dated.bad += 1;
-                        match events.on_bad_time {
-                            OnBadTime::DeadLetter => dated.undated.push((n as u32, why)),
-                            OnBadTime::Now => record.timestamp = self.progress.now,
-                            OnBadTime::Record => {}
-                        }
+            let read = match &events.field {
+                Some(field) => time_in(record.value, field, events.unit),
+                None if record.timestamp == NO_TIMESTAMP => {
+                    Err("its timestamp is -1, which is none".to_owned())
+                }
+                None => Ok(record.timestamp),
+            };
+            match read {
+                Ok(at) => record.timestamp = at,
+                Err(why) => {
+                    dated.bad += 1;
+                    match events.on_bad_time {
+                        OnBadTime::DeadLetter => dated.undated.push((n as u32, why)),
+                        OnBadTime::Now => record.timestamp = self.progress.now,
+                        OnBadTime::Record => {}
                     }
                 }
             }
@@ -123,9 +131,11 @@ impl Time {
             if record.timestamp > bound && events.future == Future::Redate {
                 record.timestamp = self.progress.now;
                 mark |= REDATED;
+                dated.redated += 1;
             }
             if record.timestamp < self.progress.watermark {
                 mark |= LATE;
+                dated.late += 1;
             }
             if mark != 0 {
                 dated.marks.resize(n, 0);
@@ -144,6 +154,11 @@ impl Time {
         let times = records.iter().enumerate().filter(|(n, _)| has_time(n));
         let latest = times.map(|(_, r)| r.timestamp).max();
         let progress = &mut self.progress;
+        // One record of an hour from now does not make all others late for an hour: nothing is complete beyond the present.
+        let latest = match events.future {
+            Future::Redate => latest.map(|at| at.min(progress.now)),
+            Future::Keep => latest,
+        };
         progress.latest = progress.latest.max(latest.unwrap_or(i64::MIN));
         progress.arrived = progress.now;
         if progress.latest > i64::MIN {
@@ -201,6 +216,10 @@ pub(crate) struct Dated {
     pub(crate) undated: Vec<(u32, String)>,
     /// Records whose field says no time, those among them.
     pub(crate) bad: u64,
+    /// Records that the watermark had passed.
+    pub(crate) late: u64,
+    /// Records that were too far ahead, and have the node's time.
+    pub(crate) redated: u64,
 }
 
 impl Dated {
@@ -212,17 +231,16 @@ impl Dated {
 
 /// The time in milliseconds that a JSON document has at `path`; in words why it has none.
 fn time_in(value: Option<&[u8]>, path: &str, unit: Option<TimeUnit>) -> Result<i64, String> {
-    let document = value.and_then(|value| serde_json::from_slice::<serde_json::Value>(value).ok());
-    let document = document.ok_or("its value is not JSON")?;
-    let found = match path.starts_with('/') {
-        true => document.pointer(path),
-        false => path.split('.').try_fold(&document, |at, name| at.get(name)),
-    };
-    let read = match found {
-        None | Some(serde_json::Value::Null) => return Err(format!("there is nothing at `{path}`")),
-        Some(serde_json::Value::String(text)) => parse_time(text),
-        Some(serde_json::Value::Number(number)) => time_of_number(&number.to_string(), unit),
-        Some(_) => return Err(format!("`{path}` is neither a text nor a number")),
+    let document = value.ok_or("it has no value")?;
+    let text = json::at(document, path)?.filter(|text| *text != "null");
+    let text = text.ok_or_else(|| format!("there is nothing at `{path}`"))?;
+    let read = match text.as_bytes().first() {
+        Some(b'"') => match serde_json::from_str::<String>(text) {
+            Ok(text) => parse_time(&text),
+            Err(_) => return Err("its value is not JSON".to_owned()),
+        },
+        Some(b'-' | b'0'..=b'9') => time_of_number(text, unit),
+        _ => return Err(format!("`{path}` is neither a text nor a number")),
     };
     read.map_err(|e| format!("`{path}`: {e}"))
 }
@@ -295,6 +313,50 @@ mod tests {
             batch(&mut time, &keep, &[3_500_000_000_000]),
             (vec![3_500_000_000_000], vec![])
         );
+    }
+
+    #[test]
+    fn one_that_is_an_hour_ahead_makes_no_other_late() {
+        let events = EventTime {
+            lateness_ms: 5_000,
+            ..EventTime::default()
+        };
+        let now = 1_900_000_000_000;
+        let mut time = Time::from(Progress {
+            now,
+            ..Progress::default()
+        });
+        let (times, marks) = batch(&mut time, &events, &[now - 10, now + 3_600_000]);
+        assert_eq!((times, marks), (vec![now - 10, now + 3_600_000], vec![]));
+        assert_eq!(time.moment().watermark, now - 5_000);
+        let (_, marks) = batch(&mut time, &events, &[now, now - 5_001, -1]);
+        assert_eq!(marks, [0, LATE, LATE]);
+        // Whose clock it is that is wrong, only who keeps such times knows.
+        let keep = EventTime {
+            future: Future::Keep,
+            ..events
+        };
+        batch(&mut time, &keep, &[now + 3_600_000]);
+        assert_eq!(time.moment().watermark, now + 3_600_000 - 5_000);
+    }
+
+    #[test]
+    fn a_record_without_a_timestamp_has_no_time() {
+        let (now, mut found) = (1_900_000_000_000, Vec::new());
+        for on_bad_time in [OnBadTime::DeadLetter, OnBadTime::Now, OnBadTime::Record] {
+            let events = EventTime {
+                on_bad_time,
+                ..EventTime::default()
+            };
+            let mut time = Time::from(Progress {
+                now,
+                ..Progress::default()
+            });
+            let mut records = records(&[NO_TIMESTAMP]);
+            let dated = time.date(&mut records, &events);
+            found.push((records[0].timestamp, dated.undated.len(), dated.bad));
+        }
+        assert_eq!(found, [(-1, 1, 1), (now, 0, 1), (-1, 0, 1)]);
     }
 
     #[test]
