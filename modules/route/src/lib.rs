@@ -38,13 +38,16 @@ impl Module for Route {
         let mut plan = Plan::keys().with(keys, values, headers);
         let mut output = |name: &str| if name == "drop" { 0 } else { plan.output(name) };
         let weir_sdk::JsonText(text) = config.get("table")?;
+        if !text.trim_start().starts_with('{') {
+            return Err(format!("`table` is an object from text to output, not {text}"));
+        }
         let mut table = Table::default();
         for (name, to) in Json::new(text.as_bytes()).fields() {
-            let name = std::str::from_utf8(name).map_err(|e| e.to_string())?;
+            let name = weir_sdk::name_of(name);
             let to = to
                 .string()
                 .ok_or_else(|| format!("output of `{name}` in `table` is not text"))?;
-            table.insert(name, output(&to));
+            table.insert(&name, output(&to));
         }
         let otherwise: String = config.get("else")?;
         let otherwise = output(&otherwise);

@@ -2,9 +2,10 @@
 
 mod number;
 mod schema;
+mod value;
 
 use schema::Schema;
-use serde_json::Value;
+use value::Value;
 use weir_sdk::prelude::*;
 
 /// The module.
@@ -25,7 +26,7 @@ impl Module for SchemaCheck {
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
         let weir_sdk::JsonText(text) = config.get("schema")?;
-        let whole: Value = serde_json::from_str(&text).map_err(|e| format!("`schema` is no JSON: {e}"))?;
+        let whole = Value::parse(text.as_bytes()).map_err(|e| format!("`schema`: {e}"))?;
         let schema = Schema::read(&whole).map_err(|e| format!("`schema`: {e}"))?;
         Ok((Self { schema }, Plan::values()))
     }
@@ -36,10 +37,10 @@ impl Module for SchemaCheck {
                 out.reject(record.index(), "it has no value");
                 continue;
             };
-            match serde_json::from_slice(value).map(|value: Value| self.schema.check(&value)) {
+            match Value::parse(value).map(|value| self.schema.check(&value)) {
                 Ok(Ok(())) => out.keep(record.index()),
                 Ok(Err(misfit)) => out.reject(record.index(), misfit.to_string()),
-                Err(e) => out.reject(record.index(), format!("its value is no JSON: {e}")),
+                Err(why) => out.reject(record.index(), why),
             }
         }
         Ok(())

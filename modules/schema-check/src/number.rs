@@ -1,45 +1,140 @@
-//! Numbers by their values, and so the order of all JSON: whatever they are written as, and without rounding.
+//! Numbers by their values, whatever they are written as and however many digits they have; and so the order of all JSON.
 
-use serde_json::{Map, Number, Value};
+use crate::value::{Object, Value};
 use std::cmp::Ordering;
 
-/// A number: whole ones exactly, others as the floating-point numbers that they are.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Real {
-    Whole(i128),
-    /// Is not whole, or further from zero than any that is written as one.
-    Other(f64),
+/// A number: `digits` times ten to the power of `exponent`.
+#[derive(Clone, Debug)]
+pub(crate) struct Number {
+    text: Box<str>,
+    is_negative: bool,
+    /// Without zeros at either end; none for zero.
+    digits: Box<str>,
+    exponent: i64,
 }
 
-impl Real {
-    pub(crate) fn of(number: &Number) -> Self {
-        let whole = number.as_i64().map(i128::from);
-        let whole = whole.or_else(|| number.as_u64().map(i128::from));
-        match (whole, number.as_f64()) {
-            (Some(whole), _) => Self::Whole(whole),
-            // Exact: such a number is whole, and an `i128` holds more.
-            (None, Some(real)) if real.fract() == 0.0 && real.abs() < 1e30 => Self::Whole(real as i128),
-            (None, real) => Self::Other(real.unwrap_or(0.0)),
+/// No number whose exponent is further from zero is told apart from this one.
+const EXPONENT_MAX: i64 = 1 << 40;
+/// Digits of a number of which others are to be multiples: the product of two such remainders fits 128 bits.
+const DIVISOR_DIGITS_MAX: usize = 18;
+
+impl Number {
+    /// Of the text of a JSON number.
+    pub(crate) fn parse(text: &str) -> Self {
+        let size = text.trim_start_matches('-');
+        let (mantissa, exponent) = match size.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent_of(exponent)),
+            None => (size, 0),
+        };
+        let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let digits = [whole, part].concat();
+        let digits = digits.trim_start_matches('0');
+        let stripped = digits.trim_end_matches('0');
+        let zeros = (digits.len() - stripped.len()) as i64;
+        Self {
+            text: text.into(),
+            is_negative: text.starts_with('-') && !stripped.is_empty(),
+            digits: stripped.into(),
+            exponent: match stripped.is_empty() {
+                true => 0,
+                false => exponent - part.len() as i64 + zeros,
+            },
         }
+    }
+
+    fn is_zero(&self) -> bool {
+        self.digits.is_empty()
+    }
+
+    /// Whether it is whole, however it is written.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.exponent >= 0
+    }
+
+    /// Whether it is above zero.
+    pub(crate) fn is_positive(&self) -> bool {
+        !self.is_negative && !self.is_zero()
+    }
+
+    /// Its value, where it is whole and fits.
+    pub(crate) fn as_u64(&self) -> Option<u64> {
+        if self.is_zero() {
+            return Some(0);
+        }
+        let power = u32::try_from(self.exponent).ok().filter(|_| !self.is_negative)?;
+        self.digits
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(10u64.checked_pow(power)?)
     }
 
     pub(crate) fn cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Self::Whole(a), Self::Whole(b)) => a.cmp(b),
-            (Self::Other(a), Self::Other(b)) => a.total_cmp(b),
-            (Self::Whole(a), Self::Other(b)) => against(*a, *b),
-            (Self::Other(a), Self::Whole(b)) => against(*b, *a).reverse(),
+        let sign = |n: &Self| match (n.is_zero(), n.is_negative) {
+            (true, _) => 0,
+            (_, true) => -1,
+            (_, false) => 1,
+        };
+        let size = |n: &Self| n.exponent + n.digits.len() as i64;
+        let by_size = || {
+            size(self)
+                .cmp(&size(other))
+                .then_with(|| self.digits.cmp(&other.digits))
+        };
+        sign(self).cmp(&sign(other)).then_with(|| match sign(self) {
+            0 => Ordering::Equal,
+            1 => by_size(),
+            _ => by_size().reverse(),
+        })
+    }
+
+    /// Whether others can be looked at for being multiples of it.
+    pub(crate) fn is_divisor(&self) -> bool {
+        self.is_positive() && self.digits.len() <= DIVISOR_DIGITS_MAX
+    }
+
+    /// Whether it is a whole number of `unit`, which [`Number::is_divisor`].
+    pub(crate) fn is_multiple(&self, unit: &Self) -> bool {
+        if self.is_zero() {
+            return true;
         }
+        let (Ok(by), Ok(shift)) = (
+            unit.digits.parse::<u128>(),
+            u64::try_from(self.exponent - unit.exponent),
+        ) else {
+            // It has places behind the point of the unit, and ends in no zero.
+            return false;
+        };
+        let digits = self.digits.bytes().map(|digit| u128::from(digit - b'0'));
+        let rest = digits.fold(0, |rest, digit| (rest * 10 + digit) % by);
+        (rest * power_of_ten(shift, by)).is_multiple_of(by)
     }
 }
 
-/// A whole number against one that is none, or is further from zero.
-fn against(whole: i128, real: f64) -> Ordering {
-    // Saturates, which is right for those that are further from zero.
-    if whole <= real.floor() as i128 {
-        Ordering::Less
-    } else {
-        Ordering::Greater
+/// Ten to the power of `exponent`, but for what is a multiple of `by`.
+fn power_of_ten(mut exponent: u64, by: u128) -> u128 {
+    let (mut power, mut square) = (1 % by, 10 % by);
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            power = power * square % by;
+        }
+        square = square * square % by;
+        exponent >>= 1;
+    }
+    power
+}
+
+fn exponent_of(text: &str) -> i64 {
+    let bound = match text.starts_with('-') {
+        true => -EXPONENT_MAX,
+        false => EXPONENT_MAX,
+    };
+    let exponent = text.strip_prefix('+').unwrap_or(text).parse().unwrap_or(bound);
+    i64::clamp(exponent, -EXPONENT_MAX, EXPONENT_MAX)
+}
+
+impl std::fmt::Display for Number {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
@@ -47,30 +142,24 @@ fn against(whole: i128, real: f64) -> Ordering {
 pub(crate) fn order(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
-        (Value::Number(a), Value::Number(b)) => Real::of(a).cmp(&Real::of(b)),
+        (Value::Number(a), Value::Number(b)) => a.cmp(b),
         (Value::String(a), Value::String(b)) => a.cmp(b),
         (Value::Array(a), Value::Array(b)) => {
             let items = a.iter().zip(b).map(|(a, b)| order(a, b));
             a.len().cmp(&b.len()).then_with(|| first_other(items))
         }
-        (Value::Object(a), Value::Object(b)) => {
-            let (a, b) = (by_name(a), by_name(b));
-            let fields = a.iter().zip(&b);
-            let fields = fields.map(|((n, a), (m, b))| n.cmp(m).then_with(|| order(a, b)));
-            a.len().cmp(&b.len()).then_with(|| first_other(fields))
-        }
+        (Value::Object(a), Value::Object(b)) => a.len().cmp(&b.len()).then_with(|| order_of_fields(a, b)),
         (a, b) => rank(a).cmp(&rank(b)),
     }
 }
 
-fn first_other(mut orders: impl Iterator<Item = Ordering>) -> Ordering {
-    orders.find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
+fn order_of_fields(a: &Object, b: &Object) -> Ordering {
+    let fields = a.sorted().zip(b.sorted());
+    first_other(fields.map(|((n, a), (m, b))| n.cmp(m).then_with(|| order(a, b))))
 }
 
-fn by_name(fields: &Map<String, Value>) -> Vec<(&String, &Value)> {
-    let mut fields: Vec<_> = fields.iter().collect();
-    fields.sort_by_key(|(name, _)| *name);
-    fields
+fn first_other(mut orders: impl Iterator<Item = Ordering>) -> Ordering {
+    orders.find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
 }
 
 fn rank(value: &Value) -> u8 {
@@ -82,58 +171,4 @@ fn rank(value: &Value) -> u8 {
         Value::Array(_) => 4,
         Value::Object(_) => 5,
     }
-}
-
-/// A number as people write it: `digits` times ten to the power of `exponent`, without a sign.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Decimal {
-    digits: u128,
-    exponent: i32,
-}
-
-impl Decimal {
-    /// The shortest that means `number`: what was written, if that had no more digits than a floating-point number keeps.
-    pub(crate) fn of(number: &Number) -> Self {
-        let whole = number.as_i64().map(i64::unsigned_abs);
-        if let Some(digits) = whole.or_else(|| number.as_u64()) {
-            return Self {
-                digits: digits.into(),
-                exponent: 0,
-            };
-        }
-        let text = format!("{:e}", number.as_f64().unwrap_or(0.0).abs());
-        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        Self {
-            digits: format!("{whole}{part}").parse().unwrap_or(0),
-            exponent: exponent.parse::<i32>().unwrap_or(0) - part.len() as i32,
-        }
-    }
-}
-
-/// Whether `a` is a whole number of `b`, which is not 0.
-pub(crate) fn is_multiple(a: Decimal, b: Decimal) -> bool {
-    let shift = a.exponent - b.exponent;
-    if a.digits == 0 || shift < 0 {
-        // `b` in the unit of `a`; where there is no such number it is larger than any `a`.
-        let larger = 10_u128
-            .checked_pow(shift.unsigned_abs())
-            .and_then(|p| p.checked_mul(b.digits));
-        return a.digits == 0 || larger.is_some_and(|b| a.digits.is_multiple_of(b));
-    }
-    // All that tens have in common with `b` may be taken out of it, and what is left has to be in `a`.
-    let mut rest = b.digits;
-    for _ in 0..shift {
-        let common = common(rest, 10);
-        if common == 1 {
-            break;
-        }
-        rest /= common;
-    }
-    a.digits.is_multiple_of(rest)
-}
-
-/// The greatest common divisor (Euclid).
-fn common(a: u128, b: u128) -> u128 {
-    if b == 0 { a } else { common(b, a % b) }
 }

@@ -2,13 +2,15 @@
 //!
 //! Compiled once, so that a record is only walked. What is not understood is refused when the schema is read, not passed over.
 
+mod pattern;
+mod places;
 mod read;
 
-use crate::number::{Decimal, Real, is_multiple, order};
+use crate::number::{Number, order};
+use crate::value::{Object, Value};
 use read::Reader;
 use regex_lite::Regex;
-use serde_json::{Map, Number, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// Schemas within each other while a value is looked at, all that it holds included: far more than a value needs that nests as deep as
@@ -21,7 +23,14 @@ pub(crate) struct Schema {
 }
 
 #[derive(Debug)]
-enum Node {
+struct Node {
+    /// The resource, a schema with an `$id`, that it is of.
+    resource: usize,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
     /// Being read.
     Open,
     Always(bool),
@@ -34,6 +43,11 @@ enum Check {
     Types(Vec<Type>),
     Enum(Vec<Value>),
     Ref(usize),
+    /// The first of these, by resource, that is come through on the way here.
+    DynamicRef {
+        fallback: usize,
+        candidates: Vec<(usize, usize)>,
+    },
     AllOf(Vec<usize>),
     AnyOf(Vec<usize>),
     OneOf(Vec<usize>),
@@ -51,12 +65,16 @@ enum Check {
         patterns: Vec<(Regex, usize)>,
         others: Option<usize>,
     },
+    /// Those that nothing else looked at.
+    OtherProperties(usize),
     PropertyNames(usize),
     PropertyCount(Range),
     Items {
         first: Vec<usize>,
         rest: Option<usize>,
     },
+    /// Those that nothing else looked at.
+    OtherItems(usize),
     Contains {
         schema: usize,
         count: Range,
@@ -77,6 +95,10 @@ impl Check {
     fn of_the_same(&self) -> Vec<usize> {
         match self {
             Self::Ref(place) | Self::Not(place) => vec![*place],
+            Self::DynamicRef { fallback, candidates } => {
+                let candidates = candidates.iter().map(|(_, place)| *place);
+                candidates.chain([*fallback]).collect()
+            }
             Self::AllOf(places) | Self::AnyOf(places) | Self::OneOf(places) => places.clone(),
             Self::If {
                 condition,
@@ -86,6 +108,25 @@ impl Check {
             Self::DependentSchemas(all) => all.iter().map(|(_, place)| *place).collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// Whether it is about what the others of its schema do not look at.
+    fn looks_at_the_rest(&self) -> bool {
+        matches!(self, Self::OtherProperties(_) | Self::OtherItems(_))
+    }
+}
+
+/// What schemas that fit have looked at in a value (JSON Schema core, section 11).
+#[derive(Debug, Default)]
+struct Evaluated {
+    fields: BTreeSet<String>,
+    items: BTreeSet<usize>,
+}
+
+impl Evaluated {
+    fn merge(&mut self, other: Self) {
+        self.fields.extend(other.fields);
+        self.items.extend(other.items);
     }
 }
 
@@ -193,7 +234,11 @@ impl Schema {
     /// # Errors
     /// The first thing about it that does not.
     pub(crate) fn check(&self, value: &Value) -> Result<(), Misfit> {
-        self.node(0, value, 0)
+        let mut walk = Walk {
+            nodes: &self.nodes,
+            scope: Vec::new(),
+        };
+        walk.node(0, value, 0, None)
     }
 
     /// Whether no schema comes back to itself before it has looked at anything: for then it would say nothing, and never end.
@@ -207,7 +252,7 @@ impl Schema {
                 Step::Enter(place) if seen[place] == Seen::Not => {
                     seen[place] = Seen::Within;
                     todo.push(Step::Leave(place));
-                    if let Some(Node::All(checks)) = self.nodes.get(place) {
+                    if let Some(Kind::All(checks)) = self.nodes.get(place).map(|node| &node.kind) {
                         todo.extend(checks.iter().flat_map(Check::of_the_same).map(Step::Within));
                     }
                 }
@@ -220,38 +265,77 @@ impl Schema {
         }
         Ok(())
     }
+}
 
-    fn node(&self, place: usize, value: &Value, depth: usize) -> Result<(), Misfit> {
+/// A value that is being looked at.
+struct Walk<'s> {
+    nodes: &'s [Node],
+    /// The resources that were come through to here, the outermost first.
+    scope: Vec<usize>,
+}
+
+impl<'s> Walk<'s> {
+    /// Whether `value` fits the schema at `place`, and if it does, what of it was looked at.
+    fn node(
+        &mut self,
+        place: usize,
+        value: &Value,
+        depth: usize,
+        seen: Option<&mut Evaluated>,
+    ) -> Result<(), Misfit> {
         if depth > DEPTH_MAX {
             let mut misfit = Misfit::new("cannot be looked at: it nests too deep for this schema");
             misfit.is_final = true;
             return Err(misfit);
         }
-        match self.nodes.get(place) {
-            Some(Node::All(checks)) => checks
-                .iter()
-                .try_for_each(|check| self.one(check, value, depth + 1)),
-            Some(Node::Always(true)) => Ok(()),
-            _ => Err(Misfit::new("is not allowed")),
+        let nodes: &'s [Node] = self.nodes;
+        let Some(node) = nodes.get(place) else {
+            return Err(Misfit::new("is not allowed"));
+        };
+        let checks = match &node.kind {
+            Kind::All(checks) => checks,
+            Kind::Always(true) => return Ok(()),
+            Kind::Always(false) | Kind::Open => return Err(Misfit::new("is not allowed")),
+        };
+        let is_other = self.scope.last() != Some(&node.resource);
+        if is_other {
+            self.scope.push(node.resource);
         }
+        let is_wanted = seen.is_some() || checks.iter().any(Check::looks_at_the_rest);
+        let mut own = is_wanted.then(Evaluated::default);
+        let fits = checks
+            .iter()
+            .try_for_each(|check| self.one(check, value, depth + 1, own.as_mut()));
+        if is_other {
+            self.scope.pop();
+        }
+        if let (Ok(()), Some(seen), Some(own)) = (&fits, seen, own) {
+            seen.merge(own);
+        }
+        fits
     }
 
-    fn fits(&self, place: usize, value: &Value, depth: usize) -> Result<bool, Misfit> {
-        match self.node(place, value, depth) {
+    fn fits(
+        &mut self,
+        place: usize,
+        value: &Value,
+        depth: usize,
+        seen: Option<&mut Evaluated>,
+    ) -> Result<bool, Misfit> {
+        match self.node(place, value, depth, seen) {
             Ok(()) => Ok(true),
             Err(misfit) if misfit.is_final => Err(misfit),
             Err(_) => Ok(false),
         }
     }
 
-    /// How many of `places` fit.
-    fn fitting(&self, places: &[usize], value: &Value, depth: usize) -> Result<usize, Misfit> {
-        places.iter().try_fold(0, |n, place| {
-            Ok(n + usize::from(self.fits(*place, value, depth)?))
-        })
-    }
-
-    fn one(&self, check: &Check, value: &Value, depth: usize) -> Result<(), Misfit> {
+    fn one(
+        &mut self,
+        check: &Check,
+        value: &Value,
+        depth: usize,
+        mut seen: Option<&mut Evaluated>,
+    ) -> Result<(), Misfit> {
         let must =
             |fits: bool, what: &dyn Fn() -> String| if fits { Ok(()) } else { Err(Misfit::new(what())) };
         match check {
@@ -263,23 +347,40 @@ impl Schema {
                 let told: Vec<_> = values.iter().take(8).map(Value::to_string).collect();
                 format!("should be {}", told.join(" or "))
             }),
-            Check::Ref(place) => self.node(*place, value, depth),
-            Check::AllOf(all) => all.iter().try_for_each(|place| self.node(*place, value, depth)),
+            Check::Ref(place) => self.node(*place, value, depth, seen),
+            Check::DynamicRef { fallback, candidates } => {
+                let of = |resource: &usize| candidates.iter().find(|(of, _)| of == resource);
+                let place = self
+                    .scope
+                    .iter()
+                    .find_map(of)
+                    .map_or(*fallback, |(_, place)| *place);
+                self.node(place, value, depth, seen)
+            }
+            Check::AllOf(all) => all
+                .iter()
+                .try_for_each(|place| self.node(*place, value, depth, seen.as_deref_mut())),
             Check::AnyOf(any) => {
+                let mut fits = false;
                 for place in any {
-                    if self.fits(*place, value, depth)? {
-                        return Ok(());
+                    fits |= self.fits(*place, value, depth, seen.as_deref_mut())?;
+                    // What the others look at counts, too.
+                    if fits && seen.is_none() {
+                        break;
                     }
                 }
-                Err(Misfit::new("fits none of `anyOf`"))
+                must(fits, &|| "fits none of `anyOf`".to_owned())
             }
             Check::OneOf(one) => {
-                let fitting = self.fitting(one, value, depth)?;
+                let mut fitting = 0;
+                for place in one {
+                    fitting += usize::from(self.fits(*place, value, depth, seen.as_deref_mut())?);
+                }
                 must(fitting == 1, &|| {
                     format!("fits {fitting} of `oneOf`, and should fit one")
                 })
             }
-            Check::Not(place) => must(!self.fits(*place, value, depth)?, &|| {
+            Check::Not(place) => must(!self.fits(*place, value, depth, None)?, &|| {
                 "fits what it should not".to_owned()
             }),
             Check::If {
@@ -287,16 +388,16 @@ impl Schema {
                 then,
                 other,
             } => {
-                let next = if self.fits(*condition, value, depth)? {
+                let next = if self.fits(*condition, value, depth, seen.as_deref_mut())? {
                     then
                 } else {
                     other
                 };
-                next.map_or(Ok(()), |place| self.node(place, value, depth))
+                next.map_or(Ok(()), |place| self.node(place, value, depth, seen))
             }
             _ => match value {
-                Value::Object(fields) => self.object(check, fields, value, depth),
-                Value::Array(items) => self.array(check, items, depth),
+                Value::Object(fields) => self.object(check, fields, value, depth, seen),
+                Value::Array(items) => self.array(check, items, depth, seen),
                 Value::String(text) => string(check, text),
                 Value::Number(number) => numeric(check, number),
                 Value::Null | Value::Bool(_) => Ok(()),
@@ -305,20 +406,21 @@ impl Schema {
     }
 
     fn object(
-        &self,
+        &mut self,
         check: &Check,
-        fields: &Map<String, Value>,
+        fields: &Object,
         value: &Value,
         depth: usize,
+        mut seen: Option<&mut Evaluated>,
     ) -> Result<(), Misfit> {
-        let missing = |names: &[String]| names.iter().find(|name| !fields.contains_key(*name)).cloned();
+        let missing = |names: &[String]| names.iter().find(|name| !fields.has(name)).cloned();
         match check {
             Check::Required(names) => match missing(names) {
                 Some(name) => Err(Misfit::new(format!("has no `{name}`"))),
                 None => Ok(()),
             },
             Check::DependentRequired(all) => {
-                for (name, needs) in all.iter().filter(|(name, _)| fields.contains_key(name)) {
+                for (name, needs) in all.iter().filter(|(name, _)| fields.has(name)) {
                     if let Some(lacks) = missing(needs) {
                         return Err(Misfit::new(format!("has `{name}` and no `{lacks}`")));
                     }
@@ -326,32 +428,48 @@ impl Schema {
                 Ok(())
             }
             Check::DependentSchemas(all) => {
-                let mut needed = all.iter().filter(|(name, _)| fields.contains_key(name));
-                needed.try_for_each(|(_, place)| self.node(*place, value, depth))
+                let mut needed = all.iter().filter(|(name, _)| fields.has(name));
+                needed.try_for_each(|(_, place)| self.node(*place, value, depth, seen.as_deref_mut()))
             }
             Check::Properties {
                 named,
                 patterns,
                 others,
             } => {
-                for (name, value) in fields {
+                for (name, value) in fields.iter() {
                     let mut is_known = false;
                     let own = named.get(name).into_iter();
                     let by_pattern = patterns.iter().filter(|(pattern, _)| pattern.is_match(name));
                     for place in own.chain(by_pattern.map(|(_, place)| place)) {
                         is_known = true;
-                        self.node(*place, value, depth).map_err(|e| e.within(name))?;
+                        self.node(*place, value, depth, None)
+                            .map_err(|e| e.within(name))?;
                     }
                     if let (false, Some(place)) = (is_known, others) {
-                        self.node(*place, value, depth).map_err(|e| e.within(name))?;
+                        is_known = true;
+                        self.node(*place, value, depth, None)
+                            .map_err(|e| e.within(name))?;
+                    }
+                    if let (true, Some(seen)) = (is_known, seen.as_deref_mut()) {
+                        seen.fields.insert(name.clone());
+                    }
+                }
+                Ok(())
+            }
+            Check::OtherProperties(place) => {
+                let Some(seen) = seen else { return Ok(()) };
+                for (name, value) in fields.iter() {
+                    if seen.fields.insert(name.clone()) {
+                        self.node(*place, value, depth, None)
+                            .map_err(|e| e.within(name))?;
                     }
                 }
                 Ok(())
             }
             Check::PropertyNames(place) => {
-                for name in fields.keys() {
+                for (name, _) in fields.iter() {
                     let text = Value::String(name.clone());
-                    self.node(*place, &text, depth).map_err(|e| Misfit {
+                    self.node(*place, &text, depth, None).map_err(|e| Misfit {
                         what: format!("has a name that does not fit: `{name}` {}", e.what),
                         ..e
                     })?;
@@ -366,12 +484,31 @@ impl Schema {
         }
     }
 
-    fn array(&self, check: &Check, items: &[Value], depth: usize) -> Result<(), Misfit> {
+    fn array(
+        &mut self,
+        check: &Check,
+        items: &[Value],
+        depth: usize,
+        mut seen: Option<&mut Evaluated>,
+    ) -> Result<(), Misfit> {
         match check {
             Check::Items { first, rest } => {
                 for (n, item) in items.iter().enumerate() {
                     if let Some(place) = first.get(n).or(rest.as_ref()) {
-                        self.node(*place, item, depth)
+                        self.node(*place, item, depth, None)
+                            .map_err(|e| e.within(n.to_string()))?;
+                        if let Some(seen) = seen.as_deref_mut() {
+                            seen.items.insert(n);
+                        }
+                    }
+                }
+                Ok(())
+            }
+            Check::OtherItems(place) => {
+                let Some(seen) = seen else { return Ok(()) };
+                for (n, item) in items.iter().enumerate() {
+                    if seen.items.insert(n) {
+                        self.node(*place, item, depth, None)
                             .map_err(|e| e.within(n.to_string()))?;
                     }
                 }
@@ -379,8 +516,14 @@ impl Schema {
             }
             Check::Contains { schema, count } => {
                 let mut fitting = 0;
-                for item in items {
-                    fitting += usize::from(self.fits(*schema, item, depth)?);
+                for (n, item) in items.iter().enumerate() {
+                    if !self.fits(*schema, item, depth, None)? {
+                        continue;
+                    }
+                    fitting += 1;
+                    if let Some(seen) = seen.as_deref_mut() {
+                        seen.items.insert(n);
+                    }
                 }
                 match count.has(fitting) {
                     true => Ok(()),
@@ -431,7 +574,7 @@ fn string(check: &Check, text: &str) -> Result<(), Misfit> {
 
 fn numeric(check: &Check, number: &Number) -> Result<(), Misfit> {
     use std::cmp::Ordering::{Greater, Less};
-    let is = |than: &Number| Real::of(number).cmp(&Real::of(than));
+    let is = |than: &Number| number.cmp(than);
     let (fits, what) = match check {
         Check::Minimum(least) => (
             is(least) != Less,
@@ -450,7 +593,7 @@ fn numeric(check: &Check, number: &Number) -> Result<(), Misfit> {
             format!("is {number}, and should be less than {than}"),
         ),
         Check::MultipleOf(of) => (
-            is_multiple(Decimal::of(number), Decimal::of(of)),
+            number.is_multiple(of),
             format!("is {number}, and should be a multiple of {of}"),
         ),
         _ => return Ok(()),
@@ -499,11 +642,13 @@ impl Type {
             | (Self::Array, Value::Array(_))
             | (Self::Number, Value::Number(_))
             | (Self::String, Value::String(_)) => true,
-            (Self::Integer, Value::Number(n)) => !n.is_f64() || n.as_f64().is_some_and(|n| n.fract() == 0.0),
+            (Self::Integer, Value::Number(n)) => n.is_whole(),
             _ => false,
         }
     }
 }
 
+#[cfg(test)]
+mod suite;
 #[cfg(test)]
 mod tests;

@@ -35,15 +35,23 @@ impl Module for Sequences {
         let within: i64 = config.get("within_ms")?;
         let within = u64::try_from(within).map_err(|_| "`within_ms` cannot be negative".to_owned())?;
         let mut pattern: Option<Pattern> = None;
+        if !text.trim_start().starts_with('[') {
+            return Err(format!("`steps` is a list of tests, not {text}"));
+        }
         for (n, step) in Json::new(text.as_bytes()).items().enumerate() {
             let wrong = |why: String| format!("step {}: {why}", n + 1);
-            let test = Test::read(step).map_err(wrong)?;
+            let test = Test::read(step, &["unless"]).map_err(wrong)?;
             let mut next = match pattern {
                 None => Pattern::first(move |r| test.holds(r)),
                 Some(pattern) => pattern.then(move |r| test.holds(r)),
             };
-            for not in step.get("unless").items() {
-                let not = Test::read(not).map_err(wrong)?;
+            let unless = step.get("unless");
+            if unless.text().is_some_and(|text| !text.starts_with(b"[")) {
+                return Err(wrong("`unless` is a list of tests".to_owned()));
+            }
+            for (m, not) in unless.items().enumerate() {
+                let wrong = |why: String| wrong(format!("`unless` {}: {why}", m + 1));
+                let not = Test::read(not, &[]).map_err(wrong)?;
                 next = next.unless(move |r| not.holds(r));
             }
             pattern = Some(next);

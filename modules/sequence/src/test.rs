@@ -1,5 +1,6 @@
 //! A test of one field.
 
+use weir_sdk::Settings;
 use weir_sdk::prelude::*;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,9 +28,11 @@ pub(crate) struct Test {
 }
 
 impl Test {
-    pub(crate) fn read(test: Json<'_>) -> Result<Self, String> {
-        let field = test.get("field").string().ok_or("it has no text `field`")?;
-        let is = match test.get("is").string().as_deref().unwrap_or("=") {
+    /// The test that is written in `test`, which may have these `other` words.
+    pub(crate) fn read(test: Json<'_>, other: &[&str]) -> Result<Self, String> {
+        let settings = Settings::read(test, &[&["field", "is", "than"], other].concat())?;
+        let field = settings.text("field")?.ok_or("it has no `field`")?;
+        let is = match settings.text("is")?.as_deref().unwrap_or("=") {
             ">" => Is::Above,
             ">=" => Is::AtLeast,
             "<" => Is::Below,
@@ -93,15 +96,16 @@ mod tests {
     #[test]
     fn what_is_no_test_is_refused_in_words() {
         for (text, why) in [
-            ("{}", "no text `field`"),
+            ("{}", "no `field`"),
             (r#"{"field":"a"}"#, "`than` is no number"),
+            (r#"{"field":"a","tahn":1}"#, "no `tahn`; the nearest is `than`"),
             (r#"{"field":"a","is":"~","than":1}"#, "`is` cannot be `~`"),
             (
                 r#"{"field":"a","is":">","than":"b"}"#,
                 "only numbers are less or more",
             ),
         ] {
-            let refused = Test::read(Json::new(text.as_bytes())).unwrap_err();
+            let refused = Test::read(Json::new(text.as_bytes()), &[]).unwrap_err();
             assert!(refused.contains(why), "{refused}");
         }
     }

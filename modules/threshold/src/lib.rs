@@ -20,6 +20,9 @@ enum Comparison {
     Different,
 }
 
+/// From here on not every whole number is a double: 2 to the power of 53.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
 /// The module.
 #[derive(Debug)]
 pub struct Threshold {
@@ -79,6 +82,12 @@ impl Module for Threshold {
             other => return Err(format!("`is` cannot be `{other}`: use >, >=, <, <=, = or !=")),
         };
         let (field, limit): (String, f64) = (config.get("field")?, config.get("limit")?);
+        let is_exact = matches!(comparison, Comparison::Equal | Comparison::Different);
+        if is_exact && limit.abs() >= EXACT_MAX {
+            return Err(format!(
+                "`limit` {limit} is beyond 9007199254740991, where several whole numbers are one to it: compare such by `route` or `schema-check`"
+            ));
+        }
         let path = Path::new(&field);
         Ok((
             Self {

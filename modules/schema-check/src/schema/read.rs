@@ -1,15 +1,19 @@
 //! A schema, read from its JSON.
 
-use super::{Check, Node, Range, Type};
-use regex_lite::Regex;
-use serde_json::{Map, Value};
+use super::places::{Places, escaped};
+use super::{Check, Kind, Node, Range, Type, pattern};
+use crate::number::Number;
+use crate::value::{Object, Value};
 use std::collections::BTreeMap;
 
 /// Schemas within a schema.
 const NODES_MAX: usize = 4_096;
 
 /// Says something for people and nothing for machines.
-const ANNOTATIONS: [&str; 14] = [
+const ANNOTATIONS: [&str; 18] = [
+    "$id",
+    "$anchor",
+    "$dynamicAnchor",
     "$schema",
     "$comment",
     "$defs",
@@ -24,11 +28,12 @@ const ANNOTATIONS: [&str; 14] = [
     "format",
     "contentEncoding",
     "contentMediaType",
+    "contentSchema",
 ];
 
 /// Reads a schema.
 pub(super) struct Reader<'a> {
-    whole: &'a Value,
+    places: Places<'a>,
     nodes: Vec<Node>,
     /// Places of those that something refers to, by pointer.
     known: BTreeMap<String, usize>,
@@ -38,29 +43,40 @@ impl<'a> Reader<'a> {
     /// All schemas of `whole`, of which it is the first.
     pub(super) fn read(whole: &'a Value) -> Result<Vec<Node>, String> {
         let mut reader = Self {
-            whole,
+            places: Places::of(whole)?,
             nodes: Vec::new(),
             known: BTreeMap::new(),
         };
-        reader.at("", whole)?;
+        reader.at("")?;
         Ok(reader.nodes)
     }
 
     /// Reads the schema at `pointer`, and returns its place.
-    fn at(&mut self, pointer: &str, schema: &Value) -> Result<usize, String> {
+    fn at(&mut self, pointer: &str) -> Result<usize, String> {
         if let Some(place) = self.known.get(pointer) {
             return Ok(*place);
         }
         if self.nodes.len() >= NODES_MAX {
             return Err(format!("a schema may hold at most {NODES_MAX} others"));
         }
+        let found = self.places.get(pointer);
+        let found = found.ok_or_else(|| format!("`{pointer}` is no schema"))?;
+        let (schema, resource) = (found.schema, found.resource);
         let place = self.nodes.len();
-        self.nodes.push(Node::Open);
+        self.nodes.push(Node {
+            resource,
+            kind: Kind::Open,
+        });
         // Before what it holds is read: that may refer to it.
         self.known.insert(pointer.to_owned(), place);
-        let node = match schema {
-            Value::Bool(always) => Node::Always(*always),
-            Value::Object(keywords) => Node::All(self.checks(pointer, keywords)?),
+        let kind = match schema {
+            Value::Bool(always) => Kind::Always(*always),
+            Value::Object(keywords) => {
+                let mut checks = self.checks(pointer, keywords)?;
+                // After all that may have looked at what is there.
+                checks.sort_by_key(Check::looks_at_the_rest);
+                Kind::All(checks)
+            }
             _ => {
                 return Err(format!(
                     "`{pointer}` is no schema: it has to be an object, `true` or `false`"
@@ -68,21 +84,19 @@ impl<'a> Reader<'a> {
             }
         };
         if let Some(slot) = self.nodes.get_mut(place) {
-            *slot = node;
+            slot.kind = kind;
         }
         Ok(place)
     }
 
-    fn checks(&mut self, at: &str, keywords: &Map<String, Value>) -> Result<Vec<Check>, String> {
+    fn checks(&mut self, at: &str, keywords: &Object) -> Result<Vec<Check>, String> {
         let mut checks = Vec::new();
-        for (name, value) in keywords {
-            let here = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+        for (name, value) in keywords.iter() {
+            let here = format!("{at}/{}", escaped(name));
             let want = |what: &str| format!("`{here}` has to be {what}");
             let number = || value.as_number().cloned().ok_or_else(|| want("a number"));
             let check = match name.as_str() {
                 name if ANNOTATIONS.contains(&name) => continue,
-                "$id" if at.is_empty() => continue,
-                "$id" => return Err(format!("`{here}`: only the whole schema may have an `$id` here")),
                 // Read with what they belong to.
                 "then"
                 | "else"
@@ -99,29 +113,47 @@ impl<'a> Reader<'a> {
                     continue;
                 }
                 "type" => {
-                    let listed = value
-                        .as_array()
-                        .map_or(std::slice::from_ref(value), Vec::as_slice);
+                    let listed = value.as_array().unwrap_or(std::slice::from_ref(value));
                     let types: Option<Vec<_>> = listed.iter().map(Type::read).collect();
                     Check::Types(types.ok_or_else(|| want("the name of a type, or a list of them"))?)
                 }
-                "enum" => Check::Enum(value.as_array().ok_or_else(|| want("a list"))?.clone()),
+                "enum" => Check::Enum(value.as_array().ok_or_else(|| want("a list"))?.to_vec()),
                 "const" => Check::Enum(vec![value.clone()]),
-                "$ref" => Check::Ref(self.refer(value, &here)?),
+                "$ref" => Check::Ref(self.refer(at, value, &here)?.0),
+                "$dynamicRef" => match self.refer(at, value, &here)? {
+                    (place, None) => Check::Ref(place),
+                    (fallback, Some(name)) => Check::DynamicRef {
+                        fallback,
+                        candidates: self.dynamic(&name)?,
+                    },
+                },
                 "allOf" => Check::AllOf(self.list(&here, value)?),
                 "anyOf" => Check::AnyOf(self.list(&here, value)?),
                 "oneOf" => Check::OneOf(self.list(&here, value)?),
-                "not" => Check::Not(self.at(&here, value)?),
+                "not" => Check::Not(self.at(&here)?),
                 "if" => Check::If {
-                    condition: self.at(&here, value)?,
+                    condition: self.at(&here)?,
                     then: self.member(at, keywords, "then")?,
                     other: self.member(at, keywords, "else")?,
                 },
                 "required" => Check::Required(names(value).ok_or_else(|| want("a list of names"))?),
                 "dependentRequired" => {
-                    let of = |(name, needs): (&String, &Value)| Some((name.clone(), names(needs)?));
-                    let all = value.as_object().and_then(|all| all.iter().map(of).collect());
+                    let all = value.as_object().and_then(|all| all.iter().map(needs).collect());
                     Check::DependentRequired(all.ok_or_else(|| want("an object of lists of names"))?)
+                }
+                // Of earlier drafts, and what both of the others are.
+                "dependencies" => {
+                    let all = value.as_object().ok_or_else(|| want("an object"))?;
+                    let lists = all.iter().filter(|(_, needed)| needed.as_array().is_some());
+                    let lists = lists.map(needs).collect::<Option<_>>();
+                    checks.push(Check::DependentRequired(
+                        lists.ok_or_else(|| want("an object of lists of names, or schemas"))?,
+                    ));
+                    let mut schemas = Vec::new();
+                    for (name, _) in all.iter().filter(|(_, needed)| needed.as_array().is_none()) {
+                        schemas.push((name.clone(), self.at(&format!("{here}/{}", escaped(name)))?));
+                    }
+                    Check::DependentSchemas(schemas)
                 }
                 "dependentSchemas" => Check::DependentSchemas(self.map(&here, value)?),
                 "properties" | "patternProperties" | "additionalProperties" => {
@@ -141,7 +173,9 @@ impl<'a> Reader<'a> {
                         others: self.member(at, keywords, "additionalProperties")?,
                     }
                 }
-                "propertyNames" => Check::PropertyNames(self.at(&here, value)?),
+                "unevaluatedProperties" => Check::OtherProperties(self.at(&here)?),
+                "unevaluatedItems" => Check::OtherItems(self.at(&here)?),
+                "propertyNames" => Check::PropertyNames(self.at(&here)?),
                 "minProperties" | "maxProperties" => {
                     Check::PropertyCount(range(keywords, "minProperties", "maxProperties", &want)?)
                 }
@@ -157,11 +191,11 @@ impl<'a> Reader<'a> {
                 }
                 "contains" => {
                     let mut count = range(keywords, "minContains", "maxContains", &want)?;
-                    if !keywords.contains_key("minContains") {
+                    if !keywords.has("minContains") {
                         count.least = 1;
                     }
                     Check::Contains {
-                        schema: self.at(&here, value)?,
+                        schema: self.at(&here)?,
                         count,
                     }
                 }
@@ -180,8 +214,11 @@ impl<'a> Reader<'a> {
                 "exclusiveMaximum" => Check::Below(number()?),
                 "multipleOf" => {
                     let of = number()?;
-                    if of.as_f64().is_none_or(|of| of <= 0.0) {
+                    if !of.is_positive() {
                         return Err(want("a number above 0"));
+                    }
+                    if !of.is_divisor() {
+                        return Err(want("a number of at most 18 digits"));
                     }
                     Check::MultipleOf(of)
                 }
@@ -193,24 +230,15 @@ impl<'a> Reader<'a> {
     }
 
     /// The schema under `name` of `keywords`, which are at `at`.
-    fn member(
-        &mut self,
-        at: &str,
-        keywords: &Map<String, Value>,
-        name: &str,
-    ) -> Result<Option<usize>, String> {
+    fn member(&mut self, at: &str, keywords: &Object, name: &str) -> Result<Option<usize>, String> {
         let schema = keywords.get(name);
-        schema
-            .map(|schema| self.at(&format!("{at}/{name}"), schema))
-            .transpose()
+        schema.map(|_| self.at(&format!("{at}/{name}"))).transpose()
     }
 
     fn list(&mut self, at: &str, value: &Value) -> Result<Vec<usize>, String> {
         let all = value.as_array().filter(|all| !all.is_empty());
         let all = all.ok_or_else(|| format!("`{at}` has to be a list of schemas"))?;
-        let each = all.iter().enumerate();
-        each.map(|(n, schema)| self.at(&format!("{at}/{n}"), schema))
-            .collect()
+        (0..all.len()).map(|n| self.at(&format!("{at}/{n}"))).collect()
     }
 
     fn map(&mut self, at: &str, value: &Value) -> Result<Vec<(String, usize)>, String> {
@@ -218,36 +246,37 @@ impl<'a> Reader<'a> {
             .as_object()
             .ok_or_else(|| format!("`{at}` has to be an object of schemas"))?;
         let mut read = Vec::new();
-        for (name, schema) in all {
-            let here = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
-            read.push((name.clone(), self.at(&here, schema)?));
+        for (name, _) in all.iter() {
+            read.push((name.clone(), self.at(&format!("{at}/{}", escaped(name)))?));
         }
         Ok(read)
     }
 
-    fn refer(&mut self, value: &Value, here: &str) -> Result<usize, String> {
-        let pointer = value.as_str().and_then(|text| text.strip_prefix('#'));
-        let pointer =
-            pointer.ok_or_else(|| format!("`{here}` has to be a place in this schema, `#/$defs/…`"))?;
-        let whole = self.whole;
-        let found = whole.pointer(pointer);
-        let found = found.ok_or_else(|| format!("`{here}`: there is nothing at `#{pointer}`"))?;
-        // What is within a schema with an `$id` of its own would mean other places by its references.
-        let within = pointer.match_indices('/').skip(1).map(|(end, _)| &pointer[..end]);
-        if let Some(other) = within
-            .filter(|place| whole.pointer(place).is_some_and(|v| v["$id"].is_string()))
-            .last()
-        {
-            return Err(format!(
-                "`{here}`: `#{other}` has an `$id` of its own, which is not understood here"
-            ));
-        }
-        self.at(pointer, found)
+    /// The schema that `value` means in that at `at`, and the name of the dynamic anchor by which it was found.
+    fn refer(&mut self, at: &str, value: &Value, here: &str) -> Result<(usize, Option<String>), String> {
+        let reference = value.as_str();
+        let reference =
+            reference.ok_or_else(|| format!("`{here}` has to be a place in this schema, `#/$defs/…`"))?;
+        let target = self.places.find(at, reference);
+        let target = target.map_err(|why| format!("`{here}`: {why}"))?;
+        Ok((self.at(&target.pointer)?, target.dynamic))
+    }
+
+    /// Resource and place of each schema with a dynamic anchor of this name.
+    fn dynamic(&mut self, name: &str) -> Result<Vec<(usize, usize)>, String> {
+        let all = self.places.dynamic(name).into_iter();
+        all.map(|(resource, pointer)| Ok((resource, self.at(&pointer)?)))
+            .collect()
     }
 }
 
+/// A name, and those that it needs.
+fn needs((name, needed): (&String, &Value)) -> Option<(String, Vec<String>)> {
+    Some((name.clone(), names(needed)?))
+}
+
 /// Whether `name` is read with another of `keywords`.
-fn belongs(name: &str, keywords: &Map<String, Value>) -> bool {
+fn belongs(name: &str, keywords: &Object) -> bool {
     let with: &[&str] = match name {
         "then" | "else" => &["if"],
         "patternProperties" => &["properties"],
@@ -259,7 +288,7 @@ fn belongs(name: &str, keywords: &Map<String, Value>) -> bool {
         "minLength" => &["maxLength"],
         _ => &[],
     };
-    with.iter().any(|other| keywords.contains_key(*other))
+    with.iter().any(|other| keywords.has(other))
 }
 
 fn names(value: &Value) -> Option<Vec<String>> {
@@ -267,29 +296,17 @@ fn names(value: &Value) -> Option<Vec<String>> {
     value.as_array()?.iter().map(name).collect()
 }
 
-fn regex(pattern: &str, here: &str) -> Result<Regex, String> {
-    Regex::new(pattern)
-        .map_err(|e| format!("`{here}`: `{pattern}` is no pattern that is understood here: {e}"))
+fn regex(text: &str, here: &str) -> Result<regex_lite::Regex, String> {
+    pattern::read(text).map_err(|why| format!("`{here}`: {why}"))
 }
 
-fn range(
-    keywords: &Map<String, Value>,
-    least: &str,
-    most: &str,
-    want: &dyn Fn(&str) -> String,
-) -> Result<Range, String> {
+fn range(keywords: &Object, least: &str, most: &str, want: &dyn Fn(&str) -> String) -> Result<Range, String> {
     let bound = |name: &str, otherwise: u64| match keywords.get(name) {
         None => Ok(otherwise),
         // `2.0` is whole, too.
         Some(value) => {
-            let whole = value
-                .as_f64()
-                .filter(|n| n.fract() == 0.0 && *n >= 0.0)
-                .map(|n| n as u64);
-            value
-                .as_u64()
-                .or(whole)
-                .ok_or_else(|| want("a whole number, 0 or more"))
+            let whole = value.as_number().and_then(Number::as_u64);
+            whole.ok_or_else(|| want("a whole number, 0 or more"))
         }
     };
     Ok(Range {

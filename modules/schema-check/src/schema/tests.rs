@@ -1,8 +1,16 @@
 //! Against another's implementation, for schemas and values that are made up.
 
-use super::*;
+use super::{Misfit, Schema};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
+
+pub(super) fn schema(schema: &Value) -> Result<Schema, String> {
+    Schema::read(&crate::Value::parse(schema.to_string().as_bytes())?)
+}
+
+pub(super) fn check(schema: &Schema, value: &Value) -> Result<(), Misfit> {
+    schema.check(&crate::Value::parse(value.to_string().as_bytes()).unwrap())
+}
 
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -82,6 +90,8 @@ fn keyword(schema: BoxedStrategy<Value>) -> BoxedStrategy<(String, Value)> {
         says("patternProperties", fields("\\^?[ab]")),
         says("additionalProperties", schema.clone()),
         says("propertyNames", schema.clone()),
+        says("unevaluatedProperties", schema.clone()),
+        says("unevaluatedItems", schema.clone()),
         says("minProperties", small()),
         says("maxProperties", small()),
         says("items", schema.clone()),
@@ -107,7 +117,7 @@ fn keyword(schema: BoxedStrategy<Value>) -> BoxedStrategy<(String, Value)> {
     .boxed()
 }
 
-fn schema() -> impl Strategy<Value = Value> {
+fn any_schema() -> impl Strategy<Value = Value> {
     let leaf = any::<bool>().prop_map(Value::from).boxed();
     leaf.prop_recursive(3, 24, 4, |inner| {
         prop::collection::vec(keyword(inner.boxed()), 0..4)
@@ -123,7 +133,7 @@ fn whole() -> impl Strategy<Value = Value> {
         Just(json!({ "required": ["a"] })),
         Just(json!({ "maxLength": 1 })),
     ];
-    (schema(), plain.clone(), plain)
+    (any_schema(), plain.clone(), plain)
         .prop_map(|(schema, a, b)| json!({ "allOf": [schema], "$defs": { "a": a, "b": b } }))
 }
 
@@ -131,20 +141,20 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
     #[test]
     fn it_says_what_another_says(schema in whole(), values in prop::collection::vec(value(), 1..8)) {
-        let ours = Schema::read(&schema).unwrap();
+        let ours = super::tests::schema(&schema).unwrap();
         let (mut compiler, mut all) = (boon::Compiler::new(), boon::Schemas::new());
         compiler.add_resource("mem:///schema", schema.clone()).unwrap();
         let theirs = compiler.compile("mem:///schema", &mut all).unwrap();
         for value in values {
             let fits = all.validate(&value, theirs).is_ok();
-            prop_assert_eq!(ours.check(&value).is_ok(), fits, "{} of {}", schema, value);
+            prop_assert_eq!(check(&ours, &value).is_ok(), fits, "{} of {}", schema, value);
         }
     }
 
     #[test]
     fn whatever_is_given_as_a_schema_does_no_harm(schema in value(), value in value()) {
-        if let Ok(schema) = Schema::read(&schema) {
-            let _ = schema.check(&value);
+        if let Ok(schema) = super::tests::schema(&schema) {
+            let _ = check(&schema, &value);
         }
     }
 }
@@ -152,9 +162,10 @@ proptest! {
 #[test]
 fn what_is_not_understood_is_refused_by_name() {
     for (schema, why) in [
+        (json!({ "minimun": 1 }), "has `minimun`, which is not understood"),
         (
-            json!({ "unevaluatedProperties": false }),
-            "has `unevaluatedProperties`, which is not understood",
+            json!({ "$schema": "http://json-schema.org/draft-07/schema#" }),
+            "only https://json-schema.org/draft/2020-12/schema is understood",
         ),
         (
             json!({ "properties": { "a": { "type": "int" } } }),
@@ -162,7 +173,7 @@ fn what_is_not_understood_is_refused_by_name() {
         ),
         (
             json!({ "$ref": "https://example.com/s" }),
-            "has to be a place in this schema",
+            "`https://example.com/s` is outside of this schema",
         ),
         (
             json!({ "$ref": "#/$defs/none" }),
@@ -178,41 +189,43 @@ fn what_is_not_understood_is_refused_by_name() {
         (json!({ "allOf": [] }), "`/allOf` has to be a list of schemas"),
         (json!([1]), "is no schema"),
         (
-            json!({ "properties": { "a": { "$id": "mem:///a", "$ref": "#/$defs/b" } } }),
-            "`/properties/a/$id`: only the whole schema may have an `$id`",
+            json!({ "$defs": { "a": { "$id": "mem:///a" }, "b": { "$id": "mem:///a" } } }),
+            "`/$defs/b/$id`: `mem:///a` is there twice",
         ),
-        (
-            json!({ "$ref": "#/$defs/a/items", "$defs": { "a": { "$id": "mem:///a", "items": true } } }),
-            "`#/$defs/a` has an `$id` of its own",
-        ),
+        (json!({ "$id": "a#b" }), "has a fragment"),
     ] {
-        let refused = Schema::read(&schema).unwrap_err();
+        let refused = super::tests::schema(&schema).unwrap_err();
         assert!(refused.contains(why), "{schema}: {refused}");
     }
+}
+
+#[test]
+fn a_unit_of_too_many_digits_is_refused() {
+    let schema = crate::Value::parse(br#"{ "multipleOf": 0.1234567890123456789 }"#).unwrap();
+    let refused = Schema::read(&schema).unwrap_err();
+    assert!(refused.contains("a number of at most 18 digits"), "{refused}");
 }
 
 #[test]
 fn schemas_that_go_in_circles_end() {
     let tree =
         json!({ "type": "object", "properties": { "next": { "$ref": "#" } }, "additionalProperties": false });
-    let tree = Schema::read(&tree).unwrap();
-    assert!(tree.check(&json!({ "next": { "next": {} } })).is_ok());
-    let misfit = tree
-        .check(&json!({ "next": { "next": { "other": 1 } } }))
-        .unwrap_err();
+    let tree = schema(&tree).unwrap();
+    assert!(check(&tree, &json!({ "next": { "next": {} } })).is_ok());
+    let misfit = check(&tree, &json!({ "next": { "next": { "other": 1 } } })).unwrap_err();
     assert_eq!(misfit.to_string(), "`/next/next/other` is not allowed");
     for circle in [
         json!({ "$ref": "#" }),
         json!({ "not": { "anyOf": [{ "required": ["a"] }, { "$ref": "#" }] } }),
         json!({ "$ref": "#/$defs/a", "$defs": { "a": { "if": { "$ref": "#/$defs/b" } }, "b": { "dependentSchemas": { "x": { "$ref": "#/$defs/a" } } } } }),
     ] {
-        let refused = Schema::read(&circle).unwrap_err();
+        let refused = schema(&circle).unwrap_err();
         assert_eq!(refused, "the schema refers to itself without looking at anything");
     }
     // Two ways to one are no circle.
     let twice = json!({ "allOf": [{ "$ref": "#/$defs/a" }, { "$ref": "#/$defs/b" }],
         "$defs": { "a": { "$ref": "#/$defs/b" }, "b": { "type": "integer" } } });
-    assert!(Schema::read(&twice).unwrap().check(&json!(1)).is_ok());
+    assert!(check(&schema(&twice).unwrap(), &json!(1)).is_ok());
 }
 
 fn nested(levels: usize, inner: Value) -> Value {
@@ -226,14 +239,14 @@ fn what_nests_deep_is_looked_at_to_its_end() {
         { "required": ["secret"] },
         { "required": ["c"], "properties": { "c": { "$ref": "#/$defs/s" } } },
     ] } } });
-    let hidden = Schema::read(&hidden).unwrap();
+    let hidden = schema(&hidden).unwrap();
     for levels in [0, 1, 30, 120] {
         assert!(
-            hidden.check(&nested(levels, json!({ "secret": 1 }))).is_err(),
+            check(&hidden, &nested(levels, json!({ "secret": 1 }))).is_err(),
             "{levels}"
         );
         assert!(
-            hidden.check(&nested(levels, json!({ "other": 1 }))).is_ok(),
+            check(&hidden, &nested(levels, json!({ "other": 1 }))).is_ok(),
             "{levels}"
         );
     }
@@ -247,10 +260,8 @@ fn what_nests_deep_is_looked_at_to_its_end() {
         json!({ "not": long }),
         json!({ "anyOf": [{ "not": long }, true] }),
     ] {
-        let misfit = Schema::read(&schema)
-            .unwrap()
-            .check(&nested(120, json!(1)))
-            .unwrap_err();
+        let read = super::tests::schema(&schema).unwrap();
+        let misfit = check(&read, &nested(120, json!(1))).unwrap_err();
         assert!(
             misfit.to_string().contains("nests too deep"),
             "{schema}: {misfit}"
@@ -272,23 +283,36 @@ fn numbers_are_what_they_say() {
         ("7", "1e25", false),
         ("1e-300", "1", true),
         ("1e300", "1", false),
+        (
+            "7",
+            "12345678901234567890123456789012345678901234567890123",
+            false,
+        ),
+        ("3", "1e400", false),
+        ("5", "1e99999999999999999999", true),
+        ("0.5", "1e308", true),
+        ("0.123456789", "1e308", false),
         ("1e300", "0", true),
         ("2.5", "-7.5", true),
         ("0.3", "-1", false),
         ("1", "18446744073709551615", true),
         ("4", "18446744073709551615", false),
     ] {
-        let schema: Value = serde_json::from_str(&format!(r#"{{ "multipleOf": {of} }}"#)).unwrap();
-        let value = serde_json::from_str(number).unwrap();
+        let written = |text: &str| crate::Value::parse(text.as_bytes()).unwrap();
+        let schema = written(&format!(r#"{{ "multipleOf": {of} }}"#));
+        let value = written(number);
         assert_eq!(
             Schema::read(&schema).unwrap().check(&value).is_ok(),
             fits,
             "{number} of {of}"
         );
     }
-    let schema = Schema::read(&json!({ "uniqueItems": true })).unwrap();
+    let unique = schema(&json!({ "uniqueItems": true })).unwrap();
     for (items, fits) in [
         ("[9007199254740993, 9007199254740992.0]", true),
+        ("[12345678901234567890123, 12345678901234567890124]", true),
+        ("[1.0e2, 100, 7]", false),
+        ("[-0, 0.0]", false),
         ("[9007199254740992, 9007199254740992.0]", false),
         ("[1e300, -1e300, 18446744073709551615, 0.5, 0]", true),
         (r#"[{"a": 1, "b": 2}, {"b": 2.0, "a": 1}]"#, false),
@@ -297,9 +321,9 @@ fn numbers_are_what_they_say() {
             true,
         ),
     ] {
-        let items = serde_json::from_str(items).unwrap();
-        assert_eq!(schema.check(&items).is_ok(), fits, "{items}");
+        let items = crate::Value::parse(items.as_bytes()).unwrap();
+        assert_eq!(unique.check(&items).is_ok(), fits, "{items}");
     }
-    let misfit = schema.check(&json!([3, 1, 2, 1, 3, 1])).unwrap_err();
+    let misfit = check(&unique, &json!([3, 1, 2, 1, 3, 1])).unwrap_err();
     assert_eq!(misfit.to_string(), "`/3` was there before");
 }

@@ -1,0 +1,216 @@
+//! What references mean: the places of a schema's resources and anchors, by their URIs (JSON Schema core, sections 8 and 9).
+
+use crate::value::{Object, Value};
+use fluent_uri::{Uri, UriRef};
+use std::collections::BTreeMap;
+
+/// Of a schema that has no `$id`.
+const BASE: &str = "schema:///";
+/// The only one whose words are known here.
+const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
+
+/// A schema within the whole, by JSON Pointer.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    pub(super) schema: &'a Value,
+    /// The number of the resource that it is of.
+    pub(super) resource: usize,
+}
+
+/// All schemas of a whole.
+#[derive(Debug, Default)]
+pub(super) struct Places<'a> {
+    places: BTreeMap<String, Place<'a>>,
+    /// URI and pointer of each, the whole first.
+    resources: Vec<(String, String)>,
+    /// Pointers by resource and name.
+    anchors: BTreeMap<(usize, String), String>,
+    dynamic: BTreeMap<(usize, String), String>,
+}
+
+/// What a reference leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) pointer: String,
+    /// The name of the dynamic anchor by which it was found.
+    pub(super) dynamic: Option<String>,
+}
+
+impl<'a> Places<'a> {
+    pub(super) fn of(whole: &'a Value) -> Result<Self, String> {
+        let mut places = Self {
+            resources: vec![(BASE.to_owned(), String::new())],
+            ..Self::default()
+        };
+        places.walk(String::new(), whole, 0)?;
+        Ok(places)
+    }
+
+    pub(super) fn get(&self, pointer: &str) -> Option<&Place<'a>> {
+        self.places.get(pointer)
+    }
+
+    /// Pointers of the schemas with a dynamic anchor of this name, with their resources.
+    pub(super) fn dynamic(&self, name: &str) -> Vec<(usize, String)> {
+        let all = self.dynamic.iter().filter(|((_, other), _)| other == name);
+        all.map(|((resource, _), pointer)| (*resource, pointer.clone()))
+            .collect()
+    }
+
+    fn walk(&mut self, pointer: String, schema: &'a Value, resource: usize) -> Result<(), String> {
+        let Value::Object(keywords) = schema else {
+            self.places.insert(pointer, Place { schema, resource });
+            return Ok(());
+        };
+        let resource = self.resource(&pointer, keywords, resource)?;
+        if let Some(dialect) = keywords.get("$schema").and_then(Value::as_str)
+            && dialect.trim_end_matches('#') != DIALECT
+        {
+            return Err(format!(
+                "`{pointer}/$schema` is `{dialect}`, and only {DIALECT} is understood here: take it out if that means the same"
+            ));
+        }
+        for (keyword, anchors) in [
+            ("$anchor", &mut self.anchors),
+            ("$dynamicAnchor", &mut self.dynamic),
+        ] {
+            if let Some(name) = keywords.get(keyword).and_then(Value::as_str) {
+                anchors.insert((resource, name.to_owned()), pointer.clone());
+            }
+        }
+        self.places.insert(pointer.clone(), Place { schema, resource });
+        for (below, schema) in schemas_in(keywords) {
+            self.walk(format!("{pointer}{below}"), schema, resource)?;
+        }
+        Ok(())
+    }
+
+    /// The resource that a schema is of: its own, if it has an `$id`.
+    fn resource(&mut self, pointer: &str, keywords: &Object, within: usize) -> Result<usize, String> {
+        let Some(id) = keywords.get("$id") else {
+            return Ok(within);
+        };
+        let here = format!("{pointer}/$id");
+        let id = id.as_str().ok_or_else(|| format!("`{here}` has to be a URI"))?;
+        let base = self.resources.get(within).map_or(BASE, |(uri, _)| uri);
+        let uri = resolve(base, id).map_err(|why| format!("`{here}`: {why}"))?;
+        let uri = match uri.split_once('#') {
+            Some((_, fragment)) if !fragment.is_empty() => {
+                return Err(format!("`{here}` has a fragment, as no `$id` may"));
+            }
+            Some((uri, _)) => uri.to_owned(),
+            None => uri,
+        };
+        if self.resources.iter().skip(1).any(|(other, _)| *other == uri) {
+            return Err(format!("`{here}`: `{uri}` is there twice"));
+        }
+        if pointer.is_empty() {
+            self.resources = vec![(uri, String::new())];
+            return Ok(0);
+        }
+        self.resources.push((uri, pointer.to_owned()));
+        Ok(self.resources.len() - 1)
+    }
+
+    /// What `reference` means in the schema at `pointer`.
+    pub(super) fn find(&self, pointer: &str, reference: &str) -> Result<Target, String> {
+        let resource = self.get(pointer).map_or(0, |place| place.resource);
+        let base = self.resources.get(resource).map_or(BASE, |(uri, _)| uri);
+        let uri = resolve(base, reference)?;
+        let (uri, fragment) = uri.split_once('#').unwrap_or((&uri, ""));
+        let found = self.resources.iter().position(|(other, _)| other == uri);
+        let found = found.ok_or_else(|| {
+            format!("`{reference}` is outside of this schema: only what is within it is found here, as `#/$defs/…`")
+        })?;
+        let fragment = decoded(fragment).ok_or_else(|| format!("`{reference}` is no text"))?;
+        let root = self.resources.get(found).map_or("", |(_, pointer)| pointer);
+        let none = || format!("there is nothing at `{reference}`");
+        if fragment.is_empty() || fragment.starts_with('/') {
+            let pointer = format!("{root}{fragment}");
+            return match self.get(&pointer) {
+                Some(_) => Ok(Target {
+                    pointer,
+                    dynamic: None,
+                }),
+                None => Err(none()),
+            };
+        }
+        let key = (found, fragment.clone());
+        if let Some(pointer) = self.dynamic.get(&key) {
+            return Ok(Target {
+                pointer: pointer.clone(),
+                dynamic: Some(fragment),
+            });
+        }
+        let pointer = self.anchors.get(&key).cloned().ok_or_else(none)?;
+        Ok(Target {
+            pointer,
+            dynamic: None,
+        })
+    }
+}
+
+fn resolve(base: &str, reference: &str) -> Result<String, String> {
+    let told = |e: &dyn std::fmt::Display| format!("`{reference}` is no URI: {e}");
+    let base = Uri::parse(base).map_err(|e| told(&e))?;
+    let reference = UriRef::parse(reference).map_err(|e| told(&e))?;
+    let resolved = reference.resolve_against(&base).map_err(|e| told(&e))?;
+    Ok(resolved.into_string())
+}
+
+/// A fragment without its percent signs.
+fn decoded(fragment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(fragment.len());
+    let mut rest = fragment.as_bytes();
+    while let Some((b, after)) = rest.split_first() {
+        rest = after;
+        if *b != b'%' {
+            bytes.push(*b);
+            continue;
+        }
+        let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = rest.get(2..)?;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The schemas that keywords hold, with their pointers from there.
+fn schemas_in(keywords: &Object) -> Vec<(String, &Value)> {
+    let mut found = Vec::new();
+    for (name, value) in keywords.iter() {
+        match name.as_str() {
+            "not"
+            | "if"
+            | "then"
+            | "else"
+            | "items"
+            | "contains"
+            | "additionalProperties"
+            | "propertyNames"
+            | "unevaluatedItems"
+            | "unevaluatedProperties"
+            | "contentSchema" => {
+                found.push((format!("/{name}"), value));
+            }
+            "allOf" | "anyOf" | "oneOf" | "prefixItems" => {
+                let items = value.as_array().unwrap_or_default().iter().enumerate();
+                found.extend(items.map(|(n, schema)| (format!("/{name}/{n}"), schema)));
+            }
+            "$defs" | "definitions" | "properties" | "patternProperties" | "dependentSchemas"
+            | "dependencies" => {
+                let fields = value.as_object().into_iter().flat_map(Object::iter);
+                // A list of names is none.
+                let fields = fields.filter(|(_, schema)| schema.as_array().is_none());
+                found.extend(fields.map(|(field, schema)| (format!("/{name}/{}", escaped(field)), schema)));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// A name as a JSON Pointer has it.
+pub(super) fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
