@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::process::Output;
 use weir_tests::{Node, read_all};
+use weir_types::{BatchBuilder, Codec, Offset, Record};
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -349,6 +350,80 @@ fn the_demo_streams_every_reading_and_accounts_for_each() {
     assert!(count("  inside labelled windows") > count("  outside"));
 }
 
+/// Whatever a record holds: what was read can be sent as it is, all of the answer or each record of it.
+#[test]
+fn what_http_gives_can_be_posted_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    let bytes = |text: &[u8]| Some(bytes::Bytes::copy_from_slice(text));
+    let header = |name: &str, value: Option<bytes::Bytes>| (name.to_owned(), value);
+    let records = [
+        Record {
+            key: bytes(&[0xff, 0]),
+            value: bytes(b"{\"id\": 12345678901234567890123, \"v\":1.10}"),
+            timestamp: 1_700_000_000_001,
+            headers: vec![
+                header("x", bytes(b"1")),
+                header("x", bytes(b"2")),
+                header("", None),
+                header("raw", bytes(&[0xfe])),
+                header("\u{e4}", bytes(b"")),
+            ],
+        },
+        Record {
+            key: bytes(b""),
+            value: None,
+            timestamp: 0,
+            headers: Vec::new(),
+        },
+        Record {
+            key: None,
+            value: bytes(&[0x80]),
+            timestamp: -1,
+            headers: Vec::new(),
+        },
+        Record {
+            key: bytes(b"\"quoted\\"),
+            value: bytes(b"\"a text\""),
+            timestamp: 5,
+            headers: Vec::new(),
+        },
+    ];
+    block_on(async {
+        let client = node.client().await.unwrap();
+        for topic in ["t", "u", "v"] {
+            client.create_topic(topic, 1, &[]).await.unwrap();
+        }
+        let mut builder = BatchBuilder::new(Codec::None);
+        records.iter().for_each(|record| builder.push_record(record));
+        let batch = builder.build(Offset::ZERO, None).unwrap();
+        let mut producer = client.producer().await.unwrap();
+        producer.send("t", 0, &batch).await.unwrap().done().await.unwrap();
+    });
+    let read = |topic: &str| http(node.http, "GET", &format!("/v1/topics/{topic}/records"), "", b"").1;
+    let post = |topic: &str, body: &serde_json::Value| {
+        let (path, body) = (format!("/v1/topics/{topic}/records"), body.to_string());
+        http(node.http, "POST", &path, "application/json", body.as_bytes())
+    };
+    let first = read("t");
+    assert_eq!(first["records"].as_array().unwrap().len(), records.len());
+    let (status, told) = post("u", &first);
+    assert_eq!(status, 200, "{told}");
+    for record in first["records"].as_array().unwrap() {
+        let (status, told) = post("v", &serde_json::json!([record]));
+        assert_eq!(status, 200, "{told}");
+    }
+    block_on(async {
+        let client = node.client().await.unwrap();
+        for topic in ["t", "u", "v"] {
+            let (read, _) = read_all(&client, topic, 0, 1 << 20).await.unwrap();
+            let read: Vec<_> = read.into_iter().map(|(_, record)| record).collect();
+            assert_eq!(read, records, "{topic}");
+        }
+    });
+    node.stop().unwrap();
+}
+
 #[test]
 fn http_takes_and_gives_records_and_manages() {
     let dir = tempfile::tempdir().unwrap();
@@ -373,7 +448,7 @@ fn http_takes_and_gives_records_and_manages() {
             "POST",
             "/v1/topics/t/records",
             "application/x-ndjson",
-            b"a\nb\r\n\nc"
+            b"1\n\"b\"\r\n\n{}"
         )
         .1["records"],
         3
@@ -397,8 +472,16 @@ fn http_takes_and_gives_records_and_manages() {
     assert_eq!(records[2]["value_base64"], "/wA=");
     assert_eq!(
         (records[4]["value"].as_str(), records[6]["key"].as_str()),
-        (Some("b"), Some("raw"))
+        (Some("\"b\""), Some("raw"))
     );
+    let (status, body) = call(
+        "POST",
+        "/v1/topics/t/records",
+        "application/x-ndjson",
+        b"1\nnot json",
+    );
+    assert_eq!(status, 400, "{body}");
+    assert!(body.to_string().contains("line 2 is not JSON"), "{body}");
     for (path, want) in [
         ("/v1/topics/none", 404),
         ("/v1/topics/t/records?offset=99", 416),

@@ -5,20 +5,21 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::fmt;
+use std::marker::PhantomData;
 use weir_types::Record;
 use weir_types::limits::{BATCH_RECORDS_MAX, RECORD_HEADERS_MAX};
 
-/// An array of objects, each with `value` and perhaps `key`, `timestamp` and `headers`. Records without a time get `now`, in
-/// milliseconds since 1970.
+/// An array of objects, each with `value` and perhaps `key`, `timestamp` and `headers`, or an object with such `records`: also as they
+/// were read, whose offsets say nothing here. Records without a time get `now`, in milliseconds since 1970.
 ///
 /// # Errors
 /// When it is something else, names the element and what is wrong with it.
 pub(crate) fn from_json(body: &[u8], now: i64) -> Result<Vec<Record>, HttpError> {
-    let mut json = serde_json::Deserializer::from_slice(body);
+    let mut json = serde_json::Deserializer::from_slice(without_mark(body));
     let records = Elements { now }.deserialize(&mut json);
     let records = records.and_then(|records| json.end().map(|()| records));
     records.map_err(|why| match why.to_string() {
@@ -27,25 +28,39 @@ pub(crate) fn from_json(body: &[u8], now: i64) -> Result<Vec<Record>, HttpError>
     })
 }
 
-/// Each line that is not empty a value.
+/// Each line that is not blank a value, of which it is the text.
 ///
 /// # Errors
-/// When there are more than a request may have.
+/// When there are more than a request may have, or one is not JSON: then none of them is taken.
 pub(crate) fn from_lines(body: &Bytes, now: i64) -> Result<Vec<Record>, HttpError> {
-    let lines = body
-        .split(|b| *b == b'\n')
-        .map(|l| l.strip_suffix(b"\r").unwrap_or(l));
-    let value = |line: &[u8]| Record {
-        value: Some(body.slice_ref(line)),
-        timestamp: now,
-        ..Record::default()
-    };
-    let lines = lines.filter(|l| !l.is_empty());
-    let records: Vec<_> = lines.take(BATCH_RECORDS_MAX as usize + 1).map(value).collect();
-    match records.len() > BATCH_RECORDS_MAX as usize {
-        true => Err(HttpError::too_large(TOO_MANY)),
-        false => Ok(records),
+    let lines = without_mark(body).split(|b| *b == b'\n');
+    let lines = lines.map(|l| l.strip_suffix(b"\r").unwrap_or(l));
+    let mut records = Vec::new();
+    for (n, line) in lines
+        .enumerate()
+        .filter(|(_, line)| !line.trim_ascii().is_empty())
+    {
+        if records.len() == BATCH_RECORDS_MAX as usize {
+            return Err(HttpError::too_large(TOO_MANY));
+        }
+        if let Err(why) = serde_json::from_slice::<&RawValue>(line) {
+            return Err(HttpError::bad_request(format!(
+                "line {} is not JSON: {why}",
+                n + 1
+            )));
+        }
+        records.push(Record {
+            value: Some(body.slice_ref(line)),
+            timestamp: now,
+            ..Record::default()
+        });
     }
+    Ok(records)
+}
+
+/// A byte order mark says nothing in UTF-8, and is no part of what follows it (RFC 8259, section 8.1).
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body)
 }
 
 const TOO_MANY: &str = "a request has at most 100000 records, and 400000 headers: send them in several";
@@ -61,7 +76,7 @@ impl<'de> DeserializeSeed<'de> for Elements {
     type Value = Vec<Record>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Vec<Record>, D::Error> {
-        json.deserialize_seq(self)
+        json.deserialize_any(self)
     }
 }
 
@@ -69,12 +84,28 @@ impl<'de> Visitor<'de> for Elements {
     type Value = Vec<Record>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of objects with `value`")
+        f.write_str("an array of objects with `value`, or an object with such `records`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Vec<Record>, A::Error> {
+        let mut records = None;
+        while let Some(name) = fields.next_key::<String>()? {
+            match name.as_str() {
+                "records" if records.is_some() => return Err(A::Error::duplicate_field("records")),
+                "records" => records = Some(fields.next_value_seed(Elements { now: self.now })?),
+                // As they were read.
+                "gaps" | "next_offset" | "log_start" | "committed_end" => {
+                    _ = fields.next_value::<IgnoredAny>()?
+                }
+                other => return Err(A::Error::unknown_field(other, &["records"])),
+            }
+        }
+        records.ok_or_else(|| A::Error::missing_field("records"))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<Record>, A::Error> {
         let (mut records, mut headers) = (Vec::new(), 0);
-        while let Some(Object(element)) = elements.next_element::<Object<'de>>()? {
+        while let Some(Object(element)) = elements.next_element::<Object<Element<'de>>>()? {
             headers += element.headers.len();
             if records.len() == BATCH_RECORDS_MAX as usize || headers > HEADERS_MAX {
                 return Err(A::Error::custom(TOO_MANY));
@@ -87,26 +118,26 @@ impl<'de> Visitor<'de> for Elements {
     }
 }
 
-/// An element that is written as an object: serde would take an array, too, by position.
-struct Object<'a>(Element<'a>);
+/// What is written as an object: serde would take an array, too, by position.
+struct Object<T>(T);
 
-impl<'de> Deserialize<'de> for Object<'de> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct Fields;
+        struct Fields<T>(PhantomData<T>);
 
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Object<'de>;
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object with `value`")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
-                Element::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+                T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
             }
         }
 
-        json.deserialize_map(Fields)
+        json.deserialize_map(Fields(PhantomData))
     }
 }
 
@@ -120,9 +151,34 @@ struct Element<'a> {
     #[serde(borrow, default, deserialize_with = "given")]
     key: Option<&'a RawValue>,
     #[serde(default, deserialize_with = "given")]
+    key_base64: Option<String>,
+    /// Where it was read. It is stored at another.
+    #[serde(default, rename = "offset")]
+    _offset: Option<u64>,
+    #[serde(default, deserialize_with = "given")]
     timestamp: Option<i64>,
     #[serde(borrow, default, deserialize_with = "in_order")]
-    headers: Vec<(String, &'a RawValue)>,
+    headers: Vec<Header<'a>>,
+}
+
+/// A header, as a list has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header<'a> {
+    name: String,
+    #[serde(borrow, default, deserialize_with = "given")]
+    value: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "given")]
+    value_base64: Option<String>,
+}
+
+impl Header<'_> {
+    fn read(self) -> Result<(String, Option<Bytes>), String> {
+        match bytes_of(self.value, self.value_base64.as_deref()) {
+            Ok(value) => Ok((self.name, value)),
+            Err(why) => Err(format!("header `{}` {why}", self.name.escape_debug())),
+        }
+    }
 }
 
 /// What is `null` is given, too.
@@ -130,49 +186,82 @@ fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(json: D) -> Result<Opti
     T::deserialize(json).map(Some)
 }
 
-/// Fields as they are written, also of the same name: headers may be.
-fn in_order<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<(String, &'de RawValue)>, D::Error> {
-    struct Fields;
+/// Headers as they are written, also of the same name: an object with their values, or a list of objects with name and value.
+fn in_order<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<Header<'de>>, D::Error> {
+    struct Headers;
 
-    impl<'de> Visitor<'de> for Fields {
-        type Value = Vec<(String, &'de RawValue)>;
+    fn push<'de, E: Error>(all: &mut Vec<Header<'de>>, header: Header<'de>) -> Result<(), E> {
+        if all.len() == RECORD_HEADERS_MAX as usize {
+            return Err(E::custom("a record has at most 1000 headers"));
+        }
+        all.push(header);
+        Ok(())
+    }
+
+    impl<'de> Visitor<'de> for Headers {
+        type Value = Vec<Header<'de>>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object with headers")
+            f.write_str("an object with headers, or a list of objects with `name` and `value`")
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
             let mut all = Vec::new();
-            while let Some(field) = fields.next_entry()? {
-                if all.len() == RECORD_HEADERS_MAX as usize {
-                    return Err(A::Error::custom("a record has at most 1000 headers"));
-                }
-                all.push(field);
+            while let Some((name, value)) = fields.next_entry()? {
+                let value = Some(value);
+                push(
+                    &mut all,
+                    Header {
+                        name,
+                        value,
+                        value_base64: None,
+                    },
+                )?;
+            }
+            Ok(all)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut headers: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some(Object(header)) = headers.next_element()? {
+                push(&mut all, header)?;
             }
             Ok(all)
         }
     }
 
-    json.deserialize_map(Fields)
+    json.deserialize_any(Headers)
 }
 
 impl Element<'_> {
     fn record(self, now: i64) -> Result<Record, String> {
-        let value = match (self.value, self.value_base64) {
-            (Some(value), None) => bytes(value)?,
-            (None, Some(text)) => Some(STANDARD.decode(text).map_err(|e| e.to_string())?.into()),
-            _ => return Err("has to have `value` or `value_base64`, and not both".to_owned()),
+        let key = match (self.key, self.key_base64) {
+            (None, None) => None,
+            (Some(key), None) => bytes(key)?,
+            (None, Some(text)) => Some(of_base64(&text)?),
+            _ => return Err("has `key` and `key_base64`".to_owned()),
         };
         let headers = self.headers.into_iter();
         Ok(Record {
-            key: self.key.map(bytes).transpose()?.flatten(),
-            value,
+            key,
+            value: bytes_of(self.value, self.value_base64.as_deref())?,
             timestamp: self.timestamp.unwrap_or(now),
-            headers: headers
-                .map(|(name, value)| Ok((name, bytes(value)?)))
-                .collect::<Result<_, String>>()?,
+            headers: headers.map(Header::read).collect::<Result<_, String>>()?,
         })
     }
+}
+
+fn bytes_of(value: Option<&RawValue>, base64: Option<&str>) -> Result<Option<Bytes>, String> {
+    match (value, base64) {
+        (Some(value), None) => bytes(value),
+        (None, Some(text)) => of_base64(text).map(Some),
+        _ => Err("has to have `value` or `value_base64`, and not both".to_owned()),
+    }
+}
+
+fn of_base64(text: &str) -> Result<Bytes, String> {
+    let bytes = STANDARD.decode(text);
+    bytes.map(Bytes::from).map_err(|e| format!("has no base64: {e}"))
 }
 
 /// Text stands for its bytes, null for null, anything else for its JSON as it is written: numbers keep all of their digits.
@@ -218,7 +307,35 @@ mod tests {
             (Some(&b"t"[..]), None)
         );
         for (bad, why) in [
-            (&br#"{"value":1}"#[..], "array"),
+            (
+                &br#"{"value":1}"#[..],
+                "unknown field `value`, expected `records`",
+            ),
+            (br#"7"#, "an array of objects"),
+            (br#"{"gaps":[]}"#, "missing field `records`"),
+            (br#"{"records":[],"records":[]}"#, "duplicate field"),
+            (br#"{"records":[{}]}"#, "[0] has to have `value`"),
+            (
+                br#"[{"value":1,"key":"a","key_base64":""}]"#,
+                "has `key` and `key_base64`",
+            ),
+            (
+                br#"[{"value":1,"headers":[{"name":"n"}]}]"#,
+                "header `n` has to have",
+            ),
+            (
+                br#"[{"value":1,"headers":[{"name":"n","value_base64":"*"}]}]"#,
+                "header `n` has no base64",
+            ),
+            (
+                br#"[{"value":1,"headers":[{"name":"n","valu":1}]}]"#,
+                "unknown field `valu`",
+            ),
+            (br#"[{"value":1,"headers":[["n",1]]}]"#, "expected an object"),
+            (
+                br#"[{"value":1,"headers":7}]"#,
+                "an object with headers, or a list",
+            ),
             (br#"[0]"#, "invalid type"),
             (br#"[[20.1,null,3,1700000000000]]"#, "invalid type"),
             (br#"[{"value":1,"timestamp":null}]"#, "invalid type"),
@@ -240,10 +357,26 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_no_part_of_a_value_and_what_is_no_json_is_told() {
+        let lines = from_lines(&Bytes::from("\u{feff}{\"a\":1}\r\n\n 2 \n"), 0).unwrap();
+        let values: Vec<_> = lines.iter().map(|r| r.value.as_deref().unwrap()).collect();
+        assert_eq!(values, [&b"{\"a\":1}"[..], b" 2 "]);
+        assert_eq!(
+            from_json("\u{feff}[{\"value\":1}]".as_bytes(), 0).unwrap().len(),
+            1
+        );
+        let refused = from_lines(&Bytes::from("1\n\nnot json\n"), 0).unwrap_err();
+        assert!(
+            format!("{refused:?}").contains("line 3 is not JSON"),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
     fn no_more_is_made_than_a_batch_may_have() {
         let max = BATCH_RECORDS_MAX as usize;
-        assert_eq!(from_lines(&"a\n".repeat(max).into(), 0).unwrap().len(), max);
-        assert!(from_lines(&"a\n".repeat(max + 1).into(), 0).is_err());
+        assert_eq!(from_lines(&"1\n".repeat(max).into(), 0).unwrap().len(), max);
+        assert!(from_lines(&"1\n".repeat(max + 1).into(), 0).is_err());
         let most = format!("[{}{{\"value\":1}}]", "{\"value\":1},".repeat(max - 1));
         assert_eq!(from_json(most.as_bytes(), 0).unwrap().len(), max);
         let more = format!("[{}{{\"value\":1}}]", "{\"value\":1},".repeat(max));
