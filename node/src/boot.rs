@@ -172,6 +172,7 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
         cache_dir: Some(data.join("cache")),
         compile: CompileBy::Child(std::env::current_exe()?, vec!["compile-component".to_owned()]),
         random: random_key,
+        memory: Arc::clone(&broker.ledger().modules),
     })?;
     let pipelines = Pipelines::open(broker.clone(), runtime, data.join("modules"))?;
     broker.set_hook(Arc::new(pipelines.clone()) as Arc<dyn Hook>);

@@ -463,42 +463,75 @@ fn shares_are_shown_and_a_refusal_names_its_own() {
     assert!(table.contains("SHARE") && table.contains("answers"), "{table}");
 }
 
+/// Memory is taken as modules use it: there is no more than the node's share, whoever wants it, and what is refused waits.
 #[test]
-fn a_topic_grows_as_far_as_the_modules_that_read_it_have_room() {
+fn modules_use_no_more_memory_than_there_is_for_them() {
+    const PARTITIONS: u32 = 16;
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path(), &[("WEIR_MODULES_MEMORY_BYTES", "67108864")]).unwrap();
+    let node = Node::start(dir.path(), &[("WEIR_MODULES_MEMORY_BYTES", "12582912")]).unwrap();
     let pipeline = r#"
-        name = "hot"
+        name = "once"
         source = "t"
-        at = "log"
         [[stages]]
-        module = "threshold"
-        config = { field = "v", limit = 50 }
-        [outputs]
-        main = "u"
+        module = "dedupe"
+        config = { horizon_ms = 60000 }
+        grants = ["state", "timers"]
     "#;
+    let share = || {
+        let status = node.cli(&["status", "-o", "json"], "").unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        let shares = status["shares"].as_array().unwrap();
+        let of = |name: &str| shares.iter().find(|s| s["share"] == name).unwrap().clone();
+        (of("modules"), of("state"))
+    };
     block_on(async {
         let client = node.client().await.unwrap();
-        for topic in ["t", "u"] {
-            client.create_topic(topic, 2, &for_ever()).await.unwrap();
-        }
-        client
-            .push_module("threshold", "1", &weir_tests::module("threshold"))
-            .await
-            .unwrap();
+        client.create_topic("t", PARTITIONS, &for_ever()).await.unwrap();
+        client.create_topic("free", 1, &for_ever()).await.unwrap();
+        let dedupe = weir_tests::module("dedupe");
+        client.push_module("dedupe", "1", &dedupe).await.unwrap();
         client.apply_pipeline(pipeline).await.unwrap();
-        // 16 MiB for an instance, and one for each partition.
-        client.alter_topic("t", Some(4), &[]).await.unwrap();
-        let refused = client
-            .alter_topic("t", Some(5), &[])
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(
-            refused.contains("`t` cannot have 5 partitions") && refused.contains("memory"),
-            "{refused}"
-        );
-        // What no pipeline reads may have as many as it likes.
-        client.alter_topic("u", Some(64), &[]).await.unwrap();
+        let (mut taken, mut waits) = (0, None);
+        for partition in 0..PARTITIONS {
+            let sent = offer(&client, "t", partition).await;
+            match sent {
+                Ok(()) => taken += 1,
+                Err(why) => waits = Some(why),
+            }
+        }
+        assert!((2..PARTITIONS).contains(&taken), "{taken}, {waits:?}");
+        // Nobody else is any worse off, and the partitions that have theirs go on.
+        offer(&client, "free", 0).await.unwrap();
+        offer(&client, "t", 0).await.unwrap();
+        let (modules, state) = share();
+        assert!(modules["used"].as_u64() <= Some(12_582_912), "{modules}");
+        assert!(modules["refused"].as_u64() >= Some(1), "{modules}");
+        assert!(state["used"].as_u64() > Some(0), "{state}");
+        client.remove_pipeline("once").await.unwrap();
+        let begun = Instant::now();
+        while share().0["used"].as_u64() != Some(0) || share().1["used"].as_u64() != Some(0) {
+            assert!(begun.elapsed() < DEADLINE, "{:?}", share());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        offer(&client, "t", PARTITIONS - 1).await.unwrap();
     });
+}
+
+/// Sends a record, and gives up after a while.
+async fn offer(client: &Client, topic: &str, partition: u32) -> Result<(), String> {
+    let sent = async {
+        let mut producer = client.producer().await.map_err(|e| e.to_string())?;
+        let mut builder = weir_types::BatchBuilder::new(Codec::None);
+        builder.push(0, Some(b"k"), Some(b"x"), weir_types::Headers::NONE);
+        let record = builder
+            .build(weir_types::Offset::ZERO, None)
+            .map_err(|e| e.to_string())?;
+        let sent = producer
+            .send(topic, partition, &record)
+            .await
+            .map_err(|e| e.to_string())?;
+        sent.done().await.map(|_| ()).map_err(|e| e.to_string())
+    };
+    let within = tokio::time::timeout(Duration::from_millis(500), sent).await;
+    within.unwrap_or_else(|_| Err("it waits".to_owned()))
 }

@@ -35,7 +35,10 @@ fn takes_over(counting: Counting) {
             ("loop", "deadline"),
             ("trap", "trapped"),
             ("grow", "bytes of memory"),
-            ("hoard", "its state has reached"),
+            (
+                "hoard",
+                "what its pipeline remembers, on all partitions, has reached 65536",
+            ),
         ] {
             let config = format!("config = {{ mode = \"{mode}\" }}, ");
             let tight = format!("{}\n[limits]\nstate_bytes = 65536\n", pipeline(&config));

@@ -14,7 +14,8 @@
 //! | `answers` | memory | what is being read and sent |
 //! | `inflated` | memory | records that are read over HTTP, while they are not compressed |
 //! | `uploads` | memory | modules that are being received |
-//! | `modules` | memory | what applied pipelines may use |
+//! | `modules` | memory | what the memories of modules take |
+//! | `state` | memory | what modules remember |
 //!
 //! A share that is used up means waiting, for as long as its user says, or a refusal that names it; both are counted. Of the
 //! shares that clients compete for, one address may have half: somebody else gets in beside whoever takes all he can.
@@ -29,16 +30,17 @@ use weir_types::ErrorKind;
 use weir_types::limits::{
     ANSWERS_BYTES_MAX, CONNECTIONS_MAX, CONNECTIONS_NEW_MAX, CONNECTIONS_OF_NODES_MAX,
     CONNECTIONS_OF_STRANGERS_MAX, FILES_RESERVE, HTTP_CONNECTIONS_MAX, INFLATED_BYTES_MAX,
-    KAFKA_CONNECTIONS_MAX, MODULE_BYTES_MAX, PRODUCE_INFLIGHT_BYTES_MAX, REQUESTS_BYTES_MAX, UPLOADS_MAX,
-    WAITING_BYTES_MAX,
+    KAFKA_CONNECTIONS_MAX, MODULE_BYTES_MAX, PRODUCE_INFLIGHT_BYTES_MAX, REQUESTS_BYTES_MAX, STATE_BYTES_MAX,
+    UPLOADS_MAX, WAITING_BYTES_MAX,
 };
+use weir_types::pool::Pool;
 
 /// What there is to share out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Means {
     /// Files that the process may have open.
     pub files: usize,
-    /// Bytes of memory for what modules use.
+    /// Bytes of memory for the memories of modules.
     pub modules_bytes: u64,
 }
 
@@ -318,17 +320,12 @@ pub struct Ledger {
     pub answers: Account,
     pub inflated: Account,
     pub uploads: Account,
-    /// Bytes that what pipelines may use takes; it is not waited for, but refused when a pipeline is applied.
-    modules: Modules,
+    /// Bytes that the memories of modules take.
+    pub modules: Arc<Pool>,
+    /// Bytes that what modules remember takes.
+    pub state: Arc<Pool>,
     /// Files that are not for clients.
     store_files: u64,
-}
-
-#[derive(Debug)]
-struct Modules {
-    max: u64,
-    used: AtomicU64,
-    refused: AtomicU64,
 }
 
 impl Ledger {
@@ -355,32 +352,10 @@ impl Ledger {
             answers: Account::new("answers", Memory, ANSWERS_BYTES_MAX).among_addresses(),
             inflated: Account::new("inflated", Memory, INFLATED_BYTES_MAX).among_addresses(),
             uploads: Account::new("uploads", Memory, UPLOADS_MAX * MODULE_BYTES_MAX).among_addresses(),
-            modules: Modules {
-                max: means.modules_bytes,
-                used: AtomicU64::new(0),
-                refused: AtomicU64::new(0),
-            },
+            modules: Arc::new(Pool::new(means.modules_bytes)),
+            state: Arc::new(Pool::new(STATE_BYTES_MAX as u64)),
             store_files: reserve as u64,
         }
-    }
-
-    /// Whether modules may use `bytes` in all; if so, that is what they use from now on.
-    ///
-    /// # Errors
-    /// How many there are.
-    pub fn modules_may_use(&self, bytes: u64) -> Result<(), u64> {
-        match bytes <= self.modules.max {
-            true => Ok(()),
-            false => {
-                self.modules.refused.fetch_add(1, Ordering::Relaxed);
-                Err(self.modules.max)
-            }
-        }
-    }
-
-    /// What has been applied may use `bytes` in all.
-    pub fn modules_use(&self, bytes: u64) {
-        self.modules.used.store(bytes, Ordering::Relaxed);
     }
 
     fn accounts(&self) -> [&Account; 13] {
@@ -401,7 +376,7 @@ impl Ledger {
         ]
     }
 
-    /// Bytes that are taken of all shares of memory but that of modules.
+    /// Bytes that are taken of all shares of memory but those of modules.
     pub fn memory_used(&self) -> u64 {
         let standings = self.accounts().map(Account::standing);
         let memory = standings.iter().filter(|s| s.resource == Resource::Memory);
@@ -411,13 +386,15 @@ impl Ledger {
     /// How all shares stand.
     pub fn standings(&self) -> Vec<Standing> {
         let mut all: Vec<Standing> = self.accounts().map(Account::standing).to_vec();
-        all.push(Standing {
-            share: "modules",
-            resource: Resource::Memory,
-            used: self.modules.used.load(Ordering::Relaxed),
-            max: self.modules.max,
-            refused: self.modules.refused.load(Ordering::Relaxed),
-        });
+        for (share, pool) in [("modules", &self.modules), ("state", &self.state)] {
+            all.push(Standing {
+                share,
+                resource: Resource::Memory,
+                used: pool.used(),
+                max: pool.max(),
+                refused: pool.refused(),
+            });
+        }
         let open = std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64);
         let clients = self.http.standing().used + self.kafka.standing().used;
         all.push(Standing {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_runtime::{
     CallError, CallFailure, CallLimits, Digest, Fired, InitError, Instance, InstanceConfig, Instruments,
-    LogSink, Mark, Module, Moment, Table,
+    LogSink, Mark, Module, Moment, Quota, Table,
 };
 use weir_types::RecordRef;
 use weir_types::limits::{
@@ -43,6 +43,8 @@ pub(crate) struct Stage {
     pub(crate) instance: Option<Instance>,
     /// What the module remembers, if it may.
     pub(crate) table: Option<Table>,
+    /// What it may take for that, with the others of its pipeline.
+    pub(crate) quota: Quota,
     /// Under which rows that is.
     pub(crate) generation: u8,
 }
@@ -62,6 +64,7 @@ impl Stage {
             instruments: Arc::clone(&self.instruments),
             instance: None,
             table: None,
+            quota: self.quota.clone(),
             generation: self.generation,
         }
     }
@@ -83,7 +86,10 @@ impl Stage {
 
     fn instance(&mut self) -> Result<&mut Instance, CallError> {
         if self.instance.is_none() {
-            let failed = |e| CallError::Failed(CallFailure::Host(format!("no fresh instance: {e}")));
+            let failed = |e| match e {
+                InitError::Failed(CallFailure::Full(max)) => CallError::Failed(CallFailure::Full(max)),
+                e => CallError::Failed(CallFailure::Host(format!("no fresh instance: {e}"))),
+            };
             self.instance = Some(self.fresh().map_err(failed)?);
         }
         self.instance
@@ -121,6 +127,8 @@ pub(crate) enum Stopped {
     Halt(String),
     /// What it comes to is too much for one entry. Of one record alone it never is.
     TooMuch(TooMuch),
+    /// There is no memory for a module at present.
+    Full(String),
 }
 
 /// What records come to together is more than an entry may have.
@@ -274,6 +282,8 @@ impl Work<'_> {
                         self.settle(rest)
                     };
                 }
+                // None of it is the records' doing: they come again.
+                CallError::Failed(why @ CallFailure::Full(_)) => return Err(Stopped::Full(why.to_string())),
                 CallError::Retry(_) if tries < self.rules.attempts => {
                     #[expect(
                         clippy::disallowed_methods,

@@ -152,16 +152,6 @@ pub enum ApplyError {
         before: String,
         now: String,
     },
-    #[error(
-        "it may remember {wanted} bytes (`limits.state_bytes` for each stage and partition), and of what all pipelines may \
-         {left} are left: lower `limits.state_bytes`"
-    )]
-    StateFull { wanted: usize, left: usize },
-    #[error(
-        "its modules may use {wanted} bytes of memory (`limits.memory_bytes` for each instance), and of the node's share `modules`, \
-         {max} bytes, {left} are left: lower `limits.memory_bytes`, or raise the setting `modules_memory_bytes`"
-    )]
-    MemoryFull { wanted: u64, left: u64, max: u64 },
     #[error("there are {0} pipelines already: remove one")]
     Full(usize),
     #[error(
@@ -205,8 +195,6 @@ impl ApplyError {
             | Self::NotGranted { .. }
             | Self::OtherState { .. }
             | Self::Migrate { .. }
-            | Self::StateFull { .. }
-            | Self::MemoryFull { .. }
             | Self::Together { .. }
             | Self::Full(_)
             | Self::NotFound(_) => ErrorKind::Invalid,

@@ -8,7 +8,7 @@ use crate::dead_letter::Stem;
 use crate::firing::For;
 use crate::follow::{self, Wanted};
 use crate::input::Ends;
-use crate::memory::Parts;
+use crate::memory::{self, Parts};
 use crate::priority::{self, Priority};
 use crate::row::Stamp;
 use crate::spec::{At, Policy, Spec};
@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use weir_broker::{
     Broker, Footing, HookDone, HookError, HookJob, Output, Processed, ReadError, StateKey, Stop as StopAt,
@@ -139,6 +140,8 @@ pub(crate) struct Worker {
     behind: bool,
     /// Rows, timers and bytes in memory that are counted.
     told: (usize, usize, usize),
+    /// When it was told last that there is no memory for its modules.
+    told_full: Option<Instant>,
 }
 
 /// Why a batch is not taken.
@@ -244,6 +247,7 @@ impl Lane {
                 let (jobs, queue) = sync_channel::<(HookJob, HookDone)>(PIPELINE_QUEUE_MAX);
                 thread(&name).spawn(move || {
                     begin();
+                    worker.count_stored();
                     worker.run(queue, finish);
                 })?;
                 Front::Ingest(jobs)
@@ -253,6 +257,7 @@ impl Lane {
                 let ended = Arc::clone(&stop);
                 thread(&name).spawn(move || {
                     begin();
+                    worker.count_stored();
                     read(worker, &ended, &finish);
                 })?;
                 Front::Log(stop)
@@ -343,6 +348,9 @@ impl Lane {
     }
 }
 
+/// How often it is told that records wait for memory: a minute, as other troubles that last.
+const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
+
 /// A lane's thread: named, and with a stack for a guest and the host around it.
 fn thread(pipeline: &str) -> std::thread::Builder {
     std::thread::Builder::new()
@@ -402,6 +410,7 @@ impl Worker {
             good_in_a_row: 0,
             behind: false,
             told: (0, 0, 0),
+            told_full: None,
         }
     }
 
@@ -416,6 +425,22 @@ impl Worker {
             broker,
             shared,
         )
+    }
+
+    /// Counts what is stored already of what the modules remember.
+    fn count_stored(&self) {
+        if let Err(error) = memory::count_stored(&self.spec, &self.broker, &self.stages) {
+            tracing::warn!(pipeline = %self.spec.name, %error, "what it remembers cannot be counted before it is read");
+        }
+    }
+
+    /// Once a minute: it is tried again and again.
+    fn warn_full(&mut self, why: &str) {
+        let is_told = self.told_full.is_some_and(|at| at.elapsed() < FULL_TOLD_EVERY);
+        if !is_told {
+            self.told_full = Some(Instant::now());
+            tracing::warn!(pipeline = %self.spec.name, why, "records wait: raise `modules_memory_bytes`, or remove a pipeline");
+        }
     }
 
     /// Serves until the lane is dropped.
@@ -657,6 +682,10 @@ impl Worker {
                 return Err(Refusal::Halt(why));
             }
             Err(Stopped::TooMuch(much)) => return Err(Refusal::TooMuch(much)),
+            Err(Stopped::Full(why)) => {
+                self.warn_full(&why);
+                return Err(Refusal::Busy);
+            }
         };
         self.behind |= effects.failures > 0;
         self.good_in_a_row = if effects.failures > 0 {

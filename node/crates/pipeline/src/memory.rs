@@ -10,7 +10,7 @@ use crate::time::{Progress, Time};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_broker::{Broker, Chain, PartitionId, ReadError, StateKey, StateKind, decode, encode};
-use weir_runtime::{Fired, Moment, Table, Timer, TimerClock};
+use weir_runtime::{Fired, Moment, Table, Timer, TimerClock, row_bytes};
 use weir_types::limits::{
     BATCH_RECORDS_MAX, HOLDING_PARTITIONS_MAX, LOG_PARTITIONS_MAX, OP_HEAD_BYTES_MAX, STAGES_MAX,
     STATEFUL_PARTITIONS_MAX,
@@ -170,6 +170,9 @@ impl Parts {
             let Some(chain) = Chain::begin(broker, id) else {
                 return Ok(None);
             };
+            if let Some(stage) = stages.first() {
+                stage.quota.put_aside(partition, 0);
+            }
             let stages = begin(spec, stages, broker, partition)?;
             let time = Time::from(progress(spec, broker, partition)?);
             let input = Input::open(spec, broker, partition)?;
@@ -198,6 +201,11 @@ impl Parts {
         if let Some(part) = self.parts.remove(&partition) {
             let events = spec.event_time.clone().unwrap_or_default();
             part.chain.drain();
+            if let Some(stage) = part.stages.first() {
+                stage
+                    .quota
+                    .put_aside(partition, part.tables().map(Table::bytes).sum());
+            }
             if !part.chain.is_standing() {
                 // What it has in memory does not say what is due.
                 self.asleep.put_at_once(partition);
@@ -326,7 +334,7 @@ pub(crate) fn table(
     partition: u32,
 ) -> Result<Table, ReadError> {
     let place = (n, stage.generation);
-    let mut table = Table::new(spec.limits.state_bytes);
+    let mut table = Table::within(&stage.quota);
     let prefix = of_stage(StateKind::Table, spec.name.as_str(), place, partition);
     broker.applied_rows(&prefix, |key, value| {
         table.load(key.get(prefix.as_bytes().len()..).unwrap_or_default(), &value);
@@ -339,6 +347,29 @@ pub(crate) fn table(
         }
     })?;
     Ok(table)
+}
+
+/// Counts what is stored of each partition against what the pipeline may take, before any of it is in memory. Blocks.
+pub(crate) fn count_stored(spec: &Spec, broker: &Broker, stages: &[Stage]) -> Result<(), ReadError> {
+    let mut bytes: BTreeMap<u32, usize> = BTreeMap::new();
+    for (n, stage) in stages.iter().enumerate() {
+        for prefix in of_generation(spec.name.as_str(), n, stage.generation) {
+            broker.applied_rows(&prefix, |key, value| {
+                let rest = key
+                    .get(prefix.as_bytes().len()..)
+                    .and_then(<[u8]>::split_first_chunk);
+                if let Some((partition, key)) = rest {
+                    *bytes.entry(u32::from_be_bytes(*partition)).or_default() += row_bytes(key, &value);
+                }
+            })?;
+        }
+    }
+    for (partition, bytes) in bytes {
+        if let Some(stage) = stages.first() {
+            stage.quota.put_aside(partition, bytes);
+        }
+    }
+    Ok(())
 }
 
 /// Rows for what changed of stage `n` since the last time.
@@ -378,7 +409,7 @@ impl Part {
     pub(crate) fn apart(spec: &Spec, stages: &[Stage], chain: Chain, input: Input, partition: u32) -> Self {
         let mut stages: Vec<_> = stages.iter().map(|s| s.of_partition(partition)).collect();
         for (stage, with) in stages.iter_mut().zip(&spec.stages) {
-            stage.table = with.remembers().then(|| Table::new(spec.limits.state_bytes));
+            stage.table = with.remembers().then(|| Table::within(&stage.quota));
         }
         Self {
             stages,

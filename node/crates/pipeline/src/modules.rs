@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use weir_broker::{AdminError, StateKind};
-use weir_runtime::{Digest, InstanceConfig, Instruments, LoadError, LogLevel, LogSink, Module, Wanted};
+use weir_runtime::{
+    Digest, InstanceConfig, Instruments, LoadError, LogLevel, LogSink, Module, Quota, Wanted,
+};
 use weir_types::TopicName;
 
 /// A voter that is not ready for a revision by then is not waited for: it has records wait once it leads. CPython takes twenty
@@ -280,6 +282,7 @@ impl Pipelines {
     /// Loads and tries out each stage's module. Blocks while one is compiled.
     pub(crate) fn stages(&self, spec: &Spec, digests: &[Digest]) -> Result<Vec<Stage>, ApplyError> {
         let mut stages = Vec::with_capacity(spec.stages.len());
+        let quota = Quota::new(spec.limits.state_bytes, Arc::clone(&self.0.broker.ledger().state));
         for (n, (stage, digest)) in spec.stages.iter().zip(digests).enumerate() {
             let module = self.load(*digest)?;
             let label: Arc<str> = match self.store().modules.get(digest) {
@@ -322,6 +325,7 @@ impl Pipelines {
                 instruments,
                 instance: Some(instance),
                 table: None,
+                quota: quota.clone(),
                 generation: 0,
             });
         }

@@ -526,24 +526,6 @@ impl Spec {
         self.stages.iter().any(|s| s.grants.contains(&Grant::Timers))
     }
 
-    /// Bytes that what it remembers may take where its source has so many partitions.
-    pub(crate) fn state_bytes(&self, partitions: usize) -> usize {
-        let stages = self.stages.iter().filter(|s| s.remembers());
-        let tables = stages.count().saturating_mul(partitions);
-        tables.saturating_mul(self.limits.state_bytes)
-    }
-
-    /// Bytes that the memories of its instances may take where its source has so many partitions: one instance for each stage, and
-    /// where work is done by the partition, for each of them.
-    pub(crate) fn memory_bytes(&self, partitions: usize) -> u64 {
-        let apart = match self.at {
-            At::Ingest if !self.is_stateful() => 1,
-            _ => partitions.max(1),
-        };
-        let instances = self.stages.len().saturating_mul(apart);
-        (instances as u64).saturating_mul(self.limits.memory_bytes as u64)
-    }
-
     /// What becomes of records that a module fails on.
     pub fn policy(&self) -> Policy {
         let preset = match self.remembers() {

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::Thread;
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
+use weir_types::pool::Pool;
 
 /// Ticks without a guest after which the ticker rests: an idle node does not wake up two hundred times a second.
 const REST_AFTER_TICKS: u32 = 40;
@@ -28,6 +29,8 @@ pub struct RuntimeOptions {
     pub compile: CompileBy,
     /// Random bytes for the cache's key, should it need one.
     pub random: fn() -> std::io::Result<[u8; 32]>,
+    /// What the memories of all instances take of.
+    pub memory: Arc<Pool>,
 }
 
 impl RuntimeOptions {
@@ -37,6 +40,7 @@ impl RuntimeOptions {
             cache_dir: None,
             compile: CompileBy::Here,
             random: || Err(std::io::ErrorKind::Unsupported.into()),
+            memory: Arc::new(Pool::new(u64::MAX)),
         }
     }
 }
@@ -50,6 +54,7 @@ pub(crate) struct Inner {
     linker: Linker<Guest>,
     compiler: Compiler,
     pub(crate) ticker: Ticker,
+    pub(crate) memory: Arc<Pool>,
 }
 
 impl Runtime {
@@ -85,6 +90,7 @@ impl Runtime {
             linker,
             compiler,
             ticker,
+            memory: options.memory,
         })))
     }
 

@@ -115,6 +115,8 @@ pub enum CallFailure {
     Deadline(Duration),
     #[error("asked for more than its {0} bytes of memory, and stopped")]
     Memory(usize),
+    #[error("found no memory: the modules of this node have {0} bytes together, and they are taken")]
+    Full(u64),
     #[error("returned or handed over more than {0} bytes in one call")]
     Output(usize),
     #[error(

@@ -276,7 +276,11 @@ impl Module {
         sink: Arc<dyn LogSink>,
         instruments: Arc<Instruments>,
     ) -> Result<(Store<Guest>, Exports), CallFailure> {
-        let mut store = Store::new(self.engine(), Guest::new(self.digest, limits, sink, instruments));
+        let pool = Arc::clone(&self.runtime.inner().memory);
+        let mut store = Store::new(
+            self.engine(),
+            Guest::new(self.digest, limits, sink, instruments, pool),
+        );
         store.limiter(|guest| &mut guest.memory);
         self.call(&mut store, 0, Moment::default(), &mut None, |s| {
             let instance = self.pre.instantiate(&mut *s)?;
@@ -468,6 +472,7 @@ fn ticks(deadline: Duration) -> u64 {
 fn failure(error: &wasmtime::Error, guest: &Guest, deadline: Duration) -> CallFailure {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => CallFailure::Deadline(deadline),
+        _ if guest.memory.is_full => CallFailure::Full(guest.memory.pool.max()),
         _ if guest.memory.refused => CallFailure::Memory(guest.limits.memory_bytes),
         _ if guest.state.refused.is_some() => {
             CallFailure::State(guest.state.refused.clone().unwrap_or_default())

@@ -15,7 +15,7 @@ pub struct CallLimits {
     pub output_bytes: usize,
     /// Lines that a call may log.
     pub log_lines: u32,
-    /// Bytes of memory that the state of one stage may take, for each partition.
+    /// Bytes of memory that the state of all stages of a pipeline may take on a node, on all partitions.
     pub state_bytes: usize,
 }
 
@@ -27,8 +27,8 @@ impl Default for CallLimits {
             memory_bytes: 16 << 20,
             output_bytes: 8 << 20,
             log_lines: 16,
-            // Eighty thousand keys with a number each.
-            state_bytes: 8 << 20,
+            // Three hundred thousand keys with a number each, a third of what all pipelines of a node have.
+            state_bytes: 32 << 20,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Reads never wait for a disk, a scan is a walk, and what a failed call wrote is taken back row by row. The durable form
 //! is rows of the log, and is somebody else's: it takes [`Table::changes`] once a batch.
 
+use crate::quota::{Quota, Share};
 use crate::timers::{Clocks, Timer, TimerClock, Timers};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
@@ -26,7 +27,7 @@ type Value = SmallVec<[u8; 16]>;
 ///
 /// A row is looked up by its hash, since that is what each record costs; the order is kept beside, and touched when a key
 /// comes or goes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -45,7 +46,7 @@ pub struct Table {
     is_migrating: bool,
     rows: usize,
     bytes: usize,
-    bytes_max: usize,
+    share: Share,
 }
 
 #[derive(Clone, Debug)]
@@ -92,9 +93,13 @@ pub enum StateError {
     #[error("a value of its state has {0} bytes; at most {STATE_VALUE_BYTES_MAX} are allowed")]
     Value(usize),
     #[error(
-        "its state has reached {0} bytes: have it remove what it does not need, or raise `limits.state_bytes`"
+        "what its pipeline remembers, on all partitions, has reached {0} bytes: have it remove what it does not need, or raise `limits.state_bytes`"
     )]
-    Quota(usize),
+    Quota(u64),
+    #[error(
+        "what all pipelines of this node remember has reached {0} bytes: have them remove what they do not need"
+    )]
+    Node(u64),
     #[error("a batch changes more than {STATE_CHANGES_BYTES_MAX} bytes of its state: send smaller ones")]
     Changes,
 }
@@ -102,9 +107,25 @@ pub enum StateError {
 impl Table {
     /// An empty one that may grow to about `bytes_max` bytes of memory.
     pub fn new(bytes_max: usize) -> Self {
+        Self::within(&Quota::alone(bytes_max))
+    }
+
+    /// An empty one that may grow as far as others leave of `quota`.
+    pub fn within(quota: &Quota) -> Self {
         Self {
-            bytes_max,
-            ..Self::default()
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_hash: HashMap::default(),
+            by_key: BTreeMap::new(),
+            changed: Vec::new(),
+            journal: Vec::new(),
+            clocks: Clocks::default(),
+            changed_bytes: 0,
+            changed_before: 0,
+            is_migrating: false,
+            rows: 0,
+            bytes: 0,
+            share: Share::of(quota),
         }
     }
 
@@ -115,6 +136,7 @@ impl Table {
             None => self.create(key),
         };
         self.set(slot, Some(value.into()));
+        self.share.have(self.bytes());
     }
 
     /// The value under `key`.
@@ -140,8 +162,8 @@ impl Table {
         }
         let slot = self.by_hash.get(key).copied();
         let before = slot.and_then(|slot| self.value(slot));
-        let bytes_before = before.map_or(0, |old| cost(key, old));
-        let bytes = value.map_or(0, |value| cost(key, value));
+        let bytes_before = before.map_or(0, |old| row_bytes(key, old));
+        let bytes = value.map_or(0, |value| row_bytes(key, value));
         self.check_quota(bytes_before, bytes)?;
         self.changed_bytes = changed_bytes;
         let (slot, did) = match slot {
@@ -240,6 +262,7 @@ impl Table {
     pub fn take_changes(&mut self, mut each: impl FnMut(&[u8], Option<&[u8]>)) {
         (self.changed_bytes, self.changed_before) = (0, 0);
         self.journal.clear();
+        self.share.settle(self.bytes());
         for slot in std::mem::take(&mut self.changed) {
             let Some(row) = self.slots.get_mut(slot as usize) else {
                 continue;
@@ -255,6 +278,7 @@ impl Table {
     /// Adds a timer that is stored already.
     pub fn load_timer(&mut self, clock: TimerClock, key: &[u8], tag: u32, at: i64) {
         self.clocks.load(clock, key, tag, at);
+        self.share.have(self.bytes());
     }
 
     /// Sets the timer for `key` and `tag`, or clears it.
@@ -304,11 +328,11 @@ impl Table {
     }
 
     /// What does not grow is taken: a quota that was lowered must not stop a module that shrinks.
-    fn check_quota(&self, before: usize, after: usize) -> Result<(), StateError> {
-        if after > before && self.bytes() - before + after > self.bytes_max {
-            return Err(StateError::Quota(self.bytes_max));
+    fn check_quota(&mut self, before: usize, after: usize) -> Result<(), StateError> {
+        match after > before {
+            true => self.share.need(self.bytes() - before + after),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn value(&self, slot: u32) -> Option<&[u8]> {
@@ -329,7 +353,7 @@ impl Table {
     fn set(&mut self, slot: u32, value: Option<Value>) -> Option<Value> {
         let row = self.slots.get_mut(slot as usize)?;
         let old = std::mem::replace(&mut row.value, value);
-        let bytes = |value: &Option<Value>| value.as_ref().map_or(0, |value| cost(&row.key, value));
+        let bytes = |value: &Option<Value>| value.as_ref().map_or(0, |value| row_bytes(&row.key, value));
         self.bytes = self.bytes + bytes(&row.value) - bytes(&old);
         self.rows = self.rows + usize::from(row.value.is_some()) - usize::from(old.is_some());
         old
@@ -380,7 +404,8 @@ impl Table {
     }
 }
 
-fn cost(key: &[u8], value: &[u8]) -> usize {
+/// What a row of these takes of memory, about.
+pub fn row_bytes(key: &[u8], value: &[u8]) -> usize {
     key.len() + value.len() + ROW_BYTES
 }
 
@@ -418,7 +443,7 @@ mod tests {
             table.roll_back(mark);
             let rows: Vec<_> = table.scan(&[], None).map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
             prop_assert_eq!(&rows, &model.clone().into_iter().collect::<Vec<_>>());
-            let bytes: usize = model.iter().map(|(k, v)| cost(k, v)).sum();
+            let bytes: usize = model.iter().map(|(k, v)| row_bytes(k, v)).sum();
             prop_assert_eq!(table.bytes(), bytes);
             // The changes make of what was stored what there is.
             let mut stored = BTreeMap::from([(vec![7], b"stored".to_vec())]);

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod murmur2;
 pub mod name;
 pub mod planted;
+pub mod pool;
 pub mod record;
 pub mod time;
 

@@ -197,8 +197,8 @@ pub const MODULES_BYTES_MAX: usize = 128 << 20;
 pub const MODULE_CHUNK_BYTES: usize = 1 << 20;
 /// Pipelines on a node: each has a thread's worth of queue and an instance of about a megabyte.
 pub const PIPELINES_MAX: usize = 128;
-/// Bytes of memory that what all pipelines of a site remember may take. They are rows of a snapshot's state, too, beside
-/// the modules themselves.
+/// Bytes of memory that what all pipelines remember may take on the node that leads what they read, stored and put aside rows among
+/// them. They are rows of a snapshot's state, too, beside the modules themselves.
 pub const STATE_BYTES_MAX: usize = 96 << 20;
 /// Bytes of keys and values that one batch may change of what a stage remembers: they are in the entry of its records.
 pub const STATE_CHANGES_BYTES_MAX: usize = 2 << 20;

@@ -16,6 +16,7 @@ use crate::{Digest, Moment, Table};
 use std::sync::Arc;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::{HasSelf, Linker};
+use weir_types::pool::Pool;
 
 /// State of the host for one instance.
 pub(crate) struct Guest {
@@ -33,6 +34,7 @@ impl Guest {
         limits: CallLimits,
         sink: Arc<dyn LogSink>,
         instruments: Arc<Instruments>,
+        pool: Arc<Pool>,
     ) -> Self {
         Self {
             limits,
@@ -40,6 +42,8 @@ impl Guest {
                 bytes_max: limits.memory_bytes,
                 bytes: 0,
                 refused: false,
+                pool,
+                is_full: false,
             },
             log: log::Lines::new(sink, limits.log_lines),
             metrics: metrics::Defined::new(instruments),
@@ -55,7 +59,7 @@ impl Guest {
 
     /// A call begins, on `table` if it may have one: what is counted per call starts anew.
     pub(crate) fn begin_call(&mut self, moment: Moment, table: Option<Table>) {
-        self.memory.refused = false;
+        (self.memory.refused, self.memory.is_full) = (false, false);
         self.log.begin_call();
         self.set_time(moment.now);
         self.state.begin_call(moment, table, self.limits.output_bytes);
@@ -76,6 +80,10 @@ pub(crate) struct MemoryLimit {
     /// Of all memories.
     bytes: usize,
     pub(crate) refused: bool,
+    /// Of all modules.
+    pub(crate) pool: Arc<Pool>,
+    /// There was nothing left of it.
+    pub(crate) is_full: bool,
 }
 
 impl ResourceLimiter for MemoryLimit {
@@ -83,10 +91,16 @@ impl ResourceLimiter for MemoryLimit {
         let bytes = self.bytes.saturating_sub(now).saturating_add(desired);
         let fits = bytes <= self.bytes_max;
         self.refused |= !fits;
-        if fits {
-            self.bytes = bytes;
+        if !fits {
+            return Ok(false);
         }
-        Ok(fits)
+        if !self.pool.take(bytes.saturating_sub(self.bytes) as u64) {
+            self.pool.refuse();
+            self.is_full = true;
+            return Ok(false);
+        }
+        self.bytes = bytes;
+        Ok(true)
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
@@ -106,6 +120,12 @@ impl ResourceLimiter for MemoryLimit {
     }
 }
 
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        self.pool.give(self.bytes as u64);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,11 +136,28 @@ mod tests {
             bytes_max: 100,
             bytes: 0,
             refused: false,
+            pool: Arc::new(Pool::new(120)),
+            is_full: false,
         };
         assert!(limit.memory_growing(0, 60, None).unwrap());
         assert!(!limit.memory_growing(0, 60, None).unwrap() && limit.refused);
         assert!(limit.memory_growing(0, 30, None).unwrap());
         assert!(limit.memory_growing(60, 70, None).unwrap());
         assert!(!limit.memory_growing(30, 31, None).unwrap());
+        // Others have their own limit, and the same pool: 20 are left.
+        let pool = Arc::clone(&limit.pool);
+        let mut other = MemoryLimit {
+            bytes_max: 100,
+            bytes: 0,
+            refused: false,
+            pool: Arc::clone(&pool),
+            is_full: false,
+        };
+        assert!(!limit.is_full && !other.memory_growing(0, 21, None).unwrap());
+        assert!(other.is_full && !other.refused && pool.refused() == 1);
+        drop(limit);
+        assert!(other.memory_growing(0, 21, None).unwrap());
+        drop(other);
+        assert_eq!(pool.used(), 0);
     }
 }

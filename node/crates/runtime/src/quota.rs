@@ -1,0 +1,199 @@
+//! What tables may take of memory: as they use it, and not what they might.
+
+use crate::table::StateError;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use weir_types::pool::Pool;
+
+/// The bounds of tables: what those of a pipeline may take together, and those of all pipelines of a node.
+#[derive(Clone, Debug)]
+pub struct Quota(Arc<Bounds>);
+
+#[derive(Debug)]
+struct Bounds {
+    pipeline: Pool,
+    node: Arc<Pool>,
+    /// Bytes of rows that are stored, and of which no table is in memory, by partition.
+    aside: Mutex<BTreeMap<u32, usize>>,
+}
+
+impl Quota {
+    /// For tables of one pipeline, which has `bytes` in all, beside those of others, who take of `node` as well.
+    pub fn new(bytes: usize, node: Arc<Pool>) -> Self {
+        Self(Arc::new(Bounds {
+            pipeline: Pool::new(bytes as u64),
+            node,
+            aside: Mutex::default(),
+        }))
+    }
+
+    /// For tables of which nobody else knows.
+    pub fn alone(bytes: usize) -> Self {
+        Self::new(bytes, Arc::new(Pool::new(u64::MAX)))
+    }
+
+    /// Counts what the rows of a partition take that are stored while its tables are not in memory; 0 once they are.
+    pub fn put_aside(&self, partition: u32, bytes: usize) {
+        let mut aside = self.0.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match bytes {
+            0 => aside.remove(&partition),
+            _ => aside.insert(partition, bytes),
+        };
+        self.count(bytes);
+        self.give(before.unwrap_or(0));
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), StateError> {
+        if !self.0.pipeline.take(bytes as u64) {
+            return Err(StateError::Quota(self.0.pipeline.max()));
+        }
+        if !self.0.node.take(bytes as u64) {
+            self.0.pipeline.give(bytes as u64);
+            return Err(StateError::Node(self.0.node.max()));
+        }
+        Ok(())
+    }
+
+    fn count(&self, bytes: usize) {
+        self.0.pipeline.count(bytes as u64);
+        self.0.node.count(bytes as u64);
+    }
+
+    fn give(&self, bytes: usize) {
+        self.0.pipeline.give(bytes as u64);
+        self.0.node.give(bytes as u64);
+    }
+}
+
+impl Drop for Bounds {
+    fn drop(&mut self) {
+        let aside = self.aside.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.node.give(aside.values().map(|bytes| *bytes as u64).sum());
+    }
+}
+
+/// What one table has of a quota. It gives it back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    quota: Quota,
+    taken: usize,
+}
+
+/// Taken beyond what is needed, so that few rows ask for more.
+fn slack(bytes: usize) -> usize {
+    bytes / 8 + 512
+}
+
+impl Share {
+    /// Nothing of it yet.
+    pub(crate) fn of(quota: &Quota) -> Self {
+        Self {
+            quota: quota.clone(),
+            taken: 0,
+        }
+    }
+
+    /// Takes as much as `bytes` need.
+    #[inline]
+    pub(crate) fn need(&mut self, bytes: usize) -> Result<(), StateError> {
+        match bytes <= self.taken {
+            true => Ok(()),
+            false => self.take_more(bytes),
+        }
+    }
+
+    #[cold]
+    fn take_more(&mut self, bytes: usize) -> Result<(), StateError> {
+        let more = bytes - self.taken;
+        if self.quota.take(more + slack(bytes)).is_ok() {
+            self.taken = bytes + slack(bytes);
+            return Ok(());
+        }
+        if let Err(e) = self.quota.take(more) {
+            if matches!(e, StateError::Node(_)) {
+                self.quota.0.node.refuse();
+            }
+            return Err(e);
+        }
+        self.taken = bytes;
+        Ok(())
+    }
+
+    /// Has what `bytes` take that are there already.
+    pub(crate) fn have(&mut self, bytes: usize) {
+        if bytes > self.taken {
+            let more = bytes + slack(bytes) - self.taken;
+            self.quota.count(more);
+            self.taken += more;
+        }
+    }
+
+    /// Gives back what `bytes` do not need, if it is much.
+    pub(crate) fn settle(&mut self, bytes: usize) {
+        let kept = bytes + slack(bytes);
+        if self.taken > kept + slack(bytes) {
+            self.quota.give(self.taken - kept);
+            self.taken = kept;
+        }
+    }
+}
+
+impl Clone for Share {
+    fn clone(&self) -> Self {
+        self.quota.count(self.taken);
+        Self {
+            quota: self.quota.clone(),
+            taken: self.taken,
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.quota.give(self.taken);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Table, TimerClock};
+
+    #[test]
+    fn tables_take_what_they_use_of_the_pipeline_and_of_the_node() {
+        let node = Arc::new(Pool::new(100_000));
+        let (one, other) = (
+            Quota::new(60_000, Arc::clone(&node)),
+            Quota::new(60_000, Arc::clone(&node)),
+        );
+        let fill = |table: &mut Table, rows: u32| {
+            (0..rows).try_for_each(|n| table.put(&n.to_be_bytes(), Some(&[0; 868])))
+        };
+        // A row of a thousand bytes.
+        let (mut a, mut b, mut c) = (Table::within(&one), Table::within(&one), Table::within(&other));
+        fill(&mut a, 40).unwrap();
+        assert_eq!(fill(&mut b, 40), Err(StateError::Quota(60_000)));
+        assert_eq!(fill(&mut c, 60), Err(StateError::Node(100_000)));
+        assert!(node.used() <= 100_000 && node.refused() == 1);
+        // What is removed others may have, once it is told.
+        for n in 0..40u32 {
+            a.put(&n.to_be_bytes(), None).unwrap();
+        }
+        a.take_changes(|_, _| {});
+        b.put(b"more", Some(&[0; 868])).unwrap();
+        c.set_timer(TimerClock::Event, b"due", 0, Some(7)).unwrap();
+        // What is stored counts, whatever there is, and until it is not there.
+        let before = node.used();
+        one.put_aside(7, 50_000);
+        one.put_aside(7, 90_000);
+        assert_eq!(node.used(), before + 90_000);
+        assert!(b.put(b"and more", Some(&[0; 868])).is_err());
+        drop((a, b, c));
+        assert_eq!(node.used(), 90_000);
+        let again = Table::within(&one);
+        drop((one, other));
+        assert_eq!(node.used(), 90_000);
+        drop(again);
+        assert_eq!(node.used(), 0);
+    }
+}
