@@ -17,6 +17,7 @@ mod netns;
 mod new;
 mod openapi;
 mod power;
+mod readers;
 mod releases;
 mod repair;
 mod state;

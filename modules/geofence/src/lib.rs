@@ -79,12 +79,18 @@ impl Module for Geofence {
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
             let index = record.index();
-            let within = |path, most: f64| {
-                let number = record.field(path).number();
-                number.filter(|v: &f64| v.abs() <= most)
+            let (lat, lon) = match (
+                record.whole_field(&self.latitude),
+                record.whole_field(&self.longitude),
+            ) {
+                (Ok(lat), Ok(lon)) => (lat, lon),
+                (Err(why), _) | (_, Err(why)) => {
+                    out.reject(index, why);
+                    continue;
+                }
             };
-            let (Some(lat), Some(lon)) = (within(&self.latitude, 90.0), within(&self.longitude, 180.0))
-            else {
+            let within = |field: Json<'_>, most: f64| field.number().filter(|v| v.abs() <= most);
+            let (Some(lat), Some(lon)) = (within(lat, 90.0), within(lon, 180.0)) else {
                 out.reject(
                     index,
                     "there is no position: a latitude is -90 to 90, and a longitude -180 to 180",

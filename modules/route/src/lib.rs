@@ -62,7 +62,8 @@ impl Module for Route {
                 out.route_all(values.map(|value| self.output(value)));
             }
             By::Field(path) => {
-                let fields = batch.records().map(|record| record.field(path));
+                let fields = batch.records().map(|record| record.whole_field(path));
+                let fields = fields.map(|field| field.unwrap_or(Json::NONE));
                 out.route_all(fields.map(|field| match field.string() {
                     Some(text) => self.output(Some(text.as_bytes())),
                     // Numbers and booleans by their text.

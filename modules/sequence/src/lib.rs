@@ -69,6 +69,14 @@ impl Module for Sequences {
             if record.state_key_or_reject(out).is_none() {
                 continue;
             }
+            // What is no object is part of no sequence; one that is not sound is read by everybody in another way.
+            let object = record
+                .value()
+                .filter(|value| value.trim_ascii_start().starts_with(b"{"));
+            if let Some(Err(why)) = object.map(weir_sdk::document::check) {
+                out.reject(record.index(), why);
+                continue;
+            }
             out.keep(record.index());
             if let Some(found) = self.sequence.see(&record) {
                 let value = format!(r#"{{"start":{},"end":{}}}"#, found.start, found.end);

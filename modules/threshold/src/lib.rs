@@ -105,7 +105,14 @@ impl Module for Threshold {
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
-            let action = match record.field(&self.path).number() {
+            let field = match record.whole_field(&self.path) {
+                Ok(field) => field,
+                Err(why) => {
+                    out.reject(record.index(), why);
+                    continue;
+                }
+            };
+            let action = match field.number() {
                 Some(value) if self.holds(value) => self.matching,
                 Some(_) => self.otherwise,
                 None => self.missing,

@@ -260,6 +260,18 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// As [`Record::field`], where the whole of the value is looked at: see [`Json::whole_at`]. Nothing where there is no value.
+    ///
+    /// # Errors
+    /// In words, when the value is no object that is closed and followed by nothing, or has a name of the path twice.
+    #[inline]
+    pub fn whole_field(&self, path: &Path) -> Result<Json<'a>, String> {
+        match self.value {
+            Some(value) => Json::new(value).whole_at(path),
+            None => Ok(Json::NONE),
+        }
+    }
+
     /// Its headers, unless the plan does not ask for them.
     pub fn headers(&self) -> Headers<'a> {
         Headers {

@@ -131,6 +131,15 @@ fn not_json(at: usize) -> String {
     format!("value is not JSON at byte {at}")
 }
 
+/// Whether a text is a number, as JSON has them.
+pub(crate) fn is_number(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else {
+        return false;
+    };
+    let mut parser = Parser { text, at: 0 };
+    parser.number().is_ok() && parser.at == text.len()
+}
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,

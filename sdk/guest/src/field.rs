@@ -19,13 +19,21 @@ impl Field {
         }
     }
 
-    /// The number that `record` has there. Without one, the record is rejected.
+    /// The number that `record` has there. Without one, or with a value of which readers would disagree, the record is rejected.
     pub fn number(&self, record: &Record<'_>, out: &mut Out) -> Option<f64> {
-        let number = record.field(&self.path).number().filter(|n| n.is_finite());
-        if number.is_none() {
-            out.reject(record.index(), format!("no number at `{}`", self.text));
+        match record.whole_field(&self.path) {
+            Ok(field) => {
+                let number = field.number().filter(|n| n.is_finite());
+                if number.is_none() {
+                    out.reject(record.index(), format!("no number at `{}`", self.text));
+                }
+                number
+            }
+            Err(why) => {
+                out.reject(record.index(), why);
+                None
+            }
         }
-        number
     }
 
     /// The key of `record`, and the number that it has there. Without a number, or with a key that is too long for
@@ -70,13 +78,14 @@ impl By {
         }
     }
 
-    /// The text of `record`, if it has one. Numbers and booleans in a field are the texts that they are written with.
+    /// The text of `record`, if it has one. Numbers and booleans in a field are the texts that they are written with; a value of which
+    /// readers would disagree (see [`Json::whole_at`](crate::Json::whole_at)) has none.
     pub fn of<'a>(&self, record: &Record<'a>) -> Option<Cow<'a, [u8]>> {
         match self {
             Self::Key => record.key().map(Cow::Borrowed),
             Self::Header(name) => record.headers().last(name).map(Cow::Borrowed),
             Self::Field(path) => {
-                let field = record.field(path);
+                let field = record.whole_field(path).ok()?;
                 match field.string() {
                     Some(Cow::Borrowed(text)) => Some(Cow::Borrowed(text.as_bytes())),
                     Some(Cow::Owned(text)) => Some(Cow::Owned(text.into_bytes())),

@@ -6,7 +6,7 @@
 //! document that is malformed elsewhere still gives its field. Of a name that comes twice the first counts. Who must be sure of
 //! a whole document reads it as a [`Document`](crate::document::Document).
 
-use crate::simd::masks;
+use crate::simd::{Masks, masks};
 use std::borrow::Cow;
 
 /// The text of a value in a document, or nothing.
@@ -85,6 +85,31 @@ impl<'a> Json<'a> {
             });
         }
         Self { text }
+    }
+
+    /// As [`Json::at`], of an object of which the whole is looked at: that its strings and brackets are closed, that nothing follows it,
+    /// and that no name on the path comes twice. What else is in it is not read; [`check`](crate::document::check) reads all of it.
+    ///
+    /// # Errors
+    /// In words, when it is not so, or it is no object.
+    #[inline]
+    pub fn whole_at(self, path: &Path) -> Result<Json<'a>, String> {
+        let document = self.text.unwrap_or_default();
+        let (mut names, mut text) = (path.names.iter(), None);
+        if let Some(name) = names.next() {
+            text = match document.first() {
+                Some(b'{') => sole_field(document, name)?,
+                _ => read_whole(document, name)?,
+            };
+        }
+        for name in names {
+            text = match text.and_then(|t| Some((t, t.first()?))) {
+                Some((t, b'{')) => sole_field(t, name)?,
+                Some((t, b'[')) => item(t, name),
+                _ => None,
+            };
+        }
+        Ok(Self { text })
     }
 
     /// Its text as it stands in the document.
@@ -185,6 +210,87 @@ fn field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     })
 }
 
+/// The masks of the 64 bytes at `at`, or of as many as there are.
+#[inline(always)]
+fn masks_at(doc: &[u8], at: usize, needle: u8) -> Masks {
+    let rest = doc.get(at..).unwrap_or_default();
+    if let Some(block) = rest.first_chunk() {
+        return masks(block, needle);
+    }
+    match doc.last_chunk() {
+        // With the end of what was looked at before, which is shifted out.
+        Some(block) => masks(block, needle).behind(64 - rest.len()),
+        None => {
+            let mut padded = [b' '; 64];
+            if let Some(front) = padded.get_mut(..rest.len()) {
+                front.copy_from_slice(rest);
+            }
+            masks(&padded, needle)
+        }
+    }
+}
+
+/// The value of `name` in the object that `doc` is, which is closed, followed by nothing, and has the name once at most.
+#[inline]
+fn sole_field<'a>(doc: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String> {
+    let Some(needle) = name.first().copied() else {
+        return read_whole(doc, name);
+    };
+    let (mut in_string, mut depth, mut at) = (0u64, 0i32, 0);
+    let mut found: Option<&[u8]> = None;
+    while at < doc.len() {
+        let m = masks_at(doc, at, needle);
+        if m.backslashes != 0 {
+            // A name may be written with escapes.
+            return read_whole(doc, name);
+        }
+        let strings = prefix_xor(m.quotes) ^ in_string;
+        in_string = ((strings as i64) >> 63) as u64;
+        let (opens, closes) = (m.opens & !strings, m.closes & !strings);
+        let mut candidates = m.quotes & strings & ((m.needles >> 1) | 1 << 63);
+        while candidates != 0 {
+            let bit = candidates.trailing_zeros();
+            candidates &= candidates - 1;
+            let Some(value) = after_key(doc.get(at + bit as usize + 1..).unwrap_or_default(), name) else {
+                continue;
+            };
+            let below = (1u64 << bit) - 1;
+            let here = depth + (opens & below).count_ones() as i32 - (closes & below).count_ones() as i32;
+            if here == 1 && found.replace(value).is_some() {
+                return read_whole(doc, name);
+            }
+        }
+        // Where its last bracket closes, the document ends.
+        let end = doc.len() - 1 - at;
+        let mut closing = if end < 64 { closes & !(1 << end) } else { closes };
+        while closing != 0 {
+            let bit = closing.trailing_zeros();
+            closing &= closing - 1;
+            let upto = u64::MAX >> (63 - bit);
+            let here = depth + (opens & upto).count_ones() as i32 - (closes & upto).count_ones() as i32;
+            if here <= 0 {
+                return read_whole(doc, name);
+            }
+        }
+        depth += opens.count_ones() as i32 - closes.count_ones() as i32;
+        at += 64;
+    }
+    match depth == 0 && in_string == 0 && doc.last() == Some(&b'}') {
+        true => Ok(found.and_then(value_text)),
+        false => read_whole(doc, name),
+    }
+}
+
+/// As [`sole_field`], having read all of it: for what is unusual, and for words.
+#[cold]
+fn read_whole<'a>(doc: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String> {
+    crate::document::check(doc)?;
+    match doc.first() {
+        Some(b'{') => Ok(field(doc, name)),
+        _ => Err("value is no JSON object".to_owned()),
+    }
+}
+
 /// As [`field`], where the document may write the name with escapes.
 #[cold]
 fn escaped_field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
@@ -206,18 +312,8 @@ fn plain_field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (mut in_string, mut escaped) = (0u64, false);
     let mut depth = 0i32;
     let mut at = 0;
-    let mut padded;
     while at < doc.len() {
-        let rest = doc.get(at..)?;
-        let block = match rest.first_chunk::<64>() {
-            Some(block) => block,
-            None => {
-                padded = [b' '; 64];
-                padded.get_mut(..rest.len())?.copy_from_slice(rest);
-                &padded
-            }
-        };
-        let mut m = masks(block, needle);
+        let mut m = masks_at(doc, at, needle);
         if m.backslashes != 0 || escaped {
             m.quotes &= !escapes(m.backslashes, &mut escaped);
         }
@@ -362,6 +458,12 @@ fn number(text: &[u8]) -> Option<f64> {
                 _ => return slow_number(text),
             }
         }
+        // JSON has no `01` and no `1.`.
+        if (digits.first() == Some(&b'0') && digits.get(1).is_some_and(u8::is_ascii_digit))
+            || (point && scale == 0)
+        {
+            return None;
+        }
         if count > 0
             && count <= 15
             && let Some(power) = POWERS.get(scale)
@@ -375,12 +477,10 @@ fn number(text: &[u8]) -> Option<f64> {
 
 #[cold]
 fn slow_number(text: &[u8]) -> Option<f64> {
-    // Rust also reads `inf`, `nan` and `+1`, which JSON does not have.
-    let legal = |b: &u8| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
-    if !text.iter().all(legal) || text.first() == Some(&b'+') {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
+    // Rust also reads `inf`, `nan`, `+1`, `.5` and `1.`, which JSON does not have.
+    crate::document::is_number(text)
+        .then(|| std::str::from_utf8(text).ok()?.parse().ok())
+        .flatten()
 }
 
 pub(crate) fn unescape(inner: &[u8]) -> Option<String> {

@@ -13,6 +13,20 @@ pub(crate) struct Masks {
     pub(crate) needles: u64,
 }
 
+impl Masks {
+    /// Without the first `bytes`, fewer than 64.
+    #[inline(always)]
+    pub(crate) fn behind(self, bytes: usize) -> Self {
+        Self {
+            quotes: self.quotes >> bytes,
+            backslashes: self.backslashes >> bytes,
+            opens: self.opens >> bytes,
+            closes: self.closes >> bytes,
+            needles: self.needles >> bytes,
+        }
+    }
+}
+
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 #[inline(always)]
 pub(crate) fn masks(block: &[u8; 64], needle: u8) -> Masks {

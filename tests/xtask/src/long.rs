@@ -5,10 +5,11 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const FUZZ_TARGETS: [&str; 8] = [
+const FUZZ_TARGETS: [&str; 9] = [
     "record_batch",
     "decompress",
     "json_field",
+    "json_readers",
     "kafka_frame",
     "kafka_request",
     "client_frame",

@@ -10,7 +10,7 @@ use std::fmt;
 ///
 /// # Errors
 /// In words, when the document is not JSON to its end, or has a name of the path twice.
-pub(crate) fn at<'d>(document: &'d [u8], path: &str) -> Result<Option<&'d str>, String> {
+pub fn at<'d>(document: &'d [u8], path: &str) -> Result<Option<&'d str>, String> {
     let plain = |name: &str| name.replace("~1", "/").replace("~0", "~");
     let names: Vec<String> = match path.strip_prefix('/') {
         Some(pointer) => pointer.split('/').map(plain).collect(),

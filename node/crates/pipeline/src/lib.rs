@@ -18,7 +18,7 @@ mod history;
 mod hooked;
 mod info;
 mod input;
-mod json;
+pub mod json;
 mod lane;
 mod memory;
 mod merge;
