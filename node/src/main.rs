@@ -23,7 +23,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     heap::keep_large_apart();
     // Wrong usage ends with 2 in clap's own hands.
-    let args = cli::Args::parse();
+    let args = cli::Args::parse_from(cli::in_order(std::env::args_os()));
     match cli::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if e.downcast_ref::<cli::Usage>().is_some() => {

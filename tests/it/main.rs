@@ -7,6 +7,7 @@ mod batches;
 mod chaos;
 mod cluster;
 mod crash;
+mod decoders;
 mod disk;
 mod groups;
 mod hostile;

@@ -8,6 +8,7 @@ mod input;
 mod kafka;
 mod module;
 mod new;
+mod order;
 mod output;
 mod pipeline;
 mod produce;
@@ -17,6 +18,8 @@ mod shadow;
 mod state;
 mod status;
 mod topic;
+
+pub(crate) use order::in_order;
 
 use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};

@@ -49,6 +49,7 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
         "under_librdkafka",
         "idle_connections",
         "releases::",
+        "decoders::",
     ];
     let earlier = earlier()?;
     let mut rounds = cargo(&["test", "-p", "weir-tests", "--test", "it", "--", "--nocapture"]);
@@ -61,6 +62,7 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
         .env("WEIR_SITE_CUTS", "100")
         .env("WEIR_CHAOS_SEEDS", "100")
         .env("WEIR_NET_ROUNDS", "200")
+        .env("WEIR_ALL", "1")
         .env("WEIR_CONNECTIONS", "10000")
         .env("WEIR_EARLIER", earlier);
     run(rounds)?;

@@ -155,7 +155,7 @@ fn test_guests() -> Result<()> {
 }
 
 /// Kafka clients of other people, from their packages: where each comes from and how it is installed into its directory.
-const CLIENTS: [(&str, &str, &[&str]); 6] = [
+const CLIENTS: [(&str, &str, &[&str]); 8] = [
     ("confluent", "pip", &["confluent-kafka==2.16.1"]),
     ("kafka-python-2", "pip", &["kafka-python==2.0.2"]),
     (
@@ -175,6 +175,9 @@ const CLIENTS: [(&str, &str, &[&str]); 6] = [
     ),
     ("kafkajs", "npm", &["kafkajs@2.2.4"]),
     ("schemathesis", "pip", &["schemathesis==4.32.5"]),
+    ("decoders", "pip", &["cantools==45.1.0", "pymodbus==3.16.1"]),
+    // Its files are not in what is installed.
+    ("cantools-source", "source", &["cantools==45.1.0"]),
 ];
 
 /// Installs the clients of others that the tests run. One that cannot be had is said to be missing, and its test says so too.
@@ -198,6 +201,21 @@ fn clients() {
                 ]);
                 pip
             }
+            "source" => {
+                let mut pip = Command::new("python3");
+                pip.args([
+                    "-m",
+                    "pip",
+                    "download",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    "--no-deps",
+                    "--no-binary",
+                    ":all:",
+                    "--dest",
+                ]);
+                pip
+            }
             _ => {
                 let mut npm = Command::new("npm");
                 npm.args(["install", "--silent", "--no-fund", "--no-audit", "--prefix"]);
@@ -205,7 +223,13 @@ fn clients() {
             }
         };
         command.arg(&dir).args(packages);
-        let installed = run(command).and_then(|()| Ok(std::fs::write(dir.join(".installed"), "")?));
+        let unpacked = |()| match tool {
+            "source" => unpack(&dir),
+            _ => Ok(()),
+        };
+        let installed = run(command)
+            .and_then(unpacked)
+            .and_then(|()| Ok(std::fs::write(dir.join(".installed"), "")?));
         if let Err(error) = installed {
             say(&format!("no {name}, its test will be skipped: {error:#}"));
         }
@@ -221,6 +245,19 @@ fn clients() {
             say(&format!("no {program}, its test will be skipped: {error:#}"));
         }
     }
+}
+
+/// Unpacks the archives in `dir`, there.
+fn unpack(dir: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "gz") {
+            let mut tar = Command::new("tar");
+            tar.arg("-xzf").arg(&path).arg("-C").arg(dir);
+            run(tar)?;
+        }
+    }
+    Ok(())
 }
 
 fn demo(keep: bool) -> Result<()> {

@@ -1,0 +1,77 @@
+//! Where options may stand: before the subcommand as behind it.
+
+use std::ffi::OsString;
+
+/// Options that each subcommand has which talks to a node, and that take a value.
+const SHARED: [&str; 4] = ["--node", "--key", "--output", "-o"];
+
+/// The arguments in the order in which they are read: what stands before the first subcommand and is an option of all that talk to a
+/// node stands behind it, and a call for help at the end, so that it is help for all of the subcommand.
+pub(crate) fn in_order(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args = args.into_iter().peekable();
+    let (mut ordered, mut moved): (Vec<_>, Vec<_>) = (args.next().into_iter().collect(), Vec::new());
+    let mut help = None;
+    while let Some(arg) = args.peek().and_then(|arg| arg.to_str()) {
+        let is_help = matches!(arg, "--help" | "-h");
+        let (has_value, is_whole) = of_shared(arg);
+        if !is_help && !has_value {
+            break;
+        }
+        let arg = args.next();
+        match is_help {
+            true => help = arg,
+            false => moved.extend(arg),
+        }
+        if has_value && !is_whole {
+            moved.extend(args.next());
+        }
+    }
+    // The subcommand.
+    ordered.extend(args.next());
+    ordered.append(&mut moved);
+    ordered.extend(args);
+    ordered.extend(help);
+    ordered
+}
+
+/// Whether `arg` is one of [`SHARED`], and whether it has its value with it.
+fn of_shared(arg: &str) -> (bool, bool) {
+    if SHARED.contains(&arg) {
+        return (true, false);
+    }
+    let long = arg
+        .split_once('=')
+        .is_some_and(|(name, _)| SHARED.contains(&name));
+    let short = arg.len() > 2 && arg.starts_with("-o") && !arg.starts_with("--");
+    (long || short, long || short)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_may_stand_before_the_subcommand() {
+        for (given, read) in [
+            ("weir -o json topic list", "weir topic -o json list"),
+            (
+                "weir --node=a:1 -ojson topic list t",
+                "weir topic --node=a:1 -ojson list t",
+            ),
+            ("weir --node a:1 --key k status", "weir status --node a:1 --key k"),
+            ("weir topic list -o json", "weir topic list -o json"),
+            ("weir --help topic list", "weir topic list --help"),
+            ("weir -h -o json topic", "weir topic -o json -h"),
+            ("weir --help", "weir --help"),
+            ("weir --version", "weir --version"),
+            ("weir", "weir"),
+            ("weir --node", "weir --node"),
+            ("weir produce t --key-field -o", "weir produce t --key-field -o"),
+        ] {
+            let words = given.split(' ').map(OsString::from);
+            let ordered = in_order(words);
+            let ordered: Vec<_> = ordered.iter().filter_map(|arg| arg.to_str()).collect();
+            assert_eq!(ordered.join(" "), read, "{given}");
+        }
+    }
+}

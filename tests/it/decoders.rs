@@ -1,0 +1,45 @@
+//! The decoders beside those that other people use: the same bytes mean the same.
+
+use std::path::Path;
+use std::process::Command;
+use weir_tests::{module, target, weir};
+
+/// Runs `what` of `decoders/peers.py`, which says what is different.
+fn peers(what: &str, name: &str) {
+    let tools = target().join("clients/decoders");
+    if !tools.join(".installed").exists() {
+        eprintln!(
+            "SKIPPED: cantools and pymodbus are not installed; `cargo verify` installs them where their registry can be reached"
+        );
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let wasm = dir.path().join("module.wasm");
+    std::fs::write(&wasm, module(name)).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/decoders/peers.py");
+    let ran = Command::new("python3")
+        .env("PYTHONPATH", &tools)
+        .arg(script)
+        .arg(what)
+        .arg(weir())
+        .arg(&wasm)
+        .arg(target().join("clients/cantools-source"))
+        .output()
+        .unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&ran.stdout),
+        String::from_utf8_lossy(&ran.stderr),
+    );
+    assert!(ran.status.success(), "{out}{err}");
+    println!("{out}");
+}
+
+#[test]
+fn can_frames_are_what_cantools_reads() {
+    peers("can", "can-decode");
+}
+
+#[test]
+fn modbus_registers_are_what_pymodbus_wrote() {
+    peers("modbus", "modbus-decode");
+}
