@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -294,12 +295,10 @@ impl Config {
             "kafka" => self.kafka = Some(address()?),
             "advertise" if value.is_empty() => self.advertise = None,
             "advertise" => {
-                let parts = value
-                    .rsplit_once(':')
-                    .and_then(|(h, p)| Some((h.to_owned(), p.parse().ok()?)));
-                let parts = parts.filter(|(host, _)| !host.is_empty());
+                let wanted = "HOST:PORT, a name or address and a port that is not 0; for IPv6 [ADDRESS]:PORT";
+                let parts = reachable(value);
                 self.advertise =
-                    Some(parts.with_context(|| format!("`advertise` cannot be `{value}`: use HOST:PORT"))?);
+                    Some(parts.with_context(|| format!("`advertise` cannot be `{value}`: use {wanted}"))?);
             }
             "auto_create_topics" => {
                 self.auto_create_topics = value
@@ -320,7 +319,14 @@ impl Config {
                 check_filter(value)?;
                 value.clone_into(&mut self.log);
             }
-            "host" => self.host = Some(value.to_owned()).filter(|h| !h.is_empty()),
+            "host" if value.is_empty() => self.host = None,
+            "host" => {
+                anyhow::ensure!(
+                    is_host(value),
+                    "`host` cannot be `{value}`: use a name or an IP address"
+                );
+                self.host = Some(value.to_owned());
+            }
             "rack" => value.clone_into(&mut self.rack),
             "timing" => {
                 self.timing = match value {
@@ -404,6 +410,35 @@ pub(crate) fn documented() -> String {
     out
 }
 
+/// Host and port of an address that others are told.
+fn reachable(address: &str) -> Option<(String, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let port: u16 = port.parse().ok().filter(|port| *port != 0)?;
+    if let Some(host) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        return host.parse::<Ipv6Addr>().ok().map(|_| (host.to_owned(), port));
+    }
+    (!host.contains(':') && is_host(host)).then(|| (host.to_owned(), port))
+}
+
+/// Whether it is an IP address, or a name (RFC 1123, with the underscores that are in use).
+fn is_host(host: &str) -> bool {
+    if host.contains(':') {
+        return host.parse::<Ipv6Addr>().is_ok();
+    }
+    // All digits: no name, and an address only if it is one.
+    if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return host.parse::<Ipv4Addr>().is_ok();
+    }
+    let is_label = |label: &str| {
+        let is_of = label
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        (1..=63).contains(&label.len()) && is_of && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let name = host.strip_suffix('.').unwrap_or(host);
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,6 +463,42 @@ mod tests {
     }
 
     #[test]
+    fn an_address_for_clients_is_one_that_they_can_reach() {
+        for (value, host) in [
+            ("gw.example:9092", "gw.example"),
+            ("10.0.0.9:1", "10.0.0.9"),
+            ("[fe80::1]:9092", "fe80::1"),
+            ("my_gateway-1.local.:9092", "my_gateway-1.local."),
+        ] {
+            assert_eq!(
+                reachable(value).map(|(host, _)| host),
+                Some(host.to_owned()),
+                "{value}"
+            );
+        }
+        for value in [
+            "kafka://x:1",
+            "a,b:1",
+            "10.0.0.9:0",
+            "gw.example",
+            ":9092",
+            "a b:1",
+            "gw:99999",
+            "-x:1",
+            "x-:1",
+            "a..b:1",
+            "fe80::1:9092",
+            "[gw]:1",
+            "10.0.0.256:1",
+            "é:1",
+            "user@gw:1",
+        ] {
+            assert_eq!(reachable(value), None, "{value}");
+        }
+        assert_eq!(reachable(&format!("{}:1", "a".repeat(64))), None);
+    }
+
+    #[test]
     fn a_value_that_is_not_taken_is_told_with_those_that_are() {
         let mut config = Config::default();
         for (name, value, want) in [
@@ -437,6 +508,8 @@ mod tests {
             ("cache_bytes", "x", "use a number"),
             ("default_partitions", "0", "1 to"),
             ("log", "verbose", "neither a level"),
+            ("host", "a b", "a name or an IP address"),
+            ("host", "gw:7400", "a name or an IP address"),
             ("log", "info,weir_log=loud", "`weir_log=loud`"),
         ] {
             let error = config.set(name, value).unwrap_err().to_string();

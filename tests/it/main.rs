@@ -21,6 +21,7 @@ mod power;
 mod readers;
 mod releases;
 mod repair;
+mod rewriting;
 mod state;
 mod tools;
 mod tour;

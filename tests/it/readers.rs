@@ -37,7 +37,7 @@ fn number() -> impl Strategy<Value = String> {
     ]
 }
 
-fn json() -> impl Strategy<Value = String> {
+pub(crate) fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         number(),
         text(),
