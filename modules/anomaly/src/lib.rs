@@ -90,7 +90,7 @@ impl Module for Anomaly {
         let mut plan = Plan::values().and_keys();
         let alerts = plan.output(&to);
         let module = Self {
-            field: Field::new(&field),
+            field: Field::read(&field)?,
             settings,
             alerts,
             keys: Map::new("normal"),

@@ -190,6 +190,12 @@ pub(crate) fn read(text: &str) -> Result<Messages, String> {
                 let (id, name) = message(rest)
                     .ok_or_else(|| wrong("`BO_` needs a number, a name and a length".to_owned()))?;
                 let signals = Vec::new();
+                if let Some(other) = messages.get(&id) {
+                    return Err(wrong(format!(
+                        "`{}` and `{name}` have one identifier",
+                        other.name
+                    )));
+                }
                 messages.insert(id, Message { name, signals });
                 last = Some(id);
             }
@@ -197,6 +203,10 @@ pub(crate) fn read(text: &str) -> Result<Messages, String> {
                 let signal = signal(rest).map_err(wrong)?;
                 let message = last.and_then(|id| messages.get_mut(&id));
                 let message = message.ok_or_else(|| wrong("a signal before any message".to_owned()))?;
+                // It is a field of an object that has its message's name as well.
+                if signal.name == "message" || message.signals.iter().any(|other| other.name == signal.name) {
+                    return Err(wrong(format!("a field `{}` would come twice", signal.name)));
+                }
                 message.signals.push(signal);
             }
             "SIG_VALTYPE_" => retype(&mut messages, rest).map_err(wrong)?,

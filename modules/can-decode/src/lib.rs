@@ -16,6 +16,9 @@ const HEAD_BYTES: usize = 8;
 /// Bytes of data of a frame that is none of CAN FD, which has no remote requests and no errors.
 const DATA_BYTES: usize = 8;
 
+/// Bytes of data of a frame of CAN FD.
+const FD_BYTES: usize = 64;
+
 #[derive(Clone, Copy, Debug)]
 enum Format {
     SocketCan,
@@ -181,6 +184,7 @@ fn socketcan(value: &[u8]) -> Result<Frame, String> {
 }
 
 fn json(value: &[u8]) -> Result<Frame, String> {
+    weir_sdk::document::check(value)?;
     let value = Json::new(value);
     let is_id = |id: &f64| id.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(id);
     let id = value.get("id").number().filter(is_id);
@@ -197,6 +201,11 @@ fn json(value: &[u8]) -> Result<Frame, String> {
         return Err(wrong());
     }
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    if text.len() > 2 * FD_BYTES {
+        return Err(format!(
+            "`data` has more than {FD_BYTES} bytes, which no frame has"
+        ));
+    }
     let data: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
     Ok(Frame {
         id,

@@ -43,7 +43,7 @@ impl Module for Compact {
             return Err("`deviation` and `flush_ms` cannot be negative".to_owned());
         }
         let module = Self {
-            field: Field::new(&field),
+            field: Field::read(&field)?,
             deviation,
             flush_ms,
             doors: Map::new("doors"),

@@ -1,7 +1,7 @@
 //! CBOR (RFC 8949): reading a value with the places of its parts, changing it in its bytes, and what it is in JSON.
 //!
 //! JSON has no word for byte strings, which become text in base64url (or as their tags say), for numbers of more than 64 bits, whose
-//! digits are kept, and for tags, of which 0 to 5, 21 to 24, 32 to 36 and 55799 are known. Anything else is an error in words.
+//! digits are kept, and for tags, of which 0 to 4, 21 to 24, 32 to 36 and 55799 are known. Anything else is an error in words.
 
 use crate::fields::Fields;
 use crate::scale::{Scale, Scaled};
@@ -81,11 +81,18 @@ fn item<'a>(from: &mut Decoder<'a>, depth: usize) -> Result<Item<'a>, String> {
                 .and_then(|b| b.first_chunk());
             let bits = bits.ok_or_else(|| format!("value is not CBOR at byte {start}"))?;
             from.set_position(start + 3);
-            Kind::Float(Raw::Single(weir_sdk::half(u16::from_be_bytes(*bits))))
+            Kind::Float(Raw::Half(u16::from_be_bytes(*bits)))
         }
         Type::F32 => Kind::Float(Raw::Single(from.f32().map_err(bad)?)),
         Type::F64 => Kind::Float(Raw::Double(from.f64().map_err(bad)?)),
-        Type::Simple => from.simple().map(|_| Kind::Simple).map_err(bad)?,
+        Type::Simple => {
+            let simple = from.simple().map_err(bad)?;
+            // Written with a byte of its own it is 32 or more (RFC 8949, section 3.3).
+            if from.position() - start == 2 && simple < 32 {
+                return Err(format!("value is not CBOR at byte {start}"));
+            }
+            Kind::Simple
+        }
         Type::Bytes => Kind::Bytes(Cow::Borrowed(from.bytes().map_err(bad)?)),
         Type::BytesIndef => {
             let chunks = from.bytes_iter().map_err(bad)?;
@@ -154,9 +161,20 @@ fn map<'a>(from: &mut Decoder<'a>, depth: usize) -> Result<Kind<'a>, String> {
     }
     let mut names: Vec<&str> = fields.iter().filter_map(|(name, _)| name.name()).collect();
     names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(format!("value has the name `{}` twice", pair[0].escape_debug())),
-        None => Ok(Kind::Map(fields)),
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(format!("value has the name `{}` twice", pair[0].escape_debug()));
+    }
+    // Others by how they are written.
+    let input = from.input();
+    let mut others: Vec<&[u8]> = fields
+        .iter()
+        .filter(|(name, _)| name.name().is_none())
+        .filter_map(|(name, _)| input.get(name.span.clone()))
+        .collect();
+    others.sort_unstable();
+    match others.windows(2).any(|pair| pair[0] == pair[1]) {
+        true => Err(format!("value has a name twice in the map at byte {at}")),
+        false => Ok(Kind::Map(fields)),
     }
 }
 
@@ -179,7 +197,9 @@ impl<'a> Item<'a> {
 
     fn at(&self, path: &weir_sdk::Path) -> Option<&Item<'a>> {
         path.names().try_fold(self, |item, name| match &item.kind {
-            Kind::List(items) => items.get(name.parse::<usize>().ok()?),
+            Kind::List(items) if name.bytes().all(|b| b.is_ascii_digit()) => {
+                items.get(name.parse::<usize>().ok()?)
+            }
             _ => {
                 let mut fields = item.fields()?.iter();
                 fields.find(|(key, _)| key.name() == Some(name)).map(|(_, v)| v)
@@ -312,10 +332,15 @@ pub(crate) fn rewrite(
         out.extend_from_slice(value);
         return Ok(());
     }
-    let own = root.fields().ok_or("value is no CBOR map")?;
+    let object = match &root.kind {
+        // It only says that it is CBOR.
+        Kind::Tagged(55_799, inner) => inner,
+        _ => &root,
+    };
+    let own = object.fields().ok_or("value is no CBOR map")?;
     let mut edits: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
     for scale in scales {
-        let Some(item) = root.at(&scale.path) else {
+        let Some(item) = object.at(&scale.path) else {
             continue;
         };
         let text = item.number().ok_or_else(|| scale.is_no_number())??;
@@ -329,6 +354,18 @@ pub(crate) fn rewrite(
         edits.push((item.span.clone(), number));
     }
     edits.sort_by_key(|(span, _)| span.start);
+    if fields.is_empty() {
+        // Nothing but numbers changes: not even whether a length is written.
+        let mut done = 0;
+        for (span, new) in edits {
+            out.extend_from_slice(value.get(done..span.start).unwrap_or_default());
+            out.extend_from_slice(&new);
+            done = span.end;
+        }
+        out.extend_from_slice(value.get(done..).unwrap_or_default());
+        return Ok(());
+    }
+    out.extend_from_slice(value.get(..object.span.start).unwrap_or_default());
     fields.check(own.iter().filter_map(|(name, _)| name.name()))?;
     let stays = |name: &Item<'_>| match name.name() {
         Some(name) => fields.stays(name),
@@ -465,6 +502,6 @@ fn significant(text: &str) -> (String, i64) {
     let digits = digits.trim_matches('0').to_owned();
     match digits.is_empty() {
         true => (digits, 0),
-        false => (digits, exponent + whole.len() as i64 - zeros as i64),
+        false => (digits, exponent.saturating_add(whole.len() as i64 - zeros as i64)),
     }
 }

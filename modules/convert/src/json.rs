@@ -7,9 +7,7 @@ use weir_sdk::prelude::*;
 
 /// Scales the numbers in `value`.
 pub(crate) fn scale(value: &[u8], scales: &[Scale], out: &mut Vec<u8>) -> Result<(), String> {
-    if scales.is_empty() {
-        check(value)?;
-    }
+    check(value)?;
     if let [scale] = scales {
         // The common case needs no list of places.
         let Some((at, len, number)) = find(scale, value)? else {
@@ -42,7 +40,7 @@ pub(crate) fn scale(value: &[u8], scales: &[Scale], out: &mut Vec<u8>) -> Result
 /// Where a number stands in `value`, how long that is, and what it becomes; none where the record does not have the field.
 #[inline]
 fn find(scale: &Scale, value: &[u8]) -> Result<Option<(usize, usize, Scaled)>, String> {
-    let field = Json::new(value).whole_at(&scale.path)?;
+    let field = Json::new(value).at(&scale.path);
     let Some(text) = field.text() else { return Ok(None) };
     if field.number().is_none() {
         return Err(scale.is_no_number());

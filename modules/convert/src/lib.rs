@@ -76,16 +76,19 @@ impl Module for Convert {
             }
         };
         let mut scales: Vec<Scale> = Vec::new();
-        for (field, pair) in object(config, "scale", factor_and_offset)? {
-            scales.push(Scale::new(field, pair.0, pair.1));
-        }
-        for (field, pair) in object(config, "unit", unit)? {
-            if scales.iter().any(|scale| scale.path == Path::new(&field)) {
+        let units = object(config, "unit", unit)?;
+        for (field, (factor, offset)) in object(config, "scale", factor_and_offset)?
+            .into_iter()
+            .chain(units)
+        {
+            let scale = Scale::new(field, factor, offset)?;
+            if let Some(other) = scales.iter().find(|other| other.path == scale.path) {
                 return Err(format!(
-                    "`{field}` is in `scale` and in `unit`: one number is scaled once"
+                    "`{}` and `{}` are one field, and one number is scaled once",
+                    other.field, scale.field
                 ));
             }
-            scales.push(Scale::new(field, pair.0, pair.1));
+            scales.push(scale);
         }
         let rename = object(config, "rename", |json| match json {
             Value::Text(to) => Ok(to.clone().into_owned()),

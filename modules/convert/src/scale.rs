@@ -23,14 +23,14 @@ pub(crate) enum Scaled {
 }
 
 impl Scale {
-    pub(crate) fn new(field: String, factor: f64, offset: f64) -> Self {
-        Self {
-            path: Path::new(&field),
+    pub(crate) fn new(field: String, factor: f64, offset: f64) -> Result<Self, String> {
+        Ok(Self {
+            path: Path::read(&field)?,
             field,
             factor,
             offset,
             decimal: Decimal::of(factor).zip(Decimal::of(offset)),
-        }
+        })
     }
 
     /// What the number that `text` is becomes.

@@ -58,7 +58,7 @@ impl Module for Deadband {
         }
         Ok((
             Self {
-                field: Field::new(&field),
+                field: Field::read(&field)?,
                 band,
                 silence_max_ms,
                 heartbeat_ms,

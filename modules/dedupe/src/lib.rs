@@ -54,9 +54,16 @@ impl Module for Dedupe {
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
-            let Some(id) = self.by.of(&record) else {
-                out.reject(record.index(), "there is nothing to tell it apart by");
-                continue;
+            let id = match self.by.of(&record) {
+                Ok(Some(id)) => id,
+                Ok(None) => {
+                    out.reject(record.index(), "there is nothing to tell it apart by");
+                    continue;
+                }
+                Err(why) => {
+                    out.reject(record.index(), why);
+                    continue;
+                }
             };
             match self.seen.is_first(&id, &record) {
                 Ok(true) => out.keep(record.index()),

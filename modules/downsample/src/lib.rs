@@ -47,7 +47,7 @@ impl Module for Downsample {
         let mut plan = Plan::values().and_keys();
         let results = plan.output(&to);
         let module = Self {
-            field: Field::new(&field),
+            field: Field::read(&field)?,
             keep: config.get("keep")?,
             results,
             windows: Windows::hopping("windows", every, step)?,

@@ -77,7 +77,15 @@ impl Module for Enrich {
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
             let index = record.index();
-            let found = self.by.of(&record).and_then(|text| self.table.get(&*text));
+            // What has no value has no field, and passes as others that the table does not have.
+            let text = match self.by.of(&record) {
+                Ok(text) => text,
+                Err(why) => {
+                    out.reject(index, why);
+                    continue;
+                }
+            };
+            let found = text.and_then(|text| self.table.get(&*text));
             match (found, self.otherwise) {
                 (Some(fields), _) => {
                     let Some(value) = record.value() else {

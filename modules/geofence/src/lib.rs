@@ -18,9 +18,12 @@ pub struct Geofence {
     keep_origin: bool,
     /// Names of the fences that each key was in last.
     inside: Map<Vec<String>>,
-    /// Time of the last position that was judged of each key, of those that change fences.
-    judged: Map<i64>,
+    /// Time of the last position that was judged of each key, and how many in a row were older.
+    judged: Map<(i64, u8)>,
 }
+
+/// After so many that are older than the last one, that was dated ahead, or the clock was set back.
+const EARLY_MAX: u8 = 8;
 
 impl Module for Geofence {
     const ABOUT: &'static str = "Says when the position of a key enters or leaves an area.";
@@ -67,8 +70,8 @@ impl Module for Geofence {
         let module = Self {
             keep_origin,
             judged: Map::new("judged"),
-            latitude: Path::new(&latitude),
-            longitude: Path::new(&longitude),
+            latitude: Path::read(&latitude)?,
+            longitude: Path::read(&longitude)?,
             fences,
             events,
             inside: Map::new("inside"),
@@ -111,11 +114,15 @@ impl Module for Geofence {
             // One that comes late says where it was, not where it is. A time ahead of the node's counts as the node's: it would
             // have all that come after it be late.
             let (at, now) = (record.timestamp(), batch.now());
-            if self.judged.get(key).is_some_and(|last| at < last) {
+            if let Some((last, early)) = self.judged.get(key)
+                && at < last
+                && early + 1 < EARLY_MAX
+            {
+                self.judged.insert(key, (last, early + 1));
                 continue;
             }
             let at = if now > 0 { at.min(now) } else { at };
-            self.judged.insert(key, at);
+            self.judged.insert(key, (at, 0));
             let before = self.inside.get(key).unwrap_or_default();
             let mut changed = false;
             let mut say = |fence: &str, event: &str, out: &mut Out| {

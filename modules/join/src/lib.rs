@@ -108,9 +108,16 @@ impl Module for Joined {
         let Self { by, how, names } = self;
         for record in batch.records() {
             let index = record.index();
-            let Some(key) = by.of(&record) else {
-                out.reject(index, "there is nothing to join it by");
-                continue;
+            let key = match by.of(&record) {
+                Ok(Some(key)) => key,
+                Ok(None) => {
+                    out.reject(index, "there is nothing to join it by");
+                    continue;
+                }
+                Err(why) => {
+                    out.reject(index, why);
+                    continue;
+                }
             };
             let (value, source) = (record.value(), batch.source());
             match how {

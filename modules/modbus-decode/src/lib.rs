@@ -59,6 +59,11 @@ impl Module for ModbusDecode {
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
             let bytes = record.value().unwrap_or_default();
+            if !bytes.len().is_multiple_of(2) {
+                let why = format!("its value has {} bytes, and a register two", bytes.len());
+                out.reject(record.index(), why);
+                continue;
+            }
             let written = out.emit_value(record.index(), 1, |to| {
                 to.push(b'{');
                 for (n, register) in self.registers.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! What is in registers.
 
-use weir_sdk::{Json, Raw, Scaling, Settings, half};
+use weir_sdk::{Json, Raw, Scaling, Settings};
 
 /// Registers that a device has (Modbus Application Protocol 1.1b3, 4.3): their numbers have 16 bits.
 const REGISTERS: u32 = 1 << 16;
@@ -164,7 +164,7 @@ impl Register {
         let raw = match (self.kind, self.words) {
             (Kind::Unsigned, _) => Raw::Unsigned(bits),
             (Kind::Signed, _) => Raw::Signed((bits << unused) as i64 >> unused),
-            (Kind::Float, 1) => Raw::Single(half(bits as u16)),
+            (Kind::Float, 1) => Raw::Half(bits as u16),
             (Kind::Float, 2) => Raw::Single(f32::from_bits(bits as u32)),
             (Kind::Float, _) => Raw::Double(f64::from_bits(bits)),
             (Kind::Bcd, _) => Raw::Unsigned(self.digits(bits)?),
@@ -258,7 +258,7 @@ mod tests {
                 .unwrap_err()
                 .contains("binary-coded")
         );
-        assert_eq!(u16(r#","as":"f16""#, 0x4d53).unwrap(), "21.296875");
+        assert_eq!(u16(r#","as":"f16""#, 0x4d53).unwrap(), "21.3");
         assert_eq!(u16(r#","as":"bool","bit":3"#, 8).unwrap(), "true");
         assert_eq!(u16(r#","as":"bool","bit":2"#, 8).unwrap(), "false");
         let text = r#"{"at":0,"as":"text","registers":3}"#;

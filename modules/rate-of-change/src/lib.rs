@@ -57,7 +57,7 @@ impl Module for RateOfChange {
         };
         let (fast, slow) = (output("then")?, output("else")?);
         let module = Self {
-            field: Field::new(&field),
+            field: Field::read(&field)?,
             per_second,
             fast,
             slow,
@@ -74,7 +74,8 @@ impl Module for RateOfChange {
             let timestamp = record.timestamp();
             let is_fast = self.last.update(key, |readings| {
                 let readings = readings.get_or_insert_default();
-                let earlier = readings.iter().filter(|r| r.timestamp < timestamp);
+                // Of one time, the last that came: a jump in no time at all is the fastest.
+                let earlier = readings.iter().filter(|r| r.timestamp <= timestamp);
                 let before = earlier.max_by_key(|r| r.timestamp).copied();
                 readings.push(Reading { value, timestamp });
                 let spare = readings.len().saturating_sub(READINGS_MAX);

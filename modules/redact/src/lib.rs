@@ -43,6 +43,9 @@ impl Module for Redact {
         let weir_sdk::JsonText(text) = config.get("fields")?;
         let fields: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(&text).map_err(|e| e.to_string())?;
+        if fields.is_empty() {
+            return Err("`fields` has none: it would change nothing".to_owned());
+        }
         let mut parsed = Vec::new();
         for (path, action) in fields {
             let action = match action.as_str().unwrap_or_default() {
@@ -58,7 +61,8 @@ impl Module for Redact {
                     }
                 },
             };
-            parsed.push((Path::new(&path).names().map(str::to_owned).collect(), action));
+            let path = Path::read(&path)?;
+            parsed.push((path.names().map(str::to_owned).collect(), action));
         }
         Ok((
             Self {

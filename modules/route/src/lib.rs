@@ -62,13 +62,21 @@ impl Module for Route {
                 out.route_all(values.map(|value| self.output(value)));
             }
             By::Field(path) => {
-                let fields = batch.records().map(|record| record.whole_field(path));
-                let fields = fields.map(|field| field.unwrap_or(Json::NONE));
-                out.route_all(fields.map(|field| match field.string() {
-                    Some(text) => self.output(Some(text.as_bytes())),
-                    // Numbers and booleans by their text.
-                    None => self.output(field.text()),
-                }));
+                for record in batch.records() {
+                    let field = match record.whole_field(path) {
+                        Ok(field) => field,
+                        Err(why) => {
+                            out.reject(record.index(), why);
+                            continue;
+                        }
+                    };
+                    let output = match field.string() {
+                        Some(text) => self.output(Some(text.as_bytes())),
+                        // Numbers and booleans by their text.
+                        None => self.output(field.text()),
+                    };
+                    out.route(record.index(), output);
+                }
             }
         }
         Ok(())

@@ -54,7 +54,7 @@ impl Test {
             return Err("only numbers are less or more: `is` has to be = or !=".to_owned());
         }
         Ok(Self {
-            path: Path::new(&field),
+            path: Path::read(&field)?,
             is,
             than,
         })

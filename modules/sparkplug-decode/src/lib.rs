@@ -15,6 +15,9 @@ use weir_sdk::{Raw, Scaling};
 
 /// Aliases, and names with a type, that are remembered of one key.
 const KNOWN_MAX: usize = 4_096;
+/// The first millisecond behind the year 9999: what is later counts something else, or nothing.
+const TIMES_END: u64 = 253_402_300_800_000;
+
 /// What a birth certificate says that an alias stands for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Meaning {
@@ -105,8 +108,12 @@ impl Module for SparkplugDecode {
             let Some(key) = record.state_key_or_reject(out) else {
                 continue;
             };
+            let Some(value) = record.value().filter(|value| !value.is_empty()) else {
+                out.reject(record.index(), "no Sparkplug B payload: it has no value");
+                continue;
+            };
             let mut room = Vec::new();
-            let payload = read(record.value().unwrap_or_default(), &mut room);
+            let payload = read(value, &mut room);
             let payload = payload.and_then(|payload| self.check(&payload).map(|()| payload));
             let payload = match payload {
                 Ok(payload) => payload,
@@ -120,6 +127,13 @@ impl Module for SparkplugDecode {
                 self.aliases
                     .see(key, |aliases| texts(&payload, &Known { aliases, types }))
             });
+            let texts = match texts {
+                Ok(texts) => texts,
+                Err(why) => {
+                    out.reject(record.index(), why);
+                    continue;
+                }
+            };
             for (timestamp, json) in texts {
                 let mut new = NewRecord::value(json.as_bytes());
                 new.timestamp = timestamp.map(|at| at as i64);
@@ -137,11 +151,16 @@ impl SparkplugDecode {
         if let Some(time) = times
             .chain([payload.timestamp])
             .flatten()
-            .find(|at| i64::try_from(*at).is_err())
+            .find(|at| *at >= TIMES_END)
         {
-            return Err(format!("{time} is no time"));
+            return Err(format!(
+                "{time} is no time: it should be milliseconds, and is beyond the year 9999"
+            ));
         }
         for metric in &payload.metrics {
+            if metric.name.is_none() && metric.alias.is_none() {
+                return Err("a metric has neither a name nor an alias".to_owned());
+            }
             let name = metric.name.unwrap_or("of an alias");
             match metric.value {
                 Value::Other(what) if self.unread == Unread::Reject => {
@@ -238,7 +257,7 @@ struct Group<'a> {
 }
 
 /// The records that come of a payload: readings of several times become one each, and so do several of one name.
-fn texts(payload: &Payload<'_>, known: &Known<'_>) -> Vec<(Option<u64>, String)> {
+fn texts(payload: &Payload<'_>, known: &Known<'_>) -> Result<Vec<(Option<u64>, String)>, String> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for metric in &payload.metrics {
         let name = known.name(metric);
@@ -263,11 +282,11 @@ fn texts(payload: &Payload<'_>, known: &Known<'_>) -> Vec<(Option<u64>, String)>
             metrics: Vec::new(),
         });
     }
-    let text = |group: &Group<'_>| (group.timestamp, json(payload, group, known));
+    let text = |group: &Group<'_>| Ok((group.timestamp, json(payload, group, known)?));
     groups.iter().map(text).collect()
 }
 
-fn json(payload: &Payload<'_>, group: &Group<'_>, known: &Known<'_>) -> String {
+fn json(payload: &Payload<'_>, group: &Group<'_>, known: &Known<'_>) -> Result<String, String> {
     let mut to = b"{".to_vec();
     if let Some(timestamp) = group.timestamp {
         to.extend_from_slice(format!("\"timestamp\":{timestamp},").as_bytes());
@@ -285,34 +304,70 @@ fn json(payload: &Payload<'_>, group: &Group<'_>, known: &Known<'_>) -> String {
         }
         weir_sdk::escape_into(&mut to, name);
         to.push(b':');
-        write(metric.value, known.datatype(metric), &mut to);
+        write(metric.value, known.datatype(metric), &mut to)
+            .map_err(|why| format!("the metric `{name}`: {why}"))?;
     }
     to.extend_from_slice(b"}}");
-    String::from_utf8(to).unwrap_or_default()
+    Ok(String::from_utf8(to).unwrap_or_default())
 }
 
-/// Writes a value of a type. Numbers with a sign are two's complement in a field without one (Sparkplug 3.0.0, 6.4.16), of the type's own
-/// width with some encoders, and of the field's with others: the type's bits are the same in both.
-fn write(value: Value<'_>, datatype: u32, to: &mut Vec<u8>) {
-    let raw = match (value, datatype) {
-        (Value::Int(n), 1) => Raw::Signed(i64::from(n as u8 as i8)),
-        (Value::Int(n), 2) => Raw::Signed(i64::from(n as u16 as i16)),
-        (Value::Int(n), 3) => Raw::Signed(i64::from(n as i32)),
-        (Value::Int(n), 4) => Raw::Signed(i64::from(n as i32)),
-        (Value::Int(n), _) => Raw::Unsigned(u64::from(n)),
-        (Value::Long(n), 1) => Raw::Signed(i64::from(n as u8 as i8)),
-        (Value::Long(n), 2) => Raw::Signed(i64::from(n as u16 as i16)),
-        (Value::Long(n), 3) => Raw::Signed(i64::from(n as i32)),
-        (Value::Long(n), 4) => Raw::Signed(n as i64),
-        (Value::Long(n), _) => Raw::Unsigned(n),
-        (Value::Float(n), _) => Raw::Single(n),
-        (Value::Double(n), _) => Raw::Double(n),
-        (Value::None | Value::Other(_), _) => return to.extend_from_slice(b"null"),
-        (Value::Boolean(is), _) => return to.extend_from_slice(if is { b"true" } else { b"false" }),
-        (Value::Text(text), _) => return weir_sdk::escape_into(to, text),
-        (Value::Bytes(bytes), _) => return weir_sdk::escape_into(to, &STANDARD.encode(bytes)),
+/// Writes a value of a type (Sparkplug 3.0.0, 6.4.16). Numbers below zero are two's complement in a field without a sign, of the type's
+/// own width with some encoders, and of the field's with others: the type's bits are the same in both.
+fn write(value: Value<'_>, datatype: u32, to: &mut Vec<u8>) -> Result<(), String> {
+    let signed = |bits: u32, field: u32, n: u64| {
+        let own = n < 1 << bits;
+        let sign = 1u64 << (bits - 1);
+        // Of the field's width: all bits above are ones.
+        let all = if field == 64 { u64::MAX } else { (1 << field) - 1 };
+        let extended = n > all - sign;
+        let value = (n << (64 - bits)) as i64 >> (64 - bits);
+        (own || extended).then_some(Raw::Signed(value))
     };
+    let unsigned = |bits: u32, n: u64| (bits == 64 || n < 1 << bits).then_some(Raw::Unsigned(n));
+    let whole = |field: u32, n: u64| match datatype {
+        1 => signed(8, field, n),
+        2 => signed(16, field, n),
+        3 => signed(32, field, n),
+        4 if field == 32 => signed(32, field, n),
+        4 => Some(Raw::Signed(n as i64)),
+        5 => unsigned(8, n),
+        6 => unsigned(16, n),
+        7 => unsigned(32, n),
+        8 | 13 => Some(Raw::Unsigned(n)),
+        // Nobody has said of which type it is: with the highest bit it may be below zero.
+        0 => unsigned(field - 1, n),
+        _ => None,
+    };
+    let raw = match value {
+        Value::Int(n) => whole(32, n.into()),
+        Value::Long(n) => whole(64, n),
+        Value::Float(n) => matches!(datatype, 0 | 9 | 10).then_some(Raw::Single(n)),
+        Value::Double(n) => matches!(datatype, 0 | 9 | 10).then_some(Raw::Double(n)),
+        Value::None | Value::Other(_) => {
+            to.extend_from_slice(b"null");
+            return Ok(());
+        }
+        Value::Boolean(is) if matches!(datatype, 0 | 11) => {
+            to.extend_from_slice(if is { b"true" } else { b"false" });
+            return Ok(());
+        }
+        Value::Text(text) if matches!(datatype, 0 | 12 | 14 | 15) => {
+            weir_sdk::escape_into(to, text);
+            return Ok(());
+        }
+        // Bytes, files and arrays.
+        Value::Bytes(bytes) if matches!(datatype, 0 | 17 | 18 | 22..=34) => {
+            weir_sdk::escape_into(to, &STANDARD.encode(bytes));
+            return Ok(());
+        }
+        Value::Boolean(_) | Value::Text(_) | Value::Bytes(_) => None,
+    };
+    let raw = raw.ok_or_else(|| match datatype {
+        0 => "its type is not known, and it may be below zero".to_owned(),
+        datatype => format!("it is no value of its type, {datatype}"),
+    })?;
     Scaling::NONE.write(raw, to);
+    Ok(())
 }
 
 weir_sdk::export!(SparkplugDecode);

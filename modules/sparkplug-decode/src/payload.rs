@@ -104,7 +104,11 @@ impl<'a> Metric<'a> {
                     is_null = n != 0;
                     continue;
                 }
-                (10, Content::Number(n)) => Value::Int(n as u32),
+                // One below zero may be written as 64 bits.
+                (10, Content::Number(n)) if n >> 32 == 0 || n >> 32 == u64::from(u32::MAX) => {
+                    Value::Int(n as u32)
+                }
+                (10, Content::Number(_)) => return Err("it has an int_value of more than 32 bits"),
                 (11, Content::Number(n)) => Value::Long(n),
                 (12, Content::Four(bytes)) => Value::Float(f32::from_le_bytes(bytes)),
                 (13, Content::Eight(bytes)) => Value::Double(f64::from_le_bytes(bytes)),

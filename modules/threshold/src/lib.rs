@@ -88,7 +88,7 @@ impl Module for Threshold {
                 "`limit` {limit} is beyond 9007199254740991, where several whole numbers are one to it: compare such by `route` or `schema-check`"
             ));
         }
-        let path = Path::new(&field);
+        let path = Path::read(&field)?;
         Ok((
             Self {
                 field,

@@ -219,6 +219,14 @@ impl Input {
                 .collect::<Vec<_>>()
                 .join(", ")
         };
+        if let Some(separator) = names.first().and_then(|name| name.strip_prefix("sep=")) {
+            bail!(
+                "the first line is `sep={separator}`, Excel's word for `--delimiter`, and names no columns: take it out"
+            );
+        }
+        if let Some(n) = names.iter().position(|name| name.is_empty()) {
+            bail!("column {} has no name: give it one, or take it out", n + 1);
+        }
         if let Some((n, twice)) = names
             .iter()
             .enumerate()
@@ -549,6 +557,16 @@ mod tests {
     #[test]
     fn csv_is_read_as_it_is_written_or_refused() {
         let csv = |args: &[&str], text: &str| read(&[&["--format", "csv"], args].concat(), text.as_bytes());
+        for (text, why) in [
+            ("sep=;\nid;v\n1;2\n", "Excel's word for `--delimiter`"),
+            ("id;\n1;2\n", "column 2 has no name"),
+        ] {
+            let (all, failed) = csv(&["--delimiter", ";"], text);
+            assert!(
+                all.is_empty() && failed.as_deref().is_some_and(|told| told.contains(why)),
+                "{failed:?}"
+            );
+        }
         let (all, failed) = csv(
             &["--key-field", "id"],
             "\u{feff}id,v\np1,2\n\"a,b\",\"say \"\"x\"\"\"\n",

@@ -29,8 +29,11 @@ pub(crate) fn in_order(args: impl IntoIterator<Item = OsString>) -> Vec<OsString
     // The subcommand.
     ordered.extend(args.next());
     ordered.append(&mut moved);
-    ordered.extend(args);
-    ordered.extend(help);
+    // Behind two dashes nothing is an option.
+    let rest: Vec<_> = args.collect();
+    let end = rest.iter().position(|arg| arg == "--").unwrap_or(rest.len());
+    let (before, behind) = rest.split_at(end);
+    ordered.extend(before.iter().cloned().chain(help).chain(behind.iter().cloned()));
     ordered
 }
 
@@ -63,6 +66,7 @@ mod tests {
             ("weir --help topic list", "weir topic list --help"),
             ("weir -h -o json topic", "weir topic -o json -h"),
             ("weir --help", "weir --help"),
+            ("weir -h produce t -- x", "weir produce t -h -- x"),
             ("weir --version", "weir --version"),
             ("weir", "weir"),
             ("weir --node", "weir --node"),

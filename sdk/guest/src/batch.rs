@@ -201,6 +201,11 @@ impl<'a> Record<'a> {
         self.inner.watermark
     }
 
+    /// When the node took it in: see [`Batch::now`].
+    pub(crate) fn now(&self) -> i64 {
+        self.inner.now
+    }
+
     /// Whether it came after the watermark had passed its time.
     pub fn is_late(&self) -> bool {
         self.has(1)

@@ -128,6 +128,11 @@ impl Config {
         let Some((_, value)) = self.inner.values.iter().find(|(n, _)| n == name) else {
             return Ok(None);
         };
+        if let wit::Value::Number(number) = value
+            && !number.is_finite()
+        {
+            return Err(format!("`{name}` is a number, not {number}"));
+        }
         T::from_value(value)
             .map(Some)
             .ok_or_else(|| format!("parameter `{name}` has another type"))

@@ -19,6 +19,17 @@ impl Field {
         }
     }
 
+    /// As [`Field::new`], of a path that leads somewhere.
+    ///
+    /// # Errors
+    /// As [`Path::read`].
+    pub fn read(text: &str) -> Result<Self, String> {
+        Path::read(text).map(|path| Self {
+            text: text.to_owned(),
+            path,
+        })
+    }
+
     /// The number that `record` has there. Without one, or with a value of which readers would disagree, the record is rejected.
     pub fn number(&self, record: &Record<'_>, out: &mut Out) -> Option<f64> {
         match record.whole_field(&self.path) {
@@ -71,28 +82,32 @@ impl By {
         match by.split_once(':') {
             None if by == "key" => Ok(Self::Key),
             Some(("header", name)) => Ok(Self::Header(name.to_owned())),
-            Some(("field", path)) => Ok(Self::Field(Path::new(path))),
+            Some(("field", path)) => Path::read(path).map(Self::Field),
             _ => Err(format!(
                 "`by` cannot be `{by}`: use key, header:NAME or field:PATH"
             )),
         }
     }
 
-    /// The text of `record`, if it has one. Numbers and booleans in a field are the texts that they are written with; a value of which
-    /// readers would disagree (see [`Json::whole_at`](crate::Json::whole_at)) has none.
-    pub fn of<'a>(&self, record: &Record<'a>) -> Option<Cow<'a, [u8]>> {
-        match self {
+    /// The text of `record`, if it has one. Numbers and booleans in a field are the texts that they are written with; `null`
+    /// is none.
+    ///
+    /// # Errors
+    /// In words, when readers would disagree about the value: see [`Json::whole_at`](crate::Json::whole_at).
+    pub fn of<'a>(&self, record: &Record<'a>) -> Result<Option<Cow<'a, [u8]>>, String> {
+        Ok(match self {
             Self::Key => record.key().map(Cow::Borrowed),
             Self::Header(name) => record.headers().last(name).map(Cow::Borrowed),
             Self::Field(path) => {
-                let field = record.whole_field(path).ok()?;
+                let field = record.whole_field(path)?;
                 match field.string() {
                     Some(Cow::Borrowed(text)) => Some(Cow::Borrowed(text.as_bytes())),
                     Some(Cow::Owned(text)) => Some(Cow::Owned(text.into_bytes())),
+                    None if field.is_null() => None,
                     None => field.text().map(Cow::Borrowed),
                 }
             }
-        }
+        })
     }
 
     /// The columns that it takes: keys, values and headers, as [`Plan::with`](crate::Plan::with) wants them.

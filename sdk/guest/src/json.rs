@@ -35,6 +35,27 @@ impl Path {
         }
     }
 
+    /// As [`Path::new`], of a path that leads somewhere.
+    ///
+    /// # Errors
+    /// In words, when a name in it is empty, or it is no JSON Pointer.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let is_whole = match text.strip_prefix('/') {
+            // A tilde stands for itself or a slash (RFC 6901, section 3); a name may be empty.
+            Some(pointer) => pointer
+                .split('~')
+                .skip(1)
+                .all(|rest| rest.starts_with(['0', '1'])),
+            None => text.split('.').all(|name| !name.is_empty()),
+        };
+        match is_whole {
+            true => Ok(Self::new(text)),
+            false => Err(format!(
+                "`{text}` is no path: write `a.b`, or for names with dots a JSON Pointer, `/a.b/0`, with `~0` for `~` and `~1` for `/`"
+            )),
+        }
+    }
+
     /// Its names, the outermost first.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names
@@ -89,9 +110,10 @@ impl<'a> Json<'a> {
 
     /// As [`Json::at`], of an object of which the whole is looked at: that its strings and brackets are closed, that nothing follows it,
     /// and that no name on the path comes twice. What else is in it is not read; [`check`](crate::document::check) reads all of it.
+    /// Nothing is found in what does not begin as an object or a list.
     ///
     /// # Errors
-    /// In words, when it is not so, or it is no object.
+    /// In words, when it is not so.
     #[inline]
     pub fn whole_at(self, path: &Path) -> Result<Json<'a>, String> {
         let document = self.text.unwrap_or_default();
@@ -99,7 +121,12 @@ impl<'a> Json<'a> {
         if let Some(name) = names.next() {
             text = match document.first() {
                 Some(b'{') => sole_field(document, name)?,
-                _ => read_whole(document, name)?,
+                Some(b'[') => {
+                    crate::document::check(document)?;
+                    item(document, name)
+                }
+                // It has no fields, whatever it is.
+                _ => None,
             };
         }
         for name in names {
@@ -276,19 +303,28 @@ fn sole_field<'a>(doc: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String
         at += 64;
     }
     match depth == 0 && in_string == 0 && doc.last() == Some(&b'}') {
-        true => Ok(found.and_then(value_text)),
+        true => match found.map(|value| value_text(value).filter(|text| is_followed(value, text))) {
+            None => Ok(None),
+            Some(Some(text)) => Ok(Some(text)),
+            Some(None) => read_whole(doc, name),
+        },
         false => read_whole(doc, name),
     }
+}
+
+/// Whether behind the value that begins `rest` the object goes on or ends.
+#[inline]
+fn is_followed(rest: &[u8], value: &[u8]) -> bool {
+    let behind = rest.get(value.len()..).unwrap_or_default();
+    let next = behind.iter().find(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\r'));
+    matches!(next, Some(b',' | b'}'))
 }
 
 /// As [`sole_field`], having read all of it: for what is unusual, and for words.
 #[cold]
 fn read_whole<'a>(doc: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String> {
     crate::document::check(doc)?;
-    match doc.first() {
-        Some(b'{') => Ok(field(doc, name)),
-        _ => Err("value is no JSON object".to_owned()),
-    }
+    Ok(field(doc, name))
 }
 
 /// As [`field`], where the document may write the name with escapes.

@@ -147,7 +147,8 @@ impl Sequence {
     /// key is too long to be kept is part of none.
     pub fn see(&mut self, record: &Record<'_>) -> Option<Found> {
         let key = record.state_key().ok()?;
-        let at = record.timestamp();
+        // A time ahead of the node's counts as the node's: what seems to begin in an hour would hide what begins now.
+        let at = crate::presence::not_ahead(record.timestamp(), record.now());
         let (steps, within) = (&self.steps, self.within);
         let before = self.begun.see(key, |begun| begun.cloned());
         let mut begun = before.clone().unwrap_or_default();

@@ -179,6 +179,13 @@ impl Once {
 /// A record that is further ahead of the node's time says more of the node's clock than of its own: it booted without one.
 const AHEAD_MAX: i64 = 24 * 3_600_000;
 
+/// A record's time; the node's where it is ahead of that. A node of which the time is not known, or that is more than a day behind,
+/// has none to go by.
+pub(crate) fn not_ahead(at: i64, now: i64) -> i64 {
+    let is_ahead = now > 0 && (0..AHEAD_MAX).contains(&at.saturating_sub(now));
+    if is_ahead { now } else { at }
+}
+
 /// What is known of a key.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Seen {
@@ -219,10 +226,8 @@ impl Silence {
         if key.len() > KEY_BYTES_MAX {
             return Err(format!("its key has more than {KEY_BYTES_MAX} bytes"));
         }
-        // A time ahead of the node's counts as the node's, or one such record would hide a silence until then. A node of which the
-        // time is not known, or that is more than a day behind, has none to go by.
-        let is_ahead = now > 0 && (0..AHEAD_MAX).contains(&record.timestamp().saturating_sub(now));
-        let at = if is_ahead { now } else { record.timestamp() };
+        // Or one record that is dated ahead would hide a silence until then.
+        let at = not_ahead(record.timestamp(), now);
         let by_events = self.clock == Clock::Event;
         let (silent_since, last) = self.seen.update(key, |seen| {
             let before = *seen;

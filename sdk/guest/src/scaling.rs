@@ -11,7 +11,9 @@ pub enum Raw {
     Unsigned(u64),
     /// With one.
     Signed(i64),
-    /// IEEE 754, of 32 bits. One of 16 is one of these.
+    /// IEEE 754, of 16 bits.
+    Half(u16),
+    /// IEEE 754, of 32 bits.
     Single(f32),
     /// IEEE 754, of 64 bits.
     Double(f64),
@@ -55,6 +57,10 @@ impl Scaling {
         let written = match (self.is_none(), raw) {
             (true, Raw::Unsigned(n)) => write!(to, "{n}"),
             (true, Raw::Signed(n)) => write!(to, "{n}"),
+            (true, Raw::Half(bits)) => match half(bits) {
+                n if n.is_finite() => write!(to, "{}", JsonNumber(shortest_half(bits))),
+                _ => write!(to, "null"),
+            },
             (true, Raw::Single(n)) => match n {
                 _ if !n.is_finite() => write!(to, "null"),
                 _ if crate::json::is_long(f64::from(n)) => write!(to, "{n:e}"),
@@ -79,6 +85,7 @@ impl Scaling {
         let decimal = match raw {
             Raw::Unsigned(n) => Decimal::from(i64::try_from(n).ok()?),
             Raw::Signed(n) => Decimal::from(n),
+            Raw::Half(bits) => Decimal::of(shortest_half(bits))?,
             Raw::Single(n) => Decimal::parse(n.to_string().as_bytes())?,
             Raw::Double(n) => Decimal::of(n)?,
         };
@@ -90,9 +97,30 @@ fn double(raw: Raw) -> f64 {
     match raw {
         Raw::Unsigned(n) => n as f64,
         Raw::Signed(n) => n as f64,
+        Raw::Half(bits) => f64::from(half(bits)),
         Raw::Single(n) => f64::from(n),
         Raw::Double(n) => n,
     }
+}
+
+/// The number of the fewest digits that is nearer to the half that `bits` are than to any other.
+fn shortest_half(bits: u16) -> f64 {
+    let number = f64::from(half(bits & 0x7fff));
+    // Five digits tell any two apart: a half has eleven bits.
+    let near = |digits: usize| -> Option<f64> {
+        let text = format!("{number:.digits$e}");
+        let short: f64 = text.parse().ok()?;
+        let below = f64::from(half((bits & 0x7fff).saturating_sub(1)));
+        let above = f64::from(half((bits & 0x7fff) + 1));
+        // Behind the greatest half there is none.
+        let between = match short > number && above.is_finite() {
+            true => (above - number) / 2.0,
+            false => (number - below) / 2.0,
+        };
+        ((short - number).abs() < between || short == number).then_some(short)
+    };
+    let short = (0..5).find_map(near).unwrap_or(number);
+    if bits >> 15 == 1 { -short } else { short }
 }
 
 /// The number that 16 bits are (IEEE 754 binary16).
@@ -146,6 +174,12 @@ mod tests {
             (Raw::Signed(-40), 0.5, -40.0, "-60"),
             (Raw::Single(21.3), 0.1, 0.0, "2.13"),
             (Raw::Unsigned(3), 1.0 / 3.0, 0.0, "1"),
+            (Raw::Half(0x2e66), 1.0, 0.0, "0.1"),
+            (Raw::Half(0xae66), 1.0, 0.0, "-0.1"),
+            (Raw::Half(0x7bff), 1.0, 0.0, "65500"),
+            (Raw::Half(0x3c00), 0.1, 0.0, "0.1"),
+            (Raw::Half(0x0001), 1.0, 0.0, "6e-8"),
+            (Raw::Half(0x7c00), 1.0, 0.0, "null"),
             (Raw::Single(1e30), 1.0, 0.0, "1e30"),
             (Raw::Double(-2.5e-300), 1.0, 0.0, "-2.5e-300"),
             (Raw::Double(1e16), 1.0, 0.0, "10000000000000000"),

@@ -101,7 +101,7 @@ impl<'a> Places<'a> {
             Some((uri, _)) => uri.to_owned(),
             None => uri,
         };
-        if self.resources.iter().skip(1).any(|(other, _)| *other == uri) {
+        if self.resources.iter().any(|(other, _)| *other == uri) {
             return Err(format!("`{here}`: `{uri}` is there twice"));
         }
         if pointer.is_empty() {

@@ -57,6 +57,17 @@ pub(crate) async fn produce(
         .get(header::CONTENT_TYPE)
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
+    // What is no text was made one on the way, with signs in the place of its bytes.
+    if query.key.as_deref().is_some_and(|key| key.contains('\u{fffd}')) {
+        return Err(HttpError::bad_request(
+            "`key` is no text: send a list of records, with `key_base64`",
+        ));
+    }
+    if query.key.is_some() && kind.contains("json") {
+        return Err(HttpError::bad_request(
+            "`key` is for a body that is one value: each record of this one has its own",
+        ));
+    }
     let records = match kind.split(';').next().unwrap_or_default().trim() {
         "application/json" => from_json(&body, now)?,
         "application/x-ndjson" | "application/ndjson" => from_lines(&body, now)?,

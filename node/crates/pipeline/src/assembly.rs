@@ -22,6 +22,8 @@ pub(crate) struct Assembly<'a> {
     pub(crate) partition: u32,
     /// What items stem from.
     pub(crate) records: &'a [RecordRef<'a>],
+    /// Their own timestamps, where others stand for them: a dead letter has its record's.
+    pub(crate) own_times: &'a [i64],
     /// What those are.
     pub(crate) stem: Stem,
 }
@@ -171,7 +173,7 @@ impl Assembly<'_> {
         let topic = self.spec.dead_letters().ok().and_then(|name| self.find(&name));
         let topic = topic.ok_or_else(|| gone("the topic for dead letters is gone"))?;
         let source = (self.name, self.partition);
-        let batches = dead_letter::batches(&effects.dead, self.records, source, self.stem);
+        let batches = dead_letter::batches(&effects.dead, (self.records, self.own_times), source, self.stem);
         let partition = topic.partition(self.partition % topic.partitions.len().max(1) as u32);
         let partition = partition.ok_or_else(|| gone("no partition for dead letters"))?;
         self.broker.make_way(self.home, partition)?;

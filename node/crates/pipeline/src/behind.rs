@@ -493,7 +493,7 @@ impl Worker {
         self.check_breaker(records.len(), &effects)?;
         self.count(records.len(), &effects);
         turn.part.time.follow(&records, &dated, &events);
-        self.keep(turn, name.as_str(), effects, &records, Stem::Stored)?;
+        self.keep(turn, name.as_str(), effects, (&records, &dated.own), Stem::Stored)?;
         self.fire_into(turn)?;
         Ok(true)
     }
@@ -519,7 +519,7 @@ impl Worker {
             self.count_fired(records.len(), &effects);
             turn.fired += records.len();
             let name = self.spec.source.first().to_owned();
-            self.keep(turn, &name, effects, &records, Stem::Timers)?;
+            self.keep(turn, &name, effects, (&records, &[]), Stem::Timers)?;
         }
         let events = self.spec.event_time.clone().unwrap_or_default();
         Ok(!turn.is_full() || !turn.part.is_due(&events))
@@ -531,7 +531,7 @@ impl Worker {
         turn: &mut Turn<'_>,
         name: &str,
         mut effects: Effects,
-        records: &[RecordRef<'_>],
+        (records, own_times): (&[RecordRef<'_>], &[i64]),
         stem: Stem,
     ) -> Result<(), Refusal> {
         let outputs = match &mut turn.sink {
@@ -550,6 +550,7 @@ impl Worker {
             name,
             partition: turn.partition,
             records,
+            own_times,
             stem,
         };
         let made = assembly.outputs(Batches::default(), &effects)?;

@@ -283,7 +283,9 @@ impl Work<'_> {
                     };
                 }
                 // None of it is the records' doing: they come again.
-                CallError::Failed(why @ CallFailure::Full(_)) => return Err(Stopped::Full(why.to_string())),
+                CallError::Failed(why @ (CallFailure::Full(_) | CallFailure::Crowded(_))) => {
+                    return Err(Stopped::Full(why.to_string()));
+                }
                 CallError::Retry(_) if tries < self.rules.attempts => {
                     #[expect(
                         clippy::disallowed_methods,

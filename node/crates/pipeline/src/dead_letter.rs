@@ -84,7 +84,7 @@ pub(crate) enum Stem {
 /// was due.
 pub(crate) fn batches(
     letters: &[DeadLetter],
-    records: &[RecordRef<'_>],
+    (records, own_times): (&[RecordRef<'_>], &[i64]),
     (topic, partition): (&str, u32),
     stem: Stem,
 ) -> Vec<(BatchBuilder, Vec<(usize, u32)>)> {
@@ -128,8 +128,10 @@ pub(crate) fn batches(
             ),
         }
         let encoded = headers.encoded();
+        let own_time = own_times.get(letter.source as usize);
         let letter = RecordRef {
             headers: HeaderBuf::view(&encoded),
+            timestamp: own_time.copied().unwrap_or(record.timestamp),
             ..*record
         };
         let bytes = letter.bytes();

@@ -220,6 +220,7 @@ impl Worker {
                 name: topic.name.as_str(),
                 partition,
                 records: &records,
+                own_times: &[],
                 stem: Stem::Timers,
             };
             let outputs = assembly.outputs(follow, &effects)?;

@@ -8,7 +8,7 @@ use crate::dead_letter::Stem;
 use crate::firing::For;
 use crate::follow::{self, Wanted};
 use crate::input::Ends;
-use crate::memory::{self, Parts};
+use crate::memory::Parts;
 use crate::priority::{self, Priority};
 use crate::row::Stamp;
 use crate::spec::{At, Policy, Spec};
@@ -142,6 +142,8 @@ pub(crate) struct Worker {
     told: (usize, usize, usize),
     /// When it was told last that there is no memory for its modules.
     told_full: Option<Instant>,
+    /// There was none the last time: what this lane can spare of it goes.
+    is_full: bool,
 }
 
 /// Why a batch is not taken.
@@ -247,7 +249,6 @@ impl Lane {
                 let (jobs, queue) = sync_channel::<(HookJob, HookDone)>(PIPELINE_QUEUE_MAX);
                 thread(&name).spawn(move || {
                     begin();
-                    worker.count_stored();
                     worker.run(queue, finish);
                 })?;
                 Front::Ingest(jobs)
@@ -257,7 +258,6 @@ impl Lane {
                 let ended = Arc::clone(&stop);
                 thread(&name).spawn(move || {
                     begin();
-                    worker.count_stored();
                     read(worker, &ended, &finish);
                 })?;
                 Front::Log(stop)
@@ -401,9 +401,9 @@ impl Worker {
     fn new(spec: Arc<Spec>, share: Share, stages: Vec<Stage>, broker: Broker, shared: Arc<Shared>) -> Self {
         Self {
             spec,
-            share,
             stages,
-            parts: Parts::default(),
+            parts: Parts::of(share.clone()),
+            share,
             broker,
             shared,
             failed_in_a_row: 0,
@@ -411,6 +411,7 @@ impl Worker {
             behind: false,
             told: (0, 0, 0),
             told_full: None,
+            is_full: false,
         }
     }
 
@@ -427,15 +428,9 @@ impl Worker {
         )
     }
 
-    /// Counts what is stored already of what the modules remember.
-    fn count_stored(&self) {
-        if let Err(error) = memory::count_stored(&self.spec, &self.broker, &self.stages) {
-            tracing::warn!(pipeline = %self.spec.name, %error, "what it remembers cannot be counted before it is read");
-        }
-    }
-
     /// Once a minute: it is tried again and again.
     fn warn_full(&mut self, why: &str) {
+        self.is_full = true;
         let is_told = self.told_full.is_some_and(|at| at.elapsed() < FULL_TOLD_EVERY);
         if !is_told {
             self.told_full = Some(Instant::now());
@@ -546,6 +541,10 @@ impl Worker {
         let mut parts = std::mem::take(&mut self.parts);
         let processed = self.step(&mut parts, job, &batch, records, id);
         self.parts = parts;
+        if std::mem::take(&mut self.is_full) {
+            self.parts.let_instances_go();
+            self.stages.iter_mut().for_each(|stage| stage.instance = None);
+        }
         self.tell_size();
         processed
     }
@@ -627,6 +626,7 @@ impl Worker {
             name: job.topic.name.as_str(),
             partition: job.partition,
             records,
+            own_times: &dated.own,
             stem: Stem::Batch,
         };
         Ok(Processed {
@@ -663,14 +663,6 @@ impl Worker {
         dated: &Dated,
         moment: Moment,
     ) -> Result<Effects, Refusal> {
-        let counts = &self.shared.counts;
-        for (count, many) in [
-            (&counts.bad_times, dated.bad),
-            (&counts.late, dated.late),
-            (&counts.redated, dated.redated),
-        ] {
-            count.fetch_add(many, Ordering::Relaxed);
-        }
         let rules = Rules {
             policy: self.spec.policy(),
             attempts: self.spec.on_error.attempts,
@@ -687,6 +679,14 @@ impl Worker {
                 return Err(Refusal::Busy);
             }
         };
+        let counts = &self.shared.counts;
+        for (count, many) in [
+            (&counts.bad_times, dated.bad),
+            (&counts.late, dated.late),
+            (&counts.redated, dated.redated),
+        ] {
+            count.fetch_add(many, Ordering::Relaxed);
+        }
         self.behind |= effects.failures > 0;
         self.good_in_a_row = if effects.failures > 0 {
             0

@@ -1,5 +1,6 @@
 //! What the modules of a pipeline remember: a table a stage and partition, from rows of the log and back to them.
 
+use crate::canary::Share;
 use crate::chain::{Begin, Stage};
 use crate::firing::Asleep;
 use crate::input::Input;
@@ -15,7 +16,7 @@ use weir_types::limits::{
     BATCH_RECORDS_MAX, HOLDING_PARTITIONS_MAX, LOG_PARTITIONS_MAX, OP_HEAD_BYTES_MAX, STAGES_MAX,
     STATEFUL_PARTITIONS_MAX,
 };
-use weir_types::{Headers, Offset, RecordRef, TopicName};
+use weir_types::{GroupId, Headers, Offset, RecordRef, Term, TopicName};
 
 /// What rows of a pipeline say: what its modules remember, their timers, and how far its time has come.
 const KINDS: [StateKind; 3] = [StateKind::Table, StateKind::Timer, StateKind::Progress];
@@ -139,10 +140,22 @@ pub(crate) struct Parts {
     /// How many records, or timers, are looked at together, where more came to too much for one entry.
     most: BTreeMap<u32, usize>,
     uses: u64,
+    /// In which term of each group it was counted what is stored.
+    counted: BTreeMap<GroupId, Term>,
+    /// Partitions that are its own; none for all.
+    share: Option<Share>,
     pub(crate) asleep: Asleep,
 }
 
 impl Parts {
+    /// Those of a lane that works on these partitions.
+    pub(crate) fn of(share: Share) -> Self {
+        Self {
+            share: Some(share),
+            ..Self::default()
+        }
+    }
+
     /// The part for `partition`, begun anew where it has to be. None while another node leads it.
     pub(crate) fn part(
         &mut self,
@@ -170,8 +183,9 @@ impl Parts {
             let Some(chain) = Chain::begin(broker, id) else {
                 return Ok(None);
             };
+            self.count_stored(spec, stages, broker, id)?;
             if let Some(stage) = stages.first() {
-                stage.quota.put_aside(partition, 0);
+                stage.quota.load(partition);
             }
             let stages = begin(spec, stages, broker, partition)?;
             let time = Time::from(progress(spec, broker, partition)?);
@@ -262,7 +276,46 @@ impl Parts {
     pub(crate) fn end(&mut self, partition: u32) {
         if let Some(part) = self.parts.remove(&partition) {
             part.chain.drain();
+            // It begins again, or is another node's.
+            if let Some(stage) = part.stages.first() {
+                stage.quota.forget(partition);
+            }
         }
+    }
+
+    /// Counts what is stored of the other partitions of a group, once this node has begun to lead it. Blocks.
+    fn count_stored(
+        &mut self,
+        spec: &Spec,
+        stages: &[Stage],
+        broker: &Broker,
+        id: PartitionId,
+    ) -> Result<(), ReadError> {
+        let term = broker.led_term(id);
+        if !spec.remembers() || self.counted.get(&id.group()) == term.as_ref() {
+            return Ok(());
+        }
+        self.counted.extend(term.map(|term| (id.group(), term)));
+        let topics: Vec<_> = spec
+            .source
+            .iter()
+            .filter_map(|t| broker.topic(t.as_str()))
+            .collect();
+        let is_led = |partition: u32| {
+            let mut ids = topics.iter().filter_map(|topic| topic.partition(partition));
+            ids.any(|id| broker.led_term(id).is_some())
+        };
+        // What the other version of the pipeline looks after counts there.
+        let share = self.share.clone().unwrap_or(Share::All);
+        count_stored(spec, broker, stages, |partition| {
+            share.has(partition) && is_led(partition)
+        })
+    }
+
+    /// Lets go of all instances: what they take is wanted elsewhere, and others can be made.
+    pub(crate) fn let_instances_go(&mut self) {
+        let stages = self.parts.values_mut().flat_map(|part| &mut part.stages);
+        stages.for_each(|stage| stage.instance = None);
     }
 
     /// As [`Parts::end`], of all.
@@ -349,8 +402,13 @@ pub(crate) fn table(
     Ok(table)
 }
 
-/// Counts what is stored of each partition against what the pipeline may take, before any of it is in memory. Blocks.
-pub(crate) fn count_stored(spec: &Spec, broker: &Broker, stages: &[Stage]) -> Result<(), ReadError> {
+/// Counts what is stored of each partition that `is_ours` against what the pipeline may take, before any of it is in memory. Blocks.
+fn count_stored(
+    spec: &Spec,
+    broker: &Broker,
+    stages: &[Stage],
+    is_ours: impl Fn(u32) -> bool,
+) -> Result<(), ReadError> {
     let mut bytes: BTreeMap<u32, usize> = BTreeMap::new();
     for (n, stage) in stages.iter().enumerate() {
         for prefix in of_generation(spec.name.as_str(), n, stage.generation) {
@@ -364,9 +422,9 @@ pub(crate) fn count_stored(spec: &Spec, broker: &Broker, stages: &[Stage]) -> Re
             })?;
         }
     }
-    for (partition, bytes) in bytes {
+    for (partition, bytes) in bytes.into_iter().filter(|(partition, _)| is_ours(*partition)) {
         if let Some(stage) = stages.first() {
-            stage.quota.put_aside(partition, bytes);
+            stage.quota.find_stored(partition, bytes);
         }
     }
     Ok(())
@@ -409,7 +467,8 @@ impl Part {
     pub(crate) fn apart(spec: &Spec, stages: &[Stage], chain: Chain, input: Input, partition: u32) -> Self {
         let mut stages: Vec<_> = stages.iter().map(|s| s.of_partition(partition)).collect();
         for (stage, with) in stages.iter_mut().zip(&spec.stages) {
-            stage.table = with.remembers().then(|| Table::within(&stage.quota));
+            // What looks on does not take from those that work.
+            stage.table = with.remembers().then(|| Table::new(spec.limits.state_bytes));
         }
         Self {
             stages,

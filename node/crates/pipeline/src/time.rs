@@ -76,10 +76,9 @@ impl Time {
     pub(crate) fn read(&mut self, times: RangeInclusive<i64>, wall: i64, events: &EventTime) {
         self.looked = Instant::now();
         let (earliest, latest) = times.into_inner();
-        // A sensor in 2080 does not take the pipeline there.
-        let bound = wall.saturating_add_unsigned(events.future_ms);
+        // A sensor in 2080 does not take the pipeline there, and neither does one that is an hour ahead.
         let reach = |progress: &mut Progress, at: i64| {
-            if at <= bound {
+            if at <= wall {
                 progress.now = progress.now.max(at);
             }
         };
@@ -108,6 +107,14 @@ impl Time {
     pub(crate) fn date(&mut self, records: &mut [RecordRef<'_>], events: &EventTime) -> Dated {
         let bound = self.progress.now.saturating_add_unsigned(events.future_ms);
         let mut dated = Dated::default();
+        let own = |records: &[RecordRef<'_>]| records.iter().map(|r| r.timestamp).collect();
+        if events.field.is_some() {
+            dated.own = own(records);
+        }
+        let is_ahead = |record: &RecordRef<'_>| record.timestamp > bound;
+        if events.future == Future::Redate && dated.own.is_empty() && records.iter().any(is_ahead) {
+            dated.own = own(records);
+        }
         for (n, record) in records.iter_mut().enumerate() {
             let read = match &events.field {
                 Some(field) => time_in(record.value, field, events.unit),
@@ -121,7 +128,10 @@ impl Time {
                 Err(why) => {
                     dated.bad += 1;
                     match events.on_bad_time {
-                        OnBadTime::DeadLetter => dated.undated.push((n as u32, why)),
+                        OnBadTime::DeadLetter => {
+                            dated.undated.push((n as u32, why));
+                            continue;
+                        }
                         OnBadTime::Now => record.timestamp = self.progress.now,
                         OnBadTime::Record => {}
                     }
@@ -210,6 +220,8 @@ impl Progress {
 /// What came of dating the records of a batch.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Dated {
+    /// The records' own timestamps, where others stand for them.
+    pub(crate) own: Vec<i64>,
     /// A mark for each record, or none at all where none needs one.
     pub(crate) marks: Vec<u8>,
     /// Records that have no time and are to be dead letters, in their order, and why.
@@ -330,7 +342,7 @@ mod tests {
         assert_eq!((times, marks), (vec![now - 10, now + 3_600_000], vec![]));
         assert_eq!(time.moment().watermark, now - 5_000);
         let (_, marks) = batch(&mut time, &events, &[now, now - 5_001, -1]);
-        assert_eq!(marks, [0, LATE, LATE]);
+        assert_eq!(marks, [0, LATE, 0]);
         // Whose clock it is that is wrong, only who keeps such times knows.
         let keep = EventTime {
             future: Future::Keep,
@@ -338,6 +350,22 @@ mod tests {
         };
         batch(&mut time, &keep, &[now + 3_600_000]);
         assert_eq!(time.moment().watermark, now + 3_600_000 - 5_000);
+    }
+
+    #[test]
+    fn one_that_is_stored_and_an_hour_ahead_makes_no_other_late_either() {
+        let events = EventTime {
+            lateness_ms: 5_000,
+            ..EventTime::default()
+        };
+        let wall = 1_900_000_000_000;
+        let mut time = Time::from(Progress::default());
+        let ahead = wall + 3_600_000;
+        time.read(wall - 10..=ahead, wall, &events);
+        batch(&mut time, &events, &[wall - 10, ahead]);
+        assert!(time.moment().watermark <= wall - 5_000 && time.moment().now <= wall);
+        time.read(wall - 5..=wall, wall, &events);
+        assert!(batch(&mut time, &events, &[wall - 5, wall]).1.is_empty());
     }
 
     #[test]

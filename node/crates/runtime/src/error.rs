@@ -117,6 +117,8 @@ pub enum CallFailure {
     Memory(usize),
     #[error("found no memory: the modules of this node have {0} bytes together, and they are taken")]
     Full(u64),
+    #[error("found no memory: what all pipelines of this node remember has reached its {0} bytes")]
+    Crowded(u64),
     #[error("returned or handed over more than {0} bytes in one call")]
     Output(usize),
     #[error(

@@ -474,6 +474,7 @@ fn failure(error: &wasmtime::Error, guest: &Guest, deadline: Duration) -> CallFa
         Some(Trap::Interrupt) => CallFailure::Deadline(deadline),
         _ if guest.memory.is_full => CallFailure::Full(guest.memory.pool.max()),
         _ if guest.memory.refused => CallFailure::Memory(guest.limits.memory_bytes),
+        _ if guest.state.crowded.is_some() => CallFailure::Crowded(guest.state.crowded.unwrap_or_default()),
         _ if guest.state.refused.is_some() => {
             CallFailure::State(guest.state.refused.clone().unwrap_or_default())
         }

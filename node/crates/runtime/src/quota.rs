@@ -13,8 +13,8 @@ pub struct Quota(Arc<Bounds>);
 struct Bounds {
     pipeline: Pool,
     node: Arc<Pool>,
-    /// Bytes of rows that are stored, and of which no table is in memory, by partition.
-    aside: Mutex<BTreeMap<u32, usize>>,
+    /// By partition: bytes of rows that are stored and of which no table is in memory; none where one is.
+    aside: Mutex<BTreeMap<u32, Option<usize>>>,
 }
 
 impl Quota {
@@ -32,15 +32,41 @@ impl Quota {
         Self::new(bytes, Arc::new(Pool::new(u64::MAX)))
     }
 
-    /// Counts what the rows of a partition take that are stored while its tables are not in memory; 0 once they are.
+    /// The tables of a partition come into memory: they count for themselves.
+    pub fn load(&self, partition: u32) {
+        self.set(partition, Some(None));
+    }
+
+    /// They are put aside: `bytes` of rows are stored, and count until they are in memory again.
     pub fn put_aside(&self, partition: u32, bytes: usize) {
-        let mut aside = self.0.aside.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = match bytes {
-            0 => aside.remove(&partition),
-            _ => aside.insert(partition, bytes),
+        self.set(partition, Some(Some(bytes)));
+    }
+
+    /// `bytes` of rows of a partition are found stored. Those of one that is in memory count already.
+    pub fn find_stored(&self, partition: u32, bytes: usize) {
+        let is_in_memory = matches!(self.aside().get(&partition), Some(None));
+        if !is_in_memory {
+            self.put_aside(partition, bytes);
+        }
+    }
+
+    /// The partition is somebody else's.
+    pub fn forget(&self, partition: u32) {
+        self.set(partition, None);
+    }
+
+    fn set(&self, partition: u32, to: Option<Option<usize>>) {
+        let mut aside = self.aside();
+        let before = match to {
+            Some(stands) => aside.insert(partition, stands),
+            None => aside.remove(&partition),
         };
-        self.count(bytes);
-        self.give(before.unwrap_or(0));
+        self.count(to.flatten().unwrap_or(0));
+        self.give(before.flatten().unwrap_or(0));
+    }
+
+    fn aside(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, Option<usize>>> {
+        self.0.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self, bytes: usize) -> Result<(), StateError> {
@@ -68,7 +94,8 @@ impl Quota {
 impl Drop for Bounds {
     fn drop(&mut self) {
         let aside = self.aside.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.node.give(aside.values().map(|bytes| *bytes as u64).sum());
+        self.node
+            .give(aside.values().flatten().map(|bytes| *bytes as u64).sum());
     }
 }
 
@@ -184,9 +211,13 @@ mod tests {
         c.set_timer(TimerClock::Event, b"due", 0, Some(7)).unwrap();
         // What is stored counts, whatever there is, and until it is not there.
         let before = node.used();
-        one.put_aside(7, 50_000);
-        one.put_aside(7, 90_000);
+        one.find_stored(7, 50_000);
+        one.find_stored(7, 90_000);
+        one.load(8);
+        one.find_stored(8, 10_000);
         assert_eq!(node.used(), before + 90_000);
+        one.put_aside(8, 10_000);
+        one.forget(8);
         assert!(b.put(b"and more", Some(&[0; 868])).is_err());
         drop((a, b, c));
         assert_eq!(node.used(), 90_000);

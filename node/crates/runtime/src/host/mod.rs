@@ -44,6 +44,7 @@ impl Guest {
                 refused: false,
                 pool,
                 is_full: false,
+                last: 0,
             },
             log: log::Lines::new(sink, limits.log_lines),
             metrics: metrics::Defined::new(instruments),
@@ -84,6 +85,8 @@ pub(crate) struct MemoryLimit {
     pub(crate) pool: Arc<Pool>,
     /// There was nothing left of it.
     pub(crate) is_full: bool,
+    /// What the last growth took.
+    last: u64,
 }
 
 impl ResourceLimiter for MemoryLimit {
@@ -91,16 +94,27 @@ impl ResourceLimiter for MemoryLimit {
         let bytes = self.bytes.saturating_sub(now).saturating_add(desired);
         let fits = bytes <= self.bytes_max;
         self.refused |= !fits;
+        self.last = 0;
         if !fits {
             return Ok(false);
         }
-        if !self.pool.take(bytes.saturating_sub(self.bytes) as u64) {
+        let more = bytes.saturating_sub(self.bytes) as u64;
+        if !self.pool.take(more) {
             self.pool.refuse();
             self.is_full = true;
             return Ok(false);
         }
+        self.last = more;
         self.bytes = bytes;
         Ok(true)
+    }
+
+    /// What was granted cannot be had, or is beyond the memory's own maximum.
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        let last = std::mem::take(&mut self.last);
+        self.bytes = self.bytes.saturating_sub(last as usize);
+        self.pool.give(last);
+        Ok(())
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
@@ -138,6 +152,7 @@ mod tests {
             refused: false,
             pool: Arc::new(Pool::new(120)),
             is_full: false,
+            last: 0,
         };
         assert!(limit.memory_growing(0, 60, None).unwrap());
         assert!(!limit.memory_growing(0, 60, None).unwrap() && limit.refused);
@@ -152,6 +167,7 @@ mod tests {
             refused: false,
             pool: Arc::clone(&pool),
             is_full: false,
+            last: 0,
         };
         assert!(!limit.is_full && !other.memory_growing(0, 21, None).unwrap());
         assert!(other.is_full && !other.refused && pool.refused() == 1);

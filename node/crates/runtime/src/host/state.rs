@@ -3,7 +3,7 @@
 use super::Guest;
 use crate::bindings::weir::module::state::Host;
 use crate::bindings::weir::module::types::ColumnResult;
-use crate::{Moment, Table};
+use crate::{Moment, StateError, Table};
 use weir_types::Column;
 use weir_types::columns::ColumnView;
 
@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub(crate) bytes_left: usize,
     /// Why it was stopped.
     pub(crate) refused: Option<String>,
+    /// What all tables may take, where that is why.
+    pub(crate) crowded: Option<u64>,
 }
 
 /// What a call pays for each item beside its bytes: a row of the journal.
@@ -32,6 +34,7 @@ impl State {
     pub(crate) fn begin_call(&mut self, moment: Moment, table: Option<Table>, bytes: usize) {
         self.moment = moment;
         (self.table, self.bytes_left, self.refused) = (table, bytes, None);
+        self.crowded = None;
     }
 
     pub(super) fn refuse<T>(&mut self, why: String) -> wasmtime::Result<T> {
@@ -70,8 +73,16 @@ impl State {
         self.charge(key.len() + value.map_or(0, <[u8]>::len))?;
         match self.table()?.put(key, value) {
             Ok(()) => Ok(()),
-            Err(e) => self.refuse(e.to_string()),
+            Err(e) => self.refuse_for(&e),
         }
+    }
+
+    /// As [`State::refuse`], of a row or timer that was not written.
+    pub(super) fn refuse_for<T>(&mut self, error: &StateError) -> wasmtime::Result<T> {
+        if let StateError::Node(max) = error {
+            self.crowded = Some(*max);
+        }
+        self.refuse(error.to_string())
     }
 }
 

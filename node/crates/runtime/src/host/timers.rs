@@ -50,7 +50,7 @@ impl State {
             self.charge(key.len())?;
             let at = at(n).map(|at| at.max(next));
             if let Err(e) = self.table()?.set_timer(clock, key, *tag, at) {
-                return self.refuse(e.to_string());
+                return self.refuse_for(&e);
             }
         }
         Ok(())
