@@ -121,7 +121,7 @@ fn each_misdeed_is_stopped_and_named() {
     }
     // None of it leaves a trace, in a table that had something.
     for (misdeed, words) in [
-        ("state-hoard", "its state has reached 65536 bytes"),
+        ("state-hoard", "on all partitions, has reached 65536 bytes"),
         ("state-key", "a key of its state has 5000 bytes"),
         ("state-value", "a value of its state has 1048577 bytes"),
         ("state-again", "changes more than 2097152 bytes of its state"),
