@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 use weir_sdk::prelude::*;
-use weir_sdk::presence::Silence;
+use weir_sdk::presence::{Back, Silence};
 use weir_sdk::timers::{Clock, Fired};
 
 /// The module.
@@ -58,8 +58,13 @@ impl Module for Absence {
             out.keep(record.index());
             let at = record.timestamp();
             match self.seen.see(key, &record, batch.now()) {
-                Ok(Some(before)) => {
-                    let value = format!(r#"{{"absent":false,"last":{before},"back":{at}}}"#);
+                Ok(Some(Back { last, is_told })) => {
+                    if !is_told {
+                        let silence_ms = self.silence_ms;
+                        let value = format!(r#"{{"absent":true,"last":{last},"for_ms":{silence_ms}}}"#);
+                        out.emit(record.index(), self.alerts, &NewRecord::value(value.as_bytes()));
+                    }
+                    let value = format!(r#"{{"absent":false,"last":{last},"back":{at}}}"#);
                     out.emit(record.index(), self.alerts, &NewRecord::value(value.as_bytes()));
                 }
                 Ok(None) => {}

@@ -186,6 +186,16 @@ pub(crate) fn not_ahead(at: i64, now: i64) -> i64 {
     if is_ahead { now } else { at }
 }
 
+/// A silence that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Back {
+    /// Time of the last record before it.
+    pub last: i64,
+    /// Whether [`Silence::fired`] has told of it. By the records' time it may not have: the record that ends a silence may be the
+    /// first from which it can be seen.
+    pub is_told: bool,
+}
+
 /// What is known of a key.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Seen {
@@ -218,17 +228,17 @@ impl Silence {
         })
     }
 
-    /// Takes a record with `key`, which the node took in at `now`. If it ends a silence, the time of the record before it.
+    /// Takes a record with `key`, which the node took in at `now`. If it ends a silence, which that was.
     ///
     /// # Errors
     /// When the key is too long to be remembered.
-    pub fn see(&mut self, key: &[u8], record: &Record<'_>, now: i64) -> Result<Option<i64>, String> {
+    pub fn see(&mut self, key: &[u8], record: &Record<'_>, now: i64) -> Result<Option<Back>, String> {
         if key.len() > KEY_BYTES_MAX {
             return Err(format!("its key has more than {KEY_BYTES_MAX} bytes"));
         }
         // Or one record that is dated ahead would hide a silence until then.
         let at = not_ahead(record.timestamp(), now);
-        let by_events = self.clock == Clock::Event;
+        let (by_events, silence) = (self.clock == Clock::Event, self.silence);
         let (silent_since, last) = self.seen.update(key, |seen| {
             let before = *seen;
             // One that comes late is not the last, and by the records' own time it ends no silence that began after it.
@@ -238,7 +248,17 @@ impl Silence {
                 last,
                 is_silent: before.is_some_and(|seen| seen.is_silent) && silent.is_none(),
             });
-            (silent.map(|seen| seen.last), last)
+            let told = silent.map(|seen| Back {
+                last: seen.last,
+                is_told: true,
+            });
+            let passed =
+                |seen: &Seen| by_events && !seen.is_silent && at.saturating_sub(seen.last) >= silence;
+            let passed = before.filter(passed).map(|seen| Back {
+                last: seen.last,
+                is_told: false,
+            });
+            (told.or(passed), last)
         });
         if self.seen.see(key, |seen| seen.is_some_and(|seen| seen.is_silent)) {
             return Ok(None);
@@ -309,8 +329,12 @@ mod tests {
                     Ok(false) => {}
                     Err(why) => out.reject(record.index(), why),
                 }
-                if let Ok(Some(last)) = self.silence.see(key, &record, batch.now()) {
-                    let back = format!("back {last}");
+                if let Ok(Some(back)) = self.silence.see(key, &record, batch.now()) {
+                    if !back.is_told {
+                        let silent = format!("silent {}", back.last);
+                        out.emit(record.index(), 1, &NewRecord::value(silent.as_bytes()));
+                    }
+                    let back = format!("back {}", back.last);
                     out.emit(record.index(), 1, &NewRecord::value(back.as_bytes()));
                 }
             }
@@ -352,8 +376,15 @@ mod tests {
                 prop_assert_eq!(outcome.routes.first() == Some(&1), is_first);
                 let (last, was_silent) = seen.get(&key).copied().unwrap_or((at, false));
                 let is_back = was_silent && at > last;
-                let back = is_back.then(|| format!("back {last}"));
-                prop_assert_eq!(texts(&outcome), back.into_iter().collect::<Vec<_>>());
+                let has_passed = !was_silent && at - last >= ms;
+                let mut told = Vec::new();
+                if has_passed {
+                    told.push(format!("silent {last}"));
+                }
+                if is_back || has_passed {
+                    told.push(format!("back {last}"));
+                }
+                prop_assert_eq!(texts(&outcome), told);
                 seen.insert(key, (last.max(at), was_silent && !is_back));
                 watermark = clock - DISORDER;
                 let mut told: Vec<_> = module.advance(Clock::Event, watermark).unwrap().iter().flat_map(texts).collect();
