@@ -283,14 +283,14 @@ impl Input {
     fn record(&self, text: Bytes, fields: &[(&str, Field)]) -> Result<Record> {
         let key = match &self.key_field {
             None => None,
-            Some(field) => Some(match there(fields, field)? {
-                Field::Text(text) | Field::Number(text) | Field::Other(text) => Bytes::from(text.clone()),
+            Some(field) => Some(match there(&text, fields, field)?.into_owned() {
+                Field::Text(text) | Field::Number(text) | Field::Other(text) => Bytes::from(text),
             }),
         };
         let timestamp = match &self.time_field {
             None => now_ms(),
             Some(field) => self
-                .timestamp(there(fields, field)?)
+                .timestamp(&there(&text, fields, field)?)
                 .with_context(|| format!("field `{field}`"))?,
         };
         Ok(Record {
@@ -320,21 +320,38 @@ impl Input {
 }
 
 /// The field of this name; one that is not there would make records without a key, or of now, and nobody would know.
-fn there<'a>(fields: &'a [(&str, Field)], name: &str) -> Result<&'a Field> {
+/// The field of this name among `fields`, or the one at this path in `text`, the record as JSON.
+fn there<'a>(text: &[u8], fields: &'a [(&str, Field)], name: &str) -> Result<Cow<'a, Field>> {
     let mut found = fields.iter().filter(|(field, _)| *field == name);
     match (found.next(), found.next()) {
-        (Some((_, field)), None) => Ok(field),
+        (Some((_, field)), None) => return Ok(Cow::Borrowed(field)),
         (Some(_), Some(_)) => bail!("`{name}` is there twice"),
-        (None, _) if fields.is_empty() => bail!("there is nothing in `{name}`, or it is no object"),
-        (None, _) => {
-            let names: Vec<String> = fields
-                .iter()
-                .take(20)
-                .map(|(field, _)| format!("`{field}`"))
-                .collect();
-            bail!("there is nothing in `{name}`, of {}", names.join(", "))
+        (None, _) => {}
+    }
+    if name.contains('.') || name.starts_with('/') {
+        let at = weir_pipeline::json::at(text, name).map_err(anyhow::Error::msg)?;
+        if let Some(json) = at.filter(|json| *json != "null") {
+            return field_of(json).map(Cow::Owned);
         }
     }
+    if fields.is_empty() {
+        bail!("there is nothing in `{name}`, or it is no object");
+    }
+    let names: Vec<String> = fields
+        .iter()
+        .take(20)
+        .map(|(field, _)| format!("`{field}`"))
+        .collect();
+    bail!("there is nothing in `{name}`, of {}", names.join(", "))
+}
+
+/// What JSON writes.
+fn field_of(json: &str) -> Result<Field> {
+    Ok(match json {
+        text if text.starts_with('"') => Field::Text(serde_json::from_str(text)?),
+        text if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => Field::Number(text.to_owned()),
+        text => Field::Other(text.to_owned()),
+    })
 }
 
 /// A field as it was written.
@@ -354,14 +371,10 @@ fn fields_of(line: &RawValue) -> Result<Vec<(Cow<'_, str>, Field)>> {
     let Pairs(pairs) = serde_json::from_str(line.get())?;
     let mut fields = Vec::new();
     for (name, value) in pairs {
-        let field = match value.get() {
-            "null" => continue,
-            text if text.starts_with('"') => Field::Text(serde_json::from_str(text)?),
-            text if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
-                Field::Number(text.to_owned())
-            }
-            text => Field::Other(text.to_owned()),
-        };
+        if value.get() == "null" {
+            continue;
+        }
+        let field = field_of(value.get())?;
         fields.push((name, field));
     }
     Ok(fields)
@@ -552,6 +565,21 @@ mod tests {
                 .unwrap()
                 .contains("2 records before this are taken: line 3: `id` is there twice")
         );
+        // By the paths that modules take.
+        let lines = b"{\"a\":{\"id\":\"x\"}}\n{\"a.id\":\"y\",\"a\":{\"id\":\"x\"}}\n{\"a\":{}}\n";
+        let nested = read(&["--format", "json", "--key-field", "a.id"], lines);
+        assert_eq!(
+            nested.0,
+            [r#"x={"a":{"id":"x"}}"#, r#"y={"a.id":"y","a":{"id":"x"}}"#]
+        );
+        assert!(
+            nested
+                .1
+                .unwrap()
+                .contains("line 3: there is nothing in `a.id`, of `a`")
+        );
+        let pointer = read(&["--format", "json", "--key-field", "/a/0"], b"{\"a\":[7]}\n");
+        assert_eq!(pointer.0, [r#"7={"a":[7]}"#]);
     }
 
     #[test]
