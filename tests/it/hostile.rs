@@ -128,7 +128,7 @@ fn each_misdeed_is_stopped_and_named() {
         ("state-wide", "more of it than `limits.output_bytes` allows"),
         ("state-ends", "a column of keys ends at 9, beyond its 1 bytes"),
         ("state-count", "a column of values has 0 ends for 1 items"),
-        ("timer-hoard", "its state has reached 65536 bytes"),
+        ("timer-hoard", "on all partitions, has reached 65536 bytes"),
         ("timer-key", "a key of its state has 5000 bytes"),
         ("timer-null", "the key of timer 0 is null"),
         ("timer-count", "1 times for 2 timers"),

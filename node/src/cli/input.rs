@@ -290,7 +290,7 @@ impl Input {
         let timestamp = match &self.time_field {
             None => now_ms(),
             Some(field) => self
-                .timestamp(&there(&text, fields, field)?)
+                .timestamp(there(&text, fields, field)?.as_ref())
                 .with_context(|| format!("field `{field}`"))?,
         };
         Ok(Record {
