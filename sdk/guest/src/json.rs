@@ -303,21 +303,33 @@ fn sole_field<'a>(doc: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String
         at += 64;
     }
     match depth == 0 && in_string == 0 && doc.last() == Some(&b'}') {
-        true => match found.map(|value| value_text(value).filter(|text| is_followed(value, text))) {
-            None => Ok(None),
-            Some(Some(text)) => Ok(Some(text)),
-            Some(None) => read_whole(doc, name),
-        },
+        true => {
+            let Some(value) = found else { return Ok(None) };
+            match value_text(value) {
+                Some(text) if is_followed(value, text.len()) => Ok(Some(text)),
+                _ => read_whole(doc, name),
+            }
+        }
         false => read_whole(doc, name),
     }
 }
 
-/// Whether behind the value that begins `rest` the object goes on or ends.
-#[inline]
-fn is_followed(rest: &[u8], value: &[u8]) -> bool {
-    let behind = rest.get(value.len()..).unwrap_or_default();
-    let next = behind.iter().find(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\r'));
-    matches!(next, Some(b',' | b'}'))
+/// Whether behind the first `len` bytes of `rest`, a value, the object goes on or ends.
+#[inline(always)]
+fn is_followed(rest: &[u8], len: usize) -> bool {
+    match rest.get(len) {
+        Some(b',' | b'}') => true,
+        Some(b' ' | b'\t' | b'\n' | b'\r') => is_followed_at_last(rest, len),
+        _ => false,
+    }
+}
+
+#[cold]
+fn is_followed_at_last(rest: &[u8], len: usize) -> bool {
+    matches!(
+        trim_start(rest.get(len..).unwrap_or_default()).first(),
+        Some(b',' | b'}')
+    )
 }
 
 /// As [`sole_field`], having read all of it: for what is unusual, and for words.
