@@ -3,7 +3,7 @@
 use crate::ballast::Ballast;
 use crate::config::Config;
 use crate::heap;
-use crate::keep;
+use crate::keep::{self, EXIT_POISONED};
 use crate::means;
 use crate::site;
 use crate::starts;
@@ -35,8 +35,6 @@ const BUDGET_EVERY: Duration = Duration::from_secs(1);
 const ALONE_WITHIN: Duration = Duration::from_secs(30);
 /// How often sessions and rebalances of consumer groups are looked at: a tenth of what a client notices.
 const GROUPS_EVERY: Duration = Duration::from_millis(100);
-/// Exit code when the log stopped: the supervisor starts the node again, and it recovers.
-pub(crate) const EXIT_POISONED: i32 = 70;
 
 /// Runs a node until it is told to stop.
 pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {

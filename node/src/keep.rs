@@ -1,12 +1,13 @@
 //! What a node sees to while it runs, beside its own records: the site and its place in it.
 
-use crate::boot::EXIT_POISONED;
 use crate::site::{self, Place};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use weir_broker::{Broker, Group, Member, NodeId};
 
+/// Exit code when the log stopped: the supervisor starts the node again, and it recovers.
+pub(crate) const EXIT_POISONED: i32 = 70;
 /// How often the leader looks whether learners have caught up.
 const PROMOTE_EVERY: Duration = Duration::from_millis(500);
 /// Without a leader for so long is worth a line: many elections.

@@ -184,7 +184,7 @@ fn socketcan(value: &[u8]) -> Result<Frame, String> {
 }
 
 fn json(value: &[u8]) -> Result<Frame, String> {
-    weir_sdk::document::check(value)?;
+    weir_sdk::check(value)?;
     let value = Json::new(value);
     let is_id = |id: &f64| id.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(id);
     let id = value.get("id").number().filter(is_id);

@@ -133,19 +133,7 @@ mod tests {
             .enumerate()
             .map(|(n, v)| ((n * n % 7 + 10 * n) as i64, *v))
             .collect();
-        let reading = |(at, value): (i64, f64)| Reading {
-            at,
-            value,
-            whole: Vec::new(),
-        };
-        let mut kept = vec![all[0]];
-        let mut door = Door::new(reading(all[0]));
-        for next in &all[1..] {
-            let (before, goes_too) = door.pass(reading(*next), deviation);
-            kept.extend(before.map(|b| (b.at, b.value)));
-            kept.extend(goes_too.then_some(*next));
-        }
-        kept.extend(door.flush().map(|b| (b.at, b.value)));
+        let kept = let_go(&all, deviation);
         (all, kept)
     }
 

@@ -2,7 +2,8 @@
 
 use crate::fields::Fields;
 use crate::scale::{Scale, Scaled};
-use weir_sdk::document::{Document, Edits, Value, check};
+use weir_sdk::check;
+use weir_sdk::document::{Document, Edits, Value};
 use weir_sdk::prelude::*;
 
 /// Scales the numbers in `value`.

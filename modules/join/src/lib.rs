@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 use weir_sdk::By;
-use weir_sdk::document::{Document, Edits, check};
+use weir_sdk::check;
+use weir_sdk::document::{Document, Edits};
 use weir_sdk::join::{Join, Side};
 use weir_sdk::prelude::*;
 use weir_sdk::state::{KEY_BYTES_MAX, Map};

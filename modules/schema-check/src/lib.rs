@@ -1,6 +1,7 @@
 //! Makes dead letters of what does not fit a JSON Schema. See README.md.
 
 mod number;
+mod order;
 mod schema;
 mod value;
 

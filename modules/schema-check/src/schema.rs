@@ -6,7 +6,8 @@ mod pattern;
 mod places;
 mod read;
 
-use crate::number::{Number, order};
+use crate::number::Number;
+use crate::order::order;
 use crate::value::{Object, Value};
 use read::Reader;
 use regex_lite::Regex;

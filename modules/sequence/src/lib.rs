@@ -73,7 +73,7 @@ impl Module for Sequences {
             let object = record
                 .value()
                 .filter(|value| value.trim_ascii_start().starts_with(b"{"));
-            if let Some(Err(why)) = object.map(weir_sdk::document::check) {
+            if let Some(Err(why)) = object.map(weir_sdk::check) {
                 out.reject(record.index(), why);
                 continue;
             }

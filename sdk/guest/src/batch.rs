@@ -1,7 +1,8 @@
 //! Records as a module sees them: borrowed views of the columns.
 
 use crate::bindings::weir::module::types as wit;
-use crate::json::{Json, Path};
+use crate::json::Json;
+use crate::path::Path;
 
 /// Items of one column.
 #[derive(Clone, Copy, Debug)]

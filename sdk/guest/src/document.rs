@@ -4,13 +4,10 @@
 //! is a name that comes twice, of which every reader takes another. What [`Edits`] do not touch leaves as it came, number texts and
 //! blanks included. To read a field or two, [`Json`](crate::Json) is quicker.
 
-mod check;
-
-use crate::json::{Path, unescape};
+use crate::path::Path;
+use crate::text::unescape;
 use std::borrow::Cow;
 use std::ops::Range;
-
-pub use check::check;
 
 /// A checked document.
 #[derive(Debug)]
@@ -55,7 +52,7 @@ pub struct Field<'a> {
 }
 
 /// Deeper documents are refused, as most parsers do.
-const DEPTH_MAX: usize = 128;
+pub(crate) const DEPTH_MAX: usize = 128;
 
 impl<'a> Document<'a> {
     /// Reads all of `text`.
@@ -314,7 +311,7 @@ impl<'a> Parser<'a> {
 }
 
 /// Objects of more fields are sorted to find what comes twice.
-const FEW: usize = 16;
+pub(crate) const FEW: usize = 16;
 
 fn twice<'f>(fields: &'f [Field<'_>]) -> Option<&'f str> {
     if fields.len() <= FEW {
@@ -425,6 +422,7 @@ impl Edits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check;
     use proptest::prelude::*;
 
     fn edited(text: &str, edit: impl Fn(&Node<'_>, &mut Edits)) -> String {

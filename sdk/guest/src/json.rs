@@ -6,62 +6,16 @@
 //! document that is malformed elsewhere still gives its field. Of a name that comes twice the first counts. Who must be sure of
 //! a whole document reads it as a [`Document`](crate::document::Document).
 
+use crate::check::check;
+use crate::path::Path;
 use crate::simd::{Masks, masks};
+use crate::text::unescape;
 use std::borrow::Cow;
 
 /// The text of a value in a document, or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Json<'a> {
     text: Option<&'a [u8]>,
-}
-
-/// A path to a field, taken apart once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Path {
-    names: Vec<Box<[u8]>>,
-}
-
-impl Path {
-    /// The path that `text` writes with dots, or, beginning with `/`, as a JSON Pointer (RFC 6901): for names that have dots, and
-    /// for places in lists.
-    pub fn new(text: &str) -> Self {
-        let plain = |name: &str| name.replace("~1", "/").replace("~0", "~");
-        let names: Vec<String> = match text.strip_prefix('/') {
-            Some(pointer) => pointer.split('/').map(plain).collect(),
-            None => text.split('.').map(str::to_owned).collect(),
-        };
-        Self {
-            names: names.into_iter().map(|name| name.into_bytes().into()).collect(),
-        }
-    }
-
-    /// As [`Path::new`], of a path that leads somewhere.
-    ///
-    /// # Errors
-    /// In words, when a name in it is empty, or it is no JSON Pointer.
-    pub fn read(text: &str) -> Result<Self, String> {
-        let is_whole = match text.strip_prefix('/') {
-            // A tilde stands for itself or a slash (RFC 6901, section 3); a name may be empty.
-            Some(pointer) => pointer
-                .split('~')
-                .skip(1)
-                .all(|rest| rest.starts_with(['0', '1'])),
-            None => text.split('.').all(|name| !name.is_empty()),
-        };
-        match is_whole {
-            true => Ok(Self::new(text)),
-            false => Err(format!(
-                "`{text}` is no path: write `a.b`, or for names with dots a JSON Pointer, `/a.b/0`, with `~0` for `~` and `~1` for `/`"
-            )),
-        }
-    }
-
-    /// Its names, the outermost first.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.names
-            .iter()
-            .map(|name| std::str::from_utf8(name).unwrap_or_default())
-    }
 }
 
 impl<'a> Json<'a> {
@@ -109,7 +63,7 @@ impl<'a> Json<'a> {
     }
 
     /// As [`Json::at`], of an object of which the whole is looked at: that its strings and brackets are closed, that nothing follows it,
-    /// and that no name on the path comes twice. What else is in it is not read; [`check`](crate::document::check) reads all of it.
+    /// and that no name on the path comes twice. What else is in it is not read; [`check`](crate::check) reads all of it.
     /// Nothing is found in what does not begin as an object or a list.
     ///
     /// # Errors
@@ -122,7 +76,7 @@ impl<'a> Json<'a> {
             text = match document.first() {
                 Some(b'{') => sole_field(document, name)?,
                 Some(b'[') => {
-                    crate::document::check(document)?;
+                    check(document)?;
                     item(document, name)
                 }
                 // It has no fields, whatever it is.
@@ -335,7 +289,7 @@ fn is_followed_at_last(rest: &[u8], len: usize) -> bool {
 /// As [`sole_field`], having read all of it: for what is unusual, and for words.
 #[cold]
 fn read_whole<'a>(doc: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String> {
-    crate::document::check(doc)?;
+    check(doc)?;
     Ok(field(doc, name))
 }
 
@@ -531,48 +485,6 @@ fn slow_number(text: &[u8]) -> Option<f64> {
         .flatten()
 }
 
-pub(crate) fn unescape(inner: &[u8]) -> Option<String> {
-    let mut out = Vec::with_capacity(inner.len());
-    let mut rest = inner;
-    while let Some((b, after)) = rest.split_first() {
-        rest = after;
-        if *b != b'\\' {
-            out.push(*b);
-            continue;
-        }
-        let (escape, after) = rest.split_first()?;
-        rest = after;
-        let c = match escape {
-            b'n' => '\n',
-            b't' => '\t',
-            b'r' => '\r',
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'u' => {
-                let mut unit = hex4(&mut rest)?;
-                if (0xd800..0xdc00).contains(&unit) {
-                    rest = rest.strip_prefix(b"\\u")?;
-                    let low = hex4(&mut rest)?.checked_sub(0xdc00).filter(|l| *l < 0x400)?;
-                    unit = 0x10000 + ((unit - 0xd800) << 10) + low;
-                }
-                char::from_u32(unit)?
-            }
-            b'"' | b'\\' | b'/' => char::from(*escape),
-            _ => return None,
-        };
-        out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-    }
-    String::from_utf8(out).ok()
-}
-
-fn hex4(rest: &mut &[u8]) -> Option<u32> {
-    let (digits, after) = rest.split_first_chunk::<4>()?;
-    *rest = after;
-    // `from_str_radix` takes a sign.
-    let digits = digits.iter().all(u8::is_ascii_hexdigit).then_some(digits)?;
-    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-}
-
 /// A number as JSON has it: `null` for what is none or has no end.
 #[derive(Clone, Copy, Debug)]
 pub struct JsonNumber(pub f64);
@@ -597,22 +509,6 @@ pub fn name_of(written: &[u8]) -> String {
     let quoted = [b"\"", written, b"\""].concat();
     let name = Json::new(&quoted).string().map(Cow::into_owned);
     name.unwrap_or_else(|| String::from_utf8_lossy(written).into_owned())
-}
-
-/// Appends `text` to `out` as a JSON string, with its quotes.
-pub fn escape_into(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
-    for b in text.bytes() {
-        match b {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', b]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0..0x20 => out.extend_from_slice(format!("\\u{b:04x}").as_bytes()),
-            _ => out.push(b),
-        }
-    }
-    out.push(b'"');
 }
 
 fn trim_start(text: &[u8]) -> &[u8] {

@@ -25,6 +25,7 @@
 //! see [`testing`].
 
 mod batch;
+mod check;
 mod config;
 pub mod decimal;
 pub mod document;
@@ -35,6 +36,7 @@ mod json;
 mod macros;
 mod module;
 mod out;
+mod path;
 pub mod pattern;
 pub mod presence;
 mod scaling;
@@ -42,17 +44,21 @@ mod settings;
 mod simd;
 pub mod state;
 pub mod testing;
+mod text;
 pub mod timers;
 pub mod window;
 
 pub use batch::{Batch, Column, Headers, Record, Records};
+pub use check::check;
 pub use config::{Config, FromValue, JsonText, Parameter};
 pub use field::{By, Field};
-pub use json::{Json, JsonNumber, Path, escape_into, name_of};
+pub use json::{Json, JsonNumber, name_of};
 pub use module::{Adapter, Fault, Module, Plan, Verdict};
 pub use out::{NewRecord, Out};
+pub use path::Path;
 pub use scaling::{Raw, Scaling, half, half_of};
 pub use settings::Settings;
+pub use text::escape_into;
 
 /// What a module needs, in one import.
 pub mod prelude {

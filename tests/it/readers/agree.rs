@@ -1,7 +1,7 @@
 //! What all who read JSON here must agree about, of any bytes. Of the tests and of a fuzz target.
 
-use weir_sdk::document::{Document, Node, Value, check};
-use weir_sdk::{Json, Path};
+use weir_sdk::document::{Document, Node, Value};
+use weir_sdk::{Json, Path, check};
 
 /// Holds the readers of `data` against each other.
 ///

@@ -20,6 +20,7 @@
 mod beside;
 mod copy;
 mod damage;
+mod effects;
 mod encoding;
 mod entry;
 mod error;

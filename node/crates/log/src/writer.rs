@@ -7,20 +7,20 @@
 //! A failed write or sync ends the thread: its waiters' outcome is unknown, and everything later is refused.
 
 use crate::copy::RowsCopy;
-use crate::gaps::{gap_of, gap_row};
+use crate::gaps::gap_row;
 use crate::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key};
 use crate::kv::WriteBatch;
 use crate::refused::is_full;
 use crate::snapshot::{Install, LogSnapshot, Received};
 use crate::stops::Stop;
 use crate::store::{Keyspaces, Shared};
-use crate::tails::{Tail, id_row, purged_row};
+use crate::tails::{Tail, purged_row};
 use crate::value_log::ValueWriter;
 use crate::watermark::{Reserve, Synced, WatermarkFile};
 use crate::workers::{Turn, Worker};
-use crate::{Append, AppendError, Entry, EntryHeader, Op, OpHeader, Position};
+use crate::{AppendError, Entry, EntryHeader, Op, Position};
 use fjall::PersistMode;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
@@ -123,8 +123,6 @@ const SEPARATED_BYTES_MIN: usize = 1 << 10;
 /// bytes written: about a quarter more is written, and a round waits for it as for one of its own size.
 const SWEEP_BYTES: u64 = 1 << 20;
 const SWEEP_EVERY_BYTES: u64 = 4 << 20;
-/// A row of the time index stands for this many bytes: a look-up scans one such stretch.
-const TIME_INDEX_EVERY_BYTES: u64 = 1 << 20;
 
 pub(crate) struct Writer {
     pub(crate) keyspaces: Keyspaces,
@@ -515,6 +513,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Has the low-water mark follow with the next sync: what is given up must not come back with a repair.
+    pub(crate) fn mark_soon(&mut self) {
+        self.since_watermark = WATERMARK_EVERY_BYTES;
+    }
+
     pub(crate) fn save_watermark(&mut self, clean: bool) -> fjall::Result<()> {
         let value = &mut self.watermark.value;
         value.groups = self
@@ -559,195 +562,6 @@ impl Writer {
         }
         batch.commit(PersistMode::SyncAll)?;
         self.copy.written(&self.keyspaces.state)
-    }
-
-    /// Adds the effects of all committed entries since the last time.
-    pub(crate) fn stage_effects(&mut self, batch: &mut WriteBatch) -> fjall::Result<()> {
-        let mut touched = BTreeSet::new();
-        let mut applied = BTreeMap::new();
-        for header in self.shared.take_effects() {
-            for op in &header.ops {
-                self.stage_effect(batch, op, &mut touched)?;
-            }
-            applied.insert(header.group, header.id());
-        }
-        let state = &self.keyspaces.state;
-        for partition in touched {
-            let key = StateKey::partition(StateKind::Position, partition);
-            match self.positions.get(&partition) {
-                Some(position) => batch.insert(state, key.as_bytes(), position.encode()),
-                None => batch.remove(state, key.as_bytes()),
-            }
-        }
-        for (group, mut id) in applied {
-            if planted(Bug::AppliedTooFar) {
-                id = self.tails.get(&group).map_or(id, |tail| tail.last);
-            }
-            let key = StateKey::new(StateKind::Applied, &group.0.to_be_bytes());
-            batch.insert(state, key.as_bytes(), id_row(id));
-            self.tails.entry(group).or_default().applied = id;
-        }
-        if let Some((key, number)) = self.copy.row() {
-            batch.insert(state, key.as_bytes(), number);
-        }
-        Ok(())
-    }
-
-    fn stage_effect(
-        &mut self,
-        batch: &mut WriteBatch,
-        op: &OpHeader,
-        touched: &mut BTreeSet<PartitionId>,
-    ) -> fjall::Result<()> {
-        match op {
-            OpHeader::Append(append) => {
-                touched.insert(append.partition);
-                self.stage_append(batch, append);
-            }
-            OpHeader::Put { key, value } => {
-                self.copy.note(key, Some(value));
-                batch.insert(&self.keyspaces.state, key.as_slice(), value.as_slice());
-            }
-            OpHeader::Remove { key } => {
-                self.copy.note(key, None);
-                batch.remove(&self.keyspaces.state, key.as_slice());
-            }
-            OpHeader::Trim {
-                partition,
-                to,
-                reason,
-            } => {
-                touched.insert(*partition);
-                self.stage_trim(batch, *partition, *to, *reason)?;
-                // What is given up must not come back with a repair.
-                self.since_watermark = WATERMARK_EVERY_BYTES;
-            }
-            OpHeader::Drop { partition } => {
-                touched.insert(*partition);
-                self.since_watermark = WATERMARK_EVERY_BYTES;
-                self.remove_rows(batch, *partition, Offset::MAX)?;
-                self.positions.remove(partition);
-                for (key, _) in self.gaps(*partition)? {
-                    batch.remove(&self.keyspaces.state, key);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn stage_append(&mut self, batch: &mut WriteBatch, append: &Append) {
-        let position = self.positions.entry(append.partition).or_default();
-        position.committed_end = position.committed_end.max(append.end());
-        position.bytes += u64::from(append.bytes);
-        position.max_timestamp = position.max_timestamp.max(append.max_timestamp);
-        position.unindexed_bytes += u64::from(append.bytes);
-        if position.unindexed_bytes >= TIME_INDEX_EVERY_BYTES {
-            position.unindexed_bytes = 0;
-            position.indexed_end = append.end();
-            let key = StateKey::partition_offset(StateKind::TimeIndex, append.partition, append.end());
-            batch.insert(
-                &self.keyspaces.state,
-                key.as_bytes(),
-                position.max_timestamp.to_be_bytes(),
-            );
-        }
-    }
-
-    fn stage_trim(
-        &mut self,
-        batch: &mut WriteBatch,
-        partition: PartitionId,
-        to: Offset,
-        reason: GapReason,
-    ) -> fjall::Result<()> {
-        let freed = self.remove_rows(batch, partition, to)?;
-        let start = self.positions.entry(partition).or_default().log_start;
-        let (key, _) = gap_row(
-            partition,
-            &Gap {
-                start,
-                end: to,
-                reason,
-            },
-        );
-        // A batch that others had removed may be gone here from there to beyond: that is not to be missed.
-        let mut end = to;
-        for (known, its_end) in self.gaps(partition)? {
-            if its_end <= to {
-                batch.remove(&self.keyspaces.state, known);
-            } else if known[..] == *key.as_bytes() {
-                end = its_end;
-            }
-        }
-        let gap = Gap { start, end, reason };
-        let position = self.positions.entry(partition).or_default();
-        position.bytes = position.bytes.saturating_sub(freed);
-        position.log_start = position.log_start.max(to);
-        position.committed_end = position.committed_end.max(to);
-        if reason != GapReason::Expired {
-            position.lost += to.since(start);
-        }
-        let (key, value) = gap_row(partition, &gap);
-        batch.insert(&self.keyspaces.state, key.as_bytes(), value);
-        if let Some(marks) = self.shared.positions.marks(partition) {
-            marks.freed(freed);
-        }
-        Ok(())
-    }
-
-    /// Removes the batches of `partition` that end at `to` or before, and their time index. Returns their bytes.
-    pub(crate) fn remove_rows(
-        &mut self,
-        batch: &mut WriteBatch,
-        partition: PartitionId,
-        to: Offset,
-    ) -> fjall::Result<u64> {
-        let mut freed = 0;
-        // A batch that begins before `to` and reaches beyond it stays: only whole batches go.
-        let end = self
-            .positions
-            .get(&partition)
-            .map_or(Offset::ZERO, |p| p.committed_end);
-        let on_boundary = end <= to || self.keyspaces.data.contains_key(data_key(partition, to))?;
-        let mut rows = Vec::new();
-        for guard in self
-            .keyspaces
-            .data
-            .range(data_key(partition, Offset::ZERO)..data_key(partition, to))
-        {
-            rows.push(guard.key()?);
-        }
-        if !on_boundary {
-            rows.pop();
-        }
-        for key in rows {
-            freed += self.remove_row(batch, key)?;
-        }
-        let from = StateKey::partition_offset(StateKind::TimeIndex, partition, Offset::ZERO);
-        let until = StateKey::partition_offset(StateKind::TimeIndex, partition, to);
-        for guard in self.keyspaces.state.range(from.as_bytes()..until.as_bytes()) {
-            batch.remove(&self.keyspaces.state, guard.key()?);
-        }
-        Ok(freed)
-    }
-
-    /// Removes a batch. Returns its bytes.
-    pub(crate) fn remove_row(&mut self, batch: &mut WriteBatch, key: fjall::UserKey) -> fjall::Result<u64> {
-        let (bytes, pointer) = self.keyspaces.stored(&key)?;
-        pointer.into_iter().for_each(|p| self.values.free(p));
-        batch.remove(&self.keyspaces.data, key);
-        Ok(u64::from(bytes))
-    }
-
-    pub(crate) fn gaps(&self, partition: PartitionId) -> fjall::Result<Vec<(fjall::UserKey, Offset)>> {
-        let prefix = StateKey::partition(StateKind::Gap, partition);
-        let mut gaps = Vec::new();
-        for guard in self.keyspaces.state.prefix(prefix.as_bytes()) {
-            let (key, value) = guard.into_inner()?;
-            let end = gap_of(&key, &value).map_or(Offset::ZERO, |(_, gap)| gap.end);
-            gaps.push((key, end));
-        }
-        Ok(gaps)
     }
 
     /// Removes the entries from `from` on: their headers and the rows that those name, in one batch.

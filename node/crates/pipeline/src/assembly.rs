@@ -2,12 +2,12 @@
 
 use crate::chain::Effects;
 use crate::dead_letter::{self, Stem};
-use crate::flow::Item;
+use crate::flow::{Item, has_room};
 use crate::spec::Spec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_broker::{Blocked, Broker, Output, Topic};
-use weir_types::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
+use weir_types::limits::BATCH_BYTES_MAX;
 use weir_types::{Batch, BatchBuilder, BatchError, Codec, GroupId, Offset, RecordRef, TopicName};
 
 /// Where and of what effects are assembled.
@@ -48,12 +48,6 @@ impl From<BatchError> for AssembleError {
     fn from(e: BatchError) -> Self {
         Self::Batch(e)
     }
-}
-
-/// Whether a record of up to `bytes` may join `batch`. One that will be compressed is a large record's alone.
-pub(crate) fn has_room(batch: &BatchBuilder, bytes: usize) -> bool {
-    let is_large = batch.bytes() > RECORD_BYTES_MAX;
-    !is_large && batch.bytes() + bytes <= BATCH_BYTES_MAX && batch.count() < BATCH_RECORDS_MAX
 }
 
 /// Bytes of all that a batch comes to from which on it is compressed: it came in compressed itself, and several outputs of it

@@ -1,8 +1,10 @@
 //! What can go wrong with a module, by when.
 
+use crate::limits::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
 use std::io;
 use std::time::Duration;
 use weir_types::ErrorKind;
+use weir_types::limits::STATE_CHANGES_BYTES_MAX;
 
 /// Why a component was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -149,4 +151,24 @@ pub enum CallError {
     Poison(u32, String),
     #[error("gives up: {0}")]
     Fatal(String),
+}
+
+/// Why a row was not written. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum StateError {
+    #[error("a key of its state has {0} bytes; at most {STATE_KEY_BYTES_MAX} are allowed")]
+    Key(usize),
+    #[error("a value of its state has {0} bytes; at most {STATE_VALUE_BYTES_MAX} are allowed")]
+    Value(usize),
+    #[error(
+        "what its pipeline remembers, on all partitions, has reached {0} bytes: have it remove what it does not need, or raise `limits.state_bytes`"
+    )]
+    Quota(u64),
+    #[error(
+        "what all pipelines of this node remember has reached {0} bytes: have them remove what they do not need"
+    )]
+    Node(u64),
+    #[error("a batch changes more than {STATE_CHANGES_BYTES_MAX} bytes of its state: send smaller ones")]
+    Changes,
 }

@@ -33,6 +33,10 @@ impl Default for CallLimits {
     }
 }
 
+/// Longest key, in bytes.
+pub const STATE_KEY_BYTES_MAX: usize = 4 << 10;
+/// Longest value, in bytes.
+pub const STATE_VALUE_BYTES_MAX: usize = 1 << 20;
 /// Longest line that is kept; the rest is cut.
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 1 << 10;
 /// Elements of a guest's tables: function pointers; CPython has about 10,000.

@@ -1,6 +1,6 @@
 //! What tables may take of memory: as they use it, and not what they might.
 
-use crate::table::StateError;
+use crate::error::StateError;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_types::pool::Pool;

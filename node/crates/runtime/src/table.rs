@@ -3,6 +3,8 @@
 //! Reads never wait for a disk, a scan is a walk, and what a failed call wrote is taken back row by row. The durable form
 //! is rows of the log, and is somebody else's: it takes [`Table::changes`] once a batch.
 
+use crate::error::StateError;
+use crate::limits::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
 use crate::quota::{Quota, Share};
 use crate::timers::{Clocks, Timer, TimerClock, Timers};
 use smallvec::SmallVec;
@@ -11,10 +13,6 @@ use std::ops::Bound;
 use std::sync::Arc;
 use weir_types::limits::STATE_CHANGES_BYTES_MAX;
 
-/// Longest key, in bytes.
-pub const STATE_KEY_BYTES_MAX: usize = 4 << 10;
-/// Longest value, in bytes.
-pub const STATE_VALUE_BYTES_MAX: usize = 1 << 20;
 /// What a row costs beyond its bytes, about: a slot of 56, a place among the hashes and in the order of 64, and an
 /// allocation. Counted against the quota, or a million empty values would be free.
 const ROW_BYTES: usize = 128;
@@ -82,26 +80,6 @@ pub struct Mark {
     changes: usize,
     timers: usize,
     changed: usize,
-}
-
-/// Why a row was not written. Nothing has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum StateError {
-    #[error("a key of its state has {0} bytes; at most {STATE_KEY_BYTES_MAX} are allowed")]
-    Key(usize),
-    #[error("a value of its state has {0} bytes; at most {STATE_VALUE_BYTES_MAX} are allowed")]
-    Value(usize),
-    #[error(
-        "what its pipeline remembers, on all partitions, has reached {0} bytes: have it remove what it does not need, or raise `limits.state_bytes`"
-    )]
-    Quota(u64),
-    #[error(
-        "what all pipelines of this node remember has reached {0} bytes: have them remove what they do not need"
-    )]
-    Node(u64),
-    #[error("a batch changes more than {STATE_CHANGES_BYTES_MAX} bytes of its state: send smaller ones")]
-    Changes,
 }
 
 impl Table {

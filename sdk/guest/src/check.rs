@@ -1,6 +1,6 @@
 //! Whether a text is a document, without keeping any of it.
 
-use super::{DEPTH_MAX, Document, FEW};
+use crate::document::{DEPTH_MAX, Document, FEW};
 
 /// Whether [`Document::parse`] takes `text`: for those who read a field or two and must know that the rest is sound. It allocates
 /// nothing where there are no escapes and objects have few fields.
@@ -103,6 +103,15 @@ impl<'a> Skim<'a> {
         is_good
     }
 
+    /// Goes past what is behind an item: whether it is the end, and not a comma.
+    #[inline(always)]
+    fn ends(&mut self, close: u8) -> Option<bool> {
+        self.blanks();
+        let next = self.peek();
+        self.at += 1;
+        (next == close || next == b',').then_some(next == close)
+    }
+
     fn list(&mut self, depth: usize) -> bool {
         self.at += 1;
         self.blanks();
@@ -115,12 +124,10 @@ impl<'a> Skim<'a> {
             if depth + 1 >= DEPTH_MAX || !self.value(depth + 1) {
                 return false;
             }
-            self.blanks();
-            self.at += 1;
-            match self.text.get(self.at - 1) {
-                Some(b']') => return true,
-                Some(b',') => {}
-                _ => return false,
+            match self.ends(b']') {
+                Some(false) => {}
+                Some(true) => return true,
+                None => return false,
             }
         }
     }
@@ -154,12 +161,10 @@ impl<'a> Skim<'a> {
             if depth + 1 >= DEPTH_MAX || !self.value(depth + 1) {
                 return false;
             }
-            self.blanks();
-            self.at += 1;
-            match self.text.get(self.at - 1) {
-                Some(b'}') => return true,
-                Some(b',') => {}
-                _ => return false,
+            match self.ends(b'}') {
+                Some(false) => {}
+                Some(true) => return true,
+                None => return false,
             }
         }
     }
