@@ -219,9 +219,9 @@ impl Input {
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        if let Some(separator) = names.first().and_then(|name| name.strip_prefix("sep=")) {
+        if names.first().is_some_and(|name| name.starts_with("sep=")) {
             bail!(
-                "the first line is `sep={separator}`, Excel's word for `--delimiter`, and names no columns: take it out"
+                "the first line begins with `sep=`, Excel's word for `--delimiter`, and names no columns: take it out"
             );
         }
         if let Some(n) = names.iter().position(|name| name.is_empty()) {
