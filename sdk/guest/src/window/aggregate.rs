@@ -12,13 +12,14 @@ pub trait Aggregate {
 /// Count, sum, mean, standard deviation, least, greatest, first and last, in a hundred bytes. First and last go by time, and of several
 /// at one time the least is the first and the greatest the last: records may come in any order.
 ///
-/// The sum, and the sum of the squares, are kept in two numbers each, the second of which has what the first is too short for ([`Twofold`]):
-/// sums of whole numbers are exact, and what is small beside a large mean is not lost.
+/// The sum is kept in two numbers and the sum of the squares in three, each of which has what the one before it is too short for ([`Twofold`],
+/// [`Threefold`]): sums of whole numbers are exact, what is small beside a large mean is not lost, and the order of the numbers makes no difference
+/// while the least is not 2^26 times smaller than the greatest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
     count: u64,
     sum: Twofold,
-    squares: Twofold,
+    squares: Threefold,
     min: f64,
     max: f64,
     first: (i64, f64),
@@ -31,7 +32,7 @@ impl Stats {
         self.merge(Self {
             count: 1,
             sum: Twofold::from(value),
-            squares: Twofold::product(value, value),
+            squares: Threefold::default().plus(Twofold::product(value, value)),
             min: value,
             max: value,
             first: (at, value),
@@ -50,7 +51,9 @@ impl Stats {
         let [first, last] = ends;
         let (min, max) = least_and_most;
         let sum = Twofold::product(mean, count as f64);
-        let squares = sum.times(mean).plus(Twofold::from(squares));
+        let squares = Threefold::default()
+            .plus(sum.times(mean))
+            .plus(Twofold::from(squares));
         Self {
             count,
             sum,
@@ -87,7 +90,12 @@ impl Stats {
         }
         let count = self.count as f64;
         let mean = self.sum.over(count);
-        let variance = self.squares.over(count).plus(mean.squared().negated()).value();
+        let variance = self
+            .squares
+            .twofold()
+            .over(count)
+            .plus(mean.squared().negated())
+            .value();
         // Of equal numbers it may be a little less than nothing.
         variance.max(0.0).sqrt()
     }
@@ -125,7 +133,10 @@ impl Aggregate for Stats {
         let order = |a: &(i64, f64), b: &(i64, f64)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
         self.count += later.count;
         self.sum = self.sum.plus(later.sum);
-        self.squares = self.squares.plus(later.squares);
+        self.squares = self
+            .squares
+            .plus(later.squares.twofold())
+            .plus(later.squares.rest());
         self.min = self.min.min(later.min);
         self.max = self.max.max(later.max);
         self.first = std::cmp::min_by(self.first, later.first, order);
@@ -200,6 +211,35 @@ impl Twofold {
 
     fn value(self) -> f64 {
         self.0 + self.1
+    }
+}
+
+/// A number in three parts, as [`Twofold`] is in two: room for a sum of squares, of which each alone fills two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Threefold(f64, f64, f64);
+
+impl Threefold {
+    fn plus(self, other: Twofold) -> Self {
+        self.plus_one(other.0).plus_one(other.1)
+    }
+
+    fn plus_one(self, other: f64) -> Self {
+        let first = Twofold::sum(self.0, other);
+        let second = Twofold::sum(self.1, first.1);
+        // The same number has the same parts, whatever it is a sum of: each is the nearest to what is left.
+        let low = Twofold::sum(second.0, self.2 + second.1);
+        let high = Twofold::sum(first.0, low.0);
+        let low = Twofold::sum(high.1, low.1);
+        Self(high.0, low.0, low.1)
+    }
+
+    fn twofold(self) -> Twofold {
+        Twofold::sum(self.0, self.1)
+    }
+
+    /// What [`Threefold::twofold`] leaves.
+    fn rest(self) -> Twofold {
+        Twofold::from(self.2)
     }
 }
 
