@@ -344,12 +344,26 @@ pub(crate) fn rewrite(
             continue;
         };
         let text = item.number().ok_or_else(|| scale.is_no_number())??;
-        let number = match scale.number(text.as_bytes())? {
+        let scaled = scale.number(text.as_bytes())?;
+        let number = match scaled {
             Scaled::Double(number) => number_of_double(number)?,
             Scaled::Exact(exact) => match exact.whole() {
                 Some(whole) => written(|to| to.i64(whole).map(|_| ()))?,
                 None => number_of_double(exact.to_f64().unwrap_or_default())?,
             },
+            Scaled::Long(_) => {
+                let mut text = Vec::new();
+                scaled.write(&mut text)?;
+                let text = String::from_utf8_lossy(&text);
+                match text.contains('.') {
+                    true => number_of_double(text.parse().unwrap_or_default())?,
+                    false => {
+                        let mut whole = Vec::new();
+                        number(&text, &mut Encoder::new(&mut whole))?;
+                        whole
+                    }
+                }
+            }
         };
         edits.push((item.span.clone(), number));
     }

@@ -1,7 +1,7 @@
 //! Scaling a number: `y = x * factor + offset`.
 
 use std::io::Write;
-use weir_sdk::decimal::Decimal;
+use weir_sdk::decimal::{Decimal, LongDecimal};
 use weir_sdk::prelude::*;
 
 /// How the number of a field is scaled.
@@ -19,6 +19,7 @@ pub(crate) struct Scale {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Scaled {
     Exact(Decimal),
+    Long(LongDecimal),
     Double(f64),
 }
 
@@ -39,6 +40,9 @@ impl Scale {
         if let Some(exact) = self.exact(text) {
             return Ok(Scaled::Exact(exact));
         }
+        if let Some(exact) = self.exact_long(text) {
+            return Ok(Scaled::Long(exact));
+        }
         let number = std::str::from_utf8(text).ok().and_then(|t| t.parse::<f64>().ok());
         match number.map(|n| n * self.factor + self.offset) {
             Some(scaled) if scaled.is_finite() => Ok(Scaled::Double(scaled)),
@@ -52,6 +56,12 @@ impl Scale {
         Decimal::parse(text)?.scaled(factor, offset)
     }
 
+    #[cold]
+    fn exact_long(&self, text: &[u8]) -> Option<LongDecimal> {
+        let (factor, offset) = self.decimal?;
+        LongDecimal::parse(text)?.scaled(factor, offset)
+    }
+
     /// Why a field is not scaled whose value is something else.
     #[cold]
     pub(crate) fn is_no_number(&self) -> String {
@@ -63,6 +73,10 @@ impl Scaled {
     pub(crate) fn write(self, out: &mut Vec<u8>) -> Result<(), String> {
         match self {
             Self::Exact(decimal) => {
+                decimal.write(out);
+                Ok(())
+            }
+            Self::Long(decimal) => {
                 decimal.write(out);
                 Ok(())
             }

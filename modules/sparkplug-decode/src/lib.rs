@@ -1,11 +1,13 @@
 //! Makes JSON of Sparkplug B payloads. See README.md.
 
+mod link;
 mod payload;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use flate2::read::{GzDecoder, ZlibDecoder};
-use payload::{Metric, Payload, Value};
+use link::Link;
+use payload::{Metric, Payload, Property, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -71,7 +73,10 @@ enum Unread {
 #[derive(Debug)]
 pub struct SparkplugDecode {
     unread: Unread,
+    /// Output for requests to an edge node to send its birth certificates.
+    rebirth: Option<u8>,
     /// By key.
+    links: Map<Link>,
     aliases: Map<BTreeMap<u64, Meaning>>,
     /// Types of metrics without an alias, by key and name.
     types: Map<BTreeMap<String, u32>>,
@@ -82,25 +87,35 @@ impl Module for SparkplugDecode {
     const STATE_VERSION: u32 = 1;
 
     fn parameters() -> Vec<Parameter> {
-        vec![Parameter::preset::<String>(
-            "unread",
-            "reject",
-            "For payloads with a dataset or template, which are not read: `reject` them, or write `null` for those metrics.",
-        )]
+        vec![
+            Parameter::preset::<String>(
+                "unread",
+                "reject",
+                "For payloads with a dataset or template, which are not read: `reject` them, or write `null` for those metrics.",
+            ),
+            Parameter::preset::<String>(
+                "rebirth",
+                "",
+                "Output for commands that ask an edge node for its birth certificates, when they are missing; empty: none are made.",
+            ),
+        ]
     }
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
-        let unread: String = config.get("unread")?;
+        let (unread, rebirth): (String, String) = (config.get("unread")?, config.get("rebirth")?);
+        let mut plan = Plan::values().and_keys();
         let module = Self {
             unread: match unread.as_str() {
                 "reject" => Unread::Reject,
                 "null" => Unread::Null,
                 other => return Err(format!("`unread` cannot be `{other}`: use reject or null")),
             },
+            rebirth: (!rebirth.is_empty()).then(|| plan.output(&rebirth)),
+            links: Map::new("links"),
             aliases: Map::new("aliases"),
             types: Map::new("types"),
         };
-        Ok((module, Plan::values().and_keys()))
+        Ok((module, plan))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
@@ -123,9 +138,11 @@ impl Module for SparkplugDecode {
                 }
             };
             self.learn(key, &payload);
+            let expected = self.follow(key, &payload, &record, out);
             let texts = self.types.see(key, |types| {
-                self.aliases
-                    .see(key, |aliases| texts(&payload, &Known { aliases, types }))
+                self.aliases.see(key, |aliases| {
+                    texts(&payload, expected, &Known { aliases, types })
+                })
             });
             let texts = match texts {
                 Ok(texts) => texts,
@@ -162,14 +179,48 @@ impl SparkplugDecode {
                 return Err("a metric has neither a name nor an alias".to_owned());
             }
             let name = metric.name.unwrap_or("of an alias");
-            match metric.value {
-                Value::Other(what) if self.unread == Unread::Reject => {
-                    return Err(format!("the metric `{name}` is {what}, which is not read"));
+            if let (Value::Other(what), Unread::Reject) = (metric.value, self.unread) {
+                return Err(format!("the metric `{name}` is {what}, which is not read"));
+            }
+            for property in &metric.properties {
+                if let (Value::Other(what), Unread::Reject) = (property.value, self.unread) {
+                    let property = property.name;
+                    return Err(format!(
+                        "the property `{property}` of the metric `{name}` is {what}, which is not read"
+                    ));
                 }
-                _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Looks whether a payload follows the one before it, and asks for a birth certificate if that or a name is missing; the number that was
+    /// expected, if another came.
+    fn follow(
+        &mut self,
+        key: &[u8],
+        payload: &Payload<'_>,
+        record: &Record<'_>,
+        out: &mut Out,
+    ) -> Option<u64> {
+        payload.seq?;
+        let nameless = self.aliases.see(key, |aliases| {
+            let is_known = |alias: &u64| aliases.is_some_and(|known| known.contains_key(alias));
+            let mut unnamed = payload.metrics.iter().filter(|metric| metric.name.is_none());
+            unnamed.any(|metric| !metric.alias.is_some_and(|alias| is_known(&alias)))
+        });
+        let (at, rebirth) = (record.timestamp(), self.rebirth);
+        let (expected, asks) = self.links.update(key, |link| {
+            let link = link.get_or_insert_default();
+            let expected = link.follow(payload);
+            let asks = rebirth.is_some() && link.ask(nameless || expected.is_some(), at);
+            (expected, asks)
+        });
+        if let Some(output) = rebirth.filter(|_| asks) {
+            let command = link::rebirth(u64::try_from(at).unwrap_or(0));
+            out.emit(record.index(), output, &NewRecord::value(&command));
+        }
+        expected
     }
 
     /// Remembers what is named, and of which type it is.
@@ -257,7 +308,11 @@ struct Group<'a> {
 }
 
 /// The records that come of a payload: readings of several times become one each, and so do several of one name.
-fn texts(payload: &Payload<'_>, known: &Known<'_>) -> Result<Vec<(Option<u64>, String)>, String> {
+fn texts(
+    payload: &Payload<'_>,
+    expected: Option<u64>,
+    known: &Known<'_>,
+) -> Result<Vec<(Option<u64>, String)>, String> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for metric in &payload.metrics {
         let name = known.name(metric);
@@ -282,17 +337,25 @@ fn texts(payload: &Payload<'_>, known: &Known<'_>) -> Result<Vec<(Option<u64>, S
             metrics: Vec::new(),
         });
     }
-    let text = |group: &Group<'_>| Ok((group.timestamp, json(payload, group, known)?));
+    let text = |group: &Group<'_>| Ok((group.timestamp, json(payload, expected, group, known)?));
     groups.iter().map(text).collect()
 }
 
-fn json(payload: &Payload<'_>, group: &Group<'_>, known: &Known<'_>) -> Result<String, String> {
+fn json(
+    payload: &Payload<'_>,
+    expected: Option<u64>,
+    group: &Group<'_>,
+    known: &Known<'_>,
+) -> Result<String, String> {
     let mut to = b"{".to_vec();
     if let Some(timestamp) = group.timestamp {
         to.extend_from_slice(format!("\"timestamp\":{timestamp},").as_bytes());
     }
     if let Some(seq) = payload.seq {
         to.extend_from_slice(format!("\"seq\":{seq},").as_bytes());
+    }
+    if let Some(expected) = expected {
+        to.extend_from_slice(format!("\"expected\":{expected},").as_bytes());
     }
     if group.is_historical {
         to.extend_from_slice(b"\"historical\":true,");
@@ -307,8 +370,38 @@ fn json(payload: &Payload<'_>, group: &Group<'_>, known: &Known<'_>) -> Result<S
         write(metric.value, known.datatype(metric), &mut to)
             .map_err(|why| format!("the metric `{name}`: {why}"))?;
     }
-    to.extend_from_slice(b"}}");
+    to.push(b'}');
+    let described = group
+        .metrics
+        .iter()
+        .filter(|(_, metric)| !metric.properties.is_empty());
+    for (n, (name, metric)) in described.enumerate() {
+        to.extend_from_slice(if n == 0 { b",\"properties\":{" } else { b"," });
+        weir_sdk::escape_into(&mut to, name);
+        to.push(b':');
+        write_properties(&metric.properties, &mut to).map_err(|why| format!("the metric `{name}`: {why}"))?;
+    }
+    if group
+        .metrics
+        .iter()
+        .any(|(_, metric)| !metric.properties.is_empty())
+    {
+        to.push(b'}');
+    }
+    to.push(b'}');
     Ok(String::from_utf8(to).unwrap_or_default())
+}
+
+fn write_properties(properties: &[Property<'_>], to: &mut Vec<u8>) -> Result<(), String> {
+    for (n, property) in properties.iter().enumerate() {
+        to.push(if n == 0 { b'{' } else { b',' });
+        weir_sdk::escape_into(to, property.name);
+        to.push(b':');
+        write(property.value, property.datatype, to)
+            .map_err(|why| format!("its property `{}`: {why}", property.name))?;
+    }
+    to.push(b'}');
+    Ok(())
 }
 
 /// Writes a value of a type (Sparkplug 3.0.0, 6.4.16). Numbers below zero are two's complement in a field without a sign, of the type's

@@ -22,6 +22,15 @@ pub(crate) struct Metric<'a> {
     pub(crate) is_historical: bool,
     pub(crate) datatype: Option<u32>,
     pub(crate) value: Value<'a>,
+    pub(crate) properties: Vec<Property<'a>>,
+}
+
+/// What a metric says of itself: its quality, its unit.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Property<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) datatype: u32,
+    pub(crate) value: Value<'a>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,6 +85,7 @@ impl<'a> Metric<'a> {
             is_historical: false,
             datatype: None,
             value: Value::None,
+            properties: Vec::new(),
         };
         let mut is_null = false;
         while !rest.is_empty() {
@@ -104,11 +114,11 @@ impl<'a> Metric<'a> {
                     is_null = n != 0;
                     continue;
                 }
-                // One below zero may be written as 64 bits.
-                (10, Content::Number(n)) if n >> 32 == 0 || n >> 32 == u64::from(u32::MAX) => {
-                    Value::Int(n as u32)
+                (9, Content::Bytes(set)) => {
+                    metric.properties = properties(set)?;
+                    continue;
                 }
-                (10, Content::Number(_)) => return Err("it has an int_value of more than 32 bits"),
+                (10, Content::Number(n)) => int(n)?,
                 (11, Content::Number(n)) => Value::Long(n),
                 (12, Content::Four(bytes)) => Value::Float(f32::from_le_bytes(bytes)),
                 (13, Content::Eight(bytes)) => Value::Double(f64::from_le_bytes(bytes)),
@@ -126,6 +136,63 @@ impl<'a> Metric<'a> {
             metric.value = Value::None;
         }
         Ok(metric)
+    }
+}
+
+/// A set of properties has its names and its values apart.
+fn properties(mut rest: &[u8]) -> Result<Vec<Property<'_>>, &'static str> {
+    let (mut names, mut values) = (Vec::new(), Vec::new());
+    while !rest.is_empty() {
+        match field(&mut rest)? {
+            (1, Content::Bytes(name)) => names.push(text(name)?),
+            (2, Content::Bytes(value)) => values.push(property(value)?),
+            _ => {}
+        }
+    }
+    if names.len() != values.len() {
+        return Err("a set of properties has not as many names as values");
+    }
+    let both = names.into_iter().zip(values);
+    Ok(both
+        .map(|(name, (datatype, value))| Property {
+            name,
+            datatype,
+            value,
+        })
+        .collect())
+}
+
+fn property(mut rest: &[u8]) -> Result<(u32, Value<'_>), &'static str> {
+    let (mut datatype, mut is_null, mut found) = (0, false, Value::None);
+    while !rest.is_empty() {
+        found = match field(&mut rest)? {
+            (1, Content::Number(n)) => {
+                datatype = n as u32;
+                continue;
+            }
+            (2, Content::Number(n)) => {
+                is_null = n != 0;
+                continue;
+            }
+            (3, Content::Number(n)) => int(n)?,
+            (4, Content::Number(n)) => Value::Long(n),
+            (5, Content::Four(bytes)) => Value::Float(f32::from_le_bytes(bytes)),
+            (6, Content::Eight(bytes)) => Value::Double(f64::from_le_bytes(bytes)),
+            (7, Content::Number(n)) => Value::Boolean(n != 0),
+            (8, Content::Bytes(bytes)) => Value::Text(text(bytes)?),
+            (9 | 10, _) => Value::Other("a set of properties"),
+            (11, _) => Value::Other("an extension"),
+            _ => continue,
+        };
+    }
+    Ok((datatype, if is_null { Value::None } else { found }))
+}
+
+/// A number of 32 bits; one below zero may be written as 64.
+fn int(n: u64) -> Result<Value<'static>, &'static str> {
+    match n >> 32 {
+        0 | 0xffff_ffff => Ok(Value::Int(n as u32)),
+        _ => Err("it has an int_value of more than 32 bits"),
     }
 }
 

@@ -1,5 +1,9 @@
 //! Numbers as people write them: scaling 57.3 by 0.1 gives 5.73, not 5.7299999999999995.
 
+mod long;
+
+pub use long::LongDecimal;
+
 /// `mantissa / 10^places`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decimal {

@@ -1,7 +1,7 @@
 //! Numbers out of registers and frames, as the shortest text that is each of them.
 
 use crate::JsonNumber;
-use crate::decimal::Decimal;
+use crate::decimal::{Decimal, LongDecimal};
 use std::io::Write;
 
 /// A number as it lies in a register or a frame.
@@ -67,10 +67,15 @@ impl Scaling {
                 _ => write!(to, "{n}"),
             },
             (true, Raw::Double(n)) => write!(to, "{}", JsonNumber(n)),
-            (false, raw) => match self.exact(raw) {
-                Some(decimal) => return decimal.write(to),
-                None => write!(to, "{}", JsonNumber(double(raw) * self.factor + self.offset)),
-            },
+            (false, raw) => {
+                if let Some(decimal) = self.exact(raw) {
+                    return decimal.write(to);
+                }
+                if let Some(decimal) = self.exact_long(raw) {
+                    return decimal.write(to);
+                }
+                write!(to, "{}", JsonNumber(double(raw) * self.factor + self.offset))
+            }
         };
         // Into a vector nothing fails.
         let _ = written;
@@ -88,6 +93,17 @@ impl Scaling {
             Raw::Half(bits) => Decimal::of(shortest_half(bits))?,
             Raw::Single(n) => Decimal::parse(n.to_string().as_bytes())?,
             Raw::Double(n) => Decimal::of(n)?,
+        };
+        decimal.scaled(factor, offset)
+    }
+
+    /// Of whole numbers, which have up to 20 digits.
+    fn exact_long(&self, raw: Raw) -> Option<LongDecimal> {
+        let (factor, offset) = self.decimal?;
+        let decimal = match raw {
+            Raw::Unsigned(n) => LongDecimal::from(n),
+            Raw::Signed(n) => LongDecimal::from(n),
+            Raw::Half(_) | Raw::Single(_) | Raw::Double(_) => return None,
         };
         decimal.scaled(factor, offset)
     }
@@ -172,6 +188,8 @@ mod tests {
             (Raw::Unsigned(573), 0.1, 0.0, "57.3"),
             (Raw::Unsigned(302), 0.1, 0.0, "30.2"),
             (Raw::Signed(-40), 0.5, -40.0, "-60"),
+            (Raw::Unsigned(u64::MAX), 0.1, 0.0, "1844674407370955161.5"),
+            (Raw::Signed(i64::MIN), 10.0, -0.5, "-92233720368547758080.5"),
             (Raw::Single(21.3), 0.1, 0.0, "2.13"),
             (Raw::Unsigned(3), 1.0 / 3.0, 0.0, "1"),
             (Raw::Half(0x2e66), 1.0, 0.0, "0.1"),

@@ -80,7 +80,7 @@ impl LoadError {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum InitError {
-    #[error("there is no parameter `{name}`; the module has {}", known.join(", "))]
+    #[error("there is no parameter `{name}`; {}", known_parameters(name, known))]
     UnknownParameter { name: String, known: Vec<String> },
     #[error("parameter `{0}` has to be set")]
     Missing(String),
@@ -171,4 +171,12 @@ pub enum StateError {
     Node(u64),
     #[error("a batch changes more than {STATE_CHANGES_BYTES_MAX} bytes of its state: send smaller ones")]
     Changes,
+}
+
+/// The parameters that a module has, the nearest to a misspelt name first.
+fn known_parameters(name: &str, known: &[String]) -> String {
+    match known.iter().min_by_key(|word| strsim::levenshtein(word, name)) {
+        None => "the module has none".to_owned(),
+        Some(nearest) => format!("the nearest is `{nearest}`; the module has {}", known.join(", ")),
+    }
 }
