@@ -198,7 +198,7 @@ impl Default for Config {
             witness: false,
             auto_create_topics: true,
             default_partitions: 1,
-            group_initial_delay: Duration::from_secs(3),
+            group_initial_delay: Duration::from_millis(500),
             offsets_retention: Duration::from_secs(7 * 24 * 3_600),
             linger: Duration::from_millis(1),
             disk_budget_bytes: None,

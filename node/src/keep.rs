@@ -39,6 +39,7 @@ pub(crate) async fn keep(broker: Broker, data: PathBuf, mut place: Place, own: M
             let _ = broker.name_site(place.site.clone()).await;
         }
         broker.raise_level().await;
+        broker.note_absent().await;
         let others_started = broker.starts().last();
         let (members, level) = (broker.group().members(), broker.level());
         if !members.is_empty() {

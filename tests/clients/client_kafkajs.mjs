@@ -154,7 +154,6 @@ const checks = {
     const fails = async call => { try { await call() } catch (e) { return (e.errors?.[0] ?? e.cause ?? e).type ?? e.message } return 'nothing' }
     must(await admin.createTopics({ topics: [{ topic: `${tag}-t` }] }) === false, 'a topic is made once')
     must((await fails(() => create('no/slash', 1))) === 'INVALID_TOPIC_EXCEPTION', 'a bad name is refused')
-    must((await fails(() => create(`${tag}-x`, 1, { 'cleanup.policy': 'compact' }))) === 'INVALID_CONFIG', 'no compaction')
     must((await fails(() => produce(`${tag}-t`, [{ value: Buffer.alloc(6 << 20) }]))) === 'MESSAGE_TOO_LARGE', 'too large is refused')
   },
 }

@@ -128,5 +128,4 @@ def admin(c, tag):
 def errors(c, tag):
     must("EXISTS" in c.error_of(lambda: c.create_topic(f"{tag}-t", 3, {})), "a topic is made once")
     must("INVALID" in c.error_of(lambda: c.create_topic("no/slash", 1, {})), "a bad name is refused")
-    must("CONFIG" in c.error_of(lambda: c.create_topic(f"{tag}-x", 1, {"cleanup.policy": "compact"})), "no compaction")
     must("SIZE" in c.error_of(lambda: c.produce_large(f"{tag}-t", 6 << 20)), "too large is refused")

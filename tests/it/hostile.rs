@@ -111,7 +111,6 @@ fn each_misdeed_is_stopped_and_named() {
         ("emit-count", "2 ends for 1 items"),
         ("emit-nulls", "3 nulls for 1 items"),
         ("reason-index", "reason for record 4294967295"),
-        ("emit-key", "has a key of 40000 bytes: at most 32768 are allowed"),
         ("poison-index", "poison record 7"),
     ] {
         match failed(lie) {
@@ -461,7 +460,7 @@ fn what_nobody_could_read_again_is_not_stored() {
         // The second has as many headers as a record may have.
         let full = || {
             let mut batch = BatchBuilder::new(Codec::None);
-            for count in [1, 1_000, 2] {
+            for count in [1, 100_000, 2] {
                 let mut headers = weir_types::HeaderBuf::default();
                 (0..count).for_each(|n: u32| headers.push(b"n", Some(&n.to_be_bytes())));
                 let encoded = headers.encoded();
@@ -470,13 +469,13 @@ fn what_nobody_could_read_again_is_not_stored() {
             batch.build(Offset::ZERO, None).unwrap()
         };
         for (topic, left, dead) in [
-            ("emit-header", &[2, 3][..], &[1_000][..]),
-            ("reject", &[], &[8, 1_000, 9]),
+            ("emit-header", &[2, 3][..], &[100_000][..]),
+            ("reject", &[], &[8, 100_000, 9]),
         ] {
             let sent = producer.send(topic, 0, &full()).await.unwrap();
             sent.done().await.unwrap();
-            let (kept, _) = read_all(&client, topic, 0, 1 << 20).await.unwrap();
-            let (letters, _) = read_all(&client, &format!("{topic}.dead"), 0, 1 << 20)
+            let (kept, _) = read_all(&client, topic, 0, 4 << 20).await.unwrap();
+            let (letters, _) = read_all(&client, &format!("{topic}.dead"), 0, 4 << 20)
                 .await
                 .unwrap();
             let counts = |records: &[(u64, weir_types::Record)]| -> Vec<usize> {
@@ -489,7 +488,7 @@ fn what_nobody_could_read_again_is_not_stored() {
                 assert_eq!(last.0, "weir.source.offset");
             }
         }
-        let (letters, _) = read_all(&client, "emit-header.dead", 0, 1 << 20).await.unwrap();
+        let (letters, _) = read_all(&client, "emit-header.dead", 0, 4 << 20).await.unwrap();
         let error = letters[0]
             .1
             .headers
@@ -497,7 +496,7 @@ fn what_nobody_could_read_again_is_not_stored() {
             .find(|(n, _)| n == "weir.error")
             .unwrap();
         let error = String::from_utf8(error.1.as_ref().unwrap().to_vec()).unwrap();
-        assert!(error.contains("a record with 1001 headers"), "{error}");
+        assert!(error.contains("a record with 100001 headers"), "{error}");
 
         // More than one batch may be: 3 MiB, three times; and what was compressed, as dead letters.
         let values = (0..3).map(|n| format!("{n}{}", "x".repeat(1 << 20)));
@@ -519,7 +518,7 @@ fn what_nobody_could_read_again_is_not_stored() {
             large.push(0, None, Some(&value), weir_types::Headers::NONE);
         }
         let large = large.build(Offset::ZERO, None).unwrap();
-        // So small once it is compressed that it looks like a bomb.
+        // So small once it is compressed that much more comes of it than is usual.
         let mut even = BatchBuilder::new(Codec::Snappy);
         even.push(0, None, Some(&vec![b'x'; 5 << 20]), weir_types::Headers::NONE);
         for batch in [large, even.build(Offset::ZERO, None).unwrap()] {

@@ -5,6 +5,9 @@ use std::ffi::OsString;
 /// Options that each subcommand has which talks to a node, and that take a value.
 const SHARED: [&str; 4] = ["--node", "--key", "--output", "-o"];
 
+/// The subcommand of whose own not all talk to a node: those that do have the options.
+const NESTED: &str = "cluster";
+
 /// The arguments in the order in which they are read: what stands before the first subcommand and is an option of all that talk to a
 /// node stands behind it, and a call for help at the end, so that it is help for all of the subcommand.
 pub(crate) fn in_order(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
@@ -26,8 +29,13 @@ pub(crate) fn in_order(args: impl IntoIterator<Item = OsString>) -> Vec<OsString
             moved.extend(args.next());
         }
     }
-    // The subcommand.
-    ordered.extend(args.next());
+    let subcommand = args.next();
+    let is_nested = subcommand.as_ref().is_some_and(|name| name == NESTED);
+    ordered.extend(subcommand);
+    let is_word = |arg: &OsString| !arg.as_encoded_bytes().starts_with(b"-");
+    if is_nested {
+        ordered.extend(args.next_if(is_word));
+    }
     ordered.append(&mut moved);
     // Behind two dashes nothing is an option.
     let rest: Vec<_> = args.collect();
@@ -65,6 +73,8 @@ mod tests {
             ("weir topic list -o json", "weir topic list -o json"),
             ("weir --help topic list", "weir topic list --help"),
             ("weir -h -o json topic", "weir topic -o json -h"),
+            ("weir --node a:1 cluster status -o json", "weir cluster status --node a:1 -o json"),
+            ("weir --node a:1 cluster", "weir cluster --node a:1"),
             ("weir --help", "weir --help"),
             ("weir -h produce t -- x", "weir produce t -h -- x"),
             ("weir --version", "weir --version"),

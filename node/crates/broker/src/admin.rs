@@ -7,7 +7,7 @@ use crate::error::AdminError;
 use crate::groups;
 use crate::moves;
 use crate::proposer::Request;
-use crate::topic::{Topic, TopicConfig};
+use crate::topic::{Cleanup, Topic, TopicConfig};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,10 +83,16 @@ impl Broker {
             )));
         }
         let name: TopicName = name.parse()?;
+        // Whoever finds it there does not mind how he would have had it.
+        if self.topic(name.as_str()).is_some() {
+            return Err(AdminError::Exists(name.to_string()));
+        }
         let mut config = TopicConfig::default();
         for (key, value) in settings {
             config.set(key, value)?;
         }
+        let copies = replicas.map_or_else(|| self.copies_of(GroupId::SITE), |n| n / 2 + 1);
+        enough(&config, copies)?;
         let made = name.clone();
         let members = self.group().members();
         let replicas = replicas.map_or(Spread::All, |n| Spread::Over(n as usize));
@@ -106,7 +112,7 @@ impl Broker {
                 config,
             };
             if !topic.later().is_empty() {
-                tables.needs("`retention.by`", LEVEL_OF_AGES)?;
+                tables.needs("this setting of a topic", LEVEL_OF_AGES)?;
             }
             grow(tables, topic, partitions, replicas, &members)
         })
@@ -133,6 +139,20 @@ impl Broker {
             self.may_have(name, partitions)?;
         }
         let members = self.group().members();
+        let group = self
+            .topic(name)
+            .and_then(|topic| topic.partition(0))
+            .map(|id| id.group());
+        let copies = settings
+            .iter()
+            .any(|(key, _)| key == "min.insync.replicas")
+            .then(|| {
+                let (replicas, _) = self.replicas_of(group.unwrap_or(GroupId::SITE));
+                match group.is_none_or(|group| self.group_of(group).is_some()) {
+                    true => self.copies_of(group.unwrap_or(GroupId::SITE)),
+                    false => replicas.len() as u32 / 2 + 1,
+                }
+            });
         self.change(move |tables, _| {
             let topic = tables
                 .topics
@@ -142,8 +162,11 @@ impl Broker {
             for (key, value) in &settings {
                 topic.config.set(key, value)?;
             }
+            if let Some(copies) = copies {
+                enough(&topic.config, copies)?;
+            }
             if !topic.later().is_empty() {
-                tables.needs("`retention.by`", LEVEL_OF_AGES)?;
+                tables.needs("this setting of a topic", LEVEL_OF_AGES)?;
             }
             let has = topic.partitions.len() as u32;
             // As those that it has.
@@ -239,6 +262,10 @@ impl Broker {
         self.allow(who, Operation::Delete, Resource::Topic(topic))?;
         let wanted = topic.to_owned();
         let id = partition_of(&self.0.applied.tables(), &wanted, partition)?;
+        let cleanup = self.topic(topic).map(|topic| topic.config.cleanup);
+        if reason == GapReason::Deleted && cleanup == Some(Cleanup::Compact) {
+            return Err(AdminError::KeptByKey(wanted));
+        }
         self.change_in(id.group(), move |tables, log| {
             let id = partition_of(tables, &wanted, partition)?;
             let marks = log.marks_or_new(id);
@@ -469,6 +496,14 @@ pub(crate) fn partition_of(tables: &Tables, topic: &str, partition: u32) -> Resu
         partitions,
     };
     found.partition(partition).ok_or(missing)
+}
+
+/// Whether as many nodes surely have an acknowledged record as the settings ask for.
+fn enough(config: &TopicConfig, copies: u32) -> Result<(), AdminError> {
+    match config.min_insync {
+        asked if asked > copies => Err(AdminError::Copies { asked, copies }),
+        _ => Ok(()),
+    }
 }
 
 /// The nodes that partitions are on.

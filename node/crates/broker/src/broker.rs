@@ -5,10 +5,12 @@ use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::chain::Footing;
 use crate::coordinator::Coordinator;
 use crate::error::ProduceError;
+use crate::forward::Refused;
 use crate::hook::{Hook, HookError, HookJob, Stepped};
 use crate::lane::{Common, Lane};
 use crate::ledger::{Ledger, Means};
 use crate::outbox::{CHANNELS, ChannelKey};
+use crate::presence::Presence;
 use crate::proposer::{Append, Framing, Made, Request, Room};
 use crate::quota::{Direction, QuotaConfig, Quotas};
 use crate::retention::{Retention, Why};
@@ -27,10 +29,12 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 use weir_log::{GroupState, Log, Op, Recovered, StateKey, StateKind};
 use weir_replica::{Group, GroupConfig, GroupError, Member, NodeId, ProposeError, Starts, Transport};
+use weir_types::level::RELEASED_MS;
 use weir_types::limits::{
-    PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX,
+    BATCH_INFLATED_BYTES_MAX, PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_BYTES_MAX,
+    STEPS_QUEUED_MAX,
 };
-use weir_types::{Batch, BatchError, Clock, GroupId, Offset, PartitionId};
+use weir_types::{Batch, BatchError, Body, Clock, GroupId, Offset, PartitionId};
 
 /// How long records wait for room on the node: as long as a Kafka client waits for an answer (`request.timeout.ms`).
 const ROOM_WITHIN: Duration = Duration::from_secs(30);
@@ -56,8 +60,8 @@ impl Default for Options {
             linger: Duration::from_millis(1),
             disk_budget_bytes: None,
             quotas: QuotaConfig::default(),
-            // Kafka's default.
-            group_initial_delay: Duration::from_secs(3),
+            // Kafka's three seconds are for hundreds of members that start together; these are for a few.
+            group_initial_delay: Duration::from_millis(500),
             means: Means::default(),
         }
     }
@@ -136,6 +140,7 @@ pub(crate) struct Inner {
     pub(crate) quotas: Quotas,
     pub(crate) metrics: BrokerMetrics,
     pub(crate) retention: tokio::sync::Mutex<Retention>,
+    pub(crate) presence: tokio::sync::Mutex<Presence>,
     /// One scrub at a time: each reads the whole disk.
     pub(crate) scrubbing: Arc<Semaphore>,
     pub(crate) coordinator: Coordinator,
@@ -144,6 +149,7 @@ pub(crate) struct Inner {
     hook: OnceLock<Arc<dyn Hook>>,
     /// Producer ids reserved by an entry and not yet given out.
     pub(crate) producer_ids: tokio::sync::Mutex<std::ops::Range<u64>>,
+    pub(crate) refused: Refused,
 }
 
 impl Inner {
@@ -190,8 +196,7 @@ impl Broker {
         let state = states.remove(&config.id).unwrap_or_default();
         let site = Lane::open(&common, config, state, Arc::clone(&transport)).await?;
         let site = Arc::new(site);
-        let coordinator =
-            Coordinator::restore(&applied.tables().groups, options.group_initial_delay, log.epoch());
+        let coordinator = Coordinator::restore(&applied.tables().groups, options.group_initial_delay);
         let broker = Self(Arc::new(Inner {
             common,
             lanes: RwLock::new(BTreeMap::from([(site.group.id(), Arc::clone(&site))])),
@@ -212,12 +217,14 @@ impl Broker {
             quotas: Quotas::new(options.quotas),
             metrics: BrokerMetrics::default(),
             retention: tokio::sync::Mutex::default(),
+            presence: tokio::sync::Mutex::default(),
             scrubbing: Arc::new(Semaphore::new(1)),
             coordinator,
             runtime: tokio::runtime::Handle::current(),
             ledger: Ledger::new(options.means),
             hook: OnceLock::new(),
             producer_ids: tokio::sync::Mutex::new(0..0),
+            refused: Refused::default(),
         }));
         let forwarded = crate::forward::ByBroker(Arc::downgrade(&broker.0));
         broker.group().set_forwarded(Arc::new(forwarded));
@@ -315,6 +322,75 @@ impl Broker {
         result
     }
 
+    /// Whether more than the topic asks for have a record of this partition before it is acknowledged.
+    fn has_enough_copies(&self, topic: &Topic, id: PartitionId) -> Result<(), ProduceError> {
+        let wanted = topic.config.min_insync;
+        // One always has.
+        if wanted <= 1 {
+            return Ok(());
+        }
+        match self.copies_of(id.group()) {
+            copies if copies < wanted => Err(ProduceError::FewCopies {
+                topic: topic.name.to_string(),
+                wanted,
+                copies,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Nodes that surely have a record of `group` when it is acknowledged: more than half of those that vote, less those of them that
+    /// keep no records.
+    pub(crate) fn copies_of(&self, group: GroupId) -> u32 {
+        let Some(group) = self.group_of(group) else {
+            return 1;
+        };
+        let (voters, members) = (group.voters(), group.members());
+        let witnesses = voters
+            .iter()
+            .filter(|id| members.get(id).is_some_and(|m| m.witness))
+            .count();
+        let copies = (voters.len() / 2 + 1).saturating_sub(witnesses);
+        (copies as u32).max(1)
+    }
+
+    /// Walks the records of a batch. One that becomes much more than is usual takes room for that first.
+    async fn look_at(&self, who: &Principal, batch: &Batch) -> Result<Seen, ProduceError> {
+        if let Some(body) = batch.usual_body()? {
+            return Ok(walk(&body)?);
+        }
+        let inflated = &self.0.ledger.inflated;
+        let _room = inflated
+            .take(BATCH_INFLATED_BYTES_MAX, who.address, ROOM_WITHIN)
+            .await?;
+        Ok(validate(batch)?)
+    }
+
+    /// Whether the records are dated within what the topic allows, by a clock that is set.
+    fn check_times(&self, topic: &Topic, seen: Seen) -> Result<(), ProduceError> {
+        let now = self.0.clock.now_ms();
+        if now < RELEASED_MS {
+            return Ok(());
+        }
+        let (before, after) = (
+            topic.config.timestamp_before_max_ms,
+            topic.config.timestamp_after_max_ms,
+        );
+        let early = seen
+            .earliest
+            .filter(|at| *at < now.saturating_sub_unsigned(before));
+        let late = seen.latest.filter(|at| *at > now.saturating_add_unsigned(after));
+        let dated = |(timestamp, limit, setting)| ProduceError::Dated {
+            timestamp,
+            now,
+            limit,
+            setting,
+        };
+        let early = early.map(|at| (at, before, "message.timestamp.before.max.ms"));
+        let late = late.map(|at| (at, after, "message.timestamp.after.max.ms"));
+        late.or(early).map(dated).map_or(Ok(()), Err)
+    }
+
     async fn submit(
         &self,
         who: &Principal,
@@ -347,6 +423,7 @@ impl Broker {
         if bytes > limit {
             return Err(ProduceError::TooLarge { bytes, limit });
         }
+        self.has_enough_copies(&topic, id)?;
         if let Some(producer) = batch.producer().filter(|p| p.id >= CHANNELS) {
             // Not given out: it would be taken for an outbox of the site.
             return Err(ProduceError::UnknownProducer(producer.id));
@@ -362,10 +439,16 @@ impl Broker {
             append_time = Some(now);
             batch = batch.stamped(now);
         }
-        let latest = validate(&batch)?;
-        if latest.is_some_and(|t| t != batch.max_timestamp()) {
+        let seen = self.look_at(who, &batch).await?;
+        if seen.has_keyless && topic.config.cleanup.is_by_key() {
+            return Err(ProduceError::Keyless(topic.name.to_string()));
+        }
+        if append_time.is_none() {
+            self.check_times(&topic, seen)?;
+        }
+        if let Some(latest) = seen.latest.filter(|t| *t != batch.max_timestamp()) {
             // Looking up by time goes by the header: it has to be right, whoever wrote it.
-            batch = batch.dated(latest.unwrap_or_default());
+            batch = batch.dated(latest);
         }
         let throttle = inner
             .quotas
@@ -624,12 +707,30 @@ pub(crate) fn row_op((key, value): (StateKey, Option<Bytes>)) -> Op {
     }
 }
 
-/// Walks the records once, at the door: nothing malformed is stored, and nobody after this has to think of it. Returns the
-/// largest timestamp.
-pub(crate) fn validate(batch: &Batch) -> Result<Option<i64>, BatchError> {
-    let mut latest = None;
-    for record in batch.body()?.records() {
-        latest = latest.max(Some(record?.timestamp));
+/// What a walk over the records of a batch has seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    /// Their times, in milliseconds; those that have one.
+    pub(crate) earliest: Option<i64>,
+    pub(crate) latest: Option<i64>,
+    pub(crate) has_keyless: bool,
+}
+
+/// Walks the records once, at the door: nothing malformed is stored, and nobody after this has to think of it.
+pub(crate) fn validate(batch: &Batch) -> Result<Seen, BatchError> {
+    walk(&batch.body()?)
+}
+
+fn walk(body: &Body) -> Result<Seen, BatchError> {
+    let mut seen = Seen::default();
+    for record in body.records() {
+        let record = record?;
+        let at = record.timestamp;
+        if at >= 0 {
+            seen.earliest = Some(seen.earliest.map_or(at, |earliest| earliest.min(at)));
+        }
+        seen.latest = seen.latest.max(Some(at));
+        seen.has_keyless |= record.key.is_none();
     }
-    Ok(latest)
+    Ok(seen)
 }

@@ -1,5 +1,6 @@
 //! What can go wrong, by operation.
 
+use crate::forward::Refusal;
 use crate::ledger::UsedUp;
 use crate::topic::ConfigError;
 use weir_log::ReadError;
@@ -24,6 +25,22 @@ pub enum ProduceError {
     Batch(#[from] BatchError),
     #[error("batch of {bytes} bytes is over the topic's max.message.bytes of {limit}")]
     TooLarge { bytes: usize, limit: usize },
+    #[error("topic `{0}` is kept by key (`cleanup.policy`): each record needs one")]
+    Keyless(String),
+    #[error(
+        "a record is dated {timestamp} ms, and the node's time is {now}: topic setting `{setting}` allows for {limit}"
+    )]
+    Dated {
+        timestamp: i64,
+        now: i64,
+        limit: u64,
+        setting: &'static str,
+    },
+    #[error(
+        "topic `{topic}` asks for {wanted} nodes that have a record before it is acknowledged \
+         (`min.insync.replicas`), and of its nodes as they are now {copies} surely have"
+    )]
+    FewCopies { topic: String, wanted: u32, copies: u32 },
     #[error("producer {id} sent sequence {got}, expected {expected}: a batch before it is missing")]
     OutOfOrder { id: i64, got: i32, expected: i32 },
     #[error("producer {id} is fenced: epoch {got} is older than {current}")]
@@ -69,10 +86,12 @@ impl ProduceError {
             | Self::Batch(_)
             | Self::TooLarge { .. }
             | Self::MadeTooLarge { .. }
+            | Self::Keyless(_)
+            | Self::Dated { .. }
             | Self::OutOfOrder { .. }
             | Self::UnknownProducer(_) => ErrorKind::Invalid,
             // Its owner may be silent by then, as one that has another address now is.
-            Self::OthersProducer(_) | Self::UsedUp(_) => ErrorKind::Retry,
+            Self::OthersProducer(_) | Self::UsedUp(_) | Self::FewCopies { .. } => ErrorKind::Retry,
             Self::ProducerFenced { .. } => ErrorKind::Fenced,
             Self::Halted { .. } | Self::PipelineBusy { .. } | Self::Overtaken => ErrorKind::Retry,
             Self::Propose(e) => e.kind(),
@@ -156,6 +175,13 @@ pub enum AdminError {
     Partitions { has: u32, asked: u32 },
     #[error("{asked} replicas need as many nodes that keep records: the site has {nodes}")]
     Replicas { asked: usize, nodes: usize },
+    #[error(
+        "`min.insync.replicas` cannot be {asked}: a record of this topic is acknowledged when {copies} of its nodes have it; \
+         use 1 to {copies}"
+    )]
+    Copies { asked: u32, copies: u32 },
+    #[error("topic `{0}` is kept by key (`cleanup.policy`): its records are not deleted by their offset")]
+    KeptByKey(String),
     #[error("replica group {group} is still on node {node}: what it has is being copied; ask again")]
     Moving { group: u16, node: u64 },
     #[error(transparent)]
@@ -172,6 +198,9 @@ pub enum AdminError {
     /// In the words of the node that leads.
     #[error("{0}")]
     Refused(String),
+    /// As [`AdminError::Refused`], with its kind.
+    #[error("{why}")]
+    There { refusal: Refusal, why: String },
     #[error(transparent)]
     Propose(#[from] ProposeError),
     #[error("node is shutting down")]
@@ -185,6 +214,7 @@ impl AdminError {
             Self::Propose(e) => e.kind(),
             Self::Closed => ErrorKind::Closed,
             Self::Moving { .. } => ErrorKind::Retry,
+            Self::There { refusal, .. } => refusal.kind(),
             Self::Name(_)
             | Self::Exists(_)
             | Self::InUse { .. }
@@ -194,6 +224,8 @@ impl AdminError {
             | Self::Limit { .. }
             | Self::Partitions { .. }
             | Self::Replicas { .. }
+            | Self::Copies { .. }
+            | Self::KeptByKey(_)
             | Self::Config(_)
             | Self::GroupName(_)
             | Self::OffsetBeyondEnd { .. }

@@ -1,6 +1,11 @@
 //! What any node of a site is asked and only the one that leads can do: it is asked in turn, as a Kafka broker asks its
 //! controller.
 
+mod topics;
+
+pub use topics::Refusal;
+pub(crate) use topics::Refused;
+
 use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Produced;
 use crate::broker::{Broker, Inner};
@@ -19,6 +24,7 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
+use topics::Change;
 use weir_log::{Piece, decode, encode};
 use weir_replica::{Forwarded, Member, NodeId};
 use weir_types::level::LEVEL;
@@ -35,7 +41,7 @@ const APPLIED_POLL: Duration = Duration::from_millis(5);
 pub(crate) enum Ask {
     /// Numbers for producers.
     ProducerIds,
-    /// A topic that somebody asked for, who need not say how it should be.
+    /// A topic with default settings. Sent by nodes of the first release.
     CreateTopic { name: String, partitions: u32 },
     /// Who leads a replica group.
     Leads { group: u16, led: Led },
@@ -95,6 +101,8 @@ pub(crate) enum Ask {
     },
     /// What it can read at most. Of any node.
     Level,
+    /// A change of a topic. Of the site's leader.
+    Change { client: String, change: Change },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -125,6 +133,8 @@ pub(crate) enum Answer {
     /// In the order in which they were asked for.
     Ends(Vec<Offset>),
     Level(u32),
+    /// It is not done, for a reason of this kind, in words.
+    NotDone(Refusal, String),
 }
 
 /// What was read elsewhere.
@@ -348,6 +358,9 @@ impl Broker {
                     Ok(Produced { base, span }) => Answer::Produced { base, span },
                     Err(e) => Answer::NotProduced(e.to_string(), e.kind().into()),
                 })
+            }
+            Ask::Change { client, change } => {
+                Ok(self.answer_change(&Principal::anonymous(client), change).await)
             }
             Ask::CreateTopic { name, partitions } => {
                 match self.create_topic(&who, &name, partitions, &[]).await {
@@ -620,6 +633,14 @@ impl Broker {
         self.0.applied.tables().identity(partition)
     }
 
+    /// The topic whose first partition was made with the number `identity`.
+    pub fn topic_of_first(&self, identity: PartitionId) -> Option<Arc<Topic>> {
+        let tables = self.0.applied.tables();
+        let first = tables.current(identity);
+        let topic = tables.topics.get(tables.partition_owner.get(&first)?)?;
+        (topic.partition(0) == Some(first)).then(|| Arc::clone(topic))
+    }
+
     /// Tells the site's leader who leads `group`.
     pub(crate) async fn tell_leader(&self, group: GroupId, led: Led) -> Result<(), AdminError> {
         self.ask(&Ask::Leads { group: group.0, led }).await.map(drop)
@@ -630,37 +651,6 @@ impl Broker {
         match self.ask(&Ask::ProducerIds).await? {
             Answer::ProducerIds(ids) => Ok(ids),
             _ => Err(self.not_leader().into()),
-        }
-    }
-
-    /// As [`Broker::create_topic`] with default settings, at any node of the site: returns once the topic is known here.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn create_topic_anywhere(
-        &self,
-        who: &Principal,
-        name: &str,
-        partitions: u32,
-    ) -> Result<Arc<Topic>, AdminError> {
-        if self.is_serving() {
-            return self.create_topic(who, name, partitions, &[]).await;
-        }
-        if !authorize(who, Operation::Create, Resource::Topic(name)) {
-            return Err(AdminError::Denied);
-        }
-        self.ask(&Ask::CreateTopic {
-            name: name.to_owned(),
-            partitions,
-        })
-        .await?;
-        let deadline = Instant::now() + APPLIED_WITHIN;
-        loop {
-            match self.topic(name) {
-                Some(topic) => return Ok(topic),
-                None if Instant::now() >= deadline => return Err(self.not_leader().into()),
-                None => tokio::time::sleep(APPLIED_POLL).await,
-            }
         }
     }
 }

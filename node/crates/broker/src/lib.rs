@@ -26,6 +26,7 @@ mod notify;
 mod outbox;
 mod owners;
 mod placement;
+mod presence;
 mod producer;
 mod proposer;
 mod quota;
@@ -45,17 +46,21 @@ pub use coordinator::{
 };
 pub use error::{AdminError, FetchError, ProduceError};
 pub use fetch::{At, Fetch, Fetched, SHARE_WITHIN};
+pub use forward::Refusal;
 pub use groups::{ReplicaGroupStatus, SiteStatus};
 pub use hook::{Hook, HookDone, HookError, HookJob, OFFSET_DIGITS, Output, Processed, Stepped};
 pub use ledger::{Account, Ledger, Means, Resource as Shared, Standing, Taken, UsedUp};
 pub use moves::MoveStatus;
 pub use outbox::{Blocked, Waiting};
+pub use presence::Absent;
 pub use proposer::Framing;
 pub use quota::{Direction, QuotaConfig};
 pub use retention::Why;
 pub use site::Token;
 pub use stored::{NamedGap, topics_in};
-pub use topic::{ConfigError, Durability, RetentionBy, TimestampType, Topic, TopicConfig};
+pub use topic::{
+    Cleanup, ConfigError, Durability, RetentionBy, Setting, SettingKind, TimestampType, Topic, TopicConfig,
+};
 pub use weir_log::{FormatError, Marks, Piece, ReadError, StateKey, StateKind, Stop, decode, encode};
 pub use weir_replica::{
     Channel, Group, GroupConfig, GroupError as ClusterError, GroupStatus, JoinReply, LastStart, Member,

@@ -4,7 +4,7 @@
 use crate::age::{Age, Ageing, Moment, Watch};
 use crate::auth::Principal;
 use crate::broker::Broker;
-use crate::topic::{RetentionBy, Topic};
+use crate::topic::{Cleanup, RetentionBy, Topic};
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +46,8 @@ pub(crate) struct Retention {
     watch: Watch,
     ageing: BTreeMap<GroupId, Ageing>,
     removed: BTreeMap<TopicName, Removed>,
+    /// When it was last said that what may not be evicted is over the budget.
+    over_told_at: Option<u64>,
 }
 
 #[derive(Default)]
@@ -156,7 +158,7 @@ impl Broker {
     }
 
     async fn expire(&self, topic: &Topic, index: u32, id: PartitionId, marks: &Marks, age: Option<&Age>) {
-        if marks.bytes() == 0 {
+        if marks.bytes() == 0 || topic.config.cleanup == Cleanup::Compact {
             return;
         }
         let by_age = match (topic.config.retention_ms, age) {
@@ -215,7 +217,8 @@ impl Broker {
         by_size.min(self.stored_before(id, age_ms, KEPT_MS))
     }
 
-    /// Frees space from the lowest priority first, and there from the partition with the most.
+    /// Frees space from the lowest priority first, and there from the partition with the most. Nothing of a topic that is kept by key: its
+    /// last record of a key may be the oldest.
     async fn evict(&self, budget: u64) {
         let topics = self.topics();
         let used: u64 = topics
@@ -230,7 +233,7 @@ impl Broker {
         let mut candidates = Vec::new();
         for topic in topics {
             for (index, id) in topic.partitions.iter().enumerate() {
-                if !self.serves(*id) {
+                if !self.serves(*id) || topic.config.cleanup.is_by_key() {
                     continue;
                 }
                 let bytes = self.0.log.marks(*id).map_or(0, |m| m.bytes());
@@ -248,6 +251,24 @@ impl Broker {
                 self.give_up(&topic, index, start..to, Why::Budget).await;
                 over = over.saturating_sub(bytes);
             }
+        }
+        if over > 0 {
+            self.tell_over_budget(used, budget).await;
+        }
+    }
+
+    async fn tell_over_budget(&self, used: u64, budget: u64) {
+        let mut retention = self.0.retention.lock().await;
+        let now = self.0.clock.steady_ms();
+        let is_told = |at: u64| now.saturating_sub(at) < TELL_EVERY_MS;
+        if retention.over_told_at.is_none_or(|at| !is_told(at)) {
+            retention.over_told_at = Some(now);
+            tracing::warn!(
+                used,
+                budget,
+                "records are over the disk budget, and what is left is in topics that are kept by key \
+                 (`cleanup.policy` with compact), which nothing evicts, or is led by other nodes"
+            );
         }
     }
 

@@ -1,225 +1,21 @@
 //! What a topic is.
 
+mod config;
+mod kept;
+
+pub use config::{
+    Cleanup, ConfigError, Durability, RetentionBy, Setting, SettingKind, TimestampType, TopicConfig,
+};
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use weir_log::{FormatError, decode_body, encode, encode_as, version_of};
 use weir_types::level::LEVEL_OF_AGES;
-use weir_types::limits::BATCH_BYTES_MAX;
 use weir_types::murmur2::partition_for;
 use weir_types::{PartitionId, TopicName};
 
-/// When records of a topic are acknowledged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// After the sync.
-    #[default]
-    Sync,
-    /// After the write: a power cut may lose what was acknowledged in the last 100 ms.
-    Lazy,
-}
-
-/// Whose clock dates the records of a topic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TimestampType {
-    /// The producer's.
-    #[default]
-    CreateTime,
-    /// The node's, when it stores them.
-    LogAppendTime,
-}
-
-/// Settings of a topic, under Kafka's names where Kafka has them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TopicConfig {
-    /// `retention.ms`: age at which records expire; `None` (-1): never.
-    pub retention_ms: Option<u64>,
-    /// `retention.bytes`: size of a partition beyond which its oldest records expire; `None` (-1): no limit.
-    pub retention_bytes: Option<u64>,
-    /// `max.message.bytes`: largest batch taken.
-    pub max_message_bytes: u32,
-    /// `message.timestamp.type`.
-    pub timestamp_type: TimestampType,
-    /// `durability`: `sync` or `lazy`.
-    pub durability: Durability,
-    /// `priority`, 0 to 9: under the disk budget, lower ones are evicted first.
-    pub priority: u8,
-    /// `retention.by`: what `retention.ms` counts from.
-    pub retention_by: RetentionBy,
-}
-
-/// What the age of records counts from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RetentionBy {
-    /// When they were stored, by clocks that could be trusted.
-    #[default]
-    Stored,
-    /// Their own timestamps, as in Kafka: whoever dates them decides. The newest 64 MiB of a partition and what was stored in the
-    /// last hour stay all the same.
-    Record,
-}
-
-impl Default for TopicConfig {
-    fn default() -> Self {
-        Self {
-            // Kafka's default: seven days.
-            retention_ms: Some(7 * 24 * 3_600 * 1_000),
-            retention_bytes: None,
-            max_message_bytes: BATCH_BYTES_MAX as u32,
-            timestamp_type: TimestampType::CreateTime,
-            durability: Durability::Sync,
-            priority: 5,
-            retention_by: RetentionBy::Stored,
-        }
-    }
-}
-
-/// A setting that is not taken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum ConfigError {
-    #[error("no topic setting `{name}`; there are {}", TopicConfig::NAMES.join(", "))]
-    Unknown { name: String },
-    #[error("topic setting `{name}` cannot be `{value}`: use {want}")]
-    Value {
-        name: &'static str,
-        value: String,
-        want: &'static str,
-    },
-}
-
-impl TopicConfig {
-    /// Names of all settings.
-    pub const NAMES: [&'static str; 7] = [
-        "retention.ms",
-        "retention.bytes",
-        "max.message.bytes",
-        "message.timestamp.type",
-        "durability",
-        "priority",
-        "retention.by",
-    ];
-    /// Settings of Kafka's with the one value that they have here: tools ask for them and set them to it.
-    pub const FIXED: [(&'static str, &'static str); 3] = [
-        ("cleanup.policy", "delete"),
-        ("compression.type", "producer"),
-        ("min.insync.replicas", "1"),
-    ];
-
-    /// Changes the setting `name`; an empty value sets its default again.
-    ///
-    /// # Errors
-    /// When there is no such setting, or it cannot have this value.
-    pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
-        let default = Self::default();
-        let empty = value.is_empty();
-        let bad = |name, want| ConfigError::Value {
-            name,
-            value: value.to_owned(),
-            want,
-        };
-        match name {
-            "retention.ms" if empty => self.retention_ms = default.retention_ms,
-            "retention.ms" => {
-                self.retention_ms =
-                    limit(value).ok_or(bad("retention.ms", "milliseconds, or -1 for ever"))?;
-            }
-            "retention.bytes" if empty => self.retention_bytes = default.retention_bytes,
-            "retention.bytes" => {
-                self.retention_bytes =
-                    limit(value).ok_or(bad("retention.bytes", "bytes, or -1 for no limit"))?;
-            }
-            "max.message.bytes" if empty => self.max_message_bytes = default.max_message_bytes,
-            "max.message.bytes" => {
-                let bytes = value
-                    .parse()
-                    .ok()
-                    .filter(|n| (1..=BATCH_BYTES_MAX as u32).contains(n));
-                self.max_message_bytes = bytes.ok_or(bad("max.message.bytes", "1 to 4194304"))?;
-            }
-            "message.timestamp.type" => {
-                self.timestamp_type = match value {
-                    "CreateTime" | "" => TimestampType::CreateTime,
-                    "LogAppendTime" => TimestampType::LogAppendTime,
-                    _ => return Err(bad("message.timestamp.type", "CreateTime or LogAppendTime")),
-                }
-            }
-            "durability" => {
-                self.durability = match value {
-                    "sync" | "" => Durability::Sync,
-                    "lazy" => Durability::Lazy,
-                    _ => return Err(bad("durability", "sync or lazy")),
-                }
-            }
-            "priority" if empty => self.priority = default.priority,
-            "priority" => {
-                let priority = value.parse().ok().filter(|p| *p <= 9);
-                self.priority = priority.ok_or(bad("priority", "0 to 9"))?;
-            }
-            "retention.by" => {
-                self.retention_by = match value {
-                    "stored" | "" => RetentionBy::Stored,
-                    "record" => RetentionBy::Record,
-                    _ => return Err(bad("retention.by", "stored or record")),
-                }
-            }
-            _ => {
-                let fixed = Self::FIXED.iter().find(|(fixed, _)| *fixed == name);
-                let (name, only) = fixed.ok_or_else(|| ConfigError::Unknown {
-                    name: name.to_owned(),
-                })?;
-                if !empty && value != *only {
-                    return Err(bad(name, only));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// All settings and their values.
-    pub fn entries(&self) -> BTreeMap<String, String> {
-        let limit = |v: Option<u64>| v.map_or("-1".to_owned(), |v| v.to_string());
-        let durability = match self.durability {
-            Durability::Sync => "sync",
-            Durability::Lazy => "lazy",
-        };
-        let timestamp_type = match self.timestamp_type {
-            TimestampType::CreateTime => "CreateTime",
-            TimestampType::LogAppendTime => "LogAppendTime",
-        };
-        let values = [
-            limit(self.retention_ms),
-            limit(self.retention_bytes),
-            self.max_message_bytes.to_string(),
-            timestamp_type.to_owned(),
-            durability.to_owned(),
-            self.priority.to_string(),
-            match self.retention_by {
-                RetentionBy::Stored => "stored".to_owned(),
-                RetentionBy::Record => "record".to_owned(),
-            },
-        ];
-        Self::NAMES.iter().map(|n| (*n).to_owned()).zip(values).collect()
-    }
-}
-
-/// A number, or -1 for none.
-#[expect(
-    clippy::option_option,
-    reason = "malformed and unlimited are different things"
-)]
-fn limit(value: &str) -> Option<Option<u64>> {
-    if value == "-1" {
-        Some(None)
-    } else {
-        value.parse().ok().map(Some)
-    }
-}
-
 /// A topic as it is now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic {
     /// Its name.
     pub name: TopicName,
@@ -251,8 +47,15 @@ struct FirstConfig {
 const ROW: &str = "a topic";
 /// The version that has further settings behind the first ones: names and values, those that are not as preset.
 const WITH_SETTINGS: u8 = 2;
-/// Settings that the first version has no place for.
-const LATER: [&str; 1] = ["retention.by"];
+/// Settings that the first version has a place for.
+const FIRST: [&str; 6] = [
+    "retention.ms",
+    "retention.bytes",
+    "max.message.bytes",
+    "message.timestamp.type",
+    "durability",
+    "priority",
+];
 
 impl Topic {
     /// Its row, for a site of `level`.
@@ -264,7 +67,7 @@ impl Topic {
             timestamp_type,
             durability,
             priority,
-            retention_by: _,
+            ..
         } = self.config;
         let first = FirstTopic {
             name: self.name.clone(),
@@ -287,11 +90,11 @@ impl Topic {
 
     /// Settings that only a later version than the first has a place for, where they are not as preset.
     pub(crate) fn later(&self) -> Vec<(String, String)> {
-        let (values, preset) = (self.config.entries(), TopicConfig::default().entries());
+        let preset = TopicConfig::default().entries();
         let is_set = |(name, value): &(String, String)| {
-            LATER.contains(&name.as_str()) && preset.get(name) != Some(value)
+            !FIRST.contains(&name.as_str()) && preset.get(name) != Some(value)
         };
-        values.into_iter().filter(is_set).collect()
+        self.config.entries().into_iter().filter(is_set).collect()
     }
 
     /// Reads a row.
@@ -311,7 +114,7 @@ impl Topic {
             timestamp_type: first.config.timestamp_type,
             durability: first.config.durability,
             priority: first.config.priority,
-            retention_by: RetentionBy::default(),
+            ..TopicConfig::default()
         };
         for (name, value) in later {
             config.set(&name, &value).map_err(|e| FormatError::Unknown {

@@ -1,7 +1,7 @@
 //! Settings under Kafka's names, for the requests that describe and change them.
 
 use crate::node::Settings;
-use weir_broker::TopicConfig;
+use weir_broker::{SettingKind, TopicConfig};
 
 /// Kinds of resources that have settings.
 pub(crate) const TOPIC: i8 = 2;
@@ -24,7 +24,21 @@ pub(crate) enum Kind {
     String = 2,
     Int = 3,
     Long = 5,
+    Double = 6,
     List = 7,
+}
+
+impl From<SettingKind> for Kind {
+    fn from(kind: SettingKind) -> Self {
+        match kind {
+            SettingKind::Boolean => Self::Boolean,
+            SettingKind::String => Self::String,
+            SettingKind::Int => Self::Int,
+            SettingKind::Long => Self::Long,
+            SettingKind::Double => Self::Double,
+            SettingKind::List => Self::List,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -39,65 +53,25 @@ pub(crate) struct Config {
 
 /// All settings of a topic.
 pub(crate) fn of_topic(config: &TopicConfig) -> Vec<Config> {
-    let (values, defaults) = (config.entries(), TopicConfig::default().entries());
-    let own = TopicConfig::NAMES.iter().map(|name| {
-        let value = values.get(*name).cloned().unwrap_or_default();
-        let source = if defaults.get(*name) == Some(&value) {
-            Source::Default
-        } else {
-            Source::Topic
+    let (values, presets) = (config.all_entries(), TopicConfig::default().all_entries());
+    let all = TopicConfig::SETTINGS.into_iter().chain(TopicConfig::kept());
+    let described = all.map(|setting| {
+        let value = values.get(setting.name).cloned().unwrap_or_default();
+        let source = match presets.get(setting.name) == Some(&value) {
+            true => Source::Default,
+            false => Source::Topic,
         };
-        let (kind, about) = topic_kind(name);
         Config {
-            name,
+            name: setting.name,
             value,
-            read_only: false,
+            // Whoever copies settings to another cluster leaves out what is read-only; Kafka does not have ours.
+            read_only: setting.is_own,
             source,
-            kind,
-            about,
+            kind: setting.kind.into(),
+            about: setting.about,
         }
     });
-    let fixed = TopicConfig::FIXED.iter().map(|(name, value)| {
-        let (kind, about) = topic_kind(name);
-        Config {
-            name,
-            value: (*value).to_owned(),
-            read_only: false,
-            source: Source::Default,
-            kind,
-            about,
-        }
-    });
-    own.chain(fixed).collect()
-}
-
-fn topic_kind(name: &str) -> (Kind, &'static str) {
-    match name {
-        "retention.ms" => (
-            Kind::Long,
-            "Age in milliseconds at which records expire; -1: never.",
-        ),
-        "retention.bytes" => (
-            Kind::Long,
-            "Bytes of a partition beyond which its oldest records expire; -1: no limit.",
-        ),
-        "max.message.bytes" => (Kind::Int, "Largest record batch taken."),
-        "message.timestamp.type" => (
-            Kind::String,
-            "CreateTime: the producer's clock; LogAppendTime: the node's.",
-        ),
-        "durability" => (
-            Kind::String,
-            "sync: acknowledged after the sync; lazy: after the write.",
-        ),
-        "priority" => (
-            Kind::Int,
-            "0 to 9: under the disk budget, lower ones are evicted first.",
-        ),
-        "cleanup.policy" => (Kind::List, "Records expire; compaction is not served here yet."),
-        "compression.type" => (Kind::String, "Batches are stored as producers compressed them."),
-        _ => (Kind::Int, "One node holds the data."),
-    }
+    described.collect()
 }
 
 /// Settings of the node that Kafka's tools look for.

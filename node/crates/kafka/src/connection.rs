@@ -6,6 +6,7 @@
 
 use crate::api::{self, Head, produce};
 use crate::node::Session;
+use crate::skim::Skim;
 use crate::wire::{Frame, WireError};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -17,7 +18,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use weir_broker::{Direction, Taken, UsedUp};
-use weir_types::limits::{KAFKA_PIPELINE_MAX, KAFKA_REQUEST_BYTES_MAX, KAFKA_SMALL_BYTES};
+use weir_types::limits::{
+    KAFKA_PIPELINE_MAX, KAFKA_REQUEST_BYTES_MAX, KAFKA_SKIPPED_BYTES_MAX, KAFKA_SMALL_BYTES,
+};
 
 /// How long a connection may be silent (Kafka's `connections.max.idle.ms`).
 const IDLE_MAX: Duration = Duration::from_secs(600);
@@ -69,6 +72,8 @@ struct Queued {
 
 enum Work {
     Produce(produce::Pending),
+    /// Records that were not even received.
+    TooLarge(produce::Refused),
     Other(Bytes),
 }
 
@@ -100,10 +105,24 @@ async fn read(
     // Who has a place asks something soon, or goes.
     let mut idle = RECEIVE_WITHIN;
     loop {
-        let Some((frame, mut permit)) = next_frame(&mut rx, &session, &mut buffer, idle).await? else {
-            return Ok(());
-        };
+        let next = next_frame(&mut rx, &session, &mut buffer, idle).await?;
         idle = IDLE_MAX;
+        let (frame, mut permit) = match next {
+            None => return Ok(()),
+            Some(Next::Frame(frame, permit)) => (frame, permit),
+            Some(Next::TooLarge(head, refused)) => {
+                let queued = Queued {
+                    head,
+                    work: Work::TooLarge(refused),
+                    client: None,
+                    permit: None,
+                };
+                if queue.send(queued).await.is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
+        };
         let (head, client, body) = split(frame)?;
         if let Some(client) = &client
             && session.who.client != *client
@@ -146,6 +165,14 @@ fn malformed(head: Head, error: WireError) -> ConnectionError {
     }
 }
 
+/// What came.
+enum Next {
+    /// A frame without its length, and its share of what is being received.
+    Frame(Bytes, Option<Taken>),
+    /// Records that are more than is received at once: they were passed over.
+    TooLarge(Head, produce::Refused),
+}
+
 /// A request begins with what it asks for.
 const KEY_BYTES: usize = 2;
 
@@ -156,7 +183,7 @@ async fn next_frame(
     session: &Session,
     buffer: &mut BytesMut,
     idle: Duration,
-) -> Result<Option<(Bytes, Option<Taken>)>, ConnectionError> {
+) -> Result<Option<Next>, ConnectionError> {
     let slow = |what| move |_| ConnectionError::Slow { what };
     while buffer.len() < 4 {
         // An idle connection keeps no buffer.
@@ -198,6 +225,20 @@ async fn next_frame(
     }
     let mut permit: Option<Taken> = None;
     let within = RECEIVE_WITHIN + Duration::from_secs((length / RECEIVE_BYTES_PER_S) as u64);
+    if length > KAFKA_REQUEST_BYTES_MAX {
+        if key != produce::KEY {
+            return Err(ConnectionError::Length(length as i64));
+        }
+        let mut skim = Skim {
+            rx,
+            buffer,
+            left: length,
+        };
+        let skimmed = tokio::time::timeout(within, skim.produce()).await;
+        let (head, refused) = skimmed.map_err(slow("a request"))??;
+        tracing::debug!(peer = %session.peer, bytes = length, "records refused: the request is too large");
+        return Ok(Some(Next::TooLarge(head, refused)));
+    }
     let body = async {
         while buffer.len() < length {
             // Doubles as it fills, up to what is missing; beyond a small request there must be room for it on the node. So
@@ -225,12 +266,12 @@ async fn next_frame(
     tokio::time::timeout(within, body)
         .await
         .map_err(slow("a request"))??;
-    Ok(Some((buffer.split_to(length).freeze(), permit)))
+    Ok(Some(Next::Frame(buffer.split_to(length).freeze(), permit)))
 }
 
 fn frame_length(announced: i32) -> Result<usize, ConnectionError> {
     let legal = usize::try_from(announced).ok();
-    let legal = legal.filter(|n| (8..=KAFKA_REQUEST_BYTES_MAX).contains(n));
+    let legal = legal.filter(|n| (8..=KAFKA_SKIPPED_BYTES_MAX).contains(n));
     legal.ok_or(ConnectionError::Length(i64::from(announced)))
 }
 
@@ -284,6 +325,10 @@ async fn answer(
                 // As Kafka does: closing is the one way to tell a client that asked for no answer.
                 finished.map_err(ConnectionError::Unasked)?
             }
+            Work::TooLarge(refused) => match refused.answer(head) {
+                None => return Err(ConnectionError::Length(KAFKA_REQUEST_BYTES_MAX as i64)),
+                answer => answer,
+            },
             Work::Other(body) => {
                 // Nothing is held over the wait for others of a group.
                 let is_quick = !matches!(head.key, api::FETCH | api::JOIN_GROUP | api::SYNC_GROUP);

@@ -1,7 +1,7 @@
 //! Kafka's error codes, and the one mapping from ours to them (<https://kafka.apache.org/protocol#protocol_error_codes>).
 
 use crate::wire::{Reader, Wire, WireError, Writer};
-use weir_broker::{AdminError, FetchError, GroupError, ProduceError, ProposeError};
+use weir_broker::{AdminError, FetchError, GroupError, ProduceError, ProposeError, Refusal};
 use weir_types::{BatchError, ErrorKind};
 
 /// An error code on the wire.
@@ -42,6 +42,7 @@ codes! {
     GroupAuthorizationFailed = 30,
     ClusterAuthorizationFailed = 31,
     InvalidTimestamp = 32,
+    IllegalSaslState = 34,
     UnsupportedVersion = 35,
     TopicAlreadyExists = 36,
     InvalidPartitions = 37,
@@ -54,6 +55,8 @@ codes! {
     PolicyViolation = 44,
     OutOfOrderSequence = 45,
     InvalidProducerEpoch = 47,
+    TransactionalIdAuthorizationFailed = 53,
+    SecurityDisabled = 54,
     KafkaStorageError = 56,
     UnknownProducerId = 59,
     NonEmptyGroup = 68,
@@ -65,6 +68,7 @@ codes! {
     MemberIdRequired = 79,
     GroupMaxSizeReached = 81,
     FencedInstanceId = 82,
+    ElectionNotNeeded = 84,
     GroupSubscribedToTopic = 86,
     InvalidRecord = 87,
     UnknownTopicId = 100,
@@ -103,6 +107,9 @@ impl From<&ProduceError> for Code {
             ProduceError::Denied(_) => Self::TopicAuthorizationFailed,
             ProduceError::Batch(e) => e.into(),
             ProduceError::TooLarge { .. } | ProduceError::MadeTooLarge { .. } => Self::MessageTooLarge,
+            ProduceError::Keyless(_) => Self::InvalidRecord,
+            ProduceError::Dated { .. } => Self::InvalidTimestamp,
+            ProduceError::FewCopies { .. } => Self::NotEnoughReplicas,
             ProduceError::OutOfOrder { .. } => Self::OutOfOrderSequence,
             ProduceError::ProducerFenced { .. } => Self::InvalidProducerEpoch,
             ProduceError::UnknownProducer(_) => Self::UnknownProducerId,
@@ -123,7 +130,7 @@ impl From<&ProduceError> for Code {
 impl From<&BatchError> for Code {
     fn from(e: &BatchError) -> Self {
         match e {
-            BatchError::TooLarge { .. } => Self::MessageTooLarge,
+            BatchError::TooLarge { .. } | BatchError::Bomb { .. } => Self::MessageTooLarge,
             BatchError::Magic(_) => Self::UnsupportedForMessageFormat,
             BatchError::Codec(_) => Self::UnsupportedCompressionType,
             BatchError::Short { .. } | BatchError::Checksum { .. } => Self::CorruptMessage,
@@ -160,11 +167,22 @@ impl From<&AdminError> for Code {
             AdminError::Partitions { .. } => Self::InvalidPartitions,
             AdminError::Replicas { .. } => Self::InvalidReplicationFactor,
             AdminError::Moving { .. } => by_kind(e.kind()),
-            AdminError::Config(_) => Self::InvalidConfig,
+            AdminError::Config(_) | AdminError::Copies { .. } => Self::InvalidConfig,
             AdminError::GroupName(_) => Self::InvalidGroupId,
             AdminError::OffsetBeyondEnd { .. } => Self::OffsetOutOfRange,
             AdminError::Denied => Self::ClusterAuthorizationFailed,
-            AdminError::Refused(_) | AdminError::Changed => Self::PolicyViolation,
+            AdminError::Refused(_) | AdminError::Changed | AdminError::KeptByKey(_) => Self::PolicyViolation,
+            AdminError::There { refusal, .. } => match refusal {
+                Refusal::Name => Self::InvalidTopic,
+                Refusal::Exists => Self::TopicAlreadyExists,
+                Refusal::NoTopic => Self::UnknownTopicOrPartition,
+                Refusal::Partitions => Self::InvalidPartitions,
+                Refusal::Replicas => Self::InvalidReplicationFactor,
+                Refusal::Setting => Self::InvalidConfig,
+                Refusal::Denied => Self::ClusterAuthorizationFailed,
+                Refusal::Rule => Self::PolicyViolation,
+                Refusal::Retry | Refusal::Unknown => by_kind(refusal.kind()),
+            },
             // Topics are changed where they are led.
             AdminError::Propose(ProposeError::NotLeader { .. }) => Self::NotController,
             AdminError::Propose(ProposeError::TooLarge { .. }) => Self::PolicyViolation,

@@ -9,6 +9,7 @@ mod configs;
 mod connection;
 mod error;
 mod node;
+mod skim;
 #[cfg(test)]
 mod tests;
 mod wire;

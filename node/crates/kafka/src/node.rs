@@ -1,16 +1,20 @@
 //! What every request is handled with.
 
 use crate::error::Code;
+use crate::wire::Uuid;
+use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use weir_broker::{Broker, Principal, SHARE_WITHIN, Taken, UsedUp};
-use weir_types::GroupId;
+use weir_broker::{Broker, Principal, SHARE_WITHIN, Taken, Topic, UsedUp};
 use weir_types::limits::{FETCH_BYTES_MAX, KAFKA_SMALL_BYTES};
+use weir_types::{GroupId, PartitionId};
 
 /// How long an answer other than one with records waits for its share: a client waits as long (`request.timeout.ms`).
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How much later than asked for a long poll may end, in milliseconds.
+const GRAIN_MAX_MS: u128 = 250;
 /// More kinds of requests than there are (Kafka 4 has 92).
 const KEYS: usize = 128;
 
@@ -55,17 +59,31 @@ impl Node {
         }
     }
 
+    fn id_of(&self, identity: PartitionId) -> [u8; 16] {
+        let named = Sha256::new()
+            .chain_update(b"topic ")
+            .chain_update(self.settings.cluster_id.as_bytes())
+            .chain_update(identity.0.to_be_bytes())
+            .finalize();
+        let mut id = [0; 16];
+        let (head, number) = id.split_at_mut(12);
+        head.copy_from_slice(named.get(..12).unwrap_or(&[0; 12]));
+        number.copy_from_slice(&identity.0.to_be_bytes());
+        id
+    }
+
     fn largest(&self, key: i16) -> Option<&AtomicUsize> {
         self.largest.get(usize::try_from(key).ok()?)
     }
 
-    /// When a long poll of `wait` that begins now is answered if nothing comes: up to an eighth earlier, so that polls
-    /// end together. A hundred idle consumers then wake the node a dozen times a second and not two hundred times.
+    /// When a long poll of `wait` that begins now is answered if nothing comes: up to an eighth later, so that polls
+    /// end together. A hundred idle consumers then wake the node a dozen times a second and not two hundred times. Never earlier: clients
+    /// take the wait for the time in which nothing came.
     pub(crate) fn end_of_wait(&self, now: Instant, wait: Duration) -> Instant {
-        let grain = (wait / 8).as_millis().max(1);
+        let grain = (wait / 8).as_millis().clamp(1, GRAIN_MAX_MS);
         let end = now.saturating_duration_since(self.begun) + wait;
-        let rest = Duration::from_millis((end.as_millis() % grain) as u64);
-        now + wait.saturating_sub(rest)
+        let ends = end.as_millis().div_ceil(grain) * grain;
+        self.begun + Duration::from_millis(u64::try_from(ends).unwrap_or(u64::MAX))
     }
 }
 
@@ -151,6 +169,37 @@ impl Session {
         }
     }
 
+    /// As [`Session::leader`], of a partition, with its epoch as clients know it.
+    pub(crate) fn leader_of(&self, topic: &str, partition: i32) -> (i32, i32) {
+        let (leader, term) = self.leader(self.group_of(topic, partition));
+        (leader, term.saturating_add(self.epoch_base(topic, partition)))
+    }
+
+    /// By what clients know a topic, whatever its name is used for later: the number with which its first partition was made, which is
+    /// given once, behind what tells this cluster's topics from others'.
+    pub(crate) fn topic_id(&self, topic: &Topic) -> Uuid {
+        let Some(first) = topic.partition(0) else {
+            return Uuid::default();
+        };
+        Uuid(self.node.id_of(self.node.broker.identity(first)))
+    }
+
+    /// The topic that has this id.
+    pub(crate) fn topic_by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
+        let (_, number) = id.0.split_last_chunk()?;
+        let identity = PartitionId(u32::from_be_bytes(*number));
+        if self.node.id_of(identity) != id.0 {
+            return None;
+        }
+        self.node.broker.topic_of_first(identity)
+    }
+
+    /// The name of the topic that has this id; empty when there is none, as no topic's name is.
+    pub(crate) fn name_of(&self, id: Uuid) -> String {
+        self.topic_by_id(id)
+            .map_or_else(String::new, |topic| topic.name.to_string())
+    }
+
     /// The epoch of a partition's leader, on a node that has it; -1 elsewhere.
     pub(crate) fn leader_epoch(&self, topic: &str, partition: i32) -> i32 {
         let group = self.node.broker.group_of(self.group_of(topic, partition));
@@ -162,12 +211,13 @@ impl Session {
         })
     }
 
-    /// The nodes that Kafka clients can connect to.
+    /// The nodes that Kafka clients can connect to: those that keep records and are there.
     pub(crate) fn brokers(&self) -> Vec<Address> {
         let me = self.node_id();
         let mut brokers = Vec::new();
+        let away = self.node.broker.absent().away;
         let members = self.node.broker.group().members().into_iter();
-        for (id, member) in members.filter(|(_, m)| !m.witness) {
+        for (id, member) in members.filter(|(id, m)| !m.witness && !away.contains(id)) {
             let (id, rack) = (kafka_id(id), Some(member.rack).filter(|r| !r.is_empty()));
             let address = match id == me {
                 true => Some(self.advertised()),
@@ -183,17 +233,48 @@ impl Session {
         brokers
     }
 
-    /// The members of `group`, and those that vote: replicas, and replicas in sync as far as Kafka's words go.
-    pub(crate) fn replicas(&self, group: GroupId) -> (Vec<i32>, Vec<i32>) {
-        let (all, voters) = self.node.broker.replicas_of(group);
-        let ids = |nodes: Vec<u64>| nodes.into_iter().map(kafka_id).collect();
-        (ids(all), ids(voters))
+    /// The nodes that have the records of `group`, its leader first.
+    pub(crate) fn replicas(&self, group: GroupId) -> Replicas {
+        let broker = &self.node.broker;
+        let (mut all, voters) = broker.replicas_of(group);
+        let absent = broker.absent();
+        if let Some((leader, ..)) = broker.leader_of(group) {
+            // Stable: the others keep their order.
+            all.sort_by_key(|id| *id != leader);
+        }
+        let ids = |wanted: &dyn Fn(&u64) -> bool| -> Vec<i32> {
+            let wanted = all.iter().copied().filter(|id| wanted(id));
+            wanted.map(kafka_id).collect()
+        };
+        let follows =
+            |id: &u64| voters.contains(id) && !absent.away.contains(id) && !absent.behind.contains(id);
+        Replicas {
+            in_sync: ids(&follows),
+            offline: ids(&|id| absent.away.contains(id)),
+            voters: ids(&|id| voters.contains(id)),
+            all: ids(&|_| true),
+        }
     }
 
     /// Whether there are these nodes. Which of them get a partition is the site's to choose.
     pub(crate) fn can_place(&self, nodes: &[i32]) -> bool {
-        let (all, _) = self.replicas(GroupId::SITE);
+        let all = self.replicas(GroupId::SITE).all;
         !nodes.is_empty() && nodes.iter().all(|n| all.contains(n))
+    }
+
+    /// Where a partition begins, as far as this node knows; -1 for one that is not there.
+    pub(crate) fn log_start(&self, topic: &str, partition: i32) -> i64 {
+        let Ok(partition) = u32::try_from(partition) else {
+            return -1;
+        };
+        let broker = &self.node.broker;
+        let exists = broker.topic(topic).and_then(|t| t.partition(partition)).is_some();
+        match broker.marks(topic, partition) {
+            Some(marks) => marks.log_start().get() as i64,
+            // Nothing was ever written to it.
+            None if exists => 0,
+            None => -1,
+        }
     }
 
     /// What a client's idea of the leader's epoch is to ours.
@@ -278,6 +359,18 @@ impl Session {
     pub(crate) fn turn(&self) -> usize {
         self.turns.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// The nodes that have a partition's records.
+pub(crate) struct Replicas {
+    /// All of them, the leader first.
+    pub(crate) all: Vec<i32>,
+    /// Those that have a say in what is acknowledged.
+    pub(crate) voters: Vec<i32>,
+    /// Those of them that are there and follow.
+    pub(crate) in_sync: Vec<i32>,
+    /// Those that are away.
+    pub(crate) offline: Vec<i32>,
 }
 
 /// Where Kafka clients find a node.

@@ -60,14 +60,7 @@ pub(crate) fn build(builder: BatchBuilder, is_much: bool) -> Result<Batch, Batch
     if builder.bytes() <= BATCH_BYTES_MAX && !is_much {
         return builder.build(Offset::ZERO, None);
     }
-    let small = builder.clone().with_codec(Codec::Zstd);
-    let small = small.build(Offset::ZERO, None)?;
-    // It may have become so small that it would be taken for a bomb; Snappy makes nothing that is (at most 21 times smaller, and
-    // [`weir_types::limits::INFLATE_RATIO_MAX`] is 64).
-    match small.body() {
-        Ok(_) => Ok(small),
-        Err(_) => builder.with_codec(Codec::Snappy).build(Offset::ZERO, None),
-    }
+    builder.with_codec(Codec::Zstd).build(Offset::ZERO, None)
 }
 
 /// Records for one partition, in as many batches as they need.

@@ -267,10 +267,10 @@ impl Session {
                 Reply::Done
             }
             Request::CommitOffsets { group, offsets } => {
-                let commit = |(topic, partition, offset)| Commit {
+                let commit = |(topic, partition, offset): (_, _, weir_types::Offset)| Commit {
                     topic,
                     partition,
-                    offset,
+                    offset: offset.get() as i64,
                     leader_epoch: -1,
                     metadata: String::new(),
                 };
@@ -286,7 +286,7 @@ impl Session {
             } => Reply::Offset(
                 broker
                     .committed_offset(&group, &topic, partition)
-                    .map(|c| c.offset),
+                    .and_then(|c| c.position()),
             ),
             Request::Groups => {
                 let groups = broker.list_groups(who).into_iter().map(|group| {
@@ -606,7 +606,7 @@ fn group_json(broker: &Broker, group: &GroupInfo) -> serde_json::Value {
         serde_json::json!({ "id": member.id, "instance": member.instance, "client": member.client, "host": member.host })
     });
     let offsets = broker.committed_offsets(&group.name).into_iter().map(|(topic, partition, at)| {
-        serde_json::json!({ "topic": topic, "partition": partition, "offset": at.offset, "committed_ms": at.committed_ms })
+        serde_json::json!({ "topic": topic, "partition": partition, "offset": at.number(), "committed_ms": at.committed_ms })
     });
     serde_json::json!({
         "name": group.name, "state": group.state, "protocol": group.protocol,

@@ -2,7 +2,7 @@
 
 use crate::bindings::weir::module::types as wit;
 use weir_types::columns::{ColumnView, HeadersView};
-use weir_types::limits::{BATCH_RECORDS_MAX, KEY_BYTES_MAX};
+use weir_types::limits::BATCH_RECORDS_MAX;
 use weir_types::record::HeaderBuf;
 
 /// Records that one outcome may stand for beside those of the batch itself, however small the batch is; a larger one, so many
@@ -179,15 +179,11 @@ fn check_emits(run: &wit::Emits, records: usize, outputs: usize) -> Result<(), S
     {
         return Err(format!("goes to output {bad}, there are {outputs}"));
     }
-    let keys = run.keys.as_ref().map(|c| view(c, n));
-    if let Some(keys) = keys.transpose().map_err(|e| format!("keys: {e}"))? {
-        let lens = (0..n).map(|i| keys.item(i).map_or(0, <[u8]>::len));
-        if let Some(len) = lens.max().filter(|len| *len > KEY_BYTES_MAX) {
-            return Err(format!(
-                "has a key of {len} bytes: at most {KEY_BYTES_MAX} are allowed"
-            ));
-        }
-    }
+    run.keys
+        .as_ref()
+        .map(|c| view(c, n))
+        .transpose()
+        .map_err(|e| format!("keys: {e}"))?;
     run.values
         .as_ref()
         .map(|c| view(c, n))

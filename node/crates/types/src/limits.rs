@@ -4,6 +4,10 @@
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Most topics on a node: listing and describing them stays one frame.
 pub const TOPICS_MAX: usize = 10_000;
+/// Bytes of the settings of one topic that change nothing, names and values: three times what all of them come to with usual values.
+pub const TOPIC_SETTINGS_BYTES_MAX: usize = 2 << 10;
+/// Names of topics that were refused lately and are remembered: a tool makes a few hundred at most.
+pub const REFUSED_TOPICS_MAX: usize = 1_000;
 /// Most partitions of one topic, and of a node (DESIGN.md section 2: ten thousand cost only their positions).
 pub const PARTITIONS_MAX: u32 = 10_000;
 
@@ -12,18 +16,17 @@ pub const PARTITIONS_MAX: u32 = 10_000;
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Most bytes that one batch may hold after decompression.
 pub const BATCH_INFLATED_BYTES_MAX: usize = 16 << 20;
-/// Most that decompression may multiply its input by, beyond [`INFLATE_FREE_BYTES`]: real sensor JSON reaches 20.
-pub const INFLATE_RATIO_MAX: usize = 64;
-/// What any batch may inflate to whatever its ratio: small batches of equal readings compress very well.
+/// What a batch is expected to become for each byte of it, at most: real sensor JSON reaches 20. For more it takes room from the node's
+/// ledger first.
+pub const INFLATE_RATIO_USUAL: usize = 64;
+/// And at least, whatever its size: small batches of equal readings compress very well.
 pub const INFLATE_FREE_BYTES: usize = 1 << 20;
 /// Most records in one batch; also bounds the indexes that cross to a guest.
 pub const BATCH_RECORDS_MAX: u32 = 100_000;
-/// Most headers on one record.
-pub const RECORD_HEADERS_MAX: u32 = 1_000;
+/// Most headers on one record: a client's own bound is the size of the batch.
+pub const RECORD_HEADERS_MAX: u32 = 100_000;
 /// Largest record that a module may make: a batch of it alone keeps room for its header, and for what a dead letter says.
 pub const RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX - (64 << 10);
-/// Longest key of a record: it becomes part of state keys, which the LSM bounds at 64 KiB.
-pub const KEY_BYTES_MAX: usize = 32 << 10;
 
 /// Largest frame of the client protocol: one batch, its envelope and some room.
 pub const FRAME_BYTES_MAX: usize = BATCH_BYTES_MAX + (64 << 10);
@@ -140,12 +143,14 @@ pub const REQUESTS_BYTES_MAX: usize = 40 << 20;
 /// Bytes of Kafka requests larger than [`KAFKA_SMALL_BYTES`], other than records, that have come and wait for their turn
 /// behind others of their connection: the largest real ones are assignments of groups. Beyond, connections end.
 pub const WAITING_BYTES_MAX: usize = 8 << 20;
+/// Largest Kafka request that is read to its end and refused, so that its connection goes on (Kafka's `socket.request.max.bytes`).
+pub const KAFKA_SKIPPED_BYTES_MAX: usize = 100 << 20;
 /// Requests up to this size need no leave to be received: ten thousand connections of them are bounded by themselves.
 pub const KAFKA_SMALL_BYTES: usize = 8 << 10;
 /// Bytes of records that are being read or sent at once, over all listeners. Beyond, a fetch waits, and gets none after a while: a
 /// client that does not take its answer makes others slower, and stops nobody.
 pub const ANSWERS_BYTES_MAX: usize = 64 << 20;
-/// Bytes of batches that are read over HTTP, while they are not compressed.
+/// Bytes of batches that are read over HTTP, while they are not compressed; and of those that come in and become much more than is usual.
 pub const INFLATED_BYTES_MAX: usize = 64 << 20;
 /// Frames of clients over QUIC up to this size need no leave to be received: as many as there may be streams are bounded by themselves.
 pub const QUIC_SMALL_BYTES: usize = 16 << 10;
@@ -264,7 +269,8 @@ pub const SNAPSHOT_BUDGET: [(&str, usize); 27] = [
     ("TimeIndex", TIME_INDEX_ROWS * 21),
     (
         "Topic",
-        TOPICS_MAX * (2 * TOPIC_NAME_BYTES_MAX + NAMED_ROW_BYTES) + PARTITIONS_MAX as usize * 5,
+        TOPICS_MAX * (2 * TOPIC_NAME_BYTES_MAX + NAMED_ROW_BYTES + TOPIC_SETTINGS_BYTES_MAX)
+            + PARTITIONS_MAX as usize * 5,
     ),
     ("Producer", PRODUCERS_MAX * (PRODUCER_ROW_BYTES_MAX + 16)),
     (

@@ -107,12 +107,6 @@ impl Guest for Hostile {
             "emit-ends" => outcome.emits = vec![emit(0, 1, column(vec![99], None))],
             "emit-count" => outcome.emits = vec![emit(0, 1, column(vec![1, 2], None))],
             "emit-nulls" => outcome.emits = vec![emit(0, 1, column(vec![1], Some(vec![0, 0, 0])))],
-            "emit-key" => {
-                let mut long = emit(0, 1, None);
-                long.keys = Some(one(&[b'k'; 40_000]));
-                outcome.emits = vec![long];
-            }
-            // One more than the record has.
             "emit-header" => {
                 outcome.routes = vec![0; n];
                 let headers = |_| Headers {

@@ -15,7 +15,7 @@ use crate::error::AdminError;
 use bytes::Bytes;
 use group::{Group, JoinStep, Phase, SyncStep};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -160,15 +160,12 @@ pub struct MemberInfo {
 pub(crate) struct Coordinator {
     groups: Mutex<BTreeMap<String, Group>>,
     initial_delay: Duration,
-    /// Of the log: it counts starts, so that no id of an earlier one comes again.
-    epoch: u32,
-    ids: AtomicU64,
     /// Metadata and assignments of all groups, counted now and then.
     bytes: AtomicUsize,
 }
 
 impl Coordinator {
-    pub(crate) fn restore(rows: &BTreeMap<String, GroupRow>, initial_delay: Duration, epoch: u32) -> Self {
+    pub(crate) fn restore(rows: &BTreeMap<String, GroupRow>, initial_delay: Duration) -> Self {
         let now = Instant::now();
         let groups = rows
             .iter()
@@ -176,8 +173,6 @@ impl Coordinator {
         Self {
             groups: Mutex::new(groups.collect()),
             initial_delay,
-            epoch,
-            ids: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
         }
     }
@@ -195,9 +190,20 @@ impl Coordinator {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fresh_id(&self, client: &str) -> String {
-        let n = self.ids.fetch_add(1, Ordering::Relaxed);
-        format!("{client}-{}-{n}", self.epoch)
+    /// An id that no member of any node had before, in the form of Kafka's.
+    fn fresh_id(client: &str) -> Result<String, GroupError> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(|_| GroupError::Unavailable)?;
+        let id = u128::from_be_bytes(random);
+        let part = |from: u32, bits: u32| (id >> (128 - from - bits)) & ((1 << bits) - 1);
+        Ok(format!(
+            "{client}-{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            part(0, 32),
+            part(32, 16),
+            part(48, 16),
+            part(64, 16),
+            part(80, 48)
+        ))
     }
 }
 
@@ -225,6 +231,7 @@ impl Broker {
             return Err(GroupError::Full);
         }
         coordinator.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fresh = Coordinator::fresh_id(&join.client)?;
         let (reply, answer) = oneshot::channel();
         let step = {
             let mut groups = coordinator.lock();
@@ -238,10 +245,9 @@ impl Broker {
                 }
                 groups.insert(group.to_owned(), Group::new(coordinator.initial_delay));
             }
-            let client = join.client.clone();
             groups
                 .get_mut(group)
-                .map(|g| g.join(join, || coordinator.fresh_id(&client), reply, Instant::now()))
+                .map(|g| g.join(join, || fresh, reply, Instant::now()))
         };
         if let Some(JoinStep::Store(after)) = step {
             let (row, reply, joined) = *after;
@@ -349,6 +355,11 @@ impl Broker {
             let _ = self.store_group(&name, &row).await;
         }
         any
+    }
+
+    /// Whether there is any group, as far as this node knows.
+    pub fn has_groups(&self) -> bool {
+        !self.0.coordinator.lock().is_empty() || !self.0.applied.tables().group_offsets.is_empty()
     }
 
     /// All groups that `who` may know of: those with members, and those that only have offsets.

@@ -15,8 +15,8 @@ use weir_types::limits::{GROUP_OFFSETS_MAX, OFFSETS_METADATA_BYTES_MAX};
 /// How far a group has read a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommittedOffset {
-    /// The next offset that it wants.
-    pub offset: Offset,
+    /// The next offset that it wants; numbers below zero, which clients have a meaning for, as two's complement.
+    offset: u64,
     /// Epoch of the leader that it read from; -1 if it did not say.
     pub leader_epoch: i32,
     /// Whatever it wanted to remember with it.
@@ -25,13 +25,25 @@ pub struct CommittedOffset {
     pub committed_ms: i64,
 }
 
+impl CommittedOffset {
+    /// The number that was committed. Below zero it is no position, and its meaning is the client's: -1 is the end for many, -2 the start.
+    pub fn number(&self) -> i64 {
+        self.offset as i64
+    }
+
+    /// The next offset that the group wants, if the number is one.
+    pub fn position(&self) -> Option<Offset> {
+        (self.number() >= 0).then(|| Offset::new(self.offset))
+    }
+}
+
 /// An offset to commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "as in [`CommittedOffset`]")]
 pub struct Commit {
     pub topic: String,
     pub partition: u32,
-    pub offset: Offset,
+    pub offset: i64,
     pub leader_epoch: i32,
     pub metadata: String,
 }
@@ -100,7 +112,7 @@ impl Broker {
             for commit in commits {
                 let id = crate::admin::partition_of(&tables, &commit.topic, commit.partition)?;
                 let row = CommittedOffset {
-                    offset: commit.offset,
+                    offset: commit.offset as u64,
                     leader_epoch: commit.leader_epoch,
                     metadata: commit.metadata.clone(),
                     committed_ms,

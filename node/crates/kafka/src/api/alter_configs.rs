@@ -6,7 +6,7 @@ use crate::error::Code;
 use crate::node::Session;
 use crate::wire::messages;
 use std::ops::RangeInclusive;
-use weir_broker::TopicConfig;
+use weir_broker::{Setting, TopicConfig};
 
 pub(crate) struct Served;
 
@@ -18,9 +18,9 @@ messages! {
     Resource {
         resource_type: i8 [0..],
         resource_name: String [0..],
-        configs: Vec<Setting> [0..],
+        configs: Vec<SetConfig> [0..],
     }
-    Setting {
+    SetConfig {
         name: String [0..],
         value: Option<String> [0..],
     }
@@ -46,11 +46,15 @@ impl Api for Served {
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let mut response = AlterConfigsResponse::default();
         for resource in request.resources {
-            let unnamed = |name: &&&str| !resource.configs.iter().any(|c| c.name == **name);
-            let defaults = TopicConfig::NAMES
-                .iter()
+            let unnamed = |setting: &Setting| !resource.configs.iter().any(|c| c.name == setting.name);
+            // Not ours: whoever writes back what can be written does not name them.
+            let of_kafka = TopicConfig::SETTINGS
+                .into_iter()
+                .filter(|setting| !setting.is_own);
+            let defaults = of_kafka
+                .chain(TopicConfig::kept())
                 .filter(unnamed)
-                .map(|name| ((*name).to_owned(), String::new()));
+                .map(|setting| (setting.name.to_owned(), String::new()));
             let set = resource
                 .configs
                 .iter()
@@ -100,7 +104,9 @@ pub(super) async fn alter(
     if validate_only {
         return Ok(());
     }
-    let altered = broker.alter_topic(&session.who, name, None, settings).await;
+    let altered = broker
+        .alter_topic_anywhere(&session.who, name, None, settings)
+        .await;
     altered.map(drop).map_err(|e| (Code::from(&e), e.to_string()))
 }
 

@@ -86,7 +86,7 @@ async fn grow(session: &Session, topic: &GrowingTopic, validate_only: bool) -> R
         return may.map_err(|e| (Code::from(&e), e.to_string()));
     }
     let grown = broker
-        .alter_topic(&session.who, &topic.name, Some(topic.count as u32), &[])
+        .alter_topic_anywhere(&session.who, &topic.name, Some(topic.count as u32), &[])
         .await;
     grown.map(drop).map_err(|e| (Code::from(&e), e.to_string()))
 }

@@ -1,6 +1,6 @@
 //! CreateTopics (19). Memory: the request.
 
-use super::Api;
+use super::{Api, consumer_offsets};
 use crate::configs;
 use crate::error::Code;
 use crate::node::{NOT_PLACEABLE, Session};
@@ -71,37 +71,57 @@ impl Api for Served {
             .for_each(|t| *named.entry(t.name.clone()).or_default() += 1);
         for topic in request.topics {
             let name = topic.name.clone();
+            let is_there = session.node.broker.topic(&name).is_some()
+                || (name == consumer_offsets::NAME && consumer_offsets::is_there(session));
             let result = if named.get(&name).is_some_and(|n| *n > 1) {
                 Err((Code::InvalidRequest, "named twice in one request".to_owned()))
+            } else if is_there {
+                // Before anything else: whoever finds it there does not mind how he would have had it.
+                Err((Code::TopicAlreadyExists, format!("topic `{name}` exists already")))
             } else {
                 create(session, topic, request.validate_only).await
             };
             response.topics.push(match result {
-                Ok((partitions, config)) => CreatedTopic {
+                Ok(made) => CreatedTopic {
                     name,
-                    num_partitions: partitions as i32,
-                    replication_factor: 1,
-                    configs: Some(created_configs(&config)),
+                    topic_id: made.id,
+                    num_partitions: made.partitions as i32,
+                    replication_factor: made.replicas as i16,
+                    configs: Some(created_configs(&made.config)),
                     ..CreatedTopic::default()
                 },
-                Err((error, words)) => CreatedTopic {
-                    name,
-                    error,
-                    error_message: Some(words),
-                    configs: Some(Vec::new()),
-                    ..CreatedTopic::default()
-                },
+                Err((error, words)) => {
+                    if !is_there && !request.validate_only && error != Code::RequestTimedOut {
+                        session.node.broker.note_refused(&name);
+                    }
+                    CreatedTopic {
+                        name,
+                        error,
+                        error_message: Some(words),
+                        configs: Some(Vec::new()),
+                        ..CreatedTopic::default()
+                    }
+                }
             });
         }
         response
     }
 }
 
+/// A topic as it was made, or would be.
+struct Made {
+    /// None of one that is not made.
+    id: Uuid,
+    partitions: u32,
+    replicas: usize,
+    config: TopicConfig,
+}
+
 async fn create(
     session: &Session,
     topic: CreatableTopic,
     validate_only: bool,
-) -> Result<(u32, TopicConfig), (Code, String)> {
+) -> Result<Made, (Code, String)> {
     let refuse = |code: Code, words: &str| Err((code, words.to_owned()));
     let broker = &session.node.broker;
     let partitions = match (topic.assignments.len(), topic.num_partitions) {
@@ -121,7 +141,7 @@ async fn create(
     if !topic.assignments.is_empty() && topic.replication_factor != -1 {
         return refuse(Code::InvalidRequest, "give replicas or assignments, not both");
     }
-    let (replicas, _) = session.replicas(GroupId::SITE);
+    let replicas = session.replicas(GroupId::SITE).all;
     let factor = usize::try_from(topic.replication_factor);
     if topic.assignments.is_empty()
         && topic.replication_factor != -1
@@ -142,29 +162,35 @@ async fn create(
             .map_err(|e| (Code::InvalidConfig, e.to_string()))?;
         settings.push((set.name, value));
     }
-    if validate_only {
-        if broker.topic(&topic.name).is_some() {
-            return Err((
-                Code::TopicAlreadyExists,
-                format!("topic `{}` exists already", topic.name),
-            ));
-        }
-        topic
-            .name
-            .parse::<weir_types::TopicName>()
-            .map_err(|e| (Code::InvalidTopic, e.to_string()))?;
-        return Ok((partitions, config));
-    }
     // All of them is what a topic has without saying so.
     let fewer = factor
         .ok()
         .filter(|n| topic.assignments.is_empty() && *n < replicas.len());
     let fewer = fewer.and_then(|n| u32::try_from(n).ok());
+    if validate_only {
+        topic
+            .name
+            .parse::<weir_types::TopicName>()
+            .map_err(|e| (Code::InvalidTopic, e.to_string()))?;
+        return Ok(Made {
+            id: Uuid::default(),
+            partitions,
+            replicas: fewer.map_or(replicas.len(), |n| n as usize),
+            config,
+        });
+    }
     let made = broker
-        .create_topic_on(&session.who, &topic.name, partitions, fewer, &settings)
+        .create_topic_anywhere(&session.who, &topic.name, partitions, fewer, &settings)
         .await;
     let made: std::sync::Arc<Topic> = made.map_err(|e| (Code::from(&e), e.to_string()))?;
-    Ok((made.partitions.len() as u32, made.config.clone()))
+    let group = made.partition(0).map_or(GroupId::SITE, |id| id.group());
+    let replicas = session.replicas(group).all;
+    Ok(Made {
+        id: session.topic_id(&made),
+        partitions: made.partitions.len() as u32,
+        replicas: fewer.map_or(replicas.len(), |n| n as usize),
+        config: made.config.clone(),
+    })
 }
 
 fn created_configs(config: &TopicConfig) -> Vec<CreatedConfig> {

@@ -48,16 +48,26 @@ impl Api for Served {
                 topic_id: topic.topic_id,
                 ..DeletedTopic::default()
             };
-            match &topic.name {
-                // We give out no topic ids.
+            let name = match topic.name {
+                None => session
+                    .topic_by_id(topic.topic_id)
+                    .map(|topic| topic.name.to_string()),
+                name => name,
+            };
+            match &name {
                 None => deleted.error = Code::UnknownTopicId,
                 Some(name) => {
-                    if let Err(e) = session.node.broker.delete_topic(&session.who, name).await {
+                    if let Err(e) = session
+                        .node
+                        .broker
+                        .delete_topic_anywhere(&session.who, name)
+                        .await
+                    {
                         (deleted.error, deleted.error_message) = (Code::from(&e), Some(e.to_string()));
                     }
                 }
             }
-            deleted.name = topic.name;
+            deleted.name = name;
             response.topics.push(deleted);
         }
         response

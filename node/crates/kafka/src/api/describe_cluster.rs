@@ -1,6 +1,7 @@
 //! DescribeCluster (60). Memory: nothing to speak of.
 
 use super::Api;
+use super::operations::{OF_CLUSTER, if_asked};
 use crate::error::Code;
 use crate::node::Session;
 use crate::wire::messages;
@@ -12,6 +13,7 @@ messages! {
     DescribeClusterRequest {
         include_cluster_authorized_operations: bool [0..],
         endpoint_type: i8 [1..] = 1,
+        include_fenced_brokers: bool [2..],
     }
     DescribeClusterResponse {
         throttle_time_ms: i32 [0..],
@@ -28,12 +30,13 @@ messages! {
         host: String [0..],
         port: i32 [0..],
         rack: Option<String> [0..],
+        is_fenced: bool [2..],
     }
 }
 
 impl Api for Served {
     const KEY: i16 = 60;
-    const VERSIONS: RangeInclusive<i16> = 0..=1;
+    const VERSIONS: RangeInclusive<i16> = 0..=2;
     const FLEXIBLE: i16 = 0;
     type Request = DescribeClusterRequest;
     type Response = DescribeClusterResponse;
@@ -44,12 +47,17 @@ impl Api for Served {
             host: b.host,
             port: b.port,
             rack: b.rack,
+            is_fenced: false,
         });
         DescribeClusterResponse {
             endpoint_type: request.endpoint_type,
             cluster_id: session.node.settings.cluster_id.clone(),
             controller_id: session.controller_id(),
             brokers: brokers.collect(),
+            cluster_authorized_operations: if_asked(
+                request.include_cluster_authorized_operations,
+                OF_CLUSTER,
+            ),
             ..DescribeClusterResponse::default()
         }
     }

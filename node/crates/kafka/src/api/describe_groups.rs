@@ -1,5 +1,6 @@
 //! DescribeGroups (15). Memory: the rows of the groups asked for.
 
+use super::operations::{OF_GROUP, if_asked};
 use super::{Api, first_of_each};
 use crate::error::Code;
 use crate::node::Session;
@@ -20,6 +21,7 @@ messages! {
     }
     DescribedGroup {
         error: Code [0..],
+        error_message: Option<String> [6..],
         group_id: String [0..],
         group_state: String [0..],
         protocol_type: String [0..],
@@ -39,12 +41,12 @@ messages! {
 
 impl Api for Served {
     const KEY: i16 = 15;
-    const VERSIONS: RangeInclusive<i16> = 0..=5;
+    const VERSIONS: RangeInclusive<i16> = 0..=6;
     const FLEXIBLE: i16 = 5;
     type Request = DescribeGroupsRequest;
     type Response = DescribeGroupsResponse;
 
-    async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+    async fn handle(session: &Session, version: i16, request: Self::Request) -> Self::Response {
         let describe = |name: &String| {
             let group = match session.node.broker.describe_group(&session.who, name) {
                 Ok(group) => group,
@@ -56,6 +58,16 @@ impl Api for Served {
                     };
                 }
             };
+            // Since version 6 a group that is not there is an error (KIP-1043); before, it is one that is dead.
+            if version >= 6 && group.state == "Dead" {
+                return DescribedGroup {
+                    error: Code::GroupIdNotFound,
+                    error_message: Some(format!("there is no group `{name}`")),
+                    group_id: group.name,
+                    group_state: group.state.to_owned(),
+                    ..DescribedGroup::default()
+                };
+            }
             let members = group.members.into_iter().map(|m| DescribedMember {
                 member_id: m.id,
                 group_instance_id: m.instance,
@@ -71,6 +83,7 @@ impl Api for Served {
                 protocol_type: group.protocol_type,
                 protocol_data: group.protocol,
                 members: members.collect(),
+                authorized_operations: if_asked(request.include_authorized_operations, OF_GROUP),
                 ..DescribedGroup::default()
             }
         };

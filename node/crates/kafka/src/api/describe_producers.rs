@@ -64,7 +64,8 @@ impl Api for Served {
                     producer_epoch: i32::from(p.epoch),
                     last_sequence: p.last_sequence,
                     last_timestamp: p.last_ms,
-                    coordinator_epoch: 0,
+                    // Of one without transactions there is none.
+                    coordinator_epoch: -1,
                     ..ActiveProducer::default()
                 });
                 DescribedPartition {

@@ -4,9 +4,10 @@
 //! Fetch sessions (KIP-227) are declined: every answer has session id 0 and every partition that was asked for.
 
 use super::Api;
+use super::leader_hint::{self, LeaderHint, NodeEndpoint};
 use crate::error::Code;
 use crate::node::Session;
-use crate::wire::{Records, messages};
+use crate::wire::{Records, Uuid, messages};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use weir_types::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX};
 
 pub(crate) struct Served;
 
+/// From this version on topics are named by their ids.
+const BY_ID_FROM: i16 = 13;
 /// When less than this is left of an answer, further partitions wait for the next.
 const HARDLY_BYTES: usize = 16 << 10;
 
@@ -34,6 +37,7 @@ messages! {
     }
     FetchTopic {
         name: String [0..=12],
+        topic_id: Uuid [13..],
         partitions: Vec<FetchPartition> [0..],
     }
     FetchPartition {
@@ -46,6 +50,7 @@ messages! {
     }
     ForgottenTopic {
         name: String [7..=12],
+        topic_id: Uuid [13..],
         partitions: Vec<i32> [7..],
     }
     FetchResponse {
@@ -53,9 +58,12 @@ messages! {
         error: Code [7..],
         session_id: i32 [7..],
         topics: Vec<FetchedTopic> [0..],
+    } + {
+        node_endpoints: Vec<NodeEndpoint> [16..] 0,
     }
     FetchedTopic {
         name: String [0..=12],
+        topic_id: Uuid [13..],
         partitions: Vec<FetchedPartition> [0..],
     }
     FetchedPartition {
@@ -67,6 +75,8 @@ messages! {
         aborted_transactions: Option<Vec<AbortedTransaction>> [4..],
         preferred_read_replica: i32 [11..] = -1,
         records: Records [0..],
+    } + {
+        current_leader: LeaderHint [12..] 1,
     }
     AbortedTransaction {
         producer_id: i64 [4..],
@@ -76,12 +86,12 @@ messages! {
 
 impl Api for Served {
     const KEY: i16 = 1;
-    const VERSIONS: RangeInclusive<i16> = 4..=12;
+    const VERSIONS: RangeInclusive<i16> = 4..=18;
     const FLEXIBLE: i16 = 12;
     type Request = FetchRequest;
     type Response = FetchResponse;
 
-    async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+    async fn handle(session: &Session, version: i16, request: Self::Request) -> Self::Response {
         // An epoch above 0 goes on with a session, and we have begun none.
         if request.session_id != 0 && request.session_epoch > 0 {
             return FetchResponse {
@@ -98,6 +108,12 @@ impl Api for Served {
         let min_bytes = (request.min_bytes.max(0) as usize).min(most);
         let mut request = request;
         loop {
+            if version >= BY_ID_FROM {
+                // Each time: the name may be another topic's by now.
+                for topic in &mut request.topics {
+                    topic.name = session.name_of(topic.topic_id);
+                }
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             let places = places(&request);
             let mut waited = false;
@@ -173,10 +189,13 @@ async fn read(session: &Session, request: &mut FetchRequest) -> (FetchResponse, 
     for topic in &request.topics {
         topics.push(FetchedTopic {
             name: topic.name.clone(),
+            topic_id: topic.topic_id,
             partitions: answers.by_ref().take(topic.partitions.len()).collect(),
         });
     }
+    let answers = topics.iter().flat_map(|t| &t.partitions);
     let response = FetchResponse {
+        node_endpoints: leader_hint::endpoints(session, answers.map(|p| &p.current_leader)),
         topics,
         ..FetchResponse::default()
     };
@@ -197,8 +216,14 @@ async fn partition(
     let fail = |mut answer: FetchedPartition, got: &mut Got, error: Code| {
         got.failed = true;
         answer.error = error;
+        if matches!(error, Code::NotLeaderOrFollower | Code::FencedLeaderEpoch) {
+            answer.current_leader = LeaderHint::of(session, topic, asked.partition);
+        }
         answer
     };
+    if topic.is_empty() {
+        return fail(answer, got, Code::UnknownTopicId);
+    }
     let broker = &session.node.broker;
     let epoch = session.check_epoch(topic, asked.partition, asked.current_leader_epoch);
     if epoch != Code::None {

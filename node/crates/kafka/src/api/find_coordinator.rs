@@ -10,6 +10,8 @@ pub(crate) struct Served;
 
 /// Kinds of keys.
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
 
 messages! {
     FindCoordinatorRequest {
@@ -53,7 +55,13 @@ impl Api for Served {
                     (Code::CoordinatorNotAvailable, Some("nobody leads at the moment"))
                 }
                 GROUP => (Code::None, None),
-                _ => (Code::InvalidRequest, Some("transactions are not served here yet")),
+                // What clients give up at, and do not repeat.
+                TRANSACTION => (
+                    Code::TransactionalIdAuthorizationFailed,
+                    Some("transactions are not served here yet"),
+                ),
+                SHARE => (Code::InvalidRequest, Some("share groups are not served here")),
+                _ => (Code::InvalidRequest, Some("there is no such kind of coordinator")),
             };
             let found = address.as_ref().filter(|_| error == Code::None);
             Coordinator {

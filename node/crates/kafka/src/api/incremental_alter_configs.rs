@@ -6,12 +6,15 @@ use crate::error::Code;
 use crate::node::Session;
 use crate::wire::messages;
 use std::ops::RangeInclusive;
+use weir_broker::{SettingKind, TopicConfig};
 
 pub(crate) struct Served;
 
-/// What is done with a setting. Kafka's other two, append and subtract, are for lists that we do not have.
+/// What is done with a setting; the last two with lists.
 const SET: i8 = 0;
 const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
 
 messages! {
     IncrementalAlterConfigsRequest {
@@ -40,8 +43,7 @@ impl Api for Served {
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let mut response = AlterConfigsResponse::default();
         for resource in request.resources {
-            let settings: Result<Vec<_>, _> = resource.configs.iter().map(change).collect();
-            let result = match settings {
+            let result = match changed(session, &resource.resource_name, &resource.configs) {
                 Ok(settings) => {
                     let (kind, name) = (resource.resource_type, &resource.resource_name);
                     alter(session, kind, name, &settings, request.validate_only).await
@@ -60,14 +62,50 @@ impl Api for Served {
     }
 }
 
-fn change(change: &Change) -> Result<(String, String), (Code, String)> {
-    match (change.operation, &change.value) {
-        (SET, Some(value)) => Ok((change.name.clone(), value.clone())),
-        (DELETE, _) => Ok((change.name.clone(), String::new())),
-        (SET, None) => Err((Code::InvalidConfig, format!("no value for `{}`", change.name))),
-        _ => {
-            let words = format!("`{}` is no list: it is set or deleted", change.name);
-            Err((Code::InvalidConfig, words))
-        }
+/// What the settings of a topic become by `changes`.
+fn changed(
+    session: &Session,
+    topic: &str,
+    changes: &[Change],
+) -> Result<Vec<(String, String)>, (Code, String)> {
+    let topic = session.node.broker.topic(topic);
+    let mut values = topic.map(|topic| topic.config.all_entries()).unwrap_or_default();
+    let all = || TopicConfig::SETTINGS.into_iter().chain(TopicConfig::kept());
+    let mut settings = Vec::with_capacity(changes.len());
+    for change in changes {
+        let invalid = |words: String| Err((Code::InvalidConfig, words));
+        let known = all().find(|setting| setting.name == change.name);
+        let value = match (change.operation, &change.value, known) {
+            (SET, Some(value), _) => value.clone(),
+            // What is not set need not be taken away.
+            (DELETE, _, None) => continue,
+            (DELETE, _, Some(_)) => String::new(),
+            (APPEND | SUBTRACT, Some(items), Some(setting)) if setting.kind == SettingKind::List => {
+                let now = values.get(setting.name).map_or("", String::as_str);
+                list(now, items, change.operation == APPEND)
+            }
+            (SET | APPEND | SUBTRACT, None, _) => return invalid(format!("no value for `{}`", change.name)),
+            (APPEND | SUBTRACT, ..) => {
+                return invalid(format!("`{}` is no list: it is set or deleted", change.name));
+            }
+            (other, ..) => return invalid(format!("{other} is no way to change a setting")),
+        };
+        values.insert(change.name.clone(), value.clone());
+        settings.push((change.name.clone(), value));
     }
+    Ok(settings)
+}
+
+/// The list `now` with `items`, or without them.
+fn list(now: &str, items: &str, appends: bool) -> String {
+    let split = |text: &str| -> Vec<String> {
+        let items = text.split(',').map(str::trim);
+        items.filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    };
+    let (mut all, items) = (split(now), split(items));
+    all.retain(|item| !items.contains(item));
+    if appends {
+        all.extend(items);
+    }
+    all.join(",")
 }

@@ -33,8 +33,8 @@ impl Api for Served {
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let mut response = InitProducerIdResponse::default();
         if request.transactional_id.is_some() {
-            // The coordinator of transactions is what is not available.
-            response.error = Code::CoordinatorNotAvailable;
+            // What clients give up at, and do not repeat.
+            response.error = Code::TransactionalIdAuthorizationFailed;
             return response;
         }
         // Without a transactional id every call is a new producer, whatever it was before, as in Kafka.

@@ -8,9 +8,13 @@ use std::ops::RangeInclusive;
 
 pub(crate) struct Served;
 
+/// What Kafka calls the groups whose members assign partitions themselves: all groups here.
+const CLASSIC: &str = "classic";
+
 messages! {
     ListGroupsRequest {
         states_filter: Vec<String> [4..],
+        types_filter: Vec<String> [5..],
     }
     ListGroupsResponse {
         throttle_time_ms: i32 [1..],
@@ -21,26 +25,26 @@ messages! {
         group_id: String [0..],
         protocol_type: String [0..],
         group_state: String [4..],
+        group_type: String [5..],
     }
 }
 
 impl Api for Served {
     const KEY: i16 = 16;
-    const VERSIONS: RangeInclusive<i16> = 0..=4;
+    const VERSIONS: RangeInclusive<i16> = 0..=5;
     const FLEXIBLE: i16 = 3;
     type Request = ListGroupsRequest;
     type Response = ListGroupsResponse;
 
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+        // A client asks all nodes, and puts together what they coordinate: of one that coordinates nothing that is nothing.
         if !session.node.broker.is_serving() {
-            return ListGroupsResponse {
-                error: Code::NotCoordinator,
-                ..ListGroupsResponse::default()
-            };
+            return ListGroupsResponse::default();
         }
-        let wanted = |state: &str| {
-            request.states_filter.is_empty() || request.states_filter.iter().any(|s| s == state)
-        };
+        let is_one =
+            |word: &str, of: &[String]| of.is_empty() || of.iter().any(|s| s.eq_ignore_ascii_case(word));
+        let wanted =
+            |state: &str| is_one(state, &request.states_filter) && is_one(CLASSIC, &request.types_filter);
         let groups = session
             .node
             .broker
@@ -51,6 +55,7 @@ impl Api for Served {
             group_id: g.name,
             protocol_type: g.protocol_type,
             group_state: g.state.to_owned(),
+            group_type: CLASSIC.to_owned(),
         });
         ListGroupsResponse {
             groups: listed.collect(),

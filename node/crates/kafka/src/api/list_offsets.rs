@@ -13,12 +13,32 @@ pub(crate) struct Served;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
+/// Since version 8: the first record that the node itself has (KIP-405).
+const EARLIEST_LOCAL: i64 = -4;
+/// Since version 9: the last that was moved to another store (KIP-1005).
+const LATEST_TIERED: i64 = -5;
+/// Since version 11: the first that waits for that (KIP-1023).
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+/// Whether a time that is none has a meaning in `version`.
+fn is_known(time: i64, version: i16) -> bool {
+    let since = match time {
+        LATEST | EARLIEST => 1,
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        EARLIEST_PENDING_UPLOAD => 11,
+        _ => return false,
+    };
+    version >= since
+}
 
 messages! {
     ListOffsetsRequest {
         replica_id: i32 [0..],
         isolation_level: i8 [2..],
         topics: Vec<ListTopic> [0..],
+        timeout_ms: i32 [10..],
     }
     ListTopic {
         name: String [0..],
@@ -48,17 +68,17 @@ messages! {
 
 impl Api for Served {
     const KEY: i16 = 2;
-    const VERSIONS: RangeInclusive<i16> = 1..=7;
+    const VERSIONS: RangeInclusive<i16> = 1..=11;
     const FLEXIBLE: i16 = 6;
     type Request = ListOffsetsRequest;
     type Response = ListOffsetsResponse;
 
-    async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+    async fn handle(session: &Session, version: i16, request: Self::Request) -> Self::Response {
         let mut response = ListOffsetsResponse::default();
         for topic in request.topics {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for asked in topic.partitions {
-                partitions.push(partition(session, &topic.name, &asked).await);
+                partitions.push(partition(session, version, &topic.name, &asked).await);
             }
             response.topics.push(ListedTopic {
                 name: topic.name,
@@ -69,7 +89,7 @@ impl Api for Served {
     }
 }
 
-async fn partition(session: &Session, topic: &str, asked: &ListPartition) -> ListedPartition {
+async fn partition(session: &Session, version: i16, topic: &str, asked: &ListPartition) -> ListedPartition {
     let mut listed = ListedPartition {
         partition: asked.partition,
         ..ListedPartition::default()
@@ -77,6 +97,10 @@ async fn partition(session: &Session, topic: &str, asked: &ListPartition) -> Lis
     let epoch = session.check_epoch(topic, asked.partition, asked.current_leader_epoch);
     if epoch != Code::None {
         listed.error = epoch;
+        return listed;
+    }
+    if asked.timestamp < 0 && !is_known(asked.timestamp, version) {
+        listed.error = Code::UnsupportedVersion;
         return listed;
     }
     match place(session, topic, asked).await {
@@ -99,7 +123,12 @@ async fn place(
     let partition = asked.partition as u32;
     let found = match asked.timestamp {
         LATEST => Some((broker.offset_at(who, topic, partition, At::End).await?, -1)),
-        EARLIEST => Some((broker.offset_at(who, topic, partition, At::Start).await?, -1)),
+        EARLIEST | EARLIEST_LOCAL => Some((broker.offset_at(who, topic, partition, At::Start).await?, -1)),
+        // Nothing was moved to another store, and nothing waits for it.
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => {
+            broker.offset_at(who, topic, partition, At::Start).await?;
+            None
+        }
         MAX_TIMESTAMP => broker.offset_of_max_timestamp(who, topic, partition).await?,
         timestamp => broker.record_at_time(who, topic, partition, timestamp).await?,
     };

@@ -1,13 +1,14 @@
 //! Metadata (3): brokers, topics and who leads them; makes topics where that is configured. Memory: some hundred bytes
 //! a partition.
 
-use super::{Api, first_of_each};
+use super::operations::{OF_CLUSTER, OF_TOPIC, if_asked};
+use super::{Api, consumer_offsets, first_of_each};
 use crate::error::Code;
 use crate::node::Session;
 use crate::wire::{Uuid, messages};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use weir_broker::{AdminError, Topic};
+use weir_broker::{AdminError, Refusal, Topic};
 use weir_types::PartitionId;
 
 pub(crate) struct Served;
@@ -30,6 +31,7 @@ messages! {
         controller_id: i32 [1..],
         topics: Vec<MetadataTopic> [0..],
         cluster_authorized_operations: i32 [8..=10] = i32::MIN,
+        error: Code [13..],
     }
     MetadataBroker {
         node_id: i32 [0..],
@@ -58,7 +60,7 @@ messages! {
 
 impl Api for Served {
     const KEY: i16 = 3;
-    const VERSIONS: RangeInclusive<i16> = 0..=12;
+    const VERSIONS: RangeInclusive<i16> = 0..=13;
     const FLEXIBLE: i16 = 9;
     type Request = MetadataRequest;
     type Response = MetadataResponse;
@@ -67,10 +69,12 @@ impl Api for Served {
         let node = &session.node;
         // Null asks for all; so does an empty list in the first version, where there was no null.
         let asked = request.topics.filter(|topics| version > 0 || !topics.is_empty());
-        let topics = match asked {
+        let mut topics: Vec<MetadataTopic> = match asked {
             None => {
                 let topics = node.broker.topics();
-                topics.iter().map(|topic| found(session, topic)).collect()
+                let own = consumer_offsets::is_there(session).then(|| consumer_offsets::found(session));
+                let found = topics.iter().map(|topic| found(session, topic));
+                found.chain(own).collect()
             }
             Some(asked) => {
                 let mut topics = Vec::with_capacity(asked.len());
@@ -80,6 +84,10 @@ impl Api for Served {
                 topics
             }
         };
+        for topic in topics.iter_mut().filter(|topic| topic.error == Code::None) {
+            topic.topic_authorized_operations =
+                if_asked(request.include_topic_authorized_operations, OF_TOPIC);
+        }
         let brokers = session.brokers().into_iter().map(|b| MetadataBroker {
             node_id: b.id,
             host: b.host,
@@ -91,6 +99,10 @@ impl Api for Served {
             cluster_id: Some(node.settings.cluster_id.clone()),
             controller_id: session.controller_id(),
             topics,
+            cluster_authorized_operations: if_asked(
+                request.include_cluster_authorized_operations,
+                OF_CLUSTER,
+            ),
             ..MetadataResponse::default()
         }
     }
@@ -99,22 +111,27 @@ impl Api for Served {
 async fn one(session: &Session, asked: MetadataRequestTopic, create: bool) -> MetadataTopic {
     let node = &session.node;
     let Some(name) = asked.name else {
-        // We give out no topic ids.
-        return MetadataTopic {
-            error: Code::UnknownTopicId,
-            topic_id: asked.topic_id,
-            ..MetadataTopic::default()
+        return match session.topic_by_id(asked.topic_id) {
+            Some(topic) => found(session, &topic),
+            None => MetadataTopic {
+                error: Code::UnknownTopicId,
+                topic_id: asked.topic_id,
+                ..MetadataTopic::default()
+            },
         };
     };
     if let Some(topic) = node.broker.topic(&name) {
         return found(session, &topic);
+    }
+    if name == consumer_offsets::NAME && consumer_offsets::is_there(session) {
+        return consumer_offsets::found(session);
     }
     let mut error = Code::UnknownTopicOrPartition;
     if create && node.settings.auto_create {
         let partitions = node.settings.default_partitions;
         match node
             .broker
-            .create_topic_anywhere(&session.who, &name, partitions)
+            .create_topic_unasked(&session.who, &name, partitions)
             .await
         {
             Ok(topic) => return found(session, &topic),
@@ -125,6 +142,13 @@ async fn one(session: &Session, asked: MetadataRequestTopic, create: bool) -> Me
             }
             // Whoever leads next makes it: clients ask again.
             Err(e) if e.kind() == weir_types::ErrorKind::Retry => error = Code::LeaderNotAvailable,
+            Err(
+                AdminError::There {
+                    refusal: Refusal::NoTopic,
+                    ..
+                }
+                | AdminError::NoTopic(_),
+            ) => {}
             Err(e) => error = Code::from(&e),
         }
     } else if name.parse::<weir_types::TopicName>().is_err() {
@@ -142,7 +166,7 @@ fn found(session: &Session, topic: &Topic) -> MetadataTopic {
     let mut partition = |(partition, id): (i32, &PartitionId)| {
         let group = id.group();
         let of_group = || (session.leader(group), session.replicas(group));
-        let ((leader_id, leader_epoch), (replicas, voters)) = groups.entry(group).or_insert_with(of_group);
+        let ((leader_id, leader_epoch), replicas) = groups.entry(group).or_insert_with(of_group);
         MetadataPartition {
             error: match leader_id {
                 -1 => Code::LeaderNotAvailable,
@@ -154,13 +178,14 @@ fn found(session: &Session, topic: &Topic) -> MetadataTopic {
                 -1 => -1,
                 epoch => epoch.saturating_add(session.node.broker.epoch_base(*id)),
             },
-            replica_nodes: replicas.clone(),
-            isr_nodes: voters.clone(),
-            offline_replicas: Vec::new(),
+            replica_nodes: replicas.all.clone(),
+            isr_nodes: replicas.in_sync.clone(),
+            offline_replicas: replicas.offline.clone(),
         }
     };
     MetadataTopic {
         name: Some(topic.name.to_string()),
+        topic_id: session.topic_id(topic),
         partitions: (0..).zip(&topic.partitions).map(&mut partition).collect(),
         ..MetadataTopic::default()
     }

@@ -2,31 +2,44 @@
 
 mod alter_configs;
 mod api_versions;
+mod consumer_offsets;
+mod create_acls;
 mod create_partitions;
 mod create_topics;
+mod delete_acls;
 mod delete_groups;
 mod delete_records;
 mod delete_topics;
+mod describe_acls;
+mod describe_client_quotas;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
+mod describe_quorum;
+mod elect_leaders;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
+mod leader_hint;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
+mod list_partition_reassignments;
+mod list_transactions;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
+mod operations;
 pub(crate) mod produce;
+mod sasl_handshake;
 mod sync_group;
 
 use crate::node::Session;
@@ -89,7 +102,7 @@ pub(crate) fn encode<T: Wire>(response: &T, head: Head, flexible: i16, key: i16)
     writer.set_flexible(head.version >= flexible);
     // The answer to ApiVersions has the oldest header in every version: whoever asks knows nothing yet (KIP-511).
     if key != API_VERSIONS {
-        writer.end_struct();
+        writer.end_struct(&[]);
     }
     response.write(&mut writer, head.version);
     writer.finish()
@@ -174,7 +187,9 @@ served! {
     fetch, list_offsets, metadata, offset_commit, offset_fetch, find_coordinator, join_group, heartbeat, leave_group,
     sync_group, describe_groups, list_groups, api_versions, create_topics, delete_topics, delete_records,
     init_producer_id, offset_for_leader_epoch, describe_configs, alter_configs, describe_log_dirs, create_partitions,
-    delete_groups, incremental_alter_configs, offset_delete, describe_cluster, describe_producers,
+    delete_groups, incremental_alter_configs, offset_delete, describe_cluster, describe_producers, sasl_handshake,
+    describe_acls, create_acls, delete_acls, elect_leaders, list_partition_reassignments, describe_client_quotas,
+    describe_quorum, list_transactions, list_config_resources,
 }
 
 /// Takes the rest of the header off a frame: the client's name for itself and, in flexible versions, tagged fields.
@@ -183,7 +198,7 @@ pub(crate) fn client_id(frame: Bytes, flexible: bool) -> Result<(Option<String>,
     // Not compact even in the flexible header.
     let client = Option::<String>::read(&mut reader, 0)?;
     reader.set_flexible(flexible);
-    reader.end_struct()?;
+    reader.end_struct(|_, _| Ok(()))?;
     Ok((client, reader.into_rest()))
 }
 

@@ -3,13 +3,15 @@
 use super::Api;
 use crate::error::Code;
 use crate::node::Session;
-use crate::wire::messages;
+use crate::wire::{Uuid, messages};
 use std::ops::RangeInclusive;
 use weir_broker::{AdminError, Caller, Commit};
-use weir_types::Offset;
 use weir_types::limits::OFFSET_METADATA_BYTES_MAX;
 
 pub(crate) struct Served;
+
+/// From this version on topics are named by their ids.
+const BY_ID_FROM: i16 = 10;
 
 messages! {
     OffsetCommitRequest {
@@ -21,7 +23,8 @@ messages! {
         topics: Vec<CommitTopic> [0..],
     }
     CommitTopic {
-        name: String [0..],
+        name: String [0..=9],
+        topic_id: Uuid [10..],
         partitions: Vec<CommitPartition> [0..],
     }
     CommitPartition {
@@ -36,7 +39,8 @@ messages! {
         topics: Vec<CommittedTopic> [0..],
     }
     CommittedTopic {
-        name: String [0..],
+        name: String [0..=9],
+        topic_id: Uuid [10..],
         partitions: Vec<CommittedPartition> [0..],
     }
     CommittedPartition {
@@ -47,12 +51,12 @@ messages! {
 
 impl Api for Served {
     const KEY: i16 = 8;
-    const VERSIONS: RangeInclusive<i16> = 1..=8;
+    const VERSIONS: RangeInclusive<i16> = 1..=10;
     const FLEXIBLE: i16 = 8;
     type Request = OffsetCommitRequest;
     type Response = OffsetCommitResponse;
 
-    async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
+    async fn handle(session: &Session, version: i16, request: Self::Request) -> Self::Response {
         let broker = &session.node.broker;
         let caller = Caller {
             group: &request.group_id,
@@ -67,8 +71,13 @@ impl Api for Served {
         let mut commits = Vec::new();
         let mut response = OffsetCommitResponse::default();
         for topic in request.topics {
+            let is_by_id = version >= BY_ID_FROM;
             let mut answer = CommittedTopic {
-                name: topic.name,
+                name: match is_by_id {
+                    true => session.name_of(topic.topic_id),
+                    false => topic.name,
+                },
+                topic_id: topic.topic_id,
                 partitions: Vec::with_capacity(topic.partitions.len()),
             };
             let found = broker.topic(&answer.name);
@@ -79,16 +88,16 @@ impl Api for Served {
                 let metadata = p.metadata.unwrap_or_default();
                 let error = match refused {
                     Some(code) => code,
+                    None if is_by_id && found.is_none() => Code::UnknownTopicId,
                     None if !exists => Code::UnknownTopicOrPartition,
                     None if metadata.len() > OFFSET_METADATA_BYTES_MAX => Code::OffsetMetadataTooLarge,
-                    None if p.offset < 0 => Code::InvalidRequest,
                     None => Code::None,
                 };
                 if error == Code::None {
                     commits.push(Commit {
                         topic: answer.name.clone(),
                         partition: p.partition as u32,
-                        offset: Offset::new(p.offset as u64),
+                        offset: p.offset,
                         leader_epoch: p.leader_epoch,
                         metadata,
                     });

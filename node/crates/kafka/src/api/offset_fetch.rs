@@ -3,12 +3,15 @@
 use super::{Api, first_of_each};
 use crate::error::Code;
 use crate::node::Session;
-use crate::wire::messages;
+use crate::wire::{Uuid, messages};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use weir_broker::{Broker, CommittedOffset};
 
 pub(crate) struct Served;
+
+/// From this version on topics are named by their ids.
+const BY_ID_FROM: i16 = 10;
 
 messages! {
     OffsetFetchRequest {
@@ -18,11 +21,14 @@ messages! {
         require_stable: bool [7..],
     }
     OffsetTopic {
-        name: String [0..],
+        name: String [0..=9],
+        topic_id: Uuid [10..],
         partitions: Vec<i32> [0..],
     }
     OffsetGroup {
         group_id: String [8..],
+        member_id: Option<String> [9..],
+        member_epoch: i32 [9..] = -1,
         topics: Option<Vec<OffsetTopic>> [8..],
     }
     OffsetFetchResponse {
@@ -32,7 +38,8 @@ messages! {
         groups: Vec<FetchedGroup> [8..],
     }
     FetchedTopic {
-        name: String [0..],
+        name: String [0..=9],
+        topic_id: Uuid [10..],
         partitions: Vec<FetchedOffset> [0..],
     }
     FetchedOffset {
@@ -51,20 +58,19 @@ messages! {
 
 impl Api for Served {
     const KEY: i16 = 9;
-    const VERSIONS: RangeInclusive<i16> = 1..=8;
+    const VERSIONS: RangeInclusive<i16> = 1..=10;
     const FLEXIBLE: i16 = 6;
     type Request = OffsetFetchRequest;
     type Response = OffsetFetchResponse;
 
     async fn handle(session: &Session, version: i16, request: Self::Request) -> Self::Response {
-        let broker = &session.node.broker;
         let mut response = OffsetFetchResponse::default();
         if version < 8 {
-            (response.error, response.topics) = fetch(broker, &request.group_id, request.topics);
+            (response.error, response.topics) = fetch(session, version, &request.group_id, request.topics);
             return response;
         }
         for group in first_of_each(request.groups, |g| g.group_id.clone()) {
-            let (error, topics) = fetch(broker, &group.group_id, group.topics);
+            let (error, topics) = fetch(session, version, &group.group_id, group.topics);
             response.groups.push(FetchedGroup {
                 group_id: group.group_id,
                 topics,
@@ -75,7 +81,13 @@ impl Api for Served {
     }
 }
 
-fn fetch(broker: &Broker, group: &str, topics: Option<Vec<OffsetTopic>>) -> (Code, Vec<FetchedTopic>) {
+fn fetch(
+    session: &Session,
+    version: i16,
+    group: &str,
+    topics: Option<Vec<OffsetTopic>>,
+) -> (Code, Vec<FetchedTopic>) {
+    let broker = &session.node.broker;
     if !Broker::is_group_name(group) {
         return (Code::InvalidGroupId, Vec::new());
     }
@@ -89,17 +101,33 @@ fn fetch(broker: &Broker, group: &str, topics: Option<Vec<OffsetTopic>>) -> (Cod
                 .or_default()
                 .push(answer(partition as i32, Some(committed)));
         }
-        let topics = all
-            .into_iter()
-            .map(|(name, partitions)| FetchedTopic { name, partitions });
+        let topics = all.into_iter().map(|(name, partitions)| FetchedTopic {
+            topic_id: broker
+                .topic(&name)
+                .map(|topic| session.topic_id(&topic))
+                .unwrap_or_default(),
+            name,
+            partitions,
+        });
         return (Code::None, topics.collect());
     };
-    let topics = first_of_each(topics, |t| t.name.clone())
+    let topics = first_of_each(topics, |t| (t.name.clone(), t.topic_id.0))
         .into_iter()
-        .map(|topic| {
-            let one = |p: &i32| answer(*p, broker.committed_offset(group, &topic.name, *p as u32));
+        .map(|mut topic| {
+            let is_by_id = version >= BY_ID_FROM;
+            if is_by_id {
+                topic.name = session.name_of(topic.topic_id);
+            }
+            let one = |p: &i32| match is_by_id && topic.name.is_empty() {
+                true => FetchedOffset {
+                    error: Code::UnknownTopicId,
+                    ..answer(*p, None)
+                },
+                false => answer(*p, broker.committed_offset(group, &topic.name, *p as u32)),
+            };
             FetchedTopic {
                 partitions: first_of_each(topic.partitions, |p| *p).iter().map(one).collect(),
+                topic_id: topic.topic_id,
                 name: topic.name,
             }
         });
@@ -110,7 +138,7 @@ fn answer(partition: i32, committed: Option<CommittedOffset>) -> FetchedOffset {
     match committed {
         Some(c) => FetchedOffset {
             partition,
-            offset: c.offset.get() as i64,
+            offset: c.number(),
             leader_epoch: c.leader_epoch,
             metadata: Some(c.metadata),
             error: Code::None,

@@ -3,22 +3,26 @@
 //! Taken in two steps: [`begin`] hands the batches to the broker in the order of requests, [`Pending::finish`] waits until
 //! they are stored. So a client that sends without waiting has many requests share a sync.
 
+use super::leader_hint::{self, LeaderHint, NodeEndpoint};
 use super::{Head, decode, encode};
 use crate::error::Code;
 use crate::node::Session;
-use crate::wire::{Frame, WireError, messages};
+use crate::wire::{Frame, Uuid, WireError, messages};
 use bytes::Bytes;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 use weir_broker::{Framing, ProduceError, Producing};
 use weir_types::Batch;
+use weir_types::limits::KAFKA_REQUEST_BYTES_MAX;
 
 pub(crate) const KEY: i16 = 0;
 pub(crate) const FLEXIBLE: i16 = 9;
 /// librdkafka up to 2.10 takes a minimum above 0 for a broker that knows no compression, and sends uncompressed without
 /// a word (KAFKA-18659). So 0 to 2 are advertised, as Kafka 4 does, and answered with an error.
-pub(crate) const ADVERTISED: RangeInclusive<i16> = 0..=11;
-pub(crate) const SERVED: RangeInclusive<i16> = 3..=11;
+pub(crate) const ADVERTISED: RangeInclusive<i16> = 0..=13;
+/// From this version on topics are named by their ids.
+const BY_ID_FROM: i16 = 13;
+pub(crate) const SERVED: RangeInclusive<i16> = 3..=13;
 
 messages! {
     ProduceRequest {
@@ -28,7 +32,8 @@ messages! {
         topics: Vec<TopicData> [0..],
     }
     TopicData {
-        name: String [0..],
+        name: String [0..=12],
+        topic_id: Uuid [13..],
         partitions: Vec<PartitionData> [0..],
     }
     PartitionData {
@@ -38,9 +43,12 @@ messages! {
     ProduceResponse {
         topics: Vec<TopicResponse> [0..],
         throttle_time_ms: i32 [1..],
+    } + {
+        node_endpoints: Vec<NodeEndpoint> [10..] 0,
     }
     TopicResponse {
-        name: String [0..],
+        name: String [0..=12],
+        topic_id: Uuid [13..],
         partitions: Vec<PartitionResponse> [0..],
     }
     PartitionResponse {
@@ -51,6 +59,8 @@ messages! {
         log_start_offset: i64 [5..] = -1,
         record_errors: Vec<RecordError> [8..],
         error_message: Option<String> [8..],
+    } + {
+        current_leader: LeaderHint [10..] 0,
     }
     RecordError {
         batch_index: i32 [0..],
@@ -62,9 +72,15 @@ messages! {
 pub(crate) struct Pending {
     head: Head,
     acks: i16,
-    topics: Vec<(String, Vec<(i32, Taken)>)>,
+    topics: Vec<PendingTopic>,
     /// Until when the client's quota holds it back.
     until: Option<Instant>,
+}
+
+struct PendingTopic {
+    name: String,
+    id: Uuid,
+    partitions: Vec<(i32, Taken)>,
 }
 
 enum Taken {
@@ -83,13 +99,20 @@ pub(crate) async fn begin(session: &Session, head: Head, body: Bytes) -> Result<
     } else if !(-1..=1).contains(&request.acks) {
         Some((Code::InvalidRequiredAcks, "acks is -1, 0 or 1"))
     } else if request.transactional_id.is_some() {
-        Some((Code::InvalidRequest, "transactions are not served here yet"))
+        // What clients give up at, and do not repeat.
+        Some((
+            Code::TransactionalIdAuthorizationFailed,
+            "transactions are not served here yet",
+        ))
     } else {
         None
     };
     let mut topics = Vec::with_capacity(request.topics.len());
     let mut until = None;
-    for topic in request.topics {
+    for mut topic in request.topics {
+        if head.version >= BY_ID_FROM {
+            topic.name = session.name_of(topic.topic_id);
+        }
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for data in topic.partitions {
             let taken = match refused {
@@ -103,7 +126,11 @@ pub(crate) async fn begin(session: &Session, head: Head, body: Bytes) -> Result<
             }
             partitions.push((data.index, taken));
         }
-        topics.push((topic.name, partitions));
+        topics.push(PendingTopic {
+            name: topic.name,
+            id: topic.topic_id,
+            partitions,
+        });
     }
     Ok(Pending {
         head,
@@ -115,6 +142,9 @@ pub(crate) async fn begin(session: &Session, head: Head, body: Bytes) -> Result<
 
 async fn take(session: &Session, topic: &str, index: i32, records: Option<Bytes>) -> Taken {
     let refused = |code, words: &str| Taken::Refused(code, words.to_owned());
+    if topic.is_empty() {
+        return refused(Code::UnknownTopicId, "no topic has this id (any more)");
+    }
     let Some(bytes) = records.filter(|b| !b.is_empty()) else {
         return refused(Code::InvalidRecord, "no records");
     };
@@ -156,14 +186,11 @@ impl Pending {
     pub(crate) async fn finish(self, session: &Session) -> Result<Option<Frame>, String> {
         let mut throttle = Duration::ZERO;
         let mut response = ProduceResponse::default();
-        for (name, partitions) in self.topics {
+        for PendingTopic { name, id, partitions } in self.topics {
             let mut answers = Vec::with_capacity(partitions.len());
             for (index, taken) in partitions {
-                let marks = session.node.broker.marks(&name, index as u32);
                 let mut answer = PartitionResponse {
                     index,
-                    // With an error too: clients tell by it whether a forgotten producer lost anything.
-                    log_start_offset: marks.map_or(-1, |m| m.log_start().get() as i64),
                     ..PartitionResponse::default()
                 };
                 match taken {
@@ -183,13 +210,21 @@ impl Pending {
                         }
                     }
                 }
+                // After all that was stored; with an error too: clients tell by it whether a forgotten producer lost anything.
+                answer.log_start_offset = session.log_start(&name, index);
+                if answer.error == Code::NotLeaderOrFollower {
+                    answer.current_leader = LeaderHint::of(session, &name, index);
+                }
                 answers.push(answer);
             }
             response.topics.push(TopicResponse {
                 name,
+                topic_id: id,
                 partitions: answers,
             });
         }
+        let answers = response.topics.iter().flat_map(|t| &t.partitions);
+        response.node_endpoints = leader_hint::endpoints(session, answers.map(|p| &p.current_leader));
         response.throttle_time_ms = throttle.as_millis() as i32;
         session.hold_back(self.until);
         if self.acks != 0 {
@@ -200,6 +235,44 @@ impl Pending {
             Some(refused) => Err(refused.error_message.take().unwrap_or_default()),
             None => Ok(None),
         }
+    }
+}
+
+/// What was too large to be received, by topic: its name or id, and partitions.
+pub(crate) struct Refused {
+    pub(crate) acks: i16,
+    pub(crate) topics: Vec<(String, [u8; 16], Vec<i32>)>,
+}
+
+/// The version from which on topics are named by their ids.
+pub(crate) fn by_id_from() -> i16 {
+    BY_ID_FROM
+}
+
+impl Refused {
+    /// The answer that says so of each partition; none to who wants none.
+    pub(crate) fn answer(self, head: Head) -> Option<Frame> {
+        let partition = |index: i32| PartitionResponse {
+            index,
+            error: Code::MessageTooLarge,
+            error_message: Some(format!(
+                "a request has at most {KAFKA_REQUEST_BYTES_MAX} bytes here: send smaller ones"
+            )),
+            ..PartitionResponse::default()
+        };
+        let topics = self
+            .topics
+            .into_iter()
+            .map(|(name, id, partitions)| TopicResponse {
+                name,
+                topic_id: Uuid(id),
+                partitions: partitions.into_iter().map(partition).collect(),
+            });
+        let response = ProduceResponse {
+            topics: topics.collect(),
+            ..ProduceResponse::default()
+        };
+        (self.acks != 0).then(|| encode(&response, head, FLEXIBLE, KEY))
     }
 }
 

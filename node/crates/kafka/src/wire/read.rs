@@ -100,15 +100,23 @@ impl Reader {
         length.map(|length| self.take(length)).transpose()
     }
 
-    /// The end of a structure. Tagged fields are for newer sides than we are: skipped.
-    pub(crate) fn end_struct(&mut self) -> Result<(), WireError> {
+    /// The end of a structure. Each tagged field is given to `known`; those that are for newer sides than we are, it passes over.
+    pub(crate) fn end_struct(
+        &mut self,
+        mut known: impl FnMut(u32, &mut Self) -> Result<(), WireError>,
+    ) -> Result<(), WireError> {
         if !self.flexible {
             return Ok(());
         }
         for _ in 0..self.unsigned_varint()? {
-            let _tag = self.unsigned_varint()?;
+            let tag = self.unsigned_varint()?;
             let size = self.unsigned_varint()? as usize;
-            self.take(size)?;
+            if size > self.rest.len() {
+                return Err(WireError::Short);
+            }
+            let rest = self.rest.split_off(size);
+            known(tag, self)?;
+            self.rest = rest;
         }
         Ok(())
     }

@@ -73,11 +73,27 @@ impl Writer {
         }
     }
 
-    /// The end of a structure: we have no tagged fields.
-    pub(crate) fn end_struct(&mut self) {
-        if self.flexible {
-            self.buf.put_u8(0);
+    /// The end of a structure, with its tagged fields in the order of their tags.
+    pub(crate) fn end_struct(&mut self, tagged: &[(u32, Bytes)]) {
+        if !self.flexible {
+            return;
         }
+        self.unsigned_varint(tagged.len() as u32);
+        for (tag, field) in tagged {
+            self.unsigned_varint(*tag);
+            self.unsigned_varint(field.len() as u32);
+            self.put(field);
+        }
+    }
+
+    /// What `write` writes, for a field that stands behind its length.
+    pub(crate) fn apart(&self, write: impl FnOnce(&mut Self)) -> Bytes {
+        let mut writer = Self {
+            flexible: self.flexible,
+            ..Self::default()
+        };
+        write(&mut writer);
+        writer.buf.freeze()
     }
 
     /// The frame, with its length in front.

@@ -2,7 +2,7 @@
 
 use super::{Batch, BatchError, varint};
 use crate::Offset;
-use crate::limits::{KEY_BYTES_MAX, RECORD_HEADERS_MAX};
+use crate::limits::RECORD_HEADERS_MAX;
 use crate::record::{Headers, RecordRef};
 use bytes::Bytes;
 
@@ -105,9 +105,6 @@ impl<'a> Records<'a> {
         }
         self.next_delta = delta + 1;
         let key = varint::read_bytes(&mut record).ok_or("its key is cut short")?;
-        if key.is_some_and(|k| k.len() > KEY_BYTES_MAX) {
-            return Err("its key is over the limit of 32 KiB");
-        }
         let value = varint::read_bytes(&mut record).ok_or("its value is cut short")?;
         let raw = record;
         walk_headers(&mut record)?;
@@ -134,7 +131,7 @@ fn walk_headers(record: &mut &[u8]) -> Result<(), &'static str> {
         return Ok(());
     }
     if count < 0 || count > RECORD_HEADERS_MAX as i32 {
-        return Err("its header count is negative or over 1,000");
+        return Err("its header count is negative or over 100,000");
     }
     for _ in 0..count {
         varint::read_bytes(record)

@@ -1,7 +1,7 @@
 //! The four codecs of Kafka's record batches, each capped while it runs, not after.
 
 use super::BatchError;
-use crate::limits::{BATCH_INFLATED_BYTES_MAX, INFLATE_FREE_BYTES, INFLATE_RATIO_MAX};
+use crate::limits::{BATCH_INFLATED_BYTES_MAX, INFLATE_FREE_BYTES, INFLATE_RATIO_USUAL};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::str::FromStr;
@@ -54,9 +54,9 @@ impl FromStr for Codec {
     }
 }
 
-/// What `have` compressed bytes may become.
-pub(crate) fn inflated_bytes_max(have: usize) -> usize {
-    have.saturating_mul(INFLATE_RATIO_MAX)
+/// What `have` compressed bytes usually become, at most.
+pub(crate) fn usual_bytes_max(have: usize) -> usize {
+    have.saturating_mul(INFLATE_RATIO_USUAL)
         .clamp(INFLATE_FREE_BYTES, BATCH_INFLATED_BYTES_MAX)
 }
 
@@ -80,9 +80,8 @@ pub(crate) fn deflate(codec: Codec, data: &[u8]) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Decompresses `data`, giving up as soon as the result passes its bound.
-pub(crate) fn inflate(codec: Codec, data: &[u8]) -> Result<Vec<u8>, BatchError> {
-    let limit = inflated_bytes_max(data.len());
+/// Decompresses `data`, giving up as soon as the result passes `limit`.
+pub(crate) fn inflate(codec: Codec, data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
     let fail = |e: io::Error| BatchError::Inflate {
         codec: codec.name(),
         why: e.to_string(),

@@ -24,7 +24,7 @@ pub enum BatchError {
     Record { index: u32, what: &'static str },
     #[error("batch does not decompress as {codec}: {why}")]
     Inflate { codec: &'static str, why: String },
-    #[error("batch inflates beyond {limit} bytes, the limit for its {have}")]
+    #[error("batch of {have} bytes inflates beyond {limit}: send fewer records at once")]
     Bomb { have: usize, limit: usize },
 }
 

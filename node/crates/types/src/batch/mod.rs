@@ -26,7 +26,7 @@ pub use codec::Codec;
 pub use error::BatchError;
 
 use crate::Offset;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_INFLATED_BYTES_MAX, BATCH_RECORDS_MAX};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +88,7 @@ impl Batch {
         let count = i64::from(i32_at(&bytes, 57));
         let room = match codec {
             Codec::None => (have - HEADER_BYTES) / RECORD_BYTES_MIN,
-            _ => codec::inflated_bytes_max(have) / RECORD_BYTES_MIN,
+            _ => BATCH_INFLATED_BYTES_MAX / RECORD_BYTES_MIN,
         };
         let count = u32::try_from(count)
             .ok()
@@ -186,12 +186,27 @@ impl Batch {
     /// The records, decompressed if need be.
     ///
     /// # Errors
-    /// When they do not decompress or pass the bound on what they may become.
+    /// When they do not decompress, or to more than [`BATCH_INFLATED_BYTES_MAX`].
     pub fn body(&self) -> Result<Body, BatchError> {
+        self.body_within(BATCH_INFLATED_BYTES_MAX)
+    }
+
+    /// As [`Batch::body`], if the records become no more than is usual for as many bytes; nothing if they do.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn usual_body(&self) -> Result<Option<Body>, BatchError> {
+        match self.body_within(codec::usual_bytes_max(self.bytes.len())) {
+            Err(BatchError::Bomb { limit, .. }) if limit < BATCH_INFLATED_BYTES_MAX => Ok(None),
+            body => body.map(Some),
+        }
+    }
+
+    fn body_within(&self, limit: usize) -> Result<Body, BatchError> {
         let packed = self.bytes.slice(HEADER_BYTES..);
         let records = match self.codec {
             Codec::None => packed,
-            codec => Bytes::from(codec::inflate(codec, &packed)?),
+            codec => Bytes::from(codec::inflate(codec, &packed, limit)?),
         };
         Ok(Body::new(records, self))
     }

@@ -179,7 +179,7 @@ fn a_count_beyond_the_bytes_is_refused_before_anything_is_reserved() {
 fn a_bomb_is_stopped_while_it_inflates() {
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
         let packed = codec::deflate(codec, &vec![0; 64 << 20]).unwrap();
-        let result = codec::inflate(codec, &packed);
+        let result = codec::inflate(codec, &packed, BATCH_INFLATED_BYTES_MAX);
         assert!(
             matches!(result, Err(BatchError::Bomb { .. })),
             "{codec:?}: {:?}",
@@ -192,5 +192,5 @@ fn a_bomb_is_stopped_while_it_inflates() {
 fn raw_snappy_blocks_are_taken_as_librdkafka_sends_them() {
     let data = b"one two three one two three".repeat(10);
     let raw = snap::raw::Encoder::new().compress_vec(&data).unwrap();
-    assert_eq!(codec::inflate(Codec::Snappy, &raw).unwrap(), data);
+    assert_eq!(codec::inflate(Codec::Snappy, &raw, data.len()).unwrap(), data);
 }

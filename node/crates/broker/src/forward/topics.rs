@@ -1,0 +1,344 @@
+//! Changes of topics that any node is asked for and the site's leader makes.
+
+use super::{APPLIED_POLL, APPLIED_WITHIN, Answer, Ask};
+use crate::auth::{Operation, Principal, Resource, authorize};
+use crate::broker::Broker;
+use crate::error::AdminError;
+use crate::topic::Topic;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+use weir_replica::ProposeError;
+use weir_types::ErrorKind;
+use weir_types::level::LEVEL_OF_AGES;
+use weir_types::limits::{REFUSED_TOPICS_MAX, TOPIC_NAME_BYTES_MAX};
+
+/// How the names of topics begin that only a broker makes.
+const OWN_NAMES: &str = "__";
+/// How long a refusal is remembered: longer than a tool goes on that was refused, and used the name all the same.
+const REFUSED_FOR: Duration = Duration::from_secs(3_600);
+
+/// Names of topics that were refused lately.
+#[derive(Default)]
+pub(crate) struct Refused(Mutex<BTreeMap<String, Instant>>);
+
+impl Refused {
+    fn note(&self, name: &str, now: Instant) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.retain(|_, at| now.duration_since(*at) < REFUSED_FOR);
+        if name.len() <= TOPIC_NAME_BYTES_MAX && names.len() < REFUSED_TOPICS_MAX {
+            names.insert(name.to_owned(), now);
+        }
+    }
+
+    fn has(&self, name: &str, now: Instant) -> bool {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names
+            .get(name)
+            .is_some_and(|at| now.duration_since(*at) < REFUSED_FOR)
+    }
+}
+
+/// What is changed. Known by position: add at the end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Change {
+    Create {
+        name: String,
+        partitions: u32,
+        replicas: Option<u32>,
+        settings: Vec<(String, String)>,
+        /// Nobody has asked for the topic, but somebody uses its name.
+        is_unasked: bool,
+    },
+    Alter {
+        name: String,
+        partitions: Option<u32>,
+        settings: Vec<(String, String)>,
+    },
+    Delete {
+        name: String,
+    },
+}
+
+/// Of which kind a refusal is, for a protocol whose clients go by that. Known by position: add at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// A name that cannot be one.
+    Name,
+    /// The topic exists already.
+    Exists,
+    /// There is no such topic.
+    NoTopic,
+    /// That number of partitions cannot be.
+    Partitions,
+    /// That number of replicas cannot be.
+    Replicas,
+    /// A setting, or its value.
+    Setting,
+    /// Whoever asks may not.
+    Denied,
+    /// A limit, a user of the topic, a rule of the site.
+    Rule,
+    /// Not now: another try may help.
+    Retry,
+    /// Nobody knows whether it was done.
+    Unknown,
+}
+
+impl From<&AdminError> for Refusal {
+    fn from(e: &AdminError) -> Self {
+        match e {
+            AdminError::Name(_) => Self::Name,
+            AdminError::Exists(_) => Self::Exists,
+            AdminError::NoTopic(_) | AdminError::NoPartition { .. } => Self::NoTopic,
+            AdminError::Partitions { .. } => Self::Partitions,
+            AdminError::Replicas { .. } => Self::Replicas,
+            AdminError::Config(_) | AdminError::Copies { .. } => Self::Setting,
+            AdminError::Denied => Self::Denied,
+            AdminError::There { refusal, .. } => *refusal,
+            AdminError::InUse { .. }
+            | AdminError::NoRoom { .. }
+            | AdminError::Limit { .. }
+            | AdminError::Moving { .. }
+            | AdminError::KeptByKey(_)
+            | AdminError::GroupName(_)
+            | AdminError::OffsetBeyondEnd { .. }
+            | AdminError::Changed
+            | AdminError::Refused(_)
+            | AdminError::Propose(_)
+            | AdminError::Closed => match e.kind() {
+                ErrorKind::Retry | ErrorKind::Closed => Self::Retry,
+                ErrorKind::UnknownOutcome => Self::Unknown,
+                ErrorKind::Invalid | ErrorKind::Fenced | ErrorKind::Corrupt | ErrorKind::Internal => {
+                    Self::Rule
+                }
+            },
+        }
+    }
+}
+
+impl Refusal {
+    /// What the caller does.
+    pub fn kind(self) -> ErrorKind {
+        match self {
+            Self::Retry => ErrorKind::Retry,
+            Self::Unknown => ErrorKind::UnknownOutcome,
+            Self::Name
+            | Self::Exists
+            | Self::NoTopic
+            | Self::Partitions
+            | Self::Replicas
+            | Self::Setting
+            | Self::Denied
+            | Self::Rule => ErrorKind::Invalid,
+        }
+    }
+}
+
+impl Broker {
+    /// Makes a change that another node was asked for.
+    pub(super) async fn answer_change(&self, who: &Principal, change: Change) -> Answer {
+        let done = match change {
+            Change::Create {
+                name,
+                partitions,
+                replicas,
+                settings,
+                is_unasked,
+            } => match is_unasked {
+                true => self.create_unasked(who, &name, partitions).await.map(drop),
+                false => self
+                    .create_topic_on(who, &name, partitions, replicas, &settings)
+                    .await
+                    .map(drop),
+            },
+            Change::Alter {
+                name,
+                partitions,
+                settings,
+            } => self
+                .alter_topic(who, &name, partitions, &settings)
+                .await
+                .map(drop),
+            Change::Delete { name } => self.delete_topic(who, &name).await,
+        };
+        match done {
+            Ok(()) => Answer::Created,
+            Err(e) => Answer::NotDone(Refusal::from(&e), e.to_string()),
+        }
+    }
+
+    async fn ask_for_change(&self, who: &Principal, change: Change) -> Result<(), AdminError> {
+        // Nodes of the first release do not know what is asked.
+        if self.level() < LEVEL_OF_AGES {
+            return Err(self.not_leader().into());
+        }
+        let ask = Ask::Change {
+            client: who.account.clone(),
+            change,
+        };
+        match self.ask(&ask).await? {
+            Answer::Created => Ok(()),
+            Answer::NotDone(refusal, why) => Err(AdminError::There { refusal, why }),
+            _ => Err(ProposeError::Unknown.into()),
+        }
+    }
+
+    /// As [`Broker::create_topic_on`] at any node of the site: returns once the topic is known here.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn create_topic_anywhere(
+        &self,
+        who: &Principal,
+        name: &str,
+        partitions: u32,
+        replicas: Option<u32>,
+        settings: &[(String, String)],
+    ) -> Result<Arc<Topic>, AdminError> {
+        if self.is_serving() {
+            return self
+                .create_topic_on(who, name, partitions, replicas, settings)
+                .await;
+        }
+        if !authorize(who, Operation::Create, Resource::Topic(name)) {
+            return Err(AdminError::Denied);
+        }
+        let change = Change::Create {
+            name: name.to_owned(),
+            partitions,
+            replicas,
+            settings: settings.to_vec(),
+            is_unasked: false,
+        };
+        self.ask_for_change(who, change).await?;
+        self.until(|broker| broker.topic(name)).await
+    }
+
+    /// Creates a topic with default settings at any node of the site, since somebody uses its name; but none that was refused lately to
+    /// somebody who said how it should be, and none that begins with two underscores, as the names of a broker's own topics do.
+    ///
+    /// # Errors
+    /// As [`Broker::create_topic_on`].
+    pub async fn create_topic_unasked(
+        &self,
+        who: &Principal,
+        name: &str,
+        partitions: u32,
+    ) -> Result<Arc<Topic>, AdminError> {
+        if self.is_serving() {
+            return self.create_unasked(who, name, partitions).await;
+        }
+        if !authorize(who, Operation::Create, Resource::Topic(name)) {
+            return Err(AdminError::Denied);
+        }
+        self.may_be_unasked(name)?;
+        let change = Change::Create {
+            name: name.to_owned(),
+            partitions,
+            replicas: None,
+            settings: Vec::new(),
+            is_unasked: true,
+        };
+        self.ask_for_change(who, change).await?;
+        self.until(|broker| broker.topic(name)).await
+    }
+
+    async fn create_unasked(
+        &self,
+        who: &Principal,
+        name: &str,
+        partitions: u32,
+    ) -> Result<Arc<Topic>, AdminError> {
+        self.may_be_unasked(name)?;
+        self.create_topic_on(who, name, partitions, None, &[]).await
+    }
+
+    fn may_be_unasked(&self, name: &str) -> Result<(), AdminError> {
+        let is_refused = self.0.refused.has(name, Instant::now());
+        match is_refused || name.starts_with(OWN_NAMES) {
+            true => Err(AdminError::NoTopic(name.to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// A topic was refused to somebody who said how it should be: it is not made in another way because he uses its name.
+    pub fn note_refused(&self, name: &str) {
+        self.0.refused.note(name, Instant::now());
+    }
+
+    /// As [`Broker::alter_topic`] at any node of the site: returns once this node knows it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn alter_topic_anywhere(
+        &self,
+        who: &Principal,
+        name: &str,
+        partitions: Option<u32>,
+        settings: &[(String, String)],
+    ) -> Result<Arc<Topic>, AdminError> {
+        if self.is_serving() {
+            return self.alter_topic(who, name, partitions, settings).await;
+        }
+        if !authorize(who, Operation::Alter, Resource::Topic(name)) {
+            return Err(AdminError::Denied);
+        }
+        let change = Change::Alter {
+            name: name.to_owned(),
+            partitions,
+            settings: settings.to_vec(),
+        };
+        self.ask_for_change(who, change).await?;
+        self.until(|broker| {
+            let topic = broker.topic(name)?;
+            let mut wanted = topic.config.clone();
+            for (key, value) in settings {
+                wanted.set(key, value).ok()?;
+            }
+            let has = topic.partitions.len() as u32;
+            (wanted == topic.config && partitions.is_none_or(|n| has >= n)).then_some(topic)
+        })
+        .await
+    }
+
+    /// As [`Broker::delete_topic`] at any node of the site: returns once this node knows it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn delete_topic_anywhere(&self, who: &Principal, name: &str) -> Result<(), AdminError> {
+        if self.is_serving() {
+            return self.delete_topic(who, name).await;
+        }
+        if !authorize(who, Operation::Delete, Resource::Topic(name)) {
+            return Err(AdminError::Denied);
+        }
+        let before = self.topic(name);
+        let change = Change::Delete {
+            name: name.to_owned(),
+        };
+        self.ask_for_change(who, change).await?;
+        // Another of its name may have been made meanwhile.
+        let is_gone = |now: Option<Arc<Topic>>| match (&before, &now) {
+            (Some(before), Some(now)) => before.partitions != now.partitions,
+            (_, now) => now.is_none(),
+        };
+        self.until(|broker| is_gone(broker.topic(name)).then_some(()))
+            .await
+    }
+
+    /// Waits until what the leader has done shows here.
+    async fn until<T>(&self, shows: impl Fn(&Self) -> Option<T>) -> Result<T, AdminError> {
+        let deadline = Instant::now() + APPLIED_WITHIN;
+        loop {
+            match shows(self) {
+                Some(found) => return Ok(found),
+                // It is done; this node is behind.
+                None if Instant::now() >= deadline => return Err(ProposeError::Unknown.into()),
+                None => tokio::time::sleep(APPLIED_POLL).await,
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Which nodes of the site are there and in step, as its leader sees it and tells the others by a row: clients are told of no node that is
+//! away, and tools see which replicas follow.
+
+use crate::applied::Tables;
+use crate::broker::Broker;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::time::Instant;
+use weir_log::{Op, StateKey, StateKind, decode, encode};
+use weir_replica::{MemberStatus, NodeId};
+use weir_types::level::LEVEL_OF_AGES;
+
+/// Row of [`StateKind::Site`] that says it.
+const ROW: &[u8] = b"absent";
+/// A node that has not answered for so long is away: the time in which followers would have elected another leader.
+const AWAY_AFTER: Duration = Duration::from_millis(1_500);
+/// And one that answers again within this is back.
+const BACK_WITHIN: Duration = Duration::from_millis(700);
+/// What a replica lacks that is in step: what is on its way at any moment.
+const IN_STEP_ENTRIES: u64 = 256;
+/// A replica that was in step in this time counts as such (Kafka's `replica.lag.time.max.ms`).
+const BEHIND_AFTER: Duration = Duration::from_secs(30);
+
+/// Nodes that are not as they should be, as the leader saw it last. Stored by position.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absent {
+    /// Those that do not answer.
+    pub away: BTreeSet<NodeId>,
+    /// Those that answer, and do not follow.
+    pub behind: BTreeSet<NodeId>,
+}
+
+/// What the leader keeps in mind of the others.
+#[derive(Default)]
+pub(crate) struct Presence {
+    /// Since when this node leads, in which term.
+    led: Option<(u64, Instant)>,
+    in_step: BTreeMap<NodeId, Instant>,
+}
+
+impl Presence {
+    /// Who is absent at `now`, when `before` were.
+    fn look(&mut self, term: u64, members: &[MemberStatus], before: &Absent, now: Instant) -> Absent {
+        if self.led.is_none_or(|(known, _)| known != term) {
+            self.led = Some((term, now));
+            self.in_step.clear();
+        }
+        let led_for = self
+            .led
+            .map_or(Duration::ZERO, |(_, since)| now.duration_since(since));
+        let mut absent = Absent::default();
+        for member in members {
+            // Nobody was heard before this node led.
+            let silent = member.heard_ms_ago.map_or(led_for, Duration::from_millis);
+            let is_away = match before.away.contains(&member.id) {
+                true => silent >= BACK_WITHIN || member.heard_ms_ago.is_none(),
+                false => silent >= AWAY_AFTER,
+            };
+            if is_away {
+                absent.away.insert(member.id);
+                continue;
+            }
+            let is_in_step = member.refuses.is_none() && member.lag.is_none_or(|lag| lag <= IN_STEP_ENTRIES);
+            let last = self.in_step.entry(member.id).or_insert(now);
+            if is_in_step {
+                *last = now;
+            }
+            if member.refuses.is_some() || now.duration_since(*last) >= BEHIND_AFTER {
+                absent.behind.insert(member.id);
+            }
+        }
+        self.in_step
+            .retain(|id, _| members.iter().any(|member| member.id == *id));
+        absent
+    }
+}
+
+impl Tables {
+    fn absent(&self) -> Absent {
+        let row = self.others.get(&(StateKind::Site as u8, ROW.to_vec()));
+        // Of a later release's row this one knows nothing, and takes all for present.
+        row.and_then(|row| decode("who is absent", row).ok())
+            .unwrap_or_default()
+    }
+}
+
+impl Broker {
+    /// Nodes of the site that are away or do not follow, as far as this node knows. Never itself.
+    pub fn absent(&self) -> Absent {
+        let mut absent = self.0.applied.tables().absent();
+        let me = self.group().node();
+        absent.away.remove(&me);
+        absent.behind.remove(&me);
+        absent
+    }
+
+    /// Looks who is there, if this node leads, and tells the others what has changed. Call it about twice a second.
+    pub async fn note_absent(&self) {
+        let (status, before) = (self.group().status(), self.0.applied.tables().absent());
+        if !status.serving || self.level() < LEVEL_OF_AGES {
+            return;
+        }
+        let mut members = status.members;
+        members.retain(|member| member.id != status.node);
+        let now = {
+            let mut presence = self.0.presence.lock().await;
+            presence.look(status.term, &members, &before, Instant::now())
+        };
+        if now == before {
+            return;
+        }
+        tracing::info!(away = ?now.away, behind = ?now.behind, "nodes of the site that are away, or do not follow");
+        let row = Op::Put {
+            key: StateKey::new(StateKind::Site, ROW),
+            value: encode(&now),
+        };
+        if let Err(error) = self.put(vec![row]).await {
+            tracing::debug!(%error, "who is away is not noted");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_replica::{Member, Role};
+
+    fn member(id: NodeId, heard_ms_ago: Option<u64>, lag: u64) -> MemberStatus {
+        MemberStatus {
+            id,
+            member: Member::default(),
+            role: Role::Voter,
+            lag: Some(lag),
+            heard_ms_ago,
+            refuses: None,
+        }
+    }
+
+    #[test]
+    fn who_is_silent_is_away_and_comes_back_when_he_answers() {
+        let (mut presence, begin) = (Presence::default(), Instant::now());
+        let after = |ms| begin + Duration::from_millis(ms);
+        let none = Absent::default();
+        // A leader that begins has heard nobody.
+        let unheard = [member(2, None, 0), member(3, Some(20), 0)];
+        assert_eq!(presence.look(1, &unheard, &none, after(0)), none);
+        assert_eq!(presence.look(1, &unheard, &none, after(1_000)), none);
+        let gone = presence.look(1, &unheard, &none, after(1_500));
+        assert_eq!(gone.away, BTreeSet::from([2]));
+        // In between it stays as it was.
+        let slow = [member(2, Some(1_000), 0), member(3, Some(1_000), 0)];
+        assert_eq!(presence.look(1, &slow, &gone, after(2_000)), gone);
+        assert_eq!(presence.look(1, &slow, &none, after(2_000)), none);
+        let heard = [member(2, Some(10), 0), member(3, Some(10), 0)];
+        assert_eq!(presence.look(1, &heard, &gone, after(2_500)), none);
+        // A new term begins anew.
+        assert_eq!(presence.look(2, &unheard, &none, after(9_000)), none);
+    }
+
+    #[test]
+    fn who_lacks_entries_for_long_is_behind() {
+        let (mut presence, begin) = (Presence::default(), Instant::now());
+        let none = Absent::default();
+        let lags = [member(2, Some(10), 10_000)];
+        assert_eq!(presence.look(1, &lags, &none, begin), none);
+        let later = begin + Duration::from_secs(30);
+        let behind = presence.look(1, &lags, &none, later);
+        assert_eq!(behind.behind, BTreeSet::from([2]));
+        let caught_up = [member(2, Some(10), 3)];
+        assert_eq!(presence.look(1, &caught_up, &behind, later), none);
+        let mut refuses = member(2, Some(10), 3);
+        refuses.refuses = Some("its disk is full".to_owned());
+        let refused = presence.look(1, &[refuses], &none, later);
+        assert_eq!(refused.behind, BTreeSet::from([2]));
+    }
+}
