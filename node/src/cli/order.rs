@@ -73,7 +73,10 @@ mod tests {
             ("weir topic list -o json", "weir topic list -o json"),
             ("weir --help topic list", "weir topic list --help"),
             ("weir -h -o json topic", "weir topic -o json -h"),
-            ("weir --node a:1 cluster status -o json", "weir cluster status --node a:1 -o json"),
+            (
+                "weir --node a:1 cluster status -o json",
+                "weir cluster status --node a:1 -o json",
+            ),
             ("weir --node a:1 cluster", "weir cluster --node a:1"),
             ("weir --help", "weir --help"),
             ("weir -h produce t -- x", "weir produce t -h -- x"),
