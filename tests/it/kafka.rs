@@ -1,5 +1,6 @@
 //! Strangers' Kafka clients against a node: each from its own package, unmodified.
 
+mod java;
 pub(crate) mod raw;
 
 use crate::block_on;
@@ -349,6 +350,17 @@ fn free_port() -> String {
         .local_addr()
         .unwrap()
         .to_string()
+}
+
+/// A port that nobody has now, and the next one neither.
+fn free_ports() -> u16 {
+    let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).ok();
+    let found = std::iter::repeat_with(|| free(0)).take(100).find_map(|first| {
+        let first = first?.local_addr().ok()?.port();
+        let next = first.checked_add(1)?;
+        (free(first).is_some() && free(next).is_some()).then_some(first)
+    });
+    found.unwrap()
 }
 
 /// A group and an idempotent producer meet a node that is interrupted in the middle of their work, again and again: what was

@@ -234,6 +234,18 @@ fn clients() {
             say(&format!("no {name}, its test will be skipped: {error:#}"));
         }
     }
+    let kafka = target().join("clients/kafka");
+    if !kafka.join(".installed").exists() {
+        let mut install = Command::new("sh");
+        install
+            .arg(root().join("tests/clients/java/kafka.sh"))
+            .arg("install")
+            .arg(&kafka);
+        let installed = run(install).and_then(|()| Ok(std::fs::write(kafka.join(".installed"), "")?));
+        if let Err(error) = installed {
+            say(&format!("no Apache Kafka, its tests will be skipped: {error:#}"));
+        }
+    }
     for (program, package) in [("kcat", "kcat"), ("nft", "nftables")] {
         if Command::new(program).arg("-V").output().is_ok() {
             continue;

@@ -15,6 +15,7 @@ use crate::proposer::{Append, Framing, Made, Request, Room};
 use crate::quota::{Direction, QuotaConfig, Quotas};
 use crate::retention::{Retention, Why};
 use crate::topic::{TimestampType, Topic};
+use crate::unserved::UnservedCounts;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -89,6 +90,7 @@ pub struct BrokerMetrics {
     pub fetch_requests: AtomicU64,
     /// Records that retention has removed: by age, by size, over the disk budget.
     pub removed: [AtomicU64; 3],
+    pub unserved: UnservedCounts,
 }
 
 impl BrokerMetrics {
@@ -378,9 +380,12 @@ impl Broker {
         );
         let early = seen
             .earliest
-            .filter(|at| *at < now.saturating_sub_unsigned(before));
-        let late = seen.latest.filter(|at| *at > now.saturating_add_unsigned(after));
-        let dated = |(timestamp, limit, setting)| ProduceError::Dated {
+            .filter(|(at, _)| *at < now.saturating_sub_unsigned(before));
+        let late = seen
+            .latest
+            .filter(|(at, _)| *at > now.saturating_add_unsigned(after));
+        let dated = |((timestamp, record), limit, setting)| ProduceError::Dated {
+            record,
             timestamp,
             now,
             limit,
@@ -440,13 +445,14 @@ impl Broker {
             batch = batch.stamped(now);
         }
         let seen = self.look_at(who, &batch).await?;
-        if seen.has_keyless && topic.config.cleanup.is_by_key() {
-            return Err(ProduceError::Keyless(topic.name.to_string()));
+        if let Some(record) = seen.keyless.filter(|_| topic.config.cleanup.is_by_key()) {
+            let topic = topic.name.to_string();
+            return Err(ProduceError::Keyless { topic, record });
         }
         if append_time.is_none() {
             self.check_times(&topic, seen)?;
         }
-        if let Some(latest) = seen.latest.filter(|t| *t != batch.max_timestamp()) {
+        if let Some((latest, _)) = seen.latest.filter(|(at, _)| *at != batch.max_timestamp()) {
             // Looking up by time goes by the header: it has to be right, whoever wrote it.
             batch = batch.dated(latest);
         }
@@ -710,10 +716,11 @@ pub(crate) fn row_op((key, value): (StateKey, Option<Bytes>)) -> Op {
 /// What a walk over the records of a batch has seen.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
-    /// Their times, in milliseconds; those that have one.
-    pub(crate) earliest: Option<i64>,
-    pub(crate) latest: Option<i64>,
-    pub(crate) has_keyless: bool,
+    /// The first and the last time, in milliseconds, of those that have one, and which record has it.
+    pub(crate) earliest: Option<(i64, u32)>,
+    pub(crate) latest: Option<(i64, u32)>,
+    /// The first record without a key.
+    pub(crate) keyless: Option<u32>,
 }
 
 /// Walks the records once, at the door: nothing malformed is stored, and nobody after this has to think of it.
@@ -723,14 +730,18 @@ pub(crate) fn validate(batch: &Batch) -> Result<Seen, BatchError> {
 
 fn walk(body: &Body) -> Result<Seen, BatchError> {
     let mut seen = Seen::default();
-    for record in body.records() {
+    for (index, record) in (0..).zip(body.records()) {
         let record = record?;
         let at = record.timestamp;
-        if at >= 0 {
-            seen.earliest = Some(seen.earliest.map_or(at, |earliest| earliest.min(at)));
+        if at >= 0 && seen.earliest.is_none_or(|(earliest, _)| at < earliest) {
+            seen.earliest = Some((at, index));
         }
-        seen.latest = seen.latest.max(Some(at));
-        seen.has_keyless |= record.key.is_none();
+        if seen.latest.is_none_or(|(latest, _)| at > latest) {
+            seen.latest = Some((at, index));
+        }
+        if record.key.is_none() {
+            seen.keyless.get_or_insert(index);
+        }
     }
     Ok(seen)
 }

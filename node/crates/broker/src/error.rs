@@ -25,12 +25,13 @@ pub enum ProduceError {
     Batch(#[from] BatchError),
     #[error("batch of {bytes} bytes is over the topic's max.message.bytes of {limit}")]
     TooLarge { bytes: usize, limit: usize },
-    #[error("topic `{0}` is kept by key (`cleanup.policy`): each record needs one")]
-    Keyless(String),
+    #[error("topic `{topic}` is kept by key (`cleanup.policy`): each record needs one")]
+    Keyless { topic: String, record: u32 },
     #[error(
         "a record is dated {timestamp} ms, and the node's time is {now}: topic setting `{setting}` allows for {limit}"
     )]
     Dated {
+        record: u32,
         timestamp: i64,
         now: i64,
         limit: u64,
@@ -77,6 +78,15 @@ pub enum ProduceError {
 }
 
 impl ProduceError {
+    /// The record of the batch that is to blame, where one is.
+    pub fn record(&self) -> Option<u32> {
+        match self {
+            Self::Keyless { record, .. } | Self::Dated { record, .. } => Some(*record),
+            Self::Batch(BatchError::Record { index, .. }) => Some(*index),
+            _ => None,
+        }
+    }
+
     /// What the caller does.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -86,7 +96,7 @@ impl ProduceError {
             | Self::Batch(_)
             | Self::TooLarge { .. }
             | Self::MadeTooLarge { .. }
-            | Self::Keyless(_)
+            | Self::Keyless { .. }
             | Self::Dated { .. }
             | Self::OutOfOrder { .. }
             | Self::UnknownProducer(_) => ErrorKind::Invalid,

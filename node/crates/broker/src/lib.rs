@@ -36,13 +36,15 @@ mod stored;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod unserved;
 
 pub use admin::KnownProducer;
 pub use auth::{Operation, Principal, Resource};
 pub use broker::{Broker, BrokerMetrics, Options, Produced, Producing};
 pub use chain::{Chain, Footing, Step};
 pub use coordinator::{
-    Caller, Commit, CommittedOffset, GroupError, GroupInfo, Join, Joined, JoinedMember, MemberInfo, Synced,
+    Caller, Commit, CommittedOffset, GroupError, GroupInfo, Join, Joined, JoinedMember, MemberInfo,
+    SESSION_MAX, SESSION_MIN, Synced,
 };
 pub use error::{AdminError, FetchError, ProduceError};
 pub use fetch::{At, Fetch, Fetched, SHARE_WITHIN};
@@ -61,6 +63,7 @@ pub use stored::{NamedGap, topics_in};
 pub use topic::{
     Cleanup, ConfigError, Durability, RetentionBy, Setting, SettingKind, TimestampType, Topic, TopicConfig,
 };
+pub use unserved::Unserved;
 pub use weir_log::{FormatError, Marks, Piece, ReadError, StateKey, StateKind, Stop, decode, encode};
 pub use weir_replica::{
     Channel, Group, GroupConfig, GroupError as ClusterError, GroupStatus, JoinReply, LastStart, Member,

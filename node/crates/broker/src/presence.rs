@@ -15,6 +15,8 @@ use weir_types::level::LEVEL_OF_AGES;
 const ROW: &[u8] = b"absent";
 /// A node that has not answered for so long is away: the time in which followers would have elected another leader.
 const AWAY_AFTER: Duration = Duration::from_millis(1_500);
+/// A leader that begins hears of those who are there within this: several heartbeats. The one who led before has been silent already.
+const FIRST_ANSWERS: Duration = Duration::from_millis(600);
 /// And one that answers again within this is back.
 const BACK_WITHIN: Duration = Duration::from_millis(700);
 /// What a replica lacks that is in step: what is on its way at any moment.
@@ -51,11 +53,11 @@ impl Presence {
             .map_or(Duration::ZERO, |(_, since)| now.duration_since(since));
         let mut absent = Absent::default();
         for member in members {
-            // Nobody was heard before this node led.
-            let silent = member.heard_ms_ago.map_or(led_for, Duration::from_millis);
-            let is_away = match before.away.contains(&member.id) {
-                true => silent >= BACK_WITHIN || member.heard_ms_ago.is_none(),
-                false => silent >= AWAY_AFTER,
+            let is_away = match (member.heard_ms_ago, before.away.contains(&member.id)) {
+                (None, true) => true,
+                (None, false) => led_for >= FIRST_ANSWERS,
+                (Some(ms), true) => Duration::from_millis(ms) >= BACK_WITHIN,
+                (Some(ms), false) => Duration::from_millis(ms) >= AWAY_AFTER,
             };
             if is_away {
                 absent.away.insert(member.id);
@@ -145,8 +147,8 @@ mod tests {
         // A leader that begins has heard nobody.
         let unheard = [member(2, None, 0), member(3, Some(20), 0)];
         assert_eq!(presence.look(1, &unheard, &none, after(0)), none);
-        assert_eq!(presence.look(1, &unheard, &none, after(1_000)), none);
-        let gone = presence.look(1, &unheard, &none, after(1_500));
+        assert_eq!(presence.look(1, &unheard, &none, after(500)), none);
+        let gone = presence.look(1, &unheard, &none, after(600));
         assert_eq!(gone.away, BTreeSet::from([2]));
         // In between it stays as it was.
         let slow = [member(2, Some(1_000), 0), member(3, Some(1_000), 0)];

@@ -836,7 +836,10 @@ async fn what_is_kept_by_key_has_keys_and_is_neither_expired_nor_evicted() {
         builder.build(Offset::ZERO, None).unwrap()
     };
     let refused = send(&broker, "last", dated(-1, 10)).await.unwrap_err();
-    assert!(matches!(refused, crate::ProduceError::Keyless(_)), "{refused}");
+    assert!(
+        matches!(refused, crate::ProduceError::Keyless { .. }),
+        "{refused}"
+    );
     for topic in ["last", "last", "both", "both"] {
         send(&broker, topic, keyed()).await.unwrap();
     }

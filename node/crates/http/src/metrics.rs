@@ -13,6 +13,7 @@ pub(crate) async fn metrics(State(services): State<Arc<Services>>) -> impl IntoR
     let mut out = String::new();
     node(&mut out, &services);
     shares(&mut out, &services);
+    unserved(&mut out, &services);
     site(&mut out, &services);
     topics(&mut out, &services);
     outbox(&mut out, &services);
@@ -55,6 +56,24 @@ fn shares(out: &mut String, services: &Services) {
         "Requests that found a share used up.",
         |s| s.refused,
     );
+}
+
+/// What clients asked for in vain.
+fn unserved(out: &mut String, services: &Services) {
+    let name = "weir_kafka_unserved_total";
+    head(
+        out,
+        name,
+        "counter",
+        "Kafka requests that are not served, by request, version and client software.",
+    );
+    for (asked, n) in services.broker.metrics().unserved.all() {
+        let (request, version, client) = (escaped(&asked.request), asked.version, escaped(&asked.client));
+        let _ = writeln!(
+            out,
+            "{name}{{request=\"{request}\",version=\"{version}\",client=\"{client}\"}} {n}"
+        );
+    }
 }
 
 fn node(out: &mut String, services: &Services) {

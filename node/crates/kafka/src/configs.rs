@@ -1,7 +1,8 @@
 //! Settings under Kafka's names, for the requests that describe and change them.
 
-use crate::node::Settings;
+use crate::node::Session;
 use weir_broker::{SettingKind, TopicConfig};
+use weir_types::GroupId;
 
 /// Kinds of resources that have settings.
 pub(crate) const TOPIC: i8 = 2;
@@ -75,51 +76,145 @@ pub(crate) fn of_topic(config: &TopicConfig) -> Vec<Config> {
 }
 
 /// Settings of the node that Kafka's tools look for.
-pub(crate) fn of_broker(settings: &Settings) -> Vec<Config> {
-    let config = |name, value: String, kind, about| Config {
-        name,
-        value,
-        read_only: true,
-        source: Source::StaticBroker,
-        kind,
-        about,
-    };
-    vec![
-        config(
+pub(crate) fn of_broker(session: &Session) -> Vec<Config> {
+    let settings = &session.node.settings;
+    let preset = TopicConfig::default().all_entries();
+    let preset = |name: &str| preset.get(name).cloned().unwrap_or_default();
+    let (host, port) = session.advertised();
+    let replicas = session.replicas(GroupId::SITE).voters.len();
+    let own = [
+        (
+            "node.id",
+            session.node_id().to_string(),
+            Kind::Int,
+            "The node's number in the site.",
+        ),
+        (
+            "advertised.listeners",
+            format!("PLAINTEXT://{host}:{port}"),
+            Kind::List,
+            "Where clients are told to find the node (`advertise`).",
+        ),
+        (
+            "log.dirs",
+            settings.data_dir.clone(),
+            Kind::String,
+            "Directory of the node's data.",
+        ),
+        (
             "auto.create.topics.enable",
             settings.auto_create.to_string(),
             Kind::Boolean,
             "Whether topics are made when they are first asked for.",
         ),
-        config(
+        (
+            "delete.topic.enable",
+            "true".to_owned(),
+            Kind::Boolean,
+            "Topics can be deleted.",
+        ),
+        (
             "num.partitions",
             settings.default_partitions.to_string(),
             Kind::Int,
             "Partitions of a topic that is made without a number of them.",
         ),
-        config(
+        (
             "default.replication.factor",
-            "1".to_owned(),
+            replicas.to_string(),
             Kind::Int,
-            "This node stands alone.",
+            "Nodes that have a topic which is made without a number of them: all that vote.",
         ),
-        config(
+        (
             "message.max.bytes",
             weir_types::limits::BATCH_BYTES_MAX.to_string(),
             Kind::Int,
             "Largest record batch taken.",
         ),
-        config(
+        (
+            "socket.request.max.bytes",
+            weir_types::limits::KAFKA_REQUEST_BYTES_MAX.to_string(),
+            Kind::Int,
+            "Largest request taken.",
+        ),
+        (
             "group.initial.rebalance.delay.ms",
             settings.group_initial_delay.as_millis().to_string(),
             Kind::Int,
             "How long the first rebalance of an empty group waits for more members.",
         ),
-        config(
+        (
+            "group.min.session.timeout.ms",
+            weir_broker::SESSION_MIN.as_millis().to_string(),
+            Kind::Int,
+            "Shortest session of a group's member.",
+        ),
+        (
+            "group.max.session.timeout.ms",
+            weir_broker::SESSION_MAX.as_millis().to_string(),
+            Kind::Int,
+            "Longest session of a group's member.",
+        ),
+        (
             "offsets.retention.minutes",
             (settings.offsets_retention_ms / 60_000).to_string(),
             Kind::Int,
             "How long offsets of a group without members are kept.",
         ),
-    ]
+        (
+            "log.retention.ms",
+            preset("retention.ms"),
+            Kind::Long,
+            "Age at which records expire, unless their topic says otherwise.",
+        ),
+        (
+            "log.retention.bytes",
+            preset("retention.bytes"),
+            Kind::Long,
+            "Bytes of a partition beyond which its oldest records expire, unless its topic says otherwise.",
+        ),
+        (
+            "log.cleanup.policy",
+            preset("cleanup.policy"),
+            Kind::List,
+            "What becomes of old records, unless their topic says otherwise.",
+        ),
+        (
+            "log.message.timestamp.type",
+            preset("message.timestamp.type"),
+            Kind::String,
+            "Whose clock dates records, unless their topic says otherwise.",
+        ),
+        (
+            "min.insync.replicas",
+            preset("min.insync.replicas"),
+            Kind::Int,
+            "Nodes that have a record before it is acknowledged, unless its topic says otherwise.",
+        ),
+        (
+            "compression.type",
+            preset("compression.type"),
+            Kind::String,
+            "Batches are stored as producers compressed them.",
+        ),
+        (
+            "unclean.leader.election.enable",
+            preset("unclean.leader.election.enable"),
+            Kind::Boolean,
+            "A node that lacks acknowledged records never leads.",
+        ),
+    ];
+    let config = |(name, value, kind, about): (&'static str, _, _, _)| Config {
+        name,
+        value,
+        read_only: true,
+        // What holds for topics that say nothing is not set anywhere.
+        source: match name.starts_with("log.") && name != "log.dirs" {
+            true => Source::Default,
+            false => Source::StaticBroker,
+        },
+        kind,
+        about,
+    };
+    own.map(config).into()
 }

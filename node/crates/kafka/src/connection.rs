@@ -363,10 +363,13 @@ async fn respond(session: &Session, head: Head, body: Bytes) -> Result<Frame, Co
         Some(answered) => answered.map_err(|error| malformed(head, error)),
         None if head.key == api::API_VERSIONS => Ok(api::unsupported_api_versions(head)),
         // There is no answer that the client could read: its version decides the form.
-        None => Err(ConnectionError::Unsupported {
-            key: head.key,
-            version: head.version,
-        }),
+        None => {
+            session.note_unserved(api::name(head.key), head.version);
+            Err(ConnectionError::Unsupported {
+                key: head.key,
+                version: head.version,
+            })
+        }
     }
 }
 

@@ -107,7 +107,7 @@ impl From<&ProduceError> for Code {
             ProduceError::Denied(_) => Self::TopicAuthorizationFailed,
             ProduceError::Batch(e) => e.into(),
             ProduceError::TooLarge { .. } | ProduceError::MadeTooLarge { .. } => Self::MessageTooLarge,
-            ProduceError::Keyless(_) => Self::InvalidRecord,
+            ProduceError::Keyless { .. } => Self::InvalidRecord,
             ProduceError::Dated { .. } => Self::InvalidTimestamp,
             ProduceError::FewCopies { .. } => Self::NotEnoughReplicas,
             ProduceError::OutOfOrder { .. } => Self::OutOfOrderSequence,

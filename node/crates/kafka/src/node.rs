@@ -5,9 +5,9 @@ use crate::wire::Uuid;
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use weir_broker::{Broker, Principal, SHARE_WITHIN, Taken, Topic, UsedUp};
+use weir_broker::{Broker, Principal, SHARE_WITHIN, Taken, Topic, Unserved, UsedUp};
 use weir_types::limits::{FETCH_BYTES_MAX, KAFKA_SMALL_BYTES};
 use weir_types::{GroupId, PartitionId};
 
@@ -15,6 +15,8 @@ use weir_types::{GroupId, PartitionId};
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How much later than asked for a long poll may end, in milliseconds.
 const GRAIN_MAX_MS: u128 = 250;
+/// Of what a client calls its software, so many characters are kept.
+const SOFTWARE_CHARS_MAX: usize = 64;
 /// More kinds of requests than there are (Kafka 4 has 92).
 const KEYS: usize = 128;
 
@@ -96,6 +98,8 @@ pub(crate) struct Session {
     /// The address that the client came to.
     pub(crate) local: SocketAddr,
     turns: Arc<AtomicUsize>,
+    /// Name and version of the client's software, once it has said so.
+    software: Arc<OnceLock<String>>,
     /// What the answer that is being made will need until it is sent.
     answer: Arc<Mutex<Answer>>,
 }
@@ -117,6 +121,7 @@ impl Session {
             peer,
             local,
             turns: Arc::default(),
+            software: Arc::default(),
             answer: Arc::default(),
         }
     }
@@ -281,6 +286,8 @@ impl Session {
     pub(crate) fn check_epoch(&self, topic: &str, partition: i32, theirs: i32) -> Code {
         let ours = self.leader_epoch(topic, partition);
         match theirs {
+            // What is not there has no epoch, and is found out as what it is.
+            _ if self.log_start(topic, partition) < 0 => Code::None,
             // Nothing of it is here.
             _ if ours < 0 => Code::NotLeaderOrFollower,
             -1 => Code::None,
@@ -353,6 +360,22 @@ impl Session {
 
     fn answer_slot(&self) -> MutexGuard<'_, Answer> {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client has said what software it is. What it calls itself is cut, and shown as one word.
+    pub(crate) fn note_software(&self, name: &str, version: &str) {
+        let said = format!("{name} {version}");
+        let said = said.chars().filter(|c| !c.is_control()).take(SOFTWARE_CHARS_MAX);
+        let _ = self.software.set(said.collect());
+    }
+
+    /// Counts a request that is not served.
+    pub(crate) fn note_unserved(&self, request: String, version: i16) {
+        self.node.broker.metrics().unserved.count(Unserved {
+            request,
+            version,
+            client: self.software.get().cloned().unwrap_or_default(),
+        });
     }
 
     /// Counts up, for taking turns.

@@ -92,6 +92,33 @@ fn every_message_of_every_version_is_what_the_other_implementation_reads_and_wri
     assert!(compared > 20 * 110, "{compared}");
 }
 
+/// The page says of each request which versions are served, and of no other.
+#[test]
+fn the_page_of_what_is_served_is_the_table_that_answers() {
+    let page = include_str!("../../../docs/kafka.md");
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains("–"));
+    let told: Vec<String> = rows
+        .map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | "))
+        .collect();
+    let row = |(key, versions): (i16, std::ops::RangeInclusive<i16>)| {
+        format!(
+            "| {} ({key}) | {}–{}",
+            api::name(key),
+            versions.start(),
+            versions.end()
+        )
+    };
+    let served: Vec<String> = api::versions().into_iter().map(row).collect();
+    assert_eq!(
+        told,
+        served,
+        "put these into node/docs/kafka.md:\n{}",
+        served.join("\n")
+    );
+}
+
 #[test]
 fn a_count_is_not_believed() {
     let huge: [(i16, i16, &[u8]); 4] = [

@@ -145,6 +145,8 @@ pub const REQUESTS_BYTES_MAX: usize = 40 << 20;
 pub const WAITING_BYTES_MAX: usize = 8 << 20;
 /// Largest Kafka request that is read to its end and refused, so that its connection goes on (Kafka's `socket.request.max.bytes`).
 pub const KAFKA_SKIPPED_BYTES_MAX: usize = 100 << 20;
+/// Kinds of requests that are not served and are counted apart, by request, version and client: a site has a few clients.
+pub const UNSERVED_MAX: usize = 200;
 /// Requests up to this size need no leave to be received: ten thousand connections of them are bounded by themselves.
 pub const KAFKA_SMALL_BYTES: usize = 8 << 10;
 /// Bytes of records that are being read or sent at once, over all listeners. Beyond, a fetch waits, and gets none after a while: a

@@ -25,9 +25,10 @@ use weir_types::limits::{
     GROUP_NAME_BYTES_MAX, GROUP_ROW_BYTES_MAX, GROUPS_BYTES_MAX, GROUPS_MAX, MEMBER_BYTES_MAX,
 };
 
-/// Shortest and longest session that a member may ask for (Kafka's defaults).
-const SESSION_MIN: Duration = Duration::from_secs(6);
-const SESSION_MAX: Duration = Duration::from_secs(1_800);
+/// Shortest session that a member may ask for (Kafka's default).
+pub const SESSION_MIN: Duration = Duration::from_secs(6);
+/// Longest session that a member may ask for (Kafka's default).
+pub const SESSION_MAX: Duration = Duration::from_secs(1_800);
 
 /// Why a call of a group member is refused. Each stands for an error of Kafka's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -233,9 +234,11 @@ impl Broker {
         coordinator.bytes.fetch_add(bytes, Ordering::Relaxed);
         let fresh = Coordinator::fresh_id(&join.client)?;
         let (reply, answer) = oneshot::channel();
+        let is_new;
         let step = {
             let mut groups = coordinator.lock();
-            if !groups.contains_key(group) {
+            is_new = !groups.contains_key(group);
+            if is_new {
                 // An id that nobody knows cannot be a member of a group that nobody knows.
                 if !join.member.is_empty() {
                     return Err(GroupError::UnknownMember);
@@ -249,6 +252,13 @@ impl Broker {
                 .get_mut(group)
                 .map(|g| g.join(join, || fresh, reply, Instant::now()))
         };
+        if is_new {
+            // Whoever was refused has not made a group.
+            let mut groups = coordinator.lock();
+            if groups.get(group).is_some_and(Group::is_empty) {
+                groups.remove(group);
+            }
+        }
         if let Some(JoinStep::Store(after)) = step {
             let (row, reply, joined) = *after;
             // A static member that came back is known by its new id: also after a restart.

@@ -68,7 +68,7 @@ const STORED_AS_SENT: &str = "Changes nothing here: batches are stored as produc
 const THROTTLES: &str = "Changes nothing here: replicas are not throttled by topic.";
 
 /// All of them.
-pub(super) const KEPT: [Kept; 25] = [
+pub(super) const KEPT: [Kept; 29] = [
     whole("segment.bytes", "1073741824", SettingKind::Int, 14, SEGMENTS),
     whole("segment.ms", "604800000", SettingKind::Long, 1, SEGMENTS),
     whole("segment.jitter.ms", "0", SettingKind::Long, 0, SEGMENTS),
@@ -155,6 +155,22 @@ pub(super) const KEPT: [Kept; 25] = [
         SettingKind::Boolean,
         Takes::Boolean,
         TIERS,
+    ),
+    whole("remote.copy.lag.ms", "0", SettingKind::Long, -2, TIERS),
+    whole("remote.copy.lag.bytes", "-1", SettingKind::Long, -2, TIERS),
+    whole(
+        "max.decompressed.message.bytes",
+        "2147483639",
+        SettingKind::Int,
+        0,
+        "Changes nothing here: the records of a batch have up to 16 MiB.",
+    ),
+    of(
+        "errors.deadletterqueue.group.enable",
+        "false",
+        SettingKind::Boolean,
+        Takes::Boolean,
+        "Changes nothing here: share groups are not served.",
     ),
     whole("local.retention.ms", "-2", SettingKind::Long, -2, TIERS),
     whole("local.retention.bytes", "-2", SettingKind::Long, -2, TIERS),

@@ -42,6 +42,7 @@ impl Api for Served {
             version = request.client_software_version,
             "Kafka client"
         );
+        session.note_software(&request.client_software_name, &request.client_software_version);
         response(Code::None)
     }
 }

@@ -19,12 +19,13 @@ messages! {
     DeletedGroup {
         group_id: String [0..],
         error: Code [0..],
+        error_message: Option<String> [3..],
     }
 }
 
 impl Api for Served {
     const KEY: i16 = 42;
-    const VERSIONS: RangeInclusive<i16> = 0..=2;
+    const VERSIONS: RangeInclusive<i16> = 0..=3;
     const FLEXIBLE: i16 = 2;
     type Request = DeleteGroupsRequest;
     type Response = DeleteGroupsResponse;
@@ -32,8 +33,12 @@ impl Api for Served {
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let mut response = DeleteGroupsResponse::default();
         for group_id in request.groups {
-            let error = code(&session.node.broker.delete_group(&session.who, &group_id).await);
-            response.results.push(DeletedGroup { group_id, error });
+            let deleted = session.node.broker.delete_group(&session.who, &group_id).await;
+            response.results.push(DeletedGroup {
+                error: code(&deleted),
+                error_message: deleted.err().map(|e| e.to_string()),
+                group_id,
+            });
         }
         response
     }

@@ -65,13 +65,15 @@ impl Api for Served {
                     Some(topic) => Ok(configs::of_topic(&topic.config)),
                     None => Err((Code::UnknownTopicOrPartition, "no such topic")),
                 },
-                configs::BROKER
-                    if resource.resource_name == session.node_id().to_string()
-                        || resource.resource_name.is_empty() =>
-                {
-                    Ok(configs::of_broker(&node.settings))
+                // What was set for all nodes at once, which nothing is.
+                configs::BROKER if resource.resource_name.is_empty() => Ok(Vec::new()),
+                configs::BROKER if resource.resource_name == session.node_id().to_string() => {
+                    Ok(configs::of_broker(session))
                 }
-                configs::BROKER => Err((Code::InvalidRequest, "the only node here is 1")),
+                configs::BROKER => Err((
+                    Code::InvalidRequest,
+                    "a node tells its own settings: ask that one",
+                )),
                 _ => Err((Code::InvalidRequest, "topics and brokers have settings here")),
             };
             let mut described = Described {

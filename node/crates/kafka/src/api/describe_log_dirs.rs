@@ -27,6 +27,7 @@ messages! {
         topics: Vec<DescribedTopic> [0..],
         total_bytes: i64 [4..] = -1,
         usable_bytes: i64 [4..] = -1,
+        is_cordoned: bool [5..],
     }
     DescribedTopic {
         name: String [0..],
@@ -42,7 +43,7 @@ messages! {
 
 impl Api for Served {
     const KEY: i16 = 35;
-    const VERSIONS: RangeInclusive<i16> = 1..=4;
+    const VERSIONS: RangeInclusive<i16> = 1..=5;
     const FLEXIBLE: i16 = 2;
     type Request = DescribeLogDirsRequest;
     type Response = DescribeLogDirsResponse;

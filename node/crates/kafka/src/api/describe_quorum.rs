@@ -109,13 +109,39 @@ fn describe(session: &Session, topic: &str, index: i32) -> DescribedPartition {
     let (leader_id, leader_epoch) = session.leader(GroupId::SITE);
     let status = session.node.broker.group().status();
     let committed = i64::try_from(status.applied).unwrap_or(-1);
-    let replica = |id: i32| Replica {
-        replica_id: id,
-        log_end_offset: match id == session.node_id() {
-            true => committed,
-            false => -1,
-        },
-        ..Replica::default()
+    // Only the leader knows how far the others are.
+    let end = |id: i32| {
+        let member = status
+            .members
+            .iter()
+            .find(|member| i32::try_from(member.id) == Ok(id))?;
+        let lag = match id == session.node_id() {
+            true => 0,
+            false => member.lag?,
+        };
+        i64::try_from(status.last.saturating_sub(lag)).ok()
+    };
+    let now = session.node.broker.now_ms();
+    let heard = |id: i32| {
+        let member = status
+            .members
+            .iter()
+            .find(|member| i32::try_from(member.id) == Ok(id))?;
+        let ago = match id == session.node_id() {
+            true => 0,
+            false => member.heard_ms_ago?,
+        };
+        Some(now.saturating_sub_unsigned(ago))
+    };
+    let replica = |id: i32| {
+        let (end, heard) = (end(id).unwrap_or(-1), heard(id).unwrap_or(-1));
+        Replica {
+            replica_id: id,
+            log_end_offset: end,
+            last_fetch_timestamp: heard,
+            last_caught_up_timestamp: if end >= committed { heard } else { -1 },
+            ..Replica::default()
+        }
     };
     let replicas = session.replicas(GroupId::SITE);
     DescribedPartition {

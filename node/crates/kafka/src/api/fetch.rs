@@ -246,25 +246,25 @@ async fn partition(
             return fail(answer, got, Code::UnknownTopicOrPartition);
         }
         // Nothing was ever written to it.
+        if asked.fetch_offset != 0 {
+            return fail(answer, got, Code::OffsetOutOfRange);
+        }
         (
             answer.high_watermark,
             answer.last_stable_offset,
             answer.log_start_offset,
         ) = (0, 0, 0);
-        if asked.fetch_offset != 0 {
-            return fail(answer, got, Code::OffsetOutOfRange);
-        }
         return answer;
     };
     let (start, end) = (marks.log_start().get() as i64, marks.committed_end().get() as i64);
+    if asked.fetch_offset < start || asked.fetch_offset > end {
+        return fail(answer, got, Code::OffsetOutOfRange);
+    }
     (
         answer.high_watermark,
         answer.last_stable_offset,
         answer.log_start_offset,
     ) = (end, end, start);
-    if asked.fetch_offset < start || asked.fetch_offset > end {
-        return fail(answer, got, Code::OffsetOutOfRange);
-    }
     if asked.fetch_offset < end && got.share.is_none() {
         got.share = Some(session.reserve_records().await);
     }

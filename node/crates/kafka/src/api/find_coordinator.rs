@@ -40,7 +40,7 @@ messages! {
 
 impl Api for Served {
     const KEY: i16 = 10;
-    const VERSIONS: RangeInclusive<i16> = 0..=4;
+    const VERSIONS: RangeInclusive<i16> = 0..=6;
     const FLEXIBLE: i16 = 3;
     type Request = FindCoordinatorRequest;
     type Response = FindCoordinatorResponse;

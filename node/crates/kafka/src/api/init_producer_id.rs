@@ -25,7 +25,7 @@ messages! {
 
 impl Api for Served {
     const KEY: i16 = 22;
-    const VERSIONS: RangeInclusive<i16> = 0..=4;
+    const VERSIONS: RangeInclusive<i16> = 0..=5;
     const FLEXIBLE: i16 = 2;
     type Request = InitProducerIdRequest;
     type Response = InitProducerIdResponse;

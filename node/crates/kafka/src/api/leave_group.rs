@@ -5,6 +5,7 @@ use crate::error::{Code, code};
 use crate::node::Session;
 use crate::wire::messages;
 use std::ops::RangeInclusive;
+use weir_broker::GroupError;
 
 pub(crate) struct Served;
 
@@ -55,6 +56,14 @@ impl Api for Served {
             .leave_group(&session.who, &request.group_id, &members)
             .await
         {
+            Err(e @ GroupError::UnknownMember) if version >= 3 => {
+                let left = members.into_iter().map(|(member_id, group_instance_id)| Left {
+                    member_id,
+                    group_instance_id,
+                    error: Code::from(&e),
+                });
+                response.members = left.collect();
+            }
             Err(e) => response.error = Code::from(&e),
             Ok(results) if version < 3 => response.error = results.first().map_or(Code::None, code),
             Ok(results) => {

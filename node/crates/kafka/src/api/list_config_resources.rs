@@ -1,6 +1,6 @@
 //! ListConfigResources (74): what has settings: topics and nodes. Memory: the names of all topics.
 
-use super::Api;
+use super::{Api, consumer_offsets};
 use crate::configs;
 use crate::error::Code;
 use crate::node::Session;
@@ -46,10 +46,11 @@ impl Api for Served {
         };
         if is_asked(configs::TOPIC) {
             let topics = session.node.broker.topics();
+            let own = consumer_offsets::is_there(session).then(|| consumer_offsets::NAME.to_owned());
             let names = topics.iter().map(|topic| topic.name.to_string());
             response
                 .config_resources
-                .extend(names.map(resource(configs::TOPIC)));
+                .extend(names.chain(own).map(resource(configs::TOPIC)));
         }
         if is_asked(configs::BROKER) {
             let ids = session.brokers().into_iter().map(|b| b.id.to_string());

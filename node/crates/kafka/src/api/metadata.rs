@@ -84,7 +84,7 @@ impl Api for Served {
                 topics
             }
         };
-        for topic in topics.iter_mut().filter(|topic| topic.error == Code::None) {
+        for topic in &mut topics {
             topic.topic_authorized_operations =
                 if_asked(request.include_topic_authorized_operations, OF_TOPIC);
         }

@@ -108,6 +108,16 @@ pub(crate) fn encode<T: Wire>(response: &T, head: Head, flexible: i16, key: i16)
     writer.finish()
 }
 
+/// `create_topics` as `CreateTopics`.
+fn camel(name: &str) -> String {
+    let word = |word: &str| {
+        let mut letters = word.chars();
+        let first = letters.next().map(|c| c.to_ascii_uppercase());
+        first.into_iter().chain(letters).collect::<String>()
+    };
+    name.split('_').map(word).collect()
+}
+
 macro_rules! served {
     ($($module:ident),* $(,)?) => {
         /// Key and versions of all that is served, for ApiVersions.
@@ -116,6 +126,15 @@ macro_rules! served {
             $(all.push((<$module::Served as Api>::KEY, <$module::Served as Api>::VERSIONS));)*
             all.sort_by_key(|(key, _)| *key);
             all
+        }
+
+        /// The name of the request with this key, as Kafka writes it; the key itself where it is not served.
+        pub(crate) fn name(key: i16) -> String {
+            match key {
+                produce::KEY => camel("produce"),
+                $(<$module::Served as Api>::KEY => camel(stringify!($module)),)*
+                key => key.to_string(),
+            }
         }
 
         /// First flexible version of a request, which decides the form of its header.

@@ -85,7 +85,34 @@ struct PendingTopic {
 
 enum Taken {
     Producing(Producing),
-    Refused(Code, String),
+    Refused(Refusal),
+}
+
+/// Why nothing of a batch is stored.
+struct Refusal {
+    code: Code,
+    words: String,
+    /// The record that is to blame.
+    record: Option<u32>,
+}
+
+impl Refusal {
+    fn new(code: Code, words: impl Into<String>) -> Self {
+        Self {
+            code,
+            words: words.into(),
+            record: None,
+        }
+    }
+}
+
+impl From<&ProduceError> for Refusal {
+    fn from(e: &ProduceError) -> Self {
+        Self {
+            record: e.record(),
+            ..Self::new(Code::from(e), e.to_string())
+        }
+    }
 }
 
 /// Hands all batches of a request to the broker.
@@ -116,7 +143,7 @@ pub(crate) async fn begin(session: &Session, head: Head, body: Bytes) -> Result<
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for data in topic.partitions {
             let taken = match refused {
-                Some((code, words)) => Taken::Refused(code, words.to_owned()),
+                Some((code, words)) => Taken::Refused(Refusal::new(code, words)),
                 None => take(session, &topic.name, data.index, data.records).await,
             };
             if let Taken::Producing(producing) = &taken
@@ -141,7 +168,7 @@ pub(crate) async fn begin(session: &Session, head: Head, body: Bytes) -> Result<
 }
 
 async fn take(session: &Session, topic: &str, index: i32, records: Option<Bytes>) -> Taken {
-    let refused = |code, words: &str| Taken::Refused(code, words.to_owned());
+    let refused = |code, words: &str| Taken::Refused(Refusal::new(code, words));
     if topic.is_empty() {
         return refused(Code::UnknownTopicId, "no topic has this id (any more)");
     }
@@ -150,7 +177,7 @@ async fn take(session: &Session, topic: &str, index: i32, records: Option<Bytes>
     };
     let batch = match Batch::parse(bytes) {
         Ok(batch) => batch,
-        Err(e) => return Taken::Refused(Code::from(&e), e.to_string()),
+        Err(e) => return Taken::Refused(Refusal::new(Code::from(&e), e.to_string())),
     };
     if batch.is_log_append_time() {
         return refused(Code::InvalidTimestamp, "log-append time is for the broker to set");
@@ -174,7 +201,18 @@ async fn take(session: &Session, topic: &str, index: i32, records: Option<Bytes>
         .await
     {
         Ok(producing) => Taken::Producing(producing),
-        Err(e) => Taken::Refused(Code::from(&e), e.to_string()),
+        Err(e) => Taken::Refused(Refusal::from(&e)),
+    }
+}
+
+impl PartitionResponse {
+    fn refuse(&mut self, refusal: Refusal) {
+        let blamed = refusal.record.map(|index| RecordError {
+            batch_index: i32::try_from(index).unwrap_or(i32::MAX),
+            message: Some(refusal.words.clone()),
+        });
+        self.record_errors = blamed.into_iter().collect();
+        (self.error, self.error_message) = (refusal.code, Some(refusal.words));
     }
 }
 
@@ -194,7 +232,7 @@ impl Pending {
                     ..PartitionResponse::default()
                 };
                 match taken {
-                    Taken::Refused(code, words) => (answer.error, answer.error_message) = (code, Some(words)),
+                    Taken::Refused(refusal) => answer.refuse(refusal),
                     Taken::Producing(producing) => {
                         throttle = throttle.max(producing.throttle());
                         let append_time = producing.append_time();
@@ -205,7 +243,7 @@ impl Pending {
                             }
                             Err(e) => {
                                 report(session, &name, index, &e);
-                                (answer.error, answer.error_message) = (Code::from(&e), Some(e.to_string()));
+                                answer.refuse(Refusal::from(&e));
                             }
                         }
                     }

@@ -1,0 +1,65 @@
+//! What clients asked for that is not served here: an operator sees by it which client wants what.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use weir_types::limits::UNSERVED_MAX;
+
+/// What was asked: the request, its version, and the software that asked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unserved {
+    /// The request's name, or its number where nothing here has its name.
+    pub request: String,
+    /// Its version.
+    pub version: i16,
+    /// Name and version of the client's software, as far as it said.
+    pub client: String,
+}
+
+/// Counts by what was asked.
+#[derive(Debug, Default)]
+pub struct UnservedCounts(Mutex<BTreeMap<Unserved, u64>>);
+
+impl UnservedCounts {
+    /// Counts one. Beyond [`UNSERVED_MAX`] kinds, all others are one.
+    pub fn count(&self, asked: Unserved) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_room = counts.len() < UNSERVED_MAX;
+        let asked = match counts.contains_key(&asked) || is_room {
+            true => asked,
+            false => Unserved {
+                request: "other".to_owned(),
+                version: -1,
+                client: String::new(),
+            },
+        };
+        *counts.entry(asked).or_default() += 1;
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<(Unserved, u64)> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().map(|(asked, n)| (asked.clone(), *n)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_only_so_many_kinds() {
+        let counts = UnservedCounts::default();
+        for n in 0..3 * UNSERVED_MAX {
+            let asked = Unserved {
+                request: n.to_string(),
+                version: 0,
+                client: String::new(),
+            };
+            counts.count(asked.clone());
+            counts.count(asked);
+        }
+        let all = counts.all();
+        assert_eq!(all.len(), UNSERVED_MAX + 1);
+        assert_eq!(all.iter().map(|(_, n)| *n).sum::<u64>(), 6 * UNSERVED_MAX as u64);
+    }
+}
