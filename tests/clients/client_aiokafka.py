@@ -25,7 +25,7 @@ class Client:
     codecs = suite.CODECS
 
     def __init__(self, bootstrap):
-        self.bootstrap = bootstrap
+        self.bootstrap = bootstrap.split(",")
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
 
@@ -44,7 +44,7 @@ class Client:
         return self.do(self.with_admin(work))
 
     def create_topic(self, name, partitions, config):
-        answer = self.admin(lambda a: a.create_topics([NewTopic(name, partitions, 1, topic_configs=config)]))
+        answer = self.admin(lambda a: a.create_topics([NewTopic(name, partitions, len(self.bootstrap), topic_configs=config)]))
         for topic in answer.topic_errors:
             if topic[1]:
                 raise for_code(topic[1])
@@ -154,6 +154,17 @@ class Client:
 
         return self.do(work())
 
+    def end(self, topic):
+        async def work():
+            consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap)
+            await consumer.start()
+            place = TopicPartition(topic, 0)
+            end = (await consumer.end_offsets([place]))[place]
+            await consumer.stop()
+            return end
+
+        return self.do(work())
+
     def error_of(self, call):
         try:
             call()
@@ -164,4 +175,4 @@ class Client:
         return "nothing"
 
 
-suite.run(Client(sys.argv[1]), sys.argv[1])
+suite.run(Client(sys.argv[1]), sys.argv[1], kills="kills" in sys.argv)

@@ -28,7 +28,7 @@ class Client:
             future.result(20)
 
     def create_topic(self, name, partitions, config):
-        self.wait(self.admin.create_topics([NewTopic(name, partitions, 1, config=config)]))
+        self.wait(self.admin.create_topics([NewTopic(name, partitions, -1, config=config)]))
 
     def delete_topic(self, name):
         self.wait(self.admin.delete_topics([name]))
@@ -141,4 +141,4 @@ class Client:
         return "nothing"
 
 
-suite.run(Client(sys.argv[1]), sys.argv[1])
+suite.run(Client(sys.argv[1]), sys.argv[1], kills="kills" in sys.argv)

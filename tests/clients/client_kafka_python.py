@@ -30,11 +30,11 @@ class Client:
     codecs = ["none", "gzip"] if OLD else suite.CODECS
 
     def __init__(self, bootstrap):
-        self.bootstrap = bootstrap
-        self.admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+        self.bootstrap = bootstrap.split(",")
+        self.admin = KafkaAdminClient(bootstrap_servers=self.bootstrap)
 
     def create_topic(self, name, partitions, config):
-        response = self.admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)])
+        response = self.admin.create_topics([NewTopic(name, partitions, len(self.bootstrap), topic_configs=config)])
         self.check(response)
 
     def check(self, response):
@@ -142,6 +142,13 @@ class Client:
         consumer.close()
         return None if found is None or found.offset < 0 else found.offset
 
+    def end(self, topic):
+        consumer = KafkaConsumer(bootstrap_servers=self.bootstrap)
+        place = TopicPartition(topic, 0)
+        end = consumer.end_offsets([place])[place]
+        consumer.close()
+        return end
+
     def error_of(self, call):
         try:
             call()
@@ -154,4 +161,4 @@ class Client:
         return "nothing"
 
 
-suite.run(Client(sys.argv[1]), sys.argv[1])
+suite.run(Client(sys.argv[1]), sys.argv[1], kills="kills" in sys.argv)

@@ -1,18 +1,18 @@
 // kafkajs: what a Node.js program does with a broker.
 import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
-const [bootstrap, modules] = process.argv.slice(2)
+const [bootstrap, modules, kills] = process.argv.slice(2)
 const require = createRequire(pathToFileURL(modules + '/'))
 const { Kafka, CompressionTypes, ConfigResourceTypes, logLevel } = require('kafkajs')
 const { version } = require('kafkajs/package.json')
 
 const name = 'kafkajs'
 const tag = `${name}-${Date.now()}`
-const kafka = new Kafka({ clientId: 'weir', brokers: [bootstrap], logLevel: logLevel.NOTHING })
+const kafka = new Kafka({ clientId: 'weir', brokers: bootstrap.split(','), logLevel: logLevel.NOTHING })
 const admin = kafka.admin()
 const must = (condition, what) => { if (!condition) { console.error(`FAILED ${what}`); process.exit(1) } }
 const create = async (topic, numPartitions, config = {}) => must(
-  await admin.createTopics({ topics: [{ topic, numPartitions, configEntries: Object.entries(config).map(([name, value]) => ({ name, value })) }] }),
+  await admin.createTopics({ topics: [{ topic, numPartitions, replicationFactor: -1, configEntries: Object.entries(config).map(([name, value]) => ({ name, value })) }] }),
   `${topic} is made`)
 
 async function produce(topic, messages, { acks = -1, compression = CompressionTypes.None, idempotent = false } = {}) {
@@ -156,6 +156,28 @@ const checks = {
     must((await fails(() => create('no/slash', 1))) === 'INVALID_TOPIC_EXCEPTION', 'a bad name is refused')
     must((await fails(() => produce(`${tag}-t`, [{ value: Buffer.alloc(6 << 20) }]))) === 'MESSAGE_TOO_LARGE', 'too large is refused')
   },
+}
+
+// Whoever runs this kills the node that leads when it is told to.
+if (kills) {
+  checks.leader_killed = async () => {
+    const topic = `${tag}-killed`
+    await create(topic, 1)
+    console.log('KILL')
+    const acknowledged = []
+    for (const until = Date.now() + 8000; Date.now() < until || acknowledged.length === 0;) {
+      must(Date.now() < until + 60000, 'records are taken again after a leader was killed')
+      const values = Array.from({ length: 20 }, (_, i) => `${acknowledged.length} ${Date.now()} ${i}`)
+      try {
+        await produce(topic, values.map(value => ({ value })))
+        acknowledged.push(...values)
+      } catch (e) { console.log(`     ${e.name}: records of unknown fate`) }
+    }
+    const [{ high }] = await admin.fetchTopicOffsets(topic)
+    const got = new Set((await read(topic, Number(high), `${tag}-killed`)).map(r => `${r.value}`))
+    const missing = acknowledged.filter(value => !got.has(value))
+    must(missing.length === 0, `${missing.length} of ${acknowledged.length} acknowledged records are missing`)
+  }
 }
 
 await admin.connect()

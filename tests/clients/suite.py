@@ -6,12 +6,14 @@ import time
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 
 
-def run(client, bootstrap):
+def run(client, bootstrap, kills=False):
     tag = f"{client.name}-{int(time.time() * 1000)}"
     checks = [
         create, compression_and_acks, headers_and_nulls, large_messages, keyed_order, seek_by_time,
         commit_and_resume, rebalance, admin, errors,
     ]
+    if kills:
+        checks.append(leader_killed)
     skipped = getattr(client, "skips", {})
     for check in checks:
         why = skipped.get(check.__name__)
@@ -129,3 +131,26 @@ def errors(c, tag):
     must("EXISTS" in c.error_of(lambda: c.create_topic(f"{tag}-t", 3, {})), "a topic is made once")
     must("INVALID" in c.error_of(lambda: c.create_topic("no/slash", 1, {})), "a bad name is refused")
     must("SIZE" in c.error_of(lambda: c.produce_large(f"{tag}-t", 6 << 20)), "too large is refused")
+
+
+def leader_killed(c, tag):
+    """Whoever runs this kills the node that leads when it is told to."""
+    topic = f"{tag}-killed"
+    c.create_topic(topic, 1, {})
+    print("KILL", flush=True)
+    acknowledged, deadline = [], time.time() + 60
+    until = time.time() + 8
+    while time.time() < until or not acknowledged:
+        must(time.time() < deadline, "records are taken again after a leader was killed")
+        values = [f"{len(acknowledged)} {time.time()} {i}".encode() for i in range(20)]
+        try:
+            c.produce(topic, [(None, value, []) for value in values])
+            acknowledged += values
+        except Exception as error:
+            print(f"     {type(error).__name__}: records of unknown fate", flush=True)
+    # Of those of unknown fate some may be there, too.
+    got = [r.value for r in c.consume(topic, c.end(topic))]
+    missing = set(acknowledged) - set(got)
+    must(not missing, f"{len(missing)} of {len(acknowledged)} acknowledged records are missing")
+    order = [v for v in got if v in set(acknowledged)]
+    must(list(dict.fromkeys(order)) == acknowledged, "they are in order")
