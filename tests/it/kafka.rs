@@ -190,6 +190,24 @@ fn kafkajs_on_a_site() {
     );
 }
 
+/// A client of Go on one node, and on a site.
+fn go(program: &str) {
+    let binary = clients("go").join(program);
+    let binary = binary.to_string_lossy();
+    passes("go", &binary, &["NODE"], &[]);
+    passes_on_a_site("go", &binary, &["NODE", "kills"], &[]);
+}
+
+#[test]
+fn franz_go() {
+    go("franz");
+}
+
+#[test]
+fn sarama() {
+    go("sarama");
+}
+
 #[test]
 fn kcat() {
     passes("kcat", "bash", &["client_kcat.sh", "NODE"], &[]);
@@ -441,6 +459,60 @@ fn free_port() -> String {
         .local_addr()
         .unwrap()
         .to_string()
+}
+
+/// Nodes that a node tells clients of, and replicas of the topic `t` that follow, by their numbers.
+fn told(node: &Node) -> (Vec<i32>, Vec<i32>, Vec<i32>) {
+    let consumer: BaseConsumer = config(node).create().unwrap();
+    let told = consumer.fetch_metadata(Some("t"), DEADLINE).unwrap();
+    let mut brokers: Vec<i32> = told.brokers().iter().map(|b| b.id()).collect();
+    brokers.sort_unstable();
+    let topic = &told.topics()[0];
+    let partition = &topic.partitions()[0];
+    let mut in_sync = partition.isr().to_vec();
+    in_sync.sort_unstable();
+    (brokers, in_sync, partition.replicas().to_vec())
+}
+
+#[test]
+fn a_node_that_is_gone_is_told_of_by_nobody_and_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::of_three(dir.path(), &[QUICK]).unwrap();
+    site.until_in_step().unwrap();
+    site.cli(&["topic", "create", "t"]).unwrap();
+    let until = |site: &Site, asked: usize, brokers: &[i32]| {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let (told, in_sync, replicas) = told(site.node(asked).unwrap());
+            assert_eq!(replicas.len(), 3, "all are replicas, those that are away too");
+            if told == brokers && in_sync == brokers {
+                return replicas[0];
+            }
+            assert!(
+                Instant::now() < deadline,
+                "node {asked} tells of {told:?}, {in_sync:?} in sync, and not of {brokers:?}"
+            );
+        }
+    };
+    let leader = site.leader().unwrap();
+    let others: Vec<usize> = (1..=3).filter(|n| *n != leader).collect();
+    for n in 1..=3 {
+        let first = until(&site, n, &[1, 2, 3]);
+        assert_eq!(first, leader as i32, "the leader stands first");
+    }
+    // One that follows, and then the one that leads.
+    for gone in [others[0], leader] {
+        site.kill(gone).unwrap();
+        let left: Vec<usize> = (1..=3).filter(|n| *n != gone).collect();
+        let told: Vec<i32> = left.iter().map(|n| *n as i32).collect();
+        for n in left {
+            until(&site, n, &told);
+        }
+        site.start(gone).unwrap();
+        for n in 1..=3 {
+            until(&site, n, &[1, 2, 3]);
+        }
+    }
 }
 
 /// A port that nobody has now, and the next one neither.

@@ -128,17 +128,23 @@ impl Module for SparkplugDecode {
                 continue;
             };
             let mut room = Vec::new();
-            let payload = read(value, &mut room);
-            let payload = payload.and_then(|payload| self.check(&payload).map(|()| payload));
-            let payload = match payload {
+            let payload = match read(value, &mut room) {
                 Ok(payload) => payload,
                 Err(why) => {
                     out.reject(record.index(), format!("no Sparkplug B payload: {why}"));
                     continue;
                 }
             };
-            self.learn(key, &payload);
+            let checked = self.check(&payload);
+            if checked.is_ok() {
+                self.learn(key, &payload);
+            }
+            // One that is not decoded has come all the same.
             let expected = self.follow(key, &payload, &record, out);
+            if let Err(why) = checked {
+                out.reject(record.index(), format!("no Sparkplug B payload: {why}"));
+                continue;
+            }
             let texts = self.types.see(key, |types| {
                 self.aliases.see(key, |aliases| {
                     texts(&payload, expected, &Known { aliases, types })

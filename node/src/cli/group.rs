@@ -100,10 +100,11 @@ impl GroupArgs {
                 place["partition"].as_u64().unwrap_or(0) as u32,
             );
             let end = client.offset_at(&topic, partition, Place::End).await?.get();
-            let offset = place["offset"].as_u64().unwrap_or(0);
             let mut place = place.clone();
             place["end"] = end.into();
-            place["lag"] = end.saturating_sub(offset).into();
+            // What is below zero is no place.
+            let lag = place["offset"].as_u64().map(|offset| end.saturating_sub(offset));
+            place["lag"] = lag.into();
             places.push(place);
         }
         group["offsets"] = places.clone().into();

@@ -234,6 +234,24 @@ fn clients() {
             say(&format!("no {name}, its test will be skipped: {error:#}"));
         }
     }
+    let go = target().join("clients/go");
+    if !go.join(".installed").exists() {
+        let mut build = Command::new("go");
+        build
+            .current_dir(root().join("tests/clients/go"))
+            .args(["build", "-o"])
+            .arg(go.join(""))
+            .args(["./franz", "./sarama"]);
+        let built = std::fs::create_dir_all(&go)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| run(build))
+            .and_then(|()| Ok(std::fs::write(go.join(".installed"), "")?));
+        if let Err(error) = built {
+            say(&format!(
+                "no clients of Go, their tests will be skipped: {error:#}"
+            ));
+        }
+    }
     let kafka = target().join("clients/kafka");
     if !kafka.join(".installed").exists() {
         let mut install = Command::new("sh");

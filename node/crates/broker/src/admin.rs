@@ -91,8 +91,7 @@ impl Broker {
         for (key, value) in settings {
             config.set(key, value)?;
         }
-        let copies = replicas.map_or_else(|| self.copies_of(GroupId::SITE), |n| n / 2 + 1);
-        enough(&config, copies)?;
+        self.has_copies(&config, replicas)?;
         let made = name.clone();
         let members = self.group().members();
         let replicas = replicas.map_or(Spread::All, |n| Spread::Over(n as usize));
@@ -117,8 +116,21 @@ impl Broker {
             grow(tables, topic, partitions, replicas, &members)
         })
         .await?;
+        self.0.refused.forget(name.as_str());
         self.topic(name.as_str())
             .ok_or(AdminError::NoTopic(name.to_string()))
+    }
+
+    /// Whether as many nodes surely have an acknowledged record of a topic as `config` asks for; of one that is to have `replicas`, or
+    /// be on all nodes of the site.
+    ///
+    /// # Errors
+    /// When they have not.
+    pub fn has_copies(&self, config: &TopicConfig, replicas: Option<u32>) -> Result<(), AdminError> {
+        enough(
+            config,
+            replicas.map_or_else(|| self.copies_of(GroupId::SITE), |n| n / 2 + 1),
+        )
     }
 
     /// Changes settings of a topic, and adds partitions up to `partitions`.
@@ -205,6 +217,19 @@ impl Broker {
     /// # Errors
     /// When there is no such topic.
     pub async fn delete_topic(&self, who: &Principal, name: &str) -> Result<(), AdminError> {
+        self.delete_topic_if(who, name, None).await
+    }
+
+    /// As [`Broker::delete_topic`]; with `first`, only if that was the number with which the topic's first partition was made.
+    ///
+    /// # Errors
+    /// As there; also when it is another topic of that name.
+    pub async fn delete_topic_if(
+        &self,
+        who: &Principal,
+        name: &str,
+        first: Option<PartitionId>,
+    ) -> Result<(), AdminError> {
         self.allow(who, Operation::Delete, Resource::Topic(name))?;
         if let Some(pipeline) = self.hook().and_then(|hook| hook.user_of(name)) {
             return Err(AdminError::InUse {
@@ -214,9 +239,14 @@ impl Broker {
         }
         let wanted = name.to_owned();
         self.change(move |tables, _| {
+            let is_meant = |topic: &Topic| {
+                let identity = topic.partition(0).map(|id| tables.identity(id));
+                first.is_none() || identity == first
+            };
             let topic = tables
                 .topics
                 .get(wanted.as_str())
+                .filter(|topic| is_meant(topic))
                 .ok_or(AdminError::NoTopic(wanted))?;
             let mut ops = Vec::new();
             // Other groups drop theirs when they find that the topic is gone.

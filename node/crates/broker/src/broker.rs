@@ -30,7 +30,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 use weir_log::{GroupState, Log, Op, Recovered, StateKey, StateKind};
 use weir_replica::{Group, GroupConfig, GroupError, Member, NodeId, ProposeError, Starts, Transport};
-use weir_types::level::RELEASED_MS;
+use weir_types::level::{LEVEL_OF_AGES, RELEASED_MS};
 use weir_types::limits::{
     BATCH_INFLATED_BYTES_MAX, PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_BYTES_MAX,
     STEPS_QUEUED_MAX,
@@ -361,6 +361,9 @@ impl Broker {
         if let Some(body) = batch.usual_body()? {
             return Ok(walk(&body)?);
         }
+        if self.level() < LEVEL_OF_AGES {
+            return Err(ProduceError::BeyondFirstRelease);
+        }
         let inflated = &self.0.ledger.inflated;
         let _room = inflated
             .take(BATCH_INFLATED_BYTES_MAX, who.address, ROOM_WITHIN)
@@ -445,6 +448,9 @@ impl Broker {
             batch = batch.stamped(now);
         }
         let seen = self.look_at(who, &batch).await?;
+        if self.level() < LEVEL_OF_AGES && seen.is_beyond_first_release() {
+            return Err(ProduceError::BeyondFirstRelease);
+        }
         if let Some(record) = seen.keyless.filter(|_| topic.config.cleanup.is_by_key()) {
             let topic = topic.name.to_string();
             return Err(ProduceError::Keyless { topic, record });
@@ -721,7 +727,20 @@ pub(crate) struct Seen {
     pub(crate) latest: Option<(i64, u32)>,
     /// The first record without a key.
     pub(crate) keyless: Option<u32>,
+    longest_key: usize,
+    most_headers: usize,
 }
+
+impl Seen {
+    /// Whether nodes of the first release would take the batch for damaged.
+    fn is_beyond_first_release(&self) -> bool {
+        self.longest_key > FIRST_KEY_BYTES_MAX || self.most_headers > FIRST_HEADERS_MAX
+    }
+}
+
+/// Longest key, and most headers of a record, that nodes of the first release read.
+const FIRST_KEY_BYTES_MAX: usize = 32 << 10;
+const FIRST_HEADERS_MAX: usize = 1_000;
 
 /// Walks the records once, at the door: nothing malformed is stored, and nobody after this has to think of it.
 pub(crate) fn validate(batch: &Batch) -> Result<Seen, BatchError> {
@@ -739,9 +758,13 @@ fn walk(body: &Body) -> Result<Seen, BatchError> {
         if seen.latest.is_none_or(|(latest, _)| at > latest) {
             seen.latest = Some((at, index));
         }
-        if record.key.is_none() {
-            seen.keyless.get_or_insert(index);
+        match record.key {
+            None => {
+                seen.keyless.get_or_insert(index);
+            }
+            Some(key) => seen.longest_key = seen.longest_key.max(key.len()),
         }
+        seen.most_headers = seen.most_headers.max(record.headers.len());
     }
     Ok(seen)
 }

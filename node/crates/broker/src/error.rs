@@ -42,6 +42,11 @@ pub enum ProduceError {
          (`min.insync.replicas`), and of its nodes as they are now {copies} surely have"
     )]
     FewCopies { topic: String, wanted: u32, copies: u32 },
+    #[error(
+        "the batch has a key of more than 32 KiB, a record with more than 1,000 headers, or inflates more than 64-fold: a node of this \
+         site is of the first release, and cannot read that: replace it first"
+    )]
+    BeyondFirstRelease,
     #[error("producer {id} sent sequence {got}, expected {expected}: a batch before it is missing")]
     OutOfOrder { id: i64, got: i32, expected: i32 },
     #[error("producer {id} is fenced: epoch {got} is older than {current}")]
@@ -97,6 +102,7 @@ impl ProduceError {
             | Self::TooLarge { .. }
             | Self::MadeTooLarge { .. }
             | Self::Keyless { .. }
+            | Self::BeyondFirstRelease
             | Self::Dated { .. }
             | Self::OutOfOrder { .. }
             | Self::UnknownProducer(_) => ErrorKind::Invalid,

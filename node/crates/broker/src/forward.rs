@@ -135,6 +135,10 @@ pub(crate) enum Answer {
     Level(u32),
     /// It is not done, for a reason of this kind, in words.
     NotDone(Refusal, String),
+    /// It is done, and shows on a node that has applied so many entries of the site.
+    Done {
+        applied: u64,
+    },
 }
 
 /// What was read elsewhere.
@@ -363,7 +367,7 @@ impl Broker {
                 Ok(self.answer_change(&Principal::anonymous(client), change).await)
             }
             Ask::CreateTopic { name, partitions } => {
-                match self.create_topic(&who, &name, partitions, &[]).await {
+                match self.create_unasked(&who, &name, partitions).await {
                     Ok(_) | Err(AdminError::Exists(_)) => Ok(Answer::Created),
                     Err(e) => Err(e),
                 }

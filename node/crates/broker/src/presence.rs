@@ -68,7 +68,9 @@ impl Presence {
             if is_in_step {
                 *last = now;
             }
-            if member.refuses.is_some() || now.duration_since(*last) >= BEHIND_AFTER {
+            // An election makes nobody catch up.
+            let was_behind = before.behind.contains(&member.id) && !is_in_step;
+            if member.refuses.is_some() || was_behind || now.duration_since(*last) >= BEHIND_AFTER {
                 absent.behind.insert(member.id);
             }
         }
@@ -88,12 +90,14 @@ impl Tables {
 }
 
 impl Broker {
-    /// Nodes of the site that are away or do not follow, as far as this node knows. Never itself.
+    /// Nodes of the site that are away or do not follow, as far as this node knows. Never itself, and never the one who leads.
     pub fn absent(&self) -> Absent {
         let mut absent = self.0.applied.tables().absent();
-        let me = self.group().node();
-        absent.away.remove(&me);
-        absent.behind.remove(&me);
+        let leader = self.leader().map(|(id, _)| id);
+        for id in leader.into_iter().chain([self.group().node()]) {
+            absent.away.remove(&id);
+            absent.behind.remove(&id);
+        }
         absent
     }
 

@@ -221,13 +221,24 @@ impl Broker {
     /// last record of a key may be the oldest.
     async fn evict(&self, budget: u64) {
         let topics = self.topics();
-        let used: u64 = topics
-            .iter()
-            .flat_map(|t| &t.partitions)
-            .filter_map(|p| self.0.log.marks(*p))
-            .map(|m| m.bytes())
-            .sum();
-        let Some(over) = used.checked_sub(budget).filter(|o| *o > 0) else {
+        let bytes_of = |is_by_key: bool| -> u64 {
+            let of = topics
+                .iter()
+                .filter(|t| t.config.cleanup.is_by_key() == is_by_key);
+            let marks = of
+                .flat_map(|t| &t.partitions)
+                .filter_map(|p| self.0.log.marks(*p));
+            marks.map(|m| m.bytes()).sum()
+        };
+        // What is kept by key takes from the others' part, up to half of the budget: beyond, evicting them does not help.
+        let (by_key, used) = (bytes_of(true), bytes_of(false));
+        if by_key > budget / 2 {
+            self.tell_over_budget(by_key, budget).await;
+        }
+        let Some(over) = used
+            .checked_sub(budget - by_key.min(budget / 2))
+            .filter(|over| *over > 0)
+        else {
             return;
         };
         let mut candidates = Vec::new();
@@ -252,22 +263,18 @@ impl Broker {
                 over = over.saturating_sub(bytes);
             }
         }
-        if over > 0 {
-            self.tell_over_budget(used, budget).await;
-        }
     }
 
-    async fn tell_over_budget(&self, used: u64, budget: u64) {
+    async fn tell_over_budget(&self, by_key: u64, budget: u64) {
         let mut retention = self.0.retention.lock().await;
         let now = self.0.clock.steady_ms();
         let is_told = |at: u64| now.saturating_sub(at) < TELL_EVERY_MS;
         if retention.over_told_at.is_none_or(|at| !is_told(at)) {
             retention.over_told_at = Some(now);
             tracing::warn!(
-                used,
+                by_key,
                 budget,
-                "records are over the disk budget, and what is left is in topics that are kept by key \
-                 (`cleanup.policy` with compact), which nothing evicts, or is led by other nodes"
+                "topics that are kept by key (`cleanup.policy` with compact) take more than half of the disk budget, and nothing evicts them"
             );
         }
     }

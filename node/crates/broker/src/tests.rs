@@ -879,7 +879,7 @@ async fn a_topic_that_was_refused_is_not_made_because_somebody_uses_its_name() {
         matches!(refused, crate::AdminError::Copies { asked: 2, copies: 1 }),
         "{refused}"
     );
-    broker.note_refused("t");
+    broker.note_refused_anywhere(&who, "t").await;
     for name in ["t", "__consumer_offsets", "__x"] {
         let unasked = broker.create_topic_unasked(&who, name, 1).await;
         assert!(

@@ -111,11 +111,12 @@ async fn read(
             None => return Ok(()),
             Some(Next::Frame(frame, permit)) => (frame, permit),
             Some(Next::TooLarge(head, refused)) => {
+                let waiting = &session.node.broker.ledger().waiting;
                 let queued = Queued {
                     head,
-                    work: Work::TooLarge(refused),
                     client: None,
-                    permit: None,
+                    permit: Some(waiting.try_take(refused.bytes(), Some(session.peer.ip()))?),
+                    work: Work::TooLarge(refused),
                 };
                 if queue.send(queued).await.is_err() {
                     return Ok(());
@@ -325,8 +326,8 @@ async fn answer(
                 // As Kafka does: closing is the one way to tell a client that asked for no answer.
                 finished.map_err(ConnectionError::Unasked)?
             }
-            Work::TooLarge(refused) => match refused.answer(head) {
-                None => return Err(ConnectionError::Length(KAFKA_REQUEST_BYTES_MAX as i64)),
+            Work::TooLarge(refused) => match refused.answer(&session, head) {
+                None => return Err(ConnectionError::Unasked("the request is too large".to_owned())),
                 answer => answer,
             },
             Work::Other(body) => {

@@ -108,6 +108,7 @@ impl From<&ProduceError> for Code {
             ProduceError::Batch(e) => e.into(),
             ProduceError::TooLarge { .. } | ProduceError::MadeTooLarge { .. } => Self::MessageTooLarge,
             ProduceError::Keyless { .. } => Self::InvalidRecord,
+            ProduceError::BeyondFirstRelease => Self::PolicyViolation,
             ProduceError::Dated { .. } => Self::InvalidTimestamp,
             ProduceError::FewCopies { .. } => Self::NotEnoughReplicas,
             ProduceError::OutOfOrder { .. } => Self::OutOfOrderSequence,

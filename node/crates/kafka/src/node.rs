@@ -13,8 +13,8 @@ use weir_types::{GroupId, PartitionId};
 
 /// How long an answer other than one with records waits for its share: a client waits as long (`request.timeout.ms`).
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// How much later than asked for a long poll may end, in milliseconds.
-const GRAIN_MAX_MS: u128 = 250;
+/// How much later than asked for a long poll may end, in microseconds.
+const GRAIN_MAX_US: u128 = 250_000;
 /// Of what a client calls its software, so many characters are kept.
 const SOFTWARE_CHARS_MAX: usize = 64;
 /// More kinds of requests than there are (Kafka 4 has 92).
@@ -82,10 +82,10 @@ impl Node {
     /// end together. A hundred idle consumers then wake the node a dozen times a second and not two hundred times. Never earlier: clients
     /// take the wait for the time in which nothing came.
     pub(crate) fn end_of_wait(&self, now: Instant, wait: Duration) -> Instant {
-        let grain = (wait / 8).as_millis().clamp(1, GRAIN_MAX_MS);
+        let grain = (wait / 8).as_micros().clamp(1, GRAIN_MAX_US);
         let end = now.saturating_duration_since(self.begun) + wait;
-        let ends = end.as_millis().div_ceil(grain) * grain;
-        self.begun + Duration::from_millis(u64::try_from(ends).unwrap_or(u64::MAX))
+        let ends = (end.as_micros() + 1).div_ceil(grain) * grain;
+        self.begun + Duration::from_micros(u64::try_from(ends).unwrap_or(u64::MAX))
     }
 }
 

@@ -2,13 +2,14 @@
 //! Memory: a small buffer, and the names of topics and partitions.
 
 use crate::api::Head;
-use crate::api::produce::{FLEXIBLE, Refused, by_id_from};
+use crate::api::produce::{FLEXIBLE, Refused, SERVED, by_id_from};
 use bytes::{Buf, BytesMut};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use weir_types::limits::TOPIC_NAME_BYTES_MAX;
 
-/// The longest name that is read, of a topic or a client: Kafka's strings have at most 32 KiB.
-const NAME_BYTES_MAX: usize = 32 << 10;
+/// What is received at once.
+const PIECE_BYTES: usize = 16 << 10;
 /// Topics and partitions that are answered; whoever sends more ends his connection.
 const PLACES_MAX: usize = 1_000;
 
@@ -34,11 +35,14 @@ impl<R: AsyncRead + Unpin> Skim<'_, R> {
             version: i16::from_be_bytes(self.array().await?),
             correlation: i32::from_be_bytes(self.array().await?),
         };
+        if !SERVED.contains(&head.version) {
+            return Err(malformed());
+        }
         let is_flexible = head.version >= FLEXIBLE;
         // The client's name for itself has the old form in every version.
-        self.text(false).await?;
+        self.skip_text(false).await?;
         self.tags(is_flexible).await?;
-        self.text(is_flexible).await?;
+        self.skip_text(is_flexible).await?;
         let mut refused = Refused {
             acks: i16::from_be_bytes(self.array().await?),
             topics: Vec::new(),
@@ -101,7 +105,7 @@ impl<R: AsyncRead + Unpin> Skim<'_, R> {
     }
 
     async fn more(&mut self) -> io::Result<()> {
-        self.buffer.reserve(NAME_BYTES_MAX);
+        self.buffer.reserve(PIECE_BYTES);
         match self.rx.read_buf(self.buffer).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
@@ -133,9 +137,15 @@ impl<R: AsyncRead + Unpin> Skim<'_, R> {
         Err(malformed())
     }
 
+    async fn skip_text(&mut self, is_flexible: bool) -> io::Result<()> {
+        let length = self.length(is_flexible, 2).await?;
+        self.skip(length.unwrap_or(0)).await
+    }
+
+    /// A topic's name.
     async fn text(&mut self, is_flexible: bool) -> io::Result<Vec<u8>> {
         match self.length(is_flexible, 2).await? {
-            Some(length) if length > NAME_BYTES_MAX => Err(malformed()),
+            Some(length) if length > TOPIC_NAME_BYTES_MAX => Err(malformed()),
             length => self.bytes(length.unwrap_or(0)).await,
         }
     }

@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
+use weir_log::{decode, encode};
 use weir_replica::ProposeError;
-use weir_types::ErrorKind;
 use weir_types::level::LEVEL_OF_AGES;
 use weir_types::limits::{REFUSED_TOPICS_MAX, TOPIC_NAME_BYTES_MAX};
+use weir_types::{ErrorKind, PartitionId};
 
 /// How the names of topics begin that only a broker makes.
 const OWN_NAMES: &str = "__";
@@ -27,10 +28,24 @@ pub(crate) struct Refused(Mutex<BTreeMap<String, Instant>>);
 impl Refused {
     fn note(&self, name: &str, now: Instant) {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        names.retain(|_, at| now.duration_since(*at) < REFUSED_FOR);
-        if name.len() <= TOPIC_NAME_BYTES_MAX && names.len() < REFUSED_TOPICS_MAX {
-            names.insert(name.to_owned(), now);
+        if name.len() > TOPIC_NAME_BYTES_MAX {
+            return;
         }
+        names.insert(name.to_owned(), now);
+        while names.len() > REFUSED_TOPICS_MAX
+            && let Some(oldest) = names
+                .iter()
+                .min_by_key(|(_, at)| **at)
+                .map(|(name, _)| name.clone())
+        {
+            names.remove(&oldest);
+        }
+    }
+
+    /// Somebody has made the topic as he wanted it.
+    pub(crate) fn forget(&self, name: &str) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.remove(name);
     }
 
     fn has(&self, name: &str, now: Instant) -> bool {
@@ -59,7 +74,11 @@ pub(crate) enum Change {
     },
     Delete {
         name: String,
+        /// The number with which its first partition was made, if it is to be that topic and no other of its name.
+        first: Option<PartitionId>,
     },
+    /// A topic that was refused to somebody who said how it should be.
+    Refuse { name: String },
 }
 
 /// Of which kind a refusal is, for a protocol whose clients go by that. Known by position: add at the end.
@@ -162,28 +181,60 @@ impl Broker {
                 .alter_topic(who, &name, partitions, &settings)
                 .await
                 .map(drop),
-            Change::Delete { name } => self.delete_topic(who, &name).await,
+            Change::Delete { name, first } => self.delete_topic_if(who, &name, first).await,
+            Change::Refuse { name } => {
+                self.note_refused(&name);
+                Ok(())
+            }
         };
         match done {
-            Ok(()) => Answer::Created,
+            Ok(()) => Answer::Done {
+                // The entry is not behind this one.
+                applied: self.group().status().last,
+            },
             Err(e) => Answer::NotDone(Refusal::from(&e), e.to_string()),
         }
     }
 
+    /// Has the leader make a change, and waits until it shows here.
     async fn ask_for_change(&self, who: &Principal, change: Change) -> Result<(), AdminError> {
         // Nodes of the first release do not know what is asked.
-        if self.level() < LEVEL_OF_AGES {
+        if self.level() < LEVEL_OF_AGES || self.leader().is_none() {
             return Err(self.not_leader().into());
         }
         let ask = Ask::Change {
             client: who.account.clone(),
             change,
         };
-        match self.ask(&ask).await? {
-            Answer::Created => Ok(()),
-            Answer::NotDone(refusal, why) => Err(AdminError::There { refusal, why }),
+        // It may have got there.
+        let answer = self.group().forward(encode(&ask).into()).await;
+        let answer = answer.map_err(|_| ProposeError::Unknown)?;
+        match decode("an answer", &answer) {
+            Ok(Answer::Done { applied }) => self.until_applied(applied).await,
+            Ok(Answer::NotDone(refusal, why)) => Err(AdminError::There { refusal, why }),
+            Ok(Answer::Refused(why, false)) => Err(AdminError::Refused(why)),
+            Ok(Answer::Refused(_, true)) => Err(self.not_leader().into()),
             _ => Err(ProposeError::Unknown.into()),
         }
+    }
+
+    /// Waits until this node has applied so many entries of the site.
+    async fn until_applied(&self, applied: u64) -> Result<(), AdminError> {
+        let deadline = Instant::now() + APPLIED_WITHIN;
+        while self.group().status().applied < applied {
+            // It is done; this node is behind.
+            if Instant::now() >= deadline {
+                return Err(ProposeError::Unknown.into());
+            }
+            tokio::time::sleep(APPLIED_POLL).await;
+        }
+        Ok(())
+    }
+
+    fn here(&self, name: &str) -> Result<Arc<Topic>, AdminError> {
+        // Another may have deleted it meanwhile.
+        self.topic(name)
+            .ok_or_else(|| AdminError::NoTopic(name.to_owned()))
     }
 
     /// As [`Broker::create_topic_on`] at any node of the site: returns once the topic is known here.
@@ -214,7 +265,7 @@ impl Broker {
             is_unasked: false,
         };
         self.ask_for_change(who, change).await?;
-        self.until(|broker| broker.topic(name)).await
+        self.here(name)
     }
 
     /// Creates a topic with default settings at any node of the site, since somebody uses its name; but none that was refused lately to
@@ -235,6 +286,18 @@ impl Broker {
             return Err(AdminError::Denied);
         }
         self.may_be_unasked(name)?;
+        if self.level() < LEVEL_OF_AGES {
+            let ask = Ask::CreateTopic {
+                name: name.to_owned(),
+                partitions,
+            };
+            self.ask(&ask).await?;
+            let deadline = Instant::now() + APPLIED_WITHIN;
+            while self.topic(name).is_none() && Instant::now() < deadline {
+                tokio::time::sleep(APPLIED_POLL).await;
+            }
+            return self.here(name);
+        }
         let change = Change::Create {
             name: name.to_owned(),
             partitions,
@@ -243,10 +306,10 @@ impl Broker {
             is_unasked: true,
         };
         self.ask_for_change(who, change).await?;
-        self.until(|broker| broker.topic(name)).await
+        self.here(name)
     }
 
-    async fn create_unasked(
+    pub(super) async fn create_unasked(
         &self,
         who: &Principal,
         name: &str,
@@ -264,9 +327,22 @@ impl Broker {
         }
     }
 
-    /// A topic was refused to somebody who said how it should be: it is not made in another way because he uses its name.
-    pub fn note_refused(&self, name: &str) {
+    fn note_refused(&self, name: &str) {
         self.0.refused.note(name, Instant::now());
+    }
+
+    /// A topic was refused to somebody who said how it should be: neither this node nor the leader makes it in another way because he
+    /// uses its name. If the leader does not hear of it, this node alone knows.
+    pub async fn note_refused_anywhere(&self, who: &Principal, name: &str) {
+        self.note_refused(name);
+        if !self.is_serving() {
+            let change = Change::Refuse {
+                name: name.to_owned(),
+            };
+            if let Err(error) = self.ask_for_change(who, change).await {
+                tracing::debug!(%error, topic = name, "the leader does not know that a topic was refused");
+            }
+        }
     }
 
     /// As [`Broker::alter_topic`] at any node of the site: returns once this node knows it.
@@ -292,53 +368,30 @@ impl Broker {
             settings: settings.to_vec(),
         };
         self.ask_for_change(who, change).await?;
-        self.until(|broker| {
-            let topic = broker.topic(name)?;
-            let mut wanted = topic.config.clone();
-            for (key, value) in settings {
-                wanted.set(key, value).ok()?;
-            }
-            let has = topic.partitions.len() as u32;
-            (wanted == topic.config && partitions.is_none_or(|n| has >= n)).then_some(topic)
-        })
-        .await
+        self.here(name)
     }
 
-    /// As [`Broker::delete_topic`] at any node of the site: returns once this node knows it.
+    /// As [`Broker::delete_topic`] at any node of the site: returns once this node knows it. With `first`, only if that was the number with
+    /// which the topic's first partition was made.
     ///
     /// # Errors
     /// As there.
-    pub async fn delete_topic_anywhere(&self, who: &Principal, name: &str) -> Result<(), AdminError> {
+    pub async fn delete_topic_anywhere(
+        &self,
+        who: &Principal,
+        name: &str,
+        first: Option<PartitionId>,
+    ) -> Result<(), AdminError> {
         if self.is_serving() {
-            return self.delete_topic(who, name).await;
+            return self.delete_topic_if(who, name, first).await;
         }
         if !authorize(who, Operation::Delete, Resource::Topic(name)) {
             return Err(AdminError::Denied);
         }
-        let before = self.topic(name);
         let change = Change::Delete {
             name: name.to_owned(),
+            first,
         };
-        self.ask_for_change(who, change).await?;
-        // Another of its name may have been made meanwhile.
-        let is_gone = |now: Option<Arc<Topic>>| match (&before, &now) {
-            (Some(before), Some(now)) => before.partitions != now.partitions,
-            (_, now) => now.is_none(),
-        };
-        self.until(|broker| is_gone(broker.topic(name)).then_some(()))
-            .await
-    }
-
-    /// Waits until what the leader has done shows here.
-    async fn until<T>(&self, shows: impl Fn(&Self) -> Option<T>) -> Result<T, AdminError> {
-        let deadline = Instant::now() + APPLIED_WITHIN;
-        loop {
-            match shows(self) {
-                Some(found) => return Ok(found),
-                // It is done; this node is behind.
-                None if Instant::now() >= deadline => return Err(ProposeError::Unknown.into()),
-                None => tokio::time::sleep(APPLIED_POLL).await,
-            }
-        }
+        self.ask_for_change(who, change).await
     }
 }

@@ -7,6 +7,7 @@ use crate::node::Session;
 use crate::wire::messages;
 use std::ops::RangeInclusive;
 use weir_broker::{Setting, TopicConfig};
+use weir_types::GroupId;
 
 pub(crate) struct Served;
 
@@ -92,17 +93,26 @@ pub(super) async fn alter(
         return Err((Code::InvalidRequest, words.to_owned()));
     }
     let broker = &session.node.broker;
-    let Some(topic) = broker.topic(name) else {
+    let found = broker.topic(name);
+    if found.is_none() && (validate_only || broker.is_serving()) {
         return Err((Code::UnknownTopicOrPartition, format!("no topic `{name}`")));
-    };
-    let mut config = topic.config.clone();
+    }
+    // Another node may know of it by now.
+    let mut config = found
+        .as_ref()
+        .map(|topic| topic.config.clone())
+        .unwrap_or_default();
     for (key, value) in settings {
         config
             .set(key, value)
             .map_err(|e| (Code::InvalidConfig, e.to_string()))?;
     }
     if validate_only {
-        return Ok(());
+        let group = found.and_then(|topic| topic.partition(0)).map(|id| id.group());
+        let replicas = group.filter(|group| *group != GroupId::SITE);
+        let replicas = replicas.map(|group| session.replicas(group).all.len() as u32);
+        let copies = broker.has_copies(&config, replicas);
+        return copies.map_err(|e| (Code::from(&e), e.to_string()));
     }
     let altered = broker
         .alter_topic_anywhere(&session.who, name, None, settings)

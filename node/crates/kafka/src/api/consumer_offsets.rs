@@ -2,7 +2,9 @@
 //! it: as an internal topic with a partition that has nothing.
 
 use super::metadata::{MetadataPartition, MetadataTopic};
+use crate::error::Code;
 use crate::node::Session;
+use weir_broker::{Cleanup, TopicConfig};
 use weir_types::GroupId;
 
 /// Its name.
@@ -13,6 +15,11 @@ pub(super) fn is_there(session: &Session) -> bool {
     session.node.broker.topic(NAME).is_none() && session.node.broker.has_groups()
 }
 
+/// Whether `topic` is this one.
+pub(super) fn is(session: &Session, topic: &str) -> bool {
+    topic == NAME && is_there(session)
+}
+
 /// As metadata tells of it.
 pub(super) fn found(session: &Session) -> MetadataTopic {
     let (leader_id, leader_epoch) = session.leader(GroupId::SITE);
@@ -21,6 +28,10 @@ pub(super) fn found(session: &Session) -> MetadataTopic {
         name: Some(NAME.to_owned()),
         is_internal: true,
         partitions: vec![MetadataPartition {
+            error: match leader_id {
+                -1 => Code::LeaderNotAvailable,
+                _ => Code::None,
+            },
             leader_id,
             leader_epoch,
             replica_nodes: replicas.all,
@@ -30,4 +41,11 @@ pub(super) fn found(session: &Session) -> MetadataTopic {
         }],
         ..MetadataTopic::default()
     }
+}
+
+/// Its settings, as Kafka makes it.
+pub(super) fn config() -> TopicConfig {
+    let mut config = TopicConfig::default();
+    config.cleanup = Cleanup::Compact;
+    config
 }

@@ -60,18 +60,28 @@ impl Api for Served {
 
 async fn grow(session: &Session, topic: &GrowingTopic, validate_only: bool) -> Result<(), (Code, String)> {
     let broker = &session.node.broker;
-    let Some(found) = broker.topic(&topic.name) else {
-        return Err((
-            Code::UnknownTopicOrPartition,
-            format!("no topic `{}`", topic.name),
-        ));
-    };
-    let has = found.partitions.len() as i32;
-    if topic.count <= has {
-        return Err((
-            Code::InvalidPartitions,
-            format!("the topic has {has} partitions, and they are only added"),
-        ));
+    match broker.topic(&topic.name) {
+        // Another node may know of it by now.
+        None if validate_only || broker.is_serving() => {
+            return Err((
+                Code::UnknownTopicOrPartition,
+                format!("no topic `{}`", topic.name),
+            ));
+        }
+        Some(found) if topic.count <= found.partitions.len() as i32 => {
+            let has = found.partitions.len();
+            return Err((
+                Code::InvalidPartitions,
+                format!("the topic has {has} partitions, and they are only added"),
+            ));
+        }
+        _ if topic.count <= 0 => {
+            return Err((
+                Code::InvalidPartitions,
+                "a topic has at least one partition".to_owned(),
+            ));
+        }
+        _ => {}
     }
     if topic
         .assignments

@@ -71,7 +71,9 @@ impl Api for Served {
             .for_each(|t| *named.entry(t.name.clone()).or_default() += 1);
         for topic in request.topics {
             let name = topic.name.clone();
-            let is_there = session.node.broker.topic(&name).is_some()
+            let broker = &session.node.broker;
+            // What another node knows of it may be old: the leader decides.
+            let is_there = (broker.is_serving() && broker.topic(&name).is_some())
                 || (name == consumer_offsets::NAME && consumer_offsets::is_there(session));
             let result = if named.get(&name).is_some_and(|n| *n > 1) {
                 Err((Code::InvalidRequest, "named twice in one request".to_owned()))
@@ -91,8 +93,8 @@ impl Api for Served {
                     ..CreatedTopic::default()
                 },
                 Err((error, words)) => {
-                    if !is_there && !request.validate_only && error != Code::RequestTimedOut {
-                        session.node.broker.note_refused(&name);
+                    if !request.validate_only && is_for_good(error) {
+                        broker.note_refused_anywhere(&session.who, &name).await;
                     }
                     CreatedTopic {
                         name,
@@ -106,6 +108,19 @@ impl Api for Served {
         }
         response
     }
+}
+
+/// Whether somebody was told that there will be no such topic, and not that there is one, or nothing for now.
+fn is_for_good(error: Code) -> bool {
+    matches!(
+        error,
+        Code::InvalidConfig
+            | Code::InvalidPartitions
+            | Code::InvalidReplicationFactor
+            | Code::InvalidReplicaAssignment
+            | Code::InvalidRequest
+            | Code::PolicyViolation
+    )
 }
 
 /// A topic as it was made, or would be.
@@ -172,6 +187,12 @@ async fn create(
             .name
             .parse::<weir_types::TopicName>()
             .map_err(|e| (Code::InvalidTopic, e.to_string()))?;
+        broker
+            .has_copies(&config, fewer)
+            .map_err(|e| (Code::from(&e), e.to_string()))?;
+        if broker.topic(&topic.name).is_some() {
+            return refuse(Code::TopicAlreadyExists, "the topic exists already");
+        }
         return Ok(Made {
             id: Uuid::default(),
             partitions,

@@ -1,6 +1,6 @@
 //! DeleteTopics (20). Memory: nothing to speak of.
 
-use super::Api;
+use super::{Api, consumer_offsets};
 use crate::error::Code;
 use crate::node::Session;
 use crate::wire::{Uuid, messages};
@@ -48,19 +48,26 @@ impl Api for Served {
                 topic_id: topic.topic_id,
                 ..DeletedTopic::default()
             };
-            let name = match topic.name {
-                None => session
-                    .topic_by_id(topic.topic_id)
-                    .map(|topic| topic.name.to_string()),
-                name => name,
+            let (name, first) = match topic.name {
+                None => {
+                    let found = session.topic_by_id(topic.topic_id);
+                    let first = found.as_ref().and_then(|topic| topic.partition(0));
+                    let first = first.map(|id| session.node.broker.identity(id));
+                    (found.map(|topic| topic.name.to_string()), first)
+                }
+                name => (name, None),
             };
             match &name {
                 None => deleted.error = Code::UnknownTopicId,
+                Some(name) if consumer_offsets::is(session, name) => {
+                    deleted.error = Code::PolicyViolation;
+                    deleted.error_message = Some("what groups committed is no topic here".to_owned());
+                }
                 Some(name) => {
                     if let Err(e) = session
                         .node
                         .broker
-                        .delete_topic_anywhere(&session.who, name)
+                        .delete_topic_anywhere(&session.who, name, first)
                         .await
                     {
                         (deleted.error, deleted.error_message) = (Code::from(&e), Some(e.to_string()));

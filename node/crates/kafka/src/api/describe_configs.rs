@@ -1,6 +1,6 @@
 //! DescribeConfigs (32). Memory: some hundred bytes a setting.
 
-use super::{Api, first_of_each};
+use super::{Api, consumer_offsets, first_of_each};
 use crate::configs::{self, Config, Source};
 use crate::error::Code;
 use crate::node::Session;
@@ -63,6 +63,9 @@ impl Api for Served {
             let found = match resource.resource_type {
                 configs::TOPIC => match node.broker.topic(&resource.resource_name) {
                     Some(topic) => Ok(configs::of_topic(&topic.config)),
+                    None if consumer_offsets::is(session, &resource.resource_name) => {
+                        Ok(configs::of_topic(&consumer_offsets::config()))
+                    }
                     None => Err((Code::UnknownTopicOrPartition, "no such topic")),
                 },
                 // What was set for all nodes at once, which nothing is.

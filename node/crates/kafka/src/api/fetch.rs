@@ -3,8 +3,8 @@
 //!
 //! Fetch sessions (KIP-227) are declined: every answer has session id 0 and every partition that was asked for.
 
-use super::Api;
 use super::leader_hint::{self, LeaderHint, NodeEndpoint};
+use super::{Api, consumer_offsets};
 use crate::error::Code;
 use crate::node::Session;
 use crate::wire::{Records, Uuid, messages};
@@ -117,7 +117,7 @@ impl Api for Served {
             let left = deadline.saturating_duration_since(Instant::now());
             let places = places(&request);
             let mut waited = false;
-            if min_bytes > 0 && !left.is_zero() {
+            if min_bytes > 0 && !left.is_zero() && !places.is_empty() {
                 waited = session.node.broker.wait_for_any(&places, left).await;
             }
             let (mut response, got) = read(session, &mut request).await;
@@ -144,7 +144,7 @@ impl Api for Served {
 
 fn places(request: &FetchRequest) -> Vec<(String, u32, Offset)> {
     let mut places = Vec::new();
-    for topic in &request.topics {
+    for topic in request.topics.iter().filter(|t| t.name != consumer_offsets::NAME) {
         for p in &topic.partitions {
             let offset = Offset::new(p.fetch_offset.max(0) as u64);
             places.push((topic.name.clone(), p.partition as u32, offset));
@@ -223,6 +223,17 @@ async fn partition(
     };
     if topic.is_empty() {
         return fail(answer, got, Code::UnknownTopicId);
+    }
+    if asked.partition == 0 && consumer_offsets::is(session, topic) {
+        if asked.fetch_offset != 0 {
+            return fail(answer, got, Code::OffsetOutOfRange);
+        }
+        (
+            answer.high_watermark,
+            answer.last_stable_offset,
+            answer.log_start_offset,
+        ) = (0, 0, 0);
+        return answer;
     }
     let broker = &session.node.broker;
     let epoch = session.check_epoch(topic, asked.partition, asked.current_leader_epoch);

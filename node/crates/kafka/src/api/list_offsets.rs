@@ -1,6 +1,6 @@
 //! ListOffsets (2): places by meaning: the start, the end, a time, the largest time. Memory: some bytes a partition.
 
-use super::Api;
+use super::{Api, consumer_offsets};
 use crate::error::Code;
 use crate::node::Session;
 use crate::wire::messages;
@@ -101,6 +101,12 @@ async fn partition(session: &Session, version: i16, topic: &str, asked: &ListPar
     }
     if asked.timestamp < 0 && !is_known(asked.timestamp, version) {
         listed.error = Code::UnsupportedVersion;
+        return listed;
+    }
+    if asked.partition == 0 && consumer_offsets::is(session, topic) {
+        if matches!(asked.timestamp, LATEST | EARLIEST | EARLIEST_LOCAL) {
+            listed.offset = 0;
+        }
         return listed;
     }
     match place(session, topic, asked).await {

@@ -288,24 +288,37 @@ pub(crate) fn by_id_from() -> i16 {
 }
 
 impl Refused {
+    /// Bytes that it takes while it waits for its turn, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let of =
+            |(name, _, partitions): &(String, [u8; 16], Vec<i32>)| 64 + name.len() + 4 * partitions.len();
+        self.topics.iter().map(of).sum()
+    }
+
     /// The answer that says so of each partition; none to who wants none.
-    pub(crate) fn answer(self, head: Head) -> Option<Frame> {
-        let partition = |index: i32| PartitionResponse {
+    pub(crate) fn answer(self, session: &Session, head: Head) -> Option<Frame> {
+        let partition = |topic: &str, index: i32| PartitionResponse {
             index,
+            log_start_offset: session.log_start(topic, index),
             error: Code::MessageTooLarge,
             error_message: Some(format!(
                 "a request has at most {KAFKA_REQUEST_BYTES_MAX} bytes here: send smaller ones"
             )),
             ..PartitionResponse::default()
         };
-        let topics = self
-            .topics
-            .into_iter()
-            .map(|(name, id, partitions)| TopicResponse {
+        let topic = |(name, id, partitions): (String, [u8; 16], Vec<i32>)| {
+            let id = Uuid(id);
+            let known = match name.is_empty() {
+                true => session.name_of(id),
+                false => name.clone(),
+            };
+            TopicResponse {
+                partitions: partitions.iter().map(|index| partition(&known, *index)).collect(),
+                topic_id: id,
                 name,
-                topic_id: Uuid(id),
-                partitions: partitions.into_iter().map(partition).collect(),
-            });
+            }
+        };
+        let topics = self.topics.into_iter().map(topic);
         let response = ProduceResponse {
             topics: topics.collect(),
             ..ProduceResponse::default()
