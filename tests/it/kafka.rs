@@ -190,6 +190,16 @@ fn kafkajs_on_a_site() {
     );
 }
 
+#[test]
+fn quixstreams_counts_words_as_shipped() {
+    python("quixstreams", "words_quixstreams.py");
+}
+
+#[test]
+fn faust_counts_words_as_shipped() {
+    python("faust", "words_faust.py");
+}
+
 /// A client of Go on one node, and on a site.
 fn go(program: &str) {
     let binary = clients("go").join(program);

@@ -174,6 +174,8 @@ const CLIENTS: [(&str, &str, &[&str]); 8] = [
         &["aiokafka==0.14.0", "lz4==4.4.5", "cramjam==2.14.0"],
     ),
     ("kafkajs", "npm", &["kafkajs@2.2.4"]),
+    ("quixstreams", "pip", &["quixstreams==3.28.1"]),
+    ("faust", "pip", &["faust-streaming==0.15.3"]),
     ("schemathesis", "pip", &["schemathesis==4.32.5"]),
     ("decoders", "pip", &["cantools==45.1.0", "pymodbus==3.16.1"]),
     // Its files are not in what is installed.
