@@ -155,7 +155,7 @@ fn test_guests() -> Result<()> {
 }
 
 /// Kafka clients of other people, from their packages: where each comes from and how it is installed into its directory.
-const CLIENTS: [(&str, &str, &[&str]); 8] = [
+const CLIENTS: [(&str, &str, &[&str]); 10] = [
     ("confluent", "pip", &["confluent-kafka==2.16.1"]),
     ("kafka-python-2", "pip", &["kafka-python==2.0.2"]),
     (
