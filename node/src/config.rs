@@ -115,7 +115,7 @@ const SETTINGS: [(&str, &str, &str); 25] = [
     ),
     (
         "group_initial_rebalance_delay_ms",
-        "3000",
+        "500",
         "Milliseconds that the first rebalance of an empty consumer group waits for more members.",
     ),
     (

@@ -12,6 +12,7 @@ mod http_is_bounded_and_asked_by_nobodys_page;
 mod nobody_takes_more_than_his_share;
 mod producers_are_their_owners;
 mod signals_and_pipes_end_in_order;
+mod what_becomes_much_is_paid_for;
 mod what_can_be_read_comes_back;
 mod what_is_gone_is_told;
 mod what_the_system_refuses_is_no_damage;

@@ -15,7 +15,7 @@ use weir_tests::{DEADLINE, Node, for_ever};
 use weir_types::{Batch, Codec};
 
 /// Somebody who takes all he can; whoever is measured is at 127.0.0.1.
-const ATTACKER: [u8; 4] = [127, 0, 0, 2];
+pub(super) const ATTACKER: [u8; 4] = [127, 0, 0, 2];
 /// Another address of his, from which one answer is taken a little.
 const SECOND: [u8; 4] = [127, 0, 0, 3];
 const DURING_MIB: f64 = 256.0;
@@ -74,7 +74,7 @@ impl Beside {
 }
 
 /// Begins `attack`, which goes on as long as what it returns is there.
-fn withstands<T>(name: &str, env: &[(&str, &str)], attack: impl AsyncFnOnce(&Node) -> T) {
+pub(super) fn withstands<T>(name: &str, env: &[(&str, &str)], attack: impl AsyncFnOnce(&Node) -> T) {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), env).unwrap();
     block_on(async {
@@ -178,7 +178,7 @@ async fn beside<T>(name: &str, client: &Client, nodes: &[&Node], attack: impl Fu
     );
 }
 
-fn write_all_there_is_room_for(stream: &mut TcpStream, mut bytes: &[u8]) {
+pub(super) fn write_all_there_is_room_for(stream: &mut TcpStream, mut bytes: &[u8]) {
     stream.set_nonblocking(true).unwrap();
     let begun = Instant::now();
     while !bytes.is_empty() && begun.elapsed() < Duration::from_millis(500) {
@@ -192,7 +192,7 @@ fn write_all_there_is_room_for(stream: &mut TcpStream, mut bytes: &[u8]) {
     }
 }
 
-fn framed(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn framed(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u32).to_be_bytes(), bytes].concat()
 }
 

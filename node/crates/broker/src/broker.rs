@@ -32,10 +32,10 @@ use weir_log::{GroupState, Log, Op, Recovered, StateKey, StateKind};
 use weir_replica::{Group, GroupConfig, GroupError, Member, NodeId, ProposeError, Starts, Transport};
 use weir_types::level::{LEVEL_OF_AGES, RELEASED_MS};
 use weir_types::limits::{
-    BATCH_INFLATED_BYTES_MAX, PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_BYTES_MAX,
-    STEPS_QUEUED_MAX,
+    BATCH_INFLATED_BYTES_MAX, INFLATE_FREE_BYTES, PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX,
+    STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX,
 };
-use weir_types::{Batch, BatchError, Body, Clock, GroupId, Offset, PartitionId};
+use weir_types::{Batch, BatchError, Body, Clock, Codec, GroupId, Offset, PartitionId};
 
 /// How long records wait for room on the node: as long as a Kafka client waits for an answer (`request.timeout.ms`).
 const ROOM_WITHIN: Duration = Duration::from_secs(30);
@@ -356,19 +356,37 @@ impl Broker {
         (copies as u32).max(1)
     }
 
-    /// Walks the records of a batch. One that becomes much more than is usual takes room for that first.
+    /// Walks the records of a batch. What may become much takes room for that first, and is worked at beside everything else: the threads
+    /// that consensus needs are few.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it reads and writes nothing: as many as the ledger has room for inflate a batch"
+    )]
     async fn look_at(&self, who: &Principal, batch: &Batch) -> Result<Seen, ProduceError> {
-        if let Some(body) = batch.usual_body()? {
-            return Ok(walk(&body)?);
-        }
-        if self.level() < LEVEL_OF_AGES {
-            return Err(ProduceError::BeyondFirstRelease);
+        let usual = batch.usual_bytes_max();
+        if batch.codec() == Codec::None || usual <= INFLATE_FREE_BYTES {
+            match batch.usual_body()? {
+                Some(body) => return Ok(walk(&body)?),
+                None if self.level() < LEVEL_OF_AGES => return Err(ProduceError::BeyondFirstRelease),
+                None => {}
+            }
         }
         let inflated = &self.0.ledger.inflated;
-        let _room = inflated
+        let room = inflated
             .take(BATCH_INFLATED_BYTES_MAX, who.address, ROOM_WITHIN)
             .await?;
-        Ok(validate(batch)?)
+        let (batch, is_first) = (batch.clone(), self.level() < LEVEL_OF_AGES);
+        let looked = tokio::task::spawn_blocking(move || {
+            let _room = room;
+            match is_first {
+                true => match batch.usual_body()? {
+                    Some(body) => Ok(walk(&body)?),
+                    None => Err(ProduceError::BeyondFirstRelease),
+                },
+                false => Ok(validate(&batch)?),
+            }
+        });
+        looked.await.unwrap_or(Err(ProduceError::Closed))
     }
 
     /// Whether the records are dated within what the topic allows, by a clock that is set.

@@ -307,7 +307,9 @@ fn split(mut frame: Bytes) -> Result<(Head, Option<String>, Bytes), ConnectionEr
     };
     let (client, body) =
         api::client_id(frame, head.version >= flexible).map_err(|error| malformed(head, error))?;
-    Ok((head, client, body))
+    // It is written into logs and shown on terminals.
+    let shown = |client: String| client.replace(char::is_control, "?");
+    Ok((head, client.map(shown), body))
 }
 
 async fn answer(

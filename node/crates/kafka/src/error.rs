@@ -149,6 +149,8 @@ impl From<&FetchError> for Code {
             FetchError::NotLeader(_) => Self::NotLeaderOrFollower,
             FetchError::Read(e) => match e.kind() {
                 ErrorKind::Corrupt | ErrorKind::Internal => Self::KafkaStorageError,
+                // The partition went while it was read.
+                ErrorKind::Invalid => Self::UnknownTopicOrPartition,
                 kind => by_kind(kind),
             },
             FetchError::UsedUp(_) | FetchError::There(_) => by_kind(e.kind()),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use weir_broker::{Broker, Principal, SHARE_WITHIN, Taken, Topic, Unserved, UsedUp};
-use weir_types::limits::{FETCH_BYTES_MAX, KAFKA_SMALL_BYTES};
+use weir_types::limits::{ANSWERS_BYTES_MAX, FETCH_BYTES_MAX, KAFKA_SMALL_BYTES};
 use weir_types::{GroupId, PartitionId};
 
 /// How long an answer other than one with records waits for its share: a client waits as long (`request.timeout.ms`).
@@ -340,7 +340,8 @@ impl Session {
     async fn share_of_answers(&self, bytes: usize) -> Result<(), UsedUp> {
         if bytes > KAFKA_SMALL_BYTES {
             let answers = &self.node.broker.ledger().answers;
-            let bytes = bytes.min(FETCH_BYTES_MAX);
+            // What one address may have at once.
+            let bytes = bytes.min(ANSWERS_BYTES_MAX / 2);
             let share = answers.take(bytes, Some(self.peer.ip()), ANSWER_WITHIN).await?;
             self.answer_slot().share = Some(share);
         }

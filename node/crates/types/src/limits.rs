@@ -23,8 +23,8 @@ pub const INFLATE_RATIO_USUAL: usize = 64;
 pub const INFLATE_FREE_BYTES: usize = 1 << 20;
 /// Most records in one batch; also bounds the indexes that cross to a guest.
 pub const BATCH_RECORDS_MAX: u32 = 100_000;
-/// Most headers on one record: a client's own bound is the size of the batch.
-pub const RECORD_HEADERS_MAX: u32 = 100_000;
+/// Most headers on one record: ten times what clients are known to send. A header of nothing has two bytes in a batch and fifty as text.
+pub const RECORD_HEADERS_MAX: u32 = 10_000;
 /// Largest record that a module may make: a batch of it alone keeps room for its header, and for what a dead letter says.
 pub const RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX - (64 << 10);
 

@@ -337,7 +337,9 @@ impl TopicConfig {
                     name: name.to_owned(),
                 })?;
                 let name = kept.setting.name;
-                if !empty && !kept.takes.takes(value) {
+                let is_shown = !value.contains(char::is_control);
+                let is_taken = empty || (is_shown && kept.takes.takes(value));
+                if !is_taken {
                     return Err(bad(name, &kept.takes.want()));
                 }
                 if empty || value == kept.preset {

@@ -5,6 +5,7 @@ use crate::configs;
 use crate::error::Code;
 use crate::node::{NOT_PLACEABLE, Session};
 use crate::wire::{Uuid, messages};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use weir_broker::{Topic, TopicConfig};
@@ -47,7 +48,7 @@ messages! {
         configs: Option<Vec<CreatedConfig>> [5..],
     }
     CreatedConfig {
-        name: String [5..],
+        name: Cow<'static, str> [5..],
         value: Option<String> [5..],
         read_only: bool [5..],
         config_source: i8 [5..],
@@ -70,6 +71,8 @@ impl Api for Served {
             .iter()
             .for_each(|t| *named.entry(t.name.clone()).or_default() += 1);
         for topic in request.topics {
+            // Of many it takes long, and others want to be served meanwhile.
+            tokio::task::yield_now().await;
             let name = topic.name.clone();
             let broker = &session.node.broker;
             // What another node knows of it may be old: the leader decides.
@@ -216,7 +219,7 @@ async fn create(
 
 fn created_configs(config: &TopicConfig) -> Vec<CreatedConfig> {
     let described = configs::of_topic(config).into_iter().map(|c| CreatedConfig {
-        name: c.name.to_owned(),
+        name: c.name.into(),
         value: Some(c.value),
         read_only: c.read_only,
         config_source: c.source as i8,

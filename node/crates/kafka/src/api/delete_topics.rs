@@ -48,6 +48,13 @@ impl Api for Served {
                 topic_id: topic.topic_id,
                 ..DeletedTopic::default()
             };
+            if topic.name.is_some() && topic.topic_id != Uuid::default() {
+                deleted.error = Code::InvalidRequest;
+                deleted.error_message = Some("give a topic's name or its id, not both".to_owned());
+                deleted.name = topic.name;
+                response.topics.push(deleted);
+                continue;
+            }
             let (name, first) = match topic.name {
                 None => {
                     let found = session.topic_by_id(topic.topic_id);

@@ -5,6 +5,7 @@ use crate::configs::{self, Config, Source};
 use crate::error::Code;
 use crate::node::Session;
 use crate::wire::messages;
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 pub(crate) struct Served;
@@ -32,7 +33,7 @@ messages! {
         configs: Vec<DescribedConfig> [0..],
     }
     DescribedConfig {
-        name: String [0..],
+        name: Cow<'static, str> [0..],
         value: Option<String> [0..],
         read_only: bool [0..],
         is_default: bool [0..=0],
@@ -40,10 +41,10 @@ messages! {
         is_sensitive: bool [0..],
         synonyms: Vec<Synonym> [1..],
         config_type: i8 [3..],
-        documentation: Option<String> [3..],
+        documentation: Option<Cow<'static, str>> [3..],
     }
     Synonym {
-        name: String [1..],
+        name: Cow<'static, str> [1..],
         value: Option<String> [1..],
         source: i8 [1..],
     }
@@ -98,6 +99,8 @@ impl Api for Served {
                 }
             }
             response.results.push(described);
+            // Of many it takes long, and others want to be served meanwhile.
+            tokio::task::yield_now().await;
         }
         response
     }
@@ -105,12 +108,12 @@ impl Api for Served {
 
 fn describe(config: Config, synonyms: bool, about: bool) -> DescribedConfig {
     let synonym = Synonym {
-        name: config.name.to_owned(),
+        name: config.name.into(),
         value: Some(config.value.clone()),
         source: config.source as i8,
     };
     DescribedConfig {
-        name: config.name.to_owned(),
+        name: config.name.into(),
         value: Some(config.value),
         read_only: config.read_only,
         is_default: config.source == Source::Default,
@@ -118,6 +121,6 @@ fn describe(config: Config, synonyms: bool, about: bool) -> DescribedConfig {
         is_sensitive: false,
         synonyms: if synonyms { vec![synonym] } else { Vec::new() },
         config_type: config.kind as i8,
-        documentation: about.then(|| config.about.to_owned()),
+        documentation: about.then(|| config.about.into()),
     }
 }

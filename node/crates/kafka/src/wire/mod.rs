@@ -14,6 +14,7 @@ pub(crate) use read::Reader;
 pub(crate) use write::{Frame, Writer};
 
 use bytes::Bytes;
+use std::borrow::Cow;
 
 /// Bytes that decoding may allocate for each byte of a request.
 const BUDGET_PER_BYTE: usize = 3;
@@ -153,6 +154,35 @@ impl Wire for String {
     #[cfg(test)]
     fn sample(dice: &mut Dice, _: i16) -> Self {
         dice.text()
+    }
+}
+
+/// A text that is the same in each answer is not copied into it.
+impl Wire for Cow<'static, str> {
+    fn read(reader: &mut Reader, version: i16) -> Result<Self, WireError> {
+        String::read(reader, version).map(Self::Owned)
+    }
+    fn write(&self, writer: &mut Writer, _: i16) {
+        writer.string(Some(self));
+    }
+
+    #[cfg(test)]
+    fn sample(dice: &mut Dice, _: i16) -> Self {
+        Self::Owned(dice.text())
+    }
+}
+
+impl Wire for Option<Cow<'static, str>> {
+    fn read(reader: &mut Reader, _: i16) -> Result<Self, WireError> {
+        Ok(reader.string()?.map(Cow::Owned))
+    }
+    fn write(&self, writer: &mut Writer, _: i16) {
+        writer.string(self.as_deref());
+    }
+
+    #[cfg(test)]
+    fn sample(dice: &mut Dice, _: i16) -> Self {
+        Some(Cow::Owned(dice.text()))
     }
 }
 

@@ -131,7 +131,7 @@ fn walk_headers(record: &mut &[u8]) -> Result<(), &'static str> {
         return Ok(());
     }
     if count < 0 || count > RECORD_HEADERS_MAX as i32 {
-        return Err("its header count is negative or over 100,000");
+        return Err("its header count is negative or over 10,000");
     }
     for _ in 0..count {
         varint::read_bytes(record)

@@ -191,6 +191,11 @@ impl Batch {
         self.body_within(BATCH_INFLATED_BYTES_MAX)
     }
 
+    /// What as many bytes usually become, at most.
+    pub fn usual_bytes_max(&self) -> usize {
+        codec::usual_bytes_max(self.bytes.len())
+    }
+
     /// As [`Batch::body`], if the records become no more than is usual for as many bytes; nothing if they do.
     ///
     /// # Errors
