@@ -155,16 +155,8 @@ impl Broker {
             .topic(name)
             .and_then(|topic| topic.partition(0))
             .map(|id| id.group());
-        let copies = settings
-            .iter()
-            .any(|(key, _)| key == "min.insync.replicas")
-            .then(|| {
-                let (replicas, _) = self.replicas_of(group.unwrap_or(GroupId::SITE));
-                match group.is_none_or(|group| self.group_of(group).is_some()) {
-                    true => self.copies_of(group.unwrap_or(GroupId::SITE)),
-                    false => replicas.len() as u32 / 2 + 1,
-                }
-            });
+        let asks = settings.iter().any(|(key, _)| key == "min.insync.replicas");
+        let copies = asks.then(|| self.copies_of(group.unwrap_or(GroupId::SITE)));
         self.change(move |tables, _| {
             let topic = tables
                 .topics

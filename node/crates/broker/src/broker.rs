@@ -5,7 +5,6 @@ use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::chain::Footing;
 use crate::coordinator::Coordinator;
 use crate::error::ProduceError;
-use crate::forward::Refused;
 use crate::hook::{Hook, HookError, HookJob, Stepped};
 use crate::lane::{Common, Lane};
 use crate::ledger::{Ledger, Means};
@@ -13,6 +12,7 @@ use crate::outbox::{CHANNELS, ChannelKey};
 use crate::presence::Presence;
 use crate::proposer::{Append, Framing, Made, Request, Room};
 use crate::quota::{Direction, QuotaConfig, Quotas};
+use crate::refused::Refused;
 use crate::retention::{Retention, Why};
 use crate::topic::{TimestampType, Topic};
 use crate::unserved::UnservedCounts;
@@ -30,15 +30,14 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 use weir_log::{GroupState, Log, Op, Recovered, StateKey, StateKind};
 use weir_replica::{Group, GroupConfig, GroupError, Member, NodeId, ProposeError, Starts, Transport};
-use weir_types::level::{LEVEL_OF_AGES, RELEASED_MS};
+use weir_types::level::LEVEL_OF_AGES;
 use weir_types::limits::{
-    BATCH_INFLATED_BYTES_MAX, INFLATE_FREE_BYTES, PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX,
-    STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX,
+    PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX,
 };
-use weir_types::{Batch, BatchError, Body, Clock, Codec, GroupId, Offset, PartitionId};
+use weir_types::{Batch, Clock, GroupId, Offset, PartitionId};
 
 /// How long records wait for room on the node: as long as a Kafka client waits for an answer (`request.timeout.ms`).
-const ROOM_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const ROOM_WITHIN: Duration = Duration::from_secs(30);
 
 /// Settings of a broker.
 #[derive(Clone, Copy, Debug)]
@@ -322,99 +321,6 @@ impl Broker {
             }
         }
         result
-    }
-
-    /// Whether more than the topic asks for have a record of this partition before it is acknowledged.
-    fn has_enough_copies(&self, topic: &Topic, id: PartitionId) -> Result<(), ProduceError> {
-        let wanted = topic.config.min_insync;
-        // One always has.
-        if wanted <= 1 {
-            return Ok(());
-        }
-        match self.copies_of(id.group()) {
-            copies if copies < wanted => Err(ProduceError::FewCopies {
-                topic: topic.name.to_string(),
-                wanted,
-                copies,
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Nodes that surely have a record of `group` when it is acknowledged: more than half of those that vote, less those of them that
-    /// keep no records.
-    pub(crate) fn copies_of(&self, group: GroupId) -> u32 {
-        let Some(group) = self.group_of(group) else {
-            return 1;
-        };
-        let (voters, members) = (group.voters(), group.members());
-        let witnesses = voters
-            .iter()
-            .filter(|id| members.get(id).is_some_and(|m| m.witness))
-            .count();
-        let copies = (voters.len() / 2 + 1).saturating_sub(witnesses);
-        (copies as u32).max(1)
-    }
-
-    /// Walks the records of a batch. What may become much takes room for that first, and is worked at beside everything else: the threads
-    /// that consensus needs are few.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "it reads and writes nothing: as many as the ledger has room for inflate a batch"
-    )]
-    async fn look_at(&self, who: &Principal, batch: &Batch) -> Result<Seen, ProduceError> {
-        let usual = batch.usual_bytes_max();
-        if batch.codec() == Codec::None || usual <= INFLATE_FREE_BYTES {
-            match batch.usual_body()? {
-                Some(body) => return Ok(walk(&body)?),
-                None if self.level() < LEVEL_OF_AGES => return Err(ProduceError::BeyondFirstRelease),
-                None => {}
-            }
-        }
-        let inflated = &self.0.ledger.inflated;
-        let room = inflated
-            .take(BATCH_INFLATED_BYTES_MAX, who.address, ROOM_WITHIN)
-            .await?;
-        let (batch, is_first) = (batch.clone(), self.level() < LEVEL_OF_AGES);
-        let looked = tokio::task::spawn_blocking(move || {
-            let _room = room;
-            match is_first {
-                true => match batch.usual_body()? {
-                    Some(body) => Ok(walk(&body)?),
-                    None => Err(ProduceError::BeyondFirstRelease),
-                },
-                false => Ok(validate(&batch)?),
-            }
-        });
-        looked.await.unwrap_or(Err(ProduceError::Closed))
-    }
-
-    /// Whether the records are dated within what the topic allows, by a clock that is set.
-    fn check_times(&self, topic: &Topic, seen: Seen) -> Result<(), ProduceError> {
-        let now = self.0.clock.now_ms();
-        if now < RELEASED_MS {
-            return Ok(());
-        }
-        let (before, after) = (
-            topic.config.timestamp_before_max_ms,
-            topic.config.timestamp_after_max_ms,
-        );
-        let early = seen
-            .earliest
-            .filter(|(at, _)| *at < now.saturating_sub_unsigned(before));
-        let late = seen
-            .latest
-            .filter(|(at, _)| *at > now.saturating_add_unsigned(after));
-        let dated = |((timestamp, record), limit, setting)| ProduceError::Dated {
-            record,
-            timestamp,
-            now,
-            limit,
-            setting,
-        };
-        let early = early.map(|at| (at, before, "message.timestamp.before.max.ms"));
-        let late = late.map(|at| (at, after, "message.timestamp.after.max.ms"));
-        late.or(early).map(dated).map_or(Ok(()), Err)
     }
 
     async fn submit(
@@ -735,54 +641,4 @@ pub(crate) fn row_op((key, value): (StateKey, Option<Bytes>)) -> Op {
         Some(value) => Op::Put { key, value },
         None => Op::Remove { key },
     }
-}
-
-/// What a walk over the records of a batch has seen.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Seen {
-    /// The first and the last time, in milliseconds, of those that have one, and which record has it.
-    pub(crate) earliest: Option<(i64, u32)>,
-    pub(crate) latest: Option<(i64, u32)>,
-    /// The first record without a key.
-    pub(crate) keyless: Option<u32>,
-    longest_key: usize,
-    most_headers: usize,
-}
-
-impl Seen {
-    /// Whether nodes of the first release would take the batch for damaged.
-    fn is_beyond_first_release(&self) -> bool {
-        self.longest_key > FIRST_KEY_BYTES_MAX || self.most_headers > FIRST_HEADERS_MAX
-    }
-}
-
-/// Longest key, and most headers of a record, that nodes of the first release read.
-const FIRST_KEY_BYTES_MAX: usize = 32 << 10;
-const FIRST_HEADERS_MAX: usize = 1_000;
-
-/// Walks the records once, at the door: nothing malformed is stored, and nobody after this has to think of it.
-pub(crate) fn validate(batch: &Batch) -> Result<Seen, BatchError> {
-    walk(&batch.body()?)
-}
-
-fn walk(body: &Body) -> Result<Seen, BatchError> {
-    let mut seen = Seen::default();
-    for (index, record) in (0..).zip(body.records()) {
-        let record = record?;
-        let at = record.timestamp;
-        if at >= 0 && seen.earliest.is_none_or(|(earliest, _)| at < earliest) {
-            seen.earliest = Some((at, index));
-        }
-        if seen.latest.is_none_or(|(latest, _)| at > latest) {
-            seen.latest = Some((at, index));
-        }
-        match record.key {
-            None => {
-                seen.keyless.get_or_insert(index);
-            }
-            Some(key) => seen.longest_key = seen.longest_key.max(key.len()),
-        }
-        seen.most_headers = seen.most_headers.max(record.headers.len());
-    }
-    Ok(seen)
 }

@@ -1,8 +1,8 @@
 //! What can go wrong, by operation.
 
-use crate::forward::Refusal;
 use crate::ledger::UsedUp;
 use crate::topic::ConfigError;
+use serde::{Deserialize, Serialize};
 use weir_log::ReadError;
 use weir_replica::ProposeError;
 use weir_types::{BatchError, ErrorKind, NameError, Offset};
@@ -248,6 +248,81 @@ impl AdminError {
             | Self::Changed
             | Self::Refused(_)
             | Self::Denied => ErrorKind::Invalid,
+        }
+    }
+}
+
+/// Of which kind a refusal is, for a protocol whose clients go by that. Known by position: add at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// A name that cannot be one.
+    Name,
+    /// The topic exists already.
+    Exists,
+    /// There is no such topic.
+    NoTopic,
+    /// That number of partitions cannot be.
+    Partitions,
+    /// That number of replicas cannot be.
+    Replicas,
+    /// A setting, or its value.
+    Setting,
+    /// Whoever asks may not.
+    Denied,
+    /// A limit, a user of the topic, a rule of the site.
+    Rule,
+    /// Not now: another try may help.
+    Retry,
+    /// Nobody knows whether it was done.
+    Unknown,
+}
+
+impl From<&AdminError> for Refusal {
+    fn from(e: &AdminError) -> Self {
+        match e {
+            AdminError::Name(_) => Self::Name,
+            AdminError::Exists(_) => Self::Exists,
+            AdminError::NoTopic(_) | AdminError::NoPartition { .. } => Self::NoTopic,
+            AdminError::Partitions { .. } => Self::Partitions,
+            AdminError::Replicas { .. } => Self::Replicas,
+            AdminError::Config(_) | AdminError::Copies { .. } => Self::Setting,
+            AdminError::Denied => Self::Denied,
+            AdminError::There { refusal, .. } => *refusal,
+            AdminError::InUse { .. }
+            | AdminError::NoRoom { .. }
+            | AdminError::Limit { .. }
+            | AdminError::Moving { .. }
+            | AdminError::KeptByKey(_)
+            | AdminError::GroupName(_)
+            | AdminError::OffsetBeyondEnd { .. }
+            | AdminError::Changed
+            | AdminError::Refused(_)
+            | AdminError::Propose(_)
+            | AdminError::Closed => match e.kind() {
+                ErrorKind::Retry | ErrorKind::Closed => Self::Retry,
+                ErrorKind::UnknownOutcome => Self::Unknown,
+                ErrorKind::Invalid | ErrorKind::Fenced | ErrorKind::Corrupt | ErrorKind::Internal => {
+                    Self::Rule
+                }
+            },
+        }
+    }
+}
+
+impl Refusal {
+    /// What the caller does.
+    pub fn kind(self) -> ErrorKind {
+        match self {
+            Self::Retry => ErrorKind::Retry,
+            Self::Unknown => ErrorKind::UnknownOutcome,
+            Self::Name
+            | Self::Exists
+            | Self::NoTopic
+            | Self::Partitions
+            | Self::Replicas
+            | Self::Setting
+            | Self::Denied
+            | Self::Rule => ErrorKind::Invalid,
         }
     }
 }

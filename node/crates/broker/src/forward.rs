@@ -3,13 +3,10 @@
 
 mod topics;
 
-pub use topics::Refusal;
-pub(crate) use topics::Refused;
-
 use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Produced;
 use crate::broker::{Broker, Inner};
-use crate::error::{AdminError, FetchError, ProduceError};
+use crate::error::{AdminError, FetchError, ProduceError, Refusal};
 use crate::fetch::{At, Fetch, Fetched};
 use crate::groups::Led;
 use crate::moves::Copied;

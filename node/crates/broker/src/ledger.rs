@@ -12,6 +12,7 @@
 //! | `waiting` | memory | what has come and waits for its turn |
 //! | `records` | memory | what is taken and not yet committed |
 //! | `answers` | memory | what is being read and sent |
+//! | `unpacked` | memory | records that come in compressed and become much, while they are looked at |
 //! | `inflated` | memory | records that are read over HTTP, while they are not compressed |
 //! | `uploads` | memory | modules that are being received |
 //! | `modules` | memory | what the memories of modules take |
@@ -31,7 +32,7 @@ use weir_types::limits::{
     ANSWERS_BYTES_MAX, CONNECTIONS_MAX, CONNECTIONS_NEW_MAX, CONNECTIONS_OF_NODES_MAX,
     CONNECTIONS_OF_STRANGERS_MAX, FILES_RESERVE, HTTP_CONNECTIONS_MAX, INFLATED_BYTES_MAX,
     KAFKA_CONNECTIONS_MAX, MODULE_BYTES_MAX, PRODUCE_INFLIGHT_BYTES_MAX, REQUESTS_BYTES_MAX, STATE_BYTES_MAX,
-    UPLOADS_MAX, WAITING_BYTES_MAX,
+    UNPACKED_BYTES_MAX, UPLOADS_MAX, WAITING_BYTES_MAX,
 };
 use weir_types::pool::Pool;
 
@@ -318,6 +319,7 @@ pub struct Ledger {
     pub waiting: Account,
     pub records: Account,
     pub answers: Account,
+    pub unpacked: Account,
     pub inflated: Account,
     pub uploads: Account,
     /// Bytes that the memories of modules take.
@@ -350,6 +352,7 @@ impl Ledger {
             waiting: Account::new("waiting", Memory, WAITING_BYTES_MAX).among_addresses(),
             records: Account::new("records", Memory, PRODUCE_INFLIGHT_BYTES_MAX).in_parts(4),
             answers: Account::new("answers", Memory, ANSWERS_BYTES_MAX).among_addresses(),
+            unpacked: Account::new("unpacked", Memory, UNPACKED_BYTES_MAX).among_addresses(),
             inflated: Account::new("inflated", Memory, INFLATED_BYTES_MAX).among_addresses(),
             uploads: Account::new("uploads", Memory, UPLOADS_MAX * MODULE_BYTES_MAX).among_addresses(),
             modules: Arc::new(Pool::new(means.modules_bytes)),
@@ -358,7 +361,7 @@ impl Ledger {
         }
     }
 
-    fn accounts(&self) -> [&Account; 13] {
+    fn accounts(&self) -> [&Account; 14] {
         [
             &self.nodes,
             &self.strangers,
@@ -371,6 +374,7 @@ impl Ledger {
             &self.waiting,
             &self.records,
             &self.answers,
+            &self.unpacked,
             &self.inflated,
             &self.uploads,
         ]

@@ -5,6 +5,7 @@
 //! commitment in one speculative state ([`proposer`]), and becomes visible through [`applied`] when its entry is
 //! committed. Knows no protocol, no Wasm and no disk.
 
+mod absent;
 mod admin;
 mod age;
 mod applied;
@@ -12,6 +13,7 @@ mod auth;
 mod broker;
 mod chain;
 mod coordinator;
+mod door;
 mod entry;
 mod error;
 mod fetch;
@@ -30,6 +32,7 @@ mod presence;
 mod producer;
 mod proposer;
 mod quota;
+mod refused;
 mod retention;
 mod site;
 mod stored;
@@ -46,9 +49,8 @@ pub use coordinator::{
     Caller, Commit, CommittedOffset, GroupError, GroupInfo, Join, Joined, JoinedMember, MemberInfo,
     SESSION_MAX, SESSION_MIN, Synced,
 };
-pub use error::{AdminError, FetchError, ProduceError};
+pub use error::{AdminError, FetchError, ProduceError, Refusal};
 pub use fetch::{At, Fetch, Fetched, SHARE_WITHIN};
-pub use forward::Refusal;
 pub use groups::{ReplicaGroupStatus, SiteStatus};
 pub use hook::{Hook, HookDone, HookError, HookJob, OFFSET_DIGITS, Output, Processed, Stepped};
 pub use ledger::{Account, Ledger, Means, Resource as Shared, Standing, Taken, UsedUp};

@@ -13,7 +13,8 @@
 
 use crate::admin::{next_partition, partition_counter, set_counter};
 use crate::applied::Tables;
-use crate::broker::{Broker, Inner, validate};
+use crate::broker::{Broker, Inner};
+use crate::door::validate;
 use crate::entry::Building;
 use crate::error::{AdminError, ProduceError};
 use crate::fetch::{noticed, unknown};

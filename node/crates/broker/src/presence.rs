@@ -1,18 +1,11 @@
-//! Which nodes of the site are there and in step, as its leader sees it and tells the others by a row: clients are told of no node that is
-//! away, and tools see which replicas follow.
+//! Which nodes of the site are there and in step, by what its leader hears of them.
 
-use crate::applied::Tables;
-use crate::broker::Broker;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
-use weir_log::{Op, StateKey, StateKind, decode, encode};
 use weir_replica::{MemberStatus, NodeId};
-use weir_types::level::LEVEL_OF_AGES;
 
-/// Row of [`StateKind::Site`] that says it.
-const ROW: &[u8] = b"absent";
 /// A node that has not answered for so long is away: the time in which followers would have elected another leader.
 const AWAY_AFTER: Duration = Duration::from_millis(1_500);
 /// A leader that begins hears of those who are there within this: several heartbeats. The one who led before has been silent already.
@@ -43,7 +36,13 @@ pub(crate) struct Presence {
 
 impl Presence {
     /// Who is absent at `now`, when `before` were.
-    fn look(&mut self, term: u64, members: &[MemberStatus], before: &Absent, now: Instant) -> Absent {
+    pub(crate) fn look(
+        &mut self,
+        term: u64,
+        members: &[MemberStatus],
+        before: &Absent,
+        now: Instant,
+    ) -> Absent {
         if self.led.is_none_or(|(known, _)| known != term) {
             self.led = Some((term, now));
             self.in_step.clear();
@@ -77,53 +76,6 @@ impl Presence {
         self.in_step
             .retain(|id, _| members.iter().any(|member| member.id == *id));
         absent
-    }
-}
-
-impl Tables {
-    fn absent(&self) -> Absent {
-        let row = self.others.get(&(StateKind::Site as u8, ROW.to_vec()));
-        // Of a later release's row this one knows nothing, and takes all for present.
-        row.and_then(|row| decode("who is absent", row).ok())
-            .unwrap_or_default()
-    }
-}
-
-impl Broker {
-    /// Nodes of the site that are away or do not follow, as far as this node knows. Never itself, and never the one who leads.
-    pub fn absent(&self) -> Absent {
-        let mut absent = self.0.applied.tables().absent();
-        let leader = self.leader().map(|(id, _)| id);
-        for id in leader.into_iter().chain([self.group().node()]) {
-            absent.away.remove(&id);
-            absent.behind.remove(&id);
-        }
-        absent
-    }
-
-    /// Looks who is there, if this node leads, and tells the others what has changed. Call it about twice a second.
-    pub async fn note_absent(&self) {
-        let (status, before) = (self.group().status(), self.0.applied.tables().absent());
-        if !status.serving || self.level() < LEVEL_OF_AGES {
-            return;
-        }
-        let mut members = status.members;
-        members.retain(|member| member.id != status.node);
-        let now = {
-            let mut presence = self.0.presence.lock().await;
-            presence.look(status.term, &members, &before, Instant::now())
-        };
-        if now == before {
-            return;
-        }
-        tracing::info!(away = ?now.away, behind = ?now.behind, "nodes of the site that are away, or do not follow");
-        let row = Op::Put {
-            key: StateKey::new(StateKind::Site, ROW),
-            value: encode(&now),
-        };
-        if let Err(error) = self.put(vec![row]).await {
-            tracing::debug!(%error, "who is away is not noted");
-        }
     }
 }
 

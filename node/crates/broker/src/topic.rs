@@ -2,10 +2,10 @@
 
 mod config;
 mod kept;
+mod setting;
 
-pub use config::{
-    Cleanup, ConfigError, Durability, RetentionBy, Setting, SettingKind, TimestampType, TopicConfig,
-};
+pub use config::{Cleanup, ConfigError, Durability, RetentionBy, TimestampType, TopicConfig};
+pub use setting::{Setting, SettingKind};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

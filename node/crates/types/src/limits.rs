@@ -152,7 +152,9 @@ pub const KAFKA_SMALL_BYTES: usize = 8 << 10;
 /// Bytes of records that are being read or sent at once, over all listeners. Beyond, a fetch waits, and gets none after a while: a
 /// client that does not take its answer makes others slower, and stops nobody.
 pub const ANSWERS_BYTES_MAX: usize = 64 << 20;
-/// Bytes of batches that are read over HTTP, while they are not compressed; and of those that come in and become much more than is usual.
+/// Bytes of batches that come in compressed and become much, while they are looked at: four of the largest, each for some milliseconds.
+pub const UNPACKED_BYTES_MAX: usize = 64 << 20;
+/// Bytes of batches that are read over HTTP, while they are not compressed.
 pub const INFLATED_BYTES_MAX: usize = 64 << 20;
 /// Frames of clients over QUIC up to this size need no leave to be received: as many as there may be streams are bounded by themselves.
 pub const QUIC_SMALL_BYTES: usize = 16 << 10;
@@ -354,6 +356,7 @@ const _: () = {
     // One address may have half of it.
     assert!(KAFKA_REQUEST_BYTES_MAX <= REQUESTS_BYTES_MAX / 2 && FRAME_BYTES_MAX <= REQUESTS_BYTES_MAX / 2);
     assert!(FETCH_BYTES_MAX <= ANSWERS_BYTES_MAX / 2 && BATCH_INFLATED_BYTES_MAX <= INFLATED_BYTES_MAX / 2);
+    assert!(BATCH_INFLATED_BYTES_MAX <= UNPACKED_BYTES_MAX / 2);
     assert!(BATCH_BYTES_MAX <= PRODUCE_INFLIGHT_BYTES_MAX / 4);
     assert!(UPLOADS_MAX >= 2);
     assert!(BATCH_BYTES_MAX < KAFKA_REQUEST_BYTES_MAX);

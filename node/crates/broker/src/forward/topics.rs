@@ -3,59 +3,18 @@
 use super::{APPLIED_POLL, APPLIED_WITHIN, Answer, Ask};
 use crate::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
-use crate::error::AdminError;
+use crate::error::{AdminError, Refusal};
 use crate::topic::Topic;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 use tokio::time::Instant;
 use weir_log::{decode, encode};
 use weir_replica::ProposeError;
+use weir_types::PartitionId;
 use weir_types::level::LEVEL_OF_AGES;
-use weir_types::limits::{REFUSED_TOPICS_MAX, TOPIC_NAME_BYTES_MAX};
-use weir_types::{ErrorKind, PartitionId};
 
 /// How the names of topics begin that only a broker makes.
 const OWN_NAMES: &str = "__";
-/// How long a refusal is remembered: longer than a tool goes on that was refused, and used the name all the same.
-const REFUSED_FOR: Duration = Duration::from_secs(3_600);
-
-/// Names of topics that were refused lately.
-#[derive(Default)]
-pub(crate) struct Refused(Mutex<BTreeMap<String, Instant>>);
-
-impl Refused {
-    fn note(&self, name: &str, now: Instant) {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if name.len() > TOPIC_NAME_BYTES_MAX {
-            return;
-        }
-        names.insert(name.to_owned(), now);
-        while names.len() > REFUSED_TOPICS_MAX
-            && let Some(oldest) = names
-                .iter()
-                .min_by_key(|(_, at)| **at)
-                .map(|(name, _)| name.clone())
-        {
-            names.remove(&oldest);
-        }
-    }
-
-    /// Somebody has made the topic as he wanted it.
-    pub(crate) fn forget(&self, name: &str) {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        names.remove(name);
-    }
-
-    fn has(&self, name: &str, now: Instant) -> bool {
-        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        names
-            .get(name)
-            .is_some_and(|at| now.duration_since(*at) < REFUSED_FOR)
-    }
-}
-
 /// What is changed. Known by position: add at the end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Change {
@@ -79,81 +38,6 @@ pub(crate) enum Change {
     },
     /// A topic that was refused to somebody who said how it should be.
     Refuse { name: String },
-}
-
-/// Of which kind a refusal is, for a protocol whose clients go by that. Known by position: add at the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Refusal {
-    /// A name that cannot be one.
-    Name,
-    /// The topic exists already.
-    Exists,
-    /// There is no such topic.
-    NoTopic,
-    /// That number of partitions cannot be.
-    Partitions,
-    /// That number of replicas cannot be.
-    Replicas,
-    /// A setting, or its value.
-    Setting,
-    /// Whoever asks may not.
-    Denied,
-    /// A limit, a user of the topic, a rule of the site.
-    Rule,
-    /// Not now: another try may help.
-    Retry,
-    /// Nobody knows whether it was done.
-    Unknown,
-}
-
-impl From<&AdminError> for Refusal {
-    fn from(e: &AdminError) -> Self {
-        match e {
-            AdminError::Name(_) => Self::Name,
-            AdminError::Exists(_) => Self::Exists,
-            AdminError::NoTopic(_) | AdminError::NoPartition { .. } => Self::NoTopic,
-            AdminError::Partitions { .. } => Self::Partitions,
-            AdminError::Replicas { .. } => Self::Replicas,
-            AdminError::Config(_) | AdminError::Copies { .. } => Self::Setting,
-            AdminError::Denied => Self::Denied,
-            AdminError::There { refusal, .. } => *refusal,
-            AdminError::InUse { .. }
-            | AdminError::NoRoom { .. }
-            | AdminError::Limit { .. }
-            | AdminError::Moving { .. }
-            | AdminError::KeptByKey(_)
-            | AdminError::GroupName(_)
-            | AdminError::OffsetBeyondEnd { .. }
-            | AdminError::Changed
-            | AdminError::Refused(_)
-            | AdminError::Propose(_)
-            | AdminError::Closed => match e.kind() {
-                ErrorKind::Retry | ErrorKind::Closed => Self::Retry,
-                ErrorKind::UnknownOutcome => Self::Unknown,
-                ErrorKind::Invalid | ErrorKind::Fenced | ErrorKind::Corrupt | ErrorKind::Internal => {
-                    Self::Rule
-                }
-            },
-        }
-    }
-}
-
-impl Refusal {
-    /// What the caller does.
-    pub fn kind(self) -> ErrorKind {
-        match self {
-            Self::Retry => ErrorKind::Retry,
-            Self::Unknown => ErrorKind::UnknownOutcome,
-            Self::Name
-            | Self::Exists
-            | Self::NoTopic
-            | Self::Partitions
-            | Self::Replicas
-            | Self::Setting
-            | Self::Denied
-            | Self::Rule => ErrorKind::Invalid,
-        }
-    }
 }
 
 impl Broker {

@@ -1,6 +1,7 @@
 //! Settings of topics.
 
 use super::kept::{self, KEPT};
+use super::setting::{Setting, SettingKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use weir_types::limits::{BATCH_BYTES_MAX, TOPIC_SETTINGS_BYTES_MAX};
@@ -145,31 +146,6 @@ pub enum ConfigError {
         value: String,
         want: String,
     },
-}
-
-/// What there is to know of a setting but its value.
-#[derive(Clone, Copy, Debug)]
-pub struct Setting {
-    /// Its name.
-    pub name: &'static str,
-    /// The type of its values.
-    pub kind: SettingKind,
-    /// What it is for.
-    pub about: &'static str,
-    /// Whether Kafka does not have it.
-    pub is_own: bool,
-}
-
-/// The type of a setting's values, in Kafka's terms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "named for what they are")]
-pub enum SettingKind {
-    Boolean,
-    String,
-    Int,
-    Long,
-    Double,
-    List,
 }
 
 /// Largest `max.message.bytes` that is taken: what Kafka takes in one request (`socket.request.max.bytes`).

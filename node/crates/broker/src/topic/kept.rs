@@ -1,7 +1,7 @@
 //! Settings of Kafka's that are taken, kept and given back, and change nothing here: tools set them, compare them and give up where they
 //! are refused. Names, presets and bounds: Apache Kafka 4.4, `TopicConfig` and `LogConfig`.
 
-use super::config::{Setting, SettingKind};
+use super::setting::{Setting, SettingKind};
 
 /// What a setting takes.
 #[derive(Clone, Copy, Debug)]

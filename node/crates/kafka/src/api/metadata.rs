@@ -9,7 +9,7 @@ use crate::wire::{Uuid, messages};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use weir_broker::{AdminError, Refusal, Topic};
-use weir_types::PartitionId;
+use weir_types::{GroupId, PartitionId};
 
 pub(crate) struct Served;
 
@@ -72,7 +72,7 @@ impl Api for Served {
         let mut topics: Vec<MetadataTopic> = match asked {
             None => {
                 let topics = node.broker.topics();
-                let own = consumer_offsets::is_there(session).then(|| consumer_offsets::found(session));
+                let own = consumer_offsets::is_there(session).then(|| of_groups(session));
                 let found = topics.iter().map(|topic| found(session, topic));
                 found.chain(own).collect()
             }
@@ -124,7 +124,7 @@ async fn one(session: &Session, asked: MetadataRequestTopic, create: bool) -> Me
         return found(session, &topic);
     }
     if name == consumer_offsets::NAME && consumer_offsets::is_there(session) {
-        return consumer_offsets::found(session);
+        return of_groups(session);
     }
     let mut error = Code::UnknownTopicOrPartition;
     if create && node.settings.auto_create {
@@ -187,6 +187,29 @@ fn found(session: &Session, topic: &Topic) -> MetadataTopic {
         name: Some(topic.name.to_string()),
         topic_id: session.topic_id(topic),
         partitions: (0..).zip(&topic.partitions).map(&mut partition).collect(),
+        ..MetadataTopic::default()
+    }
+}
+
+/// The topic in which Kafka keeps what groups commit.
+fn of_groups(session: &Session) -> MetadataTopic {
+    let (leader_id, leader_epoch) = session.leader(GroupId::SITE);
+    let replicas = session.replicas(GroupId::SITE);
+    MetadataTopic {
+        name: Some(consumer_offsets::NAME.to_owned()),
+        is_internal: true,
+        partitions: vec![MetadataPartition {
+            error: match leader_id {
+                -1 => Code::LeaderNotAvailable,
+                _ => Code::None,
+            },
+            leader_id,
+            leader_epoch,
+            replica_nodes: replicas.all,
+            isr_nodes: replicas.in_sync,
+            offline_replicas: replicas.offline,
+            ..MetadataPartition::default()
+        }],
         ..MetadataTopic::default()
     }
 }

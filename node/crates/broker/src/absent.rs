@@ -1,0 +1,57 @@
+//! The leader tells by a row who is away or does not follow: clients are told of no node that is away, and tools see which replicas follow.
+
+use crate::applied::Tables;
+use crate::broker::Broker;
+use crate::presence::Absent;
+use tokio::time::Instant;
+use weir_log::{Op, StateKey, StateKind, decode, encode};
+use weir_types::level::LEVEL_OF_AGES;
+
+/// Row of [`StateKind::Site`] that says it.
+const ROW: &[u8] = b"absent";
+impl Tables {
+    fn absent(&self) -> Absent {
+        let row = self.others.get(&(StateKind::Site as u8, ROW.to_vec()));
+        // Of a later release's row this one knows nothing, and takes all for present.
+        row.and_then(|row| decode("who is absent", row).ok())
+            .unwrap_or_default()
+    }
+}
+
+impl Broker {
+    /// Nodes of the site that are away or do not follow, as far as this node knows. Never itself, and never the one who leads.
+    pub fn absent(&self) -> Absent {
+        let mut absent = self.0.applied.tables().absent();
+        let leader = self.leader().map(|(id, _)| id);
+        for id in leader.into_iter().chain([self.group().node()]) {
+            absent.away.remove(&id);
+            absent.behind.remove(&id);
+        }
+        absent
+    }
+
+    /// Looks who is there, if this node leads, and tells the others what has changed. Call it about twice a second.
+    pub async fn note_absent(&self) {
+        let (status, before) = (self.group().status(), self.0.applied.tables().absent());
+        if !status.serving || self.level() < LEVEL_OF_AGES {
+            return;
+        }
+        let mut members = status.members;
+        members.retain(|member| member.id != status.node);
+        let now = {
+            let mut presence = self.0.presence.lock().await;
+            presence.look(status.term, &members, &before, Instant::now())
+        };
+        if now == before {
+            return;
+        }
+        tracing::info!(away = ?now.away, behind = ?now.behind, "nodes of the site that are away, or do not follow");
+        let row = Op::Put {
+            key: StateKey::new(StateKind::Site, ROW),
+            value: encode(&now),
+        };
+        if let Err(error) = self.put(vec![row]).await {
+            tracing::debug!(%error, "who is away is not noted");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What a setting of a topic is, whoever acts on it.
+
+/// What there is to know of a setting but its value.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// The type of its values.
+    pub kind: SettingKind,
+    /// What it is for.
+    pub about: &'static str,
+    /// Whether Kafka does not have it.
+    pub is_own: bool,
+}
+
+/// The type of a setting's values, in Kafka's terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named for what they are")]
+pub enum SettingKind {
+    Boolean,
+    String,
+    Int,
+    Long,
+    Double,
+    List,
+}
