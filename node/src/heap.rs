@@ -33,7 +33,7 @@ pub(crate) async fn give_back(broker: Broker) {
     let mut was_large = false;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let is_large = broker.ledger().memory_used() >= BURST_BYTES;
+        let is_large = broker.ledger().most_memory_used() >= BURST_BYTES;
         if was_large && !is_large {
             let _ = tokio::task::spawn_blocking(trim).await;
         }

@@ -13,7 +13,7 @@ const REBIRTH: &[u8] = b"Node Control/Rebirth";
 /// `boolean` among the types of metrics (6.4.16).
 const BOOLEAN: u8 = 11;
 
-/// What is known of the order of a node's payloads.
+/// The order of a node's payloads, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Link {
     /// `seq` of the last payload that had one.
@@ -24,7 +24,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Takes a payload's number; what it should have been, if it is another. They go from 0 to 255 and begin anew at a birth (6.4.14).
+    /// Takes a payload's number; the expected number, if it is another. They go from 0 to 255 and begin anew at a birth (6.4.14).
     pub(crate) fn follow(&mut self, payload: &Payload<'_>) -> Option<u64> {
         let seq = payload.seq?;
         let expected = self.last.map(|last| (last + 1) % 256);

@@ -25,7 +25,7 @@ pub(crate) struct Metric<'a> {
     pub(crate) properties: Vec<Property<'a>>,
 }
 
-/// What a metric says of itself: its quality, its unit.
+/// A property of a metric: its quality, its unit.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Property<'a> {
     pub(crate) name: &'a str,

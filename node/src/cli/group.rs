@@ -102,7 +102,7 @@ impl GroupArgs {
             let end = client.offset_at(&topic, partition, Place::End).await?.get();
             let mut place = place.clone();
             place["end"] = end.into();
-            // What is below zero is no place.
+            // A number below zero is no place.
             let lag = place["offset"].as_u64().map(|offset| end.saturating_sub(offset));
             place["lag"] = lag.into();
             places.push(place);

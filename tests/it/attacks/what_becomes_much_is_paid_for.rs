@@ -1,4 +1,4 @@
-//! What is small on the wire and becomes much in the node takes room there first, whoever sends it: batches that inflate ten thousand-fold,
+//! Input that is small on the wire and becomes much in the node takes room there first: batches that inflate ten thousand-fold,
 //! and requests that are too large and are read past.
 
 use super::batch;

@@ -1,4 +1,4 @@
-//! What is looked at before records are taken: whether they are whole, and what their topic asks of them.
+//! The checks before records are taken: whether they are whole, and fit their topic.
 
 use crate::auth::Principal;
 use crate::broker::{Broker, ROOM_WITHIN};
@@ -109,7 +109,7 @@ impl Broker {
     }
 }
 
-/// What a walk over the records of a batch has seen.
+/// The finding of a walk over the records of a batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
     /// The first and the last time, in milliseconds, of those that have one, and which record has it.

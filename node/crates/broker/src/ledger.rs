@@ -123,6 +123,8 @@ pub struct Account {
     /// The part of it that one address may have.
     part: usize,
     refused: AtomicU64,
+    /// The most that was taken since somebody looked.
+    most: AtomicU64,
 }
 
 /// A part of a share, given back when it is dropped.
@@ -184,6 +186,7 @@ impl Account {
             addresses: None,
             part: 1,
             refused: AtomicU64::new(0),
+            most: AtomicU64::new(0),
         }
     }
 
@@ -238,7 +241,7 @@ impl Account {
             None => None,
         };
         match Arc::clone(&self.free).try_acquire_many_owned(permits) {
-            Ok(of_all) => Ok(Taken { of_all, of_address }),
+            Ok(of_all) => Ok(self.taken(of_all, of_address)),
             Err(_) => Err(self.refuse(false)),
         }
     }
@@ -263,7 +266,7 @@ impl Account {
                 None => None,
             };
             let of_all = Arc::clone(&self.free).acquire_many_owned(permits).await?;
-            Ok::<_, AcquireError>(Taken { of_all, of_address })
+            Ok::<_, AcquireError>(self.taken(of_all, of_address))
         };
         // More than there ever is would wait for ever.
         let can_be = amount <= self.max && (from.is_none() || amount <= self.per_address());
@@ -274,6 +277,15 @@ impl Account {
             },
             false => Err(self.refuse(false)),
         }
+    }
+
+    fn taken(&self, of_all: OwnedSemaphorePermit, of_address: Option<OwnedSemaphorePermit>) -> Taken {
+        self.most.fetch_max(self.used() as u64, Ordering::Relaxed);
+        Taken { of_all, of_address }
+    }
+
+    fn used(&self) -> usize {
+        self.max.saturating_sub(self.free.available_permits())
     }
 
     fn refuse(&self, one_address: bool) -> UsedUp {
@@ -293,11 +305,10 @@ impl Account {
 
     /// How it stands.
     pub fn standing(&self) -> Standing {
-        let used = self.max.saturating_sub(self.free.available_permits());
         Standing {
             share: self.share,
             resource: self.resource,
-            used: used as u64,
+            used: self.used() as u64,
             max: self.max as u64,
             refused: self.refused.load(Ordering::Relaxed),
         }
@@ -380,11 +391,15 @@ impl Ledger {
         ]
     }
 
-    /// Bytes that are taken of all shares of memory but those of modules.
-    pub fn memory_used(&self) -> u64 {
-        let standings = self.accounts().map(Account::standing);
-        let memory = standings.iter().filter(|s| s.resource == Resource::Memory);
-        memory.map(|s| s.used).sum()
+    /// The most bytes that were taken of the shares of memory, but those of modules, since this was asked last: of each share, and summed up.
+    pub fn most_memory_used(&self) -> u64 {
+        let memory = self
+            .accounts()
+            .into_iter()
+            .filter(|a| a.resource == Resource::Memory);
+        memory
+            .map(|account| account.most.swap(account.used() as u64, Ordering::Relaxed))
+            .sum()
     }
 
     /// How all shares stand.

@@ -12,7 +12,7 @@ const AWAY_AFTER: Duration = Duration::from_millis(1_500);
 const FIRST_ANSWERS: Duration = Duration::from_millis(600);
 /// And one that answers again within this is back.
 const BACK_WITHIN: Duration = Duration::from_millis(700);
-/// What a replica lacks that is in step: what is on its way at any moment.
+/// A replica in step lacks so many entries at most: those on their way at any moment.
 const IN_STEP_ENTRIES: u64 = 256;
 /// A replica that was in step in this time counts as such (Kafka's `replica.lag.time.max.ms`).
 const BEHIND_AFTER: Duration = Duration::from_secs(30);
@@ -26,7 +26,7 @@ pub struct Absent {
     pub behind: BTreeSet<NodeId>,
 }
 
-/// What the leader keeps in mind of the others.
+/// The leader's memory of the others.
 #[derive(Default)]
 pub(crate) struct Presence {
     /// Since when this node leads, in which term.

@@ -230,7 +230,7 @@ impl Broker {
                 .filter_map(|p| self.0.log.marks(*p));
             marks.map(|m| m.bytes()).sum()
         };
-        // What is kept by key takes from the others' part, up to half of the budget: beyond, evicting them does not help.
+        // Topics that are kept by key take from the others' part, up to half of the budget: beyond, evicting them does not help.
         let (by_key, used) = (bytes_of(true), bytes_of(false));
         if by_key > budget / 2 {
             self.tell_over_budget(by_key, budget).await;

@@ -1,10 +1,10 @@
-//! What clients asked for that is not served here: an operator sees by it which client wants what.
+//! Requests that are not served here, by client: an operator sees who wants them.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use weir_types::limits::UNSERVED_MAX;
 
-/// What was asked: the request, its version, and the software that asked.
+/// A request that is not served, its version, and the software that asked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unserved {
     /// The request's name, or its number where nothing here has its name.
@@ -15,7 +15,7 @@ pub struct Unserved {
     pub client: String,
 }
 
-/// Counts by what was asked.
+/// Counts by request, version and client.
 #[derive(Debug, Default)]
 pub struct UnservedCounts(Mutex<BTreeMap<Unserved, u64>>);
 

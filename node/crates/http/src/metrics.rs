@@ -58,7 +58,7 @@ fn shares(out: &mut String, services: &Services) {
     );
 }
 
-/// What clients asked for in vain.
+/// Requests that are not served.
 fn unserved(out: &mut String, services: &Services) {
     let name = "weir_kafka_unserved_total";
     head(

@@ -208,7 +208,7 @@ pub(crate) fn of_broker(session: &Session) -> Vec<Config> {
         name,
         value,
         read_only: true,
-        // What holds for topics that say nothing is not set anywhere.
+        // The settings of topics that say nothing are not set anywhere.
         source: match name.starts_with("log.") && name != "log.dirs" {
             true => Source::Default,
             false => Source::StaticBroker,

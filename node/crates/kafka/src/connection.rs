@@ -166,7 +166,7 @@ fn malformed(head: Head, error: WireError) -> ConnectionError {
     }
 }
 
-/// What came.
+/// A frame, or the rest of a large one.
 enum Next {
     /// A frame without its length, and its share of what is being received.
     Frame(Bytes, Option<Taken>),

@@ -286,7 +286,7 @@ impl Session {
     pub(crate) fn check_epoch(&self, topic: &str, partition: i32, theirs: i32) -> Code {
         let ours = self.leader_epoch(topic, partition);
         match theirs {
-            // What is not there has no epoch, and is found out as what it is.
+            // A partition that is not there has no epoch; its absence is told later.
             _ if self.log_start(topic, partition) < 0 => Code::None,
             // Nothing of it is here.
             _ if ours < 0 => Code::NotLeaderOrFollower,
@@ -324,6 +324,12 @@ impl Session {
         self.share_of_answers(of_late).await
     }
 
+    /// Takes what an answer of about so many `bytes` may need, before it is made, instead of what was taken for it. Whether that was there.
+    pub(crate) async fn reserve_large(&self, bytes: usize) -> bool {
+        self.answer_slot().share = None;
+        self.share_of_answers(bytes).await.is_ok()
+    }
+
     /// The answer to a request of the kind `key` was made, and has these many bytes.
     pub(crate) async fn made_answer(&self, key: i16, bytes: usize) -> Result<(), UsedUp> {
         if let Some(largest) = self.node.largest(key) {
@@ -340,7 +346,7 @@ impl Session {
     async fn share_of_answers(&self, bytes: usize) -> Result<(), UsedUp> {
         if bytes > KAFKA_SMALL_BYTES {
             let answers = &self.node.broker.ledger().answers;
-            // What one address may have at once.
+            // The share that one address may have at once.
             let bytes = bytes.min(ANSWERS_BYTES_MAX / 2);
             let share = answers.take(bytes, Some(self.peer.ip()), ANSWER_WITHIN).await?;
             self.answer_slot().share = Some(share);

@@ -8,12 +8,12 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use weir_types::limits::TOPIC_NAME_BYTES_MAX;
 
-/// What is received at once.
+/// Bytes that are received at once.
 const PIECE_BYTES: usize = 16 << 10;
 /// Topics and partitions that are answered; whoever sends more ends his connection.
 const PLACES_MAX: usize = 1_000;
 
-/// What a request is read from: what has come already, then the rest of its `left` bytes.
+/// The source of a request: the bytes that have come already, then the rest of `left`.
 pub(crate) struct Skim<'a, R> {
     pub(crate) rx: &'a mut R,
     pub(crate) buffer: &'a mut BytesMut,
@@ -25,7 +25,7 @@ fn malformed() -> io::Error {
 }
 
 impl<R: AsyncRead + Unpin> Skim<'_, R> {
-    /// Reads a request past its records; what it was to store where, as it is refused.
+    /// Reads a request past its records. Returns the topics and partitions that it named.
     ///
     /// # Errors
     /// When it is malformed, or its bytes do not come.

@@ -44,7 +44,7 @@ fn topic_info(node: &Services, topic: &Topic) -> TopicInfo {
     TopicInfo {
         name: topic.name.to_string(),
         partitions: partitions.collect(),
-        config: topic.config.entries(),
+        config: topic.config.shown(),
         pipeline: pipelines
             .into_iter()
             .find(|p| p.is_inline_of(topic.name.as_str()))

@@ -56,7 +56,7 @@ pub struct ParameterInfo {
     pub kind: String,
     /// Its value when nothing is set; it is required when there is none.
     pub preset: Option<Setting>,
-    /// What it is for.
+    /// Its purpose.
     pub about: String,
 }
 

@@ -237,7 +237,7 @@ impl Threefold {
         Twofold::sum(self.0, self.1)
     }
 
-    /// What [`Threefold::twofold`] leaves.
+    /// The part that [`Threefold::twofold`] leaves.
     fn rest(self) -> Twofold {
         Twofold::from(self.2)
     }

@@ -15,7 +15,7 @@ use weir_types::level::LEVEL_OF_AGES;
 
 /// How the names of topics begin that only a broker makes.
 const OWN_NAMES: &str = "__";
-/// What is changed. Known by position: add at the end.
+/// A change of a topic. Known by position: add at the end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Change {
     Create {

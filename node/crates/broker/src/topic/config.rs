@@ -27,7 +27,7 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
-/// What becomes of the records of a topic (`cleanup.policy`).
+/// The fate of a topic's records (`cleanup.policy`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cleanup {
     /// They expire.
@@ -148,7 +148,15 @@ pub enum ConfigError {
     },
 }
 
-/// Largest `max.message.bytes` that is taken: what Kafka takes in one request (`socket.request.max.bytes`).
+/// Settings that are shown where they are set: a list of topics has a bound, and each of them in each topic makes it shorter.
+const SELDOM_SET: [&str; 4] = [
+    "cleanup.policy",
+    "min.insync.replicas",
+    "message.timestamp.before.max.ms",
+    "message.timestamp.after.max.ms",
+];
+
+/// Largest `max.message.bytes` that is taken: the size of Kafka's largest request (`socket.request.max.bytes`).
 const MESSAGE_BYTES_MAX: u32 = 100 << 20;
 
 const fn of_kafka(name: &'static str, kind: SettingKind, about: &'static str) -> Setting {
@@ -368,6 +376,17 @@ impl TopicConfig {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.clone()));
         names.zip(values).chain(kept).collect()
+    }
+
+    /// As [`TopicConfig::entries`], without those that few people set, where they are as preset.
+    pub fn shown(&self) -> BTreeMap<String, String> {
+        let preset = Self::default().entries();
+        let is_shown = |name: &String, value: &String| {
+            !SELDOM_SET.contains(&name.as_str()) || preset.get(name) != Some(value)
+        };
+        let mut shown = self.entries();
+        shown.retain(|name, value| is_shown(name, value));
+        shown
     }
 
     /// As [`TopicConfig::entries`], with all of Kafka's.

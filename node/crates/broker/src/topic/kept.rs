@@ -3,7 +3,7 @@
 
 use super::setting::{Setting, SettingKind};
 
-/// What a setting takes.
+/// The values that a setting takes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Takes {
     Whole(i64, i64),

@@ -1,13 +1,13 @@
-//! What a setting of a topic is, whoever acts on it.
+//! Names, types and purposes of topics' settings.
 
-/// What there is to know of a setting but its value.
+/// A setting, without its value.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// Its name.
     pub name: &'static str,
     /// The type of its values.
     pub kind: SettingKind,
-    /// What it is for.
+    /// Its purpose.
     pub about: &'static str,
     /// Whether Kafka does not have it.
     pub is_own: bool,

@@ -1,6 +1,7 @@
 //! CreatePartitions (37): a topic grows. Memory: nothing to speak of.
 
 use super::Api;
+use super::deadline::Deadline;
 use crate::error::Code;
 use crate::node::{NOT_PLACEABLE, Session};
 use crate::wire::messages;
@@ -42,8 +43,11 @@ impl Api for Served {
 
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let mut response = CreatePartitionsResponse::default();
+        let deadline = Deadline::after(request.timeout_ms);
         for topic in request.topics {
-            let result = grow(session, &topic, request.validate_only).await;
+            let result = deadline
+                .within(grow(session, &topic, request.validate_only))
+                .await;
             let (error, error_message) = match result {
                 Ok(()) => (Code::None, None),
                 Err((code, words)) => (code, Some(words)),

@@ -1,5 +1,6 @@
 //! CreateTopics (19). Memory: the request.
 
+use super::deadline::Deadline;
 use super::{Api, consumer_offsets};
 use crate::configs;
 use crate::error::Code;
@@ -65,6 +66,7 @@ impl Api for Served {
 
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let mut response = CreateTopicsResponse::default();
+        let deadline = Deadline::after(request.timeout_ms);
         let mut named: BTreeMap<String, u32> = BTreeMap::new();
         request
             .topics
@@ -75,7 +77,7 @@ impl Api for Served {
             tokio::task::yield_now().await;
             let name = topic.name.clone();
             let broker = &session.node.broker;
-            // What another node knows of it may be old: the leader decides.
+            // Another node's knowledge may be old: the leader decides.
             let is_there = (broker.is_serving() && broker.topic(&name).is_some())
                 || (name == consumer_offsets::NAME && consumer_offsets::is_there(session));
             let result = if named.get(&name).is_some_and(|n| *n > 1) {
@@ -84,7 +86,9 @@ impl Api for Served {
                 // Before anything else: whoever finds it there does not mind how he would have had it.
                 Err((Code::TopicAlreadyExists, format!("topic `{name}` exists already")))
             } else {
-                create(session, topic, request.validate_only).await
+                deadline
+                    .within(create(session, topic, request.validate_only))
+                    .await
             };
             response.topics.push(match result {
                 Ok(made) => CreatedTopic {

@@ -1,5 +1,6 @@
 //! DeleteTopics (20). Memory: nothing to speak of.
 
+use super::deadline::Deadline;
 use super::{Api, consumer_offsets};
 use crate::error::Code;
 use crate::node::Session;
@@ -39,6 +40,7 @@ impl Api for Served {
 
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let mut response = DeleteTopicsResponse::default();
+        let deadline = Deadline::after(request.timeout_ms);
         let names = request.topic_names.into_iter().map(|name| DeleteTopic {
             name: Some(name),
             topic_id: Uuid::default(),
@@ -71,13 +73,13 @@ impl Api for Served {
                     deleted.error_message = Some("what groups committed is no topic here".to_owned());
                 }
                 Some(name) => {
-                    if let Err(e) = session
-                        .node
-                        .broker
-                        .delete_topic_anywhere(&session.who, name, first)
-                        .await
-                    {
-                        (deleted.error, deleted.error_message) = (Code::from(&e), Some(e.to_string()));
+                    let delete = async {
+                        let broker = &session.node.broker;
+                        let deleted = broker.delete_topic_anywhere(&session.who, name, first).await;
+                        deleted.map_err(|e| (Code::from(&e), e.to_string()))
+                    };
+                    if let Err((error, words)) = deadline.within(delete).await {
+                        (deleted.error, deleted.error_message) = (error, Some(words));
                     }
                 }
             }

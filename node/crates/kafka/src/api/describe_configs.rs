@@ -10,6 +10,11 @@ use std::ops::RangeInclusive;
 
 pub(crate) struct Served;
 
+/// Bytes of memory for the settings of a topic, as they are put together and as they are sent: some forty, with their documentation and
+/// without.
+const WORDY_BYTES: usize = 20 << 10;
+const TERSE_BYTES: usize = 10 << 10;
+
 messages! {
     DescribeConfigsRequest {
         resources: Vec<Resource> [0..],
@@ -60,6 +65,23 @@ impl Api for Served {
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let node = &session.node;
         let mut response = DescribeConfigsResponse::default();
+        let each = match request.include_documentation || request.include_synonyms {
+            true => WORDY_BYTES,
+            false => TERSE_BYTES,
+        };
+        if !session.reserve_large(request.resources.len() * each).await {
+            let refused = |resource: Resource| Described {
+                error: Code::RequestTimedOut,
+                error_message: Some(
+                    "other answers take the room for this one: ask again, or for fewer".to_owned(),
+                ),
+                resource_type: resource.resource_type,
+                resource_name: resource.resource_name,
+                ..Described::default()
+            };
+            response.results = request.resources.into_iter().map(refused).collect();
+            return response;
+        }
         for resource in first_of_each(request.resources, |r| (r.resource_type, r.resource_name.clone())) {
             let found = match resource.resource_type {
                 configs::TOPIC => match node.broker.topic(&resource.resource_name) {
@@ -69,7 +91,7 @@ impl Api for Served {
                     }
                     None => Err((Code::UnknownTopicOrPartition, "no such topic")),
                 },
-                // What was set for all nodes at once, which nothing is.
+                // Settings of all nodes at once: there are none.
                 configs::BROKER if resource.resource_name.is_empty() => Ok(Vec::new()),
                 configs::BROKER if resource.resource_name == session.node_id().to_string() => {
                     Ok(configs::of_broker(session))

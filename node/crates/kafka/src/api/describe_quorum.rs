@@ -1,4 +1,4 @@
-//! DescribeQuorum (55): who votes about the site, under the name of the topic in which Kafka keeps what it asks about. Memory: some bytes
+//! DescribeQuorum (55): who votes about the site, under the name of Kafka's metadata topic. Memory: some bytes
 //! a node.
 
 use super::Api;

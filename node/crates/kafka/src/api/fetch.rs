@@ -202,6 +202,14 @@ async fn read(session: &Session, request: &mut FetchRequest) -> (FetchResponse, 
     (response, got)
 }
 
+impl FetchedPartition {
+    /// From where to where there are records.
+    fn has(&mut self, start: i64, end: i64) {
+        self.log_start_offset = start;
+        (self.high_watermark, self.last_stable_offset) = (end, end);
+    }
+}
+
 async fn partition(
     session: &Session,
     topic: &str,
@@ -228,11 +236,7 @@ async fn partition(
         if asked.fetch_offset != 0 {
             return fail(answer, got, Code::OffsetOutOfRange);
         }
-        (
-            answer.high_watermark,
-            answer.last_stable_offset,
-            answer.log_start_offset,
-        ) = (0, 0, 0);
+        answer.has(0, 0);
         return answer;
     }
     let broker = &session.node.broker;
@@ -260,22 +264,14 @@ async fn partition(
         if asked.fetch_offset != 0 {
             return fail(answer, got, Code::OffsetOutOfRange);
         }
-        (
-            answer.high_watermark,
-            answer.last_stable_offset,
-            answer.log_start_offset,
-        ) = (0, 0, 0);
+        answer.has(0, 0);
         return answer;
     };
     let (start, end) = (marks.log_start().get() as i64, marks.committed_end().get() as i64);
     if asked.fetch_offset < start || asked.fetch_offset > end {
         return fail(answer, got, Code::OffsetOutOfRange);
     }
-    (
-        answer.high_watermark,
-        answer.last_stable_offset,
-        answer.log_start_offset,
-    ) = (end, end, start);
+    answer.has(start, end);
     if asked.fetch_offset < end && got.share.is_none() {
         got.share = Some(session.reserve_records().await);
     }

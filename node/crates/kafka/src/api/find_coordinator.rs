@@ -55,7 +55,7 @@ impl Api for Served {
                     (Code::CoordinatorNotAvailable, Some("nobody leads at the moment"))
                 }
                 GROUP => (Code::None, None),
-                // What clients give up at, and do not repeat.
+                // Clients give up at this code, and do not repeat.
                 TRANSACTION => (
                     Code::TransactionalIdAuthorizationFailed,
                     Some("transactions are not served here yet"),

@@ -10,7 +10,7 @@ use weir_broker::{SettingKind, TopicConfig};
 
 pub(crate) struct Served;
 
-/// What is done with a setting; the last two with lists.
+/// Ways to change a setting; the last two are for lists.
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
@@ -62,7 +62,7 @@ impl Api for Served {
     }
 }
 
-/// What the settings of a topic become by `changes`.
+/// The settings of a topic after `changes`.
 fn changed(
     session: &Session,
     topic: &str,
@@ -77,7 +77,7 @@ fn changed(
         let known = all().find(|setting| setting.name == change.name);
         let value = match (change.operation, &change.value, known) {
             (SET, Some(value), _) => value.clone(),
-            // What is not set need not be taken away.
+            // A setting that is not there need not be taken away.
             (DELETE, _, None) => continue,
             (DELETE, _, Some(_)) => String::new(),
             (APPEND | SUBTRACT, Some(items), Some(setting)) if setting.kind == SettingKind::List => {

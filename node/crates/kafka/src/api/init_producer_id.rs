@@ -33,7 +33,7 @@ impl Api for Served {
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let mut response = InitProducerIdResponse::default();
         if request.transactional_id.is_some() {
-            // What clients give up at, and do not repeat.
+            // Clients give up at this code, and do not repeat.
             response.error = Code::TransactionalIdAuthorizationFailed;
             return response;
         }

@@ -1,4 +1,4 @@
-//! ListConfigResources (74): what has settings: topics and nodes. Memory: the names of all topics.
+//! ListConfigResources (74): topics and nodes have settings. Memory: the names of all topics.
 
 use super::{Api, consumer_offsets};
 use crate::configs;
@@ -34,7 +34,7 @@ impl Api for Served {
     async fn handle(session: &Session, version: i16, request: Self::Request) -> Self::Response {
         let mut response = ListConfigResourcesResponse::default();
         if version == 0 {
-            // That lists what clients are to measure, which nobody here tells them.
+            // That lists the metrics that clients are asked for: there are none.
             return response;
         }
         let is_asked = |kind: i8| request.resource_types.is_empty() || request.resource_types.contains(&kind);

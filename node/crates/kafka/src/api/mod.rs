@@ -6,6 +6,7 @@ mod consumer_offsets;
 mod create_acls;
 mod create_partitions;
 mod create_topics;
+mod deadline;
 mod delete_acls;
 mod delete_groups;
 mod delete_records;

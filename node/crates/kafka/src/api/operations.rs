@@ -1,4 +1,4 @@
-//! What a client may do with a thing, as a set of bits (KIP-430): all that there is to do, as in Kafka without an authorizer.
+//! The operations that a client may do, as a set of bits (KIP-430): all of them, as in Kafka without an authorizer.
 
 /// Kafka's numbers of operations (`AclOperation`).
 const READ: i32 = 1 << 3;
@@ -21,7 +21,7 @@ pub(super) const OF_TOPIC: i32 =
 /// With a consumer group.
 pub(super) const OF_GROUP: i32 = READ | DELETE | DESCRIBE | DESCRIBE_CONFIGS | ALTER_CONFIGS;
 
-/// `all` to a client that asks, and else what says that nobody asked.
+/// `all` to a client that asks, and else the number for "nobody asked".
 pub(super) fn if_asked(asks: bool, all: i32) -> i32 {
     if asks { all } else { i32::MIN }
 }

@@ -126,7 +126,7 @@ pub(crate) async fn begin(session: &Session, head: Head, body: Bytes) -> Result<
     } else if !(-1..=1).contains(&request.acks) {
         Some((Code::InvalidRequiredAcks, "acks is -1, 0 or 1"))
     } else if request.transactional_id.is_some() {
-        // What clients give up at, and do not repeat.
+        // Clients give up at this code, and do not repeat.
         Some((
             Code::TransactionalIdAuthorizationFailed,
             "transactions are not served here yet",
@@ -276,7 +276,7 @@ impl Pending {
     }
 }
 
-/// What was too large to be received, by topic: its name or id, and partitions.
+/// A request that was too large to be received, by topic: its name or id, and partitions.
 pub(crate) struct Refused {
     pub(crate) acks: i16,
     pub(crate) topics: Vec<(String, [u8; 16], Vec<i32>)>,

@@ -5,6 +5,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// Chunks from this size on are sent from where they lie.
 const BY_REFERENCE_FROM: usize = 1 << 10;
 
+/// Small fields go into parts of this size: a buffer of many megabytes would be copied as it grows.
+const PART_BYTES: usize = 256 << 10;
+
 /// A response under way.
 #[derive(Default)]
 pub(crate) struct Writer {
@@ -25,6 +28,11 @@ impl Writer {
 
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         self.buf.extend_from_slice(bytes);
+        if self.buf.len() >= PART_BYTES {
+            let part = self.buf.split().freeze();
+            self.done_bytes += part.len();
+            self.done.push(part);
+        }
     }
 
     fn unsigned_varint(&mut self, mut value: u32) {
@@ -93,7 +101,13 @@ impl Writer {
             ..Self::default()
         };
         write(&mut writer);
-        writer.buf.freeze()
+        match writer.done.is_empty() {
+            true => writer.buf.freeze(),
+            false => {
+                writer.done.push(writer.buf.freeze());
+                writer.done.concat().into()
+            }
+        }
     }
 
     /// The frame, with its length in front.

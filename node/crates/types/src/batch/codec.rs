@@ -54,7 +54,7 @@ impl FromStr for Codec {
     }
 }
 
-/// What `have` compressed bytes usually become, at most.
+/// The usual size of `have` compressed bytes once they are inflated, at most.
 pub(crate) fn usual_bytes_max(have: usize) -> usize {
     have.saturating_mul(INFLATE_RATIO_USUAL)
         .clamp(INFLATE_FREE_BYTES, BATCH_INFLATED_BYTES_MAX)

@@ -191,7 +191,7 @@ impl Batch {
         self.body_within(BATCH_INFLATED_BYTES_MAX)
     }
 
-    /// What as many bytes usually become, at most.
+    /// The usual size of as many bytes once they are inflated, at most.
     pub fn usual_bytes_max(&self) -> usize {
         codec::usual_bytes_max(self.bytes.len())
     }
