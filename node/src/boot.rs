@@ -1,13 +1,15 @@
 //! Building the layers bottom-up, running them, and taking them down top-down.
 
 use crate::ballast::Ballast;
-use crate::config::Config;
 use crate::heap;
 use crate::keep::{self, EXIT_POISONED};
+use crate::listeners::Listeners;
 use crate::means;
-use crate::site;
+use crate::settings::Settings;
+use crate::site::{self, Place};
 use crate::starts;
-use anyhow::{Context, Result, bail};
+use crate::tasks::{Tasks, keep_room, tick_groups};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,28 +18,33 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use weir_broker::{Broker, GroupConfig, Hook, Means, Member, NamedGap, Peers, QuotaConfig, Why};
+use weir_broker::{Broker, GroupConfig, Hook, Means, Member, NamedGap, Peers, QuotaConfig, Started, Why};
 use weir_log::{Log, Recovered};
 use weir_peer::Identity;
 use weir_pipeline::{Pipelines, Services};
 use weir_runtime::{CompileBy, Runtime, RuntimeOptions};
 use weir_types::{PartitionId, SystemClock, TopicName};
 
-/// Of those looks, how many to one for whether another node should lead because this one's disk is full.
-const MAKE_WAY_EVERY: u32 = 3;
-/// And how long until it hands over again: where all disks are full, the lead goes round no faster.
-const MAKE_WAY_AGAIN: Duration = Duration::from_secs(60);
-/// How often old records are looked for; Kafka looks every five minutes.
-const RETAIN_EVERY: u32 = 30;
-/// How often the disk budget is looked at: a second of the fastest load fits in the slack of one eviction or two.
-const BUDGET_EVERY: Duration = Duration::from_secs(1);
-/// A node that stands alone is ready when it leads: its disk takes a few syncs for that.
+/// Time for a node that stands alone to become the leader: its disk takes a few syncs for that.
 const ALONE_WITHIN: Duration = Duration::from_secs(30);
-/// How often sessions and rebalances of consumer groups are looked at: a tenth of what a client notices.
-const GROUPS_EVERY: Duration = Duration::from_millis(100);
+/// Time for requests under way when the node stops.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
-/// Runs a node until it is told to stop.
-pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
+/// The first start of a node: options that have no meaning later.
+#[derive(Debug)]
+pub(crate) struct FirstStart {
+    /// Address of a node of the site to join, and a token.
+    pub(crate) join: Option<(String, String)>,
+    /// Joins as a vote that keeps no records.
+    pub(crate) witness: bool,
+}
+
+/// Runs a node until a signal stops it.
+///
+/// # Errors
+///
+/// Whatever keeps the node from starting, with the file, address or option.
+pub(crate) async fn serve(data: &Path, settings: Settings, first: FirstStart) -> Result<()> {
     let begun = Instant::now();
     // A file that grows beyond a limit of the system is an error of that file, and told; without a handler it would be the end.
     let xfsz = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
@@ -46,116 +53,239 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     crate::ownership::take(data)?;
     let ballast = Ballast::of(data);
     let is_full = ballast.let_go_if_full()?;
-    let mut known = site::load(data)?;
-    let witness = known.as_ref().map_or(config.witness, |place| place.witness);
-    if config.witness && !witness {
+    let known = site::load(data)?;
+    let witness = role(data, known.as_ref(), &first)?;
+    let opening = Opening {
+        data,
+        options: log_options(&settings, witness),
+        known,
+    };
+    // Before anything else can fail: the log is whole again at the next start, and would not tell.
+    let (opening, opened) = opening.log()?;
+    let identity = Arc::new(Identity::load_or_make(data)?);
+    let listeners = Listeners::bind(&settings, &identity, witness).await?;
+    let member = Member {
+        witness,
+        ..member(&settings, &identity, &listeners)
+    };
+    let peers = Peers::new(Arc::clone(&listeners.quic), Arc::clone(&identity));
+    let run = random_key()?.first_chunk().copied().unwrap_or_default();
+    let opened = opening.confirmed(opened, &peers, &member, run).await?;
+    report(&opened.recovered, &opened.log);
+    weir_log::repair_is_noted(data)?;
+    opened.log.on_poison(|reason| {
+        // Whatever was under way has an unknown outcome; only a fresh start finds out.
+        hint!("error: the log stopped: {reason}; restart to recover");
+        std::process::exit(EXIT_POISONED);
+    });
+    let mut place = match (opened.known, first.join) {
+        (Some(place), _) => place,
+        (None, None) => {
+            let members = weir_broker::members_in(&opened.log, site::GROUP);
+            let own = identity.fingerprint().to_string();
+            site::found(data, site_name(&identity), &own, &members)?
+        }
+        (None, Some(_)) if !opened.recovered.groups.is_empty() => bail!(
+            "`{}` has records of its own: a node joins a site with an empty directory",
+            data.display()
+        ),
+        (None, Some((addr, token))) => site::join(data, &peers, &addr, &token, &member).await?,
+    };
+    let (broker, recovered) =
+        open_broker(opened.log, opened.recovered, &place, &member, &peers, &settings).await?;
+    let pipelines = open_pipelines(&broker, data)?;
+    let services = Arc::new(Services {
+        broker: broker.clone(),
+        pipelines: pipelines.clone(),
+        status: status(&broker, &pipelines, &recovered, &identity, begun),
+    });
+
+    broker.starts().remember(&place.others_started);
+    let site_id = place.site.clone();
+    // Another, if this node was let in again.
+    let start = opened.start.filter(|start| start.node == place.node);
+    let start = start.unwrap_or_else(|| starts::count(data, &mut place, &member, run));
+    if !is_full {
+        ballast.take_if_room();
+    }
+    let offsets_retention = Duration::from_secs(settings.offsets_retention_minutes.0 * 60);
+    let mut tasks = Tasks::default();
+    tasks.spawn(stop_when_replaced(broker.clone(), peers.clone(), start));
+    tasks.spawn(heap::give_back(broker.clone()));
+    tasks.spawn(tick_groups(broker.clone()));
+    tasks.spawn(keep_room(broker.clone(), ballast, offsets_retention));
+    let (watching, dir) = (broker.clone(), data.to_owned());
+    tasks.spawn(async move { keep::keep(watching, dir, place, member).await });
+    let on_node = on_node(&broker, &peers);
+    tasks.spawn(weir_quic::serve(
+        Arc::clone(&listeners.quic),
+        Arc::clone(&services),
+        on_node,
+    ));
+    if let Some(listener) = listeners.kafka {
+        let kafka = kafka_settings(&settings, site_id, data);
+        tasks.spawn(weir_kafka::serve(listener, broker.clone(), kafka));
+    }
+    let stop = Arc::new(Notify::new());
+    let stopping = Arc::clone(&stop);
+    let names = settings.http_names.0.iter().chain(&settings.host.0);
+    let http = weir_http::Settings {
+        names: names.cloned().collect(),
+    };
+    let stopped = async move { stopping.notified().await };
+    let http = tokio::spawn(weir_http::serve(listeners.http, services, http, stopped));
+    let kafka = listeners
+        .kafka_addr
+        .map_or_else(|| "off".to_owned(), |addr| addr.to_string());
+    tracing::info!(
+        quic = %listeners.quic_addr,
+        http = %listeners.http_addr,
+        %kafka,
+        data = %data.display(),
+        took_ms = begun.elapsed().as_millis() as u64,
+        "ready"
+    );
+
+    stop_signal().await?;
+    tracing::info!("stopping");
+    drop(tasks);
+    listeners.quic.close().await;
+    stop.notify_one();
+    // Requests that wait for records would hold the shutdown up for as long as they like.
+    let _ = tokio::time::timeout(LAST_ANSWERS_WITHIN, http).await;
+    let closing = std::thread::spawn(move || {
+        pipelines.close();
+        broker.close();
+    });
+    let _ = closing.join();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Tells whether the node is a witness: as it was when it joined, or as it is asked to be at its first start.
+fn role(data: &Path, known: Option<&Place>, first: &FirstStart) -> Result<bool> {
+    let witness = known.map_or(first.witness, |place| place.witness);
+    if first.witness && !witness {
         bail!(
             "`{}` is a node that keeps records: a witness joins with an empty directory",
             data.display()
         );
     }
-    if witness && known.is_none() && config.join.is_none() {
+    if witness && known.is_none() && first.join.is_none() {
         bail!("a witness judges between others: it needs `--join HOST:PORT --token TOKEN`");
     }
-    let log_options = weir_log::Options {
-        cache_bytes: config.cache_bytes,
-        memtable_bytes: config.memtable_bytes,
-        journal_bytes: config.journal_bytes,
-        value_log_from_bytes: config.value_log_from_bytes,
-        value_file_bytes: config.value_file_bytes,
-        disk_reserve_bytes: config.disk_reserve_bytes,
+    Ok(witness)
+}
+
+fn log_options(settings: &Settings, witness: bool) -> weir_log::Options {
+    weir_log::Options {
+        cache_bytes: settings.cache_bytes.0,
+        memtable_bytes: settings.memtable_bytes.0,
+        journal_bytes: settings.journal_bytes.0,
+        value_log_from_bytes: settings.value_log_from_bytes.0 as usize,
+        value_file_bytes: settings.value_file_bytes.0,
+        disk_reserve_bytes: settings.disk_reserve_bytes.given(),
         headers_only: witness,
         only_whole: false,
-    };
-    let opened = Log::open(data, &log_options);
-    // Before anything else can fail: the log is whole again at the next start, and would not tell.
-    let opened = match &mut known {
-        Some(place) => site::admit(data, place, opened)?,
-        None => Some(opened?),
-    };
+    }
+}
+
+/// The log on its way to being open: alone, then with the consent of the other nodes.
+struct Opening<'a> {
+    data: &'a Path,
+    options: weir_log::Options,
+    known: Option<Place>,
+}
+
+/// An open log, and the place of the node in its site so far.
+struct Opened {
+    log: Log,
+    recovered: Recovered,
+    known: Option<Place>,
+    /// The start that was counted, where other nodes had to be asked.
+    start: Option<Started>,
+}
+
+impl Opening<'_> {
+    /// Opens the log. `None`: it is too damaged for a member of a site, and the node has to rejoin.
+    fn log(mut self) -> Result<(Self, Option<(Log, Recovered)>)> {
+        let opened = Log::open(self.data, &self.options);
+        let opened = match &mut self.known {
+            Some(place) => site::admit(self.data, place, opened)?,
+            None => Some(opened?),
+        };
+        Ok((self, opened))
+    }
+
+    /// Asks the other nodes whether this directory is the newest of the node, and rejoins where it is not.
+    async fn confirmed(
+        mut self,
+        opened: Option<(Log, Recovered)>,
+        peers: &Peers,
+        member: &Member,
+        run: [u8; 16],
+    ) -> Result<Opened> {
+        let data = self.data;
+        let mut start = None;
+        let opened = match &mut self.known {
+            Some(place) if place.members > 1 => {
+                let start = start.insert(starts::count(data, place, member, run));
+                starts::confirm(data, place, peers, start, opened).await?
+            }
+            _ => opened,
+        };
+        let (log, recovered) = match opened {
+            Some(opened) => opened,
+            None => {
+                if let Some(place) = &mut self.known {
+                    *place = site::rejoin(data, peers, place, member).await?;
+                }
+                Log::open(data, &self.options)?
+            }
+        };
+        Ok(Opened {
+            log,
+            recovered,
+            known: self.known,
+            start,
+        })
+    }
+}
+
+/// Opens the broker on `log`. A node that stands alone leads when this returns, or its disk is slow.
+async fn open_broker(
+    log: Log,
+    recovered: Recovered,
+    place: &Place,
+    member: &Member,
+    peers: &Peers,
+    settings: &Settings,
+) -> Result<(Broker, Recovered)> {
     let options = weir_broker::Options {
-        linger: config.linger,
-        disk_budget_bytes: config.disk_budget_bytes,
+        linger: Duration::from_millis(settings.linger_ms.0),
+        disk_budget_bytes: settings.disk_budget_bytes.given(),
         quotas: QuotaConfig {
-            produce_bytes_per_s: config.produce_bytes_per_s,
-            fetch_bytes_per_s: config.fetch_bytes_per_s,
+            produce_bytes_per_s: settings.produce_bytes_per_s.given(),
+            fetch_bytes_per_s: settings.fetch_bytes_per_s.given(),
         },
-        group_initial_delay: config.group_initial_delay,
+        group_initial_delay: group_initial_delay(settings),
         means: Means {
             files: means::files(),
-            modules_bytes: config.modules_memory_bytes.unwrap_or_else(|| means::memory() / 2),
+            modules_bytes: settings
+                .modules_memory_bytes
+                .given()
+                .unwrap_or_else(|| means::memory() / 2),
         },
     };
-    let identity = Arc::new(Identity::load_or_make(data)?);
-    let listener = Arc::new(weir_peer::listen(config.quic, &identity)?);
-    let quic_addr = listener.local_addr().unwrap_or(config.quic);
-    let http_listener = tokio::net::TcpListener::bind(config.http).await;
-    let http_listener = http_listener.with_context(|| format!("cannot listen on {}", config.http))?;
-    let http_addr = http_listener.local_addr()?;
-    let kafka_listener = match config.kafka.filter(|_| !witness) {
-        Some(addr) => {
-            let bound = tokio::net::TcpListener::bind(addr).await;
-            Some(bound.with_context(|| {
-                format!("cannot listen on {addr} for Kafka clients; `--kafka off` starts without")
-            })?)
-        }
-        None => None,
-    };
-    let kafka_bound = kafka_listener.as_ref().map(|l| l.local_addr()).transpose()?;
-    let kafka_addr = kafka_bound.map_or_else(|| "off".to_owned(), |a| a.to_string());
-    let member = Member {
-        witness,
-        ..member(&config, &identity, quic_addr, http_addr, kafka_bound)
-    };
-    let peers = Peers::new(Arc::clone(&listener), Arc::clone(&identity));
-    let run = random_key()?.first_chunk().copied().unwrap_or_default();
-    let mut told = None;
-    let opened = match &mut known {
-        Some(place) if place.members > 1 => {
-            let told = told.insert(starts::count(data, place, &member, run));
-            starts::confirm(data, place, &peers, told, opened).await?
-        }
-        _ => opened,
-    };
-    let (log, recovered) = match opened {
-        Some(opened) => opened,
-        None => {
-            if let Some(place) = &mut known {
-                *place = site::rejoin(data, &peers, place, &member).await?;
-            }
-            Log::open(data, &log_options)?
-        }
-    };
-    report(&recovered, &log);
-    weir_log::repair_is_noted(data)?;
-    log.on_poison(|reason| {
-        // Whatever was under way has an unknown outcome; only a fresh start finds out.
-        hint!("error: the log stopped: {reason}; restart to recover");
-        std::process::exit(EXIT_POISONED);
-    });
-    let mut place = match (known, &config.join) {
-        (Some(place), _) => place,
-        (None, None) => {
-            let members = weir_broker::members_in(&log, site::GROUP);
-            let own = identity.fingerprint().to_string();
-            site::found(data, site_name(&identity), &own, &members)?
-        }
-        (None, Some(_)) if !recovered.groups.is_empty() => bail!(
-            "`{}` has records of its own: a node joins a site with an empty directory",
-            data.display()
-        ),
-        (None, Some((addr, token))) => site::join(data, &peers, addr, token, &member).await?,
-    };
+    // A founder that has entries is a member as any other.
+    let is_new = place.founder && !place.active;
+    let founders = is_new.then(|| (place.node, member.clone()));
     let group = GroupConfig {
         id: site::GROUP,
         node: place.node,
         member: member.clone(),
-        // Once it has entries, it is as any other.
-        founders: match place.founder && !place.active {
-            true => BTreeMap::from([(place.node, member.clone())]),
-            false => BTreeMap::new(),
-        },
-        timing: config.timing,
+        founders: founders.into_iter().collect(),
+        timing: settings.timing.timing(),
     };
     let clock = Arc::new(SystemClock);
     let broker = Broker::open(log, &recovered, group, Arc::new(peers.clone()), clock, options).await?;
@@ -166,6 +296,11 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     if broker.group().members().len() <= 1 && place.founder {
         broker.serving_within(ALONE_WITHIN).await;
     }
+    Ok((broker, recovered))
+}
+
+/// Opens the pipelines, and puts the in-line ones before the log.
+fn open_pipelines(broker: &Broker, data: &Path) -> Result<Pipelines> {
     let runtime = Runtime::new(RuntimeOptions {
         cache_dir: Some(data.join("cache")),
         compile: CompileBy::Child(std::env::current_exe()?, vec!["compile-component".to_owned()]),
@@ -174,125 +309,48 @@ pub(crate) async fn serve(data: &Path, config: Config) -> Result<()> {
     })?;
     let pipelines = Pipelines::open(broker.clone(), runtime, data.join("modules"))?;
     broker.set_hook(Arc::new(pipelines.clone()) as Arc<dyn Hook>);
-    let closing_pipelines = pipelines.clone();
-    let status = status(&broker, &pipelines, &recovered, &identity, begun);
-    let services = Arc::new(Services {
-        broker: broker.clone(),
-        pipelines,
-        status,
-    });
+    Ok(pipelines)
+}
 
-    let stop = Arc::new(Notify::new());
-    broker.starts().remember(&place.others_started);
-    let peers_to_tell = peers.clone();
-    let (serving, peers) = (broker.clone(), peers);
-    let (known, members, places) = (peers.clone(), broker.clone(), broker.clone());
-    let on_node = weir_quic::OnNode {
+/// Connections of other nodes, which come in at the QUIC port among all others.
+fn on_node(broker: &Broker, peers: &Peers) -> weir_quic::OnNode {
+    let (known, members) = (peers.clone(), broker.clone());
+    let places = broker.clone();
+    let (serving, peers) = (broker.clone(), peers.clone());
+    weir_quic::OnNode {
         is_member: Box::new(move |key| known.knows(key, members.group())),
         is_at: Box::new(move |from| places.has_node_at(from)),
         serve: Box::new(move |peer| {
             let (broker, peers) = (serving.clone(), peers.clone());
             Box::pin(async move { peers.accept(peer, Arc::new(broker)).await })
         }),
-    };
-    let quic = tokio::spawn(weir_quic::serve(
-        Arc::clone(&listener),
-        Arc::clone(&services),
-        on_node,
-    ));
-    let site_id = place.site.clone();
-    // Another, if this node was let in again.
-    let told = told.filter(|told| told.node == place.node);
-    let told = told.unwrap_or_else(|| starts::count(data, &mut place, &member, run));
-    let (telling, told_peers) = (broker.clone(), peers_to_tell);
-    let telling = tokio::spawn(async move {
-        let what = starts::keep_telling(&telling, &told_peers, told).await;
-        hint!(
-            "error: {what}: a node has one directory and one process, and this one stops. Start it from its newest \
-             directory, or from an empty one with `--join`"
-        );
-        std::process::exit(EXIT_POISONED);
-    });
-    let (watching, dir) = (broker.clone(), data.to_owned());
-    let site_task = tokio::spawn(async move { keep::keep(watching, dir, place, member).await });
-    let stopping = Arc::clone(&stop);
-    let settings = weir_http::Settings {
-        names: config.http_names.iter().chain(&config.host).cloned().collect(),
-    };
-    let http = tokio::spawn(weir_http::serve(http_listener, services, settings, async move {
-        stopping.notified().await
-    }));
-    let offsets_retention_ms = config.offsets_retention.as_millis() as i64;
-    let kafka = kafka_listener.map(|listener| {
-        let settings = weir_kafka::Settings {
-            advertise: config.advertise.clone(),
-            cluster_id: site_id,
-            data_dir: data.display().to_string(),
-            auto_create: config.auto_create_topics,
-            default_partitions: config.default_partitions,
-            group_initial_delay: config.group_initial_delay,
-            offsets_retention_ms,
-        };
-        tokio::spawn(weir_kafka::serve(listener, broker.clone(), settings))
-    });
-    let ticking = broker.clone();
-    let groups = tokio::spawn(async move {
-        loop {
-            let pause = if ticking.tick_groups().await {
-                GROUPS_EVERY
-            } else {
-                GROUPS_EVERY * 10
-            };
-            tokio::time::sleep(pause).await;
-        }
-    });
-    let giving_back = tokio::spawn(heap::give_back(broker.clone()));
-    let retaining = broker.clone();
-    if !is_full {
-        ballast.take_if_room();
     }
-    let retain = tokio::spawn(async move {
-        let mut made_way: Option<Instant> = None;
-        for tick in 1u32.. {
-            tokio::time::sleep(BUDGET_EVERY).await;
-            ballast.let_go_if_nothing_is_left();
-            retaining.keep_within_budget().await;
-            let may_again = made_way.is_none_or(|at| at.elapsed() > MAKE_WAY_AGAIN);
-            if tick % MAKE_WAY_EVERY == 0 && may_again && retaining.make_way_if_full().await {
-                made_way = Some(Instant::now());
-            }
-            if tick % RETAIN_EVERY == 0 {
-                retaining.retain().await;
-                ballast.take_if_room();
-                retaining.expire_offsets(offsets_retention_ms).await;
-            }
-        }
-    });
-    let took_ms = begun.elapsed().as_millis() as u64;
-    tracing::info!(quic = %quic_addr, http = %http_addr, kafka = %kafka_addr, data = %data.display(), took_ms, "ready");
+}
 
-    stop_signal().await?;
-    tracing::info!("stopping");
-    retain.abort();
-    giving_back.abort();
-    site_task.abort();
-    telling.abort();
-    groups.abort();
-    if let Some(kafka) = kafka {
-        kafka.abort();
+fn kafka_settings(settings: &Settings, cluster_id: String, data: &Path) -> weir_kafka::Settings {
+    weir_kafka::Settings {
+        advertise: settings.advertise.0.clone(),
+        cluster_id,
+        data_dir: data.display().to_string(),
+        auto_create: settings.auto_create_topics.0,
+        default_partitions: settings.default_partitions.0 as u32,
+        group_initial_delay: group_initial_delay(settings),
+        offsets_retention_ms: settings.offsets_retention_minutes.0 as i64 * 60_000,
     }
-    quic.abort();
-    listener.close().await;
-    stop.notify_one();
-    // Requests that wait for records would hold the shutdown up for as long as they like.
-    let _ = tokio::time::timeout(Duration::from_secs(2), http).await;
-    let closing = std::thread::spawn(move || {
-        closing_pipelines.close();
-        broker.close();
-    });
-    let _ = closing.join();
-    tracing::info!("stopped");
-    Ok(())
+}
+
+fn group_initial_delay(settings: &Settings) -> Duration {
+    Duration::from_millis(settings.group_initial_rebalance_delay_ms.0)
+}
+
+/// Tells the other nodes of this start, and ends the process when one of them knows a newer start of the same node.
+async fn stop_when_replaced(broker: Broker, peers: Peers, start: Started) {
+    let reason = starts::keep_telling(&broker, &peers, start).await;
+    hint!(
+        "error: {reason}: a node has one directory and one process, and this one stops. Start it from its newest \
+         directory, or from an empty one with `--join`"
+    );
+    std::process::exit(EXIT_POISONED);
 }
 
 async fn stop_signal() -> Result<()> {
@@ -424,14 +482,8 @@ fn status(
 }
 
 /// How others reach this node.
-fn member(
-    config: &Config,
-    identity: &Identity,
-    quic: SocketAddr,
-    http: SocketAddr,
-    kafka: Option<SocketAddr>,
-) -> Member {
-    let host = |bound: SocketAddr| match (&config.host, bound.ip().is_unspecified()) {
+fn member(settings: &Settings, identity: &Identity, listeners: &Listeners) -> Member {
+    let host = |bound: SocketAddr| match (&settings.host.0, bound.ip().is_unspecified()) {
         (Some(host), _) => host.clone(),
         (None, false) => bound.ip().to_string(),
         (None, true) => site::own_address().map_or_else(|| bound.ip().to_string(), |ip| ip.to_string()),
@@ -445,14 +497,14 @@ fn member(
     };
     Member {
         key: identity.fingerprint().to_string(),
-        quic: at(quic),
-        http: at(http),
-        kafka: match (&config.advertise, kafka) {
+        quic: at(listeners.quic_addr),
+        http: at(listeners.http_addr),
+        kafka: match (&settings.advertise.0, listeners.kafka_addr) {
             (Some((host, port)), Some(_)) => format!("{host}:{port}"),
             (None, Some(bound)) => at(bound),
             (_, None) => String::new(),
         },
-        rack: config.rack.clone(),
+        rack: settings.rack.0.clone(),
         witness: false,
     }
 }

@@ -8,13 +8,15 @@ mod say;
 mod ballast;
 mod boot;
 mod cli;
-mod config;
 mod heap;
 mod keep;
+mod listeners;
 mod means;
 mod ownership;
+mod settings;
 mod site;
 mod starts;
+mod tasks;
 
 use clap::Parser;
 use std::io;

@@ -1,7 +1,8 @@
 //! `weir serve`
 
 use super::Usage;
-use crate::config::{Config, documented};
+use crate::boot::{self, FirstStart};
+use crate::settings::{self, Settings};
 use anyhow::Result;
 use clap::Args;
 use std::net::SocketAddr;
@@ -44,38 +45,28 @@ pub(crate) struct Serve {
     /// Join a site of two as a third vote that keeps no records; only for its first start.
     #[arg(long)]
     witness: bool,
-    /// Print every setting with its default and what it means, and stop.
+    /// Print every setting with its meaning, its default and the value that would be used, and stop.
     #[arg(long)]
     print_config: bool,
 }
 
 impl Serve {
     pub(crate) fn run(self) -> Result<()> {
+        let settings = self.settings()?;
         if self.print_config {
-            std::io::Write::write_all(&mut std::io::stdout().lock(), documented().as_bytes())?;
+            let text = settings.documented();
+            std::io::Write::write_all(&mut std::io::stdout().lock(), text.as_bytes())?;
             return Ok(());
         }
-        let mut config = Config::load(self.config.as_deref(), |name| std::env::var(name).ok())?;
-        config.quic = self.quic.unwrap_or(config.quic);
-        config.http = self.http.unwrap_or(config.http);
-        let given = [
-            ("kafka", &self.kafka),
-            ("advertise", &self.advertise),
-            ("host", &self.host),
-            ("rack", &self.rack),
-        ];
-        for (name, value) in given {
-            if let Some(value) = value {
-                config.set(name, value).map_err(|e| Usage(e.to_string()))?;
-            }
-        }
-        config.join = self.join.zip(self.token);
-        config.witness = self.witness;
-        let data = self.data.or(config.data.clone());
+        let first = FirstStart {
+            join: self.join.zip(self.token),
+            witness: self.witness,
+        };
+        let data = settings.data.0.clone();
         let data =
             data.ok_or_else(|| Usage("give a directory for the data: weir serve --data DIR".to_owned()))?;
         let filter =
-            EnvFilter::try_new(&config.log).map_err(|e| Usage(format!("`log` is no filter: {e}")))?;
+            EnvFilter::try_new(&settings.log.0).map_err(|e| Usage(format!("`log` is no filter: {e}")))?;
         let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
         tracing_subscriber::fmt()
             .with_env_filter(filter)
@@ -83,11 +74,11 @@ impl Serve {
             .with_ansi(color)
             .init();
         let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-        for (variable, nearest) in crate::config::unknown(variables) {
+        for (variable, nearest) in settings::unknown(variables) {
             tracing::warn!(
                 variable,
                 nearest,
-                "the environment has what is no setting of a node"
+                "a variable of the environment is not a setting of a node"
             );
         }
         raise_file_limit();
@@ -98,13 +89,39 @@ impl Serve {
             .worker_threads(2)
             .enable_all()
             .build()?;
-        let result = runtime.block_on(crate::boot::serve(&data, config));
+        let result = runtime.block_on(boot::serve(&data, settings, first));
         runtime.shutdown_background();
         result
     }
 }
 
-/// Every connection is a file, and the usual soft limit of 1,024 is for programs that use `select`.
+impl Serve {
+    fn settings(&self) -> Result<Settings> {
+        let data = self.data.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let given = [
+            ("data", data),
+            ("quic", self.quic.map(|addr| addr.to_string())),
+            ("http", self.http.map(|addr| addr.to_string())),
+            ("kafka", self.kafka.clone()),
+            ("advertise", self.advertise.clone()),
+            ("host", self.host.clone()),
+            ("rack", self.rack.clone()),
+        ];
+        let options: Vec<(&str, String)> = given
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect();
+        let loaded = Settings::load(self.config.as_deref(), |name| std::env::var(name).ok(), &options);
+        // An option of the command line that is not accepted is wrong usage.
+        loaded.map_err(|error| match error.to_string().starts_with("--") {
+            true => Usage(format!("{error:#}")).into(),
+            false => error,
+        })
+    }
+}
+
+/// Raises the soft limit of open files to the hard one. Every connection is a file,
+/// and the usual soft limit of 1,024 is for programs that use `select`.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
