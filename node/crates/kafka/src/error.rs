@@ -12,7 +12,17 @@ macro_rules! codes {
     ($($name:ident = $code:literal),* $(,)?) => {
         #[expect(non_upper_case_globals, reason = "they read like the variants that they are")]
         #[allow(dead_code, reason = "the table is kept whole where it is used in part")]
-        impl Code { $(pub(crate) const $name: Self = Self($code);)* }
+        impl Code {
+            $(pub(crate) const $name: Self = Self($code);)*
+
+            /// Returns the name of a code of this table.
+            pub(crate) fn name(self) -> Option<&'static str> {
+                match self.0 {
+                    $($code => Some(stringify!($name)),)*
+                    _ => Option::None,
+                }
+            }
+        }
     };
 }
 codes! {

@@ -5,6 +5,7 @@
 //! no other protocol.
 
 mod api;
+pub mod client;
 mod configs;
 mod connection;
 mod error;

@@ -10,13 +10,13 @@ use weir_broker::{At, FetchError};
 pub(crate) struct Served;
 
 /// Stand-ins for a time.
-const LATEST: i64 = -1;
-const EARLIEST: i64 = -2;
+pub(crate) const LATEST: i64 = -1;
+pub(crate) const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 /// Since version 8: the first record that the node itself has (KIP-405).
 const EARLIEST_LOCAL: i64 = -4;
 /// Since version 9: the last that was moved to another store (KIP-1005).
-const LATEST_TIERED: i64 = -5;
+pub(crate) const LATEST_TIERED: i64 = -5;
 /// Since version 11: the first that waits for that (KIP-1023).
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
