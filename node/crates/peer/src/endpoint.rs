@@ -1,4 +1,4 @@
-//! Listening and connecting.
+//! QUIC endpoints: listening, connecting, and the connections that result.
 
 use crate::error::PeerError;
 use crate::identity::{Fingerprint, Identity, KnownNodes};
@@ -13,61 +13,63 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Names in the TLS handshake of what clients speak and of what nodes of a site speak among each other, with their
-/// major version.
+/// ALPN names (with major version) of the client protocol and of the protocol between nodes of a site.
 const CLIENTS: &[u8] = b"weir/0";
 const PEERS: &[u8] = b"weir-peer/0";
-/// Nodes of a site miss each other soon: a new connection costs a few packets, an old one that is dead holds up votes.
+/// Interval of keep-alives between nodes of a site. Nodes must detect a dead connection soon: a new
+/// connection costs a few packets, a dead connection delays votes.
 const PEER_KEEP_ALIVE: Duration = Duration::from_millis(500);
 const PEER_IDLE: Duration = Duration::from_secs(3);
-/// Connecting to a node of the site gives up after this long: two lost packets on a bad radio link.
+/// Timeout for connecting to a node of the site: two lost packets on a bad radio link.
 const PEER_CONNECT: Duration = Duration::from_secs(2);
-/// What a node of the site may send ahead in all: the entries under way to a follower.
+/// Flow-control window of a connection between nodes, in bytes: the entries in flight to a follower.
 const PEER_WINDOW_BYTES: u32 = 16 << 20;
-/// Several of these fit in [`IDLE`], so that one lost packet ends nothing; a NAT forgets a flow much later.
+/// Interval of keep-alives. Several intervals fit in [`IDLE`], so a lost packet ends no connection; NATs
+/// forget a flow much later.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
-/// A peer that is silent for this long is gone: as Kafka's session timeout once was.
+/// Idle time after which a silent peer counts as dead; Kafka's former default session timeout.
 const IDLE: Duration = Duration::from_secs(10);
-/// Connecting gives up after this long.
+/// Timeout for connecting as a client.
 const CONNECT: Duration = Duration::from_secs(5);
-/// What a peer may send ahead on one stream and in all: quinn's defaults would allow 250 MB a peer.
+/// Receive windows of a stream and of a connection, in bytes; quinn's defaults would allow 250 MB per peer.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// What may wait here for a peer to take it.
+/// Unacknowledged bytes that a connection buffers for its peer.
 const SEND_WINDOW_BYTES: u64 = 4 << 20;
-/// Each stream may pin one answer of [`weir_types::limits::FETCH_BYTES_MAX`] while its peer does not read.
+/// Concurrent streams per connection: each may pin an answer of [`weir_types::limits::FETCH_BYTES_MAX`] while
+/// its peer does not read.
 const STREAMS_MAX: u32 = 32;
-/// Handshakes waiting to be looked at, and what they may send ahead.
+/// Limits of pending handshakes: their number, and the bytes buffered for each and for all.
 const INCOMING_MAX: usize = 256;
 const INCOMING_BYTES_MAX: u64 = 64 << 10;
 const INCOMING_BYTES_TOTAL: u64 = 8 << 20;
 
-/// A socket that takes connections.
+/// A bound socket that accepts connections.
 pub struct Listener {
     endpoint: Endpoint,
 }
 
-/// A connection that begins.
+/// An incoming connection before its handshake.
 pub struct Incoming(quinn::Incoming);
 
-/// A connection to a peer.
+/// An established connection to a peer. Clones share the connection.
 #[derive(Clone)]
 pub struct Peer {
     connection: Connection,
-    /// Kept so that the socket lives as long as the connection.
+    /// Keeps the socket open as long as the connection.
     _endpoint: Option<Endpoint>,
 }
 
-/// Both directions of a stream.
+/// A bidirectional stream.
 pub struct PeerStream {
-    /// To the peer.
+    /// Sending half.
     pub tx: quinn::SendStream,
-    /// From the peer.
+    /// Receiving half.
     pub rx: quinn::RecvStream,
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    // The process's own, if it has one: the simulation brings keys that follow from its seed.
+    // A provider installed for the process wins: the simulation derives its keys from its seed.
     let own = CryptoProvider::get_default().cloned();
     own.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()))
 }
@@ -86,16 +88,16 @@ fn transport() -> TransportConfig {
     transport
 }
 
-/// Where datagrams come from and go to, and the time that goes by meanwhile: the simulation has its own.
+/// Source of datagrams and time. The simulation implements its own.
 pub trait Network: Send + Sync {
-    /// Binds a socket to `addr` and speaks QUIC on it, as a server if `server` says how.
+    /// Binds a socket to `addr` and starts QUIC, as a server if `server` is given.
     ///
     /// # Errors
-    /// When the address is taken.
+    /// If the address is in use or does not belong to this machine.
     fn bind(&self, addr: SocketAddr, server: Option<quinn::ServerConfig>) -> std::io::Result<Endpoint>;
 }
 
-/// The operating system's.
+/// The operating system's sockets and clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemNetwork;
 
@@ -107,18 +109,18 @@ impl Network for SystemNetwork {
     }
 }
 
-/// Listens on `addr`.
+/// Listens on `addr` for clients and nodes.
 ///
 /// # Errors
-/// When the address is taken or the identity is not usable.
+/// [`PeerError::Listen`] if the address cannot be bound, [`PeerError::Tls`] if the identity is not usable.
 pub fn listen(addr: SocketAddr, identity: &Identity) -> Result<Listener, PeerError> {
     listen_on(&SystemNetwork, addr, identity)
 }
 
-/// As [`listen`], on a network of the caller's.
+/// Listens on `addr` of the given `network`.
 ///
 /// # Errors
-/// As [`listen`].
+/// [`PeerError::Listen`] if the address cannot be bound, [`PeerError::Tls`] if the identity is not usable.
 pub fn listen_on(
     network: &dyn Network,
     addr: SocketAddr,
@@ -145,19 +147,19 @@ pub fn listen_on(
 }
 
 impl Listener {
-    /// Where it listens: tells the port when 0 was asked for.
+    /// Returns the bound address, with the actual port if port 0 was requested.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.endpoint.local_addr().ok()
     }
 
-    /// Connects to the node of the site at `addr`, from this socket, and makes sure that its key is `expected`, if
-    /// that is given. Both sides prove their keys.
+    /// Connects from this socket to the node of the site at `addr`. Both sides prove their keys; if
+    /// `expected` is given, the node's fingerprint (hexadecimal) must match.
     ///
     /// # Errors
-    /// When nobody answers, or somebody else does.
+    /// [`PeerError::Connect`] if no node answers, [`PeerError::Stranger`] if the node has another key.
     ///
     /// # Cancel safety
-    /// Safe.
+    /// Safe: a connection under way is abandoned.
     pub async fn connect(
         &self,
         addr: SocketAddr,
@@ -201,12 +203,18 @@ impl Listener {
         })
     }
 
-    /// The next connection that begins; `None` once closed.
+    /// Waits for the next incoming connection; returns `None` once the listener is closed.
+    ///
+    /// # Cancel safety
+    /// Safe: no connection is lost.
     pub async fn accept(&self) -> Option<Incoming> {
         self.endpoint.accept().await.map(Incoming)
     }
 
-    /// Tells all peers and takes no more.
+    /// Closes all connections, rejects new connections, and waits up to a second for peers to acknowledge.
+    ///
+    /// # Cancel safety
+    /// Safe: the listener is closed; only the wait ends early.
     pub async fn close(&self) {
         self.endpoint.close(VarInt::from_u32(0), b"shutting down");
         let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
@@ -214,25 +222,28 @@ impl Listener {
 }
 
 impl Incoming {
-    /// Whether it can be asked to show first that its address is its own.
+    /// Returns true if the peer has not yet validated its address.
     pub fn may_retry(&self) -> bool {
         self.0.may_retry()
     }
 
-    /// Asks it to show that its address is its own: it comes again.
+    /// Asks the peer to validate its address and connect again.
     pub fn retry(self) {
         let _ = self.0.retry();
     }
 
-    /// Where it comes from.
+    /// Returns the address of the peer.
     pub fn remote_addr(&self) -> SocketAddr {
         self.0.remote_address()
     }
 
-    /// Finishes the handshake.
+    /// Completes the handshake.
     ///
     /// # Errors
-    /// When the peer does not.
+    /// [`PeerError::Lost`] if the peer breaks off or does not speak the protocol.
+    ///
+    /// # Cancel safety
+    /// Safe: dropping the future ends the connection.
     pub async fn handshake(self) -> Result<Peer, PeerError> {
         let lost = |e: quinn::ConnectionError| PeerError::Lost(e.to_string());
         Ok(Peer {
@@ -241,19 +252,20 @@ impl Incoming {
         })
     }
 
-    /// Turns it away.
+    /// Refuses the connection.
     pub fn refuse(self) {
         self.0.refuse();
     }
 }
 
-/// Connects to the node at `addr` and checks its key against those known.
+/// Connects as a client to the node at `addr` and checks its key against the known nodes.
 ///
 /// # Errors
-/// When nobody answers, or the key is another than it was.
+/// [`PeerError::Connect`] if no node answers, [`PeerError::KeyChanged`] if the node's key differs from the
+/// known key.
 ///
 /// # Cancel safety
-/// Safe.
+/// Safe: a connection under way is abandoned. The node's key may already be recorded.
 pub async fn connect(addr: SocketAddr, known: &KnownNodes) -> Result<Peer, PeerError> {
     let any = match addr {
         SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
@@ -262,13 +274,14 @@ pub async fn connect(addr: SocketAddr, known: &KnownNodes) -> Result<Peer, PeerE
     connect_from(any, addr, known).await
 }
 
-/// As [`connect`], from an address of this machine.
+/// Connects as a client to the node at `addr`, from the local address `from`.
 ///
 /// # Errors
-/// As there, and when `from` is not an address of this machine.
+/// [`PeerError::Connect`] if no node answers or `from` is not an address of this machine,
+/// [`PeerError::KeyChanged`] if the node's key differs from the known key.
 ///
 /// # Cancel safety
-/// Safe.
+/// Safe: a connection under way is abandoned. The node's key may already be recorded.
 pub async fn connect_from(from: SocketAddr, addr: SocketAddr, known: &KnownNodes) -> Result<Peer, PeerError> {
     let tls = |e: &dyn std::fmt::Display| PeerError::Tls(e.to_string());
     let verifier = Arc::new(Pinned::new());
@@ -291,7 +304,7 @@ pub async fn connect_from(from: SocketAddr, addr: SocketAddr, known: &KnownNodes
         .await
         .map_err(|_| fail("timed out".to_owned()))?;
     let connection = connection.map_err(|e| fail(e.to_string()))?;
-    // The handshake proved that the node holds the key of the certificate it showed.
+    // The handshake proved that the node holds the private key of its certificate.
     let seen = verifier.seen();
     let seen = seen.ok_or_else(|| PeerError::Tls("node showed no certificate".to_owned()))?;
     known
@@ -309,33 +322,34 @@ pub async fn connect_from(from: SocketAddr, addr: SocketAddr, known: &KnownNodes
 }
 
 impl Peer {
-    /// Where the peer is now.
+    /// Returns the current address of the peer.
     pub fn remote_addr(&self) -> SocketAddr {
         self.connection.remote_address()
     }
 
-    /// Lets it send ahead what a node of the site may; for one that is known.
+    /// Raises the flow-control windows to those of a node. For authenticated nodes only.
     pub fn widen(&self) {
         self.connection
             .set_receive_window(VarInt::from_u32(PEER_WINDOW_BYTES));
         self.connection.set_send_window(u64::from(PEER_WINDOW_BYTES));
     }
 
-    /// Whether it speaks as a node of the site does, not as a client.
+    /// Returns true if the peer negotiated the protocol between nodes, false for a client.
     pub fn is_node(&self) -> bool {
         let data = self.connection.handshake_data();
         let data = data.and_then(|d| d.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
         data.and_then(|d| d.protocol).as_deref() == Some(PEERS)
     }
 
-    /// The key that the other side proved, in hexadecimal; `None` for a client without.
+    /// Returns the fingerprint (hexadecimal) of the key that the peer proved; `None` for a client without a
+    /// certificate.
     pub fn key(&self) -> Option<String> {
         let certificates = self.connection.peer_identity()?;
         let certificates = certificates.downcast::<Vec<CertificateDer<'static>>>().ok()?;
         certificates.first().map(|c| Fingerprint::of(c).to_string())
     }
 
-    /// Bytes that both sides of this connection know, and nobody else: what a proof is bound to.
+    /// Returns 32 bytes that only the two ends of this connection know. Proofs are bound to these bytes.
     pub fn binding(&self) -> [u8; 32] {
         let mut bytes = [0; 32];
         // Fails only for absurd lengths.
@@ -345,12 +359,13 @@ impl Peer {
         bytes
     }
 
-    /// Datagrams that have come so far: a connection that lives brings some, if only keep-alives.
+    /// Returns the number of UDP datagrams received so far. Keep-alives raise the number on an idle
+    /// connection.
     pub fn datagrams_received(&self) -> u64 {
         self.connection.stats().udp_rx.datagrams
     }
 
-    /// Whether the connection has ended.
+    /// Returns true if the connection has ended.
     pub fn is_closed(&self) -> bool {
         self.connection.close_reason().is_some()
     }
@@ -358,7 +373,10 @@ impl Peer {
     /// Opens a stream.
     ///
     /// # Errors
-    /// When the connection is lost.
+    /// [`PeerError::Lost`] if the connection is lost.
+    ///
+    /// # Cancel safety
+    /// Safe: the stream is not opened.
     pub async fn open(&self) -> Result<PeerStream, PeerError> {
         let (tx, rx) = self
             .connection
@@ -368,10 +386,13 @@ impl Peer {
         Ok(PeerStream { tx, rx })
     }
 
-    /// The next stream that the peer opens.
+    /// Waits for the next stream that the peer opens.
     ///
     /// # Errors
-    /// When the connection is lost or closed.
+    /// [`PeerError::Lost`] if the connection is lost or closed.
+    ///
+    /// # Cancel safety
+    /// Safe: no stream is lost.
     pub async fn accept(&self) -> Result<PeerStream, PeerError> {
         let (tx, rx) = self
             .connection
@@ -381,12 +402,15 @@ impl Peer {
         Ok(PeerStream { tx, rx })
     }
 
-    /// Ends the connection, with a reason for the peer.
+    /// Closes the connection and sends the peer a reason.
     pub fn close(&self, reason: &str) {
         self.connection.close(VarInt::from_u32(0), reason.as_bytes());
     }
 
-    /// Waits until what was sent is acknowledged, or a second has passed. For a client that is done.
+    /// Waits until all sent data is acknowledged, for at most a second. Clients call this before they exit.
+    ///
+    /// # Cancel safety
+    /// Safe: only the wait ends early.
     pub async fn finish(&self) {
         self.close("done");
         if let Some(endpoint) = &self._endpoint {
@@ -395,8 +419,9 @@ impl Peer {
     }
 }
 
-/// Takes any certificate in the handshake and notes it: whether it is the right one is decided after, against the
-/// known nodes. Names and dates are not looked at; a gateway may have neither a name nor a clock.
+/// Accepts any certificate in the handshake and records its fingerprint. The caller compares the fingerprint
+/// with the known nodes afterwards. Names and dates are ignored: a gateway may have neither a name nor a
+/// clock.
 #[derive(Debug)]
 struct Pinned {
     provider: Arc<CryptoProvider>,
@@ -411,7 +436,7 @@ impl Pinned {
         }
     }
 
-    /// That the other side holds the key of the certificate it showed.
+    /// Verifies that the peer holds the private key of its certificate.
     fn verify(
         &self,
         message: &[u8],
@@ -437,8 +462,8 @@ fn no_tls12() -> Result<HandshakeSignatureValid, rustls::Error> {
     Err(rustls::Error::General("TLS 1.2 is not used".to_owned()))
 }
 
-/// Clients need no certificate; nodes of the site show theirs, and prove that they hold its key. Whether it is one of
-/// the site's is looked at when the connection stands.
+/// Clients need no certificate. Nodes of the site present their certificate and prove possession of its key;
+/// membership is checked after the handshake.
 impl ClientCertVerifier for Pinned {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]

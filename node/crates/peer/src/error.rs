@@ -1,71 +1,132 @@
-//! What can go wrong between two peers.
+//! Errors of connections and streams between peers.
 
 use std::io;
 use std::net::SocketAddr;
 use weir_types::ErrorKind;
 
-/// Why a peer could not be reached, or a stream broke.
+/// An error of a connection, a stream or the keys that secure them.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum PeerError {
+    /// The listening address cannot be bound.
     #[error("cannot listen on {addr}")]
-    Listen { addr: SocketAddr, source: io::Error },
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The identity or the list of known nodes cannot be read or written.
     #[error("cannot use identity or known nodes in `{path}`")]
-    Identity { path: String, source: io::Error },
+    Identity {
+        /// The file or directory.
+        path: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Only one of the two identity files exists.
     #[error(
         "`{missing}` is missing and `{there}` is there: put it back, or set the other aside to make a new identity, which no other \
          node knows"
     )]
-    HalfIdentity { missing: String, there: String },
+    HalfIdentity {
+        /// The file that is missing.
+        missing: String,
+        /// The file that exists.
+        there: String,
+    },
+    /// The identity files hold no valid certificate and key, or the two do not match.
     #[error(
         "`{certificate}` and `{key}` are no certificate and its key ({why}): put them back from a copy, or set both aside to make \
          a new identity, which no other node knows: one of a site of several must then join again, with a token and an empty \
          directory"
     )]
     BrokenIdentity {
+        /// Path of the certificate.
         certificate: String,
+        /// Path of the private key.
         key: String,
+        /// The reason, for people.
         why: String,
     },
+    /// The private key is readable by other users.
     #[error(
         "the key in `{path}` is open to others (mode {mode:o}): somebody may have it. `chmod 600` it if nobody does, or set both \
          files of the identity aside"
     )]
-    OpenKey { path: String, mode: u32 },
+    OpenKey {
+        /// Path of the private key.
+        path: String,
+        /// Permission bits of the file.
+        mode: u32,
+    },
+    /// A line in the list of known nodes is malformed.
     #[error(
         "line {line} of `{path}` is no `HOST:PORT KEY`: mend it, or set the file aside to forget all nodes that were met"
     )]
-    KnownNodes { path: String, line: usize },
+    KnownNodes {
+        /// The file.
+        path: String,
+        /// Number of the line, from 1.
+        line: usize,
+    },
+    /// TLS could not be configured with the given keys.
     #[error("cannot make keys: {0}")]
     Tls(String),
+    /// No node answered at the address.
     #[error("no node answers at {addr}: {why}; is `weir serve` running there?")]
-    Connect { addr: SocketAddr, why: String },
+    Connect {
+        /// The address.
+        addr: SocketAddr,
+        /// The reason, for people.
+        why: String,
+    },
+    /// The node's key differs from the key recorded at the first connection.
     #[error(
         "the node at {addr} has another key than when it was first met ({seen}; known is {known}). If it was set up \
          anew, remove its line from `{path}`; if not, somebody stands between"
     )]
     KeyChanged {
+        /// Address of the node.
         addr: SocketAddr,
+        /// Fingerprint of the key that the node proved.
         seen: String,
+        /// Fingerprint recorded earlier.
         known: String,
+        /// The file with the known nodes.
         path: String,
     },
+    /// A node of the site proved another key than expected.
     #[error("the node at {addr} has the key {seen}, which is not the one that this site knows it by")]
-    Stranger { addr: SocketAddr, seen: String },
+    Stranger {
+        /// Address of the node.
+        addr: SocketAddr,
+        /// Fingerprint of the key that the node proved.
+        seen: String,
+    },
+    /// The connection or stream broke; the outcome of a request under way is unknown.
     #[error("connection lost: {0}")]
     Lost(String),
+    /// A frame exceeds the size limit of its receiver.
     #[error("frame of {bytes} bytes is over the limit of {limit}")]
-    FrameTooLarge { bytes: usize, limit: usize },
+    FrameTooLarge {
+        /// Bytes announced.
+        bytes: usize,
+        /// Maximum bytes.
+        limit: usize,
+    },
+    /// A frame or message cannot be decoded.
     #[error("malformed message: {0}")]
     Malformed(String),
+    /// The peer did not answer in time.
     #[error("no answer in time")]
     Timeout,
+    /// The peer rejected the request because it is overloaded.
     #[error("{0}")]
     Busy(String),
 }
 
 impl PeerError {
-    /// What the caller does.
+    /// Returns the reaction that the error calls for.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Connect { .. } | Self::Timeout | Self::Busy(_) => ErrorKind::Retry,

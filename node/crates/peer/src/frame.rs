@@ -1,5 +1,6 @@
-//! Frames: `length u32 | head length u32 | head | payload`, big-endian; the length counts what follows it, the head is
-//! postcard, the payload raw bytes (record batches, parts of modules) that are never copied into a message.
+//! Frames: `length u32 | head length u32 | head | payload`, big-endian. The length counts all bytes after
+//! itself. The head is postcard; the payload is raw bytes (record batches, parts of modules), passed on
+//! without a copy.
 
 use crate::error::PeerError;
 use bytes::{Buf, Bytes, BytesMut};
@@ -7,26 +8,28 @@ use quinn::{RecvStream, SendStream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Bytes reserved for a frame before they have come.
+/// Bytes reserved for a frame before its data arrives.
 const RESERVE_BYTES: usize = 64 << 10;
-/// Length of a head: messages are small, and lists of topics the largest: 10,000 partitions take a tenth of it.
+/// Maximum bytes of a head. Lists of topics are the largest heads: 10,000 partitions take a tenth of this
+/// limit.
 const HEAD_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a head's length.
+/// Bytes of the head-length field.
 const LENGTH_BYTES: usize = 4;
 
-/// A message and its payload.
+/// A message with its payload.
 #[derive(Clone, Debug)]
 pub struct Frame<T> {
     /// The message.
     pub head: T,
-    /// The bytes that come with it.
+    /// The raw bytes after the message.
     pub payload: Bytes,
 }
 
 /// Writes a frame.
 ///
 /// # Errors
-/// When the stream is broken, or the head does not fit.
+/// [`PeerError::Lost`] if the stream is broken, [`PeerError::FrameTooLarge`] or [`PeerError::Malformed`] if
+/// the head cannot be encoded within its limit.
 ///
 /// # Cancel safety
 /// Not safe: a part of the frame may have been written.
@@ -47,7 +50,7 @@ pub async fn write_frame<T: Serialize>(
     start.extend_from_slice(&(total as u32).to_be_bytes());
     start.extend_from_slice(&(head.len() as u32).to_be_bytes());
     start.extend_from_slice(&head);
-    // Handed over as they are: quinn keeps them until they are acknowledged, without a copy.
+    // Moved, not copied: quinn holds the chunks until the peer acknowledges them.
     let mut chunks = Vec::with_capacity(1 + payload.len());
     chunks.push(start.freeze());
     chunks.extend(payload.iter().filter(|b| !b.is_empty()).cloned());
@@ -56,10 +59,11 @@ pub async fn write_frame<T: Serialize>(
         .map_err(|e| PeerError::Lost(e.to_string()))
 }
 
-/// Reads a frame of at most `limit` bytes; `None` when the stream ends between two.
+/// Reads a frame of at most `limit` bytes; returns `None` if the stream ends before a frame.
 ///
 /// # Errors
-/// When the stream is broken or ends within a frame, or the frame is too large or malformed.
+/// [`PeerError::Lost`] if the stream breaks or ends within a frame, [`PeerError::FrameTooLarge`] or
+/// [`PeerError::Malformed`] for an invalid frame.
 ///
 /// # Cancel safety
 /// Not safe: a part of the frame may have been read.
@@ -71,18 +75,21 @@ pub async fn read_frame<T: DeserializeOwned>(
 }
 
 impl<T: DeserializeOwned> Frame<T> {
-    /// Reads what follows a frame's length.
+    /// Parses the bytes after a frame's length field.
     ///
     /// # Errors
-    /// When it is no such frame.
+    /// [`PeerError::FrameTooLarge`] if the head exceeds its limit, [`PeerError::Malformed`] if the bytes are
+    /// not a frame.
     pub fn parse(bytes: Bytes) -> Result<Self, PeerError> {
         Self::parse_within(bytes, HEAD_BYTES_MAX)
     }
 
-    /// As [`Frame::parse`], of a frame whose head has at most `head_max` bytes: lists take more room in memory.
+    /// Parses the bytes after a frame's length field, with a head of at most `head_max` bytes. Decoded lists
+    /// take more memory than their encoding, so some callers set a lower limit.
     ///
     /// # Errors
-    /// When it is no such frame.
+    /// [`PeerError::FrameTooLarge`] if the head exceeds `head_max`, [`PeerError::Malformed`] if the bytes are
+    /// not a frame.
     pub fn parse_within(mut bytes: Bytes, head_max: usize) -> Result<Self, PeerError> {
         let short = || PeerError::Malformed("frame is cut short".to_owned());
         if bytes.len() < LENGTH_BYTES {
@@ -104,10 +111,10 @@ impl<T: DeserializeOwned> Frame<T> {
     }
 }
 
-/// Writes a message in parts: its length u32, big-endian, and the parts as they are.
+/// Writes a message: its length (u32, big-endian), then `parts` in order.
 ///
 /// # Errors
-/// When the stream is broken.
+/// [`PeerError::Lost`] if the stream is broken.
 ///
 /// # Cancel safety
 /// Not safe: a part of the message may have been written.
@@ -121,10 +128,11 @@ pub async fn write_message(to: &mut SendStream, parts: Vec<Bytes>) -> Result<(),
         .map_err(|e| PeerError::Lost(e.to_string()))
 }
 
-/// Reads a message of at most `limit` bytes; `None` when the stream ends between two.
+/// Reads a message of at most `limit` bytes; returns `None` if the stream ends before a message.
 ///
 /// # Errors
-/// When the stream is broken or ends within a message, or the message is too large.
+/// [`PeerError::Lost`] if the stream breaks or ends within a message, [`PeerError::FrameTooLarge`] if the
+/// message exceeds `limit`.
 ///
 /// # Cancel safety
 /// Not safe: a part of the message may have been read.
@@ -137,11 +145,12 @@ pub async fn read_message(from: &mut RecvStream, limit: usize) -> Result<Option<
     Ok(Some(bytes.freeze()))
 }
 
-/// Reads how long the next message is, at most `limit` bytes; `None` when the stream ends before it. The message itself is for
-/// [`read_into`].
+/// Reads the length of the next message, at most `limit` bytes; returns `None` if the stream ends first.
+/// [`read_into`] reads the message itself.
 ///
 /// # Errors
-/// As [`read_message`].
+/// [`PeerError::Lost`] if the stream breaks or ends within the length, [`PeerError::FrameTooLarge`] if the
+/// length exceeds `limit`.
 ///
 /// # Cancel safety
 /// Not safe: a part of the length may have been read.
@@ -159,14 +168,14 @@ pub async fn read_length(from: &mut RecvStream, limit: usize) -> Result<Option<u
     Ok(Some(total))
 }
 
-/// Bit of a length that says that the message goes on in another part.
+/// Highest bit of a length: set if another part of the message follows.
 const GOES_ON: u32 = 1 << 31;
 
-/// As [`write_message`], of a message of any size: one of more than `part_max` bytes goes in parts of so many, each with a
-/// length whose highest bit says that another follows.
+/// Writes a message of any size. A message above `part_max` bytes is split into parts of `part_max` bytes;
+/// the highest bit of a part's length says that another part follows.
 ///
 /// # Errors
-/// As there.
+/// [`PeerError::Lost`] if the stream is broken.
 ///
 /// # Cancel safety
 /// Not safe: a part of the message may have been written.
@@ -203,11 +212,12 @@ pub async fn write_in_parts(
     Ok(())
 }
 
-/// Reads what [`write_in_parts`] has written: parts of at most `part_max` bytes, and at most `limit` together; `None` when the
-/// stream ends between two messages.
+/// Reads a message written by [`write_in_parts`], in parts of at most `part_max` bytes and at most `limit`
+/// bytes in total. Returns `None` if the stream ends before a message.
 ///
 /// # Errors
-/// When the stream is broken or ends within a message, or the message or a part of it is too large.
+/// [`PeerError::Lost`] if the stream breaks or ends within a message, [`PeerError::FrameTooLarge`] if the
+/// message or a part exceeds its limit.
 ///
 /// # Cancel safety
 /// Not safe: a part of the message may have been read.
@@ -244,13 +254,14 @@ pub async fn read_in_parts(
     }
 }
 
-/// Reads until `bytes` has `total`. Grows with what really comes, not with what is announced.
+/// Reads until `bytes` holds `total` bytes. The buffer grows with the data that arrives, not with the
+/// announced length.
 ///
 /// # Errors
-/// When the stream is broken, or ends before that.
+/// [`PeerError::Lost`] if the stream breaks or ends early.
 ///
 /// # Cancel safety
-/// Not safe: a part may have been read.
+/// Not safe: some bytes may have been read into `bytes`.
 pub async fn read_into(from: &mut RecvStream, bytes: &mut BytesMut, total: usize) -> Result<(), PeerError> {
     while bytes.len() < total {
         let chunk = from
@@ -268,7 +279,7 @@ mod tests {
     use super::*;
     use crate::{Identity, KnownNodes, Peer, PeerStream, connect, listen};
 
-    /// Two ends of a stream.
+    /// Returns both ends of a stream.
     async fn ends() -> (PeerStream, PeerStream, (Peer, Peer, crate::Listener)) {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity::load_or_make(dir.path()).unwrap();

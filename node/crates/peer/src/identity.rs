@@ -1,4 +1,4 @@
-//! Keys of nodes: made on first start, pinned on first use.
+//! Keys of nodes: generated on first start, pinned on first connection.
 
 use crate::error::PeerError;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -10,7 +10,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// SHA-256 of a node's certificate, which it signs itself and never changes: its name among peers.
+/// SHA-256 of a node's certificate. A node signs its own certificate and never changes it, so the fingerprint
+/// identifies the node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 32]);
 
@@ -32,17 +33,18 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// A node's key and certificate.
+/// A node's certificate and private key.
 pub struct Identity {
     pub(crate) certificate: CertificateDer<'static>,
     key: Vec<u8>,
 }
 
 impl Identity {
-    /// Reads the identity in `dir`, or makes one.
+    /// Loads the identity from `dir`, or generates a new identity if neither file exists.
     ///
     /// # Errors
-    /// When the files cannot be read or written.
+    /// [`PeerError::Identity`] if a file cannot be read or written; a variant of its own for half, broken and
+    /// exposed identities.
     pub fn load_or_make(dir: &Path) -> Result<Self, PeerError> {
         let (cert_path, key_path) = (dir.join("identity.crt"), dir.join("identity.key"));
         let io = |path: &Path| {
@@ -78,7 +80,8 @@ impl Identity {
                 return Ok(identity);
             }
             (None, None) => {}
-            // Others know the node by both: another identity is not made over half of one.
+            // Peers know the node by its certificate: a lone half is reported, never replaced by a new
+            // identity.
             (certificate, _) => {
                 let (missing, there) = match certificate {
                     None => (&cert_path, &key_path),
@@ -100,22 +103,22 @@ impl Identity {
         })
     }
 
-    /// Whether the key is one, and the certificate's.
+    /// Checks that the key is valid and matches the certificate.
     fn check(&self) -> Result<(), rustls::Error> {
         let provider = rustls::crypto::ring::default_provider();
         let key = provider.key_provider.load_private_key(self.key())?;
         rustls::sign::CertifiedKey::new(vec![self.certificate.clone()], key).keys_match()
     }
 
-    /// A certificate and its key. Ed25519 (RFC 8032): small, and its signatures are always of one size, so that a
-    /// simulated handshake is the same each time.
+    /// Generates a certificate and its key. Ed25519 (RFC 8032) keys are small, and all signatures have the
+    /// same size, so simulated handshakes are reproducible.
     fn make() -> Result<(Vec<u8>, Vec<u8>), rcgen::Error> {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
         let certificate = rcgen::CertificateParams::new(vec!["weir".to_owned()])?.self_signed(&key)?;
         Ok((certificate.der().to_vec(), key.serialize_der()))
     }
 
-    /// Its name among peers.
+    /// Returns the fingerprint of the certificate.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.certificate)
     }
@@ -142,22 +145,22 @@ fn write_synced(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Keys of the nodes that a client has met: a line each, `HOST:PORT FINGERPRINT`.
-/// Clones share what they know.
+/// Keys of the nodes that a client has connected to. The file holds a line per node: `HOST:PORT FINGERPRINT`.
+/// Clones share the list.
 #[derive(Clone, Debug)]
 pub struct KnownNodes {
-    /// `None`: remembered only while the program runs.
+    /// `None`: the keys are kept in memory only.
     path: Option<PathBuf>,
     met: Arc<Mutex<Vec<(String, String)>>>,
-    /// Nodes that were not met before must have one of these; any, where there are none.
+    /// Fingerprints accepted from nodes that are not yet known; empty: any.
     expected: Vec<String>,
 }
 
 impl KnownNodes {
-    /// Those in the file at `path`, which is made when a first node is met.
+    /// Loads the known nodes from the file at `path`. The first connection to a node creates the file.
     ///
     /// # Errors
-    /// When there is a file that cannot be read: the keys in it are not forgotten for that.
+    /// If the file exists and cannot be read or parsed; the file stays as it is.
     pub fn at(path: PathBuf) -> Result<Self, PeerError> {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -187,7 +190,7 @@ impl KnownNodes {
         })
     }
 
-    /// Lets nodes that were not met before have one of `keys`, and no other. None given: any.
+    /// Restricts nodes that are not yet known to the fingerprints in `keys`; an empty list accepts any node.
     pub fn expecting(self, keys: Vec<String>) -> Self {
         Self {
             expected: keys,
@@ -195,7 +198,7 @@ impl KnownNodes {
         }
     }
 
-    /// None, and none are kept.
+    /// Returns an empty list that is never written to disk.
     pub fn forgetful() -> Self {
         Self {
             path: None,
@@ -204,7 +207,7 @@ impl KnownNodes {
         }
     }
 
-    /// Where they are kept.
+    /// Returns the path of the file, empty if there is none.
     pub(crate) fn path(&self) -> String {
         self.path
             .as_ref()
@@ -212,8 +215,8 @@ impl KnownNodes {
             .unwrap_or_default()
     }
 
-    /// The key that the node at `addr` had, or this one from now on.
-    /// What was expected instead, or why it cannot be remembered, is the error.
+    /// Checks `seen` against the recorded key of the node at `addr`, or records `seen` if the node is new.
+    /// The error says which key was expected, or why the key cannot be recorded.
     pub(crate) fn meet(&self, addr: &str, seen: Fingerprint) -> Result<(), String> {
         let mut met = self.met.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let seen = seen.to_string();
@@ -266,7 +269,7 @@ mod tests {
         known.meet("h:1", identity.fingerprint()).unwrap();
         assert!(known.meet("h:1", Fingerprint::of(b"other")).is_err());
         known.meet("h:2", Fingerprint::of(b"other")).unwrap();
-        // What is known is not forgotten because a byte of it is bad.
+        // A damaged byte must not erase the known keys.
         let whole = fs::read(&path).unwrap();
         for bad in [&b"\xff"[..], b"h:3", b"h:3 short\n"] {
             fs::write(&path, [&whole, bad].concat()).unwrap();

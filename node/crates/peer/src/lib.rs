@@ -1,9 +1,11 @@
-//! QUIC: identity, framing and the messages of the client protocol. The only crate that names quinn.
+//! QUIC: identity, framing and the messages of the client protocol. The only crate that depends on quinn.
 //!
-//! TLS always. A node makes itself a key and a certificate on first start ([`Identity`]); a client remembers the key
-//! of a node when it first meets it and refuses another one later, as ssh does ([`KnownNodes`]): a gateway may boot
-//! without a clock and without anybody to sign for it. On a connection the client opens a first stream, says hello and
-//! is answered; then it opens streams as it likes, each a queue of requests that are answered in order.
+//! All connections use TLS. A node generates its key and certificate on first start ([`Identity`]). A client
+//! records a node's key at the first connection and rejects any other key later, as ssh does
+//! ([`KnownNodes`]): a gateway may boot without a clock and without a certificate authority.
+//!
+//! On a connection the client opens a first stream, sends a hello and receives the node's answer. Every
+//! further stream is a queue of requests, answered in order.
 
 mod endpoint;
 mod error;

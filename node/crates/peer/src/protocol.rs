@@ -1,285 +1,383 @@
-//! Messages of the client protocol. Variants are known by their position: add at the end, and raise [`VERSION`] when
-//! the meaning of one changes.
+//! Messages of the client protocol. Variants are encoded by position: add new variants at the end, and raise
+//! [`VERSION`] when the meaning of a variant changes.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use weir_types::{ErrorKind, Gap, Offset};
 
-/// What this crate speaks.
+/// Protocol version of this crate.
 pub const VERSION: u16 = 1;
 /// First bytes of a hello.
 pub const MAGIC: [u8; 4] = *b"WEIR";
 
 /// A client's first message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "named for what they are")]
 pub struct Hello {
+    /// Must be [`MAGIC`].
     pub magic: [u8; 4],
+    /// Protocol version of the client.
     pub version: u16,
-    /// What the client calls itself: for quotas and logs.
+    /// Name of the client, for quotas and logs.
     pub client: String,
 }
 
-/// A node's answer to it.
+/// A node's answer to a [`Hello`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "named for what they are")]
 pub struct Welcome {
+    /// Protocol version of the node.
     pub version: u16,
+    /// Version of the node's program.
     pub node_version: String,
-    /// Set when the node does not go on.
+    /// Set if the node rejects the connection.
     pub error: Option<WireError>,
 }
 
-/// What a client asks.
+/// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "named for what they are")]
 pub enum Request {
-    /// The payload is one record batch.
+    /// Appends records. The payload is one record batch.
     Produce {
+        /// Topic to append to.
         topic: String,
+        /// Partition index.
         partition: u32,
     },
+    /// Reads records from an offset on.
     Fetch {
+        /// Topic to read.
         topic: String,
+        /// Partition index.
         partition: u32,
+        /// First offset to read.
         from: Offset,
+        /// Maximum bytes of the answer.
         max_bytes: u32,
+        /// Maximum milliseconds to wait for records.
         wait_ms: u32,
     },
+    /// Looks up the offset of a position.
     OffsetAt {
+        /// Topic to look in.
         topic: String,
+        /// Partition index.
         partition: u32,
+        /// The position.
         at: Place,
     },
+    /// Lists all topics.
     Topics,
+    /// Creates a topic.
     CreateTopic {
+        /// Name of the topic.
         name: String,
+        /// Number of partitions.
         partitions: u32,
+        /// Settings as pairs of name and value.
         settings: Vec<(String, String)>,
-        /// Nodes that each partition is on; all of the site's when not said.
+        /// Replicas per partition; all nodes of the site if not given.
         replicas: Option<u32>,
     },
+    /// Changes a topic.
     AlterTopic {
+        /// Name of the topic.
         name: String,
+        /// New number of partitions, if given; a topic only grows.
         partitions: Option<u32>,
+        /// Settings as pairs of name and value; settings not named stay.
         settings: Vec<(String, String)>,
-        /// Nodes that each partition is to be on from now on; 0: all.
+        /// New number of replicas per partition; 0: all nodes.
         replicas: Option<u32>,
     },
+    /// Deletes a topic with its records.
     DeleteTopic {
+        /// Name of the topic.
         name: String,
     },
+    /// Commits offsets of a consumer group.
     CommitOffsets {
+        /// Name of the consumer group.
         group: String,
+        /// Topic, partition and the next offset to read.
         offsets: Vec<(String, u32, Offset)>,
     },
+    /// Returns the committed offset of a consumer group.
     CommittedOffset {
+        /// Name of the consumer group.
         group: String,
+        /// Topic of the partition.
         topic: String,
+        /// Partition index.
         partition: u32,
     },
+    /// Allocates a producer id.
     InitProducer,
-    /// The payload is the next part of the module that is being pushed on this stream.
+    /// Uploads a part of a module. The payload is the next part of the module being pushed on this stream.
     PushPart,
-    /// The parts are complete.
+    /// Stores the module uploaded by the preceding [`Request::PushPart`]s.
     PushModule {
+        /// Name of the module.
         name: String,
+        /// Version of the module.
         version: String,
     },
+    /// Lists the modules.
     Modules,
+    /// Removes a module.
     RemoveModule {
+        /// Reference of the module.
         module: String,
     },
+    /// Applies a pipeline file.
     ApplyPipeline {
+        /// The pipeline file, in TOML.
         toml: String,
     },
+    /// Lists the pipelines.
     Pipelines,
+    /// Pauses or resumes a pipeline.
     SetPaused {
+        /// Name of the pipeline.
         name: String,
+        /// True to pause, false to resume.
         paused: bool,
     },
+    /// Removes a pipeline.
     RemovePipeline {
+        /// Name of the pipeline.
         name: String,
     },
+    /// Returns the status of the node.
     Status,
+    /// Verifies all stored data against its checksums.
     Scrub,
-    /// Lets one node join, within so many seconds. `token` is random bytes that the client made.
+    /// Creates a token that admits one node within a time. The client generates the random bytes of the
+    /// token.
     Invite {
+        /// Random bytes generated by the client.
         token: [u8; 16],
+        /// Validity of the token, in seconds.
         valid_s: u64,
     },
-    /// How the nodes of the site are doing.
+    /// Returns the status of the nodes of the site.
     Cluster,
-    /// Takes a node out of the site.
+    /// Removes a node from the site.
     RemoveNode {
+        /// Id of the node to remove.
         node: u64,
     },
-    /// Has another node lead.
+    /// Transfers leadership to another node.
     Transfer {
+        /// Id of the new leader.
         to: u64,
     },
-    /// Whether the node leads a replica group: done, or who does.
+    /// Asks for the leader of a replica group: answered with [`Reply::Done`] by the leader, else with its
+    /// address.
     Leader {
+        /// Id of the replica group.
         group: u16,
     },
-    /// Has replicas and leaders of groups go where they should be.
+    /// Moves replicas and leaders of groups to where placement wants them.
     Rebalance,
-    /// Makes a pipeline forget what its modules remember.
+    /// Clears the state of a pipeline.
     ResetPipeline {
+        /// Name of the pipeline.
         name: String,
     },
-    /// What applying a pipeline would change.
+    /// Returns the changes that applying a pipeline would make.
     PlanPipeline {
+        /// The pipeline file, in TOML.
         toml: String,
     },
-    /// What a pipeline was, as JSON.
+    /// Returns the revisions of a pipeline, as JSON.
     PipelineHistory {
+        /// Name of the pipeline.
         name: String,
     },
-    /// Makes a pipeline what it was as an earlier revision.
+    /// Rolls a pipeline back to an earlier revision.
     RollBackPipeline {
+        /// Name of the pipeline.
         name: String,
+        /// Revision to restore; the previous revision if not given.
         to: Option<u64>,
     },
-    /// Runs a pipeline over what its sources have from a place on, and over what comes within a time, beside the one that works.
-    /// Answered bit by bit: records looked at, and at the end JSON.
+    /// Runs a pipeline in shadow mode over stored and newly arriving records, beside the active pipeline.
+    /// Answers with progress (records processed), then with JSON.
     ShadowPipeline {
+        /// The pipeline file, in TOML.
         toml: String,
+        /// Start position: `start`, `end`, an offset, or a time in RFC 3339.
         from: String,
+        /// Milliseconds to wait for newly arriving records.
         wait_ms: u64,
     },
-    /// A page of what the modules of a pipeline remember.
+    /// Returns a page of the state of a pipeline.
     PipelineState {
+        /// Name of the pipeline.
         name: String,
+        /// Page token from the previous page; the first page if not given.
         first: Option<String>,
     },
-    /// Has a pipeline behind the log begin anew at a place: `start`, `end`, an offset, or a time in RFC 3339.
+    /// Restarts a log pipeline at a position.
     RewindPipeline {
+        /// Name of the pipeline.
         name: String,
+        /// New position: `start`, `end`, an offset, or a time in RFC 3339.
         to: String,
     },
-    /// Has a pipeline work on some partitions, and the one of its name that is there on the others.
+    /// Runs a canary of a pipeline on some partitions; the active pipeline keeps the others.
     TryPipeline {
+        /// The pipeline file, in TOML.
         toml: String,
+        /// Partitions that the canary processes.
         partitions: Vec<u32>,
     },
-    /// Has what is tried on some partitions work on all.
+    /// Promotes a canary to all partitions.
     PromotePipeline {
+        /// Name of the pipeline.
         name: String,
     },
-    /// All consumer groups, as JSON.
+    /// Lists all consumer groups, as JSON.
     Groups,
-    /// A consumer group with its members and how far it is, as JSON.
+    /// Describes a consumer group with its members, committed offsets and lag, as JSON.
     Group {
+        /// Name of the consumer group.
         name: String,
     },
-    /// Forgets a consumer group without members.
+    /// Deletes a consumer group without members.
     DeleteGroup {
+        /// Name of the consumer group.
         name: String,
     },
 }
 
-/// A place in a partition.
+/// A position in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "named for what they are")]
 pub enum Place {
+    /// The first record that is retained.
     Start,
+    /// The end of the committed records.
     End,
-    /// Milliseconds since 1970.
+    /// The first record at or after a time, in milliseconds since 1970.
     Time(i64),
 }
 
-/// What a node answers.
+/// A reply of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "named for what they are")]
 pub enum Reply {
+    /// The request succeeded and has no further result.
     Done,
+    /// The records are stored.
     Produced {
+        /// Offset of the first record.
         base: Offset,
+        /// Number of offsets that the batch occupies.
         span: u32,
+        /// Milliseconds that the client must wait before its next request.
         throttle_ms: u32,
     },
-    /// The payload holds the batches, one after the other.
+    /// The fetched pieces. The payload holds the batches in order.
     Fetched {
+        /// Batches and gaps, in order of their offsets.
         pieces: Vec<PieceHead>,
+        /// Offset to fetch next.
         next: Offset,
+        /// First retained offset.
         log_start: Offset,
+        /// End offset of the committed records.
         committed_end: Offset,
+        /// Milliseconds that the client must wait before its next request.
         throttle_ms: u32,
     },
+    /// An offset; `None` if there is none.
     Offset(Option<Offset>),
+    /// All topics.
     Topics(Vec<TopicInfo>),
+    /// The topic as created or changed.
     Topic(TopicInfo),
+    /// The allocated producer id.
     Producer(i64),
-    /// The payload is JSON: what is shown to people and has many optional parts.
+    /// The payload is JSON. For answers that are shown to people and have many optional parts.
     Json,
-    /// More replies follow: bytes done, and in all.
+    /// Progress: amount done, and the total (0 if unknown). More replies follow.
     Progress(u64, u64),
+    /// The request failed.
     Error(WireError),
-    /// Nothing happened: the node at this address leads, or nobody does at the moment.
+    /// The request was not executed: the node at this address leads, or `None` if there is no leader at the
+    /// moment.
     Elsewhere(Option<String>),
 }
 
-/// A stretch of what was fetched.
+/// A piece of a fetched range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PieceHead {
-    /// So many bytes of the payload.
+    /// A batch, with its size in the payload in bytes.
     Batch(u32),
-    /// No records.
+    /// An offset range without records.
     Gap(Gap),
 }
 
-/// A topic as it is now.
+/// Current state of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "named for what they are")]
 pub struct TopicInfo {
+    /// Name of the topic.
     pub name: String,
+    /// The partitions, by index.
     pub partitions: Vec<PartitionInfo>,
+    /// Settings by name.
     pub config: BTreeMap<String, String>,
-    /// The in-line pipeline that its records pass, if any.
+    /// The inline pipeline that processes the topic's records, if any.
     pub pipeline: Option<String>,
 }
 
-/// A partition as it is now.
+/// Current state of a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "named for what they are")]
 pub struct PartitionInfo {
-    /// The replica group that carries it.
+    /// The replica group that holds the partition.
     pub group: u16,
-    /// Who leads that, as far as the node that was asked knows.
+    /// Leader of the replica group, as far as the answering node knows.
     pub leader: Option<u64>,
-    /// Who has it.
+    /// Nodes that hold a replica.
     pub replicas: Vec<u64>,
-    /// Whether the node that was asked has it. What follows is not known otherwise.
+    /// True if the answering node holds a replica. The fields below are zero or empty otherwise.
     pub is_here: bool,
+    /// First retained offset.
     pub log_start: Offset,
+    /// End offset of the committed records.
     pub committed_end: Offset,
+    /// Stored bytes.
     pub bytes: u64,
-    /// Records lost or evicted, ever.
+    /// Records lost or evicted since the partition was created.
     pub lost: u64,
+    /// Offset ranges without records.
     pub gaps: Vec<Gap>,
 }
 
-/// An error as it crosses the wire.
+/// An error in wire form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct WireError {
-    /// What to do.
+    /// The reaction that the error calls for.
     pub kind: WireKind,
-    /// What happened.
+    /// The message for people.
     pub message: String,
 }
 
-/// [`ErrorKind`] as it crosses the wire.
+/// [`ErrorKind`] in wire form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "as there")]
 pub enum WireKind {
+    /// [`ErrorKind::Retry`].
     Retry,
+    /// [`ErrorKind::Fenced`].
     Fenced,
+    /// [`ErrorKind::Invalid`].
     Invalid,
+    /// [`ErrorKind::Corrupt`].
     Corrupt,
+    /// [`ErrorKind::Closed`].
     Closed,
+    /// [`ErrorKind::UnknownOutcome`].
     UnknownOutcome,
+    /// [`ErrorKind::Internal`].
     Internal,
 }
 
