@@ -4,11 +4,11 @@ use crate::node::Session;
 use weir_broker::{SettingKind, TopicConfig};
 use weir_types::GroupId;
 
-/// Kinds of resources that have settings.
+/// Resource types with settings.
 pub(crate) const TOPIC: i8 = 2;
 pub(crate) const BROKER: i8 = 4;
 
-/// Where a value comes from.
+/// Source of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i8)]
 pub(crate) enum Source {
@@ -17,7 +17,7 @@ pub(crate) enum Source {
     Default = 5,
 }
 
-/// What kind of value it is.
+/// Type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i8)]
 pub(crate) enum Kind {
@@ -52,7 +52,7 @@ pub(crate) struct Config {
     pub(crate) about: &'static str,
 }
 
-/// All settings of a topic.
+/// Returns all settings of a topic.
 pub(crate) fn of_topic(config: &TopicConfig) -> Vec<Config> {
     let (values, presets) = (config.all_entries(), TopicConfig::default().all_entries());
     let all = TopicConfig::SETTINGS.into_iter().chain(TopicConfig::kept());
@@ -65,7 +65,8 @@ pub(crate) fn of_topic(config: &TopicConfig) -> Vec<Config> {
         Config {
             name: setting.name,
             value,
-            // Whoever copies settings to another cluster leaves out what is read-only; Kafka does not have ours.
+            // Tools that copy settings to another cluster skip read-only settings; Kafka does not know Weir's
+            // own.
             read_only: setting.is_own,
             source,
             kind: setting.kind.into(),
@@ -75,7 +76,7 @@ pub(crate) fn of_topic(config: &TopicConfig) -> Vec<Config> {
     described.collect()
 }
 
-/// Settings of the node that Kafka's tools look for.
+/// Returns the settings of the node that Kafka's tools read.
 pub(crate) fn of_broker(session: &Session) -> Vec<Config> {
     let settings = &session.node.settings;
     let preset = TopicConfig::default().all_entries();
@@ -208,7 +209,7 @@ pub(crate) fn of_broker(session: &Session) -> Vec<Config> {
         name,
         value,
         read_only: true,
-        // The settings of topics that say nothing are not set anywhere.
+        // Defaults for topics are built in, not set.
         source: match name.starts_with("log.") && name != "log.dirs" {
             true => Source::Default,
             false => Source::StaticBroker,

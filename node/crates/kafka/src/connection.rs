@@ -1,8 +1,8 @@
-//! One connection: frames in, answers out, in the order of the requests.
+//! A connection: frames in, answers out, in the order of the requests.
 //!
-//! Two halves run side by side. One reads frames; it hands batches to the broker as they come. The other answers the
-//! requests one after another, so that a client's requests take effect in its order, and a long poll holds up nobody but
-//! the client that asked for it.
+//! Two halves run side by side. The first half reads frames and hands batches to the broker as they arrive.
+//! The second half answers requests one after another, so a client's requests take effect in order, and a
+//! long poll delays only its own client.
 
 use crate::api::{self, Head, produce};
 use crate::node::Session;
@@ -22,22 +22,23 @@ use weir_types::limits::{
     KAFKA_PIPELINE_MAX, KAFKA_REQUEST_BYTES_MAX, KAFKA_SKIPPED_BYTES_MAX, KAFKA_SMALL_BYTES,
 };
 
-/// How long a connection may be silent (Kafka's `connections.max.idle.ms`).
+/// Maximum idle time of a connection (Kafka's `connections.max.idle.ms`).
 const IDLE_MAX: Duration = Duration::from_secs(600);
-/// From the first byte of a request to its last: ten seconds, and a second more for each of these many bytes. Whoever is
-/// slower holds memory that others wait for.
+/// Time to receive a request: ten seconds, plus a second per this many bytes. Slower clients would hold
+/// memory that others wait for.
 const RECEIVE_WITHIN: Duration = Duration::from_secs(10);
 const RECEIVE_BYTES_PER_S: usize = 1 << 20;
-/// How long a request waits for room to be received in.
+/// Maximum wait of a request for receive memory.
 const ROOM_WITHIN: Duration = Duration::from_secs(5);
-/// How long answers are still made for a client that sends nothing more.
+/// Time to finish answers for a client that has stopped sending.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
-/// How long a part of an answer may wait for the client to take some of it.
+/// Maximum wait for a client to read a part of an answer.
 const SEND_WITHIN: Duration = Duration::from_secs(60);
-/// An answer is taken at least as fast as a slow radio takes it: it holds memory that others wait for.
+/// Minimum rate at which a client must read its answer, the rate of a slow radio: an answer holds memory that
+/// others wait for.
 const SEND_BYTES_PER_S: usize = 16 << 10;
 
-/// Why a connection ends.
+/// Reason for the end of a connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectionError {
     #[error("the client went away: {0}")]
@@ -60,36 +61,37 @@ pub(crate) enum ConnectionError {
     Unasked(String),
 }
 
-/// A request whose turn will come.
+/// A queued request.
 struct Queued {
     head: Head,
     work: Work,
-    /// The client's name for itself.
+    /// The client id.
     client: Option<String>,
-    /// Its share of the bytes that wait for their turn.
+    /// The request's share of the queued bytes.
     permit: Option<Taken>,
 }
 
 enum Work {
     Produce(produce::Pending),
-    /// Records that were not even received.
+    /// A produce request that was too large to receive.
     TooLarge(produce::Refused),
     Other(Bytes),
 }
 
-/// Serves one client until either side ends it.
+/// Serves a client until either side closes the connection.
 pub(crate) async fn serve(stream: TcpStream, session: Session) -> Result<(), ConnectionError> {
     stream.set_nodelay(true)?;
     let (rx, tx) = stream.into_split();
     let (queue, waiting) = mpsc::channel(KAFKA_PIPELINE_MAX);
     let reading = read(rx, session.clone(), queue);
     let answering = answer(tx, session, waiting);
-    // When reading ends in order, what was asked is still answered; when either fails, the other has nothing to do.
+    // After an orderly end of reading, queued requests are still answered; after a failure of either half,
+    // the other has nothing to do.
     tokio::pin!(reading, answering);
     tokio::select! {
         read = &mut reading => {
             read?;
-            // Nobody is there any more to whom a long poll would matter.
+            // No client is left to wait for a long poll.
             tokio::time::timeout(LAST_ANSWERS_WITHIN, answering).await.unwrap_or(Ok(()))
         }
         answered = &mut answering => answered,
@@ -102,7 +104,7 @@ async fn read(
     queue: mpsc::Sender<Queued>,
 ) -> Result<(), ConnectionError> {
     let mut buffer = BytesMut::new();
-    // Who has a place asks something soon, or goes.
+    // A client with a connection slot must send a request soon.
     let mut idle = RECEIVE_WITHIN;
     loop {
         let next = next_frame(&mut rx, &session, &mut buffer, idle).await?;
@@ -133,12 +135,13 @@ async fn read(
         let work = match head.key {
             produce::KEY if produce::ADVERTISED.contains(&head.version) => {
                 let pending = produce::begin(&session, head, body).await;
-                // The broker has its own bound on what it has taken.
+                // The broker limits its accepted batches on its own.
                 permit = None;
                 Work::Produce(pending.map_err(|error| malformed(head, error))?)
             }
             _ => {
-                // It may wait for long behind a poll, and must not keep others from being received meanwhile.
+                // The request may wait long behind a poll: release its receive memory so that others can be
+                // received.
                 if permit.is_some() {
                     let waiting = &session.node.broker.ledger().waiting;
                     permit = Some(waiting.try_take(body.len(), Some(session.peer.ip()))?);
@@ -166,19 +169,19 @@ fn malformed(head: Head, error: WireError) -> ConnectionError {
     }
 }
 
-/// A frame, or the rest of a large one.
+/// A received frame, or the remains of a large request.
 enum Next {
-    /// A frame without its length, and its share of what is being received.
+    /// A frame without its length, with its share of the receive memory.
     Frame(Bytes, Option<Taken>),
-    /// Records that are more than is received at once: they were passed over.
+    /// A produce request above the receive limit; its records were skipped.
     TooLarge(Head, produce::Refused),
 }
 
-/// A request begins with what it asks for.
+/// Bytes of a request's key, its first field.
 const KEY_BYTES: usize = 2;
 
-/// The next frame without its length; `None` when the client is done. Memory grows with what has come, never with what
-/// was announced.
+/// Reads the next frame, without its length; returns `None` when the client is done. Memory grows with the
+/// bytes received, never with the announced length.
 async fn next_frame(
     rx: &mut OwnedReadHalf,
     session: &Session,
@@ -206,7 +209,7 @@ async fn next_frame(
         }
     }
     let length = frame_length(buffer.get_i32())?;
-    // Known before the rest is received, which would take room.
+    // The key decides the handling before the rest is received, which takes memory.
     let key = loop {
         if let Some(key) = buffer.first_chunk::<KEY_BYTES>() {
             break i16::from_be_bytes(*key);
@@ -242,8 +245,8 @@ async fn next_frame(
     }
     let body = async {
         while buffer.len() < length {
-            // Doubles as it fills, up to what is missing; beyond a small request there must be room for it on the node. So
-            // whoever announces much and sends little takes room from nobody.
+            // The buffer doubles as it fills, up to the missing bytes; beyond a small request, the node must
+            // have memory for it. A client that announces much and sends little takes memory from nobody.
             let more = buffer
                 .len()
                 .clamp(KAFKA_SMALL_BYTES, (length - buffer.len()).max(KAFKA_SMALL_BYTES));
@@ -276,7 +279,8 @@ fn frame_length(announced: i32) -> Result<usize, ConnectionError> {
     legal.ok_or(ConnectionError::Length(i64::from(announced)))
 }
 
-/// Takes a stream apart as a connection does: key, version and body of each request, up to the first that is none.
+/// Splits a stream like a connection does: key, version and body of each request, up to the first invalid
+/// request.
 pub(crate) fn requests(mut stream: Bytes) -> Vec<(i16, i16, Bytes)> {
     let mut requests = Vec::new();
     while stream.len() >= 4 {
@@ -294,9 +298,9 @@ pub(crate) fn requests(mut stream: Bytes) -> Vec<(i16, i16, Bytes)> {
     requests
 }
 
-/// Takes the header off a frame: what is asked, by whom, and the rest.
+/// Splits the header off a frame: the request head, the client id, and the rest.
 fn split(mut frame: Bytes) -> Result<(Head, Option<String>, Bytes), ConnectionError> {
-    // A frame has at least eight bytes: see the check of its length.
+    // The check of the length ensures at least eight bytes.
     let head = Head {
         key: frame.get_i16(),
         version: frame.get_i16(),
@@ -307,7 +311,7 @@ fn split(mut frame: Bytes) -> Result<(Head, Option<String>, Bytes), ConnectionEr
     };
     let (client, body) =
         api::client_id(frame, head.version >= flexible).map_err(|error| malformed(head, error))?;
-    // It is written into logs and shown on terminals.
+    // The name goes into logs and to terminals.
     let shown = |client: String| client.replace(char::is_control, "?");
     Ok((head, client.map(shown), body))
 }
@@ -325,7 +329,7 @@ async fn answer(
         let frame = match queued.work {
             Work::Produce(pending) => {
                 let finished = pending.finish(&session).await;
-                // As Kafka does: closing is the one way to tell a client that asked for no answer.
+                // As in Kafka: closing the connection is the only signal to a client that wants no answer.
                 finished.map_err(ConnectionError::Unasked)?
             }
             Work::TooLarge(refused) => match refused.answer(&session, head) {
@@ -333,7 +337,7 @@ async fn answer(
                 answer => answer,
             },
             Work::Other(body) => {
-                // Nothing is held over the wait for others of a group.
+                // No memory is held while the request waits for other members of a group.
                 let is_quick = !matches!(head.key, api::FETCH | api::JOIN_GROUP | api::SYNC_GROUP);
                 if is_quick {
                     session.reserve_answer(head.key).await?;
@@ -352,7 +356,7 @@ async fn answer(
             send(&mut tx, frame).await?;
         }
         drop(answer.share);
-        // The client was told; one that does not wait by itself is made to (KIP-219).
+        // The client was told its throttle time; enforce the delay for clients that ignore it (KIP-219).
         if let Some(until) = answer.until {
             tokio::time::sleep_until(until.into()).await;
         }
@@ -365,7 +369,7 @@ async fn respond(session: &Session, head: Head, body: Bytes) -> Result<Frame, Co
     match api::answer(session, head, body).await {
         Some(answered) => answered.map_err(|error| malformed(head, error)),
         None if head.key == api::API_VERSIONS => Ok(api::unsupported_api_versions(head)),
-        // There is no answer that the client could read: its version decides the form.
+        // The client could read no answer: its version decides the form.
         None => {
             session.note_unserved(api::name(head.key), head.version);
             Err(ConnectionError::Unsupported {
@@ -376,16 +380,16 @@ async fn respond(session: &Session, head: Head, body: Bytes) -> Result<Frame, Co
     }
 }
 
-/// Writes all parts, several with one call.
+/// Writes all parts of a frame, several per system call.
 async fn send(tx: &mut OwnedWriteHalf, frame: Frame) -> Result<(), ConnectionError> {
-    /// Parts for one call of the kernel.
+    /// Maximum parts per system call.
     const PARTS: usize = 64;
     let bytes: usize = frame.0.iter().map(Bytes::len).sum();
     let mut parts: VecDeque<Bytes> = frame.0.into();
     let until = Instant::now() + SEND_WITHIN + Duration::from_secs((bytes / SEND_BYTES_PER_S) as u64);
     while !parts.is_empty() {
         let slices: Vec<IoSlice<'_>> = parts.iter().take(PARTS).map(|p| IoSlice::new(p)).collect();
-        // A slow link is no reason to cut a client off; one that takes nothing is.
+        // A slow client stays connected; a client that reads nothing is cut off.
         let within = until.min(Instant::now() + SEND_WITHIN);
         let written = tokio::time::timeout_at(within, tx.write_vectored(&slices)).await;
         let mut written = written.map_err(|_| ConnectionError::Slow {

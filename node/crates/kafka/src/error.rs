@@ -1,4 +1,5 @@
-//! Kafka's error codes, and the one mapping from ours to them (<https://kafka.apache.org/protocol#protocol_error_codes>).
+//! Kafka's error codes, and the only mapping of Weir's errors to them
+//! (<https://kafka.apache.org/protocol#protocol_error_codes>).
 
 use crate::wire::{Reader, Wire, WireError, Writer};
 use weir_broker::{AdminError, FetchError, GroupError, ProduceError, ProposeError, Refusal};
@@ -97,14 +98,14 @@ impl Wire for Code {
     }
 }
 
-/// What a caller does with an error whose exact code Kafka does not have.
+/// Maps an error without an exact code in Kafka by the reaction it calls for.
 fn by_kind(kind: ErrorKind) -> Code {
     match kind {
         ErrorKind::Retry => Code::RequestTimedOut,
         ErrorKind::Fenced | ErrorKind::Closed => Code::NotLeaderOrFollower,
         ErrorKind::Invalid => Code::InvalidRequest,
         ErrorKind::Corrupt => Code::CorruptMessage,
-        // "Timed out" is the one answer that Kafka clients take as "it may have been stored".
+        // "Timed out" is the only answer that Kafka clients read as "may have been stored".
         ErrorKind::UnknownOutcome => Code::RequestTimedOut,
         ErrorKind::Internal => Code::KafkaStorageError,
     }
@@ -125,8 +126,8 @@ impl From<&ProduceError> for Code {
             ProduceError::ProducerFenced { .. } => Self::InvalidProducerEpoch,
             ProduceError::UnknownProducer(_) => Self::UnknownProducerId,
             ProduceError::OthersProducer(_) | ProduceError::UsedUp(_) => Self::RequestTimedOut,
-            // Nothing was stored, and it will be once the pipeline goes on: the answer that every client tries again
-            // after, for as long as it was told to keep records.
+            // Nothing was stored, but will be once the pipeline resumes. Every client retries at this code
+            // until its delivery timeout.
             ProduceError::Halted { .. } => Self::NotEnoughReplicas,
             ProduceError::PipelineBusy { .. } | ProduceError::Overtaken => Self::RequestTimedOut,
             ProduceError::Propose(ProposeError::NotLeader { .. }) => Self::NotLeaderOrFollower,
@@ -159,7 +160,7 @@ impl From<&FetchError> for Code {
             FetchError::NotLeader(_) => Self::NotLeaderOrFollower,
             FetchError::Read(e) => match e.kind() {
                 ErrorKind::Corrupt | ErrorKind::Internal => Self::KafkaStorageError,
-                // The partition went while it was read.
+                // The partition was deleted during the read.
                 ErrorKind::Invalid => Self::UnknownTopicOrPartition,
                 kind => by_kind(kind),
             },
@@ -196,7 +197,7 @@ impl From<&AdminError> for Code {
                 Refusal::Rule => Self::PolicyViolation,
                 Refusal::Retry | Refusal::Unknown => by_kind(refusal.kind()),
             },
-            // Topics are changed where they are led.
+            // Only the leader changes topics.
             AdminError::Propose(ProposeError::NotLeader { .. }) => Self::NotController,
             AdminError::Propose(ProposeError::TooLarge { .. }) => Self::PolicyViolation,
             AdminError::Propose(e) => by_kind(e.kind()),
@@ -227,7 +228,7 @@ impl From<&GroupError> for Code {
     }
 }
 
-/// The code of a result, 0 when it went well.
+/// Returns the code of a result; 0 for success.
 pub(crate) fn code<'a, T, E>(result: &'a Result<T, E>) -> Code
 where
     Code: From<&'a E>,

@@ -1,8 +1,8 @@
 //! The Kafka listener: the wire protocol, a file per request, and nothing but translation to the broker.
 //!
-//! [`wire`] reads and writes messages, with every count and length bounded by the bytes that are there; [`api`] has a
-//! table of fields and a translation for each request; [`connection`] keeps the order of answers. Knows no log, no Wasm and
-//! no other protocol.
+//! [`wire`] reads and writes messages and checks every count and length against the bytes received. [`api`]
+//! has a table of fields and a translation for each request. [`connection`] keeps answers in order. The crate
+//! knows no log, no Wasm and no other protocol.
 
 mod api;
 pub mod client;
@@ -25,19 +25,19 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use weir_broker::Broker;
 
-/// How long taking connections rests when the process has no more files.
+/// Pause of accepting when the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// So many connections that are closed for what came are told of in a second: whoever sends what is none of Kafka's does not fill the
-/// disk with lines.
+/// Maximum log lines per second about connections closed for protocol errors: a client that does not speak
+/// Kafka cannot fill the disk with lines.
 const LINES_A_SECOND: u32 = 10;
 
-/// Lines that were written in a second, and those that were not.
+/// Start of the current second, lines written in it, and lines suppressed.
 #[derive(Default)]
 struct Told(Mutex<(Option<Instant>, u32, u64)>);
 
 impl Told {
-    /// Whether one is to be written; how many were not since the last.
+    /// Returns the number of lines suppressed since the last written line; `None` if this line is suppressed.
     fn worth_a_line(&self) -> Option<u64> {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, lines, others) = &mut *told;
@@ -53,7 +53,10 @@ impl Told {
     }
 }
 
-/// Takes connections until the future is dropped.
+/// Accepts connections until the future is dropped.
+///
+/// # Cancel safety
+/// Safe: the listener is closed with the future, and accepted connections end.
 pub async fn serve(listener: TcpListener, broker: Broker, settings: Settings) {
     let node = Arc::new(Node::new(broker, settings));
     let told = Arc::new(Told::default());
@@ -93,14 +96,17 @@ pub async fn serve(listener: TcpListener, broker: Broker, settings: Settings) {
     }
 }
 
-/// Takes a stream apart as a connection does: key, version and body of each whole request, up to the first that is
-/// none. For fuzzing.
+/// Splits a stream like a connection does: key, version and body of each complete request, up to the first
+/// invalid request. For fuzzing.
 pub fn requests(stream: Bytes) -> Vec<(i16, i16, Bytes)> {
     connection::requests(stream)
 }
 
-/// Decodes `body` as the request `key` of `version` and writes it again; `None` when there is no such request. For
-/// fuzzing and for comparing with other implementations.
+/// Decodes `body` as the request `key` of `version` and encodes it again; returns `None` for an unknown
+/// request. For fuzzing and for comparison with other implementations.
+///
+/// # Errors
+/// If the bytes are not such a request.
 pub fn round_trip(key: i16, version: i16, body: Bytes) -> Option<Result<Vec<u8>, WireError>> {
     api::round_trip(key, version, body)
 }

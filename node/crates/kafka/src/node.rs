@@ -1,4 +1,4 @@
-//! What every request is handled with.
+//! The node and the session, as requests see them.
 
 use crate::error::Code;
 use crate::wire::Uuid;
@@ -11,34 +11,34 @@ use weir_broker::{Broker, Principal, SHARE_WITHIN, Taken, Topic, Unserved, UsedU
 use weir_types::limits::{ANSWERS_BYTES_MAX, FETCH_BYTES_MAX, KAFKA_SMALL_BYTES};
 use weir_types::{GroupId, PartitionId};
 
-/// How long an answer other than one with records waits for its share: a client waits as long (`request.timeout.ms`).
+/// Maximum wait of an answer without records for its memory: the client's own timeout (`request.timeout.ms`).
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// How much later than asked for a long poll may end, in microseconds.
+/// Maximum extension of a long poll, in microseconds.
 const GRAIN_MAX_US: u128 = 250_000;
-/// Of what a client calls its software, so many characters are kept.
+/// Characters kept of a client's software name.
 const SOFTWARE_CHARS_MAX: usize = 64;
-/// More kinds of requests than there are (Kafka 4 has 92).
+/// Size of the table by request key, larger than any key (Kafka 4 has 92).
 const KEYS: usize = 128;
 
-/// Why a partition cannot be where a client wants it.
+/// Error message for a partition that cannot be placed on the requested nodes.
 pub(crate) const NOT_PLACEABLE: &str = "no such node";
 
 /// Settings of the listener.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Host and port that clients are told to connect to; `None`: the address that they came to.
+    /// Host and port that clients are told to connect to; `None`: the address they connected to.
     pub advertise: Option<(String, u16)>,
-    /// A name for the cluster that stays the same over restarts.
+    /// Name of the cluster, stable over restarts.
     pub cluster_id: String,
-    /// Where the data lies, for DescribeLogDirs.
+    /// Data directory, for DescribeLogDirs.
     pub data_dir: String,
-    /// Whether topics are made when they are first asked for.
+    /// True to create topics on first use.
     pub auto_create: bool,
-    /// Partitions of a topic that is made without a number of them.
+    /// Partitions of a topic created without a number of partitions.
     pub default_partitions: u32,
-    /// How long the first rebalance of an empty group waits, for DescribeConfigs.
+    /// Delay of the first rebalance of an empty group, for DescribeConfigs.
     pub group_initial_delay: Duration,
-    /// How long offsets of a group without members are kept, for DescribeConfigs.
+    /// Retention of offsets of a group without members, for DescribeConfigs. In milliseconds.
     pub offsets_retention_ms: i64,
 }
 
@@ -46,7 +46,7 @@ pub struct Settings {
 pub(crate) struct Node {
     pub(crate) broker: Broker,
     pub(crate) settings: Settings,
-    /// The largest answer so far to each kind of request.
+    /// The largest answer so far, by request key.
     largest: [AtomicUsize; KEYS],
     begun: Instant,
 }
@@ -78,9 +78,9 @@ impl Node {
         self.largest.get(usize::try_from(key).ok()?)
     }
 
-    /// When a long poll of `wait` that begins now is answered if nothing comes: up to an eighth later, so that polls
-    /// end together. A hundred idle consumers then wake the node a dozen times a second and not two hundred times. Never earlier: clients
-    /// take the wait for the time in which nothing came.
+    /// Returns the end of a long poll of `wait` that starts now: up to an eighth later, so that polls end
+    /// together. A hundred idle consumers then wake the node a dozen times per second instead of two hundred
+    /// times. Never earlier: clients take the wait for time without records.
     pub(crate) fn end_of_wait(&self, now: Instant, wait: Duration) -> Instant {
         let grain = (wait / 8).as_micros().clamp(1, GRAIN_MAX_US);
         let end = now.saturating_duration_since(self.begun) + wait;
@@ -89,27 +89,27 @@ impl Node {
     }
 }
 
-/// One connection, as its requests see it.
+/// A connection, as its requests see it.
 #[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) node: Arc<Node>,
     pub(crate) who: Principal,
     pub(crate) peer: SocketAddr,
-    /// The address that the client came to.
+    /// The address that the client connected to.
     pub(crate) local: SocketAddr,
     turns: Arc<AtomicUsize>,
-    /// Name and version of the client's software, once it has said so.
+    /// Name and version of the client's software, once the client has sent them.
     software: Arc<OnceLock<String>>,
-    /// What the answer that is being made will need until it is sent.
+    /// Resources of the answer being built, held until the answer is sent.
     answer: Arc<Mutex<Answer>>,
 }
 
-/// What goes with an answer.
+/// Resources of an answer.
 #[derive(Default)]
 pub(crate) struct Answer {
-    /// Its share of the bytes that are being sent.
+    /// The answer's share of the send memory.
     pub(crate) share: Option<Taken>,
-    /// Until when the client is held back after it.
+    /// Time until which the client is throttled after the answer.
     pub(crate) until: Option<Instant>,
 }
 
@@ -126,7 +126,7 @@ impl Session {
         }
     }
 
-    /// Host and port for a client to connect to.
+    /// Returns host and port for clients to connect to.
     pub(crate) fn advertised(&self) -> (String, i32) {
         match &self.node.settings.advertise {
             Some((host, port)) => (host.clone(), i32::from(*port)),
@@ -134,17 +134,17 @@ impl Session {
         }
     }
 
-    /// This node's number. Numbers begin with 1, since a client in a dynamic language may take 0 for none.
+    /// Returns this node's id. Ids start with 1: clients in dynamic languages may take 0 for no id.
     pub(crate) fn node_id(&self) -> i32 {
         kafka_id(self.node.broker.group().node())
     }
 
-    /// Who decides about topics and coordinates all groups; -1 when that is not known.
+    /// Returns the id of the node that changes topics and coordinates all groups; -1 if unknown.
     pub(crate) fn controller_id(&self) -> i32 {
         self.node.broker.leader().map_or(-1, |(id, _)| kafka_id(id))
     }
 
-    /// The replica group of a partition; the site's for one that is not known.
+    /// Returns the replica group of a partition; the site's group for an unknown partition.
     pub(crate) fn group_of(&self, topic: &str, partition: i32) -> GroupId {
         let topic = self.node.broker.topic(topic);
         let partition = topic
@@ -153,7 +153,7 @@ impl Session {
         partition.map_or(GroupId::SITE, |id| id.group())
     }
 
-    /// What is added to the terms of a partition's group: see [`Broker::epoch_base`].
+    /// Returns the number added to the terms of a partition's group: see [`Broker::epoch_base`].
     fn epoch_base(&self, topic: &str, partition: i32) -> i32 {
         let topic = self.node.broker.topic(topic);
         let partition = topic
@@ -162,7 +162,8 @@ impl Session {
         partition.map_or(0, |id| self.node.broker.epoch_base(id))
     }
 
-    /// Who leads `group`, -1 when that is not known, and the epoch: its term. It is at most what this node has heard of.
+    /// Returns the leader of `group` (-1 if unknown) and its epoch, the term. The term is at most the latest
+    /// known to this node.
     pub(crate) fn leader(&self, group: GroupId) -> (i32, i32) {
         let epoch = |term: u64| i32::try_from(term).unwrap_or(i32::MAX);
         match (
@@ -174,14 +175,15 @@ impl Session {
         }
     }
 
-    /// As [`Session::leader`], of a partition, with its epoch as clients know it.
+    /// Returns the leader of a partition and its epoch as clients know it.
     pub(crate) fn leader_of(&self, topic: &str, partition: i32) -> (i32, i32) {
         let (leader, term) = self.leader(self.group_of(topic, partition));
         (leader, term.saturating_add(self.epoch_base(topic, partition)))
     }
 
-    /// By what clients know a topic, whatever its name is used for later: the number with which its first partition was made, which is
-    /// given once, behind what tells this cluster's topics from others'.
+    /// Returns the id of a topic, which stays with the topic when its name is reused. The id combines the
+    /// cluster's part with the number allocated to the topic's first partition, which is never allocated
+    /// again.
     pub(crate) fn topic_id(&self, topic: &Topic) -> Uuid {
         let Some(first) = topic.partition(0) else {
             return Uuid::default();
@@ -189,7 +191,7 @@ impl Session {
         Uuid(self.node.id_of(self.node.broker.identity(first)))
     }
 
-    /// The topic that has this id.
+    /// Returns the topic with this id.
     pub(crate) fn topic_by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
         let (_, number) = id.0.split_last_chunk()?;
         let identity = PartitionId(u32::from_be_bytes(*number));
@@ -199,13 +201,14 @@ impl Session {
         self.node.broker.topic_of_first(identity)
     }
 
-    /// The name of the topic that has this id; empty when there is none, as no topic's name is.
+    /// Returns the name of the topic with this id; an empty string if there is none, since no topic has an
+    /// empty name.
     pub(crate) fn name_of(&self, id: Uuid) -> String {
         self.topic_by_id(id)
             .map_or_else(String::new, |topic| topic.name.to_string())
     }
 
-    /// The epoch of a partition's leader, on a node that has it; -1 elsewhere.
+    /// Returns the epoch of a partition's leader if this node holds the partition; else -1.
     pub(crate) fn leader_epoch(&self, topic: &str, partition: i32) -> i32 {
         let group = self.node.broker.group_of(self.group_of(topic, partition));
         let base = self.epoch_base(topic, partition);
@@ -216,7 +219,7 @@ impl Session {
         })
     }
 
-    /// The nodes that Kafka clients can connect to: those that keep records and are there.
+    /// Returns the nodes that Kafka clients can connect to: live nodes that store records.
     pub(crate) fn brokers(&self) -> Vec<Address> {
         let me = self.node_id();
         let mut brokers = Vec::new();
@@ -238,13 +241,13 @@ impl Session {
         brokers
     }
 
-    /// The nodes that have the records of `group`, its leader first.
+    /// Returns the nodes that hold the records of `group`, the leader first.
     pub(crate) fn replicas(&self, group: GroupId) -> Replicas {
         let broker = &self.node.broker;
         let (mut all, voters) = broker.replicas_of(group);
         let absent = broker.absent();
         if let Some((leader, ..)) = broker.leader_of(group) {
-            // Stable: the others keep their order.
+            // A stable sort keeps the order of the others.
             all.sort_by_key(|id| *id != leader);
         }
         let ids = |wanted: &dyn Fn(&u64) -> bool| -> Vec<i32> {
@@ -261,13 +264,13 @@ impl Session {
         }
     }
 
-    /// Whether there are these nodes. Which of them get a partition is the site's to choose.
+    /// Returns true if all `nodes` exist. The site chooses which of them get a partition.
     pub(crate) fn can_place(&self, nodes: &[i32]) -> bool {
         let all = self.replicas(GroupId::SITE).all;
         !nodes.is_empty() && nodes.iter().all(|n| all.contains(n))
     }
 
-    /// Where a partition begins, as far as this node knows; -1 for one that is not there.
+    /// Returns the start offset of a partition as far as this node knows; -1 for a missing partition.
     pub(crate) fn log_start(&self, topic: &str, partition: i32) -> i64 {
         let Ok(partition) = u32::try_from(partition) else {
             return -1;
@@ -276,19 +279,19 @@ impl Session {
         let exists = broker.topic(topic).and_then(|t| t.partition(partition)).is_some();
         match broker.marks(topic, partition) {
             Some(marks) => marks.log_start().get() as i64,
-            // Nothing was ever written to it.
+            // The partition was never written to.
             None if exists => 0,
             None => -1,
         }
     }
 
-    /// What a client's idea of the leader's epoch is to ours.
+    /// Compares a client's leader epoch with the current epoch.
     pub(crate) fn check_epoch(&self, topic: &str, partition: i32, theirs: i32) -> Code {
         let ours = self.leader_epoch(topic, partition);
         match theirs {
-            // A partition that is not there has no epoch; its absence is told later.
+            // A missing partition has no epoch; its absence is reported later.
             _ if self.log_start(topic, partition) < 0 => Code::None,
-            // Nothing of it is here.
+            // This node does not hold the partition.
             _ if ours < 0 => Code::NotLeaderOrFollower,
             -1 => Code::None,
             epoch if epoch < ours => Code::FencedLeaderEpoch,
@@ -297,7 +300,7 @@ impl Session {
         }
     }
 
-    /// Takes what the answer to a fetch may need, and waits for it a while. Whether it was there.
+    /// Reserves memory for the answer to a fetch, with a limited wait. Returns false if there is none.
     pub(crate) async fn reserve_records(&self) -> bool {
         let answers = &self.node.broker.ledger().answers;
         let share = answers
@@ -308,14 +311,14 @@ impl Session {
         is_there
     }
 
-    /// The answer has these many bytes of records.
+    /// Reduces the reservation to the bytes of records in the answer.
     pub(crate) fn keep_records(&self, bytes: usize) {
         if let Some(share) = &mut self.answer_slot().share {
             share.keep(bytes);
         }
     }
 
-    /// Takes what the answer to a request of the kind `key` has needed of late, before it is made.
+    /// Reserves memory for the answer to a request of the kind `key`, as much as recent answers took.
     pub(crate) async fn reserve_answer(&self, key: i16) -> Result<(), UsedUp> {
         let of_late = self
             .node
@@ -324,13 +327,14 @@ impl Session {
         self.share_of_answers(of_late).await
     }
 
-    /// Takes what an answer of about so many `bytes` may need, before it is made, instead of what was taken for it. Whether that was there.
+    /// Replaces the reservation for the answer by about `bytes`, before the answer is built. Returns false if
+    /// there is no memory.
     pub(crate) async fn reserve_large(&self, bytes: usize) -> bool {
         self.answer_slot().share = None;
         self.share_of_answers(bytes).await.is_ok()
     }
 
-    /// The answer to a request of the kind `key` was made, and has these many bytes.
+    /// Adjusts the reservation to the actual bytes of the answer to a request of the kind `key`.
     pub(crate) async fn made_answer(&self, key: i16, bytes: usize) -> Result<(), UsedUp> {
         if let Some(largest) = self.node.largest(key) {
             let of_late = largest.load(Ordering::Relaxed);
@@ -346,7 +350,7 @@ impl Session {
     async fn share_of_answers(&self, bytes: usize) -> Result<(), UsedUp> {
         if bytes > KAFKA_SMALL_BYTES {
             let answers = &self.node.broker.ledger().answers;
-            // The share that one address may have at once.
+            // The share that a single address may hold.
             let bytes = bytes.min(ANSWERS_BYTES_MAX / 2);
             let share = answers.take(bytes, Some(self.peer.ip()), ANSWER_WITHIN).await?;
             self.answer_slot().share = Some(share);
@@ -354,13 +358,13 @@ impl Session {
         Ok(())
     }
 
-    /// Holds the client back after the answer that is being made. A time, not a span: the debts of requests that were
-    /// charged one after another are paid side by side.
+    /// Throttles the client after the answer being built. Takes a time, not a span: debts of requests charged
+    /// one after another are paid side by side.
     pub(crate) fn hold_back(&self, until: Option<Instant>) {
         self.answer_slot().until = until;
     }
 
-    /// What goes with the answer that was made.
+    /// Takes the resources of the finished answer.
     pub(crate) fn take_answer(&self) -> Answer {
         std::mem::take(&mut self.answer_slot())
     }
@@ -369,7 +373,7 @@ impl Session {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The client has said what software it is. What it calls itself is cut, and shown as one word.
+    /// Records the client's software, truncated and shown as a single word.
     pub(crate) fn note_software(&self, name: &str, version: &str) {
         let said = format!("{name} {version}");
         let said = said.chars().filter(|c| !c.is_control()).take(SOFTWARE_CHARS_MAX);
@@ -385,25 +389,25 @@ impl Session {
         });
     }
 
-    /// Counts up, for taking turns.
+    /// Returns the next number of a counter, for round robin.
     pub(crate) fn turn(&self) -> usize {
         self.turns.fetch_add(1, Ordering::Relaxed)
     }
 }
 
-/// The nodes that have a partition's records.
+/// The nodes that hold a partition's records.
 pub(crate) struct Replicas {
-    /// All of them, the leader first.
+    /// All replicas, the leader first.
     pub(crate) all: Vec<i32>,
-    /// Those that have a say in what is acknowledged.
+    /// Replicas whose vote counts for an acknowledgement.
     pub(crate) voters: Vec<i32>,
-    /// Those of them that are there and follow.
+    /// Voters that are alive and follow.
     pub(crate) in_sync: Vec<i32>,
-    /// Those that are away.
+    /// Replicas that are unreachable.
     pub(crate) offline: Vec<i32>,
 }
 
-/// Where Kafka clients find a node.
+/// Address of a node for Kafka clients.
 pub(crate) struct Address {
     pub(crate) id: i32,
     pub(crate) host: String,
@@ -411,7 +415,7 @@ pub(crate) struct Address {
     pub(crate) rack: Option<String>,
 }
 
-/// Numbers of nodes are given out one by one: they fit.
+/// Converts a node id to Kafka's type. Ids are allocated consecutively, so they fit.
 fn kafka_id(node: u64) -> i32 {
     i32::try_from(node).unwrap_or(i32::MAX)
 }

@@ -1,5 +1,5 @@
-//! A Produce request that is too large to be received: read past its records, so that it can be answered and the connection goes on.
-//! Memory: a small buffer, and the names of topics and partitions.
+//! A Produce request too large to be received: read and skipped, so that it can be refused and the connection
+//! continues. Memory: a small buffer, and the names of topics and partitions.
 
 use crate::api::Head;
 use crate::api::produce::{FLEXIBLE, Refused, SERVED, by_id_from};
@@ -8,12 +8,12 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use weir_types::limits::TOPIC_NAME_BYTES_MAX;
 
-/// Bytes that are received at once.
+/// Bytes read at once.
 const PIECE_BYTES: usize = 16 << 10;
-/// Topics and partitions that are answered; whoever sends more ends his connection.
+/// Maximum partitions in the answer; a request with more ends the connection.
 const PLACES_MAX: usize = 1_000;
 
-/// The source of a request: the bytes that have come already, then the rest of `left`.
+/// The source of a request: the bytes already received, then the remaining `left` bytes of the stream.
 pub(crate) struct Skim<'a, R> {
     pub(crate) rx: &'a mut R,
     pub(crate) buffer: &'a mut BytesMut,
@@ -25,10 +25,10 @@ fn malformed() -> io::Error {
 }
 
 impl<R: AsyncRead + Unpin> Skim<'_, R> {
-    /// Reads a request past its records. Returns the topics and partitions that it named.
+    /// Skips the records of a request and returns the topics and partitions it names.
     ///
     /// # Errors
-    /// When it is malformed, or its bytes do not come.
+    /// If the request is malformed, or its bytes do not arrive.
     pub(crate) async fn produce(&mut self) -> io::Result<(Head, Refused)> {
         let head = Head {
             key: i16::from_be_bytes(self.array().await?),
@@ -39,7 +39,7 @@ impl<R: AsyncRead + Unpin> Skim<'_, R> {
             return Err(malformed());
         }
         let is_flexible = head.version >= FLEXIBLE;
-        // The client's name for itself has the old form in every version.
+        // The client id has the old form in every version.
         self.skip_text(false).await?;
         self.tags(is_flexible).await?;
         self.skip_text(is_flexible).await?;
@@ -82,7 +82,7 @@ impl<R: AsyncRead + Unpin> Skim<'_, R> {
         bytes.first_chunk().copied().ok_or_else(malformed)
     }
 
-    /// A few bytes.
+    /// Reads a few bytes.
     async fn bytes(&mut self, len: usize) -> io::Result<Vec<u8>> {
         self.left = self.left.checked_sub(len).ok_or_else(malformed)?;
         while self.buffer.len() < len {
@@ -112,7 +112,7 @@ impl<R: AsyncRead + Unpin> Skim<'_, R> {
         }
     }
 
-    /// A length; none for null. In the old form of `width` bytes.
+    /// Reads a length; `None` for null. The old form has `width` bytes.
     async fn length(&mut self, is_flexible: bool, width: usize) -> io::Result<Option<usize>> {
         let length = match (is_flexible, width) {
             (true, _) => i64::from(self.varint().await?) - 1,
@@ -142,7 +142,7 @@ impl<R: AsyncRead + Unpin> Skim<'_, R> {
         self.skip(length.unwrap_or(0)).await
     }
 
-    /// A topic's name.
+    /// Reads a topic's name.
     async fn text(&mut self, is_flexible: bool) -> io::Result<Vec<u8>> {
         match self.length(is_flexible, 2).await? {
             Some(length) if length > TOPIC_NAME_BYTES_MAX => Err(malformed()),
@@ -150,7 +150,7 @@ impl<R: AsyncRead + Unpin> Skim<'_, R> {
         }
     }
 
-    /// Tagged fields, where structures end in them.
+    /// Skips the tagged fields at the end of a structure.
     async fn tags(&mut self, is_flexible: bool) -> io::Result<()> {
         if !is_flexible {
             return Ok(());

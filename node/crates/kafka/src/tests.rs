@@ -1,4 +1,4 @@
-//! The codec against another implementation, and against bytes that mean harm.
+//! The codec compared with another implementation, and fed with malicious bytes.
 
 use crate::api;
 use crate::round_trip;
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// Counts what this thread allocates.
+/// Counts the allocations of this thread.
 struct Counting;
 
 thread_local! {
@@ -36,7 +36,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The most bytes held at once during `work`, beyond those held before.
+/// Returns the result of `work` and the peak of bytes allocated during it.
 fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.get();
     PEAK.set(before);
@@ -51,12 +51,13 @@ fn every_message_of_every_version_is_what_the_other_implementation_reads_and_wri
         for (key, version, request, response) in api::samples(&mut Dice(seed)) {
             let api_key = ApiKey::try_from(key).unwrap();
             let theirs = api_key.valid_versions();
-            // It has given up the oldest.
+            // The other implementation has dropped the oldest versions.
             if version < theirs.min || version > theirs.max {
                 continue;
             }
             let at = format!("{api_key:?} version {version}");
-            // It has the answers of version 10 to OffsetCommit and OffsetFetch, and not the questions.
+            // For version 10 of OffsetCommit and OffsetFetch, the other implementation has the answers but
+            // not the requests.
             if !matches!((key, version), (8 | 9, 10)) {
                 let mut bytes = Bytes::from(request.clone());
                 let read =
@@ -92,7 +93,7 @@ fn every_message_of_every_version_is_what_the_other_implementation_reads_and_wri
     assert!(compared > 20 * 110, "{compared}");
 }
 
-/// The page says of each request which versions are served, and of no other.
+/// The page of served requests lists exactly the versions of the dispatch table.
 #[test]
 fn the_page_of_what_is_served_is_the_table_that_answers() {
     let page = include_str!("../../../docs/kafka.md");
@@ -140,7 +141,7 @@ fn a_count_is_not_believed() {
         );
         assert!(peak < 64 << 10, "{key} {version}: {peak}");
     }
-    // Many items of a byte each that take a hundred in memory.
+    // Many items of a byte each that take a hundred bytes in memory.
     let mut body = vec![0x81, 0x80, 0x40];
     body.resize(1 << 20, 1);
     let (result, peak) = peak(|| round_trip(42, 2, Bytes::from(body.clone())).unwrap());

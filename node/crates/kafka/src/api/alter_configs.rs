@@ -1,4 +1,5 @@
-//! AlterConfigs (33): all settings of a topic at once; what is not named goes back to its default. Memory: the request.
+//! AlterConfigs (33): replaces all settings of a topic; settings not named return to their defaults. Memory:
+//! the request.
 
 use super::Api;
 use crate::configs;
@@ -48,7 +49,7 @@ impl Api for Served {
         let mut response = AlterConfigsResponse::default();
         for resource in request.resources {
             let unnamed = |setting: &Setting| !resource.configs.iter().any(|c| c.name == setting.name);
-            // Not ours: whoever writes back what can be written does not name them.
+            // Weir's own settings stay: clients that write back the writable settings do not name them.
             let of_kafka = TopicConfig::SETTINGS
                 .into_iter()
                 .filter(|setting| !setting.is_own);
@@ -80,7 +81,7 @@ impl Api for Served {
     }
 }
 
-/// Changes settings of a topic; an empty value is the default.
+/// Changes settings of a topic; an empty value stands for the default.
 pub(super) async fn alter(
     session: &Session,
     resource_type: i8,
@@ -97,7 +98,7 @@ pub(super) async fn alter(
     if found.is_none() && (validate_only || broker.is_serving()) {
         return Err((Code::UnknownTopicOrPartition, format!("no topic `{name}`")));
     }
-    // Another node may know of it by now.
+    // Another node may already know the topic.
     let mut config = found
         .as_ref()
         .map(|topic| topic.config.clone())

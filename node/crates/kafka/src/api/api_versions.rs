@@ -1,4 +1,4 @@
-//! ApiVersions (18): what is served here. Memory: a kilobyte.
+//! ApiVersions (18): the requests and versions served here. Memory: a kilobyte.
 
 use super::{Api, Head, encode};
 use crate::error::Code;
@@ -60,8 +60,8 @@ fn response(error: Code) -> ApiVersionsResponse {
     }
 }
 
-/// The answer to a version that we do not know: in the oldest form, so that the client can read it and come again
-/// with one that we do (KIP-511).
+/// Builds the answer to an unknown version, in the oldest form: the client can read it and retry with a known
+/// version (KIP-511).
 pub(crate) fn unsupported(head: Head) -> Frame {
     let oldest = Head { version: 0, ..head };
     encode(&response(Code::UnsupportedVersion), oldest, FLEXIBLE, KEY)

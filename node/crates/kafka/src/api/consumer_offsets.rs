@@ -1,23 +1,23 @@
-//! `__consumer_offsets`: the topic in which Kafka keeps what groups commit. Here rows keep that, and the name is told to those who look for
-//! it: as an internal topic with a partition that has nothing.
+//! `__consumer_offsets`: the topic in which Kafka stores committed offsets. Weir stores offsets in rows;
+//! clients that look for the topic see an internal topic with one empty partition.
 
 use crate::node::Session;
 use weir_broker::{Cleanup, TopicConfig};
 
-/// Its name.
+/// Name of the topic.
 pub(super) const NAME: &str = "__consumer_offsets";
 
-/// Whether there is a group that would have made it.
+/// Returns true if a consumer group exists (which in Kafka creates the topic) and no real topic has the name.
 pub(super) fn is_there(session: &Session) -> bool {
     session.node.broker.topic(NAME).is_none() && session.node.broker.has_groups()
 }
 
-/// Whether `topic` is this one.
+/// Returns true if `topic` names the offsets topic and the topic exists.
 pub(super) fn is(session: &Session, topic: &str) -> bool {
     topic == NAME && is_there(session)
 }
 
-/// Its settings, as Kafka makes it.
+/// Returns the settings with which Kafka creates the topic.
 pub(super) fn config() -> TopicConfig {
     let mut config = TopicConfig::default();
     config.cleanup = Cleanup::Compact;

@@ -1,4 +1,4 @@
-//! CreateAcls (30): as Kafka without an authorizer. Memory: the request.
+//! CreateAcls (30): answered as by Kafka without an authorizer. Memory: the request.
 
 use super::Api;
 use super::describe_acls::NO_AUTHORIZER;

@@ -1,4 +1,4 @@
-//! CreatePartitions (37): a topic grows. Memory: nothing to speak of.
+//! CreatePartitions (37): adds partitions to a topic. Memory: negligible.
 
 use super::Api;
 use super::deadline::Deadline;
@@ -65,7 +65,7 @@ impl Api for Served {
 async fn grow(session: &Session, topic: &GrowingTopic, validate_only: bool) -> Result<(), (Code, String)> {
     let broker = &session.node.broker;
     match broker.topic(&topic.name) {
-        // Another node may know of it by now.
+        // Another node may already know the topic.
         None if validate_only || broker.is_serving() => {
             return Err((
                 Code::UnknownTopicOrPartition,

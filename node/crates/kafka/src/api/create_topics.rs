@@ -73,17 +73,17 @@ impl Api for Served {
             .iter()
             .for_each(|t| *named.entry(t.name.clone()).or_default() += 1);
         for topic in request.topics {
-            // Of many it takes long, and others want to be served meanwhile.
+            // A request with many topics takes long: let other tasks run meanwhile.
             tokio::task::yield_now().await;
             let name = topic.name.clone();
             let broker = &session.node.broker;
-            // Another node's knowledge may be old: the leader decides.
+            // A follower's view may be stale: the leader decides.
             let is_there = (broker.is_serving() && broker.topic(&name).is_some())
                 || (name == consumer_offsets::NAME && consumer_offsets::is_there(session));
             let result = if named.get(&name).is_some_and(|n| *n > 1) {
                 Err((Code::InvalidRequest, "named twice in one request".to_owned()))
             } else if is_there {
-                // Before anything else: whoever finds it there does not mind how he would have had it.
+                // Checked first: a client that finds the topic does not care about its settings.
                 Err((Code::TopicAlreadyExists, format!("topic `{name}` exists already")))
             } else {
                 deadline
@@ -117,7 +117,7 @@ impl Api for Served {
     }
 }
 
-/// Whether somebody was told that there will be no such topic, and not that there is one, or nothing for now.
+/// Returns true if the error is final: a retry of the request cannot succeed, and the topic does not exist.
 fn is_for_good(error: Code) -> bool {
     matches!(
         error,
@@ -130,9 +130,9 @@ fn is_for_good(error: Code) -> bool {
     )
 }
 
-/// A topic as it was made, or would be.
+/// A topic as created, or as it would be.
 struct Made {
-    /// None of one that is not made.
+    /// Zero if the topic was not created.
     id: Uuid,
     partitions: u32,
     replicas: usize,
@@ -184,7 +184,7 @@ async fn create(
             .map_err(|e| (Code::InvalidConfig, e.to_string()))?;
         settings.push((set.name, value));
     }
-    // All of them is what a topic has without saying so.
+    // A topic without the setting is on all nodes.
     let fewer = factor
         .ok()
         .filter(|n| topic.assignments.is_empty() && *n < replicas.len());

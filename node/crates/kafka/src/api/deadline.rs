@@ -1,26 +1,27 @@
-//! Until when a client waits for a change: a site without most of its nodes decides nothing, and says so in time.
+//! Deadline of a change requested by a client. A site without a quorum decides nothing; the client gets an
+//! error in time.
 
 use crate::error::Code;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Whoever waits for nothing waits at least so long here: a change takes a sync and a round trip.
+/// Minimum wait: a change takes a sync and a round trip, even if the client asks for no wait.
 const LEAST: Duration = Duration::from_secs(1);
-/// And at most so long, whatever the request says.
+/// Maximum wait, whatever the request says.
 const MOST: Duration = Duration::from_secs(60);
 
-/// When a request is answered at the latest.
+/// The latest time at which a request is answered.
 #[derive(Clone, Copy)]
 pub(super) struct Deadline(Instant);
 
 impl Deadline {
-    /// Of a request that came now.
+    /// Returns the deadline of a request that arrived now.
     pub(super) fn after(timeout_ms: i32) -> Self {
         let wait = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
         Self(Instant::now() + wait.clamp(LEAST, MOST))
     }
 
-    /// The outcome of `work`, or that it is not known.
+    /// Returns the result of `work`, or an unknown outcome once the deadline has passed.
     pub(super) async fn within<T>(
         self,
         work: impl Future<Output = Result<T, (Code, String)>>,

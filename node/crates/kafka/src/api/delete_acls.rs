@@ -1,4 +1,4 @@
-//! DeleteAcls (31): as Kafka without an authorizer. Memory: the request.
+//! DeleteAcls (31): answered as by Kafka without an authorizer. Memory: the request.
 
 use super::Api;
 use super::describe_acls::NO_AUTHORIZER;

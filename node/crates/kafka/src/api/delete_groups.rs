@@ -1,4 +1,4 @@
-//! DeleteGroups (42). Memory: nothing to speak of.
+//! DeleteGroups (42). Memory: negligible.
 
 use super::Api;
 use crate::error::{Code, code};

@@ -1,4 +1,4 @@
-//! DeleteRecords (21): gives up what lies before an offset. Memory: nothing to speak of.
+//! DeleteRecords (21): deletes the records before an offset. Memory: negligible.
 
 use super::Api;
 use crate::error::Code;
@@ -9,7 +9,7 @@ use weir_types::{GapReason, Offset};
 
 pub(crate) struct Served;
 
-/// Stands for the end of the partition.
+/// Offset that stands for the end of the partition.
 const ALL: i64 = -1;
 
 messages! {

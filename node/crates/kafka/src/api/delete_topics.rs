@@ -1,4 +1,4 @@
-//! DeleteTopics (20). Memory: nothing to speak of.
+//! DeleteTopics (20). Memory: negligible.
 
 use super::deadline::Deadline;
 use super::{Api, consumer_offsets};

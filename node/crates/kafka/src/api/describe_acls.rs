@@ -1,4 +1,4 @@
-//! DescribeAcls (29): as Kafka without an authorizer. Memory: the request.
+//! DescribeAcls (29): answered as by Kafka without an authorizer. Memory: the request.
 
 use super::Api;
 use crate::error::Code;
@@ -6,7 +6,7 @@ use crate::node::Session;
 use crate::wire::messages;
 use std::ops::RangeInclusive;
 
-/// Why there are no access control lists.
+/// Error message for requests about access control lists.
 pub(super) const NO_AUTHORIZER: &str = "nobody is asked here who he is: there are no access control lists";
 
 pub(crate) struct Served;

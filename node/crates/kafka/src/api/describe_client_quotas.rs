@@ -1,4 +1,5 @@
-//! DescribeClientQuotas (48): quotas by client are settings of the node, and none is kept by name. Memory: the request.
+//! DescribeClientQuotas (48): client quotas are settings of the node; no quota is set for a single client.
+//! Memory: the request.
 
 use super::Api;
 use crate::error::Code;
@@ -34,7 +35,7 @@ messages! {
     }
     Quota {
         key: String [0..],
-        // A double.
+        // The bits of a double.
         value: i64 [0..],
     }
 }

@@ -1,4 +1,4 @@
-//! DescribeCluster (60). Memory: nothing to speak of.
+//! DescribeCluster (60). Memory: negligible.
 
 use super::Api;
 use super::operations::{OF_CLUSTER, if_asked};

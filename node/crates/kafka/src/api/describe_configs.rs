@@ -1,4 +1,4 @@
-//! DescribeConfigs (32). Memory: some hundred bytes a setting.
+//! DescribeConfigs (32). Memory: a few hundred bytes per setting.
 
 use super::{Api, consumer_offsets, first_of_each};
 use crate::configs::{self, Config, Source};
@@ -10,8 +10,8 @@ use std::ops::RangeInclusive;
 
 pub(crate) struct Served;
 
-/// Bytes of memory for the settings of a topic, as they are put together and as they are sent: some forty, with their documentation and
-/// without.
+/// Bytes of memory for the settings of a topic, both while they are collected and while they are sent: about
+/// forty settings with their documentation.
 const WORDY_BYTES: usize = 20 << 10;
 const TERSE_BYTES: usize = 10 << 10;
 
@@ -91,7 +91,7 @@ impl Api for Served {
                     }
                     None => Err((Code::UnknownTopicOrPartition, "no such topic")),
                 },
-                // Settings of all nodes at once: there are none.
+                // An empty name asks for the cluster-wide defaults: there are none.
                 configs::BROKER if resource.resource_name.is_empty() => Ok(Vec::new()),
                 configs::BROKER if resource.resource_name == session.node_id().to_string() => {
                     Ok(configs::of_broker(session))
@@ -121,7 +121,7 @@ impl Api for Served {
                 }
             }
             response.results.push(described);
-            // Of many it takes long, and others want to be served meanwhile.
+            // A request with many topics takes long: let other tasks run meanwhile.
             tokio::task::yield_now().await;
         }
         response

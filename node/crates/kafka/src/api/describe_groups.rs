@@ -1,4 +1,4 @@
-//! DescribeGroups (15). Memory: the rows of the groups asked for.
+//! DescribeGroups (15). Memory: the rows of the requested groups.
 
 use super::operations::{OF_GROUP, if_asked};
 use super::{Api, first_of_each};
@@ -58,7 +58,7 @@ impl Api for Served {
                     };
                 }
             };
-            // Since version 6 a group that is not there is an error (KIP-1043); before, it is one that is dead.
+            // Since version 6 a missing group is an error (KIP-1043); earlier versions report a dead group.
             if version >= 6 && group.state == "Dead" {
                 return DescribedGroup {
                     error: Code::GroupIdNotFound,

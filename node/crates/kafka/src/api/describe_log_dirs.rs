@@ -1,4 +1,5 @@
-//! DescribeLogDirs (35): bytes of each partition in the one directory that there is. Memory: some bytes a partition.
+//! DescribeLogDirs (35): bytes of each partition in the node's only directory. Memory: a few bytes per
+//! partition.
 
 use super::Api;
 use crate::error::Code;

@@ -1,4 +1,4 @@
-//! DescribeProducers (61): idempotent producers that a partition remembers. Memory: some bytes a producer.
+//! DescribeProducers (61): the idempotent producers known to a partition. Memory: a few bytes per producer.
 
 use super::{Api, first_of_each};
 use crate::error::Code;
@@ -64,7 +64,7 @@ impl Api for Served {
                     producer_epoch: i32::from(p.epoch),
                     last_sequence: p.last_sequence,
                     last_timestamp: p.last_ms,
-                    // Of one without transactions there is none.
+                    // A producer without transactions has no coordinator.
                     coordinator_epoch: -1,
                     ..ActiveProducer::default()
                 });

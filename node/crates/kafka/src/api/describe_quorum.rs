@@ -1,5 +1,5 @@
-//! DescribeQuorum (55): who votes about the site, under the name of Kafka's metadata topic. Memory: some bytes
-//! a node.
+//! DescribeQuorum (55): the voters of the site, under the name of Kafka's metadata topic. Memory: a few bytes
+//! per node.
 
 use super::Api;
 use crate::error::Code;
@@ -10,7 +10,7 @@ use weir_types::GroupId;
 
 pub(crate) struct Served;
 
-/// Where Kafka keeps its metadata (KIP-595): the one topic that is asked about.
+/// Kafka's metadata topic (KIP-595): the only topic that clients ask for.
 const METADATA_TOPIC: &str = "__cluster_metadata";
 
 messages! {
@@ -58,7 +58,7 @@ messages! {
     Listener {
         name: String [2..],
         host: String [2..],
-        // Without a sign.
+        // Unsigned on the wire.
         port: i16 [2..],
     }
 }
@@ -109,7 +109,7 @@ fn describe(session: &Session, topic: &str, index: i32) -> DescribedPartition {
     let (leader_id, leader_epoch) = session.leader(GroupId::SITE);
     let status = session.node.broker.group().status();
     let committed = i64::try_from(status.applied).unwrap_or(-1);
-    // Only the leader knows how far the others are.
+    // Only the leader knows the progress of its followers.
     let end = |id: i32| {
         let member = status
             .members

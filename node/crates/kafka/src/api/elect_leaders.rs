@@ -1,4 +1,5 @@
-//! ElectLeaders (43): nobody is elected on demand: replicas choose their leader, and another only when it is gone. Memory: the request.
+//! ElectLeaders (43): leaders are not elected on demand: replicas elect a leader when the old leader fails.
+//! Memory: the request.
 
 use super::Api;
 use super::first_of_each;
@@ -43,7 +44,7 @@ impl Api for Served {
     type Response = ElectLeadersResponse;
 
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
-        // Of all of them, those would be named that got another leader.
+        // A request for all partitions expects only those with a new leader in the answer: there are none.
         let asked = request.topic_partitions.unwrap_or_default();
         let results = first_of_each(asked, |t| t.topic.clone())
             .into_iter()

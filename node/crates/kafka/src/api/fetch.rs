@@ -1,7 +1,8 @@
-//! Fetch (1): whole batches, with a long poll. Memory: [`FETCH_BYTES_MAX`] and a batch, under a node-wide bound beyond
-//! which answers are short.
+//! Fetch (1): whole batches, with a long poll. Memory: [`FETCH_BYTES_MAX`] and a batch, within a node-wide
+//! limit; beyond that limit answers are short.
 //!
-//! Fetch sessions (KIP-227) are declined: every answer has session id 0 and every partition that was asked for.
+//! Fetch sessions (KIP-227) are declined: every answer has session id 0 and contains all requested
+//! partitions.
 
 use super::leader_hint::{self, LeaderHint, NodeEndpoint};
 use super::{Api, consumer_offsets};
@@ -17,9 +18,9 @@ use weir_types::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX};
 
 pub(crate) struct Served;
 
-/// From this version on topics are named by their ids.
+/// First version that names topics by id.
 const BY_ID_FROM: i16 = 13;
-/// When less than this is left of an answer, further partitions wait for the next.
+/// If an answer has fewer bytes left, further partitions wait for the next answer.
 const HARDLY_BYTES: usize = 16 << 10;
 
 messages! {
@@ -92,7 +93,7 @@ impl Api for Served {
     type Response = FetchResponse;
 
     async fn handle(session: &Session, version: i16, request: Self::Request) -> Self::Response {
-        // An epoch above 0 goes on with a session, and we have begun none.
+        // An epoch above 0 continues a session, but no session was ever opened.
         if request.session_id != 0 && request.session_epoch > 0 {
             return FetchResponse {
                 error: Code::FetchSessionIdNotFound,
@@ -101,7 +102,7 @@ impl Api for Served {
         }
         let wait = Duration::from_millis((request.max_wait_ms.max(0) as u64).min(FETCH_WAIT_MS_MAX));
         let deadline = session.node.end_of_wait(Instant::now(), wait);
-        // No answer gets longer than that.
+        // No answer exceeds this limit.
         let most = usize::try_from(request.max_bytes)
             .unwrap_or(0)
             .min(FETCH_BYTES_MAX);
@@ -109,7 +110,7 @@ impl Api for Served {
         let mut request = request;
         loop {
             if version >= BY_ID_FROM {
-                // Each time: the name may be another topic's by now.
+                // Resolved on every pass: the name may belong to another topic by now.
                 for topic in &mut request.topics {
                     topic.name = session.name_of(topic.topic_id);
                 }
@@ -123,7 +124,7 @@ impl Api for Served {
             let (mut response, got) = read(session, &mut request).await;
             let left = deadline.saturating_duration_since(Instant::now());
             if got.bytes >= min_bytes || got.failed || left.is_zero() {
-                // Only what is handed over, and not what was read while it was too little.
+                // Charges only delivered bytes, not bytes of reads that were too small to deliver.
                 let throttle = session
                     .node
                     .broker
@@ -134,7 +135,7 @@ impl Api for Served {
                 return response;
             }
             let _ = session.take_answer();
-            // There was something at once, only not enough or only a gap: give it a while to become more.
+            // Some data, but too little, or only a gap: wait for more.
             if !waited {
                 tokio::time::sleep(left.min((wait / 8).max(Duration::from_millis(5)))).await;
             }
@@ -157,7 +158,7 @@ fn places(request: &FetchRequest) -> Vec<(String, u32, Offset)> {
 struct Got {
     bytes: usize,
     share: Option<bool>,
-    /// Something that the client should hear of at once.
+    /// A failure that must reach the client without delay.
     failed: bool,
     records: u64,
 }
@@ -170,7 +171,8 @@ async fn read(session: &Session, request: &mut FetchRequest) -> (FetchResponse, 
     let mut topics = Vec::with_capacity(request.topics.len());
     let turn = session.turn();
     let all: usize = request.topics.iter().map(|t| t.partitions.len()).sum();
-    // Where the last answer began is where this one ends, so that no partition starves behind a full one.
+    // Each answer starts with the partition after the previous answer's first, so a full partition cannot
+    // starve the others.
     let first = if all == 0 { 0 } else { turn % all };
     let mut answers: BTreeMap<usize, FetchedPartition> = BTreeMap::new();
     let flat: Vec<(String, FetchPartition)> = request
@@ -203,7 +205,7 @@ async fn read(session: &Session, request: &mut FetchRequest) -> (FetchResponse, 
 }
 
 impl FetchedPartition {
-    /// From where to where there are records.
+    /// Notes the offset range with records.
     fn has(&mut self, start: i64, end: i64) {
         self.log_start_offset = start;
         (self.high_watermark, self.last_stable_offset) = (end, end);
@@ -247,7 +249,7 @@ async fn partition(
     let id = broker.topic(topic).zip(u32::try_from(asked.partition).ok());
     let id = id.and_then(|(topic, partition)| topic.partition(partition));
     if id.is_some_and(|id| !broker.serves(id)) {
-        // What this node knows of it may be old.
+        // This node's view of the partition may be stale.
         return fail(answer, got, Code::NotLeaderOrFollower);
     }
     let Some(marks) = u32::try_from(asked.partition)
@@ -260,7 +262,7 @@ async fn partition(
         if !exists || asked.partition < 0 {
             return fail(answer, got, Code::UnknownTopicOrPartition);
         }
-        // Nothing was ever written to it.
+        // The partition was never written to.
         if asked.fetch_offset != 0 {
             return fail(answer, got, Code::OffsetOutOfRange);
         }
@@ -276,13 +278,14 @@ async fn partition(
         got.share = Some(session.reserve_records().await);
     }
     if got.share == Some(false) {
-        // The client asks again.
+        // The client retries.
         return answer;
     }
     let mut from = Offset::new(asked.fetch_offset as u64);
-    // The first batch of an answer comes whole whatever its size (KIP-74); later ones only within what is left.
+    // The first batch of an answer is delivered whole whatever its size (KIP-74); later batches must fit the
+    // remaining bytes.
     let max_bytes = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(*left);
-    // Nor is there any use in reading what will hardly fit.
+    // Skip the read if the batch would hardly fit.
     if got.bytes > 0 && *left < HARDLY_BYTES {
         return answer;
     }
@@ -299,7 +302,7 @@ async fn partition(
             Err(e) => return fail(answer, got, Code::from(&e)),
         };
         for piece in fetched.pieces {
-            // Kafka has no word for a gap: its clients go on at the next offset that there is.
+            // The protocol cannot express a gap: clients continue at the next existing offset.
             if let Piece::Batch(batch) = piece {
                 let bytes = batch.bytes().len();
                 if got.bytes > 0 && bytes > *left {

@@ -1,4 +1,5 @@
-//! FindCoordinator (10): who looks after a group. On one node it is this one. Memory: some bytes a key.
+//! FindCoordinator (10): the coordinator of a group. A single node coordinates all groups. Memory: a few
+//! bytes per key.
 
 use super::Api;
 use crate::error::Code;
@@ -8,7 +9,7 @@ use std::ops::RangeInclusive;
 
 pub(crate) struct Served;
 
-/// Kinds of keys.
+/// Key types.
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 const SHARE: i8 = 2;
@@ -55,7 +56,7 @@ impl Api for Served {
                     (Code::CoordinatorNotAvailable, Some("nobody leads at the moment"))
                 }
                 GROUP => (Code::None, None),
-                // Clients give up at this code, and do not repeat.
+                // Clients give up at this code instead of retrying.
                 TRANSACTION => (
                     Code::TransactionalIdAuthorizationFailed,
                     Some("transactions are not served here yet"),

@@ -1,4 +1,4 @@
-//! Heartbeat (12): a member lives. Memory: nothing to speak of.
+//! Heartbeat (12): keeps a member in its group. Memory: negligible.
 
 use super::Api;
 use crate::error::{Code, code};

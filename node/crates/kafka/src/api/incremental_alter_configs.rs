@@ -1,4 +1,4 @@
-//! IncrementalAlterConfigs (44): some settings of a topic. Memory: the request.
+//! IncrementalAlterConfigs (44): changes single settings of a topic. Memory: the request.
 
 use super::Api;
 use super::alter_configs::{AlterConfigsResponse, Altered, alter, outcome};
@@ -10,7 +10,7 @@ use weir_broker::{SettingKind, TopicConfig};
 
 pub(crate) struct Served;
 
-/// Ways to change a setting; the last two are for lists.
+/// Operations on a setting; the last two are for lists.
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
@@ -62,7 +62,7 @@ impl Api for Served {
     }
 }
 
-/// The settings of a topic after `changes`.
+/// Returns the settings of a topic after `changes`.
 fn changed(
     session: &Session,
     topic: &str,
@@ -77,7 +77,7 @@ fn changed(
         let known = all().find(|setting| setting.name == change.name);
         let value = match (change.operation, &change.value, known) {
             (SET, Some(value), _) => value.clone(),
-            // A setting that is not there need not be taken away.
+            // Deleting a setting that is not set changes nothing.
             (DELETE, _, None) => continue,
             (DELETE, _, Some(_)) => String::new(),
             (APPEND | SUBTRACT, Some(items), Some(setting)) if setting.kind == SettingKind::List => {
@@ -96,7 +96,7 @@ fn changed(
     Ok(settings)
 }
 
-/// The list `now` with `items`, or without them.
+/// Returns the list `now` with `items` appended or removed.
 fn list(now: &str, items: &str, appends: bool) -> String {
     let split = |text: &str| -> Vec<String> {
         let items = text.split(',').map(str::trim);

@@ -1,4 +1,4 @@
-//! InitProducerId (22): a number for an idempotent producer. Memory: nothing to speak of.
+//! InitProducerId (22): allocates an id for an idempotent producer. Memory: negligible.
 
 use super::Api;
 use crate::error::Code;
@@ -33,14 +33,14 @@ impl Api for Served {
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
         let mut response = InitProducerIdResponse::default();
         if request.transactional_id.is_some() {
-            // Clients give up at this code, and do not repeat.
+            // Clients give up at this code instead of retrying.
             response.error = Code::TransactionalIdAuthorizationFailed;
             return response;
         }
-        // Without a transactional id every call is a new producer, whatever it was before, as in Kafka.
+        // As in Kafka, every call without a transactional id starts a new producer.
         match session.node.broker.init_producer(&session.who).await {
             Ok(id) => (response.producer_id, response.producer_epoch) = (id, 0),
-            // What clients ask again after.
+            // Clients retry at this code.
             Err(e) if e.kind() == weir_types::ErrorKind::Retry => {
                 response.error = Code::CoordinatorNotAvailable;
             }

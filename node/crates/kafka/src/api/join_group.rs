@@ -1,5 +1,5 @@
-//! JoinGroup (11): becomes a member; answered when the rebalance is over. Memory: the members' metadata for the leader,
-//! under the bound of a group's row.
+//! JoinGroup (11): adds a member; answered when the rebalance completes. Memory: the members' metadata for
+//! the leader, within the size limit of a group's row.
 
 use super::Api;
 use crate::error::Code;
@@ -54,7 +54,7 @@ impl Api for Served {
 
     async fn handle(session: &Session, version: i16, request: Self::Request) -> Self::Response {
         let ms = |ms: i32| Duration::from_millis(ms.max(0) as u64);
-        // The first version had one time for both.
+        // Version 0 has a single timeout for both.
         let rebalance = if version == 0 {
             request.session_timeout_ms
         } else {
@@ -103,7 +103,7 @@ impl Api for Served {
             },
             Err(e) => JoinGroupResponse {
                 error: Code::from(&e),
-                // Null only where there is a null for it.
+                // Null only in versions that allow null.
                 protocol_name: (version < 7).then(String::new),
                 member_id: match e {
                     GroupError::MemberIdRequired(id) => id,

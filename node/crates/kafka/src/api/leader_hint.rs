@@ -1,4 +1,5 @@
-//! Who leads a partition and where he is found, in the answer to whoever asked another (KIP-951): a client need not ask for metadata first.
+//! The leader of a partition and its address, in the answer of a node that is not the leader (KIP-951). The
+//! client saves a metadata request.
 
 use crate::node::Session;
 use crate::wire::messages;
@@ -18,7 +19,7 @@ messages! {
 }
 
 impl LeaderHint {
-    /// Of a partition, if this node knows another that leads it.
+    /// Returns the hint for a partition if this node knows another node as leader.
     pub(super) fn of(session: &Session, topic: &str, partition: i32) -> Self {
         match session.leader_of(topic, partition) {
             (leader_id, leader_epoch) if leader_id >= 0 && leader_id != session.node_id() => Self {
@@ -30,7 +31,7 @@ impl LeaderHint {
     }
 }
 
-/// Where those are that `hints` name.
+/// Returns the addresses of the nodes named in `hints`.
 pub(super) fn endpoints<'a>(
     session: &Session,
     hints: impl Iterator<Item = &'a LeaderHint>,

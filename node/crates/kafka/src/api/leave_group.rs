@@ -1,4 +1,5 @@
-//! LeaveGroup (13): members go, one in old versions, several in new ones. Memory: nothing to speak of.
+//! LeaveGroup (13): removes members from a group: one member in old versions, several in new versions.
+//! Memory: negligible.
 
 use super::Api;
 use crate::error::{Code, code};

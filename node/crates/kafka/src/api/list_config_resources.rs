@@ -1,4 +1,4 @@
-//! ListConfigResources (74): topics and nodes have settings. Memory: the names of all topics.
+//! ListConfigResources (74): the resources with settings: topics and nodes. Memory: the names of all topics.
 
 use super::{Api, consumer_offsets};
 use crate::configs;
@@ -34,7 +34,7 @@ impl Api for Served {
     async fn handle(session: &Session, version: i16, request: Self::Request) -> Self::Response {
         let mut response = ListConfigResourcesResponse::default();
         if version == 0 {
-            // That lists the metrics that clients are asked for: there are none.
+            // Asks for subscriptions to client metrics: there are none.
             return response;
         }
         let is_asked = |kind: i8| request.resource_types.is_empty() || request.resource_types.contains(&kind);

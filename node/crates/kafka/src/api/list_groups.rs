@@ -1,4 +1,4 @@
-//! ListGroups (16). Memory: some bytes a group.
+//! ListGroups (16). Memory: a few bytes per group.
 
 use super::Api;
 use crate::error::Code;
@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 pub(crate) struct Served;
 
-/// What Kafka calls the groups whose members assign partitions themselves: all groups here.
+/// Kafka's name for groups whose members assign partitions themselves; all groups here are classic.
 const CLASSIC: &str = "classic";
 
 messages! {
@@ -37,7 +37,7 @@ impl Api for Served {
     type Response = ListGroupsResponse;
 
     async fn handle(session: &Session, _: i16, request: Self::Request) -> Self::Response {
-        // A client asks all nodes, and puts together what they coordinate: of one that coordinates nothing that is nothing.
+        // Clients merge the lists of all nodes; a node that coordinates no group contributes an empty list.
         if !session.node.broker.is_serving() {
             return ListGroupsResponse::default();
         }

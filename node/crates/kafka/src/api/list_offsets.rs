@@ -1,4 +1,5 @@
-//! ListOffsets (2): places by meaning: the start, the end, a time, the largest time. Memory: some bytes a partition.
+//! ListOffsets (2): offsets of the start, the end, a time, or the largest timestamp. Memory: a few bytes per
+//! partition.
 
 use super::{Api, consumer_offsets};
 use crate::error::Code;
@@ -9,18 +10,18 @@ use weir_broker::{At, FetchError};
 
 pub(crate) struct Served;
 
-/// Stand-ins for a time.
+/// Special values of a timestamp.
 pub(crate) const LATEST: i64 = -1;
 pub(crate) const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
-/// Since version 8: the first record that the node itself has (KIP-405).
+/// Since version 8: the first record on the node's own disk (KIP-405).
 const EARLIEST_LOCAL: i64 = -4;
-/// Since version 9: the last that was moved to another store (KIP-1005).
+/// Since version 9: the last record in tiered storage (KIP-1005).
 pub(crate) const LATEST_TIERED: i64 = -5;
-/// Since version 11: the first that waits for that (KIP-1023).
+/// Since version 11: the first record that waits for tiered storage (KIP-1023).
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
-/// Whether a time that is none has a meaning in `version`.
+/// Returns true if `version` defines the special timestamp `time`.
 fn is_known(time: i64, version: i16) -> bool {
     let since = match time {
         LATEST | EARLIEST => 1,
@@ -130,7 +131,7 @@ async fn place(
     let found = match asked.timestamp {
         LATEST => Some((broker.offset_at(who, topic, partition, At::End).await?, -1)),
         EARLIEST | EARLIEST_LOCAL => Some((broker.offset_at(who, topic, partition, At::Start).await?, -1)),
-        // Nothing was moved to another store, and nothing waits for it.
+        // There is no tiered storage.
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => {
             broker.offset_at(who, topic, partition, At::Start).await?;
             None

@@ -1,4 +1,4 @@
-//! ListPartitionReassignments (46): the partitions that are being moved to other nodes. Memory: some bytes each.
+//! ListPartitionReassignments (46): partitions under reassignment. Memory: a few bytes per partition.
 
 use super::Api;
 use crate::error::Code;
@@ -43,7 +43,8 @@ impl Api for Served {
     type Response = ListPartitionReassignmentsResponse;
 
     async fn handle(_: &Session, _: i16, _: Self::Request) -> Self::Response {
-        // The site moves partitions from one replica group to another, each as a whole: no list of replicas is between two states.
+        // The site moves whole partitions between replica groups: no list of replicas is ever in between two
+        // states.
         ListPartitionReassignmentsResponse::default()
     }
 }

@@ -1,4 +1,4 @@
-//! ListTransactions (66): there are none. Memory: the request.
+//! ListTransactions (66): always an empty list. Memory: the request.
 
 use super::Api;
 use crate::error::Code;
@@ -6,7 +6,7 @@ use crate::node::Session;
 use crate::wire::messages;
 use std::ops::RangeInclusive;
 
-/// The states that a transaction may be in (Kafka 4.4, `TransactionState`).
+/// States of a transaction (Kafka 4.4, `TransactionState`).
 const STATES: [&str; 8] = [
     "Empty",
     "Ongoing",

@@ -1,5 +1,5 @@
-//! Metadata (3): brokers, topics and who leads them; makes topics where that is configured. Memory: some hundred bytes
-//! a partition.
+//! Metadata (3): brokers, topics and partition leaders; creates topics if the node is configured to. Memory:
+//! a few hundred bytes per partition.
 
 use super::operations::{OF_CLUSTER, OF_TOPIC, if_asked};
 use super::{Api, consumer_offsets, first_of_each};
@@ -67,7 +67,7 @@ impl Api for Served {
 
     async fn handle(session: &Session, version: i16, request: Self::Request) -> Self::Response {
         let node = &session.node;
-        // Null asks for all; so does an empty list in the first version, where there was no null.
+        // Null asks for all topics; in version 0, which has no null, an empty list does.
         let asked = request.topics.filter(|topics| version > 0 || !topics.is_empty());
         let mut topics: Vec<MetadataTopic> = match asked {
             None => {
@@ -140,7 +140,7 @@ async fn one(session: &Session, asked: MetadataRequestTopic, create: bool) -> Me
                     return found(session, &topic);
                 }
             }
-            // Whoever leads next makes it: clients ask again.
+            // The next leader creates the topic when the client retries.
             Err(e) if e.kind() == weir_types::ErrorKind::Retry => error = Code::LeaderNotAvailable,
             Err(
                 AdminError::There {
@@ -191,7 +191,7 @@ fn found(session: &Session, topic: &Topic) -> MetadataTopic {
     }
 }
 
-/// The topic in which Kafka keeps what groups commit.
+/// Returns the metadata of the offsets topic.
 fn of_groups(session: &Session) -> MetadataTopic {
     let (leader_id, leader_epoch) = session.leader(GroupId::SITE);
     let replicas = session.replicas(GroupId::SITE);

@@ -1,4 +1,5 @@
-//! The requests that are served: a file each, with its fields by version and its translation to the broker.
+//! The requests served here: a file per request, with its fields by version and its translation to the
+//! broker.
 
 mod alter_configs;
 pub(crate) mod api_versions;
@@ -48,25 +49,25 @@ use crate::wire::{Frame, Reader, Wire, WireError, Writer};
 use bytes::Bytes;
 use std::ops::RangeInclusive;
 
-/// What a request for records begins with.
+/// Key of Fetch.
 pub(crate) const FETCH: i16 = <fetch::Served as Api>::KEY;
-/// Requests that wait for other members of a group.
+/// Keys of requests that wait for other members of a group.
 pub(crate) const JOIN_GROUP: i16 = 11;
 pub(crate) const SYNC_GROUP: i16 = 14;
 
 pub(crate) use api_versions::{KEY as API_VERSIONS, unsupported as unsupported_api_versions};
 
-/// One request.
+/// A request type.
 pub(crate) trait Api {
     const KEY: i16;
-    /// Versions that clients are told of.
+    /// Versions advertised to clients.
     const VERSIONS: RangeInclusive<i16>;
-    /// First version in the compact form.
+    /// First flexible (compact) version.
     const FLEXIBLE: i16;
     type Request: Wire + Send;
     type Response: Wire + Send;
 
-    /// Does what is asked. Never fails as a whole: what went wrong is in the response.
+    /// Executes the request. Never fails as a whole: errors are part of the response.
     fn handle(
         session: &Session,
         version: i16,
@@ -74,14 +75,14 @@ pub(crate) trait Api {
     ) -> impl Future<Output = Self::Response> + Send;
 }
 
-/// Decodes, does and answers one request.
+/// Decodes, executes and answers a request.
 pub(crate) async fn run<A: Api>(session: &Session, head: Head, body: Bytes) -> Result<Frame, WireError> {
     let request = decode::<A::Request>(body, head.version, A::FLEXIBLE)?;
     let response = A::handle(session, head.version, request).await;
     Ok(encode(&response, head, A::FLEXIBLE, A::KEY))
 }
 
-/// What stands before every request.
+/// The fields in front of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) key: i16,
@@ -92,8 +93,8 @@ pub(crate) struct Head {
 pub(crate) fn decode<T: Wire>(body: Bytes, version: i16, flexible: i16) -> Result<T, WireError> {
     let mut reader = Reader::new(body);
     reader.set_flexible(version >= flexible);
-    // What follows is not looked at, as in Kafka: librdkafka 2.16 ends a Metadata request for all topics in three bytes that
-    // belong nowhere.
+    // Trailing bytes are ignored, as in Kafka: librdkafka 2.16 ends a Metadata request for all topics with
+    // three stray bytes.
     T::read(&mut reader, version)
 }
 
@@ -101,7 +102,8 @@ pub(crate) fn encode<T: Wire>(response: &T, head: Head, flexible: i16, key: i16)
     let mut writer = Writer::default();
     head.correlation.write(&mut writer, 0);
     writer.set_flexible(head.version >= flexible);
-    // The answer to ApiVersions has the oldest header in every version: whoever asks knows nothing yet (KIP-511).
+    // ApiVersions is answered with the oldest header in every version: the client does not know the versions
+    // yet (KIP-511).
     if key != API_VERSIONS {
         writer.end_struct(&[]);
     }
@@ -109,7 +111,7 @@ pub(crate) fn encode<T: Wire>(response: &T, head: Head, flexible: i16, key: i16)
     writer.finish()
 }
 
-/// `create_topics` as `CreateTopics`.
+/// Turns `create_topics` into `CreateTopics`.
 fn camel(name: &str) -> String {
     let word = |word: &str| {
         let mut letters = word.chars();
@@ -121,7 +123,7 @@ fn camel(name: &str) -> String {
 
 macro_rules! served {
     ($($module:ident),* $(,)?) => {
-        /// Key and versions of all that is served, for ApiVersions.
+        /// Returns key and versions of every served request, for ApiVersions.
         pub(crate) fn versions() -> Vec<(i16, RangeInclusive<i16>)> {
             let mut all = vec![(produce::KEY, produce::ADVERTISED)];
             $(all.push((<$module::Served as Api>::KEY, <$module::Served as Api>::VERSIONS));)*
@@ -129,7 +131,7 @@ macro_rules! served {
             all
         }
 
-        /// The name of the request with this key, as Kafka writes it; the key itself where it is not served.
+        /// Returns Kafka's name of the request with this key, or the number if the request is not served.
         pub(crate) fn name(key: i16) -> String {
             match key {
                 produce::KEY => camel("produce"),
@@ -138,7 +140,7 @@ macro_rules! served {
             }
         }
 
-        /// First flexible version of a request, which decides the form of its header.
+        /// Returns the first flexible version of a request, which decides the form of its header.
         pub(crate) fn flexible_from(key: i16) -> Option<i16> {
             match key {
                 produce::KEY => Some(produce::FLEXIBLE),
@@ -147,7 +149,7 @@ macro_rules! served {
             }
         }
 
-        /// Answers one request other than Produce. `None`: there is no such request or version.
+        /// Answers a request other than Produce. Returns `None` for an unknown request or version.
         pub(crate) async fn answer(session: &Session, head: Head, body: Bytes) -> Option<Result<Frame, WireError>> {
             match head.key {
                 $(<$module::Served as Api>::KEY if <$module::Served as Api>::VERSIONS.contains(&head.version) => {
@@ -157,7 +159,7 @@ macro_rules! served {
             }
         }
 
-        /// A request and a response of each version, as bytes: key, version, both.
+        /// Returns a sample request and response of each version: key, version, and the bytes of both.
         #[cfg(test)]
         pub(crate) fn samples(dice: &mut crate::wire::Dice) -> Vec<(i16, i16, Vec<u8>, Vec<u8>)> {
             fn bytes<T: Wire>(dice: &mut crate::wire::Dice, version: i16, flexible: i16) -> Vec<u8> {
@@ -181,7 +183,7 @@ macro_rules! served {
             all
         }
 
-        /// Decodes `body` as a request of `key` and `version` and writes it again. For tests and fuzzing.
+        /// Decodes `body` as a request of `key` and `version` and encodes it again. For tests and fuzzing.
         pub(crate) fn round_trip(key: i16, version: i16, body: Bytes) -> Option<Result<Vec<u8>, WireError>> {
             fn again<T: Wire>(body: Bytes, version: i16, flexible: i16) -> Result<Vec<u8>, WireError> {
                 let request: T = decode(body, version, flexible)?;
@@ -212,17 +214,17 @@ served! {
     describe_quorum, list_transactions, list_config_resources,
 }
 
-/// Takes the rest of the header off a frame: the client's name for itself and, in flexible versions, tagged fields.
+/// Splits the rest of the header off a frame: the client's id and, in flexible versions, tagged fields.
 pub(crate) fn client_id(frame: Bytes, flexible: bool) -> Result<(Option<String>, Bytes), WireError> {
     let mut reader = Reader::new(frame);
-    // Not compact even in the flexible header.
+    // The client id is not compact, even in the flexible header.
     let client = Option::<String>::read(&mut reader, 0)?;
     reader.set_flexible(flexible);
     reader.end_struct(|_, _| Ok(()))?;
     Ok((client, reader.into_rest()))
 }
 
-/// The first of all that have the same key: asking for one thing a million times does not make the answer longer.
+/// Keeps the first item of each key, so that repeating a key a million times does not lengthen the answer.
 pub(crate) fn first_of_each<T, K: Ord>(items: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
     let mut seen = std::collections::BTreeSet::new();
     items.into_iter().filter(|item| seen.insert(key(item))).collect()

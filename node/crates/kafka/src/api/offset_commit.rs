@@ -1,4 +1,4 @@
-//! OffsetCommit (8): stored before it is answered. Memory: the request.
+//! OffsetCommit (8): committed offsets are stored before the answer. Memory: the request.
 
 use super::Api;
 use crate::error::Code;
@@ -10,7 +10,7 @@ use weir_types::limits::OFFSET_METADATA_BYTES_MAX;
 
 pub(crate) struct Served;
 
-/// From this version on topics are named by their ids.
+/// First version that names topics by id.
 const BY_ID_FROM: i16 = 10;
 
 messages! {
@@ -122,7 +122,8 @@ impl Api for Served {
     }
 }
 
-/// Clients take a coordinator that is away for what it is; of most other errors they die.
+/// Maps a refused commit to a code. Clients retry if the coordinator is unavailable, but exit on most other
+/// codes.
 fn refused_commit(error: &AdminError) -> Code {
     match error {
         AdminError::Closed | AdminError::Propose(_) => Code::CoordinatorNotAvailable,

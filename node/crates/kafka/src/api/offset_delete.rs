@@ -1,4 +1,4 @@
-//! OffsetDelete (47). Memory: nothing to speak of.
+//! OffsetDelete (47). Memory: negligible.
 
 use super::Api;
 use crate::error::Code;

@@ -1,4 +1,5 @@
-//! OffsetFetch (9): what groups committed; -1 and no error where they did not. Memory: some bytes a partition.
+//! OffsetFetch (9): committed offsets of groups; -1 without an error for partitions without a commit. Memory:
+//! a few bytes per partition.
 
 use super::{Api, first_of_each};
 use crate::error::Code;
@@ -10,7 +11,7 @@ use weir_broker::{Broker, CommittedOffset};
 
 pub(crate) struct Served;
 
-/// From this version on topics are named by their ids.
+/// First version that names topics by id.
 const BY_ID_FROM: i16 = 10;
 
 messages! {

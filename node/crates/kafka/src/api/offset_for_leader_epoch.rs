@@ -1,5 +1,5 @@
-//! OffsetForLeaderEpoch (23): where an epoch ended (KIP-320). A node that stands alone has one epoch, which lasts.
-//! Memory: some bytes a partition.
+//! OffsetForLeaderEpoch (23): the end offset of an epoch (KIP-320). A single node has one epoch that never
+//! ends. Memory: a few bytes per partition.
 
 use super::Api;
 use crate::error::Code;
@@ -64,7 +64,8 @@ impl Api for Served {
                 match end {
                     Err(e) => answer.error = Code::from(&e),
                     Ok(_) if answer.error != Code::None => {}
-                    // What is committed is never taken back: an epoch that is over ended where records go on.
+                    // Committed records are never truncated: a past epoch ended at the first record of its
+                    // successor.
                     Ok(end)
                         if (0..=session.leader_epoch(&topic.name, asked.partition))
                             .contains(&asked.leader_epoch) =>
@@ -72,7 +73,7 @@ impl Api for Served {
                         answer.leader_epoch = asked.leader_epoch;
                         answer.end_offset = end.get() as i64;
                     }
-                    // An epoch that never was has no end.
+                    // An epoch that never existed has no end.
                     Ok(_) => {}
                 }
                 partitions.push(answer);

@@ -1,7 +1,9 @@
-//! Produce (0): batches as the client made them. Memory: the request itself, held until it is stored.
+//! Produce (0): appends batches as the client encoded them. Memory: the request itself, held until it is
+//! stored.
 //!
-//! Taken in two steps: [`begin`] hands the batches to the broker in the order of requests, [`Pending::finish`] waits until
-//! they are stored. So a client that sends without waiting has many requests share a sync.
+//! Executed in two steps: [`begin`] hands the batches to the broker in the order of the requests,
+//! [`Pending::finish`] waits until they are stored. Requests of a client that pipelines therefore share a
+//! sync.
 
 use super::leader_hint::{self, LeaderHint, NodeEndpoint};
 use super::{Head, decode, encode};
@@ -17,10 +19,10 @@ use weir_types::limits::KAFKA_REQUEST_BYTES_MAX;
 
 pub(crate) const KEY: i16 = 0;
 pub(crate) const FLEXIBLE: i16 = 9;
-/// librdkafka up to 2.10 takes a minimum above 0 for a broker that knows no compression, and sends uncompressed without
-/// a word (KAFKA-18659). So 0 to 2 are advertised, as Kafka 4 does, and answered with an error.
+/// librdkafka up to 2.10 takes a minimum above 0 for a broker without compression and silently sends
+/// uncompressed (KAFKA-18659). As in Kafka 4, versions 0 to 2 are advertised and answered with an error.
 pub(crate) const ADVERTISED: RangeInclusive<i16> = 0..=13;
-/// From this version on topics are named by their ids.
+/// First version that names topics by id.
 const BY_ID_FROM: i16 = 13;
 pub(crate) const SERVED: RangeInclusive<i16> = 3..=13;
 
@@ -68,12 +70,12 @@ messages! {
     }
 }
 
-/// A request whose batches are on their way.
+/// A request whose batches are with the broker.
 pub(crate) struct Pending {
     head: Head,
     acks: i16,
     topics: Vec<PendingTopic>,
-    /// Until when the client's quota holds it back.
+    /// Time until which the client's quota delays its requests.
     until: Option<Instant>,
 }
 
@@ -88,11 +90,11 @@ enum Taken {
     Refused(Refusal),
 }
 
-/// Why nothing of a batch is stored.
+/// The reason why no record of a batch is stored.
 struct Refusal {
     code: Code,
     words: String,
-    /// The record that is to blame.
+    /// Index of the offending record.
     record: Option<u32>,
 }
 
@@ -126,7 +128,7 @@ pub(crate) async fn begin(session: &Session, head: Head, body: Bytes) -> Result<
     } else if !(-1..=1).contains(&request.acks) {
         Some((Code::InvalidRequiredAcks, "acks is -1, 0 or 1"))
     } else if request.transactional_id.is_some() {
-        // Clients give up at this code, and do not repeat.
+        // Clients give up at this code instead of retrying.
         Some((
             Code::TransactionalIdAuthorizationFailed,
             "transactions are not served here yet",
@@ -217,10 +219,10 @@ impl PartitionResponse {
 }
 
 impl Pending {
-    /// The answer, once everything is stored or will not be; `None` when the client wants none.
+    /// Waits until every batch is stored or refused, and returns the answer; `None` if the client wants none.
     ///
     /// # Errors
-    /// When the client wants no answer, and something was refused: why.
+    /// The reason for a refusal, if the client wants no answer.
     pub(crate) async fn finish(self, session: &Session) -> Result<Option<Frame>, String> {
         let mut throttle = Duration::ZERO;
         let mut response = ProduceResponse::default();
@@ -248,7 +250,8 @@ impl Pending {
                         }
                     }
                 }
-                // After all that was stored; with an error too: clients tell by it whether a forgotten producer lost anything.
+                // Read after the batches are stored, and also sent with an error: clients use it to detect
+                // whether a forgotten producer lost records.
                 answer.log_start_offset = session.log_start(&name, index);
                 if answer.error == Code::NotLeaderOrFollower {
                     answer.current_leader = LeaderHint::of(session, &name, index);
@@ -276,26 +279,26 @@ impl Pending {
     }
 }
 
-/// A request that was too large to be received, by topic: its name or id, and partitions.
+/// A request too large to be received: topics by name or id, with their partitions.
 pub(crate) struct Refused {
     pub(crate) acks: i16,
     pub(crate) topics: Vec<(String, [u8; 16], Vec<i32>)>,
 }
 
-/// The version from which on topics are named by their ids.
+/// Returns the first version that names topics by id.
 pub(crate) fn by_id_from() -> i16 {
     BY_ID_FROM
 }
 
 impl Refused {
-    /// Bytes that it takes while it waits for its turn, about.
+    /// Returns the approximate memory of the queued request, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let of =
             |(name, _, partitions): &(String, [u8; 16], Vec<i32>)| 64 + name.len() + 4 * partitions.len();
         self.topics.iter().map(of).sum()
     }
 
-    /// The answer that says so of each partition; none to who wants none.
+    /// Builds an answer that refuses each partition; `None` if the client wants no answer.
     pub(crate) fn answer(self, session: &Session, head: Head) -> Option<Frame> {
         let partition = |topic: &str, index: i32| PartitionResponse {
             index,

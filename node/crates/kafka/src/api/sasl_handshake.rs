@@ -1,4 +1,4 @@
-//! SaslHandshake (17): as Kafka on a port that asks nobody who he is. Memory: the request.
+//! SaslHandshake (17): answered as by Kafka on a port without authentication. Memory: the request.
 
 use super::Api;
 use crate::error::Code;
@@ -6,7 +6,7 @@ use crate::node::Session;
 use crate::wire::messages;
 use std::ops::RangeInclusive;
 
-/// No version of this request has the compact form.
+/// No version of this request is flexible.
 const NEVER_FLEXIBLE: i16 = i16::MAX;
 
 pub(crate) struct Served;

@@ -1,5 +1,5 @@
-//! SyncGroup (14): the leader brings the assignment, everybody gets his own. Memory: the assignments, under the bound of a
-//! group's row.
+//! SyncGroup (14): the leader sends the assignment, each member receives its own. Memory: the assignments,
+//! within the size limit of a group's row.
 
 use super::Api;
 use crate::error::Code;

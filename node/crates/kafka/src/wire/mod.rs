@@ -1,8 +1,8 @@
-//! Kafka's binary protocol: primitive types, and messages as tables of fields with the versions that have them.
+//! Kafka's binary protocol: primitive types, and messages as tables of fields with their versions.
 //!
-//! Reading takes no count and no length on trust: each is compared with the bytes that are there, and everything that is
-//! allocated is charged to a budget of [`BUDGET_PER_BYTE`] times the request plus [`BUDGET_FREE_BYTES`]. (The generated
-//! decoders of other crates reserve what a four-byte count asks for and abort the process.)
+//! The reader trusts no count and no length: each is checked against the bytes received, and every allocation
+//! is charged to a budget of [`BUDGET_PER_BYTE`] times the request plus [`BUDGET_FREE_BYTES`]. (The generated
+//! decoders of other crates reserve as many items as a four-byte count claims, and abort the process.)
 //! Formats: <https://kafka.apache.org/protocol>, KIP-482 for the compact ("flexible") forms.
 
 mod message;
@@ -16,43 +16,48 @@ pub(crate) use write::{Frame, Writer};
 use bytes::Bytes;
 use std::borrow::Cow;
 
-/// Bytes that decoding may allocate for each byte of a request.
+/// Bytes that decoding may allocate per byte of the request.
 const BUDGET_PER_BYTE: usize = 3;
-/// What it may allocate beyond that: small requests of many small items are legal.
+/// Additional bytes that decoding may allocate: small requests of many small items are legal.
 const BUDGET_FREE_BYTES: usize = 512 << 10;
 
-/// Items of all arrays of a request together: every partition that a node may have, ten times. What is made of an item is
-/// larger than the item.
+/// Maximum items in all arrays of a request: ten times the partitions of a node. The decoded form of an item
+/// is larger than the item.
 const ITEMS_MAX: usize = 10 * weir_types::limits::PARTITIONS_MAX as usize;
 
-/// Why a request cannot be read.
+/// An error in the bytes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum WireError {
+    /// The request ends within a field.
     #[error("request ends within a field")]
     Short,
+    /// A count or length exceeds the bytes received.
     #[error("a count or length of {0} is beyond the bytes that are there")]
     Count(i64),
+    /// A string is not UTF-8.
     #[error("a string is not UTF-8")]
     Utf8,
+    /// Decoding would allocate more than the request's budget.
     #[error("request would take too much memory to decode")]
     Budget,
+    /// The request has more items than the limit.
     #[error("request names more than {ITEMS_MAX} things")]
     Items,
+    /// A field that must have a value is null.
     #[error("null where there must be a value")]
     Null,
 }
 
-/// A value on the wire, in the form that `version` of the message around it has.
+/// A value on the wire, in the form that the version of its message defines.
 pub(crate) trait Wire: Sized {
     fn read(reader: &mut Reader, version: i16) -> Result<Self, WireError>;
     fn write(&self, writer: &mut Writer, version: i16);
-    /// A value with something in every field that `version` has.
+    /// Returns a value with content in every field of `version`.
     #[cfg(test)]
     fn sample(dice: &mut Dice, version: i16) -> Self;
 }
 
-/// Numbers that look random and come again.
+/// Reproducible pseudo-random numbers.
 #[cfg(test)]
 pub(crate) struct Dice(pub(crate) u64);
 
@@ -111,7 +116,7 @@ impl Wire for bool {
     }
 }
 
-/// A UUID; all zeros for none.
+/// A UUID; all zeros stand for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Uuid(pub(crate) [u8; 16]);
 
@@ -157,7 +162,7 @@ impl Wire for String {
     }
 }
 
-/// A text that is the same in each answer is not copied into it.
+/// A constant text is not copied into the answer.
 impl Wire for Cow<'static, str> {
     fn read(reader: &mut Reader, version: i16) -> Result<Self, WireError> {
         String::read(reader, version).map(Self::Owned)
@@ -214,7 +219,7 @@ impl Wire for Bytes {
     }
 }
 
-/// Whole record batches, end to end: written without being copied.
+/// Whole record batches, one after another, written without a copy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Records(pub(crate) Vec<Bytes>);
 

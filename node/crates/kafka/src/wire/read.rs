@@ -1,9 +1,9 @@
-//! Reading primitive types off bytes that nobody vouches for.
+//! Reads primitive types from untrusted bytes.
 
 use super::{BUDGET_FREE_BYTES, BUDGET_PER_BYTE, ITEMS_MAX, WireError};
 use bytes::Bytes;
 
-/// A request's bytes, read from the front.
+/// The bytes of a request, read from the front.
 pub(crate) struct Reader {
     rest: Bytes,
     budget: usize,
@@ -21,12 +21,12 @@ impl Reader {
         }
     }
 
-    /// From here on lengths are compact and structures end in tagged fields.
+    /// Switches to flexible form: lengths are compact, and structures end in tagged fields.
     pub(crate) fn set_flexible(&mut self, flexible: bool) {
         self.flexible = flexible;
     }
 
-    /// Pays for an allocation.
+    /// Charges an allocation to the budget.
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), WireError> {
         self.budget = self.budget.checked_sub(bytes).ok_or(WireError::Budget)?;
         Ok(())
@@ -63,7 +63,7 @@ impl Reader {
         Err(WireError::Count(value as i64))
     }
 
-    /// A length, checked against what is left; `None` for null.
+    /// Reads a length and checks it against the remaining bytes; returns `None` for null.
     fn length(
         &mut self,
         classic: impl FnOnce(&mut Self) -> Result<i64, WireError>,
@@ -80,7 +80,7 @@ impl Reader {
         }
     }
 
-    /// The number of items of an array; each takes at least a byte.
+    /// Reads the number of items of an array; each item takes at least a byte.
     pub(crate) fn count(&mut self) -> Result<Option<usize>, WireError> {
         self.length(|r| r.array().map(|b| i64::from(i32::from_be_bytes(b))))
     }
@@ -94,13 +94,14 @@ impl Reader {
         Ok(Some(text.to_owned()))
     }
 
-    /// A slice of the request: nothing is copied.
+    /// Reads a slice of the request without a copy.
     pub(crate) fn bytes(&mut self) -> Result<Option<Bytes>, WireError> {
         let length = self.length(|r| r.array().map(|b| i64::from(i32::from_be_bytes(b))))?;
         length.map(|length| self.take(length)).transpose()
     }
 
-    /// The end of a structure. Each tagged field is given to `known`; those that are for newer sides than we are, it passes over.
+    /// Reads the end of a structure. Passes each tagged field to `known`, which ignores the tags of newer
+    /// versions.
     pub(crate) fn end_struct(
         &mut self,
         mut known: impl FnMut(u32, &mut Self) -> Result<(), WireError>,

@@ -1,14 +1,14 @@
-//! Writing responses: small fields into one buffer, batches by reference between its parts.
+//! Writes responses: small fields into buffers, batches by reference between them.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// Chunks from this size on are sent from where they lie.
+/// Minimum size of a chunk that is sent by reference.
 const BY_REFERENCE_FROM: usize = 1 << 10;
 
-/// Small fields go into parts of this size: a buffer of many megabytes would be copied as it grows.
+/// Size of a buffer for small fields: a single buffer of many megabytes would be copied as it grows.
 const PART_BYTES: usize = 256 << 10;
 
-/// A response under way.
+/// A response being written.
 #[derive(Default)]
 pub(crate) struct Writer {
     done: Vec<Bytes>,
@@ -17,7 +17,7 @@ pub(crate) struct Writer {
     flexible: bool,
 }
 
-/// A response as it goes out: its length, then its parts in order.
+/// A finished response: its length, then its parts in order.
 #[derive(Debug, Default)]
 pub(crate) struct Frame(pub(crate) Vec<Bytes>);
 
@@ -51,7 +51,7 @@ impl Writer {
     }
 
     pub(crate) fn string(&mut self, text: Option<&str>) {
-        // No name or message of ours comes near the limit; a message that does is cut.
+        // No name or message of Weir comes near the limit; a longer text is cut.
         let text = text.map(|t| {
             t.get(..t.floor_char_boundary(i16::MAX as usize))
                 .unwrap_or_default()
@@ -81,7 +81,7 @@ impl Writer {
         }
     }
 
-    /// The end of a structure, with its tagged fields in the order of their tags.
+    /// Writes the end of a structure, with its tagged fields in the order of their tags.
     pub(crate) fn end_struct(&mut self, tagged: &[(u32, Bytes)]) {
         if !self.flexible {
             return;
@@ -94,7 +94,7 @@ impl Writer {
         }
     }
 
-    /// What `write` writes, for a field that stands behind its length.
+    /// Returns the bytes that `write` writes, for a field behind its length.
     pub(crate) fn apart(&self, write: impl FnOnce(&mut Self)) -> Bytes {
         let mut writer = Self {
             flexible: self.flexible,
@@ -110,12 +110,12 @@ impl Writer {
         }
     }
 
-    /// The frame, with its length in front.
+    /// Returns the frame, with its length in front.
     pub(crate) fn finish(mut self) -> Frame {
         let length = (self.done_bytes + self.buf.len()) as i32;
         let mut parts = Vec::with_capacity(self.done.len() + 2);
         if self.done.is_empty() && self.buf.len() < BY_REFERENCE_FROM {
-            // One small part, one packet.
+            // A single small part fits one packet.
             let mut whole = BytesMut::with_capacity(self.buf.len() + 4);
             whole.put_i32(length);
             whole.extend_from_slice(&self.buf);
