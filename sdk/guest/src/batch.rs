@@ -1,10 +1,10 @@
-//! Records as a module sees them: borrowed views of the columns.
+//! The records of a batch: borrowed views of its columns.
 
 use crate::bindings::weir::module::types as wit;
 use crate::json::Json;
 use crate::path::Path;
 
-/// Items of one column.
+/// A column of byte strings.
 #[derive(Clone, Copy, Debug)]
 pub struct Column<'a> {
     ends: &'a [u32],
@@ -21,22 +21,22 @@ impl<'a> Column<'a> {
         }
     }
 
-    /// Items.
+    /// Returns the number of items.
     pub fn len(self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no items.
     pub fn is_empty(self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The last item; `None` also where it is null.
+    /// Returns the last item; `None` if it is null or there are no items.
     pub fn last(self) -> Option<&'a [u8]> {
         self.get(self.ends.len().checked_sub(1)?)
     }
 
-    /// Item `i`, or `None` where it is null.
+    /// Returns item `i`, or `None` if it is null.
     #[inline]
     pub fn get(self, i: usize) -> Option<&'a [u8]> {
         if let Some(nulls) = self.nulls
@@ -60,41 +60,42 @@ impl<'a> Batch<'a> {
         Self { inner }
     }
 
-    /// Records.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.inner.timestamps.len()
     }
 
-    /// Whether there are none; a node sends no such batch.
+    /// Returns true if there are no records. A node never sends an empty batch.
     pub fn is_empty(&self) -> bool {
         self.inner.timestamps.is_empty()
     }
 
-    /// The topic that all of them come from, by its place in [`Config::sources`](crate::Config::sources).
+    /// Returns the topic of all records in the batch, as an index into
+    /// [`Config::sources`](crate::Config::sources).
     pub fn source(&self) -> u32 {
         self.inner.source
     }
 
-    /// When the node took them in, in milliseconds since 1970.
+    /// Returns the time at which the node received the batch, in milliseconds since 1970.
     pub fn now(&self) -> i64 {
         self.inner.now
     }
 
-    /// No record before this time is expected any more, in milliseconds since 1970: one that comes is late. The smallest number
-    /// when that is not known.
+    /// Returns the watermark, in milliseconds since 1970: records with an earlier time are late. [`i64::MIN`]
+    /// if unknown.
     pub fn watermark(&self) -> i64 {
         self.inner.watermark
     }
 
-    /// The keys alone, in order: all `None` unless the plan asks for keys. For a module that decides by them only,
-    /// with [`crate::Out::route_all`].
+    /// Returns the keys in order; all `None` unless the module requests keys. With [`crate::Out::route_all`],
+    /// the fast path for modules that decide by keys only.
     #[inline]
     pub fn keys(&self) -> impl Iterator<Item = Option<&'a [u8]>> {
         let mut walk = Walk::new(self.inner.keys.as_ref());
         (0..self.len()).map(move |index| walk.next(index))
     }
 
-    /// All records in order.
+    /// Returns the records in order.
     #[inline]
     pub fn records(&self) -> Records<'a> {
         Records {
@@ -106,7 +107,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// A column on the way through it: where one item ends the next begins.
+/// An iterator over a column: each item begins at the end of the previous item.
 #[derive(Clone, Debug)]
 struct Walk<'a> {
     ends: std::slice::Iter<'a, u32>,
@@ -133,7 +134,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The next item; nothing where the column is not there.
+    /// Returns the next item; `None` for a missing column.
     #[inline]
     fn next(&mut self, index: usize) -> Option<&'a [u8]> {
         let end = *self.ends.next()? as usize;
@@ -175,7 +176,7 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-/// One record of a batch.
+/// A record of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     inner: &'a wit::Batch,
@@ -185,34 +186,34 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Its place in the batch.
+    /// Returns the record's index in the batch.
     #[inline]
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Its timestamp, in milliseconds since 1970.
+    /// Returns the timestamp, in milliseconds since 1970.
     #[inline]
     pub fn timestamp(&self) -> i64 {
         self.inner.timestamps.get(self.index).copied().unwrap_or_default()
     }
 
-    /// The watermark of its batch: see [`Batch::watermark`].
+    /// Returns the watermark of the batch, in milliseconds since 1970: see [`Batch::watermark`].
     pub fn watermark(&self) -> i64 {
         self.inner.watermark
     }
 
-    /// When the node took it in: see [`Batch::now`].
+    /// Returns the time at which the node received the batch: see [`Batch::now`].
     pub(crate) fn now(&self) -> i64 {
         self.inner.now
     }
 
-    /// Whether it came after the watermark had passed its time.
+    /// Returns true if the record arrived after the watermark had passed its timestamp.
     pub fn is_late(&self) -> bool {
         self.has(1)
     }
 
-    /// Whether its time was so far in the future that the node's stands for it.
+    /// Returns true if the timestamp was too far in the future and was replaced by the node's time.
     pub fn is_redated(&self) -> bool {
         self.has(4)
     }
@@ -222,19 +223,19 @@ impl<'a> Record<'a> {
         marks.is_some_and(|m| m & mark != 0)
     }
 
-    /// Its key, unless it has none or the plan does not ask for keys.
+    /// Returns the key; `None` if the record has none or the module does not request keys.
     #[inline]
     pub fn key(&self) -> Option<&'a [u8]> {
         self.key
     }
 
-    /// Its key as one of [`crate::state`]: empty where it has none.
+    /// Returns the key for use with [`crate::state`]: empty for a record without a key.
     ///
     /// # Errors
-    /// Words for a dead letter, when it is too long to be one.
+    /// A reason for a dead letter if the key is too long for state.
     pub fn state_key(&self) -> Result<&'a [u8], String> {
         let key = self.key.unwrap_or_default();
-        // What windows put in front of it is to fit as well.
+        // Leaves room for the prefix that windows put in front of the key.
         let longest = crate::state::KEY_BYTES_MAX - 8;
         match key.len() <= longest {
             true => Ok(key),
@@ -242,13 +243,13 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Its value, unless it is null or the plan does not ask for values.
+    /// Returns the value; `None` if it is null or the module does not request values.
     #[inline]
     pub fn value(&self) -> Option<&'a [u8]> {
         self.value
     }
 
-    /// The field of its value at `path`, if that is a JSON object: names separated by dots lead into objects.
+    /// Returns the field at `path` of a JSON value. Dots separate the names of nested fields.
     #[inline]
     pub fn json(&self, path: &str) -> Json<'a> {
         match self.value {
@@ -257,7 +258,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// As [`Record::json`], for a path that was taken apart before: what a module does in `init`.
+    /// Returns the field at a parsed `path` of a JSON value. Parse paths in `init`, not per record.
     #[inline]
     pub fn field(&self, path: &Path) -> Json<'a> {
         match self.value {
@@ -266,10 +267,12 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// As [`Record::field`], where the whole of the value is looked at: see [`Json::whole_at`]. Nothing where there is no value.
+    /// Returns the field at `path` and checks the whole value: see [`Json::whole_at`]. Empty if there is no
+    /// value.
     ///
     /// # Errors
-    /// In words, when the value is no object that is closed and followed by nothing, or has a name of the path twice.
+    /// A reason for a dead letter if the value is not a single complete object, or a name on the path occurs
+    /// twice.
     #[inline]
     pub fn whole_field(&self, path: &Path) -> Result<Json<'a>, String> {
         match self.value {
@@ -278,7 +281,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Its headers, unless the plan does not ask for them.
+    /// Returns the headers; empty unless the module requests headers.
     pub fn headers(&self) -> Headers<'a> {
         Headers {
             inner: self.inner.headers.as_ref(),
@@ -287,7 +290,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Headers of one record.
+/// The headers of a record.
 #[derive(Clone, Copy, Debug)]
 pub struct Headers<'a> {
     inner: Option<&'a wit::Headers>,
@@ -295,7 +298,7 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
-    /// Name and value of each, in order.
+    /// Returns name and value of each header, in order.
     pub fn iter(self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
         let range = self.inner.map_or(0..0, |h| {
             let start = if self.index == 0 {
@@ -315,7 +318,7 @@ impl<'a> Headers<'a> {
         })
     }
 
-    /// The last value of the header `name`, as Kafka's `lastHeader`.
+    /// Returns the last value of the header `name`, like Kafka's `lastHeader`.
     pub fn last(self, name: &str) -> Option<&'a [u8]> {
         self.iter().filter(|(n, _)| *n == name.as_bytes()).last()?.1
     }

@@ -1,12 +1,12 @@
-//! Whether a text is a document, without keeping any of it.
+//! Checks that a text is valid JSON, without building a document.
 
 use crate::document::{DEPTH_MAX, Document, FEW};
 
-/// Whether [`Document::parse`] takes `text`: for those who read a field or two and must know that the rest is sound. It allocates
-/// nothing where there are no escapes and objects have few fields.
+/// Checks that [`Document::parse`] would accept `text`. For modules that read a few fields and must know that
+/// the rest is valid. Allocates only for texts with escapes or with large objects.
 ///
 /// # Errors
-/// In words, when it is not JSON to its end, or has a name twice in an object.
+/// The reason, if the text is not JSON to its end or an object has a name twice.
 pub fn check(text: &[u8]) -> Result<(), String> {
     if std::str::from_utf8(text).is_ok() {
         let mut skim = Skim { text, at: 0 };
@@ -17,11 +17,11 @@ pub fn check(text: &[u8]) -> Result<(), String> {
             return Ok(());
         }
     }
-    // All of it is read where names must be kept, and for its words where it is not sound.
+    // The full parser handles the rest: objects whose names must be kept, and the wording of errors.
     Document::parse(text).map(|_| ())
 }
 
-/// A quick look, which is not sure of what is unusual.
+/// A fast scanner that gives up on unusual texts.
 struct Skim<'a> {
     text: &'a [u8],
     at: usize,
@@ -30,7 +30,7 @@ struct Skim<'a> {
 impl<'a> Skim<'a> {
     #[inline(always)]
     fn peek(&self) -> u8 {
-        // Not in a document but where it ends.
+        // A zero byte never occurs within a valid document.
         self.text.get(self.at).copied().unwrap_or(0)
     }
 
@@ -41,7 +41,7 @@ impl<'a> Skim<'a> {
         }
     }
 
-    /// Goes past a value. False where it is none, or not surely one.
+    /// Skips a value. Returns false if there is none, or if the scanner is not sure.
     #[inline]
     fn value(&mut self, depth: usize) -> bool {
         match self.peek() {
@@ -65,7 +65,7 @@ impl<'a> Skim<'a> {
         is_it
     }
 
-    /// What is between the quotes; none where it has escapes.
+    /// Returns the text between quotes; `None` if it has escapes.
     #[inline(always)]
     fn string(&mut self) -> Option<&'a [u8]> {
         let start = self.at + 1;
@@ -103,7 +103,7 @@ impl<'a> Skim<'a> {
         is_good
     }
 
-    /// Goes past what is behind an item: whether it is the end, and not a comma.
+    /// Skips the byte after an item: true at the closing bracket, false at a comma, else `None`.
     #[inline(always)]
     fn ends(&mut self, close: u8) -> Option<bool> {
         self.blanks();

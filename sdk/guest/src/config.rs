@@ -1,8 +1,8 @@
-//! Parameters and what a pipeline set them to.
+//! Parameters of a module and their values.
 
 use crate::bindings::weir::module::types as wit;
 
-/// Something that a pipeline sets for a module.
+/// A parameter that a pipeline sets.
 #[derive(Clone, Debug)]
 pub struct Parameter {
     name: &'static str,
@@ -12,7 +12,7 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// A parameter that must be set.
+    /// Declares a parameter that must be set.
     pub fn required<T: FromValue>(name: &'static str, about: &'static str) -> Self {
         Self {
             name,
@@ -22,7 +22,7 @@ impl Parameter {
         }
     }
 
-    /// A parameter that is `preset` when nothing is set.
+    /// Declares a parameter with a default, `preset`.
     pub fn preset<T: FromValue>(name: &'static str, preset: impl Into<T>, about: &'static str) -> Self {
         Self {
             name,
@@ -46,7 +46,7 @@ impl Parameter {
     }
 }
 
-/// A type that parameters come in.
+/// A type of parameter values.
 pub trait FromValue: Sized {
     #[doc(hidden)]
     const KIND: wit::Kind;
@@ -100,7 +100,7 @@ impl FromValue for JsonText {
     }
 }
 
-/// What a pipeline set, with presets filled in.
+/// The values of all parameters, defaults included.
 #[derive(Clone, Debug)]
 pub struct Config {
     inner: wit::Config,
@@ -111,19 +111,19 @@ impl Config {
         Self { inner }
     }
 
-    /// The value of the parameter `name`.
+    /// Returns the value of the parameter `name`.
     ///
     /// # Errors
-    /// When it is not set and has no preset, or has another type.
+    /// If the parameter has no value and no default, or has another type.
     pub fn get<T: FromValue>(&self, name: &str) -> Result<T, String> {
         self.optional(name)?
             .ok_or_else(|| format!("parameter `{name}` is not set"))
     }
 
-    /// The value of the parameter `name`, if it is set.
+    /// Returns the value of the parameter `name`, if set.
     ///
     /// # Errors
-    /// When it has another type.
+    /// If the parameter has another type.
     pub fn optional<T: FromValue>(&self, name: &str) -> Result<Option<T>, String> {
         let Some((_, value)) = self.inner.values.iter().find(|(n, _)| n == name) else {
             return Ok(None);
@@ -138,12 +138,12 @@ impl Config {
             .ok_or_else(|| format!("parameter `{name}` has another type"))
     }
 
-    /// The partition that this instance works for.
+    /// Returns the partition that this instance processes.
     pub fn partition(&self) -> u32 {
         self.inner.partition
     }
 
-    /// Topics that records come from.
+    /// Returns the topics that the records come from.
     pub fn sources(&self) -> &[String] {
         &self.inner.sources
     }

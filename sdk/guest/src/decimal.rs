@@ -1,19 +1,19 @@
-//! Numbers as people write them: scaling 57.3 by 0.1 gives 5.73, not 5.7299999999999995.
+//! Decimal numbers: 57.3 scaled by 0.1 is 5.73, not 5.7299999999999995.
 
 mod long;
 
 pub use long::LongDecimal;
 
-/// `mantissa / 10^places`.
+/// The number `mantissa / 10^places`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decimal {
     mantissa: i64,
     places: u32,
 }
 
-/// Bytes of digits and point whose mantissa always fits, with room to add to it.
+/// Length of a text (digits and point) whose mantissa always fits, with room for an addition.
 const TEXT_BYTES_MAX: usize = 17;
-/// Powers of ten that fit a mantissa.
+/// Maximum decimal places: powers of ten that fit a mantissa.
 const PLACES_MAX: u32 = 18;
 
 impl From<i64> for Decimal {
@@ -23,7 +23,7 @@ impl From<i64> for Decimal {
 }
 
 impl Decimal {
-    /// Reads a number without an exponent and of few digits. Takes leading zeros, which JSON does not have.
+    /// Parses a short number without an exponent. Accepts leading zeros, which JSON does not allow.
     #[inline]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (negative, digits) = match text.split_first()? {
@@ -48,12 +48,12 @@ impl Decimal {
         Some(Self { mantissa, places })
     }
 
-    /// The shortest decimal that reads as `number`, if it has few digits.
+    /// Returns the shortest decimal that reads as `number`; `None` if it has too many digits.
     pub fn of(number: f64) -> Option<Self> {
         Self::parse(number.to_string().as_bytes())
     }
 
-    /// `self * factor + offset`, exactly; `None` where that has too many digits.
+    /// Returns `self * factor + offset`, exactly; `None` if the result has too many digits.
     #[inline]
     pub fn scaled(self, factor: Self, offset: Self) -> Option<Self> {
         let product = Self {
@@ -76,11 +76,11 @@ impl Decimal {
             .checked_mul(10i64.checked_pow(places - self.places)?)
     }
 
-    /// Its text, without zeros at the end of the fraction.
+    /// Appends the number as text, without trailing zeros of the fraction.
     #[inline]
     pub fn write(self, out: &mut Vec<u8>) {
         let mut rest = self.mantissa.unsigned_abs();
-        // 19 digits and a point; as many zeros before them as there may be places.
+        // 19 digits, a point, and up to as many leading zeros as places.
         let mut text = [0u8; 48];
         let mut at = text.len();
         let mut significant = self.places == 0;
@@ -110,13 +110,13 @@ impl Decimal {
         out.extend_from_slice(&text[at..]);
     }
 
-    /// Its value, if it is a whole number.
+    /// Returns the value of a whole number; `None` for a fraction.
     pub fn whole(self) -> Option<i64> {
         let one = 10i64.checked_pow(self.places)?;
         (self.mantissa % one == 0).then(|| self.mantissa / one)
     }
 
-    /// The double nearest to it.
+    /// Returns the nearest double.
     pub fn to_f64(self) -> Option<f64> {
         let mut text = Vec::new();
         self.write(&mut text);
@@ -124,7 +124,8 @@ impl Decimal {
     }
 }
 
-/// Takes the last digit off. Dividing 32 bits by ten is a multiplication; a guest has no such way with 64.
+/// Removes and returns the last digit. Division of 32 bits by ten compiles to a multiplication; WebAssembly
+/// has no such multiplication for 64 bits.
 #[inline]
 fn last_digit(rest: &mut u64) -> u8 {
     match u32::try_from(*rest) {

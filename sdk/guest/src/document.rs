@@ -1,15 +1,16 @@
-//! A JSON document, read from end to end, whose parts are places in its text.
+//! A JSON document, parsed and checked as a whole; its parts refer to places in its text.
 //!
-//! For modules that change a document, or must be sure of all of it: what is not JSON to its last byte is an error (RFC 8259), and so
-//! is a name that comes twice, of which every reader takes another. What [`Edits`] do not touch leaves as it came, number texts and
-//! blanks included. To read a field or two, [`Json`](crate::Json) is quicker.
+//! For modules that change a document or must validate all of it. Text that is not JSON to its last byte is
+//! an error (RFC 8259), and so are duplicate names, which parsers treat differently. Parts not changed by
+//! [`Edits`] keep their exact text, including the form of numbers and blanks. To read a field or two,
+//! [`Json`](crate::Json) is faster.
 
 use crate::path::Path;
 use crate::text::unescape;
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// A checked document.
+/// A validated document.
 #[derive(Debug)]
 pub struct Document<'a> {
     text: &'a [u8],
@@ -23,18 +24,18 @@ pub struct Node<'a> {
     value: Value<'a>,
 }
 
-/// What a value is.
+/// A value by its type.
 #[derive(Debug)]
 pub enum Value<'a> {
     /// `null`.
     Null,
     /// `true` or `false`.
     Boolean(bool),
-    /// A number, by its text.
+    /// A number, as text.
     Number(&'a str),
-    /// A text, without its escapes.
+    /// A string, unescaped.
     Text(Cow<'a, str>),
-    /// A list.
+    /// An array.
     List(Vec<Node<'a>>),
     /// An object.
     Object(Vec<Field<'a>>),
@@ -43,22 +44,22 @@ pub enum Value<'a> {
 /// A field of an object.
 #[derive(Debug)]
 pub struct Field<'a> {
-    /// Its name, without escapes.
+    /// The name, unescaped.
     pub name: Cow<'a, str>,
-    /// Its value.
+    /// The value.
     pub node: Node<'a>,
-    /// Where its name stands, with its quotes.
+    /// Place of the name in the text, quotes included.
     name_span: Range<usize>,
 }
 
-/// Deeper documents are refused, as most parsers do.
+/// Maximum nesting depth; most parsers have such a limit.
 pub(crate) const DEPTH_MAX: usize = 128;
 
 impl<'a> Document<'a> {
-    /// Reads all of `text`.
+    /// Parses all of `text`.
     ///
     /// # Errors
-    /// In words, when it is not JSON to its end, or has a name twice in an object.
+    /// The reason, if the text is not JSON to its end or an object has a name twice.
     pub fn parse(text: &'a [u8]) -> Result<Self, String> {
         let utf8 = std::str::from_utf8(text).map_err(|e| not_json(e.valid_up_to()))?;
         let mut parser = Parser { text: utf8, at: 0 };
@@ -74,29 +75,29 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The whole of it.
+    /// Returns the outermost value.
     pub fn root(&self) -> &Node<'a> {
         &self.root
     }
 
-    /// Its text.
+    /// Returns the document's text.
     pub fn text(&self) -> &'a [u8] {
         self.text
     }
 }
 
 impl<'a> Node<'a> {
-    /// What it is.
+    /// Returns the value by its type.
     pub fn value(&self) -> &Value<'a> {
         &self.value
     }
 
-    /// Its place in the document's text.
+    /// Returns the byte range of the value in the document's text.
     pub fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 
-    /// Its fields, if it is an object.
+    /// Returns the fields of an object; empty for other values.
     pub fn fields(&self) -> &[Field<'a>] {
         match &self.value {
             Value::Object(fields) => fields,
@@ -104,12 +105,12 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Its field of this name, if it is an object that has one.
+    /// Returns the field `name` of an object, if there is one.
     pub fn field(&self, name: &str) -> Option<&Node<'a>> {
         self.fields().iter().find(|f| f.name == name).map(|f| &f.node)
     }
 
-    /// The value at `path`, as [`Json::at`](crate::Json::at) finds it.
+    /// Returns the value at `path`, by the rules of [`Json::at`](crate::Json::at).
     pub fn at(&self, path: &Path) -> Option<&Node<'a>> {
         path.names().try_fold(self, |node, name| match &node.value {
             Value::List(items) => items.get(place(name)?),
@@ -118,7 +119,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// The place in a list that `name` says: digits alone.
+/// Parses `name` as an index into an array: digits only.
 fn place(name: &str) -> Option<usize> {
     let is_place = name.bytes().all(|b| b.is_ascii_digit());
     is_place.then(|| name.parse().ok()).flatten()
@@ -128,7 +129,7 @@ fn not_json(at: usize) -> String {
     format!("value is not JSON at byte {at}")
 }
 
-/// Whether a text is a number, as JSON has them.
+/// Returns true if the text is a JSON number.
 pub(crate) fn is_number(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else {
         return false;
@@ -310,7 +311,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Objects of more fields are sorted to find what comes twice.
+/// Objects with more fields are sorted to find duplicate names.
 pub(crate) const FEW: usize = 16;
 
 fn twice<'f>(fields: &'f [Field<'_>]) -> Option<&'f str> {
@@ -332,29 +333,29 @@ fn twice<'f>(fields: &'f [Field<'_>]) -> Option<&'f str> {
         .map(|pair| pair[0])
 }
 
-/// Changes to a document's text. What they do not touch stays as it is.
+/// Changes to a document's text. All other text stays as it is.
 #[derive(Debug, Default)]
 pub struct Edits(Vec<(Range<usize>, Vec<u8>)>);
 
 impl Edits {
-    /// Whether there are none.
+    /// Returns true if there are no changes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Puts JSON text in the place of a value.
+    /// Replaces a value by JSON text.
     pub fn replace(&mut self, node: &Node<'_>, json: Vec<u8>) {
         self.0.push((node.span(), json));
     }
 
-    /// Gives a field another name.
+    /// Renames a field.
     pub fn rename(&mut self, field: &Field<'_>, name: &str) {
         let mut text = Vec::new();
         crate::escape_into(&mut text, name);
         self.0.push((field.name_span.clone(), text));
     }
 
-    /// Takes fields out of an object: those of which `goes` says so.
+    /// Removes the fields of an object for which `goes` returns true.
     pub fn remove(&mut self, object: &Node<'_>, goes: impl Fn(&Field<'_>) -> bool) {
         let fields = object.fields();
         let mut kept_end = None;
@@ -366,7 +367,7 @@ impl Edits {
                     run = Some(start..field.node.span.end);
                 }
                 false => {
-                    // With the comma behind it.
+                    // Together with the comma behind the field.
                     self.0.extend(
                         run.take()
                             .map(|run| (run.start..field.name_span.start, Vec::new())),
@@ -375,12 +376,12 @@ impl Edits {
                 }
             }
         }
-        // At the end, with the comma before it.
+        // At the end, together with the comma in front.
         self.0
             .extend(run.map(|run| (kept_end.unwrap_or(run.start)..run.end, Vec::new())));
     }
 
-    /// Adds fields to the end of an object: names, and values as JSON text.
+    /// Appends fields to an object: names, with values as JSON text.
     pub fn add<'f>(&mut self, object: &Node<'_>, fields: impl Iterator<Item = (&'f str, &'f [u8])>) {
         let mut text = Vec::new();
         let mut is_first = object.fields().is_empty();
@@ -401,7 +402,7 @@ impl Edits {
         }
     }
 
-    /// Writes the document with all changes to `out`. Of changes within others the outer ones count.
+    /// Appends the changed document to `out`. A change that contains others replaces them.
     pub fn write(&mut self, document: &Document<'_>, out: &mut Vec<u8>) {
         self.0
             .sort_by_key(|(span, _)| (span.start, std::cmp::Reverse(span.end)));
@@ -508,7 +509,7 @@ mod tests {
     }
 
     proptest! {
-        /// What one of two parsers reads, the other does; but for names that come twice, which this one refuses.
+        /// This parser accepts the same texts as another parser, except for duplicate names.
         #[test]
         fn it_agrees_with_another_parser(text in json(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
             let agrees = |text: &[u8]| {
@@ -516,7 +517,7 @@ mod tests {
                 assert_eq!(check(text), ours.as_ref().map(|_| ()).map_err(Clone::clone));
                 let theirs = serde_json::from_slice::<serde_json::Value>(text);
                 let is_twice = ours.as_ref().err().is_some_and(|why| why.contains("twice"));
-                // A number that no double has is one all the same.
+                // A number too large for a double is valid JSON all the same.
                 let is_large = theirs.as_ref().err().is_some_and(|why| why.to_string().contains("out of range"));
                 ours.is_ok() == theirs.is_ok() || (is_twice && theirs.is_ok()) || is_large
             };

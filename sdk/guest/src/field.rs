@@ -1,9 +1,9 @@
-//! What most modules ask of a record: a number in its value, a key to remember it by, a text to decide by.
+//! Common inputs of modules: a number in the value, a key for state, a text to group by.
 
 use crate::{Out, Path, Record};
 use std::borrow::Cow;
 
-/// A field of the value by the text that names it, which is also what a dead letter is told.
+/// A field of the value, named by the text that also appears in the reasons of dead letters.
 #[derive(Debug)]
 pub struct Field {
     text: String,
@@ -11,7 +11,7 @@ pub struct Field {
 }
 
 impl Field {
-    /// The field at `text`; dots lead into objects.
+    /// Makes a field from a path with dots.
     pub fn new(text: &str) -> Self {
         Self {
             text: text.to_owned(),
@@ -19,10 +19,10 @@ impl Field {
         }
     }
 
-    /// As [`Field::new`], of a path that leads somewhere.
+    /// Makes a field from a path and checks the path.
     ///
     /// # Errors
-    /// As [`Path::read`].
+    /// The reason, if a name in the path is empty or a JSON Pointer is malformed.
     pub fn read(text: &str) -> Result<Self, String> {
         Path::read(text).map(|path| Self {
             text: text.to_owned(),
@@ -30,7 +30,8 @@ impl Field {
         })
     }
 
-    /// The number that `record` has there. Without one, or with a value of which readers would disagree, the record is rejected.
+    /// Returns the number in the field. Rejects the record if there is none, or if the value is ambiguous
+    /// (for example, duplicate names).
     pub fn number(&self, record: &Record<'_>, out: &mut Out) -> Option<f64> {
         match record.whole_field(&self.path) {
             Ok(field) => {
@@ -47,8 +48,8 @@ impl Field {
         }
     }
 
-    /// The key of `record`, and the number that it has there. Without a number, or with a key that is too long for
-    /// [`crate::state`], the record is rejected.
+    /// Returns the record's key and the number in the field. Rejects the record if there is no number or the
+    /// key is too long for [`crate::state`].
     pub fn of_key<'a>(&self, record: &Record<'a>, out: &mut Out) -> Option<(&'a [u8], f64)> {
         let number = self.number(record, out)?;
         Some((record.state_key_or_reject(out)?, number))
@@ -56,28 +57,28 @@ impl Field {
 }
 
 impl<'a> Record<'a> {
-    /// As [`Record::state_key`], with the record rejected where that is an error.
+    /// Returns the key for use with [`crate::state`], and rejects the record if the key is too long.
     pub fn state_key_or_reject(&self, out: &mut Out) -> Option<&'a [u8]> {
         self.state_key().map_err(|why| out.reject(self.index(), why)).ok()
     }
 }
 
-/// Where the text of a record comes from that a module decides by.
+/// The part of a record that a module groups or routes by.
 #[derive(Debug)]
 pub enum By {
-    /// Its key.
+    /// The key.
     Key,
     /// The last header of this name.
     Header(String),
-    /// A field of its JSON value.
+    /// A field of a JSON value.
     Field(Path),
 }
 
 impl By {
-    /// What `by` says: `key`, `header:NAME` or `field:PATH`.
+    /// Parses `key`, `header:NAME` or `field:PATH`.
     ///
     /// # Errors
-    /// Words for whoever set it.
+    /// The reason, for the author of the pipeline file.
     pub fn parse(by: &str) -> Result<Self, String> {
         match by.split_once(':') {
             None if by == "key" => Ok(Self::Key),
@@ -89,11 +90,11 @@ impl By {
         }
     }
 
-    /// The text of `record`, if it has one. Numbers and booleans in a field are the texts that they are written with; `null`
-    /// is none.
+    /// Returns the text of `record`, if there is one. Numbers and booleans in a field are returned as
+    /// written; `null` counts as missing.
     ///
     /// # Errors
-    /// In words, when readers would disagree about the value: see [`Json::whole_at`](crate::Json::whole_at).
+    /// The reason, if the value is ambiguous: see [`Json::whole_at`](crate::Json::whole_at).
     pub fn of<'a>(&self, record: &Record<'a>) -> Result<Option<Cow<'a, [u8]>>, String> {
         Ok(match self {
             Self::Key => record.key().map(Cow::Borrowed),
@@ -110,7 +111,7 @@ impl By {
         })
     }
 
-    /// The columns that it takes: keys, values and headers, as [`Plan::with`](crate::Plan::with) wants them.
+    /// Returns the required columns (keys, values, headers), as [`Plan::with`](crate::Plan::with) takes them.
     pub fn columns(&self) -> (bool, bool, bool) {
         (
             matches!(self, Self::Key),

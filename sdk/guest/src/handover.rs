@@ -1,30 +1,31 @@
-//! What is handed over to the host when a call ends well. Only what a module uses is known here, behind a pointer that the
-//! compiler cannot see through: what it does not use must not be linked, since what a component imports it must be granted.
+//! Changes that are handed to the host when a call succeeds. Features register themselves behind a pointer
+//! that the compiler cannot see through: an unused feature must not be linked, since every import of a
+//! component needs a grant.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// What a call changed and still has to hand over.
+/// Changes of a call that are still to be handed to the host.
 pub(crate) trait Flush {
     fn flush(&self);
 }
 
 thread_local! {
-    /// Those of the instance: made in `init` or when first used, and there as long as it is.
+    /// The registered features of the instance, from `init` or first use until the instance ends.
     static HELD: RefCell<Vec<Rc<dyn Flush>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Has `held` flushed when a call ends well.
+/// Registers `held` to be flushed at the end of each successful call.
 pub(crate) fn hold(held: Rc<dyn Flush>) {
     HELD.with(|all| all.borrow_mut().push(held));
 }
 
-/// Hands over what a call changed. Called when one ends well; of one that does not the instance is dropped.
+/// Hands the changes of a successful call to the host. After a failed call the instance is dropped instead.
 pub(crate) fn flush() {
     HELD.with(|all| all.borrow().iter().for_each(|held| held.flush()));
 }
 
-/// Forgets those of an instance that was before, natively.
+/// Drops the registrations of an earlier native instance.
 pub(crate) fn begin() {
     HELD.with(|all| all.borrow_mut().clear());
 }

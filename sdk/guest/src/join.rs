@@ -1,4 +1,4 @@
-//! Joins: records of two topics that have a key in common and are near each other in time.
+//! Joins: pairs of records from two topics with the same key and nearby times.
 //!
 //! ```
 //! use std::time::Duration;
@@ -47,9 +47,11 @@
 //! assert_eq!(seen.emits[0].values.as_ref().unwrap().data, b"A-7 12.50");
 //! ```
 //!
-//! Each pair comes once, when the later of its records does. A record is kept as long as one that comes in time may be near it, in
-//! [`crate::state`], and forgotten by [`crate::timers`]: the stage grants both. For what a *table* says of a key, the topic's last
-//! record of it, a [`Map`] is enough: write what comes from the table, look up for what comes from elsewhere.
+//! Each pair is emitted once, when its later record arrives. A record is kept in [`crate::state`] while a
+//! timely record may still match, then removed by [`crate::timers`]: the stage grants both.
+//!
+//! To join with a *table* (the last record of a topic by key), a [`Map`] is enough: store the records of the
+//! table, look up the key of every other record.
 
 use crate::Record;
 use crate::state::{KEY_BYTES_MAX, Map};
@@ -57,29 +59,29 @@ use crate::timers::{self, Clock, Fired};
 use crate::window::{millis, tag};
 use std::time::Duration;
 
-/// Records of one key that wait on one side, at most: they are looked at for each record of the other.
+/// Maximum records of a key that wait on one side: each record of the other side visits all of them.
 pub const WAITING_MAX: usize = 1_000;
 
-/// Which of the two topics.
+/// A side of the join: one of its two topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The one.
+    /// The left topic.
     Left,
-    /// The other.
+    /// The right topic.
     Right,
 }
 
-/// A record that is near the one that came.
+/// A match of the current record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Other<'a> {
-    /// Its time.
+    /// The timestamp, in milliseconds since 1970.
     pub at: i64,
-    /// Its value.
+    /// The value.
     pub value: Option<&'a [u8]>,
 }
 
 impl<'a> Other<'a> {
-    /// Its value and that of the record on `side` that came: left and right.
+    /// Returns the values of the pair as (left, right), given the current record's `side` and value.
     pub fn in_order(&self, side: Side, came: Option<&'a [u8]>) -> (Option<&'a [u8]>, Option<&'a [u8]>) {
         match side {
             Side::Left => (came, self.value),
@@ -88,10 +90,10 @@ impl<'a> Other<'a> {
     }
 }
 
-/// Times and values of records that wait, in the order in which they came.
+/// Timestamps and values of waiting records, in order of arrival.
 type Waiting = Vec<(i64, Option<Vec<u8>>)>;
 
-/// A join. See the module's docs.
+/// A join of two topics by key and time. See the [module docs](self).
 #[derive(Debug)]
 pub struct Join {
     left: Map<Waiting>,
@@ -101,10 +103,11 @@ pub struct Join {
 }
 
 impl Join {
-    /// Joins records whose times are at most `within` apart. In [`init`](crate::Module::init) only, each name once.
+    /// Creates a join of records at most `within` apart. Call only in [`init`](crate::Module::init), with a
+    /// name of its own.
     ///
     /// # Errors
-    /// When that is no time at all.
+    /// If `within` is zero or too long.
     pub fn new(name: &str, within: Duration) -> Result<Self, String> {
         Ok(Self {
             left: Map::new(&format!("{name}.left")),
@@ -114,11 +117,11 @@ impl Join {
         })
     }
 
-    /// Takes a record on `side`, and hands each that is near it on the other to `each`, in the order in which they came.
+    /// Adds a record on `side` and passes each match on the other side to `each`, in order of arrival.
     ///
     /// # Errors
-    /// When its key is too long to be kept, or [`WAITING_MAX`] records of it wait already: then nothing is handed over, and it is
-    /// not kept. Also when it comes so late that what it belongs to may be forgotten, and none is there.
+    /// If the key is too long for state, or [`WAITING_MAX`] records of the key wait already; nothing is
+    /// joined or kept then. Also if the record is so late that its matches may be forgotten and none is left.
     pub fn see(
         &mut self,
         side: Side,
@@ -136,7 +139,7 @@ impl Join {
         };
         let (at, within) = (record.timestamp(), self.within);
         let last = at.saturating_add(within);
-        // One that is so late has nobody to wait for any more.
+        // A record this late cannot have a match in the future.
         let waits = last >= record.watermark();
         let mut first = None;
         if waits {
@@ -166,14 +169,14 @@ impl Join {
         if !waits && is_alone {
             return Err("it comes too late: what it belongs to may be forgotten".to_owned());
         }
-        // Only the first to go sets the time.
+        // Only the first record to expire sets the timer.
         if waits && first == Some(at) {
             timers::set(Clock::Event, key, self.tag, last.saturating_add(1));
         }
         Ok(())
     }
 
-    /// Forgets what waits for nothing any more.
+    /// Removes waiting records that can no longer match.
     pub fn forget(&mut self, fired: &Fired<'_>) {
         if fired.clock() != Clock::Event {
             return;
@@ -254,8 +257,8 @@ mod tests {
     }
 
     proptest! {
-        /// Records out of order by up to `disorder`, the watermark that much behind: each pair that is near comes once, whatever
-        /// is forgotten meanwhile, and in the end nothing is left.
+        /// With records out of order by up to `disorder` and the watermark as far behind, each matching pair
+        /// is emitted once, and no state is left in the end.
         #[test]
         fn each_near_pair_comes_once(
             records in prop::collection::vec((0..2u32, 0..3u8, 0..20i64, 0..30i64), 0..60),

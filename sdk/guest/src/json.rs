@@ -1,10 +1,11 @@
 //! Fields of a JSON document without parsing the document.
 //!
-//! The structure is found 64 bytes at a time (the first stage of simdjson: Langdale and Lemire, "Parsing Gigabytes of
-//! JSON per Second", VLDB Journal 28, 2019): quotes that are not escaped, which bytes lie in strings, and how deep the
-//! brackets are. Only where a key might begin is a byte looked at on its own. What is not asked for is not checked: a
-//! document that is malformed elsewhere still gives its field. Of a name that comes twice the first counts. Who must be sure of
-//! a whole document reads it as a [`Document`](crate::document::Document).
+//! The structure is found 64 bytes at a time (the first stage of simdjson: Langdale and Lemire, "Parsing
+//! Gigabytes of JSON per Second", VLDB Journal 28, 2019): unescaped quotes, bytes within strings, and the
+//! depth of brackets. Single bytes are examined only where a key may begin.
+//!
+//! Only the requested field is checked: a document that is malformed elsewhere still yields the field, and
+//! the first of duplicate names counts. [`Document`](crate::document::Document) validates a whole document.
 
 use crate::check::check;
 use crate::path::Path;
@@ -19,17 +20,18 @@ pub struct Json<'a> {
 }
 
 impl<'a> Json<'a> {
-    /// A whole document.
+    /// Wraps a whole document.
     pub fn new(document: &'a [u8]) -> Self {
         Self {
             text: Some(trim(document)),
         }
     }
 
-    /// Nothing.
+    /// No value.
     pub const NONE: Self = Self { text: None };
 
-    /// The field at `path`: names separated by dots lead into objects; one that begins with `/` is as [`Path::new`] takes it.
+    /// Returns the field at `path`. Dots separate the names of nested fields; a path that begins with `/` is
+    /// a JSON Pointer, as in [`Path::new`].
     #[inline]
     pub fn get(self, path: &str) -> Json<'a> {
         let Some(text) = self.text else { return Self::NONE };
@@ -49,7 +51,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The field at `path`.
+    /// Returns the field at a parsed `path`.
     #[inline]
     pub fn at(self, path: &Path) -> Json<'a> {
         let mut text = self.text;
@@ -62,12 +64,13 @@ impl<'a> Json<'a> {
         Self { text }
     }
 
-    /// As [`Json::at`], of an object of which the whole is looked at: that its strings and brackets are closed, that nothing follows it,
-    /// and that no name on the path comes twice. What else is in it is not read; [`check`](crate::check) reads all of it.
-    /// Nothing is found in what does not begin as an object or a list.
+    /// Returns the field at a parsed `path` and checks the structure of the whole document: strings and
+    /// brackets are closed, nothing follows, and no name on the path occurs twice. Other content is not
+    /// validated; [`check`](crate::check) does that. Returns nothing if the document is neither an object nor
+    /// an array.
     ///
     /// # Errors
-    /// In words, when it is not so.
+    /// The reason, if the structure is invalid or a name is duplicate.
     #[inline]
     pub fn whole_at(self, path: &Path) -> Result<Json<'a>, String> {
         let document = self.text.unwrap_or_default();
@@ -79,7 +82,7 @@ impl<'a> Json<'a> {
                     check(document)?;
                     item(document, name)
                 }
-                // It has no fields, whatever it is.
+                // Other values have no fields.
                 _ => None,
             };
         }
@@ -93,34 +96,34 @@ impl<'a> Json<'a> {
         Ok(Self { text })
     }
 
-    /// Its text as it stands in the document.
+    /// Returns the text as it stands in the document.
     pub fn text(self) -> Option<&'a [u8]> {
         self.text
     }
 
-    /// Where its text begins in `document`, of which it must be a part.
+    /// Returns the offset of the value's text in `document`, which must contain it.
     pub fn offset_in(self, document: &[u8]) -> Option<usize> {
         let start = (self.text?.as_ptr() as usize).checked_sub(document.as_ptr() as usize)?;
         (start <= document.len()).then_some(start)
     }
 
-    /// Whether there is a value, null included.
+    /// Returns true if there is a value, null included.
     pub fn exists(self) -> bool {
         self.text.is_some()
     }
 
-    /// Whether it is `null`.
+    /// Returns true if the value is `null`.
     pub fn is_null(self) -> bool {
         self.text == Some(b"null")
     }
 
-    /// Its value, if it is a number.
+    /// Returns the value of a number.
     #[inline]
     pub fn number(self) -> Option<f64> {
         number(self.text?)
     }
 
-    /// Its value, if it is `true` or `false`.
+    /// Returns the value of `true` or `false`.
     pub fn boolean(self) -> Option<bool> {
         match self.text? {
             b"true" => Some(true),
@@ -129,7 +132,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Its value, if it is a string; borrowed unless it has escapes.
+    /// Returns the value of a string; borrowed unless the string has escapes.
     pub fn string(self) -> Option<Cow<'a, str>> {
         let inner = self.text?.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
         if !inner.contains(&b'\\') {
@@ -138,7 +141,7 @@ impl<'a> Json<'a> {
         unescape(inner).map(Cow::Owned)
     }
 
-    /// Each item, if it is an array.
+    /// Returns the items of an array; empty for other values.
     pub fn items(self) -> impl Iterator<Item = Json<'a>> {
         let mut rest = self.text.and_then(|t| t.strip_prefix(b"[")).unwrap_or_default();
         std::iter::from_fn(move || {
@@ -153,7 +156,7 @@ impl<'a> Json<'a> {
         })
     }
 
-    /// Name (raw, without quotes) and value of each field, if it is an object.
+    /// Returns name (raw, without quotes) and value of each field of an object; empty for other values.
     pub fn fields(self) -> impl Iterator<Item = (&'a [u8], Json<'a>)> {
         let mut rest = self.text.and_then(|t| t.strip_prefix(b"{")).unwrap_or_default();
         std::iter::from_fn(move || {
@@ -172,7 +175,7 @@ impl<'a> Json<'a> {
     }
 }
 
-/// The item of a list at the place that `name` says.
+/// Returns the item of an array at the index `name`.
 #[cold]
 fn item<'a>(list: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let place = std::str::from_utf8(name)
@@ -182,7 +185,7 @@ fn item<'a>(list: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     Json { text: Some(list) }.items().nth(place)?.text
 }
 
-/// The value of `name` in the object that `doc` is.
+/// Returns the value of `name` in the object `doc`.
 #[inline]
 fn field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     plain_field(doc, name).or_else(|| match doc.contains(&b'\\') || name.is_empty() {
@@ -191,7 +194,7 @@ fn field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     })
 }
 
-/// The masks of the 64 bytes at `at`, or of as many as there are.
+/// Returns the masks of up to 64 bytes at `at`.
 #[inline(always)]
 fn masks_at(doc: &[u8], at: usize, needle: u8) -> Masks {
     let rest = doc.get(at..).unwrap_or_default();
@@ -199,7 +202,7 @@ fn masks_at(doc: &[u8], at: usize, needle: u8) -> Masks {
         return masks(block, needle);
     }
     match doc.last_chunk() {
-        // With the end of what was looked at before, which is shifted out.
+        // Reads a full block that ends with the document, and shifts out the bytes already examined.
         Some(block) => masks(block, needle).behind(64 - rest.len()),
         None => {
             let mut padded = [b' '; 64];
@@ -211,7 +214,8 @@ fn masks_at(doc: &[u8], at: usize, needle: u8) -> Masks {
     }
 }
 
-/// The value of `name` in the object that `doc` is, which is closed, followed by nothing, and has the name once at most.
+/// Returns the value of `name` in the object `doc`. Checks that the object is closed, that nothing follows,
+/// and that the name occurs at most once.
 #[inline]
 fn sole_field<'a>(doc: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String> {
     let Some(needle) = name.first().copied() else {
@@ -222,7 +226,7 @@ fn sole_field<'a>(doc: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String
     while at < doc.len() {
         let m = masks_at(doc, at, needle);
         if m.backslashes != 0 {
-            // A name may be written with escapes.
+            // The document may write the name with escapes.
             return read_whole(doc, name);
         }
         let strings = prefix_xor(m.quotes) ^ in_string;
@@ -241,7 +245,7 @@ fn sole_field<'a>(doc: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String
                 return read_whole(doc, name);
             }
         }
-        // Where its last bracket closes, the document ends.
+        // The document ends at its last closing bracket.
         let end = doc.len() - 1 - at;
         let mut closing = if end < 64 { closes & !(1 << end) } else { closes };
         while closing != 0 {
@@ -268,7 +272,8 @@ fn sole_field<'a>(doc: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String
     }
 }
 
-/// Whether behind the first `len` bytes of `rest`, a value, the object goes on or ends.
+/// Returns true if the value in the first `len` bytes of `rest` is followed by another field or the end of
+/// the object.
 #[inline(always)]
 fn is_followed(rest: &[u8], len: usize) -> bool {
     match rest.get(len) {
@@ -286,14 +291,14 @@ fn is_followed_at_last(rest: &[u8], len: usize) -> bool {
     )
 }
 
-/// As [`sole_field`], having read all of it: for what is unusual, and for words.
+/// Does the work of [`sole_field`] with the full parser: for unusual documents and for the wording of errors.
 #[cold]
 fn read_whole<'a>(doc: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String> {
     check(doc)?;
     Ok(field(doc, name))
 }
 
-/// As [`field`], where the document may write the name with escapes.
+/// Does the work of [`field`] if the document may write the name with escapes.
 #[cold]
 fn escaped_field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let is_it = |raw: &[u8]| match raw.contains(&b'\\') {
@@ -304,7 +309,7 @@ fn escaped_field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     fields.find(|(raw, _)| is_it(raw))?.1.text
 }
 
-/// As [`field`], of a name that is written without escapes.
+/// Does the work of [`field`] for a name written without escapes.
 #[inline]
 fn plain_field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     if doc.first() != Some(&b'{') || name.is_empty() {
@@ -322,7 +327,8 @@ fn plain_field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         let strings = prefix_xor(m.quotes) ^ in_string;
         in_string = ((strings as i64) >> 63) as u64;
         let (opens, closes) = (m.opens & !strings, m.closes & !strings);
-        // An opening quote is inside by this count, a closing one is not. The name may begin in the next block.
+        // By this mask, an opening quote is inside a string and a closing quote is not. The name may begin in
+        // the next block.
         let mut candidates = m.quotes & strings & ((m.needles >> 1) | 1 << 63);
         while candidates != 0 {
             let bit = candidates.trailing_zeros();
@@ -342,10 +348,10 @@ fn plain_field<'a>(doc: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     None
 }
 
-/// What follows `name`, its quote and a colon.
+/// Returns the text after `name`, its quote and a colon.
 #[inline]
 fn after_key<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    // By hand: a call of `memcmp` costs more than the few bytes of a name.
+    // A loop is faster: a call of `memcmp` costs more than the few bytes of a name.
     if text.len() <= name.len() || !name.iter().zip(text).all(|(a, b)| a == b) {
         return None;
     }
@@ -361,7 +367,7 @@ fn after_key<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     })
 }
 
-/// The value that starts `text`.
+/// Returns the value at the start of `text`.
 #[inline]
 fn value_text(text: &[u8]) -> Option<&[u8]> {
     let len = match text.first()? {
@@ -407,7 +413,7 @@ fn bracket_len(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// Bytes that a backslash escapes, and whether one reaches into the next block.
+/// Returns the escaped bytes, and carries an escape into the next block.
 fn escapes(backslashes: u64, escaped: &mut bool) -> u64 {
     let mut out = u64::from(*escaped);
     let mut skip = *escaped;
@@ -426,7 +432,8 @@ fn escapes(backslashes: u64, escaped: &mut bool) -> u64 {
     out
 }
 
-/// Bit `i` is the parity of bits 0 to `i`: from a quote to before the next.
+/// Computes for each bit the parity of all bits up to it: ones from an opening quote to before the closing
+/// quote.
 fn prefix_xor(mut bits: u64) -> u64 {
     bits ^= bits << 1;
     bits ^= bits << 2;
@@ -436,7 +443,7 @@ fn prefix_xor(mut bits: u64) -> u64 {
     bits ^ bits << 32
 }
 
-/// A JSON number. Exact and quick for what sensors send, by the standard library otherwise.
+/// Parses a JSON number. Exact and fast for typical sensor values; other numbers go to the standard library.
 #[inline]
 fn number(text: &[u8]) -> Option<f64> {
     const POWERS: [f64; 16] = [
@@ -485,7 +492,7 @@ fn slow_number(text: &[u8]) -> Option<f64> {
         .flatten()
 }
 
-/// A number as JSON has it: `null` for what is none or has no end.
+/// A number as JSON text; infinities and NaN are written as `null`.
 #[derive(Clone, Copy, Debug)]
 pub struct JsonNumber(pub f64);
 
@@ -499,12 +506,13 @@ impl std::fmt::Display for JsonNumber {
     }
 }
 
-/// Whether a number is shorter with an exponent: as `f64`, it is then not written as a row of zeros.
+/// Returns true if a number is shorter with an exponent. Such a number is written with an exponent instead of
+/// a row of zeros.
 pub(crate) fn is_long(number: f64) -> bool {
     number != 0.0 && !(1e-7..1e17).contains(&number.abs())
 }
 
-/// The name of a field, as [`Json::fields`] gives it: with its escapes, without its quotes.
+/// Unescapes a field name as returned by [`Json::fields`].
 pub fn name_of(written: &[u8]) -> String {
     let quoted = [b"\"", written, b"\""].concat();
     let name = Json::new(&quoted).string().map(Cow::into_owned);

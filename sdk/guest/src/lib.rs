@@ -1,7 +1,7 @@
-//! Write a Weir module in Rust.
+//! Write Weir modules in Rust.
 //!
-//! A module looks at batches of records as they stream in, and keeps, drops, routes or rewrites them. The common case
-//! is one macro:
+//! A module processes batches of records as they arrive, and keeps, drops, routes or rewrites records. A
+//! macro covers the common case:
 //!
 //! ```
 //! use weir_sdk::prelude::*;
@@ -17,12 +17,13 @@
 //! }
 //! ```
 //!
-//! Build it with `cargo build --release --target wasm32-unknown-unknown` as a `cdylib`, and push the file with `weir
-//! module push`. For outputs beside the stream, new records or work on whole batches, implement [`Module`] and call
-//! [`export!`]. What a module is to remember from one batch to the next is in [`state`], and how
-//! it is called at a time in [`timers`]; windows are in [`window`], sequences in
-//! [`pattern`], and joins in [`join`]. All of it runs natively, too:
-//! see [`testing`].
+//! Build the crate as a `cdylib` with `cargo build --release --target wasm32-unknown-unknown`, and push the
+//! file with `weir module push`. For further outputs, new records or work on whole batches, implement
+//! [`Module`] and call [`export!`].
+//!
+//! [`state`] keeps values from batch to batch, [`timers`] schedules calls. [`window`] has windows,
+//! [`pattern`] sequences, [`join`] joins, [`dedup`] deduplication and [`absence`] the detection of silence.
+//! Everything also runs natively: see [`testing`].
 
 mod batch;
 mod check;
@@ -60,7 +61,7 @@ pub use scaling::{Raw, Scaling, half, half_of};
 pub use settings::Settings;
 pub use text::escape_into;
 
-/// What a module needs, in one import.
+/// The types that most modules need, in a single import.
 pub mod prelude {
     pub use crate::{
         Batch, Config, Fault, Json, Module, NewRecord, Out, Parameter, Path, Plan, Record, Verdict, log,
@@ -84,7 +85,7 @@ pub mod bindings {
     });
 }
 
-/// Lines for the operator, with the pipeline's name on them.
+/// Log lines for the operator, labelled with the pipeline's name.
 pub mod log {
     macro_rules! level {
         ($name:ident, $level:ident) => {
@@ -106,17 +107,17 @@ pub mod log {
     level!(error, Error);
 }
 
-/// Numbers for the operator. Instruments are defined in [`Module::init`].
+/// Metrics for the operator. Define instruments in [`Module::init`].
 pub mod metrics {
     #[cfg(target_arch = "wasm32")]
     use crate::bindings::weir::module::metrics as host;
 
-    /// A number that only grows.
+    /// A counter: a number that only grows.
     #[derive(Clone, Copy, Debug)]
     pub struct Counter(#[cfg_attr(not(target_arch = "wasm32"), expect(dead_code))] u32);
 
     impl Counter {
-        /// Defines a counter. Only in `init`.
+        /// Defines a counter. Call only in `init`.
         pub fn define(name: &str) -> Self {
             #[cfg(target_arch = "wasm32")]
             return Self(host::define(host::Instrument::Counter, name));
@@ -124,7 +125,7 @@ pub mod metrics {
             Self(name.len() as u32)
         }
 
-        /// Adds to it. A host call: once a batch is better than once a record.
+        /// Adds `n` to the counter. Each call is a host call: prefer a call per batch to a call per record.
         pub fn add(self, n: f64) {
             #[cfg(target_arch = "wasm32")]
             host::update(self.0, &[n]);

@@ -1,6 +1,6 @@
-//! `export!` and `module!`.
+//! The macros `export!` and `module!`.
 
-/// Makes a [`Module`](crate::Module) what this component exports.
+/// Exports a [`Module`](crate::Module) from this component.
 #[macro_export]
 macro_rules! export {
     ($module:ty) => {
@@ -13,10 +13,11 @@ macro_rules! export {
     };
 }
 
-/// Writes a module that decides over one record at a time, in a few lines.
+/// Writes a module that decides on one record at a time, in a few lines.
 ///
-/// `parameters` are fields of `module`: `name: type = preset, "what it is for";`. `each` gets the module and a
-/// [`Record`](crate::Record), and returns a [`Verdict`](crate::Verdict). The type is called `Generated`.
+/// `parameters` are fields of `module`: `name: type = preset, "description";`. `each` takes the module and a
+/// [`Record`](crate::Record), and returns a [`Verdict`](crate::Verdict). The generated type is called
+/// `Generated`.
 #[macro_export]
 macro_rules! module {
     (

@@ -1,4 +1,4 @@
-//! What a module implements, and the way from there to the contract.
+//! The trait that modules implement, and its adapter to the contract.
 
 use crate::batch::Batch;
 use crate::bindings::exports::weir::module::{timed, transform, upgrade};
@@ -12,35 +12,35 @@ use std::marker::PhantomData;
 
 /// A stream module.
 pub trait Module: Sized + 'static {
-    /// One sentence on what it does.
+    /// Description of the module in a sentence.
     const ABOUT: &'static str;
 
-    /// Version of what it keeps in [`crate::state`]; 0 for a module that keeps nothing. Raise it when what was stored can
-    /// no longer be read as it was written.
+    /// Version of the module's [`crate::state`]; 0 for a module without state. Raise the version when this
+    /// module cannot read state written before.
     const STATE_VERSION: u32 = 0;
 
-    /// What a pipeline can set.
+    /// Returns the parameters that a pipeline can set.
     fn parameters() -> Vec<Parameter> {
         Vec::new()
     }
 
-    /// Makes an instance for `config`, and says which outputs it has and which columns it reads.
+    /// Creates an instance for `config`, and declares its outputs and the columns it reads.
     ///
     /// # Errors
-    /// Words for whoever applies the pipeline.
+    /// A reason for the author of the pipeline file.
     fn init(config: &Config) -> Result<(Self, Plan), String>;
 
-    /// Decides over a batch: each record is dropped unless `out` says otherwise.
+    /// Processes a batch. Records that `out` does not mention are dropped.
     ///
     /// # Errors
-    /// A [`Fault`]: nothing of the call then takes effect.
+    /// A [`Fault`]: the call then has no effect.
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault>;
 
-    /// Timers that this module set are due: see [`crate::timers`]. What it emits stems from one of them, and has its key and
-    /// time unless it says otherwise.
+    /// Handles due timers of this module: see [`crate::timers`]. Each emitted record names a timer as its
+    /// origin, and takes key and time from the timer unless it sets its own.
     ///
     /// # Errors
-    /// As [`Module::process`]; indexes are those of the timers.
+    /// A [`Fault`]; indexes refer to the timers. The call then has no effect.
     fn on_timers(&mut self, fired: &Fired<'_>, out: &mut Out) -> Result<(), Fault> {
         let _ = (fired, out);
         Err(Fault::Fatal(
@@ -48,12 +48,12 @@ pub trait Module: Sized + 'static {
         ))
     }
 
-    /// Takes over what version `earlier` of its state wrote, with [`Map::migrate`](crate::state::Map::migrate), once for each
-    /// partition. A module that raises [`Module::STATE_VERSION`] and has no such function is not put in the place of the one before
-    /// it until what that remembers is forgotten.
+    /// Converts state written by version `earlier` with [`Map::migrate`](crate::state::Map::migrate), once
+    /// per partition. Without this function, a module with a new [`Module::STATE_VERSION`] cannot replace its
+    /// predecessor until the predecessor's state is reset.
     ///
     /// # Errors
-    /// Words for whoever applies the pipeline; nothing has happened then.
+    /// A reason for the operator; no state has changed then.
     fn migrate(&mut self, earlier: u32) -> Result<(), String> {
         Err(format!("it cannot read version {earlier} of its state"))
     }
@@ -64,7 +64,7 @@ pub trait Module: Sized + 'static {
 pub struct Plan(wit::Plan);
 
 impl Plan {
-    /// Reads values, and has the one output `main`.
+    /// Declares that the module reads values and has the single output `main`.
     pub fn values() -> Self {
         Self(wit::Plan {
             outputs: vec!["main".to_owned()],
@@ -74,19 +74,19 @@ impl Plan {
         })
     }
 
-    /// Reads keys only.
+    /// Declares that the module reads only keys and has the single output `main`.
     pub fn keys() -> Self {
         Self::values().with(true, false, false)
     }
 
-    /// Reads the columns that are set.
+    /// Sets the columns that the module reads.
     #[must_use]
     pub fn with(mut self, keys: bool, values: bool, headers: bool) -> Self {
         (self.0.keys, self.0.values, self.0.headers) = (keys, values, headers);
         self
     }
 
-    /// Also reads keys.
+    /// Adds keys to the columns that the module reads.
     #[must_use]
     pub fn and_keys(mut self) -> Self {
         self.0.keys = true;
@@ -103,37 +103,37 @@ impl Plan {
     }
 }
 
-/// Why a batch could not be processed.
+/// A failure to process a batch.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// Try the same batch again, a little later.
+    /// Temporary: the same batch is retried a little later.
     Retry(String),
-    /// The record at this index spoils the batch.
+    /// The record with this index cannot be processed.
     Poison(usize, String),
-    /// It will not work: stop the pipeline.
+    /// Permanent: the pipeline stops.
     Fatal(String),
 }
 
-/// What becomes of one record.
+/// The decision on a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It stays in the stream.
+    /// The record stays in the stream.
     Keep,
-    /// It is dropped.
+    /// The record is dropped.
     Drop,
-    /// It goes to another output, by number.
+    /// The record goes to another output, by number.
     Route(u8),
-    /// It becomes a dead letter, for this reason.
+    /// The record becomes a dead letter, with this reason.
     Reject(Cow<'static, str>),
 }
 
 impl Verdict {
-    /// Makes a dead letter, for a reason.
+    /// Makes a verdict that rejects a record with a reason.
     pub fn reject(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Reject(reason.into())
     }
 
-    /// Writes it down for record `index`.
+    /// Applies the verdict to record `index`.
     #[inline]
     pub fn apply(self, index: usize, out: &mut Out) {
         match self {
@@ -145,11 +145,11 @@ impl Verdict {
     }
 }
 
-/// Stands between a [`Module`] and the exports of a component.
+/// The adapter between a [`Module`] and the exports of a component.
 #[doc(hidden)]
 pub struct Adapter<M>(PhantomData<M>);
 
-/// The instance of a component, of whatever type: a component exports one module.
+/// The instance of the component, of any type: a component exports one module.
 struct Slot(RefCell<Option<Box<dyn std::any::Any>>>);
 
 thread_local! {
@@ -200,7 +200,7 @@ impl<M: Module> upgrade::Guest for Adapter<M> {
     }
 }
 
-/// Has the instance work on so many records, and hands over what it changed.
+/// Calls the instance with a number of records, and hands its changes to the host.
 fn call<M: Module>(
     records: usize,
     work: impl FnOnce(&mut M, &mut Out) -> Result<(), Fault>,

@@ -1,8 +1,8 @@
-//! What a module does with a batch, as it is being decided.
+//! The outcome of a batch under construction.
 
 use crate::bindings::weir::module::types as wit;
 
-/// Collects what becomes of a batch.
+/// Collects the outcome of a batch.
 #[derive(Debug, Default)]
 pub struct Out {
     routes: Vec<u8>,
@@ -22,8 +22,8 @@ impl Out {
         }
     }
 
-    /// Sends record `index` unchanged to `output`, 1 being the plan's first. A record goes where it was sent last;
-    /// one that was not sent anywhere is dropped.
+    /// Sends record `index` unchanged to `output`; output 1 is the first. The last call for a record counts;
+    /// records without a call are dropped.
     #[inline]
     pub fn route(&mut self, index: usize, output: u8) {
         if let Some(route) = self.routes.get_mut(index) {
@@ -31,8 +31,8 @@ impl Out {
         }
     }
 
-    /// Sends every record to an output: the first of `outputs` is for the first record, and 0 drops. What goes beyond
-    /// the batch is left out. Cheaper than [`Out::route`] for each.
+    /// Sends all records: the first item of `outputs` is the output of the first record, and 0 drops. Items
+    /// beyond the batch are ignored. Cheaper than [`Out::route`] per record.
     #[inline]
     pub fn route_all(&mut self, outputs: impl Iterator<Item = u8>) {
         for (route, output) in self.routes.iter_mut().zip(outputs) {
@@ -46,27 +46,27 @@ impl Out {
         self.route(index, 1);
     }
 
-    /// Sends record `index` to a further output.
+    /// Sends record `index` to an additional output.
     pub fn copy(&mut self, index: usize, output: u8) {
         self.copies.push((index as u32, output));
     }
 
-    /// Makes record `index` a dead letter, with a reason for whoever looks at it.
+    /// Rejects record `index`: it becomes a dead letter with a reason for people.
     pub fn reject(&mut self, index: usize, reason: impl Into<String>) {
         self.route(index, DEAD);
         self.reasons.push((index as u32, reason.into()));
     }
 
-    /// Adds a new record that stems from record `index`. Call it with ascending indexes.
+    /// Emits a new record that originates from record `index`. Indexes must ascend.
     pub fn emit(&mut self, index: usize, output: u8, record: &NewRecord<'_>) {
         self.emits.push(index as u32, output, record);
     }
 
-    /// As [`Out::emit`] for a record with another value, which `write` writes where it will stay. Nothing is added when
-    /// it fails.
+    /// Emits a copy of record `index` with a new value, which `write` writes into its final buffer. Emits
+    /// nothing if `write` fails.
     ///
     /// # Errors
-    /// Those of `write`.
+    /// The errors of `write`.
     #[inline]
     pub fn emit_value<E>(
         &mut self,
@@ -87,19 +87,19 @@ impl Out {
     }
 }
 
-/// A record that a module makes. What is not set is taken from the record that it stems from.
+/// A new record. Fields that are not set are taken from the record it originates from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NewRecord<'a> {
     /// The value; the inner `None` is null.
     pub value: Option<Option<&'a [u8]>>,
-    /// The key; the inner `None` is none.
+    /// The key; the inner `None` is no key.
     pub key: Option<Option<&'a [u8]>>,
     /// The timestamp, in milliseconds since 1970.
     pub timestamp: Option<i64>,
 }
 
 impl<'a> NewRecord<'a> {
-    /// The source's record with another value.
+    /// Makes a copy of the origin with another value.
     pub fn value(value: &'a [u8]) -> Self {
         Self {
             value: Some(Some(value)),
@@ -107,14 +107,14 @@ impl<'a> NewRecord<'a> {
         }
     }
 
-    /// The same with another timestamp.
+    /// Sets the timestamp, in milliseconds since 1970.
     #[must_use]
     pub fn at(mut self, timestamp: i64) -> Self {
         self.timestamp = Some(timestamp);
         self
     }
 
-    /// The same with another key.
+    /// Sets the key.
     #[must_use]
     pub fn with_key(mut self, key: &'a [u8]) -> Self {
         self.key = Some(Some(key));
@@ -125,7 +125,7 @@ impl<'a> NewRecord<'a> {
 mod wit_emits {
     use super::{NewRecord, wit};
 
-    /// New records that set the same columns share one `emits`.
+    /// New records with the same set of columns, which share one `emits`.
     #[derive(Debug, Default)]
     pub(super) struct Emits {
         runs: Vec<wit::Emits>,

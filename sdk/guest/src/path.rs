@@ -1,14 +1,14 @@
-//! Where a value is in a document.
+//! Paths to values in a document.
 
-/// A path to a field, taken apart once.
+/// A parsed path to a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
     pub(crate) names: Vec<Box<[u8]>>,
 }
 
 impl Path {
-    /// The path that `text` writes with dots, or, beginning with `/`, as a JSON Pointer (RFC 6901): for names that have dots, and
-    /// for places in lists.
+    /// Parses a path with dots, or a JSON Pointer (RFC 6901) if `text` begins with `/`. Pointers reach names
+    /// with dots and items of arrays.
     pub fn new(text: &str) -> Self {
         let plain = |name: &str| name.replace("~1", "/").replace("~0", "~");
         let names: Vec<String> = match text.strip_prefix('/') {
@@ -20,13 +20,13 @@ impl Path {
         }
     }
 
-    /// As [`Path::new`], of a path that leads somewhere.
+    /// Parses a path and checks its names.
     ///
     /// # Errors
-    /// In words, when a name in it is empty, or it is no JSON Pointer.
+    /// The reason, if a name is empty or the JSON Pointer is malformed.
     pub fn read(text: &str) -> Result<Self, String> {
         let is_whole = match text.strip_prefix('/') {
-            // A tilde stands for itself or a slash (RFC 6901, section 3); a name may be empty.
+            // A tilde escapes itself or a slash (RFC 6901, section 3); a name may be empty.
             Some(pointer) => pointer
                 .split('~')
                 .skip(1)
@@ -41,7 +41,7 @@ impl Path {
         }
     }
 
-    /// Its names, the outermost first.
+    /// Returns the names, the outermost first.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names
             .iter()

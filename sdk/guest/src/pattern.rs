@@ -1,4 +1,4 @@
-//! Sequences: A, then B, within so long, by key.
+//! Sequences by key: A, then B, within a time.
 //!
 //! ```
 //! use std::time::Duration;
@@ -11,7 +11,7 @@
 //! }
 //!
 //! impl Module for Overheats {
-//!     const ABOUT: &'static str = "Tells of a press that is hot within a minute of being blocked, and was not stopped.";
+//!     const ABOUT: &'static str = "Reports presses that overheat within a minute of being blocked without being stopped.";
 //!     const STATE_VERSION: u32 = 1;
 //!
 //!     fn init(_: &Config) -> Result<(Self, Plan), String> {
@@ -44,8 +44,8 @@
 //! assert_eq!(seen.routes, [0, 0, 1, 0]);
 //! ```
 //!
-//! Records count in the order in which they come. What is begun is in [`crate::state`], and forgotten by [`crate::timers`] when its
-//! time is over: the stage grants both.
+//! Records count in order of arrival. Begun sequences are kept in [`crate::state`] and removed by
+//! [`crate::timers`] when their time is over: the stage grants both.
 
 use crate::Record;
 use crate::state::Map;
@@ -56,27 +56,27 @@ use std::time::Duration;
 
 type Test = Box<dyn Fn(&Record<'_>) -> bool>;
 
-/// Steps of a pattern, at most: one start each is kept by key.
+/// Maximum steps of a pattern: state per key holds a start time per step.
 const STEPS_MAX: usize = 32;
 
-/// What comes after what, as it is written down.
+/// A pattern under construction: steps in order.
 pub struct Pattern {
     steps: Vec<Step>,
 }
 
 struct Step {
     is: Test,
-    /// What must not come between this step and the next.
+    /// Records that must not occur between this step and the next.
     unless: Vec<Test>,
 }
 
 impl Pattern {
-    /// Begins with a record of which `is` holds.
+    /// Begins the pattern with a record for which `is` holds.
     pub fn first(is: impl Fn(&Record<'_>) -> bool + 'static) -> Self {
         Self { steps: Vec::new() }.then(is)
     }
 
-    /// Goes on with one of which `is` holds; others may come between.
+    /// Adds a step: a record for which `is` holds. Other records may come in between.
     #[must_use]
     pub fn then(mut self, is: impl Fn(&Record<'_>) -> bool + 'static) -> Self {
         self.steps.push(Step {
@@ -86,7 +86,7 @@ impl Pattern {
         self
     }
 
-    /// Ends, and is none, when one of which `not` holds comes between the last step and the next.
+    /// Cancels a begun sequence if a record for which `not` holds comes between the last step and the next.
     #[must_use]
     pub fn unless(mut self, not: impl Fn(&Record<'_>) -> bool + 'static) -> Self {
         if let Some(step) = self.steps.last_mut() {
@@ -95,10 +95,11 @@ impl Pattern {
         self
     }
 
-    /// All of it within so long. In [`init`](crate::Module::init) only, each name once.
+    /// Completes the pattern: all steps must occur within `time`. Call only in [`init`](crate::Module::init),
+    /// with a name of its own.
     ///
     /// # Errors
-    /// When the time is none, or there are more than 32 steps.
+    /// If the time is zero or too long, or there are more than 32 steps.
     pub fn within(self, name: &str, time: Duration) -> Result<Sequence, String> {
         if self.steps.len() > STEPS_MAX {
             return Err(format!("a sequence has {STEPS_MAX} steps at most"));
@@ -112,15 +113,16 @@ impl Pattern {
     }
 }
 
-/// A pattern at work.
+/// A pattern with its state.
 ///
-/// Of each step but the last, the latest start of what has come so far is kept: whatever an earlier start could still become
-/// in time, the later one can too. So a record costs a test a step, and no number of begun sequences piles up.
+/// For each step but the last, only the latest start time is kept: any sequence that an earlier start could
+/// complete in time, the latest start can complete too. So a record costs a test per step, and begun
+/// sequences do not pile up.
 pub struct Sequence {
     steps: Vec<Step>,
     within: i64,
     tag: u32,
-    /// By key: when what has come to each step but the last began.
+    /// By key: start time of the sequence that has reached each step but the last.
     begun: Map<Vec<Option<i64>>>,
 }
 
@@ -133,21 +135,22 @@ impl fmt::Debug for Sequence {
     }
 }
 
-/// A sequence that is complete.
+/// A complete sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Time of its first record.
+    /// Timestamp of the first record, in milliseconds since 1970.
     pub start: i64,
-    /// Time of its last.
+    /// Timestamp of the last record, in milliseconds since 1970.
     pub end: i64,
 }
 
 impl Sequence {
-    /// Takes the next record of its key, and says whether it completes a sequence; the next one then begins anew. A record whose
-    /// key is too long to be kept is part of none.
+    /// Adds the next record of its key and returns the sequence that it completes, if any; the pattern then
+    /// starts over. Ignores records with a key too long for state.
     pub fn see(&mut self, record: &Record<'_>) -> Option<Found> {
         let key = record.state_key().ok()?;
-        // A time ahead of the node's counts as the node's: what seems to begin in an hour would hide what begins now.
+        // A time in the future counts as now: otherwise a sequence that seems to begin in an hour would hide
+        // current sequences.
         let at = crate::presence::not_ahead(record.timestamp(), record.now());
         let (steps, within) = (&self.steps, self.within);
         let before = self.begun.see(key, |begun| begun.cloned());
@@ -156,14 +159,14 @@ impl Sequence {
         for (start, step) in begun.iter_mut().zip(steps) {
             let Some(begin) = *start else { continue };
             let is_over = at > begin.saturating_add(within);
-            // One that is from before it began says nothing of it.
+            // A record from before the start says nothing about the sequence.
             let is_ended = at >= begin && step.unless.iter().any(|not| not(record));
             if is_over || is_ended {
                 *start = None;
             }
         }
         let mut found = None;
-        // From the last: a record is one step of a sequence, not two.
+        // From the last step to the first: a record takes one step of a sequence, not two.
         for (n, step) in steps.iter().enumerate().rev() {
             let start = match n.checked_sub(1) {
                 None => Some(at),
@@ -174,7 +177,7 @@ impl Sequence {
             };
             match begun.get_mut(n) {
                 Some(place) => {
-                    // One that began in the future cannot be what this goes on from, and does not stand in its way.
+                    // A start in the future can neither be continued by this record nor block it.
                     let is_ahead = |before: i64| before > at.saturating_add(within) && !record.is_late();
                     let before = place.filter(|before| !is_ahead(*before));
                     *place = Some(before.map_or(start, |before| before.max(start)));
@@ -205,7 +208,7 @@ impl Sequence {
         found
     }
 
-    /// Forgets what can no longer be completed.
+    /// Removes sequences that can no longer be completed.
     pub fn forget(&mut self, fired: &Fired<'_>) {
         for timer in fired.timers() {
             if timer.tag() == self.tag && fired.clock() == Clock::Event {
@@ -222,7 +225,7 @@ mod tests {
     use crate::{Batch, handover};
     use proptest::prelude::*;
 
-    /// Records of values, a time each.
+    /// Builds records with values and times.
     fn batch(records: &[(u8, i64)]) -> wit::Batch {
         let mut values = crate::state::empty();
         for (value, _) in records {
@@ -241,7 +244,8 @@ mod tests {
         }
     }
 
-    /// Whether records from `from` on make the sequence 0, 1, 2 that ends at `to`, with no 3 between the first two: tried out.
+    /// Searches by brute force: does any sequence 0, 1, 2 of records from `from` on end at `to`, with no 3
+    /// between the first two?
     fn exists(records: &[(u8, i64)], from: usize, to: usize, within: i64) -> Option<i64> {
         let mut latest = None;
         for a in from..to {
@@ -279,7 +283,7 @@ mod tests {
                 }
             }
             handover::flush();
-            // All that is begun is forgotten when its time is over.
+            // Every begun sequence is removed when its time is over.
             for (_, key, tag) in timers::host::take_due(Clock::Event, i64::MAX) {
                 prop_assert_eq!(tag, sequence.tag);
                 sequence.begun.remove(&key);

@@ -12,7 +12,7 @@
 //! }
 //!
 //! impl Module for Heartbeats {
-//!     const ABOUT: &'static str = "Each heartbeat once, and a word when there is none for a minute.";
+//!     const ABOUT: &'static str = "Keeps each heartbeat once, and reports a minute without heartbeats.";
 //!     const STATE_VERSION: u32 = 1;
 //!
 //!     fn init(_: &Config) -> Result<(Self, Plan), String> {
@@ -55,33 +55,34 @@ use crate::window::{millis, tag};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// What was seen before within a horizon, by an id.
+/// Deduplication by id within a horizon.
 #[derive(Debug)]
 pub struct Once {
-    /// When each was seen first.
+    /// Time of the first sighting by id.
     first: Map<i64>,
-    /// Other times at which one was seen as new: its records did not come in their order.
+    /// Other sightings that counted as new, because records came out of order.
     others: Map<Vec<Sight>>,
     horizon: i64,
     tag: u32,
 }
 
-/// An id that was new, although one of another time is remembered.
+/// A sighting that counted as new although another sighting of the id is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Sight {
     at: i64,
-    /// The watermark at which it is forgotten.
+    /// The watermark at which the sighting is forgotten.
     until: i64,
 }
 
-/// Of one id, at most so many are remembered beside the first; the next to be forgotten makes room.
+/// Maximum sightings of an id beside the first; the next to expire makes room.
 const OTHERS_MAX: usize = 64;
 
 impl Once {
-    /// Remembers each id for `horizon`, by the records' times. In [`init`](crate::Module::init) only, each name once.
+    /// Remembers each id for `horizon`, by event time. Call only in [`init`](crate::Module::init), with a
+    /// name of its own.
     ///
     /// # Errors
-    /// When that is no time at all.
+    /// If the horizon is zero or too long.
     pub fn new(name: &str, horizon: Duration) -> Result<Self, String> {
         Ok(Self {
             first: Map::new(name),
@@ -91,11 +92,11 @@ impl Once {
         })
     }
 
-    /// Whether `id` is new: whether all that was seen of it is from at least the horizon before `record`, or after it. Records may
-    /// come in any order: one of an hour ago is not the same as one of now, and neither hides the other.
+    /// Returns true if `id` is new: no remembered sighting is less than the horizon away from `record`.
+    /// Records may come in any order: an id seen an hour ago and the same id now do not hide each other.
     ///
     /// # Errors
-    /// When it is too long to be remembered.
+    /// If the id is too long for state.
     pub fn is_first(&mut self, id: &[u8], record: &Record<'_>) -> Result<bool, String> {
         if id.len() > KEY_BYTES_MAX {
             return Err(format!("what tells it apart has more than {KEY_BYTES_MAX} bytes"));
@@ -133,7 +134,7 @@ impl Once {
         Ok(true)
     }
 
-    /// Remembers a time beside the first, for as long as others are from when they come. When the first of them is forgotten.
+    /// Remembers a sighting beside the first. Returns the watermark at which the first of them expires.
     fn add(&mut self, id: &[u8], at: i64, watermark: i64) -> i64 {
         let until = at.max(watermark).saturating_add(self.horizon);
         self.others.update(id, |others| {
@@ -147,7 +148,7 @@ impl Once {
         })
     }
 
-    /// Forgets what was seen long enough ago.
+    /// Forgets sightings older than the horizon.
     pub fn forget(&mut self, fired: &Fired<'_>) {
         if fired.clock() != Clock::Event {
             return;
@@ -165,7 +166,7 @@ impl Once {
             });
             let first = self.first.get(id).map(|first| first.saturating_add(self.horizon));
             let first = first.filter(|end| *end > watermark);
-            // While there are others there is a first: only then are they looked for.
+            // Other sightings exist only beside a first sighting.
             if first.is_none() && others.is_none() {
                 self.first.remove(id);
             }
@@ -176,35 +177,36 @@ impl Once {
     }
 }
 
-/// A record that is further ahead of the node's time says more of the node's clock than of its own: it booted without one.
+/// A record dated further ahead than this says that the node's clock is wrong, not its own: the node booted
+/// without a clock.
 const AHEAD_MAX: i64 = 24 * 3_600_000;
 
-/// A record's time; the node's where it is ahead of that. A node of which the time is not known, or that is more than a day behind,
-/// has none to go by.
+/// Returns a record's time, capped at the node's time. A node whose time is unknown or more than a day behind
+/// imposes no cap.
 pub(crate) fn not_ahead(at: i64, now: i64) -> i64 {
     let is_ahead = now > 0 && (0..AHEAD_MAX).contains(&at.saturating_sub(now));
     if is_ahead { now } else { at }
 }
 
-/// A silence that is over.
+/// The end of a silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Back {
-    /// Time of the last record before it.
+    /// Timestamp of the last record before the silence, in milliseconds since 1970.
     pub last: i64,
-    /// Whether [`Silence::fired`] has told of it. By the records' time it may not have: the record that ends a silence may be the
-    /// first from which it can be seen.
+    /// True if [`Silence::fired`] has reported the silence. By event time it may not have: the record that
+    /// ends a silence may be the first to reveal it.
     pub is_told: bool,
 }
 
-/// What is known of a key.
+/// State of a key.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Seen {
-    /// Time of its last record.
+    /// Timestamp of the key's last record.
     last: i64,
     is_silent: bool,
 }
 
-/// Keys that nothing comes with for so long.
+/// Detection of keys without records for a time.
 #[derive(Debug)]
 pub struct Silence {
     seen: Map<Seen>,
@@ -214,11 +216,11 @@ pub struct Silence {
 }
 
 impl Silence {
-    /// Notices when a key is silent for `silence`, by the records' times or by the node's. In [`init`](crate::Module::init)
-    /// only, each name once.
+    /// Reports a key after `silence` without records, by event time or processing time. Call only in
+    /// [`init`](crate::Module::init), with a name of its own.
     ///
     /// # Errors
-    /// When that is no time at all.
+    /// If `silence` is zero or too long.
     pub fn new(name: &str, silence: Duration, clock: Clock) -> Result<Self, String> {
         Ok(Self {
             seen: Map::new(name),
@@ -228,20 +230,21 @@ impl Silence {
         })
     }
 
-    /// Takes a record with `key`, which the node took in at `now`. If it ends a silence, which that was.
+    /// Adds a record of `key` that the node received at `now` (milliseconds since 1970). Returns the silence
+    /// that the record ends, if any.
     ///
     /// # Errors
-    /// When the key is too long to be remembered.
+    /// If the key is too long for state.
     pub fn see(&mut self, key: &[u8], record: &Record<'_>, now: i64) -> Result<Option<Back>, String> {
         if key.len() > KEY_BYTES_MAX {
             return Err(format!("its key has more than {KEY_BYTES_MAX} bytes"));
         }
-        // Or one record that is dated ahead would hide a silence until then.
+        // A record dated ahead must not hide a silence until then.
         let at = not_ahead(record.timestamp(), now);
         let (by_events, silence) = (self.clock == Clock::Event, self.silence);
         let (silent_since, last) = self.seen.update(key, |seen| {
             let before = *seen;
-            // One that comes late is not the last, and by the records' own time it ends no silence that began after it.
+            // A late record is not the last, and by event time it ends no silence that began after it.
             let last = before.map_or(at, |seen| seen.last.max(at));
             let silent = before.filter(|seen| seen.is_silent && !(by_events && at <= seen.last));
             *seen = Some(Seen {
@@ -271,8 +274,8 @@ impl Silence {
         Ok(silent_since)
     }
 
-    /// Hands each key that is silent now to `each`: the index of the timer, which new records stem from, and the time of its last
-    /// record.
+    /// Passes each key that is silent now to `each`: the index of its timer, as the origin of new records,
+    /// and the timestamp of its last record.
     pub fn fired(&mut self, fired: &Fired<'_>, mut each: impl FnMut(usize, i64)) {
         if fired.clock() != self.clock {
             return;
@@ -353,7 +356,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a table of all keys that is looked at whenever time goes on.
+        /// Compares with a plain table of all keys, scanned whenever time advances.
         #[test]
         fn what_came_before_and_what_does_not_come_are_known(
             records in prop::collection::vec((0..3u8, 0..20i64, 0..30i64), 0..80),

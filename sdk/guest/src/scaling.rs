@@ -1,45 +1,45 @@
-//! Numbers out of registers and frames, as the shortest text that is each of them.
+//! Numbers from registers and frames, written as their shortest text.
 
 use crate::JsonNumber;
 use crate::decimal::{Decimal, LongDecimal};
 use std::io::Write;
 
-/// A number as it lies in a register or a frame.
+/// A raw number from a register or a frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Raw {
-    /// Without a sign.
+    /// Unsigned integer.
     Unsigned(u64),
-    /// With one.
+    /// Signed integer.
     Signed(i64),
-    /// IEEE 754, of 16 bits.
+    /// IEEE 754 of 16 bits.
     Half(u16),
-    /// IEEE 754, of 32 bits.
+    /// IEEE 754 of 32 bits.
     Single(f32),
-    /// IEEE 754, of 64 bits.
+    /// IEEE 754 of 64 bits.
     Double(f64),
 }
 
-/// `raw · factor + offset`.
+/// The scaling `raw · factor + offset`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
     factor: f64,
     offset: f64,
-    /// Both as decimals, where they are short ones.
+    /// Factor and offset as decimals, if both are short.
     decimal: Option<(Decimal, Decimal)>,
 }
 
 impl Scaling {
-    /// Leaves numbers as they are.
+    /// The identity.
     pub const NONE: Self = Self {
         factor: 1.0,
         offset: 0.0,
         decimal: None,
     };
 
-    /// By these.
+    /// Makes a scaling.
     ///
     /// # Errors
-    /// When one is not finite.
+    /// If the factor or the offset is not finite.
     pub fn new(factor: f64, offset: f64) -> Result<Self, String> {
         if !factor.is_finite() || !offset.is_finite() {
             return Err(format!("{factor} and {offset} are no scale and offset"));
@@ -51,8 +51,9 @@ impl Scaling {
         })
     }
 
-    /// Writes the number that `raw` stands for as JSON: whole ones with all their digits, one of 32 bits as the shortest text that is that
-    /// number at 32 bits, and what is scaled as people would (573 by 0.1 is 57.3). What is no finite number is `null`.
+    /// Appends the scaled number as JSON. Whole numbers keep all digits, 32-bit floats are written as the
+    /// shortest text that is that float, and scaled numbers are decimal (573 by 0.1 is 57.3). Numbers that
+    /// are not finite are written as `null`.
     pub fn write(&self, raw: Raw, to: &mut Vec<u8>) {
         let written = match (self.is_none(), raw) {
             (true, Raw::Unsigned(n)) => write!(to, "{n}"),
@@ -77,7 +78,7 @@ impl Scaling {
                 write!(to, "{}", JsonNumber(double(raw) * self.factor + self.offset))
             }
         };
-        // Into a vector nothing fails.
+        // Writing into a vector cannot fail.
         let _ = written;
     }
 
@@ -97,7 +98,7 @@ impl Scaling {
         decimal.scaled(factor, offset)
     }
 
-    /// Of whole numbers, which have up to 20 digits.
+    /// Scales whole numbers, which have up to 20 digits, exactly.
     fn exact_long(&self, raw: Raw) -> Option<LongDecimal> {
         let (factor, offset) = self.decimal?;
         let decimal = match raw {
@@ -119,16 +120,16 @@ fn double(raw: Raw) -> f64 {
     }
 }
 
-/// The number of the fewest digits that is nearer to the half that `bits` are than to any other.
+/// Returns the number with the fewest digits that is nearer to the half `bits` than to any other half.
 fn shortest_half(bits: u16) -> f64 {
     let number = f64::from(half(bits & 0x7fff));
-    // Five digits tell any two apart: a half has eleven bits.
+    // Five digits distinguish all halves: a half has eleven bits.
     let near = |digits: usize| -> Option<f64> {
         let text = format!("{number:.digits$e}");
         let short: f64 = text.parse().ok()?;
         let below = f64::from(half((bits & 0x7fff).saturating_sub(1)));
         let above = f64::from(half((bits & 0x7fff) + 1));
-        // Behind the greatest half there is none.
+        // The greatest half has no successor.
         let between = match short > number && above.is_finite() {
             true => (above - number) / 2.0,
             false => (number - below) / 2.0,
@@ -139,7 +140,7 @@ fn shortest_half(bits: u16) -> f64 {
     if bits >> 15 == 1 { -short } else { short }
 }
 
-/// The number that 16 bits are (IEEE 754 binary16).
+/// Converts 16 bits to the number they encode (IEEE 754 binary16).
 pub fn half(bits: u16) -> f32 {
     let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f32::from(bits & 0x3ff));
     let size = match exponent {
@@ -151,7 +152,7 @@ pub fn half(bits: u16) -> f32 {
     if bits >> 15 == 1 { -size } else { size }
 }
 
-/// The 16 bits that are `number` (IEEE 754 binary16), if some are.
+/// Returns the 16 bits that encode `number` (IEEE 754 binary16), if exact.
 pub fn half_of(number: f32) -> Option<u16> {
     let bits = number.to_bits();
     let (sign, fraction) = ((bits >> 16 & 0x8000) as u16, bits & 0x7f_ffff);

@@ -1,16 +1,17 @@
-//! Settings within settings: an object in a parameter that is JSON, whose words are all known.
+//! Nested settings: a JSON object as a parameter, with a fixed set of words.
 
 use crate::Json;
 
-/// An object of settings. Whatever is in it and is none of the known words was misspelt, and is refused.
+/// An object of settings. Unknown words are misspellings and are rejected.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a>(Json<'a>);
 
 impl<'a> Settings<'a> {
-    /// The settings in `json`, of which these are `known`.
+    /// Reads the settings in `json`, with `known` as the valid words.
     ///
     /// # Errors
-    /// When it is no object, or has a word that is not known, with the nearest that is, or a word twice.
+    /// If `json` is not an object, or has an unknown word (the error names the nearest known word) or a
+    /// duplicate word.
     pub fn read(json: Json<'a>, known: &[&str]) -> Result<Self, String> {
         if json.text().is_none_or(|text| text.first() != Some(&b'{')) {
             return Err(format!("it is no object with {}", listed(known)));
@@ -31,26 +32,26 @@ impl<'a> Settings<'a> {
         Ok(Self(json))
     }
 
-    /// The text `name`, if it is set.
+    /// Returns the text `name`, if set.
     ///
     /// # Errors
-    /// When it is no text.
+    /// If the value is not a text.
     pub fn text(&self, name: &str) -> Result<Option<String>, String> {
         self.found(name, "a text", |json| json.string().map(|text| text.into_owned()))
     }
 
-    /// The number `name`, if it is set.
+    /// Returns the number `name`, if set.
     ///
     /// # Errors
-    /// When it is no number.
+    /// If the value is not a number.
     pub fn number(&self, name: &str) -> Result<Option<f64>, String> {
         self.found(name, "a number", Json::number)
     }
 
-    /// The whole number `name` from `least` to `most`, if it is set.
+    /// Returns the whole number `name`, if set.
     ///
     /// # Errors
-    /// When it is none of them.
+    /// If the value is not a whole number from `least` to `most`.
     pub fn whole(&self, name: &str, least: u32, most: u32) -> Result<Option<u32>, String> {
         let within = f64::from(least)..=f64::from(most);
         let want = format!("a whole number from {least} to {most}");
@@ -60,10 +61,10 @@ impl<'a> Settings<'a> {
         })
     }
 
-    /// Whether `name` is set to true; none where it is not set.
+    /// Returns the boolean `name`, if set.
     ///
     /// # Errors
-    /// When it is neither true nor false.
+    /// If the value is neither true nor false.
     pub fn flag(&self, name: &str) -> Result<Option<bool>, String> {
         self.found(name, "true or false", Json::boolean)
     }

@@ -1,6 +1,6 @@
-//! Which of 64 bytes are what: four masks a block, with SIMD where there is some.
+//! Classifies 64 bytes at once: four masks per block, with SIMD if available.
 
-/// A bit a byte.
+/// Masks with a bit per byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Masks {
     pub(crate) quotes: u64,
@@ -14,7 +14,7 @@ pub(crate) struct Masks {
 }
 
 impl Masks {
-    /// Without the first `bytes`, fewer than 64.
+    /// Shifts out the first `bytes`, fewer than 64.
     #[inline(always)]
     pub(crate) fn behind(self, bytes: usize) -> Self {
         Self {

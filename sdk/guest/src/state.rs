@@ -1,5 +1,5 @@
-//! What a module remembers: typed values that survive restarts, power cuts and changes of the leader, and that become
-//! durable together with the records that a call lets through.
+//! State of a module: typed values that survive restarts, power cuts and changes of leadership. Changes
+//! become durable together with the output records of the call.
 //!
 //! ```
 //! use weir_sdk::prelude::*;
@@ -39,8 +39,8 @@
 //! assert_eq!(kept, [0, 1]);
 //! ```
 //!
-//! Values are cached in the guest, so that a key that comes again costs no call of the host, and what changed in a call is
-//! handed over in one when it ends. The stage of the pipeline says `grants = ["state"]`.
+//! Values are cached in the guest: a repeated key costs no host call, and all changes of a call are handed to
+//! the host in a single call at its end. The stage of the pipeline needs `grants = ["state"]`.
 
 use crate::bindings::weir::module::types as wit;
 use crate::handover::{self, Flush};
@@ -50,38 +50,40 @@ use serde::de::DeserializeOwned;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Entries that a map keeps in the guest's memory between calls: a few hundred KiB of the 16 MiB that a guest has by
-/// default. Beyond it the cache begins anew.
+/// Maximum entries cached by a map between calls: a few hundred KiB of the 16 MiB that a guest has by
+/// default. Beyond the limit the cache is cleared.
 const CACHED_MAX: usize = 8_192;
 
-/// Longest key of a [`Map`], in bytes: with the map's name it must fit what a node takes. A longer one ends the call, and a
-/// module rejects the record instead.
+/// Maximum length of a [`Map`] key in bytes: map name and key together must fit the node's limit. A longer
+/// key fails the call; modules reject the record instead.
 pub const KEY_BYTES_MAX: usize = 2 << 10;
 
-/// A value a key. Keys are bytes: those of records, as a rule.
+/// A persistent map from keys (bytes, usually record keys) to values.
 ///
-/// `V` is stored as postcard writes it: a type that grows a field needs another [`STATE_VERSION`](crate::Module::STATE_VERSION).
+/// Values are stored in postcard form: a type with a new field needs a new
+/// [`STATE_VERSION`](crate::Module::STATE_VERSION).
 #[derive(Debug)]
 pub struct Map<V>(Rc<Shared<V>>);
 
-/// One value.
+/// A single persistent value.
 #[derive(Debug)]
 pub struct Value<V>(Map<V>);
 
-/// What a map has in common with the end of the call, which hands over what changed.
+/// The part of a map that is shared with the flush at the end of a call.
 #[derive(Debug)]
 struct Shared<V> {
-    /// What the host's keys begin with.
+    /// Prefix of the map's keys in the host's table.
     prefix: Vec<u8>,
     cache: RefCell<Cache<V>>,
 }
 
 #[derive(Debug)]
 struct Cache<V> {
-    /// Keys are short, and whoever sends them can only slow down his own pipeline, which has its deadline: a fast hash does.
+    /// A fast hash suffices: keys are short, and a malicious sender slows only its own pipeline, which has a
+    /// deadline.
     slots: FxHashMap<Rc<[u8]>, u32>,
     entries: Vec<Cached<V>>,
-    /// Places in `entries`, each once.
+    /// Distinct indexes into `entries`.
     changed: Vec<u32>,
 }
 
@@ -93,7 +95,7 @@ struct Cached<V> {
 }
 
 impl<V> Cache<V> {
-    /// Adds an entry for a `key` that has none.
+    /// Adds an entry for a `key` without an entry.
     fn add(&mut self, key: &[u8], value: Option<V>) -> u32 {
         let key: Rc<[u8]> = key.into();
         let slot = self.entries.len() as u32;
@@ -108,7 +110,7 @@ impl<V> Cache<V> {
     }
 }
 
-/// Empties the table that stands for the host's, natively.
+/// Clears the native stand-in for the host's table.
 pub(crate) fn forget() {
     #[cfg(not(target_arch = "wasm32"))]
     host::clear();
@@ -156,10 +158,11 @@ impl<V: Serialize + DeserializeOwned + 'static> Flush for Shared<V> {
 }
 
 impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
-    /// The map `name` of this module. In [`init`](crate::Module::init) only, each name once.
+    /// Opens the map `name` of this module. Call only in [`init`](crate::Module::init), with a name of its
+    /// own.
     pub fn new(name: &str) -> Self {
         let shared = Rc::new(Shared {
-            // No name is the beginning of another with a key behind it: names end in a byte that UTF-8 does not have.
+            // Names end in a byte that never occurs in UTF-8: no name with a key is the prefix of another.
             prefix: [name.as_bytes(), &[0xff]].concat(),
             cache: RefCell::new(Cache {
                 slots: FxHashMap::default(),
@@ -172,8 +175,8 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
         Self(shared)
     }
 
-    /// Gets the values of all `keys` that are not in memory in one call of the host: worth it at the beginning of a batch
-    /// of many keys.
+    /// Loads the values of all `keys` that are not cached, in a single host call. Pays off at the start of a
+    /// batch with many keys.
     pub fn fetch<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) {
         let mut cache = self.0.cache.borrow_mut();
         let mut missing = Vec::new();
@@ -198,7 +201,7 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
         }
     }
 
-    /// Has `change` look at the value under `key` and change it; `None` is no value, before and after.
+    /// Reads and changes the value under `key` with `change`. `None` stands for no value, before and after.
     pub fn update<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Option<V>) -> R) -> R {
         let mut cache = self.0.cache.borrow_mut();
         let slot = match cache.slots.get(key) {
@@ -219,7 +222,7 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
         change(&mut entry.value)
     }
 
-    /// The value under `key`.
+    /// Returns a copy of the value under `key`.
     pub fn get(&self, key: &[u8]) -> Option<V>
     where
         V: Clone,
@@ -227,7 +230,7 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
         self.see(key, |value| value.cloned())
     }
 
-    /// What `look` makes of the value under `key`, which stays as it is.
+    /// Reads the value under `key` with `look`, without a copy.
     pub fn see<R>(&self, key: &[u8], look: impl FnOnce(Option<&V>) -> R) -> R {
         let mut cache = self.0.cache.borrow_mut();
         let slot = match cache.slots.get(key) {
@@ -268,8 +271,8 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
         self.update(key, |value| *value = None);
     }
 
-    /// Key and value of each entry whose key begins with `prefix`, by key. Costs calls of the host, however much is
-    /// in memory.
+    /// Returns key and value of each entry whose key begins with `prefix`, by key. Needs host calls, whatever
+    /// is cached.
     pub fn scan(&mut self, prefix: &[u8]) -> Vec<(Vec<u8>, V)> {
         self.0.flush();
         let whole = [&self.0.prefix, prefix].concat();
@@ -288,12 +291,12 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
         }
     }
 
-    /// Makes of each value that was written as an `Old` what this version keeps; nothing removes it. In
-    /// [`migrate`](crate::Module::migrate) only.
+    /// Converts each value stored as `Old` to this version's form; `None` removes the entry. Call only in
+    /// [`migrate`](crate::Module::migrate).
     pub fn migrate<Old: DeserializeOwned>(&mut self, mut make: impl FnMut(&[u8], Old) -> Option<V>) {
         let mut after = None;
         loop {
-            // What is changed behind this place is not come across again.
+            // Changes behind the scan position are not visited again.
             let (keys, values) = host::scan(&self.0.prefix, after.as_deref(), u32::MAX);
             let (keys, values) = (crate::Column::new(&keys), crate::Column::new(&values));
             let Some(last) = keys.last() else { return };
@@ -311,7 +314,7 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
         }
     }
 
-    /// As [`Map::remove`], of a row that this version cannot read.
+    /// Removes a row that this version cannot read.
     fn forget_row(&self, key: &[u8]) {
         let mut cache = self.0.cache.borrow_mut();
         let slot = match cache.slots.get(key) {
@@ -333,30 +336,33 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
 }
 
 impl<V: Serialize + DeserializeOwned + Clone + 'static> Value<V> {
-    /// The value `name` of this module. In [`init`](crate::Module::init) only, each name once.
+    /// Opens the value `name` of this module. Call only in [`init`](crate::Module::init), with a name of its
+    /// own.
     pub fn new(name: &str) -> Self {
         Self(Map::new(name))
     }
 
-    /// What it is.
+    /// Returns a copy of the value, if set.
     pub fn get(&self) -> Option<V> {
         self.0.get(b"")
     }
 
-    /// Sets it.
+    /// Sets the value.
     pub fn set(&mut self, value: V) {
         self.0.insert(b"", value);
     }
 
-    /// Removes it.
+    /// Removes the value.
     pub fn clear(&mut self) {
         self.0.remove(b"");
     }
 }
 
+/// Decodes a stored value.
+///
 /// # Panics
-/// When the bytes are no `V`: the module's state was written by another version of it that did not say so. The panic ends
-/// the call, and the pipeline says why.
+/// If the bytes are not a `V`: another version of the module wrote the state without raising its state
+/// version. The panic fails the call, and the pipeline reports the reason.
 fn decode<V: DeserializeOwned>(bytes: &[u8]) -> V {
     match postcard::from_bytes(bytes) {
         Ok(value) => value,
@@ -398,7 +404,7 @@ mod host {
     }
 }
 
-/// A table of this thread, so that modules run in ordinary tests.
+/// A table per thread, so that modules run in ordinary tests.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod host {
     use super::wit::Column;

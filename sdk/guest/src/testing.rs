@@ -1,4 +1,4 @@
-//! Run a module natively, in an ordinary unit test.
+//! Runs modules natively, in ordinary unit tests.
 //!
 //! ```
 //! # use weir_sdk::prelude::*;
@@ -27,21 +27,21 @@ use std::marker::PhantomData;
 
 pub use wit::{Fault, Outcome, Value};
 
-/// A record to hand in.
+/// An input record.
 #[derive(Clone, Debug, Default)]
 pub struct Input {
-    /// Key.
+    /// The key.
     pub key: Option<Vec<u8>>,
-    /// Value.
+    /// The value.
     pub value: Option<Vec<u8>>,
-    /// Milliseconds since 1970.
+    /// The timestamp, in milliseconds since 1970.
     pub timestamp: i64,
-    /// Headers.
+    /// The headers, by name.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Input {
-    /// A record with only a value.
+    /// Makes a record with only a value.
     pub fn value(value: impl AsRef<[u8]>) -> Self {
         Self {
             value: Some(value.as_ref().to_vec()),
@@ -50,7 +50,7 @@ impl Input {
     }
 }
 
-/// A module that runs here.
+/// A module that runs natively.
 #[derive(Debug)]
 pub struct Native<M> {
     plan: wit::Plan,
@@ -61,18 +61,18 @@ pub struct Native<M> {
 }
 
 impl<M: Module> Native<M> {
-    /// An instance with these parameters set, and without state. One at a time on a thread.
+    /// Creates an instance with these parameters and empty state. One instance at a time per thread.
     ///
     /// # Errors
-    /// What the module's `init` says.
+    /// The reason that the module's `init` returns.
     pub fn new(set: &[(&str, Value)]) -> Result<Self, String> {
         Self::reading(&["test"], set)
     }
 
-    /// As [`Native::new`], for records of these topics.
+    /// Creates an instance for records of the topics in `sources`. One instance at a time per thread.
     ///
     /// # Errors
-    /// What the module's `init` says.
+    /// The reason that the module's `init` returns.
     pub fn reading(sources: &[&str], set: &[(&str, Value)]) -> Result<Self, String> {
         let mut values: Vec<(String, Value)> = Vec::new();
         for (name, preset) in M::parameters().iter().filter_map(crate::Parameter::preset_value) {
@@ -98,7 +98,7 @@ impl<M: Module> Native<M> {
         })
     }
 
-    /// Names of its outputs; the first is output 1.
+    /// Returns the names of the module's outputs; the first is output 1.
     pub fn outputs(&self) -> &[String] {
         &self.plan.outputs
     }
@@ -111,7 +111,7 @@ impl<M: Module> Native<M> {
         self.process_from(0, records)
     }
 
-    /// Processes a batch of the topic at that place among the sources.
+    /// Processes a batch of the topic with index `source`.
     ///
     /// # Errors
     /// The module's fault.
@@ -122,8 +122,8 @@ impl<M: Module> Native<M> {
         })
     }
 
-    /// Lets the time of `clock` become `to`, and has the module look at what is then due, if anything is. For
-    /// [`Clock::Event`], `to` is the watermark. Neither goes back.
+    /// Advances `clock` to `to`, in milliseconds since 1970, and fires the timers due by then; returns `None`
+    /// if there are none. For [`Clock::Event`], `to` is the watermark. Clocks never go back.
     ///
     /// # Errors
     /// The module's fault.
@@ -155,7 +155,8 @@ impl<M: Module> Native<M> {
         Adapter::<M>::on_timers(fired).map(Some)
     }
 
-    /// The timers of the last [`advance`](Self::advance), as records: what those that the module emitted stem from.
+    /// Returns the timers of the last [`advance`](Self::advance) as records: the origins of records that the
+    /// module emitted.
     pub fn fired(&self) -> &[Input] {
         &self.fired
     }
@@ -166,7 +167,7 @@ impl<M: Module> Native<M> {
         marks.contains(&1).then_some(marks)
     }
 
-    /// A batch of `records` with the columns that the module asked for.
+    /// Builds a batch of `records` with the columns that the module requests.
     pub fn batch(&self, records: &[Input]) -> wit::Batch {
         let headers = || {
             let all = || records.iter().flat_map(|r| &r.headers);
@@ -198,7 +199,7 @@ impl<M: Module> Native<M> {
         }
     }
 
-    /// Processes a batch that was laid out before: what a benchmark measures.
+    /// Processes a batch from [`Native::batch`], for benchmarks.
     ///
     /// # Errors
     /// The module's fault.
@@ -218,7 +219,7 @@ fn column<'a>(items: impl Iterator<Item = Option<&'a [u8]>>) -> wit::Column {
     wit::Column { ends, data, nulls }
 }
 
-/// Values of new records, as text.
+/// Returns the values of new records as text.
 #[cfg(test)]
 pub(crate) fn texts(outcome: &Outcome) -> Vec<String> {
     let columns = outcome.emits.iter().filter_map(|run| run.values.as_ref());

@@ -1,4 +1,4 @@
-//! Texts as JSON writes them.
+//! JSON strings.
 
 /// Appends `text` to `out` as a JSON string, with its quotes.
 pub fn escape_into(out: &mut Vec<u8>, text: &str) {
@@ -53,7 +53,7 @@ pub(crate) fn unescape(inner: &[u8]) -> Option<String> {
 fn hex4(rest: &mut &[u8]) -> Option<u32> {
     let (digits, after) = rest.split_first_chunk::<4>()?;
     *rest = after;
-    // `from_str_radix` takes a sign.
+    // `from_str_radix` accepts a sign.
     let digits = digits.iter().all(u8::is_ascii_hexdigit).then_some(digits)?;
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }

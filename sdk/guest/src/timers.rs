@@ -1,4 +1,5 @@
-//! Calls at a time: a module sets timers, and [`Module::on_timers`](crate::Module::on_timers) is called when they are due.
+//! Timers: a module sets timers, and [`Module::on_timers`](crate::Module::on_timers) is called when they are
+//! due.
 //!
 //! ```
 //! use weir_sdk::prelude::*;
@@ -7,7 +8,7 @@
 //! struct Silence;
 //!
 //! impl Module for Silence {
-//!     const ABOUT: &'static str = "Says when a key has been silent for a minute.";
+//!     const ABOUT: &'static str = "Reports keys that have been silent for a minute.";
 //!
 //!     fn init(_: &Config) -> Result<(Self, Plan), String> {
 //!         Ok((Self, Plan::keys()))
@@ -16,7 +17,7 @@
 //!     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
 //!         for record in batch.records() {
 //!             out.keep(record.index());
-//!             // Set again, it moves: it fires only when nothing more comes.
+//!             // Setting a pending timer moves it: it fires only if no more records come.
 //!             timers::set(Clock::Processing, record.key().unwrap_or_default(), 0, batch.now() + 60_000);
 //!         }
 //!         Ok(())
@@ -38,38 +39,39 @@
 //! assert_eq!(fired.emits[0].values.as_ref().unwrap().data, b"silent for a minute");
 //! ```
 //!
-//! What is set in a call is handed over in one when it ends. The stage of the pipeline says `grants = ["timers"]`.
+//! All changes of a call are handed to the host in a single call at its end. The stage of the pipeline needs
+//! `grants = ["timers"]`.
 
 use crate::bindings::weir::module::types as wit;
 use crate::handover::{self, Flush};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-/// What a timer goes by.
+/// The clock of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Clock {
-    /// The time in the records: a timer is due when the watermark has passed it.
+    /// Event time: a timer is due when the watermark has passed its time.
     Event,
-    /// The time at which the node works.
+    /// Processing time: the node's clock.
     Processing,
 }
 
-/// Sets the timer of `clock` for `key` and `tag` to `at`, in milliseconds since 1970; if it is set, it moves. One for a time
-/// that has passed fires when its clock moves next.
+/// Sets the timer of `clock` for `key` and `tag` to `at`, in milliseconds since 1970; a pending timer moves.
+/// A timer in the past fires at the next advance of its clock.
 pub fn set(clock: Clock, key: &[u8], tag: u32, at: i64) {
     push(clock, key, tag, Some(at));
 }
 
-/// Clears it.
+/// Clears the timer of `clock` for `key` and `tag`.
 pub fn clear(clock: Clock, key: &[u8], tag: u32) {
     push(clock, key, tag, None);
 }
 
-/// Timers that are due.
+/// Due timers.
 #[derive(Clone, Copy, Debug)]
 pub struct Fired<'a>(&'a wit::Fired);
 
-/// One of them.
+/// A due timer.
 #[derive(Clone, Copy, Debug)]
 pub struct FiredTimer<'a> {
     index: usize,
@@ -83,7 +85,7 @@ impl<'a> Fired<'a> {
         Self(fired)
     }
 
-    /// What they go by.
+    /// Returns the clock of the timers.
     pub fn clock(&self) -> Clock {
         match self.0.clock {
             wit::Clock::Event => Clock::Event,
@@ -91,17 +93,17 @@ impl<'a> Fired<'a> {
         }
     }
 
-    /// The time that it is, in milliseconds since 1970. The same when the call is replayed.
+    /// Returns the current time of the clock, in milliseconds since 1970. A replayed call gets the same time.
     pub fn now(&self) -> i64 {
         self.0.now
     }
 
-    /// No record before this time is expected any more; the smallest number when that is not known.
+    /// Returns the watermark, in milliseconds since 1970; [`i64::MIN`] if unknown.
     pub fn watermark(&self) -> i64 {
         self.0.watermark
     }
 
-    /// They, by time and key.
+    /// Returns the timers, by time and key.
     pub fn timers(&self) -> impl Iterator<Item = FiredTimer<'a>> {
         let keys = crate::Column::new(&self.0.keys);
         let times = self.0.at.iter().zip(&self.0.tags).enumerate();
@@ -115,40 +117,41 @@ impl<'a> Fired<'a> {
 }
 
 impl<'a> FiredTimer<'a> {
-    /// Its place: what [`Out::emit`](crate::Out::emit) is told that a new record stems from, and takes key and time of.
+    /// Returns the timer's index: the origin of new records in [`Out::emit`](crate::Out::emit), which take
+    /// key and time from the timer.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Its key.
+    /// Returns the key.
     pub fn key(&self) -> &'a [u8] {
         self.key
     }
 
-    /// Its tag.
+    /// Returns the tag.
     pub fn tag(&self) -> u32 {
         self.tag
     }
 
-    /// When it was due.
+    /// Returns the time at which the timer was due, in milliseconds since 1970.
     pub fn at(&self) -> i64 {
         self.at
     }
 }
 
-/// Timers of one clock that are set or cleared in one call of the host.
+/// Timers of a clock that are set or cleared in a single host call.
 #[derive(Debug)]
 struct Run {
     clock: Clock,
     keys: wit::Column,
     tags: Vec<u32>,
-    /// Empty where they are cleared.
+    /// Times of the timers; empty to clear them.
     at: Vec<i64>,
 }
 
 thread_local! {
     static RUNS: RefCell<Vec<Run>> = const { RefCell::new(Vec::new()) };
-    /// Whether the instance has had a timer: they are held from then on.
+    /// True once the instance has used a timer: only then are timers registered for the handover.
     static IS_HELD: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -158,7 +161,7 @@ fn push(clock: Clock, key: &[u8], tag: u32, at: Option<i64>) {
     }
     RUNS.with(|runs| {
         let mut runs = runs.borrow_mut();
-        // In their order: a timer may be set and cleared in one call.
+        // Order matters: a timer may be set and cleared in the same call.
         let fits = |run: &Run| run.clock == clock && run.at.is_empty() == at.is_none();
         if !runs.last().is_some_and(fits) {
             let keys = crate::state::empty();
@@ -178,7 +181,7 @@ fn push(clock: Clock, key: &[u8], tag: u32, at: Option<i64>) {
     });
 }
 
-/// What a call set.
+/// The timer changes of a call.
 struct Runs;
 
 impl Flush for Runs {
@@ -198,7 +201,7 @@ impl Flush for Runs {
     }
 }
 
-/// Forgets what a call of an instance before had set.
+/// Drops the changes of an earlier native instance.
 pub(crate) fn begin() {
     RUNS.with(|runs| runs.borrow_mut().clear());
     IS_HELD.set(false);
@@ -209,7 +212,7 @@ mod host {
     pub(super) use crate::bindings::weir::module::timers::{clear, set};
 }
 
-/// Timers of this thread, so that modules run in ordinary tests.
+/// Timers per thread, so that modules run in ordinary tests.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod host {
     use super::{Clock, wit};
@@ -259,7 +262,7 @@ pub(crate) mod host {
         });
     }
 
-    /// Takes those that are due by `until`, in their order.
+    /// Removes and returns the timers due by `until`, in order.
     pub(crate) fn take_due(clock: Clock, until: i64) -> Vec<(i64, Vec<u8>, u32)> {
         TIMERS.with(|timers| {
             let mut timers = timers.borrow_mut();

@@ -1,4 +1,5 @@
-//! Windows over the time in the records: tumbling, hopping, sliding and session windows, and windows of so many records.
+//! Windows over event time: tumbling, hopping, sliding and session windows. Also windows of a number of
+//! records.
 //!
 //! ```
 //! use std::time::Duration;
@@ -22,7 +23,7 @@
 //!     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
 //!         for record in batch.records() {
 //!             match record.json("v").number() {
-//!                 // A window that is over takes nothing more: its result is out.
+//!                 // A closed window takes no more records: its result is out.
 //!                 Some(v) if self.minutes.add(&record, |stats| stats.add(v, record.timestamp())) => {}
 //!                 Some(_) => out.reject(record.index(), "too late"),
 //!                 None => out.reject(record.index(), "no number `v`"),
@@ -47,9 +48,10 @@
 //! assert_eq!(closed.emits[0].values.as_ref().unwrap().data, br#"{"mean":1.5}"#);
 //! ```
 //!
-//! A window is over when the watermark has come to its end: how long that waits for stragglers is the pipeline's
-//! `event_time.lateness_ms`. What is in windows is in [`crate::state`], and their ends are [`crate::timers`]: the stage grants
-//! `state` and `timers`. Windows go by the records' own times, so that a backfill gives what the stream would have given.
+//! A window closes when the watermark reaches its end; the pipeline's `event_time.lateness_ms` is the wait
+//! for late records. Windows are kept in [`crate::state`] and closed by [`crate::timers`]: the stage grants
+//! `state` and `timers`. Windows go by the timestamps of records, so a backfill gives the same results as the
+//! stream.
 
 mod aggregate;
 mod session;
@@ -66,12 +68,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// Bytes of a window's end, in front of the records' key.
+/// Bytes of a window's end, in front of the record key.
 const END_BYTES: usize = 8;
-/// Windows of one record, at most: what hops a hundredth of its size.
+/// Maximum windows per record: hops of a hundredth of the size.
 const HOPS_MAX: i64 = 100;
 
-/// Windows of one size, a result a key and window.
+/// Windows of a fixed size: a result per key and window.
 #[derive(Debug)]
 pub struct Windows<A> {
     open: Map<A>,
@@ -81,32 +83,34 @@ pub struct Windows<A> {
     key: Vec<u8>,
 }
 
-/// A window that is over; or, for [`Windows::add_early`], one that is not yet.
+/// A closed window; or, for [`Windows::add_early`], a window that is still open.
 #[derive(Clone, Copy, Debug)]
 pub struct Closed<'a> {
-    /// What a record with its result stems from: for [`Out::emit`](crate::Out::emit).
+    /// Index of the origin of a result record, for [`Out::emit`](crate::Out::emit).
     pub index: usize,
-    /// The key of its records; empty for those without one.
+    /// The key of the records; empty for records without a key.
     pub key: &'a [u8],
-    /// Its first millisecond.
+    /// First millisecond of the window.
     pub start: i64,
-    /// The first one after it.
+    /// First millisecond after the window.
     pub end: i64,
 }
 
 impl<A: Default + Serialize + DeserializeOwned + 'static> Windows<A> {
-    /// Windows that follow each other, the first of them at 0. In [`init`](crate::Module::init) only, each name once.
+    /// Creates consecutive windows, aligned to time 0. Call only in [`init`](crate::Module::init), with a
+    /// name of its own.
     ///
     /// # Errors
-    /// When they have no size, or one beyond 292 million years.
+    /// If the size is zero or beyond 292 million years.
     pub fn tumbling(name: &str, size: Duration) -> Result<Self, String> {
         Self::hopping(name, size, size)
     }
 
-    /// Windows that begin one `step` after another, so that a record is in several when the step is smaller than the size.
+    /// Creates windows that begin every `step`; with a step below the size, a record is in several windows.
+    /// Call only in [`init`](crate::Module::init), with a name of its own.
     ///
     /// # Errors
-    /// As [`Windows::tumbling`], and when a record would be in more than a hundred.
+    /// If the size or the step is zero or too long, or a record would be in more than a hundred windows.
     pub fn hopping(name: &str, size: Duration, step: Duration) -> Result<Self, String> {
         let (size, step) = (millis(size)?, millis(step)?);
         if step > size || size.div_euclid(step) > HOPS_MAX {
@@ -123,8 +127,8 @@ impl<A: Default + Serialize + DeserializeOwned + 'static> Windows<A> {
         })
     }
 
-    /// Adds a record to its windows by its key. False, and nothing is added, when the last of them is over: it came too late;
-    /// false also for a key that is too long to be kept.
+    /// Adds a record to the windows of its key. Returns false, and adds nothing, if the last window is closed
+    /// (the record is late) or the key is too long for state.
     pub fn add(&mut self, record: &Record<'_>, add: impl Fn(&mut A)) -> bool {
         self.add_to(
             record.key().unwrap_or_default(),
@@ -134,8 +138,8 @@ impl<A: Default + Serialize + DeserializeOwned + 'static> Windows<A> {
         )
     }
 
-    /// As [`Windows::add`], and hands what is by now in each window that the record is in to `early`: results before the final ones,
-    /// which [`Windows::close`] has.
+    /// Adds a record like [`Windows::add`], and passes the current content of each of its windows to `early`:
+    /// early results before the final results of [`Windows::close`].
     pub fn add_early(
         &mut self,
         record: &Record<'_>,
@@ -155,7 +159,7 @@ impl<A: Default + Serialize + DeserializeOwned + 'static> Windows<A> {
         })
     }
 
-    /// As [`Windows::add`], by a key and a time that are not the record's.
+    /// Adds to the windows of a given key and time (milliseconds since 1970) instead of a record's.
     pub fn add_to(&mut self, key: &[u8], at: i64, watermark: i64, add: impl Fn(&mut A)) -> bool {
         self.add_seen(key, at, watermark, add, |_, _| {})
     }
@@ -203,8 +207,8 @@ impl<A: Default + Serialize + DeserializeOwned + 'static> Windows<A> {
         }
     }
 
-    /// Takes over windows that an earlier version of the module kept in another form, each with its first millisecond: in
-    /// [`migrate`](crate::Module::migrate) only.
+    /// Converts windows stored in another form by an earlier version; `make` gets the first millisecond of
+    /// each. Call only in [`migrate`](crate::Module::migrate).
     pub fn migrate<Old: DeserializeOwned>(&mut self, mut make: impl FnMut(i64, Old) -> A) {
         let size = self.size;
         self.open.migrate(|key: &[u8], old: Old| {
@@ -213,7 +217,7 @@ impl<A: Default + Serialize + DeserializeOwned + 'static> Windows<A> {
         });
     }
 
-    /// Hands each of these windows that is over to `each`, by its end and key, and forgets it.
+    /// Passes each window that is over to `each`, by end and key, and removes it.
     pub fn close(&mut self, fired: &Fired<'_>, mut each: impl FnMut(Closed<'_>, A)) {
         for timer in fired.timers() {
             let Some((end, key)) = timer.key().split_first_chunk() else {
@@ -236,7 +240,7 @@ impl<A: Default + Serialize + DeserializeOwned + 'static> Windows<A> {
     }
 }
 
-/// Windows of so many records of a key each, whatever their times.
+/// Windows of a number of records per key, whatever their times.
 #[derive(Debug)]
 pub struct CountWindows<A> {
     open: Map<(u64, A)>,
@@ -244,7 +248,7 @@ pub struct CountWindows<A> {
 }
 
 impl<A: Default + Serialize + DeserializeOwned + 'static> CountWindows<A> {
-    /// Windows of `size` records. In [`init`](crate::Module::init) only, each name once.
+    /// Creates windows of `size` records. Call only in [`init`](crate::Module::init), with a name of its own.
     pub fn new(name: &str, size: u64) -> Self {
         Self {
             open: Map::new(name),
@@ -252,7 +256,8 @@ impl<A: Default + Serialize + DeserializeOwned + 'static> CountWindows<A> {
         }
     }
 
-    /// Adds a record by its key, of at most [`KEY_BYTES_MAX`] bytes; when its window is full with it, returns what is in it.
+    /// Adds a record by its key, of at most [`KEY_BYTES_MAX`] bytes. Returns the content of the window that
+    /// the record completes.
     pub fn add(&mut self, key: &[u8], add: impl FnOnce(&mut A)) -> Option<A> {
         let size = self.size;
         self.open.update(key, |window| {
@@ -276,8 +281,8 @@ pub(crate) fn millis(duration: Duration) -> Result<i64, String> {
     }
 }
 
-/// The tag of the timers of what is called `name`: FNV-1a of 32 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>). It is
-/// stored, so that it must not depend on what else a module has.
+/// Returns the timer tag of a name: FNV-1a of 32 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>). Tags
+/// are stored, so they must not depend on other parts of a module.
 pub(crate) fn tag(name: &str) -> u32 {
     name.bytes().fold(0x811c_9dc5, |hash: u32, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)

@@ -1,15 +1,16 @@
-//! Numbers with more digits, or an exponent, than a [`Decimal`] has room for.
+//! Decimal numbers with more digits than a [`Decimal`] holds, or with an exponent.
 
 use super::Decimal;
 
-/// `mantissa / 10^places`, of up to 38 digits. Slow beside a [`Decimal`], which most numbers are.
+/// The number `mantissa / 10^places`, with up to 38 digits. Slower than [`Decimal`], which suffices for most
+/// numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LongDecimal {
     mantissa: i128,
     places: u32,
 }
 
-/// Powers of ten that fit a mantissa.
+/// Maximum decimal places: powers of ten that fit a mantissa.
 const PLACES_MAX: u32 = 38;
 
 impl From<Decimal> for LongDecimal {
@@ -40,7 +41,7 @@ impl From<i64> for LongDecimal {
 }
 
 impl LongDecimal {
-    /// Reads a number of JSON; nothing if it has more digits than there is room for, or is none.
+    /// Parses a JSON number; `None` if the text is not a number or has too many digits.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         let (number, exponent) = match text.split_once(['e', 'E']) {
@@ -63,7 +64,7 @@ impl LongDecimal {
         }
     }
 
-    /// `self * factor + offset`, exactly; `None` where that has too many digits.
+    /// Returns `self * factor + offset`, exactly; `None` if the result has too many digits.
     pub fn scaled(self, factor: Decimal, offset: Decimal) -> Option<Self> {
         let product = Self {
             mantissa: self.mantissa.checked_mul(factor.mantissa.into())?,
@@ -83,7 +84,7 @@ impl LongDecimal {
             .checked_mul(10i128.checked_pow(places - self.places)?)
     }
 
-    /// Its text, without zeros at the end of the fraction.
+    /// Appends the number as text, without trailing zeros of the fraction.
     pub fn write(self, out: &mut Vec<u8>) {
         let places = self.places as usize;
         let digits = format!("{:0>width$}", self.mantissa.unsigned_abs(), width = places + 1);

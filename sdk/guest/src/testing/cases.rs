@@ -1,5 +1,5 @@
-//! Cases in files: what goes in, what is set, what must come out. The same files are run against the component by
-//! `weir-testkit`, so that a module is known to be the same thing natively and in the sandbox.
+//! Test cases in files: input, settings and expected output. `weir-testkit` runs the same files against the
+//! component, which shows that a module behaves the same natively and in the sandbox.
 //!
 //! ```json
 //! { "config": { "limit": 50 },
@@ -7,15 +7,15 @@
 //!   "output": { "main": [ { "key": "m1", "value": { "temperature": 60 } } ], "dead": [ "why" ] } }
 //! ```
 //!
-//! Among the records of `input`, `{ "advance": { "processing": 60000 } }` lets time pass: the node's, or with `event` that of the
-//! records, which otherwise follows their timestamps.
+//! Among the records of `input`, `{ "advance": { "processing": 60000 } }` advances the node's time, and
+//! `event` the watermark, which otherwise follows the records' timestamps.
 //!
-//! A module of several topics has their names in `"sources": ["a", "b"]`, and a record says which it is of by `"source": "b"`; the
-//! first, when it does not.
+//! A module with several topics lists their names in `"sources": ["a", "b"]`. A record names its topic with
+//! `"source": "b"`; the default is the first.
 //!
-//! A value that is text stands for its bytes, `{"base64": "…"}` for any bytes, other JSON for its text. Outputs list
-//! records in order; what no output lists was dropped. A document that comes out is compared as one, so that blanks and the order of
-//! its fields do not count; where the case has it as text, byte for byte.
+//! A text value stands for its bytes, `{"base64": "…"}` for any bytes, other JSON for its text. Outputs list
+//! records in order; records in no output were dropped. An output document is compared as JSON, without
+//! regard to blanks and the order of fields; if the case gives it as text, byte for byte.
 
 use super::{Input, Native, Outcome, Value};
 use crate::timers::Clock;
@@ -28,7 +28,7 @@ use std::path::Path;
 /// Runs all cases in the folder `cases` of the crate in `manifest_dir`, natively.
 ///
 /// # Panics
-/// At the first case whose output differs, with both.
+/// At the first case whose output differs; the message shows both.
 pub fn run<M: Module>(manifest_dir: &str) {
     let dir = Path::new(manifest_dir).join("cases");
     let mut count = 0;
@@ -99,9 +99,9 @@ fn native<M: Module>(case: &Json) -> Result<Json, String> {
     Ok(Json::from(out))
 }
 
-/// What a case does next.
+/// A step of a case.
 enum Step {
-    /// Of one source.
+    /// Records of one source.
     Records(u32, Vec<Input>),
     Advance(Clock, i64),
 }
@@ -130,7 +130,7 @@ fn steps(case: &Json, sources: &[&str]) -> Vec<Step> {
     steps
 }
 
-/// Output and record of what an outcome sends on, by what it stems from.
+/// Returns output and record of everything that an outcome sends on, in order of origin.
 fn placed(outcome: &Outcome, input: &[Input]) -> Vec<(u8, Input)> {
     let mut placed: Vec<(u8, u32, Input)> = Vec::new();
     for (i, route) in outcome.routes.iter().enumerate() {
@@ -192,7 +192,8 @@ fn bytes(value: &Json) -> Option<Vec<u8>> {
     }
 }
 
-/// A record as a case writes it: documents as such, but as text where it is text that is `wanted`, to the byte.
+/// Renders a record in the form of a case: JSON as JSON, but as text where `wanted` is text, for a comparison
+/// by bytes.
 fn render(record: &Input, wanted: &Json) -> Json {
     let show = |b: &Option<Vec<u8>>, wanted: &Json| match b {
         None => Json::Null,

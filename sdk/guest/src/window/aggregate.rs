@@ -1,20 +1,22 @@
-//! What is known of the numbers in a window.
+//! Aggregates of the numbers in a window.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What two windows that become one give together.
+/// An aggregate that can be merged when two windows become one.
 pub trait Aggregate {
-    /// Adds what `later` has; its records came later in time.
+    /// Adds `later`, an aggregate of records with later times.
     fn merge(&mut self, later: Self);
 }
 
-/// Count, sum, mean, standard deviation, least, greatest, first and last, in a hundred bytes. First and last go by time, and of several
-/// at one time the least is the first and the greatest the last: records may come in any order.
+/// Count, sum, mean, standard deviation, minimum, maximum, first and last, in a hundred bytes. First and last
+/// go by time; among equal times the minimum is the first and the maximum the last, so the order of records
+/// does not matter.
 ///
-/// The sum is kept in two numbers and the sum of the squares in three, each of which has what the one before it is too short for ([`Twofold`],
-/// [`Threefold`]): sums of whole numbers are exact, what is small beside a large mean is not lost, and the order of the numbers makes no difference
-/// while the least is not 2^26 times smaller than the greatest.
+/// The sum is kept in two numbers and the sum of squares in three; each number holds the rounding error of
+/// the previous number ([`Twofold`], [`Threefold`]). Sums of whole numbers are exact, small deviations from a
+/// large mean are not lost, and the order of the numbers does not matter while the smallest is at most 2^26
+/// times smaller than the largest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
     count: u64,
@@ -27,7 +29,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Adds a number of a time, in milliseconds since 1970.
+    /// Adds a number with its time, in milliseconds since 1970.
     pub fn add(&mut self, value: f64, at: i64) {
         self.merge(Self {
             count: 1,
@@ -40,7 +42,7 @@ impl Stats {
         });
     }
 
-    /// Of numbers of which no more is known than this: `squares` is the sum of the squared differences from the mean.
+    /// Builds the aggregate from a summary; `squares` is the sum of the squared differences from the mean.
     pub fn of_summary(
         count: u64,
         mean: f64,
@@ -65,17 +67,17 @@ impl Stats {
         }
     }
 
-    /// How many.
+    /// Returns the count.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Their sum.
+    /// Returns the sum.
     pub fn sum(&self) -> f64 {
         self.sum.value()
     }
 
-    /// Their mean; 0 of none.
+    /// Returns the mean; 0 if empty.
     pub fn mean(&self) -> f64 {
         match self.count {
             0 => 0.0,
@@ -83,7 +85,7 @@ impl Stats {
         }
     }
 
-    /// Their standard deviation, as of a whole population; 0 of none.
+    /// Returns the standard deviation of the population; 0 if empty.
     pub fn deviation(&self) -> f64 {
         if self.count == 0 {
             return 0.0;
@@ -96,26 +98,26 @@ impl Stats {
             .over(count)
             .plus(mean.squared().negated())
             .value();
-        // Of equal numbers it may be a little less than nothing.
+        // Rounding may make the variance of equal numbers slightly negative.
         variance.max(0.0).sqrt()
     }
 
-    /// The least; 0 of none.
+    /// Returns the minimum; 0 if empty.
     pub fn min(&self) -> f64 {
         self.min
     }
 
-    /// The greatest; 0 of none.
+    /// Returns the maximum; 0 if empty.
     pub fn max(&self) -> f64 {
         self.max
     }
 
-    /// The first; 0 of none.
+    /// Returns the first number by time; 0 if empty.
     pub fn first(&self) -> f64 {
         self.first.1
     }
 
-    /// The last; 0 of none.
+    /// Returns the last number by time; 0 if empty.
     pub fn last(&self) -> f64 {
         self.last.1
     }
@@ -144,8 +146,9 @@ impl Aggregate for Stats {
     }
 }
 
-/// A number in two parts, of which the second is what does not fit into the first: some 32 decimal digits. Sums and products without loss
-/// are Knuth's and Dekker's (Dekker, "A Floating-Point Technique for Extending the Available Precision", 1971).
+/// A number in two parts with about 32 decimal digits; the second part holds the rounding error of the first.
+/// Sums and products without loss are Knuth's and Dekker's (Dekker, "A Floating-Point Technique for Extending
+/// the Available Precision", 1971).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Twofold(f64, f64);
 
@@ -159,14 +162,14 @@ impl From<f64> for Twofold {
 }
 
 impl Twofold {
-    /// `a` + `b`, and what that is too short for.
+    /// Returns `a` + `b` with its rounding error.
     fn sum(a: f64, b: f64) -> Self {
         let sum = a + b;
         let of_b = sum - a;
         Self::finite(sum, (a - (sum - of_b)) + (b - of_b))
     }
 
-    /// `a` · `b`, and what that is too short for.
+    /// Returns `a` · `b` with its rounding error.
     fn product(a: f64, b: f64) -> Self {
         let halves = |n: f64| {
             let scaled = SPLIT * n;
@@ -179,7 +182,7 @@ impl Twofold {
         Self::finite(product, rest)
     }
 
-    /// What is too large for its first part has no second.
+    /// Drops the second part if the first has overflowed.
     fn finite(first: f64, rest: f64) -> Self {
         Self(first, if rest.is_finite() { rest } else { 0.0 })
     }
@@ -214,7 +217,7 @@ impl Twofold {
     }
 }
 
-/// A number in three parts, as [`Twofold`] is in two: room for a sum of squares, of which each alone fills two.
+/// A number in three parts: room for a sum of squares, each of which fills the two parts of a [`Twofold`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Threefold(f64, f64, f64);
 
@@ -226,7 +229,8 @@ impl Threefold {
     fn plus_one(self, other: f64) -> Self {
         let first = Twofold::sum(self.0, other);
         let second = Twofold::sum(self.1, first.1);
-        // The same number has the same parts, whatever it is a sum of: each is the nearest to what is left.
+        // Normalised: the same number has the same parts, whatever its summands. Each part is nearest to the
+        // remainder.
         let low = Twofold::sum(second.0, self.2 + second.1);
         let high = Twofold::sum(first.0, low.0);
         let low = Twofold::sum(high.1, low.1);
@@ -237,14 +241,15 @@ impl Threefold {
         Twofold::sum(self.0, self.1)
     }
 
-    /// The part that [`Threefold::twofold`] leaves.
+    /// Returns the remainder of [`Threefold::twofold`].
     fn rest(self) -> Twofold {
         Twofold::from(self.2)
     }
 }
 
-/// Quantiles within one in a hundred of the true value, in a few hundred bytes: DDSketch (Masson, Rim and Lee, VLDB 2019) with
-/// buckets that grow by a ratio. Numbers closer to 0 than 1e-9 count as 0; those that are none are left out.
+/// Quantiles within 1 % of the true value, in a few hundred bytes: DDSketch (Masson, Rim and Lee, VLDB 2019)
+/// with buckets that grow by a ratio. Numbers closer to 0 than 1e-9 count as 0; numbers that are not finite
+/// are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sketch {
     zeros: u64,
@@ -252,9 +257,10 @@ pub struct Sketch {
     positive: BTreeMap<i32, u64>,
 }
 
-/// Buckets of a sketch: from 1e-9 to 1e11 with a ratio of 1.02; beyond, the smallest become one.
+/// Maximum buckets of a sketch: from 1e-9 to 1e11 with a ratio of 1.02; beyond, the smallest buckets are
+/// merged.
 const BUCKETS_MAX: usize = 2_048;
-/// Ratio of a bucket's ends, for values within one in a hundred: (1 + 0.01) / (1 - 0.01).
+/// Ratio of a bucket's ends, for values within 1 %: (1 + 0.01) / (1 - 0.01).
 const RATIO: f64 = 1.01 / 0.99;
 const NEAR_ZERO: f64 = 1e-9;
 
@@ -277,12 +283,12 @@ impl Sketch {
         bound(side);
     }
 
-    /// How many.
+    /// Returns the count.
     pub fn count(&self) -> u64 {
         self.zeros + self.negative.values().chain(self.positive.values()).sum::<u64>()
     }
 
-    /// The value below which the share `q` of all lies, 0.5 for the median; nothing when there are none.
+    /// Returns the value below which the share `q` of all numbers lies (0.5 is the median); `None` if empty.
     pub fn quantile(&self, q: f64) -> Option<f64> {
         let count = self.count();
         let rank = (q.clamp(0.0, 1.0) * count.saturating_sub(1) as f64) as u64;

@@ -1,4 +1,4 @@
-//! Windows that last as long as records keep coming.
+//! Session windows, which last as long as records keep coming.
 
 use super::{Aggregate, Closed, END_BYTES, millis, tag};
 use crate::Record;
@@ -8,23 +8,24 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// Sessions of one key that are open at once: records that come in a hundred times' disorder.
+/// Maximum open sessions of a key: disorder of a hundred times the gap.
 const OPEN_MAX: usize = 100;
 
-/// Windows of records of a key that follow each other within a gap.
+/// Windows of a key's records that follow each other within a gap.
 #[derive(Debug)]
 pub struct Sessions<A> {
-    /// By key: first and last time and what is in it, by time.
+    /// By key: first time, last time and content of each open session, by time.
     open: Map<Vec<(i64, i64, A)>>,
     tag: u32,
     gap: i64,
 }
 
 impl<A: Aggregate + Default + Clone + Serialize + DeserializeOwned + 'static> Sessions<A> {
-    /// Windows that end when nothing has come for `gap`. In [`init`](crate::Module::init) only, each name once.
+    /// Creates windows that end after a gap without records. Call only in [`init`](crate::Module::init), with
+    /// a name of its own.
     ///
     /// # Errors
-    /// When the gap is none.
+    /// If the gap is zero or too long.
     pub fn new(name: &str, gap: Duration) -> Result<Self, String> {
         Ok(Self {
             open: Map::new(name),
@@ -33,14 +34,14 @@ impl<A: Aggregate + Default + Clone + Serialize + DeserializeOwned + 'static> Se
         })
     }
 
-    /// Adds a record to the session of its key that it belongs to; it may make one of two. False, and nothing is added, when
-    /// its session would be over: it came too late.
+    /// Adds a record to the session of its key; the record may merge two sessions. Returns false, and adds
+    /// nothing, if the session would be closed already (the record is late).
     pub fn add(&mut self, record: &Record<'_>, add: impl FnOnce(&mut A)) -> bool {
         let (at, watermark) = (record.timestamp(), record.watermark());
         self.add_to(record.key().unwrap_or_default(), at, watermark, add)
     }
 
-    /// As [`Sessions::add`], by a key and a time that are not the record's.
+    /// Adds to the session of a given key and time (milliseconds since 1970) instead of a record's.
     pub fn add_to(&mut self, key: &[u8], at: i64, watermark: i64, add: impl FnOnce(&mut A)) -> bool {
         let (gap, tag) = (self.gap, self.tag);
         if key.len() > KEY_BYTES_MAX - END_BYTES {
@@ -73,7 +74,7 @@ impl<A: Aggregate + Default + Clone + Serialize + DeserializeOwned + 'static> Se
             let mut all = A::default();
             let mut own = Some(own);
             for session in open.splice(from..to, []) {
-                // In the order of their times, as far as sessions go.
+                // Merged in order of time, as far as sessions have an order.
                 if session.0 > at
                     && let Some((.., own)) = own.take()
                 {
@@ -93,7 +94,7 @@ impl<A: Aggregate + Default + Clone + Serialize + DeserializeOwned + 'static> Se
         first_end.is_some()
     }
 
-    /// Hands each session that is over to `each`, and forgets it.
+    /// Passes each session that is over to `each`, and removes it.
     pub fn close(&mut self, fired: &Fired<'_>, mut each: impl FnMut(Closed<'_>, A)) {
         let (gap, tag) = (self.gap, self.tag);
         for timer in fired.timers() {

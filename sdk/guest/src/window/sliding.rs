@@ -1,4 +1,4 @@
-//! Windows that end with each record.
+//! Sliding windows, which end with each record.
 
 use super::{END_BYTES, millis, tag};
 use crate::Record;
@@ -8,23 +8,23 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// Values of one key that are kept, at most: all are looked at for each record.
+/// Maximum values kept per key: each record visits all of them.
 pub const SLIDING_MAX: usize = 1_000;
 
-/// For each record, what came with its key within a time before it: a moving mean, or a rate.
+/// For each record, the values of its key within a time before it: for a moving mean or a rate.
 #[derive(Debug)]
 pub struct Sliding<V> {
-    /// By key: times and values, in the order in which they came.
+    /// By key: times and values, in order of arrival.
     kept: Map<Vec<(i64, V)>>,
     tag: u32,
     size: i64,
 }
 
 impl<V: Clone + Serialize + DeserializeOwned + 'static> Sliding<V> {
-    /// Windows of `size`. In [`init`](crate::Module::init) only, each name once.
+    /// Creates windows of `size`. Call only in [`init`](crate::Module::init), with a name of its own.
     ///
     /// # Errors
-    /// When they have no size.
+    /// If the size is zero or too long.
     pub fn new(name: &str, size: Duration) -> Result<Self, String> {
         Ok(Self {
             kept: Map::new(name),
@@ -33,11 +33,13 @@ impl<V: Clone + Serialize + DeserializeOwned + 'static> Sliding<V> {
         })
     }
 
-    /// Keeps the `value` of a record, and hands what came with its key less than the size before it, or at its time, to `look`: by now,
-    /// and itself last. What comes later with an earlier time changes no result that is out.
+    /// Keeps the `value` of a record, and passes the values of its key from less than the size before its
+    /// time to `look`, its own value last. Later arrivals with earlier times do not change results already
+    /// produced.
     ///
     /// # Errors
-    /// In words, when its key is too long to be kept, or [`SLIDING_MAX`] are kept of it: then nothing is kept or handed over.
+    /// If the key is too long for state, or [`SLIDING_MAX`] values of the key are kept; nothing is kept or
+    /// passed then.
     pub fn see<R>(
         &mut self,
         record: &Record<'_>,
@@ -48,10 +50,12 @@ impl<V: Clone + Serialize + DeserializeOwned + 'static> Sliding<V> {
         self.see_at(key, record.timestamp(), record.watermark(), value, look)
     }
 
-    /// As [`Sliding::see`], by a key and a time that are not the record's.
+    /// Keeps a value and passes the window to `look`, for a given key and time (milliseconds since 1970)
+    /// instead of a record's.
     ///
     /// # Errors
-    /// As there.
+    /// If the key is too long for state, or [`SLIDING_MAX`] values of the key are kept; nothing is kept or
+    /// passed then.
     pub fn see_at<R>(
         &mut self,
         key: &[u8],
@@ -68,7 +72,7 @@ impl<V: Clone + Serialize + DeserializeOwned + 'static> Sliding<V> {
         let mut ends = None;
         let seen = self.kept.update(key, |kept| {
             let values = kept.get_or_insert_default();
-            // No window of a record that comes in time reaches so far back.
+            // No window of a timely record reaches back this far.
             values.retain(|(t, _)| t.saturating_add(size) > watermark);
             if values.len() >= SLIDING_MAX {
                 return Err(format!(
@@ -87,7 +91,7 @@ impl<V: Clone + Serialize + DeserializeOwned + 'static> Sliding<V> {
         Ok(seen)
     }
 
-    /// Forgets what is in no window any more.
+    /// Removes values that are in no window any more.
     pub fn forget(&mut self, fired: &Fired<'_>) {
         for timer in fired.timers() {
             if timer.tag() == self.tag && fired.clock() == Clock::Event {

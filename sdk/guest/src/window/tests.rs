@@ -5,9 +5,9 @@ use crate::timers::host;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-/// Records as they come: key, time, value.
+/// A reading: key, time, value.
 type Reading = (u8, i64, f64);
-/// Key, start, end, and the values that were in it.
+/// A result: key, start, end, and the values in the window.
 type Result = (u8, i64, i64, Vec<f64>);
 
 impl Aggregate for Vec<f64> {
@@ -16,7 +16,7 @@ impl Aggregate for Vec<f64> {
     }
 }
 
-/// What the timers of the thread say at this watermark, to `close`.
+/// Fires the thread's timers at this watermark and passes them to `close`.
 fn fire(watermark: i64, close: impl FnOnce(&Fired<'_>)) {
     let due = host::take_due(Clock::Event, watermark);
     let mut keys = crate::state::empty();
@@ -43,7 +43,7 @@ fn begin() {
     host::forget();
 }
 
-/// Batches of readings out of order by up to `disorder`, with the watermark that much behind.
+/// Generates batches of readings out of order by up to `disorder`, with the watermark as far behind.
 fn stream() -> impl Strategy<Value = (Vec<Vec<Reading>>, i64)> {
     let reading = (0..3u8, -200..2_000i64, -9..9i32).prop_map(|(k, t, v)| (k, t, f64::from(v)));
     let batch = proptest::collection::vec(reading, 1..8);
@@ -57,7 +57,7 @@ fn sort(mut results: Vec<Result>) -> Vec<Result> {
 }
 
 proptest! {
-    /// Each reading is in each of its windows that is not over when it comes, and nowhere else.
+    /// Each reading is in each of its windows that is open at its arrival, and in no other.
     #[test]
     fn windows_have_what_came_in_time((batches, lateness) in stream(), size in 1..400u64, hops in 1..5u64) {
         begin();
@@ -96,7 +96,8 @@ proptest! {
         prop_assert!(windows.open.scan(b"").is_empty());
     }
 
-    /// What came with the key within the time, in whatever order and whatever was forgotten meanwhile, as long as it is not late.
+    /// A window holds the values of the key within its time, in any order of arrival and whatever was removed
+    /// meanwhile, unless the record is late.
     #[test]
     fn sliding_windows_have_what_came_before_within_the_time((batches, lateness) in stream(), size in 1..400i64) {
         begin();
@@ -106,7 +107,7 @@ proptest! {
             for (key, at, value) in &batch {
                 all.push((*key, *at, *value));
                 let got = sliding.see_at(&[*key], *at, watermark, *value, |values| values.copied().collect::<Vec<_>>());
-                // Of one that is late, what is before it may be forgotten.
+                // For a late record, earlier values may be removed.
                 if *at >= watermark {
                     let is_in = |r: &&Reading| r.0 == *key && r.1 <= *at && r.1 > at - size;
                     let kept = |r: &&Reading| r.1.saturating_add(size) > watermark;
@@ -123,7 +124,7 @@ proptest! {
         prop_assert_eq!(crate::state::host::count(), 0);
     }
 
-    /// The last early result of a window is its final one.
+    /// The last early result of a window is its final result.
     #[test]
     fn early_results_grow_into_the_final_one(readings in proptest::collection::vec((0..3u8, 0..500i64), 1..40), hops in 1..4u64) {
         begin();
@@ -152,13 +153,13 @@ proptest! {
         prop_assert_eq!(early, last);
     }
 
-    /// Readings of a key that are less than a gap apart are in one session, in whatever order they came.
+    /// Readings of a key less than a gap apart are in one session, in any order of arrival.
     #[test]
     fn sessions_have_what_is_near((batches, lateness) in stream(), gap in 1..300i64) {
         begin();
         let mut sessions = Sessions::<Vec<f64>>::new("s", Duration::from_millis(gap as u64)).unwrap();
         let mut got: Vec<Result> = Vec::new();
-        // Open sessions, as the times and values of their readings.
+        // Open sessions, as times and values of their readings.
         let mut open: Vec<(u8, Vec<(i64, f64)>)> = Vec::new();
         let mut model: Vec<Result> = Vec::new();
         let span = |s: &[(i64, f64)]| (s.iter().map(|r| r.0).min().unwrap(), s.iter().map(|r| r.0).max().unwrap());
@@ -201,7 +202,7 @@ proptest! {
         prop_assert_eq!(sort(got), sort(model));
     }
 
-    /// Numbers and their merged halves, against sums over all of them.
+    /// Compares statistics, and merged statistics of halves, with sums over all numbers.
     #[test]
     fn stats_are_those_of_the_numbers(values in proptest::collection::vec(-1e6..1e6f64, 1..50), cut in 0..50usize) {
         let (mut all, mut head, mut tail) = (Stats::default(), Stats::default(), Stats::default());
@@ -209,7 +210,7 @@ proptest! {
             all.add(*value, n as i64);
             if n < cut { head.add(*value, n as i64) } else { tail.add(*value, n as i64) }
         }
-        // The order in which they come is nobody's to choose.
+        // The order of merging must not matter.
         tail.merge(head);
         let head = tail;
         let n = values.len() as f64;
@@ -225,7 +226,7 @@ proptest! {
         }
     }
 
-    /// Quantiles are within one in a hundred.
+    /// Quantiles are within 1 %.
     #[test]
     fn a_sketch_knows_its_quantiles(mut values in proptest::collection::vec(-1e5..1e5f64, 1..200), q in 0.0..=1.0f64, cut in 0..200usize) {
         let (mut sketch, mut tail) = (Sketch::default(), Sketch::default());
@@ -255,12 +256,12 @@ fn sums_of_whole_numbers_are_whole_and_what_is_small_beside_the_mean_is_not_lost
     assert_eq!((stats(&parts).mean(), stats(&parts).deviation()), (0.1, 0.0));
     let far = stats(&[1e9 + 4.0, 1e9 + 7.0, 1e9 + 13.0, 1e9 + 16.0]);
     assert_eq!((far.mean(), far.deviation()), (1e9 + 10.0, 22.5f64.sqrt()));
-    // The variance lies half-way between two doubles: the last bit of a rounded sum of squares would choose.
+    // The variance lies half-way between two doubles: the last bit of a rounded sum of squares would decide.
     assert_eq!(
         stats(&[-49.9, -8.4, -22.9]).deviation(),
         stats(&[-22.9, -8.4, -49.9]).deviation()
     );
-    // By their times, whatever came first.
+    // By time, not by arrival.
     let mut late = Stats::default();
     for (value, at) in [(5.0, 20), (3.0, 10), (4.0, 30), (9.0, 30), (8.0, 10)] {
         late.add(value, at);
@@ -271,7 +272,7 @@ fn sums_of_whole_numbers_are_whole_and_what_is_small_beside_the_mean_is_not_lost
 }
 
 proptest! {
-    /// Of eighths, which are exact, and of tenths, which are not; merged in parts.
+    /// Tests eighths, which are exact, and tenths, which are not; merged in parts.
     #[test]
     fn stats_are_the_same_in_any_order(
         values in proptest::collection::vec((-1_000_000..1_000_000i64, 0..20i64), 1..60),
