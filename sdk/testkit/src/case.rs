@@ -1,5 +1,5 @@
-//! Cases in files, run against a component: what goes in, what is set, what must come out. The format is that of
-//! `weir_sdk::testing::cases`, which runs the same files natively.
+//! Test cases in files, run against a component: input, settings and expected output.
+//! `weir_sdk::testing::cases` runs the same files natively.
 
 use crate::{Faults, TestError, Tested, Testkit};
 use base64::Engine as _;
@@ -12,38 +12,48 @@ use std::sync::Arc;
 use weir_runtime::{LogSink, Module, Setting, TimerClock};
 use weir_types::Record;
 
-/// Why a file is no case.
+/// An error in a case file.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum CaseError {
+    /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Io(#[from] std::io::Error),
+    /// The file is not JSON.
     #[error("is not JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// The case has no list `input`.
     #[error("has no list `input`")]
     Input,
+    /// A parameter in `config` is null.
     #[error("parameter `{0}` in `config` is null")]
     Config(String),
+    /// `sources` is not a list of topic names.
     #[error("`sources` is no list of names of topics")]
     Sources,
+    /// An item of `input` is invalid.
     #[error("item {at} of `input`: {why}")]
-    Item { at: usize, why: String },
+    Item {
+        /// Index of the item in `input`.
+        at: usize,
+        /// The reason, for people.
+        why: String,
+    },
 }
 
-/// A case.
+/// A test case.
 #[derive(Debug)]
 pub struct Case {
     settings: BTreeMap<String, Setting>,
     sources: Vec<String>,
     steps: Vec<Step>,
-    /// By output, and reasons under `dead`; null when the case does not say.
+    /// Expected records by output name, and reasons under `dead`; null if the case gives none.
     pub output: Value,
 }
 
-/// What a case does next.
+/// A step of a case.
 #[derive(Debug)]
 enum Step {
-    /// Of the source at that place.
+    /// Records of the source with this index.
     Records(u32, Vec<Record>),
     Advance(TimerClock, i64),
 }
@@ -52,15 +62,15 @@ impl Case {
     /// Reads a case from a file.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// A [`CaseError`] if the file cannot be read or is not a case.
     pub fn read(path: &Path) -> Result<Self, CaseError> {
         Self::parse(&serde_json::from_slice(&std::fs::read(path)?)?)
     }
 
-    /// A case from its JSON.
+    /// Reads a case from its JSON.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// A [`CaseError`] if the JSON is not a case.
     pub fn parse(case: &Value) -> Result<Self, CaseError> {
         let mut settings = BTreeMap::new();
         for (name, value) in case["config"].as_object().into_iter().flatten() {
@@ -124,19 +134,20 @@ impl Case {
         })
     }
 
-    /// Runs it on a fresh instance of `module`, in batches of up to `batch`, and returns what came out, in the form of
-    /// [`Case::output`].
+    /// Runs the case on a fresh instance of `module`, in batches of up to `batch` records. The result has the
+    /// form of [`Case::output`].
     ///
     /// # Errors
-    /// At the first call without an outcome.
+    /// At the first call that fails.
     pub fn run(&self, module: &Module, batch: usize, sink: Arc<dyn LogSink>) -> Result<Ran, TestError> {
         self.run_with(Faults::None, module, batch, sink)
     }
 
-    /// As [`Case::run`], with what happens to the module meanwhile: it must make no difference.
+    /// Runs the case on a fresh instance of `module`, in batches of up to `batch` records, with injected
+    /// `faults`. Faults must not change the result.
     ///
     /// # Errors
-    /// As there.
+    /// At the first call that fails other than by an injected fault.
     pub fn run_with(
         &self,
         faults: Faults,
@@ -171,18 +182,18 @@ impl Case {
     }
 }
 
-/// What came of a case.
+/// The result of a case.
 #[derive(Debug)]
 pub struct Ran {
-    /// In the form of [`Case::output`].
+    /// Records by output name, in the form of [`Case::output`].
     pub output: Value,
-    /// The outputs that the module said it has with these settings.
+    /// Names of the outputs that the module declared for these settings.
     pub outputs: Vec<String>,
-    /// The records themselves.
+    /// The output records.
     pub tested: Tested,
 }
 
-/// Where two outputs differ first, in words; nothing when they do not.
+/// Describes the first difference between two outputs; returns `None` if they are equal.
 pub fn difference(wanted: &Value, got: &Value) -> Option<String> {
     let none = Map::new();
     let (wanted, got) = (
@@ -236,7 +247,8 @@ fn bytes(value: &Value) -> Result<Option<Bytes>, String> {
     })
 }
 
-/// A record as a case writes it: documents as such, but as text where it is text that is `wanted`, to the byte.
+/// Renders a record in the form of a case: JSON as JSON, but as text where `wanted` is text, for a comparison
+/// by bytes.
 fn render(record: &Record, wanted: &Value) -> Value {
     let show = |b: &Option<Bytes>, wanted: &Value| match b {
         None => Value::Null,

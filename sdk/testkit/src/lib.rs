@@ -1,4 +1,4 @@
-//! Runs a module against records without a node: what `weir module test` does, and what a module's own tests can do.
+//! Runs a module on records without a node, for `weir module test` and for a module's own tests.
 
 pub mod case;
 
@@ -12,70 +12,82 @@ use weir_runtime::{
 };
 use weir_types::{BatchBuilder, BatchError, Codec, Columns, Offset, Record, Wanted};
 
-/// Why a test did not run.
+/// An error that ends a test.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum TestError {
+    /// The component cannot be loaded.
     #[error(transparent)]
     Load(#[from] weir_runtime::LoadError),
+    /// The module rejects its settings.
     #[error(transparent)]
     Init(#[from] weir_runtime::InitError),
+    /// The input records do not form a batch.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// A call of `process` failed.
     #[error("batch of records {from} to {to}: {error}")]
     Call {
+        /// Index of the first record of the batch.
         from: usize,
+        /// Index after the last record of the batch.
         to: usize,
+        /// The failure.
         error: CallError,
     },
+    /// A call of `on_timers` failed.
     #[error("timers due by {at}: {error}")]
-    Timers { at: i64, error: CallError },
+    Timers {
+        /// Time up to which timers fired, in milliseconds since 1970.
+        at: i64,
+        /// The failure.
+        error: CallError,
+    },
 }
 
-/// Timers that one call is told of: as many as on a node.
+/// Maximum timers per call, as on a node.
 const FIRED_MAX: usize = weir_types::limits::TIMERS_FIRED_MAX;
 
-/// What became of the records.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Tested {
     /// Records by output, in order.
     pub outputs: BTreeMap<String, Vec<Record>>,
-    /// Index and reason of each dead letter.
+    /// Record index and reason of each dead letter.
     pub dead: Vec<(usize, String)>,
-    /// Records that went in.
+    /// Number of input records.
     pub records: usize,
-    /// Time inside the module, the wall included.
+    /// Time spent in the module, including the sandbox boundary.
     pub spent: Duration,
 }
 
-/// Compiles `component` (or a core module built with the SDK) here.
+/// Compiles `component` (or a core module built with the SDK).
 ///
 /// # Errors
-/// When it is not taken.
+/// If the bytes are not a valid module.
 pub fn load(component: &[u8]) -> Result<Module, TestError> {
     let runtime = Runtime::new(RuntimeOptions::plain())?;
     let component = weir_runtime::componentize(component)?;
     Ok(runtime.load(&component)?)
 }
 
-/// What happens to a module under test that it must not notice.
+/// Faults injected into a module under test. A correct module gives the same result with each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Faults {
-    /// Nothing.
+    /// No faults.
     #[default]
     None,
-    /// The node is killed between every two entries: each call is of a fresh instance, on what is stored.
+    /// Kills the node between every two entries: each call runs on a fresh instance with the stored state.
     Kills,
-    /// Each call traps when it is through: nothing of it counts, and it is made again on a fresh instance.
+    /// Traps each call at its end: the call is discarded and repeated on a fresh instance.
     Traps,
 }
 
 impl Faults {
-    /// All there are.
+    /// All kinds of faults.
     pub const ALL: [Self; 3] = [Self::None, Self::Kills, Self::Traps];
 }
 
-/// What a module remembers at a moment, and the time that it is for it: [`Testkit::restore`] goes back there.
+/// The state and the times of a module at some point. [`Testkit::restore`] returns to the snapshot.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     table: Option<Table>,
@@ -83,13 +95,13 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Keys and values of its state, in order.
+    /// Returns keys and values of the state, by key.
     pub fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let rows = self.table.iter().flat_map(|table| table.scan(b"", None));
         rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
     }
 
-    /// Timers that are set.
+    /// Returns the number of pending timers.
     pub fn timers(&self) -> usize {
         self.table.as_ref().map_or(0, Table::timers)
     }
@@ -103,16 +115,16 @@ pub struct Testkit {
     instruments: Arc<Instruments>,
     faults: Faults,
     instance: Instance,
-    /// What it remembers, if it asks to.
+    /// State of the module, if the module requests state.
     table: Option<Table>,
     moment: Moment,
 }
 
 impl Testkit {
-    /// Compiles `component` (or a core module built with the SDK) here and instantiates it with these settings.
+    /// Compiles `component` (or a core module built with the SDK) and instantiates it with these settings.
     ///
     /// # Errors
-    /// When it is not taken, or refuses its settings.
+    /// If the bytes are not a valid module, or the module rejects its settings.
     pub fn new(
         component: &[u8],
         settings: BTreeMap<String, Setting>,
@@ -121,10 +133,10 @@ impl Testkit {
         Self::of(&load(component)?, settings, sink)
     }
 
-    /// As [`Testkit::new`], for a module that is loaded.
+    /// Instantiates a loaded module with these settings.
     ///
     /// # Errors
-    /// When it refuses its settings.
+    /// If the module rejects its settings.
     pub fn of(
         module: &Module,
         settings: BTreeMap<String, Setting>,
@@ -133,10 +145,10 @@ impl Testkit {
         Self::reading(module, &["test".to_owned()], settings, sink)
     }
 
-    /// As [`Testkit::of`], for records of these topics.
+    /// Instantiates a loaded module with these settings, for records of the topics in `sources`.
     ///
     /// # Errors
-    /// When it refuses its settings.
+    /// If the module rejects its settings.
     pub fn reading(
         module: &Module,
         sources: &[String],
@@ -163,15 +175,15 @@ impl Testkit {
         })
     }
 
-    /// What is to happen to it from here on.
+    /// Injects `faults` from here on.
     pub fn suffer(&mut self, faults: Faults) {
         self.faults = faults;
     }
 
-    /// As if the node had been killed and started again: what is stored is all there is.
+    /// Simulates a kill and restart of the node: only stored state survives.
     ///
     /// # Errors
-    /// When there is no fresh instance.
+    /// If no fresh instance can be made.
     pub fn kill(&mut self) -> Result<(), TestError> {
         let (sink, instruments) = (Arc::clone(&self.sink), Arc::clone(&self.instruments));
         let limits = CallLimits::default();
@@ -179,7 +191,7 @@ impl Testkit {
         Ok(())
     }
 
-    /// What it remembers.
+    /// Returns a snapshot of the module's state.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             table: self.table.clone(),
@@ -187,17 +199,17 @@ impl Testkit {
         }
     }
 
-    /// Goes back to where it was.
+    /// Restores a snapshot, on a fresh instance.
     ///
     /// # Errors
-    /// As [`Testkit::kill`].
+    /// If no fresh instance can be made.
     pub fn restore(&mut self, to: &Snapshot) -> Result<(), TestError> {
         self.table = to.table.clone();
         self.moment = to.moment;
         self.kill()
     }
 
-    /// A call of the module, with what is to happen to it.
+    /// Calls the module with the injected faults.
     fn call<R>(
         &mut self,
         call: impl Fn(&mut Instance, Moment, &mut Option<Table>) -> Result<R, CallError>,
@@ -215,16 +227,17 @@ impl Testkit {
         Ok(call(&mut self.instance, self.moment, &mut self.table))
     }
 
-    /// Names of the module's outputs.
+    /// Returns the names of the module's outputs.
     pub fn outputs(&self) -> &[String] {
         &self.instance.plan().outputs
     }
 
-    /// Processes `records` in batches of `batch`, at the time `now`. The watermark follows their timestamps, and timers fire
-    /// as on a node: those that are due by `now` before a batch, those of the records' time after it.
+    /// Processes `records` in batches of `batch`, at the time `now` (milliseconds since 1970). The watermark
+    /// follows the records' timestamps. Timers fire as on a node: processing-time timers due by `now` before
+    /// a batch, event-time timers after it.
     ///
     /// # Errors
-    /// At the first batch without an outcome.
+    /// At the first call that fails.
     pub fn run(&mut self, records: &[Record], batch: usize, now: i64) -> Result<Tested, TestError> {
         let mut tested = Tested::default();
         self.advance(TimerClock::Processing, now, &mut tested)?;
@@ -232,18 +245,20 @@ impl Testkit {
         Ok(tested)
     }
 
-    /// As [`Testkit::run`], at the time that it is, for what goes on from an earlier run.
+    /// Continues an earlier run with `records`, in batches of `batch`, at the current time. Results are added
+    /// to `tested`.
     ///
     /// # Errors
-    /// As there.
+    /// At the first call that fails.
     pub fn run_on(&mut self, records: &[Record], batch: usize, tested: &mut Tested) -> Result<(), TestError> {
         self.run_from(0, records, batch, tested)
     }
 
-    /// As [`Testkit::run_on`], for records of the topic at that place among the sources.
+    /// Continues an earlier run with records of the source with index `source`. Results are added to
+    /// `tested`.
     ///
     /// # Errors
-    /// As there.
+    /// At the first call that fails.
     pub fn run_from(
         &mut self,
         source: u32,
@@ -262,11 +277,11 @@ impl Testkit {
         Ok(())
     }
 
-    /// Lets the time of `clock` become `to` (of [`TimerClock::Event`], the watermark), unless it is ahead, and fires what is
-    /// then due.
+    /// Advances `clock` to `to` (for [`TimerClock::Event`], the watermark) unless the clock is already ahead,
+    /// and fires the timers due by then.
     ///
     /// # Errors
-    /// At the first call without an outcome.
+    /// At the first call that fails.
     pub fn advance(&mut self, clock: TimerClock, to: i64, tested: &mut Tested) -> Result<(), TestError> {
         let time = match clock {
             TimerClock::Event => &mut self.moment.watermark,
@@ -328,7 +343,7 @@ impl Testkit {
         Ok(())
     }
 
-    /// Writes down what became of `part`.
+    /// Adds the outcome of `part` to `tested`.
     fn keep(&self, part: &[Record], from: usize, outcome: &Outcome, tested: &mut Tested) {
         let emitted: Vec<_> = outcome.emitted().collect();
         for place in outcome.placements() {
@@ -366,7 +381,7 @@ impl Testkit {
     }
 }
 
-/// `records` as columns, by way of a batch as a node would have it.
+/// Converts `records` to columns by way of a stored batch, as on a node.
 fn columns(records: &[Record], wanted: Wanted) -> Result<Columns, BatchError> {
     let mut builder = BatchBuilder::new(Codec::None);
     records.iter().for_each(|r| builder.push_record(r));
