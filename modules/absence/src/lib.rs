@@ -1,11 +1,11 @@
-//! Says when a key has fallen silent, and when it is back. See README.md.
+//! Reports keys that fall silent, and their return. See README.md.
 
 use std::time::Duration;
 use weir_sdk::prelude::*;
 use weir_sdk::presence::{Back, Silence};
 use weir_sdk::timers::{Clock, Fired};
 
-/// The module.
+/// The module `absence`.
 #[derive(Debug)]
 pub struct Absence {
     silence_ms: i64,

@@ -1,4 +1,4 @@
-//! Raises an alert when readings leave what was normal of their key. See README.md.
+//! Raises an alert when readings leave the normal range of their key. See README.md.
 
 mod normal;
 
@@ -7,7 +7,7 @@ use weir_sdk::prelude::*;
 use weir_sdk::state::Map;
 use weir_sdk::{Field, JsonNumber};
 
-/// The module.
+/// The module `anomaly`.
 #[derive(Debug)]
 pub struct Anomaly {
     field: Field,
@@ -137,7 +137,7 @@ mod tests {
         cases::run::<Anomaly>(env!("CARGO_MANIFEST_DIR"));
     }
 
-    /// The failures that its engineers have marked in Numenta's `machine_temperature_system_failure`.
+    /// Failures labelled by engineers in Numenta's `machine_temperature_system_failure`.
     const LABELLED: [(&str, &str); 4] = [
         ("2013-12-10 06:25", "2013-12-12 05:35"),
         ("2013-12-15 17:50", "2013-12-17 17:00"),
@@ -153,7 +153,7 @@ mod tests {
         let rows: Vec<_> = text.lines().skip(1).filter_map(|l| l.split_once(',')).collect();
         let reading = |row: &(&str, &str)| Input::value(format!(r#"{{"t":{}}}"#, row.1));
         let readings: Vec<_> = rows.iter().map(reading).collect();
-        // As in README.md: six hours against four weeks, at a reading every five minutes.
+        // As in README.md: six hours against four weeks, with a reading every five minutes.
         let set = [
             ("field", Value::Text("t".to_owned())),
             ("smooth", Value::Integer(72)),
@@ -166,7 +166,7 @@ mod tests {
         for (batch, rows) in readings.chunks(500).zip(rows.chunks(500)) {
             let outcome = module.process(batch).unwrap();
             for source in outcome.emits.iter().flat_map(|run| &run.sources) {
-                // These times sort as texts.
+                // These times sort as text.
                 let at = rows[*source as usize].0;
                 match LABELLED
                     .iter()

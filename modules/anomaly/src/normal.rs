@@ -1,12 +1,13 @@
-//! What is normal of one key.
+//! The normal range of a key.
 
 use serde::{Deserialize, Serialize};
 
-/// Readings of which a median is kept, at most: they are stored with each batch.
+/// Maximum readings for a median: they are stored with each batch.
 pub(crate) const MEDIAN_OF_MAX: usize = 256;
-/// Deviations beyond which a reading moves normal no further.
+/// Deviations at which a reading's influence on the normal range is capped.
 const BOUND: f64 = 3.0;
-/// By this the median distance from the median is a standard deviation, where readings are normally distributed.
+/// Factor from the median distance from the median to the standard deviation, for normally distributed
+/// readings.
 const OF_MEDIAN: f64 = 1.4826;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,25 +22,25 @@ pub(crate) struct Settings {
     pub(crate) smooth: u32,
     pub(crate) baseline: u32,
     pub(crate) threshold: f64,
-    /// No deviation is less.
+    /// Minimum deviation.
     pub(crate) least: f64,
     pub(crate) rearm: f64,
     pub(crate) warm_up: u32,
 }
 
-/// What has been seen of a key.
+/// Statistics of a key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Normal {
     readings: u32,
     smoothed: f64,
     mean: f64,
     variance: f64,
-    /// The last ones, for a median: a ring.
+    /// The latest readings, as a ring, for a median.
     last: Vec<f64>,
     is_raised: bool,
 }
 
-/// How far from normal a reading is.
+/// The distance of a reading from the normal range.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Alert {
     pub(crate) smoothed: f64,
@@ -49,7 +50,7 @@ pub(crate) struct Alert {
 }
 
 impl Normal {
-    /// Takes a reading, and says whether it raises an alert.
+    /// Adds a reading and returns the alert that it raises, if any.
     pub(crate) fn see(&mut self, value: f64, settings: &Settings) -> Option<Alert> {
         if self.readings == 0 {
             (self.smoothed, self.mean) = (value, value);
@@ -60,7 +61,7 @@ impl Normal {
             Method::Median => median(&self.last),
         };
         let apart = (self.smoothed - normal).abs();
-        // Where nothing ever moved, whatever moves is told: there is no noise that it could be.
+        // Without any movement before, there is no noise that could explain the change.
         let is_flat = deviation <= noise(normal);
         let deviation = deviation.max(settings.least).max(noise(normal));
         let score = apart / deviation;
@@ -89,7 +90,8 @@ impl Normal {
         })
     }
 
-    /// Moves mean and variance, as of Finch, "Incremental calculation of weighted mean and variance" (2009).
+    /// Updates mean and variance, after Finch, "Incremental calculation of weighted mean and variance"
+    /// (2009).
     fn average(&mut self, value: f64, of: u32, bound: Option<f64>) {
         let bound = bound.map_or(f64::INFINITY, |deviation| BOUND * deviation);
         let (weight, apart) = (weight(of), (value - self.mean).clamp(-bound, bound));
@@ -107,17 +109,17 @@ impl Normal {
     }
 }
 
-/// What adding readings of this size up and taking them apart leaves of them.
+/// Returns the rounding error of sums of readings of this size.
 fn noise(normal: f64) -> f64 {
     (normal.abs() * 16.0 * f64::EPSILON).max(f64::MIN_POSITIVE)
 }
 
-/// Weight of a reading in a moving average of `readings`.
+/// Returns the weight of a reading in a moving average of `readings`.
 fn weight(readings: u32) -> f64 {
     2.0 / (f64::from(readings) + 1.0)
 }
 
-/// The median of `values`, and the standard deviation that the distances from it speak for.
+/// Returns the median of `values`, and the standard deviation estimated from the distances to the median.
 fn median(values: &[f64]) -> (f64, f64) {
     let middle = |values: &mut Vec<f64>| {
         values.sort_unstable_by(f64::total_cmp);
@@ -157,7 +159,7 @@ mod tests {
             .count();
         assert_eq!(raised, 1, "one alert for one failure");
         assert!(normal.mean < 60.0, "{normal:?}");
-        // Back, and gone again.
+        // Back to normal, and gone again.
         (0..50).for_each(|n| assert_eq!(normal.see(calm(n), &settings), None));
         assert!(normal.see(90.0, &settings).is_some());
     }
@@ -181,10 +183,10 @@ mod tests {
             );
             let alert = normal.see(1_000.0, &settings).unwrap();
             assert!(alert.score.is_finite() && alert.score > 3.0, "{alert:?}");
-            // It stays there, which becomes normal, and moves again.
+            // A level that stays becomes normal, and then changes again.
             (0..2_000).for_each(|_| _ = normal.see(1_000.0, &settings));
             assert!(normal.see(20.1, &settings).is_some(), "{method:?}");
-            // A step that the sensor makes by itself is none, if that is said.
+            // With a minimum deviation, the sensor's own steps are no alert.
             settings.least = 0.5;
             let mut normal = Normal::default();
             assert!((0..200).all(|_| normal.see(20.0, &settings).is_none()));

@@ -1,17 +1,18 @@
-//! A DBC file: which messages there are on a bus, and where their signals lie.
+//! DBC files: the messages on a bus and the layout of their signals.
 //!
-//! Of the format ("DBC File Format Documentation", Vector Informatik, 1.0.5) it reads messages (`BO_`), signals (`SG_`) with simple and
-//! extended multiplexing (`SG_MUL_VAL_`), the types of floating point signals (`SIG_VALTYPE_`), the labels of values (`VAL_`), and names
-//! that are longer than the format lets them be (`BA_ "SystemSignalLongSymbol"` and its kin); all else is for people and other programs.
+//! Of the format ("DBC File Format Documentation", Vector Informatik, 1.0.5), the reader supports messages
+//! (`BO_`), signals (`SG_`) with simple and extended multiplexing (`SG_MUL_VAL_`), types of floating point
+//! signals (`SIG_VALTYPE_`), value labels (`VAL_`), and long names (`BA_ "SystemSignalLongSymbol"` and its
+//! kin). Other statements are ignored: they serve people and other programs.
 
 use crate::tokens::{Token, statements};
 use std::collections::BTreeMap;
 use weir_sdk::{Raw, Scaling};
 
-/// Messages by their identifiers; of an extended one bit 31 is set.
+/// Messages by identifier; bit 31 marks extended identifiers.
 pub(crate) type Messages = BTreeMap<u32, Message>;
 
-/// What a frame with an identifier is.
+/// Layout of the frames with an identifier.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Message {
     pub(crate) name: String,
@@ -21,13 +22,13 @@ pub(crate) struct Message {
 /// A number in a frame.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Signal {
-    /// As it is called in records.
+    /// Name in records.
     pub(crate) name: String,
-    /// As it is called in the file.
+    /// Name in the file.
     symbol: String,
-    /// Its raw value says which others are there.
+    /// True for a multiplexer switch: its raw value selects other signals.
     is_switch: bool,
-    /// When it is there; none: always.
+    /// Condition for the presence of the signal; `None`: always present.
     when: Option<When>,
     start: usize,
     len: usize,
@@ -35,14 +36,14 @@ pub(crate) struct Signal {
     is_signed: bool,
     kind: Kind,
     scaling: Scaling,
-    /// What raw values are called.
+    /// Labels of raw values.
     pub(crate) labels: BTreeMap<i64, String>,
 }
 
-/// That a switch has one of some values.
+/// Condition: a switch has a value from a set of ranges.
 #[derive(Clone, Debug, PartialEq)]
 struct When {
-    /// Its place among the signals; none until the file is read to its end, or when it has none.
+    /// Index of the switch among the signals; `None` until the whole file is read, or if there is no switch.
     switch: Option<usize>,
     ranges: Vec<(u64, u64)>,
 }
@@ -54,11 +55,11 @@ enum Kind {
     F64,
 }
 
-/// Switches that depend on each other, at most: a file that has more has a circle.
+/// Maximum depth of switches that depend on each other: a deeper file has a cycle.
 const SWITCHES_MAX: usize = 16;
 
 impl Message {
-    /// Whether the signal `at` is in a frame with this data.
+    /// Returns true if a frame with this data contains the signal with index `at`.
     pub(crate) fn has(&self, at: usize, data: &[u8]) -> bool {
         let mut at = at;
         for _ in 0..SWITCHES_MAX {
@@ -75,7 +76,7 @@ impl Message {
         false
     }
 
-    /// Finds the switches: a signal that names none has the only one that depends on no other.
+    /// Resolves the switches. A signal that names none depends on the only switch that depends on no other.
     fn connect(&mut self, extended: &BTreeMap<String, Dependency>) -> Result<(), String> {
         let root = self.signals.iter().position(|s| s.is_switch && s.when.is_none());
         let places: BTreeMap<String, usize> = (0..)
@@ -100,7 +101,7 @@ impl Message {
 }
 
 impl Signal {
-    /// Its bits as they are; nothing when the frame is too short to have them.
+    /// Extracts the signal's raw bits; `None` if the frame is too short.
     pub(crate) fn raw(&self, data: &[u8]) -> Option<u64> {
         let bit = |at: usize| Some(u64::from(data.get(at / 8)? >> (at % 8) & 1));
         let (mut raw, mut at) = (0, self.start);
@@ -108,7 +109,7 @@ impl Signal {
             if self.is_little_endian {
                 raw |= bit(self.start + n)? << n;
             } else {
-                // From the highest bit down, and on in the next byte's highest.
+                // From the highest bit down, continuing at the highest bit of the next byte.
                 raw = raw << 1 | bit(at)?;
                 at = if at.is_multiple_of(8) { at + 15 } else { at - 1 };
             }
@@ -116,7 +117,7 @@ impl Signal {
         Some(raw)
     }
 
-    /// What its bits are, before they are scaled.
+    /// Interprets the raw bits as a number, before scaling.
     pub(crate) fn number(&self, raw: u64) -> Raw {
         match self.kind {
             Kind::F32 => Raw::Single(f32::from_bits(raw as u32)),
@@ -126,12 +127,12 @@ impl Signal {
         }
     }
 
-    /// Writes what its bits stand for.
+    /// Writes the scaled value of the raw bits.
     pub(crate) fn write(&self, raw: u64, to: &mut Vec<u8>) {
         self.scaling.write(self.number(raw), to);
     }
 
-    /// What the value is called, if the file says so.
+    /// Returns the label of the value, if the file has one.
     pub(crate) fn label(&self, raw: u64) -> Option<&str> {
         let value = match self.is_signed {
             true => self.signed(raw),
@@ -140,8 +141,8 @@ impl Signal {
         self.labels.get(&value).map(String::as_str)
     }
 
-    /// Whether it says that it has nothing to say (SAE J1939-71, 5.1.4): the highest byte is all ones or, for an error, all but the lowest;
-    /// what is shorter than a byte is all ones.
+    /// Returns true if the value means "not available" or "error" (SAE J1939-71, 5.1.4): in the highest byte
+    /// all bits are ones, or, for an error, all but the lowest. Signals shorter than a byte have all ones.
     pub(crate) fn is_not_available(&self, raw: u64) -> bool {
         if self.kind != Kind::Integer || self.is_signed || self.len < 2 {
             return false;
@@ -158,7 +159,8 @@ impl Signal {
     }
 }
 
-/// The parameter group number of an extended identifier (SAE J1939-21, 5.2): without priority, source and, where there is one, destination.
+/// Returns the parameter group number of an extended identifier (SAE J1939-21, 5.2): without priority, source
+/// and, if present, destination.
 pub(crate) fn pgn(id: u32) -> u32 {
     let group = id >> 8 & 0x3_ffff;
     match group >> 8 & 0xff {
@@ -167,13 +169,13 @@ pub(crate) fn pgn(id: u32) -> u32 {
     }
 }
 
-/// What one message's signals depend on, by their symbols.
+/// Dependencies of one message's signals, by symbol.
 type Extended = BTreeMap<u32, BTreeMap<String, Dependency>>;
 
 /// A switch, by its symbol, and the ranges of its values.
 type Dependency = (String, Vec<(u64, u64)>);
 
-/// Reads a file.
+/// Reads a DBC file.
 pub(crate) fn read(text: &str) -> Result<Messages, String> {
     let (mut messages, mut last, mut extended) = (Messages::new(), None, Extended::new());
     for (line, statement) in statements(text)? {
@@ -203,7 +205,7 @@ pub(crate) fn read(text: &str) -> Result<Messages, String> {
                 let signal = signal(rest).map_err(wrong)?;
                 let message = last.and_then(|id| messages.get_mut(&id));
                 let message = message.ok_or_else(|| wrong("a signal before any message".to_owned()))?;
-                // It is a field of an object that has its message's name as well.
+                // The name would clash with the message's name in the same object.
                 if signal.name == "message" || message.signals.iter().any(|other| other.name == signal.name) {
                     return Err(wrong(format!("a field `{}` would come twice", signal.name)));
                 }
@@ -270,7 +272,7 @@ fn signal(rest: &[Token<'_>]) -> Result<Signal, String> {
     else {
         return Err(want());
     };
-    // Order and sign, together or apart.
+    // Byte order and sign, together or apart.
     let open = rest
         .iter()
         .position(|token| *token == Token::Mark('('))
@@ -318,7 +320,7 @@ fn signal(rest: &[Token<'_>]) -> Result<Signal, String> {
     })
 }
 
-/// `M`, `m3` or `m3M`.
+/// Parses `M`, `m3` or `m3M`.
 fn role_of(role: &str) -> Option<(bool, Option<When>)> {
     if role == "M" {
         return Some((true, None));
@@ -335,7 +337,7 @@ fn role_of(role: &str) -> Option<(bool, Option<When>)> {
     Some((is_switch, Some(when)))
 }
 
-/// `ID NAME : TYPE`; some leave the colon out.
+/// Applies `ID NAME : TYPE`; some files omit the colon.
 fn retype(messages: &mut Messages, rest: &[Token<'_>]) -> Result<(), String> {
     let want = || "`SIG_VALTYPE_` needs a message, a signal and a type".to_owned();
     let id: u32 = word(rest.first())
@@ -366,7 +368,7 @@ fn find<'a>(messages: &'a mut Messages, id: u32, symbol: &str) -> Option<&'a mut
         .find(|s| s.symbol == symbol)
 }
 
-/// `ID NAME SWITCH 0-3, 5-5`
+/// Parses `ID NAME SWITCH 0-3, 5-5`.
 fn depends(rest: &[Token<'_>]) -> Option<(u32, String, Dependency)> {
     let id = word(rest.first())?.parse().ok()?;
     let (symbol, switch) = (word(rest.get(1))?, word(rest.get(2))?);
@@ -380,7 +382,7 @@ fn depends(rest: &[Token<'_>]) -> Option<(u32, String, Dependency)> {
     Some((id, symbol.to_owned(), (switch.to_owned(), ranges)))
 }
 
-/// `ID NAME 0 "off" 1 "on"`; of an environment variable there is no number in front.
+/// Applies `ID NAME 0 "off" 1 "on"`; statements about environment variables have no number in front.
 fn label(messages: &mut Messages, rest: &[Token<'_>]) {
     let Some(id) = word(rest.first()).and_then(|id| id.parse().ok()) else {
         return;
@@ -396,7 +398,7 @@ fn label(messages: &mut Messages, rest: &[Token<'_>]) {
     }
 }
 
-/// `"SystemSignalLongSymbol" SG_ ID NAME "long name"`, and of a message, `BO_ ID`.
+/// Applies `"SystemSignalLongSymbol" SG_ ID NAME "long name"`, or for a message, `BO_ ID`.
 fn rename(messages: &mut Messages, rest: &[Token<'_>]) {
     match rest {
         [

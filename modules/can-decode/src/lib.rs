@@ -1,4 +1,4 @@
-//! Names the signals in CAN frames. See README.md.
+//! Decodes the signals in CAN frames. See README.md.
 
 mod dbc;
 mod tokens;
@@ -7,16 +7,17 @@ use dbc::{Message, Messages};
 use std::collections::BTreeMap;
 use weir_sdk::prelude::*;
 
-/// Flags of an identifier in Linux's `struct can_frame` that are none of it: remote request and error. Neither has data.
+/// Flags in the identifier of Linux's `struct can_frame`: remote request and error. Frames with either flag
+/// have no data.
 const FLAGS: u32 = 0x6000_0000;
-/// Set in an identifier of 29 bits.
+/// Flag of an identifier of 29 bits.
 const EXTENDED: u32 = 0x8000_0000;
-/// Bytes of that struct in front of the data.
+/// Bytes of the struct in front of the data.
 const HEAD_BYTES: usize = 8;
-/// Bytes of data of a frame that is none of CAN FD, which has no remote requests and no errors.
+/// Maximum data bytes of a classic CAN frame. Only classic CAN has remote requests and error frames.
 const DATA_BYTES: usize = 8;
 
-/// Bytes of data of a frame of CAN FD.
+/// Maximum data bytes of a CAN FD frame.
 const FD_BYTES: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
@@ -32,11 +33,11 @@ enum Unknown {
     Reject,
 }
 
-/// The module.
+/// The module `can-decode`.
 #[derive(Debug)]
 pub struct CanDecode {
     messages: Messages,
-    /// Identifiers in the file by parameter group, where frames are found by that.
+    /// Identifiers in the file by parameter group; `None` unless frames are looked up by group.
     groups: Option<BTreeMap<u32, u32>>,
     format: Format,
     unknown: Unknown,
@@ -138,7 +139,7 @@ impl Module for CanDecode {
     }
 }
 
-/// The identifiers of a file by the parameter group that they stand for.
+/// Builds the map from parameter group to identifier.
 fn groups(messages: &Messages) -> Result<BTreeMap<u32, u32>, String> {
     let mut groups = BTreeMap::new();
     for (id, message) in messages.iter().filter(|(id, _)| **id & EXTENDED != 0) {
@@ -153,21 +154,22 @@ fn groups(messages: &Messages) -> Result<BTreeMap<u32, u32>, String> {
     Ok(groups)
 }
 
-/// What came over the bus.
+/// A frame from the bus.
 struct Frame {
-    /// Of an extended one bit 31 is set.
+    /// The identifier; bit 31 marks extended identifiers.
     id: u32,
-    /// None of a remote request or an error.
+    /// The data; `None` for a remote request or an error frame.
     data: Option<Vec<u8>>,
 }
 
-/// Linux's `struct can_frame` or `canfd_frame` (linux/can.h), of a machine that is little-endian.
+/// Parses Linux's `struct can_frame` or `canfd_frame` (linux/can.h) of a little-endian machine.
 fn socketcan(value: &[u8]) -> Result<Frame, String> {
     let frame = || {
         let id = u32::from_le_bytes(*value.first_chunk()?);
         let len = usize::from(*value.get(4)?);
         if id & FLAGS != 0 {
-            // A remote request says how much it asks for, and an error what it is: neither is a reading.
+            // The length of a remote request is the requested length, and an error frame describes an error:
+            // neither is a reading.
             let is_frame = len <= DATA_BYTES && (HEAD_BYTES..=HEAD_BYTES + DATA_BYTES).contains(&value.len());
             return is_frame.then_some(Frame {
                 id: id & !FLAGS,
@@ -214,7 +216,7 @@ fn json(value: &[u8]) -> Result<Frame, String> {
 }
 
 impl CanDecode {
-    /// The message that a frame with this identifier is.
+    /// Returns the message layout for a frame's identifier.
     fn find(&self, id: u32) -> Option<&Message> {
         let id = match &self.groups {
             Some(groups) if id & EXTENDED != 0 => groups.get(&dbc::pgn(id))?,

@@ -1,16 +1,16 @@
-//! The words of a DBC file, by statement.
+//! The tokens of a DBC file, by statement.
 
-/// A word, a text or a mark.
+/// A word, a text or a punctuation mark.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Token<'a> {
     Word(&'a str),
-    /// What stands between quotes, as it stands there: it may have lines.
+    /// The raw text between quotes; may span lines.
     Text(&'a str),
     Mark(char),
 }
 
 const MARKS: &str = ":|@(),[]";
-/// What a statement begins with, at the beginning of a line, whatever stands in front of it.
+/// First words of statements. They count at the beginning of a line, whatever precedes them.
 const KEYWORDS: [&str; 28] = [
     "VERSION",
     "NS_",
@@ -42,7 +42,8 @@ const KEYWORDS: [&str; 28] = [
     "SIGTYPE_VALTYPE_",
 ];
 
-/// The statements, each with the line on which it begins. A statement ends with a semicolon, or where the next begins.
+/// Splits the file into statements, each with its first line number. A statement ends with a semicolon or at
+/// the next keyword.
 pub(crate) fn statements(text: &str) -> Result<Vec<(usize, Vec<Token<'_>>)>, String> {
     let mut statements: Vec<(usize, Vec<Token<'_>>)> = Vec::new();
     let (mut rest, mut line, mut is_first) = (text, 1, true);
@@ -90,7 +91,7 @@ pub(crate) fn statements(text: &str) -> Result<Vec<(usize, Vec<Token<'_>>)>, Str
     Ok(statements)
 }
 
-/// Where the quote is that ends a text; one behind a backslash does not.
+/// Returns the index of the closing quote; a quote behind a backslash does not count.
 fn end_of_text(text: &str) -> Option<usize> {
     let mut is_escaped = false;
     text.char_indices().find_map(|(at, c)| {

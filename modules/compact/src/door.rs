@@ -1,4 +1,4 @@
-//! The door of one key: two slopes from a pivot that close as readings come.
+//! The swinging door of a key: two slopes from a pivot that close as readings arrive.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,21 +11,21 @@ pub(crate) struct Reading {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Door {
-    /// The last reading that was let go.
+    /// The last reading that was emitted.
     pivot: (i64, f64),
-    /// The steepest line down and up from there that is near all readings since.
+    /// Bounds of the slopes from the pivot that stay near all readings since.
     lower: f64,
     upper: f64,
-    /// The last one, if it has not been let go.
+    /// The last reading, if not emitted yet.
     held: Option<Reading>,
-    /// How many in a row were no later than the one before.
+    /// Consecutive readings that were not later than their predecessor.
     early: u8,
 }
 
-/// After so many that are earlier than the last one, that was dated ahead, or the clock was set back.
+/// After this many earlier readings, the last reading counts as dated ahead, or the clock as set back.
 const EARLY_MAX: u8 = 8;
 
-/// What version 1 kept.
+/// Stored form of version 1.
 #[derive(Debug, Deserialize)]
 pub(crate) struct First {
     pivot: (i64, f64),
@@ -53,7 +53,7 @@ impl From<First> for Door {
 }
 
 impl Door {
-    /// The first reading is let go.
+    /// Opens the door at the first reading, which is emitted.
     pub(crate) fn new(first: Reading) -> Self {
         Self::from(first.at, first.value)
     }
@@ -68,11 +68,13 @@ impl Door {
         }
     }
 
-    /// Takes the next reading. Returns the one before it, if it is let go now, and whether the next one is let go as well.
+    /// Adds the next reading. Returns the previous reading if it is emitted now, and true if the next reading
+    /// is emitted as well.
     pub(crate) fn pass(&mut self, next: Reading, deviation: f64) -> (Option<Reading>, bool) {
         let latest = self.held.as_ref().map_or(self.pivot.0, |held| held.at);
         if next.at <= latest {
-            // No line goes back in time: it stands for itself, and the line goes on as if it had not come.
+            // A line cannot go back in time: the reading is emitted on its own, and the line continues
+            // without it.
             self.early += 1;
             if self.early < EARLY_MAX {
                 return (None, true);
@@ -87,7 +89,7 @@ impl Door {
             self.held = Some(next);
             return (None, false);
         }
-        // No line from the pivot is near all of them: the one before is where it bends.
+        // No line from the pivot is near all readings: the line bends at the previous reading.
         if let Some(before) = &before {
             *self = Self::from(before.at, before.value);
         }
@@ -96,14 +98,15 @@ impl Door {
         (before, false)
     }
 
-    /// Lets the last one go: a new line begins there.
+    /// Emits the last reading; a new line begins there.
     pub(crate) fn flush(&mut self) -> Option<Reading> {
         let held = self.held.take()?;
         *self = Self::from(held.at, held.value);
         Some(held)
     }
 
-    /// Closes the door so far that a line through it is near `next`, too. False when the line to `next` itself is not near all.
+    /// Narrows the door so that a line through it is near `next`, too. Returns false if the line to `next`
+    /// itself is not near all readings.
     fn narrow(&mut self, next: &Reading, deviation: f64) -> bool {
         let passed = next.at.abs_diff(self.pivot.0) as f64;
         let slope = |value: f64| (value - self.pivot.1) / passed;
@@ -112,7 +115,8 @@ impl Door {
             slope(next.value - deviation),
             slope(next.value + deviation),
         );
-        // The line that will stand for those between ends in a reading: it must itself go through the door.
+        // The line that replaces the readings in between ends in a reading, so that line must pass through
+        // the door.
         let fits = own >= self.lower && own <= self.upper;
         self.lower = self.lower.max(low);
         self.upper = self.upper.min(high);
@@ -126,7 +130,7 @@ mod tests {
 
     type Points = Vec<(i64, f64)>;
 
-    /// `values` at times whose steps differ, and what is let go of them.
+    /// Returns `values` at uneven times, and the readings emitted for them.
     fn compressed(values: &[f64], deviation: f64) -> (Points, Points) {
         let all: Points = values
             .iter()
@@ -171,7 +175,7 @@ mod tests {
         }
     }
 
-    /// What is let go of readings, in the order in which it is.
+    /// Returns the emitted readings, in order of emission.
     fn let_go(all: &[(i64, f64)], deviation: f64) -> Points {
         let reading = |(at, value): (i64, f64)| Reading {
             at,
@@ -212,7 +216,7 @@ mod tests {
         let mut all = vec![(0, 0.0), (10, 0.0), (3_600_000, 0.0)];
         all.extend((2..100).map(|n| (n * 10, 0.0)));
         let kept = let_go(&all, 0.5);
-        // The first, the one ahead, those until it is seen to be, and the end of the line.
+        // The first reading, the reading dated ahead, those until the detection, and the end of the line.
         assert_eq!(kept.len(), 2 + usize::from(EARLY_MAX) + 1, "{kept:?}");
     }
 

@@ -1,4 +1,4 @@
-//! Leaves out readings that lie on a line between others: swinging-door compression. See README.md.
+//! Drops readings on a line between others: swinging-door compression. See README.md.
 
 mod door;
 
@@ -8,7 +8,7 @@ use weir_sdk::prelude::*;
 use weir_sdk::state::Map;
 use weir_sdk::timers::{self, Clock, Fired};
 
-/// The module.
+/// The module `compact`.
 #[derive(Debug)]
 pub struct Compact {
     field: Field,

@@ -1,7 +1,8 @@
-//! CBOR (RFC 8949): reading a value with the places of its parts, changing it in its bytes, and what it is in JSON.
+//! CBOR (RFC 8949): reads a value with the places of its parts, edits its bytes, and converts it to JSON.
 //!
-//! JSON has no word for byte strings, which become text in base64url (or as their tags say), for numbers of more than 64 bits, whose
-//! digits are kept, and for tags, of which 0 to 4, 21 to 24, 32 to 36 and 55799 are known. Anything else is an error in words.
+//! JSON cannot express byte strings, which become text in base64url (or as their tags say), or numbers of
+//! more than 64 bits, whose digits are kept. Of the tags, 0 to 4, 21 to 24, 32 to 36 and 55799 are supported;
+//! others are an error.
 
 use crate::fields::Fields;
 use crate::scale::{Scale, Scaled};
@@ -14,9 +15,9 @@ use std::borrow::Cow;
 use std::ops::Range;
 use weir_sdk::{Raw, Scaling};
 
-/// Deeper values are refused, as for JSON.
+/// Maximum nesting depth, as for JSON.
 const DEPTH_MAX: usize = 128;
-/// The exponent of a decimal fraction is at most this far from 0: its text has as many zeros.
+/// Limit of the exponent of a decimal fraction: its text has as many zeros.
 const EXPONENT_MAX: i64 = 400;
 
 /// A value and its place.
@@ -30,7 +31,7 @@ pub(crate) struct Item<'a> {
 enum Kind<'a> {
     Null,
     Boolean(bool),
-    /// A whole number of up to 64 bits and a sign.
+    /// A whole number of up to 64 bits with a sign.
     Whole(i128),
     Float(Raw),
     Text(Cow<'a, str>),
@@ -38,7 +39,7 @@ enum Kind<'a> {
     List(Vec<Item<'a>>),
     Map(Vec<(Item<'a>, Item<'a>)>),
     Tagged(u64, Box<Item<'a>>),
-    /// A simple value that has no name.
+    /// A simple value without a name.
     Simple,
 }
 
@@ -87,7 +88,7 @@ fn item<'a>(from: &mut Decoder<'a>, depth: usize) -> Result<Item<'a>, String> {
         Type::F64 => Kind::Float(Raw::Double(from.f64().map_err(bad)?)),
         Type::Simple => {
             let simple = from.simple().map_err(bad)?;
-            // Written with a byte of its own it is 32 or more (RFC 8949, section 3.3).
+            // A simple value in a byte of its own is at least 32 (RFC 8949, section 3.3).
             if from.position() - start == 2 && simple < 32 {
                 return Err(format!("value is not CBOR at byte {start}"));
             }
@@ -119,7 +120,7 @@ fn item<'a>(from: &mut Decoder<'a>, depth: usize) -> Result<Item<'a>, String> {
     })
 }
 
-/// Whether another part follows, of `left` or up to a break.
+/// Returns true if another part follows, of `left` parts or until a break.
 fn more(from: &mut Decoder<'_>, left: &mut Option<u64>) -> Result<bool, String> {
     match left {
         Some(0) => Ok(false),
@@ -143,7 +144,7 @@ fn list<'a>(from: &mut Decoder<'a>, depth: usize) -> Result<Kind<'a>, String> {
     let at = from.position();
     let left = from.array();
     let mut left = left.map_err(|_| format!("value is not CBOR at byte {at}"))?;
-    // No room is made by what the length says: each item takes a byte at least.
+    // Reserves nothing for the announced length: each item takes at least a byte.
     let mut items = Vec::new();
     while more(from, &mut left)? {
         items.push(item(from, depth + 1)?);
@@ -164,7 +165,7 @@ fn map<'a>(from: &mut Decoder<'a>, depth: usize) -> Result<Kind<'a>, String> {
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(format!("value has the name `{}` twice", pair[0].escape_debug()));
     }
-    // Others by how they are written.
+    // Other types by their initial byte.
     let input = from.input();
     let mut others: Vec<&[u8]> = fields
         .iter()
@@ -179,7 +180,7 @@ fn map<'a>(from: &mut Decoder<'a>, depth: usize) -> Result<Kind<'a>, String> {
 }
 
 impl<'a> Item<'a> {
-    /// The name that it is for a field.
+    /// Returns the text if the item can be a field name.
     fn name(&self) -> Option<&str> {
         match &self.kind {
             Kind::Text(text) => Some(text),
@@ -187,7 +188,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The fields of the object that it is.
+    /// Returns the fields of an object.
     fn fields(&self) -> Option<&[(Item<'a>, Item<'a>)]> {
         match &self.kind {
             Kind::Map(fields) => Some(fields),
@@ -207,7 +208,7 @@ impl<'a> Item<'a> {
         })
     }
 
-    /// The text of the number that it is.
+    /// Returns the text of a number.
     fn number(&self) -> Option<Result<String, String>> {
         match &self.kind {
             Kind::Whole(number) => Some(Ok(number.to_string())),
@@ -221,7 +222,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Writes what it is in JSON.
+    /// Writes the item as JSON.
     pub(crate) fn write(&self, out: &mut Vec<u8>) -> Result<(), String> {
         match &self.kind {
             Kind::Null => out.extend_from_slice(b"null"),
@@ -257,7 +258,7 @@ impl<'a> Item<'a> {
         Ok(())
     }
 
-    /// Writes what it is in JSON under a tag (RFC 8949, section 3.4).
+    /// Writes the item as JSON under a tag (RFC 8949, section 3.4).
     fn write_tagged(&self, tag: u64, out: &mut Vec<u8>) -> Result<(), String> {
         let text = match (tag, &self.kind) {
             (0 | 32..=36, Kind::Text(_)) | (1, Kind::Whole(_) | Kind::Float(_)) | (55_799, _) => {
@@ -320,7 +321,7 @@ fn float(raw: Raw) -> Result<String, String> {
     }
 }
 
-/// Scales, renames and takes out fields of the object that `value` is, and writes it as CBOR again.
+/// Scales, renames and removes fields of the object `value`, and writes the result as CBOR.
 pub(crate) fn rewrite(
     value: &[u8],
     scales: &[Scale],
@@ -333,7 +334,7 @@ pub(crate) fn rewrite(
         return Ok(());
     }
     let object = match &root.kind {
-        // It only says that it is CBOR.
+        // This tag only marks the bytes as CBOR.
         Kind::Tagged(55_799, inner) => inner,
         _ => &root,
     };
@@ -369,7 +370,7 @@ pub(crate) fn rewrite(
     }
     edits.sort_by_key(|(span, _)| span.start);
     if fields.is_empty() {
-        // Nothing but numbers changes: not even whether a length is written.
+        // Only numbers change; even the form of lengths stays.
         let mut done = 0;
         for (span, new) in edits {
             out.extend_from_slice(value.get(done..span.start).unwrap_or_default());
@@ -383,7 +384,7 @@ pub(crate) fn rewrite(
     fields.check(own.iter().filter_map(|(name, _)| name.name()))?;
     let stays = |name: &Item<'_>| match name.name() {
         Some(name) => fields.stays(name),
-        // What is no text has no name that a setting could say.
+        // Settings can only name text keys.
         None => fields.keep.is_empty(),
     };
     let count = own.iter().filter(|(name, _)| stays(name)).count();
@@ -452,7 +453,7 @@ fn encode(node: &weir_sdk::document::Node<'_>, to: &mut Encoder<&mut Vec<u8>>) -
     Ok(())
 }
 
-/// Writes a number: whole ones with all their digits, others as the smallest float that is the same number.
+/// Writes a number: whole numbers with all digits, others as the smallest float of the same value.
 fn number(text: &str, to: &mut Encoder<&mut Vec<u8>>) -> Result<(), String> {
     let told = |e: minicbor::encode::Error<std::convert::Infallible>| e.to_string();
     let is_whole = !text.contains(['.', 'e', 'E']) && text != "-0";
@@ -498,12 +499,13 @@ fn number(text: &str, to: &mut Encoder<&mut Vec<u8>>) -> Result<(), String> {
     written.map(|_| ()).map_err(told)
 }
 
-/// Whether the shortest text of `double` has the digits of `text`: whether it can be told from it again.
+/// Returns true if the shortest text of `double` has the digits of `text`, so that no digit is lost.
 fn is_same(text: &str, double: f64) -> bool {
     significant(text) == significant(&format!("{double:e}"))
 }
 
-/// The digits of a number without zeros around them, and the power of ten of the first.
+/// Returns the significant digits of a number, without zeros around them, and the power of ten of the first
+/// digit.
 fn significant(text: &str) -> (String, i64) {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse().unwrap_or(i64::MAX / 2)),

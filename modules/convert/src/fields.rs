@@ -1,6 +1,6 @@
-//! Which fields of an object stay, and under which names.
+//! The fields of an object that stay, and their new names.
 
-/// The settings that go by name.
+/// Settings by field name.
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     pub(crate) rename: Vec<(String, String)>,
@@ -13,20 +13,20 @@ impl Fields {
         self.rename.is_empty() && self.keep.is_empty() && self.drop.is_empty()
     }
 
-    /// The name that a field gets.
+    /// Returns the new name of a field.
     pub(crate) fn renamed<'n>(&'n self, name: &'n str) -> &'n str {
         let found = self.rename.iter().find(|(from, _)| from == name);
         found.map_or(name, |(_, to)| to)
     }
 
-    /// Whether a field stays, by its name in the record.
+    /// Returns true if the field stays, given its name in the record.
     pub(crate) fn stays(&self, name: &str) -> bool {
         let name = self.renamed(name);
         (self.keep.is_empty() || self.keep.iter().any(|kept| kept == name))
             && !self.drop.iter().any(|dropped| dropped == name)
     }
 
-    /// Of the fields of an object, whether two that stay would be of one name.
+    /// Checks that no two remaining fields of an object get the same name.
     pub(crate) fn check<'n>(&'n self, names: impl Iterator<Item = &'n str>) -> Result<(), String> {
         if self.rename.is_empty() {
             return Ok(());

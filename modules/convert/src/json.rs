@@ -1,4 +1,4 @@
-//! Changing a document in its text: what no setting names stays byte for byte.
+//! Edits a document in its text: parts that no setting names stay byte for byte.
 
 use crate::fields::Fields;
 use crate::scale::{Scale, Scaled};
@@ -38,7 +38,8 @@ pub(crate) fn scale(value: &[u8], scales: &[Scale], out: &mut Vec<u8>) -> Result
     Ok(())
 }
 
-/// Where a number stands in `value`, how long that is, and what it becomes; none where the record does not have the field.
+/// Finds the number in `value`: its offset, its length and its scaled form; `None` if the record has no such
+/// field.
 #[inline]
 fn find(scale: &Scale, value: &[u8]) -> Result<Option<(usize, usize, Scaled)>, String> {
     let field = Json::new(value).at(&scale.path);
@@ -50,7 +51,7 @@ fn find(scale: &Scale, value: &[u8]) -> Result<Option<(usize, usize, Scaled)>, S
     Ok(Some((at, text.len(), scale.number(text)?)))
 }
 
-/// Scales, renames and takes out fields of the object that `value` is.
+/// Scales, renames and removes fields of the object `value`.
 pub(crate) fn rewrite(
     value: &[u8],
     scales: &[Scale],

@@ -17,7 +17,7 @@ enum Format {
     Cbor,
 }
 
-/// The module.
+/// The module `convert`.
 #[derive(Debug)]
 pub struct Convert {
     from: Format,
@@ -179,7 +179,7 @@ fn unit(name: &Value<'_>) -> Result<(f64, f64), String> {
     Ok((*factor, *offset))
 }
 
-/// A parameter that is an object, each field as `read` takes its value.
+/// Reads a parameter that is an object; `read` parses each field.
 fn object<T>(
     config: &Config,
     name: &str,

@@ -1,21 +1,21 @@
-//! Scaling a number: `y = x * factor + offset`.
+//! Scaling of numbers: `y = x * factor + offset`.
 
 use std::io::Write;
 use weir_sdk::decimal::{Decimal, LongDecimal};
 use weir_sdk::prelude::*;
 
-/// How the number of a field is scaled.
+/// The scaling of a field.
 #[derive(Clone, Debug)]
 pub(crate) struct Scale {
     pub(crate) field: String,
     pub(crate) path: Path,
     factor: f64,
     offset: f64,
-    /// Both as decimals, where they are short ones.
+    /// Factor and offset as decimals, if both are short.
     decimal: Option<(Decimal, Decimal)>,
 }
 
-/// A number that was scaled.
+/// A scaled number.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Scaled {
     Exact(Decimal),
@@ -34,7 +34,7 @@ impl Scale {
         })
     }
 
-    /// What the number that `text` is becomes.
+    /// Scales the number `text`.
     #[inline]
     pub(crate) fn number(&self, text: &[u8]) -> Result<Scaled, String> {
         if let Some(exact) = self.exact(text) {
@@ -62,7 +62,7 @@ impl Scale {
         LongDecimal::parse(text)?.scaled(factor, offset)
     }
 
-    /// Why a field is not scaled whose value is something else.
+    /// Returns the reason for a field that is not a number.
     #[cold]
     pub(crate) fn is_no_number(&self) -> String {
         format!("`{}` is no number, and cannot be scaled", self.field)

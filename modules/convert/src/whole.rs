@@ -1,9 +1,9 @@
 //! Whole numbers of any size, as decimal digits and as bytes.
 
-/// Larger ones are refused: what it takes to convert them grows with the square of their length.
+/// Maximum size in bytes: the cost of a conversion grows with the square of the length.
 pub(crate) const BYTES_MAX: usize = 128;
 
-/// The decimal digits of a number whose bytes are in `bytes`, the highest first.
+/// Returns the decimal digits of a big-endian number.
 pub(crate) fn digits(bytes: &[u8]) -> String {
     let mut rest = bytes.to_vec();
     let mut digits = Vec::new();
@@ -22,7 +22,7 @@ pub(crate) fn digits(bytes: &[u8]) -> String {
     digits.iter().rev().map(|digit| char::from(*digit)).collect()
 }
 
-/// The bytes of the number whose decimal digits are in `digits`, the highest first and without zeros before them.
+/// Returns the big-endian bytes of a decimal number, without leading zeros.
 pub(crate) fn bytes(digits: &str) -> Option<Vec<u8>> {
     let mut bytes: Vec<u8> = Vec::new();
     for digit in digits.bytes() {
@@ -43,7 +43,7 @@ pub(crate) fn bytes(digits: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The number that comes after the one in `bytes`: of a negative number -1 - n, what is stored is n.
+/// Returns the successor of the number in `bytes`: a negative number -1 - n is stored as n.
 pub(crate) fn next(bytes: &[u8]) -> Vec<u8> {
     let mut next = bytes.to_vec();
     for byte in next.iter_mut().rev() {
@@ -57,7 +57,7 @@ pub(crate) fn next(bytes: &[u8]) -> Vec<u8> {
     next
 }
 
-/// The number that comes before the one in `bytes`, which is not 0.
+/// Returns the predecessor of the number in `bytes`, which is not 0.
 pub(crate) fn previous(bytes: &[u8]) -> Vec<u8> {
     let mut previous = bytes.to_vec();
     for byte in previous.iter_mut().rev() {

@@ -6,24 +6,24 @@ use weir_sdk::prelude::*;
 use weir_sdk::state::{KEY_BYTES_MAX, Map};
 use weir_sdk::timers::{self, Clock, Fired};
 
-/// The module.
+/// The module `deadband`.
 #[derive(Debug)]
 pub struct Deadband {
     field: Field,
     band: f64,
-    /// Milliseconds; 0: no report for its own sake.
+    /// Maximum silence in milliseconds before a report without a change; 0: none.
     silence_max_ms: i64,
-    /// By the node's time; 0: what falls silent stays so.
+    /// Interval of heartbeats in milliseconds of processing time; 0: none.
     heartbeat_ms: i64,
     last: Map<Reported>,
 }
 
-/// What was reported last of one key.
+/// The last report of a key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Reported {
     value: f64,
     timestamp: i64,
-    /// All of it, for the heartbeat.
+    /// The whole reading, for the heartbeat.
     whole: Option<Vec<u8>>,
 }
 
@@ -79,7 +79,7 @@ impl Module for Deadband {
             let (band, silence_max_ms) = (self.band, self.silence_max_ms);
             let changed = self.last.see(key, |last| {
                 last.is_none_or(|r| {
-                    // Both ways: after one that is dated ahead, readings would be silent until then.
+                    // In both directions: otherwise a reading dated ahead would silence the key until then.
                     let silent = timestamp.abs_diff(r.timestamp);
                     let is_silent = silence_max_ms > 0 && silent >= silence_max_ms.unsigned_abs();
                     (value - r.value).abs() > band || is_silent

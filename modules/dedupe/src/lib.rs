@@ -1,4 +1,4 @@
-//! Drops what was seen before. See README.md.
+//! Drops duplicates. See README.md.
 
 use std::time::Duration;
 use weir_sdk::By;
@@ -6,11 +6,11 @@ use weir_sdk::prelude::*;
 use weir_sdk::presence::Once;
 use weir_sdk::timers::Fired;
 
-/// The module.
+/// The module `dedupe`.
 #[derive(Debug)]
 pub struct Dedupe {
     by: By,
-    /// Where what was seen before goes; 0 drops.
+    /// Output of duplicates; 0 drops.
     duplicates: u8,
     seen: Once,
 }

@@ -1,4 +1,4 @@
-//! Makes one record of all in a window. See README.md.
+//! Aggregates the records of a window into a single record. See README.md.
 
 use serde::Deserialize;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use weir_sdk::timers::Fired;
 use weir_sdk::window::{Stats, Windows};
 use weir_sdk::{Field, JsonNumber};
 
-/// The module.
+/// The module `downsample`.
 #[derive(Debug)]
 pub struct Downsample {
     field: Field,
@@ -76,7 +76,7 @@ impl Module for Downsample {
         if earlier != 1 {
             return Err(format!("it cannot read version {earlier} of its state"));
         }
-        // Which of them was first and last went by their order.
+        // Version 1 took the order of arrival for first and last.
         self.windows.migrate(|start, old: First| {
             let (ends, range) = ([(start, old.first), (start, old.last)], (old.min, old.max));
             Stats::of_summary(old.count, old.mean, old.squares, range, ends)
@@ -106,7 +106,7 @@ impl Module for Downsample {
     }
 }
 
-/// What version 1 kept of a window.
+/// Stored form of a window in version 1.
 #[derive(Deserialize)]
 struct First {
     count: u64,

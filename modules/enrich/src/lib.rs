@@ -1,11 +1,11 @@
-//! Adds to records what a table says of them. See README.md.
+//! Adds fields from a table to records. See README.md.
 
 use std::collections::BTreeMap;
 use weir_sdk::By;
 use weir_sdk::document::{Document, Edits, Value};
 use weir_sdk::prelude::*;
 
-/// What becomes of what the table does not have.
+/// Handling of records without an entry in the table.
 #[derive(Clone, Copy, Debug)]
 enum Otherwise {
     Keep,
@@ -16,11 +16,11 @@ enum Otherwise {
 /// A name, and a value as JSON.
 type Field = (String, String);
 
-/// The module.
+/// The module `enrich`.
 #[derive(Debug)]
 pub struct Enrich {
     by: By,
-    /// Fields to add.
+    /// Fields to add, by the record's text.
     table: BTreeMap<Vec<u8>, Vec<Field>>,
     otherwise: Otherwise,
 }
@@ -77,7 +77,7 @@ impl Module for Enrich {
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         for record in batch.records() {
             let index = record.index();
-            // What has no value has no field, and passes as others that the table does not have.
+            // A record without a value has no field: handled like a text without an entry.
             let text = match self.by.of(&record) {
                 Ok(text) => text,
                 Err(why) => {
@@ -106,7 +106,7 @@ impl Module for Enrich {
     }
 }
 
-/// Writes the object `value` with those of `fields` that it does not have.
+/// Writes the object `value` with those of `fields` that it lacks.
 fn add(value: &[u8], fields: &[Field], to: &mut Vec<u8>) -> Result<(), String> {
     let document = Document::parse(value)?;
     let object = document.root();

@@ -1,4 +1,4 @@
-//! Says when something enters or leaves an area. See README.md.
+//! Reports when something enters or leaves an area. See README.md.
 
 mod polygon;
 
@@ -6,23 +6,23 @@ use polygon::Polygon;
 use weir_sdk::prelude::*;
 use weir_sdk::state::Map;
 
-/// The module.
+/// The module `geofence`.
 #[derive(Debug)]
 pub struct Geofence {
     latitude: Path,
     longitude: Path,
-    /// By name.
+    /// Fences, by name.
     fences: Vec<(String, Polygon)>,
     events: u8,
-    /// Whether 0, 0 is a position.
+    /// True if 0, 0 counts as a position.
     keep_origin: bool,
     /// Names of the fences that each key was in last.
     inside: Map<Vec<String>>,
-    /// Time of the last position that was judged of each key, and how many in a row were older.
+    /// By key: time of the last position evaluated, and the number of consecutive older positions.
     judged: Map<(i64, u8)>,
 }
 
-/// After so many that are older than the last one, that was dated ahead, or the clock was set back.
+/// After this many older positions, the last position counts as dated ahead, or the clock as set back.
 const EARLY_MAX: u8 = 8;
 
 impl Module for Geofence {
@@ -111,8 +111,8 @@ impl Module for Geofence {
                 continue;
             };
             out.keep(index);
-            // One that comes late says where it was, not where it is. A time ahead of the node's counts as the node's: it would
-            // have all that come after it be late.
+            // A late record tells a past position, not the current position. A time in the future counts as
+            // now; otherwise all following records would be late.
             let (at, now) = (record.timestamp(), batch.now());
             if let Some((last, early)) = self.judged.get(key)
                 && at < last

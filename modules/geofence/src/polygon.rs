@@ -2,7 +2,7 @@
 
 use weir_sdk::Json;
 
-/// Corners of a polygon, at most: each is looked at for each record.
+/// Maximum corners of a polygon: each record visits all of them.
 const CORNERS_MAX: usize = 1_000;
 
 /// Latitude and longitude of the corners, in order.
@@ -31,8 +31,9 @@ impl Polygon {
         }
     }
 
-    /// Whether a line from there crosses the sides an odd number of times (Shimrat, "Position of point relative to polygon", 1962). What is
-    /// on a side is in one of two areas that share it.
+    /// Returns true if a line from the point crosses the sides an odd number of times (Shimrat, "Position of
+    /// point relative to polygon", 1962). A point on a side is in exactly one of two areas that share the
+    /// side.
     pub(crate) fn contains(&self, lat: f64, lon: f64) -> bool {
         let befores = self.0.last().into_iter().chain(&self.0);
         let sides = befores.zip(&self.0);

@@ -9,7 +9,7 @@ use weir_sdk::prelude::*;
 use weir_sdk::state::{KEY_BYTES_MAX, Map};
 use weir_sdk::timers::Fired;
 
-/// What becomes of a record of which the table says nothing.
+/// Handling of records without an entry in the table.
 #[derive(Clone, Copy, Debug)]
 enum Missing {
     Keep,
@@ -19,9 +19,9 @@ enum Missing {
 
 #[derive(Debug)]
 enum How {
-    /// Both are streams: what is near in time is joined.
+    /// Two streams: joins records close in time.
     Within(Join),
-    /// One is a table: of each key, its last record counts.
+    /// A stream and a table: the last record of each key counts.
     Table {
         source: u32,
         rows: Map<Vec<u8>>,
@@ -29,12 +29,12 @@ enum How {
     },
 }
 
-/// The module.
+/// The module `join`.
 #[derive(Debug)]
 pub struct Joined {
     by: By,
     how: How,
-    /// Names of the two topics' values in what comes out.
+    /// Field names of the two topics' values in the output.
     names: [String; 2],
 }
 
@@ -149,7 +149,7 @@ impl Module for Joined {
                         Ok(()) => rows.insert(&key, value.to_vec()),
                         Err(why) => out.reject(index, why),
                     },
-                    // As in a compacted topic: it is not there any more.
+                    // A tombstone, as in a compacted topic: the entry is removed.
                     None => rows.remove(&key),
                 },
                 How::Table {
@@ -191,7 +191,7 @@ impl Module for Joined {
     }
 }
 
-/// Whether `value` is a JSON object, to its last byte and without a name that comes twice.
+/// Checks that `value` is a single JSON object without duplicate names.
 fn object_or_why(value: &[u8]) -> Result<(), String> {
     check(value)?;
     match value.trim_ascii_start().starts_with(b"{") {
@@ -200,7 +200,7 @@ fn object_or_why(value: &[u8]) -> Result<(), String> {
     }
 }
 
-/// An object of these fields.
+/// Builds an object of these fields.
 fn object(fields: [(&String, Option<&[u8]>); 2]) -> Vec<u8> {
     let mut text = Vec::new();
     for (n, (name, value)) in fields.into_iter().enumerate() {
@@ -213,7 +213,7 @@ fn object(fields: [(&String, Option<&[u8]>); 2]) -> Vec<u8> {
     text
 }
 
-/// The object `value` with a field more at its end.
+/// Returns the object `value` with another field at its end.
 fn with_field(value: &[u8], name: &str, field: &[u8]) -> Result<Vec<u8>, String> {
     let document = Document::parse(value)?;
     let object = document.root();

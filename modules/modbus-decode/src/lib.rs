@@ -1,11 +1,11 @@
-//! Names the numbers in Modbus registers. See README.md.
+//! Names and decodes the numbers in Modbus registers. See README.md.
 
 mod register;
 
 use register::{Order, Register};
 use weir_sdk::prelude::*;
 
-/// The module.
+/// The module `modbus-decode`.
 #[derive(Debug)]
 pub struct ModbusDecode {
     registers: Vec<Register>,

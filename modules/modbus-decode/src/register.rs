@@ -1,10 +1,10 @@
-//! What is in registers.
+//! Values in registers.
 
 use weir_sdk::{Json, Raw, Scaling, Settings};
 
-/// Registers that a device has (Modbus Application Protocol 1.1b3, 4.3): their numbers have 16 bits.
+/// Registers of a device (Modbus Application Protocol 1.1b3, 4.3): register numbers have 16 bits.
 const REGISTERS: u32 = 1 << 16;
-/// Registers of a text: a value has at most 125 from one answer, and may be put together of several.
+/// Maximum registers of a text: an answer has at most 125 registers, and a value may combine several answers.
 const TEXT_REGISTERS_MAX: u32 = 1_000;
 
 /// The words of a register's settings.
@@ -15,20 +15,20 @@ enum Kind {
     Unsigned,
     Signed,
     Float,
-    /// A decimal digit in each four bits.
+    /// A decimal digit per four bits.
     Bcd,
-    /// One bit, from the lowest on.
+    /// A single bit, counted from the lowest.
     Bit(u32),
     Text,
 }
 
-/// The order in which the bytes of a number lie, the highest of four called A.
+/// The byte order of a number; A is the highest of four bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Order {
     Abcd,
-    /// The low word first.
+    /// Low word first.
     Cdab,
-    /// The low byte of each word first.
+    /// Low byte of each word first.
     Badc,
     Dcba,
 }
@@ -46,10 +46,10 @@ impl Order {
         }
     }
 
-    /// The order that `order` and `swap` say; none when they say nothing.
+    /// Returns the order given by `order` and `swap`; `None` if neither is set.
     ///
     /// # Errors
-    /// When they contradict each other.
+    /// If the two contradict each other.
     pub(crate) fn of(order: Option<&str>, swap: Option<bool>) -> Result<Option<Self>, String> {
         let swapped = swap.map(|swap| if swap { Self::Cdab } else { Self::Abcd });
         match (order.map(Self::named).transpose()?, swapped) {
@@ -62,10 +62,10 @@ impl Order {
 #[derive(Clone, Debug)]
 pub(crate) struct Register {
     pub(crate) name: String,
-    /// The name as it stands in front of the value in JSON.
+    /// The name in the form of the JSON output, in front of the value.
     pub(crate) label: Vec<u8>,
     at: usize,
-    /// Registers that it takes.
+    /// Number of registers.
     words: usize,
     kind: Kind,
     scaling: Scaling,
@@ -137,7 +137,7 @@ impl Register {
         })
     }
 
-    /// Writes what `bytes` have there, as JSON.
+    /// Writes the value in `bytes` as JSON.
     pub(crate) fn write(&self, bytes: &[u8], to: &mut Vec<u8>) -> Result<(), String> {
         let there = bytes.get(2 * self.at..2 * (self.at + self.words));
         let there = there.ok_or_else(|| {
@@ -178,7 +178,7 @@ impl Register {
         Ok(())
     }
 
-    /// The number whose decimal digits are four bits each.
+    /// Decodes a number with a decimal digit per four bits.
     fn digits(&self, bits: u64) -> Result<u64, String> {
         (0..4 * self.words)
             .rev()
@@ -188,7 +188,8 @@ impl Register {
             })
     }
 
-    /// A character a byte, up to a zero or to blanks at the end. What is not ASCII may be anything.
+    /// Decodes a text with a character per byte, up to a zero byte or trailing blanks. Bytes beyond ASCII
+    /// have no defined meaning.
     fn text(&self, words: impl Iterator<Item = u16>, to: &mut Vec<u8>) -> Result<(), String> {
         let mut bytes: Vec<u8> = words.flat_map(u16::to_be_bytes).collect();
         let end = bytes.iter().position(|byte| *byte == 0);

@@ -1,11 +1,11 @@
-//! Keeps, drops or routes readings by how fast they change. See README.md.
+//! Keeps, drops or routes readings by their rate of change. See README.md.
 
 use serde::{Deserialize, Serialize};
 use weir_sdk::Field;
 use weir_sdk::prelude::*;
 use weir_sdk::state::Map;
 
-/// The module.
+/// The module `rate-of-change`.
 #[derive(Debug)]
 pub struct RateOfChange {
     field: Field,
@@ -22,8 +22,8 @@ struct Reading {
     timestamp: i64,
 }
 
-/// Readings of a key that are remembered, in the order in which they came: so many may come out of their order, and after so many
-/// one that was dated ahead is forgotten.
+/// Maximum readings kept per key, in order of arrival. Limits the disorder that is handled, and the time
+/// until a reading dated ahead is forgotten.
 const READINGS_MAX: usize = 8;
 
 impl Module for RateOfChange {
@@ -74,7 +74,7 @@ impl Module for RateOfChange {
             let timestamp = record.timestamp();
             let is_fast = self.last.update(key, |readings| {
                 let readings = readings.get_or_insert_default();
-                // Of one time, the last that came: a jump in no time at all is the fastest.
+                // Among equal times, the last arrival: a jump in no time is infinitely fast.
                 let earlier = readings.iter().filter(|r| r.timestamp <= timestamp);
                 let before = earlier.max_by_key(|r| r.timestamp).copied();
                 readings.push(Reading { value, timestamp });

@@ -8,18 +8,18 @@ use weir_sdk::prelude::*;
 enum Action {
     Drop,
     Hash,
-    /// Leaves this many characters at the end.
+    /// Keeps this many characters at the end.
     Mask(usize),
 }
 
-/// The module.
+/// The module `redact`.
 #[derive(Debug)]
 pub struct Redact {
     fields: Vec<(Vec<String>, Action)>,
     salt: String,
 }
 
-/// Hexadecimal digits of a hash that are kept: 64 bits tell a billion values apart.
+/// Hexadecimal digits kept of a hash: 64 bits distinguish a billion values.
 const HASH_DIGITS: usize = 16;
 
 impl Module for Redact {
@@ -85,7 +85,7 @@ impl Module for Redact {
                 out.keep(i);
                 continue;
             };
-            // What cannot be read cannot be shown to hold nothing secret, and neither can a name that comes twice: it does not pass.
+            // Unreadable values and duplicate names may hide secrets: reject the record.
             let document = match Document::parse(value) {
                 Ok(document) => document,
                 Err(why) => {
@@ -111,20 +111,21 @@ impl Module for Redact {
     }
 }
 
-/// What is left of a path, and what is done where it leads.
+/// The rest of a path, and the action at its end.
 type Rule<'r> = (&'r [String], &'r Action);
 
 impl Redact {
-    /// Notes what `rules` change in `node`. Each object is looked at once.
+    /// Collects the edits of `rules` in `node`. Visits each object once.
     fn redact(&self, node: &Node<'_>, rules: &[Rule<'_>], edits: &mut Edits) {
         match node.value() {
-            // A path means every item of a list, and a number in it the one in that place, too.
+            // A path applies to every item of a list; a number in a path also selects the item with that
+            // index.
             Value::List(items) => {
                 for (place, item) in items.iter().enumerate() {
                     let mut here = rules.to_vec();
                     here.extend(deeper(rules, &place.to_string()));
                     match here.iter().find(|(rest, _)| rest.is_empty()) {
-                        // Taken out, it would move the others to other places.
+                        // Removing the item would shift the others.
                         Some((_, Action::Drop)) => edits.replace(item, b"null".to_vec()),
                         Some((_, action)) => self.change(item, action, edits),
                         None => self.redact(item, &here, edits),
@@ -159,7 +160,7 @@ impl Redact {
         match (action, node.value()) {
             (Action::Drop, _) | (_, Value::Null) => {}
             (Action::Hash, value) => edits.replace(node, text(&self.hash(&plain(value)))),
-            // Of what is in it, each is masked.
+            // Masks each item.
             (Action::Mask(_), Value::List(items)) => {
                 items.iter().for_each(|item| self.change(item, action, edits))
             }
@@ -183,7 +184,8 @@ impl Redact {
     }
 }
 
-/// The rules that lead through a field of this name, or to it. A name with dots in it is one of a path, too.
+/// Returns the rules that lead through or to a field of this name. A name with dots matches several names of
+/// a path.
 fn deeper<'r>(rules: &[Rule<'r>], name: &str) -> Vec<Rule<'r>> {
     let mut found = Vec::new();
     for (path, action) in rules {
@@ -197,7 +199,7 @@ fn deeper<'r>(rules: &[Rule<'r>], name: &str) -> Vec<Rule<'r>> {
     found
 }
 
-/// Text without its quotes, anything else as JSON, without blanks.
+/// Returns a text without quotes, other values as JSON without blanks.
 fn plain(value: &Value<'_>) -> String {
     match value {
         Value::Null => "null".to_owned(),
@@ -231,7 +233,7 @@ fn quoted(text: &str) -> String {
     String::from_utf8_lossy(&json).into_owned()
 }
 
-/// Leaves the last `keep` characters, of a text that has more.
+/// Masks all but the last `keep` characters of a longer text.
 fn mask(text: &str, keep: usize) -> String {
     let all = text.chars().count();
     let hidden = if all > keep { all - keep } else { all };

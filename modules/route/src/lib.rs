@@ -4,12 +4,12 @@ use table::Table;
 use weir_sdk::By;
 use weir_sdk::prelude::*;
 
-/// The module.
+/// The module `route`.
 #[derive(Debug)]
 pub struct Route {
     by: By,
     table: Table,
-    /// For what the table does not have; 0 drops.
+    /// Output for texts without an entry in the table; 0 drops.
     otherwise: u8,
 }
 
@@ -72,7 +72,7 @@ impl Module for Route {
                     };
                     let output = match field.string() {
                         Some(text) => self.output(Some(text.as_bytes())),
-                        // Numbers and booleans by their text.
+                        // Numbers and booleans as written.
                         None => self.output(field.text()),
                     };
                     out.route(record.index(), output);
@@ -93,18 +93,18 @@ impl Route {
 weir_sdk::export!(Route);
 
 mod table {
-    //! Text to output, exact or by prefix.
+    //! The table from text to output, exact or by prefix.
 
     #[derive(Debug, Default)]
     pub(crate) struct Table {
-        /// Of each exact text, ascending: most comparisons are of one number.
+        /// Marks of the exact texts, ascending: most comparisons are of a single number.
         marks: Vec<u64>,
-        /// What the marks stand for, in their order.
+        /// Texts and outputs, in the order of their marks.
         exact: Vec<(Box<[u8]>, u8)>,
         prefixes: Vec<(Box<[u8]>, u8)>,
     }
 
-    /// So few entries are looked through faster than they are searched.
+    /// Up to this many entries a linear search is faster.
     const LINEAR: usize = 8;
 
     impl Table {
@@ -118,11 +118,11 @@ mod table {
                     self.exact.insert(at, (text.as_bytes().into(), output));
                 }
             }
-            // The longest prefix decides.
+            // The longest prefix wins.
             self.prefixes.sort_by_key(|(p, _)| std::cmp::Reverse(p.len()));
         }
 
-        /// The output for `text`; `otherwise` where there is none.
+        /// Returns the output for `text`; `otherwise` without an entry.
         #[inline(always)]
         pub(crate) fn find(&self, text: &[u8], otherwise: u8) -> u8 {
             let mark = mark(text);
@@ -133,14 +133,14 @@ mod table {
                 (self.marks.get(at) == Some(&mark)).then_some(at)
             };
             match found.and_then(|at| self.exact.get(at)) {
-                // Up to seven bytes the mark is the whole text, and the length with it.
+                // For up to seven bytes the mark holds the whole text with its length.
                 Some((_, output)) if text.len() <= 7 => *output,
                 None if self.prefixes.is_empty() => otherwise,
                 _ => self.find_whole(text, mark).unwrap_or(otherwise),
             }
         }
 
-        /// Where the mark alone does not decide.
+        /// Compares whole texts where the mark does not decide.
         #[inline(never)]
         fn find_whole(&self, text: &[u8], mark: u64) -> Option<u8> {
             let from = self.marks.partition_point(|m| *m < mark);
@@ -152,14 +152,15 @@ mod table {
         }
     }
 
-    /// The first seven bytes and the length: texts of up to seven bytes are equal when their marks are.
+    /// Returns the first seven bytes and the length as a number: texts of up to seven bytes are equal if
+    /// their marks are.
     #[inline]
     fn mark(text: &[u8]) -> u64 {
         let len = (text.len().min(255) as u64) << 56;
         let word = |b: Option<&[u8; 4]>| b.map_or(0, |b| u64::from(u32::from_le_bytes(*b)));
         match text.len() {
             0 => len,
-            // Words that overlap in the middle say the same as the bytes, for one length.
+            // Overlapping words compare all bytes of texts of equal length.
             4..=7 => {
                 len | word(text.first_chunk()) | (word(text.last_chunk()) >> (8 * (8 - text.len()))) << 32
             }

@@ -1,4 +1,4 @@
-//! Makes dead letters of what does not fit a JSON Schema. See README.md.
+//! Rejects records that do not match a JSON Schema. See README.md.
 
 mod number;
 mod order;
@@ -9,7 +9,7 @@ use schema::Schema;
 use value::Value;
 use weir_sdk::prelude::*;
 
-/// The module.
+/// The module `schema-check`.
 #[derive(Debug)]
 pub struct SchemaCheck {
     schema: Schema,

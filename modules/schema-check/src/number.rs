@@ -1,4 +1,4 @@
-//! Numbers by their values, whatever they are written as and however many digits they have.
+//! Numbers compared by value, with any notation and any number of digits.
 
 use std::cmp::Ordering;
 
@@ -7,18 +7,18 @@ use std::cmp::Ordering;
 pub(crate) struct Number {
     text: Box<str>,
     is_negative: bool,
-    /// Without zeros at either end; none for zero.
+    /// The digits without zeros at either end; empty for zero.
     digits: Box<str>,
     exponent: i64,
 }
 
-/// No number whose exponent is further from zero is told apart from this one.
+/// Exponents further from zero are treated as equal.
 const EXPONENT_MAX: i64 = 1 << 40;
-/// Digits of a number of which others are to be multiples: the product of two such remainders fits 128 bits.
+/// Maximum digits of the divisor in `multipleOf`: the product of two remainders fits 128 bits.
 const DIVISOR_DIGITS_MAX: usize = 18;
 
 impl Number {
-    /// Of the text of a JSON number.
+    /// Parses the text of a JSON number.
     pub(crate) fn parse(text: &str) -> Self {
         let size = text.trim_start_matches('-');
         let (mantissa, exponent) = match size.split_once(['e', 'E']) {
@@ -45,17 +45,17 @@ impl Number {
         self.digits.is_empty()
     }
 
-    /// Whether it is whole, however it is written.
+    /// Returns true for whole numbers, in any notation.
     pub(crate) fn is_whole(&self) -> bool {
         self.exponent >= 0
     }
 
-    /// Whether it is above zero.
+    /// Returns true for numbers above zero.
     pub(crate) fn is_positive(&self) -> bool {
         !self.is_negative && !self.is_zero()
     }
 
-    /// Its value, where it is whole and fits.
+    /// Returns the value if it is whole and fits.
     pub(crate) fn as_u64(&self) -> Option<u64> {
         if self.is_zero() {
             return Some(0);
@@ -86,12 +86,12 @@ impl Number {
         })
     }
 
-    /// Whether others can be looked at for being multiples of it.
+    /// Returns true if the number can serve as a divisor.
     pub(crate) fn is_divisor(&self) -> bool {
         self.is_positive() && self.digits.len() <= DIVISOR_DIGITS_MAX
     }
 
-    /// Whether it is a whole number of `unit`, which [`Number::is_divisor`].
+    /// Returns true if the number is a multiple of `unit`, which [`Number::is_divisor`].
     pub(crate) fn is_multiple(&self, unit: &Self) -> bool {
         if self.is_zero() {
             return true;
@@ -100,7 +100,7 @@ impl Number {
             unit.digits.parse::<u128>(),
             u64::try_from(self.exponent - unit.exponent),
         ) else {
-            // It has places behind the point of the unit, and ends in no zero.
+            // The number has more decimal places than the unit, and does not end in zero.
             return false;
         };
         let digits = self.digits.bytes().map(|digit| u128::from(digit - b'0'));
@@ -109,7 +109,7 @@ impl Number {
     }
 }
 
-/// Ten to the power of `exponent`, but for what is a multiple of `by`.
+/// Returns ten to the power of `exponent`, modulo `by`.
 fn power_of_ten(mut exponent: u64, by: u128) -> u128 {
     let (mut power, mut square) = (1 % by, 10 % by);
     while exponent > 0 {

@@ -1,9 +1,9 @@
-//! The order of all JSON.
+//! A total order of JSON values.
 
 use crate::value::{Object, Value};
 use std::cmp::Ordering;
 
-/// Puts all JSON in one order, in which those are equal that JSON Schema calls the same.
+/// Compares JSON values; values that JSON Schema calls equal compare as equal.
 pub(crate) fn order(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Bool(a), Value::Bool(b)) => a.cmp(b),

@@ -1,6 +1,8 @@
-//! JSON Schema, draft 2020-12, of one document: <https://json-schema.org/draft/2020-12/json-schema-validation>.
+//! JSON Schema, draft 2020-12, for a single document:
+//! <https://json-schema.org/draft/2020-12/json-schema-validation>.
 //!
-//! Compiled once, so that a record is only walked. What is not understood is refused when the schema is read, not passed over.
+//! A schema is compiled once, so that a record needs only a walk. Unsupported keywords are rejected when the
+//! schema is read, never ignored.
 
 mod pattern;
 mod places;
@@ -14,10 +16,10 @@ use regex_lite::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-/// Schemas within each other while a value is looked at, all that it holds included: far more than a value needs that nests as deep as
-/// JSON is read here (128), by three or four schemas a level, and what fits on a stack.
+/// Maximum depth of nested schemas during a check. Far more than a value of the maximum JSON depth (128)
+/// needs with three or four schemas per level, and small enough for the stack.
 const DEPTH_MAX: usize = 500;
-/// A schema, and all within it: by their places, of which the first is the whole.
+/// A schema with all schemas in it; the first is the whole.
 #[derive(Debug)]
 pub(crate) struct Schema {
     nodes: Vec<Node>,
@@ -25,7 +27,7 @@ pub(crate) struct Schema {
 
 #[derive(Debug)]
 struct Node {
-    /// The resource, a schema with an `$id`, that it is of.
+    /// Index of the schema's resource (a schema with an `$id`).
     resource: usize,
     kind: Kind,
 }
@@ -38,13 +40,13 @@ enum Kind {
     All(Vec<Check>),
 }
 
-/// What a value must be. Numbers are places of schemas.
+/// A condition on a value. Numbers are indexes of schemas.
 #[derive(Debug)]
 enum Check {
     Types(Vec<Type>),
     Enum(Vec<Value>),
     Ref(usize),
-    /// The first of these, by resource, that is come through on the way here.
+    /// Resolves to the first of these schemas, by resource, that encloses the current schema dynamically.
     DynamicRef {
         fallback: usize,
         candidates: Vec<(usize, usize)>,
@@ -66,7 +68,7 @@ enum Check {
         patterns: Vec<(Regex, usize)>,
         others: Option<usize>,
     },
-    /// Those that nothing else looked at.
+    /// Applies to properties that no other keyword evaluated.
     OtherProperties(usize),
     PropertyNames(usize),
     PropertyCount(Range),
@@ -74,7 +76,7 @@ enum Check {
         first: Vec<usize>,
         rest: Option<usize>,
     },
-    /// Those that nothing else looked at.
+    /// Applies to items that no other keyword evaluated.
     OtherItems(usize),
     Contains {
         schema: usize,
@@ -92,7 +94,7 @@ enum Check {
 }
 
 impl Check {
-    /// Schemas that have to fit the very value that this is about.
+    /// Returns the schemas that apply to the same value as this check.
     fn of_the_same(&self) -> Vec<usize> {
         match self {
             Self::Ref(place) | Self::Not(place) => vec![*place],
@@ -111,13 +113,13 @@ impl Check {
         }
     }
 
-    /// Whether it is about what the others of its schema do not look at.
+    /// Returns true if the check applies to parts that the schema's other checks did not evaluate.
     fn looks_at_the_rest(&self) -> bool {
         matches!(self, Self::OtherProperties(_) | Self::OtherItems(_))
     }
 }
 
-/// What schemas that fit have looked at in a value (JSON Schema core, section 11).
+/// The parts of a value evaluated by matching schemas (JSON Schema core, section 11).
 #[derive(Debug, Default)]
 struct Evaluated {
     fields: BTreeSet<String>,
@@ -131,7 +133,7 @@ impl Evaluated {
     }
 }
 
-/// Of a walk over schemas: whether it has been at one.
+/// State of a schema during a walk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Not,
@@ -141,7 +143,7 @@ enum Seen {
 
 enum Step {
     Enter(usize),
-    /// From one that is not left yet.
+    /// Entered from another schema and not left yet.
     Within(usize),
     Leave(usize),
 }
@@ -179,13 +181,13 @@ impl std::fmt::Display for Range {
     }
 }
 
-/// Why a value does not fit: where in it, and what.
+/// The reason for a mismatch: its place in the value, and a text.
 #[derive(Debug)]
 pub(crate) struct Misfit {
-    /// A JSON pointer, written from its end.
+    /// A JSON Pointer, from its end to its start.
     place: Vec<String>,
     what: String,
-    /// It could not be looked at, so that nobody can say whether it fits: not even `not` makes that good.
+    /// True if the value could not be checked at all: then not even `not` succeeds.
     is_final: bool,
 }
 
@@ -221,7 +223,7 @@ impl Schema {
     /// Reads a schema.
     ///
     /// # Errors
-    /// Says where, and what is wrong or not understood.
+    /// The place of the first invalid or unsupported part, and the reason.
     pub(crate) fn read(whole: &Value) -> Result<Self, String> {
         let read = Self {
             nodes: Reader::read(whole)?,
@@ -230,10 +232,10 @@ impl Schema {
         Ok(read)
     }
 
-    /// Whether `value` fits.
+    /// Checks `value` against the schema.
     ///
     /// # Errors
-    /// The first thing about it that does not.
+    /// The first mismatch.
     pub(crate) fn check(&self, value: &Value) -> Result<(), Misfit> {
         let mut walk = Walk {
             nodes: &self.nodes,
@@ -242,10 +244,11 @@ impl Schema {
         walk.node(0, value, 0, None)
     }
 
-    /// Whether no schema comes back to itself before it has looked at anything: for then it would say nothing, and never end.
+    /// Checks that no schema refers to itself on the same value: such a schema would say nothing and never
+    /// end.
     fn ends(&self) -> Result<(), String> {
         let mut seen = vec![Seen::Not; self.nodes.len()];
-        // Places yet to be looked at, and those to be left after what they hold.
+        // Schemas to enter, and schemas to leave after their content.
         let mut todo: Vec<_> = (0..self.nodes.len()).map(Step::Enter).collect();
         while let Some(step) = todo.pop() {
             match step {
@@ -268,15 +271,15 @@ impl Schema {
     }
 }
 
-/// A value that is being looked at.
+/// A check of a value.
 struct Walk<'s> {
     nodes: &'s [Node],
-    /// The resources that were come through to here, the outermost first.
+    /// The enclosing resources, the outermost first.
     scope: Vec<usize>,
 }
 
 impl<'s> Walk<'s> {
-    /// Whether `value` fits the schema at `place`, and if it does, what of it was looked at.
+    /// Checks `value` against the schema with index `place`, and returns the parts that were evaluated.
     fn node(
         &mut self,
         place: usize,
@@ -365,7 +368,7 @@ impl<'s> Walk<'s> {
                 let mut fits = false;
                 for place in any {
                     fits |= self.fits(*place, value, depth, seen.as_deref_mut())?;
-                    // What the others look at counts, too.
+                    // Parts evaluated by other schemas count, too.
                     if fits && seen.is_none() {
                         break;
                     }
@@ -539,7 +542,7 @@ impl<'s> Walk<'s> {
             ))),
             Check::Unique => {
                 let mut by_value: Vec<_> = items.iter().enumerate().collect();
-                // Stable: of those that are the same, the first one stays the first.
+                // A stable sort: the first of equal values stays first.
                 by_value.sort_by(|(_, a), (_, b)| order(a, b));
                 let pairs = by_value.windows(2).filter_map(|pair| match pair {
                     [(_, a), (n, b)] if order(a, b).is_eq() => Some(n),

@@ -1,4 +1,4 @@
-//! JSON as it was written: numbers with all their digits.
+//! JSON values that keep all digits of numbers.
 
 use crate::number::Number;
 use weir_sdk::document::{self, Document, Node};
@@ -14,19 +14,19 @@ pub(crate) enum Value {
     Object(Object),
 }
 
-/// The fields of an object, in the order in which they were written.
+/// The fields of an object, in the order of the text.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Object {
     fields: Vec<(String, Value)>,
-    /// Places of the fields, by name.
+    /// Indexes of the fields, sorted by name.
     by_name: Vec<u32>,
 }
 
 impl Value {
-    /// Reads all of `text`.
+    /// Parses all of `text`.
     ///
     /// # Errors
-    /// In words, when it is not JSON to its end, or has a name twice in an object.
+    /// The reason, if the text is not JSON to its end or an object has a name twice.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, String> {
         Document::parse(text).map(|document| Self::of(document.root()))
     }
@@ -92,12 +92,12 @@ impl Object {
         self.fields.len()
     }
 
-    /// Names and values, in the order in which they were written.
+    /// Iterates over names and values, in the order of the text.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.fields.iter().map(|(name, value)| (name, value))
     }
 
-    /// Names and values, by name.
+    /// Iterates over names and values, by name.
     pub(crate) fn sorted(&self) -> impl Iterator<Item = (&String, &Value)> {
         let field = |place: &u32| self.fields.get(*place as usize);
         self.by_name
@@ -124,7 +124,7 @@ fn name_of(fields: &[(String, Value)], place: u32) -> &str {
     fields.get(place as usize).map_or("", |(name, _)| name)
 }
 
-/// As JSON, for messages.
+/// Writes the value as JSON, for messages.
 impl std::fmt::Display for Value {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let quoted = |text: &str| {

@@ -1,4 +1,4 @@
-//! Says when one thing follows another within a time. See README.md.
+//! Reports when an event follows another within a time. See README.md.
 
 mod test;
 
@@ -8,7 +8,7 @@ use weir_sdk::pattern::{Pattern, Sequence};
 use weir_sdk::prelude::*;
 use weir_sdk::timers::Fired;
 
-/// The module.
+/// The module `sequence`.
 #[derive(Debug)]
 pub struct Sequences {
     sequence: Sequence,
@@ -69,7 +69,7 @@ impl Module for Sequences {
             if record.state_key_or_reject(out).is_none() {
                 continue;
             }
-            // What is no object is part of no sequence; one that is not sound is read by everybody in another way.
+            // A value that is not an object belongs to no sequence; parsers disagree about a malformed value.
             let object = record
                 .value()
                 .filter(|value| value.trim_ascii_start().starts_with(b"{"));

@@ -28,7 +28,7 @@ pub(crate) struct Test {
 }
 
 impl Test {
-    /// The test that is written in `test`, which may have these `other` words.
+    /// Reads the test in `test`, which may also contain the words in `other`.
     pub(crate) fn read(test: Json<'_>, other: &[&str]) -> Result<Self, String> {
         let settings = Settings::read(test, &[&["field", "is", "than"], other].concat())?;
         let field = settings.text("field")?.ok_or("it has no `field`")?;
@@ -60,7 +60,7 @@ impl Test {
         })
     }
 
-    /// Whether the record has the field, and it is so.
+    /// Returns true if the record has the field and the test holds.
     pub(crate) fn holds(&self, record: &Record<'_>) -> bool {
         let field = record.field(&self.path);
         let equal = match &self.than {

@@ -1,4 +1,4 @@
-//! Makes JSON of Sparkplug B payloads. See README.md.
+//! Decodes Sparkplug B payloads to JSON. See README.md.
 
 mod link;
 mod payload;
@@ -15,24 +15,25 @@ use weir_sdk::prelude::*;
 use weir_sdk::state::Map;
 use weir_sdk::{Raw, Scaling};
 
-/// Aliases, and names with a type, that are remembered of one key.
+/// Maximum aliases and typed names remembered per key.
 const KNOWN_MAX: usize = 4_096;
-/// The first millisecond behind the year 9999: what is later counts something else, or nothing.
+/// The first millisecond after the year 9999: a later number is not a time in milliseconds.
 const TIMES_END: u64 = 253_402_300_800_000;
 
-/// What a birth certificate says that an alias stands for.
+/// The meaning of an alias by the birth certificate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Meaning {
     name: String,
     datatype: u32,
 }
 
-/// What a payload calls itself whose body is a payload that was compressed, by the metric `algorithm` (Eclipse Tahu, `CompressionUtil`).
+/// Name of a payload whose body is a payload compressed by the method in the metric `algorithm` (Eclipse
+/// Tahu, `CompressionUtil`).
 const COMPRESSED: &str = "SPBV1.0_COMPRESSED";
-/// Largest payload that comes of a compressed one: with all that is made of it, it has room in the memory of an instance.
+/// Maximum bytes of a decompressed payload: with its output, it must fit the memory of an instance.
 const UNPACKED_BYTES_MAX: u64 = 1 << 20;
 
-/// The payload in `value`, unpacked into `room` if it is compressed.
+/// Parses the payload in `value`, decompressed into `room` if necessary.
 fn read<'a>(value: &'a [u8], room: &'a mut Vec<u8>) -> Result<Payload<'a>, String> {
     let payload = Payload::read(value)?;
     if payload.uuid != Some(COMPRESSED) {
@@ -62,20 +63,20 @@ fn read<'a>(value: &'a [u8], room: &'a mut Vec<u8>) -> Result<Payload<'a>, Strin
     Ok(Payload::read(room)?)
 }
 
-/// What becomes of a payload with a metric that is not read.
+/// Handling of payloads with a metric that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Unread {
     Reject,
     Null,
 }
 
-/// The module.
+/// The module `sparkplug-decode`.
 #[derive(Debug)]
 pub struct SparkplugDecode {
     unread: Unread,
     /// Output for requests to an edge node to send its birth certificates.
     rebirth: Option<u8>,
-    /// By key.
+    /// State of the edge node, by key.
     links: Map<Link>,
     aliases: Map<BTreeMap<u64, Meaning>>,
     /// Types of metrics without an alias, by key and name.
@@ -139,7 +140,7 @@ impl Module for SparkplugDecode {
             if checked.is_ok() {
                 self.learn(key, &payload);
             }
-            // One that is not decoded has come all the same.
+            // A payload counts as received even if it cannot be decoded.
             let expected = self.follow(key, &payload, &record, out);
             if let Err(why) = checked {
                 out.reject(record.index(), format!("no Sparkplug B payload: {why}"));
@@ -168,7 +169,7 @@ impl Module for SparkplugDecode {
 }
 
 impl SparkplugDecode {
-    /// Whether all of it can be read, and its times be times.
+    /// Checks that the whole payload can be read and its times are valid.
     fn check(&self, payload: &Payload<'_>) -> Result<(), String> {
         let times = payload.metrics.iter().map(|metric| metric.timestamp);
         if let Some(time) = times
@@ -200,8 +201,8 @@ impl SparkplugDecode {
         Ok(())
     }
 
-    /// Looks whether a payload follows the one before it, and asks for a birth certificate if that or a name is missing; the number that was
-    /// expected, if another came.
+    /// Checks that a payload follows its predecessor, and requests a birth certificate if a payload or a name
+    /// is missing. Returns the expected number if another number came.
     fn follow(
         &mut self,
         key: &[u8],
@@ -229,7 +230,7 @@ impl SparkplugDecode {
         expected
     }
 
-    /// Remembers what is named, and of which type it is.
+    /// Remembers names, aliases and types from a payload.
     fn learn(&mut self, key: &[u8], payload: &Payload<'_>) {
         let named = payload
             .metrics
@@ -277,7 +278,7 @@ impl SparkplugDecode {
     }
 }
 
-/// What earlier payloads of a key said.
+/// Content of a key's earlier payloads.
 struct Known<'a> {
     aliases: Option<&'a BTreeMap<u64, Meaning>>,
     types: Option<&'a BTreeMap<String, u32>>,
@@ -298,7 +299,7 @@ impl Known<'_> {
             .unwrap_or_else(unknown)
     }
 
-    /// The type that it says or, if it does not, the one that was said before.
+    /// Returns the type of a metric: its own, or else the type sent before.
     fn datatype(&self, metric: &Metric<'_>) -> u32 {
         let meant = || self.meaning(metric).map(|meaning| meaning.datatype);
         let named = || self.types?.get(metric.name?).copied();
@@ -306,14 +307,14 @@ impl Known<'_> {
     }
 }
 
-/// What goes into one record: readings of one time, no two of them of one name.
+/// The readings of a single output record: equal times, distinct names.
 struct Group<'a> {
     timestamp: Option<u64>,
     is_historical: bool,
     metrics: Vec<(String, &'a Metric<'a>)>,
 }
 
-/// The records that come of a payload: readings of several times become one each, and so do several of one name.
+/// Returns the output records of a payload: one for each time, and further records for repeated names.
 fn texts(
     payload: &Payload<'_>,
     expected: Option<u64>,
@@ -410,13 +411,13 @@ fn write_properties(properties: &[Property<'_>], to: &mut Vec<u8>) -> Result<(),
     Ok(())
 }
 
-/// Writes a value of a type (Sparkplug 3.0.0, 6.4.16). Numbers below zero are two's complement in a field without a sign, of the type's
-/// own width with some encoders, and of the field's with others: the type's bits are the same in both.
+/// Writes a value of a type (Sparkplug 3.0.0, 6.4.16). Negative numbers are two's complement in an unsigned
+/// field. Some encoders use the type's width, others the field's; the type's bits are the same in both.
 fn write(value: Value<'_>, datatype: u32, to: &mut Vec<u8>) -> Result<(), String> {
     let signed = |bits: u32, field: u32, n: u64| {
         let own = n < 1 << bits;
         let sign = 1u64 << (bits - 1);
-        // Of the field's width: all bits above are ones.
+        // Two's complement in the field's width: all higher bits are ones.
         let all = if field == 64 { u64::MAX } else { (1 << field) - 1 };
         let extended = n > all - sign;
         let value = (n << (64 - bits)) as i64 >> (64 - bits);
@@ -433,7 +434,7 @@ fn write(value: Value<'_>, datatype: u32, to: &mut Vec<u8>) -> Result<(), String
         6 => unsigned(16, n),
         7 => unsigned(32, n),
         8 | 13 => Some(Raw::Unsigned(n)),
-        // Nobody has said of which type it is: with the highest bit it may be below zero.
+        // The type is unknown: a number with the highest bit may be negative.
         0 => unsigned(field - 1, n),
         _ => None,
     };

@@ -1,30 +1,31 @@
-//! Whether the payloads of an edge node follow each other, and how a birth certificate is asked for.
+//! The sequence of an edge node's payloads, and the request for a birth certificate.
 
 use crate::payload::Payload;
 use serde::{Deserialize, Serialize};
 
-/// Time between two requests to one node, in milliseconds of the records' time: a birth certificate can be long and its link slow, and a node
-/// that does not answer shall not be asked at each of its payloads.
+/// Minimum time between two requests to a node, in milliseconds of event time. A birth certificate can be
+/// long and its link slow, and a node that does not answer must not get a request per payload.
 const AGAIN_MS: u64 = 60_000;
-/// Metric of a node's birth and death certificates, and of no other payload (Sparkplug 3.0.0, 6.4.19 and 6.4.25).
+/// Metric that occurs only in birth and death certificates of a node (Sparkplug 3.0.0, 6.4.19 and 6.4.25).
 const BIRTH: &str = "bdSeq";
-/// Metric by which a node is told to send its certificates again (6.4.20).
+/// Metric that tells a node to send its certificates again (6.4.20).
 const REBIRTH: &[u8] = b"Node Control/Rebirth";
-/// `boolean` among the types of metrics (6.4.16).
+/// Type `boolean` of a metric (6.4.16).
 const BOOLEAN: u8 = 11;
 
-/// The order of a node's payloads, as far as it is known.
+/// The known order of a node's payloads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Link {
-    /// `seq` of the last payload that had one.
+    /// `seq` of the last payload that had a number.
     last: Option<u64>,
     is_born: bool,
-    /// When a birth certificate was asked for.
+    /// Time of the last request for a birth certificate.
     asked: Option<i64>,
 }
 
 impl Link {
-    /// Takes a payload's number; the expected number, if it is another. They go from 0 to 255 and begin anew at a birth (6.4.14).
+    /// Adds a payload's number; returns the expected number if it differs. Numbers go from 0 to 255 and
+    /// restart at a birth (6.4.14).
     pub(crate) fn follow(&mut self, payload: &Payload<'_>) -> Option<u64> {
         let seq = payload.seq?;
         let expected = self.last.map(|last| (last + 1) % 256);
@@ -37,7 +38,8 @@ impl Link {
         expected.filter(|expected| *expected != seq)
     }
 
-    /// Whether a birth certificate shall be asked for at a time: nobody has seen one, or something `is_amiss`, and nobody has asked lately.
+    /// Returns true if a birth certificate must be requested at this time: none has been seen, or something
+    /// `is_amiss`, and no request was sent recently.
     pub(crate) fn ask(&mut self, is_amiss: bool, at: i64) -> bool {
         let is_recent = self.asked.is_some_and(|asked| asked.abs_diff(at) < AGAIN_MS);
         let asks = (is_amiss || !self.is_born) && !is_recent;
@@ -48,7 +50,7 @@ impl Link {
     }
 }
 
-/// A command's payload that tells an edge node to send its birth certificates.
+/// Builds the payload of a command that tells an edge node to send its birth certificates.
 pub(crate) fn rebirth(at: u64) -> Vec<u8> {
     let timestamp = |field: u8, to: &mut Vec<u8>| {
         to.push(field << 3);

@@ -1,12 +1,12 @@
-//! The part of Sparkplug's `Payload` message that is read, in Protocol Buffers' wire format
+//! The supported part of Sparkplug's `Payload` message, in the wire format of Protocol Buffers
 //! (<https://protobuf.dev/programming-guides/encoding>).
 
-/// What an edge node sends.
+/// A payload of an edge node.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Payload<'a> {
     pub(crate) timestamp: Option<u64>,
     pub(crate) seq: Option<u64>,
-    /// What its body is, if it has one.
+    /// Type of the body, if there is one.
     pub(crate) uuid: Option<&'a str>,
     pub(crate) body: Option<&'a [u8]>,
     pub(crate) metrics: Vec<Metric<'a>>,
@@ -16,16 +16,16 @@ pub(crate) struct Payload<'a> {
 pub(crate) struct Metric<'a> {
     pub(crate) name: Option<&'a str>,
     pub(crate) alias: Option<u64>,
-    /// When it was, in milliseconds since 1970, if it says.
+    /// The timestamp, in milliseconds since 1970, if given.
     pub(crate) timestamp: Option<u64>,
-    /// It was kept while there was no connection.
+    /// True if the metric was stored while there was no connection.
     pub(crate) is_historical: bool,
     pub(crate) datatype: Option<u32>,
     pub(crate) value: Value<'a>,
     pub(crate) properties: Vec<Property<'a>>,
 }
 
-/// A property of a metric: its quality, its unit.
+/// A property of a metric, such as quality or unit.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Property<'a> {
     pub(crate) name: &'a str,
@@ -43,11 +43,11 @@ pub(crate) enum Value<'a> {
     Boolean(bool),
     Text(&'a str),
     Bytes(&'a [u8]),
-    /// What is not read.
+    /// A value that is not supported.
     Other(&'static str),
 }
 
-/// A field's content.
+/// The content of a field.
 #[derive(Clone, Copy)]
 enum Content<'a> {
     Number(u64),
@@ -139,7 +139,7 @@ impl<'a> Metric<'a> {
     }
 }
 
-/// A set of properties has its names and its values apart.
+/// Parses a set of properties; names and values are separate lists.
 fn properties(mut rest: &[u8]) -> Result<Vec<Property<'_>>, &'static str> {
     let (mut names, mut values) = (Vec::new(), Vec::new());
     while !rest.is_empty() {
@@ -188,7 +188,7 @@ fn property(mut rest: &[u8]) -> Result<(u32, Value<'_>), &'static str> {
     Ok((datatype, if is_null { Value::None } else { found }))
 }
 
-/// A number of 32 bits; one below zero may be written as 64.
+/// Interprets a number of 32 bits; negative numbers may be encoded with 64 bits.
 fn int(n: u64) -> Result<Value<'static>, &'static str> {
     match n >> 32 {
         0 | 0xffff_ffff => Ok(Value::Int(n as u32)),
@@ -200,7 +200,7 @@ fn text(bytes: &[u8]) -> Result<&str, &'static str> {
     std::str::from_utf8(bytes).map_err(|_| "a text in it is not UTF-8")
 }
 
-/// The next field's number and content.
+/// Reads the next field's number and content.
 fn field<'a>(rest: &mut &'a [u8]) -> Result<(u64, Content<'a>), &'static str> {
     let tag = varint(rest)?;
     let content = match tag & 7 {

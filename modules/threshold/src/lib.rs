@@ -2,7 +2,7 @@
 
 use weir_sdk::prelude::*;
 
-/// What to do with a record.
+/// The action for a record.
 #[derive(Clone, Copy, Debug)]
 enum Action {
     Output(u8),
@@ -20,10 +20,10 @@ enum Comparison {
     Different,
 }
 
-/// From here on not every whole number is a double: 2 to the power of 53.
+/// Limit beyond which not every whole number is a double: 2 to the power of 53.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// The module.
+/// The module `threshold`.
 #[derive(Debug)]
 pub struct Threshold {
     field: String,

@@ -1,17 +1,17 @@
-//! Patterns as JSON Schema has them, those of ECMA-262, in the words of another engine.
+//! Translates the patterns of JSON Schema (ECMA-262) to Rust's regex syntax.
 
 use regex_lite::Regex;
 
-/// What `\s` is (ECMA-262, section 22.2.2.9: white space and ends of lines).
+/// Characters of `\s` (ECMA-262, section 22.2.2.9: white space and line terminators).
 const BLANKS: &str =
     r"\t\n\x{b}\f\r \x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}\x{feff}";
-/// All the others.
+/// Characters of `\S`.
 const NO_BLANKS: &str = r"\x{0}-\x{8}\x{e}-\x{1f}!-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{fefe}\x{ff00}-\x{10ffff}";
 
-/// The pattern that `text` writes.
+/// Translates the pattern `text`.
 ///
 /// # Errors
-/// When it has what is not understood: look-around, back-references, classes of Unicode.
+/// For unsupported syntax: look-around, back-references, Unicode classes.
 pub(super) fn read(text: &str) -> Result<Regex, String> {
     let refused = |e: String| format!("`{text}` is no pattern that is understood here: {e}");
     let translated = translate(text).map_err(refused)?;
@@ -24,7 +24,7 @@ fn translate(text: &str) -> Result<String, String> {
     while let Some(c) = chars.next() {
         match (c, in_class) {
             ('\\', _) => escape(&mut chars, in_class, &mut out)?,
-            // Every end of a line, not only a line feed.
+            // Excludes every line terminator, not only the line feed.
             ('.', false) => out.push_str(r"[^\n\r\x{2028}\x{2029}]"),
             ('[', false) => {
                 in_class = true;
@@ -33,7 +33,7 @@ fn translate(text: &str) -> Result<String, String> {
                     out.push('^');
                     chars.next();
                 }
-                // An empty class is nothing, and everything where it is negated.
+                // An empty class matches nothing; negated, it matches everything.
                 if chars.as_str().starts_with(']') {
                     chars.next();
                     in_class = false;
@@ -50,7 +50,7 @@ fn translate(text: &str) -> Result<String, String> {
                 in_class = false;
                 out.push(']');
             }
-            // A class of classes and what is between two of them have other meanings there.
+            // Nested classes and class operators have another meaning in Rust's syntax.
             ('[' | '&' | '~', true) => {
                 out.push('\\');
                 out.push(c);
@@ -87,7 +87,7 @@ fn escape(chars: &mut std::str::Chars<'_>, in_class: bool, out: &mut String) -> 
             out.push_str(&format!("\\x{{{digits}}}"));
             *chars = chars.as_str().get(4..).unwrap_or_default().chars();
         }
-        // These it has for places in the text, which are none of ECMA's.
+        // Anchors of Rust's syntax that ECMA-262 does not have.
         'A' | 'z' | 'a' | '<' | '>' => return Err(format!("`\\{c}` is no escape")),
         '/' | '-' => out.push_str(if c == '-' { r"\-" } else { "/" }),
         c => {

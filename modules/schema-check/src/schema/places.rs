@@ -1,38 +1,38 @@
-//! What references mean: the places of a schema's resources and anchors, by their URIs (JSON Schema core, sections 8 and 9).
+//! Resolves references: resources and anchors of a schema by URI (JSON Schema core, sections 8 and 9).
 
 use crate::value::{Object, Value};
 use fluent_uri::{Uri, UriRef};
 use std::collections::BTreeMap;
 
-/// Of a schema that has no `$id`.
+/// Base URI of a schema without an `$id`.
 const BASE: &str = "schema:///";
-/// The only one whose words are known here.
+/// The supported dialect.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 /// A schema within the whole, by JSON Pointer.
 #[derive(Debug)]
 pub(super) struct Place<'a> {
     pub(super) schema: &'a Value,
-    /// The number of the resource that it is of.
+    /// Index of the schema's resource.
     pub(super) resource: usize,
 }
 
-/// All schemas of a whole.
+/// All schemas of the whole.
 #[derive(Debug, Default)]
 pub(super) struct Places<'a> {
     places: BTreeMap<String, Place<'a>>,
-    /// URI and pointer of each, the whole first.
+    /// URI and pointer of each resource, the whole first.
     resources: Vec<(String, String)>,
-    /// Pointers by resource and name.
+    /// Pointers by resource and anchor name.
     anchors: BTreeMap<(usize, String), String>,
     dynamic: BTreeMap<(usize, String), String>,
 }
 
-/// What a reference leads to.
+/// The target of a reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) pointer: String,
-    /// The name of the dynamic anchor by which it was found.
+    /// Name of the dynamic anchor, if the reference resolved to one.
     pub(super) dynamic: Option<String>,
 }
 
@@ -50,7 +50,7 @@ impl<'a> Places<'a> {
         self.places.get(pointer)
     }
 
-    /// Pointers of the schemas with a dynamic anchor of this name, with their resources.
+    /// Returns pointer and resource of each schema with a dynamic anchor of this name.
     pub(super) fn dynamic(&self, name: &str) -> Vec<(usize, String)> {
         let all = self.dynamic.iter().filter(|((_, other), _)| other == name);
         all.map(|((resource, _), pointer)| (*resource, pointer.clone()))
@@ -85,7 +85,7 @@ impl<'a> Places<'a> {
         Ok(())
     }
 
-    /// The resource that a schema is of: its own, if it has an `$id`.
+    /// Returns the resource of a schema: its own if it has an `$id`.
     fn resource(&mut self, pointer: &str, keywords: &Object, within: usize) -> Result<usize, String> {
         let Some(id) = keywords.get("$id") else {
             return Ok(within);
@@ -112,7 +112,7 @@ impl<'a> Places<'a> {
         Ok(self.resources.len() - 1)
     }
 
-    /// What `reference` means in the schema at `pointer`.
+    /// Resolves `reference` from the schema at `pointer`.
     pub(super) fn find(&self, pointer: &str, reference: &str) -> Result<Target, String> {
         let resource = self.get(pointer).map_or(0, |place| place.resource);
         let base = self.resources.get(resource).map_or(BASE, |(uri, _)| uri);
@@ -158,7 +158,7 @@ fn resolve(base: &str, reference: &str) -> Result<String, String> {
     Ok(resolved.into_string())
 }
 
-/// A fragment without its percent signs.
+/// Decodes the percent signs of a fragment.
 fn decoded(fragment: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(fragment.len());
     let mut rest = fragment.as_bytes();
@@ -175,7 +175,7 @@ fn decoded(fragment: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The schemas that keywords hold, with their pointers from there.
+/// Returns the subschemas in the keywords, with their relative pointers.
 fn schemas_in(keywords: &Object) -> Vec<(String, &Value)> {
     let mut found = Vec::new();
     for (name, value) in keywords.iter() {
@@ -200,7 +200,7 @@ fn schemas_in(keywords: &Object) -> Vec<(String, &Value)> {
             "$defs" | "definitions" | "properties" | "patternProperties" | "dependentSchemas"
             | "dependencies" => {
                 let fields = value.as_object().into_iter().flat_map(Object::iter);
-                // A list of names is none.
+                // A list of names is not a schema.
                 let fields = fields.filter(|(_, schema)| schema.as_array().is_none());
                 found.extend(fields.map(|(field, schema)| (format!("/{name}/{}", escaped(field)), schema)));
             }
@@ -210,7 +210,7 @@ fn schemas_in(keywords: &Object) -> Vec<(String, &Value)> {
     found
 }
 
-/// A name as a JSON Pointer has it.
+/// Escapes a name for a JSON Pointer.
 pub(super) fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }

@@ -1,4 +1,4 @@
-//! A schema, read from its JSON.
+//! Compiles a schema from its JSON.
 
 use super::places::{Places, escaped};
 use super::{Check, Kind, Node, Range, Type, pattern};
@@ -6,10 +6,10 @@ use crate::number::Number;
 use crate::value::{Object, Value};
 use std::collections::BTreeMap;
 
-/// Schemas within a schema.
+/// Maximum number of schemas within a schema.
 const NODES_MAX: usize = 4_096;
 
-/// Says something for people and nothing for machines.
+/// Keywords for people, without effect on a check.
 const ANNOTATIONS: [&str; 18] = [
     "$id",
     "$anchor",
@@ -31,16 +31,16 @@ const ANNOTATIONS: [&str; 18] = [
     "contentSchema",
 ];
 
-/// Reads a schema.
+/// Compiles a schema.
 pub(super) struct Reader<'a> {
     places: Places<'a>,
     nodes: Vec<Node>,
-    /// Places of those that something refers to, by pointer.
+    /// Indexes of schemas already read, by pointer.
     known: BTreeMap<String, usize>,
 }
 
 impl<'a> Reader<'a> {
-    /// All schemas of `whole`, of which it is the first.
+    /// Compiles all schemas of `whole`; the first result is `whole` itself.
     pub(super) fn read(whole: &'a Value) -> Result<Vec<Node>, String> {
         let mut reader = Self {
             places: Places::of(whole)?,
@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
         Ok(reader.nodes)
     }
 
-    /// Reads the schema at `pointer`, and returns its place.
+    /// Compiles the schema at `pointer` and returns its index.
     fn at(&mut self, pointer: &str) -> Result<usize, String> {
         if let Some(place) = self.known.get(pointer) {
             return Ok(*place);
@@ -67,13 +67,13 @@ impl<'a> Reader<'a> {
             resource,
             kind: Kind::Open,
         });
-        // Before what it holds is read: that may refer to it.
+        // Registered before its content is read, which may refer to it.
         self.known.insert(pointer.to_owned(), place);
         let kind = match schema {
             Value::Bool(always) => Kind::Always(*always),
             Value::Object(keywords) => {
                 let mut checks = self.checks(pointer, keywords)?;
-                // After all that may have looked at what is there.
+                // Last, after all checks that may evaluate parts.
                 checks.sort_by_key(Check::looks_at_the_rest);
                 Kind::All(checks)
             }
@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
             let number = || value.as_number().cloned().ok_or_else(|| want("a number"));
             let check = match name.as_str() {
                 name if ANNOTATIONS.contains(&name) => continue,
-                // Read with what they belong to.
+                // Read together with their main keyword.
                 "then"
                 | "else"
                 | "patternProperties"
@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
                     let all = value.as_object().and_then(|all| all.iter().map(needs).collect());
                     Check::DependentRequired(all.ok_or_else(|| want("an object of lists of names"))?)
                 }
-                // Of earlier drafts, and what both of the others are.
+                // From an earlier draft; combines its two successors.
                 "dependencies" => {
                     let all = value.as_object().ok_or_else(|| want("an object"))?;
                     let lists = all.iter().filter(|(_, needed)| needed.as_array().is_some());
@@ -199,7 +199,7 @@ impl<'a> Reader<'a> {
                         count,
                     }
                 }
-                // Nothing without `contains`.
+                // Without effect if the main keyword is missing.
                 "minContains" | "maxContains" | "then" | "else" => continue,
                 "minItems" | "maxItems" => Check::ItemCount(range(keywords, "minItems", "maxItems", &want)?),
                 "uniqueItems" => match value.as_bool().ok_or_else(|| want("`true` or `false`"))? {
@@ -229,7 +229,7 @@ impl<'a> Reader<'a> {
         Ok(checks)
     }
 
-    /// The schema under `name` of `keywords`, which are at `at`.
+    /// Compiles the schema under `name` in `keywords`, which are at `at`.
     fn member(&mut self, at: &str, keywords: &Object, name: &str) -> Result<Option<usize>, String> {
         let schema = keywords.get(name);
         schema.map(|_| self.at(&format!("{at}/{name}"))).transpose()
@@ -252,7 +252,8 @@ impl<'a> Reader<'a> {
         Ok(read)
     }
 
-    /// The schema that `value` means in that at `at`, and the name of the dynamic anchor by which it was found.
+    /// Resolves the reference `value` in the schema at `at`: the schema's index, and the name of the dynamic
+    /// anchor, if any.
     fn refer(&mut self, at: &str, value: &Value, here: &str) -> Result<(usize, Option<String>), String> {
         let reference = value.as_str();
         let reference =
@@ -262,7 +263,7 @@ impl<'a> Reader<'a> {
         Ok((self.at(&target.pointer)?, target.dynamic))
     }
 
-    /// Resource and place of each schema with a dynamic anchor of this name.
+    /// Returns resource and index of each schema with a dynamic anchor of this name.
     fn dynamic(&mut self, name: &str) -> Result<Vec<(usize, usize)>, String> {
         let all = self.places.dynamic(name).into_iter();
         all.map(|(resource, pointer)| Ok((resource, self.at(&pointer)?)))
@@ -270,12 +271,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A name, and those that it needs.
+/// Parses a name with the names that it requires.
 fn needs((name, needed): (&String, &Value)) -> Option<(String, Vec<String>)> {
     Some((name.clone(), names(needed)?))
 }
 
-/// Whether `name` is read with another of `keywords`.
+/// Returns true if `name` is read together with another of `keywords`.
 fn belongs(name: &str, keywords: &Object) -> bool {
     let with: &[&str] = match name {
         "then" | "else" => &["if"],
@@ -303,7 +304,7 @@ fn regex(text: &str, here: &str) -> Result<regex_lite::Regex, String> {
 fn range(keywords: &Object, least: &str, most: &str, want: &dyn Fn(&str) -> String) -> Result<Range, String> {
     let bound = |name: &str, otherwise: u64| match keywords.get(name) {
         None => Ok(otherwise),
-        // `2.0` is whole, too.
+        // `2.0` counts as whole.
         Some(value) => {
             let whole = value.as_number().and_then(Number::as_u64);
             whole.ok_or_else(|| want("a whole number, 0 or more"))

@@ -4,7 +4,7 @@ use super::Schema;
 use crate::value::Value;
 use std::path::{Path, PathBuf};
 
-/// What may be refused, in words, of 433 schemas.
+/// Maximum number of schemas, of 433, that may be rejected as unsupported.
 const REFUSED_MAX: usize = 60;
 
 #[test]

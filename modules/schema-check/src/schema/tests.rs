@@ -1,4 +1,4 @@
-//! Against another's implementation, for schemas and values that are made up.
+//! Comparison with another implementation, on generated schemas and values.
 
 use super::{Misfit, Schema};
 use proptest::prelude::*;
@@ -29,7 +29,7 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// One keyword and what it says.
+/// Generates a keyword with its value.
 fn keyword(schema: BoxedStrategy<Value>) -> BoxedStrategy<(String, Value)> {
     let says =
         |name: &'static str, of: BoxedStrategy<Value>| of.prop_map(move |v| (name.to_owned(), v)).boxed();
@@ -125,7 +125,7 @@ fn any_schema() -> impl Strategy<Value = Value> {
     })
 }
 
-/// References go to what refers to nothing further: circles have a test of their own.
+/// Generates schemas. References lead to schemas without references: cycles have a test of their own.
 fn whole() -> impl Strategy<Value = Value> {
     let plain = prop_oneof![
         Just(json!(true)),
@@ -222,7 +222,7 @@ fn schemas_that_go_in_circles_end() {
         let refused = schema(&circle).unwrap_err();
         assert_eq!(refused, "the schema refers to itself without looking at anything");
     }
-    // Two ways to one are no circle.
+    // Two paths to a schema are not a cycle.
     let twice = json!({ "allOf": [{ "$ref": "#/$defs/a" }, { "$ref": "#/$defs/b" }],
         "$defs": { "a": { "$ref": "#/$defs/b" }, "b": { "type": "integer" } } });
     assert!(check(&schema(&twice).unwrap(), &json!(1)).is_ok());
@@ -234,7 +234,7 @@ fn nested(levels: usize, inner: Value) -> Value {
 
 #[test]
 fn what_nests_deep_is_looked_at_to_its_end() {
-    // No `secret`, however deep: three schemas a level.
+    // No `secret` at any depth: three schemas per level.
     let hidden = json!({ "not": { "$ref": "#/$defs/s" }, "$defs": { "s": { "anyOf": [
         { "required": ["secret"] },
         { "required": ["c"], "properties": { "c": { "$ref": "#/$defs/s" } } },
@@ -250,7 +250,7 @@ fn what_nests_deep_is_looked_at_to_its_end() {
             "{levels}"
         );
     }
-    // What cannot be looked at does not fit: neither as it is nor by `not`.
+    // A value that cannot be checked does not match, neither plainly nor under `not`.
     let mut long = json!({ "properties": { "c": { "$ref": "#" } } });
     for _ in 0..20 {
         long = json!({ "allOf": [long] });
