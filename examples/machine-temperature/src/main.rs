@@ -1,5 +1,6 @@
-//! Streams the machine temperature data set through an in-line pipeline and shows what came of it: what `cargo demo`
-//! runs against a node that it has started. Everything goes through the client, as any user's program would.
+//! Streams the machine temperature data set through an inline pipeline and shows the result. `cargo demo`
+//! runs this example against a node that it starts. All access goes through the client, as in any user's
+//! program.
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -13,7 +14,8 @@ use weir_client::{BatchBuilder, Client, Codec, KnownNodes, Offset, Piece, Record
 
 const SOURCE: &str = "machine-temperature";
 const ALERTS: &str = "alerts";
-/// Readings in a batch, and batches under way: a gateway's pace, so that latencies are those of one request.
+/// Readings per batch, and batches in flight: a gateway's pace, so that latencies are those of a single
+/// request.
 const BATCH: usize = 100;
 const WINDOW: usize = 4;
 
@@ -30,7 +32,7 @@ struct Args {
     example: PathBuf,
 }
 
-/// Labelled failures: from and to, in milliseconds.
+/// Labelled failures: start and end, in milliseconds since 1970.
 type Windows = Vec<(i64, i64)>;
 
 #[tokio::main(flavor = "current_thread")]
@@ -40,7 +42,7 @@ async fn main() -> Result<()> {
     let readings = readings(&args.example.join("data/machine_temperature_system_failure.csv"))?;
     let windows = windows(&args.example.join("data/labels.json"))?;
 
-    // The readings are of 2013: with the usual retention of seven days they would expire at once.
+    // The readings are from 2013: with the usual retention of seven days they would expire at once.
     let for_ever = [("retention.ms".to_owned(), "-1".to_owned())];
     for topic in [SOURCE, ALERTS] {
         client.create_topic(topic, 1, &for_ever).await?;
@@ -100,7 +102,7 @@ fn millis(text: &str) -> Result<i64> {
     Ok(time.duration_since(UNIX_EPOCH)?.as_millis() as i64)
 }
 
-/// Sends all readings and returns how long each batch took to be safe.
+/// Sends all readings and returns the time until each batch was acknowledged.
 async fn stream(client: &Client, readings: &[Record]) -> Result<Vec<Duration>> {
     let bar = ProgressBar::new(readings.len() as u64);
     bar.set_style(ProgressStyle::with_template(
@@ -241,7 +243,7 @@ async fn count_alerts(client: &Client, windows: &Windows) -> Result<Alerts> {
     Ok(alerts)
 }
 
-/// Timestamps of all records of a topic.
+/// Reads the timestamps of all records of a topic.
 async fn read_back(client: &Client, topic: &str) -> Result<Vec<i64>> {
     let mut fetcher = client.fetcher().await?;
     let (mut from, mut timestamps) = (Offset::ZERO, Vec::new());
