@@ -1,8 +1,8 @@
 //! Reports keys that fall silent, and their return. See README.md.
 
 use std::time::Duration;
+use weir_sdk::absence::{Back, Silence};
 use weir_sdk::prelude::*;
-use weir_sdk::presence::{Back, Silence};
 use weir_sdk::timers::{Clock, Fired};
 
 /// The module `absence`.
@@ -57,7 +57,7 @@ impl Module for Absence {
             };
             out.keep(record.index());
             let at = record.timestamp();
-            match self.seen.see(key, &record, batch.now()) {
+            match self.seen.add(key, &record, batch.now()) {
                 Ok(Some(Back { last, is_told })) => {
                     if !is_told {
                         let silence_ms = self.silence_ms;

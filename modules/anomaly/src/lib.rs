@@ -108,7 +108,7 @@ impl Module for Anomaly {
             let settings = &self.settings;
             let alert = self
                 .keys
-                .update(key, |normal| normal.get_or_insert_default().see(value, settings));
+                .update(key, |normal| normal.get_or_insert_default().add(value, settings));
             if let Some(alert) = alert {
                 let value = format!(
                     r#"{{"value":{},"smoothed":{},"normal":{},"deviation":{},"score":{}}}"#,

@@ -51,7 +51,7 @@ pub(crate) struct Alert {
 
 impl Normal {
     /// Adds a reading and returns the alert that it raises, if any.
-    pub(crate) fn see(&mut self, value: f64, settings: &Settings) -> Option<Alert> {
+    pub(crate) fn add(&mut self, value: f64, settings: &Settings) -> Option<Alert> {
         if self.readings == 0 {
             (self.smoothed, self.mean) = (value, value);
         }
@@ -152,16 +152,16 @@ mod tests {
         };
         let mut normal = Normal::default();
         let calm = |n: u32| 50.0 + f64::from(n % 7);
-        let raised: usize = (0..500).filter_map(|n| normal.see(calm(n), &settings)).count();
+        let raised: usize = (0..500).filter_map(|n| normal.add(calm(n), &settings)).count();
         assert_eq!(raised, 0);
         let raised: usize = (0..20)
-            .filter_map(|n| normal.see(90.0 + f64::from(n), &settings))
+            .filter_map(|n| normal.add(90.0 + f64::from(n), &settings))
             .count();
         assert_eq!(raised, 1, "one alert for one failure");
         assert!(normal.mean < 60.0, "{normal:?}");
         // Back to normal, and gone again.
-        (0..50).for_each(|n| assert_eq!(normal.see(calm(n), &settings), None));
-        assert!(normal.see(90.0, &settings).is_some());
+        (0..50).for_each(|n| assert_eq!(normal.add(calm(n), &settings), None));
+        assert!(normal.add(90.0, &settings).is_some());
     }
 
     #[test]
@@ -178,20 +178,20 @@ mod tests {
             };
             let mut normal = Normal::default();
             assert!(
-                (0..200).all(|_| normal.see(20.1, &settings).is_none()),
+                (0..200).all(|_| normal.add(20.1, &settings).is_none()),
                 "{method:?}"
             );
-            let alert = normal.see(1_000.0, &settings).unwrap();
+            let alert = normal.add(1_000.0, &settings).unwrap();
             assert!(alert.score.is_finite() && alert.score > 3.0, "{alert:?}");
             // A level that stays becomes normal, and then changes again.
-            (0..2_000).for_each(|_| _ = normal.see(1_000.0, &settings));
-            assert!(normal.see(20.1, &settings).is_some(), "{method:?}");
+            (0..2_000).for_each(|_| _ = normal.add(1_000.0, &settings));
+            assert!(normal.add(20.1, &settings).is_some(), "{method:?}");
             // With a minimum deviation, the sensor's own steps are no alert.
             settings.least = 0.5;
             let mut normal = Normal::default();
-            assert!((0..200).all(|_| normal.see(20.0, &settings).is_none()));
-            assert_eq!(normal.see(20.5, &settings), None);
-            assert!(normal.see(22.0, &settings).is_some());
+            assert!((0..200).all(|_| normal.add(20.0, &settings).is_none()));
+            assert_eq!(normal.add(20.5, &settings), None);
+            assert!(normal.add(22.0, &settings).is_some());
         }
     }
 

@@ -77,7 +77,7 @@ impl Module for Deadband {
             };
             let timestamp = record.timestamp();
             let (band, silence_max_ms) = (self.band, self.silence_max_ms);
-            let changed = self.last.see(key, |last| {
+            let changed = self.last.with(key, |last| {
                 last.is_none_or(|r| {
                     // In both directions: otherwise a reading dated ahead would silence the key until then.
                     let silent = timestamp.abs_diff(r.timestamp);
@@ -107,7 +107,7 @@ impl Module for Deadband {
 
     fn on_timers(&mut self, fired: &Fired<'_>, out: &mut Out) -> Result<(), Fault> {
         for timer in fired.timers().filter(|_| self.heartbeat_ms > 0) {
-            let whole = self.last.see(timer.key(), |last| last?.whole.clone());
+            let whole = self.last.with(timer.key(), |last| last?.whole.clone());
             if let Some(whole) = whole {
                 out.emit(timer.index(), 1, &NewRecord::value(&whole));
                 self.beat(timer.key(), timer.at());

@@ -1,18 +1,18 @@
 //! Drops duplicates. See README.md.
 
 use std::time::Duration;
-use weir_sdk::By;
+use weir_sdk::Grouping;
+use weir_sdk::dedup::Seen;
 use weir_sdk::prelude::*;
-use weir_sdk::presence::Once;
 use weir_sdk::timers::Fired;
 
 /// The module `dedupe`.
 #[derive(Debug)]
 pub struct Dedupe {
-    by: By,
+    by: Grouping,
     /// Output of duplicates; 0 drops.
     duplicates: u8,
-    seen: Once,
+    seen: Seen,
 }
 
 impl Module for Dedupe {
@@ -36,7 +36,7 @@ impl Module for Dedupe {
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
         let (by, to): (String, String) = (config.get("by")?, config.get("to")?);
-        let by = By::parse(&by)?;
+        let by = Grouping::parse(&by)?;
         let (keys, values, headers) = by.columns();
         let mut plan = Plan::keys().with(keys, values, headers);
         let horizon_ms: i64 = config.get("horizon_ms")?;
@@ -47,7 +47,7 @@ impl Module for Dedupe {
         let module = Self {
             by,
             duplicates,
-            seen: Once::new("seen", Duration::from_millis(horizon_ms.unsigned_abs()))?,
+            seen: Seen::new("seen", Duration::from_millis(horizon_ms.unsigned_abs()))?,
         };
         Ok((module, plan))
     }

@@ -1,7 +1,7 @@
 //! Adds fields from a table to records. See README.md.
 
 use std::collections::BTreeMap;
-use weir_sdk::By;
+use weir_sdk::Grouping;
 use weir_sdk::document::{Document, Edits, Value};
 use weir_sdk::prelude::*;
 
@@ -19,7 +19,7 @@ type Field = (String, String);
 /// The module `enrich`.
 #[derive(Debug)]
 pub struct Enrich {
-    by: By,
+    by: Grouping,
     /// Fields to add, by the record's text.
     table: BTreeMap<Vec<u8>, Vec<Field>>,
     otherwise: Otherwise,
@@ -45,7 +45,7 @@ impl Module for Enrich {
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
         let (by, otherwise): (String, String) = (config.get("by")?, config.get("else")?);
-        let by = By::parse(&by)?;
+        let by = Grouping::parse(&by)?;
         let otherwise = match otherwise.as_str() {
             "keep" => Otherwise::Keep,
             "drop" => Otherwise::Drop,

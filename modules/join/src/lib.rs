@@ -1,7 +1,7 @@
 //! Joins two topics. See README.md.
 
 use std::time::Duration;
-use weir_sdk::By;
+use weir_sdk::Grouping;
 use weir_sdk::check;
 use weir_sdk::document::{Document, Edits};
 use weir_sdk::join::{Join, Side};
@@ -32,7 +32,7 @@ enum How {
 /// The module `join`.
 #[derive(Debug)]
 pub struct Joined {
-    by: By,
+    by: Grouping,
     how: How,
     /// Field names of the two topics' values in the output.
     names: [String; 2],
@@ -72,7 +72,7 @@ impl Module for Joined {
         let (by, table, missing): (String, String, String) =
             (config.get("by")?, config.get("table")?, config.get("missing")?);
         let within_ms: i64 = config.get("within_ms")?;
-        let by = By::parse(&by)?;
+        let by = Grouping::parse(&by)?;
         let [left, right] = config.sources() else {
             return Err(format!(
                 "it joins two sources, and the pipeline has {}",
@@ -131,7 +131,7 @@ impl Module for Joined {
                         0 => Side::Left,
                         _ => Side::Right,
                     };
-                    let seen = join.see(side, &key, &record, |other| {
+                    let seen = join.add(side, &key, &record, |other| {
                         let (left, right) = other.in_order(side, value);
                         let both = object([(&names[0], left), (&names[1], right)]);
                         let joined = NewRecord::value(&both).at(record.timestamp().max(other.at));
@@ -166,7 +166,7 @@ impl Module for Joined {
                         continue;
                     }
                     let name = names.get(*table as usize).map_or("table", String::as_str);
-                    rows.see(&key, |row| match (row, *missing) {
+                    rows.with(&key, |row| match (row, *missing) {
                         (Some(row), _) => match with_field(value, name, row) {
                             Ok(with) => out.emit(index, 1, &NewRecord::value(&with)),
                             Err(why) => out.reject(index, why),

@@ -1,13 +1,13 @@
 //! Sends records to outputs by key, header or field. See README.md.
 
 use table::Table;
-use weir_sdk::By;
+use weir_sdk::Grouping;
 use weir_sdk::prelude::*;
 
 /// The module `route`.
 #[derive(Debug)]
 pub struct Route {
-    by: By,
+    by: Grouping,
     table: Table,
     /// Output for texts without an entry in the table; 0 drops.
     otherwise: u8,
@@ -33,7 +33,7 @@ impl Module for Route {
 
     fn init(config: &Config) -> Result<(Self, Plan), String> {
         let by: String = config.get("by")?;
-        let by = By::parse(&by)?;
+        let by = Grouping::parse(&by)?;
         let (keys, values, headers) = by.columns();
         let mut plan = Plan::keys().with(keys, values, headers);
         let mut output = |name: &str| if name == "drop" { 0 } else { plan.output(name) };
@@ -56,12 +56,12 @@ impl Module for Route {
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
         match &self.by {
-            By::Key => out.route_all(batch.keys().map(|key| self.output(key))),
-            By::Header(name) => {
+            Grouping::Key => out.route_all(batch.keys().map(|key| self.output(key))),
+            Grouping::Header(name) => {
                 let values = batch.records().map(|record| record.headers().last(name));
                 out.route_all(values.map(|value| self.output(value)));
             }
-            By::Field(path) => {
+            Grouping::Field(path) => {
                 for record in batch.records() {
                     let field = match record.whole_field(path) {
                         Ok(field) => field,

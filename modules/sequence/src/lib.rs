@@ -78,7 +78,7 @@ impl Module for Sequences {
                 continue;
             }
             out.keep(record.index());
-            if let Some(found) = self.sequence.see(&record) {
+            if let Some(found) = self.sequence.add(&record) {
                 let value = format!(r#"{{"start":{},"end":{}}}"#, found.start, found.end);
                 out.emit(record.index(), self.found, &NewRecord::value(value.as_bytes()));
             }

@@ -146,8 +146,8 @@ impl Module for SparkplugDecode {
                 out.reject(record.index(), format!("no Sparkplug B payload: {why}"));
                 continue;
             }
-            let texts = self.types.see(key, |types| {
-                self.aliases.see(key, |aliases| {
+            let texts = self.types.with(key, |types| {
+                self.aliases.with(key, |aliases| {
                     texts(&payload, expected, &Known { aliases, types })
                 })
             });
@@ -211,7 +211,7 @@ impl SparkplugDecode {
         out: &mut Out,
     ) -> Option<u64> {
         payload.seq?;
-        let nameless = self.aliases.see(key, |aliases| {
+        let nameless = self.aliases.with(key, |aliases| {
             let is_known = |alias: &u64| aliases.is_some_and(|known| known.contains_key(alias));
             let mut unnamed = payload.metrics.iter().filter(|metric| metric.name.is_none());
             unnamed.any(|metric| !metric.alias.is_some_and(|alias| is_known(&alias)))
@@ -244,7 +244,7 @@ impl SparkplugDecode {
             };
             named.iter().all(is_known)
         };
-        if !self.aliases.see(key, known) {
+        if !self.aliases.with(key, known) {
             self.aliases.update(key, |aliases| {
                 let aliases = aliases.get_or_insert_default();
                 for (alias, name, datatype) in &named {
@@ -265,7 +265,7 @@ impl SparkplugDecode {
                 |(name, datatype): &(&str, u32)| types.and_then(|t| t.get(*name)) == Some(datatype);
             typed.iter().all(is_known)
         };
-        if !self.types.see(key, known) {
+        if !self.types.with(key, known) {
             self.types.update(key, |types| {
                 let types = types.get_or_insert_default();
                 for (name, datatype) in &typed {

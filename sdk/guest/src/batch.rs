@@ -147,6 +147,10 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// A record dated further ahead than this says that the node's clock is wrong, not its own: the node booted
+/// without a clock.
+const AHEAD_MAX_MS: i64 = 24 * 3_600_000;
+
 /// Iterator over the records of a batch.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
@@ -196,6 +200,14 @@ impl<'a> Record<'a> {
     #[inline]
     pub fn timestamp(&self) -> i64 {
         self.inner.timestamps.get(self.index).copied().unwrap_or_default()
+    }
+
+    /// Returns the timestamp, capped at the node's time `now` (both in milliseconds since 1970). A node whose time
+    /// is unknown or more than a day behind imposes no cap.
+    pub(crate) fn timestamp_up_to(&self, now: i64) -> i64 {
+        let at = self.timestamp();
+        let is_ahead = now > 0 && (0..AHEAD_MAX_MS).contains(&at.saturating_sub(now));
+        if is_ahead { now } else { at }
     }
 
     /// Returns the watermark of the batch, in milliseconds since 1970: see [`Batch::watermark`].

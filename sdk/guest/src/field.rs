@@ -65,7 +65,7 @@ impl<'a> Record<'a> {
 
 /// The part of a record that a module groups or routes by.
 #[derive(Debug)]
-pub enum By {
+pub enum Grouping {
     /// The key.
     Key,
     /// The last header of this name.
@@ -74,7 +74,7 @@ pub enum By {
     Field(Path),
 }
 
-impl By {
+impl Grouping {
     /// Parses `key`, `header:NAME` or `field:PATH`.
     ///
     /// # Errors

@@ -23,7 +23,7 @@
 //!         let side = if batch.source() == 0 { Side::Left } else { Side::Right };
 //!         for record in batch.records() {
 //!             let key = record.key().unwrap_or_default();
-//!             let joined = self.orders.see(side, key, &record, |other| {
+//!             let joined = self.orders.add(side, key, &record, |other| {
 //!                 let (order, payment) = other.in_order(side, record.value());
 //!                 let both = [order.unwrap_or_default(), b" ", payment.unwrap_or_default()].concat();
 //!                 out.emit(record.index(), 1, &NewRecord::value(&both));
@@ -122,7 +122,7 @@ impl Join {
     /// # Errors
     /// If the key is too long for state, or [`WAITING_MAX`] records of the key wait already; nothing is
     /// joined or kept then. Also if the record is so late that its matches may be forgotten and none is left.
-    pub fn see(
+    pub fn add(
         &mut self,
         side: Side,
         key: &[u8],
@@ -156,7 +156,7 @@ impl Join {
             first = taken?;
         }
         let mut is_alone = true;
-        others.see(key, |waiting| {
+        others.with(key, |waiting| {
             for (other, value) in waiting.into_iter().flatten() {
                 first = first.map(|first| first.min(*other));
                 if at.abs_diff(*other) <= within.unsigned_abs() {
@@ -229,7 +229,7 @@ mod tests {
             let side = [Side::Left, Side::Right][batch.source() as usize];
             for record in batch.records() {
                 let key = record.key().unwrap_or_default();
-                let seen = self.0.see(side, key, &record, |other| {
+                let seen = self.0.add(side, key, &record, |other| {
                     let (left, right) = other.in_order(side, record.value());
                     let both = [left.unwrap(), b"-", right.unwrap()].concat();
                     out.emit(record.index(), 1, &NewRecord::value(&both));

@@ -25,10 +25,12 @@
 //! [`pattern`] sequences, [`join`] joins, [`dedup`] deduplication and [`absence`] the detection of silence.
 //! Everything also runs natively: see [`testing`].
 
+pub mod absence;
 mod batch;
 mod check;
 mod config;
 pub mod decimal;
+pub mod dedup;
 pub mod document;
 mod field;
 mod handover;
@@ -39,7 +41,6 @@ mod module;
 mod out;
 mod path;
 pub mod pattern;
-pub mod presence;
 mod scaling;
 mod settings;
 mod simd;
@@ -52,7 +53,7 @@ pub mod window;
 pub use batch::{Batch, Column, Headers, Record, Records};
 pub use check::check;
 pub use config::{Config, FromValue, JsonText, Parameter};
-pub use field::{By, Field};
+pub use field::{Field, Grouping};
 pub use json::{Json, JsonNumber, name_of};
 pub use module::{Adapter, Fault, Module, Plan, Verdict};
 pub use out::{NewRecord, Out};

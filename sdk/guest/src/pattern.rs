@@ -24,7 +24,7 @@
 //!
 //!     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
 //!         for record in batch.records() {
-//!             if self.jam.see(&record).is_some() {
+//!             if self.jam.add(&record).is_some() {
 //!                 out.keep(record.index());
 //!             }
 //!         }
@@ -147,13 +147,13 @@ pub struct Found {
 impl Sequence {
     /// Adds the next record of its key and returns the sequence that it completes, if any; the pattern then
     /// starts over. Ignores records with a key too long for state.
-    pub fn see(&mut self, record: &Record<'_>) -> Option<Found> {
+    pub fn add(&mut self, record: &Record<'_>) -> Option<Found> {
         let key = record.state_key().ok()?;
         // A time in the future counts as now: otherwise a sequence that seems to begin in an hour would hide
         // current sequences.
-        let at = crate::presence::not_ahead(record.timestamp(), record.now());
+        let at = record.timestamp_up_to(record.now());
         let (steps, within) = (&self.steps, self.within);
-        let before = self.begun.see(key, |begun| begun.cloned());
+        let before = self.begun.with(key, |begun| begun.cloned());
         let mut begun = before.clone().unwrap_or_default();
         begun.resize(steps.len() - 1, None);
         for (start, step) in begun.iter_mut().zip(steps) {
@@ -277,7 +277,7 @@ mod tests {
             for record in Batch::new(&batch).records() {
                 let n = record.index();
                 let wanted = exists(&records, from, n, within).map(|start| Found { start, end: records[n].1 });
-                prop_assert_eq!(sequence.see(&record), wanted, "at {}", n);
+                prop_assert_eq!(sequence.add(&record), wanted, "at {}", n);
                 if wanted.is_some() {
                     from = n + 1;
                 }

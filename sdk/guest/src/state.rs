@@ -227,11 +227,11 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
     where
         V: Clone,
     {
-        self.see(key, |value| value.cloned())
+        self.with(key, |value| value.cloned())
     }
 
-    /// Reads the value under `key` with `look`, without a copy.
-    pub fn see<R>(&self, key: &[u8], look: impl FnOnce(Option<&V>) -> R) -> R {
+    /// Reads the value under `key` with `read`, without a copy.
+    pub fn with<R>(&self, key: &[u8], read: impl FnOnce(Option<&V>) -> R) -> R {
         let mut cache = self.0.cache.borrow_mut();
         let slot = match cache.slots.get(key) {
             Some(slot) => *slot,
@@ -241,7 +241,7 @@ impl<V: Serialize + DeserializeOwned + 'static> Map<V> {
             }
         };
         let entry = cache.entries.get(slot as usize);
-        look(entry.and_then(|entry| entry.value.as_ref()))
+        read(entry.and_then(|entry| entry.value.as_ref()))
     }
 
     /// Sets the value under `key`.

@@ -34,35 +34,35 @@ impl<V: Clone + Serialize + DeserializeOwned + 'static> Sliding<V> {
     }
 
     /// Keeps the `value` of a record, and passes the values of its key from less than the size before its
-    /// time to `look`, its own value last. Later arrivals with earlier times do not change results already
+    /// time to `read`, its own value last. Later arrivals with earlier times do not change results already
     /// produced.
     ///
     /// # Errors
     /// If the key is too long for state, or [`SLIDING_MAX`] values of the key are kept; nothing is kept or
     /// passed then.
-    pub fn see<R>(
+    pub fn add<R>(
         &mut self,
         record: &Record<'_>,
         value: V,
-        look: impl FnOnce(&mut dyn Iterator<Item = &V>) -> R,
+        read: impl FnOnce(&mut dyn Iterator<Item = &V>) -> R,
     ) -> Result<R, String> {
         let key = record.key().unwrap_or_default();
-        self.see_at(key, record.timestamp(), record.watermark(), value, look)
+        self.add_to(key, record.timestamp(), record.watermark(), value, read)
     }
 
-    /// Keeps a value and passes the window to `look`, for a given key and time (milliseconds since 1970)
+    /// Keeps a value and passes the window to `read`, for a given key and time (milliseconds since 1970)
     /// instead of a record's.
     ///
     /// # Errors
     /// If the key is too long for state, or [`SLIDING_MAX`] values of the key are kept; nothing is kept or
     /// passed then.
-    pub fn see_at<R>(
+    pub fn add_to<R>(
         &mut self,
         key: &[u8],
         at: i64,
         watermark: i64,
         value: V,
-        look: impl FnOnce(&mut dyn Iterator<Item = &V>) -> R,
+        read: impl FnOnce(&mut dyn Iterator<Item = &V>) -> R,
     ) -> Result<R, String> {
         let longest = KEY_BYTES_MAX - END_BYTES;
         if key.len() > longest {
@@ -81,7 +81,7 @@ impl<V: Clone + Serialize + DeserializeOwned + 'static> Sliding<V> {
             }
             values.push((at, value));
             let is_in = |t: i64| t <= at && t > at.saturating_sub(size);
-            let seen = look(&mut values.iter().filter(|(t, _)| is_in(*t)).map(|(_, value)| value));
+            let seen = read(&mut values.iter().filter(|(t, _)| is_in(*t)).map(|(_, value)| value));
             ends = values.iter().map(|(t, _)| *t).max();
             Ok(seen)
         })?;

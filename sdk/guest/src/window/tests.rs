@@ -106,7 +106,7 @@ proptest! {
         for batch in batches {
             for (key, at, value) in &batch {
                 all.push((*key, *at, *value));
-                let got = sliding.see_at(&[*key], *at, watermark, *value, |values| values.copied().collect::<Vec<_>>());
+                let got = sliding.add_to(&[*key], *at, watermark, *value, |values| values.copied().collect::<Vec<_>>());
                 // For a late record, earlier values may be removed.
                 if *at >= watermark {
                     let is_in = |r: &&Reading| r.0 == *key && r.1 <= *at && r.1 > at - size;
