@@ -29,7 +29,7 @@ impl Module for Absence {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let (clock, to): (String, String) = (config.get("clock")?, config.get("to")?);
         let clock = match clock.as_str() {
             "processing" => Clock::Processing,
@@ -40,14 +40,14 @@ impl Module for Absence {
         if silence_ms <= 0 {
             return Err("`silence_ms` has to be positive".to_owned());
         }
-        let mut plan = Plan::keys();
-        let alerts = plan.output(&to);
+        let mut interface = Interface::keys();
+        let alerts = interface.output(&to);
         let module = Self {
             silence_ms,
             alerts,
             seen: Silence::new("seen", Duration::from_millis(silence_ms.unsigned_abs()), clock)?,
         };
-        Ok((module, plan))
+        Ok((module, interface))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

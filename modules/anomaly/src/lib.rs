@@ -50,7 +50,7 @@ impl Module for Anomaly {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let (field, to): (String, String) = (config.get("field")?, config.get("to")?);
         let count = |name: &str, max: i64| -> Result<u32, String> {
             let n: i64 = config.get(name)?;
@@ -87,15 +87,15 @@ impl Module for Anomaly {
         if !(settings.least >= 0.0 && settings.least.is_finite()) {
             return Err("`least_deviation` cannot be negative".to_owned());
         }
-        let mut plan = Plan::values().and_keys();
-        let alerts = plan.output(&to);
+        let mut interface = Interface::values().and_keys();
+        let alerts = interface.output(&to);
         let module = Self {
             field: Field::read(&field)?,
             settings,
             alerts,
             keys: Map::new("normal"),
         };
-        Ok((module, plan))
+        Ok((module, interface))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

@@ -73,7 +73,7 @@ impl Module for CanDecode {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let (text, format, unknown): (String, String, String) =
             (config.get("dbc")?, config.get("format")?, config.get("unknown")?);
         let messages = dbc::read(&text).map_err(|why| format!("`dbc`: {why}"))?;
@@ -99,7 +99,7 @@ impl Module for CanDecode {
                 other => return Err(format!("`unknown` cannot be `{other}`: use drop, keep or reject")),
             },
         };
-        Ok((module, Plan::values()))
+        Ok((module, Interface::values()))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

@@ -36,7 +36,7 @@ impl Module for Compact {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let (field, deviation): (String, f64) = (config.get("field")?, config.get("deviation")?);
         let flush_ms = config.get("flush_ms")?;
         if deviation.is_nan() || deviation < 0.0 || flush_ms < 0 {
@@ -48,7 +48,7 @@ impl Module for Compact {
             flush_ms,
             doors: Map::new("doors"),
         };
-        Ok((module, Plan::values().and_keys()))
+        Ok((module, Interface::values().and_keys()))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

@@ -66,7 +66,7 @@ impl Module for Convert {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let format = |name| -> Result<Format, String> {
             let text: String = config.get(name)?;
             match text.as_str() {
@@ -105,7 +105,7 @@ impl Module for Convert {
             scales,
             fields,
         };
-        Ok((module, Plan::values()))
+        Ok((module, Interface::values()))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

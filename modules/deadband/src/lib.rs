@@ -50,7 +50,7 @@ impl Module for Deadband {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let (field, band): (String, f64) = (config.get("field")?, config.get("band")?);
         let (silence_max_ms, heartbeat_ms) = (config.get("max_silence_ms")?, config.get("heartbeat_ms")?);
         if band < 0.0 || silence_max_ms < 0 || heartbeat_ms < 0 {
@@ -64,7 +64,7 @@ impl Module for Deadband {
                 heartbeat_ms,
                 last: Map::new("last"),
             },
-            Plan::values().and_keys(),
+            Interface::values().and_keys(),
         ))
     }
 

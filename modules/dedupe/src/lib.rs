@@ -34,22 +34,22 @@ impl Module for Dedupe {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let (by, to): (String, String) = (config.get("by")?, config.get("to")?);
         let by = Grouping::parse(&by)?;
         let (keys, values, headers) = by.columns();
-        let mut plan = Plan::keys().with(keys, values, headers);
+        let mut interface = Interface::keys().with(keys, values, headers);
         let horizon_ms: i64 = config.get("horizon_ms")?;
         if horizon_ms <= 0 {
             return Err("`horizon_ms` has to be positive".to_owned());
         }
-        let duplicates = if to == "drop" { 0 } else { plan.output(&to) };
+        let duplicates = if to == "drop" { 0 } else { interface.output(&to) };
         let module = Self {
             by,
             duplicates,
             seen: Seen::new("seen", Duration::from_millis(horizon_ms.unsigned_abs()))?,
         };
-        Ok((module, plan))
+        Ok((module, interface))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

@@ -35,7 +35,7 @@ impl Module for Downsample {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let (field, to): (String, String) = (config.get("field")?, config.get("to")?);
         let ms = |name: &str| -> Result<Duration, String> {
             let ms: i64 = config.get(name)?;
@@ -44,15 +44,15 @@ impl Module for Downsample {
         };
         let (every, step) = (ms("every_ms")?, ms("step_ms")?);
         let step = if step.is_zero() { every } else { step };
-        let mut plan = Plan::values().and_keys();
-        let results = plan.output(&to);
+        let mut interface = Interface::values().and_keys();
+        let results = interface.output(&to);
         let module = Self {
             field: Field::read(&field)?,
             keep: config.get("keep")?,
             results,
             windows: Windows::hopping("windows", every, step)?,
         };
-        Ok((module, plan))
+        Ok((module, interface))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

@@ -5,14 +5,6 @@ use weir_sdk::Grouping;
 use weir_sdk::document::{Document, Edits, Value};
 use weir_sdk::prelude::*;
 
-/// Handling of records without an entry in the table.
-#[derive(Clone, Copy, Debug)]
-enum Otherwise {
-    Keep,
-    Drop,
-    Reject,
-}
-
 /// A name, and a value as JSON.
 type Field = (String, String);
 
@@ -22,7 +14,8 @@ pub struct Enrich {
     by: Grouping,
     /// Fields to add, by the record's text.
     table: BTreeMap<Vec<u8>, Vec<Field>>,
-    otherwise: Otherwise,
+    /// For records without an entry in the table.
+    otherwise: Verdict,
 }
 
 impl Module for Enrich {
@@ -43,15 +36,11 @@ impl Module for Enrich {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let (by, otherwise): (String, String) = (config.get("by")?, config.get("else")?);
         let by = Grouping::parse(&by)?;
-        let otherwise = match otherwise.as_str() {
-            "keep" => Otherwise::Keep,
-            "drop" => Otherwise::Drop,
-            "reject" => Otherwise::Reject,
-            other => return Err(format!("`else` cannot be `{other}`: use keep, drop or reject")),
-        };
+        let otherwise = Verdict::parse(&otherwise, "the table does not have it")
+            .ok_or_else(|| format!("`else` cannot be `{otherwise}`: use keep, drop or reject"))?;
         let weir_sdk::JsonText(text) = config.get("table")?;
         let document = Document::parse(text.as_bytes()).map_err(|why| format!("`table`: {why}"))?;
         let Value::Object(rows) = document.root().value() else {
@@ -69,9 +58,9 @@ impl Module for Enrich {
             table.insert(row.name.as_bytes().to_vec(), fields.collect());
         }
         let (keys, _, headers) = by.columns();
-        let plan = Plan::values().with(keys, true, headers);
+        let interface = Interface::values().with(keys, true, headers);
         let module = Self { by, table, otherwise };
-        Ok((module, plan))
+        Ok((module, interface))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
@@ -86,8 +75,8 @@ impl Module for Enrich {
                 }
             };
             let found = text.and_then(|text| self.table.get(&*text));
-            match (found, self.otherwise) {
-                (Some(fields), _) => {
+            match found {
+                Some(fields) => {
                     let Some(value) = record.value() else {
                         out.keep(index);
                         continue;
@@ -97,9 +86,7 @@ impl Module for Enrich {
                         out.reject(index, why);
                     }
                 }
-                (None, Otherwise::Keep) => out.keep(index),
-                (None, Otherwise::Drop) => {}
-                (None, Otherwise::Reject) => out.reject(index, "the table does not have it"),
+                None => self.otherwise.apply(index, out),
             }
         }
         Ok(())

@@ -46,7 +46,7 @@ impl Module for Geofence {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let weir_sdk::JsonText(text) = config.get("fences")?;
         let mut fences = Vec::new();
         for (name, corners) in Json::new(text.as_bytes()).fields() {
@@ -65,8 +65,8 @@ impl Module for Geofence {
             "keep" => true,
             other => return Err(format!("`origin` cannot be `{other}`: use reject or keep")),
         };
-        let mut plan = Plan::values().and_keys();
-        let events = plan.output(&to);
+        let mut interface = Interface::values().and_keys();
+        let events = interface.output(&to);
         let module = Self {
             keep_origin,
             judged: Map::new("judged"),
@@ -76,7 +76,7 @@ impl Module for Geofence {
             events,
             inside: Map::new("inside"),
         };
-        Ok((module, plan))
+        Ok((module, interface))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

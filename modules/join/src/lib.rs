@@ -68,7 +68,7 @@ impl Module for Joined {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let (by, table, missing): (String, String, String) =
             (config.get("by")?, config.get("table")?, config.get("missing")?);
         let within_ms: i64 = config.get("within_ms")?;
@@ -101,8 +101,8 @@ impl Module for Joined {
         };
         let names = [left.clone(), right.clone()];
         let (keys, _, headers) = by.columns();
-        let plan = Plan::values().with(keys, true, headers);
-        Ok((Self { by, how, names }, plan))
+        let interface = Interface::values().with(keys, true, headers);
+        Ok((Self { by, how, names }, interface))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

@@ -34,7 +34,7 @@ impl Module for ModbusDecode {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let weir_sdk::JsonText(text) = config.get("registers")?;
         let (order, swap): (String, bool) = (config.get("order")?, config.get("swap")?);
         let order = Order::of(
@@ -53,7 +53,7 @@ impl Module for ModbusDecode {
         if registers.is_empty() {
             return Err("`registers` has none".to_owned());
         }
-        Ok((Self { registers }, Plan::values()))
+        Ok((Self { registers }, Interface::values()))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

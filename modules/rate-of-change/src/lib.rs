@@ -40,19 +40,19 @@ impl Module for RateOfChange {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let field: String = config.get("field")?;
         let per_second: f64 = config.get("per_second")?;
         if per_second.is_nan() || per_second < 0.0 {
             return Err("`per_second` cannot be negative".to_owned());
         }
-        let mut plan = Plan::values().and_keys();
+        let mut interface = Interface::values().and_keys();
         let mut output = |name: &str| -> Result<u8, String> {
             let action: String = config.get(name)?;
             Ok(match action.as_str() {
                 "keep" => 1,
                 "drop" => 0,
-                output => plan.output(output),
+                output => interface.output(output),
             })
         };
         let (fast, slow) = (output("then")?, output("else")?);
@@ -63,7 +63,7 @@ impl Module for RateOfChange {
             slow,
             last: Map::new("last"),
         };
-        Ok((module, plan))
+        Ok((module, interface))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

@@ -39,7 +39,7 @@ impl Module for Redact {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let weir_sdk::JsonText(text) = config.get("fields")?;
         let fields: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(&text).map_err(|e| e.to_string())?;
@@ -69,7 +69,7 @@ impl Module for Redact {
                 fields: parsed,
                 salt: config.get("salt")?,
             },
-            Plan::values(),
+            Interface::values(),
         ))
     }
 

@@ -31,12 +31,12 @@ impl Module for Route {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let by: String = config.get("by")?;
         let by = Grouping::parse(&by)?;
         let (keys, values, headers) = by.columns();
-        let mut plan = Plan::keys().with(keys, values, headers);
-        let mut output = |name: &str| if name == "drop" { 0 } else { plan.output(name) };
+        let mut interface = Interface::keys().with(keys, values, headers);
+        let mut output = |name: &str| if name == "drop" { 0 } else { interface.output(name) };
         let weir_sdk::JsonText(text) = config.get("table")?;
         if !text.trim_start().starts_with('{') {
             return Err(format!("`table` is an object from text to output, not {text}"));
@@ -51,7 +51,7 @@ impl Module for Route {
         }
         let otherwise: String = config.get("else")?;
         let otherwise = output(&otherwise);
-        Ok((Self { by, table, otherwise }, plan))
+        Ok((Self { by, table, otherwise }, interface))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

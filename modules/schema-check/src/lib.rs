@@ -25,11 +25,11 @@ impl Module for SchemaCheck {
         )]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let weir_sdk::JsonText(text) = config.get("schema")?;
         let whole = Value::parse(text.as_bytes()).map_err(|e| format!("`schema`: {e}"))?;
         let schema = Schema::read(&whole).map_err(|e| format!("`schema`: {e}"))?;
-        Ok((Self { schema }, Plan::values()))
+        Ok((Self { schema }, Interface::values()))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

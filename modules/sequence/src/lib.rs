@@ -30,7 +30,7 @@ impl Module for Sequences {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let weir_sdk::JsonText(text) = config.get("steps")?;
         let within: i64 = config.get("within_ms")?;
         let within = u64::try_from(within).map_err(|_| "`within_ms` cannot be negative".to_owned())?;
@@ -59,9 +59,9 @@ impl Module for Sequences {
         let pattern = pattern.ok_or("`steps` is a list of one step at least")?;
         let sequence = pattern.within("steps", Duration::from_millis(within))?;
         let to: String = config.get("to")?;
-        let mut plan = Plan::values().and_keys();
-        let found = plan.output(&to);
-        Ok((Self { sequence, found }, plan))
+        let mut interface = Interface::values().and_keys();
+        let found = interface.output(&to);
+        Ok((Self { sequence, found }, interface))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

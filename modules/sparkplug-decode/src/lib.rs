@@ -102,21 +102,21 @@ impl Module for SparkplugDecode {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let (unread, rebirth): (String, String) = (config.get("unread")?, config.get("rebirth")?);
-        let mut plan = Plan::values().and_keys();
+        let mut interface = Interface::values().and_keys();
         let module = Self {
             unread: match unread.as_str() {
                 "reject" => Unread::Reject,
                 "null" => Unread::Null,
                 other => return Err(format!("`unread` cannot be `{other}`: use reject or null")),
             },
-            rebirth: (!rebirth.is_empty()).then(|| plan.output(&rebirth)),
+            rebirth: (!rebirth.is_empty()).then(|| interface.output(&rebirth)),
             links: Map::new("links"),
             aliases: Map::new("aliases"),
             types: Map::new("types"),
         };
-        Ok((module, plan))
+        Ok((module, interface))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

@@ -2,14 +2,6 @@
 
 use weir_sdk::prelude::*;
 
-/// The action for a record.
-#[derive(Clone, Copy, Debug)]
-enum Action {
-    Output(u8),
-    Drop,
-    Reject,
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Comparison {
     Above,
@@ -26,13 +18,12 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// The module `threshold`.
 #[derive(Debug)]
 pub struct Threshold {
-    field: String,
     path: Path,
     comparison: Comparison,
     limit: f64,
-    matching: Action,
-    otherwise: Action,
-    missing: Action,
+    matching: Verdict,
+    otherwise: Verdict,
+    missing: Verdict,
 }
 
 impl Module for Threshold {
@@ -59,18 +50,15 @@ impl Module for Threshold {
         ]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
-        let mut plan = Plan::values();
-        let mut action = |name: &str| -> Result<Action, String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
+        let mut interface = Interface::values();
+        let (field, limit): (String, f64) = (config.get("field")?, config.get("limit")?);
+        let mut verdict = |name: &str| -> Result<Verdict, String> {
             let text: String = config.get(name)?;
-            Ok(match text.as_str() {
-                "drop" => Action::Drop,
-                "reject" => Action::Reject,
-                "keep" => Action::Output(1),
-                output => Action::Output(plan.output(output)),
-            })
+            let verdict = Verdict::parse(&text, format!("no number at `{field}`"));
+            Ok(verdict.unwrap_or_else(|| Verdict::Route(interface.output(&text))))
         };
-        let (matching, otherwise, missing) = (action("then")?, action("else")?, action("missing")?);
+        let (matching, otherwise, missing) = (verdict("then")?, verdict("else")?, verdict("missing")?);
         let is: String = config.get("is")?;
         let comparison = match is.as_str() {
             ">" => Comparison::Above,
@@ -81,7 +69,6 @@ impl Module for Threshold {
             "!=" => Comparison::Different,
             other => return Err(format!("`is` cannot be `{other}`: use >, >=, <, <=, = or !=")),
         };
-        let (field, limit): (String, f64) = (config.get("field")?, config.get("limit")?);
         let is_exact = matches!(comparison, Comparison::Equal | Comparison::Different);
         if is_exact && limit.abs() >= EXACT_MAX {
             return Err(format!(
@@ -91,7 +78,6 @@ impl Module for Threshold {
         let path = Path::read(&field)?;
         Ok((
             Self {
-                field,
                 path,
                 comparison,
                 limit,
@@ -99,7 +85,7 @@ impl Module for Threshold {
                 otherwise,
                 missing,
             },
-            plan,
+            interface,
         ))
     }
 
@@ -112,16 +98,12 @@ impl Module for Threshold {
                     continue;
                 }
             };
-            let action = match field.number() {
-                Some(value) if self.holds(value) => self.matching,
-                Some(_) => self.otherwise,
-                None => self.missing,
+            let verdict = match field.number() {
+                Some(value) if self.holds(value) => &self.matching,
+                Some(_) => &self.otherwise,
+                None => &self.missing,
             };
-            match action {
-                Action::Output(output) => out.route(record.index(), output),
-                Action::Drop => {}
-                Action::Reject => out.reject(record.index(), format!("no number at `{}`", self.field)),
-            }
+            verdict.apply(record.index(), out);
         }
         Ok(())
     }

@@ -14,9 +14,9 @@
 //!     const ABOUT: &'static str = "Reports a minute without heartbeats.";
 //!     const STATE_VERSION: u32 = 1;
 //!
-//!     fn init(_: &Config) -> Result<(Self, Plan), String> {
+//!     fn init(_: &Config) -> Result<(Self, Interface), String> {
 //!         let silence = Silence::new("silent", Duration::from_secs(60), Clock::Event)?;
-//!         Ok((Self { silence }, Plan::keys()))
+//!         Ok((Self { silence }, Interface::keys()))
 //!     }
 //!
 //!     fn process(&mut self, batch: &Batch<'_>, _: &mut Out) -> Result<(), Fault> {
@@ -174,10 +174,10 @@ mod tests {
             vec![Parameter::required::<i64>("ms", "")]
         }
 
-        fn init(config: &Config) -> Result<(Self, Plan), String> {
+        fn init(config: &Config) -> Result<(Self, Interface), String> {
             let ms: i64 = config.get("ms")?;
             let silence = Silence::new("silence", Duration::from_millis(ms as u64), Clock::Event)?;
-            Ok((Self { silence }, Plan::keys()))
+            Ok((Self { silence }, Interface::keys()))
         }
 
         fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

@@ -14,9 +14,9 @@
 //!     const ABOUT: &'static str = "Keeps each heartbeat once.";
 //!     const STATE_VERSION: u32 = 1;
 //!
-//!     fn init(_: &Config) -> Result<(Self, Plan), String> {
+//!     fn init(_: &Config) -> Result<(Self, Interface), String> {
 //!         let seen = Seen::new("beats", Duration::from_secs(600))?;
-//!         Ok((Self { seen }, Plan::values()))
+//!         Ok((Self { seen }, Interface::values()))
 //!     }
 //!
 //!     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
@@ -191,10 +191,10 @@ mod tests {
             vec![Parameter::required::<i64>("ms", "")]
         }
 
-        fn init(config: &Config) -> Result<(Self, Plan), String> {
+        fn init(config: &Config) -> Result<(Self, Interface), String> {
             let ms: i64 = config.get("ms")?;
             let seen = Seen::new("seen", Duration::from_millis(ms as u64))?;
-            Ok((Self { seen }, Plan::keys()))
+            Ok((Self { seen }, Interface::keys()))
         }
 
         fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

@@ -14,9 +14,9 @@
 //!     const ABOUT: &'static str = "Orders with what was paid for them within an hour, before or after.";
 //!     const STATE_VERSION: u32 = 1;
 //!
-//!     fn init(_: &Config) -> Result<(Self, Plan), String> {
+//!     fn init(_: &Config) -> Result<(Self, Interface), String> {
 //!         let orders = Join::new("orders", Duration::from_secs(3_600))?;
-//!         Ok((Self { orders }, Plan::values().and_keys()))
+//!         Ok((Self { orders }, Interface::values().and_keys()))
 //!     }
 //!
 //!     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
@@ -215,10 +215,10 @@ mod tests {
         const ABOUT: &'static str = "";
         const STATE_VERSION: u32 = 1;
 
-        fn init(config: &Config) -> Result<(Self, Plan), String> {
+        fn init(config: &Config) -> Result<(Self, Interface), String> {
             let within: i64 = config.get("within")?;
             let join = Join::new("pairs", Duration::from_millis(within as u64))?;
-            Ok((Self(join), Plan::values().and_keys()))
+            Ok((Self(join), Interface::values().and_keys()))
         }
 
         fn parameters() -> Vec<Parameter> {

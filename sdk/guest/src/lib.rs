@@ -55,7 +55,7 @@ pub use check::check;
 pub use config::{Config, FromValue, JsonText, Parameter};
 pub use field::{Field, Grouping};
 pub use json::{Json, JsonNumber, name_of};
-pub use module::{Adapter, Fault, Module, Plan, Verdict};
+pub use module::{Adapter, Fault, Interface, Module, Verdict};
 pub use out::{NewRecord, Out};
 pub use path::Path;
 pub use scaling::{Raw, Scaling, half, half_of};
@@ -65,7 +65,7 @@ pub use text::escape_into;
 /// The types that most modules need, in a single import.
 pub mod prelude {
     pub use crate::{
-        Batch, Config, Fault, Json, Module, NewRecord, Out, Parameter, Path, Plan, Record, Verdict, log,
+        Batch, Config, Fault, Interface, Json, Module, NewRecord, Out, Parameter, Path, Record, Verdict, log,
     };
 }
 

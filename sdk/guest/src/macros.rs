@@ -39,10 +39,10 @@ macro_rules! module {
                 vec![$($($crate::Parameter::preset::<$type>(stringify!($name), $preset, $doc),)*)?]
             }
 
-            fn init(config: &$crate::Config) -> Result<(Self, $crate::Plan), String> {
+            fn init(config: &$crate::Config) -> Result<(Self, $crate::Interface), String> {
                 let _ = config;
                 let module = Self { $($($name: config.get(stringify!($name))?,)*)? };
-                Ok((module, $crate::Plan::values().and_keys()))
+                Ok((module, $crate::Interface::values().and_keys()))
             }
 
             fn process(&mut self, batch: &$crate::Batch<'_>, out: &mut $crate::Out) -> Result<(), $crate::Fault> {

@@ -28,7 +28,7 @@ pub trait Module: Sized + 'static {
     ///
     /// # Errors
     /// A reason for the author of the pipeline file.
-    fn init(config: &Config) -> Result<(Self, Plan), String>;
+    fn init(config: &Config) -> Result<(Self, Interface), String>;
 
     /// Processes a batch. Records that `out` does not mention are dropped.
     ///
@@ -61,9 +61,9 @@ pub trait Module: Sized + 'static {
 
 /// Outputs and columns of a module.
 #[derive(Clone, Debug)]
-pub struct Plan(wit::Plan);
+pub struct Interface(wit::Plan);
 
-impl Plan {
+impl Interface {
     /// Declares that the module reads values and has the single output `main`.
     pub fn values() -> Self {
         Self(wit::Plan {
@@ -133,14 +133,25 @@ impl Verdict {
         Self::Reject(reason.into())
     }
 
+    /// Parses `keep`, `drop` or `reject`, the last with `reason`. Returns `None` for other texts, such as the name
+    /// of an output.
+    pub fn parse(text: &str, reason: impl Into<Cow<'static, str>>) -> Option<Self> {
+        match text {
+            "keep" => Some(Self::Keep),
+            "drop" => Some(Self::Drop),
+            "reject" => Some(Self::reject(reason)),
+            _ => None,
+        }
+    }
+
     /// Applies the verdict to record `index`.
     #[inline]
-    pub fn apply(self, index: usize, out: &mut Out) {
+    pub fn apply(&self, index: usize, out: &mut Out) {
         match self {
             Self::Keep => out.keep(index),
             Self::Drop => out.route(index, 0),
-            Self::Route(output) => out.route(index, output),
-            Self::Reject(reason) => out.reject(index, reason),
+            Self::Route(output) => out.route(index, *output),
+            Self::Reject(reason) => out.reject(index, &**reason),
         }
     }
 }
@@ -169,9 +180,9 @@ impl<M: Module> transform::Guest for Adapter<M> {
     fn init(config: wit::Config) -> Result<wit::Plan, String> {
         crate::handover::begin();
         crate::timers::begin();
-        let (module, plan) = M::init(&Config::new(config))?;
+        let (module, interface) = M::init(&Config::new(config))?;
         INSTANCE.with(|slot| *slot.0.borrow_mut() = Some(Box::new(module)));
-        Ok(plan.0)
+        Ok(interface.0)
     }
 
     fn process(batch: wit::Batch) -> Result<wit::Outcome, wit::Fault> {

@@ -14,12 +14,12 @@
 //!     const ABOUT: &'static str = "Reports presses that overheat within a minute of being blocked without being stopped.";
 //!     const STATE_VERSION: u32 = 1;
 //!
-//!     fn init(_: &Config) -> Result<(Self, Plan), String> {
+//!     fn init(_: &Config) -> Result<(Self, Interface), String> {
 //!         let jam = Pattern::first(|r| r.json("state").string().as_deref() == Some("blocked"))
 //!             .unless(|r| r.json("state").string().as_deref() == Some("stopped"))
 //!             .then(|r| r.json("temperature").number().is_some_and(|t| t > 90.0))
 //!             .within("jam", Duration::from_secs(60))?;
-//!         Ok((Self { jam }, Plan::values().and_keys()))
+//!         Ok((Self { jam }, Interface::values().and_keys()))
 //!     }
 //!
 //!     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

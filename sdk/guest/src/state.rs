@@ -13,8 +13,8 @@
 //!     const ABOUT: &'static str = "Counts records by key.";
 //!     const STATE_VERSION: u32 = 1;
 //!
-//!     fn init(_: &Config) -> Result<(Self, Plan), String> {
-//!         Ok((Self { counts: Map::new("n") }, Plan::keys()))
+//!     fn init(_: &Config) -> Result<(Self, Interface), String> {
+//!         Ok((Self { counts: Map::new("n") }, Interface::keys()))
 //!     }
 //!
 //!     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

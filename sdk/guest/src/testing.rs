@@ -53,7 +53,7 @@ impl Input {
 /// A module that runs natively.
 #[derive(Debug)]
 pub struct Native<M> {
-    plan: wit::Plan,
+    interface: wit::Plan,
     now: i64,
     watermark: i64,
     fired: Vec<Input>,
@@ -90,7 +90,7 @@ impl<M: Module> Native<M> {
             values,
         };
         Ok(Self {
-            plan: Adapter::<M>::init(config)?,
+            interface: Adapter::<M>::init(config)?,
             now: 0,
             watermark: i64::MIN,
             fired: Vec::new(),
@@ -100,7 +100,7 @@ impl<M: Module> Native<M> {
 
     /// Returns the names of the module's outputs; the first is output 1.
     pub fn outputs(&self) -> &[String] {
-        &self.plan.outputs
+        &self.interface.outputs
     }
 
     /// Processes a batch.
@@ -188,14 +188,14 @@ impl<M: Module> Native<M> {
             timestamps: records.iter().map(|r| r.timestamp).collect(),
             marks: self.marks(records),
             keys: self
-                .plan
+                .interface
                 .keys
                 .then(|| column(records.iter().map(|r| r.key.as_deref()))),
             values: self
-                .plan
+                .interface
                 .values
                 .then(|| column(records.iter().map(|r| r.value.as_deref()))),
-            headers: self.plan.headers.then(headers),
+            headers: self.interface.headers.then(headers),
         }
     }
 

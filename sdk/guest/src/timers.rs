@@ -10,8 +10,8 @@
 //! impl Module for Silence {
 //!     const ABOUT: &'static str = "Reports keys that have been silent for a minute.";
 //!
-//!     fn init(_: &Config) -> Result<(Self, Plan), String> {
-//!         Ok((Self, Plan::keys()))
+//!     fn init(_: &Config) -> Result<(Self, Interface), String> {
+//!         Ok((Self, Interface::keys()))
 //!     }
 //!
 //!     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

@@ -15,9 +15,9 @@
 //!     const ABOUT: &'static str = "The mean of each minute, by key.";
 //!     const STATE_VERSION: u32 = 1;
 //!
-//!     fn init(_: &Config) -> Result<(Self, Plan), String> {
+//!     fn init(_: &Config) -> Result<(Self, Interface), String> {
 //!         let minutes = Windows::tumbling("minutes", Duration::from_secs(60))?;
-//!         Ok((Self { minutes }, Plan::values().and_keys()))
+//!         Ok((Self { minutes }, Interface::values().and_keys()))
 //!     }
 //!
 //!     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

@@ -11,8 +11,8 @@ struct Alarm;
 impl Module for Alarm {
     const ABOUT: &'static str = "Sets a timer a key.";
 
-    fn init(_: &Config) -> Result<(Self, Plan), String> {
-        Ok((Self, Plan::keys()))
+    fn init(_: &Config) -> Result<(Self, Interface), String> {
+        Ok((Self, Interface::keys()))
     }
 
     fn process(&mut self, batch: &Batch<'_>, _: &mut Out) -> Result<(), Fault> {

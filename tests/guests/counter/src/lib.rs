@@ -21,16 +21,16 @@ impl Module for Counter {
         )]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let _mark: String = config.get("mark")?;
-        let mut plan = Plan::values();
-        let counts_output = plan.output("counts");
+        let mut interface = Interface::values();
+        let counts_output = interface.output("counts");
         let module = Self {
             counts: Map::new("counts"),
             sum: Value::new("sum"),
             counts_output,
         };
-        Ok((module, plan))
+        Ok((module, interface))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

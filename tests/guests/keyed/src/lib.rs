@@ -20,10 +20,10 @@ impl Module for Keyed {
         )]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
         let counts = Map::new("n");
         let fetch = config.get("fetch")?;
-        Ok((Self { counts, fetch }, Plan::keys().with(true, false, false)))
+        Ok((Self { counts, fetch }, Interface::keys().with(true, false, false)))
     }
 
     fn process(&mut self, batch: &Batch<'_>, _: &mut Out) -> Result<(), Fault> {

@@ -23,16 +23,16 @@ impl Module for Counter {
         )]
     }
 
-    fn init(config: &Config) -> Result<(Self, Plan), String> {
-        let mut plan = Plan::values();
-        let counts_output = plan.output("counts");
+    fn init(config: &Config) -> Result<(Self, Interface), String> {
+        let mut interface = Interface::values();
+        let counts_output = interface.output("counts");
         let module = Self {
             counts: Map::new("counts"),
             sum: Value::new("sum"),
             counts_output,
             mode: config.get("mode")?,
         };
-        Ok((module, plan))
+        Ok((module, interface))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {

@@ -20,16 +20,16 @@ impl Module for Windowed {
     const ABOUT: &'static str = "Counts numbers by their remainder in windows.";
     const STATE_VERSION: u32 = 1;
 
-    fn init(_: &Config) -> Result<(Self, Plan), String> {
-        let mut plan = Plan::values();
-        let counts_output = plan.output("counts");
-        let echo_output = plan.output("echo");
+    fn init(_: &Config) -> Result<(Self, Interface), String> {
+        let mut interface = Interface::values();
+        let counts_output = interface.output("counts");
+        let echo_output = interface.output("echo");
         let module = Self {
             counts: Map::new("counts"),
             counts_output,
             echo_output,
         };
-        Ok((module, plan))
+        Ok((module, interface))
     }
 
     fn process(&mut self, batch: &Batch<'_>, out: &mut Out) -> Result<(), Fault> {
