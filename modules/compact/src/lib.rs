@@ -1,8 +1,8 @@
 //! Drops readings on a line between others: swinging-door compression. See README.md.
 
-mod door;
+mod swinging_door;
 
-use door::{Door, Reading};
+use swinging_door::{Reading, SwingingDoor};
 use weir_sdk::Field;
 use weir_sdk::prelude::*;
 use weir_sdk::state::Map;
@@ -14,7 +14,7 @@ pub struct Compact {
     field: Field,
     deviation: f64,
     flush_ms: i64,
-    doors: Map<Door>,
+    doors: Map<SwingingDoor>,
 }
 
 impl Module for Compact {
@@ -65,7 +65,7 @@ impl Module for Compact {
             let deviation = self.deviation;
             let (before, goes_too) = self.doors.update(key, |door| match door {
                 None => {
-                    *door = Some(Door::new(reading));
+                    *door = Some(SwingingDoor::new(reading));
                     (None, true)
                 }
                 Some(door) => door.pass(reading, deviation),
@@ -88,7 +88,8 @@ impl Module for Compact {
         if earlier != 1 {
             return Err(format!("it cannot read version {earlier} of its state"));
         }
-        self.doors.migrate(|_, door: door::First| Some(door.into()));
+        self.doors
+            .migrate(|_, door: swinging_door::First| Some(door.into()));
         Ok(())
     }
 

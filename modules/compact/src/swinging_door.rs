@@ -10,7 +10,7 @@ pub(crate) struct Reading {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Door {
+pub(crate) struct SwingingDoor {
     /// The last reading that was emitted.
     pivot: (i64, f64),
     /// Bounds of the slopes from the pivot that stay near all readings since.
@@ -34,7 +34,7 @@ pub(crate) struct First {
     held: Option<Reading>,
 }
 
-impl From<First> for Door {
+impl From<First> for SwingingDoor {
     fn from(first: First) -> Self {
         let First {
             pivot,
@@ -52,7 +52,7 @@ impl From<First> for Door {
     }
 }
 
-impl Door {
+impl SwingingDoor {
     /// Opens the door at the first reading, which is emitted.
     pub(crate) fn new(first: Reading) -> Self {
         Self::from(first.at, first.value)
@@ -183,7 +183,7 @@ mod tests {
             whole: Vec::new(),
         };
         let mut kept = vec![all[0]];
-        let mut door = Door::new(reading(all[0]));
+        let mut door = SwingingDoor::new(reading(all[0]));
         for next in &all[1..] {
             let (before, goes_too) = door.pass(reading(*next), deviation);
             kept.extend(before.map(|b| (b.at, b.value)));
