@@ -1,5 +1,5 @@
-/* The canonical ABI of `weir:module` 0.1.0, by hand: what crosses the wall is laid out in memory as the component model says
- * (https://github.com/WebAssembly/component-model, CanonicalABI.md), which for these types is as C lays it out on wasm32. */
+/* The canonical ABI of `weir:module` 0.1.0, by hand. The component model defines the layout of values in memory
+ * (https://github.com/WebAssembly/component-model, CanonicalABI.md); for these types it equals the layout of C on wasm32. */
 #include "weir.h"
 
 #include <stdarg.h>
@@ -115,7 +115,7 @@ typedef struct {
     list reasons;
 } outcome;
 
-/* Memory until the call ends: what the host writes for it, what the module needs, and what it answers. */
+/* Memory that lives until the call ends: arguments from the host, allocations of the module, and the result. */
 #define BLOCK_BYTES (64u << 10)
 
 typedef struct block {
@@ -141,7 +141,7 @@ void *weir_alloc(size_t bytes) {
     return given;
 }
 
-/* All but one block goes. */
+/* Frees all blocks but one. */
 static void end_call(void) {
     while (blocks && blocks->next) {
         block *next = blocks->next;
@@ -175,7 +175,7 @@ weir_bytes weir_format(const char *format, ...) {
     return (weir_bytes){(uint8_t *)text, len};
 }
 
-/* What is made in a batch: lists that grow. */
+/* A growing list, for the outcome of a batch. */
 typedef struct {
     void *data;
     uint32_t len, room;
@@ -225,12 +225,12 @@ static weir_bytes item(const column *column, uint32_t i) {
     if (nulls && nulls[i]) return (weir_bytes){0};
     const uint32_t *ends = column->ends.data;
     uint32_t from = i ? ends[i - 1] : 0;
-    /* Empty is not none. */
+    /* Empty is not null. */
     const uint8_t *data = column->data.data ? column->data.data : (const uint8_t *)"";
     return (weir_bytes){data + from, ends[i] - from};
 }
 
-/* A column of one part of each of `made`. */
+/* Builds a column of the keys or the values of `made`. */
 static column build(const made *made, uint32_t len, bool is_key) {
     uint32_t *ends = weir_alloc(len * sizeof(uint32_t)), end = 0;
     uint8_t *nulls = weir_alloc(len);
@@ -253,7 +253,7 @@ static bool is_alike(const weir_new *a, const weir_new *b) {
     return a->has_timestamp == b->has_timestamp && a->has_key == b->has_key && a->has_value == b->has_value;
 }
 
-/* New records in a row that have the same parts share a list. */
+/* Consecutive new records with the same parts share a list. */
 static list build_emits(const weir_out *out) {
     const made *all = out->made.data;
     growing lists = {0};
@@ -311,7 +311,7 @@ static const value *parameter(const weir_config *config, const char *name) {
         const named_value *is = &config->values[n];
         if (is->name.len == len && !memcmp(is->name.data, name, len)) return &is->value;
     }
-    /* Not in `parameters`: the host gives a value for each that is. */
+    /* Not in `parameters`: the host provides a value for each of those. */
     __builtin_trap();
 }
 
@@ -437,7 +437,7 @@ static const uint8_t *skip_space(const uint8_t *at, const uint8_t *end) {
     return at;
 }
 
-/* Behind the string that begins at `at`; NULL when it does not end. */
+/* Returns the place after the string that begins at `at`; NULL if the string does not end. */
 static const uint8_t *skip_string(const uint8_t *at, const uint8_t *end) {
     for (at++; at < end && *at != '"'; at++) {
         if (*at == '\\') at++;
@@ -467,14 +467,14 @@ bool weir_json_number(weir_bytes json, const char *name, double *number) {
             while (at < end && *at && strchr("+-.0123456789eE", *at)) at++;
             const uint8_t *next = skip_space(at, end);
             if (next == end || !(*next == ',' || *next == '}')) return false;
-            /* It ends with a zero here. Few are longer than that. */
+            /* strtod needs a terminating zero; few numbers are longer than this buffer. */
             char few[64], *rest;
             size_t len = at - begin;
             char *digits = len < sizeof(few) ? few : weir_alloc(len + 1);
             memcpy(digits, begin, len);
             digits[len] = 0;
             *number = strtod(digits, &rest);
-            /* What is too large for a double is no number that a module could say again. */
+            /* A number too large for a double could not be written back. */
             return rest == digits + len && *number - *number == 0;
         }
         if (*at == '{' || *at == '[') depth++;

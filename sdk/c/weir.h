@@ -1,4 +1,4 @@
-/* Modules for Weir in C: records as rows over the columns that cross the wall, and a builder for what becomes of them.
+/* Modules for Weir in C: records as rows over the columns of the contract, and a builder for the outcome of a batch.
  *
  *     #include "weir.h"
  *
@@ -27,10 +27,10 @@
  *         .init = init, .process = process,
  *     };
  *
- * Built for wasm32 with `weir.c`, and without a runtime that looks for files or clocks: there are none. What is kept in variables is
- * a cache, since an instance may be replaced by a fresh one between any two batches; what has to be remembered is kept with
- * `weir_state_put`. Memory of `weir_alloc` is there until the call ends; `malloc` is not needed. A module that
- * cannot go on calls `weir_fail`, which does not return: the batch is tried again, then halved until what spoils it stands alone. */
+ * Build for wasm32 together with `weir.c`, without a runtime that needs files or clocks: there are none. Variables are a cache: the
+ * node may replace an instance by a fresh one between any two batches. `weir_state_put` keeps values for good. Memory from `weir_alloc`
+ * lives until the call ends; `malloc` is not needed. A module that cannot continue calls `weir_fail`, which does not return: the node
+ * retries the batch, then halves it until the offending record is alone. */
 #ifndef WEIR_H
 #define WEIR_H
 
@@ -38,31 +38,31 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes, or none: then `data` is NULL. They are there until the call ends. */
+/* Bytes, or null: then `data` is NULL. Valid until the call ends. */
 typedef struct {
     const uint8_t *data;
     uint32_t len;
 } weir_bytes;
 
 typedef struct weir_batch {
-    /* Records. */
+    /* Number of records. */
     uint32_t len;
-    /* Which source of the pipeline they come from. */
+    /* Index of the pipeline's source that all records come from. */
     uint32_t source;
-    /* When the node took them in, in milliseconds since 1970; the same when they are looked at again. */
+    /* Time at which the node received the batch, in milliseconds since 1970; the same in a replay. */
     int64_t now;
-    /* No record before this time is expected any more. */
+    /* Records before this time are late; in milliseconds since 1970. */
     int64_t watermark;
-    /* As they cross the wall. */
+    /* The batch in the form of the contract. */
     const struct weir_raw_batch *raw;
 } weir_batch;
 
 typedef struct weir_out weir_out;
 typedef struct weir_config weir_config;
 
-/* What a record is marked with. */
+/* Marks of a record, as bits. */
 enum { WEIR_LATE = 1, WEIR_BACKFILL = 2, WEIR_REDATED = 4 };
-/* Columns that a module looks at. */
+/* Columns that a module reads, as bits. */
 enum { WEIR_KEYS = 1, WEIR_VALUES = 2, WEIR_HEADERS = 4 };
 
 typedef enum { WEIR_TEXT, WEIR_INTEGER, WEIR_NUMBER, WEIR_BOOLEAN, WEIR_JSON } weir_kind;
@@ -71,7 +71,7 @@ typedef struct {
     const char *name;
     const char *about;
     weir_kind kind;
-    /* Without a preset it is required. Text and JSON are in `text`. */
+    /* A parameter without a preset is required. Text and JSON are in `text`. */
     bool has_preset;
     union {
         const char *text;
@@ -82,33 +82,33 @@ typedef struct {
 } weir_parameter;
 
 typedef struct {
-    /* One sentence on what it does. */
+    /* Description in a sentence. */
     const char *about;
     const weir_parameter *parameters;
     uint32_t parameters_len;
-    /* Names of outputs, the first is 1. `main` alone when there are none. */
+    /* Names of the outputs; the first is output 1. Default: only `main`, the stream. */
     const char *const *outputs;
     uint32_t outputs_len;
-    /* Those of WEIR_KEYS, WEIR_VALUES and WEIR_HEADERS that it looks at. */
+    /* The columns that the module reads: a sum of WEIR_KEYS, WEIR_VALUES and WEIR_HEADERS. */
     uint32_t columns;
-    /* Version of what it keeps in state; 0 if it keeps none. */
+    /* Version of the stored state; 0 for a module without state. */
     uint32_t state_version;
-    /* Called once, first. NULL, or why it cannot be. */
+    /* Prepares the instance; called once, first. Returns NULL, or the reason for a failure. */
     const char *(*init)(const weir_config *config);
-    /* Says what becomes of a batch. */
+    /* Decides on the records of a batch. */
     void (*process)(const weir_batch *batch, weir_out *out);
 } weir_module;
 
-/* The module, which its own file has. */
+/* The module, defined in a file of its own. */
 extern const weir_module weir_this;
 
-/* A parameter's value; the pipeline has given each one, of its kind. */
+/* Return the value of a parameter. The node has checked that each parameter has a value of its kind. */
 double weir_number(const weir_config *config, const char *name);
 int64_t weir_integer(const weir_config *config, const char *name);
 bool weir_boolean(const weir_config *config, const char *name);
 weir_bytes weir_text(const weir_config *config, const char *name);
 
-/* Record `i` of a batch, of the columns that were asked for. */
+/* Return a part of record `i`, of the columns that the module reads. */
 int64_t weir_timestamp(const weir_batch *batch, uint32_t i);
 weir_bytes weir_key(const weir_batch *batch, uint32_t i);
 weir_bytes weir_value(const weir_batch *batch, uint32_t i);
@@ -117,12 +117,12 @@ uint32_t weir_headers_len(const weir_batch *batch, uint32_t i);
 weir_bytes weir_header_name(const weir_batch *batch, uint32_t i, uint32_t n);
 weir_bytes weir_header_value(const weir_batch *batch, uint32_t i, uint32_t n);
 
-/* Lets record `i` go to `output` as it came; said again, to another one too. A record of which nothing is said is dropped. */
+/* Sends record `i` unchanged to `output`. Further calls send copies to further outputs. Records without a call are dropped. */
 void weir_keep(weir_out *out, uint32_t i, uint8_t output);
-/* Makes record `i` a dead letter, with why in words. */
+/* Rejects record `i`: it becomes a dead letter with the reason `why`. */
 void weir_reject(weir_out *out, uint32_t i, const char *why);
 
-/* A new record. What is not set is what the record has that it stems from. */
+/* A new record. Fields that are not set are copied from the record it originates from. */
 typedef struct {
     bool has_timestamp, has_key, has_value;
     int64_t timestamp;
@@ -130,26 +130,26 @@ typedef struct {
     weir_bytes value;
 } weir_new;
 
-/* Sends a new record that stems from record `i` to `output`. Later ones stem from the same record or later ones. Copies nothing: what
- * it points to stays as it is until the call ends. */
+/* Emits a new record that originates from record `i` to `output`. Origins must come in the order of the batch. Copies nothing: the
+ * bytes must stay unchanged until the call ends. */
 void weir_emit(weir_out *out, uint32_t i, uint8_t output, const weir_new *record);
 
-/* Memory until the call ends. */
+/* Allocates memory that lives until the call ends. */
 void *weir_alloc(size_t bytes);
-/* As printf, into such memory. */
+/* Formats like printf, into memory from `weir_alloc`. */
 weir_bytes weir_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 weir_bytes weir_of(const char *text);
 
-/* The number that is the member `name` of the JSON object `json`, not of one within it. False where there is none, or one that is too
- * large for a double. */
+/* Reads the number `name` of the JSON object `json`, not of nested objects. Returns false if there is no such number, or if the number
+ * is too large for a double. */
 bool weir_json_number(weir_bytes json, const char *name, double *number);
 
-/* What the module remembers, for pipelines that say `grants = ["state"]`. None of these is linked in unless it is used. */
+/* State of the module, for stages with `grants = ["state"]`. Linked only if used. Returns null bytes if there is no value. */
 weir_bytes weir_state_get(weir_bytes key);
-/* A value that is none removes. */
+/* Sets the value under `key`; null bytes remove the value. */
 void weir_state_put(weir_bytes key, weir_bytes value);
 
-/* Ends the call, with why in the node's log. Nothing of the call takes effect. */
+/* Fails the call, with the reason in the node's log. The call has no effect. */
 _Noreturn void weir_fail(const char *why);
 
 #endif

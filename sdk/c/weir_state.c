@@ -1,4 +1,4 @@
-/* What a module remembers. Apart, so that a module that remembers nothing does not ask for it. */
+/* State of a module. In a file of its own, so that a module without state does not import it. */
 #include "weir.h"
 
 #define IMPORT(name) __attribute__((import_module("weir:module/state@0.1.0"), import_name(name)))

@@ -1,9 +1,9 @@
-// What a module remembers, for the worlds that import `weir:module/state`. Pipelines say `grants = ["state"]`.
+// State of a module, for worlds that import `weir:module/state`. The stage of the pipeline needs `grants = ["state"]`.
 
 import state from "weir:module/state@0.1.0";
 import { bytes, item, text } from "./weir.js";
 
-/** Values as JSON under keys, apart from those of other maps by its name. */
+/** A persistent map from keys to JSON values. Maps of different names are separate. */
 export class StateMap {
   #prefix;
 
@@ -19,7 +19,7 @@ export class StateMap {
     return whole;
   }
 
-  /** The value under `key`, which is text or bytes; `undefined` where there is none. */
+  /** Returns the value under `key` (text or bytes); `undefined` if there is none. */
   get(key) {
     const value = state.get(this.#key(key));
     return value === null ? undefined : JSON.parse(text(value));
@@ -33,7 +33,7 @@ export class StateMap {
     state.put(this.#key(key), null);
   }
 
-  /** Key, as bytes, and value of each, ascending by key. */
+  /** Iterates over keys (as bytes) and values, ascending by key. */
   *entries() {
     let after = null;
     for (;;) {

@@ -1,4 +1,4 @@
-// Modules for Weir in JavaScript: records as rows over the columns that cross the wall, and a builder for what becomes of them.
+// Modules for Weir in JavaScript: records as rows over the columns of the contract, and a builder for the outcome of a batch.
 //
 //     import { defineModule } from "./weir.js";
 //
@@ -13,16 +13,16 @@
 //       },
 //     });
 //
-// A module sees no clock, no random numbers, no files and no network. What it keeps in variables is a cache, since its instance may
-// be replaced by a fresh one between any two batches; what it has to remember it keeps in `state.js`.
+// A module has no clock, no random numbers, no files and no network. Variables are a cache: the node may replace an instance by a
+// fresh one between any two batches. `state.js` keeps values for good.
 
 const encoder = typeof TextEncoder === "undefined" ? null : new TextEncoder();
 const decoder = typeof TextDecoder === "undefined" ? null : new TextDecoder();
 
-/** UTF-8 as text; what is none becomes U+FFFD. */
+/** Decodes UTF-8; invalid bytes become U+FFFD. */
 export function text(bytes) {
   if (decoder) return decoder.decode(bytes);
-  // What most values are costs least.
+  // Fast path for ASCII, which most values are.
   if (bytes.length < 4096) {
     const ascii = String.fromCharCode.apply(null, bytes);
     if (/^[\x00-\x7f]*$/.test(ascii)) return ascii;
@@ -36,7 +36,7 @@ export function text(bytes) {
   }
 }
 
-/** Text, bytes, or anything else as JSON, as bytes; `null` stays `null`. */
+/** Converts text, bytes, or anything else as JSON, to bytes; `null` stays `null`. */
 export function bytes(value) {
   if (value === null || value === undefined) return null;
   if (value instanceof Uint8Array) return value;
@@ -63,18 +63,18 @@ export function bytes(value) {
   return Uint8Array.from(out);
 }
 
-/** The batch is tried again a little later. */
+/** Temporary: the node retries the same batch a little later. */
 export class Retry extends Error {}
-/** The pipeline stops until somebody looks. */
+/** Permanent: the pipeline stops until an operator acts. */
 export class Fatal extends Error {}
 
-/** Item `index` of a column: bytes, or `null`. */
+/** Returns item `index` of a column: bytes, or `null`. */
 export function item(column, index) {
   if (column.nulls && column.nulls[index]) return null;
   return column.data.subarray(index ? column.ends[index - 1] : 0, column.ends[index]);
 }
 
-/** A column that is being filled. */
+/** A column under construction. */
 export class ColumnBuilder {
   #items = [];
 
@@ -92,7 +92,7 @@ export class ColumnBuilder {
   }
 }
 
-/** A record of a batch. Keys, values and headers are there if the module asks for them. */
+/** A record of a batch. Keys, values and headers are present only if the module's `columns` name them. */
 export class Record {
   #batch;
 
@@ -101,22 +101,22 @@ export class Record {
     this.index = index;
   }
 
-  /** Milliseconds since 1970. */
+  /** The timestamp, in milliseconds since 1970. */
   get timestamp() {
     return this.#batch.timestamps[this.index];
   }
 
-  /** Bytes, or `null`. */
+  /** The key: bytes, or `null`. */
   get key() {
     return item(this.#batch.keys, this.index);
   }
 
-  /** Bytes, or `null`. */
+  /** The value: bytes, or `null`. */
   get value() {
     return item(this.#batch.values, this.index);
   }
 
-  /** Name and value of each, in order: text, and bytes or `null`. */
+  /** Name (text) and value (bytes or `null`) of each header, in order. */
   get headers() {
     const { ends, names, values } = this.#batch.headers;
     const headers = [];
@@ -126,12 +126,12 @@ export class Record {
     return headers;
   }
 
-  /** Later than the watermark. */
+  /** True if the record arrived after the watermark had passed its timestamp. */
   get late() {
     return this.#marked(1);
   }
 
-  /** The node put its own time in the place of one that was out of bounds. */
+  /** True if the timestamp was out of bounds and was replaced by the node's time. */
   get redated() {
     return this.#marked(4);
   }
@@ -140,7 +140,7 @@ export class Record {
     return this.#batch.marks ? (this.#batch.marks[this.index] & bit) !== 0 : false;
   }
 
-  /** The value as JSON; `undefined` where it is none. */
+  /** Returns the value parsed as JSON; `undefined` if it is not JSON. */
   json() {
     const value = this.value;
     if (value === null) return undefined;
@@ -152,10 +152,10 @@ export class Record {
   }
 }
 
-/** Records to look at, in order. */
+/** The records of a batch, in order. */
 export class Batch {
   #batch;
-  /** The record that is being looked at: it is told of when the module throws. */
+  /** Index of the current record: reported if the module throws. */
   current = null;
 
   constructor(batch) {
@@ -166,17 +166,17 @@ export class Batch {
     return this.#batch.timestamps.length;
   }
 
-  /** Which of `config.sources` the records come from. */
+  /** Index into `config.sources` of the topic of all records. */
   get source() {
     return this.#batch.source;
   }
 
-  /** When the node took them in, in milliseconds since 1970; the same when they are looked at again. */
+  /** Time at which the node received the batch, in milliseconds since 1970; the same in a replay. */
   get now() {
     return this.#batch.now;
   }
 
-  /** No record before this time is expected any more. */
+  /** Records before this time are late; in milliseconds since 1970. */
   get watermark() {
     return this.#batch.watermark;
   }
@@ -190,13 +190,13 @@ export class Batch {
       }
       this.current = before;
     } finally {
-      // Left early, or because something was thrown: then it is the record of the outermost loop that is told of.
+      // After an early exit or an exception, the record of the outermost loop is the current record.
       if (before !== null) this.current = before;
     }
   }
 }
 
-/** What becomes of a batch. A record of which nothing is said is dropped. */
+/** The outcome of a batch. Records without a call are dropped. */
 export class Out {
   #outputs;
   #routes;
@@ -215,30 +215,30 @@ export class Out {
     return number;
   }
 
-  /** Lets a record go to `output` as it came; said again, to another one too. */
+  /** Sends a record unchanged to `output`. Further calls send copies to further outputs. */
   keep(record, output = "main") {
     const number = this.#number(output);
     if (this.#routes[record.index] === 0) this.#routes[record.index] = number;
     else this.#copies.push([record.index, number]);
   }
 
-  /** Makes a record a dead letter, with why in words. */
+  /** Rejects a record: it becomes a dead letter with the reason `why`. */
   reject(record, why) {
     this.#routes[record.index] = 255;
     this.#reasons.push([record.index, why]);
   }
 
   /**
-   * Sends a new record that stems from `record`. Of `{ key, value, timestamp, headers, bare, output }` what is not given is what
-   * `record` has; `null` is none. Keys and values are text, bytes, or anything else as JSON. `headers` are a list of name and value,
-   * behind those of `record`, or with `bare` instead of them. Of records from which new ones stem, later ones come later.
+   * Emits a new record that originates from `record`. Fields of `{ key, value, timestamp, headers, bare, output }` that are not given
+   * are copied from `record`; `null` stands for null. Keys and values are text, bytes, or anything else as JSON. `headers` is a list of
+   * name and value, added to the headers of `record`, or with `bare` in their place. Origins must come in the order of the batch.
    */
   emit(record, { key, value, timestamp, headers, bare = false, output = "main" }) {
     const number = this.#number(output);
-    // Before anything is added: what throws here leaves nothing half said.
+    // Converted first: an exception leaves the outcome unchanged.
     const given = (of) => (of === undefined ? undefined : bytes(of));
     const [newKey, newValue] = [given(key), given(value)];
-    // Numbers or BigInts: what crosses the wall is of one kind, whichever runs the module.
+    // Numbers or BigInts, by the engine that runs the module.
     const kind = typeof record.timestamp === "bigint" ? BigInt : Number;
     const newTimestamp = timestamp === undefined ? undefined : kind(timestamp);
     if (kind === Number && newTimestamp !== undefined && !Number.isSafeInteger(newTimestamp)) {
@@ -246,7 +246,7 @@ export class Out {
     }
     const newHeaders = headers?.map(([name, value]) => [bytes(name), bytes(value)]);
     const has = [key, value, timestamp, headers].map((column) => (column === undefined ? "-" : "+")).join("") + bare;
-    // Of the same kind as the last one, or a list of its own: those of one record come out as they were sent.
+    // A new list unless the last one has the same columns: records keep the order of emission.
     let emits = this.#emits.at(-1);
     if (emits && emits.sources.at(-1) > record.index) {
       throw new Fatal("new records must stem from records in the order of the batch");
@@ -279,7 +279,7 @@ export class Out {
     }
   }
 
-  /** What crosses the wall. */
+  /** Returns the outcome in the form of the contract. */
   outcome() {
     const built = ({ has, ...emits }) => ({
       ...emits,
@@ -301,24 +301,28 @@ export class Out {
   }
 }
 
-function said(error) {
+function reason(error) {
   return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
 }
 
-/** What a fault is, from what was thrown while record `current` was looked at. */
+/** Converts an exception to a fault; `current` is the record being processed, or `null`. */
 function fault(error, current) {
   if (error instanceof Retry) return { tag: "retry", val: error.message };
-  if (error instanceof Fatal || current === null) return { tag: "fatal", val: said(error) };
-  return { tag: "poison", val: [current, said(error)] };
+  if (error instanceof Fatal || current === null) return { tag: "fatal", val: reason(error) };
+  return { tag: "poison", val: [current, reason(error)] };
 }
 
 /**
- * A module: `about` in one sentence; `parameters`, each with `kind` ("text", "integer", "number", "boolean" or "json"), `about` and,
- * unless it is required, a `preset`; `outputs`, `["main"]` when nothing is said; `columns`, those of "keys", "values" and "headers"
- * that it looks at, `["values"]` when nothing is said; `stateVersion`, when it keeps state; `init(config)`, which gives what
- * `process(batch, out, self)` is handed. `config` has a value for each parameter, and `partition` and `sources` of the pipeline.
+ * Defines a module:
  *
- * What `process` throws while it looks at a record sets that record aside, with what was thrown as the reason.
+ * - `about`: description in a sentence
+ * - `parameters`: by name, each with `kind` ("text", "integer", "number", "boolean" or "json"), `about` and, unless required, `preset`
+ * - `outputs`: names of the outputs; default `["main"]`, the stream
+ * - `columns`: the columns that the module reads, of "keys", "values" and "headers"; default `["values"]`
+ * - `stateVersion`: version of the stored state; 0, the default, for a module without state
+ * - `init(config)`: returns the `self` of `process`. `config` has a value for each parameter, and the pipeline's `partition` and `sources`
+ * - `process(batch, out, self)`: decides on the records of a batch. An exception rejects the current record, with the exception as the
+ *   reason
  */
 export function defineModule({
   about,
@@ -348,7 +352,7 @@ export function defineModule({
       try {
         self = init(config);
       } catch (error) {
-        throw error instanceof Fatal ? error.message : said(error);
+        throw error instanceof Fatal ? error.message : reason(error);
       }
       const wants = (column) => columns.includes(column);
       return { outputs, keys: wants("keys"), values: wants("values"), headers: wants("headers") };

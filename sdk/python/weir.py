@@ -1,27 +1,28 @@
-"""Modules for Weir in Python: records as rows over the columns that cross the wall, and a builder for what becomes of them.
+"""Modules for Weir in Python: records as rows over the columns of the contract, and a builder for the outcome of a batch.
 
     import weir
 
-    class Transform(weir.Module):
+    class Limit(weir.Module):
         about = "Keeps readings above a limit."
         parameters = {"limit": weir.Parameter("number", "Readings up to this are dropped.", preset=50.0)}
 
-        def start(self, config):
+        def init(self, config):
             self.limit = config["limit"]
 
-        def look(self, batch, out):
+        def process(self, batch, out):
             for record in batch:
                 if record.json()["temperature"] > self.limit:
                     out.keep(record)
 
-A module sees no clock, no random numbers, no files and no network. What it keeps in attributes is a cache, since its instance may be
-replaced by a fresh one between any two batches; what it has to remember it keeps in `weir_state`. All that it imports must be
-imported at the top of its files.
+    Transform = weir.export(Limit)
+
+A module has no clock, no random numbers, no files and no network. Attributes are a cache: the node may replace an instance by a fresh
+one between any two batches. `weir_state` keeps values for good. Import everything at the top of the files: there is no import later.
 """
 
 import json
 from dataclasses import dataclass
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple, Type
 
 from componentize_py_types import Err
 from wit_world.imports import types
@@ -30,16 +31,16 @@ NOT_GIVEN = object()
 
 
 class Retry(Exception):
-    """The batch is tried again a little later."""
+    """Temporary: the node retries the same batch a little later."""
 
 
 class Fatal(Exception):
-    """The pipeline stops until somebody looks."""
+    """Permanent: the pipeline stops until an operator acts."""
 
 
 @dataclass
 class Parameter:
-    """Something that a pipeline sets for the module; without a `preset` it is required."""
+    """A parameter that a pipeline sets; required unless there is a `preset`."""
 
     kind: str
     """`text`, `integer`, `number`, `boolean` or `json`."""
@@ -48,7 +49,7 @@ class Parameter:
 
 
 def to_bytes(value: Any) -> Optional[bytes]:
-    """Text, bytes, or anything else as JSON, as bytes; `None` stays `None`."""
+    """Converts text, bytes, or anything else as JSON, to bytes; `None` stays `None`."""
     if value is None or isinstance(value, bytes):
         return value
     if isinstance(value, (bytearray, memoryview)):
@@ -58,14 +59,14 @@ def to_bytes(value: Any) -> Optional[bytes]:
 
 
 def item(column: types.Column, index: int) -> Optional[bytes]:
-    """Item `index` of a column."""
+    """Returns item `index` of a column; `None` for null."""
     if column.nulls is not None and column.nulls[index]:
         return None
     return column.data[column.ends[index - 1] if index else 0 : column.ends[index]]
 
 
 def column(items: List[Optional[bytes]]) -> types.Column:
-    """A column of `items`."""
+    """Builds a column of `items`."""
     ends, end = [], 0
     for each in items:
         end += len(each) if each is not None else 0
@@ -75,7 +76,7 @@ def column(items: List[Optional[bytes]]) -> types.Column:
 
 
 class Record:
-    """A record of a batch. Keys, values and headers are there if the module asks for them."""
+    """A record of a batch. Keys, values and headers are present only if the module's `columns` name them."""
 
     __slots__ = ("_batch", "index")
 
@@ -85,7 +86,7 @@ class Record:
 
     @property
     def timestamp(self) -> int:
-        """Milliseconds since 1970."""
+        """The timestamp, in milliseconds since 1970."""
         return self._batch.timestamps[self.index]
 
     @property
@@ -98,19 +99,19 @@ class Record:
 
     @property
     def headers(self) -> List[Tuple[str, Optional[bytes]]]:
-        """Name and value of each, in order."""
+        """Name and value of each header, in order."""
         all_of = self._batch.headers
         first = all_of.ends[self.index - 1] if self.index else 0
         return [(item(all_of.names, n).decode(), item(all_of.values, n)) for n in range(first, all_of.ends[self.index])]
 
     @property
     def late(self) -> bool:
-        """Later than the watermark."""
+        """True if the record arrived after the watermark had passed its timestamp."""
         return self._marked(1)
 
     @property
     def redated(self) -> bool:
-        """The node put its own time in the place of one that was out of bounds."""
+        """True if the timestamp was out of bounds and was replaced by the node's time."""
         return self._marked(4)
 
     def _marked(self, bit: int) -> bool:
@@ -118,7 +119,7 @@ class Record:
         return marks is not None and bool(marks[self.index] & bit)
 
     def json(self) -> Any:
-        """The value as JSON; `None` where it is none."""
+        """Returns the value parsed as JSON; `None` if it is not JSON."""
         try:
             return json.loads(self.value)
         except (TypeError, ValueError):
@@ -126,29 +127,29 @@ class Record:
 
 
 class Batch:
-    """Records to look at, in order."""
+    """The records of a batch, in order."""
 
     def __init__(self, batch: types.Batch):
         self._batch = batch
         self.current: Optional[int] = None
-        """The record that is being looked at: it is told of when the module raises."""
+        """Index of the current record: reported if the module raises."""
 
     def __len__(self) -> int:
         return len(self._batch.timestamps)
 
     @property
     def source(self) -> int:
-        """Which of `config["sources"]` the records come from."""
+        """Index into `config["sources"]` of the topic of all records."""
         return self._batch.source
 
     @property
     def now(self) -> int:
-        """When the node took them in, in milliseconds since 1970; the same when they are looked at again."""
+        """Time at which the node received the batch, in milliseconds since 1970; the same in a replay."""
         return self._batch.now
 
     @property
     def watermark(self) -> int:
-        """No record before this time is expected any more."""
+        """Records before this time are late; in milliseconds since 1970."""
         return self._batch.watermark
 
     def __iter__(self) -> Iterator[Record]:
@@ -159,7 +160,7 @@ class Batch:
                 yield Record(self._batch, index)
             self.current = before
         finally:
-            # Left early, or because something was raised: then it is the record of the outermost loop that is told of.
+            # After an early exit or an exception, the record of the outermost loop is the current record.
             if before is not None:
                 self.current = before
 
@@ -178,7 +179,7 @@ class _Emits:
 
 
 class Out:
-    """What becomes of a batch. A record of which nothing is said is dropped."""
+    """The outcome of a batch. Records without a call are dropped."""
 
     def __init__(self, outputs: List[str], length: int):
         self._outputs = outputs
@@ -193,7 +194,7 @@ class Out:
         return self._outputs.index(output) + 1
 
     def keep(self, record: Record, output: str = "main") -> None:
-        """Lets a record go to `output` as it came; said again, to another one too."""
+        """Sends a record unchanged to `output`. Further calls send copies to further outputs."""
         number = self._number(output)
         if self._routes[record.index] == 0:
             self._routes[record.index] = number
@@ -201,7 +202,7 @@ class Out:
             self._copies.append((record.index, number))
 
     def reject(self, record: Record, why: str) -> None:
-        """Makes a record a dead letter, with why in words."""
+        """Rejects a record: it becomes a dead letter with the reason `why`."""
         self._routes[record.index] = 255
         self._reasons.append((record.index, why))
 
@@ -216,11 +217,11 @@ class Out:
         bare: bool = False,
         output: str = "main",
     ) -> None:
-        """Sends a new record that stems from `record`. What is not given is what `record` has; `None` is none. Keys and values are
-        text, bytes, or anything else as JSON. `headers` are a list of name and value, behind those of `record`, or with `bare`
-        instead of them. Of records from which new ones stem, later ones come later."""
+        """Emits a new record that originates from `record`. Arguments that are not given are copied from `record`; `None` stands for
+        null. Keys and values are text, bytes, or anything else as JSON. `headers` is a list of name and value, added to the headers of
+        `record`, or with `bare` in their place. Origins must come in the order of the batch."""
         number = self._number(output)
-        # Before anything is added: what raises here leaves nothing half said.
+        # Converted first: an exception leaves the outcome unchanged.
         new_key = to_bytes(None if key is NOT_GIVEN else key)
         new_value = to_bytes(None if value is NOT_GIVEN else value)
         given = [] if headers is NOT_GIVEN else headers
@@ -228,7 +229,7 @@ class Out:
         has = tuple(given is not NOT_GIVEN for given in (timestamp, key, value, headers)) + (bare,)
         if self._emits and self._emits[-1].sources[-1] > record.index:
             raise Fatal("new records must stem from records in the order of the batch")
-        # Of the same kind as the last one, or a list of its own: those of one record come out as they were sent.
+        # A new list unless the last one has the same columns: records keep the order of emission.
         if not self._emits or self._emits[-1].has != has:
             self._emits.append(_Emits(has))
         emits = self._emits[-1]
@@ -246,7 +247,7 @@ class Out:
             emits.ends.append(len(emits.names))
 
     def outcome(self) -> types.Outcome:
-        """What crosses the wall."""
+        """Returns the outcome in the form of the contract."""
         emits = []
         for e in self._emits:
             timestamp, key, value, headers, bare = e.has
@@ -273,63 +274,74 @@ _KINDS = {
 }
 
 
-def _said(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, (Retry, Fatal)) else f"{type(error).__name__}: {error}"
 
 
 class Module:
-    """A module: derive `Transform` from it."""
+    """A module. Derive a class, and export it with `Transform = weir.export(CLASS)`."""
 
     about = ""
-    """One sentence on what it does."""
+    """Description in a sentence."""
     parameters: dict = {}
-    """A `Parameter` by name."""
+    """`Parameter`s by name."""
     outputs = ["main"]
+    """Names of the outputs; `main` is the stream."""
     columns = {"values"}
-    """Those of `keys`, `values` and `headers` that it looks at."""
+    """The columns that the module reads: a set of `keys`, `values` and `headers`."""
     state_version = 0
-    """Version of what it keeps in state; 0 if it keeps none."""
-    _at_work: "Module"
+    """Version of the stored state; 0 for a module without state."""
 
-    def start(self, config: dict) -> None:
-        """Called once, first. `config` has a value for each parameter, and `partition` and `sources` of the pipeline."""
+    def init(self, config: dict) -> None:
+        """Prepares the instance; called once, first. `config` has a value for each parameter, and the pipeline's `partition` and
+        `sources`."""
 
-    def look(self, batch: Batch, out: Out) -> None:
-        """Says what becomes of a batch. What it raises while it looks at a record sets that record aside, with what was raised as
-        the reason."""
+    def process(self, batch: Batch, out: Out) -> None:
+        """Decides on the records of a batch. An exception rejects the current record, with the exception as the reason."""
         raise NotImplementedError
 
-    def describe(self) -> types.Descriptor:
-        parameters = []
-        for name, parameter in self.parameters.items():
-            kind, value = _KINDS[parameter.kind]
-            preset = parameter.preset
-            if preset is not None:
-                preset = value(json.dumps(preset) if parameter.kind == "json" else preset)
-            parameters.append(types.Parameter(name, kind, preset, parameter.about))
-        return types.Descriptor(self.about, parameters, self.state_version)
 
-    def init(self, c: types.Config) -> types.Plan:
-        config: dict = {"partition": c.partition, "sources": c.sources}
-        for name, value in c.values:
-            config[name] = json.loads(value.value) if isinstance(value, types.Value_Json) else value.value
-        # Each call comes on an object of its own: what `start` leaves on this one is for all that follow.
-        type(self)._at_work = self
-        try:
-            self.start(config)
-        except Exception as error:
-            raise Err(_said(error)) from error
-        return types.Plan(list(self.outputs), *(name in self.columns for name in ("keys", "values", "headers")))
+def export(module: Type[Module]) -> type:
+    """Returns the class that a component exports for `module`. Assign it to `Transform` in the module's file."""
 
-    def process(self, b: types.Batch) -> types.Outcome:
-        batch = Batch(b)
-        out = Out(list(self.outputs), len(batch))
-        try:
-            self._at_work.look(batch, out)
-            return out.outcome()
-        except Retry as error:
-            raise Err(types.Fault_Retry(_said(error))) from error
-        except Exception as error:
-            if isinstance(error, Fatal) or batch.current is None:
-                raise Err(types.Fault_Fatal(_said(error))) from error
-            raise Err(types.Fault_Poison((batch.current, _said(error)))) from error
+    class Transform:
+        # Each call comes on an object of its own: the instance belongs to the class.
+        instance: Module
+
+        def describe(self) -> types.Descriptor:
+            parameters = []
+            for name, parameter in module.parameters.items():
+                kind, value = _KINDS[parameter.kind]
+                preset = parameter.preset
+                if preset is not None:
+                    preset = value(json.dumps(preset) if parameter.kind == "json" else preset)
+                parameters.append(types.Parameter(name, kind, preset, parameter.about))
+            return types.Descriptor(module.about, parameters, module.state_version)
+
+        def init(self, c: types.Config) -> types.Plan:
+            config: dict = {"partition": c.partition, "sources": c.sources}
+            for name, value in c.values:
+                config[name] = json.loads(value.value) if isinstance(value, types.Value_Json) else value.value
+            instance = module()
+            try:
+                instance.init(config)
+            except Exception as error:
+                raise Err(_reason(error)) from error
+            Transform.instance = instance
+            return types.Plan(list(instance.outputs), *(name in instance.columns for name in ("keys", "values", "headers")))
+
+        def process(self, b: types.Batch) -> types.Outcome:
+            instance = Transform.instance
+            batch = Batch(b)
+            out = Out(list(instance.outputs), len(batch))
+            try:
+                instance.process(batch, out)
+                return out.outcome()
+            except Retry as error:
+                raise Err(types.Fault_Retry(_reason(error))) from error
+            except Exception as error:
+                if isinstance(error, Fatal) or batch.current is None:
+                    raise Err(types.Fault_Fatal(_reason(error))) from error
+                raise Err(types.Fault_Poison((batch.current, _reason(error)))) from error
+
+    return Transform

@@ -1,4 +1,4 @@
-"""What a module remembers, for the worlds that import `weir:module/state`. Pipelines say `grants = ["state"]`."""
+"""State of a module, for worlds that import `weir:module/state`. The stage of the pipeline needs `grants = ["state"]`."""
 
 import json
 from typing import Any, Iterator, Tuple
@@ -8,7 +8,7 @@ from wit_world.imports import state
 
 
 class Map:
-    """Values as JSON under keys, apart from those of other maps by its name."""
+    """A persistent map from keys to JSON values. Maps of different names are separate."""
 
     def __init__(self, name: str):
         self._prefix = name.encode() + b"\0"
@@ -17,7 +17,7 @@ class Map:
         return self._prefix + (to_bytes(key) or b"")
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """The value under `key`, which is text or bytes."""
+        """Returns the value under `key` (text or bytes), or `default`."""
         value = state.get(self._key(key))
         return default if value is None else json.loads(value)
 
@@ -28,7 +28,7 @@ class Map:
         state.put(self._key(key), None)
 
     def items(self) -> Iterator[Tuple[bytes, Any]]:
-        """Key and value of each, ascending by key."""
+        """Iterates over keys (as bytes) and values, ascending by key."""
         after = None
         while True:
             keys, values = state.scan(self._prefix, after, 256)

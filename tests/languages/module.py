@@ -5,11 +5,11 @@ import math
 import weir
 
 
-class Transform(weir.Module):
+class Letters(weir.Module):
     about = "Does what the letters of a key say."
     columns = {"keys", "values"}
 
-    def look(self, batch, out):
+    def process(self, batch, out):
         for record in batch:
             for letter in record.key.decode():
                 if letter == "v":
@@ -39,3 +39,6 @@ class Transform(weir.Module):
                     for other in batch:
                         other.value
                     raise ValueError("told of the record")
+
+
+Transform = weir.export(Letters)
