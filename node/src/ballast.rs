@@ -1,5 +1,6 @@
-//! Room that is kept for the day on which somebody else has filled the disk: a file that means nothing, and goes when a node starts
-//! and finds no room. Opening a log writes a little, and a node that does not come up serves no reads either.
+//! Reserved disk space for the day another program fills the disk: a file without content of value. A node
+//! that starts on a full disk removes the file to make room. Opening a log writes a little, and a node that
+//! does not start serves no reads either.
 
 use anyhow::{Context, Result};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -8,13 +9,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "ballast";
-/// What opening a log writes: a journal and its tables anew, and what was in memory when the power went.
+/// Bytes that opening a log writes: a fresh journal and tables, and the contents of memory at a power
+/// failure.
 const BYTES: u64 = 64 << 20;
-/// Of a small disk, no more than this part.
+/// Divisor of the disk size: on a small disk the file takes no more than this part.
 const PART_OF_DISK: u64 = 32;
-/// A running node has no room left when there is less: a sync writes a megabyte.
+/// Free bytes below which a running node counts as out of space: a sync writes a megabyte.
 const LAST_BYTES: u64 = 2 << 20;
-/// It is made when there is so much more room than it takes.
+/// The file is created if free space is at least this multiple of its size.
 const ROOM: u64 = 4;
 
 /// The file in a node's directory.
@@ -29,7 +31,7 @@ impl Ballast {
         }
     }
 
-    /// Bytes that it takes on this disk, and that are free.
+    /// Returns the size of the file on this disk, and the free bytes of the disk.
     fn wanted_and_free(&self) -> Result<(u64, u64)> {
         let dir = self.path.parent().unwrap_or(&self.path);
         let disk = statvfs(dir).with_context(|| format!("cannot look at the disk of `{}`", dir.display()))?;
@@ -37,10 +39,10 @@ impl Ballast {
         Ok((BYTES.min(total / PART_OF_DISK), disk.f_bavail * disk.f_frsize))
     }
 
-    /// Lets go of it where there is no room to start without. Whether the disk is full.
+    /// Removes the file if there is no room to start otherwise. Returns true if the disk is full.
     ///
     /// # Errors
-    /// When the disk cannot be looked at, or the file not be removed.
+    /// If the disk cannot be examined, or the file cannot be removed.
     pub(crate) fn let_go_if_full(&self) -> Result<bool> {
         let (wanted, free) = self.wanted_and_free()?;
         if free >= wanted {
@@ -58,8 +60,8 @@ impl Ballast {
         Ok(true)
     }
 
-    /// Lets go of it while a node runs on a disk that somebody else has filled to the last: what is in memory must be written, or the node
-    /// ends.
+    /// Removes the file of a running node once another program has filled the disk completely: data in memory
+    /// must be written, or the node ends.
     pub(crate) fn let_go_if_nothing_is_left(&self) {
         if !self.wanted_and_free().is_ok_and(|(_, free)| free < LAST_BYTES) {
             return;
@@ -71,7 +73,7 @@ impl Ballast {
         }
     }
 
-    /// Makes it, if it is not there and there is room. Without it a node works as well.
+    /// Creates the file if it is missing and there is room. A node also works without the file.
     pub(crate) fn take_if_room(&self) {
         if self.path.exists() {
             return;
@@ -87,7 +89,7 @@ impl Ballast {
             }
             let mut file = File::create_new(&fresh)?;
             if fallocate(&file, FallocateFlags::empty(), 0, wanted).is_err() {
-                // Not every file system can: zeros take the same room.
+                // Not every file system can reserve space: zeros take the same room.
                 let zeros = vec![0; 1 << 20];
                 for _ in 0..wanted >> 20 {
                     file.write_all(&zeros)?;

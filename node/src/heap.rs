@@ -1,34 +1,36 @@
-//! Memory that is free goes back to the system: a burst must not keep a gateway large for days.
+//! Returns free memory to the operating system: a burst must not keep a gateway's process large for days.
 //!
-//! The GNU C library (`malloc/malloc.c`) raises the size from which an allocation is a mapping of its own to that of the largest that was
-//! freed, 32 MiB at most. Buffers of some megabytes then lie between small objects, and their pages stay.
+//! The GNU C library (`malloc/malloc.c`) raises the size from which an allocation gets its own mapping to the
+//! largest size freed, at most 32 MiB. Buffers of a few megabytes then lie between small objects, and their
+//! pages stay.
 
 use std::time::Duration;
 use weir_broker::Broker;
 
-/// Allocations from here on are mappings of their own, which end when they are freed: larger than what a steady load allocates, smaller
-/// than what a few slow clients make a node hold.
+/// Size in bytes from which an allocation gets its own mapping, which ends when the allocation is freed.
+/// Larger than the allocations of a steady load, smaller than the buffers for a few slow clients.
 #[cfg(target_env = "gnu")]
 const MAPPED_BYTES: i32 = 1 << 20;
-/// How often it is looked whether there was a burst.
+/// Interval of checks for a burst.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Bytes in the node's shares that make a burst of a load.
+/// Bytes in the node's memory ledger that count as a burst.
 const BURST_BYTES: u64 = 8 << 20;
 
-/// Keeps large allocations apart from small ones. Before anything is allocated that is large.
+/// Keeps large allocations apart from small allocations. Call before any large allocation.
 #[cfg_attr(
     target_env = "gnu",
     expect(unsafe_code, reason = "the C library's settings have no safe form")
 )]
 pub(crate) fn keep_large_apart() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it sets a number that the allocator reads under its own locks; other threads may allocate meanwhile.
+    // SAFETY: sets a number that the allocator reads under its own locks; other threads may allocate
+    // meanwhile.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES);
     }
 }
 
-/// Gives back what a burst of requests or answers leaves behind, once it is over.
+/// Returns the memory of a burst of requests or answers to the system once the burst is over.
 pub(crate) async fn give_back(broker: Broker) {
     let mut was_large = false;
     loop {
@@ -47,7 +49,7 @@ pub(crate) async fn give_back(broker: Broker) {
 )]
 fn trim() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it takes the allocator's own locks, and frees nothing that is in use.
+    // SAFETY: takes the allocator's own locks, and frees no memory in use.
     unsafe {
         libc::malloc_trim(0);
     }

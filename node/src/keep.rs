@@ -1,4 +1,4 @@
-//! What a node sees to while it runs, beside its own records: the site and its place in it.
+//! Background tasks of a running node: the site, and the node's membership in it.
 
 use crate::site::{self, Place};
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,29 +6,29 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use weir_broker::{Broker, Group, Member, NodeId};
 
-/// Exit code when the log stopped: the supervisor starts the node again, and it recovers.
+/// Exit code after the log has stopped: the supervisor restarts the node, which recovers.
 pub(crate) const EXIT_POISONED: i32 = 70;
-/// How often the leader looks whether learners have caught up.
+/// Interval at which the leader checks whether learners have caught up.
 const PROMOTE_EVERY: Duration = Duration::from_millis(500);
-/// Without a leader for so long is worth a line: many elections.
+/// Time without a leader that is worth a log line: many elections.
 const LEADERLESS_FOR: Duration = Duration::from_secs(10);
-/// How often the names of nodes are looked up: addresses that were given out anew are used soon.
+/// Interval of name resolution, so that reassigned addresses are used soon.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
-/// A resolver that takes longer has none of them.
+/// Timeout of name resolution.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
-/// Of the addresses of a name, at most so many: a gateway has a few.
+/// Maximum addresses per name: a gateway has a few.
 const ADDRESSES_OF_NAME_MAX: usize = 8;
-/// A node that is not heard of for so long is worth a line: several elections.
+/// Silence of a node, in milliseconds, that is worth a log line: several elections.
 pub(crate) const SILENT_MS: u64 = 3_000;
 
-/// Keeps the site in order as far as its leader does: names it, keeps this node's address right, and makes voters of
-/// learners that have caught up.
+/// Maintains the site as far as its leader must: assigns the site's name, updates this node's address, and
+/// promotes learners that have caught up to voters.
 pub(crate) async fn keep(broker: Broker, data: PathBuf, mut place: Place, own: Member) {
     let mut silent = BTreeSet::new();
     let mut leaderless = Leaderless::default();
     let mut is_news = false;
     let mut resolved: Option<(BTreeMap<NodeId, Member>, Instant)> = None;
-    // What was set aside at a start is all there is.
+    // The only quarantined log is from an earlier start.
     let mut has_aside = data.join(site::ASIDE).exists();
     loop {
         if let Some(reason) = broker.groups().iter().find_map(Group::stopped) {
@@ -52,7 +52,7 @@ pub(crate) async fn keep(broker: Broker, data: PathBuf, mut place: Place, own: M
         if is_news {
             match site::save(&data, &place) {
                 Ok(()) => is_news = false,
-                // Once every half second would be too often to say so.
+                // A warning every half second would be too much.
                 Err(error) => tracing::debug!(%error, "who the members are is not noted"),
             }
         }
@@ -73,7 +73,7 @@ pub(crate) async fn keep(broker: Broker, data: PathBuf, mut place: Place, own: M
         }
         if has_aside && broker.is_in_place() {
             let dir = data.clone();
-            // It may be much, and takes as long as the disk.
+            // The directory may be large; removal takes as long as the disk does.
             let removed = tokio::task::spawn_blocking(move || site::forget_aside(&dir)).await;
             has_aside = !matches!(removed, Ok(true));
         }
@@ -84,7 +84,7 @@ pub(crate) async fn keep(broker: Broker, data: PathBuf, mut place: Place, own: M
     }
 }
 
-/// Finds the addresses behind the names by which nodes say they are reached.
+/// Resolves the names under which nodes advertise themselves.
 async fn resolve(broker: Broker, names: Vec<String>) {
     let mut found = BTreeSet::new();
     for name in names {
@@ -96,14 +96,14 @@ async fn resolve(broker: Broker, names: Vec<String>) {
     broker.nodes_are_at(found);
 }
 
-/// Since when this node hears of no leader, and whether it has said so.
+/// Start of the time without a leader, and a flag that it was logged.
 #[derive(Default)]
 struct Leaderless {
     since: Option<Instant>,
     is_told: bool,
 }
 
-/// Says once when this node has heard of no leader for a while: whom it tries to reach, and where.
+/// Logs once that this node has had no leader for a while, with the nodes and addresses it tries to reach.
 fn tell_of_no_leader(broker: &Broker, leaderless: &mut Leaderless) {
     let group = broker.group();
     if group.leader().is_some() {
@@ -126,7 +126,7 @@ fn tell_of_no_leader(broker: &Broker, leaderless: &mut Leaderless) {
     );
 }
 
-/// Says once, on the node that leads, when another falls silent, and when it is back.
+/// Logs on the leader when another node falls silent, and when it returns.
 fn tell_of_silent(broker: &Broker, silent: &mut BTreeSet<NodeId>) {
     if !broker.is_serving() {
         return silent.clear();

@@ -1,4 +1,4 @@
-//! `weir`: one binary that is the node and the tool to work with it.
+//! `weir`: a single binary for the node and its command line.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     heap::keep_large_apart();
-    // Wrong usage ends with 2 in clap's own hands.
+    // clap ends the process with code 2 after wrong usage.
     let args = cli::Args::parse_from(cli::in_order(std::env::args_os()));
     match cli::run(args) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,11 +1,11 @@
-//! What the machine lets a node have.
+//! Resources of the machine that a node may use.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Bytes of memory where nothing says how many there are.
+/// Assumed bytes of memory if the system does not say.
 const MEMORY_BYTES: u64 = 1 << 30;
 
-/// Raises the limit of open files as far as this user may, and returns it.
+/// Raises the limit of open files as far as this user may, and returns the limit.
 pub(crate) fn files() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -19,7 +19,7 @@ pub(crate) fn files() -> usize {
     now.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX))
 }
 
-/// Bytes of memory of the machine, or of the control group that the process is in, if that has less.
+/// Returns the bytes of memory of the machine, or of the process's control group if that is less.
 pub(crate) fn memory() -> u64 {
     let machine = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let machine = machine.lines().find_map(|line| {

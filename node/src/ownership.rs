@@ -1,26 +1,27 @@
-//! The directory of a node: this user's alone, and all that is in it.
+//! Ownership of a node's directory: the directory and its content belong to this user only.
 //!
-//! In it lie all records, the node's key, and native code that the node runs. So nothing in it may belong to somebody else, be
-//! writable for others, or lead elsewhere.
+//! The directory holds all records, the node's key, and native code that the node runs. So nothing in it may
+//! belong to another user, be writable for others, or be a link.
 
 use anyhow::{Context, Result, bail};
 use std::fs::{self, DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// For group and others.
+/// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
 const WRITABLE_FOR_OTHERS: u32 = 0o022;
 
-/// Has everything that this process makes from now on be this user's alone.
+/// Restricts all files that this process creates to this user.
 pub(crate) fn keep_to_ourselves() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(OTHERS));
 }
 
-/// Makes the directory if there is none, and closes it to others.
+/// Creates the directory if it is missing, and closes it to other users.
 ///
 /// # Errors
-/// When it, or something in it, is somebody else's, can be written to by others, or is a link: names that and what to do.
+/// If the directory or its content belongs to another user, is writable for others, or is a link. The error
+/// names the path and the remedy.
 pub(crate) fn take(data: &Path) -> Result<()> {
     if !data.exists() && !data.is_symlink() {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(data);

@@ -1,5 +1,5 @@
-//! Which node of which site this is: decided once, by founding a site or by joining one, and kept beside the database,
-//! so that a node that lost that does not take itself for a new one.
+//! A node's identity within its site. Decided once, by founding or joining a site, and stored beside the
+//! database: a node that lost its database does not mistake itself for a new node.
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -14,38 +14,38 @@ use weir_log::{Log, OpenError, Recovered};
 use weir_types::GroupId;
 use weir_types::level::{FIRST_LEVEL, LEVEL, release_of};
 
-/// What is kept of it.
+/// The stored identity.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Place {
-    /// The site's name among sites.
+    /// Unique name of the site.
     pub(crate) site: String,
-    /// This node's number.
+    /// This node's id.
     pub(crate) node: NodeId,
-    /// Whether it made the site.
+    /// True if this node founded the site.
     pub(crate) founder: bool,
-    /// Who else was there when that last changed, as far as this one knows: whom it lets in until it knows the members
-    /// by its log, and whom it asks when it has lost that.
+    /// The other members at the last known change. This node admits them until its log tells the members, and
+    /// asks them if it has lost its log.
     #[serde(default)]
     pub(crate) others: BTreeMap<NodeId, Member>,
-    /// How many nodes the site had then.
+    /// Number of members at the last known change.
     pub(crate) members: usize,
-    /// It has had entries of the site's log.
+    /// True once the node has received entries of the site's log.
     pub(crate) active: bool,
-    /// How often the log had lost something when this was written.
+    /// Number of losses of the log at the time of writing.
     pub(crate) epoch: u32,
-    /// It votes, and keeps no records; as long as there is a site.
+    /// True for a witness, which votes but stores no records. Fixed for the life of the site.
     #[serde(default)]
     pub(crate) witness: bool,
-    /// It lost what it had acknowledged: it must not take part any more.
+    /// True if the node lost acknowledged data: it must not participate any more.
     pub(crate) damaged: bool,
-    /// How often this directory was started while there were others to tell; none where a release ran it that does not
-    /// count.
+    /// Number of starts of this directory while the site had other members; `None` after a run of a release
+    /// that does not count starts.
     #[serde(default)]
     pub(crate) started: Option<u64>,
-    /// How often the others were, as far as this node has heard.
+    /// Numbers of starts of the other members, as far as this node knows.
     #[serde(default)]
     pub(crate) others_started: BTreeMap<NodeId, LastStart>,
-    /// The level of the site, as last seen: a release below it has no part in this directory.
+    /// Feature level of the site, as last seen: a release below this level must not use the directory.
     #[serde(default = "first_level")]
     pub(crate) level: u32,
 }
@@ -54,12 +54,12 @@ fn first_level() -> u32 {
     FIRST_LEVEL
 }
 
-/// Under which name the node's number stands from the second level on: under the old one it says, to a release that knows no
-/// levels, why it cannot be read.
+/// Key of the node's id from level 2 on. A release that knows no levels finds a message under the old key
+/// that says why it cannot read the file.
 const NUMBER: &str = "number";
 
 impl Place {
-    /// Of a node that has had no part in anything yet.
+    /// Makes the identity of a node without any history.
     fn new(site: String, node: NodeId, witness: bool) -> Self {
         Self {
             site,
@@ -77,7 +77,7 @@ impl Place {
         }
     }
 
-    /// Notes who the members are; whether that is news.
+    /// Records the members; returns true if they have changed.
     pub(crate) fn note(&mut self, mut members: BTreeMap<NodeId, Member>) -> bool {
         members.remove(&self.node);
         let is_news = self.members != members.len() + 1 || self.others != members;
@@ -87,20 +87,20 @@ impl Place {
     }
 }
 
-/// Redirections followed on the way to the leader.
+/// Maximum redirections on the way to the leader.
 const HOPS_MAX: usize = 4;
-/// Joining is tried so often: there may be an election under way.
+/// Attempts to join: an election may be under way.
 const TRIES: usize = 20;
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
-/// The one replica group of a site.
+/// The replica group of the site itself.
 pub(crate) const GROUP: GroupId = GroupId(0);
-/// Its file in the node's directory.
+/// File in the node's directory.
 const FILE: &str = "site.json";
-/// Where a log goes that lost something, beside it.
+/// Subdirectory for a quarantined log that has lost data.
 pub(crate) const ASIDE: &str = "set-aside";
 
-/// The place that was taken earlier.
+/// Loads the identity, if there is one.
 pub(crate) fn load(data: &Path) -> Result<Option<Place>> {
     let path = data.join(FILE);
     let text = match fs::read(&path) {
@@ -139,10 +139,11 @@ pub(crate) fn load(data: &Path) -> Result<Option<Place>> {
         .with_context(what)
 }
 
-/// Makes a site of this node, or one again of a log of a node that was alone. `members` are those that its log tells of.
+/// Founds a site with this node, or restores the identity from the log of a lone node. `members` come from
+/// that log.
 ///
 /// # Errors
-/// When it was one of several nodes.
+/// If the log belonged to a site of several nodes.
 pub(crate) fn found(
     data: &Path,
     site: String,
@@ -220,14 +221,14 @@ pub(crate) async fn join(
     }
 }
 
-/// On the disk before anything else happens: a number is not given twice.
+/// Saves the identity durably, before anything else happens: an id is never assigned twice.
 pub(crate) fn save(data: &Path, place: &Place) -> Result<()> {
     write(data, place).with_context(|| format!("cannot write `{}`", data.join(FILE).display()))
 }
 
 fn write(data: &Path, place: &Place) -> Result<()> {
     let (path, fresh) = (data.join(FILE), data.join("site.json.new"));
-    // What an earlier start was stopped at; never through a link.
+    // A leftover of an interrupted start; never followed as a link.
     match fs::remove_file(&fresh) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
         _ => {}
@@ -245,18 +246,19 @@ fn write(data: &Path, place: &Place) -> Result<()> {
     Ok(File::open(data)?.sync_all()?)
 }
 
-/// The log that `opened` found, if the node may take part with it: what it acknowledged to others must be there. If it
-/// is not, that is noted, since the log itself is whole again at the next start, and there is none.
+/// Returns the opened log if the node may participate with it: all entries acknowledged to others must be
+/// present. Otherwise records the loss, since the log looks complete again at the next start, and returns
+/// `None`.
 ///
 /// # Errors
-/// When it does not open, and nobody else has what is in it; or the note cannot be written.
+/// If the log does not open and no other node has its content, or the loss cannot be recorded.
 pub(crate) fn admit(
     data: &Path,
     place: &mut Place,
     opened: Result<(Log, Recovered), OpenError>,
 ) -> Result<Option<(Log, Recovered)>> {
     if place.members <= 1 {
-        // Nobody else has it: it goes on, and readers are shown the gap.
+        // No other node has the content: continue, and show readers the gap.
         let (log, recovered) = opened?;
         if is_empty(&recovered) && place.active {
             log.close();
@@ -268,7 +270,7 @@ pub(crate) fn admit(
                 data.join(FILE).display()
             );
         }
-        // On a full disk it must start without.
+        // A start on a full disk must succeed without the write.
         if std::mem::replace(&mut place.epoch, log.epoch()) != log.epoch() {
             save(data, place)?;
         }
@@ -295,10 +297,10 @@ pub(crate) fn admit(
     Ok(None)
 }
 
-/// Notes that the node of `place` must not take part as the one that it was.
+/// Records that the node must not participate under its present id.
 ///
 /// # Errors
-/// When that cannot be written.
+/// If the record cannot be written.
 pub(crate) fn has_lost(data: &Path, place: &mut Place, what: &str) -> Result<()> {
     place.damaged = true;
     save(data, place)?;
@@ -311,12 +313,13 @@ pub(crate) fn has_lost(data: &Path, place: &mut Place, what: &str) -> Result<()>
     Ok(())
 }
 
-/// Whether no group has an entry.
+/// Returns true if no group has an entry.
 fn is_empty(recovered: &Recovered) -> bool {
     recovered.groups.values().all(|group| group.last.index == 0)
 }
 
-/// Has the others of the site let this node in as another, for as long as it takes, and sets its log aside.
+/// Asks the other members to admit this node under a new id, for as long as it takes, and quarantines the old
+/// log.
 pub(crate) async fn rejoin(data: &Path, peers: &Peers, place: &Place, own: &Member) -> Result<Place> {
     let mut told = String::new();
     let (node, members) = loop {
@@ -335,7 +338,7 @@ pub(crate) async fn rejoin(data: &Path, peers: &Peers, place: &Place, own: &Memb
         }
         tokio::time::sleep(TRY_AGAIN).await;
     };
-    // Before it is the new one: with the old log it must not be.
+    // Done before the new id is saved: the new id must never use the old log.
     weir_log::set_aside(data, ASIDE)?;
     tracing::info!(
         node,
@@ -348,8 +351,8 @@ pub(crate) async fn rejoin(data: &Path, peers: &Peers, place: &Place, own: &Memb
     Ok(fresh)
 }
 
-/// Notes what was found missing in the log of `data` by a command that opened it: it is whole again from then on, and
-/// would not tell.
+/// Records losses found in the log of `data` by a command that opened it: afterwards the log looks complete
+/// and would not tell.
 pub(crate) fn note_damage(data: &Path, recovered: &Recovered) -> Result<()> {
     match load(data)? {
         Some(mut place) if place.members > 1 && !recovered.damage.is_none() => {
@@ -360,8 +363,8 @@ pub(crate) fn note_damage(data: &Path, recovered: &Recovered) -> Result<()> {
     }
 }
 
-/// Notes what a repair found in `data`: as [`note_damage`], and of a node that is alone, and of whose log nothing is left, that it begins
-/// as it did at first.
+/// Records losses found by a repair, like [`note_damage`]. A lone node without any remaining log starts over
+/// as a new node.
 pub(crate) fn note_repair(data: &Path, recovered: &Recovered) -> Result<()> {
     note_damage(data, recovered)?;
     match load(data)? {
@@ -373,12 +376,12 @@ pub(crate) fn note_repair(data: &Path, recovered: &Recovered) -> Result<()> {
     }
 }
 
-/// Makes the node of `data`, which does not run, the only one of its site.
+/// Makes the node in `data`, which must not be running, the only member of its site.
 pub(crate) async fn make_alone(data: &Path) -> Result<NodeId> {
     let place = load(data)?;
     let mut place = place.with_context(|| format!("`{}` holds no node", data.display()))?;
     if place.witness {
-        // Not even opened: its log lacks what any other must have.
+        // Refused without opening the log: it lacks entries that every other node must have.
         bail!(
             "node {} is a witness: it has no records to go on with",
             place.node
@@ -387,7 +390,7 @@ pub(crate) async fn make_alone(data: &Path) -> Result<NodeId> {
     let (log, recovered) = Log::open(data, &weir_log::Options::default())?;
     let state = recovered.groups.get(&GROUP).copied().unwrap_or_default();
     let mut made = weir_broker::make_alone(&log, GROUP, state, place.node).await;
-    // And of each replica group that it has a part in: one that only others had is lost with them.
+    // Applies to each replica group of this node; groups held only by other nodes are lost with them.
     for (group, state) in recovered.groups.iter().filter(|(id, _)| **id != GROUP) {
         if made.is_err() {
             break;
@@ -405,7 +408,8 @@ pub(crate) async fn make_alone(data: &Path) -> Result<NodeId> {
     Ok(place.node)
 }
 
-/// Removes what [`rejoin`] set aside, once this node has all that the others have. Whether it is gone. Blocks.
+/// Removes the log quarantined by [`rejoin`] once this node has caught up. Returns true if the log is gone.
+/// Blocks.
 pub(crate) fn forget_aside(data: &Path) -> bool {
     match fs::remove_dir_all(data.join(ASIDE)) {
         Ok(()) => {
@@ -420,9 +424,10 @@ pub(crate) fn forget_aside(data: &Path) -> bool {
     }
 }
 
-/// The address by which others reach this machine: the interface towards the rest of the world. Sends nothing.
+/// Returns the address by which others reach this machine: the address of the interface towards the internet.
+/// Sends nothing.
 pub(crate) fn own_address() -> Option<std::net::IpAddr> {
-    // An address that is kept for documentation (RFC 5737): choosing a route is all that connecting does here.
+    // A documentation address (RFC 5737): connecting a UDP socket only selects a route.
     let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).ok()?;
     socket.connect(("192.0.2.1", 9)).ok()?;
     socket.local_addr().ok().map(|a| a.ip())

@@ -1,5 +1,5 @@
-//! That this process is the only one that speaks for its node, and stands on the newest directory of it: the other nodes
-//! of the site are told of each start, before this one takes part.
+//! Ensures that this process is the only process of its node, on the newest copy of the node's directory. The
+//! node reports each start to the other members before it participates.
 
 use crate::site::{self, Place};
 use anyhow::{Result, bail};
@@ -11,18 +11,19 @@ use std::time::{Duration, Instant};
 use weir_broker::{Broker, Member, NodeId, Peers, Seen, Started, TELL_EVERY, Verdict};
 use weir_log::{Log, Recovered};
 
-/// How long a node that starts waits for the others: those that are up answer at once, and without them it goes on as
-/// it is, since a site that lost its power starts all at once.
+/// Time that a starting node waits for the other members. Live members answer at once; without answers the
+/// node continues, since a site starts all nodes together after a power failure.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-/// And how long for the rest once one that leads has spoken: nobody knows better, and others may know as much.
+/// Further wait for the rest once a leader has answered: no member knows better, and others may know as much.
 const REST_WITHIN: Duration = Duration::from_millis(100);
-/// How long another process may speak for this node before this one gives in: one that was killed counts as gone before that.
+/// Time after which this process gives up because another process runs as this node. A killed process counts
+/// as gone before that.
 const TAKEN_FOR: Duration = Duration::from_secs(10);
-/// How often it asks again.
+/// Interval of repeated questions.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Counts this start in the directory, if there are others to tell; what they are told. On a disk that is full the count is not told,
-/// since the next start would tell the same.
+/// Counts this start in the directory if there are other members, and returns the report for them. On a full
+/// disk the count is left out, since the next start would report the same count.
 pub(crate) fn count(data: &Path, place: &mut Place, own: &Member, run: [u8; 16]) -> Started {
     let mut told = Started {
         node: place.node,
@@ -39,7 +40,7 @@ pub(crate) fn count(data: &Path, place: &mut Place, own: &Member, run: [u8; 16])
     told
 }
 
-/// Keeps the count in the directory; 0 if that cannot be done.
+/// Stores the count in the directory; returns 0 on failure.
 fn keep(data: &Path, place: &mut Place, count: u64) -> u64 {
     let before = place.started.replace(count);
     match site::save(data, place) {
@@ -52,10 +53,10 @@ fn keep(data: &Path, place: &mut Place, count: u64) -> u64 {
     }
 }
 
-/// Waits until no other process speaks for this node. What the others say then.
+/// Waits until no other process runs as this node, and returns the members' answers.
 ///
 /// # Errors
-/// When one goes on.
+/// If another process continues to run as this node.
 async fn untaken(data: &Path, place: &Place, peers: &Peers, told: &Started) -> Result<Vec<(NodeId, Seen)>> {
     let begun = Instant::now();
     loop {
@@ -82,11 +83,11 @@ fn taken(seen: &[(NodeId, Seen)]) -> Option<(NodeId, String)> {
     })
 }
 
-/// The log that `opened` found, if the others of the site know of nothing that this node had beyond it. If they do, that
-/// is noted in `place`, and there is none.
+/// Returns the opened log if no other member knows of acknowledged data beyond it. Otherwise records the loss
+/// in `place` and returns `None`.
 ///
 /// # Errors
-/// When another process speaks for this node.
+/// If another process runs as this node.
 pub(crate) async fn confirm(
     data: &Path,
     place: &mut Place,
@@ -99,7 +100,7 @@ pub(crate) async fn confirm(
         told.last = groups.map(|(id, state)| (*id, state.last)).collect();
     }
     let seen = untaken(data, place, peers, told).await;
-    // What is missing is sent again from here on; what follows is about who speaks.
+    // Missing entries are sent again from here on; the rest is about the process.
     told.last.clear();
     let (seen, opened) = match (seen, opened) {
         (Ok(seen), Some(opened)) => (seen, opened),
@@ -111,7 +112,7 @@ pub(crate) async fn confirm(
             return Err(e);
         }
     };
-    // What they counted while this directory was run by a release that did not.
+    // Starts counted by the others while a release without counting used this directory.
     let counted = seen.iter().filter_map(|(_, seen)| seen.count).max();
     if told.count == 0
         && place.started.is_none()
@@ -119,7 +120,7 @@ pub(crate) async fn confirm(
     {
         told.count = keep(data, place, counted + 1);
     }
-    // Where two go on without each other, the one that knows this node is its site.
+    // If two copies run apart, the site is the side that knows this node.
     let is_known = seen
         .iter()
         .any(|(_, seen)| seen.leads && seen.verdict == Verdict::Sound);
@@ -149,13 +150,13 @@ pub(crate) async fn confirm(
         _ => format!("node {by} has seen it started since this directory was: this is an older copy of it"),
     };
     if seen.is_pair {
-        // Both must agree to all, so the other has it all, and nobody can be elected without it.
+        // A majority of two is both: the other node has every entry, and no leader is elected without it.
         tracing::error!(
             node = place.node,
             what,
             "this node lost what it had; the other one sends it again"
         );
-        // It begins to count anew behind what the other has counted.
+        // Counts on from the number that the other member has seen.
         told.count = seen.count.map_or(0, |count| keep(data, place, count + 1));
         return Ok(Some(opened));
     }
@@ -164,7 +165,7 @@ pub(crate) async fn confirm(
     Ok(None)
 }
 
-/// What the others say: all that answer in time, and soon after one that leads.
+/// Returns the answers of the other members: all that arrive in time, or shortly after a leader's answer.
 async fn ask(peers: &Peers, others: &BTreeMap<NodeId, Member>, told: &Started) -> Vec<(NodeId, Seen)> {
     let mut asked: FuturesUnordered<_> = others
         .iter()
@@ -182,12 +183,12 @@ async fn ask(peers: &Peers, others: &BTreeMap<NodeId, Member>, told: &Started) -
     seen
 }
 
-/// Tells the others every few seconds that this process goes on; returns when another one speaks for this node and goes on with it,
-/// with what was said.
+/// Reports to the other members every few seconds that this process runs. Returns a reason once another
+/// process runs as this node and persists.
 pub(crate) async fn keep_telling(broker: &Broker, peers: &Peers, told: Started) -> String {
     let mut taken_since: Option<(String, Instant)> = None;
     let mut is_told = false;
-    // At once, and often at first: nodes that start together have not heard each other before.
+    // Immediately, and often at first: nodes that start together have not heard each other before.
     let mut every = ASK_AGAIN;
     loop {
         tokio::time::sleep(every).await;
@@ -213,7 +214,7 @@ pub(crate) async fn keep_telling(broker: &Broker, peers: &Peers, told: Started) 
             taken_since = None;
             continue;
         };
-        // It may be what this one was before it came up here.
+        // The answer may be about this process before its restart.
         match &taken_since {
             Some((known, since)) if *known == addr => {
                 if since.elapsed() >= TAKEN_FOR {
@@ -243,11 +244,11 @@ mod tests {
         place.members = 3;
         assert_eq!(count(data, &mut place, &own, run).count, 1);
         assert_eq!((count(data, &mut place, &own, run).count, kept()), (2, Some(2)));
-        // Where it cannot be kept, it is not told, and the next start goes on from what is.
+        // Without a stored count, none is reported, and the next start continues from the stored count.
         let nowhere = data.join("nowhere");
         assert_eq!(count(&nowhere, &mut place, &own, run).count, 0);
         assert_eq!(count(data, &mut place, &own, run).count, 3);
-        // A directory of a release that did not count says nothing.
+        // A directory from a release without counting says nothing.
         place.started = None;
         assert_eq!(count(data, &mut place, &own, run).count, 0);
     }
