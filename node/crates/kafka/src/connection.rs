@@ -41,9 +41,9 @@ const SEND_BYTES_PER_S: usize = 16 << 10;
 /// Reason for the end of a connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectionError {
-    #[error("the client went away: {0}")]
+    #[error("the client disconnected: {0}")]
     Io(#[from] io::Error),
-    #[error("a request of {0} bytes is over the limit of {KAFKA_REQUEST_BYTES_MAX}, or not Kafka at all")]
+    #[error("a request of {0} bytes is over the limit of {KAFKA_REQUEST_BYTES_MAX}, or is not Kafka")]
     Length(i64),
     #[error("{what} took too long")]
     Slow { what: &'static str },
@@ -53,11 +53,11 @@ pub(crate) enum ConnectionError {
         version: i16,
         error: WireError,
     },
-    #[error("request {key} version {version} is not served here: ask ApiVersions for what is")]
+    #[error("request {key} version {version} is not supported: use ApiVersions")]
     Unsupported { key: i16, version: i16 },
     #[error(transparent)]
     UsedUp(#[from] UsedUp),
-    #[error("records sent without asking for an answer were refused: {0}")]
+    #[error("records of a request without acknowledgement (acks=0) were refused: {0}")]
     Unasked(String),
 }
 
@@ -393,7 +393,7 @@ async fn send(tx: &mut OwnedWriteHalf, frame: Frame) -> Result<(), ConnectionErr
         let within = until.min(Instant::now() + SEND_WITHIN);
         let written = tokio::time::timeout_at(within, tx.write_vectored(&slices)).await;
         let mut written = written.map_err(|_| ConnectionError::Slow {
-            what: "taking an answer",
+            what: "reading an answer",
         })??;
         if written == 0 {
             return Err(io::Error::from(io::ErrorKind::WriteZero).into());

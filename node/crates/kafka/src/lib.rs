@@ -64,7 +64,7 @@ pub async fn serve(listener: TcpListener, broker: Broker, settings: Settings) {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "cannot take a Kafka connection");
+                tracing::warn!(%error, "cannot accept a Kafka connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

@@ -25,8 +25,8 @@ pub enum PeerError {
     },
     /// Only one of the two identity files exists.
     #[error(
-        "`{missing}` is missing and `{there}` is there: put it back, or set the other aside to make a new identity, which no other \
-         node knows"
+        "`{missing}` is missing but `{there}` exists: put it back, or move the other away to make a new identity, which no \
+         other node knows"
     )]
     HalfIdentity {
         /// The file that is missing.
@@ -36,8 +36,8 @@ pub enum PeerError {
     },
     /// The identity files hold no valid certificate and key, or the two do not match.
     #[error(
-        "`{certificate}` and `{key}` are no certificate and its key ({why}): put them back from a copy, or set both aside to make \
-         a new identity, which no other node knows: one of a site of several must then join again, with a token and an empty \
+        "`{certificate}` and `{key}` are not a certificate and its key ({why}): put them back from a copy, or move both away to make \
+         a new identity, which no other node knows: a node of a larger site must then join again, with a token and an empty \
          directory"
     )]
     BrokenIdentity {
@@ -50,8 +50,8 @@ pub enum PeerError {
     },
     /// The private key is readable by other users.
     #[error(
-        "the key in `{path}` is open to others (mode {mode:o}): somebody may have it. `chmod 600` it if nobody does, or set both \
-         files of the identity aside"
+        "the key in `{path}` is readable by others (mode {mode:o}). Use `chmod 600` if nobody has copied the key, else move both \
+         files of the identity away"
     )]
     OpenKey {
         /// Path of the private key.
@@ -61,7 +61,7 @@ pub enum PeerError {
     },
     /// A line in the list of known nodes is malformed.
     #[error(
-        "line {line} of `{path}` is no `HOST:PORT KEY`: mend it, or set the file aside to forget all nodes that were met"
+        "line {line} of `{path}` is not `HOST:PORT KEY`: repair the line, or move the file away to forget all known nodes"
     )]
     KnownNodes {
         /// The file.
@@ -70,7 +70,7 @@ pub enum PeerError {
         line: usize,
     },
     /// TLS could not be configured with the given keys.
-    #[error("cannot make keys: {0}")]
+    #[error("cannot set up TLS: {0}")]
     Tls(String),
     /// No node answered at the address.
     #[error("no node answers at {addr}: {why}; is `weir serve` running there?")]
@@ -82,8 +82,8 @@ pub enum PeerError {
     },
     /// The node's key differs from the key recorded at the first connection.
     #[error(
-        "the node at {addr} has another key than when it was first met ({seen}; known is {known}). If it was set up \
-         anew, remove its line from `{path}`; if not, somebody stands between"
+        "the key of the node at {addr} has changed ({seen}; known is {known}). If the node was set up \
+         again, remove its line from `{path}`; if not, the connection may be intercepted"
     )]
     KeyChanged {
         /// Address of the node.
@@ -96,7 +96,7 @@ pub enum PeerError {
         path: String,
     },
     /// A node of the site proved another key than expected.
-    #[error("the node at {addr} has the key {seen}, which is not the one that this site knows it by")]
+    #[error("the node at {addr} has the key {seen}, which differs from the key known to this site")]
     Stranger {
         /// Address of the node.
         addr: SocketAddr,

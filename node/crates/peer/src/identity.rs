@@ -241,7 +241,7 @@ impl KnownNodes {
         written.map_err(|e| {
             met.pop();
             format!(
-                "not remembered, since `{}` cannot be written: {e}",
+                "not recorded, because `{}` cannot be written: {e}",
                 path.display()
             )
         })

@@ -76,13 +76,13 @@ async fn grow(session: &Session, topic: &GrowingTopic, validate_only: bool) -> R
             let has = found.partitions.len();
             return Err((
                 Code::InvalidPartitions,
-                format!("the topic has {has} partitions, and they are only added"),
+                format!("the topic has {has} partitions, and the number can only grow"),
             ));
         }
         _ if topic.count <= 0 => {
             return Err((
                 Code::InvalidPartitions,
-                "a topic has at least one partition".to_owned(),
+                "a topic needs at least one partition".to_owned(),
             ));
         }
         _ => {}

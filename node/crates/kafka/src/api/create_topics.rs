@@ -81,7 +81,10 @@ impl Api for Served {
             let is_there = (broker.is_serving() && broker.topic(&name).is_some())
                 || (name == consumer_offsets::NAME && consumer_offsets::is_there(session));
             let result = if named.get(&name).is_some_and(|n| *n > 1) {
-                Err((Code::InvalidRequest, "named twice in one request".to_owned()))
+                Err((
+                    Code::InvalidRequest,
+                    "the request names the topic twice".to_owned(),
+                ))
             } else if is_there {
                 // Checked first: a client that finds the topic does not care about its settings.
                 Err((Code::TopicAlreadyExists, format!("topic `{name}` exists already")))
@@ -149,9 +152,9 @@ async fn create(
     let partitions = match (topic.assignments.len(), topic.num_partitions) {
         (0, -1) => session.node.settings.default_partitions,
         (0, n) if n > 0 => n as u32,
-        (0, _) => return refuse(Code::InvalidPartitions, "a topic has at least one partition"),
+        (0, _) => return refuse(Code::InvalidPartitions, "a topic needs at least one partition"),
         (n, -1) => n as u32,
-        _ => return refuse(Code::InvalidRequest, "give partitions or assignments, not both"),
+        _ => return refuse(Code::InvalidRequest, "set either partitions or assignments"),
     };
     if topic
         .assignments
@@ -161,7 +164,10 @@ async fn create(
         return refuse(Code::InvalidReplicaAssignment, NOT_PLACEABLE);
     }
     if !topic.assignments.is_empty() && topic.replication_factor != -1 {
-        return refuse(Code::InvalidRequest, "give replicas or assignments, not both");
+        return refuse(
+            Code::InvalidRequest,
+            "set either a replication factor or assignments",
+        );
     }
     let replicas = session.replicas(GroupId::SITE).all;
     let factor = usize::try_from(topic.replication_factor);
@@ -170,7 +176,7 @@ async fn create(
         && !factor.is_ok_and(|n| (1..=replicas.len()).contains(&n))
     {
         let words = format!(
-            "the site has {} nodes that keep records: replication factor is -1, for all of them, or 1 to {0}",
+            "the site has {} nodes that store records: the replication factor must be 1 to {0}, or -1 for all of them",
             replicas.len()
         );
         return refuse(Code::InvalidReplicationFactor, &words);

@@ -28,7 +28,7 @@ impl Deadline {
     ) -> Result<T, (Code, String)> {
         let outcome = tokio::time::timeout_at(self.0, work).await;
         outcome.unwrap_or_else(|_| {
-            let words = "it was not decided in time, and may be done all the same";
+            let words = "timed out before a decision; the change may still take effect";
             Err((Code::RequestTimedOut, words.to_owned()))
         })
     }

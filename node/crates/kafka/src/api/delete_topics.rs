@@ -52,7 +52,7 @@ impl Api for Served {
             };
             if topic.name.is_some() && topic.topic_id != Uuid::default() {
                 deleted.error = Code::InvalidRequest;
-                deleted.error_message = Some("give a topic's name or its id, not both".to_owned());
+                deleted.error_message = Some("set either the name or the id of a topic".to_owned());
                 deleted.name = topic.name;
                 response.topics.push(deleted);
                 continue;
@@ -70,7 +70,7 @@ impl Api for Served {
                 None => deleted.error = Code::UnknownTopicId,
                 Some(name) if consumer_offsets::is(session, name) => {
                     deleted.error = Code::PolicyViolation;
-                    deleted.error_message = Some("what groups committed is no topic here".to_owned());
+                    deleted.error_message = Some("committed offsets are not stored in a topic".to_owned());
                 }
                 Some(name) => {
                     let delete = async {

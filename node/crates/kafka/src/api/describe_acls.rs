@@ -7,7 +7,8 @@ use crate::wire::messages;
 use std::ops::RangeInclusive;
 
 /// Error message for requests about access control lists.
-pub(super) const NO_AUTHORIZER: &str = "nobody is asked here who he is: there are no access control lists";
+pub(super) const NO_AUTHORIZER: &str =
+    "the listener has no authentication, so there are no access control lists";
 
 pub(crate) struct Served;
 

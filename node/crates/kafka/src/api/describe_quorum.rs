@@ -100,9 +100,7 @@ fn describe(session: &Session, topic: &str, index: i32) -> DescribedPartition {
         return DescribedPartition {
             index,
             error: Code::UnknownTopicOrPartition,
-            error_message: Some(format!(
-                "only partition 0 of {METADATA_TOPIC} has a quorum to describe"
-            )),
+            error_message: Some(format!("only partition 0 of {METADATA_TOPIC} has a quorum")),
             ..DescribedPartition::default()
         };
     }

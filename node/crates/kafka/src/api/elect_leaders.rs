@@ -58,7 +58,7 @@ impl Api for Served {
                     let (error, words) = match found {
                         Some(_) => (
                             Code::ElectionNotNeeded,
-                            "replicas choose their leader, and another only when it is gone",
+                            "replicas elect a new leader only when their leader fails",
                         ),
                         None => (Code::UnknownTopicOrPartition, "no such partition"),
                     };

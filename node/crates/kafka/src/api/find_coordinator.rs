@@ -59,10 +59,10 @@ impl Api for Served {
                 // Clients give up at this code instead of retrying.
                 TRANSACTION => (
                     Code::TransactionalIdAuthorizationFailed,
-                    Some("transactions are not served here yet"),
+                    Some("transactions are not supported"),
                 ),
-                SHARE => (Code::InvalidRequest, Some("share groups are not served here")),
-                _ => (Code::InvalidRequest, Some("there is no such kind of coordinator")),
+                SHARE => (Code::InvalidRequest, Some("share groups are not supported")),
+                _ => (Code::InvalidRequest, Some("unknown coordinator type")),
             };
             let found = address.as_ref().filter(|_| error == Code::None);
             Coordinator {

@@ -131,7 +131,7 @@ pub(crate) async fn begin(session: &Session, head: Head, body: Bytes) -> Result<
         // Clients give up at this code instead of retrying.
         Some((
             Code::TransactionalIdAuthorizationFailed,
-            "transactions are not served here yet",
+            "transactions are not supported",
         ))
     } else {
         None
@@ -172,7 +172,10 @@ pub(crate) async fn begin(session: &Session, head: Head, body: Bytes) -> Result<
 async fn take(session: &Session, topic: &str, index: i32, records: Option<Bytes>) -> Taken {
     let refused = |code, words: &str| Taken::Refused(Refusal::new(code, words));
     if topic.is_empty() {
-        return refused(Code::UnknownTopicId, "no topic has this id (any more)");
+        return refused(
+            Code::UnknownTopicId,
+            "unknown topic id; the topic may have been deleted",
+        );
     }
     let Some(bytes) = records.filter(|b| !b.is_empty()) else {
         return refused(Code::InvalidRecord, "no records");
@@ -182,15 +185,15 @@ async fn take(session: &Session, topic: &str, index: i32, records: Option<Bytes>
         Err(e) => return Taken::Refused(Refusal::new(Code::from(&e), e.to_string())),
     };
     if batch.is_log_append_time() {
-        return refused(Code::InvalidTimestamp, "log-append time is for the broker to set");
+        return refused(Code::InvalidTimestamp, "only the broker sets log-append time");
     }
     if batch.is_transactional() {
-        return refused(Code::InvalidRecord, "transactions are not served here yet");
+        return refused(Code::InvalidRecord, "transactions are not supported");
     }
     if batch.count() != batch.span() {
         return refused(
             Code::InvalidRecord,
-            "a producer's batch has a record for each offset",
+            "a batch of a producer must have a record for each offset",
         );
     }
     let Ok(partition) = u32::try_from(index) else {
@@ -305,7 +308,7 @@ impl Refused {
             log_start_offset: session.log_start(topic, index),
             error: Code::MessageTooLarge,
             error_message: Some(format!(
-                "a request has at most {KAFKA_REQUEST_BYTES_MAX} bytes here: send smaller ones"
+                "the request exceeds {KAFKA_REQUEST_BYTES_MAX} bytes: send smaller requests"
             )),
             ..PartitionResponse::default()
         };

@@ -32,19 +32,19 @@ pub enum WireError {
     #[error("request ends within a field")]
     Short,
     /// A count or length exceeds the bytes received.
-    #[error("a count or length of {0} is beyond the bytes that are there")]
+    #[error("a count or length of {0} exceeds the bytes received")]
     Count(i64),
     /// A string is not UTF-8.
     #[error("a string is not UTF-8")]
     Utf8,
     /// Decoding would allocate more than the request's budget.
-    #[error("request would take too much memory to decode")]
+    #[error("decoding the request would take too much memory")]
     Budget,
     /// The request has more items than the limit.
-    #[error("request names more than {ITEMS_MAX} things")]
+    #[error("the request has more than {ITEMS_MAX} items")]
     Items,
     /// A field that must have a value is null.
-    #[error("null where there must be a value")]
+    #[error("unexpected null")]
     Null,
 }
 
