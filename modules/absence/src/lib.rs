@@ -14,18 +14,21 @@ pub struct Absence {
 }
 
 impl Module for Absence {
-    const ABOUT: &'static str = "Says when nothing has come with a key for so long, and when it is back.";
+    const ABOUT: &'static str = "Reports keys that fall silent, and their return.";
     const STATE_VERSION: u32 = 2;
 
     fn parameters() -> Vec<Parameter> {
         vec![
-            Parameter::required::<i64>("silence_ms", "How long a key may be silent."),
+            Parameter::required::<i64>(
+                "silence_ms",
+                "Silence of a key that is reported, in milliseconds.",
+            ),
             Parameter::preset::<String>(
                 "clock",
                 "processing",
-                "What it is silent by: `processing`, the node's time, or `event`, that of the records.",
+                "Clock of the silence: `processing`, the node's time, or `event`, the records' timestamps.",
             ),
-            Parameter::preset::<String>("to", "absent", "Output for what is said."),
+            Parameter::preset::<String>("to", "absent", "Output for the reports."),
         ]
     }
 
@@ -38,7 +41,7 @@ impl Module for Absence {
         };
         let silence_ms: i64 = config.get("silence_ms")?;
         if silence_ms <= 0 {
-            return Err("`silence_ms` has to be positive".to_owned());
+            return Err("`silence_ms` must be positive".to_owned());
         }
         let mut interface = Interface::keys();
         let alerts = interface.output(&to);

@@ -17,7 +17,7 @@ pub struct Anomaly {
 }
 
 impl Module for Anomaly {
-    const ABOUT: &'static str = "Raises an alert when the readings of a key leave what was normal.";
+    const ABOUT: &'static str = "Raises an alert when the readings of a key leave their normal range.";
     const STATE_VERSION: u32 = 1;
 
     fn parameters() -> Vec<Parameter> {
@@ -26,26 +26,26 @@ impl Module for Anomaly {
             Parameter::preset::<String>(
                 "method",
                 "ewma",
-                "What is normal: `ewma`, moving averages, or `robust`, the median and its deviation.",
+                "Model of the normal range: `ewma`, moving averages, or `robust`, the median and its deviation.",
             ),
-            Parameter::preset::<i64>(
-                "smooth",
-                1,
-                "Readings over which they are smoothed first; 1: not at all.",
-            ),
+            Parameter::preset::<i64>("smooth", 1, "Readings for smoothing; 1: no smoothing."),
             Parameter::preset::<i64>(
                 "baseline",
                 0,
-                "Readings that say what is normal; `robust`: up to 256. 0: 1000, and 256 for `robust`.",
+                "Readings that define the normal range; `robust`: up to 256. 0: 1000, and 256 for `robust`.",
             ),
-            Parameter::preset::<f64>("threshold", 3.0, "Deviations from normal that raise an alert."),
+            Parameter::preset::<f64>(
+                "threshold",
+                3.0,
+                "Deviations from the normal range that raise an alert.",
+            ),
             Parameter::preset::<f64>(
                 "least_deviation",
                 0.0,
-                "The least that is taken for a deviation: a step of the sensor, where readings hardly move.",
+                "Minimum deviation, such as the resolution of the sensor, for readings that hardly change.",
             ),
-            Parameter::preset::<f64>("rearm", 0.5, "Share of the threshold below which it is over."),
-            Parameter::preset::<i64>("warm_up", 100, "Readings of a key before the first alert."),
+            Parameter::preset::<f64>("rearm", 0.5, "Share of the threshold below which an alert ends."),
+            Parameter::preset::<i64>("warm_up", 100, "Readings of a key before its first alert."),
             Parameter::preset::<String>("to", "anomalies", "Output for alerts."),
         ]
     }
@@ -82,7 +82,7 @@ impl Module for Anomaly {
             warm_up: count("warm_up", 1_000_000)?,
         };
         if !(settings.threshold > 0.0 && (0.0..=1.0).contains(&settings.rearm)) {
-            return Err("`threshold` has to be positive, and `rearm` from 0 to 1".to_owned());
+            return Err("`threshold` must be positive, and `rearm` from 0 to 1".to_owned());
         }
         if !(settings.least >= 0.0 && settings.least.is_finite()) {
             return Err("`least_deviation` cannot be negative".to_owned());

@@ -87,7 +87,7 @@ impl Message {
             if let Some((switch, ranges)) = extended.get(&signal.symbol) {
                 let switch = places
                     .get(switch)
-                    .ok_or_else(|| format!("there is no switch `{switch}` in `{}`", self.name))?;
+                    .ok_or_else(|| format!("unknown switch `{switch}` in `{}`", self.name))?;
                 signal.when = Some(When {
                     switch: Some(*switch),
                     ranges: ranges.clone(),
@@ -194,7 +194,7 @@ pub(crate) fn read(text: &str) -> Result<Messages, String> {
                 let signals = Vec::new();
                 if let Some(other) = messages.get(&id) {
                     return Err(wrong(format!(
-                        "`{}` and `{name}` have one identifier",
+                        "`{}` and `{name}` have the same identifier",
                         other.name
                     )));
                 }
@@ -207,7 +207,7 @@ pub(crate) fn read(text: &str) -> Result<Messages, String> {
                 let message = message.ok_or_else(|| wrong("a signal before any message".to_owned()))?;
                 // The name would clash with the message's name in the same object.
                 if signal.name == "message" || message.signals.iter().any(|other| other.name == signal.name) {
-                    return Err(wrong(format!("a field `{}` would come twice", signal.name)));
+                    return Err(wrong(format!("duplicate field `{}`", signal.name)));
                 }
                 message.signals.push(signal);
             }
@@ -224,7 +224,7 @@ pub(crate) fn read(text: &str) -> Result<Messages, String> {
         }
     }
     if messages.is_empty() {
-        return Err("it has no messages (`BO_`)".to_owned());
+        return Err("the file has no messages (`BO_`)".to_owned());
     }
     for (id, message) in &mut messages {
         message.connect(extended.get(id).unwrap_or(&BTreeMap::new()))?;
@@ -252,7 +252,7 @@ fn signal(rest: &[Token<'_>]) -> Result<Signal, String> {
         Some(Token::Mark(':')) => (false, None, rest.get(2..)),
         Some(Token::Word(role)) => {
             let (is_switch, when) = role_of(role).ok_or_else(|| {
-                format!("`{symbol}`: of multiplexing it knows `M`, `m` with a number, and both, not `{role}`")
+                format!("`{symbol}`: multiplexing is `M`, `m` with a number, or both, not `{role}`")
             })?;
             let rest = rest
                 .get(2..)
@@ -295,7 +295,7 @@ fn signal(rest: &[Token<'_>]) -> Result<Signal, String> {
     let (start, len) = (place(start)?, place(len)?);
     if !(1..=64).contains(&len) || start >= 512 {
         return Err(format!(
-            "`{symbol}` has {len} bits from bit {start} on: 1 to 64 can be, of 64 bytes"
+            "`{symbol}` has {len} bits from bit {start} on: use 1 to 64 bits within 64 bytes"
         ));
     }
     let (is_little_endian, is_signed) = match kinds.as_str() {
@@ -350,7 +350,7 @@ fn retype(messages: &mut Messages, rest: &[Token<'_>]) -> Result<(), String> {
     };
     let kind = kind.ok_or_else(want)?;
     let signal = find(messages, id, name);
-    let signal = signal.ok_or_else(|| format!("there is no signal `{name}` in message {id}"))?;
+    let signal = signal.ok_or_else(|| format!("unknown signal `{name}` in message {id}"))?;
     signal.kind = match (kind, signal.len) {
         ("0", _) => Kind::Integer,
         ("1", 32) => Kind::F32,
@@ -545,10 +545,10 @@ mod tests {
         assert!(wrong("BO_ 1 A: 8 X\nSG_ s : 0|65@1+ (1,0)").contains("line 2: `s` has 65 bits"));
         assert!(wrong("BO_ 1 A: 8 X\nSG_ s mx : 0|6@1+ (1,0)").contains("multiplexing"));
         assert!(wrong("BO_ 1 A: 8 X\nSG_ s : 0|6 (1,0)").contains("a signal is"));
-        assert!(wrong("BO_ 1 A: 8 X\nSIG_VALTYPE_ 1 s : 1;").contains("no signal `s`"));
+        assert!(wrong("BO_ 1 A: 8 X\nSIG_VALTYPE_ 1 s : 1;").contains("unknown signal `s`"));
         assert!(
-            wrong("BO_ 1 A: 8 X\nSG_ s m1 : 0|6@1+ (1,0)\nSG_MUL_VAL_ 1 s S 1-1;").contains("no switch `S`")
+            wrong("BO_ 1 A: 8 X\nSG_ s m1 : 0|6@1+ (1,0)\nSG_MUL_VAL_ 1 s S 1-1;").contains("unknown switch `S`")
         );
-        assert!(wrong("BO_ 1 A: 8 X\nCM_ \"never\nends").contains("line 2: a text that does not end"));
+        assert!(wrong("BO_ 1 A: 8 X\nCM_ \"never\nends").contains("line 2: unterminated text"));
     }
 }

@@ -45,7 +45,7 @@ pub struct CanDecode {
 }
 
 impl Module for CanDecode {
-    const ABOUT: &'static str = "Makes JSON objects of CAN frames, by what a DBC file says of their signals.";
+    const ABOUT: &'static str = "Decodes CAN frames to JSON objects by a DBC file.";
 
     fn parameters() -> Vec<Parameter> {
         vec![
@@ -53,22 +53,22 @@ impl Module for CanDecode {
             Parameter::preset::<String>(
                 "format",
                 "socketcan",
-                "What a value is: `socketcan`, Linux's struct, or `json`, an object with `id` and `data` in hexadecimal.",
+                "Format of a value: `socketcan`, Linux's struct, or `json`, an object with `id` and `data` in hexadecimal.",
             ),
             Parameter::preset::<String>(
                 "unknown",
                 "drop",
-                "For frames that the file does not have, and those without data: `drop`, `keep` or `reject`.",
+                "Handling of frames without a message in the file, and of frames without data: `drop`, `keep` or `reject`.",
             ),
             Parameter::preset::<String>(
                 "match",
                 "id",
-                "How a frame is found in the file: by its `id`, or by its `pgn`, as J1939 does, whoever sends it.",
+                "Look-up of a frame in the file: by its `id`, or, for J1939, by its `pgn` from any sender.",
             ),
             Parameter::preset::<bool>(
                 "labels",
                 false,
-                "Whether a value that the file has a text for is that text.",
+                "True to write the label of a value, if the file has a label.",
             ),
         ]
     }
@@ -130,7 +130,7 @@ impl Module for CanDecode {
                 (None, Unknown::Drop) => {}
                 (None, Unknown::Keep) => out.keep(index),
                 (None, Unknown::Reject) if frame.data.is_none() => {
-                    out.reject(index, "a remote request or an error: it has no data");
+                    out.reject(index, "a remote request or an error frame: it has no data");
                 }
                 (None, Unknown::Reject) => out.reject(index, format!("the file has no message {}", frame.id)),
             }
@@ -146,7 +146,7 @@ fn groups(messages: &Messages) -> Result<BTreeMap<u32, u32>, String> {
         if let Some(other) = groups.insert(dbc::pgn(*id), *id) {
             let other = messages.get(&other).map_or("", |other| &other.name);
             return Err(format!(
-                "`{other}` and `{}` are of one parameter group: only `match = \"id\"` can tell them apart",
+                "`{other}` and `{}` have the same parameter group: use `match = \"id\"`",
                 message.name
             ));
         }
@@ -182,7 +182,7 @@ fn socketcan(value: &[u8]) -> Result<Frame, String> {
             data: Some(data.to_vec()),
         })
     };
-    frame().ok_or_else(|| "its value is no frame of Linux's struct".to_owned())
+    frame().ok_or_else(|| "value is not a frame of Linux's struct".to_owned())
 }
 
 fn json(value: &[u8]) -> Result<Frame, String> {
@@ -190,23 +190,21 @@ fn json(value: &[u8]) -> Result<Frame, String> {
     let value = Json::new(value);
     let is_id = |id: &f64| id.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(id);
     let id = value.get("id").number().filter(is_id);
-    let id = id.ok_or("there is no whole number `id` of a frame")? as u32;
+    let id = id.ok_or("`id` of the frame is not a whole number")? as u32;
     if id & FLAGS != 0 {
         return Ok(Frame {
             id: id & !FLAGS,
             data: None,
         });
     }
-    let text = value.get("data").string().ok_or("there is no text `data`")?;
-    let wrong = || "`data` is no bytes in hexadecimal".to_owned();
+    let text = value.get("data").string().ok_or("`data` is not a text")?;
+    let wrong = || "`data` is not hexadecimal".to_owned();
     if !text.len().is_multiple_of(2) || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
         return Err(wrong());
     }
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     if text.len() > 2 * FD_BYTES {
-        return Err(format!(
-            "`data` has more than {FD_BYTES} bytes, which no frame has"
-        ));
+        return Err(format!("`data` has more than {FD_BYTES} bytes"));
     }
     let data: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
     Ok(Frame {
@@ -233,7 +231,13 @@ impl CanDecode {
                 continue;
             }
             let raw = signal.raw(data);
-            let raw = raw.ok_or_else(|| format!("`{}` lies behind its {} bytes", signal.name, data.len()))?;
+            let raw = raw.ok_or_else(|| {
+                format!(
+                    "`{}` is beyond the {} bytes of the frame",
+                    signal.name,
+                    data.len()
+                )
+            })?;
             to.push(b',');
             weir_sdk::escape_into(to, &signal.name);
             to.push(b':');

@@ -66,7 +66,7 @@ pub(crate) fn statements(text: &str) -> Result<Vec<(usize, Vec<Token<'_>>)>, Str
             }
             '"' => {
                 let end = end_of_text(&rest[1..]);
-                let end = end.ok_or_else(|| format!("line {line}: a text that does not end"))?;
+                let end = end.ok_or_else(|| format!("line {line}: unterminated text"))?;
                 (Token::Text(&rest[1..=end]), end + 2)
             }
             c if MARKS.contains(c) => (Token::Mark(c), 1),

@@ -18,7 +18,8 @@ pub struct Compact {
 }
 
 impl Module for Compact {
-    const ABOUT: &'static str = "Leaves out readings that lie on a line between others, within a deviation: swinging-door compression.";
+    const ABOUT: &'static str =
+        "Drops readings on a line between others, within a deviation: swinging-door compression.";
     const STATE_VERSION: u32 = 2;
 
     fn parameters() -> Vec<Parameter> {
@@ -26,12 +27,12 @@ impl Module for Compact {
             Parameter::required::<String>("field", "Field of the JSON value; dots lead into objects."),
             Parameter::required::<f64>(
                 "deviation",
-                "How far a reading may be from the line that stands for it.",
+                "Maximum distance of a reading from the line that replaces it.",
             ),
             Parameter::preset::<i64>(
                 "flush_ms",
                 60_000,
-                "The last reading is let go when none has come for so long, by the node's time; 0: never.",
+                "Silence after which the last reading is emitted, in milliseconds of the node's time; 0: never.",
             ),
         ]
     }

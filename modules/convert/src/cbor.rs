@@ -60,7 +60,7 @@ fn item<'a>(from: &mut Decoder<'a>, depth: usize) -> Result<Item<'a>, String> {
     let start = from.position();
     let bad = |_: minicbor::decode::Error| format!("value is not CBOR at byte {start}");
     if depth >= DEPTH_MAX {
-        return Err(format!("value nests deeper than {DEPTH_MAX}"));
+        return Err(format!("value is nested deeper than {DEPTH_MAX}"));
     }
     let kind = match from.datatype().map_err(bad)? {
         Type::Null => from.null().map(|()| Kind::Null).map_err(bad)?,
@@ -243,7 +243,7 @@ impl<'a> Item<'a> {
                 out.push(b'{');
                 for (n, (name, value)) in fields.iter().enumerate() {
                     out.extend((n > 0).then_some(b','));
-                    let name = name.name().ok_or("value has a name that is no text")?;
+                    let name = name.name().ok_or("value has a name that is not a text")?;
                     weir_sdk::escape_into(out, name);
                     out.push(b':');
                     value.write(out)?;
@@ -252,7 +252,7 @@ impl<'a> Item<'a> {
             }
             Kind::Tagged(tag, item) => item.write_tagged(*tag, out)?,
             Kind::Simple => {
-                return Err("value has a simple value without a name, and JSON none for it".to_owned());
+                return Err("value has a simple value that JSON cannot express".to_owned());
             }
         }
         Ok(())
@@ -283,7 +283,7 @@ impl<'a> Item<'a> {
             (22, Kind::Bytes(bytes)) => STANDARD.encode(bytes),
             (23, Kind::Bytes(bytes)) => bytes.iter().map(|b| format!("{b:02x}")).collect(),
             (21 | 24, Kind::Bytes(bytes)) => URL_SAFE_NO_PAD.encode(bytes),
-            _ => return Err(format!("value has the tag {tag}, for which JSON has no word")),
+            _ => return Err(format!("value has the tag {tag}, which JSON cannot express")),
         };
         weir_sdk::escape_into(out, &text);
         Ok(())
@@ -292,7 +292,7 @@ impl<'a> Item<'a> {
 
 /// Writes a decimal fraction: `[exponent, mantissa]`.
 fn fraction(parts: &[Item<'_>], out: &mut Vec<u8>) -> Result<(), String> {
-    let bad = || "value has a decimal fraction that is none".to_owned();
+    let bad = || "value has an invalid decimal fraction".to_owned();
     let [exponent, mantissa] = parts else {
         return Err(bad());
     };
@@ -338,7 +338,7 @@ pub(crate) fn rewrite(
         Kind::Tagged(55_799, inner) => inner,
         _ => &root,
     };
-    let own = object.fields().ok_or("value is no CBOR map")?;
+    let own = object.fields().ok_or("value is not a CBOR map")?;
     let mut edits: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
     for scale in scales {
         let Some(item) = object.at(&scale.path) else {
@@ -480,9 +480,9 @@ fn number(text: &str, to: &mut Encoder<&mut Vec<u8>>) -> Result<(), String> {
             .map_err(told)?;
         return Ok(());
     }
-    let double: f64 = text.parse().map_err(|_| format!("{text} is no number"))?;
+    let double: f64 = text.parse().map_err(|_| format!("{text} is not a number"))?;
     if !double.is_finite() || !is_same(text, double) {
-        return Err(format!("no float of 64 bits is the number {text}"));
+        return Err(format!("a float of 64 bits cannot hold the number {text}"));
     }
     let single = double as f32;
     let written = match f64::from(single) == double {

@@ -37,7 +37,7 @@ impl Fields {
             .collect();
         new.sort_unstable();
         match new.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(format!("it would have the field `{}` twice", pair[0])),
+            Some(pair) => Err(format!("the result would have the field `{}` twice", pair[0])),
             None => Ok(()),
         }
     }

@@ -28,7 +28,7 @@ pub(crate) fn scale(value: &[u8], scales: &[Scale], out: &mut Vec<u8>) -> Result
     let mut done = 0;
     for (at, len, number) in edits {
         if at < done {
-            return Err("the same field is scaled twice".to_owned());
+            return Err("a field is scaled twice".to_owned());
         }
         out.extend_from_slice(value.get(done..at).unwrap_or_default());
         number.write(out)?;
@@ -61,7 +61,7 @@ pub(crate) fn rewrite(
     let document = Document::parse(value)?;
     let root = document.root();
     if !matches!(root.value(), Value::Object(_)) {
-        return Err("value is no JSON object".to_owned());
+        return Err("value is not a JSON object".to_owned());
     }
     let mut edits = Edits::default();
     for scale in scales {

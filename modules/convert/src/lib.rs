@@ -44,8 +44,8 @@ impl Module for Convert {
     fn parameters() -> Vec<Parameter> {
         let json = |name, preset: &str, about| Parameter::preset::<weir_sdk::JsonText>(name, preset, about);
         vec![
-            Parameter::preset::<String>("from", "json", "What values are: `json` or `cbor`."),
-            Parameter::preset::<String>("to", "json", "What they become: `json` or `cbor`."),
+            Parameter::preset::<String>("from", "json", "Format of the input: `json` or `cbor`."),
+            Parameter::preset::<String>("to", "json", "Format of the output: `json` or `cbor`."),
             json(
                 "scale",
                 "{}",
@@ -57,12 +57,8 @@ impl Module for Convert {
                 "Object from field to C->F, F->C, C->K, K->C, bar->kPa, kPa->bar, psi->kPa, kPa->psi.",
             ),
             json("rename", "{}", "Object from field to its new name."),
-            json(
-                "keep",
-                "[]",
-                "Only these fields stay, by their new names; none given: all.",
-            ),
-            json("drop", "[]", "These fields go, by their new names."),
+            json("keep", "[]", "Fields to keep, by their new names; empty: all."),
+            json("drop", "[]", "Fields to drop, by their new names."),
         ]
     }
 
@@ -84,7 +80,7 @@ impl Module for Convert {
             let scale = Scale::new(field, factor, offset)?;
             if let Some(other) = scales.iter().find(|other| other.path == scale.path) {
                 return Err(format!(
-                    "`{}` and `{}` are one field, and one number is scaled once",
+                    "`{}` and `{}` are the same field: scale each number once",
                     other.field, scale.field
                 ));
             }
@@ -92,7 +88,7 @@ impl Module for Convert {
         }
         let rename = object(config, "rename", |json| match json {
             Value::Text(to) => Ok(to.clone().into_owned()),
-            _ => Err("its new name is a text".to_owned()),
+            _ => Err("the new name must be a text".to_owned()),
         })?;
         let fields = Fields {
             rename,
@@ -166,7 +162,7 @@ fn factor_and_offset(by: &Value<'_>) -> Result<(f64, f64), String> {
         },
         factor => number(factor).map(|factor| (factor, 0.0)),
     };
-    pair.ok_or_else(|| "it is a factor, or [factor, offset]".to_owned())
+    pair.ok_or_else(|| "expected a factor, or [factor, offset]".to_owned())
 }
 
 fn unit(name: &Value<'_>) -> Result<(f64, f64), String> {
@@ -175,7 +171,7 @@ fn unit(name: &Value<'_>) -> Result<(f64, f64), String> {
         _ => None,
     };
     let known: Vec<&str> = UNITS.iter().map(|(n, ..)| *n).collect();
-    let (_, factor, offset) = found.ok_or_else(|| format!("it is one of {}", known.join(", ")))?;
+    let (_, factor, offset) = found.ok_or_else(|| format!("expected one of {}", known.join(", ")))?;
     Ok((*factor, *offset))
 }
 
@@ -188,7 +184,7 @@ fn object<T>(
     let weir_sdk::JsonText(text) = config.get(name)?;
     let document = Document::parse(text.as_bytes()).map_err(|e| format!("`{name}`: {e}"))?;
     let Value::Object(fields) = document.root().value() else {
-        return Err(format!("`{name}` is an object, not {text}"));
+        return Err(format!("`{name}` must be an object, not {text}"));
     };
     let read = |field: &Field<'_>| {
         let value = read(field.node.value()).map_err(|why| format!("`{name}` of `{}`: {why}", field.name))?;

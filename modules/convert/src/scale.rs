@@ -46,7 +46,7 @@ impl Scale {
         let number = std::str::from_utf8(text).ok().and_then(|t| t.parse::<f64>().ok());
         match number.map(|n| n * self.factor + self.offset) {
             Some(scaled) if scaled.is_finite() => Ok(Scaled::Double(scaled)),
-            _ => Err(format!("`{}` scales to no finite number", self.field)),
+            _ => Err(format!("`{}` does not scale to a finite number", self.field)),
         }
     }
 
@@ -65,7 +65,7 @@ impl Scale {
     /// Returns the reason for a field that is not a number.
     #[cold]
     pub(crate) fn is_no_number(&self) -> String {
-        format!("`{}` is no number, and cannot be scaled", self.field)
+        format!("`{}` is not a number and cannot be scaled", self.field)
     }
 }
 

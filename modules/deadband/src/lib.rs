@@ -29,23 +29,23 @@ struct Reported {
 
 impl Module for Deadband {
     const ABOUT: &'static str =
-        "Drops readings that differ from the last one kept of their key by no more than a band.";
+        "Drops readings that differ from the last kept reading of their key by no more than a band.";
 
     const STATE_VERSION: u32 = 2;
 
     fn parameters() -> Vec<Parameter> {
         vec![
             Parameter::required::<String>("field", "Field of the JSON value; dots lead into objects."),
-            Parameter::required::<f64>("band", "A reading is kept when it differs by more than this."),
+            Parameter::required::<f64>("band", "Readings that differ by more than this are kept."),
             Parameter::preset::<i64>(
                 "max_silence_ms",
                 0,
-                "A reading is kept when this much time has passed since the last; 0: never for that alone.",
+                "A reading is kept after this time without a kept reading, in milliseconds; 0: no limit.",
             ),
             Parameter::preset::<i64>(
                 "heartbeat_ms",
                 0,
-                "The last reading kept is sent again when none was for this long, by the node's time; 0: never.",
+                "The last kept reading is repeated after this silence, in milliseconds of the node's time; 0: never.",
             ),
         ]
     }

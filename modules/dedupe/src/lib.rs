@@ -28,9 +28,9 @@ impl Module for Dedupe {
             ),
             Parameter::required::<i64>(
                 "horizon_ms",
-                "How long one is remembered, by the records' timestamps.",
+                "Time for which a record is remembered, in milliseconds of the records' timestamps.",
             ),
-            Parameter::preset::<String>("to", "drop", "Output for what was seen before, or `drop`."),
+            Parameter::preset::<String>("to", "drop", "Output for duplicates, or `drop`."),
         ]
     }
 
@@ -41,7 +41,7 @@ impl Module for Dedupe {
         let mut interface = Interface::keys().with(keys, values, headers);
         let horizon_ms: i64 = config.get("horizon_ms")?;
         if horizon_ms <= 0 {
-            return Err("`horizon_ms` has to be positive".to_owned());
+            return Err("`horizon_ms` must be positive".to_owned());
         }
         let duplicates = if to == "drop" { 0 } else { interface.output(&to) };
         let module = Self {
@@ -57,7 +57,7 @@ impl Module for Dedupe {
             let id = match self.by.of(&record) {
                 Ok(Some(id)) => id,
                 Ok(None) => {
-                    out.reject(record.index(), "there is nothing to tell it apart by");
+                    out.reject(record.index(), "it has no key, header or field to deduplicate by");
                     continue;
                 }
                 Err(why) => {

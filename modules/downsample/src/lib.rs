@@ -18,19 +18,22 @@ pub struct Downsample {
 
 impl Module for Downsample {
     const ABOUT: &'static str =
-        "Makes one record of all in a window of time, by key: count, mean, least, greatest and more.";
+        "Aggregates the records of a window, by key: count, mean, minimum, maximum and more.";
     const STATE_VERSION: u32 = 2;
 
     fn parameters() -> Vec<Parameter> {
         vec![
             Parameter::required::<String>("field", "Field of the JSON value; dots lead into objects."),
-            Parameter::required::<i64>("every_ms", "Length of a window, by the records' timestamps."),
+            Parameter::required::<i64>(
+                "every_ms",
+                "Length of a window, in milliseconds of the records' timestamps.",
+            ),
             Parameter::preset::<i64>(
                 "step_ms",
                 0,
-                "Time from the begin of one window to the next; 0: they follow each other.",
+                "Time from the start of a window to the next, in milliseconds; 0: the length of a window.",
             ),
-            Parameter::preset::<bool>("keep", false, "Whether the readings stay in the stream, too."),
+            Parameter::preset::<bool>("keep", false, "True to keep the readings in the stream, too."),
             Parameter::preset::<String>("to", "main", "Output for the results."),
         ]
     }
@@ -64,7 +67,7 @@ impl Module for Downsample {
                 .windows
                 .add(&record, |stats| stats.add(value, record.timestamp()))
             {
-                out.reject(record.index(), "too late: the result of its window is out");
+                out.reject(record.index(), "too late: its window is closed");
             } else if self.keep {
                 out.keep(record.index());
             }

@@ -30,26 +30,33 @@ impl Module for Enrich {
             ),
             Parameter::required::<weir_sdk::JsonText>(
                 "table",
-                "Object from text to an object of the fields that are added.",
+                "Object from text to an object with the fields to add.",
             ),
-            Parameter::preset::<String>("else", "keep", "For all others: `keep`, `drop` or `reject`."),
+            Parameter::preset::<String>(
+                "else",
+                "keep",
+                "Handling of other records: `keep`, `drop` or `reject`.",
+            ),
         ]
     }
 
     fn init(config: &Config) -> Result<(Self, Interface), String> {
         let (by, otherwise): (String, String) = (config.get("by")?, config.get("else")?);
         let by = Grouping::parse(&by)?;
-        let otherwise = Verdict::parse(&otherwise, "the table does not have it")
+        let otherwise = Verdict::parse(&otherwise, "no entry in the table")
             .ok_or_else(|| format!("`else` cannot be `{otherwise}`: use keep, drop or reject"))?;
         let weir_sdk::JsonText(text) = config.get("table")?;
         let document = Document::parse(text.as_bytes()).map_err(|why| format!("`table`: {why}"))?;
         let Value::Object(rows) = document.root().value() else {
-            return Err(format!("`table` is an object, not {text}"));
+            return Err(format!("`table` must be an object, not {text}"));
         };
         let mut table = BTreeMap::new();
         for row in rows {
             let Value::Object(fields) = row.node.value() else {
-                return Err(format!("`table` has no object for `{}`", row.name));
+                return Err(format!(
+                    "the entry of `{}` in `table` must be an object",
+                    row.name
+                ));
             };
             let json = |field: &weir_sdk::document::Field<'_>| text.get(field.node.span()).map(str::to_owned);
             let fields = fields
@@ -98,7 +105,7 @@ fn add(value: &[u8], fields: &[Field], to: &mut Vec<u8>) -> Result<(), String> {
     let document = Document::parse(value)?;
     let object = document.root();
     if !matches!(object.value(), Value::Object(_)) {
-        return Err("value is no JSON object".to_owned());
+        return Err("value is not a JSON object".to_owned());
     }
     let mut edits = Edits::default();
     let new = fields.iter().filter(|(name, _)| object.field(name).is_none());

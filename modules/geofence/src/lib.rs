@@ -26,7 +26,7 @@ pub struct Geofence {
 const EARLY_MAX: u8 = 8;
 
 impl Module for Geofence {
-    const ABOUT: &'static str = "Says when the position of a key enters or leaves an area.";
+    const ABOUT: &'static str = "Reports when the position of a key enters or leaves an area.";
     const STATE_VERSION: u32 = 1;
 
     fn parameters() -> Vec<Parameter> {
@@ -40,9 +40,9 @@ impl Module for Geofence {
             Parameter::preset::<String>(
                 "origin",
                 "reject",
-                "The position 0, 0, which receivers send that have none: `reject` or `keep`.",
+                "Handling of the position 0, 0, which receivers without a position send: `reject` or `keep`.",
             ),
-            Parameter::preset::<String>("to", "fences", "Output for what is said."),
+            Parameter::preset::<String>("to", "fences", "Output for the reports."),
         ]
     }
 
@@ -55,7 +55,7 @@ impl Module for Geofence {
             fences.push((name, polygon));
         }
         if fences.is_empty() {
-            return Err("`fences` has none".to_owned());
+            return Err("`fences` is empty".to_owned());
         }
         let (latitude, longitude, to): (String, String, String) =
             (config.get("lat")?, config.get("lon")?, config.get("to")?);
@@ -96,14 +96,14 @@ impl Module for Geofence {
             let (Some(lat), Some(lon)) = (within(lat, 90.0), within(lon, 180.0)) else {
                 out.reject(
                     index,
-                    "there is no position: a latitude is -90 to 90, and a longitude -180 to 180",
+                    "no position: latitude must be -90 to 90, and longitude -180 to 180",
                 );
                 continue;
             };
             if (lat, lon) == (0.0, 0.0) && !self.keep_origin {
                 out.reject(
                     index,
-                    "its position is 0, 0, as of a receiver that has none (`origin` is `reject`)",
+                    "the position is 0, 0, as from a receiver without a position (`origin` is `reject`)",
                 );
                 continue;
             }

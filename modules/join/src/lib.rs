@@ -39,8 +39,7 @@ pub struct Joined {
 }
 
 impl Module for Joined {
-    const ABOUT: &'static str =
-        "Joins two topics by key: records that are near in time, or a stream with a table.";
+    const ABOUT: &'static str = "Joins two topics by key: records close in time, or a stream with a table.";
     const STATE_VERSION: u32 = 1;
 
     fn parameters() -> Vec<Parameter> {
@@ -53,17 +52,17 @@ impl Module for Joined {
             Parameter::preset::<i64>(
                 "within_ms",
                 0,
-                "How far apart records of two streams may be; not for a table.",
+                "Maximum time between joined records of two streams, in milliseconds; not for a table.",
             ),
             Parameter::preset::<String>(
                 "table",
                 "",
-                "The source that is a table: of each key, its last record counts.",
+                "The source that is a table: the last record of each key counts.",
             ),
             Parameter::preset::<String>(
                 "missing",
                 "keep",
-                "For records of which the table says nothing: `keep`, `drop` or `reject`.",
+                "Handling of records without an entry in the table: `keep`, `drop` or `reject`.",
             ),
         ]
     }
@@ -75,7 +74,7 @@ impl Module for Joined {
         let by = Grouping::parse(&by)?;
         let [left, right] = config.sources() else {
             return Err(format!(
-                "it joins two sources, and the pipeline has {}",
+                "a join needs two sources, and the pipeline has {}",
                 config.sources().len()
             ));
         };
@@ -87,11 +86,11 @@ impl Module for Joined {
         };
         let how = match (table.as_str(), within_ms) {
             ("", 1..) => How::Within(Join::new("join", Duration::from_millis(within_ms as u64))?),
-            ("", _) => return Err("say `within_ms`, or which source is the `table`".to_owned()),
+            ("", _) => return Err("set `within_ms`, or the source that is the `table`".to_owned()),
             (_, ms) if ms != 0 => return Err("`within_ms` is for two streams, not for a table".to_owned()),
             (table, _) => {
                 let source = config.sources().iter().position(|name| name == table);
-                let source = source.ok_or_else(|| format!("`table` is `{table}`, which is no source"))?;
+                let source = source.ok_or_else(|| format!("`table` is `{table}`, which is not a source"))?;
                 How::Table {
                     source: source as u32,
                     rows: Map::new("rows"),
@@ -112,7 +111,7 @@ impl Module for Joined {
             let key = match by.of(&record) {
                 Ok(Some(key)) => key,
                 Ok(None) => {
-                    out.reject(index, "there is nothing to join it by");
+                    out.reject(index, "it has no key, header or field to join by");
                     continue;
                 }
                 Err(why) => {
@@ -144,7 +143,7 @@ impl Module for Joined {
                 How::Table {
                     source: table, rows, ..
                 } if source == *table => match value {
-                    _ if key.len() > KEY_BYTES_MAX - 8 => out.reject(index, "its key is too long to be kept"),
+                    _ if key.len() > KEY_BYTES_MAX - 8 => out.reject(index, "its key is too long"),
                     Some(value) => match object_or_why(value) {
                         Ok(()) => rows.insert(&key, value.to_vec()),
                         Err(why) => out.reject(index, why),
@@ -158,7 +157,7 @@ impl Module for Joined {
                     missing,
                 } => {
                     let Some(value) = value else {
-                        out.reject(index, "it has no value, and nothing can be added to it");
+                        out.reject(index, "it has no value to add fields to");
                         continue;
                     };
                     if let Err(why) = object_or_why(value) {
@@ -173,9 +172,7 @@ impl Module for Joined {
                         },
                         (None, Missing::Keep) => out.keep(index),
                         (None, Missing::Drop) => {}
-                        (None, Missing::Reject) => {
-                            out.reject(index, format!("`{name}` does not have its key"))
-                        }
+                        (None, Missing::Reject) => out.reject(index, format!("its key is not in `{name}`")),
                     });
                 }
             }
@@ -196,7 +193,7 @@ fn object_or_why(value: &[u8]) -> Result<(), String> {
     check(value)?;
     match value.trim_ascii_start().starts_with(b"{") {
         true => Ok(()),
-        false => Err("value is no JSON object".to_owned()),
+        false => Err("value is not a JSON object".to_owned()),
     }
 }
 
@@ -218,7 +215,7 @@ fn with_field(value: &[u8], name: &str, field: &[u8]) -> Result<Vec<u8>, String>
     let document = Document::parse(value)?;
     let object = document.root();
     if object.field(name).is_some() {
-        return Err(format!("its value has a field `{name}` already"));
+        return Err(format!("value already has a field `{name}`"));
     }
     let mut edits = Edits::default();
     edits.add(object, [(name, field.trim_ascii())].into_iter());
@@ -246,9 +243,9 @@ mod tests {
         };
         let two = ["a", "b"];
         assert!(refused(&["a"], &[]).contains("two sources, and the pipeline has 1"));
-        assert!(refused(&two, &[]).contains("say `within_ms`"));
+        assert!(refused(&two, &[]).contains("set `within_ms`"));
         let table = ("table", Value::Text("c".to_owned()));
-        assert!(refused(&two, std::slice::from_ref(&table)).contains("`c`, which is no source"));
+        assert!(refused(&two, std::slice::from_ref(&table)).contains("`c`, which is not a source"));
         assert!(refused(&two, &[table, ("within_ms", Value::Integer(5))]).contains("not for a table"));
     }
 }

@@ -12,8 +12,7 @@ pub struct ModbusDecode {
 }
 
 impl Module for ModbusDecode {
-    const ABOUT: &'static str =
-        "Makes a JSON object of the bytes of Modbus registers, by a map of what is where.";
+    const ABOUT: &'static str = "Decodes Modbus registers to a JSON object by a register map.";
 
     fn parameters() -> Vec<Parameter> {
         vec![
@@ -24,12 +23,12 @@ impl Module for ModbusDecode {
             Parameter::preset::<String>(
                 "order",
                 "",
-                "Order of the bytes of numbers, where a register does not say: ABCD, CDAB, BADC or DCBA; empty: as `swap` says.",
+                "Default byte order of numbers: ABCD, CDAB, BADC or DCBA; empty: by `swap`.",
             ),
             Parameter::preset::<bool>(
                 "swap",
                 false,
-                "Whether numbers of several registers have the low word first.",
+                "True if numbers of several registers have the low word first.",
             ),
         ]
     }
@@ -45,13 +44,13 @@ impl Module for ModbusDecode {
         for (name, register) in Json::new(text.as_bytes()).fields() {
             let name = weir_sdk::name_of(name);
             if registers.iter().any(|known| known.name == name) {
-                return Err(format!("register `{name}` is there twice"));
+                return Err(format!("duplicate register `{name}`"));
             }
             let register = Register::read(&name, register, order.unwrap_or(Order::Abcd));
             registers.push(register.map_err(|why| format!("register `{name}`: {why}"))?);
         }
         if registers.is_empty() {
-            return Err("`registers` has none".to_owned());
+            return Err("`registers` is empty".to_owned());
         }
         Ok((Self { registers }, Interface::values()))
     }
@@ -60,7 +59,7 @@ impl Module for ModbusDecode {
         for record in batch.records() {
             let bytes = record.value().unwrap_or_default();
             if !bytes.len().is_multiple_of(2) {
-                let why = format!("its value has {} bytes, and a register two", bytes.len());
+                let why = format!("value has {} bytes, and each register has two", bytes.len());
                 out.reject(record.index(), why);
                 continue;
             }

@@ -53,7 +53,7 @@ impl Order {
     pub(crate) fn of(order: Option<&str>, swap: Option<bool>) -> Result<Option<Self>, String> {
         let swapped = swap.map(|swap| if swap { Self::Cdab } else { Self::Abcd });
         match (order.map(Self::named).transpose()?, swapped) {
-            (Some(_), Some(_)) => Err("`order` says what `swap` would: give one of them".to_owned()),
+            (Some(_), Some(_)) => Err("`order` and `swap` set the same: use only one".to_owned()),
             (order, swapped) => Ok(order.or(swapped)),
         }
     }
@@ -76,7 +76,7 @@ impl Register {
     pub(crate) fn read(name: &str, json: Json<'_>, preset: Order) -> Result<Self, String> {
         let settings = Settings::read(json, &SETTINGS)?;
         let is_set = |word: &str| json.get(word).exists();
-        let kind = settings.text("as")?.ok_or("it has no `as`, as `u16`")?;
+        let kind = settings.text("as")?.ok_or("it has no `as`, such as `u16`")?;
         let (kind, words) = match kind.as_str() {
             "u16" => (Kind::Unsigned, 1),
             "i16" => (Kind::Signed, 1),
@@ -115,13 +115,13 @@ impl Register {
         ] {
             if is_set(word) && !fits {
                 return Err(format!(
-                    "`{word}` has no meaning for what is no {}",
+                    "`{word}` has no meaning for a register that is not {}",
                     if is_number { "such" } else { "number" }
                 ));
             }
         }
         let at = settings.whole("at", 0, REGISTERS - words)?;
-        let at = at.ok_or_else(|| format!("it has no `at`, 0 to {}", REGISTERS - words))?;
+        let at = at.ok_or_else(|| format!("it has no `at` from 0 to {}", REGISTERS - words))?;
         let (scale, offset) = (settings.number("scale")?, settings.number("offset")?);
         let mut label = Vec::new();
         weir_sdk::escape_into(&mut label, name);
@@ -184,7 +184,7 @@ impl Register {
             .rev()
             .try_fold(0, |number, digit| match bits >> (4 * digit) & 0xf {
                 digit @ 0..=9 => Ok(number * 10 + digit),
-                _ => Err(format!("`{}` is no binary-coded decimal: {bits:x}", self.name)),
+                _ => Err(format!("`{}` is not a binary-coded decimal: {bits:x}", self.name)),
             })
     }
 
@@ -195,7 +195,7 @@ impl Register {
         let end = bytes.iter().position(|byte| *byte == 0);
         bytes.truncate(end.unwrap_or(bytes.len()));
         let text = std::str::from_utf8(&bytes).ok().filter(|text| text.is_ascii());
-        let text = text.ok_or_else(|| format!("`{}` is no text of ASCII characters", self.name))?;
+        let text = text.ok_or_else(|| format!("`{}` is not an ASCII text", self.name))?;
         weir_sdk::escape_into(to, text.trim_end());
         Ok(())
     }
@@ -218,12 +218,12 @@ mod tests {
             (r#"{"as":"f64","at":65533}"#, "0 to 65532"),
             (r#"{"as":"u16","at":4294967295}"#, "0 to 65535"),
             (r#"{"as":"u16","at":1.5}"#, "0 to 65535"),
-            (r#"{"as":"u16","at":1,"scale":"x"}"#, "`scale` is a number"),
+            (r#"{"as":"u16","at":1,"scale":"x"}"#, "`scale` must be a number"),
             (r#"{"as":"u16","at":1,"sclae":0.1}"#, "the nearest is `scale`"),
             (r#"{"as":"u32","at":1,"order":"CADB"}"#, "use ABCD"),
             (
                 r#"{"as":"u32","at":1,"order":"CDAB","swap":true}"#,
-                "give one of them",
+                "use only one",
             ),
             (r#"{"as":"bool","at":1}"#, "needs its `bit`"),
             (r#"{"as":"text","at":1}"#, "number of `registers`"),

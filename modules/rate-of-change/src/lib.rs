@@ -27,14 +27,17 @@ struct Reading {
 const READINGS_MAX: usize = 8;
 
 impl Module for RateOfChange {
-    const ABOUT: &'static str = "Keeps, drops or routes readings by how fast they change.";
+    const ABOUT: &'static str = "Keeps, drops or routes readings by their rate of change.";
     const STATE_VERSION: u32 = 2;
 
     fn parameters() -> Vec<Parameter> {
         let action = "`keep`, `drop` or the name of an output.";
         vec![
             Parameter::required::<String>("field", "Field of the JSON value; dots lead into objects."),
-            Parameter::required::<f64>("per_second", "A change faster than this is fast, up or down."),
+            Parameter::required::<f64>(
+                "per_second",
+                "Rate above which a change is fast, up or down, per second.",
+            ),
             Parameter::preset::<String>("then", "keep", action),
             Parameter::preset::<String>("else", "drop", action),
         ]

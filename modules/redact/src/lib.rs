@@ -29,12 +29,12 @@ impl Module for Redact {
         vec![
             Parameter::required::<weir_sdk::JsonText>(
                 "fields",
-                "Object from path to `drop`, `hash`, `mask` or `mask:N`, which leaves the last N characters.",
+                "Object from path to `drop`, `hash`, `mask` or `mask:N`, which keeps the last N characters.",
             ),
             Parameter::preset::<String>(
                 "salt",
                 "",
-                "Hashed with each value, so that hashes cannot be looked up.",
+                "Salt of the hashes, which prevents a look-up of hashed values.",
             ),
         ]
     }
@@ -44,7 +44,7 @@ impl Module for Redact {
         let fields: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(&text).map_err(|e| e.to_string())?;
         if fields.is_empty() {
-            return Err("`fields` has none: it would change nothing".to_owned());
+            return Err("`fields` is empty: the module would change nothing".to_owned());
         }
         let mut parsed = Vec::new();
         for (path, action) in fields {

@@ -25,9 +25,9 @@ impl Module for Route {
             ),
             Parameter::required::<weir_sdk::JsonText>(
                 "table",
-                "Object from text to output; a text that ends in `*` stands for all that begin so.",
+                "Object from text to output; a text that ends in `*` is a prefix.",
             ),
-            Parameter::preset::<String>("else", "main", "Output for all others, or `drop`."),
+            Parameter::preset::<String>("else", "main", "Output for other records, or `drop`."),
         ]
     }
 
@@ -39,14 +39,16 @@ impl Module for Route {
         let mut output = |name: &str| if name == "drop" { 0 } else { interface.output(name) };
         let weir_sdk::JsonText(text) = config.get("table")?;
         if !text.trim_start().starts_with('{') {
-            return Err(format!("`table` is an object from text to output, not {text}"));
+            return Err(format!(
+                "`table` must be an object from text to output, not {text}"
+            ));
         }
         let mut table = Table::default();
         for (name, to) in Json::new(text.as_bytes()).fields() {
             let name = weir_sdk::name_of(name);
             let to = to
                 .string()
-                .ok_or_else(|| format!("output of `{name}` in `table` is not text"))?;
+                .ok_or_else(|| format!("the output of `{name}` in `table` must be text"))?;
             table.insert(&name, output(&to));
         }
         let otherwise: String = config.get("else")?;

@@ -16,12 +16,12 @@ pub struct SchemaCheck {
 }
 
 impl Module for SchemaCheck {
-    const ABOUT: &'static str = "Makes dead letters of records whose value does not fit a JSON Schema.";
+    const ABOUT: &'static str = "Rejects records whose value does not match a JSON Schema.";
 
     fn parameters() -> Vec<Parameter> {
         vec![Parameter::required::<weir_sdk::JsonText>(
             "schema",
-            "A JSON Schema, draft 2020-12, that refers to nothing outside of itself.",
+            "A JSON Schema, draft 2020-12, without references to other documents.",
         )]
     }
 

@@ -261,7 +261,7 @@ impl Schema {
                     }
                 }
                 Step::Within(place) if seen[place] == Seen::Within => {
-                    return Err("the schema refers to itself without looking at anything".to_owned());
+                    return Err("the schema refers to itself without checking anything".to_owned());
                 }
                 Step::Within(place) => todo.push(Step::Enter(place)),
                 Step::Enter(_) => {}
@@ -288,7 +288,7 @@ impl<'s> Walk<'s> {
         seen: Option<&mut Evaluated>,
     ) -> Result<(), Misfit> {
         if depth > DEPTH_MAX {
-            let mut misfit = Misfit::new("cannot be looked at: it nests too deep for this schema");
+            let mut misfit = Misfit::new("cannot be checked: it is nested too deep for this schema");
             misfit.is_final = true;
             return Err(misfit);
         }
@@ -345,7 +345,7 @@ impl<'s> Walk<'s> {
         match check {
             Check::Types(types) => must(types.iter().any(|t| t.has(value)), &|| {
                 let names: Vec<_> = types.iter().map(|t| t.name()).collect();
-                format!("is {}, and should be {}", kind(value), names.join(" or "))
+                format!("is {} but should be {}", kind(value), names.join(" or "))
             }),
             Check::Enum(values) => must(values.iter().any(|v| order(v, value).is_eq()), &|| {
                 let told: Vec<_> = values.iter().take(8).map(Value::to_string).collect();
@@ -373,7 +373,7 @@ impl<'s> Walk<'s> {
                         break;
                     }
                 }
-                must(fits, &|| "fits none of `anyOf`".to_owned())
+                must(fits, &|| "matches none of `anyOf`".to_owned())
             }
             Check::OneOf(one) => {
                 let mut fitting = 0;
@@ -381,11 +381,11 @@ impl<'s> Walk<'s> {
                     fitting += usize::from(self.fits(*place, value, depth, seen.as_deref_mut())?);
                 }
                 must(fitting == 1, &|| {
-                    format!("fits {fitting} of `oneOf`, and should fit one")
+                    format!("matches {fitting} of `oneOf` but should match one")
                 })
             }
             Check::Not(place) => must(!self.fits(*place, value, depth, None)?, &|| {
-                "fits what it should not".to_owned()
+                "matches the schema in `not`".to_owned()
             }),
             Check::If {
                 condition,
@@ -426,7 +426,7 @@ impl<'s> Walk<'s> {
             Check::DependentRequired(all) => {
                 for (name, needs) in all.iter().filter(|(name, _)| fields.has(name)) {
                     if let Some(lacks) = missing(needs) {
-                        return Err(Misfit::new(format!("has `{name}` and no `{lacks}`")));
+                        return Err(Misfit::new(format!("has `{name}` but no `{lacks}`")));
                     }
                 }
                 Ok(())
@@ -474,14 +474,14 @@ impl<'s> Walk<'s> {
                 for (name, _) in fields.iter() {
                     let text = Value::String(name.clone());
                     self.node(*place, &text, depth, None).map_err(|e| Misfit {
-                        what: format!("has a name that does not fit: `{name}` {}", e.what),
+                        what: format!("has an invalid name: `{name}` {}", e.what),
                         ..e
                     })?;
                 }
                 Ok(())
             }
             Check::PropertyCount(range) if !range.has(fields.len()) => Err(Misfit::new(format!(
-                "has {} fields, and should have {range}",
+                "has {} fields but should have {range}",
                 fields.len()
             ))),
             _ => Ok(()),
@@ -532,12 +532,12 @@ impl<'s> Walk<'s> {
                 match count.has(fitting) {
                     true => Ok(()),
                     false => Err(Misfit::new(format!(
-                        "has {fitting} items that fit `contains`, and should have {count}"
+                        "has {fitting} items that match `contains` but should have {count}"
                     ))),
                 }
             }
             Check::ItemCount(range) if !range.has(items.len()) => Err(Misfit::new(format!(
-                "has {} items, and should have {range}",
+                "has {} items but should have {range}",
                 items.len()
             ))),
             Check::Unique => {
@@ -549,7 +549,7 @@ impl<'s> Walk<'s> {
                     _ => None,
                 });
                 match pairs.min() {
-                    Some(n) => Err(Misfit::new("was there before").within(n.to_string())),
+                    Some(n) => Err(Misfit::new("is a duplicate").within(n.to_string())),
                     None => Ok(()),
                 }
             }
@@ -565,7 +565,7 @@ fn string(check: &Check, text: &str) -> Result<(), Misfit> {
             match range.has(len) {
                 true => Ok(()),
                 false => Err(Misfit::new(format!(
-                    "has {len} characters, and should have {range}"
+                    "has {len} characters but should have {range}"
                 ))),
             }
         }
@@ -582,23 +582,23 @@ fn numeric(check: &Check, number: &Number) -> Result<(), Misfit> {
     let (fits, what) = match check {
         Check::Minimum(least) => (
             is(least) != Less,
-            format!("is {number}, and should be at least {least}"),
+            format!("is {number} but should be at least {least}"),
         ),
         Check::Maximum(most) => (
             is(most) != Greater,
-            format!("is {number}, and should be at most {most}"),
+            format!("is {number} but should be at most {most}"),
         ),
         Check::Above(than) => (
             is(than) == Greater,
-            format!("is {number}, and should be more than {than}"),
+            format!("is {number} but should be more than {than}"),
         ),
         Check::Below(than) => (
             is(than) == Less,
-            format!("is {number}, and should be less than {than}"),
+            format!("is {number} but should be less than {than}"),
         ),
         Check::MultipleOf(of) => (
             number.is_multiple(of),
-            format!("is {number}, and should be a multiple of {of}"),
+            format!("is {number} but should be a multiple of {of}"),
         ),
         _ => return Ok(()),
     };

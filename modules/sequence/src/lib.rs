@@ -16,17 +16,21 @@ pub struct Sequences {
 }
 
 impl Module for Sequences {
-    const ABOUT: &'static str = "Says when records of a key follow each other as described, within a time.";
+    const ABOUT: &'static str =
+        "Reports when records of a key follow each other in a pattern, within a time.";
     const STATE_VERSION: u32 = 1;
 
     fn parameters() -> Vec<Parameter> {
         vec![
             Parameter::required::<weir_sdk::JsonText>(
                 "steps",
-                "List of tests, in order: `field`, `is` and `than`; and `unless`, a list of what must not come after it.",
+                "List of tests, in order: `field`, `is` and `than`; and `unless`, a list of tests that must not hold afterwards.",
             ),
-            Parameter::required::<i64>("within_ms", "Time for all of it, by the records' timestamps."),
-            Parameter::preset::<String>("to", "found", "Output for what is said."),
+            Parameter::required::<i64>(
+                "within_ms",
+                "Time for the whole pattern, in milliseconds of the records' timestamps.",
+            ),
+            Parameter::preset::<String>("to", "found", "Output for the reports."),
         ]
     }
 
@@ -36,7 +40,7 @@ impl Module for Sequences {
         let within = u64::try_from(within).map_err(|_| "`within_ms` cannot be negative".to_owned())?;
         let mut pattern: Option<Pattern> = None;
         if !text.trim_start().starts_with('[') {
-            return Err(format!("`steps` is a list of tests, not {text}"));
+            return Err(format!("`steps` must be a list of tests, not {text}"));
         }
         for (n, step) in Json::new(text.as_bytes()).items().enumerate() {
             let wrong = |why: String| format!("step {}: {why}", n + 1);
@@ -47,7 +51,7 @@ impl Module for Sequences {
             };
             let unless = step.get("unless");
             if unless.text().is_some_and(|text| !text.starts_with(b"[")) {
-                return Err(wrong("`unless` is a list of tests".to_owned()));
+                return Err(wrong("`unless` must be a list of tests".to_owned()));
             }
             for (m, not) in unless.items().enumerate() {
                 let wrong = |why: String| wrong(format!("`unless` {}: {why}", m + 1));
@@ -56,7 +60,7 @@ impl Module for Sequences {
             }
             pattern = Some(next);
         }
-        let pattern = pattern.ok_or("`steps` is a list of one step at least")?;
+        let pattern = pattern.ok_or("`steps` must have at least one step")?;
         let sequence = pattern.within("steps", Duration::from_millis(within))?;
         let to: String = config.get("to")?;
         let mut interface = Interface::values().and_keys();

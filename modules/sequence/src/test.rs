@@ -48,10 +48,10 @@ impl Test {
             .map(Than::Number)
             .or(than.boolean().map(Than::Boolean))
             .or(text);
-        let than = than.ok_or("`than` is no number, text or boolean")?;
+        let than = than.ok_or("`than` must be a number, a text or a boolean")?;
         let is_order = !matches!(is, Is::Equal | Is::Different);
         if is_order && !matches!(than, Than::Number(_)) {
-            return Err("only numbers are less or more: `is` has to be = or !=".to_owned());
+            return Err("only numbers can be less or more: `is` must be = or !=".to_owned());
         }
         Ok(Self {
             path: Path::read(&field)?,
@@ -97,12 +97,15 @@ mod tests {
     fn what_is_no_test_is_refused_in_words() {
         for (text, why) in [
             ("{}", "no `field`"),
-            (r#"{"field":"a"}"#, "`than` is no number"),
-            (r#"{"field":"a","tahn":1}"#, "no `tahn`; the nearest is `than`"),
+            (r#"{"field":"a"}"#, "`than` must be a number"),
+            (
+                r#"{"field":"a","tahn":1}"#,
+                "unknown word `tahn`; the nearest is `than`",
+            ),
             (r#"{"field":"a","is":"~","than":1}"#, "`is` cannot be `~`"),
             (
                 r#"{"field":"a","is":">","than":"b"}"#,
-                "only numbers are less or more",
+                "only numbers can be less or more",
             ),
         ] {
             let refused = Test::read(Json::new(text.as_bytes()), &[]).unwrap_err();

@@ -51,13 +51,15 @@ fn read<'a>(value: &'a [u8], room: &'a mut Vec<u8>) -> Result<Payload<'a>, Strin
         Some(Value::Text("GZIP")) => GzDecoder::new(body)
             .take(UNPACKED_BYTES_MAX + 1)
             .read_to_end(room),
-        Some(Value::Text(other)) => return Err(format!("it is compressed by `{other}`, which is not known")),
-        Some(_) => return Err("it is compressed, and its `algorithm` is no text".to_owned()),
+        Some(Value::Text(other)) => {
+            return Err(format!("it is compressed by `{other}`, which is not supported"));
+        }
+        Some(_) => return Err("it is compressed, and its `algorithm` is not a text".to_owned()),
     };
-    unpacked.map_err(|e| format!("its compressed body cannot be unpacked: {e}"))?;
+    unpacked.map_err(|e| format!("its body cannot be decompressed: {e}"))?;
     if room.len() as u64 > UNPACKED_BYTES_MAX {
         return Err(format!(
-            "more than {UNPACKED_BYTES_MAX} bytes come of its compressed body"
+            "its decompressed body exceeds {UNPACKED_BYTES_MAX} bytes"
         ));
     }
     Ok(Payload::read(room)?)
@@ -84,7 +86,7 @@ pub struct SparkplugDecode {
 }
 
 impl Module for SparkplugDecode {
-    const ABOUT: &'static str = "Makes JSON of Sparkplug B payloads, with the names that aliases stand for.";
+    const ABOUT: &'static str = "Decodes Sparkplug B payloads to JSON, with names in the place of aliases.";
     const STATE_VERSION: u32 = 1;
 
     fn parameters() -> Vec<Parameter> {
@@ -92,12 +94,12 @@ impl Module for SparkplugDecode {
             Parameter::preset::<String>(
                 "unread",
                 "reject",
-                "For payloads with a dataset or template, which are not read: `reject` them, or write `null` for those metrics.",
+                "Handling of datasets and templates, which are not supported: `reject` the payload, or write `null` for the metric.",
             ),
             Parameter::preset::<String>(
                 "rebirth",
                 "",
-                "Output for commands that ask an edge node for its birth certificates, when they are missing; empty: none are made.",
+                "Output for commands that request missing birth certificates from an edge node; empty: no commands.",
             ),
         ]
     }
@@ -125,14 +127,14 @@ impl Module for SparkplugDecode {
                 continue;
             };
             let Some(value) = record.value().filter(|value| !value.is_empty()) else {
-                out.reject(record.index(), "no Sparkplug B payload: it has no value");
+                out.reject(record.index(), "not a Sparkplug B payload: it has no value");
                 continue;
             };
             let mut room = Vec::new();
             let payload = match read(value, &mut room) {
                 Ok(payload) => payload,
                 Err(why) => {
-                    out.reject(record.index(), format!("no Sparkplug B payload: {why}"));
+                    out.reject(record.index(), format!("not a Sparkplug B payload: {why}"));
                     continue;
                 }
             };
@@ -143,7 +145,7 @@ impl Module for SparkplugDecode {
             // A payload counts as received even if it cannot be decoded.
             let expected = self.follow(key, &payload, &record, out);
             if let Err(why) = checked {
-                out.reject(record.index(), format!("no Sparkplug B payload: {why}"));
+                out.reject(record.index(), format!("not a Sparkplug B payload: {why}"));
                 continue;
             }
             let texts = self.types.with(key, |types| {
@@ -178,7 +180,7 @@ impl SparkplugDecode {
             .find(|at| *at >= TIMES_END)
         {
             return Err(format!(
-                "{time} is no time: it should be milliseconds, and is beyond the year 9999"
+                "{time} is not a time in milliseconds: it is beyond the year 9999"
             ));
         }
         for metric in &payload.metrics {
@@ -187,13 +189,13 @@ impl SparkplugDecode {
             }
             let name = metric.name.unwrap_or("of an alias");
             if let (Value::Other(what), Unread::Reject) = (metric.value, self.unread) {
-                return Err(format!("the metric `{name}` is {what}, which is not read"));
+                return Err(format!("the metric `{name}` is {what}, which is not supported"));
             }
             for property in &metric.properties {
                 if let (Value::Other(what), Unread::Reject) = (property.value, self.unread) {
                     let property = property.name;
                     return Err(format!(
-                        "the property `{property}` of the metric `{name}` is {what}, which is not read"
+                        "the property `{property}` of the metric `{name}` is {what}, which is not supported"
                     ));
                 }
             }
@@ -463,8 +465,8 @@ fn write(value: Value<'_>, datatype: u32, to: &mut Vec<u8>) -> Result<(), String
         Value::Boolean(_) | Value::Text(_) | Value::Bytes(_) => None,
     };
     let raw = raw.ok_or_else(|| match datatype {
-        0 => "its type is not known, and it may be below zero".to_owned(),
-        datatype => format!("it is no value of its type, {datatype}"),
+        0 => "its type is unknown, and it may be negative".to_owned(),
+        datatype => format!("it is not a value of its type, {datatype}"),
     })?;
     Scaling::NONE.write(raw, to);
     Ok(())

@@ -56,7 +56,7 @@ enum Content<'a> {
     Four([u8; 4]),
 }
 
-const CUT: &str = "it ends in the middle of a field";
+const CUT: &str = "it is truncated within a field";
 
 impl<'a> Payload<'a> {
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, &'static str> {
@@ -150,7 +150,7 @@ fn properties(mut rest: &[u8]) -> Result<Vec<Property<'_>>, &'static str> {
         }
     }
     if names.len() != values.len() {
-        return Err("a set of properties has not as many names as values");
+        return Err("a set of properties has different numbers of names and values");
     }
     let both = names.into_iter().zip(values);
     Ok(both
@@ -213,7 +213,7 @@ fn field<'a>(rest: &mut &'a [u8]) -> Result<(u64, Content<'a>), &'static str> {
             Content::Bytes(bytes)
         }
         5 => Content::Four(*take::<4>(rest)?),
-        _ => return Err("it has a field of no known type"),
+        _ => return Err("it has a field of an unknown type"),
     };
     Ok((tag >> 3, content))
 }

@@ -34,18 +34,14 @@ impl Module for Threshold {
         let text = |name, preset: &str, about| Parameter::preset::<String>(name, preset, about);
         vec![
             Parameter::required::<String>("field", "Field of the JSON value; dots lead into objects."),
-            text(
-                "is",
-                ">",
-                "How it is compared: `>`, `>=`, `<`, `<=`, `=` or `!=`.",
-            ),
-            Parameter::required::<f64>("limit", "What it is compared with."),
+            text("is", ">", "Comparison: `>`, `>=`, `<`, `<=`, `=` or `!=`."),
+            Parameter::required::<f64>("limit", "The limit."),
             text("then", "keep", action),
             text("else", "drop", action),
             text(
                 "missing",
                 "reject",
-                "For records without such a number: as `then`.",
+                "Action for records without such a number, like `then`.",
             ),
         ]
     }
@@ -72,7 +68,7 @@ impl Module for Threshold {
         let is_exact = matches!(comparison, Comparison::Equal | Comparison::Different);
         if is_exact && limit.abs() >= EXACT_MAX {
             return Err(format!(
-                "`limit` {limit} is beyond 9007199254740991, where several whole numbers are one to it: compare such by `route` or `schema-check`"
+                "`limit` {limit} exceeds 9007199254740991, beyond which whole numbers are not exact: use `route` or `schema-check`"
             ));
         }
         let path = Path::read(&field)?;

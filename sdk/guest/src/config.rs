@@ -131,7 +131,7 @@ impl Config {
         if let wit::Value::Number(number) = value
             && !number.is_finite()
         {
-            return Err(format!("`{name}` is a number, not {number}"));
+            return Err(format!("`{name}` must be a finite number, not {number}"));
         }
         T::from_value(value)
             .map(Some)

@@ -94,7 +94,7 @@ impl Seen {
     /// If the id is too long for state.
     pub fn is_first(&mut self, id: &[u8], record: &Record<'_>) -> Result<bool, String> {
         if id.len() > KEY_BYTES_MAX {
-            return Err(format!("what tells it apart has more than {KEY_BYTES_MAX} bytes"));
+            return Err(format!("its id has more than {KEY_BYTES_MAX} bytes"));
         }
         let (at, watermark) = (record.timestamp(), record.watermark());
         let Some(first) = self.first.get(id) else {

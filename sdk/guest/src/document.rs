@@ -169,7 +169,7 @@ impl<'a> Parser<'a> {
     fn value(&mut self, depth: usize) -> Result<Node<'a>, String> {
         let start = self.at;
         if depth >= DEPTH_MAX {
-            return Err(format!("value nests deeper than {DEPTH_MAX}"));
+            return Err(format!("value is nested deeper than {DEPTH_MAX}"));
         }
         let value = match self.peek() {
             Some(b'{') => self.object(depth)?,

@@ -147,7 +147,7 @@ impl Join {
                 let waiting = waiting.get_or_insert_default();
                 if waiting.len() >= WAITING_MAX {
                     return Err(format!(
-                        "{WAITING_MAX} records of its key wait for the other side: join by what is rarer, or within a shorter time"
+                        "{WAITING_MAX} records of its key wait for the other side: use a more selective key or a shorter time"
                     ));
                 }
                 waiting.push((at, record.value().map(<[u8]>::to_vec)));
@@ -167,7 +167,7 @@ impl Join {
             }
         });
         if !waits && is_alone {
-            return Err("it comes too late: what it belongs to may be forgotten".to_owned());
+            return Err("it is too late: its match may have been removed already".to_owned());
         }
         // Only the first record to expire sets the timer.
         if waits && first == Some(at) {

@@ -43,9 +43,7 @@ pub trait Module: Sized + 'static {
     /// A [`Fault`]; indexes refer to the timers. The call then has no effect.
     fn on_timers(&mut self, fired: &Fired<'_>, out: &mut Out) -> Result<(), Fault> {
         let _ = (fired, out);
-        Err(Fault::Fatal(
-            "a timer is due, and this module has none".to_owned(),
-        ))
+        Err(Fault::Fatal("the module does not handle timers".to_owned()))
     }
 
     /// Converts state written by version `earlier` with [`Map::migrate`](crate::state::Map::migrate), once
@@ -55,7 +53,7 @@ pub trait Module: Sized + 'static {
     /// # Errors
     /// A reason for the operator; no state has changed then.
     fn migrate(&mut self, earlier: u32) -> Result<(), String> {
-        Err(format!("it cannot read version {earlier} of its state"))
+        Err(format!("cannot migrate state of version {earlier}"))
     }
 }
 

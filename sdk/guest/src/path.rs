@@ -36,7 +36,7 @@ impl Path {
         match is_whole {
             true => Ok(Self::new(text)),
             false => Err(format!(
-                "`{text}` is no path: write `a.b`, or for names with dots a JSON Pointer, `/a.b/0`, with `~0` for `~` and `~1` for `/`"
+                "`{text}` is not a path: write `a.b`, or for names with dots a JSON Pointer, `/a.b/0`, with `~0` for `~` and `~1` for `/`"
             )),
         }
     }

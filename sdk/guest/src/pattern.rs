@@ -102,7 +102,7 @@ impl Pattern {
     /// If the time is zero or too long, or there are more than 32 steps.
     pub fn within(self, name: &str, time: Duration) -> Result<Sequence, String> {
         if self.steps.len() > STEPS_MAX {
-            return Err(format!("a sequence has {STEPS_MAX} steps at most"));
+            return Err(format!("a sequence has at most {STEPS_MAX} steps"));
         }
         Ok(Sequence {
             steps: self.steps,

@@ -42,7 +42,9 @@ impl Scaling {
     /// If the factor or the offset is not finite.
     pub fn new(factor: f64, offset: f64) -> Result<Self, String> {
         if !factor.is_finite() || !offset.is_finite() {
-            return Err(format!("{factor} and {offset} are no scale and offset"));
+            return Err(format!(
+                "scale {factor} and offset {offset} must be finite numbers"
+            ));
         }
         Ok(Self {
             factor,

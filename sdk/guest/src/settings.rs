@@ -14,7 +14,7 @@ impl<'a> Settings<'a> {
     /// duplicate word.
     pub fn read(json: Json<'a>, known: &[&str]) -> Result<Self, String> {
         if json.text().is_none_or(|text| text.first() != Some(&b'{')) {
-            return Err(format!("it is no object with {}", listed(known)));
+            return Err(format!("expected an object with {}", listed(known)));
         }
         let mut seen: Vec<&[u8]> = Vec::new();
         for (name, _) in json.fields() {
@@ -22,10 +22,10 @@ impl<'a> Settings<'a> {
             if !known.iter().any(|word| word.as_bytes() == name) {
                 let nearest = known.iter().min_by_key(|word| strsim::levenshtein(word, &shown));
                 let nearest = nearest.map_or(String::new(), |word| format!("; the nearest is `{word}`"));
-                return Err(format!("there is no `{shown}`{nearest}"));
+                return Err(format!("unknown word `{shown}`{nearest}"));
             }
             if seen.contains(&name) {
-                return Err(format!("`{shown}` is there twice"));
+                return Err(format!("duplicate word `{shown}`"));
             }
             seen.push(name);
         }
@@ -79,7 +79,7 @@ impl<'a> Settings<'a> {
         let Some((_, json)) = json else { return Ok(None) };
         let read = read(json).ok_or_else(|| {
             let given = String::from_utf8_lossy(json.text().unwrap_or_default()).into_owned();
-            format!("`{name}` is {want}, not {given}")
+            format!("`{name}` must be {want}, not {given}")
         });
         read.map(Some)
     }
@@ -106,11 +106,11 @@ mod tests {
         for (text, want) in [
             (
                 r#"{"at":1,"sclae":0.1}"#,
-                "there is no `sclae`; the nearest is `scale`",
+                "unknown word `sclae`; the nearest is `scale`",
             ),
-            (r#"{"at":1,"at":2}"#, "`at` is there twice"),
-            ("[1]", "no object with `at`, `as`"),
-            ("3", "no object"),
+            (r#"{"at":1,"at":2}"#, "duplicate word `at`"),
+            ("[1]", "an object with `at`, `as`"),
+            ("3", "expected an object"),
         ] {
             let refused = read(text).unwrap_err();
             assert!(refused.contains(want), "{refused}");
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(read("{}").unwrap().flag("swap"), Ok(None));
         assert_eq!(
             settings.whole("at", 2, 9).unwrap_err(),
-            "`at` is a whole number from 2 to 9, not 1"
+            "`at` must be a whole number from 2 to 9, not 1"
         );
         assert!(
             settings.whole("scale", 0, 9).is_err()

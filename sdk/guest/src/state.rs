@@ -367,7 +367,7 @@ fn decode<V: DeserializeOwned>(bytes: &[u8]) -> V {
     match postcard::from_bytes(bytes) {
         Ok(value) => value,
         Err(e) => {
-            let why = format!("stored state is not what this module keeps: {e}; raise STATE_VERSION");
+            let why = format!("cannot decode stored state: {e}; raise STATE_VERSION");
             crate::log::error(&why);
             panic!("{why}");
         }

@@ -115,7 +115,7 @@ impl<A: Default + Serialize + DeserializeOwned + 'static> Windows<A> {
         let (size, step) = (millis(size)?, millis(step)?);
         if step > size || size.div_euclid(step) > HOPS_MAX {
             return Err(format!(
-                "windows of {size} ms cannot hop by {step}: by their size at most, and by a hundredth of it at least"
+                "windows of {size} ms cannot hop by {step} ms: use a hundredth of the size to the size"
             ));
         }
         Ok(Self {
@@ -276,7 +276,7 @@ pub(crate) fn millis(duration: Duration) -> Result<i64, String> {
     match i64::try_from(duration.as_millis()) {
         Ok(ms) if ms > 0 && ms < i64::MAX / 2 => Ok(ms),
         _ => Err(format!(
-            "{duration:?} is no size for a window: one millisecond at least"
+            "{duration:?} is not a valid time: use at least one millisecond"
         )),
     }
 }

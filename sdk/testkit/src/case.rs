@@ -28,7 +28,7 @@ pub enum CaseError {
     #[error("parameter `{0}` in `config` is null")]
     Config(String),
     /// `sources` is not a list of topic names.
-    #[error("`sources` is no list of names of topics")]
+    #[error("`sources` is not a list of topic names")]
     Sources,
     /// An item of `input` is invalid.
     #[error("item {at} of `input`: {why}")]
@@ -100,7 +100,7 @@ impl Case {
             if let Some(advance) = item.get("advance") {
                 let advance = advance
                     .as_object()
-                    .ok_or_else(|| wrong("`advance` is no object".to_owned()))?;
+                    .ok_or_else(|| wrong("`advance` is not an object".to_owned()))?;
                 for (clock, to) in advance {
                     let clock = match clock.as_str() {
                         "event" => TimerClock::Event,
@@ -109,7 +109,7 @@ impl Case {
                     };
                     let to = to
                         .as_i64()
-                        .ok_or_else(|| wrong(format!("{to} is no time in milliseconds")))?;
+                        .ok_or_else(|| wrong(format!("{to} is not a time in milliseconds")))?;
                     steps.push(Step::Advance(clock, to));
                 }
                 continue;
@@ -219,7 +219,7 @@ pub fn difference(wanted: &Value, got: &Value) -> Option<String> {
 
 fn record(r: &Value) -> Result<Record, String> {
     let known = ["key", "value", "timestamp", "headers", "source"];
-    let fields = r.as_object().ok_or("it is no object")?;
+    let fields = r.as_object().ok_or("the record is not an object")?;
     if let Some(other) = fields.keys().find(|k| !known.contains(&k.as_str())) {
         return Err(format!(
             "no field `{other}`: a record has key, value, timestamp, headers and source, or it is `advance`"

@@ -13,7 +13,7 @@ const NO_BLANKS: &str = r"\x{0}-\x{8}\x{e}-\x{1f}!-\x{9f}\x{a1}-\x{167f}\x{1681}
 /// # Errors
 /// For unsupported syntax: look-around, back-references, Unicode classes.
 pub(super) fn read(text: &str) -> Result<Regex, String> {
-    let refused = |e: String| format!("`{text}` is no pattern that is understood here: {e}");
+    let refused = |e: String| format!("the pattern `{text}` is not supported: {e}");
     let translated = translate(text).map_err(refused)?;
     Regex::new(&translated).map_err(|e| refused(e.to_string()))
 }
@@ -88,7 +88,7 @@ fn escape(chars: &mut std::str::Chars<'_>, in_class: bool, out: &mut String) -> 
             *chars = chars.as_str().get(4..).unwrap_or_default().chars();
         }
         // Anchors of Rust's syntax that ECMA-262 does not have.
-        'A' | 'z' | 'a' | '<' | '>' => return Err(format!("`\\{c}` is no escape")),
+        'A' | 'z' | 'a' | '<' | '>' => return Err(format!("`\\{c}` is not an escape")),
         '/' | '-' => out.push_str(if c == '-' { r"\-" } else { "/" }),
         c => {
             out.push('\\');

@@ -67,7 +67,7 @@ impl<'a> Places<'a> {
             && dialect.trim_end_matches('#') != DIALECT
         {
             return Err(format!(
-                "`{pointer}/$schema` is `{dialect}`, and only {DIALECT} is understood here: take it out if that means the same"
+                "`{pointer}/$schema` is `{dialect}`, but only {DIALECT} is supported: remove the keyword if the schema fits both"
             ));
         }
         for (keyword, anchors) in [
@@ -91,18 +91,18 @@ impl<'a> Places<'a> {
             return Ok(within);
         };
         let here = format!("{pointer}/$id");
-        let id = id.as_str().ok_or_else(|| format!("`{here}` has to be a URI"))?;
+        let id = id.as_str().ok_or_else(|| format!("`{here}` must be a URI"))?;
         let base = self.resources.get(within).map_or(BASE, |(uri, _)| uri);
         let uri = resolve(base, id).map_err(|why| format!("`{here}`: {why}"))?;
         let uri = match uri.split_once('#') {
             Some((_, fragment)) if !fragment.is_empty() => {
-                return Err(format!("`{here}` has a fragment, as no `$id` may"));
+                return Err(format!("`{here}` has a fragment, which `$id` must not have"));
             }
             Some((uri, _)) => uri.to_owned(),
             None => uri,
         };
         if self.resources.iter().any(|(other, _)| *other == uri) {
-            return Err(format!("`{here}`: `{uri}` is there twice"));
+            return Err(format!("`{here}`: duplicate `{uri}`"));
         }
         if pointer.is_empty() {
             self.resources = vec![(uri, String::new())];
@@ -120,11 +120,11 @@ impl<'a> Places<'a> {
         let (uri, fragment) = uri.split_once('#').unwrap_or((&uri, ""));
         let found = self.resources.iter().position(|(other, _)| other == uri);
         let found = found.ok_or_else(|| {
-            format!("`{reference}` is outside of this schema: only what is within it is found here, as `#/$defs/…`")
+            format!("`{reference}` is outside of this schema: only references within it are supported, such as `#/$defs/…`")
         })?;
-        let fragment = decoded(fragment).ok_or_else(|| format!("`{reference}` is no text"))?;
+        let fragment = decoded(fragment).ok_or_else(|| format!("`{reference}` is not valid text"))?;
         let root = self.resources.get(found).map_or("", |(_, pointer)| pointer);
-        let none = || format!("there is nothing at `{reference}`");
+        let none = || format!("there is no schema at `{reference}`");
         if fragment.is_empty() || fragment.starts_with('/') {
             let pointer = format!("{root}{fragment}");
             return match self.get(&pointer) {
@@ -151,7 +151,7 @@ impl<'a> Places<'a> {
 }
 
 fn resolve(base: &str, reference: &str) -> Result<String, String> {
-    let told = |e: &dyn std::fmt::Display| format!("`{reference}` is no URI: {e}");
+    let told = |e: &dyn std::fmt::Display| format!("`{reference}` is not a URI: {e}");
     let base = Uri::parse(base).map_err(|e| told(&e))?;
     let reference = UriRef::parse(reference).map_err(|e| told(&e))?;
     let resolved = reference.resolve_against(&base).map_err(|e| told(&e))?;

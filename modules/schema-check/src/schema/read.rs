@@ -57,10 +57,10 @@ impl<'a> Reader<'a> {
             return Ok(*place);
         }
         if self.nodes.len() >= NODES_MAX {
-            return Err(format!("a schema may hold at most {NODES_MAX} others"));
+            return Err(format!("a schema may contain at most {NODES_MAX} schemas"));
         }
         let found = self.places.get(pointer);
-        let found = found.ok_or_else(|| format!("`{pointer}` is no schema"))?;
+        let found = found.ok_or_else(|| format!("`{pointer}` is not a schema"))?;
         let (schema, resource) = (found.schema, found.resource);
         let place = self.nodes.len();
         self.nodes.push(Node {
@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
             }
             _ => {
                 return Err(format!(
-                    "`{pointer}` is no schema: it has to be an object, `true` or `false`"
+                    "`{pointer}` is not a schema: use an object, `true` or `false`"
                 ));
             }
         };
@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
         let mut checks = Vec::new();
         for (name, value) in keywords.iter() {
             let here = format!("{at}/{}", escaped(name));
-            let want = |what: &str| format!("`{here}` has to be {what}");
+            let want = |what: &str| format!("`{here}` must be {what}");
             let number = || value.as_number().cloned().ok_or_else(|| want("a number"));
             let check = match name.as_str() {
                 name if ANNOTATIONS.contains(&name) => continue,
@@ -222,7 +222,7 @@ impl<'a> Reader<'a> {
                     }
                     Check::MultipleOf(of)
                 }
-                unknown => return Err(format!("`{at}` has `{unknown}`, which is not understood here")),
+                unknown => return Err(format!("`{at}` has `{unknown}`, which is not supported")),
             };
             checks.push(check);
         }
@@ -237,14 +237,14 @@ impl<'a> Reader<'a> {
 
     fn list(&mut self, at: &str, value: &Value) -> Result<Vec<usize>, String> {
         let all = value.as_array().filter(|all| !all.is_empty());
-        let all = all.ok_or_else(|| format!("`{at}` has to be a list of schemas"))?;
+        let all = all.ok_or_else(|| format!("`{at}` must be a list of schemas"))?;
         (0..all.len()).map(|n| self.at(&format!("{at}/{n}"))).collect()
     }
 
     fn map(&mut self, at: &str, value: &Value) -> Result<Vec<(String, usize)>, String> {
         let all = value
             .as_object()
-            .ok_or_else(|| format!("`{at}` has to be an object of schemas"))?;
+            .ok_or_else(|| format!("`{at}` must be an object of schemas"))?;
         let mut read = Vec::new();
         for (name, _) in all.iter() {
             read.push((name.clone(), self.at(&format!("{at}/{}", escaped(name)))?));
@@ -256,8 +256,8 @@ impl<'a> Reader<'a> {
     /// anchor, if any.
     fn refer(&mut self, at: &str, value: &Value, here: &str) -> Result<(usize, Option<String>), String> {
         let reference = value.as_str();
-        let reference =
-            reference.ok_or_else(|| format!("`{here}` has to be a place in this schema, `#/$defs/…`"))?;
+        let reference = reference
+            .ok_or_else(|| format!("`{here}` must be a reference within this schema, such as `#/$defs/…`"))?;
         let target = self.places.find(at, reference);
         let target = target.map_err(|why| format!("`{here}`: {why}"))?;
         Ok((self.at(&target.pointer)?, target.dynamic))

@@ -161,7 +161,7 @@ fn placed(outcome: &Outcome, input: &[Input]) -> Vec<(u8, Input)> {
 
 fn setting(kind: super::wit::Kind, value: &Json) -> Result<Value, String> {
     use super::wit::Kind;
-    let wrong = || format!("{value} does not fit its parameter");
+    let wrong = || format!("{value} does not match the type of its parameter");
     Ok(match kind {
         Kind::Text => value.as_str().ok_or_else(wrong)?.to_owned().into_value(),
         Kind::Integer => value.as_i64().ok_or_else(wrong)?.into_value(),
