@@ -34,7 +34,7 @@ impl Ballast {
     /// Returns the size of the file on this disk, and the free bytes of the disk.
     fn wanted_and_free(&self) -> Result<(u64, u64)> {
         let dir = self.path.parent().unwrap_or(&self.path);
-        let disk = statvfs(dir).with_context(|| format!("cannot look at the disk of `{}`", dir.display()))?;
+        let disk = statvfs(dir).with_context(|| format!("cannot examine the disk of `{}`", dir.display()))?;
         let total = disk.f_blocks * disk.f_frsize;
         Ok((BYTES.min(total / PART_OF_DISK), disk.f_bavail * disk.f_frsize))
     }
@@ -51,8 +51,8 @@ impl Ballast {
         match fs::remove_file(&self.path) {
             Ok(()) => tracing::warn!(
                 free,
-                "the disk is full: what was kept for this is used to start. Records are read, and none are taken until there is room: \
-                 remove what else is on the disk, lower `retention` of a topic, or delete one"
+                "the disk is full: the node starts with its reserve. It serves reads, but accepts no records until there is room: \
+                 remove other files from the disk, lower `retention` of a topic, or delete a topic"
             ),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(e).with_context(|| format!("cannot remove `{}`", self.path.display())),
@@ -68,7 +68,7 @@ impl Ballast {
         }
         if fs::remove_file(&self.path).is_ok() {
             tracing::warn!(
-                "the disk is full: what was kept for this is used to go on. Remove what else is on the disk"
+                "the disk is full: the node continues with its reserve. Remove other files from the disk"
             );
         }
     }
@@ -99,7 +99,7 @@ impl Ballast {
             Ok(fs::rename(&fresh, &self.path)?)
         });
         if let Err(error) = made {
-            tracing::warn!(path = %self.path.display(), %error, "no room is kept for a full disk");
+            tracing::warn!(path = %self.path.display(), %error, "cannot reserve room for a full disk");
         }
     }
 }

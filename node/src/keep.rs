@@ -53,7 +53,7 @@ pub(crate) async fn keep(broker: Broker, data: PathBuf, mut place: Place, own: M
             match site::save(&data, &place) {
                 Ok(()) => is_news = false,
                 // A warning every half second would be too much.
-                Err(error) => tracing::debug!(%error, "who the members are is not noted"),
+                Err(error) => tracing::debug!(%error, "cannot save the member list"),
             }
         }
         let group = broker.group();
@@ -61,7 +61,7 @@ pub(crate) async fn keep(broker: Broker, data: PathBuf, mut place: Place, own: M
         if known.is_some_and(|k| k != own)
             && let Err(error) = group.announce(own.clone()).await
         {
-            tracing::debug!(%error, "the leader does not know yet how this node is reached");
+            tracing::debug!(%error, "the leader does not know this node's address yet");
         }
         let members = broker.group().members();
         let is_fresh =
@@ -108,7 +108,7 @@ fn tell_of_no_leader(broker: &Broker, leaderless: &mut Leaderless) {
     let group = broker.group();
     if group.leader().is_some() {
         if leaderless.is_told {
-            tracing::info!("this node hears of a leader again");
+            tracing::info!("the site has a leader again");
         }
         return *leaderless = Leaderless::default();
     }
@@ -122,7 +122,7 @@ fn tell_of_no_leader(broker: &Broker, leaderless: &mut Leaderless) {
         .collect();
     tracing::warn!(
         others = others.join(", "),
-        "this node hears of no leader. Most nodes of the site have to be up and reach each other at these addresses"
+        "the site has no leader. A majority of the nodes must be running and reach each other at these addresses"
     );
 }
 
@@ -135,9 +135,9 @@ fn tell_of_silent(broker: &Broker, silent: &mut BTreeSet<NodeId>) {
     for member in status.members.iter().filter(|m| m.id != status.node) {
         let heard = member.heard_ms_ago.is_some_and(|ms| ms < SILENT_MS);
         if !heard && silent.insert(member.id) {
-            tracing::warn!(node = member.id, addr = %member.member.quic, "a node of the site is not heard of");
+            tracing::warn!(node = member.id, addr = %member.member.quic, "a node of the site is silent");
         } else if heard && silent.remove(&member.id) {
-            tracing::info!(node = member.id, "a node of the site is heard of again");
+            tracing::info!(node = member.id, "a node of the site is back");
         }
     }
 }

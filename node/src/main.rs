@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         Err(e) => {
             hint!("error: {e:#}");
             if is_full(&e) {
-                hint!("the disk is full: remove what else is on it, and try again");
+                hint!("the disk is full: remove other files from the disk and retry");
             }
             ExitCode::FAILURE
         }

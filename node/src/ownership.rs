@@ -25,16 +25,16 @@ pub(crate) fn keep_to_ourselves() {
 pub(crate) fn take(data: &Path) -> Result<()> {
     if !data.exists() && !data.is_symlink() {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(data);
-        made.with_context(|| format!("cannot make `{}`", data.display()))?;
+        made.with_context(|| format!("cannot create `{}`", data.display()))?;
     }
     if !data.is_symlink() && !data.is_dir() {
-        bail!("`{}` is no directory", data.display());
+        bail!("`{}` is not a directory", data.display());
     }
     let own = rustix::process::geteuid().as_raw();
     let mut left = vec![data.to_owned()];
     while let Some(path) = left.pop() {
         let found =
-            fs::symlink_metadata(&path).with_context(|| format!("cannot look at `{}`", path.display()))?;
+            fs::symlink_metadata(&path).with_context(|| format!("cannot examine `{}`", path.display()))?;
         check(&path, &found, own)?;
         if found.is_dir() {
             left.extend(entries(&path)?);
@@ -43,8 +43,8 @@ pub(crate) fn take(data: &Path) -> Result<()> {
     let mode = fs::metadata(data)?.permissions().mode();
     if mode & OTHERS != 0 {
         let closed = fs::set_permissions(data, Permissions::from_mode(0o700));
-        closed.with_context(|| format!("cannot close `{}` to others", data.display()))?;
-        tracing::warn!(data = %data.display(), mode = format!("{:o}", mode & 0o777), "the directory was open to others, and is not any more");
+        closed.with_context(|| format!("cannot restrict access to `{}`", data.display()))?;
+        tracing::warn!(data = %data.display(), mode = format!("{:o}", mode & 0o777), "the directory was accessible to others; access is now restricted");
     }
     Ok(())
 }
@@ -52,13 +52,11 @@ pub(crate) fn take(data: &Path) -> Result<()> {
 fn check(path: &Path, found: &fs::Metadata, own: u32) -> Result<()> {
     let shown = path.display();
     if found.is_symlink() {
-        bail!(
-            "`{shown}` is a link, and could lead elsewhere tomorrow: give the directory that it stands for, or remove it"
-        );
+        bail!("`{shown}` is a link and could lead elsewhere: use the directory it points to, or remove it");
     }
     if found.uid() != own {
         bail!(
-            "`{shown}` belongs to user {}, and the node runs as {own}: whoever that is could change it. Give it to the user that \
+            "`{shown}` belongs to user {}, but the node runs as {own}: the other user could change it. Give it to the user that \
              the node runs as (`chown -R`), or use another directory",
             found.uid()
         );
@@ -66,7 +64,7 @@ fn check(path: &Path, found: &fs::Metadata, own: u32) -> Result<()> {
     let mode = found.permissions().mode();
     if mode & WRITABLE_FOR_OTHERS != 0 {
         bail!(
-            "`{shown}` can be written to by others (mode {:o}). If nobody has, close it: `chmod -R go-w`",
+            "`{shown}` is writable for others (mode {:o}). If nobody has changed it, restrict access: `chmod -R go-w`",
             mode & 0o777
         );
     }
@@ -74,7 +72,7 @@ fn check(path: &Path, found: &fs::Metadata, own: u32) -> Result<()> {
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let what = || format!("cannot look into `{}`", dir.display());
+    let what = || format!("cannot list `{}`", dir.display());
     let found = fs::read_dir(dir).with_context(what)?;
     found.map(|entry| Ok(entry.with_context(what)?.path())).collect()
 }

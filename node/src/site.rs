@@ -110,8 +110,8 @@ pub(crate) fn load(data: &Path) -> Result<Option<Place>> {
     };
     let what = || {
         format!(
-            "`{}` does not say which node this is. Put it back from a copy; or remove it: a node that is alone finds out by \
-             its log, and one of a site must then join again, with a token and an empty directory",
+            "`{}` does not identify the node. Restore the file from a copy, or remove it: a lone node recovers its id from \
+             its log; a node of a larger site must join again, with a token and an empty directory",
             path.display()
         )
     };
@@ -195,7 +195,9 @@ pub(crate) async fn join(
                 hops += 1;
                 to = addr;
             }
-            JoinReply::Elsewhere { addr, .. } => bail!("cannot join: sent from node to node, last to {addr}"),
+            JoinReply::Elsewhere { addr, .. } => {
+                bail!("cannot join: redirected from node to node, last to {addr}")
+            }
             JoinReply::NotNow(_) if tries < TRIES => {
                 tries += 1;
                 tokio::time::sleep(TRY_AGAIN).await;
@@ -209,7 +211,7 @@ pub(crate) async fn join(
             } => {
                 if !token.is_proved_by(&proof, &binding) {
                     bail!(
-                        "the node at {to} does not know the token: somebody stands between, or it is another site's"
+                        "the node at {to} does not know the token: the token is from another site, or the connection is intercepted"
                     );
                 }
                 let mut place = Place::new(site, node, member.witness);
@@ -279,12 +281,12 @@ pub(crate) fn admit(
     let what = match &opened {
         Err(e @ OpenError::Damaged { .. }) => Some(e.to_string()),
         Err(_) => None,
-        Ok(_) if place.damaged => Some("found at an earlier start".to_owned()),
+        Ok(_) if place.damaged => Some("detected at an earlier start".to_owned()),
         Ok((_, recovered)) if place.active && recovered.groups.values().all(|g| g.last.index == 0) => {
             Some("its database is gone".to_owned())
         }
         Ok((_, recovered)) if !recovered.damage.is_none() => Some(recovered.damage.to_string()),
-        Ok((log, _)) if log.epoch() != place.epoch => Some("found when it was looked through".to_owned()),
+        Ok((log, _)) if log.epoch() != place.epoch => Some("detected by a scrub".to_owned()),
         Ok(_) => None,
     };
     let Some(what) = what else {
@@ -307,8 +309,8 @@ pub(crate) fn has_lost(data: &Path, place: &mut Place, what: &str) -> Result<()>
     tracing::error!(
         node = place.node,
         what,
-        "this node lost what it had acknowledged to the others of its site, and must not vote as if it had not; it asks \
-         them to be let in under another number, and gets all records from them"
+        "this node lost data that it had acknowledged to its site, and must not vote as if it had not; it asks \
+         the other nodes for admission under another id, and copies all records from them"
     );
     Ok(())
 }
@@ -326,12 +328,12 @@ pub(crate) async fn rejoin(data: &Path, peers: &Peers, place: &Place, own: &Memb
         match peers.rejoin(&place.others, own).await {
             Ok(joined) => break joined,
             Err(Turned::Away(why)) => bail!(
-                "node {} cannot come back by itself: {why}. Set `{}` aside, and join again with a token",
+                "node {} cannot rejoin by itself: {why}. Move `{}` away, and join again with a token",
                 place.node,
                 data.display()
             ),
             Err(Turned::Back(why)) if why != told => {
-                tracing::warn!(why, "not let in yet; this node goes on asking");
+                tracing::warn!(why, "not admitted yet; this node goes on asking");
                 told = why;
             }
             Err(Turned::Back(_)) => {}
@@ -343,7 +345,7 @@ pub(crate) async fn rejoin(data: &Path, peers: &Peers, place: &Place, own: &Memb
     tracing::info!(
         node,
         was = place.node,
-        "let in again; what is left of the log is in `{ASIDE}` until all is there"
+        "admitted again; the old log is in `{ASIDE}` until this node has caught up"
     );
     let mut fresh = Place::new(place.site.clone(), node, place.witness);
     fresh.note(members);
@@ -382,10 +384,7 @@ pub(crate) async fn make_alone(data: &Path) -> Result<NodeId> {
     let mut place = place.with_context(|| format!("`{}` holds no node", data.display()))?;
     if place.witness {
         // Refused without opening the log: it lacks entries that every other node must have.
-        bail!(
-            "node {} is a witness: it has no records to go on with",
-            place.node
-        );
+        bail!("node {} is a witness: it stores no records", place.node);
     }
     let (log, recovered) = Log::open(data, &weir_log::Options::default())?;
     let state = recovered.groups.get(&GROUP).copied().unwrap_or_default();
@@ -413,7 +412,7 @@ pub(crate) async fn make_alone(data: &Path) -> Result<NodeId> {
 pub(crate) fn forget_aside(data: &Path) -> bool {
     match fs::remove_dir_all(data.join(ASIDE)) {
         Ok(()) => {
-            tracing::info!("this node has all again: `{ASIDE}` is removed");
+            tracing::info!("this node has caught up: `{ASIDE}` is removed");
             true
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,

@@ -46,7 +46,7 @@ fn keep(data: &Path, place: &mut Place, count: u64) -> u64 {
     match site::save(data, place) {
         Ok(()) => count,
         Err(error) => {
-            tracing::warn!(%error, "this start of the node is not counted");
+            tracing::warn!(%error, "cannot count this start of the node");
             place.started = before;
             0
         }
@@ -154,7 +154,7 @@ pub(crate) async fn confirm(
         tracing::error!(
             node = place.node,
             what,
-            "this node lost what it had; the other one sends it again"
+            "this node lost data; the other node sends it again"
         );
         // Counts on from the number that the other member has seen.
         told.count = seen.count.map_or(0, |count| keep(data, place, count + 1));
@@ -201,7 +201,7 @@ pub(crate) async fn keep_telling(broker: &Broker, peers: &Peers, told: Started) 
         if let Some((by, _)) = removed.filter(|_| !std::mem::replace(&mut is_told, true)) {
             tracing::warn!(
                 by,
-                "this node was taken out of its site: it serves nobody, and can be stopped"
+                "this node was taken out of its site: it serves no requests, and can be stopped"
             );
         }
         if let Some((by, _)) = seen.iter().find(|(_, seen)| seen.verdict == Verdict::Older) {
@@ -219,7 +219,7 @@ pub(crate) async fn keep_telling(broker: &Broker, peers: &Peers, told: Started) 
             Some((known, since)) if *known == addr => {
                 if since.elapsed() >= TAKEN_FOR {
                     return format!(
-                        "node {by} hears another process, at {addr}, speak for node {}",
+                        "node {by} reports another process, at {addr}, that runs as node {}",
                         told.node
                     );
                 }
