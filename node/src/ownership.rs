@@ -64,7 +64,7 @@ fn check(path: &Path, found: &fs::Metadata, own: u32) -> Result<()> {
     let mode = found.permissions().mode();
     if mode & WRITABLE_FOR_OTHERS != 0 {
         bail!(
-            "`{shown}` is writable for others (mode {:o}). If nobody has changed it, restrict access: `chmod -R go-w`",
+            "`{shown}` can be written to by others (mode {:o}). If nobody has changed it, restrict access: `chmod -R go-w`",
             mode & 0o777
         );
     }

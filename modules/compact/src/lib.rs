@@ -87,7 +87,7 @@ impl Module for Compact {
 
     fn migrate(&mut self, earlier: u32) -> Result<(), String> {
         if earlier != 1 {
-            return Err(format!("it cannot read version {earlier} of its state"));
+            return Err(format!("cannot migrate state of version {earlier}"));
         }
         self.doors
             .migrate(|_, door: swinging_door::First| Some(door.into()));

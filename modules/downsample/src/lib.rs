@@ -77,7 +77,7 @@ impl Module for Downsample {
 
     fn migrate(&mut self, earlier: u32) -> Result<(), String> {
         if earlier != 1 {
-            return Err(format!("it cannot read version {earlier} of its state"));
+            return Err(format!("cannot migrate state of version {earlier}"));
         }
         // Version 1 took the order of arrival for first and last.
         self.windows.migrate(|start, old: First| {

@@ -95,7 +95,7 @@ impl Module for RateOfChange {
 
     fn migrate(&mut self, earlier: u32) -> Result<(), String> {
         if earlier != 1 {
-            return Err(format!("it cannot read version {earlier} of its state"));
+            return Err(format!("cannot migrate state of version {earlier}"));
         }
         self.last.migrate(|_, last: Reading| Some(vec![last]));
         Ok(())
