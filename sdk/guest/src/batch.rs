@@ -202,8 +202,8 @@ impl<'a> Record<'a> {
         self.inner.timestamps.get(self.index).copied().unwrap_or_default()
     }
 
-    /// Returns the timestamp, capped at the node's time `now` (both in milliseconds since 1970). A node whose time
-    /// is unknown or more than a day behind imposes no cap.
+    /// Returns the timestamp, capped at the node's time `now` (both in milliseconds since 1970). A node whose
+    /// time is unknown or more than a day behind imposes no cap.
     pub(crate) fn timestamp_up_to(&self, now: i64) -> i64 {
         let at = self.timestamp();
         let is_ahead = now > 0 && (0..AHEAD_MAX_MS).contains(&at.saturating_sub(now));

@@ -111,7 +111,8 @@ impl Grouping {
         })
     }
 
-    /// Returns the required columns (keys, values, headers), as [`Interface::with`](crate::Interface::with) takes them.
+    /// Returns the required columns (keys, values, headers), as
+    /// [`Interface::with`](crate::Interface::with) takes them.
     pub fn columns(&self) -> (bool, bool, bool) {
         (
             matches!(self, Self::Key),

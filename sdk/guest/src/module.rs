@@ -131,8 +131,8 @@ impl Verdict {
         Self::Reject(reason.into())
     }
 
-    /// Parses `keep`, `drop` or `reject`, the last with `reason`. Returns `None` for other texts, such as the name
-    /// of an output.
+    /// Parses `keep`, `drop` or `reject`, the last with `reason`. Returns `None` for other texts, such as the
+    /// name of an output.
     pub fn parse(text: &str, reason: impl Into<Cow<'static, str>>) -> Option<Self> {
         match text {
             "keep" => Some(Self::Keep),
