@@ -17,7 +17,7 @@ const MAX_TIMESTAMP: i64 = -3;
 /// Since version 8: the first record on the node's own disk (KIP-405).
 const EARLIEST_LOCAL: i64 = -4;
 /// Since version 9: the last record in tiered storage (KIP-1005).
-pub(crate) const LATEST_TIERED: i64 = -5;
+const LATEST_TIERED: i64 = -5;
 /// Since version 11: the first record that waits for tiered storage (KIP-1023).
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
