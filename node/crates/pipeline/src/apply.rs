@@ -2,16 +2,16 @@
 
 use crate::chain::Stage;
 use crate::error::{ApplyError, PushError};
-use crate::history;
 use crate::info::PipelineInfo;
-use crate::input;
 use crate::lane::State;
 use crate::modules::Stages;
 use crate::pipelines::{Pipelines, apart};
 use crate::plan::{Plan, differences};
-use crate::row::{Row, StateOf, Written};
 use crate::shares::Sizes;
-use crate::spec::{At, Origin, Sources, Spec};
+use crate::spec::Spec;
+use crate::spec::row::{Row, StateOf, Written};
+use crate::spec::source::{At, Origin, Sources};
+use crate::{history, input};
 use weir_broker::{AdminError, Principal};
 use weir_runtime::Digest;
 use weir_types::level::LEVEL_OF_AGES;
@@ -182,7 +182,7 @@ impl Pipelines {
             Some(digests) => digests,
             None => {
                 let store = self.store();
-                let resolve = |s: &crate::Stage| store.resolve(&s.module).map(|m| m.digest);
+                let resolve = |s: &crate::spec::stage::Stage| store.resolve(&s.module).map(|m| m.digest);
                 spec.stages.iter().map(resolve).collect::<Result<Vec<_>, _>>()?
             }
         };
@@ -195,7 +195,7 @@ impl Pipelines {
         let before = self.row(spec.name.as_str());
         let before = before.map_or_else(|_| Vec::new(), |row| row.states);
         let states = self.states(&spec, &digests, &before);
-        let dead = spec.dead_letters().map_err(crate::SpecError::from)?;
+        let dead = spec.dead_letters().map_err(crate::spec::error::SpecError::from)?;
         let found = self.0.broker.topic(dead.as_str());
         Ok(Checked {
             spec,
@@ -253,8 +253,10 @@ impl Pipelines {
         Sizes::of(&self.0.broker).check(&active, spec)?;
         let others = || active.values().filter(|a| a.row.spec.name != spec.name);
         // As stored it is some more than its text: twice of that is far from what an entry has room for.
-        let texts = others().map(|a| crate::row::json(&a.row).len()).sum::<usize>();
-        let wanted = texts + 2 * crate::row::json(spec).len();
+        let texts = others()
+            .map(|a| crate::spec::row::json(&a.row).len())
+            .sum::<usize>();
+        let wanted = texts + 2 * crate::spec::row::json(spec).len();
         if wanted > PIPELINES_BYTES_MAX {
             let (what, limit) = ("bytes of text", PIPELINES_BYTES_MAX);
             return Err(ApplyError::Together { what, wanted, limit });
@@ -275,7 +277,7 @@ impl Pipelines {
         before: &[Option<StateOf>],
     ) -> Vec<Option<StateOf>> {
         let store = self.store();
-        let of = |(n, (stage, digest)): (usize, (&crate::Stage, &Digest))| {
+        let of = |(n, (stage, digest)): (usize, (&crate::spec::stage::Stage, &Digest))| {
             let info = store.modules.get(digest)?;
             let before = before.get(n).and_then(Option::as_ref);
             stage.remembers().then(|| StateOf {

@@ -1,7 +1,8 @@
 //! From what became of records to batches: one for each partition that something goes to.
 
 use crate::chain::Effects;
-use crate::dead_letter::{self, Stem};
+use crate::dead_letter;
+use crate::dead_letter::Stem;
 use crate::flow::{Item, has_room};
 use crate::spec::Spec;
 use std::collections::BTreeMap;

@@ -11,17 +11,16 @@ use crate::dead_letter::Stem;
 use crate::firing::LEAD_POLL;
 use crate::lane::{Refusal, State, Worker};
 use crate::memory::{Part, Parts};
-use crate::merge;
 use crate::patience::Slow;
-use crate::shadow::{self, Line};
+use crate::shadow::Line;
 use crate::time::Dated;
+use crate::{merge, shadow};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use weir_broker::{Output, Stepped, Stop as StopAt, Topic};
 use weir_types::limits::{
     ENTRY_BYTES_TARGET, FETCH_WAIT_MS_MAX, LOG_TURN_BYTES, STATE_CHANGES_BYTES_MAX, STEPS_UNDECIDED_MAX,
@@ -38,6 +37,7 @@ const TIMER_ROW_BYTES: usize = 128;
 
 /// It is a few bytes, and a pipeline stands still meanwhile.
 const ENDS_WITHIN: Duration = Duration::from_millis(500);
+
 /// Who does not answer is left alone for so many times as long as that was waited for, so that what others have goes on.
 const PATIENCE: u32 = 4;
 

@@ -5,29 +5,18 @@
 //! being promoted, which is a revision of what it says; by being taken back, which is one of what was before; or by any other change.
 
 use crate::apply::dead_letter_settings;
-use crate::error::{ApplyError, PushError};
-use crate::history::{self, Cause};
+use crate::error::{ApplyError, CanaryError, PushError};
+use crate::history;
+use crate::history::Cause;
 use crate::info::PipelineInfo;
 use crate::lane::State;
 use crate::modules::Stages;
 use crate::pipelines::{Pipelines, apart};
-use crate::row::{Row, StateOf};
 use crate::spec::Spec;
-use serde::{Deserialize, Serialize};
+use crate::spec::row::{Canary, Row, StateOf};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use weir_broker::Principal;
-use weir_runtime::Digest;
-
-/// What is tried on some partitions.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Canary {
-    pub(crate) spec: Spec,
-    pub(crate) digests: Vec<Digest>,
-    pub(crate) partitions: BTreeSet<u32>,
-    /// Since when, in milliseconds since 1970.
-    pub(crate) began_ms: i64,
-}
 
 /// Partitions that a lane works on.
 #[derive(Clone, Debug)]
@@ -45,31 +34,6 @@ impl Share {
             Self::But(partitions) => !partitions.contains(&partition),
         }
     }
-}
-
-/// Why a pipeline is not tried out on some partitions.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum CanaryError {
-    #[error(
-        "a canary of `{0}` is at work already: `weir pipeline promote {0}` or `weir pipeline rollback {0}` first"
-    )]
-    AtWork(String),
-    #[error("there is no canary of `{0}`: `weir pipeline canary FILE --partitions …` begins one")]
-    None(String),
-    #[error("`{0}` is not running: resume it first, or apply the new version to all partitions")]
-    NotRunning(String),
-    #[error("a canary has the source and the place of the pipeline as it is: `{0}` differs")]
-    Differs(&'static str),
-    #[error("its source has partitions 0 to {last}: there is no partition {partition}")]
-    NoPartition { partition: u32, last: u32 },
-    #[error("name some partitions, and not all: `weir pipeline apply` is for all")]
-    Partitions,
-    #[error(
-        "what its modules remember would be another's, or of another version: on some partitions that cannot be; try it with \
-         `weir pipeline shadow` instead"
-    )]
-    Migrates,
 }
 
 impl Pipelines {

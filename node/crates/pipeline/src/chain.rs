@@ -3,10 +3,11 @@
 //! A batch that a module fails on is tried again on a fresh instance, then halved until what spoils it stands alone.
 //! All records of the batch that pass do so as if the others had not been there.
 
-use crate::dead_letter::{self, DeadLetter};
+use crate::dead_letter;
+use crate::dead_letter::DeadLetter;
 use crate::flow::{Item, columns};
 use crate::priority::Priority;
-use crate::spec::Policy;
+use crate::spec::on_error::Policy;
 use crate::time::Dated;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use weir_types::planted::{Bug, planted};
 /// Failed calls after which the rest of a batch is not tried any more: halving a thousand records to one takes ten
 /// steps, and a module that fails on everything would be called two thousand times.
 const FAILURES_MAX: u32 = 24;
+
 /// Pause before a batch whose module asked for a retry is tried again; doubled each time.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
@@ -181,6 +183,7 @@ struct Pass {
 
 /// What a row or a timer that changes takes in an entry beside its key and value: the name of the pipeline, and where in it.
 const ROW_AROUND_BYTES: usize = OP_HEAD_BYTES_MAX + 288;
+
 /// What a stage may make of a batch beyond `limits.output_bytes`: an honest fan-out of a batch that compresses well.
 const FAN_OUT_MAX: usize = 16;
 

@@ -55,10 +55,13 @@ pub mod header {
 
 /// Headers that a dead letter has more than its source: of where a timer or a record comes from, it has one.
 const OWN_HEADERS: usize = header::ALL.len() - 1;
+
 /// Bytes of those, at most: an error, and names and numbers.
 const OWN_BYTES: usize = 4 << 10;
+
 /// Longest error that a header keeps.
 const ERROR_BYTES_MAX: usize = 1 << 10;
+
 /// Names of its headers, a digest, a topic's name and numbers.
 const OWN_FIXED_BYTES: usize = 600;
 

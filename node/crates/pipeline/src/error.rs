@@ -1,12 +1,36 @@
 //! What can go wrong with pipelines and modules.
 
-use crate::canary::CanaryError;
-use crate::spec::SpecError;
+use crate::spec::error::SpecError;
 use std::io;
 use weir_broker::{AdminError, FetchError, FormatError};
 use weir_runtime::{InitError, LoadError};
 use weir_types::ErrorKind;
 use weir_types::limits::STATEFUL_PARTITIONS_MAX;
+
+/// Why a pipeline is not tried out on some partitions.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum CanaryError {
+    #[error(
+        "a canary of `{0}` is at work already: `weir pipeline promote {0}` or `weir pipeline rollback {0}` first"
+    )]
+    AtWork(String),
+    #[error("there is no canary of `{0}`: `weir pipeline canary FILE --partitions …` begins one")]
+    None(String),
+    #[error("`{0}` is not running: resume it first, or apply the new version to all partitions")]
+    NotRunning(String),
+    #[error("a canary has the source and the place of the pipeline as it is: `{0}` differs")]
+    Differs(&'static str),
+    #[error("its source has partitions 0 to {last}: there is no partition {partition}")]
+    NoPartition { partition: u32, last: u32 },
+    #[error("name some partitions, and not all: `weir pipeline apply` is for all")]
+    Partitions,
+    #[error(
+        "what its modules remember would be another's, or of another version: on some partitions that cannot be; try it with \
+         `weir pipeline shadow` instead"
+    )]
+    Migrates,
+}
 
 /// Why a module was not taken or not found.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,9 @@
 use crate::assembly::{Assembly, Batches};
 use crate::dead_letter::Stem;
 use crate::lane::{Refusal, State, Worker};
-use crate::memory::{self, Parts};
-use crate::spec::EventTime;
+use crate::memory;
+use crate::memory::Parts;
+use crate::spec::event_time::EventTime;
 use crate::time::{Dated, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -2,10 +2,11 @@
 //! leads next goes on with them at once.
 
 use crate::lane::State;
+use crate::module_store::Store;
 use crate::modules::Stages;
 use crate::pipelines::Pipelines;
-use crate::row::{self, Stamp};
-use crate::store::Store;
+use crate::spec::row;
+use crate::spec::row::Stamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock, Weak};

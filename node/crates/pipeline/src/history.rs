@@ -8,8 +8,9 @@ use crate::info::PipelineInfo;
 use crate::lane::State;
 use crate::memory::of_kind;
 use crate::pipelines::{Pipelines, apart};
-use crate::row::{Row, Written};
-use crate::spec::{Guard, Spec};
+use crate::spec::Spec;
+use crate::spec::guard::Guard;
+use crate::spec::row::{Row, Written};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,6 +22,7 @@ use weir_types::limits::{REVISIONS_BYTES_MAX, REVISIONS_MAX};
 
 /// What another node says of how a pipeline left its bounds is kept up to so many bytes.
 const LEFT_BYTES_MAX: usize = 1 << 10;
+
 /// Within this time a node is told whether what it asked for is done: an answer that takes longer breaks the connection.
 const BACK_TELL: Duration = Duration::from_secs(2);
 
@@ -70,7 +72,7 @@ pub(crate) fn remember(row: &Row, cause: Cause, now_ms: i64) -> Vec<Written> {
         digests: row.digests.clone(),
         tried: row.canary.as_ref().map(|canary| canary.partitions.clone()),
     };
-    let value = crate::row::json(&revision);
+    let value = crate::spec::row::json(&revision);
     // The larger they are, the fewer are kept.
     let fitting = (REVISIONS_BYTES_MAX / value.len().max(1)) as u64;
     let kept = fitting.clamp(1, REVISIONS_MAX);
@@ -136,7 +138,7 @@ impl Pipelines {
         let read = apart("weir-history", move || {
             let (mut revisions, mut unreadable) = (Vec::new(), None);
             broker.applied_rows(&prefix, |_, value| {
-                match crate::row::read::<Revision>("a revision", &value) {
+                match crate::spec::row::read::<Revision>("a revision", &value) {
                     Ok(revision) => revisions.push(revision),
                     Err(why) => unreadable = Some(why),
                 }

@@ -2,8 +2,8 @@
 
 use crate::lane::Lane;
 use crate::pipelines::Pipelines;
-use crate::row::{Row, Stamp};
 use crate::spec::Spec;
+use crate::spec::row::{Row, Stamp};
 use futures_util::future::BoxFuture;
 use std::sync::PoisonError;
 use std::time::Duration;

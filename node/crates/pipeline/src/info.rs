@@ -1,10 +1,12 @@
 //! A pipeline as people see it.
 
-use crate::input::{self, Place};
+use crate::input;
+use crate::input::Place;
 use crate::lane::{Lane, State};
 use crate::pipelines::Active;
-use crate::row::Row;
-use crate::spec::{At, Sources, Spec};
+use crate::spec::Spec;
+use crate::spec::row::Row;
+use crate::spec::source::{At, Sources};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;

@@ -6,7 +6,8 @@
 
 use crate::lane::Refusal;
 use crate::merge::List;
-use crate::spec::{Origin, Sources, Spec};
+use crate::spec::Spec;
+use crate::spec::source::{Origin, Sources};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};

@@ -1,18 +1,21 @@
 //! A pipeline at work: a thread of its own, with a bounded queue in front.
 
-use crate::assembly::{self, AssembleError, Assembly};
+use crate::assembly::{AssembleError, Assembly};
 use crate::behind::{Reader, Stop};
 use crate::canary::Share;
-use crate::chain::{self, Begin, Effects, Rules, Stage, Stopped, TooMuch};
+use crate::chain::{Begin, Effects, Rules, Stage, Stopped, TooMuch};
 use crate::dead_letter::Stem;
 use crate::firing::For;
-use crate::follow::{self, Wanted};
+use crate::follow::Wanted;
 use crate::input::Ends;
 use crate::memory::Parts;
-use crate::priority::{self, Priority};
-use crate::row::Stamp;
-use crate::spec::{At, Policy, Spec};
+use crate::priority::Priority;
+use crate::spec::Spec;
+use crate::spec::on_error::Policy;
+use crate::spec::row::Stamp;
+use crate::spec::source::At;
 use crate::time::Dated;
+use crate::{assembly, chain, follow, priority};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,8 +35,10 @@ use weir_types::{Batch, BatchError, GroupId, Offset, PartitionId, RecordRef, Top
 /// Bytes that may wait for one pipeline: a quarter of what the node takes in at once, so that one that is stuck does
 /// not starve the others.
 const QUEUE_BYTES_MAX: usize = weir_types::limits::PRODUCE_INFLIGHT_BYTES_MAX / 4;
+
 /// Batches without a failure after which a module that misbehaved is trusted again.
 const GOOD_BATCHES: u32 = 20;
+
 /// Batches in a row of which not one record got through, after which the breaker opens.
 const BREAKER: u32 = 10;
 

@@ -5,8 +5,9 @@ use crate::chain::{Begin, Stage};
 use crate::firing::Asleep;
 use crate::input::Input;
 use crate::lane::Refusal;
-use crate::row::Written;
-use crate::spec::{EventTime, Spec};
+use crate::spec::Spec;
+use crate::spec::event_time::EventTime;
+use crate::spec::row::Written;
 use crate::time::{Progress, Time};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ pub(crate) fn of_kind(kind: StateKind, pipeline: &str) -> StateKey {
 
 /// Generations of what a stage remembers, which take turns.
 pub(crate) const GENERATIONS: u8 = 16;
+
 const _: () = assert!(STAGES_MAX <= 16, "a stage's place takes half of a byte");
 
 /// A stage's place, and its generation, in a key.

@@ -2,11 +2,12 @@
 
 use crate::chain::Stage;
 use crate::error::{ApplyError, PushError};
+use crate::module_store::{ModuleInfo, ModuleRef, Store};
 use crate::pipelines::{Pipelines, apart};
 use crate::priority::Priority;
-use crate::row::Row;
-use crate::spec::{Grant, Spec};
-use crate::store::{ModuleInfo, ModuleRef, Store};
+use crate::spec::Spec;
+use crate::spec::row::Row;
+use crate::spec::stage::Grant;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,6 +20,7 @@ use weir_types::TopicName;
 /// A voter that is not ready for a revision by then is not waited for: it has records wait once it leads. CPython takes twenty
 /// seconds to compile on a small machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+
 const READY_POLL: Duration = Duration::from_millis(20);
 
 /// A pipeline's modules, ready.

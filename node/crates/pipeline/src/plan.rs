@@ -1,8 +1,8 @@
 //! What applying a pipeline would change.
 
-use crate::row::Row;
+use crate::module_store::ModuleInfo;
 use crate::spec::Spec;
-use crate::store::ModuleInfo;
+use crate::spec::row::Row;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -24,6 +24,7 @@ pub enum Priority {
 
 /// Longer than anything on the path of a batch takes.
 const SHORT_NS: u64 = 500_000;
+
 /// A tenth of the weight of a thread without one.
 const BEHIND_NICE: i32 = 10;
 
@@ -53,6 +54,7 @@ fn own_nice() -> i32 {
 }
 
 type Work = Box<dyn FnOnce() + Send>;
+
 type Start = (Builder, Work, SyncSender<bool>);
 
 /// The thread that starts threads, since one that is behind can only start others that are.

@@ -11,6 +11,7 @@ use weir_runtime::TimerClock;
 
 /// Bytes of keys and values in one page, about.
 const PAGE_BYTES: usize = 256 << 10;
+
 /// What is shown, in this order.
 const KINDS: [StateKind; 2] = [StateKind::Table, StateKind::Timer];
 

@@ -13,7 +13,8 @@ use crate::lane::{Refusal, Worker};
 use crate::memory::Part;
 use crate::pipelines::{Pipelines, apart};
 use crate::priority::Priority;
-use crate::spec::{Origin, Spec};
+use crate::spec::Spec;
+use crate::spec::source::Origin;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,8 +27,10 @@ use weir_types::{Offset, PartitionId, RecordRef, TopicName};
 
 /// Differences that are told of in full.
 const EXAMPLES_MAX: usize = 10;
+
 /// Bytes of a key or value that are told.
 const TOLD_BYTES: usize = 200;
+
 /// How long a side that has seen everything waits for more.
 const PAUSE: Duration = Duration::from_millis(20);
 

@@ -6,7 +6,7 @@
 //! wrong sensor would make all others late.
 
 use crate::json;
-use crate::spec::{EventTime, Future, OnBadTime};
+use crate::spec::event_time::{EventTime, Future, OnBadTime};
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -15,8 +15,10 @@ use weir_types::{RecordRef, TimeUnit, parse_time, time_of_number};
 
 /// Mark of a record that came after the watermark had passed its time.
 const LATE: u8 = 1;
+
 /// Mark of a record whose time the node replaced.
 const REDATED: u8 = 4;
+
 /// A producer's word for no timestamp (Kafka: `RecordBatch.NO_TIMESTAMP`).
 const NO_TIMESTAMP: i64 = -1;
 

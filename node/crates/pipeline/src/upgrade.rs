@@ -7,11 +7,12 @@
 use crate::chain::Stage;
 use crate::error::ApplyError;
 use crate::lane::State;
-use crate::memory::{self, GENERATIONS};
+use crate::memory;
+use crate::memory::GENERATIONS;
 use crate::modules::Stages;
 use crate::pipelines::{Pipelines, apart};
-use crate::row::{Row, Stamp, StateOf, Written};
 use crate::spec::Spec;
+use crate::spec::row::{Row, Stamp, StateOf, Written};
 use std::sync::PoisonError;
 use weir_broker::{AdminError, Broker, FetchError, PartitionId, ProposeError, ReadError};
 use weir_runtime::{CallError, InitError};
@@ -82,7 +83,7 @@ impl Pipelines {
             ..row.clone()
         };
         self.install_as(Stamp::NONE, still, Stages::none(), State::Paused)
-            .map_err(crate::PushError::from)?;
+            .map_err(crate::error::PushError::from)?;
         let begun = {
             let active = self.active();
             let lane = active.get(row.spec.name.as_str()).map(|a| &a.lane);

@@ -1,12 +1,26 @@
-//! A pipeline as it is written down.
+//! A pipeline as it is written down, and as it is stored.
 
+pub(crate) mod error;
+pub(crate) mod event_time;
+pub(crate) mod guard;
+pub(crate) mod on_error;
+pub(crate) mod row;
+pub(crate) mod source;
+pub(crate) mod stage;
+
+use crate::spec::error::SpecError;
+use crate::spec::event_time::EventTime;
+use crate::spec::guard::Guard;
+use crate::spec::on_error::{OnError, Policy};
+use crate::spec::source::{At, Origin, Sources};
+use crate::spec::stage::{Grant, Stage};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use weir_runtime::{CallLimits, Setting};
 use weir_types::limits::{
     PIPELINE_TEXT_BYTES_MAX, PIPELINE_THREADS_MAX, SOURCES_MAX, STAGES_MAX, STATE_BYTES_MAX,
 };
-use weir_types::{NameError, TimeUnit, TopicName, format_time, parse_time};
+use weir_types::{NameError, TopicName};
 
 /// Modules chained on a topic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,329 +60,6 @@ pub struct Spec {
     pub guard: Option<Guard>,
 }
 
-/// Bounds that a revision must keep to for a while, or the one before it comes back. One that halts leaves them, too.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Guard {
-    /// Seconds after it was put in place for which it is watched.
-    pub watch_s: u32,
-    /// Records before which nothing is judged but that it halts.
-    pub min_records: u64,
-    /// Largest share of records that become dead letters or are skipped.
-    pub failed_max: Option<f64>,
-    /// Longest time in its modules for a record, on average, in nanoseconds.
-    pub ns_max: Option<u64>,
-    /// Fewest and most records that come out for each that goes in, on average, those for named outputs included.
-    pub output: Option<[f64; 2]>,
-}
-
-impl Default for Guard {
-    fn default() -> Self {
-        Self {
-            // Longer than what an operator watches after a change.
-            watch_s: 600,
-            // A share of one in a hundred is told from chance.
-            min_records: 100,
-            failed_max: None,
-            ns_max: None,
-            output: None,
-        }
-    }
-}
-
-/// What time records are from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EventTime {
-    /// Field of the JSON value that says it, as a number or in RFC 3339; dots lead into objects, and a path that begins with `/` is a
-    /// JSON Pointer. The record's timestamp when none is given.
-    pub field: Option<String>,
-    /// What a number there counts; when it is not said, milliseconds, and a number that is hardly one of them is no time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unit: Option<TimeUnit>,
-    /// What becomes of a record whose field says no time.
-    #[serde(skip_serializing_if = "OnBadTime::is_preset")]
-    pub on_bad_time: OnBadTime,
-    /// How much later than the latest a record may come and not be late: the watermark stays so far behind.
-    pub lateness_ms: u32,
-    /// Silence after which the watermark goes on by itself, at the speed of the node's clock; 0: it waits for records.
-    pub idle_ms: u32,
-    /// How far ahead of the node's time a record may be.
-    pub future_ms: u64,
-    /// What becomes of the time of one that is further ahead.
-    pub future: Future,
-}
-
-impl Default for EventTime {
-    fn default() -> Self {
-        Self {
-            field: None,
-            unit: None,
-            on_bad_time: OnBadTime::DeadLetter,
-            lateness_ms: 0,
-            idle_ms: 0,
-            // Clocks that are set by hand are off by minutes, and by an hour twice a year.
-            future_ms: 2 * 3_600_000,
-            future: Future::Redate,
-        }
-    }
-}
-
-/// What becomes of a record whose field says no time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnBadTime {
-    /// It is a dead letter; no module sees it.
-    #[default]
-    DeadLetter,
-    /// It is from when the pipeline works on it.
-    Now,
-    /// It is from the time that its timestamp says.
-    Record,
-}
-
-impl OnBadTime {
-    pub(crate) fn is_preset(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// What becomes of a time that is too far in the future.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Future {
-    /// The node's time stands for it, and the record is marked.
-    Redate,
-    /// It stays.
-    Keep,
-}
-
-/// Where a pipeline stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum At {
-    /// In-line: before a record is stored.
-    #[default]
-    Ingest,
-    /// Behind the log: it reads what is stored.
-    Log,
-}
-
-/// Topics that a pipeline reads. Written down as a name, or as a list of names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "OneOrMany", into = "OneOrMany")]
-pub struct Sources(Vec<TopicName>);
-
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(TopicName),
-    Many(Vec<TopicName>),
-}
-
-impl From<OneOrMany> for Sources {
-    fn from(topics: OneOrMany) -> Self {
-        match topics {
-            OneOrMany::One(topic) => Self(vec![topic]),
-            OneOrMany::Many(topics) => Self(topics),
-        }
-    }
-}
-
-impl From<Sources> for OneOrMany {
-    fn from(Sources(mut topics): Sources) -> Self {
-        match topics.len() {
-            1 => Self::One(topics.remove(0)),
-            _ => Self::Many(topics),
-        }
-    }
-}
-
-impl FromIterator<TopicName> for Sources {
-    fn from_iter<I: IntoIterator<Item = TopicName>>(topics: I) -> Self {
-        Self(topics.into_iter().collect())
-    }
-}
-
-impl Sources {
-    /// Each of them; a module knows them by their places here.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &TopicName> {
-        self.0.iter()
-    }
-
-    /// Whether `topic` is one.
-    pub fn contains(&self, topic: &str) -> bool {
-        self.0.iter().any(|name| name.as_str() == topic)
-    }
-
-    /// The first: after it, what has no name of its own is named. A pipeline has one.
-    pub fn first(&self) -> &str {
-        self.0.first().map_or("", TopicName::as_str)
-    }
-}
-
-/// Where reading begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "WrittenOrigin", into = "WrittenOrigin")]
-pub enum Origin {
-    /// With the first record that is there.
-    Start,
-    /// With the next that comes.
-    End,
-    /// With this offset, on each partition.
-    Offset(u64),
-    /// With the first record at or after this time, in milliseconds since 1970.
-    Time(i64),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum WrittenOrigin {
-    Offset(u64),
-    Text(String),
-}
-
-impl std::str::FromStr for Origin {
-    type Err = SpecError;
-
-    fn from_str(text: &str) -> Result<Self, SpecError> {
-        match text {
-            "start" => Ok(Self::Start),
-            "end" => Ok(Self::End),
-            text => {
-                let offset = text.parse().ok().map(Self::Offset);
-                let ms = parse_time(text).ok();
-                offset
-                    .or(ms.map(Self::Time))
-                    .ok_or_else(|| SpecError::Origin(text.to_owned()))
-            }
-        }
-    }
-}
-
-impl TryFrom<WrittenOrigin> for Origin {
-    type Error = SpecError;
-
-    fn try_from(written: WrittenOrigin) -> Result<Self, SpecError> {
-        match written {
-            WrittenOrigin::Offset(offset) => Ok(Self::Offset(offset)),
-            WrittenOrigin::Text(text) => text.parse(),
-        }
-    }
-}
-
-impl From<Origin> for WrittenOrigin {
-    fn from(origin: Origin) -> Self {
-        match origin {
-            Origin::Start => Self::Text("start".to_owned()),
-            Origin::End => Self::Text("end".to_owned()),
-            Origin::Offset(offset) => Self::Offset(offset),
-            Origin::Time(ms) => Self::Text(format_time(ms)),
-        }
-    }
-}
-
-/// One module of a pipeline.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stage {
-    /// `name`, `name@version` or a SHA-256 digest.
-    pub module: String,
-    /// The module's parameters.
-    #[serde(default)]
-    pub config: BTreeMap<String, Setting>,
-    /// What it may import beside `log` and `metrics`.
-    #[serde(default)]
-    pub grants: BTreeSet<Grant>,
-}
-
-/// What a stage may be granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Grant {
-    /// `weir:module/state`: it remembers.
-    State,
-    /// `weir:module/timers`: it is called at times that it sets.
-    Timers,
-}
-
-impl Stage {
-    /// Whether something of it outlasts a batch.
-    pub(crate) fn remembers(&self) -> bool {
-        self.grants.contains(&Grant::State) || self.grants.contains(&Grant::Timers)
-    }
-}
-
-/// What becomes of records that a module fails on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct OnError {
-    /// The policy; when none is given, `dead-letter`, and `halt` for a pipeline that remembers: a record that is set aside
-    /// is missing in what comes after it.
-    pub policy: Option<Policy>,
-    /// Topic for dead letters; `<first source>.dead` when none is given.
-    pub topic: Option<TopicName>,
-    /// How often a batch is tried, each time on a fresh instance, before it is halved.
-    pub attempts: u32,
-}
-
-impl Default for OnError {
-    fn default() -> Self {
-        // Once more tells a passing fault from a lasting one; a third time has never told more.
-        Self {
-            policy: None,
-            topic: None,
-            attempts: 2,
-        }
-    }
-}
-
-/// Policy for failures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Policy {
-    /// They go to a topic of their own, with what happened in their headers.
-    DeadLetter,
-    /// The pipeline stops and refuses records until it is resumed.
-    Halt,
-    /// They are dropped, and counted.
-    Skip,
-}
-
-/// Why a text is no pipeline.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum SpecError {
-    #[error("{0}")]
-    Toml(String),
-    #[error("a pipeline's text has at most {PIPELINE_TEXT_BYTES_MAX} bytes, this has {0}")]
-    TooLong(usize),
-    #[error("a pipeline has 1 to {STAGES_MAX} stages, this has {0}")]
-    Stages(usize),
-    #[error("`{what}` has to be {want}")]
-    Range { what: &'static str, want: &'static str },
-    #[error("output `main` is the stream itself and cannot be given a topic")]
-    Main,
-    #[error("`{0}` leads back to the source")]
-    Loop(String),
-    #[error(
-        "`{0}` is no place to begin at: write \"start\", \"end\", an offset, or a time like \"2026-11-22T08:00:00Z\""
-    )]
-    Origin(String),
-    #[error("a pipeline has 1 to {SOURCES_MAX} sources, this has {0}")]
-    Sources(usize),
-    #[error("an in-line pipeline has one source: with `at = \"log\"` there may be several")]
-    InlineSources,
-    #[error("topic `{0}` is a source twice")]
-    Twice(String),
-    #[error("`{0}` is for pipelines behind the log: add `at = \"log\"`")]
-    Inline(&'static str),
-    #[error("what it makes would go nowhere: give `main`, or an output of a module, a topic under [outputs]")]
-    Nowhere,
-    #[error(transparent)]
-    Name(#[from] NameError),
-}
-
 impl Spec {
     /// Reads and checks a pipeline in TOML.
     ///
@@ -384,7 +75,7 @@ impl Spec {
         Ok(spec)
     }
 
-    fn check(&self) -> Result<(), SpecError> {
+    pub(crate) fn check(&self) -> Result<(), SpecError> {
         if !(1..=STAGES_MAX).contains(&self.stages.len()) {
             return Err(SpecError::Stages(self.stages.len()));
         }

@@ -5,7 +5,8 @@ use crate::error::PushError;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
+use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use weir_broker::{Broker, StateKey, StateKind};
@@ -14,8 +15,10 @@ use weir_types::limits::{MODULE_LABELS_MAX, MODULES_BYTES_MAX, MODULES_MAX};
 
 /// Bytes of a component in one row: a record that comes at the same time waits for their sync.
 const ROW_BYTES: usize = 64 << 10;
+
 /// Digits of a digest by which a module can be named.
 const DIGITS_MIN: usize = 8;
+
 /// Longest name or version.
 const NAME_BYTES_MAX: usize = 100;
 
@@ -204,7 +207,10 @@ impl Store {
     }
 
     pub(crate) fn row(info: &ModuleInfo) -> (Vec<u8>, Bytes) {
-        (info.digest.as_bytes().to_vec(), crate::row::json(info).into())
+        (
+            info.digest.as_bytes().to_vec(),
+            crate::spec::row::json(info).into(),
+        )
     }
 
     /// Keys and values of the rows that hold a component, in parts of [`ROW_BYTES`].
@@ -277,7 +283,7 @@ impl Store {
     }
 
     /// The module that was last pushed under `name`, and its version.
-    fn latest(&self, name: &str) -> Option<(&ModuleInfo, &str)> {
+    pub(crate) fn latest(&self, name: &str) -> Option<(&ModuleInfo, &str)> {
         let labels = self
             .modules
             .values()

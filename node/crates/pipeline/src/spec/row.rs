@@ -1,9 +1,9 @@
 //! What is stored of a pipeline.
 
-use crate::canary::Canary;
 use crate::spec::Spec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use weir_broker::{AdminError, FormatError, StateKey, StateKind};
@@ -42,6 +42,7 @@ pub(crate) struct Stamp(u64);
 impl Stamp {
     /// No row's: what has it should not work.
     pub(crate) const NONE: Self = Self(0);
+
     /// That of a row which cannot be read: nothing that works has it.
     pub(crate) const UNREADABLE: Self = Self(2);
 }
@@ -140,4 +141,14 @@ pub(crate) fn rows(row: &Row, others: Vec<Written>) -> Result<Vec<Written>, Admi
     }
     let key = StateKey::new(StateKind::Pipeline, row.spec.name.as_str().as_bytes());
     Ok(others.into_iter().chain([(key, Some(value.into()))]).collect())
+}
+
+/// What is tried on some partitions.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Canary {
+    pub(crate) spec: Spec,
+    pub(crate) digests: Vec<Digest>,
+    pub(crate) partitions: BTreeSet<u32>,
+    /// Since when, in milliseconds since 1970.
+    pub(crate) began_ms: i64,
 }
