@@ -1,16 +1,15 @@
 //! Putting a pipeline in place: all that is looked at before it is.
 
-use crate::chain::Stage;
 use crate::error::{ApplyError, PushError};
 use crate::info::PipelineInfo;
 use crate::lane::State;
-use crate::modules::Stages;
 use crate::pipelines::{Pipelines, apart};
 use crate::plan::{Plan, differences};
 use crate::shares::Sizes;
 use crate::spec::Spec;
 use crate::spec::row::{Row, StateOf, Written};
 use crate::spec::source::{At, Origin, Sources};
+use crate::stages::stage::{Stage, Stages};
 use crate::{history, input};
 use weir_broker::{AdminError, Principal};
 use weir_runtime::Digest;

@@ -5,16 +5,17 @@
 //! log: it may lag, which [`crate::PipelineInfo::places`] shows. Its time is that of its records, so that reading the same log
 //! again gives the same; only at the end of the log time passes by itself.
 
-use crate::assembly::{Assembly, Batches};
-use crate::chain::{Begin, Effects};
-use crate::dead_letter::Stem;
 use crate::firing::LEAD_POLL;
 use crate::lane::{Refusal, State, Worker};
 use crate::memory::{Part, Parts};
+use crate::merge;
 use crate::patience::Slow;
-use crate::shadow::Line;
-use crate::time::Dated;
-use crate::{merge, shadow};
+use crate::shadow::{self, Line};
+use crate::stages::batches::Batches;
+use crate::stages::dated::Dated;
+use crate::stages::dead_letter::Stem;
+use crate::stages::effects::{Begin, Effects};
+use crate::stages::output::Assembly;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -6,14 +6,13 @@
 
 use crate::apply::dead_letter_settings;
 use crate::error::{ApplyError, CanaryError, PushError};
-use crate::history;
-use crate::history::Cause;
+use crate::history::{self, Cause};
 use crate::info::PipelineInfo;
 use crate::lane::State;
-use crate::modules::Stages;
 use crate::pipelines::{Pipelines, apart};
 use crate::spec::Spec;
 use crate::spec::row::{Canary, Row, StateOf};
+use crate::stages::stage::Stages;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use weir_broker::Principal;

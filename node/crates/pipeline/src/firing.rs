@@ -3,13 +3,14 @@
 //! A timer that is due makes a step of the chain like any batch: what comes of it is in one entry with the row that says that
 //! it is not set any more. Before a batch is looked at, all that is due by then has fired, so that the order is that of time.
 
-use crate::assembly::{Assembly, Batches};
-use crate::dead_letter::Stem;
 use crate::lane::{Refusal, State, Worker};
-use crate::memory;
-use crate::memory::Parts;
+use crate::memory::{self, Parts};
 use crate::spec::event_time::EventTime;
-use crate::time::{Dated, Time};
+use crate::stages::batches::Batches;
+use crate::stages::dated::Dated;
+use crate::stages::dead_letter::Stem;
+use crate::stages::output::Assembly;
+use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,10 +3,9 @@
 
 use crate::lane::State;
 use crate::module_store::Store;
-use crate::modules::Stages;
 use crate::pipelines::Pipelines;
-use crate::spec::row;
-use crate::spec::row::Stamp;
+use crate::spec::row::{self, Stamp};
+use crate::stages::stage::Stages;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock, Weak};

@@ -1,7 +1,6 @@
 //! A pipeline as people see it.
 
-use crate::input;
-use crate::input::Place;
+use crate::input::{self, Place};
 use crate::lane::{Lane, State};
 use crate::pipelines::Active;
 use crate::spec::Spec;

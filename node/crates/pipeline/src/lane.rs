@@ -1,21 +1,22 @@
 //! A pipeline at work: a thread of its own, with a bounded queue in front.
 
-use crate::assembly::{AssembleError, Assembly};
 use crate::behind::{Reader, Stop};
 use crate::canary::Share;
-use crate::chain::{Begin, Effects, Rules, Stage, Stopped, TooMuch};
-use crate::dead_letter::Stem;
 use crate::firing::For;
-use crate::follow::Wanted;
+use crate::follow::{self, Wanted};
 use crate::input::Ends;
 use crate::memory::Parts;
-use crate::priority::Priority;
+use crate::priority::{self, Priority};
 use crate::spec::Spec;
 use crate::spec::on_error::Policy;
 use crate::spec::row::Stamp;
 use crate::spec::source::At;
-use crate::time::Dated;
-use crate::{assembly, chain, follow, priority};
+use crate::stages::dated::Dated;
+use crate::stages::dead_letter::Stem;
+use crate::stages::effects::{Begin, Effects, Rules, Stopped, TooMuch};
+use crate::stages::output::{self, AssembleError, Assembly};
+use crate::stages::run;
+use crate::stages::stage::Stage;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -619,7 +620,7 @@ impl Worker {
         let effects = self.run_through(stages, Begin::Records { source: 0 }, records, dated, moment)?;
         self.check_breaker(records.len(), &effects)?;
         self.count(records.len(), &effects);
-        let (kept, follow) = assembly::kept(batch, &effects.main, records)?;
+        let (kept, follow) = output::kept(batch, &effects.main, records)?;
         let assembly = Assembly {
             spec: &self.spec,
             broker: &self.broker,
@@ -672,7 +673,7 @@ impl Worker {
             policy: self.spec.policy(),
             attempts: self.spec.on_error.attempts,
         };
-        let effects = match chain::run(stages, rules, begin, records, dated, moment) {
+        let effects = match run::run(stages, rules, begin, records, dated, moment) {
             Ok(effects) => effects,
             Err(Stopped::Halt(why)) => {
                 (self.good_in_a_row, self.behind) = (0, true);

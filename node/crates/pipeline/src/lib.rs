@@ -5,14 +5,10 @@
 //! the log nor wasmtime.
 
 mod apply;
-mod assembly;
 mod behind;
 mod canary;
-mod chain;
-pub mod dead_letter;
 mod error;
 mod firing;
-mod flow;
 mod follow;
 mod history;
 mod hooked;
@@ -33,6 +29,7 @@ mod services;
 mod shadow;
 mod shares;
 mod spec;
+mod stages;
 mod time;
 mod upgrade;
 
@@ -55,3 +52,4 @@ pub use spec::guard::Guard;
 pub use spec::on_error::{OnError, Policy};
 pub use spec::source::{At, Origin, Sources};
 pub use spec::stage::Stage;
+pub use stages::dead_letter;

@@ -1,13 +1,14 @@
 //! What the modules of a pipeline remember: a table a stage and partition, from rows of the log and back to them.
 
 use crate::canary::Share;
-use crate::chain::{Begin, Stage};
 use crate::firing::Asleep;
 use crate::input::Input;
 use crate::lane::Refusal;
 use crate::spec::Spec;
 use crate::spec::event_time::EventTime;
 use crate::spec::row::Written;
+use crate::stages::effects::Begin;
+use crate::stages::stage::Stage;
 use crate::time::{Progress, Time};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,5 @@
 //! Modules: taken in, kept, and made ready for a pipeline.
 
-use crate::chain::Stage;
 use crate::error::{ApplyError, PushError};
 use crate::module_store::{ModuleInfo, ModuleRef, Store};
 use crate::pipelines::{Pipelines, apart};
@@ -8,6 +7,7 @@ use crate::priority::Priority;
 use crate::spec::Spec;
 use crate::spec::row::Row;
 use crate::spec::stage::Grant;
+use crate::stages::stage::{Stage, Stages};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
@@ -22,25 +22,6 @@ use weir_types::TopicName;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 const READY_POLL: Duration = Duration::from_millis(20);
-
-/// A pipeline's modules, ready.
-pub(crate) struct Stages {
-    pub(crate) main: Vec<Stage>,
-    /// Of what is tried on some partitions; or why that cannot work.
-    pub(crate) canary: Result<Vec<Stage>, String>,
-}
-
-impl Stages {
-    /// Of what does not work.
-    pub(crate) fn none() -> Self {
-        Self::of(Vec::new())
-    }
-
-    pub(crate) fn of(main: Vec<Stage>) -> Self {
-        let canary = Ok(Vec::new());
-        Self { main, canary }
-    }
-}
 
 /// How long a push waits for others to be compiled.
 const COMPILE_WAIT: Duration = Duration::from_secs(60);

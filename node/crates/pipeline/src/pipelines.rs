@@ -1,18 +1,16 @@
 //! All pipelines and modules of a node.
 
 use crate::canary::Share;
-use crate::chain::Stage;
 use crate::error::{ApplyError, CanaryError, PushError};
-use crate::follow::Wanted;
+use crate::follow::{self, Wanted};
 use crate::hooked::Readying;
-use crate::info::PipelineInfo;
+use crate::info::{self, PipelineInfo};
 use crate::lane::{Lane, State};
 use crate::module_store::Store;
-use crate::modules::Stages;
-use crate::spec::row;
-use crate::spec::row::{Row, Stamp, Written, rows};
+use crate::spec::row::{self, Row, Stamp, Written, rows};
 use crate::spec::source::Origin;
-use crate::{follow, info, input, memory};
+use crate::stages::stage::{Stage, Stages};
+use crate::{input, memory};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

@@ -4,10 +4,7 @@
 //! costs. An in-line pipeline is tried on what its source has: what it dropped is not there.
 
 use crate::behind::{Sink, Turn};
-use crate::chain::{Effects, TooMuch};
-use crate::dead_letter::Stem;
 use crate::error::{ApplyError, PushError};
-use crate::flow::{Item, Made};
 use crate::input::Input;
 use crate::lane::{Refusal, Worker};
 use crate::memory::Part;
@@ -15,6 +12,9 @@ use crate::pipelines::{Pipelines, apart};
 use crate::priority::Priority;
 use crate::spec::Spec;
 use crate::spec::source::Origin;
+use crate::stages::dead_letter::Stem;
+use crate::stages::effects::{Effects, TooMuch};
+use crate::stages::item::{Item, Made};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -174,7 +174,7 @@ impl Run {
     fn new(
         broker: &Broker,
         spec: Spec,
-        stages: Vec<crate::chain::Stage>,
+        stages: Vec<crate::stages::stage::Stage>,
         revision: Option<u64>,
     ) -> Option<Self> {
         let topic = broker.topic(spec.source.first())?;

@@ -4,15 +4,13 @@
 //! pipeline stands still; the pipeline's row says which one counts, so that they take effect all at once, and whatever stops it
 //! before leaves the version before with what it had.
 
-use crate::chain::Stage;
 use crate::error::ApplyError;
 use crate::lane::State;
-use crate::memory;
-use crate::memory::GENERATIONS;
-use crate::modules::Stages;
+use crate::memory::{self, GENERATIONS};
 use crate::pipelines::{Pipelines, apart};
 use crate::spec::Spec;
 use crate::spec::row::{Row, Stamp, StateOf, Written};
+use crate::stages::stage::{Stage, Stages};
 use std::sync::PoisonError;
 use weir_broker::{AdminError, Broker, FetchError, PartitionId, ProposeError, ReadError};
 use weir_runtime::{CallError, InitError};

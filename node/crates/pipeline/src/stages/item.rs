@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use weir_runtime::EmittedRecord;
 use weir_types::columns::{Column, Columns, HeaderColumns, Wanted};
-use weir_types::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
-use weir_types::{BatchBuilder, HeaderBuf, RecordRef};
+use weir_types::limits::{RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
+use weir_types::{HeaderBuf, RecordRef};
 
 /// A record on its way through a chain.
 #[derive(Clone, Debug)]
@@ -107,10 +107,4 @@ pub(crate) fn columns(items: &[Item], records: &[RecordRef<'_>], wanted: Wanted)
         columns.push(&item.view(records));
     }
     columns
-}
-
-/// Whether a record of up to `bytes` may join `batch`. One that will be compressed is a large record's alone.
-pub(crate) fn has_room(batch: &BatchBuilder, bytes: usize) -> bool {
-    let is_large = batch.bytes() > RECORD_BYTES_MAX;
-    !is_large && batch.bytes() + bytes <= BATCH_BYTES_MAX && batch.count() < BATCH_RECORDS_MAX
 }

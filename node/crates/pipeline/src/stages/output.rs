@@ -1,15 +1,15 @@
 //! From what became of records to batches: one for each partition that something goes to.
 
-use crate::chain::Effects;
-use crate::dead_letter;
-use crate::dead_letter::Stem;
-use crate::flow::{Item, has_room};
 use crate::spec::Spec;
+use crate::stages::batches::{Batches, build};
+use crate::stages::dead_letter::{self, Stem};
+use crate::stages::effects::Effects;
+use crate::stages::item::Item;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_broker::{Blocked, Broker, Output, Topic};
 use weir_types::limits::BATCH_BYTES_MAX;
-use weir_types::{Batch, BatchBuilder, BatchError, Codec, GroupId, Offset, RecordRef, TopicName};
+use weir_types::{Batch, BatchBuilder, BatchError, GroupId, RecordRef, TopicName};
 
 /// Where and of what effects are assembled.
 pub(crate) struct Assembly<'a> {
@@ -54,38 +54,6 @@ impl From<BatchError> for AssembleError {
 /// Bytes of all that a batch comes to from which on it is compressed: it came in compressed itself, and several outputs of it
 /// may be too much for one entry as they are.
 const COMPRESS_FROM_BYTES: usize = BATCH_BYTES_MAX;
-
-/// The batch of `builder`, as small as can be or only as small as it must. What came in compressed may be larger than a batch
-/// may be that is not.
-pub(crate) fn build(builder: BatchBuilder, is_much: bool) -> Result<Batch, BatchError> {
-    if builder.bytes() <= BATCH_BYTES_MAX && !is_much {
-        return builder.build(Offset::ZERO, None);
-    }
-    builder.with_codec(Codec::Zstd).build(Offset::ZERO, None)
-}
-
-/// Records for one partition, in as many batches as they need.
-#[derive(Default)]
-pub(crate) struct Batches(Vec<BatchBuilder>);
-
-impl Batches {
-    pub(crate) fn push(&mut self, record: &RecordRef<'_>) {
-        self.room_for(record.bytes()).push_ref(record);
-    }
-
-    /// Where a record of up to `bytes` fits behind those before it.
-    fn room_for(&mut self, bytes: usize) -> &mut BatchBuilder {
-        if !self.0.last().is_some_and(|batch| has_room(batch, bytes)) {
-            self.0.push(BatchBuilder::new(Codec::None));
-        }
-        let last = self.0.len() - 1;
-        &mut self.0[last]
-    }
-
-    fn build(self, is_much: bool) -> impl Iterator<Item = Result<Batch, BatchError>> {
-        self.0.into_iter().map(move |batch| build(batch, is_much))
-    }
-}
 
 /// What of `items` stays in the frame of `batch`, sparse where records were dropped, and what follows it.
 pub(crate) fn kept(
@@ -153,7 +121,7 @@ impl Assembly<'_> {
         Ok(outputs)
     }
 
-    fn dead_letters(&self, effects: &Effects) -> Result<Vec<Output>, AssembleError> {
+    pub(crate) fn dead_letters(&self, effects: &Effects) -> Result<Vec<Output>, AssembleError> {
         if effects.dead.is_empty() {
             return Ok(Vec::new());
         }
@@ -187,7 +155,7 @@ impl Assembly<'_> {
         batches
     }
 
-    fn find(&self, name: &TopicName) -> Option<Arc<Topic>> {
+    pub(crate) fn find(&self, name: &TopicName) -> Option<Arc<Topic>> {
         self.broker.topic(name.as_str())
     }
 }

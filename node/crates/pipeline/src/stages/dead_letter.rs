@@ -1,6 +1,6 @@
 //! Records that a module failed on or refused, with what happened in their headers.
 
-use crate::flow::has_room;
+use crate::stages::batches::has_room;
 use std::sync::Arc;
 use weir_broker::OFFSET_DIGITS;
 use weir_runtime::Digest;

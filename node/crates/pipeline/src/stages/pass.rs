@@ -1,0 +1,256 @@
+//! One pass of items through the stages, which succeeds or fails as a whole.
+
+use crate::stages::dead_letter::{self, DeadLetter};
+use crate::stages::effects::{Begin, Effects, Rules};
+use crate::stages::item::{Item, columns};
+use crate::stages::stage::Stage;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use weir_runtime::{CallError, CallFailure, Digest, Fired, Mark, Moment, Table};
+use weir_types::RecordRef;
+use weir_types::limits::{
+    BATCH_EFFECTS_BYTES_MAX, OP_HEAD_BYTES_MAX, RECORD_EFFECTS_BYTES_MAX, STEP_STATE_BYTES_MAX,
+};
+use weir_types::planted::{Bug, planted};
+
+/// What a row or a timer that changes takes in an entry beside its key and value: the name of the pipeline, and where in it.
+const ROW_AROUND_BYTES: usize = OP_HEAD_BYTES_MAX + 288;
+
+/// What a stage may make of a batch beyond `limits.output_bytes`: an honest fan-out of a batch that compresses well.
+const FAN_OUT_MAX: usize = 16;
+
+/// A chain at work on one batch.
+pub(crate) struct Work<'a> {
+    pub(crate) stages: &'a mut [Stage],
+    pub(crate) rules: Rules,
+    pub(crate) begin: Begin<'a>,
+    /// What items stem from: records, or timers as if they were.
+    pub(crate) records: &'a [RecordRef<'a>],
+    /// Their marks, or nothing.
+    pub(crate) marks: &'a [u8],
+    pub(crate) moment: Moment,
+    pub(crate) effects: Effects,
+}
+
+/// What one pass of some items through all stages gave.
+#[derive(Default)]
+pub(crate) struct Pass {
+    pub(crate) main: Vec<Item>,
+    pub(crate) outputs: BTreeMap<String, Vec<Item>>,
+    pub(crate) dead: Vec<DeadLetter>,
+    /// Of what goes to outputs, and of dead letters.
+    pub(crate) bytes: usize,
+}
+
+pub(crate) struct Failed {
+    pub(crate) stage: usize,
+    pub(crate) error: CallError,
+    /// Sources of the stage's input, to find what a poison record stems from.
+    pub(crate) sources: Vec<u32>,
+}
+
+impl Work<'_> {
+    /// Takes `items` through all stages, or fails as a whole.
+    pub(crate) fn pass(&mut self, items: Vec<Item>) -> Result<Pass, Failed> {
+        let mut pass = Pass {
+            main: items,
+            ..Pass::default()
+        };
+        let marks: Vec<_> = self.stages.iter().map(mark).collect();
+        let (looked_at, changed_before) = (pass.main.len(), self.changed_bytes());
+        let first = match self.begin {
+            Begin::Records { .. } => 0,
+            Begin::Timers { stage, .. } => stage,
+        };
+        for stage in first..self.stages.len() {
+            if pass.main.is_empty() {
+                break;
+            }
+            let items = std::mem::take(&mut pass.main);
+            let done = self.stage(stage, &items, &mut pass);
+            let done = done.and_then(|()| self.check(&pass, looked_at, changed_before));
+            done.map_err(|error| {
+                if let Some(stage) = self.stages.get_mut(stage) {
+                    stage.instance = None;
+                }
+                // Nothing of the pass counts, of the stages before it neither.
+                for (stage, mark) in self.stages.iter_mut().zip(&marks) {
+                    stage.take_back(*mark);
+                }
+                Failed {
+                    stage,
+                    error,
+                    sources: items.iter().map(|i| i.source).collect(),
+                }
+            })?;
+        }
+        pass.bytes += self.new_bytes(&pass.main);
+        Ok(pass)
+    }
+
+    /// Bytes of those of `main` that do not stay where they came: new ones, and further copies.
+    fn new_bytes(&self, main: &[Item]) -> usize {
+        let mut before = None;
+        let is_new = |item: &&Item| {
+            let is_copy = before.replace(item.source) == Some(item.source);
+            is_copy || item.made.is_some()
+        };
+        main.iter()
+            .filter(is_new)
+            .map(|i| i.view(self.records).bytes())
+            .sum()
+    }
+
+    /// Bytes of rows that have changed and are not told yet, at most.
+    pub(crate) fn changed_bytes(&self) -> usize {
+        let tables = self.stages.iter().filter_map(|stage| stage.table.as_ref());
+        tables
+            .map(|table| table.changed_bytes() + table.changed_rows() * ROW_AROUND_BYTES)
+            .sum()
+    }
+
+    /// Whether what has come of `looked_at` items so far has room in an entry: what one record comes to always has, or it is
+    /// the module's fault.
+    pub(crate) fn check(
+        &self,
+        pass: &Pass,
+        looked_at: usize,
+        changed_before: usize,
+    ) -> Result<(), CallError> {
+        if planted(Bug::NoEntryBound) {
+            return Ok(());
+        }
+        let limit = if looked_at == 1 {
+            RECORD_EFFECTS_BYTES_MAX
+        } else {
+            BATCH_EFFECTS_BYTES_MAX
+        };
+        let bytes = pass.bytes + self.new_bytes(&pass.main);
+        if bytes > limit {
+            return Err(CallError::Failed(CallFailure::Effects { bytes, limit }));
+        }
+        let (bytes, limit) = (self.changed_bytes() - changed_before, STEP_STATE_BYTES_MAX);
+        if looked_at == 1 && bytes > limit {
+            return Err(CallError::Failed(CallFailure::Changes { bytes, limit }));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stage(&mut self, at: usize, items: &[Item], pass: &mut Pass) -> Result<(), CallError> {
+        let (digest, label) = (self.digest(at), self.label(at));
+        let Some(stage) = self.stages.get_mut(at) else {
+            return Ok(());
+        };
+        let wanted = stage.instance()?.plan().wanted;
+        let Stage { instance, table, .. } = stage;
+        let Some(instance) = instance else { return Ok(()) };
+        let (result, spent) = match self.begin {
+            Begin::Timers { stage, fired } if stage == at => {
+                let of = |i: &Item| fired.timers.get(i.source as usize).cloned();
+                let timers: Vec<_> = items.iter().filter_map(of).collect();
+                let clock = fired.clock;
+                let fired = Fired {
+                    clock,
+                    timers: &timers,
+                };
+                timed(|| instance.on_timers(self.moment, fired, table))
+            }
+            Begin::Records { .. } | Begin::Timers { .. } => {
+                let source = match self.begin {
+                    Begin::Records { source } => source,
+                    // What stems from a timer comes from no source.
+                    Begin::Timers { .. } => 0,
+                };
+                let columns = columns(items, self.records, wanted);
+                let of = |i: &Item| self.marks.get(i.source as usize).copied().unwrap_or(0);
+                let marks: Vec<u8> = match self.marks.is_empty() {
+                    true => Vec::new(),
+                    false => items.iter().map(of).collect(),
+                };
+                timed(|| instance.process(source, self.moment, &columns, &marks, table))
+            }
+        };
+        self.effects.spent += spent;
+        let outcome = result?;
+        let emitted: Vec<_> = outcome.emitted().collect();
+        // What it may stand for beside what came: a copy costs the guest nothing, and everybody else a record.
+        let mut left = match outcome.is_routes_only() || planted(Bug::NoEntryBound) {
+            true => usize::MAX,
+            false => {
+                let came: usize = items.iter().map(|i| i.view(self.records).bytes()).sum();
+                came + came.saturating_mul(FAN_OUT_MAX).max(stage.limits.output_bytes)
+            }
+        };
+        let allowed = left;
+        for place in outcome.placements() {
+            let Some(item) = items.get(place.source as usize) else {
+                continue;
+            };
+            let item = match place.emitted.and_then(|n| emitted.get(n as usize)) {
+                Some(new) => item
+                    .emit(new, self.records)
+                    .map_err(|why| CallError::Poison(place.source, why))?,
+                None => item.clone(),
+            };
+            let bytes = match left == usize::MAX {
+                true => 0,
+                false => item.view(self.records).bytes(),
+            };
+            left = left.checked_sub(bytes).ok_or_else(|| {
+                let bytes = allowed.saturating_add(bytes);
+                CallError::Failed(CallFailure::Effects {
+                    bytes,
+                    limit: allowed,
+                })
+            })?;
+            match instance.plan().outputs.get(usize::from(place.output) - 1) {
+                Some(name) if name != "main" => {
+                    pass.bytes += item.view(self.records).bytes();
+                    match pass.outputs.get_mut(name) {
+                        Some(items) => items.push(item),
+                        None => drop(pass.outputs.insert(name.clone(), vec![item])),
+                    }
+                }
+                _ => pass.main.push(item),
+            }
+        }
+        for dead in outcome.rejections() {
+            let Some(item) = items.get(dead.index as usize) else {
+                continue;
+            };
+            let error = dead.reason.to_owned();
+            pass.bytes += dead_letter::own_bytes(&label, &error) + item.view(self.records).bytes();
+            pass.dead.push(DeadLetter {
+                source: item.source,
+                digest,
+                module: Arc::clone(&label),
+                error,
+                attempts: 1,
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn label(&self, stage: usize) -> Arc<str> {
+        let stage = self.stages.get(stage);
+        stage.map_or_else(|| Arc::from(""), |s| Arc::clone(&s.label))
+    }
+
+    pub(crate) fn digest(&self, stage: usize) -> Digest {
+        self.stages
+            .get(stage)
+            .map_or_else(|| Digest::of(&[]), |s| s.module.digest())
+    }
+}
+
+/// What `call` gives, and how long it took.
+fn timed<T>(call: impl FnOnce() -> T) -> (T, Duration) {
+    let begun = Instant::now();
+    let result = call();
+    (result, begun.elapsed())
+}
+
+pub(crate) fn mark(stage: &Stage) -> Mark {
+    stage.table.as_ref().map_or_else(Mark::default, Table::mark)
+}

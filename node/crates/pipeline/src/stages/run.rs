@@ -1,0 +1,209 @@
+//! The stages of a pipeline over one batch: which records stay, which go elsewhere, which are dead letters.
+//!
+//! A batch that a module fails on is tried again on a fresh instance, then halved until what spoils it stands alone.
+//! All records of the batch that pass do so as if the others had not been there.
+
+use crate::priority::Priority;
+use crate::spec::on_error::Policy;
+use crate::stages::dated::Dated;
+use crate::stages::dead_letter::{self, DeadLetter};
+use crate::stages::effects::{Begin, Effects, Rules, Stopped, TooMuch};
+use crate::stages::item::Item;
+use crate::stages::pass::{Pass, Work};
+use crate::stages::stage::Stage;
+use std::sync::Arc;
+use std::time::Duration;
+use weir_runtime::{CallError, CallFailure, Moment, Table};
+use weir_types::RecordRef;
+use weir_types::limits::BATCH_EFFECTS_BYTES_MAX;
+use weir_types::planted::{Bug, planted};
+
+/// Failed calls after which the rest of a batch is not tried any more: halving a thousand records to one takes ten
+/// steps, and a module that fails on everything would be called two thousand times.
+const FAILURES_MAX: u32 = 24;
+
+/// Pause before a batch whose module asked for a retry is tried again; doubled each time.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// Bytes of a key that an error tells.
+const KEY_TOLD_BYTES: usize = 64;
+
+/// Runs `records`, of offsets from 0 on, through `stages`.
+pub(crate) fn run(
+    stages: &mut [Stage],
+    rules: Rules,
+    begin: Begin<'_>,
+    records: &[RecordRef<'_>],
+    dated: &Dated,
+    moment: Moment,
+) -> Result<Effects, Stopped> {
+    let tables = stages.iter_mut().filter_map(|s| s.table.as_mut());
+    tables.for_each(Table::begin_batch);
+    let mut work = Work {
+        stages,
+        rules,
+        begin,
+        records,
+        marks: &dated.marks,
+        moment,
+        effects: Effects::default(),
+    };
+    work.give_up_undated(dated);
+    let items = (0..records.len() as u32)
+        .filter(|source| dated.undated.is_empty() || !dated.is_undated(*source))
+        .map(|source| Item { source, made: None })
+        .collect();
+    work.settle(items)?;
+    let mut effects = work.effects;
+    if effects.bytes > BATCH_EFFECTS_BYTES_MAX && !planted(Bug::NoEntryBound) {
+        return Err(Stopped::TooMuch(TooMuch {
+            bytes: effects.bytes,
+            limit: BATCH_EFFECTS_BYTES_MAX,
+            of: records.len(),
+        }));
+    }
+    effects.main.sort_by_key(|i| i.source);
+    effects
+        .outputs
+        .values_mut()
+        .for_each(|items| items.sort_by_key(|i| i.source));
+    effects.dead.sort_by_key(|d| d.source);
+    Ok(effects)
+}
+
+impl Work<'_> {
+    /// Makes dead letters of records that have no time: no module sees them.
+    fn give_up_undated(&mut self, dated: &Dated) {
+        let module: Arc<str> = Arc::from("event_time");
+        for (source, why) in &dated.undated {
+            let item = Item {
+                source: *source,
+                made: None,
+            };
+            let error = format!("its time: {why}");
+            self.effects.bytes += dead_letter::own_bytes(&module, &error) + item.view(self.records).bytes();
+            self.effects.dead.push(DeadLetter {
+                source: *source,
+                digest: self.digest(0),
+                module: Arc::clone(&module),
+                error,
+                attempts: 0,
+            });
+        }
+    }
+
+    /// Gets `items` through, or says what stopped them.
+    pub(crate) fn settle(&mut self, items: Vec<Item>) -> Result<(), Stopped> {
+        let (mut tries, mut pause) = (0, RETRY_PAUSE);
+        loop {
+            let failed = match self.pass(items.clone()) {
+                Ok(pass) => {
+                    self.keep(pass);
+                    return Ok(());
+                }
+                Err(failed) => failed,
+            };
+            // What follows costs the module's pipeline, not its neighbours.
+            Priority::Behind.ask();
+            self.effects.failures += 1;
+            tries += 1;
+            match &failed.error {
+                CallError::Fatal(why) => return Err(self.halt(&items, failed.stage, why)),
+                CallError::Poison(index, why) => {
+                    let source = failed.sources.get(*index as usize).copied();
+                    let (bad, rest) = items.into_iter().partition(|i| Some(i.source) == source);
+                    self.give_up(bad, failed.stage, why, 1)?;
+                    return if rest.is_empty() {
+                        Ok(())
+                    } else {
+                        self.settle(rest)
+                    };
+                }
+                // None of it is the records' doing: they come again.
+                CallError::Failed(why @ (CallFailure::Full(_) | CallFailure::Crowded(_))) => {
+                    return Err(Stopped::Full(why.to_string()));
+                }
+                CallError::Retry(_) if tries < self.rules.attempts => {
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "a thread of its own, that the module asked to wait"
+                    )]
+                    std::thread::sleep(pause);
+                    pause *= 2;
+                }
+                CallError::Failed(_) if tries < self.rules.attempts => {}
+                CallError::Retry(_) | CallError::Failed(_) => {
+                    return self.halve(items, failed.stage, &failed.error.to_string(), tries);
+                }
+            }
+        }
+    }
+
+    fn halve(&mut self, mut items: Vec<Item>, stage: usize, error: &str, tries: u32) -> Result<(), Stopped> {
+        if items.len() <= 1 || self.effects.failures >= FAILURES_MAX {
+            return self.give_up(items, stage, error, tries);
+        }
+        let behind = items.split_off(items.len() / 2);
+        self.settle(items)?;
+        self.settle(behind)
+    }
+
+    /// What the policy does with records that will not get through.
+    fn give_up(&mut self, items: Vec<Item>, stage: usize, error: &str, attempts: u32) -> Result<(), Stopped> {
+        match self.rules.policy {
+            Policy::Halt => Err(self.halt(&items, stage, error)),
+            Policy::Skip => {
+                self.effects.skipped += items.len() as u64;
+                Ok(())
+            }
+            Policy::DeadLetter => {
+                let (digest, module) = (self.digest(stage), self.label(stage));
+                let own = dead_letter::own_bytes(&module, error);
+                let letters = items.iter().map(|i| own + i.view(self.records).bytes());
+                self.effects.bytes += letters.sum::<usize>();
+                let letter = |i: Item| DeadLetter {
+                    source: i.source,
+                    digest,
+                    module: Arc::clone(&module),
+                    error: error.to_owned(),
+                    attempts,
+                };
+                self.effects.dead.extend(items.into_iter().map(letter));
+                Ok(())
+            }
+        }
+    }
+
+    /// Why it stops, for whoever wrote the module: which one it is, on what, and what happened.
+    pub(crate) fn halt(&self, items: &[Item], stage: usize, error: &str) -> Stopped {
+        let what = match self.begin {
+            Begin::Timers { .. } => "timer",
+            Begin::Records { .. } => "record",
+        };
+        let on = match items {
+            [item] => {
+                let record = item.view(self.records);
+                let key = record
+                    .key
+                    .map(|key| key.get(..KEY_TOLD_BYTES).unwrap_or(key).escape_ascii());
+                let key = key.map_or_else(|| "without a key".to_owned(), |key| format!("with key `{key}`"));
+                format!("a {what} {key}, of time {}", record.timestamp)
+            }
+            items => format!("{} {what}s", items.len()),
+        };
+        Stopped::Halt(format!(
+            "stage {}, module `{}`, on {on}: {error}",
+            stage + 1,
+            self.label(stage)
+        ))
+    }
+
+    pub(crate) fn keep(&mut self, pass: Pass) {
+        self.effects.main.extend(pass.main);
+        for (output, items) in pass.outputs {
+            self.effects.outputs.entry(output).or_default().extend(items);
+        }
+        self.effects.dead.extend(pass.dead);
+        self.effects.bytes += pass.bytes;
+    }
+}
