@@ -1,8 +1,10 @@
 //! Putting a pipeline in place: all that is looked at before it is.
 
 use crate::error::{ApplyError, PushError};
+use crate::history;
 use crate::info::PipelineInfo;
 use crate::lane::State;
+use crate::partition::place;
 use crate::pipelines::{Pipelines, apart};
 use crate::plan::{Plan, differences};
 use crate::shares::Sizes;
@@ -10,7 +12,6 @@ use crate::spec::Spec;
 use crate::spec::row::{Row, StateOf, Written};
 use crate::spec::source::{At, Origin, Sources};
 use crate::stages::stage::{Stage, Stages};
-use crate::{history, input};
 use weir_broker::{AdminError, Principal};
 use weir_runtime::Digest;
 use weir_types::level::LEVEL_OF_AGES;
@@ -132,7 +133,7 @@ impl Pipelines {
             At::Ingest => Ok(Vec::new()),
             At::Log => {
                 let origin = spec.from.unwrap_or(Origin::Start);
-                Ok(input::begin(&self.0.broker, spec.name.as_str(), &fresh, origin, false).await?)
+                Ok(place::begin(&self.0.broker, spec.name.as_str(), &fresh, origin, false).await?)
             }
         }
     }

@@ -6,9 +6,11 @@
 //! again gives the same; only at the end of the log time passes by itself.
 
 use crate::firing::LEAD_POLL;
-use crate::lane::{Refusal, State, Worker};
-use crate::memory::{Part, Parts};
-use crate::merge;
+use crate::lane::{State, Worker};
+use crate::partition::merge;
+use crate::partition::parts::Parts;
+use crate::partition::refusal::Refusal;
+use crate::partition::state::Part;
 use crate::patience::Slow;
 use crate::shadow::{self, Line};
 use crate::stages::batches::Batches;

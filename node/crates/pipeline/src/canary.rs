@@ -14,26 +14,7 @@ use crate::spec::Spec;
 use crate::spec::row::{Canary, Row, StateOf};
 use crate::stages::stage::Stages;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use weir_broker::Principal;
-
-/// Partitions that a lane works on.
-#[derive(Clone, Debug)]
-pub(crate) enum Share {
-    All,
-    Only(Arc<BTreeSet<u32>>),
-    But(Arc<BTreeSet<u32>>),
-}
-
-impl Share {
-    pub(crate) fn has(&self, partition: u32) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(partitions) => partitions.contains(&partition),
-            Self::But(partitions) => !partitions.contains(&partition),
-        }
-    }
-}
 
 impl Pipelines {
     /// Has a pipeline in TOML, which is there already, work on `partitions`, and the one that is there on the others; `by` is who wants
@@ -153,22 +134,6 @@ impl Pipelines {
         match share.is_empty() || share.len() as u32 >= count {
             true => Err(CanaryError::Partitions),
             false => Ok(share),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_partition_is_one_lanes() {
-        let some = Arc::new(BTreeSet::from([1, 4]));
-        let (only, but) = (Share::Only(Arc::clone(&some)), Share::But(some));
-        for partition in 0..8 {
-            assert!(Share::All.has(partition));
-            assert_ne!(only.has(partition), but.has(partition));
-            assert_eq!(only.has(partition), partition == 1 || partition == 4);
         }
     }
 }

@@ -3,75 +3,24 @@
 //! A timer that is due makes a step of the chain like any batch: what comes of it is in one entry with the row that says that
 //! it is not set any more. Before a batch is looked at, all that is due by then has fired, so that the order is that of time.
 
-use crate::lane::{Refusal, State, Worker};
-use crate::memory::{self, Parts};
-use crate::spec::event_time::EventTime;
+use crate::lane::{State, Worker};
+use crate::partition::parts::Parts;
+use crate::partition::refusal::Refusal;
+use crate::partition::rows;
 use crate::stages::batches::Batches;
 use crate::stages::dated::Dated;
 use crate::stages::dead_letter::Stem;
 use crate::stages::output::Assembly;
-use crate::time::Time;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use weir_broker::{ReadError, Stepped, Topic};
+use weir_types::PartitionId;
 use weir_types::limits::{STEPS_UNDECIDED_MAX, TIMERS_FIRED_MAX};
-use weir_types::{PartitionId, Term};
 
 /// How often a pipeline with timers looks whether its node has come to lead: timers of a partition to which nothing comes fire
 /// there so much later.
 pub(crate) const LEAD_POLL: Duration = Duration::from_millis(500);
-
-/// Partitions with timers that nobody works on at present.
-#[derive(Default)]
-pub(crate) struct Asleep {
-    /// The term in which they were looked for.
-    term: Option<Term>,
-    /// Those that have timers, with when to look at them; without it, at once.
-    partitions: BTreeMap<u32, Option<(Time, i64)>>,
-}
-
-impl Asleep {
-    /// Puts one aside that has something due at `at`, by its own `time`.
-    pub(crate) fn put(&mut self, partition: u32, time: Time, at: i64) {
-        self.partitions.insert(partition, Some((time, at)));
-    }
-
-    /// Puts one aside that has to be looked at.
-    pub(crate) fn put_at_once(&mut self, partition: u32) {
-        self.partitions.insert(partition, None);
-    }
-
-    /// It is at work again.
-    pub(crate) fn wake(&mut self, partition: u32) {
-        self.partitions.remove(&partition);
-    }
-
-    /// Milliseconds until the first is due, if it is `wall` now.
-    pub(crate) fn next_due_in(&mut self, wall: i64, events: &EventTime) -> Option<u64> {
-        let waits = self.partitions.values_mut().map(|sleeper| match sleeper {
-            Some((time, at)) => time.until(*at, wall, events),
-            None => 0,
-        });
-        waits.min()
-    }
-
-    /// Takes those that are due.
-    fn take_due(&mut self, wall: i64, events: &EventTime) -> Vec<u32> {
-        let is_due = |sleeper: &mut Option<(Time, i64)>| match sleeper {
-            Some((time, at)) => time.until(*at, wall, events) == 0,
-            None => true,
-        };
-        let due = self.partitions.iter_mut();
-        let due: Vec<u32> = due
-            .filter_map(|(p, sleeper)| is_due(sleeper).then_some(*p))
-            .collect();
-        for partition in &due {
-            self.partitions.remove(partition);
-        }
-        due
-    }
-}
 
 /// Why something fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +95,7 @@ impl Worker {
         }
         self.parts.asleep.partitions.clear();
         if lead.is_some() {
-            let with = memory::partitions_with_timers(&self.broker, &self.spec)?;
+            let with = rows::partitions_with_timers(&self.broker, &self.spec)?;
             let with = with.into_iter().filter(|p| self.share.has(*p));
             self.parts.asleep.partitions = with.map(|p| (p, None)).collect();
         }

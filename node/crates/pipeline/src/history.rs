@@ -6,7 +6,7 @@
 use crate::error::ApplyError;
 use crate::info::PipelineInfo;
 use crate::lane::State;
-use crate::memory::of_kind;
+use crate::partition::rows::of_kind;
 use crate::pipelines::{Pipelines, apart};
 use crate::spec::Spec;
 use crate::spec::guard::Guard;

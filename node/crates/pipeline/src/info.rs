@@ -1,7 +1,7 @@
 //! A pipeline as people see it.
 
-use crate::input::{self, Place};
 use crate::lane::{Lane, State};
+use crate::partition::place::{self, Place};
 use crate::pipelines::Active;
 use crate::spec::Spec;
 use crate::spec::row::Row;
@@ -122,7 +122,7 @@ fn info_of(
 ) -> PipelineInfo {
     let mut places = match spec.at {
         At::Ingest => Vec::new(),
-        At::Log => input::places(broker, spec, &lane.ends()),
+        At::Log => place::places(broker, spec, &lane.ends()),
     };
     places.retain(|place| lane.has(place.partition));
     let behind = |place: &Place| place.end.get() - place.next.get();

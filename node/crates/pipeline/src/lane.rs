@@ -1,11 +1,12 @@
 //! A pipeline at work: a thread of its own, with a bounded queue in front.
 
 use crate::behind::{Reader, Stop};
-use crate::canary::Share;
 use crate::firing::For;
 use crate::follow::{self, Wanted};
-use crate::input::Ends;
-use crate::memory::Parts;
+use crate::partition::parts::Parts;
+use crate::partition::place::Ends;
+use crate::partition::refusal::Refusal;
+use crate::partition::share::Share;
 use crate::priority::{self, Priority};
 use crate::spec::Spec;
 use crate::spec::on_error::Policy;
@@ -14,7 +15,7 @@ use crate::spec::source::At;
 use crate::stages::dated::Dated;
 use crate::stages::dead_letter::Stem;
 use crate::stages::effects::{Begin, Effects, Rules, Stopped, TooMuch};
-use crate::stages::output::{self, AssembleError, Assembly};
+use crate::stages::output::{self, Assembly};
 use crate::stages::run;
 use crate::stages::stage::Stage;
 use bytes::Bytes;
@@ -26,12 +27,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use weir_broker::{
-    Broker, Footing, HookDone, HookError, HookJob, Output, Processed, ReadError, StateKey, Stop as StopAt,
+    Broker, Footing, HookDone, HookError, HookJob, Output, Processed, StateKey, Stop as StopAt,
 };
 use weir_runtime::Moment;
 use weir_types::limits::{OP_HEAD_BYTES_MAX, PIPELINE_QUEUE_MAX, PIPELINE_THREADS_MAX, REQUEST_BYTES_MAX};
 use weir_types::planted::{Bug, planted};
-use weir_types::{Batch, BatchError, GroupId, Offset, PartitionId, RecordRef, TopicName};
+use weir_types::{Batch, GroupId, Offset, PartitionId, RecordRef, TopicName};
 
 /// Bytes that may wait for one pipeline: a quarter of what the node takes in at once, so that one that is stuck does
 /// not starve the others.
@@ -150,41 +151,6 @@ pub(crate) struct Worker {
     told_full: Option<Instant>,
     /// There was none the last time: what this lane can spare of it goes.
     is_full: bool,
-}
-
-/// Why a batch is not taken.
-pub(crate) enum Refusal {
-    /// The pipeline stops.
-    Halt(String),
-    /// Another node leads the partition.
-    NotLeader,
-    /// What comes before it cannot be stored at present: the disk may be full.
-    Busy,
-    /// What it comes to is too much for one entry.
-    TooMuch(TooMuch),
-}
-
-impl From<BatchError> for Refusal {
-    /// Walked at the door: what is malformed now would be our own doing.
-    fn from(e: BatchError) -> Self {
-        Self::Halt(format!("batch cannot be read: {e}"))
-    }
-}
-
-impl From<AssembleError> for Refusal {
-    fn from(e: AssembleError) -> Self {
-        match e {
-            AssembleError::Batch(e) => e.into(),
-            AssembleError::Gone(what) => Self::Halt(what),
-            AssembleError::Blocked => Self::Busy,
-        }
-    }
-}
-
-impl From<ReadError> for Refusal {
-    fn from(e: ReadError) -> Self {
-        Self::Halt(format!("what its modules remember cannot be read: {e}"))
-    }
 }
 
 impl Lane {

@@ -1,16 +1,16 @@
 //! All pipelines and modules of a node.
 
-use crate::canary::Share;
 use crate::error::{ApplyError, CanaryError, PushError};
 use crate::follow::{self, Wanted};
 use crate::hooked::Readying;
 use crate::info::{self, PipelineInfo};
 use crate::lane::{Lane, State};
 use crate::module_store::Store;
-use crate::spec::row::{self, Row, Stamp, Written, rows};
+use crate::partition::share::Share;
+use crate::partition::{place, rows};
+use crate::spec::row::{self, Row, Stamp, Written};
 use crate::spec::source::Origin;
 use crate::stages::stage::{Stage, Stages};
-use crate::{input, memory};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -205,7 +205,7 @@ impl Pipelines {
         if let Some(begun) = begun {
             let _ = begun.await;
         }
-        for rows in memory::of_pipeline(row.spec.name.as_str()) {
+        for rows in rows::of_pipeline(row.spec.name.as_str()) {
             self.0.broker.remove_rows(rows).await?;
         }
         Ok(())
@@ -224,7 +224,7 @@ impl Pipelines {
         if row.canary.is_some() {
             return Err(CanaryError::AtWork(name.to_owned()).into());
         }
-        let begin = || input::begin(&self.0.broker, name, &row.spec.source, origin, true);
+        let begin = || place::begin(&self.0.broker, name, &row.spec.source, origin, true);
         // Before anything is changed.
         begin().await?;
         self.forget(&row).await?;
@@ -283,7 +283,7 @@ impl Pipelines {
         let row = self.row(name)?;
         self.forget(&row).await?;
         for kind in [StateKind::Input, StateKind::Revision] {
-            self.0.broker.remove_rows(memory::of_kind(kind, name)).await?;
+            self.0.broker.remove_rows(rows::of_kind(kind, name)).await?;
         }
         let now = self.row(name)?;
         let row = (StateKey::new(StateKind::Pipeline, name.as_bytes()), None);
@@ -326,7 +326,7 @@ impl Pipelines {
         row: &Row,
         others: Vec<Written>,
     ) -> Result<(), ApplyError> {
-        let rows = rows(row, others)?;
+        let rows = row::rows(row, others)?;
         self.put_on(before, term, row.spec.name.as_str(), rows).await
     }
 

@@ -1,7 +1,7 @@
 //! What the modules of a pipeline remember, for people to look at and for tests to compare.
 
 use crate::error::ApplyError;
-use crate::memory::{of_kind, split_key, timer};
+use crate::partition::rows::{of_kind, split_key, timer};
 use crate::pipelines::{Pipelines, apart};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

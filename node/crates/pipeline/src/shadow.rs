@@ -5,9 +5,10 @@
 
 use crate::behind::{Sink, Turn};
 use crate::error::{ApplyError, PushError};
-use crate::input::Input;
-use crate::lane::{Refusal, Worker};
-use crate::memory::Part;
+use crate::lane::Worker;
+use crate::partition::input::Input;
+use crate::partition::refusal::Refusal;
+use crate::partition::state::Part;
 use crate::pipelines::{Pipelines, apart};
 use crate::priority::Priority;
 use crate::spec::Spec;

@@ -6,7 +6,7 @@
 
 use crate::error::ApplyError;
 use crate::lane::State;
-use crate::memory::{self, GENERATIONS};
+use crate::partition::rows::{self, GENERATIONS};
 use crate::pipelines::{Pipelines, apart};
 use crate::spec::Spec;
 use crate::spec::row::{Row, Stamp, StateOf, Written};
@@ -108,7 +108,7 @@ impl Pipelines {
                 continue;
             };
             // What an attempt left behind that was cut short.
-            for rows in memory::of_generation(name, upgrade.stage, upgrade.to) {
+            for rows in rows::of_generation(name, upgrade.stage, upgrade.to) {
                 broker.remove_rows(rows).await?;
             }
             for partition in 0..partitions {
@@ -146,7 +146,7 @@ impl Pipelines {
             if was.generation == is.generation {
                 continue;
             }
-            for rows in memory::of_generation(now.spec.name.as_str(), stage, was.generation) {
+            for rows in rows::of_generation(now.spec.name.as_str(), stage, was.generation) {
                 if let Err(error) = self.0.broker.remove_rows(rows).await {
                     // They are not looked at, and are removed before their generation counts again.
                     tracing::warn!(pipeline = %now.spec.name, %error, "what an earlier version remembered stays for now");
@@ -168,7 +168,7 @@ fn of_partition(
 ) -> Result<Vec<Written>, ApplyError> {
     let unread = |e: ReadError| ApplyError::from(FetchError::from(e));
     stage.generation = from;
-    let mut table = memory::table(spec, broker, n, &stage, partition).map_err(unread)?;
+    let mut table = rows::table(spec, broker, n, &stage, partition).map_err(unread)?;
     table.touch_all();
     if table.is_empty() && table.timers() == 0 {
         return Ok(Vec::new());
@@ -194,7 +194,7 @@ fn of_partition(
         })?;
     stage.generation = to;
     let mut rows = Vec::new();
-    memory::changes_of(spec.name.as_str(), n, &mut stage, partition, &mut rows);
+    rows::changes_of(spec.name.as_str(), n, &mut stage, partition, &mut rows);
     // Nothing is there yet that could be removed.
     rows.retain(|(_, value)| value.is_some());
     Ok(rows)

@@ -4,159 +4,17 @@
 //! The places are rows that change in the entries that hold what became of the records before them. So each record counts once,
 //! whatever happens to the node.
 
-use crate::lane::Refusal;
-use crate::merge::List;
+use crate::partition::merge::List;
+use crate::partition::place::{Row, place_of, reader, row, written};
+use crate::partition::refusal::Refusal;
 use crate::spec::Spec;
-use crate::spec::source::{Origin, Sources};
+use crate::spec::source::Origin;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
-use weir_broker::{
-    At, Broker, Fetch, FetchError, FormatError, PartitionId, Piece, Principal, ReadError, StateKey,
-    StateKind, decode, encode,
-};
+use weir_broker::{Broker, Fetch, FetchError, PartitionId, Piece, ReadError, StateKey};
 use weir_types::limits::LOG_TURN_BYTES;
 use weir_types::{Batch, BatchError, Body, Offset, TopicName};
-
-/// Up to where a partition was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Row {
-    /// Which one it was, by the number with which it was made: a topic that was removed and made again has others.
-    partition: PartitionId,
-    next: Offset,
-}
-
-/// The key under which the places of `pipeline` lie, behind the kind.
-fn of_pipeline(pipeline: &str) -> Vec<u8> {
-    [pipeline.as_bytes(), &[0]].concat()
-}
-
-fn key(pipeline: &str, partition: u32, topic: &str) -> Vec<u8> {
-    let partition = partition.to_be_bytes();
-    [pipeline.as_bytes(), &[0], &partition[..], topic.as_bytes()].concat()
-}
-
-fn row(broker: &Broker, pipeline: &str, partition: u32, topic: &str) -> Result<Option<Row>, ReadError> {
-    let key = key(pipeline, partition, topic);
-    let rows = broker.rows_under(StateKind::Input, &key);
-    let found = rows.into_iter().find(|(k, _)| *k == key);
-    let found = found.map(|(_, value)| decode("a place of a pipeline", &value));
-    found.transpose().map_err(|why| ReadError::Format {
-        row: format!("pipeline `{pipeline}`, topic `{topic}`, partition {partition}"),
-        why,
-    })
-}
-
-fn written(pipeline: &str, partition: u32, topic: &str, row: Row) -> (StateKey, Option<Bytes>) {
-    let key = StateKey::new(StateKind::Input, &key(pipeline, partition, topic));
-    (key, Some(encode(&row)))
-}
-
-/// Who reads for a pipeline.
-fn reader(pipeline: &str) -> Principal {
-    Principal::anonymous(format!("pipeline {pipeline}"))
-}
-
-/// How far a pipeline has come on one partition of a source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// The source.
-    pub topic: String,
-    /// Its partition.
-    pub partition: u32,
-    /// The first record that the pipeline has not seen.
-    pub next: Offset,
-    /// The end of what is committed there.
-    pub end: Offset,
-}
-
-/// Ends of partitions that other nodes lead, as last heard.
-pub(crate) type Ends = BTreeMap<(TopicName, u32), Offset>;
-
-/// How far a pipeline has come, as stored. Of partitions that are other nodes' to lead, the ends are those that are known here.
-pub(crate) fn places(broker: &Broker, spec: &Spec, heard: &Ends) -> Vec<Place> {
-    let prefix = of_pipeline(spec.name.as_str());
-    let place = |(key, value): (Vec<u8>, Vec<u8>)| {
-        let (partition, topic) = key.get(prefix.len()..)?.split_first_chunk::<4>()?;
-        let topic = std::str::from_utf8(topic).ok()?;
-        let row: Result<Row, FormatError> = decode("a place of a pipeline", &value);
-        let row = row
-            .inspect_err(
-                |error| tracing::error!(pipeline = %spec.name, topic, %error, "a place is not shown"),
-            )
-            .ok()?;
-        let partition = u32::from_be_bytes(*partition);
-        let end = broker.marks(topic, partition).map(|marks| marks.committed_end());
-        let heard = heard
-            .iter()
-            .find(|((t, p), _)| t.as_str() == topic && *p == partition);
-        let end = end.max(heard.map(|(_, end)| *end));
-        spec.source.contains(topic).then(|| Place {
-            topic: topic.to_owned(),
-            partition,
-            next: row.next,
-            end: end.unwrap_or(row.next).max(row.next),
-        })
-    };
-    let rows = broker.rows_under(StateKind::Input, &prefix);
-    let mut places: Vec<_> = rows.into_iter().filter_map(place).collect();
-    places.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
-    places
-}
-
-/// Rows that have a pipeline begin at `origin`: on all partitions of `sources`, or on those that it has no place on yet.
-///
-/// # Errors
-/// When there is no such place.
-pub(crate) async fn begin(
-    broker: &Broker,
-    pipeline: &str,
-    sources: &Sources,
-    origin: Origin,
-    all: bool,
-) -> Result<Vec<(StateKey, Option<Bytes>)>, FetchError> {
-    let who = reader(pipeline);
-    let mut rows = Vec::new();
-    for topic in sources.iter().filter_map(|name| broker.topic(name.as_str())) {
-        let name = topic.name.as_str();
-        for (partition, id) in (0..).zip(&topic.partitions) {
-            if !all && row(broker, pipeline, partition, name)?.is_some() {
-                continue;
-            }
-            let next = place_of(broker, &who, (name, partition), origin).await?;
-            let partition_id = broker.identity(*id);
-            let row = Row {
-                partition: partition_id,
-                next,
-            };
-            rows.push(written(pipeline, partition, name, row));
-        }
-    }
-    Ok(rows)
-}
-
-/// The offset at which `origin` is on a partition.
-async fn place_of(
-    broker: &Broker,
-    who: &Principal,
-    (topic, partition): (&str, u32),
-    origin: Origin,
-) -> Result<Offset, FetchError> {
-    let at = |at| broker.offset_anywhere(who, topic, partition, at);
-    match origin {
-        Origin::Start => at(At::Start).await,
-        Origin::End => at(At::End).await,
-        Origin::Time(ms) => at(At::Time(ms)).await,
-        Origin::Offset(offset) => {
-            let (offset, end) = (Offset::new(offset), at(At::End).await?);
-            match offset <= end {
-                true => Ok(offset),
-                false => Err(FetchError::OutOfRange { offset, end }),
-            }
-        }
-    }
-}
 
 /// See the module's docs.
 pub(crate) struct Input {
@@ -183,7 +41,7 @@ struct Source {
 }
 
 impl Source {
-    fn new(index: u32, topic: &TopicName, id: PartitionId, next: Offset) -> Self {
+    pub(crate) fn new(index: u32, topic: &TopicName, id: PartitionId, next: Offset) -> Self {
         Self {
             index,
             topic: topic.clone(),

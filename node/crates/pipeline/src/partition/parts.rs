@@ -1,0 +1,264 @@
+//! What the modules of a pipeline remember: a table a stage and partition, from rows of the log and back to them.
+
+use crate::partition::evicted::Asleep;
+use crate::partition::input::Input;
+use crate::partition::refusal::Refusal;
+use crate::partition::rows::{count_stored, progress, table};
+use crate::partition::share::Share;
+use crate::partition::state::Part;
+use crate::partition::time::Time;
+use crate::spec::Spec;
+use crate::spec::event_time::EventTime;
+use crate::stages::stage::Stage;
+use std::collections::BTreeMap;
+use weir_broker::{Broker, Chain, PartitionId, ReadError};
+use weir_runtime::Table;
+use weir_types::limits::{
+    BATCH_RECORDS_MAX, HOLDING_PARTITIONS_MAX, LOG_PARTITIONS_MAX, STATEFUL_PARTITIONS_MAX,
+};
+use weir_types::{GroupId, Offset, Term, TopicName};
+
+/// Those that are at work. What is not, is in the log.
+#[derive(Default)]
+pub(crate) struct Parts {
+    parts: BTreeMap<u32, Part>,
+    /// How many records, or timers, are looked at together, where more came to too much for one entry.
+    most: BTreeMap<u32, usize>,
+    uses: u64,
+    /// In which term of each group it was counted what is stored.
+    counted: BTreeMap<GroupId, Term>,
+    /// Partitions that are its own; none for all.
+    share: Option<Share>,
+    pub(crate) asleep: Asleep,
+}
+
+impl Parts {
+    /// Those of a lane that works on these partitions.
+    pub(crate) fn of(share: Share) -> Self {
+        Self {
+            share: Some(share),
+            ..Self::default()
+        }
+    }
+
+    /// The part for `partition`, begun anew where it has to be. None while another node leads it.
+    pub(crate) fn part(
+        &mut self,
+        spec: &Spec,
+        stages: &[Stage],
+        broker: &Broker,
+        partition: u32,
+        id: PartitionId,
+    ) -> Result<Option<&mut Part>, Refusal> {
+        self.uses += 1;
+        if self.parts.get(&partition).is_some_and(|p| !p.chain.is_standing()) {
+            self.end(partition);
+        }
+        if !self.parts.contains_key(&partition) {
+            let most = match spec.remembers() || !spec.is_behind_the_log() {
+                true => STATEFUL_PARTITIONS_MAX,
+                false => LOG_PARTITIONS_MAX,
+            };
+            if self.parts.len() >= most {
+                let longest = self.parts.iter().min_by_key(|(_, p)| p.last_used);
+                if let Some(partition) = longest.map(|(p, _)| *p) {
+                    self.put_aside(partition, spec);
+                }
+            }
+            let Some(chain) = Chain::begin(broker, id) else {
+                return Ok(None);
+            };
+            self.count_stored(spec, stages, broker, id)?;
+            if let Some(stage) = stages.first() {
+                stage.quota.load(partition);
+            }
+            let stages = begin(spec, stages, broker, partition)?;
+            let time = Time::from(progress(spec, broker, partition)?);
+            let input = Input::open(spec, broker, partition)?;
+            let last_used = self.uses;
+            self.asleep.wake(partition);
+            self.parts.insert(
+                partition,
+                Part {
+                    stages,
+                    chain,
+                    time,
+                    input,
+                    last_used,
+                },
+            );
+        }
+        let mut part = self.parts.get_mut(&partition);
+        if let Some(part) = &mut part {
+            part.last_used = self.uses;
+        }
+        Ok(part)
+    }
+
+    /// As [`Parts::end`], of one to which nothing came for longest. Timers that are due by themselves are not forgotten.
+    fn put_aside(&mut self, partition: u32, spec: &Spec) {
+        if let Some(part) = self.parts.remove(&partition) {
+            let events = spec.event_time.clone().unwrap_or_default();
+            part.chain.drain();
+            if let Some(stage) = part.stages.first() {
+                stage
+                    .quota
+                    .put_aside(partition, part.tables().map(Table::bytes).sum());
+            }
+            if !part.chain.is_standing() {
+                // What it has in memory does not say what is due.
+                self.asleep.put_at_once(partition);
+            } else if let Some(at) = part.wake(&events) {
+                self.asleep.put(partition, part.time, at);
+            }
+        }
+    }
+
+    /// Whether what is in memory of the partition can no longer become true.
+    pub(crate) fn is_broken(&self, partition: u32) -> bool {
+        self.parts.get(&partition).is_some_and(|p| !p.chain.is_standing())
+    }
+
+    /// How many records, or timers, of the partition may be looked at together.
+    pub(crate) fn most(&self, partition: u32) -> usize {
+        self.most.get(&partition).copied().unwrap_or(usize::MAX)
+    }
+
+    /// So many together came to too much: fewer are tried, from what is applied.
+    pub(crate) fn narrow(&mut self, partition: u32, looked_at: usize) {
+        self.most.insert(partition, (looked_at / 2).max(1));
+        self.end(partition);
+    }
+
+    /// What was looked at had room: more are tried the next time.
+    pub(crate) fn widen(&mut self, partition: u32) {
+        if let Some(most) = self.most.get_mut(&partition) {
+            *most += *most / 8 + 1;
+        }
+        self.most.retain(|_, most| *most < BATCH_RECORDS_MAX as usize);
+    }
+
+    /// Holds what was read of a partition and is not used yet only where few partitions are at work.
+    pub(crate) fn spare(&mut self, partition: u32) {
+        let is_crowded = self.parts.len() > HOLDING_PARTITIONS_MAX;
+        if let Some(part) = self.parts.get_mut(&partition).filter(|_| is_crowded) {
+            part.input.give_back();
+        }
+    }
+
+    /// Up to where the sources of the partition were read, if nothing more was stored there.
+    pub(crate) fn place(&self, partition: u32) -> Option<Vec<(TopicName, Offset)>> {
+        let part = self.parts.get(&partition)?;
+        part.input.is_at_end().then(|| part.input.read_to())
+    }
+
+    /// Whether the fate of all steps is known.
+    pub(crate) fn are_decided(&self) -> bool {
+        self.parts.values().all(|part| part.chain.is_decided())
+    }
+
+    /// Waits for what is under way, and forgets the partition.
+    pub(crate) fn end(&mut self, partition: u32) {
+        if let Some(part) = self.parts.remove(&partition) {
+            part.chain.drain();
+            // It begins again, or is another node's.
+            if let Some(stage) = part.stages.first() {
+                stage.quota.forget(partition);
+            }
+        }
+    }
+
+    /// Counts what is stored of the other partitions of a group, once this node has begun to lead it. Blocks.
+    fn count_stored(
+        &mut self,
+        spec: &Spec,
+        stages: &[Stage],
+        broker: &Broker,
+        id: PartitionId,
+    ) -> Result<(), ReadError> {
+        let term = broker.led_term(id);
+        if !spec.remembers() || self.counted.get(&id.group()) == term.as_ref() {
+            return Ok(());
+        }
+        self.counted.extend(term.map(|term| (id.group(), term)));
+        let topics: Vec<_> = spec
+            .source
+            .iter()
+            .filter_map(|t| broker.topic(t.as_str()))
+            .collect();
+        let is_led = |partition: u32| {
+            let mut ids = topics.iter().filter_map(|topic| topic.partition(partition));
+            ids.any(|id| broker.led_term(id).is_some())
+        };
+        // What the other version of the pipeline looks after counts there.
+        let share = self.share.clone().unwrap_or(Share::All);
+        count_stored(spec, broker, stages, |partition| {
+            share.has(partition) && is_led(partition)
+        })
+    }
+
+    /// Lets go of all instances: what they take is wanted elsewhere, and others can be made.
+    pub(crate) fn let_instances_go(&mut self) {
+        let stages = self.parts.values_mut().flat_map(|part| &mut part.stages);
+        stages.for_each(|stage| stage.instance = None);
+    }
+
+    /// As [`Parts::end`], of all.
+    pub(crate) fn end_all(&mut self) {
+        for (_, part) in std::mem::take(&mut self.parts) {
+            part.chain.drain();
+        }
+    }
+
+    /// Rows, timers and bytes in memory.
+    pub(crate) fn size(&self) -> (usize, usize, usize) {
+        let tables = self.parts.values().flat_map(Part::tables);
+        tables.fold((0, 0, 0), |(rows, timers, bytes), t| {
+            (rows + t.len(), timers + t.timers(), bytes + t.bytes())
+        })
+    }
+
+    /// Milliseconds until a timer is due, if it is `wall` now.
+    pub(crate) fn next_due_in(&mut self, wall: i64, events: &EventTime) -> Option<u64> {
+        let wait = |part: &mut Part| {
+            // One whose chain is broken is begun anew at the next look: what broke it may last.
+            let is_by_itself = part.chain.is_standing() && part.input.is_at_end();
+            let at = part.wake(events).filter(|_| is_by_itself)?;
+            Some(part.time.until(at, wall, events))
+        };
+        let first = self.parts.values_mut().filter_map(wait).min();
+        first
+            .into_iter()
+            .chain(self.asleep.next_due_in(wall, events))
+            .min()
+    }
+
+    /// Partitions with timers that are due, if it is `wall` now; and those whose chain is broken: what they have in memory does
+    /// not say what is due.
+    pub(crate) fn due(&mut self, wall: i64, events: &EventTime) -> Vec<u32> {
+        let is_due = |part: &mut Part| {
+            // Behind the log, time is that of the records until there are no more.
+            if part.input.is_at_end() {
+                part.time.pass(wall, events);
+            }
+            part.is_due(events) || !part.chain.is_standing()
+        };
+        let due = self
+            .parts
+            .iter_mut()
+            .filter_map(|(p, part)| is_due(part).then_some(*p));
+        due.collect()
+    }
+}
+
+/// The stages for `partition`, with the tables that the chain begins on.
+fn begin(spec: &Spec, stages: &[Stage], broker: &Broker, partition: u32) -> Result<Vec<Stage>, ReadError> {
+    let mut own: Vec<_> = stages.iter().map(|s| s.of_partition(partition)).collect();
+    for (n, (stage, with)) in own.iter_mut().zip(&spec.stages).enumerate() {
+        if !with.remembers() {
+            continue;
+        }
+        stage.table = Some(table(spec, broker, n, stage, partition)?);
+    }
+    Ok(own)
+}

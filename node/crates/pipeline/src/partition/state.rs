@@ -1,0 +1,143 @@
+//! What a pipeline has in memory of one partition.
+
+use crate::partition::input::Input;
+use crate::partition::rows::{changes_of, of_progress};
+use crate::partition::time::{Progress, Time};
+use crate::spec::Spec;
+use crate::spec::event_time::EventTime;
+use crate::stages::effects::Begin;
+use crate::stages::stage::Stage;
+use bytes::Bytes;
+use weir_broker::{Chain, StateKey, encode};
+use weir_runtime::{Fired, Moment, Table, Timer, TimerClock};
+use weir_types::limits::OP_HEAD_BYTES_MAX;
+use weir_types::{Headers, Offset, RecordRef};
+
+/// The stages of a pipeline at work on one partition.
+pub(crate) struct Part {
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) chain: Chain,
+    pub(crate) time: Time,
+    /// Where it reads, if it stands behind the log.
+    pub(crate) input: Input,
+    pub(crate) last_used: u64,
+}
+
+impl Part {
+    /// One that nothing is stored of: it begins with nothing, and reads what `input` says.
+    pub(crate) fn apart(spec: &Spec, stages: &[Stage], chain: Chain, input: Input, partition: u32) -> Self {
+        let mut stages: Vec<_> = stages.iter().map(|s| s.of_partition(partition)).collect();
+        for (stage, with) in stages.iter_mut().zip(&spec.stages) {
+            // What looks on does not take from those that work.
+            stage.table = with.remembers().then(|| Table::new(spec.limits.state_bytes));
+        }
+        Self {
+            stages,
+            chain,
+            time: Time::from(Progress::default()),
+            input,
+            last_used: 0,
+        }
+    }
+
+    /// What changed counts as stored.
+    pub(crate) fn settle(&mut self) {
+        for table in self.stages.iter_mut().filter_map(|s| s.table.as_mut()) {
+            table.take_changes(|_, _| {});
+            table.take_timer_changes(|_, _, _, _| {});
+        }
+    }
+
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.stages.iter().filter_map(|s| s.table.as_ref())
+    }
+
+    /// When a timer is due next, in the time of work.
+    pub(crate) fn wake(&self, events: &EventTime) -> Option<i64> {
+        let processing = self
+            .tables()
+            .filter_map(|t| t.first_due(TimerClock::Processing))
+            .min();
+        let event = self.tables().filter_map(|t| t.first_due(TimerClock::Event)).min();
+        let event = event.and_then(|at| self.time.reaches(at, events));
+        processing.into_iter().chain(event).min()
+    }
+
+    /// Whether a timer is due by the time it is.
+    pub(crate) fn is_due(&self, events: &EventTime) -> bool {
+        self.wake(events).is_some_and(|at| at <= self.time.moment().now)
+    }
+
+    /// Bytes that changed of what its modules remember and is in no step yet.
+    pub(crate) fn changed_bytes(&self) -> usize {
+        let changed = |table: &Table| table.changed_bytes() + table.changed_rows() * OP_HEAD_BYTES_MAX;
+        self.tables().map(changed).sum()
+    }
+
+    /// Clears and returns what is due first, of one stage and clock.
+    pub(crate) fn pop_due(&mut self, moment: Moment, max: usize) -> Option<Due> {
+        for clock in TimerClock::ALL {
+            let until = match clock {
+                TimerClock::Event => moment.watermark,
+                TimerClock::Processing => moment.now,
+            };
+            for (stage, with) in self.stages.iter_mut().enumerate() {
+                let Some(table) = &mut with.table else { continue };
+                let due = std::iter::from_fn(|| table.pop_due(clock, until)).take(max);
+                let timers: Vec<_> = due.collect();
+                if !timers.is_empty() {
+                    return Some(Due { stage, clock, timers });
+                }
+            }
+        }
+        None
+    }
+
+    /// Rows for what changed since the last time.
+    pub(crate) fn changes(&mut self, spec: &Spec, partition: u32) -> Vec<(StateKey, Option<Bytes>)> {
+        let mut rows = Vec::new();
+        let name = spec.name.as_str();
+        for (n, stage) in self.stages.iter_mut().enumerate() {
+            changes_of(name, n, stage, partition, &mut rows);
+        }
+        if let Some(progress) = self.time.take_change().filter(|_| spec.has_time()) {
+            rows.push((of_progress(name, partition), Some(encode(&progress))));
+        }
+        self.input.changes(&mut rows);
+        rows
+    }
+}
+
+/// Timers of one stage and clock that are due.
+pub(crate) struct Due {
+    stage: usize,
+    clock: TimerClock,
+    timers: Vec<Timer>,
+}
+
+impl Due {
+    /// What new records stem from: the timers as if they were some.
+    pub(crate) fn records(&self) -> Vec<RecordRef<'_>> {
+        let timers = (0..).zip(&self.timers);
+        timers
+            .map(|(n, timer)| RecordRef {
+                offset: Offset::new(n),
+                timestamp: timer.at,
+                key: Some(&timer.key),
+                value: None,
+                headers: Headers::NONE,
+            })
+            .collect()
+    }
+
+    pub(crate) fn begin(&self) -> Begin<'_> {
+        let fired = Fired {
+            clock: self.clock,
+            timers: &self.timers,
+        };
+        Begin::Timers {
+            stage: self.stage,
+            fired,
+        }
+    }
+}
