@@ -3,7 +3,6 @@
 use crate::error::{ApplyError, PushError};
 use crate::history;
 use crate::info::PipelineInfo;
-use crate::lane::State;
 use crate::partition::place;
 use crate::pipelines::{Pipelines, apart};
 use crate::plan::{Plan, differences};
@@ -12,6 +11,7 @@ use crate::spec::Spec;
 use crate::spec::row::{Row, StateOf, Written};
 use crate::spec::source::{At, Origin, Sources};
 use crate::stages::stage::{Stage, Stages};
+use crate::worker::counts::State;
 use weir_broker::{AdminError, Principal};
 use weir_runtime::Digest;
 use weir_types::level::LEVEL_OF_AGES;

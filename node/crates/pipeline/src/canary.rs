@@ -8,11 +8,11 @@ use crate::apply::dead_letter_settings;
 use crate::error::{ApplyError, CanaryError, PushError};
 use crate::history::{self, Cause};
 use crate::info::PipelineInfo;
-use crate::lane::State;
 use crate::pipelines::{Pipelines, apart};
 use crate::spec::Spec;
 use crate::spec::row::{Canary, Row, StateOf};
 use crate::stages::stage::Stages;
+use crate::worker::counts::State;
 use std::collections::BTreeSet;
 use weir_broker::Principal;
 

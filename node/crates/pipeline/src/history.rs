@@ -5,12 +5,12 @@
 
 use crate::error::ApplyError;
 use crate::info::PipelineInfo;
-use crate::lane::State;
 use crate::partition::rows::of_kind;
 use crate::pipelines::{Pipelines, apart};
 use crate::spec::Spec;
 use crate::spec::guard::Guard;
 use crate::spec::row::{Row, Written};
+use crate::worker::counts::State;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;

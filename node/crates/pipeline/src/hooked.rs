@@ -1,9 +1,9 @@
 //! Pipelines as the broker calls them.
 
-use crate::lane::Lane;
 use crate::pipelines::Pipelines;
 use crate::spec::Spec;
 use crate::spec::row::{Row, Stamp};
+use crate::worker::handle::Lane;
 use futures_util::future::BoxFuture;
 use std::sync::PoisonError;
 use std::time::Duration;

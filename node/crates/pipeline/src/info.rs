@@ -1,11 +1,12 @@
 //! A pipeline as people see it.
 
-use crate::lane::{Lane, State};
 use crate::partition::place::{self, Place};
 use crate::pipelines::Active;
 use crate::spec::Spec;
 use crate::spec::row::Row;
 use crate::spec::source::{At, Sources};
+use crate::worker::counts::State;
+use crate::worker::handle::Lane;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;

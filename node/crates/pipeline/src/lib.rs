@@ -5,20 +5,16 @@
 //! the log nor wasmtime.
 
 mod apply;
-mod behind;
 mod canary;
 mod error;
-mod firing;
 mod follow;
 mod history;
 mod hooked;
 mod info;
 pub mod json;
-mod lane;
 mod module_store;
 mod modules;
 mod partition;
-mod patience;
 mod pipelines;
 mod plan;
 mod priority;
@@ -29,11 +25,11 @@ mod shares;
 mod spec;
 mod stages;
 mod upgrade;
+mod worker;
 
 pub use error::{ApplyError, CanaryError, PushError};
 pub use history::Revision;
 pub use info::PipelineInfo;
-pub use lane::{Counts, State};
 pub use module_store::{ModuleInfo, ModuleRef};
 pub use partition::place::Place;
 pub use pipelines::Pipelines;
@@ -50,3 +46,4 @@ pub use spec::on_error::{OnError, Policy};
 pub use spec::source::{At, Origin, Sources};
 pub use spec::stage::Stage;
 pub use stages::dead_letter;
+pub use worker::counts::{Counts, State};

@@ -1,16 +1,18 @@
 //! All pipelines and modules of a node.
 
 use crate::error::{ApplyError, CanaryError, PushError};
-use crate::follow::{self, Wanted};
+use crate::follow;
 use crate::hooked::Readying;
 use crate::info::{self, PipelineInfo};
-use crate::lane::{Lane, State};
 use crate::module_store::Store;
 use crate::partition::share::Share;
 use crate::partition::{place, rows};
 use crate::spec::row::{self, Row, Stamp, Written};
 use crate::spec::source::Origin;
 use crate::stages::stage::{Stage, Stages};
+use crate::worker::counts::State;
+use crate::worker::handle::Lane;
+use crate::worker::wanted::{self, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -83,7 +85,7 @@ impl Pipelines {
     pub fn open(broker: Broker, runtime: Runtime, dir: PathBuf) -> Result<Self, PushError> {
         let store = Store::open(dir, &broker)?;
         let wanted = Wanted::default();
-        let woken = follow::watch(&broker, &wanted);
+        let woken = wanted::watch(&broker, &wanted);
         // It never leads, so it runs none, and need not compile any.
         let is_idle = broker.group().is_witness();
         let rows = broker.rows(StateKind::Pipeline);

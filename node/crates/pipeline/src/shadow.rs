@@ -3,9 +3,7 @@
 //! Both look at the same records, each with nothing remembered at first; what they make of each record is compared, and what it
 //! costs. An in-line pipeline is tried on what its source has: what it dropped is not there.
 
-use crate::behind::{Sink, Turn};
 use crate::error::{ApplyError, PushError};
-use crate::lane::Worker;
 use crate::partition::input::Input;
 use crate::partition::refusal::Refusal;
 use crate::partition::state::Part;
@@ -13,9 +11,10 @@ use crate::pipelines::{Pipelines, apart};
 use crate::priority::Priority;
 use crate::spec::Spec;
 use crate::spec::source::Origin;
-use crate::stages::dead_letter::Stem;
-use crate::stages::effects::{Effects, TooMuch};
-use crate::stages::item::{Item, Made};
+use crate::stages::effects::TooMuch;
+use crate::worker::cycle::{Sink, Turn};
+use crate::worker::trace::What;
+use crate::worker::worker::Worker;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,7 +23,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use weir_broker::{AdminError, Broker, Chain, Topic};
 use weir_types::limits::STATEFUL_PARTITIONS_MAX;
-use weir_types::{Offset, PartitionId, RecordRef, TopicName};
+use weir_types::{Offset, PartitionId, TopicName};
 
 /// Differences that are told of in full.
 const EXAMPLES_MAX: usize = 10;
@@ -93,65 +92,6 @@ pub struct Told {
     pub key: Option<String>,
     /// Its value; nothing for one that is as it came. Of a dead letter, why.
     pub value: Option<String>,
-}
-
-/// Something that came out of a turn.
-pub(crate) struct Line {
-    /// Topic and offset of the record that it stems from; nothing for a timer.
-    stem: Option<(String, Offset)>,
-    what: What,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct What {
-    output: String,
-    made: Option<Made>,
-    /// Of a dead letter.
-    why: Option<String>,
-}
-
-impl Line {
-    /// What it counts for in memory, about.
-    pub(crate) fn bytes(&self) -> usize {
-        let made = self.what.made.as_ref().and_then(|made| made.value.as_ref());
-        64 + made.map_or(0, bytes::Bytes::len)
-    }
-}
-
-/// What `effects` are, line by line.
-pub(crate) fn lines(
-    effects: Effects,
-    records: &[RecordRef<'_>],
-    topic: &str,
-    stem: Stem,
-) -> impl Iterator<Item = Line> {
-    let of = move |source: u32| match (stem, records.get(source as usize)) {
-        (Stem::Stored, Some(record)) => Some((topic.to_owned(), record.offset)),
-        _ => None,
-    };
-    let line = move |output: &str, item: Item| Line {
-        stem: of(item.source),
-        what: What {
-            output: output.to_owned(),
-            made: item.made,
-            why: None,
-        },
-    };
-    let main = effects.main.into_iter().map(move |item| line("main", item));
-    let outputs = effects.outputs.into_iter();
-    let outputs = outputs.flat_map(move |(output, items)| {
-        let items: Vec<_> = items.into_iter().map(|item| line(&output, item)).collect();
-        items
-    });
-    let dead = effects.dead.into_iter().map(move |letter| Line {
-        stem: of(letter.source),
-        what: What {
-            output: "dead".to_owned(),
-            made: None,
-            why: Some(letter.error),
-        },
-    });
-    main.chain(outputs).chain(dead)
 }
 
 /// Lines by topic and offset of what they stem from.

@@ -5,12 +5,12 @@
 //! before leaves the version before with what it had.
 
 use crate::error::ApplyError;
-use crate::lane::State;
 use crate::partition::rows::{self, GENERATIONS};
 use crate::pipelines::{Pipelines, apart};
 use crate::spec::Spec;
 use crate::spec::row::{Row, Stamp, StateOf, Written};
 use crate::stages::stage::{Stage, Stages};
+use crate::worker::counts::State;
 use std::sync::PoisonError;
 use weir_broker::{AdminError, Broker, FetchError, PartitionId, ProposeError, ReadError};
 use weir_runtime::{CallError, InitError};

@@ -3,7 +3,6 @@
 //! A timer that is due makes a step of the chain like any batch: what comes of it is in one entry with the row that says that
 //! it is not set any more. Before a batch is looked at, all that is due by then has fired, so that the order is that of time.
 
-use crate::lane::{State, Worker};
 use crate::partition::parts::Parts;
 use crate::partition::refusal::Refusal;
 use crate::partition::rows;
@@ -11,6 +10,8 @@ use crate::stages::batches::Batches;
 use crate::stages::dated::Dated;
 use crate::stages::dead_letter::Stem;
 use crate::stages::output::Assembly;
+use crate::worker::counts::State;
+use crate::worker::worker::Worker;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,266 @@
+//! One turn of a partition behind the log.
+
+use crate::partition::merge;
+use crate::partition::parts::Parts;
+use crate::partition::refusal::Refusal;
+use crate::partition::state::Part;
+use crate::stages::batches::Batches;
+use crate::stages::dated::Dated;
+use crate::stages::dead_letter::Stem;
+use crate::stages::effects::{Begin, Effects};
+use crate::stages::output::Assembly;
+use crate::worker::trace::{self, Line};
+use crate::worker::worker::Worker;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use weir_broker::{Output, Stepped, Stop as StopAt, Topic};
+use weir_types::limits::{
+    ENTRY_BYTES_TARGET, LOG_TURN_BYTES, STATE_CHANGES_BYTES_MAX, STEPS_UNDECIDED_MAX, TIMERS_FIRED_MAX,
+};
+use weir_types::{GroupId, Offset, PartitionId, RecordRef, TopicName};
+
+/// What a timer that has fired adds to an entry, about: its row is removed, and so is often one that it was for.
+const TIMER_ROW_BYTES: usize = 128;
+
+/// What is under way in a turn.
+pub(crate) struct Turn<'a> {
+    pub(crate) part: &'a mut Part,
+    pub(crate) topic: &'a Arc<Topic>,
+    pub(crate) partition: u32,
+    pub(crate) sink: Sink,
+    /// Timers that have fired in it.
+    pub(crate) fired: usize,
+    /// Records, or timers, that may be looked at together,
+    pub(crate) most: usize,
+    /// and how many were, at most.
+    pub(crate) looked_at: usize,
+}
+
+/// What becomes of what is made in a turn.
+pub(crate) enum Sink {
+    /// It goes to topics.
+    Entry(Vec<Output>),
+    /// It is only looked at.
+    Shadow(Vec<Line>),
+}
+
+impl Worker {
+    /// Looks at what is stored on `partition`, as much as is good for an entry, and at what is due. Whether there was anything.
+    pub(crate) fn turn(
+        &mut self,
+        parts: &mut Parts,
+        topic: &Arc<Topic>,
+        partition: u32,
+    ) -> Result<bool, Refusal> {
+        let spec = Arc::clone(&self.spec);
+        let events = spec.event_time.clone().unwrap_or_default();
+        // The site's group has what the pipeline remembers, whoever has what it reads.
+        let id = PartitionId::HOME;
+        if parts.is_broken(partition) {
+            // What broke it may last: a disk that is full.
+            parts.end(partition);
+            return Err(Refusal::Busy);
+        }
+        let most = parts.most(partition);
+        let part = parts.part(&spec, &self.stages, &self.broker, partition, id)?;
+        let part = part.ok_or(Refusal::NotLeader)?;
+        let gone = part.input.fill(&self.broker)?;
+        self.shared.counts.missed.fetch_add(gone, Ordering::Relaxed);
+        let mut is_due = false;
+        if part.input.is_at_end() {
+            part.time.pass(self.broker.now_ms(), &events);
+            is_due = spec.has_timers() && part.is_due(&events);
+        }
+        if !is_due && !part.input.has_records() && !part.input.has_moved() {
+            return Ok(false);
+        }
+        StopAt::Read.here();
+        // Each keeps its outputs in memory until it is decided.
+        part.chain.drain_to(STEPS_UNDECIDED_MAX - 1);
+        // Dropped on the way out when it comes to nothing: then the chain begins anew.
+        let step = part.chain.step();
+        let mut turn = Turn {
+            part,
+            topic,
+            partition,
+            sink: Sink::Entry(Vec::new()),
+            fired: 0,
+            most,
+            looked_at: 0,
+        };
+        self.look(&mut turn)?;
+        let looked_at = turn.looked_at;
+        let outputs = match turn.sink {
+            Sink::Entry(outputs) => outputs,
+            Sink::Shadow(_) => Vec::new(),
+        };
+        let rows = part.changes(&spec, partition);
+        Self::check_size(None, &outputs, &rows, looked_at)?;
+        let made = Stepped { outputs, rows, step };
+        StopAt::Computed.here();
+        self.broker.take_step(Arc::clone(topic), id, made);
+        Ok(true)
+    }
+
+    /// Looks at the records that are at hand until an entry is full, and at the end of the log at what is due.
+    pub(crate) fn look(&mut self, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+        let events = self.spec.event_time.clone().unwrap_or_default();
+        let bodies = turn.part.input.bodies(LOG_TURN_BYTES * 4)?;
+        let mut lists = turn.part.input.lists(&self.broker, &bodies)?;
+        while !turn.is_full()
+            && let Some((n, mut run)) = merge::next_run(&lists)
+        {
+            run.end = run.end.min(run.start.saturating_add(turn.most));
+            turn.looked_at = turn.looked_at.max(run.len());
+            let records = lists.get(n).and_then(|l| l.records.get(run.clone()));
+            if !self.look_at(turn, n, records.unwrap_or_default().to_vec())? {
+                break;
+            }
+            lists.get_mut(n).into_iter().for_each(|l| l.at = run.end);
+        }
+        let next = |l: &merge::List<'_>| l.records.get(l.at).map(|r| r.offset);
+        let to: Vec<_> = lists.iter().map(next).collect();
+        let counts: Vec<_> = bodies.iter().map(Vec::len).collect();
+        turn.part.input.advance(&to, &counts);
+        if turn.part.input.is_at_end() {
+            turn.part.time.pass(self.broker.now_ms(), &events);
+            self.fire_into(turn)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at some records of source `n`, after all that is due by then; not at all if that alone is enough for an entry.
+    fn look_at(
+        &mut self,
+        turn: &mut Turn<'_>,
+        n: usize,
+        mut records: Vec<RecordRef<'_>>,
+    ) -> Result<bool, Refusal> {
+        let spec = Arc::clone(&self.spec);
+        let events = spec.event_time.clone().unwrap_or_default();
+        let (source, name) = match turn.part.input.source(n) {
+            Some((source, name)) => (source, name.clone()),
+            None => return Ok(true),
+        };
+        let times = || records.iter().map(|r| r.timestamp);
+        let times = times().min().unwrap_or(i64::MIN)..=times().max().unwrap_or(i64::MIN);
+        turn.part.time.read(times, self.broker.now_ms(), &events);
+        if !self.fire_into(turn)? {
+            return Ok(false);
+        }
+        let dated = match spec.is_timed() {
+            true => turn.part.time.date(&mut records, &events),
+            false => Dated::default(),
+        };
+        let moment = turn.part.time.moment();
+        let begin = Begin::Records { source };
+        let effects = match spec.remembers() {
+            true => self.run_through(&mut turn.part.stages, begin, &records, &dated, moment),
+            false => {
+                let mut stages = std::mem::take(&mut self.stages);
+                let effects = self.run_through(&mut stages, begin, &records, &dated, moment);
+                self.stages = stages;
+                effects
+            }
+        };
+        let effects = effects.map_err(|refusal| at(refusal, &name, turn.partition, &records))?;
+        self.check_breaker(records.len(), &effects)?;
+        self.count(records.len(), &effects);
+        turn.part.time.follow(&records, &dated, &events);
+        self.keep(turn, name.as_str(), effects, (&records, &dated.own), Stem::Stored)?;
+        self.fire_into(turn)?;
+        Ok(true)
+    }
+
+    /// Fires what is due by the time of the partition, as much as is good for an entry. Whether that is all.
+    fn fire_into(&mut self, turn: &mut Turn<'_>) -> Result<bool, Refusal> {
+        if !self.spec.has_timers() {
+            return Ok(true);
+        }
+        let moment = turn.part.time.moment();
+        while !turn.is_full()
+            && let Some(due) = turn.part.pop_due(moment, TIMERS_FIRED_MAX.min(turn.most))
+        {
+            let records = due.records();
+            turn.looked_at = turn.looked_at.max(records.len());
+            let effects = self.run_through(
+                &mut turn.part.stages,
+                due.begin(),
+                &records,
+                &Dated::default(),
+                moment,
+            )?;
+            self.count_fired(records.len(), &effects);
+            turn.fired += records.len();
+            let name = self.spec.source.first().to_owned();
+            self.keep(turn, &name, effects, (&records, &[]), Stem::Timers)?;
+        }
+        let events = self.spec.event_time.clone().unwrap_or_default();
+        Ok(!turn.is_full() || !turn.part.is_due(&events))
+    }
+
+    /// Adds what became of `records` to the step.
+    pub(crate) fn keep(
+        &self,
+        turn: &mut Turn<'_>,
+        name: &str,
+        mut effects: Effects,
+        (records, own_times): (&[RecordRef<'_>], &[i64]),
+        stem: Stem,
+    ) -> Result<(), Refusal> {
+        let outputs = match &mut turn.sink {
+            Sink::Entry(outputs) => outputs,
+            Sink::Shadow(lines) => {
+                lines.extend(trace::lines(effects, records, name, stem));
+                return Ok(());
+            }
+        };
+        self.divert_main(&mut effects);
+        let assembly = Assembly {
+            spec: &self.spec,
+            broker: &self.broker,
+            topic: turn.topic,
+            home: GroupId::SITE,
+            name,
+            partition: turn.partition,
+            records,
+            own_times,
+            stem,
+        };
+        let made = assembly.outputs(Batches::default(), &effects)?;
+        outputs.extend(made);
+        Ok(())
+    }
+}
+
+impl Turn<'_> {
+    /// Whether it is enough for an entry.
+    pub(crate) fn is_full(&self) -> bool {
+        let outputs: usize = match &self.sink {
+            Sink::Entry(outputs) => outputs.iter().map(|o| o.batch.bytes().len()).sum(),
+            Sink::Shadow(lines) => lines.iter().map(Line::bytes).sum(),
+        };
+        let changed = self.part.changed_bytes() + self.fired * TIMER_ROW_BYTES;
+        outputs >= ENTRY_BYTES_TARGET || changed >= STATE_CHANGES_BYTES_MAX / 2
+    }
+}
+
+/// Says of which records it is told.
+pub(crate) fn at(refusal: Refusal, topic: &TopicName, partition: u32, records: &[RecordRef<'_>]) -> Refusal {
+    match refusal {
+        Refusal::Halt(why) => {
+            let Range { start, end } = span(records);
+            Refusal::Halt(format!(
+                "{why} (topic `{topic}`, partition {partition}, offsets {start} to {end})"
+            ))
+        }
+        other => other,
+    }
+}
+
+/// Offsets of the first and the last.
+fn span(records: &[RecordRef<'_>]) -> Range<Offset> {
+    let of = |r: Option<&RecordRef<'_>>| r.map_or(Offset::ZERO, |r| r.offset);
+    of(records.first())..of(records.last())
+}

@@ -1,0 +1,250 @@
+//! A pipeline at work: a thread of its own, with a bounded queue in front.
+
+use crate::partition::place::Ends;
+use crate::partition::share::Share;
+use crate::priority::{self, Priority};
+use crate::spec::Spec;
+use crate::spec::row::Stamp;
+use crate::spec::source::At;
+use crate::stages::stage::Stage;
+use crate::worker::counts::{Counts, State};
+use crate::worker::reader::{Reader, Stop};
+use crate::worker::wanted::Wanted;
+use crate::worker::worker::{Shared, Worker, thread};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::oneshot;
+use weir_broker::{Broker, HookDone, HookError, HookJob};
+use weir_types::TopicName;
+use weir_types::limits::{PIPELINE_QUEUE_MAX, PIPELINE_THREADS_MAX};
+
+/// Bytes that may wait for one pipeline: a quarter of what the node takes in at once, so that one that is stuck does
+/// not starve the others.
+const QUEUE_BYTES_MAX: usize = weir_types::limits::PRODUCE_INFLIGHT_BYTES_MAX / 4;
+
+/// The handle of a pipeline's thread.
+pub(crate) struct Lane {
+    pub(crate) name: String,
+    pub(crate) stamp: Stamp,
+    front: Front,
+    shared: Arc<Shared>,
+    share: Share,
+    /// What is tried on the partitions that it has not.
+    pub(crate) canary: Option<Arc<Self>>,
+    /// Its other end is dropped when all lanes before it have finished.
+    pub(crate) started: Mutex<Option<Receiver<()>>>,
+    /// Gone when its threads have finished all they had.
+    pub(crate) finished: Mutex<Option<Receiver<()>>>,
+    /// Resolves when the lane before it has finished all it had.
+    pub(crate) begun: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+/// Where a lane gets its work.
+enum Front {
+    /// From who produces.
+    Ingest(SyncSender<(HookJob, HookDone)>),
+    /// From the log, until it is told to stop.
+    Log(Arc<Stop>),
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        if let Self::Log(stop) = self {
+            stop.set();
+        }
+    }
+}
+
+impl Lane {
+    /// Tells its threads behind the log to end with what they are at.
+    pub(crate) fn end(&self) {
+        if let Front::Log(stop) = &self.front {
+            stop.set();
+        }
+        if let Some(canary) = &self.canary {
+            canary.end();
+        }
+    }
+
+    /// What tells when all of its threads behind the log have ended.
+    pub(crate) fn ended(&self) -> Vec<Receiver<()>> {
+        let own = self
+            .finished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let own = own.filter(|_| matches!(self.front, Front::Log(_)));
+        let tried = self.canary.iter().flat_map(|canary| canary.ended());
+        own.into_iter().chain(tried).collect()
+    }
+
+    /// Starts a thread for `spec` on its `share` of the partitions; `canary` has the others. It begins once all `before`, which it
+    /// replaces, have finished.
+    pub(crate) fn start(
+        spec: Arc<Spec>,
+        stamp: Stamp,
+        share: Share,
+        stages: Vec<Stage>,
+        (broker, wanted): (Broker, Wanted),
+        state: State,
+        before: Vec<Receiver<()>>,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            counts: Counts::default(),
+            ends: Mutex::default(),
+            queued_bytes: AtomicUsize::new(0),
+            stamp,
+            wanted,
+        });
+        let (finish, finished) = sync_channel::<()>(1);
+        let (begin, begun) = oneshot::channel();
+        let (start, started) = sync_channel::<()>(1);
+        let name = spec.name.to_string();
+        priority::prepare()?;
+        let begin = move || {
+            Priority::Prompt.ask();
+            // Ends with an error when the other lane drops its end: that is the signal.
+            for finished in before {
+                let _ = finished.recv();
+            }
+            let _ = begin.send(());
+            drop(start);
+        };
+        let worker = Worker::new(
+            Arc::clone(&spec),
+            share.clone(),
+            stages,
+            broker,
+            Arc::clone(&shared),
+        );
+        let front = match spec.at {
+            At::Ingest => {
+                let (jobs, queue) = sync_channel::<(HookJob, HookDone)>(PIPELINE_QUEUE_MAX);
+                thread(&name).spawn(move || {
+                    begin();
+                    worker.run(queue, finish);
+                })?;
+                Front::Ingest(jobs)
+            }
+            At::Log => {
+                let stop = Arc::new(Stop::default());
+                let ended = Arc::clone(&stop);
+                thread(&name).spawn(move || {
+                    begin();
+                    read(worker, &ended, &finish);
+                })?;
+                Front::Log(stop)
+            }
+        };
+        Ok(Self {
+            name,
+            stamp,
+            front,
+            shared,
+            share,
+            canary: None,
+            started: Mutex::new(Some(started)),
+            finished: Mutex::new(Some(finished)),
+            begun: Mutex::new(Some(begun)),
+        })
+    }
+
+    pub(crate) fn submit(&self, job: HookJob, done: HookDone) {
+        let tried = self
+            .canary
+            .as_ref()
+            .filter(|canary| canary.share.has(job.partition));
+        if let Some(canary) = tried {
+            return canary.submit(job, done);
+        }
+        let bytes = job.batch.bytes().len();
+        let refused = match &*self.lock() {
+            State::Running => None,
+            State::Paused => Some("it is paused; `weir pipeline resume` lets it go on".to_owned()),
+            State::Halted(why) => Some(why.clone()),
+        };
+        if let Some(why) = refused {
+            return done(
+                job,
+                Err(HookError::Halted {
+                    pipeline: self.name.clone(),
+                    why,
+                }),
+            );
+        }
+        if self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX {
+            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return done(
+                job,
+                Err(HookError::Busy {
+                    pipeline: self.name.clone(),
+                }),
+            );
+        }
+        let sent = match &self.front {
+            Front::Ingest(jobs) => jobs.try_send((job, done)),
+            // Nobody is sent to one.
+            Front::Log(_) => Err(TrySendError::Disconnected((job, done))),
+        };
+        if let Err(TrySendError::Full((job, done)) | TrySendError::Disconnected((job, done))) = sent {
+            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            done(
+                job,
+                Err(HookError::Busy {
+                    pipeline: self.name.clone(),
+                }),
+            );
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.lock().clone()
+    }
+
+    /// Ends of what it reads from other nodes, as last heard.
+    pub(crate) fn ends(&self) -> Ends {
+        let ends = self.shared.ends.lock();
+        ends.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it works on a partition.
+    pub(crate) fn has(&self, partition: u32) -> bool {
+        self.share.has(partition)
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads behind the log on as many threads as it may, this one among them.
+fn read(worker: Worker, stop: &Arc<Stop>, finish: &SyncSender<()>) {
+    let spec = Arc::clone(&worker.spec);
+    let partitions = |topic: &TopicName| worker.broker.topic(topic.as_str());
+    let partitions = spec.source.iter().filter_map(partitions);
+    let partitions = partitions.map(|t| t.partitions.len()).max().unwrap_or(1);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = spec
+        .threads
+        .unwrap_or(cores)
+        .min(partitions)
+        .clamp(1, PIPELINE_THREADS_MAX) as u32;
+    for mine in 1..threads {
+        let reader = Reader::new(worker.another(), Arc::clone(stop), (mine, threads));
+        let finish = finish.clone();
+        let started = thread(&spec.name.to_string()).spawn(move || {
+            reader.run();
+            drop(finish);
+        });
+        if let Err(error) = started {
+            worker.halt(format!("its threads cannot be started: {error}"));
+        }
+    }
+    Reader::new(worker, Arc::clone(stop), (0, threads)).run();
+}

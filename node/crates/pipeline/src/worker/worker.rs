@@ -1,0 +1,287 @@
+//! One thread of a pipeline: its state, its counts and its breaker.
+
+use crate::partition::parts::Parts;
+use crate::partition::place::Ends;
+use crate::partition::refusal::Refusal;
+use crate::partition::share::Share;
+use crate::spec::Spec;
+use crate::spec::on_error::Policy;
+use crate::spec::row::Stamp;
+use crate::spec::source::At;
+use crate::stages::dated::Dated;
+use crate::stages::effects::{Begin, Effects, Rules, Stopped, TooMuch};
+use crate::stages::run;
+use crate::stages::stage::Stage;
+use crate::worker::counts::{Counts, State};
+use crate::worker::wanted::{self, Wanted};
+use bytes::Bytes;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use weir_broker::{Broker, HookError, Output, StateKey};
+use weir_runtime::Moment;
+use weir_types::limits::{OP_HEAD_BYTES_MAX, REQUEST_BYTES_MAX};
+use weir_types::planted::{Bug, planted};
+use weir_types::{Batch, RecordRef};
+
+/// Batches in a row of which not one record got through, after which the breaker opens.
+const BREAKER: u32 = 10;
+
+/// How often it is told that records wait for memory: a minute, as other troubles that last.
+const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+pub(crate) struct Shared {
+    pub(crate) state: Mutex<State>,
+    pub(crate) counts: Counts,
+    /// Behind the log: ends of what it reads from other nodes.
+    pub(crate) ends: Mutex<Ends>,
+    pub(crate) queued_bytes: AtomicUsize,
+    pub(crate) stamp: Stamp,
+    pub(crate) wanted: Wanted,
+}
+
+pub(crate) struct Worker {
+    pub(crate) spec: Arc<Spec>,
+    /// What it may look at.
+    pub(crate) share: Share,
+    /// At work where nothing is remembered, and the pattern of those that do.
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) parts: Parts,
+    pub(crate) broker: Broker,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) failed_in_a_row: u32,
+    /// Batches without a failure since the last one.
+    pub(crate) good_in_a_row: u32,
+    /// Its thread is, since a failure.
+    pub(crate) behind: bool,
+    /// Rows, timers and bytes in memory that are counted.
+    pub(crate) told: (usize, usize, usize),
+    /// When it was told last that there is no memory for its modules.
+    pub(crate) told_full: Option<Instant>,
+    /// There was none the last time: what this lane can spare of it goes.
+    pub(crate) is_full: bool,
+}
+
+impl Worker {
+    /// One that belongs to no lane.
+    pub(crate) fn apart(spec: Arc<Spec>, stages: Vec<Stage>, broker: Broker) -> Self {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::Running),
+            counts: Counts::default(),
+            ends: Mutex::default(),
+            queued_bytes: AtomicUsize::new(0),
+            stamp: Stamp::NONE,
+            wanted: Wanted::default(),
+        });
+        Self::new(spec, Share::All, stages, broker, shared)
+    }
+
+    pub(crate) fn new(
+        spec: Arc<Spec>,
+        share: Share,
+        stages: Vec<Stage>,
+        broker: Broker,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            spec,
+            stages,
+            parts: Parts::of(share.clone()),
+            share,
+            broker,
+            shared,
+            failed_in_a_row: 0,
+            good_in_a_row: 0,
+            behind: false,
+            told: (0, 0, 0),
+            told_full: None,
+            is_full: false,
+        }
+    }
+
+    /// Another of the same pipeline, with instances of its own.
+    pub(crate) fn another(&self) -> Self {
+        let stages = self.stages.iter().map(|s| s.of_partition(s.config.partition));
+        let (spec, broker, shared) = (&self.spec, self.broker.clone(), Arc::clone(&self.shared));
+        Self::new(
+            Arc::clone(spec),
+            self.share.clone(),
+            stages.collect(),
+            broker,
+            shared,
+        )
+    }
+
+    /// Once a minute: it is tried again and again.
+    fn warn_full(&mut self, why: &str) {
+        self.is_full = true;
+        let is_told = self.told_full.is_some_and(|at| at.elapsed() < FULL_TOLD_EVERY);
+        if !is_told {
+            self.told_full = Some(Instant::now());
+            tracing::warn!(pipeline = %self.spec.name, why, "records wait: raise `modules_memory_bytes`, or remove a pipeline");
+        }
+    }
+
+    pub(crate) fn halt(&self, why: String) -> HookError {
+        match self.spec.at {
+            At::Ingest => {
+                tracing::error!(pipeline = %self.spec.name, %why, "pipeline halted: its source refuses records")
+            }
+            At::Log => {
+                tracing::error!(pipeline = %self.spec.name, %why, "pipeline halted: it lags from here on")
+            }
+        }
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *state == State::Running {
+            *state = State::Halted(why.clone());
+        }
+        HookError::Halted {
+            pipeline: self.spec.name.to_string(),
+            why,
+        }
+    }
+
+    /// Counts what is in memory by now; other threads of the pipeline count theirs.
+    pub(crate) fn tell_size(&mut self) {
+        let (rows, timers, bytes) = self.parts.size();
+        let counts = &self.shared.counts;
+        let tell = |counter: &AtomicU64, before: usize, now: usize| {
+            // Wraps where it is less than before.
+            counter.fetch_add((now as u64).wrapping_sub(before as u64), Ordering::Relaxed);
+        };
+        tell(&counts.state_rows, self.told.0, rows);
+        tell(&counts.timers, self.told.1, timers);
+        tell(&counts.state_bytes, self.told.2, bytes);
+        self.told = (rows, timers, bytes);
+    }
+
+    /// Refuses what is more than one entry may have, of `of` records or timers.
+    pub(crate) fn check_size(
+        kept: Option<&Batch>,
+        outputs: &[Output],
+        rows: &[(StateKey, Option<Bytes>)],
+        of: usize,
+    ) -> Result<(), Refusal> {
+        let batches = kept.into_iter().chain(outputs.iter().map(|o| &o.batch));
+        let batches = batches.map(|b| OP_HEAD_BYTES_MAX + b.bytes().len());
+        let rows = rows.iter().map(|(key, value)| {
+            OP_HEAD_BYTES_MAX + key.as_bytes().len() + value.as_ref().map_or(0, Bytes::len)
+        });
+        let (bytes, limit) = (batches.sum::<usize>() + rows.sum::<usize>(), REQUEST_BYTES_MAX);
+        match bytes > limit && !planted(Bug::NoEntryBound) {
+            true => Err(Refusal::TooMuch(TooMuch { bytes, limit, of })),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes what there is through `stages`, and keeps an eye on how they fail.
+    pub(crate) fn run_through(
+        &mut self,
+        stages: &mut [Stage],
+        begin: Begin<'_>,
+        records: &[RecordRef<'_>],
+        dated: &Dated,
+        moment: Moment,
+    ) -> Result<Effects, Refusal> {
+        let rules = Rules {
+            policy: self.spec.policy(),
+            attempts: self.spec.on_error.attempts,
+        };
+        let effects = match run::run(stages, rules, begin, records, dated, moment) {
+            Ok(effects) => effects,
+            Err(Stopped::Halt(why)) => {
+                (self.good_in_a_row, self.behind) = (0, true);
+                return Err(Refusal::Halt(why));
+            }
+            Err(Stopped::TooMuch(much)) => return Err(Refusal::TooMuch(much)),
+            Err(Stopped::Full(why)) => {
+                self.warn_full(&why);
+                return Err(Refusal::Busy);
+            }
+        };
+        let counts = &self.shared.counts;
+        for (count, many) in [
+            (&counts.bad_times, dated.bad),
+            (&counts.late, dated.late),
+            (&counts.redated, dated.redated),
+        ] {
+            count.fetch_add(many, Ordering::Relaxed);
+        }
+        self.behind |= effects.failures > 0;
+        self.good_in_a_row = if effects.failures > 0 {
+            0
+        } else {
+            self.good_in_a_row.saturating_add(1)
+        };
+        Ok(effects)
+    }
+
+    /// Stops a pipeline that gets nothing through any more.
+    pub(crate) fn check_breaker(&mut self, records: usize, effects: &Effects) -> Result<(), Refusal> {
+        let through = effects.main.len() + effects.outputs.values().map(Vec::len).sum::<usize>();
+        let lost = effects.failures > 0 && through == 0 && records > 0;
+        self.failed_in_a_row = if lost { self.failed_in_a_row + 1 } else { 0 };
+        if self.failed_in_a_row < BREAKER || self.spec.policy() == Policy::Skip {
+            return Ok(());
+        }
+        self.failed_in_a_row = 0;
+        let last = effects.dead.last().map_or("", |d| d.error.as_str());
+        Err(Refusal::Halt(format!(
+            "{BREAKER} batches in a row failed, the last so: {last}"
+        )))
+    }
+
+    /// Behind the log, the stream is an output like any other.
+    pub(crate) fn divert_main(&self, effects: &mut Effects) {
+        let main = std::mem::take(&mut effects.main);
+        if !main.is_empty() && self.spec.outputs.contains_key("main") {
+            effects.outputs.insert("main".to_owned(), main);
+        }
+    }
+
+    /// Counts what became of so many timers.
+    pub(crate) fn count_fired(&self, timers: usize, effects: &Effects) {
+        let fired = &self.shared.counts.timers_fired;
+        fired.fetch_add(timers as u64, Ordering::Relaxed);
+        self.count(0, effects);
+    }
+
+    /// Counts what became of a batch of `records`, or of no batch.
+    pub(crate) fn count(&self, records: usize, effects: &Effects) {
+        let counts = &self.shared.counts;
+        let add = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
+        let kept = effects.main.iter().filter(|i| i.made.is_none()).count();
+        let routed: usize = effects.outputs.values().map(Vec::len).sum();
+        let used = effects.main.len() + routed + effects.dead.len() + effects.skipped as usize;
+        add(&counts.records_in, records);
+        add(&counts.kept, kept);
+        add(&counts.emitted, effects.main.len() - kept);
+        add(&counts.dropped, records.saturating_sub(used));
+        add(&counts.dead_letters, effects.dead.len());
+        add(&counts.skipped, effects.skipped as usize);
+        add(&counts.failures, effects.failures as usize);
+        add(&counts.wasm_ns, effects.spent.as_nanos() as usize);
+        let mut by_output = counts.routed.lock().unwrap_or_else(PoisonError::into_inner);
+        for (output, items) in &effects.outputs {
+            *by_output.entry(output.clone()).or_default() += items.len() as u64;
+        }
+    }
+
+    /// Whether it may do something by itself: it works, and is what should.
+    pub(crate) fn may_work(&self) -> bool {
+        let Shared { stamp, wanted, .. } = &*self.shared;
+        self.state() == State::Running && wanted::is_wanted(wanted, self.spec.name.as_str(), *stamp)
+    }
+
+    pub(crate) fn state(&self) -> State {
+        let state = self.shared.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A lane's thread: named, and with a stack for a guest and the host around it.
+pub(crate) fn thread(pipeline: &str) -> std::thread::Builder {
+    std::thread::Builder::new()
+        .name(format!("pipe-{pipeline}"))
+        .stack_size(4 << 20)
+}
