@@ -1,8 +1,8 @@
 //! Pipelines and modules that another node's entries brought: every node of the site has them ready, so that whoever
 //! leads next goes on with them at once.
 
+use crate::manage::registry::Pipelines;
 use crate::module_store::Store;
-use crate::pipelines::Pipelines;
 use crate::spec::row::{self, Stamp};
 use crate::stages::stage::Stages;
 use crate::worker::counts::State;
@@ -16,7 +16,7 @@ use weir_broker::StateKind;
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// Runs until the pipelines are gone.
-pub(crate) fn follow(pipelines: &Weak<crate::pipelines::Inner>, woken: &Receiver<()>) {
+pub(crate) fn follow(pipelines: &Weak<crate::manage::registry::Inner>, woken: &Receiver<()>) {
     let mut again = false;
     loop {
         match woken.recv_timeout(if again { AGAIN } else { Duration::from_secs(1) }) {

@@ -1,6 +1,6 @@
 //! Pipelines as the broker calls them.
 
-use crate::pipelines::Pipelines;
+use crate::manage::registry::Pipelines;
 use crate::spec::Spec;
 use crate::spec::row::{Row, Stamp};
 use crate::worker::handle::Lane;
@@ -13,9 +13,6 @@ use weir_types::TopicName;
 
 /// It says whether it is ready within this time: an answer that takes longer breaks the connection.
 const READY_TELL: Duration = Duration::from_secs(2);
-
-/// Modules that are being made ready.
-pub(crate) type Readying = (Vec<Digest>, tokio::task::JoinHandle<Result<(), String>>);
 
 impl Hook for Pipelines {
     fn intercepts(&self, topic: &TopicName) -> bool {

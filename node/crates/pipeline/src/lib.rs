@@ -4,40 +4,31 @@
 //! its stages over each batch ([`lane`], [`chain`]), or several that read the log ([`behind`]). What failed goes where the pipeline's policy says. Knows neither
 //! the log nor wasmtime.
 
-mod apply;
-mod canary;
 mod error;
 mod follow;
-mod history;
 mod hooked;
-mod info;
 pub mod json;
+mod manage;
 mod module_store;
-mod modules;
 mod partition;
 mod pipelines;
-mod plan;
 mod priority;
-mod remembered;
 mod services;
-mod shadow;
-mod shares;
 mod spec;
 mod stages;
-mod upgrade;
 mod worker;
 
 pub use error::{ApplyError, CanaryError, PushError};
-pub use history::Revision;
-pub use info::PipelineInfo;
+pub use manage::info::PipelineInfo;
+pub use manage::inspect::{Page, Remembered, What};
+pub use manage::plan::{Difference, Plan};
+pub use manage::registry::Pipelines;
+pub use manage::revisions::Revision;
+pub use manage::shadow::report::{Example, Shadowed, Side, Told};
 pub use module_store::{ModuleInfo, ModuleRef};
 pub use partition::place::Place;
-pub use pipelines::Pipelines;
-pub use plan::{Difference, Plan};
 pub use priority::Priority;
-pub use remembered::{Page, Remembered, What};
 pub use services::{NodeStatus, Services};
-pub use shadow::{Example, Shadowed, Side, Told};
 pub use spec::Spec;
 pub use spec::error::SpecError;
 pub use spec::event_time::{EventTime, Future, OnBadTime};

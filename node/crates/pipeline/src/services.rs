@@ -1,6 +1,6 @@
 //! What a listener serves: the same for every protocol.
 
-use crate::pipelines::Pipelines;
+use crate::manage::registry::Pipelines;
 use weir_broker::Broker;
 
 /// What the node says of itself, as JSON.

@@ -1,7 +1,7 @@
 //! A pipeline as people see it.
 
+use crate::manage::registry::{Active, Pipelines};
 use crate::partition::place::{self, Place};
-use crate::pipelines::Active;
 use crate::spec::Spec;
 use crate::spec::row::Row;
 use crate::spec::source::{At, Sources};
@@ -178,5 +178,17 @@ fn info_of(
         metrics,
         canary: None,
         partitions: BTreeSet::new(),
+    }
+}
+
+impl Pipelines {
+    /// All pipelines, by name.
+    pub fn pipelines(&self) -> Vec<PipelineInfo> {
+        self.active().values().map(|a| info(&self.0.broker, a)).collect()
+    }
+
+    /// The pipeline `name`.
+    pub fn pipeline(&self, name: &str) -> Option<PipelineInfo> {
+        self.active().get(name).map(|a| info(&self.0.broker, a))
     }
 }

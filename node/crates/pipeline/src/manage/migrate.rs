@@ -5,8 +5,9 @@
 //! before leaves the version before with what it had.
 
 use crate::error::ApplyError;
+use crate::manage::blocking::apart;
+use crate::manage::registry::Pipelines;
 use crate::partition::rows::{self, GENERATIONS};
-use crate::pipelines::{Pipelines, apart};
 use crate::spec::Spec;
 use crate::spec::row::{Row, Stamp, StateOf, Written};
 use crate::stages::stage::{Stage, Stages};

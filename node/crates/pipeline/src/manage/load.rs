@@ -1,20 +1,19 @@
-//! Modules: taken in, kept, and made ready for a pipeline.
+//! Modules, made ready for a pipeline.
 
 use crate::error::{ApplyError, PushError};
-use crate::module_store::{ModuleInfo, ModuleRef, Store};
-use crate::pipelines::{Pipelines, apart};
+use crate::manage::blocking::apart;
+use crate::manage::registry::Pipelines;
+use crate::module_store::Store;
 use crate::priority::Priority;
 use crate::spec::Spec;
-use crate::spec::row::Row;
+use crate::spec::row::{Row, StateOf};
 use crate::spec::stage::Grant;
 use crate::stages::stage::{Stage, Stages};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
-use weir_broker::{AdminError, StateKind};
-use weir_runtime::{
-    Digest, InstanceConfig, Instruments, LoadError, LogLevel, LogSink, Module, Quota, Wanted,
-};
+use weir_broker::AdminError;
+use weir_runtime::{Digest, InstanceConfig, Instruments, LogLevel, LogSink, Module, Quota};
 use weir_types::TopicName;
 
 /// A voter that is not ready for a revision by then is not waited for: it has records wait once it leads. CPython takes twenty
@@ -43,89 +42,9 @@ impl LogSink for Tracing {
     }
 }
 
-/// Ends the compiler's work when whoever waits for it goes.
-struct Ending(Wanted);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
 impl Pipelines {
-    /// Takes a component, or a core module built with the SDK: admits, compiles and keeps it.
-    ///
-    /// # Errors
-    /// When it is not taken.
-    pub async fn push(&self, name: &str, version: &str, bytes: Vec<u8>) -> Result<ModuleInfo, PushError> {
-        // Held by the thread that compiles, whether somebody still waits for it or not.
-        let place = self.place_to_compile().await.ok_or(PushError::Busy)?;
-        let ending = Ending(Wanted::default());
-        let (runtime, wanted) = (self.0.runtime.clone(), ending.0.clone());
-        let component = apart("weir-push", move || {
-            // Nobody waits for a record here.
-            Priority::Behind.ask();
-            let component = runtime.componentize(bytes, &wanted);
-            component.map(|component| (component, place))
-        })
-        .await
-        .unwrap_or(Err(LoadError::Compile(
-            "the thread that compiles ended".to_owned(),
-        )));
-        let (component, place) = component?;
-        let digest = Digest::of(&component);
-        Store::check(&self.store().modules, name, version, digest, component.len())?;
-        let (runtime, dir, wanted) = (self.0.runtime.clone(), self.store().dir(), ending.0.clone());
-        let (module, descriptor) = apart("weir-push", move || -> Result<_, PushError> {
-            Priority::Behind.ask();
-            let _place = place;
-            let module = runtime.load_while(&component, &wanted)?;
-            module.check_texts()?;
-            let descriptor = module.descriptor().clone();
-            Store::write(&dir, digest, &component)?;
-            Ok((module, (descriptor, component)))
-        })
-        .await
-        .unwrap_or(Err(PushError::Admin(AdminError::Closed)))?;
-        let _one = self.0.changing.lock().await;
-        // Others may have come while it was compiled, also some whose bytes are not here yet.
-        let there = Store::read_rows(&self.0.broker.rows(StateKind::Module));
-        Store::check(&there, name, version, digest, descriptor.1.len())?;
-        let (pushed_ms, known) = (self.0.broker.now_ms(), there.get(&digest).cloned());
-        let mut info = ModuleInfo {
-            digest,
-            name: name.to_owned(),
-            version: version.to_owned(),
-            bytes: descriptor.1.len() as u64,
-            pushed_ms,
-            descriptor: descriptor.0.clone(),
-            imports: module.imports().to_vec(),
-            also: Vec::new(),
-        };
-        let shown = info.clone();
-        if let Some(mut known) = known {
-            // Other names for it stay.
-            known.label(name, version, pushed_ms);
-            (info.name, info.version) = (known.name, known.version);
-            (info.pushed_ms, info.also) = (known.pushed_ms, known.also);
-        }
-        // The bytes first: a node that sees the row has them all.
-        for (key, part) in Store::parts(digest, &descriptor.1) {
-            let put = self.0.broker.put_row(StateKind::ModulePart, &key, Some(part));
-            put.await?;
-        }
-        let (key, value) = Store::row(&info);
-        self.0
-            .broker
-            .put_row(StateKind::Module, &key, Some(value))
-            .await?;
-        self.store().modules.insert(digest, info);
-        self.loaded().insert(digest, module);
-        Ok(shown)
-    }
-
     /// A place to compile in, if one is free soon.
-    async fn place_to_compile(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn place_to_compile(&self) -> Option<OwnedSemaphorePermit> {
         let place = Arc::clone(&self.0.compiling).acquire_owned();
         tokio::time::timeout(COMPILE_WAIT, place).await.ok()?.ok()
     }
@@ -155,66 +74,6 @@ impl Pipelines {
             cold.into_iter().for_each(|digest| drop(this.load(digest)));
         });
         let _ = warmed.await;
-    }
-
-    /// All modules, under each of their labels, by name and time.
-    pub fn modules(&self) -> Vec<ModuleInfo> {
-        let mut all: Vec<ModuleInfo> = self.store().modules.values().flat_map(ModuleInfo::each).collect();
-        all.sort_by(|a, b| (&a.name, a.pushed_ms).cmp(&(&b.name, b.pushed_ms)));
-        all
-    }
-
-    /// Removes a label; by digest, or with its last label, a module that no pipeline uses.
-    ///
-    /// # Errors
-    /// When there is none, or one uses it.
-    pub async fn remove_module(&self, reference: &ModuleRef) -> Result<ModuleInfo, PushError> {
-        let _one = self.0.changing.lock().await;
-        let (info, label) = {
-            let store = self.store();
-            (store.resolve(reference)?.clone(), store.label_of(reference))
-        };
-        let left = label
-            .as_ref()
-            .and_then(|(name, version)| info.without(name, version).map(|left| (left, name, version)));
-        let is_said = |module: &ModuleRef| {
-            // With the bytes, all that says them; else, what says this label.
-            left.as_ref().is_none_or(|(_, name, version)| {
-                module == *name || module.split_once('@') == Some((name.as_str(), version.as_str()))
-            })
-        };
-        let uses = |row: &Row| {
-            let specs = std::iter::once(&row.spec).chain(row.canary.as_ref().map(|canary| &canary.spec));
-            let mut stages = specs.flat_map(|spec| &spec.stages);
-            row.modules().any(|digest| *digest == info.digest) && stages.any(|stage| is_said(&stage.module))
-        };
-        let used = self
-            .active()
-            .values()
-            .find(|a| uses(&a.row))
-            .map(|a| a.lane.name.clone());
-        if let Some(pipeline) = used {
-            return Err(PushError::InUse(pipeline));
-        }
-        if let Some((left, name, version)) = left {
-            let gone = info.each().find(|i| (&i.name, &i.version) == (name, version));
-            let (key, value) = Store::row(&left);
-            self.0
-                .broker
-                .put_row(StateKind::Module, &key, Some(value))
-                .await?;
-            self.store().modules.insert(left.digest, left);
-            return Ok(gone.unwrap_or(info));
-        }
-        self.0
-            .broker
-            .put_row(StateKind::Module, info.digest.as_bytes(), None)
-            .await?;
-        self.0.broker.remove_rows(Store::parts_of(info.digest)).await?;
-        self.store().modules.remove(&info.digest);
-        self.loaded().remove(&info.digest);
-        self.store().remove_file(info.digest);
-        Ok(info)
     }
 
     /// Compiles modules that another node is about to put in place, once they have come here.
@@ -329,5 +188,28 @@ impl Pipelines {
         let module = self.0.runtime.load(&Store::read(&dir, digest)?)?;
         self.loaded().insert(digest, module.clone());
         Ok(module)
+    }
+}
+
+impl Pipelines {
+    /// Whose state each stage will keep.
+    pub(crate) fn states(
+        &self,
+        spec: &Spec,
+        digests: &[Digest],
+        before: &[Option<StateOf>],
+    ) -> Vec<Option<StateOf>> {
+        let store = self.store();
+        let of = |(n, (stage, digest)): (usize, (&crate::spec::stage::Stage, &Digest))| {
+            let info = store.modules.get(digest)?;
+            let before = before.get(n).and_then(Option::as_ref);
+            stage.remembers().then(|| StateOf {
+                module: info.name.clone(),
+                version: info.descriptor.state_version,
+                generation: before.map_or(0, |before| before.generation),
+            })
+        };
+        let stages = spec.stages.iter().zip(digests);
+        stages.enumerate().map(of).collect()
     }
 }

@@ -4,11 +4,12 @@
 //! stays where it is, so that either can go on with it: a version that would have to migrate it first is refused. A canary ends by
 //! being promoted, which is a revision of what it says; by being taken back, which is one of what was before; or by any other change.
 
-use crate::apply::dead_letter_settings;
 use crate::error::{ApplyError, CanaryError, PushError};
-use crate::history::{self, Cause};
-use crate::info::PipelineInfo;
-use crate::pipelines::{Pipelines, apart};
+use crate::manage::apply::dead_letter_settings;
+use crate::manage::blocking::apart;
+use crate::manage::info::PipelineInfo;
+use crate::manage::registry::Pipelines;
+use crate::manage::revisions::{self, Cause};
 use crate::spec::Spec;
 use crate::spec::row::{Canary, Row, StateOf};
 use crate::stages::stage::Stages;
@@ -80,7 +81,7 @@ impl Pipelines {
             ..row.clone()
         };
         let _turnover = self.turn(&now, &row);
-        let remembered = history::remember(&tried, cause, began_ms);
+        let remembered = revisions::remember(&tried, cause, began_ms);
         self.write(Some(&now), None, &row, remembered).await?;
         let stages = Stages {
             main,

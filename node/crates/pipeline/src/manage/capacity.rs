@@ -2,7 +2,7 @@
 //! memory is counted as they take it, and not before.
 
 use crate::error::ApplyError;
-use crate::pipelines::{Active, Pipelines};
+use crate::manage::registry::{Active, Pipelines};
 use crate::spec::Spec;
 use std::collections::BTreeMap;
 use weir_broker::{Broker, Standing};
@@ -21,7 +21,7 @@ impl<'a> Sizes<'a> {
         Self { broker, grown: None }
     }
 
-    fn partitions(&self, topic: &TopicName) -> usize {
+    pub(crate) fn partitions(&self, topic: &TopicName) -> usize {
         match self.grown {
             Some((grown, partitions)) if grown == topic.as_str() => partitions,
             _ => {
@@ -31,7 +31,7 @@ impl<'a> Sizes<'a> {
         }
     }
 
-    fn places(&self, spec: &Spec) -> usize {
+    pub(crate) fn places(&self, spec: &Spec) -> usize {
         match spec.is_behind_the_log() {
             true => spec.source.iter().map(|topic| self.partitions(topic)).sum(),
             false => 0,

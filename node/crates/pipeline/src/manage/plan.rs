@@ -1,11 +1,14 @@
 //! What applying a pipeline would change.
 
+use crate::error::ApplyError;
+use crate::manage::registry::Pipelines;
 use crate::module_store::ModuleInfo;
 use crate::spec::Spec;
 use crate::spec::row::Row;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use weir_runtime::Digest;
 
 /// What applying a pipeline would change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +34,36 @@ pub struct Difference {
     pub before: Option<Value>,
     /// What it would be; none when it would not be there.
     pub after: Option<Value>,
+}
+
+impl Pipelines {
+    /// What [`Pipelines::apply`] would change, after all that it would check.
+    ///
+    /// # Errors
+    /// Those that it would have.
+    pub async fn plan(&self, text: &str) -> Result<Plan, ApplyError> {
+        let _one = self.0.changing.lock().await;
+        let checked = self.check(text).await?;
+        self.check_states(&checked.spec, &checked.states)?;
+        let infos = |digests: &[Digest]| -> Vec<_> {
+            let store = self.store();
+            digests.iter().map(|d| store.modules.get(d).cloned()).collect()
+        };
+        let after = infos(&checked.digests);
+        let row = self
+            .active()
+            .get(checked.spec.name.as_str())
+            .map(|a| a.row.clone());
+        let before = row.as_ref().map(|row| infos(&row.digests));
+        let before = row.as_ref().zip(before.as_deref());
+        Ok(Plan {
+            name: checked.spec.name.to_string(),
+            revision: row.as_ref().map(|row| row.revision),
+            paused: row.as_ref().is_some_and(|row| row.paused),
+            changes: differences(before, (&checked.spec, &after)),
+            creates: checked.creates.map(|topic| topic.to_string()),
+        })
+    }
 }
 
 /// What differs between what runs and what would: settings, and the modules that names stand for.

@@ -1,8 +1,9 @@
 //! What the modules of a pipeline remember, for people to look at and for tests to compare.
 
 use crate::error::ApplyError;
+use crate::manage::blocking::apart;
+use crate::manage::registry::Pipelines;
 use crate::partition::rows::{of_kind, split_key, timer};
-use crate::pipelines::{Pipelines, apart};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};

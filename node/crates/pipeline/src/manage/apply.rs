@@ -1,0 +1,136 @@
+//! Putting a pipeline in place: all that is looked at before it is.
+
+use crate::error::{ApplyError, PushError};
+use crate::manage::check::Checked;
+use crate::manage::info::PipelineInfo;
+use crate::manage::registry::Pipelines;
+use crate::manage::revisions;
+use crate::partition::place;
+use crate::spec::Spec;
+use crate::spec::row::{Row, Written};
+use crate::spec::source::{At, Origin, Sources};
+use crate::stages::stage::Stages;
+use crate::worker::counts::State;
+use weir_broker::Principal;
+use weir_runtime::Digest;
+use weir_types::TopicName;
+
+impl Pipelines {
+    /// Applies a pipeline in TOML: checks it with an instance of each module, creates its topic for dead letters if
+    /// need be, and puts it in place between two batches; `by` is who wants it.
+    ///
+    /// # Errors
+    /// When anything about it does not fit: then nothing has changed.
+    pub async fn apply(&self, text: &str, by: &str) -> Result<PipelineInfo, ApplyError> {
+        let cause = revisions::Cause {
+            by: by.to_owned(),
+            why: None,
+            is_back: false,
+        };
+        self.apply_spec(Spec::parse(text)?, None, cause, None).await
+    }
+
+    /// As [`Pipelines::apply`], with these modules if they are given, and only on top of the revision `on` if one is.
+    pub(crate) async fn apply_spec(
+        &self,
+        spec: Spec,
+        digests: Option<Vec<Digest>>,
+        cause: revisions::Cause,
+        on: Option<u64>,
+    ) -> Result<PipelineInfo, ApplyError> {
+        self.warm(&spec).await;
+        let _one = self.0.changing.lock().await;
+        let now = self.row(spec.name.as_str()).ok();
+        if on.is_some() && now.as_ref().map(|row| row.revision) != on {
+            return Err(ApplyError::Changed(spec.name.to_string()));
+        }
+        let Checked {
+            spec,
+            digests,
+            stages,
+            mut states,
+            creates,
+        } = self.check_spec(spec, digests).await?;
+        self.check_states(&spec, &states)?;
+        // The way back waits for nobody: what it leads to has worked.
+        if !cause.is_back {
+            self.prepare_elsewhere(&digests).await?;
+        }
+        if let Some(dead) = creates {
+            let who = Principal::anonymous("pipelines");
+            let settings = dead_letter_settings();
+            self.0
+                .broker
+                .create_topic(&who, dead.as_str(), 1, &settings)
+                .await?;
+        }
+        let before = now;
+        let (revision, paused) = before
+            .as_ref()
+            .map_or((1, false), |row| (row.revision + 1, row.paused));
+        let places = self.places(&spec).await?;
+        let mut in_term = None;
+        if let Some(before) = &before {
+            in_term = self.upgrade(before, &spec, &stages, &mut states).await?;
+            if paused && before.states.is_empty() {
+                // What is paused writes nothing: whose state it will be is settled when it is resumed.
+                states.clear();
+            }
+        }
+        let row = Row {
+            spec,
+            revision,
+            paused,
+            digests,
+            states,
+            applied_ms: self.0.broker.now_ms(),
+            is_last_resort: cause.is_back,
+            canary: None,
+        };
+        let mut others = places;
+        others.extend(revisions::remember(&row, cause, row.applied_ms));
+        let _turnover = before.as_ref().map(|before| self.turn(before, &row));
+        let written = self.write(before.as_ref(), in_term, &row, others).await;
+        if let (Err(_), Some(_), Some(before)) = (&written, in_term, &before) {
+            // What it was made of may not be all there is: it goes on as it was.
+            self.put_in_place(before, before.clone(), Vec::new()).await?;
+        }
+        written?;
+        let now = before.as_ref().map(|_| row.clone());
+        let name = row.spec.name.to_string();
+        let state = if paused { State::Paused } else { State::Running };
+        self.install(row, Stages::of(stages), state)
+            .map_err(PushError::from)?;
+        if let Some((before, now)) = before.zip(now) {
+            self.forget_generations(&before, &now).await;
+        }
+        self.pipeline(&name).ok_or(ApplyError::NotFound(name))
+    }
+
+    /// Rows for where a pipeline begins on the sources that it has not had until now. Where it has been it goes on.
+    pub(crate) async fn places(&self, spec: &Spec) -> Result<Vec<Written>, ApplyError> {
+        let had = |topic: &TopicName| {
+            let active = self.active();
+            let before = active.get(spec.name.as_str());
+            before.is_some_and(|a| a.row.spec.source.contains(topic.as_str()))
+        };
+        let fresh = spec.source.iter().filter(|topic| !had(topic)).cloned();
+        let fresh: Sources = fresh.collect();
+        match spec.at {
+            At::Ingest => Ok(Vec::new()),
+            At::Log => {
+                let origin = spec.from.unwrap_or(Origin::Start);
+                Ok(place::begin(&self.0.broker, spec.name.as_str(), &fresh, origin, false).await?)
+            }
+        }
+    }
+}
+
+/// Dead letters keep the time of their source, which may be long past: size limits them, not age.
+pub(crate) fn dead_letter_settings() -> [(String, String); 2] {
+    let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    [
+        setting("retention.ms", "-1"),
+        setting("retention.bytes", "104857600"),
+    ]
+}

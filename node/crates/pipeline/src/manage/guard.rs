@@ -1,0 +1,171 @@
+//! Bounds that a revision keeps to, or the one before it comes back.
+
+use crate::error::ApplyError;
+use crate::manage::info::PipelineInfo;
+use crate::manage::registry::Pipelines;
+use crate::spec::guard::Guard;
+use crate::spec::row::Row;
+use crate::worker::counts::State;
+use std::fmt;
+use weir_types::ErrorKind;
+
+/// Bounds that a revision has left, in words.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Left(String);
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether a pipeline that has done what `info` says is outside of what `guard` allows.
+pub(crate) fn leaves(info: &PipelineInfo, guard: &Guard) -> Option<Left> {
+    if let State::Halted(why) = &info.state {
+        return Some(Left(format!("it halted: {why}")));
+    }
+    let records = info.records_in;
+    if records < guard.min_records.max(1) {
+        return None;
+    }
+    let share = |n: u64| n as f64 / records as f64;
+    let failed = share(info.dead_letters + info.skipped);
+    if let Some(most) = guard.failed_max.filter(|most| failed > *most) {
+        return Some(Left(format!(
+            "{:.1} % of {records} records failed, and at most {:.1} % may",
+            failed * 1e2,
+            most * 1e2
+        )));
+    }
+    let each = share(info.wasm_ns);
+    if let Some(most) = guard.ns_max.filter(|most| each > *most as f64) {
+        return Some(Left(format!(
+            "a record took {each:.0} ns of {records}, and at most {most} may be"
+        )));
+    }
+    let out = share(info.kept + info.emitted + info.routed.values().sum::<u64>());
+    let [least, most] = guard.output.unwrap_or([0.0, f64::INFINITY]);
+    (out < least || out > most).then(|| {
+        Left(format!(
+            "of {records} records {out:.3} came out for each, and {least} to {most} should"
+        ))
+    })
+}
+
+impl Pipelines {
+    /// Has pipelines go back that have left their bounds on this node. Blocks.
+    pub(crate) fn guard(&self) {
+        let broker = &self.0.broker;
+        let guarded: Vec<_> = {
+            let active = self.active();
+            let rows = active.values().map(|a| (&a.row, a.gave_up_guarding));
+            // Of what is tried, if anything is: the rest was judged when it was new.
+            let guard = |row: &Row| match &row.canary {
+                Some(canary) => Some((canary.spec.guard.clone()?, canary.began_ms)),
+                None => Some((row.spec.guard.clone()?, row.applied_ms)),
+            };
+            let guarded =
+                rows.filter_map(|(row, has_given_up)| Some((row.clone(), guard(row)?, has_given_up)));
+            guarded.collect()
+        };
+        for (row, (guard, since_ms), has_given_up) in guarded {
+            let age = broker.now_ms().saturating_sub(since_ms);
+            let is_last_resort = row.is_last_resort && row.canary.is_none();
+            let is_over = age > i64::from(guard.watch_s) * 1_000;
+            if row.paused || is_over || is_last_resort || has_given_up {
+                continue;
+            }
+            let name = row.spec.name.as_str();
+            let info = self.pipeline(name).map(|info| match info.canary {
+                Some(tried) => *tried,
+                None => info,
+            });
+            let left = info.and_then(|info| leaves(&info, &guard));
+            let Some(left) = left else { continue };
+            tracing::error!(pipeline = %name, revision = row.revision, %left, "out of bounds: it is rolled back");
+            let revision = row.revision;
+            let back = async {
+                match broker.is_serving() {
+                    true => self
+                        .go_back(row.clone(), None, "guard", Some(&left.to_string()))
+                        .await
+                        .map(drop),
+                    // Who leads the site need not see what comes to this node.
+                    false => {
+                        let said = broker.report_out_of_bounds(name.to_owned(), revision, left.to_string());
+                        Ok(said.await?)
+                    }
+                }
+            };
+            match broker.block_on(back) {
+                Ok(()) => {}
+                // Somebody was quicker, or it can be done in a moment: whatever it is then is looked at anew.
+                Err(ApplyError::Changed(_)) => {}
+                Err(error) if error.kind() == ErrorKind::Retry => {}
+                Err(error) => {
+                    tracing::error!(pipeline = %name, %error, "it is not rolled back");
+                    self.give_up_guarding(name, revision);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Spec;
+
+    fn guard(text: &str) -> Guard {
+        toml::from_str(text).unwrap()
+    }
+
+    fn info(change: impl FnOnce(&mut PipelineInfo)) -> PipelineInfo {
+        let spec = Spec::parse("name = 'p'\nsource = 't'\nstages = [{ module = 'm' }]").unwrap();
+        let mut info = PipelineInfo::idle(&spec);
+        change(&mut info);
+        info
+    }
+
+    #[test]
+    fn bounds_are_left_when_enough_has_been_seen() {
+        let failed = guard("failed_max = 0.01\nmin_records = 50");
+        assert_eq!(
+            leaves(&info(|i| (i.records_in, i.dead_letters) = (49, 49)), &failed),
+            None
+        );
+        assert_eq!(
+            leaves(&info(|i| (i.records_in, i.dead_letters) = (100, 1)), &failed),
+            None
+        );
+        let left = leaves(
+            &info(|i| (i.records_in, i.dead_letters, i.skipped) = (100, 1, 1)),
+            &failed,
+        );
+        assert_eq!(
+            left,
+            Some(Left(
+                "2.0 % of 100 records failed, and at most 1.0 % may".to_owned()
+            ))
+        );
+        let slow = guard("ns_max = 500\nmin_records = 1");
+        assert_eq!(
+            leaves(&info(|i| (i.records_in, i.wasm_ns) = (10, 5_000)), &slow),
+            None
+        );
+        assert!(leaves(&info(|i| (i.records_in, i.wasm_ns) = (10, 5_001)), &slow).is_some());
+        let output = guard("output = [0.1, 1.0]\nmin_records = 10");
+        assert_eq!(leaves(&info(|i| (i.records_in, i.kept) = (10, 1)), &output), None);
+        assert!(leaves(&info(|i| i.records_in = 10), &output).is_some());
+        let twice = |i: &mut PipelineInfo| {
+            (i.records_in, i.kept) = (10, 10);
+            i.routed.insert("o".to_owned(), 1);
+        };
+        assert!(leaves(&info(twice), &output).is_some());
+        let halted = |i: &mut PipelineInfo| i.state = State::Halted("why".to_owned());
+        assert_eq!(
+            leaves(&info(halted), &failed),
+            Some(Left("it halted: why".to_owned()))
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! Pipelines, paused, resumed, reset, rewound and removed.
+
+use crate::error::{ApplyError, CanaryError, PushError};
+use crate::manage::blocking::apart;
+use crate::manage::info::PipelineInfo;
+use crate::manage::registry::Pipelines;
+use crate::partition::{place, rows};
+use crate::spec::row::{Row, Written};
+use crate::spec::source::Origin;
+use crate::stages::stage::Stages;
+use crate::worker::counts::State;
+use std::sync::PoisonError;
+use weir_broker::{AdminError, StateKey, StateKind};
+
+impl Pipelines {
+    /// Pauses a pipeline (its source then refuses records), or lets one that is paused or halted go on.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn set_paused(&self, name: &str, paused: bool) -> Result<PipelineInfo, ApplyError> {
+        let _one = self.0.changing.lock().await;
+        let before = self.row(name)?;
+        let row = before.clone();
+        let states = match paused {
+            true => row.states.clone(),
+            false => self.states(&row.spec, &row.digests, &row.states),
+        };
+        let row = Row {
+            paused,
+            states,
+            ..row
+        };
+        self.put_in_place(&before, row, Vec::new()).await?;
+        self.pipeline(name)
+            .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
+    }
+
+    /// Makes a pipeline forget all that its modules remember, and leaves it paused: another module may then take the
+    /// place of the one that kept it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn reset(&self, name: &str) -> Result<PipelineInfo, ApplyError> {
+        let _one = self.0.changing.lock().await;
+        let row = self.row(name)?;
+        if row.canary.is_some() {
+            return Err(CanaryError::AtWork(name.to_owned()).into());
+        }
+        self.forget(&row).await?;
+        let now = self.row(name)?;
+        let row = Row {
+            states: Vec::new(),
+            paused: true,
+            ..row
+        };
+        self.put_in_place(&now, row, Vec::new()).await?;
+        self.pipeline(name)
+            .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
+    }
+
+    /// Pauses the pipeline, and removes what its modules remember once all that passed it is stored.
+    pub(crate) async fn forget(&self, row: &Row) -> Result<(), ApplyError> {
+        let remembers = row.spec.has_time() || row.spec.is_stateful();
+        if !remembers && row.states.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let paused = Row {
+            paused: true,
+            canary: None,
+            ..row.clone()
+        };
+        let _turnover = self.turn(row, &paused);
+        self.write(Some(row), None, &paused, Vec::new()).await?;
+        self.install(paused, Stages::none(), State::Paused)
+            .map_err(PushError::from)?;
+        let begun = self
+            .active()
+            .get(row.spec.name.as_str())
+            .and_then(|a| a.lane.begun.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(begun) = begun {
+            let _ = begun.await;
+        }
+        for rows in rows::of_pipeline(row.spec.name.as_str()) {
+            self.0.broker.remove_rows(rows).await?;
+        }
+        Ok(())
+    }
+
+    /// Has a pipeline behind the log begin anew at `origin`, without anything that its modules remember. Paused stays paused.
+    ///
+    /// # Errors
+    /// When there is none, it is in-line, or there is no such place. It may be paused then: what it did before is what it did.
+    pub async fn rewind(&self, name: &str, origin: Origin) -> Result<PipelineInfo, ApplyError> {
+        let _one = self.0.changing.lock().await;
+        let row = self.row(name)?;
+        if !row.spec.is_behind_the_log() {
+            return Err(ApplyError::NoPlaces(name.to_owned()));
+        }
+        if row.canary.is_some() {
+            return Err(CanaryError::AtWork(name.to_owned()).into());
+        }
+        let begin = || place::begin(&self.0.broker, name, &row.spec.source, origin, true);
+        // Before anything is changed.
+        begin().await?;
+        self.forget(&row).await?;
+        let states = match row.paused {
+            true => Vec::new(),
+            false => self.states(&row.spec, &row.digests, &[]),
+        };
+        let places = begin().await?;
+        let now = self.row(name)?;
+        self.put_in_place(&now, Row { states, ..row }, places).await?;
+        self.pipeline(name)
+            .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
+    }
+
+    /// Writes a row in the place of `before`, with others, and puts what it says in place.
+    pub(crate) async fn put_in_place(
+        &self,
+        before: &Row,
+        row: Row,
+        others: Vec<Written>,
+    ) -> Result<(), ApplyError> {
+        let _turnover = self.turn(before, &row);
+        self.write(Some(before), None, &row, others).await?;
+        // Halted at start for want of a module: it may be there by now.
+        let (this, of) = (self.clone(), row.clone());
+        let stages = apart("weir-apply", move || this.all_stages(&of));
+        let stages = stages
+            .await
+            .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
+        let state = if row.paused { State::Paused } else { State::Running };
+        Ok(self.install(row, stages, state).map_err(PushError::from)?)
+    }
+
+    /// Removes a pipeline, and what its modules remember. What it has already been given still passes it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn remove(&self, name: &str) -> Result<(), ApplyError> {
+        let _one = self.0.changing.lock().await;
+        let row = self.row(name)?;
+        self.forget(&row).await?;
+        for kind in [StateKind::Input, StateKind::Revision] {
+            self.0.broker.remove_rows(rows::of_kind(kind, name)).await?;
+        }
+        let now = self.row(name)?;
+        let row = (StateKey::new(StateKind::Pipeline, name.as_bytes()), None);
+        self.put_on(Some(&now), None, name, vec![row]).await?;
+        self.0
+            .by_source
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, lane| lane.name != name);
+        self.0
+            .active
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
+        Ok(())
+    }
+}

@@ -1,0 +1,19 @@
+//! Pipelines and modules of a node, as callers change and see them.
+
+pub(crate) mod apply;
+pub(crate) mod blocking;
+pub(crate) mod canary;
+pub(crate) mod capacity;
+pub(crate) mod check;
+pub(crate) mod guard;
+pub(crate) mod info;
+pub(crate) mod inspect;
+pub(crate) mod lifecycle;
+pub(crate) mod load;
+pub(crate) mod migrate;
+pub(crate) mod plan;
+pub(crate) mod push;
+pub(crate) mod registry;
+pub(crate) mod revisions;
+pub(crate) mod rollback;
+pub(crate) mod shadow;

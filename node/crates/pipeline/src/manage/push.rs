@@ -1,0 +1,152 @@
+//! Modules, taken in and removed.
+
+use crate::error::PushError;
+use crate::manage::blocking::apart;
+use crate::manage::registry::Pipelines;
+use crate::module_store::{ModuleInfo, ModuleRef, Store};
+use crate::priority::Priority;
+use crate::spec::row::Row;
+use weir_broker::{AdminError, StateKind};
+use weir_runtime::{Digest, LoadError, Wanted};
+
+/// Ends the compiler's work when whoever waits for it goes.
+struct Ending(Wanted);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl Pipelines {
+    /// Takes a component, or a core module built with the SDK: admits, compiles and keeps it.
+    ///
+    /// # Errors
+    /// When it is not taken.
+    pub async fn push(&self, name: &str, version: &str, bytes: Vec<u8>) -> Result<ModuleInfo, PushError> {
+        // Held by the thread that compiles, whether somebody still waits for it or not.
+        let place = self.place_to_compile().await.ok_or(PushError::Busy)?;
+        let ending = Ending(Wanted::default());
+        let (runtime, wanted) = (self.0.runtime.clone(), ending.0.clone());
+        let component = apart("weir-push", move || {
+            // Nobody waits for a record here.
+            Priority::Behind.ask();
+            let component = runtime.componentize(bytes, &wanted);
+            component.map(|component| (component, place))
+        })
+        .await
+        .unwrap_or(Err(LoadError::Compile(
+            "the thread that compiles ended".to_owned(),
+        )));
+        let (component, place) = component?;
+        let digest = Digest::of(&component);
+        Store::check(&self.store().modules, name, version, digest, component.len())?;
+        let (runtime, dir, wanted) = (self.0.runtime.clone(), self.store().dir(), ending.0.clone());
+        let (module, descriptor) = apart("weir-push", move || -> Result<_, PushError> {
+            Priority::Behind.ask();
+            let _place = place;
+            let module = runtime.load_while(&component, &wanted)?;
+            module.check_texts()?;
+            let descriptor = module.descriptor().clone();
+            Store::write(&dir, digest, &component)?;
+            Ok((module, (descriptor, component)))
+        })
+        .await
+        .unwrap_or(Err(PushError::Admin(AdminError::Closed)))?;
+        let _one = self.0.changing.lock().await;
+        // Others may have come while it was compiled, also some whose bytes are not here yet.
+        let there = Store::read_rows(&self.0.broker.rows(StateKind::Module));
+        Store::check(&there, name, version, digest, descriptor.1.len())?;
+        let (pushed_ms, known) = (self.0.broker.now_ms(), there.get(&digest).cloned());
+        let mut info = ModuleInfo {
+            digest,
+            name: name.to_owned(),
+            version: version.to_owned(),
+            bytes: descriptor.1.len() as u64,
+            pushed_ms,
+            descriptor: descriptor.0.clone(),
+            imports: module.imports().to_vec(),
+            also: Vec::new(),
+        };
+        let shown = info.clone();
+        if let Some(mut known) = known {
+            // Other names for it stay.
+            known.label(name, version, pushed_ms);
+            (info.name, info.version) = (known.name, known.version);
+            (info.pushed_ms, info.also) = (known.pushed_ms, known.also);
+        }
+        // The bytes first: a node that sees the row has them all.
+        for (key, part) in Store::parts(digest, &descriptor.1) {
+            let put = self.0.broker.put_row(StateKind::ModulePart, &key, Some(part));
+            put.await?;
+        }
+        let (key, value) = Store::row(&info);
+        self.0
+            .broker
+            .put_row(StateKind::Module, &key, Some(value))
+            .await?;
+        self.store().modules.insert(digest, info);
+        self.loaded().insert(digest, module);
+        Ok(shown)
+    }
+
+    /// All modules, under each of their labels, by name and time.
+    pub fn modules(&self) -> Vec<ModuleInfo> {
+        let mut all: Vec<ModuleInfo> = self.store().modules.values().flat_map(ModuleInfo::each).collect();
+        all.sort_by(|a, b| (&a.name, a.pushed_ms).cmp(&(&b.name, b.pushed_ms)));
+        all
+    }
+
+    /// Removes a label; by digest, or with its last label, a module that no pipeline uses.
+    ///
+    /// # Errors
+    /// When there is none, or one uses it.
+    pub async fn remove_module(&self, reference: &ModuleRef) -> Result<ModuleInfo, PushError> {
+        let _one = self.0.changing.lock().await;
+        let (info, label) = {
+            let store = self.store();
+            (store.resolve(reference)?.clone(), store.label_of(reference))
+        };
+        let left = label
+            .as_ref()
+            .and_then(|(name, version)| info.without(name, version).map(|left| (left, name, version)));
+        let is_said = |module: &ModuleRef| {
+            // With the bytes, all that says them; else, what says this label.
+            left.as_ref().is_none_or(|(_, name, version)| {
+                module == *name || module.split_once('@') == Some((name.as_str(), version.as_str()))
+            })
+        };
+        let uses = |row: &Row| {
+            let specs = std::iter::once(&row.spec).chain(row.canary.as_ref().map(|canary| &canary.spec));
+            let mut stages = specs.flat_map(|spec| &spec.stages);
+            row.modules().any(|digest| *digest == info.digest) && stages.any(|stage| is_said(&stage.module))
+        };
+        let used = self
+            .active()
+            .values()
+            .find(|a| uses(&a.row))
+            .map(|a| a.lane.name.clone());
+        if let Some(pipeline) = used {
+            return Err(PushError::InUse(pipeline));
+        }
+        if let Some((left, name, version)) = left {
+            let gone = info.each().find(|i| (&i.name, &i.version) == (name, version));
+            let (key, value) = Store::row(&left);
+            self.0
+                .broker
+                .put_row(StateKind::Module, &key, Some(value))
+                .await?;
+            self.store().modules.insert(left.digest, left);
+            return Ok(gone.unwrap_or(info));
+        }
+        self.0
+            .broker
+            .put_row(StateKind::Module, info.digest.as_bytes(), None)
+            .await?;
+        self.0.broker.remove_rows(Store::parts_of(info.digest)).await?;
+        self.store().modules.remove(&info.digest);
+        self.loaded().remove(&info.digest);
+        self.store().remove_file(info.digest);
+        Ok(info)
+    }
+}

@@ -1,0 +1,102 @@
+//! What a pipeline was, and the way back.
+//!
+//! Each revision is a row, written in the entry that puts it in place, with who did it and why. Going back is another revision: one that
+//! is as that one was, the very modules included. A pipeline may say when it goes back by itself ([`crate::Guard`]).
+
+use crate::error::ApplyError;
+use crate::manage::blocking::apart;
+use crate::manage::registry::Pipelines;
+use crate::partition::rows::of_kind;
+use crate::spec::Spec;
+use crate::spec::row::{Row, Written};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use weir_broker::{AdminError, FetchError, ReadError, StateKey, StateKind};
+use weir_runtime::Digest;
+use weir_types::limits::{REVISIONS_BYTES_MAX, REVISIONS_MAX};
+
+/// A revision of a pipeline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Its number.
+    pub revision: u64,
+    /// When it was put in place, in milliseconds since 1970.
+    pub applied_ms: i64,
+    /// Who did.
+    pub by: String,
+    /// Why, if it was not just applied.
+    pub why: Option<String>,
+    /// What it says.
+    pub spec: Spec,
+    /// The modules of its stages: a name may mean another one by now.
+    pub digests: Vec<Digest>,
+    /// It was tried on these partitions only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<BTreeSet<u32>>,
+}
+
+/// Who puts a revision in place, and why.
+#[derive(Clone, Debug)]
+pub(crate) struct Cause {
+    pub(crate) by: String,
+    pub(crate) why: Option<String>,
+    /// It was so before.
+    pub(crate) is_back: bool,
+}
+
+fn key(pipeline: &str, revision: u64) -> StateKey {
+    let of = of_kind(StateKind::Revision, pipeline);
+    StateKey::from_bytes([of.as_bytes(), &revision.to_be_bytes()].concat())
+}
+
+/// Rows that remember what `row` is, and forget what was long ago.
+pub(crate) fn remember(row: &Row, cause: Cause, now_ms: i64) -> Vec<Written> {
+    let name = row.spec.name.as_str();
+    let revision = Revision {
+        revision: row.revision,
+        applied_ms: now_ms,
+        by: cause.by,
+        why: cause.why,
+        spec: row.spec.clone(),
+        digests: row.digests.clone(),
+        tried: row.canary.as_ref().map(|canary| canary.partitions.clone()),
+    };
+    let value = crate::spec::row::json(&revision);
+    // The larger they are, the fewer are kept.
+    let fitting = (REVISIONS_BYTES_MAX / value.len().max(1)) as u64;
+    let kept = fitting.clamp(1, REVISIONS_MAX);
+    let last = row.revision.saturating_sub(kept);
+    let first = row.revision.saturating_sub(REVISIONS_MAX).max(1);
+    let forgotten = (first..=last).map(|n| (key(name, n), None));
+    let remembered = (key(name, row.revision), Some(value.into()));
+    [remembered].into_iter().chain(forgotten).collect()
+}
+
+impl Pipelines {
+    /// All revisions of a pipeline that are kept, the newest first.
+    ///
+    /// # Errors
+    /// When there is no such pipeline, or its rows cannot be read.
+    pub async fn history(&self, name: &str) -> Result<Vec<Revision>, ApplyError> {
+        self.row(name)?;
+        let (broker, prefix) = (self.0.broker.clone(), of_kind(StateKind::Revision, name));
+        let of = format!("a revision of pipeline `{name}`");
+        let read = apart("weir-history", move || {
+            let (mut revisions, mut unreadable) = (Vec::new(), None);
+            broker.applied_rows(&prefix, |_, value| {
+                match crate::spec::row::read::<Revision>("a revision", &value) {
+                    Ok(revision) => revisions.push(revision),
+                    Err(why) => unreadable = Some(why),
+                }
+            })?;
+            match unreadable {
+                Some(why) => Err(ReadError::Format { row: of, why }),
+                None => Ok(revisions),
+            }
+        });
+        let read = read.await.ok_or(AdminError::Closed)?;
+        let mut revisions = read.map_err(FetchError::from)?;
+        revisions.reverse();
+        Ok(revisions)
+    }
+}

@@ -1,0 +1,166 @@
+//! One of the two pipelines of a comparison, at work.
+
+use crate::error::ApplyError;
+use crate::manage::shadow::report::Side;
+use crate::partition::input::Input;
+use crate::partition::refusal::Refusal;
+use crate::partition::state::Part;
+use crate::spec::Spec;
+use crate::spec::source::Origin;
+use crate::stages::effects::TooMuch;
+use crate::worker::cycle::{Sink, Turn};
+use crate::worker::trace::What;
+use crate::worker::worker::Worker;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use weir_broker::{AdminError, Broker, Chain, Topic};
+use weir_types::{Offset, PartitionId, TopicName};
+
+/// Lines by topic and offset of what they stem from.
+type ByStem = BTreeMap<(String, Offset), Vec<What>>;
+
+/// One of the two at work.
+pub(crate) struct Run {
+    pub(crate) worker: Worker,
+    pub(crate) topic: Arc<Topic>,
+    pub(crate) parts: BTreeMap<u32, Part>,
+    pub(crate) lines: BTreeMap<u32, ByStem>,
+    /// Of all that timers made: how much, and a sum that does not depend on the order.
+    pub(crate) of_timers: (u64, u64),
+    /// Topics whose records both look at, or nothing to compare with.
+    pub(crate) common: BTreeSet<TopicName>,
+    pub(crate) revision: Option<u64>,
+    pub(crate) halted: Option<String>,
+}
+
+impl Run {
+    pub(crate) fn new(
+        broker: &Broker,
+        spec: Spec,
+        stages: Vec<crate::stages::stage::Stage>,
+        revision: Option<u64>,
+    ) -> Option<Self> {
+        let topic = broker.topic(spec.source.first())?;
+        let worker = Worker::apart(Arc::new(spec), stages, broker.clone());
+        Some(Self {
+            worker,
+            topic,
+            parts: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            of_timers: (0, 0),
+            common: BTreeSet::new(),
+            revision,
+            halted: None,
+        })
+    }
+
+    /// Goes to `origin` on a partition.
+    pub(crate) fn begin(&mut self, partition: u32, origin: Origin) -> Result<(), ApplyError> {
+        let Worker {
+            spec, stages, broker, ..
+        } = &self.worker;
+        let chain = Chain::begin(broker, PartitionId::HOME);
+        let chain = chain.ok_or(AdminError::Closed)?;
+        let input = Input::at(spec, broker, partition, origin)?;
+        let part = Part::apart(spec, stages, chain, input, partition);
+        self.parts.insert(partition, part);
+        self.lines.insert(partition, ByStem::new());
+        Ok(())
+    }
+
+    /// Looks at some more records of a partition. Whether there were any.
+    pub(crate) fn turn(&mut self, partition: u32) -> bool {
+        let Some(part) = self.parts.get_mut(&partition).filter(|_| self.halted.is_none()) else {
+            return false;
+        };
+        let mut turn = Turn {
+            part,
+            topic: &self.topic,
+            partition,
+            sink: Sink::Shadow(Vec::new()),
+            fired: 0,
+            most: usize::MAX,
+            looked_at: 0,
+        };
+        let filled = turn.part.input.fill(&self.worker.broker);
+        let had_records = turn.part.input.has_records();
+        let looked = filled.and_then(|_| self.worker.look(&mut turn));
+        turn.part.settle();
+        match looked {
+            Ok(()) => {}
+            Err(Refusal::Halt(why)) => self.halted = Some(why),
+            Err(Refusal::NotLeader) => {
+                self.halted = Some("another node leads by now: try again there".to_owned())
+            }
+            Err(Refusal::TooMuch(much)) => {
+                let TooMuch { bytes, limit, of } = much;
+                self.halted = Some(format!(
+                    "{of} records come to {bytes} bytes, and one entry has at most {limit}"
+                ));
+            }
+            Err(Refusal::Busy) => {
+                self.halted = Some("the log cannot be read at present: try again".to_owned())
+            }
+        }
+        let Sink::Shadow(lines) = turn.sink else {
+            return had_records;
+        };
+        for line in lines {
+            match line.stem {
+                // What the other never sees would be kept for ever.
+                Some((topic, _)) if !self.common.iter().any(|name| name.as_str() == topic) => {}
+                Some(stem) => {
+                    let of = self.lines.entry(partition).or_default();
+                    of.entry(stem).or_default().push(line.what);
+                }
+                None => {
+                    let mut hash = DefaultHasher::new();
+                    line.what.hash(&mut hash);
+                    let (count, sum) = self.of_timers;
+                    self.of_timers = (count + 1, sum.wrapping_add(hash.finish()));
+                }
+            }
+        }
+        had_records
+    }
+
+    /// How much of what both look at it has seen of a partition.
+    pub(crate) fn place(&self, partition: u32) -> u64 {
+        let part = self.parts.get(&partition).into_iter();
+        let places = part.flat_map(|part| part.input.next());
+        let of_common = places.filter(|(topic, _)| self.common.contains(*topic));
+        of_common.map(|(_, next)| next.get()).sum()
+    }
+
+    /// Whether it has looked at a record.
+    pub(crate) fn has_seen(&self, partition: u32, topic: &str, offset: Offset) -> bool {
+        let part = self.parts.get(&partition);
+        part.is_some_and(|part| {
+            part.input
+                .next()
+                .any(|(name, next)| name.as_str() == topic && offset < next)
+        })
+    }
+
+    pub(crate) fn side(self) -> Side {
+        let counts = &self.worker.shared.counts;
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let routed = counts.routed.lock();
+        Side {
+            revision: self.revision,
+            records: load(&counts.records_in),
+            kept: load(&counts.kept),
+            dropped: load(&counts.dropped),
+            emitted: load(&counts.emitted),
+            routed: routed.map(|routed| routed.clone()).unwrap_or_default(),
+            dead_letters: load(&counts.dead_letters),
+            skipped: load(&counts.skipped),
+            failures: load(&counts.failures),
+            timers_fired: load(&counts.timers_fired),
+            wasm_ns: load(&counts.wasm_ns),
+            halted: self.halted,
+        }
+    }
+}
