@@ -5,15 +5,12 @@
 //! the log nor wasmtime.
 
 mod error;
-mod follow;
-mod hooked;
 pub mod json;
 mod manage;
 mod module_store;
 mod partition;
-mod pipelines;
 mod priority;
-mod services;
+mod site;
 mod spec;
 mod stages;
 mod worker;
@@ -28,7 +25,7 @@ pub use manage::shadow::report::{Example, Shadowed, Side, Told};
 pub use module_store::{ModuleInfo, ModuleRef};
 pub use partition::place::Place;
 pub use priority::Priority;
-pub use services::{NodeStatus, Services};
+pub use site::services::{NodeStatus, Services};
 pub use spec::Spec;
 pub use spec::error::SpecError;
 pub use spec::event_time::{EventTime, Future, OnBadTime};

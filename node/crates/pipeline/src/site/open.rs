@@ -1,9 +1,9 @@
-//! All pipelines and modules of a node.
+//! Opening and closing of all pipelines of a node.
 
 use crate::error::PushError;
-use crate::follow;
 use crate::manage::registry::{Inner, Pipelines};
 use crate::module_store::Store;
+use crate::site::follow;
 use crate::spec::row;
 use crate::stages::stage::Stages;
 use crate::worker::counts::State;
