@@ -5,6 +5,7 @@ use crate::manage::check::Checked;
 use crate::manage::info::PipelineInfo;
 use crate::manage::registry::Pipelines;
 use crate::manage::revisions;
+use crate::manage::tasks::to_completion;
 use crate::partition::place;
 use crate::spec::Spec;
 use crate::spec::row::{Row, Written};
@@ -27,7 +28,8 @@ impl Pipelines {
             why: None,
             is_back: false,
         };
-        self.apply_spec(Spec::parse(text)?, None, cause, None).await
+        let (this, spec) = (self.clone(), Spec::parse(text)?);
+        to_completion(async move { this.apply_spec(spec, None, cause, None).await }).await
     }
 
     /// As [`Pipelines::apply`], with these modules if they are given, and only on top of the revision `on` if one is.

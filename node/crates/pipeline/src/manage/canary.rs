@@ -6,10 +6,10 @@
 
 use crate::error::{ApplyError, CanaryError, PushError};
 use crate::manage::apply::dead_letter_settings;
-use crate::manage::blocking::apart;
 use crate::manage::info::PipelineInfo;
 use crate::manage::registry::Pipelines;
 use crate::manage::revisions::{self, Cause};
+use crate::manage::tasks::{run_blocking, to_completion};
 use crate::spec::Spec;
 use crate::spec::row::{Canary, Row, StateOf};
 use crate::stages::stage::Stages;
@@ -24,7 +24,17 @@ impl Pipelines {
     /// # Errors
     /// When anything about it does not fit: then nothing has changed.
     pub async fn canary(&self, text: &str, partitions: &[u32], by: &str) -> Result<PipelineInfo, ApplyError> {
-        let spec = Spec::parse(text)?;
+        let (this, spec) = (self.clone(), Spec::parse(text)?);
+        let (partitions, by) = (partitions.to_owned(), by.to_owned());
+        to_completion(async move { this.canary_inner(spec, &partitions, &by).await }).await
+    }
+
+    async fn canary_inner(
+        &self,
+        spec: Spec,
+        partitions: &[u32],
+        by: &str,
+    ) -> Result<PipelineInfo, ApplyError> {
         self.warm(&spec).await;
         let _one = self.0.changing.lock().await;
         let name = spec.name.to_string();
@@ -71,7 +81,7 @@ impl Pipelines {
             ..now.clone()
         };
         let (this, main) = (self.clone(), row.clone());
-        let main = apart("weir-apply", move || this.stages(&main.spec, &main.digests));
+        let main = run_blocking("weir-apply", move || this.stages(&main.spec, &main.digests));
         let main = main
             .await
             .ok_or(PushError::Admin(weir_broker::AdminError::Closed))??;
@@ -107,8 +117,12 @@ impl Pipelines {
             )),
             is_back: false,
         };
-        self.apply_spec(canary.spec, Some(canary.digests), cause, Some(now.revision))
-            .await
+        let (this, revision) = (self.clone(), Some(now.revision));
+        to_completion(async move {
+            this.apply_spec(canary.spec, Some(canary.digests), cause, revision)
+                .await
+        })
+        .await
     }
 
     /// The partitions that a canary is to work on.

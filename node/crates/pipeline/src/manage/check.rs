@@ -1,9 +1,9 @@
 //! All that is looked at before a pipeline is put in place.
 
 use crate::error::ApplyError;
-use crate::manage::blocking::apart;
 use crate::manage::capacity::Sizes;
 use crate::manage::registry::Pipelines;
+use crate::manage::tasks::run_blocking;
 use crate::spec::Spec;
 use crate::spec::row::StateOf;
 use crate::stages::stage::Stage;
@@ -45,7 +45,7 @@ impl Pipelines {
             }
         };
         let (this, checked, with) = (self.clone(), spec.clone(), digests.clone());
-        let stages = apart("weir-apply", move || this.stages(&checked, &with));
+        let stages = run_blocking("weir-apply", move || this.stages(&checked, &with));
         let stages = stages
             .await
             .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;

@@ -1,8 +1,8 @@
 //! What the modules of a pipeline remember, for people to look at and for tests to compare.
 
 use crate::error::ApplyError;
-use crate::manage::blocking::apart;
 use crate::manage::registry::Pipelines;
+use crate::manage::tasks::run_blocking;
 use crate::partition::rows::{of_kind, split_key, timer};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -67,7 +67,7 @@ impl Pipelines {
         let first = first.map(|first| STANDARD.decode(first)).transpose();
         let first = first.map_err(|_| ApplyError::Page)?;
         let (broker, name) = (self.0.broker.clone(), name.to_owned());
-        let read = apart("weir-state", move || page(&broker, &name, first));
+        let read = run_blocking("weir-state", move || page(&broker, &name, first));
         let page = read.await.ok_or(ApplyError::Admin(AdminError::Closed))?;
         Ok(page.map_err(weir_broker::FetchError::from)?)
     }

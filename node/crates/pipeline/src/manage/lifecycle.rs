@@ -1,9 +1,9 @@
 //! Pipelines, paused, resumed, reset, rewound and removed.
 
 use crate::error::{ApplyError, CanaryError, PushError};
-use crate::manage::blocking::apart;
 use crate::manage::info::PipelineInfo;
 use crate::manage::registry::Pipelines;
+use crate::manage::tasks::{run_blocking, to_completion};
 use crate::partition::{place, rows};
 use crate::spec::row::{Row, Written};
 use crate::spec::source::Origin;
@@ -18,6 +18,11 @@ impl Pipelines {
     /// # Errors
     /// When there is none.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<PipelineInfo, ApplyError> {
+        let (this, name) = (self.clone(), name.to_owned());
+        to_completion(async move { this.set_paused_inner(&name, paused).await }).await
+    }
+
+    async fn set_paused_inner(&self, name: &str, paused: bool) -> Result<PipelineInfo, ApplyError> {
         let _one = self.0.changing.lock().await;
         let before = self.row(name)?;
         let row = before.clone();
@@ -41,6 +46,11 @@ impl Pipelines {
     /// # Errors
     /// When there is none.
     pub async fn reset(&self, name: &str) -> Result<PipelineInfo, ApplyError> {
+        let (this, name) = (self.clone(), name.to_owned());
+        to_completion(async move { this.reset_inner(&name).await }).await
+    }
+
+    async fn reset_inner(&self, name: &str) -> Result<PipelineInfo, ApplyError> {
         let _one = self.0.changing.lock().await;
         let row = self.row(name)?;
         if row.canary.is_some() {
@@ -91,6 +101,11 @@ impl Pipelines {
     /// # Errors
     /// When there is none, it is in-line, or there is no such place. It may be paused then: what it did before is what it did.
     pub async fn rewind(&self, name: &str, origin: Origin) -> Result<PipelineInfo, ApplyError> {
+        let (this, name) = (self.clone(), name.to_owned());
+        to_completion(async move { this.rewind_inner(&name, origin).await }).await
+    }
+
+    async fn rewind_inner(&self, name: &str, origin: Origin) -> Result<PipelineInfo, ApplyError> {
         let _one = self.0.changing.lock().await;
         let row = self.row(name)?;
         if !row.spec.is_behind_the_log() {
@@ -125,7 +140,7 @@ impl Pipelines {
         self.write(Some(before), None, &row, others).await?;
         // Halted at start for want of a module: it may be there by now.
         let (this, of) = (self.clone(), row.clone());
-        let stages = apart("weir-apply", move || this.all_stages(&of));
+        let stages = run_blocking("weir-apply", move || this.all_stages(&of));
         let stages = stages
             .await
             .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
@@ -138,6 +153,11 @@ impl Pipelines {
     /// # Errors
     /// When there is none.
     pub async fn remove(&self, name: &str) -> Result<(), ApplyError> {
+        let (this, name) = (self.clone(), name.to_owned());
+        to_completion(async move { this.remove_inner(&name).await }).await
+    }
+
+    async fn remove_inner(&self, name: &str) -> Result<(), ApplyError> {
         let _one = self.0.changing.lock().await;
         let row = self.row(name)?;
         self.forget(&row).await?;
@@ -158,5 +178,82 @@ impl Pipelines {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(name);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Spec;
+    use std::collections::BTreeMap;
+    use std::future::Future;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Waker};
+    use std::time::{Duration, Instant};
+    use weir_broker::{Broker, GroupConfig, Member, Options, Timing};
+    use weir_log::Log;
+    use weir_replica::memory::Hub;
+    use weir_runtime::{Runtime, RuntimeOptions};
+    use weir_types::{GroupId, SystemClock};
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    async fn open(dir: &Path) -> Pipelines {
+        let options = weir_log::Options {
+            disk_reserve_bytes: Some(0),
+            ..weir_log::Options::default()
+        };
+        let (log, recovered) = Log::open(&dir.join("log"), &options).unwrap();
+        let config = GroupConfig {
+            id: GroupId::SITE,
+            node: 1,
+            member: Member::default(),
+            founders: BTreeMap::from([(1, Member::default())]),
+            timing: Timing::EDGE,
+        };
+        let (alone, clock) = (Hub::default().transport(1), Arc::new(SystemClock));
+        let broker = Broker::open(log, &recovered, config, alone, clock, Options::default());
+        let broker = broker.await.unwrap();
+        assert!(broker.serving_within(DEADLINE).await);
+        let runtime = Runtime::new(RuntimeOptions::plain()).unwrap();
+        Pipelines::open(broker, runtime, dir.join("modules")).unwrap()
+    }
+
+    /// Installs a log pipeline that runs no module.
+    async fn install(pipelines: &Pipelines) {
+        let text = "name = 'p'\nsource = 't'\nat = 'log'\noutputs = { main = 'o' }\nstages = [{ module = 'm' }]";
+        let row = Row {
+            spec: Spec::parse(text).unwrap(),
+            revision: 1,
+            paused: false,
+            digests: Vec::new(),
+            states: Vec::new(),
+            applied_ms: 0,
+            is_last_resort: false,
+            canary: None,
+        };
+        pipelines.write(None, None, &row, Vec::new()).await.unwrap();
+        pipelines.install(row, Stages::none(), State::Running).unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn pause_is_stored_although_its_caller_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipelines = open(dir.path()).await;
+        install(&pipelines).await;
+        let other_change = pipelines.0.changing.lock().await;
+        let mut call = Box::pin(pipelines.set_paused("p", true));
+        let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Pending));
+        drop(call);
+        drop(other_change);
+        let begun = Instant::now();
+        while !pipelines.row("p").unwrap().paused {
+            assert!(begun.elapsed() < DEADLINE, "{:?}", pipelines.pipeline("p"));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        pipelines.close();
+        pipelines.0.broker.close();
     }
 }

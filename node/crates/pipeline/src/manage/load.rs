@@ -1,8 +1,8 @@
 //! Modules, made ready for a pipeline.
 
 use crate::error::{ApplyError, PushError};
-use crate::manage::blocking::apart;
 use crate::manage::registry::Pipelines;
+use crate::manage::tasks::run_blocking;
 use crate::module_store::Store;
 use crate::priority::Priority;
 use crate::spec::Spec;
@@ -68,7 +68,7 @@ impl Pipelines {
             return;
         };
         let this = self.clone();
-        let warmed = apart("weir-warm", move || {
+        let warmed = run_blocking("weir-warm", move || {
             let _place = place;
             Priority::Behind.ask();
             cold.into_iter().for_each(|digest| drop(this.load(digest)));
@@ -88,7 +88,7 @@ impl Pipelines {
         }
         let this = self.clone();
         let count = digests.len();
-        let loaded = apart("weir-ready", move || {
+        let loaded = run_blocking("weir-ready", move || {
             digests
                 .into_iter()
                 .try_for_each(|digest| this.load(digest).map(drop))

@@ -5,8 +5,8 @@
 //! before leaves the version before with what it had.
 
 use crate::error::ApplyError;
-use crate::manage::blocking::apart;
 use crate::manage::registry::Pipelines;
+use crate::manage::tasks::run_blocking;
 use crate::partition::rows::{self, GENERATIONS};
 use crate::spec::Spec;
 use crate::spec::row::{Row, Stamp, StateOf, Written};
@@ -116,7 +116,7 @@ impl Pipelines {
                 let stage = stage.of_partition(partition);
                 let (reader, spec) = (broker.clone(), spec.clone());
                 let (n, earlier, generations) = (upgrade.stage, upgrade.earlier, (upgrade.from, upgrade.to));
-                let made = apart("weir-upgrade", move || {
+                let made = run_blocking("weir-upgrade", move || {
                     of_partition(&reader, &spec, n, stage, partition, earlier, generations)
                 });
                 let rows = made.await.ok_or(AdminError::Closed)??;

@@ -1,7 +1,6 @@
 //! Pipelines and modules of a node, as callers change and see them.
 
 pub(crate) mod apply;
-pub(crate) mod blocking;
 pub(crate) mod canary;
 pub(crate) mod capacity;
 pub(crate) mod check;
@@ -17,3 +16,4 @@ pub(crate) mod registry;
 pub(crate) mod revisions;
 pub(crate) mod rollback;
 pub(crate) mod shadow;
+pub(crate) mod tasks;

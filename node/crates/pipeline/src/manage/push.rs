@@ -1,13 +1,13 @@
 //! Modules, taken in and removed.
 
 use crate::error::PushError;
-use crate::manage::blocking::apart;
 use crate::manage::registry::Pipelines;
+use crate::manage::tasks::{run_blocking, to_completion};
 use crate::module_store::{ModuleInfo, ModuleRef, Store};
 use crate::priority::Priority;
 use crate::spec::row::Row;
 use weir_broker::{AdminError, StateKind};
-use weir_runtime::{Digest, LoadError, Wanted};
+use weir_runtime::{Digest, LoadError, Module, Wanted};
 
 /// Ends the compiler's work when whoever waits for it goes.
 struct Ending(Wanted);
@@ -28,7 +28,7 @@ impl Pipelines {
         let place = self.place_to_compile().await.ok_or(PushError::Busy)?;
         let ending = Ending(Wanted::default());
         let (runtime, wanted) = (self.0.runtime.clone(), ending.0.clone());
-        let component = apart("weir-push", move || {
+        let component = run_blocking("weir-push", move || {
             // Nobody waits for a record here.
             Priority::Behind.ask();
             let component = runtime.componentize(bytes, &wanted);
@@ -42,29 +42,41 @@ impl Pipelines {
         let digest = Digest::of(&component);
         Store::check(&self.store().modules, name, version, digest, component.len())?;
         let (runtime, dir, wanted) = (self.0.runtime.clone(), self.store().dir(), ending.0.clone());
-        let (module, descriptor) = apart("weir-push", move || -> Result<_, PushError> {
+        let (module, component) = run_blocking("weir-push", move || -> Result<_, PushError> {
             Priority::Behind.ask();
             let _place = place;
             let module = runtime.load_while(&component, &wanted)?;
             module.check_texts()?;
-            let descriptor = module.descriptor().clone();
             Store::write(&dir, digest, &component)?;
-            Ok((module, (descriptor, component)))
+            Ok((module, component))
         })
         .await
         .unwrap_or(Err(PushError::Admin(AdminError::Closed)))?;
+        let (this, name, version) = (self.clone(), name.to_owned(), version.to_owned());
+        to_completion(async move { this.keep_module(&name, &version, module, component).await }).await
+    }
+
+    /// Stores the rows of a compiled module.
+    async fn keep_module(
+        &self,
+        name: &str,
+        version: &str,
+        module: Module,
+        component: Vec<u8>,
+    ) -> Result<ModuleInfo, PushError> {
+        let digest = Digest::of(&component);
         let _one = self.0.changing.lock().await;
         // Others may have come while it was compiled, also some whose bytes are not here yet.
         let there = Store::read_rows(&self.0.broker.rows(StateKind::Module));
-        Store::check(&there, name, version, digest, descriptor.1.len())?;
+        Store::check(&there, name, version, digest, component.len())?;
         let (pushed_ms, known) = (self.0.broker.now_ms(), there.get(&digest).cloned());
         let mut info = ModuleInfo {
             digest,
             name: name.to_owned(),
             version: version.to_owned(),
-            bytes: descriptor.1.len() as u64,
+            bytes: component.len() as u64,
             pushed_ms,
-            descriptor: descriptor.0.clone(),
+            descriptor: module.descriptor().clone(),
             imports: module.imports().to_vec(),
             also: Vec::new(),
         };
@@ -76,7 +88,7 @@ impl Pipelines {
             (info.pushed_ms, info.also) = (known.pushed_ms, known.also);
         }
         // The bytes first: a node that sees the row has them all.
-        for (key, part) in Store::parts(digest, &descriptor.1) {
+        for (key, part) in Store::parts(digest, &component) {
             let put = self.0.broker.put_row(StateKind::ModulePart, &key, Some(part));
             put.await?;
         }
@@ -102,6 +114,11 @@ impl Pipelines {
     /// # Errors
     /// When there is none, or one uses it.
     pub async fn remove_module(&self, reference: &ModuleRef) -> Result<ModuleInfo, PushError> {
+        let (this, reference) = (self.clone(), reference.to_owned());
+        to_completion(async move { this.remove_module_inner(&reference).await }).await
+    }
+
+    async fn remove_module_inner(&self, reference: &ModuleRef) -> Result<ModuleInfo, PushError> {
         let _one = self.0.changing.lock().await;
         let (info, label) = {
             let store = self.store();

@@ -4,8 +4,8 @@
 //! is as that one was, the very modules included. A pipeline may say when it goes back by itself ([`crate::Guard`]).
 
 use crate::error::ApplyError;
-use crate::manage::blocking::apart;
 use crate::manage::registry::Pipelines;
+use crate::manage::tasks::run_blocking;
 use crate::partition::rows::of_kind;
 use crate::spec::Spec;
 use crate::spec::row::{Row, Written};
@@ -81,7 +81,7 @@ impl Pipelines {
         self.row(name)?;
         let (broker, prefix) = (self.0.broker.clone(), of_kind(StateKind::Revision, name));
         let of = format!("a revision of pipeline `{name}`");
-        let read = apart("weir-history", move || {
+        let read = run_blocking("weir-history", move || {
             let (mut revisions, mut unreadable) = (Vec::new(), None);
             broker.applied_rows(&prefix, |_, value| {
                 match crate::spec::row::read::<Revision>("a revision", &value) {

@@ -4,6 +4,7 @@ use crate::error::ApplyError;
 use crate::manage::info::PipelineInfo;
 use crate::manage::registry::Pipelines;
 use crate::manage::revisions::{Cause, Revision};
+use crate::manage::tasks::to_completion;
 use crate::spec::row::Row;
 use std::time::Duration;
 use weir_types::ErrorKind;
@@ -20,8 +21,8 @@ impl Pipelines {
     /// # Errors
     /// When there is no such revision, or it cannot be applied any more.
     pub async fn roll_back(&self, name: &str, to: Option<u64>, by: &str) -> Result<PipelineInfo, ApplyError> {
-        let now = self.row(name)?;
-        self.go_back(now, to, by, None).await
+        let (this, now, by) = (self.clone(), self.row(name)?, by.to_owned());
+        to_completion(async move { this.go_back(now, to, &by, None).await }).await
     }
 
     /// As [`Pipelines::roll_back`], of what is `now`.

@@ -8,11 +8,11 @@ pub(crate) mod report;
 pub(crate) mod side;
 
 use crate::error::{ApplyError, PushError};
-use crate::manage::blocking::apart;
 use crate::manage::registry::Pipelines;
 use crate::manage::shadow::compare::Shadow;
 use crate::manage::shadow::report::Shadowed;
 use crate::manage::shadow::side::Run;
+use crate::manage::tasks::run_blocking;
 use crate::priority::Priority;
 use crate::spec::Spec;
 use crate::spec::source::Origin;
@@ -47,7 +47,7 @@ impl Pipelines {
             (checked, self.row(Spec::parse(text)?.name.as_str()).ok())
         };
         let (this, broker) = (self.clone(), self.0.broker.clone());
-        let ran = apart("weir-shadow", move || {
+        let ran = run_blocking("weir-shadow", move || {
             let _one = one;
             Priority::Behind.ask();
             let live = live.map(|row| {
