@@ -23,13 +23,13 @@ impl Pipelines {
     /// # Errors
     /// When anything about it does not fit: then nothing has changed.
     pub async fn apply(&self, text: &str, by: &str) -> Result<PipelineInfo, ApplyError> {
-        let cause = revisions::Cause {
+        let reason = revisions::ChangeReason {
             by: by.to_owned(),
             why: None,
             is_back: false,
         };
         let (this, spec) = (self.clone(), Spec::parse(text)?);
-        to_completion(async move { this.apply_spec(spec, None, cause, None).await }).await
+        to_completion(async move { this.apply_spec(spec, None, reason, None).await }).await
     }
 
     /// As [`Pipelines::apply`], with these modules if they are given, and only on top of the revision `on` if one is.
@@ -37,7 +37,7 @@ impl Pipelines {
         &self,
         spec: Spec,
         digests: Option<Vec<Digest>>,
-        cause: revisions::Cause,
+        reason: revisions::ChangeReason,
         on: Option<u64>,
     ) -> Result<PipelineInfo, ApplyError> {
         self.warm(&spec).await;
@@ -55,7 +55,7 @@ impl Pipelines {
         } = self.check_spec(spec, digests).await?;
         self.check_states(&spec, &states)?;
         // The way back waits for nobody: what it leads to has worked.
-        if !cause.is_back {
+        if !reason.is_back {
             self.prepare_elsewhere(&digests).await?;
         }
         if let Some(dead) = creates {
@@ -73,7 +73,7 @@ impl Pipelines {
         let places = self.places(&spec).await?;
         let mut in_term = None;
         if let Some(before) = &before {
-            in_term = self.upgrade(before, &spec, &stages, &mut states).await?;
+            in_term = self.migrate(before, &spec, &stages, &mut states).await?;
             if paused && before.states.is_empty() {
                 // What is paused writes nothing: whose state it will be is settled when it is resumed.
                 states.clear();
@@ -86,12 +86,12 @@ impl Pipelines {
             digests,
             states,
             applied_ms: self.0.broker.now_ms(),
-            is_last_resort: cause.is_back,
+            is_last_resort: reason.is_back,
             canary: None,
         };
         let mut others = places;
-        others.extend(revisions::remember(&row, cause, row.applied_ms));
-        let _turnover = before.as_ref().map(|before| self.turn(before, &row));
+        others.extend(revisions::remember(&row, reason, row.applied_ms));
+        let _replacement = before.as_ref().map(|before| self.begin_replacement(before, &row));
         let written = self.write(before.as_ref(), in_term, &row, others).await;
         if let (Err(_), Some(_), Some(before)) = (&written, in_term, &before) {
             // What it was made of may not be all there is: it goes on as it was.

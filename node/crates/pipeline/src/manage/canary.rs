@@ -8,7 +8,7 @@ use crate::error::{ApplyError, CanaryError, PushError};
 use crate::manage::apply::dead_letter_settings;
 use crate::manage::info::PipelineInfo;
 use crate::manage::registry::Pipelines;
-use crate::manage::revisions::{self, Cause};
+use crate::manage::revisions::{self, ChangeReason};
 use crate::manage::tasks::{run_blocking, to_completion};
 use crate::spec::Spec;
 use crate::spec::row::{Canary, Row, StateOf};
@@ -65,7 +65,7 @@ impl Pipelines {
         }
         let began_ms = self.0.broker.now_ms();
         let told: Vec<_> = partitions.iter().map(u32::to_string).collect();
-        let cause = Cause {
+        let reason = ChangeReason {
             by: by.to_owned(),
             why: Some(format!("tried on partitions {}", told.join(", "))),
             is_back: false,
@@ -90,8 +90,8 @@ impl Pipelines {
             digests: checked.digests,
             ..row.clone()
         };
-        let _turnover = self.turn(&now, &row);
-        let remembered = revisions::remember(&tried, cause, began_ms);
+        let _replacement = self.begin_replacement(&now, &row);
+        let remembered = revisions::remember(&tried, reason, began_ms);
         self.write(Some(&now), None, &row, remembered).await?;
         let stages = Stages {
             main,
@@ -109,7 +109,7 @@ impl Pipelines {
     pub async fn promote(&self, name: &str, by: &str) -> Result<PipelineInfo, ApplyError> {
         let now = self.row(name)?;
         let canary = now.canary.ok_or_else(|| CanaryError::None(name.to_owned()))?;
-        let cause = Cause {
+        let reason = ChangeReason {
             by: by.to_owned(),
             why: Some(format!(
                 "promoted, after it was tried as revision {}",
@@ -119,7 +119,7 @@ impl Pipelines {
         };
         let (this, revision) = (self.clone(), Some(now.revision));
         to_completion(async move {
-            this.apply_spec(canary.spec, Some(canary.digests), cause, revision)
+            this.apply_spec(canary.spec, Some(canary.digests), reason, revision)
                 .await
         })
         .await

@@ -83,7 +83,7 @@ impl Pipelines {
             .values()
             .find(|a| a.row.spec.inline_source() == source && a.row.spec.name != spec.name);
         if let Some((topic, other)) = source.zip(other) {
-            let (topic, other) = (topic.to_string(), other.lane.name.clone());
+            let (topic, other) = (topic.to_string(), other.handle.name.clone());
             return Err(ApplyError::Taken { topic, other });
         }
         let partitions = |topic: &TopicName| {

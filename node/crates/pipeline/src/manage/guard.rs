@@ -11,18 +11,18 @@ use weir_types::ErrorKind;
 
 /// Bounds that a revision has left, in words.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Left(String);
+pub(crate) struct GuardViolation(String);
 
-impl fmt::Display for Left {
+impl fmt::Display for GuardViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
 /// Whether a pipeline that has done what `info` says is outside of what `guard` allows.
-pub(crate) fn leaves(info: &PipelineInfo, guard: &Guard) -> Option<Left> {
+pub(crate) fn check_guard(info: &PipelineInfo, guard: &Guard) -> Option<GuardViolation> {
     if let State::Halted(why) = &info.state {
-        return Some(Left(format!("it halted: {why}")));
+        return Some(GuardViolation(format!("it halted: {why}")));
     }
     let records = info.records_in;
     if records < guard.min_records.max(1) {
@@ -31,7 +31,7 @@ pub(crate) fn leaves(info: &PipelineInfo, guard: &Guard) -> Option<Left> {
     let share = |n: u64| n as f64 / records as f64;
     let failed = share(info.dead_letters + info.skipped);
     if let Some(most) = guard.failed_max.filter(|most| failed > *most) {
-        return Some(Left(format!(
+        return Some(GuardViolation(format!(
             "{:.1} % of {records} records failed, and at most {:.1} % may",
             failed * 1e2,
             most * 1e2
@@ -39,14 +39,14 @@ pub(crate) fn leaves(info: &PipelineInfo, guard: &Guard) -> Option<Left> {
     }
     let each = share(info.wasm_ns);
     if let Some(most) = guard.ns_max.filter(|most| each > *most as f64) {
-        return Some(Left(format!(
+        return Some(GuardViolation(format!(
             "a record took {each:.0} ns of {records}, and at most {most} may be"
         )));
     }
     let out = share(info.kept + info.emitted + info.routed.values().sum::<u64>());
     let [least, most] = guard.output.unwrap_or([0.0, f64::INFINITY]);
     (out < least || out > most).then(|| {
-        Left(format!(
+        GuardViolation(format!(
             "of {records} records {out:.3} came out for each, and {least} to {most} should"
         ))
     })
@@ -80,14 +80,14 @@ impl Pipelines {
                 Some(tried) => *tried,
                 None => info,
             });
-            let left = info.and_then(|info| leaves(&info, &guard));
+            let left = info.and_then(|info| check_guard(&info, &guard));
             let Some(left) = left else { continue };
             tracing::error!(pipeline = %name, revision = row.revision, %left, "out of bounds: it is rolled back");
             let revision = row.revision;
             let back = async {
                 match broker.is_serving() {
                     true => self
-                        .go_back(row.clone(), None, "guard", Some(&left.to_string()))
+                        .roll_back_to(row.clone(), None, "guard", Some(&left.to_string()))
                         .await
                         .map(drop),
                     // Who leads the site need not see what comes to this node.
@@ -131,41 +131,44 @@ mod tests {
     fn bounds_are_left_when_enough_has_been_seen() {
         let failed = guard("failed_max = 0.01\nmin_records = 50");
         assert_eq!(
-            leaves(&info(|i| (i.records_in, i.dead_letters) = (49, 49)), &failed),
+            check_guard(&info(|i| (i.records_in, i.dead_letters) = (49, 49)), &failed),
             None
         );
         assert_eq!(
-            leaves(&info(|i| (i.records_in, i.dead_letters) = (100, 1)), &failed),
+            check_guard(&info(|i| (i.records_in, i.dead_letters) = (100, 1)), &failed),
             None
         );
-        let left = leaves(
+        let left = check_guard(
             &info(|i| (i.records_in, i.dead_letters, i.skipped) = (100, 1, 1)),
             &failed,
         );
         assert_eq!(
             left,
-            Some(Left(
+            Some(GuardViolation(
                 "2.0 % of 100 records failed, and at most 1.0 % may".to_owned()
             ))
         );
         let slow = guard("ns_max = 500\nmin_records = 1");
         assert_eq!(
-            leaves(&info(|i| (i.records_in, i.wasm_ns) = (10, 5_000)), &slow),
+            check_guard(&info(|i| (i.records_in, i.wasm_ns) = (10, 5_000)), &slow),
             None
         );
-        assert!(leaves(&info(|i| (i.records_in, i.wasm_ns) = (10, 5_001)), &slow).is_some());
+        assert!(check_guard(&info(|i| (i.records_in, i.wasm_ns) = (10, 5_001)), &slow).is_some());
         let output = guard("output = [0.1, 1.0]\nmin_records = 10");
-        assert_eq!(leaves(&info(|i| (i.records_in, i.kept) = (10, 1)), &output), None);
-        assert!(leaves(&info(|i| i.records_in = 10), &output).is_some());
+        assert_eq!(
+            check_guard(&info(|i| (i.records_in, i.kept) = (10, 1)), &output),
+            None
+        );
+        assert!(check_guard(&info(|i| i.records_in = 10), &output).is_some());
         let twice = |i: &mut PipelineInfo| {
             (i.records_in, i.kept) = (10, 10);
             i.routed.insert("o".to_owned(), 1);
         };
-        assert!(leaves(&info(twice), &output).is_some());
+        assert!(check_guard(&info(twice), &output).is_some());
         let halted = |i: &mut PipelineInfo| i.state = State::Halted("why".to_owned());
         assert_eq!(
-            leaves(&info(halted), &failed),
-            Some(Left("it halted: why".to_owned()))
+            check_guard(&info(halted), &failed),
+            Some(GuardViolation("it halted: why".to_owned()))
         );
     }
 }

@@ -6,7 +6,7 @@ use crate::spec::Spec;
 use crate::spec::row::Row;
 use crate::spec::source::{At, Sources};
 use crate::worker::counts::State;
-use crate::worker::handle::Lane;
+use crate::worker::handle::PipelineHandle;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -99,14 +99,14 @@ impl PipelineInfo {
 }
 
 pub(crate) fn info(broker: &Broker, active: &Active) -> PipelineInfo {
-    let Active { row, lane, .. } = active;
-    let mut info = info_of(broker, row, &row.spec, &row.digests, lane, &active.instruments);
+    let Active { row, handle, .. } = active;
+    let mut info = info_of(broker, row, &row.spec, &row.digests, handle, &active.instruments);
     info.canary = row
         .canary
         .as_ref()
-        .zip(lane.canary.as_ref())
-        .map(|(canary, lane)| {
-            let mut tried = info_of(broker, row, &canary.spec, &canary.digests, lane, &active.tried);
+        .zip(handle.canary.as_ref())
+        .map(|(canary, handle)| {
+            let mut tried = info_of(broker, row, &canary.spec, &canary.digests, handle, &active.tried);
             tried.partitions.clone_from(&canary.partitions);
             Box::new(tried)
         });
@@ -118,19 +118,19 @@ fn info_of(
     row: &Row,
     spec: &Spec,
     digests: &[Digest],
-    lane: &Lane,
+    handle: &PipelineHandle,
     instruments: &[Arc<Instruments>],
 ) -> PipelineInfo {
     let mut places = match spec.at {
         At::Ingest => Vec::new(),
-        At::Log => place::places(broker, spec, &lane.ends()),
+        At::Log => place::places(broker, spec, &handle.ends()),
     };
-    places.retain(|place| lane.has(place.partition));
+    places.retain(|place| handle.has(place.partition));
     let behind = |place: &Place| place.end.get() - place.next.get();
     let lag = places.iter().map(behind).sum();
     places.sort_by_key(|place| std::cmp::Reverse(behind(place)));
     places.truncate(PLACES_TOLD);
-    let counts = lane.counts();
+    let counts = handle.counts();
     let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
     let mut metrics = BTreeMap::new();
     for (n, instruments) in instruments.iter().enumerate() {
@@ -145,11 +145,11 @@ fn info_of(
     // As it is, not as it was left out.
     spec.on_error.policy = Some(spec.policy());
     PipelineInfo {
-        name: lane.name.clone(),
+        name: handle.name.clone(),
         source: spec.source.clone(),
         at: spec.at,
         revision: row.revision,
-        state: lane.state(),
+        state: handle.state(),
         spec,
         digests: digests.to_vec(),
         records_in: load(&counts.records_in),

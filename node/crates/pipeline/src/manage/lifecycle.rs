@@ -79,14 +79,17 @@ impl Pipelines {
             canary: None,
             ..row.clone()
         };
-        let _turnover = self.turn(row, &paused);
+        let _replacement = self.begin_replacement(row, &paused);
         self.write(Some(row), None, &paused, Vec::new()).await?;
         self.install(paused, Stages::none(), State::Paused)
             .map_err(PushError::from)?;
-        let begun = self
-            .active()
-            .get(row.spec.name.as_str())
-            .and_then(|a| a.lane.begun.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let begun = self.active().get(row.spec.name.as_str()).and_then(|a| {
+            a.handle
+                .begun
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take()
+        });
         if let Some(begun) = begun {
             let _ = begun.await;
         }
@@ -136,7 +139,7 @@ impl Pipelines {
         row: Row,
         others: Vec<Written>,
     ) -> Result<(), ApplyError> {
-        let _turnover = self.turn(before, &row);
+        let _replacement = self.begin_replacement(before, &row);
         self.write(Some(before), None, &row, others).await?;
         // Halted at start for want of a module: it may be there by now.
         let (this, of) = (self.clone(), row.clone());
@@ -171,7 +174,7 @@ impl Pipelines {
             .by_source
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, lane| lane.name != name);
+            .retain(|_, handle| handle.name != name);
         self.0
             .active
             .write()
@@ -222,7 +225,8 @@ mod tests {
 
     /// Installs a log pipeline that runs no module.
     async fn install(pipelines: &Pipelines) {
-        let text = "name = 'p'\nsource = 't'\nat = 'log'\noutputs = { main = 'o' }\nstages = [{ module = 'm' }]";
+        let text =
+            "name = 'p'\nsource = 't'\nat = 'log'\noutputs = { main = 'o' }\nstages = [{ module = 'm' }]";
         let row = Row {
             spec: Spec::parse(text).unwrap(),
             revision: 1,

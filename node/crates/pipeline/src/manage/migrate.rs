@@ -9,7 +9,7 @@ use crate::manage::registry::Pipelines;
 use crate::manage::tasks::run_blocking;
 use crate::partition::rows::{self, GENERATIONS};
 use crate::spec::Spec;
-use crate::spec::row::{Row, Stamp, StateOf, Written};
+use crate::spec::row::{Row, RowFingerprint, StateOf, Written};
 use crate::stages::stage::{Stage, Stages};
 use crate::worker::counts::State;
 use std::sync::PoisonError;
@@ -21,7 +21,7 @@ use weir_types::Term;
 const ENTRY_BYTES: usize = 256 << 10;
 
 /// A stage whose module is to take over what an earlier version of it wrote.
-struct Upgrade {
+struct Migration {
     /// Its place among the stages.
     stage: usize,
     earlier: u32,
@@ -36,20 +36,20 @@ impl Pipelines {
     ///
     /// # Errors
     /// In words of the module, when it does not: then the pipeline goes on as it was.
-    pub(crate) async fn upgrade(
+    pub(crate) async fn migrate(
         &self,
         before: &Row,
         spec: &Spec,
         stages: &[Stage],
         states: &mut [Option<StateOf>],
     ) -> Result<Option<Term>, ApplyError> {
-        let mut upgrades = Vec::new();
+        let mut migrations = Vec::new();
         for (stage, (was, is)) in before.states.iter().zip(states.iter_mut()).enumerate() {
             if let (Some(was), Some(is)) = (was, is)
                 && was.version != is.version
             {
                 is.generation = (was.generation + 1) % GENERATIONS;
-                upgrades.push(Upgrade {
+                migrations.push(Migration {
                     stage,
                     earlier: was.version,
                     from: was.generation,
@@ -57,14 +57,14 @@ impl Pipelines {
                 });
             }
         }
-        if upgrades.is_empty() {
+        if migrations.is_empty() {
             return Ok(None);
         }
-        self.stand_still(before).await?;
+        self.quiesce(before).await?;
         // All that passed it is stored: what is read from here on in this term is all there is.
         let term = self.0.broker.led_term(PartitionId::HOME);
         let done = match term {
-            Some(_) => self.take_over(spec, stages, upgrades).await,
+            Some(_) => self.migrate_state(spec, stages, migrations).await,
             None => Err(AdminError::from(ProposeError::NotLeader { leader: None }).into()),
         };
         if done.is_err() {
@@ -75,18 +75,18 @@ impl Pipelines {
     }
 
     /// Ends the lane of a pipeline once all that passed it is stored, and lets producers wait for the next.
-    async fn stand_still(&self, row: &Row) -> Result<(), ApplyError> {
+    async fn quiesce(&self, row: &Row) -> Result<(), ApplyError> {
         // Not what should work: if nothing is put in its place, what should is looked for.
         let still = Row {
             canary: None,
             ..row.clone()
         };
-        self.install_as(Stamp::NONE, still, Stages::none(), State::Paused)
+        self.install_as(RowFingerprint::NONE, still, Stages::none(), State::Paused)
             .map_err(crate::error::PushError::from)?;
         let begun = {
             let active = self.active();
-            let lane = active.get(row.spec.name.as_str()).map(|a| &a.lane);
-            lane.and_then(|lane| lane.begun.lock().unwrap_or_else(PoisonError::into_inner).take())
+            let handle = active.get(row.spec.name.as_str()).map(|a| &a.handle);
+            handle.and_then(|handle| handle.begun.lock().unwrap_or_else(PoisonError::into_inner).take())
         };
         self.hide(row.spec.name.as_str());
         if let Some(begun) = begun {
@@ -95,27 +95,28 @@ impl Pipelines {
         Ok(())
     }
 
-    async fn take_over(
+    async fn migrate_state(
         &self,
         spec: &Spec,
         stages: &[Stage],
-        upgrades: Vec<Upgrade>,
+        migrations: Vec<Migration>,
     ) -> Result<(), ApplyError> {
         let (name, broker) = (spec.name.as_str(), &self.0.broker);
         let topic = broker.topic(spec.source.first());
         let partitions = topic.map_or(0, |topic| topic.partitions.len() as u32);
-        for upgrade in upgrades {
-            let Some(stage) = stages.get(upgrade.stage) else {
+        for migration in migrations {
+            let Some(stage) = stages.get(migration.stage) else {
                 continue;
             };
             // What an attempt left behind that was cut short.
-            for rows in rows::of_generation(name, upgrade.stage, upgrade.to) {
+            for rows in rows::of_generation(name, migration.stage, migration.to) {
                 broker.remove_rows(rows).await?;
             }
             for partition in 0..partitions {
                 let stage = stage.of_partition(partition);
                 let (reader, spec) = (broker.clone(), spec.clone());
-                let (n, earlier, generations) = (upgrade.stage, upgrade.earlier, (upgrade.from, upgrade.to));
+                let (n, earlier, generations) =
+                    (migration.stage, migration.earlier, (migration.from, migration.to));
                 let made = run_blocking("weir-upgrade", move || {
                     of_partition(&reader, &spec, n, stage, partition, earlier, generations)
                 });

@@ -142,7 +142,7 @@ impl Pipelines {
             .active()
             .values()
             .find(|a| uses(&a.row))
-            .map(|a| a.lane.name.clone());
+            .map(|a| a.handle.name.clone());
         if let Some(pipeline) = used {
             return Err(PushError::InUse(pipeline));
         }

@@ -2,12 +2,12 @@
 
 use crate::error::ApplyError;
 use crate::module_store::Store;
-use crate::partition::share::Share;
-use crate::spec::row::{self, Row, Stamp, Written};
+use crate::partition::partition_set::PartitionSet;
+use crate::spec::row::{self, Row, RowFingerprint, Written};
 use crate::stages::stage::{Stage, Stages};
 use crate::worker::counts::State;
-use crate::worker::handle::Lane;
-use crate::worker::wanted::Wanted;
+use crate::worker::desired::SharedDesiredState;
+use crate::worker::handle::PipelineHandle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use weir_broker::{AdminError, Broker, StateKind};
@@ -16,7 +16,7 @@ use weir_types::{Term, TopicName};
 
 pub(crate) struct Active {
     pub(crate) row: Row,
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) handle: Arc<PipelineHandle>,
     pub(crate) instruments: Vec<Arc<Instruments>>,
     /// Of what is tried.
     pub(crate) tried: Vec<Arc<Instruments>>,
@@ -33,36 +33,36 @@ pub(crate) struct Inner {
     pub(crate) runtime: Runtime,
     pub(crate) store: Mutex<Store>,
     pub(crate) active: RwLock<BTreeMap<String, Active>>,
-    pub(crate) by_source: RwLock<BTreeMap<TopicName, Arc<Lane>>>,
+    pub(crate) by_source: RwLock<BTreeMap<TopicName, Arc<PipelineHandle>>>,
     pub(crate) loaded: Mutex<BTreeMap<Digest, Module>>,
     /// One change at a time: what is checked still holds when it is written.
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// One module is compiled at a time, and nothing else waits for that.
     pub(crate) compiling: Arc<tokio::sync::Semaphore>,
     /// What another node has asked this one to make ready, and is under way.
-    pub(crate) readying: tokio::sync::Mutex<Option<Readying>>,
+    pub(crate) preparing: tokio::sync::Mutex<Option<PreparedModules>>,
     /// One pipeline is tried out at a time.
     pub(crate) shadowing: Arc<tokio::sync::Mutex<()>>,
     /// What the applied rows say should run.
-    pub(crate) wanted: Wanted,
+    pub(crate) desired: SharedDesiredState,
     /// What this node is changing itself: until it is done, what ran before goes on.
-    pub(crate) turning: RwLock<Option<Turning>>,
+    pub(crate) replacing: RwLock<Option<Replacing>>,
 }
 
 /// Modules that are being made ready.
-pub(crate) type Readying = (Vec<Digest>, tokio::task::JoinHandle<Result<(), String>>);
+pub(crate) type PreparedModules = (Vec<Digest>, tokio::task::JoinHandle<Result<(), String>>);
 
 /// A pipeline that is being changed here: from what to what.
-pub(crate) struct Turning {
+pub(crate) struct Replacing {
     pub(crate) pipeline: String,
-    pub(crate) from: Stamp,
-    pub(crate) to: Stamp,
+    pub(crate) from: RowFingerprint,
+    pub(crate) to: RowFingerprint,
 }
 
 /// Held while this node puts something in the place of what was before.
-pub(crate) struct Turnover<'a>(&'a RwLock<Option<Turning>>);
+pub(crate) struct ReplacementGuard<'a>(&'a RwLock<Option<Replacing>>);
 
-impl Drop for Turnover<'_> {
+impl Drop for ReplacementGuard<'_> {
     fn drop(&mut self) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -75,14 +75,14 @@ impl Pipelines {
     }
 
     /// Until what it returns is dropped, what ran as `from` goes on although `to` is written.
-    pub(crate) fn turn(&self, from: &Row, to: &Row) -> Turnover<'_> {
-        let turning = &self.0.turning;
-        *turning.write().unwrap_or_else(PoisonError::into_inner) = Some(Turning {
+    pub(crate) fn begin_replacement(&self, from: &Row, to: &Row) -> ReplacementGuard<'_> {
+        let replacing = &self.0.replacing;
+        *replacing.write().unwrap_or_else(PoisonError::into_inner) = Some(Replacing {
             pipeline: from.spec.name.to_string(),
-            from: from.stamp(),
-            to: to.stamp(),
+            from: from.fingerprint(),
+            to: to.fingerprint(),
         });
-        Turnover(turning)
+        ReplacementGuard(replacing)
     }
 
     /// Writes a pipeline's row in the place of `before`, and others in the same entry; with a `term`, if this node has led the site
@@ -109,11 +109,11 @@ impl Pipelines {
         name: &str,
         rows: Vec<Written>,
     ) -> Result<(), ApplyError> {
-        let before = before.map(Row::stamp);
+        let before = before.map(Row::fingerprint);
         let is_it = move |now: Option<&[u8]>| {
             // One that cannot be read is none that is known here.
             match now.map(row::of_pipeline).transpose() {
-                Ok(now) => now.map(|row| row.stamp()) == before,
+                Ok(now) => now.map(|row| row.fingerprint()) == before,
                 Err(_) => false,
             }
         };
@@ -126,14 +126,14 @@ impl Pipelines {
 
     /// Puts a lane in the place of the one before it, or two.
     pub(crate) fn install(&self, row: Row, stages: Stages, state: State) -> std::io::Result<()> {
-        let stamp = row.stamp();
-        self.install_as(stamp, row, stages, state)
+        let fingerprint = row.fingerprint();
+        self.install_as(fingerprint, row, stages, state)
     }
 
     /// As [`Pipelines::install`], under `stamp`.
     pub(crate) fn install_as(
         &self,
-        stamp: Stamp,
+        fingerprint: RowFingerprint,
         row: Row,
         stages: Stages,
         state: State,
@@ -155,42 +155,44 @@ impl Pipelines {
         let instruments = |of: &[Stage]| of.iter().map(|s| Arc::clone(&s.instruments)).collect();
         let (instruments, tried) = (instruments(&main), instruments(&canary));
         let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
-        let lanes = active.get(&name).into_iter();
-        let lanes = lanes.flat_map(|a| std::iter::once(&a.lane).chain(&a.lane.canary));
-        let finished = |lane: &Arc<Lane>| {
-            lane.finished
+        let handles = active.get(&name).into_iter();
+        let handles = handles.flat_map(|a| std::iter::once(&a.handle).chain(&a.handle.canary));
+        let finished = |handle: &Arc<PipelineHandle>| {
+            handle
+                .finished
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .take()
         };
-        let before: Vec<_> = lanes.filter_map(finished).collect();
-        let with = || (self.0.broker.clone(), Arc::clone(&self.0.wanted));
+        let before: Vec<_> = handles.filter_map(finished).collect();
+        let with = || (self.0.broker.clone(), Arc::clone(&self.0.desired));
         let share = match &row.canary {
-            None => Share::All,
-            Some(canary) => Share::But(Arc::new(canary.partitions.clone())),
+            None => PartitionSet::All,
+            Some(canary) => PartitionSet::But(Arc::new(canary.partitions.clone())),
         };
         let spec = Arc::new(row.spec.clone());
-        let mut lane = Lane::start(spec, stamp, share, main, with(), state, before)?;
+        let mut handle = PipelineHandle::start(spec, fingerprint, share, main, with(), state, before)?;
         if let Some(tried) = &row.canary {
-            let share = Share::Only(Arc::new(tried.partitions.clone()));
+            let share = PartitionSet::Only(Arc::new(tried.partitions.clone()));
             let spec = Arc::new(tried.spec.clone());
             // Not before those have finished for which the other waits.
-            let started = lane.started.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let started = handle.started.get_mut().unwrap_or_else(PoisonError::into_inner);
             let before = started.take().into_iter().collect();
-            let canary = Lane::start(spec, stamp, share, canary, with(), canary_state, before)?;
-            lane.canary = Some(Arc::new(canary));
+            let canary =
+                PipelineHandle::start(spec, fingerprint, share, canary, with(), canary_state, before)?;
+            handle.canary = Some(Arc::new(canary));
         }
-        let lane = Arc::new(lane);
+        let handle = Arc::new(handle);
         let mut by_source = self.0.by_source.write().unwrap_or_else(PoisonError::into_inner);
         by_source.retain(|_, l| l.name != name);
         if let Some(source) = row.spec.inline_source() {
-            by_source.insert(source.clone(), Arc::clone(&lane));
+            by_source.insert(source.clone(), Arc::clone(&handle));
         }
         active.insert(
             name,
             Active {
                 row,
-                lane,
+                handle,
                 instruments,
                 tried,
                 gave_up_guarding: false,
@@ -211,22 +213,22 @@ impl Pipelines {
     /// Sends nothing more to a pipeline: whoever has something for it waits.
     pub(crate) fn hide(&self, name: &str) {
         let mut by_source = self.0.by_source.write().unwrap_or_else(PoisonError::into_inner);
-        by_source.retain(|_, lane| lane.name != name);
+        by_source.retain(|_, handle| handle.name != name);
     }
 
     /// Whether this row is what runs.
     pub(crate) fn runs(&self, row: &Row) -> bool {
         let active = self.active();
         let now = active.get(row.spec.name.as_str());
-        now.is_some_and(|a| a.lane.stamp == row.stamp())
+        now.is_some_and(|a| a.handle.fingerprint == row.fingerprint())
     }
 
     /// Ends the pipelines that are not among `names`.
-    pub(crate) fn forget_but(&self, names: &BTreeSet<String>) {
+    pub(crate) fn retain_only(&self, names: &BTreeSet<String>) {
         let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
         active.retain(|name, _| names.contains(name));
         let mut by_source = self.0.by_source.write().unwrap_or_else(PoisonError::into_inner);
-        by_source.retain(|_, lane| names.contains(&lane.name));
+        by_source.retain(|_, handle| names.contains(&handle.name));
     }
 
     pub(crate) fn store(&self) -> std::sync::MutexGuard<'_, Store> {

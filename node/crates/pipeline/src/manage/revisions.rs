@@ -37,7 +37,7 @@ pub struct Revision {
 
 /// Who puts a revision in place, and why.
 #[derive(Clone, Debug)]
-pub(crate) struct Cause {
+pub(crate) struct ChangeReason {
     pub(crate) by: String,
     pub(crate) why: Option<String>,
     /// It was so before.
@@ -50,13 +50,13 @@ fn key(pipeline: &str, revision: u64) -> StateKey {
 }
 
 /// Rows that remember what `row` is, and forget what was long ago.
-pub(crate) fn remember(row: &Row, cause: Cause, now_ms: i64) -> Vec<Written> {
+pub(crate) fn remember(row: &Row, reason: ChangeReason, now_ms: i64) -> Vec<Written> {
     let name = row.spec.name.as_str();
     let revision = Revision {
         revision: row.revision,
         applied_ms: now_ms,
-        by: cause.by,
-        why: cause.why,
+        by: reason.by,
+        why: reason.why,
         spec: row.spec.clone(),
         digests: row.digests.clone(),
         tried: row.canary.as_ref().map(|canary| canary.partitions.clone()),

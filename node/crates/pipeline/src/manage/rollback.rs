@@ -3,14 +3,14 @@
 use crate::error::ApplyError;
 use crate::manage::info::PipelineInfo;
 use crate::manage::registry::Pipelines;
-use crate::manage::revisions::{Cause, Revision};
+use crate::manage::revisions::{ChangeReason, Revision};
 use crate::manage::tasks::to_completion;
 use crate::spec::row::Row;
 use std::time::Duration;
 use weir_types::ErrorKind;
 
 /// What another node says of how a pipeline left its bounds is kept up to so many bytes.
-const LEFT_BYTES_MAX: usize = 1 << 10;
+const VIOLATION_BYTES_MAX: usize = 1 << 10;
 
 /// Within this time a node is told whether what it asked for is done: an answer that takes longer breaks the connection.
 const BACK_TELL: Duration = Duration::from_secs(2);
@@ -22,11 +22,11 @@ impl Pipelines {
     /// When there is no such revision, or it cannot be applied any more.
     pub async fn roll_back(&self, name: &str, to: Option<u64>, by: &str) -> Result<PipelineInfo, ApplyError> {
         let (this, now, by) = (self.clone(), self.row(name)?, by.to_owned());
-        to_completion(async move { this.go_back(now, to, &by, None).await }).await
+        to_completion(async move { this.roll_back_to(now, to, &by, None).await }).await
     }
 
     /// As [`Pipelines::roll_back`], of what is `now`.
-    pub(crate) async fn go_back(
+    pub(crate) async fn roll_back_to(
         &self,
         now: Row,
         to: Option<u64>,
@@ -42,13 +42,13 @@ impl Pipelines {
                     now.revision
                 ),
             };
-            let cause = Cause {
+            let reason = ChangeReason {
                 by: by.to_owned(),
                 why: Some(why),
                 is_back: true,
             };
             return self
-                .apply_spec(now.spec, Some(now.digests), cause, Some(now.revision))
+                .apply_spec(now.spec, Some(now.digests), reason, Some(now.revision))
                 .await;
         }
         let revisions = self.history(name).await?;
@@ -70,25 +70,30 @@ impl Pipelines {
             None => format!("rolled back to revision {}", found.revision),
             Some(left) => format!("rolled back to revision {}: {left}", found.revision),
         };
-        let cause = Cause {
+        let reason = ChangeReason {
             by: by.to_owned(),
             why: Some(why),
             is_back: true,
         };
-        self.apply_spec(found.spec, Some(found.digests), cause, Some(now.revision))
+        self.apply_spec(found.spec, Some(found.digests), reason, Some(now.revision))
             .await
     }
 
     /// As another node asks for it, on which revision `revision` has left its bounds: whether that is done, or need not be.
-    pub(crate) async fn take_back(&self, name: String, revision: u64, why: String) -> Result<bool, String> {
+    pub(crate) async fn roll_back_reported(
+        &self,
+        name: String,
+        revision: u64,
+        why: String,
+    ) -> Result<bool, String> {
         let Some(row) = self.row(&name).ok().filter(|row| row.revision == revision) else {
             return Ok(true);
         };
-        let end = why.floor_char_boundary(LEFT_BYTES_MAX);
+        let end = why.floor_char_boundary(VIOLATION_BYTES_MAX);
         let left = why.get(..end).unwrap_or_default().to_owned();
         let this = self.clone();
         // It is done even if nobody waits for it.
-        let back = tokio::spawn(async move { this.go_back(row, None, "guard", Some(&left)).await });
+        let back = tokio::spawn(async move { this.roll_back_to(row, None, "guard", Some(&left)).await });
         match tokio::time::timeout(BACK_TELL, back).await {
             Ok(Ok(Ok(_))) | Ok(Ok(Err(ApplyError::Changed(_)))) => Ok(true),
             Ok(Ok(Err(error))) if error.kind() == ErrorKind::Retry => Ok(false),

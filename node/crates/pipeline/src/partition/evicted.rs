@@ -7,14 +7,14 @@ use weir_types::Term;
 
 /// Partitions with timers that nobody works on at present.
 #[derive(Default)]
-pub(crate) struct Asleep {
+pub(crate) struct EvictedTimers {
     /// The term in which they were looked for.
     pub(crate) term: Option<Term>,
     /// Those that have timers, with when to look at them; without it, at once.
     pub(crate) partitions: BTreeMap<u32, Option<(Time, i64)>>,
 }
 
-impl Asleep {
+impl EvictedTimers {
     /// Puts one aside that has something due at `at`, by its own `time`.
     pub(crate) fn put(&mut self, partition: u32, time: Time, at: i64) {
         self.partitions.insert(partition, Some((time, at)));

@@ -121,7 +121,7 @@ impl Input {
     }
 
     /// Reads on where nothing is at hand. Returns how many offsets are passed over because what they held is gone.
-    pub(crate) fn fill(&mut self, broker: &Broker) -> Result<u64, Refusal> {
+    pub(crate) fn fetch_more(&mut self, broker: &Broker) -> Result<u64, Refusal> {
         let mut gone = 0;
         for source in &mut self.sources {
             if !source.batches.is_empty() {

@@ -5,7 +5,7 @@ use crate::partition::rows::{changes_of, of_progress};
 use crate::partition::time::{Progress, Time};
 use crate::spec::Spec;
 use crate::spec::event_time::EventTime;
-use crate::stages::effects::Begin;
+use crate::stages::effects::StageInput;
 use crate::stages::stage::Stage;
 use bytes::Bytes;
 use weir_broker::{Chain, StateKey, encode};
@@ -14,7 +14,7 @@ use weir_types::limits::OP_HEAD_BYTES_MAX;
 use weir_types::{Headers, Offset, RecordRef};
 
 /// The stages of a pipeline at work on one partition.
-pub(crate) struct Part {
+pub(crate) struct PartitionState {
     pub(crate) stages: Vec<Stage>,
     pub(crate) chain: Chain,
     pub(crate) time: Time,
@@ -23,9 +23,15 @@ pub(crate) struct Part {
     pub(crate) last_used: u64,
 }
 
-impl Part {
+impl PartitionState {
     /// One that nothing is stored of: it begins with nothing, and reads what `input` says.
-    pub(crate) fn apart(spec: &Spec, stages: &[Stage], chain: Chain, input: Input, partition: u32) -> Self {
+    pub(crate) fn detached(
+        spec: &Spec,
+        stages: &[Stage],
+        chain: Chain,
+        input: Input,
+        partition: u32,
+    ) -> Self {
         let mut stages: Vec<_> = stages.iter().map(|s| s.of_partition(partition)).collect();
         for (stage, with) in stages.iter_mut().zip(&spec.stages) {
             // What looks on does not take from those that work.
@@ -75,7 +81,7 @@ impl Part {
     }
 
     /// Clears and returns what is due first, of one stage and clock.
-    pub(crate) fn pop_due(&mut self, moment: Moment, max: usize) -> Option<Due> {
+    pub(crate) fn pop_due(&mut self, moment: Moment, max: usize) -> Option<DueTimers> {
         for clock in TimerClock::ALL {
             let until = match clock {
                 TimerClock::Event => moment.watermark,
@@ -86,7 +92,7 @@ impl Part {
                 let due = std::iter::from_fn(|| table.pop_due(clock, until)).take(max);
                 let timers: Vec<_> = due.collect();
                 if !timers.is_empty() {
-                    return Some(Due { stage, clock, timers });
+                    return Some(DueTimers { stage, clock, timers });
                 }
             }
         }
@@ -109,13 +115,13 @@ impl Part {
 }
 
 /// Timers of one stage and clock that are due.
-pub(crate) struct Due {
+pub(crate) struct DueTimers {
     stage: usize,
     clock: TimerClock,
     timers: Vec<Timer>,
 }
 
-impl Due {
+impl DueTimers {
     /// What new records stem from: the timers as if they were some.
     pub(crate) fn records(&self) -> Vec<RecordRef<'_>> {
         let timers = (0..).zip(&self.timers);
@@ -130,12 +136,12 @@ impl Due {
             .collect()
     }
 
-    pub(crate) fn begin(&self) -> Begin<'_> {
+    pub(crate) fn input(&self) -> StageInput<'_> {
         let fired = Fired {
             clock: self.clock,
             timers: &self.timers,
         };
-        Begin::Timers {
+        StageInput::Timers {
             stage: self.stage,
             fired,
         }

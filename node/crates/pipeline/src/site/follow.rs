@@ -3,7 +3,7 @@
 
 use crate::manage::registry::Pipelines;
 use crate::module_store::Store;
-use crate::spec::row::{self, Stamp};
+use crate::spec::row::{self, RowFingerprint};
 use crate::stages::stage::Stages;
 use crate::worker::counts::State;
 use std::collections::BTreeSet;
@@ -26,7 +26,7 @@ pub(crate) fn follow(pipelines: &Weak<crate::manage::registry::Inner>, woken: &R
                 let Some(inner) = pipelines.upgrade() else { return };
                 let pipelines = Pipelines(inner);
                 pipelines.guard();
-                if !pipelines.stands_still() {
+                if !pipelines.is_quiesced() {
                     continue;
                 }
             }
@@ -39,8 +39,10 @@ pub(crate) fn follow(pipelines: &Weak<crate::manage::registry::Inner>, woken: &R
 
 impl Pipelines {
     /// Whether a pipeline was stopped for a change that was then not made.
-    fn stands_still(&self) -> bool {
-        self.active().values().any(|a| a.lane.stamp == Stamp::NONE)
+    fn is_quiesced(&self) -> bool {
+        self.active()
+            .values()
+            .any(|a| a.handle.fingerprint == RowFingerprint::NONE)
     }
 
     /// Makes what runs here what the rows say. False when something is still on its way.
@@ -132,7 +134,7 @@ impl Pipelines {
                 tracing::error!(pipeline = %name, %error, "pipeline does not start");
             }
         }
-        self.forget_but(&names);
+        self.retain_only(&names);
         complete
     }
 }

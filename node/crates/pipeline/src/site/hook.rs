@@ -2,8 +2,8 @@
 
 use crate::manage::registry::Pipelines;
 use crate::spec::Spec;
-use crate::spec::row::{Row, Stamp};
-use crate::worker::handle::Lane;
+use crate::spec::row::{Row, RowFingerprint};
+use crate::worker::handle::PipelineHandle;
 use futures_util::future::BoxFuture;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -16,8 +16,8 @@ const READY_TELL: Duration = Duration::from_secs(2);
 
 impl Hook for Pipelines {
     fn intercepts(&self, topic: &TopicName) -> bool {
-        let wanted = self.0.wanted.read().unwrap_or_else(PoisonError::into_inner);
-        wanted.inline.contains_key(topic)
+        let desired = self.0.desired.read().unwrap_or_else(PoisonError::into_inner);
+        desired.inline.contains_key(topic)
     }
 
     fn user_of(&self, topic: &str) -> Option<String> {
@@ -35,7 +35,7 @@ impl Hook for Pipelines {
         };
         let tries = |row: &Row| row.canary.as_ref().is_some_and(|canary| is_held(&canary.spec));
         let holder = active.values().find(|a| is_held(&a.row.spec) || tries(&a.row));
-        holder.map(|a| a.lane.name.clone())
+        holder.map(|a| a.handle.name.clone())
     }
 
     fn has_room_for(&self, topic: &str, partitions: u32) -> Result<(), String> {
@@ -47,8 +47,8 @@ impl Hook for Pipelines {
         let this = self.clone();
         Box::pin(async move {
             let digests: Vec<_> = modules.into_iter().map(Digest::from).collect();
-            let mut readying = this.0.readying.lock().await;
-            let under_way = match readying.take() {
+            let mut preparing = this.0.preparing.lock().await;
+            let under_way = match preparing.take() {
                 Some((of, task)) if of == digests => task,
                 // What was asked for before that goes on by itself.
                 _ => {
@@ -60,7 +60,7 @@ impl Hook for Pipelines {
             match tokio::time::timeout(READY_TELL, &mut under_way).await {
                 Ok(done) => done.unwrap_or_else(|e| Err(e.to_string())).map(|()| true),
                 Err(_) => {
-                    *readying = Some((digests, under_way));
+                    *preparing = Some((digests, under_way));
                     Ok(false)
                 }
             }
@@ -74,30 +74,33 @@ impl Hook for Pipelines {
         why: String,
     ) -> BoxFuture<'static, Result<bool, String>> {
         let this = self.clone();
-        Box::pin(async move { Pipelines::take_back(&this, pipeline, revision, why).await })
+        Box::pin(async move { Pipelines::roll_back_reported(&this, pipeline, revision, why).await })
     }
 
     fn submit(&self, job: HookJob, done: HookDone) {
-        let lane = self
+        let handle = self
             .0
             .by_source
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .get(&job.topic.name)
             .cloned();
-        let wanted = {
-            let wanted = self.0.wanted.read().unwrap_or_else(PoisonError::into_inner);
-            wanted.inline.get(&job.topic.name).cloned()
+        let desired = {
+            let desired = self.0.desired.read().unwrap_or_else(PoisonError::into_inner);
+            desired.inline.get(&job.topic.name).cloned()
         };
-        let fits = |lane: &Lane, (name, stamp): &(String, Stamp)| lane.name == *name && lane.stamp == *stamp;
-        let turns = |lane: &Lane, (name, stamp): &(String, Stamp)| {
-            let turning = self.0.turning.read().unwrap_or_else(PoisonError::into_inner);
-            let turning = turning.as_ref().filter(|t| t.pipeline == *name);
-            turning.is_some_and(|t| lane.name == *name && lane.stamp == t.from && *stamp == t.to)
+        let fits = |handle: &PipelineHandle, (name, fingerprint): &(String, RowFingerprint)| {
+            handle.name == *name && handle.fingerprint == *fingerprint
         };
-        match (lane, wanted) {
-            (Some(lane), Some(wanted)) if fits(&lane, &wanted) || turns(&lane, &wanted) => {
-                lane.submit(job, done)
+        let turns = |handle: &PipelineHandle, (name, fingerprint): &(String, RowFingerprint)| {
+            let replacing = self.0.replacing.read().unwrap_or_else(PoisonError::into_inner);
+            let replacing = replacing.as_ref().filter(|t| t.pipeline == *name);
+            replacing
+                .is_some_and(|t| handle.name == *name && handle.fingerprint == t.from && *fingerprint == t.to)
+        };
+        match (handle, desired) {
+            (Some(handle), Some(desired)) if fits(&handle, &desired) || turns(&handle, &desired) => {
+                handle.submit(job, done)
             }
             // Another node's change, or its lead, has reached this one, and its modules are still being made ready.
             (_, Some((pipeline, _))) => done(job, Err(HookError::Busy { pipeline })),

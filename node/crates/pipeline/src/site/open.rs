@@ -7,7 +7,7 @@ use crate::site::follow;
 use crate::spec::row;
 use crate::stages::stage::Stages;
 use crate::worker::counts::State;
-use crate::worker::wanted::{self, Wanted};
+use crate::worker::desired::{self, SharedDesiredState};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ impl Pipelines {
     /// When the directory cannot be used.
     pub fn open(broker: Broker, runtime: Runtime, dir: PathBuf) -> Result<Self, PushError> {
         let store = Store::open(dir, &broker)?;
-        let wanted = Wanted::default();
-        let woken = wanted::watch(&broker, &wanted);
+        let desired = SharedDesiredState::default();
+        let woken = desired::watch(&broker, &desired);
         // It never leads, so it runs none, and need not compile any.
         let is_idle = broker.group().is_witness();
         let rows = broker.rows(StateKind::Pipeline);
@@ -48,10 +48,10 @@ impl Pipelines {
             loaded: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             compiling: Arc::new(tokio::sync::Semaphore::new(1)),
-            readying: tokio::sync::Mutex::default(),
+            preparing: tokio::sync::Mutex::default(),
             shadowing: Arc::default(),
-            wanted,
-            turning: RwLock::default(),
+            desired,
+            replacing: RwLock::default(),
         }));
         let weak = Arc::downgrade(&this.0);
         for row in rows {
@@ -85,9 +85,9 @@ impl Pipelines {
     /// once nobody produces. Blocks, for a moment at most.
     pub fn close(&self) {
         let active = self.active();
-        active.values().for_each(|a| a.lane.end());
+        active.values().for_each(|a| a.handle.end());
         let until = Instant::now() + CLOSE_WITHIN;
-        for ended in active.values().flat_map(|a| a.lane.ended()) {
+        for ended in active.values().flat_map(|a| a.handle.ended()) {
             let _ = ended.recv_timeout(until.saturating_duration_since(Instant::now()));
         }
     }

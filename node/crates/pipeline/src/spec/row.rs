@@ -37,9 +37,9 @@ pub(crate) struct Row {
 
 /// Tells a row that is in place from others, within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp(u64);
+pub(crate) struct RowFingerprint(u64);
 
-impl Stamp {
+impl RowFingerprint {
     /// No row's: what has it should not work.
     pub(crate) const NONE: Self = Self(0);
 
@@ -49,7 +49,7 @@ impl Stamp {
 
 impl Row {
     /// Changes with all that decides what runs: its revision, whether it is paused, and under which rows its modules remember.
-    pub(crate) fn stamp(&self) -> Stamp {
+    pub(crate) fn fingerprint(&self) -> RowFingerprint {
         let mut hash = DefaultHasher::new();
         (self.revision, self.paused).hash(&mut hash);
         self.digests
@@ -62,7 +62,7 @@ impl Row {
         });
         let tried = self.canary.iter().flat_map(|canary| &canary.digests);
         tried.for_each(|digest| digest.as_bytes().hash(&mut hash));
-        Stamp(hash.finish() | 1)
+        RowFingerprint(hash.finish() | 1)
     }
 
     /// All modules that it needs.

@@ -72,7 +72,7 @@ pub(crate) fn own_bytes(module: &str, error: &str) -> usize {
 
 /// What the records are that dead letters stem from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stem {
+pub(crate) enum Provenance {
     /// Of a batch that is not stored yet: their offsets become known when its entry is made.
     Batch,
     /// Stored.
@@ -89,7 +89,7 @@ pub(crate) fn batches(
     letters: &[DeadLetter],
     (records, own_times): (&[RecordRef<'_>], &[i64]),
     (topic, partition): (&str, u32),
-    stem: Stem,
+    provenance: Provenance,
 ) -> Vec<(BatchBuilder, Vec<(usize, u32)>)> {
     let mut batches: Vec<(BatchBuilder, Vec<(usize, u32)>)> = Vec::new();
     for letter in letters {
@@ -118,14 +118,14 @@ pub(crate) fn batches(
         );
         // What came in compressed may be larger than a batch may be that is not; and into one that is nothing can be written later.
         let is_large = record.bytes() + OWN_BYTES > RECORD_BYTES_MAX;
-        match stem {
-            Stem::Batch if is_large => {}
-            Stem::Batch => headers.push(header::OFFSET.as_bytes(), Some(&[b'0'; OFFSET_DIGITS])),
-            Stem::Stored => headers.push(
+        match provenance {
+            Provenance::Batch if is_large => {}
+            Provenance::Batch => headers.push(header::OFFSET.as_bytes(), Some(&[b'0'; OFFSET_DIGITS])),
+            Provenance::Stored => headers.push(
                 header::OFFSET.as_bytes(),
                 Some(record.offset.to_string().as_bytes()),
             ),
-            Stem::Timers => headers.push(
+            Provenance::Timers => headers.push(
                 header::TIMER.as_bytes(),
                 Some(record.timestamp.to_string().as_bytes()),
             ),
@@ -145,7 +145,7 @@ pub(crate) fn batches(
             continue;
         };
         batch.push_ref(&letter);
-        if stem == Stem::Batch && !is_large {
+        if provenance == Provenance::Batch && !is_large {
             // The last bytes of the record are the last header's value.
             slots.push((batch.bytes() - OFFSET_DIGITS, record.offset.get() as u32));
         }

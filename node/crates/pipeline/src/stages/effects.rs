@@ -2,21 +2,21 @@
 
 use crate::spec::on_error::Policy;
 use crate::stages::dead_letter::DeadLetter;
-use crate::stages::item::Item;
+use crate::stages::item::InFlight;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use weir_runtime::Fired;
 
 /// What a chain does with what it fails on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
+pub(crate) struct ErrorHandling {
     pub(crate) policy: Policy,
     pub(crate) attempts: u32,
 }
 
 /// Where a pass begins, and with what.
 #[derive(Clone, Copy)]
-pub(crate) enum Begin<'a> {
+pub(crate) enum StageInput<'a> {
     /// At the first stage, with records of a source, by its place in the spec.
     Records { source: u32 },
     /// At the stage that set timers, with those.
@@ -27,9 +27,9 @@ pub(crate) enum Begin<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     /// In order of the sources: what stays in the stream.
-    pub(crate) main: Vec<Item>,
+    pub(crate) main: Vec<InFlight>,
     /// What goes to named outputs.
-    pub(crate) outputs: BTreeMap<String, Vec<Item>>,
+    pub(crate) outputs: BTreeMap<String, Vec<InFlight>>,
     pub(crate) dead: Vec<DeadLetter>,
     /// Failed on, under the policy that drops.
     pub(crate) skipped: u64,

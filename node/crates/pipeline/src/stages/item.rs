@@ -8,16 +8,16 @@ use weir_types::{HeaderBuf, RecordRef};
 
 /// A record on its way through a chain.
 #[derive(Clone, Debug)]
-pub(crate) struct Item {
+pub(crate) struct InFlight {
     /// Index in the producer's batch of the record that it is or stems from.
     pub(crate) source: u32,
     /// What a module made of it; `None`: it is as it came.
-    pub(crate) made: Option<Made>,
+    pub(crate) made: Option<NewRecord>,
 }
 
 /// A record that a module made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Made {
+pub(crate) struct NewRecord {
     pub(crate) timestamp: i64,
     pub(crate) key: Option<Bytes>,
     pub(crate) value: Option<Bytes>,
@@ -25,7 +25,7 @@ pub(crate) struct Made {
     pub(crate) headers: Bytes,
 }
 
-impl Item {
+impl InFlight {
     /// The record that `new` makes of `self`.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl Item {
                 .for_each(|(name, value)| all.push(name, value));
             all.encoded()
         };
-        let made = Made {
+        let made = NewRecord {
             timestamp: new.timestamp.unwrap_or(view.timestamp),
             key: own(new.key.unwrap_or(view.key)),
             value: own(new.value.unwrap_or(view.value)),
@@ -95,7 +95,7 @@ impl Item {
 }
 
 /// The columns of `items`.
-pub(crate) fn columns(items: &[Item], records: &[RecordRef<'_>], wanted: Wanted) -> Columns {
+pub(crate) fn columns(items: &[InFlight], records: &[RecordRef<'_>], wanted: Wanted) -> Columns {
     let mut columns = Columns {
         timestamps: Vec::with_capacity(items.len()),
         keys: wanted.keys.then(Column::default),

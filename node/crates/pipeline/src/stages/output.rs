@@ -2,9 +2,9 @@
 
 use crate::spec::Spec;
 use crate::stages::batches::{Batches, build};
-use crate::stages::dead_letter::{self, Stem};
+use crate::stages::dead_letter::{self, Provenance};
 use crate::stages::effects::Effects;
-use crate::stages::item::Item;
+use crate::stages::item::InFlight;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_broker::{Blocked, Broker, Output, Topic};
@@ -26,7 +26,7 @@ pub(crate) struct Assembly<'a> {
     /// Their own timestamps, where others stand for them: a dead letter has its record's.
     pub(crate) own_times: &'a [i64],
     /// What those are.
-    pub(crate) stem: Stem,
+    pub(crate) provenance: Provenance,
 }
 
 /// Why effects come to nothing.
@@ -58,7 +58,7 @@ const COMPRESS_FROM_BYTES: usize = BATCH_BYTES_MAX;
 /// What of `items` stays in the frame of `batch`, sparse where records were dropped, and what follows it.
 pub(crate) fn kept(
     batch: &Batch,
-    items: &[Item],
+    items: &[InFlight],
     records: &[RecordRef<'_>],
 ) -> Result<(Batch, Batches), BatchError> {
     let body = batch.body()?;
@@ -129,7 +129,12 @@ impl Assembly<'_> {
         let topic = self.spec.dead_letters().ok().and_then(|name| self.find(&name));
         let topic = topic.ok_or_else(|| gone("the topic for dead letters is gone"))?;
         let source = (self.name, self.partition);
-        let batches = dead_letter::batches(&effects.dead, (self.records, self.own_times), source, self.stem);
+        let batches = dead_letter::batches(
+            &effects.dead,
+            (self.records, self.own_times),
+            source,
+            self.provenance,
+        );
         let partition = topic.partition(self.partition % topic.partitions.len().max(1) as u32);
         let partition = partition.ok_or_else(|| gone("no partition for dead letters"))?;
         self.broker.make_way(self.home, partition)?;
@@ -145,7 +150,7 @@ impl Assembly<'_> {
     }
 
     /// Records for each partition of `topic`: by key, and those without one on a partition of their source's number.
-    fn by_partition(&self, topic: &Topic, items: &[Item]) -> BTreeMap<u32, Batches> {
+    fn by_partition(&self, topic: &Topic, items: &[InFlight]) -> BTreeMap<u32, Batches> {
         let mut batches: BTreeMap<u32, Batches> = BTreeMap::new();
         for item in items {
             let record = item.view(self.records);

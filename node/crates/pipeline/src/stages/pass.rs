@@ -1,8 +1,8 @@
 //! One pass of items through the stages, which succeeds or fails as a whole.
 
 use crate::stages::dead_letter::{self, DeadLetter};
-use crate::stages::effects::{Begin, Effects, Rules};
-use crate::stages::item::{Item, columns};
+use crate::stages::effects::{Effects, ErrorHandling, StageInput};
+use crate::stages::item::{InFlight, columns};
 use crate::stages::stage::Stage;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ const ROW_AROUND_BYTES: usize = OP_HEAD_BYTES_MAX + 288;
 const FAN_OUT_MAX: usize = 16;
 
 /// A chain at work on one batch.
-pub(crate) struct Work<'a> {
+pub(crate) struct BatchRun<'a> {
     pub(crate) stages: &'a mut [Stage],
-    pub(crate) rules: Rules,
-    pub(crate) begin: Begin<'a>,
+    pub(crate) on_error: ErrorHandling,
+    pub(crate) input: StageInput<'a>,
     /// What items stem from: records, or timers as if they were.
     pub(crate) records: &'a [RecordRef<'a>],
     /// Their marks, or nothing.
@@ -36,8 +36,8 @@ pub(crate) struct Work<'a> {
 /// What one pass of some items through all stages gave.
 #[derive(Default)]
 pub(crate) struct Pass {
-    pub(crate) main: Vec<Item>,
-    pub(crate) outputs: BTreeMap<String, Vec<Item>>,
+    pub(crate) main: Vec<InFlight>,
+    pub(crate) outputs: BTreeMap<String, Vec<InFlight>>,
     pub(crate) dead: Vec<DeadLetter>,
     /// Of what goes to outputs, and of dead letters.
     pub(crate) bytes: usize,
@@ -50,18 +50,18 @@ pub(crate) struct Failed {
     pub(crate) sources: Vec<u32>,
 }
 
-impl Work<'_> {
+impl BatchRun<'_> {
     /// Takes `items` through all stages, or fails as a whole.
-    pub(crate) fn pass(&mut self, items: Vec<Item>) -> Result<Pass, Failed> {
+    pub(crate) fn pass(&mut self, items: Vec<InFlight>) -> Result<Pass, Failed> {
         let mut pass = Pass {
             main: items,
             ..Pass::default()
         };
         let marks: Vec<_> = self.stages.iter().map(mark).collect();
         let (looked_at, changed_before) = (pass.main.len(), self.changed_bytes());
-        let first = match self.begin {
-            Begin::Records { .. } => 0,
-            Begin::Timers { stage, .. } => stage,
+        let first = match self.input {
+            StageInput::Records { .. } => 0,
+            StageInput::Timers { stage, .. } => stage,
         };
         for stage in first..self.stages.len() {
             if pass.main.is_empty() {
@@ -90,9 +90,9 @@ impl Work<'_> {
     }
 
     /// Bytes of those of `main` that do not stay where they came: new ones, and further copies.
-    fn new_bytes(&self, main: &[Item]) -> usize {
+    fn new_bytes(&self, main: &[InFlight]) -> usize {
         let mut before = None;
-        let is_new = |item: &&Item| {
+        let is_new = |item: &&InFlight| {
             let is_copy = before.replace(item.source) == Some(item.source);
             is_copy || item.made.is_some()
         };
@@ -137,7 +137,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    pub(crate) fn stage(&mut self, at: usize, items: &[Item], pass: &mut Pass) -> Result<(), CallError> {
+    pub(crate) fn stage(&mut self, at: usize, items: &[InFlight], pass: &mut Pass) -> Result<(), CallError> {
         let (digest, label) = (self.digest(at), self.label(at));
         let Some(stage) = self.stages.get_mut(at) else {
             return Ok(());
@@ -145,9 +145,9 @@ impl Work<'_> {
         let wanted = stage.instance()?.plan().wanted;
         let Stage { instance, table, .. } = stage;
         let Some(instance) = instance else { return Ok(()) };
-        let (result, spent) = match self.begin {
-            Begin::Timers { stage, fired } if stage == at => {
-                let of = |i: &Item| fired.timers.get(i.source as usize).cloned();
+        let (result, spent) = match self.input {
+            StageInput::Timers { stage, fired } if stage == at => {
+                let of = |i: &InFlight| fired.timers.get(i.source as usize).cloned();
                 let timers: Vec<_> = items.iter().filter_map(of).collect();
                 let clock = fired.clock;
                 let fired = Fired {
@@ -156,14 +156,14 @@ impl Work<'_> {
                 };
                 timed(|| instance.on_timers(self.moment, fired, table))
             }
-            Begin::Records { .. } | Begin::Timers { .. } => {
-                let source = match self.begin {
-                    Begin::Records { source } => source,
+            StageInput::Records { .. } | StageInput::Timers { .. } => {
+                let source = match self.input {
+                    StageInput::Records { source } => source,
                     // What stems from a timer comes from no source.
-                    Begin::Timers { .. } => 0,
+                    StageInput::Timers { .. } => 0,
                 };
                 let columns = columns(items, self.records, wanted);
-                let of = |i: &Item| self.marks.get(i.source as usize).copied().unwrap_or(0);
+                let of = |i: &InFlight| self.marks.get(i.source as usize).copied().unwrap_or(0);
                 let marks: Vec<u8> = match self.marks.is_empty() {
                     true => Vec::new(),
                     false => items.iter().map(of).collect(),

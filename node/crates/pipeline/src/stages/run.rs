@@ -7,9 +7,9 @@ use crate::priority::Priority;
 use crate::spec::on_error::Policy;
 use crate::stages::dated::Dated;
 use crate::stages::dead_letter::{self, DeadLetter};
-use crate::stages::effects::{Begin, Effects, Rules, Stopped, TooMuch};
-use crate::stages::item::Item;
-use crate::stages::pass::{Pass, Work};
+use crate::stages::effects::{Effects, ErrorHandling, StageInput, Stopped, TooMuch};
+use crate::stages::item::InFlight;
+use crate::stages::pass::{BatchRun, Pass};
 use crate::stages::stage::Stage;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,30 +31,30 @@ const KEY_TOLD_BYTES: usize = 64;
 /// Runs `records`, of offsets from 0 on, through `stages`.
 pub(crate) fn run(
     stages: &mut [Stage],
-    rules: Rules,
-    begin: Begin<'_>,
+    on_error: ErrorHandling,
+    input: StageInput<'_>,
     records: &[RecordRef<'_>],
     dated: &Dated,
     moment: Moment,
 ) -> Result<Effects, Stopped> {
     let tables = stages.iter_mut().filter_map(|s| s.table.as_mut());
     tables.for_each(Table::begin_batch);
-    let mut work = Work {
+    let mut run = BatchRun {
         stages,
-        rules,
-        begin,
+        on_error,
+        input,
         records,
         marks: &dated.marks,
         moment,
         effects: Effects::default(),
     };
-    work.give_up_undated(dated);
+    run.dead_letter_undated(dated);
     let items = (0..records.len() as u32)
         .filter(|source| dated.undated.is_empty() || !dated.is_undated(*source))
-        .map(|source| Item { source, made: None })
+        .map(|source| InFlight { source, made: None })
         .collect();
-    work.settle(items)?;
-    let mut effects = work.effects;
+    run.run_or_split(items)?;
+    let mut effects = run.effects;
     if effects.bytes > BATCH_EFFECTS_BYTES_MAX && !planted(Bug::NoEntryBound) {
         return Err(Stopped::TooMuch(TooMuch {
             bytes: effects.bytes,
@@ -71,12 +71,12 @@ pub(crate) fn run(
     Ok(effects)
 }
 
-impl Work<'_> {
+impl BatchRun<'_> {
     /// Makes dead letters of records that have no time: no module sees them.
-    fn give_up_undated(&mut self, dated: &Dated) {
+    fn dead_letter_undated(&mut self, dated: &Dated) {
         let module: Arc<str> = Arc::from("event_time");
         for (source, why) in &dated.undated {
-            let item = Item {
+            let item = InFlight {
                 source: *source,
                 made: None,
             };
@@ -93,7 +93,7 @@ impl Work<'_> {
     }
 
     /// Gets `items` through, or says what stopped them.
-    pub(crate) fn settle(&mut self, items: Vec<Item>) -> Result<(), Stopped> {
+    pub(crate) fn run_or_split(&mut self, items: Vec<InFlight>) -> Result<(), Stopped> {
         let (mut tries, mut pause) = (0, RETRY_PAUSE);
         loop {
             let failed = match self.pass(items.clone()) {
@@ -112,18 +112,18 @@ impl Work<'_> {
                 CallError::Poison(index, why) => {
                     let source = failed.sources.get(*index as usize).copied();
                     let (bad, rest) = items.into_iter().partition(|i| Some(i.source) == source);
-                    self.give_up(bad, failed.stage, why, 1)?;
+                    self.apply_error_policy(bad, failed.stage, why, 1)?;
                     return if rest.is_empty() {
                         Ok(())
                     } else {
-                        self.settle(rest)
+                        self.run_or_split(rest)
                     };
                 }
                 // None of it is the records' doing: they come again.
                 CallError::Failed(why @ (CallFailure::Full(_) | CallFailure::Crowded(_))) => {
                     return Err(Stopped::Full(why.to_string()));
                 }
-                CallError::Retry(_) if tries < self.rules.attempts => {
+                CallError::Retry(_) if tries < self.on_error.attempts => {
                     #[expect(
                         clippy::disallowed_methods,
                         reason = "a thread of its own, that the module asked to wait"
@@ -131,26 +131,38 @@ impl Work<'_> {
                     std::thread::sleep(pause);
                     pause *= 2;
                 }
-                CallError::Failed(_) if tries < self.rules.attempts => {}
+                CallError::Failed(_) if tries < self.on_error.attempts => {}
                 CallError::Retry(_) | CallError::Failed(_) => {
-                    return self.halve(items, failed.stage, &failed.error.to_string(), tries);
+                    return self.bisect(items, failed.stage, &failed.error.to_string(), tries);
                 }
             }
         }
     }
 
-    fn halve(&mut self, mut items: Vec<Item>, stage: usize, error: &str, tries: u32) -> Result<(), Stopped> {
+    fn bisect(
+        &mut self,
+        mut items: Vec<InFlight>,
+        stage: usize,
+        error: &str,
+        tries: u32,
+    ) -> Result<(), Stopped> {
         if items.len() <= 1 || self.effects.failures >= FAILURES_MAX {
-            return self.give_up(items, stage, error, tries);
+            return self.apply_error_policy(items, stage, error, tries);
         }
         let behind = items.split_off(items.len() / 2);
-        self.settle(items)?;
-        self.settle(behind)
+        self.run_or_split(items)?;
+        self.run_or_split(behind)
     }
 
     /// What the policy does with records that will not get through.
-    fn give_up(&mut self, items: Vec<Item>, stage: usize, error: &str, attempts: u32) -> Result<(), Stopped> {
-        match self.rules.policy {
+    fn apply_error_policy(
+        &mut self,
+        items: Vec<InFlight>,
+        stage: usize,
+        error: &str,
+        attempts: u32,
+    ) -> Result<(), Stopped> {
+        match self.on_error.policy {
             Policy::Halt => Err(self.halt(&items, stage, error)),
             Policy::Skip => {
                 self.effects.skipped += items.len() as u64;
@@ -161,7 +173,7 @@ impl Work<'_> {
                 let own = dead_letter::own_bytes(&module, error);
                 let letters = items.iter().map(|i| own + i.view(self.records).bytes());
                 self.effects.bytes += letters.sum::<usize>();
-                let letter = |i: Item| DeadLetter {
+                let letter = |i: InFlight| DeadLetter {
                     source: i.source,
                     digest,
                     module: Arc::clone(&module),
@@ -175,10 +187,10 @@ impl Work<'_> {
     }
 
     /// Why it stops, for whoever wrote the module: which one it is, on what, and what happened.
-    pub(crate) fn halt(&self, items: &[Item], stage: usize, error: &str) -> Stopped {
-        let what = match self.begin {
-            Begin::Timers { .. } => "timer",
-            Begin::Records { .. } => "record",
+    pub(crate) fn halt(&self, items: &[InFlight], stage: usize, error: &str) -> Stopped {
+        let what = match self.input {
+            StageInput::Timers { .. } => "timer",
+            StageInput::Records { .. } => "record",
         };
         let on = match items {
             [item] => {

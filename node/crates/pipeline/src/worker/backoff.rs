@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 #[derive(Debug, Default)]
-pub(crate) struct Slow {
+pub(crate) struct RetryQueue {
     /// In the order in which they are tried.
     queue: VecDeque<u32>,
     /// The same.
@@ -13,7 +13,7 @@ pub(crate) struct Slow {
     until: Option<Instant>,
 }
 
-impl Slow {
+impl RetryQueue {
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -52,8 +52,8 @@ mod tests {
     fn one_is_tried_at_a_time_and_the_others_are_not_held_up() {
         let begun = Instant::now();
         let at = |s| begun + Duration::from_secs(s);
-        let may = |slow: &Slow, s| (0..6).filter(|p| slow.may(*p, at(s))).collect::<Vec<u32>>();
-        let mut slow = Slow::default();
+        let may = |slow: &RetryQueue, s| (0..6).filter(|p| slow.may(*p, at(s))).collect::<Vec<u32>>();
+        let mut slow = RetryQueue::default();
         assert_eq!(may(&slow, 0), [0, 1, 2, 3, 4, 5]);
         slow.note(vec![1, 3, 0], at(20));
         assert_eq!(may(&slow, 19), [2, 4, 5]);

@@ -1,15 +1,15 @@
 //! One turn of a partition behind the log.
 
 use crate::partition::merge;
-use crate::partition::parts::Parts;
 use crate::partition::refusal::Refusal;
-use crate::partition::state::Part;
+use crate::partition::state::PartitionState;
+use crate::partition::states::PartitionStates;
 use crate::stages::batches::Batches;
 use crate::stages::dated::Dated;
-use crate::stages::dead_letter::Stem;
-use crate::stages::effects::{Begin, Effects};
+use crate::stages::dead_letter::Provenance;
+use crate::stages::effects::{Effects, StageInput};
 use crate::stages::output::Assembly;
-use crate::worker::trace::{self, Line};
+use crate::worker::trace::{self, ObservedOutput};
 use crate::worker::worker::Worker;
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use weir_types::{GroupId, Offset, PartitionId, RecordRef, TopicName};
 const TIMER_ROW_BYTES: usize = 128;
 
 /// What is under way in a turn.
-pub(crate) struct Turn<'a> {
-    pub(crate) part: &'a mut Part,
+pub(crate) struct PollCycle<'a> {
+    pub(crate) part: &'a mut PartitionState,
     pub(crate) topic: &'a Arc<Topic>,
     pub(crate) partition: u32,
     pub(crate) sink: Sink,
@@ -42,14 +42,14 @@ pub(crate) enum Sink {
     /// It goes to topics.
     Entry(Vec<Output>),
     /// It is only looked at.
-    Shadow(Vec<Line>),
+    Shadow(Vec<ObservedOutput>),
 }
 
 impl Worker {
     /// Looks at what is stored on `partition`, as much as is good for an entry, and at what is due. Whether there was anything.
-    pub(crate) fn turn(
+    pub(crate) fn poll_partition(
         &mut self,
-        parts: &mut Parts,
+        parts: &mut PartitionStates,
         topic: &Arc<Topic>,
         partition: u32,
     ) -> Result<bool, Refusal> {
@@ -65,7 +65,7 @@ impl Worker {
         let most = parts.most(partition);
         let part = parts.part(&spec, &self.stages, &self.broker, partition, id)?;
         let part = part.ok_or(Refusal::NotLeader)?;
-        let gone = part.input.fill(&self.broker)?;
+        let gone = part.input.fetch_more(&self.broker)?;
         self.shared.counts.missed.fetch_add(gone, Ordering::Relaxed);
         let mut is_due = false;
         if part.input.is_at_end() {
@@ -80,7 +80,7 @@ impl Worker {
         part.chain.drain_to(STEPS_UNDECIDED_MAX - 1);
         // Dropped on the way out when it comes to nothing: then the chain begins anew.
         let step = part.chain.step();
-        let mut turn = Turn {
+        let mut cycle = PollCycle {
             part,
             topic,
             partition,
@@ -89,9 +89,9 @@ impl Worker {
             most,
             looked_at: 0,
         };
-        self.look(&mut turn)?;
-        let looked_at = turn.looked_at;
-        let outputs = match turn.sink {
+        self.process_records(&mut cycle)?;
+        let looked_at = cycle.looked_at;
+        let outputs = match cycle.sink {
             Sink::Entry(outputs) => outputs,
             Sink::Shadow(_) => Vec::new(),
         };
@@ -104,17 +104,17 @@ impl Worker {
     }
 
     /// Looks at the records that are at hand until an entry is full, and at the end of the log at what is due.
-    pub(crate) fn look(&mut self, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+    pub(crate) fn process_records(&mut self, cycle: &mut PollCycle<'_>) -> Result<(), Refusal> {
         let events = self.spec.event_time.clone().unwrap_or_default();
-        let bodies = turn.part.input.bodies(LOG_TURN_BYTES * 4)?;
-        let mut lists = turn.part.input.lists(&self.broker, &bodies)?;
-        while !turn.is_full()
+        let bodies = cycle.part.input.bodies(LOG_TURN_BYTES * 4)?;
+        let mut lists = cycle.part.input.lists(&self.broker, &bodies)?;
+        while !cycle.is_full()
             && let Some((n, mut run)) = merge::next_run(&lists)
         {
-            run.end = run.end.min(run.start.saturating_add(turn.most));
-            turn.looked_at = turn.looked_at.max(run.len());
+            run.end = run.end.min(run.start.saturating_add(cycle.most));
+            cycle.looked_at = cycle.looked_at.max(run.len());
             let records = lists.get(n).and_then(|l| l.records.get(run.clone()));
-            if !self.look_at(turn, n, records.unwrap_or_default().to_vec())? {
+            if !self.process_run(cycle, n, records.unwrap_or_default().to_vec())? {
                 break;
             }
             lists.get_mut(n).into_iter().for_each(|l| l.at = run.end);
@@ -122,97 +122,103 @@ impl Worker {
         let next = |l: &merge::List<'_>| l.records.get(l.at).map(|r| r.offset);
         let to: Vec<_> = lists.iter().map(next).collect();
         let counts: Vec<_> = bodies.iter().map(Vec::len).collect();
-        turn.part.input.advance(&to, &counts);
-        if turn.part.input.is_at_end() {
-            turn.part.time.pass(self.broker.now_ms(), &events);
-            self.fire_into(turn)?;
+        cycle.part.input.advance(&to, &counts);
+        if cycle.part.input.is_at_end() {
+            cycle.part.time.pass(self.broker.now_ms(), &events);
+            self.fire_into(cycle)?;
         }
         Ok(())
     }
 
     /// Looks at some records of source `n`, after all that is due by then; not at all if that alone is enough for an entry.
-    fn look_at(
+    fn process_run(
         &mut self,
-        turn: &mut Turn<'_>,
+        cycle: &mut PollCycle<'_>,
         n: usize,
         mut records: Vec<RecordRef<'_>>,
     ) -> Result<bool, Refusal> {
         let spec = Arc::clone(&self.spec);
         let events = spec.event_time.clone().unwrap_or_default();
-        let (source, name) = match turn.part.input.source(n) {
+        let (source, name) = match cycle.part.input.source(n) {
             Some((source, name)) => (source, name.clone()),
             None => return Ok(true),
         };
         let times = || records.iter().map(|r| r.timestamp);
         let times = times().min().unwrap_or(i64::MIN)..=times().max().unwrap_or(i64::MIN);
-        turn.part.time.read(times, self.broker.now_ms(), &events);
-        if !self.fire_into(turn)? {
+        cycle.part.time.read(times, self.broker.now_ms(), &events);
+        if !self.fire_into(cycle)? {
             return Ok(false);
         }
         let dated = match spec.is_timed() {
-            true => turn.part.time.date(&mut records, &events),
+            true => cycle.part.time.date(&mut records, &events),
             false => Dated::default(),
         };
-        let moment = turn.part.time.moment();
-        let begin = Begin::Records { source };
+        let moment = cycle.part.time.moment();
+        let input = StageInput::Records { source };
         let effects = match spec.remembers() {
-            true => self.run_through(&mut turn.part.stages, begin, &records, &dated, moment),
+            true => self.run_through(&mut cycle.part.stages, input, &records, &dated, moment),
             false => {
                 let mut stages = std::mem::take(&mut self.stages);
-                let effects = self.run_through(&mut stages, begin, &records, &dated, moment);
+                let effects = self.run_through(&mut stages, input, &records, &dated, moment);
                 self.stages = stages;
                 effects
             }
         };
-        let effects = effects.map_err(|refusal| at(refusal, &name, turn.partition, &records))?;
+        let effects = effects.map_err(|refusal| at(refusal, &name, cycle.partition, &records))?;
         self.check_breaker(records.len(), &effects)?;
         self.count(records.len(), &effects);
-        turn.part.time.follow(&records, &dated, &events);
-        self.keep(turn, name.as_str(), effects, (&records, &dated.own), Stem::Stored)?;
-        self.fire_into(turn)?;
+        cycle.part.time.follow(&records, &dated, &events);
+        self.keep(
+            cycle,
+            name.as_str(),
+            effects,
+            (&records, &dated.own),
+            Provenance::Stored,
+        )?;
+        self.fire_into(cycle)?;
         Ok(true)
     }
 
     /// Fires what is due by the time of the partition, as much as is good for an entry. Whether that is all.
-    fn fire_into(&mut self, turn: &mut Turn<'_>) -> Result<bool, Refusal> {
+    fn fire_into(&mut self, cycle: &mut PollCycle<'_>) -> Result<bool, Refusal> {
         if !self.spec.has_timers() {
             return Ok(true);
         }
-        let moment = turn.part.time.moment();
-        while !turn.is_full()
-            && let Some(due) = turn.part.pop_due(moment, TIMERS_FIRED_MAX.min(turn.most))
+        let moment = cycle.part.time.moment();
+        while !cycle.is_full()
+            && let Some(due) = cycle.part.pop_due(moment, TIMERS_FIRED_MAX.min(cycle.most))
         {
             let records = due.records();
-            turn.looked_at = turn.looked_at.max(records.len());
+            cycle.looked_at = cycle.looked_at.max(records.len());
             let effects = self.run_through(
-                &mut turn.part.stages,
-                due.begin(),
+                &mut cycle.part.stages,
+                due.input(),
                 &records,
                 &Dated::default(),
                 moment,
             )?;
             self.count_fired(records.len(), &effects);
-            turn.fired += records.len();
+            cycle.fired += records.len();
             let name = self.spec.source.first().to_owned();
-            self.keep(turn, &name, effects, (&records, &[]), Stem::Timers)?;
+            self.keep(cycle, &name, effects, (&records, &[]), Provenance::Timers)?;
         }
         let events = self.spec.event_time.clone().unwrap_or_default();
-        Ok(!turn.is_full() || !turn.part.is_due(&events))
+        Ok(!cycle.is_full() || !cycle.part.is_due(&events))
     }
 
     /// Adds what became of `records` to the step.
     pub(crate) fn keep(
         &self,
-        turn: &mut Turn<'_>,
+        cycle: &mut PollCycle<'_>,
         name: &str,
         mut effects: Effects,
         (records, own_times): (&[RecordRef<'_>], &[i64]),
-        stem: Stem,
+        provenance: Provenance,
     ) -> Result<(), Refusal> {
-        let outputs = match &mut turn.sink {
+        let outputs = match &mut cycle.sink {
             Sink::Entry(outputs) => outputs,
             Sink::Shadow(lines) => {
-                lines.extend(trace::lines(effects, records, name, stem));
+                lines.extend(trace::lines(effects, records, name, provenance));
                 return Ok(());
             }
         };
@@ -220,13 +226,13 @@ impl Worker {
         let assembly = Assembly {
             spec: &self.spec,
             broker: &self.broker,
-            topic: turn.topic,
+            topic: cycle.topic,
             home: GroupId::SITE,
             name,
-            partition: turn.partition,
+            partition: cycle.partition,
             records,
             own_times,
-            stem,
+            provenance,
         };
         let made = assembly.outputs(Batches::default(), &effects)?;
         outputs.extend(made);
@@ -234,12 +240,12 @@ impl Worker {
     }
 }
 
-impl Turn<'_> {
+impl PollCycle<'_> {
     /// Whether it is enough for an entry.
     pub(crate) fn is_full(&self) -> bool {
         let outputs: usize = match &self.sink {
             Sink::Entry(outputs) => outputs.iter().map(|o| o.batch.bytes().len()).sum(),
-            Sink::Shadow(lines) => lines.iter().map(Line::bytes).sum(),
+            Sink::Shadow(lines) => lines.iter().map(ObservedOutput::bytes).sum(),
         };
         let changed = self.part.changed_bytes() + self.fired * TIMER_ROW_BYTES;
         outputs >= ENTRY_BYTES_TARGET || changed >= STATE_CHANGES_BYTES_MAX / 2

@@ -1,15 +1,15 @@
 //! A pipeline at work: a thread of its own, with a bounded queue in front.
 
+use crate::partition::partition_set::PartitionSet;
 use crate::partition::place::Ends;
-use crate::partition::share::Share;
 use crate::priority::{self, Priority};
 use crate::spec::Spec;
-use crate::spec::row::Stamp;
+use crate::spec::row::RowFingerprint;
 use crate::spec::source::At;
 use crate::stages::stage::Stage;
 use crate::worker::counts::{Counts, State};
-use crate::worker::reader::{Reader, Stop};
-use crate::worker::wanted::Wanted;
+use crate::worker::desired::SharedDesiredState;
+use crate::worker::reader::{Reader, StopSignal};
 use crate::worker::worker::{Shared, Worker, thread};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -24,12 +24,12 @@ use weir_types::limits::{PIPELINE_QUEUE_MAX, PIPELINE_THREADS_MAX};
 const QUEUE_BYTES_MAX: usize = weir_types::limits::PRODUCE_INFLIGHT_BYTES_MAX / 4;
 
 /// The handle of a pipeline's thread.
-pub(crate) struct Lane {
+pub(crate) struct PipelineHandle {
     pub(crate) name: String,
-    pub(crate) stamp: Stamp,
-    front: Front,
+    pub(crate) fingerprint: RowFingerprint,
+    feed: Feed,
     shared: Arc<Shared>,
-    share: Share,
+    share: PartitionSet,
     /// What is tried on the partitions that it has not.
     pub(crate) canary: Option<Arc<Self>>,
     /// Its other end is dropped when all lanes before it have finished.
@@ -41,14 +41,14 @@ pub(crate) struct Lane {
 }
 
 /// Where a lane gets its work.
-enum Front {
+enum Feed {
     /// From who produces.
     Ingest(SyncSender<(HookJob, HookDone)>),
     /// From the log, until it is told to stop.
-    Log(Arc<Stop>),
+    Log(Arc<StopSignal>),
 }
 
-impl Drop for Front {
+impl Drop for Feed {
     fn drop(&mut self) {
         if let Self::Log(stop) = self {
             stop.set();
@@ -56,10 +56,10 @@ impl Drop for Front {
     }
 }
 
-impl Lane {
+impl PipelineHandle {
     /// Tells its threads behind the log to end with what they are at.
     pub(crate) fn end(&self) {
-        if let Front::Log(stop) = &self.front {
+        if let Feed::Log(stop) = &self.feed {
             stop.set();
         }
         if let Some(canary) = &self.canary {
@@ -74,7 +74,7 @@ impl Lane {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let own = own.filter(|_| matches!(self.front, Front::Log(_)));
+        let own = own.filter(|_| matches!(self.feed, Feed::Log(_)));
         let tried = self.canary.iter().flat_map(|canary| canary.ended());
         own.into_iter().chain(tried).collect()
     }
@@ -83,10 +83,10 @@ impl Lane {
     /// replaces, have finished.
     pub(crate) fn start(
         spec: Arc<Spec>,
-        stamp: Stamp,
-        share: Share,
+        fingerprint: RowFingerprint,
+        share: PartitionSet,
         stages: Vec<Stage>,
-        (broker, wanted): (Broker, Wanted),
+        (broker, desired): (Broker, SharedDesiredState),
         state: State,
         before: Vec<Receiver<()>>,
     ) -> std::io::Result<Self> {
@@ -95,8 +95,8 @@ impl Lane {
             counts: Counts::default(),
             ends: Mutex::default(),
             queued_bytes: AtomicUsize::new(0),
-            stamp,
-            wanted,
+            fingerprint,
+            desired,
         });
         let (finish, finished) = sync_channel::<()>(1);
         let (begin, begun) = oneshot::channel();
@@ -119,29 +119,29 @@ impl Lane {
             broker,
             Arc::clone(&shared),
         );
-        let front = match spec.at {
+        let feed = match spec.at {
             At::Ingest => {
                 let (jobs, queue) = sync_channel::<(HookJob, HookDone)>(PIPELINE_QUEUE_MAX);
                 thread(&name).spawn(move || {
                     begin();
                     worker.run(queue, finish);
                 })?;
-                Front::Ingest(jobs)
+                Feed::Ingest(jobs)
             }
             At::Log => {
-                let stop = Arc::new(Stop::default());
+                let stop = Arc::new(StopSignal::default());
                 let ended = Arc::clone(&stop);
                 thread(&name).spawn(move || {
                     begin();
                     read(worker, &ended, &finish);
                 })?;
-                Front::Log(stop)
+                Feed::Log(stop)
             }
         };
         Ok(Self {
             name,
-            stamp,
-            front,
+            fingerprint,
+            feed,
             shared,
             share,
             canary: None,
@@ -183,10 +183,10 @@ impl Lane {
                 }),
             );
         }
-        let sent = match &self.front {
-            Front::Ingest(jobs) => jobs.try_send((job, done)),
+        let sent = match &self.feed {
+            Feed::Ingest(jobs) => jobs.try_send((job, done)),
             // Nobody is sent to one.
-            Front::Log(_) => Err(TrySendError::Disconnected((job, done))),
+            Feed::Log(_) => Err(TrySendError::Disconnected((job, done))),
         };
         if let Err(TrySendError::Full((job, done)) | TrySendError::Disconnected((job, done))) = sent {
             self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -224,7 +224,7 @@ impl Lane {
 }
 
 /// Reads behind the log on as many threads as it may, this one among them.
-fn read(worker: Worker, stop: &Arc<Stop>, finish: &SyncSender<()>) {
+fn read(worker: Worker, stop: &Arc<StopSignal>, finish: &SyncSender<()>) {
     let spec = Arc::clone(&worker.spec);
     let partitions = |topic: &TopicName| worker.broker.topic(topic.as_str());
     let partitions = spec.source.iter().filter_map(partitions);

@@ -1,14 +1,14 @@
 //! Batches on their way to the log.
 
-use crate::partition::parts::Parts;
 use crate::partition::refusal::Refusal;
+use crate::partition::states::PartitionStates;
 use crate::priority::{self, Priority};
 use crate::stages::dated::Dated;
-use crate::stages::dead_letter::Stem;
-use crate::stages::effects::{Begin, TooMuch};
+use crate::stages::dead_letter::Provenance;
+use crate::stages::effects::{StageInput, TooMuch};
 use crate::stages::output::{self, Assembly};
 use crate::stages::stage::Stage;
-use crate::worker::timers::For;
+use crate::worker::timers::FireReason;
 use crate::worker::worker::{Worker, thread};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ impl Worker {
     /// Serves until the lane is dropped.
     pub(crate) fn run(mut self, queue: Receiver<(HookJob, HookDone)>, finish: SyncSender<()>) {
         loop {
-            let next = match self.patience() {
+            let next = match self.next_wakeup() {
                 None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(patience) => queue.recv_timeout(patience),
             };
@@ -34,12 +34,12 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.fire_all();
-            if !self.behind || self.good_in_a_row < GOOD_BATCHES {
+            if !self.is_demoted || self.good_in_a_row < GOOD_BATCHES {
                 continue;
             }
             // Good for long enough. Without privileges only a fresh thread is prompt again.
-            self.behind = !Priority::Prompt.ask();
-            if self.behind {
+            self.is_demoted = !Priority::Prompt.ask();
+            if self.is_demoted {
                 let (hand, over) = sync_channel::<(Self, _, _)>(1);
                 let go_on = move || {
                     Priority::Prompt.ask();
@@ -47,7 +47,7 @@ impl Worker {
                         .for_each(|(worker, queue, finish)| worker.run(queue, finish));
                 };
                 if priority::start_prompt(thread(&self.spec.name.to_string()), Box::new(go_on)) {
-                    self.behind = false;
+                    self.is_demoted = false;
                     let _ = hand.send((self, queue, finish));
                     return;
                 }
@@ -100,7 +100,7 @@ impl Worker {
             return Err(Refusal::NotLeader);
         };
         if self.spec.has_timers() {
-            self.fire(&job.topic, job.partition, For::Batch)?;
+            self.fire(&job.topic, job.partition, FireReason::Batch)?;
         }
         let mut parts = std::mem::take(&mut self.parts);
         let processed = self.step(&mut parts, job, &batch, records, id);
@@ -109,14 +109,14 @@ impl Worker {
             self.parts.let_instances_go();
             self.stages.iter_mut().for_each(|stage| stage.instance = None);
         }
-        self.tell_size();
+        self.report_size();
         processed
     }
 
     /// One step on top of those before it.
     pub(crate) fn step(
         &mut self,
-        parts: &mut Parts,
+        parts: &mut PartitionStates,
         job: &HookJob,
         batch: &Batch,
         mut records: Vec<RecordRef<'_>>,
@@ -161,7 +161,7 @@ impl Worker {
         dated: &Dated,
         moment: Moment,
     ) -> Result<Processed, Refusal> {
-        let effects = self.run_through(stages, Begin::Records { source: 0 }, records, dated, moment)?;
+        let effects = self.run_through(stages, StageInput::Records { source: 0 }, records, dated, moment)?;
         self.check_breaker(records.len(), &effects)?;
         self.count(records.len(), &effects);
         let (kept, follow) = output::kept(batch, &effects.main, records)?;
@@ -177,7 +177,7 @@ impl Worker {
             partition: job.partition,
             records,
             own_times: &dated.own,
-            stem: Stem::Batch,
+            provenance: Provenance::Batch,
         };
         Ok(Processed {
             outputs: assembly.outputs(follow, &effects)?,

@@ -3,10 +3,10 @@
 pub(crate) mod backoff;
 pub(crate) mod counts;
 pub(crate) mod cycle;
+pub(crate) mod desired;
 pub(crate) mod handle;
 pub(crate) mod inline;
 pub(crate) mod reader;
 pub(crate) mod timers;
 pub(crate) mod trace;
-pub(crate) mod wanted;
 pub(crate) mod worker;

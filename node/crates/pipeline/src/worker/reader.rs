@@ -6,7 +6,7 @@
 //! again gives the same; only at the end of the log time passes by itself.
 
 use crate::partition::refusal::Refusal;
-use crate::worker::backoff::Slow;
+use crate::worker::backoff::RetryQueue;
 use crate::worker::counts::State;
 use crate::worker::timers::LEAD_POLL;
 use crate::worker::worker::Worker;
@@ -30,12 +30,12 @@ const PATIENCE: u32 = 4;
 
 /// Tells threads to end.
 #[derive(Debug, Default)]
-pub(crate) struct Stop {
+pub(crate) struct StopSignal {
     is_set: AtomicBool,
     set: Notify,
 }
 
-impl Stop {
+impl StopSignal {
     pub(crate) fn set(&self) {
         self.is_set.store(true, Ordering::Release);
         self.set.notify_waiters();
@@ -58,14 +58,14 @@ impl Stop {
 /// One thread of a pipeline.
 pub(crate) struct Reader {
     pub(crate) worker: Worker,
-    pub(crate) stop: Arc<Stop>,
+    pub(crate) stop: Arc<StopSignal>,
     /// Which of how many: it has each partition whose number has that rest.
     pub(crate) share: (u32, u32),
     /// Replica groups of which nobody said how far their partitions have come, and until when nobody is asked.
     silent: BTreeMap<GroupId, Instant>,
     /// Partitions that could not be gone on with, and until when they are left alone.
     stuck: BTreeMap<u32, Instant>,
-    slow: Slow,
+    slow: RetryQueue,
     /// Up to where partitions are read that had nothing more. Of others it has to be looked for.
     known: BTreeMap<u32, Vec<(TopicName, Offset)>>,
     turns: watch::Receiver<u64>,
@@ -81,7 +81,7 @@ enum Next {
 }
 
 impl Reader {
-    pub(crate) fn new(worker: Worker, stop: Arc<Stop>, share: (u32, u32)) -> Self {
+    pub(crate) fn new(worker: Worker, stop: Arc<StopSignal>, share: (u32, u32)) -> Self {
         let turns = worker.broker.turns();
         Self {
             worker,
@@ -89,7 +89,7 @@ impl Reader {
             share,
             silent: BTreeMap::new(),
             stuck: BTreeMap::new(),
-            slow: Slow::default(),
+            slow: RetryQueue::default(),
             known: BTreeMap::new(),
             turns,
         }
@@ -145,7 +145,7 @@ impl Reader {
             .map(|t| t.partitions.len() as u32)
             .max()
             .unwrap_or(0);
-        let is_elsewhere = self.hear_of_ends();
+        let is_elsewhere = self.fetch_remote_ends();
         let (mine, of) = self.share;
         let mut is_idle = true;
         for partition in (mine..count).step_by(of.max(1) as usize) {
@@ -174,11 +174,11 @@ impl Reader {
             }
             let begun = Instant::now();
             let mut parts = std::mem::take(&mut self.worker.parts);
-            let turned = self.worker.turn(&mut parts, first, partition);
-            parts.spare(partition);
+            let turned = self.worker.poll_partition(&mut parts, first, partition);
+            parts.release_buffers(partition);
             let place = parts.place(partition);
             self.worker.parts = parts;
-            self.worker.tell_size();
+            self.worker.report_size();
             match turned {
                 Ok(did) => {
                     is_idle &= !did;
@@ -242,7 +242,7 @@ impl Reader {
     }
 
     /// Asks other nodes how far partitions have come that they lead, and that were read up to their ends. Whether there are any.
-    fn hear_of_ends(&mut self) -> bool {
+    fn fetch_remote_ends(&mut self) -> bool {
         let (broker, now) = (&self.worker.broker, Instant::now());
         self.silent.retain(|_, until| now < *until);
         let mut is_elsewhere = false;

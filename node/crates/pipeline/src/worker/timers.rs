@@ -3,12 +3,12 @@
 //! A timer that is due makes a step of the chain like any batch: what comes of it is in one entry with the row that says that
 //! it is not set any more. Before a batch is looked at, all that is due by then has fired, so that the order is that of time.
 
-use crate::partition::parts::Parts;
 use crate::partition::refusal::Refusal;
 use crate::partition::rows;
+use crate::partition::states::PartitionStates;
 use crate::stages::batches::Batches;
 use crate::stages::dated::Dated;
-use crate::stages::dead_letter::Stem;
+use crate::stages::dead_letter::Provenance;
 use crate::stages::output::Assembly;
 use crate::worker::counts::State;
 use crate::worker::worker::Worker;
@@ -25,7 +25,7 @@ pub(crate) const LEAD_POLL: Duration = Duration::from_millis(500);
 
 /// Why something fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum For {
+pub(crate) enum FireReason {
     /// It is time.
     Time,
     /// A batch comes, and what is due comes before it.
@@ -34,7 +34,7 @@ pub(crate) enum For {
 
 impl Worker {
     /// How long it may wait for a batch; for ever if there is nothing else.
-    pub(crate) fn patience(&mut self) -> Option<Duration> {
+    pub(crate) fn next_wakeup(&mut self) -> Option<Duration> {
         if !self.spec.has_timers() {
             return None;
         }
@@ -51,7 +51,7 @@ impl Worker {
         // Timers that an earlier revision set are kept for a later one, and are nothing to this.
         let due_in = match self.spec.has_timers() {
             true => self.parts.next_due_in(wall, &events),
-            false => self.parts.asleep.next_due_in(wall, &events),
+            false => self.parts.evicted.next_due_in(wall, &events),
         };
         due_in.map(Duration::from_millis)
     }
@@ -66,7 +66,7 @@ impl Worker {
         };
         let fired = self.due().and_then(|due| {
             due.into_iter()
-                .try_for_each(|partition| self.fire(&topic, partition, For::Time))
+                .try_for_each(|partition| self.fire(&topic, partition, FireReason::Time))
         });
         if let Err(Refusal::Halt(why)) = fired {
             self.halt(why);
@@ -77,63 +77,68 @@ impl Worker {
     pub(crate) fn due(&mut self) -> Result<BTreeSet<u32>, Refusal> {
         let events = self.spec.event_time.clone().unwrap_or_default();
         if !self.spec.has_timers() {
-            let sleepers = self.parts.asleep.take_due(self.broker.now_ms(), &events);
+            let sleepers = self.parts.evicted.take_due(self.broker.now_ms(), &events);
             return Ok(sleepers.into_iter().collect());
         }
-        let found = self.look_for_sleepers();
+        let found = self.find_evicted_timers();
         let wall = self.broker.now_ms();
         let due = self.parts.due(wall, &events);
-        let sleepers = self.parts.asleep.take_due(wall, &events);
+        let sleepers = self.parts.evicted.take_due(wall, &events);
         found?;
         Ok(due.into_iter().chain(sleepers).collect())
     }
 
     /// Which partitions have timers, whenever this node has begun to lead.
-    fn look_for_sleepers(&mut self) -> Result<(), ReadError> {
+    fn find_evicted_timers(&mut self) -> Result<(), ReadError> {
         let lead = self.broker.led_term(PartitionId::HOME);
-        if lead == self.parts.asleep.term {
+        if lead == self.parts.evicted.term {
             return Ok(());
         }
-        self.parts.asleep.partitions.clear();
+        self.parts.evicted.partitions.clear();
         if lead.is_some() {
             let with = rows::partitions_with_timers(&self.broker, &self.spec)?;
             let with = with.into_iter().filter(|p| self.share.has(*p));
-            self.parts.asleep.partitions = with.map(|p| (p, None)).collect();
+            self.parts.evicted.partitions = with.map(|p| (p, None)).collect();
         }
-        self.parts.asleep.term = lead;
+        self.parts.evicted.term = lead;
         Ok(())
     }
 
     /// Fires what is due on `partition`, a step at a time.
-    pub(crate) fn fire(&mut self, topic: &Arc<Topic>, partition: u32, why: For) -> Result<(), Refusal> {
+    pub(crate) fn fire(
+        &mut self,
+        topic: &Arc<Topic>,
+        partition: u32,
+        why: FireReason,
+    ) -> Result<(), Refusal> {
         let mut parts = std::mem::take(&mut self.parts);
         let fired = self.fire_due(&mut parts, topic, partition, why);
         self.parts = parts;
         match fired {
             Err(Refusal::NotLeader) => {
                 // Whoever leads now fires them; if that is this node again, in the same term, it has to look for them.
-                self.parts.asleep.term = None;
+                self.parts.evicted.term = None;
                 Ok(())
             }
             // Tried again at the next look.
-            Err(Refusal::Busy) if why == For::Time => Ok(()),
+            Err(Refusal::Busy) if why == FireReason::Time => Ok(()),
             fired => fired,
         }
     }
 
     fn fire_due(
         &mut self,
-        parts: &mut Parts,
+        parts: &mut PartitionStates,
         topic: &Arc<Topic>,
         partition: u32,
-        why: For,
+        why: FireReason,
     ) -> Result<(), Refusal> {
         let spec = Arc::clone(&self.spec);
         let events = spec.event_time.clone().unwrap_or_default();
         let id = topic.partition(partition).ok_or(Refusal::NotLeader)?;
         // A batch that was given to it before it was paused still passes it, with what is due before.
         let mut has_stepped = false;
-        while why == For::Batch || self.state() == State::Running {
+        while why == FireReason::Batch || self.state() == State::Running {
             if has_stepped && parts.is_broken(partition) {
                 return Err(Refusal::Busy);
             }
@@ -150,7 +155,7 @@ impl Worker {
             let step = part.chain.step();
             let records = due.records();
             let effects =
-                match self.run_through(&mut part.stages, due.begin(), &records, &Dated::default(), moment) {
+                match self.run_through(&mut part.stages, due.input(), &records, &Dated::default(), moment) {
                     Err(Refusal::TooMuch(much)) => {
                         drop(step);
                         parts.narrow(partition, much.of);
@@ -173,7 +178,7 @@ impl Worker {
                 partition,
                 records: &records,
                 own_times: &[],
-                stem: Stem::Timers,
+                provenance: Provenance::Timers,
             };
             let outputs = assembly.outputs(follow, &effects)?;
             let rows = part.changes(&spec, partition);

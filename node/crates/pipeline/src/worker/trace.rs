@@ -1,30 +1,30 @@
 //! What came out of a turn, line by line.
 
-use crate::stages::dead_letter::Stem;
+use crate::stages::dead_letter::Provenance;
 use crate::stages::effects::Effects;
-use crate::stages::item::{Item, Made};
+use crate::stages::item::{InFlight, NewRecord};
 use std::hash::Hash;
 use weir_types::{Offset, RecordRef};
 
 /// Something that came out of a turn.
-pub(crate) struct Line {
+pub(crate) struct ObservedOutput {
     /// Topic and offset of the record that it stems from; nothing for a timer.
-    pub(crate) stem: Option<(String, Offset)>,
-    pub(crate) what: What,
+    pub(crate) provenance: Option<(String, Offset)>,
+    pub(crate) content: OutputContent,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct What {
+pub(crate) struct OutputContent {
     pub(crate) output: String,
-    pub(crate) made: Option<Made>,
+    pub(crate) made: Option<NewRecord>,
     /// Of a dead letter.
     pub(crate) why: Option<String>,
 }
 
-impl Line {
+impl ObservedOutput {
     /// What it counts for in memory, about.
     pub(crate) fn bytes(&self) -> usize {
-        let made = self.what.made.as_ref().and_then(|made| made.value.as_ref());
+        let made = self.content.made.as_ref().and_then(|made| made.value.as_ref());
         64 + made.map_or(0, bytes::Bytes::len)
     }
 }
@@ -34,15 +34,15 @@ pub(crate) fn lines(
     effects: Effects,
     records: &[RecordRef<'_>],
     topic: &str,
-    stem: Stem,
-) -> impl Iterator<Item = Line> {
-    let of = move |source: u32| match (stem, records.get(source as usize)) {
-        (Stem::Stored, Some(record)) => Some((topic.to_owned(), record.offset)),
+    provenance: Provenance,
+) -> impl Iterator<Item = ObservedOutput> {
+    let of = move |source: u32| match (provenance, records.get(source as usize)) {
+        (Provenance::Stored, Some(record)) => Some((topic.to_owned(), record.offset)),
         _ => None,
     };
-    let line = move |output: &str, item: Item| Line {
-        stem: of(item.source),
-        what: What {
+    let line = move |output: &str, item: InFlight| ObservedOutput {
+        provenance: of(item.source),
+        content: OutputContent {
             output: output.to_owned(),
             made: item.made,
             why: None,
@@ -54,9 +54,9 @@ pub(crate) fn lines(
         let items: Vec<_> = items.into_iter().map(|item| line(&output, item)).collect();
         items
     });
-    let dead = effects.dead.into_iter().map(move |letter| Line {
-        stem: of(letter.source),
-        what: What {
+    let dead = effects.dead.into_iter().map(move |letter| ObservedOutput {
+        provenance: of(letter.source),
+        content: OutputContent {
             output: "dead".to_owned(),
             made: None,
             why: Some(letter.error),

@@ -1,19 +1,19 @@
 //! One thread of a pipeline: its state, its counts and its breaker.
 
-use crate::partition::parts::Parts;
+use crate::partition::partition_set::PartitionSet;
 use crate::partition::place::Ends;
 use crate::partition::refusal::Refusal;
-use crate::partition::share::Share;
+use crate::partition::states::PartitionStates;
 use crate::spec::Spec;
 use crate::spec::on_error::Policy;
-use crate::spec::row::Stamp;
+use crate::spec::row::RowFingerprint;
 use crate::spec::source::At;
 use crate::stages::dated::Dated;
-use crate::stages::effects::{Begin, Effects, Rules, Stopped, TooMuch};
+use crate::stages::effects::{Effects, ErrorHandling, StageInput, Stopped, TooMuch};
 use crate::stages::run;
 use crate::stages::stage::Stage;
 use crate::worker::counts::{Counts, State};
-use crate::worker::wanted::{self, Wanted};
+use crate::worker::desired::{self, SharedDesiredState};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,49 +36,49 @@ pub(crate) struct Shared {
     /// Behind the log: ends of what it reads from other nodes.
     pub(crate) ends: Mutex<Ends>,
     pub(crate) queued_bytes: AtomicUsize,
-    pub(crate) stamp: Stamp,
-    pub(crate) wanted: Wanted,
+    pub(crate) fingerprint: RowFingerprint,
+    pub(crate) desired: SharedDesiredState,
 }
 
 pub(crate) struct Worker {
     pub(crate) spec: Arc<Spec>,
     /// What it may look at.
-    pub(crate) share: Share,
+    pub(crate) share: PartitionSet,
     /// At work where nothing is remembered, and the pattern of those that do.
     pub(crate) stages: Vec<Stage>,
-    pub(crate) parts: Parts,
+    pub(crate) parts: PartitionStates,
     pub(crate) broker: Broker,
     pub(crate) shared: Arc<Shared>,
     pub(crate) failed_in_a_row: u32,
     /// Batches without a failure since the last one.
     pub(crate) good_in_a_row: u32,
     /// Its thread is, since a failure.
-    pub(crate) behind: bool,
+    pub(crate) is_demoted: bool,
     /// Rows, timers and bytes in memory that are counted.
-    pub(crate) told: (usize, usize, usize),
+    pub(crate) reported: (usize, usize, usize),
     /// When it was told last that there is no memory for its modules.
-    pub(crate) told_full: Option<Instant>,
+    pub(crate) warned_full_at: Option<Instant>,
     /// There was none the last time: what this lane can spare of it goes.
     pub(crate) is_full: bool,
 }
 
 impl Worker {
     /// One that belongs to no lane.
-    pub(crate) fn apart(spec: Arc<Spec>, stages: Vec<Stage>, broker: Broker) -> Self {
+    pub(crate) fn detached(spec: Arc<Spec>, stages: Vec<Stage>, broker: Broker) -> Self {
         let shared = Arc::new(Shared {
             state: Mutex::new(State::Running),
             counts: Counts::default(),
             ends: Mutex::default(),
             queued_bytes: AtomicUsize::new(0),
-            stamp: Stamp::NONE,
-            wanted: Wanted::default(),
+            fingerprint: RowFingerprint::NONE,
+            desired: SharedDesiredState::default(),
         });
-        Self::new(spec, Share::All, stages, broker, shared)
+        Self::new(spec, PartitionSet::All, stages, broker, shared)
     }
 
     pub(crate) fn new(
         spec: Arc<Spec>,
-        share: Share,
+        share: PartitionSet,
         stages: Vec<Stage>,
         broker: Broker,
         shared: Arc<Shared>,
@@ -86,15 +86,15 @@ impl Worker {
         Self {
             spec,
             stages,
-            parts: Parts::of(share.clone()),
+            parts: PartitionStates::of(share.clone()),
             share,
             broker,
             shared,
             failed_in_a_row: 0,
             good_in_a_row: 0,
-            behind: false,
-            told: (0, 0, 0),
-            told_full: None,
+            is_demoted: false,
+            reported: (0, 0, 0),
+            warned_full_at: None,
             is_full: false,
         }
     }
@@ -115,9 +115,11 @@ impl Worker {
     /// Once a minute: it is tried again and again.
     fn warn_full(&mut self, why: &str) {
         self.is_full = true;
-        let is_told = self.told_full.is_some_and(|at| at.elapsed() < FULL_TOLD_EVERY);
+        let is_told = self
+            .warned_full_at
+            .is_some_and(|at| at.elapsed() < FULL_TOLD_EVERY);
         if !is_told {
-            self.told_full = Some(Instant::now());
+            self.warned_full_at = Some(Instant::now());
             tracing::warn!(pipeline = %self.spec.name, why, "records wait: raise `modules_memory_bytes`, or remove a pipeline");
         }
     }
@@ -142,17 +144,17 @@ impl Worker {
     }
 
     /// Counts what is in memory by now; other threads of the pipeline count theirs.
-    pub(crate) fn tell_size(&mut self) {
+    pub(crate) fn report_size(&mut self) {
         let (rows, timers, bytes) = self.parts.size();
         let counts = &self.shared.counts;
         let tell = |counter: &AtomicU64, before: usize, now: usize| {
             // Wraps where it is less than before.
             counter.fetch_add((now as u64).wrapping_sub(before as u64), Ordering::Relaxed);
         };
-        tell(&counts.state_rows, self.told.0, rows);
-        tell(&counts.timers, self.told.1, timers);
-        tell(&counts.state_bytes, self.told.2, bytes);
-        self.told = (rows, timers, bytes);
+        tell(&counts.state_rows, self.reported.0, rows);
+        tell(&counts.timers, self.reported.1, timers);
+        tell(&counts.state_bytes, self.reported.2, bytes);
+        self.reported = (rows, timers, bytes);
     }
 
     /// Refuses what is more than one entry may have, of `of` records or timers.
@@ -178,19 +180,19 @@ impl Worker {
     pub(crate) fn run_through(
         &mut self,
         stages: &mut [Stage],
-        begin: Begin<'_>,
+        input: StageInput<'_>,
         records: &[RecordRef<'_>],
         dated: &Dated,
         moment: Moment,
     ) -> Result<Effects, Refusal> {
-        let rules = Rules {
+        let rules = ErrorHandling {
             policy: self.spec.policy(),
             attempts: self.spec.on_error.attempts,
         };
-        let effects = match run::run(stages, rules, begin, records, dated, moment) {
+        let effects = match run::run(stages, rules, input, records, dated, moment) {
             Ok(effects) => effects,
             Err(Stopped::Halt(why)) => {
-                (self.good_in_a_row, self.behind) = (0, true);
+                (self.good_in_a_row, self.is_demoted) = (0, true);
                 return Err(Refusal::Halt(why));
             }
             Err(Stopped::TooMuch(much)) => return Err(Refusal::TooMuch(much)),
@@ -207,7 +209,7 @@ impl Worker {
         ] {
             count.fetch_add(many, Ordering::Relaxed);
         }
-        self.behind |= effects.failures > 0;
+        self.is_demoted |= effects.failures > 0;
         self.good_in_a_row = if effects.failures > 0 {
             0
         } else {
@@ -269,8 +271,10 @@ impl Worker {
 
     /// Whether it may do something by itself: it works, and is what should.
     pub(crate) fn may_work(&self) -> bool {
-        let Shared { stamp, wanted, .. } = &*self.shared;
-        self.state() == State::Running && wanted::is_wanted(wanted, self.spec.name.as_str(), *stamp)
+        let Shared {
+            fingerprint, desired, ..
+        } = &*self.shared;
+        self.state() == State::Running && desired::is_desired(desired, self.spec.name.as_str(), *fingerprint)
     }
 
     pub(crate) fn state(&self) -> State {

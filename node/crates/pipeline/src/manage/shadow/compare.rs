@@ -16,19 +16,19 @@ pub(crate) struct Shadow {
 impl Shadow {
     /// A turn of the one that is behind, or of each: what one has seen and the other has not is kept in memory. Whether there was
     /// anything.
-    pub(crate) fn turn(&mut self, partition: u32) -> bool {
+    pub(crate) fn step(&mut self, partition: u32) -> bool {
         if self.is_halted() {
             return false;
         }
         let Some(live) = &mut self.live else {
-            let did = self.candidate.turn(partition);
+            let did = self.candidate.step(partition);
             self.compare(partition);
             return did;
         };
         let (theirs, ours) = (live.place(partition), self.candidate.place(partition));
-        let mut did = ours <= theirs && self.candidate.turn(partition);
+        let mut did = ours <= theirs && self.candidate.step(partition);
         if theirs <= ours || !did {
-            did |= live.turn(partition);
+            did |= live.step(partition);
         }
         self.compare(partition);
         did
@@ -46,16 +46,16 @@ impl Shadow {
             self.candidate.lines.remove(&partition);
             return;
         };
-        let stems = |run: &Run| -> Vec<_> {
+        let provenances = |run: &Run| -> Vec<_> {
             let of = run.lines.get(&partition).into_iter();
             of.flat_map(|lines| lines.keys().cloned()).collect()
         };
-        let mut all = stems(&self.candidate);
-        all.extend(stems(live));
+        let mut all = provenances(&self.candidate);
+        all.extend(provenances(live));
         all.sort();
         all.dedup();
-        for stem in all {
-            let (topic, offset) = &stem;
+        for provenance in all {
+            let (topic, offset) = &provenance;
             let seen = |run: &Run| run.has_seen(partition, topic, *offset);
             if !seen(live) || !seen(&self.candidate) {
                 continue;
@@ -63,7 +63,7 @@ impl Shadow {
             let take = |run: &mut Run| {
                 run.lines
                     .get_mut(&partition)
-                    .and_then(|lines| lines.remove(&stem))
+                    .and_then(|lines| lines.remove(&provenance))
             };
             let (before, after) = (
                 take(live).unwrap_or_default(),

@@ -98,7 +98,7 @@ fn run(
     };
     for partition in 0..partitions {
         shadow.begin(partition, origin)?;
-        while goes_on && shadow.turn(partition) {
+        while goes_on && shadow.step(partition) {
             goes_on = progress(looked(&shadow));
         }
         if wait.is_zero() {
@@ -107,7 +107,7 @@ fn run(
     }
     while goes_on && !shadow.is_halted() && begun.elapsed() < wait {
         let mut did = false;
-        (0..partitions).for_each(|partition| did |= shadow.turn(partition));
+        (0..partitions).for_each(|partition| did |= shadow.step(partition));
         if !did {
             let broker = shadow.candidate.worker.broker.clone();
             broker.block_on(async { tokio::time::sleep(PAUSE).await });

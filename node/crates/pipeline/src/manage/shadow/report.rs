@@ -1,6 +1,6 @@
 //! How a candidate and the live pipeline differ, for people.
 
-use crate::worker::trace::What;
+use crate::worker::trace::OutputContent;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use weir_types::Offset;
@@ -71,7 +71,7 @@ pub struct Told {
     pub value: Option<String>,
 }
 
-pub(crate) fn told(what: &What) -> Told {
+pub(crate) fn told(what: &OutputContent) -> Told {
     let text = |bytes: &bytes::Bytes| {
         let cut = bytes.get(..TOLD_BYTES).map(String::from_utf8_lossy);
         match cut {

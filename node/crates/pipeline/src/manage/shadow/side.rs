@@ -4,12 +4,12 @@ use crate::error::ApplyError;
 use crate::manage::shadow::report::Side;
 use crate::partition::input::Input;
 use crate::partition::refusal::Refusal;
-use crate::partition::state::Part;
+use crate::partition::state::PartitionState;
 use crate::spec::Spec;
 use crate::spec::source::Origin;
 use crate::stages::effects::TooMuch;
-use crate::worker::cycle::{Sink, Turn};
-use crate::worker::trace::What;
+use crate::worker::cycle::{PollCycle, Sink};
+use crate::worker::trace::OutputContent;
 use crate::worker::worker::Worker;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,14 +19,14 @@ use weir_broker::{AdminError, Broker, Chain, Topic};
 use weir_types::{Offset, PartitionId, TopicName};
 
 /// Lines by topic and offset of what they stem from.
-type ByStem = BTreeMap<(String, Offset), Vec<What>>;
+type BySource = BTreeMap<(String, Offset), Vec<OutputContent>>;
 
 /// One of the two at work.
 pub(crate) struct Run {
     pub(crate) worker: Worker,
     pub(crate) topic: Arc<Topic>,
-    pub(crate) parts: BTreeMap<u32, Part>,
-    pub(crate) lines: BTreeMap<u32, ByStem>,
+    pub(crate) parts: BTreeMap<u32, PartitionState>,
+    pub(crate) lines: BTreeMap<u32, BySource>,
     /// Of all that timers made: how much, and a sum that does not depend on the order.
     pub(crate) of_timers: (u64, u64),
     /// Topics whose records both look at, or nothing to compare with.
@@ -43,7 +43,7 @@ impl Run {
         revision: Option<u64>,
     ) -> Option<Self> {
         let topic = broker.topic(spec.source.first())?;
-        let worker = Worker::apart(Arc::new(spec), stages, broker.clone());
+        let worker = Worker::detached(Arc::new(spec), stages, broker.clone());
         Some(Self {
             worker,
             topic,
@@ -64,18 +64,18 @@ impl Run {
         let chain = Chain::begin(broker, PartitionId::HOME);
         let chain = chain.ok_or(AdminError::Closed)?;
         let input = Input::at(spec, broker, partition, origin)?;
-        let part = Part::apart(spec, stages, chain, input, partition);
+        let part = PartitionState::detached(spec, stages, chain, input, partition);
         self.parts.insert(partition, part);
-        self.lines.insert(partition, ByStem::new());
+        self.lines.insert(partition, BySource::new());
         Ok(())
     }
 
     /// Looks at some more records of a partition. Whether there were any.
-    pub(crate) fn turn(&mut self, partition: u32) -> bool {
+    pub(crate) fn step(&mut self, partition: u32) -> bool {
         let Some(part) = self.parts.get_mut(&partition).filter(|_| self.halted.is_none()) else {
             return false;
         };
-        let mut turn = Turn {
+        let mut cycle = PollCycle {
             part,
             topic: &self.topic,
             partition,
@@ -84,10 +84,10 @@ impl Run {
             most: usize::MAX,
             looked_at: 0,
         };
-        let filled = turn.part.input.fill(&self.worker.broker);
-        let had_records = turn.part.input.has_records();
-        let looked = filled.and_then(|_| self.worker.look(&mut turn));
-        turn.part.settle();
+        let filled = cycle.part.input.fetch_more(&self.worker.broker);
+        let had_records = cycle.part.input.has_records();
+        let looked = filled.and_then(|_| self.worker.process_records(&mut cycle));
+        cycle.part.settle();
         match looked {
             Ok(()) => {}
             Err(Refusal::Halt(why)) => self.halted = Some(why),
@@ -104,20 +104,20 @@ impl Run {
                 self.halted = Some("the log cannot be read at present: try again".to_owned())
             }
         }
-        let Sink::Shadow(lines) = turn.sink else {
+        let Sink::Shadow(lines) = cycle.sink else {
             return had_records;
         };
         for line in lines {
-            match line.stem {
+            match line.provenance {
                 // What the other never sees would be kept for ever.
                 Some((topic, _)) if !self.common.iter().any(|name| name.as_str() == topic) => {}
-                Some(stem) => {
+                Some(provenance) => {
                     let of = self.lines.entry(partition).or_default();
-                    of.entry(stem).or_default().push(line.what);
+                    of.entry(provenance).or_default().push(line.content);
                 }
                 None => {
                     let mut hash = DefaultHasher::new();
-                    line.what.hash(&mut hash);
+                    line.content.hash(&mut hash);
                     let (count, sum) = self.of_timers;
                     self.of_timers = (count + 1, sum.wrapping_add(hash.finish()));
                 }

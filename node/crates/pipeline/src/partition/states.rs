@@ -1,11 +1,11 @@
 //! What the modules of a pipeline remember: a table a stage and partition, from rows of the log and back to them.
 
-use crate::partition::evicted::Asleep;
+use crate::partition::evicted::EvictedTimers;
 use crate::partition::input::Input;
+use crate::partition::partition_set::PartitionSet;
 use crate::partition::refusal::Refusal;
 use crate::partition::rows::{count_stored, progress, table};
-use crate::partition::share::Share;
-use crate::partition::state::Part;
+use crate::partition::state::PartitionState;
 use crate::partition::time::Time;
 use crate::spec::Spec;
 use crate::spec::event_time::EventTime;
@@ -20,21 +20,21 @@ use weir_types::{GroupId, Offset, Term, TopicName};
 
 /// Those that are at work. What is not, is in the log.
 #[derive(Default)]
-pub(crate) struct Parts {
-    parts: BTreeMap<u32, Part>,
+pub(crate) struct PartitionStates {
+    parts: BTreeMap<u32, PartitionState>,
     /// How many records, or timers, are looked at together, where more came to too much for one entry.
     most: BTreeMap<u32, usize>,
     uses: u64,
     /// In which term of each group it was counted what is stored.
     counted: BTreeMap<GroupId, Term>,
     /// Partitions that are its own; none for all.
-    share: Option<Share>,
-    pub(crate) asleep: Asleep,
+    share: Option<PartitionSet>,
+    pub(crate) evicted: EvictedTimers,
 }
 
-impl Parts {
+impl PartitionStates {
     /// Those of a lane that works on these partitions.
-    pub(crate) fn of(share: Share) -> Self {
+    pub(crate) fn of(share: PartitionSet) -> Self {
         Self {
             share: Some(share),
             ..Self::default()
@@ -49,7 +49,7 @@ impl Parts {
         broker: &Broker,
         partition: u32,
         id: PartitionId,
-    ) -> Result<Option<&mut Part>, Refusal> {
+    ) -> Result<Option<&mut PartitionState>, Refusal> {
         self.uses += 1;
         if self.parts.get(&partition).is_some_and(|p| !p.chain.is_standing()) {
             self.end(partition);
@@ -62,7 +62,7 @@ impl Parts {
             if self.parts.len() >= most {
                 let longest = self.parts.iter().min_by_key(|(_, p)| p.last_used);
                 if let Some(partition) = longest.map(|(p, _)| *p) {
-                    self.put_aside(partition, spec);
+                    self.evict(partition, spec);
                 }
             }
             let Some(chain) = Chain::begin(broker, id) else {
@@ -76,10 +76,10 @@ impl Parts {
             let time = Time::from(progress(spec, broker, partition)?);
             let input = Input::open(spec, broker, partition)?;
             let last_used = self.uses;
-            self.asleep.wake(partition);
+            self.evicted.wake(partition);
             self.parts.insert(
                 partition,
-                Part {
+                PartitionState {
                     stages,
                     chain,
                     time,
@@ -96,7 +96,7 @@ impl Parts {
     }
 
     /// As [`Parts::end`], of one to which nothing came for longest. Timers that are due by themselves are not forgotten.
-    fn put_aside(&mut self, partition: u32, spec: &Spec) {
+    fn evict(&mut self, partition: u32, spec: &Spec) {
         if let Some(part) = self.parts.remove(&partition) {
             let events = spec.event_time.clone().unwrap_or_default();
             part.chain.drain();
@@ -107,9 +107,9 @@ impl Parts {
             }
             if !part.chain.is_standing() {
                 // What it has in memory does not say what is due.
-                self.asleep.put_at_once(partition);
+                self.evicted.put_at_once(partition);
             } else if let Some(at) = part.wake(&events) {
-                self.asleep.put(partition, part.time, at);
+                self.evicted.put(partition, part.time, at);
             }
         }
     }
@@ -139,7 +139,7 @@ impl Parts {
     }
 
     /// Holds what was read of a partition and is not used yet only where few partitions are at work.
-    pub(crate) fn spare(&mut self, partition: u32) {
+    pub(crate) fn release_buffers(&mut self, partition: u32) {
         let is_crowded = self.parts.len() > HOLDING_PARTITIONS_MAX;
         if let Some(part) = self.parts.get_mut(&partition).filter(|_| is_crowded) {
             part.input.give_back();
@@ -191,7 +191,7 @@ impl Parts {
             ids.any(|id| broker.led_term(id).is_some())
         };
         // What the other version of the pipeline looks after counts there.
-        let share = self.share.clone().unwrap_or(Share::All);
+        let share = self.share.clone().unwrap_or(PartitionSet::All);
         count_stored(spec, broker, stages, |partition| {
             share.has(partition) && is_led(partition)
         })
@@ -212,7 +212,7 @@ impl Parts {
 
     /// Rows, timers and bytes in memory.
     pub(crate) fn size(&self) -> (usize, usize, usize) {
-        let tables = self.parts.values().flat_map(Part::tables);
+        let tables = self.parts.values().flat_map(PartitionState::tables);
         tables.fold((0, 0, 0), |(rows, timers, bytes), t| {
             (rows + t.len(), timers + t.timers(), bytes + t.bytes())
         })
@@ -220,7 +220,7 @@ impl Parts {
 
     /// Milliseconds until a timer is due, if it is `wall` now.
     pub(crate) fn next_due_in(&mut self, wall: i64, events: &EventTime) -> Option<u64> {
-        let wait = |part: &mut Part| {
+        let wait = |part: &mut PartitionState| {
             // One whose chain is broken is begun anew at the next look: what broke it may last.
             let is_by_itself = part.chain.is_standing() && part.input.is_at_end();
             let at = part.wake(events).filter(|_| is_by_itself)?;
@@ -229,14 +229,14 @@ impl Parts {
         let first = self.parts.values_mut().filter_map(wait).min();
         first
             .into_iter()
-            .chain(self.asleep.next_due_in(wall, events))
+            .chain(self.evicted.next_due_in(wall, events))
             .min()
     }
 
     /// Partitions with timers that are due, if it is `wall` now; and those whose chain is broken: what they have in memory does
     /// not say what is due.
     pub(crate) fn due(&mut self, wall: i64, events: &EventTime) -> Vec<u32> {
-        let is_due = |part: &mut Part| {
+        let is_due = |part: &mut PartitionState| {
             // Behind the log, time is that of the records until there are no more.
             if part.input.is_at_end() {
                 part.time.pass(wall, events);

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 /// Partitions that a lane works on.
 #[derive(Clone, Debug)]
-pub(crate) enum Share {
+pub(crate) enum PartitionSet {
     All,
     Only(Arc<BTreeSet<u32>>),
     But(Arc<BTreeSet<u32>>),
 }
 
-impl Share {
+impl PartitionSet {
     pub(crate) fn has(&self, partition: u32) -> bool {
         match self {
             Self::All => true,
@@ -28,9 +28,9 @@ mod tests {
     #[test]
     fn each_partition_is_one_lanes() {
         let some = Arc::new(BTreeSet::from([1, 4]));
-        let (only, but) = (Share::Only(Arc::clone(&some)), Share::But(some));
+        let (only, but) = (PartitionSet::Only(Arc::clone(&some)), PartitionSet::But(some));
         for partition in 0..8 {
-            assert!(Share::All.has(partition));
+            assert!(PartitionSet::All.has(partition));
             assert_ne!(only.has(partition), but.has(partition));
             assert_eq!(only.has(partition), partition == 1 || partition == 4);
         }
