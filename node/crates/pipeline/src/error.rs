@@ -1,4 +1,4 @@
-//! What can go wrong with pipelines and modules.
+//! Errors of pipelines and modules.
 
 use crate::spec::error::SpecError;
 use std::io;
@@ -7,69 +7,96 @@ use weir_runtime::{InitError, LoadError};
 use weir_types::ErrorKind;
 use weir_types::limits::STATEFUL_PARTITIONS_MAX;
 
-/// Why a pipeline is not tried out on some partitions.
+/// Reason to reject a canary, or its promotion.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum CanaryError {
+    /// A canary of this pipeline is running.
     #[error(
         "a canary of `{0}` is at work already: `weir pipeline promote {0}` or `weir pipeline rollback {0}` first"
     )]
     AtWork(String),
+    /// No canary of this pipeline is running.
     #[error("there is no canary of `{0}`: `weir pipeline canary FILE --partitions …` begins one")]
     None(String),
+    /// The pipeline is paused or halted.
     #[error("`{0}` is not running: resume it first, or apply the new version to all partitions")]
     NotRunning(String),
-    #[error("a canary has the source and the place of the pipeline as it is: `{0}` differs")]
+    /// The candidate differs in this setting, which a canary cannot change.
+    #[error("a canary keeps the source and the position of its pipeline: `{0}` differs")]
     Differs(&'static str),
+    /// The source has no such partition.
     #[error("its source has partitions 0 to {last}: there is no partition {partition}")]
-    NoPartition { partition: u32, last: u32 },
-    #[error("name some partitions, and not all: `weir pipeline apply` is for all")]
+    NoPartition {
+        /// Missing partition.
+        partition: u32,
+        /// Last partition of the source.
+        last: u32,
+    },
+    /// No partition is named, or all are.
+    #[error("name at least one partition, but not all: `weir pipeline apply` is for all")]
     Partitions,
+    /// The candidate would need a migration of state.
     #[error(
-        "what its modules remember would be another's, or of another version: on some partitions that cannot be; try it with \
-         `weir pipeline shadow` instead"
+        "a canary cannot change a module's state version or the owner of a stage's state; try `weir pipeline shadow` instead"
     )]
     Migrates,
 }
 
-/// Why a module was not taken or not found.
+/// Error of taking in, finding or removing a module.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum PushError {
+    /// The module cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// Invalid name or version.
     #[error(
-        "`{0}` cannot name a module: use 1 to 100 letters, digits, `.`, `_` or `-`, and begin with no `.` or `-`"
+        "`{0}` cannot name a module: use 1 to 100 letters, digits, `.`, `_` or `-`, and do not begin with `.` or `-`"
     )]
     Name(String),
-    #[error("`{0}` cannot name a module: it could be the beginning of another's digest")]
+    /// A name that could be taken for a digest.
+    #[error("`{0}` cannot name a module: the name could be the first digits of a digest")]
     LikeDigest(String),
-    #[error("other modules are being compiled: try again")]
+    /// Other modules are being compiled; retry.
+    #[error("other modules are being compiled: retry")]
     Busy,
-    #[error("there are {0} modules already: remove one")]
+    /// The limit of modules or of their bytes is reached.
+    #[error("the limit of {0} modules is reached: remove some")]
     Full(usize),
+    /// The limit of labels of a module is reached.
     #[error(
-        "the same bytes have {0} names and versions already: remove one with `weir module remove NAME@VERSION`"
+        "the same bytes have {0} names and versions already: remove a label with `weir module remove NAME@VERSION`"
     )]
     Labels(usize),
-    #[error("no module `{0}`; `weir module list` shows what there is")]
+    /// No module matches the reference.
+    #[error("no module `{0}`; see `weir module list`")]
     NotFound(String),
+    /// A pipeline uses the module.
     #[error("module is used by pipeline `{0}`")]
     InUse(String),
+    /// The label belongs to other bytes.
     #[error("module `{name}@{version}` exists with other bytes: push it under another version")]
-    Exists { name: String, version: String },
+    Exists {
+        /// Name of the label.
+        name: String,
+        /// Version of the label.
+        version: String,
+    },
+    /// The stored bytes do not match their digest.
     #[error("stored module `{0}` is damaged: push it again")]
     Damaged(String),
+    /// A file of the module store cannot be used.
     #[error("cannot store the module")]
     Io(#[from] io::Error),
+    /// The site rejected or could not make the change.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// A stored row cannot be read.
     #[error(transparent)]
     Format(#[from] FormatError),
 }
 
 impl PushError {
-    /// What the caller does.
+    /// Returns the class of the error, which tells a caller how to react.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Load(e) => e.kind(),
@@ -89,111 +116,179 @@ impl PushError {
     }
 }
 
-/// Why a pipeline was not applied.
+/// Error of changing or inspecting a pipeline.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum ApplyError {
+    /// The text of the pipeline is invalid.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// A module cannot be found or loaded.
     #[error(transparent)]
     Module(#[from] PushError),
+    /// A module cannot be instantiated.
     #[error("stage {stage}, module `{module}`: {error}")]
     Init {
+        /// Stage, counted from 1.
         stage: usize,
+        /// Module of the stage.
         module: String,
+        /// The cause.
         error: InitError,
     },
+    /// A source or output topic does not exist.
     #[error("no topic `{0}`; create it with `weir topic create {0}`")]
     NoTopic(String),
+    /// An output of a module has no topic.
     #[error(
         "output `{output}` of module `{module}` has no topic: add `{output} = \"TOPIC\"` under [outputs]"
     )]
-    OutputWithoutTopic { module: String, output: String },
+    OutputWithoutTopic {
+        /// Module with the output.
+        module: String,
+        /// Name of the output.
+        output: String,
+    },
+    /// A topic is given for an output that no module has.
     #[error("no module of the pipeline has an output `{0}`")]
     UnknownOutput(String),
+    /// The source of a stateful in-line pipeline is in replica groups.
     #[error(
-        "topic `{0}` is in replica groups, and what an in-line pipeline remembers is in the group of all nodes: let this one \
-         stand behind the log, with `at = \"log\"`, or use a topic that was made without `--replication`"
+        "topic `{0}` is in replica groups, and state of an in-line pipeline is in the group of all nodes: use a log pipeline, \
+         with `at = \"log\"`, or a topic that was created without `--replication`"
     )]
     Spread(String),
+    /// A pipeline cannot switch between in-line and log.
     #[error(
-        "pipeline `{0}` stands elsewhere, in-line or behind the log: give this one another name, or `weir pipeline remove {0}` first"
+        "pipeline `{0}` cannot switch between in-line and log: choose another name, or `weir pipeline remove {0}` first"
     )]
     OtherPlace(String),
+    /// The sources of a stateful pipeline differ in their number of partitions.
     #[error(
-        "topic {one} partitions and topic {other}: records of one key would not meet; give both the same number"
+        "topic {one} partitions and topic {other}: records of a key would not meet; give both the same number"
     )]
-    Apart { one: String, other: String },
-    #[error("pipeline `{0}` is in-line: it has no place to be taken back to")]
+    Apart {
+        /// Topic and partitions of the first source.
+        one: String,
+        /// Topic and partitions of a source that differs.
+        other: String,
+    },
+    /// An in-line pipeline has no position to rewind.
+    #[error("pipeline `{0}` is in-line: only log pipelines can be rewound")]
     NoPlaces(String),
-    #[error("pipeline `{name}` has no revision {} to go back to; `weir pipeline history {name}` shows them", .revision.map_or_else(|| "before this".to_owned(), |n| n.to_string()))]
-    NoRevision { name: String, revision: Option<u64> },
-    #[error("pipeline `{0}` was changed meanwhile: look again")]
+    /// No such revision is stored.
+    #[error("pipeline `{name}` has no revision {} to go back to; see `weir pipeline history {name}`", .revision.map_or_else(|| "before this".to_owned(), |n| n.to_string()))]
+    NoRevision {
+        /// Name of the pipeline.
+        name: String,
+        /// Requested revision, or `None` for the revision before.
+        revision: Option<u64>,
+    },
+    /// Another caller has changed the pipeline meanwhile.
+    #[error("pipeline `{0}` was changed meanwhile: check and retry")]
     Changed(String),
+    /// The canary is rejected.
     #[error(transparent)]
     Canary(#[from] CanaryError),
-    #[error("node {node} could not go on with it if it came to lead: {why}")]
-    Elsewhere { node: u64, why: String },
-    #[error("a pipeline is being tried out already: wait for it to end")]
+    /// Another node cannot compile the modules.
+    #[error("node {node} could not run the pipeline as a leader: {why}")]
+    Elsewhere {
+        /// The other node.
+        node: u64,
+        /// The cause.
+        why: String,
+    },
+    /// Another shadow run is under way; retry.
+    #[error("another shadow run is under way: wait for its end")]
     Shadowing,
+    /// Too many partitions for following new records in a shadow run.
     #[error(
-        "its source has {0} partitions, and following what comes is for at most {STATEFUL_PARTITIONS_MAX}"
+        "the source has {0} partitions, and new records are followed on at most {STATEFUL_PARTITIONS_MAX}"
     )]
     Wide(usize),
-    #[error("that is not where a page begins: take what the page before it says")]
+    /// Invalid page token.
+    #[error("invalid page token: use `next` of the page before")]
     Page,
-    #[error("it cannot begin there: {0}")]
+    /// The position to begin at does not exist or cannot be read.
+    #[error("the pipeline cannot begin there: {0}")]
     Begin(#[from] FetchError),
+    /// The source has another in-line pipeline.
     #[error("topic `{topic}` has the in-line pipeline `{other}` already: add a stage there")]
-    Taken { topic: String, other: String },
+    Taken {
+        /// Source topic.
+        topic: String,
+        /// Name of its pipeline.
+        other: String,
+    },
+    /// A module needs a grant that its stage lacks.
     #[error(
         "stage {stage}: module `{module}` imports `weir:module/{what}`, which the stage does not grant: add `\"{what}\"` to \
          its `grants`"
     )]
     NotGranted {
+        /// Stage, counted from 1.
         stage: usize,
+        /// Module of the stage.
         module: String,
+        /// Missing grant.
         what: &'static str,
     },
+    /// A module rejects the state of its earlier version.
     #[error(
         "stage {stage}: module `{module}` does not take over what version {earlier} of it remembers of partition {partition}: {why}; \
-         the pipeline goes on as it was"
+         the pipeline continues as before"
     )]
     Migrate {
+        /// Stage, counted from 1.
         stage: usize,
+        /// Module of the stage.
         module: String,
+        /// State version before.
         earlier: u32,
+        /// Partition of the state.
         partition: u32,
+        /// The module's message.
         why: String,
     },
+    /// A stage has state of another module, or of a later version.
     #[error(
-        "stage {stage} keeps state of {before}, and would be {now}: `weir pipeline reset {pipeline}` forgets what it \
-         keeps, then apply again"
+        "stage {stage} keeps state of {before}, and would be {now}: run `weir pipeline reset {pipeline}` to delete its \
+         state, then apply again"
     )]
     OtherState {
+        /// Name of the pipeline.
         pipeline: String,
+        /// Stage, counted from 1.
         stage: usize,
+        /// Owner of the state.
         before: String,
+        /// Owner after the change.
         now: String,
     },
-    #[error("there are {0} pipelines already: remove one")]
+    /// The limit of pipelines is reached.
+    #[error("the limit of {0} pipelines is reached: remove some")]
     Full(usize),
+    /// All pipelines together exceed a limit.
     #[error(
-        "all pipelines' {what} would come to {wanted}, and {limit} may be: remove one, or make it smaller"
+        "all pipelines together would have {wanted} {what}, and the limit is {limit}: remove or shrink some"
     )]
     Together {
+        /// Limited quantity.
         what: &'static str,
+        /// Sum after the change.
         wanted: usize,
+        /// Largest sum.
         limit: usize,
     },
+    /// No such pipeline.
     #[error("no pipeline `{0}`")]
     NotFound(String),
+    /// The site rejected or could not make the change.
     #[error(transparent)]
     Admin(#[from] AdminError),
 }
 
 impl ApplyError {
-    /// What the caller does.
+    /// Returns the class of the error, which tells a caller how to react.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Module(e) => e.kind(),

@@ -1,15 +1,16 @@
-//! A value in a JSON document, by its path, without the rest of it.
+//! Finds a value in a JSON document by its path, without decoding the rest.
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// The text of the value at `path` in `document`: names with dots between them, or a JSON Pointer (RFC 6901). Modules find it by the
-/// same paths; what they read first and others last, a name on the path that comes twice, is refused.
+/// Returns the text of the value at `path` in `document`, or `None` if there is no such value. A path is
+/// names with dots between them, or a JSON Pointer (RFC 6901). Modules use the same paths. A name that occurs
+/// twice along the path is an error, since parsers disagree on which of the two counts.
 ///
 /// # Errors
-/// In words, when the document is not JSON to its end, or has a name of the path twice.
+/// A message when the document is not valid JSON to its end, or repeats a name of the path.
 pub fn at<'d>(document: &'d [u8], path: &str) -> Result<Option<&'d str>, String> {
     let plain = |name: &str| name.replace("~1", "/").replace("~0", "~");
     let names: Vec<String> = match path.strip_prefix('/') {
@@ -29,7 +30,7 @@ pub fn at<'d>(document: &'d [u8], path: &str) -> Result<Option<&'d str>, String>
     })
 }
 
-/// What is left of a path.
+/// The rest of a path.
 #[derive(Clone, Copy)]
 struct At<'p>(&'p [String]);
 

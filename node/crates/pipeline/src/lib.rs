@@ -1,8 +1,13 @@
-//! Pipelines, in-line and behind the log: joins the broker and the module runtime.
+//! Pipelines: joins the broker and the module runtime.
 //!
-//! Owns what a pipeline is ([`Spec`]), the modules that were pushed ([`store`]), and a thread per pipeline that runs
-//! its stages over each batch ([`lane`], [`chain`]), or several that read the log ([`behind`]). What failed goes where the pipeline's policy says. Knows neither
-//! the log nor wasmtime.
+//! A pipeline sends the records of its sources through modules, either in-line, before they are stored, or as
+//! a log pipeline that reads stored records. The crate owns the text of a pipeline ([`Spec`]), the store of
+//! modules, and the threads that run modules over batches. It does not use the log or wasmtime directly.
+//!
+//! Rooms, from top to bottom; each imports only from those below: `site` (opening, following the site's rows,
+//! the broker's hook), `manage` (changes and views of pipelines and modules), `worker` (threads), `partition`
+//! (state and position of a partition) and `module_store`, `stages` (records through modules) and `error`,
+//! `spec`. The files `priority` and `json` import nothing of the crate.
 
 mod error;
 pub mod json;

@@ -1,5 +1,5 @@
-//! Modules that were pushed: a row each for name and version, their bytes in rows as well, so that every node of the
-//! site has them, and a file named by the SHA-256, from which they are loaded.
+//! Store of pushed modules. A row per module holds its labels, rows of parts hold its bytes on every node of
+//! the site, and a file named by its SHA-256 is loaded from.
 
 use crate::error::PushError;
 use bytes::Bytes;
@@ -12,63 +12,63 @@ use weir_broker::{Broker, StateKey, StateKind};
 use weir_runtime::{Descriptor, Digest};
 use weir_types::limits::{MODULE_LABELS_MAX, MODULES_BYTES_MAX, MODULES_MAX};
 
-/// Bytes of a component in one row: a record that comes at the same time waits for their sync.
+/// Bytes of a component per row. A record that arrives meanwhile waits for the row's sync.
 const ROW_BYTES: usize = 64 << 10;
 
-/// Digits of a digest by which a module can be named.
+/// Least number of digits of a digest that can name a module.
 const DIGITS_MIN: usize = 8;
 
-/// Longest name or version.
+/// Longest name or version, in bytes.
 const NAME_BYTES_MAX: usize = 100;
 
-/// How a module is named by people: `name`, `name@version`, or its digest (whole, or the first digits of it).
+/// Reference to a module: `name`, `name@version`, or a digest, whole or its first digits.
 pub type ModuleRef = str;
 
-/// What is known of a module.
+/// Description of a module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModuleInfo {
-    /// Its identity.
+    /// SHA-256 of the component.
     pub digest: Digest,
-    /// Label.
+    /// Name of the label.
     pub name: String,
-    /// Label.
+    /// Version of the label.
     pub version: String,
-    /// Size of the component.
+    /// Size of the component in bytes.
     pub bytes: u64,
-    /// When it was pushed, in milliseconds since 1970.
+    /// When the label was last pushed, in milliseconds since 1970.
     pub pushed_ms: i64,
-    /// What it says it is.
+    /// Description that the module gives of itself.
     pub descriptor: Descriptor,
-    /// Interfaces that it imports functions from.
+    /// Interfaces that the module imports functions from.
     pub imports: Vec<String>,
-    /// Under which it was pushed as well.
+    /// Further labels of the same bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<Label>,
 }
 
-/// A name and version of a module. It stands for the same bytes for ever, and bytes may have several.
+/// A name and version of a module. A label always refers to the same bytes; bytes may have several labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Label {
-    /// Its name.
+    /// Name of the module.
     pub name: String,
-    /// Its version.
+    /// Version of the module.
     pub version: String,
-    /// When it was pushed, in milliseconds since 1970.
+    /// When the label was last pushed, in milliseconds since 1970.
     pub pushed_ms: i64,
 }
 
 impl ModuleInfo {
-    /// What a row says; an unreadable one is told of, and left alone.
+    /// Decodes a row. Logs an error and returns `None` if the row cannot be read.
     pub(crate) fn from_row(key: &[u8], value: &[u8]) -> Option<Self> {
         let read = serde_json::from_slice::<Self>(value);
         read.inspect_err(|why| {
             let digest: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-            tracing::error!(%digest, %why, "what is stored of a module cannot be read: push it again");
+            tracing::error!(%digest, %why, "row of a module cannot be read: push the module again");
         })
         .ok()
     }
 
-    /// All of its labels: the first one first.
+    /// Iterates over all labels, the first label first.
     fn labels(&self) -> impl Iterator<Item = (&str, &str, i64)> {
         let first = (self.name.as_str(), self.version.as_str(), self.pushed_ms);
         let also = self.also.iter();
@@ -80,7 +80,7 @@ impl ModuleInfo {
         self.labels().any(|(n, v, _)| (n, v) == (name, version))
     }
 
-    /// Adds a label, or says of one when it was last pushed.
+    /// Adds a label, or updates its push time.
     pub(crate) fn label(&mut self, name: &str, version: &str, pushed_ms: i64) {
         if (&*self.name, &*self.version) == (name, version) {
             self.pushed_ms = pushed_ms;
@@ -94,7 +94,7 @@ impl ModuleInfo {
         });
     }
 
-    /// Without a label; none when that was the last.
+    /// Returns the module without a label, or `None` if the label was the last.
     pub(crate) fn without(&self, name: &str, version: &str) -> Option<Self> {
         let mut left = self.clone();
         if (&*self.name, &*self.version) == (name, version) {
@@ -107,7 +107,7 @@ impl ModuleInfo {
         Some(left)
     }
 
-    /// As it is shown under each of its labels.
+    /// Iterates over the module as shown under each label.
     pub(crate) fn each(&self) -> impl Iterator<Item = Self> + '_ {
         self.labels().map(|(name, version, pushed_ms)| Self {
             name: name.to_owned(),
@@ -119,7 +119,7 @@ impl ModuleInfo {
     }
 }
 
-/// Whether it could be the first digits of a digest.
+/// Returns true if `name` could be the first digits of a digest.
 fn is_digest_like(name: &str) -> bool {
     name.len() >= DIGITS_MIN
         && name
@@ -127,7 +127,7 @@ fn is_digest_like(name: &str) -> bool {
             .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// Files and rows of modules.
+/// The modules of a node: descriptions in memory, files on disk, and rows.
 pub(crate) struct Store {
     dir: PathBuf,
     pub(crate) modules: BTreeMap<Digest, ModuleInfo>,
@@ -143,7 +143,7 @@ impl Store {
         })
     }
 
-    /// What rows of modules say.
+    /// Decodes the rows of modules. Unreadable rows are skipped.
     pub(crate) fn read_rows(rows: &[(Vec<u8>, Vec<u8>)]) -> BTreeMap<Digest, ModuleInfo> {
         let infos = rows
             .iter()
@@ -151,7 +151,7 @@ impl Store {
         infos.map(|info| (info.digest, info)).collect()
     }
 
-    /// Refuses names that cannot be, versions that are taken, and one module too many.
+    /// Rejects invalid names, labels that are taken, and modules beyond the limits.
     pub(crate) fn check(
         modules: &BTreeMap<Digest, ModuleInfo>,
         name: &str,
@@ -191,8 +191,8 @@ impl Store {
         }
     }
 
-    /// Writes the file of `digest`. It is not synced, which would hold up the log's own syncs: what it says is in rows as well, and
-    /// one that is damaged is written anew from those.
+    /// Writes the file of `digest`. The file is not synced, since a sync would delay the log's syncs: a
+    /// damaged file is rewritten from the rows.
     pub(crate) fn write(dir: &std::path::Path, digest: Digest, component: &[u8]) -> Result<(), PushError> {
         let path = dir.join(format!("{digest}.wasm"));
         let fresh = path.with_extension("new");
@@ -212,24 +212,24 @@ impl Store {
         )
     }
 
-    /// Keys and values of the rows that hold a component, in parts of [`ROW_BYTES`].
+    /// Splits a component into rows of [`ROW_BYTES`]. Yields keys and values.
     pub(crate) fn parts(digest: Digest, component: &[u8]) -> impl Iterator<Item = (Vec<u8>, Bytes)> + '_ {
         let parts = component.chunks(ROW_BYTES).zip(0u32..);
         parts.map(move |(part, n)| (Self::part_key(digest, n), Bytes::copy_from_slice(part)))
     }
 
-    /// The key of one of them.
+    /// Returns the key of part `n`.
     fn part_key(digest: Digest, n: u32) -> Vec<u8> {
         [digest.as_bytes(), &n.to_be_bytes()[..]].concat()
     }
 
-    /// The keys under which all of them lie.
+    /// Returns the key prefix of all parts.
     pub(crate) fn parts_of(digest: Digest) -> StateKey {
         StateKey::new(StateKind::ModulePart, digest.as_bytes())
     }
 
-    /// Makes sure that the file of a module is there, from the rows that came with it. False while they are on their
-    /// way to the disk.
+    /// Writes the file of a module from its rows, unless the file is intact. Returns false if rows are not on
+    /// disk yet.
     pub(crate) fn fetch(
         dir: &std::path::Path,
         broker: &Broker,
@@ -239,7 +239,7 @@ impl Store {
             return Ok(true);
         }
         let mut component = Vec::new();
-        // However long the parts are: they were longer once.
+        // The size of parts depends on the release that wrote them.
         for n in 0.. {
             if component.len() as u64 >= info.bytes {
                 break;
@@ -260,8 +260,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Reads the component back, and sees that it is what it was.
-    /// Whether the bytes of a module seem to be here. Whether they are what they should be shows when they are read.
+    /// Returns true if a file of the right size exists. Its content is checked when the file is read.
     pub(crate) fn has(dir: &std::path::Path, info: &ModuleInfo) -> bool {
         let found = fs::metadata(dir.join(format!("{}.wasm", info.digest)));
         found.is_ok_and(|found| found.len() == info.bytes)
@@ -277,11 +276,11 @@ impl Store {
 
     pub(crate) fn remove_file(&self, digest: Digest) {
         if let Err(e) = fs::remove_file(self.dir.join(format!("{digest}.wasm"))) {
-            tracing::warn!(%digest, error = %e, "module file stays");
+            tracing::warn!(%digest, error = %e, "module file cannot be removed");
         }
     }
 
-    /// The module that was last pushed under `name`, and its version.
+    /// Returns the module that was last pushed under `name`, and its version.
     pub(crate) fn latest(&self, name: &str) -> Option<(&ModuleInfo, &str)> {
         let labels = self
             .modules
@@ -292,7 +291,7 @@ impl Store {
         last.map(|(info, (_, version, _))| (info, version))
     }
 
-    /// Name and version that `reference` names; none when it is a digest.
+    /// Returns the label that `reference` names, or `None` for a digest.
     pub(crate) fn label_of(&self, reference: &ModuleRef) -> Option<(String, String)> {
         if let Some((name, version)) = reference.split_once('@') {
             return Some((name.to_owned(), version.to_owned()));
@@ -301,9 +300,9 @@ impl Store {
         Some((reference.to_owned(), version.to_owned()))
     }
 
-    /// The module that `reference` names; by name alone, the one pushed last.
+    /// Returns the module that `reference` names. A name alone refers to the module pushed last.
     pub(crate) fn resolve(&self, reference: &ModuleRef) -> Result<&ModuleInfo, PushError> {
-        // Whoever gives a digest wants those bytes, whatever somebody else has called his.
+        // A full digest always means those bytes, even if a label has the same text.
         if let Ok(digest) = reference.parse::<Digest>() {
             let found = self.modules.get(&digest);
             return found.ok_or_else(|| PushError::NotFound(reference.to_owned()));

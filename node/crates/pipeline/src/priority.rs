@@ -1,38 +1,42 @@
-//! Who gets a core when there are not enough.
+//! Scheduling priority of threads when cores are scarce.
 //!
-//! A module that loops, traps or returns nonsense is stopped each time, but stopping it and making fresh instances keeps
-//! a core busy, and on two cores that doubled the p99 of everybody else. Two things together end that, neither of them
-//! alone. The node's threads ask for a short time slice, so that one that wakes up need not wait for the end of a slice
-//! of three milliseconds (Linux 6.12 and later: `sched_setattr(2)`, `sched_runtime`; EEVDF). But a thread that has just
-//! had more than its share is not let run before the next tick, whatever its slice; so a pipeline whose module
-//! misbehaves has a nice value too, which makes the others' share large. It still gets a tenth of a core that others
-//! want: nothing starves, and no lock is held for long by a thread that is not let run, as it was with `SCHED_IDLE`.
+//! A module that loops, traps or returns nonsense is stopped each time. Stopping and re-instantiating still
+//! keeps a core busy, and doubled the p99 of all other pipelines on two cores. Two measures together prevent
+//! this; neither is enough alone.
+//!
+//! The node's threads ask for a short time slice, so that a thread that wakes up does not wait for the end of
+//! a 3 ms slice (Linux 6.12 and later: `sched_setattr(2)`, `sched_runtime`; EEVDF). The kernel does not run a
+//! thread that has used more than its share before the next tick, whatever its slice. A pipeline whose module
+//! misbehaves therefore also gets a nice value, which enlarges the share of the others.
+//!
+//! A demoted thread still gets a tenth of a contended core. Nothing starves, and no lock is held for long by
+//! a thread that cannot run, as happened with `SCHED_IDLE`.
 
 use std::io;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{OnceLock, PoisonError, RwLock};
 use std::thread::Builder;
 
-/// How much a thread is in a hurry.
+/// Scheduling priority of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// Somebody waits for it. Threads that the calling one starts inherit it.
+    /// For threads that a caller waits for. Inherited by threads that the calling thread starts.
     Prompt,
-    /// Others go first.
+    /// For background work: all other threads go first.
     Behind,
 }
 
-/// Longer than anything on the path of a batch takes.
+/// Longer than any step on the path of a batch.
 const SHORT_NS: u64 = 500_000;
 
-/// A tenth of the weight of a thread without one.
+/// Gives a tenth of the weight of a thread with nice value 0.
 const BEHIND_NICE: i32 = 10;
 
 impl Priority {
-    /// Asks for it on the calling thread. Best effort; whether it was granted. Without privileges a thread that was
-    /// once behind stays so: see [`start_prompt`].
+    /// Requests this priority for the calling thread, and returns true if the kernel granted the request.
+    /// Without privileges a demoted thread cannot be promoted again: see [`start_prompt`].
     pub fn ask(self) -> bool {
-        // Whatever the process was started with is its owner's wish.
+        // The nice value of the process is its owner's choice.
         let own = *STARTED_WITH.get_or_init(own_nice);
         let (runtime_ns, nice) = match self {
             Self::Prompt => (SHORT_NS, own),
@@ -46,7 +50,7 @@ impl Priority {
     }
 }
 
-/// The process's own.
+/// The nice value with which the process was started.
 static STARTED_WITH: OnceLock<i32> = OnceLock::new();
 
 fn own_nice() -> i32 {
@@ -57,10 +61,10 @@ type Work = Box<dyn FnOnce() + Send>;
 
 type Start = (Builder, Work, SyncSender<bool>);
 
-/// The thread that starts threads, since one that is behind can only start others that are.
+/// Queue of the thread that starts threads, since a demoted thread can only start demoted threads.
 static STARTER: RwLock<Option<Sender<Start>>> = RwLock::new(None);
 
-/// Makes sure that [`start_prompt`] has where to start from. To be called by a thread that is not behind.
+/// Starts the thread behind [`start_prompt`], unless it runs already. The calling thread must not be demoted.
 ///
 /// # Errors
 /// When no thread can be started.
@@ -78,7 +82,7 @@ pub(crate) fn prepare() -> io::Result<()> {
     Ok(())
 }
 
-/// Starts `work` on a thread that is not behind although the calling one may be; whether that was possible.
+/// Starts `work` on a thread of foreground priority, even from a demoted thread. Returns true on success.
 pub(crate) fn start_prompt(thread: Builder, work: Work) -> bool {
     let starter = STARTER.read().unwrap_or_else(PoisonError::into_inner).clone();
     let (started, answer) = sync_channel(1);
@@ -88,7 +92,7 @@ pub(crate) fn start_prompt(thread: Builder, work: Work) -> bool {
 
 #[cfg(target_os = "linux")]
 fn set(runtime_ns: u64, nice: i32) -> io::Result<()> {
-    /// `struct sched_attr` as of its first version, which every kernel with the call takes.
+    /// `struct sched_attr` in its first version, which every kernel with the call accepts.
     #[repr(C)]
     #[derive(Default)]
     struct SchedAttr {

@@ -1,4 +1,4 @@
-//! Putting a pipeline in place: all that is looked at before it is.
+//! Applying a pipeline: from a checked spec to a running revision.
 
 use crate::error::{ApplyError, PushError};
 use crate::manage::check::Checked;
@@ -17,11 +17,15 @@ use weir_runtime::Digest;
 use weir_types::TopicName;
 
 impl Pipelines {
-    /// Applies a pipeline in TOML: checks it with an instance of each module, creates its topic for dead letters if
-    /// need be, and puts it in place between two batches; `by` is who wants it.
+    /// Applies a pipeline in TOML as a new revision. Checks it with an instance of each module, creates a
+    /// missing topic for dead letters, and replaces the running revision between two batches. `by` names the
+    /// caller in the history.
     ///
     /// # Errors
-    /// When anything about it does not fit: then nothing has changed.
+    /// Any [`ApplyError`]. Nothing has changed then, except that the topic for dead letters may exist.
+    ///
+    /// # Cancel safety
+    /// Once polled, the change runs to its end even if the future is dropped.
     pub async fn apply(&self, text: &str, by: &str) -> Result<PipelineInfo, ApplyError> {
         let reason = revisions::ChangeReason {
             by: by.to_owned(),
@@ -32,7 +36,8 @@ impl Pipelines {
         to_completion(async move { this.apply_spec(spec, None, reason, None).await }).await
     }
 
-    /// As [`Pipelines::apply`], with these modules if they are given, and only on top of the revision `on` if one is.
+    /// Applies `spec`: with the modules of `digests` if given, and only if the current revision is `on`, if
+    /// given.
     pub(crate) async fn apply_spec(
         &self,
         spec: Spec,
@@ -54,7 +59,7 @@ impl Pipelines {
             creates,
         } = self.check_spec(spec, digests).await?;
         self.check_states(&spec, &states)?;
-        // The way back waits for nobody: what it leads to has worked.
+        // A rollback does not wait for other nodes: its modules have worked before.
         if !reason.is_back {
             self.prepare_elsewhere(&digests).await?;
         }
@@ -75,7 +80,7 @@ impl Pipelines {
         if let Some(before) = &before {
             in_term = self.migrate(before, &spec, &stages, &mut states).await?;
             if paused && before.states.is_empty() {
-                // What is paused writes nothing: whose state it will be is settled when it is resumed.
+                // A paused pipeline writes nothing. The owner of its state is determined on resume.
                 states.clear();
             }
         }
@@ -94,7 +99,7 @@ impl Pipelines {
         let _replacement = before.as_ref().map(|before| self.begin_replacement(before, &row));
         let written = self.write(before.as_ref(), in_term, &row, others).await;
         if let (Err(_), Some(_), Some(before)) = (&written, in_term, &before) {
-            // What it was made of may not be all there is: it goes on as it was.
+            // The leader has changed, so the migrated state may be incomplete: the old revision goes on.
             self.put_in_place(before, before.clone(), Vec::new()).await?;
         }
         written?;
@@ -109,7 +114,7 @@ impl Pipelines {
         self.pipeline(&name).ok_or(ApplyError::NotFound(name))
     }
 
-    /// Rows for where a pipeline begins on the sources that it has not had until now. Where it has been it goes on.
+    /// Returns rows that place the pipeline on its new sources. Known sources keep their positions.
     pub(crate) async fn places(&self, spec: &Spec) -> Result<Vec<Written>, ApplyError> {
         let had = |topic: &TopicName| {
             let active = self.active();
@@ -128,7 +133,8 @@ impl Pipelines {
     }
 }
 
-/// Dead letters keep the time of their source, which may be long past: size limits them, not age.
+/// Dead letters keep the time of their source, which may be long past. The topic is limited by size, not by
+/// age.
 pub(crate) fn dead_letter_settings() -> [(String, String); 2] {
     let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     [

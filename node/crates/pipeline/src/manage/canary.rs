@@ -1,8 +1,8 @@
-//! Trying a pipeline on some partitions, for real.
+//! Canaries: a new version on some partitions, in production.
 //!
-//! A canary works on its partitions and the pipeline as it was on the others, each on a thread of its own. What modules remember
-//! stays where it is, so that either can go on with it: a version that would have to migrate it first is refused. A canary ends by
-//! being promoted, which is a revision of what it says; by being taken back, which is one of what was before; or by any other change.
+//! The candidate runs on its partitions, and the old version on all others, each on threads of its own. Both
+//! use the same state, so a version that needs a migration is rejected. A canary ends by promotion, by
+//! rollback, or by any other change of the pipeline. Promotion and rollback are revisions.
 
 use crate::error::{ApplyError, CanaryError, PushError};
 use crate::manage::apply::dead_letter_settings;
@@ -18,11 +18,14 @@ use std::collections::BTreeSet;
 use weir_broker::Principal;
 
 impl Pipelines {
-    /// Has a pipeline in TOML, which is there already, work on `partitions`, and the one that is there on the others; `by` is who wants
-    /// it. Guarded by what the new one says, it is taken back by itself.
+    /// Starts a canary: a new version in TOML of an existing pipeline, on `partitions` only. The candidate's
+    /// guard rolls the canary back if its bounds are violated. `by` names the caller in the history.
     ///
     /// # Errors
-    /// When anything about it does not fit: then nothing has changed.
+    /// Any [`ApplyError`]. Nothing has changed then, except that the topic for dead letters may exist.
+    ///
+    /// # Cancel safety
+    /// Once polled, the change runs to its end even if the future is dropped.
     pub async fn canary(&self, text: &str, partitions: &[u32], by: &str) -> Result<PipelineInfo, ApplyError> {
         let (this, spec) = (self.clone(), Spec::parse(text)?);
         let (partitions, by) = (partitions.to_owned(), by.to_owned());
@@ -102,10 +105,13 @@ impl Pipelines {
         self.pipeline(&name).ok_or(ApplyError::NotFound(name))
     }
 
-    /// Has what is tried on some partitions work on all; `by` is who wants it.
+    /// Applies the canary to all partitions. `by` names the caller in the history.
     ///
     /// # Errors
     /// When there is no canary, or it cannot be applied any more.
+    ///
+    /// # Cancel safety
+    /// Once polled, the change runs to its end even if the future is dropped.
     pub async fn promote(&self, name: &str, by: &str) -> Result<PipelineInfo, ApplyError> {
         let now = self.row(name)?;
         let canary = now.canary.ok_or_else(|| CanaryError::None(name.to_owned()))?;
@@ -125,7 +131,7 @@ impl Pipelines {
         .await
     }
 
-    /// The partitions that a canary is to work on.
+    /// Returns the partitions of a new canary, after checks.
     fn check_share(&self, now: &Row, spec: &Spec, partitions: &[u32]) -> Result<BTreeSet<u32>, CanaryError> {
         if spec.source != now.spec.source {
             return Err(CanaryError::Differs("source"));

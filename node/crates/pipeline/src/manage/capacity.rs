@@ -1,5 +1,5 @@
-//! Places that pipelines read from: how many there may be follows from how many partitions their topics have. What modules take of
-//! memory is counted as they take it, and not before.
+//! Limit on the partitions that pipelines read, which depends on the partitions of their sources. Memory of
+//! modules is counted as they use it.
 
 use crate::error::ApplyError;
 use crate::manage::registry::{Active, Pipelines};
@@ -9,14 +9,14 @@ use weir_broker::{Broker, Standing};
 use weir_types::TopicName;
 use weir_types::limits::PLACES_MAX;
 
-/// What pipelines come to, with the partitions that topics have, or one of them would have.
+/// Sizes of pipelines, for the partitions of today, or with another number for a topic.
 pub(crate) struct Sizes<'a> {
     broker: &'a Broker,
     grown: Option<(&'a str, usize)>,
 }
 
 impl<'a> Sizes<'a> {
-    /// With the partitions that there are.
+    /// Uses the present numbers of partitions.
     pub(crate) fn of(broker: &'a Broker) -> Self {
         Self { broker, grown: None }
     }
@@ -38,7 +38,7 @@ impl<'a> Sizes<'a> {
         }
     }
 
-    /// Whether `spec` has room beside all that are `active`, in the place of the one that has its name.
+    /// Checks that `spec` fits beside the `active` pipelines, in place of the pipeline with its name.
     pub(crate) fn check(&self, active: &BTreeMap<String, Active>, spec: &Spec) -> Result<(), ApplyError> {
         let others = || active.values().filter(|a| a.row.spec.name != spec.name);
         let wanted = others().map(|a| self.places(&a.row.spec)).sum::<usize>() + self.places(spec);
@@ -51,7 +51,7 @@ impl<'a> Sizes<'a> {
 }
 
 impl Pipelines {
-    /// Whether pipelines have room where `topic`, which some of them read, has so many partitions.
+    /// Checks that pipelines still fit if `topic` has this number of partitions.
     pub(crate) fn has_room_for(&self, topic: &str, partitions: usize) -> Result<(), ApplyError> {
         let active = self.active();
         let now = Sizes::of(&self.0.broker);
@@ -73,7 +73,7 @@ impl Pipelines {
         Ok(())
     }
 
-    /// How the node's shares stand.
+    /// Returns the use of the node's shared resources.
     pub fn standings(&self) -> Vec<Standing> {
         self.0.broker.ledger().standings()
     }

@@ -1,4 +1,4 @@
-//! All that is looked at before a pipeline is put in place.
+//! Checks of a pipeline before a change.
 
 use crate::error::ApplyError;
 use crate::manage::capacity::Sizes;
@@ -13,23 +13,23 @@ use weir_types::level::LEVEL_OF_AGES;
 use weir_types::limits::{PIPELINES_BYTES_MAX, PIPELINES_MAX};
 use weir_types::{GroupId, TopicName};
 
-/// A pipeline that can be put in place.
+/// A pipeline that has passed all checks.
 pub(crate) struct Checked {
     pub(crate) spec: Spec,
     pub(crate) digests: Vec<Digest>,
     pub(crate) stages: Vec<Stage>,
     pub(crate) states: Vec<Option<StateOf>>,
-    /// Its topic for dead letters, if there is none yet.
+    /// Topic for dead letters that has to be created.
     pub(crate) creates: Option<TopicName>,
 }
 
 impl Pipelines {
-    /// Looks at a pipeline in TOML, with an instance of each of its modules. Changes nothing.
+    /// Checks a pipeline in TOML, with an instance of each module. Changes nothing.
     pub(crate) async fn check(&self, text: &str) -> Result<Checked, ApplyError> {
         self.check_spec(Spec::parse(text)?, None).await
     }
 
-    /// As [`Pipelines::check`], with these modules if they are given.
+    /// Checks `spec`, with the modules of `digests` if given.
     pub(crate) async fn check_spec(
         &self,
         spec: Spec,
@@ -110,7 +110,7 @@ impl Pipelines {
         }
         Sizes::of(&self.0.broker).check(&active, spec)?;
         let others = || active.values().filter(|a| a.row.spec.name != spec.name);
-        // As stored it is some more than its text: twice of that is far from what an entry has room for.
+        // The stored form is slightly longer than the text. Twice that is far below the limit of an entry.
         let texts = others()
             .map(|a| crate::spec::row::json(&a.row).len())
             .sum::<usize>();
@@ -127,8 +127,8 @@ impl Pipelines {
         }
     }
 
-    /// A module must not be handed what another one wrote, or a later version of it. What an earlier one wrote it is asked to take
-    /// over.
+    /// Checks that no stage gets the state of another module, or of a later version. State of an earlier
+    /// version is migrated.
     pub(crate) fn check_states(&self, spec: &Spec, states: &[Option<StateOf>]) -> Result<(), ApplyError> {
         let active = self.active();
         let Some(before) = active.get(spec.name.as_str()) else {
@@ -152,7 +152,7 @@ impl Pipelines {
     }
 }
 
-/// Every output of every module must lead somewhere, and every topic must be led to.
+/// Checks that every output of a module has a topic, and that every topic has an output.
 fn check_outputs(spec: &Spec, stages: &[Stage]) -> Result<(), ApplyError> {
     let mut known = Vec::new();
     for (stage, with) in spec.stages.iter().zip(stages) {

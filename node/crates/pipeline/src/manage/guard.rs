@@ -1,4 +1,4 @@
-//! Bounds that a revision keeps to, or the one before it comes back.
+//! Guard: rolls back revisions that violate their bounds.
 
 use crate::error::ApplyError;
 use crate::manage::info::PipelineInfo;
@@ -9,7 +9,7 @@ use crate::worker::counts::State;
 use std::fmt;
 use weir_types::ErrorKind;
 
-/// Bounds that a revision has left, in words.
+/// Violation of a guard, as a message.
 #[derive(Debug, PartialEq)]
 pub(crate) struct GuardViolation(String);
 
@@ -19,7 +19,7 @@ impl fmt::Display for GuardViolation {
     }
 }
 
-/// Whether a pipeline that has done what `info` says is outside of what `guard` allows.
+/// Returns the violation of `guard` by a pipeline with these counters, if any.
 pub(crate) fn check_guard(info: &PipelineInfo, guard: &Guard) -> Option<GuardViolation> {
     if let State::Halted(why) = &info.state {
         return Some(GuardViolation(format!("it halted: {why}")));
@@ -40,26 +40,26 @@ pub(crate) fn check_guard(info: &PipelineInfo, guard: &Guard) -> Option<GuardVio
     let each = share(info.wasm_ns);
     if let Some(most) = guard.ns_max.filter(|most| each > *most as f64) {
         return Some(GuardViolation(format!(
-            "a record took {each:.0} ns of {records}, and at most {most} may be"
+            "a record took {each:.0} ns on average over {records} records, and the limit is {most}"
         )));
     }
     let out = share(info.kept + info.emitted + info.routed.values().sum::<u64>());
     let [least, most] = guard.output.unwrap_or([0.0, f64::INFINITY]);
     (out < least || out > most).then(|| {
         GuardViolation(format!(
-            "of {records} records {out:.3} came out for each, and {least} to {most} should"
+            "{out:.3} output records per record over {records} records, and the bounds are {least} to {most}"
         ))
     })
 }
 
 impl Pipelines {
-    /// Has pipelines go back that have left their bounds on this node. Blocks.
+    /// Rolls back all pipelines of this node that violate their guard. Blocks.
     pub(crate) fn guard(&self) {
         let broker = &self.0.broker;
         let guarded: Vec<_> = {
             let active = self.active();
             let rows = active.values().map(|a| (&a.row, a.gave_up_guarding));
-            // Of what is tried, if anything is: the rest was judged when it was new.
+            // During a canary, only the candidate is watched: the old version has passed its own watch.
             let guard = |row: &Row| match &row.canary {
                 Some(canary) => Some((canary.spec.guard.clone()?, canary.began_ms)),
                 None => Some((row.spec.guard.clone()?, row.applied_ms)),
@@ -82,7 +82,7 @@ impl Pipelines {
             });
             let left = info.and_then(|info| check_guard(&info, &guard));
             let Some(left) = left else { continue };
-            tracing::error!(pipeline = %name, revision = row.revision, %left, "out of bounds: it is rolled back");
+            tracing::error!(pipeline = %name, revision = row.revision, %left, "guard violated: rolling back");
             let revision = row.revision;
             let back = async {
                 match broker.is_serving() {
@@ -90,7 +90,7 @@ impl Pipelines {
                         .roll_back_to(row.clone(), None, "guard", Some(&left.to_string()))
                         .await
                         .map(drop),
-                    // Who leads the site need not see what comes to this node.
+                    // The leader of the site may not see the traffic of this node.
                     false => {
                         let said = broker.report_out_of_bounds(name.to_owned(), revision, left.to_string());
                         Ok(said.await?)
@@ -99,11 +99,11 @@ impl Pipelines {
             };
             match broker.block_on(back) {
                 Ok(()) => {}
-                // Somebody was quicker, or it can be done in a moment: whatever it is then is looked at anew.
+                // Changed by another caller, or to be retried. The next round checks again.
                 Err(ApplyError::Changed(_)) => {}
                 Err(error) if error.kind() == ErrorKind::Retry => {}
                 Err(error) => {
-                    tracing::error!(pipeline = %name, %error, "it is not rolled back");
+                    tracing::error!(pipeline = %name, %error, "rollback failed");
                     self.give_up_guarding(name, revision);
                 }
             }

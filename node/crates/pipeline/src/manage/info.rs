@@ -1,4 +1,4 @@
-//! A pipeline as people see it.
+//! Views of pipelines for callers.
 
 use crate::manage::registry::{Active, Pipelines};
 use crate::partition::place::{self, Place};
@@ -14,65 +14,81 @@ use std::sync::{Arc, PoisonError};
 use weir_broker::Broker;
 use weir_runtime::{Digest, Instruments, Reading};
 
-/// A pipeline as it is now.
+/// A pipeline at present: configuration, state and counters. Counters start at 0 with each change of the
+/// pipeline.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "named for what they are")]
 pub struct PipelineInfo {
+    /// Name of the pipeline.
     pub name: String,
+    /// Source topics.
     pub source: Sources,
+    /// Position: in-line or log.
     pub at: At,
+    /// Current revision.
     pub revision: u64,
+    /// Whether the pipeline runs.
     #[serde(flatten)]
     pub state: State,
+    /// Configuration, with defaults applied.
     pub spec: Spec,
+    /// Digests of the stages' modules.
     pub digests: Vec<Digest>,
+    /// Records processed.
     pub records_in: u64,
+    /// Records that stayed unchanged in the stream.
     pub kept: u64,
+    /// Records that are in no output.
     pub dropped: u64,
+    /// New records in the stream.
     pub emitted: u64,
+    /// Records by named output.
     pub routed: BTreeMap<String, u64>,
+    /// Records that became dead letters.
     pub dead_letters: u64,
+    /// Records dropped by the `skip` policy.
     pub skipped: u64,
-    /// Records whose field of the event time says none.
+    /// Records whose event-time field has no valid time.
     #[serde(default)]
     pub bad_times: u64,
-    /// Records that came after the watermark had passed their time.
+    /// Records whose time the watermark had passed.
     #[serde(default)]
     pub late: u64,
-    /// Records that were too far ahead of the node's time, and were given it.
+    /// Records that were too far ahead of the node's time and got the node's time.
     #[serde(default)]
     pub redated: u64,
+    /// Failed calls of modules.
     pub failures: u64,
+    /// Nanoseconds spent in modules.
     pub wasm_ns: u64,
-    /// Rows that its modules keep, of the partitions that are at work.
+    /// Rows of state in memory.
     pub state_rows: u64,
-    /// Timers that they have set there.
+    /// Timers in memory.
     pub timers: u64,
-    /// Memory that both take.
+    /// Bytes of state and timers in memory.
     pub state_bytes: u64,
-    /// Timers that were due.
+    /// Timers that have fired.
     pub timers_fired: u64,
-    /// Behind the log: how many offsets are stored that it has not come to.
+    /// Log pipelines: number of stored offsets that are not processed.
     pub lag: u64,
-    /// Offsets whose records were gone before it came to them.
+    /// Number of offsets whose records were deleted before they were read.
     pub missed: u64,
-    /// How far it has come, where it lags most: of at most 64 partitions.
+    /// Positions on the partitions with the largest lag, at most 64.
     pub places: Vec<Place>,
-    /// Instruments of the stages' modules, `stage.name`.
+    /// Instruments of the modules, as `stage.name` with stages from 1.
     pub metrics: BTreeMap<String, f64>,
-    /// What is tried on some partitions, by its own numbers.
+    /// The canary, with counters of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Box<PipelineInfo>>,
-    /// Of what is tried: on which.
+    /// Partitions of the canary. Empty otherwise.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub partitions: BTreeSet<u32>,
 }
 
-/// Partitions that a pipeline says its places on: more than that are no reading for anybody.
+/// Largest number of positions shown.
 pub(crate) const PLACES_TOLD: usize = 64;
 
 impl PipelineInfo {
-    /// One that has done nothing yet.
+    /// Creates the view of an idle pipeline.
     #[cfg(test)]
     pub(crate) fn idle(spec: &Spec) -> Self {
         let value = serde_json::json!({
@@ -84,12 +100,12 @@ impl PipelineInfo {
         serde_json::from_value(value).expect("all fields are there")
     }
 
-    /// Whether records that are produced to `topic` pass it before they are stored.
+    /// Returns true if records for `topic` pass this pipeline before they are stored.
     pub fn is_inline_of(&self, topic: &str) -> bool {
         self.at == At::Ingest && self.source.contains(topic)
     }
 
-    /// Whether records come from or go to `topic`.
+    /// Returns true if the pipeline or its canary reads from or writes to `topic`.
     pub fn uses(&self, topic: &str) -> bool {
         let dead = self.spec.dead_letters().is_ok_and(|name| name.as_str() == topic);
         let tried = self.canary.as_ref().is_some_and(|tried| tried.uses(topic));
@@ -142,7 +158,7 @@ fn info_of(
         }
     }
     let mut spec = spec.clone();
-    // As it is, not as it was left out.
+    // Shown with the default applied.
     spec.on_error.policy = Some(spec.policy());
     PipelineInfo {
         name: handle.name.clone(),
@@ -182,12 +198,12 @@ fn info_of(
 }
 
 impl Pipelines {
-    /// All pipelines, by name.
+    /// Returns all pipelines, by name.
     pub fn pipelines(&self) -> Vec<PipelineInfo> {
         self.active().values().map(|a| info(&self.0.broker, a)).collect()
     }
 
-    /// The pipeline `name`.
+    /// Returns the pipeline `name`.
     pub fn pipeline(&self, name: &str) -> Option<PipelineInfo> {
         self.active().get(name).map(|a| info(&self.0.broker, a))
     }

@@ -1,4 +1,4 @@
-//! What the modules of a pipeline remember, for people to look at and for tests to compare.
+//! Views of the modules' state, for operators and tests.
 
 use crate::error::ApplyError;
 use crate::manage::registry::Pipelines;
@@ -10,58 +10,60 @@ use serde::{Deserialize, Serialize};
 use weir_broker::{AdminError, Broker, ReadError, StateKey, StateKind};
 use weir_runtime::TimerClock;
 
-/// Bytes of keys and values in one page, about.
+/// Target size of a page: bytes of keys and values.
 const PAGE_BYTES: usize = 256 << 10;
 
-/// What is shown, in this order.
+/// Kinds of rows shown, in this order.
 const KINDS: [StateKind; 2] = [StateKind::Table, StateKind::Timer];
 
-/// One thing that a module remembers.
+/// A row of a module's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
-    /// The stage that does, counted from 1.
+    /// Stage, counted from 1.
     pub stage: usize,
-    /// Of which partition.
+    /// Partition.
     pub partition: u32,
-    /// Its key, in base64.
+    /// Key, in base64.
     pub key: String,
-    /// What is there.
+    /// Value or timer.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What is remembered under a key.
+/// Content of a row of state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum What {
-    /// A value, in base64.
+    /// Value, in base64.
     Value(String),
-    /// A timer.
+    /// Timer.
     Timer {
-        /// What it goes by, `event` or `processing`.
+        /// Clock: `event` or `processing`.
         clock: String,
-        /// The number that its module gave it.
+        /// Tag given by the module.
         tag: u32,
-        /// When it is due, in milliseconds since 1970.
+        /// Due time, in milliseconds since 1970.
         at: i64,
     },
 }
 
-/// A part of what a pipeline remembers.
+/// A page of a pipeline's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
-    /// Stage by stage, each in the order of partitions and keys; timers behind all values.
+    /// Rows by stage, partition and key. Timers follow all values.
     pub rows: Vec<Remembered>,
-    /// Where the next page begins; none after the last.
+    /// Token of the next page. `None` on the last page.
     pub next: Option<String>,
 }
 
 impl Pipelines {
-    /// What the modules of a pipeline remember, as committed, from `first` on: what [`Page::next`] said, or nothing for the
-    /// beginning.
+    /// Returns a page of committed state: the first page, or the page after [`Page::next`].
     ///
     /// # Errors
-    /// When there is no such pipeline, or its rows cannot be read.
+    /// When there is no such pipeline, the token is invalid, or a row cannot be read.
+    ///
+    /// # Cancel safety
+    /// Reads only; the future can be dropped at any time.
     pub async fn remembered(&self, name: &str, first: Option<&str>) -> Result<Page, ApplyError> {
         self.row(name)?;
         let first = first.map(|first| STANDARD.decode(first)).transpose();

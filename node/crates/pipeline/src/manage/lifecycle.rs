@@ -1,4 +1,4 @@
-//! Pipelines, paused, resumed, reset, rewound and removed.
+//! Pausing, resuming, resetting, rewinding and removing pipelines.
 
 use crate::error::{ApplyError, CanaryError, PushError};
 use crate::manage::info::PipelineInfo;
@@ -13,10 +13,14 @@ use std::sync::PoisonError;
 use weir_broker::{AdminError, StateKey, StateKind};
 
 impl Pipelines {
-    /// Pauses a pipeline (its source then refuses records), or lets one that is paused or halted go on.
+    /// Pauses a pipeline, or resumes a paused or halted pipeline. In-line, the source of a paused pipeline
+    /// refuses records.
     ///
     /// # Errors
-    /// When there is none.
+    /// [`ApplyError::NotFound`] when there is no such pipeline, and errors of loading its modules.
+    ///
+    /// # Cancel safety
+    /// Once polled, the change runs to its end even if the future is dropped.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<PipelineInfo, ApplyError> {
         let (this, name) = (self.clone(), name.to_owned());
         to_completion(async move { this.set_paused_inner(&name, paused).await }).await
@@ -40,11 +44,15 @@ impl Pipelines {
             .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
 
-    /// Makes a pipeline forget all that its modules remember, and leaves it paused: another module may then take the
-    /// place of the one that kept it.
+    /// Deletes all state of a pipeline and leaves it paused. Afterwards another module may take over the
+    /// stages.
     ///
     /// # Errors
-    /// When there is none.
+    /// [`ApplyError::NotFound`] when there is no such pipeline, and [`CanaryError::AtWork`] during a canary.
+    /// After any other error the pipeline may be paused, with part of its state deleted.
+    ///
+    /// # Cancel safety
+    /// Once polled, the change runs to its end even if the future is dropped.
     pub async fn reset(&self, name: &str) -> Result<PipelineInfo, ApplyError> {
         let (this, name) = (self.clone(), name.to_owned());
         to_completion(async move { this.reset_inner(&name).await }).await
@@ -68,7 +76,7 @@ impl Pipelines {
             .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
 
-    /// Pauses the pipeline, and removes what its modules remember once all that passed it is stored.
+    /// Pauses the pipeline, waits until its queued work is stored, and deletes its state.
     pub(crate) async fn forget(&self, row: &Row) -> Result<(), ApplyError> {
         let remembers = row.spec.has_time() || row.spec.is_stateful();
         if !remembers && row.states.iter().all(Option::is_none) {
@@ -99,10 +107,14 @@ impl Pipelines {
         Ok(())
     }
 
-    /// Has a pipeline behind the log begin anew at `origin`, without anything that its modules remember. Paused stays paused.
+    /// Restarts a log pipeline at `origin` with empty state. A paused pipeline stays paused.
     ///
     /// # Errors
-    /// When there is none, it is in-line, or there is no such place. It may be paused then: what it did before is what it did.
+    /// When there is no such pipeline, it is in-line, a canary runs, or `origin` does not exist. After any
+    /// other error the pipeline may be paused. Earlier outputs are kept in any case.
+    ///
+    /// # Cancel safety
+    /// Once polled, the change runs to its end even if the future is dropped.
     pub async fn rewind(&self, name: &str, origin: Origin) -> Result<PipelineInfo, ApplyError> {
         let (this, name) = (self.clone(), name.to_owned());
         to_completion(async move { this.rewind_inner(&name, origin).await }).await
@@ -118,7 +130,7 @@ impl Pipelines {
             return Err(CanaryError::AtWork(name.to_owned()).into());
         }
         let begin = || place::begin(&self.0.broker, name, &row.spec.source, origin, true);
-        // Before anything is changed.
+        // Checked before anything is changed.
         begin().await?;
         self.forget(&row).await?;
         let states = match row.paused {
@@ -132,7 +144,7 @@ impl Pipelines {
             .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
 
-    /// Writes a row in the place of `before`, with others, and puts what it says in place.
+    /// Replaces the row `before` by `row`, writes `others` in the same entry, and runs the new row.
     pub(crate) async fn put_in_place(
         &self,
         before: &Row,
@@ -141,7 +153,7 @@ impl Pipelines {
     ) -> Result<(), ApplyError> {
         let _replacement = self.begin_replacement(before, &row);
         self.write(Some(before), None, &row, others).await?;
-        // Halted at start for want of a module: it may be there by now.
+        // A module that was missing at start may be present by now.
         let (this, of) = (self.clone(), row.clone());
         let stages = run_blocking("weir-apply", move || this.all_stages(&of));
         let stages = stages
@@ -151,10 +163,14 @@ impl Pipelines {
         Ok(self.install(row, stages, state).map_err(PushError::from)?)
     }
 
-    /// Removes a pipeline, and what its modules remember. What it has already been given still passes it.
+    /// Removes a pipeline with its state, positions and history. Queued batches are still processed.
     ///
     /// # Errors
-    /// When there is none.
+    /// [`ApplyError::NotFound`] when there is no such pipeline. After any other error the pipeline may be
+    /// paused, with part of its state deleted.
+    ///
+    /// # Cancel safety
+    /// Once polled, the removal runs to its end even if the future is dropped.
     pub async fn remove(&self, name: &str) -> Result<(), ApplyError> {
         let (this, name) = (self.clone(), name.to_owned());
         to_completion(async move { this.remove_inner(&name).await }).await

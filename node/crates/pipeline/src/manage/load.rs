@@ -1,4 +1,4 @@
-//! Modules, made ready for a pipeline.
+//! Loading of modules for pipelines.
 
 use crate::error::{ApplyError, PushError};
 use crate::manage::registry::Pipelines;
@@ -16,16 +16,16 @@ use weir_broker::AdminError;
 use weir_runtime::{Digest, InstanceConfig, Instruments, LogLevel, LogSink, Module, Quota};
 use weir_types::TopicName;
 
-/// A voter that is not ready for a revision by then is not waited for: it has records wait once it leads. CPython takes twenty
-/// seconds to compile on a small machine.
+/// Limit on waiting for a voter to compile the modules of a revision. If such a voter leads later, its
+/// records wait. CPython takes twenty seconds to compile on a small machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 const READY_POLL: Duration = Duration::from_millis(20);
 
-/// How long a push waits for others to be compiled.
+/// Limit on waiting for other modules to be compiled.
 const COMPILE_WAIT: Duration = Duration::from_secs(60);
 
-/// Lines of modules, in the node's own log.
+/// Writes lines of modules to the node's log.
 struct Tracing {
     pipeline: String,
 }
@@ -43,14 +43,14 @@ impl LogSink for Tracing {
 }
 
 impl Pipelines {
-    /// A place to compile in, if one is free soon.
+    /// Waits for a permit to compile, up to [`COMPILE_WAIT`].
     pub(crate) async fn place_to_compile(&self) -> Option<OwnedSemaphorePermit> {
         let place = Arc::clone(&self.0.compiling).acquire_owned();
         tokio::time::timeout(COMPILE_WAIT, place).await.ok()?.ok()
     }
 
-    /// Compiles what `spec` needs, if it is not yet, before it is looked at under the lock of all changes. What is wrong with it
-    /// shows then.
+    /// Compiles missing modules of `spec` before the lock of all changes is taken. Errors show when the
+    /// modules are loaded under the lock.
     pub(crate) async fn warm(&self, spec: &Spec) {
         let cold: Vec<Digest> = {
             let (store, loaded) = (self.store(), self.loaded());
@@ -76,13 +76,13 @@ impl Pipelines {
         let _ = warmed.await;
     }
 
-    /// Compiles modules that another node is about to put in place, once they have come here.
+    /// Compiles modules for another node's change, once their bytes have arrived here.
     pub(crate) async fn make_ready(&self, digests: Vec<Digest>) -> Result<(), String> {
         let begun = Instant::now();
         let is_here = |digest: &Digest| self.store().modules.contains_key(digest);
         while !digests.iter().all(is_here) {
             if begun.elapsed() > READY_WITHIN {
-                return Err("the module has not come here in time".to_owned());
+                return Err("the module has not arrived in time".to_owned());
             }
             tokio::time::sleep(READY_POLL).await;
         }
@@ -95,14 +95,11 @@ impl Pipelines {
         });
         let loaded = loaded.await.unwrap_or(Err(PushError::Admin(AdminError::Closed)));
         loaded.map_err(|e| e.to_string())?;
-        tracing::info!(
-            modules = count,
-            "ready for a revision that is about to be put in place"
-        );
+        tracing::info!(modules = count, "ready for a revision of another node");
         Ok(())
     }
 
-    /// Has the other voters make modules ready.
+    /// Asks all other voters to compile modules.
     pub(crate) async fn prepare_elsewhere(&self, digests: &[Digest]) -> Result<(), ApplyError> {
         let modules: Vec<_> = digests.iter().map(|digest| *digest.as_bytes()).collect();
         let ready = self.0.broker.prepare_elsewhere(&modules, READY_WITHIN);
@@ -111,7 +108,7 @@ impl Pipelines {
             .map_err(|(node, why)| ApplyError::Elsewhere { node, why })
     }
 
-    /// As [`Pipelines::stages`], of all that `row` says. What is tried does not hold up the rest.
+    /// Loads the stages of a row and its canary. A canary that fails to load does not stop the rest.
     pub(crate) fn all_stages(&self, row: &Row) -> Result<Stages, ApplyError> {
         let canary = row.canary.as_ref();
         let canary = canary.map(|canary| self.stages(&canary.spec, &canary.digests));
@@ -121,7 +118,7 @@ impl Pipelines {
         })
     }
 
-    /// Loads and tries out each stage's module. Blocks while one is compiled.
+    /// Loads and instantiates each stage's module. Blocks while modules compile.
     pub(crate) fn stages(&self, spec: &Spec, digests: &[Digest]) -> Result<Vec<Stage>, ApplyError> {
         let mut stages = Vec::with_capacity(spec.stages.len());
         let quota = Quota::new(spec.limits.state_bytes, Arc::clone(&self.0.broker.ledger().state));
@@ -192,7 +189,7 @@ impl Pipelines {
 }
 
 impl Pipelines {
-    /// Whose state each stage will keep.
+    /// Returns the future owner of each stage's state.
     pub(crate) fn states(
         &self,
         spec: &Spec,

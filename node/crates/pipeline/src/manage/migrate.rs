@@ -1,8 +1,8 @@
-//! Taking over what an earlier version of a module wrote.
+//! Migration of state to a new version of a module.
 //!
-//! The rows of a stage are under a generation. What the new version makes of them is written under the next, part by part, while the
-//! pipeline stands still; the pipeline's row says which one counts, so that they take effect all at once, and whatever stops it
-//! before leaves the version before with what it had.
+//! The rows of a stage belong to a generation. The new version writes migrated rows as the next generation,
+//! partition by partition, while the pipeline is quiesced. The pipeline's row names the current generation,
+//! so all migrated rows take effect at once. A migration that fails leaves the old version with its state.
 
 use crate::error::ApplyError;
 use crate::manage::registry::Pipelines;
@@ -17,12 +17,12 @@ use weir_broker::{AdminError, Broker, FetchError, PartitionId, ProposeError, Rea
 use weir_runtime::{CallError, InitError};
 use weir_types::Term;
 
-/// Bytes of rows in one entry, about.
+/// Target size of an entry of migrated rows, in bytes.
 const ENTRY_BYTES: usize = 256 << 10;
 
-/// A stage whose module is to take over what an earlier version of it wrote.
+/// A stage whose state is migrated.
 struct Migration {
-    /// Its place among the stages.
+    /// Index of the stage.
     stage: usize,
     earlier: u32,
     from: u8,
@@ -30,12 +30,15 @@ struct Migration {
 }
 
 impl Pipelines {
-    /// Has the modules of `stages` take over what earlier versions of them wrote, and makes `states` say where that is. Then the
-    /// pipeline stands still until something is put in its place; what is put there must be written in the term that is returned:
-    /// if another node leads meanwhile, its pipeline goes on with what was before.
+    /// Migrates the state of earlier module versions, and updates the generations in `states`. Returns `None`
+    /// if no stage needs a migration.
+    ///
+    /// The pipeline is quiesced until the caller installs a new row. That row must be written in the returned
+    /// term. If another node leads by then, its pipeline has continued with the old state.
     ///
     /// # Errors
-    /// In words of the module, when it does not: then the pipeline goes on as it was.
+    /// [`ApplyError::Migrate`] with the module's message, and errors of the log. The pipeline then continues
+    /// as before.
     pub(crate) async fn migrate(
         &self,
         before: &Row,
@@ -61,22 +64,23 @@ impl Pipelines {
             return Ok(None);
         }
         self.quiesce(before).await?;
-        // All that passed it is stored: what is read from here on in this term is all there is.
+        // All batches are stored now, so reads in this term see the complete state.
         let term = self.0.broker.led_term(PartitionId::HOME);
         let done = match term {
             Some(_) => self.migrate_state(spec, stages, migrations).await,
             None => Err(AdminError::from(ProposeError::NotLeader { leader: None }).into()),
         };
         if done.is_err() {
-            // As it was. If it does not come up, it says so itself.
+            // If the old pipeline does not start, it reports its own error.
             self.put_in_place(before, before.clone(), Vec::new()).await?;
         }
         done.map(|()| term)
     }
 
-    /// Ends the lane of a pipeline once all that passed it is stored, and lets producers wait for the next.
+    /// Ends the threads of a pipeline once all its batches are stored. Producers wait for the next.
     async fn quiesce(&self, row: &Row) -> Result<(), ApplyError> {
-        // Not what should work: if nothing is put in its place, what should is looked for.
+        // The fingerprint matches no row: if nothing is installed afterwards, the following thread restores
+        // the stored row.
         let still = Row {
             canary: None,
             ..row.clone()
@@ -108,7 +112,7 @@ impl Pipelines {
             let Some(stage) = stages.get(migration.stage) else {
                 continue;
             };
-            // What an attempt left behind that was cut short.
+            // Left by an attempt that was cut short.
             for rows in rows::of_generation(name, migration.stage, migration.to) {
                 broker.remove_rows(rows).await?;
             }
@@ -139,7 +143,7 @@ impl Pipelines {
         Ok(())
     }
 
-    /// Removes what generations hold that do not count any more.
+    /// Deletes the rows of outdated generations.
     pub(crate) async fn forget_generations(&self, before: &Row, now: &Row) {
         for (stage, (was, is)) in before.states.iter().zip(&now.states).enumerate() {
             let (Some(was), Some(is)) = (was, is) else {
@@ -150,15 +154,15 @@ impl Pipelines {
             }
             for rows in rows::of_generation(now.spec.name.as_str(), stage, was.generation) {
                 if let Err(error) = self.0.broker.remove_rows(rows).await {
-                    // They are not looked at, and are removed before their generation counts again.
-                    tracing::warn!(pipeline = %now.spec.name, %error, "what an earlier version remembered stays for now");
+                    // Unused, and deleted before the generation is used again.
+                    tracing::warn!(pipeline = %now.spec.name, %error, "outdated state is kept for now");
                 }
             }
         }
     }
 }
 
-/// What a module makes of the rows of one partition, as rows. Blocks.
+/// Returns the migrated rows of a partition. Blocks.
 fn of_partition(
     broker: &Broker,
     spec: &Spec,
@@ -197,7 +201,7 @@ fn of_partition(
     stage.generation = to;
     let mut rows = Vec::new();
     rows::changes_of(spec.name.as_str(), n, &mut stage, partition, &mut rows);
-    // Nothing is there yet that could be removed.
+    // The new generation is empty: nothing has to be removed.
     rows.retain(|(_, value)| value.is_some());
     Ok(rows)
 }

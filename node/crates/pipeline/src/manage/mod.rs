@@ -1,4 +1,4 @@
-//! Pipelines and modules of a node, as callers change and see them.
+//! Changes and views of a node's pipelines and modules.
 
 pub(crate) mod apply;
 pub(crate) mod canary;

@@ -1,4 +1,4 @@
-//! What applying a pipeline would change.
+//! The changes that applying a pipeline would make.
 
 use crate::error::ApplyError;
 use crate::manage::registry::Pipelines;
@@ -10,37 +10,40 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use weir_runtime::Digest;
 
-/// What applying a pipeline would change.
+/// The changes that applying a pipeline would make.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The pipeline's name.
+    /// Name of the pipeline.
     pub name: String,
-    /// Its revision now; none for a new one.
+    /// Current revision. `None` for a new pipeline.
     pub revision: Option<u64>,
-    /// Whether it is paused, and would stay so.
+    /// The pipeline is paused, and would stay paused.
     pub paused: bool,
-    /// What would be different, by where it is said; empty when nothing would.
+    /// Differences, by path. Empty if nothing would change.
     pub changes: Vec<Difference>,
-    /// The topic for dead letters, if it has to be made.
+    /// Topic for dead letters that would be created.
     pub creates: Option<String>,
 }
 
-/// One thing that would be different.
+/// A difference between the current and the new pipeline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
-    /// Where it is said, as `stages[1].config.limit`.
+    /// Path of the setting, such as `stages[1].config.limit`.
     pub at: String,
-    /// What it is now; none when it is not there.
+    /// Current value, if any.
     pub before: Option<Value>,
-    /// What it would be; none when it would not be there.
+    /// New value, if any.
     pub after: Option<Value>,
 }
 
 impl Pipelines {
-    /// What [`Pipelines::apply`] would change, after all that it would check.
+    /// Returns the changes that [`Pipelines::apply`] would make, after the same checks.
     ///
     /// # Errors
-    /// Those that it would have.
+    /// The errors of [`Pipelines::apply`].
+    ///
+    /// # Cancel safety
+    /// Changes nothing; the future can be dropped at any time.
     pub async fn plan(&self, text: &str) -> Result<Plan, ApplyError> {
         let _one = self.0.changing.lock().await;
         let checked = self.check(text).await?;
@@ -66,7 +69,7 @@ impl Pipelines {
     }
 }
 
-/// What differs between what runs and what would: settings, and the modules that names stand for.
+/// Compares two versions of a pipeline: their settings, and the modules that their names refer to.
 pub(crate) fn differences(
     before: Option<(&Row, &[Option<ModuleInfo>])>,
     after: (&Spec, &[Option<ModuleInfo>]),
@@ -91,10 +94,10 @@ pub(crate) fn differences(
     differences
 }
 
-/// All that a pipeline says, by where.
+/// Returns all settings of a pipeline, by path.
 fn settings(spec: &Spec, modules: &[Option<ModuleInfo>]) -> BTreeMap<String, Value> {
     let mut spec = spec.clone();
-    // As it is, not as it was left out.
+    // Shown with the default applied.
     spec.on_error.policy = Some(spec.policy());
     let mut found = BTreeMap::new();
     flatten("", serde_json::to_value(&spec).unwrap_or_default(), &mut found);
@@ -119,7 +122,7 @@ fn flatten(at: &str, value: Value, found: &mut BTreeMap<String, Value>) {
                 flatten(&below(&name), value, found);
             }
         }
-        // Stages, which are counted from 1 as in errors; a list of grants is one thing.
+        // Stages count from 1, as in errors. A list of grants is a single value.
         Value::Array(items) if items.iter().any(Value::is_object) => {
             for (n, item) in items.into_iter().enumerate() {
                 flatten(&format!("{at}[{}]", n + 1), item, found);
@@ -164,7 +167,7 @@ mod tests {
         assert_eq!(
             told,
             [
-                // By itself, since it is granted state.
+                // The default policy, since the stage is granted state.
                 (
                     "on_error.policy".to_owned(),
                     some("dead-letter".into()),

@@ -1,4 +1,4 @@
-//! Modules, taken in and removed.
+//! Pushing and removing modules.
 
 use crate::error::PushError;
 use crate::manage::registry::Pipelines;
@@ -9,7 +9,7 @@ use crate::spec::row::Row;
 use weir_broker::{AdminError, StateKind};
 use weir_runtime::{Digest, LoadError, Module, Wanted};
 
-/// Ends the compiler's work when whoever waits for it goes.
+/// Stops the compiler when the caller is dropped.
 struct Ending(Wanted);
 
 impl Drop for Ending {
@@ -19,17 +19,21 @@ impl Drop for Ending {
 }
 
 impl Pipelines {
-    /// Takes a component, or a core module built with the SDK: admits, compiles and keeps it.
+    /// Admits, compiles and stores a component, or a core module built with the SDK, under `name@version`.
     ///
     /// # Errors
-    /// When it is not taken.
+    /// [`PushError`] when the module is rejected, cannot be compiled or cannot be stored.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the compiler; nothing is stored then. Once compiled, the module is stored
+    /// even if the future is dropped.
     pub async fn push(&self, name: &str, version: &str, bytes: Vec<u8>) -> Result<ModuleInfo, PushError> {
-        // Held by the thread that compiles, whether somebody still waits for it or not.
+        // Held by the compiling thread, even after the caller is dropped.
         let place = self.place_to_compile().await.ok_or(PushError::Busy)?;
         let ending = Ending(Wanted::default());
         let (runtime, wanted) = (self.0.runtime.clone(), ending.0.clone());
         let component = run_blocking("weir-push", move || {
-            // Nobody waits for a record here.
+            // No record waits for this.
             Priority::Behind.ask();
             let component = runtime.componentize(bytes, &wanted);
             component.map(|component| (component, place))
@@ -66,7 +70,7 @@ impl Pipelines {
     ) -> Result<ModuleInfo, PushError> {
         let digest = Digest::of(&component);
         let _one = self.0.changing.lock().await;
-        // Others may have come while it was compiled, also some whose bytes are not here yet.
+        // Others may have been pushed meanwhile, some without their bytes here yet.
         let there = Store::read_rows(&self.0.broker.rows(StateKind::Module));
         Store::check(&there, name, version, digest, component.len())?;
         let (pushed_ms, known) = (self.0.broker.now_ms(), there.get(&digest).cloned());
@@ -82,12 +86,12 @@ impl Pipelines {
         };
         let shown = info.clone();
         if let Some(mut known) = known {
-            // Other names for it stay.
+            // Other labels are kept.
             known.label(name, version, pushed_ms);
             (info.name, info.version) = (known.name, known.version);
             (info.pushed_ms, info.also) = (known.pushed_ms, known.also);
         }
-        // The bytes first: a node that sees the row has them all.
+        // The bytes first: a node that sees the row has all bytes.
         for (key, part) in Store::parts(digest, &component) {
             let put = self.0.broker.put_row(StateKind::ModulePart, &key, Some(part));
             put.await?;
@@ -102,17 +106,20 @@ impl Pipelines {
         Ok(shown)
     }
 
-    /// All modules, under each of their labels, by name and time.
+    /// Returns all modules under each label, by name and push time.
     pub fn modules(&self) -> Vec<ModuleInfo> {
         let mut all: Vec<ModuleInfo> = self.store().modules.values().flat_map(ModuleInfo::each).collect();
         all.sort_by(|a, b| (&a.name, a.pushed_ms).cmp(&(&b.name, b.pushed_ms)));
         all
     }
 
-    /// Removes a label; by digest, or with its last label, a module that no pipeline uses.
+    /// Removes a label, or, by digest or with its last label, the whole module.
     ///
     /// # Errors
-    /// When there is none, or one uses it.
+    /// [`PushError::NotFound`] when there is no such module, [`PushError::InUse`] when a pipeline uses it.
+    ///
+    /// # Cancel safety
+    /// Once polled, the removal runs to its end even if the future is dropped.
     pub async fn remove_module(&self, reference: &ModuleRef) -> Result<ModuleInfo, PushError> {
         let (this, reference) = (self.clone(), reference.to_owned());
         to_completion(async move { this.remove_module_inner(&reference).await }).await
@@ -128,7 +135,7 @@ impl Pipelines {
             .as_ref()
             .and_then(|(name, version)| info.without(name, version).map(|left| (left, name, version)));
         let is_said = |module: &ModuleRef| {
-            // With the bytes, all that says them; else, what says this label.
+            // Removing the bytes affects every reference; removing a label only references by that label.
             left.as_ref().is_none_or(|(_, name, version)| {
                 module == *name || module.split_once('@') == Some((name.as_str(), version.as_str()))
             })

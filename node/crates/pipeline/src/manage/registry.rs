@@ -1,4 +1,4 @@
-//! All pipelines and modules of a node.
+//! Registry of all pipelines and modules of a node. Knows no features: each feature adds an `impl Pipelines`.
 
 use crate::error::ApplyError;
 use crate::module_store::Store;
@@ -18,13 +18,13 @@ pub(crate) struct Active {
     pub(crate) row: Row,
     pub(crate) handle: Arc<PipelineHandle>,
     pub(crate) instruments: Vec<Arc<Instruments>>,
-    /// Of what is tried.
+    /// Instruments of the canary.
     pub(crate) tried: Vec<Arc<Instruments>>,
-    /// It is out of bounds, and could not go back.
+    /// The guard was violated, and rolling back failed for good.
     pub(crate) gave_up_guarding: bool,
 }
 
-/// All pipelines of a node. Clones are handles to the same ones.
+/// All pipelines of a node. A clone is a handle to the same pipelines.
 #[derive(Clone)]
 pub struct Pipelines(pub(crate) Arc<Inner>);
 
@@ -35,31 +35,31 @@ pub(crate) struct Inner {
     pub(crate) active: RwLock<BTreeMap<String, Active>>,
     pub(crate) by_source: RwLock<BTreeMap<TopicName, Arc<PipelineHandle>>>,
     pub(crate) loaded: Mutex<BTreeMap<Digest, Module>>,
-    /// One change at a time: what is checked still holds when it is written.
+    /// Serializes changes: what a change has checked still holds when it writes.
     pub(crate) changing: tokio::sync::Mutex<()>,
-    /// One module is compiled at a time, and nothing else waits for that.
+    /// A single permit: modules are compiled in turn.
     pub(crate) compiling: Arc<tokio::sync::Semaphore>,
-    /// What another node has asked this one to make ready, and is under way.
+    /// Modules that are compiled for a change by another node.
     pub(crate) preparing: tokio::sync::Mutex<Option<PreparedModules>>,
-    /// One pipeline is tried out at a time.
+    /// Serializes shadow runs.
     pub(crate) shadowing: Arc<tokio::sync::Mutex<()>>,
-    /// What the applied rows say should run.
+    /// Pipelines that should run, according to the applied rows.
     pub(crate) desired: SharedDesiredState,
-    /// What this node is changing itself: until it is done, what ran before goes on.
+    /// A change by this node under way: the old row keeps running until the change is done.
     pub(crate) replacing: RwLock<Option<Replacing>>,
 }
 
-/// Modules that are being made ready.
+/// Modules that are compiled for a change by another node.
 pub(crate) type PreparedModules = (Vec<Digest>, tokio::task::JoinHandle<Result<(), String>>);
 
-/// A pipeline that is being changed here: from what to what.
+/// A change under way: the pipeline, and the fingerprints of its old and new row.
 pub(crate) struct Replacing {
     pub(crate) pipeline: String,
     pub(crate) from: RowFingerprint,
     pub(crate) to: RowFingerprint,
 }
 
-/// Held while this node puts something in the place of what was before.
+/// Keeps the old row running until dropped.
 pub(crate) struct ReplacementGuard<'a>(&'a RwLock<Option<Replacing>>);
 
 impl Drop for ReplacementGuard<'_> {
@@ -74,7 +74,7 @@ impl Pipelines {
         row.ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
 
-    /// Until what it returns is dropped, what ran as `from` goes on although `to` is written.
+    /// Keeps the pipeline of row `from` running although `to` is stored, until the returned guard is dropped.
     pub(crate) fn begin_replacement(&self, from: &Row, to: &Row) -> ReplacementGuard<'_> {
         let replacing = &self.0.replacing;
         *replacing.write().unwrap_or_else(PoisonError::into_inner) = Some(Replacing {
@@ -85,11 +85,12 @@ impl Pipelines {
         ReplacementGuard(replacing)
     }
 
-    /// Writes a pipeline's row in the place of `before`, and others in the same entry; with a `term`, if this node has led the site
-    /// since that began.
+    /// Replaces the stored row `before` by `row`, with `others` in the same entry. With a `term`, only if
+    /// this node has led the site since that term began.
     ///
     /// # Errors
-    /// [`ApplyError::Changed`] when another node has changed it, which this one need not have seen yet.
+    /// [`ApplyError::Changed`] when the stored row differs from `before`, which may not have been applied
+    /// here yet.
     pub(crate) async fn write(
         &self,
         before: Option<&Row>,
@@ -101,7 +102,7 @@ impl Pipelines {
         self.put_on(before, term, row.spec.name.as_str(), rows).await
     }
 
-    /// Writes rows if the one of pipeline `name` is `before`.
+    /// Writes rows if the stored row of pipeline `name` equals `before`.
     pub(crate) async fn put_on(
         &self,
         before: Option<&Row>,
@@ -111,7 +112,7 @@ impl Pipelines {
     ) -> Result<(), ApplyError> {
         let before = before.map(Row::fingerprint);
         let is_it = move |now: Option<&[u8]>| {
-            // One that cannot be read is none that is known here.
+            // An unreadable row equals no known row.
             match now.map(row::of_pipeline).transpose() {
                 Ok(now) => now.map(|row| row.fingerprint()) == before,
                 Err(_) => false,
@@ -124,13 +125,16 @@ impl Pipelines {
         }
     }
 
-    /// Puts a lane in the place of the one before it, or two.
+    /// Runs `row`, in place of the pipeline with its name: a single handle, or two with a canary.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
     pub(crate) fn install(&self, row: Row, stages: Stages, state: State) -> std::io::Result<()> {
         let fingerprint = row.fingerprint();
         self.install_as(fingerprint, row, stages, state)
     }
 
-    /// As [`Pipelines::install`], under `stamp`.
+    /// Runs `row` under another fingerprint.
     pub(crate) fn install_as(
         &self,
         fingerprint: RowFingerprint,
@@ -142,7 +146,7 @@ impl Pipelines {
         let (mut canary, canary_state) = match canary {
             Ok(canary) => (canary, state.clone()),
             Err(why) => {
-                tracing::error!(pipeline = %row.spec.name, %why, "what is tried of it comes up halted");
+                tracing::error!(pipeline = %row.spec.name, %why, "canary starts halted");
                 (Vec::new(), State::Halted(why))
             }
         };
@@ -175,7 +179,7 @@ impl Pipelines {
         if let Some(tried) = &row.canary {
             let share = PartitionSet::Only(Arc::new(tried.partitions.clone()));
             let spec = Arc::new(tried.spec.clone());
-            // Not before those have finished for which the other waits.
+            // The canary waits for the same predecessors.
             let started = handle.started.get_mut().unwrap_or_else(PoisonError::into_inner);
             let before = started.take().into_iter().collect();
             let canary =
@@ -201,7 +205,7 @@ impl Pipelines {
         Ok(())
     }
 
-    /// What cannot go back by itself is not asked to every second.
+    /// Stops the guard for a revision that cannot be rolled back.
     pub(crate) fn give_up_guarding(&self, name: &str, revision: u64) {
         let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
         let judged = active.get_mut(name).filter(|a| a.row.revision == revision);
@@ -210,20 +214,20 @@ impl Pipelines {
         }
     }
 
-    /// Sends nothing more to a pipeline: whoever has something for it waits.
+    /// Removes a pipeline from its source: producers wait.
     pub(crate) fn hide(&self, name: &str) {
         let mut by_source = self.0.by_source.write().unwrap_or_else(PoisonError::into_inner);
         by_source.retain(|_, handle| handle.name != name);
     }
 
-    /// Whether this row is what runs.
+    /// Returns true if `row` is running.
     pub(crate) fn runs(&self, row: &Row) -> bool {
         let active = self.active();
         let now = active.get(row.spec.name.as_str());
         now.is_some_and(|a| a.handle.fingerprint == row.fingerprint())
     }
 
-    /// Ends the pipelines that are not among `names`.
+    /// Ends all pipelines except `names`.
     pub(crate) fn retain_only(&self, names: &BTreeSet<String>) {
         let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
         active.retain(|name, _| names.contains(name));

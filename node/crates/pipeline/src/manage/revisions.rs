@@ -1,7 +1,8 @@
-//! What a pipeline was, and the way back.
+//! Revisions: the history of a pipeline.
 //!
-//! Each revision is a row, written in the entry that puts it in place, with who did it and why. Going back is another revision: one that
-//! is as that one was, the very modules included. A pipeline may say when it goes back by itself ([`crate::Guard`]).
+//! Each revision is a row, written in the entry that applies it, with caller and reason. A rollback is a new
+//! revision with the spec and modules of an earlier revision. A pipeline may roll back automatically
+//! ([`crate::Guard`]).
 
 use crate::error::ApplyError;
 use crate::manage::registry::Pipelines;
@@ -18,29 +19,29 @@ use weir_types::limits::{REVISIONS_BYTES_MAX, REVISIONS_MAX};
 /// A revision of a pipeline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Revision {
-    /// Its number.
+    /// Number of the revision.
     pub revision: u64,
-    /// When it was put in place, in milliseconds since 1970.
+    /// When the row was written, in milliseconds since 1970.
     pub applied_ms: i64,
-    /// Who did.
+    /// Caller who applied the revision.
     pub by: String,
-    /// Why, if it was not just applied.
+    /// Reason, unless the revision was simply applied.
     pub why: Option<String>,
-    /// What it says.
+    /// The pipeline of this revision.
     pub spec: Spec,
-    /// The modules of its stages: a name may mean another one by now.
+    /// Digests of the stages' modules. A name may refer to another module later.
     pub digests: Vec<Digest>,
-    /// It was tried on these partitions only.
+    /// Partitions of a canary. `None` for all partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried: Option<BTreeSet<u32>>,
 }
 
-/// Who puts a revision in place, and why.
+/// Caller and reason of a change.
 #[derive(Clone, Debug)]
 pub(crate) struct ChangeReason {
     pub(crate) by: String,
     pub(crate) why: Option<String>,
-    /// It was so before.
+    /// The change is a rollback.
     pub(crate) is_back: bool,
 }
 
@@ -49,7 +50,7 @@ fn key(pipeline: &str, revision: u64) -> StateKey {
     StateKey::from_bytes([of.as_bytes(), &revision.to_be_bytes()].concat())
 }
 
-/// Rows that remember what `row` is, and forget what was long ago.
+/// Returns rows that add `row` to the history and delete old revisions.
 pub(crate) fn remember(row: &Row, reason: ChangeReason, now_ms: i64) -> Vec<Written> {
     let name = row.spec.name.as_str();
     let revision = Revision {
@@ -62,7 +63,7 @@ pub(crate) fn remember(row: &Row, reason: ChangeReason, now_ms: i64) -> Vec<Writ
         tried: row.canary.as_ref().map(|canary| canary.partitions.clone()),
     };
     let value = crate::spec::row::json(&revision);
-    // The larger they are, the fewer are kept.
+    // Large revisions reduce the number that is kept.
     let fitting = (REVISIONS_BYTES_MAX / value.len().max(1)) as u64;
     let kept = fitting.clamp(1, REVISIONS_MAX);
     let last = row.revision.saturating_sub(kept);
@@ -73,10 +74,13 @@ pub(crate) fn remember(row: &Row, reason: ChangeReason, now_ms: i64) -> Vec<Writ
 }
 
 impl Pipelines {
-    /// All revisions of a pipeline that are kept, the newest first.
+    /// Returns the stored revisions of a pipeline, newest first.
     ///
     /// # Errors
-    /// When there is no such pipeline, or its rows cannot be read.
+    /// When there is no such pipeline, or a revision cannot be read.
+    ///
+    /// # Cancel safety
+    /// Reads only; the future can be dropped at any time.
     pub async fn history(&self, name: &str) -> Result<Vec<Revision>, ApplyError> {
         self.row(name)?;
         let (broker, prefix) = (self.0.broker.clone(), of_kind(StateKind::Revision, name));

@@ -1,4 +1,4 @@
-//! The way back to what a pipeline was.
+//! Rollback to an earlier revision.
 
 use crate::error::ApplyError;
 use crate::manage::info::PipelineInfo;
@@ -9,23 +9,28 @@ use crate::spec::row::Row;
 use std::time::Duration;
 use weir_types::ErrorKind;
 
-/// What another node says of how a pipeline left its bounds is kept up to so many bytes.
+/// Longest violation that is accepted from another node, in bytes.
 const VIOLATION_BYTES_MAX: usize = 1 << 10;
 
-/// Within this time a node is told whether what it asked for is done: an answer that takes longer breaks the connection.
+/// Limit on answering another node, whose connection would time out.
 const BACK_TELL: Duration = Duration::from_secs(2);
 
 impl Pipelines {
-    /// Makes a pipeline what it was as revision `to`, or as the one before the present, with the same modules; `by` is who wants it.
+    /// Rolls a pipeline back to revision `to`, or to the revision before, with the same modules. Without
+    /// `to`, a running canary is ended instead. `by` names the caller in the history.
     ///
     /// # Errors
-    /// When there is no such revision, or it cannot be applied any more.
+    /// [`ApplyError::NoRevision`] when there is no such revision, and other errors when it cannot be applied
+    /// any more.
+    ///
+    /// # Cancel safety
+    /// Once polled, the change runs to its end even if the future is dropped.
     pub async fn roll_back(&self, name: &str, to: Option<u64>, by: &str) -> Result<PipelineInfo, ApplyError> {
         let (this, now, by) = (self.clone(), self.row(name)?, by.to_owned());
         to_completion(async move { this.roll_back_to(now, to, &by, None).await }).await
     }
 
-    /// As [`Pipelines::roll_back`], of what is `now`.
+    /// Rolls back from the row `now`, with a reason for the history.
     pub(crate) async fn roll_back_to(
         &self,
         now: Row,
@@ -54,10 +59,10 @@ impl Pipelines {
         let revisions = self.history(name).await?;
         let is_it = |revision: &&Revision| match to {
             Some(to) => revision.revision == to,
-            // What it is already is not worth going to.
+            // Revisions equal to the current revision are skipped.
             None => {
                 let is_same = (&revision.spec, &revision.digests) == (&now.spec, &now.digests);
-                // Nor what was tried on some partitions, and not kept.
+                // Canaries that were not promoted are skipped.
                 revision.revision < now.revision && !is_same && revision.tried.is_none()
             }
         };
@@ -79,7 +84,8 @@ impl Pipelines {
             .await
     }
 
-    /// As another node asks for it, on which revision `revision` has left its bounds: whether that is done, or need not be.
+    /// Rolls back a revision whose guard another node has found violated. Returns true if that is done or
+    /// obsolete, false if it is still under way.
     pub(crate) async fn roll_back_reported(
         &self,
         name: String,
@@ -92,7 +98,7 @@ impl Pipelines {
         let end = why.floor_char_boundary(VIOLATION_BYTES_MAX);
         let left = why.get(..end).unwrap_or_default().to_owned();
         let this = self.clone();
-        // It is done even if nobody waits for it.
+        // Runs to its end although the answer is limited in time.
         let back = tokio::spawn(async move { this.roll_back_to(row, None, "guard", Some(&left)).await });
         match tokio::time::timeout(BACK_TELL, back).await {
             Ok(Ok(Ok(_))) | Ok(Ok(Err(ApplyError::Changed(_)))) => Ok(true),

@@ -1,10 +1,10 @@
-//! Work that blocks.
+//! Tasks and threads for work that blocks, or that must not be cut short.
 
 use std::future::Future;
 use tokio::sync::oneshot;
 use weir_broker::AdminError;
 
-/// Runs what blocks on a thread of its own. `None` when it panicked or could not be started.
+/// Runs blocking work on a thread of its own. Returns `None` if the thread could not be started or panicked.
 pub(crate) async fn run_blocking<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,

@@ -1,36 +1,37 @@
-//! Partitions with timers that nobody works on at present.
+//! Timers of partitions that are not in memory.
 
 use crate::partition::time::Time;
 use crate::spec::event_time::EventTime;
 use std::collections::BTreeMap;
 use weir_types::Term;
 
-/// Partitions with timers that nobody works on at present.
+/// Timers of partitions that are not in memory.
 #[derive(Default)]
 pub(crate) struct EvictedTimers {
-    /// The term in which they were looked for.
+    /// Leader term in which stored timers were last looked up.
     pub(crate) term: Option<Term>,
-    /// Those that have timers, with when to look at them; without it, at once.
+    /// Partitions with timers, each with its time and when it is due. Without a time, the partition is due at
+    /// once.
     pub(crate) partitions: BTreeMap<u32, Option<(Time, i64)>>,
 }
 
 impl EvictedTimers {
-    /// Puts one aside that has something due at `at`, by its own `time`.
+    /// Notes a partition whose next timer is due at `at`, by the partition's `time`.
     pub(crate) fn put(&mut self, partition: u32, time: Time, at: i64) {
         self.partitions.insert(partition, Some((time, at)));
     }
 
-    /// Puts one aside that has to be looked at.
+    /// Notes a partition that has to be checked at once.
     pub(crate) fn put_at_once(&mut self, partition: u32) {
         self.partitions.insert(partition, None);
     }
 
-    /// It is at work again.
+    /// Removes a partition that is in memory again.
     pub(crate) fn wake(&mut self, partition: u32) {
         self.partitions.remove(&partition);
     }
 
-    /// Milliseconds until the first is due, if it is `wall` now.
+    /// Returns the milliseconds until the first timer is due, counted from `wall`.
     pub(crate) fn next_due_in(&mut self, wall: i64, events: &EventTime) -> Option<u64> {
         let waits = self.partitions.values_mut().map(|sleeper| match sleeper {
             Some((time, at)) => time.until(*at, wall, events),
@@ -39,7 +40,7 @@ impl EvictedTimers {
         waits.min()
     }
 
-    /// Takes those that are due.
+    /// Removes and returns the partitions that are due.
     pub(crate) fn take_due(&mut self, wall: i64, events: &EventTime) -> Vec<u32> {
         let is_due = |sleeper: &mut Option<(Time, i64)>| match sleeper {
             Some((time, at)) => time.until(*at, wall, events) == 0,

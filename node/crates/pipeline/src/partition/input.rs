@@ -1,8 +1,8 @@
-//! What a pipeline behind the log reads on one partition: a place in each of its sources, and what was read there and is not
-//! looked at yet.
+//! Input of a log pipeline on a partition: a position in each source, and records that are read but not
+//! processed.
 //!
-//! The places are rows that change in the entries that hold what became of the records before them. So each record counts once,
-//! whatever happens to the node.
+//! Positions are rows that change in the same entry as the results of the records before them. Each record
+//! therefore counts once, whatever happens to the node.
 
 use crate::partition::merge::List;
 use crate::partition::place::{Row, place_of, reader, row, written};
@@ -16,7 +16,7 @@ use weir_broker::{Broker, Fetch, FetchError, PartitionId, Piece, ReadError, Stat
 use weir_types::limits::LOG_TURN_BYTES;
 use weir_types::{Batch, BatchError, Body, Offset, TopicName};
 
-/// See the module's docs.
+/// Input of a log pipeline on a partition.
 pub(crate) struct Input {
     pipeline: TopicName,
     partition: u32,
@@ -24,19 +24,19 @@ pub(crate) struct Input {
 }
 
 struct Source {
-    /// Its place in the spec: a module knows it by that.
+    /// Index of the source in the spec, by which modules know the source.
     index: u32,
     topic: TopicName,
     id: PartitionId,
-    /// The first record that is not looked at yet.
+    /// Offset of the first unprocessed record.
     next: Offset,
-    /// As it was stored last.
+    /// Position as last stored.
     stored: Offset,
-    /// Where to read on.
+    /// Offset at which the next fetch begins.
     read_to: Offset,
-    /// Not looked at yet, or not wholly.
+    /// Batches that are not or not completely processed.
     batches: VecDeque<Batch>,
-    /// Nothing more was stored when it was read.
+    /// The last fetch reached the end of the log.
     is_all: bool,
 }
 
@@ -56,23 +56,25 @@ impl Source {
 }
 
 impl Input {
-    /// Goes on where the last entry says on `partition`, or begins at its start. An in-line pipeline reads nothing.
+    /// Opens the input at its stored position on `partition`, or at the start. The input of an in-line
+    /// pipeline is empty.
     pub(crate) fn open(spec: &Spec, broker: &Broker, partition: u32) -> Result<Self, Refusal> {
         let mut sources = Vec::new();
         let topics = spec.source.iter().filter(|_| spec.is_behind_the_log());
         for (index, topic) in (0..).zip(topics) {
             let found = broker.topic(topic.as_str());
-            let found = found.ok_or_else(|| Refusal::Halt(format!("its source `{topic}` is gone")))?;
+            let found = found
+                .ok_or_else(|| Refusal::Halt(format!("the source `{topic}` does not exist any more")))?;
             let id = found.partition(partition).map(|id| broker.identity(id));
             let Some(id) = id else {
-                // Of several topics without state, not all need have as many.
+                // The sources of a stateless pipeline may differ in their number of partitions.
                 continue;
             };
             let stored = row(broker, spec.name.as_str(), partition, topic.as_str())
                 .map_err(|e| Refusal::Halt(e.to_string()))?;
             if stored.is_some_and(|row| row.partition != id) {
                 return Err(Refusal::Halt(format!(
-                    "its source `{topic}` was removed and made again since it was last read: `weir pipeline rewind {}`",
+                    "the source `{topic}` was removed and created again since the last read: run `weir pipeline rewind {}`",
                     spec.name
                 )));
             }
@@ -86,10 +88,10 @@ impl Input {
         })
     }
 
-    /// As [`Input::open`], at `origin`, whatever was read before, and of an in-line pipeline what its source has. Blocks.
+    /// Opens the input at `origin` and ignores stored positions, for log and in-line pipelines. Blocks.
     ///
     /// # Errors
-    /// When there is no such place.
+    /// When `origin` does not exist on a partition.
     pub(crate) fn at(
         spec: &Spec,
         broker: &Broker,
@@ -115,17 +117,18 @@ impl Input {
         })
     }
 
-    /// Each source's topic, and the first offset of it that is not looked at yet.
+    /// Iterates over the sources' topics, each with the offset of its first unprocessed record.
     pub(crate) fn next(&self) -> impl Iterator<Item = (&TopicName, Offset)> {
         self.sources.iter().map(|s| (&s.topic, s.next))
     }
 
-    /// Reads on where nothing is at hand. Returns how many offsets are passed over because what they held is gone.
+    /// Fetches more from every source without unprocessed batches. Returns the number of offsets skipped
+    /// because their records are gone. Blocks.
     pub(crate) fn fetch_more(&mut self, broker: &Broker) -> Result<u64, Refusal> {
         let mut gone = 0;
         for source in &mut self.sources {
             if !source.batches.is_empty() {
-                // More may have come since they were read.
+                // The log may have grown since they were read.
                 source.is_all = false;
                 continue;
             }
@@ -155,22 +158,22 @@ impl Input {
         Ok(gone)
     }
 
-    /// Whether there is anything to look at.
+    /// Returns true if there are unprocessed batches.
     pub(crate) fn has_records(&self) -> bool {
         self.sources.iter().any(|s| !s.batches.is_empty())
     }
 
-    /// Whether nothing is stored that it has not seen, as far as it was read.
+    /// Returns true if all sources are processed up to the end of the log, as of the last fetch.
     pub(crate) fn is_at_end(&self) -> bool {
         self.sources.iter().all(|s| s.batches.is_empty() && s.is_all)
     }
 
-    /// Whether a place is not the one that is stored.
+    /// Returns true if a position differs from the stored position.
     pub(crate) fn has_moved(&self) -> bool {
         self.sources.iter().any(|s| s.next != s.stored)
     }
 
-    /// What is at hand, decompressed: about `bytes` of each source, and a batch at least.
+    /// Decompresses batches: about `bytes` per source, and at least a batch.
     pub(crate) fn bodies(&self, bytes: usize) -> Result<Vec<Vec<Body>>, BatchError> {
         let of = |source: &Source| {
             let (mut bodies, mut size) = (Vec::new(), 0);
@@ -187,9 +190,9 @@ impl Input {
         self.sources.iter().map(of).collect()
     }
 
-    /// Records of `bodies` that are not looked at yet.
+    /// Returns the unprocessed records of `bodies`.
     ///
-    /// What was given up since it was read is not among them.
+    /// Records that were deleted from the log since the fetch are left out.
     pub(crate) fn lists<'a>(
         &self,
         broker: &Broker,
@@ -220,12 +223,13 @@ impl Input {
         self.sources.iter().zip(bodies).map(of).collect()
     }
 
-    /// The records of `lists` up to where they are have been looked at. `bodies` are how many batches of each source they are.
+    /// Moves the positions to `to`, the offset of each source's first unprocessed record. `None` means that
+    /// all of the source's `bodies`, given as numbers of batches, are processed.
     pub(crate) fn advance(&mut self, to: &[Option<Offset>], bodies: &[usize]) {
         for ((source, to), bodies) in self.sources.iter_mut().zip(to).zip(bodies) {
             let end = match to {
                 Some(offset) => *offset,
-                // All of those batches, with what was dropped behind their last records.
+                // All batches, including offsets removed after their last records.
                 None if *bodies >= source.batches.len() => source.read_to,
                 None => source
                     .batches
@@ -243,7 +247,7 @@ impl Input {
         }
     }
 
-    /// Gives back what was read and is not looked at yet: it is read again.
+    /// Drops unprocessed batches, which are fetched again later.
     pub(crate) fn give_back(&mut self) {
         for source in self.sources.iter_mut().filter(|s| !s.batches.is_empty()) {
             source.batches.clear();
@@ -252,7 +256,7 @@ impl Input {
         }
     }
 
-    /// Rows for the places that have changed since the last time.
+    /// Appends rows for the positions that changed since the last call.
     pub(crate) fn changes(&mut self, rows: &mut Vec<(StateKey, Option<Bytes>)>) {
         for source in self.sources.iter_mut().filter(|s| s.next != s.stored) {
             source.stored = source.next;
@@ -265,13 +269,13 @@ impl Input {
         }
     }
 
-    /// Topic, and the first offset that is not read from the log yet, of each source.
+    /// Returns each source's topic, with the offset at which the next fetch begins.
     pub(crate) fn read_to(&self) -> Vec<(TopicName, Offset)> {
         let place = |s: &Source| (s.topic.clone(), s.read_to);
         self.sources.iter().map(place).collect()
     }
 
-    /// Its place in the spec, and the name of source `n`.
+    /// Returns the index in the spec, and the topic, of source `n`.
     pub(crate) fn source(&self, n: usize) -> Option<(u32, &TopicName)> {
         self.sources.get(n).map(|s| (s.index, &s.topic))
     }
@@ -280,15 +284,15 @@ impl Input {
 fn refusal(source: &Source, partition: u32, error: FetchError) -> Refusal {
     let at = format!("topic `{}`, partition {partition}", source.topic);
     match error {
-        // Whoever leads it may be away: other partitions go on.
+        // The leader may be unreachable. Other partitions go on.
         FetchError::NotLeader(_) => Refusal::Busy,
         FetchError::Read(ReadError::Busy(why)) => {
-            tracing::warn!(%at, %why, "a pipeline waits to read");
+            tracing::warn!(%at, %why, "a pipeline waits for a busy log");
             Refusal::Busy
         }
         FetchError::Read(ReadError::Closed) => Refusal::Busy,
         FetchError::OutOfRange { offset, end } => Refusal::Halt(format!(
-            "{at}: it had read up to {offset}, and the topic ends at {end}: `weir pipeline rewind` says where to go on"
+            "{at}: read up to {offset}, but the topic ends at {end}: choose a position with `weir pipeline rewind`"
         )),
         other => Refusal::Halt(format!("{at} cannot be read: {other}")),
     }

@@ -1,19 +1,19 @@
-//! In which order records of several sources are looked at.
+//! Order in which records of several sources are processed.
 //!
-//! By their times, as Kafka Streams does, and records of one source never overtake each other. What comes next depends on what
-//! is stored and on nothing else: a source of which more is stored than is at hand is waited for.
+//! By their times, as in Kafka Streams; records of a source never overtake each other. The order depends on
+//! the stored records only. A source with stored but unread records is read first.
 
 use std::ops::Range;
 use weir_types::RecordRef;
 
-/// Records of one source that are at hand.
+/// Records of a source that are read but not processed.
 pub(crate) struct List<'a> {
     pub(crate) records: Vec<RecordRef<'a>>,
-    /// Places in `records` behind the last of each stored batch, ascending.
+    /// Indexes in `records` after the last record of each stored batch, ascending.
     pub(crate) ends: Vec<usize>,
-    /// The first that is not looked at yet.
+    /// Index of the first unprocessed record.
     pub(crate) at: usize,
-    /// Nothing more is stored than what is at hand.
+    /// The log has no further records.
     pub(crate) is_all: bool,
 }
 
@@ -23,8 +23,8 @@ impl List<'_> {
     }
 }
 
-/// The next records that are looked at together, all of one stored batch: of which list, and which. None when there are none, or
-/// when more has to be read first.
+/// Returns the next run of records to process together: the index of its list, and a range within a single
+/// stored batch. Returns `None` at the end, or when more has to be read first.
 pub(crate) fn next_run(lists: &[List<'_>]) -> Option<(usize, Range<usize>)> {
     if lists.iter().any(|list| list.head().is_none() && !list.is_all) {
         return None;
@@ -34,7 +34,7 @@ pub(crate) fn next_run(lists: &[List<'_>]) -> Option<(usize, Range<usize>)> {
         heads.filter_map(|(n, list)| list.head().map(|time| (time, n)))
     };
     let (_, source) = heads().min()?;
-    // The first of the other sources: it goes before whatever is later.
+    // The head of the other sources limits the run.
     let other = heads().filter(|(_, n)| *n != source).min();
     let list = lists.get(source)?;
     let batch_end = list.ends.iter().find(|end| **end > list.at);
@@ -75,7 +75,7 @@ mod tests {
         }
     }
 
-    /// Takes runs until there are no more: source and time of each record, with a mark where a run begins.
+    /// Takes runs until none is left. Returns source and time of each record.
     fn take(lists: &mut [List<'_>]) -> Vec<(usize, i64)> {
         let mut taken = Vec::new();
         while let Some((source, run)) = next_run(lists) {
@@ -90,7 +90,7 @@ mod tests {
         taken
     }
 
-    /// The same by a rule that looks at one record at a time.
+    /// Takes records singly, by the reference rule.
     fn one_by_one(sources: &[Batches]) -> Vec<(usize, i64)> {
         let mut rest: Vec<Vec<i64>> = sources.iter().map(|batches| batches.concat()).collect();
         let mut taken = Vec::new();
@@ -116,7 +116,7 @@ mod tests {
             prop_assert_eq!(take(&mut lists), one_by_one(&sources));
         }
 
-        /// However much of it is at hand at a time.
+        /// Independent of the number of records that are read at a time.
         #[test]
         fn the_order_does_not_depend_on_what_is_read_at_once(
             sources in prop::collection::vec(prop::collection::vec(prop::collection::vec(0..20i64, 1..4), 0..6), 1..4),

@@ -1,4 +1,4 @@
-//! What a pipeline reads, and has in memory, of one partition.
+//! The state of a pipeline on a partition: input, time, and the modules' state.
 
 pub(crate) mod evicted;
 pub(crate) mod input;

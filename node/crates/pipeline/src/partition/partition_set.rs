@@ -1,9 +1,9 @@
-//! The partitions that a thread of a pipeline works on.
+//! The set of partitions that a worker processes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Partitions that a lane works on.
+/// The set of partitions that a worker processes.
 #[derive(Clone, Debug)]
 pub(crate) enum PartitionSet {
     All,

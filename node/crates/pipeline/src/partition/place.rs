@@ -1,4 +1,4 @@
-//! The places up to which a pipeline has read its sources, as they are stored.
+//! Stored positions: the offset up to which a pipeline has processed each partition of its sources.
 
 use crate::spec::Spec;
 use crate::spec::source::{Origin, Sources};
@@ -11,15 +11,15 @@ use weir_broker::{
 };
 use weir_types::{Offset, TopicName};
 
-/// Up to where a partition was read.
+/// Stored position on a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Row {
-    /// Which one it was, by the number with which it was made: a topic that was removed and made again has others.
+    /// Original id of the partition. A topic that was removed and created again has new ids.
     pub(crate) partition: PartitionId,
     pub(crate) next: Offset,
 }
 
-/// The key under which the places of `pipeline` lie, behind the kind.
+/// Returns the key prefix of the positions of `pipeline`, without the kind.
 fn of_pipeline(pipeline: &str) -> Vec<u8> {
     [pipeline.as_bytes(), &[0]].concat()
 }
@@ -38,7 +38,7 @@ pub(crate) fn row(
     let key = key(pipeline, partition, topic);
     let rows = broker.rows_under(StateKind::Input, &key);
     let found = rows.into_iter().find(|(k, _)| *k == key);
-    let found = found.map(|(_, value)| decode("a place of a pipeline", &value));
+    let found = found.map(|(_, value)| decode("a position of a pipeline", &value));
     found.transpose().map_err(|why| ReadError::Format {
         row: format!("pipeline `{pipeline}`, topic `{topic}`, partition {partition}"),
         why,
@@ -50,34 +50,35 @@ pub(crate) fn written(pipeline: &str, partition: u32, topic: &str, row: Row) -> 
     (key, Some(encode(&row)))
 }
 
-/// Who reads for a pipeline.
+/// Returns the principal under which a pipeline reads.
 pub(crate) fn reader(pipeline: &str) -> Principal {
     Principal::anonymous(format!("pipeline {pipeline}"))
 }
 
-/// How far a pipeline has come on one partition of a source.
+/// Position of a pipeline on a partition of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    /// The source.
+    /// Source topic.
     pub topic: String,
-    /// Its partition.
+    /// Partition of the source.
     pub partition: u32,
-    /// The first record that the pipeline has not seen.
+    /// Offset of the first unprocessed record.
     pub next: Offset,
-    /// The end of what is committed there.
+    /// End offset of committed records, exclusive.
     pub end: Offset,
 }
 
-/// Ends of partitions that other nodes lead, as last heard.
+/// End offsets of partitions that other nodes lead, as last reported.
 pub(crate) type Ends = BTreeMap<(TopicName, u32), Offset>;
 
-/// How far a pipeline has come, as stored. Of partitions that are other nodes' to lead, the ends are those that are known here.
+/// Returns the stored positions of a pipeline, by topic and partition. Ends of partitions led by other nodes
+/// are the latest known here.
 pub(crate) fn places(broker: &Broker, spec: &Spec, heard: &Ends) -> Vec<Place> {
     let prefix = of_pipeline(spec.name.as_str());
     let place = |(key, value): (Vec<u8>, Vec<u8>)| {
         let (partition, topic) = key.get(prefix.len()..)?.split_first_chunk::<4>()?;
         let topic = std::str::from_utf8(topic).ok()?;
-        let row: Result<Row, FormatError> = decode("a place of a pipeline", &value);
+        let row: Result<Row, FormatError> = decode("a position of a pipeline", &value);
         let row = row
             .inspect_err(
                 |error| tracing::error!(pipeline = %spec.name, topic, %error, "a place is not shown"),
@@ -102,10 +103,11 @@ pub(crate) fn places(broker: &Broker, spec: &Spec, heard: &Ends) -> Vec<Place> {
     places
 }
 
-/// Rows that have a pipeline begin at `origin`: on all partitions of `sources`, or on those that it has no place on yet.
+/// Returns rows that place a pipeline at `origin`: on all partitions of `sources`, or on those without a
+/// stored position.
 ///
 /// # Errors
-/// When there is no such place.
+/// When `origin` does not exist on a partition.
 pub(crate) async fn begin(
     broker: &Broker,
     pipeline: &str,
@@ -133,7 +135,7 @@ pub(crate) async fn begin(
     Ok(rows)
 }
 
-/// The offset at which `origin` is on a partition.
+/// Returns the offset of `origin` on a partition.
 pub(crate) async fn place_of(
     broker: &Broker,
     who: &Principal,

@@ -1,24 +1,24 @@
-//! Why a batch is not taken.
+//! Reason for not processing a batch.
 
 use crate::stages::effects::TooMuch;
 use crate::stages::output::AssembleError;
 use weir_broker::ReadError;
 use weir_types::BatchError;
 
-/// Why a batch is not taken.
+/// Reason for not processing a batch.
 pub(crate) enum Refusal {
-    /// The pipeline stops.
+    /// The pipeline halts.
     Halt(String),
     /// Another node leads the partition.
     NotLeader,
-    /// What comes before it cannot be stored at present: the disk may be full.
+    /// A step before cannot be stored at present, for instance on a full disk.
     Busy,
-    /// What it comes to is too much for one entry.
+    /// The result exceeds an entry.
     TooMuch(TooMuch),
 }
 
 impl From<BatchError> for Refusal {
-    /// Walked at the door: what is malformed now would be our own doing.
+    /// A malformed batch. Batches are validated on arrival, so this would be a bug.
     fn from(e: BatchError) -> Self {
         Self::Halt(format!("batch cannot be read: {e}"))
     }
@@ -36,6 +36,6 @@ impl From<AssembleError> for Refusal {
 
 impl From<ReadError> for Refusal {
     fn from(e: ReadError) -> Self {
-        Self::Halt(format!("what its modules remember cannot be read: {e}"))
+        Self::Halt(format!("state cannot be read: {e}"))
     }
 }

@@ -1,4 +1,4 @@
-//! Rows of what the modules of a pipeline remember: their keys, and tables made from them.
+//! Rows of a pipeline's state: their keys, and tables loaded from them.
 
 use crate::partition::time::Progress;
 use crate::spec::Spec;
@@ -10,50 +10,50 @@ use weir_broker::{Broker, ReadError, StateKey, StateKind, decode};
 use weir_runtime::{Table, TimerClock, row_bytes};
 use weir_types::limits::STAGES_MAX;
 
-/// What rows of a pipeline say: what its modules remember, their timers, and how far its time has come.
+/// Kinds of rows with state: tables, timers, and the progress of time.
 const KINDS: [StateKind; 3] = [StateKind::Table, StateKind::Timer, StateKind::Progress];
 
-/// The keys under which all rows lie of what `pipeline` remembers.
+/// Returns the key prefixes of all state of `pipeline`.
 pub(crate) fn of_pipeline(pipeline: &str) -> [StateKey; 3] {
     KINDS.map(|kind| of_kind(kind, pipeline))
 }
 
-/// The keys under which its rows of `kind` lie.
+/// Returns the key prefix of the rows of `kind`.
 pub(crate) fn of_kind(kind: StateKind, pipeline: &str) -> StateKey {
-    // No name has a 0 in it: none is the beginning of another.
+    // A name contains no 0 byte, so no prefix matches another pipeline.
     StateKey::new(kind, &[pipeline.as_bytes(), &[0]].concat())
 }
 
-/// Generations of what a stage remembers, which take turns.
+/// Number of generations of a stage's state. Migrations use them in turn.
 pub(crate) const GENERATIONS: u8 = 16;
 
 const _: () = assert!(STAGES_MAX <= 16, "a stage's place takes half of a byte");
 
-/// A stage's place, and its generation, in a key.
+/// Encodes a stage's index and generation for a key.
 fn stage_byte(stage: usize, generation: u8) -> u8 {
     stage as u8 | generation << 4
 }
 
-/// The key under which the rows of one stage and partition lie.
+/// Returns the key prefix of a stage's rows on a partition.
 fn of_stage(kind: StateKind, pipeline: &str, stage: (usize, u8), partition: u32) -> StateKey {
     let stage = stage_byte(stage.0, stage.1);
     let rest = [pipeline.as_bytes(), &[0, stage], &partition.to_be_bytes()[..]];
     StateKey::new(kind, &rest.concat())
 }
 
-/// The keys under which all rows of one generation of a stage lie.
+/// Returns the key prefixes of all rows of a generation of a stage.
 pub(crate) fn of_generation(pipeline: &str, stage: usize, generation: u8) -> [StateKey; 2] {
     let rest = [pipeline.as_bytes(), &[0, stage_byte(stage, generation)]].concat();
     [StateKind::Table, StateKind::Timer].map(|kind| StateKey::new(kind, &rest))
 }
 
-/// The key of the row that says how far time has come on one partition.
+/// Returns the key of the row with the progress of time on a partition.
 pub(crate) fn of_progress(pipeline: &str, partition: u32) -> StateKey {
     let rest = [pipeline.as_bytes(), &[0], &partition.to_be_bytes()[..]];
     StateKey::new(StateKind::Progress, &rest.concat())
 }
 
-/// Stage and partition of a row of `kind`, from its key, and what follows.
+/// Splits a key of `kind` into stage, partition and rest.
 pub(crate) fn split_key<'a>(kind: StateKind, pipeline: &str, key: &'a [u8]) -> Option<(u8, u32, &'a [u8])> {
     let rest = key.strip_prefix(of_kind(kind, pipeline).as_bytes())?;
     let (stage, rest) = rest.split_first()?;
@@ -61,7 +61,7 @@ pub(crate) fn split_key<'a>(kind: StateKind, pipeline: &str, key: &'a [u8]) -> O
     Some((*stage & 0x0f, u32::from_be_bytes(*partition), rest))
 }
 
-/// A timer, from the end of its row's key and its value.
+/// Decodes a timer from the rest of its key and its value: clock, tag, key and due time.
 pub(crate) fn timer<'a>(key: &'a [u8], value: &[u8]) -> Option<(TimerClock, u32, &'a [u8], i64)> {
     let (clock, rest) = key.split_first()?;
     let clock = TimerClock::ALL.into_iter().find(|c| *c as u8 == *clock)?;
@@ -70,7 +70,7 @@ pub(crate) fn timer<'a>(key: &'a [u8], value: &[u8]) -> Option<(TimerClock, u32,
     Some((clock, u32::from_be_bytes(*tag), key, i64::from_be_bytes(*at)))
 }
 
-/// Partitions on which `spec` has timers, as applied by now. Blocks.
+/// Returns the partitions on which `spec` has stored timers. Blocks.
 pub(crate) fn partitions_with_timers(broker: &Broker, spec: &Spec) -> Result<BTreeSet<u32>, ReadError> {
     let mut found = BTreeSet::new();
     let prefix = of_kind(StateKind::Timer, spec.name.as_str());
@@ -82,7 +82,7 @@ pub(crate) fn partitions_with_timers(broker: &Broker, spec: &Spec) -> Result<BTr
     Ok(found)
 }
 
-/// What stage `n` remembers of `partition`, as applied. Blocks.
+/// Loads the state of stage `n` on `partition`. Blocks.
 pub(crate) fn table(
     spec: &Spec,
     broker: &Broker,
@@ -106,7 +106,8 @@ pub(crate) fn table(
     Ok(table)
 }
 
-/// Counts what is stored of each partition that `is_ours` against what the pipeline may take, before any of it is in memory. Blocks.
+/// Counts the stored state of each partition for which `is_ours` holds against the quota, before any state is
+/// loaded. Blocks.
 pub(crate) fn count_stored(
     spec: &Spec,
     broker: &Broker,
@@ -134,7 +135,7 @@ pub(crate) fn count_stored(
     Ok(())
 }
 
-/// Rows for what changed of stage `n` since the last time.
+/// Appends rows for the changes of stage `n` since the last call.
 pub(crate) fn changes_of(name: &str, n: usize, stage: &mut Stage, partition: u32, rows: &mut Vec<Written>) {
     let place = (n, stage.generation);
     let Some(table) = &mut stage.table else { return };
@@ -158,7 +159,7 @@ pub(crate) fn progress(spec: &Spec, broker: &Broker, partition: u32) -> Result<P
         of_progress(spec.name.as_str(), partition),
     );
     broker.applied_rows(&row, |_, value| {
-        found = decode("how far a pipeline has come", &value)
+        found = decode("the progress of a pipeline", &value)
     })?;
     found.map_err(|why| ReadError::Format {
         row: format!("pipeline `{}`, partition {partition}", spec.name),

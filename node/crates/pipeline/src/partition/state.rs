@@ -1,4 +1,4 @@
-//! What a pipeline has in memory of one partition.
+//! The state of a pipeline on a partition, in memory.
 
 use crate::partition::input::Input;
 use crate::partition::rows::{changes_of, of_progress};
@@ -13,18 +13,18 @@ use weir_runtime::{Fired, Moment, Table, Timer, TimerClock};
 use weir_types::limits::OP_HEAD_BYTES_MAX;
 use weir_types::{Headers, Offset, RecordRef};
 
-/// The stages of a pipeline at work on one partition.
+/// The state of a pipeline on a partition.
 pub(crate) struct PartitionState {
     pub(crate) stages: Vec<Stage>,
     pub(crate) chain: Chain,
     pub(crate) time: Time,
-    /// Where it reads, if it stands behind the log.
+    /// Input of a log pipeline.
     pub(crate) input: Input,
     pub(crate) last_used: u64,
 }
 
 impl PartitionState {
-    /// One that nothing is stored of: it begins with nothing, and reads what `input` says.
+    /// Creates a partition with empty state that reads `input`, for a comparison.
     pub(crate) fn detached(
         spec: &Spec,
         stages: &[Stage],
@@ -34,7 +34,7 @@ impl PartitionState {
     ) -> Self {
         let mut stages: Vec<_> = stages.iter().map(|s| s.of_partition(partition)).collect();
         for (stage, with) in stages.iter_mut().zip(&spec.stages) {
-            // What looks on does not take from those that work.
+            // A comparison does not use up the quota of running pipelines.
             stage.table = with.remembers().then(|| Table::new(spec.limits.state_bytes));
         }
         Self {
@@ -46,7 +46,7 @@ impl PartitionState {
         }
     }
 
-    /// What changed counts as stored.
+    /// Treats all changes as stored.
     pub(crate) fn settle(&mut self) {
         for table in self.stages.iter_mut().filter_map(|s| s.table.as_mut()) {
             table.take_changes(|_, _| {});
@@ -58,7 +58,7 @@ impl PartitionState {
         self.stages.iter().filter_map(|s| s.table.as_ref())
     }
 
-    /// When a timer is due next, in the time of work.
+    /// Returns when the next timer is due, in processing time.
     pub(crate) fn wake(&self, events: &EventTime) -> Option<i64> {
         let processing = self
             .tables()
@@ -69,18 +69,18 @@ impl PartitionState {
         processing.into_iter().chain(event).min()
     }
 
-    /// Whether a timer is due by the time it is.
+    /// Returns true if a timer is due.
     pub(crate) fn is_due(&self, events: &EventTime) -> bool {
         self.wake(events).is_some_and(|at| at <= self.time.moment().now)
     }
 
-    /// Bytes that changed of what its modules remember and is in no step yet.
+    /// Returns the bytes of state changes that are in no step yet.
     pub(crate) fn changed_bytes(&self) -> usize {
         let changed = |table: &Table| table.changed_bytes() + table.changed_rows() * OP_HEAD_BYTES_MAX;
         self.tables().map(changed).sum()
     }
 
-    /// Clears and returns what is due first, of one stage and clock.
+    /// Removes and returns up to `max` timers that are due, of a single stage and clock.
     pub(crate) fn pop_due(&mut self, moment: Moment, max: usize) -> Option<DueTimers> {
         for clock in TimerClock::ALL {
             let until = match clock {
@@ -99,7 +99,7 @@ impl PartitionState {
         None
     }
 
-    /// Rows for what changed since the last time.
+    /// Returns rows for all changes since the last call.
     pub(crate) fn changes(&mut self, spec: &Spec, partition: u32) -> Vec<(StateKey, Option<Bytes>)> {
         let mut rows = Vec::new();
         let name = spec.name.as_str();
@@ -114,7 +114,7 @@ impl PartitionState {
     }
 }
 
-/// Timers of one stage and clock that are due.
+/// Timers of a stage and clock that are due.
 pub(crate) struct DueTimers {
     stage: usize,
     clock: TimerClock,
@@ -122,7 +122,7 @@ pub(crate) struct DueTimers {
 }
 
 impl DueTimers {
-    /// What new records stem from: the timers as if they were some.
+    /// Returns the timers as records, as the source of new records.
     pub(crate) fn records(&self) -> Vec<RecordRef<'_>> {
         let timers = (0..).zip(&self.timers);
         timers

@@ -1,4 +1,4 @@
-//! What the modules of a pipeline remember: a table a stage and partition, from rows of the log and back to them.
+//! The partitions of a worker that are in memory, loaded from the log on demand and evicted when too many.
 
 use crate::partition::evicted::EvictedTimers;
 use crate::partition::input::Input;
@@ -18,22 +18,22 @@ use weir_types::limits::{
 };
 use weir_types::{GroupId, Offset, Term, TopicName};
 
-/// Those that are at work. What is not, is in the log.
+/// The partitions of a worker that are in memory. All others are in the log only.
 #[derive(Default)]
 pub(crate) struct PartitionStates {
     parts: BTreeMap<u32, PartitionState>,
-    /// How many records, or timers, are looked at together, where more came to too much for one entry.
+    /// Limit on records or timers processed together, per partition whose results exceeded an entry.
     most: BTreeMap<u32, usize>,
     uses: u64,
-    /// In which term of each group it was counted what is stored.
+    /// Term of each group in which its stored state was last counted.
     counted: BTreeMap<GroupId, Term>,
-    /// Partitions that are its own; none for all.
+    /// Partitions of the worker, or `None` for all.
     share: Option<PartitionSet>,
     pub(crate) evicted: EvictedTimers,
 }
 
 impl PartitionStates {
-    /// Those of a lane that works on these partitions.
+    /// Creates an empty set for a worker of these partitions.
     pub(crate) fn of(share: PartitionSet) -> Self {
         Self {
             share: Some(share),
@@ -41,7 +41,8 @@ impl PartitionStates {
         }
     }
 
-    /// The part for `partition`, begun anew where it has to be. None while another node leads it.
+    /// Returns the state of `partition`, loaded from the log if it is missing or no longer valid. Returns
+    /// `None` while another node leads the partition.
     pub(crate) fn part(
         &mut self,
         spec: &Spec,
@@ -95,7 +96,7 @@ impl PartitionStates {
         Ok(part)
     }
 
-    /// As [`Parts::end`], of one to which nothing came for longest. Timers that are due by themselves are not forgotten.
+    /// Evicts the least recently used partition. Its timers are still noted.
     fn evict(&mut self, partition: u32, spec: &Spec) {
         if let Some(part) = self.parts.remove(&partition) {
             let events = spec.event_time.clone().unwrap_or_default();
@@ -106,7 +107,7 @@ impl PartitionStates {
                     .put_aside(partition, part.tables().map(Table::bytes).sum());
             }
             if !part.chain.is_standing() {
-                // What it has in memory does not say what is due.
+                // State in memory is invalid, so the due time is unknown.
                 self.evicted.put_at_once(partition);
             } else if let Some(at) = part.wake(&events) {
                 self.evicted.put(partition, part.time, at);
@@ -114,23 +115,23 @@ impl PartitionStates {
         }
     }
 
-    /// Whether what is in memory of the partition can no longer become true.
+    /// Returns true if the state in memory depends on a step that failed.
     pub(crate) fn is_broken(&self, partition: u32) -> bool {
         self.parts.get(&partition).is_some_and(|p| !p.chain.is_standing())
     }
 
-    /// How many records, or timers, of the partition may be looked at together.
+    /// Returns the limit on records or timers of the partition that are processed together.
     pub(crate) fn most(&self, partition: u32) -> usize {
         self.most.get(&partition).copied().unwrap_or(usize::MAX)
     }
 
-    /// So many together came to too much: fewer are tried, from what is applied.
+    /// Halves the limit after `looked_at` records exceeded an entry, and reloads the partition from the log.
     pub(crate) fn narrow(&mut self, partition: u32, looked_at: usize) {
         self.most.insert(partition, (looked_at / 2).max(1));
         self.end(partition);
     }
 
-    /// What was looked at had room: more are tried the next time.
+    /// Raises the limit after a success.
     pub(crate) fn widen(&mut self, partition: u32) {
         if let Some(most) = self.most.get_mut(&partition) {
             *most += *most / 8 + 1;
@@ -138,7 +139,7 @@ impl PartitionStates {
         self.most.retain(|_, most| *most < BATCH_RECORDS_MAX as usize);
     }
 
-    /// Holds what was read of a partition and is not used yet only where few partitions are at work.
+    /// Drops unprocessed batches of the partition if many partitions are in memory.
     pub(crate) fn release_buffers(&mut self, partition: u32) {
         let is_crowded = self.parts.len() > HOLDING_PARTITIONS_MAX;
         if let Some(part) = self.parts.get_mut(&partition).filter(|_| is_crowded) {
@@ -146,29 +147,30 @@ impl PartitionStates {
         }
     }
 
-    /// Up to where the sources of the partition were read, if nothing more was stored there.
+    /// Returns the read positions of the sources of the partition, if their ends were reached.
     pub(crate) fn place(&self, partition: u32) -> Option<Vec<(TopicName, Offset)>> {
         let part = self.parts.get(&partition)?;
         part.input.is_at_end().then(|| part.input.read_to())
     }
 
-    /// Whether the fate of all steps is known.
+    /// Returns true if no step is undecided.
     pub(crate) fn are_decided(&self) -> bool {
         self.parts.values().all(|part| part.chain.is_decided())
     }
 
-    /// Waits for what is under way, and forgets the partition.
+    /// Waits for undecided steps, then drops the partition.
     pub(crate) fn end(&mut self, partition: u32) {
         if let Some(part) = self.parts.remove(&partition) {
             part.chain.drain();
-            // It begins again, or is another node's.
+            // The partition is loaded again later, here or on another node.
             if let Some(stage) = part.stages.first() {
                 stage.quota.forget(partition);
             }
         }
     }
 
-    /// Counts what is stored of the other partitions of a group, once this node has begun to lead it. Blocks.
+    /// Counts the stored state of a group's other partitions against the quota, when this node has begun to
+    /// lead the group. Blocks.
     fn count_stored(
         &mut self,
         spec: &Spec,
@@ -190,27 +192,27 @@ impl PartitionStates {
             let mut ids = topics.iter().filter_map(|topic| topic.partition(partition));
             ids.any(|id| broker.led_term(id).is_some())
         };
-        // What the other version of the pipeline looks after counts there.
+        // The canary counts its own partitions.
         let share = self.share.clone().unwrap_or(PartitionSet::All);
         count_stored(spec, broker, stages, |partition| {
             share.has(partition) && is_led(partition)
         })
     }
 
-    /// Lets go of all instances: what they take is wanted elsewhere, and others can be made.
+    /// Drops all instances to free their memory. They are made again on demand.
     pub(crate) fn let_instances_go(&mut self) {
         let stages = self.parts.values_mut().flat_map(|part| &mut part.stages);
         stages.for_each(|stage| stage.instance = None);
     }
 
-    /// As [`Parts::end`], of all.
+    /// Waits for undecided steps of all partitions, then drops the partitions.
     pub(crate) fn end_all(&mut self) {
         for (_, part) in std::mem::take(&mut self.parts) {
             part.chain.drain();
         }
     }
 
-    /// Rows, timers and bytes in memory.
+    /// Returns the number of rows, timers and bytes in memory.
     pub(crate) fn size(&self) -> (usize, usize, usize) {
         let tables = self.parts.values().flat_map(PartitionState::tables);
         tables.fold((0, 0, 0), |(rows, timers, bytes), t| {
@@ -218,10 +220,10 @@ impl PartitionStates {
         })
     }
 
-    /// Milliseconds until a timer is due, if it is `wall` now.
+    /// Returns the milliseconds until a timer is due, counted from `wall`.
     pub(crate) fn next_due_in(&mut self, wall: i64, events: &EventTime) -> Option<u64> {
         let wait = |part: &mut PartitionState| {
-            // One whose chain is broken is begun anew at the next look: what broke it may last.
+            // An invalid partition is reloaded with the next poll. The cause, like a full disk, may last.
             let is_by_itself = part.chain.is_standing() && part.input.is_at_end();
             let at = part.wake(events).filter(|_| is_by_itself)?;
             Some(part.time.until(at, wall, events))
@@ -233,11 +235,11 @@ impl PartitionStates {
             .min()
     }
 
-    /// Partitions with timers that are due, if it is `wall` now; and those whose chain is broken: what they have in memory does
-    /// not say what is due.
+    /// Returns the partitions with timers that are due at `wall`, and invalid partitions, whose due times are
+    /// unknown.
     pub(crate) fn due(&mut self, wall: i64, events: &EventTime) -> Vec<u32> {
         let is_due = |part: &mut PartitionState| {
-            // Behind the log, time is that of the records until there are no more.
+            // A log pipeline takes its time from the records until their end is reached.
             if part.input.is_at_end() {
                 part.time.pass(wall, events);
             }
@@ -251,7 +253,7 @@ impl PartitionStates {
     }
 }
 
-/// The stages for `partition`, with the tables that the chain begins on.
+/// Creates the stages for `partition`, with their stored state. Blocks.
 fn begin(spec: &Spec, stages: &[Stage], broker: &Broker, partition: u32) -> Result<Vec<Stage>, ReadError> {
     let mut own: Vec<_> = stages.iter().map(|s| s.of_partition(partition)).collect();
     for (n, (stage, with)) in own.iter_mut().zip(&spec.stages).enumerate() {

@@ -1,9 +1,9 @@
-//! The times of a pipeline on one partition: when it works, and how far the records have come.
+//! The two times of a pipeline on a partition: processing time and event time.
 //!
-//! Neither goes back. A gateway without a battery for its clock boots in 1970, and one whose clock is set jumps over years: the
-//! time at which a pipeline works goes on from where it was stored, as fast as the machine's monotonic clock, and follows the
-//! clock on the wall when that is ahead. A record that claims to come from the far future is given the node's time, or one
-//! wrong sensor would make all others late.
+//! Neither goes back. A gateway without a battery for its clock boots in 1970, and a clock that is set jumps
+//! over years. Processing time therefore continues from its stored value with the machine's monotonic clock,
+//! and follows the wall clock when that is ahead. A record from the far future gets the node's time;
+//! otherwise a single wrong sensor would make all other records late.
 
 use crate::json;
 use crate::spec::event_time::{EventTime, Future, OnBadTime};
@@ -14,23 +14,23 @@ use std::time::{Duration, Instant};
 use weir_runtime::Moment;
 use weir_types::{RecordRef, TimeUnit, parse_time, time_of_number};
 
-/// Mark of a record that came after the watermark had passed its time.
+/// Mark of a record whose time the watermark had passed.
 const LATE: u8 = 1;
 
 /// Mark of a record whose time the node replaced.
 const REDATED: u8 = 4;
 
-/// A producer's word for no timestamp (Kafka: `RecordBatch.NO_TIMESTAMP`).
+/// Timestamp of a record without a time (Kafka: `RecordBatch.NO_TIMESTAMP`).
 const NO_TIMESTAMP: i64 = -1;
 
-/// How far a pipeline's time has come on one partition. Stored with what its modules remember.
+/// Progress of a pipeline's time on a partition. Stored with the state, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Progress {
-    /// When it worked last, in milliseconds since 1970.
+    /// Processing time.
     now: i64,
-    /// When the last records came.
+    /// Processing time at which the last records arrived.
     arrived: i64,
-    /// The largest time in the records.
+    /// Largest time of a record.
     latest: i64,
     watermark: i64,
 }
@@ -46,17 +46,17 @@ impl Default for Progress {
     }
 }
 
-/// [`Progress`] as it goes on.
+/// [`Progress`] as it advances.
 #[derive(Debug)]
 pub(crate) struct Time {
     progress: Progress,
-    /// As it was stored last.
+    /// Progress as last stored.
     stored: Progress,
     looked: Instant,
 }
 
 impl Time {
-    /// Goes on from what was stored.
+    /// Continues from stored progress.
     pub(crate) fn from(stored: Progress) -> Self {
         Self {
             progress: stored,
@@ -65,21 +65,22 @@ impl Time {
         }
     }
 
-    /// Lets time pass: to `wall` if that is ahead, and as long as it took since the last look in any case.
+    /// Advances processing time by the elapsed monotonic time, or to `wall` if that is later.
     pub(crate) fn pass(&mut self, wall: i64, events: &EventTime) {
         let passed = Instant::now().saturating_duration_since(self.looked).as_millis() as u64;
-        // Parts of a millisecond are counted the next time.
+        // The rest of a millisecond counts in the next call.
         self.looked += Duration::from_millis(passed);
         self.progress.now = self.progress.now.saturating_add_unsigned(passed).max(wall);
         self.go_on(events);
     }
 
-    /// Lets time pass to when records were stored that are from `times`, earliest to latest, if it is `wall` now: behind the log it
-    /// is their own time, as near as it is known, so that reading them again gives the same. Silence was until the first of them.
+    /// Advances processing time over stored records with these times, at most to `wall`. A log pipeline takes
+    /// its time from the records, so that reprocessing gives the same result. The idle time before the first
+    /// record counts as silence.
     pub(crate) fn read(&mut self, times: RangeInclusive<i64>, wall: i64, events: &EventTime) {
         self.looked = Instant::now();
         let (earliest, latest) = times.into_inner();
-        // A sensor in 2080 does not take the pipeline there, and neither does one that is an hour ahead.
+        // A sensor whose clock is ahead, by an hour or by decades, must not advance the pipeline's time.
         let reach = |progress: &mut Progress, at: i64| {
             if at <= wall {
                 progress.now = progress.now.max(at);
@@ -90,7 +91,7 @@ impl Time {
         reach(&mut self.progress, latest);
     }
 
-    /// Without records, the time in them goes on at the speed of ours.
+    /// Advances the watermark with processing time while no records arrive.
     fn go_on(&mut self, events: &EventTime) {
         let progress = &mut self.progress;
         let silent = progress.now.saturating_sub(progress.arrived) - i64::from(events.idle_ms);
@@ -100,13 +101,13 @@ impl Time {
         }
     }
 
-    /// Milliseconds until it is `at`, if the clock on the wall says `wall` now.
+    /// Returns the milliseconds from `wall` until processing time is `at`.
     pub(crate) fn until(&mut self, at: i64, wall: i64, events: &EventTime) -> u64 {
         self.pass(wall, events);
         at.saturating_sub(self.progress.now).max(0) as u64
     }
 
-    /// Dates the records of a batch by what `events` says.
+    /// Dates the records of a batch by `events`.
     pub(crate) fn date(&mut self, records: &mut [RecordRef<'_>], events: &EventTime) -> Dated {
         let bound = self.progress.now.saturating_add_unsigned(events.future_ms);
         let mut dated = Dated::default();
@@ -161,13 +162,13 @@ impl Time {
         dated
     }
 
-    /// The records of a batch are through: the watermark follows those that have a time.
+    /// Advances the watermark over the records of a processed batch. Records without a time do not count.
     pub(crate) fn follow(&mut self, records: &[RecordRef<'_>], dated: &Dated, events: &EventTime) {
         let has_time = |n: &usize| !dated.is_undated(*n as u32);
         let times = records.iter().enumerate().filter(|(n, _)| has_time(n));
         let latest = times.map(|(_, r)| r.timestamp).max();
         let progress = &mut self.progress;
-        // One record of an hour from now does not make all others late for an hour: nothing is complete beyond the present.
+        // A record from the future does not make others late: the watermark never exceeds processing time.
         let latest = match events.future {
             Future::Redate => latest.map(|at| at.min(progress.now)),
             Future::Keep => latest,
@@ -179,7 +180,7 @@ impl Time {
         }
     }
 
-    /// The moment of a call.
+    /// Returns processing time and watermark for a call.
     pub(crate) fn moment(&self) -> Moment {
         Moment {
             now: self.progress.now,
@@ -187,7 +188,7 @@ impl Time {
         }
     }
 
-    /// At which time of work, if nothing comes, a timer for `at` in the records is due.
+    /// Returns the processing time at which an event timer for `at` is due if no records arrive.
     pub(crate) fn reaches(&self, at: i64, events: &EventTime) -> Option<i64> {
         let progress = &self.progress;
         if at <= progress.watermark {
@@ -205,7 +206,7 @@ impl Time {
         )
     }
 
-    /// What is to be stored, if it is not.
+    /// Returns the progress if it differs from the stored progress, and treats it as stored.
     pub(crate) fn take_change(&mut self) -> Option<Progress> {
         let changed = self.progress != self.stored;
         self.stored = self.progress;
@@ -214,13 +215,13 @@ impl Time {
 }
 
 impl Progress {
-    /// Up to which time the records are there, as far as they say themselves.
+    /// Returns the time up to which the records are complete, given the allowed lateness.
     fn complete(&self, events: &EventTime) -> i64 {
         self.latest.saturating_sub(i64::from(events.lateness_ms))
     }
 }
 
-/// The time in milliseconds that a JSON document has at `path`; in words why it has none.
+/// Returns the time at `path` of a JSON document in milliseconds, or a message why there is none.
 fn time_in(value: Option<&[u8]>, path: &str, unit: Option<TimeUnit>) -> Result<i64, String> {
     let document = value.ok_or("it has no value")?;
     let text = json::at(document, path)?.filter(|text| *text != "null");
@@ -273,7 +274,7 @@ mod tests {
             batch(&mut time, &events, &[90, 89, 95]),
             (vec![90, 89, 95], vec![0, LATE, 0])
         );
-        // It does not go back, and starts where it was.
+        // The watermark does not go back, and continues from its stored value.
         let stored = time.take_change().unwrap();
         assert_eq!(time.take_change(), None);
         assert_eq!(Time::from(stored).moment().watermark, 90);
@@ -292,7 +293,7 @@ mod tests {
         let (times, marks) = batch(&mut time, &events, &[now, 3_500_000_000_000]);
         assert_eq!((times, marks), (vec![now, now], vec![0, REDATED]));
         assert_eq!(time.moment().watermark, now);
-        // What the node stamped itself before it knew the time is late, and there.
+        // A record stamped before the node knew the time is late, but kept.
         assert_eq!(batch(&mut time, &events, &[6_000]), (vec![6_000], vec![LATE]));
         time.pass(now + 1_000, &events);
         assert_eq!(time.moment().now, now + 1_000);
@@ -322,7 +323,7 @@ mod tests {
         assert_eq!(time.moment().watermark, now - 5_000);
         let (_, marks) = batch(&mut time, &events, &[now, now - 5_001, -1]);
         assert_eq!(marks, [0, LATE, 0]);
-        // Whose clock it is that is wrong, only who keeps such times knows.
+        // With `keep`, the sensor's clock is trusted.
         let keep = EventTime {
             future: Future::Keep,
             ..events
@@ -397,14 +398,14 @@ mod tests {
         let mut time = Time::from(Progress::default());
         let wall = 1_900_000_000_000;
         for block in 0..4 {
-            // A second apart, a thousand at once.
+            // A record per second, a thousand at a time.
             let times: Vec<i64> = (0..1_000)
                 .map(|n| 1_800_000_000_000 + (block * 1_000 + n) * 1_000)
                 .collect();
             time.read(times[0]..=times[999], wall, &events);
             assert_eq!(batch(&mut time, &events, &times).1, [0u8; 0]);
         }
-        // A silence of a minute is one: by then all is there but for the last ten seconds of it.
+        // After a minute of silence, all but its last ten seconds count as complete.
         let next = 1_800_000_000_000 + 3_999_000 + 60_000;
         time.read(next..=next, wall, &events);
         assert_eq!(time.moment().watermark, next - 60_000 - 5_000 + 50_000);

@@ -1,5 +1,5 @@
-//! Pipelines and modules that another node's entries brought: every node of the site has them ready, so that whoever
-//! leads next goes on with them at once.
+//! Following the site: every node compiles and runs the applied pipelines and modules, so that a new leader
+//! continues at once.
 
 use crate::manage::registry::Pipelines;
 use crate::module_store::Store;
@@ -12,10 +12,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 use weir_broker::StateKind;
 
-/// Rows reach the disk within this time of being applied; what is not there yet is looked for again.
+/// Retry interval. Applied rows reach the disk within this time.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Runs until the pipelines are gone.
+/// Runs until the pipelines are dropped.
 pub(crate) fn follow(pipelines: &Weak<crate::manage::registry::Inner>, woken: &Receiver<()>) {
     let mut again = false;
     loop {
@@ -38,24 +38,24 @@ pub(crate) fn follow(pipelines: &Weak<crate::manage::registry::Inner>, woken: &R
 }
 
 impl Pipelines {
-    /// Whether a pipeline was stopped for a change that was then not made.
+    /// Returns true if a pipeline was quiesced for a change that did not follow.
     fn is_quiesced(&self) -> bool {
         self.active()
             .values()
             .any(|a| a.handle.fingerprint == RowFingerprint::NONE)
     }
 
-    /// Makes what runs here what the rows say. False when something is still on its way.
+    /// Installs all applied rows. Returns false if bytes of a module are still missing.
     fn catch_up(&self) -> bool {
         self.load_ahead();
-        // A change that this node makes itself installs what it made.
+        // A change by this node installs its own result.
         let _one = self.0.changing.blocking_lock();
         let modules = self.follow_modules();
         modules & self.follow_pipelines()
     }
 
-    /// Has modules brought here and compiled that rows speak of, before changes are held up: that takes a while. What is wrong with one
-    /// shows afterwards.
+    /// Fetches and compiles modules of applied rows before the lock of all changes is taken. Errors show when
+    /// the modules are loaded under the lock.
     fn load_ahead(&self) {
         let (dir, known) = {
             let store = self.store();
@@ -86,7 +86,9 @@ impl Pipelines {
             match Store::fetch(&dir, &self.0.broker, info) {
                 Ok(true) => drop(self.store().modules.insert(*digest, info.clone())),
                 Ok(false) => complete = false,
-                Err(error) => tracing::error!(module = %info.name, %error, "module did not come over"),
+                Err(error) => {
+                    tracing::error!(module = %info.name, %error, "cannot fetch module from the replicated log")
+                }
             }
         }
         let gone: Vec<_> = self
@@ -109,7 +111,7 @@ impl Pipelines {
         let (mut names, mut complete) = (BTreeSet::new(), true);
         for (key, value) in rows {
             let Ok(row) = row::of_pipeline(&value) else {
-                // It was told of when it came. What ran stays and takes nothing.
+                // The unreadable row was logged on arrival. The running pipeline stays, and is not used.
                 names.insert(String::from_utf8_lossy(&key).into_owned());
                 continue;
             };
@@ -126,12 +128,12 @@ impl Pipelines {
                 Ok(stages) if row.paused => (stages, State::Paused),
                 Ok(stages) => (stages, State::Running),
                 Err(e) => {
-                    tracing::error!(pipeline = %name, error = %e, "pipeline comes up halted");
+                    tracing::error!(pipeline = %name, error = %e, "pipeline starts halted");
                     (Stages::none(), State::Halted(e.to_string()))
                 }
             };
             if let Err(error) = self.install(row, stages, state) {
-                tracing::error!(pipeline = %name, %error, "pipeline does not start");
+                tracing::error!(pipeline = %name, %error, "pipeline cannot start");
             }
         }
         self.retain_only(&names);

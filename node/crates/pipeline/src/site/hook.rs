@@ -1,4 +1,4 @@
-//! Pipelines as the broker calls them.
+//! Pipelines as the broker's hook.
 
 use crate::manage::registry::Pipelines;
 use crate::spec::Spec;
@@ -11,7 +11,7 @@ use weir_broker::{Hook, HookDone, HookError, HookJob, Processed};
 use weir_runtime::Digest;
 use weir_types::TopicName;
 
-/// It says whether it is ready within this time: an answer that takes longer breaks the connection.
+/// Limit on answering another node, whose connection would time out.
 const READY_TELL: Duration = Duration::from_secs(2);
 
 impl Hook for Pipelines {
@@ -50,7 +50,7 @@ impl Hook for Pipelines {
             let mut preparing = this.0.preparing.lock().await;
             let under_way = match preparing.take() {
                 Some((of, task)) if of == digests => task,
-                // What was asked for before that goes on by itself.
+                // An earlier request runs on by itself.
                 _ => {
                     let (this, digests) = (this.clone(), digests.clone());
                     tokio::spawn(async move { this.make_ready(digests).await })
@@ -102,9 +102,9 @@ impl Hook for Pipelines {
             (Some(handle), Some(desired)) if fits(&handle, &desired) || turns(&handle, &desired) => {
                 handle.submit(job, done)
             }
-            // Another node's change, or its lead, has reached this one, and its modules are still being made ready.
+            // A change or a new lead has been applied here, and modules are still compiled.
             (_, Some((pipeline, _))) => done(job, Err(HookError::Busy { pipeline })),
-            // Removed since it was asked for.
+            // Removed meanwhile.
             (_, None) => {
                 let kept = job.batch.clone();
                 done(job, Ok(Processed::unchanged(kept)));

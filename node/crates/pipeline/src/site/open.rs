@@ -14,20 +14,20 @@ use std::time::{Duration, Instant};
 use weir_broker::{Broker, StateKind};
 use weir_runtime::Runtime;
 
-/// A step takes some milliseconds, and a module that loops a second.
+/// Longer than a step of some milliseconds, and than the second after which a looping module is stopped.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 impl Pipelines {
-    /// Opens the modules in `dir` and starts the pipelines that were applied. One whose module cannot be used comes
-    /// up halted. Blocks.
+    /// Opens the modules in `dir` and starts the applied pipelines. A pipeline whose module cannot be used
+    /// starts halted. Blocks.
     ///
     /// # Errors
-    /// When the directory cannot be used.
+    /// When the directory cannot be used, a row cannot be read, or a thread cannot be started.
     pub fn open(broker: Broker, runtime: Runtime, dir: PathBuf) -> Result<Self, PushError> {
         let store = Store::open(dir, &broker)?;
         let desired = SharedDesiredState::default();
         let woken = desired::watch(&broker, &desired);
-        // It never leads, so it runs none, and need not compile any.
+        // A witness never leads, so it runs no pipelines.
         let is_idle = broker.group().is_witness();
         let rows = broker.rows(StateKind::Pipeline);
         let rows = rows
@@ -36,7 +36,7 @@ impl Pipelines {
             .map(|(key, value)| {
                 let name = String::from_utf8_lossy(key);
                 row::of_pipeline(value)
-                    .inspect_err(|_| tracing::error!(pipeline = %name, "its row cannot be read"))
+                    .inspect_err(|_| tracing::error!(pipeline = %name, "row of the pipeline cannot be read"))
             })
             .collect::<Result<Vec<_>, _>>()?;
         let this = Self(Arc::new(Inner {
@@ -61,12 +61,12 @@ impl Pipelines {
                 Ok(stages) if paused => (stages, State::Paused),
                 Ok(stages) => (stages, State::Running),
                 Err(e) => {
-                    tracing::error!(pipeline = %name, error = %e, "pipeline comes up halted");
+                    tracing::error!(pipeline = %name, error = %e, "pipeline starts halted");
                     (Stages::none(), State::Halted(e.to_string()))
                 }
             };
             if let Err(e) = this.install(row, stages, state) {
-                tracing::error!(pipeline = %name, error = %e, "pipeline does not start");
+                tracing::error!(pipeline = %name, error = %e, "pipeline cannot start");
             }
         }
         if is_idle {
@@ -74,15 +74,15 @@ impl Pipelines {
         }
         let started = std::thread::Builder::new()
             .name("weir-follow".to_owned())
-            // It may compile a module.
+            // The thread may compile modules.
             .stack_size(8 << 20)
             .spawn(move || follow::follow(&weak, &woken));
         started?;
         Ok(this)
     }
 
-    /// Ends what works behind the log, which would otherwise wait for a runtime that is gone. In-line pipelines have nothing to do
-    /// once nobody produces. Blocks, for a moment at most.
+    /// Ends log pipelines, which need the async runtime. In-line pipelines are idle once no producer is left.
+    /// Blocks for up to [`CLOSE_WITHIN`].
     pub fn close(&self) {
         let active = self.active();
         active.values().for_each(|a| a.handle.end());

@@ -1,17 +1,17 @@
-//! What a listener serves: the same for every protocol.
+//! State shared by the listeners of all protocols.
 
 use crate::manage::registry::Pipelines;
 use weir_broker::Broker;
 
-/// What the node says of itself, as JSON.
+/// Returns the status of the node as JSON.
 pub type NodeStatus = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
 
-/// What a listener serves.
+/// State shared by the listeners of all protocols.
 pub struct Services {
     /// Topics and records.
     pub broker: Broker,
     /// Pipelines and modules.
     pub pipelines: Pipelines,
-    /// The node itself.
+    /// Status of the node.
     pub status: NodeStatus,
 }

@@ -1,28 +1,31 @@
-//! The times of records.
+//! Event time: how a pipeline dates its records.
 
 use serde::{Deserialize, Serialize};
 use weir_types::TimeUnit;
 
-/// What time records are from.
+/// How a pipeline dates its records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EventTime {
-    /// Field of the JSON value that says it, as a number or in RFC 3339; dots lead into objects, and a path that begins with `/` is a
-    /// JSON Pointer. The record's timestamp when none is given.
+    /// Path of the field with the record's time, as a number or in RFC 3339. Dots lead into objects, and a
+    /// path that begins with `/` is a JSON Pointer. Without a field, the record's timestamp counts.
     pub field: Option<String>,
-    /// What a number there counts; when it is not said, milliseconds, and a number that is hardly one of them is no time.
+    /// Unit of a number in that field. Default: milliseconds, and a number that is implausible as
+    /// milliseconds counts as no time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<TimeUnit>,
-    /// What becomes of a record whose field says no time.
+    /// Treatment of a record whose field has no valid time.
     #[serde(skip_serializing_if = "OnBadTime::is_preset")]
     pub on_bad_time: OnBadTime,
-    /// How much later than the latest a record may come and not be late: the watermark stays so far behind.
+    /// Allowed delay of a record behind the latest, in milliseconds. The watermark trails the latest time by
+    /// this amount.
     pub lateness_ms: u32,
-    /// Silence after which the watermark goes on by itself, at the speed of the node's clock; 0: it waits for records.
+    /// Silence, in milliseconds, after which the watermark advances with the node's clock. 0: the watermark
+    /// only follows records.
     pub idle_ms: u32,
-    /// How far ahead of the node's time a record may be.
+    /// How far ahead of the node's time a record may be, in milliseconds.
     pub future_ms: u64,
-    /// What becomes of the time of one that is further ahead.
+    /// Treatment of a time that is further ahead.
     pub future: Future,
 }
 
@@ -41,16 +44,16 @@ impl Default for EventTime {
     }
 }
 
-/// What becomes of a record whose field says no time.
+/// Treatment of a record whose field has no valid time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnBadTime {
-    /// It is a dead letter; no module sees it.
+    /// The record becomes a dead letter, and no module sees it.
     #[default]
     DeadLetter,
-    /// It is from when the pipeline works on it.
+    /// The record gets the time at which the pipeline processes it.
     Now,
-    /// It is from the time that its timestamp says.
+    /// The record keeps its timestamp.
     Record,
 }
 
@@ -60,12 +63,12 @@ impl OnBadTime {
     }
 }
 
-/// What becomes of a time that is too far in the future.
+/// Treatment of a time that is too far in the future.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Future {
-    /// The node's time stands for it, and the record is marked.
+    /// The node's time replaces the record's, and the record is marked.
     Redate,
-    /// It stays.
+    /// The time is kept.
     Keep,
 }

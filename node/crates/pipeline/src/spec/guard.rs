@@ -2,28 +2,28 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Bounds that a revision must keep to for a while, or the one before it comes back. One that halts leaves them, too.
+/// Bounds that a new revision has to keep for a while. A revision that leaves them, or halts, is rolled back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Guard {
-    /// Seconds after it was put in place for which it is watched.
+    /// Seconds for which a new revision is watched.
     pub watch_s: u32,
-    /// Records before which nothing is judged but that it halts.
+    /// Records after which the bounds are checked. A halted pipeline is rolled back earlier.
     pub min_records: u64,
-    /// Largest share of records that become dead letters or are skipped.
+    /// Largest share of records that become dead letters or are skipped, 0 to 1.
     pub failed_max: Option<f64>,
-    /// Longest time in its modules for a record, on average, in nanoseconds.
+    /// Longest time in the modules per record, on average, in nanoseconds.
     pub ns_max: Option<u64>,
-    /// Fewest and most records that come out for each that goes in, on average, those for named outputs included.
+    /// Fewest and most output records per input record, on average. Records for named outputs count.
     pub output: Option<[f64; 2]>,
 }
 
 impl Default for Guard {
     fn default() -> Self {
         Self {
-            // Longer than what an operator watches after a change.
+            // Longer than an operator usually watches after a change.
             watch_s: 600,
-            // A share of one in a hundred is told from chance.
+            // Enough to tell a failure rate of 1 % from chance.
             min_records: 100,
             failed_max: None,
             ns_max: None,

@@ -1,4 +1,4 @@
-//! A pipeline as it is written down, and as it is stored.
+//! The text of a pipeline, parsed and checked, and the row in which it is stored.
 
 pub(crate) mod error;
 pub(crate) mod event_time;
@@ -22,49 +22,49 @@ use weir_types::limits::{
 };
 use weir_types::{NameError, TopicName};
 
-/// Modules chained on a topic.
+/// A pipeline: modules that process the records of its sources in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
-    /// Its name: letters, digits, `.`, `_` and `-`.
+    /// Name of the pipeline: letters, digits, `.`, `_` and `-`.
     pub name: TopicName,
-    /// The topic whose records pass it; behind the log there may be several.
+    /// Source topics. An in-line pipeline has exactly one, a log pipeline up to eight.
     pub source: Sources,
-    /// Where it stands: `ingest`, before a record is stored, or `log`, behind it.
+    /// Position: `ingest`, before a record is stored, or `log`, reading stored records.
     #[serde(default)]
     pub at: At,
-    /// Behind the log: where it begins on a partition that it has not read yet; at the start when nothing is said.
+    /// Log pipelines: where to begin on a partition without a stored position. Default: the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Origin>,
-    /// Behind the log: how many threads it works on; as many as there are cores, and no more than its source has partitions,
-    /// when nothing is said.
+    /// Log pipelines: number of threads. Default: the number of cores, and at most the number of partitions
+    /// of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    /// Its modules, first to last.
+    /// Modules, first to last.
     pub stages: Vec<Stage>,
-    /// Topics for the modules' named outputs. `main` is the stream itself, in-line; behind the log it is an output like any
-    /// other, and goes nowhere when it has no topic.
+    /// Topics for the modules' named outputs. In-line, `main` is the source topic itself. In a log pipeline,
+    /// `main` is an output like any other, and is discarded unless a topic is given.
     #[serde(default)]
     pub outputs: BTreeMap<String, TopicName>,
-    /// What becomes of records that a module fails on.
+    /// Policy for records that a module fails on.
     #[serde(default)]
     pub on_error: OnError,
-    /// What time its records are from. Given, or where a stage has timers, the pipeline keeps a watermark a partition.
+    /// How records are dated. A pipeline with event time or timers keeps a watermark per partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_time: Option<EventTime>,
     /// Limits on each call of each module.
     #[serde(default)]
     pub limits: CallLimits,
-    /// When it goes back by itself to what it was.
+    /// Bounds after whose violation a revision is rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<Guard>,
 }
 
 impl Spec {
-    /// Reads and checks a pipeline in TOML.
+    /// Parses and checks a pipeline in TOML.
     ///
     /// # Errors
-    /// Says where and what is wrong.
+    /// [`SpecError`] with the place and the reason.
     pub fn parse(text: &str) -> Result<Self, SpecError> {
         if text.len() > PIPELINE_TEXT_BYTES_MAX {
             return Err(SpecError::TooLong(text.len()));
@@ -141,7 +141,7 @@ impl Spec {
         Ok(())
     }
 
-    /// Looks at where records come from and go to.
+    /// Checks sources, outputs and the dead-letter topic.
     fn check_ends(&self) -> Result<(), SpecError> {
         let Sources(sources) = &self.source;
         if !(1..=SOURCES_MAX).contains(&sources.len()) {
@@ -179,12 +179,12 @@ impl Spec {
         }
     }
 
-    /// Whether it reads what is stored.
+    /// Returns true for a log pipeline, which reads stored records.
     pub fn is_behind_the_log(&self) -> bool {
         self.at == At::Log
     }
 
-    /// The topic in whose line it is.
+    /// Returns the source topic of an in-line pipeline.
     pub(crate) fn inline_source(&self) -> Option<&TopicName> {
         match self.at {
             At::Ingest => self.source.iter().next(),
@@ -192,32 +192,32 @@ impl Spec {
         }
     }
 
-    /// Whether something of it outlasts a batch: what a module remembers, or how far time has come.
+    /// Returns true if anything outlasts a batch: state of a module, or event time.
     pub fn is_stateful(&self) -> bool {
         self.event_time.is_some() || self.remembers()
     }
 
-    /// Whether how far its time has come is stored.
+    /// Returns true if the pipeline's time is stored.
     pub(crate) fn has_time(&self) -> bool {
         self.is_timed() || self.is_behind_the_log()
     }
 
-    /// Whether a module of it may remember something.
+    /// Returns true if a module may keep state or set timers.
     pub(crate) fn remembers(&self) -> bool {
         self.stages.iter().any(Stage::remembers)
     }
 
-    /// Whether it keeps a watermark.
+    /// Returns true if the pipeline keeps a watermark.
     pub(crate) fn is_timed(&self) -> bool {
         self.event_time.is_some() || self.has_timers()
     }
 
-    /// Whether a module of it may set timers.
+    /// Returns true if a module may set timers.
     pub(crate) fn has_timers(&self) -> bool {
         self.stages.iter().any(|s| s.grants.contains(&Grant::Timers))
     }
 
-    /// What becomes of records that a module fails on.
+    /// Returns the error policy, with the default applied.
     pub fn policy(&self) -> Policy {
         let preset = match self.remembers() {
             true => Policy::Halt,
@@ -226,10 +226,10 @@ impl Spec {
         self.on_error.policy.unwrap_or(preset)
     }
 
-    /// Topic for dead letters.
+    /// Returns the topic for dead letters.
     ///
     /// # Errors
-    /// When the source's name is too long for the default.
+    /// When the default, `<first source>.dead`, is too long for a topic's name.
     pub fn dead_letters(&self) -> Result<TopicName, NameError> {
         self.on_error
             .topic
@@ -302,7 +302,7 @@ mod tests {
         );
         for wrong in ["'soon'", "''", "'1970-13-01'"] {
             assert!(
-                from(wrong).unwrap_err().contains("no place to begin at"),
+                from(wrong).unwrap_err().contains("not a position to begin at"),
                 "{wrong}"
             );
         }
@@ -312,19 +312,16 @@ mod tests {
     #[test]
     fn what_does_not_fit_where_it_stands_is_refused() {
         let cases = [
-            ("source = ['t', 'u']", "an in-line pipeline has one source"),
+            ("source = ['t', 'u']", "an in-line pipeline has a single source"),
             ("source = []", "1 to 8 sources"),
-            ("source = ['t', 't']\nat = 'log'", "`t` is a source twice"),
             (
-                "source = 't'\nfrom = 'end'",
-                "`from` is for pipelines behind the log",
+                "source = ['t', 't']\nat = 'log'",
+                "`t` is listed twice as a source",
             ),
-            (
-                "source = 't'\nthreads = 2",
-                "`threads` is for pipelines behind the log",
-            ),
+            ("source = 't'\nfrom = 'end'", "`from` is for log pipelines"),
+            ("source = 't'\nthreads = 2", "`threads` is for log pipelines"),
             ("source = 't'\noutputs = { main = 'u' }", "the stream itself"),
-            ("source = 't'\nat = 'log'", "would go nowhere"),
+            ("source = 't'\nat = 'log'", "has no output"),
             (
                 "source = 't'\nat = 'log'\noutputs = { main = 't' }",
                 "`main` leads back to the source",

@@ -3,22 +3,22 @@
 use serde::{Deserialize, Serialize};
 use weir_types::TopicName;
 
-/// What becomes of records that a module fails on.
+/// Error policy of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OnError {
-    /// The policy; when none is given, `dead-letter`, and `halt` for a pipeline that remembers: a record that is set aside
-    /// is missing in what comes after it.
+    /// The policy. Default: `dead-letter`, and `halt` for a stateful pipeline, since later results would lack
+    /// a record that was set aside.
     pub policy: Option<Policy>,
-    /// Topic for dead letters; `<first source>.dead` when none is given.
+    /// Topic for dead letters. Default: `<first source>.dead`.
     pub topic: Option<TopicName>,
-    /// How often a batch is tried, each time on a fresh instance, before it is halved.
+    /// Attempts for a batch, each on a fresh instance, before the batch is split. 1 to 10.
     pub attempts: u32,
 }
 
 impl Default for OnError {
     fn default() -> Self {
-        // Once more tells a passing fault from a lasting one; a third time has never told more.
+        // A second attempt tells a passing fault from a lasting fault. A third attempt has never helped.
         Self {
             policy: None,
             topic: None,
@@ -27,14 +27,14 @@ impl Default for OnError {
     }
 }
 
-/// Policy for failures.
+/// Treatment of records that a module fails on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
-    /// They go to a topic of their own, with what happened in their headers.
+    /// Records go to a topic of their own, with the error in their headers.
     DeadLetter,
-    /// The pipeline stops and refuses records until it is resumed.
+    /// The pipeline stops. In-line, the source refuses records until the pipeline is resumed.
     Halt,
-    /// They are dropped, and counted.
+    /// Records are dropped and counted.
     Skip,
 }

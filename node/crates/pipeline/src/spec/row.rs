@@ -1,4 +1,4 @@
-//! What is stored of a pipeline.
+//! The stored form of a pipeline.
 
 use crate::spec::Spec;
 use bytes::Bytes;
@@ -10,45 +10,46 @@ use weir_broker::{AdminError, FormatError, StateKey, StateKind};
 use weir_runtime::Digest;
 use weir_types::TopicName;
 
-/// A row that changes together with a pipeline's.
+/// A row that changes together with a pipeline's row.
 pub(crate) type Written = (StateKey, Option<Bytes>);
 
-/// A pipeline's row.
+/// The stored row of a pipeline.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) spec: Spec,
     pub(crate) revision: u64,
     pub(crate) paused: bool,
-    /// The module of each stage when it was applied: a name may mean another one by now.
+    /// The module of each stage at the time of applying. A name may refer to another module later.
     pub(crate) digests: Vec<Digest>,
-    /// Whose state each stage keeps.
+    /// Owner of each stage's state.
     #[serde(default)]
     pub(crate) states: Vec<Option<StateOf>>,
-    /// When it was put in place, in milliseconds since 1970.
+    /// When the row was written, in milliseconds since 1970.
     #[serde(default)]
     pub(crate) applied_ms: i64,
-    /// It came back: it does not go back further by itself.
+    /// Set after a rollback: the guard does not roll back further.
     #[serde(default)]
     pub(crate) is_last_resort: bool,
-    /// What is tried on some partitions.
+    /// A candidate version that runs on some partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) canary: Option<Canary>,
 }
 
-/// Tells a row that is in place from others, within a process.
+/// Fingerprint of a row, which tells a running pipeline from an outdated one. Valid within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowFingerprint(u64);
 
 impl RowFingerprint {
-    /// No row's: what has it should not work.
+    /// Matches no row: a pipeline with this fingerprint must not run.
     pub(crate) const NONE: Self = Self(0);
 
-    /// That of a row which cannot be read: nothing that works has it.
+    /// Stands for a row that cannot be read. No running pipeline has this fingerprint.
     pub(crate) const UNREADABLE: Self = Self(2);
 }
 
 impl Row {
-    /// Changes with all that decides what runs: its revision, whether it is paused, and under which rows its modules remember.
+    /// Returns a fingerprint of all that decides how the pipeline runs: revision, pause, modules, owners of
+    /// state, canary.
     pub(crate) fn fingerprint(&self) -> RowFingerprint {
         let mut hash = DefaultHasher::new();
         (self.revision, self.paused).hash(&mut hash);
@@ -65,19 +66,19 @@ impl Row {
         RowFingerprint(hash.finish() | 1)
     }
 
-    /// All modules that it needs.
+    /// Returns the digests of all modules that the row needs.
     pub(crate) fn modules(&self) -> impl Iterator<Item = &Digest> {
         let tried = self.canary.iter().flat_map(|canary| &canary.digests);
         self.digests.iter().chain(tried)
     }
 }
 
-/// Whose state a stage keeps.
+/// Owner of a stage's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StateOf {
     pub(crate) module: String,
     pub(crate) version: u32,
-    /// Under which rows it is: another with each version that took over what was there.
+    /// Generation of the stage's rows. Each migration writes the next generation.
     #[serde(default)]
     pub(crate) generation: u8,
 }
@@ -92,16 +93,16 @@ impl fmt::Display for StateOf {
     }
 }
 
-/// What is stored of `row`, in JSON.
+/// Encodes `row` in JSON.
 pub(crate) fn json<T: serde::Serialize>(row: &T) -> Vec<u8> {
-    // An empty row instead would be one that is gone.
+    // An empty row instead would stand for a removed row.
     serde_json::to_vec(row).expect("keys of maps are texts")
 }
 
-/// Reads what is stored of `what`.
+/// Decodes a stored value of kind `what`.
 ///
 /// # Errors
-/// When it cannot be read: it is another release's, and says something.
+/// [`FormatError::Unknown`] when another release wrote the value in a different form.
 pub(crate) fn read<T: serde::de::DeserializeOwned>(
     what: &'static str,
     value: &[u8],
@@ -112,15 +113,15 @@ pub(crate) fn read<T: serde::de::DeserializeOwned>(
     })
 }
 
-/// Reads the row of a pipeline.
+/// Decodes the row of a pipeline.
 ///
 /// # Errors
-/// As [`read`].
+/// [`FormatError::Unknown`] when the row cannot be read.
 pub(crate) fn of_pipeline(value: &[u8]) -> Result<Row, FormatError> {
     read("a pipeline", value)
 }
 
-/// The topics that a row which cannot be read seems to be about: where records must not pass it by.
+/// Returns the likely sources of a row that cannot be read. Their records must not bypass the pipeline.
 pub(crate) fn sources_of_unreadable(value: &[u8]) -> Vec<TopicName> {
     let row: serde_json::Value = serde_json::from_slice(value).unwrap_or_default();
     let source = &row["spec"]["source"];
@@ -129,26 +130,26 @@ pub(crate) fn sources_of_unreadable(value: &[u8]) -> Vec<TopicName> {
     names.filter_map(|name| name.parse().ok()).collect()
 }
 
-/// `row` as it is stored, and `others`.
+/// Returns the encoded `row` together with `others`.
 pub(crate) fn rows(row: &Row, others: Vec<Written>) -> Result<Vec<Written>, AdminError> {
     let value = json(row);
-    // All nodes, and this one when it starts again, know of the pipeline by nothing else.
+    // The row is the only description of the pipeline, on all nodes and after a restart.
     if serde_json::from_slice::<Row>(&value).is_err() {
         let name = &row.spec.name;
         return Err(AdminError::Refused(format!(
-            "pipeline `{name}` could not be read again once it is stored"
+            "the row of pipeline `{name}` would be unreadable"
         )));
     }
     let key = StateKey::new(StateKind::Pipeline, row.spec.name.as_str().as_bytes());
     Ok(others.into_iter().chain([(key, Some(value.into()))]).collect())
 }
 
-/// What is tried on some partitions.
+/// A candidate version that runs on some partitions.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Canary {
     pub(crate) spec: Spec,
     pub(crate) digests: Vec<Digest>,
     pub(crate) partitions: BTreeSet<u32>,
-    /// Since when, in milliseconds since 1970.
+    /// When the canary began, in milliseconds since 1970.
     pub(crate) began_ms: i64,
 }

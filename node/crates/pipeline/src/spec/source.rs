@@ -1,21 +1,21 @@
-//! Where a pipeline stands, what it reads, and where it begins.
+//! Position of a pipeline, its sources, and where reading begins.
 
 use crate::spec::error::SpecError;
 use serde::{Deserialize, Serialize};
 use weir_types::{TopicName, format_time, parse_time};
 
-/// Where a pipeline stands.
+/// Position of a pipeline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum At {
     /// In-line: before a record is stored.
     #[default]
     Ingest,
-    /// Behind the log: it reads what is stored.
+    /// Log pipeline: reads stored records.
     Log,
 }
 
-/// Topics that a pipeline reads. Written down as a name, or as a list of names.
+/// Source topics of a pipeline, written as a name or as a list of names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "OneOrMany", into = "OneOrMany")]
 pub struct Sources(pub(super) Vec<TopicName>);
@@ -52,17 +52,17 @@ impl FromIterator<TopicName> for Sources {
 }
 
 impl Sources {
-    /// Each of them; a module knows them by their places here.
+    /// Iterates over the sources. A module knows each source by its index.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &TopicName> {
         self.0.iter()
     }
 
-    /// Whether `topic` is one.
+    /// Returns true if `topic` is a source.
     pub fn contains(&self, topic: &str) -> bool {
         self.0.iter().any(|name| name.as_str() == topic)
     }
 
-    /// The first: after it, what has no name of its own is named. A pipeline has one.
+    /// Returns the first source, or an empty text. The dead-letter topic is named after the first source.
     pub fn first(&self) -> &str {
         self.0.first().map_or("", TopicName::as_str)
     }
@@ -72,13 +72,13 @@ impl Sources {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "WrittenOrigin", into = "WrittenOrigin")]
 pub enum Origin {
-    /// With the first record that is there.
+    /// At the first stored record.
     Start,
-    /// With the next that comes.
+    /// After the last stored record.
     End,
-    /// With this offset, on each partition.
+    /// At this offset, on each partition.
     Offset(u64),
-    /// With the first record at or after this time, in milliseconds since 1970.
+    /// At the first record at or after this time, in milliseconds since 1970.
     Time(i64),
 }
 

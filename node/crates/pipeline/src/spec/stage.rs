@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use weir_runtime::Setting;
 
-/// One module of a pipeline.
+/// A module of a pipeline, with its parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
@@ -13,24 +13,24 @@ pub struct Stage {
     /// The module's parameters.
     #[serde(default)]
     pub config: BTreeMap<String, Setting>,
-    /// What it may import beside `log` and `metrics`.
+    /// Interfaces that the module may import beside `log` and `metrics`.
     #[serde(default)]
     pub grants: BTreeSet<Grant>,
 }
 
 impl Stage {
-    /// Whether something of it outlasts a batch.
+    /// Returns true if the stage may keep state or set timers.
     pub(crate) fn remembers(&self) -> bool {
         self.grants.contains(&Grant::State) || self.grants.contains(&Grant::Timers)
     }
 }
 
-/// What a stage may be granted.
+/// A right that a stage may be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Grant {
-    /// `weir:module/state`: it remembers.
+    /// `weir:module/state`: keep state between batches.
     State,
-    /// `weir:module/timers`: it is called at times that it sets.
+    /// `weir:module/timers`: set timers, and be called when they are due.
     Timers,
 }

@@ -1,9 +1,9 @@
-//! Records for one partition, in as many batches as they need.
+//! Records for a partition, in as many batches as they need.
 
 use weir_types::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
 use weir_types::{Batch, BatchBuilder, BatchError, Codec, Offset, RecordRef};
 
-/// Records for one partition, in as many batches as they need.
+/// Records for a partition, in as many batches as they need.
 #[derive(Default)]
 pub(crate) struct Batches(Vec<BatchBuilder>);
 
@@ -12,7 +12,7 @@ impl Batches {
         self.room_for(record.bytes()).push_ref(record);
     }
 
-    /// Where a record of up to `bytes` fits behind those before it.
+    /// Returns the last batch if a record of up to `bytes` fits there, or a new batch.
     fn room_for(&mut self, bytes: usize) -> &mut BatchBuilder {
         if !self.0.last().is_some_and(|batch| has_room(batch, bytes)) {
             self.0.push(BatchBuilder::new(Codec::None));
@@ -26,8 +26,8 @@ impl Batches {
     }
 }
 
-/// The batch of `builder`, as small as can be or only as small as it must. What came in compressed may be larger than a batch
-/// may be that is not.
+/// Builds the batch. Compresses if `is_much` is set or the batch is over the limit, which a record that
+/// arrived compressed may cause.
 pub(crate) fn build(builder: BatchBuilder, is_much: bool) -> Result<Batch, BatchError> {
     if builder.bytes() <= BATCH_BYTES_MAX && !is_much {
         return builder.build(Offset::ZERO, None);
@@ -35,7 +35,8 @@ pub(crate) fn build(builder: BatchBuilder, is_much: bool) -> Result<Batch, Batch
     builder.with_codec(Codec::Zstd).build(Offset::ZERO, None)
 }
 
-/// Whether a record of up to `bytes` may join `batch`. One that will be compressed is a large record's alone.
+/// Returns true if a record of up to `bytes` fits into `batch`. A record that needs compression gets a batch
+/// of its own.
 pub(crate) fn has_room(batch: &BatchBuilder, bytes: usize) -> bool {
     let is_large = batch.bytes() > RECORD_BYTES_MAX;
     !is_large && batch.bytes() + bytes <= BATCH_BYTES_MAX && batch.count() < BATCH_RECORDS_MAX

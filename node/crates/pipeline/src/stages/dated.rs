@@ -1,24 +1,24 @@
-//! What came of dating the records of a batch.
+//! The result of dating the records of a batch.
 
-/// What came of dating the records of a batch.
+/// The result of dating the records of a batch.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Dated {
-    /// The records' own timestamps, where others stand for them.
+    /// The records' original timestamps, if any timestamp was replaced; else empty.
     pub(crate) own: Vec<i64>,
-    /// A mark for each record, or none at all where none needs one.
+    /// A mark for each record, or empty if no record has a mark.
     pub(crate) marks: Vec<u8>,
-    /// Records that have no time and are to be dead letters, in their order, and why.
+    /// Records without a time that become dead letters, by ascending index, with the reason.
     pub(crate) undated: Vec<(u32, String)>,
-    /// Records whose field says no time, those among them.
+    /// Number of records whose field has no valid time, dead letters included.
     pub(crate) bad: u64,
-    /// Records that the watermark had passed.
+    /// Number of records whose time the watermark had passed.
     pub(crate) late: u64,
-    /// Records that were too far ahead, and have the node's time.
+    /// Number of records that were too far ahead and got the node's time.
     pub(crate) redated: u64,
 }
 
 impl Dated {
-    /// Whether a record is to be a dead letter.
+    /// Returns true if record `n` becomes a dead letter.
     pub(crate) fn is_undated(&self, n: u32) -> bool {
         self.undated.binary_search_by_key(&n, |(n, _)| *n).is_ok()
     }

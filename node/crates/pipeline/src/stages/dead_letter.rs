@@ -1,4 +1,4 @@
-//! Records that a module failed on or refused, with what happened in their headers.
+//! Dead letters: records that a module failed on or rejected, with the error in their headers.
 
 use crate::stages::batches::has_room;
 use std::sync::Arc;
@@ -7,40 +7,40 @@ use weir_runtime::Digest;
 use weir_types::limits::{RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
 use weir_types::{BatchBuilder, Codec, HeaderBuf, RecordRef};
 
-/// One dead letter.
+/// A dead letter.
 #[derive(Clone, Debug)]
 pub(crate) struct DeadLetter {
-    /// Index in the producer's batch.
+    /// Index of the record in the producer's batch.
     pub(crate) source: u32,
-    /// The module that failed on it.
+    /// Digest of the module that failed.
     pub(crate) digest: Digest,
-    /// Its name and version.
+    /// Name and version of the module.
     pub(crate) module: Arc<str>,
-    /// What happened.
+    /// The error.
     pub(crate) error: String,
-    /// How often it was tried.
+    /// Number of attempts.
     pub(crate) attempts: u32,
 }
 
-/// The headers that a dead letter has behind its source's own, by their names.
+/// Names of the headers that a dead letter has after its source's own.
 pub mod header {
-    /// The topic of the source.
+    /// Topic of the source.
     pub const TOPIC: &str = "weir.source.topic";
-    /// The partition of the source.
+    /// Partition of the source.
     pub const PARTITION: &str = "weir.source.partition";
-    /// The offset of the source, with zeros in front.
+    /// Offset of the source, with leading zeros.
     pub const OFFSET: &str = "weir.source.offset";
-    /// The digest of the module that failed on it.
+    /// Digest of the module that failed.
     pub const MODULE: &str = "weir.module";
-    /// The name and version of that module.
+    /// Name and version of the module that failed.
     pub const MODULE_NAME: &str = "weir.module.name";
-    /// What happened.
+    /// The error, cut to 1 KiB.
     pub const ERROR: &str = "weir.error";
-    /// How often it was tried.
+    /// Number of attempts.
     pub const ATTEMPTS: &str = "weir.attempts";
-    /// When the timer was due that it comes of, instead of the source's offset.
+    /// For a timer, instead of the source's offset: the time at which the timer was due.
     pub const TIMER: &str = "weir.timer";
-    /// All of these. A letter has one of the last two.
+    /// All header names. A dead letter has either of the last two.
     pub const ALL: [&str; 8] = [
         TOPIC,
         PARTITION,
@@ -53,38 +53,39 @@ pub mod header {
     ];
 }
 
-/// Headers that a dead letter has more than its source: of where a timer or a record comes from, it has one.
+/// Headers that a dead letter adds: all but the unused name of `OFFSET` and `TIMER`.
 const OWN_HEADERS: usize = header::ALL.len() - 1;
 
-/// Bytes of those, at most: an error, and names and numbers.
+/// Upper bound for the bytes of the added headers.
 const OWN_BYTES: usize = 4 << 10;
 
-/// Longest error that a header keeps.
+/// Longest error that a header keeps, in bytes.
 const ERROR_BYTES_MAX: usize = 1 << 10;
 
-/// Names of its headers, a digest, a topic's name and numbers.
+/// Upper bound for the bytes of the header names, a digest, a topic's name and numbers.
 const OWN_FIXED_BYTES: usize = 600;
 
-/// What a dead letter has more than its record, at most.
+/// Returns an upper bound for the bytes that a dead letter adds to its record.
 pub(crate) fn own_bytes(module: &str, error: &str) -> usize {
     OWN_FIXED_BYTES + module.len() + error.len().min(ERROR_BYTES_MAX)
 }
 
-/// What the records are that dead letters stem from.
+/// Origin of the records that dead letters are made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Provenance {
-    /// Of a batch that is not stored yet: their offsets become known when its entry is made.
+    /// Records of a batch that is not stored yet. Their offsets become known when the entry is made.
     Batch,
-    /// Stored.
+    /// Stored records.
     Stored,
     /// Timers.
     Timers,
 }
 
-/// Dead letters as batches, one as a rule, and the places in each where the source's offsets belong: a record each, with the
-/// source's key, value, time and headers, and `weir.source.topic`, `weir.source.partition`, `weir.module`,
-/// `weir.module.name`, `weir.error`, `weir.attempts` and `weir.source.offset` behind those. Of a timer there is no offset: `weir.timer` says when it
-/// was due.
+/// Builds batches of dead letters, usually a single batch. The numbers beside each batch say where the
+/// offsets of which sources belong.
+///
+/// A dead letter has the source's key, value, time and headers, followed by the headers of [`header`]. A dead
+/// letter of a timer has `weir.timer` instead of an offset.
 pub(crate) fn batches(
     letters: &[DeadLetter],
     (records, own_times): (&[RecordRef<'_>], &[i64]),
@@ -96,7 +97,7 @@ pub(crate) fn batches(
         let Some(record) = records.get(letter.source as usize) else {
             continue;
         };
-        // Of a record that has as many as may be, the last ones make room.
+        // A record with the maximum of headers loses the last ones.
         let most = RECORD_HEADERS_MAX as usize - OWN_HEADERS;
         let mut headers = HeaderBuf::copied_up_to(most, record.headers);
         let end = letter.error.floor_char_boundary(ERROR_BYTES_MAX);
@@ -116,7 +117,8 @@ pub(crate) fn batches(
             header::ATTEMPTS.as_bytes(),
             Some(letter.attempts.to_string().as_bytes()),
         );
-        // What came in compressed may be larger than a batch may be that is not; and into one that is nothing can be written later.
+        // A record that arrived compressed may exceed the limit of a batch. Its dead letter is compressed, so
+        // no offset can be written later.
         let is_large = record.bytes() + OWN_BYTES > RECORD_BYTES_MAX;
         match provenance {
             Provenance::Batch if is_large => {}

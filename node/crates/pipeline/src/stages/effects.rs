@@ -1,4 +1,4 @@
-//! What goes into a run over a batch, and what comes of it.
+//! Input and result of a run over a batch.
 
 use crate::spec::on_error::Policy;
 use crate::stages::dead_letter::DeadLetter;
@@ -7,31 +7,31 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use weir_runtime::Fired;
 
-/// What a chain does with what it fails on.
+/// Error policy of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ErrorHandling {
     pub(crate) policy: Policy,
     pub(crate) attempts: u32,
 }
 
-/// Where a pass begins, and with what.
+/// Input of a run.
 #[derive(Clone, Copy)]
 pub(crate) enum StageInput<'a> {
-    /// At the first stage, with records of a source, by its place in the spec.
+    /// Records of the source with this index in the spec, for the first stage.
     Records { source: u32 },
-    /// At the stage that set timers, with those.
+    /// Timers, for the stage that set them.
     Timers { stage: usize, fired: Fired<'a> },
 }
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
-    /// In order of the sources: what stays in the stream.
+    /// Records that stay in the stream, in the order of their sources.
     pub(crate) main: Vec<InFlight>,
-    /// What goes to named outputs.
+    /// Records for named outputs.
     pub(crate) outputs: BTreeMap<String, Vec<InFlight>>,
     pub(crate) dead: Vec<DeadLetter>,
-    /// Failed on, under the policy that drops.
+    /// Records dropped by the `skip` policy.
     pub(crate) skipped: u64,
     pub(crate) failures: u32,
     pub(crate) spent: Duration,
@@ -39,28 +39,29 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
-    /// Bytes of records that are new, copied or sent elsewhere, dead letters among them, before they are compressed.
+    /// Returns the uncompressed bytes of records that are new, copied or sent elsewhere, dead letters
+    /// included.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-/// Why a batch goes nowhere.
+/// Reason to discard the result of a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Stopped {
-    /// The pipeline stops.
+    /// The pipeline halts.
     Halt(String),
-    /// What it comes to is too much for one entry. Of one record alone it never is.
+    /// The result exceeds an entry. Never the case for a single record.
     TooMuch(TooMuch),
-    /// There is no memory for a module at present.
+    /// No memory is left for a module at present.
     Full(String),
 }
 
-/// What records come to together is more than an entry may have.
+/// The combined result of several records exceeds the limit of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooMuch {
     pub(crate) bytes: usize,
     pub(crate) limit: usize,
-    /// Records that were looked at together, or timers.
+    /// Number of records or timers that were processed together.
     pub(crate) of: usize,
 }

@@ -1,4 +1,4 @@
-//! Records between two stages: those of the batch itself, by index, and those that modules made.
+//! Records between two stages: those of the batch, by index, and new records that modules made.
 
 use bytes::Bytes;
 use weir_runtime::EmittedRecord;
@@ -6,12 +6,12 @@ use weir_types::columns::{Column, Columns, HeaderColumns, Wanted};
 use weir_types::limits::{RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
 use weir_types::{HeaderBuf, RecordRef};
 
-/// A record on its way through a chain.
+/// A record on its way through the stages.
 #[derive(Clone, Debug)]
 pub(crate) struct InFlight {
-    /// Index in the producer's batch of the record that it is or stems from.
+    /// Index in the producer's batch of the record itself, or of its source.
     pub(crate) source: u32,
-    /// What a module made of it; `None`: it is as it came.
+    /// The record that a module made, or `None` for an unchanged record.
     pub(crate) made: Option<NewRecord>,
 }
 
@@ -21,15 +21,15 @@ pub(crate) struct NewRecord {
     pub(crate) timestamp: i64,
     pub(crate) key: Option<Bytes>,
     pub(crate) value: Option<Bytes>,
-    /// In the stored form.
+    /// Headers in the stored form.
     pub(crate) headers: Bytes,
 }
 
 impl InFlight {
-    /// The record that `new` makes of `self`.
+    /// Returns the record that `new` makes of `self`.
     ///
     /// # Errors
-    /// In words, when nobody could read it again.
+    /// A message when the new record exceeds the limits of a record.
     pub(crate) fn emit(&self, new: &EmittedRecord<'_>, records: &[RecordRef<'_>]) -> Result<Self, String> {
         let view = self.view(records);
         let own = |b: Option<&[u8]>| b.map(Bytes::copy_from_slice);
@@ -71,7 +71,7 @@ impl InFlight {
         Ok(item)
     }
 
-    /// The record, wherever it lies. Its offset is the source's.
+    /// Returns the record itself. Its offset is the source's.
     pub(crate) fn view<'a>(&'a self, records: &'a [RecordRef<'a>]) -> RecordRef<'a> {
         let source = records.get(self.source as usize).copied();
         let source = source.unwrap_or(RecordRef {
@@ -94,7 +94,7 @@ impl InFlight {
     }
 }
 
-/// The columns of `items`.
+/// Returns `items` as columns, those of `wanted` only.
 pub(crate) fn columns(items: &[InFlight], records: &[RecordRef<'_>], wanted: Wanted) -> Columns {
     let mut columns = Columns {
         timestamps: Vec::with_capacity(items.len()),

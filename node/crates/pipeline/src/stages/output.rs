@@ -1,4 +1,4 @@
-//! From what became of records to batches: one for each partition that something goes to.
+//! Assembles the result of a batch into batches for partitions.
 
 use crate::spec::Spec;
 use crate::stages::batches::{Batches, build};
@@ -11,31 +11,31 @@ use weir_broker::{Blocked, Broker, Output, Topic};
 use weir_types::limits::BATCH_BYTES_MAX;
 use weir_types::{Batch, BatchBuilder, BatchError, GroupId, RecordRef, TopicName};
 
-/// Where and of what effects are assembled.
+/// Context in which a result is assembled.
 pub(crate) struct Assembly<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) broker: &'a Broker,
     pub(crate) topic: &'a Topic,
-    /// The group in whose entry all of it is.
+    /// Replica group whose entry contains the result.
     pub(crate) home: GroupId,
-    /// The source's name: of several, the topic is the first.
+    /// Name of the source topic. With several sources, `topic` is the first.
     pub(crate) name: &'a str,
     pub(crate) partition: u32,
-    /// What items stem from.
+    /// Records that the result was made from.
     pub(crate) records: &'a [RecordRef<'a>],
-    /// Their own timestamps, where others stand for them: a dead letter has its record's.
+    /// The records' original timestamps, if any were replaced. Dead letters keep the original.
     pub(crate) own_times: &'a [i64],
-    /// What those are.
+    /// Origin of `records`.
     pub(crate) provenance: Provenance,
 }
 
-/// Why effects come to nothing.
+/// Reason why a result cannot be assembled.
 pub(crate) enum AssembleError {
-    /// Walked at the door: what is malformed now would be our own doing.
+    /// A malformed batch. Batches are validated on arrival, so this would be a bug.
     Batch(BatchError),
-    /// In words.
+    /// A topic or partition is gone; with a message.
     Gone(String),
-    /// It would have to wait for a partition of another group.
+    /// The outbox to a partition of another group is blocked.
     Blocked,
 }
 
@@ -51,11 +51,12 @@ impl From<BatchError> for AssembleError {
     }
 }
 
-/// Bytes of all that a batch comes to from which on it is compressed: it came in compressed itself, and several outputs of it
-/// may be too much for one entry as they are.
+/// Total bytes of a result above which its batches are compressed. Several outputs of a compressed batch may
+/// otherwise exceed an entry.
 const COMPRESS_FROM_BYTES: usize = BATCH_BYTES_MAX;
 
-/// What of `items` stays in the frame of `batch`, sparse where records were dropped, and what follows it.
+/// Splits `items` into those that stay in `batch`, which becomes sparse where records were dropped, and
+/// records that follow after it.
 pub(crate) fn kept(
     batch: &Batch,
     items: &[InFlight],
@@ -72,7 +73,7 @@ pub(crate) fn kept(
     let mut follow = Batches::default();
     for item in items {
         match keep.get_mut(item.source as usize) {
-            // The first that is as it came stays where it was; a second copy follows like a new one.
+            // The first unchanged copy stays in place. A second copy follows like a new record.
             Some(slot) if item.made.is_none() && !*slot => *slot = true,
             _ => follow.push(&item.view(records)),
         }
@@ -86,7 +87,7 @@ pub(crate) fn kept(
 }
 
 impl Assembly<'_> {
-    /// What goes to partitions, `follow` to the source's own.
+    /// Returns the batches for all partitions. `follow` goes to the source's own partition.
     pub(crate) fn outputs(&self, follow: Batches, effects: &Effects) -> Result<Vec<Output>, AssembleError> {
         let gone = |what: &str| AssembleError::Gone(what.to_owned());
         let is_much = effects.bytes() > COMPRESS_FROM_BYTES;
@@ -94,7 +95,7 @@ impl Assembly<'_> {
         for batch in follow.build(is_much) {
             let partition = self.topic.partition(self.partition);
             outputs.push(Output {
-                partition: partition.ok_or_else(|| gone("its source lost a partition"))?,
+                partition: partition.ok_or_else(|| gone("the source has lost a partition"))?,
                 batch: batch?,
                 offset_slots: Vec::new(),
             });
@@ -141,7 +142,7 @@ impl Assembly<'_> {
         let output = |(batch, offset_slots): (BatchBuilder, _)| {
             Ok(Output {
                 partition,
-                // Its slots are written to later.
+                // Offsets are written into the slots later, so the batch is not compressed.
                 batch: build(batch, false)?,
                 offset_slots,
             })
@@ -149,7 +150,8 @@ impl Assembly<'_> {
         batches.into_iter().map(output).collect()
     }
 
-    /// Records for each partition of `topic`: by key, and those without one on a partition of their source's number.
+    /// Groups records by partition of `topic`: by key, or by the source's partition number for records
+    /// without a key.
     fn by_partition(&self, topic: &Topic, items: &[InFlight]) -> BTreeMap<u32, Batches> {
         let mut batches: BTreeMap<u32, Batches> = BTreeMap::new();
         for item in items {

@@ -1,4 +1,4 @@
-//! One pass of items through the stages, which succeeds or fails as a whole.
+//! A pass of records through all stages. A pass succeeds or fails as a whole.
 
 use crate::stages::dead_letter::{self, DeadLetter};
 use crate::stages::effects::{Effects, ErrorHandling, StageInput};
@@ -14,39 +14,40 @@ use weir_types::limits::{
 };
 use weir_types::planted::{Bug, planted};
 
-/// What a row or a timer that changes takes in an entry beside its key and value: the name of the pipeline, and where in it.
+/// Upper bound for the bytes that a changed row or timer adds to an entry beside its key and value.
 const ROW_AROUND_BYTES: usize = OP_HEAD_BYTES_MAX + 288;
 
-/// What a stage may make of a batch beyond `limits.output_bytes`: an honest fan-out of a batch that compresses well.
+/// Factor by which a stage may enlarge a batch beyond `limits.output_bytes`: an honest fan-out of a batch
+/// that compresses well.
 const FAN_OUT_MAX: usize = 16;
 
-/// A chain at work on one batch.
+/// A run of the stages over a batch.
 pub(crate) struct BatchRun<'a> {
     pub(crate) stages: &'a mut [Stage],
     pub(crate) on_error: ErrorHandling,
     pub(crate) input: StageInput<'a>,
-    /// What items stem from: records, or timers as if they were.
+    /// Source records. Timers are represented as records.
     pub(crate) records: &'a [RecordRef<'a>],
-    /// Their marks, or nothing.
+    /// Marks of the records, or empty.
     pub(crate) marks: &'a [u8],
     pub(crate) moment: Moment,
     pub(crate) effects: Effects,
 }
 
-/// What one pass of some items through all stages gave.
+/// Result of a pass.
 #[derive(Default)]
 pub(crate) struct Pass {
     pub(crate) main: Vec<InFlight>,
     pub(crate) outputs: BTreeMap<String, Vec<InFlight>>,
     pub(crate) dead: Vec<DeadLetter>,
-    /// Of what goes to outputs, and of dead letters.
+    /// Bytes of records for outputs, and of dead letters.
     pub(crate) bytes: usize,
 }
 
 pub(crate) struct Failed {
     pub(crate) stage: usize,
     pub(crate) error: CallError,
-    /// Sources of the stage's input, to find what a poison record stems from.
+    /// Source indexes of the stage's input, to find the source of a poison record.
     pub(crate) sources: Vec<u32>,
 }
 
@@ -74,7 +75,7 @@ impl BatchRun<'_> {
                 if let Some(stage) = self.stages.get_mut(stage) {
                     stage.instance = None;
                 }
-                // Nothing of the pass counts, of the stages before it neither.
+                // A failed pass leaves no trace, in earlier stages neither.
                 for (stage, mark) in self.stages.iter_mut().zip(&marks) {
                     stage.take_back(*mark);
                 }
@@ -89,7 +90,7 @@ impl BatchRun<'_> {
         Ok(pass)
     }
 
-    /// Bytes of those of `main` that do not stay where they came: new ones, and further copies.
+    /// Returns the bytes of records in `main` that are new or further copies.
     fn new_bytes(&self, main: &[InFlight]) -> usize {
         let mut before = None;
         let is_new = |item: &&InFlight| {
@@ -102,7 +103,7 @@ impl BatchRun<'_> {
             .sum()
     }
 
-    /// Bytes of rows that have changed and are not told yet, at most.
+    /// Returns an upper bound for the bytes of changed rows that are in no entry yet.
     pub(crate) fn changed_bytes(&self) -> usize {
         let tables = self.stages.iter().filter_map(|stage| stage.table.as_ref());
         tables
@@ -110,8 +111,8 @@ impl BatchRun<'_> {
             .sum()
     }
 
-    /// Whether what has come of `looked_at` items so far has room in an entry: what one record comes to always has, or it is
-    /// the module's fault.
+    /// Checks that the result so far fits into an entry. A single record whose result does not fit is the
+    /// module's fault.
     pub(crate) fn check(
         &self,
         pass: &Pass,
@@ -159,7 +160,7 @@ impl BatchRun<'_> {
             StageInput::Records { .. } | StageInput::Timers { .. } => {
                 let source = match self.input {
                     StageInput::Records { source } => source,
-                    // What stems from a timer comes from no source.
+                    // Records made by a timer have no source.
                     StageInput::Timers { .. } => 0,
                 };
                 let columns = columns(items, self.records, wanted);
@@ -174,7 +175,7 @@ impl BatchRun<'_> {
         self.effects.spent += spent;
         let outcome = result?;
         let emitted: Vec<_> = outcome.emitted().collect();
-        // What it may stand for beside what came: a copy costs the guest nothing, and everybody else a record.
+        // Limits copies: a copy costs the guest nothing, and everyone else a record.
         let mut left = match outcome.is_routes_only() || planted(Bug::NoEntryBound) {
             true => usize::MAX,
             false => {
@@ -244,7 +245,7 @@ impl BatchRun<'_> {
     }
 }
 
-/// What `call` gives, and how long it took.
+/// Returns the result of `call`, and its duration.
 fn timed<T>(call: impl FnOnce() -> T) -> (T, Duration) {
     let begun = Instant::now();
     let result = call();

@@ -1,7 +1,7 @@
-//! The stages of a pipeline over one batch: which records stay, which go elsewhere, which are dead letters.
+//! Runs the stages of a pipeline over a batch, and applies the error policy.
 //!
-//! A batch that a module fails on is tried again on a fresh instance, then halved until what spoils it stands alone.
-//! All records of the batch that pass do so as if the others had not been there.
+//! A batch that a module fails on is tried again on a fresh instance, then split in halves until the failing
+//! record is isolated. All other records pass as if the failing record had not been there.
 
 use crate::priority::Priority;
 use crate::spec::on_error::Policy;
@@ -18,17 +18,17 @@ use weir_types::RecordRef;
 use weir_types::limits::BATCH_EFFECTS_BYTES_MAX;
 use weir_types::planted::{Bug, planted};
 
-/// Failed calls after which the rest of a batch is not tried any more: halving a thousand records to one takes ten
-/// steps, and a module that fails on everything would be called two thousand times.
+/// Failed calls after which the rest of a batch is given up. Isolating a record among a thousand takes ten
+/// steps, and a module that fails on every record would be called two thousand times.
 const FAILURES_MAX: u32 = 24;
 
-/// Pause before a batch whose module asked for a retry is tried again; doubled each time.
+/// Pause before a batch whose module asked for a retry is tried again. Doubled each time.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// Bytes of a key that an error tells.
+/// Bytes of a key that an error message shows.
 const KEY_TOLD_BYTES: usize = 64;
 
-/// Runs `records`, of offsets from 0 on, through `stages`.
+/// Runs `records`, whose offsets count from 0, through `stages`.
 pub(crate) fn run(
     stages: &mut [Stage],
     on_error: ErrorHandling,
@@ -72,7 +72,7 @@ pub(crate) fn run(
 }
 
 impl BatchRun<'_> {
-    /// Makes dead letters of records that have no time: no module sees them.
+    /// Makes dead letters of records without a time. No module sees them.
     fn dead_letter_undated(&mut self, dated: &Dated) {
         let module: Arc<str> = Arc::from("event_time");
         for (source, why) in &dated.undated {
@@ -92,7 +92,7 @@ impl BatchRun<'_> {
         }
     }
 
-    /// Gets `items` through, or says what stopped them.
+    /// Runs `items` through all stages: with retries, then in halves.
     pub(crate) fn run_or_split(&mut self, items: Vec<InFlight>) -> Result<(), Stopped> {
         let (mut tries, mut pause) = (0, RETRY_PAUSE);
         loop {
@@ -103,7 +103,7 @@ impl BatchRun<'_> {
                 }
                 Err(failed) => failed,
             };
-            // What follows costs the module's pipeline, not its neighbours.
+            // From here on the module's pipeline pays, and not its neighbours.
             Priority::Behind.ask();
             self.effects.failures += 1;
             tries += 1;
@@ -119,7 +119,7 @@ impl BatchRun<'_> {
                         self.run_or_split(rest)
                     };
                 }
-                // None of it is the records' doing: they come again.
+                // The records are not at fault: they are sent again.
                 CallError::Failed(why @ (CallFailure::Full(_) | CallFailure::Crowded(_))) => {
                     return Err(Stopped::Full(why.to_string()));
                 }
@@ -154,7 +154,7 @@ impl BatchRun<'_> {
         self.run_or_split(behind)
     }
 
-    /// What the policy does with records that will not get through.
+    /// Applies the error policy to records that fail for good.
     fn apply_error_policy(
         &mut self,
         items: Vec<InFlight>,
@@ -186,7 +186,7 @@ impl BatchRun<'_> {
         }
     }
 
-    /// Why it stops, for whoever wrote the module: which one it is, on what, and what happened.
+    /// Returns a message for the module's author: stage, module, record and error.
     pub(crate) fn halt(&self, items: &[InFlight], stage: usize, error: &str) -> Stopped {
         let what = match self.input {
             StageInput::Timers { .. } => "timer",

@@ -6,27 +6,27 @@ use weir_runtime::{
     Module, Quota, Table,
 };
 
-/// A module in its place.
+/// A stage: a module with its configuration and state.
 pub(crate) struct Stage {
     pub(crate) module: Module,
-    /// Name and version of the module, for people.
+    /// Name and version of the module, for messages.
     pub(crate) label: Arc<str>,
     pub(crate) config: InstanceConfig,
     pub(crate) limits: CallLimits,
     pub(crate) sink: Arc<dyn LogSink>,
     pub(crate) instruments: Arc<Instruments>,
-    /// The instance in use; dropped after any error.
+    /// The instance in use. Dropped after any error.
     pub(crate) instance: Option<Instance>,
-    /// What the module remembers, if it may.
+    /// The module's state, if granted.
     pub(crate) table: Option<Table>,
-    /// What it may take for that, with the others of its pipeline.
+    /// Memory quota for that state, shared by all stages of the pipeline.
     pub(crate) quota: Quota,
-    /// Under which rows that is.
+    /// Generation of the state's rows.
     pub(crate) generation: u8,
 }
 
 impl Stage {
-    /// Its like for a partition of its own.
+    /// Returns a copy of the stage for `partition`, without instance and state.
     pub(crate) fn of_partition(&self, partition: u32) -> Self {
         Self {
             module: self.module.clone(),
@@ -45,7 +45,7 @@ impl Stage {
         }
     }
 
-    /// Takes back what its state has become since `mark`. The instance may have seen it: it goes, too.
+    /// Rolls state back to `mark`, and drops the instance, which may have seen later state.
     pub(crate) fn take_back(&mut self, mark: Mark) {
         if let Some(table) = &mut self.table {
             table.roll_back(mark);
@@ -53,7 +53,7 @@ impl Stage {
         }
     }
 
-    /// Another instance.
+    /// Creates another instance.
     pub(crate) fn fresh(&self) -> Result<Instance, InitError> {
         let (sink, instruments) = (Arc::clone(&self.sink), Arc::clone(&self.instruments));
         self.module
@@ -74,15 +74,15 @@ impl Stage {
     }
 }
 
-/// A pipeline's modules, ready.
+/// The loaded stages of a pipeline.
 pub(crate) struct Stages {
     pub(crate) main: Vec<Stage>,
-    /// Of what is tried on some partitions; or why that cannot work.
+    /// Stages of the canary, or the reason why they cannot run.
     pub(crate) canary: Result<Vec<Stage>, String>,
 }
 
 impl Stages {
-    /// Of what does not work.
+    /// Returns the stages of a pipeline that does not run.
     pub(crate) fn none() -> Self {
         Self::of(Vec::new())
     }

@@ -1,15 +1,16 @@
-//! Partitions that hold up the others, because whoever leads them does not answer: one of them is tried at a time, and seldom.
+//! Partitions whose leader does not answer and that delay the others. A single such partition is retried at a
+//! time, after a pause.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 #[derive(Debug, Default)]
 pub(crate) struct RetryQueue {
-    /// In the order in which they are tried.
+    /// Partitions in the order of their retries.
     queue: VecDeque<u32>,
-    /// The same.
+    /// The same partitions, for look-ups.
     all: BTreeSet<u32>,
-    /// Until when none of them is.
+    /// Time of the next retry.
     until: Option<Instant>,
 }
 
@@ -18,14 +19,15 @@ impl RetryQueue {
         self.queue.is_empty()
     }
 
-    /// Whether `partition` may be gone on with at `now`.
+    /// Returns true if `partition` may be polled at `now`.
     pub(crate) fn may(&self, partition: u32, now: Instant) -> bool {
         let is_its_turn =
             || self.queue.front() == Some(&partition) && self.until.is_none_or(|until| now >= until);
         !self.all.contains(&partition) || is_its_turn()
     }
 
-    /// `partitions` hold up the others: none of them is tried before `until`, and these behind those that were known before.
+    /// Notes partitions whose leader does not answer. They are retried after those noted earlier, and not
+    /// before `until`.
     pub(crate) fn note(&mut self, partitions: Vec<u32>, until: Instant) {
         self.until = Some(until);
         let fresh: BTreeSet<u32> = partitions.iter().copied().collect();
@@ -34,7 +36,7 @@ impl RetryQueue {
         self.all.extend(fresh);
     }
 
-    /// `partition` was gone on with: the next may be tried at once.
+    /// Removes `partition` after a success. The next may be retried at once.
     pub(crate) fn is_back(&mut self, partition: u32) {
         if self.all.remove(&partition) {
             self.queue.retain(|slow| *slow != partition);
@@ -58,12 +60,12 @@ mod tests {
         slow.note(vec![1, 3, 0], at(20));
         assert_eq!(may(&slow, 19), [2, 4, 5]);
         assert_eq!(may(&slow, 20), [1, 2, 4, 5]);
-        // Another group's, and then the first of these again.
+        // A partition of another group, then the first group again.
         slow.note(vec![5], at(40));
         slow.note(vec![3, 0, 1], at(60));
         assert_eq!(may(&slow, 59), [2, 4]);
         assert_eq!(may(&slow, 60), [2, 4, 5]);
-        // Once one is back, those behind it are tried as fast as they answer.
+        // After a success, the others are retried without pause.
         slow.is_back(5);
         assert_eq!(may(&slow, 60), [2, 3, 4, 5]);
         slow.is_back(3);

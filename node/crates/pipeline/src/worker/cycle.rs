@@ -1,4 +1,4 @@
-//! One turn of a partition behind the log.
+//! A poll cycle of a log pipeline: reads a partition and processes as much as fits into an entry.
 
 use crate::partition::merge;
 use crate::partition::refusal::Refusal;
@@ -20,33 +20,34 @@ use weir_types::limits::{
 };
 use weir_types::{GroupId, Offset, PartitionId, RecordRef, TopicName};
 
-/// What a timer that has fired adds to an entry, about: its row is removed, and so is often one that it was for.
+/// Estimated bytes that a fired timer adds to an entry: the removal of its row, and often of a related row.
 const TIMER_ROW_BYTES: usize = 128;
 
-/// What is under way in a turn.
+/// A poll cycle under way.
 pub(crate) struct PollCycle<'a> {
     pub(crate) part: &'a mut PartitionState,
     pub(crate) topic: &'a Arc<Topic>,
     pub(crate) partition: u32,
     pub(crate) sink: Sink,
-    /// Timers that have fired in it.
+    /// Timers fired so far.
     pub(crate) fired: usize,
-    /// Records, or timers, that may be looked at together,
+    /// Limit on records or timers that are processed together.
     pub(crate) most: usize,
-    /// and how many were, at most.
+    /// Largest number of records or timers that were processed together.
     pub(crate) looked_at: usize,
 }
 
-/// What becomes of what is made in a turn.
+/// Destination of a cycle's results.
 pub(crate) enum Sink {
-    /// It goes to topics.
+    /// Batches for topics.
     Entry(Vec<Output>),
-    /// It is only looked at.
+    /// Results to compare. Nothing is stored.
     Shadow(Vec<ObservedOutput>),
 }
 
 impl Worker {
-    /// Looks at what is stored on `partition`, as much as is good for an entry, and at what is due. Whether there was anything.
+    /// Processes stored records and due timers of `partition`, up to an entry. Returns true if there were
+    /// any. Blocks.
     pub(crate) fn poll_partition(
         &mut self,
         parts: &mut PartitionStates,
@@ -55,10 +56,10 @@ impl Worker {
     ) -> Result<bool, Refusal> {
         let spec = Arc::clone(&self.spec);
         let events = spec.event_time.clone().unwrap_or_default();
-        // The site's group has what the pipeline remembers, whoever has what it reads.
+        // Pipeline state is always in the site's group, whatever group has the source.
         let id = PartitionId::HOME;
         if parts.is_broken(partition) {
-            // What broke it may last: a disk that is full.
+            // The cause, like a full disk, may last.
             parts.end(partition);
             return Err(Refusal::Busy);
         }
@@ -76,9 +77,9 @@ impl Worker {
             return Ok(false);
         }
         StopAt::Read.here();
-        // Each keeps its outputs in memory until it is decided.
+        // Each undecided step keeps its outputs in memory.
         part.chain.drain_to(STEPS_UNDECIDED_MAX - 1);
-        // Dropped on the way out when it comes to nothing: then the chain begins anew.
+        // A step that is dropped unused restarts the chain from the log.
         let step = part.chain.step();
         let mut cycle = PollCycle {
             part,
@@ -103,7 +104,7 @@ impl Worker {
         Ok(true)
     }
 
-    /// Looks at the records that are at hand until an entry is full, and at the end of the log at what is due.
+    /// Processes fetched records until an entry is full, and due timers at the end of the log.
     pub(crate) fn process_records(&mut self, cycle: &mut PollCycle<'_>) -> Result<(), Refusal> {
         let events = self.spec.event_time.clone().unwrap_or_default();
         let bodies = cycle.part.input.bodies(LOG_TURN_BYTES * 4)?;
@@ -130,7 +131,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Looks at some records of source `n`, after all that is due by then; not at all if that alone is enough for an entry.
+    /// Processes a run of records of source `n`, after all timers that are due before. Returns false if those
+    /// timers alone fill the entry.
     fn process_run(
         &mut self,
         cycle: &mut PollCycle<'_>,
@@ -179,7 +181,7 @@ impl Worker {
         Ok(true)
     }
 
-    /// Fires what is due by the time of the partition, as much as is good for an entry. Whether that is all.
+    /// Fires due timers until an entry is full. Returns true if none is left.
     fn fire_into(&mut self, cycle: &mut PollCycle<'_>) -> Result<bool, Refusal> {
         if !self.spec.has_timers() {
             return Ok(true);
@@ -206,7 +208,7 @@ impl Worker {
         Ok(!cycle.is_full() || !cycle.part.is_due(&events))
     }
 
-    /// Adds what became of `records` to the step.
+    /// Adds the results of `records` to the step.
     pub(crate) fn keep(
         &self,
         cycle: &mut PollCycle<'_>,
@@ -241,7 +243,7 @@ impl Worker {
 }
 
 impl PollCycle<'_> {
-    /// Whether it is enough for an entry.
+    /// Returns true if the results fill an entry.
     pub(crate) fn is_full(&self) -> bool {
         let outputs: usize = match &self.sink {
             Sink::Entry(outputs) => outputs.iter().map(|o| o.batch.bytes().len()).sum(),
@@ -252,7 +254,7 @@ impl PollCycle<'_> {
     }
 }
 
-/// Says of which records it is told.
+/// Adds topic, partition and offsets to the message of a halt.
 pub(crate) fn at(refusal: Refusal, topic: &TopicName, partition: u32, records: &[RecordRef<'_>]) -> Refusal {
     match refusal {
         Refusal::Halt(why) => {
@@ -265,7 +267,7 @@ pub(crate) fn at(refusal: Refusal, topic: &TopicName, partition: u32, records: &
     }
 }
 
-/// Offsets of the first and the last.
+/// Returns the offsets of the first and the last record.
 fn span(records: &[RecordRef<'_>]) -> Range<Offset> {
     let of = |r: Option<&RecordRef<'_>>| r.map_or(Offset::ZERO, |r| r.offset);
     of(records.first())..of(records.last())

@@ -1,4 +1,4 @@
-//! What the applied rows say should run.
+//! Pipelines that should run, according to the applied rows.
 
 use crate::spec::row::{self, RowFingerprint};
 use std::collections::BTreeMap;
@@ -7,25 +7,26 @@ use std::sync::{Arc, PoisonError, RwLock};
 use weir_broker::{Broker, StateKind};
 use weir_types::TopicName;
 
-/// What the rows say should run.
+/// Pipelines that should run, according to the applied rows.
 #[derive(Default)]
 pub(crate) struct DesiredState {
-    /// In-line, by source topic: the pipeline, and its row's stamp.
+    /// In-line pipelines by source topic: name and fingerprint.
     pub(crate) inline: BTreeMap<TopicName, (String, RowFingerprint)>,
-    /// Stamps of all.
+    /// Fingerprints of all pipelines, by name.
     pub(crate) fingerprints: BTreeMap<String, RowFingerprint>,
 }
 
 pub(crate) type SharedDesiredState = Arc<RwLock<DesiredState>>;
 
-/// Whether what runs of a pipeline under `stamp` is what should. A node that has come to lead must not go on with what was before: what
-/// is remembered by now is another's.
+/// Returns true if a pipeline with this fingerprint should run. A new leader must not run an outdated
+/// pipeline on newer state.
 pub(crate) fn is_desired(desired: &SharedDesiredState, pipeline: &str, fingerprint: RowFingerprint) -> bool {
     let desired = desired.read().unwrap_or_else(PoisonError::into_inner);
     desired.fingerprints.get(pipeline) == Some(&fingerprint)
 }
 
-/// Keeps `wanted` as the rows are, from the entry that changes them on, and wakes the thread that follows.
+/// Keeps `desired` equal to the applied rows, and wakes the following thread after each change. Returns the
+/// channel on which the thread is woken.
 pub(crate) fn watch(broker: &Broker, desired: &SharedDesiredState) -> Receiver<()> {
     let (wake, woken) = sync_channel(1);
     let note = |desired: &SharedDesiredState, wake: &SyncSender<()>, key: &[u8], value: Option<&[u8]>| {
@@ -35,7 +36,7 @@ pub(crate) fn watch(broker: &Broker, desired: &SharedDesiredState) -> Receiver<(
         desired.inline.retain(|_, (n, _)| *n != name);
         desired.fingerprints.remove(&name);
         if let Some((Err(error), value)) = row.as_ref().zip(value) {
-            // What ran before is not what should run now, and records must not pass it by: they wait.
+            // The running pipeline is outdated, and records must not bypass it: they wait.
             tracing::error!(pipeline = %name, %error, "a pipeline's row cannot be read: its source is held");
             let sources = row::sources_of_unreadable(value).into_iter();
             let held = sources.map(|source| (source, (name.clone(), RowFingerprint::UNREADABLE)));
@@ -47,7 +48,7 @@ pub(crate) fn watch(broker: &Broker, desired: &SharedDesiredState) -> Receiver<(
             let inline = source.map(|source| (source, (name, row.fingerprint())));
             desired.inline.extend(inline);
         }
-        // One that waits is enough.
+        // A single pending wake-up is enough.
         let _ = wake.try_send(());
     };
     for (key, value) in broker.rows(StateKind::Pipeline) {

@@ -1,4 +1,4 @@
-//! A pipeline at work: a thread of its own, with a bounded queue in front.
+//! Handle of a pipeline that runs: a thread with a bounded queue in-line, or threads that read the log.
 
 use crate::partition::partition_set::PartitionSet;
 use crate::partition::place::Ends;
@@ -19,32 +19,32 @@ use weir_broker::{Broker, HookDone, HookError, HookJob};
 use weir_types::TopicName;
 use weir_types::limits::{PIPELINE_QUEUE_MAX, PIPELINE_THREADS_MAX};
 
-/// Bytes that may wait for one pipeline: a quarter of what the node takes in at once, so that one that is stuck does
-/// not starve the others.
+/// Bytes that may be queued for a pipeline: a quarter of the node's limit, so that a slow pipeline does not
+/// starve the others.
 const QUEUE_BYTES_MAX: usize = weir_types::limits::PRODUCE_INFLIGHT_BYTES_MAX / 4;
 
-/// The handle of a pipeline's thread.
+/// Handle of a running pipeline. Dropping the handle ends its threads.
 pub(crate) struct PipelineHandle {
     pub(crate) name: String,
     pub(crate) fingerprint: RowFingerprint,
     feed: Feed,
     shared: Arc<Shared>,
     share: PartitionSet,
-    /// What is tried on the partitions that it has not.
+    /// Handle of the canary, on all other partitions.
     pub(crate) canary: Option<Arc<Self>>,
-    /// Its other end is dropped when all lanes before it have finished.
+    /// Disconnects when all replaced pipelines have finished.
     pub(crate) started: Mutex<Option<Receiver<()>>>,
-    /// Gone when its threads have finished all they had.
+    /// Disconnects when the threads have finished all queued work.
     pub(crate) finished: Mutex<Option<Receiver<()>>>,
-    /// Resolves when the lane before it has finished all it had.
+    /// Resolves when all replaced pipelines have finished.
     pub(crate) begun: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
-/// Where a lane gets its work.
+/// Source of a pipeline's work.
 enum Feed {
-    /// From who produces.
+    /// Batches from producers.
     Ingest(SyncSender<(HookJob, HookDone)>),
-    /// From the log, until it is told to stop.
+    /// The log, until the signal is set.
     Log(Arc<StopSignal>),
 }
 
@@ -57,7 +57,7 @@ impl Drop for Feed {
 }
 
 impl PipelineHandle {
-    /// Tells its threads behind the log to end with what they are at.
+    /// Asks the threads of a log pipeline to end after their current cycle.
     pub(crate) fn end(&self) {
         if let Feed::Log(stop) = &self.feed {
             stop.set();
@@ -67,7 +67,7 @@ impl PipelineHandle {
         }
     }
 
-    /// What tells when all of its threads behind the log have ended.
+    /// Returns channels that disconnect when all threads of a log pipeline have ended.
     pub(crate) fn ended(&self) -> Vec<Receiver<()>> {
         let own = self
             .finished
@@ -79,8 +79,11 @@ impl PipelineHandle {
         own.into_iter().chain(tried).collect()
     }
 
-    /// Starts a thread for `spec` on its `share` of the partitions; `canary` has the others. It begins once all `before`, which it
-    /// replaces, have finished.
+    /// Starts threads for `spec` on the partitions of `share`. They begin once all pipelines of `before`,
+    /// which they replace, have finished.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
     pub(crate) fn start(
         spec: Arc<Spec>,
         fingerprint: RowFingerprint,
@@ -105,7 +108,7 @@ impl PipelineHandle {
         priority::prepare()?;
         let begin = move || {
             Priority::Prompt.ask();
-            // Ends with an error when the other lane drops its end: that is the signal.
+            // The other end is dropped, never sent to: the error is the signal.
             for finished in before {
                 let _ = finished.recv();
             }
@@ -162,7 +165,7 @@ impl PipelineHandle {
         let bytes = job.batch.bytes().len();
         let refused = match &*self.lock() {
             State::Running => None,
-            State::Paused => Some("it is paused; `weir pipeline resume` lets it go on".to_owned()),
+            State::Paused => Some("the pipeline is paused; run `weir pipeline resume`".to_owned()),
             State::Halted(why) => Some(why.clone()),
         };
         if let Some(why) = refused {
@@ -185,7 +188,7 @@ impl PipelineHandle {
         }
         let sent = match &self.feed {
             Feed::Ingest(jobs) => jobs.try_send((job, done)),
-            // Nobody is sent to one.
+            // Unreachable: batches are only submitted to in-line pipelines.
             Feed::Log(_) => Err(TrySendError::Disconnected((job, done))),
         };
         if let Err(TrySendError::Full((job, done)) | TrySendError::Disconnected((job, done))) = sent {
@@ -203,13 +206,13 @@ impl PipelineHandle {
         self.lock().clone()
     }
 
-    /// Ends of what it reads from other nodes, as last heard.
+    /// Returns the end offsets that other nodes last reported for its sources.
     pub(crate) fn ends(&self) -> Ends {
         let ends = self.shared.ends.lock();
         ends.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether it works on a partition.
+    /// Returns true if the pipeline processes `partition`.
     pub(crate) fn has(&self, partition: u32) -> bool {
         self.share.has(partition)
     }
@@ -223,7 +226,7 @@ impl PipelineHandle {
     }
 }
 
-/// Reads behind the log on as many threads as it may, this one among them.
+/// Reads the log on the configured number of threads, the calling thread included.
 fn read(worker: Worker, stop: &Arc<StopSignal>, finish: &SyncSender<()>) {
     let spec = Arc::clone(&worker.spec);
     let partitions = |topic: &TopicName| worker.broker.topic(topic.as_str());

@@ -1,4 +1,4 @@
-//! Batches on their way to the log.
+//! In-line processing: batches on their way to the log.
 
 use crate::partition::refusal::Refusal;
 use crate::partition::states::PartitionStates;
@@ -17,11 +17,11 @@ use weir_broker::{Footing, HookDone, HookError, HookJob, Processed, Stop as Stop
 use weir_runtime::Moment;
 use weir_types::{Batch, GroupId, Offset, PartitionId, RecordRef};
 
-/// Batches without a failure after which a module that misbehaved is trusted again.
+/// Batches without a failure after which a demoted thread is promoted again.
 const GOOD_BATCHES: u32 = 20;
 
 impl Worker {
-    /// Serves until the lane is dropped.
+    /// Processes batches until the handle is dropped.
     pub(crate) fn run(mut self, queue: Receiver<(HookJob, HookDone)>, finish: SyncSender<()>) {
         loop {
             let next = match self.next_wakeup() {
@@ -37,7 +37,7 @@ impl Worker {
             if !self.is_demoted || self.good_in_a_row < GOOD_BATCHES {
                 continue;
             }
-            // Good for long enough. Without privileges only a fresh thread is prompt again.
+            // Without privileges, only a fresh thread has foreground priority again.
             self.is_demoted = !Priority::Prompt.ask();
             if self.is_demoted {
                 let (hand, over) = sync_channel::<(Self, _, _)>(1);
@@ -53,7 +53,7 @@ impl Worker {
                 }
             }
         }
-        // The lane that comes next begins on what this one has written.
+        // The next pipeline starts from the state that this thread has written.
         self.parts.end_all();
     }
 
@@ -113,7 +113,7 @@ impl Worker {
         processed
     }
 
-    /// One step on top of those before it.
+    /// Processes a batch as a step on top of those before.
     pub(crate) fn step(
         &mut self,
         parts: &mut PartitionStates,
@@ -131,7 +131,7 @@ impl Worker {
                 ..Processed::unchanged(job.batch.clone())
             });
         }
-        // Dropped on the way out when it comes to nothing: then the chain begins anew.
+        // A step that is dropped unused restarts the chain from the log.
         let step = part.chain.step();
         let events = spec.event_time.clone().unwrap_or_default();
         part.time.pass(self.broker.now_ms(), &events);
@@ -151,7 +151,7 @@ impl Worker {
         })
     }
 
-    /// Takes the records of a batch through `stages`.
+    /// Runs the records of a batch through `stages`, and assembles the result.
     pub(crate) fn pass(
         &mut self,
         stages: &mut [Stage],

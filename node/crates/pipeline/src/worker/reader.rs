@@ -1,9 +1,11 @@
-//! A pipeline at work behind the log: threads that read what is stored, each some of the partitions.
+//! Threads of a log pipeline. Each reads a share of the partitions.
 //!
-//! What comes of a few batches is one step of a chain, as in-line: outputs, what modules remember, timers and the place up to
-//! which was read are in one entry. A step waits for nothing but those before it, and nothing waits for a pipeline behind the
-//! log: it may lag, which [`crate::PipelineInfo::places`] shows. Its time is that of its records, so that reading the same log
-//! again gives the same; only at the end of the log time passes by itself.
+//! The result of a few batches is a step: outputs, state, timers and read positions are stored in a single
+//! entry, as in-line. A step waits only for the steps before it, and nothing waits for a log pipeline. It may
+//! lag, as [`crate::PipelineInfo::places`] shows.
+//!
+//! Its time is the time of its records, so that reprocessing a log gives the same result. Only at the end of
+//! the log does the wall clock count.
 
 use crate::partition::refusal::Refusal;
 use crate::worker::backoff::RetryQueue;
@@ -18,17 +20,17 @@ use tokio::sync::{Notify, watch};
 use weir_types::limits::FETCH_WAIT_MS_MAX;
 use weir_types::{GroupId, Offset, PartitionId, TopicName};
 
-/// How soon steps that are under way are looked at again when there is nothing else to do: if one of them fails, what it was made
-/// of is read again. So soon a node that has begun to lead looks whether it serves, too.
+/// Interval at which undecided steps are checked while idle: the input of a failed step is read again. Also
+/// the interval at which a new leader checks whether it serves.
 const SOON: Duration = Duration::from_millis(50);
 
-/// It is a few bytes, and a pipeline stands still meanwhile.
+/// Timeout for asking other nodes for end offsets. The pipeline waits meanwhile.
 const ENDS_WITHIN: Duration = Duration::from_millis(500);
 
-/// Who does not answer is left alone for so many times as long as that was waited for, so that what others have goes on.
+/// Factor by which a node that did not answer is left alone longer than the wait for its answer.
 const PATIENCE: u32 = 4;
 
-/// Tells threads to end.
+/// Signal that ends threads.
 #[derive(Debug, Default)]
 pub(crate) struct StopSignal {
     is_set: AtomicBool,
@@ -47,7 +49,7 @@ impl StopSignal {
 
     async fn wait(&self) {
         let mut set = std::pin::pin!(self.set.notified());
-        // Asked for before looking.
+        // Registered before the flag is read.
         set.as_mut().enable();
         if !self.is_set() {
             set.await;
@@ -55,28 +57,29 @@ impl StopSignal {
     }
 }
 
-/// One thread of a pipeline.
+/// A thread of a log pipeline.
 pub(crate) struct Reader {
     pub(crate) worker: Worker,
     pub(crate) stop: Arc<StopSignal>,
-    /// Which of how many: it has each partition whose number has that rest.
+    /// Index of the thread, and number of threads. The thread has every partition whose number modulo the
+    /// latter is the index.
     pub(crate) share: (u32, u32),
-    /// Replica groups of which nobody said how far their partitions have come, and until when nobody is asked.
+    /// Replica groups that did not answer, each with the time of the next request.
     silent: BTreeMap<GroupId, Instant>,
-    /// Partitions that could not be gone on with, and until when they are left alone.
+    /// Partitions that could not be processed, each with the time of the next attempt.
     stuck: BTreeMap<u32, Instant>,
     slow: RetryQueue,
-    /// Up to where partitions are read that had nothing more. Of others it has to be looked for.
+    /// Read positions of partitions whose end was reached. Other partitions have to be polled.
     known: BTreeMap<u32, Vec<(TopicName, Offset)>>,
     turns: watch::Receiver<u64>,
 }
 
-/// What comes after a round.
+/// What a thread does after a round.
 enum Next {
     AtOnce,
-    /// Nothing, until something comes or so much time is over.
+    /// Waits for new records, at most for this time.
     Something(Duration),
-    /// What could not be done, after a while.
+    /// Retries after a pause.
     Again,
 }
 
@@ -95,7 +98,7 @@ impl Reader {
         }
     }
 
-    /// Works until it is told to stop.
+    /// Works until the stop signal is set.
     pub(crate) fn run(mut self) {
         while !self.stop.is_set() {
             match self.round() {
@@ -104,19 +107,19 @@ impl Reader {
                 Next::Again => self.pause(LEAD_POLL),
             }
         }
-        // Whoever comes next begins on what this one has written.
+        // The next pipeline starts from the state that this thread has written.
         self.worker.parts.end_all();
     }
 
-    /// Looks at each partition once.
+    /// Polls each partition of the thread once.
     fn round(&mut self) -> Next {
         let forever = Duration::from_millis(FETCH_WAIT_MS_MAX);
-        // Whoever lets it go on puts another in its place.
+        // Resuming replaces this worker.
         if self.worker.state() != State::Running {
             return Next::Something(forever);
         }
         if !self.worker.may_work() {
-            // The one that should work takes its place in a moment.
+            // The configuration has changed: another worker is about to replace this.
             return Next::Again;
         }
         self.turns.mark_unchanged();
@@ -130,7 +133,7 @@ impl Reader {
         if broker.led_term(PartitionId::HOME).is_none() {
             self.known.clear();
             self.worker.parts.end_all();
-            // While another leads, it need not look until that has changed; one that leads serves in a moment.
+            // A follower waits for a change of leader. A new leader starts to serve soon.
             return Next::Something(match broker.group().lead() {
                 Some(_) => SOON,
                 None => forever,
@@ -163,7 +166,7 @@ impl Reader {
                 .get(&partition)
                 .is_some_and(|until| Instant::now() < *until)
             {
-                // What is due there is not forgotten.
+                // Keeps the partition's due timers in sight.
                 self.known.remove(&partition);
                 continue;
             }
@@ -188,14 +191,14 @@ impl Reader {
                     self.slow.is_back(partition);
                 }
                 Err(Refusal::TooMuch(much)) => {
-                    // From what is applied, with fewer.
+                    // Retried from the stored state, with fewer records.
                     self.worker.parts.narrow(partition, much.of);
                     self.known.remove(&partition);
                     is_idle = false;
                     continue;
                 }
                 Err(Refusal::Busy) => {
-                    // The others go on.
+                    // Other partitions go on.
                     self.known.remove(&partition);
                     let took = begun.elapsed();
                     match took > LEAD_POLL {
@@ -223,7 +226,7 @@ impl Reader {
         })
     }
 
-    /// What holds up `partition` holds up the others of its group, too.
+    /// Notes that `partition`, and all others of its group, are slow.
     fn note_slow(&mut self, partition: u32, took: Duration) {
         let broker = &self.worker.broker;
         let topic = broker.topic(self.worker.spec.source.first());
@@ -235,13 +238,14 @@ impl Reader {
             .filter(|(p, id)| p % of.max(1) == mine && Some(id.group()) == group && !broker.serves(**id))
             .map(|(p, _)| p)
             .collect();
-        // The one that was tried comes last.
+        // The partition that was just tried is retried last.
         alike.retain(|p| *p != partition);
         alike.push(partition);
         self.slow.note(alike, Instant::now() + took * PATIENCE);
     }
 
-    /// Asks other nodes how far partitions have come that they lead, and that were read up to their ends. Whether there are any.
+    /// Asks other nodes for the end offsets of partitions that they lead and whose end was reached. Returns
+    /// true if there are such partitions.
     fn fetch_remote_ends(&mut self) -> bool {
         let (broker, now) = (&self.worker.broker, Instant::now());
         self.silent.retain(|_, until| now < *until);
@@ -275,7 +279,7 @@ impl Reader {
         true
     }
 
-    /// Whether there may be something to read, or the steps before have failed.
+    /// Returns true if the partition may have new records, or a step has failed.
     fn has_more(&self, partition: u32) -> bool {
         let Some(places) = self.known.get(&partition) else {
             return true;
@@ -296,9 +300,9 @@ impl Reader {
         places.iter().any(has_grown) || self.worker.parts.is_broken(partition)
     }
 
-    /// What to do after a refusal of all.
+    /// Reacts to a refusal that concerns all partitions.
     fn refused(&mut self, refusal: Refusal) -> Next {
-        // What was due and is not done is looked for on all.
+        // Due timers that have not fired are looked up again.
         self.known.clear();
         if let Refusal::Halt(why) = refusal {
             self.worker.halt(why);
@@ -306,7 +310,7 @@ impl Reader {
         Next::Again
     }
 
-    /// Waits so long, unless it is told to stop.
+    /// Waits for this time, or until the stop signal is set.
     fn pause(&self, wait: Duration) {
         let broker = self.worker.broker.clone();
         broker.block_on(async {
@@ -314,7 +318,7 @@ impl Reader {
         });
     }
 
-    /// Waits until there may be something to do.
+    /// Waits for new records, a change of leader or the stop signal, at most for this time.
     fn wait(&mut self, patience: Duration) {
         let broker = self.worker.broker.clone();
         let places: Vec<_> = self

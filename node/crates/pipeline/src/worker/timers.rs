@@ -1,7 +1,7 @@
-//! What a pipeline does without a batch: its modules are called by the timers that they set.
+//! Timers: modules called without a batch.
 //!
-//! A timer that is due makes a step of the chain like any batch: what comes of it is in one entry with the row that says that
-//! it is not set any more. Before a batch is looked at, all that is due by then has fired, so that the order is that of time.
+//! A due timer makes a step, as a batch does: its results are in the same entry as the removal of its row.
+//! Before a batch is processed, all timers due by then have fired, so that the order is that of time.
 
 use crate::partition::refusal::Refusal;
 use crate::partition::rows;
@@ -19,21 +19,21 @@ use weir_broker::{ReadError, Stepped, Topic};
 use weir_types::PartitionId;
 use weir_types::limits::{STEPS_UNDECIDED_MAX, TIMERS_FIRED_MAX};
 
-/// How often a pipeline with timers looks whether its node has come to lead: timers of a partition to which nothing comes fire
-/// there so much later.
+/// Interval at which a pipeline with timers checks whether its node leads. Timers of an idle partition are
+/// delayed by up to this time after a change of leader.
 pub(crate) const LEAD_POLL: Duration = Duration::from_millis(500);
 
-/// Why something fires.
+/// Reason for firing timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FireReason {
-    /// It is time.
+    /// They are due.
     Time,
-    /// A batch comes, and what is due comes before it.
+    /// A batch follows, and due timers go first.
     Batch,
 }
 
 impl Worker {
-    /// How long it may wait for a batch; for ever if there is nothing else.
+    /// Returns how long to wait for a batch, or `None` for ever.
     pub(crate) fn next_wakeup(&mut self) -> Option<Duration> {
         if !self.spec.has_timers() {
             return None;
@@ -44,11 +44,11 @@ impl Worker {
         Some(self.next_due_in().map_or(LEAD_POLL, |wait| wait.min(LEAD_POLL)))
     }
 
-    /// How long it is until a timer is due by itself.
+    /// Returns the time until the next timer is due.
     pub(crate) fn next_due_in(&mut self) -> Option<Duration> {
         let events = self.spec.event_time.clone().unwrap_or_default();
         let wall = self.broker.now_ms();
-        // Timers that an earlier revision set are kept for a later one, and are nothing to this.
+        // Timers of an earlier revision are kept for a later revision, and ignored by this.
         let due_in = match self.spec.has_timers() {
             true => self.parts.next_due_in(wall, &events),
             false => self.parts.evicted.next_due_in(wall, &events),
@@ -56,7 +56,7 @@ impl Worker {
         due_in.map(Duration::from_millis)
     }
 
-    /// Fires what is due on all partitions.
+    /// Fires due timers on all partitions.
     pub(crate) fn fire_all(&mut self) {
         if !self.spec.has_timers() || !self.may_work() {
             return;
@@ -73,7 +73,7 @@ impl Worker {
         }
     }
 
-    /// Partitions on which something is due, or may be.
+    /// Returns the partitions with due timers, and those that have to be checked.
     pub(crate) fn due(&mut self) -> Result<BTreeSet<u32>, Refusal> {
         let events = self.spec.event_time.clone().unwrap_or_default();
         if !self.spec.has_timers() {
@@ -88,7 +88,7 @@ impl Worker {
         Ok(due.into_iter().chain(sleepers).collect())
     }
 
-    /// Which partitions have timers, whenever this node has begun to lead.
+    /// Looks up the partitions with stored timers after this node has begun to lead.
     fn find_evicted_timers(&mut self) -> Result<(), ReadError> {
         let lead = self.broker.led_term(PartitionId::HOME);
         if lead == self.parts.evicted.term {
@@ -104,7 +104,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Fires what is due on `partition`, a step at a time.
+    /// Fires due timers on `partition`, in steps.
     pub(crate) fn fire(
         &mut self,
         topic: &Arc<Topic>,
@@ -116,11 +116,11 @@ impl Worker {
         self.parts = parts;
         match fired {
             Err(Refusal::NotLeader) => {
-                // Whoever leads now fires them; if that is this node again, in the same term, it has to look for them.
+                // The new leader fires the timers. This node looks them up again, even in the same term.
                 self.parts.evicted.term = None;
                 Ok(())
             }
-            // Tried again at the next look.
+            // Retried with the next check.
             Err(Refusal::Busy) if why == FireReason::Time => Ok(()),
             fired => fired,
         }
@@ -136,7 +136,7 @@ impl Worker {
         let spec = Arc::clone(&self.spec);
         let events = spec.event_time.clone().unwrap_or_default();
         let id = topic.partition(partition).ok_or(Refusal::NotLeader)?;
-        // A batch that was given to it before it was paused still passes it, with what is due before.
+        // A batch that was queued before a pause is still processed, after the timers before it.
         let mut has_stepped = false;
         while why == FireReason::Batch || self.state() == State::Running {
             if has_stepped && parts.is_broken(partition) {
@@ -150,7 +150,7 @@ impl Worker {
             let Some(due) = part.pop_due(moment, TIMERS_FIRED_MAX.min(most)) else {
                 return Ok(());
             };
-            // Each keeps its outputs in memory until it is decided.
+            // Each undecided step keeps its outputs in memory.
             part.chain.drain_to(STEPS_UNDECIDED_MAX - 1);
             let step = part.chain.step();
             let records = due.records();

@@ -1,4 +1,4 @@
-//! What came out of a turn, line by line.
+//! Observed outputs of a shadow run.
 
 use crate::stages::dead_letter::Provenance;
 use crate::stages::effects::Effects;
@@ -6,9 +6,9 @@ use crate::stages::item::{InFlight, NewRecord};
 use std::hash::Hash;
 use weir_types::{Offset, RecordRef};
 
-/// Something that came out of a turn.
+/// An output observed in a shadow run.
 pub(crate) struct ObservedOutput {
-    /// Topic and offset of the record that it stems from; nothing for a timer.
+    /// Topic and offset of the source record, or `None` for a timer.
     pub(crate) provenance: Option<(String, Offset)>,
     pub(crate) content: OutputContent,
 }
@@ -17,19 +17,19 @@ pub(crate) struct ObservedOutput {
 pub(crate) struct OutputContent {
     pub(crate) output: String,
     pub(crate) made: Option<NewRecord>,
-    /// Of a dead letter.
+    /// The error of a dead letter.
     pub(crate) why: Option<String>,
 }
 
 impl ObservedOutput {
-    /// What it counts for in memory, about.
+    /// Returns the estimated bytes in memory.
     pub(crate) fn bytes(&self) -> usize {
         let made = self.content.made.as_ref().and_then(|made| made.value.as_ref());
         64 + made.map_or(0, bytes::Bytes::len)
     }
 }
 
-/// What `effects` are, line by line.
+/// Splits `effects` into observed outputs.
 pub(crate) fn lines(
     effects: Effects,
     records: &[RecordRef<'_>],

@@ -1,4 +1,4 @@
-//! One thread of a pipeline: its state, its counts and its breaker.
+//! A thread of a pipeline: its state, counters and circuit breaker.
 
 use crate::partition::partition_set::PartitionSet;
 use crate::partition::place::Ends;
@@ -24,16 +24,16 @@ use weir_types::limits::{OP_HEAD_BYTES_MAX, REQUEST_BYTES_MAX};
 use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, RecordRef};
 
-/// Batches in a row of which not one record got through, after which the breaker opens.
+/// Consecutive batches without any successful record after which the pipeline halts.
 const BREAKER: u32 = 10;
 
-/// How often it is told that records wait for memory: a minute, as other troubles that last.
+/// Interval at which a lack of memory is logged.
 const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) counts: Counts,
-    /// Behind the log: ends of what it reads from other nodes.
+    /// Log pipelines: end offsets reported by other nodes.
     pub(crate) ends: Mutex<Ends>,
     pub(crate) queued_bytes: AtomicUsize,
     pub(crate) fingerprint: RowFingerprint,
@@ -42,28 +42,28 @@ pub(crate) struct Shared {
 
 pub(crate) struct Worker {
     pub(crate) spec: Arc<Spec>,
-    /// What it may look at.
+    /// Partitions of the worker.
     pub(crate) share: PartitionSet,
-    /// At work where nothing is remembered, and the pattern of those that do.
+    /// Stages of a stateless pipeline, and the template for stages of partitions.
     pub(crate) stages: Vec<Stage>,
     pub(crate) parts: PartitionStates,
     pub(crate) broker: Broker,
     pub(crate) shared: Arc<Shared>,
     pub(crate) failed_in_a_row: u32,
-    /// Batches without a failure since the last one.
+    /// Batches since the last failure.
     pub(crate) good_in_a_row: u32,
-    /// Its thread is, since a failure.
+    /// The thread has background priority since a failure.
     pub(crate) is_demoted: bool,
-    /// Rows, timers and bytes in memory that are counted.
+    /// Rows, timers and bytes that are included in the counters.
     pub(crate) reported: (usize, usize, usize),
-    /// When it was told last that there is no memory for its modules.
+    /// When a lack of memory was last logged.
     pub(crate) warned_full_at: Option<Instant>,
-    /// There was none the last time: what this lane can spare of it goes.
+    /// The last batch lacked memory: instances are dropped.
     pub(crate) is_full: bool,
 }
 
 impl Worker {
-    /// One that belongs to no lane.
+    /// Creates a worker without a handle, for a comparison.
     pub(crate) fn detached(spec: Arc<Spec>, stages: Vec<Stage>, broker: Broker) -> Self {
         let shared = Arc::new(Shared {
             state: Mutex::new(State::Running),
@@ -99,7 +99,7 @@ impl Worker {
         }
     }
 
-    /// Another of the same pipeline, with instances of its own.
+    /// Creates another worker of the same pipeline, with instances of its own.
     pub(crate) fn another(&self) -> Self {
         let stages = self.stages.iter().map(|s| s.of_partition(s.config.partition));
         let (spec, broker, shared) = (&self.spec, self.broker.clone(), Arc::clone(&self.shared));
@@ -112,7 +112,7 @@ impl Worker {
         )
     }
 
-    /// Once a minute: it is tried again and again.
+    /// Logs a lack of memory, at most once a minute.
     fn warn_full(&mut self, why: &str) {
         self.is_full = true;
         let is_told = self
@@ -130,7 +130,7 @@ impl Worker {
                 tracing::error!(pipeline = %self.spec.name, %why, "pipeline halted: its source refuses records")
             }
             At::Log => {
-                tracing::error!(pipeline = %self.spec.name, %why, "pipeline halted: it lags from here on")
+                tracing::error!(pipeline = %self.spec.name, %why, "pipeline halted: its lag grows until it is resumed")
             }
         }
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,12 +143,12 @@ impl Worker {
         }
     }
 
-    /// Counts what is in memory by now; other threads of the pipeline count theirs.
+    /// Updates the counters of memory by the change since the last call.
     pub(crate) fn report_size(&mut self) {
         let (rows, timers, bytes) = self.parts.size();
         let counts = &self.shared.counts;
         let tell = |counter: &AtomicU64, before: usize, now: usize| {
-            // Wraps where it is less than before.
+            // Wraps for a decrease.
             counter.fetch_add((now as u64).wrapping_sub(before as u64), Ordering::Relaxed);
         };
         tell(&counts.state_rows, self.reported.0, rows);
@@ -157,7 +157,7 @@ impl Worker {
         self.reported = (rows, timers, bytes);
     }
 
-    /// Refuses what is more than one entry may have, of `of` records or timers.
+    /// Checks that the result of `of` records or timers fits into an entry.
     pub(crate) fn check_size(
         kept: Option<&Batch>,
         outputs: &[Output],
@@ -176,7 +176,7 @@ impl Worker {
         }
     }
 
-    /// Takes what there is through `stages`, and keeps an eye on how they fail.
+    /// Runs the input through `stages`, and watches for failures.
     pub(crate) fn run_through(
         &mut self,
         stages: &mut [Stage],
@@ -218,7 +218,7 @@ impl Worker {
         Ok(effects)
     }
 
-    /// Stops a pipeline that gets nothing through any more.
+    /// Halts a pipeline that has not had a successful record for [`BREAKER`] batches.
     pub(crate) fn check_breaker(&mut self, records: usize, effects: &Effects) -> Result<(), Refusal> {
         let through = effects.main.len() + effects.outputs.values().map(Vec::len).sum::<usize>();
         let lost = effects.failures > 0 && through == 0 && records > 0;
@@ -229,11 +229,11 @@ impl Worker {
         self.failed_in_a_row = 0;
         let last = effects.dead.last().map_or("", |d| d.error.as_str());
         Err(Refusal::Halt(format!(
-            "{BREAKER} batches in a row failed, the last so: {last}"
+            "{BREAKER} batches in a row failed, the last with: {last}"
         )))
     }
 
-    /// Behind the log, the stream is an output like any other.
+    /// Moves the main stream to the output `main`, for log pipelines.
     pub(crate) fn divert_main(&self, effects: &mut Effects) {
         let main = std::mem::take(&mut effects.main);
         if !main.is_empty() && self.spec.outputs.contains_key("main") {
@@ -241,14 +241,14 @@ impl Worker {
         }
     }
 
-    /// Counts what became of so many timers.
+    /// Counts the results of fired timers.
     pub(crate) fn count_fired(&self, timers: usize, effects: &Effects) {
         let fired = &self.shared.counts.timers_fired;
         fired.fetch_add(timers as u64, Ordering::Relaxed);
         self.count(0, effects);
     }
 
-    /// Counts what became of a batch of `records`, or of no batch.
+    /// Counts the results of a batch of `records`.
     pub(crate) fn count(&self, records: usize, effects: &Effects) {
         let counts = &self.shared.counts;
         let add = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
@@ -269,7 +269,7 @@ impl Worker {
         }
     }
 
-    /// Whether it may do something by itself: it works, and is what should.
+    /// Returns true if the worker may act without a batch: it runs and is not outdated.
     pub(crate) fn may_work(&self) -> bool {
         let Shared {
             fingerprint, desired, ..
@@ -283,7 +283,7 @@ impl Worker {
     }
 }
 
-/// A lane's thread: named, and with a stack for a guest and the host around it.
+/// Returns a builder for a named thread whose stack fits a guest and the host around it.
 pub(crate) fn thread(pipeline: &str) -> std::thread::Builder {
     std::thread::Builder::new()
         .name(format!("pipe-{pipeline}"))

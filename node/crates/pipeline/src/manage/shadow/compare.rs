@@ -1,11 +1,11 @@
-//! The two together, and how they differ.
+//! Comparison of the candidate with the live pipeline.
 
 use crate::error::ApplyError;
 use crate::manage::shadow::report::{EXAMPLES_MAX, Example, told};
 use crate::manage::shadow::side::Run;
 use crate::spec::source::Origin;
 
-/// The two together, and how they differ.
+/// Comparison of the candidate with the live pipeline.
 pub(crate) struct Shadow {
     pub(crate) candidate: Run,
     pub(crate) live: Option<Run>,
@@ -14,8 +14,8 @@ pub(crate) struct Shadow {
 }
 
 impl Shadow {
-    /// A turn of the one that is behind, or of each: what one has seen and the other has not is kept in memory. Whether there was
-    /// anything.
+    /// Advances the side that lags, or both, so that few outputs have to be kept for comparison. Returns true
+    /// if there were records.
     pub(crate) fn step(&mut self, partition: u32) -> bool {
         if self.is_halted() {
             return false;
@@ -34,13 +34,13 @@ impl Shadow {
         did
     }
 
-    /// Whether one of the two goes no further: there is nothing more to compare.
+    /// Returns true if a side has halted, which ends the comparison.
     pub(crate) fn is_halted(&self) -> bool {
         let is_halted = |run: &Run| run.halted.is_some();
         is_halted(&self.candidate) || self.live.as_ref().is_some_and(is_halted)
     }
 
-    /// Compares what both have made of records that both have seen.
+    /// Compares the outputs of records that both sides have processed.
     fn compare(&mut self, partition: u32) {
         let Some(live) = &mut self.live else {
             self.candidate.lines.remove(&partition);

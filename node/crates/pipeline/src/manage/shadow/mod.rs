@@ -1,7 +1,7 @@
-//! Trying a pipeline out on what is stored, beside the one that works, without writing anything.
+//! Shadow runs: a candidate beside the live pipeline, over stored records, without writing anything.
 //!
-//! Both look at the same records, each with nothing remembered at first; what they make of each record is compared, and what it
-//! costs. An in-line pipeline is tried on what its source has: what it dropped is not there.
+//! Both sides start with empty state and process the same records. Their outputs per record and their costs
+//! are compared. An in-line pipeline runs over its stored source, which lacks the records that it dropped.
 
 pub(crate) mod compare;
 pub(crate) mod report;
@@ -22,15 +22,19 @@ use std::time::{Duration, Instant};
 use weir_broker::AdminError;
 use weir_types::limits::STATEFUL_PARTITIONS_MAX;
 
-/// How long a side that has seen everything waits for more.
+/// Pause of a side that has processed all records.
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Pipelines {
-    /// Runs a pipeline in TOML over what its sources have from `origin` on, and over what comes within `wait`, beside the one of that
-    /// name as it is. Writes nothing. `progress` is told how many records it has looked at, and says whether to go on.
+    /// Runs a pipeline in TOML over the stored records of its sources from `origin` on, and over new records
+    /// for `wait`, beside the live pipeline of the same name. Writes nothing. `progress` gets the number of
+    /// processed records, and returns false to stop.
     ///
     /// # Errors
-    /// Those that applying it would have, and when another is being tried out already.
+    /// The errors of [`Pipelines::apply`], and [`ApplyError::Shadowing`] during another shadow run.
+    ///
+    /// # Cancel safety
+    /// Changes nothing. After a drop the thread runs on until it is done or `progress` returns false.
     pub async fn shadow(
         &self,
         text: &str,
@@ -38,7 +42,7 @@ impl Pipelines {
         wait: Duration,
         progress: impl FnMut(u64) -> bool + Send + 'static,
     ) -> Result<Shadowed, ApplyError> {
-        // Each holds instances and tables of all partitions.
+        // Each run holds instances and state of all partitions.
         let one = Arc::clone(&self.0.shadowing).try_lock_owned();
         let one = one.map_err(|_| ApplyError::Shadowing)?;
         let (candidate, live) = {

@@ -1,73 +1,87 @@
-//! How a candidate and the live pipeline differ, for people.
+//! Result of a shadow run, for operators.
 
 use crate::worker::trace::OutputContent;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use weir_types::Offset;
 
-/// Differences that are told of in full.
+/// Largest number of differences that are shown.
 pub(crate) const EXAMPLES_MAX: usize = 10;
 
-/// Bytes of a key or value that are told.
+/// Bytes of a key or value that are shown.
 const TOLD_BYTES: usize = 200;
 
-/// What came of it.
+/// Result of a shadow run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Shadowed {
-    /// The pipeline's name.
+    /// Name of the pipeline.
     pub name: String,
-    /// Seconds that it took.
+    /// Duration, in seconds.
     pub seconds: f64,
-    /// What was tried.
+    /// Counters of the candidate.
     pub candidate: Side,
-    /// The pipeline of that name as it is, if there is one.
+    /// Counters of the live pipeline, if there is one.
     pub live: Option<Side>,
-    /// Records of which the two make something else.
+    /// Number of records with different outputs.
     pub differences: u64,
-    /// The first of them.
+    /// The first differences.
     pub examples: Vec<Example>,
-    /// Whether something else came of timers: their outputs are counted and summed up, not told.
+    /// Outputs of timers differ. They are counted and hashed, but not shown.
     pub timers_differ: bool,
 }
 
-/// What one of the two did.
+/// Counters of a side of a shadow run. `wasm_ns` is in nanoseconds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "named for what they are")]
 pub struct Side {
+    /// Revision, for the live pipeline.
     pub revision: Option<u64>,
+    /// Records processed.
     pub records: u64,
+    /// Records that stayed unchanged in the stream.
     pub kept: u64,
+    /// Records that are in no output.
     pub dropped: u64,
+    /// New records in the stream.
     pub emitted: u64,
+    /// Records by named output.
     pub routed: BTreeMap<String, u64>,
+    /// Records that became dead letters.
     pub dead_letters: u64,
+    /// Records dropped by the `skip` policy.
     pub skipped: u64,
+    /// Failed calls of modules.
     pub failures: u64,
+    /// Timers that have fired.
     pub timers_fired: u64,
+    /// Nanoseconds spent in modules.
     pub wasm_ns: u64,
-    /// Why it stopped before the end.
+    /// Reason for an early halt.
     pub halted: Option<String>,
 }
 
-/// A record of which the two make something else.
+/// A record with different outputs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "named for what they are")]
 pub struct Example {
+    /// Source topic.
     pub topic: String,
+    /// Source partition.
     pub partition: u32,
+    /// Offset of the source record.
     pub offset: Offset,
+    /// Outputs of the live pipeline.
     pub live: Vec<Told>,
+    /// Outputs of the candidate.
     pub candidate: Vec<Told>,
 }
 
-/// A record that came out, for people: text where it is some, and not all of it where it is long.
+/// An output for display, as text, cut to 200 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
-    /// The output; `dead` for dead letters.
+    /// Name of the output, or `dead` for a dead letter.
     pub output: String,
-    /// Its key; nothing for one that is as it came.
+    /// Key, or `None` for an unchanged record.
     pub key: Option<String>,
-    /// Its value; nothing for one that is as it came. Of a dead letter, why.
+    /// Value, or `None` for an unchanged record. For a dead letter, the error.
     pub value: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! One of the two pipelines of a comparison, at work.
+//! A side of a shadow run: the candidate, or the live pipeline.
 
 use crate::error::ApplyError;
 use crate::manage::shadow::report::Side;
@@ -18,18 +18,18 @@ use std::sync::atomic::Ordering;
 use weir_broker::{AdminError, Broker, Chain, Topic};
 use weir_types::{Offset, PartitionId, TopicName};
 
-/// Lines by topic and offset of what they stem from.
+/// Outputs by topic and offset of their source record.
 type BySource = BTreeMap<(String, Offset), Vec<OutputContent>>;
 
-/// One of the two at work.
+/// A side of a shadow run.
 pub(crate) struct Run {
     pub(crate) worker: Worker,
     pub(crate) topic: Arc<Topic>,
     pub(crate) parts: BTreeMap<u32, PartitionState>,
     pub(crate) lines: BTreeMap<u32, BySource>,
-    /// Of all that timers made: how much, and a sum that does not depend on the order.
+    /// Number of outputs of timers, and a hash of them that does not depend on their order.
     pub(crate) of_timers: (u64, u64),
-    /// Topics whose records both look at, or nothing to compare with.
+    /// Sources that both sides have, whose outputs are compared.
     pub(crate) common: BTreeSet<TopicName>,
     pub(crate) revision: Option<u64>,
     pub(crate) halted: Option<String>,
@@ -56,7 +56,7 @@ impl Run {
         })
     }
 
-    /// Goes to `origin` on a partition.
+    /// Starts at `origin` on a partition.
     pub(crate) fn begin(&mut self, partition: u32, origin: Origin) -> Result<(), ApplyError> {
         let Worker {
             spec, stages, broker, ..
@@ -70,7 +70,7 @@ impl Run {
         Ok(())
     }
 
-    /// Looks at some more records of a partition. Whether there were any.
+    /// Processes more records of a partition. Returns true if there were any.
     pub(crate) fn step(&mut self, partition: u32) -> bool {
         let Some(part) = self.parts.get_mut(&partition).filter(|_| self.halted.is_none()) else {
             return false;
@@ -91,25 +91,21 @@ impl Run {
         match looked {
             Ok(()) => {}
             Err(Refusal::Halt(why)) => self.halted = Some(why),
-            Err(Refusal::NotLeader) => {
-                self.halted = Some("another node leads by now: try again there".to_owned())
-            }
+            Err(Refusal::NotLeader) => self.halted = Some("another node leads now: retry there".to_owned()),
             Err(Refusal::TooMuch(much)) => {
                 let TooMuch { bytes, limit, of } = much;
                 self.halted = Some(format!(
-                    "{of} records come to {bytes} bytes, and one entry has at most {limit}"
+                    "the result of {of} records has {bytes} bytes, and an entry has at most {limit}"
                 ));
             }
-            Err(Refusal::Busy) => {
-                self.halted = Some("the log cannot be read at present: try again".to_owned())
-            }
+            Err(Refusal::Busy) => self.halted = Some("the log is busy: retry".to_owned()),
         }
         let Sink::Shadow(lines) = cycle.sink else {
             return had_records;
         };
         for line in lines {
             match line.provenance {
-                // What the other never sees would be kept for ever.
+                // Never compared, so not kept.
                 Some((topic, _)) if !self.common.iter().any(|name| name.as_str() == topic) => {}
                 Some(provenance) => {
                     let of = self.lines.entry(partition).or_default();
@@ -126,7 +122,7 @@ impl Run {
         had_records
     }
 
-    /// How much of what both look at it has seen of a partition.
+    /// Returns a measure of progress on a partition, over the common sources.
     pub(crate) fn place(&self, partition: u32) -> u64 {
         let part = self.parts.get(&partition).into_iter();
         let places = part.flat_map(|part| part.input.next());
@@ -134,7 +130,7 @@ impl Run {
         of_common.map(|(_, next)| next.get()).sum()
     }
 
-    /// Whether it has looked at a record.
+    /// Returns true if the record is processed.
     pub(crate) fn has_seen(&self, partition: u32, topic: &str, offset: Offset) -> bool {
         let part = self.parts.get(&partition);
         part.is_some_and(|part| {
