@@ -7,6 +7,7 @@ pub(crate) mod desired;
 pub(crate) mod handle;
 pub(crate) mod inline;
 pub(crate) mod reader;
+pub(crate) mod schedule;
 pub(crate) mod timers;
 pub(crate) mod trace;
 pub(crate) mod worker;

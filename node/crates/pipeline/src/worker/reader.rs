@@ -8,8 +8,8 @@
 //! the log does the wall clock count.
 
 use crate::partition::refusal::Refusal;
-use crate::worker::backoff::RetryQueue;
 use crate::worker::counts::State;
+use crate::worker::schedule::{SOON, Schedule};
 use crate::worker::timers::LEAD_POLL;
 use crate::worker::worker::Worker;
 use std::collections::BTreeMap;
@@ -17,12 +17,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
+use weir_broker::Topic;
 use weir_types::limits::FETCH_WAIT_MS_MAX;
 use weir_types::{GroupId, Offset, PartitionId, TopicName};
 
-/// Interval at which undecided steps are checked while idle: the input of a failed step is read again. Also
-/// the interval at which a new leader checks whether it serves.
-const SOON: Duration = Duration::from_millis(50);
+/// Longest wait for new records.
+const FOREVER: Duration = Duration::from_millis(FETCH_WAIT_MS_MAX);
 
 /// Timeout for asking other nodes for end offsets. The pipeline waits meanwhile.
 const ENDS_WITHIN: Duration = Duration::from_millis(500);
@@ -66,11 +66,7 @@ pub(crate) struct Reader {
     pub(crate) share: (u32, u32),
     /// Replica groups that did not answer, each with the time of the next request.
     silent: BTreeMap<GroupId, Instant>,
-    /// Partitions that could not be processed, each with the time of the next attempt.
-    stuck: BTreeMap<u32, Instant>,
-    slow: RetryQueue,
-    /// Read positions of partitions whose end was reached. Other partitions have to be polled.
-    known: BTreeMap<u32, Vec<(TopicName, Offset)>>,
+    schedule: Schedule,
     turns: watch::Receiver<u64>,
 }
 
@@ -91,9 +87,7 @@ impl Reader {
             stop,
             share,
             silent: BTreeMap::new(),
-            stuck: BTreeMap::new(),
-            slow: RetryQueue::default(),
-            known: BTreeMap::new(),
+            schedule: Schedule::default(),
             turns,
         }
     }
@@ -113,10 +107,9 @@ impl Reader {
 
     /// Polls each partition of the thread once.
     fn round(&mut self) -> Next {
-        let forever = Duration::from_millis(FETCH_WAIT_MS_MAX);
         // Resuming replaces this worker.
         if self.worker.state() != State::Running {
-            return Next::Something(forever);
+            return Next::Something(FOREVER);
         }
         if !self.worker.may_work() {
             // The configuration has changed: another worker is about to replace this.
@@ -131,99 +124,95 @@ impl Reader {
             return Next::Again;
         };
         if broker.led_term(PartitionId::HOME).is_none() {
-            self.known.clear();
+            self.schedule.poll_all();
             self.worker.parts.end_all();
             // A follower waits for a change of leader. A new leader starts to serve soon.
             return Next::Something(match broker.group().lead() {
                 Some(_) => SOON,
-                None => forever,
+                None => FOREVER,
             });
         }
         let due = match self.worker.due() {
             Ok(due) => due,
             Err(refusal) => return self.refused(refusal),
         };
-        let count = topics
-            .iter()
-            .map(|t| t.partitions.len() as u32)
-            .max()
-            .unwrap_or(0);
+        let count = topics.iter().map(|t| t.partitions.len() as u32).max();
         let is_elsewhere = self.fetch_remote_ends();
         let (mine, of) = self.share;
         let mut is_idle = true;
-        for partition in (mine..count).step_by(of.max(1) as usize) {
+        for partition in (mine..count.unwrap_or(0)).step_by(of.max(1) as usize) {
             if self.stop.is_set() {
                 return Next::AtOnce;
             }
-            if !self.worker.share.has(partition) {
+            let is_ours = self.worker.share.has(partition);
+            if !is_ours || !due.contains(&partition) && !self.has_more(partition) {
                 continue;
             }
-            if !due.contains(&partition) && !self.has_more(partition) {
+            if !self.schedule.may_poll(partition, Instant::now()) {
                 continue;
             }
-            if self
-                .stuck
-                .get(&partition)
-                .is_some_and(|until| Instant::now() < *until)
-            {
-                // Keeps the partition's due timers in sight.
-                self.known.remove(&partition);
-                continue;
-            }
-            self.stuck.remove(&partition);
-            if !self.slow.may(partition, Instant::now()) {
-                self.known.remove(&partition);
-                continue;
-            }
-            let begun = Instant::now();
-            let mut parts = std::mem::take(&mut self.worker.parts);
-            let turned = self.worker.poll_partition(&mut parts, first, partition);
-            parts.release_buffers(partition);
-            let place = parts.place(partition);
-            self.worker.parts = parts;
-            self.worker.report_size();
-            match turned {
-                Ok(did) => {
-                    is_idle &= !did;
-                    if did {
-                        self.worker.parts.widen(partition);
-                    }
-                    self.slow.is_back(partition);
-                }
-                Err(Refusal::TooMuch(much)) => {
-                    // Retried from the stored state, with fewer records.
-                    self.worker.parts.narrow(partition, much.of);
-                    self.known.remove(&partition);
-                    is_idle = false;
-                    continue;
-                }
-                Err(Refusal::Busy) => {
-                    // Other partitions go on.
-                    self.known.remove(&partition);
-                    let took = begun.elapsed();
-                    match took > LEAD_POLL {
-                        true => self.note_slow(partition, took),
-                        false => drop(self.stuck.insert(partition, Instant::now() + LEAD_POLL)),
-                    }
-                    continue;
-                }
+            match self.poll(first, partition) {
+                Ok(did) => is_idle &= !did,
                 Err(refusal) => return self.refused(refusal),
             }
-            self.known.remove(&partition);
-            self.known.extend(place.map(|place| (partition, place)));
         }
-        if !is_idle {
-            return Next::AtOnce;
+        if is_idle {
+            Next::Something(self.idle_time(is_elsewhere))
+        } else {
+            Next::AtOnce
         }
-        let timers = self.worker.next_due_in().map_or(forever, |due| due.min(forever));
-        let timers = match self.stuck.is_empty() && self.slow.is_empty() {
-            true => timers,
-            false => timers.clamp(SOON, LEAD_POLL),
-        };
-        Next::Something(match self.worker.parts.are_decided() && !is_elsewhere {
-            true => timers,
-            false => timers.min(SOON),
-        })
+    }
+
+    /// Polls a partition, and notes in the schedule when to poll next. Returns true if there is more to do.
+    ///
+    /// # Errors
+    /// A refusal that concerns all partitions.
+    fn poll(&mut self, topic: &Arc<Topic>, partition: u32) -> Result<bool, Refusal> {
+        let begun = Instant::now();
+        let mut parts = std::mem::take(&mut self.worker.parts);
+        let polled = self.worker.poll_partition(&mut parts, topic, partition);
+        parts.release_buffers(partition);
+        let positions = parts.place(partition);
+        self.worker.parts = parts;
+        self.worker.report_size();
+        match polled {
+            Ok(did) => {
+                if did {
+                    self.worker.parts.widen(partition);
+                }
+                self.schedule.succeeded(partition, positions);
+                Ok(did)
+            }
+            Err(Refusal::TooMuch(much)) => {
+                // Retried from the stored state, with fewer records.
+                self.worker.parts.narrow(partition, much.of);
+                self.schedule.poll_again(partition);
+                Ok(true)
+            }
+            Err(Refusal::Busy) => {
+                // Other partitions go on.
+                let took = begun.elapsed();
+                if took > LEAD_POLL {
+                    self.schedule.poll_again(partition);
+                    self.note_slow(partition, took);
+                } else {
+                    self.schedule.delay(partition, Instant::now() + LEAD_POLL);
+                }
+                Ok(false)
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Returns how long to wait after a round without work.
+    fn idle_time(&mut self, is_elsewhere: bool) -> Duration {
+        let timers = self.worker.next_due_in().map_or(FOREVER, |due| due.min(FOREVER));
+        let wait = self.schedule.limit_wait(timers, LEAD_POLL);
+        if self.worker.parts.are_decided() && !is_elsewhere {
+            wait
+        } else {
+            wait.min(SOON)
+        }
     }
 
     /// Notes that `partition`, and all others of its group, are slow.
@@ -241,7 +230,7 @@ impl Reader {
         // The partition that was just tried is retried last.
         alike.retain(|p| *p != partition);
         alike.push(partition);
-        self.slow.note(alike, Instant::now() + took * PATIENCE);
+        self.schedule.note_slow(alike, Instant::now() + took * PATIENCE);
     }
 
     /// Asks other nodes for the end offsets of partitions that they lead and whose end was reached. Returns
@@ -250,9 +239,9 @@ impl Reader {
         let (broker, now) = (&self.worker.broker, Instant::now());
         self.silent.retain(|_, until| now < *until);
         let mut is_elsewhere = false;
-        let places = self.known.iter();
-        let places: Vec<_> = places
-            .flat_map(|(partition, of)| of.iter().map(|(topic, _)| (topic.clone(), *partition)))
+        let ends = self.schedule.ends();
+        let places: Vec<_> = ends
+            .map(|(topic, partition, _)| (topic.clone(), partition))
             .filter(|(topic, partition)| {
                 let id = broker.topic(topic.as_str()).and_then(|t| t.partition(*partition));
                 let group = id.filter(|id| !broker.serves(*id)).map(PartitionId::group);
@@ -281,7 +270,7 @@ impl Reader {
 
     /// Returns true if the partition may have new records, or a step has failed.
     fn has_more(&self, partition: u32) -> bool {
-        let Some(places) = self.known.get(&partition) else {
+        let Some(places) = self.schedule.positions(partition) else {
             return true;
         };
         let broker = &self.worker.broker;
@@ -303,7 +292,7 @@ impl Reader {
     /// Reacts to a refusal that concerns all partitions.
     fn refused(&mut self, refusal: Refusal) -> Next {
         // Due timers that have not fired are looked up again.
-        self.known.clear();
+        self.schedule.poll_all();
         if let Refusal::Halt(why) = refusal {
             self.worker.halt(why);
         }
@@ -321,11 +310,8 @@ impl Reader {
     /// Waits for new records, a change of leader or the stop signal, at most for this time.
     fn wait(&mut self, patience: Duration) {
         let broker = self.worker.broker.clone();
-        let places: Vec<_> = self
-            .known
-            .iter()
-            .flat_map(|(p, places)| places.iter().map(|(topic, at)| (topic.to_string(), *p, *at)))
-            .collect();
+        let ends = self.schedule.ends();
+        let places: Vec<_> = ends.map(|(topic, p, at)| (topic.to_string(), p, at)).collect();
         let is_reading = self.worker.state() == State::Running && !places.is_empty();
         let Self { stop, turns, .. } = self;
         let grown = async {
