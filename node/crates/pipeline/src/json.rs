@@ -21,12 +21,13 @@ pub fn at<'d>(document: &'d [u8], path: &str) -> Result<Option<&'d str>, String>
     let mut json = serde_json::Deserializer::from_str(text);
     let found = At(&names).deserialize(&mut json);
     let found = found.and_then(|found| json.end().map(|()| found));
-    found.map_err(|e| match e.is_data() {
-        true => {
+    found.map_err(|e| {
+        if e.is_data() {
             let told = e.to_string();
             told.split(" at line").next().unwrap_or_default().to_owned()
+        } else {
+            "its value is not JSON".to_owned()
         }
-        false => "its value is not JSON".to_owned(),
     })
 }
 
@@ -38,9 +39,10 @@ impl<'de> DeserializeSeed<'de> for At<'_> {
     type Value = Option<&'de str>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        match self.0.is_empty() {
-            true => <&RawValue as serde::Deserialize>::deserialize(json).map(|raw| Some(raw.get())),
-            false => json.deserialize_any(self),
+        if self.0.is_empty() {
+            <&RawValue as serde::Deserialize>::deserialize(json).map(|raw| Some(raw.get()))
+        } else {
+            json.deserialize_any(self)
         }
     }
 }

@@ -152,9 +152,10 @@ impl Pipelines {
             return Err(CanaryError::NoPartition { partition, last });
         }
         let share: BTreeSet<u32> = partitions.iter().copied().collect();
-        match share.is_empty() || share.len() as u32 >= count {
-            true => Err(CanaryError::Partitions),
-            false => Ok(share),
+        if share.is_empty() || share.len() as u32 >= count {
+            Err(CanaryError::Partitions)
+        } else {
+            Ok(share)
         }
     }
 }

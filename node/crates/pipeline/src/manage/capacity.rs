@@ -32,9 +32,10 @@ impl<'a> Sizes<'a> {
     }
 
     pub(crate) fn places(&self, spec: &Spec) -> usize {
-        match spec.is_behind_the_log() {
-            true => spec.source.iter().map(|topic| self.partitions(topic)).sum(),
-            false => 0,
+        if spec.is_behind_the_log() {
+            spec.source.iter().map(|topic| self.partitions(topic)).sum()
+        } else {
+            0
         }
     }
 

@@ -85,16 +85,14 @@ impl Pipelines {
             tracing::error!(pipeline = %name, revision = row.revision, %left, "guard violated: rolling back");
             let revision = row.revision;
             let back = async {
-                match broker.is_serving() {
-                    true => self
-                        .roll_back_to(row.clone(), None, "guard", Some(&left.to_string()))
+                if broker.is_serving() {
+                    self.roll_back_to(row.clone(), None, "guard", Some(&left.to_string()))
                         .await
-                        .map(drop),
+                        .map(drop)
+                } else {
                     // The leader of the site may not see the traffic of this node.
-                    false => {
-                        let said = broker.report_out_of_bounds(name.to_owned(), revision, left.to_string());
-                        Ok(said.await?)
-                    }
+                    let said = broker.report_out_of_bounds(name.to_owned(), revision, left.to_string());
+                    Ok(said.await?)
                 }
             };
             match broker.block_on(back) {

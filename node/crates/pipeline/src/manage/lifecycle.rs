@@ -30,9 +30,10 @@ impl Pipelines {
         let _one = self.0.changing.lock().await;
         let before = self.row(name)?;
         let row = before.clone();
-        let states = match paused {
-            true => row.states.clone(),
-            false => self.states(&row.spec, &row.digests, &row.states),
+        let states = if paused {
+            row.states.clone()
+        } else {
+            self.states(&row.spec, &row.digests, &row.states)
         };
         let row = Row {
             paused,
@@ -133,9 +134,10 @@ impl Pipelines {
         // Checked before anything is changed.
         begin().await?;
         self.forget(&row).await?;
-        let states = match row.paused {
-            true => Vec::new(),
-            false => self.states(&row.spec, &row.digests, &[]),
+        let states = if row.paused {
+            Vec::new()
+        } else {
+            self.states(&row.spec, &row.digests, &[])
         };
         let places = begin().await?;
         let now = self.row(name)?;

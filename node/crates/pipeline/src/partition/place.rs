@@ -149,9 +149,10 @@ pub(crate) async fn place_of(
         Origin::Time(ms) => at(At::Time(ms)).await,
         Origin::Offset(offset) => {
             let (offset, end) = (Offset::new(offset), at(At::End).await?);
-            match offset <= end {
-                true => Ok(offset),
-                false => Err(FetchError::OutOfRange { offset, end }),
+            if offset <= end {
+                Ok(offset)
+            } else {
+                Err(FetchError::OutOfRange { offset, end })
             }
         }
     }

@@ -56,9 +56,10 @@ impl PartitionStates {
             self.end(partition);
         }
         if !self.parts.contains_key(&partition) {
-            let most = match spec.remembers() || !spec.is_behind_the_log() {
-                true => STATEFUL_PARTITIONS_MAX,
-                false => LOG_PARTITIONS_MAX,
+            let most = if spec.remembers() || !spec.is_behind_the_log() {
+                STATEFUL_PARTITIONS_MAX
+            } else {
+                LOG_PARTITIONS_MAX
             };
             if self.parts.len() >= most {
                 let longest = self.parts.iter().min_by_key(|(_, p)| p.last_used);

@@ -173,9 +173,10 @@ impl Spec {
         if let Some((output, _)) = ends.find(|(_, topic)| self.source.contains(topic.as_str())) {
             return Err(SpecError::Loop(output.clone()));
         }
-        match self.source.contains(self.dead_letters()?.as_str()) {
-            true => Err(SpecError::Loop("on_error.topic".to_owned())),
-            false => Ok(()),
+        if self.source.contains(self.dead_letters()?.as_str()) {
+            Err(SpecError::Loop("on_error.topic".to_owned()))
+        } else {
+            Ok(())
         }
     }
 
@@ -219,9 +220,10 @@ impl Spec {
 
     /// Returns the error policy, with the default applied.
     pub fn policy(&self) -> Policy {
-        let preset = match self.remembers() {
-            true => Policy::Halt,
-            false => Policy::DeadLetter,
+        let preset = if self.remembers() {
+            Policy::Halt
+        } else {
+            Policy::DeadLetter
         };
         self.on_error.policy.unwrap_or(preset)
     }

@@ -165,9 +165,10 @@ impl BatchRun<'_> {
                 };
                 let columns = columns(items, self.records, wanted);
                 let of = |i: &InFlight| self.marks.get(i.source as usize).copied().unwrap_or(0);
-                let marks: Vec<u8> = match self.marks.is_empty() {
-                    true => Vec::new(),
-                    false => items.iter().map(of).collect(),
+                let marks: Vec<u8> = if self.marks.is_empty() {
+                    Vec::new()
+                } else {
+                    items.iter().map(of).collect()
                 };
                 timed(|| instance.process(source, self.moment, &columns, &marks, table))
             }
@@ -176,12 +177,11 @@ impl BatchRun<'_> {
         let outcome = result?;
         let emitted: Vec<_> = outcome.emitted().collect();
         // Limits copies: a copy costs the guest nothing, and everyone else a record.
-        let mut left = match outcome.is_routes_only() || planted(Bug::NoEntryBound) {
-            true => usize::MAX,
-            false => {
-                let came: usize = items.iter().map(|i| i.view(self.records).bytes()).sum();
-                came + came.saturating_mul(FAN_OUT_MAX).max(stage.limits.output_bytes)
-            }
+        let mut left = if outcome.is_routes_only() || planted(Bug::NoEntryBound) {
+            usize::MAX
+        } else {
+            let came: usize = items.iter().map(|i| i.view(self.records).bytes()).sum();
+            came + came.saturating_mul(FAN_OUT_MAX).max(stage.limits.output_bytes)
         };
         let allowed = left;
         for place in outcome.placements() {
@@ -194,9 +194,10 @@ impl BatchRun<'_> {
                     .map_err(|why| CallError::Poison(place.source, why))?,
                 None => item.clone(),
             };
-            let bytes = match left == usize::MAX {
-                true => 0,
-                false => item.view(self.records).bytes(),
+            let bytes = if left == usize::MAX {
+                0
+            } else {
+                item.view(self.records).bytes()
             };
             left = left.checked_sub(bytes).ok_or_else(|| {
                 let bytes = allowed.saturating_add(bytes);

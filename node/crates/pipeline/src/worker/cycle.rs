@@ -151,20 +151,20 @@ impl Worker {
         if !self.fire_into(cycle)? {
             return Ok(false);
         }
-        let dated = match spec.is_timed() {
-            true => cycle.part.time.date(&mut records, &events),
-            false => Dated::default(),
+        let dated = if spec.is_timed() {
+            cycle.part.time.date(&mut records, &events)
+        } else {
+            Dated::default()
         };
         let moment = cycle.part.time.moment();
         let input = StageInput::Records { source };
-        let effects = match spec.remembers() {
-            true => self.run_through(&mut cycle.part.stages, input, &records, &dated, moment),
-            false => {
-                let mut stages = std::mem::take(&mut self.stages);
-                let effects = self.run_through(&mut stages, input, &records, &dated, moment);
-                self.stages = stages;
-                effects
-            }
+        let effects = if spec.remembers() {
+            self.run_through(&mut cycle.part.stages, input, &records, &dated, moment)
+        } else {
+            let mut stages = std::mem::take(&mut self.stages);
+            let effects = self.run_through(&mut stages, input, &records, &dated, moment);
+            self.stages = stages;
+            effects
         };
         let effects = effects.map_err(|refusal| at(refusal, &name, cycle.partition, &records))?;
         self.check_breaker(records.len(), &effects)?;

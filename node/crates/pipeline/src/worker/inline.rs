@@ -135,9 +135,10 @@ impl Worker {
         let step = part.chain.step();
         let events = spec.event_time.clone().unwrap_or_default();
         part.time.pass(self.broker.now_ms(), &events);
-        let dated = match spec.is_timed() {
-            true => part.time.date(&mut records, &events),
-            false => Dated::default(),
+        let dated = if spec.is_timed() {
+            part.time.date(&mut records, &events)
+        } else {
+            Dated::default()
         };
         let moment = part.time.moment();
         let processed = self.pass(&mut part.stages, job, batch, &records, &dated, moment)?;

@@ -315,9 +315,10 @@ impl Reader {
         let is_reading = self.worker.state() == State::Running && !places.is_empty();
         let Self { stop, turns, .. } = self;
         let grown = async {
-            match is_reading {
-                true => drop(broker.wait_for_any(&places, patience).await),
-                false => tokio::time::sleep(patience).await,
+            if is_reading {
+                drop(broker.wait_for_any(&places, patience).await)
+            } else {
+                tokio::time::sleep(patience).await
             }
         };
         broker.block_on(async {

@@ -49,9 +49,10 @@ impl Worker {
         let events = self.spec.event_time.clone().unwrap_or_default();
         let wall = self.broker.now_ms();
         // Timers of an earlier revision are kept for a later revision, and ignored by this.
-        let due_in = match self.spec.has_timers() {
-            true => self.parts.next_due_in(wall, &events),
-            false => self.parts.evicted.next_due_in(wall, &events),
+        let due_in = if self.spec.has_timers() {
+            self.parts.next_due_in(wall, &events)
+        } else {
+            self.parts.evicted.next_due_in(wall, &events)
         };
         due_in.map(Duration::from_millis)
     }

@@ -170,9 +170,10 @@ impl Worker {
             OP_HEAD_BYTES_MAX + key.as_bytes().len() + value.as_ref().map_or(0, Bytes::len)
         });
         let (bytes, limit) = (batches.sum::<usize>() + rows.sum::<usize>(), REQUEST_BYTES_MAX);
-        match bytes > limit && !planted(Bug::NoEntryBound) {
-            true => Err(Refusal::TooMuch(TooMuch { bytes, limit, of })),
-            false => Ok(()),
+        if bytes > limit && !planted(Bug::NoEntryBound) {
+            Err(Refusal::TooMuch(TooMuch { bytes, limit, of }))
+        } else {
+            Ok(())
         }
     }
 
