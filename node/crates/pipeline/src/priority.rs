@@ -12,9 +12,10 @@
 //! A demoted thread still gets a tenth of a contended core. Nothing starves, and no lock is held for long by
 //! a thread that cannot run, as happened with `SCHED_IDLE`.
 
+use crate::sync::RwLock;
 use std::io;
+use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
-use std::sync::{OnceLock, PoisonError, RwLock};
 use std::thread::Builder;
 
 /// Scheduling priority of a thread.
@@ -69,7 +70,7 @@ static STARTER: RwLock<Option<Sender<Start>>> = RwLock::new(None);
 /// # Errors
 /// When no thread can be started.
 pub(crate) fn prepare() -> io::Result<()> {
-    let mut starter = STARTER.write().unwrap_or_else(PoisonError::into_inner);
+    let mut starter = STARTER.write();
     if starter.is_none() {
         let (starts, queue) = channel::<Start>();
         Builder::new().name("weir-start".to_owned()).spawn(move || {
@@ -84,7 +85,7 @@ pub(crate) fn prepare() -> io::Result<()> {
 
 /// Starts `work` on a thread of foreground priority, even from a demoted thread. Returns true on success.
 pub(crate) fn start_prompt(thread: Builder, work: Work) -> bool {
-    let starter = STARTER.read().unwrap_or_else(PoisonError::into_inner).clone();
+    let starter = STARTER.read().clone();
     let (started, answer) = sync_channel(1);
     let sent = starter.is_some_and(|s| s.send((thread, work, started)).is_ok());
     sent && answer.recv().unwrap_or(false)

@@ -9,8 +9,8 @@ use crate::worker::counts::State;
 use crate::worker::handle::PipelineHandle;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use weir_broker::Broker;
 use weir_runtime::{Digest, Instruments, Reading};
 
@@ -172,11 +172,7 @@ fn info_of(
         kept: load(&counts.kept),
         dropped: load(&counts.dropped),
         emitted: load(&counts.emitted),
-        routed: counts
-            .routed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone(),
+        routed: counts.routed.lock().clone(),
         dead_letters: load(&counts.dead_letters),
         skipped: load(&counts.skipped),
         bad_times: load(&counts.bad_times),

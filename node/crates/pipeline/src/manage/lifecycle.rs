@@ -9,7 +9,6 @@ use crate::spec::row::{Row, Written};
 use crate::spec::source::Origin;
 use crate::stages::stage::Stages;
 use crate::worker::counts::State;
-use std::sync::PoisonError;
 use weir_broker::{AdminError, StateKey, StateKind};
 
 impl Pipelines {
@@ -92,13 +91,10 @@ impl Pipelines {
         self.write(Some(row), None, &paused, Vec::new()).await?;
         self.install(paused, Stages::none(), State::Paused)
             .map_err(PushError::from)?;
-        let begun = self.active().get(row.spec.name.as_str()).and_then(|a| {
-            a.handle
-                .begun
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take()
-        });
+        let begun = self
+            .active()
+            .get(row.spec.name.as_str())
+            .and_then(|a| a.handle.begun.lock().take());
         if let Some(begun) = begun {
             let _ = begun.await;
         }
@@ -188,16 +184,8 @@ impl Pipelines {
         let now = self.row(name)?;
         let row = (StateKey::new(StateKind::Pipeline, name.as_bytes()), None);
         self.put_on(Some(&now), None, name, vec![row]).await?;
-        self.0
-            .by_source
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, handle| handle.name != name);
-        self.0
-            .active
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(name);
+        self.0.by_source.write().retain(|_, handle| handle.name != name);
+        self.0.active.write().remove(name);
         Ok(())
     }
 }

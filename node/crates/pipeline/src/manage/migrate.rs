@@ -12,7 +12,6 @@ use crate::spec::Spec;
 use crate::spec::row::{Row, RowFingerprint, StateOf, Written};
 use crate::stages::stage::{Stage, Stages};
 use crate::worker::counts::State;
-use std::sync::PoisonError;
 use weir_broker::{AdminError, Broker, FetchError, PartitionId, ProposeError, ReadError};
 use weir_runtime::{CallError, InitError};
 use weir_types::Term;
@@ -90,7 +89,7 @@ impl Pipelines {
         let begun = {
             let active = self.active();
             let handle = active.get(row.spec.name.as_str()).map(|a| &a.handle);
-            handle.and_then(|handle| handle.begun.lock().unwrap_or_else(PoisonError::into_inner).take())
+            handle.and_then(|handle| handle.begun.lock().take())
         };
         self.hide(row.spec.name.as_str());
         if let Some(begun) = begun {

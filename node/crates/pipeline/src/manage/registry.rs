@@ -5,11 +5,12 @@ use crate::module_store::Store;
 use crate::partition::partition_set::PartitionSet;
 use crate::spec::row::{self, Row, RowFingerprint, Written};
 use crate::stages::stage::{Stage, Stages};
+use crate::sync::{Mutex, RwLock};
 use crate::worker::counts::State;
 use crate::worker::desired::SharedDesiredState;
 use crate::worker::handle::PipelineHandle;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use weir_broker::{AdminError, Broker, StateKind};
 use weir_runtime::{Digest, Instruments, Module, Runtime};
 use weir_types::{Term, TopicName};
@@ -64,7 +65,7 @@ pub(crate) struct ReplacementGuard<'a>(&'a RwLock<Option<Replacing>>);
 
 impl Drop for ReplacementGuard<'_> {
     fn drop(&mut self) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.write() = None;
     }
 }
 
@@ -77,7 +78,7 @@ impl Pipelines {
     /// Keeps the pipeline of row `from` running although `to` is stored, until the returned guard is dropped.
     pub(crate) fn begin_replacement(&self, from: &Row, to: &Row) -> ReplacementGuard<'_> {
         let replacing = &self.0.replacing;
-        *replacing.write().unwrap_or_else(PoisonError::into_inner) = Some(Replacing {
+        *replacing.write() = Some(Replacing {
             pipeline: from.spec.name.to_string(),
             from: from.fingerprint(),
             to: to.fingerprint(),
@@ -158,16 +159,10 @@ impl Pipelines {
         let name = row.spec.name.to_string();
         let instruments = |of: &[Stage]| of.iter().map(|s| Arc::clone(&s.instruments)).collect();
         let (instruments, tried) = (instruments(&main), instruments(&canary));
-        let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
+        let mut active = self.0.active.write();
         let handles = active.get(&name).into_iter();
         let handles = handles.flat_map(|a| std::iter::once(&a.handle).chain(&a.handle.canary));
-        let finished = |handle: &Arc<PipelineHandle>| {
-            handle
-                .finished
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take()
-        };
+        let finished = |handle: &Arc<PipelineHandle>| handle.finished.lock().take();
         let before: Vec<_> = handles.filter_map(finished).collect();
         let with = || (self.0.broker.clone(), Arc::clone(&self.0.desired));
         let share = match &row.canary {
@@ -180,14 +175,14 @@ impl Pipelines {
             let share = PartitionSet::Only(Arc::new(tried.partitions.clone()));
             let spec = Arc::new(tried.spec.clone());
             // The canary waits for the same predecessors.
-            let started = handle.started.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let started = handle.started.get_mut();
             let before = started.take().into_iter().collect();
             let canary =
                 PipelineHandle::start(spec, fingerprint, share, canary, with(), canary_state, before)?;
             handle.canary = Some(Arc::new(canary));
         }
         let handle = Arc::new(handle);
-        let mut by_source = self.0.by_source.write().unwrap_or_else(PoisonError::into_inner);
+        let mut by_source = self.0.by_source.write();
         by_source.retain(|_, l| l.name != name);
         if let Some(source) = row.spec.inline_source() {
             by_source.insert(source.clone(), Arc::clone(&handle));
@@ -207,7 +202,7 @@ impl Pipelines {
 
     /// Stops the guard for a revision that cannot be rolled back.
     pub(crate) fn give_up_guarding(&self, name: &str, revision: u64) {
-        let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
+        let mut active = self.0.active.write();
         let judged = active.get_mut(name).filter(|a| a.row.revision == revision);
         if let Some(active) = judged {
             active.gave_up_guarding = true;
@@ -216,7 +211,7 @@ impl Pipelines {
 
     /// Removes a pipeline from its source: producers wait.
     pub(crate) fn hide(&self, name: &str) {
-        let mut by_source = self.0.by_source.write().unwrap_or_else(PoisonError::into_inner);
+        let mut by_source = self.0.by_source.write();
         by_source.retain(|_, handle| handle.name != name);
     }
 
@@ -229,21 +224,21 @@ impl Pipelines {
 
     /// Ends all pipelines except `names`.
     pub(crate) fn retain_only(&self, names: &BTreeSet<String>) {
-        let mut active = self.0.active.write().unwrap_or_else(PoisonError::into_inner);
+        let mut active = self.0.active.write();
         active.retain(|name, _| names.contains(name));
-        let mut by_source = self.0.by_source.write().unwrap_or_else(PoisonError::into_inner);
+        let mut by_source = self.0.by_source.write();
         by_source.retain(|_, handle| names.contains(&handle.name));
     }
 
     pub(crate) fn store(&self) -> std::sync::MutexGuard<'_, Store> {
-        self.0.store.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.store.lock()
     }
 
     pub(crate) fn loaded(&self) -> std::sync::MutexGuard<'_, BTreeMap<Digest, Module>> {
-        self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.loaded.lock()
     }
 
     pub(crate) fn active(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Active>> {
-        self.0.active.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.active.read()
     }
 }

@@ -5,7 +5,6 @@ use crate::spec::Spec;
 use crate::spec::row::{Row, RowFingerprint};
 use crate::worker::handle::PipelineHandle;
 use futures_util::future::BoxFuture;
-use std::sync::PoisonError;
 use std::time::Duration;
 use weir_broker::{Hook, HookDone, HookError, HookJob, Processed};
 use weir_runtime::Digest;
@@ -16,7 +15,7 @@ const READY_TELL: Duration = Duration::from_secs(2);
 
 impl Hook for Pipelines {
     fn intercepts(&self, topic: &TopicName) -> bool {
-        let desired = self.0.desired.read().unwrap_or_else(PoisonError::into_inner);
+        let desired = self.0.desired.read();
         desired.inline.contains_key(topic)
     }
 
@@ -78,22 +77,16 @@ impl Hook for Pipelines {
     }
 
     fn submit(&self, job: HookJob, done: HookDone) {
-        let handle = self
-            .0
-            .by_source
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&job.topic.name)
-            .cloned();
+        let handle = self.0.by_source.read().get(&job.topic.name).cloned();
         let desired = {
-            let desired = self.0.desired.read().unwrap_or_else(PoisonError::into_inner);
+            let desired = self.0.desired.read();
             desired.inline.get(&job.topic.name).cloned()
         };
         let fits = |handle: &PipelineHandle, (name, fingerprint): &(String, RowFingerprint)| {
             handle.name == *name && handle.fingerprint == *fingerprint
         };
         let turns = |handle: &PipelineHandle, (name, fingerprint): &(String, RowFingerprint)| {
-            let replacing = self.0.replacing.read().unwrap_or_else(PoisonError::into_inner);
+            let replacing = self.0.replacing.read();
             let replacing = replacing.as_ref().filter(|t| t.pipeline == *name);
             replacing
                 .is_some_and(|t| handle.name == *name && handle.fingerprint == t.from && *fingerprint == t.to)

@@ -1,8 +1,8 @@
 //! State and counters of a pipeline.
 
+use crate::sync::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 /// State of a pipeline.

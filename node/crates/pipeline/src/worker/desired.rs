@@ -1,9 +1,10 @@
 //! Pipelines that should run, according to the applied rows.
 
 use crate::spec::row::{self, RowFingerprint};
+use crate::sync::RwLock;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, PoisonError, RwLock};
 use weir_broker::{Broker, StateKind};
 use weir_types::TopicName;
 
@@ -21,7 +22,7 @@ pub(crate) type SharedDesiredState = Arc<RwLock<DesiredState>>;
 /// Returns true if a pipeline with this fingerprint should run. A new leader must not run an outdated
 /// pipeline on newer state.
 pub(crate) fn is_desired(desired: &SharedDesiredState, pipeline: &str, fingerprint: RowFingerprint) -> bool {
-    let desired = desired.read().unwrap_or_else(PoisonError::into_inner);
+    let desired = desired.read();
     desired.fingerprints.get(pipeline) == Some(&fingerprint)
 }
 
@@ -30,7 +31,7 @@ pub(crate) fn is_desired(desired: &SharedDesiredState, pipeline: &str, fingerpri
 pub(crate) fn watch(broker: &Broker, desired: &SharedDesiredState) -> Receiver<()> {
     let (wake, woken) = sync_channel(1);
     let note = |desired: &SharedDesiredState, wake: &SyncSender<()>, key: &[u8], value: Option<&[u8]>| {
-        let mut desired = desired.write().unwrap_or_else(PoisonError::into_inner);
+        let mut desired = desired.write();
         let name = String::from_utf8_lossy(key).into_owned();
         let row = value.map(row::of_pipeline);
         desired.inline.retain(|_, (n, _)| *n != name);

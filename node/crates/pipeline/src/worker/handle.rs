@@ -7,13 +7,14 @@ use crate::spec::Spec;
 use crate::spec::row::RowFingerprint;
 use crate::spec::source::At;
 use crate::stages::stage::Stage;
+use crate::sync::Mutex;
 use crate::worker::counts::{Counts, State};
 use crate::worker::desired::SharedDesiredState;
 use crate::worker::reader::{Reader, StopSignal};
 use crate::worker::worker::{Shared, Worker, thread};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 use weir_broker::{Broker, HookDone, HookError, HookJob};
 use weir_types::TopicName;
@@ -69,11 +70,7 @@ impl PipelineHandle {
 
     /// Returns channels that disconnect when all threads of a log pipeline have ended.
     pub(crate) fn ended(&self) -> Vec<Receiver<()>> {
-        let own = self
-            .finished
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let own = self.finished.lock().take();
         let own = own.filter(|_| matches!(self.feed, Feed::Log(_)));
         let tried = self.canary.iter().flat_map(|canary| canary.ended());
         own.into_iter().chain(tried).collect()
@@ -209,7 +206,7 @@ impl PipelineHandle {
     /// Returns the end offsets that other nodes last reported for its sources.
     pub(crate) fn ends(&self) -> Ends {
         let ends = self.shared.ends.lock();
-        ends.unwrap_or_else(PoisonError::into_inner).clone()
+        ends.clone()
     }
 
     /// Returns true if the pipeline processes `partition`.
@@ -222,7 +219,7 @@ impl PipelineHandle {
     }
 
     pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock()
     }
 }
 

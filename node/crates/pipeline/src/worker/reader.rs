@@ -13,8 +13,8 @@ use crate::worker::schedule::{SOON, Schedule};
 use crate::worker::timers::LEAD_POLL;
 use crate::worker::worker::Worker;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use weir_broker::Topic;
@@ -255,12 +255,7 @@ impl Reader {
         let (ends, silent) = broker.block_on(broker.ends_elsewhere(&places, ENDS_WITHIN));
         let until = Instant::now() + ENDS_WITHIN * PATIENCE;
         self.silent.extend(silent.into_iter().map(|group| (group, until)));
-        let mut known = self
-            .worker
-            .shared
-            .ends
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.worker.shared.ends.lock();
         known.extend(
             ends.into_iter()
                 .map(|(topic, partition, end)| ((topic, partition), end)),
@@ -274,12 +269,7 @@ impl Reader {
             return true;
         };
         let broker = &self.worker.broker;
-        let heard = self
-            .worker
-            .shared
-            .ends
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let heard = self.worker.shared.ends.lock();
         let has_grown = |(topic, at): &(TopicName, Offset)| {
             let marks = broker.marks(topic.as_str(), partition);
             let end = marks.map(|marks| marks.committed_end());

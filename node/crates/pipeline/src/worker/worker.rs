@@ -12,11 +12,12 @@ use crate::stages::dated::Dated;
 use crate::stages::effects::{Effects, ErrorHandling, StageInput, Stopped, TooMuch};
 use crate::stages::run;
 use crate::stages::stage::Stage;
+use crate::sync::Mutex;
 use crate::worker::counts::{Counts, State};
 use crate::worker::desired::{self, SharedDesiredState};
 use bytes::Bytes;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use weir_broker::{Broker, HookError, Output, StateKey};
 use weir_runtime::Moment;
@@ -133,7 +134,7 @@ impl Worker {
                 tracing::error!(pipeline = %self.spec.name, %why, "pipeline halted: its lag grows until it is resumed")
             }
         }
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.shared.state.lock();
         if *state == State::Running {
             *state = State::Halted(why.clone());
         }
@@ -264,7 +265,7 @@ impl Worker {
         add(&counts.skipped, effects.skipped as usize);
         add(&counts.failures, effects.failures as usize);
         add(&counts.wasm_ns, effects.spent.as_nanos() as usize);
-        let mut by_output = counts.routed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_output = counts.routed.lock();
         for (output, items) in &effects.outputs {
             *by_output.entry(output.clone()).or_default() += items.len() as u64;
         }
@@ -280,7 +281,7 @@ impl Worker {
 
     pub(crate) fn state(&self) -> State {
         let state = self.shared.state.lock();
-        state.unwrap_or_else(PoisonError::into_inner).clone()
+        state.clone()
     }
 }
 

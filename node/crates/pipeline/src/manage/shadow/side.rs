@@ -143,14 +143,13 @@ impl Run {
     pub(crate) fn side(self) -> Side {
         let counts = &self.worker.shared.counts;
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let routed = counts.routed.lock();
         Side {
             revision: self.revision,
             records: load(&counts.records_in),
             kept: load(&counts.kept),
             dropped: load(&counts.dropped),
             emitted: load(&counts.emitted),
-            routed: routed.map(|routed| routed.clone()).unwrap_or_default(),
+            routed: counts.routed.lock().clone(),
             dead_letters: load(&counts.dead_letters),
             skipped: load(&counts.skipped),
             failures: load(&counts.failures),
