@@ -4,7 +4,7 @@ use crate::error::{ApplyError, PushError};
 use crate::manage::check::Checked;
 use crate::manage::info::PipelineInfo;
 use crate::manage::registry::Pipelines;
-use crate::manage::revisions;
+use crate::manage::revisions::{self, ChangeReason};
 use crate::manage::tasks::to_completion;
 use crate::partition::place;
 use crate::spec::Spec;
@@ -27,7 +27,7 @@ impl Pipelines {
     /// # Cancel safety
     /// Once polled, the change runs to its end even if the future is dropped.
     pub async fn apply(&self, text: &str, by: &str) -> Result<PipelineInfo, ApplyError> {
-        let reason = revisions::ChangeReason {
+        let reason = ChangeReason {
             by: by.to_owned(),
             why: None,
             is_back: false,
@@ -42,13 +42,15 @@ impl Pipelines {
         &self,
         spec: Spec,
         digests: Option<Vec<Digest>>,
-        reason: revisions::ChangeReason,
+        reason: ChangeReason,
         on: Option<u64>,
     ) -> Result<PipelineInfo, ApplyError> {
+        // 1. Compile before the lock is taken.
         self.warm(&spec).await;
         let _one = self.0.changing.lock().await;
-        let now = self.row(spec.name.as_str()).ok();
-        if on.is_some() && now.as_ref().map(|row| row.revision) != on {
+        // 2. Check. Nothing is changed before all checks have passed.
+        let before = self.row(spec.name.as_str()).ok();
+        if on.is_some() && before.as_ref().map(|row| row.revision) != on {
             return Err(ApplyError::Changed(spec.name.to_string()));
         }
         let Checked {
@@ -59,23 +61,16 @@ impl Pipelines {
             creates,
         } = self.check_spec(spec, digests).await?;
         self.check_states(&spec, &states)?;
-        // A rollback does not wait for other nodes: its modules have worked before.
+        // 3. Prepare other nodes and topics. A rollback does not wait for other nodes: its modules have worked before.
         if !reason.is_back {
             self.prepare_elsewhere(&digests).await?;
         }
-        if let Some(dead) = creates {
-            let who = Principal::anonymous("pipelines");
-            let settings = dead_letter_settings();
-            self.0
-                .broker
-                .create_topic(&who, dead.as_str(), 1, &settings)
-                .await?;
-        }
-        let before = now;
+        self.create_dead_letter_topic(creates).await?;
         let (revision, paused) = before
             .as_ref()
             .map_or((1, false), |row| (row.revision + 1, row.paused));
         let places = self.places(&spec).await?;
+        // 4. Migrate state. From here on, a migrated pipeline is quiesced until it is replaced.
         let mut in_term = None;
         if let Some(before) = &before {
             in_term = self.migrate(before, &spec, &stages, &mut states).await?;
@@ -84,6 +79,7 @@ impl Pipelines {
                 states.clear();
             }
         }
+        // 5. Write the row, positions and history in a single entry.
         let row = Row {
             spec,
             revision,
@@ -103,6 +99,7 @@ impl Pipelines {
             self.put_in_place(before, before.clone(), Vec::new()).await?;
         }
         written?;
+        // 6. Run the new revision, and delete outdated state.
         let now = before.as_ref().map(|_| row.clone());
         let name = row.spec.name.to_string();
         let state = if paused { State::Paused } else { State::Running };
@@ -114,8 +111,19 @@ impl Pipelines {
         self.pipeline(&name).ok_or(ApplyError::NotFound(name))
     }
 
+    /// Creates the topic for dead letters, if it is missing.
+    pub(crate) async fn create_dead_letter_topic(
+        &self,
+        missing: Option<TopicName>,
+    ) -> Result<(), ApplyError> {
+        let Some(name) = missing else { return Ok(()) };
+        let (who, settings) = (Principal::anonymous("pipelines"), dead_letter_settings());
+        let created = self.0.broker.create_topic(&who, name.as_str(), 1, &settings);
+        Ok(created.await.map(drop)?)
+    }
+
     /// Returns rows that place the pipeline on its new sources. Known sources keep their positions.
-    pub(crate) async fn places(&self, spec: &Spec) -> Result<Vec<Written>, ApplyError> {
+    async fn places(&self, spec: &Spec) -> Result<Vec<Written>, ApplyError> {
         let had = |topic: &TopicName| {
             let active = self.active();
             let before = active.get(spec.name.as_str());
@@ -135,7 +143,7 @@ impl Pipelines {
 
 /// Dead letters keep the time of their source, which may be long past. The topic is limited by size, not by
 /// age.
-pub(crate) fn dead_letter_settings() -> [(String, String); 2] {
+fn dead_letter_settings() -> [(String, String); 2] {
     let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     [
         setting("retention.ms", "-1"),

@@ -5,7 +5,6 @@
 //! rollback, or by any other change of the pipeline. Promotion and rollback are revisions.
 
 use crate::error::{ApplyError, CanaryError, PushError};
-use crate::manage::apply::dead_letter_settings;
 use crate::manage::info::PipelineInfo;
 use crate::manage::registry::Pipelines;
 use crate::manage::revisions::{self, ChangeReason};
@@ -15,7 +14,6 @@ use crate::spec::row::{Canary, Row, StateOf};
 use crate::stages::stage::Stages;
 use crate::worker::counts::State;
 use std::collections::BTreeSet;
-use weir_broker::Principal;
 
 impl Pipelines {
     /// Starts a canary: a new version in TOML of an existing pipeline, on `partitions` only. The candidate's
@@ -60,12 +58,7 @@ impl Pipelines {
             return Err(CanaryError::Migrates.into());
         }
         self.prepare_elsewhere(&checked.digests).await?;
-        if let Some(dead) = &checked.creates {
-            let who = Principal::anonymous("pipelines");
-            let settings = dead_letter_settings();
-            let made = self.0.broker.create_topic(&who, dead.as_str(), 1, &settings);
-            made.await?;
-        }
+        self.create_dead_letter_topic(checked.creates.clone()).await?;
         let began_ms = self.0.broker.now_ms();
         let told: Vec<_> = partitions.iter().map(u32::to_string).collect();
         let reason = ChangeReason {
