@@ -91,12 +91,12 @@ impl Pipelines {
             canary: None,
         };
         let mut others = places;
-        others.extend(revisions::remember(&row, reason, row.applied_ms));
+        others.extend(revisions::history_rows(&row, reason, row.applied_ms));
         let _replacement = before.as_ref().map(|before| self.begin_replacement(before, &row));
         let written = self.write(before.as_ref(), in_term, &row, others).await;
         if let (Err(_), Some(_), Some(before)) = (&written, in_term, &before) {
             // The leader has changed, so the migrated state may be incomplete: the old revision goes on.
-            self.put_in_place(before, before.clone(), Vec::new()).await?;
+            self.replace_row(before, before.clone(), Vec::new()).await?;
         }
         written?;
         // 6. Run the new revision, and delete outdated state.
@@ -106,7 +106,7 @@ impl Pipelines {
         self.install(row, Stages::of(stages), state)
             .map_err(PushError::from)?;
         if let Some((before, now)) = before.zip(now) {
-            self.forget_generations(&before, &now).await;
+            self.delete_outdated_generations(&before, &now).await;
         }
         self.pipeline(&name).ok_or(ApplyError::NotFound(name))
     }

@@ -51,7 +51,7 @@ impl Pipelines {
         }
         let checked = self.check_spec(spec, None).await?;
         let partitions = self.check_share(&now, &checked.spec, partitions)?;
-        let states = self.states(&checked.spec, &checked.digests, &now.states);
+        let states = self.state_owners(&checked.spec, &checked.digests, &now.states);
         let stages = now.states.len().max(states.len());
         let of = |states: &[Option<StateOf>], n: usize| states.get(n).cloned().flatten();
         if (0..stages).any(|n| of(&states, n) != of(&now.states, n)) {
@@ -77,7 +77,7 @@ impl Pipelines {
             ..now.clone()
         };
         let (this, main) = (self.clone(), row.clone());
-        let main = run_blocking("weir-apply", move || this.stages(&main.spec, &main.digests));
+        let main = run_blocking("weir-apply", move || this.load_stages(&main.spec, &main.digests));
         let main = main
             .await
             .ok_or(PushError::Admin(weir_broker::AdminError::Closed))??;
@@ -87,7 +87,7 @@ impl Pipelines {
             ..row.clone()
         };
         let _replacement = self.begin_replacement(&now, &row);
-        let remembered = revisions::remember(&tried, reason, began_ms);
+        let remembered = revisions::history_rows(&tried, reason, began_ms);
         self.write(Some(&now), None, &row, remembered).await?;
         let stages = Stages {
             main,

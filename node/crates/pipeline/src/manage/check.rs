@@ -45,14 +45,14 @@ impl Pipelines {
             }
         };
         let (this, checked, with) = (self.clone(), spec.clone(), digests.clone());
-        let stages = run_blocking("weir-apply", move || this.stages(&checked, &with));
+        let stages = run_blocking("weir-apply", move || this.load_stages(&checked, &with));
         let stages = stages
             .await
             .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
         check_outputs(&spec, &stages)?;
         let before = self.row(spec.name.as_str());
         let before = before.map_or_else(|_| Vec::new(), |row| row.states);
-        let states = self.states(&spec, &digests, &before);
+        let states = self.state_owners(&spec, &digests, &before);
         let dead = spec.dead_letters().map_err(crate::spec::error::SpecError::from)?;
         let found = self.0.broker.topic(dead.as_str());
         Ok(Checked {

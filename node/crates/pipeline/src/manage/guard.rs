@@ -54,25 +54,25 @@ pub(crate) fn check_guard(info: &PipelineInfo, guard: &Guard) -> Option<GuardVio
 
 impl Pipelines {
     /// Rolls back all pipelines of this node that violate their guard. Blocks.
-    pub(crate) fn guard(&self) {
+    pub(crate) fn check_guards(&self) {
         let broker = &self.0.broker;
         let guarded: Vec<_> = {
             let active = self.active();
-            let rows = active.values().map(|a| (&a.row, a.gave_up_guarding));
+            let rows = active.values().map(|a| (&a.row, a.is_guard_disabled));
             // During a canary, only the candidate is watched: the old version has passed its own watch.
             let guard = |row: &Row| match &row.canary {
                 Some(canary) => Some((canary.spec.guard.clone()?, canary.began_ms)),
                 None => Some((row.spec.guard.clone()?, row.applied_ms)),
             };
-            let guarded =
-                rows.filter_map(|(row, has_given_up)| Some((row.clone(), guard(row)?, has_given_up)));
+            let guarded = rows
+                .filter_map(|(row, is_guard_disabled)| Some((row.clone(), guard(row)?, is_guard_disabled)));
             guarded.collect()
         };
-        for (row, (guard, since_ms), has_given_up) in guarded {
+        for (row, (guard, since_ms), is_guard_disabled) in guarded {
             let age = broker.now_ms().saturating_sub(since_ms);
             let is_last_resort = row.is_last_resort && row.canary.is_none();
             let is_over = age > i64::from(guard.watch_s) * 1_000;
-            if row.paused || is_over || is_last_resort || has_given_up {
+            if row.paused || is_over || is_last_resort || is_guard_disabled {
                 continue;
             }
             let name = row.spec.name.as_str();
@@ -80,19 +80,20 @@ impl Pipelines {
                 Some(tried) => *tried,
                 None => info,
             });
-            let left = info.and_then(|info| check_guard(&info, &guard));
-            let Some(left) = left else { continue };
-            tracing::error!(pipeline = %name, revision = row.revision, %left, "guard violated: rolling back");
+            let violation = info.and_then(|info| check_guard(&info, &guard));
+            let Some(violation) = violation else { continue };
+            tracing::error!(pipeline = %name, revision = row.revision, %violation, "guard violated: rolling back");
             let revision = row.revision;
             let back = async {
                 if broker.is_serving() {
-                    self.roll_back_to(row.clone(), None, "guard", Some(&left.to_string()))
+                    self.roll_back_to(row.clone(), None, "guard", Some(&violation.to_string()))
                         .await
                         .map(drop)
                 } else {
                     // The leader of the site may not see the traffic of this node.
-                    let said = broker.report_out_of_bounds(name.to_owned(), revision, left.to_string());
-                    Ok(said.await?)
+                    let report =
+                        broker.report_out_of_bounds(name.to_owned(), revision, violation.to_string());
+                    Ok(report.await?)
                 }
             };
             match broker.block_on(back) {
@@ -102,7 +103,7 @@ impl Pipelines {
                 Err(error) if error.kind() == ErrorKind::Retry => {}
                 Err(error) => {
                     tracing::error!(pipeline = %name, %error, "rollback failed");
-                    self.give_up_guarding(name, revision);
+                    self.disable_guard(name, revision);
                 }
             }
         }
@@ -136,12 +137,12 @@ mod tests {
             check_guard(&info(|i| (i.records_in, i.dead_letters) = (100, 1)), &failed),
             None
         );
-        let left = check_guard(
+        let violation = check_guard(
             &info(|i| (i.records_in, i.dead_letters, i.skipped) = (100, 1, 1)),
             &failed,
         );
         assert_eq!(
-            left,
+            violation,
             Some(GuardViolation(
                 "2.0 % of 100 records failed, and at most 1.0 % may".to_owned()
             ))

@@ -32,14 +32,14 @@ impl Pipelines {
         let states = if paused {
             row.states.clone()
         } else {
-            self.states(&row.spec, &row.digests, &row.states)
+            self.state_owners(&row.spec, &row.digests, &row.states)
         };
         let row = Row {
             paused,
             states,
             ..row
         };
-        self.put_in_place(&before, row, Vec::new()).await?;
+        self.replace_row(&before, row, Vec::new()).await?;
         self.pipeline(name)
             .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
@@ -64,20 +64,20 @@ impl Pipelines {
         if row.canary.is_some() {
             return Err(CanaryError::AtWork(name.to_owned()).into());
         }
-        self.forget(&row).await?;
+        self.delete_state(&row).await?;
         let now = self.row(name)?;
         let row = Row {
             states: Vec::new(),
             paused: true,
             ..row
         };
-        self.put_in_place(&now, row, Vec::new()).await?;
+        self.replace_row(&now, row, Vec::new()).await?;
         self.pipeline(name)
             .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
 
     /// Pauses the pipeline, waits until its queued work is stored, and deletes its state.
-    pub(crate) async fn forget(&self, row: &Row) -> Result<(), ApplyError> {
+    pub(crate) async fn delete_state(&self, row: &Row) -> Result<(), ApplyError> {
         let remembers = row.spec.has_time() || row.spec.is_stateful();
         if !remembers && row.states.iter().all(Option::is_none) {
             return Ok(());
@@ -129,21 +129,21 @@ impl Pipelines {
         let begin = || place::begin(&self.0.broker, name, &row.spec.source, origin, true);
         // Checked before anything is changed.
         begin().await?;
-        self.forget(&row).await?;
+        self.delete_state(&row).await?;
         let states = if row.paused {
             Vec::new()
         } else {
-            self.states(&row.spec, &row.digests, &[])
+            self.state_owners(&row.spec, &row.digests, &[])
         };
         let places = begin().await?;
         let now = self.row(name)?;
-        self.put_in_place(&now, Row { states, ..row }, places).await?;
+        self.replace_row(&now, Row { states, ..row }, places).await?;
         self.pipeline(name)
             .ok_or_else(|| ApplyError::NotFound(name.to_owned()))
     }
 
     /// Replaces the row `before` by `row`, writes `others` in the same entry, and runs the new row.
-    pub(crate) async fn put_in_place(
+    pub(crate) async fn replace_row(
         &self,
         before: &Row,
         row: Row,
@@ -153,7 +153,7 @@ impl Pipelines {
         self.write(Some(before), None, &row, others).await?;
         // A module that was missing at start may be present by now.
         let (this, of) = (self.clone(), row.clone());
-        let stages = run_blocking("weir-apply", move || this.all_stages(&of));
+        let stages = run_blocking("weir-apply", move || this.load_row(&of));
         let stages = stages
             .await
             .unwrap_or(Err(ApplyError::Admin(AdminError::Closed)))?;
@@ -177,13 +177,14 @@ impl Pipelines {
     async fn remove_inner(&self, name: &str) -> Result<(), ApplyError> {
         let _one = self.0.changing.lock().await;
         let row = self.row(name)?;
-        self.forget(&row).await?;
+        self.delete_state(&row).await?;
         for kind in [StateKind::Input, StateKind::Revision] {
             self.0.broker.remove_rows(rows::of_kind(kind, name)).await?;
         }
         let now = self.row(name)?;
         let row = (StateKey::new(StateKind::Pipeline, name.as_bytes()), None);
-        self.put_on(Some(&now), None, name, vec![row]).await?;
+        self.put_rows_if_current(Some(&now), None, name, vec![row])
+            .await?;
         self.0.by_source.write().retain(|_, handle| handle.name != name);
         self.0.active.write().remove(name);
         Ok(())

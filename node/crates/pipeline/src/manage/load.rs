@@ -20,6 +20,7 @@ use weir_types::TopicName;
 /// records wait. CPython takes twenty seconds to compile on a small machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// Interval at which the arrival of modules is checked.
 const READY_POLL: Duration = Duration::from_millis(20);
 
 /// Limit on waiting for other modules to be compiled.
@@ -109,17 +110,17 @@ impl Pipelines {
     }
 
     /// Loads the stages of a row and its canary. A canary that fails to load does not stop the rest.
-    pub(crate) fn all_stages(&self, row: &Row) -> Result<Stages, ApplyError> {
+    pub(crate) fn load_row(&self, row: &Row) -> Result<Stages, ApplyError> {
         let canary = row.canary.as_ref();
-        let canary = canary.map(|canary| self.stages(&canary.spec, &canary.digests));
+        let canary = canary.map(|canary| self.load_stages(&canary.spec, &canary.digests));
         Ok(Stages {
-            main: self.stages(&row.spec, &row.digests)?,
+            main: self.load_stages(&row.spec, &row.digests)?,
             canary: canary.unwrap_or(Ok(Vec::new())).map_err(|e| e.to_string()),
         })
     }
 
     /// Loads and instantiates each stage's module. Blocks while modules compile.
-    pub(crate) fn stages(&self, spec: &Spec, digests: &[Digest]) -> Result<Vec<Stage>, ApplyError> {
+    pub(crate) fn load_stages(&self, spec: &Spec, digests: &[Digest]) -> Result<Vec<Stage>, ApplyError> {
         let mut stages = Vec::with_capacity(spec.stages.len());
         let quota = Quota::new(spec.limits.state_bytes, Arc::clone(&self.0.broker.ledger().state));
         for (n, (stage, digest)) in spec.stages.iter().zip(digests).enumerate() {
@@ -190,7 +191,7 @@ impl Pipelines {
 
 impl Pipelines {
     /// Returns the future owner of each stage's state.
-    pub(crate) fn states(
+    pub(crate) fn state_owners(
         &self,
         spec: &Spec,
         digests: &[Digest],

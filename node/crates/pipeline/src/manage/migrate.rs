@@ -71,7 +71,7 @@ impl Pipelines {
         };
         if done.is_err() {
             // If the old pipeline does not start, it reports its own error.
-            self.put_in_place(before, before.clone(), Vec::new()).await?;
+            self.replace_row(before, before.clone(), Vec::new()).await?;
         }
         done.map(|()| term)
     }
@@ -91,7 +91,7 @@ impl Pipelines {
             let handle = active.get(row.spec.name.as_str()).map(|a| &a.handle);
             handle.and_then(|handle| handle.begun.lock().take())
         };
-        self.hide(row.spec.name.as_str());
+        self.detach_source(row.spec.name.as_str());
         if let Some(begun) = begun {
             let _ = begun.await;
         }
@@ -143,7 +143,7 @@ impl Pipelines {
     }
 
     /// Deletes the rows of outdated generations.
-    pub(crate) async fn forget_generations(&self, before: &Row, now: &Row) {
+    pub(crate) async fn delete_outdated_generations(&self, before: &Row, now: &Row) {
         for (stage, (was, is)) in before.states.iter().zip(&now.states).enumerate() {
             let (Some(was), Some(is)) = (was, is) else {
                 continue;

@@ -71,9 +71,9 @@ impl Pipelines {
         let digest = Digest::of(&component);
         let _one = self.0.changing.lock().await;
         // Others may have been pushed meanwhile, some without their bytes here yet.
-        let there = Store::read_rows(&self.0.broker.rows(StateKind::Module));
-        Store::check(&there, name, version, digest, component.len())?;
-        let (pushed_ms, known) = (self.0.broker.now_ms(), there.get(&digest).cloned());
+        let stored = Store::read_rows(&self.0.broker.rows(StateKind::Module));
+        Store::check(&stored, name, version, digest, component.len())?;
+        let (pushed_ms, known) = (self.0.broker.now_ms(), stored.get(&digest).cloned());
         let mut info = ModuleInfo {
             digest,
             name: name.to_owned(),
@@ -131,19 +131,20 @@ impl Pipelines {
             let store = self.store();
             (store.resolve(reference)?.clone(), store.label_of(reference))
         };
-        let left = label
-            .as_ref()
-            .and_then(|(name, version)| info.without(name, version).map(|left| (left, name, version)));
-        let is_said = |module: &ModuleRef| {
+        let remaining = label.as_ref().and_then(|(name, version)| {
+            info.without(name, version)
+                .map(|remaining| (remaining, name, version))
+        });
+        let is_named = |module: &ModuleRef| {
             // Removing the bytes affects every reference; removing a label only references by that label.
-            left.as_ref().is_none_or(|(_, name, version)| {
+            remaining.as_ref().is_none_or(|(_, name, version)| {
                 module == *name || module.split_once('@') == Some((name.as_str(), version.as_str()))
             })
         };
         let uses = |row: &Row| {
             let specs = std::iter::once(&row.spec).chain(row.canary.as_ref().map(|canary| &canary.spec));
             let mut stages = specs.flat_map(|spec| &spec.stages);
-            row.modules().any(|digest| *digest == info.digest) && stages.any(|stage| is_said(&stage.module))
+            row.modules().any(|digest| *digest == info.digest) && stages.any(|stage| is_named(&stage.module))
         };
         let used = self
             .active()
@@ -153,14 +154,14 @@ impl Pipelines {
         if let Some(pipeline) = used {
             return Err(PushError::InUse(pipeline));
         }
-        if let Some((left, name, version)) = left {
+        if let Some((remaining, name, version)) = remaining {
             let gone = info.each().find(|i| (&i.name, &i.version) == (name, version));
-            let (key, value) = Store::row(&left);
+            let (key, value) = Store::row(&remaining);
             self.0
                 .broker
                 .put_row(StateKind::Module, &key, Some(value))
                 .await?;
-            self.store().modules.insert(left.digest, left);
+            self.store().modules.insert(remaining.digest, remaining);
             return Ok(gone.unwrap_or(info));
         }
         self.0

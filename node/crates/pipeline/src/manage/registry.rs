@@ -15,6 +15,7 @@ use weir_broker::{AdminError, Broker, StateKind};
 use weir_runtime::{Digest, Instruments, Module, Runtime};
 use weir_types::{Term, TopicName};
 
+/// A pipeline that is installed on this node.
 pub(crate) struct Active {
     pub(crate) row: Row,
     pub(crate) handle: Arc<PipelineHandle>,
@@ -22,13 +23,14 @@ pub(crate) struct Active {
     /// Instruments of the canary.
     pub(crate) tried: Vec<Arc<Instruments>>,
     /// The guard was violated, and rolling back failed for good.
-    pub(crate) gave_up_guarding: bool,
+    pub(crate) is_guard_disabled: bool,
 }
 
 /// All pipelines of a node. A clone is a handle to the same pipelines.
 #[derive(Clone)]
 pub struct Pipelines(pub(crate) Arc<Inner>);
 
+/// Shared by all handles of [`Pipelines`].
 pub(crate) struct Inner {
     pub(crate) broker: Broker,
     pub(crate) runtime: Runtime,
@@ -100,11 +102,12 @@ impl Pipelines {
         others: Vec<Written>,
     ) -> Result<(), ApplyError> {
         let rows = row::rows(row, others)?;
-        self.put_on(before, term, row.spec.name.as_str(), rows).await
+        self.put_rows_if_current(before, term, row.spec.name.as_str(), rows)
+            .await
     }
 
     /// Writes rows if the stored row of pipeline `name` equals `before`.
-    pub(crate) async fn put_on(
+    pub(crate) async fn put_rows_if_current(
         &self,
         before: Option<&Row>,
         term: Option<Term>,
@@ -112,7 +115,7 @@ impl Pipelines {
         rows: Vec<Written>,
     ) -> Result<(), ApplyError> {
         let before = before.map(Row::fingerprint);
-        let is_it = move |now: Option<&[u8]>| {
+        let is_current = move |now: Option<&[u8]>| {
             // An unreadable row equals no known row.
             match now.map(row::of_pipeline).transpose() {
                 Ok(now) => now.map(|row| row.fingerprint()) == before,
@@ -120,7 +123,7 @@ impl Pipelines {
             }
         };
         let key = (StateKind::Pipeline, name.as_bytes());
-        match self.0.broker.put_rows_if(key, is_it, term, rows).await {
+        match self.0.broker.put_rows_if(key, is_current, term, rows).await {
             Err(AdminError::Changed) => Err(ApplyError::Changed(name.to_owned())),
             put => Ok(put?),
         }
@@ -194,23 +197,23 @@ impl Pipelines {
                 handle,
                 instruments,
                 tried,
-                gave_up_guarding: false,
+                is_guard_disabled: false,
             },
         );
         Ok(())
     }
 
     /// Stops the guard for a revision that cannot be rolled back.
-    pub(crate) fn give_up_guarding(&self, name: &str, revision: u64) {
+    pub(crate) fn disable_guard(&self, name: &str, revision: u64) {
         let mut active = self.0.active.write();
         let judged = active.get_mut(name).filter(|a| a.row.revision == revision);
         if let Some(active) = judged {
-            active.gave_up_guarding = true;
+            active.is_guard_disabled = true;
         }
     }
 
     /// Removes a pipeline from its source: producers wait.
-    pub(crate) fn hide(&self, name: &str) {
+    pub(crate) fn detach_source(&self, name: &str) {
         let mut by_source = self.0.by_source.write();
         by_source.retain(|_, handle| handle.name != name);
     }

@@ -51,7 +51,7 @@ fn key(pipeline: &str, revision: u64) -> StateKey {
 }
 
 /// Returns rows that add `row` to the history and delete old revisions.
-pub(crate) fn remember(row: &Row, reason: ChangeReason, now_ms: i64) -> Vec<Written> {
+pub(crate) fn history_rows(row: &Row, reason: ChangeReason, now_ms: i64) -> Vec<Written> {
     let name = row.spec.name.as_str();
     let revision = Revision {
         revision: row.revision,

@@ -42,8 +42,8 @@ impl Pipelines {
         if let (Some(_), None) = (&now.canary, to) {
             let why = match because {
                 None => format!("revision {}, which was tried, is taken back", now.revision),
-                Some(left) => format!(
-                    "revision {}, which was tried, is taken back: {left}",
+                Some(violation) => format!(
+                    "revision {}, which was tried, is taken back: {violation}",
                     now.revision
                 ),
             };
@@ -57,7 +57,7 @@ impl Pipelines {
                 .await;
         }
         let revisions = self.history(name).await?;
-        let is_it = |revision: &&Revision| match to {
+        let is_wanted = |revision: &&Revision| match to {
             Some(to) => revision.revision == to,
             // Revisions equal to the current revision are skipped.
             None => {
@@ -66,14 +66,14 @@ impl Pipelines {
                 revision.revision < now.revision && !is_same && revision.tried.is_none()
             }
         };
-        let found = revisions.iter().find(is_it).cloned();
+        let found = revisions.iter().find(is_wanted).cloned();
         let found = found.ok_or_else(|| ApplyError::NoRevision {
             name: name.to_owned(),
             revision: to,
         })?;
         let why = match because {
             None => format!("rolled back to revision {}", found.revision),
-            Some(left) => format!("rolled back to revision {}: {left}", found.revision),
+            Some(violation) => format!("rolled back to revision {}: {violation}", found.revision),
         };
         let reason = ChangeReason {
             by: by.to_owned(),
@@ -96,10 +96,10 @@ impl Pipelines {
             return Ok(true);
         };
         let end = why.floor_char_boundary(VIOLATION_BYTES_MAX);
-        let left = why.get(..end).unwrap_or_default().to_owned();
+        let violation = why.get(..end).unwrap_or_default().to_owned();
         let this = self.clone();
         // Runs to its end although the answer is limited in time.
-        let back = tokio::spawn(async move { this.roll_back_to(row, None, "guard", Some(&left)).await });
+        let back = tokio::spawn(async move { this.roll_back_to(row, None, "guard", Some(&violation)).await });
         match tokio::time::timeout(BACK_TELL, back).await {
             Ok(Ok(Ok(_))) | Ok(Ok(Err(ApplyError::Changed(_)))) => Ok(true),
             Ok(Ok(Err(error))) if error.kind() == ErrorKind::Retry => Ok(false),

@@ -201,7 +201,7 @@ impl PartitionStates {
     }
 
     /// Drops all instances to free their memory. They are made again on demand.
-    pub(crate) fn let_instances_go(&mut self) {
+    pub(crate) fn drop_instances(&mut self) {
         let stages = self.parts.values_mut().flat_map(|part| &mut part.stages);
         stages.for_each(|stage| stage.instance = None);
     }

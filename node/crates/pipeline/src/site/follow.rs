@@ -25,7 +25,7 @@ pub(crate) fn follow(pipelines: &Weak<crate::manage::registry::Inner>, woken: &R
             Err(RecvTimeoutError::Timeout) => {
                 let Some(inner) = pipelines.upgrade() else { return };
                 let pipelines = Pipelines(inner);
-                pipelines.guard();
+                pipelines.check_guards();
                 if !pipelines.is_quiesced() {
                     continue;
                 }
@@ -124,7 +124,7 @@ impl Pipelines {
                 complete = false;
                 continue;
             }
-            let (stages, state) = match self.all_stages(&row) {
+            let (stages, state) = match self.load_row(&row) {
                 Ok(stages) if row.paused => (stages, State::Paused),
                 Ok(stages) => (stages, State::Running),
                 Err(e) => {

@@ -82,17 +82,19 @@ impl Hook for Pipelines {
             let desired = self.0.desired.read();
             desired.inline.get(&job.topic.name).cloned()
         };
-        let fits = |handle: &PipelineHandle, (name, fingerprint): &(String, RowFingerprint)| {
+        let is_current = |handle: &PipelineHandle, (name, fingerprint): &(String, RowFingerprint)| {
             handle.name == *name && handle.fingerprint == *fingerprint
         };
-        let turns = |handle: &PipelineHandle, (name, fingerprint): &(String, RowFingerprint)| {
+        let is_replaced = |handle: &PipelineHandle, (name, fingerprint): &(String, RowFingerprint)| {
             let replacing = self.0.replacing.read();
             let replacing = replacing.as_ref().filter(|t| t.pipeline == *name);
             replacing
                 .is_some_and(|t| handle.name == *name && handle.fingerprint == t.from && *fingerprint == t.to)
         };
         match (handle, desired) {
-            (Some(handle), Some(desired)) if fits(&handle, &desired) || turns(&handle, &desired) => {
+            (Some(handle), Some(desired))
+                if is_current(&handle, &desired) || is_replaced(&handle, &desired) =>
+            {
                 handle.submit(job, done)
             }
             // A change or a new lead has been applied here, and modules are still compiled.

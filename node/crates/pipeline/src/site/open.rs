@@ -58,7 +58,7 @@ impl Pipelines {
         for row in rows {
             let name = row.spec.name.to_string();
             let paused = row.paused;
-            let (stages, state) = match this.all_stages(&row) {
+            let (stages, state) = match this.load_row(&row) {
                 Ok(stages) if paused => (stages, State::Paused),
                 Ok(stages) => (stages, State::Running),
                 Err(e) => {

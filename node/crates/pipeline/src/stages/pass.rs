@@ -44,6 +44,7 @@ pub(crate) struct Pass {
     pub(crate) bytes: usize,
 }
 
+/// A failed pass: the stage, and its error.
 pub(crate) struct Failed {
     pub(crate) stage: usize,
     pub(crate) error: CallError,
@@ -77,7 +78,7 @@ impl BatchRun<'_> {
                 }
                 // A failed pass leaves no trace, in earlier stages neither.
                 for (stage, mark) in self.stages.iter_mut().zip(&marks) {
-                    stage.take_back(*mark);
+                    stage.roll_back(*mark);
                 }
                 Failed {
                     stage,

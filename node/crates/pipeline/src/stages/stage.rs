@@ -46,7 +46,7 @@ impl Stage {
     }
 
     /// Rolls state back to `mark`, and drops the instance, which may have seen later state.
-    pub(crate) fn take_back(&mut self, mark: Mark) {
+    pub(crate) fn roll_back(&mut self, mark: Mark) {
         if let Some(table) = &mut self.table {
             table.roll_back(mark);
             self.instance = None;

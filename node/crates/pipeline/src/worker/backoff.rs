@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
+/// Partitions whose leader does not answer.
 #[derive(Debug, Default)]
 pub(crate) struct RetryQueue {
     /// Partitions in the order of their retries.
@@ -20,7 +21,7 @@ impl RetryQueue {
     }
 
     /// Returns true if `partition` may be polled at `now`.
-    pub(crate) fn may(&self, partition: u32, now: Instant) -> bool {
+    pub(crate) fn may_try(&self, partition: u32, now: Instant) -> bool {
         let is_its_turn =
             || self.queue.front() == Some(&partition) && self.until.is_none_or(|until| now >= until);
         !self.all.contains(&partition) || is_its_turn()
@@ -28,7 +29,7 @@ impl RetryQueue {
 
     /// Notes partitions whose leader does not answer. They are retried after those noted earlier, and not
     /// before `until`.
-    pub(crate) fn note(&mut self, partitions: Vec<u32>, until: Instant) {
+    pub(crate) fn add(&mut self, partitions: Vec<u32>, until: Instant) {
         self.until = Some(until);
         let fresh: BTreeSet<u32> = partitions.iter().copied().collect();
         self.queue.retain(|partition| !fresh.contains(partition));
@@ -37,7 +38,7 @@ impl RetryQueue {
     }
 
     /// Removes `partition` after a success. The next may be retried at once.
-    pub(crate) fn is_back(&mut self, partition: u32) {
+    pub(crate) fn remove(&mut self, partition: u32) {
         if self.all.remove(&partition) {
             self.queue.retain(|slow| *slow != partition);
             self.until = None;
@@ -54,23 +55,23 @@ mod tests {
     fn one_is_tried_at_a_time_and_the_others_are_not_held_up() {
         let begun = Instant::now();
         let at = |s| begun + Duration::from_secs(s);
-        let may = |slow: &RetryQueue, s| (0..6).filter(|p| slow.may(*p, at(s))).collect::<Vec<u32>>();
+        let may = |slow: &RetryQueue, s| (0..6).filter(|p| slow.may_try(*p, at(s))).collect::<Vec<u32>>();
         let mut slow = RetryQueue::default();
         assert_eq!(may(&slow, 0), [0, 1, 2, 3, 4, 5]);
-        slow.note(vec![1, 3, 0], at(20));
+        slow.add(vec![1, 3, 0], at(20));
         assert_eq!(may(&slow, 19), [2, 4, 5]);
         assert_eq!(may(&slow, 20), [1, 2, 4, 5]);
         // A partition of another group, then the first group again.
-        slow.note(vec![5], at(40));
-        slow.note(vec![3, 0, 1], at(60));
+        slow.add(vec![5], at(40));
+        slow.add(vec![3, 0, 1], at(60));
         assert_eq!(may(&slow, 59), [2, 4]);
         assert_eq!(may(&slow, 60), [2, 4, 5]);
         // After a success, the others are retried without pause.
-        slow.is_back(5);
+        slow.remove(5);
         assert_eq!(may(&slow, 60), [2, 3, 4, 5]);
-        slow.is_back(3);
-        slow.is_back(0);
-        slow.is_back(1);
+        slow.remove(3);
+        slow.remove(0);
+        slow.remove(1);
         assert!(slow.is_empty() && slow.all.is_empty());
         assert_eq!(may(&slow, 60), [0, 1, 2, 3, 4, 5]);
     }

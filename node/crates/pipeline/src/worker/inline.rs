@@ -106,7 +106,7 @@ impl Worker {
         let processed = self.step(&mut parts, job, &batch, records, id);
         self.parts = parts;
         if std::mem::take(&mut self.is_full) {
-            self.parts.let_instances_go();
+            self.parts.drop_instances();
             self.stages.iter_mut().for_each(|stage| stage.instance = None);
         }
         self.report_size();

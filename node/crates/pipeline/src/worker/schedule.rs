@@ -30,7 +30,7 @@ impl Schedule {
         if !is_delayed {
             self.delayed.remove(&partition);
         }
-        let may = !is_delayed && self.slow.may(partition, now);
+        let may = !is_delayed && self.slow.may_try(partition, now);
         if !may {
             self.poll_again(partition);
         }
@@ -39,7 +39,7 @@ impl Schedule {
 
     /// Notes a success. With `positions`, the end was reached there.
     pub(crate) fn succeeded(&mut self, partition: u32, positions: Option<Positions>) {
-        self.slow.is_back(partition);
+        self.slow.remove(partition);
         self.poll_again(partition);
         self.at_end
             .extend(positions.map(|positions| (partition, positions)));
@@ -58,7 +58,7 @@ impl Schedule {
 
     /// Notes partitions whose leader does not answer: see [`RetryQueue::note`].
     pub(crate) fn note_slow(&mut self, partitions: Vec<u32>, until: Instant) {
-        self.slow.note(partitions, until);
+        self.slow.add(partitions, until);
     }
 
     /// Polls all partitions in the next round.

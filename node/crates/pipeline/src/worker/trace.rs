@@ -13,6 +13,7 @@ pub(crate) struct ObservedOutput {
     pub(crate) content: OutputContent,
 }
 
+/// Content of an observed output.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct OutputContent {
     pub(crate) output: String,

@@ -31,6 +31,7 @@ const BREAKER: u32 = 10;
 /// Interval at which a lack of memory is logged.
 const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
 
+/// State shared by the handle and the threads of a pipeline.
 pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) counts: Counts,
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) desired: SharedDesiredState,
 }
 
+/// A thread of a pipeline, or a side of a comparison.
 pub(crate) struct Worker {
     pub(crate) spec: Arc<Spec>,
     /// Partitions of the worker.

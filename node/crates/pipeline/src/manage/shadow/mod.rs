@@ -55,7 +55,7 @@ impl Pipelines {
             let _one = one;
             Priority::Behind.ask();
             let live = live.map(|row| {
-                let stages = this.stages(&row.spec, &row.digests)?;
+                let stages = this.load_stages(&row.spec, &row.digests)?;
                 Ok::<_, ApplyError>(Run::new(&broker, row.spec, stages, Some(row.revision)))
             });
             let name = candidate.spec.name.to_string();
