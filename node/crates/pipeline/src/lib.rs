@@ -4,10 +4,16 @@
 //! a log pipeline that reads stored records. The crate owns the text of a pipeline ([`Spec`]), the store of
 //! modules, and the threads that run modules over batches. It does not use the log or wasmtime directly.
 //!
-//! Rooms, from top to bottom; each imports only from those below: `site` (opening, following the site's rows,
-//! the broker's hook), `manage` (changes and views of pipelines and modules), `worker` (threads), `partition`
-//! (state and position of a partition) and `module_store`, `stages` (records through modules) and `error`,
-//! `spec`. The files `priority` and `json` import nothing of the crate.
+//! Rooms, from top to bottom; each imports only from those below:
+//!
+//! - `site`: opening, following the site's rows, the broker's hook
+//! - `manage`: changes and views of pipelines and modules
+//! - `worker`: threads
+//! - `partition`: state and position of a partition; `module_store`
+//! - `stages`: records through modules; `error`
+//! - `spec`: the text of a pipeline, and its stored row
+//! - `priority`: scheduling of threads; `json`: a value by its path
+//! - `sync`: locks
 
 mod error;
 pub mod json;
