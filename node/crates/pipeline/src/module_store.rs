@@ -1,5 +1,5 @@
-//! Store of pushed modules. A row per module holds its labels, rows of parts hold its bytes on every node of
-//! the site, and a file named by its SHA-256 is loaded from.
+//! Store of pushed modules. A row per module holds its labels, and further rows hold its bytes on every node
+//! of the site. The module is loaded from a file named by its SHA-256.
 
 use crate::error::PushError;
 use bytes::Bytes;

@@ -4,8 +4,8 @@
 //! keeps a core busy, and doubled the p99 of all other pipelines on two cores. Two measures together prevent
 //! this; neither is enough alone.
 //!
-//! The node's threads ask for a short time slice, so that a thread that wakes up does not wait for the end of
-//! a 3 ms slice (Linux 6.12 and later: `sched_setattr(2)`, `sched_runtime`; EEVDF). The kernel does not run a
+//! The node's threads ask for a short time slice. A thread that wakes up then need not wait for the end of a
+//! 3 ms slice (Linux 6.12 and later: `sched_setattr(2)`, `sched_runtime`; EEVDF). The kernel does not run a
 //! thread that has used more than its share before the next tick, whatever its slice. A pipeline whose module
 //! misbehaves therefore also gets a nice value, which enlarges the share of the others.
 //!

@@ -61,7 +61,8 @@ impl Pipelines {
             creates,
         } = self.check_spec(spec, digests).await?;
         self.check_states(&spec, &states)?;
-        // 3. Prepare other nodes and topics. A rollback does not wait for other nodes: its modules have worked before.
+        // 3. Prepare other nodes and topics. A rollback does not wait for other nodes: its modules have worked
+        // before.
         if !reason.is_back {
             self.prepare_elsewhere(&digests).await?;
         }

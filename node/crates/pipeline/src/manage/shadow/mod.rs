@@ -26,9 +26,9 @@ use weir_types::limits::STATEFUL_PARTITIONS_MAX;
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Pipelines {
-    /// Runs a pipeline in TOML over the stored records of its sources from `origin` on, and over new records
-    /// for `wait`, beside the live pipeline of the same name. Writes nothing. `progress` gets the number of
-    /// processed records, and returns false to stop.
+    /// Runs a pipeline in TOML over the stored records of its sources from `origin` on, beside the live
+    /// pipeline of the same name. Follows new records for `wait`. Writes nothing. `progress` gets the number
+    /// of processed records, and returns false to stop.
     ///
     /// # Errors
     /// The errors of [`Pipelines::apply`], and [`ApplyError::Shadowing`] during another shadow run.
