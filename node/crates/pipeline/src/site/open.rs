@@ -83,7 +83,7 @@ impl Pipelines {
     }
 
     /// Ends log pipelines, which need the async runtime. In-line pipelines are idle once no producer is left.
-    /// Blocks for up to [`CLOSE_WITHIN`].
+    /// Blocks for up to two seconds.
     pub fn close(&self) {
         let active = self.active();
         active.values().for_each(|a| a.handle.end());

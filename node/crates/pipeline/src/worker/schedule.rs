@@ -56,7 +56,7 @@ impl Schedule {
         self.delayed.insert(partition, until);
     }
 
-    /// Notes partitions whose leader does not answer: see [`RetryQueue::note`].
+    /// Notes partitions whose leader does not answer: see [`RetryQueue::add`].
     pub(crate) fn note_slow(&mut self, partitions: Vec<u32>, until: Instant) {
         self.slow.add(partitions, until);
     }
