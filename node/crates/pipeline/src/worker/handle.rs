@@ -11,7 +11,7 @@ use crate::sync::Mutex;
 use crate::worker::counts::{Counts, State};
 use crate::worker::desired::SharedDesiredState;
 use crate::worker::reader::{Reader, StopSignal};
-use crate::worker::worker::{Shared, Worker, thread};
+use crate::worker::thread::{Shared, Worker, thread};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};

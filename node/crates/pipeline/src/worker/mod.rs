@@ -8,6 +8,6 @@ pub(crate) mod handle;
 pub(crate) mod inline;
 pub(crate) mod reader;
 pub(crate) mod schedule;
+pub(crate) mod thread;
 pub(crate) mod timers;
 pub(crate) mod trace;
-pub(crate) mod worker;

@@ -10,8 +10,8 @@
 use crate::partition::refusal::Refusal;
 use crate::worker::counts::State;
 use crate::worker::schedule::{SOON, Schedule};
+use crate::worker::thread::Worker;
 use crate::worker::timers::LEAD_POLL;
-use crate::worker::worker::Worker;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -306,9 +306,9 @@ impl Reader {
         let Self { stop, turns, .. } = self;
         let grown = async {
             if is_reading {
-                drop(broker.wait_for_any(&places, patience).await)
+                let _ = broker.wait_for_any(&places, patience).await;
             } else {
-                tokio::time::sleep(patience).await
+                tokio::time::sleep(patience).await;
             }
         };
         broker.block_on(async {

@@ -11,7 +11,7 @@ use crate::stages::dated::Dated;
 use crate::stages::dead_letter::Provenance;
 use crate::stages::output::Assembly;
 use crate::worker::counts::State;
-use crate::worker::worker::Worker;
+use crate::worker::thread::Worker;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
