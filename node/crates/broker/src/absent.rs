@@ -1,22 +1,10 @@
 //! The leader tells by a row who is away or does not follow: clients are told of no node that is away, and tools see which replicas follow.
 
-use crate::applied::Tables;
 use crate::broker::Broker;
-use crate::presence::Absent;
+use crate::state::rows::absent::{ABSENT_ROW, Absent};
 use tokio::time::Instant;
-use weir_log::{Op, StateKey, StateKind, decode, encode};
+use weir_log::{Op, StateKey, StateKind, encode};
 use weir_types::level::LEVEL_OF_AGES;
-
-/// Row of [`StateKind::Site`] that says it.
-const ROW: &[u8] = b"absent";
-impl Tables {
-    fn absent(&self) -> Absent {
-        let row = self.others.get(&(StateKind::Site as u8, ROW.to_vec()));
-        // Of a later release's row this one knows nothing, and takes all for present.
-        row.and_then(|row| decode("who is absent", row).ok())
-            .unwrap_or_default()
-    }
-}
 
 impl Broker {
     /// Nodes of the site that are away or do not follow, as far as this node knows. Never itself, and never the one who leads.
@@ -47,7 +35,7 @@ impl Broker {
         }
         tracing::info!(away = ?now.away, behind = ?now.behind, "nodes of the site that are away, or do not follow");
         let row = Op::Put {
-            key: StateKey::new(StateKind::Site, ROW),
+            key: StateKey::new(StateKind::Site, ABSENT_ROW),
             value: encode(&now),
         };
         if let Err(error) = self.put(vec![row]).await {

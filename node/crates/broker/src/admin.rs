@@ -1,13 +1,16 @@
 //! Changing topics, consumer groups' offsets and other rows.
 
-use crate::applied::{group_key, topic_key};
-use crate::auth::{Operation, Principal, Resource, authorize};
+use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::{Broker, row_op};
 use crate::error::AdminError;
-use crate::groups;
-use crate::moves;
+use crate::groups::{changes, decided, layout};
 use crate::proposer::Request;
-use crate::topic::{Cleanup, Topic, TopicConfig};
+use crate::state::rows::committed_offset::group_key;
+use crate::state::rows::counter::{NEXT_PRODUCER, partition_counter, set_counter};
+use crate::state::rows::reassignment::partition_key;
+use crate::state::rows::topic::{Topic, topic_key};
+use crate::state::tables::{Tables, next_partition};
+use crate::topic::config::{Cleanup, TopicConfig};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,19 +22,16 @@ use weir_types::level::LEVEL_OF_AGES;
 use weir_types::limits::{PARTITIONS_MAX, REPLICA_GROUPS_MAX, TOPICS_MAX};
 use weir_types::{GapReason, GroupId, Offset, PartitionId, Term, TopicName};
 
-/// Counters in `state`: the next partition's number, behind which follows the group unless it is the site's; the next
-/// producer's.
-const NEXT_PARTITION: &[u8] = b"partition";
-const NEXT_PRODUCER: &[u8] = b"producer";
 /// How long a node that follows waits for what the leader has decided: several heartbeats.
 const GIVEN_OUT_WITHIN: Duration = Duration::from_secs(1);
+
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Bytes of the keys of rows that one entry removes, about.
 const REMOVED_BYTES: usize = 256 << 10;
+
 /// Producer ids reserved by one entry; what a restart forgets of them is no loss in 2^63.
 const PRODUCER_IDS: u64 = 1_000;
-
-type Tables = crate::applied::Tables;
 
 /// A producer that a partition remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +175,7 @@ impl Broker {
             let has = topic.partitions.len() as u32;
             // As those that it has.
             let first = topic.partitions.first().map(|p| p.group());
-            let group = first.and_then(|g| groups::decided(tables).remove(&g));
+            let group = first.and_then(|g| decided(tables).remove(&g));
             let replicas = group.map_or(Spread::All, |g| Spread::Over(g.replicas.len()));
             grow(tables, topic, partitions.unwrap_or(has), replicas, &members)
         })
@@ -248,13 +248,13 @@ impl Broker {
             for partition in &topic.partitions {
                 let identity = tables.identity(*partition);
                 if tables.located.contains_key(&identity) {
-                    let key = moves::key(StateKind::Located, identity);
+                    let key = partition_key(StateKind::Located, identity);
                     ops.push(Op::Remove { key });
                 }
             }
             let moving = tables.moves.iter().filter(|(_, m)| m.topic == topic.name);
             ops.extend(moving.map(|(to, _)| Op::Remove {
-                key: moves::key(StateKind::Move, *to),
+                key: partition_key(StateKind::Move, *to),
             }));
             ops.push(Op::Remove {
                 key: topic_key(&topic.name),
@@ -458,7 +458,7 @@ impl Broker {
         self.0.applied.watch(kind, Box::new(watcher));
     }
 
-    fn allow(&self, who: &Principal, op: Operation, on: Resource<'_>) -> Result<(), AdminError> {
+    pub(crate) fn allow(&self, who: &Principal, op: Operation, on: Resource<'_>) -> Result<(), AdminError> {
         if authorize(who, op, on) {
             Ok(())
         } else {
@@ -537,22 +537,6 @@ enum Spread {
     Over(usize),
 }
 
-/// The number of the next partition of `group`.
-pub(crate) fn next_partition(tables: &Tables, group: GroupId) -> u64 {
-    tables
-        .counters
-        .get(&partition_counter(group))
-        .copied()
-        .unwrap_or(1)
-}
-
-pub(crate) fn partition_counter(group: GroupId) -> Vec<u8> {
-    match group {
-        GroupId::SITE => NEXT_PARTITION.to_vec(),
-        GroupId(id) => [NEXT_PARTITION, &id.to_be_bytes()].concat(),
-    }
-}
-
 /// The rows of `topic` with `asked` partitions, new ones under numbers that were never used.
 fn grow(
     tables: &Tables,
@@ -572,7 +556,7 @@ fn grow(
             limit: u64::from(PARTITIONS_MAX),
         });
     }
-    let mut layout = groups::layout(tables, members);
+    let mut layout = layout(tables, members);
     let (before, nodes) = (layout.groups.clone(), layout.nodes.len());
     let mut next = BTreeMap::new();
     for _ in has..asked {
@@ -601,15 +585,7 @@ fn grow(
         .iter()
         .map(|(group, next)| set_counter(&partition_counter(*group), *next))
         .collect();
-    ops.extend(groups::changes(&before, layout, members));
+    ops.extend(changes(&before, layout, members));
     ops.push(tables.topic_row_of(&topic));
     Ok(ops)
-}
-
-pub(crate) fn set_counter(name: &[u8], next: u64) -> Op {
-    let value = Bytes::copy_from_slice(&next.to_be_bytes());
-    Op::Put {
-        key: StateKey::new(StateKind::Counter, name),
-        value,
-    }
 }

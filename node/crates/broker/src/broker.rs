@@ -1,32 +1,35 @@
 //! The broker's calls for producing, and how it is put together.
 
-use crate::applied::Applied;
-use crate::auth::{Operation, Principal, Resource, authorize};
+use crate::access::auth::{Operation, Principal, Resource, authorize};
+use crate::access::ledger::{Ledger, Means};
+use crate::access::quota::{Direction, QuotaConfig, Quotas};
 use crate::chain::Footing;
 use crate::coordinator::Coordinator;
 use crate::error::ProduceError;
+use crate::forward::ByBroker;
+use crate::groups::keep;
 use crate::hook::{Hook, HookError, HookJob, Stepped};
 use crate::lane::{Common, Lane};
-use crate::ledger::{Ledger, Means};
-use crate::outbox::{CHANNELS, ChannelKey};
-use crate::presence::Presence;
+use crate::local::metrics::BrokerMetrics;
+use crate::local::presence::Presence;
+use crate::local::refused::Refused;
+use crate::local::retention::Retention;
 use crate::proposer::{Append, Framing, Made, Request, Room};
-use crate::quota::{Direction, QuotaConfig, Quotas};
-use crate::refused::Refused;
-use crate::retention::{Retention, Why};
-use crate::topic::{TimestampType, Topic};
-use crate::unserved::UnservedCounts;
+use crate::state::applied::Applied;
+use crate::state::rows::channel::ChannelKey;
+use crate::state::rows::producer::{CHANNELS, Window};
+use crate::state::rows::topic::Topic;
+use crate::topic::config::TimestampType;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use weir_log::{GroupState, Log, Op, Recovered, StateKey, StateKind};
 use weir_replica::{Group, GroupConfig, GroupError, Member, NodeId, ProposeError, Starts, Transport};
@@ -76,34 +79,6 @@ pub struct Produced {
     pub span: u32,
 }
 
-/// Counts since start.
-#[derive(Debug, Default)]
-#[expect(missing_docs, reason = "named for what they count")]
-pub struct BrokerMetrics {
-    pub produce_requests: AtomicU64,
-    pub produce_errors: AtomicU64,
-    pub records_in: AtomicU64,
-    pub bytes_in: AtomicU64,
-    pub records_out: AtomicU64,
-    pub bytes_out: AtomicU64,
-    pub fetch_requests: AtomicU64,
-    /// Records that retention has removed: by age, by size, over the disk budget.
-    pub removed: [AtomicU64; 3],
-    pub unserved: UnservedCounts,
-}
-
-impl BrokerMetrics {
-    /// Records that retention has removed for this reason.
-    pub fn removed(&self, why: Why) -> &AtomicU64 {
-        let [age, size, budget] = &self.removed;
-        match why {
-            Why::Age => age,
-            Why::Size => size,
-            Why::Budget => budget,
-        }
-    }
-}
-
 /// How often a node that leads looks whether it has heard from enough others.
 const SERVING_POLL: Duration = Duration::from_millis(20);
 
@@ -145,9 +120,9 @@ pub(crate) struct Inner {
     /// One scrub at a time: each reads the whole disk.
     pub(crate) scrubbing: Arc<Semaphore>,
     pub(crate) coordinator: Coordinator,
-    runtime: tokio::runtime::Handle,
+    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) ledger: Ledger,
-    hook: OnceLock<Arc<dyn Hook>>,
+    pub(crate) hook: OnceLock<Arc<dyn Hook>>,
     /// Producer ids reserved by an entry and not yet given out.
     pub(crate) producer_ids: tokio::sync::Mutex<std::ops::Range<u64>>,
     pub(crate) refused: Refused,
@@ -227,12 +202,12 @@ impl Broker {
             producer_ids: tokio::sync::Mutex::new(0..0),
             refused: Refused::default(),
         }));
-        let forwarded = crate::forward::ByBroker(Arc::downgrade(&broker.0));
+        let forwarded = ByBroker(Arc::downgrade(&broker.0));
         broker.group().set_forwarded(Arc::new(forwarded));
         let turns = broker.0.applied.turns();
         tokio::spawn(follow_turns(Arc::downgrade(&broker.0), turns));
         broker.open_and_close().await;
-        tokio::spawn(crate::groups::keep(Arc::downgrade(&broker.0)));
+        tokio::spawn(keep(Arc::downgrade(&broker.0)));
         Ok(broker)
     }
 
@@ -323,7 +298,7 @@ impl Broker {
         result
     }
 
-    async fn submit(
+    pub(crate) async fn submit(
         &self,
         who: &Principal,
         topic: &str,
@@ -523,7 +498,7 @@ impl Broker {
     }
 
     /// What is known of producer `id` on `partition`, as applied.
-    pub(crate) fn window(&self, partition: PartitionId, id: i64) -> Option<crate::producer::Window> {
+    pub(crate) fn window(&self, partition: PartitionId, id: i64) -> Option<Window> {
         self.0.applied.tables().producers.get(&(partition, id)).cloned()
     }
 
@@ -586,9 +561,9 @@ async fn follow_turns(inner: std::sync::Weak<Inner>, mut turns: watch::Receiver<
 
 /// A batch that was taken in; resolves when it is committed, or will never be.
 pub struct Producing {
-    answer: oneshot::Receiver<Result<Produced, ProduceError>>,
-    throttle: Duration,
-    append_time: Option<i64>,
+    pub(crate) answer: oneshot::Receiver<Result<Produced, ProduceError>>,
+    pub(crate) throttle: Duration,
+    pub(crate) append_time: Option<i64>,
 }
 
 impl Producing {

@@ -7,7 +7,7 @@
 //! So the rows that an entry writes are those of a computation that saw exactly the entries before it.
 
 use crate::broker::Broker;
-use crate::producer::{Accepted, Verdict, Window};
+use crate::state::rows::producer::{Accepted, Verdict, Window};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,19 +28,19 @@ pub struct Chain {
     steps: AtomicU64,
 }
 
-struct Shared {
-    term: Term,
+pub(crate) struct Shared {
+    pub(crate) term: Term,
     /// The first step that came to nothing: neither do those behind it. As large as can be while there is none.
-    broken_at: AtomicU64,
-    undecided: Mutex<usize>,
-    decided: Condvar,
+    pub(crate) broken_at: AtomicU64,
+    pub(crate) undecided: Mutex<usize>,
+    pub(crate) decided: Condvar,
 }
 
 /// One step of a chain. Dropped before its entry is committed, it breaks the chain.
 pub struct Step {
-    shared: Arc<Shared>,
-    number: u64,
-    is_committed: bool,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) number: u64,
+    pub(crate) is_committed: bool,
 }
 
 /// What a batch that passed a pipeline stands on.
@@ -187,7 +187,7 @@ impl Broker {
 
 impl Shared {
     /// Whether step `number` does.
-    fn stands_in(&self, term: Option<Term>, number: u64) -> bool {
+    pub(crate) fn stands_in(&self, term: Option<Term>, number: u64) -> bool {
         let is_on_whole = number < self.broken_at.load(Ordering::Acquire);
         Some(self.term) == term && (is_on_whole || planted(Bug::StepOnFallen))
     }
@@ -196,7 +196,7 @@ impl Shared {
         self.broken_at.fetch_min(number, Ordering::AcqRel);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, usize> {
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, usize> {
         self.undecided.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,9 @@
 //! The checks before records are taken: whether they are whole, and fit their topic.
 
-use crate::auth::Principal;
+use crate::access::auth::Principal;
 use crate::broker::{Broker, ROOM_WITHIN};
 use crate::error::ProduceError;
-use crate::topic::Topic;
+use crate::state::rows::topic::Topic;
 use weir_types::level::{LEVEL_OF_AGES, RELEASED_MS};
 use weir_types::limits::{BATCH_INFLATED_BYTES_MAX, INFLATE_FREE_BYTES};
 use weir_types::{Batch, BatchError, Body, Codec, GroupId, PartitionId};
@@ -63,7 +63,7 @@ impl Broker {
         clippy::disallowed_methods,
         reason = "it reads and writes nothing, and as many do it as the ledger has room for"
     )]
-    async fn apart<T: Send + 'static>(
+    pub(crate) async fn apart<T: Send + 'static>(
         &self,
         who: &Principal,
         bytes: usize,
@@ -117,8 +117,8 @@ pub(crate) struct Seen {
     pub(crate) latest: Option<(i64, u32)>,
     /// The first record without a key.
     pub(crate) keyless: Option<u32>,
-    longest_key: usize,
-    most_headers: usize,
+    pub(crate) longest_key: usize,
+    pub(crate) most_headers: usize,
 }
 
 impl Seen {
@@ -130,6 +130,7 @@ impl Seen {
 
 /// Longest key, and most headers of a record, that nodes of the first release read.
 const FIRST_KEY_BYTES_MAX: usize = 32 << 10;
+
 const FIRST_HEADERS_MAX: usize = 1_000;
 
 /// Walks the records once, at the door: nothing malformed is stored, and nobody after this has to think of it.

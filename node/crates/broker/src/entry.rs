@@ -1,14 +1,13 @@
 //! Making an entry of a round of requests: offsets, sequences, and small batches that share a row.
 
-use crate::applied::{Tables, producer_key};
 use crate::chain::Footing;
 use crate::error::ProduceError;
 use crate::hook::OFFSET_DIGITS;
-use crate::outbox::CHANNELS;
 use crate::owners::Key;
-use crate::producer::{Accepted, Verdict, Window};
 use crate::proposer::{Append, Core, Framing, Made, Round};
-use crate::topic::Durability;
+use crate::state::rows::producer::{Accepted, CHANNELS, Verdict, Window, producer_key};
+use crate::state::tables::Tables;
+use crate::topic::config::Durability;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weir_log::{Op, encode};
@@ -24,19 +23,19 @@ const COMPRESS_FROM_BYTES: usize = 1 << 10;
 pub(crate) struct Building<'a> {
     pub(crate) core: &'a Core,
     pub(crate) tables: std::sync::RwLockReadGuard<'a, Tables>,
-    ops: Vec<Op>,
+    pub(crate) ops: Vec<Op>,
     /// Small batches per partition that will share a row.
-    open: BTreeMap<PartitionId, Open>,
-    next: BTreeMap<PartitionId, Offset>,
-    producers: BTreeMap<Key, Window>,
-    owners: BTreeMap<Key, Arc<str>>,
+    pub(crate) open: BTreeMap<PartitionId, Open>,
+    pub(crate) next: BTreeMap<PartitionId, Offset>,
+    pub(crate) producers: BTreeMap<Key, Window>,
+    pub(crate) owners: BTreeMap<Key, Arc<str>>,
     /// Producers that this entry forgets.
-    evicted: BTreeSet<Key>,
-    lazy: bool,
+    pub(crate) evicted: BTreeSet<Key>,
+    pub(crate) lazy: bool,
 }
 
 #[derive(Default)]
-struct Open {
+pub(crate) struct Open {
     batches: Vec<Batch>,
     base: Offset,
     span: u32,
@@ -118,7 +117,7 @@ impl<'a> Building<'a> {
     }
 
     /// Takes a request into the entry, with all that a pipeline made of it.
-    fn append(&mut self, append: &Append) -> Result<Offset, ProduceError> {
+    pub(crate) fn append(&mut self, append: &Append) -> Result<Offset, ProduceError> {
         let Some(Made { footing, rows, .. }) = append.made.as_deref() else {
             return self.take(append).map(|(base, _)| base);
         };
@@ -138,7 +137,7 @@ impl<'a> Building<'a> {
     }
 
     /// Where a batch is stored, and whether that is new.
-    fn take(&mut self, append: &Append) -> Result<(Offset, bool), ProduceError> {
+    pub(crate) fn take(&mut self, append: &Append) -> Result<(Offset, bool), ProduceError> {
         // What a pipeline made of what it has read belongs to no partition.
         let there = |p: PartitionId| p == PartitionId::HOME || self.tables.partition_owner.contains_key(&p);
         let has_moved = !there(append.partition) && self.tables.topics.contains_key(&append.topic.name);
@@ -218,7 +217,7 @@ impl<'a> Building<'a> {
     }
 
     /// Adds what a pipeline made of the batch at `base`, behind it.
-    fn outputs(&mut self, append: &Append, base: Offset) {
+    pub(crate) fn outputs(&mut self, append: &Append, base: Offset) {
         self.lazy &= append.topic.config.durability == Durability::Lazy;
         for output in append.outputs() {
             let owner = self.tables.partition_owner.get(&output.partition);
@@ -286,7 +285,7 @@ impl<'a> Building<'a> {
         base
     }
 
-    fn close(&mut self, partition: PartitionId, open: Open) {
+    pub(crate) fn close(&mut self, partition: PartitionId, open: Open) {
         let merged = match open.batches.len() {
             0 => return,
             1 => None,
@@ -343,7 +342,7 @@ impl<'a> Building<'a> {
 }
 
 /// One batch of several that follow each other. `None` when that cannot be done, and each is stored as it came.
-fn merge(open: &Open) -> Option<Batch> {
+pub(crate) fn merge(open: &Open) -> Option<Batch> {
     let codec = if open.bytes >= COMPRESS_FROM_BYTES {
         Codec::Lz4
     } else {

@@ -1,7 +1,7 @@
 //! What can go wrong, by operation.
 
-use crate::ledger::UsedUp;
-use crate::topic::ConfigError;
+use crate::access::ledger::UsedUp;
+use crate::topic::config::ConfigError;
 use serde::{Deserialize, Serialize};
 use weir_log::ReadError;
 use weir_replica::ProposeError;

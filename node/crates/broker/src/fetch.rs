@@ -1,13 +1,12 @@
 //! Reading: long polls, byte limits, offsets by time.
 
-use crate::applied::Tables;
-use crate::auth::{Operation, Principal, Resource, authorize};
+use crate::access::auth::{Operation, Principal, Resource, authorize};
+use crate::access::ledger::Taken;
+use crate::access::quota::Direction;
 use crate::broker::Broker;
 use crate::error::FetchError;
-use crate::ledger::Taken;
-use crate::quota::Direction;
+use crate::state::tables::Tables;
 use serde::{Deserialize, Serialize};
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;

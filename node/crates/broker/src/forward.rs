@@ -1,18 +1,20 @@
 //! What any node of a site is asked and only the one that leads can do: it is asked in turn, as a Kafka broker asks its
 //! controller.
 
-mod topics;
+#[cfg(test)]
+mod tests;
+pub(crate) mod topics;
 
-use crate::auth::{Operation, Principal, Resource, authorize};
-use crate::broker::Produced;
-use crate::broker::{Broker, Inner};
+use crate::access::auth::{Operation, Principal, Resource, authorize};
+use crate::access::quota::Direction;
+use crate::broker::{Broker, Inner, Produced};
 use crate::error::{AdminError, FetchError, ProduceError, Refusal};
 use crate::fetch::{At, Fetch, Fetched};
-use crate::groups::Led;
+use crate::forward::topics::Change;
 use crate::moves::Copied;
 use crate::proposer::Framing;
-use crate::quota::Direction;
-use crate::topic::Topic;
+use crate::state::rows::leader::Led;
+use crate::state::rows::topic::Topic;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -21,17 +23,18 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
-use topics::Change;
 use weir_log::{Piece, decode, encode};
 use weir_replica::{Forwarded, Member, NodeId};
 use weir_types::level::LEVEL;
 use weir_types::{Batch, BatchError, ErrorKind, Gap, GroupId, Offset, PartitionId, TopicName};
 
 /// A node that is in step has applied what the leader has a heartbeat ago.
-const APPLIED_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const APPLIED_WITHIN: Duration = Duration::from_secs(5);
+
 /// A voter that is not ready says so within a moment, and is asked again.
 const PREPARE_AGAIN: Duration = Duration::from_millis(50);
-const APPLIED_POLL: Duration = Duration::from_millis(5);
+
+pub(crate) const APPLIED_POLL: Duration = Duration::from_millis(5);
 
 /// What is asked. Known by position: add at the end.
 #[derive(Debug, Serialize, Deserialize)]
@@ -141,14 +144,14 @@ pub(crate) enum Answer {
 /// What was read elsewhere.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Reading {
-    pieces: Vec<Read>,
-    next: Offset,
-    log_start: Offset,
-    committed_end: Offset,
+    pub(crate) pieces: Vec<Read>,
+    pub(crate) next: Offset,
+    pub(crate) log_start: Offset,
+    pub(crate) committed_end: Offset,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum Read {
+pub(crate) enum Read {
     Batch(Vec<u8>),
     Gap(Gap),
 }
@@ -255,7 +258,7 @@ fn done_or_not_yet(done: Result<bool, String>) -> Answer {
 }
 
 impl Broker {
-    async fn answer(&self, ask: Ask) -> Answer {
+    pub(crate) async fn answer(&self, ask: Ask) -> Answer {
         let who = Principal::anonymous("site");
         let done = match ask {
             Ask::ProducerIds => self.reserve_producer_ids().await.map(Answer::ProducerIds),
@@ -402,7 +405,7 @@ impl Broker {
         decode("an answer", &answer).ok()
     }
 
-    async fn ask(&self, ask: &Ask) -> Result<Answer, AdminError> {
+    pub(crate) async fn ask(&self, ask: &Ask) -> Result<Answer, AdminError> {
         let ask = encode(ask).into();
         let answer = self.group().forward(ask).await;
         let answer = answer.map_err(|_| self.not_leader())?;
@@ -655,6 +658,3 @@ impl Broker {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

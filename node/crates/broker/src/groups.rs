@@ -4,58 +4,46 @@
 //! and the node that leads a group lets in and takes out until its members are who they should be. Who leads is a row
 //! too, so that nodes that have no part in a group can tell their clients.
 
-use crate::applied::Tables;
 use crate::broker::{Broker, Inner};
 use crate::error::AdminError;
 use crate::lane::Lane;
 use crate::moves::MoveStatus;
 use crate::outbox::Waiting;
-use crate::placement::{Layout, Move, ReplicaGroup};
+use crate::placement::{Layout, Move};
+use crate::state::rows::leader::Led;
+use crate::state::rows::replica_group::{ReplicaGroup, group_key_of, group_row, put_group};
+use crate::state::rows::site::{LEAVING, leaving_key};
+use crate::state::tables::{Tables, next_partition};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use weir_log::{Op, StateKey, StateKind, encode};
+use weir_log::{Op, StateKey, StateKind};
 use weir_replica::{Channel, Group, GroupConfig, GroupStatus, Member, NodeId, Transport};
 use weir_types::{GroupId, PartitionId};
 
-/// Rows of [`StateKind::Site`] that begin so and end in a node's number: nothing more is to be put there.
-const LEAVING: &[u8] = b"leaving";
 /// How often it is looked whether groups are as they should be, where there are any.
 const KEEP_EVERY: Duration = Duration::from_millis(100);
+
 /// How often for what nobody waits for: nodes that are gone, and partitions of topics that are.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
+
 /// A change of members takes a few round trips.
 const STEP_WITHIN: Duration = Duration::from_secs(2);
+
 /// A leader gives way to the one that should lead after so long: several elections.
 const GIVE_WAY_AFTER: Duration = Duration::from_secs(3);
+
 /// A learner becomes a voter when it lacks at most so many entries: less than a second of the fastest load.
 pub(crate) const CAUGHT_UP: u64 = 64;
+
 /// Copying what a node has to others takes as long as it takes; a caller that waits longer asks again.
 const MOVED_WITHIN: Duration = Duration::from_secs(20);
-
-/// Who leads a group, and who its members are, as its leader told last.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Led {
-    pub(crate) node: NodeId,
-    pub(crate) term: u64,
-    pub(crate) members: BTreeSet<NodeId>,
-    /// The [`ReplicaGroup::version`] that it knew of: it takes in nobody any more whom that leaves out.
-    pub(crate) version: u64,
-}
-
-impl Led {
-    /// Whether `node` has no part in a group that is to be as `wanted`, and gets none.
-    fn is_without(&self, node: NodeId, wanted: &ReplicaGroup) -> bool {
-        let is_to_have_it = wanted.replicas.contains(&node);
-        !is_to_have_it && self.version == wanted.version && !self.members.contains(&node)
-    }
-}
 
 /// A replica group, as the site knows it.
 #[derive(Clone, Debug, Serialize)]
@@ -84,22 +72,6 @@ pub struct SiteStatus {
     pub moves: Vec<MoveStatus>,
     /// What waits here for partitions of other groups, as far as this node leads those in which it waits.
     pub outbox: Vec<Waiting>,
-}
-
-fn key_of(kind: StateKind, group: GroupId) -> StateKey {
-    StateKey::new(kind, &group.0.to_be_bytes())
-}
-
-fn row<T: for<'a> Deserialize<'a>>(tables: &Tables, kind: StateKind, group: GroupId) -> Option<T> {
-    let value = tables.others.get(&(kind as u8, group.0.to_be_bytes().to_vec()))?;
-    postcard::from_bytes(value).ok()
-}
-
-fn put<T: Serialize>(kind: StateKind, group: GroupId, row: &T) -> Op {
-    Op::Put {
-        key: key_of(kind, group),
-        value: encode(row),
-    }
 }
 
 /// The groups that rows tell of.
@@ -131,7 +103,7 @@ pub(crate) fn changes(
             let founder = |id: &NodeId| Some((*id, members.get(id).cloned()?));
             group.founders = group.replicas.iter().filter_map(founder).collect();
         }
-        ops.push(put(StateKind::ReplicaGroup, id, &group));
+        ops.push(put_group(StateKind::ReplicaGroup, id, &group));
     }
     ops
 }
@@ -175,7 +147,7 @@ impl Broker {
             Some((Some(node), term)) => (node, term),
             // A learner, or one that is being let in, may not have heard of it.
             _ => {
-                let led: Led = row(&self.0.applied.tables(), StateKind::Leader, group)?;
+                let led: Led = group_row(&self.0.applied.tables(), StateKind::Leader, group)?;
                 (led.node, led.term)
             }
         };
@@ -205,8 +177,8 @@ impl Broker {
             );
         }
         let tables = self.0.applied.tables();
-        let wanted: Option<ReplicaGroup> = row(&tables, StateKind::ReplicaGroup, group);
-        let led: Led = row(&tables, StateKind::Leader, group).unwrap_or_default();
+        let wanted: Option<ReplicaGroup> = group_row(&tables, StateKind::ReplicaGroup, group);
+        let led: Led = group_row(&tables, StateKind::Leader, group).unwrap_or_default();
         (
             wanted.map(|g| g.replicas).unwrap_or_default(),
             led.members.into_iter().collect(),
@@ -230,7 +202,7 @@ impl Broker {
             (decided(&tables), carried(&tables))
         };
         let status = |(id, group): (GroupId, ReplicaGroup)| {
-            let led: Led = row(&self.0.applied.tables(), StateKind::Leader, id).unwrap_or_default();
+            let led: Led = group_row(&self.0.applied.tables(), StateKind::Leader, id).unwrap_or_default();
             ReplicaGroupStatus {
                 group: id.0,
                 replicas: group.replicas,
@@ -323,7 +295,7 @@ impl Broker {
     fn still_on(&self, node: NodeId) -> Option<GroupId> {
         let tables = self.0.applied.tables();
         let may_have = |(id, wanted): &(GroupId, ReplicaGroup)| {
-            let led: Option<Led> = row(&tables, StateKind::Leader, *id);
+            let led: Option<Led> = group_row(&tables, StateKind::Leader, *id);
             !led.is_some_and(|led| led.is_without(node, wanted))
         };
         decided(&tables).into_iter().find(may_have).map(|(id, _)| id)
@@ -332,10 +304,10 @@ impl Broker {
     /// Notes who leads a group, unless a later term is known.
     pub(crate) async fn note_leader(&self, group: GroupId, led: Led) -> Result<(), AdminError> {
         self.change(move |tables, _| {
-            let known: Led = row(tables, StateKind::Leader, group).unwrap_or_default();
+            let known: Led = group_row(tables, StateKind::Leader, group).unwrap_or_default();
             let is_news = led.term > known.term || (led.term == known.term && led != known);
             Ok(is_news
-                .then(|| put(StateKind::Leader, group, &led))
+                .then(|| put_group(StateKind::Leader, group, &led))
                 .into_iter()
                 .collect())
         })
@@ -350,7 +322,7 @@ fn is_nobodys(tables: &Tables, partition: PartitionId) -> bool {
 }
 
 /// Partitions of each group.
-fn carried(tables: &Tables) -> BTreeMap<GroupId, usize> {
+pub(crate) fn carried(tables: &Tables) -> BTreeMap<GroupId, usize> {
     let mut partitions = BTreeMap::new();
     for partition in tables.partition_owner.keys().chain(tables.moves.keys()) {
         *partitions.entry(partition.group()).or_default() += 1;
@@ -366,10 +338,6 @@ fn leaving(tables: &Tables) -> impl Iterator<Item = (NodeId, StateKey)> + '_ {
     nodes
         .map(u64::from_be_bytes)
         .map(|node| (node, leaving_key(node)))
-}
-
-fn leaving_key(node: NodeId) -> StateKey {
-    StateKey::new(StateKind::Site, &[LEAVING, &node.to_be_bytes()].concat())
 }
 
 /// What there is, and the nodes that may have replicas.
@@ -456,7 +424,7 @@ impl Broker {
         for (id, wanted) in &decided {
             let is_open = self.0.lane(*id).is_some();
             let should = wanted.replicas.contains(&me);
-            let led: Option<Led> = row(&self.0.applied.tables(), StateKind::Leader, *id);
+            let led: Option<Led> = group_row(&self.0.applied.tables(), StateKind::Leader, *id);
             let is_out = led.is_some_and(|led| led.is_without(me, wanted));
             let has = is_open || self.0.recovered().contains_key(id);
             match (is_open, is_out) {
@@ -470,7 +438,7 @@ impl Broker {
     }
 
     /// Has groups that lack a node get another, if this node leads the site.
-    async fn heal(&self) {
+    pub(crate) async fn heal(&self) {
         if !self.is_serving() || decided(&self.0.applied.tables()).is_empty() {
             return;
         }
@@ -496,7 +464,7 @@ impl Broker {
     async fn open_group(&self, id: GroupId, wanted: &ReplicaGroup) {
         let (site, me) = (self.group(), self.group().node());
         // One that came later is let in by the others, and so is one that finds that they have begun without it.
-        let led: Option<Led> = row(&self.0.applied.tables(), StateKind::Leader, id);
+        let led: Option<Led> = group_row(&self.0.applied.tables(), StateKind::Leader, id);
         let begins = wanted.founders.contains_key(&me) && led.is_none();
         let config = GroupConfig {
             id,
@@ -560,7 +528,7 @@ impl Broker {
         }
         let noted = self.change_in(group, move |tables, _| {
             let is_news = known(tables) < version;
-            let key = key_of(StateKind::Heeded, group);
+            let key = group_key_of(StateKind::Heeded, group);
             let value = Bytes::copy_from_slice(&version.to_be_bytes());
             Ok(is_news.then_some(Op::Put { key, value }).into_iter().collect())
         });
@@ -575,7 +543,7 @@ impl Broker {
             members: group.members().into_keys().collect(),
             version: wanted.version,
         };
-        let known: Option<Led> = row(&self.0.applied.tables(), StateKind::Leader, group.id());
+        let known: Option<Led> = group_row(&self.0.applied.tables(), StateKind::Leader, group.id());
         if known.as_ref() == Some(&led) {
             return;
         }
@@ -634,7 +602,7 @@ impl Broker {
     async fn drop_deleted(&self, group: GroupId) {
         let gone = {
             let tables = self.0.applied.tables();
-            let next = crate::admin::next_partition(&tables, group);
+            let next = next_partition(&tables, group);
             let ends = self
                 .0
                 .common
@@ -672,8 +640,8 @@ impl Broker {
 
 /// Reaches members of a group where the site knows them to be: they may have moved since the group last heard of them.
 struct Directory {
-    site: Group,
-    transport: Arc<dyn Transport>,
+    pub(crate) site: Group,
+    pub(crate) transport: Arc<dyn Transport>,
 }
 
 impl Transport for Directory {

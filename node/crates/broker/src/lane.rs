@@ -1,7 +1,7 @@
 //! A replica group of this node, and the proposer that makes its entries.
 
-use crate::applied::{Applied, Part};
 use crate::proposer::{Core, Driver, Queue, Request};
+use crate::state::applied::{Applied, Part};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -22,7 +22,7 @@ pub(crate) struct Lane {
     pub(crate) changes: Semaphore,
     /// The same for steps of pipelines that no batch made, by bytes.
     pub(crate) steps: Arc<Semaphore>,
-    proposer: Mutex<Option<Running>>,
+    pub(crate) proposer: Mutex<Option<Running>>,
 }
 
 /// What all lanes of a node have in common.

@@ -1,25 +1,12 @@
 //! The level of the site: what all of its nodes can read. See [`weir_types::level`].
 
-use crate::applied::Tables;
 use crate::broker::Broker;
 use crate::error::AdminError;
-use crate::forward::Ask;
+use crate::forward::{Answer, Ask};
+use crate::state::rows::site::LEVEL_ROW;
+use crate::state::tables::Tables;
 use weir_log::{Op, StateKey, StateKind};
 use weir_types::level::{FIRST_LEVEL, LEVEL, release_of};
-
-/// Key of the row that says it.
-const ROW: &[u8] = b"level";
-
-impl Tables {
-    /// The level of the site, as applied: nothing above it is proposed.
-    pub(crate) fn level(&self) -> u32 {
-        let row = self.others.get(&(StateKind::Site as u8, ROW.to_vec()));
-        let level = row
-            .and_then(|row| row.first_chunk())
-            .map(|row| u32::from_be_bytes(*row));
-        level.unwrap_or(FIRST_LEVEL)
-    }
-}
 
 impl Broker {
     /// Whether all nodes of the site know of `what`, which came with `level`.
@@ -60,7 +47,7 @@ impl Broker {
             // Members may have come meanwhile: those are asked before they are let in.
             let is_news = tables.level() < all;
             let row = is_news.then(|| Op::Put {
-                key: StateKey::new(StateKind::Site, ROW),
+                key: StateKey::new(StateKind::Site, LEVEL_ROW),
                 value: all.to_be_bytes().to_vec().into(),
             });
             Ok(row.into_iter().collect())
@@ -89,9 +76,9 @@ impl Broker {
     async fn level_of(&self, node: weir_replica::NodeId, member: weir_replica::Member) -> Option<u32> {
         let answer = self.ask_node(node, member, &Ask::Level).await?;
         match answer {
-            crate::forward::Answer::Level(level) => Some(level),
+            Answer::Level(level) => Some(level),
             // The first release does not know the question.
-            crate::forward::Answer::Refused(..) => Some(FIRST_LEVEL),
+            Answer::Refused(..) => Some(FIRST_LEVEL),
             _ => None,
         }
     }

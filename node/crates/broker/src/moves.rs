@@ -5,44 +5,33 @@
 //! under which it is kept now, which tells its group. What was copied has the offsets that it had, so nobody who reads
 //! notices; producers' windows go with it, so nobody who sends again is stored twice.
 
-use crate::admin::set_counter;
-use crate::applied::{Tables, producer_key, topic_key};
-use crate::auth::{Operation, Principal, Resource, authorize};
+use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
 use crate::error::AdminError;
 use crate::fetch::{noticed, unknown};
 use crate::forward::{Answer, Ask};
-use crate::groups;
+use crate::groups::{changes, layout};
+use crate::state::rows::counter::{partition_counter, set_counter};
+use crate::state::rows::location::Located;
+use crate::state::rows::producer::producer_key;
+use crate::state::rows::reassignment::{Move, partition_key, put_partition};
+use crate::state::tables::next_partition;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use weir_log::{AppendError, Op, Piece, ReadError, StateKey, StateKind, encode};
+use weir_log::{AppendError, Op, Piece, ReadError, StateKind, encode};
 use weir_replica::{Mended, ProposeError};
-use weir_types::{Batch, ErrorKind, GapReason, GroupId, Offset, PartitionId, TopicName};
+use weir_types::{Batch, ErrorKind, GapReason, GroupId, Offset, PartitionId};
 
 /// Bytes that are copied in one entry, and at most a batch more.
 const COPY_BYTES: usize = 1 << 20;
+
 /// The old partition is sealed when the new one lacks at most so many records: they are copied within a moment.
 const SEAL_WITHIN: u64 = 1_000;
+
 /// How long a move that cannot go on waits.
-const AGAIN: Duration = Duration::from_millis(200);
-
-/// A partition on its way: a row under the number that it will have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Move {
-    pub(crate) topic: TopicName,
-    pub(crate) index: u32,
-    pub(crate) from: PartitionId,
-}
-
-/// Where a partition is kept: a row under the number that it was made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Located {
-    pub(crate) at: PartitionId,
-    /// What is added to its group's terms, so that epochs of its leaders go on ascending.
-    pub(crate) epoch_base: i32,
-}
+pub(crate) const AGAIN: Duration = Duration::from_millis(200);
 
 /// A partition on its way, for people.
 #[derive(Clone, Debug, Serialize)]
@@ -57,25 +46,14 @@ pub struct MoveStatus {
     pub to: u16,
 }
 
-pub(crate) fn key(kind: StateKind, partition: PartitionId) -> StateKey {
-    StateKey::new(kind, &partition.0.to_be_bytes())
-}
-
-fn put<T: Serialize>(kind: StateKind, partition: PartitionId, row: &T) -> Op {
-    Op::Put {
-        key: key(kind, partition),
-        value: encode(row),
-    }
-}
-
 /// What the old partition has from an offset on.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Copied {
-    log_start: u64,
-    next: u64,
-    end: u64,
-    sealed: bool,
-    batches: Vec<Vec<u8>>,
+    pub(crate) log_start: u64,
+    pub(crate) next: u64,
+    pub(crate) end: u64,
+    pub(crate) sealed: bool,
+    pub(crate) batches: Vec<Vec<u8>>,
 }
 
 impl Broker {
@@ -112,7 +90,7 @@ impl Broker {
                     topic.name
                 )));
             }
-            let mut layout = groups::layout(tables, &members);
+            let mut layout = layout(tables, &members);
             let (before, nodes) = (layout.groups.clone(), layout.nodes.len());
             let mut next = BTreeMap::new();
             let mut ops = Vec::new();
@@ -135,9 +113,7 @@ impl Broker {
                     asked: replicas.map_or(nodes, |n| n as usize),
                     nodes,
                 })?;
-                let number = next
-                    .entry(group)
-                    .or_insert_with(|| crate::admin::next_partition(tables, group));
+                let number = next.entry(group).or_insert_with(|| next_partition(tables, group));
                 let to = u32::try_from(*number)
                     .ok()
                     .and_then(|n| PartitionId::new(group, n));
@@ -147,12 +123,11 @@ impl Broker {
                 })?;
                 *number += 1;
                 let (topic, from) = (topic.name.clone(), *from);
-                ops.push(put(StateKind::Move, to, &Move { topic, index, from }));
+                ops.push(put_partition(StateKind::Move, to, &Move { topic, index, from }));
             }
-            let counter =
-                |(group, next): (GroupId, u64)| set_counter(&crate::admin::partition_counter(group), next);
+            let counter = |(group, next): (GroupId, u64)| set_counter(&partition_counter(group), next);
             ops.extend(next.into_iter().map(counter));
-            ops.extend(groups::changes(&before, layout, &members));
+            ops.extend(changes(&before, layout, &members));
             Ok(ops)
         })
         .await
@@ -222,7 +197,7 @@ impl Broker {
         }
     }
 
-    fn moved(&self, to: PartitionId) {
+    pub(crate) fn moved(&self, to: PartitionId) {
         let mut moving = self
             .0
             .moving
@@ -273,7 +248,7 @@ impl Broker {
     }
 
     /// Appends what was copied, if `to` ends where it did when that was asked for.
-    async fn take(&self, to: PartitionId, has: Offset, copied: &Copied) -> Result<(), AdminError> {
+    pub(crate) async fn take(&self, to: PartitionId, has: Offset, copied: &Copied) -> Result<(), AdminError> {
         let parse = |bytes: &Vec<u8>| Batch::parse(Bytes::copy_from_slice(bytes));
         let batches: Result<Vec<Batch>, _> = copied.batches.iter().map(parse).collect();
         let batches = batches.map_err(|e| AdminError::Refused(format!("what was copied is damaged: {e}")))?;
@@ -391,7 +366,7 @@ impl Broker {
             let moves = tables.moves.get(&to).is_some_and(|m| m.from == partition);
             let seals = moves && !tables.sealed.contains(&partition);
             Ok(seals
-                .then(|| put(StateKind::Sealed, partition, &to))
+                .then(|| put_partition(StateKind::Sealed, partition, &to))
                 .into_iter()
                 .collect())
         })
@@ -416,7 +391,7 @@ impl Broker {
                 return Ok(Vec::new());
             };
             let mut ops = vec![Op::Remove {
-                key: key(StateKind::Move, to),
+                key: partition_key(StateKind::Move, to),
             }];
             let topic = tables.topics.get(&row.topic);
             let is_there = topic.and_then(|t| t.partition(row.index)) == Some(row.from);
@@ -429,54 +404,16 @@ impl Broker {
                 at: to,
                 epoch_base: i32::try_from(old.saturating_add(1)).unwrap_or(i32::MAX),
             };
-            ops.push(put(StateKind::Located, tables.identity(row.from), &located));
+            ops.push(put_partition(
+                StateKind::Located,
+                tables.identity(row.from),
+                &located,
+            ));
             if row.from.group() == GroupId::SITE {
                 ops.extend(tables.drop_partition(row.from));
             }
             Ok(ops)
         })
         .await
-    }
-}
-
-impl Tables {
-    /// The number that the partition `at` was made with.
-    pub(crate) fn identity(&self, at: PartitionId) -> PartitionId {
-        self.identities.get(&at).copied().unwrap_or(at)
-    }
-
-    pub(crate) fn epoch_base(&self, at: PartitionId) -> i32 {
-        let located = self.located.get(&self.identity(at));
-        located.filter(|l| l.at == at).map_or(0, |l| l.epoch_base)
-    }
-
-    /// Removes a partition of the site's group, the windows of its producers, and its seal: the entry that does this says
-    /// why it is gone, too.
-    pub(crate) fn drop_partition(&self, partition: PartitionId) -> Vec<Op> {
-        let mut ops = vec![Op::Drop { partition }];
-        ops.extend(self.forget_producers(partition));
-        if self.stored_at.contains_key(&partition) {
-            ops.push(Op::Remove {
-                key: key(StateKind::StoredAt, partition),
-            });
-        }
-        if self.sealed.contains(&partition) {
-            ops.push(Op::Remove {
-                key: key(StateKind::Sealed, partition),
-            });
-        }
-        ops
-    }
-
-    /// The row of a topic, which has the numbers that its partitions were made with.
-    pub(crate) fn topic_row_of(&self, topic: &crate::Topic) -> Op {
-        let mut stored = topic.clone();
-        for partition in &mut stored.partitions {
-            *partition = self.identity(*partition);
-        }
-        Op::Put {
-            key: topic_key(&stored.name),
-            value: stored.encode(self.level()),
-        }
     }
 }

@@ -11,8 +11,6 @@
 //! A partition may move into the home group while records for it wait. Then the channel is used until it is empty, so that
 //! those that come later stay behind those that came before.
 
-use crate::admin::{next_partition, partition_counter, set_counter};
-use crate::applied::Tables;
 use crate::broker::{Broker, Inner};
 use crate::door::validate;
 use crate::entry::Building;
@@ -20,89 +18,49 @@ use crate::error::{AdminError, ProduceError};
 use crate::fetch::{noticed, unknown};
 use crate::forward::{Answer, Ask};
 use crate::proposer::{Append, Framing, Request, Room};
+use crate::state::rows::channel::{ChannelKey, ChannelRow, channel_key, put_channel};
+use crate::state::rows::counter::{partition_counter, set_counter};
+use crate::state::rows::producer::CHANNELS;
+use crate::state::tables::next_partition;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use weir_log::{Op, Piece, StateKey, StateKind, Stop, encode};
+use weir_log::{Op, Piece, Stop};
 use weir_replica::Mended;
 use weir_types::limits::{
     ENTRY_BYTES_TARGET, OUTBOX_BYTES_MAX, PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX,
 };
 use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId, Producer};
 
-/// Producers from this number on are channels: `CHANNELS` and the home group's number. Ids that are given out count up from 1.
-pub(crate) const CHANNELS: i64 = 1 << 62;
 /// How long a channel that cannot be emptied now waits.
-const AGAIN: Duration = Duration::from_millis(100);
+pub(crate) const AGAIN: Duration = Duration::from_millis(100);
+
 /// What has arrived is removed so often: each time costs an entry.
 const TRIM_EVERY: Duration = Duration::from_secs(1);
+
 /// Or when it is so much.
 const TRIM_BYTES: u64 = 8 << 20;
+
 /// For so long a batch of another group's outbox waits for its share of the bytes in flight.
-const ROOM_WITHIN: Duration = Duration::from_secs(3);
+pub(crate) const ROOM_WITHIN: Duration = Duration::from_secs(3);
+
 /// For so long it is nothing to tell anybody of that a partition's leader is away.
 const TOLD_AFTER: Duration = Duration::from_secs(30);
+
 /// How soon a node that does not lead any more stops looking after a channel to which nothing comes.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+
 /// A channel that was asked for is known here within a round trip to the site's leader.
 const OPENED_WITHIN: Duration = Duration::from_secs(5);
+
 /// So long a pipeline waits for that, and then goes on with something else.
 const OPENED_SOON: Duration = Duration::from_millis(500);
+
 const OPENED_POLL: Duration = Duration::from_millis(5);
-
-/// A row under the home group and the number with which the partition was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ChannelRow {
-    /// The partition of the home group that holds what waits.
-    pub(crate) at: PartitionId,
-    /// The epoch under which it sends. Another begins when the partition knows nothing of what it was sent.
-    epoch: i16,
-    /// Where that epoch began: sequences count from there.
-    base: Offset,
-}
-
-/// Where a channel leads: the home group, and the number with which the partition was made.
-pub(crate) type ChannelKey = (GroupId, PartitionId);
-
-fn key((home, to): ChannelKey) -> StateKey {
-    let rest = [&home.0.to_be_bytes()[..], &to.0.to_be_bytes()].concat();
-    StateKey::new(StateKind::Channel, &rest)
-}
-
-pub(crate) fn split_key(rest: &[u8]) -> Option<ChannelKey> {
-    let (home, to) = rest.split_first_chunk::<2>()?;
-    let to = PartitionId(u32::from_be_bytes(*to.first_chunk()?));
-    Some((GroupId(u16::from_be_bytes(*home)), to))
-}
-
-fn put(channel: ChannelKey, row: &ChannelRow) -> Op {
-    Op::Put {
-        key: key(channel),
-        value: encode(row),
-    }
-}
-
-impl ChannelRow {
-    /// The sequence of what is at `at`. Sequences wrap at 2^31.
-    fn sequence(&self, at: Offset) -> i32 {
-        (at.get().saturating_sub(self.base.get()) & SEQUENCE_MASK) as i32
-    }
-
-    /// Where `sequence` is: the place nearest to `from` that has it, in either direction.
-    fn find(&self, sequence: i32, from: Offset) -> Offset {
-        let ahead = (sequence as u64).wrapping_sub(self.sequence(from) as u64) & SEQUENCE_MASK;
-        match ahead > SEQUENCE_MASK / 2 {
-            true => Offset::new(from.get().saturating_sub(SEQUENCE_MASK + 1 - ahead)),
-            false => from.plus(ahead),
-        }
-    }
-}
-
-const SEQUENCE_MASK: u64 = i32::MAX as u64;
 
 /// What waits for a partition of another group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -257,7 +215,7 @@ impl Broker {
             };
             Ok(vec![
                 set_counter(&partition_counter(home), number + 1),
-                put((home, to), &row),
+                put_channel((home, to), &row),
             ])
         })
         .await
@@ -277,7 +235,10 @@ impl Broker {
                 epoch: row.epoch.wrapping_add(1).max(0),
                 base,
             };
-            Ok(row.map(|row| put(channel, &renewed(row))).into_iter().collect())
+            Ok(row
+                .map(|row| put_channel(channel, &renewed(row)))
+                .into_iter()
+                .collect())
         })
         .await
     }
@@ -360,7 +321,9 @@ impl Broker {
                 if is_there || !tables.channels.contains_key(&channel) {
                     continue;
                 }
-                ops.push(Op::Remove { key: key(channel) });
+                ops.push(Op::Remove {
+                    key: channel_key(channel),
+                });
                 // Other groups drop theirs when they find that no channel has them.
                 if home == GroupId::SITE && log.marks(row.at).is_some() {
                     ops.push(Op::Drop { partition: row.at });
@@ -375,7 +338,7 @@ impl Broker {
 }
 
 /// Empties a channel for as long as this node leads its group.
-async fn forward(inner: Weak<Inner>, key: ChannelKey, at: PartitionId) {
+pub(crate) async fn forward(inner: Weak<Inner>, key: ChannelKey, at: PartitionId) {
     let mut forwarder = Forwarder {
         key,
         at,
@@ -425,7 +388,7 @@ async fn forward(inner: Weak<Inner>, key: ChannelKey, at: PartitionId) {
 }
 
 /// What comes after a step.
-enum Next {
+pub(crate) enum Next {
     AtOnce,
     /// Nothing, until something comes behind `from` or so much time is over.
     Wait {
@@ -435,22 +398,22 @@ enum Next {
 }
 
 struct Forwarder {
-    key: ChannelKey,
-    at: PartitionId,
+    pub(crate) key: ChannelKey,
+    pub(crate) at: PartitionId,
     /// All before it is known to have arrived.
-    arrived: Offset,
+    pub(crate) arrived: Offset,
     /// What no node has, as this one found when it read.
-    lost: Option<Range<Offset>>,
+    pub(crate) lost: Option<Range<Offset>>,
     /// When that was last removed.
-    trimmed: Instant,
+    pub(crate) trimmed: Instant,
     /// Since when nothing gets through.
-    failing: Option<Instant>,
-    told: String,
+    pub(crate) failing: Option<Instant>,
+    pub(crate) told: String,
 }
 
 impl Forwarder {
     /// Sends on what is next.
-    async fn step(&mut self, broker: &Broker, row: ChannelRow) -> Result<Next, AdminError> {
+    pub(crate) async fn step(&mut self, broker: &Broker, row: ChannelRow) -> Result<Next, AdminError> {
         let marks = broker.0.log.marks_or_new(self.at);
         let (start, end) = (marks.log_start(), marks.committed_end());
         // What is before its base was sent under another epoch.
@@ -507,7 +470,7 @@ impl Forwarder {
     }
 
     /// Sends a batch; whether the next may follow it.
-    async fn send(
+    pub(crate) async fn send(
         &mut self,
         broker: &Broker,
         row: ChannelRow,
@@ -566,7 +529,7 @@ impl Forwarder {
     }
 
     /// Removes what is before `to`: it has arrived. What cannot be removed is tried again when it would be next.
-    async fn trim(&mut self, broker: &Broker, to: Offset) {
+    pub(crate) async fn trim(&mut self, broker: &Broker, to: Offset) {
         let trim = Op::Trim {
             partition: self.at,
             to,
@@ -583,39 +546,5 @@ impl Forwarder {
         if let Err(error) = trimmed {
             tracing::debug!(at = %self.at, %error, "what has arrived is not removed yet");
         }
-    }
-}
-
-impl Tables {
-    /// Whether `partition` is a channel's.
-    pub(crate) fn is_channel(&self, partition: PartitionId) -> bool {
-        self.channels.values().any(|row| row.at == partition)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sequences_lead_back_to_where_they_came_from() {
-        let row = ChannelRow {
-            at: PartitionId(7),
-            epoch: 0,
-            base: Offset::new(5),
-        };
-        for at in [5_u64, 6, 5 + (1 << 31), 5 + (1 << 31) - 1, 5 + (3 << 31) + 17] {
-            let at = Offset::new(at);
-            for from in [at, at.plus(10), Offset::new(at.get().saturating_sub(3).max(5))] {
-                assert_eq!(row.find(row.sequence(at), from), at, "from {from}");
-            }
-        }
-    }
-
-    #[test]
-    fn keys_are_read_as_they_were_written() {
-        let channel = (GroupId(3), PartitionId(0x0102_0304));
-        assert_eq!(split_key(key(channel).rest()), Some(channel));
-        assert_eq!(split_key(&[0, 1, 2]), None);
     }
 }

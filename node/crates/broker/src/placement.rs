@@ -1,23 +1,10 @@
 //! Where replicas go: by load, and apart from what fails together with them. Pure: the same answer from the same state.
 
-use serde::{Deserialize, Serialize};
+use crate::state::rows::replica_group::ReplicaGroup;
 use std::collections::{BTreeMap, BTreeSet};
-use weir_replica::{Member, NodeId};
+use weir_replica::NodeId;
 use weir_types::GroupId;
 use weir_types::limits::REPLICA_GROUPS_MAX;
-
-/// The nodes that have a replica group, as decided: the group's own members follow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ReplicaGroup {
-    /// Who has it. The first is to lead when it can.
-    pub(crate) replicas: Vec<NodeId>,
-    /// How many should, as soon as there are so many nodes.
-    pub(crate) size: usize,
-    /// Those who begin it, as they were then: on each of them it begins with the same entry.
-    pub(crate) founders: BTreeMap<NodeId, Member>,
-    /// Counts changes, so that a leader can say which it has heard of.
-    pub(crate) version: u64,
-}
 
 /// Groups, and what they carry.
 #[derive(Clone, Debug, Default)]
@@ -38,12 +25,12 @@ pub(crate) struct Move {
 }
 
 impl Layout {
-    fn carried(&self, group: GroupId) -> usize {
+    pub(crate) fn carried(&self, group: GroupId) -> usize {
         self.partitions.get(&group).copied().unwrap_or(0)
     }
 
     /// Replicas of partitions on `node`, a group for one at least; those that it leads count twice, since they work more.
-    fn load(&self, node: NodeId) -> usize {
+    pub(crate) fn load(&self, node: NodeId) -> usize {
         let of = |(id, group): (&GroupId, &ReplicaGroup)| {
             let has = usize::from(group.replicas.contains(&node));
             let leads = usize::from(group.replicas.first() == Some(&node));
@@ -54,7 +41,7 @@ impl Layout {
 
     /// Nodes to take into a group that has `replicas`, the best first: those that share the fewest failures with it,
     /// and of these those with the least load.
-    fn candidates(&self, replicas: &[NodeId]) -> Vec<NodeId> {
+    pub(crate) fn candidates(&self, replicas: &[NodeId]) -> Vec<NodeId> {
         let rack = |node: &NodeId| self.nodes.get(node).filter(|rack| !rack.is_empty());
         let shared = |node: &NodeId| {
             let own = rack(node);
@@ -223,7 +210,7 @@ impl Layout {
         })
     }
 
-    fn apply(&mut self, change: Move) -> Move {
+    pub(crate) fn apply(&mut self, change: Move) -> Move {
         if let Some(group) = self.groups.get_mut(&change.group) {
             match change.to {
                 Some(to) => group

@@ -4,16 +4,17 @@
 //! (next offsets, producers' windows), which begins empty on top of what is applied and is dropped whole when the
 //! term ends. [`Driver`] runs it on a thread of its own, and decides how long small requests wait for company.
 
-use crate::applied::{Applied, Tables};
+use crate::access::ledger::Taken;
 use crate::broker::Produced;
 use crate::chain::Footing;
 use crate::entry::Building;
 use crate::error::{AdminError, ProduceError};
 use crate::hook::Output;
-use crate::ledger::Taken;
 use crate::owners::Owners;
-use crate::producer::Window;
-use crate::topic::Topic;
+use crate::state::applied::Applied;
+use crate::state::rows::producer::Window;
+use crate::state::rows::topic::Topic;
+use crate::state::tables::Tables;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SendError, SyncSender, TryRecvError, TrySendError, sync_channel};
@@ -81,25 +82,25 @@ impl Append {
     }
 
     /// What its ops take in an entry, at most.
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let outputs = self.outputs().iter().map(|o| &o.batch);
         let batches = outputs.chain(&self.kept);
         let batches = batches.map(|batch| OP_HEAD_BYTES_MAX + batch.bytes().len());
         batches.sum::<usize>() + self.rows().iter().map(Op::bytes).sum::<usize>()
     }
 
-    fn rows(&self) -> &[Op] {
+    pub(crate) fn rows(&self) -> &[Op] {
         self.made.as_ref().map_or(&[], |made| &made.rows)
     }
 
     /// Why no entry can have it.
-    fn is_refused(&self, bytes: usize) -> Option<ProposeError> {
+    pub(crate) fn is_refused(&self, bytes: usize) -> Option<ProposeError> {
         let row = self.rows().iter().find_map(too_large);
         row.or_else(|| over(bytes, REQUEST_BYTES_MAX))
     }
 }
 
-fn over(bytes: usize, limit: usize) -> Option<ProposeError> {
+pub(crate) fn over(bytes: usize, limit: usize) -> Option<ProposeError> {
     let is_over = bytes > limit && !planted(Bug::NoEntryBound);
     is_over.then_some(ProposeError::TooLarge { bytes, limit })
 }
@@ -113,7 +114,7 @@ fn too_large(op: &Op) -> Option<ProposeError> {
 }
 
 /// What `ops` take, if an entry can have them beside others.
-fn bytes_of(ops: &[Op]) -> Result<usize, ProposeError> {
+pub(crate) fn bytes_of(ops: &[Op]) -> Result<usize, ProposeError> {
     let bytes = ops.iter().map(Op::bytes).sum();
     let refused = ops.iter().find_map(too_large);
     match refused.or_else(|| over(bytes, REQUEST_BYTES_MAX)) {
@@ -123,6 +124,7 @@ fn bytes_of(ops: &[Op]) -> Result<usize, ProposeError> {
 }
 
 type MakeOps = Box<dyn FnOnce(&Tables, &Log) -> Result<Vec<Op>, AdminError> + Send>;
+
 type AdminReply = oneshot::Sender<Result<(), AdminError>>;
 
 pub(crate) enum Request {
@@ -177,7 +179,7 @@ impl Queue {
         Ok(())
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if let Some(wake) = self.wake.get() {
             wake();
         }
@@ -188,12 +190,12 @@ impl Queue {
 #[derive(Default)]
 pub(crate) struct Round {
     pub(crate) appends: Vec<Append>,
-    puts: Vec<(Vec<Op>, AdminReply)>,
-    bytes: usize,
+    pub(crate) puts: Vec<(Vec<Op>, AdminReply)>,
+    pub(crate) bytes: usize,
 }
 
 impl Round {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.appends.is_empty() && self.puts.is_empty()
     }
 }
@@ -206,7 +208,7 @@ pub(crate) struct Speculation {
 }
 
 /// Why requests wait.
-enum Blocked {
+pub(crate) enum Blocked {
     /// Until all that was proposed is decided, to make a change on top of it.
     Change { make: MakeOps, reply: AdminReply },
     /// Until all that was proposed is decided: later requests must see it, or too much is assumed.
@@ -223,18 +225,18 @@ pub(crate) struct Core {
     pub(crate) applied: Arc<Applied>,
     pub(crate) clock: Arc<dyn Clock>,
     /// Has the driver hand over [`Request::Wake`].
-    wake: Arc<dyn Fn() + Send + Sync>,
+    pub(crate) wake: Arc<dyn Fn() + Send + Sync>,
     pub(crate) speculation: Speculation,
     /// Whose producers are, since this node leads.
     pub(crate) owners: Owners,
     /// The last proposal.
-    last_ticket: u64,
+    pub(crate) last_ticket: u64,
     /// The last one that was waited for and is decided.
-    settled: Arc<AtomicU64>,
-    round: Round,
-    blocked: Option<Blocked>,
+    pub(crate) settled: Arc<AtomicU64>,
+    pub(crate) round: Round,
+    pub(crate) blocked: Option<Blocked>,
     /// What came meanwhile. Bounded by the places that requests have.
-    waiting: VecDeque<Request>,
+    pub(crate) waiting: VecDeque<Request>,
 }
 
 /// Runs a core until it is told to stop or nobody is left to tell it.
@@ -247,7 +249,11 @@ pub(crate) struct Driver {
 
 impl Driver {
     /// Takes a request, and those that `next` has behind it until an entry is full. False when it was the last.
-    fn take(&mut self, first: Request, mut next: impl FnMut(&Receiver<Request>) -> Option<Request>) -> bool {
+    pub(crate) fn take(
+        &mut self,
+        first: Request,
+        mut next: impl FnMut(&Receiver<Request>) -> Option<Request>,
+    ) -> bool {
         let mut taken = Some(first);
         while let Some(request) = taken.take() {
             if !self.core.handle(request) {
@@ -338,7 +344,7 @@ impl Core {
         true
     }
 
-    fn take(&mut self, request: Request) {
+    pub(crate) fn take(&mut self, request: Request) {
         match request {
             Request::Append(append) => {
                 let bytes = append.bytes();
@@ -367,7 +373,7 @@ impl Core {
     }
 
     /// Makes room in the round for so many bytes more: what has come so far goes if they are too many together.
-    fn room_for(&mut self, bytes: usize) {
+    pub(crate) fn room_for(&mut self, bytes: usize) {
         if self.round.bytes + bytes > REQUEST_BYTES_MAX && !planted(Bug::NoEntryBound) {
             self.flush();
         }
@@ -518,7 +524,7 @@ impl Core {
         self.owners = Owners::unknown(known.map(|(key, window)| (*key, window.last_ms)));
     }
 
-    fn not_leader(&self) -> ProposeError {
+    pub(crate) fn not_leader(&self) -> ProposeError {
         ProposeError::NotLeader {
             leader: self.group.leader().map(|(id, _)| id),
         }
@@ -533,7 +539,7 @@ impl Core {
     }
 
     /// All that was proposed is decided: makes a change on top of it.
-    fn change(&mut self, make: MakeOps, reply: AdminReply) {
+    pub(crate) fn change(&mut self, make: MakeOps, reply: AdminReply) {
         if !self.has_lead() {
             let _ = reply.send(Err(self.not_leader().into()));
             return;
@@ -575,7 +581,7 @@ impl Core {
 }
 
 /// Answers each request once its entry is decided; without `answers`, with why it is not.
-fn answer(round: Round, answers: Option<Vec<Offset>>) -> weir_replica::Decided {
+pub(crate) fn answer(round: Round, answers: Option<Vec<Offset>>) -> weir_replica::Decided {
     Box::new(move |result| {
         Stop::Answering.here();
         let bases = answers.unwrap_or_else(|| vec![Offset::ZERO; round.appends.len()]);

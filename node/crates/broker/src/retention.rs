@@ -1,11 +1,13 @@
 //! Giving up old records: by age and size per topic, and by the node's disk budget. Decided here, by the leader, and
 //! carried out by entries like everything else.
 
-use crate::age::{Age, Ageing, Moment, Watch};
-use crate::auth::Principal;
+use crate::access::auth::Principal;
 use crate::broker::Broker;
-use crate::topic::{Cleanup, RetentionBy, Topic};
-use serde::Serialize;
+use crate::local::age::{Age, Moment};
+use crate::local::retention::Why;
+use crate::state::rows::reassignment::partition_key;
+use crate::state::rows::topic::Topic;
+use crate::topic::config::{Cleanup, RetentionBy};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -16,45 +18,20 @@ use weir_log::{Boundary, Chunk, Marks, Op, StateKey, StateKind, encode};
 use weir_types::level::LEVEL_OF_AGES;
 use weir_types::limits::BATCH_BYTES_MAX;
 use weir_types::planted::{Bug, planted};
-use weir_types::{GapReason, GroupId, Offset, PartitionId, TopicName};
+use weir_types::{GapReason, GroupId, Offset, PartitionId};
 
 /// Under `retention.by = record`, so much of a partition stays, whatever its records say of their age: Kafka never removes the
 /// segment that is being written, which has up to 1 GiB, and rolls it after a time.
 const KEPT_BYTES: u64 = 64 << 20;
+
 /// And so does what was stored in this time.
 const KEPT_MS: u64 = 3_600_000;
+
 /// Partitions of which something is noted in one entry; the next come at the next look.
 const NOTED_AT_ONCE: usize = 2_000;
+
 /// How often it is said that a topic loses records to retention.
 const TELL_EVERY_MS: u64 = 3_600_000;
-
-/// Why retention removes records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Why {
-    /// `retention.ms`.
-    Age,
-    /// `retention.bytes`.
-    Size,
-    /// The node's disk budget.
-    Budget,
-}
-
-/// What retention keeps in mind on this node.
-#[derive(Default)]
-pub(crate) struct Retention {
-    watch: Watch,
-    ageing: BTreeMap<GroupId, Ageing>,
-    removed: BTreeMap<TopicName, Removed>,
-    /// When it was last said that what may not be evicted is over the budget.
-    over_told_at: Option<u64>,
-}
-
-#[derive(Default)]
-struct Removed {
-    counts: BTreeMap<Why, u64>,
-    told_at: Option<u64>,
-}
 
 /// One eviction frees a little more than it must, so that the next batch does not cause another.
 const EVICT_SLACK_BYTES: u64 = 1 << 20;
@@ -128,7 +105,7 @@ impl Broker {
     }
 
     /// Rows of what `partitions` have stored by `age_ms` that is not noted yet.
-    fn notes<'a>(
+    pub(crate) fn notes<'a>(
         &self,
         partitions: impl Iterator<Item = (&'a Arc<Topic>, PartitionId)>,
         age_ms: u64,
@@ -140,7 +117,7 @@ impl Broker {
             let (start, end) = (marks.log_start(), marks.committed_end());
             let is_new = notes.note(start, end, age_ms, topic.config.retention_ms);
             is_new.then(|| Op::Put {
-                key: crate::moves::key(StateKind::StoredAt, id),
+                key: partition_key(StateKind::StoredAt, id),
                 value: encode(&notes),
             })
         };

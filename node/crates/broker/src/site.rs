@@ -1,46 +1,39 @@
 //! The nodes of a site: letting one in by a token, making it a voter, handing over, letting one go.
 
-use crate::applied::Tables;
-use crate::auth::{Operation, Principal, Resource, authorize};
+use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
 use crate::error::AdminError;
 use crate::groups::CAUGHT_UP;
+use crate::state::rows::site::{LAST_NODE, SITE, TOKEN, TokenRow, site_key, token_key};
+use crate::state::tables::Tables;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hmac::{Hmac, Mac};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::PoisonError;
 use std::time::Duration;
-use weir_log::{Op, StateKey, StateKind, encode};
+use weir_log::{Op, StateKind, encode};
 use weir_replica::{
     Claim, Group, Host, JoinReply, JoinRequest, Member, MemberStatus, NodeId, Role, Seen, Started, Starts,
 };
 use weir_types::GroupId;
 use weir_types::limits::VOTERS_MAX;
 
-/// Rows of [`StateKind::Site`]: the site's name, the last number that was given to a node, and tokens.
-const SITE: &[u8] = b"id";
-const LAST_NODE: &[u8] = b"node";
-const TOKEN: &[u8] = b"token";
 /// A leader that hands over waits so long for the other to lead: a few elections.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
+
 /// How often it looks.
 const HAND_OVER_POLL: Duration = Duration::from_millis(50);
+
 /// Who was heard of in this time is there: several heartbeats.
 const SUCCESSOR_HEARD_MS: u64 = 1_000;
+
 /// A change of members takes a few round trips: some seconds of them are waited for.
 const JOIN_TRIES: u32 = 100;
+
 /// Tokens that are out at once.
 const TOKENS_MAX: usize = 100;
-
-/// What is stored of a token: what proves it, and until when.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct TokenRow {
-    key: [u8; 32],
-    expires_ms: i64,
-}
 
 /// Lets one node in, once.
 #[derive(Clone, PartialEq, Eq)]
@@ -65,7 +58,7 @@ impl Token {
         Some(Self(bytes))
     }
 
-    fn key(&self) -> [u8; 32] {
+    pub(crate) fn key(&self) -> [u8; 32] {
         Sha256::digest(self.0).into()
     }
 
@@ -104,16 +97,8 @@ fn proof(key: &[u8; 32], what: &[u8], binding: &[u8; 32]) -> [u8; 32] {
 }
 
 /// Looks at all bytes, so that the time it takes tells nothing.
-fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+pub(crate) fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
     a.iter().zip(b).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
-}
-
-fn site_key(rest: &[u8]) -> StateKey {
-    StateKey::new(StateKind::Site, rest)
-}
-
-fn token_key(token: &[u8; 32]) -> Vec<u8> {
-    [TOKEN, token].concat()
 }
 
 impl Broker {
@@ -238,7 +223,7 @@ impl Broker {
     }
 
     /// Gives a number that no node had before, in one entry with `with`.
-    async fn number(
+    pub(crate) async fn number(
         &self,
         with: impl FnOnce(&Tables) -> Result<Vec<Op>, AdminError> + Send + 'static,
     ) -> Result<NodeId, AdminError> {
@@ -264,7 +249,7 @@ impl Broker {
 
     /// Gives a member with `key` another number: it lost what it had, and must not speak as the one that it was.
     /// Returns the numbers that it had, too.
-    async fn renumber(&self, key: &str) -> Result<(NodeId, Vec<NodeId>), JoinReply> {
+    pub(crate) async fn renumber(&self, key: &str) -> Result<(NodeId, Vec<NodeId>), JoinReply> {
         let members = self.group().members().into_iter();
         let old: Vec<NodeId> = members.filter(|(_, m)| m.key == key).map(|(id, _)| id).collect();
         if old.is_empty() {
@@ -415,6 +400,7 @@ impl Broker {
     pub fn successor(&self) -> Option<NodeId> {
         successor_in(self.group())
     }
+
     /// Whether a node of the site is reached at this address, as far as [`Broker::nodes_are_at`] was told.
     pub fn has_node_at(&self, address: SocketAddr) -> bool {
         let addresses = self

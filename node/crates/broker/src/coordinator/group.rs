@@ -11,9 +11,9 @@
 //! Every call that has to wait (a join for the others, a sync for the leader) leaves a oneshot behind, which the step
 //! that ends the wait answers. Behaviour and error of each case are those of Kafka's `GroupCoordinator`.
 
-use super::{Caller, GroupError, Join, Joined, JoinedMember, MemberInfo, Synced};
+use crate::coordinator::{Caller, GroupError, Join, Joined, JoinedMember, MemberInfo, Synced, subscription};
+use crate::state::rows::consumer_group::{GroupRow, MemberRow};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -21,31 +21,8 @@ use tokio::time::Instant;
 use weir_types::limits::GROUP_MEMBERS_MAX;
 
 pub(crate) type JoinReply = oneshot::Sender<Result<Joined, GroupError>>;
+
 pub(crate) type SyncReply = oneshot::Sender<Result<Synced, GroupError>>;
-
-/// A group as its row keeps it: what a restart or another node needs to go on where it was.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct GroupRow {
-    pub(crate) generation: i32,
-    pub(crate) protocol_type: String,
-    pub(crate) protocol: String,
-    pub(crate) leader: String,
-    pub(crate) members: Vec<MemberRow>,
-    /// When the last member left, in milliseconds.
-    pub(crate) empty_since_ms: i64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct MemberRow {
-    pub(crate) id: String,
-    pub(crate) instance: Option<String>,
-    pub(crate) client: String,
-    pub(crate) host: String,
-    pub(crate) session_ms: u32,
-    pub(crate) rebalance_ms: u32,
-    pub(crate) protocols: Vec<(String, Vec<u8>)>,
-    pub(crate) assignment: Vec<u8>,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -63,19 +40,19 @@ pub(crate) enum Phase {
     Stable,
 }
 
-struct Member {
-    row: MemberRow,
-    expires: Instant,
-    joining: Option<JoinReply>,
-    syncing: Option<SyncReply>,
+pub(crate) struct Member {
+    pub(crate) row: MemberRow,
+    pub(crate) expires: Instant,
+    pub(crate) joining: Option<JoinReply>,
+    pub(crate) syncing: Option<SyncReply>,
 }
 
 impl Member {
-    fn session(&self) -> Duration {
+    pub(crate) fn session(&self) -> Duration {
         Duration::from_millis(u64::from(self.row.session_ms))
     }
 
-    fn metadata(&self, protocol: &str) -> Bytes {
+    pub(crate) fn metadata(&self, protocol: &str) -> Bytes {
         let found = self.row.protocols.iter().find(|(name, _)| name == protocol);
         found.map_or_else(Bytes::new, |(_, metadata)| Bytes::copy_from_slice(metadata))
     }
@@ -92,13 +69,13 @@ pub(crate) struct Group {
     pub(crate) generation: i32,
     pub(crate) protocol_type: String,
     pub(crate) protocol: String,
-    leader: String,
-    members: BTreeMap<String, Member>,
+    pub(crate) leader: String,
+    pub(crate) members: BTreeMap<String, Member>,
     /// Ids that were given out and not used yet, and until when they may be.
-    pending: BTreeMap<String, Instant>,
+    pub(crate) pending: BTreeMap<String, Instant>,
     pub(crate) empty_since_ms: i64,
     /// How long the first rebalance of an empty group waits for more members.
-    initial_delay: Duration,
+    pub(crate) initial_delay: Duration,
 }
 
 /// What a join asks of the caller.
@@ -238,7 +215,7 @@ impl Group {
         JoinStep::Done
     }
 
-    fn admit(
+    pub(crate) fn admit(
         &mut self,
         join: &Join,
         fresh_id: impl FnOnce() -> String,
@@ -381,7 +358,7 @@ impl Group {
     }
 
     /// Begins a rebalance, or lets the one under way wait for one more.
-    fn prepare(&mut self, now: Instant) {
+    pub(crate) fn prepare(&mut self, now: Instant) {
         let longest = self
             .members
             .values()
@@ -418,7 +395,7 @@ impl Group {
     }
 
     /// Ends the joining when all are there.
-    fn settle(&mut self, now: Instant) {
+    pub(crate) fn settle(&mut self, now: Instant) {
         if let Phase::Preparing { initial: false, .. } = self.phase
             && self.pending.is_empty()
             && self.members.values().all(|m| m.joining.is_some())
@@ -428,7 +405,7 @@ impl Group {
     }
 
     /// The joining is over: whoever is not there is left behind, and the others hear of the new generation.
-    fn complete(&mut self, now: Instant) {
+    pub(crate) fn complete(&mut self, now: Instant) {
         // A static member keeps its place until its session ends.
         self.members
             .retain(|_, m| m.joining.is_some() || m.row.instance.is_some());
@@ -490,7 +467,7 @@ impl Group {
         most.map(|(name, _)| name.to_owned()).unwrap_or_default()
     }
 
-    fn joined(&self, id: &str) -> Joined {
+    pub(crate) fn joined(&self, id: &str) -> Joined {
         let listed = |m: &Member| JoinedMember {
             id: m.row.id.clone(),
             instance: m.row.instance.clone(),
@@ -676,7 +653,7 @@ impl Group {
         Ok(())
     }
 
-    fn remove(&mut self, id: &str, now: Instant) {
+    pub(crate) fn remove(&mut self, id: &str, now: Instant) {
         let Some(member) = self.members.remove(id) else {
             return;
         };
@@ -733,13 +710,13 @@ impl Group {
         }
     }
 
-    fn heard(&mut self, member: &str, now: Instant) {
+    pub(crate) fn heard(&mut self, member: &str, now: Instant) {
         if let Some(member) = self.members.get_mut(member) {
             member.expires = now + member.session();
         }
     }
 
-    fn known(&self, member: &str, instance: Option<&str>) -> Result<(), GroupError> {
+    pub(crate) fn known(&self, member: &str, instance: Option<&str>) -> Result<(), GroupError> {
         if let Some(instance) = instance {
             let holder = self
                 .members
@@ -757,7 +734,7 @@ impl Group {
             .ok_or(GroupError::UnknownMember)
     }
 
-    fn at(&self, generation: i32) -> Result<(), GroupError> {
+    pub(crate) fn at(&self, generation: i32) -> Result<(), GroupError> {
         if generation == self.generation {
             Ok(())
         } else {
@@ -769,13 +746,13 @@ impl Group {
     pub(crate) fn subscribed(&self) -> BTreeSet<String> {
         let metadata = self.members.values().map(|m| m.metadata(&self.protocol));
         metadata
-            .filter_map(|bytes| super::subscription(&bytes))
+            .filter_map(|bytes| subscription(&bytes))
             .flatten()
             .collect()
     }
 }
 
-enum Admitted {
+pub(crate) enum Admitted {
     /// It takes part in a rebalance.
     Rejoin(String),
     /// It is told what it should know already.

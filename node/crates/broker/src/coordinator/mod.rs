@@ -1,19 +1,17 @@
 //! The group coordinator: Kafka's classic consumer groups, their committed offsets, and what keeps both over a restart.
 
-mod group;
-mod offsets;
+pub(crate) mod group;
+pub(crate) mod offsets;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use group::GroupRow;
-pub use offsets::{Commit, CommittedOffset};
-
-use crate::applied::{group_key, group_row_key};
-use crate::auth::{Operation, Principal, Resource, authorize};
+use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
+use crate::coordinator::group::{Group, JoinStep, Phase, SyncStep};
 use crate::error::AdminError;
+use crate::state::rows::committed_offset::group_key;
+use crate::state::rows::consumer_group::{GroupRow, group_row_key};
 use bytes::Bytes;
-use group::{Group, JoinStep, Phase, SyncStep};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,6 +25,7 @@ use weir_types::limits::{
 
 /// Shortest session that a member may ask for (Kafka's default).
 pub const SESSION_MIN: Duration = Duration::from_secs(6);
+
 /// Longest session that a member may ask for (Kafka's default).
 pub const SESSION_MAX: Duration = Duration::from_secs(1_800);
 
@@ -159,10 +158,10 @@ pub struct MemberInfo {
 
 /// The groups of a node.
 pub(crate) struct Coordinator {
-    groups: Mutex<BTreeMap<String, Group>>,
-    initial_delay: Duration,
+    pub(crate) groups: Mutex<BTreeMap<String, Group>>,
+    pub(crate) initial_delay: Duration,
     /// Metadata and assignments of all groups, counted now and then.
-    bytes: AtomicUsize,
+    pub(crate) bytes: AtomicUsize,
 }
 
 impl Coordinator {
@@ -187,12 +186,12 @@ impl Coordinator {
         *self.lock() = groups.collect();
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Group>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Group>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An id that no member of any node had before, in the form of Kafka's.
-    fn fresh_id(client: &str) -> Result<String, GroupError> {
+    pub(crate) fn fresh_id(client: &str) -> Result<String, GroupError> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| GroupError::Unavailable)?;
         let id = u128::from_be_bytes(random);
@@ -508,7 +507,7 @@ fn emptied(group: &mut Group, now_ms: i64) -> Option<GroupRow> {
     Some(group.row())
 }
 
-fn allow(who: &Principal, operation: Operation, group: &str) -> Result<(), GroupError> {
+pub(crate) fn allow(who: &Principal, operation: Operation, group: &str) -> Result<(), GroupError> {
     if !legal_name(group) {
         return Err(GroupError::InvalidName);
     }
@@ -524,7 +523,7 @@ pub(crate) fn legal_name(group: &str) -> bool {
 }
 
 /// Topics in the metadata of a member that speaks Kafka's `consumer` protocol: a version, then an array of names.
-fn subscription(metadata: &[u8]) -> Option<Vec<String>> {
+pub(crate) fn subscription(metadata: &[u8]) -> Option<Vec<String>> {
     let (count, mut rest) = metadata.get(2..)?.split_first_chunk::<4>()?;
     let count = usize::try_from(i32::from_be_bytes(*count)).ok()?;
     let mut topics = Vec::new();

@@ -1,41 +1,16 @@
 //! Committed offsets of consumer groups.
 
-use super::group::Group;
-use super::{Caller, GroupError, allow, legal_name};
-use crate::applied::{group_key, group_row_key};
-use crate::auth::{Operation, Principal};
+use crate::access::auth::{Operation, Principal};
+use crate::admin::partition_of;
 use crate::broker::Broker;
+use crate::coordinator::group::Group;
+use crate::coordinator::{Caller, GroupError, allow, legal_name};
 use crate::error::AdminError;
-use serde::{Deserialize, Serialize};
+use crate::state::rows::committed_offset::{CommittedOffset, group_key};
+use crate::state::rows::consumer_group::group_row_key;
 use tokio::time::Instant;
 use weir_log::{Op, encode};
-use weir_types::Offset;
 use weir_types::limits::{GROUP_OFFSETS_MAX, OFFSETS_METADATA_BYTES_MAX};
-
-/// How far a group has read a partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommittedOffset {
-    /// The next offset that it wants; numbers below zero, which clients have a meaning for, as two's complement.
-    offset: u64,
-    /// Epoch of the leader that it read from; -1 if it did not say.
-    pub leader_epoch: i32,
-    /// Whatever it wanted to remember with it.
-    pub metadata: String,
-    /// When it was committed, in milliseconds.
-    pub committed_ms: i64,
-}
-
-impl CommittedOffset {
-    /// The number that was committed. Below zero it is no position, and its meaning is the client's: -1 is the end for many, -2 the start.
-    pub fn number(&self) -> i64 {
-        self.offset as i64
-    }
-
-    /// The next offset that the group wants, if the number is one.
-    pub fn position(&self) -> Option<Offset> {
-        (self.number() >= 0).then(|| Offset::new(self.offset))
-    }
-}
 
 /// An offset to commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +85,7 @@ impl Broker {
                 });
             }
             for commit in commits {
-                let id = crate::admin::partition_of(&tables, &commit.topic, commit.partition)?;
+                let id = partition_of(&tables, &commit.topic, commit.partition)?;
                 let row = CommittedOffset {
                     offset: commit.offset as u64,
                     leader_epoch: commit.leader_epoch,

@@ -1,10 +1,10 @@
 //! Changes of topics that any node is asked for and the site's leader makes.
 
-use super::{APPLIED_POLL, APPLIED_WITHIN, Answer, Ask};
-use crate::auth::{Operation, Principal, Resource, authorize};
+use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
 use crate::error::{AdminError, Refusal};
-use crate::topic::Topic;
+use crate::forward::{APPLIED_POLL, APPLIED_WITHIN, Answer, Ask};
+use crate::state::rows::topic::Topic;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use weir_types::level::LEVEL_OF_AGES;
 
 /// How the names of topics begin that only a broker makes.
 const OWN_NAMES: &str = "__";
+
 /// A change of a topic. Known by position: add at the end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Change {
@@ -115,7 +116,7 @@ impl Broker {
         Ok(())
     }
 
-    fn here(&self, name: &str) -> Result<Arc<Topic>, AdminError> {
+    pub(crate) fn here(&self, name: &str) -> Result<Arc<Topic>, AdminError> {
         // Another may have deleted it meanwhile.
         self.topic(name)
             .ok_or_else(|| AdminError::NoTopic(name.to_owned()))

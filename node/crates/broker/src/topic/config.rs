@@ -92,7 +92,7 @@ pub struct TopicConfig {
     /// `message.timestamp.after.max.ms`: how far ahead of the node's time a record may be dated.
     pub timestamp_after_max_ms: u64,
     /// Settings of Kafka's that change nothing here, where they are not as preset.
-    pub(super) kept: BTreeMap<&'static str, String>,
+    pub(crate) kept: BTreeMap<&'static str, String>,
 }
 
 /// What the age of records counts from.

@@ -1,18 +1,16 @@
 //! What a topic is.
 
-mod config;
-mod kept;
-mod setting;
-
-pub use config::{Cleanup, ConfigError, Durability, RetentionBy, TimestampType, TopicConfig};
-pub use setting::{Setting, SettingKind};
-
+use crate::topic::config::{Durability, TimestampType, TopicConfig};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use weir_log::{FormatError, decode_body, encode, encode_as, version_of};
+use weir_log::{FormatError, StateKey, StateKind, decode_body, encode, encode_as, version_of};
 use weir_types::level::LEVEL_OF_AGES;
 use weir_types::murmur2::partition_for;
 use weir_types::{PartitionId, TopicName};
+
+pub(crate) fn topic_key(name: &TopicName) -> StateKey {
+    StateKey::new(StateKind::Topic, name.as_str().as_bytes())
+}
 
 /// A topic as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +43,10 @@ struct FirstConfig {
 
 /// What is stored of a topic.
 const ROW: &str = "a topic";
+
 /// The version that has further settings behind the first ones: names and values, those that are not as preset.
 const WITH_SETTINGS: u8 = 2;
+
 /// Settings that the first version has a place for.
 const FIRST: [&str; 6] = [
     "retention.ms",
@@ -145,6 +145,7 @@ impl Topic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::config::RetentionBy;
 
     fn topic(by: RetentionBy) -> Topic {
         Topic {

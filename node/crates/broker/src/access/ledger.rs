@@ -176,7 +176,7 @@ fn network(address: IpAddr) -> IpAddr {
 const ADDRESSES_KEPT: usize = 1_024;
 
 impl Account {
-    fn new(share: &'static str, resource: Resource, max: usize) -> Self {
+    pub(crate) fn new(share: &'static str, resource: Resource, max: usize) -> Self {
         let max = max.min(Semaphore::MAX_PERMITS);
         Self {
             share,
@@ -279,12 +279,16 @@ impl Account {
         }
     }
 
-    fn taken(&self, of_all: OwnedSemaphorePermit, of_address: Option<OwnedSemaphorePermit>) -> Taken {
+    pub(crate) fn taken(
+        &self,
+        of_all: OwnedSemaphorePermit,
+        of_address: Option<OwnedSemaphorePermit>,
+    ) -> Taken {
         self.most.fetch_max(self.used() as u64, Ordering::Relaxed);
         Taken { of_all, of_address }
     }
 
-    fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.max.saturating_sub(self.free.available_permits())
     }
 

@@ -4,9 +4,26 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use weir_log::{StateKey, StateKind};
 use weir_types::limits::PRODUCER_WINDOW;
 use weir_types::planted::{Bug, planted};
-use weir_types::{Offset, Producer};
+use weir_types::{Offset, PartitionId, Producer};
+
+pub(crate) fn producer_key(partition: PartitionId, id: i64) -> StateKey {
+    let rest = [&partition.0.to_be_bytes()[..], &id.to_be_bytes()].concat();
+    StateKey::new(StateKind::Producer, &rest)
+}
+
+pub(crate) fn split_producer_key(rest: &[u8]) -> Option<(PartitionId, i64)> {
+    let (partition, id) = rest.split_first_chunk::<4>()?;
+    Some((
+        PartitionId(u32::from_be_bytes(*partition)),
+        i64::from_be_bytes(*id.first_chunk()?),
+    ))
+}
+
+/// Producers from this number on are channels: `CHANNELS` and the home group's number. Ids that are given out count up from 1.
+pub(crate) const CHANNELS: i64 = 1 << 62;
 
 /// A batch that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +115,7 @@ impl Window {
 }
 
 /// Sequences wrap from 2^31 - 1 to 0.
-fn after(sequence: i32, span: u32) -> i32 {
+pub(crate) fn after(sequence: i32, span: u32) -> i32 {
     ((i64::from(sequence) + i64::from(span)) % (i64::from(i32::MAX) + 1)) as i32
 }
 

@@ -1,24 +1,36 @@
-//! What committed entries have made: topics, producers' windows, committed offsets. Changed by entries alone.
+//! Tables of the committed rows.
 
-use crate::age::{AgeRow, StoredAt};
-use crate::coordinator::{CommittedOffset, GroupRow};
-use crate::moves::{Located, Move};
-use crate::notify::Growth;
-use crate::outbox::{self, ChannelKey, ChannelRow};
-use crate::producer::Window;
-use crate::topic::Topic;
+use crate::state::rows::absent::{ABSENT_ROW, Absent};
+use crate::state::rows::channel::{ChannelKey, ChannelRow, split_channel_key};
+use crate::state::rows::committed_offset::{CommittedOffset, split_group_key};
+use crate::state::rows::consumer_group::GroupRow;
+use crate::state::rows::counter::{partition_counter, read_u64};
+use crate::state::rows::group_age::AgeRow;
+use crate::state::rows::leader::Led;
+use crate::state::rows::location::Located;
+use crate::state::rows::producer::{Window, producer_key, split_producer_key};
+use crate::state::rows::reassignment::{Move, partition_key, split_partition};
+use crate::state::rows::replica_group::ReplicaGroup;
+use crate::state::rows::site::LEVEL_ROW;
+use crate::state::rows::stored_at::StoredAt;
+use crate::state::rows::topic::{Topic, topic_key};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
-use tokio::sync::watch;
-use weir_log::{EntryHeader, FormatError, Log, Op, OpHeader, ReadError, StateKey, StateKind, Stop, decode};
-use weir_replica::StateMachine;
+use std::sync::Arc;
+use weir_log::{FormatError, Log, Op, ReadError, StateKey, StateKind, decode};
+use weir_types::level::FIRST_LEVEL;
 use weir_types::{GroupId, PartitionId, TopicName};
 
-type RowWatcher = Box<dyn Fn(&[u8], Option<&[u8]>) + Send + Sync>;
-type Waker = Arc<dyn Fn() + Send + Sync>;
+/// The number of the next partition of `group`.
+pub(crate) fn next_partition(tables: &Tables, group: GroupId) -> u64 {
+    tables
+        .counters
+        .get(&partition_counter(group))
+        .copied()
+        .unwrap_or(1)
+}
 
 /// Kinds whose rows are kept in [`Tables`].
-const KEPT: [StateKind; 18] = [
+pub(crate) const KEPT: [StateKind; 18] = [
     StateKind::Topic,
     StateKind::Producer,
     StateKind::GroupOffset,
@@ -38,16 +50,6 @@ const KEPT: [StateKind; 18] = [
     StateKind::StoredAt,
     StateKind::Age,
 ];
-
-#[derive(Default)]
-pub(crate) struct Applied {
-    tables: RwLock<Tables>,
-    pub(crate) growth: Growth,
-    watchers: Mutex<BTreeMap<u8, RowWatcher>>,
-    log: OnceLock<Log>,
-    /// Counts beginnings and ends of leadership of the site.
-    turns: watch::Sender<u64>,
-}
 
 #[derive(Default)]
 pub(crate) struct Tables {
@@ -78,100 +80,9 @@ pub(crate) struct Tables {
     pub(crate) others: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
 }
 
-impl Applied {
-    pub(crate) fn tables(&self) -> RwLockReadGuard<'_, Tables> {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
-        self.tables().topics.get(name).cloned()
-    }
-
-    /// Calls `watcher` with key and value of each row of `kind` that changes from now on.
-    pub(crate) fn watch(&self, kind: StateKind, watcher: RowWatcher) {
-        self.watchers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(kind as u8, watcher);
-    }
-
-    /// Changes whenever leadership of the site begins or ends.
-    pub(crate) fn turns(&self) -> watch::Receiver<u64> {
-        self.turns.subscribe()
-    }
-
-    /// Takes all there is from the rows of `log`.
-    pub(crate) fn load(&self, log: &Log) -> Result<(), ReadError> {
-        let _ = self.log.set(log.clone());
-        let fresh = Tables::read(log, |_| true)?;
-        for topic in fresh.topics.values() {
-            topic.partitions.iter().for_each(|p| drop(log.marks_or_new(*p)));
-        }
-        *self.tables.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-        Ok(())
-    }
-
-    /// Takes what `group` has from the rows of the log, which were replaced.
-    fn load_group(&self, group: GroupId) -> Result<(), ReadError> {
-        let Some(log) = self.log.get() else { return Ok(()) };
-        let mut fresh = Tables::read(log, |of| of == group)?;
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        // Other groups' rows on the disk may be older than these.
-        let others = std::mem::take(&mut tables.producers).into_iter();
-        let others = others.filter(|((partition, _), _)| partition.group() != group);
-        let sealed = std::mem::take(&mut tables.sealed).into_iter();
-        fresh
-            .sealed
-            .extend(sealed.filter(|partition| partition.group() != group));
-        let heeded = std::mem::take(&mut tables.heeded).into_iter();
-        fresh.heeded.extend(heeded.filter(|(id, _)| *id != group));
-        let ages = std::mem::take(&mut tables.ages).into_iter();
-        fresh.ages.extend(ages.filter(|(id, _)| *id != group));
-        let stored_at = std::mem::take(&mut tables.stored_at).into_iter();
-        fresh
-            .stored_at
-            .extend(stored_at.filter(|(partition, _)| partition.group() != group));
-        if group == GroupId::SITE {
-            fresh.producers.extend(others);
-            for topic in fresh.topics.values() {
-                topic.partitions.iter().for_each(|p| drop(log.marks_or_new(*p)));
-            }
-            *tables = fresh;
-        } else {
-            tables.producers = others.chain(fresh.producers).collect();
-            (tables.sealed, tables.heeded) = (fresh.sealed, fresh.heeded);
-            (tables.ages, tables.stored_at) = (fresh.ages, fresh.stored_at);
-        }
-        Ok(())
-    }
-}
-
-/// What one group's entries make of the tables.
-pub(crate) struct Part {
-    applied: Arc<Applied>,
-    group: GroupId,
-    /// Called when leadership begins or ends.
-    wake: Waker,
-}
-
-impl Part {
-    pub(crate) fn new(applied: Arc<Applied>, group: GroupId, wake: Waker) -> Self {
-        Self { applied, group, wake }
-    }
-
-    fn turn(&self) {
-        (self.wake)();
-        if self.group == GroupId::SITE {
-            self.applied.turns.send_modify(|n| *n += 1);
-        }
-        // Those who wait for records wait at the wrong node now, or may find that it is the right one.
-        self.applied.growth.all();
-    }
-}
-
 impl Tables {
     /// The rows of `log` that belong to the groups of which `of` is true.
-    fn read(log: &Log, of: impl Fn(GroupId) -> bool) -> Result<Self, ReadError> {
+    pub(crate) fn read(log: &Log, of: impl Fn(GroupId) -> bool) -> Result<Self, ReadError> {
         let mut tables = Self::default();
         for kind in KEPT {
             for (key, value) in log.state_rows(kind)? {
@@ -202,7 +113,7 @@ impl Tables {
     ///
     /// # Errors
     /// When it cannot be read: it is a later release's, and says something.
-    fn row(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), FormatError> {
+    pub(crate) fn row(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), FormatError> {
         let Some((kind, rest)) = key.split_first() else {
             return Ok(());
         };
@@ -284,7 +195,7 @@ impl Tables {
                 None => drop(self.sealed.remove(&partition)),
             }
         } else if *kind == StateKind::Channel as u8 {
-            let Some(channel) = outbox::split_key(rest) else {
+            let Some(channel) = split_channel_key(rest) else {
                 return Ok(());
             };
             match value.map(|v| decode("a channel of an outbox", v)).transpose()? {
@@ -304,9 +215,9 @@ impl Tables {
             // Those that are read where they are used must be readable there.
             if let Some(value) = value {
                 if *kind == StateKind::ReplicaGroup as u8 {
-                    decode::<crate::placement::ReplicaGroup>("a replica group", value)?;
+                    decode::<ReplicaGroup>("a replica group", value)?;
                 } else if *kind == StateKind::Leader as u8 {
-                    decode::<crate::groups::Led>("the leader of a replica group", value)?;
+                    decode::<Led>("the leader of a replica group", value)?;
                 }
             }
             let key = (*kind, rest.to_vec());
@@ -397,83 +308,8 @@ impl Tables {
     }
 }
 
-impl StateMachine for Part {
-    fn apply(&self, header: &EntryHeader) -> Result<(), String> {
-        Stop::Applying.here();
-        let applied = self.applied.apply(header);
-        Stop::Applied.here();
-        applied
-    }
-
-    fn leading(&self) {
-        self.turn();
-    }
-
-    fn stepped_down(&self) {
-        self.turn();
-    }
-
-    fn replaced(&self) {
-        self.applied.replaced(self.group);
-    }
-}
-
-impl Applied {
-    fn apply(&self, header: &EntryHeader) -> Result<(), String> {
-        let mut watched = Vec::new();
-        {
-            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-            for op in &header.ops {
-                let (key, changed) = match op {
-                    OpHeader::Put { key, value } => (key, tables.row(key, Some(value))),
-                    OpHeader::Remove { key } => (key, tables.row(key, None)),
-                    OpHeader::Append(_) | OpHeader::Trim { .. } | OpHeader::Drop { .. } => continue,
-                };
-                changed.map_err(|why| format!("{}: {why}", told(key)))?;
-            }
-        }
-        for op in &header.ops {
-            match op {
-                OpHeader::Append(append) => self.growth.grew(append.partition),
-                OpHeader::Drop { partition } => self.growth.forget(*partition),
-                OpHeader::Put { key, value } => watched.push((key, Some(value.as_slice()))),
-                OpHeader::Remove { key } => watched.push((key, None)),
-                OpHeader::Trim { .. } => {}
-            }
-        }
-        let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, value) in watched {
-            if let Some((kind, rest)) = key.split_first()
-                && let Some(watcher) = watchers.get(kind)
-            {
-                watcher(rest, value);
-            }
-        }
-        Ok(())
-    }
-
-    fn replaced(&self, group: GroupId) {
-        let before: Vec<_> = self.tables().others.keys().cloned().collect();
-        if let Err(error) = self.load_group(group) {
-            // The rows were written a moment ago.
-            tracing::error!(%error, "what was installed cannot be read: restart the node");
-            return;
-        }
-        let tables = self.tables();
-        let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = before.iter().filter(|key| !tables.others.contains_key(key));
-        let now = tables.others.iter().map(|(key, value)| (key, Some(&value[..])));
-        for ((kind, rest), value) in gone.map(|key| (key, None)).chain(now) {
-            if let Some(watcher) = watchers.get(kind) {
-                watcher(rest, value);
-            }
-        }
-        self.growth.all();
-    }
-}
-
 /// A key of a row, for people.
-fn told(key: &[u8]) -> String {
+pub(crate) fn told(key: &[u8]) -> String {
     let (kind, rest) = key.split_first().unwrap_or((&0, &[]));
     match StateKind::from_byte(*kind) {
         Some(kind) => format!("row {kind:?} `{}`", rest.escape_ascii()),
@@ -481,45 +317,71 @@ fn told(key: &[u8]) -> String {
     }
 }
 
-pub(crate) fn topic_key(name: &TopicName) -> StateKey {
-    StateKey::new(StateKind::Topic, name.as_str().as_bytes())
+impl Tables {
+    /// The level of the site, as applied: nothing above it is proposed.
+    pub(crate) fn level(&self) -> u32 {
+        let row = self.others.get(&(StateKind::Site as u8, LEVEL_ROW.to_vec()));
+        let level = row
+            .and_then(|row| row.first_chunk())
+            .map(|row| u32::from_be_bytes(*row));
+        level.unwrap_or(FIRST_LEVEL)
+    }
 }
 
-pub(crate) fn producer_key(partition: PartitionId, id: i64) -> StateKey {
-    let rest = [&partition.0.to_be_bytes()[..], &id.to_be_bytes()].concat();
-    StateKey::new(StateKind::Producer, &rest)
+impl Tables {
+    /// The number that the partition `at` was made with.
+    pub(crate) fn identity(&self, at: PartitionId) -> PartitionId {
+        self.identities.get(&at).copied().unwrap_or(at)
+    }
+
+    pub(crate) fn epoch_base(&self, at: PartitionId) -> i32 {
+        let located = self.located.get(&self.identity(at));
+        located.filter(|l| l.at == at).map_or(0, |l| l.epoch_base)
+    }
+
+    /// Removes a partition of the site's group, the windows of its producers, and its seal: the entry that does this says
+    /// why it is gone, too.
+    pub(crate) fn drop_partition(&self, partition: PartitionId) -> Vec<Op> {
+        let mut ops = vec![Op::Drop { partition }];
+        ops.extend(self.forget_producers(partition));
+        if self.stored_at.contains_key(&partition) {
+            ops.push(Op::Remove {
+                key: partition_key(StateKind::StoredAt, partition),
+            });
+        }
+        if self.sealed.contains(&partition) {
+            ops.push(Op::Remove {
+                key: partition_key(StateKind::Sealed, partition),
+            });
+        }
+        ops
+    }
+
+    /// The row of a topic, which has the numbers that its partitions were made with.
+    pub(crate) fn topic_row_of(&self, topic: &Topic) -> Op {
+        let mut stored = topic.clone();
+        for partition in &mut stored.partitions {
+            *partition = self.identity(*partition);
+        }
+        Op::Put {
+            key: topic_key(&stored.name),
+            value: stored.encode(self.level()),
+        }
+    }
 }
 
-fn split_partition(rest: &[u8]) -> Option<PartitionId> {
-    Some(PartitionId(u32::from_be_bytes(*rest.first_chunk()?)))
+impl Tables {
+    /// Whether `partition` is a channel's.
+    pub(crate) fn is_channel(&self, partition: PartitionId) -> bool {
+        self.channels.values().any(|row| row.at == partition)
+    }
 }
 
-fn split_producer_key(rest: &[u8]) -> Option<(PartitionId, i64)> {
-    let (partition, id) = rest.split_first_chunk::<4>()?;
-    Some((
-        PartitionId(u32::from_be_bytes(*partition)),
-        i64::from_be_bytes(*id.first_chunk()?),
-    ))
-}
-
-pub(crate) fn group_key(group: &str, partition: PartitionId) -> StateKey {
-    // The partition stands at the end at a fixed length: names need no terminator.
-    let rest = [group.as_bytes(), &partition.0.to_be_bytes()].concat();
-    StateKey::new(StateKind::GroupOffset, &rest)
-}
-
-pub(crate) fn group_row_key(group: &str) -> StateKey {
-    StateKey::new(StateKind::Group, group.as_bytes())
-}
-
-fn split_group_key(rest: &[u8]) -> Option<(String, PartitionId)> {
-    let (name, partition) = rest.split_last_chunk::<4>()?;
-    Some((
-        String::from_utf8(name.to_vec()).ok()?,
-        PartitionId(u32::from_be_bytes(*partition)),
-    ))
-}
-
-fn read_u64(value: &[u8]) -> Option<u64> {
-    value.first_chunk::<8>().map(|b| u64::from_be_bytes(*b))
+impl Tables {
+    pub(crate) fn absent(&self) -> Absent {
+        let row = self.others.get(&(StateKind::Site as u8, ABSENT_ROW.to_vec()));
+        // Of a later release's row this one knows nothing, and takes all for present.
+        row.and_then(|row| decode("who is absent", row).ok())
+            .unwrap_or_default()
+    }
 }

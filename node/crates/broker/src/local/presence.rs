@@ -1,37 +1,32 @@
 //! Which nodes of the site are there and in step, by what its leader hears of them.
 
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::state::rows::absent::Absent;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_replica::{MemberStatus, NodeId};
 
 /// A node that has not answered for so long is away: the time in which followers would have elected another leader.
 const AWAY_AFTER: Duration = Duration::from_millis(1_500);
+
 /// A leader that begins hears of those who are there within this: several heartbeats. The one who led before has been silent already.
 const FIRST_ANSWERS: Duration = Duration::from_millis(600);
+
 /// And one that answers again within this is back.
 const BACK_WITHIN: Duration = Duration::from_millis(700);
+
 /// A replica in step lacks so many entries at most: those on their way at any moment.
 const IN_STEP_ENTRIES: u64 = 256;
+
 /// A replica that was in step in this time counts as such (Kafka's `replica.lag.time.max.ms`).
 const BEHIND_AFTER: Duration = Duration::from_secs(30);
-
-/// Nodes that are not as they should be, as the leader saw it last. Stored by position.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Absent {
-    /// Those that do not answer.
-    pub away: BTreeSet<NodeId>,
-    /// Those that answer, and do not follow.
-    pub behind: BTreeSet<NodeId>,
-}
 
 /// The leader's memory of the others.
 #[derive(Default)]
 pub(crate) struct Presence {
     /// Since when this node leads, in which term.
-    led: Option<(u64, Instant)>,
-    in_step: BTreeMap<NodeId, Instant>,
+    pub(crate) led: Option<(u64, Instant)>,
+    pub(crate) in_step: BTreeMap<NodeId, Instant>,
 }
 
 impl Presence {
@@ -82,6 +77,8 @@ impl Presence {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
     use weir_replica::{Member, Role};
 
     fn member(id: NodeId, heard_ms_ago: Option<u64>, lag: u64) -> MemberStatus {

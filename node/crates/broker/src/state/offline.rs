@@ -1,7 +1,7 @@
 //! What a log has that no broker serves.
 
-use crate::moves::Located;
-use crate::topic::Topic;
+use crate::state::rows::location::Located;
+use crate::state::rows::topic::Topic;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use weir_log::{Log, ReadError, StateKind, decode};

@@ -9,8 +9,7 @@
 //! that is ahead from a start on and stays so from time that the node was off, and one that is behind, and is put right while the
 //! node is off, likewise.
 
-use serde::{Deserialize, Serialize};
-use weir_types::Offset;
+use crate::state::rows::group_age::{AGREE_WITHIN_MS, AgeRow};
 use weir_types::level::RELEASED_MS;
 
 /// What the two clocks of a node say at one moment.
@@ -22,9 +21,8 @@ pub(crate) struct Moment {
     pub(crate) steady_ms: u64,
 }
 
-/// The two may differ by so much from one look to the next: what a time daemon slews, and the scheduler.
-const AGREE_WITHIN_MS: u64 = 2_000;
 const AGREE_WITHIN_PERCENT: u64 = 1;
+
 /// A clock that has not been stepped for so long is set: time daemons step in the first minutes, if they do.
 const SETTLED_MS: u64 = 10 * 60 * 1_000;
 
@@ -40,12 +38,12 @@ pub(crate) struct Watch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Look {
     /// Milliseconds since the last look; none at the first, and where the clock was stepped or is not set.
-    passed_ms: Option<u64>,
+    pub(crate) passed_ms: Option<u64>,
     /// The time of day can be right: it is not before this release was made.
-    is_set: bool,
+    pub(crate) is_set: bool,
     /// And it was not stepped for long.
-    is_settled: bool,
-    wall_ms: i64,
+    pub(crate) is_settled: bool,
+    pub(crate) wall_ms: i64,
 }
 
 impl Watch {
@@ -68,37 +66,6 @@ impl Watch {
             is_set,
             is_settled: is_set && now.steady_ms - self.steady_since >= SETTLED_MS,
             wall_ms: now.wall_ms,
-        }
-    }
-}
-
-/// The row of a group's clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct AgeRow {
-    /// Milliseconds that it has counted.
-    pub(crate) age_ms: u64,
-    /// What time of day it was then,
-    pub(crate) wall_ms: i64,
-    /// and the latest that was seen until then. A clock that is behind that was set back, or had been ahead: nothing is told by it
-    /// of how long a node was away.
-    pub(crate) latest_ms: i64,
-}
-
-impl AgeRow {
-    fn new(age_ms: u64, wall_ms: i64, latest_ms: i64) -> Self {
-        Self {
-            age_ms,
-            wall_ms,
-            latest_ms: latest_ms.max(wall_ms),
-        }
-    }
-
-    /// How long ago it was written, if it is `wall_ms` now; nothing where that is not known.
-    fn away_ms(&self, wall_ms: i64) -> u64 {
-        let was_behind = self.wall_ms.saturating_add_unsigned(AGREE_WITHIN_MS) < self.latest_ms;
-        match was_behind {
-            true => 0,
-            false => u64::try_from(wall_ms.saturating_sub(self.wall_ms)).unwrap_or(0),
         }
     }
 }
@@ -182,59 +149,12 @@ impl Ageing {
     }
 }
 
-/// Notes of one partition: what a seventh of a hundred of its retention is worth, so that ten thousand partitions cost little.
-const NOTES_MAX: usize = 32;
-/// Nothing is noted more often than that.
-const NOTE_EVERY_MS: u64 = 30 * 1_000;
-/// How often it is noted where nothing expires: retention may be set later.
-const NOTE_FOR_EVER_MS: u64 = 24 * 3_600 * 1_000;
-
-/// By which age of the group offsets of a partition were stored, ascending: all before the offset were.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StoredAt(Vec<(Offset, u64)>);
-
-impl StoredAt {
-    /// Notes that all before `end` is stored by `age_ms`, if it is time for another note of records that go after `retention_ms`.
-    /// Whether there is something new to write.
-    pub(crate) fn note(
-        &mut self,
-        start: Offset,
-        end: Offset,
-        age_ms: u64,
-        retention_ms: Option<u64>,
-    ) -> bool {
-        let every = retention_ms.map_or(NOTE_FOR_EVER_MS, |ms| (ms / NOTES_MAX as u64).max(NOTE_EVERY_MS));
-        let is_due = match self.0.last() {
-            None => end > start,
-            Some((noted, at)) => end > *noted && age_ms >= at.saturating_add(every),
-        };
-        if !is_due {
-            return false;
-        }
-        self.0.retain(|(offset, _)| *offset > start);
-        self.0.push((end, age_ms));
-        if self.0.len() > NOTES_MAX {
-            // The older half is told apart half as finely.
-            let half = NOTES_MAX / 2;
-            let mut n = 0;
-            self.0.retain(|_| {
-                n += 1;
-                n > half || n % 2 == 0
-            });
-        }
-        true
-    }
-
-    /// The offset before which all was stored by `age_ms`.
-    pub(crate) fn stored_by(&self, age_ms: u64) -> Option<Offset> {
-        let older = self.0.iter().take_while(|(_, at)| *at <= age_ms);
-        older.last().map(|(offset, _)| *offset)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::rows::stored_at::{NOTES_MAX, StoredAt};
+    use weir_types::Offset;
+
     use proptest::prelude::*;
 
     const HOUR: u64 = 3_600_000;

@@ -16,8 +16,10 @@ pub struct QuotaConfig {
 
 /// Accounts remembered: one beyond these pays with the last one's bucket.
 const CLIENTS_MAX: usize = 10_000;
+
 /// Longest time that one answer is held back: Kafka's quota window of a second times a few.
 const THROTTLE_MAX: Duration = Duration::from_secs(10);
+
 /// So much of a rate may be used at once.
 const AT_ONCE: Duration = Duration::from_secs(1);
 

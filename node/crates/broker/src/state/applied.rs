@@ -1,0 +1,191 @@
+//! What committed entries have made: topics, producers' windows, committed offsets. Changed by entries alone.
+
+use crate::state::notify::Growth;
+use crate::state::rows::topic::Topic;
+use crate::state::tables::{Tables, told};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use tokio::sync::watch;
+use weir_log::{EntryHeader, Log, OpHeader, ReadError, StateKind, Stop};
+use weir_replica::StateMachine;
+use weir_types::GroupId;
+
+type RowWatcher = Box<dyn Fn(&[u8], Option<&[u8]>) + Send + Sync>;
+
+type Waker = Arc<dyn Fn() + Send + Sync>;
+
+#[derive(Default)]
+pub(crate) struct Applied {
+    pub(crate) tables: RwLock<Tables>,
+    pub(crate) growth: Growth,
+    pub(crate) watchers: Mutex<BTreeMap<u8, RowWatcher>>,
+    pub(crate) log: OnceLock<Log>,
+    /// Counts beginnings and ends of leadership of the site.
+    pub(crate) turns: watch::Sender<u64>,
+}
+
+impl Applied {
+    pub(crate) fn tables(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.tables().topics.get(name).cloned()
+    }
+
+    /// Calls `watcher` with key and value of each row of `kind` that changes from now on.
+    pub(crate) fn watch(&self, kind: StateKind, watcher: RowWatcher) {
+        self.watchers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(kind as u8, watcher);
+    }
+
+    /// Changes whenever leadership of the site begins or ends.
+    pub(crate) fn turns(&self) -> watch::Receiver<u64> {
+        self.turns.subscribe()
+    }
+
+    /// Takes all there is from the rows of `log`.
+    pub(crate) fn load(&self, log: &Log) -> Result<(), ReadError> {
+        let _ = self.log.set(log.clone());
+        let fresh = Tables::read(log, |_| true)?;
+        for topic in fresh.topics.values() {
+            topic.partitions.iter().for_each(|p| drop(log.marks_or_new(*p)));
+        }
+        *self.tables.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    /// Takes what `group` has from the rows of the log, which were replaced.
+    fn load_group(&self, group: GroupId) -> Result<(), ReadError> {
+        let Some(log) = self.log.get() else { return Ok(()) };
+        let mut fresh = Tables::read(log, |of| of == group)?;
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        // Other groups' rows on the disk may be older than these.
+        let others = std::mem::take(&mut tables.producers).into_iter();
+        let others = others.filter(|((partition, _), _)| partition.group() != group);
+        let sealed = std::mem::take(&mut tables.sealed).into_iter();
+        fresh
+            .sealed
+            .extend(sealed.filter(|partition| partition.group() != group));
+        let heeded = std::mem::take(&mut tables.heeded).into_iter();
+        fresh.heeded.extend(heeded.filter(|(id, _)| *id != group));
+        let ages = std::mem::take(&mut tables.ages).into_iter();
+        fresh.ages.extend(ages.filter(|(id, _)| *id != group));
+        let stored_at = std::mem::take(&mut tables.stored_at).into_iter();
+        fresh
+            .stored_at
+            .extend(stored_at.filter(|(partition, _)| partition.group() != group));
+        if group == GroupId::SITE {
+            fresh.producers.extend(others);
+            for topic in fresh.topics.values() {
+                topic.partitions.iter().for_each(|p| drop(log.marks_or_new(*p)));
+            }
+            *tables = fresh;
+        } else {
+            tables.producers = others.chain(fresh.producers).collect();
+            (tables.sealed, tables.heeded) = (fresh.sealed, fresh.heeded);
+            (tables.ages, tables.stored_at) = (fresh.ages, fresh.stored_at);
+        }
+        Ok(())
+    }
+}
+
+/// What one group's entries make of the tables.
+pub(crate) struct Part {
+    pub(crate) applied: Arc<Applied>,
+    pub(crate) group: GroupId,
+    /// Called when leadership begins or ends.
+    pub(crate) wake: Waker,
+}
+
+impl Part {
+    pub(crate) fn new(applied: Arc<Applied>, group: GroupId, wake: Waker) -> Self {
+        Self { applied, group, wake }
+    }
+
+    pub(crate) fn turn(&self) {
+        (self.wake)();
+        if self.group == GroupId::SITE {
+            self.applied.turns.send_modify(|n| *n += 1);
+        }
+        // Those who wait for records wait at the wrong node now, or may find that it is the right one.
+        self.applied.growth.all();
+    }
+}
+
+impl StateMachine for Part {
+    fn apply(&self, header: &EntryHeader) -> Result<(), String> {
+        Stop::Applying.here();
+        let applied = self.applied.apply(header);
+        Stop::Applied.here();
+        applied
+    }
+
+    fn leading(&self) {
+        self.turn();
+    }
+
+    fn stepped_down(&self) {
+        self.turn();
+    }
+
+    fn replaced(&self) {
+        self.applied.replaced(self.group);
+    }
+}
+
+impl Applied {
+    pub(crate) fn apply(&self, header: &EntryHeader) -> Result<(), String> {
+        let mut watched = Vec::new();
+        {
+            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+            for op in &header.ops {
+                let (key, changed) = match op {
+                    OpHeader::Put { key, value } => (key, tables.row(key, Some(value))),
+                    OpHeader::Remove { key } => (key, tables.row(key, None)),
+                    OpHeader::Append(_) | OpHeader::Trim { .. } | OpHeader::Drop { .. } => continue,
+                };
+                changed.map_err(|why| format!("{}: {why}", told(key)))?;
+            }
+        }
+        for op in &header.ops {
+            match op {
+                OpHeader::Append(append) => self.growth.grew(append.partition),
+                OpHeader::Drop { partition } => self.growth.forget(*partition),
+                OpHeader::Put { key, value } => watched.push((key, Some(value.as_slice()))),
+                OpHeader::Remove { key } => watched.push((key, None)),
+                OpHeader::Trim { .. } => {}
+            }
+        }
+        let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, value) in watched {
+            if let Some((kind, rest)) = key.split_first()
+                && let Some(watcher) = watchers.get(kind)
+            {
+                watcher(rest, value);
+            }
+        }
+        Ok(())
+    }
+
+    fn replaced(&self, group: GroupId) {
+        let before: Vec<_> = self.tables().others.keys().cloned().collect();
+        if let Err(error) = self.load_group(group) {
+            // The rows were written a moment ago.
+            tracing::error!(%error, "what was installed cannot be read: restart the node");
+            return;
+        }
+        let tables = self.tables();
+        let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = before.iter().filter(|key| !tables.others.contains_key(key));
+        let now = tables.others.iter().map(|(key, value)| (key, Some(&value[..])));
+        for ((kind, rest), value) in gone.map(|key| (key, None)).chain(now) {
+            if let Some(watcher) = watchers.get(kind) {
+                watcher(rest, value);
+            }
+        }
+        self.growth.all();
+    }
+}

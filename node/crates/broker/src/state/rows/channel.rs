@@ -1,0 +1,82 @@
+//! Channels of the outbox.
+
+use serde::{Deserialize, Serialize};
+use weir_log::{Op, StateKey, StateKind, encode};
+use weir_types::{GroupId, Offset, PartitionId};
+
+/// A row under the home group and the number with which the partition was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ChannelRow {
+    /// The partition of the home group that holds what waits.
+    pub(crate) at: PartitionId,
+    /// The epoch under which it sends. Another begins when the partition knows nothing of what it was sent.
+    pub(crate) epoch: i16,
+    /// Where that epoch began: sequences count from there.
+    pub(crate) base: Offset,
+}
+
+/// Where a channel leads: the home group, and the number with which the partition was made.
+pub(crate) type ChannelKey = (GroupId, PartitionId);
+
+pub(crate) fn channel_key((home, to): ChannelKey) -> StateKey {
+    let rest = [&home.0.to_be_bytes()[..], &to.0.to_be_bytes()].concat();
+    StateKey::new(StateKind::Channel, &rest)
+}
+
+pub(crate) fn split_channel_key(rest: &[u8]) -> Option<ChannelKey> {
+    let (home, to) = rest.split_first_chunk::<2>()?;
+    let to = PartitionId(u32::from_be_bytes(*to.first_chunk()?));
+    Some((GroupId(u16::from_be_bytes(*home)), to))
+}
+
+pub(crate) fn put_channel(channel: ChannelKey, row: &ChannelRow) -> Op {
+    Op::Put {
+        key: channel_key(channel),
+        value: encode(row),
+    }
+}
+
+impl ChannelRow {
+    /// The sequence of what is at `at`. Sequences wrap at 2^31.
+    pub(crate) fn sequence(&self, at: Offset) -> i32 {
+        (at.get().saturating_sub(self.base.get()) & SEQUENCE_MASK) as i32
+    }
+
+    /// Where `sequence` is: the place nearest to `from` that has it, in either direction.
+    pub(crate) fn find(&self, sequence: i32, from: Offset) -> Offset {
+        let ahead = (sequence as u64).wrapping_sub(self.sequence(from) as u64) & SEQUENCE_MASK;
+        match ahead > SEQUENCE_MASK / 2 {
+            true => Offset::new(from.get().saturating_sub(SEQUENCE_MASK + 1 - ahead)),
+            false => from.plus(ahead),
+        }
+    }
+}
+
+const SEQUENCE_MASK: u64 = i32::MAX as u64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_lead_back_to_where_they_came_from() {
+        let row = ChannelRow {
+            at: PartitionId(7),
+            epoch: 0,
+            base: Offset::new(5),
+        };
+        for at in [5_u64, 6, 5 + (1 << 31), 5 + (1 << 31) - 1, 5 + (3 << 31) + 17] {
+            let at = Offset::new(at);
+            for from in [at, at.plus(10), Offset::new(at.get().saturating_sub(3).max(5))] {
+                assert_eq!(row.find(row.sequence(at), from), at, "from {from}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_read_as_they_were_written() {
+        let channel = (GroupId(3), PartitionId(0x0102_0304));
+        assert_eq!(split_channel_key(channel_key(channel).rest()), Some(channel));
+        assert_eq!(split_channel_key(&[0, 1, 2]), None);
+    }
+}

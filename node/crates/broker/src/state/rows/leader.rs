@@ -1,0 +1,24 @@
+//! Leaders of replica groups.
+
+use crate::state::rows::replica_group::ReplicaGroup;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use weir_replica::NodeId;
+
+/// Who leads a group, and who its members are, as its leader told last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Led {
+    pub(crate) node: NodeId,
+    pub(crate) term: u64,
+    pub(crate) members: BTreeSet<NodeId>,
+    /// The [`ReplicaGroup::version`] that it knew of: it takes in nobody any more whom that leaves out.
+    pub(crate) version: u64,
+}
+
+impl Led {
+    /// Whether `node` has no part in a group that is to be as `wanted`, and gets none.
+    pub(crate) fn is_without(&self, node: NodeId, wanted: &ReplicaGroup) -> bool {
+        let is_to_have_it = wanted.replicas.contains(&node);
+        !is_to_have_it && self.version == wanted.version && !self.members.contains(&node)
+    }
+}

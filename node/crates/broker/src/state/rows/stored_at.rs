@@ -1,0 +1,56 @@
+//! Storage times of the offsets of a partition.
+
+use serde::{Deserialize, Serialize};
+use weir_types::Offset;
+
+/// Notes of one partition: what a seventh of a hundred of its retention is worth, so that ten thousand partitions cost little.
+pub(crate) const NOTES_MAX: usize = 32;
+
+/// Nothing is noted more often than that.
+const NOTE_EVERY_MS: u64 = 30 * 1_000;
+
+/// How often it is noted where nothing expires: retention may be set later.
+const NOTE_FOR_EVER_MS: u64 = 24 * 3_600 * 1_000;
+
+/// By which age of the group offsets of a partition were stored, ascending: all before the offset were.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredAt(pub(crate) Vec<(Offset, u64)>);
+
+impl StoredAt {
+    /// Notes that all before `end` is stored by `age_ms`, if it is time for another note of records that go after `retention_ms`.
+    /// Whether there is something new to write.
+    pub(crate) fn note(
+        &mut self,
+        start: Offset,
+        end: Offset,
+        age_ms: u64,
+        retention_ms: Option<u64>,
+    ) -> bool {
+        let every = retention_ms.map_or(NOTE_FOR_EVER_MS, |ms| (ms / NOTES_MAX as u64).max(NOTE_EVERY_MS));
+        let is_due = match self.0.last() {
+            None => end > start,
+            Some((noted, at)) => end > *noted && age_ms >= at.saturating_add(every),
+        };
+        if !is_due {
+            return false;
+        }
+        self.0.retain(|(offset, _)| *offset > start);
+        self.0.push((end, age_ms));
+        if self.0.len() > NOTES_MAX {
+            // The older half is told apart half as finely.
+            let half = NOTES_MAX / 2;
+            let mut n = 0;
+            self.0.retain(|_| {
+                n += 1;
+                n > half || n % 2 == 0
+            });
+        }
+        true
+    }
+
+    /// The offset before which all was stored by `age_ms`.
+    pub(crate) fn stored_by(&self, age_ms: u64) -> Option<Offset> {
+        let older = self.0.iter().take_while(|(_, at)| *at <= age_ms);
+        older.last().map(|(offset, _)| *offset)
+    }
+}
