@@ -1,10 +1,10 @@
 //! Changing topics, consumer groups' offsets and other rows.
 
 use crate::access::auth::{Operation, Principal, Resource, authorize};
-use crate::broker::{Broker, row_op};
+use crate::broker::Broker;
 use crate::error::AdminError;
-use crate::groups::{changes, decided, layout};
-use crate::proposer::Request;
+use crate::placement::layout::{changes, decided, layout};
+use crate::propose::request::{Request, row_op};
 use crate::state::rows::committed_offset::group_key;
 use crate::state::rows::counter::{NEXT_PRODUCER, partition_counter, set_counter};
 use crate::state::rows::reassignment::partition_key;

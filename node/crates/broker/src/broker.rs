@@ -3,18 +3,18 @@
 use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::access::ledger::{Ledger, Means};
 use crate::access::quota::{Direction, QuotaConfig, Quotas};
-use crate::chain::Footing;
-use crate::coordinator::Coordinator;
+use crate::coordinator::registry::Coordinator;
 use crate::error::ProduceError;
 use crate::forward::ByBroker;
 use crate::groups::keep;
-use crate::hook::{Hook, HookError, HookJob, Stepped};
-use crate::lane::{Common, Lane};
+use crate::hook::{Hook, HookJob, Stepped};
 use crate::local::metrics::BrokerMetrics;
 use crate::local::presence::Presence;
 use crate::local::refused::Refused;
 use crate::local::retention::Retention;
-use crate::proposer::{Append, Framing, Made, Request, Room};
+use crate::propose::replica::{Common, Lane};
+use crate::propose::request::{Append, Framing, Made, Produced, Request, Room, row_op};
+use crate::propose::step::Footing;
 use crate::state::applied::Applied;
 use crate::state::rows::channel::ChannelKey;
 use crate::state::rows::producer::{CHANNELS, Window};
@@ -31,13 +31,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
-use weir_log::{GroupState, Log, Op, Recovered, StateKey, StateKind};
+use weir_log::{GroupState, Log, Recovered, StateKey, StateKind};
 use weir_replica::{Group, GroupConfig, GroupError, Member, NodeId, ProposeError, Starts, Transport};
 use weir_types::level::LEVEL_OF_AGES;
 use weir_types::limits::{
     PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX,
 };
-use weir_types::{Batch, Clock, GroupId, Offset, PartitionId};
+use weir_types::{Batch, Clock, GroupId, PartitionId};
 
 /// How long records wait for room on the node: as long as a Kafka client waits for an answer (`request.timeout.ms`).
 pub(crate) const ROOM_WITHIN: Duration = Duration::from_secs(30);
@@ -68,15 +68,6 @@ impl Default for Options {
             means: Means::default(),
         }
     }
-}
-
-/// Where records went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Produced {
-    /// Offset of the first.
-    pub base: Offset,
-    /// Offsets that they span.
-    pub span: u32,
 }
 
 /// How often a node that leads looks whether it has heard from enough others.
@@ -588,32 +579,6 @@ impl Future for Producing {
     }
 }
 
-impl From<HookError> for ProduceError {
-    fn from(e: HookError) -> Self {
-        match e {
-            HookError::Halted { pipeline, why } => Self::Halted { pipeline, why },
-            HookError::Busy { pipeline } => Self::PipelineBusy { pipeline },
-            HookError::NotLeader => ProposeError::NotLeader { leader: None }.into(),
-            HookError::TooMuch {
-                pipeline,
-                bytes,
-                limit,
-            } => Self::MadeTooLarge {
-                pipeline,
-                bytes,
-                limit,
-            },
-        }
-    }
-}
-
 fn row_bytes((key, value): &(StateKey, Option<Bytes>)) -> usize {
     key.as_bytes().len() + value.as_ref().map_or(0, Bytes::len)
-}
-
-pub(crate) fn row_op((key, value): (StateKey, Option<Bytes>)) -> Op {
-    match value {
-        Some(value) => Op::Put { key, value },
-        None => Op::Remove { key },
-    }
 }

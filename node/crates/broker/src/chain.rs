@@ -7,6 +7,7 @@
 //! So the rows that an entry writes are those of a computation that saw exactly the entries before it.
 
 use crate::broker::Broker;
+use crate::propose::step::{Shared, Step};
 use crate::state::rows::producer::{Accepted, Verdict, Window};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -14,7 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use weir_log::{ReadError, StateKey};
 use weir_types::limits::PRODUCERS_MAX;
-use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, Offset, PartitionId, Term};
 
 /// Steps on top of each other. See the module's docs.
@@ -26,33 +26,6 @@ pub struct Chain {
     windows: BTreeMap<i64, Window>,
     /// Steps so far.
     steps: AtomicU64,
-}
-
-pub(crate) struct Shared {
-    pub(crate) term: Term,
-    /// The first step that came to nothing: neither do those behind it. As large as can be while there is none.
-    pub(crate) broken_at: AtomicU64,
-    pub(crate) undecided: Mutex<usize>,
-    pub(crate) decided: Condvar,
-}
-
-/// One step of a chain. Dropped before its entry is committed, it breaks the chain.
-pub struct Step {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) number: u64,
-    pub(crate) is_committed: bool,
-}
-
-/// What a batch that passed a pipeline stands on.
-#[derive(Default)]
-pub enum Footing {
-    /// On nothing: its pipeline remembers nothing.
-    #[default]
-    Free,
-    /// On the steps before it.
-    Step(Step),
-    /// It was taken before, it seems, or cannot be: the pipeline has not looked at it, and it must not be stored.
-    Unseen,
 }
 
 impl Chain {
@@ -182,48 +155,5 @@ impl Broker {
             return Err(stopped());
         }
         log.rows_behind(from, first, each)
-    }
-}
-
-impl Shared {
-    /// Whether step `number` does.
-    pub(crate) fn stands_in(&self, term: Option<Term>, number: u64) -> bool {
-        let is_on_whole = number < self.broken_at.load(Ordering::Acquire);
-        Some(self.term) == term && (is_on_whole || planted(Bug::StepOnFallen))
-    }
-
-    fn break_at(&self, number: u64) {
-        self.broken_at.fetch_min(number, Ordering::AcqRel);
-    }
-
-    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, usize> {
-        self.undecided.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Step {
-    /// Whether it may be taken into an entry of `term`.
-    pub(crate) fn stands_in(&self, term: Option<Term>) -> bool {
-        self.shared.stands_in(term, self.number)
-    }
-
-    /// Its batch is not taken: nothing on top of it may be.
-    pub(crate) fn fall(&self) {
-        self.shared.break_at(self.number);
-    }
-
-    /// Its entry is committed, and applied here.
-    pub(crate) fn commit(mut self) {
-        self.is_committed = true;
-    }
-}
-
-impl Drop for Step {
-    fn drop(&mut self) {
-        if !self.is_committed {
-            self.fall();
-        }
-        *self.shared.lock() -= 1;
-        self.shared.decided.notify_all();
     }
 }

@@ -7,12 +7,12 @@ pub(crate) mod topics;
 
 use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::access::quota::Direction;
-use crate::broker::{Broker, Inner, Produced};
+use crate::broker::{Broker, Inner};
 use crate::error::{AdminError, FetchError, ProduceError, Refusal};
 use crate::fetch::{At, Fetch, Fetched};
 use crate::forward::topics::Change;
 use crate::moves::Copied;
-use crate::proposer::Framing;
+use crate::propose::request::{Framing, Produced};
 use crate::state::rows::leader::Led;
 use crate::state::rows::topic::Topic;
 use bytes::Bytes;

@@ -6,25 +6,23 @@
 
 use crate::broker::{Broker, Inner};
 use crate::error::AdminError;
-use crate::lane::Lane;
 use crate::moves::MoveStatus;
 use crate::outbox::Waiting;
-use crate::placement::{Layout, Move};
+use crate::placement::layout::{carried, changes, decided, is_nobodys, layout, leaving, say};
+use crate::propose::replica::{Directory, Lane};
 use crate::state::rows::leader::Led;
 use crate::state::rows::replica_group::{ReplicaGroup, group_key_of, group_row, put_group};
-use crate::state::rows::site::{LEAVING, leaving_key};
+use crate::state::rows::site::leaving_key;
 use crate::state::tables::{Tables, next_partition};
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use weir_log::{Op, StateKey, StateKind};
-use weir_replica::{Channel, Group, GroupConfig, GroupStatus, Member, NodeId, Transport};
+use weir_log::{Op, StateKind};
+use weir_replica::{Group, GroupConfig, GroupStatus, Member, NodeId};
 use weir_types::{GroupId, PartitionId};
 
 /// How often it is looked whether groups are as they should be, where there are any.
@@ -72,40 +70,6 @@ pub struct SiteStatus {
     pub moves: Vec<MoveStatus>,
     /// What waits here for partitions of other groups, as far as this node leads those in which it waits.
     pub outbox: Vec<Waiting>,
-}
-
-/// The groups that rows tell of.
-pub(crate) fn decided(tables: &Tables) -> BTreeMap<GroupId, ReplicaGroup> {
-    let kind = StateKind::ReplicaGroup as u8;
-    let rows = tables.others.range((kind, Vec::new())..(kind + 1, Vec::new()));
-    let read = |((_, key), value): (&(u8, Vec<u8>), &Vec<u8>)| {
-        let id = GroupId(u16::from_be_bytes(*key.first_chunk()?));
-        Some((id, postcard::from_bytes(value).ok()?))
-    };
-    rows.filter_map(read).collect()
-}
-
-/// Rows for groups that are not in `before` as they are in `after`. New ones begin with those of `members` that are to
-/// have them.
-pub(crate) fn changes(
-    before: &BTreeMap<GroupId, ReplicaGroup>,
-    after: Layout,
-    members: &BTreeMap<NodeId, Member>,
-) -> Vec<Op> {
-    let mut ops = Vec::new();
-    for (id, mut group) in after.groups {
-        let was = before.get(&id);
-        if was == Some(&group) {
-            continue;
-        }
-        group.version = was.map_or(0, |was| was.version) + 1;
-        if group.founders.is_empty() {
-            let founder = |id: &NodeId| Some((*id, members.get(id).cloned()?));
-            group.founders = group.replicas.iter().filter_map(founder).collect();
-        }
-        ops.push(put_group(StateKind::ReplicaGroup, id, &group));
-    }
-    ops
 }
 
 impl Broker {
@@ -312,50 +276,6 @@ impl Broker {
                 .collect())
         })
         .await
-    }
-}
-
-/// Whether `partition` belongs to no topic, is not on its way to one, and holds nothing that waits for one.
-fn is_nobodys(tables: &Tables, partition: PartitionId) -> bool {
-    let is_used = tables.partition_owner.contains_key(&partition) || tables.moves.contains_key(&partition);
-    !is_used && !tables.is_channel(partition)
-}
-
-/// Partitions of each group.
-pub(crate) fn carried(tables: &Tables) -> BTreeMap<GroupId, usize> {
-    let mut partitions = BTreeMap::new();
-    for partition in tables.partition_owner.keys().chain(tables.moves.keys()) {
-        *partitions.entry(partition.group()).or_default() += 1;
-    }
-    partitions
-}
-
-/// Rows of nodes that are on their way out of the site.
-fn leaving(tables: &Tables) -> impl Iterator<Item = (NodeId, StateKey)> + '_ {
-    let rows = tables.others.range((StateKind::Site as u8, LEAVING.to_vec())..);
-    let keys = rows.map_while(|((kind, key), _)| (*kind == StateKind::Site as u8).then_some(key));
-    let nodes = keys.map_while(|key| key.strip_prefix(LEAVING)?.first_chunk().copied());
-    nodes
-        .map(u64::from_be_bytes)
-        .map(|node| (node, leaving_key(node)))
-}
-
-/// What there is, and the nodes that may have replicas.
-pub(crate) fn layout(tables: &Tables, members: &BTreeMap<NodeId, Member>) -> Layout {
-    let gone: BTreeSet<NodeId> = leaving(tables).map(|(node, _)| node).collect();
-    let full = members.iter().filter(|(id, m)| !m.witness && !gone.contains(id));
-    Layout {
-        nodes: full.map(|(id, m)| (*id, m.rack.clone())).collect(),
-        groups: decided(tables),
-        partitions: carried(tables),
-    }
-}
-
-fn say(change: &Move) -> String {
-    let Move { group, from, to } = change;
-    match to {
-        Some(to) => format!("group {group}: from node {from} to node {to}"),
-        None => format!("group {group}: no more on node {from}"),
     }
 }
 
@@ -635,22 +555,5 @@ impl Broker {
         if let Err(error) = dropped {
             tracing::debug!(group = group.0, %error, "partitions of a deleted topic stay for now");
         }
-    }
-}
-
-/// Reaches members of a group where the site knows them to be: they may have moved since the group last heard of them.
-struct Directory {
-    pub(crate) site: Group,
-    pub(crate) transport: Arc<dyn Transport>,
-}
-
-impl Transport for Directory {
-    fn open(&self, node: NodeId, member: Member) -> BoxFuture<'static, io::Result<Channel>> {
-        let known = self.site.members().get(&node).cloned();
-        self.transport.open(node, known.unwrap_or(member))
-    }
-
-    fn suspect(&self, node: NodeId) {
-        self.transport.suspect(node);
     }
 }

@@ -1,12 +1,33 @@
 //! The in-line call, as the broker knows it: a batch goes in, effects come out. `weir-pipeline` implements it.
 
 use crate::Topic;
-use crate::chain::{Footing, Step};
+use crate::error::ProduceError;
+use crate::propose::step::{Footing, Output, Step};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use weir_log::StateKey;
-use weir_types::{Batch, PartitionId, TopicName};
+use weir_replica::ProposeError;
+use weir_types::{Batch, TopicName};
+
+impl From<HookError> for ProduceError {
+    fn from(e: HookError) -> Self {
+        match e {
+            HookError::Halted { pipeline, why } => Self::Halted { pipeline, why },
+            HookError::Busy { pipeline } => Self::PipelineBusy { pipeline },
+            HookError::NotLeader => ProposeError::NotLeader { leader: None }.into(),
+            HookError::TooMuch {
+                pipeline,
+                bytes,
+                limit,
+            } => Self::MadeTooLarge {
+                pipeline,
+                bytes,
+                limit,
+            },
+        }
+    }
+}
 
 /// A batch on its way through an in-line pipeline.
 pub struct HookJob {
@@ -17,21 +38,6 @@ pub struct HookJob {
     /// As the producer sent it; its base offset means nothing yet.
     pub batch: Batch,
 }
-
-/// Records for another partition, in the same entry.
-#[derive(Clone, Debug)]
-pub struct Output {
-    /// Where.
-    pub partition: PartitionId,
-    /// What; its base offset is stamped later.
-    pub batch: Batch,
-    /// Places in the batch's bytes where the offset of a record of the source belongs, and how far that record lies
-    /// behind the first: it is known only when the entry is made. Written as [`OFFSET_DIGITS`] digits.
-    pub offset_slots: Vec<(usize, u32)>,
-}
-
-/// Digits of an offset in an [`Output::offset_slots`]: as many as the largest has, zeros in front.
-pub const OFFSET_DIGITS: usize = 20;
 
 /// What a pipeline makes of a batch.
 pub struct Processed {

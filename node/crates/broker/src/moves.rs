@@ -10,7 +10,7 @@ use crate::broker::Broker;
 use crate::error::AdminError;
 use crate::fetch::{noticed, unknown};
 use crate::forward::{Answer, Ask};
-use crate::groups::{changes, layout};
+use crate::placement::layout::{changes, layout};
 use crate::state::rows::counter::{partition_counter, set_counter};
 use crate::state::rows::location::Located;
 use crate::state::rows::producer::producer_key;

@@ -13,11 +13,10 @@
 
 use crate::broker::{Broker, Inner};
 use crate::door::validate;
-use crate::entry::Building;
 use crate::error::{AdminError, ProduceError};
 use crate::fetch::{noticed, unknown};
 use crate::forward::{Answer, Ask};
-use crate::proposer::{Append, Framing, Request, Room};
+use crate::propose::request::{Append, Framing, Request, Room};
 use crate::state::rows::channel::{ChannelKey, ChannelRow, channel_key, put_channel};
 use crate::state::rows::counter::{partition_counter, set_counter};
 use crate::state::rows::producer::CHANNELS;
@@ -84,30 +83,6 @@ pub enum Blocked {
     Full,
     /// There is no way to it yet: a moment later there may be.
     NotYet,
-}
-
-impl Building<'_> {
-    /// Where what is made for `partition` goes in this entry: there, or to the channel that leads there. None when there is
-    /// neither, or the partition is no more what it was when that was made.
-    pub(crate) fn way(&self, partition: PartitionId) -> Option<PartitionId> {
-        let (home, tables) = (self.core.group.id(), &self.tables);
-        let is_there = tables.partition_owner.contains_key(&partition);
-        let is_here = is_there && partition.group() == home && !tables.sealed.contains(&partition);
-        if is_here && tables.channels.is_empty() {
-            return Some(partition);
-        }
-        let channel = tables.channels.get(&(home, tables.identity(partition)));
-        match channel.map(|row| row.at).filter(|_| is_there) {
-            Some(channel) if !is_here || self.has_waiting(channel) => Some(channel),
-            _ => is_here.then_some(partition),
-        }
-    }
-
-    /// Whether something may be on `channel` that has not arrived.
-    fn has_waiting(&self, channel: PartitionId) -> bool {
-        let start = self.core.log.marks(channel).map(|marks| marks.log_start());
-        self.next_offset(channel) > start.unwrap_or_default()
-    }
 }
 
 impl Broker {

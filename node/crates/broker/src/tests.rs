@@ -3,7 +3,7 @@
 mod groups;
 mod settings;
 
-use crate::proposer::Request;
+use crate::propose::request::Request;
 use crate::*;
 use futures_util::FutureExt;
 use std::collections::BTreeMap;

@@ -2,210 +2,29 @@
 
 pub(crate) mod group;
 pub(crate) mod offsets;
+pub(crate) mod registry;
 #[cfg(test)]
 mod tests;
+pub(crate) mod types;
 
 use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::broker::Broker;
-use crate::coordinator::group::{Group, JoinStep, Phase, SyncStep};
+use crate::coordinator::group::join::JoinStep;
+use crate::coordinator::group::sync::SyncStep;
+use crate::coordinator::group::{Group, Phase, emptied};
+use crate::coordinator::registry::Coordinator;
+use crate::coordinator::types::{
+    Caller, GroupError, GroupInfo, Join, Joined, SESSION_MAX, SESSION_MIN, Synced, legal_name,
+};
 use crate::error::AdminError;
 use crate::state::rows::committed_offset::group_key;
 use crate::state::rows::consumer_group::{GroupRow, group_row_key};
 use bytes::Bytes;
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use weir_log::{Op, StateKind, encode};
-use weir_types::limits::{
-    GROUP_NAME_BYTES_MAX, GROUP_ROW_BYTES_MAX, GROUPS_BYTES_MAX, GROUPS_MAX, MEMBER_BYTES_MAX,
-};
-
-/// Shortest session that a member may ask for (Kafka's default).
-pub const SESSION_MIN: Duration = Duration::from_secs(6);
-
-/// Longest session that a member may ask for (Kafka's default).
-pub const SESSION_MAX: Duration = Duration::from_secs(1_800);
-
-/// Why a call of a group member is refused. Each stands for an error of Kafka's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum GroupError {
-    #[error("the group's name is empty or too long")]
-    InvalidName,
-    #[error("a session is 6 s to 30 min long")]
-    InvalidSession,
-    #[error("member speaks no protocol that the group speaks")]
-    InconsistentProtocol,
-    #[error("no such member in the group")]
-    UnknownMember,
-    #[error("join again as `{0}`")]
-    MemberIdRequired(String),
-    #[error("another member has taken the place of this static one")]
-    FencedInstance,
-    #[error("the group is in another generation")]
-    IllegalGeneration,
-    #[error("the group is rebalancing: join again")]
-    RebalanceInProgress,
-    #[error("the group, or the number of groups, is at its limit")]
-    Full,
-    #[error("the group still has members")]
-    NotEmpty,
-    #[error("no such group")]
-    NotFound,
-    #[error("the group's members read the topic")]
-    Subscribed,
-    #[error("not allowed")]
-    Denied,
-    #[error("could not be stored: try again")]
-    Unavailable,
-    #[error("another node coordinates groups")]
-    NotCoordinator,
-}
-
-/// Somebody who wants to be a member.
-#[derive(Clone, Debug)]
-pub struct Join {
-    /// The id that it was given; empty the first time.
-    pub member: String,
-    /// Its name over restarts, if it is a static member (KIP-345).
-    pub instance: Option<String>,
-    /// What it calls itself, and where it is.
-    pub client: String,
-    /// Address.
-    pub host: String,
-    /// How long it may be silent.
-    pub session: Duration,
-    /// How long a rebalance waits for it.
-    pub rebalance: Duration,
-    /// `consumer`, `connect` or another's own.
-    pub protocol_type: String,
-    /// Ways of assigning that it speaks, the one it likes best first, and what it has to say in each.
-    pub protocols: Vec<(String, Vec<u8>)>,
-    /// Whether it can be told its id first and join with it then (KIP-394).
-    pub id_first: bool,
-    /// Whether it can be told to leave the assignment as it is (KIP-814).
-    pub can_skip: bool,
-}
-
-/// A group after a join.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "Kafka's names")]
-pub struct Joined {
-    pub generation: i32,
-    pub protocol_type: String,
-    pub protocol: String,
-    pub leader: String,
-    pub member: String,
-    /// All members; for the leader only.
-    pub members: Vec<JoinedMember>,
-    pub skip_assignment: bool,
-}
-
-/// A member as its leader sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "Kafka's names")]
-pub struct JoinedMember {
-    pub id: String,
-    pub instance: Option<String>,
-    pub metadata: Bytes,
-}
-
-/// What a member is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "Kafka's names")]
-pub struct Synced {
-    pub protocol_type: String,
-    pub protocol: String,
-    pub assignment: Bytes,
-}
-
-/// Who calls, as a member.
-#[derive(Clone, Copy, Debug)]
-#[expect(missing_docs, reason = "Kafka's names")]
-pub struct Caller<'a> {
-    pub group: &'a str,
-    pub member: &'a str,
-    pub instance: Option<&'a str>,
-    pub generation: i32,
-}
-
-/// A group, for describing it.
-#[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "Kafka's names")]
-pub struct GroupInfo {
-    pub name: String,
-    /// `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable` or `Dead`.
-    pub state: &'static str,
-    pub protocol_type: String,
-    pub protocol: String,
-    pub members: Vec<MemberInfo>,
-}
-
-/// A member, for describing it.
-#[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "Kafka's names")]
-pub struct MemberInfo {
-    pub id: String,
-    pub instance: Option<String>,
-    pub client: String,
-    pub host: String,
-    pub metadata: Bytes,
-    pub assignment: Bytes,
-}
-
-/// The groups of a node.
-pub(crate) struct Coordinator {
-    pub(crate) groups: Mutex<BTreeMap<String, Group>>,
-    pub(crate) initial_delay: Duration,
-    /// Metadata and assignments of all groups, counted now and then.
-    pub(crate) bytes: AtomicUsize,
-}
-
-impl Coordinator {
-    pub(crate) fn restore(rows: &BTreeMap<String, GroupRow>, initial_delay: Duration) -> Self {
-        let now = Instant::now();
-        let groups = rows
-            .iter()
-            .map(|(name, row)| (name.clone(), Group::restore(row, initial_delay, now)));
-        Self {
-            groups: Mutex::new(groups.collect()),
-            initial_delay,
-            bytes: AtomicUsize::new(0),
-        }
-    }
-
-    /// Begins again from what is stored: those who wait are told to come back.
-    pub(crate) fn reload(&self, rows: &BTreeMap<String, GroupRow>) {
-        let now = Instant::now();
-        let groups = rows
-            .iter()
-            .map(|(name, row)| (name.clone(), Group::restore(row, self.initial_delay, now)));
-        *self.lock() = groups.collect();
-    }
-
-    pub(crate) fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Group>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// An id that no member of any node had before, in the form of Kafka's.
-    pub(crate) fn fresh_id(client: &str) -> Result<String, GroupError> {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|_| GroupError::Unavailable)?;
-        let id = u128::from_be_bytes(random);
-        let part = |from: u32, bits: u32| (id >> (128 - from - bits)) & ((1 << bits) - 1);
-        Ok(format!(
-            "{client}-{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            part(0, 32),
-            part(32, 16),
-            part(48, 16),
-            part(64, 16),
-            part(80, 48)
-        ))
-    }
-}
+use weir_types::limits::{GROUP_ROW_BYTES_MAX, GROUPS_BYTES_MAX, GROUPS_MAX, MEMBER_BYTES_MAX};
 
 impl Broker {
     /// Joins a group; resolves when its rebalance is over.
@@ -498,15 +317,6 @@ impl Broker {
     }
 }
 
-/// The row of a group that has just lost its last member.
-fn emptied(group: &mut Group, now_ms: i64) -> Option<GroupRow> {
-    if group.phase != Phase::Empty || group.generation == 0 || !group.is_empty() {
-        return None;
-    }
-    group.empty_since_ms = now_ms;
-    Some(group.row())
-}
-
 pub(crate) fn allow(who: &Principal, operation: Operation, group: &str) -> Result<(), GroupError> {
     if !legal_name(group) {
         return Err(GroupError::InvalidName);
@@ -516,22 +326,4 @@ pub(crate) fn allow(who: &Principal, operation: Operation, group: &str) -> Resul
     } else {
         Err(GroupError::Denied)
     }
-}
-
-pub(crate) fn legal_name(group: &str) -> bool {
-    !group.is_empty() && group.len() <= GROUP_NAME_BYTES_MAX && !group.chars().any(char::is_control)
-}
-
-/// Topics in the metadata of a member that speaks Kafka's `consumer` protocol: a version, then an array of names.
-pub(crate) fn subscription(metadata: &[u8]) -> Option<Vec<String>> {
-    let (count, mut rest) = metadata.get(2..)?.split_first_chunk::<4>()?;
-    let count = usize::try_from(i32::from_be_bytes(*count)).ok()?;
-    let mut topics = Vec::new();
-    for _ in 0..count {
-        let (len, after) = rest.split_first_chunk::<2>()?;
-        let len = usize::from(u16::from_be_bytes(*len));
-        topics.push(String::from_utf8(after.get(..len)?.to_vec()).ok()?);
-        rest = after.get(len..)?;
-    }
-    Some(topics)
 }

@@ -3,25 +3,15 @@
 use crate::access::auth::{Operation, Principal};
 use crate::admin::partition_of;
 use crate::broker::Broker;
+use crate::coordinator::allow;
 use crate::coordinator::group::Group;
-use crate::coordinator::{Caller, GroupError, allow, legal_name};
+use crate::coordinator::types::{Caller, Commit, GroupError, legal_name};
 use crate::error::AdminError;
 use crate::state::rows::committed_offset::{CommittedOffset, group_key};
 use crate::state::rows::consumer_group::group_row_key;
 use tokio::time::Instant;
 use weir_log::{Op, encode};
 use weir_types::limits::{GROUP_OFFSETS_MAX, OFFSETS_METADATA_BYTES_MAX};
-
-/// An offset to commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "as in [`CommittedOffset`]")]
-pub struct Commit {
-    pub topic: String,
-    pub partition: u32,
-    pub offset: i64,
-    pub leader_epoch: i32,
-    pub metadata: String,
-}
 
 impl Broker {
     /// Whether `caller` may commit offsets now.

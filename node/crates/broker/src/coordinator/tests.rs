@@ -1,7 +1,9 @@
 //! The life of groups, with time passed in.
 
-use super::group::{Group, JoinReply, JoinStep, Phase, SyncStep};
-use super::{Caller, GroupError, Join, Joined};
+use super::group::join::JoinStep;
+use super::group::sync::SyncStep;
+use super::group::{Group, JoinReply, Phase, subscription};
+use super::types::{Caller, GroupError, Join, Joined, Synced};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -50,7 +52,7 @@ impl Test {
         answer
     }
 
-    fn sync(&mut self, joined: &Joined) -> oneshot::Receiver<Result<super::Synced, GroupError>> {
+    fn sync(&mut self, joined: &Joined) -> oneshot::Receiver<Result<Synced, GroupError>> {
         let (reply, answer) = oneshot::channel();
         let all = joined
             .members
@@ -204,9 +206,9 @@ fn whoever_does_not_join_again_in_time_is_left_behind() {
 #[test]
 fn a_subscription_that_lies_about_its_length_is_none() {
     let good = [0, 1, 0, 0, 0, 1, 0, 1, b't', 0xff, 0xff];
-    assert_eq!(super::subscription(&good), Some(vec!["t".to_owned()]));
+    assert_eq!(subscription(&good), Some(vec!["t".to_owned()]));
     for cut in 0..9 {
-        assert_eq!(super::subscription(&good[..cut]), None);
+        assert_eq!(subscription(&good[..cut]), None);
     }
-    assert_eq!(super::subscription(&[0, 1, 0x7f, 0xff, 0xff, 0xff]), None);
+    assert_eq!(subscription(&[0, 1, 0x7f, 0xff, 0xff, 0xff]), None);
 }

@@ -1,16 +1,37 @@
 //! A replica group of this node, and the proposer that makes its entries.
 
-use crate::proposer::{Core, Driver, Queue, Request};
+use crate::propose::proposer::Core;
+use crate::propose::request::{Queue, Request};
+use crate::propose::thread::Driver;
 use crate::state::applied::{Applied, Part};
+use futures_util::future::BoxFuture;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use weir_log::{GroupState, Log, Running};
-use weir_replica::{Group, GroupConfig, GroupError, ProposeError, Transport};
+use weir_replica::{Channel, Group, GroupConfig, GroupError, Member, NodeId, ProposeError, Transport};
 use weir_types::Clock;
 use weir_types::limits::{
     PROPOSER_CHANGES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX,
 };
+
+/// Reaches members of a group where the site knows them to be: they may have moved since the group last heard of them.
+pub(crate) struct Directory {
+    pub(crate) site: Group,
+    pub(crate) transport: Arc<dyn Transport>,
+}
+
+impl Transport for Directory {
+    fn open(&self, node: NodeId, member: Member) -> BoxFuture<'static, io::Result<Channel>> {
+        let known = self.site.members().get(&node).cloned();
+        self.transport.open(node, known.unwrap_or(member))
+    }
+
+    fn suspect(&self, node: NodeId) {
+        self.transport.suspect(node);
+    }
+}
 
 /// How long closing waits for replication to stop.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);

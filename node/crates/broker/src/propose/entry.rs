@@ -1,10 +1,10 @@
 //! Making an entry of a round of requests: offsets, sequences, and small batches that share a row.
 
-use crate::chain::Footing;
 use crate::error::ProduceError;
-use crate::hook::OFFSET_DIGITS;
-use crate::owners::Key;
-use crate::proposer::{Append, Core, Framing, Made, Round};
+use crate::propose::owners::Key;
+use crate::propose::proposer::Core;
+use crate::propose::request::{Append, Framing, Made, Round};
+use crate::propose::step::{Footing, OFFSET_DIGITS};
 use crate::state::rows::producer::{Accepted, CHANNELS, Verdict, Window, producer_key};
 use crate::state::tables::Tables;
 use crate::topic::config::Durability;
@@ -353,4 +353,35 @@ pub(crate) fn merge(open: &Open) -> Option<Batch> {
         builder.push_batch(batch).ok()?;
     }
     builder.build(open.base, None).ok()
+}
+
+impl Building<'_> {
+    /// Where what is made for `partition` goes in this entry: there, or to the channel that leads there. None when there is
+    /// neither, or the partition is no more what it was when that was made.
+    pub(crate) fn way(&self, partition: PartitionId) -> Option<PartitionId> {
+        let (home, tables) = (self.core.group.id(), &self.tables);
+        let is_there = tables.partition_owner.contains_key(&partition);
+        let is_here = is_there && partition.group() == home && !tables.sealed.contains(&partition);
+        if is_here && tables.channels.is_empty() {
+            return Some(partition);
+        }
+        let channel = tables.channels.get(&(home, tables.identity(partition)));
+        match channel.map(|row| row.at).filter(|_| is_there) {
+            Some(channel) if !is_here || self.has_waiting(channel) => Some(channel),
+            _ => is_here.then_some(partition),
+        }
+    }
+
+    /// Whether something may be on `channel` that has not arrived.
+    fn has_waiting(&self, channel: PartitionId) -> bool {
+        let start = self.core.log.marks(channel).map(|marks| marks.log_start());
+        self.next_offset(channel) > start.unwrap_or_default()
+    }
+}
+
+/// What is assumed of entries that are proposed and not yet committed.
+#[derive(Default)]
+pub(crate) struct Speculation {
+    pub(crate) next: BTreeMap<PartitionId, Offset>,
+    pub(crate) producers: BTreeMap<(PartitionId, i64), Window>,
 }

@@ -4,208 +4,20 @@
 //! (next offsets, producers' windows), which begins empty on top of what is applied and is dropped whole when the
 //! term ends. [`Driver`] runs it on a thread of its own, and decides how long small requests wait for company.
 
-use crate::access::ledger::Taken;
-use crate::broker::Produced;
-use crate::chain::Footing;
-use crate::entry::Building;
 use crate::error::{AdminError, ProduceError};
-use crate::hook::Output;
-use crate::owners::Owners;
+use crate::propose::entry::{Building, Speculation};
+use crate::propose::owners::Owners;
+use crate::propose::request::{AdminReply, MakeOps, Produced, Request, Round, bytes_of};
+use crate::propose::step::Footing;
 use crate::state::applied::Applied;
-use crate::state::rows::producer::Window;
-use crate::state::rows::topic::Topic;
-use crate::state::tables::Tables;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SendError, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use weir_log::{Log, Op, Running, Stop, Turn, Wake, Worker};
+use weir_log::{Log, Stop};
 use weir_replica::{Group, Leader, Proposal, ProposeError};
-use weir_types::limits::{
-    ENTRY_BYTES_TARGET, OP_HEAD_BYTES_MAX, PRODUCERS_MAX, REQUEST_BYTES_MAX, ROW_BYTES_MAX,
-};
+use weir_types::limits::{ENTRY_BYTES_TARGET, PRODUCERS_MAX, REQUEST_BYTES_MAX};
 use weir_types::planted::{Bug, planted};
-use weir_types::{Batch, Clock, Offset, PartitionId};
-
-/// Whether small batches may share a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Framing {
-    /// They may: many producers of single records then cost a row an entry.
-    Merge,
-    /// Each is stored as it came, as Kafka does.
-    AsSent,
-}
-
-/// What an append takes until it is answered: given back when it is dropped.
-#[expect(dead_code, reason = "they are held")]
-pub(crate) enum Room {
-    /// A share of the bytes in flight.
-    Records(Taken),
-    /// A step's place.
-    Step(OwnedSemaphorePermit),
-}
-
-/// Records for one partition, with what a pipeline made of them.
-pub(crate) struct Append {
-    pub(crate) topic: Arc<Topic>,
-    pub(crate) partition: PartitionId,
-    /// None for what a pipeline made of no batch: of the time.
-    pub(crate) kept: Option<Batch>,
-    pub(crate) framing: Framing,
-    /// What a pipeline made of it, if it passed one.
-    pub(crate) made: Option<Box<Made>>,
-    pub(crate) reply: oneshot::Sender<Result<Produced, ProduceError>>,
-    /// Who sent it; none for the node's own.
-    pub(crate) account: Option<Arc<str>>,
-    /// Its share of the bytes in flight, or a step's place, given back with the answer.
-    pub(crate) permit: Room,
-}
-
-/// What a pipeline made of a batch, beside what it kept.
-pub(crate) struct Made {
-    pub(crate) outputs: Vec<Output>,
-    /// Rows that its modules keep.
-    pub(crate) rows: Vec<Op>,
-    pub(crate) footing: Footing,
-}
-
-impl Append {
-    pub(crate) fn is_unseen(&self) -> bool {
-        let footing = self.made.as_ref().map(|made| &made.footing);
-        matches!(footing, Some(Footing::Unseen))
-    }
-
-    pub(crate) fn outputs(&self) -> &[Output] {
-        self.made.as_ref().map_or(&[], |made| &made.outputs)
-    }
-
-    /// What its ops take in an entry, at most.
-    pub(crate) fn bytes(&self) -> usize {
-        let outputs = self.outputs().iter().map(|o| &o.batch);
-        let batches = outputs.chain(&self.kept);
-        let batches = batches.map(|batch| OP_HEAD_BYTES_MAX + batch.bytes().len());
-        batches.sum::<usize>() + self.rows().iter().map(Op::bytes).sum::<usize>()
-    }
-
-    pub(crate) fn rows(&self) -> &[Op] {
-        self.made.as_ref().map_or(&[], |made| &made.rows)
-    }
-
-    /// Why no entry can have it.
-    pub(crate) fn is_refused(&self, bytes: usize) -> Option<ProposeError> {
-        let row = self.rows().iter().find_map(too_large);
-        row.or_else(|| over(bytes, REQUEST_BYTES_MAX))
-    }
-}
-
-pub(crate) fn over(bytes: usize, limit: usize) -> Option<ProposeError> {
-    let is_over = bytes > limit && !planted(Bug::NoEntryBound);
-    is_over.then_some(ProposeError::TooLarge { bytes, limit })
-}
-
-/// Why no entry can have `op`: it writes a row that is larger than rows may be.
-fn too_large(op: &Op) -> Option<ProposeError> {
-    match op {
-        Op::Put { key, value } => over(key.as_bytes().len() + value.len(), ROW_BYTES_MAX),
-        Op::Append { .. } | Op::Remove { .. } | Op::Trim { .. } | Op::Drop { .. } | Op::Gone(_) => None,
-    }
-}
-
-/// What `ops` take, if an entry can have them beside others.
-pub(crate) fn bytes_of(ops: &[Op]) -> Result<usize, ProposeError> {
-    let bytes = ops.iter().map(Op::bytes).sum();
-    let refused = ops.iter().find_map(too_large);
-    match refused.or_else(|| over(bytes, REQUEST_BYTES_MAX)) {
-        Some(refused) => Err(refused),
-        None => Ok(bytes),
-    }
-}
-
-type MakeOps = Box<dyn FnOnce(&Tables, &Log) -> Result<Vec<Op>, AdminError> + Send>;
-
-type AdminReply = oneshot::Sender<Result<(), AdminError>>;
-
-pub(crate) enum Request {
-    Append(Append),
-    /// Rows that depend on nothing: they join the next entry.
-    Put {
-        ops: Vec<Op>,
-        reply: AdminReply,
-    },
-    /// A change that depends on what is applied: it waits until all before it is.
-    Change {
-        make: MakeOps,
-        reply: AdminReply,
-    },
-    /// Something happened that the core asks for itself.
-    Wake,
-    Stop,
-}
-
-/// Where requests wait for the proposer. Clones are handles to the same one.
-#[derive(Clone)]
-pub(crate) struct Queue {
-    requests: SyncSender<Request>,
-    /// Set once the proposer runs: it looks for itself when it begins.
-    wake: Arc<OnceLock<Wake>>,
-}
-
-impl Queue {
-    pub(crate) fn new(places: usize) -> (Self, Receiver<Request>) {
-        let (requests, queue) = sync_channel(places);
-        let wake = Arc::default();
-        (Self { requests, wake }, queue)
-    }
-
-    pub(crate) fn wake_by(&self, proposer: &Running) {
-        let _ = self.wake.set(Arc::clone(&proposer.wake));
-    }
-
-    /// Puts it there, if there is a place.
-    #[expect(clippy::result_large_err, reason = "the request comes back, to be answered")]
-    pub(crate) fn try_send(&self, request: Request) -> Result<(), TrySendError<Request>> {
-        self.requests.try_send(request)?;
-        self.wake();
-        Ok(())
-    }
-
-    /// Puts it there; blocks while there is no place.
-    #[expect(clippy::result_large_err, reason = "the request comes back, to be answered")]
-    pub(crate) fn send(&self, request: Request) -> Result<(), SendError<Request>> {
-        self.requests.send(request)?;
-        self.wake();
-        Ok(())
-    }
-
-    pub(crate) fn wake(&self) {
-        if let Some(wake) = self.wake.get() {
-            wake();
-        }
-    }
-}
-
-/// Requests that share an entry.
-#[derive(Default)]
-pub(crate) struct Round {
-    pub(crate) appends: Vec<Append>,
-    pub(crate) puts: Vec<(Vec<Op>, AdminReply)>,
-    pub(crate) bytes: usize,
-}
-
-impl Round {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.appends.is_empty() && self.puts.is_empty()
-    }
-}
-
-/// What is assumed of entries that are proposed and not yet committed.
-#[derive(Default)]
-pub(crate) struct Speculation {
-    pub(crate) next: BTreeMap<PartitionId, Offset>,
-    pub(crate) producers: BTreeMap<(PartitionId, i64), Window>,
-}
+use weir_types::{Batch, Clock, Offset};
 
 /// Why requests wait.
 pub(crate) enum Blocked {
@@ -239,64 +51,6 @@ pub(crate) struct Core {
     pub(crate) waiting: VecDeque<Request>,
 }
 
-/// Runs a core until it is told to stop or nobody is left to tell it.
-pub(crate) struct Driver {
-    pub(crate) core: Core,
-    pub(crate) requests: Receiver<Request>,
-    /// How long a small request waits for company.
-    pub(crate) linger: Duration,
-}
-
-impl Driver {
-    /// Takes a request, and those that `next` has behind it until an entry is full. False when it was the last.
-    pub(crate) fn take(
-        &mut self,
-        first: Request,
-        mut next: impl FnMut(&Receiver<Request>) -> Option<Request>,
-    ) -> bool {
-        let mut taken = Some(first);
-        while let Some(request) = taken.take() {
-            if !self.core.handle(request) {
-                self.core.flush();
-                return false;
-            }
-            if self.core.round.is_empty() || self.core.round.bytes >= ENTRY_BYTES_TARGET {
-                break;
-            }
-            taken = next(&self.requests);
-        }
-        self.core.flush();
-        true
-    }
-}
-
-impl Worker for Driver {
-    fn run(mut self: Box<Self>) {
-        while let Ok(first) = self.requests.recv() {
-            let (begun, linger) = (Instant::now(), self.linger);
-            let next = |requests: &Receiver<Request>| {
-                requests.recv_timeout(linger.saturating_sub(begun.elapsed())).ok()
-            };
-            if !self.take(first, next) {
-                return;
-            }
-        }
-    }
-
-    fn turn(&mut self) -> Turn {
-        loop {
-            let first = match self.requests.try_recv() {
-                Ok(first) => first,
-                Err(TryRecvError::Empty) => return Turn::Wait(None),
-                Err(TryRecvError::Disconnected) => return Turn::Over,
-            };
-            if !self.take(first, |requests| requests.try_recv().ok()) {
-                return Turn::Over;
-            }
-        }
-    }
-}
-
 impl Core {
     pub(crate) fn new(
         log: Log,
@@ -324,7 +78,7 @@ impl Core {
     }
 
     /// Takes a request into the round. False when it was the last.
-    fn handle(&mut self, request: Request) -> bool {
+    pub(crate) fn handle(&mut self, request: Request) -> bool {
         self.unblock();
         let leads = self.leader.as_ref().is_some_and(Leader::is_current);
         if self.blocked.is_some() && !(leads && self.group.may_propose()) {
@@ -435,7 +189,7 @@ impl Core {
     }
 
     /// Proposes the round as one entry. When the term is over, begins the next and computes everything anew.
-    fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         let mut round = std::mem::take(&mut self.round);
         // Leadership may end between the two looks at it, and begin again; not for ever.
         while !round.is_empty() {

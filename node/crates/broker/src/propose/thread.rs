@@ -1,0 +1,66 @@
+//! The thread of a proposer: decides how long small requests wait for company.
+
+use crate::propose::proposer::Core;
+use crate::propose::request::Request;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+use weir_log::{Turn, Worker};
+use weir_types::limits::ENTRY_BYTES_TARGET;
+
+/// Runs a core until it is told to stop or nobody is left to tell it.
+pub(crate) struct Driver {
+    pub(crate) core: Core,
+    pub(crate) requests: Receiver<Request>,
+    /// How long a small request waits for company.
+    pub(crate) linger: Duration,
+}
+
+impl Driver {
+    /// Takes a request, and those that `next` has behind it until an entry is full. False when it was the last.
+    pub(crate) fn take(
+        &mut self,
+        first: Request,
+        mut next: impl FnMut(&Receiver<Request>) -> Option<Request>,
+    ) -> bool {
+        let mut taken = Some(first);
+        while let Some(request) = taken.take() {
+            if !self.core.handle(request) {
+                self.core.flush();
+                return false;
+            }
+            if self.core.round.is_empty() || self.core.round.bytes >= ENTRY_BYTES_TARGET {
+                break;
+            }
+            taken = next(&self.requests);
+        }
+        self.core.flush();
+        true
+    }
+}
+
+impl Worker for Driver {
+    fn run(mut self: Box<Self>) {
+        while let Ok(first) = self.requests.recv() {
+            let (begun, linger) = (Instant::now(), self.linger);
+            let next = |requests: &Receiver<Request>| {
+                requests.recv_timeout(linger.saturating_sub(begun.elapsed())).ok()
+            };
+            if !self.take(first, next) {
+                return;
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Turn {
+        loop {
+            let first = match self.requests.try_recv() {
+                Ok(first) => first,
+                Err(TryRecvError::Empty) => return Turn::Wait(None),
+                Err(TryRecvError::Disconnected) => return Turn::Over,
+            };
+            if !self.take(first, |requests| requests.try_recv().ok()) {
+                return Turn::Over;
+            }
+        }
+    }
+}
