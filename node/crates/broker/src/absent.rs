@@ -1,6 +1,6 @@
 //! The leader tells by a row who is away or does not follow: clients are told of no node that is away, and tools see which replicas follow.
 
-use crate::broker::Broker;
+use crate::core::Broker;
 use crate::state::rows::absent::{ABSENT_ROW, Absent};
 use tokio::time::Instant;
 use weir_log::{Op, StateKey, StateKind, encode};

@@ -1,32 +1,26 @@
 //! What any node of a site is asked and only the one that leads can do: it is asked in turn, as a Kafka broker asks its
 //! controller.
 
-#[cfg(test)]
-mod tests;
 pub(crate) mod topics;
 
 use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::access::quota::Direction;
-use crate::broker::{Broker, Inner};
-use crate::error::{AdminError, FetchError, ProduceError, Refusal};
-use crate::fetch::{At, Fetch, Fetched};
-use crate::forward::topics::Change;
-use crate::moves::Copied;
+use crate::core::{Broker, Inner};
+use crate::error::{AdminError, FetchError, ProduceError};
 use crate::propose::request::{Framing, Produced};
-use crate::state::rows::leader::Led;
-use crate::state::rows::topic::Topic;
+use crate::records::fetch::{Fetch, Fetched};
+use crate::records::lookup::At;
+use crate::rpc::message::{Answer, Ask};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Duration;
 use tokio::time::Instant;
-use weir_log::{Piece, decode, encode};
-use weir_replica::{Forwarded, Member, NodeId};
+use weir_log::{decode, encode};
+use weir_replica::{Forwarded, NodeId};
 use weir_types::level::LEVEL;
-use weir_types::{Batch, BatchError, ErrorKind, Gap, GroupId, Offset, PartitionId, TopicName};
+use weir_types::{Batch, ErrorKind, GroupId, Offset, PartitionId, TopicName};
 
 /// A node that is in step has applied what the leader has a heartbeat ago.
 pub(crate) const APPLIED_WITHIN: Duration = Duration::from_secs(5);
@@ -35,199 +29,6 @@ pub(crate) const APPLIED_WITHIN: Duration = Duration::from_secs(5);
 const PREPARE_AGAIN: Duration = Duration::from_millis(50);
 
 pub(crate) const APPLIED_POLL: Duration = Duration::from_millis(5);
-
-/// What is asked. Known by position: add at the end.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Ask {
-    /// Numbers for producers.
-    ProducerIds,
-    /// A topic with default settings. Sent by nodes of the first release.
-    CreateTopic { name: String, partitions: u32 },
-    /// Who leads a replica group.
-    Leads { group: u16, led: Led },
-    /// Records for a partition that the node which is asked leads.
-    Produce {
-        client: String,
-        topic: String,
-        partition: u32,
-        batch: Vec<u8>,
-        framing: Framing,
-    },
-    /// What a partition has from an offset on. Of the leader of its group, as all below.
-    Copy { partition: PartitionId, at: u64 },
-    /// That it takes nothing more.
-    Seal { partition: PartitionId, to: PartitionId },
-    /// The windows of its producers.
-    Producers { partition: PartitionId },
-    /// In which term a group is.
-    Term { group: GroupId },
-    /// That all of a partition is where it was to go. Of the site's leader.
-    Moved { to: PartitionId, term: u64 },
-    /// A batch of another group's outbox, for the partition that was made as `to`. Of the leader of its group.
-    Forward { to: PartitionId, batch: Vec<u8> },
-    /// A way from a group to a partition of another. Of the site's leader.
-    OpenChannel { home: GroupId, to: PartitionId },
-    /// That a channel sends under another epoch than this from `base` on. Of the site's leader.
-    RenewChannel {
-        home: GroupId,
-        to: PartitionId,
-        epoch: i16,
-        base: Offset,
-    },
-    /// What is stored from an offset on. Of the leader of the partition's group, as those below.
-    Read {
-        client: String,
-        topic: String,
-        partition: u32,
-        from: Offset,
-        max_bytes: u32,
-    },
-    /// Where a place is.
-    Place {
-        client: String,
-        topic: String,
-        partition: u32,
-        at: At,
-    },
-    /// Up to where partitions are committed.
-    Ends { partitions: Vec<PartitionId> },
-    /// That modules are ready. Of any voter.
-    Prepare { modules: Vec<[u8; 32]> },
-    /// That a revision of a pipeline has left its bounds on the node that says so. Of the site's leader.
-    TakeBack {
-        pipeline: String,
-        revision: u64,
-        why: String,
-    },
-    /// What it can read at most. Of any node.
-    Level,
-    /// A change of a topic. Of the site's leader.
-    Change { client: String, change: Change },
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Answer {
-    ProducerIds(Range<u64>),
-    /// It is done.
-    Created,
-    /// In words; and whether it is worth another try.
-    Refused(String, bool),
-    Produced {
-        base: Offset,
-        span: u32,
-    },
-    NotProduced(String, Fate),
-    Copied(Copied),
-    Windows(Vec<(i64, Vec<u8>)>),
-    Term(u64),
-    /// It is there, now or since an earlier time.
-    Forwarded,
-    /// Another sequence is the next, or the sender is not known.
-    Expected(Option<i32>),
-    Read(Reading),
-    /// What was asked for lies beyond the end.
-    Beyond {
-        end: Offset,
-    },
-    Place(Offset),
-    /// In the order in which they were asked for.
-    Ends(Vec<Offset>),
-    Level(u32),
-    /// It is not done, for a reason of this kind, in words.
-    NotDone(Refusal, String),
-    /// It is done, and shows on a node that has applied so many entries of the site.
-    Done {
-        applied: u64,
-    },
-}
-
-/// What was read elsewhere.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Reading {
-    pub(crate) pieces: Vec<Read>,
-    pub(crate) next: Offset,
-    pub(crate) log_start: Offset,
-    pub(crate) committed_end: Offset,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Read {
-    Batch(Vec<u8>),
-    Gap(Gap),
-}
-
-impl From<Fetched> for Reading {
-    fn from(fetched: Fetched) -> Self {
-        let read = |piece: Piece| match piece {
-            Piece::Batch(batch) => Read::Batch(batch.bytes().to_vec()),
-            Piece::Gap(gap) => Read::Gap(gap),
-        };
-        Self {
-            pieces: fetched.pieces.into_iter().map(read).collect(),
-            next: fetched.next,
-            log_start: fetched.log_start,
-            committed_end: fetched.committed_end,
-        }
-    }
-}
-
-impl TryFrom<Reading> for Fetched {
-    type Error = BatchError;
-
-    fn try_from(reading: Reading) -> Result<Self, BatchError> {
-        let piece = |read: Read| match read {
-            Read::Batch(bytes) => Batch::parse(Bytes::from(bytes)).map(Piece::Batch),
-            Read::Gap(gap) => Ok(Piece::Gap(gap)),
-        };
-        Ok(Self {
-            pieces: reading.pieces.into_iter().map(piece).collect::<Result<_, _>>()?,
-            next: reading.next,
-            log_start: reading.log_start,
-            committed_end: reading.committed_end,
-            throttle: Duration::ZERO,
-            share: None,
-        })
-    }
-}
-
-/// What became of records that were not acknowledged.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) enum Fate {
-    /// Nothing, and another try may help.
-    Retry,
-    /// Nothing, and another try would not help.
-    Invalid,
-    Unknown,
-}
-
-impl From<ErrorKind> for Fate {
-    fn from(kind: ErrorKind) -> Self {
-        match kind {
-            ErrorKind::Retry | ErrorKind::Closed => Self::Retry,
-            ErrorKind::Invalid | ErrorKind::Fenced => Self::Invalid,
-            ErrorKind::UnknownOutcome | ErrorKind::Corrupt | ErrorKind::Internal => Self::Unknown,
-        }
-    }
-}
-
-impl From<FetchError> for Answer {
-    fn from(e: FetchError) -> Self {
-        match e {
-            FetchError::OutOfRange { end, .. } => Self::Beyond { end },
-            e => Self::Refused(e.to_string(), e.kind() == ErrorKind::Retry),
-        }
-    }
-}
-
-impl From<Fate> for ErrorKind {
-    fn from(fate: Fate) -> Self {
-        match fate {
-            Fate::Retry => Self::Retry,
-            Fate::Invalid => Self::Invalid,
-            Fate::Unknown => Self::UnknownOutcome,
-        }
-    }
-}
 
 /// A topic, and the number of a partition of it.
 type TopicPartition = (TopicName, u32);
@@ -376,46 +177,6 @@ impl Broker {
         done.unwrap_or_else(|e| Answer::Refused(e.to_string(), e.kind() == weir_types::ErrorKind::Retry))
     }
 
-    /// Asks the leader of `group`, whoever that is.
-    pub(crate) async fn ask_group(&self, group: GroupId, ask: Ask) -> Result<Answer, AdminError> {
-        let answer = match self.group_of(group).is_some_and(|group| group.is_serving()) {
-            true => self.answer(ask).await,
-            false => {
-                let leader = self
-                    .leader_of(group)
-                    .filter(|(id, ..)| *id != self.group().node());
-                let (id, _, member) = leader.ok_or_else(|| self.not_leader())?;
-                let ask = encode(&ask).into();
-                let answer = self.group().forward_to(id, member, ask).await;
-                let answer = answer.map_err(|_| self.not_leader())?;
-                postcard::from_bytes(&answer).map_err(|_| self.not_leader())?
-            }
-        };
-        match answer {
-            Answer::Refused(why, false) => Err(AdminError::Refused(why)),
-            Answer::Refused(_, true) => Err(self.not_leader().into()),
-            answer => Ok(answer),
-        }
-    }
-
-    /// Asks `node`, which is reached at `member`. None when it does not answer.
-    pub(crate) async fn ask_node(&self, node: NodeId, member: Member, ask: &Ask) -> Option<Answer> {
-        let ask = encode(ask).into();
-        let answer = self.group().forward_to(node, member, ask).await.ok()?;
-        decode("an answer", &answer).ok()
-    }
-
-    pub(crate) async fn ask(&self, ask: &Ask) -> Result<Answer, AdminError> {
-        let ask = encode(ask).into();
-        let answer = self.group().forward(ask).await;
-        let answer = answer.map_err(|_| self.not_leader())?;
-        match postcard::from_bytes(&answer) {
-            Ok(Answer::Refused(why, false)) => Err(AdminError::Refused(why)),
-            Ok(Answer::Refused(_, true)) | Err(_) => Err(self.not_leader().into()),
-            Ok(answer) => Ok(answer),
-        }
-    }
-
     /// As [`Broker::produce`] at any node of the site, for protocols whose clients do not look for leaders: hands over to
     /// the node that leads the partition, and waits for what becomes of it.
     ///
@@ -525,14 +286,6 @@ impl Broker {
         }
     }
 
-    async fn ask_to_read(&self, id: PartitionId, ask: Ask) -> Result<Answer, FetchError> {
-        match self.ask_group(id.group(), ask).await {
-            Ok(answer) => Ok(answer),
-            Err(AdminError::Refused(why)) => Err(FetchError::There(why)),
-            Err(_) => Err(FetchError::NotLeader(None)),
-        }
-    }
-
     /// Up to where `places`, each a topic and a partition, are committed, of those that other nodes lead; and the groups of which
     /// nobody has said so `within` that time.
     pub async fn ends_elsewhere(
@@ -630,31 +383,5 @@ impl Broker {
             why,
         };
         self.ask_group(GroupId::SITE, ask).await.map(drop)
-    }
-
-    /// The number with which a partition was made, by which it is known wherever it moves.
-    pub fn identity(&self, partition: PartitionId) -> PartitionId {
-        self.0.applied.tables().identity(partition)
-    }
-
-    /// The topic whose first partition was made with the number `identity`.
-    pub fn topic_of_first(&self, identity: PartitionId) -> Option<Arc<Topic>> {
-        let tables = self.0.applied.tables();
-        let first = tables.current(identity);
-        let topic = tables.topics.get(tables.partition_owner.get(&first)?)?;
-        (topic.partition(0) == Some(first)).then(|| Arc::clone(topic))
-    }
-
-    /// Tells the site's leader who leads `group`.
-    pub(crate) async fn tell_leader(&self, group: GroupId, led: Led) -> Result<(), AdminError> {
-        self.ask(&Ask::Leads { group: group.0, led }).await.map(drop)
-    }
-
-    /// Numbers for producers, from the leader.
-    pub(crate) async fn ask_for_producer_ids(&self) -> Result<Range<u64>, AdminError> {
-        match self.ask(&Ask::ProducerIds).await? {
-            Answer::ProducerIds(ids) => Ok(ids),
-            _ => Err(self.not_leader().into()),
-        }
     }
 }

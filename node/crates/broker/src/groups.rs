@@ -4,7 +4,7 @@
 //! and the node that leads a group lets in and takes out until its members are who they should be. Who leads is a row
 //! too, so that nodes that have no part in a group can tell their clients.
 
-use crate::broker::{Broker, Inner};
+use crate::core::{Broker, Inner};
 use crate::error::AdminError;
 use crate::moves::MoveStatus;
 use crate::outbox::Waiting;
@@ -73,23 +73,6 @@ pub struct SiteStatus {
 }
 
 impl Broker {
-    /// The group `id`, if this node has a part in it.
-    pub fn group_of(&self, id: GroupId) -> Option<Group> {
-        self.0.lane(id).map(|lane| lane.group.clone())
-    }
-
-    /// As [`Broker::group_of`], as long as the broker is there, which it does not keep from going.
-    pub fn finds_groups(&self) -> impl Fn(GroupId) -> Option<Group> + Send + Sync + 'static {
-        let inner = Arc::downgrade(&self.0);
-        move |id| Broker(inner.upgrade()?).group_of(id)
-    }
-
-    /// All groups that this node has a part in; the site's comes first.
-    pub fn groups(&self) -> Vec<Group> {
-        let lanes = self.0.lanes.read().unwrap_or_else(PoisonError::into_inner);
-        lanes.values().map(|lane| lane.group.clone()).collect()
-    }
-
     /// Whether this node votes in the site's group and in all others that it should have: nothing is still to come.
     pub fn is_in_place(&self) -> bool {
         let me = self.group().node();
@@ -100,53 +83,6 @@ impl Broker {
         let decided = decided(&self.0.applied.tables());
         let mut wanted = decided.into_iter().filter(|(_, g)| g.replicas.contains(&me));
         votes(GroupId::SITE) && wanted.all(|(id, _)| votes(id))
-    }
-
-    /// Who leads `group`, as far as is known, in which term, and how it is reached.
-    pub fn leader_of(&self, group: GroupId) -> Option<(NodeId, u64, Member)> {
-        let seen = self
-            .group_of(group)
-            .map(|g| (g.leader().map(|(id, _)| id), g.term()));
-        let (node, term) = match seen {
-            Some((Some(node), term)) => (node, term),
-            // A learner, or one that is being let in, may not have heard of it.
-            _ => {
-                let led: Led = group_row(&self.0.applied.tables(), StateKind::Leader, group)?;
-                (led.node, led.term)
-            }
-        };
-        let member = self.group().members().get(&node).cloned()?;
-        Some((node, term, member))
-    }
-
-    /// Whether this node takes writes for `partition`, and answers reads: it leads its group, and it is not on its way to
-    /// another, where it may have been written to already.
-    pub fn serves(&self, partition: PartitionId) -> bool {
-        let leads = self
-            .0
-            .lane(partition.group())
-            .is_some_and(|lane| lane.group.is_serving());
-        leads && !self.0.applied.tables().sealed.contains(&partition)
-    }
-
-    /// Who has `group`, and who of them is in step.
-    pub fn replicas_of(&self, group: GroupId) -> (Vec<NodeId>, Vec<NodeId>) {
-        if let Some(here) = self.group_of(group) {
-            let members = here.members();
-            let full = |id: &NodeId| members.get(id).is_some_and(|m| !m.witness);
-            let voters = here.voters();
-            return (
-                members.keys().copied().filter(full).collect(),
-                voters.into_iter().filter(full).collect(),
-            );
-        }
-        let tables = self.0.applied.tables();
-        let wanted: Option<ReplicaGroup> = group_row(&tables, StateKind::ReplicaGroup, group);
-        let led: Led = group_row(&tables, StateKind::Leader, group).unwrap_or_default();
-        (
-            wanted.map(|g| g.replicas).unwrap_or_default(),
-            led.members.into_iter().collect(),
-        )
     }
 
     /// How the site is doing, as far as this node knows.

@@ -1,27 +1,12 @@
 //! The level of the site: what all of its nodes can read. See [`weir_types::level`].
 
-use crate::broker::Broker;
-use crate::error::AdminError;
-use crate::forward::{Answer, Ask};
+use crate::core::Broker;
+use crate::rpc::message::{Answer, Ask};
 use crate::state::rows::site::LEVEL_ROW;
-use crate::state::tables::Tables;
 use weir_log::{Op, StateKey, StateKind};
 use weir_types::level::{FIRST_LEVEL, LEVEL, release_of};
 
 impl Broker {
-    /// Whether all nodes of the site know of `what`, which came with `level`.
-    ///
-    /// # Errors
-    /// When one does not.
-    pub fn needs(&self, what: &'static str, level: u32) -> Result<(), AdminError> {
-        self.0.applied.tables().needs(what, level)
-    }
-
-    /// The level of the site, as far as this node knows.
-    pub fn level(&self) -> u32 {
-        self.0.applied.tables().level()
-    }
-
     /// Raises the level of the site to what all members can read, if this node leads and it is below its own. Call it every few
     /// seconds: a site whose last node has been replaced a moment ago is raised by the next call.
     pub async fn raise_level(&self) {
@@ -80,19 +65,6 @@ impl Broker {
             // The first release does not know the question.
             Answer::Refused(..) => Some(FIRST_LEVEL),
             _ => None,
-        }
-    }
-}
-
-impl Tables {
-    /// Refuses what needs `level`, while the site is below it.
-    pub(crate) fn needs(&self, what: &'static str, level: u32) -> Result<(), AdminError> {
-        match self.level() >= level {
-            true => Ok(()),
-            false => Err(AdminError::Refused(format!(
-                "{what} needs {} on every node of the site, and one of them is older: replace it first",
-                release_of(level)
-            ))),
         }
     }
 }

@@ -6,18 +6,18 @@
 //! notices; producers' windows go with it, so nobody who sends again is stored twice.
 
 use crate::access::auth::{Operation, Principal, Resource, authorize};
-use crate::broker::Broker;
+use crate::core::Broker;
 use crate::error::AdminError;
-use crate::fetch::{noticed, unknown};
-use crate::forward::{Answer, Ask};
 use crate::placement::layout::{changes, layout};
+use crate::records::read::{noticed, unknown};
+use crate::rpc::message::{Answer, Ask, Copied};
 use crate::state::rows::counter::{partition_counter, set_counter};
 use crate::state::rows::location::Located;
 use crate::state::rows::producer::producer_key;
 use crate::state::rows::reassignment::{Move, partition_key, put_partition};
 use crate::state::tables::next_partition;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use weir_log::{AppendError, Op, Piece, ReadError, StateKind, encode};
@@ -44,16 +44,6 @@ pub struct MoveStatus {
     pub from: u16,
     /// The group that will.
     pub to: u16,
-}
-
-/// What the old partition has from an offset on.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Copied {
-    pub(crate) log_start: u64,
-    pub(crate) next: u64,
-    pub(crate) end: u64,
-    pub(crate) sealed: bool,
-    pub(crate) batches: Vec<Vec<u8>>,
 }
 
 impl Broker {
@@ -143,12 +133,6 @@ impl Broker {
             to: to.group().0,
         };
         tables.moves.iter().map(status).collect()
-    }
-
-    /// What is added to the terms of the group that has `partition`, for epochs of its leaders that ascend also when it
-    /// moves.
-    pub fn epoch_base(&self, partition: PartitionId) -> i32 {
-        self.0.applied.tables().epoch_base(partition)
     }
 
     /// Begins what moves to groups that this node leads, and is not under way yet.

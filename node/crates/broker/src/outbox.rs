@@ -11,12 +11,12 @@
 //! A partition may move into the home group while records for it wait. Then the channel is used until it is empty, so that
 //! those that come later stay behind those that came before.
 
-use crate::broker::{Broker, Inner};
-use crate::door::validate;
+use crate::core::{Broker, Inner};
 use crate::error::{AdminError, ProduceError};
-use crate::fetch::{noticed, unknown};
-use crate::forward::{Answer, Ask};
 use crate::propose::request::{Append, Framing, Request, Room};
+use crate::records::read::{noticed, unknown};
+use crate::records::scan::validate;
+use crate::rpc::message::{Answer, Ask};
 use crate::state::rows::channel::{ChannelKey, ChannelRow, channel_key, put_channel};
 use crate::state::rows::counter::{partition_counter, set_counter};
 use crate::state::rows::producer::CHANNELS;

@@ -1,7 +1,7 @@
 //! The nodes of a site: letting one in by a token, making it a voter, handing over, letting one go.
 
 use crate::access::auth::{Operation, Principal, Resource, authorize};
-use crate::broker::Broker;
+use crate::core::Broker;
 use crate::error::AdminError;
 use crate::groups::CAUGHT_UP;
 use crate::state::rows::site::{LAST_NODE, SITE, TOKEN, TokenRow, site_key, token_key};

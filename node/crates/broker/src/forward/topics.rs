@@ -1,11 +1,11 @@
 //! Changes of topics that any node is asked for and the site's leader makes.
 
 use crate::access::auth::{Operation, Principal, Resource, authorize};
-use crate::broker::Broker;
+use crate::core::Broker;
 use crate::error::{AdminError, Refusal};
-use crate::forward::{APPLIED_POLL, APPLIED_WITHIN, Answer, Ask};
+use crate::forward::{APPLIED_POLL, APPLIED_WITHIN};
+use crate::rpc::message::{Answer, Ask, Change};
 use crate::state::rows::topic::Topic;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::time::Instant;
 use weir_log::{decode, encode};
@@ -15,31 +15,6 @@ use weir_types::level::LEVEL_OF_AGES;
 
 /// How the names of topics begin that only a broker makes.
 const OWN_NAMES: &str = "__";
-
-/// A change of a topic. Known by position: add at the end.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Change {
-    Create {
-        name: String,
-        partitions: u32,
-        replicas: Option<u32>,
-        settings: Vec<(String, String)>,
-        /// Nobody has asked for the topic, but somebody uses its name.
-        is_unasked: bool,
-    },
-    Alter {
-        name: String,
-        partitions: Option<u32>,
-        settings: Vec<(String, String)>,
-    },
-    Delete {
-        name: String,
-        /// The number with which its first partition was made, if it is to be that topic and no other of its name.
-        first: Option<PartitionId>,
-    },
-    /// A topic that was refused to somebody who said how it should be.
-    Refuse { name: String },
-}
 
 impl Broker {
     /// Makes a change that another node was asked for.

@@ -2,7 +2,7 @@
 //! carried out by entries like everything else.
 
 use crate::access::auth::Principal;
-use crate::broker::Broker;
+use crate::core::Broker;
 use crate::local::age::{Age, Moment};
 use crate::local::retention::Why;
 use crate::state::rows::reassignment::partition_key;

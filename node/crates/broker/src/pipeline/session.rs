@@ -6,16 +6,64 @@
 //! refused with it. The next chain begins when the fate of all steps of this one is known, again from what is applied.
 //! So the rows that an entry writes are those of a computation that saw exactly the entries before it.
 
-use crate::broker::Broker;
-use crate::propose::step::{Shared, Step};
+use crate::core::Broker;
+use crate::hook::Stepped;
+use crate::propose::request::{Append, Framing, Made, Request, Room, row_op};
+use crate::propose::step::{Footing, Shared, Step};
 use crate::state::rows::producer::{Accepted, Verdict, Window};
+use crate::state::rows::topic::Topic;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
-use weir_log::{ReadError, StateKey};
-use weir_types::limits::PRODUCERS_MAX;
-use weir_types::{Batch, Offset, PartitionId, Term};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use tokio::sync::oneshot;
+use weir_log::StateKey;
+use weir_types::limits::{PRODUCERS_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX};
+use weir_types::{Batch, Offset, PartitionId};
+
+impl Broker {
+    /// Takes what a pipeline made of the time alone: a step that stands on a batch of nobody's. What becomes of it is the
+    /// step's to tell. Blocks while the proposer is behind: for a thread of the caller's own.
+    pub fn take_step(&self, topic: Arc<Topic>, partition: PartitionId, made: Stepped) {
+        let Ok(lane) = self.proposing_lane(partition) else {
+            return;
+        };
+        let outputs: usize = made.outputs.iter().map(|o| o.batch.bytes().len()).sum();
+        let rows: usize = made.rows.iter().map(row_bytes).sum();
+        // Its bytes; a floor also keeps steps under the queue's length. One that is larger than all may be goes alone.
+        let share = (outputs + rows).clamp(STEPS_QUEUED_BYTES_MAX / STEPS_QUEUED_MAX, STEPS_QUEUED_BYTES_MAX);
+        let place = Arc::clone(&lane.steps).acquire_many_owned(share as u32);
+        let Ok(permit) = self.0.runtime.block_on(place).map(Room::Step) else {
+            return;
+        };
+        // Nobody waits for the answer: dropped on the way, the step breaks its chain.
+        let (reply, _) = oneshot::channel();
+        let append = Append {
+            topic,
+            partition,
+            kept: None,
+            framing: Framing::Merge,
+            made: Some(Box::new(Made {
+                outputs: made.outputs,
+                rows: made.rows.into_iter().map(row_op).collect(),
+                footing: Footing::Step(made.step),
+            })),
+            reply,
+            account: None,
+            permit,
+        };
+        let _ = lane.requests.send(Request::Append(append));
+    }
+
+    /// What is known of producer `id` on `partition`, as applied.
+    pub(crate) fn window(&self, partition: PartitionId, id: i64) -> Option<Window> {
+        self.0.applied.tables().producers.get(&(partition, id)).cloned()
+    }
+}
+
+fn row_bytes((key, value): &(StateKey, Option<Bytes>)) -> usize {
+    key.as_bytes().len() + value.as_ref().map_or(0, Bytes::len)
+}
 
 /// Steps on top of each other. See the module's docs.
 pub struct Chain {
@@ -113,47 +161,5 @@ impl Chain {
             let waited = self.shared.decided.wait(undecided);
             undecided = waited.unwrap_or_else(PoisonError::into_inner);
         }
-    }
-}
-
-impl Broker {
-    /// The term in which this node leads `partition`.
-    pub fn led_term(&self, partition: PartitionId) -> Option<Term> {
-        let leader = self.proposing_lane(partition).ok()?.group.lead()?;
-        Some(leader.term())
-    }
-
-    /// Hands the applied rows whose keys begin as `from` does to `each`: what the first step of a chain stands on. Blocks.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn applied_rows(&self, from: &StateKey, mut each: impl FnMut(&[u8], Bytes)) -> Result<(), ReadError> {
-        self.applied_rows_behind(from, from, |key, value| {
-            each(key, value);
-            true
-        })
-    }
-
-    /// As [`Broker::applied_rows`], from the key `first` on, as long as `each` says so. Blocks.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn applied_rows_behind(
-        &self,
-        from: &StateKey,
-        first: &StateKey,
-        each: impl FnMut(&[u8], Bytes) -> bool,
-    ) -> Result<(), ReadError> {
-        let log = self.log();
-        let (settle, settled) = mpsc::sync_channel(1);
-        let stopped = || ReadError::Busy("the log has stopped".to_owned());
-        log.settle(move |result| {
-            let _ = settle.send(result.is_ok());
-        })
-        .map_err(|_| stopped())?;
-        if !settled.recv().unwrap_or(false) {
-            return Err(stopped());
-        }
-        log.rows_behind(from, first, each)
     }
 }

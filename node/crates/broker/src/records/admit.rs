@@ -1,12 +1,17 @@
-//! The checks before records are taken: whether they are whole, and fit their topic.
+//! Checks before records are accepted.
 
 use crate::access::auth::Principal;
-use crate::broker::{Broker, ROOM_WITHIN};
+use crate::core::Broker;
 use crate::error::ProduceError;
+use crate::records::scan::{Seen, as_usual, validate};
 use crate::state::rows::topic::Topic;
+use std::time::Duration;
 use weir_types::level::{LEVEL_OF_AGES, RELEASED_MS};
 use weir_types::limits::{BATCH_INFLATED_BYTES_MAX, INFLATE_FREE_BYTES};
-use weir_types::{Batch, BatchError, Body, Codec, GroupId, PartitionId};
+use weir_types::{Batch, BatchError, Codec, PartitionId};
+
+/// How long records wait for room on the node: as long as a Kafka client waits for an answer (`request.timeout.ms`).
+pub(crate) const ROOM_WITHIN: Duration = Duration::from_secs(30);
 
 impl Broker {
     /// Whether as many nodes as the topic asks for surely have a record of this partition when it is acknowledged.
@@ -24,22 +29,6 @@ impl Broker {
             }),
             _ => Ok(()),
         }
-    }
-
-    /// Nodes that surely have a record of `group` when it is acknowledged: more than half of those that vote, less those of them that
-    /// keep no records.
-    pub(crate) fn copies_of(&self, group: GroupId) -> u32 {
-        let Some(group) = self.group_of(group) else {
-            let (replicas, _) = self.replicas_of(group);
-            return replicas.len() as u32 / 2 + 1;
-        };
-        let (voters, members) = (group.voters(), group.members());
-        let witnesses = voters
-            .iter()
-            .filter(|id| members.get(id).is_some_and(|m| m.witness))
-            .count();
-        let copies = (voters.len() / 2 + 1).saturating_sub(witnesses);
-        (copies as u32).max(1)
     }
 
     /// Walks the records of a batch. What may become much takes room for that first, and is looked at beside everything else: the threads
@@ -107,60 +96,4 @@ impl Broker {
         let late = late.map(|at| (at, after, "message.timestamp.after.max.ms"));
         late.or(early).map(dated).map_or(Ok(()), Err)
     }
-}
-
-/// The finding of a walk over the records of a batch.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Seen {
-    /// The first and the last time, in milliseconds, of those that have one, and which record has it.
-    pub(crate) earliest: Option<(i64, u32)>,
-    pub(crate) latest: Option<(i64, u32)>,
-    /// The first record without a key.
-    pub(crate) keyless: Option<u32>,
-    pub(crate) longest_key: usize,
-    pub(crate) most_headers: usize,
-}
-
-impl Seen {
-    /// Whether nodes of the first release would take the batch for damaged.
-    pub(crate) fn is_beyond_first_release(&self) -> bool {
-        self.longest_key > FIRST_KEY_BYTES_MAX || self.most_headers > FIRST_HEADERS_MAX
-    }
-}
-
-/// Longest key, and most headers of a record, that nodes of the first release read.
-const FIRST_KEY_BYTES_MAX: usize = 32 << 10;
-
-const FIRST_HEADERS_MAX: usize = 1_000;
-
-/// Walks the records once, at the door: nothing malformed is stored, and nobody after this has to think of it.
-pub(crate) fn validate(batch: &Batch) -> Result<Seen, BatchError> {
-    walk(&batch.body()?)
-}
-
-/// As [`validate`], of a batch that becomes no more than is usual; nothing of another.
-fn as_usual(batch: &Batch) -> Result<Option<Seen>, BatchError> {
-    batch.usual_body()?.map(|body| walk(&body)).transpose()
-}
-
-fn walk(body: &Body) -> Result<Seen, BatchError> {
-    let mut seen = Seen::default();
-    for (index, record) in (0..).zip(body.records()) {
-        let record = record?;
-        let at = record.timestamp;
-        if at >= 0 && seen.earliest.is_none_or(|(earliest, _)| at < earliest) {
-            seen.earliest = Some((at, index));
-        }
-        if seen.latest.is_none_or(|(latest, _)| at > latest) {
-            seen.latest = Some((at, index));
-        }
-        match record.key {
-            None => {
-                seen.keyless.get_or_insert(index);
-            }
-            Some(key) => seen.longest_key = seen.longest_key.max(key.len()),
-        }
-        seen.most_headers = seen.most_headers.max(record.headers.len());
-    }
-    Ok(seen)
 }

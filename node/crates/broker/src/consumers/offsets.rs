@@ -1,11 +1,10 @@
 //! Committed offsets of consumer groups.
 
 use crate::access::auth::{Operation, Principal};
-use crate::admin::partition_of;
-use crate::broker::Broker;
-use crate::coordinator::allow;
+use crate::consumers::calls::allow;
 use crate::coordinator::group::Group;
 use crate::coordinator::types::{Caller, Commit, GroupError, legal_name};
+use crate::core::{Broker, partition_of};
 use crate::error::AdminError;
 use crate::state::rows::committed_offset::{CommittedOffset, group_key};
 use crate::state::rows::consumer_group::group_row_key;

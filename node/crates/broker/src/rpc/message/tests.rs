@@ -1,6 +1,8 @@
 //! What other releases ask and answer is read as it was meant.
 
 use super::*;
+use std::collections::BTreeMap;
+use weir_log::decode;
 
 /// Questions and answers of every kind that release 0.1.0 has, by name.
 fn conversation() -> Vec<(&'static str, Vec<u8>)> {
@@ -121,7 +123,7 @@ fn conversation() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn what_release_0_1_0_asks_is_understood_and_answered_in_its_words() {
-    let recorded = include_str!("../../../../../tests/fixtures/release-0.1.0.broker.txt");
+    let recorded = include_str!("../../../../../../tests/fixtures/release-0.1.0.broker.txt");
     let recorded: BTreeMap<&str, &str> = recorded
         .lines()
         .filter_map(|line| line.split_once(": "))

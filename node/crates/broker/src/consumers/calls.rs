@@ -1,0 +1,322 @@
+//! Calls of group members and administrators.
+
+use crate::access::auth::{Operation, Principal, Resource, authorize};
+use crate::coordinator::group::join::JoinStep;
+use crate::coordinator::group::sync::SyncStep;
+use crate::coordinator::group::{Group, Phase, emptied};
+use crate::coordinator::registry::Coordinator;
+use crate::coordinator::types::{
+    Caller, GroupError, GroupInfo, Join, Joined, SESSION_MAX, SESSION_MIN, Synced, legal_name,
+};
+use crate::core::Broker;
+use crate::error::AdminError;
+use crate::state::rows::committed_offset::group_key;
+use crate::state::rows::consumer_group::{GroupRow, group_row_key};
+use bytes::Bytes;
+use std::sync::atomic::Ordering;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use weir_log::{Op, StateKind, encode};
+use weir_types::limits::{GROUP_ROW_BYTES_MAX, GROUPS_BYTES_MAX, GROUPS_MAX, MEMBER_BYTES_MAX};
+
+impl Broker {
+    /// Joins a group; resolves when its rebalance is over.
+    ///
+    /// # Errors
+    /// As [`GroupError`] says.
+    ///
+    /// # Cancel safety
+    /// The member stays in the group, until its session ends.
+    pub async fn join_group(&self, who: &Principal, group: &str, join: Join) -> Result<Joined, GroupError> {
+        allow(who, Operation::Read, group)?;
+        self.coordinating()?;
+        if !(SESSION_MIN..=SESSION_MAX).contains(&join.session) {
+            return Err(GroupError::InvalidSession);
+        }
+        let coordinator = &self.0.coordinator;
+        let bytes: usize = join
+            .protocols
+            .iter()
+            .map(|(name, metadata)| name.len() + metadata.len())
+            .sum();
+        if bytes > MEMBER_BYTES_MAX || coordinator.bytes.load(Ordering::Relaxed) > GROUPS_BYTES_MAX {
+            return Err(GroupError::Full);
+        }
+        coordinator.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fresh = Coordinator::fresh_id(&join.client)?;
+        let (reply, answer) = oneshot::channel();
+        let is_new;
+        let step = {
+            let mut groups = coordinator.lock();
+            is_new = !groups.contains_key(group);
+            if is_new {
+                // An id that nobody knows cannot be a member of a group that nobody knows.
+                if !join.member.is_empty() {
+                    return Err(GroupError::UnknownMember);
+                }
+                if groups.len() >= GROUPS_MAX {
+                    return Err(GroupError::Full);
+                }
+                groups.insert(group.to_owned(), Group::new(coordinator.initial_delay));
+            }
+            groups
+                .get_mut(group)
+                .map(|g| g.join(join, || fresh, reply, Instant::now()))
+        };
+        if is_new {
+            // Whoever was refused has not made a group.
+            let mut groups = coordinator.lock();
+            if groups.get(group).is_some_and(Group::is_empty) {
+                groups.remove(group);
+            }
+        }
+        if let Some(JoinStep::Store(after)) = step {
+            let (row, reply, joined) = *after;
+            // A static member that came back is known by its new id: also after a restart.
+            let stored = self.store_group(group, &row).await;
+            let _ = reply.send(stored.map(|()| joined));
+        }
+        answer.await.unwrap_or(Err(GroupError::Unavailable))
+    }
+
+    /// Gets a member's assignment, which the leader brings; resolves when it is stored.
+    ///
+    /// # Errors
+    /// As [`GroupError`] says.
+    ///
+    /// # Cancel safety
+    /// An assignment that was brought may or may not become the group's.
+    pub async fn sync_group(
+        &self,
+        who: &Principal,
+        caller: Caller<'_>,
+        protocol: (Option<&str>, Option<&str>),
+        assignments: Vec<(String, Bytes)>,
+    ) -> Result<Synced, GroupError> {
+        allow(who, Operation::Read, caller.group)?;
+        self.coordinating()?;
+        let (reply, answer) = oneshot::channel();
+        let step = {
+            let mut groups = self.0.coordinator.lock();
+            let group = groups.get_mut(caller.group).ok_or(GroupError::UnknownMember)?;
+            group.sync(caller, protocol, assignments, reply, Instant::now())
+        };
+        if let SyncStep::Store(generation, row) = step {
+            let (broker, name) = (self.clone(), caller.group.to_owned());
+            // Apart, so that a leader whose connection breaks now does not leave the others waiting.
+            tokio::spawn(async move {
+                let stored = broker.store_group(&name, &row).await;
+                if let Some(group) = broker.0.coordinator.lock().get_mut(&name) {
+                    group.assigned(generation, row, stored, Instant::now());
+                }
+            });
+        }
+        answer.await.unwrap_or(Err(GroupError::Unavailable))
+    }
+
+    /// A member says that it lives.
+    ///
+    /// # Errors
+    /// As [`GroupError`] says.
+    pub fn heartbeat(&self, who: &Principal, caller: Caller<'_>) -> Result<(), GroupError> {
+        allow(who, Operation::Read, caller.group)?;
+        self.coordinating()?;
+        let mut groups = self.0.coordinator.lock();
+        let group = groups.get_mut(caller.group).ok_or(GroupError::UnknownMember)?;
+        group.heartbeat(caller.member, caller.instance, caller.generation, Instant::now())
+    }
+
+    /// Members leave, each by its id or its instance.
+    ///
+    /// # Errors
+    /// For each as [`GroupError`] says.
+    pub async fn leave_group(
+        &self,
+        who: &Principal,
+        group: &str,
+        members: &[(String, Option<String>)],
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        allow(who, Operation::Read, group)?;
+        self.coordinating()?;
+        let (results, emptied) = {
+            let mut groups = self.0.coordinator.lock();
+            let found = groups.get_mut(group).ok_or(GroupError::UnknownMember)?;
+            let (now, had) = (Instant::now(), !found.is_empty());
+            let leave = |(id, instance): &(String, Option<String>)| found.leave(id, instance.as_deref(), now);
+            let results: Vec<_> = members.iter().map(leave).collect();
+            let row = emptied(found, self.now_ms());
+            (results, row.filter(|_| had))
+        };
+        if let Some(row) = emptied {
+            let _ = self.store_group(group, &row).await;
+        }
+        Ok(results)
+    }
+
+    /// Ends sessions and rebalances whose time is over, and says whether any group has members. Call it a few times a second
+    /// while one has.
+    pub async fn tick_groups(&self) -> bool {
+        let now = Instant::now();
+        let now_ms = self.now_ms();
+        let (mut rows, mut any, mut bytes) = (Vec::new(), false, 0);
+        {
+            let mut groups = self.0.coordinator.lock();
+            for (name, group) in groups.iter_mut() {
+                let had = !group.is_empty();
+                group.tick(now);
+                bytes += group.bytes();
+                any |= !group.is_empty();
+                if had && let Some(row) = emptied(group, now_ms) {
+                    rows.push((name.clone(), row));
+                }
+            }
+        }
+        self.0.coordinator.bytes.store(bytes, Ordering::Relaxed);
+        for (name, row) in rows {
+            let _ = self.store_group(&name, &row).await;
+        }
+        any
+    }
+
+    /// Whether there is any group, as far as this node knows.
+    pub fn has_groups(&self) -> bool {
+        !self.0.coordinator.lock().is_empty() || !self.0.applied.tables().group_offsets.is_empty()
+    }
+
+    /// All groups that `who` may know of: those with members, and those that only have offsets.
+    pub fn list_groups(&self, who: &Principal) -> Vec<GroupInfo> {
+        let mut names: std::collections::BTreeSet<String> =
+            self.0.coordinator.lock().keys().cloned().collect();
+        names.extend(
+            self.0
+                .applied
+                .tables()
+                .group_offsets
+                .keys()
+                .map(|(name, _)| name.clone()),
+        );
+        let light = |name: &String| GroupInfo {
+            members: Vec::new(),
+            ..self.describe(name, false)
+        };
+        let seen = |name: &&String| authorize(who, Operation::Describe, Resource::Group(name));
+        names.iter().filter(seen).map(light).collect()
+    }
+
+    /// A group; its state is `Dead` if there is none of this name.
+    ///
+    /// # Errors
+    /// When `who` may not, or no group can have this name.
+    pub fn describe_group(&self, who: &Principal, name: &str) -> Result<GroupInfo, GroupError> {
+        allow(who, Operation::Describe, name)?;
+        self.coordinating()?;
+        Ok(self.describe(name, true))
+    }
+
+    fn describe(&self, name: &str, members: bool) -> GroupInfo {
+        let mut info = GroupInfo {
+            name: name.to_owned(),
+            state: "Dead",
+            protocol_type: String::new(),
+            protocol: String::new(),
+            members: Vec::new(),
+        };
+        if let Some(group) = self.0.coordinator.lock().get(name) {
+            info.state = match group.phase {
+                Phase::Empty => "Empty",
+                Phase::Preparing { .. } => "PreparingRebalance",
+                Phase::Completing { .. } => "CompletingRebalance",
+                Phase::Stable => "Stable",
+            };
+            info.protocol_type.clone_from(&group.protocol_type);
+            info.protocol.clone_from(&group.protocol);
+            if members {
+                info.members = group.members();
+            }
+        } else if self.has_offsets(name) {
+            info.state = "Empty";
+        }
+        info
+    }
+
+    /// Forgets a group without members, and its offsets.
+    ///
+    /// # Errors
+    /// When it has members, or there is none of this name.
+    pub async fn delete_group(&self, who: &Principal, name: &str) -> Result<(), GroupError> {
+        allow(who, Operation::Delete, name)?;
+        self.coordinating()?;
+        let known = match self.0.coordinator.lock().get(name) {
+            Some(group) if !group.is_empty() => return Err(GroupError::NotEmpty),
+            found => found.is_some(),
+        };
+        if !known && !self.has_offsets(name) {
+            return Err(GroupError::NotFound);
+        }
+        let mut ops = vec![Op::Remove {
+            key: group_row_key(name),
+        }];
+        {
+            let tables = self.0.applied.tables();
+            let keys = tables.group_offsets.keys().filter(|(group, _)| group == name);
+            ops.extend(keys.map(|(group, partition)| Op::Remove {
+                key: group_key(group, *partition),
+            }));
+        }
+        self.put(ops).await.map_err(|_| GroupError::Unavailable)?;
+        let mut groups = self.0.coordinator.lock();
+        if groups.get(name).is_some_and(Group::is_empty) {
+            groups.remove(name);
+        }
+        Ok(())
+    }
+
+    /// Groups live where their partitions are led.
+    pub(crate) fn coordinating(&self) -> Result<(), GroupError> {
+        match self.is_serving() {
+            true => Ok(()),
+            false => Err(GroupError::NotCoordinator),
+        }
+    }
+
+    pub(crate) fn has_offsets(&self, name: &str) -> bool {
+        let tables = self.0.applied.tables();
+        let from = (name.to_owned(), weir_types::PartitionId(0));
+        tables
+            .group_offsets
+            .range(from..)
+            .next()
+            .is_some_and(|((group, _), _)| group == name)
+    }
+
+    async fn store_group(&self, name: &str, row: &GroupRow) -> Result<(), GroupError> {
+        let value = encode(row);
+        if value.len() > GROUP_ROW_BYTES_MAX {
+            tracing::warn!(
+                group = name,
+                bytes = value.len(),
+                "assignment is too large to be stored"
+            );
+            return Err(GroupError::Full);
+        }
+        let stored = self.put_row(StateKind::Group, name.as_bytes(), Some(value)).await;
+        stored.map_err(|error| {
+            tracing::warn!(group = name, %error, "group could not be stored");
+            match error {
+                AdminError::Denied => GroupError::Denied,
+                _ => GroupError::Unavailable,
+            }
+        })
+    }
+}
+
+pub(crate) fn allow(who: &Principal, operation: Operation, group: &str) -> Result<(), GroupError> {
+    if !legal_name(group) {
+        return Err(GroupError::InvalidName);
+    }
+    if authorize(who, operation, Resource::Group(group)) {
+        Ok(())
+    } else {
+        Err(GroupError::Denied)
+    }
+}

@@ -1,0 +1,441 @@
+//! The broker handle, and the look-ups and proposals that every room above may use.
+
+use crate::access::auth::{Operation, Principal, Resource, authorize};
+use crate::access::ledger::{Ledger, Means};
+use crate::access::quota::{QuotaConfig, Quotas};
+use crate::coordinator::registry::Coordinator;
+use crate::error::AdminError;
+use crate::hook::Hook;
+use crate::local::metrics::BrokerMetrics;
+use crate::local::presence::Presence;
+use crate::local::refused::Refused;
+use crate::local::retention::Retention;
+use crate::propose::replica::{Common, Lane};
+use crate::propose::request::Request;
+use crate::state::applied::Applied;
+use crate::state::rows::channel::ChannelKey;
+use crate::state::rows::leader::Led;
+use crate::state::rows::replica_group::{ReplicaGroup, group_row};
+use crate::state::rows::topic::Topic;
+use crate::state::tables::Tables;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use weir_log::{GroupState, Log, Op, StateKind};
+use weir_replica::{Group, Member, NodeId, ProposeError, Starts, Transport};
+use weir_types::level::release_of;
+use weir_types::{Clock, GroupId, PartitionId, Term};
+
+/// Settings of a broker.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long a request waits for others to share its entry: it decides latency and flash wear.
+    pub linger: Duration,
+    /// Bytes of records that the node keeps at most; `None`: as many as fit.
+    pub disk_budget_bytes: Option<u64>,
+    /// Rates per client.
+    pub quotas: QuotaConfig,
+    /// How long the first rebalance of an empty consumer group waits for more members.
+    pub group_initial_delay: Duration,
+    /// What there is to share out.
+    pub means: Means,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            linger: Duration::from_millis(1),
+            disk_budget_bytes: None,
+            quotas: QuotaConfig::default(),
+            // Kafka's three seconds are for hundreds of members that start together; these are for a few.
+            group_initial_delay: Duration::from_millis(500),
+            means: Means::default(),
+        }
+    }
+}
+
+/// How often a node that leads looks whether it has heard from enough others.
+const SERVING_POLL: Duration = Duration::from_millis(20);
+
+/// A node's broker. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Broker(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) common: Common,
+    /// The group of all nodes.
+    pub(crate) site: Arc<Lane>,
+    /// All groups that this node has a part in, the site's among them.
+    pub(crate) lanes: RwLock<BTreeMap<GroupId, Arc<Lane>>>,
+    /// Where groups stand that are not open yet.
+    pub(crate) recovered: Mutex<BTreeMap<GroupId, GroupState>>,
+    pub(crate) transport: Arc<dyn Transport>,
+    /// Partitions that this node copies.
+    pub(crate) moving: Mutex<BTreeSet<PartitionId>>,
+    /// Channels that this node empties.
+    pub(crate) forwarding: Mutex<BTreeSet<PartitionId>>,
+    /// Channels that the site's leader is being asked for.
+    pub(crate) opening: Mutex<BTreeSet<ChannelKey>>,
+    /// Held while a node is let in: one that asks twice must not get two numbers.
+    pub(crate) joining: tokio::sync::Mutex<()>,
+    /// Where the nodes of the site are reached.
+    pub(crate) node_addresses: RwLock<BTreeSet<SocketAddr>>,
+    /// Starts of other nodes.
+    pub(crate) starts: Starts,
+    /// It was decided anew who has which group.
+    pub(crate) groups_changed: Arc<Notify>,
+    pub(crate) log: Log,
+    pub(crate) applied: Arc<Applied>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: Options,
+    pub(crate) quotas: Quotas,
+    pub(crate) metrics: BrokerMetrics,
+    pub(crate) retention: tokio::sync::Mutex<Retention>,
+    pub(crate) presence: tokio::sync::Mutex<Presence>,
+    /// One scrub at a time: each reads the whole disk.
+    pub(crate) scrubbing: Arc<Semaphore>,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) ledger: Ledger,
+    pub(crate) hook: OnceLock<Arc<dyn Hook>>,
+    /// Producer ids reserved by an entry and not yet given out.
+    pub(crate) producer_ids: tokio::sync::Mutex<std::ops::Range<u64>>,
+    pub(crate) refused: Refused,
+}
+
+impl Inner {
+    pub(crate) fn lane(&self, group: GroupId) -> Option<Arc<Lane>> {
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        lanes.get(&group).cloned()
+    }
+
+    pub(crate) fn recovered(&self) -> MutexGuard<'_, BTreeMap<GroupId, GroupState>> {
+        self.recovered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Broker {
+    /// The group of all nodes of the site: who they are, and how they are doing.
+    pub fn group(&self) -> &Group {
+        &self.0.site.group
+    }
+
+    /// Whether this node leads the site: decides about topics, consumer groups and members, and takes writes for the
+    /// partitions that all nodes have.
+    pub fn is_serving(&self) -> bool {
+        self.group().is_serving()
+    }
+
+    /// Who leads the site, as far as is known, and how to reach it.
+    pub fn leader(&self) -> Option<(NodeId, Member)> {
+        self.group().leader()
+    }
+
+    /// Changes whenever leadership of the site by this node begins or ends.
+    pub fn turns(&self) -> watch::Receiver<u64> {
+        self.0.applied.turns()
+    }
+
+    /// Returns once this node serves, or after `wait`; whether it does.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn serving_within(&self, wait: Duration) -> bool {
+        let mut turns = self.turns();
+        let served = async {
+            while !self.is_serving() {
+                // Leadership turns, or a follower is heard of.
+                let _ = tokio::time::timeout(SERVING_POLL, turns.changed()).await;
+            }
+        };
+        tokio::time::timeout(wait, served).await.is_ok()
+    }
+
+    /// Sets the in-line pipelines, once, before anything is produced.
+    pub fn set_hook(&self, hook: Arc<dyn Hook>) {
+        let _ = self.0.hook.set(hook);
+    }
+
+    pub(crate) fn hook(&self) -> Option<&Arc<dyn Hook>> {
+        self.0.hook.get()
+    }
+
+    /// Why this node does not lead the site.
+    pub(crate) fn not_leader(&self) -> ProposeError {
+        self.0.site.not_leader()
+    }
+
+    /// The lane of `partition`, which this node leads, and may answer reads of.
+    pub(crate) fn serving_lane(&self, partition: PartitionId) -> Result<Arc<Lane>, ProposeError> {
+        self.lane_if(partition, Group::is_serving)
+    }
+
+    /// The lane of `partition`, which this node leads, to propose to.
+    pub(crate) fn proposing_lane(&self, partition: PartitionId) -> Result<Arc<Lane>, ProposeError> {
+        self.lane_if(partition, Group::may_propose)
+    }
+
+    fn lane_if(
+        &self,
+        partition: PartitionId,
+        may: impl Fn(&Group) -> bool,
+    ) -> Result<Arc<Lane>, ProposeError> {
+        let group = partition.group();
+        let Some(lane) = self.0.lane(group) else {
+            let leader = self.leader_of(group).map(|(id, ..)| id);
+            return Err(ProposeError::NotLeader { leader });
+        };
+        match may(&lane.group) {
+            true => Ok(lane),
+            false => Err(lane.not_leader()),
+        }
+    }
+
+    /// Records, bytes and requests so far.
+    pub fn metrics(&self) -> &BrokerMetrics {
+        &self.0.metrics
+    }
+
+    /// The log underneath, for status and scrubs.
+    pub fn log(&self) -> &Log {
+        &self.0.log
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> Vec<Arc<Topic>> {
+        self.0.applied.tables().topics.values().cloned().collect()
+    }
+
+    /// The topic `name`.
+    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.0.applied.topic(name)
+    }
+
+    /// Waits on a thread of the caller's own for what is asked of this broker.
+    pub fn block_on<T>(&self, asked: impl Future<Output = T>) -> T {
+        self.0.runtime.block_on(asked)
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.0.runtime
+    }
+
+    /// What the node shares out, and how it stands.
+    pub fn ledger(&self) -> &Ledger {
+        &self.0.ledger
+    }
+
+    /// Milliseconds since 1970, by the node's clock.
+    pub fn now_ms(&self) -> i64 {
+        self.0.clock.now_ms()
+    }
+}
+
+impl Broker {
+    pub(crate) fn allow(&self, who: &Principal, op: Operation, on: Resource<'_>) -> Result<(), AdminError> {
+        if authorize(who, op, on) {
+            Ok(())
+        } else {
+            Err(AdminError::Denied)
+        }
+    }
+
+    pub(crate) async fn put(&self, ops: Vec<Op>) -> Result<(), AdminError> {
+        self.put_in(GroupId::SITE, ops).await
+    }
+
+    /// Has `ops`, which depend on nothing, be part of an entry of `group`.
+    pub(crate) async fn put_in(&self, group: GroupId, ops: Vec<Op>) -> Result<(), AdminError> {
+        let lane = self.0.lane(group).ok_or(AdminError::Closed)?;
+        let _place = lane.changes.acquire().await.map_err(|_| AdminError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        if lane.requests.try_send(Request::Put { ops, reply }).is_err() {
+            return Err(AdminError::Closed);
+        }
+        answer.await.unwrap_or(Err(AdminError::Closed))
+    }
+
+    /// A change of what the site has in common.
+    pub(crate) async fn change(
+        &self,
+        make: impl FnOnce(&Tables, &weir_log::Log) -> Result<Vec<Op>, AdminError> + Send + 'static,
+    ) -> Result<(), AdminError> {
+        self.change_in(GroupId::SITE, make).await
+    }
+
+    /// A change of what `group` has.
+    pub(crate) async fn change_in(
+        &self,
+        group: GroupId,
+        make: impl FnOnce(&Tables, &weir_log::Log) -> Result<Vec<Op>, AdminError> + Send + 'static,
+    ) -> Result<(), AdminError> {
+        let lane = self.0.lane(group).ok_or(AdminError::Closed)?;
+        let _place = lane.changes.acquire().await.map_err(|_| AdminError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let make = Box::new(make);
+        if lane.requests.try_send(Request::Change { make, reply }).is_err() {
+            return Err(AdminError::Closed);
+        }
+        answer.await.unwrap_or(Err(AdminError::Closed))
+    }
+}
+
+pub(crate) fn partition_of(tables: &Tables, topic: &str, partition: u32) -> Result<PartitionId, AdminError> {
+    let found = tables
+        .topics
+        .get(topic)
+        .ok_or_else(|| AdminError::NoTopic(topic.to_owned()))?;
+    let partitions = found.partitions.len() as u32;
+    let missing = AdminError::NoPartition {
+        topic: topic.to_owned(),
+        partition,
+        partitions,
+    };
+    found.partition(partition).ok_or(missing)
+}
+
+impl Broker {
+    /// The term in which this node leads `partition`.
+    pub fn led_term(&self, partition: PartitionId) -> Option<Term> {
+        let leader = self.proposing_lane(partition).ok()?.group.lead()?;
+        Some(leader.term())
+    }
+}
+
+impl Broker {
+    /// Nodes that surely have a record of `group` when it is acknowledged: more than half of those that vote, less those of them that
+    /// keep no records.
+    pub(crate) fn copies_of(&self, group: GroupId) -> u32 {
+        let Some(group) = self.group_of(group) else {
+            let (replicas, _) = self.replicas_of(group);
+            return replicas.len() as u32 / 2 + 1;
+        };
+        let (voters, members) = (group.voters(), group.members());
+        let witnesses = voters
+            .iter()
+            .filter(|id| members.get(id).is_some_and(|m| m.witness))
+            .count();
+        let copies = (voters.len() / 2 + 1).saturating_sub(witnesses);
+        (copies as u32).max(1)
+    }
+}
+
+impl Broker {
+    /// The number with which a partition was made, by which it is known wherever it moves.
+    pub fn identity(&self, partition: PartitionId) -> PartitionId {
+        self.0.applied.tables().identity(partition)
+    }
+
+    /// The topic whose first partition was made with the number `identity`.
+    pub fn topic_of_first(&self, identity: PartitionId) -> Option<Arc<Topic>> {
+        let tables = self.0.applied.tables();
+        let first = tables.current(identity);
+        let topic = tables.topics.get(tables.partition_owner.get(&first)?)?;
+        (topic.partition(0) == Some(first)).then(|| Arc::clone(topic))
+    }
+}
+
+impl Broker {
+    /// The group `id`, if this node has a part in it.
+    pub fn group_of(&self, id: GroupId) -> Option<Group> {
+        self.0.lane(id).map(|lane| lane.group.clone())
+    }
+
+    /// As [`Broker::group_of`], as long as the broker is there, which it does not keep from going.
+    pub fn finds_groups(&self) -> impl Fn(GroupId) -> Option<Group> + Send + Sync + 'static {
+        let inner = Arc::downgrade(&self.0);
+        move |id| Broker(inner.upgrade()?).group_of(id)
+    }
+
+    /// All groups that this node has a part in; the site's comes first.
+    pub fn groups(&self) -> Vec<Group> {
+        let lanes = self.0.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        lanes.values().map(|lane| lane.group.clone()).collect()
+    }
+
+    /// Who leads `group`, as far as is known, in which term, and how it is reached.
+    pub fn leader_of(&self, group: GroupId) -> Option<(NodeId, u64, Member)> {
+        let seen = self
+            .group_of(group)
+            .map(|g| (g.leader().map(|(id, _)| id), g.term()));
+        let (node, term) = match seen {
+            Some((Some(node), term)) => (node, term),
+            // A learner, or one that is being let in, may not have heard of it.
+            _ => {
+                let led: Led = group_row(&self.0.applied.tables(), StateKind::Leader, group)?;
+                (led.node, led.term)
+            }
+        };
+        let member = self.group().members().get(&node).cloned()?;
+        Some((node, term, member))
+    }
+
+    /// Whether this node takes writes for `partition`, and answers reads: it leads its group, and it is not on its way to
+    /// another, where it may have been written to already.
+    pub fn serves(&self, partition: PartitionId) -> bool {
+        let leads = self
+            .0
+            .lane(partition.group())
+            .is_some_and(|lane| lane.group.is_serving());
+        leads && !self.0.applied.tables().sealed.contains(&partition)
+    }
+
+    /// Who has `group`, and who of them is in step.
+    pub fn replicas_of(&self, group: GroupId) -> (Vec<NodeId>, Vec<NodeId>) {
+        if let Some(here) = self.group_of(group) {
+            let members = here.members();
+            let full = |id: &NodeId| members.get(id).is_some_and(|m| !m.witness);
+            let voters = here.voters();
+            return (
+                members.keys().copied().filter(full).collect(),
+                voters.into_iter().filter(full).collect(),
+            );
+        }
+        let tables = self.0.applied.tables();
+        let wanted: Option<ReplicaGroup> = group_row(&tables, StateKind::ReplicaGroup, group);
+        let led: Led = group_row(&tables, StateKind::Leader, group).unwrap_or_default();
+        (
+            wanted.map(|g| g.replicas).unwrap_or_default(),
+            led.members.into_iter().collect(),
+        )
+    }
+}
+
+impl Broker {
+    /// Whether all nodes of the site know of `what`, which came with `level`.
+    ///
+    /// # Errors
+    /// When one does not.
+    pub fn needs(&self, what: &'static str, level: u32) -> Result<(), AdminError> {
+        self.0.applied.tables().needs(what, level)
+    }
+
+    /// The level of the site, as far as this node knows.
+    pub fn level(&self) -> u32 {
+        self.0.applied.tables().level()
+    }
+}
+
+impl Tables {
+    /// Refuses what needs `level`, while the site is below it.
+    pub(crate) fn needs(&self, what: &'static str, level: u32) -> Result<(), AdminError> {
+        match self.level() >= level {
+            true => Ok(()),
+            false => Err(AdminError::Refused(format!(
+                "{what} needs {} on every node of the site, and one of them is older: replace it first",
+                release_of(level)
+            ))),
+        }
+    }
+}
+
+impl Broker {
+    /// What is added to the terms of the group that has `partition`, for epochs of its leaders that ascend also when it
+    /// moves.
+    pub fn epoch_base(&self, partition: PartitionId) -> i32 {
+        self.0.applied.tables().epoch_base(partition)
+    }
+}

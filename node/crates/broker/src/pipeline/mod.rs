@@ -1,0 +1,4 @@
+//! The interface of the pipeline layer: state rows and speculative sessions.
+
+pub(crate) mod rows;
+pub(crate) mod session;

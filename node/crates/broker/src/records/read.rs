@@ -1,0 +1,154 @@
+//! Reads of partitions that this node leads, with repair of unreadable ranges.
+
+use crate::access::auth::{Operation, Principal, Resource, authorize};
+use crate::core::Broker;
+use crate::error::FetchError;
+use crate::state::tables::Tables;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use weir_log::{Chunk, Marks, Piece, ReadError};
+use weir_replica::{Mended, ProposeError};
+use weir_types::planted::{Bug, planted};
+use weir_types::{Batch, BatchError, Gap, GapReason, Offset, PartitionId};
+
+impl Broker {
+    pub(crate) async fn read(
+        &self,
+        id: PartitionId,
+        from: Offset,
+        end: Offset,
+        max_bytes: usize,
+    ) -> Result<Chunk, ReadError> {
+        let (done, answer) = oneshot::channel();
+        let reply = move |r| drop(done.send(r));
+        self.0.log.read(id, from, end, max_bytes, reply)?;
+        let chunk = answer.await.map_err(|_| ReadError::Closed)??;
+        let Some(marks) = self.0.log.marks(id) else {
+            return Ok(chunk);
+        };
+        // Looked at last: what was given up while it was read is not handed out either.
+        from_start(id, chunk, marks.log_start())
+    }
+
+    /// Replaces what cannot be read of a gap by what other members have.
+    pub(crate) async fn mend(&self, id: PartitionId, gap: Gap) -> Mended {
+        match self.group_of(id.group()) {
+            Some(group) => group.mend(id, gap.start, gap.end).await,
+            None => Mended::Unknown,
+        }
+    }
+
+    pub(crate) fn readable(
+        &self,
+        who: &Principal,
+        topic: &str,
+        partition: u32,
+    ) -> Result<(PartitionId, Arc<Marks>), FetchError> {
+        if !authorize(who, Operation::Read, Resource::Topic(topic)) {
+            return Err(FetchError::Denied(topic.to_owned()));
+        }
+        let found = partition_id(&self.0.applied.tables(), topic, partition);
+        let id = match found {
+            // Another may know of it.
+            Err(_) if !self.is_serving() => return Err(elsewhere(&self.not_leader())),
+            found => found?,
+        };
+        self.lane_for_reads(id)?;
+        Ok((id, self.0.log.marks_or_new(id)))
+    }
+
+    pub(crate) fn lane_for_reads(&self, id: PartitionId) -> Result<(), FetchError> {
+        match self.serving_lane(id) {
+            // What is written to it by now is elsewhere.
+            Ok(_) if !self.serves(id) => Err(FetchError::NotLeader(None)),
+            found => found.map(drop).map_err(|e| elsewhere(&e)),
+        }
+    }
+
+    /// Whether what was read of a partition is what it has: it may have moved meanwhile, and be gone here.
+    pub(crate) fn is_still(
+        &self,
+        topic: &str,
+        partition: u32,
+        id: PartitionId,
+        marks: &Arc<Marks>,
+    ) -> Result<(), FetchError> {
+        let now = self.topic(topic).and_then(|t| t.partition(partition));
+        let same = self.0.log.marks(id).is_some_and(|m| Arc::ptr_eq(&m, marks));
+        match same && now == Some(id) {
+            true => Ok(()),
+            false => Err(FetchError::NotLeader(None)),
+        }
+    }
+}
+
+fn elsewhere(error: &ProposeError) -> FetchError {
+    match error {
+        ProposeError::NotLeader { leader } => FetchError::NotLeader(*leader),
+        _ => FetchError::NotLeader(None),
+    }
+}
+
+/// It may be lost, or not.
+pub(crate) fn unknown(gap: Gap) -> ReadError {
+    ReadError::Busy(format!(
+        "offsets [{}, {}) cannot be read here, and not all other nodes can be asked for them: see to it that they run, \
+         or remove those that are gone with `weir cluster remove`",
+        gap.start, gap.end
+    ))
+}
+
+/// What of `chunk` is at `start` or behind. A batch that begins before is cut down to the records that are still there.
+fn from_start(partition: PartitionId, mut chunk: Chunk, start: Offset) -> Result<Chunk, ReadError> {
+    if planted(Bug::DeletedServed) {
+        return Ok(chunk);
+    }
+    for piece in &mut chunk.pieces {
+        let Piece::Batch(batch) = piece else { continue };
+        if batch.base_offset() >= start {
+            break;
+        }
+        let left = without(batch, start).map_err(|e| ReadError::Damaged {
+            partition,
+            near: batch.base_offset().get(),
+            why: e.to_string(),
+        })?;
+        *piece = Piece::Batch(left);
+    }
+    Ok(chunk)
+}
+
+/// `batch` without its records before `start`, in its own frame.
+fn without(batch: &Batch, start: Offset) -> Result<Batch, BatchError> {
+    let body = batch.body()?;
+    let (mut ends, mut keep) = (Vec::new(), Vec::new());
+    let mut records = body.records();
+    while let Some(record) = records.next() {
+        keep.push(record?.offset >= start);
+        ends.push(records.position() as u32);
+    }
+    batch.sparse(&ends, &body, &keep)
+}
+
+/// The first range of `chunk` that is lost, and was not known to be.
+pub(crate) fn noticed(chunk: &Chunk, marks: &Marks) -> Option<Gap> {
+    let known = marks.gaps();
+    let is_known = |gap: &Gap| known.iter().any(|k| k.start <= gap.start && gap.end <= k.end);
+    chunk.pieces.iter().find_map(|piece| match piece {
+        Piece::Gap(gap) if gap.reason == GapReason::Lost && !is_known(gap) => Some(*gap),
+        _ => None,
+    })
+}
+
+fn partition_id(tables: &Tables, topic: &str, partition: u32) -> Result<PartitionId, FetchError> {
+    let found = tables
+        .topics
+        .get(topic)
+        .ok_or_else(|| FetchError::NoTopic(topic.to_owned()))?;
+    let partitions = found.partitions.len() as u32;
+    found.partition(partition).ok_or_else(|| FetchError::NoPartition {
+        topic: topic.to_owned(),
+        partition,
+        partitions,
+    })
+}

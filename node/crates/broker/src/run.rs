@@ -1,0 +1,108 @@
+//! Opening and closing a broker: the only file that knows all rooms.
+
+use crate::access::ledger::Ledger;
+use crate::access::quota::Quotas;
+use crate::coordinator::registry::Coordinator;
+use crate::core::{Broker, Inner, Options};
+use crate::forward::ByBroker;
+use crate::groups::keep;
+use crate::local::metrics::BrokerMetrics;
+use crate::local::refused::Refused;
+use crate::propose::replica::{Common, Lane};
+use crate::state::applied::Applied;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use tokio::sync::{Notify, Semaphore, watch};
+use weir_log::{Log, Recovered, StateKind};
+use weir_replica::{GroupConfig, GroupError, Starts, Transport};
+use weir_types::Clock;
+
+impl Broker {
+    /// Opens a broker over `log`, whose recovery found `recovered`, as a member of the site's group, which `config` says,
+    /// and of the others in which it has a part. Must be called within a runtime, whose tasks replication uses.
+    ///
+    /// # Errors
+    /// When stored state cannot be read, or the log stopped.
+    pub async fn open(
+        log: Log,
+        recovered: &Recovered,
+        config: GroupConfig,
+        transport: Arc<dyn Transport>,
+        clock: Arc<dyn Clock>,
+        options: Options,
+    ) -> Result<Self, GroupError> {
+        let stopped = |e: &dyn std::fmt::Display| GroupError::Stopped(e.to_string());
+        let applied = Arc::new(Applied::default());
+        applied.load(&log).map_err(|e| stopped(&e))?;
+        let common = Common {
+            log: log.clone(),
+            applied: Arc::clone(&applied),
+            clock: Arc::clone(&clock),
+            linger: options.linger,
+        };
+        let groups_changed = Arc::new(Notify::new());
+        let changed = Arc::clone(&groups_changed);
+        applied.watch(
+            StateKind::ReplicaGroup,
+            Box::new(move |_, _| changed.notify_one()),
+        );
+        let mut states = recovered.groups.clone();
+        let state = states.remove(&config.id).unwrap_or_default();
+        let site = Lane::open(&common, config, state, Arc::clone(&transport)).await?;
+        let site = Arc::new(site);
+        let coordinator = Coordinator::restore(&applied.tables().groups, options.group_initial_delay);
+        let broker = Self(Arc::new(Inner {
+            common,
+            lanes: RwLock::new(BTreeMap::from([(site.group.id(), Arc::clone(&site))])),
+            site,
+            recovered: Mutex::new(states),
+            transport,
+            moving: Mutex::default(),
+            forwarding: Mutex::default(),
+            opening: Mutex::default(),
+            joining: tokio::sync::Mutex::default(),
+            node_addresses: RwLock::default(),
+            starts: Starts::default(),
+            groups_changed,
+            log,
+            applied,
+            clock,
+            options,
+            quotas: Quotas::new(options.quotas),
+            metrics: BrokerMetrics::default(),
+            retention: tokio::sync::Mutex::default(),
+            presence: tokio::sync::Mutex::default(),
+            scrubbing: Arc::new(Semaphore::new(1)),
+            coordinator,
+            runtime: tokio::runtime::Handle::current(),
+            ledger: Ledger::new(options.means),
+            hook: OnceLock::new(),
+            producer_ids: tokio::sync::Mutex::new(0..0),
+            refused: Refused::default(),
+        }));
+        let forwarded = ByBroker(Arc::downgrade(&broker.0));
+        broker.group().set_forwarded(Arc::new(forwarded));
+        let turns = broker.0.applied.turns();
+        tokio::spawn(follow_turns(Arc::downgrade(&broker.0), turns));
+        broker.open_and_close().await;
+        tokio::spawn(keep(Arc::downgrade(&broker.0)));
+        Ok(broker)
+    }
+
+    /// Takes no more requests, finishes those it has, and closes the log. Blocks.
+    pub fn close(&self) {
+        self.0.ledger.records.close();
+        let lanes = std::mem::take(&mut *self.0.lanes.write().unwrap_or_else(PoisonError::into_inner));
+        lanes.values().for_each(|lane| lane.close(&self.0.runtime));
+        self.0.log.close();
+    }
+}
+
+/// What consumer groups did in memory is another node's by now, or this node's again.
+async fn follow_turns(inner: std::sync::Weak<Inner>, mut turns: watch::Receiver<u64>) {
+    while turns.changed().await.is_ok() {
+        let Some(inner) = inner.upgrade() else { return };
+        let groups = inner.applied.tables().groups.clone();
+        inner.coordinator.reload(&groups);
+    }
+}
