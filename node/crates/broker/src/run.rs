@@ -2,10 +2,10 @@
 
 use crate::access::ledger::Ledger;
 use crate::access::quota::Quotas;
+use crate::cluster::reconcile::keep;
 use crate::coordinator::registry::Coordinator;
 use crate::core::{Broker, Inner, Options};
-use crate::forward::ByBroker;
-use crate::groups::keep;
+use crate::forward::dispatch::ByBroker;
 use crate::local::metrics::BrokerMetrics;
 use crate::local::refused::Refused;
 use crate::propose::replica::{Common, Lane};

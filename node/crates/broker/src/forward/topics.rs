@@ -3,15 +3,20 @@
 use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::core::Broker;
 use crate::error::{AdminError, Refusal};
-use crate::forward::{APPLIED_POLL, APPLIED_WITHIN};
 use crate::rpc::message::{Answer, Ask, Change};
 use crate::state::rows::topic::Topic;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 use weir_log::{decode, encode};
 use weir_replica::ProposeError;
 use weir_types::PartitionId;
 use weir_types::level::LEVEL_OF_AGES;
+
+/// A node that is in step has applied what the leader has a heartbeat ago.
+const APPLIED_WITHIN: Duration = Duration::from_secs(5);
+
+const APPLIED_POLL: Duration = Duration::from_millis(5);
 
 /// How the names of topics begin that only a broker makes.
 const OWN_NAMES: &str = "__";

@@ -1,105 +1,28 @@
-//! The nodes of a site: letting one in by a token, making it a voter, handing over, letting one go.
+//! Admitting nodes to the site.
 
 use crate::access::auth::{Operation, Principal, Resource, authorize};
+use crate::cluster::leadership::HAND_OVER_POLL;
+use crate::cluster::reconcile::CAUGHT_UP;
+use crate::cluster::token::{Token, proof, same};
 use crate::core::Broker;
 use crate::error::AdminError;
-use crate::groups::CAUGHT_UP;
 use crate::state::rows::site::{LAST_NODE, SITE, TOKEN, TokenRow, site_key, token_key};
 use crate::state::tables::Tables;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::PoisonError;
+use std::net::IpAddr;
 use std::time::Duration;
 use weir_log::{Op, StateKind, encode};
-use weir_replica::{
-    Claim, Group, Host, JoinReply, JoinRequest, Member, MemberStatus, NodeId, Role, Seen, Started, Starts,
-};
+use weir_replica::{Claim, Group, Host, JoinReply, JoinRequest, NodeId, Seen, Started, Starts};
 use weir_types::GroupId;
 use weir_types::limits::VOTERS_MAX;
-
-/// A leader that hands over waits so long for the other to lead: a few elections.
-const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
-
-/// How often it looks.
-const HAND_OVER_POLL: Duration = Duration::from_millis(50);
-
-/// Who was heard of in this time is there: several heartbeats.
-const SUCCESSOR_HEARD_MS: u64 = 1_000;
 
 /// A change of members takes a few round trips: some seconds of them are waited for.
 const JOIN_TRIES: u32 = 100;
 
 /// Tokens that are out at once.
 const TOKENS_MAX: usize = 100;
-
-/// Lets one node in, once.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token([u8; 16]);
-
-impl Token {
-    /// One of these random bytes.
-    pub fn new(random: [u8; 16]) -> Self {
-        Self(random)
-    }
-
-    /// Reads what [`Token`]'s `Display` wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.trim().strip_prefix("weir-")?;
-        let mut bytes = [0; 16];
-        if digits.len() != 32 || !digits.is_ascii() {
-            return None;
-        }
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(digits.get(2 * i..2 * i + 2)?, 16).ok()?;
-        }
-        Some(Self(bytes))
-    }
-
-    pub(crate) fn key(&self) -> [u8; 32] {
-        Sha256::digest(self.0).into()
-    }
-
-    /// A request to join with it, on a connection with `binding`.
-    pub fn request(&self, member: Member, binding: &[u8; 32]) -> JoinRequest {
-        let key = self.key();
-        let claim = Claim::Token {
-            token: Sha256::digest(key).into(),
-            proof: proof(&key, b"join", binding),
-        };
-        JoinRequest { claim, member }
-    }
-
-    /// Whether `proof` shows that the other side of the connection knows it too.
-    pub fn is_proved_by(&self, given: &[u8; 32], binding: &[u8; 32]) -> bool {
-        same(&proof(&self.key(), b"welcome", binding), given)
-    }
-}
-
-impl std::fmt::Display for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("weir-")?;
-        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
-    }
-}
-
-fn proof(key: &[u8; 32], what: &[u8], binding: &[u8; 32]) -> [u8; 32] {
-    // A key of any length is taken.
-    Hmac::<Sha256>::new_from_slice(key).map_or([0; 32], |mac| {
-        mac.chain_update(what)
-            .chain_update(binding)
-            .finalize()
-            .into_bytes()
-            .into()
-    })
-}
-
-/// Looks at all bytes, so that the time it takes tells nothing.
-pub(crate) fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    a.iter().zip(b).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
-}
 
 impl Broker {
     /// The site's name among sites, which every node of it answers with; `None` before the first entry.
@@ -358,86 +281,6 @@ impl Broker {
             }
         }
     }
-
-    /// Hands leadership to `to`; returns once it leads.
-    ///
-    /// # Errors
-    /// When this node does not lead, `to` is no voter, or does not take over in time.
-    pub async fn hand_over(&self, to: NodeId) -> Result<(), weir_replica::GroupError> {
-        if self.group().node() == to && self.is_serving() {
-            return Ok(());
-        }
-        self.group().transfer(to).await?;
-        let done = async {
-            while self.leader().map(|(id, _)| id) != Some(to) {
-                tokio::time::sleep(HAND_OVER_POLL).await;
-            }
-        };
-        tokio::time::timeout(HAND_OVER_WITHIN, done).await.map_err(|_| {
-            weir_replica::GroupError::Refused(format!("node {to} did not take over within 10 s"))
-        })
-    }
-
-    /// Hands over what this node leads while its disk takes no records: another may have room. A node alone keeps it, and refuses.
-    /// Whether there was something to hand over.
-    pub async fn make_way_if_full(&self) -> bool {
-        let Err(full) = self.log().room_for(0, false) else {
-            return false;
-        };
-        let mut has_led = false;
-        for group in self.groups().iter().filter(|group| group.is_serving()) {
-            let Some(to) = successor_in(group) else { continue };
-            has_led = true;
-            tracing::warn!(group = group.id().0, to, reason = %full, "another node is to lead");
-            if let Err(error) = group.transfer(to).await {
-                tracing::warn!(group = group.id().0, to, %error, "it cannot lead");
-            }
-        }
-        has_led
-    }
-
-    /// The voter of the site, other than this node, that was heard of lately and lacks least.
-    pub fn successor(&self) -> Option<NodeId> {
-        successor_in(self.group())
-    }
-
-    /// Whether a node of the site is reached at this address, as far as [`Broker::nodes_are_at`] was told.
-    pub fn has_node_at(&self, address: SocketAddr) -> bool {
-        let addresses = self
-            .0
-            .node_addresses
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        addresses.contains(&canonical(address))
-    }
-
-    /// The addresses at which the nodes of the site say they are reached.
-    pub fn nodes_are_at(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
-        let found = addresses.into_iter().map(canonical).collect();
-        *self
-            .0
-            .node_addresses
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = found;
-    }
-}
-
-/// The same, whether it was said as IPv4 or as that within IPv6.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// The voter of a group, other than this node, that was heard of lately, lacks least, and can lead.
-fn successor_in(group: &Group) -> Option<NodeId> {
-    let (status, members) = (group.status(), group.members());
-    let is_witness = |m: &MemberStatus| members.get(&m.id).is_some_and(|member| member.witness);
-    let others = status
-        .members
-        .iter()
-        .filter(|m| m.role == Role::Voter && !is_witness(m));
-    let silent = |m: &MemberStatus| m.heard_ms_ago.is_none_or(|ms| ms > SUCCESSOR_HEARD_MS);
-    let best = others.min_by_key(|m| (silent(m), m.lag.unwrap_or(u64::MAX)));
-    best.map(|m| m.id)
 }
 
 impl Host for Broker {
@@ -472,39 +315,5 @@ impl Host for Broker {
     fn started(&self, started: &Started, key: &str, from: IpAddr) -> Seen {
         let groups = self.groups();
         self.group().judge(started, key, from, self.starts(), &groups)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_is_read_as_it_was_written_and_nothing_else_is() {
-        let token = Token::new(*b"0123456789abcdef");
-        assert!(Token::parse(&token.to_string()).is_some_and(|t| t == token));
-        for bad in [
-            "",
-            "weir-",
-            "weir-00",
-            "30313233",
-            &format!("{token}0"),
-            "weir-zz313233343536373839616263646566",
-        ] {
-            assert!(Token::parse(bad).is_none(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_proof_holds_for_one_connection_and_one_direction() {
-        let token = Token::new([7; 16]);
-        let request = token.request(Member::default(), &[1; 32]);
-        let Claim::Token { proof: proved, .. } = request.claim else {
-            panic!("it claims by the token")
-        };
-        assert_eq!(proved, proof(&token.key(), b"join", &[1; 32]));
-        assert!(!token.is_proved_by(&proved, &[1; 32]));
-        let answer = proof(&token.key(), b"welcome", &[1; 32]);
-        assert!(token.is_proved_by(&answer, &[1; 32]) && !token.is_proved_by(&answer, &[2; 32]));
     }
 }

@@ -4,29 +4,23 @@
 //! and the node that leads a group lets in and takes out until its members are who they should be. Who leads is a row
 //! too, so that nodes that have no part in a group can tell their clients.
 
+use crate::cluster::balance::KEEP_EVERY;
 use crate::core::{Broker, Inner};
 use crate::error::AdminError;
-use crate::moves::MoveStatus;
-use crate::outbox::Waiting;
-use crate::placement::layout::{carried, changes, decided, is_nobodys, layout, leaving, say};
+use crate::placement::layout::{changes, decided, is_nobodys, layout, leaving};
 use crate::propose::replica::{Directory, Lane};
 use crate::state::rows::leader::Led;
 use crate::state::rows::replica_group::{ReplicaGroup, group_key_of, group_row, put_group};
-use crate::state::rows::site::leaving_key;
 use crate::state::tables::{Tables, next_partition};
 use bytes::Bytes;
-use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use weir_log::{Op, StateKind};
-use weir_replica::{Group, GroupConfig, GroupStatus, Member, NodeId};
+use weir_replica::{Group, GroupConfig, Member, NodeId};
 use weir_types::{GroupId, PartitionId};
-
-/// How often it is looked whether groups are as they should be, where there are any.
-const KEEP_EVERY: Duration = Duration::from_millis(100);
 
 /// How often for what nobody waits for: nodes that are gone, and partitions of topics that are.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
@@ -40,167 +34,7 @@ const GIVE_WAY_AFTER: Duration = Duration::from_secs(3);
 /// A learner becomes a voter when it lacks at most so many entries: less than a second of the fastest load.
 pub(crate) const CAUGHT_UP: u64 = 64;
 
-/// Copying what a node has to others takes as long as it takes; a caller that waits longer asks again.
-const MOVED_WITHIN: Duration = Duration::from_secs(20);
-
-/// A replica group, as the site knows it.
-#[derive(Clone, Debug, Serialize)]
-pub struct ReplicaGroupStatus {
-    /// Which.
-    pub group: u16,
-    /// Who should have it; the first should lead.
-    pub replicas: Vec<NodeId>,
-    /// Who has it.
-    pub members: BTreeSet<NodeId>,
-    /// Who leads, as far as is known.
-    pub leader: Option<NodeId>,
-    /// Partitions that it carries.
-    pub partitions: usize,
-}
-
-/// A site, as the node that was asked sees it.
-#[derive(Clone, Debug, Serialize)]
-pub struct SiteStatus {
-    /// The group of all nodes.
-    #[serde(flatten)]
-    pub site: GroupStatus,
-    /// The others.
-    pub groups: Vec<ReplicaGroupStatus>,
-    /// Partitions that move from one to another.
-    pub moves: Vec<MoveStatus>,
-    /// What waits here for partitions of other groups, as far as this node leads those in which it waits.
-    pub outbox: Vec<Waiting>,
-}
-
 impl Broker {
-    /// Whether this node votes in the site's group and in all others that it should have: nothing is still to come.
-    pub fn is_in_place(&self) -> bool {
-        let me = self.group().node();
-        let votes = |id: GroupId| {
-            self.group_of(id)
-                .is_some_and(|group| group.voters().contains(&me))
-        };
-        let decided = decided(&self.0.applied.tables());
-        let mut wanted = decided.into_iter().filter(|(_, g)| g.replicas.contains(&me));
-        votes(GroupId::SITE) && wanted.all(|(id, _)| votes(id))
-    }
-
-    /// How the site is doing, as far as this node knows.
-    pub fn site_status(&self) -> SiteStatus {
-        SiteStatus {
-            site: self.group().status(),
-            groups: self.replica_groups(),
-            moves: self.moves(),
-            outbox: self.outbox(),
-        }
-    }
-
-    /// The replica groups of the site.
-    pub fn replica_groups(&self) -> Vec<ReplicaGroupStatus> {
-        let (decided, partitions) = {
-            let tables = self.0.applied.tables();
-            (decided(&tables), carried(&tables))
-        };
-        let status = |(id, group): (GroupId, ReplicaGroup)| {
-            let led: Led = group_row(&self.0.applied.tables(), StateKind::Leader, id).unwrap_or_default();
-            ReplicaGroupStatus {
-                group: id.0,
-                replicas: group.replicas,
-                members: led.members,
-                leader: self.leader_of(id).map(|(node, ..)| node),
-                partitions: partitions.get(&id).copied().unwrap_or(0),
-            }
-        };
-        decided.into_iter().map(status).collect()
-    }
-
-    /// Moves replicas of groups from nodes with much to nodes with little, and lets leaders take turns. Returns what is
-    /// to move; the groups do so by themselves.
-    ///
-    /// # Errors
-    /// When it is not committed.
-    pub async fn rebalance(&self) -> Result<Vec<String>, AdminError> {
-        let members = self.group().members();
-        let (sent, moves) = oneshot::channel();
-        self.change(move |tables, _| {
-            let mut layout = layout(tables, &members);
-            // Whoever was to go and is asked to carry more does not go.
-            let stay = leaving(tables).map(|(_, row)| Op::Remove { key: row });
-            let mut ops: Vec<Op> = stay.collect();
-            let full = members.iter().filter(|(_, m)| !m.witness);
-            layout.nodes = full.map(|(id, m)| (*id, m.rack.clone())).collect();
-            let before = layout.groups.clone();
-            let told = layout.balance();
-            let leaders = layout.groups.iter().filter_map(|(id, group)| {
-                let now = group.replicas.first()?;
-                let moved = before.get(id).and_then(|b| b.replicas.first()) != Some(now);
-                moved.then(|| format!("group {id}: node {now} is to lead"))
-            });
-            let _ = sent.send(told.iter().map(say).chain(leaders).collect());
-            ops.extend(changes(&before, layout, &members));
-            Ok(ops)
-        })
-        .await?;
-        moves.await.map_err(|_| AdminError::Closed)
-    }
-
-    /// Has every group go on without `node`; returns once none has it.
-    ///
-    /// # Errors
-    /// When a group would be left without anybody, or what `node` has is still being copied: ask again.
-    pub async fn vacate(&self, node: NodeId) -> Result<(), AdminError> {
-        let members = self.group().members();
-        self.change(move |tables, _| {
-            let mut layout = layout(tables, &members);
-            let before = layout.groups.clone();
-            layout.vacate(node).map_err(|group| {
-                AdminError::Refused(format!(
-                    "replica group {group} is on node {node} alone: let another node join, or delete its topics"
-                ))
-            })?;
-            let mut ops = changes(&before, layout, &members);
-            // Nothing is put there again meanwhile.
-            if leaving(tables).all(|(known, _)| known != node) {
-                ops.push(Op::Put {
-                    key: leaving_key(node),
-                    value: Bytes::new(),
-                });
-            }
-            Ok(ops)
-        })
-        .await?;
-        let begun = Instant::now();
-        while let Some(group) = self.still_on(node) {
-            if begun.elapsed() > MOVED_WITHIN {
-                return Err(AdminError::Moving { group: group.0, node });
-            }
-            tokio::time::sleep(KEEP_EVERY).await;
-        }
-        Ok(())
-    }
-
-    /// Has every group that was to have `old` have `new` instead.
-    pub(crate) async fn renumber_replicas(&self, old: NodeId, new: NodeId) -> Result<(), AdminError> {
-        let members = self.group().members();
-        self.change(move |tables, _| {
-            let mut layout = layout(tables, &members);
-            let before = layout.groups.clone();
-            layout.renumber(old, new);
-            Ok(changes(&before, layout, &members))
-        })
-        .await
-    }
-
-    /// A group that has `node` yet, or may have.
-    fn still_on(&self, node: NodeId) -> Option<GroupId> {
-        let tables = self.0.applied.tables();
-        let may_have = |(id, wanted): &(GroupId, ReplicaGroup)| {
-            let led: Option<Led> = group_row(&tables, StateKind::Leader, *id);
-            !led.is_some_and(|led| led.is_without(node, wanted))
-        };
-        decided(&tables).into_iter().find(may_have).map(|(id, _)| id)
-    }
-
     /// Notes who leads a group, unless a later term is known.
     pub(crate) async fn note_leader(&self, group: GroupId, led: Led) -> Result<(), AdminError> {
         self.change(move |tables, _| {

@@ -17,7 +17,6 @@ use crate::state::rows::producer::producer_key;
 use crate::state::rows::reassignment::{Move, partition_key, put_partition};
 use crate::state::tables::next_partition;
 use bytes::Bytes;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use weir_log::{AppendError, Op, Piece, ReadError, StateKind, encode};
@@ -32,19 +31,6 @@ const SEAL_WITHIN: u64 = 1_000;
 
 /// How long a move that cannot go on waits.
 pub(crate) const AGAIN: Duration = Duration::from_millis(200);
-
-/// A partition on its way, for people.
-#[derive(Clone, Debug, Serialize)]
-pub struct MoveStatus {
-    /// Of which topic.
-    pub topic: String,
-    /// Which partition of it.
-    pub partition: u32,
-    /// The group that has it.
-    pub from: u16,
-    /// The group that will.
-    pub to: u16,
-}
 
 impl Broker {
     /// Moves the partitions of a topic to groups of so many `replicas`, or to that of all nodes. Returns when that is
@@ -121,18 +107,6 @@ impl Broker {
             Ok(ops)
         })
         .await
-    }
-
-    /// Partitions that are on their way.
-    pub fn moves(&self) -> Vec<MoveStatus> {
-        let tables = self.0.applied.tables();
-        let status = |(to, m): (&PartitionId, &Move)| MoveStatus {
-            topic: m.topic.to_string(),
-            partition: m.index,
-            from: m.from.group().0,
-            to: to.group().0,
-        };
-        tables.moves.iter().map(status).collect()
     }
 
     /// Begins what moves to groups that this node leads, and is not under way yet.

@@ -1,0 +1,110 @@
+//! Moving replicas between nodes: rebalancing and draining.
+
+use crate::core::Broker;
+use crate::error::AdminError;
+use crate::placement::layout::{changes, decided, layout, leaving, say};
+use crate::state::rows::leader::Led;
+use crate::state::rows::replica_group::{ReplicaGroup, group_row};
+use crate::state::rows::site::leaving_key;
+use bytes::Bytes;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use weir_log::{Op, StateKind};
+use weir_replica::NodeId;
+use weir_types::GroupId;
+
+/// How often it is looked whether groups are as they should be, where there are any.
+pub(crate) const KEEP_EVERY: Duration = Duration::from_millis(100);
+
+/// Copying what a node has to others takes as long as it takes; a caller that waits longer asks again.
+const MOVED_WITHIN: Duration = Duration::from_secs(20);
+
+impl Broker {
+    /// Moves replicas of groups from nodes with much to nodes with little, and lets leaders take turns. Returns what is
+    /// to move; the groups do so by themselves.
+    ///
+    /// # Errors
+    /// When it is not committed.
+    pub async fn rebalance(&self) -> Result<Vec<String>, AdminError> {
+        let members = self.group().members();
+        let (sent, moves) = oneshot::channel();
+        self.change(move |tables, _| {
+            let mut layout = layout(tables, &members);
+            // Whoever was to go and is asked to carry more does not go.
+            let stay = leaving(tables).map(|(_, row)| Op::Remove { key: row });
+            let mut ops: Vec<Op> = stay.collect();
+            let full = members.iter().filter(|(_, m)| !m.witness);
+            layout.nodes = full.map(|(id, m)| (*id, m.rack.clone())).collect();
+            let before = layout.groups.clone();
+            let told = layout.balance();
+            let leaders = layout.groups.iter().filter_map(|(id, group)| {
+                let now = group.replicas.first()?;
+                let moved = before.get(id).and_then(|b| b.replicas.first()) != Some(now);
+                moved.then(|| format!("group {id}: node {now} is to lead"))
+            });
+            let _ = sent.send(told.iter().map(say).chain(leaders).collect());
+            ops.extend(changes(&before, layout, &members));
+            Ok(ops)
+        })
+        .await?;
+        moves.await.map_err(|_| AdminError::Closed)
+    }
+
+    /// Has every group go on without `node`; returns once none has it.
+    ///
+    /// # Errors
+    /// When a group would be left without anybody, or what `node` has is still being copied: ask again.
+    pub async fn vacate(&self, node: NodeId) -> Result<(), AdminError> {
+        let members = self.group().members();
+        self.change(move |tables, _| {
+            let mut layout = layout(tables, &members);
+            let before = layout.groups.clone();
+            layout.vacate(node).map_err(|group| {
+                AdminError::Refused(format!(
+                    "replica group {group} is on node {node} alone: let another node join, or delete its topics"
+                ))
+            })?;
+            let mut ops = changes(&before, layout, &members);
+            // Nothing is put there again meanwhile.
+            if leaving(tables).all(|(known, _)| known != node) {
+                ops.push(Op::Put {
+                    key: leaving_key(node),
+                    value: Bytes::new(),
+                });
+            }
+            Ok(ops)
+        })
+        .await?;
+        let begun = Instant::now();
+        while let Some(group) = self.still_on(node) {
+            if begun.elapsed() > MOVED_WITHIN {
+                return Err(AdminError::Moving { group: group.0, node });
+            }
+            tokio::time::sleep(KEEP_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Has every group that was to have `old` have `new` instead.
+    pub(crate) async fn renumber_replicas(&self, old: NodeId, new: NodeId) -> Result<(), AdminError> {
+        let members = self.group().members();
+        self.change(move |tables, _| {
+            let mut layout = layout(tables, &members);
+            let before = layout.groups.clone();
+            layout.renumber(old, new);
+            Ok(changes(&before, layout, &members))
+        })
+        .await
+    }
+
+    /// A group that has `node` yet, or may have.
+    fn still_on(&self, node: NodeId) -> Option<GroupId> {
+        let tables = self.0.applied.tables();
+        let may_have = |(id, wanted): &(GroupId, ReplicaGroup)| {
+            let led: Option<Led> = group_row(&tables, StateKind::Leader, *id);
+            !led.is_some_and(|led| led.is_without(node, wanted))
+        };
+        decided(&tables).into_iter().find(may_have).map(|(id, _)| id)
+    }
+}

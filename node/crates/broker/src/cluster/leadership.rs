@@ -1,0 +1,71 @@
+//! Transfer of leadership.
+
+use crate::core::Broker;
+use std::time::Duration;
+use weir_replica::{Group, MemberStatus, NodeId, Role};
+
+/// A leader that hands over waits so long for the other to lead: a few elections.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often it looks.
+pub(crate) const HAND_OVER_POLL: Duration = Duration::from_millis(50);
+
+/// Who was heard of in this time is there: several heartbeats.
+const SUCCESSOR_HEARD_MS: u64 = 1_000;
+
+impl Broker {
+    /// Hands leadership to `to`; returns once it leads.
+    ///
+    /// # Errors
+    /// When this node does not lead, `to` is no voter, or does not take over in time.
+    pub async fn hand_over(&self, to: NodeId) -> Result<(), weir_replica::GroupError> {
+        if self.group().node() == to && self.is_serving() {
+            return Ok(());
+        }
+        self.group().transfer(to).await?;
+        let done = async {
+            while self.leader().map(|(id, _)| id) != Some(to) {
+                tokio::time::sleep(HAND_OVER_POLL).await;
+            }
+        };
+        tokio::time::timeout(HAND_OVER_WITHIN, done).await.map_err(|_| {
+            weir_replica::GroupError::Refused(format!("node {to} did not take over within 10 s"))
+        })
+    }
+
+    /// Hands over what this node leads while its disk takes no records: another may have room. A node alone keeps it, and refuses.
+    /// Whether there was something to hand over.
+    pub async fn make_way_if_full(&self) -> bool {
+        let Err(full) = self.log().room_for(0, false) else {
+            return false;
+        };
+        let mut has_led = false;
+        for group in self.groups().iter().filter(|group| group.is_serving()) {
+            let Some(to) = successor_in(group) else { continue };
+            has_led = true;
+            tracing::warn!(group = group.id().0, to, reason = %full, "another node is to lead");
+            if let Err(error) = group.transfer(to).await {
+                tracing::warn!(group = group.id().0, to, %error, "it cannot lead");
+            }
+        }
+        has_led
+    }
+
+    /// The voter of the site, other than this node, that was heard of lately and lacks least.
+    pub fn successor(&self) -> Option<NodeId> {
+        successor_in(self.group())
+    }
+}
+
+/// The voter of a group, other than this node, that was heard of lately, lacks least, and can lead.
+fn successor_in(group: &Group) -> Option<NodeId> {
+    let (status, members) = (group.status(), group.members());
+    let is_witness = |m: &MemberStatus| members.get(&m.id).is_some_and(|member| member.witness);
+    let others = status
+        .members
+        .iter()
+        .filter(|m| m.role == Role::Voter && !is_witness(m));
+    let silent = |m: &MemberStatus| m.heard_ms_ago.is_none_or(|ms| ms > SUCCESSOR_HEARD_MS);
+    let best = others.min_by_key(|m| (silent(m), m.lag.unwrap_or(u64::MAX)));
+    best.map(|m| m.id)
+}

@@ -1,0 +1,150 @@
+//! Status of the site for operators.
+
+use crate::core::Broker;
+use crate::placement::layout::{carried, decided};
+use crate::state::rows::channel::{ChannelKey, ChannelRow};
+use crate::state::rows::leader::Led;
+use crate::state::rows::reassignment::Move;
+use crate::state::rows::replica_group::{ReplicaGroup, group_row};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use weir_log::StateKind;
+use weir_replica::{GroupStatus, NodeId};
+use weir_types::{GroupId, PartitionId};
+
+/// A replica group, as the site knows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReplicaGroupStatus {
+    /// Which.
+    pub group: u16,
+    /// Who should have it; the first should lead.
+    pub replicas: Vec<NodeId>,
+    /// Who has it.
+    pub members: BTreeSet<NodeId>,
+    /// Who leads, as far as is known.
+    pub leader: Option<NodeId>,
+    /// Partitions that it carries.
+    pub partitions: usize,
+}
+
+/// A site, as the node that was asked sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct SiteStatus {
+    /// The group of all nodes.
+    #[serde(flatten)]
+    pub site: GroupStatus,
+    /// The others.
+    pub groups: Vec<ReplicaGroupStatus>,
+    /// Partitions that move from one to another.
+    pub moves: Vec<MoveStatus>,
+    /// What waits here for partitions of other groups, as far as this node leads those in which it waits.
+    pub outbox: Vec<Waiting>,
+}
+
+impl Broker {
+    /// Whether this node votes in the site's group and in all others that it should have: nothing is still to come.
+    pub fn is_in_place(&self) -> bool {
+        let me = self.group().node();
+        let votes = |id: GroupId| {
+            self.group_of(id)
+                .is_some_and(|group| group.voters().contains(&me))
+        };
+        let decided = decided(&self.0.applied.tables());
+        let mut wanted = decided.into_iter().filter(|(_, g)| g.replicas.contains(&me));
+        votes(GroupId::SITE) && wanted.all(|(id, _)| votes(id))
+    }
+
+    /// How the site is doing, as far as this node knows.
+    pub fn site_status(&self) -> SiteStatus {
+        SiteStatus {
+            site: self.group().status(),
+            groups: self.replica_groups(),
+            moves: self.moves(),
+            outbox: self.outbox(),
+        }
+    }
+
+    /// The replica groups of the site.
+    pub fn replica_groups(&self) -> Vec<ReplicaGroupStatus> {
+        let (decided, partitions) = {
+            let tables = self.0.applied.tables();
+            (decided(&tables), carried(&tables))
+        };
+        let status = |(id, group): (GroupId, ReplicaGroup)| {
+            let led: Led = group_row(&self.0.applied.tables(), StateKind::Leader, id).unwrap_or_default();
+            ReplicaGroupStatus {
+                group: id.0,
+                replicas: group.replicas,
+                members: led.members,
+                leader: self.leader_of(id).map(|(node, ..)| node),
+                partitions: partitions.get(&id).copied().unwrap_or(0),
+            }
+        };
+        decided.into_iter().map(status).collect()
+    }
+}
+
+/// A partition on its way, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct MoveStatus {
+    /// Of which topic.
+    pub topic: String,
+    /// Which partition of it.
+    pub partition: u32,
+    /// The group that has it.
+    pub from: u16,
+    /// The group that will.
+    pub to: u16,
+}
+
+impl Broker {
+    /// Partitions that are on their way.
+    pub fn moves(&self) -> Vec<MoveStatus> {
+        let tables = self.0.applied.tables();
+        let status = |(to, m): (&PartitionId, &Move)| MoveStatus {
+            topic: m.topic.to_string(),
+            partition: m.index,
+            from: m.from.group().0,
+            to: to.group().0,
+        };
+        tables.moves.iter().map(status).collect()
+    }
+}
+
+/// What waits for a partition of another group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Waiting {
+    /// The topic it is for.
+    pub topic: String,
+    /// The partition of it.
+    pub partition: u32,
+    /// The group that has it until it is there.
+    pub home: u16,
+    /// Offsets that it spans.
+    pub records: u64,
+    /// Bytes of batches that it is.
+    pub bytes: u64,
+}
+
+impl Broker {
+    /// What waits in the outboxes of groups that this node leads.
+    pub fn outbox(&self) -> Vec<Waiting> {
+        let tables = self.0.applied.tables();
+        let waiting = |((home, to), row): (&ChannelKey, &ChannelRow)| {
+            let at = tables.current(*to);
+            let topic = tables.topics.get(tables.partition_owner.get(&at)?)?;
+            let partition = topic.partitions.iter().position(|p| *p == at)?;
+            let marks = self.0.log.marks(row.at);
+            let range = marks.as_ref().map(|m| (m.log_start(), m.committed_end()));
+            let (start, end) = range.unwrap_or_default();
+            self.serving_lane(row.at).is_ok().then(|| Waiting {
+                topic: topic.name.to_string(),
+                partition: partition as u32,
+                home: home.0,
+                records: end.get().saturating_sub(start.get()),
+                bytes: marks.map_or(0, |marks| marks.bytes()),
+            })
+        };
+        tables.channels.iter().filter_map(waiting).collect()
+    }
+}
