@@ -15,7 +15,7 @@ use crate::propose::request::Request;
 use crate::state::applied::Applied;
 use crate::state::rows::channel::ChannelKey;
 use crate::state::rows::leader::Led;
-use crate::state::rows::replica_group::{ReplicaGroup, group_row};
+use crate::state::rows::replica_group::ReplicaGroup;
 use crate::state::rows::topic::Topic;
 use crate::state::tables::Tables;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,8 +24,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
-use weir_log::{GroupState, Log, Op, StateKind};
-use weir_replica::{Group, Member, NodeId, ProposeError, Starts, Transport};
+use weir_log::{GroupState, Log, Op};
+use weir_replica::{Forwarded, Group, Member, NodeId, ProposeError, Starts, Transport};
 use weir_types::level::release_of;
 use weir_types::{Clock, GroupId, PartitionId, Term};
 
@@ -104,6 +104,8 @@ pub(crate) struct Inner {
     /// Producer ids reserved by an entry and not yet given out.
     pub(crate) producer_ids: tokio::sync::Mutex<std::ops::Range<u64>>,
     pub(crate) refused: Refused,
+    /// Answers requests of other nodes, and those that this node sends to itself as a leader.
+    pub(crate) peer_requests: OnceLock<Arc<dyn Forwarded>>,
 }
 
 impl Inner {
@@ -365,7 +367,7 @@ impl Broker {
             Some((Some(node), term)) => (node, term),
             // A learner, or one that is being let in, may not have heard of it.
             _ => {
-                let led: Led = group_row(&self.0.applied.tables(), StateKind::Leader, group)?;
+                let led = self.0.applied.tables().other::<Led>(&group)?;
                 (led.node, led.term)
             }
         };
@@ -395,8 +397,8 @@ impl Broker {
             );
         }
         let tables = self.0.applied.tables();
-        let wanted: Option<ReplicaGroup> = group_row(&tables, StateKind::ReplicaGroup, group);
-        let led: Led = group_row(&tables, StateKind::Leader, group).unwrap_or_default();
+        let wanted = tables.other::<ReplicaGroup>(&group);
+        let led = tables.other::<Led>(&group).unwrap_or_default();
         (
             wanted.map(|g| g.replicas).unwrap_or_default(),
             led.members.into_iter().collect(),

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use tokio::sync::{Notify, Semaphore, watch};
 use weir_log::{Log, Recovered, StateKind};
-use weir_replica::{GroupConfig, GroupError, Starts, Transport};
+use weir_replica::{Forwarded, GroupConfig, GroupError, Starts, Transport};
 use weir_types::Clock;
 
 impl Broker {
@@ -79,9 +79,11 @@ impl Broker {
             hook: OnceLock::new(),
             producer_ids: tokio::sync::Mutex::new(0..0),
             refused: Refused::default(),
+            peer_requests: OnceLock::new(),
         }));
-        let forwarded = ByBroker(Arc::downgrade(&broker.0));
-        broker.group().set_forwarded(Arc::new(forwarded));
+        let handler: Arc<dyn Forwarded> = Arc::new(ByBroker(Arc::downgrade(&broker.0)));
+        broker.group().set_forwarded(Arc::clone(&handler));
+        let _ = broker.0.peer_requests.set(handler);
         let turns = broker.0.applied.turns();
         tokio::spawn(follow_turns(Arc::downgrade(&broker.0), turns));
         broker.open_and_close().await;

@@ -4,15 +4,17 @@ use crate::access::auth::{Operation, Principal, Resource};
 use crate::core::Broker;
 use crate::error::AdminError;
 use crate::placement::layout::{changes, decided, layout};
-use crate::state::rows::committed_offset::group_key;
-use crate::state::rows::counter::{partition_counter, set_counter};
-use crate::state::rows::reassignment::partition_key;
-use crate::state::rows::topic::{Topic, topic_key};
-use crate::state::tables::{Tables, next_partition};
+use crate::state::rows::Row;
+use crate::state::rows::committed_offset::CommittedOffset;
+use crate::state::rows::counter::{Counter, CounterName};
+use crate::state::rows::location::Located;
+use crate::state::rows::reassignment::Move;
+use crate::state::rows::topic::Topic;
+use crate::state::tables::Tables;
 use crate::topic::config::TopicConfig;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use weir_log::{Op, StateKind};
+use weir_log::Op;
 use weir_replica::{Member, NodeId};
 use weir_types::level::LEVEL_OF_AGES;
 use weir_types::limits::{PARTITIONS_MAX, REPLICA_GROUPS_MAX, TOPICS_MAX};
@@ -220,22 +222,17 @@ impl Broker {
             for partition in &topic.partitions {
                 let identity = tables.identity(*partition);
                 if tables.located.contains_key(&identity) {
-                    let key = partition_key(StateKind::Located, identity);
-                    ops.push(Op::Remove { key });
+                    ops.push(Located::remove(&identity));
                 }
             }
             let moving = tables.moves.iter().filter(|(_, m)| m.topic == topic.name);
-            ops.extend(moving.map(|(to, _)| Op::Remove {
-                key: partition_key(StateKind::Move, *to),
-            }));
+            ops.extend(moving.map(|(to, _)| Move::remove(to)));
             ops.push(Op::Remove {
-                key: topic_key(&topic.name),
+                key: Topic::key(&topic.name),
             });
             let of_topic = |p: &PartitionId| topic.partitions.contains(&tables.current(*p));
             let offsets = tables.group_offsets.keys().filter(|(_, p)| of_topic(p));
-            ops.extend(offsets.map(|(g, p)| Op::Remove {
-                key: group_key(g, *p),
-            }));
+            ops.extend(offsets.map(CommittedOffset::remove));
             Ok(ops)
         })
         .await
@@ -293,7 +290,7 @@ fn grow(
                 limit: REPLICA_GROUPS_MAX as u64,
             },
         })?;
-        let number = next.entry(group).or_insert_with(|| next_partition(tables, group));
+        let number = next.entry(group).or_insert_with(|| tables.next_partition(group));
         let id = u32::try_from(*number)
             .ok()
             .and_then(|n| PartitionId::new(group, n));
@@ -305,7 +302,7 @@ fn grow(
     }
     let mut ops: Vec<Op> = next
         .iter()
-        .map(|(group, next)| set_counter(&partition_counter(*group), *next))
+        .map(|(group, next)| Counter(*next).put(&CounterName::NextPartition(*group)))
         .collect();
     ops.extend(changes(&before, layout, members));
     ops.push(tables.topic_row_of(&topic));

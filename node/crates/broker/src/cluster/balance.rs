@@ -3,14 +3,14 @@
 use crate::core::Broker;
 use crate::error::AdminError;
 use crate::placement::layout::{changes, decided, layout, leaving, say};
+use crate::state::rows::Row;
 use crate::state::rows::leader::Led;
-use crate::state::rows::replica_group::{ReplicaGroup, group_row};
-use crate::state::rows::site::leaving_key;
-use bytes::Bytes;
+use crate::state::rows::replica_group::ReplicaGroup;
+use crate::state::rows::site::Leaving;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use weir_log::{Op, StateKind};
+use weir_log::Op;
 use weir_replica::NodeId;
 use weir_types::GroupId;
 
@@ -32,7 +32,7 @@ impl Broker {
         self.change(move |tables, _| {
             let mut layout = layout(tables, &members);
             // Whoever was to go and is asked to carry more does not go.
-            let stay = leaving(tables).map(|(_, row)| Op::Remove { key: row });
+            let stay = leaving(tables).map(|node| Leaving::remove(&node));
             let mut ops: Vec<Op> = stay.collect();
             let full = members.iter().filter(|(_, m)| !m.witness);
             layout.nodes = full.map(|(id, m)| (*id, m.rack.clone())).collect();
@@ -67,11 +67,8 @@ impl Broker {
             })?;
             let mut ops = changes(&before, layout, &members);
             // Nothing is put there again meanwhile.
-            if leaving(tables).all(|(known, _)| known != node) {
-                ops.push(Op::Put {
-                    key: leaving_key(node),
-                    value: Bytes::new(),
-                });
+            if leaving(tables).all(|known| known != node) {
+                ops.push(Leaving.put(&node));
             }
             Ok(ops)
         })
@@ -102,7 +99,7 @@ impl Broker {
     fn still_on(&self, node: NodeId) -> Option<GroupId> {
         let tables = self.0.applied.tables();
         let may_have = |(id, wanted): &(GroupId, ReplicaGroup)| {
-            let led: Option<Led> = group_row(&tables, StateKind::Leader, *id);
+            let led = tables.other::<Led>(id);
             !led.is_some_and(|led| led.is_without(node, wanted))
         };
         decided(&tables).into_iter().find(may_have).map(|(id, _)| id)

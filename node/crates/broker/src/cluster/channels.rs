@@ -3,9 +3,9 @@
 use crate::core::Broker;
 use crate::error::AdminError;
 use crate::rpc::message::Ask;
-use crate::state::rows::channel::{ChannelKey, ChannelRow, channel_key, put_channel};
-use crate::state::rows::counter::{partition_counter, set_counter};
-use crate::state::tables::next_partition;
+use crate::state::rows::Row;
+use crate::state::rows::channel::{ChannelKey, ChannelRow};
+use crate::state::rows::counter::{Counter, CounterName};
 use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -102,7 +102,7 @@ impl Broker {
             if tables.channels.contains_key(&(home, to)) || !is_there {
                 return Ok(Vec::new());
             }
-            let number = next_partition(tables, home);
+            let number = tables.next_partition(home);
             let at = u32::try_from(number).ok().and_then(|n| PartitionId::new(home, n));
             let row = ChannelRow {
                 at: at.ok_or(AdminError::Limit {
@@ -113,8 +113,8 @@ impl Broker {
                 base: Offset::ZERO,
             };
             Ok(vec![
-                set_counter(&partition_counter(home), number + 1),
-                put_channel((home, to), &row),
+                Counter(number + 1).put(&CounterName::NextPartition(home)),
+                row.put(&(home, to)),
             ])
         })
         .await
@@ -134,10 +134,7 @@ impl Broker {
                 epoch: row.epoch.wrapping_add(1).max(0),
                 base,
             };
-            Ok(row
-                .map(|row| put_channel(channel, &renewed(row)))
-                .into_iter()
-                .collect())
+            Ok(row.map(|row| renewed(row).put(&channel)).into_iter().collect())
         })
         .await
     }
@@ -151,9 +148,7 @@ impl Broker {
                 if is_there || !tables.channels.contains_key(&channel) {
                     continue;
                 }
-                ops.push(Op::Remove {
-                    key: channel_key(channel),
-                });
+                ops.push(ChannelRow::remove(&channel));
                 // Other groups drop theirs when they find that no channel has them.
                 if home == GroupId::SITE && log.marks(row.at).is_some() {
                     ops.push(Op::Drop { partition: row.at });

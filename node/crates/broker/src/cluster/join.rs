@@ -6,14 +6,14 @@ use crate::cluster::reconcile::CAUGHT_UP;
 use crate::cluster::token::{Token, proof, same};
 use crate::core::Broker;
 use crate::error::AdminError;
-use crate::state::rows::site::{LAST_NODE, SITE, TOKEN, TokenRow, site_key, token_key};
+use crate::state::rows::Row;
+use crate::state::rows::site::{LastNode, SiteName, TokenRow};
 use crate::state::tables::Tables;
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use std::net::IpAddr;
 use std::time::Duration;
-use weir_log::{Op, StateKind, encode};
+use weir_log::Op;
 use weir_replica::{Claim, Group, Host, JoinReply, JoinRequest, NodeId, Seen, Started, Starts};
 use weir_types::GroupId;
 use weir_types::limits::VOTERS_MAX;
@@ -28,8 +28,7 @@ impl Broker {
     /// The site's name among sites, which every node of it answers with; `None` before the first entry.
     pub fn site(&self) -> Option<String> {
         let tables = self.0.applied.tables();
-        let row = tables.others.get(&(StateKind::Site as u8, SITE.to_vec()))?;
-        String::from_utf8(row.clone()).ok()
+        tables.other::<SiteName>(&()).map(|name| name.0)
     }
 
     /// Names the site, if it has no name yet.
@@ -38,16 +37,8 @@ impl Broker {
     /// When it is not committed.
     pub async fn name_site(&self, name: String) -> Result<(), AdminError> {
         self.change(move |tables, _| {
-            let named = tables
-                .others
-                .contains_key(&(StateKind::Site as u8, SITE.to_vec()));
-            Ok((!named)
-                .then(|| Op::Put {
-                    key: site_key(SITE),
-                    value: name.into(),
-                })
-                .into_iter()
-                .collect())
+            let is_named = tables.other::<SiteName>(&()).is_some();
+            Ok((!is_named).then(|| SiteName(name).put(&())).into_iter().collect())
         })
         .await
     }
@@ -73,17 +64,14 @@ impl Broker {
             key,
             expires_ms: now.saturating_add_unsigned(valid.as_millis() as u64),
         };
-        let place = token_key(&Sha256::digest(key).into());
+        let hash = Sha256::digest(key).into();
         self.change(move |tables, _| {
             let mut ops = Vec::new();
             let mut out = 0;
-            for ((_, rest), value) in tables.others.range((StateKind::Site as u8, TOKEN.to_vec())..) {
-                if !rest.starts_with(TOKEN) {
-                    break;
-                }
-                match postcard::from_bytes::<TokenRow>(value) {
+            for (hash, value) in tables.others_of::<TokenRow>() {
+                match TokenRow::decode(value) {
                     Ok(row) if row.expires_ms > now => out += 1,
-                    _ => ops.push(Op::Remove { key: site_key(rest) }),
+                    _ => ops.push(TokenRow::remove(&hash)),
                 }
             }
             if out >= TOKENS_MAX {
@@ -92,10 +80,7 @@ impl Broker {
                     limit: TOKENS_MAX as u64,
                 });
             }
-            ops.push(Op::Put {
-                key: site_key(&place),
-                value: encode(&row),
-            });
+            ops.push(row.put(&hash));
             Ok(ops)
         })
         .await
@@ -108,19 +93,12 @@ impl Broker {
         proved: &[u8; 32],
         binding: &[u8; 32],
     ) -> Result<([u8; 32], NodeId), JoinReply> {
-        let place = token_key(token);
+        let hash = *token;
         let unknown = || {
             let why = "the token is not known here: it was used, has expired, or is another site's";
             JoinReply::Refused(why.to_owned())
         };
-        let row = {
-            let tables = self.0.applied.tables();
-            tables
-                .others
-                .get(&(StateKind::Site as u8, place.clone()))
-                .cloned()
-        };
-        let row = row.and_then(|r| postcard::from_bytes::<TokenRow>(&r).ok());
+        let row = self.0.applied.tables().other::<TokenRow>(&hash);
         let row = row.ok_or_else(unknown)?;
         if !same(&proof(&row.key, b"join", binding), proved) {
             return Err(unknown());
@@ -131,12 +109,10 @@ impl Broker {
         }
         let numbered = self.number(move |tables| {
             // Asked again inside: two may come with one token.
-            let row = (StateKind::Site as u8, place.clone());
-            if !tables.others.contains_key(&row) {
+            if tables.other::<TokenRow>(&hash).is_none() {
                 return Err(AdminError::Denied);
             }
-            let key = site_key(&place);
-            Ok(vec![Op::Remove { key }])
+            Ok(vec![TokenRow::remove(&hash)])
         });
         match numbered.await {
             Ok(node) => Ok((proof(&row.key, b"welcome", binding), node)),
@@ -154,16 +130,10 @@ impl Broker {
         let (sent, number) = tokio::sync::oneshot::channel();
         let changed = self.change(move |tables, _| {
             let mut ops = with(tables)?;
-            let last = tables.others.get(&(StateKind::Site as u8, LAST_NODE.to_vec()));
-            let last = last
-                .and_then(|v| v.first_chunk::<8>())
-                .map(|b| u64::from_be_bytes(*b));
-            let node = last.unwrap_or(first).max(first) + 1;
+            let last = tables.other::<LastNode>(&()).map_or(first, |last| last.0);
+            let node = last.max(first) + 1;
             let _ = sent.send(node);
-            ops.push(Op::Put {
-                key: site_key(LAST_NODE),
-                value: Bytes::copy_from_slice(&node.to_be_bytes()),
-            });
+            ops.push(LastNode(node).put(&()));
             Ok(ops)
         });
         changed.await?;

@@ -2,8 +2,8 @@
 
 use crate::core::Broker;
 use crate::rpc::message::{Answer, Ask};
-use crate::state::rows::site::LEVEL_ROW;
-use weir_log::{Op, StateKey, StateKind};
+use crate::state::rows::Row;
+use crate::state::rows::site::Level;
 use weir_types::level::{FIRST_LEVEL, LEVEL, release_of};
 
 impl Broker {
@@ -31,10 +31,7 @@ impl Broker {
         let raised = self.change(move |tables, _| {
             // Members may have come meanwhile: those are asked before they are let in.
             let is_news = tables.level() < all;
-            let row = is_news.then(|| Op::Put {
-                key: StateKey::new(StateKind::Site, LEVEL_ROW),
-                value: all.to_be_bytes().to_vec().into(),
-            });
+            let row = is_news.then(|| Level(all).put(&()));
             Ok(row.into_iter().collect())
         });
         match raised.await {

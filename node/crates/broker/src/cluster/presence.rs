@@ -1,9 +1,9 @@
 //! The leader tells by a row who is away or does not follow: clients are told of no node that is away, and tools see which replicas follow.
 
 use crate::core::Broker;
-use crate::state::rows::absent::{ABSENT_ROW, Absent};
+use crate::state::rows::Row;
+use crate::state::rows::absent::Absent;
 use tokio::time::Instant;
-use weir_log::{Op, StateKey, StateKind, encode};
 use weir_types::level::LEVEL_OF_AGES;
 
 impl Broker {
@@ -34,10 +34,7 @@ impl Broker {
             return;
         }
         tracing::info!(away = ?now.away, behind = ?now.behind, "nodes of the site that are away, or do not follow");
-        let row = Op::Put {
-            key: StateKey::new(StateKind::Site, ABSENT_ROW),
-            value: encode(&now),
-        };
+        let row = now.put(&());
         if let Err(error) = self.put(vec![row]).await {
             tracing::debug!(%error, "who is away is not noted");
         }

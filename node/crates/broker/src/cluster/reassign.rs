@@ -11,15 +11,16 @@ use crate::error::AdminError;
 use crate::placement::layout::{changes, layout};
 use crate::records::read::{noticed, unknown};
 use crate::rpc::message::{Answer, Ask, Copied};
-use crate::state::rows::counter::{partition_counter, set_counter};
+use crate::state::rows::Row;
+use crate::state::rows::counter::{Counter, CounterName};
 use crate::state::rows::location::Located;
-use crate::state::rows::producer::producer_key;
-use crate::state::rows::reassignment::{Move, partition_key, put_partition};
-use crate::state::tables::next_partition;
+use crate::state::rows::producer::Window;
+use crate::state::rows::reassignment::Move;
+use crate::state::rows::seal::Seal;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use weir_log::{AppendError, Op, Piece, ReadError, StateKind, encode};
+use weir_log::{AppendError, Op, Piece, ReadError};
 use weir_replica::{Mended, ProposeError};
 use weir_types::{Batch, ErrorKind, GapReason, GroupId, Offset, PartitionId};
 
@@ -89,7 +90,7 @@ impl Broker {
                     asked: replicas.map_or(nodes, |n| n as usize),
                     nodes,
                 })?;
-                let number = next.entry(group).or_insert_with(|| next_partition(tables, group));
+                let number = next.entry(group).or_insert_with(|| tables.next_partition(group));
                 let to = u32::try_from(*number)
                     .ok()
                     .and_then(|n| PartitionId::new(group, n));
@@ -99,9 +100,10 @@ impl Broker {
                 })?;
                 *number += 1;
                 let (topic, from) = (topic.name.clone(), *from);
-                ops.push(put_partition(StateKind::Move, to, &Move { topic, index, from }));
+                ops.push(Move { topic, index, from }.put(&to));
             }
-            let counter = |(group, next): (GroupId, u64)| set_counter(&partition_counter(group), next);
+            let counter =
+                |(group, next): (GroupId, u64)| Counter(next).put(&CounterName::NextPartition(group));
             ops.extend(next.into_iter().map(counter));
             ops.extend(changes(&before, layout, &members));
             Ok(ops)
@@ -263,7 +265,7 @@ impl Broker {
                 return Ok(Vec::new());
             }
             let row = |(id, value): (i64, Vec<u8>)| Op::Put {
-                key: producer_key(to, id),
+                key: Window::key(&(to, id)),
                 value: value.into(),
             };
             Ok(windows.into_iter().map(row).collect())
@@ -323,10 +325,7 @@ impl Broker {
         self.change_in(partition.group(), move |tables, _| {
             let moves = tables.moves.get(&to).is_some_and(|m| m.from == partition);
             let seals = moves && !tables.sealed.contains(&partition);
-            Ok(seals
-                .then(|| put_partition(StateKind::Sealed, partition, &to))
-                .into_iter()
-                .collect())
+            Ok(seals.then(|| Seal(to).put(&partition)).into_iter().collect())
         })
         .await
     }
@@ -338,7 +337,7 @@ impl Broker {
         let known = tables
             .producers
             .range((partition, i64::MIN)..=(partition, i64::MAX));
-        let row = |((_, id), window): (&(PartitionId, i64), _)| (*id, encode(window).to_vec());
+        let row = |((_, id), window): (&(PartitionId, i64), &Window)| (*id, window.encode().to_vec());
         Ok(known.map(row).collect())
     }
 
@@ -348,9 +347,7 @@ impl Broker {
             let Some(row) = tables.moves.get(&to) else {
                 return Ok(Vec::new());
             };
-            let mut ops = vec![Op::Remove {
-                key: partition_key(StateKind::Move, to),
-            }];
+            let mut ops = vec![Move::remove(&to)];
             let topic = tables.topics.get(&row.topic);
             let is_there = topic.and_then(|t| t.partition(row.index)) == Some(row.from);
             if !is_there {
@@ -362,11 +359,7 @@ impl Broker {
                 at: to,
                 epoch_base: i32::try_from(old.saturating_add(1)).unwrap_or(i32::MAX),
             };
-            ops.push(put_partition(
-                StateKind::Located,
-                tables.identity(row.from),
-                &located,
-            ));
+            ops.push(located.put(&tables.identity(row.from)));
             if row.from.group() == GroupId::SITE {
                 ops.extend(tables.drop_partition(row.from));
             }

@@ -9,16 +9,18 @@ use crate::core::{Broker, Inner};
 use crate::error::AdminError;
 use crate::placement::layout::{changes, decided, is_nobodys, layout, leaving};
 use crate::propose::replica::{Directory, Lane};
+use crate::state::rows::Row;
+use crate::state::rows::config_seen::ConfigSeen;
 use crate::state::rows::leader::Led;
-use crate::state::rows::replica_group::{ReplicaGroup, group_key_of, group_row, put_group};
-use crate::state::tables::{Tables, next_partition};
-use bytes::Bytes;
+use crate::state::rows::replica_group::ReplicaGroup;
+use crate::state::rows::site::Leaving;
+use crate::state::tables::Tables;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use weir_log::{Op, StateKind};
+use weir_log::Op;
 use weir_replica::{Group, GroupConfig, Member, NodeId};
 use weir_types::{GroupId, PartitionId};
 
@@ -38,12 +40,9 @@ impl Broker {
     /// Notes who leads a group, unless a later term is known.
     pub(crate) async fn note_leader(&self, group: GroupId, led: Led) -> Result<(), AdminError> {
         self.change(move |tables, _| {
-            let known: Led = group_row(tables, StateKind::Leader, group).unwrap_or_default();
+            let known = tables.other::<Led>(&group).unwrap_or_default();
             let is_news = led.term > known.term || (led.term == known.term && led != known);
-            Ok(is_news
-                .then(|| put_group(StateKind::Leader, group, &led))
-                .into_iter()
-                .collect())
+            Ok(is_news.then(|| led.put(&group)).into_iter().collect())
         })
         .await
     }
@@ -114,7 +113,7 @@ impl Broker {
         for (id, wanted) in &decided {
             let is_open = self.0.lane(*id).is_some();
             let should = wanted.replicas.contains(&me);
-            let led: Option<Led> = group_row(&self.0.applied.tables(), StateKind::Leader, *id);
+            let led = self.0.applied.tables().other::<Led>(id);
             let is_out = led.is_some_and(|led| led.is_without(me, wanted));
             let has = is_open || self.0.recovered().contains_key(id);
             match (is_open, is_out) {
@@ -138,8 +137,8 @@ impl Broker {
             let before = layout.groups.clone();
             layout.heal();
             let mut ops = changes(&before, layout, members);
-            let gone = leaving(tables).filter(|(node, _)| !members.contains_key(node));
-            ops.extend(gone.map(|(_, key)| Op::Remove { key }));
+            let gone = leaving(tables).filter(|node| !members.contains_key(node));
+            ops.extend(gone.map(|node| Leaving::remove(&node)));
             ops
         };
         if healed(&self.0.applied.tables(), &members).is_empty() {
@@ -154,7 +153,7 @@ impl Broker {
     async fn open_group(&self, id: GroupId, wanted: &ReplicaGroup) {
         let (site, me) = (self.group(), self.group().node());
         // One that came later is let in by the others, and so is one that finds that they have begun without it.
-        let led: Option<Led> = group_row(&self.0.applied.tables(), StateKind::Leader, id);
+        let led = self.0.applied.tables().other::<Led>(&id);
         let begins = wanted.founders.contains_key(&me) && led.is_none();
         let config = GroupConfig {
             id,
@@ -218,9 +217,10 @@ impl Broker {
         }
         let noted = self.change_in(group, move |tables, _| {
             let is_news = known(tables) < version;
-            let key = group_key_of(StateKind::Heeded, group);
-            let value = Bytes::copy_from_slice(&version.to_be_bytes());
-            Ok(is_news.then_some(Op::Put { key, value }).into_iter().collect())
+            Ok(is_news
+                .then(|| ConfigSeen(version).put(&group))
+                .into_iter()
+                .collect())
         });
         noted.await.is_ok() && known(&self.0.applied.tables()) == version
     }
@@ -233,7 +233,7 @@ impl Broker {
             members: group.members().into_keys().collect(),
             version: wanted.version,
         };
-        let known: Option<Led> = group_row(&self.0.applied.tables(), StateKind::Leader, group.id());
+        let known = self.0.applied.tables().other::<Led>(&group.id());
         if known.as_ref() == Some(&led) {
             return;
         }
@@ -292,7 +292,7 @@ impl Broker {
     async fn drop_deleted(&self, group: GroupId) {
         let gone = {
             let tables = self.0.applied.tables();
-            let next = next_partition(&tables, group);
+            let next = tables.next_partition(group);
             let ends = self
                 .0
                 .common

@@ -5,10 +5,9 @@ use crate::placement::layout::{carried, decided};
 use crate::state::rows::channel::{ChannelKey, ChannelRow};
 use crate::state::rows::leader::Led;
 use crate::state::rows::reassignment::Move;
-use crate::state::rows::replica_group::{ReplicaGroup, group_row};
+use crate::state::rows::replica_group::ReplicaGroup;
 use serde::Serialize;
 use std::collections::BTreeSet;
-use weir_log::StateKind;
 use weir_replica::{GroupStatus, NodeId};
 use weir_types::{GroupId, PartitionId};
 
@@ -71,7 +70,7 @@ impl Broker {
             (decided(&tables), carried(&tables))
         };
         let status = |(id, group): (GroupId, ReplicaGroup)| {
-            let led: Led = group_row(&self.0.applied.tables(), StateKind::Leader, id).unwrap_or_default();
+            let led = self.0.applied.tables().other::<Led>(&id).unwrap_or_default();
             ReplicaGroupStatus {
                 group: id.0,
                 replicas: group.replicas,

@@ -10,13 +10,13 @@ use crate::coordinator::types::{
 };
 use crate::core::Broker;
 use crate::error::AdminError;
-use crate::state::rows::committed_offset::group_key;
-use crate::state::rows::consumer_group::{GroupRow, group_row_key};
+use crate::state::rows::Row;
+use crate::state::rows::committed_offset::CommittedOffset;
+use crate::state::rows::consumer_group::GroupRow;
 use bytes::Bytes;
 use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use weir_log::{Op, StateKind, encode};
 use weir_types::limits::{GROUP_ROW_BYTES_MAX, GROUPS_BYTES_MAX, GROUPS_MAX, MEMBER_BYTES_MAX};
 
 impl Broker {
@@ -253,15 +253,11 @@ impl Broker {
         if !known && !self.has_offsets(name) {
             return Err(GroupError::NotFound);
         }
-        let mut ops = vec![Op::Remove {
-            key: group_row_key(name),
-        }];
+        let mut ops = vec![GroupRow::remove(name)];
         {
             let tables = self.0.applied.tables();
             let keys = tables.group_offsets.keys().filter(|(group, _)| group == name);
-            ops.extend(keys.map(|(group, partition)| Op::Remove {
-                key: group_key(group, *partition),
-            }));
+            ops.extend(keys.map(CommittedOffset::remove));
         }
         self.put(ops).await.map_err(|_| GroupError::Unavailable)?;
         let mut groups = self.0.coordinator.lock();
@@ -290,7 +286,7 @@ impl Broker {
     }
 
     async fn store_group(&self, name: &str, row: &GroupRow) -> Result<(), GroupError> {
-        let value = encode(row);
+        let value = row.encode();
         if value.len() > GROUP_ROW_BYTES_MAX {
             tracing::warn!(
                 group = name,
@@ -299,7 +295,7 @@ impl Broker {
             );
             return Err(GroupError::Full);
         }
-        let stored = self.put_row(StateKind::Group, name.as_bytes(), Some(value)).await;
+        let stored = self.put(vec![row.put(name)]).await;
         stored.map_err(|error| {
             tracing::warn!(group = name, %error, "group could not be stored");
             match error {

@@ -6,10 +6,11 @@ use crate::coordinator::group::Group;
 use crate::coordinator::types::{Caller, Commit, GroupError, legal_name};
 use crate::core::{Broker, partition_of};
 use crate::error::AdminError;
-use crate::state::rows::committed_offset::{CommittedOffset, group_key};
-use crate::state::rows::consumer_group::group_row_key;
+use crate::state::rows::Row;
+use crate::state::rows::committed_offset::CommittedOffset;
+use crate::state::rows::consumer_group::GroupRow;
 use tokio::time::Instant;
-use weir_log::{Op, encode};
+use weir_log::Op;
 use weir_types::limits::{GROUP_OFFSETS_MAX, OFFSETS_METADATA_BYTES_MAX};
 
 impl Broker {
@@ -81,10 +82,7 @@ impl Broker {
                     metadata: commit.metadata.clone(),
                     committed_ms,
                 };
-                ops.push(Op::Put {
-                    key: group_key(group, tables.identity(id)),
-                    value: encode(&row),
-                });
+                ops.push(row.put(&(group.to_owned(), tables.identity(id))));
             }
         }
         if ops.is_empty() {
@@ -144,9 +142,7 @@ impl Broker {
             .and_then(|t| t.partition(partition))
             .ok_or(GroupError::NotFound)?;
         let id = self.0.applied.tables().identity(id);
-        let op = Op::Remove {
-            key: group_key(group, id),
-        };
+        let op = CommittedOffset::remove(&(group.to_owned(), id));
         self.put(vec![op]).await.map_err(|_| GroupError::Unavailable)
     }
 
@@ -165,10 +161,7 @@ impl Broker {
                 .group_offsets
                 .iter()
                 .filter(|((name, _), o)| over(name, o.committed_ms));
-            old.map(|((name, id), _)| Op::Remove {
-                key: group_key(name, *id),
-            })
-            .collect()
+            old.map(|(key, _)| CommittedOffset::remove(key)).collect()
         };
         if !ops.is_empty() {
             tracing::info!(offsets = ops.len(), "committed offsets expired");
@@ -184,9 +177,7 @@ impl Broker {
             let mut groups = self.0.coordinator.lock();
             if groups.get(&name).is_some_and(Group::is_empty) {
                 groups.remove(&name);
-                ops.push(Op::Remove {
-                    key: group_row_key(&name),
-                });
+                ops.push(GroupRow::remove(&name));
             }
         }
         if !ops.is_empty() {

@@ -1,23 +1,20 @@
 //! Plans from rows, and rows from plans.
 
 use crate::placement::balance::{Layout, Move};
-use crate::state::rows::replica_group::{ReplicaGroup, put_group};
-use crate::state::rows::site::{LEAVING, leaving_key};
+use crate::state::rows::Row;
+use crate::state::rows::replica_group::ReplicaGroup;
+use crate::state::rows::site::Leaving;
 use crate::state::tables::Tables;
 use std::collections::{BTreeMap, BTreeSet};
-use weir_log::{Op, StateKey, StateKind};
+use weir_log::Op;
 use weir_replica::{Member, NodeId};
 use weir_types::{GroupId, PartitionId};
 
 /// The groups that rows tell of.
 pub(crate) fn decided(tables: &Tables) -> BTreeMap<GroupId, ReplicaGroup> {
-    let kind = StateKind::ReplicaGroup as u8;
-    let rows = tables.others.range((kind, Vec::new())..(kind + 1, Vec::new()));
-    let read = |((_, key), value): (&(u8, Vec<u8>), &Vec<u8>)| {
-        let id = GroupId(u16::from_be_bytes(*key.first_chunk()?));
-        Some((id, postcard::from_bytes(value).ok()?))
-    };
-    rows.filter_map(read).collect()
+    let rows = tables.others_of::<ReplicaGroup>();
+    rows.filter_map(|(id, value)| Some((id, ReplicaGroup::decode(value).ok()?)))
+        .collect()
 }
 
 /// Rows for groups that are not in `before` as they are in `after`. New ones begin with those of `members` that are to
@@ -38,7 +35,7 @@ pub(crate) fn changes(
             let founder = |id: &NodeId| Some((*id, members.get(id).cloned()?));
             group.founders = group.replicas.iter().filter_map(founder).collect();
         }
-        ops.push(put_group(StateKind::ReplicaGroup, id, &group));
+        ops.push(group.put(&id));
     }
     ops
 }
@@ -58,19 +55,14 @@ pub(crate) fn carried(tables: &Tables) -> BTreeMap<GroupId, usize> {
     partitions
 }
 
-/// Rows of nodes that are on their way out of the site.
-pub(crate) fn leaving(tables: &Tables) -> impl Iterator<Item = (NodeId, StateKey)> + '_ {
-    let rows = tables.others.range((StateKind::Site as u8, LEAVING.to_vec())..);
-    let keys = rows.map_while(|((kind, key), _)| (*kind == StateKind::Site as u8).then_some(key));
-    let nodes = keys.map_while(|key| key.strip_prefix(LEAVING)?.first_chunk().copied());
-    nodes
-        .map(u64::from_be_bytes)
-        .map(|node| (node, leaving_key(node)))
+/// Returns the nodes that are being drained.
+pub(crate) fn leaving(tables: &Tables) -> impl Iterator<Item = NodeId> {
+    tables.others_of::<Leaving>().map(|(node, _)| node)
 }
 
 /// What there is, and the nodes that may have replicas.
 pub(crate) fn layout(tables: &Tables, members: &BTreeMap<NodeId, Member>) -> Layout {
-    let gone: BTreeSet<NodeId> = leaving(tables).map(|(node, _)| node).collect();
+    let gone: BTreeSet<NodeId> = leaving(tables).collect();
     let full = members.iter().filter(|(id, m)| !m.witness && !gone.contains(id));
     Layout {
         nodes: full.map(|(id, m)| (*id, m.rack.clone())).collect(),

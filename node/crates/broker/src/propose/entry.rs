@@ -1,27 +1,43 @@
 //! Making an entry of a round of requests: offsets, sequences, and small batches that share a row.
 
 use crate::error::ProduceError;
-use crate::propose::owners::Key;
-use crate::propose::proposer::Core;
+use crate::propose::owners::{Key, Owners};
 use crate::propose::request::{Append, Framing, Made, Round};
 use crate::propose::step::{Footing, OFFSET_DIGITS};
-use crate::state::rows::producer::{Accepted, CHANNELS, Verdict, Window, producer_key};
+use crate::state::applied::Applied;
+use crate::state::rows::Row;
+use crate::state::rows::producer::{Accepted, CHANNELS, Verdict, Window};
 use crate::state::tables::Tables;
 use crate::topic::config::Durability;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use weir_log::{Op, encode};
-use weir_replica::{Leader, ProposeError};
+use weir_log::{Log, Op};
+use weir_replica::ProposeError;
 use weir_types::limits::{BATCH_RECORDS_MAX, ENTRY_BYTES_TARGET, MERGE_BYTES_MAX, PRODUCERS_MAX};
 use weir_types::planted::{Bug, planted};
-use weir_types::{Batch, BatchBuilder, Codec, Offset, PartitionId};
+use weir_types::{Batch, BatchBuilder, Codec, GroupId, Offset, PartitionId, Term};
 
 /// Batches merged into one row from this size on are compressed: below it there is nothing to win.
 const COMPRESS_FROM_BYTES: usize = 1 << 10;
 
+/// The parts of a proposer's state that an entry is computed from.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub(crate) log: &'a Log,
+    pub(crate) applied: &'a Applied,
+    /// Milliseconds since 1970, by the node's clock.
+    pub(crate) now_ms: i64,
+    /// The replica group whose entry this is.
+    pub(crate) home: GroupId,
+    /// The term in which this node leads the group.
+    pub(crate) term: Option<Term>,
+    pub(crate) speculation: &'a Speculation,
+    pub(crate) owners: &'a Owners,
+}
+
 /// One round on its way to an entry.
 pub(crate) struct Building<'a> {
-    pub(crate) core: &'a Core,
+    pub(crate) context: Context<'a>,
     pub(crate) tables: std::sync::RwLockReadGuard<'a, Tables>,
     pub(crate) ops: Vec<Op>,
     /// Small batches per partition that will share a row.
@@ -58,11 +74,11 @@ pub(crate) struct Built {
 }
 
 impl<'a> Building<'a> {
-    pub(crate) fn new(core: &'a Core) -> Self {
-        let tables = core.applied.tables();
+    pub(crate) fn new(context: Context<'a>) -> Self {
+        let tables = context.applied.tables();
         let (ops, open, next, producers, owners, evicted) = Default::default();
         Self {
-            core,
+            context,
             tables,
             ops,
             open,
@@ -89,11 +105,8 @@ impl<'a> Building<'a> {
             .producers
             .iter()
             .filter(|_| !planted(Bug::ProducersNotStored));
-        for ((partition, id), window) in stored {
-            self.ops.push(Op::Put {
-                key: producer_key(*partition, *id),
-                value: encode(window),
-            });
+        for (key, window) in stored {
+            self.ops.push(window.put(key));
         }
         let Self {
             ops,
@@ -124,7 +137,7 @@ impl<'a> Building<'a> {
         let Footing::Step(step) = footing else {
             return self.take(append).map(|(base, _)| base);
         };
-        if !step.stands_in(self.core.leader.as_ref().map(Leader::term)) {
+        if !step.stands_in(self.context.term) {
             return Err(ProduceError::Overtaken);
         }
         let taken = self.take(append);
@@ -163,17 +176,17 @@ impl<'a> Building<'a> {
             return Ok((base, true));
         };
         let key = (append.partition, producer.id);
-        let now_ms = self.core.clock.now_ms();
+        let now_ms = self.context.now_ms;
         if let Some(account) = &append.account {
             let other = self.owners.get(&key).filter(|owner| *owner != account);
-            if other.is_some() || !self.core.owners.may_write(&key, account, now_ms) {
+            if other.is_some() || !self.context.owners.may_write(&key, account, now_ms) {
                 return Err(ProduceError::OthersProducer(producer.id));
             }
         }
         let known = self
             .producers
             .get(&key)
-            .or_else(|| self.core.speculation.producers.get(&key));
+            .or_else(|| self.context.speculation.producers.get(&key));
         let known = known.or_else(|| self.tables.producers.get(&key));
         match Window::check(known, &producer, kept.span()) {
             // The pipeline took it for another.
@@ -311,10 +324,10 @@ impl<'a> Building<'a> {
         let ahead = self
             .next
             .get(&partition)
-            .or_else(|| self.core.speculation.next.get(&partition))
+            .or_else(|| self.context.speculation.next.get(&partition))
             .filter(|_| !planted(Bug::OffsetsFromCommitted));
         ahead.copied().unwrap_or_else(|| {
-            self.core
+            self.context
                 .log
                 .marks(partition)
                 .map_or(Offset::ZERO, |marks| marks.committed_end())
@@ -325,18 +338,16 @@ impl<'a> Building<'a> {
     fn make_room(&mut self, account: &str) {
         let all = self.tables.producers.len() + self.producers.len();
         let is_full = all >= PRODUCERS_MAX + self.evicted.len();
-        let forgotten = self.core.owners.to_forget(account, is_full, |key| {
+        let forgotten = self.context.owners.to_forget(account, is_full, |key| {
             // What a channel sends would be taken twice, or not at all.
             key.1 < CHANNELS
                 && self.tables.producers.contains_key(key)
                 && !self.evicted.contains(key)
                 && !self.producers.contains_key(key)
         });
-        if let Some((partition, id)) = forgotten {
-            self.evicted.insert((partition, id));
-            self.ops.push(Op::Remove {
-                key: producer_key(partition, id),
-            });
+        if let Some(key) = forgotten {
+            self.evicted.insert(key);
+            self.ops.push(Window::remove(&key));
         }
     }
 }
@@ -359,7 +370,7 @@ impl Building<'_> {
     /// Where what is made for `partition` goes in this entry: there, or to the channel that leads there. None when there is
     /// neither, or the partition is no more what it was when that was made.
     pub(crate) fn way(&self, partition: PartitionId) -> Option<PartitionId> {
-        let (home, tables) = (self.core.group.id(), &self.tables);
+        let (home, tables) = (self.context.home, &self.tables);
         let is_there = tables.partition_owner.contains_key(&partition);
         let is_here = is_there && partition.group() == home && !tables.sealed.contains(&partition);
         if is_here && tables.channels.is_empty() {
@@ -374,7 +385,7 @@ impl Building<'_> {
 
     /// Whether something may be on `channel` that has not arrived.
     fn has_waiting(&self, channel: PartitionId) -> bool {
-        let start = self.core.log.marks(channel).map(|marks| marks.log_start());
+        let start = self.context.log.marks(channel).map(|marks| marks.log_start());
         self.next_offset(channel) > start.unwrap_or_default()
     }
 }

@@ -5,7 +5,7 @@
 //! term ends. [`Driver`] runs it on a thread of its own, and decides how long small requests wait for company.
 
 use crate::error::{AdminError, ProduceError};
-use crate::propose::entry::{Building, Speculation};
+use crate::propose::entry::{Building, Context, Speculation};
 use crate::propose::owners::Owners;
 use crate::propose::request::{AdminReply, MakeOps, Produced, Request, Round, bytes_of};
 use crate::propose::step::Footing;
@@ -197,7 +197,7 @@ impl Core {
                 let refused = self.not_leader();
                 return answer(round, None)(Err(refused));
             }
-            let built = Building::new(self).build(&round);
+            let built = Building::new(self.context()).build(&round);
             for (i, error) in built.refused.into_iter().rev() {
                 let _ = round.appends.remove(i).reply.send(Err(error));
             }
@@ -276,6 +276,18 @@ impl Core {
         let tables = self.applied.tables();
         let known = tables.producers.iter();
         self.owners = Owners::unknown(known.map(|(key, window)| (*key, window.last_ms)));
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context {
+            log: &self.log,
+            applied: &self.applied,
+            now_ms: self.clock.now_ms(),
+            home: self.group.id(),
+            term: self.leader.as_ref().map(Leader::term),
+            speculation: &self.speculation,
+            owners: &self.owners,
+        }
     }
 
     pub(crate) fn not_leader(&self) -> ProposeError {

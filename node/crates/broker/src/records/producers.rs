@@ -2,7 +2,8 @@
 
 use crate::core::Broker;
 use crate::error::AdminError;
-use crate::state::rows::counter::{NEXT_PRODUCER, set_counter};
+use crate::state::rows::Row;
+use crate::state::rows::counter::{Counter, CounterName};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -32,9 +33,13 @@ impl Broker {
     pub(crate) async fn reserve_producer_ids(&self) -> Result<std::ops::Range<u64>, AdminError> {
         let (sent, reserved) = oneshot::channel();
         self.change(move |tables, _| {
-            let next = tables.counters.get(NEXT_PRODUCER).copied().unwrap_or(1);
+            let next = tables
+                .counters
+                .get(&CounterName::NextProducer)
+                .copied()
+                .unwrap_or(1);
             let _ = sent.send(next..next + PRODUCER_IDS);
-            Ok(vec![set_counter(NEXT_PRODUCER, next + PRODUCER_IDS)])
+            Ok(vec![Counter(next + PRODUCER_IDS).put(&CounterName::NextProducer)])
         })
         .await?;
         reserved.await.map_err(|_| AdminError::Closed)
@@ -43,7 +48,13 @@ impl Broker {
     /// Whether this producer's number was given out. A number that was given out just now may not have come to this node yet.
     pub(crate) async fn has_given_out(&self, id: i64) -> bool {
         let is_known = || {
-            let next = self.0.applied.tables().counters.get(NEXT_PRODUCER).copied();
+            let next = self
+                .0
+                .applied
+                .tables()
+                .counters
+                .get(&CounterName::NextProducer)
+                .copied();
             u64::try_from(id).is_ok_and(|id| id < next.unwrap_or(1) && id > 0)
         };
         let until = tokio::time::Instant::now() + GIVEN_OUT_WITHIN;

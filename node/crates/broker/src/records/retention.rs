@@ -5,7 +5,7 @@ use crate::access::auth::Principal;
 use crate::core::Broker;
 use crate::local::age::{Age, Moment};
 use crate::local::retention::Why;
-use crate::state::rows::reassignment::partition_key;
+use crate::state::rows::Row;
 use crate::state::rows::topic::Topic;
 use crate::topic::config::{Cleanup, RetentionBy};
 use std::cmp::Reverse;
@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
-use weir_log::{Boundary, Chunk, Marks, Op, StateKey, StateKind, encode};
+use weir_log::{Boundary, Chunk, Marks, Op};
 use weir_types::level::LEVEL_OF_AGES;
 use weir_types::limits::BATCH_BYTES_MAX;
 use weir_types::planted::{Bug, planted};
@@ -92,10 +92,7 @@ impl Broker {
             if ops.is_empty() && !age.must_write {
                 continue;
             }
-            ops.push(Op::Put {
-                key: StateKey::new(StateKind::Age, &group.0.to_be_bytes()),
-                value: encode(&age.row),
-            });
+            ops.push(age.row.put(&group));
             match self.put_in(group, ops).await {
                 Ok(()) => ageing.written(age.row),
                 Err(error) => tracing::debug!(%error, "the age of records is not noted"),
@@ -116,10 +113,7 @@ impl Broker {
             let mut notes = tables.stored_at.get(&id).cloned().unwrap_or_default();
             let (start, end) = (marks.log_start(), marks.committed_end());
             let is_new = notes.note(start, end, age_ms, topic.config.retention_ms);
-            is_new.then(|| Op::Put {
-                key: partition_key(StateKind::StoredAt, id),
-                value: encode(&notes),
-            })
+            is_new.then(|| notes.put(&id))
         };
         partitions.filter_map(note).take(NOTED_AT_ONCE).collect()
     }

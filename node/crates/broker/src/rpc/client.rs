@@ -12,19 +12,19 @@ use weir_types::{GroupId, PartitionId};
 impl Broker {
     /// Asks the leader of `group`, whoever that is.
     pub(crate) async fn ask_group(&self, group: GroupId, ask: Ask) -> Result<Answer, AdminError> {
-        let answer = match self.group_of(group).is_some_and(|group| group.is_serving()) {
-            true => self.answer(ask).await,
-            false => {
+        let is_here = self.group_of(group).is_some_and(|group| group.is_serving());
+        let answer = match self.0.peer_requests.get().filter(|_| is_here) {
+            Some(handler) => handler.answer(encode(&ask).into()).await,
+            None => {
                 let leader = self
                     .leader_of(group)
                     .filter(|(id, ..)| *id != self.group().node());
                 let (id, _, member) = leader.ok_or_else(|| self.not_leader())?;
-                let ask = encode(&ask).into();
-                let answer = self.group().forward_to(id, member, ask).await;
-                let answer = answer.map_err(|_| self.not_leader())?;
-                postcard::from_bytes(&answer).map_err(|_| self.not_leader())?
+                let answer = self.group().forward_to(id, member, encode(&ask).into()).await;
+                answer.map_err(|_| self.not_leader())?
             }
         };
+        let answer = postcard::from_bytes(&answer).map_err(|_| self.not_leader())?;
         match answer {
             Answer::Refused(why, false) => Err(AdminError::Refused(why)),
             Answer::Refused(_, true) => Err(self.not_leader().into()),

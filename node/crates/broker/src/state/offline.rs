@@ -1,10 +1,11 @@
 //! What a log has that no broker serves.
 
+use crate::state::rows::Row;
 use crate::state::rows::location::Located;
 use crate::state::rows::topic::Topic;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use weir_log::{Log, ReadError, StateKind, decode};
+use weir_log::{Log, ReadError, StateKind};
 use weir_types::{Gap, Offset, PartitionId, TopicName};
 
 /// Which partition of which topic each partition is, by what `log` has. For a log that no broker serves. Blocks.
@@ -18,12 +19,8 @@ pub fn topics_in(log: &Log) -> Result<BTreeMap<PartitionId, (TopicName, u32)>, R
     };
     let mut located = BTreeMap::new();
     for (key, value) in log.state_rows(StateKind::Located)? {
-        let place: Located = decode("the place of a partition", &value)
-            .map_err(|why| unreadable("the place of a partition", why))?;
-        let identity = key
-            .rest()
-            .first_chunk()
-            .map(|id| PartitionId(u32::from_be_bytes(*id)));
+        let place = Located::decode(&value).map_err(|why| unreadable("the place of a partition", why))?;
+        let identity = Located::parse_key(key.rest());
         located.extend(identity.map(|identity| (identity, place.at)));
     }
     let mut partitions = BTreeMap::new();

@@ -1,36 +1,30 @@
 //! Tables of the committed rows.
 
-use crate::state::rows::absent::{ABSENT_ROW, Absent};
-use crate::state::rows::channel::{ChannelKey, ChannelRow, split_channel_key};
-use crate::state::rows::committed_offset::{CommittedOffset, split_group_key};
+use crate::state::rows::Row;
+use crate::state::rows::absent::Absent;
+use crate::state::rows::channel::{ChannelKey, ChannelRow};
+use crate::state::rows::committed_offset::CommittedOffset;
+use crate::state::rows::config_seen::ConfigSeen;
 use crate::state::rows::consumer_group::GroupRow;
-use crate::state::rows::counter::{partition_counter, read_u64};
+use crate::state::rows::counter::{Counter, CounterName};
 use crate::state::rows::group_age::AgeRow;
 use crate::state::rows::leader::Led;
 use crate::state::rows::location::Located;
-use crate::state::rows::producer::{Window, producer_key, split_producer_key};
-use crate::state::rows::reassignment::{Move, partition_key, split_partition};
+use crate::state::rows::producer::Window;
+use crate::state::rows::reassignment::Move;
 use crate::state::rows::replica_group::ReplicaGroup;
-use crate::state::rows::site::LEVEL_ROW;
+use crate::state::rows::seal::Seal;
+use crate::state::rows::site::Level;
 use crate::state::rows::stored_at::StoredAt;
-use crate::state::rows::topic::{Topic, topic_key};
+use crate::state::rows::topic::Topic;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use weir_log::{FormatError, Log, Op, ReadError, StateKey, StateKind, decode};
+use weir_log::{FormatError, Log, Op, ReadError, StateKey, StateKind};
 use weir_types::level::FIRST_LEVEL;
 use weir_types::{GroupId, PartitionId, TopicName};
 
-/// The number of the next partition of `group`.
-pub(crate) fn next_partition(tables: &Tables, group: GroupId) -> u64 {
-    tables
-        .counters
-        .get(&partition_counter(group))
-        .copied()
-        .unwrap_or(1)
-}
-
 /// Kinds whose rows are kept in [`Tables`].
-pub(crate) const KEPT: [StateKind; 18] = [
+const KEPT: [StateKind; 18] = [
     StateKind::Topic,
     StateKind::Producer,
     StateKind::GroupOffset,
@@ -59,7 +53,7 @@ pub(crate) struct Tables {
     /// Bytes of what was committed beside them.
     pub(crate) offsets_metadata_bytes: usize,
     pub(crate) groups: BTreeMap<String, GroupRow>,
-    pub(crate) counters: BTreeMap<Vec<u8>, u64>,
+    pub(crate) counters: BTreeMap<CounterName, u64>,
     /// The topic of each partition, by the number under which it is kept.
     pub(crate) partition_owner: BTreeMap<PartitionId, TopicName>,
     /// Partitions that have moved: by the number with which they were made, and the other way round.
@@ -104,9 +98,7 @@ impl Tables {
         let of_partition = self
             .producers
             .range((partition, i64::MIN)..=(partition, i64::MAX));
-        of_partition.map(|((p, id), _)| Op::Remove {
-            key: producer_key(*p, *id),
-        })
+        of_partition.map(|(key, _)| Window::remove(key))
     }
 
     /// A row of `state` has changed. Kinds that are not the broker's are left to their watchers.
@@ -117,114 +109,92 @@ impl Tables {
         let Some((kind, rest)) = key.split_first() else {
             return Ok(());
         };
-        if StateKind::from_byte(*kind).is_none() {
+        let Some(kind) = StateKind::from_byte(*kind) else {
             return Err(FormatError::Unknown {
                 what: "a row",
                 why: format!("there is no kind {kind}"),
             });
+        };
+        match kind {
+            StateKind::Topic => self.topic_row(rest, value)?,
+            StateKind::Producer => set(&mut self.producers, rest, value)?,
+            StateKind::GroupOffset => self.offset_row(rest, value)?,
+            StateKind::Group => set(&mut self.groups, rest, value)?,
+            StateKind::Located => self.located_row(rest, value)?,
+            StateKind::Move => set(&mut self.moves, rest, value)?,
+            StateKind::StoredAt => set(&mut self.stored_at, rest, value)?,
+            StateKind::Age => set(&mut self.ages, rest, value)?,
+            StateKind::Channel => set(&mut self.channels, rest, value)?,
+            StateKind::Sealed => {
+                if let Some(partition) = Seal::parse_key(rest) {
+                    match value {
+                        Some(_) => drop(self.sealed.insert(partition)),
+                        None => drop(self.sealed.remove(&partition)),
+                    }
+                }
+            }
+            StateKind::Heeded => {
+                let seen = value.and_then(|v| ConfigSeen::decode(v).ok());
+                self.heeded
+                    .extend(ConfigSeen::parse_key(rest).zip(seen.map(|s| s.0)));
+            }
+            StateKind::Counter => {
+                let next = value.and_then(|v| Counter::decode(v).ok());
+                self.counters
+                    .extend(Counter::parse_key(rest).zip(next.map(|n| n.0)));
+            }
+            kind if KEPT.contains(&kind) => {
+                // Rows that are decoded where they are used must be readable there.
+                match (kind, value) {
+                    (StateKind::ReplicaGroup, Some(value)) => drop(ReplicaGroup::decode(value)?),
+                    (StateKind::Leader, Some(value)) => drop(Led::decode(value)?),
+                    _ => {}
+                }
+                let key = (kind as u8, rest.to_vec());
+                match value {
+                    Some(value) => drop(self.others.insert(key, value.to_vec())),
+                    None => drop(self.others.remove(&key)),
+                }
+            }
+            _ => {}
         }
-        if *kind == StateKind::Topic as u8 {
-            self.topic_row(rest, value)?;
-        } else if *kind == StateKind::Producer as u8 {
-            let Some(key) = split_producer_key(rest) else {
-                return Ok(());
-            };
-            match value.map(|v| decode("the window of a producer", v)).transpose()? {
-                Some(window) => drop(self.producers.insert(key, window)),
-                None => drop(self.producers.remove(&key)),
+        Ok(())
+    }
+
+    /// Returns the row of kind `R` under `key`, if the row exists and can be decoded.
+    pub(crate) fn other<R: Row>(&self, key: &R::Key) -> Option<R> {
+        let value = self.others.get(&(R::KIND as u8, R::key(key).rest().to_vec()))?;
+        R::decode(value).ok()
+    }
+
+    /// Returns all rows of kind `R`, with the undecoded values, in order of their keys.
+    pub(crate) fn others_of<R: Row>(&self) -> impl Iterator<Item = (<R::Key as ToOwned>::Owned, &[u8])> {
+        let rows = self.others.range((R::KIND as u8, R::PREFIX.to_vec())..);
+        rows.map_while(|((kind, key), value)| {
+            let is_kind = *kind == R::KIND as u8;
+            Some((is_kind.then(|| key.strip_prefix(R::PREFIX))??, value))
+        })
+        .filter_map(|(key, value)| Some((R::parse_key(key)?, value.as_slice())))
+    }
+
+    /// Returns the next partition number of `group`.
+    pub(crate) fn next_partition(&self, group: GroupId) -> u64 {
+        let next = self.counters.get(&CounterName::NextPartition(group));
+        next.copied().unwrap_or(1)
+    }
+
+    fn offset_row(&mut self, rest: &[u8], value: Option<&[u8]>) -> Result<(), FormatError> {
+        let Some(key) = CommittedOffset::parse_key(rest) else {
+            return Ok(());
+        };
+        let offset = value.map(CommittedOffset::decode).transpose()?;
+        self.forget_metadata(&key);
+        match offset {
+            Some(offset) => {
+                self.offsets_metadata_bytes += offset.metadata.len();
+                self.group_offsets.insert(key, offset);
             }
-        } else if *kind == StateKind::GroupOffset as u8 {
-            let Some(key) = split_group_key(rest) else {
-                return Ok(());
-            };
-            match value
-                .map(|v| decode::<CommittedOffset>("a committed offset", v))
-                .transpose()?
-            {
-                Some(offset) => {
-                    self.offsets_metadata_bytes += offset.metadata.len();
-                    self.forget_metadata(&key);
-                    self.group_offsets.insert(key, offset);
-                }
-                None => {
-                    self.forget_metadata(&key);
-                    self.group_offsets.remove(&key);
-                }
-            }
-        } else if *kind == StateKind::Group as u8 {
-            let Ok(name) = std::str::from_utf8(rest) else {
-                return Ok(());
-            };
-            match value.map(|v| decode("a consumer group", v)).transpose()? {
-                Some(row) => drop(self.groups.insert(name.to_owned(), row)),
-                None => drop(self.groups.remove(name)),
-            }
-        } else if *kind == StateKind::Located as u8 {
-            self.located_row(rest, value)?;
-        } else if *kind == StateKind::Move as u8 {
-            let Some(to) = split_partition(rest) else {
-                return Ok(());
-            };
-            match value.map(|v| decode("a move of a partition", v)).transpose()? {
-                Some(row) => drop(self.moves.insert(to, row)),
-                None => drop(self.moves.remove(&to)),
-            }
-        } else if *kind == StateKind::StoredAt as u8 {
-            let Some(partition) = split_partition(rest) else {
-                return Ok(());
-            };
-            match value
-                .map(|v| decode("when a partition was stored", v))
-                .transpose()?
-            {
-                Some(row) => drop(self.stored_at.insert(partition, row)),
-                None => drop(self.stored_at.remove(&partition)),
-            }
-        } else if *kind == StateKind::Age as u8 {
-            let id = rest.first_chunk().map(|id| GroupId(u16::from_be_bytes(*id)));
-            let row = value.map(|v| decode("the age of a group", v)).transpose()?;
-            if let (Some(id), Some(row)) = (id, row) {
-                self.ages.insert(id, row);
-            }
-        } else if *kind == StateKind::Sealed as u8 {
-            let Some(partition) = split_partition(rest) else {
-                return Ok(());
-            };
-            match value {
-                Some(_) => drop(self.sealed.insert(partition)),
-                None => drop(self.sealed.remove(&partition)),
-            }
-        } else if *kind == StateKind::Channel as u8 {
-            let Some(channel) = split_channel_key(rest) else {
-                return Ok(());
-            };
-            match value.map(|v| decode("a channel of an outbox", v)).transpose()? {
-                Some(row) => drop(self.channels.insert(channel, row)),
-                None => drop(self.channels.remove(&channel)),
-            }
-        } else if *kind == StateKind::Heeded as u8 {
-            let id = rest.first_chunk().map(|id| GroupId(u16::from_be_bytes(*id)));
-            if let (Some(id), Some(version)) = (id, value.and_then(read_u64)) {
-                self.heeded.insert(id, version);
-            }
-        } else if *kind == StateKind::Counter as u8 {
-            if let Some(next) = value.and_then(read_u64) {
-                self.counters.insert(rest.to_vec(), next);
-            }
-        } else if KEPT.iter().any(|k| *k as u8 == *kind) {
-            // Those that are read where they are used must be readable there.
-            if let Some(value) = value {
-                if *kind == StateKind::ReplicaGroup as u8 {
-                    decode::<ReplicaGroup>("a replica group", value)?;
-                } else if *kind == StateKind::Leader as u8 {
-                    decode::<Led>("the leader of a replica group", value)?;
-                }
-            }
-            let key = (*kind, rest.to_vec());
-            match value {
-                Some(value) => drop(self.others.insert(key, value.to_vec())),
-                None => drop(self.others.remove(&key)),
-            }
+            None => drop(self.group_offsets.remove(&key)),
         }
         Ok(())
     }
@@ -243,12 +213,10 @@ impl Tables {
     }
 
     fn located_row(&mut self, rest: &[u8], value: Option<&[u8]>) -> Result<(), FormatError> {
-        let Some(identity) = split_partition(rest) else {
+        let Some(identity) = Located::parse_key(rest) else {
             return Ok(());
         };
-        let row = value
-            .map(|v| decode::<Located>("the place of a partition", v))
-            .transpose()?;
+        let row = value.map(Located::decode).transpose()?;
         let before = self.current(identity);
         self.identities.remove(&before);
         match row {
@@ -306,29 +274,12 @@ impl Tables {
         }
         Ok(())
     }
-}
 
-/// A key of a row, for people.
-pub(crate) fn told(key: &[u8]) -> String {
-    let (kind, rest) = key.split_first().unwrap_or((&0, &[]));
-    match StateKind::from_byte(*kind) {
-        Some(kind) => format!("row {kind:?} `{}`", rest.escape_ascii()),
-        None => format!("row of kind {kind} `{}`", rest.escape_ascii()),
-    }
-}
-
-impl Tables {
     /// The level of the site, as applied: nothing above it is proposed.
     pub(crate) fn level(&self) -> u32 {
-        let row = self.others.get(&(StateKind::Site as u8, LEVEL_ROW.to_vec()));
-        let level = row
-            .and_then(|row| row.first_chunk())
-            .map(|row| u32::from_be_bytes(*row));
-        level.unwrap_or(FIRST_LEVEL)
+        self.other::<Level>(&()).map_or(FIRST_LEVEL, |level| level.0)
     }
-}
 
-impl Tables {
     /// The number that the partition `at` was made with.
     pub(crate) fn identity(&self, at: PartitionId) -> PartitionId {
         self.identities.get(&at).copied().unwrap_or(at)
@@ -345,14 +296,10 @@ impl Tables {
         let mut ops = vec![Op::Drop { partition }];
         ops.extend(self.forget_producers(partition));
         if self.stored_at.contains_key(&partition) {
-            ops.push(Op::Remove {
-                key: partition_key(StateKind::StoredAt, partition),
-            });
+            ops.push(StoredAt::remove(&partition));
         }
         if self.sealed.contains(&partition) {
-            ops.push(Op::Remove {
-                key: partition_key(StateKind::Sealed, partition),
-            });
+            ops.push(Seal::remove(&partition));
         }
         ops
     }
@@ -364,24 +311,46 @@ impl Tables {
             *partition = self.identity(*partition);
         }
         Op::Put {
-            key: topic_key(&stored.name),
+            key: Topic::key(&stored.name),
             value: stored.encode(self.level()),
         }
     }
-}
 
-impl Tables {
     /// Whether `partition` is a channel's.
     pub(crate) fn is_channel(&self, partition: PartitionId) -> bool {
         self.channels.values().any(|row| row.at == partition)
     }
+
+    pub(crate) fn absent(&self) -> Absent {
+        // The row of a later release tells nothing: all nodes count as present.
+        self.other::<Absent>(&()).unwrap_or_default()
+    }
 }
 
-impl Tables {
-    pub(crate) fn absent(&self) -> Absent {
-        let row = self.others.get(&(StateKind::Site as u8, ABSENT_ROW.to_vec()));
-        // Of a later release's row this one knows nothing, and takes all for present.
-        row.and_then(|row| decode("who is absent", row).ok())
-            .unwrap_or_default()
+/// Sets or removes a row of a table.
+fn set<R: Row>(
+    rows: &mut BTreeMap<<R::Key as ToOwned>::Owned, R>,
+    rest: &[u8],
+    value: Option<&[u8]>,
+) -> Result<(), FormatError>
+where
+    <R::Key as ToOwned>::Owned: Ord,
+{
+    let Some(key) = R::parse_key(rest) else {
+        return Ok(());
+    };
+    match value.map(R::decode).transpose()? {
+        Some(row) => drop(rows.insert(key, row)),
+        None => drop(rows.remove::<<R::Key as ToOwned>::Owned>(&key)),
+    }
+    Ok(())
+}
+
+/// A key of a row, for people.
+pub(crate) fn told(key: &[u8]) -> String {
+    let (kind, rest) = key.split_first().unwrap_or((&0, &[]));
+    match StateKind::from_byte(*kind) {
+        Some(kind) => format!("row {kind:?} `{}`", rest.escape_ascii()),
+        None => format!("row of kind {kind} `{}`", rest.escape_ascii()),
     }
 }

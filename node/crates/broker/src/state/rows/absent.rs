@@ -1,7 +1,10 @@
 //! Nodes that are away or behind.
 
+use crate::state::rows::Row;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use weir_log::{FormatError, StateKind};
 use weir_replica::NodeId;
 
 /// Nodes that are not as they should be, as the leader saw it last. Stored by position.
@@ -13,5 +16,24 @@ pub struct Absent {
     pub behind: BTreeSet<NodeId>,
 }
 
-/// Row of [`StateKind::Site`] that says it.
-pub(crate) const ABSENT_ROW: &[u8] = b"absent";
+impl Row for Absent {
+    const KIND: StateKind = StateKind::Site;
+    const PREFIX: &'static [u8] = b"absent";
+    type Key = ();
+
+    fn key_bytes((): &()) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn parse_key(bytes: &[u8]) -> Option<()> {
+        bytes.is_empty().then_some(())
+    }
+
+    fn encode(&self) -> Bytes {
+        weir_log::encode(self)
+    }
+
+    fn decode(value: &[u8]) -> Result<Self, FormatError> {
+        weir_log::decode("who is absent", value)
+    }
+}

@@ -1,7 +1,9 @@
 //! Channels of the outbox.
 
+use crate::state::rows::{Row, parse_partition};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use weir_log::{Op, StateKey, StateKind, encode};
+use weir_log::{FormatError, StateKind};
 use weir_types::{GroupId, Offset, PartitionId};
 
 /// A row under the home group and the number with which the partition was made.
@@ -18,21 +20,25 @@ pub(crate) struct ChannelRow {
 /// Where a channel leads: the home group, and the number with which the partition was made.
 pub(crate) type ChannelKey = (GroupId, PartitionId);
 
-pub(crate) fn channel_key((home, to): ChannelKey) -> StateKey {
-    let rest = [&home.0.to_be_bytes()[..], &to.0.to_be_bytes()].concat();
-    StateKey::new(StateKind::Channel, &rest)
-}
+impl Row for ChannelRow {
+    const KIND: StateKind = StateKind::Channel;
+    type Key = ChannelKey;
 
-pub(crate) fn split_channel_key(rest: &[u8]) -> Option<ChannelKey> {
-    let (home, to) = rest.split_first_chunk::<2>()?;
-    let to = PartitionId(u32::from_be_bytes(*to.first_chunk()?));
-    Some((GroupId(u16::from_be_bytes(*home)), to))
-}
+    fn key_bytes((home, to): &ChannelKey) -> Vec<u8> {
+        [&home.0.to_be_bytes()[..], &to.0.to_be_bytes()].concat()
+    }
 
-pub(crate) fn put_channel(channel: ChannelKey, row: &ChannelRow) -> Op {
-    Op::Put {
-        key: channel_key(channel),
-        value: encode(row),
+    fn parse_key(bytes: &[u8]) -> Option<ChannelKey> {
+        let (home, to) = bytes.split_first_chunk::<2>()?;
+        Some((GroupId(u16::from_be_bytes(*home)), parse_partition(to)?))
+    }
+
+    fn encode(&self) -> Bytes {
+        weir_log::encode(self)
+    }
+
+    fn decode(value: &[u8]) -> Result<Self, FormatError> {
+        weir_log::decode("a channel of an outbox", value)
     }
 }
 
@@ -76,7 +82,10 @@ mod tests {
     #[test]
     fn keys_are_read_as_they_were_written() {
         let channel = (GroupId(3), PartitionId(0x0102_0304));
-        assert_eq!(split_channel_key(channel_key(channel).rest()), Some(channel));
-        assert_eq!(split_channel_key(&[0, 1, 2]), None);
+        assert_eq!(
+            ChannelRow::parse_key(ChannelRow::key(&channel).rest()),
+            Some(channel)
+        );
+        assert_eq!(ChannelRow::parse_key(&[0, 1, 2]), None);
     }
 }

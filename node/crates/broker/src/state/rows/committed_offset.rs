@@ -1,22 +1,10 @@
 //! Committed offsets of consumer groups.
 
+use crate::state::rows::Row;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use weir_log::{StateKey, StateKind};
+use weir_log::{FormatError, StateKind};
 use weir_types::{Offset, PartitionId};
-
-pub(crate) fn group_key(group: &str, partition: PartitionId) -> StateKey {
-    // The partition stands at the end at a fixed length: names need no terminator.
-    let rest = [group.as_bytes(), &partition.0.to_be_bytes()].concat();
-    StateKey::new(StateKind::GroupOffset, &rest)
-}
-
-pub(crate) fn split_group_key(rest: &[u8]) -> Option<(String, PartitionId)> {
-    let (name, partition) = rest.split_last_chunk::<4>()?;
-    Some((
-        String::from_utf8(name.to_vec()).ok()?,
-        PartitionId(u32::from_be_bytes(*partition)),
-    ))
-}
 
 /// How far a group has read a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,5 +28,29 @@ impl CommittedOffset {
     /// The next offset that the group wants, if the number is one.
     pub fn position(&self) -> Option<Offset> {
         (self.number() >= 0).then(|| Offset::new(self.offset))
+    }
+}
+
+impl Row for CommittedOffset {
+    const KIND: StateKind = StateKind::GroupOffset;
+    type Key = (String, PartitionId);
+
+    // The partition stands at the end with a fixed length: names need no terminator.
+    fn key_bytes((group, partition): &(String, PartitionId)) -> Vec<u8> {
+        [group.as_bytes(), &partition.0.to_be_bytes()].concat()
+    }
+
+    fn parse_key(bytes: &[u8]) -> Option<(String, PartitionId)> {
+        let (name, partition) = bytes.split_last_chunk::<4>()?;
+        let name = String::from_utf8(name.to_vec()).ok()?;
+        Some((name, PartitionId(u32::from_be_bytes(*partition))))
+    }
+
+    fn encode(&self) -> Bytes {
+        weir_log::encode(self)
+    }
+
+    fn decode(value: &[u8]) -> Result<Self, FormatError> {
+        weir_log::decode("a committed offset", value)
     }
 }

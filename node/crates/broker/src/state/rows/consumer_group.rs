@@ -1,11 +1,9 @@
 //! Consumer groups.
 
+use crate::state::rows::Row;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use weir_log::{StateKey, StateKind};
-
-pub(crate) fn group_row_key(group: &str) -> StateKey {
-    StateKey::new(StateKind::Group, group.as_bytes())
-}
+use weir_log::{FormatError, StateKind};
 
 /// A group as its row keeps it: what a restart or another node needs to go on where it was.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,4 +27,25 @@ pub(crate) struct MemberRow {
     pub(crate) rebalance_ms: u32,
     pub(crate) protocols: Vec<(String, Vec<u8>)>,
     pub(crate) assignment: Vec<u8>,
+}
+
+impl Row for GroupRow {
+    const KIND: StateKind = StateKind::Group;
+    type Key = str;
+
+    fn key_bytes(name: &str) -> Vec<u8> {
+        name.as_bytes().to_vec()
+    }
+
+    fn parse_key(bytes: &[u8]) -> Option<String> {
+        String::from_utf8(bytes.to_vec()).ok()
+    }
+
+    fn encode(&self) -> Bytes {
+        weir_log::encode(self)
+    }
+
+    fn decode(value: &[u8]) -> Result<Self, FormatError> {
+        weir_log::decode("a consumer group", value)
+    }
 }

@@ -1,30 +1,52 @@
-//! Counters: the next partition number of each group, and the next producer id.
+//! Counters: the next partition number of each replica group, and the next producer id.
 
+use crate::state::rows::{Row, decode_fixed, parse_group};
 use bytes::Bytes;
-use weir_log::{Op, StateKey, StateKind};
+use weir_log::{FormatError, StateKind};
 use weir_types::GroupId;
 
-/// Counters in `state`: the next partition's number, behind which follows the group unless it is the site's; the next
-/// producer's.
-const NEXT_PARTITION: &[u8] = b"partition";
+const PARTITION: &[u8] = b"partition";
+const PRODUCER: &[u8] = b"producer";
 
-pub(crate) const NEXT_PRODUCER: &[u8] = b"producer";
-
-pub(crate) fn partition_counter(group: GroupId) -> Vec<u8> {
-    match group {
-        GroupId::SITE => NEXT_PARTITION.to_vec(),
-        GroupId(id) => [NEXT_PARTITION, &id.to_be_bytes()].concat(),
-    }
+/// The name of a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum CounterName {
+    /// The next partition number of a group.
+    NextPartition(GroupId),
+    /// The next producer id.
+    NextProducer,
 }
 
-pub(crate) fn set_counter(name: &[u8], next: u64) -> Op {
-    let value = Bytes::copy_from_slice(&next.to_be_bytes());
-    Op::Put {
-        key: StateKey::new(StateKind::Counter, name),
-        value,
-    }
-}
+/// The next number of a counter. Numbers ascend, and none is ever reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counter(pub(crate) u64);
 
-pub(crate) fn read_u64(value: &[u8]) -> Option<u64> {
-    value.first_chunk::<8>().map(|b| u64::from_be_bytes(*b))
+impl Row for Counter {
+    const KIND: StateKind = StateKind::Counter;
+    type Key = CounterName;
+
+    // The site's own counter was the only one at first: its key has no group.
+    fn key_bytes(name: &CounterName) -> Vec<u8> {
+        match name {
+            CounterName::NextPartition(GroupId::SITE) => PARTITION.to_vec(),
+            CounterName::NextPartition(group) => [PARTITION, &group.0.to_be_bytes()].concat(),
+            CounterName::NextProducer => PRODUCER.to_vec(),
+        }
+    }
+
+    fn parse_key(bytes: &[u8]) -> Option<CounterName> {
+        match bytes.strip_prefix(PARTITION) {
+            Some([]) => Some(CounterName::NextPartition(GroupId::SITE)),
+            Some(group) => Some(CounterName::NextPartition(parse_group(group)?)),
+            None => (bytes == PRODUCER).then_some(CounterName::NextProducer),
+        }
+    }
+
+    fn encode(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.0.to_be_bytes())
+    }
+
+    fn decode(value: &[u8]) -> Result<Self, FormatError> {
+        decode_fixed("a counter", value).map(u64::from_be_bytes).map(Self)
+    }
 }

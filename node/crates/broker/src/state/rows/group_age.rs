@@ -1,6 +1,10 @@
 //! The storage clock of a replica group.
 
+use crate::state::rows::{Row, parse_group};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use weir_log::{FormatError, StateKind};
+use weir_types::GroupId;
 
 /// The two may differ by so much from one look to the next: what a time daemon slews, and the scheduler.
 pub(crate) const AGREE_WITHIN_MS: u64 = 2_000;
@@ -33,5 +37,26 @@ impl AgeRow {
             true => 0,
             false => u64::try_from(wall_ms.saturating_sub(self.wall_ms)).unwrap_or(0),
         }
+    }
+}
+
+impl Row for AgeRow {
+    const KIND: StateKind = StateKind::Age;
+    type Key = GroupId;
+
+    fn key_bytes(key: &GroupId) -> Vec<u8> {
+        key.0.to_be_bytes().to_vec()
+    }
+
+    fn parse_key(bytes: &[u8]) -> Option<GroupId> {
+        parse_group(bytes)
+    }
+
+    fn encode(&self) -> Bytes {
+        weir_log::encode(self)
+    }
+
+    fn decode(value: &[u8]) -> Result<Self, FormatError> {
+        weir_log::decode("the age of a group", value)
     }
 }

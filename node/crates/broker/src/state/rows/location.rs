@@ -1,6 +1,9 @@
 //! Locations of reassigned partitions.
 
+use crate::state::rows::{Row, parse_partition};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use weir_log::{FormatError, StateKind};
 use weir_types::PartitionId;
 
 /// Where a partition is kept: a row under the number that it was made with.
@@ -9,4 +12,25 @@ pub(crate) struct Located {
     pub(crate) at: PartitionId,
     /// What is added to its group's terms, so that epochs of its leaders go on ascending.
     pub(crate) epoch_base: i32,
+}
+
+impl Row for Located {
+    const KIND: StateKind = StateKind::Located;
+    type Key = PartitionId;
+
+    fn key_bytes(key: &PartitionId) -> Vec<u8> {
+        key.0.to_be_bytes().to_vec()
+    }
+
+    fn parse_key(bytes: &[u8]) -> Option<PartitionId> {
+        parse_partition(bytes)
+    }
+
+    fn encode(&self) -> Bytes {
+        weir_log::encode(self)
+    }
+
+    fn decode(value: &[u8]) -> Result<Self, FormatError> {
+        weir_log::decode("the place of a partition", value)
+    }
 }

@@ -2,25 +2,14 @@
 //!
 //! A pure state machine: [`Window::check`] says what a batch is, [`Window::accept`] what is known after it.
 
+use crate::state::rows::{Row, parse_partition};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use weir_log::{StateKey, StateKind};
+use weir_log::{FormatError, StateKind};
 use weir_types::limits::PRODUCER_WINDOW;
 use weir_types::planted::{Bug, planted};
 use weir_types::{Offset, PartitionId, Producer};
-
-pub(crate) fn producer_key(partition: PartitionId, id: i64) -> StateKey {
-    let rest = [&partition.0.to_be_bytes()[..], &id.to_be_bytes()].concat();
-    StateKey::new(StateKind::Producer, &rest)
-}
-
-pub(crate) fn split_producer_key(rest: &[u8]) -> Option<(PartitionId, i64)> {
-    let (partition, id) = rest.split_first_chunk::<4>()?;
-    Some((
-        PartitionId(u32::from_be_bytes(*partition)),
-        i64::from_be_bytes(*id.first_chunk()?),
-    ))
-}
 
 /// Producers from this number on are channels: `CHANNELS` and the home group's number. Ids that are given out count up from 1.
 pub(crate) const CHANNELS: i64 = 1 << 62;
@@ -111,6 +100,31 @@ impl Window {
         }
         self.batches.push_back(batch);
         self.last_ms = now_ms;
+    }
+}
+
+impl Row for Window {
+    const KIND: StateKind = StateKind::Producer;
+    type Key = (PartitionId, i64);
+
+    fn key_bytes((partition, id): &(PartitionId, i64)) -> Vec<u8> {
+        [&partition.0.to_be_bytes()[..], &id.to_be_bytes()].concat()
+    }
+
+    fn parse_key(bytes: &[u8]) -> Option<(PartitionId, i64)> {
+        let (partition, id) = bytes.split_first_chunk::<4>()?;
+        Some((
+            parse_partition(partition)?,
+            i64::from_be_bytes(*id.first_chunk()?),
+        ))
+    }
+
+    fn encode(&self) -> Bytes {
+        weir_log::encode(self)
+    }
+
+    fn decode(value: &[u8]) -> Result<Self, FormatError> {
+        weir_log::decode("the window of a producer", value)
     }
 }
 

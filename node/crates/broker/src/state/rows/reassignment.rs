@@ -1,12 +1,10 @@
 //! Partitions that are being reassigned.
 
+use crate::state::rows::{Row, parse_partition};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use weir_log::{Op, StateKey, StateKind, encode};
+use weir_log::{FormatError, StateKind};
 use weir_types::{PartitionId, TopicName};
-
-pub(crate) fn split_partition(rest: &[u8]) -> Option<PartitionId> {
-    Some(PartitionId(u32::from_be_bytes(*rest.first_chunk()?)))
-}
 
 /// A partition on its way: a row under the number that it will have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,13 +14,23 @@ pub(crate) struct Move {
     pub(crate) from: PartitionId,
 }
 
-pub(crate) fn partition_key(kind: StateKind, partition: PartitionId) -> StateKey {
-    StateKey::new(kind, &partition.0.to_be_bytes())
-}
+impl Row for Move {
+    const KIND: StateKind = StateKind::Move;
+    type Key = PartitionId;
 
-pub(crate) fn put_partition<T: Serialize>(kind: StateKind, partition: PartitionId, row: &T) -> Op {
-    Op::Put {
-        key: partition_key(kind, partition),
-        value: encode(row),
+    fn key_bytes(key: &PartitionId) -> Vec<u8> {
+        key.0.to_be_bytes().to_vec()
+    }
+
+    fn parse_key(bytes: &[u8]) -> Option<PartitionId> {
+        parse_partition(bytes)
+    }
+
+    fn encode(&self) -> Bytes {
+        weir_log::encode(self)
+    }
+
+    fn decode(value: &[u8]) -> Result<Self, FormatError> {
+        weir_log::decode("a move of a partition", value)
     }
 }

@@ -1,31 +1,12 @@
 //! Replica groups.
 
-use crate::state::tables::Tables;
+use crate::state::rows::{Row, parse_group};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use weir_log::{Op, StateKey, StateKind, encode};
+use weir_log::{FormatError, StateKind};
 use weir_replica::{Member, NodeId};
 use weir_types::GroupId;
-
-pub(crate) fn group_key_of(kind: StateKind, group: GroupId) -> StateKey {
-    StateKey::new(kind, &group.0.to_be_bytes())
-}
-
-pub(crate) fn group_row<T: for<'a> Deserialize<'a>>(
-    tables: &Tables,
-    kind: StateKind,
-    group: GroupId,
-) -> Option<T> {
-    let value = tables.others.get(&(kind as u8, group.0.to_be_bytes().to_vec()))?;
-    postcard::from_bytes(value).ok()
-}
-
-pub(crate) fn put_group<T: Serialize>(kind: StateKind, group: GroupId, row: &T) -> Op {
-    Op::Put {
-        key: group_key_of(kind, group),
-        value: encode(row),
-    }
-}
 
 /// The nodes that have a replica group, as decided: the group's own members follow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,4 +19,25 @@ pub(crate) struct ReplicaGroup {
     pub(crate) founders: BTreeMap<NodeId, Member>,
     /// Counts changes, so that a leader can say which it has heard of.
     pub(crate) version: u64,
+}
+
+impl Row for ReplicaGroup {
+    const KIND: StateKind = StateKind::ReplicaGroup;
+    type Key = GroupId;
+
+    fn key_bytes(key: &GroupId) -> Vec<u8> {
+        key.0.to_be_bytes().to_vec()
+    }
+
+    fn parse_key(bytes: &[u8]) -> Option<GroupId> {
+        parse_group(bytes)
+    }
+
+    fn encode(&self) -> Bytes {
+        weir_log::encode(self)
+    }
+
+    fn decode(value: &[u8]) -> Result<Self, FormatError> {
+        weir_log::decode("a replica group", value)
+    }
 }

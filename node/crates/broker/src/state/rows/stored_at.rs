@@ -1,7 +1,10 @@
 //! Storage times of the offsets of a partition.
 
+use crate::state::rows::{Row, parse_partition};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use weir_types::Offset;
+use weir_log::{FormatError, StateKind};
+use weir_types::{Offset, PartitionId};
 
 /// Notes of one partition: what a seventh of a hundred of its retention is worth, so that ten thousand partitions cost little.
 pub(crate) const NOTES_MAX: usize = 32;
@@ -52,5 +55,26 @@ impl StoredAt {
     pub(crate) fn stored_by(&self, age_ms: u64) -> Option<Offset> {
         let older = self.0.iter().take_while(|(_, at)| *at <= age_ms);
         older.last().map(|(offset, _)| *offset)
+    }
+}
+
+impl Row for StoredAt {
+    const KIND: StateKind = StateKind::StoredAt;
+    type Key = PartitionId;
+
+    fn key_bytes(key: &PartitionId) -> Vec<u8> {
+        key.0.to_be_bytes().to_vec()
+    }
+
+    fn parse_key(bytes: &[u8]) -> Option<PartitionId> {
+        parse_partition(bytes)
+    }
+
+    fn encode(&self) -> Bytes {
+        weir_log::encode(self)
+    }
+
+    fn decode(value: &[u8]) -> Result<Self, FormatError> {
+        weir_log::decode("when a partition was stored", value)
     }
 }

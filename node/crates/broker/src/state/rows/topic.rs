@@ -8,10 +8,6 @@ use weir_types::level::LEVEL_OF_AGES;
 use weir_types::murmur2::partition_for;
 use weir_types::{PartitionId, TopicName};
 
-pub(crate) fn topic_key(name: &TopicName) -> StateKey {
-    StateKey::new(StateKind::Topic, name.as_str().as_bytes())
-}
-
 /// A topic as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic {
@@ -57,8 +53,14 @@ const FIRST: [&str; 6] = [
     "priority",
 ];
 
+/// The rows of topics. Not a [`Row`](crate::state::rows::Row): the form of the value depends on the level of the site.
 impl Topic {
-    /// Its row, for a site of `level`.
+    /// Returns the stored key of topic `name`.
+    pub(crate) fn key(name: &TopicName) -> StateKey {
+        StateKey::new(StateKind::Topic, name.as_str().as_bytes())
+    }
+
+    /// Encodes the row for a site of `level`.
     pub(crate) fn encode(&self, level: u32) -> Bytes {
         let TopicConfig {
             retention_ms,
