@@ -10,11 +10,11 @@ use crate::local::metrics::BrokerMetrics;
 use crate::local::presence::Presence;
 use crate::local::refused::Refused;
 use crate::local::retention::Retention;
-use crate::propose::replica::{Common, Lane};
+use crate::propose::replica::{LocalReplica, ReplicaContext};
 use crate::propose::request::Request;
-use crate::state::applied::Applied;
+use crate::state::applied::AppliedState;
 use crate::state::rows::channel::ChannelKey;
-use crate::state::rows::leader::Led;
+use crate::state::rows::leader::LeaderReport;
 use crate::state::rows::replica_group::ReplicaGroup;
 use crate::state::rows::topic::Topic;
 use crate::state::tables::Tables;
@@ -65,11 +65,11 @@ const SERVING_POLL: Duration = Duration::from_millis(20);
 pub struct Broker(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
-    pub(crate) common: Common,
+    pub(crate) common: ReplicaContext,
     /// The group of all nodes.
-    pub(crate) site: Arc<Lane>,
+    pub(crate) site: Arc<LocalReplica>,
     /// All groups that this node has a part in, the site's among them.
-    pub(crate) lanes: RwLock<BTreeMap<GroupId, Arc<Lane>>>,
+    pub(crate) replicas: RwLock<BTreeMap<GroupId, Arc<LocalReplica>>>,
     /// Where groups stand that are not open yet.
     pub(crate) recovered: Mutex<BTreeMap<GroupId, GroupState>>,
     pub(crate) transport: Arc<dyn Transport>,
@@ -88,7 +88,7 @@ pub(crate) struct Inner {
     /// It was decided anew who has which group.
     pub(crate) groups_changed: Arc<Notify>,
     pub(crate) log: Log,
-    pub(crate) applied: Arc<Applied>,
+    pub(crate) applied: Arc<AppliedState>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: Options,
     pub(crate) quotas: Quotas,
@@ -109,9 +109,9 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(crate) fn lane(&self, group: GroupId) -> Option<Arc<Lane>> {
-        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
-        lanes.get(&group).cloned()
+    pub(crate) fn replica(&self, group: GroupId) -> Option<Arc<LocalReplica>> {
+        let replicas = self.replicas.read().unwrap_or_else(PoisonError::into_inner);
+        replicas.get(&group).cloned()
     }
 
     pub(crate) fn recovered(&self) -> MutexGuard<'_, BTreeMap<GroupId, GroupState>> {
@@ -170,29 +170,32 @@ impl Broker {
         self.0.site.not_leader()
     }
 
-    /// The lane of `partition`, which this node leads, and may answer reads of.
-    pub(crate) fn serving_lane(&self, partition: PartitionId) -> Result<Arc<Lane>, ProposeError> {
-        self.lane_if(partition, Group::is_serving)
+    /// The replica of `partition`, which this node leads, and may answer reads of.
+    pub(crate) fn serving_replica(&self, partition: PartitionId) -> Result<Arc<LocalReplica>, ProposeError> {
+        self.replica_if(partition, Group::is_serving)
     }
 
-    /// The lane of `partition`, which this node leads, to propose to.
-    pub(crate) fn proposing_lane(&self, partition: PartitionId) -> Result<Arc<Lane>, ProposeError> {
-        self.lane_if(partition, Group::may_propose)
+    /// The replica of `partition`, which this node leads, to propose to.
+    pub(crate) fn proposing_replica(
+        &self,
+        partition: PartitionId,
+    ) -> Result<Arc<LocalReplica>, ProposeError> {
+        self.replica_if(partition, Group::may_propose)
     }
 
-    fn lane_if(
+    fn replica_if(
         &self,
         partition: PartitionId,
         may: impl Fn(&Group) -> bool,
-    ) -> Result<Arc<Lane>, ProposeError> {
+    ) -> Result<Arc<LocalReplica>, ProposeError> {
         let group = partition.group();
-        let Some(lane) = self.0.lane(group) else {
+        let Some(replica) = self.0.replica(group) else {
             let leader = self.leader_of(group).map(|(id, ..)| id);
             return Err(ProposeError::NotLeader { leader });
         };
-        match may(&lane.group) {
-            true => Ok(lane),
-            false => Err(lane.not_leader()),
+        match may(&replica.group) {
+            true => Ok(replica),
+            false => Err(replica.not_leader()),
         }
     }
 
@@ -251,10 +254,10 @@ impl Broker {
 
     /// Has `ops`, which depend on nothing, be part of an entry of `group`.
     pub(crate) async fn put_in(&self, group: GroupId, ops: Vec<Op>) -> Result<(), AdminError> {
-        let lane = self.0.lane(group).ok_or(AdminError::Closed)?;
-        let _place = lane.changes.acquire().await.map_err(|_| AdminError::Closed)?;
+        let replica = self.0.replica(group).ok_or(AdminError::Closed)?;
+        let _place = replica.changes.acquire().await.map_err(|_| AdminError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        if lane.requests.try_send(Request::Put { ops, reply }).is_err() {
+        if replica.requests.try_send(Request::Put { ops, reply }).is_err() {
             return Err(AdminError::Closed);
         }
         answer.await.unwrap_or(Err(AdminError::Closed))
@@ -274,11 +277,15 @@ impl Broker {
         group: GroupId,
         make: impl FnOnce(&Tables, &weir_log::Log) -> Result<Vec<Op>, AdminError> + Send + 'static,
     ) -> Result<(), AdminError> {
-        let lane = self.0.lane(group).ok_or(AdminError::Closed)?;
-        let _place = lane.changes.acquire().await.map_err(|_| AdminError::Closed)?;
+        let replica = self.0.replica(group).ok_or(AdminError::Closed)?;
+        let _place = replica.changes.acquire().await.map_err(|_| AdminError::Closed)?;
         let (reply, answer) = oneshot::channel();
         let make = Box::new(make);
-        if lane.requests.try_send(Request::Change { make, reply }).is_err() {
+        if replica
+            .requests
+            .try_send(Request::Change { make, reply })
+            .is_err()
+        {
             return Err(AdminError::Closed);
         }
         answer.await.unwrap_or(Err(AdminError::Closed))
@@ -302,7 +309,7 @@ pub(crate) fn partition_of(tables: &Tables, topic: &str, partition: u32) -> Resu
 impl Broker {
     /// The term in which this node leads `partition`.
     pub fn led_term(&self, partition: PartitionId) -> Option<Term> {
-        let leader = self.proposing_lane(partition).ok()?.group.lead()?;
+        let leader = self.proposing_replica(partition).ok()?.group.lead()?;
         Some(leader.term())
     }
 }
@@ -328,7 +335,7 @@ impl Broker {
 impl Broker {
     /// The number with which a partition was made, by which it is known wherever it moves.
     pub fn identity(&self, partition: PartitionId) -> PartitionId {
-        self.0.applied.tables().identity(partition)
+        self.0.applied.tables().original_id(partition)
     }
 
     /// The topic whose first partition was made with the number `identity`.
@@ -343,7 +350,7 @@ impl Broker {
 impl Broker {
     /// The group `id`, if this node has a part in it.
     pub fn group_of(&self, id: GroupId) -> Option<Group> {
-        self.0.lane(id).map(|lane| lane.group.clone())
+        self.0.replica(id).map(|replica| replica.group.clone())
     }
 
     /// As [`Broker::group_of`], as long as the broker is there, which it does not keep from going.
@@ -354,8 +361,8 @@ impl Broker {
 
     /// All groups that this node has a part in; the site's comes first.
     pub fn groups(&self) -> Vec<Group> {
-        let lanes = self.0.lanes.read().unwrap_or_else(PoisonError::into_inner);
-        lanes.values().map(|lane| lane.group.clone()).collect()
+        let replicas = self.0.replicas.read().unwrap_or_else(PoisonError::into_inner);
+        replicas.values().map(|replica| replica.group.clone()).collect()
     }
 
     /// Who leads `group`, as far as is known, in which term, and how it is reached.
@@ -367,7 +374,7 @@ impl Broker {
             Some((Some(node), term)) => (node, term),
             // A learner, or one that is being let in, may not have heard of it.
             _ => {
-                let led = self.0.applied.tables().other::<Led>(&group)?;
+                let led = self.0.applied.tables().other::<LeaderReport>(&group)?;
                 (led.node, led.term)
             }
         };
@@ -380,8 +387,8 @@ impl Broker {
     pub fn serves(&self, partition: PartitionId) -> bool {
         let leads = self
             .0
-            .lane(partition.group())
-            .is_some_and(|lane| lane.group.is_serving());
+            .replica(partition.group())
+            .is_some_and(|replica| replica.group.is_serving());
         leads && !self.0.applied.tables().sealed.contains(&partition)
     }
 
@@ -398,7 +405,7 @@ impl Broker {
         }
         let tables = self.0.applied.tables();
         let wanted = tables.other::<ReplicaGroup>(&group);
-        let led = tables.other::<Led>(&group).unwrap_or_default();
+        let led = tables.other::<LeaderReport>(&group).unwrap_or_default();
         (
             wanted.map(|g| g.replicas).unwrap_or_default(),
             led.members.into_iter().collect(),

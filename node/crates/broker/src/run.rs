@@ -2,14 +2,14 @@
 
 use crate::access::ledger::Ledger;
 use crate::access::quota::Quotas;
-use crate::cluster::reconcile::keep;
+use crate::cluster::reconcile::run_reconciler;
 use crate::coordinator::registry::Coordinator;
 use crate::core::{Broker, Inner, Options};
-use crate::forward::dispatch::ByBroker;
+use crate::forward::dispatch::PeerRequestHandler;
 use crate::local::metrics::BrokerMetrics;
 use crate::local::refused::Refused;
-use crate::propose::replica::{Common, Lane};
-use crate::state::applied::Applied;
+use crate::propose::replica::{LocalReplica, ReplicaContext};
+use crate::state::applied::AppliedState;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -32,9 +32,9 @@ impl Broker {
         options: Options,
     ) -> Result<Self, GroupError> {
         let stopped = |e: &dyn std::fmt::Display| GroupError::Stopped(e.to_string());
-        let applied = Arc::new(Applied::default());
+        let applied = Arc::new(AppliedState::default());
         applied.load(&log).map_err(|e| stopped(&e))?;
-        let common = Common {
+        let common = ReplicaContext {
             log: log.clone(),
             applied: Arc::clone(&applied),
             clock: Arc::clone(&clock),
@@ -48,12 +48,12 @@ impl Broker {
         );
         let mut states = recovered.groups.clone();
         let state = states.remove(&config.id).unwrap_or_default();
-        let site = Lane::open(&common, config, state, Arc::clone(&transport)).await?;
+        let site = LocalReplica::open(&common, config, state, Arc::clone(&transport)).await?;
         let site = Arc::new(site);
         let coordinator = Coordinator::restore(&applied.tables().groups, options.group_initial_delay);
         let broker = Self(Arc::new(Inner {
             common,
-            lanes: RwLock::new(BTreeMap::from([(site.group.id(), Arc::clone(&site))])),
+            replicas: RwLock::new(BTreeMap::from([(site.group.id(), Arc::clone(&site))])),
             site,
             recovered: Mutex::new(states),
             transport,
@@ -81,21 +81,23 @@ impl Broker {
             refused: Refused::default(),
             peer_requests: OnceLock::new(),
         }));
-        let handler: Arc<dyn Forwarded> = Arc::new(ByBroker(Arc::downgrade(&broker.0)));
+        let handler: Arc<dyn Forwarded> = Arc::new(PeerRequestHandler(Arc::downgrade(&broker.0)));
         broker.group().set_forwarded(Arc::clone(&handler));
         let _ = broker.0.peer_requests.set(handler);
         let turns = broker.0.applied.turns();
         tokio::spawn(follow_turns(Arc::downgrade(&broker.0), turns));
-        broker.open_and_close().await;
-        tokio::spawn(keep(Arc::downgrade(&broker.0)));
+        broker.reconcile_local().await;
+        tokio::spawn(run_reconciler(Arc::downgrade(&broker.0)));
         Ok(broker)
     }
 
     /// Takes no more requests, finishes those it has, and closes the log. Blocks.
     pub fn close(&self) {
         self.0.ledger.records.close();
-        let lanes = std::mem::take(&mut *self.0.lanes.write().unwrap_or_else(PoisonError::into_inner));
-        lanes.values().for_each(|lane| lane.close(&self.0.runtime));
+        let replicas = std::mem::take(&mut *self.0.replicas.write().unwrap_or_else(PoisonError::into_inner));
+        replicas
+            .values()
+            .for_each(|replica| replica.close(&self.0.runtime));
         self.0.log.close();
     }
 }

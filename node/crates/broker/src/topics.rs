@@ -7,8 +7,8 @@ use crate::placement::layout::{changes, decided, layout};
 use crate::state::rows::Row;
 use crate::state::rows::committed_offset::CommittedOffset;
 use crate::state::rows::counter::{Counter, CounterName};
-use crate::state::rows::location::Located;
-use crate::state::rows::reassignment::Move;
+use crate::state::rows::location::PartitionLocation;
+use crate::state::rows::reassignment::Reassignment;
 use crate::state::rows::topic::Topic;
 use crate::state::tables::Tables;
 use crate::topic::config::TopicConfig;
@@ -206,7 +206,7 @@ impl Broker {
         let wanted = name.to_owned();
         self.change(move |tables, _| {
             let is_meant = |topic: &Topic| {
-                let identity = topic.partition(0).map(|id| tables.identity(id));
+                let identity = topic.partition(0).map(|id| tables.original_id(id));
                 first.is_none() || identity == first
             };
             let topic = tables
@@ -220,13 +220,13 @@ impl Broker {
                 ops.extend(tables.drop_partition(*partition));
             }
             for partition in &topic.partitions {
-                let identity = tables.identity(*partition);
+                let identity = tables.original_id(*partition);
                 if tables.located.contains_key(&identity) {
-                    ops.push(Located::remove(&identity));
+                    ops.push(PartitionLocation::remove(&identity));
                 }
             }
             let moving = tables.moves.iter().filter(|(_, m)| m.topic == topic.name);
-            ops.extend(moving.map(|(to, _)| Move::remove(to)));
+            ops.extend(moving.map(|(to, _)| Reassignment::remove(to)));
             ops.push(Op::Remove {
                 key: Topic::key(&topic.name),
             });

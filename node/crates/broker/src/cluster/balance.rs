@@ -2,9 +2,9 @@
 
 use crate::core::Broker;
 use crate::error::AdminError;
-use crate::placement::layout::{changes, decided, layout, leaving, say};
+use crate::placement::layout::{changes, decided, describe_move, layout, leaving};
 use crate::state::rows::Row;
-use crate::state::rows::leader::Led;
+use crate::state::rows::leader::LeaderReport;
 use crate::state::rows::replica_group::ReplicaGroup;
 use crate::state::rows::site::Leaving;
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl Broker {
                 let moved = before.get(id).and_then(|b| b.replicas.first()) != Some(now);
                 moved.then(|| format!("group {id}: node {now} is to lead"))
             });
-            let _ = sent.send(told.iter().map(say).chain(leaders).collect());
+            let _ = sent.send(told.iter().map(describe_move).chain(leaders).collect());
             ops.extend(changes(&before, layout, &members));
             Ok(ops)
         })
@@ -99,7 +99,7 @@ impl Broker {
     fn still_on(&self, node: NodeId) -> Option<GroupId> {
         let tables = self.0.applied.tables();
         let may_have = |(id, wanted): &(GroupId, ReplicaGroup)| {
-            let led = tables.other::<Led>(id);
+            let led = tables.other::<LeaderReport>(id);
             !led.is_some_and(|led| led.is_without(node, wanted))
         };
         decided(&tables).into_iter().find(may_have).map(|(id, _)| id)

@@ -2,7 +2,7 @@
 
 use crate::core::Broker;
 use crate::error::AdminError;
-use crate::rpc::message::Ask;
+use crate::rpc::message::PeerRequest;
 use crate::state::rows::Row;
 use crate::state::rows::channel::{ChannelKey, ChannelRow};
 use crate::state::rows::counter::{Counter, CounterName};
@@ -39,12 +39,12 @@ impl Broker {
         let (channel, is_here, to) = {
             let tables = self.0.applied.tables();
             let is_here = partition.group() == home && !tables.sealed.contains(&partition);
-            let to = tables.identity(partition);
+            let to = tables.original_id(partition);
             (tables.channels.get(&(home, to)).copied(), is_here, to)
         };
         match channel {
             None if is_here => Ok(()),
-            None => self.open_way((home, to)),
+            None => self.open_route((home, to)),
             Some(row) => {
                 let bytes = self.0.log.marks(row.at).map_or(0, |marks| marks.bytes());
                 match bytes < OUTBOX_BYTES_MAX {
@@ -56,7 +56,7 @@ impl Broker {
     }
 
     /// Asks for a channel, which goes on when it takes long: a pipeline has other things to do meanwhile. Blocks.
-    fn open_way(&self, channel: ChannelKey) -> Result<(), Blocked> {
+    fn open_route(&self, channel: ChannelKey) -> Result<(), Blocked> {
         let opening = || self.0.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if !opening().insert(channel) {
             return Err(Blocked::NotYet);
@@ -83,7 +83,7 @@ impl Broker {
     /// Returns once there is a channel, and this node knows of it.
     async fn ask_for_channel(&self, channel: ChannelKey) -> Result<(), AdminError> {
         let (home, to) = channel;
-        let ask = Ask::OpenChannel { home, to };
+        let ask = PeerRequest::OpenChannel { home, to };
         self.ask_group(GroupId::SITE, ask).await?;
         let deadline = Instant::now() + OPENED_WITHIN;
         while !self.0.applied.tables().channels.contains_key(&channel) {

@@ -1,7 +1,7 @@
 //! The level of the site: what all of its nodes can read. See [`weir_types::level`].
 
 use crate::core::Broker;
-use crate::rpc::message::{Answer, Ask};
+use crate::rpc::message::{PeerRequest, PeerResponse};
 use crate::state::rows::Row;
 use crate::state::rows::site::Level;
 use weir_types::level::{FIRST_LEVEL, LEVEL, release_of};
@@ -56,11 +56,11 @@ impl Broker {
     }
 
     async fn level_of(&self, node: weir_replica::NodeId, member: weir_replica::Member) -> Option<u32> {
-        let answer = self.ask_node(node, member, &Ask::Level).await?;
+        let answer = self.ask_node(node, member, &PeerRequest::Level).await?;
         match answer {
-            Answer::Level(level) => Some(level),
+            PeerResponse::Level(level) => Some(level),
             // The first release does not know the question.
-            Answer::Refused(..) => Some(FIRST_LEVEL),
+            PeerResponse::Refused(..) => Some(FIRST_LEVEL),
             _ => None,
         }
     }

@@ -14,9 +14,9 @@
 use crate::core::{Broker, Inner};
 use crate::error::{AdminError, ProduceError};
 use crate::propose::request::{Append, Framing, Request, Room};
-use crate::records::read::{noticed, unknown};
+use crate::records::read::{new_gap, unknown};
 use crate::records::scan::validate;
-use crate::rpc::message::{Answer, Ask};
+use crate::rpc::message::{PeerRequest, PeerResponse};
 use crate::state::rows::channel::{ChannelKey, ChannelRow};
 use crate::state::rows::producer::CHANNELS;
 use bytes::Bytes;
@@ -31,7 +31,7 @@ use weir_types::limits::{ENTRY_BYTES_TARGET, PRODUCE_INFLIGHT_BYTES_MAX, PROPOSE
 use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId, Producer};
 
 /// How long a channel that cannot be emptied now waits.
-pub(crate) const AGAIN: Duration = Duration::from_millis(100);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// What has arrived is removed so often: each time costs an entry.
 const TRIM_EVERY: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ const TRIM_BYTES: u64 = 8 << 20;
 pub(crate) const ROOM_WITHIN: Duration = Duration::from_secs(3);
 
 /// For so long it is nothing to tell anybody of that a partition's leader is away.
-const TOLD_AFTER: Duration = Duration::from_secs(30);
+const WARN_AFTER: Duration = Duration::from_secs(30);
 
 /// How soon a node that does not lead any more stops looking after a channel to which nothing comes.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ impl Broker {
         &self,
         to: PartitionId,
         batch: Vec<u8>,
-    ) -> Result<Answer, ProduceError> {
+    ) -> Result<PeerResponse, ProduceError> {
         let not_yet = || ProduceError::from(weir_replica::ProposeError::NotLeader { leader: None });
         let (topic, at) = {
             let tables = self.0.applied.tables();
@@ -64,7 +64,7 @@ impl Broker {
             // Nobody sends to what is gone: it is not known here yet, or any more.
             (topic.ok_or_else(not_yet)?, at)
         };
-        let lane = self.serving_lane(at)?;
+        let replica = self.serving_replica(at)?;
         if !self.serves(at) {
             return Err(not_yet());
         }
@@ -88,13 +88,13 @@ impl Broker {
             account: None,
             permit,
         };
-        if lane.requests.try_send(Request::Append(append)).is_err() {
+        if replica.requests.try_send(Request::Append(append)).is_err() {
             return Err(not_yet());
         }
         match answer.await.unwrap_or(Err(ProduceError::Closed)) {
-            Ok(_) => Ok(Answer::Forwarded),
-            Err(ProduceError::OutOfOrder { expected, .. }) => Ok(Answer::Expected(Some(expected))),
-            Err(ProduceError::UnknownProducer(_)) => Ok(Answer::Expected(None)),
+            Ok(_) => Ok(PeerResponse::Forwarded),
+            Err(ProduceError::OutOfOrder { expected, .. }) => Ok(PeerResponse::Expected(Some(expected))),
+            Err(ProduceError::UnknownProducer(_)) => Ok(PeerResponse::Expected(None)),
             Err(e) => Err(e),
         }
     }
@@ -128,7 +128,7 @@ pub(crate) async fn forward(inner: Weak<Inner>, key: ChannelKey, at: PartitionId
         lost: None,
         trimmed: Instant::now(),
         failing: None,
-        told: String::new(),
+        last_warning: String::new(),
     };
     loop {
         let Some(broker) = inner.upgrade().map(Broker) else {
@@ -156,14 +156,14 @@ pub(crate) async fn forward(inner: Weak<Inner>, key: ChannelKey, at: PartitionId
             Err(error) => {
                 let why = error.to_string();
                 let since = *forwarder.failing.get_or_insert_with(Instant::now);
-                let is_told = why == forwarder.told;
-                let is_passing = error.kind() == weir_types::ErrorKind::Retry && since.elapsed() < TOLD_AFTER;
+                let is_told = why == forwarder.last_warning;
+                let is_passing = error.kind() == weir_types::ErrorKind::Retry && since.elapsed() < WARN_AFTER;
                 if !is_passing && !is_told {
                     tracing::warn!(%at, %why, "what waits for a partition of another group cannot be sent on");
-                    forwarder.told = why;
+                    forwarder.last_warning = why;
                 }
                 drop(broker);
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RETRY_AFTER).await;
             }
         }
     }
@@ -190,7 +190,7 @@ struct Forwarder {
     pub(crate) trimmed: Instant,
     /// Since when nothing gets through.
     pub(crate) failing: Option<Instant>,
-    pub(crate) told: String,
+    pub(crate) last_warning: String,
 }
 
 impl Forwarder {
@@ -201,7 +201,7 @@ impl Forwarder {
         // What is before its base was sent under another epoch.
         let from = self.arrived.max(start).max(row.base);
         let since = self.trimmed.elapsed();
-        let is_much = marks.bytes() >= TRIM_BYTES && since >= AGAIN;
+        let is_much = marks.bytes() >= TRIM_BYTES && since >= RETRY_AFTER;
         if start < from && (is_much || since >= TRIM_EVERY) {
             self.trim(broker, from).await;
         }
@@ -217,7 +217,7 @@ impl Forwarder {
             .read(self.at, from, end, ENTRY_BYTES_TARGET)
             .await
             .map_err(unread)?;
-        while let Some(gap) = noticed(&chunk, &marks) {
+        while let Some(gap) = new_gap(&chunk, &marks) {
             match broker.mend(self.at, gap).await {
                 Mended::Whole => {}
                 Mended::Lost => break,
@@ -227,7 +227,7 @@ impl Forwarder {
                 .read(self.at, from, end, ENTRY_BYTES_TARGET)
                 .await
                 .map_err(unread)?;
-            if noticed(&chunk, &marks) == Some(gap) {
+            if new_gap(&chunk, &marks) == Some(gap) {
                 break;
             }
         }
@@ -269,13 +269,16 @@ impl Forwarder {
         let group = broker.0.applied.tables().current(to).group();
         let batch = batch.by(producer).bytes().to_vec();
         Stop::Sending.here();
-        match broker.ask_group(group, Ask::Forward { to, batch }).await? {
-            Answer::Forwarded => {
+        match broker
+            .ask_group(group, PeerRequest::Forward { to, batch })
+            .await?
+        {
+            PeerResponse::Forwarded => {
                 Stop::Sent.here();
                 self.arrived = behind;
                 Ok(true)
             }
-            Answer::Expected(expected) => {
+            PeerResponse::Expected(expected) => {
                 let at = expected.map(|sequence| row.find(sequence, base));
                 match at.filter(|at| *at >= start.max(row.base)) {
                     // Another leads by now, and has sent what this node does not know of.
@@ -301,7 +304,7 @@ impl Forwarder {
     async fn renew(&self, broker: &Broker, row: ChannelRow, base: Offset) -> Result<(), AdminError> {
         let (home, to) = self.key;
         let epoch = row.epoch;
-        let ask = Ask::RenewChannel {
+        let ask = PeerRequest::RenewChannel {
             home,
             to,
             epoch,

@@ -9,13 +9,13 @@ use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::core::Broker;
 use crate::error::AdminError;
 use crate::placement::layout::{changes, layout};
-use crate::records::read::{noticed, unknown};
-use crate::rpc::message::{Answer, Ask, Copied};
+use crate::records::read::{new_gap, unknown};
+use crate::rpc::message::{Copied, PeerRequest, PeerResponse};
 use crate::state::rows::Row;
 use crate::state::rows::counter::{Counter, CounterName};
-use crate::state::rows::location::Located;
+use crate::state::rows::location::PartitionLocation;
 use crate::state::rows::producer::Window;
-use crate::state::rows::reassignment::Move;
+use crate::state::rows::reassignment::Reassignment;
 use crate::state::rows::seal::Seal;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ const COPY_BYTES: usize = 1 << 20;
 const SEAL_WITHIN: u64 = 1_000;
 
 /// How long a move that cannot go on waits.
-pub(crate) const AGAIN: Duration = Duration::from_millis(200);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 impl Broker {
     /// Moves the partitions of a topic to groups of so many `replicas`, or to that of all nodes. Returns when that is
@@ -100,7 +100,7 @@ impl Broker {
                 })?;
                 *number += 1;
                 let (topic, from) = (topic.name.clone(), *from);
-                ops.push(Move { topic, index, from }.put(&to));
+                ops.push(Reassignment { topic, index, from }.put(&to));
             }
             let counter =
                 |(group, next): (GroupId, u64)| Counter(next).put(&CounterName::NextPartition(group));
@@ -112,7 +112,7 @@ impl Broker {
     }
 
     /// Begins what moves to groups that this node leads, and is not under way yet.
-    pub(crate) fn begin_moves(&self) {
+    pub(crate) fn begin_reassignments(&self) {
         let moves: Vec<PartitionId> = self.0.applied.tables().moves.keys().copied().collect();
         for to in moves.into_iter().filter(|to| self.serves(*to)) {
             let mut moving = self
@@ -125,14 +125,14 @@ impl Broker {
             }
             let weak = std::sync::Arc::downgrade(&self.0);
             tokio::spawn(async move {
-                let mut told = String::new();
+                let mut last_warning = String::new();
                 loop {
                     let Some(broker) = weak.upgrade().map(Broker) else {
                         return;
                     };
-                    match broker.move_on(to).await {
+                    match broker.reassign_step(to).await {
                         Ok(true) => {}
-                        Ok(false) => break broker.moved(to),
+                        Ok(false) => break broker.end_reassignment(to),
                         Err(error) => {
                             let is_full = matches!(
                                 error,
@@ -144,12 +144,12 @@ impl Broker {
                             } else {
                                 error.to_string()
                             };
-                            if (is_full || error.kind() != ErrorKind::Retry) && why != told {
+                            if (is_full || error.kind() != ErrorKind::Retry) && why != last_warning {
                                 tracing::warn!(%to, %error, "a partition cannot be moved on");
-                                told = why;
+                                last_warning = why;
                             }
                             drop(broker);
-                            tokio::time::sleep(AGAIN).await;
+                            tokio::time::sleep(RETRY_AFTER).await;
                         }
                     }
                 }
@@ -157,7 +157,7 @@ impl Broker {
         }
     }
 
-    pub(crate) fn moved(&self, to: PartitionId) {
+    pub(crate) fn end_reassignment(&self, to: PartitionId) {
         let mut moving = self
             .0
             .moving
@@ -167,7 +167,7 @@ impl Broker {
     }
 
     /// One step of a move; whether there is another for this node.
-    async fn move_on(&self, to: PartitionId) -> Result<bool, AdminError> {
+    async fn reassign_step(&self, to: PartitionId) -> Result<bool, AdminError> {
         let Some(row) = self.0.applied.tables().moves.get(&to).cloned() else {
             return Ok(false);
         };
@@ -176,11 +176,11 @@ impl Broker {
         }
         let from = row.from;
         let has = self.0.log.marks(to).map_or(Offset::ZERO, |m| m.committed_end());
-        let ask = Ask::Copy {
+        let ask = PeerRequest::Copy {
             partition: from,
             at: has.get(),
         };
-        let Answer::Copied(copied) = self.ask_group(from.group(), ask).await? else {
+        let PeerResponse::Copied(copied) = self.ask_group(from.group(), ask).await? else {
             return Err(AdminError::Closed);
         };
         if copied.next > has.get() || copied.log_start > has.get() {
@@ -190,19 +190,20 @@ impl Broker {
         let lacks = copied.end.saturating_sub(has.get());
         if !copied.sealed {
             if lacks <= SEAL_WITHIN {
-                self.ask_group(from.group(), Ask::Seal { partition: from, to })
+                self.ask_group(from.group(), PeerRequest::Seal { partition: from, to })
                     .await?;
             }
             return Ok(true);
         }
         self.take_producers(to, Offset::new(copied.end), from).await?;
-        let Answer::Term(term) = self
-            .ask_group(from.group(), Ask::Term { group: from.group() })
+        let PeerResponse::Term(term) = self
+            .ask_group(from.group(), PeerRequest::Term { group: from.group() })
             .await?
         else {
             return Err(AdminError::Closed);
         };
-        self.ask_group(GroupId::SITE, Ask::Moved { to, term }).await?;
+        self.ask_group(GroupId::SITE, PeerRequest::Moved { to, term })
+            .await?;
         tracing::info!(topic = %row.topic, partition = row.index, group = to.group().0, "a partition has moved");
         Ok(false)
     }
@@ -255,8 +256,8 @@ impl Broker {
         end: Offset,
         from: PartitionId,
     ) -> Result<(), AdminError> {
-        let ask = Ask::Producers { partition: from };
-        let Answer::Windows(windows) = self.ask_group(from.group(), ask).await? else {
+        let ask = PeerRequest::Producers { partition: from };
+        let PeerResponse::Windows(windows) = self.ask_group(from.group(), ask).await? else {
             return Err(AdminError::Closed);
         };
         self.change_in(to.group(), move |tables, log| {
@@ -275,7 +276,7 @@ impl Broker {
 
     /// What this node, which leads its group, has of `partition` from `at` on.
     pub(crate) async fn copy(&self, partition: PartitionId, at: Offset) -> Result<Copied, AdminError> {
-        self.serving_lane(partition)?;
+        self.serving_replica(partition)?;
         // Asked for first: what is sealed does not grow after that.
         let sealed = self.0.applied.tables().sealed.contains(&partition);
         let (log_start, end) = match self.0.log.marks(partition) {
@@ -298,13 +299,13 @@ impl Broker {
         let mut chunk = read().await.map_err(unread)?;
         // What is damaged here others may have; what nobody has is not left out in silence.
         let marks = self.0.log.marks(partition).unwrap_or_default();
-        while let Some(gap) = noticed(&chunk, &marks) {
+        while let Some(gap) = new_gap(&chunk, &marks) {
             let mended = self.mend(partition, gap).await;
             if mended == Mended::Unknown {
                 return Err(unread(unknown(gap)));
             }
             chunk = read().await.map_err(unread)?;
-            if mended == Mended::Lost || noticed(&chunk, &marks) == Some(gap) {
+            if mended == Mended::Lost || new_gap(&chunk, &marks) == Some(gap) {
                 return Err(AdminError::Refused(format!(
                     "offsets [{}, {}) cannot be read here, and no other node has them: trim the partition to move it",
                     gap.start, gap.end
@@ -332,7 +333,7 @@ impl Broker {
 
     /// Windows of producers of `partition`, whose group this node leads.
     pub(crate) fn windows(&self, partition: PartitionId) -> Result<Vec<(i64, Vec<u8>)>, AdminError> {
-        self.serving_lane(partition)?;
+        self.serving_replica(partition)?;
         let tables = self.0.applied.tables();
         let known = tables
             .producers
@@ -347,7 +348,7 @@ impl Broker {
             let Some(row) = tables.moves.get(&to) else {
                 return Ok(Vec::new());
             };
-            let mut ops = vec![Move::remove(&to)];
+            let mut ops = vec![Reassignment::remove(&to)];
             let topic = tables.topics.get(&row.topic);
             let is_there = topic.and_then(|t| t.partition(row.index)) == Some(row.from);
             if !is_there {
@@ -355,11 +356,11 @@ impl Broker {
                 return Ok(ops);
             }
             let old = i64::from(tables.epoch_base(row.from)) + i64::try_from(term).unwrap_or(i64::MAX);
-            let located = Located {
+            let located = PartitionLocation {
                 at: to,
                 epoch_base: i32::try_from(old.saturating_add(1)).unwrap_or(i32::MAX),
             };
-            ops.push(located.put(&tables.identity(row.from)));
+            ops.push(located.put(&tables.original_id(row.from)));
             if row.from.group() == GroupId::SITE {
                 ops.extend(tables.drop_partition(row.from));
             }

@@ -7,11 +7,11 @@
 use crate::cluster::balance::KEEP_EVERY;
 use crate::core::{Broker, Inner};
 use crate::error::AdminError;
-use crate::placement::layout::{changes, decided, is_nobodys, layout, leaving};
-use crate::propose::replica::{Directory, Lane};
+use crate::placement::layout::{changes, decided, is_unused, layout, leaving};
+use crate::propose::replica::{Directory, LocalReplica};
 use crate::state::rows::Row;
 use crate::state::rows::config_seen::ConfigSeen;
-use crate::state::rows::leader::Led;
+use crate::state::rows::leader::LeaderReport;
 use crate::state::rows::replica_group::ReplicaGroup;
 use crate::state::rows::site::Leaving;
 use crate::state::tables::Tables;
@@ -38,9 +38,9 @@ pub(crate) const CAUGHT_UP: u64 = 64;
 
 impl Broker {
     /// Notes who leads a group, unless a later term is known.
-    pub(crate) async fn note_leader(&self, group: GroupId, led: Led) -> Result<(), AdminError> {
+    pub(crate) async fn note_leader(&self, group: GroupId, led: LeaderReport) -> Result<(), AdminError> {
         self.change(move |tables, _| {
-            let known = tables.other::<Led>(&group).unwrap_or_default();
+            let known = tables.other::<LeaderReport>(&group).unwrap_or_default();
             let is_news = led.term > known.term || (led.term == known.term && led != known);
             Ok(is_news.then(|| led.put(&group)).into_iter().collect())
         })
@@ -49,7 +49,7 @@ impl Broker {
 }
 
 /// Keeps this node's groups as they are decided, until the broker is gone.
-pub(crate) async fn keep(inner: Weak<Inner>) {
+pub(crate) async fn run_reconciler(inner: Weak<Inner>) {
     let Some(changed) = inner.upgrade().map(|inner| Arc::clone(&inner.groups_changed)) else {
         return;
     };
@@ -72,25 +72,25 @@ pub(crate) async fn keep(inner: Weak<Inner>) {
         let tidies = tidied.elapsed() >= TIDY_EVERY;
         if tidies {
             tidied = Instant::now();
-            broker.heal().await;
+            broker.repair_placement().await;
         }
-        broker.open_and_close().await;
-        broker.begin_moves();
+        broker.reconcile_local().await;
+        broker.begin_reassignments();
         broker.begin_forwarding().await;
         for (id, wanted) in decided {
-            let Some(lane) = broker.0.lane(id).filter(|lane| lane.group.is_serving()) else {
+            let Some(replica) = broker.0.replica(id).filter(|replica| replica.group.is_serving()) else {
                 since.remove(&id);
                 continue;
             };
-            let term = lane.group.term();
+            let term = replica.group.term();
             let begun = since.entry(id).or_insert((term, Instant::now()));
             if begun.0 != term {
                 *begun = (term, Instant::now());
             }
             let step = async {
-                if broker.heeds(id, &wanted).await {
-                    broker.tell_of(&lane.group, &wanted).await;
-                    broker.lead_to(&lane.group, &wanted, begun.1).await;
+                if broker.acknowledge_config(id, &wanted).await {
+                    broker.report_leader(&replica.group, &wanted).await;
+                    broker.reconcile_members(&replica.group, &wanted, begun.1).await;
                 }
                 if tidies {
                     broker.drop_deleted(id).await;
@@ -107,13 +107,13 @@ pub(crate) async fn keep(inner: Weak<Inner>) {
 impl Broker {
     /// Opens the groups that this node should have, or has as long as others copy it, and closes those that go on without
     /// it.
-    pub(crate) async fn open_and_close(&self) {
+    pub(crate) async fn reconcile_local(&self) {
         let me = self.group().node();
         let decided = decided(&self.0.applied.tables());
         for (id, wanted) in &decided {
-            let is_open = self.0.lane(*id).is_some();
+            let is_open = self.0.replica(*id).is_some();
             let should = wanted.replicas.contains(&me);
-            let led = self.0.applied.tables().other::<Led>(id);
+            let led = self.0.applied.tables().other::<LeaderReport>(id);
             let is_out = led.is_some_and(|led| led.is_without(me, wanted));
             let has = is_open || self.0.recovered().contains_key(id);
             match (is_open, is_out) {
@@ -127,7 +127,7 @@ impl Broker {
     }
 
     /// Has groups that lack a node get another, if this node leads the site.
-    pub(crate) async fn heal(&self) {
+    pub(crate) async fn repair_placement(&self) {
         if !self.is_serving() || decided(&self.0.applied.tables()).is_empty() {
             return;
         }
@@ -153,7 +153,7 @@ impl Broker {
     async fn open_group(&self, id: GroupId, wanted: &ReplicaGroup) {
         let (site, me) = (self.group(), self.group().node());
         // One that came later is let in by the others, and so is one that finds that they have begun without it.
-        let led = self.0.applied.tables().other::<Led>(&id);
+        let led = self.0.applied.tables().other::<LeaderReport>(&id);
         let begins = wanted.founders.contains_key(&me) && led.is_none();
         let config = GroupConfig {
             id,
@@ -171,11 +171,11 @@ impl Broker {
             site: site.clone(),
             transport: Arc::clone(&self.0.transport),
         });
-        match Lane::open(&self.0.common, config, state.unwrap_or_default(), transport).await {
-            Ok(lane) => {
+        match LocalReplica::open(&self.0.common, config, state.unwrap_or_default(), transport).await {
+            Ok(replica) => {
                 tracing::info!(group = id.0, replicas = ?wanted.replicas, "a replica group is open");
-                let mut lanes = self.0.lanes.write().unwrap_or_else(PoisonError::into_inner);
-                lanes.insert(id, Arc::new(lane));
+                let mut replicas = self.0.replicas.write().unwrap_or_else(PoisonError::into_inner);
+                replicas.insert(id, Arc::new(replica));
             }
             Err(error) => {
                 self.0.recovered().extend(state.map(|state| (id, state)));
@@ -185,12 +185,12 @@ impl Broker {
     }
 
     async fn close_group(&self, id: GroupId) {
-        let lane = {
-            let mut lanes = self.0.lanes.write().unwrap_or_else(PoisonError::into_inner);
-            lanes.remove(&id)
+        let replica = {
+            let mut replicas = self.0.replicas.write().unwrap_or_else(PoisonError::into_inner);
+            replicas.remove(&id)
         };
-        let Some(lane) = lane else { return };
-        lane.leave().await;
+        let Some(replica) = replica else { return };
+        replica.leave().await;
         self.forget_group(id).await;
     }
 
@@ -208,9 +208,9 @@ impl Broker {
 
     /// Whether no leader of `group` has heard of something newer than `wanted`. Its log says so, so that one that lags
     /// behind in the site's group does not take in again whom another was told to leave out.
-    async fn heeds(&self, group: GroupId, wanted: &ReplicaGroup) -> bool {
+    async fn acknowledge_config(&self, group: GroupId, wanted: &ReplicaGroup) -> bool {
         let version = wanted.version;
-        let known = move |tables: &Tables| tables.heeded.get(&group).copied().unwrap_or(0);
+        let known = move |tables: &Tables| tables.configs_seen.get(&group).copied().unwrap_or(0);
         let now = known(&self.0.applied.tables());
         if now >= version {
             return now == version;
@@ -226,14 +226,14 @@ impl Broker {
     }
 
     /// Has the site know who leads `group`, if it does not.
-    async fn tell_of(&self, group: &Group, wanted: &ReplicaGroup) {
-        let led = Led {
+    async fn report_leader(&self, group: &Group, wanted: &ReplicaGroup) {
+        let led = LeaderReport {
             node: group.node(),
             term: group.term(),
             members: group.members().into_keys().collect(),
             version: wanted.version,
         };
-        let known = self.0.applied.tables().other::<Led>(&group.id());
+        let known = self.0.applied.tables().other::<LeaderReport>(&group.id());
         if known.as_ref() == Some(&led) {
             return;
         }
@@ -247,7 +247,7 @@ impl Broker {
     }
 
     /// One step towards the members that `group`, which this node leads since `begun`, should have.
-    async fn lead_to(&self, group: &Group, wanted: &ReplicaGroup, begun: Instant) {
+    async fn reconcile_members(&self, group: &Group, wanted: &ReplicaGroup, begun: Instant) {
         let (members, voters, site) = (group.members(), group.voters(), self.group().members());
         let me = group.node();
         let stepped = 'step: {
@@ -302,7 +302,7 @@ impl Broker {
                 .map(|(partition, _)| partition);
             let deleted = |p: &PartitionId| {
                 let is_old = p.group() == group && u64::from(p.number()) < next;
-                is_old && is_nobodys(&tables, *p)
+                is_old && is_unused(&tables, *p)
             };
             ends.filter(deleted).collect::<Vec<_>>()
         };
@@ -311,7 +311,7 @@ impl Broker {
         }
         let dropped = self
             .change_in(group, move |tables, log| {
-                let is_there = |p: &PartitionId| log.marks(*p).is_some() && is_nobodys(tables, *p);
+                let is_there = |p: &PartitionId| log.marks(*p).is_some() && is_unused(tables, *p);
                 let mut ops = Vec::new();
                 for partition in gone.into_iter().filter(is_there) {
                     // Its seal stays: a later leader that lags behind in the site's group may take it for one that is

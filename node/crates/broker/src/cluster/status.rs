@@ -3,8 +3,8 @@
 use crate::core::Broker;
 use crate::placement::layout::{carried, decided};
 use crate::state::rows::channel::{ChannelKey, ChannelRow};
-use crate::state::rows::leader::Led;
-use crate::state::rows::reassignment::Move;
+use crate::state::rows::leader::LeaderReport;
+use crate::state::rows::reassignment::Reassignment;
 use crate::state::rows::replica_group::ReplicaGroup;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -70,7 +70,12 @@ impl Broker {
             (decided(&tables), carried(&tables))
         };
         let status = |(id, group): (GroupId, ReplicaGroup)| {
-            let led = self.0.applied.tables().other::<Led>(&id).unwrap_or_default();
+            let led = self
+                .0
+                .applied
+                .tables()
+                .other::<LeaderReport>(&id)
+                .unwrap_or_default();
             ReplicaGroupStatus {
                 group: id.0,
                 replicas: group.replicas,
@@ -100,7 +105,7 @@ impl Broker {
     /// Partitions that are on their way.
     pub fn moves(&self) -> Vec<MoveStatus> {
         let tables = self.0.applied.tables();
-        let status = |(to, m): (&PartitionId, &Move)| MoveStatus {
+        let status = |(to, m): (&PartitionId, &Reassignment)| MoveStatus {
             topic: m.topic.to_string(),
             partition: m.index,
             from: m.from.group().0,
@@ -136,7 +141,7 @@ impl Broker {
             let marks = self.0.log.marks(row.at);
             let range = marks.as_ref().map(|m| (m.log_start(), m.committed_end()));
             let (start, end) = range.unwrap_or_default();
-            self.serving_lane(row.at).is_ok().then(|| Waiting {
+            self.serving_replica(row.at).is_ok().then(|| Waiting {
                 topic: topic.name.to_string(),
                 partition: partition as u32,
                 home: home.0,

@@ -53,7 +53,9 @@ impl Broker {
             let tables = self.0.applied.tables();
             let known = |c: &&Commit| {
                 let id = tables.topics.get(c.topic.as_str())?.partition(c.partition)?;
-                tables.group_offsets.get(&(group.to_owned(), tables.identity(id)))
+                tables
+                    .group_offsets
+                    .get(&(group.to_owned(), tables.original_id(id)))
             };
             let new = commits.iter().filter(|c| known(c).is_none()).count();
             if new > 0 && tables.group_offsets.len() + new > GROUP_OFFSETS_MAX {
@@ -82,7 +84,7 @@ impl Broker {
                     metadata: commit.metadata.clone(),
                     committed_ms,
                 };
-                ops.push(row.put(&(group.to_owned(), tables.identity(id))));
+                ops.push(row.put(&(group.to_owned(), tables.original_id(id))));
             }
         }
         if ops.is_empty() {
@@ -95,7 +97,7 @@ impl Broker {
     pub fn committed_offset(&self, group: &str, topic: &str, partition: u32) -> Option<CommittedOffset> {
         let tables = self.0.applied.tables();
         let id = tables.topics.get(topic)?.partition(partition)?;
-        let id = tables.identity(id);
+        let id = tables.original_id(id);
         tables.group_offsets.get(&(group.to_owned(), id)).cloned()
     }
 
@@ -141,7 +143,7 @@ impl Broker {
             .topic(topic)
             .and_then(|t| t.partition(partition))
             .ok_or(GroupError::NotFound)?;
-        let id = self.0.applied.tables().identity(id);
+        let id = self.0.applied.tables().original_id(id);
         let op = CommittedOffset::remove(&(group.to_owned(), id));
         self.put(vec![op]).await.map_err(|_| GroupError::Unavailable)
     }

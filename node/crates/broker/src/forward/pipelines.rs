@@ -2,7 +2,7 @@
 
 use crate::core::Broker;
 use crate::error::AdminError;
-use crate::rpc::message::{Answer, Ask};
+use crate::rpc::message::{PeerRequest, PeerResponse};
 use std::time::Duration;
 use weir_replica::NodeId;
 use weir_types::GroupId;
@@ -24,7 +24,7 @@ impl Broker {
         let (me, members) = (self.group().node(), self.group().members());
         let voters = self.group().voters().into_iter().filter(|id| *id != me);
         let full = voters.filter_map(|id| members.get(&id).filter(|m| !m.witness).map(|m| (id, m.clone())));
-        let ask = postcard::to_allocvec(&Ask::Prepare {
+        let ask = postcard::to_allocvec(&PeerRequest::Prepare {
             modules: modules.to_vec(),
         });
         let ask = ask.unwrap_or_default();
@@ -36,8 +36,8 @@ impl Broker {
                     // One that is away is not waited for.
                     let answer = answer.map_err(|e| e.to_string())?;
                     match postcard::from_bytes(&answer) {
-                        Ok(Answer::Created) => return Ok(None),
-                        Ok(Answer::Refused(why, false)) => return Ok(Some(why)),
+                        Ok(PeerResponse::Done) => return Ok(None),
+                        Ok(PeerResponse::Refused(why, false)) => return Ok(Some(why)),
                         _ => tokio::time::sleep(PREPARE_AGAIN).await,
                     }
                 }
@@ -68,7 +68,7 @@ impl Broker {
         revision: u64,
         why: String,
     ) -> Result<(), AdminError> {
-        let ask = Ask::TakeBack {
+        let ask = PeerRequest::TakeBack {
             pipeline,
             revision,
             why,

@@ -7,7 +7,7 @@ use crate::error::{AdminError, FetchError, ProduceError};
 use crate::propose::request::{Framing, Produced};
 use crate::records::fetch::{Fetch, Fetched};
 use crate::records::lookup::At;
-use crate::rpc::message::{Answer, Ask};
+use crate::rpc::message::{PeerRequest, PeerResponse};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -67,7 +67,7 @@ impl Broker {
         self.0
             .quotas
             .charge(Direction::Produce, &who.account, bytes, Instant::now());
-        let ask = Ask::Produce {
+        let ask = PeerRequest::Produce {
             client: who.account.clone(),
             topic: topic.to_owned(),
             partition,
@@ -79,8 +79,8 @@ impl Broker {
         // It may have got there.
         let answer = answer.map_err(|_| weir_replica::ProposeError::Unknown)?;
         match postcard::from_bytes(&answer) {
-            Ok(Answer::Produced { base, span }) => Ok(Produced { base, span }),
-            Ok(Answer::NotProduced(why, fate)) => Err(ProduceError::There(why, fate.into())),
+            Ok(PeerResponse::Produced { base, span }) => Ok(Produced { base, span }),
+            Ok(PeerResponse::NotProduced(why, fate)) => Err(ProduceError::There(why, fate.into())),
             _ => Err(weir_replica::ProposeError::Unknown.into()),
         }
     }
@@ -99,7 +99,7 @@ impl Broker {
         if !authorize(who, Operation::Read, Resource::Topic(&fetch.topic)) {
             return Err(FetchError::Denied(fetch.topic));
         }
-        let ask = Ask::Read {
+        let ask = PeerRequest::Read {
             client: who.account.clone(),
             topic: fetch.topic,
             partition: fetch.partition,
@@ -107,9 +107,9 @@ impl Broker {
             max_bytes: fetch.max_bytes as u32,
         };
         match self.ask_to_read(id, ask).await? {
-            Answer::Read(reading) => Fetched::try_from(reading)
+            PeerResponse::Read(reading) => Fetched::try_from(reading)
                 .map_err(|e| FetchError::There(format!("what was read elsewhere is damaged: {e}"))),
-            Answer::Beyond { end } => Err(FetchError::OutOfRange {
+            PeerResponse::Beyond { end } => Err(FetchError::OutOfRange {
                 offset: fetch.from,
                 end,
             }),
@@ -135,14 +135,14 @@ impl Broker {
         if !authorize(who, Operation::Read, Resource::Topic(topic)) {
             return Err(FetchError::Denied(topic.to_owned()));
         }
-        let ask = Ask::Place {
+        let ask = PeerRequest::Place {
             client: who.account.clone(),
             topic: topic.to_owned(),
             partition,
             at,
         };
         match self.ask_to_read(id, ask).await? {
-            Answer::Place(offset) => Ok(offset),
+            PeerResponse::Place(offset) => Ok(offset),
             _ => Err(FetchError::NotLeader(None)),
         }
     }
@@ -163,13 +163,13 @@ impl Broker {
         }
         let asked = by_group.iter().map(|(group, places)| {
             let partitions = places.iter().map(|(_, id)| *id).collect();
-            tokio::time::timeout(within, self.ask_group(*group, Ask::Ends { partitions }))
+            tokio::time::timeout(within, self.ask_group(*group, PeerRequest::Ends { partitions }))
         });
         let answers = futures_util::future::join_all(asked).await;
         let (mut ends, mut silent) = (Vec::new(), Vec::new());
         for ((group, places), answer) in by_group.into_iter().zip(answers) {
             match answer {
-                Ok(Ok(Answer::Ends(found))) => {
+                Ok(Ok(PeerResponse::Ends(found))) => {
                     let known = places.iter().zip(found);
                     ends.extend(known.map(|(((topic, partition), _), end)| (topic.clone(), *partition, end)));
                 }

@@ -3,7 +3,7 @@
 use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::core::Broker;
 use crate::error::{AdminError, Refusal};
-use crate::rpc::message::{Answer, Ask, Change};
+use crate::rpc::message::{Change, PeerRequest, PeerResponse};
 use crate::state::rows::topic::Topic;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const OWN_NAMES: &str = "__";
 
 impl Broker {
     /// Makes a change that another node was asked for.
-    pub(super) async fn answer_change(&self, who: &Principal, change: Change) -> Answer {
+    pub(super) async fn answer_change(&self, who: &Principal, change: Change) -> PeerResponse {
         let done = match change {
             Change::Create {
                 name,
@@ -53,11 +53,11 @@ impl Broker {
             }
         };
         match done {
-            Ok(()) => Answer::Done {
+            Ok(()) => PeerResponse::DoneAt {
                 // The entry is not behind this one.
                 applied: self.group().status().last,
             },
-            Err(e) => Answer::NotDone(Refusal::from(&e), e.to_string()),
+            Err(e) => PeerResponse::NotDone(Refusal::from(&e), e.to_string()),
         }
     }
 
@@ -67,7 +67,7 @@ impl Broker {
         if self.level() < LEVEL_OF_AGES || self.leader().is_none() {
             return Err(self.not_leader().into());
         }
-        let ask = Ask::Change {
+        let ask = PeerRequest::Change {
             client: who.account.clone(),
             change,
         };
@@ -75,10 +75,10 @@ impl Broker {
         let answer = self.group().forward(encode(&ask).into()).await;
         let answer = answer.map_err(|_| ProposeError::Unknown)?;
         match decode("an answer", &answer) {
-            Ok(Answer::Done { applied }) => self.until_applied(applied).await,
-            Ok(Answer::NotDone(refusal, why)) => Err(AdminError::There { refusal, why }),
-            Ok(Answer::Refused(why, false)) => Err(AdminError::Refused(why)),
-            Ok(Answer::Refused(_, true)) => Err(self.not_leader().into()),
+            Ok(PeerResponse::DoneAt { applied }) => self.until_applied(applied).await,
+            Ok(PeerResponse::NotDone(refusal, why)) => Err(AdminError::There { refusal, why }),
+            Ok(PeerResponse::Refused(why, false)) => Err(AdminError::Refused(why)),
+            Ok(PeerResponse::Refused(_, true)) => Err(self.not_leader().into()),
             _ => Err(ProposeError::Unknown.into()),
         }
     }
@@ -152,7 +152,7 @@ impl Broker {
         }
         self.may_be_unasked(name)?;
         if self.level() < LEVEL_OF_AGES {
-            let ask = Ask::CreateTopic {
+            let ask = PeerRequest::CreateTopic {
                 name: name.to_owned(),
                 partitions,
             };

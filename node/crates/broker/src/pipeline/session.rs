@@ -8,7 +8,7 @@
 
 use crate::core::Broker;
 use crate::hook::Stepped;
-use crate::propose::request::{Append, Framing, Made, Request, Room, row_op};
+use crate::propose::request::{Append, Framing, PipelineEffects, Request, Room, row_op};
 use crate::propose::step::{Footing, Shared, Step};
 use crate::state::rows::producer::{Accepted, Verdict, Window};
 use crate::state::rows::topic::Topic;
@@ -25,14 +25,14 @@ impl Broker {
     /// Takes what a pipeline made of the time alone: a step that stands on a batch of nobody's. What becomes of it is the
     /// step's to tell. Blocks while the proposer is behind: for a thread of the caller's own.
     pub fn take_step(&self, topic: Arc<Topic>, partition: PartitionId, made: Stepped) {
-        let Ok(lane) = self.proposing_lane(partition) else {
+        let Ok(replica) = self.proposing_replica(partition) else {
             return;
         };
         let outputs: usize = made.outputs.iter().map(|o| o.batch.bytes().len()).sum();
         let rows: usize = made.rows.iter().map(row_bytes).sum();
         // Its bytes; a floor also keeps steps under the queue's length. One that is larger than all may be goes alone.
         let share = (outputs + rows).clamp(STEPS_QUEUED_BYTES_MAX / STEPS_QUEUED_MAX, STEPS_QUEUED_BYTES_MAX);
-        let place = Arc::clone(&lane.steps).acquire_many_owned(share as u32);
+        let place = Arc::clone(&replica.steps).acquire_many_owned(share as u32);
         let Ok(permit) = self.0.runtime.block_on(place).map(Room::Step) else {
             return;
         };
@@ -43,7 +43,7 @@ impl Broker {
             partition,
             kept: None,
             framing: Framing::Merge,
-            made: Some(Box::new(Made {
+            made: Some(Box::new(PipelineEffects {
                 outputs: made.outputs,
                 rows: made.rows.into_iter().map(row_op).collect(),
                 footing: Footing::Step(made.step),
@@ -52,7 +52,7 @@ impl Broker {
             account: None,
             permit,
         };
-        let _ = lane.requests.send(Request::Append(append));
+        let _ = replica.requests.send(Request::Append(append));
     }
 
     /// What is known of producer `id` on `partition`, as applied.
@@ -86,7 +86,7 @@ impl Chain {
             partition,
             shared: Arc::new(Shared {
                 term,
-                broken_at: AtomicU64::new(u64::MAX),
+                invalid_from: AtomicU64::new(u64::MAX),
                 undecided: Mutex::new(0),
                 decided: Condvar::new(),
             }),
@@ -122,7 +122,7 @@ impl Chain {
         self.windows.insert(producer.id, window);
         if self.windows.len() > PRODUCERS_MAX {
             // What is applied says the same of most; of the others it will when the next chain begins.
-            self.shared.break_at(self.steps.load(Ordering::Relaxed));
+            self.shared.invalidate_from(self.steps.load(Ordering::Relaxed));
         }
         true
     }
@@ -141,7 +141,8 @@ impl Chain {
     /// have led meanwhile.
     pub fn is_standing(&self) -> bool {
         let next = self.steps.load(Ordering::Relaxed);
-        self.shared.stands_in(self.broker.led_term(self.partition), next)
+        self.shared
+            .is_valid_in(self.broker.led_term(self.partition), next)
     }
 
     /// Whether the fate of each step is known.

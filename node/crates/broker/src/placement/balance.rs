@@ -18,7 +18,7 @@ pub(crate) struct Layout {
 
 /// A replica that is to be elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Move {
+pub(crate) struct ReplicaMove {
     pub(crate) group: GroupId,
     pub(crate) from: NodeId,
     pub(crate) to: Option<NodeId>,
@@ -99,7 +99,7 @@ impl Layout {
 
     /// Takes `node` out of every group, another in its place where there is one; what changed, or the group that would
     /// be left without any.
-    pub(crate) fn vacate(&mut self, node: NodeId) -> Result<Vec<Move>, GroupId> {
+    pub(crate) fn vacate(&mut self, node: NodeId) -> Result<Vec<ReplicaMove>, GroupId> {
         self.nodes.remove(&node);
         let has = |(id, group): (&GroupId, &ReplicaGroup)| group.replicas.contains(&node).then_some(*id);
         let affected: Vec<GroupId> = self.groups.iter().filter_map(has).collect();
@@ -114,7 +114,7 @@ impl Layout {
             if others.is_empty() && to.is_none() {
                 return Err(id);
             }
-            moves.push(self.apply(Move {
+            moves.push(self.apply(ReplicaMove {
                 group: id,
                 from: node,
                 to,
@@ -154,7 +154,7 @@ impl Layout {
     }
 
     /// Moves replicas from nodes with much to nodes with little, and lets leaders take turns; what changed.
-    pub(crate) fn balance(&mut self) -> Vec<Move> {
+    pub(crate) fn balance(&mut self) -> Vec<ReplicaMove> {
         let mut moves = Vec::new();
         // Each makes the difference smaller: this ends. The bound is for what was overlooked.
         for _ in 0..REPLICA_GROUPS_MAX * self.nodes.len() {
@@ -174,7 +174,7 @@ impl Layout {
             .count()
     }
 
-    fn next_move(&self) -> Option<Move> {
+    fn next_move(&self) -> Option<ReplicaMove> {
         let most = self.nodes.keys().max_by_key(|n| self.replicas_on(**n)).copied()?;
         let least = self.nodes.keys().min_by_key(|n| self.replicas_on(**n)).copied()?;
         if self.replicas_on(most) <= self.replicas_on(least) + 1 {
@@ -203,14 +203,14 @@ impl Layout {
             .iter()
             .filter(fits)
             .min_by_key(|(id, _)| (self.carried(**id), **id))?;
-        Some(Move {
+        Some(ReplicaMove {
             group: *id,
             from: most,
             to: Some(least),
         })
     }
 
-    pub(crate) fn apply(&mut self, change: Move) -> Move {
+    pub(crate) fn apply(&mut self, change: ReplicaMove) -> ReplicaMove {
         if let Some(group) = self.groups.get_mut(&change.group) {
             match change.to {
                 Some(to) => group

@@ -1,6 +1,6 @@
 //! Plans from rows, and rows from plans.
 
-use crate::placement::balance::{Layout, Move};
+use crate::placement::balance::{Layout, ReplicaMove};
 use crate::state::rows::Row;
 use crate::state::rows::replica_group::ReplicaGroup;
 use crate::state::rows::site::Leaving;
@@ -41,7 +41,7 @@ pub(crate) fn changes(
 }
 
 /// Whether `partition` belongs to no topic, is not on its way to one, and holds nothing that waits for one.
-pub(crate) fn is_nobodys(tables: &Tables, partition: PartitionId) -> bool {
+pub(crate) fn is_unused(tables: &Tables, partition: PartitionId) -> bool {
     let is_used = tables.partition_owner.contains_key(&partition) || tables.moves.contains_key(&partition);
     !is_used && !tables.is_channel(partition)
 }
@@ -71,8 +71,8 @@ pub(crate) fn layout(tables: &Tables, members: &BTreeMap<NodeId, Member>) -> Lay
     }
 }
 
-pub(crate) fn say(change: &Move) -> String {
-    let Move { group, from, to } = change;
+pub(crate) fn describe_move(change: &ReplicaMove) -> String {
+    let ReplicaMove { group, from, to } = change;
     match to {
         Some(to) => format!("group {group}: from node {from} to node {to}"),
         None => format!("group {group}: no more on node {from}"),

@@ -2,9 +2,9 @@
 
 use crate::error::ProduceError;
 use crate::propose::owners::{Key, Owners};
-use crate::propose::request::{Append, Framing, Made, Round};
+use crate::propose::request::{Append, Framing, PipelineEffects, Round};
 use crate::propose::step::{Footing, OFFSET_DIGITS};
-use crate::state::applied::Applied;
+use crate::state::applied::AppliedState;
 use crate::state::rows::Row;
 use crate::state::rows::producer::{Accepted, CHANNELS, Verdict, Window};
 use crate::state::tables::Tables;
@@ -24,7 +24,7 @@ const COMPRESS_FROM_BYTES: usize = 1 << 10;
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) log: &'a Log,
-    pub(crate) applied: &'a Applied,
+    pub(crate) applied: &'a AppliedState,
     /// Milliseconds since 1970, by the node's clock.
     pub(crate) now_ms: i64,
     /// The replica group whose entry this is.
@@ -36,12 +36,12 @@ pub(crate) struct Context<'a> {
 }
 
 /// One round on its way to an entry.
-pub(crate) struct Building<'a> {
+pub(crate) struct EntryBuilder<'a> {
     pub(crate) context: Context<'a>,
     pub(crate) tables: std::sync::RwLockReadGuard<'a, Tables>,
     pub(crate) ops: Vec<Op>,
     /// Small batches per partition that will share a row.
-    pub(crate) open: BTreeMap<PartitionId, Open>,
+    pub(crate) open: BTreeMap<PartitionId, MergeBuffer>,
     pub(crate) next: BTreeMap<PartitionId, Offset>,
     pub(crate) producers: BTreeMap<Key, Window>,
     pub(crate) owners: BTreeMap<Key, Arc<str>>,
@@ -51,7 +51,7 @@ pub(crate) struct Building<'a> {
 }
 
 #[derive(Default)]
-pub(crate) struct Open {
+pub(crate) struct MergeBuffer {
     batches: Vec<Batch>,
     base: Offset,
     span: u32,
@@ -73,7 +73,7 @@ pub(crate) struct Built {
     pub(crate) lazy: bool,
 }
 
-impl<'a> Building<'a> {
+impl<'a> EntryBuilder<'a> {
     pub(crate) fn new(context: Context<'a>) -> Self {
         let tables = context.applied.tables();
         let (ops, open, next, producers, owners, evicted) = Default::default();
@@ -131,20 +131,20 @@ impl<'a> Building<'a> {
 
     /// Takes a request into the entry, with all that a pipeline made of it.
     pub(crate) fn append(&mut self, append: &Append) -> Result<Offset, ProduceError> {
-        let Some(Made { footing, rows, .. }) = append.made.as_deref() else {
+        let Some(PipelineEffects { footing, rows, .. }) = append.made.as_deref() else {
             return self.take(append).map(|(base, _)| base);
         };
         let Footing::Step(step) = footing else {
             return self.take(append).map(|(base, _)| base);
         };
-        if !step.stands_in(self.context.term) {
+        if !step.is_valid_in(self.context.term) {
             return Err(ProduceError::Overtaken);
         }
         let taken = self.take(append);
         match &taken {
             Ok((_, true)) => self.ops.extend(rows.iter().cloned()),
             // A repeated batch, or one that is refused: what it would have changed is not, and later steps think it was.
-            Ok((_, false)) | Err(_) => step.fall(),
+            Ok((_, false)) | Err(_) => step.invalidate(),
         }
         taken.map(|(base, _)| base)
     }
@@ -162,7 +162,7 @@ impl<'a> Building<'a> {
             return Err(ProduceError::NoTopic(append.topic.name.to_string()));
         }
         // Made for partitions that have moved since, or to which no way is open yet.
-        if append.outputs().iter().any(|o| self.way(o.partition).is_none()) {
+        if append.outputs().iter().any(|o| self.route(o.partition).is_none()) {
             return Err(ProduceError::Overtaken);
         }
         let Some(kept) = &append.kept else {
@@ -253,11 +253,11 @@ impl<'a> Building<'a> {
             let batch = output.batch.clone();
             // What a module puts in the stream follows what it kept there.
             let is_follow = output.partition == append.partition;
-            let way = self.way(output.partition).filter(|_| !is_follow);
+            let route = self.route(output.partition).filter(|_| !is_follow);
             // What is sent on must not come back to another place: its number in the channel is what it is known by.
-            self.lazy &= way.is_none_or(|way| way == output.partition);
+            self.lazy &= route.is_none_or(|route| route == output.partition);
             self.add(
-                way.unwrap_or(output.partition),
+                route.unwrap_or(output.partition),
                 if slots.is_empty() {
                     batch
                 } else {
@@ -298,7 +298,7 @@ impl<'a> Building<'a> {
         base
     }
 
-    pub(crate) fn close(&mut self, partition: PartitionId, open: Open) {
+    pub(crate) fn close(&mut self, partition: PartitionId, open: MergeBuffer) {
         let merged = match open.batches.len() {
             0 => return,
             1 => None,
@@ -353,7 +353,7 @@ impl<'a> Building<'a> {
 }
 
 /// One batch of several that follow each other. `None` when that cannot be done, and each is stored as it came.
-pub(crate) fn merge(open: &Open) -> Option<Batch> {
+pub(crate) fn merge(open: &MergeBuffer) -> Option<Batch> {
     let codec = if open.bytes >= COMPRESS_FROM_BYTES {
         Codec::Lz4
     } else {
@@ -366,17 +366,17 @@ pub(crate) fn merge(open: &Open) -> Option<Batch> {
     builder.build(open.base, None).ok()
 }
 
-impl Building<'_> {
+impl EntryBuilder<'_> {
     /// Where what is made for `partition` goes in this entry: there, or to the channel that leads there. None when there is
     /// neither, or the partition is no more what it was when that was made.
-    pub(crate) fn way(&self, partition: PartitionId) -> Option<PartitionId> {
+    pub(crate) fn route(&self, partition: PartitionId) -> Option<PartitionId> {
         let (home, tables) = (self.context.home, &self.tables);
         let is_there = tables.partition_owner.contains_key(&partition);
         let is_here = is_there && partition.group() == home && !tables.sealed.contains(&partition);
         if is_here && tables.channels.is_empty() {
             return Some(partition);
         }
-        let channel = tables.channels.get(&(home, tables.identity(partition)));
+        let channel = tables.channels.get(&(home, tables.original_id(partition)));
         match channel.map(|row| row.at).filter(|_| is_there) {
             Some(channel) if !is_here || self.has_waiting(channel) => Some(channel),
             _ => is_here.then_some(partition),

@@ -1,15 +1,15 @@
 //! Where requests become entries: the one home of everything computed ahead of commitment.
 //!
-//! [`Core`] is a plain state machine: requests in, at most one entry out. It owns the speculative state of its term
+//! [`Proposer`] is a plain state machine: requests in, at most one entry out. It owns the speculative state of its term
 //! (next offsets, producers' windows), which begins empty on top of what is applied and is dropped whole when the
-//! term ends. [`Driver`] runs it on a thread of its own, and decides how long small requests wait for company.
+//! term ends. [`ProposerThread`] runs it on a thread of its own, and decides how long small requests wait for company.
 
 use crate::error::{AdminError, ProduceError};
-use crate::propose::entry::{Building, Context, Speculation};
+use crate::propose::entry::{Context, EntryBuilder, Speculation};
 use crate::propose::owners::Owners;
 use crate::propose::request::{AdminReply, MakeOps, Produced, Request, Round, bytes_of};
 use crate::propose::step::Footing;
-use crate::state::applied::Applied;
+use crate::state::applied::AppliedState;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, Clock, Offset};
 
 /// Why requests wait.
-pub(crate) enum Blocked {
+pub(crate) enum Barrier {
     /// Until all that was proposed is decided, to make a change on top of it.
     Change { make: MakeOps, reply: AdminReply },
     /// Until all that was proposed is decided: later requests must see it, or too much is assumed.
@@ -29,12 +29,12 @@ pub(crate) enum Blocked {
     Silence,
 }
 
-pub(crate) struct Core {
+pub(crate) struct Proposer {
     pub(crate) log: Log,
     pub(crate) group: Group,
     /// None while another node leads.
     pub(crate) leader: Option<Leader>,
-    pub(crate) applied: Arc<Applied>,
+    pub(crate) applied: Arc<AppliedState>,
     pub(crate) clock: Arc<dyn Clock>,
     /// Has the driver hand over [`Request::Wake`].
     pub(crate) wake: Arc<dyn Fn() + Send + Sync>,
@@ -46,16 +46,16 @@ pub(crate) struct Core {
     /// The last one that was waited for and is decided.
     pub(crate) settled: Arc<AtomicU64>,
     pub(crate) round: Round,
-    pub(crate) blocked: Option<Blocked>,
+    pub(crate) barrier: Option<Barrier>,
     /// What came meanwhile. Bounded by the places that requests have.
     pub(crate) waiting: VecDeque<Request>,
 }
 
-impl Core {
+impl Proposer {
     pub(crate) fn new(
         log: Log,
         group: Group,
-        applied: Arc<Applied>,
+        applied: Arc<AppliedState>,
         clock: Arc<dyn Clock>,
         wake: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
@@ -72,7 +72,7 @@ impl Core {
             last_ticket: 0,
             settled: Arc::default(),
             round,
-            blocked: None,
+            barrier: None,
             waiting,
         }
     }
@@ -81,18 +81,18 @@ impl Core {
     pub(crate) fn handle(&mut self, request: Request) -> bool {
         self.unblock();
         let leads = self.leader.as_ref().is_some_and(Leader::is_current);
-        if self.blocked.is_some() && !(leads && self.group.may_propose()) {
+        if self.barrier.is_some() && !(leads && self.group.may_propose()) {
             self.refuse_waiting();
         }
-        if self.blocked.is_none() && leads && self.group.is_silent() {
+        if self.barrier.is_none() && leads && self.group.is_silent() {
             self.flush();
-            self.blocked = Some(Blocked::Silence);
+            self.barrier = Some(Barrier::Silence);
             let wake = Arc::clone(&self.wake);
             self.group.when_heard(Box::new(move || wake()));
         }
         match request {
             Request::Stop => return false,
-            request if self.blocked.is_some() => self.waiting.push_back(request),
+            request if self.barrier.is_some() => self.waiting.push_back(request),
             request => self.take(request),
         }
         true
@@ -119,7 +119,7 @@ impl Core {
             },
             Request::Change { make, reply } => {
                 self.flush();
-                self.block(Blocked::Change { make, reply });
+                self.block(Barrier::Change { make, reply });
             }
             // Whoever leads now is asked when something is proposed.
             Request::Wake | Request::Stop => {}
@@ -135,13 +135,13 @@ impl Core {
     }
 
     /// Lets nothing pass until all that was proposed is decided.
-    fn block(&mut self, blocked: Blocked) {
+    fn block(&mut self, barrier: Barrier) {
         let (ticket, settled, wake) = (
             self.last_ticket,
             Arc::clone(&self.settled),
             Arc::clone(&self.wake),
         );
-        self.blocked = Some(blocked);
+        self.barrier = Some(barrier);
         let decided = move || {
             settled.fetch_max(ticket, Ordering::AcqRel);
             wake();
@@ -152,7 +152,7 @@ impl Core {
 
     /// The term is over: what waited for it is told so. What was proposed in it tells by itself.
     fn refuse_waiting(&mut self) {
-        if let Some(Blocked::Change { reply, .. }) = self.blocked.take() {
+        if let Some(Barrier::Change { reply, .. }) = self.barrier.take() {
             let _ = reply.send(Err(self.not_leader().into()));
         }
         for request in std::mem::take(&mut self.waiting) {
@@ -164,20 +164,20 @@ impl Core {
     fn unblock(&mut self) {
         loop {
             let is_settled = || self.settled.load(Ordering::Acquire) >= self.last_ticket;
-            match &self.blocked {
+            match &self.barrier {
                 None => return,
-                Some(Blocked::Silence) if self.group.is_silent() => return,
-                Some(Blocked::Silence) => self.blocked = None,
-                Some(Blocked::Change { .. } | Blocked::Settle) if !is_settled() => return,
-                Some(Blocked::Change { .. } | Blocked::Settle) => {
+                Some(Barrier::Silence) if self.group.is_silent() => return,
+                Some(Barrier::Silence) => self.barrier = None,
+                Some(Barrier::Change { .. } | Barrier::Settle) if !is_settled() => return,
+                Some(Barrier::Change { .. } | Barrier::Settle) => {
                     // Nothing is under way now: what is applied is all there is, and topics may have come or gone.
                     self.speculation = Speculation::default();
-                    if let Some(Blocked::Change { make, reply }) = self.blocked.take() {
+                    if let Some(Barrier::Change { make, reply }) = self.barrier.take() {
                         self.change(make, reply);
                     }
                 }
             }
-            while self.blocked.is_none()
+            while self.barrier.is_none()
                 && let Some(request) = self.waiting.pop_front()
             {
                 self.take(request);
@@ -197,7 +197,7 @@ impl Core {
                 let refused = self.not_leader();
                 return answer(round, None)(Err(refused));
             }
-            let built = Building::new(self.context()).build(&round);
+            let built = EntryBuilder::new(self.context()).build(&round);
             for (i, error) in built.refused.into_iter().rev() {
                 let _ = round.appends.remove(i).reply.send(Err(error));
             }
@@ -244,7 +244,7 @@ impl Core {
                         self.owners.retain(|key| tables.producers.contains_key(key));
                     }
                     if self.speculation.producers.len() > PRODUCERS_MAX {
-                        self.block(Blocked::Settle);
+                        self.block(Barrier::Settle);
                     }
                     return;
                 }
@@ -337,7 +337,7 @@ impl Core {
                 };
                 self.group.when_decided(ticket, Box::new(decided));
                 // Later requests must see it.
-                self.block(Blocked::Settle);
+                self.block(Barrier::Settle);
             }
             Err(e) => {
                 let _ = reply.send(Err(e.into()));

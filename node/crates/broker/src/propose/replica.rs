@@ -1,9 +1,9 @@
 //! A replica group of this node, and the proposer that makes its entries.
 
-use crate::propose::proposer::Core;
+use crate::propose::proposer::Proposer;
 use crate::propose::request::{Queue, Request};
-use crate::propose::thread::Driver;
-use crate::state::applied::{Applied, Part};
+use crate::propose::thread::ProposerThread;
+use crate::state::applied::{AppliedState, GroupStateMachine};
 use futures_util::future::BoxFuture;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +36,7 @@ impl Transport for Directory {
 /// How long closing waits for replication to stop.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-pub(crate) struct Lane {
+pub(crate) struct LocalReplica {
     pub(crate) group: Group,
     pub(crate) requests: Queue,
     /// Places in the queue for changes of rows: they must not take those of produce requests.
@@ -47,33 +47,33 @@ pub(crate) struct Lane {
 }
 
 /// What all lanes of a node have in common.
-pub(crate) struct Common {
+pub(crate) struct ReplicaContext {
     pub(crate) log: Log,
-    pub(crate) applied: Arc<Applied>,
+    pub(crate) applied: Arc<AppliedState>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) linger: Duration,
 }
 
-impl Lane {
+impl LocalReplica {
     /// Opens the group that `config` says, which the log's recovery found at `state`.
     pub(crate) async fn open(
-        common: &Common,
+        common: &ReplicaContext,
         config: GroupConfig,
         state: GroupState,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, GroupError> {
-        let Common { log, applied, .. } = common;
+        let ReplicaContext { log, applied, .. } = common;
         // Room for every request that has a permit, and for a few wakes.
         let (requests, queue) = Queue::new(PROPOSER_QUEUE_MAX + PROPOSER_CHANGES_MAX + STEPS_QUEUED_MAX + 64);
         let waker = requests.clone();
         // One that does not fit is not missed: the queue is full of others that wake as well.
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || drop(waker.try_send(Request::Wake)));
-        let part = Part::new(Arc::clone(applied), config.id, Arc::clone(&wake));
+        let part = GroupStateMachine::new(Arc::clone(applied), config.id, Arc::clone(&wake));
         let group = Group::open(config, log.clone(), state, transport, Arc::new(part)).await?;
         let (clock, applied) = (Arc::clone(&common.clock), Arc::clone(applied));
-        let core = Core::new(log.clone(), group.clone(), applied, clock, wake);
-        let driver = Driver {
-            core,
+        let state = Proposer::new(log.clone(), group.clone(), applied, clock, wake);
+        let driver = ProposerThread {
+            proposer: state,
             requests: queue,
             linger: common.linger,
         };
@@ -125,7 +125,7 @@ impl Lane {
         }
     }
 
-    /// As [`Lane::close`], of a group in which this node has no part any more, while the others go on.
+    /// As [`LocalReplica::close`], of a group in which this node has no part any more, while the others go on.
     pub(crate) async fn leave(&self) {
         // Its thread ends by itself.
         let _ = self.requests.try_send(Request::Stop);

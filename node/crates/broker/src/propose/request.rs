@@ -57,7 +57,7 @@ pub(crate) struct Append {
     pub(crate) kept: Option<Batch>,
     pub(crate) framing: Framing,
     /// What a pipeline made of it, if it passed one.
-    pub(crate) made: Option<Box<Made>>,
+    pub(crate) made: Option<Box<PipelineEffects>>,
     pub(crate) reply: oneshot::Sender<Result<Produced, ProduceError>>,
     /// Who sent it; none for the node's own.
     pub(crate) account: Option<Arc<str>>,
@@ -66,7 +66,7 @@ pub(crate) struct Append {
 }
 
 /// What a pipeline made of a batch, beside what it kept.
-pub(crate) struct Made {
+pub(crate) struct PipelineEffects {
     pub(crate) outputs: Vec<Output>,
     /// Rows that its modules keep.
     pub(crate) rows: Vec<Op>,

@@ -8,7 +8,7 @@ use weir_types::{Batch, PartitionId, Term};
 pub(crate) struct Shared {
     pub(crate) term: Term,
     /// The first step that came to nothing: neither do those behind it. As large as can be while there is none.
-    pub(crate) broken_at: AtomicU64,
+    pub(crate) invalid_from: AtomicU64,
     pub(crate) undecided: Mutex<usize>,
     pub(crate) decided: Condvar,
 }
@@ -34,13 +34,13 @@ pub enum Footing {
 
 impl Shared {
     /// Whether step `number` does.
-    pub(crate) fn stands_in(&self, term: Option<Term>, number: u64) -> bool {
-        let is_on_whole = number < self.broken_at.load(Ordering::Acquire);
+    pub(crate) fn is_valid_in(&self, term: Option<Term>, number: u64) -> bool {
+        let is_on_whole = number < self.invalid_from.load(Ordering::Acquire);
         Some(self.term) == term && (is_on_whole || planted(Bug::StepOnFallen))
     }
 
-    pub(crate) fn break_at(&self, number: u64) {
-        self.broken_at.fetch_min(number, Ordering::AcqRel);
+    pub(crate) fn invalidate_from(&self, number: u64) {
+        self.invalid_from.fetch_min(number, Ordering::AcqRel);
     }
 
     pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, usize> {
@@ -50,13 +50,13 @@ impl Shared {
 
 impl Step {
     /// Whether it may be taken into an entry of `term`.
-    pub(crate) fn stands_in(&self, term: Option<Term>) -> bool {
-        self.shared.stands_in(term, self.number)
+    pub(crate) fn is_valid_in(&self, term: Option<Term>) -> bool {
+        self.shared.is_valid_in(term, self.number)
     }
 
     /// Its batch is not taken: nothing on top of it may be.
-    pub(crate) fn fall(&self) {
-        self.shared.break_at(self.number);
+    pub(crate) fn invalidate(&self) {
+        self.shared.invalidate_from(self.number);
     }
 
     /// Its entry is committed, and applied here.
@@ -68,7 +68,7 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         if !self.is_committed {
-            self.fall();
+            self.invalidate();
         }
         *self.shared.lock() -= 1;
         self.shared.decided.notify_all();

@@ -1,6 +1,6 @@
 //! The thread of a proposer: decides how long small requests wait for company.
 
-use crate::propose::proposer::Core;
+use crate::propose::proposer::Proposer;
 use crate::propose::request::Request;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -8,14 +8,14 @@ use weir_log::{Turn, Worker};
 use weir_types::limits::ENTRY_BYTES_TARGET;
 
 /// Runs a core until it is told to stop or nobody is left to tell it.
-pub(crate) struct Driver {
-    pub(crate) core: Core,
+pub(crate) struct ProposerThread {
+    pub(crate) proposer: Proposer,
     pub(crate) requests: Receiver<Request>,
     /// How long a small request waits for company.
     pub(crate) linger: Duration,
 }
 
-impl Driver {
+impl ProposerThread {
     /// Takes a request, and those that `next` has behind it until an entry is full. False when it was the last.
     pub(crate) fn take(
         &mut self,
@@ -24,21 +24,21 @@ impl Driver {
     ) -> bool {
         let mut taken = Some(first);
         while let Some(request) = taken.take() {
-            if !self.core.handle(request) {
-                self.core.flush();
+            if !self.proposer.handle(request) {
+                self.proposer.flush();
                 return false;
             }
-            if self.core.round.is_empty() || self.core.round.bytes >= ENTRY_BYTES_TARGET {
+            if self.proposer.round.is_empty() || self.proposer.round.bytes >= ENTRY_BYTES_TARGET {
                 break;
             }
             taken = next(&self.requests);
         }
-        self.core.flush();
+        self.proposer.flush();
         true
     }
 }
 
-impl Worker for Driver {
+impl Worker for ProposerThread {
     fn run(mut self: Box<Self>) {
         while let Ok(first) = self.requests.recv() {
             let (begun, linger) = (Instant::now(), self.linger);

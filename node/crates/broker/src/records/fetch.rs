@@ -5,7 +5,7 @@ use crate::access::ledger::Taken;
 use crate::access::quota::Direction;
 use crate::core::Broker;
 use crate::error::FetchError;
-use crate::records::read::{noticed, unknown};
+use crate::records::read::{new_gap, unknown};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -98,7 +98,7 @@ impl Broker {
         if fetch.from == end && !fetch.wait.is_zero() {
             self.wait_for(id, &marks, fetch.from, fetch.wait).await;
         }
-        self.lane_for_reads(id)?;
+        self.check_readable(id)?;
         let (log_start, committed_end) = (marks.log_start(), marks.committed_end());
         let mut chunk = Chunk {
             pieces: Vec::new(),
@@ -114,7 +114,7 @@ impl Broker {
             let max_bytes = fetch.max_bytes.min(FETCH_BYTES_MAX);
             chunk = self.read(id, fetch.from, committed_end, max_bytes).await?;
             // Noticed now, and nowhere on record: others may have it. Each time round there is one less.
-            while let Some(gap) = noticed(&chunk, &marks) {
+            while let Some(gap) = new_gap(&chunk, &marks) {
                 match self.mend(id, gap).await {
                     Mended::Whole => {}
                     Mended::Lost => break,
@@ -122,7 +122,7 @@ impl Broker {
                     Mended::Unknown => return Err(unknown(gap).into()),
                 }
                 chunk = self.read(id, fetch.from, committed_end, max_bytes).await?;
-                if noticed(&chunk, &marks) == Some(gap) {
+                if new_gap(&chunk, &marks) == Some(gap) {
                     break;
                 }
             }

@@ -5,7 +5,7 @@ use crate::access::quota::Direction;
 use crate::core::Broker;
 use crate::error::ProduceError;
 use crate::hook::HookJob;
-use crate::propose::request::{Append, Framing, Made, Produced, Request, Room, row_op};
+use crate::propose::request::{Append, Framing, PipelineEffects, Produced, Request, Room, row_op};
 use crate::records::admit::ROOM_WITHIN;
 use crate::state::rows::producer::CHANNELS;
 use crate::topic::config::TimestampType;
@@ -81,7 +81,7 @@ impl Broker {
                 partitions,
             });
         };
-        let lane = self.proposing_lane(id)?;
+        let replica = self.proposing_replica(id)?;
         let (bytes, limit) = (batch.bytes().len(), topic.config.max_message_bytes as usize);
         if bytes > limit {
             return Err(ProduceError::TooLarge { bytes, limit });
@@ -126,7 +126,7 @@ impl Broker {
         let permit = Room::Records(permit);
         let (reply, answer) = oneshot::channel();
         let account: Option<Arc<str>> = who.address.map(|_| who.account.as_str().into());
-        let requests = lane.requests.clone();
+        let requests = replica.requests.clone();
         let send = move |append: Append| {
             if let Err(e) = requests.try_send(Request::Append(append))
                 && let std::sync::mpsc::TrySendError::Full(Request::Append(append))
@@ -161,7 +161,7 @@ impl Broker {
                                 partition: id,
                                 kept: Some(p.kept),
                                 framing,
-                                made: Some(Box::new(Made {
+                                made: Some(Box::new(PipelineEffects {
                                     outputs: p.outputs,
                                     rows: p.rows.into_iter().map(row_op).collect(),
                                     footing: p.footing,

@@ -53,12 +53,12 @@ impl Broker {
             Err(_) if !self.is_serving() => return Err(elsewhere(&self.not_leader())),
             found => found?,
         };
-        self.lane_for_reads(id)?;
+        self.check_readable(id)?;
         Ok((id, self.0.log.marks_or_new(id)))
     }
 
-    pub(crate) fn lane_for_reads(&self, id: PartitionId) -> Result<(), FetchError> {
-        match self.serving_lane(id) {
+    pub(crate) fn check_readable(&self, id: PartitionId) -> Result<(), FetchError> {
+        match self.serving_replica(id) {
             // What is written to it by now is elsewhere.
             Ok(_) if !self.serves(id) => Err(FetchError::NotLeader(None)),
             found => found.map(drop).map_err(|e| elsewhere(&e)),
@@ -131,7 +131,7 @@ fn without(batch: &Batch, start: Offset) -> Result<Batch, BatchError> {
 }
 
 /// The first range of `chunk` that is lost, and was not known to be.
-pub(crate) fn noticed(chunk: &Chunk, marks: &Marks) -> Option<Gap> {
+pub(crate) fn new_gap(chunk: &Chunk, marks: &Marks) -> Option<Gap> {
     let known = marks.gaps();
     let is_known = |gap: &Gap| known.iter().any(|k| k.start <= gap.start && gap.end <= k.end);
     chunk.pieces.iter().find_map(|piece| match piece {

@@ -43,7 +43,7 @@ impl Broker {
     /// # Cancel safety
     /// Safe: what was proposed happens, the rest waits for the next call.
     pub async fn retain(&self) {
-        let ages = self.grow_older().await;
+        let ages = self.advance_clocks().await;
         for topic in self.topics() {
             for (index, id) in topic.partitions.iter().enumerate() {
                 // What goes is decided where it is led, and goes everywhere.
@@ -56,7 +56,7 @@ impl Broker {
     }
 
     /// Counts on the clocks of the groups that this node leads, and notes what partitions have stored by now.
-    async fn grow_older(&self) -> BTreeMap<GroupId, Age> {
+    async fn advance_clocks(&self) -> BTreeMap<GroupId, Age> {
         let now = Moment {
             wall_ms: self.now_ms(),
             steady_ms: self.0.clock.steady_ms(),
@@ -156,7 +156,8 @@ impl Broker {
             false => (by_age, Why::Age),
         };
         if to > marks.log_start() {
-            self.give_up(topic, index, marks.log_start()..to, why).await;
+            self.trim_partition(topic, index, marks.log_start()..to, why)
+                .await;
         }
     }
 
@@ -204,7 +205,7 @@ impl Broker {
         // Topics that are kept by key take from the others' part, up to half of the budget: beyond, evicting them does not help.
         let (by_key, used) = (bytes_of(true), bytes_of(false));
         if by_key > budget / 2 {
-            self.tell_over_budget(by_key, budget).await;
+            self.warn_over_budget(by_key, budget).await;
         }
         let Some(over) = used
             .checked_sub(budget - by_key.min(budget / 2))
@@ -230,13 +231,13 @@ impl Broker {
             }
             if let Some(to) = self.boundary(id, Boundary::Bytes(over.min(bytes))).await {
                 let start = self.0.log.marks(id).map_or(Offset::ZERO, |m| m.log_start());
-                self.give_up(&topic, index, start..to, Why::Budget).await;
+                self.trim_partition(&topic, index, start..to, Why::Budget).await;
                 over = over.saturating_sub(bytes);
             }
         }
     }
 
-    async fn tell_over_budget(&self, by_key: u64, budget: u64) {
+    async fn warn_over_budget(&self, by_key: u64, budget: u64) {
         let mut retention = self.0.retention.lock().await;
         let now = self.0.clock.steady_ms();
         let is_told = |at: u64| now.saturating_sub(at) < TELL_EVERY_MS;
@@ -250,7 +251,7 @@ impl Broker {
         }
     }
 
-    async fn give_up(&self, topic: &Topic, index: u32, range: Range<Offset>, why: Why) {
+    async fn trim_partition(&self, topic: &Topic, index: u32, range: Range<Offset>, why: Why) {
         let who = Principal::anonymous("retention");
         let reason = match why {
             Why::Age | Why::Size => GapReason::Expired,

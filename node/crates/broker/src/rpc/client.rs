@@ -2,8 +2,8 @@
 
 use crate::core::Broker;
 use crate::error::{AdminError, FetchError};
-use crate::rpc::message::{Answer, Ask};
-use crate::state::rows::leader::Led;
+use crate::rpc::message::{PeerRequest, PeerResponse};
+use crate::state::rows::leader::LeaderReport;
 use std::ops::Range;
 use weir_log::{decode, encode};
 use weir_replica::{Member, NodeId};
@@ -11,7 +11,11 @@ use weir_types::{GroupId, PartitionId};
 
 impl Broker {
     /// Asks the leader of `group`, whoever that is.
-    pub(crate) async fn ask_group(&self, group: GroupId, ask: Ask) -> Result<Answer, AdminError> {
+    pub(crate) async fn ask_group(
+        &self,
+        group: GroupId,
+        ask: PeerRequest,
+    ) -> Result<PeerResponse, AdminError> {
         let is_here = self.group_of(group).is_some_and(|group| group.is_serving());
         let answer = match self.0.peer_requests.get().filter(|_| is_here) {
             Some(handler) => handler.answer(encode(&ask).into()).await,
@@ -26,31 +30,40 @@ impl Broker {
         };
         let answer = postcard::from_bytes(&answer).map_err(|_| self.not_leader())?;
         match answer {
-            Answer::Refused(why, false) => Err(AdminError::Refused(why)),
-            Answer::Refused(_, true) => Err(self.not_leader().into()),
+            PeerResponse::Refused(why, false) => Err(AdminError::Refused(why)),
+            PeerResponse::Refused(_, true) => Err(self.not_leader().into()),
             answer => Ok(answer),
         }
     }
 
     /// Asks `node`, which is reached at `member`. None when it does not answer.
-    pub(crate) async fn ask_node(&self, node: NodeId, member: Member, ask: &Ask) -> Option<Answer> {
+    pub(crate) async fn ask_node(
+        &self,
+        node: NodeId,
+        member: Member,
+        ask: &PeerRequest,
+    ) -> Option<PeerResponse> {
         let ask = encode(ask).into();
         let answer = self.group().forward_to(node, member, ask).await.ok()?;
         decode("an answer", &answer).ok()
     }
 
-    pub(crate) async fn ask(&self, ask: &Ask) -> Result<Answer, AdminError> {
+    pub(crate) async fn ask(&self, ask: &PeerRequest) -> Result<PeerResponse, AdminError> {
         let ask = encode(ask).into();
         let answer = self.group().forward(ask).await;
         let answer = answer.map_err(|_| self.not_leader())?;
         match postcard::from_bytes(&answer) {
-            Ok(Answer::Refused(why, false)) => Err(AdminError::Refused(why)),
-            Ok(Answer::Refused(_, true)) | Err(_) => Err(self.not_leader().into()),
+            Ok(PeerResponse::Refused(why, false)) => Err(AdminError::Refused(why)),
+            Ok(PeerResponse::Refused(_, true)) | Err(_) => Err(self.not_leader().into()),
             Ok(answer) => Ok(answer),
         }
     }
 
-    pub(crate) async fn ask_to_read(&self, id: PartitionId, ask: Ask) -> Result<Answer, FetchError> {
+    pub(crate) async fn ask_to_read(
+        &self,
+        id: PartitionId,
+        ask: PeerRequest,
+    ) -> Result<PeerResponse, FetchError> {
         match self.ask_group(id.group(), ask).await {
             Ok(answer) => Ok(answer),
             Err(AdminError::Refused(why)) => Err(FetchError::There(why)),
@@ -59,14 +72,16 @@ impl Broker {
     }
 
     /// Tells the site's leader who leads `group`.
-    pub(crate) async fn tell_leader(&self, group: GroupId, led: Led) -> Result<(), AdminError> {
-        self.ask(&Ask::Leads { group: group.0, led }).await.map(drop)
+    pub(crate) async fn tell_leader(&self, group: GroupId, led: LeaderReport) -> Result<(), AdminError> {
+        self.ask(&PeerRequest::Leads { group: group.0, led })
+            .await
+            .map(drop)
     }
 
     /// Numbers for producers, from the leader.
     pub(crate) async fn ask_for_producer_ids(&self) -> Result<Range<u64>, AdminError> {
-        match self.ask(&Ask::ProducerIds).await? {
-            Answer::ProducerIds(ids) => Ok(ids),
+        match self.ask(&PeerRequest::ProducerIds).await? {
+            PeerResponse::ProducerIds(ids) => Ok(ids),
             _ => Err(self.not_leader().into()),
         }
     }

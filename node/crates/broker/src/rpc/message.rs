@@ -7,7 +7,7 @@ use crate::error::{FetchError, Refusal};
 use crate::propose::request::Framing;
 use crate::records::fetch::Fetched;
 use crate::records::lookup::At;
-use crate::state::rows::leader::Led;
+use crate::state::rows::leader::LeaderReport;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -17,13 +17,13 @@ use weir_types::{Batch, BatchError, ErrorKind, Gap, GroupId, Offset, PartitionId
 
 /// What is asked. Known by position: add at the end.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Ask {
+pub(crate) enum PeerRequest {
     /// Numbers for producers.
     ProducerIds,
     /// A topic with default settings. Sent by nodes of the first release.
     CreateTopic { name: String, partitions: u32 },
     /// Who leads a replica group.
-    Leads { group: u16, led: Led },
+    Leads { group: u16, led: LeaderReport },
     /// Records for a partition that the node which is asked leads.
     Produce {
         client: String,
@@ -85,17 +85,17 @@ pub(crate) enum Ask {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Answer {
+pub(crate) enum PeerResponse {
     ProducerIds(Range<u64>),
     /// It is done.
-    Created,
+    Done,
     /// In words; and whether it is worth another try.
     Refused(String, bool),
     Produced {
         base: Offset,
         span: u32,
     },
-    NotProduced(String, Fate),
+    NotProduced(String, RetryAdvice),
     Copied(Copied),
     Windows(Vec<(i64, Vec<u8>)>),
     Term(u64),
@@ -115,7 +115,7 @@ pub(crate) enum Answer {
     /// It is not done, for a reason of this kind, in words.
     NotDone(Refusal, String),
     /// It is done, and shows on a node that has applied so many entries of the site.
-    Done {
+    DoneAt {
         applied: u64,
     },
 }
@@ -171,7 +171,7 @@ impl TryFrom<Reading> for Fetched {
 
 /// What became of records that were not acknowledged.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) enum Fate {
+pub(crate) enum RetryAdvice {
     /// Nothing, and another try may help.
     Retry,
     /// Nothing, and another try would not help.
@@ -179,7 +179,7 @@ pub(crate) enum Fate {
     Unknown,
 }
 
-impl From<ErrorKind> for Fate {
+impl From<ErrorKind> for RetryAdvice {
     fn from(kind: ErrorKind) -> Self {
         match kind {
             ErrorKind::Retry | ErrorKind::Closed => Self::Retry,
@@ -189,7 +189,7 @@ impl From<ErrorKind> for Fate {
     }
 }
 
-impl From<FetchError> for Answer {
+impl From<FetchError> for PeerResponse {
     fn from(e: FetchError) -> Self {
         match e {
             FetchError::OutOfRange { end, .. } => Self::Beyond { end },
@@ -198,12 +198,12 @@ impl From<FetchError> for Answer {
     }
 }
 
-impl From<Fate> for ErrorKind {
-    fn from(fate: Fate) -> Self {
+impl From<RetryAdvice> for ErrorKind {
+    fn from(fate: RetryAdvice) -> Self {
         match fate {
-            Fate::Retry => Self::Retry,
-            Fate::Invalid => Self::Invalid,
-            Fate::Unknown => Self::UnknownOutcome,
+            RetryAdvice::Retry => Self::Retry,
+            RetryAdvice::Invalid => Self::Invalid,
+            RetryAdvice::Unknown => Self::UnknownOutcome,
         }
     }
 }

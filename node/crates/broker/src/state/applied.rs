@@ -1,8 +1,8 @@
 //! What committed entries have made: topics, producers' windows, committed offsets. Changed by entries alone.
 
-use crate::state::notify::Growth;
+use crate::state::notify::AppendNotifier;
 use crate::state::rows::topic::Topic;
-use crate::state::tables::{Tables, told};
+use crate::state::tables::{Tables, describe_key};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
@@ -15,16 +15,16 @@ type RowWatcher = Box<dyn Fn(&[u8], Option<&[u8]>) + Send + Sync>;
 type Waker = Arc<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
-pub(crate) struct Applied {
+pub(crate) struct AppliedState {
     pub(crate) tables: RwLock<Tables>,
-    pub(crate) growth: Growth,
+    pub(crate) growth: AppendNotifier,
     pub(crate) watchers: Mutex<BTreeMap<u8, RowWatcher>>,
     pub(crate) log: OnceLock<Log>,
     /// Counts beginnings and ends of leadership of the site.
     pub(crate) turns: watch::Sender<u64>,
 }
 
-impl Applied {
+impl AppliedState {
     pub(crate) fn tables(&self) -> RwLockReadGuard<'_, Tables> {
         self.tables.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,8 +69,10 @@ impl Applied {
         fresh
             .sealed
             .extend(sealed.filter(|partition| partition.group() != group));
-        let heeded = std::mem::take(&mut tables.heeded).into_iter();
-        fresh.heeded.extend(heeded.filter(|(id, _)| *id != group));
+        let configs_seen = std::mem::take(&mut tables.configs_seen).into_iter();
+        fresh
+            .configs_seen
+            .extend(configs_seen.filter(|(id, _)| *id != group));
         let ages = std::mem::take(&mut tables.ages).into_iter();
         fresh.ages.extend(ages.filter(|(id, _)| *id != group));
         let stored_at = std::mem::take(&mut tables.stored_at).into_iter();
@@ -85,7 +87,7 @@ impl Applied {
             *tables = fresh;
         } else {
             tables.producers = others.chain(fresh.producers).collect();
-            (tables.sealed, tables.heeded) = (fresh.sealed, fresh.heeded);
+            (tables.sealed, tables.configs_seen) = (fresh.sealed, fresh.configs_seen);
             (tables.ages, tables.stored_at) = (fresh.ages, fresh.stored_at);
         }
         Ok(())
@@ -93,15 +95,15 @@ impl Applied {
 }
 
 /// What one group's entries make of the tables.
-pub(crate) struct Part {
-    pub(crate) applied: Arc<Applied>,
+pub(crate) struct GroupStateMachine {
+    pub(crate) applied: Arc<AppliedState>,
     pub(crate) group: GroupId,
     /// Called when leadership begins or ends.
     pub(crate) wake: Waker,
 }
 
-impl Part {
-    pub(crate) fn new(applied: Arc<Applied>, group: GroupId, wake: Waker) -> Self {
+impl GroupStateMachine {
+    pub(crate) fn new(applied: Arc<AppliedState>, group: GroupId, wake: Waker) -> Self {
         Self { applied, group, wake }
     }
 
@@ -115,7 +117,7 @@ impl Part {
     }
 }
 
-impl StateMachine for Part {
+impl StateMachine for GroupStateMachine {
     fn apply(&self, header: &EntryHeader) -> Result<(), String> {
         Stop::Applying.here();
         let applied = self.applied.apply(header);
@@ -136,7 +138,7 @@ impl StateMachine for Part {
     }
 }
 
-impl Applied {
+impl AppliedState {
     pub(crate) fn apply(&self, header: &EntryHeader) -> Result<(), String> {
         let mut watched = Vec::new();
         {
@@ -147,7 +149,7 @@ impl Applied {
                     OpHeader::Remove { key } => (key, tables.row(key, None)),
                     OpHeader::Append(_) | OpHeader::Trim { .. } | OpHeader::Drop { .. } => continue,
                 };
-                changed.map_err(|why| format!("{}: {why}", told(key)))?;
+                changed.map_err(|why| format!("{}: {why}", describe_key(key)))?;
             }
         }
         for op in &header.ops {

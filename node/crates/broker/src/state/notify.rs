@@ -7,9 +7,9 @@ use weir_types::PartitionId;
 
 /// One signal a partition that somebody waits for.
 #[derive(Debug, Default)]
-pub(crate) struct Growth(Mutex<BTreeMap<PartitionId, Arc<Notify>>>);
+pub(crate) struct AppendNotifier(Mutex<BTreeMap<PartitionId, Arc<Notify>>>);
 
-impl Growth {
+impl AppendNotifier {
     /// The signal of `partition`. Bounded by the number of partitions.
     pub(crate) fn of(&self, partition: PartitionId) -> Arc<Notify> {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);

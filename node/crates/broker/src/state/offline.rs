@@ -1,7 +1,7 @@
 //! What a log has that no broker serves.
 
 use crate::state::rows::Row;
-use crate::state::rows::location::Located;
+use crate::state::rows::location::PartitionLocation;
 use crate::state::rows::topic::Topic;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -19,8 +19,9 @@ pub fn topics_in(log: &Log) -> Result<BTreeMap<PartitionId, (TopicName, u32)>, R
     };
     let mut located = BTreeMap::new();
     for (key, value) in log.state_rows(StateKind::Located)? {
-        let place = Located::decode(&value).map_err(|why| unreadable("the place of a partition", why))?;
-        let identity = Located::parse_key(key.rest());
+        let place =
+            PartitionLocation::decode(&value).map_err(|why| unreadable("the place of a partition", why))?;
+        let identity = PartitionLocation::parse_key(key.rest());
         located.extend(identity.map(|identity| (identity, place.at)));
     }
     let mut partitions = BTreeMap::new();

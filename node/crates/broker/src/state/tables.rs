@@ -8,10 +8,10 @@ use crate::state::rows::config_seen::ConfigSeen;
 use crate::state::rows::consumer_group::GroupRow;
 use crate::state::rows::counter::{Counter, CounterName};
 use crate::state::rows::group_age::AgeRow;
-use crate::state::rows::leader::Led;
-use crate::state::rows::location::Located;
+use crate::state::rows::leader::LeaderReport;
+use crate::state::rows::location::PartitionLocation;
 use crate::state::rows::producer::Window;
-use crate::state::rows::reassignment::Move;
+use crate::state::rows::reassignment::Reassignment;
 use crate::state::rows::replica_group::ReplicaGroup;
 use crate::state::rows::seal::Seal;
 use crate::state::rows::site::Level;
@@ -57,10 +57,10 @@ pub(crate) struct Tables {
     /// The topic of each partition, by the number under which it is kept.
     pub(crate) partition_owner: BTreeMap<PartitionId, TopicName>,
     /// Partitions that have moved: by the number with which they were made, and the other way round.
-    pub(crate) located: BTreeMap<PartitionId, Located>,
-    pub(crate) identities: BTreeMap<PartitionId, PartitionId>,
+    pub(crate) located: BTreeMap<PartitionId, PartitionLocation>,
+    pub(crate) original_ids: BTreeMap<PartitionId, PartitionId>,
     /// Those that are on their way, by where they go.
-    pub(crate) moves: BTreeMap<PartitionId, Move>,
+    pub(crate) moves: BTreeMap<PartitionId, Reassignment>,
     /// Those that take nothing more.
     pub(crate) sealed: BTreeSet<PartitionId>,
     /// How long each group has stored for, and when what each partition has was stored.
@@ -69,7 +69,7 @@ pub(crate) struct Tables {
     /// Where what waits for partitions of other groups is kept.
     pub(crate) channels: BTreeMap<ChannelKey, ChannelRow>,
     /// What was decided of each replica group, as far as its own log says that its leaders know.
-    pub(crate) heeded: BTreeMap<GroupId, u64>,
+    pub(crate) configs_seen: BTreeMap<GroupId, u64>,
     /// Rows of other layers, by kind and key: pipelines, modules, and how far pipelines have read.
     pub(crate) others: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
 }
@@ -84,7 +84,7 @@ impl Tables {
                     tables
                         .row(key.as_bytes(), Some(&value))
                         .map_err(|why| ReadError::Format {
-                            row: told(key.as_bytes()),
+                            row: describe_key(key.as_bytes()),
                             why,
                         })?;
                 }
@@ -135,7 +135,7 @@ impl Tables {
             }
             StateKind::Heeded => {
                 let seen = value.and_then(|v| ConfigSeen::decode(v).ok());
-                self.heeded
+                self.configs_seen
                     .extend(ConfigSeen::parse_key(rest).zip(seen.map(|s| s.0)));
             }
             StateKind::Counter => {
@@ -147,7 +147,7 @@ impl Tables {
                 // Rows that are decoded where they are used must be readable there.
                 match (kind, value) {
                     (StateKind::ReplicaGroup, Some(value)) => drop(ReplicaGroup::decode(value)?),
-                    (StateKind::Leader, Some(value)) => drop(Led::decode(value)?),
+                    (StateKind::Leader, Some(value)) => drop(LeaderReport::decode(value)?),
                     _ => {}
                 }
                 let key = (kind as u8, rest.to_vec());
@@ -213,15 +213,15 @@ impl Tables {
     }
 
     fn located_row(&mut self, rest: &[u8], value: Option<&[u8]>) -> Result<(), FormatError> {
-        let Some(identity) = Located::parse_key(rest) else {
+        let Some(identity) = PartitionLocation::parse_key(rest) else {
             return Ok(());
         };
-        let row = value.map(Located::decode).transpose()?;
+        let row = value.map(PartitionLocation::decode).transpose()?;
         let before = self.current(identity);
-        self.identities.remove(&before);
+        self.original_ids.remove(&before);
         match row {
             Some(row) => {
-                self.identities.insert(row.at, identity);
+                self.original_ids.insert(row.at, identity);
                 self.located.insert(identity, row);
             }
             None => drop(self.located.remove(&identity)),
@@ -259,7 +259,7 @@ impl Tables {
             }
             None => {
                 for partition in self.topics.remove(&name).iter().flat_map(|t| &t.partitions) {
-                    let identity = self.identity(*partition);
+                    let identity = self.original_id(*partition);
                     self.partition_owner.remove(partition);
                     self.producers.retain(|(p, _), _| p != partition);
                     let bytes = &mut self.offsets_metadata_bytes;
@@ -281,12 +281,12 @@ impl Tables {
     }
 
     /// The number that the partition `at` was made with.
-    pub(crate) fn identity(&self, at: PartitionId) -> PartitionId {
-        self.identities.get(&at).copied().unwrap_or(at)
+    pub(crate) fn original_id(&self, at: PartitionId) -> PartitionId {
+        self.original_ids.get(&at).copied().unwrap_or(at)
     }
 
     pub(crate) fn epoch_base(&self, at: PartitionId) -> i32 {
-        let located = self.located.get(&self.identity(at));
+        let located = self.located.get(&self.original_id(at));
         located.filter(|l| l.at == at).map_or(0, |l| l.epoch_base)
     }
 
@@ -308,7 +308,7 @@ impl Tables {
     pub(crate) fn topic_row_of(&self, topic: &Topic) -> Op {
         let mut stored = topic.clone();
         for partition in &mut stored.partitions {
-            *partition = self.identity(*partition);
+            *partition = self.original_id(*partition);
         }
         Op::Put {
             key: Topic::key(&stored.name),
@@ -347,7 +347,7 @@ where
 }
 
 /// A key of a row, for people.
-pub(crate) fn told(key: &[u8]) -> String {
+pub(crate) fn describe_key(key: &[u8]) -> String {
     let (kind, rest) = key.split_first().unwrap_or((&0, &[]));
     match StateKind::from_byte(*kind) {
         Some(kind) => format!("row {kind:?} `{}`", rest.escape_ascii()),

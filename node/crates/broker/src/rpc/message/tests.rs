@@ -11,7 +11,7 @@ fn conversation() -> Vec<(&'static str, Vec<u8>)> {
     }
     let (partition, to) = (PartitionId(4), PartitionId(5));
     let (text, batch) = (|| "t".to_owned(), || vec![1, 2]);
-    let led = Led {
+    let led = LeaderReport {
         node: 2,
         term: 7,
         members: [1, 2].into(),
@@ -28,96 +28,102 @@ fn conversation() -> Vec<(&'static str, Vec<u8>)> {
         log_start: Offset::ZERO,
         committed_end: Offset::new(300),
     };
-    let produce = Ask::Produce {
+    let produce = PeerRequest::Produce {
         client: text(),
         topic: text(),
         partition: 1,
         batch: batch(),
         framing: Framing::AsSent,
     };
-    let renew = Ask::RenewChannel {
+    let renew = PeerRequest::RenewChannel {
         home: GroupId(1),
         to,
         epoch: 2,
         base: Offset::new(9),
     };
-    let read = Ask::Read {
+    let read = PeerRequest::Read {
         client: text(),
         topic: text(),
         partition: 1,
         from: Offset::new(9),
         max_bytes: 70_000,
     };
-    let place = Ask::Place {
+    let place = PeerRequest::Place {
         client: text(),
         topic: text(),
         partition: 1,
         at: At::Time(9),
     };
-    let back = Ask::TakeBack {
+    let back = PeerRequest::TakeBack {
         pipeline: text(),
         revision: 2,
         why: text(),
     };
     vec![
-        ("ask producer ids", bytes(&Ask::ProducerIds)),
+        ("ask producer ids", bytes(&PeerRequest::ProducerIds)),
         (
             "ask create topic",
-            bytes(&Ask::CreateTopic {
+            bytes(&PeerRequest::CreateTopic {
                 name: text(),
                 partitions: 3,
             }),
         ),
-        ("ask leads", bytes(&Ask::Leads { group: 1, led })),
+        ("ask leads", bytes(&PeerRequest::Leads { group: 1, led })),
         ("ask produce", bytes(&produce)),
-        ("ask copy", bytes(&Ask::Copy { partition, at: 300 })),
-        ("ask seal", bytes(&Ask::Seal { partition, to })),
-        ("ask producers", bytes(&Ask::Producers { partition })),
-        ("ask term", bytes(&Ask::Term { group: GroupId(1) })),
-        ("ask moved", bytes(&Ask::Moved { to, term: 7 })),
-        ("ask forward", bytes(&Ask::Forward { to, batch: batch() })),
+        ("ask copy", bytes(&PeerRequest::Copy { partition, at: 300 })),
+        ("ask seal", bytes(&PeerRequest::Seal { partition, to })),
+        ("ask producers", bytes(&PeerRequest::Producers { partition })),
+        ("ask term", bytes(&PeerRequest::Term { group: GroupId(1) })),
+        ("ask moved", bytes(&PeerRequest::Moved { to, term: 7 })),
+        ("ask forward", bytes(&PeerRequest::Forward { to, batch: batch() })),
         (
             "ask open channel",
-            bytes(&Ask::OpenChannel { home: GroupId(1), to }),
+            bytes(&PeerRequest::OpenChannel { home: GroupId(1), to }),
         ),
         ("ask renew channel", bytes(&renew)),
         ("ask read", bytes(&read)),
         ("ask place", bytes(&place)),
         (
             "ask ends",
-            bytes(&Ask::Ends {
+            bytes(&PeerRequest::Ends {
                 partitions: vec![partition, to],
             }),
         ),
         (
             "ask prepare",
-            bytes(&Ask::Prepare {
+            bytes(&PeerRequest::Prepare {
                 modules: vec![[7; 32]],
             }),
         ),
         ("ask take back", bytes(&back)),
-        ("answer producer ids", bytes(&Answer::ProducerIds(5..300))),
-        ("answer created", bytes(&Answer::Created)),
-        ("answer refused", bytes(&Answer::Refused(text(), true))),
+        ("answer producer ids", bytes(&PeerResponse::ProducerIds(5..300))),
+        ("answer created", bytes(&PeerResponse::Done)),
+        ("answer refused", bytes(&PeerResponse::Refused(text(), true))),
         (
             "answer produced",
-            bytes(&Answer::Produced {
+            bytes(&PeerResponse::Produced {
                 base: Offset::new(9),
                 span: 3,
             }),
         ),
         (
             "answer not produced",
-            bytes(&Answer::NotProduced(text(), Fate::Unknown)),
+            bytes(&PeerResponse::NotProduced(text(), RetryAdvice::Unknown)),
         ),
-        ("answer windows", bytes(&Answer::Windows(vec![(7, batch())]))),
-        ("answer term", bytes(&Answer::Term(7))),
-        ("answer forwarded", bytes(&Answer::Forwarded)),
-        ("answer expected", bytes(&Answer::Expected(Some(7)))),
-        ("answer read", bytes(&Answer::Read(reading))),
-        ("answer beyond", bytes(&Answer::Beyond { end: Offset::new(9) })),
-        ("answer place", bytes(&Answer::Place(Offset::new(9)))),
-        ("answer ends", bytes(&Answer::Ends(vec![Offset::new(9)]))),
+        (
+            "answer windows",
+            bytes(&PeerResponse::Windows(vec![(7, batch())])),
+        ),
+        ("answer term", bytes(&PeerResponse::Term(7))),
+        ("answer forwarded", bytes(&PeerResponse::Forwarded)),
+        ("answer expected", bytes(&PeerResponse::Expected(Some(7)))),
+        ("answer read", bytes(&PeerResponse::Read(reading))),
+        (
+            "answer beyond",
+            bytes(&PeerResponse::Beyond { end: Offset::new(9) }),
+        ),
+        ("answer place", bytes(&PeerResponse::Place(Offset::new(9)))),
+        ("answer ends", bytes(&PeerResponse::Ends(vec![Offset::new(9)]))),
     ]
 }
 
@@ -134,19 +140,19 @@ fn what_release_0_1_0_asks_is_understood_and_answered_in_its_words() {
         let hex: String = message.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(recorded.get(name), Some(&hex.as_str()), "{name}");
         match name.starts_with("ask") {
-            true => drop(decode::<Ask>("it", &message).unwrap()),
-            false => drop(decode::<Answer>("it", &message).unwrap()),
+            true => drop(decode::<PeerRequest>("it", &message).unwrap()),
+            false => drop(decode::<PeerResponse>("it", &message).unwrap()),
         }
     }
 }
 
 #[test]
 fn what_a_later_release_asks_is_refused_in_words_that_name_it() {
-    let later = decode::<Ask>("what another node asks", &[0x80, 0, 9, 1]).unwrap_err();
+    let later = decode::<PeerRequest>("what another node asks", &[0x80, 0, 9, 1]).unwrap_err();
     assert!(
         later.to_string().contains("version 9: a later release than"),
         "{later}"
     );
-    let unknown = decode::<Ask>("what another node asks", &[120]).unwrap_err();
+    let unknown = decode::<PeerRequest>("what another node asks", &[120]).unwrap_err();
     assert!(unknown.to_string().contains("no form that release"), "{unknown}");
 }

@@ -11,7 +11,7 @@ use weir_types::GroupId;
 
 /// Who leads a group, and who its members are, as its leader told last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Led {
+pub(crate) struct LeaderReport {
     pub(crate) node: NodeId,
     pub(crate) term: u64,
     pub(crate) members: BTreeSet<NodeId>,
@@ -19,7 +19,7 @@ pub(crate) struct Led {
     pub(crate) version: u64,
 }
 
-impl Led {
+impl LeaderReport {
     /// Whether `node` has no part in a group that is to be as `wanted`, and gets none.
     pub(crate) fn is_without(&self, node: NodeId, wanted: &ReplicaGroup) -> bool {
         let is_to_have_it = wanted.replicas.contains(&node);
@@ -27,7 +27,7 @@ impl Led {
     }
 }
 
-impl Row for Led {
+impl Row for LeaderReport {
     const KIND: StateKind = StateKind::Leader;
     type Key = GroupId;
 

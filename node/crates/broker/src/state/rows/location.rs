@@ -8,13 +8,13 @@ use weir_types::PartitionId;
 
 /// Where a partition is kept: a row under the number that it was made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Located {
+pub(crate) struct PartitionLocation {
     pub(crate) at: PartitionId,
     /// What is added to its group's terms, so that epochs of its leaders go on ascending.
     pub(crate) epoch_base: i32,
 }
 
-impl Row for Located {
+impl Row for PartitionLocation {
     const KIND: StateKind = StateKind::Located;
     type Key = PartitionId;
 

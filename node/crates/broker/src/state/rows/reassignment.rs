@@ -8,13 +8,13 @@ use weir_types::{PartitionId, TopicName};
 
 /// A partition on its way: a row under the number that it will have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Move {
+pub(crate) struct Reassignment {
     pub(crate) topic: TopicName,
     pub(crate) index: u32,
     pub(crate) from: PartitionId,
 }
 
-impl Row for Move {
+impl Row for Reassignment {
     const KIND: StateKind = StateKind::Move;
     type Key = PartitionId;
 
