@@ -32,15 +32,15 @@ use weir_types::{Clock, GroupId, PartitionId, Term};
 /// Settings of a broker.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How long a request waits for others to share its entry: it decides latency and flash wear.
+    /// Time that a small request waits for others to share its entry: a trade of latency for flash wear.
     pub linger: Duration,
     /// Bytes of records that the node keeps at most; `None`: as many as fit.
     pub disk_budget_bytes: Option<u64>,
     /// Rates per client.
     pub quotas: QuotaConfig,
-    /// How long the first rebalance of an empty consumer group waits for more members.
+    /// Delay of the first rebalance of an empty consumer group, during which more members can join.
     pub group_initial_delay: Duration,
-    /// What there is to share out.
+    /// Resources that the node can share out.
     pub means: Means,
 }
 
@@ -57,10 +57,10 @@ impl Default for Options {
     }
 }
 
-/// How often a node that leads looks whether it has heard from enough others.
+/// Polling interval of [`Broker::serving_within`].
 const SERVING_POLL: Duration = Duration::from_millis(20);
 
-/// A node's broker. Clones are handles to the same one.
+/// A handle to a node's broker. Clones share the broker.
 #[derive(Clone)]
 pub struct Broker(pub(crate) Arc<Inner>);
 
@@ -70,7 +70,7 @@ pub(crate) struct Inner {
     pub(crate) site: Arc<LocalReplica>,
     /// All groups that this node has a part in, the site's among them.
     pub(crate) replicas: RwLock<BTreeMap<GroupId, Arc<LocalReplica>>>,
-    /// Where groups stand that are not open yet.
+    /// Recovered positions of the groups that are not open yet.
     pub(crate) recovered: Mutex<BTreeMap<GroupId, GroupState>>,
     pub(crate) transport: Arc<dyn Transport>,
     /// Partitions that this node copies.
@@ -79,13 +79,13 @@ pub(crate) struct Inner {
     pub(crate) forwarding: Mutex<BTreeSet<PartitionId>>,
     /// Channels that the site's leader is being asked for.
     pub(crate) opening: Mutex<BTreeSet<ChannelKey>>,
-    /// Held while a node is let in: one that asks twice must not get two numbers.
+    /// Held while a node joins: a node that asks twice must not get two ids.
     pub(crate) joining: tokio::sync::Mutex<()>,
-    /// Where the nodes of the site are reached.
+    /// Addresses of the nodes of the site.
     pub(crate) node_addresses: RwLock<BTreeSet<SocketAddr>>,
     /// Starts of other nodes.
     pub(crate) starts: Starts,
-    /// It was decided anew who has which group.
+    /// Signals that the configuration of a replica group has changed.
     pub(crate) groups_changed: Arc<Notify>,
     pub(crate) log: Log,
     pub(crate) applied: Arc<AppliedState>,
@@ -95,7 +95,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: BrokerMetrics,
     pub(crate) retention: tokio::sync::Mutex<Retention>,
     pub(crate) presence: tokio::sync::Mutex<Presence>,
-    /// One scrub at a time: each reads the whole disk.
+    /// Limits scrubs to a single run: each reads the whole disk.
     pub(crate) scrubbing: Arc<Semaphore>,
     pub(crate) coordinator: Coordinator,
     pub(crate) runtime: tokio::runtime::Handle,
@@ -104,7 +104,7 @@ pub(crate) struct Inner {
     /// Producer ids reserved by an entry and not yet given out.
     pub(crate) producer_ids: tokio::sync::Mutex<std::ops::Range<u64>>,
     pub(crate) refused: Refused,
-    /// Answers requests of other nodes, and those that this node sends to itself as a leader.
+    /// Answers requests of other nodes, and of this node to itself as a leader.
     pub(crate) peer_requests: OnceLock<Arc<dyn Forwarded>>,
 }
 
@@ -120,18 +120,18 @@ impl Inner {
 }
 
 impl Broker {
-    /// The group of all nodes of the site: who they are, and how they are doing.
+    /// Returns the replica group of all nodes of the site.
     pub fn group(&self) -> &Group {
         &self.0.site.group
     }
 
-    /// Whether this node leads the site: decides about topics, consumer groups and members, and takes writes for the
-    /// partitions that all nodes have.
+    /// Returns true if this node leads the site: it decides about topics, consumer groups and members, and
+    /// accepts writes for partitions that all nodes have.
     pub fn is_serving(&self) -> bool {
         self.group().is_serving()
     }
 
-    /// Who leads the site, as far as is known, and how to reach it.
+    /// Returns the leader of the site and its address, if known.
     pub fn leader(&self) -> Option<(NodeId, Member)> {
         self.group().leader()
     }
@@ -141,10 +141,10 @@ impl Broker {
         self.0.applied.turns()
     }
 
-    /// Returns once this node serves, or after `wait`; whether it does.
+    /// Waits until this node serves, up to `wait`. Returns true if it does.
     ///
     /// # Cancel safety
-    /// Safe.
+    /// Cancel safe.
     pub async fn serving_within(&self, wait: Duration) -> bool {
         let mut turns = self.turns();
         let served = async {
@@ -219,7 +219,7 @@ impl Broker {
         self.0.applied.topic(name)
     }
 
-    /// Waits on a thread of the caller's own for what is asked of this broker.
+    /// Runs a future of this broker to completion, on a thread of the caller.
     pub fn block_on<T>(&self, asked: impl Future<Output = T>) -> T {
         self.0.runtime.block_on(asked)
     }
@@ -228,7 +228,7 @@ impl Broker {
         &self.0.runtime
     }
 
-    /// What the node shares out, and how it stands.
+    /// Returns the shares of the node's resources.
     pub fn ledger(&self) -> &Ledger {
         &self.0.ledger
     }
@@ -252,7 +252,7 @@ impl Broker {
         self.put_in(GroupId::SITE, ops).await
     }
 
-    /// Has `ops`, which depend on nothing, be part of an entry of `group`.
+    /// Proposes `ops`, which depend on no state, in an entry of `group`.
     pub(crate) async fn put_in(&self, group: GroupId, ops: Vec<Op>) -> Result<(), AdminError> {
         let replica = self.0.replica(group).ok_or(AdminError::Closed)?;
         let _place = replica.changes.acquire().await.map_err(|_| AdminError::Closed)?;
@@ -263,7 +263,7 @@ impl Broker {
         answer.await.unwrap_or(Err(AdminError::Closed))
     }
 
-    /// A change of what the site has in common.
+    /// Proposes a change of the site's state, computed by `make` after all earlier entries are applied.
     pub(crate) async fn change(
         &self,
         make: impl FnOnce(&Tables, &weir_log::Log) -> Result<Vec<Op>, AdminError> + Send + 'static,
@@ -271,7 +271,7 @@ impl Broker {
         self.change_in(GroupId::SITE, make).await
     }
 
-    /// A change of what `group` has.
+    /// Proposes a change of the state of `group`, computed by `make` after all earlier entries are applied.
     pub(crate) async fn change_in(
         &self,
         group: GroupId,
@@ -315,8 +315,8 @@ impl Broker {
 }
 
 impl Broker {
-    /// Nodes that surely have a record of `group` when it is acknowledged: more than half of those that vote, less those of them that
-    /// keep no records.
+    /// Returns the number of nodes that are certain to have an acknowledged record of `group`: a majority of
+    /// the voters, minus the witnesses.
     pub(crate) fn copies_of(&self, group: GroupId) -> u32 {
         let Some(group) = self.group_of(group) else {
             let (replicas, _) = self.replicas_of(group);
@@ -333,7 +333,7 @@ impl Broker {
 }
 
 impl Broker {
-    /// The number with which a partition was made, by which it is known wherever it moves.
+    /// Returns the original id of a partition, which stays the same over reassignments.
     pub fn identity(&self, partition: PartitionId) -> PartitionId {
         self.0.applied.tables().original_id(partition)
     }
@@ -348,12 +348,13 @@ impl Broker {
 }
 
 impl Broker {
-    /// The group `id`, if this node has a part in it.
+    /// Returns the replica group `id`, if this node is a member.
     pub fn group_of(&self, id: GroupId) -> Option<Group> {
         self.0.replica(id).map(|replica| replica.group.clone())
     }
 
-    /// As [`Broker::group_of`], as long as the broker is there, which it does not keep from going.
+    /// Returns a function like [`Broker::group_of`] with a weak reference: the function returns `None` after
+    /// the broker is dropped.
     pub fn finds_groups(&self) -> impl Fn(GroupId) -> Option<Group> + Send + Sync + 'static {
         let inner = Arc::downgrade(&self.0);
         move |id| Broker(inner.upgrade()?).group_of(id)
@@ -365,14 +366,14 @@ impl Broker {
         replicas.values().map(|replica| replica.group.clone()).collect()
     }
 
-    /// Who leads `group`, as far as is known, in which term, and how it is reached.
+    /// Returns the leader of `group` with its term and address, if known.
     pub fn leader_of(&self, group: GroupId) -> Option<(NodeId, u64, Member)> {
         let seen = self
             .group_of(group)
             .map(|g| (g.leader().map(|(id, _)| id), g.term()));
         let (node, term) = match seen {
             Some((Some(node), term)) => (node, term),
-            // A learner, or one that is being let in, may not have heard of it.
+            // A learner, or a node that is being added, may not have heard of the leader.
             _ => {
                 let led = self.0.applied.tables().other::<LeaderReport>(&group)?;
                 (led.node, led.term)
@@ -382,8 +383,8 @@ impl Broker {
         Some((node, term, member))
     }
 
-    /// Whether this node takes writes for `partition`, and answers reads: it leads its group, and it is not on its way to
-    /// another, where it may have been written to already.
+    /// Returns true if this node accepts writes and reads of `partition`: it leads the group, and the
+    /// partition is not sealed for a reassignment.
     pub fn serves(&self, partition: PartitionId) -> bool {
         let leads = self
             .0
@@ -392,7 +393,7 @@ impl Broker {
         leads && !self.0.applied.tables().sealed.contains(&partition)
     }
 
-    /// Who has `group`, and who of them is in step.
+    /// Returns the replicas of `group`, and the replicas that are in step.
     pub fn replicas_of(&self, group: GroupId) -> (Vec<NodeId>, Vec<NodeId>) {
         if let Some(here) = self.group_of(group) {
             let members = here.members();
@@ -414,10 +415,10 @@ impl Broker {
 }
 
 impl Broker {
-    /// Whether all nodes of the site know of `what`, which came with `level`.
+    /// Checks that all nodes of the site support the feature `what`, which came with `level`.
     ///
     /// # Errors
-    /// When one does not.
+    /// [`AdminError::Refused`] when a node is older.
     pub fn needs(&self, what: &'static str, level: u32) -> Result<(), AdminError> {
         self.0.applied.tables().needs(what, level)
     }
@@ -429,7 +430,7 @@ impl Broker {
 }
 
 impl Tables {
-    /// Refuses what needs `level`, while the site is below it.
+    /// Checks that the site has reached `level`, which feature `what` needs.
     pub(crate) fn needs(&self, what: &'static str, level: u32) -> Result<(), AdminError> {
         match self.level() >= level {
             true => Ok(()),
@@ -442,8 +443,8 @@ impl Tables {
 }
 
 impl Broker {
-    /// What is added to the terms of the group that has `partition`, for epochs of its leaders that ascend also when it
-    /// moves.
+    /// Returns the number to add to terms of the group of `partition`, so that leader epochs ascend over
+    /// reassignments.
     pub fn epoch_base(&self, partition: PartitionId) -> i32 {
         self.0.applied.tables().epoch_base(partition)
     }

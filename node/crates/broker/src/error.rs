@@ -1,4 +1,4 @@
-//! What can go wrong, by operation.
+//! Errors by operation.
 
 use crate::access::ledger::UsedUp;
 use crate::topic::config::ConfigError;
@@ -7,83 +7,150 @@ use weir_log::ReadError;
 use weir_replica::ProposeError;
 use weir_types::{BatchError, ErrorKind, NameError, Offset};
 
-/// Why records were not taken, or what became of them.
+/// Reason why records were not accepted, or not committed.
 #[derive(Clone, Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum ProduceError {
+    /// The topic does not exist.
     #[error("no topic `{0}`; create it with `weir topic create {0}`")]
     NoTopic(String),
+    /// The topic has no such partition.
     #[error("topic `{topic}` has {partitions} partitions, there is no partition {partition}")]
     NoPartition {
+        /// Name of the topic.
         topic: String,
+        /// Index of the partition.
         partition: u32,
+        /// Number of partitions.
         partitions: u32,
     },
+    /// No permission to write to the topic.
     #[error("not allowed to write to topic `{0}`")]
     Denied(String),
+    /// The batch is malformed.
     #[error("batch refused: {0}")]
     Batch(#[from] BatchError),
+    /// The batch exceeds the topic's limit.
     #[error("batch of {bytes} bytes is over the topic's max.message.bytes of {limit}")]
-    TooLarge { bytes: usize, limit: usize },
-    #[error("topic `{topic}` is kept by key (`cleanup.policy`): each record needs one")]
-    Keyless { topic: String, record: u32 },
-    #[error(
-        "a record is dated {timestamp} ms, and the node's time is {now}: topic setting `{setting}` allows for {limit}"
-    )]
-    Dated {
-        record: u32,
-        timestamp: i64,
-        now: i64,
-        limit: u64,
-        setting: &'static str,
-    },
-    #[error(
-        "topic `{topic}` asks for {wanted} nodes that have a record before it is acknowledged \
-         (`min.insync.replicas`), and of its nodes as they are now {copies} surely have"
-    )]
-    FewCopies { topic: String, wanted: u32, copies: u32 },
-    #[error(
-        "the batch has a key of more than 32 KiB, a record with more than 1,000 headers, or inflates more than 64-fold: a node of this \
-         site is of the first release, and cannot read that: replace it first"
-    )]
-    BeyondFirstRelease,
-    #[error("producer {id} sent sequence {got}, expected {expected}: a batch before it is missing")]
-    OutOfOrder { id: i64, got: i32, expected: i32 },
-    #[error("producer {id} is fenced: epoch {got} is older than {current}")]
-    ProducerFenced { id: i64, got: i16, current: i16 },
-    #[error("producer {0} is not known here (any more): start a new one")]
-    UnknownProducer(i64),
-    #[error(
-        "producer {0} writes from another address, or did within the last minute: ask for a number of your own"
-    )]
-    OthersProducer(i64),
-    #[error(transparent)]
-    UsedUp(#[from] UsedUp),
-    #[error("pipeline `{pipeline}` on the topic is halted: {why}")]
-    Halted { pipeline: String, why: String },
-    #[error("pipeline `{pipeline}` is over its share of waiting bytes, or being changed: try again")]
-    PipelineBusy { pipeline: String },
-    #[error(
-        "pipeline `{pipeline}` makes {bytes} bytes of the batch, and one entry has at most {limit}: send fewer records at once"
-    )]
-    MadeTooLarge {
-        pipeline: String,
+    TooLarge {
+        /// Size in bytes.
         bytes: usize,
+        /// The limit.
         limit: usize,
     },
-    #[error("what its pipeline computed before it was not stored, so this was not either: try again")]
+    /// A record of a compacted topic has no key.
+    #[error("topic `{topic}` is compacted (`cleanup.policy`): each record needs a key")]
+    Keyless {
+        /// Name of the topic.
+        topic: String,
+        /// Index of the record in the batch.
+        record: u32,
+    },
+    /// The timestamp of a record is outside the topic's bounds.
+    #[error(
+        "timestamp {timestamp} ms is out of bounds: the node's time is {now}, and `{setting}` allows {limit} ms"
+    )]
+    Dated {
+        /// Index of the record in the batch.
+        record: u32,
+        /// Timestamp of the record in milliseconds since 1970.
+        timestamp: i64,
+        /// The node's time in milliseconds since 1970.
+        now: i64,
+        /// The limit.
+        limit: u64,
+        /// The topic setting with the bound.
+        setting: &'static str,
+    },
+    /// Too few nodes are certain to have an acknowledged record.
+    #[error(
+        "topic `{topic}` requires {wanted} copies of an acknowledged record (`min.insync.replicas`), \
+         but only {copies} are certain"
+    )]
+    FewCopies {
+        /// Name of the topic.
+        topic: String,
+        /// Number of copies that the topic requires.
+        wanted: u32,
+        /// Number of copies that are certain.
+        copies: u32,
+    },
+    /// A node of the first release could not read the batch.
+    #[error(
+        "the batch has a key of more than 32 KiB, a record with more than 1,000 headers, or inflates more than 64-fold; \
+         a node of the first release cannot read the batch: replace that node first"
+    )]
+    BeyondFirstRelease,
+    /// An earlier batch of the producer is missing.
+    #[error("producer {id} sent sequence {got}, expected {expected}: an earlier batch is missing")]
+    OutOfOrder {
+        /// Producer id.
+        id: i64,
+        /// The number that was sent.
+        got: i32,
+        /// The expected sequence.
+        expected: i32,
+    },
+    /// A newer epoch has fenced the producer.
+    #[error("producer {id} is fenced: epoch {got} is older than {current}")]
+    ProducerFenced {
+        /// Producer id.
+        id: i64,
+        /// The number that was sent.
+        got: i16,
+        /// The current epoch.
+        current: i16,
+    },
+    /// The producer id was not allocated, or the producer was forgotten.
+    #[error("producer {0} is not known here: start a new producer")]
+    UnknownProducer(i64),
+    /// The producer belongs to another account.
+    #[error("producer {0} belongs to another client address: allocate an id of your own")]
+    OthersProducer(i64),
+    /// A share of the node is used up.
+    #[error(transparent)]
+    UsedUp(#[from] UsedUp),
+    /// A pipeline on the topic is halted.
+    #[error("pipeline `{pipeline}` on the topic is halted: {why}")]
+    Halted {
+        /// Name of the pipeline.
+        pipeline: String,
+        /// The reason.
+        why: String,
+    },
+    /// A pipeline on the topic has a full queue, or is being changed.
+    #[error("pipeline `{pipeline}` has a full queue or is being changed: retry")]
+    PipelineBusy {
+        /// Name of the pipeline.
+        pipeline: String,
+    },
+    /// The output of a pipeline exceeds the limit of an entry.
+    #[error(
+        "pipeline `{pipeline}` makes {bytes} bytes of output, above the limit of {limit}: send fewer records per batch"
+    )]
+    MadeTooLarge {
+        /// Name of the pipeline.
+        pipeline: String,
+        /// Size in bytes.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// An earlier step of the pipeline was not committed, so this batch was discarded.
+    #[error("an earlier step of the pipeline was not committed, so this batch was discarded: retry")]
     Overtaken,
+    /// The entry was not committed, or its outcome is unknown.
     #[error(transparent)]
     Propose(#[from] ProposeError),
     /// In the words of the node that leads the partition.
     #[error("{0}")]
     There(String, ErrorKind),
+    /// The node is shutting down.
     #[error("node is shutting down")]
     Closed,
 }
 
 impl ProduceError {
-    /// The record of the batch that is to blame, where one is.
+    /// Returns the index of the offending record in the batch, if known.
     pub fn record(&self) -> Option<u32> {
         match self {
             Self::Keyless { record, .. } | Self::Dated { record, .. } => Some(*record),
@@ -92,7 +159,7 @@ impl ProduceError {
         }
     }
 
-    /// What the caller does.
+    /// Returns the kind of the error, which tells the caller how to react.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoTopic(_)
@@ -106,7 +173,7 @@ impl ProduceError {
             | Self::Dated { .. }
             | Self::OutOfOrder { .. }
             | Self::UnknownProducer(_) => ErrorKind::Invalid,
-            // Its owner may be silent by then, as one that has another address now is.
+            // The owner's client may be silent by then, as after a change of its address.
             Self::OthersProducer(_) | Self::UsedUp(_) | Self::FewCopies { .. } => ErrorKind::Retry,
             Self::ProducerFenced { .. } => ErrorKind::Fenced,
             Self::Halted { .. } | Self::PipelineBusy { .. } | Self::Overtaken => ErrorKind::Retry,
@@ -119,33 +186,47 @@ impl ProduceError {
 
 /// Why records could not be read.
 #[derive(Clone, Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum FetchError {
+    /// The topic does not exist.
     #[error("no topic `{0}`")]
     NoTopic(String),
+    /// The topic has no such partition.
     #[error("topic `{topic}` has {partitions} partitions, there is no partition {partition}")]
     NoPartition {
+        /// Name of the topic.
         topic: String,
+        /// Index of the partition.
         partition: u32,
+        /// Number of partitions.
         partitions: u32,
     },
+    /// No permission to read the topic.
     #[error("not allowed to read topic `{0}`")]
     Denied(String),
+    /// The offset is beyond the end of the partition.
     #[error("offset {offset} is beyond the end, {end}")]
-    OutOfRange { offset: Offset, end: Offset },
+    OutOfRange {
+        /// The offset.
+        offset: Offset,
+        /// End of the partition.
+        end: Offset,
+    },
+    /// Another node leads the partition, if known.
     #[error("{}", ProposeError::NotLeader { leader: *.0 })]
     NotLeader(Option<weir_replica::NodeId>),
+    /// The log could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A share of the node is used up.
     #[error(transparent)]
     UsedUp(#[from] UsedUp),
-    /// What the node said that was asked to.
+    /// The node that leads the partition refused the read; the text is that node's.
     #[error("{0}")]
     There(String),
 }
 
 impl FetchError {
-    /// What the caller does.
+    /// Returns the kind of the error, which tells the caller how to react.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoTopic(_) | Self::NoPartition { .. } | Self::Denied(_) | Self::OutOfRange { .. } => {
@@ -161,70 +242,131 @@ impl FetchError {
 
 /// Why a change of topics, offsets or rows was not made.
 #[derive(Clone, Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum AdminError {
+    /// The name of the topic is invalid.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// The topic exists.
     #[error("topic `{0}` exists already")]
     Exists(String),
+    /// The topic does not exist.
     #[error("no topic `{0}`")]
     NoTopic(String),
-    #[error("topic `{topic}` is used by pipeline `{pipeline}`: remove that first")]
-    InUse { topic: String, pipeline: String },
+    /// A pipeline uses the topic.
+    #[error("topic `{topic}` is used by pipeline `{pipeline}`: remove the pipeline first")]
+    InUse {
+        /// Name of the topic.
+        topic: String,
+        /// Name of the pipeline.
+        pipeline: String,
+    },
+    /// The topic has no such partition.
     #[error("topic `{topic}` has {partitions} partitions, there is no partition {partition}")]
     NoPartition {
+        /// Name of the topic.
         topic: String,
+        /// Index of the partition.
         partition: u32,
+        /// Number of partitions.
         partitions: u32,
     },
+    /// A pipeline that reads the topic does not support the number of partitions.
     #[error("topic `{topic}` cannot have {partitions} partitions with the pipelines that read it: {why}")]
     NoRoom {
+        /// Name of the topic.
         topic: String,
+        /// Number of partitions.
         partitions: u32,
+        /// The reason.
         why: String,
     },
+    /// A limit of the site is reached.
     #[error("{what} is over the limit of {limit}")]
-    Limit { what: &'static str, limit: u64 },
-    #[error(
-        "a topic has at least one partition, and partitions are only added: it has {has}, asked for {asked}"
-    )]
-    Partitions { has: u32, asked: u32 },
+    Limit {
+        /// The limited quantity.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// The number of partitions is zero, or below the current number.
+    #[error("the number of partitions cannot be {asked}: at least 1 and the current {has} are required")]
+    Partitions {
+        /// Current number of partitions.
+        has: u32,
+        /// The requested number.
+        asked: u32,
+    },
+    /// The site has too few nodes with records.
     #[error("{asked} replicas need as many nodes that keep records: the site has {nodes}")]
-    Replicas { asked: usize, nodes: usize },
+    Replicas {
+        /// The requested number.
+        asked: usize,
+        /// Number of nodes.
+        nodes: usize,
+    },
+    /// The setting requires more copies than are certain.
     #[error(
-        "`min.insync.replicas` cannot be {asked}: a record of this topic is acknowledged when {copies} of its nodes have it; \
+        "`min.insync.replicas` cannot be {asked}: an acknowledged record of this topic has {copies} certain copies; \
          use 1 to {copies}"
     )]
-    Copies { asked: u32, copies: u32 },
-    #[error("topic `{0}` is kept by key (`cleanup.policy`): its records are not deleted by their offset")]
+    Copies {
+        /// The requested number.
+        asked: u32,
+        /// Number of copies that are certain.
+        copies: u32,
+    },
+    /// The topic is compacted: its records are not deleted by offset.
+    #[error("topic `{0}` is compacted (`cleanup.policy`): records are not deleted by offset")]
     KeptByKey(String),
-    #[error("replica group {group} is still on node {node}: what it has is being copied; ask again")]
-    Moving { group: u16, node: u64 },
+    /// A replica group is still being copied away from the node.
+    #[error("replica group {group} is still being copied from node {node}: ask again")]
+    Moving {
+        /// The replica group.
+        group: u16,
+        /// The node.
+        node: u64,
+    },
+    /// A setting is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The name of the consumer group is invalid.
     #[error("`{0}` cannot name a consumer group: use 1 to 249 bytes without control characters")]
     GroupName(String),
+    /// The offset is beyond the end of the partition.
     #[error("offset {offset} is beyond the end of the partition, {end}")]
-    OffsetBeyondEnd { offset: Offset, end: Offset },
+    OffsetBeyondEnd {
+        /// The offset.
+        offset: Offset,
+        /// End of the partition.
+        end: Offset,
+    },
+    /// No permission.
     #[error("not allowed")]
     Denied,
-    /// What it was to be done on top of is not what there is.
-    #[error("it was changed meanwhile: look again")]
+    /// The state has changed since the caller read it.
+    #[error("changed meanwhile: read again")]
     Changed,
     /// In the words of the node that leads.
     #[error("{0}")]
     Refused(String),
-    /// As [`AdminError::Refused`], with its kind.
+    /// The leader refused the change, for a reason of a known kind; the text is the leader's.
     #[error("{why}")]
-    There { refusal: Refusal, why: String },
+    There {
+        /// Kind of the refusal.
+        refusal: Refusal,
+        /// The reason.
+        why: String,
+    },
+    /// The change was not committed, or its outcome is unknown.
     #[error(transparent)]
     Propose(#[from] ProposeError),
+    /// The node is shutting down.
     #[error("node is shutting down")]
     Closed,
 }
 
 impl AdminError {
-    /// What the caller does.
+    /// Returns the kind of the error, which tells the caller how to react.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Propose(e) => e.kind(),
@@ -255,25 +397,25 @@ impl AdminError {
 /// Of which kind a refusal is, for a protocol whose clients go by that. Known by position: add at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
-    /// A name that cannot be one.
+    /// An invalid name.
     Name,
     /// The topic exists already.
     Exists,
-    /// There is no such topic.
+    /// An unknown topic.
     NoTopic,
     /// That number of partitions cannot be.
     Partitions,
     /// That number of replicas cannot be.
     Replicas,
-    /// A setting, or its value.
+    /// An unknown setting, or an invalid value.
     Setting,
-    /// Whoever asks may not.
+    /// Missing permission.
     Denied,
     /// A limit, a user of the topic, a rule of the site.
     Rule,
     /// Not now: another try may help.
     Retry,
-    /// Nobody knows whether it was done.
+    /// The outcome is unknown.
     Unknown,
 }
 
@@ -310,7 +452,7 @@ impl From<&AdminError> for Refusal {
 }
 
 impl Refusal {
-    /// What the caller does.
+    /// Returns the kind of the error, which tells the caller how to react.
     pub fn kind(self) -> ErrorKind {
         match self {
             Self::Retry => ErrorKind::Retry,

@@ -1,4 +1,5 @@
-//! The in-line call, as the broker knows it: a batch goes in, effects come out. `weir-pipeline` implements it.
+//! The in-line pipeline call as the broker sees it: from a batch to its effects. Implemented by
+//! `weir-pipeline`.
 
 use crate::Topic;
 use crate::error::ProduceError;
@@ -29,35 +30,36 @@ impl From<HookError> for ProduceError {
     }
 }
 
-/// A batch on its way through an in-line pipeline.
+/// A batch that enters an in-line pipeline.
 pub struct HookJob {
-    /// The topic it was produced to.
+    /// The topic that the batch was produced to.
     pub topic: Arc<Topic>,
-    /// The partition of it.
+    /// Index of the partition in the topic.
     pub partition: u32,
-    /// As the producer sent it; its base offset means nothing yet.
+    /// The batch as the producer sent it, without a valid base offset.
     pub batch: Batch,
 }
 
-/// What a pipeline makes of a batch.
+/// The effects of a pipeline on a batch.
 pub struct Processed {
-    /// What stays on the source's partition: the batch's own frame, sparse where records were dropped.
+    /// Records that stay on the source partition, in the frame of the original batch; sparse if records were
+    /// dropped.
     pub kept: Batch,
-    /// What goes elsewhere.
+    /// Records for other partitions.
     pub outputs: Vec<Output>,
-    /// Rows that change in the same entry: what its modules remember. `None` removes one.
+    /// State rows that change in the same entry; `None` removes a row.
     pub rows: Vec<(StateKey, Option<Bytes>)>,
-    /// What it stands on.
+    /// The steps that this result depends on.
     pub footing: Footing,
 }
 
-/// What a pipeline makes of the time alone.
+/// The effects of a pipeline step without an input batch, such as a timer.
 pub struct Stepped {
     /// Records, for partitions of the group in which the step is.
     pub outputs: Vec<Output>,
-    /// As in [`Processed::rows`].
+    /// State rows that change in the same entry; `None` removes a row.
     pub rows: Vec<(StateKey, Option<Bytes>)>,
-    /// What it is.
+    /// The step of the session.
     pub step: Step,
 }
 
@@ -76,27 +78,27 @@ impl Processed {
 /// Why a batch did not get through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HookError {
-    /// The pipeline refuses until somebody looks at it.
+    /// The pipeline is halted until an operator acts.
     Halted {
-        /// Its name.
+        /// Name of the pipeline.
         pipeline: String,
-        /// What happened.
+        /// Reason of the halt.
         why: String,
     },
-    /// Too much waits for it already.
+    /// The pipeline's queue is full.
     Busy {
-        /// Its name.
+        /// Name of the pipeline.
         pipeline: String,
     },
     /// This node does not lead the partition any more.
     NotLeader,
-    /// What the pipeline makes of it is more than one entry may have.
+    /// The output of the pipeline exceeds the limit of an entry.
     TooMuch {
-        /// Its name.
+        /// Name of the pipeline.
         pipeline: String,
-        /// Bytes that it is.
+        /// Bytes of the output.
         bytes: usize,
-        /// Bytes that it may be.
+        /// Limit in bytes.
         limit: usize,
     },
 }
@@ -106,25 +108,27 @@ pub type HookDone = Box<dyn FnOnce(HookJob, Result<Processed, HookError>) + Send
 
 /// In-line pipelines.
 pub trait Hook: Send + Sync + 'static {
-    /// Whether batches for `topic` pass a pipeline.
+    /// Returns true if batches for `topic` pass a pipeline.
     fn intercepts(&self, topic: &TopicName) -> bool;
 
-    /// The pipeline that reads or writes `topic`, if there is one: such a topic is not deleted.
+    /// Returns the pipeline that reads or writes `topic`, if any. Such a topic cannot be deleted.
     fn user_of(&self, topic: &str) -> Option<String>;
 
-    /// The pipeline that needs `topic` to be on all nodes, if there is one.
+    /// Returns the pipeline that needs `topic` on all nodes, if any.
     fn holder_of(&self, topic: &str) -> Option<String>;
 
-    /// Whether the pipelines that read `topic` have room where it has so many partitions; in words why not.
+    /// Checks that the pipelines that read `topic` support `partitions` partitions; otherwise returns the
+    /// reason.
     fn has_room_for(&self, topic: &str, partitions: u32) -> Result<(), String>;
 
-    /// Makes modules ready, which are named by what they are (SHA-256) and may still be on their way here: a revision that needs
-    /// them is about to be put in place. Whether they are, within a moment: if not, it goes on, and may be asked again. In words
-    /// why it cannot be.
+    /// Loads modules, named by SHA-256, for a revision that is about to be deployed. The modules may not have
+    /// been replicated to this node yet. Returns `Ok(true)` once all are loaded, `Ok(false)` if loading
+    /// continues in the background (call again), and the reason if a module cannot be loaded.
     fn prepare(&self, modules: Vec<[u8; 32]>) -> BoxFuture<'static, Result<bool, String>>;
 
-    /// Takes back revision `revision` of a pipeline, which on another node has left its bounds as `why` says; of the site's leader.
-    /// Whether it is done, or need not be: if not, it goes on, and may be asked again. In words why it cannot be.
+    /// Rolls back `revision` of a pipeline that violated its guards on another node, for the reason `why`.
+    /// Called on the site's leader. Returns `Ok(true)` when complete or unnecessary, `Ok(false)` while in
+    /// progress (call again), and the reason if impossible.
     fn take_back(
         &self,
         pipeline: String,
@@ -132,7 +136,7 @@ pub trait Hook: Send + Sync + 'static {
         why: String,
     ) -> BoxFuture<'static, Result<bool, String>>;
 
-    /// Takes a job; never blocks. Answers through `done`, from a thread of its own or, when it refuses, at once.
+    /// Submits a job without blocking. Calls `done` from another thread, or at once for a refusal.
     fn submit(&self, job: HookJob, done: HookDone);
 }
 

@@ -1,9 +1,13 @@
-//! Topics, producers, consumer groups and quotas: the one API for everything above the log.
+//! Topics, producers, consumer groups and quotas: the API of everything above the log.
 //!
-//! Owns what a topic is and who may do what with it; every listener translates to the calls of [`Broker`] and nothing
-//! else. Every change goes through one proposer per replica group, which computes offsets and sequences ahead of
-//! commitment in one speculative state ([`proposer`]), and becomes visible through [`applied`] when its entry is
-//! committed. Knows no protocol, no Wasm and no disk.
+//! Every listener translates its protocol to calls of [`Broker`]. Every change passes the proposer of a
+//! replica group. A proposer computes offsets and sequences ahead of commitment, in speculative state. A
+//! change becomes visible in the tables when its entry is committed. The crate knows no protocol, no Wasm and
+//! no disk.
+//!
+//! Rooms from top to bottom, each of which imports only from rooms below: `run`; `forward`, `cluster`; `rpc`;
+//! `records`, `topics`, `consumers`, `pipeline`; `core`; `hook`; `propose`; `coordinator`, `placement`;
+//! `local`; `error`; `state`; `access`, `topic`.
 
 mod access;
 mod cluster;

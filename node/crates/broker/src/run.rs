@@ -18,11 +18,14 @@ use weir_replica::{Forwarded, GroupConfig, GroupError, Starts, Transport};
 use weir_types::Clock;
 
 impl Broker {
-    /// Opens a broker over `log`, whose recovery found `recovered`, as a member of the site's group, which `config` says,
-    /// and of the others in which it has a part. Must be called within a runtime, whose tasks replication uses.
+    /// Opens a broker over `log` with its `recovered` state, as a member of the site's group `config` and of
+    /// other groups. Must be called within a runtime, which runs the tasks of replication.
     ///
     /// # Errors
-    /// When stored state cannot be read, or the log stopped.
+    /// When stored state cannot be read, or the log has stopped.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: tasks that were started go on. Drop the runtime instead.
     pub async fn open(
         log: Log,
         recovered: &Recovered,
@@ -91,7 +94,7 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Takes no more requests, finishes those it has, and closes the log. Blocks.
+    /// Stops accepting requests, finishes the accepted, and closes the log. Blocks.
     pub fn close(&self) {
         self.0.ledger.records.close();
         let replicas = std::mem::take(&mut *self.0.replicas.write().unwrap_or_else(PoisonError::into_inner));
@@ -102,7 +105,8 @@ impl Broker {
     }
 }
 
-/// What consumer groups did in memory is another node's by now, or this node's again.
+/// Reloads consumer groups when leadership of the site changes, since another node has coordinated them
+/// meanwhile.
 async fn follow_turns(inner: std::sync::Weak<Inner>, mut turns: watch::Receiver<u64>) {
     while turns.changed().await.is_ok() {
         let Some(inner) = inner.upgrade() else { return };

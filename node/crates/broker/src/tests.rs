@@ -608,7 +608,7 @@ async fn age_is_the_time_since_a_batch_was_stored_whatever_it_says_itself() {
     send(&broker, "record", dated(1_000, 100)).await.unwrap();
     pass(3_600_000).await;
     assert_eq!((start("stored"), start("record")), (0, 0));
-    // By what records say, they go once there is more than stays in any case: not what was stored in the last hour,
+    // By their timestamps, records expire once there are more than always stay: not records of the last hour,
     for _ in 0..22 {
         send(&broker, "record", dated(1_000, 3_900_000)).await.unwrap();
     }
@@ -694,7 +694,8 @@ async fn what_comes_while_followers_are_not_heard_for_a_moment_is_taken_in_its_o
         taken.push(sent.await.unwrap());
     }
     assert!(!broker.is_serving());
-    // The followers hear their leader again before they hear each other: with a vote of this one, which has more, neither is elected.
+    // The followers hear their leader again before they hear each other. The leader has more entries, so that its vote
+    // elects neither.
     hub.join(1, 2);
     hub.join(1, 3);
     for (n, sent) in (0..).zip(taken) {

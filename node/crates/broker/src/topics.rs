@@ -21,10 +21,13 @@ use weir_types::limits::{PARTITIONS_MAX, REPLICA_GROUPS_MAX, TOPICS_MAX};
 use weir_types::{GroupId, PartitionId, TopicName};
 
 impl Broker {
-    /// Creates a topic whose partitions are on all nodes of the site.
+    /// Creates a topic with partitions on all nodes of the site.
     ///
     /// # Errors
-    /// As [`Broker::create_topic_on`].
+    /// When the name, a number or a setting is invalid, the topic exists, or the change is not committed.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the topic may or may not be created.
     pub async fn create_topic(
         &self,
         who: &Principal,
@@ -35,11 +38,14 @@ impl Broker {
         self.create_topic_on(who, name, partitions, None, settings).await
     }
 
-    /// Creates a topic. With `replicas`, its partitions are spread over groups of so many nodes, which take turns in
-    /// leading; without, they are on all nodes of the site.
+    /// Creates a topic. With `replicas`, its partitions are spread over groups of `replicas` nodes with
+    /// different leaders; otherwise they are on all nodes of the site.
     ///
     /// # Errors
-    /// When the name, the number of partitions or replicas or a setting is not taken, or the topic exists.
+    /// When the name, a number or a setting is invalid, the topic exists, or the change is not committed.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the topic may or may not be created.
     pub async fn create_topic_on(
         &self,
         who: &Principal,
@@ -52,12 +58,12 @@ impl Broker {
         let user = self.hook().and_then(|hook| hook.user_of(name));
         if let (Some(pipeline), Some(_)) = (user, replicas) {
             return Err(AdminError::Refused(format!(
-                "pipeline `{pipeline}` uses topic `{name}`: it is made without `--replication`, since an entry \
-                 of one replica group cannot write to another"
+                "pipeline `{pipeline}` uses topic `{name}`: create the topic without `--replication`, since an entry \
+                 cannot write to several replica groups"
             )));
         }
         let name: TopicName = name.parse()?;
-        // Whoever finds it there does not mind how he would have had it.
+        // A client that finds the topic does not care about its settings.
         if self.topic(name.as_str()).is_some() {
             return Err(AdminError::Exists(name.to_string()));
         }
@@ -95,11 +101,11 @@ impl Broker {
             .ok_or(AdminError::NoTopic(name.to_string()))
     }
 
-    /// Whether as many nodes surely have an acknowledged record of a topic as `config` asks for; of one that is to have `replicas`, or
-    /// be on all nodes of the site.
+    /// Checks that enough nodes are certain to have an acknowledged record, under `config` and with
+    /// `replicas`, or on all nodes.
     ///
     /// # Errors
-    /// When they have not.
+    /// [`AdminError::Copies`] when there are too few.
     pub fn has_copies(&self, config: &TopicConfig, replicas: Option<u32>) -> Result<(), AdminError> {
         enough(
             config,
@@ -110,7 +116,11 @@ impl Broker {
     /// Changes settings of a topic, and adds partitions up to `partitions`.
     ///
     /// # Errors
-    /// When there is no such topic, a setting is not taken, or it has more partitions already.
+    /// When the topic does not exist, a setting is invalid, the topic has more partitions, or the change is
+    /// not committed.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the change may or may not be committed.
     pub async fn alter_topic(
         &self,
         who: &Principal,
@@ -120,7 +130,7 @@ impl Broker {
     ) -> Result<Arc<Topic>, AdminError> {
         self.allow(who, Operation::Alter, Resource::Topic(name))?;
         let (wanted, settings) = (name.to_owned(), settings.to_vec());
-        // Of another node it is asked there.
+        // Otherwise the leader checks.
         if let Some(partitions) = partitions.filter(|_| self.led_term(PartitionId::HOME).is_some()) {
             self.may_have(name, partitions)?;
         }
@@ -147,7 +157,7 @@ impl Broker {
                 tables.needs("this setting of a topic", LEVEL_OF_AGES)?;
             }
             let has = topic.partitions.len() as u32;
-            // As those that it has.
+            // New partitions have as many replicas as the first.
             let first = topic.partitions.first().map(|p| p.group());
             let group = first.and_then(|g| decided(tables).remove(&g));
             let replicas = group.map_or(Spread::All, |g| Spread::Over(g.replicas.len()));
@@ -157,13 +167,14 @@ impl Broker {
         self.topic(name).ok_or(AdminError::NoTopic(name.to_owned()))
     }
 
-    /// Whether the pipelines that read a topic have room where it has so many partitions. One that gets no more has what it has.
+    /// Checks that the pipelines that read a topic support `partitions` partitions, if these are more than
+    /// the topic has.
     ///
     /// # Errors
-    /// When they have not.
+    /// [`AdminError::NoRoom`] otherwise.
     pub fn may_have(&self, topic: &str, partitions: u32) -> Result<(), AdminError> {
         let has = self.topic(topic).map_or(0, |t| t.partitions.len() as u32);
-        // More than there may be is refused with other words.
+        // Numbers above the limit are refused with another error.
         let Some(hook) = self
             .hook()
             .filter(|_| (has + 1..=PARTITIONS_MAX).contains(&partitions))
@@ -181,15 +192,21 @@ impl Broker {
     /// Deletes a topic with all its records.
     ///
     /// # Errors
-    /// When there is no such topic.
+    /// When the topic does not exist or a pipeline uses it, or the deletion is not committed.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the topic may or may not be deleted.
     pub async fn delete_topic(&self, who: &Principal, name: &str) -> Result<(), AdminError> {
         self.delete_topic_if(who, name, None).await
     }
 
-    /// As [`Broker::delete_topic`]; with `first`, only if that was the number with which the topic's first partition was made.
+    /// Deletes a topic; with `first`, only if the first partition has that original id.
     ///
     /// # Errors
-    /// As there; also when it is another topic of that name.
+    /// When the topic does not exist or has another id, a pipeline uses it, or the deletion is not committed.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the topic may or may not be deleted.
     pub async fn delete_topic_if(
         &self,
         who: &Principal,
@@ -239,7 +256,7 @@ impl Broker {
     }
 }
 
-/// Whether as many nodes surely have an acknowledged record as the settings ask for.
+/// Checks that `copies` satisfy the settings.
 fn enough(config: &TopicConfig, copies: u32) -> Result<(), AdminError> {
     match config.min_insync {
         asked if asked > copies => Err(AdminError::Copies { asked, copies }),
@@ -252,11 +269,11 @@ fn enough(config: &TopicConfig, copies: u32) -> Result<(), AdminError> {
 enum Spread {
     /// All of the site.
     All,
-    /// So many.
+    /// This number of nodes.
     Over(usize),
 }
 
-/// The rows of `topic` with `asked` partitions, new ones under numbers that were never used.
+/// Returns the rows of `topic` with `asked` partitions; new partitions get unused numbers.
 fn grow(
     tables: &Tables,
     mut topic: Topic,

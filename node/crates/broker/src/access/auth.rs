@@ -1,22 +1,22 @@
-//! Who may do what: the one function that every listener's calls pass.
+//! Permissions: every call of a listener passes [`authorize`].
 
 use std::net::IpAddr;
 
-/// Who asks.
+/// The identity behind a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Principal {
     /// Name, as `User:alice`; `User:ANONYMOUS` until a listener can tell.
     pub name: String,
-    /// Name that the client gives itself: for the log, never for rights or quotas.
+    /// Name that the client gives itself. For the log only, never for permissions or quotas.
     pub client: String,
-    /// Whose quotas it uses: the listener and the address that it comes from, until a listener can tell who it is.
+    /// Account whose quotas apply: listener and client address, until a listener can authenticate clients.
     pub account: String,
-    /// Where it comes from; none for nodes.
+    /// Client address; `None` for nodes of the site.
     pub address: Option<IpAddr>,
 }
 
 impl Principal {
-    /// The node itself, or another one of the site, for the purpose `client`.
+    /// Returns the identity of a node of the site that acts for the purpose `client`.
     pub fn anonymous(client: impl Into<String>) -> Self {
         let client = client.into();
         Self {
@@ -27,8 +27,9 @@ impl Principal {
         }
     }
 
-    /// Somebody at `address` who did not say, and names itself `client`. All at one address, and all in one IPv6 network of
-    /// 64 bits, which is what one machine may have, share an account at each listener.
+    /// Returns the identity of an unauthenticated client at `address` that calls itself `client`. All clients
+    /// at an address share an account per listener. An IPv6 network of 64 bits counts as an address, since a
+    /// machine may have a whole network.
     pub fn at(listener: &str, address: IpAddr, client: impl Into<String>) -> Self {
         let account = match address.to_canonical() {
             IpAddr::V4(address) => format!("{listener} {address}"),
@@ -44,37 +45,42 @@ impl Principal {
         }
     }
 
-    /// Who it is, for people: what the client says of itself is in quotes.
+    /// Returns the identity for display, with the client's own name in quotes.
     pub fn shown(&self) -> String {
         format!("{} ({:?})", self.name, self.client)
     }
 }
 
-/// What is asked.
+/// An operation that needs permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "Kafka's names")]
 pub enum Operation {
+    /// Reading records or offsets.
     Read,
+    /// Writing records.
     Write,
+    /// Creating a topic.
     Create,
+    /// Deleting a topic, records or a group.
     Delete,
+    /// Changing settings, partitions or members.
     Alter,
+    /// Reading metadata.
     Describe,
 }
 
-/// Of what.
+/// The object of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Resource<'a> {
     /// A topic by name.
     Topic(&'a str),
     /// A consumer group by name.
     Group(&'a str),
-    /// The node itself.
+    /// The node.
     Cluster,
 }
 
-/// Whether `principal` may do `operation` on `resource`. Allows everything until there are ACLs: the listeners are on
-/// loopback by default.
+/// Returns true if `principal` may perform `operation` on `resource`. Permits everything until there are
+/// ACLs: by default, listeners are on loopback.
 pub(crate) fn authorize(_principal: &Principal, _operation: Operation, _resource: Resource<'_>) -> bool {
     true
 }

@@ -1,25 +1,26 @@
-//! What a node shares out: memory, connections and files. Each use has a share that no other may take.
+//! Shares of a node's memory, connections and files. No use can take the share of another.
 //!
-//! | share | of | whose |
+//! | share | of | held by |
 //! | --- | --- | --- |
-//! | `store` | files | the log, modules and nodes, whatever clients do |
+//! | `store` | files | the log, modules and peers, independent of clients |
 //! | `nodes` | connections | other nodes of the site |
-//! | `strangers` | connections | nodes that may come to belong to it |
-//! | `arrivals` | connections | who comes from where a node of the site listens, until he has shown that he is that node |
-//! | `newcomers` | connections | who has not said yet who he is, over QUIC; over HTTP and Kafka he asks something soon, or goes |
+//! | `strangers` | connections | nodes that may join the site |
+//! | `arrivals` | connections | peers at a known node address that are not yet authenticated |
+//! | `newcomers` | connections | QUIC clients before the handshake; HTTP and Kafka clients must be quick |
 //! | `quic`, `http`, `kafka` | connections | clients, by listener |
-//! | `requests` | memory | what is being received |
-//! | `waiting` | memory | what has come and waits for its turn |
-//! | `records` | memory | what is taken and not yet committed |
-//! | `answers` | memory | what is being read and sent |
-//! | `unpacked` | memory | records that come in compressed and become much, while they are looked at |
-//! | `inflated` | memory | records that are read over HTTP, while they are not compressed |
+//! | `requests` | memory | requests that are being received |
+//! | `waiting` | memory | requests that are queued |
+//! | `records` | memory | records that are accepted and not yet committed |
+//! | `answers` | memory | responses that are being read and sent |
+//! | `unpacked` | memory | compressed records with a high ratio, during validation |
+//! | `inflated` | memory | records that are decompressed for HTTP |
 //! | `uploads` | memory | modules that are being received |
-//! | `modules` | memory | what the memories of modules take |
-//! | `state` | memory | what modules remember |
+//! | `modules` | memory | linear memories of modules |
+//! | `state` | memory | state of modules |
 //!
-//! A share that is used up means waiting, for as long as its user says, or a refusal that names it; both are counted. Of the
-//! shares that clients compete for, one address may have half: somebody else gets in beside whoever takes all he can.
+//! Requests to a share that is used up wait for a limited time, or are refused with the name of the share.
+//! Both are counted. Clients compete for some shares: there, an address can take half at most, so that others
+//! get the rest.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -36,7 +37,7 @@ use weir_types::limits::{
 };
 use weir_types::pool::Pool;
 
-/// What there is to share out.
+/// Resources that a node can share out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Means {
     /// Files that the process may have open.
@@ -54,7 +55,7 @@ impl Default for Means {
     }
 }
 
-/// What a share is of.
+/// The resource that a share is a part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// Bytes.
@@ -66,7 +67,7 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// Its name, in metrics and messages.
+    /// Returns the name of the resource, for metrics and messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -79,8 +80,8 @@ impl Resource {
 /// A share is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the node's share `{share}` of {} is used up: {max} for all{}; try again, or see `weir status`",
-    resource.name(), if *one_address { ", and a part of it for one address" } else { "" }
+    "the node's share `{share}` of {} is used up: {max} in total{}; retry, or see `weir status`",
+    resource.name(), if *one_address { ", less for one address" } else { "" }
 )]
 pub struct UsedUp {
     share: &'static str,
@@ -90,44 +91,44 @@ pub struct UsedUp {
 }
 
 impl UsedUp {
-    /// What the caller does.
+    /// Returns the kind of the error: always [`ErrorKind::Retry`].
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::Retry
     }
 }
 
-/// How a share stands.
+/// Use of a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Its name.
+    /// Name of the share.
     pub share: &'static str,
-    /// What it is of.
+    /// Resource of the share.
     pub resource: Resource,
-    /// How much is taken.
+    /// Amount in use.
     pub used: u64,
-    /// How much there is.
+    /// Amount in total.
     pub max: u64,
-    /// How often somebody was refused.
+    /// Number of refused requests.
     pub refused: u64,
 }
 
-/// One share.
+/// A share of a resource.
 #[derive(Debug)]
 pub struct Account {
     share: &'static str,
     resource: Resource,
     max: usize,
     free: Arc<Semaphore>,
-    /// Of a share that clients compete for: what each address may still take, of those that have any.
+    /// Amounts left for each client address, for shares that clients compete for.
     addresses: Option<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>,
-    /// The part of it that one address may have.
+    /// Divisor of the share: an address can take `max / part`.
     part: usize,
     refused: AtomicU64,
-    /// The most that was taken since somebody looked.
+    /// Peak use since the last query.
     most: AtomicU64,
 }
 
-/// A part of a share, given back when it is dropped.
+/// A part of a share, released on drop.
 #[derive(Debug)]
 pub struct Taken {
     of_all: OwnedSemaphorePermit,
@@ -155,13 +156,14 @@ impl Taken {
         }
     }
 
-    /// How much it is.
+    /// Returns the amount.
     pub fn amount(&self) -> usize {
         self.of_all.num_permits()
     }
 }
 
-/// What counts as one address: of IPv6, a network of 64 bits, which is what one machine may have.
+/// Returns the network that counts as an address: for IPv6, the first 64 bits, since a machine may have a
+/// whole network.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -172,7 +174,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Addresses that have nothing are forgotten when there are as many as that.
+/// Number of addresses from which on idle addresses are forgotten.
 const ADDRESSES_KEPT: usize = 1_024;
 
 impl Account {
@@ -190,12 +192,12 @@ impl Account {
         }
     }
 
-    /// Of which one address may have half.
+    /// Limits an address to half of the share.
     fn among_addresses(self) -> Self {
         self.in_parts(2)
     }
 
-    /// Of which one address may have one of `part` parts.
+    /// Limits an address to a `part`th of the share.
     fn in_parts(self, part: usize) -> Self {
         Self {
             addresses: Some(Mutex::default()),
@@ -204,12 +206,12 @@ impl Account {
         }
     }
 
-    /// Whether more than half of it is taken.
+    /// Returns true if more than half of the share is in use.
     pub fn is_scarce(&self) -> bool {
         self.free.available_permits() < self.max / 2
     }
 
-    /// How much one address may have.
+    /// Returns the amount that an address can take.
     fn per_address(&self) -> usize {
         (self.max / self.part).max(1)
     }
@@ -227,10 +229,10 @@ impl Account {
         Some(Arc::clone(left))
     }
 
-    /// Takes `amount` for somebody at `from`, now.
+    /// Takes `amount` for a client at `from` without waiting.
     ///
     /// # Errors
-    /// When there is not so much.
+    /// When less than `amount` is free.
     pub fn try_take(&self, amount: usize, from: Option<IpAddr>) -> Result<Taken, UsedUp> {
         let permits = u32::try_from(amount).unwrap_or(u32::MAX);
         let of_address = match self.of_address(from) {
@@ -246,14 +248,14 @@ impl Account {
         }
     }
 
-    /// Takes `amount` for somebody at `from`, and waits for it as long as `within`: first behind others of that address,
-    /// then behind those of all.
+    /// Takes `amount` for a client at `from`, waiting up to `within`: first behind requests of the same
+    /// address, then behind all.
     ///
     /// # Errors
-    /// When there was not so much in that time.
+    /// When the amount did not become free in time, or exceeds the share.
     ///
     /// # Cancel safety
-    /// Safe: nothing is taken then.
+    /// Cancel safe: a dropped call takes nothing.
     pub async fn take(&self, amount: usize, from: Option<IpAddr>, within: Duration) -> Result<Taken, UsedUp> {
         let permits = u32::try_from(amount).unwrap_or(u32::MAX);
         let left = self.of_address(from);
@@ -268,7 +270,7 @@ impl Account {
             let of_all = Arc::clone(&self.free).acquire_many_owned(permits).await?;
             Ok::<_, AcquireError>(self.taken(of_all, of_address))
         };
-        // More than there ever is would wait for ever.
+        // A request above the maximum would wait for ever.
         let can_be = amount <= self.max && (from.is_none() || amount <= self.per_address());
         match can_be {
             true => match tokio::time::timeout(within, waiting).await {
@@ -302,12 +304,12 @@ impl Account {
         }
     }
 
-    /// Nobody who waits gets anything any more.
+    /// Fails all waiting requests.
     pub(crate) fn close(&self) {
         self.free.close();
     }
 
-    /// How it stands.
+    /// Returns the use of the share.
     pub fn standing(&self) -> Standing {
         Standing {
             share: self.share,
@@ -321,25 +323,38 @@ impl Account {
 
 /// All shares of a node.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "as in the table above")]
 pub struct Ledger {
+    /// Connections of other nodes.
     pub nodes: Account,
+    /// Connections of nodes that may join.
     pub strangers: Account,
+    /// Connections from node addresses before authentication.
     pub arrivals: Account,
+    /// Connections before the first request.
     pub newcomers: Account,
+    /// QUIC connections of clients.
     pub quic: Account,
+    /// HTTP connections of clients.
     pub http: Account,
+    /// Kafka connections of clients.
     pub kafka: Account,
+    /// Bytes of requests that are being received.
     pub requests: Account,
+    /// Bytes of queued requests.
     pub waiting: Account,
+    /// Bytes of uncommitted records.
     pub records: Account,
+    /// Bytes of responses.
     pub answers: Account,
+    /// Bytes of records that are decompressed for validation.
     pub unpacked: Account,
+    /// Bytes of records that are decompressed for HTTP.
     pub inflated: Account,
+    /// Bytes of modules that are being received.
     pub uploads: Account,
     /// Bytes that the memories of modules take.
     pub modules: Arc<Pool>,
-    /// Bytes that what modules remember takes.
+    /// Bytes of module state.
     pub state: Arc<Pool>,
     /// Files that are not for clients.
     store_files: u64,
@@ -349,7 +364,7 @@ impl Ledger {
     /// Shares out `means`.
     pub fn new(means: Means) -> Self {
         use Resource::{Connections, Memory};
-        // First what the log and the nodes need; a quarter of the rest is for HTTP.
+        // The log and the peers come first; a quarter of the rest is for HTTP.
         let reserve = FILES_RESERVE.min(means.files / 2);
         let left = means.files - reserve;
         let http = HTTP_CONNECTIONS_MAX.min(left / 4);
@@ -357,7 +372,7 @@ impl Ledger {
         Self {
             nodes: Account::new("nodes", Connections, CONNECTIONS_OF_NODES_MAX),
             strangers: Account::new("strangers", Connections, CONNECTIONS_OF_STRANGERS_MAX),
-            // Each of these two is one for moments.
+            // Connections stay in these two shares for moments only.
             arrivals: Account::new("arrivals", Connections, CONNECTIONS_OF_NODES_MAX).in_parts(4),
             newcomers: Account::new("newcomers", Connections, CONNECTIONS_NEW_MAX).in_parts(8),
             quic: Account::new("quic", Connections, CONNECTIONS_MAX).among_addresses(),
@@ -395,7 +410,7 @@ impl Ledger {
         ]
     }
 
-    /// The most bytes that were taken of the shares of memory, but those of modules, since this was asked last: of each share, and summed up.
+    /// Returns the peak memory use, summed over all shares except modules, since the last call.
     pub fn most_memory_used(&self) -> u64 {
         let memory = self
             .accounts()
@@ -406,7 +421,7 @@ impl Ledger {
             .sum()
     }
 
-    /// How all shares stand.
+    /// Returns the use of all shares.
     pub fn standings(&self) -> Vec<Standing> {
         let mut all: Vec<Standing> = self.accounts().map(Account::standing).to_vec();
         for (share, pool) in [("modules", &self.modules), ("state", &self.state)] {
@@ -466,13 +481,13 @@ mod tests {
         let refused = account.take(1, None, Duration::ZERO).await.unwrap_err();
         assert!(!refused.to_string().contains("one address"), "{refused}");
         assert_eq!(account.standing().refused, 2);
-        // What is given back is there for whoever waits.
+        // A waiting request gets the released part.
         let waiting = account.take(30, THERE, Duration::from_secs(5));
         held[5].keep(10);
         assert_eq!(waiting.await.unwrap().amount(), 30);
         drop(held);
         assert_eq!(account.standing().used, 0);
-        // More than there can be is refused at once.
+        // A request above the maximum is refused at once.
         let begun = tokio::time::Instant::now();
         assert!(account.take(60, HERE, Duration::from_secs(5)).await.is_err());
         assert!(account.take(101, None, Duration::from_secs(5)).await.is_err());

@@ -1,4 +1,5 @@
-//! Byte rates per account (see [`crate::Principal`]), as Kafka's quotas: whoever is over is answered late, not refused.
+//! Byte rates per account (see [`crate::Principal`]), like Kafka's quotas: above the rate, answers are
+//! delayed, not refused.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,34 +9,34 @@ use tokio::time::Instant;
 /// Rates in bytes a second for each account; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QuotaConfig {
-    /// What one account may produce.
+    /// Bytes per second that an account can produce.
     pub produce_bytes_per_s: Option<u64>,
-    /// What one account may fetch.
+    /// Bytes per second that an account can fetch.
     pub fetch_bytes_per_s: Option<u64>,
 }
 
-/// Accounts remembered: one beyond these pays with the last one's bucket.
+/// Accounts remembered. Beyond that number, a new account replaces the last in order.
 const CLIENTS_MAX: usize = 10_000;
 
-/// Longest time that one answer is held back: Kafka's quota window of a second times a few.
+/// Longest delay of an answer: a few of Kafka's quota windows.
 const THROTTLE_MAX: Duration = Duration::from_secs(10);
 
-/// So much of a rate may be used at once.
+/// Burst: rate times this duration can be used at once.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// Which of the two quotas.
+/// The direction of traffic that a quota limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
-    /// For what is written.
+    /// Produced bytes.
     Produce,
-    /// For what is read.
+    /// Fetched bytes.
     Fetch,
 }
 
 #[derive(Default)]
 pub(crate) struct Quotas {
     config: QuotaConfig,
-    /// When the bucket of each client is empty again.
+    /// Time at which the bucket of each account is empty again.
     paid_until: Mutex<BTreeMap<(Direction, String), Instant>>,
 }
 
@@ -47,7 +48,7 @@ impl Quotas {
         }
     }
 
-    /// Charges `client` and says how long its next request has to wait. A second's worth may be used at once.
+    /// Charges `client`, and returns the delay of its next request. A burst of a second is free.
     pub(crate) fn charge(&self, direction: Direction, client: &str, bytes: usize, now: Instant) -> Duration {
         let rate = match direction {
             Direction::Produce => self.config.produce_bytes_per_s,
@@ -66,8 +67,8 @@ impl Quotas {
             _ => paid.entry(key).or_insert(now),
         };
         let cost = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
-        // What is older is forgotten, as in Kafka, whose quotas look at the last eleven seconds: whoever shares an account with
-        // somebody greedy does not pay for hours.
+        // Older debt is forgotten, like in Kafka, whose quotas cover eleven seconds: clients that share an
+        // account with a greedy client do not pay for hours.
         *until = (*until + cost).min(now + AT_ONCE + THROTTLE_MAX);
         let over = until.saturating_duration_since(now).saturating_sub(AT_ONCE);
         over.min(THROTTLE_MAX)
@@ -91,7 +92,7 @@ mod tests {
         assert_eq!(charge("b", 500, now), Duration::ZERO);
         assert_eq!(charge("a", 0, now + Duration::from_secs(3)), Duration::ZERO);
         assert_eq!(quotas.charge(Direction::Fetch, "a", 1 << 30, now), Duration::ZERO);
-        // However much it took, that is forgotten after a while.
+        // A debt of any size is forgotten in the end.
         assert_eq!(charge("c", 1 << 30, now), THROTTLE_MAX);
         assert_eq!(charge("c", 0, now + THROTTLE_MAX), Duration::ZERO);
     }

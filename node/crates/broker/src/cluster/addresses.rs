@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::PoisonError;
 
 impl Broker {
-    /// Whether a node of the site is reached at this address, as far as [`Broker::nodes_are_at`] was told.
+    /// Returns true if [`Broker::nodes_are_at`] was given this address.
     pub fn has_node_at(&self, address: SocketAddr) -> bool {
         let addresses = self
             .0
@@ -26,7 +26,7 @@ impl Broker {
     }
 }
 
-/// The same, whether it was said as IPv4 or as that within IPv6.
+/// Returns the address with IPv4-mapped IPv6 turned into IPv4.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

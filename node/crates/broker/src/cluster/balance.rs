@@ -14,24 +14,27 @@ use weir_log::Op;
 use weir_replica::NodeId;
 use weir_types::GroupId;
 
-/// How often it is looked whether groups are as they should be, where there are any.
+/// Interval of the reconciler while there are replica groups.
 pub(crate) const KEEP_EVERY: Duration = Duration::from_millis(100);
 
-/// Copying what a node has to others takes as long as it takes; a caller that waits longer asks again.
+/// Longest wait of [`Broker::vacate`]; copying may take longer, and callers ask again.
 const MOVED_WITHIN: Duration = Duration::from_secs(20);
 
 impl Broker {
-    /// Moves replicas of groups from nodes with much to nodes with little, and lets leaders take turns. Returns what is
-    /// to move; the groups do so by themselves.
+    /// Moves replicas from nodes with many to nodes with few, and spreads leadership. Returns the planned
+    /// changes, for display. The reconciler carries them out.
     ///
     /// # Errors
-    /// When it is not committed.
+    /// When the plan is not committed.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the plan may or may not be committed.
     pub async fn rebalance(&self) -> Result<Vec<String>, AdminError> {
         let members = self.group().members();
         let (sent, moves) = oneshot::channel();
         self.change(move |tables, _| {
             let mut layout = layout(tables, &members);
-            // Whoever was to go and is asked to carry more does not go.
+            // A node that is asked to carry replicas is no longer being drained.
             let stay = leaving(tables).map(|node| Leaving::remove(&node));
             let mut ops: Vec<Op> = stay.collect();
             let full = members.iter().filter(|(_, m)| !m.witness);
@@ -51,10 +54,13 @@ impl Broker {
         moves.await.map_err(|_| AdminError::Closed)
     }
 
-    /// Has every group go on without `node`; returns once none has it.
+    /// Moves all replicas away from `node`. Returns once no group has the node.
     ///
     /// # Errors
-    /// When a group would be left without anybody, or what `node` has is still being copied: ask again.
+    /// When a group would lose its last replica. [`AdminError::Moving`] when copying takes longer: ask again.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the plan may or may not be committed; moves that were planned go on.
     pub async fn vacate(&self, node: NodeId) -> Result<(), AdminError> {
         let members = self.group().members();
         self.change(move |tables, _| {
@@ -62,11 +68,11 @@ impl Broker {
             let before = layout.groups.clone();
             layout.vacate(node).map_err(|group| {
                 AdminError::Refused(format!(
-                    "replica group {group} is on node {node} alone: let another node join, or delete its topics"
+                    "node {node} has the only replica of group {group}: add a node, or delete the topics of the group"
                 ))
             })?;
             let mut ops = changes(&before, layout, &members);
-            // Nothing is put there again meanwhile.
+            // Prevents new replicas on the node.
             if leaving(tables).all(|known| known != node) {
                 ops.push(Leaving.put(&node));
             }

@@ -16,25 +16,25 @@ use weir_types::{GroupId, Offset, PartitionId};
 /// A channel that was asked for is known here within a round trip to the site's leader.
 const OPENED_WITHIN: Duration = Duration::from_secs(5);
 
-/// So long a pipeline waits for that, and then goes on with something else.
+/// Longest wait of a pipeline for a channel, before other work goes on.
 const OPENED_SOON: Duration = Duration::from_millis(500);
 
 const OPENED_POLL: Duration = Duration::from_millis(5);
 
-/// Why a pipeline has to wait with what it makes.
+/// Reason why a pipeline must hold back its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocked {
     /// As much waits for the partition as may.
     Full,
-    /// There is no way to it yet: a moment later there may be.
+    /// No channel is open yet; retry soon.
     NotYet,
 }
 
 impl Broker {
-    /// Sees to it that a pipeline in `home` can write to `partition`. Blocks.
+    /// Ensures that a pipeline in `home` can write to `partition`. Blocks.
     ///
     /// # Errors
-    /// When it has to wait with that.
+    /// When the pipeline must hold back its output.
     pub fn make_way(&self, home: GroupId, partition: PartitionId) -> Result<(), Blocked> {
         let (channel, is_here, to) = {
             let tables = self.0.applied.tables();
@@ -55,7 +55,7 @@ impl Broker {
         }
     }
 
-    /// Asks for a channel, which goes on when it takes long: a pipeline has other things to do meanwhile. Blocks.
+    /// Requests a channel in the background, and waits for a short time. Blocks.
     fn open_route(&self, channel: ChannelKey) -> Result<(), Blocked> {
         let opening = || self.0.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if !opening().insert(channel) {
@@ -70,7 +70,7 @@ impl Broker {
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(&channel);
             if let Err(error) = &opened {
-                tracing::debug!(to = %channel.1, %error, "there is no way to a partition yet");
+                tracing::debug!(to = %channel.1, %error, "no channel to a partition yet");
             }
             opened.is_ok()
         });
@@ -80,7 +80,7 @@ impl Broker {
         }
     }
 
-    /// Returns once there is a channel, and this node knows of it.
+    /// Requests a channel, and waits until this node has applied the row.
     async fn ask_for_channel(&self, channel: ChannelKey) -> Result<(), AdminError> {
         let (home, to) = channel;
         let ask = PeerRequest::OpenChannel { home, to };
@@ -95,7 +95,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Opens a channel, if there is none. Of the site's leader.
+    /// Opens a channel, unless the channel exists. For the site's leader.
     pub(crate) async fn open_channel(&self, home: GroupId, to: PartitionId) -> Result<(), AdminError> {
         self.change(move |tables, _| {
             let is_there = tables.partition_owner.contains_key(&tables.current(to));
@@ -157,7 +157,7 @@ impl Broker {
             Ok(ops)
         });
         if let Err(error) = forgotten.await {
-            tracing::debug!(%error, "what waits for a deleted topic stays for now");
+            tracing::debug!(%error, "outbox records of a deleted topic stay for now");
         }
     }
 }

@@ -25,16 +25,19 @@ const JOIN_TRIES: u32 = 100;
 const TOKENS_MAX: usize = 100;
 
 impl Broker {
-    /// The site's name among sites, which every node of it answers with; `None` before the first entry.
+    /// Returns the name of the site; `None` before the first entry.
     pub fn site(&self) -> Option<String> {
         let tables = self.0.applied.tables();
         tables.other::<SiteName>(&()).map(|name| name.0)
     }
 
-    /// Names the site, if it has no name yet.
+    /// Names the site, unless it has a name.
     ///
     /// # Errors
-    /// When it is not committed.
+    /// When the name is not committed.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the name may or may not be committed.
     pub async fn name_site(&self, name: String) -> Result<(), AdminError> {
         self.change(move |tables, _| {
             let is_named = tables.other::<SiteName>(&()).is_some();
@@ -43,10 +46,10 @@ impl Broker {
         .await
     }
 
-    /// Whether `who` may let nodes in, take them out, and hand over.
+    /// Checks the permission to change the members or the leader of the site.
     ///
     /// # Errors
-    /// When not.
+    /// [`AdminError::Denied`] without permission.
     pub fn may_change_site(&self, who: &Principal) -> Result<(), AdminError> {
         match authorize(who, Operation::Alter, Resource::Cluster) {
             true => Ok(()),
@@ -54,10 +57,13 @@ impl Broker {
         }
     }
 
-    /// Makes `token` let one node in within `valid`.
+    /// Makes `token` valid for a single join within `valid`.
     ///
     /// # Errors
-    /// When it is not committed.
+    /// When too many tokens are valid, or the token is not committed.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the token may or may not become valid.
     pub async fn invite(&self, token: &Token, valid: Duration) -> Result<(), AdminError> {
         let (key, now) = (token.key(), self.now_ms());
         let row = TokenRow {
@@ -86,7 +92,7 @@ impl Broker {
         .await
     }
 
-    /// Uses up a token and gives a number for it, with the proof that it is known here.
+    /// Uses up a token. Returns a proof that this node knows the token, and the new node's id.
     async fn redeem(
         &self,
         token: &[u8; 32],
@@ -95,7 +101,7 @@ impl Broker {
     ) -> Result<([u8; 32], NodeId), JoinReply> {
         let hash = *token;
         let unknown = || {
-            let why = "the token is not known here: it was used, has expired, or is another site's";
+            let why = "unknown token: it was used, has expired, or belongs to another site";
             JoinReply::Refused(why.to_owned())
         };
         let row = self.0.applied.tables().other::<TokenRow>(&hash);
@@ -104,11 +110,11 @@ impl Broker {
             return Err(unknown());
         }
         if row.expires_ms <= self.now_ms() {
-            let why = "the token has expired: `weir cluster invite` makes another";
+            let why = "the token has expired: create another with `weir cluster invite`";
             return Err(JoinReply::Refused(why.to_owned()));
         }
         let numbered = self.number(move |tables| {
-            // Asked again inside: two may come with one token.
+            // Checked again in order: two nodes may present the same token.
             if tables.other::<TokenRow>(&hash).is_none() {
                 return Err(AdminError::Denied);
             }
@@ -121,7 +127,7 @@ impl Broker {
         }
     }
 
-    /// Gives a number that no node had before, in one entry with `with`.
+    /// Assigns a new node id, in an entry with the effects of `with`.
     pub(crate) async fn number(
         &self,
         with: impl FnOnce(&Tables) -> Result<Vec<Op>, AdminError> + Send + 'static,
@@ -140,13 +146,13 @@ impl Broker {
         number.await.map_err(|_| AdminError::Closed)
     }
 
-    /// Gives a member with `key` another number: it lost what it had, and must not speak as the one that it was.
-    /// Returns the numbers that it had, too.
+    /// Assigns a new id to a member that lost its log, since the member must not vote under the old id.
+    /// Returns the new id and the old ids.
     pub(crate) async fn renumber(&self, key: &str) -> Result<(NodeId, Vec<NodeId>), JoinReply> {
         let members = self.group().members().into_iter();
         let old: Vec<NodeId> = members.filter(|(_, m)| m.key == key).map(|(id, _)| id).collect();
         if old.is_empty() {
-            let why = "its key is no member's any more: it can only join with a token";
+            let why = "the key belongs to no member any more: join with a token";
             return Err(JoinReply::Refused(why.to_owned()));
         }
         let numbered = self.number(|_| Ok(Vec::new())).await;
@@ -154,7 +160,7 @@ impl Broker {
         Ok((node, old))
     }
 
-    /// The starts of other nodes that this one has heard of.
+    /// Returns the starts of other nodes that were reported to this node.
     pub fn starts(&self) -> &Starts {
         &self.0.starts
     }
@@ -185,16 +191,16 @@ impl Broker {
             Ok(numbered) => numbered,
             Err(reply) => return reply,
         };
-        // The key that the connection proved, whatever the request says.
+        // Only the key of the connection is proven.
         request.member.key = key;
-        // Members change one at a time: another may be on its way in.
+        // Members change in sequence, and another change may be in progress.
         let mut tries = 0;
         while let Err(e) = self.group().add_learner(node, request.member.clone()).await {
             tries += 1;
             if tries > JOIN_TRIES {
                 return match request.claim {
                     Claim::Token { .. } => {
-                        JoinReply::Refused(format!("{e}; the token is used up, make another"))
+                        JoinReply::Refused(format!("{e}; the token is used up, create another"))
                     }
                     Claim::Again => JoinReply::NotNow(e.to_string()),
                 };
@@ -202,21 +208,17 @@ impl Broker {
             tokio::time::sleep(HAND_OVER_POLL).await;
         }
         for old in &old {
-            // Groups take it in the other's place.
+            // Groups replace the old id.
             if let Err(e) = self.renumber_replicas(*old, node).await {
                 return JoinReply::NotNow(e.to_string());
             }
         }
-        // Only now: its key must be a member's at any time, or it could not ask again.
+        // Last, since the key must belong to a member at any time: otherwise the node could not retry.
         for old in old {
             if let Err(e) = self.group().remove(old).await {
-                return JoinReply::NotNow(format!("node {old} cannot be taken out yet: {e}"));
+                return JoinReply::NotNow(format!("node {old} cannot be removed yet: {e}"));
             }
-            tracing::warn!(
-                old,
-                node,
-                "a node lost what it had: it begins again under another number"
-            );
+            tracing::warn!(old, node, "a node lost its log: it rejoins under a new id");
         }
         tracing::info!(node, "a node has joined as a learner");
         JoinReply::Welcome {
@@ -227,8 +229,11 @@ impl Broker {
         }
     }
 
-    /// Makes voters of learners that have caught up, if this node leads. Call it a few times a second while there are
-    /// learners.
+    /// Promotes learners that have caught up to voters, if this node leads. Call a few times per second while
+    /// there are learners.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a promotion in progress may still succeed, and the next call continues.
     pub async fn promote_learners(&self) {
         if !self.is_serving() {
             return;
@@ -245,8 +250,8 @@ impl Broker {
         for node in learners.filter(|n| self.group().may_vote(*n)) {
             if self.group().lag(node).is_some_and(|lag| lag <= CAUGHT_UP) {
                 match self.group().promote(node).await {
-                    Ok(()) => tracing::info!(node, "a learner has caught up: it votes from now on"),
-                    Err(error) => tracing::warn!(node, %error, "a learner cannot be made a voter yet"),
+                    Ok(()) => tracing::info!(node, "a learner has caught up, and is a voter now"),
+                    Err(error) => tracing::warn!(node, %error, "cannot promote a learner yet"),
                 }
             }
         }

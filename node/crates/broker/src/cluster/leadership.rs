@@ -4,20 +4,23 @@ use crate::core::Broker;
 use std::time::Duration;
 use weir_replica::{Group, MemberStatus, NodeId, Role};
 
-/// A leader that hands over waits so long for the other to lead: a few elections.
+/// Longest wait for the new leader: a few elections.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 
-/// How often it looks.
+/// Polling interval of membership and leadership changes.
 pub(crate) const HAND_OVER_POLL: Duration = Duration::from_millis(50);
 
-/// Who was heard of in this time is there: several heartbeats.
+/// A member that was heard within this time counts as reachable: several heartbeats.
 const SUCCESSOR_HEARD_MS: u64 = 1_000;
 
 impl Broker {
-    /// Hands leadership to `to`; returns once it leads.
+    /// Transfers leadership of the site to `to`. Returns once `to` leads.
     ///
     /// # Errors
-    /// When this node does not lead, `to` is no voter, or does not take over in time.
+    /// When this node does not lead, or `to` is not a voter or does not take over in time.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the transfer may still happen.
     pub async fn hand_over(&self, to: NodeId) -> Result<(), weir_replica::GroupError> {
         if self.group().node() == to && self.is_serving() {
             return Ok(());
@@ -33,8 +36,11 @@ impl Broker {
         })
     }
 
-    /// Hands over what this node leads while its disk takes no records: another may have room. A node alone keeps it, and refuses.
-    /// Whether there was something to hand over.
+    /// Transfers all leadership while the disk of this node is full: another node may have space. A single
+    /// node keeps its leadership. Returns true if this node led a group with a successor.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, some groups may have been transferred.
     pub async fn make_way_if_full(&self) -> bool {
         let Err(full) = self.log().room_for(0, false) else {
             return false;
@@ -43,9 +49,9 @@ impl Broker {
         for group in self.groups().iter().filter(|group| group.is_serving()) {
             let Some(to) = successor_in(group) else { continue };
             has_led = true;
-            tracing::warn!(group = group.id().0, to, reason = %full, "another node is to lead");
+            tracing::warn!(group = group.id().0, to, reason = %full, "transferring leadership from a full disk");
             if let Err(error) = group.transfer(to).await {
-                tracing::warn!(group = group.id().0, to, %error, "it cannot lead");
+                tracing::warn!(group = group.id().0, to, %error, "cannot transfer leadership");
             }
         }
         has_led

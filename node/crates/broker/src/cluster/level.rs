@@ -1,4 +1,4 @@
-//! The level of the site: what all of its nodes can read. See [`weir_types::level`].
+//! The level of the site: the newest formats that all nodes can read. See [`weir_types::level`].
 
 use crate::core::Broker;
 use crate::rpc::message::{PeerRequest, PeerResponse};
@@ -7,8 +7,11 @@ use crate::state::rows::site::Level;
 use weir_types::level::{FIRST_LEVEL, LEVEL, release_of};
 
 impl Broker {
-    /// Raises the level of the site to what all members can read, if this node leads and it is below its own. Call it every few
-    /// seconds: a site whose last node has been replaced a moment ago is raised by the next call.
+    /// Raises the level of the site to the lowest level of all members, if this node leads. Call every few
+    /// seconds: after the last old node was replaced, the next call raises the level.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the level may or may not be raised.
     pub async fn raise_level(&self) {
         let now = self.level();
         if now >= LEVEL || !self.is_serving() {
@@ -21,7 +24,7 @@ impl Broker {
             }
             match self.level_of(node, member).await {
                 Some(level) => all = all.min(level),
-                // Of one that is away nobody knows.
+                // The level of an unreachable node is unknown.
                 None => return,
             }
         }
@@ -29,7 +32,7 @@ impl Broker {
             return;
         }
         let raised = self.change(move |tables, _| {
-            // Members may have come meanwhile: those are asked before they are let in.
+            // Nodes that joined meanwhile were checked before they were admitted.
             let is_news = tables.level() < all;
             let row = is_news.then(|| Level(all).put(&()));
             Ok(row.into_iter().collect())
@@ -37,10 +40,10 @@ impl Broker {
         match raised.await {
             Ok(()) => tracing::info!(
                 level = all,
-                "all nodes of the site are of {}: a node of an earlier release has no part in it any more",
+                "all nodes of the site are of {}: nodes of earlier releases are no longer admitted",
                 release_of(all)
             ),
-            Err(error) => tracing::debug!(%error, "the level of the site is not raised yet"),
+            Err(error) => tracing::debug!(%error, "cannot raise the level of the site yet"),
         }
     }
 

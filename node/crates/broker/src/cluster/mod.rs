@@ -1,4 +1,4 @@
-//! The nodes of a site: joining, leadership, replica groups, reassignment of partitions, and the outbox between groups.
+//! The nodes of a site: joining, leadership, replica groups, reassignment, and the outbox between groups.
 
 pub(crate) mod addresses;
 pub(crate) mod balance;

@@ -1,15 +1,17 @@
-//! Records that a pipeline makes for partitions of other replica groups: the home group's outbox, and how it gets empty.
+//! The outbox: records of pipelines for partitions of other replica groups, and their delivery.
 //!
-//! An entry changes one group alone. So what is made for a partition of another group goes, in the entry that holds all else
-//! that was made, to a *channel*: a partition of the home group that belongs to no topic, one for each pair of a home group
-//! and a partition elsewhere. The node that leads the home group sends a channel's batches on, one after the other and in
-//! order, as an idempotent producer would (KIP-98): the channel is the producer, an offset in it the sequence. The partition's
-//! group takes a batch if it is the next and knows again what it has, with the window in the entry of the records themselves;
-//! so each arrives once, whoever leads where, and however often it is sent. A batch is sent again as it was stored: computing
-//! it anew would not do, since a module may have been swapped in between.
+//! An entry changes a single group. Output for a partition elsewhere is therefore written, in the same entry
+//! as all other effects, to a *channel*: a partition of the home group without a topic. There is a channel
+//! for each pair of a home group and a destination.
 //!
-//! A partition may move into the home group while records for it wait. Then the channel is used until it is empty, so that
-//! those that come later stay behind those that came before.
+//! The leader of the home group delivers the batches of a channel in order, like an idempotent producer
+//! (KIP-98): the channel is the producer, and the offset in the channel is the sequence. The destination
+//! accepts a batch if the sequence is the next. Duplicates are detected by the window that is written in the
+//! entry of the records. So each batch arrives exactly once, whoever leads and however often it is sent. A
+//! batch is sent again in its stored form; recomputing would not do, since a module may have been replaced.
+//!
+//! A destination may move into the home group while records wait. The channel stays in use until it is empty,
+//! which keeps the order.
 
 use crate::core::{Broker, Inner};
 use crate::error::{AdminError, ProduceError};
@@ -30,26 +32,27 @@ use weir_replica::Mended;
 use weir_types::limits::{ENTRY_BYTES_TARGET, PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX};
 use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId, Producer};
 
-/// How long a channel that cannot be emptied now waits.
+/// Delay before a failed delivery is retried.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// What has arrived is removed so often: each time costs an entry.
+/// Interval at which delivered records are trimmed: each trim costs an entry.
 const TRIM_EVERY: Duration = Duration::from_secs(1);
 
-/// Or when it is so much.
+/// Delivered bytes that trigger a trim before [`TRIM_EVERY`] has elapsed.
 const TRIM_BYTES: u64 = 8 << 20;
 
-/// For so long a batch of another group's outbox waits for its share of the bytes in flight.
+/// Longest wait of a delivered batch for a share of the bytes in flight.
 pub(crate) const ROOM_WITHIN: Duration = Duration::from_secs(3);
 
-/// For so long it is nothing to tell anybody of that a partition's leader is away.
+/// Grace period before a failing delivery is logged.
 const WARN_AFTER: Duration = Duration::from_secs(30);
 
-/// How soon a node that does not lead any more stops looking after a channel to which nothing comes.
+/// Interval at which an idle forwarder checks that this node still leads.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 impl Broker {
-    /// Takes a batch that another group's outbox has for the partition that was made as `to`. Of the leader of its group.
+    /// Appends a batch from another group's outbox to the partition with the original id `to`. For the leader
+    /// of the partition's group.
     pub(crate) async fn take_forwarded(
         &self,
         to: PartitionId,
@@ -61,7 +64,7 @@ impl Broker {
             let at = tables.current(to);
             let owner = tables.partition_owner.get(&at);
             let topic = owner.and_then(|name| tables.topics.get(name)).cloned();
-            // Nobody sends to what is gone: it is not known here yet, or any more.
+            // The topic is not applied here yet, or deleted; the sender finds out.
             (topic.ok_or_else(not_yet)?, at)
         };
         let replica = self.serving_replica(at)?;
@@ -74,7 +77,7 @@ impl Broker {
             .bytes()
             .len()
             .max(PRODUCE_INFLIGHT_BYTES_MAX / PROPOSER_QUEUE_MAX);
-        // Whoever asks does not wait for ever, and asks again.
+        // The sender has a timeout, and retries.
         let permit = self.0.ledger.records.take(share, None, ROOM_WITHIN).await;
         let permit = permit.map(Room::Records).map_err(|_| not_yet())?;
         let (reply, answer) = oneshot::channel();
@@ -99,8 +102,7 @@ impl Broker {
         }
     }
 
-    /// Begins to empty channels of groups that this node leads and that are not being emptied yet, and has those forgotten
-    /// that lead nowhere any more.
+    /// Starts a forwarder for each channel that this node leads, and removes channels without a destination.
     pub(crate) async fn begin_forwarding(&self) {
         let (channels, lost): (Vec<_>, Vec<_>) = {
             let tables = self.0.applied.tables();
@@ -119,7 +121,7 @@ impl Broker {
     }
 }
 
-/// Empties a channel for as long as this node leads its group.
+/// Delivers the batches of a channel while this node leads the home group.
 pub(crate) async fn forward(inner: Weak<Inner>, key: ChannelKey, at: PartitionId) {
     let mut forwarder = Forwarder {
         key,
@@ -159,7 +161,7 @@ pub(crate) async fn forward(inner: Weak<Inner>, key: ChannelKey, at: PartitionId
                 let is_told = why == forwarder.last_warning;
                 let is_passing = error.kind() == weir_types::ErrorKind::Retry && since.elapsed() < WARN_AFTER;
                 if !is_passing && !is_told {
-                    tracing::warn!(%at, %why, "what waits for a partition of another group cannot be sent on");
+                    tracing::warn!(%at, %why, "cannot deliver outbox records to another group");
                     forwarder.last_warning = why;
                 }
                 drop(broker);
@@ -169,10 +171,10 @@ pub(crate) async fn forward(inner: Weak<Inner>, key: ChannelKey, at: PartitionId
     }
 }
 
-/// What comes after a step.
+/// Action after a step.
 pub(crate) enum Next {
     AtOnce,
-    /// Nothing, until something comes behind `from` or so much time is over.
+    /// Wait until the channel grows beyond `from`, or `patience` has elapsed.
     Wait {
         from: Offset,
         patience: Duration,
@@ -182,23 +184,23 @@ pub(crate) enum Next {
 struct Forwarder {
     pub(crate) key: ChannelKey,
     pub(crate) at: PartitionId,
-    /// All before it is known to have arrived.
+    /// End of the records that are known to be delivered.
     pub(crate) arrived: Offset,
-    /// What no node has, as this one found when it read.
+    /// Range that no node could read.
     pub(crate) lost: Option<Range<Offset>>,
-    /// When that was last removed.
+    /// Time of the last trim.
     pub(crate) trimmed: Instant,
-    /// Since when nothing gets through.
+    /// Time since which deliveries fail.
     pub(crate) failing: Option<Instant>,
     pub(crate) last_warning: String,
 }
 
 impl Forwarder {
-    /// Sends on what is next.
+    /// Delivers the next batches.
     pub(crate) async fn step(&mut self, broker: &Broker, row: ChannelRow) -> Result<Next, AdminError> {
         let marks = broker.0.log.marks_or_new(self.at);
         let (start, end) = (marks.log_start(), marks.committed_end());
-        // What is before its base was sent under another epoch.
+        // Records before the base were sent under an earlier epoch.
         let from = self.arrived.max(start).max(row.base);
         let since = self.trimmed.elapsed();
         let is_much = marks.bytes() >= TRIM_BYTES && since >= RETRY_AFTER;
@@ -240,9 +242,9 @@ impl Forwarder {
                     }
                 }
                 Piece::Gap(gap) if gap.end <= self.arrived => {}
-                // No node has it. It may have arrived long ago: what is sent next tells.
+                // The range may have been delivered long ago: the next batch shows.
                 Piece::Gap(gap) => {
-                    tracing::warn!(at = %self.at, %gap.start, %gap.end, "a piece of an outbox cannot be read");
+                    tracing::warn!(at = %self.at, %gap.start, %gap.end, "an outbox range cannot be read");
                     self.lost = Some(gap.start..gap.end);
                     self.arrived = gap.end;
                 }
@@ -251,7 +253,7 @@ impl Forwarder {
         Ok(Next::AtOnce)
     }
 
-    /// Sends a batch; whether the next may follow it.
+    /// Delivers a batch. Returns true if the next batch may follow.
     pub(crate) async fn send(
         &mut self,
         broker: &Broker,
@@ -281,17 +283,17 @@ impl Forwarder {
             PeerResponse::Expected(expected) => {
                 let at = expected.map(|sequence| row.find(sequence, base));
                 match at.filter(|at| *at >= start.max(row.base)) {
-                    // Another leads by now, and has sent what this node does not know of.
+                    // A new leader has delivered records that this node does not have.
                     Some(at) if at > end => return Err(broker.not_leader().into()),
-                    // What is behind it must not wait for ever.
+                    // Skips the lost records, since later records must not wait for ever.
                     Some(at) if self.lost.as_ref().is_some_and(|lost| lost.contains(&at)) => {
-                        tracing::error!(%at, behind = %base, "records on their way to another group are lost");
+                        tracing::error!(%at, behind = %base, "outbox records are lost");
                         self.renew(broker, row, base).await?;
                     }
-                    // Sent by a leader before this one; or, of what is still here, taken and lost.
+                    // Delivered by an earlier leader; or accepted by the destination and lost there.
                     Some(at) => self.arrived = at,
                     None => {
-                        tracing::warn!(at = %self.at, ?expected, "a partition knows nothing of what it was sent: sending on from here");
+                        tracing::warn!(at = %self.at, ?expected, "the destination has forgotten the channel: continuing with a new epoch");
                         self.renew(broker, row, base).await?;
                     }
                 }
@@ -313,7 +315,7 @@ impl Forwarder {
         broker.ask_group(GroupId::SITE, ask).await.map(drop)
     }
 
-    /// Removes what is before `to`: it has arrived. What cannot be removed is tried again when it would be next.
+    /// Trims the delivered records before `to`. A failed trim is retried later.
     pub(crate) async fn trim(&mut self, broker: &Broker, to: Offset) {
         let trim = Op::Trim {
             partition: self.at,
@@ -324,12 +326,12 @@ impl Forwarder {
         Stop::Trimming.here();
         self.trimmed = Instant::now();
         let trimmed = match broker.put_in(home, vec![trim.clone()]).await {
-            // As a change it may use some of the disk's reserve.
+            // A change may use a part of the disk's reserve.
             Err(_) => broker.change_in(home, move |_, _| Ok(vec![trim])).await,
             done => done,
         };
         if let Err(error) = trimmed {
-            tracing::debug!(at = %self.at, %error, "what has arrived is not removed yet");
+            tracing::debug!(at = %self.at, %error, "cannot trim delivered outbox records yet");
         }
     }
 }

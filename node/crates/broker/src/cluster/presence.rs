@@ -1,4 +1,5 @@
-//! The leader tells by a row who is away or does not follow: clients are told of no node that is away, and tools see which replicas follow.
+//! Presence of nodes. The leader commits a row with the nodes that are away or behind: clients are not sent
+//! to absent nodes, and tools see which replicas follow.
 
 use crate::core::Broker;
 use crate::state::rows::Row;
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 use weir_types::level::LEVEL_OF_AGES;
 
 impl Broker {
-    /// Nodes of the site that are away or do not follow, as far as this node knows. Never itself, and never the one who leads.
+    /// Returns the nodes that are away or behind, as applied here. Excludes this node and the leader.
     pub fn absent(&self) -> Absent {
         let mut absent = self.0.applied.tables().absent();
         let leader = self.leader().map(|(id, _)| id);
@@ -18,7 +19,11 @@ impl Broker {
         absent
     }
 
-    /// Looks who is there, if this node leads, and tells the others what has changed. Call it about twice a second.
+    /// Checks the presence of all nodes, if this node leads, and commits changes. Call about twice per
+    /// second.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, a change may or may not be committed; the next call corrects it.
     pub async fn note_absent(&self) {
         let (status, before) = (self.group().status(), self.0.applied.tables().absent());
         if !status.serving || self.level() < LEVEL_OF_AGES {
@@ -33,10 +38,10 @@ impl Broker {
         if now == before {
             return;
         }
-        tracing::info!(away = ?now.away, behind = ?now.behind, "nodes of the site that are away, or do not follow");
+        tracing::info!(away = ?now.away, behind = ?now.behind, "presence of nodes has changed");
         let row = now.put(&());
         if let Err(error) = self.put(vec![row]).await {
-            tracing::debug!(%error, "who is away is not noted");
+            tracing::debug!(%error, "cannot commit the presence of nodes");
         }
     }
 }

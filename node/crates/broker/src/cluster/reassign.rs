@@ -1,9 +1,9 @@
-//! Moving partitions between replica groups: the new group copies what the old one has, the old one is sealed, and an
-//! entry of the site's group says where the partition is from then on.
+//! Reassignment of partitions to other replica groups (KIP-455). The new group copies the records, the old
+//! partition is sealed, and an entry of the site's group switches the location.
 //!
-//! A partition has two numbers: the one that it was made with, by which consumer groups know it for ever, and the one
-//! under which it is kept now, which tells its group. What was copied has the offsets that it had, so nobody who reads
-//! notices; producers' windows go with it, so nobody who sends again is stored twice.
+//! A partition has two ids: the original id, under which consumer groups know the partition for ever, and the
+//! current id, which includes the replica group. Copies keep their offsets, so consumers notice nothing.
+//! Windows of producers move as well, so retries are not stored twice.
 
 use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::core::Broker;
@@ -24,21 +24,25 @@ use weir_log::{AppendError, Op, Piece, ReadError};
 use weir_replica::{Mended, ProposeError};
 use weir_types::{Batch, ErrorKind, GapReason, GroupId, Offset, PartitionId};
 
-/// Bytes that are copied in one entry, and at most a batch more.
+/// Bytes that are copied in an entry, give or take a batch.
 const COPY_BYTES: usize = 1 << 20;
 
-/// The old partition is sealed when the new one lacks at most so many records: they are copied within a moment.
+/// Number of missing records at which the old partition is sealed: the rest is copied within a moment.
 const SEAL_WITHIN: u64 = 1_000;
 
-/// How long a move that cannot go on waits.
+/// Delay before a failed step is retried.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 impl Broker {
-    /// Moves the partitions of a topic to groups of so many `replicas`, or to that of all nodes. Returns when that is
-    /// decided; it happens while records come and go.
+    /// Reassigns the partitions of a topic to groups of `replicas` nodes, or to the group of all nodes.
+    /// Returns once the plan is committed; the copying runs in the background, while clients produce and
+    /// fetch.
     ///
     /// # Errors
-    /// When there is no such topic, it is on its way already, or there are not so many nodes.
+    /// When the topic does not exist or is being reassigned, or there are too few nodes.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the plan may or may not be committed.
     pub async fn move_topic(
         &self,
         who: &Principal,
@@ -51,8 +55,7 @@ impl Broker {
         let holder = self.hook().and_then(|hook| hook.holder_of(name));
         if let (Some(pipeline), Some(_)) = (holder, replicas) {
             return Err(AdminError::Refused(format!(
-                "pipeline `{pipeline}` stands in the line of topic `{name}` and remembers: what it remembers is on all \
-                 nodes, and so is the topic"
+                "pipeline `{pipeline}` is in-line and stateful: its state is on all nodes, so topic `{name}` must be, too"
             )));
         }
         let (members, wanted) = (self.group().members(), name.to_owned());
@@ -63,7 +66,7 @@ impl Broker {
                 .ok_or(AdminError::NoTopic(wanted))?;
             if tables.moves.values().any(|m| m.topic == topic.name) {
                 return Err(AdminError::Refused(format!(
-                    "topic `{}` is on its way already",
+                    "topic `{}` is being reassigned already",
                     topic.name
                 )));
             }
@@ -111,7 +114,7 @@ impl Broker {
         .await
     }
 
-    /// Begins what moves to groups that this node leads, and is not under way yet.
+    /// Starts the reassignments to groups that this node leads.
     pub(crate) fn begin_reassignments(&self) {
         let moves: Vec<PartitionId> = self.0.applied.tables().moves.keys().copied().collect();
         for to in moves.into_iter().filter(|to| self.serves(*to)) {
@@ -138,14 +141,14 @@ impl Broker {
                                 error,
                                 AdminError::Propose(ProposeError::Log(AppendError::DiskFull { .. }))
                             );
-                            // How much is free changes all the time.
+                            // The amount of free space changes all the time: report once.
                             let why = if is_full {
                                 "full".to_owned()
                             } else {
                                 error.to_string()
                             };
                             if (is_full || error.kind() != ErrorKind::Retry) && why != last_warning {
-                                tracing::warn!(%to, %error, "a partition cannot be moved on");
+                                tracing::warn!(%to, %error, "cannot reassign a partition");
                                 last_warning = why;
                             }
                             drop(broker);
@@ -166,7 +169,7 @@ impl Broker {
         moving.remove(&to);
     }
 
-    /// One step of a move; whether there is another for this node.
+    /// Performs a step of a reassignment. Returns true if this node has more to do.
     async fn reassign_step(&self, to: PartitionId) -> Result<bool, AdminError> {
         let Some(row) = self.0.applied.tables().moves.get(&to).cloned() else {
             return Ok(false);
@@ -204,15 +207,16 @@ impl Broker {
         };
         self.ask_group(GroupId::SITE, PeerRequest::Moved { to, term })
             .await?;
-        tracing::info!(topic = %row.topic, partition = row.index, group = to.group().0, "a partition has moved");
+        tracing::info!(topic = %row.topic, partition = row.index, group = to.group().0, "partition reassigned");
         Ok(false)
     }
 
-    /// Appends what was copied, if `to` ends where it did when that was asked for.
+    /// Appends a copied chunk, if `to` still ends at `has`.
     pub(crate) async fn take(&self, to: PartitionId, has: Offset, copied: &Copied) -> Result<(), AdminError> {
         let parse = |bytes: &Vec<u8>| Batch::parse(Bytes::copy_from_slice(bytes));
         let batches: Result<Vec<Batch>, _> = copied.batches.iter().map(parse).collect();
-        let batches = batches.map_err(|e| AdminError::Refused(format!("what was copied is damaged: {e}")))?;
+        let batches =
+            batches.map_err(|e| AdminError::Refused(format!("the copied chunk is damaged: {e}")))?;
         // Changes may use some of the disk's reserve; records may not, wherever they come from.
         let bytes = batches.iter().map(|b| b.bytes().len() as u64).sum();
         self.0.log.room_for(bytes, false).map_err(ProposeError::from)?;
@@ -231,7 +235,7 @@ impl Broker {
                 return Ok(Vec::new());
             }
             let mut ops = Vec::new();
-            // The first batch may begin before what is still wanted of it.
+            // The first batch may begin before the first wanted record.
             let base = batches.first().map_or(next, |b| b.base_offset());
             if base > end && start == end {
                 ops.push(trim(to, base));
@@ -248,8 +252,8 @@ impl Broker {
         .await
     }
 
-    /// Takes over the windows of producers, if `to` ends at `end`, where `from` was sealed: what has been produced to it since then,
-    /// which a leader that lags behind in group 0 need not know of, has newer ones.
+    /// Copies the windows of producers, if `to` ends at `end`, where `from` was sealed. Records that were
+    /// produced later have newer windows; a leader that lags behind in the site's group may not know of them.
     async fn take_producers(
         &self,
         to: PartitionId,
@@ -274,10 +278,10 @@ impl Broker {
         .await
     }
 
-    /// What this node, which leads its group, has of `partition` from `at` on.
+    /// Reads a chunk of `partition` from `at` on. For the leader of the partition's group.
     pub(crate) async fn copy(&self, partition: PartitionId, at: Offset) -> Result<Copied, AdminError> {
         self.serving_replica(partition)?;
-        // Asked for first: what is sealed does not grow after that.
+        // Read first: a sealed partition does not grow afterwards.
         let sealed = self.0.applied.tables().sealed.contains(&partition);
         let (log_start, end) = match self.0.log.marks(partition) {
             Some(marks) => (marks.log_start(), marks.committed_end()),
@@ -297,7 +301,7 @@ impl Broker {
         let read = async || self.read(partition, from, end, COPY_BYTES).await;
         let unread = |e: ReadError| AdminError::Refused(e.to_string());
         let mut chunk = read().await.map_err(unread)?;
-        // What is damaged here others may have; what nobody has is not left out in silence.
+        // Other members may have the damaged range. A range that nobody can read is not skipped in silence.
         let marks = self.0.log.marks(partition).unwrap_or_default();
         while let Some(gap) = new_gap(&chunk, &marks) {
             let mended = self.mend(partition, gap).await;
@@ -321,7 +325,7 @@ impl Broker {
         Ok(copied)
     }
 
-    /// Has `partition` take nothing more: it goes on as `to`.
+    /// Seals `partition`: its records continue in `to`.
     pub(crate) async fn seal(&self, partition: PartitionId, to: PartitionId) -> Result<(), AdminError> {
         self.change_in(partition.group(), move |tables, _| {
             let moves = tables.moves.get(&to).is_some_and(|m| m.from == partition);
@@ -342,7 +346,7 @@ impl Broker {
         Ok(known.map(row).collect())
     }
 
-    /// Says where a partition is from now on: all of it is at `to`, and its old group is in `term`.
+    /// Commits the new location of a partition: all records are in `to`, and the old group is in `term`.
     pub(crate) async fn note_moved(&self, to: PartitionId, term: u64) -> Result<(), AdminError> {
         self.change(move |tables, _| {
             let Some(row) = tables.moves.get(&to) else {

@@ -1,8 +1,8 @@
-//! The replica groups of a site beside the one that all its nodes have: which nodes have them, and who leads them.
+//! Reconciliation of replica groups.
 //!
-//! Rows of the site's group say who should have a group; each node opens those that name it and closes those that do not,
-//! and the node that leads a group lets in and takes out until its members are who they should be. Who leads is a row
-//! too, so that nodes that have no part in a group can tell their clients.
+//! Rows of the site's group hold the configuration of each replica group. Every node opens the groups that
+//! name it, and closes the others. The leader of a group adds and removes members until they match the
+//! configuration. The leader is a row, too, so that nodes outside the group can redirect their clients.
 
 use crate::cluster::balance::KEEP_EVERY;
 use crate::core::{Broker, Inner};
@@ -24,20 +24,20 @@ use weir_log::Op;
 use weir_replica::{Group, GroupConfig, Member, NodeId};
 use weir_types::{GroupId, PartitionId};
 
-/// How often for what nobody waits for: nodes that are gone, and partitions of topics that are.
+/// Interval of work that nobody waits for: repair of placement, and cleanup of deleted topics.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 /// A change of members takes a few round trips.
 const STEP_WITHIN: Duration = Duration::from_secs(2);
 
-/// A leader gives way to the one that should lead after so long: several elections.
+/// Time after which a leader yields to the preferred leader: several elections.
 const GIVE_WAY_AFTER: Duration = Duration::from_secs(3);
 
-/// A learner becomes a voter when it lacks at most so many entries: less than a second of the fastest load.
+/// Number of missing entries at which a learner becomes a voter: less than a second of the highest load.
 pub(crate) const CAUGHT_UP: u64 = 64;
 
 impl Broker {
-    /// Notes who leads a group, unless a later term is known.
+    /// Commits the leader of a group, unless a later term is known.
     pub(crate) async fn note_leader(&self, group: GroupId, led: LeaderReport) -> Result<(), AdminError> {
         self.change(move |tables, _| {
             let known = tables.other::<LeaderReport>(&group).unwrap_or_default();
@@ -56,7 +56,7 @@ pub(crate) async fn run_reconciler(inner: Weak<Inner>) {
     let mut since: BTreeMap<GroupId, (u64, Instant)> = BTreeMap::new();
     let (mut every, mut tidied) = (KEEP_EVERY, Instant::now());
     loop {
-        // Either way it is looked: what is decided may have to wait for somebody who is away.
+        // Runs after a timeout as well: a planned step may wait for an absent node.
         let _ = tokio::time::timeout(every, changed.notified()).await;
         let Some(inner) = inner.upgrade() else { return };
         let broker = Broker(inner);
@@ -96,17 +96,16 @@ pub(crate) async fn run_reconciler(inner: Weak<Inner>) {
                     broker.drop_deleted(id).await;
                 }
             };
-            // One that most of its nodes have left must not hold up the others.
+            // A group without a majority must not hold up the others.
             if tokio::time::timeout(STEP_WITHIN, step).await.is_err() {
-                tracing::debug!(group = id.0, "a replica group does not come to its next step");
+                tracing::debug!(group = id.0, "a step of a replica group timed out");
             }
         }
     }
 }
 
 impl Broker {
-    /// Opens the groups that this node should have, or has as long as others copy it, and closes those that go on without
-    /// it.
+    /// Opens the groups that this node has or should have, and closes the groups that have removed it.
     pub(crate) async fn reconcile_local(&self) {
         let me = self.group().node();
         let decided = decided(&self.0.applied.tables());
@@ -118,7 +117,7 @@ impl Broker {
             let has = is_open || self.0.recovered().contains_key(id);
             match (is_open, is_out) {
                 (true, true) => self.close_group(*id).await,
-                // It was out when it stopped, and did not get round to it.
+                // The node stopped before it had deleted the group's log.
                 (false, true) if has => self.forget_group(*id).await,
                 (false, false) if should || has => self.open_group(*id, wanted).await,
                 _ => {}
@@ -146,13 +145,13 @@ impl Broker {
         }
         let done = self.change(move |tables, _| Ok(healed(tables, &members)));
         if let Err(error) = done.await {
-            tracing::debug!(%error, "a replica group lacks a node for now");
+            tracing::debug!(%error, "cannot repair the placement of replica groups yet");
         }
     }
 
     async fn open_group(&self, id: GroupId, wanted: &ReplicaGroup) {
         let (site, me) = (self.group(), self.group().node());
-        // One that came later is let in by the others, and so is one that finds that they have begun without it.
+        // A node that comes later is added by the members, as is a founder that finds that they have begun.
         let led = self.0.applied.tables().other::<LeaderReport>(&id);
         let begins = wanted.founders.contains_key(&me) && led.is_none();
         let config = GroupConfig {
@@ -173,13 +172,13 @@ impl Broker {
         });
         match LocalReplica::open(&self.0.common, config, state.unwrap_or_default(), transport).await {
             Ok(replica) => {
-                tracing::info!(group = id.0, replicas = ?wanted.replicas, "a replica group is open");
+                tracing::info!(group = id.0, replicas = ?wanted.replicas, "replica group opened");
                 let mut replicas = self.0.replicas.write().unwrap_or_else(PoisonError::into_inner);
                 replicas.insert(id, Arc::new(replica));
             }
             Err(error) => {
                 self.0.recovered().extend(state.map(|state| (id, state)));
-                tracing::warn!(group = id.0, %error, "a replica group cannot be opened yet");
+                tracing::warn!(group = id.0, %error, "cannot open a replica group yet");
             }
         }
     }
@@ -199,15 +198,12 @@ impl Broker {
         if self.0.common.log.forget(id, move |r| drop(done.send(r))).is_ok() {
             let _ = forgotten.await;
             self.0.recovered().remove(&id);
-            tracing::info!(
-                group = id.0,
-                "a replica group went on without this node: its records are gone here"
-            );
+            tracing::info!(group = id.0, "replica group removed from this node");
         }
     }
 
-    /// Whether no leader of `group` has heard of something newer than `wanted`. Its log says so, so that one that lags
-    /// behind in the site's group does not take in again whom another was told to leave out.
+    /// Returns true if no leader of `group` has seen a newer configuration than `wanted`. The group's own log
+    /// records the version: a leader that lags behind in the site's group does not add a removed node again.
     async fn acknowledge_config(&self, group: GroupId, wanted: &ReplicaGroup) -> bool {
         let version = wanted.version;
         let known = move |tables: &Tables| tables.configs_seen.get(&group).copied().unwrap_or(0);
@@ -225,7 +221,7 @@ impl Broker {
         noted.await.is_ok() && known(&self.0.applied.tables()) == version
     }
 
-    /// Has the site know who leads `group`, if it does not.
+    /// Reports the leader of `group` to the site, unless it is known.
     async fn report_leader(&self, group: &Group, wanted: &ReplicaGroup) {
         let led = LeaderReport {
             node: group.node(),
@@ -242,11 +238,11 @@ impl Broker {
             false => self.tell_leader(group.id(), led).await,
         };
         if let Err(error) = told {
-            tracing::debug!(group = group.id().0, %error, "the site does not know yet who leads a group");
+            tracing::debug!(group = group.id().0, %error, "cannot report the leader of a group yet");
         }
     }
 
-    /// One step towards the members that `group`, which this node leads since `begun`, should have.
+    /// Performs a step towards the configured members of `group`, which this node leads since `begun`.
     async fn reconcile_members(&self, group: &Group, wanted: &ReplicaGroup, begun: Instant) {
         let (members, voters, site) = (group.members(), group.voters(), self.group().members());
         let me = group.node();
@@ -266,7 +262,7 @@ impl Broker {
             if let Some(node) = others.first().filter(|_| complete) {
                 break 'step group.remove(*node).await;
             }
-            // Whoever should lead, or does instead of one that is to go.
+            // The preferred leader, or a successor if this node is being removed.
             let heir = wanted
                 .replicas
                 .iter()
@@ -283,12 +279,12 @@ impl Broker {
             }
         };
         if let Err(error) = stepped {
-            tracing::debug!(group = group.id().0, %error, "a replica group stays as it is for now");
+            tracing::debug!(group = group.id().0, %error, "cannot change the members of a replica group yet");
         }
     }
 
-    /// Removes partitions of `group`, which this node leads, whose topic is gone. Numbers are given out in order and never
-    /// again: one below the next that belongs to no topic belonged to one that was deleted.
+    /// Drops partitions of `group` whose topic was deleted. Partition numbers ascend and are never reused: an
+    /// unused number below the next belonged to a deleted topic.
     async fn drop_deleted(&self, group: GroupId) {
         let gone = {
             let tables = self.0.applied.tables();
@@ -314,8 +310,8 @@ impl Broker {
                 let is_there = |p: &PartitionId| log.marks(*p).is_some() && is_unused(tables, *p);
                 let mut ops = Vec::new();
                 for partition in gone.into_iter().filter(is_there) {
-                    // Its seal stays: a later leader that lags behind in the site's group may take it for one that is
-                    // still here.
+                    // The seal stays, since a later leader that lags behind in the site's group may serve the
+                    // partition otherwise.
                     ops.push(Op::Drop { partition });
                     ops.extend(tables.forget_producers(partition));
                 }
@@ -323,7 +319,7 @@ impl Broker {
             })
             .await;
         if let Err(error) = dropped {
-            tracing::debug!(group = group.0, %error, "partitions of a deleted topic stay for now");
+            tracing::debug!(group = group.0, %error, "cannot drop partitions of a deleted topic yet");
         }
     }
 }

@@ -11,37 +11,38 @@ use std::collections::BTreeSet;
 use weir_replica::{GroupStatus, NodeId};
 use weir_types::{GroupId, PartitionId};
 
-/// A replica group, as the site knows it.
+/// Status of a replica group.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReplicaGroupStatus {
     /// Which.
     pub group: u16,
-    /// Who should have it; the first should lead.
+    /// Nodes in the configuration; the first is the preferred leader.
     pub replicas: Vec<NodeId>,
-    /// Who has it.
+    /// Nodes that are members.
     pub members: BTreeSet<NodeId>,
-    /// Who leads, as far as is known.
+    /// The leader, if known.
     pub leader: Option<NodeId>,
-    /// Partitions that it carries.
+    /// Number of partitions.
     pub partitions: usize,
 }
 
-/// A site, as the node that was asked sees it.
+/// Status of the site, as seen by a node.
 #[derive(Clone, Debug, Serialize)]
 pub struct SiteStatus {
     /// The group of all nodes.
     #[serde(flatten)]
     pub site: GroupStatus,
-    /// The others.
+    /// All replica groups except the site's.
     pub groups: Vec<ReplicaGroupStatus>,
-    /// Partitions that move from one to another.
+    /// Partitions that are being reassigned.
     pub moves: Vec<MoveStatus>,
-    /// What waits here for partitions of other groups, as far as this node leads those in which it waits.
+    /// Outbox backlog of the groups that this node leads.
     pub outbox: Vec<Waiting>,
 }
 
 impl Broker {
-    /// Whether this node votes in the site's group and in all others that it should have: nothing is still to come.
+    /// Returns true if this node votes in the site's group and in all groups that are configured to include
+    /// it.
     pub fn is_in_place(&self) -> bool {
         let me = self.group().node();
         let votes = |id: GroupId| {
@@ -53,7 +54,7 @@ impl Broker {
         votes(GroupId::SITE) && wanted.all(|(id, _)| votes(id))
     }
 
-    /// How the site is doing, as far as this node knows.
+    /// Returns the status of the site, as known to this node.
     pub fn site_status(&self) -> SiteStatus {
         SiteStatus {
             site: self.group().status(),
@@ -88,14 +89,14 @@ impl Broker {
     }
 }
 
-/// A partition on its way, for people.
+/// Status of a reassignment.
 #[derive(Clone, Debug, Serialize)]
 pub struct MoveStatus {
     /// Of which topic.
     pub topic: String,
-    /// Which partition of it.
+    /// Index of the partition in the topic.
     pub partition: u32,
-    /// The group that has it.
+    /// The old replica group.
     pub from: u16,
     /// The group that will.
     pub to: u16,
@@ -115,23 +116,23 @@ impl Broker {
     }
 }
 
-/// What waits for a partition of another group.
+/// Outbox backlog for a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Waiting {
-    /// The topic it is for.
+    /// The destination topic.
     pub topic: String,
-    /// The partition of it.
+    /// Index of the destination partition.
     pub partition: u32,
-    /// The group that has it until it is there.
+    /// The home group, which stores the backlog.
     pub home: u16,
-    /// Offsets that it spans.
+    /// Number of offsets.
     pub records: u64,
-    /// Bytes of batches that it is.
+    /// Bytes of batches.
     pub bytes: u64,
 }
 
 impl Broker {
-    /// What waits in the outboxes of groups that this node leads.
+    /// Returns the outbox backlog of the groups that this node leads.
     pub fn outbox(&self) -> Vec<Waiting> {
         let tables = self.0.applied.tables();
         let waiting = |((home, to), row): (&ChannelKey, &ChannelRow)| {

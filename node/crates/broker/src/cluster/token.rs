@@ -4,17 +4,17 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use weir_replica::{Claim, JoinRequest, Member};
 
-/// Lets one node in, once.
+/// A secret that admits a single node to the site.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token([u8; 16]);
 
 impl Token {
-    /// One of these random bytes.
+    /// Creates a token from random bytes.
     pub fn new(random: [u8; 16]) -> Self {
         Self(random)
     }
 
-    /// Reads what [`Token`]'s `Display` wrote.
+    /// Parses the form that `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.trim().strip_prefix("weir-")?;
         let mut bytes = [0; 16];
@@ -31,7 +31,7 @@ impl Token {
         Sha256::digest(self.0).into()
     }
 
-    /// A request to join with it, on a connection with `binding`.
+    /// Returns a request to join with this token, on a connection with `binding`.
     pub fn request(&self, member: Member, binding: &[u8; 32]) -> JoinRequest {
         let key = self.key();
         let claim = Claim::Token {
@@ -41,7 +41,7 @@ impl Token {
         JoinRequest { claim, member }
     }
 
-    /// Whether `proof` shows that the other side of the connection knows it too.
+    /// Returns true if `given` proves that the other side knows the token.
     pub fn is_proved_by(&self, given: &[u8; 32], binding: &[u8; 32]) -> bool {
         same(&proof(&self.key(), b"welcome", binding), given)
     }
@@ -65,7 +65,7 @@ pub(crate) fn proof(key: &[u8; 32], what: &[u8], binding: &[u8; 32]) -> [u8; 32]
     })
 }
 
-/// Looks at all bytes, so that the time it takes tells nothing.
+/// Compares in constant time.
 pub(crate) fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
     a.iter().zip(b).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
 }

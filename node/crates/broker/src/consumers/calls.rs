@@ -20,13 +20,13 @@ use tokio::time::Instant;
 use weir_types::limits::{GROUP_ROW_BYTES_MAX, GROUPS_BYTES_MAX, GROUPS_MAX, MEMBER_BYTES_MAX};
 
 impl Broker {
-    /// Joins a group; resolves when its rebalance is over.
+    /// Joins a group. Resolves when the rebalance is over.
     ///
     /// # Errors
-    /// As [`GroupError`] says.
+    /// When the group cannot admit the member: see [`GroupError`].
     ///
     /// # Cancel safety
-    /// The member stays in the group, until its session ends.
+    /// If the future is dropped, the member stays in the group until its session expires.
     pub async fn join_group(&self, who: &Principal, group: &str, join: Join) -> Result<Joined, GroupError> {
         allow(who, Operation::Read, group)?;
         self.coordinating()?;
@@ -50,7 +50,7 @@ impl Broker {
             let mut groups = coordinator.lock();
             is_new = !groups.contains_key(group);
             if is_new {
-                // An id that nobody knows cannot be a member of a group that nobody knows.
+                // A new group cannot have a member with this id.
                 if !join.member.is_empty() {
                     return Err(GroupError::UnknownMember);
                 }
@@ -64,7 +64,7 @@ impl Broker {
                 .map(|g| g.join(join, || fresh, reply, Instant::now()))
         };
         if is_new {
-            // Whoever was refused has not made a group.
+            // A refused member does not create a group.
             let mut groups = coordinator.lock();
             if groups.get(group).is_some_and(Group::is_empty) {
                 groups.remove(group);
@@ -72,20 +72,21 @@ impl Broker {
         }
         if let Some(JoinStep::Store(after)) = step {
             let (row, reply, joined) = *after;
-            // A static member that came back is known by its new id: also after a restart.
+            // A returning static member has a new id, which a restart must know.
             let stored = self.store_group(group, &row).await;
             let _ = reply.send(stored.map(|()| joined));
         }
         answer.await.unwrap_or(Err(GroupError::Unavailable))
     }
 
-    /// Gets a member's assignment, which the leader brings; resolves when it is stored.
+    /// Fetches the assignment of a member; the leader provides the assignments of all. Resolves when the
+    /// assignment is stored.
     ///
     /// # Errors
-    /// As [`GroupError`] says.
+    /// When the member is not part of the generation: see [`GroupError`].
     ///
     /// # Cancel safety
-    /// An assignment that was brought may or may not become the group's.
+    /// If the future is dropped, a provided assignment may or may not become the group's.
     pub async fn sync_group(
         &self,
         who: &Principal,
@@ -103,7 +104,7 @@ impl Broker {
         };
         if let SyncStep::Store(generation, row) = step {
             let (broker, name) = (self.clone(), caller.group.to_owned());
-            // Apart, so that a leader whose connection breaks now does not leave the others waiting.
+            // A task of its own: the others must not wait for ever if the leader's connection breaks.
             tokio::spawn(async move {
                 let stored = broker.store_group(&name, &row).await;
                 if let Some(group) = broker.0.coordinator.lock().get_mut(&name) {
@@ -114,10 +115,10 @@ impl Broker {
         answer.await.unwrap_or(Err(GroupError::Unavailable))
     }
 
-    /// A member says that it lives.
+    /// Records a heartbeat of a member.
     ///
     /// # Errors
-    /// As [`GroupError`] says.
+    /// When the member is not part of the generation, or must rejoin: see [`GroupError`].
     pub fn heartbeat(&self, who: &Principal, caller: Caller<'_>) -> Result<(), GroupError> {
         allow(who, Operation::Read, caller.group)?;
         self.coordinating()?;
@@ -126,10 +127,13 @@ impl Broker {
         group.heartbeat(caller.member, caller.instance, caller.generation, Instant::now())
     }
 
-    /// Members leave, each by its id or its instance.
+    /// Removes members, each by its id or its instance. Returns a result per member.
     ///
     /// # Errors
-    /// For each as [`GroupError`] says.
+    /// When the group does not exist or this node does not coordinate groups.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the members are removed, but the empty group may not be stored.
     pub async fn leave_group(
         &self,
         who: &Principal,
@@ -153,8 +157,11 @@ impl Broker {
         Ok(results)
     }
 
-    /// Ends sessions and rebalances whose time is over, and says whether any group has members. Call it a few times a second
-    /// while one has.
+    /// Expires sessions and rebalances. Returns true while any group has members. Call a few times per second
+    /// while that holds.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, groups that became empty may not be stored.
     pub async fn tick_groups(&self) -> bool {
         let now = Instant::now();
         let now_ms = self.now_ms();
@@ -178,12 +185,12 @@ impl Broker {
         any
     }
 
-    /// Whether there is any group, as far as this node knows.
+    /// Returns true if this node knows any group.
     pub fn has_groups(&self) -> bool {
         !self.0.coordinator.lock().is_empty() || !self.0.applied.tables().group_offsets.is_empty()
     }
 
-    /// All groups that `who` may know of: those with members, and those that only have offsets.
+    /// Returns all groups that `who` may describe: groups with members, and groups with committed offsets.
     pub fn list_groups(&self, who: &Principal) -> Vec<GroupInfo> {
         let mut names: std::collections::BTreeSet<String> =
             self.0.coordinator.lock().keys().cloned().collect();
@@ -203,10 +210,10 @@ impl Broker {
         names.iter().filter(seen).map(light).collect()
     }
 
-    /// A group; its state is `Dead` if there is none of this name.
+    /// Returns a group; the state is `Dead` for unknown names.
     ///
     /// # Errors
-    /// When `who` may not, or no group can have this name.
+    /// When `who` has no permission, or the name is invalid.
     pub fn describe_group(&self, who: &Principal, name: &str) -> Result<GroupInfo, GroupError> {
         allow(who, Operation::Describe, name)?;
         self.coordinating()?;
@@ -239,10 +246,13 @@ impl Broker {
         info
     }
 
-    /// Forgets a group without members, and its offsets.
+    /// Deletes a group without members, and its offsets.
     ///
     /// # Errors
-    /// When it has members, or there is none of this name.
+    /// When the group has members or does not exist, or the deletion is not committed.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the deletion may or may not be committed.
     pub async fn delete_group(&self, who: &Principal, name: &str) -> Result<(), GroupError> {
         allow(who, Operation::Delete, name)?;
         self.coordinating()?;
@@ -291,7 +301,7 @@ impl Broker {
             tracing::warn!(
                 group = name,
                 bytes = value.len(),
-                "assignment is too large to be stored"
+                "the assignment is too large to store"
             );
             return Err(GroupError::Full);
         }

@@ -14,10 +14,10 @@ use weir_log::Op;
 use weir_types::limits::{GROUP_OFFSETS_MAX, OFFSETS_METADATA_BYTES_MAX};
 
 impl Broker {
-    /// Whether `caller` may commit offsets now.
+    /// Checks that `caller` may commit offsets now.
     ///
     /// # Errors
-    /// As [`GroupError`] says.
+    /// When the member is not part of the generation, or the group is rebalancing: see [`GroupError`].
     pub fn may_commit(&self, who: &Principal, caller: Caller<'_>) -> Result<(), GroupError> {
         allow(who, Operation::Read, caller.group)?;
         self.coordinating()?;
@@ -30,10 +30,13 @@ impl Broker {
         }
     }
 
-    /// Records how far a consumer group has read: all of `commits`, or nothing.
+    /// Commits offsets of a group: all of `commits`, or none.
     ///
     /// # Errors
-    /// When the group's name or a partition is not taken.
+    /// When the group's name or a partition is invalid, a limit is reached, or the commit fails.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the offsets may or may not be committed.
     pub async fn commit_offsets(
         &self,
         who: &Principal,
@@ -93,7 +96,7 @@ impl Broker {
         self.put(ops).await
     }
 
-    /// What a consumer group committed for a partition.
+    /// Returns the committed offset of a group for a partition.
     pub fn committed_offset(&self, group: &str, topic: &str, partition: u32) -> Option<CommittedOffset> {
         let tables = self.0.applied.tables();
         let id = tables.topics.get(topic)?.partition(partition)?;
@@ -120,10 +123,13 @@ impl Broker {
             .collect()
     }
 
-    /// Forgets what a group committed for a partition.
+    /// Deletes the committed offset of a group for a partition.
     ///
     /// # Errors
-    /// When its members read the topic, or there is no such group or partition.
+    /// When members of the group read the topic, or the group or the partition does not exist.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the deletion may or may not be committed.
     pub async fn delete_offset(
         &self,
         who: &Principal,
@@ -148,8 +154,11 @@ impl Broker {
         self.put(vec![op]).await.map_err(|_| GroupError::Unavailable)
     }
 
-    /// Forgets offsets of groups without members that were committed, and whose group was left, longer ago than
-    /// `retention_ms`; and groups that have neither members nor offsets. Call it every minute or so.
+    /// Expires offsets of empty groups that are older than `retention_ms`, and removes groups without members
+    /// and offsets. Call about once per minute.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the expiry may or may not be committed; the next call continues.
     pub async fn expire_offsets(&self, retention_ms: i64) {
         let before = self.now_ms().saturating_sub(retention_ms);
         let mut ops: Vec<Op> = {
@@ -187,7 +196,7 @@ impl Broker {
         }
     }
 
-    /// Whether `group` can be a group's name.
+    /// Returns true if `group` is a valid group name.
     pub fn is_group_name(group: &str) -> bool {
         legal_name(group)
     }

@@ -8,8 +8,8 @@
 //!     +---- nobody left
 //! ```
 //!
-//! Every call that has to wait (a join for the others, a sync for the leader) leaves a oneshot behind, which the step
-//! that ends the wait answers. Behaviour and error of each case are those of Kafka's `GroupCoordinator`.
+//! A call that has to wait leaves a oneshot behind: a join waits for the other members, a sync for the leader. The
+//! step that ends the wait answers. Behaviour and errors are those of Kafka's `GroupCoordinator`.
 
 pub(crate) mod join;
 pub(crate) mod leave;
@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// The row of a group that has just lost its last member.
+/// Returns the row of a group that has just become empty.
 pub(crate) fn emptied(group: &mut Group, now_ms: i64) -> Option<GroupRow> {
     if group.phase != Phase::Empty || group.generation == 0 || !group.is_empty() {
         return None;
@@ -33,7 +33,7 @@ pub(crate) fn emptied(group: &mut Group, now_ms: i64) -> Option<GroupRow> {
     Some(group.row())
 }
 
-/// Topics in the metadata of a member that speaks Kafka's `consumer` protocol: a version, then an array of names.
+/// Parses the topics from the metadata of Kafka's `consumer` protocol: a version, then an array of names.
 pub(crate) fn subscription(metadata: &[u8]) -> Option<Vec<String>> {
     let (count, mut rest) = metadata.get(2..)?.split_first_chunk::<4>()?;
     let count = usize::try_from(i32::from_be_bytes(*count)).ok()?;
@@ -54,7 +54,7 @@ pub(crate) type SyncReply = oneshot::Sender<Result<Synced, GroupError>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Empty,
-    /// Members are joining; those that have not by then are left behind.
+    /// Members are joining; absent members are dropped at `until`.
     Preparing {
         until: Instant,
         most: Instant,
@@ -90,7 +90,7 @@ impl Member {
     }
 }
 
-/// A group and its members.
+/// A consumer group.
 pub(crate) struct Group {
     pub(crate) phase: Phase,
     pub(crate) generation: i32,
@@ -101,7 +101,7 @@ pub(crate) struct Group {
     /// Ids that were given out and not used yet, and until when they may be.
     pub(crate) pending: BTreeMap<String, Instant>,
     pub(crate) empty_since_ms: i64,
-    /// How long the first rebalance of an empty group waits for more members.
+    /// Delay of the first rebalance of an empty group, during which more members can join.
     pub(crate) initial_delay: Duration,
 }
 
@@ -120,7 +120,7 @@ impl Group {
         }
     }
 
-    /// The group as it was stored. Its members have a session's time to be heard of.
+    /// Restores a group from its row. Each member has a session's time to return.
     pub(crate) fn restore(row: &GroupRow, initial_delay: Duration, now: Instant) -> Self {
         let member = |row: &MemberRow| {
             let expires = now + Duration::from_millis(u64::from(row.session_ms));
@@ -190,7 +190,7 @@ impl Group {
         self.members.values().map(info).collect()
     }
 
-    /// A member says that it lives.
+    /// Records a heartbeat.
     pub(crate) fn heartbeat(
         &mut self,
         member: &str,
@@ -208,7 +208,7 @@ impl Group {
         }
     }
 
-    /// Whether `member` may commit offsets now; it is heard of by that.
+    /// Checks that `member` may commit offsets, and counts as a heartbeat.
     pub(crate) fn may_commit(
         &mut self,
         member: &str,
@@ -216,7 +216,7 @@ impl Group {
         generation: i32,
         now: Instant,
     ) -> Result<(), GroupError> {
-        // Somebody who only stores offsets here and assigns partitions himself.
+        // A client with manual assignment only stores its offsets here.
         if generation < 0 && self.members.is_empty() {
             return Ok(());
         }
@@ -261,7 +261,7 @@ impl Group {
         }
     }
 
-    /// Topics that its members say they read, if they speak Kafka's `consumer` protocol.
+    /// Returns the topics that members subscribe to, if they use Kafka's `consumer` protocol.
     pub(crate) fn subscribed(&self) -> BTreeSet<String> {
         let metadata = self.members.values().map(|m| m.metadata(&self.protocol));
         metadata

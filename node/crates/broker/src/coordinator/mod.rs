@@ -1,4 +1,4 @@
-//! Kafka's classic consumer group protocol as a state machine: no broker, no log and no clock of its own.
+//! Kafka's classic consumer group protocol as a state machine, without a broker, a log or a clock.
 
 pub(crate) mod group;
 pub(crate) mod registry;

@@ -30,7 +30,7 @@ impl Coordinator {
         }
     }
 
-    /// Begins again from what is stored: those who wait are told to come back.
+    /// Restarts from the stored rows; waiting members must retry.
     pub(crate) fn reload(&self, rows: &BTreeMap<String, GroupRow>) {
         let now = Instant::now();
         let groups = rows

@@ -23,7 +23,7 @@ impl Forwarded for PeerRequestHandler {
         Box::pin(async move {
             let answer = match (inner, decode::<PeerRequest>("what another node asks", &ask)) {
                 (Some(inner), Ok(ask)) => Broker(inner).answer(ask).await,
-                (None, _) => PeerResponse::Refused("the node stops".to_owned(), true),
+                (None, _) => PeerResponse::Refused("the node is shutting down".to_owned(), true),
                 (_, Err(newer)) => PeerResponse::Refused(newer.to_string(), false),
             };
             encode(&answer).into()
@@ -31,7 +31,7 @@ impl Forwarded for PeerRequestHandler {
     }
 }
 
-/// What another layer says of what it was asked to do.
+/// Converts the answer of the pipeline layer: done, not yet, or a refusal.
 fn response_of(done: Result<bool, String>) -> PeerResponse {
     match done {
         Ok(true) => PeerResponse::Done,
@@ -62,7 +62,7 @@ impl Broker {
             PeerRequest::Forward { to, batch } => match self.take_forwarded(to, batch).await {
                 Ok(answer) => Ok(answer),
                 Err(e) => {
-                    // What is unknown is found out by asking again.
+                    // Asking again resolves an unknown outcome.
                     let kind = e.kind();
                     let again = matches!(
                         kind,

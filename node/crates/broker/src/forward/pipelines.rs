@@ -11,11 +11,14 @@ use weir_types::GroupId;
 const PREPARE_AGAIN: Duration = Duration::from_millis(50);
 
 impl Broker {
-    /// Has the other voters make modules ready, so that whoever leads next can go on with them at once. Those that do not answer
-    /// are not waited for longer than `wait`.
+    /// Asks the other voters to load modules, so that the next leader can continue at once. Waits up to
+    /// `wait`; slow and absent voters are logged.
     ///
     /// # Errors
-    /// A node that cannot, and why.
+    /// The first node that cannot load the modules, and its reason.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, some voters may have loaded the modules.
     pub async fn prepare_elsewhere(
         &self,
         modules: &[[u8; 32]],
@@ -33,7 +36,7 @@ impl Broker {
             let ready = async move {
                 loop {
                     let answer = self.group().forward_to(id, member.clone(), ask.clone()).await;
-                    // One that is away is not waited for.
+                    // An absent node is not waited for.
                     let answer = answer.map_err(|e| e.to_string())?;
                     match postcard::from_bytes(&answer) {
                         Ok(PeerResponse::Done) => return Ok(None),
@@ -43,7 +46,7 @@ impl Broker {
                 }
             };
             let ready = tokio::time::timeout(wait, ready);
-            async move { (id, ready.await.unwrap_or(Err("it takes too long".to_owned()))) }
+            async move { (id, ready.await.unwrap_or(Err("timed out".to_owned()))) }
         });
         let asked: Vec<_> = asked.collect();
         for (id, answer) in futures_util::future::join_all(asked).await {
@@ -58,10 +61,13 @@ impl Broker {
         Ok(())
     }
 
-    /// Has the site's leader take back a revision of a pipeline that has left its bounds on this node.
+    /// Asks the site's leader to roll back a revision of a pipeline that violated its guards on this node.
     ///
     /// # Errors
-    /// In the leader's words when it cannot be; to be tried again when it is not done yet.
+    /// The leader's reason when the roll-back is impossible. A retryable error while it is not complete.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the roll-back may or may not happen.
     pub async fn report_out_of_bounds(
         &self,
         pipeline: String,

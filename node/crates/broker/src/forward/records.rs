@@ -15,10 +15,13 @@ use weir_log::encode;
 use weir_types::{Batch, GroupId, Offset, PartitionId, TopicName};
 
 impl Broker {
-    /// A producer id that nobody had before, for numbering batches from epoch 0 and sequence 0.
+    /// Allocates a producer id. The first batch has epoch 0 and sequence 0.
     ///
     /// # Errors
     /// When the reservation of ids is not committed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: reserved ids may be lost, which does no harm.
     pub async fn init_producer(&self, who: &Principal) -> Result<i64, AdminError> {
         self.allow(who, Operation::Write, Resource::Cluster)?;
         let mut ids = self.0.producer_ids.lock().await;
@@ -34,15 +37,18 @@ impl Broker {
     }
 }
 
-/// A topic, and the number of a partition of it.
+/// A topic, and the index of a partition.
 type TopicPartition = (TopicName, u32);
 
 impl Broker {
-    /// As [`Broker::produce`] at any node of the site, for protocols whose clients do not look for leaders: hands over to
-    /// the node that leads the partition, and waits for what becomes of it.
+    /// Produces records at any node of the site, for protocols whose clients do not look for leaders.
+    /// Forwards the batch to the leader of the partition, and waits for the outcome.
     ///
     /// # Errors
-    /// As there.
+    /// When the batch is refused or not committed: see [`ProduceError`].
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the batch may or may not be committed.
     pub async fn produce_anywhere(
         &self,
         who: &Principal,
@@ -62,7 +68,7 @@ impl Broker {
         if !authorize(who, Operation::Write, Resource::Topic(topic)) {
             return Err(ProduceError::Denied(topic.to_owned()));
         }
-        // The leader has an account of its own for it; but it is held back here.
+        // The leader charges an account of its own; this node delays the client.
         let bytes = batch.bytes().len();
         self.0
             .quotas
@@ -76,7 +82,7 @@ impl Broker {
         };
         let ask = encode(&ask).into();
         let answer = self.group().forward_to(node, member, ask).await;
-        // It may have got there.
+        // The batch may have arrived.
         let answer = answer.map_err(|_| weir_replica::ProposeError::Unknown)?;
         match postcard::from_bytes(&answer) {
             Ok(PeerResponse::Produced { base, span }) => Ok(Produced { base, span }),
@@ -85,10 +91,13 @@ impl Broker {
         }
     }
 
-    /// As [`Broker::peek`] at any node of the site: asks the one that leads the partition. Does not wait for records.
+    /// Reads a partition at any node of the site, like [`Broker::peek`]. Does not wait for new records.
     ///
     /// # Errors
-    /// As there.
+    /// When the read is refused: see [`FetchError`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe: reading changes nothing.
     pub async fn peek_anywhere(&self, who: &Principal, fetch: Fetch) -> Result<Fetched, FetchError> {
         let id = self
             .topic(&fetch.topic)
@@ -108,7 +117,7 @@ impl Broker {
         };
         match self.ask_to_read(id, ask).await? {
             PeerResponse::Read(reading) => Fetched::try_from(reading)
-                .map_err(|e| FetchError::There(format!("what was read elsewhere is damaged: {e}"))),
+                .map_err(|e| FetchError::There(format!("damaged answer of another node: {e}"))),
             PeerResponse::Beyond { end } => Err(FetchError::OutOfRange {
                 offset: fetch.from,
                 end,
@@ -117,10 +126,13 @@ impl Broker {
         }
     }
 
-    /// As [`Broker::offset_at`] at any node of the site.
+    /// Looks up an offset at any node of the site, like [`Broker::offset_at`].
     ///
     /// # Errors
-    /// As there.
+    /// When the look-up is refused: see [`FetchError`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe: reading changes nothing.
     pub async fn offset_anywhere(
         &self,
         who: &Principal,
@@ -147,8 +159,11 @@ impl Broker {
         }
     }
 
-    /// Up to where `places`, each a topic and a partition, are committed, of those that other nodes lead; and the groups of which
-    /// nobody has said so `within` that time.
+    /// Returns the committed ends of those `places` that other nodes lead, and the groups that did not answer
+    /// `within` that time.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: reading changes nothing.
     pub async fn ends_elsewhere(
         &self,
         places: &[TopicPartition],
@@ -173,7 +188,7 @@ impl Broker {
                     let known = places.iter().zip(found);
                     ends.extend(known.map(|(((topic, partition), _), end)| (topic.clone(), *partition, end)));
                 }
-                // Who leads it says so again in a moment.
+                // The new leader answers the next request.
                 Ok(_) => {}
                 Err(_) => silent.push(group),
             }

@@ -13,12 +13,12 @@ use weir_replica::ProposeError;
 use weir_types::PartitionId;
 use weir_types::level::LEVEL_OF_AGES;
 
-/// A node that is in step has applied what the leader has a heartbeat ago.
+/// Longest wait of a follower for a committed change: a follower in step is a heartbeat behind.
 const APPLIED_WITHIN: Duration = Duration::from_secs(5);
 
 const APPLIED_POLL: Duration = Duration::from_millis(5);
 
-/// How the names of topics begin that only a broker makes.
+/// Prefix of topic names that are reserved for brokers.
 const OWN_NAMES: &str = "__";
 
 impl Broker {
@@ -54,16 +54,16 @@ impl Broker {
         };
         match done {
             Ok(()) => PeerResponse::DoneAt {
-                // The entry is not behind this one.
+                // The change's entry is at or before this.
                 applied: self.group().status().last,
             },
             Err(e) => PeerResponse::NotDone(Refusal::from(&e), e.to_string()),
         }
     }
 
-    /// Has the leader make a change, and waits until it shows here.
+    /// Asks the leader to make a change, and waits until the change is applied here.
     async fn ask_for_change(&self, who: &Principal, change: Change) -> Result<(), AdminError> {
-        // Nodes of the first release do not know what is asked.
+        // Nodes of the first release do not know the request.
         if self.level() < LEVEL_OF_AGES || self.leader().is_none() {
             return Err(self.not_leader().into());
         }
@@ -71,7 +71,7 @@ impl Broker {
             client: who.account.clone(),
             change,
         };
-        // It may have got there.
+        // The request may have arrived.
         let answer = self.group().forward(encode(&ask).into()).await;
         let answer = answer.map_err(|_| ProposeError::Unknown)?;
         match decode("an answer", &answer) {
@@ -83,11 +83,11 @@ impl Broker {
         }
     }
 
-    /// Waits until this node has applied so many entries of the site.
+    /// Waits until this node has applied `applied` entries of the site.
     async fn until_applied(&self, applied: u64) -> Result<(), AdminError> {
         let deadline = Instant::now() + APPLIED_WITHIN;
         while self.group().status().applied < applied {
-            // It is done; this node is behind.
+            // The change is committed, but this node lags behind.
             if Instant::now() >= deadline {
                 return Err(ProposeError::Unknown.into());
             }
@@ -97,15 +97,19 @@ impl Broker {
     }
 
     pub(crate) fn here(&self, name: &str) -> Result<Arc<Topic>, AdminError> {
-        // Another may have deleted it meanwhile.
+        // Another client may have deleted the topic meanwhile.
         self.topic(name)
             .ok_or_else(|| AdminError::NoTopic(name.to_owned()))
     }
 
-    /// As [`Broker::create_topic_on`] at any node of the site: returns once the topic is known here.
+    /// Creates a topic at any node of the site, like [`Broker::create_topic_on`]. Returns once the topic is
+    /// known here.
     ///
     /// # Errors
-    /// As there.
+    /// When the change is refused or not committed: see [`AdminError`].
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the topic may or may not be created.
     pub async fn create_topic_anywhere(
         &self,
         who: &Principal,
@@ -133,11 +137,15 @@ impl Broker {
         self.here(name)
     }
 
-    /// Creates a topic with default settings at any node of the site, since somebody uses its name; but none that was refused lately to
-    /// somebody who said how it should be, and none that begins with two underscores, as the names of a broker's own topics do.
+    /// Creates a topic with default settings at any node of the site, on first use of the name. Names with
+    /// two leading underscores are reserved for brokers. A topic that was recently refused to an explicit
+    /// request is not created either.
     ///
     /// # Errors
-    /// As [`Broker::create_topic_on`].
+    /// When the change is refused or not committed: see [`AdminError`].
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the topic may or may not be created.
     pub async fn create_topic_unasked(
         &self,
         who: &Principal,
@@ -196,8 +204,11 @@ impl Broker {
         self.0.refused.note(name, Instant::now());
     }
 
-    /// A topic was refused to somebody who said how it should be: neither this node nor the leader makes it in another way because he
-    /// uses its name. If the leader does not hear of it, this node alone knows.
+    /// Records that an explicit request for a topic was refused, so that neither this node nor the leader
+    /// creates the topic with defaults. If the leader is not reached, only this node remembers.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the leader may not remember.
     pub async fn note_refused_anywhere(&self, who: &Principal, name: &str) {
         self.note_refused(name);
         if !self.is_serving() {
@@ -205,15 +216,19 @@ impl Broker {
                 name: name.to_owned(),
             };
             if let Err(error) = self.ask_for_change(who, change).await {
-                tracing::debug!(%error, topic = name, "the leader does not know that a topic was refused");
+                tracing::debug!(%error, topic = name, "cannot tell the leader about a refused topic");
             }
         }
     }
 
-    /// As [`Broker::alter_topic`] at any node of the site: returns once this node knows it.
+    /// Alters a topic at any node of the site, like [`Broker::alter_topic`]. Returns once the change is known
+    /// here.
     ///
     /// # Errors
-    /// As there.
+    /// When the change is refused or not committed: see [`AdminError`].
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the change may or may not be committed.
     pub async fn alter_topic_anywhere(
         &self,
         who: &Principal,
@@ -236,11 +251,14 @@ impl Broker {
         self.here(name)
     }
 
-    /// As [`Broker::delete_topic`] at any node of the site: returns once this node knows it. With `first`, only if that was the number with
-    /// which the topic's first partition was made.
+    /// Deletes a topic at any node of the site, like [`Broker::delete_topic`]. Returns once the change is
+    /// known here. With `first`, only if the first partition of the topic has that original id.
     ///
     /// # Errors
-    /// As there.
+    /// When the change is refused or not committed: see [`AdminError`].
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the topic may or may not be deleted.
     pub async fn delete_topic_anywhere(
         &self,
         who: &Principal,

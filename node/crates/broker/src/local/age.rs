@@ -1,18 +1,19 @@
-//! How long ago batches were stored, by clocks that could be trusted.
+//! Age of stored batches, by clocks that can be trusted.
 //!
-//! A gateway's clock lies: it boots in 1970, or where it was when the power went, and is set hours later. So the age of what is
-//! stored is not read off it. Each replica group has a clock of its own that counts the time in which it had a leader whose two
-//! clocks, the one for the time of day and the one that only goes forward, agreed ([`Watch`], [`Ageing`]); it stands in a row of the
-//! group. Beside each partition is noted which of its offsets were stored by which time of that clock ([`StoredAt`]).
+//! The clock of a gateway may be wrong: it starts in 1970 or at the time of the power cut, and is set hours
+//! later. Age is therefore not derived from the time of day. Each replica group has a storage clock. The
+//! clock counts time under leaders whose two clocks agree, the time of day and the monotonic clock
+//! ([`Watch`], [`Ageing`]). The group's row stores the count. For each partition, a row maps offsets to times
+//! of the storage clock (`StoredAt`).
 //!
-//! Time that cannot be accounted for is no age: records stay too long rather than go too soon. Two things nobody can tell: a clock
-//! that is ahead from a start on and stays so from time that the node was off, and one that is behind, and is put right while the
-//! node is off, likewise.
+//! Time that cannot be verified does not count: records stay too long rather than expire too early. Two
+//! errors cannot be detected. The first is a clock that is ahead from the start, and stays ahead. The second
+//! is a clock that is behind, and is corrected while the node is off.
 
 use crate::state::rows::group_age::{AGREE_WITHIN_MS, AgeRow};
 use weir_types::level::RELEASED_MS;
 
-/// What the two clocks of a node say at one moment.
+/// Readings of the two clocks of a node at the same moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
     /// The time of day, in milliseconds since 1970.
@@ -23,25 +24,25 @@ pub(crate) struct Moment {
 
 const AGREE_WITHIN_PERCENT: u64 = 1;
 
-/// A clock that has not been stepped for so long is set: time daemons step in the first minutes, if they do.
+/// Time without a step after which the clock counts as set: time daemons step in the first minutes, if ever.
 const SETTLED_MS: u64 = 10 * 60 * 1_000;
 
 /// Looks at the clocks of a node.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     last: Option<Moment>,
-    /// Since when the clock was not stepped, by the steady one.
+    /// Monotonic time of the last step of the clock.
     steady_since: u64,
 }
 
-/// What a look showed.
+/// Result of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Look {
     /// Milliseconds since the last look; none at the first, and where the clock was stepped or is not set.
     pub(crate) passed_ms: Option<u64>,
-    /// The time of day can be right: it is not before this release was made.
+    /// The time of day is plausible: not before this release was made.
     pub(crate) is_set: bool,
-    /// And it was not stepped for long.
+    /// The clock is set, and has not been stepped for a long time.
     pub(crate) is_settled: bool,
     pub(crate) wall_ms: i64,
 }
@@ -70,35 +71,36 @@ impl Watch {
     }
 }
 
-/// The clock of a group, on the node that leads it.
+/// The storage clock of a group, on its leader.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ageing {
-    /// The row that it goes on from.
+    /// The row that the clock continues from.
     from: Option<AgeRow>,
-    /// What was counted since.
+    /// Milliseconds counted since the row.
     since_ms: u64,
-    /// Before that, the shortest time away that the clock has spoken of: it may have been stepped either way.
+    /// Shortest absence before the row's continuation that any reading suggested, since the clock may have
+    /// been stepped either way.
     away_ms: Option<u64>,
     /// The row is this node's, of this run: all time since is accounted for.
     is_own: bool,
 }
 
-/// What a group's clock shows.
+/// Reading of a storage clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Age {
     /// Milliseconds that were counted, at least.
     pub(crate) ms: u64,
-    /// What is stored now is as young as that: something can be noted under it. Not while it is unknown how long the node was
-    /// away.
+    /// True if records that are stored now can be noted under this time. False while the length of the node's
+    /// absence is unknown.
     pub(crate) is_exact: bool,
     /// The row has to be written, to go on from here.
     pub(crate) must_write: bool,
-    /// What is to be written.
+    /// The row to write.
     pub(crate) row: AgeRow,
 }
 
 impl Ageing {
-    /// Goes on, where `stored` is the row as applied. None while there is no time to speak of.
+    /// Continues from `stored`, the applied row. Returns `None` while there is no usable time.
     pub(crate) fn go_on(&mut self, stored: Option<AgeRow>, look: Look) -> Option<Age> {
         if stored != self.from || stored.is_none() {
             // Another led meanwhile, or this node was away.
@@ -126,7 +128,7 @@ impl Ageing {
             let least = self.away_ms.map_or(away, |before| before.min(away));
             self.away_ms = Some(least);
             if look.is_settled {
-                // How long it was away is known as well as it can be.
+                // The length of the absence is now as certain as possible.
                 ms += least;
                 (must_write, is_exact) = (true, true);
             }
@@ -161,7 +163,7 @@ mod tests {
     const DAY: u64 = 24 * HOUR;
     const NOW: i64 = RELEASED_MS + 1_000_000_000;
 
-    /// A gateway: its clocks, what it has in memory, and the row on its disk.
+    /// A gateway: its clocks, its memory, and the row on its disk.
     struct Gateway {
         wall: i64,
         steady: u64,
@@ -252,7 +254,7 @@ mod tests {
         // The time comes: ten days have passed.
         gateway.wall = NOW + 10 * DAY as i64;
         gateway.works(2 * HOUR, true);
-        // What was stored before has been there for longer than a week; what was stored since has not.
+        // Records from before the absence are older than a week; later records are not.
         assert!(
             gateway.expired > 0 && gateway.expired <= before,
             "{}",
@@ -271,7 +273,7 @@ mod tests {
         gateway.wall -= 400 * DAY as i64;
         gateway.works(HOUR, true);
         assert_eq!(gateway.expired, 0);
-        // Nor where it is ahead at a start, and is set soon.
+        // Nor does a clock that is ahead at the start, and is set soon.
         gateway.is_off(NOW + 400 * DAY as i64);
         gateway.works(5 * 60_000, true);
         gateway.wall = NOW + 4 * HOUR as i64;
@@ -305,14 +307,14 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the clock does, nothing goes that was stored less than a week of true time ago.
+        /// No record expires that was stored less than a week of true time ago, whatever the clock does.
         #[test]
         fn nothing_goes_too_soon(steps in proptest::collection::vec((0u8..5, 1u64..40), 1..40)) {
             let mut gateway = Gateway::new(NOW);
-            // Its clock is right at first: of one that never was nobody can tell.
+            // The clock is right at first: an error from the start cannot be detected.
             gateway.look();
             let mut truth = 0u64;
-            // When each record was stored, truly.
+            // True storage time of each record.
             let mut stored = Vec::new();
             let mut works = |gateway: &mut Gateway, ms: u64, truth: &mut u64| {
                 for _ in 0..ms / 30_000 {
@@ -321,7 +323,7 @@ mod tests {
                     gateway.works(30_000, true);
                     if let Some(last) = gateway.expired.checked_sub(1) {
                         let age = *truth - stored[last as usize];
-                        // Where the clock is ahead for longer than it takes to settle, nobody can tell.
+                        // A clock that stays ahead after settling cannot be detected.
                         prop_assert!(age + HOUR >= 7 * DAY, "after {age}");
                     }
                 }
@@ -330,19 +332,19 @@ mod tests {
             for (what, hours) in steps {
                 let ms = hours * HOUR / 8;
                 match what {
-                    // It works, its clock right.
+                    // The gateway works with the right clock.
                     0 | 1 => works(&mut gateway, ms * 20, &mut truth)?,
-                    // Its clock jumps ahead while it works, or back again.
+                    // The clock jumps ahead during work, or back again.
                     2 if gateway.wall > NOW + truth as i64 => gateway.wall = NOW + truth as i64,
                     2 => gateway.wall += (hours * DAY) as i64,
-                    // It is off, and its clock right afterwards.
+                    // The gateway is off, and has the right clock afterwards.
                     3 => {
                         truth += ms * 8;
                         gateway.is_off(NOW + truth as i64);
-                        // A clock that is ahead from the start, and stays so, cannot be told from time away.
+                        // A clock that is ahead from the start cannot be told from absence.
                         gateway.look();
                     }
-                    // It is off, and boots in 1970; the time comes later.
+                    // The gateway is off, and boots in 1970; the time is set later.
                     _ => {
                         truth += ms * 8;
                         gateway.is_off(0);

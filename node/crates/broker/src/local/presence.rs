@@ -1,4 +1,4 @@
-//! Which nodes of the site are there and in step, by what its leader hears of them.
+//! Presence of nodes: reachable and in step, as observed by the leader.
 
 use crate::state::rows::absent::Absent;
 use std::collections::BTreeMap;
@@ -6,22 +6,23 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weir_replica::{MemberStatus, NodeId};
 
-/// A node that has not answered for so long is away: the time in which followers would have elected another leader.
+/// Silence after which a node counts as away: followers would have elected another leader by then.
 const AWAY_AFTER: Duration = Duration::from_millis(1_500);
 
-/// A leader that begins hears of those who are there within this: several heartbeats. The one who led before has been silent already.
+/// Time in which a new leader hears from all reachable nodes: several heartbeats. The former leader has been
+/// silent for longer.
 const FIRST_ANSWERS: Duration = Duration::from_millis(600);
 
-/// And one that answers again within this is back.
+/// An absent node counts as back if it answered within this time.
 const BACK_WITHIN: Duration = Duration::from_millis(700);
 
-/// A replica in step lacks so many entries at most: those on their way at any moment.
+/// Number of missing entries up to which a replica counts as in step: entries in flight.
 const IN_STEP_ENTRIES: u64 = 256;
 
 /// A replica that was in step in this time counts as such (Kafka's `replica.lag.time.max.ms`).
 const BEHIND_AFTER: Duration = Duration::from_secs(30);
 
-/// The leader's memory of the others.
+/// The leader's observations of the other nodes.
 #[derive(Default)]
 pub(crate) struct Presence {
     /// Since when this node leads, in which term.
@@ -30,7 +31,7 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// Who is absent at `now`, when `before` were.
+    /// Returns the absent nodes at `now`, given the absent nodes `before`.
     pub(crate) fn look(
         &mut self,
         term: u64,
@@ -62,7 +63,7 @@ impl Presence {
             if is_in_step {
                 *last = now;
             }
-            // An election makes nobody catch up.
+            // An election does not help a replica to catch up.
             let was_behind = before.behind.contains(&member.id) && !is_in_step;
             if member.refuses.is_some() || was_behind || now.duration_since(*last) >= BEHIND_AFTER {
                 absent.behind.insert(member.id);
@@ -97,13 +98,13 @@ mod tests {
         let (mut presence, begin) = (Presence::default(), Instant::now());
         let after = |ms| begin + Duration::from_millis(ms);
         let none = Absent::default();
-        // A leader that begins has heard nobody.
+        // A new leader has not heard from any node.
         let unheard = [member(2, None, 0), member(3, Some(20), 0)];
         assert_eq!(presence.look(1, &unheard, &none, after(0)), none);
         assert_eq!(presence.look(1, &unheard, &none, after(500)), none);
         let gone = presence.look(1, &unheard, &none, after(600));
         assert_eq!(gone.away, BTreeSet::from([2]));
-        // In between it stays as it was.
+        // Between the thresholds nothing changes.
         let slow = [member(2, Some(1_000), 0), member(3, Some(1_000), 0)];
         assert_eq!(presence.look(1, &slow, &gone, after(2_000)), gone);
         assert_eq!(presence.look(1, &slow, &none, after(2_000)), none);

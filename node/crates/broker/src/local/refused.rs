@@ -1,4 +1,4 @@
-//! Topics that were refused to somebody who said how they should be.
+//! Topics that were refused to explicit requests.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weir_types::limits::{REFUSED_TOPICS_MAX, TOPIC_NAME_BYTES_MAX};
 
-/// How long a refusal is remembered: longer than a tool goes on that was refused, and used the name all the same.
+/// Time for which a refusal is remembered: longer than a tool that ignores the refusal keeps using the name.
 const REFUSED_FOR: Duration = Duration::from_secs(3_600);
 
 /// Names of topics that were refused lately.
@@ -30,7 +30,7 @@ impl Refused {
         }
     }
 
-    /// Somebody has made the topic as he wanted it.
+    /// Forgets a refusal, since the topic exists now.
     pub(crate) fn forget(&self, name: &str) {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         names.remove(name);

@@ -17,13 +17,13 @@ pub enum Why {
     Budget,
 }
 
-/// What retention keeps in mind on this node.
+/// Memory of retention on this node.
 #[derive(Default)]
 pub(crate) struct Retention {
     pub(crate) watch: Watch,
     pub(crate) ageing: BTreeMap<GroupId, Ageing>,
     pub(crate) removed: BTreeMap<TopicName, Removed>,
-    /// When it was last said that what may not be evicted is over the budget.
+    /// Time of the last warning about compacted topics that exceed the budget.
     pub(crate) over_told_at: Option<u64>,
 }
 

@@ -1,17 +1,17 @@
-//! Requests that are not served here, by client: an operator sees who wants them.
+//! Counts of unsupported requests by client, for operators.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use weir_types::limits::UNSERVED_MAX;
 
-/// A request that is not served, its version, and the software that asked.
+/// An unsupported request, with its version and the client's software.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unserved {
-    /// The request's name, or its number where nothing here has its name.
+    /// Name of the request, or its number if unknown.
     pub request: String,
-    /// Its version.
+    /// Version of the request.
     pub version: i16,
-    /// Name and version of the client's software, as far as it said.
+    /// Name and version of the client's software, if given.
     pub client: String,
 }
 
@@ -20,7 +20,7 @@ pub struct Unserved {
 pub struct UnservedCounts(Mutex<BTreeMap<Unserved, u64>>);
 
 impl UnservedCounts {
-    /// Counts one. Beyond [`UNSERVED_MAX`] kinds, all others are one.
+    /// Counts a request. Beyond [`UNSERVED_MAX`] kinds, all others count as `other`.
     pub fn count(&self, asked: Unserved) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_room = counts.len() < UNSERVED_MAX;

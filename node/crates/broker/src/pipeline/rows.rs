@@ -15,7 +15,7 @@ impl Broker {
         self.rows_under(kind, &[])
     }
 
-    /// Those of [`Broker::rows`] whose keys begin with `prefix`.
+    /// Returns the applied rows of another layer's `kind` whose keys begin with `prefix`.
     pub fn rows_under(&self, kind: StateKind, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let tables = self.0.applied.tables();
         let rows = tables.others.range((kind as u8, prefix.to_vec())..);
@@ -25,31 +25,42 @@ impl Broker {
     }
 }
 
-/// Bytes of the keys of rows that one entry removes, about.
+/// Bytes of keys that an entry of a removal has, approximately.
 const REMOVED_BYTES: usize = 256 << 10;
 
 impl Broker {
     /// Writes or removes a row of another layer's `kind`.
     ///
     /// # Errors
-    /// When it is not committed.
+    /// When the row is not committed.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the row may or may not be committed.
     pub async fn put_row(&self, kind: StateKind, key: &[u8], value: Option<Bytes>) -> Result<(), AdminError> {
         self.put_rows(vec![(StateKey::new(kind, key), value)]).await
     }
 
-    /// As [`Broker::put_row`], of several rows in one entry.
+    /// Writes or removes rows of another layer in an entry: all or none.
     ///
     /// # Errors
-    /// As there: all of them are written, or none.
+    /// When the rows are not committed.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the rows may or may not be committed.
     pub async fn put_rows(&self, rows: Vec<(StateKey, Option<Bytes>)>) -> Result<(), AdminError> {
         self.put(rows.into_iter().map(row_op).collect()).await
     }
 
-    /// As [`Broker::put_rows`], if `is_expected` of the row under `key`, of a kind that [`Broker::rows`] reads, as it is when all before
-    /// is applied; and, with a `term`, if this node has led the site since that began.
+    /// Writes or removes rows if `is_expected` accepts the row under `key`, as of all earlier entries. The
+    /// key is of a kind that [`Broker::rows`] reads. With a `term`, requires that this node has led the site
+    /// since that term.
     ///
     /// # Errors
-    /// As there; [`AdminError::Changed`] when that row is another. Then nothing is written.
+    /// [`AdminError::Changed`] when the row is not as expected, and errors of the commit. All rows are
+    /// written, or none.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the rows may or may not be committed.
     pub async fn put_rows_if(
         &self,
         (kind, key): (StateKind, &[u8]),
@@ -59,7 +70,7 @@ impl Broker {
     ) -> Result<(), AdminError> {
         let (broker, key) = (self.clone(), (kind as u8, key.to_vec()));
         self.change(move |tables, _| {
-            // If it changes from here on, the proposal comes to nothing.
+            // If leadership changes after this check, the proposal fails.
             if term.is_some() && broker.led_term(PartitionId::HOME) != term {
                 return Err(broker.not_leader().into());
             }
@@ -71,11 +82,14 @@ impl Broker {
         .await
     }
 
-    /// Removes all rows whose keys begin as `from` does, a few thousand an entry. What is not removed when it fails is there
-    /// for the next call.
+    /// Removes all rows whose keys begin like `from`, a few thousand per entry. A failed call can be
+    /// repeated.
     ///
     /// # Errors
-    /// When this node does not lead, or it is unknown what became of a removal.
+    /// When this node does not lead, or the outcome of a removal is unknown.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: rows that were not removed are left for the next call.
     pub async fn remove_rows(&self, from: StateKey) -> Result<(), AdminError> {
         loop {
             let (settle, settled) = oneshot::channel();
@@ -108,8 +122,8 @@ impl Broker {
         }
     }
 
-    /// Calls `watcher` with key and value of each row of `kind` that changes from now on; the value is `None` where a
-    /// row is removed. It must not block.
+    /// Calls `watcher` with key and value of each row of `kind` that changes from now on; `None` for a
+    /// removed row. The watcher must not block.
     pub fn watch_rows(
         &self,
         kind: StateKind,
@@ -120,10 +134,11 @@ impl Broker {
 }
 
 impl Broker {
-    /// Hands the applied rows whose keys begin as `from` does to `each`: what the first step of a chain stands on. Blocks.
+    /// Calls `each` with the applied rows whose keys begin like `from`: the state that the first step of a
+    /// session starts from. Blocks.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When the rows cannot be read.
     pub fn applied_rows(&self, from: &StateKey, mut each: impl FnMut(&[u8], Bytes)) -> Result<(), ReadError> {
         self.applied_rows_behind(from, from, |key, value| {
             each(key, value);
@@ -131,10 +146,11 @@ impl Broker {
         })
     }
 
-    /// As [`Broker::applied_rows`], from the key `first` on, as long as `each` says so. Blocks.
+    /// Calls `each` with the applied rows whose keys begin like `from`, starting at key `first`, until `each`
+    /// returns false. Blocks.
     ///
     /// # Errors
-    /// As there.
+    /// When the rows cannot be read.
     pub fn applied_rows_behind(
         &self,
         from: &StateKey,

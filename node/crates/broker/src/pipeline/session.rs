@@ -1,10 +1,10 @@
-//! Steps of a pipeline that remembers, each computed on top of what those before it wrote, ahead of commitment.
+//! Sessions of stateful pipelines: speculative steps, each computed on top of the last, ahead of commitment.
 //!
-//! Whoever computes them begins a [`Chain`] in a term of the group's leader, from rows that are applied, and takes a
-//! [`Step`] for each batch. A step is taken into an entry only in the chain's own term and only if every step before it
-//! was: one that is refused, lost on its way or proposed in vain breaks the chain, and what was computed on top of it is
-//! refused with it. The next chain begins when the fate of all steps of this one is known, again from what is applied.
-//! So the rows that an entry writes are those of a computation that saw exactly the entries before it.
+//! A pipeline begins a [`Chain`] in a term of the group's leader, from applied rows, and takes a [`Step`] per
+//! batch. The proposer accepts a step only in the session's term, and only if all earlier steps were
+//! accepted. A step that is refused, dropped or not committed invalidates the session, and all later steps
+//! are refused. The next session begins from applied rows, when all steps of the last are decided. So the
+//! rows of an entry are computed from the state of exactly the earlier entries.
 
 use crate::core::Broker;
 use crate::hook::Stepped;
@@ -22,21 +22,21 @@ use weir_types::limits::{PRODUCERS_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX
 use weir_types::{Batch, Offset, PartitionId};
 
 impl Broker {
-    /// Takes what a pipeline made of the time alone: a step that stands on a batch of nobody's. What becomes of it is the
-    /// step's to tell. Blocks while the proposer is behind: for a thread of the caller's own.
+    /// Proposes a step without an input batch. The step itself reports the outcome. Blocks while the proposer
+    /// is behind: call from a thread of your own.
     pub fn take_step(&self, topic: Arc<Topic>, partition: PartitionId, made: Stepped) {
         let Ok(replica) = self.proposing_replica(partition) else {
             return;
         };
         let outputs: usize = made.outputs.iter().map(|o| o.batch.bytes().len()).sum();
         let rows: usize = made.rows.iter().map(row_bytes).sum();
-        // Its bytes; a floor also keeps steps under the queue's length. One that is larger than all may be goes alone.
+        // The floor keeps steps below the length of the queue. A step above the limit takes all permits.
         let share = (outputs + rows).clamp(STEPS_QUEUED_BYTES_MAX / STEPS_QUEUED_MAX, STEPS_QUEUED_BYTES_MAX);
         let place = Arc::clone(&replica.steps).acquire_many_owned(share as u32);
         let Ok(permit) = self.0.runtime.block_on(place).map(Room::Step) else {
             return;
         };
-        // Nobody waits for the answer: dropped on the way, the step breaks its chain.
+        // No caller waits for the answer. A step that is dropped on the way invalidates its session.
         let (reply, _) = oneshot::channel();
         let append = Append {
             topic,
@@ -55,7 +55,7 @@ impl Broker {
         let _ = replica.requests.send(Request::Append(append));
     }
 
-    /// What is known of producer `id` on `partition`, as applied.
+    /// Returns the applied window of producer `id` on `partition`.
     pub(crate) fn window(&self, partition: PartitionId, id: i64) -> Option<Window> {
         self.0.applied.tables().producers.get(&(partition, id)).cloned()
     }
@@ -70,15 +70,15 @@ pub struct Chain {
     broker: Broker,
     partition: PartitionId,
     shared: Arc<Shared>,
-    /// What is assumed of the producers whose batches are in steps that are not decided yet, or were lately.
+    /// Windows assumed for producers whose batches are in recent or undecided steps.
     windows: BTreeMap<i64, Window>,
     /// Steps so far.
     steps: AtomicU64,
 }
 
 impl Chain {
-    /// Begins a chain for a pipeline on `partition`; nothing while another node leads it. All chains of this pipeline
-    /// before it must have been [drained](Self::drain).
+    /// Begins a session for a pipeline on `partition`; `None` if another node leads. All earlier sessions of
+    /// the pipeline must have been [drained](Self::drain).
     pub fn begin(broker: &Broker, partition: PartitionId) -> Option<Self> {
         let term = broker.led_term(partition)?;
         Some(Self {
@@ -95,8 +95,8 @@ impl Chain {
         })
     }
 
-    /// Whether a batch is its producer's next, as far as can be known before its entry is made. One that is not is sent
-    /// on without a step, as [`Footing::Unseen`].
+    /// Returns true if a batch is its producer's next, as far as known before its entry is made. Other
+    /// batches pass without a step, as [`Footing::Unseen`].
     pub fn is_next(&mut self, batch: &Batch) -> bool {
         let Some(producer) = batch.producer() else {
             return true;
@@ -121,7 +121,7 @@ impl Chain {
         window.accept(&producer, accepted, self.broker.now_ms());
         self.windows.insert(producer.id, window);
         if self.windows.len() > PRODUCERS_MAX {
-            // What is applied says the same of most; of the others it will when the next chain begins.
+            // The next session starts from applied windows, which agree.
             self.shared.invalidate_from(self.steps.load(Ordering::Relaxed));
         }
         true
@@ -137,15 +137,14 @@ impl Chain {
         }
     }
 
-    /// Whether something can be computed on top of it: it is whole, and the term in which it began is not over. Another may
-    /// have led meanwhile.
+    /// Returns true if the session is valid, and its term continues. Another node may lead meanwhile.
     pub fn is_standing(&self) -> bool {
         let next = self.steps.load(Ordering::Relaxed);
         self.shared
             .is_valid_in(self.broker.led_term(self.partition), next)
     }
 
-    /// Whether the fate of each step is known.
+    /// Returns true if all steps are decided.
     pub fn is_decided(&self) -> bool {
         *self.shared.lock() == 0
     }

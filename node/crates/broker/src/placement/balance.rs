@@ -1,4 +1,4 @@
-//! Where replicas go: by load, and apart from what fails together with them. Pure: the same answer from the same state.
+//! Placement of replicas by load and failure domain. Pure: the same answer from the same state.
 
 use crate::state::rows::replica_group::ReplicaGroup;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,10 +6,10 @@ use weir_replica::NodeId;
 use weir_types::GroupId;
 use weir_types::limits::REPLICA_GROUPS_MAX;
 
-/// Groups, and what they carry.
+/// Replica groups and their load.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layout {
-    /// Nodes that may have replicas, and what each fails together with; empty when that was not said.
+    /// Nodes that may have replicas, with their racks; empty for an unknown rack.
     pub(crate) nodes: BTreeMap<NodeId, String>,
     pub(crate) groups: BTreeMap<GroupId, ReplicaGroup>,
     /// Partitions of each group.
@@ -29,7 +29,8 @@ impl Layout {
         self.partitions.get(&group).copied().unwrap_or(0)
     }
 
-    /// Replicas of partitions on `node`, a group for one at least; those that it leads count twice, since they work more.
+    /// Returns the load of `node`: its partition replicas, at least a replica per group. Led groups count
+    /// twice.
     pub(crate) fn load(&self, node: NodeId) -> usize {
         let of = |(id, group): (&GroupId, &ReplicaGroup)| {
             let has = usize::from(group.replicas.contains(&node));
@@ -39,8 +40,8 @@ impl Layout {
         self.groups.iter().map(of).sum()
     }
 
-    /// Nodes to take into a group that has `replicas`, the best first: those that share the fewest failures with it,
-    /// and of these those with the least load.
+    /// Returns nodes to add to a group with `replicas`, best first: the fewest shared racks, then the least
+    /// load.
     pub(crate) fn candidates(&self, replicas: &[NodeId]) -> Vec<NodeId> {
         let rack = |node: &NodeId| self.nodes.get(node).filter(|rack| !rack.is_empty());
         let shared = |node: &NodeId| {
@@ -54,8 +55,8 @@ impl Layout {
         free
     }
 
-    /// The group, of those with so many `replicas`, that should carry one more partition; a new one, still without
-    /// founders, where a node leads none yet. `None` when there are not so many nodes.
+    /// Returns the group of `replicas` nodes that should carry the next partition. Creates a group, without
+    /// founders, where a node leads none yet. `None` when there are too few nodes.
     pub(crate) fn place(&mut self, replicas: usize) -> Option<GroupId> {
         if replicas == 0 || replicas > self.nodes.len() {
             return None;
@@ -97,8 +98,8 @@ impl Layout {
         Some(group)
     }
 
-    /// Takes `node` out of every group, another in its place where there is one; what changed, or the group that would
-    /// be left without any.
+    /// Removes `node` from all groups, with a replacement where possible. Returns the moves, or the group
+    /// that would lose its last replica.
     pub(crate) fn vacate(&mut self, node: NodeId) -> Result<Vec<ReplicaMove>, GroupId> {
         self.nodes.remove(&node);
         let has = |(id, group): (&GroupId, &ReplicaGroup)| group.replicas.contains(&node).then_some(*id);
@@ -123,7 +124,7 @@ impl Layout {
         Ok(moves)
     }
 
-    /// Takes nodes that are gone out of groups that others have, too, and others into groups that have too few.
+    /// Removes dead nodes from groups with other replicas, and fills groups that have too few.
     pub(crate) fn heal(&mut self) {
         let nodes = &self.nodes;
         for group in self.groups.values_mut() {
@@ -153,10 +154,10 @@ impl Layout {
         replicas.filter(|n| **n == old).for_each(|n| *n = new);
     }
 
-    /// Moves replicas from nodes with much to nodes with little, and lets leaders take turns; what changed.
+    /// Moves replicas from nodes with many to nodes with few, and spreads leadership. Returns the moves.
     pub(crate) fn balance(&mut self) -> Vec<ReplicaMove> {
         let mut moves = Vec::new();
-        // Each makes the difference smaller: this ends. The bound is for what was overlooked.
+        // Each move makes the difference smaller, so the loop ends. The bound is a safeguard.
         for _ in 0..REPLICA_GROUPS_MAX * self.nodes.len() {
             let Some(next) = self.next_move() else { break };
             moves.push(self.apply(next));
@@ -323,7 +324,7 @@ mod tests {
                 .values()
                 .all(|g| g.replicas.len() == 3 && g.replicas.contains(&4))
         );
-        // One that nobody who is there has stays as it is: its nodes may come back.
+        // A group without any live replica stays as it is: its nodes may return.
         layout.nodes.clear();
         layout.heal();
         assert!(layout.groups.values().all(|g| g.replicas.len() == 3));

@@ -17,8 +17,8 @@ pub(crate) fn decided(tables: &Tables) -> BTreeMap<GroupId, ReplicaGroup> {
         .collect()
 }
 
-/// Rows for groups that are not in `before` as they are in `after`. New ones begin with those of `members` that are to
-/// have them.
+/// Returns the rows of groups that differ between `before` and `after`. New groups get founders from
+/// `members`.
 pub(crate) fn changes(
     before: &BTreeMap<GroupId, ReplicaGroup>,
     after: Layout,
@@ -40,7 +40,7 @@ pub(crate) fn changes(
     ops
 }
 
-/// Whether `partition` belongs to no topic, is not on its way to one, and holds nothing that waits for one.
+/// Returns true if `partition` belongs to no topic, no reassignment and no channel.
 pub(crate) fn is_unused(tables: &Tables, partition: PartitionId) -> bool {
     let is_used = tables.partition_owner.contains_key(&partition) || tables.moves.contains_key(&partition);
     !is_used && !tables.is_channel(partition)
@@ -60,7 +60,7 @@ pub(crate) fn leaving(tables: &Tables) -> impl Iterator<Item = NodeId> {
     tables.others_of::<Leaving>().map(|(node, _)| node)
 }
 
-/// What there is, and the nodes that may have replicas.
+/// Returns the current layout, with the nodes that may have replicas.
 pub(crate) fn layout(tables: &Tables, members: &BTreeMap<NodeId, Member>) -> Layout {
     let gone: BTreeSet<NodeId> = leaving(tables).collect();
     let full = members.iter().filter(|(id, m)| !m.witness && !gone.contains(id));

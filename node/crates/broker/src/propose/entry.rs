@@ -17,7 +17,7 @@ use weir_types::limits::{BATCH_RECORDS_MAX, ENTRY_BYTES_TARGET, MERGE_BYTES_MAX,
 use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, BatchBuilder, Codec, GroupId, Offset, PartitionId, Term};
 
-/// Batches merged into one row from this size on are compressed: below it there is nothing to win.
+/// Size from which merged batches are compressed: smaller batches gain nothing.
 const COMPRESS_FROM_BYTES: usize = 1 << 10;
 
 /// The parts of a proposer's state that an entry is computed from.
@@ -35,7 +35,7 @@ pub(crate) struct Context<'a> {
     pub(crate) owners: &'a Owners,
 }
 
-/// One round on its way to an entry.
+/// Builder of an entry from a round of requests.
 pub(crate) struct EntryBuilder<'a> {
     pub(crate) context: Context<'a>,
     pub(crate) tables: std::sync::RwLockReadGuard<'a, Tables>,
@@ -58,7 +58,7 @@ pub(crate) struct MergeBuffer {
     bytes: usize,
 }
 
-/// An entry, as far as appends go into it, and what is assumed once it is proposed.
+/// The appends of an entry, and the speculative state after the proposal.
 pub(crate) struct Built {
     pub(crate) ops: Vec<Op>,
     /// Base offset of each append that was not refused, in their order.
@@ -129,7 +129,7 @@ impl<'a> EntryBuilder<'a> {
         }
     }
 
-    /// Takes a request into the entry, with all that a pipeline made of it.
+    /// Adds a request with all its pipeline effects.
     pub(crate) fn append(&mut self, append: &Append) -> Result<Offset, ProduceError> {
         let Some(PipelineEffects { footing, rows, .. }) = append.made.as_deref() else {
             return self.take(append).map(|(base, _)| base);
@@ -143,19 +143,19 @@ impl<'a> EntryBuilder<'a> {
         let taken = self.take(append);
         match &taken {
             Ok((_, true)) => self.ops.extend(rows.iter().cloned()),
-            // A repeated batch, or one that is refused: what it would have changed is not, and later steps think it was.
+            // A duplicate or refused batch changes nothing, but later steps assumed that it did.
             Ok((_, false)) | Err(_) => step.invalidate(),
         }
         taken.map(|(base, _)| base)
     }
 
-    /// Where a batch is stored, and whether that is new.
+    /// Adds the records of a request. Returns their base offset, and false for a duplicate.
     pub(crate) fn take(&mut self, append: &Append) -> Result<(Offset, bool), ProduceError> {
-        // What a pipeline made of what it has read belongs to no partition.
+        // Output of log pipelines belongs to no partition.
         let there = |p: PartitionId| p == PartitionId::HOME || self.tables.partition_owner.contains_key(&p);
         let has_moved = !there(append.partition) && self.tables.topics.contains_key(&append.topic.name);
         if has_moved || self.tables.sealed.contains(&append.partition) {
-            // It goes on elsewhere, or will in a moment.
+            // The partition continues elsewhere, or will in a moment.
             return Err(ProposeError::NotLeader { leader: None }.into());
         }
         if !there(append.partition) {
@@ -189,10 +189,10 @@ impl<'a> EntryBuilder<'a> {
             .or_else(|| self.context.speculation.producers.get(&key));
         let known = known.or_else(|| self.tables.producers.get(&key));
         match Window::check(known, &producer, kept.span()) {
-            // The pipeline took it for another.
+            // The pipeline took the batch for a duplicate.
             Verdict::Next if append.is_unseen() => return Err(ProduceError::Overtaken),
             Verdict::Next => {}
-            // In this entry, an earlier one or a committed one: in each case committed when this entry is.
+            // The original is in this entry or an earlier: committed when this entry is.
             Verdict::Duplicate(accepted) => return Ok((accepted.base, false)),
             Verdict::OutOfOrder { expected } => {
                 return Err(ProduceError::OutOfOrder {
@@ -229,7 +229,7 @@ impl<'a> EntryBuilder<'a> {
         Ok((base, true))
     }
 
-    /// Adds what a pipeline made of the batch at `base`, behind it.
+    /// Adds the pipeline output of the batch at `base`, after the batch.
     pub(crate) fn outputs(&mut self, append: &Append, base: Offset) {
         self.lazy &= append.topic.config.durability == Durability::Lazy;
         for output in append.outputs() {
@@ -251,10 +251,10 @@ impl<'a> EntryBuilder<'a> {
                 .map(|(at, delta)| (*at, digits(*delta)))
                 .collect();
             let batch = output.batch.clone();
-            // What a module puts in the stream follows what it kept there.
+            // Output to the source partition follows the kept records there.
             let is_follow = output.partition == append.partition;
             let route = self.route(output.partition).filter(|_| !is_follow);
-            // What is sent on must not come back to another place: its number in the channel is what it is known by.
+            // Channel output must survive: its offset identifies the record to the destination.
             self.lazy &= route.is_none_or(|route| route == output.partition);
             self.add(
                 route.unwrap_or(output.partition),
@@ -268,7 +268,7 @@ impl<'a> EntryBuilder<'a> {
         }
     }
 
-    /// Gives `batch` its place and returns it.
+    /// Assigns an offset to `batch`, and returns the offset.
     fn add(&mut self, partition: PartitionId, batch: Batch, framing: Framing) -> Offset {
         let base = self.next_offset(partition);
         self.next.insert(partition, base.plus(u64::from(batch.span())));
@@ -339,7 +339,7 @@ impl<'a> EntryBuilder<'a> {
         let all = self.tables.producers.len() + self.producers.len();
         let is_full = all >= PRODUCERS_MAX + self.evicted.len();
         let forgotten = self.context.owners.to_forget(account, is_full, |key| {
-            // What a channel sends would be taken twice, or not at all.
+            // A forgotten channel would deliver twice, or not at all.
             key.1 < CHANNELS
                 && self.tables.producers.contains_key(key)
                 && !self.evicted.contains(key)
@@ -352,7 +352,7 @@ impl<'a> EntryBuilder<'a> {
     }
 }
 
-/// One batch of several that follow each other. `None` when that cannot be done, and each is stored as it came.
+/// Merges consecutive batches. `None` if merging fails; then each is stored as sent.
 pub(crate) fn merge(open: &MergeBuffer) -> Option<Batch> {
     let codec = if open.bytes >= COMPRESS_FROM_BYTES {
         Codec::Lz4
@@ -367,8 +367,8 @@ pub(crate) fn merge(open: &MergeBuffer) -> Option<Batch> {
 }
 
 impl EntryBuilder<'_> {
-    /// Where what is made for `partition` goes in this entry: there, or to the channel that leads there. None when there is
-    /// neither, or the partition is no more what it was when that was made.
+    /// Returns the partition that takes output for `partition`: the partition itself, or a channel. `None`
+    /// without either, or if the partition has moved.
     pub(crate) fn route(&self, partition: PartitionId) -> Option<PartitionId> {
         let (home, tables) = (self.context.home, &self.tables);
         let is_there = tables.partition_owner.contains_key(&partition);
@@ -383,14 +383,14 @@ impl EntryBuilder<'_> {
         }
     }
 
-    /// Whether something may be on `channel` that has not arrived.
+    /// Returns true if `channel` may have undelivered records.
     fn has_waiting(&self, channel: PartitionId) -> bool {
         let start = self.context.log.marks(channel).map(|marks| marks.log_start());
         self.next_offset(channel) > start.unwrap_or_default()
     }
 }
 
-/// What is assumed of entries that are proposed and not yet committed.
+/// State assumed from entries that are proposed and not yet committed.
 #[derive(Default)]
 pub(crate) struct Speculation {
     pub(crate) next: BTreeMap<PartitionId, Offset>,

@@ -1,7 +1,7 @@
-//! Whose idempotent producers are: a node that leads remembers from which account each last wrote, for as long as it leads.
+//! Ownership of idempotent producers: a leader remembers the account that last wrote for each.
 //!
-//! A producer's number can be guessed. Until listeners can tell who somebody is, another account may go on for it only when it has been
-//! silent for a while, as one that got another address has been; and an account that makes many producers has its own forgotten for them.
+//! Producer ids can be guessed. Until listeners authenticate clients, another account can continue a producer
+//! only after a silence, as after a change of address. An account with many producers loses its oldest first.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use weir_types::limits::{PRODUCERS_MAX, PRODUCERS_PER_ACCOUNT_MAX};
 /// A producer on a partition.
 pub(crate) type Key = (PartitionId, i64);
 
-/// A producer that was silent for so long may go on at another address, in milliseconds: Kafka clients try for two minutes.
+/// Silence, in milliseconds, after which another account can continue a producer. Kafka clients retry for two
+/// minutes.
 const SILENT_MS: i64 = 60_000;
 
 /// The last to write for each producer.
@@ -23,7 +24,7 @@ pub(crate) struct Owners {
 }
 
 impl Owners {
-    /// Those that wrote before this node led: nobody knows whose they are.
+    /// Creates ownership for producers that wrote under earlier leaders, with unknown owners.
     pub(crate) fn unknown(producers: impl Iterator<Item = (Key, i64)>) -> Self {
         let mut owners = Self::default();
         let nobody: Arc<str> = "".into();
@@ -31,7 +32,7 @@ impl Owners {
         owners
     }
 
-    /// Whether `account` may go on for a producer.
+    /// Returns true if `account` may continue a producer.
     pub(crate) fn may_write(&self, key: &Key, account: &str, now_ms: i64) -> bool {
         match self.of.get(key) {
             Some((owner, last_ms)) => {
@@ -62,19 +63,20 @@ impl Owners {
         }
     }
 
-    /// Whether it should be looked which still are: those of partitions that are gone are still here.
+    /// Returns true if entries of dropped partitions should be removed.
     pub(crate) fn are_stale(&self) -> bool {
         self.of.len() > 2 * PRODUCERS_MAX
     }
 
-    /// Forgets those that are not `kept`.
+    /// Forgets producers that are not `kept`.
     pub(crate) fn retain(&mut self, kept: impl Fn(&Key) -> bool) {
         let gone: Vec<Key> = self.of.keys().filter(|key| !kept(key)).copied().collect();
         gone.iter().for_each(|key| self.forget(key));
     }
 
-    /// Whom to forget so that `account` may have one more: its own longest silent one, when it has as many as one account may; when there
-    /// are too many of all, that of the account with most. Of those that `may_go`.
+    /// Returns the producer to forget so that `account` can have another. An account at its limit loses its
+    /// own oldest. If the total is at its limit, the account with most producers loses its oldest. Considers
+    /// only producers that `may_go`.
     pub(crate) fn to_forget(
         &self,
         account: &str,
@@ -123,7 +125,7 @@ mod tests {
         assert_eq!(owners.to_forget("flood", false, |_| true), Some(key(1)));
         assert_eq!(owners.to_forget("flood", false, |k| *k != key(1)), Some(key(2)));
         assert_eq!(owners.to_forget("honest", false, |_| true), None);
-        // Also when all are too many, though the honest one is silent for longer.
+        // The same holds when the total is at its limit, though the honest producer is silent for longer.
         assert_eq!(owners.to_forget("another", true, |_| true), Some(key(1)));
         owners.forget(&key(1));
         owners.wrote(key(2), &flood, 1 << 20);

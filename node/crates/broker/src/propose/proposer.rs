@@ -1,8 +1,9 @@
-//! Where requests become entries: the one home of everything computed ahead of commitment.
+//! From requests to entries: everything that is computed ahead of commitment.
 //!
-//! [`Proposer`] is a plain state machine: requests in, at most one entry out. It owns the speculative state of its term
-//! (next offsets, producers' windows), which begins empty on top of what is applied and is dropped whole when the
-//! term ends. [`ProposerThread`] runs it on a thread of its own, and decides how long small requests wait for company.
+//! [`Proposer`] is a plain state machine, from requests to at most a single entry. It owns the speculative
+//! state of its term: next offsets and windows of producers. The state begins empty on top of the applied
+//! state, and is discarded when the term ends. The thread around the state machine decides how long small
+//! requests wait for company.
 
 use crate::error::{AdminError, ProduceError};
 use crate::propose::entry::{Context, EntryBuilder, Speculation};
@@ -21,11 +22,11 @@ use weir_types::{Batch, Clock, Offset};
 
 /// Why requests wait.
 pub(crate) enum Barrier {
-    /// Until all that was proposed is decided, to make a change on top of it.
+    /// Until all proposals are decided, to make a change on top of them.
     Change { make: MakeOps, reply: AdminReply },
-    /// Until all that was proposed is decided: later requests must see it, or too much is assumed.
+    /// Until all proposals are decided, since later requests must see the change, or too much is assumed.
     Settle,
-    /// Until most voters are heard again: what is proposed before would be refused, and what comes after it not.
+    /// Until a majority is heard again: earlier proposals would be refused, but later proposals would not.
     Silence,
 }
 
@@ -39,15 +40,15 @@ pub(crate) struct Proposer {
     /// Has the driver hand over [`Request::Wake`].
     pub(crate) wake: Arc<dyn Fn() + Send + Sync>,
     pub(crate) speculation: Speculation,
-    /// Whose producers are, since this node leads.
+    /// Owners of producers, since this node leads.
     pub(crate) owners: Owners,
     /// The last proposal.
     pub(crate) last_ticket: u64,
-    /// The last one that was waited for and is decided.
+    /// The last proposal that was waited for and is decided.
     pub(crate) settled: Arc<AtomicU64>,
     pub(crate) round: Round,
     pub(crate) barrier: Option<Barrier>,
-    /// What came meanwhile. Bounded by the places that requests have.
+    /// Requests behind the barrier. Bounded by the permits of requests.
     pub(crate) waiting: VecDeque<Request>,
 }
 
@@ -77,7 +78,7 @@ impl Proposer {
         }
     }
 
-    /// Takes a request into the round. False when it was the last.
+    /// Adds a request to the round. Returns false for the last request.
     pub(crate) fn handle(&mut self, request: Request) -> bool {
         self.unblock();
         let leads = self.leader.as_ref().is_some_and(Leader::is_current);
@@ -103,7 +104,7 @@ impl Proposer {
             Request::Append(append) => {
                 let bytes = append.bytes();
                 if let Some(refused) = append.is_refused(bytes) {
-                    // A step that comes to nothing breaks its chain when it is dropped.
+                    // A dropped step invalidates its session.
                     let _ = append.reply.send(Err(refused.into()));
                     return;
                 }
@@ -121,12 +122,12 @@ impl Proposer {
                 self.flush();
                 self.block(Barrier::Change { make, reply });
             }
-            // Whoever leads now is asked when something is proposed.
+            // Leadership is checked when proposing.
             Request::Wake | Request::Stop => {}
         }
     }
 
-    /// Makes room in the round for so many bytes more: what has come so far goes if they are too many together.
+    /// Reserves `bytes` in the round, and flushes the round first if the total would exceed the limit.
     pub(crate) fn room_for(&mut self, bytes: usize) {
         if self.round.bytes + bytes > REQUEST_BYTES_MAX && !planted(Bug::NoEntryBound) {
             self.flush();
@@ -134,7 +135,7 @@ impl Proposer {
         self.round.bytes += bytes;
     }
 
-    /// Lets nothing pass until all that was proposed is decided.
+    /// Sets a barrier until all proposals are decided.
     fn block(&mut self, barrier: Barrier) {
         let (ticket, settled, wake) = (
             self.last_ticket,
@@ -150,7 +151,8 @@ impl Proposer {
         self.unblock();
     }
 
-    /// The term is over: what waited for it is told so. What was proposed in it tells by itself.
+    /// Refuses the requests behind the barrier, since the term is over. Proposals of the term report by
+    /// themselves.
     fn refuse_waiting(&mut self) {
         if let Some(Barrier::Change { reply, .. }) = self.barrier.take() {
             let _ = reply.send(Err(self.not_leader().into()));
@@ -170,7 +172,7 @@ impl Proposer {
                 Some(Barrier::Silence) => self.barrier = None,
                 Some(Barrier::Change { .. } | Barrier::Settle) if !is_settled() => return,
                 Some(Barrier::Change { .. } | Barrier::Settle) => {
-                    // Nothing is under way now: what is applied is all there is, and topics may have come or gone.
+                    // Nothing is in flight: the applied state is complete, and topics may have come or gone.
                     self.speculation = Speculation::default();
                     if let Some(Barrier::Change { make, reply }) = self.barrier.take() {
                         self.change(make, reply);
@@ -188,10 +190,10 @@ impl Proposer {
         }
     }
 
-    /// Proposes the round as one entry. When the term is over, begins the next and computes everything anew.
+    /// Proposes the round as an entry. After a change of term, recomputes the entry in the new term.
     pub(crate) fn flush(&mut self) {
         let mut round = std::mem::take(&mut self.round);
-        // Leadership may end between the two looks at it, and begin again; not for ever.
+        // Leadership may end between the two checks, and begin again, but not for ever.
         while !round.is_empty() {
             if !(self.has_lead() && self.group.may_propose()) {
                 let refused = self.not_leader();
@@ -207,7 +209,7 @@ impl Proposer {
             let mut ops = built.ops;
             ops.extend(round.puts.iter().flat_map(|(ops, _)| ops.iter().cloned()));
             if ops.is_empty() {
-                // Nothing but duplicates: they wait for their originals, which are in an earlier entry.
+                // Only duplicates: they wait for their originals, which are in an earlier entry.
                 let decided = answer(round, Some(built.answers));
                 if planted(Bug::RepeatedAnsweredAtOnce) {
                     return decided(Ok(()));
@@ -254,7 +256,7 @@ impl Proposer {
         }
     }
 
-    /// Whether this node leads. In a new term, nothing is assumed of what was proposed in another.
+    /// Returns true if this node leads. A new term starts without assumptions from earlier terms.
     fn has_lead(&mut self) -> bool {
         if self.leader.as_ref().is_some_and(Leader::is_current) {
             return true;
@@ -262,7 +264,7 @@ impl Proposer {
         if !planted(Bug::SpeculationSurvives) {
             self.speculation = Speculation::default();
         }
-        // What was proposed in another term is applied by now, or will never be.
+        // Proposals of an earlier term are applied by now, or never will be.
         self.last_ticket = 0;
         self.leader = self.group.lead();
         if self.leader.is_some() {
@@ -271,7 +273,7 @@ impl Proposer {
         self.leader.is_some()
     }
 
-    /// Nobody knows yet whose the producers are.
+    /// Resets the owners of all applied producers to unknown.
     fn learn_owners(&mut self) {
         let tables = self.applied.tables();
         let known = tables.producers.iter();
@@ -304,7 +306,7 @@ impl Proposer {
         Ok(ticket)
     }
 
-    /// All that was proposed is decided: makes a change on top of it.
+    /// Makes a change on top of the applied state, after all proposals are decided.
     pub(crate) fn change(&mut self, make: MakeOps, reply: AdminReply) {
         if !self.has_lead() {
             let _ = reply.send(Err(self.not_leader().into()));
@@ -336,7 +338,7 @@ impl Proposer {
                     let _ = reply.send(r.map_err(AdminError::from));
                 };
                 self.group.when_decided(ticket, Box::new(decided));
-                // Later requests must see it.
+                // Later requests must see the change.
                 self.block(Barrier::Settle);
             }
             Err(e) => {
@@ -346,7 +348,8 @@ impl Proposer {
     }
 }
 
-/// Answers each request once its entry is decided; without `answers`, with why it is not.
+/// Returns a callback that answers each request once its entry is decided. Without `answers`, the entry was
+/// not proposed.
 pub(crate) fn answer(round: Round, answers: Option<Vec<Offset>>) -> weir_replica::Decided {
     Box::new(move |result| {
         Stop::Answering.here();

@@ -1,4 +1,4 @@
-//! A replica group of this node, and the proposer that makes its entries.
+//! A replica of a group on this node, with the proposer of its entries.
 
 use crate::propose::proposer::Proposer;
 use crate::propose::request::{Queue, Request};
@@ -16,7 +16,8 @@ use weir_types::limits::{
     PROPOSER_CHANGES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX,
 };
 
-/// Reaches members of a group where the site knows them to be: they may have moved since the group last heard of them.
+/// A transport to the current addresses of members, as the site knows them: they may have changed since the group
+/// last heard of them.
 pub(crate) struct Directory {
     pub(crate) site: Group,
     pub(crate) transport: Arc<dyn Transport>,
@@ -33,20 +34,20 @@ impl Transport for Directory {
     }
 }
 
-/// How long closing waits for replication to stop.
+/// Longest wait for replication to stop.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 pub(crate) struct LocalReplica {
     pub(crate) group: Group,
     pub(crate) requests: Queue,
-    /// Places in the queue for changes of rows: they must not take those of produce requests.
+    /// Permits for changes, which must not take the places of produce requests.
     pub(crate) changes: Semaphore,
     /// The same for steps of pipelines that no batch made, by bytes.
     pub(crate) steps: Arc<Semaphore>,
     pub(crate) proposer: Mutex<Option<Running>>,
 }
 
-/// What all lanes of a node have in common.
+/// Context that all replicas of a node share.
 pub(crate) struct ReplicaContext {
     pub(crate) log: Log,
     pub(crate) applied: Arc<AppliedState>,
@@ -66,7 +67,7 @@ impl LocalReplica {
         // Room for every request that has a permit, and for a few wakes.
         let (requests, queue) = Queue::new(PROPOSER_QUEUE_MAX + PROPOSER_CHANGES_MAX + STEPS_QUEUED_MAX + 64);
         let waker = requests.clone();
-        // One that does not fit is not missed: the queue is full of others that wake as well.
+        // A wake-up that does not fit is not missed: other requests in the full queue wake as well.
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || drop(waker.try_send(Request::Wake)));
         let part = GroupStateMachine::new(Arc::clone(applied), config.id, Arc::clone(&wake));
         let group = Group::open(config, log.clone(), state, transport, Arc::new(part)).await?;
@@ -89,17 +90,17 @@ impl LocalReplica {
         })
     }
 
-    /// Why it takes nothing.
+    /// Returns the error for requests that need the leader.
     pub(crate) fn not_leader(&self) -> ProposeError {
         let (node, leader) = (self.group.node(), self.group.leader());
         let leader = leader.map(|(id, _)| id);
         ProposeError::NotLeader {
-            // One that leads and reaches nobody is no leader to be sent to.
+            // A leader without a majority is not a leader to be redirected to.
             leader: leader.filter(|id| *id != node),
         }
     }
 
-    /// Takes no more requests, and finishes those it has. Blocks.
+    /// Stops accepting requests, and finishes the accepted. Blocks.
     pub(crate) fn close(&self, runtime: &tokio::runtime::Handle) {
         self.end_proposing();
         let group = self.group.clone();
@@ -125,9 +126,9 @@ impl LocalReplica {
         }
     }
 
-    /// As [`LocalReplica::close`], of a group in which this node has no part any more, while the others go on.
+    /// Leaves a group that continues without this node.
     pub(crate) async fn leave(&self) {
-        // Its thread ends by itself.
+        // The thread ends by itself.
         let _ = self.requests.try_send(Request::Stop);
         self.group.close().await;
     }

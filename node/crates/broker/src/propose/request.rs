@@ -15,7 +15,7 @@ use weir_types::limits::{OP_HEAD_BYTES_MAX, REQUEST_BYTES_MAX, ROW_BYTES_MAX};
 use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, Offset, PartitionId};
 
-/// Where records went.
+/// Offsets of stored records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Produced {
     /// Offset of the first.
@@ -31,16 +31,16 @@ pub(crate) fn row_op((key, value): (StateKey, Option<Bytes>)) -> Op {
     }
 }
 
-/// Whether small batches may share a row.
+/// Permission to merge small batches into a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Framing {
     /// They may: many producers of single records then cost a row an entry.
     Merge,
-    /// Each is stored as it came, as Kafka does.
+    /// Batches are stored as sent, like in Kafka.
     AsSent,
 }
 
-/// What an append takes until it is answered: given back when it is dropped.
+/// Permit of an append, released when the append is answered.
 #[expect(dead_code, reason = "they are held")]
 pub(crate) enum Room {
     /// A share of the bytes in flight.
@@ -49,26 +49,26 @@ pub(crate) enum Room {
     Step(OwnedSemaphorePermit),
 }
 
-/// Records for one partition, with what a pipeline made of them.
+/// Records for a partition, with the effects of a pipeline.
 pub(crate) struct Append {
     pub(crate) topic: Arc<Topic>,
     pub(crate) partition: PartitionId,
-    /// None for what a pipeline made of no batch: of the time.
+    /// The input batch; `None` for a step without input.
     pub(crate) kept: Option<Batch>,
     pub(crate) framing: Framing,
-    /// What a pipeline made of it, if it passed one.
+    /// Pipeline effects, if the batch passed a pipeline.
     pub(crate) made: Option<Box<PipelineEffects>>,
     pub(crate) reply: oneshot::Sender<Result<Produced, ProduceError>>,
-    /// Who sent it; none for the node's own.
+    /// Account of the sender; `None` for the node itself.
     pub(crate) account: Option<Arc<str>>,
-    /// Its share of the bytes in flight, or a step's place, given back with the answer.
+    /// The permit, released with the answer.
     pub(crate) permit: Room,
 }
 
-/// What a pipeline made of a batch, beside what it kept.
+/// Effects of a pipeline on a batch, beside the kept records.
 pub(crate) struct PipelineEffects {
     pub(crate) outputs: Vec<Output>,
-    /// Rows that its modules keep.
+    /// Changed state rows.
     pub(crate) rows: Vec<Op>,
     pub(crate) footing: Footing,
 }
@@ -83,7 +83,7 @@ impl Append {
         self.made.as_ref().map_or(&[], |made| &made.outputs)
     }
 
-    /// What its ops take in an entry, at most.
+    /// Returns an upper bound of the bytes in an entry.
     pub(crate) fn bytes(&self) -> usize {
         let outputs = self.outputs().iter().map(|o| &o.batch);
         let batches = outputs.chain(&self.kept);
@@ -95,7 +95,7 @@ impl Append {
         self.made.as_ref().map_or(&[], |made| &made.rows)
     }
 
-    /// Why no entry can have it.
+    /// Returns the reason why no entry can have this append, if any.
     pub(crate) fn is_refused(&self, bytes: usize) -> Option<ProposeError> {
         let row = self.rows().iter().find_map(too_large);
         row.or_else(|| over(bytes, REQUEST_BYTES_MAX))
@@ -107,7 +107,7 @@ pub(crate) fn over(bytes: usize, limit: usize) -> Option<ProposeError> {
     is_over.then_some(ProposeError::TooLarge { bytes, limit })
 }
 
-/// Why no entry can have `op`: it writes a row that is larger than rows may be.
+/// Returns the reason why no entry can have `op`: a row above the limit.
 fn too_large(op: &Op) -> Option<ProposeError> {
     match op {
         Op::Put { key, value } => over(key.as_bytes().len() + value.len(), ROW_BYTES_MAX),
@@ -115,7 +115,7 @@ fn too_large(op: &Op) -> Option<ProposeError> {
     }
 }
 
-/// What `ops` take, if an entry can have them beside others.
+/// Returns the bytes of `ops`, or the reason why no entry can have them.
 pub(crate) fn bytes_of(ops: &[Op]) -> Result<usize, ProposeError> {
     let bytes = ops.iter().map(Op::bytes).sum();
     let refused = ops.iter().find_map(too_large);
@@ -131,26 +131,26 @@ pub(crate) type AdminReply = oneshot::Sender<Result<(), AdminError>>;
 
 pub(crate) enum Request {
     Append(Append),
-    /// Rows that depend on nothing: they join the next entry.
+    /// Rows that depend on no state: part of the next entry.
     Put {
         ops: Vec<Op>,
         reply: AdminReply,
     },
-    /// A change that depends on what is applied: it waits until all before it is.
+    /// A change that depends on applied state: waits until all earlier entries are applied.
     Change {
         make: MakeOps,
         reply: AdminReply,
     },
-    /// Something happened that the core asks for itself.
+    /// Wakes the proposer to check its own conditions.
     Wake,
     Stop,
 }
 
-/// Where requests wait for the proposer. Clones are handles to the same one.
+/// Queue of a proposer. Clones share the queue.
 #[derive(Clone)]
 pub(crate) struct Queue {
     requests: SyncSender<Request>,
-    /// Set once the proposer runs: it looks for itself when it begins.
+    /// Set once the proposer runs; the proposer checks the queue when it begins.
     wake: Arc<OnceLock<Wake>>,
 }
 
@@ -165,7 +165,7 @@ impl Queue {
         let _ = self.wake.set(Arc::clone(&proposer.wake));
     }
 
-    /// Puts it there, if there is a place.
+    /// Enqueues a request if there is space.
     #[expect(clippy::result_large_err, reason = "the request comes back, to be answered")]
     pub(crate) fn try_send(&self, request: Request) -> Result<(), TrySendError<Request>> {
         self.requests.try_send(request)?;
@@ -173,7 +173,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Puts it there; blocks while there is no place.
+    /// Enqueues a request; blocks while the queue is full.
     #[expect(clippy::result_large_err, reason = "the request comes back, to be answered")]
     pub(crate) fn send(&self, request: Request) -> Result<(), SendError<Request>> {
         self.requests.send(request)?;

@@ -7,33 +7,34 @@ use weir_types::{Batch, PartitionId, Term};
 
 pub(crate) struct Shared {
     pub(crate) term: Term,
-    /// The first step that came to nothing: neither do those behind it. As large as can be while there is none.
+    /// The first invalid step; `u64::MAX` while all are valid.
     pub(crate) invalid_from: AtomicU64,
     pub(crate) undecided: Mutex<usize>,
     pub(crate) decided: Condvar,
 }
 
-/// One step of a chain. Dropped before its entry is committed, it breaks the chain.
+/// A step of a session. A step that is dropped before its entry is committed invalidates the session.
 pub struct Step {
     pub(crate) shared: Arc<Shared>,
     pub(crate) number: u64,
     pub(crate) is_committed: bool,
 }
 
-/// What a batch that passed a pipeline stands on.
+/// The precondition of a batch that passed a pipeline.
 #[derive(Default)]
 pub enum Footing {
-    /// On nothing: its pipeline remembers nothing.
+    /// None: the pipeline has no state.
     #[default]
     Free,
-    /// On the steps before it.
+    /// All earlier steps of the session are committed.
     Step(Step),
-    /// It was taken before, it seems, or cannot be: the pipeline has not looked at it, and it must not be stored.
+    /// The batch must be a duplicate or invalid: the pipeline has not processed the batch, which must not be
+    /// stored.
     Unseen,
 }
 
 impl Shared {
-    /// Whether step `number` does.
+    /// Returns true if step `number` is valid in `term`.
     pub(crate) fn is_valid_in(&self, term: Option<Term>, number: u64) -> bool {
         let is_on_whole = number < self.invalid_from.load(Ordering::Acquire);
         Some(self.term) == term && (is_on_whole || planted(Bug::StepOnFallen))
@@ -49,17 +50,17 @@ impl Shared {
 }
 
 impl Step {
-    /// Whether it may be taken into an entry of `term`.
+    /// Returns true if the step can be part of an entry of `term`.
     pub(crate) fn is_valid_in(&self, term: Option<Term>) -> bool {
         self.shared.is_valid_in(term, self.number)
     }
 
-    /// Its batch is not taken: nothing on top of it may be.
+    /// Invalidates this step and all later steps.
     pub(crate) fn invalidate(&self) {
         self.shared.invalidate_from(self.number);
     }
 
-    /// Its entry is committed, and applied here.
+    /// Marks the step as committed and applied.
     pub(crate) fn commit(mut self) {
         self.is_committed = true;
     }
@@ -80,10 +81,11 @@ impl Drop for Step {
 pub struct Output {
     /// Where.
     pub partition: PartitionId,
-    /// What; its base offset is stamped later.
+    /// The records, without a valid base offset.
     pub batch: Batch,
-    /// Places in the batch's bytes where the offset of a record of the source belongs, and how far that record lies
-    /// behind the first: it is known only when the entry is made. Written as [`OFFSET_DIGITS`] digits.
+    /// Positions in the batch's bytes for offsets of source records, with the record's distance from the
+    /// first. Filled with [`OFFSET_DIGITS`] digits when the entry is made, since only then the offset is
+    /// known.
     pub offset_slots: Vec<(usize, u32)>,
 }
 

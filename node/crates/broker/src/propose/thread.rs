@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use weir_log::{Turn, Worker};
 use weir_types::limits::ENTRY_BYTES_TARGET;
 
-/// Runs a core until it is told to stop or nobody is left to tell it.
+/// Runs a proposer until it is stopped, or all senders are gone.
 pub(crate) struct ProposerThread {
     pub(crate) proposer: Proposer,
     pub(crate) requests: Receiver<Request>,
-    /// How long a small request waits for company.
+    /// Time that a small request waits for company.
     pub(crate) linger: Duration,
 }
 
 impl ProposerThread {
-    /// Takes a request, and those that `next` has behind it until an entry is full. False when it was the last.
+    /// Adds a request, and more from `next` until the entry is full. Returns false for the last request.
     pub(crate) fn take(
         &mut self,
         first: Request,

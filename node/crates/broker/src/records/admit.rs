@@ -10,14 +10,15 @@ use weir_types::level::{LEVEL_OF_AGES, RELEASED_MS};
 use weir_types::limits::{BATCH_INFLATED_BYTES_MAX, INFLATE_FREE_BYTES};
 use weir_types::{Batch, BatchError, Codec, PartitionId};
 
-/// How long records wait for room on the node: as long as a Kafka client waits for an answer (`request.timeout.ms`).
+/// Longest wait of records for space on the node: the request timeout of a Kafka client
+/// (`request.timeout.ms`).
 pub(crate) const ROOM_WITHIN: Duration = Duration::from_secs(30);
 
 impl Broker {
-    /// Whether as many nodes as the topic asks for surely have a record of this partition when it is acknowledged.
+    /// Checks that as many nodes as the topic requires are certain to have an acknowledged record.
     pub(crate) fn has_enough_copies(&self, topic: &Topic, id: PartitionId) -> Result<(), ProduceError> {
         let wanted = topic.config.min_insync;
-        // One always has.
+        // The leader always has the record.
         if wanted <= 1 {
             return Ok(());
         }
@@ -31,8 +32,8 @@ impl Broker {
         }
     }
 
-    /// Walks the records of a batch. What may become much takes room for that first, and is looked at beside everything else: the threads
-    /// that consensus needs are few.
+    /// Validates the records of a batch. Batches with a high compression ratio first take memory from a
+    /// share, and run beside everything else, since consensus needs its few threads.
     pub(crate) async fn look_at(&self, who: &Principal, batch: &Batch) -> Result<Seen, ProduceError> {
         let usual = batch.usual_bytes_max();
         let is_small = batch.codec() == Codec::None || usual <= INFLATE_FREE_BYTES;
@@ -47,7 +48,7 @@ impl Broker {
         }
     }
 
-    /// Has `look` at a batch that may become so many `bytes`, on a thread that nothing else waits for.
+    /// Runs `look` on a batch that may inflate to `bytes`, on a blocking thread.
     #[expect(
         clippy::disallowed_methods,
         reason = "it reads and writes nothing, and as many do it as the ledger has room for"
@@ -69,7 +70,7 @@ impl Broker {
         Ok(looked.await.map_err(|_| ProduceError::Closed)??)
     }
 
-    /// Whether the records are dated within what the topic allows, by a clock that is set.
+    /// Checks the timestamps against the topic's bounds, if the node's clock is set.
     pub(crate) fn check_times(&self, topic: &Topic, seen: Seen) -> Result<(), ProduceError> {
         let now = self.0.clock.now_ms();
         if now < RELEASED_MS {

@@ -15,51 +15,51 @@ use weir_replica::Mended;
 use weir_types::Offset;
 use weir_types::limits::FETCH_BYTES_MAX;
 
-/// How long a read waits for its share of the bytes of answers.
+/// Longest wait of a read for its share of answer bytes.
 pub const SHARE_WITHIN: Duration = Duration::from_secs(5);
 
-/// What to read.
+/// A read of a partition.
 #[derive(Clone, Debug)]
 pub struct Fetch {
     /// Topic by name.
     pub topic: String,
-    /// Partition of it.
+    /// Index of the partition in the topic.
     pub partition: u32,
     /// First offset wanted.
     pub from: Offset,
-    /// Bytes of batches to answer with at most; the first batch comes whatever its size.
+    /// Limit of batch bytes in the answer. The first batch is returned whatever its size.
     pub max_bytes: usize,
-    /// How long to wait for a record when there is none.
+    /// Longest wait for a record at the end of the partition.
     pub wait: Duration,
 }
 
-/// What a fetch gave.
+/// Result of a read.
 #[derive(Clone, Debug)]
 pub struct Fetched {
-    /// Whole batches, and gaps with their reasons, in order of offsets. The first batch may begin before the offset
-    /// asked for.
+    /// Whole batches, and gaps with their reasons, in order of offsets. The first batch may begin before the
+    /// requested offset.
     pub pieces: Vec<Piece>,
-    /// Where to go on.
+    /// Offset of the next read.
     pub next: Offset,
-    /// First offset that may still be there.
+    /// First offset that may still exist.
     pub log_start: Offset,
     /// First offset not yet committed.
     pub committed_end: Offset,
-    /// How long the client's next request should be held back, by its quota.
+    /// Delay of the client's next request, by its quota.
     pub throttle: Duration,
     /// The share of the bytes of answers that goes with them, to be kept until they are sent.
     pub share: Option<Arc<Taken>>,
 }
 
 impl Broker {
-    /// Reads from a partition.
+    /// Reads from a partition, and charges the quota.
     ///
     /// # Errors
-    /// When there is no such partition, the offset lies beyond its end, or its index is damaged. Damaged batches are
-    /// no error: they come as gaps.
+    /// When the partition does not exist, the offset is beyond the end, this node does not lead, or the index
+    /// is damaged. Damaged batches are returned as gaps.
     ///
     /// # Cancel safety
-    /// Safe: reading changes nothing.
+    /// Cancel safe: reading changes nothing.
     pub async fn fetch(&self, who: &Principal, fetch: Fetch) -> Result<Fetched, FetchError> {
         let mut fetched = self.read_for(who, fetch, true).await?;
         let batches = fetched.pieces.iter().filter_map(|piece| match piece {
@@ -73,14 +73,15 @@ impl Broker {
         Ok(fetched)
     }
 
-    /// As [`Broker::fetch`], for a listener that may not hand over what it reads: nothing is counted, no quota charged and no
-    /// share of the bytes of answers taken until it says so with [`Broker::delivered`].
+    /// Reads from a partition without accounting, for listeners that may discard the result. Nothing is
+    /// counted, charged or taken from a share until [`Broker::delivered`] is called.
     ///
     /// # Errors
-    /// As [`Broker::fetch`].
+    /// When the partition does not exist, the offset is beyond the end, this node does not lead, or the index
+    /// is damaged.
     ///
     /// # Cancel safety
-    /// Safe: reading changes nothing.
+    /// Cancel safe: reading changes nothing.
     pub async fn peek(&self, who: &Principal, fetch: Fetch) -> Result<Fetched, FetchError> {
         self.read_for(who, fetch, false).await
     }
@@ -107,18 +108,18 @@ impl Broker {
         let mut share = None;
         if fetch.from < committed_end {
             if is_shared {
-                // The first batch comes whole, whatever was asked for.
+                // The first batch is returned whole, whatever its size.
                 let answers = &self.0.ledger.answers;
                 share = Some(answers.take(FETCH_BYTES_MAX, who.address, SHARE_WITHIN).await?);
             }
             let max_bytes = fetch.max_bytes.min(FETCH_BYTES_MAX);
             chunk = self.read(id, fetch.from, committed_end, max_bytes).await?;
-            // Noticed now, and nowhere on record: others may have it. Each time round there is one less.
+            // The range is newly unreadable: other members may have it. Each round leaves fewer gaps.
             while let Some(gap) = new_gap(&chunk, &marks) {
                 match self.mend(id, gap).await {
                     Mended::Whole => {}
                     Mended::Lost => break,
-                    // It is not told to be lost before that is known.
+                    // A range is not reported as lost before that is known.
                     Mended::Unknown => return Err(unknown(gap).into()),
                 }
                 chunk = self.read(id, fetch.from, committed_end, max_bytes).await?;
@@ -145,11 +146,11 @@ impl Broker {
         })
     }
 
-    /// Waits as long as a request has to whose account is over its quota, and not at all otherwise. A listener asks before anything
-    /// of the request takes room, so that a new connection is not a new account.
+    /// Waits while the account is over its quota. Listeners call this before a request takes memory, so that
+    /// a new connection is not a new account.
     ///
     /// # Cancel safety
-    /// Safe.
+    /// Cancel safe.
     pub async fn hold_back(&self, who: &Principal, direction: Direction) {
         let by = self.0.quotas.charge(direction, &who.account, 0, Instant::now());
         // A sleep of no length takes a millisecond, of each request.
@@ -158,7 +159,8 @@ impl Broker {
         }
     }
 
-    /// Counts what a client is handed, and charges its quota. Returns how long its next request should be held back.
+    /// Counts delivered bytes and records, and charges the quota. Returns the delay of the client's next
+    /// request.
     pub fn delivered(&self, who: &Principal, bytes: usize, records: u64) -> Duration {
         self.0.metrics.records_out.fetch_add(records, Ordering::Relaxed);
         self.0

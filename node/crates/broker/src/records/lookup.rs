@@ -13,19 +13,22 @@ use weir_types::limits::FETCH_BYTES_MAX;
 /// A place in a partition, by meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum At {
-    /// The first record that is there.
+    /// The first existing record.
     Start,
     /// After the last.
     End,
-    /// The first record at or after this time, in milliseconds; the end when there is none.
+    /// The first record at or after this time in milliseconds, or the end.
     Time(i64),
 }
 
 impl Broker {
-    /// The offset of a place in a partition.
+    /// Returns the offset of a position in a partition.
     ///
     /// # Errors
-    /// As [`Broker::fetch`].
+    /// When the partition cannot be read: see [`FetchError`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe: reading changes nothing.
     pub async fn offset_at(
         &self,
         who: &Principal,
@@ -43,16 +46,20 @@ impl Broker {
         Ok(found.map_or_else(|| marks.committed_end(), |(offset, _)| offset))
     }
 
-    /// Where a partition stands, for describing it.
+    /// Returns the watermarks of a partition.
     pub fn marks(&self, topic: &str, partition: u32) -> Option<Arc<Marks>> {
         let id = self.0.applied.topic(topic)?.partition(partition)?;
         self.0.log.marks(id)
     }
 
-    /// The largest timestamp of a partition, and the first record that has it; `None` if it is empty.
+    /// Returns the largest timestamp of a partition and the first record with it; `None` for an empty
+    /// partition.
     ///
     /// # Errors
-    /// As [`Broker::fetch`].
+    /// When the partition cannot be read: see [`FetchError`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe: reading changes nothing.
     pub async fn offset_of_max_timestamp(
         &self,
         who: &Principal,
@@ -66,10 +73,13 @@ impl Broker {
         Ok((offset < end).then_some((offset, timestamp)))
     }
 
-    /// The first record of a partition at or after `timestamp`, in milliseconds, and its own time.
+    /// Returns the first record at or after `timestamp`, in milliseconds, with its own timestamp.
     ///
     /// # Errors
-    /// As [`Broker::fetch`].
+    /// When the partition cannot be read: see [`FetchError`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe: reading changes nothing.
     pub async fn record_at_time(
         &self,
         who: &Principal,
@@ -87,7 +97,7 @@ impl Broker {
             if let Some(found) = first_at(&chunk, timestamp, marks.log_start()) {
                 return Ok(Some(found));
             }
-            // What the headers promised was given up since, or never was: look behind it.
+            // The record that the headers promised was trimmed meanwhile or dropped: continue behind.
             let from = chunk.next;
             if from >= end || from <= last || chunk.pieces.is_empty() {
                 return Ok(None);

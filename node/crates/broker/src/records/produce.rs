@@ -22,14 +22,15 @@ use weir_types::level::LEVEL_OF_AGES;
 use weir_types::limits::{PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX};
 
 impl Broker {
-    /// Takes a batch for a partition: waits for its share of the bytes in flight, and returns what resolves when the
-    /// records are committed. Batches of one caller for one partition are stored in the order of these calls.
+    /// Appends a batch to a partition. Waits for a share of the bytes in flight, and returns a future of the
+    /// commit. Batches of a caller for a partition are stored in the order of the calls.
     ///
     /// # Errors
-    /// When the batch is refused: nothing was taken.
+    /// When the batch is refused; then nothing was taken.
     ///
     /// # Cancel safety
-    /// Dropping this before it resolves takes nothing. Dropping what it returns leaves the outcome to chance.
+    /// Cancel safe until this resolves: nothing was taken. If the returned future is dropped, the batch may
+    /// or may not be committed.
     pub async fn produce(
         &self,
         who: &Principal,
@@ -67,7 +68,7 @@ impl Broker {
             return Err(ProduceError::Denied(topic.to_owned()));
         }
         let Some(topic) = inner.applied.topic(topic) else {
-            // Another may know of it.
+            // The leader may know the topic.
             return Err(match self.is_serving() {
                 true => ProduceError::NoTopic(topic.to_owned()),
                 false => self.not_leader().into(),
@@ -88,7 +89,7 @@ impl Broker {
         }
         self.has_enough_copies(&topic, id)?;
         if let Some(producer) = batch.producer().filter(|p| p.id >= CHANNELS) {
-            // Not given out: it would be taken for an outbox of the site.
+            // Never allocated: the id would be taken for a channel.
             return Err(ProduceError::UnknownProducer(producer.id));
         }
         if let Some(producer) = batch.producer().filter(|_| who.address.is_some())
@@ -114,13 +115,13 @@ impl Broker {
             self.check_times(&topic, seen)?;
         }
         if let Some((latest, _)) = seen.latest.filter(|(at, _)| *at != batch.max_timestamp()) {
-            // Looking up by time goes by the header: it has to be right, whoever wrote it.
+            // Look-ups by time use the header, which must be right whoever wrote it.
             batch = batch.dated(latest);
         }
         let throttle = inner
             .quotas
             .charge(Direction::Produce, &who.account, bytes, Instant::now());
-        // A small request costs more than its bytes: the floor also keeps requests under the queue's length.
+        // The floor covers the cost of a small request, and keeps requests below the length of the queue.
         let share = bytes.max(PRODUCE_INFLIGHT_BYTES_MAX / PROPOSER_QUEUE_MAX);
         let permit = inner.ledger.records.take(share, who.address, ROOM_WITHIN).await?;
         let permit = Room::Records(permit);
@@ -186,7 +187,7 @@ impl Broker {
     }
 }
 
-/// A batch that was taken in; resolves when it is committed, or will never be.
+/// An accepted batch; resolves when the batch is committed, or never will be.
 pub struct Producing {
     pub(crate) answer: oneshot::Receiver<Result<Produced, ProduceError>>,
     pub(crate) throttle: Duration,
@@ -199,7 +200,7 @@ impl Producing {
         self.append_time
     }
 
-    /// How long the client's next request should be held back, by its quota.
+    /// Returns the delay of the client's next request, by its quota.
     pub fn throttle(&self) -> Duration {
         self.throttle
     }

@@ -7,29 +7,29 @@ use crate::state::rows::counter::{Counter, CounterName};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// How long a node that follows waits for what the leader has decided: several heartbeats.
+/// Longest wait of a follower for a recent allocation: several heartbeats.
 const GIVEN_OUT_WITHIN: Duration = Duration::from_secs(1);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Producer ids reserved by one entry; what a restart forgets of them is no loss in 2^63.
+/// Producer ids reserved by an entry; unused ids are lost at a restart, which does no harm.
 const PRODUCER_IDS: u64 = 1_000;
 
 /// A producer that a partition remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownProducer {
-    /// Its number.
+    /// Producer id.
     pub id: i64,
-    /// Its epoch.
+    /// Producer epoch.
     pub epoch: i16,
-    /// Sequence of its last record; -1 for none.
+    /// Sequence of the last record; -1 for none.
     pub last_sequence: i32,
-    /// When it last sent, in milliseconds.
+    /// Time of the last batch in milliseconds since 1970.
     pub last_ms: i64,
 }
 
 impl Broker {
-    /// Numbers that nobody else is given.
+    /// Reserves a range of producer ids.
     pub(crate) async fn reserve_producer_ids(&self) -> Result<std::ops::Range<u64>, AdminError> {
         let (sent, reserved) = oneshot::channel();
         self.change(move |tables, _| {
@@ -45,7 +45,8 @@ impl Broker {
         reserved.await.map_err(|_| AdminError::Closed)
     }
 
-    /// Whether this producer's number was given out. A number that was given out just now may not have come to this node yet.
+    /// Returns true if this producer id was allocated. Waits for a recent allocation that may not have
+    /// reached this node yet.
     pub(crate) async fn has_given_out(&self, id: i64) -> bool {
         let is_known = || {
             let next = self
@@ -67,7 +68,7 @@ impl Broker {
         true
     }
 
-    /// Idempotent producers that a partition remembers; `None` when there is no such partition.
+    /// Returns the idempotent producers of a partition; `None` for an unknown partition.
     pub fn producers(&self, topic: &str, partition: u32) -> Option<Vec<KnownProducer>> {
         let tables = self.0.applied.tables();
         let id = tables.topics.get(topic)?.partition(partition)?;

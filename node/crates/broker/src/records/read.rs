@@ -26,11 +26,11 @@ impl Broker {
         let Some(marks) = self.0.log.marks(id) else {
             return Ok(chunk);
         };
-        // Looked at last: what was given up while it was read is not handed out either.
+        // Checked last: records that were trimmed during the read are not returned.
         from_start(id, chunk, marks.log_start())
     }
 
-    /// Replaces what cannot be read of a gap by what other members have.
+    /// Repairs an unreadable range with records of other members.
     pub(crate) async fn mend(&self, id: PartitionId, gap: Gap) -> Mended {
         match self.group_of(id.group()) {
             Some(group) => group.mend(id, gap.start, gap.end).await,
@@ -49,7 +49,7 @@ impl Broker {
         }
         let found = partition_id(&self.0.applied.tables(), topic, partition);
         let id = match found {
-            // Another may know of it.
+            // The leader may know the topic.
             Err(_) if !self.is_serving() => return Err(elsewhere(&self.not_leader())),
             found => found?,
         };
@@ -59,13 +59,13 @@ impl Broker {
 
     pub(crate) fn check_readable(&self, id: PartitionId) -> Result<(), FetchError> {
         match self.serving_replica(id) {
-            // What is written to it by now is elsewhere.
+            // New records are written elsewhere.
             Ok(_) if !self.serves(id) => Err(FetchError::NotLeader(None)),
             found => found.map(drop).map_err(|e| elsewhere(&e)),
         }
     }
 
-    /// Whether what was read of a partition is what it has: it may have moved meanwhile, and be gone here.
+    /// Checks that the partition is still the same: it may have moved during the read.
     pub(crate) fn is_still(
         &self,
         topic: &str,
@@ -89,16 +89,16 @@ fn elsewhere(error: &ProposeError) -> FetchError {
     }
 }
 
-/// It may be lost, or not.
+/// Returns the error for a range that may or may not be lost.
 pub(crate) fn unknown(gap: Gap) -> ReadError {
     ReadError::Busy(format!(
-        "offsets [{}, {}) cannot be read here, and not all other nodes can be asked for them: see to it that they run, \
-         or remove those that are gone with `weir cluster remove`",
+        "offsets [{}, {}) cannot be read here, and not all other nodes answer: start them, \
+         or remove dead nodes with `weir cluster remove`",
         gap.start, gap.end
     ))
 }
 
-/// What of `chunk` is at `start` or behind. A batch that begins before is cut down to the records that are still there.
+/// Drops records before `start` from `chunk`.
 fn from_start(partition: PartitionId, mut chunk: Chunk, start: Offset) -> Result<Chunk, ReadError> {
     if planted(Bug::DeletedServed) {
         return Ok(chunk);
@@ -118,7 +118,7 @@ fn from_start(partition: PartitionId, mut chunk: Chunk, start: Offset) -> Result
     Ok(chunk)
 }
 
-/// `batch` without its records before `start`, in its own frame.
+/// Returns `batch` without the records before `start`, in the same frame.
 fn without(batch: &Batch, start: Offset) -> Result<Batch, BatchError> {
     let body = batch.body()?;
     let (mut ends, mut keep) = (Vec::new(), Vec::new());

@@ -1,5 +1,5 @@
-//! Giving up old records: by age and size per topic, and by the node's disk budget. Decided here, by the leader, and
-//! carried out by entries like everything else.
+//! Retention of records: by age and size per topic, and by the node's disk budget. The leader decides, and entries
+//! carry out.
 
 use crate::access::auth::Principal;
 use crate::core::Broker;
@@ -20,33 +20,33 @@ use weir_types::limits::BATCH_BYTES_MAX;
 use weir_types::planted::{Bug, planted};
 use weir_types::{GapReason, GroupId, Offset, PartitionId};
 
-/// Under `retention.by = record`, so much of a partition stays, whatever its records say of their age: Kafka never removes the
-/// segment that is being written, which has up to 1 GiB, and rolls it after a time.
+/// Bytes of a partition that stay under `retention.by = record`, whatever the timestamps say. Kafka keeps the
+/// active segment, which has up to 1 GiB.
 const KEPT_BYTES: u64 = 64 << 20;
 
-/// And so does what was stored in this time.
+/// Time for which records stay under `retention.by = record`, whatever the timestamps say.
 const KEPT_MS: u64 = 3_600_000;
 
-/// Partitions of which something is noted in one entry; the next come at the next look.
+/// Partitions whose storage times an entry notes; others follow in the next round.
 const NOTED_AT_ONCE: usize = 2_000;
 
-/// How often it is said that a topic loses records to retention.
+/// Interval of warnings that a topic loses records to retention.
 const TELL_EVERY_MS: u64 = 3_600_000;
 
-/// One eviction frees a little more than it must, so that the next batch does not cause another.
+/// Extra bytes per eviction, so that the next batch does not cause another.
 const EVICT_SLACK_BYTES: u64 = 1 << 20;
 
 impl Broker {
-    /// Looks once at every partition, notes what was stored since the last time, and trims what is too old or too much for its
-    /// topic. Call it every half minute or so: it reads a batch of each partition.
+    /// Applies retention to all partitions, and notes the storage time of new records. Call about every half
+    /// minute: each call reads a batch per partition.
     ///
     /// # Cancel safety
-    /// Safe: what was proposed happens, the rest waits for the next call.
+    /// Cancel safe: proposed trims happen, and the next call continues.
     pub async fn retain(&self) {
         let ages = self.advance_clocks().await;
         for topic in self.topics() {
             for (index, id) in topic.partitions.iter().enumerate() {
-                // What goes is decided where it is led, and goes everywhere.
+                // The leader decides, and all replicas follow.
                 if let Some(marks) = self.0.log.marks(*id).filter(|_| self.serves(*id)) {
                     self.expire(&topic, index as u32, *id, &marks, ages.get(&id.group()))
                         .await;
@@ -55,7 +55,7 @@ impl Broker {
         }
     }
 
-    /// Counts on the clocks of the groups that this node leads, and notes what partitions have stored by now.
+    /// Advances the storage clocks of groups that this node leads, and notes storage times of partitions.
     async fn advance_clocks(&self) -> BTreeMap<GroupId, Age> {
         let now = Moment {
             wall_ms: self.now_ms(),
@@ -95,13 +95,13 @@ impl Broker {
             ops.push(age.row.put(&group));
             match self.put_in(group, ops).await {
                 Ok(()) => ageing.written(age.row),
-                Err(error) => tracing::debug!(%error, "the age of records is not noted"),
+                Err(error) => tracing::debug!(%error, "cannot commit the age of records yet"),
             }
         }
         ages
     }
 
-    /// Rows of what `partitions` have stored by `age_ms` that is not noted yet.
+    /// Returns rows with new storage times of `partitions` at `age_ms`.
     pub(crate) fn notes<'a>(
         &self,
         partitions: impl Iterator<Item = (&'a Arc<Topic>, PartitionId)>,
@@ -118,10 +118,10 @@ impl Broker {
         partitions.filter_map(note).take(NOTED_AT_ONCE).collect()
     }
 
-    /// Evicts what is over the node's disk budget. Call it every second or so: it looks at counters alone.
+    /// Evicts records above the node's disk budget. Call about every second: a call reads counters only.
     ///
     /// # Cancel safety
-    /// Safe, as [`Broker::retain`].
+    /// Cancel safe: proposed trims happen, and the next call continues.
     pub async fn keep_within_budget(&self) {
         if let Some(budget) = self.0.options.disk_budget_bytes {
             self.evict(budget).await;
@@ -170,7 +170,7 @@ impl Broker {
             .unwrap_or_default()
     }
 
-    /// Before which offset all records are older than `retention_ms` by what they say themselves.
+    /// Returns the offset before which all records are older than `retention_ms` by their timestamps.
     async fn older_records(&self, id: PartitionId, retention_ms: u64) -> Offset {
         let before = self.now_ms().saturating_sub_unsigned(retention_ms);
         self.boundary(id, Boundary::Before(before))
@@ -178,9 +178,10 @@ impl Broker {
             .unwrap_or_default()
     }
 
-    /// Where what begins that stays whatever its records say: the newest bytes, and what was stored lately.
+    /// Returns the start of the records that stay whatever their timestamps say: the newest bytes, and
+    /// recently stored records.
     async fn young(&self, id: PartitionId, marks: &Marks, age_ms: u64) -> Offset {
-        // What is given up may be a batch more than was asked for.
+        // A trim may remove a batch more than requested.
         let kept = KEPT_BYTES + BATCH_BYTES_MAX as u64;
         let Some(over) = marks.bytes().checked_sub(kept).filter(|over| *over > 0) else {
             return marks.log_start();
@@ -189,8 +190,8 @@ impl Broker {
         by_size.min(self.stored_before(id, age_ms, KEPT_MS))
     }
 
-    /// Frees space from the lowest priority first, and there from the partition with the most. Nothing of a topic that is kept by key: its
-    /// last record of a key may be the oldest.
+    /// Evicts records from the lowest priority first, and there from the largest partition. Skips compacted
+    /// topics, where the last record of a key may be the oldest.
     async fn evict(&self, budget: u64) {
         let topics = self.topics();
         let bytes_of = |is_by_key: bool| -> u64 {
@@ -202,7 +203,8 @@ impl Broker {
                 .filter_map(|p| self.0.log.marks(*p));
             marks.map(|m| m.bytes()).sum()
         };
-        // Topics that are kept by key take from the others' part, up to half of the budget: beyond, evicting them does not help.
+        // Compacted topics use the others' part, up to half of the budget. Beyond that, evicting others does
+        // not help.
         let (by_key, used) = (bytes_of(true), bytes_of(false));
         if by_key > budget / 2 {
             self.warn_over_budget(by_key, budget).await;
@@ -246,7 +248,7 @@ impl Broker {
             tracing::warn!(
                 by_key,
                 budget,
-                "topics that are kept by key (`cleanup.policy` with compact) take more than half of the disk budget, and nothing evicts them"
+                "compacted topics (`cleanup.policy`) exceed half of the disk budget, and are never evicted"
             );
         }
     }
@@ -279,12 +281,16 @@ impl Broker {
             tracing::warn!(
                 topic = %topic.name,
                 by_age = of(Why::Age), by_size = of(Why::Size), over_disk_budget = of(Why::Budget),
-                "retention removes records; so many so far, and more this hour are not told of"
+                "retention removes records (counts since the start; logged once per hour)"
             );
         }
     }
 
-    /// Records that retention has removed from `topic` on this node since it started, by why.
+    /// Returns the number of records that retention has removed from `topic` on this node since its start, by
+    /// reason.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub async fn removed_from(&self, topic: &str) -> BTreeMap<Why, u64> {
         let retention = self.0.retention.lock().await;
         retention

@@ -1,11 +1,11 @@
-//! A walk over the records of a batch: nothing malformed is stored.
+//! Validation of the records of a batch: malformed records are never stored.
 
 use weir_types::{Batch, BatchError, Body};
 
 /// The finding of a walk over the records of a batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
-    /// The first and the last time, in milliseconds, of those that have one, and which record has it.
+    /// The earliest and the latest timestamp in milliseconds, with the index of the record.
     pub(crate) earliest: Option<(i64, u32)>,
     pub(crate) latest: Option<(i64, u32)>,
     /// The first record without a key.
@@ -15,7 +15,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Whether nodes of the first release would take the batch for damaged.
+    /// Returns true if nodes of the first release would take the batch for damaged.
     pub(crate) fn is_beyond_first_release(&self) -> bool {
         self.longest_key > FIRST_KEY_BYTES_MAX || self.most_headers > FIRST_HEADERS_MAX
     }
@@ -26,12 +26,12 @@ const FIRST_KEY_BYTES_MAX: usize = 32 << 10;
 
 const FIRST_HEADERS_MAX: usize = 1_000;
 
-/// Walks the records once, at the door: nothing malformed is stored, and nobody after this has to think of it.
+/// Validates all records, so that later code can rely on them.
 pub(crate) fn validate(batch: &Batch) -> Result<Seen, BatchError> {
     walk(&batch.body()?)
 }
 
-/// As [`validate`], of a batch that becomes no more than is usual; nothing of another.
+/// Validates a batch with a usual compression ratio; `None` for others.
 pub(crate) fn as_usual(batch: &Batch) -> Result<Option<Seen>, BatchError> {
     batch.usual_body()?.map(|body| walk(&body)).transpose()
 }

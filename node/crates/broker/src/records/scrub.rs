@@ -8,17 +8,20 @@ use weir_replica::Mended;
 use weir_types::{Gap, PartitionId};
 
 impl Broker {
-    /// Reads all of this node's log, and replaces what cannot be read by what other members have. Calls `progress` with
-    /// bytes read and in all; returns what was found, and what of it was mended.
+    /// Reads the whole log of this node, and repairs unreadable ranges from other members. Calls `progress`
+    /// with bytes read and in total. Returns the report, and the repaired ranges.
+    ///
+    /// # Errors
+    /// When another scrub is running, or the log cannot be read.
     ///
     /// # Cancel safety
-    /// Safe: it may be done again.
+    /// If the future is dropped, the scrub ends in the background without repairs; scrub again.
     pub async fn scrub(
         &self,
         progress: impl FnMut(u64, u64) + Send + 'static,
     ) -> Result<(ScrubReport, Vec<(PartitionId, Gap)>), ReadError> {
         if self.group().is_witness() {
-            // It has no records, and must not get any.
+            // A witness has no records, and must not get any.
             return Ok((ScrubReport::default(), Vec::new()));
         }
         let Ok(one) = Arc::clone(&self.0.scrubbing).try_acquire_owned() else {
@@ -26,7 +29,7 @@ impl Broker {
         };
         let (done, answer) = oneshot::channel();
         let log = self.0.log.clone();
-        // Not a reader's: it takes as long as the disk.
+        // A worker of its own: a scrub takes as long as the disk.
         let errand = Errand::new(move || {
             let _one = one;
             drop(done.send(log.scrub(progress)));

@@ -8,10 +8,14 @@ use weir_log::Op;
 use weir_types::{GapReason, Offset};
 
 impl Broker {
-    /// Gives up the records of a partition before `to`.
+    /// Trims the records of a partition before `to`.
     ///
     /// # Errors
-    /// When there is no such partition, or `to` lies beyond its end.
+    /// When the partition does not exist, `to` is beyond its end, the topic is compacted, or the trim is not
+    /// committed.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the trim may or may not be committed.
     pub async fn trim(
         &self,
         who: &Principal,

@@ -8,11 +8,12 @@ use weir_types::limits::FETCH_WAIT_MS_MAX;
 use weir_types::{Offset, PartitionId};
 
 impl Broker {
-    /// Returns when any of `places`, each a topic, a partition and an offset, has a record at its offset, or after
-    /// `wait`; and whether it waited at all. A place that does not exist ends the wait: reading it tells why.
+    /// Waits until any of `places`, each a topic, a partition and an offset, has a record at its offset, up
+    /// to `wait`. Returns true if the call waited. An unknown place ends the wait at once; reading from the
+    /// place reports the reason.
     ///
     /// # Cancel safety
-    /// Safe: nothing changes.
+    /// Cancel safe: nothing changes.
     pub async fn wait_for_any(&self, places: &[(String, u32, Offset)], wait: Duration) -> bool {
         let found: Option<Vec<_>> = places
             .iter()

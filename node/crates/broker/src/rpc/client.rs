@@ -10,7 +10,7 @@ use weir_replica::{Member, NodeId};
 use weir_types::{GroupId, PartitionId};
 
 impl Broker {
-    /// Asks the leader of `group`, whoever that is.
+    /// Sends a request to the leader of `group`, which may be this node.
     pub(crate) async fn ask_group(
         &self,
         group: GroupId,
@@ -36,7 +36,7 @@ impl Broker {
         }
     }
 
-    /// Asks `node`, which is reached at `member`. None when it does not answer.
+    /// Sends a request to `node` at `member`. `None` without an answer.
     pub(crate) async fn ask_node(
         &self,
         node: NodeId,
@@ -71,7 +71,7 @@ impl Broker {
         }
     }
 
-    /// Tells the site's leader who leads `group`.
+    /// Reports the leader of `group` to the site's leader.
     pub(crate) async fn tell_leader(&self, group: GroupId, led: LeaderReport) -> Result<(), AdminError> {
         self.ask(&PeerRequest::Leads { group: group.0, led })
             .await

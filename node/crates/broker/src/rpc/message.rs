@@ -15,14 +15,14 @@ use std::time::Duration;
 use weir_log::Piece;
 use weir_types::{Batch, BatchError, ErrorKind, Gap, GroupId, Offset, PartitionId};
 
-/// What is asked. Known by position: add at the end.
+/// A request between nodes. Encoded by position: append new variants.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum PeerRequest {
     /// Numbers for producers.
     ProducerIds,
     /// A topic with default settings. Sent by nodes of the first release.
     CreateTopic { name: String, partitions: u32 },
-    /// Who leads a replica group.
+    /// Reports the leader of a replica group.
     Leads { group: u16, led: LeaderReport },
     /// Records for a partition that the node which is asked leads.
     Produce {
@@ -32,17 +32,18 @@ pub(crate) enum PeerRequest {
         batch: Vec<u8>,
         framing: Framing,
     },
-    /// What a partition has from an offset on. Of the leader of its group, as all below.
+    /// A chunk of a partition from an offset on. To the leader of the partition's group.
     Copy { partition: PartitionId, at: u64 },
-    /// That it takes nothing more.
+    /// Seals a partition. To the leader of the partition's group.
     Seal { partition: PartitionId, to: PartitionId },
-    /// The windows of its producers.
+    /// The windows of a partition's producers. To the leader of the partition's group.
     Producers { partition: PartitionId },
     /// In which term a group is.
     Term { group: GroupId },
-    /// That all of a partition is where it was to go. Of the site's leader.
+    /// Reports that a reassignment is complete. To the site's leader.
     Moved { to: PartitionId, term: u64 },
-    /// A batch of another group's outbox, for the partition that was made as `to`. Of the leader of its group.
+    /// Delivers a batch of another group's outbox to the partition with the original id `to`. To the leader
+    /// of its group.
     Forward { to: PartitionId, batch: Vec<u8> },
     /// A way from a group to a partition of another. Of the site's leader.
     OpenChannel { home: GroupId, to: PartitionId },
@@ -53,7 +54,7 @@ pub(crate) enum PeerRequest {
         epoch: i16,
         base: Offset,
     },
-    /// What is stored from an offset on. Of the leader of the partition's group, as those below.
+    /// Reads from a partition. To the leader of the partition's group.
     Read {
         client: String,
         topic: String,
@@ -61,7 +62,7 @@ pub(crate) enum PeerRequest {
         from: Offset,
         max_bytes: u32,
     },
-    /// Where a place is.
+    /// Looks up an offset. To the leader of the partition's group.
     Place {
         client: String,
         topic: String,
@@ -72,13 +73,13 @@ pub(crate) enum PeerRequest {
     Ends { partitions: Vec<PartitionId> },
     /// That modules are ready. Of any voter.
     Prepare { modules: Vec<[u8; 32]> },
-    /// That a revision of a pipeline has left its bounds on the node that says so. Of the site's leader.
+    /// Rolls back a revision of a pipeline that violated its guards on the sender. To the site's leader.
     TakeBack {
         pipeline: String,
         revision: u64,
         why: String,
     },
-    /// What it can read at most. Of any node.
+    /// The highest level that the node supports. To any node.
     Level,
     /// A change of a topic. Of the site's leader.
     Change { client: String, change: Change },
@@ -87,9 +88,9 @@ pub(crate) enum PeerRequest {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum PeerResponse {
     ProducerIds(Range<u64>),
-    /// It is done.
+    /// The request was carried out.
     Done,
-    /// In words; and whether it is worth another try.
+    /// A refusal with its reason, and true if a retry may help.
     Refused(String, bool),
     Produced {
         base: Offset,
@@ -99,12 +100,12 @@ pub(crate) enum PeerResponse {
     Copied(Copied),
     Windows(Vec<(i64, Vec<u8>)>),
     Term(u64),
-    /// It is there, now or since an earlier time.
+    /// The batch is stored, by this request or an earlier.
     Forwarded,
     /// Another sequence is the next, or the sender is not known.
     Expected(Option<i32>),
     Read(Reading),
-    /// What was asked for lies beyond the end.
+    /// The offset is beyond the end.
     Beyond {
         end: Offset,
     },
@@ -112,15 +113,15 @@ pub(crate) enum PeerResponse {
     /// In the order in which they were asked for.
     Ends(Vec<Offset>),
     Level(u32),
-    /// It is not done, for a reason of this kind, in words.
+    /// A refusal with its kind and reason.
     NotDone(Refusal, String),
-    /// It is done, and shows on a node that has applied so many entries of the site.
+    /// The change is committed, and visible on nodes that have applied this number of entries of the site.
     DoneAt {
         applied: u64,
     },
 }
 
-/// What was read elsewhere.
+/// Records read on another node.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Reading {
     pub(crate) pieces: Vec<Read>,
@@ -169,12 +170,12 @@ impl TryFrom<Reading> for Fetched {
     }
 }
 
-/// What became of records that were not acknowledged.
+/// Outcome of unacknowledged records, and advice on a retry.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum RetryAdvice {
-    /// Nothing, and another try may help.
+    /// Not stored; a retry may help.
     Retry,
-    /// Nothing, and another try would not help.
+    /// Not stored; a retry would not help.
     Invalid,
     Unknown,
 }
@@ -216,7 +217,7 @@ pub(crate) enum Change {
         partitions: u32,
         replicas: Option<u32>,
         settings: Vec<(String, String)>,
-        /// Nobody has asked for the topic, but somebody uses its name.
+        /// The topic is created on first use of its name, without an explicit request.
         is_unasked: bool,
     },
     Alter {
@@ -226,14 +227,14 @@ pub(crate) enum Change {
     },
     Delete {
         name: String,
-        /// The number with which its first partition was made, if it is to be that topic and no other of its name.
+        /// The original id of the first partition, to delete that topic and no other of the name.
         first: Option<PartitionId>,
     },
-    /// A topic that was refused to somebody who said how it should be.
+    /// A topic was refused to an explicit request.
     Refuse { name: String },
 }
 
-/// What the old partition has from an offset on.
+/// A chunk of a partition that is being reassigned.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Copied {
     pub(crate) log_start: u64,

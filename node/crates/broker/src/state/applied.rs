@@ -1,4 +1,4 @@
-//! What committed entries have made: topics, producers' windows, committed offsets. Changed by entries alone.
+//! Applied state: the effects of committed entries on tables. Changed by entries only.
 
 use crate::state::notify::AppendNotifier;
 use crate::state::rows::topic::Topic;
@@ -46,7 +46,7 @@ impl AppliedState {
         self.turns.subscribe()
     }
 
-    /// Takes all there is from the rows of `log`.
+    /// Loads all rows of `log`.
     pub(crate) fn load(&self, log: &Log) -> Result<(), ReadError> {
         let _ = self.log.set(log.clone());
         let fresh = Tables::read(log, |_| true)?;
@@ -57,7 +57,7 @@ impl AppliedState {
         Ok(())
     }
 
-    /// Takes what `group` has from the rows of the log, which were replaced.
+    /// Reloads the rows of `group`, which a snapshot has replaced.
     fn load_group(&self, group: GroupId) -> Result<(), ReadError> {
         let Some(log) = self.log.get() else { return Ok(()) };
         let mut fresh = Tables::read(log, |of| of == group)?;
@@ -94,7 +94,7 @@ impl AppliedState {
     }
 }
 
-/// What one group's entries make of the tables.
+/// The state machine of a group's entries.
 pub(crate) struct GroupStateMachine {
     pub(crate) applied: Arc<AppliedState>,
     pub(crate) group: GroupId,
@@ -112,7 +112,7 @@ impl GroupStateMachine {
         if self.group == GroupId::SITE {
             self.applied.turns.send_modify(|n| *n += 1);
         }
-        // Those who wait for records wait at the wrong node now, or may find that it is the right one.
+        // Waiting consumers may be at the wrong node now, or at the right.
         self.applied.growth.all();
     }
 }
@@ -176,7 +176,7 @@ impl AppliedState {
         let before: Vec<_> = self.tables().others.keys().cloned().collect();
         if let Err(error) = self.load_group(group) {
             // The rows were written a moment ago.
-            tracing::error!(%error, "what was installed cannot be read: restart the node");
+            tracing::error!(%error, "cannot read the installed snapshot: restart the node");
             return;
         }
         let tables = self.tables();

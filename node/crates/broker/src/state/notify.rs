@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 use weir_types::PartitionId;
 
-/// One signal a partition that somebody waits for.
+/// Signals for consumers, per partition.
 #[derive(Debug, Default)]
 pub(crate) struct AppendNotifier(Mutex<BTreeMap<PartitionId, Arc<Notify>>>);
 
@@ -16,7 +16,7 @@ impl AppendNotifier {
         Arc::clone(map.entry(partition).or_default())
     }
 
-    /// Wakes all who wait for `partition`.
+    /// Wakes the consumers of `partition`.
     pub(crate) fn grew(&self, partition: PartitionId) {
         let notify = self
             .0

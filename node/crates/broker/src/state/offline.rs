@@ -1,4 +1,4 @@
-//! What a log has that no broker serves.
+//! Contents of a log without a broker.
 
 use crate::state::rows::Row;
 use crate::state::rows::location::PartitionLocation;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use weir_log::{Log, ReadError, StateKind};
 use weir_types::{Gap, Offset, PartitionId, TopicName};
 
-/// Which partition of which topic each partition is, by what `log` has. For a log that no broker serves. Blocks.
+/// Returns topic and index of each partition in `log`. For a log without a broker. Blocks.
 ///
 /// # Errors
 /// When a row cannot be read.
@@ -36,20 +36,20 @@ pub fn topics_in(log: &Log) -> Result<BTreeMap<PartitionId, (TopicName, u32)>, R
     Ok(partitions)
 }
 
-/// A range of a partition that has no records, as it is shown.
+/// A range of a partition without records, for display.
 #[derive(Clone, Debug, Serialize)]
 pub struct NamedGap {
-    /// The topic, if there is one that has the partition.
+    /// The topic of the partition, if any.
     pub topic: Option<TopicName>,
     /// The partition's number in the topic.
     pub index: Option<u32>,
-    /// The partition, as the log knows it.
+    /// The current id of the partition.
     pub partition: u32,
     /// The first offset.
     pub start: Offset,
     /// The offset behind the last.
     pub end: Offset,
-    /// Why there are none.
+    /// Reason of the gap.
     pub reason: String,
 }
 

@@ -50,25 +50,25 @@ pub(crate) struct Tables {
     pub(crate) topics: BTreeMap<TopicName, Arc<Topic>>,
     pub(crate) producers: BTreeMap<(PartitionId, i64), Window>,
     pub(crate) group_offsets: BTreeMap<(String, PartitionId), CommittedOffset>,
-    /// Bytes of what was committed beside them.
+    /// Bytes of metadata of all committed offsets.
     pub(crate) offsets_metadata_bytes: usize,
     pub(crate) groups: BTreeMap<String, GroupRow>,
     pub(crate) counters: BTreeMap<CounterName, u64>,
-    /// The topic of each partition, by the number under which it is kept.
+    /// Topic of each partition, by current id.
     pub(crate) partition_owner: BTreeMap<PartitionId, TopicName>,
     /// Partitions that have moved: by the number with which they were made, and the other way round.
     pub(crate) located: BTreeMap<PartitionId, PartitionLocation>,
     pub(crate) original_ids: BTreeMap<PartitionId, PartitionId>,
-    /// Those that are on their way, by where they go.
+    /// Reassignments in progress, by future id.
     pub(crate) moves: BTreeMap<PartitionId, Reassignment>,
-    /// Those that take nothing more.
+    /// Partitions that accept no more records.
     pub(crate) sealed: BTreeSet<PartitionId>,
-    /// How long each group has stored for, and when what each partition has was stored.
+    /// Storage clock of each group, and storage times of each partition.
     pub(crate) ages: BTreeMap<GroupId, AgeRow>,
     pub(crate) stored_at: BTreeMap<PartitionId, StoredAt>,
-    /// Where what waits for partitions of other groups is kept.
+    /// Channels of the outbox.
     pub(crate) channels: BTreeMap<ChannelKey, ChannelRow>,
-    /// What was decided of each replica group, as far as its own log says that its leaders know.
+    /// Newest configuration version seen by the leaders of each group.
     pub(crate) configs_seen: BTreeMap<GroupId, u64>,
     /// Rows of other layers, by kind and key: pipelines, modules, and how far pipelines have read.
     pub(crate) others: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
@@ -101,10 +101,10 @@ impl Tables {
         of_partition.map(|(key, _)| Window::remove(key))
     }
 
-    /// A row of `state` has changed. Kinds that are not the broker's are left to their watchers.
+    /// Applies a changed row. Kinds of other layers are left to their watchers.
     ///
     /// # Errors
-    /// When it cannot be read: it is a later release's, and says something.
+    /// When the row cannot be decoded: a later release wrote it.
     pub(crate) fn row(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), FormatError> {
         let Some((kind, rest)) = key.split_first() else {
             return Ok(());
@@ -144,7 +144,7 @@ impl Tables {
                     .extend(Counter::parse_key(rest).zip(next.map(|n| n.0)));
             }
             kind if KEPT.contains(&kind) => {
-                // Rows that are decoded where they are used must be readable there.
+                // Rows that are decoded on use must be decodable.
                 match (kind, value) {
                     (StateKind::ReplicaGroup, Some(value)) => drop(ReplicaGroup::decode(value)?),
                     (StateKind::Leader, Some(value)) => drop(LeaderReport::decode(value)?),
@@ -207,7 +207,7 @@ impl Tables {
         self.offsets_metadata_bytes = self.offsets_metadata_bytes.saturating_sub(bytes);
     }
 
-    /// Where a partition is kept that was made with the number `identity`.
+    /// Returns the current id of the partition with the original id `identity`.
     pub(crate) fn current(&self, identity: PartitionId) -> PartitionId {
         self.located.get(&identity).map_or(identity, |l| l.at)
     }
@@ -275,7 +275,7 @@ impl Tables {
         Ok(())
     }
 
-    /// The level of the site, as applied: nothing above it is proposed.
+    /// Returns the level of the site; nothing above is proposed.
     pub(crate) fn level(&self) -> u32 {
         self.other::<Level>(&()).map_or(FIRST_LEVEL, |level| level.0)
     }
@@ -290,8 +290,8 @@ impl Tables {
         located.filter(|l| l.at == at).map_or(0, |l| l.epoch_base)
     }
 
-    /// Removes a partition of the site's group, the windows of its producers, and its seal: the entry that does this says
-    /// why it is gone, too.
+    /// Returns effects that drop a partition of the site's group with its windows and seal. The entry must
+    /// also remove the reason for the partition.
     pub(crate) fn drop_partition(&self, partition: PartitionId) -> Vec<Op> {
         let mut ops = vec![Op::Drop { partition }];
         ops.extend(self.forget_producers(partition));
@@ -304,7 +304,7 @@ impl Tables {
         ops
     }
 
-    /// The row of a topic, which has the numbers that its partitions were made with.
+    /// Returns the row of a topic, which has the original ids of its partitions.
     pub(crate) fn topic_row_of(&self, topic: &Topic) -> Op {
         let mut stored = topic.clone();
         for partition in &mut stored.partitions {
@@ -316,13 +316,13 @@ impl Tables {
         }
     }
 
-    /// Whether `partition` is a channel's.
+    /// Returns true if `partition` stores a channel.
     pub(crate) fn is_channel(&self, partition: PartitionId) -> bool {
         self.channels.values().any(|row| row.at == partition)
     }
 
     pub(crate) fn absent(&self) -> Absent {
-        // The row of a later release tells nothing: all nodes count as present.
+        // A row of a later release tells nothing: all nodes count as present.
         self.other::<Absent>(&()).unwrap_or_default()
     }
 }

@@ -6,24 +6,24 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use weir_types::limits::{BATCH_BYTES_MAX, TOPIC_SETTINGS_BYTES_MAX};
 
-/// When records of a topic are acknowledged.
+/// Time of the acknowledgement of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// After the sync.
     #[default]
     Sync,
-    /// After the write: a power cut may lose what was acknowledged in the last 100 ms.
+    /// After the write: a power cut may lose records acknowledged in the last 100 ms.
     Lazy,
 }
 
-/// Whose clock dates the records of a topic.
+/// Source of record timestamps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TimestampType {
     /// The producer's.
     #[default]
     CreateTime,
-    /// The node's, when it stores them.
+    /// The node's clock, at the time of storage.
     LogAppendTime,
 }
 
@@ -33,9 +33,9 @@ pub enum Cleanup {
     /// They expire.
     #[default]
     Delete,
-    /// They stay: the last one of a key is needed for ever, and nothing is compacted yet.
+    /// Records stay: compaction keeps the last record of each key, but is not implemented yet.
     Compact,
-    /// They expire, and until then those with a later one of their key may go; nothing is compacted yet.
+    /// Records expire; compaction before that is not implemented yet.
     CompactDelete,
 }
 
@@ -60,7 +60,7 @@ impl Cleanup {
         }
     }
 
-    /// Whether records are known by their keys.
+    /// Returns true if records need keys.
     pub fn is_by_key(self) -> bool {
         self != Self::Delete
     }
@@ -71,7 +71,8 @@ impl Cleanup {
 pub struct TopicConfig {
     /// `retention.ms`: age at which records expire; `None` (-1): never.
     pub retention_ms: Option<u64>,
-    /// `retention.bytes`: size of a partition beyond which its oldest records expire; `None` (-1): no limit.
+    /// `retention.bytes`: partition size in bytes beyond which the oldest records expire; `None` (-1): no
+    /// limit.
     pub retention_bytes: Option<u64>,
     /// `max.message.bytes`: largest batch taken, where the node takes as much ([`BATCH_BYTES_MAX`]).
     pub max_message_bytes: u32,
@@ -79,31 +80,31 @@ pub struct TopicConfig {
     pub timestamp_type: TimestampType,
     /// `durability`: `sync` or `lazy`.
     pub durability: Durability,
-    /// `priority`, 0 to 9: under the disk budget, lower ones are evicted first.
+    /// `priority`, 0 to 9: the disk budget evicts the lowest first.
     pub priority: u8,
-    /// `retention.by`: what `retention.ms` counts from.
+    /// `retention.by`: start of the age that `retention.ms` limits.
     pub retention_by: RetentionBy,
     /// `cleanup.policy`.
     pub cleanup: Cleanup,
-    /// `min.insync.replicas`: nodes that have a record before it is acknowledged, at least.
+    /// `min.insync.replicas`: smallest number of nodes that have an acknowledged record.
     pub min_insync: u32,
     /// `message.timestamp.before.max.ms`: how far before the node's time a record may be dated.
     pub timestamp_before_max_ms: u64,
     /// `message.timestamp.after.max.ms`: how far ahead of the node's time a record may be dated.
     pub timestamp_after_max_ms: u64,
-    /// Settings of Kafka's that change nothing here, where they are not as preset.
+    /// Settings of Kafka without effect here, where they differ from the defaults.
     pub(crate) kept: BTreeMap<&'static str, String>,
 }
 
-/// What the age of records counts from.
+/// Start of the age of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RetentionBy {
-    /// When they were stored, by clocks that could be trusted.
+    /// Time of storage, by clocks that can be trusted.
     #[default]
     Stored,
-    /// Their own timestamps, as in Kafka: whoever dates them decides. The newest 64 MiB of a partition and what was stored in the
-    /// last hour stay all the same.
+    /// Their own timestamps, as in Kafka. The newest 64 MiB of a partition and the records of the last hour
+    /// stay in any case.
     Record,
 }
 
@@ -133,22 +134,29 @@ impl Default for TopicConfig {
 
 /// A setting that is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum ConfigError {
+    /// The setting does not exist.
     #[error(
         "no topic setting `{name}`; there are {}, and those of Kafka that change nothing here",
         TopicConfig::SETTINGS.map(|setting| setting.name).join(", ")
     )]
-    Unknown { name: String },
+    Unknown {
+        /// Name of the setting.
+        name: String,
+    },
+    /// The setting does not accept the value.
     #[error("topic setting `{name}` cannot be `{value}`: use {want}")]
     Value {
+        /// Name of the setting.
         name: &'static str,
+        /// The value.
         value: String,
+        /// The accepted values.
         want: String,
     },
 }
 
-/// Settings that are shown where they are set: a list of topics has a bound, and each of them in each topic makes it shorter.
+/// Settings that are shown only where they are set, since a list of topics has a size limit.
 const SELDOM_SET: [&str; 4] = [
     "cleanup.policy",
     "min.insync.replicas",
@@ -156,7 +164,7 @@ const SELDOM_SET: [&str; 4] = [
     "message.timestamp.after.max.ms",
 ];
 
-/// Largest `max.message.bytes` that is taken: the size of Kafka's largest request (`socket.request.max.bytes`).
+/// Largest accepted `max.message.bytes`: the limit of a Kafka request (`socket.request.max.bytes`).
 const MESSAGE_BYTES_MAX: u32 = 100 << 20;
 
 const fn of_kafka(name: &'static str, kind: SettingKind, about: &'static str) -> Setting {
@@ -237,15 +245,15 @@ impl TopicConfig {
         ),
     ];
 
-    /// All settings of Kafka's that change nothing here.
+    /// Returns all settings of Kafka without effect here.
     pub fn kept() -> impl Iterator<Item = Setting> {
         KEPT.iter().map(|kept| kept.setting)
     }
 
-    /// Changes the setting `name`; an empty value sets its default again.
+    /// Sets `name` to `value`; an empty value restores the default.
     ///
     /// # Errors
-    /// When there is no such setting, or it cannot have this value.
+    /// When the setting is unknown, or the value is invalid.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         let default = Self::default();
         let empty = value.is_empty();
@@ -343,7 +351,7 @@ impl TopicConfig {
         Ok(())
     }
 
-    /// The settings that change something, and those of Kafka's that are not as preset, with their values.
+    /// Returns the effective settings, and settings without effect that differ from the defaults.
     pub fn entries(&self) -> BTreeMap<String, String> {
         let limit = |v: Option<u64>| v.map_or("-1".to_owned(), |v| v.to_string());
         let durability = match self.durability {
@@ -378,7 +386,7 @@ impl TopicConfig {
         names.zip(values).chain(kept).collect()
     }
 
-    /// As [`TopicConfig::entries`], without those that few people set, where they are as preset.
+    /// Returns the settings like [`TopicConfig::entries`], without rarely used settings at their defaults.
     pub fn shown(&self) -> BTreeMap<String, String> {
         let preset = Self::default().entries();
         let is_shown = |name: &String, value: &String| {
@@ -411,7 +419,7 @@ fn limit(value: &str) -> Option<Option<u64>> {
     }
 }
 
-/// Milliseconds; the preset where nothing is said.
+/// Parses milliseconds; an empty value gives the default.
 fn time(value: &str, preset: u64) -> Option<u64> {
     match value {
         "" => Some(preset),

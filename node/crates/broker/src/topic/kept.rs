@@ -1,5 +1,5 @@
-//! Settings of Kafka's that are taken, kept and given back, and change nothing here: tools set them, compare them and give up where they
-//! are refused. Names, presets and bounds: Apache Kafka 4.4, `TopicConfig` and `LogConfig`.
+//! Settings of Kafka that are accepted and stored, but have no effect: tools set and compare them, and fail
+//! where they are refused. Names, defaults and bounds: Apache Kafka 4.4, `TopicConfig` and `LogConfig`.
 
 use super::setting::{Setting, SettingKind};
 
@@ -9,13 +9,13 @@ pub(super) enum Takes {
     Whole(i64, i64),
     Ratio,
     Boolean,
-    /// For what cannot be had here, and would change what records are promised.
+    /// False only: the feature is missing, and would change guarantees.
     No,
     OneOf(&'static [&'static str]),
     List,
 }
 
-/// A setting that changes nothing.
+/// A setting without effect.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
     pub(super) setting: Setting,
@@ -190,7 +190,7 @@ pub(super) const KEPT: [Kept; 29] = [
     ),
 ];
 
-/// The setting `name`, if it is one of these.
+/// Returns the setting `name`, if it is among these.
 pub(super) fn named(name: &str) -> Option<&'static Kept> {
     KEPT.iter().find(|kept| kept.setting.name == name)
 }

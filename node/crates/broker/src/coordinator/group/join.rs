@@ -6,9 +6,9 @@ use crate::state::rows::consumer_group::{GroupRow, MemberRow};
 use tokio::time::Instant;
 use weir_types::limits::GROUP_MEMBERS_MAX;
 
-/// What a join asks of the caller.
+/// Action that a join requires of the caller.
 pub(crate) enum JoinStep {
-    /// It was answered, or waits.
+    /// None: the join was answered, or waits.
     Done,
     /// The row has to be stored before this is answered.
     Store(Box<(GroupRow, JoinReply, Joined)>),
@@ -39,7 +39,7 @@ impl Group {
             Ok(Admitted::Replaced { id, before }) => {
                 let mut joined = self.joined(&id);
                 if !join.can_skip && joined.leader == id {
-                    // It does not know that it could leave the assignment alone: let it think that another leads.
+                    // An old client cannot skip the assignment: report another leader instead.
                     joined.leader = before;
                     joined.members.clear();
                     joined.skip_assignment = false;
@@ -78,7 +78,7 @@ impl Group {
             Phase::Stable if !changed && join.member != self.leader => {
                 Ok(Admitted::Unchanged(join.member.clone()))
             }
-            // Its answer got lost: nothing has changed since.
+            // The answer got lost, and nothing has changed since.
             Phase::Completing { .. } if !changed => Ok(Admitted::Unchanged(join.member.clone())),
             _ => Ok(Admitted::Rejoin(join.member.clone())),
         }
@@ -113,7 +113,7 @@ impl Group {
                 Ok(Admitted::Rejoin(fresh_id()))
             };
         };
-        // The instance came back under the same name: it takes the old one's place, and the old one is fenced.
+        // The static member restarted: the new id replaces the old, which is fenced.
         let id = fresh_id();
         let Some(mut member) = self.members.remove(&before) else {
             return Err(GroupError::UnknownMember);
@@ -142,7 +142,7 @@ impl Group {
         Ok(Admitted::Rejoin(id))
     }
 
-    /// Whether `join` can take part: the same type, and a protocol that all others speak.
+    /// Returns true if `join` is compatible: the same type, and a protocol that all other members support.
     fn speaks(&self, join: &Join) -> bool {
         let others: Vec<_> = self
             .members
@@ -176,7 +176,7 @@ impl Group {
                 let assignment = std::mem::take(&mut member.row.assignment);
                 member.row = MemberRow { assignment, ..row };
                 member.expires = now + join.session;
-                // Whoever asked before has gone away.
+                // The earlier request was abandoned.
                 member.joining = None;
                 member.syncing = None;
             }
@@ -195,10 +195,10 @@ impl Group {
 }
 
 pub(crate) enum Admitted {
-    /// It takes part in a rebalance.
+    /// The member takes part in a rebalance.
     Rejoin(String),
-    /// It is told what it should know already.
+    /// The member gets the current generation again.
     Unchanged(String),
-    /// A static member takes the place that it had under another id.
+    /// A static member replaces its former id.
     Replaced { id: String, before: String },
 }

@@ -5,7 +5,7 @@ use crate::coordinator::types::GroupError;
 use tokio::time::Instant;
 
 impl Group {
-    /// A member goes, by its id or, if static, by its instance alone.
+    /// Removes a member by id; a static member can be named by its instance alone.
     pub(crate) fn leave(
         &mut self,
         member: &str,
@@ -65,7 +65,7 @@ impl Group {
         match self.phase {
             Phase::Preparing { until, .. } if until <= now => self.complete(now),
             Phase::Preparing { .. } => self.settle(now),
-            // Members that never asked for what the leader gave them, or a leader that gave nothing.
+            // Members never fetched their assignment, or the leader provided none.
             Phase::Completing { until } if until <= now => {
                 let silent: Vec<String> = self
                     .members

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 impl Group {
-    /// Begins a rebalance, or lets the one under way wait for one more.
+    /// Begins a rebalance, or extends the current.
     pub(crate) fn prepare(&mut self, now: Instant) {
         let longest = self
             .members
@@ -44,7 +44,7 @@ impl Group {
         }
     }
 
-    /// Ends the joining when all are there.
+    /// Completes the joining if all members have joined.
     pub(crate) fn settle(&mut self, now: Instant) {
         if let Phase::Preparing { initial: false, .. } = self.phase
             && self.pending.is_empty()
@@ -54,9 +54,9 @@ impl Group {
         }
     }
 
-    /// The joining is over: whoever is not there is left behind, and the others hear of the new generation.
+    /// Completes the joining: drops absent members, and answers the others with the new generation.
     pub(crate) fn complete(&mut self, now: Instant) {
-        // A static member keeps its place until its session ends.
+        // A static member stays until its session expires.
         self.members
             .retain(|_, m| m.joining.is_some() || m.row.instance.is_some());
         self.generation = self.generation.checked_add(1).unwrap_or(1);
@@ -94,7 +94,7 @@ impl Group {
         }
     }
 
-    /// The protocol that most members put first, of those that all speak.
+    /// Returns the protocol that most members prefer, among those that all support.
     fn vote(&self) -> String {
         let speak = |name: &str| {
             self.members

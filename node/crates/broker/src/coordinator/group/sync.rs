@@ -7,16 +7,16 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
-/// What a sync asks of the caller.
+/// Action that a sync requires of the caller.
 pub(crate) enum SyncStep {
-    /// It was answered, or waits.
+    /// None: the sync was answered, or waits.
     Done,
     /// The leader's assignment has to be stored; then [`Group::assigned`].
     Store(i32, GroupRow),
 }
 
 impl Group {
-    /// Waits for the leader's assignment, or brings it.
+    /// Waits for the leader's assignment, or provides the assignments as the leader.
     pub(crate) fn sync(
         &mut self,
         caller: Caller<'_>,

@@ -1,4 +1,4 @@
-//! What other releases ask and answer is read as it was meant.
+//! Compatibility with messages of other releases.
 
 use super::*;
 use std::collections::BTreeMap;

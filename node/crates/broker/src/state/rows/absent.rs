@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use weir_log::{FormatError, StateKind};
 use weir_replica::NodeId;
 
-/// Nodes that are not as they should be, as the leader saw it last. Stored by position.
+/// Nodes that are absent, as the leader saw them last. Encoded by position.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Absent {
-    /// Those that do not answer.
+    /// Nodes that do not answer.
     pub away: BTreeSet<NodeId>,
-    /// Those that answer, and do not follow.
+    /// Nodes that answer, but do not follow.
     pub behind: BTreeSet<NodeId>,
 }
 

@@ -9,15 +9,15 @@ use weir_types::{GroupId, Offset, PartitionId};
 /// A row under the home group and the number with which the partition was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ChannelRow {
-    /// The partition of the home group that holds what waits.
+    /// The partition of the home group that stores the channel.
     pub(crate) at: PartitionId,
-    /// The epoch under which it sends. Another begins when the partition knows nothing of what it was sent.
+    /// Producer epoch of the channel. Incremented when the destination has forgotten the channel.
     pub(crate) epoch: i16,
-    /// Where that epoch began: sequences count from there.
+    /// Offset at which the epoch began; sequences count from here.
     pub(crate) base: Offset,
 }
 
-/// Where a channel leads: the home group, and the number with which the partition was made.
+/// Key of a channel: the home group, and the original id of the destination.
 pub(crate) type ChannelKey = (GroupId, PartitionId);
 
 impl Row for ChannelRow {
@@ -43,12 +43,12 @@ impl Row for ChannelRow {
 }
 
 impl ChannelRow {
-    /// The sequence of what is at `at`. Sequences wrap at 2^31.
+    /// Returns the sequence of offset `at`. Sequences wrap at 2^31.
     pub(crate) fn sequence(&self, at: Offset) -> i32 {
         (at.get().saturating_sub(self.base.get()) & SEQUENCE_MASK) as i32
     }
 
-    /// Where `sequence` is: the place nearest to `from` that has it, in either direction.
+    /// Returns the offset with `sequence` that is nearest to `from`, in either direction.
     pub(crate) fn find(&self, sequence: i32, from: Offset) -> Offset {
         let ahead = (sequence as u64).wrapping_sub(self.sequence(from) as u64) & SEQUENCE_MASK;
         match ahead > SEQUENCE_MASK / 2 {

@@ -6,26 +6,27 @@ use serde::{Deserialize, Serialize};
 use weir_log::{FormatError, StateKind};
 use weir_types::{Offset, PartitionId};
 
-/// How far a group has read a partition.
+/// Committed offset of a group for a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommittedOffset {
-    /// The next offset that it wants; numbers below zero, which clients have a meaning for, as two's complement.
+    /// The committed number, as two's complement: clients give negative numbers a meaning.
     pub(crate) offset: u64,
-    /// Epoch of the leader that it read from; -1 if it did not say.
+    /// Epoch of the leader that the group read from; -1 if unknown.
     pub leader_epoch: i32,
-    /// Whatever it wanted to remember with it.
+    /// Metadata of the client.
     pub metadata: String,
-    /// When it was committed, in milliseconds.
+    /// Time of the commit in milliseconds since 1970.
     pub committed_ms: i64,
 }
 
 impl CommittedOffset {
-    /// The number that was committed. Below zero it is no position, and its meaning is the client's: -1 is the end for many, -2 the start.
+    /// Returns the committed number. Negative numbers are no offsets: for many clients, -1 is the end and -2
+    /// the start.
     pub fn number(&self) -> i64 {
         self.offset as i64
     }
 
-    /// The next offset that the group wants, if the number is one.
+    /// Returns the next offset to read, if the number is an offset.
     pub fn position(&self) -> Option<Offset> {
         (self.number() >= 0).then(|| Offset::new(self.offset))
     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use weir_log::{FormatError, StateKind};
 use weir_types::GroupId;
 
-/// The latest version of a group's configuration that any of its leaders has seen. The row is in the group's own log.
+/// The newest configuration version that any leader of a group has seen. The row is in the group's own log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConfigSeen(pub(crate) u64);
 

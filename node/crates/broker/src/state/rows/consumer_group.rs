@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use weir_log::{FormatError, StateKind};
 
-/// A group as its row keeps it: what a restart or another node needs to go on where it was.
+/// The stored state of a group, from which a restarted or another node continues.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GroupRow {
     pub(crate) generation: i32,
@@ -13,7 +13,7 @@ pub(crate) struct GroupRow {
     pub(crate) protocol: String,
     pub(crate) leader: String,
     pub(crate) members: Vec<MemberRow>,
-    /// When the last member left, in milliseconds.
+    /// Time when the last member left, in milliseconds since 1970.
     pub(crate) empty_since_ms: i64,
 }
 

@@ -25,7 +25,7 @@ impl Row for Counter {
     const KIND: StateKind = StateKind::Counter;
     type Key = CounterName;
 
-    // The site's own counter was the only one at first: its key has no group.
+    // The key of the site's counter has no group, since it was the only counter at first.
     fn key_bytes(name: &CounterName) -> Vec<u8> {
         match name {
             CounterName::NextPartition(GroupId::SITE) => PARTITION.to_vec(),

@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 use weir_log::{FormatError, StateKind};
 use weir_types::GroupId;
 
-/// The two may differ by so much from one look to the next: what a time daemon slews, and the scheduler.
+/// Difference of the two clocks that is tolerated between readings: slewing by a time daemon, and scheduling.
 pub(crate) const AGREE_WITHIN_MS: u64 = 2_000;
 
 /// The row of a group's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AgeRow {
-    /// Milliseconds that it has counted.
+    /// Milliseconds counted.
     pub(crate) age_ms: u64,
-    /// What time of day it was then,
+    /// Time of day at the last write.
     pub(crate) wall_ms: i64,
-    /// and the latest that was seen until then. A clock that is behind that was set back, or had been ahead: nothing is told by it
-    /// of how long a node was away.
+    /// Latest time of day until then. A clock that was ahead of the current time was set back, or had been
+    /// ahead: such a row tells nothing about the length of an absence.
     pub(crate) latest_ms: i64,
 }
 
@@ -30,7 +30,7 @@ impl AgeRow {
         }
     }
 
-    /// How long ago it was written, if it is `wall_ms` now; nothing where that is not known.
+    /// Returns the milliseconds since the row was written, given the time of day `wall_ms`; zero if unknown.
     pub(crate) fn away_ms(&self, wall_ms: i64) -> u64 {
         let was_behind = self.wall_ms.saturating_add_unsigned(AGREE_WITHIN_MS) < self.latest_ms;
         match was_behind {

@@ -9,18 +9,19 @@ use weir_log::{FormatError, StateKind};
 use weir_replica::NodeId;
 use weir_types::GroupId;
 
-/// Who leads a group, and who its members are, as its leader told last.
+/// Leader and members of a group, as last reported by the leader.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LeaderReport {
     pub(crate) node: NodeId,
     pub(crate) term: u64,
     pub(crate) members: BTreeSet<NodeId>,
-    /// The [`ReplicaGroup::version`] that it knew of: it takes in nobody any more whom that leaves out.
+    /// The [`ReplicaGroup::version`] that the leader knew. The leader adds no node that this version
+    /// excludes.
     pub(crate) version: u64,
 }
 
 impl LeaderReport {
-    /// Whether `node` has no part in a group that is to be as `wanted`, and gets none.
+    /// Returns true if `node` is not a member of the group, and will not be under the configuration `wanted`.
     pub(crate) fn is_without(&self, node: NodeId, wanted: &ReplicaGroup) -> bool {
         let is_to_have_it = wanted.replicas.contains(&node);
         !is_to_have_it && self.version == wanted.version && !self.members.contains(&node)

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use weir_log::{FormatError, StateKind};
 use weir_types::PartitionId;
 
-/// Where a partition is kept: a row under the number that it was made with.
+/// Current location of a reassigned partition, stored under its original id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PartitionLocation {
     pub(crate) at: PartitionId,
-    /// What is added to its group's terms, so that epochs of its leaders go on ascending.
+    /// Number to add to terms of the group, so that leader epochs ascend.
     pub(crate) epoch_base: i32,
 }
 

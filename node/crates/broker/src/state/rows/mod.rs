@@ -29,7 +29,7 @@ pub(crate) trait Row: Sized {
     const KIND: StateKind;
     /// First bytes of the key after the kind, for kinds that several sorts of rows share.
     const PREFIX: &'static [u8] = b"";
-    /// The key, as callers name it.
+    /// Type of the key for callers.
     type Key: ToOwned + ?Sized;
 
     /// Returns the bytes of `key` that follow the prefix.

@@ -1,6 +1,6 @@
-//! Idempotent producers: the last five batches of each on each partition, as Kafka keeps them (KIP-98).
+//! Idempotent producers: the last five batches of each on each partition, like in Kafka (KIP-98).
 //!
-//! A pure state machine: [`Window::check`] says what a batch is, [`Window::accept`] what is known after it.
+//! A pure state machine: [`Window::check`] classifies a batch, [`Window::accept`] records a batch.
 
 use crate::state::rows::{Row, parse_partition};
 use bytes::Bytes;
@@ -11,30 +11,30 @@ use weir_types::limits::PRODUCER_WINDOW;
 use weir_types::planted::{Bug, planted};
 use weir_types::{Offset, PartitionId, Producer};
 
-/// Producers from this number on are channels: `CHANNELS` and the home group's number. Ids that are given out count up from 1.
+/// First producer id of channels: `CHANNELS` plus the number of the home group. Allocated ids count up from 1.
 pub(crate) const CHANNELS: i64 = 1 << 62;
 
 /// A batch that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Accepted {
-    /// Sequence of its first record.
+    /// Sequence of the first record.
     pub(crate) sequence: i32,
-    /// Records that the producer sent, whatever a filter left of them.
+    /// Number of records sent, including records that a filter dropped.
     pub(crate) span: u32,
-    /// Where it went.
+    /// Base offset.
     pub(crate) base: Offset,
 }
 
-/// What is known of one producer on one partition.
+/// State of a producer on a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Window {
     pub(crate) epoch: i16,
     pub(crate) batches: VecDeque<Accepted>,
-    /// When it last sent, in milliseconds: the longest silent producer is forgotten first.
+    /// Time of the last batch in milliseconds since 1970; the oldest producer is forgotten first.
     pub(crate) last_ms: i64,
 }
 
-/// What a batch is.
+/// Classification of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Next,
@@ -45,11 +45,11 @@ pub(crate) enum Verdict {
 }
 
 impl Window {
-    /// What a batch of `span` records numbered by `producer` is to the window of its partition, if there is one.
+    /// Classifies a batch of `span` records from `producer`, given the producer's window, if any.
     pub(crate) fn check(window: Option<&Self>, producer: &Producer, span: u32) -> Verdict {
         let Some(window) = window else {
-            // Kafka takes any first sequence from a producer it does not know only when it is 0: another one means
-            // that what was known has been forgotten.
+            // Like Kafka, accepts an unknown producer only from sequence 0: another sequence means that the
+            // window has been forgotten.
             return if producer.sequence == 0 {
                 Verdict::Next
             } else {
@@ -83,7 +83,7 @@ impl Window {
         }
     }
 
-    /// Sequence of its last record; -1 for none.
+    /// Returns the sequence of the last record; -1 for none.
     pub(crate) fn last_sequence(&self) -> i32 {
         self.batches
             .back()

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use weir_log::{FormatError, StateKind};
 use weir_types::{PartitionId, TopicName};
 
-/// A partition on its way: a row under the number that it will have.
+/// A reassignment in progress, stored under the future id of the partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reassignment {
     pub(crate) topic: TopicName,

@@ -11,13 +11,13 @@ use weir_types::GroupId;
 /// The nodes that have a replica group, as decided: the group's own members follow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReplicaGroup {
-    /// Who has it. The first is to lead when it can.
+    /// Configured replicas. The first is the preferred leader.
     pub(crate) replicas: Vec<NodeId>,
-    /// How many should, as soon as there are so many nodes.
+    /// Target number of replicas, once there are enough nodes.
     pub(crate) size: usize,
-    /// Those who begin it, as they were then: on each of them it begins with the same entry.
+    /// Founding members with their addresses at that time: every founder begins with the same entry.
     pub(crate) founders: BTreeMap<NodeId, Member>,
-    /// Counts changes, so that a leader can say which it has heard of.
+    /// Number of changes, by which leaders name the configuration that they have seen.
     pub(crate) version: u64,
 }
 

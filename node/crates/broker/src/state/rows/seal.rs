@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use weir_log::{FormatError, StateKind};
 use weir_types::PartitionId;
 
-/// The seal of a partition: its records continue in the named one.
+/// Seal of a partition, with the partition that continues it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Seal(pub(crate) PartitionId);
 

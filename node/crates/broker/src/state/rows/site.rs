@@ -1,4 +1,4 @@
-//! Rows of the site itself: name, level, node numbers, join tokens, and nodes that are being drained.
+//! Rows of the site itself: name, level, node ids, join tokens, and nodes that are being drained.
 
 use crate::state::rows::{Row, decode_fixed};
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use weir_replica::NodeId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SiteName(pub(crate) String);
 
-/// The level of the site: the newest formats that all of its nodes can read.
+/// The level of the site: the newest formats that all nodes can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Level(pub(crate) u32);
 
@@ -18,7 +18,7 @@ pub(crate) struct Level(pub(crate) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LastNode(pub(crate) NodeId);
 
-/// A node that is being drained: no replica is placed there any more.
+/// A node that is being drained, and gets no new replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Leaving;
 

@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 use weir_log::{FormatError, StateKind};
 use weir_types::{Offset, PartitionId};
 
-/// Notes of one partition: what a seventh of a hundred of its retention is worth, so that ten thousand partitions cost little.
+/// Notes per partition: a resolution of 3 % of the retention time, and a low cost for ten thousand
+/// partitions.
 pub(crate) const NOTES_MAX: usize = 32;
 
-/// Nothing is noted more often than that.
+/// Shortest interval of notes.
 const NOTE_EVERY_MS: u64 = 30 * 1_000;
 
-/// How often it is noted where nothing expires: retention may be set later.
+/// Interval of notes for partitions without retention, which may be set later.
 const NOTE_FOR_EVER_MS: u64 = 24 * 3_600 * 1_000;
 
 /// By which age of the group offsets of a partition were stored, ascending: all before the offset were.
@@ -20,8 +21,8 @@ const NOTE_FOR_EVER_MS: u64 = 24 * 3_600 * 1_000;
 pub(crate) struct StoredAt(pub(crate) Vec<(Offset, u64)>);
 
 impl StoredAt {
-    /// Notes that all before `end` is stored by `age_ms`, if it is time for another note of records that go after `retention_ms`.
-    /// Whether there is something new to write.
+    /// Notes that all records before `end` are stored at `age_ms`, if a note is due for a retention of
+    /// `retention_ms`. Returns true if the row has changed.
     pub(crate) fn note(
         &mut self,
         start: Offset,
@@ -40,7 +41,7 @@ impl StoredAt {
         self.0.retain(|(offset, _)| *offset > start);
         self.0.push((end, age_ms));
         if self.0.len() > NOTES_MAX {
-            // The older half is told apart half as finely.
+            // Thins out the older half.
             let half = NOTES_MAX / 2;
             let mut n = 0;
             self.0.retain(|_| {

@@ -1,4 +1,4 @@
-//! What a topic is.
+//! Topics.
 
 use crate::topic::config::{Durability, TimestampType, TopicConfig};
 use bytes::Bytes;
@@ -8,18 +8,18 @@ use weir_types::level::LEVEL_OF_AGES;
 use weir_types::murmur2::partition_for;
 use weir_types::{PartitionId, TopicName};
 
-/// A topic as it is now.
+/// A topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic {
-    /// Its name.
+    /// Name of the topic.
     pub name: TopicName,
-    /// Where partition `i` is kept.
+    /// Current id of each partition.
     pub partitions: Vec<PartitionId>,
-    /// Its settings.
+    /// Settings of the topic.
     pub config: TopicConfig,
 }
 
-/// A topic as the first release stored it.
+/// A topic in the format of the first release.
 #[derive(Serialize, Deserialize)]
 struct FirstTopic {
     name: TopicName,
@@ -37,10 +37,10 @@ struct FirstConfig {
     priority: u8,
 }
 
-/// What is stored of a topic.
+/// Name of the row in errors.
 const ROW: &str = "a topic";
 
-/// The version that has further settings behind the first ones: names and values, those that are not as preset.
+/// Version with further settings: names and values that differ from the defaults.
 const WITH_SETTINGS: u8 = 2;
 
 /// Settings that the first version has a place for.
@@ -53,7 +53,7 @@ const FIRST: [&str; 6] = [
     "priority",
 ];
 
-/// The rows of topics. Not a [`Row`](crate::state::rows::Row): the form of the value depends on the level of the site.
+/// Not a [`Row`](crate::state::rows::Row): the form of the value depends on the level of the site.
 impl Topic {
     /// Returns the stored key of topic `name`.
     pub(crate) fn key(name: &TopicName) -> StateKey {
@@ -99,10 +99,10 @@ impl Topic {
         self.config.entries().into_iter().filter(is_set).collect()
     }
 
-    /// Reads a row.
+    /// Decodes a row.
     ///
     /// # Errors
-    /// When it is a later release's.
+    /// When a later release wrote the row, or it is damaged.
     pub(crate) fn decode(row: &[u8]) -> Result<Self, FormatError> {
         let (first, later) = match version_of(row) {
             (1, body) => (decode_body::<FirstTopic>(ROW, body)?, Vec::new()),
@@ -131,13 +131,13 @@ impl Topic {
         })
     }
 
-    /// Where its partition `index` is kept.
+    /// Returns the current id of partition `index`.
     pub fn partition(&self, index: u32) -> Option<PartitionId> {
         self.partitions.get(index as usize).copied()
     }
 
-    /// The partition where a record with `key` belongs. Records without a key stay together: on `sticky`, which a
-    /// producer keeps for as long as it likes, as Kafka's sticky partitioner does.
+    /// Returns the partition for a record with `key`. Records without a key go to `sticky`, like with Kafka's
+    /// sticky partitioner.
     pub fn partition_of(&self, key: Option<&[u8]>, sticky: u32) -> u32 {
         let partitions = self.partitions.len() as u32;
         key.map_or(sticky % partitions.max(1), |k| partition_for(k, partitions))
@@ -162,7 +162,8 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_both_versions() {
-        // Name, one partition, seven days, no limit of size, 4 MiB, CreateTime, sync, priority 5: as release 0.1.0 wrote it.
+        // Name, a partition, seven days, no size limit, 4 MiB, CreateTime, sync, priority 5: as release 0.1.0
+        // wrote them.
         let first = [
             1, b't', 1, 3, 1, 0x80, 0x88, 0xb2, 0xa0, 0x02, 0, 0x80, 0x80, 0x80, 0x02, 0, 0, 5,
         ];
