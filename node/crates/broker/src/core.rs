@@ -18,10 +18,11 @@ use crate::state::rows::leader::LeaderReport;
 use crate::state::rows::replica_group::ReplicaGroup;
 use crate::state::rows::topic::Topic;
 use crate::state::tables::Tables;
+use crate::sync::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, MutexGuard, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use weir_log::{GroupState, Log, Op};
@@ -110,12 +111,12 @@ pub(crate) struct Inner {
 
 impl Inner {
     pub(crate) fn replica(&self, group: GroupId) -> Option<Arc<LocalReplica>> {
-        let replicas = self.replicas.read().unwrap_or_else(PoisonError::into_inner);
+        let replicas = self.replicas.read();
         replicas.get(&group).cloned()
     }
 
     pub(crate) fn recovered(&self) -> MutexGuard<'_, BTreeMap<GroupId, GroupState>> {
-        self.recovered.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recovered.lock()
     }
 }
 
@@ -165,17 +166,17 @@ impl Broker {
         self.0.hook.get()
     }
 
-    /// Why this node does not lead the site.
+    /// Returns the error for requests that need the site's leader.
     pub(crate) fn not_leader(&self) -> ProposeError {
         self.0.site.not_leader()
     }
 
-    /// The replica of `partition`, which this node leads, and may answer reads of.
+    /// Returns the replica of `partition` for reads, if this node leads and serves.
     pub(crate) fn serving_replica(&self, partition: PartitionId) -> Result<Arc<LocalReplica>, ProposeError> {
         self.replica_if(partition, Group::is_serving)
     }
 
-    /// The replica of `partition`, which this node leads, to propose to.
+    /// Returns the replica of `partition` for proposals, if this node leads.
     pub(crate) fn proposing_replica(
         &self,
         partition: PartitionId,
@@ -193,9 +194,10 @@ impl Broker {
             let leader = self.leader_of(group).map(|(id, ..)| id);
             return Err(ProposeError::NotLeader { leader });
         };
-        match may(&replica.group) {
-            true => Ok(replica),
-            false => Err(replica.not_leader()),
+        if may(&replica.group) {
+            Ok(replica)
+        } else {
+            Err(replica.not_leader())
         }
     }
 
@@ -204,17 +206,17 @@ impl Broker {
         &self.0.metrics
     }
 
-    /// The log underneath, for status and scrubs.
+    /// Returns the log, for status and scrubs.
     pub fn log(&self) -> &Log {
         &self.0.log
     }
 
-    /// All topics, by name.
+    /// Returns all topics in order of their names.
     pub fn topics(&self) -> Vec<Arc<Topic>> {
         self.0.applied.tables().topics.values().cloned().collect()
     }
 
-    /// The topic `name`.
+    /// Returns the topic `name`.
     pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
         self.0.applied.topic(name)
     }
@@ -307,7 +309,7 @@ pub(crate) fn partition_of(tables: &Tables, topic: &str, partition: u32) -> Resu
 }
 
 impl Broker {
-    /// The term in which this node leads `partition`.
+    /// Returns the term in which this node leads `partition`.
     pub fn led_term(&self, partition: PartitionId) -> Option<Term> {
         let leader = self.proposing_replica(partition).ok()?.group.lead()?;
         Some(leader.term())
@@ -338,7 +340,7 @@ impl Broker {
         self.0.applied.tables().original_id(partition)
     }
 
-    /// The topic whose first partition was made with the number `identity`.
+    /// Returns the topic whose first partition has the original id `identity`.
     pub fn topic_of_first(&self, identity: PartitionId) -> Option<Arc<Topic>> {
         let tables = self.0.applied.tables();
         let first = tables.current(identity);
@@ -360,9 +362,9 @@ impl Broker {
         move |id| Broker(inner.upgrade()?).group_of(id)
     }
 
-    /// All groups that this node has a part in; the site's comes first.
+    /// Returns all replica groups of which this node is a member, the site's first.
     pub fn groups(&self) -> Vec<Group> {
-        let replicas = self.0.replicas.read().unwrap_or_else(PoisonError::into_inner);
+        let replicas = self.0.replicas.read();
         replicas.values().map(|replica| replica.group.clone()).collect()
     }
 
@@ -423,7 +425,7 @@ impl Broker {
         self.0.applied.tables().needs(what, level)
     }
 
-    /// The level of the site, as far as this node knows.
+    /// Returns the level of the site, as applied here.
     pub fn level(&self) -> u32 {
         self.0.applied.tables().level()
     }
@@ -432,12 +434,13 @@ impl Broker {
 impl Tables {
     /// Checks that the site has reached `level`, which feature `what` needs.
     pub(crate) fn needs(&self, what: &'static str, level: u32) -> Result<(), AdminError> {
-        match self.level() >= level {
-            true => Ok(()),
-            false => Err(AdminError::Refused(format!(
+        if self.level() >= level {
+            Ok(())
+        } else {
+            Err(AdminError::Refused(format!(
                 "{what} needs {} on every node of the site, and one of them is older: replace it first",
                 release_of(level)
-            ))),
+            )))
         }
     }
 }

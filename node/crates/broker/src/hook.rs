@@ -1,9 +1,9 @@
 //! The in-line pipeline call as the broker sees it: from a batch to its effects. Implemented by
 //! `weir-pipeline`.
 
-use crate::Topic;
 use crate::error::ProduceError;
 use crate::propose::step::{Footing, Output, Step};
+use crate::state::rows::topic::Topic;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ pub struct Stepped {
 }
 
 impl Processed {
-    /// A batch that no module has looked at or needs to.
+    /// Returns a batch without any effects.
     pub fn unchanged(batch: Batch) -> Self {
         Self {
             kept: batch,

@@ -6,8 +6,8 @@
 //! no disk.
 //!
 //! Rooms from top to bottom, each of which imports only from rooms below: `run`; `forward`, `cluster`; `rpc`;
-//! `records`, `topics`, `consumers`, `pipeline`; `core`; `hook`; `propose`; `coordinator`, `placement`;
-//! `local`; `error`; `state`; `access`, `topic`.
+//! `records`, `topics`, `consumers`, `pipeline`; `core`; `hook`; `propose`; `coordinator`, `placement`, `local`;
+//! `error`; `state`; `access`, `topic`; `sync`.
 
 mod access;
 mod cluster;
@@ -25,6 +25,7 @@ mod records;
 mod rpc;
 mod run;
 mod state;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod topic;

@@ -10,8 +10,9 @@ use crate::local::metrics::BrokerMetrics;
 use crate::local::refused::Refused;
 use crate::propose::replica::{LocalReplica, ReplicaContext};
 use crate::state::applied::AppliedState;
+use crate::sync::{Mutex, RwLock};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::{Notify, Semaphore, watch};
 use weir_log::{Log, Recovered, StateKind};
 use weir_replica::{Forwarded, GroupConfig, GroupError, Starts, Transport};
@@ -97,7 +98,7 @@ impl Broker {
     /// Stops accepting requests, finishes the accepted, and closes the log. Blocks.
     pub fn close(&self) {
         self.0.ledger.records.close();
-        let replicas = std::mem::take(&mut *self.0.replicas.write().unwrap_or_else(PoisonError::into_inner));
+        let replicas = std::mem::take(&mut *self.0.replicas.write());
         replicas
             .values()
             .for_each(|replica| replica.close(&self.0.runtime));

@@ -28,7 +28,7 @@ impl Clock for TestClock {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// As if it was never stepped.
+    /// The clock is never stepped.
     fn steady_ms(&self) -> u64 {
         self.0.load(Ordering::Relaxed) as u64
     }
@@ -40,7 +40,7 @@ fn who() -> Principal {
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Long enough that a leader that hears nobody still serves for the length of a test.
+/// Timing under which a leader without followers serves for the length of a test.
 const PATIENT: Timing = Timing {
     heartbeat: Duration::from_millis(50),
     election_min: Duration::from_secs(10),
@@ -116,7 +116,7 @@ async fn until(condition: impl Fn() -> bool) {
     }
 }
 
-/// The one that serves, other than `not`.
+/// Returns the serving node, other than `not`.
 async fn leader_but(brokers: &[Broker], not: NodeId) -> Broker {
     let found = || brokers.iter().find(|b| b.is_serving() && b.group().node() != not);
     until(|| found().is_some()).await;
@@ -295,7 +295,7 @@ async fn nothing_is_answered_or_read_before_it_is_committed() {
         .await
         .unwrap();
     until(|| broker.group().status().last > logged).await;
-    // A second batch is numbered behind the first, and a duplicate of the first waits for its original.
+    // A second batch continues the first; a duplicate of the first waits for the original.
     let second = broker
         .produce(&who(), "t", 0, numbered(1, &["b"]), Framing::Merge)
         .await
@@ -332,18 +332,18 @@ async fn what_a_leader_had_alone_is_void_with_all_that_was_computed_on_it() {
         .produce(&who(), "t", 0, numbered(2, &["behind it"]), Framing::Merge)
         .await;
     let new = leader_but(&brokers, 1).await;
-    // One that hears nobody refuses, and serves no reads: another may have been elected.
+    // A leader without followers refuses writes and reads, since another may have been elected.
     until(|| !old.is_serving()).await;
     let refused = send(old, "t", numbered(3, &["no"])).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Retry);
-    // Offsets and sequences go on where the committed ones end.
+    // Offsets and sequences continue from the committed end.
     let hole = send(&new, "t", numbered(2, &["behind it"])).await;
     assert!(
         matches!(hole, Err(ProduceError::OutOfOrder { expected: 1, .. })),
         "{hole:?}"
     );
     assert_eq!(send(&new, "t", numbered(1, &["again"])).await.unwrap(), 1);
-    // Time for the old one to be told, not for its answers: those come by themselves.
+    // Time for the old leader to learn of the new; its answers come on their own.
     hub.heal();
     // Never called failed: another could still have had them.
     for producing in [lost, behind] {
@@ -356,7 +356,7 @@ async fn what_a_leader_had_alone_is_void_with_all_that_was_computed_on_it() {
     assert_eq!(read(&new, "t").await, want);
     until(|| old.group().status().applied >= new.group().status().applied).await;
     assert_eq!(old.marks("t", 0).unwrap().committed_end().get(), 2);
-    // The old one leads again, on top of what the new one did.
+    // The old leader leads again, on top of the new leader's entries.
     new.hand_over(1).await.unwrap();
     assert!(old.serving_within(DEADLINE).await);
     assert_eq!(send(old, "t", numbered(1, &["again"])).await.unwrap(), 1);
@@ -389,7 +389,7 @@ async fn a_node_that_was_away_gets_a_snapshot_of_what_it_lacks() {
         .trim(&who(), "t", 0, Offset::new(30), GapReason::Evicted)
         .await
         .unwrap();
-    // What the third lacks is not in the others' logs any more.
+    // The entries that the third node lacks are purged on the others.
     for broker in &brokers[..2] {
         until(|| broker.group().status().applied == leader.group().status().applied).await;
         let applied = broker.group().status().applied;
@@ -401,7 +401,7 @@ async fn a_node_that_was_away_gets_a_snapshot_of_what_it_lacks() {
     let marks = behind.marks("t", 0).unwrap();
     assert_eq!((marks.log_start().get(), marks.committed_end().get()), (30, 120));
     assert!(behind.topic("gone").is_none() && behind.topic("new").is_some());
-    // It leads with all of it, knows the producer, and still does after a restart.
+    // The third node leads with all entries, and knows the producer even after a restart.
     leader.hand_over(3).await.unwrap();
     assert!(behind.serving_within(DEADLINE).await);
     let there = read(behind, "t").await;
@@ -577,7 +577,7 @@ async fn old_records_expire_and_the_budget_evicts_the_least_important_first() {
     broker.close();
 }
 
-/// A batch of one record of this time.
+/// A batch with a record of this timestamp.
 fn dated(timestamp: i64, bytes: usize) -> Batch {
     let mut builder = BatchBuilder::new(Codec::None);
     builder.push(timestamp, None, Some(&vec![7; bytes]), Headers::NONE);
@@ -641,7 +641,7 @@ async fn what_was_deleted_out_of_the_midst_of_a_batch_is_not_handed_out() {
             .trim(&who(), "t", 0, Offset::new(to), GapReason::Expired)
             .await
             .unwrap();
-        // Whoever asks, from wherever.
+        // The same for any reader and any start.
         for from in [0, 3, to, to + 1] {
             let fetch = Fetch {
                 topic: "t".to_owned(),
@@ -680,22 +680,22 @@ async fn what_comes_while_followers_are_not_heard_for_a_moment_is_taken_in_its_o
     let (hub, brokers) = three(dir.path(), hasty).await;
     let broker = &brokers[0];
     topic(broker, "t", &[]).await;
-    // Nobody hears anybody: nobody else is elected, and the lease runs out.
+    // All nodes are cut off: no leader is elected, and the lease expires.
     for (a, b) in [(1, 2), (1, 3), (2, 3)] {
         hub.cut(a, b);
     }
     let mut taken = Vec::new();
     let values: Vec<String> = (0..200).map(|n| n.to_string()).collect();
     for value in &values {
-        // Some before it has run out, some after.
+        // Some requests before the expiry, some after.
         tokio::time::sleep(Duration::from_millis(3)).await;
         let who = who();
         let sent = broker.produce(&who, "t", 0, batch(&[value], None), Framing::AsSent);
         taken.push(sent.await.unwrap());
     }
     assert!(!broker.is_serving());
-    // The followers hear their leader again before they hear each other. The leader has more entries, so that its vote
-    // elects neither.
+    // The followers hear their leader again before they hear each other. The leader has more entries, so that
+    // its vote elects neither.
     hub.join(1, 2);
     hub.join(1, 3);
     for (n, sent) in (0..).zip(taken) {
@@ -730,7 +730,7 @@ async fn more_changes_than_the_queue_holds_wait_for_their_place() {
     let (hub, brokers) = three(dir.path(), PATIENT).await;
     let broker = brokers[0].clone();
     topic(&broker, "t", &[]).await;
-    // A change that waits for its entry holds up the proposer; the queue fills behind it.
+    // A waiting change blocks the proposer, and the queue fills.
     hub.cut(1, 2);
     hub.cut(1, 3);
     let (other, logged) = (broker.clone(), broker.group().status().last);

@@ -22,10 +22,11 @@
 //! Both are counted. Clients compete for some shares: there, an address can take half at most, so that others
 //! get the rest.
 
+use crate::sync::Mutex;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use weir_types::ErrorKind;
@@ -218,7 +219,7 @@ impl Account {
 
     fn of_address(&self, from: Option<IpAddr>) -> Option<Arc<Semaphore>> {
         let (addresses, from) = self.addresses.as_ref().zip(from.map(network))?;
-        let mut addresses = addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses = addresses.lock();
         let all = self.per_address();
         if addresses.len() >= ADDRESSES_KEPT {
             addresses.retain(|_, left| Arc::strong_count(left) > 1 || left.available_permits() < all);
@@ -272,12 +273,13 @@ impl Account {
         };
         // A request above the maximum would wait for ever.
         let can_be = amount <= self.max && (from.is_none() || amount <= self.per_address());
-        match can_be {
-            true => match tokio::time::timeout(within, waiting).await {
+        if can_be {
+            match tokio::time::timeout(within, waiting).await {
                 Ok(Ok(taken)) => Ok(taken),
                 _ => Err(self.refuse(is_full)),
-            },
-            false => Err(self.refuse(false)),
+            }
+        } else {
+            Err(self.refuse(false))
         }
     }
 
@@ -501,7 +503,7 @@ mod tests {
         for n in 0..5_000u32 {
             drop(account.try_take(1, Some(IpAddr::from(n.to_be_bytes()))).unwrap());
         }
-        let addresses = account.addresses.as_ref().unwrap().lock().unwrap();
+        let addresses = account.addresses.as_ref().unwrap().lock();
         assert!(addresses.len() <= ADDRESSES_KEPT && addresses.contains_key(&HERE.unwrap()));
         drop(kept);
     }

@@ -1,8 +1,8 @@
-//! Byte rates per account (see [`crate::Principal`]), like Kafka's quotas: above the rate, answers are
+//! Byte rates per account (see `Principal`), like Kafka's quotas: above the rate, answers are
 //! delayed, not refused.
 
+use crate::sync::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -55,7 +55,7 @@ impl Quotas {
             Direction::Fetch => self.config.fetch_bytes_per_s,
         };
         let Some(rate) = rate else { return Duration::ZERO };
-        let mut paid = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paid = self.paid_until.lock();
         paid.retain(|_, until| *until > now);
         let key = (direction, client.to_owned());
         if bytes > 0 && paid.len() >= CLIENTS_MAX && !paid.contains_key(&key) {

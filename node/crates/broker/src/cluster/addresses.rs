@@ -2,27 +2,18 @@
 
 use crate::core::Broker;
 use std::net::SocketAddr;
-use std::sync::PoisonError;
 
 impl Broker {
     /// Returns true if [`Broker::nodes_are_at`] was given this address.
     pub fn has_node_at(&self, address: SocketAddr) -> bool {
-        let addresses = self
-            .0
-            .node_addresses
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let addresses = self.0.node_addresses.read();
         addresses.contains(&canonical(address))
     }
 
-    /// The addresses at which the nodes of the site say they are reached.
+    /// Sets the addresses of the nodes of the site.
     pub fn nodes_are_at(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
         let found = addresses.into_iter().map(canonical).collect();
-        *self
-            .0
-            .node_addresses
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = found;
+        *self.0.node_addresses.write() = found;
     }
 }
 

@@ -101,7 +101,7 @@ impl Broker {
         .await
     }
 
-    /// A group that has `node` yet, or may have.
+    /// Returns a group that has or may have a replica on `node`.
     fn still_on(&self, node: NodeId) -> Option<GroupId> {
         let tables = self.0.applied.tables();
         let may_have = |(id, wanted): &(GroupId, ReplicaGroup)| {

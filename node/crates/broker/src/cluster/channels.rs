@@ -6,7 +6,6 @@ use crate::rpc::message::PeerRequest;
 use crate::state::rows::Row;
 use crate::state::rows::channel::{ChannelKey, ChannelRow};
 use crate::state::rows::counter::{Counter, CounterName};
-use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_log::Op;
@@ -47,9 +46,10 @@ impl Broker {
             None => self.open_route((home, to)),
             Some(row) => {
                 let bytes = self.0.log.marks(row.at).map_or(0, |marks| marks.bytes());
-                match bytes < OUTBOX_BYTES_MAX {
-                    true => Ok(()),
-                    false => Err(Blocked::Full),
+                if bytes < OUTBOX_BYTES_MAX {
+                    Ok(())
+                } else {
+                    Err(Blocked::Full)
                 }
             }
         }
@@ -57,7 +57,7 @@ impl Broker {
 
     /// Requests a channel in the background, and waits for a short time. Blocks.
     fn open_route(&self, channel: ChannelKey) -> Result<(), Blocked> {
-        let opening = || self.0.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let opening = || self.0.opening.lock();
         if !opening().insert(channel) {
             return Err(Blocked::NotYet);
         }
@@ -65,10 +65,7 @@ impl Broker {
         let asked = self.runtime().spawn(async move {
             let opened = broker.ask_for_channel(channel).await;
             let opening = &broker.0.opening;
-            opening
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&channel);
+            opening.lock().remove(&channel);
             if let Err(error) = &opened {
                 tracing::debug!(to = %channel.1, %error, "no channel to a partition yet");
             }

@@ -51,9 +51,10 @@ impl Broker {
     /// # Errors
     /// [`AdminError::Denied`] without permission.
     pub fn may_change_site(&self, who: &Principal) -> Result<(), AdminError> {
-        match authorize(who, Operation::Alter, Resource::Cluster) {
-            true => Ok(()),
-            false => Err(AdminError::Denied),
+        if authorize(who, Operation::Alter, Resource::Cluster) {
+            Ok(())
+        } else {
+            Err(AdminError::Denied)
         }
     }
 

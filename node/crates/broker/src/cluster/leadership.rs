@@ -57,13 +57,14 @@ impl Broker {
         has_led
     }
 
-    /// The voter of the site, other than this node, that was heard of lately and lacks least.
+    /// Returns the best successor of this node as leader of the site: a voter that was heard recently and
+    /// lags least.
     pub fn successor(&self) -> Option<NodeId> {
         successor_in(self.group())
     }
 }
 
-/// The voter of a group, other than this node, that was heard of lately, lacks least, and can lead.
+/// Returns the voter of a group that was heard recently, lags least and can lead; never this node.
 fn successor_in(group: &Group) -> Option<NodeId> {
     let (status, members) = (group.status(), group.members());
     let is_witness = |m: &MemberStatus| members.get(&m.id).is_some_and(|member| member.witness);

@@ -47,7 +47,7 @@ impl Broker {
         }
     }
 
-    /// Why nodes of `level` can have no part in the site, if they cannot.
+    /// Returns the reason why nodes of `level` cannot join, if any.
     pub(crate) fn too_low(&self, level: u32) -> Option<String> {
         let site = self.level();
         (level < site).then(|| {

@@ -16,19 +16,17 @@
 use crate::core::{Broker, Inner};
 use crate::error::{AdminError, ProduceError};
 use crate::propose::request::{Append, Framing, Request, Room};
-use crate::records::read::{new_gap, unknown};
 use crate::records::scan::validate;
 use crate::rpc::message::{PeerRequest, PeerResponse};
 use crate::state::rows::channel::{ChannelKey, ChannelRow};
 use crate::state::rows::producer::CHANNELS;
 use bytes::Bytes;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use weir_log::{Op, Piece, Stop};
-use weir_replica::Mended;
 use weir_types::limits::{ENTRY_BYTES_TARGET, PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX};
 use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId, Producer};
 
@@ -113,7 +111,7 @@ impl Broker {
             self.forget_channels(lost).await;
         }
         for (key, row) in channels.into_iter().filter(|(_, row)| self.serves(row.at)) {
-            let mut forwarding = self.0.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut forwarding = self.0.forwarding.lock();
             if forwarding.insert(row.at) {
                 tokio::spawn(forward(Arc::downgrade(&self.0), key, row.at));
             }
@@ -138,7 +136,7 @@ pub(crate) async fn forward(inner: Weak<Inner>, key: ChannelKey, at: PartitionId
         };
         let row = broker.0.applied.tables().channels.get(&key).copied();
         let Some(row) = row.filter(|row| row.at == at && broker.serves(at)) else {
-            let mut forwarding = broker.0.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut forwarding = broker.0.forwarding.lock();
             forwarding.remove(&at);
             return;
         };
@@ -208,31 +206,12 @@ impl Forwarder {
             self.trim(broker, from).await;
         }
         if from >= end {
-            let patience = match start < from {
-                true => TRIM_EVERY,
-                false => LOOK_EVERY,
-            };
+            let patience = if start < from { TRIM_EVERY } else { LOOK_EVERY };
             return Ok(Next::Wait { from, patience });
         }
-        let unread = |e: weir_log::ReadError| AdminError::Refused(e.to_string());
-        let mut chunk = broker
-            .read(self.at, from, end, ENTRY_BYTES_TARGET)
-            .await
-            .map_err(unread)?;
-        while let Some(gap) = new_gap(&chunk, &marks) {
-            match broker.mend(self.at, gap).await {
-                Mended::Whole => {}
-                Mended::Lost => break,
-                Mended::Unknown => return Err(unread(unknown(gap))),
-            }
-            chunk = broker
-                .read(self.at, from, end, ENTRY_BYTES_TARGET)
-                .await
-                .map_err(unread)?;
-            if new_gap(&chunk, &marks) == Some(gap) {
-                break;
-            }
-        }
+        let read = broker.read_repaired(self.at, from..end, ENTRY_BYTES_TARGET, &marks);
+        let read = read.await.map_err(|e| AdminError::Refused(e.to_string()));
+        let (chunk, _) = read?;
         for piece in chunk.pieces {
             match piece {
                 Piece::Batch(batch) if batch.base_offset() < self.arrived => {}

@@ -6,10 +6,9 @@
 //! Windows of producers move as well, so retries are not stored twice.
 
 use crate::access::auth::{Operation, Principal, Resource, authorize};
-use crate::core::Broker;
+use crate::core::{Broker, Inner};
 use crate::error::AdminError;
 use crate::placement::layout::{changes, layout};
-use crate::records::read::{new_gap, unknown};
 use crate::rpc::message::{Copied, PeerRequest, PeerResponse};
 use crate::state::rows::Row;
 use crate::state::rows::counter::{Counter, CounterName};
@@ -19,9 +18,10 @@ use crate::state::rows::reassignment::Reassignment;
 use crate::state::rows::seal::Seal;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-use weir_log::{AppendError, Op, Piece, ReadError};
-use weir_replica::{Mended, ProposeError};
+use weir_log::{AppendError, Op, Piece};
+use weir_replica::ProposeError;
 use weir_types::{Batch, ErrorKind, GapReason, GroupId, Offset, PartitionId};
 
 /// Bytes that are copied in an entry, give or take a batch.
@@ -118,55 +118,14 @@ impl Broker {
     pub(crate) fn begin_reassignments(&self) {
         let moves: Vec<PartitionId> = self.0.applied.tables().moves.keys().copied().collect();
         for to in moves.into_iter().filter(|to| self.serves(*to)) {
-            let mut moving = self
-                .0
-                .moving
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            if !moving.insert(to) {
-                continue;
+            if self.0.moving.lock().insert(to) {
+                tokio::spawn(run_reassignment(Arc::downgrade(&self.0), to));
             }
-            let weak = std::sync::Arc::downgrade(&self.0);
-            tokio::spawn(async move {
-                let mut last_warning = String::new();
-                loop {
-                    let Some(broker) = weak.upgrade().map(Broker) else {
-                        return;
-                    };
-                    match broker.reassign_step(to).await {
-                        Ok(true) => {}
-                        Ok(false) => break broker.end_reassignment(to),
-                        Err(error) => {
-                            let is_full = matches!(
-                                error,
-                                AdminError::Propose(ProposeError::Log(AppendError::DiskFull { .. }))
-                            );
-                            // The amount of free space changes all the time: report once.
-                            let why = if is_full {
-                                "full".to_owned()
-                            } else {
-                                error.to_string()
-                            };
-                            if (is_full || error.kind() != ErrorKind::Retry) && why != last_warning {
-                                tracing::warn!(%to, %error, "cannot reassign a partition");
-                                last_warning = why;
-                            }
-                            drop(broker);
-                            tokio::time::sleep(RETRY_AFTER).await;
-                        }
-                    }
-                }
-            });
         }
     }
 
-    pub(crate) fn end_reassignment(&self, to: PartitionId) {
-        let mut moving = self
-            .0
-            .moving
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        moving.remove(&to);
+    fn end_reassignment(&self, to: PartitionId) {
+        self.0.moving.lock().remove(&to);
     }
 
     /// Performs a step of a reassignment. Returns true if this node has more to do.
@@ -298,23 +257,15 @@ impl Broker {
             return Ok(copied);
         }
         let from = at.max(log_start);
-        let read = async || self.read(partition, from, end, COPY_BYTES).await;
-        let unread = |e: ReadError| AdminError::Refused(e.to_string());
-        let mut chunk = read().await.map_err(unread)?;
-        // Other members may have the damaged range. A range that nobody can read is not skipped in silence.
         let marks = self.0.log.marks(partition).unwrap_or_default();
-        while let Some(gap) = new_gap(&chunk, &marks) {
-            let mended = self.mend(partition, gap).await;
-            if mended == Mended::Unknown {
-                return Err(unread(unknown(gap)));
-            }
-            chunk = read().await.map_err(unread)?;
-            if mended == Mended::Lost || new_gap(&chunk, &marks) == Some(gap) {
-                return Err(AdminError::Refused(format!(
-                    "offsets [{}, {}) cannot be read here, and no other node has them: trim the partition to move it",
-                    gap.start, gap.end
-                )));
-            }
+        let read = self.read_repaired(partition, from..end, COPY_BYTES, &marks);
+        let (chunk, lost) = read.await.map_err(|e| AdminError::Refused(e.to_string()))?;
+        // A range that nobody can read is not skipped in silence.
+        if let Some(gap) = lost {
+            return Err(AdminError::Refused(format!(
+                "offsets [{}, {}) cannot be read here, and no other node has them: trim the partition to move it",
+                gap.start, gap.end
+            )));
         }
         copied.next = chunk.next.get();
         for piece in chunk.pieces {
@@ -371,5 +322,36 @@ impl Broker {
             Ok(ops)
         })
         .await
+    }
+}
+
+/// Performs the steps of a reassignment while this node has more to do. Failed steps are retried.
+async fn run_reassignment(inner: Weak<Inner>, to: PartitionId) {
+    let mut last_warning = String::new();
+    loop {
+        let Some(broker) = inner.upgrade().map(Broker) else {
+            return;
+        };
+        let error = match broker.reassign_step(to).await {
+            Ok(true) => continue,
+            Ok(false) => return broker.end_reassignment(to),
+            Err(error) => error,
+        };
+        let is_full = matches!(
+            error,
+            AdminError::Propose(ProposeError::Log(AppendError::DiskFull { .. }))
+        );
+        // The amount of free space changes all the time: report once.
+        let why = if is_full {
+            "full".to_owned()
+        } else {
+            error.to_string()
+        };
+        if (is_full || error.kind() != ErrorKind::Retry) && why != last_warning {
+            tracing::warn!(%to, %error, "cannot reassign a partition");
+            last_warning = why;
+        }
+        drop(broker);
+        tokio::time::sleep(RETRY_AFTER).await;
     }
 }

@@ -16,7 +16,7 @@ use crate::state::rows::replica_group::ReplicaGroup;
 use crate::state::rows::site::Leaving;
 use crate::state::tables::Tables;
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -126,7 +126,7 @@ impl Broker {
     }
 
     /// Has groups that lack a node get another, if this node leads the site.
-    pub(crate) async fn repair_placement(&self) {
+    async fn repair_placement(&self) {
         if !self.is_serving() || decided(&self.0.applied.tables()).is_empty() {
             return;
         }
@@ -173,7 +173,7 @@ impl Broker {
         match LocalReplica::open(&self.0.common, config, state.unwrap_or_default(), transport).await {
             Ok(replica) => {
                 tracing::info!(group = id.0, replicas = ?wanted.replicas, "replica group opened");
-                let mut replicas = self.0.replicas.write().unwrap_or_else(PoisonError::into_inner);
+                let mut replicas = self.0.replicas.write();
                 replicas.insert(id, Arc::new(replica));
             }
             Err(error) => {
@@ -185,7 +185,7 @@ impl Broker {
 
     async fn close_group(&self, id: GroupId) {
         let replica = {
-            let mut replicas = self.0.replicas.write().unwrap_or_else(PoisonError::into_inner);
+            let mut replicas = self.0.replicas.write();
             replicas.remove(&id)
         };
         let Some(replica) = replica else { return };
@@ -233,9 +233,10 @@ impl Broker {
         if known.as_ref() == Some(&led) {
             return;
         }
-        let told = match self.is_serving() {
-            true => self.note_leader(group.id(), led).await,
-            false => self.tell_leader(group.id(), led).await,
+        let told = if self.is_serving() {
+            self.note_leader(group.id(), led).await
+        } else {
+            self.tell_leader(group.id(), led).await
         };
         if let Err(error) = told {
             tracing::debug!(group = group.id().0, %error, "cannot report the leader of a group yet");

@@ -64,7 +64,7 @@ impl Broker {
         }
     }
 
-    /// The replica groups of the site.
+    /// Returns the status of all replica groups except the site's.
     pub fn replica_groups(&self) -> Vec<ReplicaGroupStatus> {
         let (decided, partitions) = {
             let tables = self.0.applied.tables();

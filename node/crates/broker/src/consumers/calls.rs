@@ -279,9 +279,10 @@ impl Broker {
 
     /// Groups live where their partitions are led.
     pub(crate) fn coordinating(&self) -> Result<(), GroupError> {
-        match self.is_serving() {
-            true => Ok(()),
-            false => Err(GroupError::NotCoordinator),
+        if self.is_serving() {
+            Ok(())
+        } else {
+            Err(GroupError::NotCoordinator)
         }
     }
 

@@ -104,7 +104,7 @@ impl Broker {
         tables.group_offsets.get(&(group.to_owned(), id)).cloned()
     }
 
-    /// All that a consumer group committed: topic, partition and offset.
+    /// Returns all committed offsets of a group, with topic and partition.
     pub fn committed_offsets(&self, group: &str) -> Vec<(String, u32, CommittedOffset)> {
         let tables = self.0.applied.tables();
         let from = (group.to_owned(), weir_types::PartitionId(0));

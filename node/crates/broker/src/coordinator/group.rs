@@ -8,8 +8,8 @@
 //!     +---- nobody left
 //! ```
 //!
-//! A call that has to wait leaves a oneshot behind: a join waits for the other members, a sync for the leader. The
-//! step that ends the wait answers. Behaviour and errors are those of Kafka's `GroupCoordinator`.
+//! A call that has to wait leaves a oneshot behind: a join waits for the other members, a sync for the
+//! leader. The step that ends the wait answers. Behaviour and errors are those of Kafka's `GroupCoordinator`.
 
 pub(crate) mod join;
 pub(crate) mod leave;
@@ -84,7 +84,7 @@ impl Member {
         found.map_or_else(Bytes::new, |(_, metadata)| Bytes::copy_from_slice(metadata))
     }
 
-    /// A member that waits for an answer is alive by that.
+    /// Returns true if the member waits for an answer, and is therefore alive.
     pub(crate) fn waits(&self) -> bool {
         self.joining.is_some() || self.syncing.is_some()
     }
@@ -165,7 +165,7 @@ impl Group {
         self.members.is_empty() && self.pending.is_empty()
     }
 
-    /// Metadata and assignments in memory.
+    /// Returns the bytes of metadata and assignments.
     pub(crate) fn bytes(&self) -> usize {
         let of = |m: &Member| {
             let protocols = m

@@ -3,9 +3,10 @@
 use crate::coordinator::group::Group;
 use crate::coordinator::types::GroupError;
 use crate::state::rows::consumer_group::GroupRow;
+use crate::sync::Mutex;
 use std::collections::BTreeMap;
+use std::sync::MutexGuard;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -40,10 +41,10 @@ impl Coordinator {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Group>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+        self.groups.lock()
     }
 
-    /// An id that no member of any node had before, in the form of Kafka's.
+    /// Creates a unique member id in Kafka's form.
     pub(crate) fn fresh_id(client: &str) -> Result<String, GroupError> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| GroupError::Unavailable)?;

@@ -26,9 +26,10 @@ impl Broker {
         self.allow(who, Operation::Write, Resource::Cluster)?;
         let mut ids = self.0.producer_ids.lock().await;
         if ids.is_empty() {
-            *ids = match self.is_serving() {
-                true => self.reserve_producer_ids().await?,
-                false => self.ask_for_producer_ids().await?,
+            *ids = if self.is_serving() {
+                self.reserve_producer_ids().await?
+            } else {
+                self.ask_for_producer_ids().await?
             };
         }
         ids.next()

@@ -31,13 +31,15 @@ impl Broker {
                 replicas,
                 settings,
                 is_unasked,
-            } => match is_unasked {
-                true => self.create_unasked(who, &name, partitions).await.map(drop),
-                false => self
-                    .create_topic_on(who, &name, partitions, replicas, &settings)
-                    .await
-                    .map(drop),
-            },
+            } => {
+                if is_unasked {
+                    self.create_unasked(who, &name, partitions).await.map(drop)
+                } else {
+                    self.create_topic_on(who, &name, partitions, replicas, &settings)
+                        .await
+                        .map(drop)
+                }
+            }
             Change::Alter {
                 name,
                 partitions,
@@ -194,9 +196,10 @@ impl Broker {
 
     fn may_be_unasked(&self, name: &str) -> Result<(), AdminError> {
         let is_refused = self.0.refused.has(name, Instant::now());
-        match is_refused || name.starts_with(OWN_NAMES) {
-            true => Err(AdminError::NoTopic(name.to_owned())),
-            false => Ok(()),
+        if is_refused || name.starts_with(OWN_NAMES) {
+            Err(AdminError::NoTopic(name.to_owned()))
+        } else {
+            Ok(())
         }
     }
 

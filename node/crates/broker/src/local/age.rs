@@ -141,7 +141,7 @@ impl Ageing {
         })
     }
 
-    /// `row` was written.
+    /// Continues from `row`, which was written.
     pub(crate) fn written(&mut self, row: AgeRow) {
         *self = Self {
             from: Some(row),
@@ -189,7 +189,7 @@ mod tests {
             }
         }
 
-        /// Time passes, with a look each half minute and something stored before each.
+        /// Lets time pass, with a reading and stored records every half minute.
         fn works(&mut self, ms: u64, stores: bool) {
             for _ in 0..ms / 30_000 {
                 self.wall += 30_000;
@@ -225,7 +225,7 @@ mod tests {
             }
         }
 
-        /// The power goes, and comes back after `ms`; the clock says `wall` then.
+        /// Cuts the power; the clock says `wall` afterwards.
         fn is_off(&mut self, wall: i64) {
             self.wall = wall;
             self.steady = 0;

@@ -1,7 +1,7 @@
 //! Topics that were refused to explicit requests.
 
+use crate::sync::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_types::limits::{REFUSED_TOPICS_MAX, TOPIC_NAME_BYTES_MAX};
@@ -15,7 +15,7 @@ pub(crate) struct Refused(Mutex<BTreeMap<String, Instant>>);
 
 impl Refused {
     pub(crate) fn note(&self, name: &str, now: Instant) {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.0.lock();
         if name.len() > TOPIC_NAME_BYTES_MAX {
             return;
         }
@@ -32,12 +32,12 @@ impl Refused {
 
     /// Forgets a refusal, since the topic exists now.
     pub(crate) fn forget(&self, name: &str) {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.0.lock();
         names.remove(name);
     }
 
     pub(crate) fn has(&self, name: &str, now: Instant) -> bool {
-        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = self.0.lock();
         names
             .get(name)
             .is_some_and(|at| now.duration_since(*at) < REFUSED_FOR)

@@ -1,7 +1,7 @@
 //! Counts of unsupported requests by client, for operators.
 
+use crate::sync::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use weir_types::limits::UNSERVED_MAX;
 
 /// An unsupported request, with its version and the client's software.
@@ -22,22 +22,23 @@ pub struct UnservedCounts(Mutex<BTreeMap<Unserved, u64>>);
 impl UnservedCounts {
     /// Counts a request. Beyond [`UNSERVED_MAX`] kinds, all others count as `other`.
     pub fn count(&self, asked: Unserved) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         let is_room = counts.len() < UNSERVED_MAX;
-        let asked = match counts.contains_key(&asked) || is_room {
-            true => asked,
-            false => Unserved {
+        let asked = if counts.contains_key(&asked) || is_room {
+            asked
+        } else {
+            Unserved {
                 request: "other".to_owned(),
                 version: -1,
                 client: String::new(),
-            },
+            }
         };
         *counts.entry(asked).or_default() += 1;
     }
 
-    /// All of them.
+    /// Returns all counts.
     pub fn all(&self) -> Vec<(Unserved, u64)> {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.0.lock();
         counts.iter().map(|(asked, n)| (asked.clone(), *n)).collect()
     }
 }

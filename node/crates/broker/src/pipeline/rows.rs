@@ -74,9 +74,10 @@ impl Broker {
             if term.is_some() && broker.led_term(PartitionId::HOME) != term {
                 return Err(broker.not_leader().into());
             }
-            match is_expected(tables.others.get(&key).map(Vec::as_slice)) {
-                true => Ok(rows.into_iter().map(row_op).collect()),
-                false => Err(AdminError::Changed),
+            if is_expected(tables.others.get(&key).map(Vec::as_slice)) {
+                Ok(rows.into_iter().map(row_op).collect())
+            } else {
+                Err(AdminError::Changed)
             }
         })
         .await

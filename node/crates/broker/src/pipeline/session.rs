@@ -12,10 +12,11 @@ use crate::propose::request::{Append, Framing, PipelineEffects, Request, Room, r
 use crate::propose::step::{Footing, Shared, Step};
 use crate::state::rows::producer::{Accepted, Verdict, Window};
 use crate::state::rows::topic::Topic;
+use crate::sync::Mutex;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, PoisonError};
 use tokio::sync::oneshot;
 use weir_log::StateKey;
 use weir_types::limits::{PRODUCERS_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX};
@@ -127,7 +128,7 @@ impl Chain {
         true
     }
 
-    /// The next step.
+    /// Begins the next step.
     pub fn step(&self) -> Step {
         *self.shared.lock() += 1;
         Step {

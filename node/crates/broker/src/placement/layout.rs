@@ -10,7 +10,7 @@ use weir_log::Op;
 use weir_replica::{Member, NodeId};
 use weir_types::{GroupId, PartitionId};
 
-/// The groups that rows tell of.
+/// Returns the configured replica groups.
 pub(crate) fn decided(tables: &Tables) -> BTreeMap<GroupId, ReplicaGroup> {
     let rows = tables.others_of::<ReplicaGroup>();
     rows.filter_map(|(id, value)| Some((id, ReplicaGroup::decode(value).ok()?)))

@@ -320,7 +320,7 @@ impl<'a> EntryBuilder<'a> {
         }
     }
 
-    pub(crate) fn next_offset(&self, partition: PartitionId) -> Offset {
+    fn next_offset(&self, partition: PartitionId) -> Offset {
         let ahead = self
             .next
             .get(&partition)
@@ -369,7 +369,7 @@ pub(crate) fn merge(open: &MergeBuffer) -> Option<Batch> {
 impl EntryBuilder<'_> {
     /// Returns the partition that takes output for `partition`: the partition itself, or a channel. `None`
     /// without either, or if the partition has moved.
-    pub(crate) fn route(&self, partition: PartitionId) -> Option<PartitionId> {
+    fn route(&self, partition: PartitionId) -> Option<PartitionId> {
         let (home, tables) = (self.context.home, &self.tables);
         let is_there = tables.partition_owner.contains_key(&partition);
         let is_here = is_there && partition.group() == home && !tables.sealed.contains(&partition);

@@ -42,7 +42,7 @@ impl Owners {
         }
     }
 
-    /// `account` wrote.
+    /// Records that `account` wrote.
     pub(crate) fn wrote(&mut self, key: Key, account: &Arc<str>, now_ms: i64) {
         self.forget(&key);
         self.of.insert(key, (Arc::clone(account), now_ms));
@@ -50,7 +50,7 @@ impl Owners {
         all.insert((now_ms, key));
     }
 
-    /// A producer is forgotten.
+    /// Forgets a producer.
     pub(crate) fn forget(&mut self, key: &Key) {
         let Some((account, last_ms)) = self.of.remove(key) else {
             return;

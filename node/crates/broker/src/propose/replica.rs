@@ -4,9 +4,10 @@ use crate::propose::proposer::Proposer;
 use crate::propose::request::{Queue, Request};
 use crate::propose::thread::ProposerThread;
 use crate::state::applied::{AppliedState, GroupStateMachine};
+use crate::sync::Mutex;
 use futures_util::future::BoxFuture;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use weir_log::{GroupState, Log, Running};
@@ -16,8 +17,8 @@ use weir_types::limits::{
     PROPOSER_CHANGES_MAX, PROPOSER_QUEUE_MAX, STEPS_QUEUED_BYTES_MAX, STEPS_QUEUED_MAX,
 };
 
-/// A transport to the current addresses of members, as the site knows them: they may have changed since the group
-/// last heard of them.
+/// A transport to the current addresses of members, as the site knows them: they may have changed since the
+/// group last heard of them.
 pub(crate) struct Directory {
     pub(crate) site: Group,
     pub(crate) transport: Arc<dyn Transport>,
@@ -115,11 +116,7 @@ impl LocalReplica {
 
     fn end_proposing(&self) {
         if self.requests.send(Request::Stop).is_ok() {
-            let proposer = self
-                .proposer
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
+            let proposer = self.proposer.lock().take();
             if let Some(proposer) = proposer {
                 (proposer.join)();
             }

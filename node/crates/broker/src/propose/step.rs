@@ -1,7 +1,8 @@
 //! Speculative steps of a pipeline session, as the proposer sees them.
 
+use crate::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar};
 use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, PartitionId, Term};
 
@@ -45,7 +46,7 @@ impl Shared {
     }
 
     pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, usize> {
-        self.undecided.lock().unwrap_or_else(PoisonError::into_inner)
+        self.undecided.lock()
     }
 }
 

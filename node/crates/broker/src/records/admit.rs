@@ -37,9 +37,10 @@ impl Broker {
     pub(crate) async fn look_at(&self, who: &Principal, batch: &Batch) -> Result<Seen, ProduceError> {
         let usual = batch.usual_bytes_max();
         let is_small = batch.codec() == Codec::None || usual <= INFLATE_FREE_BYTES;
-        let seen = match is_small {
-            true => as_usual(batch)?,
-            false => self.apart(who, usual, batch, as_usual).await?,
+        let seen = if is_small {
+            as_usual(batch)?
+        } else {
+            self.apart(who, usual, batch, as_usual).await?
         };
         match seen {
             Some(seen) => Ok(seen),

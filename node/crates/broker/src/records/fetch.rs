@@ -5,13 +5,11 @@ use crate::access::ledger::Taken;
 use crate::access::quota::Direction;
 use crate::core::Broker;
 use crate::error::FetchError;
-use crate::records::read::{new_gap, unknown};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_log::{Chunk, Piece};
-use weir_replica::Mended;
 use weir_types::Offset;
 use weir_types::limits::FETCH_BYTES_MAX;
 
@@ -113,20 +111,8 @@ impl Broker {
                 share = Some(answers.take(FETCH_BYTES_MAX, who.address, SHARE_WITHIN).await?);
             }
             let max_bytes = fetch.max_bytes.min(FETCH_BYTES_MAX);
-            chunk = self.read(id, fetch.from, committed_end, max_bytes).await?;
-            // The range is newly unreadable: other members may have it. Each round leaves fewer gaps.
-            while let Some(gap) = new_gap(&chunk, &marks) {
-                match self.mend(id, gap).await {
-                    Mended::Whole => {}
-                    Mended::Lost => break,
-                    // A range is not reported as lost before that is known.
-                    Mended::Unknown => return Err(unknown(gap).into()),
-                }
-                chunk = self.read(id, fetch.from, committed_end, max_bytes).await?;
-                if new_gap(&chunk, &marks) == Some(gap) {
-                    break;
-                }
-            }
+            let range = fetch.from..committed_end;
+            (chunk, _) = self.read_repaired(id, range, max_bytes, &marks).await?;
         }
         self.is_still(&fetch.topic, fetch.partition, id, &marks)?;
         if let Some(share) = &mut share {

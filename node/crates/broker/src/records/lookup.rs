@@ -112,7 +112,7 @@ impl Broker {
     }
 }
 
-/// The first record in `chunk` that is not before `timestamp`.
+/// Returns the first record in `chunk` at or after `timestamp`.
 fn first_at(chunk: &Chunk, timestamp: i64, start: Offset) -> Option<(Offset, i64)> {
     chunk.pieces.iter().find_map(|piece| {
         let Piece::Batch(batch) = piece else { return None };

@@ -4,22 +4,24 @@ use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::access::quota::Direction;
 use crate::core::Broker;
 use crate::error::ProduceError;
-use crate::hook::HookJob;
-use crate::propose::request::{Append, Framing, PipelineEffects, Produced, Request, Room, row_op};
+use crate::hook::{HookError, HookJob, Processed};
+use crate::propose::request::{Append, Framing, PipelineEffects, Produced, Queue, Request, Room, row_op};
 use crate::records::admit::ROOM_WITHIN;
 use crate::state::rows::producer::CHANNELS;
+use crate::state::rows::topic::Topic;
 use crate::topic::config::TimestampType;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::TrySendError;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use weir_types::Batch;
 use weir_types::level::LEVEL_OF_AGES;
 use weir_types::limits::{PRODUCE_INFLIGHT_BYTES_MAX, PROPOSER_QUEUE_MAX};
+use weir_types::{Batch, PartitionId};
 
 impl Broker {
     /// Appends a batch to a partition. Waits for a share of the bytes in flight, and returns a future of the
@@ -55,39 +57,94 @@ impl Broker {
         result
     }
 
-    pub(crate) async fn submit(
+    async fn submit(
         &self,
         who: &Principal,
         topic: &str,
         partition: u32,
-        mut batch: Batch,
+        batch: Batch,
         framing: Framing,
     ) -> Result<Producing, ProduceError> {
         let inner = &self.0;
+        let (topic, id) = self.writable(who, topic, partition)?;
+        let replica = self.proposing_replica(id)?;
+        let bytes = batch.bytes().len();
+        let (batch, append_time) = self.prepare(who, &topic, id, batch).await?;
+        let throttle = inner
+            .quotas
+            .charge(Direction::Produce, &who.account, bytes, Instant::now());
+        // The floor covers the cost of a small request, and keeps requests below the length of the queue.
+        let share = bytes.max(PRODUCE_INFLIGHT_BYTES_MAX / PROPOSER_QUEUE_MAX);
+        let permit = inner.ledger.records.take(share, who.address, ROOM_WITHIN).await?;
+        let (reply, answer) = oneshot::channel();
+        let pending = Pending {
+            requests: replica.requests.clone(),
+            partition: id,
+            framing,
+            account: who.address.map(|_| who.account.as_str().into()),
+            permit: Room::Records(permit),
+            reply,
+        };
+        match inner.hook.get().filter(|h| h.intercepts(&topic.name)) {
+            None => pending.send(topic, batch, None),
+            Some(hook) => {
+                let job = HookJob {
+                    topic,
+                    partition,
+                    batch,
+                };
+                hook.submit(job, Box::new(|job, result| pending.processed(job, result)));
+            }
+        }
+        Ok(Producing {
+            answer,
+            throttle,
+            append_time,
+        })
+    }
+
+    /// Finds a partition that `who` may write to.
+    fn writable(
+        &self,
+        who: &Principal,
+        topic: &str,
+        partition: u32,
+    ) -> Result<(Arc<Topic>, PartitionId), ProduceError> {
         if !authorize(who, Operation::Write, Resource::Topic(topic)) {
             return Err(ProduceError::Denied(topic.to_owned()));
         }
-        let Some(topic) = inner.applied.topic(topic) else {
+        let Some(topic) = self.0.applied.topic(topic) else {
             // The leader may know the topic.
-            return Err(match self.is_serving() {
-                true => ProduceError::NoTopic(topic.to_owned()),
-                false => self.not_leader().into(),
+            return Err(if self.is_serving() {
+                ProduceError::NoTopic(topic.to_owned())
+            } else {
+                self.not_leader().into()
             });
         };
-        let Some(id) = topic.partition(partition) else {
-            let partitions = topic.partitions.len() as u32;
-            return Err(ProduceError::NoPartition {
+        match topic.partition(partition) {
+            Some(id) => Ok((topic, id)),
+            None => Err(ProduceError::NoPartition {
                 topic: topic.name.to_string(),
                 partition,
-                partitions,
-            });
-        };
-        let replica = self.proposing_replica(id)?;
+                partitions: topic.partitions.len() as u32,
+            }),
+        }
+    }
+
+    /// Checks a batch, and corrects the timestamps in its header. Returns the node's time if the topic uses
+    /// it for the records.
+    async fn prepare(
+        &self,
+        who: &Principal,
+        topic: &Topic,
+        id: PartitionId,
+        mut batch: Batch,
+    ) -> Result<(Batch, Option<i64>), ProduceError> {
         let (bytes, limit) = (batch.bytes().len(), topic.config.max_message_bytes as usize);
         if bytes > limit {
             return Err(ProduceError::TooLarge { bytes, limit });
         }
-        self.has_enough_copies(&topic, id)?;
+        self.has_enough_copies(topic, id)?;
         if let Some(producer) = batch.producer().filter(|p| p.id >= CHANNELS) {
             // Never allocated: the id would be taken for a channel.
             return Err(ProduceError::UnknownProducer(producer.id));
@@ -99,7 +156,7 @@ impl Broker {
         }
         let mut append_time = None;
         if topic.config.timestamp_type == TimestampType::LogAppendTime {
-            let now = inner.clock.now_ms();
+            let now = self.0.clock.now_ms();
             append_time = Some(now);
             batch = batch.stamped(now);
         }
@@ -112,78 +169,62 @@ impl Broker {
             return Err(ProduceError::Keyless { topic, record });
         }
         if append_time.is_none() {
-            self.check_times(&topic, seen)?;
+            self.check_times(topic, seen)?;
         }
         if let Some((latest, _)) = seen.latest.filter(|(at, _)| *at != batch.max_timestamp()) {
             // Look-ups by time use the header, which must be right whoever wrote it.
             batch = batch.dated(latest);
         }
-        let throttle = inner
-            .quotas
-            .charge(Direction::Produce, &who.account, bytes, Instant::now());
-        // The floor covers the cost of a small request, and keeps requests below the length of the queue.
-        let share = bytes.max(PRODUCE_INFLIGHT_BYTES_MAX / PROPOSER_QUEUE_MAX);
-        let permit = inner.ledger.records.take(share, who.address, ROOM_WITHIN).await?;
-        let permit = Room::Records(permit);
-        let (reply, answer) = oneshot::channel();
-        let account: Option<Arc<str>> = who.address.map(|_| who.account.as_str().into());
-        let requests = replica.requests.clone();
-        let send = move |append: Append| {
-            if let Err(e) = requests.try_send(Request::Append(append))
-                && let std::sync::mpsc::TrySendError::Full(Request::Append(append))
-                | std::sync::mpsc::TrySendError::Disconnected(Request::Append(append)) = e
-            {
-                let _ = append.reply.send(Err(ProduceError::Closed));
-            }
-        };
-        match inner.hook.get().filter(|h| h.intercepts(&topic.name)) {
-            None => send(Append {
-                topic,
-                partition: id,
-                kept: Some(batch),
-                framing,
-                made: None,
-                reply,
-                account,
-                permit,
-            }),
-            Some(hook) => {
-                let job = HookJob {
-                    topic,
-                    partition,
-                    batch,
+        Ok((batch, append_time))
+    }
+}
+
+/// An accepted batch on its way to the proposer.
+struct Pending {
+    requests: Queue,
+    partition: PartitionId,
+    framing: Framing,
+    account: Option<Arc<str>>,
+    permit: Room,
+    reply: oneshot::Sender<Result<Produced, ProduceError>>,
+}
+
+impl Pending {
+    /// Continues with the result of an in-line pipeline.
+    fn processed(self, job: HookJob, result: Result<Processed, HookError>) {
+        match result {
+            Ok(processed) => {
+                let effects = PipelineEffects {
+                    outputs: processed.outputs,
+                    rows: processed.rows.into_iter().map(row_op).collect(),
+                    footing: processed.footing,
                 };
-                hook.submit(
-                    job,
-                    Box::new(move |job, result| match result {
-                        Ok(p) => {
-                            send(Append {
-                                topic: job.topic,
-                                partition: id,
-                                kept: Some(p.kept),
-                                framing,
-                                made: Some(Box::new(PipelineEffects {
-                                    outputs: p.outputs,
-                                    rows: p.rows.into_iter().map(row_op).collect(),
-                                    footing: p.footing,
-                                })),
-                                reply,
-                                account,
-                                permit,
-                            });
-                        }
-                        Err(e) => {
-                            let _ = reply.send(Err(e.into()));
-                        }
-                    }),
-                );
+                self.send(job.topic, processed.kept, Some(Box::new(effects)));
+            }
+            Err(e) => {
+                let _ = self.reply.send(Err(e.into()));
             }
         }
-        Ok(Producing {
-            answer,
-            throttle,
-            append_time,
-        })
+    }
+
+    /// Hands the batch to the proposer, or answers that the node is shutting down.
+    fn send(self, topic: Arc<Topic>, kept: Batch, made: Option<Box<PipelineEffects>>) {
+        let append = Append {
+            topic,
+            partition: self.partition,
+            kept: Some(kept),
+            framing: self.framing,
+            made,
+            reply: self.reply,
+            account: self.account,
+            permit: self.permit,
+        };
+        if let Err(e) = self.requests.try_send(Request::Append(append))
+            && let TrySendError::Full(Request::Append(append))
+            | TrySendError::Disconnected(Request::Append(append)) = e
+        {
+            let _ = append.reply.send(Err(ProduceError::Closed));
+        }
     }
 }
 
@@ -195,7 +236,7 @@ pub struct Producing {
 }
 
 impl Producing {
-    /// The time, in milliseconds, that the records got from the node instead of their own.
+    /// Returns the node's time in milliseconds, if it has replaced the records' timestamps.
     pub fn append_time(&self) -> Option<i64> {
         self.append_time
     }

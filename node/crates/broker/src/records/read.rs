@@ -4,6 +4,7 @@ use crate::access::auth::{Operation, Principal, Resource, authorize};
 use crate::core::Broker;
 use crate::error::FetchError;
 use crate::state::tables::Tables;
+use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use weir_log::{Chunk, Marks, Piece, ReadError};
@@ -28,6 +29,35 @@ impl Broker {
         };
         // Checked last: records that were trimmed during the read are not returned.
         from_start(id, chunk, marks.log_start())
+    }
+
+    /// Reads from a partition, and repairs ranges that are newly unreadable. Returns the range that no node
+    /// could read, too, if any.
+    ///
+    /// # Errors
+    /// When the read fails, or members that may have a range do not answer: nothing is reported as lost
+    /// before that is known.
+    pub(crate) async fn read_repaired(
+        &self,
+        id: PartitionId,
+        range: Range<Offset>,
+        max_bytes: usize,
+        marks: &Marks,
+    ) -> Result<(Chunk, Option<Gap>), ReadError> {
+        let mut chunk = self.read(id, range.start, range.end, max_bytes).await?;
+        // Each round leaves fewer gaps.
+        while let Some(gap) = new_gap(&chunk, marks) {
+            match self.mend(id, gap).await {
+                Mended::Whole => {}
+                Mended::Lost => return Ok((chunk, Some(gap))),
+                Mended::Unknown => return Err(unknown(gap)),
+            }
+            chunk = self.read(id, range.start, range.end, max_bytes).await?;
+            if new_gap(&chunk, marks) == Some(gap) {
+                return Ok((chunk, Some(gap)));
+            }
+        }
+        Ok((chunk, None))
     }
 
     /// Repairs an unreadable range with records of other members.
@@ -75,9 +105,10 @@ impl Broker {
     ) -> Result<(), FetchError> {
         let now = self.topic(topic).and_then(|t| t.partition(partition));
         let same = self.0.log.marks(id).is_some_and(|m| Arc::ptr_eq(&m, marks));
-        match same && now == Some(id) {
-            true => Ok(()),
-            false => Err(FetchError::NotLeader(None)),
+        if same && now == Some(id) {
+            Ok(())
+        } else {
+            Err(FetchError::NotLeader(None))
         }
     }
 }
@@ -130,8 +161,8 @@ fn without(batch: &Batch, start: Offset) -> Result<Batch, BatchError> {
     batch.sparse(&ends, &body, &keep)
 }
 
-/// The first range of `chunk` that is lost, and was not known to be.
-pub(crate) fn new_gap(chunk: &Chunk, marks: &Marks) -> Option<Gap> {
+/// Returns the first lost range of `chunk` that was not known before.
+fn new_gap(chunk: &Chunk, marks: &Marks) -> Option<Gap> {
     let known = marks.gaps();
     let is_known = |gap: &Gap| known.iter().any(|k| k.start <= gap.start && gap.end <= k.end);
     chunk.pieces.iter().find_map(|piece| match piece {

@@ -1,5 +1,5 @@
-//! Retention of records: by age and size per topic, and by the node's disk budget. The leader decides, and entries
-//! carry out.
+//! Retention of records: by age and size per topic, and by the node's disk budget. The leader decides, and
+//! entries carry out.
 
 use crate::access::auth::Principal;
 use crate::core::Broker;
@@ -85,9 +85,10 @@ impl Broker {
             };
             ages.insert(group, age);
             let of_group = partitions().filter(|(_, id)| id.group() == group);
-            let mut ops = match age.is_exact {
-                true => self.notes(of_group, age.ms),
-                false => Vec::new(),
+            let mut ops = if age.is_exact {
+                self.notes(of_group, age.ms)
+            } else {
+                Vec::new()
             };
             if ops.is_empty() && !age.must_write {
                 continue;
@@ -151,9 +152,10 @@ impl Broker {
             0 => Offset::ZERO,
             over => self.boundary(id, Boundary::Bytes(over)).await.unwrap_or_default(),
         };
-        let (to, why) = match by_size > by_age {
-            true => (by_size, Why::Size),
-            false => (by_age, Why::Age),
+        let (to, why) = if by_size > by_age {
+            (by_size, Why::Size)
+        } else {
+            (by_age, Why::Age)
         };
         if to > marks.log_start() {
             self.trim_partition(topic, index, marks.log_start()..to, why)
@@ -161,7 +163,7 @@ impl Broker {
         }
     }
 
-    /// Before which offset all was stored longer ago than `retention_ms`.
+    /// Returns the offset before which all records are older than `retention_ms`, by the storage clock.
     fn stored_before(&self, id: PartitionId, age_ms: u64, retention_ms: u64) -> Offset {
         let tables = self.0.applied.tables();
         let notes = tables.stored_at.get(&id).zip(age_ms.checked_sub(retention_ms));

@@ -3,8 +3,9 @@
 use crate::state::notify::AppendNotifier;
 use crate::state::rows::topic::Topic;
 use crate::state::tables::{Tables, describe_key};
+use crate::sync::{Mutex, RwLock};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, RwLockReadGuard};
 use tokio::sync::watch;
 use weir_log::{EntryHeader, Log, OpHeader, ReadError, StateKind, Stop};
 use weir_replica::StateMachine;
@@ -26,7 +27,7 @@ pub(crate) struct AppliedState {
 
 impl AppliedState {
     pub(crate) fn tables(&self) -> RwLockReadGuard<'_, Tables> {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+        self.tables.read()
     }
 
     pub(crate) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
@@ -35,10 +36,7 @@ impl AppliedState {
 
     /// Calls `watcher` with key and value of each row of `kind` that changes from now on.
     pub(crate) fn watch(&self, kind: StateKind, watcher: RowWatcher) {
-        self.watchers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(kind as u8, watcher);
+        self.watchers.lock().insert(kind as u8, watcher);
     }
 
     /// Changes whenever leadership of the site begins or ends.
@@ -53,7 +51,7 @@ impl AppliedState {
         for topic in fresh.topics.values() {
             topic.partitions.iter().for_each(|p| drop(log.marks_or_new(*p)));
         }
-        *self.tables.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *self.tables.write() = fresh;
         Ok(())
     }
 
@@ -61,7 +59,7 @@ impl AppliedState {
     fn load_group(&self, group: GroupId) -> Result<(), ReadError> {
         let Some(log) = self.log.get() else { return Ok(()) };
         let mut fresh = Tables::read(log, |of| of == group)?;
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = self.tables.write();
         // Other groups' rows on the disk may be older than these.
         let others = std::mem::take(&mut tables.producers).into_iter();
         let others = others.filter(|((partition, _), _)| partition.group() != group);
@@ -142,7 +140,7 @@ impl AppliedState {
     pub(crate) fn apply(&self, header: &EntryHeader) -> Result<(), String> {
         let mut watched = Vec::new();
         {
-            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+            let mut tables = self.tables.write();
             for op in &header.ops {
                 let (key, changed) = match op {
                     OpHeader::Put { key, value } => (key, tables.row(key, Some(value))),
@@ -161,7 +159,7 @@ impl AppliedState {
                 OpHeader::Trim { .. } => {}
             }
         }
-        let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let watchers = self.watchers.lock();
         for (key, value) in watched {
             if let Some((kind, rest)) = key.split_first()
                 && let Some(watcher) = watchers.get(kind)
@@ -180,7 +178,7 @@ impl AppliedState {
             return;
         }
         let tables = self.tables();
-        let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let watchers = self.watchers.lock();
         let gone = before.iter().filter(|key| !tables.others.contains_key(key));
         let now = tables.others.iter().map(|(key, value)| (key, Some(&value[..])));
         for ((kind, rest), value) in gone.map(|key| (key, None)).chain(now) {

@@ -1,7 +1,8 @@
 //! Waking consumers when a partition grows.
 
+use crate::sync::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::sync::Notify;
 use weir_types::PartitionId;
 
@@ -10,20 +11,15 @@ use weir_types::PartitionId;
 pub(crate) struct AppendNotifier(Mutex<BTreeMap<PartitionId, Arc<Notify>>>);
 
 impl AppendNotifier {
-    /// The signal of `partition`. Bounded by the number of partitions.
+    /// Returns the signal of `partition`. The number of signals is bounded by the number of partitions.
     pub(crate) fn of(&self, partition: PartitionId) -> Arc<Notify> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.0.lock();
         Arc::clone(map.entry(partition).or_default())
     }
 
     /// Wakes the consumers of `partition`.
     pub(crate) fn grew(&self, partition: PartitionId) {
-        let notify = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&partition)
-            .cloned();
+        let notify = self.0.lock().get(&partition).cloned();
         if let Some(notify) = notify {
             notify.notify_waiters();
         }
@@ -31,17 +27,12 @@ impl AppendNotifier {
 
     /// Wakes everybody.
     pub(crate) fn all(&self) {
-        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let map = self.0.lock();
         map.values().for_each(|notify| notify.notify_waiters());
     }
 
     pub(crate) fn forget(&self, partition: PartitionId) {
-        if let Some(notify) = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&partition)
-        {
+        if let Some(notify) = self.0.lock().remove(&partition) {
             notify.notify_waiters();
         }
     }

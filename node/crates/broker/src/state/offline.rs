@@ -54,7 +54,7 @@ pub struct NamedGap {
 }
 
 impl NamedGap {
-    /// Of a partition that is found in `topics`.
+    /// Names a gap by the topic of its partition.
     pub fn of(topics: &BTreeMap<PartitionId, (TopicName, u32)>, partition: PartitionId, gap: &Gap) -> Self {
         let named = topics.get(&partition);
         Self {

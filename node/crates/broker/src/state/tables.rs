@@ -75,7 +75,7 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// The rows of `log` that belong to the groups of which `of` is true.
+    /// Reads the rows of `log` that belong to groups accepted by `of`.
     pub(crate) fn read(log: &Log, of: impl Fn(GroupId) -> bool) -> Result<Self, ReadError> {
         let mut tables = Self::default();
         for kind in KEPT {
@@ -280,7 +280,7 @@ impl Tables {
         self.other::<Level>(&()).map_or(FIRST_LEVEL, |level| level.0)
     }
 
-    /// The number that the partition `at` was made with.
+    /// Returns the original id of the partition with the current id `at`.
     pub(crate) fn original_id(&self, at: PartitionId) -> PartitionId {
         self.original_ids.get(&at).copied().unwrap_or(at)
     }
@@ -346,7 +346,7 @@ where
     Ok(())
 }
 
-/// A key of a row, for people.
+/// Formats the key of a row for errors.
 pub(crate) fn describe_key(key: &[u8]) -> String {
     let (kind, rest) = key.split_first().unwrap_or((&0, &[]));
     match StateKind::from_byte(*kind) {

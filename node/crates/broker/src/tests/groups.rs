@@ -38,7 +38,7 @@ async fn a_group_goes_on_elsewhere_with_its_records_and_producers() {
     let made = spread.await.unwrap();
     let groups: std::collections::BTreeSet<_> = made.partitions.iter().map(|p| p.group()).collect();
     assert_eq!(groups.len(), 3, "each node leads one: {made:?}");
-    // Whoever is elected first gives way to the one that should lead.
+    // The first leader yields to the preferred leader.
     until(|| {
         let groups = brokers[0].replica_groups();
         groups
@@ -53,7 +53,7 @@ async fn a_group_goes_on_elsewhere_with_its_records_and_producers() {
             let batch = numbered(n, &[&format!("{partition}-{n}")]);
             assert_eq!(put(&leader, "spread", partition, batch).await.unwrap(), n as u64);
         }
-        // Whoever does not lead says who does, whether it has the group or not.
+        // Any node names the leader, with or without a replica of the group.
         for other in brokers
             .iter()
             .filter(|b| b.group().node() != leader.group().node())
@@ -78,7 +78,7 @@ async fn a_group_goes_on_elsewhere_with_its_records_and_producers() {
     }
     leaders.sort_unstable();
     assert_eq!(leaders, [1, 2, 3]);
-    // A short log: what is copied is copied as a snapshot.
+    // A short log makes the copy a snapshot.
     for broker in &brokers {
         for group in broker.groups().into_iter().filter(|g| g.is_serving()) {
             let applied = group.status().applied;
@@ -90,13 +90,13 @@ async fn a_group_goes_on_elsewhere_with_its_records_and_producers() {
     until(|| carried(&brokers[2]).is_empty() && brokers[2].groups().len() == 1).await;
     for partition in 0..3 {
         let leader = at(&brokers, "spread", partition).await;
-        // Known again: its producers came with it.
+        // A duplicate is detected: the windows of producers were copied.
         let again = put(&leader, "spread", partition, numbered(4, &["again"])).await;
         assert_eq!(again.unwrap(), 4);
         let next = put(&leader, "spread", partition, numbered(5, &["next"])).await;
         assert_eq!(next.unwrap(), 7, "five of its own and two of others before it");
     }
-    // The site's own topic is where it was, on all.
+    // The site's own topic is unchanged on all nodes.
     assert_eq!(read(&brokers[0], "everywhere").await, [(0, "e".to_owned())]);
     brokers[0].delete_topic(who, "spread").await.unwrap();
     until(|| brokers.iter().all(|b| carried(b).is_empty())).await;
@@ -147,7 +147,7 @@ async fn a_group_that_was_begun_is_found_again_after_a_restart() {
     broker.close();
 }
 
-/// Sends it to whoever leads, until it is taken.
+/// Sends a batch to the leader until it is accepted.
 async fn insist(brokers: &[Broker], topic: &str, batch: Batch) -> u64 {
     let begun = tokio::time::Instant::now();
     loop {
@@ -188,7 +188,7 @@ async fn a_partition_moves_with_all_that_it_has() {
     };
     brokers[0].commit_offsets(who, "g", &[commit]).await.unwrap();
     let mut epoch = -1;
-    // To others, to fewer, and back to all.
+    // To other groups, to fewer nodes, and back to all.
     for replicas in [Some(2), Some(1), None] {
         let before = brokers[0].topic("t").unwrap().partitions[0];
         let leader = at(&brokers, "t", 0).await;
@@ -204,7 +204,7 @@ async fn a_partition_moves_with_all_that_it_has() {
         let there = |b: &Broker| b.topic("t").unwrap().partitions[0];
         until(|| brokers.iter().all(|b| there(b) != before)).await;
         assert_eq!(there(&brokers[0]).group() == GroupId::SITE, replicas.is_none());
-        // What it was is gone everywhere.
+        // The old partitions are gone on all nodes.
         until(|| {
             brokers
                 .iter()
@@ -244,7 +244,7 @@ async fn one_that_is_to_go_and_starts_again_has_its_part_until_others_do() {
     insist(&brokers, "t", numbered(0, &["a"])).await;
     let replicas = brokers[0].replica_groups()[0].replicas.clone();
     let away = (1..=3).find(|n| !replicas.contains(n)).unwrap();
-    // The one that is to have it instead is not there.
+    // The replacement is unreachable.
     replicas.iter().for_each(|n| hub.cut(*n, away));
     let leader = leader_but(&brokers, away).await;
     let goes = *replicas.iter().find(|n| **n != leader.group().node()).unwrap();
@@ -257,7 +257,7 @@ async fn one_that_is_to_go_and_starts_again_has_its_part_until_others_do() {
     .await;
     vacating.abort();
     let stopped = brokers.remove(index);
-    // Ends what others have open to it, and with that the last who hold its log.
+    // Closes connections to the node, and with them the last users of its log.
     (1..=3).for_each(|n| hub.cut(n, goes));
     stopped.close();
     hub.remove(goes);
@@ -285,7 +285,7 @@ async fn a_node_is_out_of_a_group_when_its_leader_says_so() {
         .create_topic_on(&who(), "t", 3, Some(3), &[])
         .await
         .unwrap();
-    // Nobody has said yet who leads, and who is there.
+    // The leader and its members are not reported yet.
     brokers[0].vacate(3).await.unwrap();
     for partition in &made.partitions {
         let leads = |b: &&Broker| b.group_of(partition.group()).is_some_and(|g| g.is_serving());
@@ -297,7 +297,7 @@ async fn a_node_is_out_of_a_group_when_its_leader_says_so() {
     brokers.iter().for_each(Broker::close);
 }
 
-/// Copies what comes to `from` to the first partition of `to`.
+/// Copies records of `from` to the first partition of `to`.
 struct Copies(std::sync::mpsc::SyncSender<(HookJob, HookDone)>);
 
 impl Copies {
@@ -416,7 +416,7 @@ async fn what_waits_for_another_group_arrives_once_and_in_order_wherever_that_mo
     );
     first.hand_over(next).await.unwrap();
     send(40).await;
-    // It forgets who sends: nothing is on its way, so nothing comes twice.
+    // The destination forgets the sender: nothing is in flight, so nothing is duplicated.
     drained().await;
     let there = at(&brokers, "to", 0).await;
     let id = there.topic("to").unwrap().partitions[0];
@@ -427,7 +427,7 @@ async fn what_waits_for_another_group_arrives_once_and_in_order_wherever_that_mo
     drained().await;
     let want: Vec<(u64, String)> = (0..280).map(|n| (n, format!("v{n}"))).collect();
     assert_eq!(read(&at(&brokers, "to", 0).await, "to").await, want);
-    // What there is for a topic that is gone is gone with it.
+    // The backlog of a deleted topic is deleted.
     leader().await.delete_topic(who, "to").await.unwrap();
     let from = brokers[0].topic("from").unwrap().partitions[0];
     until(|| {
@@ -463,7 +463,7 @@ fn damage(dir: &Path, text: &str, n: usize) {
 async fn what_was_sent_is_not_sent_again_over_a_piece_that_is_lost() {
     let who = &who();
     let large = |n: i32| format!("v{n}:{}", "x".repeat(140_000));
-    // One that is not too late: what has arrived is removed once a second.
+    // An attempt before the trim, which happens once per second.
     for _ in 0..10 {
         let dir = tempfile::tempdir().unwrap();
         let broker = open(dir.path()).await;
@@ -481,7 +481,7 @@ async fn what_was_sent_is_not_sent_again_over_a_piece_that_is_lost() {
         let waiting: u64 = broker.outbox().iter().map(|w| w.records).sum();
         broker.close();
         drop(broker);
-        // As it came, on its way, and as it arrived.
+        // The original, the copy in the channel, and the delivered copy.
         damage(dir.path(), "v0:", 1);
         let broker = open(dir.path()).await;
         Copies::set(&broker);

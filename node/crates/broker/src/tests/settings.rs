@@ -1,4 +1,4 @@
-//! Settings of topics: what they do to records, and topics that are not made.
+//! Effects of topic settings, and topics that are not created.
 
 use super::*;
 
@@ -22,7 +22,7 @@ async fn a_record_is_dated_within_what_its_topic_allows_once_the_clock_is_set() 
         assert!(matches!(refused, crate::ProduceError::Dated { .. }), "{refused}");
         assert!(refused.to_string().contains("message.timestamp"), "{refused}");
     }
-    // As a gateway without a battery begins: it cannot tell what is ahead.
+    // A gateway without a battery starts like this, and cannot tell timestamps that are ahead.
     clock.0.store(1_000, Ordering::Relaxed);
     send(&broker, "t", dated(now + 10 * hour, 10)).await.unwrap();
     broker.close();
@@ -113,7 +113,7 @@ async fn a_topic_that_was_refused_is_not_made_because_somebody_uses_its_name() {
         .create_topic_anywhere(&who, "t", 1, None, &[])
         .await
         .unwrap();
-    // That it is there comes before how it should be.
+    // Existence is checked before the settings.
     let there = broker.create_topic(&who, "t", 1, &more).await.unwrap_err();
     assert!(matches!(there, crate::AdminError::Exists(_)), "{there}");
     broker.close();

@@ -397,7 +397,7 @@ impl TopicConfig {
         shown
     }
 
-    /// As [`TopicConfig::entries`], with all of Kafka's.
+    /// Returns all settings, including all of Kafka's without effect.
     pub fn all_entries(&self) -> BTreeMap<String, String> {
         let presets = KEPT
             .iter()

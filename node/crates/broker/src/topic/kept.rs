@@ -207,7 +207,7 @@ impl Takes {
         }
     }
 
-    /// In words.
+    /// Describes the accepted values.
     pub(super) fn want(self) -> String {
         match self {
             Self::Whole(least, i64::MAX) => format!("a whole number from {least} on"),

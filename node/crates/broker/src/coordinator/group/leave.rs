@@ -48,7 +48,7 @@ impl Group {
         }
     }
 
-    /// Time has passed: ends sessions and rebalances that are over.
+    /// Expires sessions and rebalances.
     pub(crate) fn tick(&mut self, now: Instant) {
         self.pending.retain(|_, until| *until > now);
         let expired = |m: &&Member| !m.waits() && m.expires <= now;

@@ -79,7 +79,7 @@ impl Group {
         }
     }
 
-    /// The assignment of `generation` is stored, or could not be.
+    /// Answers waiting members, after the assignment of `generation` was stored or failed.
     pub(crate) fn assigned(
         &mut self,
         generation: i32,

@@ -139,9 +139,10 @@ fn what_release_0_1_0_asks_is_understood_and_answered_in_its_words() {
     for (name, message) in now {
         let hex: String = message.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(recorded.get(name), Some(&hex.as_str()), "{name}");
-        match name.starts_with("ask") {
-            true => drop(decode::<PeerRequest>("it", &message).unwrap()),
-            false => drop(decode::<PeerResponse>("it", &message).unwrap()),
+        if name.starts_with("ask") {
+            drop(decode::<PeerRequest>("it", &message).unwrap())
+        } else {
+            drop(decode::<PeerResponse>("it", &message).unwrap())
         }
     }
 }

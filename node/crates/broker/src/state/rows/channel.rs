@@ -51,9 +51,10 @@ impl ChannelRow {
     /// Returns the offset with `sequence` that is nearest to `from`, in either direction.
     pub(crate) fn find(&self, sequence: i32, from: Offset) -> Offset {
         let ahead = (sequence as u64).wrapping_sub(self.sequence(from) as u64) & SEQUENCE_MASK;
-        match ahead > SEQUENCE_MASK / 2 {
-            true => Offset::new(from.get().saturating_sub(SEQUENCE_MASK + 1 - ahead)),
-            false => from.plus(ahead),
+        if ahead > SEQUENCE_MASK / 2 {
+            Offset::new(from.get().saturating_sub(SEQUENCE_MASK + 1 - ahead))
+        } else {
+            from.plus(ahead)
         }
     }
 }

@@ -33,9 +33,10 @@ impl AgeRow {
     /// Returns the milliseconds since the row was written, given the time of day `wall_ms`; zero if unknown.
     pub(crate) fn away_ms(&self, wall_ms: i64) -> u64 {
         let was_behind = self.wall_ms.saturating_add_unsigned(AGREE_WITHIN_MS) < self.latest_ms;
-        match was_behind {
-            true => 0,
-            false => u64::try_from(wall_ms.saturating_sub(self.wall_ms)).unwrap_or(0),
+        if was_behind {
+            0
+        } else {
+            u64::try_from(wall_ms.saturating_sub(self.wall_ms)).unwrap_or(0)
         }
     }
 }

@@ -11,7 +11,8 @@ use weir_types::limits::PRODUCER_WINDOW;
 use weir_types::planted::{Bug, planted};
 use weir_types::{Offset, PartitionId, Producer};
 
-/// First producer id of channels: `CHANNELS` plus the number of the home group. Allocated ids count up from 1.
+/// First producer id of channels: `CHANNELS` plus the number of the home group. Allocated ids count up from
+/// 1.
 pub(crate) const CHANNELS: i64 = 1 << 62;
 
 /// A batch that was accepted.

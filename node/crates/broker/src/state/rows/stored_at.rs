@@ -52,7 +52,7 @@ impl StoredAt {
         true
     }
 
-    /// The offset before which all was stored by `age_ms`.
+    /// Returns the offset before which all records were stored by `age_ms`.
     pub(crate) fn stored_by(&self, age_ms: u64) -> Option<Offset> {
         let older = self.0.iter().take_while(|(_, at)| *at <= age_ms);
         older.last().map(|(offset, _)| *offset)

@@ -84,9 +84,10 @@ impl Topic {
             },
         };
         let later = self.later();
-        match later.is_empty() || level < LEVEL_OF_AGES {
-            true => encode(&first),
-            false => encode_as(WITH_SETTINGS, &(first, later)),
+        if later.is_empty() || level < LEVEL_OF_AGES {
+            encode(&first)
+        } else {
+            encode_as(WITH_SETTINGS, &(first, later))
         }
     }
 
