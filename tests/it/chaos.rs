@@ -4,7 +4,6 @@
 //! Not a simulation: threads and time are real, so a seed gives the same faults and not the same run. A few seeds in
 //! CI; `WEIR_CHAOS_SEEDS=200` by hand.
 
-use crate::{block_on, rounds};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +12,7 @@ use weir_broker::{Broker, Fetch, Framing, GroupConfig, Member, NodeId, Options, 
 use weir_checkers::{Event, Outcome, Place, Seen, numbered};
 use weir_log::Log;
 use weir_replica::memory::Hub;
-use weir_tests::DEADLINE;
+use weir_tests::{DEADLINE, block_on, rounds};
 use weir_types::{ErrorKind, GroupId, Offset, SystemClock};
 
 /// How long faults happen.

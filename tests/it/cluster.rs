@@ -2,100 +2,18 @@
 //!
 //! Few rounds in CI; by hand `WEIR_SITE_KILLS=50`, `WEIR_SITE_CUTS=300`.
 
-use crate::block_on;
-use crate::crash::{Load, stored};
-use crate::power::Disk;
-use crate::rounds;
 use rdkafka::Message;
 use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use weir_checkers::Violation;
 use weir_client::{Client, KnownNodes};
+use weir_tests::disk::Disk;
+use weir_tests::load::{judged, loaded, more_than, under_load};
+use weir_tests::records::stored;
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, Node};
-
-/// Longest time between two acknowledgements, watched from outside.
-async fn longest_pause(count: &AtomicU64, stop: &AtomicBool) -> Duration {
-    let (mut last, mut at, mut longest) = (count.load(Ordering::Relaxed), Instant::now(), Duration::ZERO);
-    while !stop.load(Ordering::Relaxed) {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        let now = count.load(Ordering::Relaxed);
-        if now > last {
-            longest = longest.max(at.elapsed());
-            (last, at) = (now, Instant::now());
-        }
-    }
-    longest
-}
-
-pub(crate) async fn more_than(count: &AtomicU64, wanted: u64) {
-    let begun = Instant::now();
-    while count.load(Ordering::Relaxed) < wanted {
-        assert!(
-            begun.elapsed() < DEADLINE,
-            "records are not acknowledged any more"
-        );
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-/// A load on a topic of its own, with a client that knows all nodes.
-pub(crate) async fn loaded(client: &Client) -> Load {
-    client
-        .create_topic("t", 1, &weir_tests::for_ever())
-        .await
-        .unwrap();
-    Load::new(client, "t").await
-}
-
-/// Also when an assertion fails: the load would go on for ever.
-struct Stops<'a>(&'a AtomicBool);
-
-impl Drop for Stops<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Runs `during` while a client loads the site, with the number of records acknowledged so far; the longest pause
-/// between two acknowledgements beside what `during` gave.
-pub(crate) fn under_load<R>(
-    seeds: &[SocketAddr],
-    load: &mut Load,
-    during: impl FnOnce(&AtomicU64) -> R,
-) -> (R, Duration) {
-    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        let (stop, count) = (&stop, &count);
-        let running = scope.spawn(move || {
-            block_on(async {
-                let client = Client::connect_any(seeds, &KnownNodes::forgetful(), "load")
-                    .await
-                    .unwrap();
-                tokio::join!(load.run(&client, stop, count), longest_pause(count, stop)).1
-            })
-        });
-        let stops = Stops(stop);
-        let given = during(count);
-        drop(stops);
-        (given, running.join().unwrap())
-    })
-}
-
-/// What is wrong, after each node in turn has led and told all that it has.
-pub(crate) fn judged(site: &Site, load: &mut Load, nodes: &[usize]) -> Vec<Violation> {
-    let mut finals = Vec::new();
-    for number in nodes {
-        site.transfer(*number).unwrap();
-        let records = block_on(async { stored(&site.client().await.unwrap(), "t").await });
-        finals.push((*number as u32, records));
-    }
-    load.judge_nodes(finals)
-}
+use weir_tests::{DEADLINE, Node, block_on, rounds};
 
 #[test]
 fn a_site_of_one_grows_to_three_while_producing() {

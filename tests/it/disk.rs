@@ -1,10 +1,9 @@
 //! A full disk: writes are refused in words, reads go on, and writes are taken again when there is room.
 
-use crate::block_on;
-use crate::power::Disk;
 use std::time::Instant;
 use weir_client::{BatchBuilder, Codec, ErrorKind, Offset};
-use weir_tests::{DEADLINE, Node, read_all};
+use weir_tests::disk::Disk;
+use weir_tests::{DEADLINE, Node, block_on, read_all};
 
 fn free_bytes(path: &std::path::Path) -> u64 {
     let stat = rustix::fs::statvfs(path).unwrap();

@@ -1,42 +1,16 @@
 //! Replica groups: leaders of their own, replicas that move, nodes that go and come.
 
-use crate::block_on;
-use crate::cluster::{more_than, under_load};
-use crate::crash::{Load, stored};
-use crate::tour::http;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use weir_tests::DEADLINE;
+use weir_tests::http::http;
+use weir_tests::load::{Load, more_than, under_load};
+use weir_tests::records::stored;
+use weir_tests::replica_groups::{groups, ids, in_place, leader_of};
 use weir_tests::site::Site;
-
-fn groups(status: &Value) -> Vec<Value> {
-    status["groups"].as_array().cloned().unwrap_or_default()
-}
-
-fn ids(value: &Value) -> BTreeSet<u64> {
-    value
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_u64)
-        .collect()
-}
-
-/// Every group has the nodes that it should have, and its first leads.
-pub(crate) fn in_place(status: &Value) -> bool {
-    let all = groups(status);
-    let settled = |g: &Value| ids(&g["replicas"]) == ids(&g["members"]) && g["leader"] == g["replicas"][0];
-    !all.is_empty() && all.iter().all(settled)
-}
-
-fn leader_of(status: &Value, group: u64) -> usize {
-    let all = groups(status);
-    let group = all.iter().find(|g| g["group"] == group).unwrap();
-    group["leader"].as_u64().unwrap() as usize
-}
+use weir_tests::{DEADLINE, block_on};
 
 fn describe(site: &Site, topic: &str) -> Value {
     let said = site.cli(&["topic", "describe", topic, "-o", "json"]).unwrap();

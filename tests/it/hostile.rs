@@ -1,7 +1,6 @@
 //! Modules that loop, grow, trap, lie, flood or want what they were not granted: each is stopped within its limit, its
 //! batch goes where the policy says, and nobody else is harmed.
 
-use crate::block_on;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use weir_runtime::{
     CallError, CallFailure, CallLimits, InitError, Instance, InstanceConfig, Instruments, LoadError,
     LogLevel, LogSink, Moment, Runtime, RuntimeOptions, Setting, Table, TimerClock, componentize,
 };
-use weir_tests::{Node, guest, guest_with_wasi, read_all};
+use weir_tests::{Node, block_on, guest, guest_with_wasi, read_all};
 use weir_types::{Batch, Columns, Wanted};
 
 const LIMITS: CallLimits = CallLimits {

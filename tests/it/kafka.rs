@@ -3,7 +3,6 @@
 mod java;
 pub(crate) mod raw;
 
-use crate::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -17,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, Node};
+use weir_tests::{DEADLINE, Node, block_on};
 
 const QUICK: (&str, &str) = ("WEIR_GROUP_INITIAL_REBALANCE_DELAY_MS", "100");
 
@@ -644,7 +643,7 @@ fn outlives(rounds: usize, mut node: Node, interrupt: impl Fn(Node) -> Node) -> 
 
 #[test]
 fn kill_9_under_librdkafka_load() {
-    let rounds = crate::rounds("WEIR_KILL_ROUNDS", 3) as usize;
+    let rounds = weir_tests::rounds("WEIR_KILL_ROUNDS", 3) as usize;
     let dir = tempfile::tempdir().unwrap();
     let kafka = free_port();
     let env = [QUICK, ("WEIR_KAFKA", kafka.as_str())];
@@ -658,9 +657,9 @@ fn kill_9_under_librdkafka_load() {
 
 #[test]
 fn power_cuts_under_librdkafka_load() {
-    let cuts = crate::rounds("WEIR_POWER_CUTS", 2) as usize;
+    let cuts = weir_tests::rounds("WEIR_POWER_CUTS", 2) as usize;
     let dir = tempfile::tempdir().unwrap();
-    let Some(disk) = crate::power::Disk::make(dir.path(), 512) else {
+    let Some(disk) = weir_tests::disk::Disk::make(dir.path(), 512) else {
         println!("SKIPPED: loop mounts are not permitted here, so no power can be cut");
         return;
     };

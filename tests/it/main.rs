@@ -26,21 +26,3 @@ mod state;
 mod tools;
 mod tour;
 mod wire;
-
-/// Rounds of a repeated test: few in CI, many by hand.
-fn rounds(variable: &str, few: u32) -> u32 {
-    std::env::var(variable)
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(few)
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
-    runtime
-        .unwrap_or_else(|e| panic!("no runtime: {e}"))
-        .block_on(future)
-}

@@ -1,11 +1,10 @@
 //! The cases of the ready-made modules, run as components: what holds natively holds in the sandbox.
 
-use crate::block_on;
 use serde_json::json;
 use std::sync::Arc;
 use weir_testkit::Faults;
 use weir_testkit::case::{Case, difference};
-use weir_tests::Node;
+use weir_tests::{Node, block_on};
 
 #[test]
 fn every_case_holds_in_the_sandbox_at_any_batch_size() {

@@ -2,13 +2,13 @@
 //! to lead. Some rounds in CI; by hand `WEIR_NET_ROUNDS=200`. Skipped, with a line that says so, where namespaces are not
 //! permitted or nft is missing.
 
-use crate::cluster::{judged, loaded, more_than};
-use crate::{block_on, rounds};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use weir_client::{Client, KnownNodes};
+use weir_tests::load::{judged, loaded, more_than};
 use weir_tests::netns::Network;
 use weir_tests::site::Site;
+use weir_tests::{block_on, rounds};
 
 /// A fault lasts so long: from less than it takes to elect to several elections.
 const LASTS_MS: [u64; 4] = [100, 400, 1_200, 3_000];

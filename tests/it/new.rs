@@ -1,12 +1,11 @@
 //! `weir module new`: the project that it makes, as its README says to use it.
 
-use crate::block_on;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
-use weir_tests::{Node, read_all, weir};
+use weir_tests::{Node, block_on, read_all, weir};
 
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();

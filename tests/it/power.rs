@@ -2,80 +2,14 @@
 //! same cut must cost a lazy topic something, or the test proves nothing. Few in CI, fifty by hand with
 //! `WEIR_POWER_CUTS=50`. Skipped, with a line that says so, where mounting is not permitted.
 
-use crate::crash::{Load, litter, stored, value_log};
-use crate::{block_on, rounds};
-use std::fs::File;
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use weir_checkers::Violation;
-use weir_tests::{DEADLINE, Node};
-
-/// A small file system of its own.
-pub(crate) struct Disk {
-    image: PathBuf,
-    pub(crate) mount: PathBuf,
-}
-
-impl Disk {
-    /// `None` where this is not permitted.
-    pub(crate) fn make(dir: &Path, mib: u64) -> Option<Self> {
-        let disk = Self {
-            image: dir.join("disk.img"),
-            mount: dir.join("mnt"),
-        };
-        std::fs::create_dir_all(&disk.mount).ok()?;
-        File::create(&disk.image).ok()?.set_len(mib << 20).ok()?;
-        run("mkfs.ext4", &["-q", "-F", disk.image.to_str()?]).then_some(())?;
-        disk.attach().then_some(disk)
-    }
-
-    pub(crate) fn attach(&self) -> bool {
-        let (image, mount) = (self.image.to_string_lossy(), self.mount.to_string_lossy());
-        run("mount", &["-o", "loop", &image, &mount])
-    }
-
-    pub(crate) fn detach(&self) {
-        let mount = self.mount.to_string_lossy().into_owned();
-        let begun = Instant::now();
-        while !run("umount", &[&mount]) && begun.elapsed() < DEADLINE {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Nothing that is not on the disk by now gets there.
-    pub(crate) fn cut(&self) -> bool {
-        /// From linux/fs/ext4/ext4.h: `_IOR('X', 125, __u32)`.
-        const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
-        // Without flushing the journal.
-        let no_log_flush: u32 = 2;
-        let Ok(root) = File::open(&self.mount) else {
-            return false;
-        };
-        #[expect(
-            unsafe_code,
-            reason = "SAFETY: the call reads a u32 through the pointer and keeps neither"
-        )]
-        let result = unsafe { libc::ioctl(root.as_raw_fd(), EXT4_IOC_SHUTDOWN, &raw const no_log_flush) };
-        result == 0
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.mount).output();
-    }
-}
-
-fn run(program: &str, args: &[&str]) -> bool {
-    Command::new(program)
-        .args(args)
-        .output()
-        .is_ok_and(|o| o.status.success())
-}
+use weir_tests::disk::Disk;
+use weir_tests::load::{Load, litter, value_log};
+use weir_tests::records::stored;
+use weir_tests::{DEADLINE, Node, block_on, rounds};
 
 #[test]
 fn power_cuts_lose_nothing_acknowledged_and_cost_a_lazy_topic_something() {

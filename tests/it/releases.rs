@@ -1,15 +1,14 @@
 //! What an earlier release has stored and says is understood, nodes of a site are replaced one by one, and the way back is
 //! refused in words once the last has been.
 
-use crate::block_on;
-use crate::cluster::{judged, loaded, more_than, under_load};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use weir_client::{BatchBuilder, Codec, Offset};
+use weir_tests::load::{judged, loaded, more_than, under_load};
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, Node, read_all, root};
+use weir_tests::{DEADLINE, Node, block_on, read_all, root};
 use weir_types::limits::{BATCH_BYTES_MAX, RAFT_LOG_BYTES_MAX};
 
 /// The directory of a node of release 0.1.0 (dc54948) that was killed: topics, records of two producers, a consumer group, two

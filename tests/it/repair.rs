@@ -1,12 +1,11 @@
 //! Sites that lost something: a damaged batch, a log, most of their nodes; and sites of two with a witness.
 
-use crate::block_on;
-use crate::cluster::{judged, loaded, more_than, under_load};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use weir_tests::load::{judged, loaded, more_than, under_load};
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, Node};
+use weir_tests::{DEADLINE, Node, block_on};
 
 #[test]
 fn a_batch_that_is_damaged_on_one_node_is_read_from_another_and_put_right() {

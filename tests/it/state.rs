@@ -3,18 +3,15 @@
 mod revisions;
 mod time;
 
-use crate::cluster::{loaded, more_than, under_load};
-use crate::crash::Load;
-use crate::power::Disk;
-use crate::{block_on, rounds};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use weir_client::{BatchBuilder, Client, Codec, Offset};
+use weir_tests::disk::Disk;
+use weir_tests::load::{Load, loaded, more_than, under_load};
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, Node, guest, read_all};
+use weir_tests::{DEADLINE, Node, block_on, guest, read_all, rounds};
 
 const PIPELINE: &str = r#"
 name = "count"
@@ -443,7 +440,7 @@ fn across_groups(counting: Counting, spread: &[(&str, &str)]) {
         ];
         site.cli(&made).unwrap();
     }
-    site.until("replica groups in place", crate::groups::in_place)
+    site.until("replica groups in place", weir_tests::replica_groups::in_place)
         .unwrap();
     let mut load = block_on(async {
         let client = site.client().await.unwrap();
@@ -460,7 +457,7 @@ fn across_groups(counting: Counting, spread: &[(&str, &str)]) {
             block_on(more_than(count, wanted + 200));
         });
         site.start(victim).unwrap();
-        site.until("replica groups in place", crate::groups::in_place)
+        site.until("replica groups in place", weir_tests::replica_groups::in_place)
             .unwrap();
         block_on(async {
             let client = site.client().await.unwrap();

@@ -1,10 +1,10 @@
 //! What a user does, through the real binary: every command, its output for programs, its exit codes, its errors.
 
-use crate::block_on;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::process::Output;
-use weir_tests::{Node, read_all};
+use weir_tests::http::http;
+use weir_tests::{Node, block_on, read_all};
 use weir_types::{BatchBuilder, Codec, Offset, Record};
 
 fn text(output: &Output) -> String {
@@ -571,30 +571,4 @@ fn an_http_request_that_is_stored_in_part_says_which() {
     assert_eq!(stored.len(), 1, "{body}");
     assert_eq!(stored[0]["partition"].as_u64(), place("small"));
     assert_eq!(stored[0]["records"], 1);
-}
-
-/// One request, by hand: no client library between the test and the wire.
-pub(crate) fn http(
-    addr: std::net::SocketAddr,
-    method: &str,
-    path: &str,
-    kind: &str,
-    body: &[u8],
-) -> (u16, Value) {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(addr).unwrap();
-    stream.set_read_timeout(Some(weir_tests::DEADLINE)).unwrap();
-    let head = format!(
-        "{method} {path} HTTP/1.0\r\nhost: localhost\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    // A body that is refused may not be read to its end.
-    let _ = stream.write_all(body);
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-    (status, serde_json::from_str(body).unwrap_or(Value::Null))
 }

@@ -1,13 +1,12 @@
 //! Hostile bytes on the client port: a clear error, bounded memory, and everybody else is served.
 
-use crate::block_on;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::Duration;
 use weir_client::{BatchBuilder, Codec, KnownNodes, Offset};
 use weir_peer::protocol::{Hello, MAGIC, Reply, Request, VERSION, Welcome};
 use weir_peer::{PeerStream, read_frame, write_frame};
-use weir_tests::{DEADLINE, Node};
+use weir_tests::{DEADLINE, Node, block_on};
 use weir_types::limits::FRAME_BYTES_MAX;
 
 async fn greeted(addr: SocketAddr, hello: Hello) -> (weir_peer::Peer, Welcome) {

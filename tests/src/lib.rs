@@ -1,15 +1,23 @@
 //! What the end-to-end tests stand on: nodes as processes, the command line, and where things were built.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod builds;
+pub mod disk;
+pub mod http;
+pub mod kafka;
+pub mod load;
 pub mod netns;
+mod node;
+pub mod records;
+pub mod replica_groups;
 pub mod site;
 
-use anyhow::{Context, Result, bail};
-use std::fs::File;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
-use weir_client::{Client, KnownNodes, Offset, Piece, Record};
+pub use builds::{guest, guest_with_wasi, module, root, target, weir};
+pub use node::Node;
+pub use records::{for_ever, read_all};
+
+use std::time::Duration;
 
 /// Longest wait for anything: a slow machine is not a failed test.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -18,364 +26,24 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// runs the tests, too. A share of the disk would have each node refuse what it is sent.
 pub const RESERVE_BYTES: &str = "16777216";
 
-/// The repository.
-pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(Path::to_owned)
-        .unwrap_or_default()
+/// Rounds of a repeated test: few in CI, many by hand.
+pub fn rounds(variable: &str, few: u32) -> u32 {
+    std::env::var(variable)
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(few)
 }
 
-/// Where cargo builds.
-pub fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
-}
-
-/// The binary, as `cargo verify` builds it.
-pub fn weir() -> PathBuf {
-    target().join("debug/weir")
-}
-
-/// A ready-made module, as cargo builds it.
+/// Runs a future on a runtime of its own.
 ///
 /// # Panics
-/// When it was not built.
-pub fn module(name: &str) -> Vec<u8> {
-    built(target().join(format!(
-        "wasm32-unknown-unknown/release/weir_module_{}.wasm",
-        name.replace('-', "_")
-    )))
-}
-
-/// A guest of `tests/guests`.
-///
-/// # Panics
-/// When it was not built.
-pub fn guest(name: &str) -> Vec<u8> {
-    built(target().join(format!("guests/wasm32-unknown-unknown/release/{name}.wasm")))
-}
-
-/// The component of a test guest that was built for `wasm32-wasip2`.
-///
-/// # Panics
-/// When it was not built.
-pub fn guest_with_wasi(name: &str) -> Vec<u8> {
-    built(target().join(format!("guests/wasm32-wasip2/release/{name}.wasm")))
-}
-
-fn built(path: PathBuf) -> Vec<u8> {
-    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; `cargo verify` builds it", path.display()))
-}
-
-/// A node as a process. Killed when dropped.
-pub struct Node {
-    child: Child,
-    /// Address for clients.
-    pub quic: SocketAddr,
-    /// Address for Kafka clients; port 0 where none are served.
-    pub kafka: SocketAddr,
-    /// Address for HTTP.
-    pub http: SocketAddr,
-    log: PathBuf,
-}
-
-impl Node {
-    /// Starts a node with its data in `dir`/data.
-    ///
-    /// # Errors
-    /// When it does not come up; with what it said.
-    pub fn start(dir: &Path, env: &[(&str, &str)]) -> Result<Self> {
-        Self::start_at(dir, &dir.join("data"), env)
-    }
-
-    /// Starts a node with its data in `data` and its output in `dir`.
-    ///
-    /// # Errors
-    /// When it does not come up; with what it said.
-    pub fn start_at(dir: &Path, data: &Path, env: &[(&str, &str)]) -> Result<Self> {
-        Self::run(Command::new(weir()), dir, data, &[], env)
-    }
-
-    /// Starts a node with its data in `dir`/data and more arguments of `weir serve`.
-    ///
-    /// # Errors
-    /// When it does not come up; with what it said.
-    pub fn start_with(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<Self> {
-        Self::run(Command::new(weir()), dir, &dir.join("data"), args, env)
-    }
-
-    /// As [`Node::start`], by a program that runs another, with `weir` as its last argument.
-    ///
-    /// # Errors
-    /// As [`Node::start`].
-    pub fn start_by(command: Command, dir: &Path) -> Result<Self> {
-        Self::run(command, dir, &dir.join("data"), &[], &[])
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// As [`Node::start`], without the privilege to raise the priority of a thread, if `setpriv` is there to drop it.
-    ///
-    /// # Errors
-    /// As [`Node::start`].
-    pub fn start_unprivileged(dir: &Path) -> Result<Self> {
-        let setpriv = Command::new("setpriv").arg("--version").output();
-        let command = if setpriv.is_ok_and(|o| o.status.success()) {
-            let mut setpriv = Command::new("setpriv");
-            setpriv.args(["--bounding-set", "-sys_nice"]).arg(weir());
-            setpriv
-        } else {
-            Command::new(weir())
-        };
-        Self::run(command, dir, &dir.join("data"), &[], &[])
-    }
-
-    pub(crate) fn run(
-        mut command: Command,
-        dir: &Path,
-        data: &Path,
-        args: &[&str],
-        env: &[(&str, &str)],
-    ) -> Result<Self> {
-        let log = dir.join("node.log");
-        let mut child = command
-            .args(["serve", "--data"])
-            .arg(data)
-            .args(args)
-            .env("WEIR_QUIC", "127.0.0.1:0")
-            .env("WEIR_HTTP", "127.0.0.1:0")
-            .env("WEIR_KAFKA", "127.0.0.1:0")
-            .env("WEIR_DISK_RESERVE_BYTES", RESERVE_BYTES)
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log)?)
-            .spawn()
-            .with_context(|| format!("cannot run {}; `cargo build` makes it", weir().display()))?;
-        let begun = Instant::now();
-        loop {
-            let text = std::fs::read_to_string(&log)?;
-            if let Some(line) = text.lines().find(|l| l.contains(" ready ")) {
-                let field = |name: &str| line.split(name).nth(1).and_then(|r| r.split_whitespace().next());
-                let quic = field("quic=").context("no address")?.parse()?;
-                let kafka = match field("kafka=").context("no address")? {
-                    "off" => SocketAddr::from(([0, 0, 0, 0], 0)),
-                    addr => addr.parse()?,
-                };
-                let http = field("http=").context("no address")?.parse()?;
-                return Ok(Self {
-                    child,
-                    quic,
-                    http,
-                    kafka,
-                    log,
-                });
-            }
-            if child.try_wait()?.is_some() || begun.elapsed() > DEADLINE {
-                let _ = child.kill();
-                bail!("the node did not start:\n{text}");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// What it said so far.
-    pub fn said(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// A client of it.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub async fn client(&self) -> Result<Client> {
-        Ok(Client::connect(self.quic, &KnownNodes::forgetful(), "test").await?)
-    }
-
-    /// Ends it as a power button does.
-    ///
-    /// # Errors
-    /// When it cannot be waited for.
-    pub fn kill(mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-
-    /// Ends it in good order.
-    ///
-    /// # Errors
-    /// When it does not end.
-    pub fn stop(mut self) -> Result<()> {
-        Command::new("kill").arg(self.child.id().to_string()).status()?;
-        let begun = Instant::now();
-        while self.child.try_wait()?.is_none() {
-            if begun.elapsed() > DEADLINE {
-                bail!("the node does not stop:\n{}", self.said());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    }
-
-    /// Whether it has ended by itself.
-    pub fn ended(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(Some(_)))
-    }
-
-    /// Runs the command line against it, with `input` on standard input.
-    ///
-    /// # Errors
-    /// When it cannot be run.
-    pub fn cli(&self, args: &[&str], input: &str) -> Result<Output> {
-        let known = self.log.with_file_name("known_nodes");
-        let mut child = Command::new(weir())
-            .args(args)
-            .env("WEIR_NODE", self.quic.to_string())
-            .env("WEIR_KNOWN_NODES", known)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut stdin = child.stdin.take().context("no input")?;
-        let input = input.to_owned();
-        let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, input.as_bytes()));
-        let output = child.wait_with_output()?;
-        // The command may not read all of it.
-        let _ = writer.join();
-        Ok(output)
-    }
-
-    /// Stops it where it is (`SIGSTOP`), as the loss of its power would: it says nothing more. Without this, a sync that
-    /// runs while a file system shuts down may succeed and keep nothing, since the abort ends the journal's
-    /// transaction and leaves nothing to wait for; and the node would acknowledge what is gone.
-    ///
-    /// # Errors
-    /// When it does not stop.
-    pub fn freeze(&self) -> Result<()> {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-STOP", &pid]).status()?;
-        anyhow::ensure!(status.success(), "cannot stop the node");
-        let begun = Instant::now();
-        while !self.is_frozen()? {
-            anyhow::ensure!(begun.elapsed() < DEADLINE, "the node does not stop");
-            std::thread::yield_now();
-        }
-        Ok(())
-    }
-
-    /// Whether none of its threads does anything, since it was stopped or has stopped itself (`weir_log::Stop`).
-    ///
-    /// # Errors
-    /// When it is gone.
-    pub fn is_frozen(&self) -> Result<bool> {
-        let mut tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()))?.flatten();
-        // Only one that was stopped says `T`; one that waits for the disk (D) stops before it returns from the kernel.
-        let state = |task: &std::fs::DirEntry| {
-            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(')')
-                .and_then(|(_, rest)| rest.trim_start().chars().next())
-        };
-        let mut is_any = false;
-        let all = tasks.all(|task| {
-            let state = state(&task);
-            is_any |= state == Some('T');
-            matches!(state, Some('T' | 'D'))
-        });
-        Ok(all && is_any)
-    }
-
-    /// Lets it go on after [`Node::freeze`].
-    ///
-    /// # Errors
-    /// When it does not.
-    pub fn thaw(&self) -> Result<()> {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-CONT", &pid]).status()?;
-        anyhow::ensure!(status.success(), "cannot let the node go on");
-        Ok(())
-    }
-
-    /// Nice value of the thread `name`.
-    ///
-    /// # Errors
-    /// When there is no such thread.
-    pub fn nice(&self, name: &str) -> Result<i64> {
-        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            // A thread may end while we look.
-            let stat = std::fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
-            // proc_pid_stat(5): the name in parentheses, and the nice value 17 fields behind them.
-            if let Some((head, rest)) = stat.rsplit_once(')')
-                && head.ends_with(&format!("({name}"))
-                && let Some(nice) = rest.split_whitespace().nth(16)
-            {
-                return Ok(nice.parse()?);
-            }
-        }
-        bail!("no thread `{name}`")
-    }
-
-    /// Resident memory, in MiB.
-    ///
-    /// # Errors
-    /// When the process is gone.
-    pub fn rss_mib(&self) -> Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status
-            .lines()
-            .find_map(|l| l.strip_prefix("VmRSS:"))
-            .context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1_024.0)
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// All records of a partition with their offsets, and the gaps.
-///
-/// # Errors
-/// When reading fails.
-pub async fn read_all(
-    client: &Client,
-    topic: &str,
-    partition: u32,
-    max_bytes: u32,
-) -> Result<(Vec<(u64, Record)>, Vec<weir_client::Gap>)> {
-    let mut fetcher = client.fetcher().await?;
-    let (mut from, mut records, mut gaps) = (Offset::ZERO, Vec::new(), Vec::new());
-    loop {
-        let fetched = fetcher
-            .fetch(topic, partition, from, max_bytes, Duration::ZERO)
-            .await?;
-        for piece in fetched.pieces {
-            match piece {
-                Piece::Gap(gap) => gaps.push(gap),
-                Piece::Batch(batch) => {
-                    for record in batch.body()?.records() {
-                        let record = record?;
-                        if record.offset >= from {
-                            records.push((record.offset.get(), record.to_record()));
-                        }
-                    }
-                }
-            }
-        }
-        if fetched.next >= fetched.committed_end {
-            return Ok((records, gaps));
-        }
-        from = fetched.next;
-    }
-}
-
-/// Settings of a topic whose records have no real timestamps: none of them is old.
-pub fn for_ever() -> [(String, String); 1] {
-    [("retention.ms".to_owned(), "-1".to_owned())]
+/// When no runtime can be made.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    runtime
+        .unwrap_or_else(|e| panic!("no runtime: {e}"))
+        .block_on(future)
 }

@@ -1,11 +1,10 @@
 //! What would make an entry that no follower takes is refused before anything is computed on it, or is sent in as many entries
 //! as it needs. A site of two, since its quorum needs the leader.
 
-use super::{batch, send, still_serves};
-use crate::block_on;
 use weir_client::{Client, Codec};
+use weir_tests::records::{batch, send, still_serves};
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, for_ever, guest, read_all};
+use weir_tests::{DEADLINE, block_on, for_ever, guest, read_all};
 use weir_types::Batch;
 
 /// A batch of 12.8 MB of readings that differ, which gzip makes a quarter of.

@@ -1,17 +1,15 @@
 //! A directory that was put back from a copy is sound in itself, and lacks what its node acknowledged since: the others
 //! tell it so, and have it come in anew. Two processes do not speak for one node.
 
-use crate::attacks::batch;
-use crate::attacks::what_can_be_read_comes_back::copy;
-use crate::block_on;
+use super::what_can_be_read_comes_back::copy;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
-use weir_tests::read_all;
+use weir_tests::records::batch;
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, weir};
+use weir_tests::{DEADLINE, block_on, read_all, weir};
 use weir_types::Codec;
 
 /// Sends so many records, one after the other.

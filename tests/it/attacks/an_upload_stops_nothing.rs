@@ -1,8 +1,7 @@
 //! Whatever is uploaded, modules and pipelines can be administered beside it; and a digest is a digest.
 
-use crate::block_on;
 use std::time::{Duration, Instant};
-use weir_tests::{Node, module};
+use weir_tests::{Node, block_on, module};
 
 fn leb(mut n: u32, out: &mut Vec<u8>) {
     loop {

@@ -1,12 +1,11 @@
 //! However many clients connect and ask for nothing, the nodes of a site hear each other: one that falls silent is replaced.
 
-use super::still_serves;
-use crate::block_on;
 use std::time::{Duration, Instant};
 use weir_peer::protocol::{Hello, MAGIC, VERSION, Welcome};
 use weir_peer::{KnownNodes, Peer, read_frame, write_frame};
+use weir_tests::records::still_serves;
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, for_ever};
+use weir_tests::{DEADLINE, block_on, for_ever};
 use weir_types::limits::{CONNECTIONS_MAX, CONNECTIONS_NEW_MAX};
 
 /// A client that says hello, and nothing else.

@@ -1,11 +1,10 @@
 //! A web page cannot ask a node, and connections that say nothing, or say it slowly, take nobody's place for long.
 
-use super::still_serves;
-use crate::block_on;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
-use weir_tests::{DEADLINE, Node, for_ever};
+use weir_tests::records::still_serves;
+use weir_tests::{DEADLINE, Node, block_on, for_ever};
 
 /// Status and body of the answer to these lines.
 fn ask(node: &Node, lines: &str) -> (u16, String) {

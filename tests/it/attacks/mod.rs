@@ -16,38 +16,3 @@ mod what_becomes_much_is_paid_for;
 mod what_can_be_read_comes_back;
 mod what_is_gone_is_told;
 mod what_the_system_refuses_is_no_damage;
-
-use std::time::{Duration, Instant};
-use weir_client::Client;
-use weir_tests::DEADLINE;
-use weir_types::{Batch, BatchBuilder, Codec, Headers, Offset};
-
-/// A batch of these values.
-fn batch(codec: Codec, values: impl IntoIterator<Item = Vec<u8>>) -> Batch {
-    let mut builder = BatchBuilder::new(codec);
-    for value in values {
-        builder.push(0, None, Some(&value), Headers::NONE);
-    }
-    builder.build(Offset::ZERO, None).unwrap()
-}
-
-/// Sends a batch, and waits for what becomes of it.
-async fn send(client: &Client, topic: &str, batch: &Batch) -> Result<(), String> {
-    let mut producer = client.producer().await.map_err(|e| e.to_string())?;
-    let sent = producer.send(topic, 0, batch).await.map_err(|e| e.to_string())?;
-    let done = tokio::time::timeout(DEADLINE, sent.done()).await;
-    done.map_err(|e| e.to_string())?
-        .map(drop)
-        .map_err(|e| e.to_string())
-}
-
-/// Takes a record within five seconds, however often that has to be asked: a leader may change.
-async fn still_serves(client: &Client, topic: &str) {
-    let begun = Instant::now();
-    loop {
-        match send(client, topic, &batch(Codec::None, [b"still here".to_vec()])).await {
-            Ok(()) => return,
-            Err(why) => assert!(begun.elapsed() < Duration::from_secs(5), "nobody serves: {why}"),
-        }
-    }
-}

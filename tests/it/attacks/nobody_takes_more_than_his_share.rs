@@ -1,17 +1,16 @@
 //! Whatever one address sends, or does not take, the node stays small, serves somebody else as before, and is as small as before when
 //! it is over.
 
-use super::{batch, send, still_serves};
-use crate::block_on;
-use crate::kafka::raw::{connect_from, request};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use weir_client::Client;
 use weir_peer::protocol::{Hello, MAGIC, Request, VERSION, Welcome};
 use weir_peer::{KnownNodes, PeerStream, connect, read_frame, write_frame};
+use weir_tests::kafka::{connect_from, request};
+use weir_tests::records::{batch, send, still_serves};
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, Node, for_ever};
+use weir_tests::{DEADLINE, Node, block_on, for_ever};
 use weir_types::{Batch, Codec};
 
 /// Somebody who takes all he can; whoever is measured is at 127.0.0.1.

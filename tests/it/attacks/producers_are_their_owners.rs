@@ -1,12 +1,11 @@
 //! An idempotent producer's number is one that was given out, nobody at another address goes on for it, and whoever makes many has his own
 //! forgotten.
 
-use super::batch;
-use crate::block_on;
-use crate::kafka::raw::{ask, connect_from, request};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use weir_tests::{DEADLINE, Node, for_ever};
+use weir_tests::kafka::{ask, connect_from, request};
+use weir_tests::records::{batch, send};
+use weir_tests::{DEADLINE, Node, block_on, for_ever};
 use weir_types::limits::PRODUCERS_PER_ACCOUNT_MAX;
 use weir_types::{Batch, BatchBuilder, Codec, Headers, Offset, Producer};
 
@@ -66,7 +65,7 @@ fn numbers_are_given_out_and_windows_are_their_owners() {
     block_on(async {
         let client = node.client().await.unwrap();
         client.create_topic("t", 1, &for_ever()).await.unwrap();
-        super::send(&client, "t", &batch(Codec::None, [b"first".to_vec()]))
+        send(&client, "t", &batch(Codec::None, [b"first".to_vec()]))
             .await
             .unwrap();
     });

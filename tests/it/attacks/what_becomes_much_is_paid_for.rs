@@ -1,12 +1,12 @@
 //! Input that is small on the wire and becomes much in the node takes room there first: batches that inflate ten thousand-fold,
 //! and requests that are too large and are read past.
 
-use super::batch;
 use super::nobody_takes_more_than_his_share::{ATTACKER, framed, withstands, write_all_there_is_room_for};
-use crate::kafka::raw::{connect_from, request};
 use std::io::Write;
 use std::net::TcpStream;
 use weir_tests::Node;
+use weir_tests::kafka::{connect_from, request};
+use weir_tests::records::batch;
 use weir_types::Codec;
 
 /// Produce 3 of `records` to `large`/0, acknowledged by the leader.

@@ -1,6 +1,7 @@
 //! One revision after another: state taken over, a way back, and trying one out.
 
 use super::*;
+use std::path::Path;
 
 /// A module that keeps its state in another form takes over what the version before it wrote, all at once, or nothing has happened.
 #[test]
