@@ -1,28 +1,14 @@
-//! End-to-end tests in one binary, so that linking happens once. Each file says what it is about.
+//! End-to-end tests in one binary, so that linking happens once: a folder for each feature.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod attacks;
-mod batches;
-mod chaos;
+mod cli;
 mod cluster;
-mod crash;
-mod decoders;
-mod disk;
-mod groups;
-mod hostile;
+mod durability;
 mod kafka;
 mod layers;
 mod modules;
-mod netns;
-mod new;
 mod openapi;
-mod power;
-mod readers;
-mod releases;
-mod repair;
-mod rewriting;
-mod state;
-mod tools;
-mod tour;
-mod wire;
+mod pipelines;
+mod records;

@@ -1,18 +1,18 @@
 //! What was tried on a node by those who wished it ill, or by people who meant no harm: one file for each finding, named for
 //! what it defends.
 
-mod a_label_stands_for_its_bytes;
-mod a_row_that_cannot_be_read_is_told_of;
-mod an_entry_is_bounded;
-mod an_old_directory_is_no_node;
-mod an_upload_stops_nothing;
-mod clients_do_not_keep_nodes_apart;
-mod files_are_ours_alone;
-mod http_is_bounded_and_asked_by_nobodys_page;
-mod nobody_takes_more_than_his_share;
-mod producers_are_their_owners;
-mod signals_and_pipes_end_in_order;
-mod what_becomes_much_is_paid_for;
-mod what_can_be_read_comes_back;
-mod what_is_gone_is_told;
-mod what_the_system_refuses_is_no_damage;
+mod data_directory_is_private;
+mod http_rejects_foreign_pages_and_idle_connections;
+mod idle_clients_do_not_block_elections;
+mod inflating_input_is_bounded;
+mod io_errors_are_not_damage;
+mod log_entries_are_bounded;
+mod memory_is_bounded_per_address;
+mod missing_files_stop_startup;
+mod module_labels_keep_their_digest;
+mod producer_ids_belong_to_their_account;
+mod readable_records_survive_metadata_damage;
+mod restored_copies_rejoin_as_new_nodes;
+mod signals_and_closed_pipes_end_cleanly;
+mod unreadable_rows_stop_startup;
+mod uploads_block_no_other_call;

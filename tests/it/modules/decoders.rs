@@ -16,7 +16,7 @@ fn peers(what: &str, name: &str) {
     let dir = tempfile::tempdir().unwrap();
     let wasm = dir.path().join("module.wasm");
     std::fs::write(&wasm, module(name)).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/decoders/peers.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/modules/decoders/peers.py");
     let ran = Command::new("python3")
         .env("PYTHONPATH", &tools)
         .arg(script)

@@ -1,7 +1,7 @@
 //! What nobody asked to change: of each module that rewrites a record, what it was not told to touch leaves byte for byte as it came.
 //! And of what is put in windows: the order within the lateness makes no difference.
 
-use crate::readers::json;
+use super::json_readers::json;
 use proptest::prelude::*;
 use weir_module_convert::Convert;
 use weir_module_downsample::Downsample;

@@ -1,7 +1,7 @@
 //! Files that are gone are no reason to begin anew in silence: a node that had something says what is missing, and what to do;
 //! and what lies readable beside them comes back.
 
-use super::what_can_be_read_comes_back::text;
+use super::readable_records_survive_metadata_damage::text;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

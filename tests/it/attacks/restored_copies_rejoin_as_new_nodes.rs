@@ -1,7 +1,7 @@
 //! A directory that was put back from a copy is sound in itself, and lacks what its node acknowledged since: the others
 //! tell it so, and have it come in anew. Two processes do not speak for one node.
 
-use super::what_can_be_read_comes_back::copy;
+use super::readable_records_survive_metadata_damage::copy;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,8 @@
 //! What modules remember: it is what their records make of it, whatever happens to the node.
 
 mod revisions;
-mod time;
+mod sandbox;
+mod state;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

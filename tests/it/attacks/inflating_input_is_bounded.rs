@@ -1,7 +1,7 @@
 //! Input that is small on the wire and becomes much in the node takes room there first: batches that inflate ten thousand-fold,
 //! and requests that are too large and are read past.
 
-use super::nobody_takes_more_than_his_share::{ATTACKER, framed, withstands, write_all_there_is_room_for};
+use super::memory_is_bounded_per_address::{ATTACKER, framed, withstands, write_all_there_is_room_for};
 use std::io::Write;
 use std::net::TcpStream;
 use weir_tests::Node;

@@ -1,0 +1,4 @@
+//! The command line as users run it.
+
+mod tools;
+mod tour;

@@ -1,0 +1,5 @@
+//! Durability on a single node: kills, power cuts and full disks.
+
+mod crash;
+mod disk_full;
+mod power;

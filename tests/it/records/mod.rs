@@ -1,0 +1,4 @@
+//! Records: batches, the wire of the native protocol, reads and HTTP.
+
+mod batches;
+mod wire;
