@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod builds;
+pub mod cli;
+pub mod counting;
 pub mod disk;
+pub mod eventually;
 pub mod http;
 pub mod kafka;
 pub mod load;
@@ -14,6 +17,7 @@ pub mod replica_groups;
 pub mod site;
 
 pub use builds::{guest, guest_with_wasi, module, root, target, weir};
+pub use eventually::{eventually, eventually_async, within};
 pub use node::Node;
 pub use records::{for_ever, read_all};
 

@@ -5,6 +5,7 @@ use crate::site::Site;
 use crate::{DEADLINE, block_on};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use weir_checkers::{Event, Outcome, Place, Seen, Violation};
@@ -78,6 +79,25 @@ impl Load {
         }
         self.unknown.extend(resend);
         self.unknown.make_contiguous().sort();
+    }
+
+    /// Runs the load until `want` records are acknowledged, and then `ends` its node.
+    ///
+    /// # Panics
+    /// When the load ends before.
+    pub async fn run_until(&mut self, client: &Client, want: u64, ends: impl FnOnce() + Send + 'static) {
+        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (ended, stops, counted) = (client.clone(), Arc::clone(&stop), Arc::clone(&count));
+        let ending = std::thread::spawn(move || {
+            wait_for(|| counted.load(Ordering::Relaxed) >= want);
+            ends();
+            stops.store(true, Ordering::Relaxed);
+            // The connection would notice the end of the node only after its idle timeout.
+            ended.disconnect();
+        });
+        self.run(client, &stop, &count).await;
+        ending.join().unwrap();
+        assert!(count.load(Ordering::Relaxed) >= want, "the load ended too early");
     }
 
     fn place(&self) -> Place {
@@ -236,6 +256,14 @@ pub async fn litter(client: &Client, round: u32, stop: &AtomicBool) {
         if client.delete_topic(&topic).await.is_err() {
             return;
         }
+    }
+}
+
+/// Waits for a condition or the deadline, and looks every 300 microseconds: faults must hit between two records.
+pub fn wait_for(mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() && begun.elapsed() < DEADLINE {
+        std::thread::sleep(Duration::from_micros(300));
     }
 }
 

@@ -89,3 +89,29 @@ pub async fn still_serves(client: &Client, topic: &str) {
         }
     }
 }
+
+/// Returns the timestamp and the text of each record in partition 0 of `topic`.
+///
+/// # Panics
+/// When a record cannot be read or is not UTF-8.
+pub async fn texts(client: &Client, topic: &str) -> Vec<(i64, String)> {
+    let (records, _) = read_all(client, topic, 0, 1 << 20).await.unwrap();
+    let text = |(_, record): (u64, Record)| {
+        let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+        (record.timestamp, value)
+    };
+    records.into_iter().map(text).collect()
+}
+
+/// Builds a batch of texts.
+pub fn text_batch(values: &[&str]) -> Batch {
+    batch(Codec::None, values.iter().map(|value| value.as_bytes().to_vec()))
+}
+
+/// Sends texts to partition 0 of topic `t`, and waits for the acknowledgement.
+///
+/// # Panics
+/// When the node refuses the records.
+pub async fn send_texts(client: &Client, values: &[&str]) {
+    send(client, "t", &text_batch(values)).await.unwrap();
+}

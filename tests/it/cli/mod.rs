@@ -1,4 +1,8 @@
 //! The command line as users run it.
 
-mod tools;
-mod tour;
+mod dead_letters;
+mod errors;
+mod examples;
+mod groups;
+mod pipelines;
+mod records;

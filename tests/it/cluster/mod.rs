@@ -2,7 +2,11 @@
 
 mod chaos;
 mod failover;
+mod full_disk;
+mod membership;
 mod netns;
+mod pipelines;
+mod power_cuts;
 mod releases;
 mod repair;
 mod replica_groups;
