@@ -39,17 +39,12 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
     run(damage)?;
     say("a hundred kills, fifty power cuts, ten thousand connections");
     let filters = [
-        "crash::",
-        "state::",
-        "power::",
+        "durability::",
+        "pipelines::",
         "cluster::",
-        "chaos::",
-        "netns::",
-        "repair::",
+        "modules::decoders::",
         "under_librdkafka",
         "idle_connections",
-        "releases::",
-        "decoders::",
     ];
     let earlier = earlier()?;
     let mut rounds = cargo(&["test", "-p", "weir-tests", "--test", "it", "--", "--nocapture"]);

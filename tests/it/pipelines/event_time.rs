@@ -1,0 +1,96 @@
+//! The event time of records: fields, idle partitions and unreadable times.
+
+use std::time::{Duration, Instant};
+use weir_tests::counting::{Counting, WINDOWS};
+use weir_tests::records::{send_texts, texts};
+use weir_tests::{DEADLINE, Node, block_on, read_all};
+
+/// What a gateway's clock and a sensor's may say, and what a module is told of it.
+#[test]
+fn records_are_dated_by_a_field_and_their_time_goes_on_without_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        Counting::INLINE_WINDOWS.begin(&client).await;
+        let with = "field = \"at\", unit = \"s\", idle_ms = 100, on_bad_time = \"record\"";
+        let dated = format!("{WINDOWS}event_time = {{ {with} }}\n");
+        client.apply_pipeline(&dated).await.unwrap();
+        // No number of its own: rejected, and dated all the same.
+        let refused = client
+            .apply_pipeline(&format!("{WINDOWS}event_time = {{ unit = \"m\" }}\n"))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("unit"), "{refused}");
+        send_texts(&client, &["7", "14", r#"{"at":0.06}"#]).await;
+        // The values that are no JSON have their record's time, 0; what is in the value of the third ends their window.
+        let counts = async || texts(&client, "counts").await;
+        let begun = Instant::now();
+        while counts().await.is_empty() {
+            assert!(begun.elapsed() < DEADLINE);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(counts().await, [(50, "50 0 2".to_owned())]);
+        // Then nothing comes, and the window after it ends by itself.
+        send_texts(&client, &["8"]).await;
+        let begun = Instant::now();
+        while counts().await.len() < 2 {
+            assert!(begun.elapsed() < DEADLINE, "{:?}", counts().await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let (at, said) = counts().await.pop().unwrap();
+        assert_eq!(said, format!("{at} 1 1"));
+    });
+    node.stop().unwrap();
+}
+
+/// A time that cannot be read is told, and nothing else stands in for it unless that was asked for.
+#[test]
+fn a_record_that_says_no_time_is_a_dead_letter_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        Counting::INLINE_WINDOWS.begin(&client).await;
+        let dated = format!("{WINDOWS}event_time = {{ field = \"at\" }}\n");
+        client.apply_pipeline(&dated).await.unwrap();
+        let good = r#"{"at":"2026-01-31T14:00:10.5+02:00"}"#;
+        let bad = [
+            r#"{"at":"soon"}"#,
+            r#"{"at":1769860810}"#,
+            "{}",
+            "no json",
+            r#"{"at":1769860810000,"at":1769860811000}"#,
+        ];
+        send_texts(&client, &[bad[0], good, bad[1], bad[2], bad[3], bad[4]]).await;
+        let (dead, _) = read_all(&client, "t.dead", 0, 1 << 20).await.unwrap();
+        let said: Vec<(String, String)> = dead
+            .into_iter()
+            .map(|(_, record)| {
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+                let error = record.headers.iter().find(|(name, _)| name == "weir.error");
+                let error = error.and_then(|(_, value)| value.clone()).unwrap();
+                (text(&record.value.unwrap()), text(&error))
+            })
+            // The module takes numbers alone, and says something else of the good one.
+            .filter(|(value, _): &(String, String)| value != good)
+            .collect();
+        assert_eq!(
+            said.iter().map(|(value, _)| value.as_str()).collect::<Vec<_>>(),
+            bad
+        );
+        for ((_, error), why) in said.iter().zip([
+            "`soon` is no time",
+            "what unit",
+            "nothing at `at`",
+            "not JSON",
+            "`at` twice",
+        ]) {
+            assert!(error.contains("its time") && error.contains(why), "{error}");
+        }
+        let told: serde_json::Value = serde_json::from_slice(&client.pipelines().await.unwrap()).unwrap();
+        assert_eq!(told[0]["bad_times"], 5, "{told}");
+    });
+    node.stop().unwrap();
+}
