@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use weir_tests::records::still_serves;
-use weir_tests::{DEADLINE, Node, block_on, for_ever};
+use weir_tests::{DEADLINE, Node, block_on, eventually, for_ever};
 
 /// Status and body of the answer to these lines.
 fn ask(node: &Node, lines: &str) -> (u16, String) {
@@ -105,8 +105,7 @@ fn connections_that_say_nothing_go_and_others_are_served_meanwhile() {
     let during = node.rss_mib().unwrap();
     assert!(during < 256.0, "{before} MiB before, {during} MiB beside them");
     // Each is told that there is no place, or told off for taking its time, and all are gone soon.
-    let begun = Instant::now();
-    while !idle.is_empty() {
+    eventually("all idle connections are closed", || {
         idle.retain_mut(|stream| {
             let mut answer = [0; 512];
             match stream.read(&mut answer) {
@@ -118,9 +117,8 @@ fn connections_that_say_nothing_go_and_others_are_served_meanwhile() {
                 _ => false,
             }
         });
-        assert!(begun.elapsed() < DEADLINE, "{} are still there", idle.len());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        if idle.is_empty() { Ok(()) } else { Err(idle.len()) }
+    });
     assert!(refused > 0, "nobody was refused");
     let (status, _) = ask(
         &node,

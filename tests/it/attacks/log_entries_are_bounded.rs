@@ -4,7 +4,7 @@
 use weir_client::{Client, Codec};
 use weir_tests::records::{batch, send, still_serves};
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, block_on, for_ever, guest, read_all};
+use weir_tests::{block_on, eventually_async, for_ever, guest, read_all};
 use weir_types::Batch;
 
 /// A batch of 12.8 MB of readings that differ, which gzip makes a quarter of.
@@ -104,12 +104,13 @@ fn what_is_too_large_for_one_entry_never_stops_a_site() {
         );
         let behind = behind.replace("source = \"behind\"", "source = \"stored\"");
         client.apply_pipeline(&behind).await.unwrap();
-        let whole = async {
-            while count(&client, "out").await < 600_000 {
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        eventually_async("600,000 records arrive", async || {
+            match count(&client, "out").await {
+                arrived if arrived < 600_000 => Err(arrived),
+                _ => Ok(()),
             }
-        };
-        tokio::time::timeout(DEADLINE, whole).await.unwrap();
+        })
+        .await;
         assert_eq!(count(&client, "out").await, 600_000);
 
         // Texts.

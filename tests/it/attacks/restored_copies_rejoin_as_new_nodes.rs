@@ -6,10 +6,10 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use weir_tests::records::batch;
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, block_on, read_all, weir};
+use weir_tests::{block_on, eventually, read_all, weir};
 use weir_types::Codec;
 
 /// Sends so many records, one after the other.
@@ -27,7 +27,6 @@ fn produce(site: &Site, many: usize) {
 
 /// Until somebody leads, and has so many records.
 fn until_stored(site: &Site, many: usize) {
-    let begun = Instant::now();
     let count = || {
         block_on(async {
             let read = async {
@@ -38,15 +37,10 @@ fn until_stored(site: &Site, many: usize) {
             read.await.ok().flatten()
         })
     };
-    let mut have = count();
-    while have != Some(many) {
-        assert!(
-            begun.elapsed() < DEADLINE,
-            "{have:?} of {many} records: {}",
-            site.said()
-        );
-        have = count();
-    }
+    eventually(&format!("{many} records are stored"), || match count() {
+        have if have == Some(many) => Ok(()),
+        have => Err(format!("{have:?}: {}", site.said())),
+    });
 }
 
 fn until_ids(site: &Site, wanted: &[u64]) {
@@ -81,12 +75,11 @@ fn asks_in_vain(data: &Path, site: &Site) -> Child {
     let file = fs::File::create(&said).unwrap();
     let addr = site.seeds()[1].to_string();
     let asking = process(data, &addr).stderr(file).spawn().unwrap();
-    let begun = Instant::now();
-    let told = || fs::read_to_string(&said).unwrap();
-    while !told().contains("this node goes on asking") {
-        assert!(begun.elapsed() < DEADLINE, "{}", told());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually("the node keeps asking to join", || {
+        let told = fs::read_to_string(&said).unwrap();
+        let asks = told.contains("this node goes on asking");
+        if asks { Ok(()) } else { Err(told) }
+    });
     asking
 }
 
@@ -242,11 +235,11 @@ fn what_was_let_in_as_another_or_taken_out_is_told_so() {
     until_ids(site, &[1, 3, 5]);
     site.until_voters(3).unwrap();
     site.cli(&["cluster", "drain", "5"]).unwrap();
-    let begun = Instant::now();
-    while !site.node(2).unwrap().said().contains("was taken out of its site") {
-        assert!(begun.elapsed() < DEADLINE, "{}", site.said());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually("node 2 knows that it was removed", || {
+        let said = site.node(2).unwrap().said();
+        let knows = said.contains("was taken out of its site");
+        if knows { Ok(()) } else { Err(said) }
+    });
     site.stop(2).unwrap();
     let refused = format!("{:#}", site.start(2).unwrap_err());
     assert!(refused.contains("no member of its site any more"), "{refused}");
@@ -271,11 +264,14 @@ fn a_copy_from_just_before_the_last_start_is_known_without_a_leader() {
     site.start(2).unwrap();
     site.until_in_step().unwrap();
     let count = || place(&data.with_file_name("../3/data"))["others_started"]["2"]["count"].clone();
-    let begun = Instant::now();
-    while count() != place(&data)["started"] {
-        assert!(begun.elapsed() < DEADLINE, "{}", count());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually("node 3 knows the last start of node 2", || {
+        let known = count();
+        if known == place(&data)["started"] {
+            Ok(())
+        } else {
+            Err(known)
+        }
+    });
     site.stop(3).unwrap();
     produce(&site, 20);
     site.kill(1).unwrap();

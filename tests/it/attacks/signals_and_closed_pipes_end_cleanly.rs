@@ -2,8 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-use weir_tests::{DEADLINE, Node, weir};
+use weir_tests::{Node, eventually, weir};
 
 fn signal(node: &Node, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(node.pid() as i32).unwrap();
@@ -16,11 +15,7 @@ fn a_terminal_that_is_closed_ends_a_node_as_a_stop_does() {
     let mut node = Node::start(dir.path(), &[]).unwrap();
     node.cli(&["topic", "create", "t"], "").unwrap();
     signal(&node, rustix::process::Signal::HUP);
-    let begun = Instant::now();
-    while !node.ended() {
-        assert!(begun.elapsed() < DEADLINE, "it goes on");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    eventually("the node ends", || node.ended());
     assert!(node.said().contains("stopped"), "{}", node.said());
     // The shutdown was orderly.
     let again = Node::start(dir.path(), &[]).unwrap();

@@ -12,7 +12,7 @@ use weir_broker::{Broker, Fetch, Framing, GroupConfig, Member, NodeId, Options, 
 use weir_checkers::{Event, Outcome, Place, Seen, numbered};
 use weir_log::Log;
 use weir_replica::memory::Hub;
-use weir_tests::{DEADLINE, block_on, rounds};
+use weir_tests::{DEADLINE, block_on, eventually_async, rounds};
 use weir_types::{ErrorKind, GroupId, Offset, SystemClock};
 
 /// How long faults happen.
@@ -55,11 +55,10 @@ impl Site {
         assert!(first.serving_within(DEADLINE).await);
         for node in 2..=count {
             first.group().add_learner(node, Member::default()).await.unwrap();
-            let begun = Instant::now();
-            while first.group().lag(node) != Some(0) {
-                assert!(begun.elapsed() < DEADLINE);
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            eventually_async("the learner has caught up", async || {
+                first.group().lag(node) == Some(0)
+            })
+            .await;
             first.group().promote(node).await.unwrap();
         }
         site
@@ -75,14 +74,8 @@ impl Site {
             ..weir_log::Options::default()
         };
         // The last one's threads may still be letting go of it.
-        let begun = Instant::now();
-        let (log, recovered) = loop {
-            match Log::open(&dir, &options) {
-                Ok(opened) => break opened,
-                Err(e) => assert!(begun.elapsed() < DEADLINE, "{e}"),
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
+        let open = async || Log::open(&dir, &options);
+        let (log, recovered) = eventually_async("the log opens", open).await;
         assert!(recovered.damage.is_none(), "{recovered:?}");
         let config = GroupConfig {
             id: GroupId(0),
@@ -312,16 +305,20 @@ async fn run(seed: u64) {
         history.extend(task.await.unwrap());
     }
     // It comes to rest: everybody has applied what the leader has.
-    let begun = Instant::now();
-    loop {
-        let applied: Vec<u64> = site.all().iter().map(|b| b.group().status().applied).collect();
-        let last = site.leader().map(|l| l.group().status().last);
-        if applied.iter().all(|a| Some(*a) == last) {
-            break;
-        }
-        assert!(begun.elapsed() < DEADLINE, "seed {seed}: {applied:?} of {last:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually_async(
+        &format!("seed {seed}: all nodes have applied the log"),
+        async || {
+            let applied: Vec<u64> = site.all().iter().map(|b| b.group().status().applied).collect();
+            let last = site.leader().map(|l| l.group().status().last);
+            let all_have = applied.iter().all(|a| Some(*a) == last);
+            if all_have {
+                Ok(())
+            } else {
+                Err(format!("{applied:?} of {last:?}"))
+            }
+        },
+    )
+    .await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     stop_reading.store(true, Ordering::Relaxed);
     history.extend(reading.await.unwrap());

@@ -1,8 +1,7 @@
 //! Modules and pipelines on all nodes of a site.
 
-use std::time::{Duration, Instant};
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, block_on};
+use weir_tests::{block_on, eventually_async};
 
 #[test]
 fn modules_and_pipelines_are_on_every_node_and_run_where_it_leads() {
@@ -58,12 +57,12 @@ fn modules_and_pipelines_are_on_every_node_and_run_where_it_leads() {
                 let value = format!("{{\"v\":{}}}", if i % 2 == 0 { 10 } else { 90 });
                 builder.push(0, None, Some(value.as_bytes()), weir_types::Headers::NONE);
                 let batch = builder.build(weir_client::Offset::ZERO, None).unwrap();
-                let begun = Instant::now();
-                // Until the next leader has the module ready it says so, and nothing passes unfiltered.
-                while producer.send("t", 0, &batch).await.unwrap().done().await.is_err() {
-                    assert!(begun.elapsed() < DEADLINE, "{}", site.said());
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
+                // The next leader refuses records until its module is ready: nothing passes unfiltered.
+                eventually_async("the leader has the module ready", async || {
+                    let sent = producer.send("t", 0, &batch).await.unwrap().done().await;
+                    sent.map_err(|why| format!("{why}\n{}", site.said()))
+                })
+                .await;
             }
         })
     };

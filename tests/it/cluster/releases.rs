@@ -4,11 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 use weir_client::{BatchBuilder, Codec, Offset};
 use weir_tests::load::{judged, loaded, more_than, under_load};
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, Node, block_on, read_all, root};
+use weir_tests::{Node, block_on, eventually, read_all, root};
 use weir_types::limits::{BATCH_BYTES_MAX, RAFT_LOG_BYTES_MAX};
 
 /// The directory of a node of release 0.1.0 (dc54948) that was killed: topics, records of two producers, a consumer group, two
@@ -71,12 +70,8 @@ fn the_directory_of_release_0_1_0_opens_with_all_that_was_in_it() {
         node.kill().unwrap();
     }
     // It is this release's now, and says so to the one before.
-    let begun = Instant::now();
     let node = Node::start(dir.path(), &[]).unwrap();
-    while site_json(&data)["level"] != 2 {
-        assert!(begun.elapsed() < DEADLINE);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually("the directory is at level 2", || site_json(&data)["level"] == 2);
     node.stop().unwrap();
     let stored = site_json(&data);
     assert_eq!((&stored["number"], &stored["level"]), (&1.into(), &2.into()));
@@ -174,11 +169,7 @@ fn nodes_of_a_site_are_replaced_one_by_one() {
         site.stop(1).unwrap();
         site.replace(1, None);
         site.start(1).unwrap();
-        let begun = Instant::now();
-        while let Err(refused) = by_record(&site, "late") {
-            assert!(begun.elapsed() < DEADLINE, "{refused}");
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        eventually("the site has the new level", || by_record(&site, "late"));
         more();
     });
     site.until_in_step().unwrap();

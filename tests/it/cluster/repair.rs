@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use weir_tests::load::{judged, loaded, more_than, under_load};
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, Node, block_on};
+use weir_tests::{Node, block_on, eventually};
 
 #[test]
 fn a_batch_that_is_damaged_on_one_node_is_read_from_another_and_put_right() {
@@ -120,11 +120,7 @@ fn a_replica_that_lost_something_comes_back_as_another_by_itself() {
             assert!(said.contains("must not vote as if it had not"), "{said}");
             assert!(said.contains(&format!("was={old}")), "{said}");
             // What was left of the log goes once it is of no use.
-            let begun = Instant::now();
-            while data.join("set-aside").exists() {
-                assert!(begun.elapsed() < DEADLINE, "what was set aside stays");
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            eventually("the old log is removed", || !data.join("set-aside").exists());
         }
     });
     site.until_in_step().unwrap();

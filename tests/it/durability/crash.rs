@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-use weir_tests::load::{Load, litter, value_log};
+use weir_tests::load::{Load, litter, value_log, wait_for};
 use weir_tests::records::stored;
-use weir_tests::{DEADLINE, Node, block_on, rounds};
+use weir_tests::{Node, block_on, rounds};
 
 #[test]
 fn kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing() {
@@ -35,10 +34,7 @@ fn kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing() {
             // Somewhere between two acknowledgements, another place each round.
             let killer = std::thread::spawn(move || {
                 let want = 50 + u64::from(round) * 37 % 900;
-                let begun = Instant::now();
-                while killer_count.load(Ordering::Relaxed) < want && begun.elapsed() < DEADLINE {
-                    std::thread::sleep(Duration::from_micros(300));
-                }
+                wait_for(|| killer_count.load(Ordering::Relaxed) >= want);
                 killing.store(killer_count.load(Ordering::Relaxed) >= want, Ordering::Relaxed);
                 node.kill().unwrap();
                 killer_stop.store(true, Ordering::Relaxed);

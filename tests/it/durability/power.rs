@@ -4,12 +4,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 use weir_checkers::Violation;
 use weir_tests::disk::Disk;
-use weir_tests::load::{Load, litter, value_log};
+use weir_tests::load::{Load, litter, more_than, value_log, wait_for};
 use weir_tests::records::stored;
-use weir_tests::{DEADLINE, Node, block_on, rounds};
+use weir_tests::{Node, block_on, rounds};
 
 #[test]
 fn power_cuts_lose_nothing_acknowledged_and_cost_a_lazy_topic_something() {
@@ -58,9 +57,7 @@ fn power_cuts_lose_nothing_acknowledged_and_cost_a_lazy_topic_something() {
             let client = node.client().await.unwrap();
             let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
             let enough = async {
-                while count.load(Ordering::Relaxed) < 300 + u64::from(round) * 113 % 1_500 {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
+                more_than(&count, 300 + u64::from(round) * 113 % 1_500).await;
                 stop.store(true, Ordering::Relaxed);
             };
             tokio::join!(sync.run(&client, &stop, &count), enough);
@@ -76,10 +73,7 @@ fn power_cuts_lose_nothing_acknowledged_and_cost_a_lazy_topic_something() {
             std::thread::scope(|scope| {
                 scope.spawn(move || {
                     let want = 200 + u64::from(round) * 71 % 700;
-                    let begun = Instant::now();
-                    while cutter_count.load(Ordering::Relaxed) < want && begun.elapsed() < DEADLINE {
-                        std::thread::sleep(Duration::from_micros(200));
-                    }
+                    wait_for(|| cutter_count.load(Ordering::Relaxed) >= want);
                     node.freeze().unwrap();
                     assert!(disk_ref.cut(), "the ioctl is refused");
                     node.kill().unwrap();

@@ -4,9 +4,8 @@ use super::{QUICK, config};
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use std::time::Instant;
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, Node, block_on};
+use weir_tests::{DEADLINE, Node, block_on, eventually};
 
 /// librdkafka knows the three brokers, and finds the next leader as it does with Kafka.
 #[test]
@@ -84,18 +83,15 @@ fn a_node_that_is_gone_is_told_of_by_nobody_and_comes_back() {
     site.until_in_step().unwrap();
     site.cli(&["topic", "create", "t"]).unwrap();
     let until = |site: &Site, asked: usize, brokers: &[i32]| {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
+        eventually(&format!("node {asked} returns brokers {brokers:?}"), || {
             let (told, in_sync, replicas) = told(site.node(asked).unwrap());
-            assert_eq!(replicas.len(), 3, "all are replicas, those that are away too");
+            assert_eq!(replicas.len(), 3, "nodes that are down remain replicas");
             if told == brokers && in_sync == brokers {
-                return replicas[0];
+                Ok(replicas[0])
+            } else {
+                Err(format!("brokers {told:?}, in sync {in_sync:?}"))
             }
-            assert!(
-                Instant::now() < deadline,
-                "node {asked} tells of {told:?}, {in_sync:?} in sync, and not of {brokers:?}"
-            );
-        }
+        })
     };
     let leader = site.leader().unwrap();
     let others: Vec<usize> = (1..=3).filter(|n| *n != leader).collect();

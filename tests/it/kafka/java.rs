@@ -4,9 +4,8 @@ use super::clients;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Instant;
 use weir_tests::site::Site;
-use weir_tests::{DEADLINE, Node};
+use weir_tests::{DEADLINE, Node, within};
 
 /// Where they are, if they could be installed.
 fn kafka() -> Option<std::path::PathBuf> {
@@ -215,15 +214,12 @@ fn connect_distributed_goes_on_where_it_was() {
         .stderr(Stdio::null())
         .spawn();
         let _worker = Running(worker.unwrap());
-        let until = Instant::now() + 3 * DEADLINE;
-        // The second time it finds its connector in the topic.
-        while count() < before + 20 {
-            assert!(
-                Instant::now() < until,
-                "Connect has written {} numbers; {}",
-                count(),
-                site.said()
-            );
+        // The second time, Connect finds its connector in the topic.
+        within(3 * DEADLINE, "Connect writes 20 numbers", || {
+            let written = count();
+            if written >= before + 20 {
+                return Ok(());
+            }
             let put = Command::new("curl")
                 .args(["--silent", "--max-time", "5", "-X", "PUT", "-H", "content-type: application/json"])
                 .arg(format!("http://{http}/connectors/count/config"))
@@ -231,7 +227,8 @@ fn connect_distributed_goes_on_where_it_was() {
                 .output();
             put.unwrap();
             std::thread::sleep(std::time::Duration::from_millis(300));
-        }
+            Err(format!("{written} numbers; {}", site.said()))
+        });
         before = count();
     }
     let read = site
@@ -272,12 +269,10 @@ fn a_node_answers_as_a_real_kafka_beside_it() {
         ],
     )
     .unwrap();
-    let until = Instant::now() + 3 * DEADLINE;
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        let said = std::fs::read_to_string(data.path().join("kafka.log")).unwrap();
-        assert!(Instant::now() < until, "Kafka does not start: {said}");
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    within(3 * DEADLINE, "Kafka starts", || {
+        let said = || std::fs::read_to_string(data.path().join("kafka.log")).unwrap();
+        TcpStream::connect(("127.0.0.1", port)).map_err(|_| said())
+    });
     let classpath = std::fs::read_to_string(dir.join("classpath")).unwrap();
     let jar = classpath
         .trim()

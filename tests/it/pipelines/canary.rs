@@ -1,10 +1,9 @@
 //! Canaries on some partitions: promotion and rollback.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 use weir_tests::counting::{PIPELINE, caught_up};
 use weir_tests::records::{text_batch, texts};
-use weir_tests::{DEADLINE, Node, block_on, cli, guest};
+use weir_tests::{Node, block_on, cli, eventually_async, guest};
 
 #[test]
 fn a_canary_works_on_its_partitions_until_it_is_promoted_or_leaves_its_bounds() {
@@ -105,15 +104,12 @@ fn canaries(node: &Node, dir: &Path, at: &str) {
         let bad = format!("{PIPELINE}\n[guard]\nmin_records = 1\noutput = [5.0, 6.0]\n");
         cli(&["pipeline", "canary", &written(&bad), "--partitions", "0"]);
         round().await;
-        let begun = Instant::now();
-        let history = loop {
+        let history = eventually_async("the canary is rolled back", async || {
             let history = cli(&["pipeline", "history", "count"]);
-            if history.contains("is taken back") {
-                break history;
-            }
-            assert!(begun.elapsed() < DEADLINE, "{history}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        };
+            let is_back = history.contains("is taken back");
+            if is_back { Ok(history) } else { Err(history) }
+        })
+        .await;
         assert!(history.contains("tried on partitions 0"), "{history}");
         assert!(
             history.contains("promoted, after it was tried as revision 2"),

@@ -1,9 +1,8 @@
 //! The event time of records: fields, idle partitions and unreadable times.
 
-use std::time::{Duration, Instant};
 use weir_tests::counting::{Counting, WINDOWS};
 use weir_tests::records::{send_texts, texts};
-use weir_tests::{DEADLINE, Node, block_on, read_all};
+use weir_tests::{Node, block_on, eventually_async, read_all};
 
 /// What a gateway's clock and a sensor's may say, and what a module is told of it.
 #[test]
@@ -26,19 +25,11 @@ fn records_are_dated_by_a_field_and_their_time_goes_on_without_them() {
         send_texts(&client, &["7", "14", r#"{"at":0.06}"#]).await;
         // The values that are no JSON have their record's time, 0; what is in the value of the third ends their window.
         let counts = async || texts(&client, "counts").await;
-        let begun = Instant::now();
-        while counts().await.is_empty() {
-            assert!(begun.elapsed() < DEADLINE);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        eventually_async("the first window ends", async || !counts().await.is_empty()).await;
         assert_eq!(counts().await, [(50, "50 0 2".to_owned())]);
         // Then nothing comes, and the window after it ends by itself.
         send_texts(&client, &["8"]).await;
-        let begun = Instant::now();
-        while counts().await.len() < 2 {
-            assert!(begun.elapsed() < DEADLINE, "{:?}", counts().await);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        eventually_async("the second window ends", async || counts().await.len() >= 2).await;
         let (at, said) = counts().await.pop().unwrap();
         assert_eq!(said, format!("{at} 1 1"));
     });
