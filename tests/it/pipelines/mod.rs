@@ -13,6 +13,7 @@ mod shadow;
 mod state;
 mod timers;
 
+use serde_json::Value;
 use weir_client::{Client, Codec};
 use weir_tests::{for_ever, records};
 use weir_types::Batch;
@@ -29,4 +30,11 @@ async fn hostile_topic(client: &Client, topic: &str, mode: &str, policy: &str) {
          [[stages]]\nmodule = \"hostile\"\ngrants = [\"state\", \"timers\"]\nconfig = {{ mode = \"{mode}\" }}\n"
     );
     client.apply_pipeline(&pipeline).await.unwrap();
+}
+
+/// Returns the status of a pipeline.
+async fn pipeline_status(client: &Client, name: &str) -> Value {
+    let all: Value = serde_json::from_slice(&client.pipelines().await.unwrap()).unwrap();
+    let found = all.as_array().unwrap().iter().find(|p| p["name"] == name);
+    found.unwrap().clone()
 }

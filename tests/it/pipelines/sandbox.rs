@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use weir_client::{BatchBuilder, Codec, Offset};
 use weir_runtime::{
     CallError, CallFailure, CallLimits, InitError, Instance, InstanceConfig, Instruments, LoadError,
-    LogLevel, LogSink, Moment, Runtime, RuntimeOptions, Setting, Table, TimerClock, componentize,
+    LogLevel, LogSink, Module, Moment, Outcome, Runtime, RuntimeOptions, Setting, Table, TimerClock,
+    componentize,
 };
 use weir_tests::{guest, guest_with_wasi};
 use weir_types::{Columns, Wanted};
@@ -54,51 +55,73 @@ impl LogSink for Lines {
     }
 }
 
-#[test]
-fn each_misdeed_is_stopped_and_named() {
-    let runtime = Runtime::new(RuntimeOptions::plain()).unwrap();
-    let component = componentize(&guest("hostile")).unwrap().into_owned();
-    let module = runtime.load(&component).unwrap();
-    let lines = Arc::new(Lines(std::sync::Mutex::default()));
-    let make = |mode: &str| -> Result<Instance, InitError> {
-        module.instantiate(
-            &config(mode),
-            LIMITS,
-            Arc::clone(&lines) as _,
-            Arc::new(Instruments::default()),
-        )
-    };
-    let input = columns(&["a", "b"]);
-    let call = |mode: &str| {
-        make(mode)
-            .unwrap()
-            .process(0, Moment::default(), &input, &[], &mut None)
-    };
-    let failed = |mode: &str| match call(mode) {
-        Err(CallError::Failed(failure)) => failure,
-        other => panic!("{mode}: {other:?}"),
-    };
+/// The module `hostile`, whose mode says how it misbehaves.
+struct Hostile {
+    module: Module,
+    lines: Arc<Lines>,
+    input: Columns,
+}
 
-    assert_eq!(call("well").unwrap().routes, [1, 1]);
+impl Hostile {
+    fn load() -> Self {
+        let runtime = Runtime::new(RuntimeOptions::plain()).unwrap();
+        let component = componentize(&guest("hostile")).unwrap().into_owned();
+        Self {
+            module: runtime.load(&component).unwrap(),
+            lines: Arc::new(Lines(std::sync::Mutex::default())),
+            input: columns(&["a", "b"]),
+        }
+    }
+
+    fn instance(&self, mode: &str) -> Result<Instance, InitError> {
+        let lines = Arc::clone(&self.lines) as _;
+        let instruments = Arc::new(Instruments::default());
+        self.module.instantiate(&config(mode), LIMITS, lines, instruments)
+    }
+
+    /// Processes two records.
+    fn call(&self, mode: &str, table: &mut Option<Table>) -> Result<Outcome, CallError> {
+        let mut instance = self.instance(mode).unwrap();
+        instance.process(0, Moment::default(), &self.input, &[], table)
+    }
+
+    /// Returns the failure of a call.
+    fn failure(&self, mode: &str) -> CallFailure {
+        match self.call(mode, &mut None) {
+            Err(CallError::Failed(failure)) => failure,
+            other => panic!("{mode}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn runaway_modules_are_stopped_at_their_limits() {
+    let hostile = Hostile::load();
+    assert_eq!(hostile.call("well", &mut None).unwrap().routes, [1, 1]);
     let begun = Instant::now();
-    assert!(matches!(failed("loop"), CallFailure::Deadline(_)));
+    assert!(matches!(hostile.failure("loop"), CallFailure::Deadline(_)));
     let took = begun.elapsed();
-    // Making the instance is part of it; the debug build of the tests is slow at that.
+    // The time includes the instantiation, which is slow in the debug build of the tests.
     assert!(
         took < Duration::from_millis(50 + 20 + 150),
         "stopped after {took:?}"
     );
     assert!(matches!(
-        make("init-loop"),
+        hostile.instance("init-loop"),
         Err(InitError::Failed(CallFailure::Deadline(_)))
     ));
-    assert!(matches!(failed("memory"), CallFailure::Memory(_)));
-    assert!(matches!(failed("trap"), CallFailure::Trap(_)));
-    assert!(matches!(failed("deep"), CallFailure::Trap(_)));
+    assert!(matches!(hostile.failure("memory"), CallFailure::Memory(_)));
+    assert!(matches!(hostile.failure("trap"), CallFailure::Trap(_)));
+    assert!(matches!(hostile.failure("deep"), CallFailure::Trap(_)));
     assert!(matches!(
-        failed("huge"),
+        hostile.failure("huge"),
         CallFailure::Output(_) | CallFailure::Memory(_)
     ));
+}
+
+#[test]
+fn inconsistent_outcomes_are_rejected_with_a_reason() {
+    let hostile = Hostile::load();
     for (lie, words) in [
         ("short-routes", "3 routes for 2 records"),
         ("no-output", "output 9"),
@@ -112,12 +135,16 @@ fn each_misdeed_is_stopped_and_named() {
         ("reason-index", "reason for record 4294967295"),
         ("poison-index", "poison record 7"),
     ] {
-        match failed(lie) {
+        match hostile.failure(lie) {
             CallFailure::Lies(said) => assert!(said.contains(words), "{lie}: {said}"),
             other => panic!("{lie}: {other:?}"),
         }
     }
-    // None of it leaves a trace, in a table that had something.
+}
+
+#[test]
+fn failed_calls_leave_state_and_timers_unchanged() {
+    let hostile = Hostile::load();
     for (misdeed, words) in [
         ("state-hoard", "on all partitions, has reached 65536 bytes"),
         ("state-key", "a key of its state has 5000 bytes"),
@@ -140,14 +167,11 @@ fn each_misdeed_is_stopped_and_named() {
         table.load_timer(TimerClock::Event, b"k", 0, 7);
         let before = table.clone();
         let mut table = Some(table);
-        let failed = make(misdeed)
-            .unwrap()
-            .process(0, Moment::default(), &input, &[], &mut table);
-        match failed {
+        match hostile.call(misdeed, &mut table) {
             Err(CallError::Failed(CallFailure::State(why))) => {
                 assert!(why.contains(words), "{misdeed}: {why}")
             }
-            // An endless one may also run out of time.
+            // An endless change of state may also run out of time.
             Err(CallError::Failed(CallFailure::Deadline(_))) if misdeed == "state-again" => {}
             Err(CallError::Failed(CallFailure::Trap(_) | CallFailure::Lies(_))) if words.is_empty() => {}
             other => panic!("{misdeed}: {other:?}"),
@@ -170,23 +194,41 @@ fn each_misdeed_is_stopped_and_named() {
             "{misdeed} left something"
         );
     }
+}
+
+#[test]
+fn state_is_kept_in_the_table_of_the_partition() {
+    let hostile = Hostile::load();
     let mut table = Some(Table::new(LIMITS.state_bytes));
-    make("state-well")
-        .unwrap()
-        .process(0, Moment::default(), &input, &[], &mut table)
-        .unwrap();
+    hostile.call("state-well", &mut table).unwrap();
     assert_eq!(table.as_ref().and_then(|t| t.get(b"k")), Some(&b"v"[..]));
     assert!(
-        matches!(failed("state-well"), CallFailure::State(why) if why.contains("none")),
+        matches!(hostile.failure("state-well"), CallFailure::State(why) if why.contains("none")),
         "without a table"
     );
-    assert!(matches!(call("fatal"), Err(CallError::Fatal(_))));
-    assert!(matches!(call("retry"), Err(CallError::Retry(_))));
-    assert!(matches!(failed("metric-late"), CallFailure::Trap(why) if why.contains("init")));
-    assert!(matches!(failed("metric-unknown"), CallFailure::Trap(why) if why.contains("77")));
-    // A flood costs its own call: by the deadline or by the bytes it hands over; what is kept is cut and counted.
-    let _ = call("log-flood");
-    let kept = lines.0.lock().unwrap().clone();
+}
+
+#[test]
+fn errors_of_a_module_keep_their_kind() {
+    let hostile = Hostile::load();
+    assert!(matches!(
+        hostile.call("fatal", &mut None),
+        Err(CallError::Fatal(_))
+    ));
+    assert!(matches!(
+        hostile.call("retry", &mut None),
+        Err(CallError::Retry(_))
+    ));
+    assert!(matches!(hostile.failure("metric-late"), CallFailure::Trap(why) if why.contains("init")));
+    assert!(matches!(hostile.failure("metric-unknown"), CallFailure::Trap(why) if why.contains("77")));
+}
+
+#[test]
+fn a_flood_of_log_lines_is_cut() {
+    let hostile = Hostile::load();
+    // The call ends at its deadline or at its limit of bytes.
+    let _ = hostile.call("log-flood", &mut None);
+    let kept = hostile.lines.0.lock().unwrap().clone();
     assert!(
         kept.len() <= 17 && kept.iter().all(|l| *l <= 1_024),
         "{} lines",

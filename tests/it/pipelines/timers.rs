@@ -1,10 +1,11 @@
 //! Timers on many partitions, and timers that misbehave.
 
-use super::{batch, hostile_topic};
+use super::{batch, hostile_topic, pipeline_status};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use weir_client::{BatchBuilder, Client, Codec, Offset};
-use weir_tests::{DEADLINE, Node, block_on, guest, read_all};
+use weir_tests::records::send;
+use weir_tests::{Node, block_on, cli, eventually_async, guest, read_all};
 
 /// More partitions have timers than are in memory at once: each fires all the same, and once.
 #[test]
@@ -42,7 +43,6 @@ fn timers_of_partitions_that_were_put_aside_fire() {
             let sent = producer.send("wide", partition, &batch).await.unwrap();
             sent.done().await.unwrap();
         }
-        let begun = Instant::now();
         let keys = async || {
             let (records, _) = read_all(&client, "absent", 0, 1 << 20).await.unwrap();
             let keys = records
@@ -53,32 +53,30 @@ fn timers_of_partitions_that_were_put_aside_fire() {
             keys
         };
         let wanted: Vec<_> = (0..PARTITIONS).map(|p| format!("{p:02}")).collect();
-        while keys().await != wanted {
-            assert!(begun.elapsed() < DEADLINE, "{:?}", keys().await);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        eventually_async("each timer fires once", async || match keys().await {
+            keys if keys == wanted => Ok(()),
+            keys => Err(format!("{keys:?}")),
+        })
+        .await;
     });
     node.stop().unwrap();
 }
 
+/// Sends a record to a topic.
+async fn send_one(client: &Client, topic: &str) {
+    send(client, topic, &batch(["x".to_owned()])).await.unwrap();
+}
+
 #[test]
-fn timers_that_misbehave_end_their_own_pipeline() {
+fn error_policy_applies_to_timers() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
-    let fired = async |client: &Client, name: &str| {
-        let told = client.pipelines().await.unwrap();
-        let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
-        let of = told.as_array().unwrap().iter().find(|p| p["name"] == name);
-        of.unwrap().clone()
-    };
     block_on(async {
         let client = node.client().await.unwrap();
         client
             .push_module("hostile", "1", &guest("hostile"))
             .await
             .unwrap();
-        let mut producer = client.producer().await.unwrap();
-        let one = || batch(["x".to_owned()]);
         for (mode, policy) in [
             ("timer-traps", "halt"),
             ("timer-keeps", "halt"),
@@ -87,74 +85,80 @@ fn timers_that_misbehave_end_their_own_pipeline() {
         ] {
             let topic = format!("{mode}.{policy}");
             hostile_topic(&client, &topic, mode, policy).await;
-            producer
-                .send(&topic, 0, &one())
-                .await
-                .unwrap()
-                .done()
-                .await
-                .unwrap();
-            let begun = Instant::now();
-            loop {
-                let told = fired(&client, &topic).await;
-                let halted = told["state"] == "halted";
-                let why = told["why"].as_str().unwrap_or_default();
-                if halted && policy == "halt" {
-                    let words = if mode == "timer-traps" {
-                        "trap"
-                    } else {
-                        "kept, copied or rejected"
+            send_one(&client, &topic).await;
+            let status = eventually_async(&topic, async || {
+                let status = pipeline_status(&client, &topic).await;
+                let is_done = match policy {
+                    "halt" => status["state"] == "halted",
+                    "skip" => status["skipped"] == 1,
+                    _ => status["dead_letters"] == 1,
+                };
+                if is_done { Ok(status) } else { Err(status) }
+            })
+            .await;
+            match policy {
+                "halt" => {
+                    let why = status["why"].as_str().unwrap_or_default();
+                    let words = match mode {
+                        "timer-traps" => "trap",
+                        _ => "kept, copied or rejected",
                     };
                     assert!(why.contains(words), "{why}");
-                    break;
                 }
-                if told["skipped"] == 1 && policy == "skip" {
-                    break;
-                }
-                if told["dead_letters"] == 1 {
-                    let (dead, _) = read_all(&client, &format!("{topic}.dead"), 0, 1 << 20)
-                        .await
-                        .unwrap();
-                    let Some((_, dead)) = dead.first() else { continue };
-                    let headers: BTreeMap<_, _> = dead.headers.iter().cloned().collect();
-                    assert!(
-                        headers.contains_key("weir.timer") && !headers.contains_key("weir.source.offset")
-                    );
-                    assert_eq!(dead.key.as_deref(), Some(&b"k"[..]));
-                    break;
-                }
-                assert!(begun.elapsed() < weir_tests::DEADLINE, "{topic}: {told}");
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                "dead-letter" => expect_dead_timer(&client, &topic).await,
+                _ => {}
             }
         }
-        // One that sets itself again and again, for a time that has passed, fires once a millisecond at most: records get
-        // through, and when it is paused it is still.
-        hostile_topic(&client, "ever", "timer-for-ever", "halt").await;
-        let begun = Instant::now();
-        producer
-            .send("ever", 0, &one())
-            .await
-            .unwrap()
-            .done()
+    });
+    node.stop().unwrap();
+}
+
+/// Checks the dead letter of a timer: its key, and the headers that tell it from a record.
+async fn expect_dead_timer(client: &Client, topic: &str) {
+    let dead = eventually_async("the dead letter is there", async || {
+        let (dead, _) = read_all(client, &format!("{topic}.dead"), 0, 1 << 20)
             .await
             .unwrap();
-        let so_far = async || fired(&client, "ever").await["timers_fired"].as_u64().unwrap();
-        while so_far().await < 20 {
-            assert!(begun.elapsed() < weir_tests::DEADLINE);
-            producer
-                .send("ever", 0, &one())
-                .await
-                .unwrap()
-                .done()
-                .await
-                .unwrap();
-        }
+        dead.into_iter().next()
+    });
+    let (_, dead) = dead.await;
+    let headers: BTreeMap<_, _> = dead.headers.iter().cloned().collect();
+    assert!(headers.contains_key("weir.timer") && !headers.contains_key("weir.source.offset"));
+    assert_eq!(dead.key.as_deref(), Some(&b"k"[..]));
+}
+
+/// A timer that sets itself again and again, for a time in the past.
+#[test]
+fn endless_timers_fire_at_most_once_a_millisecond() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    block_on(async {
+        let client = node.client().await.unwrap();
+        client
+            .push_module("hostile", "1", &guest("hostile"))
+            .await
+            .unwrap();
+        hostile_topic(&client, "ever", "timer-for-ever", "halt").await;
+        let begun = Instant::now();
+        send_one(&client, "ever").await;
+        let so_far = async || {
+            let status = pipeline_status(&client, "ever").await;
+            status["timers_fired"].as_u64().unwrap()
+        };
+        eventually_async("20 timers fire, and records get through", async || {
+            send_one(&client, "ever").await;
+            so_far().await >= 20
+        })
+        .await;
         assert!(u128::from(so_far().await) <= begun.elapsed().as_millis() + 1);
-        let output = node.cli(&["pipeline", "pause", "ever"], "").unwrap();
-        assert!(output.status.success());
+        cli::run(&node, &["pipeline", "pause", "ever"]);
         let still = so_far().await;
         tokio::time::sleep(Duration::from_millis(50)).await;
-        assert_eq!(so_far().await, still, "it fires although it is paused");
+        assert_eq!(
+            so_far().await,
+            still,
+            "timers fire although the pipeline is paused"
+        );
     });
     node.stop().unwrap();
 }
