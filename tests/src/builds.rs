@@ -1,4 +1,4 @@
-//! Where cargo builds the binary, the modules and the test guests.
+//! Paths of the binary, the modules and the test guests that cargo builds.
 
 use std::path::{Path, PathBuf};
 
@@ -10,20 +10,20 @@ pub fn root() -> PathBuf {
         .unwrap_or_default()
 }
 
-/// Where cargo builds.
+/// Returns cargo's target directory.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// The binary, as `cargo verify` builds it.
+/// Returns the path of the binary that `cargo verify` builds.
 pub fn weir() -> PathBuf {
     target().join("debug/weir")
 }
 
-/// A ready-made module, as cargo builds it.
+/// Returns a ready-made module.
 ///
 /// # Panics
-/// When it was not built.
+/// When cargo has not built the module.
 pub fn module(name: &str) -> Vec<u8> {
     built(target().join(format!(
         "wasm32-unknown-unknown/release/weir_module_{}.wasm",
@@ -31,18 +31,18 @@ pub fn module(name: &str) -> Vec<u8> {
     )))
 }
 
-/// A guest of `tests/guests`.
+/// Returns a guest of `tests/guests`.
 ///
 /// # Panics
-/// When it was not built.
+/// When cargo has not built the guest.
 pub fn guest(name: &str) -> Vec<u8> {
     built(target().join(format!("guests/wasm32-unknown-unknown/release/{name}.wasm")))
 }
 
-/// The component of a test guest that was built for `wasm32-wasip2`.
+/// Returns the component of a test guest that was built for `wasm32-wasip2`.
 ///
 /// # Panics
-/// When it was not built.
+/// When cargo has not built the guest.
 pub fn guest_with_wasi(name: &str) -> Vec<u8> {
     built(target().join(format!("guests/wasm32-wasip2/release/{name}.wasm")))
 }

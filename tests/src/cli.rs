@@ -14,7 +14,7 @@ pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Returns the JSON documents that a command prints, one a line.
+/// Returns the JSON documents that a command prints, each on its line.
 ///
 /// # Panics
 /// When the command failed or printed something else.
@@ -45,7 +45,7 @@ pub fn run(node: &Node, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Runs a command against `node` with `-o json` and returns the document that it prints.
+/// Runs a command against `node` with `-o json` and returns the document on its standard output.
 ///
 /// # Panics
 /// When the command failed or printed something else.

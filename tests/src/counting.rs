@@ -26,9 +26,9 @@ stages = [{ module = "windowed", grants = ["state", "timers"] }]
 /// A pipeline that counts the records of topic `t`.
 #[derive(Clone, Copy, Debug)]
 pub struct Counting {
-    /// Where the pipeline runs.
+    /// Place of the pipeline.
     pub at: At,
-    /// What the module emits.
+    /// Output of its module.
     pub output: Output,
 }
 

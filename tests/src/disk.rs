@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// A small ext4 file system on a loop mount.
 pub struct Disk {
     image: PathBuf,
-    /// Where the file system is mounted.
+    /// Mount point of the file system.
     pub mount: PathBuf,
 }
 

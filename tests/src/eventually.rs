@@ -43,7 +43,7 @@ impl<T, E: Display> Attempt for Result<T, E> {
     }
 }
 
-/// Repeats `attempt` until it succeeds, and returns its value.
+/// Repeats `attempt` until success, and returns its value.
 ///
 /// # Panics
 /// When `expected` is not the case within [`DEADLINE`]; with the last state that was found.
@@ -51,7 +51,7 @@ pub fn eventually<A: Attempt>(expected: &str, attempt: impl FnMut() -> A) -> A::
     within(DEADLINE, expected, attempt)
 }
 
-/// Repeats `attempt` until it succeeds, as [`eventually`] does, but for at most `limit`.
+/// Repeats `attempt` until success, as [`eventually`] does, but for at most `limit`.
 ///
 /// # Panics
 /// When `expected` is not the case within `limit`; with the last state that was found.
@@ -66,7 +66,7 @@ pub fn within<A: Attempt>(limit: Duration, expected: &str, mut attempt: impl FnM
     }
 }
 
-/// Repeats an asynchronous `attempt` until it succeeds, and returns its value.
+/// Repeats an asynchronous `attempt` until success, and returns its value.
 ///
 /// # Panics
 /// When `expected` is not the case within [`DEADLINE`]; with the last state that was found.

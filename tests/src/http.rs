@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-/// One request, by hand: no client library between the test and the wire.
+/// Sends a request by hand: no client library stands between the test and the wire. Returns status and JSON
+/// body.
 pub fn http(addr: std::net::SocketAddr, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, Value) {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(addr).unwrap();

@@ -1,4 +1,4 @@
-//! What the end-to-end tests stand on: nodes as processes, the command line, and where things were built.
+//! The harness of the end-to-end tests: nodes as processes, sites, load, faults, and the command line.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -26,8 +26,8 @@ use std::time::Duration;
 /// Longest wait for anything: a slow machine is not a failed test.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What nodes keep free of the disk, where the test does not say: so little that a machine whose disk is nearly full
-/// runs the tests, too. A share of the disk would have each node refuse what it is sent.
+/// Free disk space that nodes keep unless the test says otherwise: little, so that the tests run on a machine
+/// whose disk is nearly full. With a share of the disk, each node would refuse records there.
 pub const RESERVE_BYTES: &str = "16777216";
 
 /// Rounds of a repeated test: few in CI, many by hand.

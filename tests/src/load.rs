@@ -11,21 +11,21 @@ use std::time::{Duration, Instant};
 use weir_checkers::{Event, Outcome, Place, Seen, Violation};
 use weir_client::{BatchBuilder, Client, Codec, KnownNodes, Offset};
 
-/// As many as a node remembers of a producer: what is sent again is then always known again.
+/// As many batches as a node remembers of a producer: a batch that is sent again is then always recognized.
 const IN_FLIGHT: usize = weir_types::limits::PRODUCER_WINDOW;
 
-/// Sends numbered batches until it is stopped or the node is gone. A batch whose fate is unknown is sent again under
+/// Sends numbered batches until a stop or the end of the node. A batch of unknown outcome is sent again under
 /// its number, as an idempotent producer does.
 pub struct Load {
-    /// Topic of one partition that the load writes to.
+    /// Topic of the load, with a single partition.
     pub topic: &'static str,
     /// Producer id of all its batches.
     pub producer_id: i64,
     /// Next sequence number.
     pub sequence: i32,
-    /// How many values were acknowledged.
+    /// Number of acknowledged values.
     pub acknowledged: usize,
-    /// What was sent, and what became of it.
+    /// All sends with their outcomes.
     history: Vec<Event>,
     /// Batches whose fate is not known.
     pub unknown: VecDeque<(i32, Vec<u64>)>,
@@ -118,7 +118,7 @@ impl Load {
         });
     }
 
-    /// What is wrong with what each node has, when everything has come to rest.
+    /// Checks the final records of each node; returns the violations.
     pub fn judge_nodes(&mut self, finals: Vec<(u32, Vec<Seen>)>) -> Vec<Violation> {
         let place = self.place();
         let mut history = self.history.clone();
@@ -134,7 +134,7 @@ impl Load {
         weir_checkers::check(&history)
     }
 
-    /// What is wrong with what the node has now, after all that was sent to it. What it has must be the same ever
+    /// Checks the records that the node has now; returns the violations. The same records must be there ever
     /// after.
     pub fn judge(&mut self, records: Vec<Seen>) -> Vec<Violation> {
         let (node, place) = (1, self.place());
@@ -149,7 +149,7 @@ impl Load {
             let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
             weir_checkers::history::write(&self.history, &mut file).unwrap();
         }
-        // Kept as what a client read, for the next time; one read is enough.
+        // Kept for the next check as a read of a client; the newest read is enough.
         self.history.pop();
         self.history.retain(|e| !matches!(e, Event::Poll { .. }));
         let client = 1;
@@ -213,8 +213,8 @@ impl Load {
     }
 }
 
-/// Payloads in every other round go to the value log, which at its default only large ones do, and to small files of
-/// it, so that many are made and emptied.
+/// Returns settings that send payloads of every other round to the value log, in small files, so that many
+/// files are made and emptied.
 pub fn value_log(round: u32) -> [(&'static str, &'static str); 2] {
     let from = if round % 2 == 1 { "1500" } else { "131072" };
     [
@@ -223,8 +223,8 @@ pub fn value_log(round: u32) -> [(&'static str, &'static str); 2] {
     ]
 }
 
-/// Fills a topic of its own beside the load and deletes it, again and again: the load's files lose most of what they
-/// hold, and what is left of them moves while the node is killed.
+/// Fills a topic beside the load and deletes the topic, again and again: files of the load lose most of their
+/// records, and the rest moves while the node is killed.
 pub async fn litter(client: &Client, round: u32, stop: &AtomicBool) {
     let Ok(mut producer) = client.producer().await else {
         return;
@@ -314,8 +314,8 @@ impl Drop for Stops<'_> {
     }
 }
 
-/// Runs `during` while a client loads the site, with the number of records acknowledged so far; the longest pause
-/// between two acknowledgements beside what `during` gave.
+/// Runs `during` under the load of a client; `during` gets the number of acknowledged records so far. Returns
+/// its value and the longest pause between two acknowledgements.
 pub fn under_load<R>(
     seeds: &[SocketAddr],
     load: &mut Load,
@@ -339,7 +339,7 @@ pub fn under_load<R>(
     })
 }
 
-/// What is wrong, after each node in turn has led and told all that it has.
+/// Lets each node lead in turn and checks all its records; returns the violations.
 pub fn judged(site: &Site, load: &mut Load, nodes: &[usize]) -> Vec<Violation> {
     let mut finals = Vec::new();
     for number in nodes {

@@ -1,5 +1,5 @@
-//! Hosts on a network of their own, whose packets can be dropped: network namespaces on a bridge, with rules of
-//! nftables. All of it belongs to processes that end with the test, so nothing is left of it.
+//! Hosts on a network of their own, whose packets can be dropped: network namespaces on a bridge, with rules
+//! of nftables. All namespaces belong to processes that end with the test, so nothing is left behind.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::ffi::OsStr;
@@ -11,13 +11,14 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A network. The thread that made it is on it, as are the threads and processes that it starts from then on.
+/// A network. The thread that made the network is on its bridge, as are the threads and processes that the
+/// thread starts from then on.
 pub struct Network {
     hosts: Vec<Host>,
     holders: Vec<Child>,
 }
 
-/// One host.
+/// A host of the network.
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
     /// Its address.
@@ -37,10 +38,11 @@ impl Host {
 }
 
 impl Network {
-    /// A network of `count` hosts; `None` where that is not permitted, or a tool is missing: it says which.
+    /// Makes a network of `count` hosts; `None`, with a line that says why, where namespaces are not
+    /// permitted or a tool is missing.
     ///
     /// # Errors
-    /// When it is permitted and does not work.
+    /// When namespaces are permitted and do not work.
     pub fn make(count: u8) -> Result<Option<Self>> {
         for tool in ["unshare", "nsenter", "ip", "nft"] {
             let there = Command::new(tool).arg("--version").output();
@@ -100,11 +102,11 @@ impl Network {
         &self.hosts
     }
 
-    /// From now on host `at`, of those numbered from 1, drops what comes from the hosts `from`, and of all that comes
+    /// Drops, from now on, at host `at` (numbered from 1) all packets of the hosts `from`, and of all others
     /// `lost` in a thousand.
     ///
     /// # Errors
-    /// When the rules are not taken.
+    /// When nftables refuses the rules.
     pub fn drop_at(&self, at: usize, from: &[usize], lost: u32) -> Result<()> {
         let host = self.hosts.get(at - 1).context("no such host")?;
         let mut rules =
@@ -148,7 +150,7 @@ impl Drop for Network {
 
 /// A process in a network namespace of its own.
 fn hold() -> Result<Child> {
-    // This thread's, which need not be the process's any more: what it starts begins there.
+    // The namespace of this thread, which may differ from that of the process: children begin there.
     let own = read_link("/proc/thread-self/ns/net")?;
     let mut holder = Command::new("unshare")
         .args(["--net", "sleep", "infinity"])

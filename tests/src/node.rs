@@ -26,7 +26,7 @@ impl Node {
     /// Starts a node with its data in `dir`/data.
     ///
     /// # Errors
-    /// When it does not come up; with what it said.
+    /// When the node does not come up; with its output.
     pub fn start(dir: &Path, env: &[(&str, &str)]) -> Result<Self> {
         Self::start_at(dir, &dir.join("data"), env)
     }
@@ -34,7 +34,7 @@ impl Node {
     /// Starts a node with its data in `data` and its output in `dir`.
     ///
     /// # Errors
-    /// When it does not come up; with what it said.
+    /// When the node does not come up; with its output.
     pub fn start_at(dir: &Path, data: &Path, env: &[(&str, &str)]) -> Result<Self> {
         Self::run(Command::new(weir()), dir, data, &[], env)
     }
@@ -42,7 +42,7 @@ impl Node {
     /// Starts a node with its data in `dir`/data and more arguments of `weir serve`.
     ///
     /// # Errors
-    /// When it does not come up; with what it said.
+    /// When the node does not come up; with its output.
     pub fn start_with(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<Self> {
         Self::run(Command::new(weir()), dir, &dir.join("data"), args, env)
     }
@@ -60,7 +60,8 @@ impl Node {
         self.child.id()
     }
 
-    /// As [`Node::start`], without the privilege to raise the priority of a thread, if `setpriv` is there to drop it.
+    /// Starts a node, as [`Node::start`] does, without the privilege to raise the priority of a thread, where
+    /// `setpriv` can drop that privilege.
     ///
     /// # Errors
     /// As [`Node::start`].
@@ -125,33 +126,33 @@ impl Node {
         }
     }
 
-    /// What it said so far.
+    /// Returns the output of the node so far.
     pub fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// A client of it.
+    /// Connects a client.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When the node does not answer.
     pub async fn client(&self) -> Result<Client> {
         Ok(Client::connect(self.quic, &KnownNodes::forgetful(), "test").await?)
     }
 
-    /// Ends it as a power button does.
+    /// Ends the node at once (`SIGKILL`).
     ///
     /// # Errors
-    /// When it cannot be waited for.
+    /// When the process cannot be waited for.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// Ends it in good order.
+    /// Stops the node in good order (`SIGTERM`).
     ///
     /// # Errors
-    /// When it does not end.
+    /// When the node does not end.
     pub fn stop(mut self) -> Result<()> {
         Command::new("kill").arg(self.child.id().to_string()).status()?;
         let begun = Instant::now();
@@ -164,15 +165,15 @@ impl Node {
         Ok(())
     }
 
-    /// Whether it has ended by itself.
+    /// Tells whether the node has ended by itself.
     pub fn ended(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
-    /// Runs the command line against it, with `input` on standard input.
+    /// Runs the command line against the node, with `input` on standard input.
     ///
     /// # Errors
-    /// When it cannot be run.
+    /// When the command cannot be run.
     pub fn cli(&self, args: &[&str], input: &str) -> Result<Output> {
         let known = self.log.with_file_name("known_nodes");
         let mut child = Command::new(weir())
@@ -187,17 +188,18 @@ impl Node {
         let input = input.to_owned();
         let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, input.as_bytes()));
         let output = child.wait_with_output()?;
-        // The command may not read all of it.
+        // The command may end before the end of its input.
         let _ = writer.join();
         Ok(output)
     }
 
-    /// Stops it where it is (`SIGSTOP`), as the loss of its power would: it says nothing more. Without this, a sync that
-    /// runs while a file system shuts down may succeed and keep nothing, since the abort ends the journal's
-    /// transaction and leaves nothing to wait for; and the node would acknowledge what is gone.
+    /// Stops all threads of the node (`SIGSTOP`), as a loss of power would: the node says nothing more.
+    /// Without this, a sync during the shutdown of its file system may succeed and keep nothing: the abort
+    /// ends the journal's transaction and leaves nothing to wait for, and the node would acknowledge lost
+    /// records.
     ///
     /// # Errors
-    /// When it does not stop.
+    /// When the node does not stop.
     pub fn freeze(&self) -> Result<()> {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args(["-STOP", &pid]).status()?;
@@ -210,13 +212,14 @@ impl Node {
         Ok(())
     }
 
-    /// Whether none of its threads does anything, since it was stopped or has stopped itself (`weir_log::Stop`).
+    /// Tells whether all threads stand still, by [`Node::freeze`] or at a failpoint (`weir_log::Stop`).
     ///
     /// # Errors
-    /// When it is gone.
+    /// When the process is gone.
     pub fn is_frozen(&self) -> Result<bool> {
         let mut tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()))?.flatten();
-        // Only one that was stopped says `T`; one that waits for the disk (D) stops before it returns from the kernel.
+        // Only a stopped thread says `T`; a thread that waits for the disk (D) stops before its return from
+        // the kernel.
         let state = |task: &std::fs::DirEntry| {
             let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
             stat.rsplit_once(')')
@@ -231,10 +234,10 @@ impl Node {
         Ok(all && is_any)
     }
 
-    /// Lets it go on after [`Node::freeze`].
+    /// Lets the node continue after [`Node::freeze`].
     ///
     /// # Errors
-    /// When it does not.
+    /// When the node does not continue.
     pub fn thaw(&self) -> Result<()> {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args(["-CONT", &pid]).status()?;

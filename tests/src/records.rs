@@ -69,7 +69,7 @@ pub fn batch(codec: Codec, values: impl IntoIterator<Item = Vec<u8>>) -> Batch {
     builder.build(Offset::ZERO, None).unwrap()
 }
 
-/// Sends a batch, and waits for what becomes of it.
+/// Sends a batch, and waits for its acknowledgement.
 pub async fn send(client: &Client, topic: &str, batch: &Batch) -> Result<(), String> {
     let mut producer = client.producer().await.map_err(|e| e.to_string())?;
     let sent = producer.send(topic, 0, batch).await.map_err(|e| e.to_string())?;

@@ -15,7 +15,7 @@ use weir_client::{Client, KnownNodes};
 pub struct Site {
     nodes: Vec<Place>,
     env: Vec<(String, String)>,
-    /// What nodes to come run, if it is not the release under test.
+    /// Release of nodes to come; `None` for the release under test.
     release: Option<PathBuf>,
     /// For the nodes to come, in order.
     hosts: VecDeque<Host>,
@@ -24,26 +24,26 @@ pub struct Site {
 struct Place {
     dir: PathBuf,
     quic: SocketAddr,
-    /// The namespace that it runs in, if it has one of its own.
+    /// Network namespace of the node, if the site is on a network of its own.
     host: Option<Host>,
-    /// Another release than the one under test.
+    /// Release of the node; `None` for the release under test.
     release: Option<PathBuf>,
     node: Option<Node>,
 }
 
 impl Site {
-    /// A site of one, in `dir`.
+    /// Founds a site of a single node, in `dir`.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When the node does not come up.
     pub fn found(dir: &Path, env: &[(&str, &str)]) -> Result<Self> {
         Self::found_at(&dir.join("1"), env)
     }
 
-    /// A site of one, with its data right in `dir`.
+    /// Founds a site of a single node, with its data right in `dir`.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When the node does not come up.
     pub fn found_at(dir: &Path, env: &[(&str, &str)]) -> Result<Self> {
         let owned = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
         let mut site = Self {
@@ -56,10 +56,10 @@ impl Site {
         Ok(site)
     }
 
-    /// A site of three voters of another release.
+    /// Makes a site of three voters of another release.
     ///
     /// # Errors
-    /// When it does not come to that.
+    /// When a node does not come up or become a voter.
     pub fn of_three_of(release: &Path, dir: &Path) -> Result<Self> {
         let mut site = Self {
             nodes: Vec::new(),
@@ -74,15 +74,15 @@ impl Site {
         Ok(site)
     }
 
-    /// Has a node run `release` from its next start on; without, the one under test.
+    /// Sets the release that a node runs from its next start on; `None` for the release under test.
     pub fn replace(&mut self, number: usize, release: Option<&Path>) {
         self.nodes[number - 1].release = release.map(Path::to_owned);
     }
 
-    /// A site of as many voters as there are hosts, each node on one.
+    /// Makes a site with a voter on each host.
     ///
     /// # Errors
-    /// When it does not come to that.
+    /// When a node does not come up or become a voter.
     pub fn on(dir: &Path, hosts: &[Host]) -> Result<Self> {
         let mut site = Self {
             nodes: Vec::new(),
@@ -98,10 +98,10 @@ impl Site {
         Ok(site)
     }
 
-    /// A site of three voters.
+    /// Makes a site of three voters.
     ///
     /// # Errors
-    /// When it does not come to that.
+    /// When a node does not come up or become a voter.
     pub fn of_three(dir: &Path, env: &[(&str, &str)]) -> Result<Self> {
         let mut site = Self::found(dir, env)?;
         site.grow(&dir.join("2"))?;
@@ -110,10 +110,10 @@ impl Site {
         Ok(site)
     }
 
-    /// Has one more node join, with its data in `dir`; returns its number.
+    /// Adds a node, with its data in `dir`; returns its number.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When the node does not come up.
     pub fn grow(&mut self, dir: &Path) -> Result<usize> {
         let token = self.cli(&["cluster", "invite"])?;
         let first = self
@@ -126,10 +126,10 @@ impl Site {
         Ok(self.nodes.len())
     }
 
-    /// Has a witness join, with its data in `dir`; returns its number.
+    /// Adds a witness, with its data in `dir`; returns its number.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When the node does not come up.
     pub fn grow_witness(&mut self, dir: &Path) -> Result<usize> {
         let token = self.cli(&["cluster", "invite"])?;
         let first = self.seeds().first().context("nobody is up")?.to_string();
@@ -159,7 +159,7 @@ impl Site {
     /// Starts a node again.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When the node does not come up.
     pub fn start(&mut self, number: usize) -> Result<()> {
         self.start_with(number, &[])
     }
@@ -180,35 +180,35 @@ impl Site {
         Ok(())
     }
 
-    /// Starts a node again at another address than it had.
+    /// Starts a node again at another address.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When the node does not come up.
     pub fn start_elsewhere(&mut self, number: usize) -> Result<()> {
         self.nodes[number - 1].quic = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
         self.start(number)
     }
 
-    /// The node `number`.
+    /// Returns the node `number`.
     ///
     /// # Errors
-    /// When it is down.
+    /// When the node is down.
     pub fn node(&self, number: usize) -> Result<&Node> {
         self.nodes[number - 1].node.as_ref().context("node is down")
     }
 
-    /// Ends a node as a power button does.
+    /// Ends a node at once (`SIGKILL`).
     ///
     /// # Errors
-    /// When it cannot be waited for.
+    /// When the process cannot be waited for.
     pub fn kill(&mut self, number: usize) -> Result<()> {
         self.nodes[number - 1].node.take().map_or(Ok(()), Node::kill)
     }
 
-    /// Ends a node in good order.
+    /// Stops a node in good order.
     ///
     /// # Errors
-    /// When it does not end.
+    /// When the node does not end.
     pub fn stop(&mut self, number: usize) -> Result<()> {
         self.nodes[number - 1].node.take().map_or(Ok(()), Node::stop)
     }
@@ -226,10 +226,10 @@ impl Site {
         Ok(Client::connect_any(&self.seeds(), &KnownNodes::forgetful(), "test").await?)
     }
 
-    /// Runs the command line against the site; its standard output.
+    /// Runs the command line against the site; returns its standard output.
     ///
     /// # Errors
-    /// When it ends with an error: with what it said.
+    /// When the command fails; with its standard error.
     pub fn cli(&self, args: &[&str]) -> Result<String> {
         let seeds: Vec<String> = self.seeds().iter().map(ToString::to_string).collect();
         let up = self
@@ -246,10 +246,10 @@ impl Site {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// What the node that leads says of the group; waits until one does.
+    /// Waits for a leader and returns its status of the site.
     ///
     /// # Errors
-    /// When nobody does in time.
+    /// When no node leads in time.
     pub fn status(&self) -> Result<Value> {
         let begun = Instant::now();
         loop {
@@ -269,19 +269,19 @@ impl Site {
         }
     }
 
-    /// The number of the node that leads; waits until one does.
+    /// Waits for a leader and returns its number.
     ///
     /// # Errors
-    /// When nobody does in time.
+    /// When no node leads in time.
     pub fn leader(&self) -> Result<usize> {
         let status = self.status()?;
         Ok(status["node"].as_u64().context("no number")? as usize)
     }
 
-    /// Waits until `condition` holds of what the leader says.
+    /// Waits until `condition` holds of the leader's status.
     ///
     /// # Errors
-    /// When it does not in time; with what was said last.
+    /// When the condition does not hold in time; with the last status.
     pub fn until(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Result<Value> {
         let begun = Instant::now();
         loop {
@@ -296,10 +296,10 @@ impl Site {
         }
     }
 
-    /// Waits until so many nodes vote.
+    /// Waits until exactly `wanted` nodes vote.
     ///
     /// # Errors
-    /// When it does not come to that in time.
+    /// When their number differs until the deadline.
     pub fn until_voters(&self, wanted: usize) -> Result<()> {
         let voters = |s: &Value| {
             let members = s["members"].as_array().cloned().unwrap_or_default();
@@ -309,10 +309,10 @@ impl Site {
             .map(drop)
     }
 
-    /// Waits until every member that is up lacks nothing.
+    /// Waits until no node that is up lags.
     ///
     /// # Errors
-    /// When one goes on lacking something.
+    /// When a node lags until the deadline.
     pub fn until_in_step(&self) -> Result<()> {
         let in_step = |s: &Value| {
             let members = s["members"].as_array().cloned().unwrap_or_default();
@@ -325,10 +325,10 @@ impl Site {
         self.until("everybody in step", in_step).map(drop)
     }
 
-    /// Has `number` lead.
+    /// Transfers the leadership to `number`.
     ///
     /// # Errors
-    /// When it does not.
+    /// When another node leads until the deadline.
     pub fn transfer(&self, number: usize) -> Result<()> {
         let begun = Instant::now();
         while self.leader()? != number {
@@ -342,7 +342,7 @@ impl Site {
         Ok(())
     }
 
-    /// What all nodes said so far.
+    /// Returns the last output of all nodes.
     pub fn said(&self) -> String {
         let logs = self.nodes.iter().map(|p| p.dir.join("node.log"));
         let tail = |path: PathBuf| {

@@ -1,4 +1,5 @@
-//! The directory of a node is closed to others, and nothing in it that could be somebody else's is trusted.
+//! The directory of a node is closed to others, and a file that somebody else could have put there is not
+//! trusted.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -40,7 +41,7 @@ fn nobody_else_reads_what_a_node_stores() {
     for path in all(&data) {
         assert_eq!(mode(&path) & 0o077, 0, "{}: {:o}", path.display(), mode(&path));
     }
-    // One that an earlier release has made is closed.
+    // An open directory of an earlier release is closed.
     fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
     Node::start(dir.path(), &[]).unwrap().stop().unwrap();
     assert_eq!(mode(&data), 0o700);

@@ -1,4 +1,5 @@
-//! A web page cannot ask a node, and connections that say nothing, or say it slowly, take nobody's place for long.
+//! HTTP rejects requests of foreign web pages, and closes idle and slow connections before they take the
+//! place of others.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -61,7 +62,7 @@ fn no_page_of_another_name_or_origin_asks_a_node() {
         assert_eq!(got, status, "{more}: {answer}");
         assert!(answer.contains("\"error\""), "{answer}");
     }
-    // What changes something, as a page sends it without asking first.
+    // Requests with effects, as a page sends them without a preflight.
     for path in [
         "/v1/topics/t/records",
         "/v1/pipelines/p/reset",

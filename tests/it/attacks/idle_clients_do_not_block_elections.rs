@@ -1,4 +1,4 @@
-//! However many clients connect and ask for nothing, the nodes of a site hear each other: one that falls silent is replaced.
+//! A crowd of idle clients does not keep the nodes of a site apart: a silent leader is replaced.
 
 use std::time::{Duration, Instant};
 use weir_peer::protocol::{Hello, MAGIC, VERSION, Welcome};
@@ -107,7 +107,8 @@ fn a_site_elects_another_leader_beside_strangers_who_never_say_who_they_are() {
             };
             let (stranger, node) = tokio::join!(come_from(([127, 0, 0, 99], 0).into()), come_from(at));
             if stranger.is_err() {
-                // The one before may not have let go of the address yet, and the machine is busy: but nobody shows it the door.
+                // The connection before may still hold the address on a busy machine; but the node must not
+                // be refused.
                 let refused = node.as_ref().is_err_and(|e| e.to_string().contains("refused"));
                 assert!(!refused, "{:?}", node.err());
                 shown += usize::from(node.is_ok());
@@ -117,7 +118,7 @@ fn a_site_elects_another_leader_beside_strangers_who_never_say_who_they_are() {
         let leads =
             |status: &serde_json::Value| status["leader"].as_u64().is_some_and(|now| now != leader as u64);
         site.until("another leads", leads).unwrap();
-        // It comes back, too: it must be let in by both.
+        // The old leader returns: both others must accept its connections.
         site.start(leader).unwrap();
         drop(crowd);
         let client = site.client().await.unwrap();

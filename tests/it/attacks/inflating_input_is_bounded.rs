@@ -36,7 +36,7 @@ async fn connections(node: &Node, sent: &[u8], times: usize) -> Vec<TcpStream> {
 #[test]
 fn batches_that_inflate_ten_thousand_fold() {
     for codec in [Codec::Gzip, Codec::Zstd] {
-        // One that is taken, and one that goes on beyond what a batch may become.
+        // The first batch is accepted; the second inflates beyond the limit of a batch.
         let sent: Vec<u8> = [15, 40]
             .iter()
             .flat_map(|mib| produce(batch(codec, (0..*mib).map(|_| vec![0; 1 << 20])).bytes()))

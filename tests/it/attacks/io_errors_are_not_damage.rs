@@ -38,7 +38,7 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// All that is in a directory, but for the locks of those who looked at it.
+/// Returns the contents of all files of a directory except locks.
 fn contents(data: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let files = files_below(data).into_iter();
     let files = files.filter(|path| !path.ends_with("lock"));
@@ -90,7 +90,7 @@ fn a_file_without_rights_is_named_and_nothing_is_repaired() {
             String::from_utf8_lossy(&scrubbed.stderr),
             path.display().to_string(),
         );
-        // A node that starts removes what a compaction has left, whoever may read it.
+        // At its start, a node removes the leftovers of a compaction, readable or not.
         let left = fs::set_permissions(path, rights);
         if refused.is_none() && left.is_err_and(|e| e.kind() == ErrorKind::NotFound) {
             continue;

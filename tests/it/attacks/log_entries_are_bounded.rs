@@ -1,5 +1,5 @@
-//! What would make an entry that no follower takes is refused before anything is computed on it, or is sent in as many entries
-//! as it needs. A site of two, since its quorum needs the leader.
+//! A batch whose log entry no follower would accept is refused before any computation, or is split into
+//! several entries. The site has two nodes, since its quorum needs the leader.
 
 use weir_client::{Client, Codec};
 use weir_tests::records::{batch, send, still_serves};
@@ -70,7 +70,7 @@ fn what_is_too_large_for_one_entry_never_stops_a_site() {
         }
         still_serves(&client, "fan").await;
 
-        // More than an entry may have: the producer hears of it, and may send less at once.
+        // More than an entry may hold: the producer gets an error, and may send smaller batches.
         piped(&client, "six", "six-times", "").await;
         let refused = send(&client, "six", &large).await.unwrap_err();
         assert!(
@@ -83,7 +83,7 @@ fn what_is_too_large_for_one_entry_never_stops_a_site() {
             .unwrap();
         assert_eq!(count(&client, "six").await, 6);
 
-        // One record that a module makes more of than it may is a dead letter, however the module goes about it.
+        // A record whose output exceeds the limit is a dead letter, however the module produces that output.
         for mode in ["copies", "more-copies"] {
             piped(&client, mode, mode, "").await;
             send(&client, mode, &batch(Codec::None, [vec![b'x'; 500]]))
@@ -135,7 +135,7 @@ fn what_is_too_large_for_one_entry_never_stops_a_site() {
         still_serves(&client, "plain").await;
     });
     site.until_in_step().unwrap();
-    // And none of it shows after a restart.
+    // None of these shows after a restart.
     for number in [1, 2] {
         site.kill(number).unwrap();
     }

@@ -1,5 +1,5 @@
-//! Whatever one address sends, or does not take, the node stays small, serves somebody else as before, and is as small as before when
-//! it is over.
+//! Whatever an address sends or leaves unread, the node stays small, serves other clients as before, and
+//! gives its memory back afterwards.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,13 +15,13 @@ use weir_types::{Batch, Codec};
 
 /// Somebody who takes all he can; whoever is measured is at 127.0.0.1.
 pub(super) const ATTACKER: [u8; 4] = [127, 0, 0, 2];
-/// Another address of his, from which one answer is taken a little.
+/// Another address of the attacker, which takes a little of an answer.
 const SECOND: [u8; 4] = [127, 0, 0, 3];
 const DURING_MIB: f64 = 256.0;
 const AFTER_MIB: f64 = 20.0;
-/// How often it is measured beside an attack: the best of them counts.
+/// Number of measurements beside an attack: the best counts.
 const MEASURED: usize = 3;
-/// What a test may be off by on a busy machine, beside three times as long.
+/// Tolerance on a busy machine, beside the factor of three.
 const SLACK: Duration = Duration::from_millis(100);
 
 /// As large as a batch may be, of bytes that do not compress well.
@@ -34,7 +34,7 @@ fn large() -> Batch {
     batch(Codec::None, [value.collect()])
 }
 
-/// The slowest of a hundred batches of so many bytes but one.
+/// Returns the 99th percentile of a hundred sends of batches of `bytes`.
 async fn p99(client: &Client, bytes: usize) -> Duration {
     let mut times = Vec::new();
     for _ in 0..100 {
@@ -48,7 +48,7 @@ async fn p99(client: &Client, bytes: usize) -> Duration {
     times[98]
 }
 
-/// What somebody else sees of a node, or of a site.
+/// Latency of another client of a node or site.
 struct Beside {
     small: Duration,
     /// Of batches that need leave to be received.
@@ -63,7 +63,7 @@ impl Beside {
         }
     }
 
-    /// What an attack does it does each time; what else this machine does it does now and then.
+    /// Keeps the better figures: an attack slows each measurement, other load of the machine only some.
     fn or_better(self, other: Self) -> Self {
         Self {
             small: self.small.min(other.small),
@@ -72,7 +72,7 @@ impl Beside {
     }
 }
 
-/// Begins `attack`, which goes on as long as what it returns is there.
+/// Starts `attack`, which lasts as long as its returned value.
 pub(super) fn withstands<T>(name: &str, env: &[(&str, &str)], attack: impl AsyncFnOnce(&Node) -> T) {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), env).unwrap();
@@ -113,7 +113,7 @@ fn site_withstands<T>(name: &str, nodes: usize, attack: impl AsyncFn(&Node) -> T
     });
 }
 
-/// What comes of an attack on `nodes`, which serve `client`.
+/// Measures `client` and the memory of `nodes` before, during and after an attack.
 async fn beside<T>(name: &str, client: &Client, nodes: &[&Node], attack: impl Future<Output = T>) {
     let rss = || nodes.iter().map(|node| node.rss_mib().unwrap());
     for topic in ["small", "large"] {
@@ -133,7 +133,7 @@ async fn beside<T>(name: &str, client: &Client, nodes: &[&Node], attack: impl Fu
         beside = beside.or_better(Beside::measure(client).await);
         during = rss().fold(during, f64::max);
     }
-    // It can still be read from and administered, and shows how it is.
+    // Reads, administration and status still work.
     let begun = Instant::now();
     let mut fetcher = client.fetcher().await.unwrap();
     let read = fetcher.fetch("small", 0, weir_types::Offset::ZERO, 1 << 10, Duration::ZERO);
@@ -288,7 +288,7 @@ fn lists_without_end_over_quic() {
                 replicas: None,
             };
             let sent = write_frame(&mut stream.tx, &request, &[]).await;
-            // Refused, whether it is said or the stream ends.
+            // The refusal is an answer, or the end of the stream.
             let answer = tokio::time::timeout(
                 DEADLINE,
                 read_frame::<weir_peer::protocol::Reply>(&mut stream.rx, 1 << 20),
@@ -400,7 +400,7 @@ fn members_that_wait_for_others_hold_nothing() {
             write_all_there_is_room_for(&mut stream, &join(member));
             held.push(stream);
         }
-        // And one who takes as much as keeps him connected.
+        // And a client that reads just enough to stay connected.
         let mut stream = connect_from(SECOND, node.kafka).await.unwrap();
         stream.write_all(&framed(&fetch())).unwrap();
         let _ = stream.read(&mut [0; 64]);
@@ -459,7 +459,7 @@ fn shares_are_shown_and_a_refusal_names_its_own() {
     assert!(table.contains("SHARE") && table.contains("answers"), "{table}");
 }
 
-/// Memory is taken as modules use it: there is no more than the node's share, whoever wants it, and what is refused waits.
+/// Modules take memory as they use memory: never more than the node's share, and a refused call waits.
 #[test]
 fn modules_use_no_more_memory_than_there_is_for_them() {
     const PARTITIONS: u32 = 16;

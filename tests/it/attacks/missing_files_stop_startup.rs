@@ -1,5 +1,5 @@
-//! Files that are gone are no reason to begin anew in silence: a node that had something says what is missing, and what to do;
-//! and what lies readable beside them comes back.
+//! A node whose files are missing does not start empty: the message names the missing files and the remedy,
+//! and a repair brings the readable rest back.
 
 use super::readable_records_survive_metadata_damage::text;
 use std::fs;
@@ -32,7 +32,7 @@ fn scrub(data: &Path, repair: &[&str]) -> Output {
     scrub.output().unwrap()
 }
 
-/// What it says of why it does not start.
+/// Returns the message of a node that does not start.
 fn does_not_start(dir: &Path) -> String {
     Node::start(dir, &[]).map(drop).unwrap_err().to_string()
 }
@@ -76,7 +76,7 @@ fn a_node_that_had_a_log_does_not_begin_without_it() {
             "{said}"
         );
     }
-    // As it says.
+    // The remedy of the message.
     without(&data, &["site.json"]);
     let node = Node::start(dir.path(), &[]).unwrap();
     text(&node.cli(&["topic", "create", "t"], "").unwrap());
@@ -181,7 +181,7 @@ fn what_is_found_damaged_while_a_node_runs_is_shown() {
     let at = bytes.len() / 2;
     bytes[at] ^= 0x10;
     fs::write(&values[0], bytes).unwrap();
-    // Its own readers find it.
+    // The node's own readers find the damage.
     let _ = node.cli(&["scrub"], "").unwrap();
     let found = status(&node)["damaged"].clone();
     let range = &found[0];

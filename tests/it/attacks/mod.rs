@@ -1,5 +1,5 @@
-//! What was tried on a node by those who wished it ill, or by people who meant no harm: one file for each finding, named for
-//! what it defends.
+//! Attacks and mistakes that once harmed a node: a file for each finding, named for the behaviour that the
+//! file defends.
 
 mod data_directory_is_private;
 mod http_rejects_foreign_pages_and_idle_connections;

@@ -1,4 +1,5 @@
-//! A label of a module is nobody else's to take: the same bytes under another name leave it where it was, and other bytes do not get it.
+//! A label of a module keeps its digest: the same bytes under another label do not move the first label, and
+//! other bytes do not get the label.
 
 use serde_json::Value;
 use weir_tests::{Node, module};
@@ -65,7 +66,7 @@ fn the_same_bytes_under_another_name_leave_the_first_one() {
     node.stop().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     assert_eq!(labels(&node), ["m1@1", "m2@7"]);
-    // What a pipeline says stays; another label of the same bytes may go.
+    // A label that a pipeline uses stays; another label of the same bytes may go.
     let (removed, said) = run(&node, &["module", "remove", "m1@1"]);
     assert!(!removed && said.contains("used by pipeline"), "{said}");
     let (removed, said) = run(&node, &["module", "remove", "m2@7"]);

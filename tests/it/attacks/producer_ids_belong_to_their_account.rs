@@ -1,5 +1,5 @@
-//! An idempotent producer's number is one that was given out, nobody at another address goes on for it, and whoever makes many has his own
-//! forgotten.
+//! Producer ids are given out by the node, belong to the account of an address, and are evicted from the
+//! account that makes many.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ const ATTACKER: [u8; 4] = [127, 0, 0, 2];
 /// Kafka's errors.
 const NONE: i16 = 0;
 const UNKNOWN_PRODUCER_ID: i16 = 59;
-/// Its owner may be silent when it is tried again.
+/// Retryable: the owner may be silent by then.
 const REQUEST_TIMED_OUT: i16 = 7;
 
 fn numbered(id: i64, epoch: i16, sequence: i32) -> Batch {
@@ -24,7 +24,7 @@ fn numbered(id: i64, epoch: i16, sequence: i32) -> Batch {
     builder.build(Offset::ZERO, Some(producer)).unwrap()
 }
 
-/// Produce 3 of one batch to `t`/0.
+/// Builds Produce 3 of a batch to `t`/0.
 fn produce(batch: &Batch) -> Vec<u8> {
     let mut body = vec![0xff, 0xff, 0xff, 0xff];
     body.extend(30_000i32.to_be_bytes());
@@ -84,10 +84,10 @@ fn numbers_are_given_out_and_windows_are_their_owners() {
     assert_eq!(sent(&mut attacker, &numbered(id, 0, 1)).0, REQUEST_TIMED_OUT);
     assert_eq!(sent(&mut attacker, &numbered(id, 0, 0)).0, REQUEST_TIMED_OUT);
     assert_eq!(sent(&mut honest, &numbered(id, 0, 1)), (NONE, 2));
-    // It may begin a new epoch itself.
+    // The owner may begin a new epoch.
     assert_eq!(sent(&mut honest, &numbered(id, 1, 0)), (NONE, 3));
 
-    // More numbers than one may have, all of them given out.
+    // More ids than an account may have, all of them given out.
     let mut ids = Vec::new();
     while ids.len() < PRODUCERS_PER_ACCOUNT_MAX + 200 {
         ids.push(new_producer(&mut attacker));

@@ -1,5 +1,5 @@
-//! Damage to what the store keeps for itself costs no record that lies readable on the disk: `weir scrub --repair` makes the database
-//! again, says by topic what came back, and the node goes on with its topics and groups.
+//! Damaged metadata of the store cost no readable record: `weir scrub --repair` rebuilds the database,
+//! reports the recovered records by topic, and the node continues with its topics and groups.
 
 use std::fs;
 use std::path::Path;
@@ -35,7 +35,7 @@ fn read(node: &Node, topic: &str, count: usize) -> Vec<String> {
 
 type Damage = fn(&Path);
 
-/// What is damaged, and how.
+/// Kinds of damage.
 const DAMAGES: [(&str, Damage); 7] = [
     ("the version of the format", |data| {
         fs::write(data.join("db/version"), b"nonsense").unwrap()
@@ -71,7 +71,7 @@ const DAMAGES: [(&str, Damage); 7] = [
     ("a sector of the journal", |data| {
         let path = data.join("db/0.jnl");
         let mut bytes = fs::read(&path).unwrap();
-        // The first frames: what the topics were made by.
+        // The first frames: the rows of the topics.
         bytes[512..1_024].fill(0xff);
         fs::write(path, bytes).unwrap();
     }),
@@ -117,7 +117,7 @@ fn a_node_whose_metadata_are_damaged_goes_on_with_its_topics_groups_and_records(
         let said = String::from_utf8_lossy(&scrubbed.stderr).into_owned();
         let report: serde_json::Value =
             serde_json::from_slice(&scrubbed.stdout).unwrap_or_else(|e| panic!("{what}: {e}: {said}"));
-        // What the store mends by itself, or does without, needs no repair.
+        // Damage that the store tolerates needs no repair.
         if let Some(repaired) = report["repaired"].as_array() {
             let back = |topic: &str| -> u64 {
                 let of = repaired.iter().filter(|p| p["topic"] == topic);
@@ -143,7 +143,7 @@ fn a_node_whose_metadata_are_damaged_goes_on_with_its_topics_groups_and_records(
         found.sort_by_key(|v| v[6..].parse::<usize>().unwrap());
         assert_eq!(found, small, "{what}");
         assert_eq!(read(&node, "large", LARGE), large, "{what}");
-        // The group goes on where it was.
+        // The group continues at its committed offset.
         let next = text(
             &node
                 .cli(&["consume", "large", "--group", "g", "--count", "1"], "")
@@ -237,7 +237,7 @@ fn a_refusal_lasts_until_a_repair_and_what_is_lost_is_said() {
         let data = home.join("data");
         copy(&dir.path().join("data"), &data);
         damage(&data);
-        // Whoever looks at it first, with or without a wish to repair: nothing is given up by it.
+        // A scrub without `--repair` gives nothing up.
         let mut scrub = Command::new(weir());
         scrub.args(["scrub", "-o", "json", "--data"]).arg(&data);
         let looked = scrub.output().unwrap();

@@ -1,5 +1,5 @@
-//! A directory that was put back from a copy is sound in itself, and lacks what its node acknowledged since: the others
-//! tell it so, and have it come in anew. Two processes do not speak for one node.
+//! A directory that was restored from a copy is sound but lacks acknowledged records: the other nodes notice,
+//! and the node rejoins under a new id. Two processes cannot run the same node.
 
 use super::readable_records_survive_metadata_damage::copy;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use weir_tests::site::Site;
 use weir_tests::{block_on, eventually, read_all, weir};
 use weir_types::Codec;
 
-/// Sends so many records, one after the other.
+/// Sends `many` records, each after the acknowledgement of the last.
 fn produce(site: &Site, many: usize) {
     block_on(async {
         let client = site.client().await.unwrap();
@@ -69,7 +69,7 @@ fn process(data: &Path, quic: &str) -> Command {
     process
 }
 
-/// Starts the node of `data`, and waits until it asks to be let in, and nobody does.
+/// Starts the node of `data`, and waits until the node asks to join and no leader answers.
 fn asks_in_vain(data: &Path, site: &Site) -> Child {
     let said = data.with_file_name("said");
     let file = fs::File::create(&said).unwrap();
@@ -90,7 +90,7 @@ fn place(data: &Path) -> Value {
 struct Old {
     _dir: tempfile::TempDir,
     site: Site,
-    /// The directory of the second node, and a copy of it from before half of the records.
+    /// The directory of the second node, and its copy from before half of the records.
     data: PathBuf,
     copy: PathBuf,
 }
@@ -119,7 +119,8 @@ fn with_copy() -> Old {
     }
 }
 
-/// Puts the copy back, and sees that its node comes in as another, and that the site then does without the one that led.
+/// Restores the copy, and checks that its node rejoins under a new id and that the site survives the loss of
+/// its leader.
 fn comes_in_anew(old: &mut Old) {
     let Old {
         site,
@@ -133,11 +134,11 @@ fn comes_in_anew(old: &mut Old) {
     until_ids(site, &[1, 3, 4]);
     site.until_voters(3).unwrap();
     site.until_in_step().unwrap();
-    // All that was acknowledged is on it: it and the one that was led go on.
+    // The restored node has all acknowledged records: the site continues without its first node.
     site.kill(1).unwrap();
     until_stored(site, 100);
     produce(site, 1);
-    // And on it alone as far as records go, once the third has gone: it has them from the first.
+    // Without the third node, the first node gets the records from the restored node.
     site.start(1).unwrap();
     site.until_in_step().unwrap();
     site.kill(3).unwrap();
@@ -167,7 +168,7 @@ fn a_copy_does_not_vote_in_the_place_of_what_it_lacks() {
         data,
         copy: copied,
     } = with_copy();
-    // What is new is on the first and the second; then the one is gone, and the other is not what it was.
+    // The new records are on nodes 1 and 2; then node 1 goes, and node 2 is restored from its copy.
     site.start(2).unwrap();
     site.until_in_step().unwrap();
     site.kill(3).unwrap();
@@ -177,7 +178,7 @@ fn a_copy_does_not_vote_in_the_place_of_what_it_lacks() {
     fs::remove_dir_all(&data).unwrap();
     copy(&copied, &data);
     site.start(3).unwrap();
-    // Nobody leads who could let it in.
+    // No leader can admit the node.
     let mut second = asks_in_vain(&data, &site);
     site.start(1).unwrap();
     until_ids(&site, &[1, 3, 4]);
@@ -202,7 +203,7 @@ fn two_processes_do_not_speak_for_one_node() {
         !output.status.success() && said.contains("runs already, at 127.0.0.1:"),
         "{said}"
     );
-    // Nor does one begin a site of its own with what a node of another had.
+    // The directory of a node of a site does not become a site of its own.
     fs::remove_file(copied.join("site.json")).unwrap();
     let output = process(&copied, "127.0.0.1:0").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -255,7 +256,7 @@ fn a_copy_from_just_before_the_last_start_is_known_without_a_leader() {
         data,
         copy: copied,
     } = with_copy();
-    // The third has heard of the second's last start, and nothing of what comes then.
+    // Node 3 knows the last start of node 2, and none of the records that follow.
     site.start(2).unwrap();
     site.until_in_step().unwrap();
     site.stop(2).unwrap();

@@ -1,4 +1,5 @@
-//! A row of a pipeline that this release cannot read is told of: no record passes it by, and it is not written over.
+//! A node does not start with a pipeline row that its release cannot read: no record bypasses the pipeline,
+//! and the row is not overwritten.
 
 use std::sync::mpsc;
 use weir_log::{Entry, Log, Op, Options, StateKey, StateKind};

@@ -1,4 +1,4 @@
-//! Whatever is uploaded, modules and pipelines can be administered beside it; and a digest is a digest.
+//! An upload of any kind blocks no other administration call, and a digest is never a name.
 
 use std::time::{Duration, Instant};
 use weir_tests::{Node, block_on, module};
@@ -98,7 +98,7 @@ fn functions(count: u32) -> Vec<u8> {
     wasm
 }
 
-/// Filters of system calls that a process has, by what `/proc` says of it.
+/// Returns the number of system call filters of a process, from its `/proc` status.
 fn filters(status: &str) -> u32 {
     let line = status
         .lines()
@@ -106,7 +106,7 @@ fn filters(status: &str) -> u32 {
     line.and_then(|n| n.trim().parse().ok()).unwrap_or_default()
 }
 
-/// What the children of `parent` were started for that have more filters than it has.
+/// Returns the command lines of the children of `parent` that have more filters than their parent.
 fn confined_children(parent: u32) -> Vec<String> {
     let of =
         |pid: &str, file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
@@ -125,7 +125,7 @@ fn confined_children(parent: u32) -> Vec<String> {
 fn what_compiles_a_module_reaches_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
-    // It must still do its work: make a component, compile it, and say of one that it is none.
+    // The compiler must still work: make a component, compile it, and reject a bad module.
     let pushing = std::thread::scope(|scope| {
         let push = scope.spawn(|| {
             block_on(async {
@@ -150,7 +150,7 @@ fn what_compiles_a_module_reaches_nothing_else() {
     assert!(refused.contains("module"), "{refused}");
 }
 
-/// A core module of 160 KB whose one function has nine hundred loops in each other, and takes a compiler 1.5 GB.
+/// Builds a core module of 160 KB: a function of nine hundred nested loops, which costs a compiler 1.5 GB.
 fn loops() -> Vec<u8> {
     const LOOPS: u32 = 900;
     const LOCALS: u32 = 2_000;
@@ -188,7 +188,7 @@ fn loops() -> Vec<u8> {
 fn a_small_module_that_takes_much_to_compile_is_refused_in_words() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
-    // Beside a module that is one, so that nothing else speaks against it.
+    // Inside a valid module, so that no other check fails first.
     let mut costly = weir_runtime::componentize(&module("threshold"))
         .unwrap()
         .into_owned();
@@ -203,7 +203,7 @@ fn a_small_module_that_takes_much_to_compile_is_refused_in_words() {
                 .unwrap_err()
                 .to_string();
             assert!(refused.contains("MiB of memory to compile"), "{refused}");
-            // The second time it is known.
+            // The second refusal comes from the cache.
             assert!(
                 round == 0 || begun.elapsed() < Duration::from_secs(2),
                 "{:?}",

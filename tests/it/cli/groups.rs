@@ -1,4 +1,4 @@
-//! What people ask of the command line about groups and dead letters.
+//! Consumer groups on the command line.
 
 use weir_tests::Node;
 use weir_tests::cli::{objects, refusal, text};

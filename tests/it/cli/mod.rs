@@ -1,4 +1,4 @@
-//! The command line as users run it.
+//! The command line, through the real binary.
 
 mod dead_letters;
 mod errors;

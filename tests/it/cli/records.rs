@@ -1,4 +1,4 @@
-//! What a user does, through the real binary: every command, its output for programs, its exit codes, its errors.
+//! Topics and records on the command line, in every format.
 
 use serde_json::Value;
 use std::collections::BTreeSet;

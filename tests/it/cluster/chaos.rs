@@ -1,8 +1,9 @@
-//! Sites of three and five within one process, on real logs: lines are cut, both ways and one way, nodes are isolated,
-//! restarted, and handed the lead, by a seed. Clients note what they did and saw; the checkers judge it.
+//! Sites of three and five nodes within a process, on real logs: links are cut, both ways and in a single
+//! direction, nodes are isolated, restarted and given the leadership, by a seed. Clients note their calls and
+//! reads; the checkers judge them.
 //!
-//! Not a simulation: threads and time are real, so a seed gives the same faults and not the same run. A few seeds in
-//! CI; `WEIR_CHAOS_SEEDS=200` by hand.
+//! Not a simulation: threads and time are real, so a seed gives the same faults and not the same run. A few
+//! seeds in CI; `WEIR_CHAOS_SEEDS=200` by hand.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,7 @@ use weir_replica::memory::Hub;
 use weir_tests::{DEADLINE, block_on, eventually_async, rounds};
 use weir_types::{ErrorKind, GroupId, Offset, SystemClock};
 
-/// How long faults happen.
+/// Duration of the faults.
 const FAULTS_FOR: Duration = Duration::from_secs(6);
 const PRODUCERS: u32 = 3;
 
@@ -73,7 +74,7 @@ impl Site {
             value_file_bytes: 64 << 10,
             ..weir_log::Options::default()
         };
-        // The last one's threads may still be letting go of it.
+        // Threads of the last run may still hold the log.
         let open = async || Log::open(&dir, &options);
         let (log, recovered) = eventually_async("the log opens", open).await;
         assert!(recovered.damage.is_none(), "{recovered:?}");
@@ -112,7 +113,7 @@ impl Site {
         self.all().into_iter().find(Broker::is_serving)
     }
 
-    /// One fault, and how long until the next.
+    /// Injects a fault; returns the time until the next.
     async fn fault(&self, dice: &mut Dice, count: u64) -> Duration {
         let (a, b) = (1 + dice.roll(count), 1 + dice.roll(count));
         let kind = dice.roll(8);
@@ -124,7 +125,7 @@ impl Site {
             1 => self.hub.cut_one_way(a, b),
             2 => (1..=count).filter(|n| *n != a).for_each(|n| self.hub.cut(a, n)),
             3 => {
-                // The one that leads, from all, in one direction.
+                // The leader, from all others, in a single direction.
                 if let Some(leader) = self.leader().map(|l| l.group().node()) {
                     let inward = dice.roll(2) == 0;
                     for n in (1..=count).filter(|n| *n != leader) {
@@ -142,7 +143,7 @@ impl Site {
             }
             5 => self.restart(a).await,
             6 => {
-                // A log that is shorter than what others lack: they need a snapshot.
+                // A log shorter than the lag of others: they need a snapshot.
                 if let Some(broker) = self.node(a) {
                     let applied = broker.group().status().applied;
                     let _ = tokio::time::timeout(Duration::from_secs(1), broker.group().purge(applied)).await;
@@ -161,7 +162,7 @@ fn place() -> Place {
     }
 }
 
-/// Sends numbered batches one after the other, each until its fate is known, to whoever leads.
+/// Sends numbered batches to the leader, each until its outcome is known.
 async fn produce(site: Arc<Site>, client: u32, stop: Arc<AtomicBool>) -> Vec<Event> {
     let who = Principal::anonymous("chaos");
     let (mut history, mut sequence) = (Vec::new(), 0);
@@ -255,7 +256,7 @@ fn seen(pieces: &[Piece], from: Offset) -> Vec<Seen> {
     seen
 }
 
-/// All that a node has, whether it leads or not.
+/// Returns all records of a node, leader or not.
 fn stored(broker: &Broker) -> Vec<Seen> {
     let id = broker.topic("t").unwrap().partition(0).unwrap();
     let end = broker.log().marks(id).unwrap().committed_end();
@@ -304,7 +305,7 @@ async fn run(seed: u64) {
     for task in tasks {
         history.extend(task.await.unwrap());
     }
-    // It comes to rest: everybody has applied what the leader has.
+    // The site comes to rest.
     eventually_async(
         &format!("seed {seed}: all nodes have applied the log"),
         async || {

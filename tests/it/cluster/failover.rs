@@ -51,7 +51,7 @@ fn a_short_pause_costs_no_election_and_a_long_one_no_record() {
         (&before["term"], &before["node"]),
         (&after["term"], &after["node"])
     );
-    // Long enough that another leads; the old one finds out and has acknowledged nothing meanwhile.
+    // Long enough for an election; the old leader must acknowledge nothing meanwhile.
     under_load(&site.seeds(), &mut load, |count| {
         block_on(more_than(count, 100));
         site.node(leader).unwrap().freeze().unwrap();
@@ -66,7 +66,7 @@ fn a_short_pause_costs_no_election_and_a_long_one_no_record() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
-/// Consensus takes nothing more in a term in which it was asked to hand over, also when nobody takes over.
+/// After a transfer request, a leader appends nothing more in its term, even if no node takes over.
 #[test]
 fn a_hand_over_to_one_that_does_not_answer_ends_and_the_site_goes_on() {
     let dir = tempfile::tempdir().unwrap();
@@ -77,7 +77,7 @@ fn a_hand_over_to_one_that_does_not_answer_ends_and_the_site_goes_on() {
     site.node(frozen).unwrap().freeze().unwrap();
     under_load(&site.seeds(), &mut load, |count| {
         block_on(more_than(count, 100));
-        // Said to be done as soon as it is asked for.
+        // The command succeeds once the transfer is requested.
         let _ = site.cli(&["cluster", "transfer", &frozen.to_string()]);
         let so_far = count.load(Ordering::Relaxed);
         block_on(more_than(count, so_far + 100));

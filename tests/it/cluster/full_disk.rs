@@ -7,7 +7,7 @@ use weir_tests::disk::Disk;
 use weir_tests::load::{judged, loaded, more_than, under_load};
 use weir_tests::site::Site;
 
-/// Writes to the last byte of the disk: what has no room ends it.
+/// Fills the disk to its last byte.
 fn fill(path: &Path) {
     let mut file = std::fs::File::create(path).unwrap();
     std::io::copy(&mut std::io::repeat(1), &mut file).unwrap_err();

@@ -87,7 +87,7 @@ fn tokens_let_one_node_in_and_a_node_that_leaves_is_out() {
     Node::start_with(&own, &[], &[]).unwrap().stop().unwrap();
     let token = site.cli(&["cluster", "invite"]).unwrap();
     let kept = Node::start_with(&own, &["--join", &addr, "--token", token.trim()], &[]).unwrap();
-    // It is a site already, and stays what it is.
+    // The node has a site of its own, and keeps that site.
     let status = kept.cli(&["cluster", "status", "-o", "json"], "").unwrap();
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(status["members"].as_array().unwrap().len(), 1);
@@ -130,7 +130,7 @@ fn a_node_that_comes_up_at_another_address_is_found_there() {
             .any(|m| m["id"] == 2 && m["quic"] == at.as_str() && m["lag"] == 0)
     };
     site.until("the new address", moved).unwrap();
-    // And it serves there.
+    // The node serves at its new address.
     site.transfer(2).unwrap();
     block_on(async {
         let client = site.client().await.unwrap();

@@ -10,10 +10,10 @@ use weir_tests::netns::Network;
 use weir_tests::site::Site;
 use weir_tests::{block_on, rounds};
 
-/// A fault lasts so long: from less than it takes to elect to several elections.
+/// Durations of a fault: from less than an election to several.
 const LASTS_MS: [u64; 4] = [100, 400, 1_200, 3_000];
 
-/// What happens, in turn; whom it happens to and for how long goes by the round.
+/// Faults, in turn; victim and duration follow from the round.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     Kill,
@@ -97,7 +97,8 @@ fn faults_in_turn() {
             block_on(async {
                 while !stop.load(Ordering::Relaxed) {
                     let client = Client::connect_any(&seeds, &KnownNodes::forgetful(), "load").await;
-                    // It gives up on a batch whose fate it cannot learn, and sends it again with its old number.
+                    // The load gives up on a batch of unknown outcome, and sends the batch again under its
+                    // old number.
                     match client {
                         Ok(client) => load.run(&client, stop, count).await,
                         Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -116,7 +117,7 @@ fn faults_in_turn() {
                 let lasts = Duration::from_millis(LASTS_MS[(3 + round * 7 + round / 4) % LASTS_MS.len()]);
                 strike(fault, &mut site, &network, victim, lasts).unwrap();
                 if round == 0 {
-                    // It was cut off for long enough that it shows.
+                    // The cut lasted long enough for an election.
                     assert_ne!(site.leader().unwrap(), victim, "the rules drop nothing");
                 }
                 let healed = Instant::now();

@@ -36,7 +36,7 @@ fn modules_and_pipelines_are_on_every_node_and_run_where_it_leads() {
         "#;
         client.apply_pipeline(toml).await.unwrap();
     });
-    // Before it was applied.
+    // Before the pipeline was applied.
     let is_ready = |number: &usize| {
         let told = std::fs::read_to_string(dir.path().join(number.to_string()).join("node.log"));
         told.unwrap().contains("ready for a revision")
@@ -73,7 +73,7 @@ fn modules_and_pipelines_are_on_every_node_and_run_where_it_leads() {
     site.transfer(next).unwrap();
     produce(10);
     assert_eq!(count_of("t"), 10);
-    // A node that joins later has it too.
+    // A node that joins later has the pipeline, too.
     let _ = (count_of, produce);
     let fourth = site.grow(&dir.path().join("4")).unwrap();
     site.until_voters(4).unwrap();

@@ -1,5 +1,5 @@
-//! What an earlier release has stored and says is understood, nodes of a site are replaced one by one, and the way back is
-//! refused in words once the last has been.
+//! Directories and messages of an earlier release are understood; the nodes of a site are upgraded in turn,
+//! and a downgrade after the last is refused with a reason.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -69,14 +69,14 @@ fn the_directory_of_release_0_1_0_opens_with_all_that_was_in_it() {
         assert!(said(&["pipeline", "list"]).contains("running"));
         node.kill().unwrap();
     }
-    // It is this release's now, and says so to the one before.
+    // The directory is at this release's level now, and tells the earlier release.
     let node = Node::start(dir.path(), &[]).unwrap();
     eventually("the directory is at level 2", || site_json(&data)["level"] == 2);
     node.stop().unwrap();
     let stored = site_json(&data);
     assert_eq!((&stored["number"], &stored["level"]), (&1.into(), &2.into()));
     assert_eq!(stored["node"], "this directory needs Weir 0.2.0 or later");
-    // As a later one would to this.
+    // As a later release would tell this release.
     let mut later = stored;
     later["level"] = 3.into();
     later["node"] = "this directory needs Weir 7.0 or later".into();
@@ -99,7 +99,7 @@ fn earlier() -> Option<PathBuf> {
     found
 }
 
-/// More than a group keeps of its log for those that are away: what they lack comes in a snapshot.
+/// Sends more than a group keeps of its log: a node that was away needs a snapshot.
 async fn more_than_is_kept(site: &Site) {
     let client = site.client().await.unwrap();
     let mut producer = client.producer().await.unwrap();
@@ -142,14 +142,14 @@ fn nodes_of_a_site_are_replaced_one_by_one() {
         site.start(3).unwrap();
         site.until_in_step().unwrap();
         more();
-        // A new leader sends an old follower one.
+        // A new leader sends a snapshot to an old follower.
         site.transfer(3).unwrap();
         site.stop(2).unwrap();
         block_on(more_than_is_kept(&site));
         site.start(2).unwrap();
         site.until_in_step().unwrap();
         more();
-        // And back: nothing stands in the way as long as one is old.
+        // A downgrade is possible while any node is old.
         site.transfer(1).unwrap();
         site.stop(3).unwrap();
         site.replace(3, Some(&earlier));

@@ -47,7 +47,7 @@ fn a_batch_that_is_damaged_on_one_node_is_read_from_another_and_put_right() {
             output.status.success(),
         )
     };
-    // A reader at the one that leads notices nothing.
+    // A reader at the leader notices nothing.
     site.stop(1).unwrap();
     damage(1);
     site.start(1).unwrap();
@@ -57,7 +57,7 @@ fn a_batch_that_is_damaged_on_one_node_is_read_from_another_and_put_right() {
     let said = std::fs::read_to_string(dir.path().join("1/node.log")).unwrap();
     assert!(said.contains("replaced by another replica's copy"), "{said}");
     assert_eq!(scrub(&site, 1), (0, true));
-    // One that follows finds out when it is looked through.
+    // A scrub finds the damage on a follower.
     site.stop(2).unwrap();
     damage(2);
     site.start(2).unwrap();
@@ -77,7 +77,7 @@ fn a_replica_that_lost_something_comes_back_as_another_by_itself() {
     let data = dir.path().join("3/data");
     let lose: [fn(&Path); 3] = [
         |data| std::fs::remove_dir_all(data.join("db")).unwrap(),
-        // Without them nobody knows what had been promised.
+        // Without the watermarks, the promised state is unknown.
         |data| {
             std::fs::remove_file(data.join("watermark.a")).unwrap();
             std::fs::remove_file(data.join("watermark.b")).unwrap();
@@ -100,7 +100,8 @@ fn a_replica_that_lost_something_comes_back_as_another_by_itself() {
             site.stop(3).unwrap();
             lose(&data);
             if round == 1 {
-                // It opens the log, which is whole again after that: the node must still know.
+                // The scrub opens the log, which is whole again afterwards: the node must still know of the
+                // loss.
                 let scrub = ["scrub", "--data", data.to_str().unwrap()];
                 let scrubbed = site.node(1).unwrap().cli(&scrub, "").unwrap();
                 assert!(scrubbed.status.success() || !scrubbed.stderr.is_empty());
@@ -119,7 +120,7 @@ fn a_replica_that_lost_something_comes_back_as_another_by_itself() {
             let said = std::fs::read_to_string(dir.path().join("3/node.log")).unwrap();
             assert!(said.contains("must not vote as if it had not"), "{said}");
             assert!(said.contains(&format!("was={old}")), "{said}");
-            // What was left of the log goes once it is of no use.
+            // The rest of the old log is removed in the end.
             eventually("the old log is removed", || !data.join("set-aside").exists());
         }
     });
@@ -169,7 +170,7 @@ fn the_last_of_a_site_goes_on_alone_when_it_is_told_to() {
     under_load(&site.seeds()[..1], &mut load, |count| {
         block_on(more_than(count, 300))
     });
-    // The other comes back after all, and finds that the site has gone on without it.
+    // The other node returns, and finds that the site has continued alone.
     let refused = format!("{:#}", site.start(2).unwrap_err());
     assert!(refused.contains("no member of its site any more"), "{refused}");
     assert_eq!(site.leader().unwrap(), 1);
@@ -197,7 +198,7 @@ fn a_witness_lets_either_of_two_fail_and_keeps_no_records() {
             .cloned();
         member.unwrap()["role"].as_str().unwrap().to_owned()
     };
-    // With one other there is nothing to judge.
+    // Beside a single node, a witness has no vote.
     assert_eq!(role(&site, 2), "learner");
     assert_eq!(site.grow(&dir.path().join("3")).unwrap(), 3);
     site.until_voters(3).unwrap();
@@ -224,7 +225,7 @@ fn a_witness_lets_either_of_two_fail_and_keeps_no_records() {
     });
     println!("longest pause of a site with a witness, its leader killed twice: {pause:?}");
     site.transfer(1).unwrap();
-    // What is committed without the other: only who has it may lead.
+    // Records that are committed without node 3: only node 1 may lead.
     site.stop(3).unwrap();
     under_load(&site.seeds(), &mut load, |count| block_on(more_than(count, 500)));
     site.kill(1).unwrap();
@@ -256,7 +257,7 @@ fn a_witness_lets_either_of_two_fail_and_keeps_no_records() {
     };
     site.transfer(1).unwrap();
     let before = [1, 2, 3].map(|node| disk(&site, node));
-    // Knuth's multiplicative hash: it must not compress to nothing.
+    // Knuth's multiplicative hash: the text must not compress to nothing.
     let line = |i: u32| {
         (0..10_000)
             .map(|n: u32| format!("{:08x}", (n + i).wrapping_mul(2_654_435_769)))
@@ -279,7 +280,7 @@ fn a_witness_lets_either_of_two_fail_and_keeps_no_records() {
     site.cli(&["cluster", "drain", "3"]).unwrap();
     assert_eq!(role(&site, 2), "learner");
     assert!(site.cli(&["cluster", "drain", "1"]).is_err());
-    // A witness stays what it is, whatever it is asked to be.
+    // A witness stays a witness, whatever the command.
     let scrubbed = site.node(2).unwrap().cli(&["scrub"], "").unwrap();
     assert!(scrubbed.status.success());
     assert!(

@@ -48,7 +48,7 @@ fn replica_groups_have_leaders_of_their_own_and_survive_nodes_that_go() {
         .collect();
     assert_eq!(leaders, BTreeSet::from([1, 2, 3]), "they take turns: {placed}");
 
-    // What is remembered is in one group, and records that come in-line in another: said when a pipeline is applied.
+    // State is in the site's group, and in-line records are in another: apply refuses.
     let pipeline = dir.path().join("p.toml");
     std::fs::write(
         &pipeline,
@@ -76,7 +76,7 @@ fn replica_groups_have_leaders_of_their_own_and_survive_nodes_that_go() {
         site.until("the first leads again", in_place).unwrap();
         let so_far = count.load(Ordering::Relaxed);
         block_on(more_than(count, so_far + 200));
-        // One goes for good and another comes, while records do.
+        // A node leaves for good and another joins under load.
         site.cli(&["cluster", "drain", &victim.to_string()]).unwrap();
         let without = site.until("nothing on the one that went", in_place).unwrap();
         assert!(
@@ -146,7 +146,7 @@ fn spread(dir: &Path, made: &[&str]) -> (Site, Vec<usize>) {
     (site, leaders.collect())
 }
 
-/// Who leads the site sees nothing of what comes to partitions that others lead.
+/// The leader of the site does not see the records of partitions that others lead.
 #[test]
 fn what_goes_wrong_on_another_node_is_taken_back_too() {
     let dir = tempfile::tempdir().unwrap();
@@ -197,7 +197,7 @@ fn what_goes_wrong_on_another_node_is_taken_back_too() {
     }
 }
 
-/// A node that stands still answers nothing, and each question costs the whole time that is waited for it.
+/// A frozen node answers nothing, and each request costs its whole timeout.
 #[test]
 fn partitions_of_a_node_that_stands_still_do_not_hold_up_the_others() {
     let dir = tempfile::tempdir().unwrap();
@@ -244,7 +244,7 @@ fn partitions_of_a_node_that_stands_still_do_not_hold_up_the_others() {
         }
         wanted += 6;
         arrived(wanted).await;
-        // There is something to read on the one that stands still.
+        // The frozen node has records to read.
         let theirs: Vec<usize> = (0..6).filter(|p| leaders[*p] == frozen).collect();
         site.cli(&["pipeline", "pause", "p"]).unwrap();
         for partition in &theirs {
@@ -274,7 +274,7 @@ fn partitions_of_a_node_that_stands_still_do_not_hold_up_the_others() {
     });
 }
 
-/// Whatever a client speaks, and whichever node it comes to, it gets to the leader of each partition.
+/// Whatever its protocol and its node, a client reaches the leader of each partition.
 #[test]
 fn every_listener_leads_to_the_leaders_of_partitions() {
     let dir = tempfile::tempdir().unwrap();
@@ -286,7 +286,7 @@ fn every_listener_leads_to_the_leaders_of_partitions() {
         .unwrap();
     let values = |out: &str| -> BTreeSet<String> { out.lines().map(ToOwned::to_owned).collect() };
     let mut sent = BTreeSet::new();
-    // Kafka, by one node's address.
+    // Kafka, by the address of a single node.
     let brokers = site.node(2).unwrap().kafka.to_string();
     let mut config = rdkafka::ClientConfig::new();
     let producer: FutureProducer = config
@@ -321,7 +321,7 @@ fn every_listener_leads_to_the_leaders_of_partitions() {
         let there = answer["partitions"].as_array().unwrap().len();
         assert!(there >= 2, "keys are spread: {answer}");
     }
-    // The command line, and the client under it.
+    // The command line, and its client library.
     let input = dir.path().join("lines");
     let lines: Vec<String> = (0..100).map(|n| format!("cli-{n}")).collect();
     std::fs::write(&input, lines.join("\n")).unwrap();

@@ -53,7 +53,7 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
         .await;
         let (records, gaps) = read_all(&client, "t", 0, 1 << 20).await.unwrap();
         assert_eq!((records.len(), gaps.len()), (acknowledged + 1, 0));
-        // Fuller than any reserve: what gives room back is done all the same.
+        // Fuller than any reserve: calls that free space are still accepted.
         let mut file = std::fs::File::create(&ballast).unwrap();
         while free_bytes(&disk.mount) > 10 << 20 {
             std::io::Write::write_all(&mut file, &[1; 256 << 10]).unwrap();

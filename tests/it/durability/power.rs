@@ -21,7 +21,7 @@ fn power_cuts_lose_nothing_acknowledged_and_cost_a_lazy_topic_something() {
     let cuts = rounds("WEIR_POWER_CUTS", 4);
     let (mut sync_total, mut lazy_total, mut lazy_lost) = (0, 0, 0);
     for round in 0..cuts {
-        // A topic of its own each round: what a lazy one lost must not confuse the next.
+        // Topics of each round: losses of the lazy topic must not confuse the next round.
         let (sync_topic, lazy_topic): (&'static str, &'static str) =
             (format!("sync{round}").leak(), format!("lazy{round}").leak());
         let env = [
@@ -52,7 +52,7 @@ fn power_cuts_lose_nothing_acknowledged_and_cost_a_lazy_topic_something() {
                 Load::new(&client, lazy_topic).await,
             )
         });
-        // One after the other, so that the syncs of one do not save the other: the lazy one is cut while it runs.
+        // In sequence, so that syncs of the first topic do not save the lazy topic, which is cut under load.
         block_on(async {
             let client = node.client().await.unwrap();
             let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));

@@ -51,7 +51,7 @@ fn passes(name: &str, program: &str, args: &[&str], env: &[(&str, &str)]) {
     );
 }
 
-/// As [`passes`], on a site of three, of which the node that leads is killed when the client asks for it.
+/// Runs a client's program, as [`passes`] does, on a site of three; kills the leader at the client's request.
 fn passes_on_a_site(name: &str, program: &str, args: &[&str], env: &[(&str, &str)]) {
     if !is_installed(name) {
         return;
@@ -181,7 +181,7 @@ fn faust_counts_words_as_shipped() {
     python("faust", "words_faust.py");
 }
 
-/// A client of Go on one node, and on a site.
+/// Runs a Go client on a single node, and on a site.
 fn go(program: &str) {
     let binary = clients("go").join(program);
     let binary = binary.to_string_lossy();

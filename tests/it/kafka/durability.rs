@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use weir_tests::{DEADLINE, Node, block_on};
 
-/// A group and an idempotent producer meet a node that is interrupted in the middle of their work, again and again: what was
-/// acknowledged is there once, and no committed offset goes back. Returns how many records were acknowledged.
+/// Interrupts a node again and again under a group and an idempotent producer: acknowledged records are there
+/// once, and no committed offset goes back. Returns the number of acknowledged records.
 fn outlives(rounds: usize, mut node: Node, interrupt: impl Fn(Node) -> Node) -> usize {
     let (mut acknowledged, mut sent, mut committed) = (Vec::new(), 0u64, 0i64);
     let producer: FutureProducer = config(&node)
@@ -33,7 +33,7 @@ fn outlives(rounds: usize, mut node: Node, interrupt: impl Fn(Node) -> Node) -> 
             ));
             sent += 1;
         }
-        // In the middle of it.
+        // Under load.
         let some = 300 + 37 * round % 900;
         block_on(async {
             for (n, delivery) in waiting.drain(..some) {
@@ -147,7 +147,8 @@ fn a_group_survives_a_restart() {
     assigned(2);
     node.kill().unwrap();
     let node = Node::start(dir.path(), &env).unwrap();
-    // Its heartbeats are those of a member that the node knows: it keeps what it had, and never has to join again.
+    // The node recognizes the heartbeats of the member: the member keeps its partitions and need not join
+    // again.
     let until = Instant::now() + Duration::from_secs(4);
     while Instant::now() < until {
         let _ = consumer.poll(Duration::from_millis(50));

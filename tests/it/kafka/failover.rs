@@ -7,7 +7,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use weir_tests::site::Site;
 use weir_tests::{DEADLINE, Node, block_on, eventually};
 
-/// librdkafka knows the three brokers, and finds the next leader as it does with Kafka.
+/// librdkafka knows the three brokers, and finds the next leader as with Kafka.
 #[test]
 fn a_kafka_client_goes_on_with_the_next_leader() {
     let dir = tempfile::tempdir().unwrap();
@@ -51,7 +51,7 @@ fn a_kafka_client_goes_on_with_the_next_leader() {
             }
             let read = async {
                 loop {
-                    // It also tells of the broker that is gone.
+                    // The consumer also reports the dead broker.
                     if let Ok(read) = consumer.recv().await {
                         return read;
                     }
@@ -99,7 +99,7 @@ fn a_node_that_is_gone_is_told_of_by_nobody_and_comes_back() {
         let first = until(&site, n, &[1, 2, 3]);
         assert_eq!(first, leader as i32, "the leader stands first");
     }
-    // One that follows, and then the one that leads.
+    // A follower, and then the leader.
     for gone in [others[0], leader] {
         site.kill(gone).unwrap();
         let left: Vec<usize> = (1..=3).filter(|n| *n != gone).collect();

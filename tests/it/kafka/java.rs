@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use weir_tests::site::Site;
 use weir_tests::{DEADLINE, Node, within};
 
-/// Where they are, if they could be installed.
+/// Returns the directory of Apache Kafka, if installed.
 fn kafka() -> Option<std::path::PathBuf> {
     let dir = clients("kafka");
     if !dir.join(".installed").exists() {
@@ -19,7 +19,7 @@ fn kafka() -> Option<std::path::PathBuf> {
     Some(dir)
 }
 
-/// A program of Kafka's, or one beside `kafka.sh`.
+/// Builds the command of a Kafka program, or of a program beside `kafka.sh`.
 fn program(dir: &Path, what: &str, args: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command.arg(weir_tests::root().join("tests/clients/java/kafka.sh"));
@@ -32,7 +32,7 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
 }
 
-/// What a tool prints; it must go well.
+/// Runs a tool, which must succeed; returns its output.
 fn run(dir: &Path, args: &[&str]) -> String {
     let output = program(dir, "run", args).output().unwrap();
     let said = said(&output);
@@ -107,7 +107,7 @@ fn the_tools_of_kafka_work_at_a_node_that_does_not_lead() {
             && !described.contains("TopicId: AAAAAAAAAAAAAAAAAAAAAA"),
         "{described}"
     );
-    // That it is there comes before how it should be.
+    // The existence of a topic is checked before its settings.
     let again = program(
         &dir,
         "run",
@@ -238,7 +238,7 @@ fn connect_distributed_goes_on_where_it_was() {
         let record: serde_json::Value = serde_json::from_str(line).ok()?;
         record["payload"].as_u64()
     };
-    // At least once: what was under way when it was ended comes again, and nothing is missing.
+    // At least once: records in flight at the end come again, and none is missing.
     let mut sorted: Vec<u64> = read.lines().filter_map(number).collect();
     sorted.sort_unstable();
     sorted.dedup();

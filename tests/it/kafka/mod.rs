@@ -67,7 +67,7 @@ fn read(node: &Node, topic: &str) -> Vec<Found> {
     got
 }
 
-/// An address that nobody has now, for a node that comes back to it.
+/// Returns a free address, for a node that returns to the same address.
 fn free_port() -> String {
     std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -76,7 +76,7 @@ fn free_port() -> String {
         .to_string()
 }
 
-/// A port that nobody has now, and the next one neither.
+/// Returns a free port whose successor is free, too.
 fn free_ports() -> u16 {
     let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).ok();
     let found = std::iter::repeat_with(|| free(0)).take(100).find_map(|first| {

@@ -25,7 +25,8 @@ fn a_client_over_its_quota_is_told_and_held_back_by_whatever_name_it_goes() {
                 .await
                 .unwrap();
         }
-        // A second's worth at once, then one a second: the third is not answered before the second's second is over.
+        // The first second's worth is free, then the rate holds: the third send waits for the end of the
+        // second.
         assert!(
             begun.elapsed() > Duration::from_millis(900),
             "{:?}",

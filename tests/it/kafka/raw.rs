@@ -1,4 +1,4 @@
-//! Requests written by hand: what no client library sends, and what costs others.
+//! Requests by hand: requests that no client library sends, and requests that cost others.
 
 use super::{QUICK, config, create};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -51,7 +51,7 @@ fn large_requests_behind_long_polls_hold_up_nobody_else() {
             let large = request(3, 1, false, &vec![0; (16 << 20) - 64]);
             for bytes in [poll, large] {
                 stream.write_all(&(bytes.len() as u32).to_be_bytes()).unwrap();
-                // Refused is as good as taken: what matters is that it is in nobody's way.
+                // Refused or accepted, the requests must be in nobody's way.
                 let _ = stream.write_all(&bytes);
             }
             stream
@@ -76,7 +76,7 @@ fn a_fetch_that_waits_for_more_is_counted_once() {
         let record = FutureRecord::<(), _>::to("t").payload("a record");
         producer.send(record, DEADLINE).await.unwrap();
     });
-    // Fetch 4: 400 ms for a million bytes, of which there are a few. It is looked at several times meanwhile.
+    // Fetch 4: 400 ms for a million bytes, of which a few exist. The node looks several times meanwhile.
     let answer = ask(&mut connect(&node), &request(1, 4, false, &long_poll(400))).unwrap();
     assert!(answer.windows(8).any(|w| w == b"a record"));
     let mut http = TcpStream::connect(node.http).unwrap();
@@ -95,7 +95,7 @@ fn a_fetch_that_waits_for_more_is_counted_once() {
 fn what_cannot_be_served_is_answered_or_closed_and_costs_little() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[QUICK]).unwrap();
-    // A version of ApiVersions from the future: answered in the oldest form, with what there is (KIP-511).
+    // A future version of ApiVersions: answered in the oldest form (KIP-511).
     let mut stream = connect(&node);
     let answer = ask(&mut stream, &request(18, 99, true, &[1, 1, 0])).unwrap();
     assert_eq!(&answer[..6], [0, 0, 0, 7, 0, 35]);
@@ -148,7 +148,7 @@ fn what_cannot_be_served_is_answered_or_closed_and_costs_little() {
         stream.write_all(&length.to_be_bytes()).unwrap();
         assert_eq!(stream.read(&mut [0; 1]).unwrap_or(0), 0, "length {length}");
     }
-    // Announced and never sent: memory goes by what came.
+    // Announced and never sent: memory grows with received bytes.
     let idle: Vec<TcpStream> = (0..200)
         .map(|_| {
             let mut stream = connect(&node);
@@ -204,7 +204,7 @@ fn idle_connections_cost_little() {
     let (alone, before) = (times(&mut stream), node.rss_mib().unwrap());
     let mut idle = Vec::with_capacity(count);
     for i in 0..count {
-        // One address may have half of all places.
+        // An address may have half of all connections.
         let mut stream = block_on(connect_from([127, 0, 0, 2 + (i % 3) as u8], node.kafka))
             .unwrap_or_else(|e| panic!("connection {i}: {e}"));
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -215,7 +215,7 @@ fn idle_connections_cost_little() {
         }
         idle.push(stream);
     }
-    // The last of them was taken: so were those before it.
+    // The last connection was accepted, and so were those before.
     ask(&mut connect(&node), &request(18, 0, false, &[])).unwrap();
     let each = (node.rss_mib().unwrap() - before) * 1_024.0 / count as f64;
     let beside = times(&mut stream);

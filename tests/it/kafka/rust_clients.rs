@@ -151,7 +151,7 @@ fn an_inline_filter_keeps_the_producers_arithmetic() {
             );
         }
     });
-    // Looking up by time goes by what is left, and finds it behind what was dropped.
+    // A look-up by time finds the next remaining record behind dropped records.
     let consumer: BaseConsumer = config(&node).set("group.id", "times").create().unwrap();
     let mut list = TopicPartitionList::new();
     list.add_partition_offset("t", 0, Offset::Offset(1_000)).unwrap();
@@ -166,7 +166,7 @@ fn an_inline_filter_keeps_the_producers_arithmetic() {
     );
 }
 
-/// Reads until offset `last` has come: what lies before it may be sparse.
+/// Reads until offset `last`; offsets before may be sparse.
 fn read_until(node: &Node, topic: &str, last: i64) -> Vec<Found> {
     let got = read(node, topic);
     assert_eq!(got.last().map(|(offset, ..)| *offset), Some(last));

@@ -1,4 +1,4 @@
-//! The cases of the ready-made modules, run as components: what holds natively holds in the sandbox.
+//! The cases of the ready-made modules, run as components: native behaviour holds in the sandbox.
 
 use serde_json::json;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ fn every_case_holds_in_the_sandbox_at_any_batch_size() {
     assert!(cases >= 20, "only {cases} cases were found");
 }
 
-/// What each README says to write into a pipeline's file can be applied as it stands.
+/// The pipeline file of each README can be applied as printed.
 #[test]
 fn every_readme_can_be_followed_as_typed() {
     let dir = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use weir_tests::{module, target, weir};
 
-/// Runs `what` of `decoders/peers.py`, which says what is different.
+/// Runs a comparison of `decoders/peers.py`, which reports differences.
 fn peers(what: &str, name: &str) {
     let tools = target().join("clients/decoders");
     if !tools.join(".installed").exists() {

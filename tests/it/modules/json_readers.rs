@@ -1,5 +1,5 @@
-//! One answer: the scanner and the parser of the SDK, the node's reader and `serde_json` take the same bytes for the same document. The
-//! fuzz target `json_readers` goes on where this ends.
+//! A single answer: the scanner and the parser of the SDK, the node's reader and `serde_json` agree about the
+//! same bytes. The fuzz target `json_readers` continues where this test ends.
 
 mod agree;
 
@@ -26,7 +26,7 @@ fn number() -> impl Strategy<Value = String> {
         any::<i64>().prop_map(|n| n.to_string()),
         any::<f64>().prop_map(|n| format!("{n}")),
         "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?",
-        // What Rust or somebody else takes for one.
+        // Numbers for Rust or other readers, and not for JSON.
         Just("01".to_owned()),
         Just("1.".to_owned()),
         Just("-0".to_owned()),

@@ -1,4 +1,4 @@
-//! `weir module new`: the project that it makes, as its README says to use it.
+//! `weir module new`: the new project builds, passes and runs as its README says.
 
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -44,7 +44,7 @@ fn a_new_module_builds_passes_its_case_and_runs() {
     runs_in_a_node(&project, Path::new(file));
 }
 
-/// Pushes what a project became, applies its pipeline, and looks at what comes out.
+/// Pushes the module of a project, applies its pipeline, and checks the output.
 fn runs_in_a_node(project: &Path, file: &Path) {
     let of_node = tempfile::tempdir().unwrap();
     let node = Node::start(of_node.path(), &[]).unwrap();
@@ -89,7 +89,8 @@ fn runs_in_a_node(project: &Path, file: &Path) {
     node.stop().unwrap();
 }
 
-/// Where a project's commands find `weir`, and what its requirements name, which is fetched once. None where that cannot be had.
+/// Returns the search path of a project's commands: `weir`, and the tools of its requirements, which are
+/// fetched once. `None` where the tools are not available.
 fn tools(requirements: Option<&Path>) -> Option<OsString> {
     static ONE: Mutex<()> = Mutex::new(());
     let works = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
@@ -115,7 +116,7 @@ fn tools(requirements: Option<&Path>) -> Option<OsString> {
     std::env::join_paths(path).ok()
 }
 
-/// The commands of the first block of a README, up to the one that pushes, without what is said about them.
+/// Returns the commands of the first block of a README up to the push, without their comments.
 fn commands(readme: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(readme).unwrap();
     let block = text.split("```").nth(1).unwrap();
@@ -127,7 +128,7 @@ fn commands(readme: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Makes a project, follows its README, and has a node run what comes of it.
+/// Makes a project, follows its README, and runs the module on a node.
 fn follow(lang: &str) {
     let dir = tempfile::tempdir().unwrap();
     run(Command::new(weir())
@@ -140,7 +141,7 @@ fn follow(lang: &str) {
         return;
     };
     let mut told = String::new();
-    // What `requirements.txt` names is there by now.
+    // The tools of `requirements.txt` are installed by now.
     let commands = commands(&project.join("README.md"));
     for command in commands.iter().filter(|c| !c.starts_with("pip install")) {
         let mut shell = Command::new("sh");
@@ -158,7 +159,7 @@ fn follow(lang: &str) {
     does_as_all_do(&project, &commands, &path);
 }
 
-/// Has the commands make another module, which is the same in each language, and looks at whether it does the same.
+/// Builds another module with the same commands, the same in each language, and compares its behaviour.
 fn does_as_all_do(project: &Path, commands: &[String], path: &OsString) {
     let of_all = Path::new(env!("CARGO_MANIFEST_DIR")).join("languages");
     for entry in of_all.read_dir().unwrap() {
@@ -177,7 +178,7 @@ fn does_as_all_do(project: &Path, commands: &[String], path: &OsString) {
     };
     for case in of_all.join("cases").read_dir().unwrap() {
         let case = case.unwrap();
-        // What only a language with exceptions can do.
+        // Only languages with exceptions can do this.
         if !(case.file_name() == "caught.json" && project.join("module.c").exists()) {
             std::fs::copy(case.path(), project.join("cases").join(case.file_name())).unwrap();
         }
@@ -190,7 +191,7 @@ fn does_as_all_do(project: &Path, commands: &[String], path: &OsString) {
     if project.join("module.c").exists() {
         return;
     }
-    // What is thrown is told of the record that was looked at, whatever loops were within it.
+    // An exception is reported for the record at hand, whatever loops surround the throw.
     let case = r#"{ "input": [{ "key": "v", "value": "" }, { "key": "?", "value": "" }, { "key": "v", "value": "" }] }"#;
     std::fs::write(project.join("thrown.json"), case).unwrap();
     let output = command("weir module test rate-limit.wasm thrown.json")

@@ -1,5 +1,5 @@
-//! What nobody asked to change: of each module that rewrites a record, what it was not told to touch leaves byte for byte as it came.
-//! And of what is put in windows: the order within the lateness makes no difference.
+//! Modules that rewrite a record leave all other fields byte for byte as they came; and the order of readings
+//! within the lateness does not change the results of windows.
 
 use super::json_readers::json;
 use proptest::prelude::*;
@@ -12,7 +12,7 @@ use weir_sdk::document::{Document, Value as Node};
 use weir_sdk::testing::{Input, Native, Value};
 use weir_sdk::timers::Clock;
 
-/// What a module makes of a value, or why it is a dead letter.
+/// Returns the output of a module for a value, or the reason of its dead letter.
 fn through<M: Module>(set: &[(&str, Value)], key: &str, value: &str) -> Result<String, String> {
     let mut module = Native::<M>::new(set).unwrap();
     let input = Input {
@@ -35,7 +35,7 @@ fn through<M: Module>(set: &[(&str, Value)], key: &str, value: &str) -> Result<S
     Ok(String::from_utf8(values.data.clone()).unwrap())
 }
 
-/// Names and values of an object, each as it is written, but for those of a name.
+/// Returns names and values of an object as written, except those of the name `but`.
 fn others(text: &str, but: &str) -> Vec<(String, String)> {
     let document = Document::parse(text.as_bytes()).unwrap();
     let fields = document.root().fields().iter().filter(|field| field.name != but);

@@ -91,7 +91,7 @@ fn canaries(node: &Node, dir: &Path, at: &str) {
         round().await;
         let listed = cli(&["pipeline", "list"]);
         assert!(listed.contains("count (tried on 1, 3)"), "{listed}");
-        // Each goes on with what was remembered.
+        // The canary continues with the state of its partitions.
         let second: Vec<u64> = (8..=14).flat_map(|n| [n, n]).collect();
         assert_eq!(counts("tried").await, second);
         assert_eq!(counts("counts").await, [times(7, 4), second].concat());
@@ -100,7 +100,7 @@ fn canaries(node: &Node, dir: &Path, at: &str) {
         assert_eq!(counts("counts").await.len(), 28 + 14);
         let third: Vec<u64> = (15..=21).flat_map(|n| [n; 4]).collect();
         assert_eq!(counts("tried").await[14..], third);
-        // One that does not do what it says it would.
+        // A canary outside the bounds of its guard.
         let bad = format!("{PIPELINE}\n[guard]\nmin_records = 1\noutput = [5.0, 6.0]\n");
         cli(&["pipeline", "canary", &written(&bad), "--partitions", "0"]);
         round().await;
@@ -122,14 +122,14 @@ fn canaries(node: &Node, dir: &Path, at: &str) {
             before,
             "what was promoted works on all again"
         );
-        // And one is taken back by hand.
+        // And a canary that is rolled back by hand.
         cli(&["pipeline", "canary", &written(PIPELINE), "--partitions", "2"]);
         cli(&["pipeline", "rollback", "count"]);
         round().await;
         assert_eq!(counts("counts").await.len(), before);
         let all = counts("tried").await.len() + before;
         assert_eq!(all, 6 * 28, "each record counted once");
-        // Back once more: to what worked on all before, not to what was only tried.
+        // A second rollback restores the last revision that ran on all partitions, not the canary.
         cli(&["pipeline", "rollback", "count"]);
         let history = cli(&["pipeline", "history", "count"]);
         assert!(history.contains("rolled back to revision 1"), "{history}");

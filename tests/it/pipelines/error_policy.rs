@@ -1,4 +1,4 @@
-//! What the error policy does with records that a module fails on.
+//! The error policy: its effect on records that a module fails on.
 
 use super::{batch, hostile_topic, pipeline_status};
 use std::time::Duration;
@@ -229,7 +229,7 @@ fn output_larger_than_a_batch_is_stored_in_several_batches() {
             large.push(0, None, Some(&value), weir_types::Headers::NONE);
         }
         let large = large.build(Offset::ZERO, None).unwrap();
-        // So small once it is compressed that much more comes of it than is usual.
+        // So small when compressed that the output is far larger than usual.
         let mut even = BatchBuilder::new(Codec::Snappy);
         even.push(0, None, Some(&vec![b'x'; 5 << 20]), weir_types::Headers::NONE);
         for batch in [large, even.build(Offset::ZERO, None).unwrap()] {
@@ -289,7 +289,7 @@ fn a_module_that_always_loops_opens_its_breaker_and_others_go_on() {
             said.contains("halted") && said.contains("in a row failed"),
             "{said}"
         );
-        // Nothing was dropped: what came before the breaker opened is a dead letter.
+        // Nothing was dropped: records before the breaker opened are dead letters.
         let (letters, _) = read_all(&client, "bad.dead", 0, 1 << 20).await.unwrap();
         assert!(!letters.is_empty());
     });
@@ -314,7 +314,7 @@ fn a_module_that_misbehaves_runs_behind_the_others_until_it_behaves() {
                 .unwrap();
             hostile_topic(&client, "t", "trap-on-bad", "skip").await;
             let mut producer = client.producer().await.unwrap();
-            // A thread takes its name when it first runs.
+            // A thread takes its name at its first run.
             let before = eventually_async("the thread has its name", async || node.nice("pipe-t")).await;
             let mut sent = 0;
             for value in std::iter::once("bad").chain(std::iter::repeat_n("fine", 25)) {

@@ -4,7 +4,7 @@ use weir_tests::counting::{Counting, WINDOWS};
 use weir_tests::records::{send_texts, texts};
 use weir_tests::{Node, block_on, eventually_async, read_all};
 
-/// What a gateway's clock and a sensor's may say, and what a module is told of it.
+/// Times of a gateway's clock and of a sensor's, as a module gets them.
 #[test]
 fn records_are_dated_by_a_field_and_their_time_goes_on_without_them() {
     let dir = tempfile::tempdir().unwrap();
@@ -23,11 +23,12 @@ fn records_are_dated_by_a_field_and_their_time_goes_on_without_them() {
             .to_string();
         assert!(refused.contains("unit"), "{refused}");
         send_texts(&client, &["7", "14", r#"{"at":0.06}"#]).await;
-        // The values that are no JSON have their record's time, 0; what is in the value of the third ends their window.
+        // Values that are not JSON have the time of their record, 0; the time in the third value ends their
+        // window.
         let counts = async || texts(&client, "counts").await;
         eventually_async("the first window ends", async || !counts().await.is_empty()).await;
         assert_eq!(counts().await, [(50, "50 0 2".to_owned())]);
-        // Then nothing comes, and the window after it ends by itself.
+        // Without further records, the next window ends by itself.
         send_texts(&client, &["8"]).await;
         eventually_async("the second window ends", async || counts().await.len() >= 2).await;
         let (at, said) = counts().await.pop().unwrap();
@@ -36,7 +37,7 @@ fn records_are_dated_by_a_field_and_their_time_goes_on_without_them() {
     node.stop().unwrap();
 }
 
-/// A time that cannot be read is told, and nothing else stands in for it unless that was asked for.
+/// An unreadable time is reported; no other time replaces it unless the pipeline says so.
 #[test]
 fn a_record_that_says_no_time_is_a_dead_letter_and_counted() {
     let dir = tempfile::tempdir().unwrap();
@@ -64,7 +65,7 @@ fn a_record_that_says_no_time_is_a_dead_letter_and_counted() {
                 let error = error.and_then(|(_, value)| value.clone()).unwrap();
                 (text(&record.value.unwrap()), text(&error))
             })
-            // The module takes numbers alone, and says something else of the good one.
+            // The module accepts numbers only, and reports another error for the good time.
             .filter(|(value, _): &(String, String)| value != good)
             .collect();
         assert_eq!(

@@ -15,7 +15,7 @@ use weir_tests::replica_groups::in_place;
 use weir_tests::site::Site;
 use weir_tests::{Node, block_on, cli, rounds};
 
-/// What stops the pipeline, again and again.
+/// Faults that stop the pipeline, again and again.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// The node is killed under load.
@@ -280,7 +280,7 @@ const STOPS: [&str; 9] = [
 /// Failpoints of an output for another replica group.
 const OUTBOX_STOPS: [&str; 3] = ["sending", "sent", "trimming"];
 
-/// Stops the node at a failpoint that the number of the round selects, and ends it there.
+/// Ends the node at a failpoint that follows from the number of the round.
 fn at_failpoints(case: &str, counting: Counting, place: &Place<'_>, outputs: Outputs) {
     let is_remote = outputs == Outputs::Remote;
     let mut stops = STOPS.to_vec();
@@ -344,7 +344,8 @@ fn at_failpoints(case: &str, counting: Counting, place: &Place<'_>, outputs: Out
     }
 }
 
-/// Runs the load until the node stands at its failpoint, and ends the node; false when it does not get there so often.
+/// Runs the load until the node stands at its failpoint, and ends the node; false when the node does not
+/// reach the failpoint so often.
 async fn run_to_failpoint(load: &mut Load, client: Client, node: Node, disk: Option<Arc<Disk>>) -> bool {
     let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (ended, stops, counted) = (client.clone(), Arc::clone(&stop), Arc::clone(&count));

@@ -6,7 +6,8 @@ use weir_tests::counting::{Counting, PIPELINE};
 use weir_tests::records::{send_texts, text_batch};
 use weir_tests::{Node, block_on, guest};
 
-/// A module that keeps its state in another form takes over what the version before it wrote, all at once, or nothing has happened.
+/// A module with another form of state migrates the state of the version before, atomically: all rows or
+/// none.
 #[test]
 fn a_later_version_takes_over_what_the_one_before_it_remembers() {
     for counting in [Counting::INLINE_RECORDS, Counting::LOG_RECORDS] {
@@ -66,7 +67,7 @@ fn takes_over(counting: Counting) {
                 let batch = text_batch(&[&sent.to_string()]);
                 match producer.send("t", 0, &batch).await.unwrap().done().await {
                     Ok(_) => sent += 1,
-                    // It stands still for a moment.
+                    // The pipeline stands still for a moment.
                     Err(e) => assert!(e.to_string().contains("being changed"), "{e}"),
                 }
             }

@@ -3,8 +3,8 @@
 use weir_client::{BatchBuilder, Codec, Offset};
 use weir_tests::{Node, block_on};
 
-/// Each ready-made module that remembers something, on a topic of 64 partitions and with nothing set that it does not need, all on one
-/// node.
+/// Each ready-made module with state, on a topic of 64 partitions with only the required parameters, all on a
+/// single node.
 #[test]
 fn ready_made_modules_remember_on_sixty_four_partitions_as_they_come() {
     const PARTITIONS: u32 = 64;
@@ -48,7 +48,7 @@ fn ready_made_modules_remember_on_sixty_four_partitions_as_they_come() {
             };
             let mut applied = client.apply_pipeline(&pipeline("")).await.map(|_| ());
             if let Err(told) = &applied {
-                // Which output a module has it says itself.
+                // The error names the output of the module.
                 let told = told.to_string();
                 let output = told.split('`').nth(1).unwrap_or_default();
                 let outputs = format!("outputs = {{ {output} = \"out\" }}");

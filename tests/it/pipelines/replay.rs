@@ -1,4 +1,4 @@
-//! The output of a log pipeline depends on its log alone: replayed, it is the same.
+//! The output of a log pipeline depends on its log alone: a replay gives the same output.
 
 use std::collections::BTreeMap;
 use weir_client::{BatchBuilder, Client, Codec, Offset};

@@ -1,9 +1,9 @@
-//! One revision after another: state taken over, a way back, and trying one out.
+//! Revisions of a pipeline: automatic rollback by a guard, and rollback by hand.
 
 use weir_tests::records::send_texts;
 use weir_tests::{Node, block_on, cli, eventually_async};
 
-/// A revision that leaves its bounds goes by itself; one that an operator does not like goes when told.
+/// A revision outside the bounds of its guard is rolled back; an operator rolls back any other.
 #[test]
 fn what_a_pipeline_was_comes_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -57,7 +57,7 @@ fn what_a_pipeline_was_comes_back() {
                 Some("running")
             );
 
-            // By hand, to what is no better, which then stays: it was asked for.
+            // By hand, to the bad revision, which then stays: the operator asked for that revision.
             let said = cli(&["pipeline", "rollback", "hot", "--to", "2"]);
             assert!(said.contains("pipeline hot is as it was, revision 4"), "{said}");
             send_texts(&client, &values).await;

@@ -1,5 +1,5 @@
-//! Modules that loop, grow, trap, lie, flood or want what they were not granted: each is stopped within its limit, its
-//! batch goes where the policy says, and nobody else is harmed.
+//! Modules that loop, grow, trap, lie, flood or import more than was granted: each is stopped within its
+//! limit, and nobody else is harmed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ impl LogSink for Lines {
     }
 }
 
-/// The module `hostile`, whose mode says how it misbehaves.
+/// The module `hostile`, which misbehaves as its mode says.
 struct Hostile {
     module: Module,
     lines: Arc<Lines>,

@@ -1,4 +1,4 @@
-//! State of modules: grants and limits, changes of the configuration, and what forgets the state.
+//! State of modules: grants and limits, changes of the configuration, reset and removal.
 
 use weir_client::Client;
 use weir_tests::counting::{Counting, PIPELINE, judge_records};

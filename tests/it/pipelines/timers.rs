@@ -113,7 +113,7 @@ fn error_policy_applies_to_timers() {
     node.stop().unwrap();
 }
 
-/// Checks the dead letter of a timer: its key, and the headers that tell it from a record.
+/// Checks the dead letter of a timer: its key, and the headers that differ from those of a record.
 async fn expect_dead_timer(client: &Client, topic: &str) {
     let dead = eventually_async("the dead letter is there", async || {
         let (dead, _) = read_all(client, &format!("{topic}.dead"), 0, 1 << 20)

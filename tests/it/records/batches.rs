@@ -13,7 +13,7 @@ use weir_types::{Batch, BatchBuilder, Codec, Offset, Producer, Record};
 fn record() -> impl Strategy<Value = Record> {
     let bytes =
         |max| proptest::option::of(proptest::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from));
-    // Theirs keeps headers in a map, so names are told apart here; repeated ones are tested in weir-types.
+    // The other implementation keeps headers in a map, so names differ here; weir-types tests repeated names.
     let headers = proptest::collection::btree_map("[a-z]{1,6}", bytes(20), 0..4);
     (bytes(24), bytes(300), 0i64..4_000_000_000_000, headers).prop_map(|(key, value, timestamp, headers)| {
         Record {

@@ -5,7 +5,7 @@ use weir_tests::http::http;
 use weir_tests::{Node, block_on, read_all};
 use weir_types::{BatchBuilder, Codec, Offset, Record};
 
-/// Whatever a record holds: what was read can be sent as it is, all of the answer or each record of it.
+/// Whatever a record holds: an answer can be posted as read, as a whole or record by record.
 #[test]
 fn what_http_gives_can_be_posted_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -120,7 +120,7 @@ fn http_takes_and_gives_records_and_manages() {
         let path = format!("/v1/topics/t/records?{query}");
         assert_eq!(call("POST", &path, kind, body).0, 400, "{query}, {kind}");
     }
-    // What `curl -d` sends by itself.
+    // The content type of a plain `curl -d`.
     let form = "application/x-www-form-urlencoded";
     assert_eq!(call("POST", "/v1/topics/t/records", form, b"[]").0, 415);
     let (_, body) = call("GET", "/v1/topics/t/records?offset=0", "", b"");
@@ -207,7 +207,7 @@ fn an_http_request_that_is_stored_in_part_says_which() {
     let call = |path: &str, body: &str| http(node.http, "POST", path, "application/json", body.as_bytes());
     let topic = r#"{"name":"t","partitions":2,"config":{"max.message.bytes":"1000"}}"#;
     assert_eq!(call("/v1/topics", topic).0, 201);
-    // Keys that lie in different partitions; what goes with one of them is too large.
+    // Keys of different partitions; the record of a single partition is too large.
     let offset = |body: &Value| body["partitions"][0]["partition"].as_u64();
     let place = |key: &str| {
         offset(

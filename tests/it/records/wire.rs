@@ -149,7 +149,7 @@ fn malformed_frames_and_batches_are_answered_and_cost_nothing() {
             send(builder.build(Offset::ZERO, None).unwrap().bytes().to_vec()).await,
             "max.message.bytes",
         );
-        // Of equal readings comes what a batch may become, and of more a bomb.
+        // Equal readings inflate up to the limit of a batch; more is a bomb.
         let zeros = |mib: usize| {
             let mut builder = BatchBuilder::new(Codec::Zstd);
             for _ in 0..mib {
@@ -188,7 +188,7 @@ fn connections_that_say_nothing_are_dropped_and_do_not_keep_others_out() {
         }
         let client = node.client().await.unwrap();
         assert!(client.topics().await.unwrap().is_empty());
-        // One that says nothing is let go after five seconds.
+        // A silent connection is closed after five seconds.
         let gone = tokio::time::timeout(DEADLINE, silent[0].accept())
             .await
             .expect("still connected");

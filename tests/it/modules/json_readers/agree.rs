@@ -1,4 +1,4 @@
-//! What all who read JSON here must agree about, of any bytes. Of the tests and of a fuzz target.
+//! Agreement of all JSON readers on any bytes; shared by the tests and a fuzz target.
 
 use weir_sdk::document::{Document, Node, Value};
 use weir_sdk::{Json, Path, check};
@@ -16,7 +16,7 @@ pub(crate) fn agree(data: &[u8]) {
     );
     let theirs = serde_json::from_slice::<serde_json::Value>(data);
     let is_twice = ours.as_ref().err().is_some_and(|why| why.contains("twice"));
-    // A number that no double has is one all the same, and who stops is no judge of what follows.
+    // A number that no double can hold is still a number, and a reader that gave up is no judge of the rest.
     let gave_up = |why: &serde_json::Error| {
         let why = why.to_string();
         why.contains("out of range") || why.contains("recursion limit")
@@ -86,7 +86,8 @@ fn walk(document: &Document<'_>, node: &Node<'_>, path: &mut String, depth: usiz
     }
 }
 
-/// Nobody who looks at a whole document finds something at `path` where it is there twice, or where something follows the document.
+/// Checks that no reader of whole documents finds a value at `path` where the path is there twice, or where
+/// something follows the document.
 fn unsound(data: &[u8], path: &str, ours: &Result<Document<'_>, String>) {
     let whole = Json::new(data).whole_at(&Path::new(path));
     let host = weir_pipeline::json::at(data, path);
@@ -98,7 +99,7 @@ fn unsound(data: &[u8], path: &str, ours: &Result<Document<'_>, String>) {
     if ours.is_ok() && matches!(ours.as_ref().map(|d| d.root().value()), Ok(Value::Object(_))) {
         assert!(whole.is_ok(), "{whole:?}");
     }
-    // Of what is broken as well, the scanner need not see all of it.
+    // In a broken document, the scanner need not see every fault.
     let says_twice = |why: &String| why.contains("twice");
     let is_twice = host.as_ref().is_err_and(says_twice) && ours.as_ref().is_err_and(says_twice);
     assert!(!is_twice || whole.is_err(), "it is there twice");
