@@ -29,7 +29,7 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
     cached(setup, table)
 }
 
-/// What eKuiper publishes of itself: `temperature > 50` over 90 bytes of JSON, on one core.
+/// eKuiper's published figure: `temperature > 50` over 90 bytes of JSON, on a single core.
 async fn published(setup: &Setup, table: &mut Table) -> Result<()> {
     let node = Node::start_on_a_core(setup)?;
     let client = node.client().await?;
@@ -64,7 +64,7 @@ async fn published(setup: &Setup, table: &mut Table) -> Result<()> {
 const HOT: &str = "name = \"hot\"\nat = \"log\"\nsource = \"t\"\noutputs = { main = \"hot\" }\n[[stages]]\n\
                    module = \"threshold\"\nconfig = { field = \"temperature\", limit = 60 }\n";
 
-/// A filter over what is stored, and what a candidate for it costs.
+/// Measures a filter over stored records, and the cost of a candidate.
 async fn filtered(setup: &Setup, table: &mut Table) -> Result<()> {
     let node = Node::start(setup, &[])?;
     let client = node.client().await?;
@@ -106,7 +106,7 @@ async fn filtered(setup: &Setup, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// The mean of each second of a thousand keys, with one entry for state, outputs and place.
+/// Measures the mean of each second of a thousand keys, with a single entry for state, outputs and place.
 async fn windowed(setup: &Setup, table: &mut Table) -> Result<()> {
     let node = Node::start(setup, &[])?;
     let client = node.client().await?;
@@ -158,12 +158,13 @@ async fn seen(client: &Client) -> Result<(u64, u64, String)> {
     Ok((number("records_in"), number("lag"), state))
 }
 
-/// How often each is measured, by turns: one run's p99 is fifty records, and an fsync that takes long is in it or not.
+/// Turns of each measurement: the p99 of a single run is fifty records, with or without a slow fsync.
 const TURNS: usize = 3;
 
-/// What a stream notices of a module of a megabyte that is compiled, and how long one that was compiled before takes to load.
+/// Measures the latency of a stream beside the compilation of a module of a megabyte, and the load time of a
+/// compiled module.
 async fn compiled(setup: &Setup, table: &mut Table) -> Result<()> {
-    // The client shares the cores with the node here: what it waits for them is not the node's doing.
+    // The client shares the cores with the node here: its waits for a core are not the node's.
     weir_pipeline::Priority::Prompt.ask();
     let node = Node::start(setup, &[])?;
     let client = node.client().await?;
@@ -180,7 +181,7 @@ async fn compiled(setup: &Setup, table: &mut Table) -> Result<()> {
     for turn in 0..TURNS {
         let mut times = paced(&client, "good", count).await?;
         alone.push(quantile(&mut times, 0.99));
-        // Each is another one: what is compiled is kept.
+        // Each module differs: the node keeps compiled modules.
         let modules: Vec<_> = (0..count / 250)
             .map(|n| large(&threshold, (turn * 100) as u32 + n as u32))
             .collect();
@@ -217,7 +218,8 @@ async fn compiled(setup: &Setup, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// A client that pushes modules one after the other, on a thread of its own: sending them holds up nobody who measures.
+/// A client that pushes modules in sequence, on a thread of its own, so that uploads do not disturb the
+/// measurement.
 struct Pushing {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Vec<Duration>>>,
@@ -250,7 +252,7 @@ impl Pushing {
         Self { stop, thread }
     }
 
-    /// How long each took, once the last one is there.
+    /// Returns the time of each push, after the last.
     fn stop(self) -> Result<Vec<Duration>> {
         self.stop.store(true, Ordering::Relaxed);
         let pushed = self.thread.join();
@@ -258,7 +260,7 @@ impl Pushing {
     }
 }
 
-/// How long a module that was compiled before takes from the cache.
+/// Measures the load of a compiled module from the cache.
 fn cached(setup: &Setup, table: &mut Table) -> Result<()> {
     let dir = tempfile::tempdir_in(&setup.dir)?;
     let options = || RuntimeOptions {
@@ -289,7 +291,7 @@ fn cached(setup: &Setup, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// `module` with functions that nobody calls, so that it has about [`LARGE_BYTES`], each with an `n` of its own.
+/// Returns `module` with unused functions, of about [`LARGE_BYTES`] in all, each with an `n` of its own.
 fn large(module: &[u8], n: u32) -> Vec<u8> {
     // A function without parameters that returns a number (the binary format's section 5 on types).
     const TYPE: [u8; 4] = [0x60, 0, 1, 0x7f];

@@ -1,5 +1,5 @@
-//! The same through the Kafka port, with librdkafka as the client, beside what that client makes of its own in-process
-//! mock broker: the ceiling that the client itself sets.
+//! Throughput and latency of the Kafka port with librdkafka, beside the figures of librdkafka's own
+//! in-process mock broker: the ceiling of the client itself.
 
 use crate::node::Node;
 use crate::{Setup, Table, quantile};
@@ -36,7 +36,7 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
                 rate / ceiling * 100.0
             ),
         );
-        // The mock broker keeps only its last 5 MB: there is no ceiling to read from it.
+        // The mock broker keeps only its last 5 MB: no ceiling of reads.
         let rate = consume(&bootstrap, all)?;
         table.add(
             format!("Kafka: consume through librdkafka, {bytes} B"),
@@ -130,7 +130,8 @@ fn consume(bootstrap: &str, all: u64) -> Result<f64> {
         .set("group.id", "bench")
         .set("fetch.message.max.bytes", "4194304")
         .set("queued.max.messages.kbytes", "262144")
-        // Without these it pauses for a second whenever a tenth of a second's records are queued.
+        // Without these settings, the client pauses for a second whenever the records of a tenth of a second
+        // are queued.
         .set("queued.min.messages", "1000000")
         .set("fetch.queue.backoff.ms", "5")
         .set("enable.auto.commit", "false")
@@ -151,7 +152,7 @@ fn consume(bootstrap: &str, all: u64) -> Result<f64> {
     Ok(got as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// One record every millisecond.
+/// A record every millisecond.
 fn singles(setup: &Setup, table: &mut Table) -> Result<()> {
     let node = Node::start(setup, &[])?;
     let producer: BaseProducer<Deliveries> = config(&node.kafka().to_string())
@@ -189,7 +190,7 @@ fn singles(setup: &Setup, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// What a hundred consumers that wait cost the node.
+/// Measures the cost of a hundred waiting consumers.
 fn idle_consumers(setup: &Setup, table: &mut Table) -> Result<()> {
     let node = Node::start(setup, &[])?;
     let bootstrap: SocketAddr = node.kafka();

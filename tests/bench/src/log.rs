@@ -129,7 +129,7 @@ fn append(dir: &Path, payload: &Batch, rounds: usize) -> Result<f64> {
         let header = Arc::new(entry.header());
         let done = done.clone();
         log.append(entry, move |r| done.send(r).unwrap_or_default())?;
-        // One sync an entry, as the file: no group commit to hide behind.
+        // A sync for each entry, as with the file: without group commit.
         flushed.recv()??;
         log.apply(header);
     }

@@ -1,5 +1,5 @@
-//! The benchmark table: every figure that Weir claims, measured in one run on one machine, beside what it is to be
-//! compared with. `cargo bench-table`, or `-o json` for programs.
+//! The benchmark table: all figures of Weir, measured in a single run on a single machine, beside those of
+//! others. `cargo bench-table`, or `-o json` for programs.
 
 mod behind;
 mod kafka;
@@ -75,7 +75,7 @@ fn print((what, value, unit, note): &(String, f64, &'static str, String)) {
     println!("{what:<58} {value:>12.digits$} {unit:<10} {note}");
 }
 
-/// What every group is given.
+/// Input of every group.
 struct Setup {
     weir: PathBuf,
     modules: PathBuf,

@@ -1,4 +1,4 @@
-//! A pipeline beside one whose module misbehaves.
+//! A pipeline beside another whose module misbehaves.
 
 use crate::node::Node;
 use crate::produce::paced;
@@ -13,9 +13,9 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
     runtime.block_on(measure(setup, table))
 }
 
-/// What a pipeline notices of a hostile neighbour, in the same run on the same node.
+/// Measures a pipeline beside a hostile neighbour, in the same run on the same node.
 async fn measure(setup: &Setup, table: &mut Table) -> Result<()> {
-    // The client shares the cores with the node here: what it waits for them is not the node's doing.
+    // The client shares the cores with the node here: its waits for a core are not the node's.
     weir_pipeline::Priority::Prompt.ask();
     let count = 10_000 / setup.less;
     for (mode, what) in [
@@ -57,7 +57,7 @@ async fn measure(setup: &Setup, table: &mut Table) -> Result<()> {
             let mut producer = neighbour.producer().await?;
             let mut answered = 0u64;
             while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-                // A halted or skipped batch is an answer as well: what counts is that it keeps the module at it.
+                // A halted or skipped batch is an answer, too: the module must be kept busy.
                 let _ = producer.send("bad", 0, &payload).await?.done().await;
                 answered += 1;
             }

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use weir_client::{Client, KnownNodes};
 
-/// A node of our own, with its data in a directory that goes with it.
+/// A node of the benchmark, with its data in a temporary directory.
 pub(crate) struct Node {
     child: Child,
     addr: SocketAddr,
@@ -30,12 +30,12 @@ impl Node {
         Self::start_at(setup, dir, "127.0.0.1:0", args)
     }
 
-    /// Starts one that others find again at `quic`.
+    /// Starts a node with a fixed address `quic`.
     pub(crate) fn start_at(setup: &Setup, dir: &Path, quic: &str, args: &[&str]) -> Result<Self> {
         Self::spawn(Command::new(&setup.weir), dir, quic, args)
     }
 
-    /// Starts one that has a core to itself, and no other.
+    /// Starts a node on a core of its own.
     pub(crate) fn start_on_a_core(setup: &Setup) -> Result<Self> {
         let dir = tempfile::tempdir_in(&setup.dir)?;
         let mut pinned = Command::new("taskset");
@@ -90,12 +90,12 @@ impl Node {
         Ok(Client::connect(self.addr, &KnownNodes::forgetful(), "bench").await?)
     }
 
-    /// Where clients connect.
+    /// Address for clients.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where Kafka clients connect.
+    /// Address for Kafka clients.
     pub(crate) fn kafka(&self) -> SocketAddr {
         self.kafka
     }

@@ -154,7 +154,7 @@ pub(crate) async fn send_all(client: &Client, batches: impl IntoIterator<Item = 
 /// Keys among which records are spread where a module remembers them.
 const KEYS: u64 = 1_000;
 
-/// A batch of a record a key, a tenth of a second after the one before it.
+/// Builds a batch with a record for each key, a tenth of a second after the batch before.
 pub(crate) fn of_all_keys(n: u64) -> Result<Batch> {
     let mut builder = BatchBuilder::new(Codec::None);
     for i in 0..KEYS {
@@ -318,7 +318,7 @@ async fn swapped(setup: &Setup, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// One record every millisecond.
+/// A record every millisecond.
 async fn singles(setup: &Setup, table: &mut Table) -> Result<()> {
     let node = Node::start(setup, &[])?;
     let client = node.client().await?;

@@ -1,5 +1,5 @@
-//! Three nodes on one machine and one disk: what replication costs, how long a leader is missed, how fast one that was
-//! away catches up.
+//! Three nodes on a single machine and disk: the cost of replication, the pause after the loss of a leader,
+//! and the catch-up of a node that was away.
 
 use crate::node::Node;
 use crate::produce::{flood, paced};
@@ -13,7 +13,7 @@ use weir_client::{Batch, BatchBuilder, Client, Codec, KnownNodes, Offset};
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Leaders that are killed.
 const KILLS: u32 = 5;
-/// Partitions of a large one.
+/// Partitions of a large site.
 const MANY: u32 = 10_000;
 /// Partitions of an idle site.
 const PARTITIONS: u32 = 1_000;
@@ -22,7 +22,7 @@ struct Site {
     dir: tempfile::TempDir,
     /// Its nodes' settings.
     config: String,
-    /// Where they are, also after they were all away.
+    /// Addresses of the nodes, the same after a restart of all.
     addrs: Vec<String>,
     nodes: Vec<Option<Node>>,
 }
@@ -78,7 +78,7 @@ impl Site {
         Ok(Client::connect_any(&seeds, &KnownNodes::forgetful(), "bench").await?)
     }
 
-    /// What the node that leads says, once `condition` holds of it.
+    /// Returns the leader's status, once `condition` holds.
     async fn until(&self, condition: impl Fn(&Value) -> bool) -> Result<Value> {
         let begun = Instant::now();
         loop {
@@ -215,7 +215,7 @@ fn numbered(id: i64, sequence: i32) -> Result<Batch> {
     Ok(builder.build(Offset::ZERO, Some(producer))?)
 }
 
-/// From the kill of a leader to the first acknowledgement of the next, as a producer sees it.
+/// Measures the time from the kill of a leader to the next leader's first acknowledgement, at a producer.
 async fn failover(setup: &Setup, site: &mut Site, what: &str, table: &mut Table) -> Result<()> {
     let mut pauses = Vec::new();
     for _ in 0..KILLS {
@@ -255,7 +255,7 @@ async fn failover(setup: &Setup, site: &mut Site, what: &str, table: &mut Table)
 /// Ten thousand partitions: all nodes are killed at once and started again.
 async fn many(setup: &Setup, site: &mut Site, table: &mut Table) -> Result<()> {
     let client = site.client().await?;
-    // Beside those of `many`, and the one of `t`.
+    // Beside the partitions of `many`, and that of `t`.
     let more = MANY - PARTITIONS - 1;
     client.create_topic("more", more, &[]).await?;
     client.close().await;

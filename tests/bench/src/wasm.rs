@@ -51,7 +51,7 @@ pub(crate) fn run(setup: &Setup, table: &mut Table) -> Result<()> {
     timers(table)
 }
 
-/// What a table takes for timers that nobody has stored.
+/// Limit of a table for timers that are not stored.
 fn timers(table: &mut Table) -> Result<()> {
     const TIMERS: u64 = 1_000_000;
     let (mut state, clock) = (weir_runtime::Table::new(usize::MAX), TimerClock::Event);
@@ -102,7 +102,7 @@ fn resident() -> Result<u64> {
 /// Keys among which the records of [`keyed`] are spread.
 const KEYS: usize = 1_000;
 
-/// A count per key, in a module's state: what is read and written crosses the wall, and becomes rows.
+/// Counts per key in a module's state: reads and writes cross the boundary of the sandbox, and become rows.
 fn keyed(setup: &Setup, table: &mut Table) -> Result<()> {
     let guest = setup.hostile.with_file_name("keyed.wasm");
     let component = std::fs::read(guest)?;
@@ -181,7 +181,7 @@ fn compare<M: weir_sdk::Module>(
         let inputs = inputs(&batch)?;
         let mut here = Native::<M>::new(native).map_err(anyhow::Error::msg)?;
         let calls = (400_000 / setup.less as usize / size).clamp(20, 100_000);
-        // The best of several turns, taken in turns: what the machine adds is never less than nothing.
+        // The best of several alternating turns: noise of the machine only adds.
         let (mut sandboxed, mut natively) = (f64::MAX, f64::MAX);
         for _ in 0..9 {
             let begun = Instant::now();

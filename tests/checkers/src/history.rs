@@ -1,4 +1,4 @@
-//! What clients did and saw, one JSON object a line.
+//! Histories of clients, one JSON object a line.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -13,13 +13,13 @@ pub struct Place {
     pub partition: u32,
 }
 
-/// What became of something that was asked for.
+/// Outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It was done.
+    /// The call took effect.
     Ok,
-    /// It was refused: it must not have happened.
+    /// The call was refused: no effect may show.
     Failed,
     /// Nobody knows.
     Unknown,
@@ -28,33 +28,34 @@ pub enum Outcome {
 /// A record that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// Where.
+    /// Place of the record.
     pub offset: u64,
-    /// What: every value is sent once in a history.
+    /// Value: unique in a history.
     pub value: u64,
 }
 
-/// One thing that a client did. The order of a history is that of completion; what one client did stands in its order.
+/// A call of a client. A history is in the order of completion; calls of the same client stand in their
+/// order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// `client` sent `value`.
     Send {
-        /// Who.
+        /// Client of the call.
         client: u32,
-        /// Where to.
+        /// Partition of the record.
         #[serde(flatten)]
         place: Place,
-        /// What.
+        /// Value of the record.
         value: u64,
-        /// What became of it.
+        /// Outcome of the call.
         outcome: Outcome,
-        /// Where it was said to lie, if that was said.
+        /// Acknowledged offset, if acknowledged.
         offset: Option<u64>,
     },
-    /// `client` was told to read from `offset` on: what it reads next need not follow what it read before.
+    /// Moves `client` to `offset`: the next read need not follow the last.
     Seek {
-        /// Who.
+        /// Client of the call.
         client: u32,
         /// Of which.
         #[serde(flatten)]
@@ -64,39 +65,39 @@ pub enum Event {
     },
     /// `client` read records.
     Poll {
-        /// Who.
+        /// Client of the call.
         client: u32,
         /// From which.
         #[serde(flatten)]
         place: Place,
-        /// What, in the order that it came in.
+        /// Records in the order of their arrival.
         records: Vec<Seen>,
     },
     /// A group's offset was committed.
     Commit {
-        /// Whose.
+        /// Group of the offset.
         group: String,
         /// Of which.
         #[serde(flatten)]
         place: Place,
         /// The next to be read.
         offset: u64,
-        /// What became of it.
+        /// Outcome of the call.
         outcome: Outcome,
     },
     /// A group's committed offset was asked for.
     Committed {
-        /// Whose.
+        /// Group of the offset.
         group: String,
         /// Of which.
         #[serde(flatten)]
         place: Place,
-        /// The answer, if there is one.
+        /// The answer, if any.
         offset: Option<u64>,
     },
     /// All that `node` has of a partition when everything has come to rest.
     Final {
-        /// Which node.
+        /// Number of the node.
         node: u32,
         /// Of which.
         #[serde(flatten)]
@@ -109,7 +110,7 @@ pub enum Event {
 /// Reads a history.
 ///
 /// # Errors
-/// Names the first line that is none of it.
+/// Names the first line that is not an event.
 pub fn read(from: impl BufRead) -> Result<Vec<Event>> {
     let mut events = Vec::new();
     for (n, line) in from.lines().enumerate() {

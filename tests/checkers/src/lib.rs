@@ -248,7 +248,7 @@ struct Index {
     seen: BTreeMap<(Place, u64), BTreeSet<u64>>,
     /// Values that were seen at an offset.
     at: BTreeMap<(Place, u64), BTreeSet<u64>>,
-    /// What each node has in the end.
+    /// Final records of each node.
     finals: BTreeMap<Place, BTreeMap<u32, Vec<Seen>>>,
 }
 
@@ -273,7 +273,7 @@ impl Index {
                         outcome: *outcome,
                         offset: *offset,
                     };
-                    // One that is sent again until it is known: the best that was heard of it counts.
+                    // A value may be sent again until its outcome is known: the best outcome counts.
                     let known = index.sent.entry((place.clone(), *value)).or_insert(sent);
                     if known.outcome != Outcome::Ok && *outcome != Outcome::Failed {
                         *known = sent;
@@ -311,7 +311,7 @@ impl Index {
         }
     }
 
-    /// Of what was sent: is it there, once, and where it was said to be?
+    /// Checks sent records: present, once, at the acknowledged offset.
     fn writes(&self, found: &mut Vec<Violation>) {
         for ((place, value), sent) in &self.sent {
             let offsets = self.seen.get(&(place.clone(), *value));
@@ -347,7 +347,7 @@ impl Index {
         }
     }
 
-    /// Of what was read: was it sent, and does everybody see the same?
+    /// Checks read records: sent before, and the same for all readers.
     fn reads(&self, found: &mut Vec<Violation>) {
         let stray = self.seen.keys().filter(|key| !self.sent.contains_key(*key));
         found.extend(stray.map(|(place, value)| Violation::Unexpected {
@@ -363,7 +363,7 @@ impl Index {
         }
     }
 
-    /// Of what the nodes have in the end: all of it, and the same.
+    /// Checks the final records of nodes: complete, and the same on all.
     fn nodes(&self, found: &mut Vec<Violation>) {
         for (place, nodes) in &self.finals {
             for (node, records) in nodes {
@@ -372,7 +372,7 @@ impl Index {
                     .sent
                     .iter()
                     .filter(|((p, _), s)| p == place && s.outcome == Outcome::Ok);
-                // What nobody has is lost altogether, and said above.
+                // A record that no node has is a lost write, reported above.
                 let lost = written
                     .filter(|((p, v), _)| !has.contains(v) && self.seen.contains_key(&(p.clone(), *v)));
                 found.extend(lost.map(|((place, value), _)| Violation::LostOnNode {
@@ -395,7 +395,7 @@ impl Index {
     }
 }
 
-/// A client that reads on reads what comes next.
+/// Checks that each read of a client follows the last.
 fn polls(events: &[Event], index: &Index, found: &mut Vec<Violation>) {
     let mut last: BTreeMap<(u32, &Place), u64> = BTreeMap::new();
     for event in events {
@@ -421,7 +421,8 @@ fn polls(events: &[Event], index: &Index, found: &mut Vec<Violation>) {
                         });
                         continue;
                     }
-                    // Offsets may have no record, behind a filter; one that anybody saw there was passed over.
+                    // Behind a filter, offsets may have no record; a record that any reader saw there was
+                    // skipped.
                     let between = (place.clone(), after + 1)..(place.clone(), to);
                     let missed = index.at.range(between).next().map(|((_, offset), _)| *offset);
                     if let Some(missed) = missed {
@@ -440,7 +441,7 @@ fn polls(events: &[Event], index: &Index, found: &mut Vec<Violation>) {
     }
 }
 
-/// What one client sends lies in its order.
+/// Checks that records of the same client are in the order of their sends.
 fn sends(events: &[Event], found: &mut Vec<Violation>) {
     let mut last: BTreeMap<(u32, &Place), u64> = BTreeMap::new();
     for event in events {
@@ -465,7 +466,7 @@ fn sends(events: &[Event], found: &mut Vec<Violation>) {
     }
 }
 
-/// A committed offset is found again, or one that was committed later, or may have been.
+/// Checks that a committed offset is found again, or an offset that was, or may have been, committed later.
 fn commits(events: &[Event], found: &mut Vec<Violation>) {
     let mut known: BTreeMap<(&str, &Place), (u64, BTreeSet<u64>)> = BTreeMap::new();
     for event in events {

@@ -1,4 +1,4 @@
-//! `weir-check FILE`: what is wrong with a history; exit code 1 if anything is.
+//! `weir-check FILE`: reports the violations in a history; exit code 1 if there are any.
 
 use anyhow::{Context, Result};
 use std::fs::File;

@@ -1,9 +1,10 @@
-//! Batches of values that are told apart, and what was seen of them.
+//! Batches of unique values, and their view by a reader.
 
 use crate::Seen;
 use weir_types::{Batch, BatchBuilder, BatchError, Codec, Headers, Offset, Producer};
 
-/// A batch of an idempotent producer: a record a value, of sizes on both sides of what the log keeps apart.
+/// Builds a batch of an idempotent producer: a record for each value, of sizes on both sides of the value
+/// log's threshold.
 ///
 /// # Errors
 /// When there is no value.
@@ -21,8 +22,8 @@ pub fn batch(id: i64, sequence: i32, values: &[u64]) -> Result<Batch, BatchError
     builder.build(Offset::ZERO, Some(producer))
 }
 
-/// What a reader sees of such a batch from `from` on. One whose value is none reads as `u64::MAX`,
-/// which nobody sends.
+/// Returns a reader's view of such a batch from `from` on. A record without a value reads as `u64::MAX`,
+/// which no client sends.
 ///
 /// # Errors
 /// When the batch cannot be read.

@@ -1,4 +1,4 @@
-//! Each rule has a history in which it must speak, and one that is in order in which it must not.
+//! Each rule has a history that violates the rule, and a correct history that passes.
 
 use super::*;
 use proptest::prelude::*;
@@ -173,7 +173,7 @@ fn a_record_from_nowhere() {
 fn an_offset_that_was_not_the_one() {
     let said = broken(|e| {
         e.insert(2, send(11, Outcome::Ok, Some(7)));
-        // Later sends lie before it.
+        // Later sends lie before.
         e.remove(3);
         e.insert(3, send(12, Outcome::Unknown, None));
     });
@@ -186,7 +186,7 @@ fn a_poll_that_skips() {
         e[4] = poll(&[(0, 10)]);
     });
     assert_eq!(said, ["poll skip"]);
-    // Unless it was told to go there, or nothing is there.
+    // Unless the client was moved there, or no record is there.
     let mut events = sound();
     events[4] = poll(&[(0, 10)]);
     let seek = Event::Seek {
@@ -225,7 +225,7 @@ fn a_committed_offset_that_goes_back() {
     assert_eq!(said, ["committed offset went back"]);
     let said = broken(|e| e.extend([commit(2, Outcome::Ok), committed(None)]));
     assert_eq!(said, ["committed offset went back"]);
-    // One that is unknown may be there or not; going back on purpose is no fault.
+    // A send of unknown outcome may be there or not; a seek backwards is correct.
     let fine = [
         commit(2, Outcome::Ok),
         commit(3, Outcome::Unknown),
@@ -238,7 +238,7 @@ fn a_committed_offset_that_goes_back() {
 }
 
 proptest! {
-    /// What a correct log would give passes, however sends end and polls are cut.
+    /// Histories of a correct log pass, however sends end and polls are cut.
     #[test]
     fn a_correct_log_is_never_accused(sends in proptest::collection::vec((0u8..4, any::<bool>()), 1..60), cut in 1usize..7) {
         let (mut events, mut log) = (Vec::new(), Vec::new());
@@ -261,7 +261,7 @@ proptest! {
         log.chunks(cut).for_each(|records| events.push(poll(records)));
         events.extend([at_rest(1, &log), at_rest(2, &log)]);
         prop_assert_eq!(check(&events), []);
-        // And one that lost any acknowledged record never passes.
+        // And a history that lost any acknowledged record never passes.
         let acknowledged = |value: u64| matches!(sends.get(value as usize), Some((0 | 1, _)));
         for (gone, _) in log.iter().enumerate().filter(|(_, (_, value))| acknowledged(*value)) {
             let mut less = log.clone();

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use weir_peer::Frame;
 use weir_peer::protocol::{Hello, Reply, Request, Welcome};
 
-// The first byte chooses the message, the rest is a frame behind its length. What is read must come out the same when it
-// is written and read again.
+// The first byte selects the message, the rest is a frame behind its length. A decoded message must be the
+// same after an encoding and a second decoding.
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((&choice, rest)) = data.split_first() else { return };
     match choice % 4 {

@@ -6,15 +6,15 @@ mod peak;
 use bytes::Bytes;
 use weir_types::Batch;
 
-// The first byte chooses the codec; the rest is the compressed part of a batch that is whole otherwise. A bomb is
-// refused: 64 times its size, or a MiB, is what may come out.
+// The first byte selects the codec; the rest is the compressed part of an otherwise whole batch. A bomb is
+// refused: the output may have 64 times the size of the input, or a MiB.
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((&choice, packed)) = data.split_first() else { return };
     let mut bytes = vec![0; 61];
     bytes[8..12].copy_from_slice(&((61 - 12 + packed.len()) as i32).to_be_bytes());
     bytes[16] = 2;
     bytes[22] = 1 + choice % 4;
-    // One record: the reader stops there.
+    // A single record: the reader stops there.
     bytes[57..61].copy_from_slice(&1i32.to_be_bytes());
     bytes.extend_from_slice(packed);
     let crc = crc32c(&bytes[21..]);

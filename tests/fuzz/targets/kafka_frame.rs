@@ -5,8 +5,8 @@ mod peak;
 
 use bytes::Bytes;
 
-// A stream as a connection gets it: frames with their lengths and headers, and what is in them. What it costs to hold is
-// bounded by what came, whatever it announces.
+// A stream of a connection: frames with their lengths, headers and bodies. The memory of a frame is bounded
+// by its received bytes, whatever its length announces.
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let stream = Bytes::copy_from_slice(data);
     let (requests, held) = peak::peak(|| weir_kafka::requests(stream));

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-// Two bytes choose the request and its version, the rest is its body. What is read must come out the same when it is
-// written and read again: a field that is read in another version than it is written would show here.
+// Two bytes select the request and its version, the rest is its body. A decoded request must be the same
+// after an encoding and a second decoding: a field of another version would show here.
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let [key, version, body @ ..] = data else { return };
     let (key, version) = (i16::from(*key % 75), i16::from(*version % 16));

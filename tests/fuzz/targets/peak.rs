@@ -1,4 +1,4 @@
-//! How much a piece of work holds at once, on this thread.
+//! Peak memory of a function, on its thread.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -31,7 +31,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Does `work`, and says how many bytes it held at most beyond what was there.
+/// Runs `work`, and returns its peak of allocated bytes beyond the start.
 pub fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.with(Cell::get);
     PEAK.with(|peak| peak.set(before));

@@ -2,7 +2,7 @@
 
 use weir_pipeline::Spec;
 
-// A pipeline's file. What is taken must be taken again as it is stored.
+// A pipeline file. An accepted file must be accepted again in its stored form.
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(spec) = Spec::parse(text) else { return };

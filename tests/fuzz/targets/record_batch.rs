@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use weir_types::{Batch, BatchBuilder, Codec};
 
-// The first byte chooses a codec and whether the frame is made whole, so that what lies behind it is reached.
+// The first byte selects a codec and whether the frame is made whole, so that the records behind the frame
+// are reached.
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((&choice, rest)) = data.split_first() else { return };
     let mut bytes = rest.to_vec();
@@ -33,7 +34,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// CRC32C bit by bit: another implementation than the one under test.
+/// Computes CRC32C bit by bit: another implementation than the code under test.
 fn crc(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use weir_types::planted::Bug;
 
-/// Each bug and the seed that finds it: what [`hunt`] printed.
+/// Bugs with the seeds that find them, as [`hunt`] printed them.
 const ON_RECORD: &str = include_str!("../bugs.txt");
 
-/// Seeds that a bug may get away from before it has got away from the suite: as many as CI runs.
+/// Seeds that may miss a bug before the suite counts as having missed the bug: as many as CI runs.
 const LOOKED_THROUGH: u64 = 300;
 
 /// Runs the seed on record for each bug.
@@ -41,8 +41,8 @@ pub(crate) fn all_found(args: &Args, jobs: usize) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(away > 0)))
 }
 
-/// A change to anything that a node does changes what happens in each seed, and the one on record may find nothing
-/// any more: what counts is that the suite finds the bug.
+/// Any change to a node's behaviour changes the events of each seed, and the recorded seed may find nothing
+/// any more: the suite as a whole must find the bug.
 fn looked_for(args: &Args, jobs: usize, bug: Bug) -> Option<u64> {
     let seeds: Vec<u64> = (1..=LOOKED_THROUGH).collect();
     seeds.chunks(jobs.max(1)).find_map(|some| {
@@ -86,7 +86,8 @@ fn on_record(line: &str) -> Result<(Bug, u64)> {
     Ok((named(name)?, seed.parse()?))
 }
 
-/// What the seed says of the bug; `None` when it says nothing. A panic is an answer too.
+/// Returns the report of the seed about the bug; `None` when the seed finds nothing. A panic is a report,
+/// too.
 fn found_by(args: &Args, bug: Bug, seed: u64) -> Option<String> {
     match run(args, seed, Some(bug.name())) {
         Err(e) => Some(e.to_string()),

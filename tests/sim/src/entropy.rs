@@ -1,9 +1,9 @@
 //! Randomness of the whole process, from the seed: keys, connection ids, hash maps, election timeouts.
 //!
-//! Nearly everything that wants random bytes on Linux asks `getrandom` of the C library in the end. The one that is linked
-//! here stands before it (as in S2's `mad-turmoil`), so that no library has to be told. What makes keys asks the kernel
-//! itself: handshakes get a provider of their own. They must be the same each time to the last byte, since what a node
-//! does with a packet that is not for it any more depends on how that decrypts.
+//! Nearly every consumer of random bytes on Linux calls `getrandom` of the C library in the end. The function
+//! that is linked here takes precedence (as in S2's `mad-turmoil`), so that no library needs a setting. Key
+//! generation asks the kernel itself: handshakes get a provider of their own. Keys must be the same each time
+//! to the last byte, since a node's reaction to a stray packet depends on its decryption.
 
 use rustls::NamedGroup;
 use rustls::crypto::{ActiveKeyExchange, GetRandomFailed, SecureRandom, SharedSecret, SupportedKxGroup};
@@ -48,7 +48,7 @@ pub(crate) unsafe extern "C" fn getrandom(buf: *mut u8, len: usize, _flags: u32)
 #[derive(Debug)]
 struct Handshakes;
 
-/// As long as a key of X25519, which it passes for.
+/// As long as a key of X25519, for which the bytes pass.
 type Key = [u8; 32];
 
 /// Has all connections of this process use keys from here.
@@ -58,7 +58,7 @@ pub(crate) fn install() {
         secure_random: &Handshakes,
         ..rustls::crypto::ring::default_provider()
     };
-    // One is there already where several simulations share a process.
+    // Another simulation in the same process has set the seed already.
     let _ = provider.install_default();
 }
 
@@ -83,7 +83,7 @@ impl SupportedKxGroup for Handshakes {
     }
 }
 
-/// What one side adds to a secret.
+/// A side's part of a secret.
 struct Half(Key);
 
 impl ActiveKeyExchange for Half {
@@ -101,7 +101,7 @@ impl ActiveKeyExchange for Half {
     }
 }
 
-/// A generator of its own for one purpose, so that what one part rolls does not change what another gets.
+/// Returns a generator for a single purpose, so that rolls for a purpose do not change those of another.
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(u64);
 

@@ -1,22 +1,22 @@
-//! The fault model: what may happen to a site, by one seed.
+//! The fault model: faults of a site, by a seed.
 //!
-//! | fault | what it is |
+//! | fault | effect |
 //! | --- | --- |
-//! | kill | a process ends; what it wrote stays |
-//! | power cut | of one node, a minority or all: what was not synced is lost, but for some of its beginning |
+//! | kill | a process ends; its writes stay |
+//! | power cut | of a node, a minority or all: unsynced writes are lost, except for some of their beginning |
 //! | power cut in a write | the write fails, and is there afterwards or not |
-//! | partition | between two nodes, both ways or one way; of one node from all; of the leader, inward or outward |
-//! | hold | what is under way between two nodes waits, and then comes all at once |
-//! | loss, duplication | of datagrams, a node's, up to a fifth; reordering is always there |
+//! | partition | between two nodes, both ways or a single way; of a node from all; of the leader, inward or outward |
+//! | hold | packets between two nodes wait, and then come all at once |
+//! | loss, duplication | of a node's datagrams, up to a fifth; reordering is always there |
 //! | slow disk | each write takes up to a second |
-//! | full disk | so many bytes can be written, and no more, until there is room again; a node that stops of it is started again and again |
-//! | clock jump | an hour either way, a month behind, a year ahead, and as if it had never been set |
-//! | bit rot | on one node, once; of a header: it finds out at its start, and has the others let it in as another; or of a batch: it finds out when it reads it, and has another's copy |
+//! | full disk | a limited number of bytes can be written until there is room again; a node that stops for lack of space is started again and again |
+//! | clock jump | an hour either way, a month behind, a year ahead, and as if the clock had never been set |
+//! | bit rot | on a single node, once; of a header: the node finds the damage at its start, and rejoins under a new id; or of a batch: the node finds the damage when reading, and gets another replica's copy |
 //! | change of members | a node is removed and its machine set up anew, under load |
 //! | move | the topic's partitions go to replica groups, or back to all nodes |
-//! | transfer, purge | the lead is handed over; a log becomes shorter than what others lack, who need a snapshot |
+//! | transfer, purge | the leadership is transferred; a log becomes shorter than the lag of others, who need a snapshot |
 //!
-//! Not in it: a process that stands still while the world goes on (that is tested with SIGSTOP on real ones).
+//! Not in the model: a process that stands still while the world goes on (SIGSTOP on real nodes tests that).
 
 use crate::entropy::Dice;
 use crate::load::TOPIC;
@@ -47,13 +47,13 @@ pub(crate) struct Faults {
 struct Replacing {
     host: u64,
     old: NodeId,
-    /// The number that it has now, once it is set up.
+    /// Number of the new node, once set up.
     new: Option<NodeId>,
     /// When to look again.
     at: Duration,
 }
 
-/// How often a change of members is looked after.
+/// Interval of checks on a change of members.
 const TEND_EVERY: Duration = Duration::from_millis(200);
 
 impl Faults {
@@ -82,10 +82,10 @@ impl Faults {
         self.world.nodes.iter().find(|n| n.view().serving).cloned()
     }
 
-    /// Goes on with who is being replaced. Says what it did.
+    /// Advances the replacement of a node; returns a description of the step.
     pub(crate) fn tend(&mut self, sim: &mut turmoil::Sim<'_>, now: Duration) -> Result<Option<String>> {
         for node in self.world.nodes.clone().iter() {
-            // Its process ends, and whoever looks after it starts it again.
+            // The process ends, and its supervisor starts the node again.
             let ended = |why: String| why.contains(STOPPED) || why.contains(&no_room());
             if node.failed().is_some_and(ended) {
                 node.looked_after();
@@ -123,7 +123,7 @@ impl Faults {
             }
             None => {
                 leader.tell_to(move |broker| async move {
-                    // As the real node does when it is asked to take itself out.
+                    // As the real node does when asked to leave.
                     match broker.successor().filter(|_| broker.group().node() == old) {
                         Some(to) => drop(broker.hand_over(to).await),
                         None if broker.vacate(old).await.is_ok() => drop(broker.group().remove(old).await),
@@ -141,8 +141,8 @@ impl Faults {
                 });
                 Ok(None)
             }
-            // Until then another loss may be one too many. A witness that missed how both others were replaced would know
-            // nobody any more.
+            // Until then, another loss may be too many. A witness that missed the replacement of both others
+            // would know nobody any more.
             Some(new) if self.all_vote(&leader, new) && self.world.groups_are_whole() => {
                 self.replacing = None;
                 Ok(Some(format!("node {new} votes")))
@@ -166,7 +166,7 @@ impl Faults {
         });
     }
 
-    /// Where the power went during a write, the node goes with it.
+    /// Ends a node whose power was cut in a write.
     pub(crate) fn power(&mut self, sim: &mut turmoil::Sim<'_>) {
         for node in self.world.nodes.clone().iter() {
             if node.disk.is_dark() {
@@ -175,7 +175,7 @@ impl Faults {
         }
     }
 
-    /// What happens now, if anything does.
+    /// Injects the next fault, if any is due.
     pub(crate) fn step(&mut self, sim: &mut turmoil::Sim<'_>, now: Duration) -> Option<String> {
         if let Some(back) = self.revive(sim, now) {
             return Some(back);
@@ -272,7 +272,7 @@ impl Faults {
                 format!("disk of {a} takes {ms} ms")
             }
             13 => {
-                // An hour, a month behind, a year ahead, and as if it had never been set.
+                // An hour, a month behind, a year ahead, and as if the clock had never been set.
                 let hours = [0, 1, -1, -30 * 24, 365 * 24, -500_000][self.dice.roll(6) as usize];
                 self.node(a)
                     .knobs
@@ -289,7 +289,7 @@ impl Faults {
                 self.replace(victim, node.id(), now);
                 format!("{victim} is replaced")
             }
-            // With a witness there may be one copy of what is new.
+            // With a witness, new records may have a single copy.
             16 if !self.rotten && self.replacing.is_none() && self.may_rot(victim) => {
                 self.rotten = true;
                 self.world.rotten.store(true, Ordering::Relaxed);
@@ -320,8 +320,8 @@ impl Faults {
         }
     }
 
-    /// What comes of it is not waited for. Where there is a witness, all stays where it is: a group of both others could
-    /// not go on without either.
+    /// Moves partitions, without waiting for the result. In a site with a witness, nothing moves: a group of
+    /// both others could not continue without either.
     fn move_topic(&mut self, replicas: Option<u32>) {
         let Some(leader) = self
             .leader()
@@ -350,7 +350,7 @@ impl Faults {
         !has_witness || self.node(host).witness
     }
 
-    /// Hands the lead to `to`, or purges the log of `at`. What comes of it is not waited for.
+    /// Transfers the leadership to `to`, or purges the log of `at`, without waiting for the result.
     fn ask(&mut self, at: u64, to: u64) {
         let purge = self.dice.once_in(2);
         let node = match self.leader().filter(|_| !purge) {
@@ -383,7 +383,7 @@ impl Faults {
         }
     }
 
-    /// False when it is down already.
+    /// Ends a node; false when the node is down already.
     fn down(&mut self, sim: &mut turmoil::Sim<'_>, id: u64, now: Duration) -> bool {
         if self.down.contains_key(&id) {
             return false;
@@ -410,7 +410,7 @@ impl Faults {
         }
     }
 
-    /// Ends it all: what is down comes up, what is cut is mended.
+    /// Ends all faults: starts the nodes that are down, and heals the network.
     pub(crate) fn heal(&mut self, sim: &mut turmoil::Sim<'_>) {
         self.mend(sim);
         for node in self.world.nodes.clone().iter() {
@@ -425,7 +425,7 @@ impl Faults {
     }
 }
 
-/// What an error says of a disk that is full.
+/// The error text of a full disk.
 fn no_room() -> String {
     std::io::Error::from(rustix::io::Errno::NOSPC).to_string()
 }

@@ -1,5 +1,5 @@
-//! What Raft promises at every moment (Ongaro and Ousterhout: In Search of an Understandable Consensus Algorithm, 2014,
-//! figure 3), and what Weir adds to it.
+//! Raft's invariants (Ongaro and Ousterhout: In Search of an Understandable Consensus Algorithm, 2014, figure
+//! 3), and Weir's own.
 
 use crate::node::{Node, View};
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,10 +8,10 @@ use weir_broker::NodeId;
 use weir_log::{EntryHeader, StateKey, StateKind};
 use weir_types::GroupId;
 
-/// Term, node, and whether that node was elected: as the replica stores it.
+/// Term, node, and whether that node was elected: as the replica stores the vote.
 type Vote = (u64, NodeId, bool);
 
-/// What a node tells of itself is not older, several times over.
+/// Greatest age of a node's view, several times over.
 const TOLD_WITHIN: Duration = Duration::from_millis(50);
 
 /// Of all replica groups.
@@ -19,7 +19,7 @@ const TOLD_WITHIN: Duration = Duration::from_millis(50);
 pub(crate) struct Invariants(BTreeMap<u16, OfGroup>);
 
 impl Invariants {
-    /// What is wrong with `node`, which is as `view` says and was as `before`.
+    /// Checks `node`, now as in `view` and formerly as in `before`; returns the violations.
     pub(crate) fn check(&mut self, node: &Node, view: &View, before: &View) -> Vec<String> {
         let mut wrong = self.of(0).check(node, view, before);
         for (id, view) in &view.groups {
@@ -31,8 +31,8 @@ impl Invariants {
         wrong
     }
 
-    /// At most one node answers for a group at a time: the lease of one that is not heard has run out before another is
-    /// elected. `views` are those of all nodes at `now`, each with its number.
+    /// Checks that at most a single node serves a group at a time: the lease of an isolated leader ends
+    /// before another is elected. `views` are those of all nodes at `now`, each with its number.
     pub(crate) fn serves_alone(&mut self, now: Duration, views: &[(NodeId, &View)]) -> Vec<String> {
         let others = views.iter().flat_map(|(_, view)| view.groups.keys().copied());
         let groups: BTreeSet<u16> = others.chain([GroupId::SITE.0]).collect();
@@ -64,15 +64,15 @@ impl Invariants {
 
 struct OfGroup {
     group: GroupId,
-    /// Who led in each term.
+    /// Leader of each term.
     leaders: BTreeMap<u64, NodeId>,
-    /// What each index was when it was first applied.
+    /// Entry of each index, as first applied.
     committed: BTreeMap<u64, EntryHeader>,
     /// Up to where each node's applied entries were compared.
     compared: BTreeMap<NodeId, u64>,
-    /// What each node had on its disk.
+    /// Stored vote of each node.
     votes: BTreeMap<NodeId, Vote>,
-    /// Since when more than one says that it serves.
+    /// Begin of the time in which several nodes claim to serve.
     shared: Option<Duration>,
 }
 
@@ -137,8 +137,8 @@ impl OfGroup {
         wrong
     }
 
-    /// A vote is given once a term, and is on the disk before anybody hears of it. A candidate that learns who was
-    /// elected notes that in its place.
+    /// Checks that a node votes once per term, and stores its vote before any other node learns of the vote.
+    /// A candidate that learns of an elected leader stores that leader instead.
     fn votes(&mut self, node: &Node) -> Option<String> {
         let key = StateKey::new(StateKind::Vote, &self.group.0.to_be_bytes());
         let row = node.disk.durable_state(&key)?;
@@ -154,7 +154,7 @@ impl OfGroup {
         None
     }
 
-    /// An entry that one node has applied is the same on every other that has.
+    /// Checks that an applied entry is the same on every node.
     fn entries(&mut self, node: &Node, view: &View) -> Option<String> {
         let compared = self.compared.entry(node.id()).or_default();
         let from = (*compared).min(view.applied) + 1;

@@ -1,4 +1,4 @@
-//! Clients: they note what they did and saw, for the checkers to judge.
+//! Clients that record their calls and reads, for the checkers to judge.
 
 mod dated;
 mod modules;
@@ -23,8 +23,9 @@ pub(crate) const PARTITIONS: u32 = 2;
 const REQUEST_WITHIN: Duration = Duration::from_secs(1);
 /// A batch whose fate is not known after this is left alone.
 const BATCH_WITHIN: Duration = Duration::from_secs(40);
-/// Forming the site, and coming to rest: several elections with a slow disk, and a snapshot, of which nothing is seen until it is
-/// whole: seed 8746 takes 45 s for a megabyte, over a network that mixes up what it carries.
+/// Time limit for forming the site, and for coming to rest: several elections with a slow disk, and a
+/// snapshot, which shows no progress before its end. Seed 8746 takes 45 s for a megabyte, over a network that
+/// reorders packets.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) fn place(partition: u32) -> Place {
@@ -38,7 +39,8 @@ fn who() -> Principal {
     Principal::anonymous("sim")
 }
 
-/// Forms the site, loads it while faults happen, lets it come to rest, and collects what each node has.
+/// Forms the site, loads the site under faults, lets the site come to rest, and collects the records of each
+/// node.
 pub(crate) async fn run(world: Arc<World>) -> turmoil::Result {
     form(&world).await?;
     world.enter(Phase::Faults);
@@ -71,7 +73,7 @@ pub(crate) async fn run(world: Arc<World>) -> turmoil::Result {
     settle(&world).await?;
     for node in world.nodes.iter().filter(|n| !n.witness) {
         let has = node.view().groups;
-        // All of it is read, and what is damaged asked for.
+        // All records are read, and damaged records are fetched from other nodes.
         let there = Arc::clone(&world);
         let stored = node
             .ask(SETTLED_WITHIN, move |broker| async move {
@@ -140,9 +142,9 @@ async fn form(world: &World) -> turmoil::Result {
     .await
 }
 
-/// Nobody is being replaced, and everybody has applied what the leader has.
+/// Tells whether no node is being replaced, and all nodes have applied the leader's log.
 async fn settle(world: &World) -> turmoil::Result {
-    // What the nodes told last may be from before the last write.
+    // The last views of the nodes may be older than the last write.
     sleep(10 * TELL_EVERY).await;
     wait(world, "the site comes to rest", || {
         let views: Vec<_> = world.nodes.iter().map(|n| n.view()).collect();
@@ -160,7 +162,7 @@ async fn settle(world: &World) -> turmoil::Result {
     .await
 }
 
-/// Each replica group has its nodes, no other has it, and all have applied what its leader has.
+/// Tells whether each replica group is on its nodes and on no other, and all have applied the leader's log.
 fn groups_are_settled(views: &[View]) -> bool {
     let ids: BTreeSet<u16> = views.iter().flat_map(|v| v.groups.keys().copied()).collect();
     ids.into_iter().all(|id| {
@@ -186,8 +188,8 @@ fn behind(world: &World) -> u64 {
     views.iter().map(|v| leader.last.saturating_sub(v.applied)).sum()
 }
 
-/// Waits until it is so. A node that catches up takes its time where the network mixes up what it carries, which QUIC takes
-/// for loss: time begins anew whenever the nodes are less behind than they ever were.
+/// Waits until `condition` holds. Catching up is slow on a network that reorders packets, which QUIC takes
+/// for loss: the time limit begins anew with every progress.
 async fn wait(world: &World, what: &str, is: impl Fn() -> bool) -> turmoil::Result {
     let (mut begun, mut least) = (Instant::now(), behind(world));
     while !is() {
@@ -249,7 +251,7 @@ fn leader(world: &World) -> Option<&Arc<Node>> {
     world.nodes.iter().find(|node| node.view().serving)
 }
 
-/// What is in the first partition of a topic from there on, if the node tells.
+/// Returns the records of a topic's first partition from an offset on, if the node answers.
 async fn read(node: &Node, topic: &'static str, from: Offset) -> Option<Fetched> {
     let fetched = node.ask(REQUEST_WITHIN, move |broker| async move {
         let fetch = Fetch {
@@ -267,9 +269,9 @@ async fn read(node: &Node, topic: &'static str, from: Offset) -> Option<Fetched>
 #[derive(Debug)]
 enum Sent {
     Ok(u64),
-    /// It may be there or come to be.
+    /// The record may be there now or later.
     Unknown,
-    /// It must not happen to a client that does all right.
+    /// This error must not happen to a correct client.
     Wrong(String),
 }
 
@@ -303,7 +305,7 @@ async fn send(world: &Arc<World>, node: &Node, partition: u32, batch: Batch) -> 
     }
 }
 
-/// Mostly who says that it leads the partition, sometimes anybody.
+/// Returns a node, mostly the self-declared leader of the partition, sometimes any other.
 fn somebody(world: &World, partition: u32, dice: &mut Dice) -> Arc<Node> {
     let any = &world.nodes[dice.roll(world.nodes.len() as u64) as usize];
     let leader = world.leader_of(partition);
@@ -313,7 +315,7 @@ fn somebody(world: &World, partition: u32, dice: &mut Dice) -> Arc<Node> {
     }
 }
 
-/// Sends numbered batches one after the other, each until its fate is known.
+/// Sends numbered batches, each until its outcome is known.
 async fn produce(world: Arc<World>, client: u32) {
     let mut dice = Dice::new(world.seed, 500 + u64::from(client));
     let partition = client % PARTITIONS;
@@ -416,10 +418,10 @@ fn seen(world: &World, pieces: &[Piece], from: Offset) -> Vec<Seen> {
     seen
 }
 
-/// All that a node has of each partition, whether it leads or not, once it has looked through it.
+/// Returns all records of a node by partition, leader or not, after a scrub.
 async fn stored(world: &World, broker: &Broker) -> Vec<(GroupId, Vec<Seen>)> {
     let mut all = Vec::new();
-    // What it cannot mend is missing below.
+    // Unrepairable records are missing below.
     if let Ok((_, mended)) = broker.scrub(|_, _| {}).await
         && !mended.is_empty()
         && !world.rotten.load(Ordering::Relaxed)
@@ -467,7 +469,7 @@ async fn stored_of(broker: &Broker, id: PartitionId) -> Vec<Seen> {
 }
 
 impl World {
-    /// Each replica group has somebody who leads it, and as many voters as it should.
+    /// Tells whether each replica group has a leader, and as many voters as configured.
     pub(crate) fn groups_are_whole(&self) -> bool {
         let views: Vec<View> = self.nodes.iter().map(|n| n.view()).collect();
         let ids: BTreeSet<u16> = views.iter().flat_map(|v| v.groups.keys().copied()).collect();
@@ -477,7 +479,7 @@ impl World {
         })
     }
 
-    /// The node that says that it leads the partition.
+    /// Returns the self-declared leader of the partition.
     pub(crate) fn leader_of(&self, partition: u32) -> Option<&Arc<Node>> {
         let serves = |n: &&Arc<Node>| n.view().serves.get(partition as usize) == Some(&true);
         self.nodes.iter().find(serves)

@@ -1,14 +1,15 @@
 //! Whole nodes on a simulated network, disk and clock.
 //!
 //! ```text
-//! cargo run -p weir-sim -- --seeds 300        # seeds 1 to 300, on all cores; ends with 1 when one fails
-//! cargo run -p weir-sim -- --only 17 --show   # one seed, and what happens in it
-//! cargo run -p weir-sim -- --bugs             # plants bugs, each with the seed that finds it
+//! cargo run -p weir-sim -- --seeds 300        # seeds 1 to 300, on all cores; ends with 1 when a seed fails
+//! cargo run -p weir-sim -- --only 17 --show   # a single seed, and its events
+//! cargo run -p weir-sim -- --bugs             # plants bugs, each with the seed that finds the bug
 //! ```
 //!
-//! A node is the real log, replica, peer and broker; consensus, QUIC and TLS are the real libraries. In place of sockets,
-//! timers, threads and fjall there are turmoil's network and clock, tasks, and a disk that loses what was not synced.
-//! Each seed has a process of its own, so that a run is the same twice to the last byte of a key.
+//! A node is the real log, replica, peer and broker; consensus, QUIC and TLS are the real libraries. In place
+//! of sockets, timers, threads and fjall there are turmoil's network and clock, tasks, and a disk that loses
+//! unsynced writes. Each seed has a process of its own, so that a run is the same twice to the last byte of a
+//! key.
 
 mod bugs;
 mod entropy;
@@ -32,16 +33,16 @@ use weir_types::planted::{Bug, plant};
 #[derive(Parser)]
 #[command(about = "Simulates sites by seed, and says which fail")]
 struct Args {
-    /// How many seeds to run.
+    /// Number of seeds to run.
     #[arg(long, default_value_t = 20)]
     seeds: u64,
     /// The first of them.
     #[arg(long, default_value_t = 1)]
     first: u64,
-    /// Runs at once; 0 for one a core.
+    /// Parallel runs; 0 for as many as cores.
     #[arg(long, default_value_t = 0)]
     jobs: usize,
-    /// Runs each seed twice, and compares what was observed.
+    /// Runs each seed twice, and compares the traces.
     #[arg(long)]
     twice: bool,
     /// Runs this seed alone, in this process, and prints its report.
@@ -50,16 +51,17 @@ struct Args {
     /// Plants this bug: see `weir_types::planted`.
     #[arg(long)]
     bug: Option<String>,
-    /// Plants each bug in turn and runs the seed that is on record to find it; ends with 1 when one gets away.
+    /// Plants each bug in turn and runs its recorded seed; ends with 1 when a bug is not found.
     #[arg(long, conflicts_with_all = ["only", "bug", "hunt"])]
     bugs: bool,
-    /// Plants each bug in turn, or that of `--bug`, and looks for the first of `--seeds` that finds it. Prints the record.
+    /// Plants each bug in turn, or that of `--bug`, and searches `--seeds` for the first that finds the bug.
+    /// Prints the record.
     #[arg(long)]
     hunt: bool,
-    /// With `--only`: prints what happens.
+    /// With `--only`: prints the events.
     #[arg(long)]
     show: bool,
-    /// Where nodes keep the files that are not simulated: in memory, where there is such a place.
+    /// Directory for the files of nodes that are not simulated: in memory, where possible.
     #[arg(long, default_value_os_t = scratch())]
     dir: PathBuf,
 }

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{Instant, Sleep};
 use weir_peer::Network;
 
-/// The network of one node.
+/// The network of a node.
 pub(crate) struct Simulated {
     pub(crate) socket: Arc<turmoil::net::UdpSocket>,
     pub(crate) knobs: Arc<Knobs>,

@@ -1,4 +1,4 @@
-//! One node: what a crash leaves of it, what runs on its host, and what the rest of the simulation sees of it.
+//! A node: its remains after a crash, the software on its host, and its view from the rest of the simulation.
 
 use crate::entropy::Dice;
 use crate::load::{Counting, TOPIC};
@@ -20,7 +20,7 @@ use weir_types::{Clock, GroupId};
 
 /// The port that nodes listen on.
 const PORT: u16 = 7_000;
-/// How often a node tells how it is.
+/// Interval of a node's views.
 pub(crate) const TELL_EVERY: Duration = Duration::from_millis(3);
 /// The beginning of time, in milliseconds: some day in 2027.
 const EPOCH_MS: i64 = 1_800_000_000_000;
@@ -28,31 +28,31 @@ const EPOCH_MS: i64 = 1_800_000_000_000;
 const GROUP: GroupId = GroupId(0);
 /// Tells the dice of identities from those of other purposes.
 const IDENTITY: u64 = 77;
-/// What a node says that must be started again.
+/// The message of a node that needs a restart.
 pub(crate) const STOPPED: &str = "stopped by itself";
-/// Of a node's looks after itself, how many to one look for what is too old: more often than a real one.
+/// Self-checks of a node per check for expired records: more often than on a real node.
 const RETAIN_EVERY: u32 = 8;
-/// What is kept free of a disk: a dozen requests.
+/// Free space that a node keeps on its disk: a dozen requests.
 const RESERVE_BYTES: u64 = 64 << 10;
-/// How often a node that lost something asks to be let in again.
+/// Interval at which a node that lost records asks to rejoin.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Work for a node, given from outside.
 pub(crate) type Job = Box<dyn FnOnce(Broker) -> BoxFuture<'static, ()> + Send>;
 
-/// What faults turn.
+/// Knobs of the faults.
 #[derive(Default)]
 pub(crate) struct Knobs {
     pub(crate) slow_disk_ms: AtomicU32,
     pub(crate) lost_permille: AtomicU32,
     pub(crate) twice_permille: AtomicU32,
-    /// How far its clock is off, in milliseconds.
+    /// Error of the clock, in milliseconds.
     pub(crate) skew_ms: AtomicI64,
     /// Its disk was full, or nearly.
     pub(crate) was_full: AtomicBool,
 }
 
-/// How a node is, as it told last.
+/// View of a node, as last published.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct View {
     pub(crate) up: bool,
@@ -67,13 +67,13 @@ pub(crate) struct View {
     pub(crate) changing: bool,
     /// Voters and learners.
     pub(crate) members: Vec<NodeId>,
-    /// Whether it answers for each partition.
+    /// Whether the node serves, by partition.
     pub(crate) serves: Vec<bool>,
     /// Its replica groups beside the site's.
     pub(crate) groups: BTreeMap<u16, View>,
-    /// Partitions that are on their way from one to another.
+    /// Partitions that move between groups.
     pub(crate) moves: usize,
-    /// It has all that it should have.
+    /// The node has all its replicas.
     pub(crate) in_place: bool,
 }
 
@@ -81,21 +81,21 @@ pub(crate) struct View {
 pub(crate) struct Node {
     /// Its place among the hosts, from 1 on.
     pub(crate) host: u64,
-    /// Its number in the site: another once it was set up anew.
+    /// Number in the site: a new number after each new set-up.
     id: AtomicU64,
     pub(crate) disk: Disk,
     pub(crate) knobs: Arc<Knobs>,
     dir: Mutex<tempfile::TempDir>,
     under: PathBuf,
     seed: u64,
-    /// It votes, and keeps no records.
+    /// The node is a witness: a voter without records.
     pub(crate) witness: bool,
     starts: AtomicU32,
     view: Mutex<View>,
     jobs: Mutex<Option<mpsc::UnboundedSender<Job>>>,
-    /// What it could not start for.
+    /// Reason of a failed start.
     failed: Mutex<Option<String>>,
-    /// It lost what it had acknowledged, and is not yet let in as another: what `site.json` says.
+    /// The node lost acknowledged records, and has not rejoined yet: the mark in `site.json`.
     damaged: AtomicBool,
 }
 
@@ -126,7 +126,7 @@ impl Node {
         self.id.load(Ordering::Relaxed)
     }
 
-    /// Nothing is left of it: it begins again under another number, with another key.
+    /// Erases the node: its next start is under another number, with another key.
     pub(crate) fn set_up_anew(&self, id: NodeId) -> Result<()> {
         self.id.store(id, Ordering::Relaxed);
         self.disk.wipe();
@@ -140,7 +140,7 @@ impl Node {
         lock(&self.dir).path().to_owned()
     }
 
-    /// Its key follows from the seed, which what makes keys would not heed: it asks the kernel.
+    /// The node's key follows from the seed; key generation would ask the kernel instead.
     fn identity(&self) -> Result<Identity> {
         let dir = self.dir();
         if !dir.join("identity.key").exists() {
@@ -158,7 +158,7 @@ impl Node {
         Ok(Identity::load_or_make(&dir)?)
     }
 
-    /// How others reach it. Called where the simulation knows its hosts.
+    /// Sets the addresses of the nodes. Called where the simulation knows its hosts.
     pub(crate) fn member(&self) -> Result<Member> {
         Ok(Member {
             key: self.identity()?.fingerprint().to_string(),
@@ -172,7 +172,7 @@ impl Node {
         lock(&self.view).clone()
     }
 
-    /// Whoever looks after it has seen why it ended.
+    /// The supervisor has seen the reason of the end.
     pub(crate) fn looked_after(&self) {
         *lock(&self.failed) = None;
     }
@@ -185,7 +185,7 @@ impl Node {
         lock(&self.failed).clone()
     }
 
-    /// It is down: nothing of it is seen any more.
+    /// Marks the node as down: its view is gone.
     pub(crate) fn gone(&self) {
         {
             let mut view = lock(&self.view);
@@ -195,8 +195,8 @@ impl Node {
         *lock(&self.jobs) = None;
     }
 
-    /// Has the node do something. `None` when it is down, goes down meanwhile, or takes longer than `within`: whether it
-    /// happened is then unknown.
+    /// Runs a call on the node. `None` when the node is down, goes down meanwhile, or takes longer than
+    /// `within`: the outcome is then unknown.
     pub(crate) async fn ask<T, F>(
         &self,
         within: Duration,
@@ -229,7 +229,7 @@ impl Node {
             *lock(&self.failed) = Some(format!("{error:#}"));
             self.gone();
         }
-        // A host whose software ends is not crashed: it waits for the next start.
+        // A host whose software ends has not crashed: the host waits for the next start.
         std::future::pending().await
     }
 
@@ -385,7 +385,7 @@ async fn accept(listener: Arc<weir_peer::Listener>, peers: Peers, broker: Broker
     }
 }
 
-/// What a node does by itself.
+/// Background work of a node.
 async fn keep(broker: Broker) {
     for tick in 0u32.. {
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -399,7 +399,7 @@ async fn keep(broker: Broker) {
     }
 }
 
-/// The node's time of day: the simulation's, and what it is off.
+/// Time of day of the node: the simulation's, plus the error of the clock.
 struct NodeClock {
     started: tokio::time::Instant,
     at_start: Duration,

@@ -19,12 +19,12 @@ impl Turns {
     fn roll(dice: &mut Dice, name: &str, knobs: &Knobs) -> Duration {
         let slow = u64::from(knobs.slow_disk_ms.load(Ordering::Relaxed));
         let ms = match name {
-            // A sync of a good disk, a bad moment of one, and a disk that is slow.
+            // Sync times of a good disk, of its bad moment, and of a slow disk.
             "weir-log" if slow > 0 => slow / 2 + dice.roll(slow),
             "weir-log" if dice.once_in(50) => 10 + dice.roll(40),
             "weir-log" => dice.roll(4),
             "weir-read" => dice.roll(3),
-            // What the linger of a proposer would be.
+            // In place of a proposer's linger.
             _ => dice.roll(2),
         };
         Duration::from_millis(ms)

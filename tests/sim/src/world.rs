@@ -1,4 +1,4 @@
-//! A run: a site, its clients and its misfortune, all from one seed.
+//! A run: a site, its clients and its faults, all from a single seed.
 
 use crate::entropy::{self, Dice};
 use crate::invariants::Invariants;
@@ -17,13 +17,13 @@ use weir_types::{GroupId, Offset, PartitionId};
 
 /// Nodes of a replica group.
 pub(crate) const GROUP_SIZE: u32 = 3;
-/// How long faults happen; in one run of eight, long enough for all patience to end.
+/// Duration of the faults; in a run of eight, longer than all timeouts.
 const FAULTS_FOR: Duration = Duration::from_secs(8);
 const FAULTS_FOR_LONG: Duration = Duration::from_secs(25);
 /// No run takes longer, in its own time.
 const OVER_WITHIN: Duration = Duration::from_secs(180);
 
-/// Where a run is.
+/// Phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Phase {
@@ -36,7 +36,7 @@ pub(crate) enum Phase {
     Over,
 }
 
-/// What hosts, clients and the driver share.
+/// Shared by hosts, clients and the driver.
 pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) nodes: Arc<Vec<Arc<Node>>>,
@@ -55,7 +55,7 @@ pub(crate) struct World {
     told_ends: [AtomicU64; load::PARTITIONS as usize],
 }
 
-/// What came of a run.
+/// Result of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) seed: u64,
@@ -115,7 +115,7 @@ impl World {
             false => n.disk.durable(1, &key).is_some() || went(n),
         };
         let have: Vec<_> = self.nodes.iter().filter(|n| has(n)).map(|n| n.id()).collect();
-        // While one of two is taken out, the other goes on alone: the witness votes no more.
+        // While a node of two is being removed, the other continues alone: the witness votes no more.
         let alone = self.changing.load(Ordering::Relaxed) && self.nodes.iter().any(|n| n.witness);
         let all = match partition.group() {
             _ if alone => 1,
@@ -151,7 +151,7 @@ impl Hasher for Trace {
     }
 }
 
-/// Runs `seed`. `show` prints what happens while it does.
+/// Runs `seed`. `show` prints the events meanwhile.
 pub(crate) fn run(seed: u64, under: &Path, show: bool) -> Result<Report> {
     entropy::seed(seed);
     entropy::install();
@@ -168,9 +168,9 @@ pub(crate) fn run(seed: u64, under: &Path, show: bool) -> Result<Report> {
         .max_message_latency(Duration::from_millis([2, 5, 20, 60][dice.roll(4) as usize]))
         .udp_capacity(1 << 16);
     let mut sim = builder.build();
-    // Of the sites of three, one in three has a witness.
+    // A third of the sites of three have a witness.
     let witness = count == 3 && Dice::new(seed, 3).once_in(3);
-    // And of the others, one in three has its partitions in replica groups.
+    // And a third of the others have their partitions in replica groups.
     let replicas = (!witness && Dice::new(seed, 4).once_in(3)).then_some(GROUP_SIZE);
     let node = |id| Node::new(id, seed, witness && id == count, under);
     let nodes: Result<Vec<_>> = (1..=count).map(node).collect();
@@ -215,7 +215,7 @@ pub(crate) fn run(seed: u64, under: &Path, show: bool) -> Result<Report> {
     if world.phase() == Phase::Over {
         violations.extend(weir_checkers::check(&history).iter().map(|v| v.to_string()));
     }
-    // What lies in the value log comes back also if the database is gone.
+    // Records in the value log are recovered even without the database.
     for node in world.nodes.iter().filter(|node| !node.witness) {
         let came = weir_log::comes_back(&node.disk, &node.dir());
         violations.extend(came.err().map(|why| format!("{}: {why}", node.host())));
@@ -268,7 +268,7 @@ impl Driver {
             {
                 self.say(now, &what);
             }
-            // One that stopped by itself since all was well again.
+            // A node that stopped by itself after the end of the faults.
             if self.world.phase() == Phase::Heal
                 && let Some(what) = self.faults.revive(sim, now)
             {
@@ -290,7 +290,7 @@ impl Driver {
         }
     }
 
-    /// Checks what must always hold, and adds what is seen to the trace.
+    /// Checks the invariants, and adds the views to the trace.
     fn look(&mut self, now: Duration) {
         for (i, node) in self.world.nodes.iter().enumerate() {
             let view = node.view();

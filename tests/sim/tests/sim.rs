@@ -1,4 +1,4 @@
-//! The short form of the simulation; `cargo run -p weir-sim -- --seeds 10000` is the long one.
+//! The short form of the simulation; `cargo run -p weir-sim -- --seeds 10000` is the long form.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ fn sim(args: &[&str]) {
     );
 }
 
-/// One test, since each run takes all cores.
+/// A single test, since each run takes all cores.
 #[test]
 fn sites_keep_their_promises_by_seed_and_planted_bugs_are_found() {
     // A seed gives the same run twice, to the last byte.

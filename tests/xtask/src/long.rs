@@ -1,4 +1,5 @@
-//! The long form: what takes too long for every change. Rounds by the hundred, and each fuzz target for a while.
+//! The long form: checks that are too slow for every change. Hundreds of rounds, and each fuzz target for a
+//! while.
 
 use crate::{cargo, clients, modules, node_for_tests, root, run, say, target, test_guests};
 use anyhow::{Context, Result, bail};
@@ -16,17 +17,17 @@ const FUZZ_TARGETS: [&str; 9] = [
     "component",
     "pipeline_file",
 ];
-/// Coverage for libFuzzer from a stable compiler: what `cargo-fuzz` asks of a nightly one.
+/// Coverage for libFuzzer from a stable compiler: the flags that `cargo-fuzz` passes to a nightly compiler.
 const FUZZ_FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table";
-/// What looks at licences and sources: pinned, as its findings change with it.
+/// Version of the tool that checks licences and sources: pinned, as its findings change with the version.
 const DENY: &str = "0.20.2";
-/// The last commit of release 0.1.0: no tag says it.
+/// The last commit of release 0.1.0, which has no tag.
 const EARLIER: &str = "dc54948";
-/// No target needs as much; one that does has found something.
+/// Memory limit of a fuzz target: a target that needs more has found a fault.
 const FUZZ_RSS_MIB: u32 = 1_024;
 
-/// Runs all of it, each fuzz target for `seconds`.
+/// Runs the long form, each fuzz target for `seconds`.
 pub(crate) fn long(seconds: u64) -> Result<()> {
     modules()?;
     test_guests()?;
@@ -66,7 +67,8 @@ pub(crate) fn long(seconds: u64) -> Result<()> {
     fuzz(seconds)
 }
 
-/// Looks at the bans, licences and sources of all that is built, by `.cargo/deny.toml`, and says what it does not look at.
+/// Checks the bans, licences and sources of all dependencies by `.cargo/deny.toml`, and prints the unchecked
+/// rest.
 pub(crate) fn deny() -> Result<()> {
     say("bans, licences and sources of all dependencies");
     let tools = target().join("tools");
@@ -130,7 +132,7 @@ pub(crate) fn earlier() -> Result<PathBuf> {
     Ok(home.join("build/debug/weir"))
 }
 
-/// Runs each fuzz target for `seconds`, beginning with what earlier runs found worth keeping.
+/// Runs each fuzz target for `seconds`, beginning with the corpus of earlier runs.
 pub(crate) fn fuzz(seconds: u64) -> Result<()> {
     let modules = modules()?;
     let host = host()?;

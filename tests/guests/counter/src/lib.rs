@@ -1,4 +1,4 @@
-//! Counts numbers by their remainder, and says so of each: what it says is known from what it was given.
+//! Counts numbers by their remainder, and emits each count: the output is a function of the input.
 
 use weir_sdk::prelude::*;
 use weir_sdk::state::{Map, Value};

@@ -1,4 +1,4 @@
-//! Imports what no module is granted: it must be refused by name.
+//! Imports a function that no module is granted: the import must be refused by name.
 
 wit_bindgen::generate!({
     inline: r#"

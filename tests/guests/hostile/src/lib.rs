@@ -1,5 +1,4 @@
-//! Does what a module must not, one way at a time: `mode` says which. Written on the raw bindings, since the SDK would
-//! not let it lie.
+//! Misbehaves in the way that `mode` selects. Written on the raw bindings, since the SDK permits no lies.
 
 use std::cell::RefCell;
 use weir_sdk::bindings::exports::weir::module::timed;
@@ -224,7 +223,7 @@ impl Guest for Hostile {
                 timers::set(Clock::Processing, &one(b"k"), &[1], &[1]);
                 panic!("on purpose");
             }
-            // Each time it fires it is set again, for a time that has passed.
+            // Each firing sets the timer again, for a time in the past.
             "timer-for-ever" | "timer-keeps" | "timer-traps" => {
                 timers::set(Clock::Processing, &one(b"k"), &[0], &[0])
             }
@@ -262,7 +261,7 @@ impl timed::Guest for Hostile {
     }
 }
 
-/// A column of one item.
+/// Returns a column of a single item.
 fn one(item: &[u8]) -> Column {
     Column {
         ends: vec![item.len() as u32],

@@ -1,4 +1,4 @@
-//! Counts records by key, and drops them: what a benchmark of state measures.
+//! Counts records by key, and drops them: the subject of a benchmark of state.
 
 use weir_sdk::prelude::*;
 use weir_sdk::state::Map;

@@ -1,10 +1,10 @@
-//! The next version of `counter`: it says the same, and remembers of each remainder the last number as well.
+//! The next version of `counter`: the same output, and state that also has the last number of each remainder.
 
 use weir_sdk::prelude::*;
 use weir_sdk::state::{Map, Value};
 
 struct Counter {
-    /// How many there were, and the last.
+    /// Count, and last number.
     counts: Map<(u64, u64)>,
     sum: Value<u64>,
     counts_output: u8,

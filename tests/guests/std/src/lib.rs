@@ -1,5 +1,5 @@
-//! Built for `wasm32-wasip2`: uses what Rust's standard library reaches for through WASI, one thing at a time. `mode`
-//! says which; what came of it becomes the value of a record.
+//! Built for `wasm32-wasip2`: uses a service of Rust's standard library that goes through WASI, which `mode`
+//! selects; the result becomes the value of a record.
 
 use std::collections::HashMap;
 use std::time::{Instant, SystemTime};

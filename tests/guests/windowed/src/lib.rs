@@ -1,5 +1,5 @@
-//! Counts numbers by their remainder in windows of their time, and says so when a window is over. Says of each number, too,
-//! that it was there, a little later: by timers of both clocks. What it says is known from what it was given.
+//! Counts numbers by their remainder in windows of event time, and emits the count at the end of a window.
+//! Echoes each number, too, a little later: by timers of both clocks. The output is a function of the input.
 
 use weir_sdk::prelude::*;
 use weir_sdk::state::Map;

@@ -1,8 +1,8 @@
-//! Clients whose records are dated as they like, who delete some, and who ask for more than an entry may have.
+//! Clients with arbitrary record dates, deletions, and requests larger than an entry.
 //!
-//! What they are promised: a record stays for an hour after it was stored, whatever its date and whatever clocks do; what was
-//! deleted is shown to nobody; what comes in a row while one node leads is not refused in its midst; and what is too large is
-//! refused, and harms nobody.
+//! Their guarantees: a record stays for an hour after its append, whatever its date and the clocks; deleted
+//! records are never served; a sequence of batches under the same leader is not refused midway; and a request
+//! that is too large is refused, and harms nobody.
 
 use super::{REQUEST_WITHIN, SETTLED_WITHIN, leader, read, wait, who};
 use crate::entropy::Dice;
@@ -21,7 +21,7 @@ use weir_types::{Batch, BatchBuilder, Codec, ErrorKind, GapReason, Headers, Offs
 const DATED: &str = "dated";
 /// Records that are deleted.
 const CUT: &str = "cut";
-/// Batches that are sent one behind the other, without waiting for answers.
+/// Batches that are sent in a row, without waiting for answers.
 const IN_A_ROW: usize = 30;
 
 /// Acknowledged values of [`DATED`], by offset.
@@ -88,7 +88,7 @@ pub(super) async fn fill(world: Arc<World>) -> Acknowledged {
             .into_iter()
             .flatten()
             .find(|(_, answer)| *answer == Err(ErrorKind::Retry));
-        // One that finds no room is refused as it comes, and a smaller one behind it is not.
+        // A batch without room is refused at once, and a smaller batch behind is not.
         let has_room = !node.knobs.was_full.load(Ordering::Relaxed);
         if let (true, true, Some((value, _))) = (has_room, in_one_term, refused) {
             world.wrong(format!(
@@ -100,7 +100,7 @@ pub(super) async fn fill(world: Arc<World>) -> Acknowledged {
     acknowledged
 }
 
-/// Hands over one batch after the other. Whether all of that was in one term, and what became of each.
+/// Sends batches in a row. Returns whether all of that was in a single term, and the outcome of each batch.
 async fn in_a_row(
     broker: Broker,
     batches: Vec<(u64, Batch)>,
@@ -126,7 +126,7 @@ async fn in_a_row(
     (broker.group().term() == term, answers)
 }
 
-/// Offsets and values of what was read.
+/// Offsets and values of read records.
 fn records(fetched: &Fetched) -> Vec<(u64, u64)> {
     let mut all = Vec::new();
     for piece in &fetched.pieces {

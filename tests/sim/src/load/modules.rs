@@ -1,8 +1,9 @@
-//! A pipeline that counts, and clients whose batches pass it.
+//! A pipeline that counts, and clients whose batches pass the pipeline.
 //!
-//! It stands before `counted`, and writes to `counts` how many batches there were, this one among them, and what the first record
-//! of the batch says. What its users are promised: the batch, the count that it made and the state that the next count stands on
-//! are stored together or not at all. So the counts are 1, 2, 3 and so on, each beside the batch in its place, whatever happened.
+//! The pipeline stands before `counted`, and writes to `counts` the number of batches so far, with the first
+//! record of the batch. Its guarantee: the batch, its count and the state of the next count are stored
+//! together or not at all. So the counts are 1, 2, 3 and so on, each beside the batch in its place, whatever
+//! happened.
 
 use super::{BATCH_WITHIN, REQUEST_WITHIN, leader, read, wait, who};
 use crate::entropy::Dice;
@@ -21,15 +22,15 @@ use weir_checkers::numbered;
 use weir_log::StateKey;
 use weir_types::{Batch, BatchBuilder, Codec, ErrorKind, Headers, Offset, TopicName};
 
-/// What passes the pipeline.
+/// Source topic.
 const COUNTED: &str = "counted";
-/// What it makes.
+/// Output topic.
 const COUNTS: &str = "counts";
 
-/// The pipeline's name, as rows of state have it.
+/// Name of the pipeline in its rows of state.
 const NAME: &[u8] = b"counting\0";
 
-/// The pipeline, on one node.
+/// The pipeline of a node.
 pub(crate) struct Counting(mpsc::UnboundedSender<(HookJob, HookDone)>);
 
 /// Steps on top of each other, and the count after the last.
@@ -39,9 +40,9 @@ struct Part {
 }
 
 impl Counting {
-    /// Runs it on the runtime of the node.
+    /// Runs the pipeline on the runtime of the node.
     pub(crate) fn start(broker: Broker, dice: Dice) -> Arc<Self> {
-        // Bounded by what the broker takes in at once.
+        // Bounded by the broker's limit of pending batches.
         let (jobs, queue) = mpsc::unbounded_channel();
         tokio::spawn(work(broker, queue, dice));
         Arc::new(Self(jobs))
@@ -88,7 +89,7 @@ async fn work(broker: Broker, mut jobs: mpsc::UnboundedReceiver<(HookJob, HookDo
     }
 }
 
-/// What is made of a batch, on top of what was made before.
+/// Computes the output of a batch, on top of the state before.
 async fn step(
     broker: &Broker,
     part: &mut Option<Part>,
@@ -122,7 +123,7 @@ async fn step(
     let counts = counts.ok_or(HookError::NotLeader)?;
     part.count += 1;
     if dice.once_in(40) {
-        // It fails when it has changed something: what comes behind must not stand on that.
+        // The step fails after a change of state: later batches must not stand on that change.
         let pipeline = COUNTED.to_owned();
         return Err(HookError::Busy { pipeline });
     }
@@ -182,7 +183,8 @@ pub(super) async fn form(first: &Node) -> turmoil::Result {
     }
 }
 
-/// Sends batches, several at once, each until its fate is known. What the first records of those say that are acknowledged.
+/// Sends batches, several at once, each until its outcome is known. Returns the first records of the
+/// acknowledged batches.
 pub(super) async fn fill(world: Arc<World>, client: u32) -> Vec<u64> {
     let mut dice = Dice::new(world.seed, 900 + u64::from(client));
     let (mut sequence, mut next, mut acknowledged) = (0, u64::from(client) * 1_000_000, Vec::new());
@@ -218,7 +220,8 @@ pub(super) async fn fill(world: Arc<World>, client: u32) -> Vec<u64> {
     acknowledged
 }
 
-/// Sends batches one behind the other. How many of the first are acknowledged; of the others nothing is known.
+/// Sends batches in a row. Returns the number of acknowledged batches at the beginning; the outcome of the
+/// others is unknown.
 async fn in_a_row(world: &World, batches: Vec<Batch>) -> Result<usize, String> {
     let begun = Instant::now();
     let node = loop {
@@ -246,7 +249,7 @@ async fn in_a_row(world: &World, batches: Vec<Batch>) -> Result<usize, String> {
     let answers = answers.await.unwrap_or_default();
     let taken = answers.iter().take_while(|answer| answer.is_ok()).count();
     match answers.into_iter().nth(taken) {
-        // What comes behind a batch that was not taken is out of order, and rightly refused.
+        // Batches behind a refused batch are out of order, and rightly refused.
         Some(Err((ErrorKind::Invalid, why))) if taken == 0 => Err(why),
         _ => Ok(taken),
     }
@@ -254,7 +257,7 @@ async fn in_a_row(world: &World, batches: Vec<Batch>) -> Result<usize, String> {
 
 /// All that came is counted, in its order and once, and nothing else is.
 pub(super) async fn look(world: &Arc<World>, acknowledged: &[u64]) -> turmoil::Result {
-    // When all is well, it counts on.
+    // After the faults, the pipeline counts on.
     let (last, begun) = (9_000_000_000, Instant::now());
     while in_a_row(world, vec![super::batch(9_001, 0, &[last])]).await? == 0 {
         if begun.elapsed() > BATCH_WITHIN {
