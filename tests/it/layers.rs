@@ -52,7 +52,7 @@ const IMPURE: [(&str, &str); 3] = [
 ];
 
 #[test]
-fn every_arrow_is_drawn_in_the_design() {
+fn crates_depend_as_designed() {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps"])
         .current_dir(weir_tests::root())

@@ -31,7 +31,7 @@ fn all(dir: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn nobody_else_reads_what_a_node_stores() {
+fn data_directory_is_closed_to_other_users() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let node = Node::start(dir.path(), &[]).unwrap();
@@ -48,7 +48,7 @@ fn nobody_else_reads_what_a_node_stores() {
 }
 
 #[test]
-fn what_others_could_have_put_there_is_refused_by_name() {
+fn foreign_files_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     Node::start(dir.path(), &[]).unwrap().stop().unwrap();
@@ -100,7 +100,7 @@ fn what_others_could_have_put_there_is_refused_by_name() {
 }
 
 #[test]
-fn half_an_identity_is_not_replaced_and_a_known_key_is_not_forgotten() {
+fn incomplete_identity_and_known_keys_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let node = Node::start(dir.path(), &[]).unwrap();
@@ -144,7 +144,7 @@ fn half_an_identity_is_not_replaced_and_a_known_key_is_not_forgotten() {
 }
 
 #[test]
-fn without_a_home_no_key_is_kept_just_anywhere() {
+fn client_without_a_home_keeps_no_key() {
     let dir = tempfile::tempdir().unwrap();
     let said = std::process::Command::new(weir_tests::weir())
         .arg("status")

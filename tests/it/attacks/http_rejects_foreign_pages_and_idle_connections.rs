@@ -19,7 +19,7 @@ fn ask(node: &Node, lines: &str) -> (u16, String) {
 }
 
 #[test]
-fn a_quota_goes_by_address_and_not_by_what_a_client_calls_itself() {
+fn http_quota_is_per_address_and_not_per_name() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[("WEIR_PRODUCE_BYTES_PER_S", "100000")]).unwrap();
     assert!(node.cli(&["topic", "create", "t"], "").unwrap().status.success());
@@ -42,7 +42,7 @@ fn a_quota_goes_by_address_and_not_by_what_a_client_calls_itself() {
 }
 
 #[test]
-fn no_page_of_another_name_or_origin_asks_a_node() {
+fn requests_of_foreign_hosts_and_origins_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start_with(dir.path(), &[], &[("WEIR_HTTP_NAMES", "gw.plant.example")]).unwrap();
     let close = "connection: close\r\n\r\n";
@@ -82,7 +82,7 @@ fn no_page_of_another_name_or_origin_asks_a_node() {
 }
 
 #[test]
-fn connections_that_say_nothing_go_and_others_are_served_meanwhile() {
+fn idle_connections_are_closed_and_others_served() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     block_on(async {

@@ -26,7 +26,7 @@ async fn idle(addr: std::net::SocketAddr) -> Option<Peer> {
 }
 
 #[test]
-fn a_site_elects_another_leader_beside_a_crowd_of_idle_clients() {
+fn site_elects_a_leader_beside_idle_clients() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::of_three(dir.path(), &[]).unwrap();
     let leader = site.leader().unwrap();
@@ -68,7 +68,7 @@ fn a_site_elects_another_leader_beside_a_crowd_of_idle_clients() {
 }
 
 #[test]
-fn a_site_elects_another_leader_beside_strangers_who_never_say_who_they_are() {
+fn site_elects_a_leader_beside_silent_handshakes() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::of_three(dir.path(), &[]).unwrap();
     let leader = site.leader().unwrap();

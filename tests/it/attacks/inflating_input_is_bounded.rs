@@ -34,7 +34,7 @@ async fn connections(node: &Node, sent: &[u8], times: usize) -> Vec<TcpStream> {
 }
 
 #[test]
-fn batches_that_inflate_ten_thousand_fold() {
+fn withstands_batches_that_inflate_ten_thousand_fold() {
     for codec in [Codec::Gzip, Codec::Zstd] {
         // The first batch is accepted; the second inflates beyond the limit of a batch.
         let sent: Vec<u8> = [15, 40]
@@ -47,7 +47,7 @@ fn batches_that_inflate_ten_thousand_fold() {
 }
 
 #[test]
-fn requests_that_are_read_past_behind_a_poll() {
+fn withstands_oversized_requests_behind_a_poll() {
     // A thousand names of 249 bytes, and no records; the length says 20 MiB, and the rest is nothing.
     let mut body = vec![0xff, 0xff, 0, 1];
     body.extend(10_000i32.to_be_bytes());

@@ -65,7 +65,7 @@ fn scrub(mut command: Command, data: &Path) -> Output {
 }
 
 #[test]
-fn a_file_without_rights_is_named_and_nothing_is_repaired() {
+fn unreadable_file_is_named_and_nothing_repaired() {
     if without_rights().is_none() {
         return;
     }
@@ -126,7 +126,7 @@ fn a_file_without_rights_is_named_and_nothing_is_repaired() {
 }
 
 #[test]
-fn too_few_descriptors_are_said_to_be_too_few() {
+fn lack_of_descriptors_is_not_damage() {
     let dir = tempfile::tempdir().unwrap();
     let data = filled(dir.path());
     let before = contents(&data);

@@ -39,7 +39,7 @@ async fn count(client: &Client, topic: &str) -> usize {
 }
 
 #[test]
-fn what_is_too_large_for_one_entry_never_stops_a_site() {
+fn oversized_entries_never_stop_a_site() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::found(dir.path(), &[]).unwrap();
     site.grow(&dir.path().join("2")).unwrap();

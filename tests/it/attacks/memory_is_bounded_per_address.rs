@@ -218,12 +218,12 @@ async fn unread_fetches(node: &Node) -> Vec<TcpStream> {
 }
 
 #[test]
-fn kafka_clients_that_do_not_take_their_answers() {
+fn withstands_kafka_clients_that_read_no_answers() {
     withstands("250 fetches that nobody reads", &[], unread_fetches);
 }
 
 #[test]
-fn a_site_of_three_beside_kafka_clients_that_do_not_take_their_answers() {
+fn site_of_three_withstands_kafka_clients_that_read_no_answers() {
     site_withstands(
         "250 fetches that nobody reads, of each of three nodes",
         3,
@@ -246,7 +246,7 @@ async fn unfinished_requests(node: &Node) -> Vec<TcpStream> {
 }
 
 #[test]
-fn kafka_requests_that_do_not_come_to_an_end() {
+fn withstands_unfinished_kafka_requests() {
     withstands(
         "64 requests of 16 MiB of which half comes",
         &[],
@@ -255,7 +255,7 @@ fn kafka_requests_that_do_not_come_to_an_end() {
 }
 
 #[test]
-fn a_site_of_two_beside_kafka_requests_that_do_not_come_to_an_end() {
+fn site_of_two_withstands_unfinished_kafka_requests() {
     let name = "64 requests of 16 MiB of which half comes, at each of two nodes";
     site_withstands(name, 2, unfinished_requests);
 }
@@ -276,7 +276,7 @@ async fn stream(node: &Node) -> (weir_peer::Peer, PeerStream) {
 }
 
 #[test]
-fn lists_without_end_over_quic() {
+fn withstands_huge_lists_over_quic() {
     withstands("six times two million settings", &[], async |node| {
         let mut held = Vec::new();
         for _ in 0..6 {
@@ -306,7 +306,7 @@ fn lists_without_end_over_quic() {
 }
 
 #[test]
-fn lists_over_quic_that_nobody_reads() {
+fn withstands_unread_lists_over_quic() {
     withstands(
         "8 streams that ask 300 times for 9,600 partitions",
         &[],
@@ -339,7 +339,7 @@ fn lists_over_quic_that_nobody_reads() {
 }
 
 #[test]
-fn modules_that_are_never_pushed() {
+fn withstands_unfinished_module_uploads() {
     withstands("parts of modules on 31 streams", &[], async |node| {
         let part = bytes::Bytes::from(vec![7u8; 1 << 20]);
         let (peer, first) = stream(node).await;
@@ -362,7 +362,7 @@ fn modules_that_are_never_pushed() {
 }
 
 #[test]
-fn answers_over_http_that_nobody_reads() {
+fn withstands_unread_http_answers() {
     withstands("100 reads over HTTP that nobody takes", &[], async |node| {
         let mut held = Vec::new();
         for _ in 0..100 {
@@ -380,7 +380,7 @@ fn answers_over_http_that_nobody_reads() {
 }
 
 #[test]
-fn members_that_wait_for_others_hold_nothing() {
+fn withstands_group_members_with_large_metadata() {
     withstands("12 members that join with much to say", &[], async |node| {
         let join = |member: usize| {
             let mut body = vec![0, 1, b'g'];
@@ -411,7 +411,7 @@ fn members_that_wait_for_others_hold_nothing() {
 }
 
 #[test]
-fn shares_are_shown_and_a_refusal_names_its_own() {
+fn status_shows_shares_and_a_refusal_names_its_share() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     let mut idle = Vec::new();
@@ -461,7 +461,7 @@ fn shares_are_shown_and_a_refusal_names_its_own() {
 
 /// Modules take memory as they use memory: never more than the node's share, and a refused call waits.
 #[test]
-fn modules_use_no_more_memory_than_there_is_for_them() {
+fn modules_stay_within_their_share_of_memory() {
     const PARTITIONS: u32 = 16;
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[("WEIR_MODULES_MEMORY_BYTES", "12582912")]).unwrap();

@@ -38,7 +38,7 @@ fn does_not_start(dir: &Path) -> String {
 }
 
 #[test]
-fn a_log_without_journals_and_marks_is_not_begun_anew() {
+fn log_without_journals_and_watermarks_stops_startup() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     killed(dir.path(), 100, &[]);
@@ -61,7 +61,7 @@ fn a_log_without_journals_and_marks_is_not_begun_anew() {
 }
 
 #[test]
-fn a_node_that_had_a_log_does_not_begin_without_it() {
+fn missing_log_stops_startup() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     killed(dir.path(), 1, &[]);
@@ -83,7 +83,7 @@ fn a_node_that_had_a_log_does_not_begin_without_it() {
 }
 
 #[test]
-fn a_node_that_is_alone_is_known_by_its_log() {
+fn single_node_is_identified_by_its_log() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     killed(dir.path(), 3, &[]);
@@ -100,7 +100,7 @@ fn a_node_that_is_alone_is_known_by_its_log() {
 }
 
 #[test]
-fn an_identity_that_is_none_is_named() {
+fn empty_identity_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     killed(dir.path(), 1, &[]);
@@ -118,7 +118,7 @@ fn an_identity_that_is_none_is_named() {
 }
 
 #[test]
-fn tables_whose_list_is_gone_come_back() {
+fn repair_recovers_tables_without_their_list() {
     const RECORDS: usize = 60_000;
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
@@ -155,7 +155,7 @@ fn tables_whose_list_is_gone_come_back() {
 }
 
 #[test]
-fn what_is_found_damaged_while_a_node_runs_is_shown() {
+fn damage_found_at_run_time_is_shown() {
     let dir = tempfile::tempdir().unwrap();
     let files = [
         ("WEIR_VALUE_LOG_FROM_BYTES", "1"),

@@ -13,7 +13,7 @@ config = { field = \"t\", limit = 1 }
 ";
 
 #[test]
-fn the_same_bytes_under_another_name_leave_the_first_one() {
+fn second_label_of_a_module_keeps_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     let file = |name: &str| {

@@ -54,7 +54,7 @@ fn answer(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 #[test]
-fn numbers_are_given_out_and_windows_are_their_owners() {
+fn producer_ids_are_issued_and_windows_owned() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     let connect = |from| {

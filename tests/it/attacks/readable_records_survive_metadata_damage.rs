@@ -78,7 +78,7 @@ const DAMAGES: [(&str, Damage); 7] = [
 ];
 
 #[test]
-fn a_node_whose_metadata_are_damaged_goes_on_with_its_topics_groups_and_records() {
+fn repair_restores_topics_groups_and_records() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     text(
@@ -161,7 +161,7 @@ fn a_node_whose_metadata_are_damaged_goes_on_with_its_topics_groups_and_records(
 }
 
 #[test]
-fn without_a_repair_nothing_is_begun_anew() {
+fn node_without_its_database_does_not_start_empty() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     text(&node.cli(&["topic", "create", "t"], "").unwrap());
@@ -183,7 +183,7 @@ fn without_a_repair_nothing_is_begun_anew() {
 }
 
 #[test]
-fn a_refusal_lasts_until_a_repair_and_what_is_lost_is_said() {
+fn node_refuses_to_start_until_a_repair_that_reports_losses() {
     let dir = tempfile::tempdir().unwrap();
     // Small, so that tables, blobs, values and journals all have some.
     let env = [

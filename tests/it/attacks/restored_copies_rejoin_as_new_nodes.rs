@@ -146,12 +146,12 @@ fn comes_in_anew(old: &mut Old) {
 }
 
 #[test]
-fn a_copy_from_before_a_start_comes_in_anew() {
+fn copy_from_before_a_start_rejoins_under_a_new_id() {
     comes_in_anew(&mut with_copy());
 }
 
 #[test]
-fn a_copy_that_counts_no_less_is_known_by_what_it_lacks() {
+fn copy_with_a_current_start_counter_is_known_by_its_missing_records() {
     let mut old = with_copy();
     let newest = place(&old.data)["started"].clone();
     let mut place = place(&old.copy);
@@ -161,7 +161,7 @@ fn a_copy_that_counts_no_less_is_known_by_what_it_lacks() {
 }
 
 #[test]
-fn a_copy_does_not_vote_in_the_place_of_what_it_lacks() {
+fn copy_does_not_vote_without_its_missing_records() {
     let Old {
         _dir,
         mut site,
@@ -188,7 +188,7 @@ fn a_copy_does_not_vote_in_the_place_of_what_it_lacks() {
 }
 
 #[test]
-fn two_processes_do_not_speak_for_one_node() {
+fn second_process_of_a_node_is_refused() {
     let Old {
         _dir,
         mut site,
@@ -217,7 +217,7 @@ fn two_processes_do_not_speak_for_one_node() {
 }
 
 #[test]
-fn what_was_let_in_as_another_or_taken_out_is_told_so() {
+fn rejoined_and_removed_nodes_are_told_so() {
     let mut old = with_copy();
     comes_in_anew(&mut old);
     // The very same copy, once more: its node is another by now.
@@ -249,7 +249,7 @@ fn what_was_let_in_as_another_or_taken_out_is_told_so() {
 }
 
 #[test]
-fn a_copy_from_just_before_the_last_start_is_known_without_a_leader() {
+fn copy_from_before_the_last_start_is_known_without_a_leader() {
     let Old {
         _dir,
         mut site,

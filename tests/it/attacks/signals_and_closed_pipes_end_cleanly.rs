@@ -10,7 +10,7 @@ fn signal(node: &Node, signal: rustix::process::Signal) {
 }
 
 #[test]
-fn a_terminal_that_is_closed_ends_a_node_as_a_stop_does() {
+fn hangup_stops_a_node_cleanly() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::start(dir.path(), &[]).unwrap();
     node.cli(&["topic", "create", "t"], "").unwrap();
@@ -23,7 +23,7 @@ fn a_terminal_that_is_closed_ends_a_node_as_a_stop_does() {
 }
 
 #[test]
-fn under_nohup_it_goes_on() {
+fn node_under_nohup_ignores_a_hangup() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new("nohup");
     command.arg(weir());
@@ -41,7 +41,7 @@ fn closed() -> OwnedFd {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_ends_every_command_without_a_word() {
+fn commands_end_quietly_on_a_closed_pipe() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     node.cli(&["topic", "create", "t", "--partitions", "3"], "")

@@ -7,7 +7,7 @@ use weir_tests::{DEADLINE, Node};
 use weir_types::GroupId;
 
 #[test]
-fn a_pipeline_of_another_release_is_not_passed_over() {
+fn pipeline_row_of_another_release_stops_startup() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     assert!(node.cli(&["topic", "create", "t"], "").unwrap().status.success());

@@ -35,7 +35,7 @@ fn imports(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_name_of_a_hundred_thousand_characters_holds_up_nobody() {
+fn import_of_a_huge_name_blocks_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     block_on(async {
@@ -56,7 +56,7 @@ fn a_name_of_a_hundred_thousand_characters_holds_up_nobody() {
 }
 
 #[test]
-fn a_digest_names_the_bytes_that_it_is_of_and_nothing_else() {
+fn digests_cannot_be_module_names() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     block_on(async {
@@ -122,7 +122,7 @@ fn confined_children(parent: u32) -> Vec<String> {
 }
 
 #[test]
-fn what_compiles_a_module_reaches_nothing_else() {
+fn compiler_process_is_confined() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     // The compiler must still work: make a component, compile it, and reject a bad module.
@@ -185,7 +185,7 @@ fn loops() -> Vec<u8> {
 }
 
 #[test]
-fn a_small_module_that_takes_much_to_compile_is_refused_in_words() {
+fn module_that_is_costly_to_compile_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     // Inside a valid module, so that no other check fails first.

@@ -5,7 +5,7 @@ use weir_tests::Node;
 use weir_tests::cli::{objects, refusal, text};
 
 #[test]
-fn dead_letters_are_shown_and_replayed_once_as_they_were() {
+fn dead_letters_are_shown_and_replayed_once() {
     const PIPELINE: &str =
         "name = 'p'\nsource = 't'\n[[stages]]\nmodule = 'threshold'\nconfig = { field = 'v', limit = 5 }\n";
     let dir = tempfile::tempdir().unwrap();

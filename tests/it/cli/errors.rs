@@ -3,7 +3,7 @@
 use weir_tests::Node;
 
 #[test]
-fn errors_say_what_to_do_and_exit_codes_tell_usage_from_failure() {
+fn errors_name_the_remedy_and_exit_codes_tell_usage_from_failure() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     let case = |args: &[&str], code: i32, words: &str| {

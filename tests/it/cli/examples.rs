@@ -4,7 +4,7 @@ use weir_tests::Node;
 use weir_tests::cli::text;
 
 #[test]
-fn the_three_gateways_of_the_example_lose_nothing() {
+fn three_gateways_example_loses_no_record() {
     let path = format!(
         "{}:{}",
         weir_tests::weir().parent().unwrap().display(),
@@ -26,7 +26,7 @@ fn the_three_gateways_of_the_example_lose_nothing() {
 }
 
 #[test]
-fn the_demo_streams_every_reading_and_accounts_for_each() {
+fn demo_accounts_for_every_reading() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     let output = std::process::Command::new(weir_tests::target().join("debug/machine-temperature"))

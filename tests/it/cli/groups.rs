@@ -4,7 +4,7 @@ use weir_tests::Node;
 use weir_tests::cli::{objects, refusal, text};
 
 #[test]
-fn groups_are_listed_set_back_and_deleted() {
+fn group_commands_list_reset_and_delete() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     let run = |args: &[&str]| node.cli(args, "").unwrap();

@@ -4,7 +4,7 @@ use weir_tests::Node;
 use weir_tests::cli::{objects, text};
 
 #[test]
-fn a_pipeline_is_applied_paused_resumed_and_survives_a_restart() {
+fn pipeline_is_applied_paused_and_resumed_across_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     let module = dir.path().join("weir_module_threshold.wasm");

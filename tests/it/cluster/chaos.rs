@@ -361,7 +361,7 @@ async fn run(seed: u64) {
 }
 
 #[test]
-fn sites_that_are_cut_restarted_and_handed_over_lose_and_double_nothing() {
+fn chaos_loses_and_duplicates_no_record() {
     let first: u64 = std::env::var("WEIR_CHAOS_FIRST")
         .ok()
         .and_then(|v| v.parse().ok())

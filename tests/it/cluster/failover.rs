@@ -9,7 +9,7 @@ use weir_tests::site::Site;
 use weir_tests::{block_on, rounds};
 
 #[test]
-fn leaders_are_killed_under_load_and_nothing_acknowledged_is_lost() {
+fn killed_leaders_lose_no_acknowledged_record() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::of_three(dir.path(), &[]).unwrap();
     let mut load = block_on(async { loaded(&site.client().await.unwrap()).await });
@@ -37,7 +37,7 @@ fn leaders_are_killed_under_load_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
-fn a_short_pause_costs_no_election_and_a_long_one_no_record() {
+fn frozen_leader_costs_no_record() {
     let dir = tempfile::tempdir().unwrap();
     let site = Site::of_three(dir.path(), &[]).unwrap();
     let mut load = block_on(async { loaded(&site.client().await.unwrap()).await });
@@ -68,7 +68,7 @@ fn a_short_pause_costs_no_election_and_a_long_one_no_record() {
 
 /// After a transfer request, a leader appends nothing more in its term, even if no node takes over.
 #[test]
-fn a_hand_over_to_one_that_does_not_answer_ends_and_the_site_goes_on() {
+fn transfer_to_a_frozen_node_ends_and_the_leader_continues() {
     let dir = tempfile::tempdir().unwrap();
     let site = Site::of_three(dir.path(), &[]).unwrap();
     let mut load = block_on(async { loaded(&site.client().await.unwrap()).await });

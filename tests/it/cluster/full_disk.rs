@@ -14,7 +14,7 @@ fn fill(path: &Path) {
 }
 
 #[test]
-fn a_node_with_a_full_disk_says_so_stops_nobody_and_catches_up() {
+fn node_with_a_full_disk_reports_lags_and_catches_up() {
     let dir = tempfile::tempdir().unwrap();
     let Some(disk) = Disk::make(dir.path(), 256) else {
         println!("SKIPPED: loop mounts are not permitted here, so no disk can be filled");

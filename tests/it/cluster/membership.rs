@@ -6,7 +6,7 @@ use weir_tests::site::Site;
 use weir_tests::{Node, block_on};
 
 #[test]
-fn a_site_of_one_grows_to_three_while_producing() {
+fn site_grows_to_three_under_load() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::found(dir.path(), &[]).unwrap();
     let (mut load, client) = block_on(async {
@@ -33,7 +33,7 @@ fn a_site_of_one_grows_to_three_while_producing() {
 }
 
 #[test]
-fn what_counts_on_a_silent_node_is_refused() {
+fn membership_changes_that_need_a_silent_node_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::of_three(dir.path(), &[]).unwrap();
     site.transfer(1).unwrap();
@@ -116,7 +116,7 @@ fn tokens_let_one_node_in_and_a_node_that_leaves_is_out() {
 }
 
 #[test]
-fn a_node_that_comes_up_at_another_address_is_found_there() {
+fn node_is_found_at_its_new_address() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::of_three(dir.path(), &[]).unwrap();
     site.transfer(1).unwrap();

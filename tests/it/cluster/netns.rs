@@ -76,7 +76,7 @@ fn strike(
 }
 
 #[test]
-fn a_network_that_loses_and_cuts_costs_nothing_that_was_acknowledged() {
+fn network_faults_lose_no_acknowledged_record() {
     // A thread of its own goes to the network, and is not used for other tests.
     std::thread::spawn(faults_in_turn).join().unwrap();
 }

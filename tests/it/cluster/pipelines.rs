@@ -4,7 +4,7 @@ use weir_tests::site::Site;
 use weir_tests::{block_on, eventually_async};
 
 #[test]
-fn modules_and_pipelines_are_on_every_node_and_run_where_it_leads() {
+fn pipelines_are_ready_on_every_node_and_run_on_the_leader() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::of_three(dir.path(), &[]).unwrap();
     let count_of = |topic: &str| {

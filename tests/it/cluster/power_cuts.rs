@@ -10,7 +10,7 @@ use weir_tests::site::Site;
 use weir_tests::{block_on, rounds};
 
 #[test]
-fn power_cuts_of_all_nodes_at_once_lose_nothing_acknowledged() {
+fn power_cuts_of_all_nodes_lose_no_acknowledged_record() {
     let dir = tempfile::tempdir().unwrap();
     let mut disks = Vec::new();
     for number in 1..=3 {

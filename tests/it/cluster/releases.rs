@@ -28,7 +28,7 @@ fn site_json(data: &Path) -> serde_json::Value {
 }
 
 #[test]
-fn the_directory_of_release_0_1_0_opens_with_all_that_was_in_it() {
+fn directory_of_release_0_1_0_opens_complete() {
     let dir = tempfile::tempdir().unwrap();
     unpack(dir.path());
     let data = dir.path().join("data");
@@ -121,7 +121,7 @@ async fn more_than_is_kept(site: &Site) {
 }
 
 #[test]
-fn nodes_of_a_site_are_replaced_one_by_one() {
+fn rolling_upgrade_loses_no_record() {
     let Some(earlier) = earlier() else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::of_three_of(&earlier, dir.path()).unwrap();

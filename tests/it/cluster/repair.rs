@@ -8,7 +8,7 @@ use weir_tests::site::Site;
 use weir_tests::{Node, block_on, eventually};
 
 #[test]
-fn a_batch_that_is_damaged_on_one_node_is_read_from_another_and_put_right() {
+fn damaged_batch_is_read_from_another_replica_and_repaired() {
     let dir = tempfile::tempdir().unwrap();
     // Batches lie in files of their own, where a test can find them.
     let files = [
@@ -70,7 +70,7 @@ fn a_batch_that_is_damaged_on_one_node_is_read_from_another_and_put_right() {
 }
 
 #[test]
-fn a_replica_that_lost_something_comes_back_as_another_by_itself() {
+fn replica_with_lost_data_rejoins_under_a_new_id() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::of_three(dir.path(), &[]).unwrap();
     let mut load = block_on(async { loaded(&site.client().await.unwrap()).await });
@@ -130,7 +130,7 @@ fn a_replica_that_lost_something_comes_back_as_another_by_itself() {
 }
 
 #[test]
-fn a_replica_that_lost_something_and_is_no_member_any_more_says_what_to_do() {
+fn removed_replica_with_lost_data_names_the_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::of_three(dir.path(), &[]).unwrap();
     site.transfer(1).unwrap();
@@ -144,7 +144,7 @@ fn a_replica_that_lost_something_and_is_no_member_any_more_says_what_to_do() {
 }
 
 #[test]
-fn the_last_of_a_site_goes_on_alone_when_it_is_told_to() {
+fn recover_lets_the_last_node_continue_alone() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::found(dir.path(), &[]).unwrap();
     site.grow(&dir.path().join("2")).unwrap();

@@ -18,7 +18,7 @@ fn describe(site: &Site, topic: &str) -> Value {
 }
 
 #[test]
-fn replica_groups_have_leaders_of_their_own_and_survive_nodes_that_go() {
+fn replica_groups_survive_failover_drain_and_moves() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::of_three(dir.path(), &[]).unwrap();
     site.cli(&["topic", "create", "other"]).unwrap();
@@ -148,7 +148,7 @@ fn spread(dir: &Path, made: &[&str]) -> (Site, Vec<usize>) {
 
 /// The leader of the site does not see the records of partitions that others lead.
 #[test]
-fn what_goes_wrong_on_another_node_is_taken_back_too() {
+fn guard_rolls_back_for_partitions_led_elsewhere() {
     let dir = tempfile::tempdir().unwrap();
     let (site, leaders) = spread(dir.path(), &["--partitions", "3", "--replication", "3"]);
     let file = dir.path().join("p.toml");
@@ -199,7 +199,7 @@ fn what_goes_wrong_on_another_node_is_taken_back_too() {
 
 /// A frozen node answers nothing, and each request costs its whole timeout.
 #[test]
-fn partitions_of_a_node_that_stands_still_do_not_hold_up_the_others() {
+fn partitions_of_a_frozen_node_do_not_block_others() {
     let dir = tempfile::tempdir().unwrap();
     let for_ever = ["--config", "retention.ms=-1"];
     let made = ["--partitions", "6", "--replication", "1"];
@@ -276,7 +276,7 @@ fn partitions_of_a_node_that_stands_still_do_not_hold_up_the_others() {
 
 /// Whatever its protocol and its node, a client reaches the leader of each partition.
 #[test]
-fn every_listener_leads_to_the_leaders_of_partitions() {
+fn every_protocol_reaches_the_partition_leaders() {
     let dir = tempfile::tempdir().unwrap();
     let site = Site::of_three(dir.path(), &[]).unwrap();
     // Two copies each: no node has all of them.

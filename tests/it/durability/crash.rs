@@ -8,7 +8,7 @@ use weir_tests::records::stored;
 use weir_tests::{Node, block_on, rounds};
 
 #[test]
-fn kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing() {
+fn kill_loses_and_duplicates_no_acknowledged_record() {
     let dir = tempfile::tempdir().unwrap();
     let mut load = None;
     let mut total = 0;

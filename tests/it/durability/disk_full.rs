@@ -10,7 +10,7 @@ fn free_bytes(path: &std::path::Path) -> u64 {
 }
 
 #[test]
-fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
+fn full_disk_refuses_writes_and_serves_reads() {
     let dir = tempfile::tempdir().unwrap();
     let Some(disk) = Disk::make(dir.path(), 400) else {
         println!("SKIPPED: loop mounts are not permitted here, so no disk can be filled");
@@ -72,7 +72,7 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
 }
 
 #[test]
-fn a_node_starts_for_reading_on_a_full_disk_and_says_so() {
+fn node_starts_read_only_on_a_full_disk() {
     let dir = tempfile::tempdir().unwrap();
     let Some(disk) = Disk::make(dir.path(), 200) else {
         println!("SKIPPED: loop mounts are not permitted here, so no disk can be filled");

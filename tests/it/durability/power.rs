@@ -11,7 +11,7 @@ use weir_tests::records::stored;
 use weir_tests::{Node, block_on, rounds};
 
 #[test]
-fn power_cuts_lose_nothing_acknowledged_and_cost_a_lazy_topic_something() {
+fn power_cuts_lose_records_of_lazy_topics_only() {
     let dir = tempfile::tempdir().unwrap();
     let Some(disk) = Disk::make(dir.path(), 512) else {
         println!("SKIPPED: loop mounts are not permitted here, so no power can be cut");

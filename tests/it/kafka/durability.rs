@@ -83,7 +83,7 @@ fn outlives(rounds: usize, mut node: Node, interrupt: impl Fn(Node) -> Node) -> 
 }
 
 #[test]
-fn kill_9_under_librdkafka_load() {
+fn kill_under_librdkafka_load_loses_no_record() {
     let rounds = weir_tests::rounds("WEIR_KILL_ROUNDS", 3) as usize;
     let dir = tempfile::tempdir().unwrap();
     let kafka = free_port();
@@ -97,7 +97,7 @@ fn kill_9_under_librdkafka_load() {
 }
 
 #[test]
-fn power_cuts_under_librdkafka_load() {
+fn power_cuts_under_librdkafka_load_lose_no_record() {
     let cuts = weir_tests::rounds("WEIR_POWER_CUTS", 2) as usize;
     let dir = tempfile::tempdir().unwrap();
     let Some(disk) = weir_tests::disk::Disk::make(dir.path(), 512) else {
@@ -124,7 +124,7 @@ fn power_cuts_under_librdkafka_load() {
 }
 
 #[test]
-fn a_group_survives_a_restart() {
+fn group_membership_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let kafka = free_port();
     let env = [QUICK, ("WEIR_KAFKA", kafka.as_str())];

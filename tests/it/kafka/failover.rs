@@ -9,7 +9,7 @@ use weir_tests::{DEADLINE, Node, block_on, eventually};
 
 /// librdkafka knows the three brokers, and finds the next leader as with Kafka.
 #[test]
-fn a_kafka_client_goes_on_with_the_next_leader() {
+fn librdkafka_continues_with_the_next_leader() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::of_three(dir.path(), &[]).unwrap();
     let brokers: Vec<String> = (1..=3).map(|n| site.node(n).unwrap().kafka.to_string()).collect();
@@ -77,7 +77,7 @@ fn told(node: &Node) -> (Vec<i32>, Vec<i32>, Vec<i32>) {
 }
 
 #[test]
-fn a_node_that_is_gone_is_told_of_by_nobody_and_comes_back() {
+fn metadata_omits_dead_nodes_and_lists_them_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::of_three(dir.path(), &[QUICK]).unwrap();
     site.until_in_step().unwrap();

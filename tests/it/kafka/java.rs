@@ -71,7 +71,7 @@ const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 const CONFIGS: &str = "org.apache.kafka.tools.ConfigCommand";
 
 #[test]
-fn the_tools_of_kafka_work_at_a_node_that_does_not_lead() {
+fn kafka_tools_work_at_a_follower() {
     let Some(dir) = kafka() else { return };
     let data = tempfile::tempdir().unwrap();
     let site = three(data.path());
@@ -165,7 +165,7 @@ fn the_tools_of_kafka_work_at_a_node_that_does_not_lead() {
 }
 
 #[test]
-fn java_producers_and_a_streams_word_count_work_as_shipped() {
+fn java_producers_and_streams_work_unmodified() {
     let Some(dir) = kafka() else { return };
     let data = tempfile::tempdir().unwrap();
     let site = three(data.path());
@@ -178,7 +178,7 @@ fn java_producers_and_a_streams_word_count_work_as_shipped() {
 }
 
 #[test]
-fn connect_distributed_goes_on_where_it_was() {
+fn connect_distributed_resumes_at_its_offset() {
     let Some(dir) = kafka() else { return };
     let data = tempfile::tempdir().unwrap();
     let site = three(data.path());
@@ -247,7 +247,7 @@ fn connect_distributed_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_node_answers_as_a_real_kafka_beside_it() {
+fn answers_equal_those_of_apache_kafka() {
     let Some(dir) = kafka() else { return };
     let data = tempfile::tempdir().unwrap();
     let port = super::free_ports();

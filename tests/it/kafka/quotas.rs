@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use weir_tests::{DEADLINE, Node, block_on};
 
 #[test]
-fn a_client_over_its_quota_is_told_and_held_back_by_whatever_name_it_goes() {
+fn kafka_quota_is_per_address_and_not_per_name() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[QUICK, ("WEIR_PRODUCE_BYTES_PER_S", "100000")]).unwrap();
     block_on(async {
@@ -36,7 +36,7 @@ fn a_client_over_its_quota_is_told_and_held_back_by_whatever_name_it_goes() {
 }
 
 #[test]
-fn the_self_test_passes_and_says_so() {
+fn kafka_check_passes() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[QUICK]).unwrap();
     let output = Command::new(weir_tests::weir())

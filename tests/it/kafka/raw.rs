@@ -38,7 +38,7 @@ fn long_poll(wait_ms: i32) -> Vec<u8> {
 }
 
 #[test]
-fn large_requests_behind_long_polls_hold_up_nobody_else() {
+fn large_requests_behind_long_polls_block_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[QUICK]).unwrap();
     block_on(create(&node, "t", 1, &[]));
@@ -67,7 +67,7 @@ fn large_requests_behind_long_polls_hold_up_nobody_else() {
 }
 
 #[test]
-fn a_fetch_that_waits_for_more_is_counted_once() {
+fn waiting_fetch_is_counted_once() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[QUICK]).unwrap();
     block_on(async {
@@ -92,7 +92,7 @@ fn a_fetch_that_waits_for_more_is_counted_once() {
 }
 
 #[test]
-fn what_cannot_be_served_is_answered_or_closed_and_costs_little() {
+fn unserved_requests_are_refused_at_little_cost() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[QUICK]).unwrap();
     // A future version of ApiVersions: answered in the oldest form (KIP-511).

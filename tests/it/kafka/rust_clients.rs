@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use weir_tests::{DEADLINE, Node, block_on};
 
 #[test]
-fn rdkafka_newest() {
+fn librdkafka_produces_consumes_and_commits() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[QUICK]).unwrap();
     block_on(async {
@@ -71,7 +71,7 @@ fn rdkafka_newest() {
 }
 
 #[test]
-fn rskafka_with_its_fixed_versions() {
+fn rskafka_works_with_its_fixed_versions() {
     use rskafka::client::partition::{Compression, OffsetAt, UnknownTopicHandling};
     use rskafka::record::Record;
     let dir = tempfile::tempdir().unwrap();
@@ -118,7 +118,7 @@ fn rskafka_with_its_fixed_versions() {
 }
 
 #[test]
-fn an_inline_filter_keeps_the_producers_arithmetic() {
+fn inline_filter_keeps_the_offsets_of_the_producer() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[QUICK]).unwrap();
     block_on(async {
@@ -174,7 +174,7 @@ fn read_until(node: &Node, topic: &str, last: i64) -> Vec<Found> {
 }
 
 #[test]
-fn log_append_time_is_the_nodes_and_compression_stays() {
+fn log_append_time_is_the_time_of_the_node() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[QUICK]).unwrap();
     block_on(async {

@@ -7,7 +7,7 @@ use weir_testkit::case::{Case, difference};
 use weir_tests::{Node, block_on};
 
 #[test]
-fn every_case_holds_in_the_sandbox_at_any_batch_size() {
+fn module_cases_hold_in_the_sandbox_at_any_batch_size() {
     let mut cases = 0;
     for entry in std::fs::read_dir(weir_tests::root().join("modules")).unwrap() {
         let dir = entry.unwrap().path();
@@ -40,7 +40,7 @@ fn every_case_holds_in_the_sandbox_at_any_batch_size() {
 
 /// The pipeline file of each README can be applied as printed.
 #[test]
-fn every_readme_can_be_followed_as_typed() {
+fn module_readmes_can_be_followed_as_typed() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     block_on(async {
@@ -87,7 +87,7 @@ fn every_readme_can_be_followed_as_typed() {
 
 /// A module that counts in its memory alone passes as long as its instance lives, and on a node not much longer.
 #[test]
-fn what_is_not_in_state_is_noticed_by_its_cases() {
+fn cases_notice_memory_outside_the_state() {
     let dir = tempfile::tempdir().unwrap();
     let case = r#"{ "config": { "mode": "amnesia" },
         "input": [ { "value": "a" }, { "value": "b" }, { "value": "c" }, { "advance": { "event": 5 } }, { "value": "d" }, { "value": "e" } ],
@@ -109,7 +109,7 @@ fn what_is_not_in_state_is_noticed_by_its_cases() {
 }
 
 #[test]
-fn a_difference_is_told_in_words() {
+fn differences_are_explained() {
     let (one, two) = (
         json!({ "main": [1, 2] }),
         json!({ "main": [1, 3], "dead": ["x"] }),

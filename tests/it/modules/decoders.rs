@@ -35,11 +35,11 @@ fn peers(what: &str, name: &str) {
 }
 
 #[test]
-fn can_frames_are_what_cantools_reads() {
+fn can_frames_decode_as_by_cantools() {
     peers("can", "can-decode");
 }
 
 #[test]
-fn modbus_registers_are_what_pymodbus_wrote() {
+fn modbus_registers_decode_as_by_pymodbus() {
     peers("modbus", "modbus-decode");
 }

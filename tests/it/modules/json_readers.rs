@@ -65,7 +65,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn who_reads_json_reads_the_same(
+    fn json_readers_agree(
         text in json(),
         behind in prop_oneof![4 => Just(""), 1 => Just(" \n"), 1 => Just("{\"ab\":1}"), 1 => Just("}"), 1 => Just(",")],
         at in any::<prop::sample::Index>(),

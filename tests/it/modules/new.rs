@@ -15,7 +15,7 @@ fn run(command: &mut Command) -> String {
 }
 
 #[test]
-fn a_new_module_builds_passes_its_case_and_runs() {
+fn new_rust_module_builds_passes_its_case_and_runs() {
     let dir = tempfile::tempdir().unwrap();
     run(Command::new(weir())
         .args(["module", "new", "rate-limit"])
@@ -205,22 +205,22 @@ fn does_as_all_do(project: &Path, commands: &[String], path: &OsString) {
 }
 
 #[test]
-fn a_new_module_in_c_builds_passes_its_case_and_runs() {
+fn new_c_module_builds_passes_its_case_and_runs() {
     follow("c");
 }
 
 #[test]
-fn a_new_module_in_javascript_builds_passes_its_case_and_runs() {
+fn new_javascript_module_builds_passes_its_case_and_runs() {
     follow("js");
 }
 
 #[test]
-fn a_new_module_in_python_builds_passes_its_case_and_runs() {
+fn new_python_module_builds_passes_its_case_and_runs() {
     follow("python");
 }
 
 #[test]
-fn a_name_that_is_none_or_taken_is_refused() {
+fn new_refuses_invalid_and_taken_names() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("taken")).unwrap();
     for (name, words) in [

@@ -62,7 +62,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, max_global_rejects: 400_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_a_module_is_not_told_to_change_stays_byte_for_byte(text in json()) {
+    fn modules_leave_other_fields_byte_for_byte(text in json()) {
         prop_assume!(is_object(&text));
         let (hole, rest) = (around(&text), others(&text, "ab"));
 
@@ -96,7 +96,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_readings_within_the_lateness_makes_no_difference(
+    fn order_within_the_lateness_does_not_change_results(
         readings in prop::collection::vec((0..3u8, 0..600_000i64, -1_000..1_000i32), 1..60),
         seed in any::<u64>(),
     ) {

@@ -6,7 +6,7 @@ use weir_tests::records::{text_batch, texts};
 use weir_tests::{Node, block_on, cli, eventually_async, guest};
 
 #[test]
-fn a_canary_works_on_its_partitions_until_it_is_promoted_or_leaves_its_bounds() {
+fn canary_is_promoted_or_rolled_back() {
     for at in ["ingest", "log"] {
         let dir = tempfile::tempdir().unwrap();
         let node = Node::start(dir.path(), &[]).unwrap();

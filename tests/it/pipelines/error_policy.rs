@@ -248,7 +248,7 @@ fn output_larger_than_a_batch_is_stored_in_several_batches() {
 }
 
 #[test]
-fn a_module_that_always_loops_opens_its_breaker_and_others_go_on() {
+fn breaker_opens_for_a_looping_module_alone() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     block_on(async {
@@ -296,7 +296,7 @@ fn a_module_that_always_loops_opens_its_breaker_and_others_go_on() {
 }
 
 #[test]
-fn a_module_that_misbehaves_runs_behind_the_others_until_it_behaves() {
+fn misbehaving_module_loses_priority_until_it_behaves() {
     let dir = tempfile::tempdir().unwrap();
     for (privileged, name) in [(true, "a"), (false, "b")] {
         let dir = dir.path().join(name);

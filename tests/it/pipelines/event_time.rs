@@ -6,7 +6,7 @@ use weir_tests::{Node, block_on, eventually_async, read_all};
 
 /// Times of a gateway's clock and of a sensor's, as a module gets them.
 #[test]
-fn records_are_dated_by_a_field_and_their_time_goes_on_without_them() {
+fn event_time_comes_from_a_field_and_advances_when_idle() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     block_on(async {
@@ -39,7 +39,7 @@ fn records_are_dated_by_a_field_and_their_time_goes_on_without_them() {
 
 /// An unreadable time is reported; no other time replaces it unless the pipeline says so.
 #[test]
-fn a_record_that_says_no_time_is_a_dead_letter_and_counted() {
+fn records_without_a_readable_time_are_dead_letters() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     block_on(async {

@@ -9,7 +9,7 @@ use weir_tests::{Node, block_on, guest};
 /// A module with another form of state migrates the state of the version before, atomically: all rows or
 /// none.
 #[test]
-fn a_later_version_takes_over_what_the_one_before_it_remembers() {
+fn migration_takes_over_the_state_or_changes_nothing() {
     for counting in [Counting::INLINE_RECORDS, Counting::LOG_RECORDS] {
         takes_over(counting);
     }

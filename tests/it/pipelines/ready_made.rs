@@ -6,7 +6,7 @@ use weir_tests::{Node, block_on};
 /// Each ready-made module with state, on a topic of 64 partitions with only the required parameters, all on a
 /// single node.
 #[test]
-fn ready_made_modules_remember_on_sixty_four_partitions_as_they_come() {
+fn ready_made_modules_run_on_sixty_four_partitions() {
     const PARTITIONS: u32 = 64;
     let modules = [
         ("absence", "{ silence_ms = 60000 }"),

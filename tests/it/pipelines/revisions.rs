@@ -5,7 +5,7 @@ use weir_tests::{Node, block_on, cli, eventually_async};
 
 /// A revision outside the bounds of its guard is rolled back; an operator rolls back any other.
 #[test]
-fn what_a_pipeline_was_comes_back() {
+fn rollback_restores_an_earlier_revision() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     let cli = |args: &[&str]| cli::run(&node, args);

@@ -224,7 +224,7 @@ fn errors_of_a_module_keep_their_kind() {
 }
 
 #[test]
-fn a_flood_of_log_lines_is_cut() {
+fn log_flood_is_cut() {
     let hostile = Hostile::load();
     // The call ends at its deadline or at its limit of bytes.
     let _ = hostile.call("log-flood", &mut None);
@@ -237,7 +237,7 @@ fn a_flood_of_log_lines_is_cut() {
 }
 
 #[test]
-fn what_was_not_granted_is_refused_by_name() {
+fn load_refuses_imports_that_are_not_granted() {
     let runtime = Runtime::new(RuntimeOptions::plain()).unwrap();
     let greedy = componentize(&guest("greedy")).unwrap().into_owned();
     match runtime.load(&greedy) {
@@ -259,7 +259,7 @@ fn what_was_not_granted_is_refused_by_name() {
 }
 
 #[test]
-fn a_component_that_links_wasi_finds_it_empty() {
+fn wasi_is_linked_and_empty() {
     let runtime = Runtime::new(RuntimeOptions::plain()).unwrap();
     let module = runtime.load(&guest_with_wasi("std_guest")).unwrap();
     assert!(module.imports().iter().any(|i| i.starts_with("wasi:sockets/")));

@@ -9,7 +9,7 @@ use weir_tests::{Node, block_on, cli, eventually_async, guest, read_all};
 
 /// More partitions have timers than are in memory at once: each fires all the same, and once.
 #[test]
-fn timers_of_partitions_that_were_put_aside_fire() {
+fn timers_fire_on_partitions_that_were_evicted() {
     const PARTITIONS: u32 = 70;
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();

@@ -63,7 +63,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn they_read_what_we_write(records in proptest::collection::vec(record(), 1..40), codec in codec(), base in 0i64..1 << 40) {
+    fn other_implementation_reads_our_batches(records in proptest::collection::vec(record(), 1..40), codec in codec(), base in 0i64..1 << 40) {
         let mut builder = BatchBuilder::new(codec);
         records.iter().for_each(|r| builder.push_record(r));
         let producer = Producer { id: 9, epoch: 1, sequence: 5 };
@@ -76,7 +76,7 @@ proptest! {
     }
 
     #[test]
-    fn we_read_what_they_write(records in proptest::collection::vec(record(), 1..40), codec in codec(), base in 0i64..1 << 40) {
+    fn batches_of_other_implementation_are_read(records in proptest::collection::vec(record(), 1..40), codec in codec(), base in 0i64..1 << 40) {
         let all: Vec<TheirRecord> =
             records.iter().enumerate().map(|(i, r)| theirs(r, base + i as i64, 5 + i as i32)).collect();
         let mut bytes = BytesMut::new();

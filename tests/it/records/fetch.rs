@@ -3,7 +3,7 @@
 use weir_tests::{Node, block_on, read_all};
 
 #[test]
-fn nothing_is_missing_at_any_fetch_size_or_after_a_restart() {
+fn fetch_returns_every_record_at_any_size() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     let check = |node: &Node| {

@@ -7,7 +7,7 @@ use weir_types::{BatchBuilder, Codec, Offset, Record};
 
 /// Whatever a record holds: an answer can be posted as read, as a whole or record by record.
 #[test]
-fn what_http_gives_can_be_posted_back() {
+fn http_answers_can_be_posted_back() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     let bytes = |text: &[u8]| Some(bytes::Bytes::copy_from_slice(text));
@@ -201,7 +201,7 @@ fn http_takes_and_gives_records_and_manages() {
 }
 
 #[test]
-fn an_http_request_that_is_stored_in_part_says_which() {
+fn http_names_the_stored_part_of_a_failed_request() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     let call = |path: &str, body: &str| http(node.http, "POST", path, "application/json", body.as_bytes());

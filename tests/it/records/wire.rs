@@ -51,7 +51,7 @@ fn is_error(reply: Result<Reply, String>, words: &str) {
 }
 
 #[test]
-fn malformed_frames_and_batches_are_answered_and_cost_nothing() {
+fn malformed_frames_and_batches_are_refused_at_no_cost() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::start(dir.path(), &[]).unwrap();
     block_on(async {
@@ -169,7 +169,7 @@ fn malformed_frames_and_batches_are_answered_and_cost_nothing() {
 }
 
 #[test]
-fn connections_that_say_nothing_are_dropped_and_do_not_keep_others_out() {
+fn silent_connections_are_closed_and_block_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]).unwrap();
     block_on(async {
