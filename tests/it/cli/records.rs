@@ -2,23 +2,24 @@
 
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Output;
 use weir_tests::Node;
 use weir_tests::cli::{objects, text};
 
-#[test]
-fn records_go_in_and_come_out_in_every_format() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path(), &[]).unwrap();
-    let ok = |args: &[&str], input: &str| {
-        let output = node.cli(args, input).unwrap();
-        assert!(
-            output.status.success(),
-            "{args:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        output
-    };
+/// Runs a command that must succeed.
+fn ok(node: &Node, args: &[&str], input: &str) -> Output {
+    let output = node.cli(args, input).unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {error}");
+    output
+}
+
+/// A node with topic `t` of three partitions, filled with 5,002 records in every format.
+fn filled(dir: &Path) -> Node {
+    let node = Node::start(dir, &[]).unwrap();
     ok(
+        &node,
         &[
             "topic",
             "create",
@@ -30,16 +31,17 @@ fn records_go_in_and_come_out_in_every_format() {
         ],
         "",
     );
-    let topics = objects(&ok(&["topic", "list", "-o", "json"], ""));
+    let topics = objects(&ok(&node, &["topic", "list", "-o", "json"], ""));
     assert_eq!(topics[0]["partitions"].as_array().unwrap().len(), 3);
     assert_eq!(topics[0]["config"]["retention.ms"], "-1");
 
     let lines: String = (0..2_500).map(|i| format!("line {i}\n")).collect();
-    ok(&["produce", "t"], &lines);
+    ok(&node, &["produce", "t"], &lines);
     let json: String = (0..2_500)
         .map(|i| format!("{{\"id\":\"k{}\",\"n\":{i}}}\n", i % 50))
         .collect();
     ok(
+        &node,
         &[
             "produce",
             "t",
@@ -52,9 +54,20 @@ fn records_go_in_and_come_out_in_every_format() {
         &json,
     );
     let csv = "time,n\n2026-01-01 00:00:00,1\n2026-01-02 00:00:00,2\n";
-    ok(&["produce", "t", "--format", "csv", "--time-field", "time"], csv);
+    ok(
+        &node,
+        &["produce", "t", "--format", "csv", "--time-field", "time"],
+        csv,
+    );
 
-    let all = objects(&ok(&["consume", "t", "-o", "json"], ""));
+    node
+}
+
+#[test]
+fn keys_keep_their_partition_and_order_in_every_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = filled(dir.path());
+    let all = objects(&ok(&node, &["consume", "t", "-o", "json"], ""));
     let values: BTreeSet<&str> = all.iter().map(|r| r["value"].as_str().unwrap()).collect();
     assert_eq!((all.len(), values.len()), (5_002, 5_002));
     // Order holds within a key, and a key stays on its partition.
@@ -68,11 +81,20 @@ fn records_go_in_and_come_out_in_every_format() {
                 .all(|w| w[0]["offset"].as_u64() < w[1]["offset"].as_u64())
         );
     }
+}
+
+#[test]
+fn consume_stops_at_its_count_and_resumes_as_a_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = filled(dir.path());
     assert_eq!(
-        text(&ok(&["consume", "t", "--count", "7"], "")).lines().count(),
+        text(&ok(&node, &["consume", "t", "--count", "7"], ""))
+            .lines()
+            .count(),
         7
     );
     let first = ok(
+        &node,
         &[
             "consume",
             "t",
@@ -88,6 +110,7 @@ fn records_go_in_and_come_out_in_every_format() {
         "",
     );
     let second = ok(
+        &node,
         &[
             "consume",
             "t",
@@ -106,8 +129,14 @@ fn records_go_in_and_come_out_in_every_format() {
         objects(&first)[2]["offset"].as_u64().unwrap() + 1,
         objects(&second)[0]["offset"].as_u64().unwrap()
     );
+}
 
+#[test]
+fn topic_commands_alter_describe_scrub_and_delete() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = filled(dir.path());
     ok(
+        &node,
         &[
             "topic",
             "alter",
@@ -119,7 +148,7 @@ fn records_go_in_and_come_out_in_every_format() {
         ],
         "",
     );
-    let described = objects(&ok(&["topic", "describe", "t", "-o", "json"], ""));
+    let described = objects(&ok(&node, &["topic", "describe", "t", "-o", "json"], ""));
     assert_eq!(
         (
             described[0]["config"]["priority"].as_str(),
@@ -127,7 +156,7 @@ fn records_go_in_and_come_out_in_every_format() {
         ),
         (Some("9"), Some(0))
     );
-    let scrub = objects(&ok(&["scrub", "-o", "json"], ""));
+    let scrub = objects(&ok(&node, &["scrub", "-o", "json"], ""));
     assert_eq!(
         (
             scrub[0]["records"].as_u64(),
@@ -135,9 +164,9 @@ fn records_go_in_and_come_out_in_every_format() {
         ),
         (Some(5_002), 0)
     );
-    ok(&["status"], "");
-    assert!(text(&ok(&["completions", "bash"], "")).contains("weir"));
-    ok(&["topic", "delete", "t"], "");
-    assert_eq!(text(&ok(&["topic", "list", "-o", "json"], "")), "");
+    ok(&node, &["status"], "");
+    assert!(text(&ok(&node, &["completions", "bash"], "")).contains("weir"));
+    ok(&node, &["topic", "delete", "t"], "");
+    assert_eq!(text(&ok(&node, &["topic", "list", "-o", "json"], "")), "");
     node.stop().unwrap();
 }

@@ -1,9 +1,10 @@
 //! Nodes that join, leave and move to another address.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use weir_tests::load::{judged, loaded, more_than, under_load};
 use weir_tests::site::Site;
-use weir_tests::{Node, block_on};
+use weir_tests::{Node, block_on, cli};
 
 #[test]
 fn site_grows_to_three_under_load() {
@@ -52,46 +53,58 @@ fn membership_changes_that_need_a_silent_node_are_refused() {
     });
 }
 
-#[test]
-fn tokens_let_one_node_in_and_a_node_that_leaves_is_out() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut site = Site::found(dir.path(), &[]).unwrap();
+/// Starts a node in `dir`/`name` that joins by `token`.
+fn join(site: &Site, dir: &Path, name: &str, token: &str) -> anyhow::Result<Node> {
     let addr = site.seeds()[0].to_string();
-    let join = |name: &str, token: &str| {
-        let dir = dir.path().join(name);
-        std::fs::create_dir_all(&dir).unwrap();
-        Node::start_with(&dir, &["--join", &addr, "--token", token], &[])
+    let dir = dir.join(name);
+    std::fs::create_dir_all(&dir).unwrap();
+    Node::start_with(&dir, &["--join", &addr, "--token", token.trim()], &[])
+}
+
+#[test]
+fn tokens_admit_a_single_node_within_their_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::found(dir.path(), &[]).unwrap();
+    let refused = |name: &str, token: &str| {
+        let refused = join(&site, dir.path(), name, token).err().unwrap();
+        format!("{refused:#}")
     };
-    let refused = |name: &str, token: &str| format!("{:#}", join(name, token).err().unwrap());
     assert!(refused("a", "weir-12").contains("that is no token"));
-    let never = format!("weir-{}", "0".repeat(32));
-    assert!(
-        refused("a", &never).contains("not known here"),
-        "{}",
-        refused("a", &never)
-    );
+    let never = refused("a", &format!("weir-{}", "0".repeat(32)));
+    assert!(never.contains("not known here"), "{never}");
     let token = site.cli(&["cluster", "invite", "--valid", "1h"]).unwrap();
-    let second = join("b", token.trim()).unwrap();
-    assert!(refused("c", token.trim()).contains("it was used"));
+    let _second = join(&site, dir.path(), "b", &token).unwrap();
+    assert!(refused("c", &token).contains("it was used"));
     let short = site.cli(&["cluster", "invite", "--valid", "0s"]).unwrap();
-    assert!(refused("c", short.trim()).contains("expired"));
+    assert!(refused("c", &short).contains("expired"));
     site.until_voters(2).unwrap();
     let table = site.cli(&["cluster", "status"]).unwrap();
     assert!(
         table.contains("with two there is no majority without the other"),
         "{table}"
     );
-    // A directory with records of its own does not join.
+}
+
+#[test]
+fn node_with_a_site_of_its_own_does_not_join() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::found(dir.path(), &[]).unwrap();
     let own = dir.path().join("own");
     std::fs::create_dir_all(&own).unwrap();
     Node::start_with(&own, &[], &[]).unwrap().stop().unwrap();
     let token = site.cli(&["cluster", "invite"]).unwrap();
-    let kept = Node::start_with(&own, &["--join", &addr, "--token", token.trim()], &[]).unwrap();
-    // The node has a site of its own, and keeps that site.
-    let status = kept.cli(&["cluster", "status", "-o", "json"], "").unwrap();
-    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let kept = join(&site, dir.path(), "own", &token).unwrap();
+    let status = cli::json(&kept, &["cluster", "status"]);
     assert_eq!(status["members"].as_array().unwrap().len(), 1);
-    // The second leaves; the site goes on alone, and its number is not given again.
+}
+
+#[test]
+fn number_of_a_drained_node_is_not_given_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::found(dir.path(), &[]).unwrap();
+    let token = site.cli(&["cluster", "invite"]).unwrap();
+    let second = join(&site, dir.path(), "b", &token).unwrap();
+    site.until_voters(2).unwrap();
     site.cli(&["cluster", "drain", "2"]).unwrap();
     second.stop().unwrap();
     site.until_voters(1).unwrap();
@@ -101,15 +114,11 @@ fn tokens_let_one_node_in_and_a_node_that_leaves_is_out() {
         "{again:#}"
     );
     let token = site.cli(&["cluster", "invite"]).unwrap();
-    let third = join("d", token.trim()).unwrap();
+    let third = join(&site, dir.path(), "d", &token).unwrap();
     site.until_voters(2).unwrap();
     let members = site.status().unwrap()["members"].clone();
-    let ids: Vec<u64> = members
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|m| m["id"].as_u64().unwrap())
-        .collect();
+    let members = members.as_array().unwrap().iter();
+    let ids: Vec<u64> = members.map(|m| m["id"].as_u64().unwrap()).collect();
     assert_eq!(ids, [1, 3]);
     drop(third);
     site.stop(1).unwrap();

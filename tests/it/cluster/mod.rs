@@ -10,3 +10,4 @@ mod power_cuts;
 mod releases;
 mod repair;
 mod replica_groups;
+mod witness;

@@ -1,6 +1,7 @@
 //! Records and administration over HTTP.
 
 use serde_json::Value;
+use std::path::Path;
 use weir_tests::http::http;
 use weir_tests::{Node, block_on, read_all};
 use weir_types::{BatchBuilder, Codec, Offset, Record};
@@ -79,22 +80,22 @@ fn http_answers_can_be_posted_back() {
     node.stop().unwrap();
 }
 
-#[test]
-fn http_takes_and_gives_records_and_manages() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path(), &[]).unwrap();
-    let call = |method: &str, path: &str, kind: &str, body: &[u8]| http(node.http, method, path, kind, body);
-    let (status, _) = call(
-        "POST",
-        "/v1/topics",
-        "application/json",
-        br#"{"name":"t","config":{"priority":"1"}}"#,
-    );
-    assert_eq!(status, 201);
+/// A node with topic `t`, which was created over HTTP.
+fn node_with_topic(dir: &Path) -> Node {
+    let node = Node::start(dir, &[]).unwrap();
+    let topic = br#"{"name":"t","config":{"priority":"1"}}"#;
     assert_eq!(
-        call("POST", "/v1/topics", "application/json", br#"{"name":"t"}"#).0,
-        409
+        http(node.http, "POST", "/v1/topics", "application/json", topic).0,
+        201
     );
+    node
+}
+
+#[test]
+fn records_are_produced_and_consumed_over_http() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node_with_topic(dir.path());
+    let call = |method: &str, path: &str, kind: &str, body: &[u8]| http(node.http, method, path, kind, body);
     let array = br#"[{"key":"k","value":{"n":1},"headers":{"h":"x"},"timestamp":7},{"value":null},{"value_base64":"/wA="}]"#;
     let (status, body) = call("POST", "/v1/topics/t/records", "application/json", array);
     assert_eq!((status, body["records"].as_u64()), (200, Some(3)));
@@ -112,17 +113,6 @@ fn http_takes_and_gives_records_and_manages() {
         call("POST", "/v1/topics/t/records?key=raw", "text/plain", b"one\ntwo").1["partitions"][0]["base_offset"],
         6
     );
-    for (query, kind, body) in [
-        ("key=a%ffb", "text/plain", &b"x"[..]),
-        ("key=a", "application/json", b"[{\"value\":1}]"),
-        ("key=a", "application/x-ndjson", b"1"),
-    ] {
-        let path = format!("/v1/topics/t/records?{query}");
-        assert_eq!(call("POST", &path, kind, body).0, 400, "{query}, {kind}");
-    }
-    // The content type of a plain `curl -d`.
-    let form = "application/x-www-form-urlencoded";
-    assert_eq!(call("POST", "/v1/topics/t/records", form, b"[]").0, 415);
     let (_, body) = call("GET", "/v1/topics/t/records?offset=0", "", b"");
     let records = body["records"].as_array().unwrap();
     assert_eq!(records.len(), 7);
@@ -137,6 +127,28 @@ fn http_takes_and_gives_records_and_manages() {
         (records[4]["value"].as_str(), records[6]["key"].as_str()),
         (Some("\"b\""), Some("raw"))
     );
+}
+
+#[test]
+fn bad_requests_over_http_have_their_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node_with_topic(dir.path());
+    let call = |method: &str, path: &str, kind: &str, body: &[u8]| http(node.http, method, path, kind, body);
+    assert_eq!(
+        call("POST", "/v1/topics", "application/json", br#"{"name":"t"}"#).0,
+        409
+    );
+    for (query, kind, body) in [
+        ("key=a%ffb", "text/plain", &b"x"[..]),
+        ("key=a", "application/json", b"[{\"value\":1}]"),
+        ("key=a", "application/x-ndjson", b"1"),
+    ] {
+        let path = format!("/v1/topics/t/records?{query}");
+        assert_eq!(call("POST", &path, kind, body).0, 400, "{query}, {kind}");
+    }
+    // The content type of a plain `curl -d`.
+    let form = "application/x-www-form-urlencoded";
+    assert_eq!(call("POST", "/v1/topics/t/records", form, b"[]").0, 415);
     let (status, body) = call(
         "POST",
         "/v1/topics/t/records",
@@ -170,6 +182,13 @@ fn http_takes_and_gives_records_and_manages() {
         call("POST", "/v1/topics/t/records", "text/plain", &vec![b'x'; 9 << 20]).0,
         413
     );
+}
+
+#[test]
+fn modules_pipelines_and_topics_are_managed_over_http() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node_with_topic(dir.path());
+    let call = |method: &str, path: &str, kind: &str, body: &[u8]| http(node.http, method, path, kind, body);
     assert_eq!(
         call(
             "PUT",
