@@ -12,3 +12,4 @@ mod modules;
 mod openapi;
 mod pipelines;
 mod records;
+mod tidy;
