@@ -1,5 +1,5 @@
-//! All that HTTP answers is in its OpenAPI document, and none of it is an error of the node: a stranger's tool makes requests of the
-//! document, right and wrong ones, by a seed.
+//! All that HTTP answers is in its OpenAPI document, and none of it is an error of the node: a stranger's
+//! tool makes requests of the document, right and wrong ones, by a seed.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,6 +1,8 @@
-//! The shape of the source: plain words in comments, small files, and arrows inside the crates that run one way.
+//! The shape of the source: plain words in comments, small files, and arrows inside the crates that run one
+//! way.
 //!
-//! The tables ratchet: a figure must not exceed its ceiling, and a ceiling far above its figure must be lowered.
+//! The tables ratchet: a figure must not exceed its ceiling, and a ceiling far above its figure must be
+//! lowered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,8 +14,8 @@ const LINES_MAX: usize = 800;
 /// Files that are larger than [`LINES_MAX`], with the number of lines that they may have.
 const LARGE_FILES: [(&str, usize); 0] = [];
 
-/// Goal of the word figures: per 1,000 words of comments "what", "it" and "one" or "ones", and percent of doc comments that
-/// open with a question word.
+/// Goal of the word figures: per 1,000 words of comments "what", "it" and "one" or "ones", and percent of doc
+/// comments that open with a question word.
 const GOAL: Figures = Figures([4.0, 9.0, 3.0, 2.0]);
 /// Ceiling of the figures of each folder. A ceiling above the goal may be at most a fifth above its figure.
 const CEILINGS: [(&str, Figures); 14] = [
@@ -281,7 +283,8 @@ impl Crate {
             .next()
     }
 
-    /// Returns the files that each file imports from. A folder's `mod.rs` names its children: that is not an import.
+    /// Returns the files that each file imports from. A folder's `mod.rs` names its children: that is not an
+    /// import.
     fn arrows(&self) -> BTreeMap<&Vec<String>, BTreeSet<&Vec<String>>> {
         let arrows = |(path, code): (_, &String)| {
             let path: &Vec<String> = path;
@@ -345,7 +348,8 @@ impl Crate {
     }
 }
 
-/// Checks the arrows between the rooms of a crate: `order` names its floors from top to bottom, each with its rooms.
+/// Checks the arrows between the rooms of a crate: `order` names its floors from top to bottom, each with its
+/// rooms.
 fn rooms(name: &str, order: &[&[&str]]) -> Vec<String> {
     let files = Crate::read(&root().join("node/crates").join(name));
     let floor = |room: &str| order.iter().position(|floor| floor.contains(&room));

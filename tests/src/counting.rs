@@ -1,4 +1,5 @@
-//! Pipelines that count the records of topic `t`, and the check of their output: every record counts exactly once.
+//! Pipelines that count the records of topic `t`, and the check of their output: every record counts exactly
+//! once.
 
 use crate::eventually::eventually_async;
 use crate::records::texts;
@@ -93,7 +94,8 @@ impl Counting {
         }
     }
 
-    /// Checks that `counts` holds, byte for byte, the output for the records in `t`; returns the number of outputs.
+    /// Checks that `counts` holds, byte for byte, the output for the records in `t`; returns the number of
+    /// outputs.
     ///
     /// # Panics
     /// When a record counts twice or not at all; the message begins with `when`.
@@ -166,8 +168,8 @@ pub async fn judge_records(client: &Client, when: &str) -> usize {
 
 /// Checks the counts of windows; returns how many windows have ended.
 ///
-/// Timers that were due at the stop of a node fire after its restart, without a record. Missing windows are waited
-/// for; a wrong window fails at once.
+/// Timers that were due at the stop of a node fire after its restart, without a record. Missing windows are
+/// waited for; a wrong window fails at once.
 async fn judge_windows(client: &Client, when: &str) -> usize {
     let records = texts(client, "t").await;
     let mut windows = BTreeMap::<(i64, u64), u64>::new();

@@ -259,7 +259,8 @@ pub async fn litter(client: &Client, round: u32, stop: &AtomicBool) {
     }
 }
 
-/// Waits for a condition or the deadline, and looks every 300 microseconds: faults must hit between two records.
+/// Waits for a condition or the deadline, and looks every 300 microseconds: faults must hit between two
+/// records.
 pub fn wait_for(mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() && begun.elapsed() < DEADLINE {

@@ -27,7 +27,8 @@ struct Args {
     /// The `weir` binary.
     #[arg(long)]
     weir: PathBuf,
-    /// Directory for data, on the disk that is to be measured; the system's temporary directory when not given.
+    /// Directory for data, on the disk that is to be measured; the system's temporary directory when not
+    /// given.
     #[arg(long)]
     dir: Option<PathBuf>,
     /// A table, or JSON.

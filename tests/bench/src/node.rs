@@ -103,7 +103,8 @@ impl Node {
     /// Processor time so far, of all threads.
     pub(crate) fn cpu_seconds(&self) -> Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // After the name, which may hold anything: fields 14 and 15 are user and system time in ticks of 10 ms.
+        // After the name, which may hold anything: fields 14 and 15 are user and system time in ticks of 10
+        // ms.
         let rest = stat.rsplit_once(')').context("no name")?.1;
         let mut ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
         let user = ticks.next().context("no time")??;

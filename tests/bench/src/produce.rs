@@ -170,7 +170,8 @@ pub(crate) fn of_all_keys(n: u64) -> Result<Batch> {
     Ok(builder.build(Offset::ZERO, None)?)
 }
 
-/// The mean of each second of a thousand keys: each record changes its key's state, each tenth batch ends a thousand windows.
+/// The mean of each second of a thousand keys: each record changes its key's state, each tenth batch ends a
+/// thousand windows.
 async fn windowed(setup: &Setup, table: &mut Table) -> Result<()> {
     let node = Node::start(setup, &[])?;
     let client = node.client().await?;
@@ -252,8 +253,8 @@ async fn fired(setup: &Setup, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// A hundred records every millisecond through a module that counts them, while another revision of its pipeline is applied again
-/// and again.
+/// A hundred records every millisecond through a module that counts them, while another revision of its
+/// pipeline is applied again and again.
 async fn swapped(setup: &Setup, table: &mut Table) -> Result<()> {
     const SWAPS: u32 = 20;
     let node = Node::start(setup, &[])?;

@@ -1,6 +1,6 @@
-//! Judges histories of clients. The rules are Jepsen's for Kafka and Redpanda (`jepsen.tests.kafka`), and for NATS the
-//! loss on single nodes; values are unique, so that each rule is a look at sets and orders, in time and memory that grow
-//! with the history.
+//! Judges histories of clients. The rules are Jepsen's for Kafka and Redpanda (`jepsen.tests.kafka`), and for
+//! NATS the loss on single nodes; values are unique, so that each rule is a look at sets and orders, in time
+//! and memory that grow with the history.
 //!
 //! A history comes from a simulation or from real processes, and does not say how: see [`Event`].
 
@@ -207,8 +207,8 @@ impl fmt::Display for Violation {
     }
 }
 
-/// All that is wrong with a history, in the order of the rules. Writes that nobody saw in the end are judged only where
-/// the history has a [`Event::Final`] of their partition: see [`unseen`].
+/// All that is wrong with a history, in the order of the rules. Writes that nobody saw in the end are judged
+/// only where the history has a [`Event::Final`] of their partition: see [`unseen`].
 pub fn check(events: &[Event]) -> Vec<Violation> {
     let index = Index::of(events);
     let mut found = Vec::new();
@@ -221,8 +221,8 @@ pub fn check(events: &[Event]) -> Vec<Violation> {
     found
 }
 
-/// Acknowledged values of partitions without a [`Event::Final`] that nobody has read yet: a history that is at rest has
-/// none.
+/// Acknowledged values of partitions without a [`Event::Final`] that nobody has read yet: a history that is
+/// at rest has none.
 pub fn unseen(events: &[Event]) -> Vec<(Place, u64)> {
     let index = Index::of(events);
     let waiting = index.sent.iter().filter(|((place, value), sent)| {

@@ -1,5 +1,5 @@
-//! Input that is small on the wire and becomes much in the node takes room there first: batches that inflate ten thousand-fold,
-//! and requests that are too large and are read past.
+//! Input that is small on the wire and becomes much in the node takes room there first: batches that inflate
+//! ten thousand-fold, and requests that are too large and are read past.
 
 use super::memory_is_bounded_per_address::{ATTACKER, framed, withstands, write_all_there_is_room_for};
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! A file that may not be opened, or that there is no descriptor for, is named, and is not damaged: nothing is repaired, set aside or
-//! begun anew, and with the obstacle gone everything is there.
+//! A file that may not be opened, or that there is no descriptor for, is named, and is not damaged: nothing
+//! is repaired, set aside or begun anew, and with the obstacle gone everything is there.
 
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;

@@ -82,7 +82,8 @@ pub(super) fn withstands<T>(name: &str, env: &[(&str, &str)], attack: impl Async
     });
 }
 
-/// As [`withstands`], of a site of so many nodes: the attack is on all of them. Its lead is handed over, and taken over, meanwhile.
+/// As [`withstands`], of a site of so many nodes: the attack is on all of them. Its lead is handed over, and
+/// taken over, meanwhile.
 fn site_withstands<T>(name: &str, nodes: usize, attack: impl AsyncFn(&Node) -> T) {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::found(dir.path(), &[]).unwrap();

@@ -95,7 +95,8 @@ struct Old {
     copy: PathBuf,
 }
 
-/// A site of three with 100 records, of which a copy of the second node's directory has half. The second is down.
+/// A site of three with 100 records, of which a copy of the second node's directory has half. The second is
+/// down.
 fn with_copy() -> Old {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::of_three(dir.path(), &[]).unwrap();

@@ -1,4 +1,5 @@
-//! A terminal that is closed ends a node in good order, and a reader that has seen enough ends a command without a word.
+//! A terminal that is closed ends a node in good order, and a reader that has seen enough ends a command
+//! without a word.
 
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};

@@ -1,6 +1,6 @@
-//! Three processes on three hosts, whose network loses, cuts and comes back while they are also killed, frozen and made
-//! to lead. Some rounds in CI; by hand `WEIR_NET_ROUNDS=200`. Skipped, with a line that says so, where namespaces are not
-//! permitted or nft is missing.
+//! Three processes on three hosts, whose network loses, cuts and comes back while they are also killed,
+//! frozen and made to lead. Some rounds in CI; by hand `WEIR_NET_ROUNDS=200`. Skipped, with a line that says
+//! so, where namespaces are not permitted or nft is missing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -10,8 +10,8 @@ use weir_tests::site::Site;
 use weir_tests::{Node, block_on, eventually, read_all, root};
 use weir_types::limits::{BATCH_BYTES_MAX, RAFT_LOG_BYTES_MAX};
 
-/// The directory of a node of release 0.1.0 (dc54948) that was killed: topics, records of two producers, a consumer group, two
-/// modules and a pipeline.
+/// The directory of a node of release 0.1.0 (dc54948) that was killed: topics, records of two producers, a
+/// consumer group, two modules and a pipeline.
 fn unpack(dir: &Path) {
     let archive = root().join("tests/fixtures/release-0.1.0.tar.gz");
     let tar = Command::new("tar")

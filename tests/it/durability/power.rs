@@ -1,6 +1,6 @@
-//! Power cuts: `EXT4_IOC_SHUTDOWN` on a loop-mounted ext4 discards everything that was not synced, as a cut does. The
-//! same cut must cost a lazy topic something, or the test proves nothing. Few in CI, fifty by hand with
-//! `WEIR_POWER_CUTS=50`. Skipped, with a line that says so, where mounting is not permitted.
+//! Power cuts: `EXT4_IOC_SHUTDOWN` on a loop-mounted ext4 discards everything that was not synced, as a cut
+//! does. The same cut must cost a lazy topic something, or the test proves nothing. Few in CI, fifty by hand
+//! with `WEIR_POWER_CUTS=50`. Skipped, with a line that says so, where mounting is not permitted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

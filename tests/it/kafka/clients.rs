@@ -31,7 +31,8 @@ fn client(program: &str, args: &[&str], env: &[(&str, &str)], node: &str) -> Com
     command
 }
 
-/// Runs a client's program against a node of its own. A client that could not be installed is skipped, and says so.
+/// Runs a client's program against a node of its own. A client that could not be installed is skipped, and
+/// says so.
 fn passes(name: &str, program: &str, args: &[&str], env: &[(&str, &str)]) {
     if !is_installed(name) {
         return;

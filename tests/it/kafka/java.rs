@@ -1,4 +1,5 @@
-//! The official Java clients, tools and frameworks of Kafka 4.4, as shipped, on a site of three; and a real Kafka beside a node.
+//! The official Java clients, tools and frameworks of Kafka 4.4, as shipped, on a site of three; and a real
+//! Kafka beside a node.
 
 use super::clients;
 use std::net::TcpStream;

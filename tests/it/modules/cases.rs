@@ -85,7 +85,8 @@ fn module_readmes_can_be_followed_as_typed() {
     node.stop().unwrap();
 }
 
-/// A module that counts in its memory alone passes as long as its instance lives, and on a node not much longer.
+/// A module that counts in its memory alone passes as long as its instance lives, and on a node not much
+/// longer.
 #[test]
 fn cases_notice_memory_outside_the_state() {
     let dir = tempfile::tempdir().unwrap();

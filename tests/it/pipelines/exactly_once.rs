@@ -1,5 +1,6 @@
-//! Every record counts exactly once in the state and in the outputs of a pipeline, whatever stops its node. Few rounds in
-//! CI; by hand `WEIR_KILL_ROUNDS=100`, `WEIR_POWER_CUTS=50`, `WEIR_SITE_KILLS=50`, `WEIR_STOP_ROUNDS=1000`.
+//! Every record counts exactly once in the state and in the outputs of a pipeline, whatever stops its node.
+//! Few rounds in CI; by hand `WEIR_KILL_ROUNDS=100`, `WEIR_POWER_CUTS=50`, `WEIR_SITE_KILLS=50`,
+//! `WEIR_STOP_ROUNDS=1000`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,12 +26,19 @@ enum Fault {
     /// The leader is killed or moved; another node continues.
     Failover,
     /// Topics are in replica groups of their own, given with their replicas; each node is killed in turn.
-    GroupFailover(&'static [(&'static str, &'static str)]),
+    GroupFailover(Spread),
     /// The node is killed between two steps of a record.
     Failpoint(Outputs),
     /// The node loses its power between two steps of a record.
     FailpointPowerCut(Outputs),
 }
+
+/// Topics with the number of their replicas.
+type Spread = &'static [(&'static str, &'static str)];
+/// Outputs in replica groups of their own.
+const OUTPUTS_SPREAD: Spread = &[("counts", "1"), ("echo", "3")];
+/// Source and outputs in replica groups of their own.
+const ALL_SPREAD: Spread = &[("t", "3"), ("counts", "3"), ("echo", "1")];
 
 /// Replica group of the output topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,10 +76,10 @@ cases! {
     log_records_after_failover: Log, Records, Fault::Failover;
     log_windows_after_failover: Log, Windows, Fault::Failover;
 
-    inline_records_after_group_failover: Inline, Records, Fault::GroupFailover(&[("counts", "1"), ("echo", "3")]);
-    inline_windows_after_group_failover: Inline, Windows, Fault::GroupFailover(&[("counts", "1"), ("echo", "3")]);
-    log_records_after_group_failover: Log, Records, Fault::GroupFailover(&[("t", "3"), ("counts", "3"), ("echo", "1")]);
-    log_windows_after_group_failover: Log, Windows, Fault::GroupFailover(&[("t", "3"), ("counts", "3"), ("echo", "1")]);
+    inline_records_after_group_failover: Inline, Records, Fault::GroupFailover(OUTPUTS_SPREAD);
+    inline_windows_after_group_failover: Inline, Windows, Fault::GroupFailover(OUTPUTS_SPREAD);
+    log_records_after_group_failover: Log, Records, Fault::GroupFailover(ALL_SPREAD);
+    log_windows_after_group_failover: Log, Windows, Fault::GroupFailover(ALL_SPREAD);
 
     inline_records_at_failpoints: Inline, Records, Fault::Failpoint(Outputs::Local);
     inline_windows_at_failpoints: Inline, Windows, Fault::Failpoint(Outputs::Remote);
@@ -143,8 +151,8 @@ fn end(node: Node, disk: Option<&Disk>) {
     node.kill().unwrap();
 }
 
-/// Tells whether the output is checked before this round: of many rounds each fiftieth, since the output grows. A wrong
-/// output stays wrong.
+/// Tells whether the output is checked before this round: of many rounds each fiftieth, since the output
+/// grows. A wrong output stays wrong.
 fn is_judged(round: u32) -> bool {
     round < 50 || round.is_multiple_of(50)
 }
@@ -316,7 +324,8 @@ fn at_failpoints(case: &str, counting: Counting, place: &Place<'_>, outputs: Out
                 Some(_) if is_judged(round) => {
                     settled(&node, &client, &format!("{case}, round {round}, after `{stop}`")).await;
                 }
-                // Timers of the node's clock fire at the end of the log: the pipeline must reach the end now and then.
+                // Timers of the node's clock fire at the end of the log: the pipeline must reach the end now
+                // and then.
                 Some(_) if counting.at == At::Log => caught_up(&client).await,
                 Some(_) => {}
             }

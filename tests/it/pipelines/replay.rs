@@ -16,7 +16,8 @@ fn pipeline(name: &str, threads: u32) -> String {
     )
 }
 
-/// Output by partition of the topic and of the source: several partitions of the source may arrive in any order.
+/// Output by partition of the topic and of the source: several partitions of the source may arrive in any
+/// order.
 type Results = BTreeMap<(u32, u64), Vec<(i64, String)>>;
 
 /// A node with records in four partitions of topic `s`, and with pipelines that read them.
@@ -28,7 +29,8 @@ struct Replay {
 }
 
 impl Replay {
-    /// Starts the pipelines `before` (with their threads), sends the records, and then starts the pipelines `after`.
+    /// Starts the pipelines `before` (with their threads), sends the records, and then starts the pipelines
+    /// `after`.
     async fn new(before: &[(&str, u32)], after: &[(&str, u32)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let node = Node::start(dir.path(), &[]).unwrap();
@@ -93,7 +95,8 @@ fn sum(results: &Results) -> usize {
     results.values().map(Vec::len).sum()
 }
 
-/// Sends records whose times go on, with stragglers, on each partition at a pace of its own; returns their number.
+/// Sends records whose times go on, with stragglers, on each partition at a pace of its own; returns their
+/// number.
 async fn send_records(client: &Client) -> usize {
     let mut producer = client.producer().await.unwrap();
     let mut count = 0_usize;

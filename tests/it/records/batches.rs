@@ -1,4 +1,5 @@
-//! Record batches against an independent implementation: `kafka-protocol`, which the code under test never uses.
+//! Record batches against an independent implementation: `kafka-protocol`, which the code under test never
+//! uses.
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::indexmap::IndexMap;

@@ -110,7 +110,8 @@ impl Dice {
         Self((seed ^ purpose.wrapping_mul(0xD1B5_4A32_D192_ED03)).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// A number below `sides`. xorshift64* (Vigna: An experimental exploration of Marsaglia's xorshift generators).
+    /// A number below `sides`. xorshift64* (Vigna: An experimental exploration of Marsaglia's xorshift
+    /// generators).
     pub(crate) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

@@ -336,7 +336,8 @@ impl Faults {
         });
     }
 
-    /// Not while the voters change: of two that become three, neither can be missed before the change is everywhere.
+    /// Not while the voters change: of two that become three, neither can be missed before the change is
+    /// everywhere.
     fn may_rot(&self, host: u64) -> bool {
         let count = self.world.nodes.len();
         let settled = |view: View| {

@@ -179,7 +179,8 @@ fn groups_are_settled(views: &[View]) -> bool {
     })
 }
 
-/// Entries of the site's log that its nodes have not applied, in all; the most there can be while nobody leads.
+/// Entries of the site's log that its nodes have not applied, in all; the most there can be while nobody
+/// leads.
 fn behind(world: &World) -> u64 {
     let views: Vec<_> = world.nodes.iter().map(|n| n.view()).collect();
     let Some(leader) = views.iter().find(|v| v.serving) else {

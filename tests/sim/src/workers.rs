@@ -1,4 +1,5 @@
-//! The loops of log and broker as tasks: each turn takes as long as the simulated disk, or the simulated core, likes.
+//! The loops of log and broker as tasks: each turn takes as long as the simulated disk, or the simulated
+//! core, likes.
 
 use crate::entropy::Dice;
 use crate::node::Knobs;

@@ -103,11 +103,12 @@ impl World {
         self.told_ends[partition as usize].fetch_max(end, Ordering::Relaxed);
     }
 
-    /// A client may be told so now: the batch must be on the disks of most, whatever happens next; of a witness, its
-    /// entry.
+    /// A client may be told so now: the batch must be on the disks of most, whatever happens next; of a
+    /// witness, its entry.
     pub(crate) fn acknowledged(&self, partition: PartitionId, base: Offset, span: u64) {
         let key = [&partition.0.to_be_bytes()[..], &base.get().to_be_bytes()].concat();
-        // A leader that was away may tell of a batch after others have learned that all of the partition went elsewhere.
+        // A leader that was away may tell of a batch after others have learned that all of the partition went
+        // elsewhere.
         let position = StateKey::new(StateKind::Position, &partition.0.to_be_bytes());
         let went = |n: &Node| self.moves.load(Ordering::Relaxed) && n.disk.durable_state(&position).is_none();
         let has = |n: &Node| match n.witness {

@@ -105,8 +105,8 @@ pub(crate) fn deny() -> Result<()> {
     Ok(())
 }
 
-/// Builds the node of the earlier release from this repository's history, under `target/earlier`, and returns its path:
-/// `WEIR_EARLIER`, of the test of a site of two releases.
+/// Builds the node of the earlier release from this repository's history, under `target/earlier`, and returns
+/// its path: `WEIR_EARLIER`, of the test of a site of two releases.
 pub(crate) fn earlier() -> Result<PathBuf> {
     let home = target().join("earlier");
     let source = home.join("source");
