@@ -206,8 +206,8 @@ fn run(script: &str) -> Result<(), String> {
         .env("PATH", path)
         .env("CARGO_HOME", of_outer("CARGO_HOME", ".cargo"))
         .env("RUSTUP_HOME", of_outer("RUSTUP_HOME", ".rustup"))
-        // Dependencies are compiled once for all runs; what a page names lies where it says.
-        .env("CARGO_BUILD_BUILD_DIR", target().join("pages"))
+        // Dependencies are compiled once for all runs; results stay in the project.
+        .env("CARGO_BUILD_BUILD_DIR", target().join("new"))
         .env_remove("CARGO_TARGET_DIR")
         .env("WEIR_DISK_RESERVE_BYTES", weir_tests::RESERVE_BYTES)
         .stdin(Stdio::null())
