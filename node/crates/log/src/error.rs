@@ -1,8 +1,41 @@
 //! What can go wrong, by what was asked.
 
-use crate::{Damage, FormatError};
-use std::{io, path::PathBuf, sync::Arc};
-use weir_types::{ErrorKind, PartitionId};
+use crate::format::encoding::FormatError;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::{fmt, io};
+use weir_types::{ErrorKind, Gap, PartitionId};
+
+/// What is missing, exactly.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Offsets whose records are lost.
+    pub lost: Vec<(PartitionId, Gap)>,
+    /// What else was found.
+    pub notes: Vec<String>,
+}
+
+impl Damage {
+    /// Whether nothing is missing.
+    pub fn is_none(&self) -> bool {
+        self.lost.is_empty() && self.notes.is_empty()
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lost = self
+            .lost
+            .iter()
+            .map(|(p, g)| format!("partition {p}: lost [{}, {})", g.start, g.end));
+        let all: Vec<String> = lost.chain(self.notes.iter().cloned()).collect();
+        f.write_str(&if all.is_empty() {
+            "nothing".to_owned()
+        } else {
+            all.join("; ")
+        })
+    }
+}
 
 /// Why an entry was not taken, or what became of it.
 #[derive(Clone, Debug, thiserror::Error)]

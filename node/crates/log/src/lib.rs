@@ -17,59 +17,43 @@
 //!   +------------------+------------------+----------------+
 //! ```
 
-mod beside;
-mod copy;
-mod damage;
-mod effects;
-mod encoding;
-mod entry;
 mod error;
-mod forget;
-mod found;
-mod gaps;
-mod installing;
-mod journal;
-mod keys;
-mod kv;
+mod format;
+mod host;
 mod log;
-mod opening;
+mod open;
+mod options;
 mod positions;
-mod reader;
+mod read;
 mod recovery;
-mod refused;
-mod rows;
 mod salvage;
-mod scrub;
-mod shelter;
-#[cfg(any(test, feature = "testing"))]
-pub mod simulated;
-mod snapshot;
-mod space;
-mod stops;
+mod shared;
 mod store;
-mod tails;
 #[cfg(test)]
 mod tests;
-mod value_log;
-mod watermark;
-mod workers;
-mod writer;
+mod write;
 
-pub use beside::repair_is_noted;
-pub use damage::Damage;
-pub use encoding::{FormatError, decode, decode_body, encode, encode_as, version_of};
-pub use entry::{Append, Entry, EntryHeader, EntryId, Op, OpHeader};
-pub use error::{AppendError, OpenError, ReadError};
-pub use keys::{StateKey, StateKind};
-pub use log::{Environment, Log, Usage};
-pub use positions::{Marks, Position};
-pub use reader::{Boundary, Chunk, Payloads, Piece};
-pub use recovery::{GroupState, Recovered};
+pub use error::{AppendError, Damage, OpenError, ReadError};
+pub use format::encoding::{FormatError, decode, decode_body, encode, encode_as, version_of};
+pub use format::entry::{Append, Entry, EntryHeader, EntryId, Op, OpHeader};
+pub use format::keys::{StateKey, StateKind};
+pub use format::position::Position;
+pub use host::failpoint::Stop;
+pub use host::workers::{Errand, Running, Threads, Turn, Wake, Worker, Workers};
+pub use log::Log;
+pub use options::{Environment, Options, Store, Usage};
+pub use positions::Marks;
+pub use read::entries::Payloads;
+pub use read::request::Boundary;
+pub use read::scan::{Chunk, Piece};
+pub use read::scrub::ScrubReport;
+pub use read::snapshot::LogSnapshot;
+pub use recovery::markers::repair_is_noted;
+pub use recovery::report::{GroupState, Recovered};
+pub use recovery::set_aside::set_aside;
 #[cfg(any(test, feature = "testing"))]
-pub use salvage::comes_back;
-pub use salvage::{CameBack, Rebuilt, rebuild};
-pub use scrub::{ScrubReport, set_aside};
-pub use snapshot::LogSnapshot;
-pub use stops::Stop;
-pub use store::{Options, Store};
-pub use workers::{Errand, Running, Threads, Turn, Wake, Worker, Workers};
+pub use salvage::check::comes_back;
+pub use salvage::rebuild::{Rebuilt, rebuild};
+pub use salvage::source::CameBack;
+#[cfg(any(test, feature = "testing"))]
+pub use store::simulated;

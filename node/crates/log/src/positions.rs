@@ -1,42 +1,11 @@
 //! Where each partition stands, readable without a lock by everybody and moved by one.
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use crate::format::entry::{Append, EntryHeader, OpHeader};
+use crate::format::position::Position;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use weir_types::{Gap, GapReason, GroupId, Offset, PartitionId};
-
-use crate::{Append, EntryHeader, OpHeader, encode};
-
-/// A partition's row in `state`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// First offset that may still be there.
-    pub log_start: Offset,
-    /// First offset not yet applied.
-    pub committed_end: Offset,
-    /// Bytes of its batches.
-    pub bytes: u64,
-    /// Largest timestamp of all its records so far.
-    pub max_timestamp: i64,
-    /// Records lost or evicted, ever.
-    pub lost: u64,
-    /// `committed_end` when the last row of the time index was written.
-    pub indexed_end: Offset,
-    /// Bytes since then.
-    pub unindexed_bytes: u64,
-}
-
-impl Position {
-    pub(crate) fn encode(&self) -> Bytes {
-        encode(self)
-    }
-
-    pub(crate) fn decode(bytes: &Bytes) -> Option<Self> {
-        postcard::from_bytes(bytes).ok()
-    }
-}
 
 /// A partition's live position. Fields move on their own: read `log_start` before `committed_end`.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 //! lsm-tree 3.1 (`src/vlog/blob_file`): `BLOB`, xxh3-128 of key and value, sequence number u64, key's length u16,
 //! value's length u32 before and after compression, key, value, little-endian. `META` ends them.
 
-use crate::found::{Item, Region, Value};
+use crate::recovery::carve::{Item, Region, Value};
 
 const MAGIC: &[u8] = b"BLOB";
 /// Bytes before the key.

@@ -1,12 +1,13 @@
 //! What the simulation asks of a repair.
 
-use super::gather::Salvage;
-use crate::found::is_batch_of;
-use crate::keys::split_data_key;
-use crate::simulated::Disk;
-use crate::store::Keyspaces;
-use crate::value_log::{Pointer, VALUES, ValueLog};
-use crate::watermark::WatermarkFile;
+use crate::format::keys::split_data_key;
+use crate::recovery::carve::is_batch_of;
+use crate::salvage::gather::Salvage;
+use crate::store::keyspaces::Keyspaces;
+use crate::store::simulated::Disk;
+use crate::store::value_log::frame::Pointer;
+use crate::store::value_log::{VALUES, ValueLog};
+use crate::store::watermark::WatermarkFile;
 use bytes::Bytes;
 use std::path::Path;
 use std::sync::Arc;

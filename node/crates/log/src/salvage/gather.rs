@@ -1,20 +1,23 @@
 //! Gathering rows and batches from all files, and judging which count.
 
-use super::places::Places;
-use super::{
-    CameBack, DATA, Failure, RLOG, STATE, STRAYS_BYTES_MAX, blob, blob_at, entries, named_keyspaces, read,
-    table,
+use crate::format::entry::EntryHeader;
+use crate::format::keys::{StateKey, StateKind, data_key, rlog_index, split_data_key};
+use crate::format::position::Position;
+use crate::format::rows::gap_of;
+use crate::recovery::carve::{Item, Region, Stray, Value, find, is_batch_of, is_header};
+use crate::recovery::journal;
+use crate::recovery::markers::REMOVED;
+use crate::salvage::places::Places;
+use crate::salvage::source::{
+    CameBack, DATA, Failure, RLOG, STATE, STRAYS_BYTES_MAX, blob_at, entries, named_keyspaces, read,
 };
-use crate::beside::REMOVED;
-use crate::copy::{self, RowsCopy};
-use crate::found::{Item, Region, Stray, Value, find, is_batch_of, is_header};
-use crate::gaps::gap_of;
-use crate::keys::{StateKey, StateKind, data_key, rlog_index, split_data_key};
-use crate::kv::{Database, Keyspace};
-use crate::store::Keyspaces;
-use crate::value_log::{FRAME_BYTES, FrameHeader, Pointer, VALUES, segment_of};
-use crate::watermark::WatermarkFile;
-use crate::{EntryHeader, Position, journal};
+use crate::salvage::{blob, table};
+use crate::store::keyspaces::Keyspaces;
+use crate::store::kv::{Database, Keyspace};
+use crate::store::rows_copy::{self, RowsCopy};
+use crate::store::value_log::frame::{FRAME_BYTES, FrameHeader, Pointer};
+use crate::store::value_log::{VALUES, segment_of};
+use crate::store::watermark::WatermarkFile;
 use bytes::Bytes;
 use fjall::PersistMode;
 use std::collections::BTreeMap;
@@ -263,7 +266,7 @@ impl<'a> Salvage<'a> {
 
     /// The rows of the second copy. They count for more than those of the database where the copy is as new.
     fn copied_rows(&mut self, dir: &Path) -> Result<(), Failure> {
-        let at = dir.join(copy::FILE);
+        let at = dir.join(rows_copy::FILE);
         let found = RowsCopy::load(dir).map_err(|e| Failure::File(at, e))?;
         let state = self.keyspaces.state.clone();
         let mut batch = self.keyspaces.db.batch();

@@ -6,7 +6,7 @@
 //! shares with the restart's (shared varint, rest varint, rest). A value has its length varint before it. Behind them
 //! are 255, the offsets of the restarts, and a trailer of 31 bytes.
 
-use crate::found::{Item, Region, Value};
+use crate::recovery::carve::{Item, Region, Value};
 
 const MAGIC: &[u8] = b"LSM\x03";
 const HEADER_BYTES: usize = 33;

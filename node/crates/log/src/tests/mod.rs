@@ -76,7 +76,7 @@ fn open_in(dir: &Path, options: &Options, environment: Environment) -> Result<(L
         from,
         u64::MAX,
         usize::MAX,
-        crate::Payloads::Read,
+        crate::read::entries::Payloads::Read,
         move |r| {
             done.send(r).unwrap();
         },

@@ -318,7 +318,7 @@ fn a_log_that_is_purged_to_its_end_still_knows_where_it_is() {
 
 #[test]
 fn only_what_cannot_be_read_and_is_committed_is_mended() {
-    let disk = crate::simulated::Disk::default();
+    let disk = crate::store::simulated::Disk::default();
     let home = Home::of(Store::Simulated(disk.clone()));
     let (log, _) = home.open();
     let copies: Vec<Batch> = (0..4).map(|n| batch(n * 3, 3, 40)).collect();
@@ -350,7 +350,7 @@ fn only_what_cannot_be_read_and_is_committed_is_mended() {
 /// A batch's checksum does not cover its first eight bytes, which say where it lies.
 #[test]
 fn a_batch_that_says_that_it_lies_elsewhere_is_damaged() {
-    let disk = crate::simulated::Disk::default();
+    let disk = crate::store::simulated::Disk::default();
     let home = Home::of(Store::Simulated(disk.clone()));
     let (log, _) = home.open();
     for n in 0..3 {
@@ -389,7 +389,7 @@ fn a_batch_that_says_that_it_lies_elsewhere_is_damaged() {
 
 #[test]
 fn what_came_without_its_payload_is_not_missed() {
-    let disk = crate::simulated::Disk::default();
+    let disk = crate::store::simulated::Disk::default();
     let home = Home::of(Store::Simulated(disk.clone()));
     let (log, _) = home.open();
     let without = |index, batch| {

@@ -1,0 +1,184 @@
+//! The log as the layers above see it.
+
+pub(crate) mod readers;
+mod reading;
+mod room;
+mod rows;
+mod transfer;
+
+use crate::error::AppendError;
+use crate::format::entry::{Entry, EntryHeader};
+use crate::host::workers::{Running, Wake, Workers};
+use crate::log::readers::ReadJob;
+use crate::positions::Marks;
+use crate::shared::Shared;
+use crate::store::keyspaces::Keyspaces;
+use crate::write::command::Command;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError};
+use weir_types::{GroupId, PartitionId};
+
+/// A log that is open. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Log(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) dir: PathBuf,
+    pub(crate) reserve_bytes: u64,
+    pub(crate) keyspaces: Keyspaces,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) workers: Arc<dyn Workers>,
+    pub(crate) commands: SyncSender<Command>,
+    pub(crate) wake_writer: Wake,
+    /// Gone only while the log is dropped.
+    pub(crate) reads: Option<SyncSender<ReadJob>>,
+    pub(crate) readers: Vec<Running>,
+    pub(crate) epoch: u32,
+    pub(crate) _lock: Option<File>,
+}
+
+impl Drop for Inner {
+    /// Waits for the readers: the database is free for the next to open only when their handles are gone.
+    fn drop(&mut self) {
+        self.reads = None;
+        for reader in self.readers.drain(..) {
+            (reader.join)();
+        }
+    }
+}
+
+impl Log {
+    /// Hands an entry to the writer; `flushed` is called from its thread once the entry is synced (written, for one
+    /// that is `lazy`). Blocks while the queue is full. Entries of a group come in order of their index. Whether there
+    /// is room is for the caller to ask, with [`Log::room_for`].
+    ///
+    /// # Errors
+    /// When nothing was taken: the log stopped. `flushed` is then dropped.
+    pub fn append(
+        &self,
+        entry: Entry,
+        flushed: impl FnOnce(Result<(), AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let bytes = entry.payload_bytes() as u64;
+        self.0.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let shared = Arc::clone(&self.0.shared);
+        let flushed = Box::new(move |result| {
+            shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            flushed(result);
+        });
+        self.send(Command::Append { entry, flushed })
+    }
+
+    /// Makes a committed entry's effects visible, and durable with a later write. Entries of a group in order.
+    pub fn apply(&self, header: Arc<EntryHeader>) {
+        self.0.shared.positions.apply(&header);
+        self.0.shared.add_effects(header);
+    }
+
+    /// Removes the entries of `group` from `from` on, none of them committed.
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn truncate(
+        &self,
+        group: GroupId,
+        from: u64,
+        done: impl FnOnce(Result<(), AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        self.send(Command::Truncate {
+            group,
+            from,
+            done: Box::new(done),
+        })
+    }
+
+    /// Forgets the headers of `group` up to `upto`, but none whose effects are not yet written.
+    ///
+    /// # Errors
+    /// When the log stopped; `done` is then dropped.
+    pub fn purge(
+        &self,
+        group: GroupId,
+        upto: u64,
+        done: impl FnOnce(Result<(), AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let done = Box::new(done);
+        self.send(Command::Purge { group, upto, done })
+    }
+
+    /// Who runs its loops: those of the layers above run there too.
+    pub fn workers(&self) -> &dyn Workers {
+        &*self.0.workers
+    }
+
+    /// Where `partition` stands.
+    pub fn marks(&self, partition: PartitionId) -> Option<Arc<Marks>> {
+        self.0.shared.positions.marks(partition)
+    }
+
+    /// The marks of a partition that may be new.
+    pub fn marks_or_new(&self, partition: PartitionId) -> Arc<Marks> {
+        self.0.shared.positions.entry(partition)
+    }
+
+    /// How often acknowledged records were lost here, so far.
+    pub fn epoch(&self) -> u32 {
+        self.0.epoch
+    }
+
+    /// Why the log stopped, if a write failed.
+    pub fn poisoned(&self) -> Option<Arc<str>> {
+        self.0.shared.reason()
+    }
+
+    /// Calls `hook` with the reason when a write fails, or at once if one has.
+    pub fn on_poison(&self, hook: impl FnOnce(Arc<str>) + Send + 'static) {
+        let mut slot = self
+            .0
+            .shared
+            .on_stop
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match self.poisoned() {
+            Some(reason) => hook(reason),
+            None => *slot = Some(Box::new(hook)),
+        }
+    }
+
+    /// Writes and syncs all there is, marks the shutdown as orderly, and stops. Blocks.
+    pub fn close(&self) {
+        let (done, closed) = sync_channel(1);
+        if self
+            .send(Command::Close {
+                done: Box::new(move |_| done.send(()).unwrap_or_default()),
+            })
+            .is_ok()
+        {
+            let _ = closed.recv();
+        }
+    }
+
+    /// Moves what is in memory to tables and blob files, as happens by itself when enough has gathered.
+    #[cfg(test)]
+    pub(crate) fn flush_tables(&self) {
+        for keyspace in [
+            &self.0.keyspaces.rlog,
+            &self.0.keyspaces.data,
+            &self.0.keyspaces.state,
+        ] {
+            let _ = keyspace.rotate_memtable_and_wait();
+        }
+    }
+
+    pub(crate) fn send(&self, command: Command) -> Result<(), AppendError> {
+        if self.0.shared.stopped.load(Ordering::Acquire) {
+            return Err(self.poisoned().map_or(AppendError::Closed, AppendError::Poisoned));
+        }
+        self.0.commands.send(command).map_err(|_| AppendError::Closed)?;
+        (self.0.wake_writer)();
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! Settings of a log, and the environment that a log runs in.
+
+use crate::host::workers::{Threads, Workers};
+use std::sync::Arc;
+
+/// Settings of a log.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of decoded blocks kept in memory.
+    pub cache_bytes: u64,
+    /// Bytes that one keyspace gathers in memory before it writes a table.
+    pub memtable_bytes: u64,
+    /// Bytes of journals on the disk, at least 64 MiB.
+    pub journal_bytes: u64,
+    /// Payload bytes in one sync from which they go to the value log.
+    pub value_log_from_bytes: usize,
+    /// Bytes of a file of the value log.
+    pub value_file_bytes: u64,
+    /// Bytes of the disk that are never used for records; `None`: 5 % of it, at least 256 MiB, at most 5 GiB or a
+    /// quarter.
+    pub disk_reserve_bytes: Option<u64>,
+    /// Entries come without their batches, and none is missed: a witness's log.
+    pub headers_only: bool,
+    /// A log in which something is missing does not open, and nothing is given up: before a repair.
+    pub only_whole: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        // The figures of ../../../tests/bench: 49 MiB resident at these sizes, and no slower than larger ones.
+        Self {
+            cache_bytes: 8 << 20,
+            memtable_bytes: 16 << 20,
+            journal_bytes: 128 << 20,
+            value_log_from_bytes: 128 << 10,
+            // Large enough that making one is rare, small enough that retention gives space back soon on a small
+            // disk; fjall's blob files have the same target.
+            value_file_bytes: 32 << 20,
+            disk_reserve_bytes: None,
+            headers_only: false,
+            only_whole: false,
+        }
+    }
+}
+
+/// Where the rows are. Payloads of large rounds, and the low-water mark, are in files of the log's directory in any case.
+#[derive(Clone)]
+pub enum Store {
+    /// In fjall's files, in the log's directory.
+    Files,
+    /// On a simulated disk.
+    #[cfg(any(test, feature = "testing"))]
+    Simulated(crate::store::simulated::Disk),
+}
+
+/// What the log stands on: the simulation owns it all.
+#[derive(Clone)]
+pub struct Environment {
+    /// Who runs the loops that write and read.
+    pub workers: Arc<dyn Workers>,
+    /// Where the rows are.
+    pub store: Store,
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self {
+            workers: Arc::new(Threads),
+            store: Store::Files,
+        }
+    }
+}
+
+/// What the log uses and has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Bytes of all files of the database and of the value log.
+    pub disk_bytes: u64,
+    /// Bytes that are left on the disk.
+    pub free_bytes: u64,
+    /// Bytes of them that are not used for records.
+    pub reserve_bytes: u64,
+    /// Bytes written since start, before the file system.
+    pub written_bytes: u64,
+    /// Syncs since start.
+    pub syncs: u64,
+}

@@ -1,0 +1,151 @@
+//! The loop of the writer's thread.
+
+use crate::error::AppendError;
+use crate::host::workers::{Turn, Worker};
+use crate::write::command::Command;
+use crate::write::commit::IDLE;
+use crate::write::writer::Writer;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+use std::time::Duration;
+use weir_types::limits::GROUP_COMMIT_BYTES_MAX;
+use weir_types::planted::{Bug, planted};
+
+/// How often it looks whether there is anything to do when there was nothing the last time: effects of entries that were
+/// applied later, which no reader waits for.
+pub(super) const REST: Duration = Duration::from_secs(1);
+
+impl Worker for Writer {
+    fn run(mut self: Box<Self>) {
+        let mut idle = IDLE;
+        let served = loop {
+            let served = match self.commands.recv_timeout(idle) {
+                Ok(command) => {
+                    idle = IDLE;
+                    self.take(command)
+                }
+                Err(RecvTimeoutError::Timeout) => self.settle().map(|is_settled| {
+                    idle = if is_settled { REST } else { IDLE };
+                    true
+                }),
+                Err(RecvTimeoutError::Disconnected) => self.close().map(|()| false),
+            };
+            if !matches!(served, Ok(true)) {
+                break served;
+            }
+        };
+        if self.ended(served) {
+            while let Ok(command) = self.commands.recv_timeout(IDLE) {
+                self.refuse(command);
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Turn {
+        let served = match self.commands.try_recv() {
+            Ok(command) => self.take(command),
+            Err(TryRecvError::Empty) => self.settle().map(|_| true),
+            Err(TryRecvError::Disconnected) => self.close().map(|()| false),
+        };
+        if matches!(served, Ok(true)) {
+            return Turn::Wait(Some(IDLE));
+        }
+        if self.ended(served) {
+            while let Ok(command) = self.commands.try_recv() {
+                self.refuse(command);
+            }
+        }
+        Turn::Over
+    }
+}
+
+impl Writer {
+    /// Whether it ended because a write failed.
+    pub(super) fn ended(&self, served: fjall::Result<bool>) -> bool {
+        let Err(e) = served else {
+            self.shared.stop(None);
+            return false;
+        };
+        let reason: Arc<str> = e.to_string().into();
+        tracing::error!(%reason, "the log stopped: restart to recover");
+        self.shared.stop(Some(reason));
+        true
+    }
+
+    pub(super) fn refuse(&self, command: Command) {
+        let reason = self.shared.reason().unwrap_or_else(|| "a write failed".into());
+        command.fail(AppendError::Poisoned(reason));
+    }
+
+    /// Takes a command, and those that are there behind it. False when that was the last.
+    pub(super) fn take(&mut self, first: Command) -> fjall::Result<bool> {
+        let mut next = Some(first);
+        let mut round = self.round();
+        while let Some(command) = next.take() {
+            match command {
+                Command::Append { entry, flushed } => self.stage(&mut round, entry, flushed),
+                Command::Truncate { group, from, done } => {
+                    self.commit(round)?;
+                    self.truncate(group, from)?;
+                    done(Ok(()));
+                    round = self.round();
+                }
+                Command::Local { key, value, done } => {
+                    self.copy.note(key.as_bytes(), Some(&value));
+                    round.batch.insert(&self.keyspaces.state, key.as_bytes(), value);
+                    round.durable |= !planted(Bug::VoteNotSynced);
+                    round.flushed.push(done);
+                }
+                // Effects ride along with whatever is committed.
+                Command::Settle { done } => round.flushed.push(done),
+                Command::Purge { group, upto, done } => {
+                    self.commit(round)?;
+                    self.purge(group, upto)?;
+                    done(Ok(()));
+                    round = self.round();
+                }
+                Command::Snapshot { group, done } => {
+                    self.commit(round)?;
+                    done(Ok(self.snapshot(group)?));
+                    round = self.round();
+                }
+                Command::Receive { received, done } => {
+                    self.commit(round)?;
+                    self.receive(received)?;
+                    done(Ok(()));
+                    round = self.round();
+                }
+                Command::Mend { received, done } => {
+                    self.commit(round)?;
+                    done(Ok(self.mend(received)?));
+                    round = self.round();
+                }
+                Command::Install { install, done } => {
+                    self.commit(round)?;
+                    self.install(*install)?;
+                    done(Ok(()));
+                    round = self.round();
+                }
+                Command::Forget { group, done } => {
+                    self.commit(round)?;
+                    self.forget(group)?;
+                    done(Ok(()));
+                    round = self.round();
+                }
+                Command::Close { done } => {
+                    self.commit(round)?;
+                    let closed = self.close();
+                    // Gone before the caller goes on: it may open the directory again at once.
+                    self.shared.stop(None);
+                    done(Ok(()));
+                    return closed.map(|()| false);
+                }
+            }
+            if round.bytes < GROUP_COMMIT_BYTES_MAX {
+                next = self.commands.try_recv().ok();
+            }
+        }
+        self.commit(round)?;
+        Ok(true)
+    }
+}
