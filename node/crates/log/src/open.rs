@@ -9,6 +9,7 @@ use crate::recovery;
 use crate::recovery::report::Recovered;
 use crate::shared::Shared;
 use crate::store::space::{default_reserve, free_and_total};
+use crate::write::store_writer::StoreWriter;
 use crate::write::writer::Writer;
 use std::path::Path;
 use std::sync::Arc;
@@ -56,22 +57,22 @@ impl Log {
         let epoch = state.watermark.value.epoch;
         let incoming = [StateKind::Incoming as u8];
         let receiving = state.keyspaces.state.prefix(incoming).next().is_some();
+        let mut store = StoreWriter::new(
+            state.keyspaces.clone(),
+            Arc::clone(&shared),
+            state.watermark,
+            state.values,
+            state.copy,
+            state.tails,
+            state.positions,
+        );
+        store.receiving = receiving;
         let writer = Writer {
-            keyspaces: state.keyspaces.clone(),
-            shared: Arc::clone(&shared),
+            store,
             commands: from_handle,
-            watermark: state.watermark,
-            values: state.values,
-            copy: state.copy,
             value_log_from_bytes: options.value_log_from_bytes,
             sweep_reserve_bytes: reserve_bytes / 2 + SWEEP_ROOM_BYTES,
-            tails: state.tails,
-            positions: state.positions,
-            unsynced: None,
-            since_watermark: 0,
-            syncs_since_watermark: 0,
             since_sweep: 0,
-            receiving,
             headers_only: options.headers_only,
         };
         let writing = workers.start("weir-log", Box::new(writer)).map_err(io)?;

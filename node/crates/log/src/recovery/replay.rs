@@ -7,11 +7,11 @@ use crate::store::keyspaces::Keyspaces;
 use crate::store::rows_copy::RowsCopy;
 use crate::store::value_log::writer::ValueWriter;
 use crate::store::watermark::WatermarkFile;
+use crate::write::store_writer::StoreWriter;
 use crate::write::tail::Tail;
-use crate::write::writer::Writer;
 use fjall::PersistMode;
 use std::collections::BTreeMap;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use weir_types::{GroupId, PartitionId};
 
 pub(super) type Replayed = (
@@ -30,25 +30,15 @@ pub(super) fn replay_effects(
     tails: BTreeMap<GroupId, Tail>,
     headers: Vec<Arc<EntryHeader>>,
 ) -> fjall::Result<Replayed> {
-    let (_, commands) = mpsc::channel();
-    let mut writer = Writer {
-        keyspaces: keyspaces.clone(),
-        shared: Arc::new(Shared::default()),
-        commands,
+    let mut writer = StoreWriter::new(
+        keyspaces.clone(),
+        Arc::new(Shared::default()),
         watermark,
         values,
-        copy: RowsCopy::unused(),
-        value_log_from_bytes: 0,
-        sweep_reserve_bytes: 0,
+        RowsCopy::unused(),
         tails,
         positions,
-        unsynced: None,
-        since_watermark: 0,
-        syncs_since_watermark: 0,
-        since_sweep: 0,
-        receiving: false,
-        headers_only: false,
-    };
+    );
     headers
         .into_iter()
         .for_each(|header| writer.shared.add_effects(header));

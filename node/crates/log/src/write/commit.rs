@@ -8,8 +8,9 @@ use crate::host::failpoint::Stop;
 use crate::store::kv::WriteBatch;
 use crate::store::os_error::is_full;
 use crate::write::command::Flushed;
+use crate::write::store_writer::{WATERMARK_EVERY_BYTES, WATERMARK_EVERY_SYNCS};
 use crate::write::sweep::SWEEP_EVERY_BYTES;
-use crate::write::writer::{WATERMARK_EVERY_BYTES, WATERMARK_EVERY_SYNCS, Writer};
+use crate::write::writer::Writer;
 use fjall::PersistMode;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ pub(super) struct Round {
 impl Writer {
     pub(super) fn round(&self) -> Round {
         Round {
-            batch: self.keyspaces.db.batch(),
+            batch: self.store.keyspaces.db.batch(),
             payloads: Vec::new(),
             flushed: Vec::new(),
             ends: BTreeMap::new(),
@@ -49,14 +50,16 @@ impl Writer {
     /// Takes an entry into the round: its header under its index, its payloads for [`Writer::stage_payloads`].
     pub(super) fn stage(&mut self, round: &mut Round, entry: Entry, flushed: Flushed) {
         let header = entry.header();
-        let tail = self.tails.entry(entry.group).or_default();
+        let tail = self.store.tails.entry(entry.group).or_default();
         let (bytes, crc) = header.encode(tail.crc);
         tail.last = entry.id();
         tail.crc = crc;
         round.bytes += bytes.len();
-        round
-            .batch
-            .insert(&self.keyspaces.rlog, rlog_key(entry.group, entry.index), bytes);
+        round.batch.insert(
+            &self.store.keyspaces.rlog,
+            rlog_key(entry.group, entry.index),
+            bytes,
+        );
         round.durable |= !entry.lazy;
         for op in entry.ops {
             match op {
@@ -74,7 +77,9 @@ impl Writer {
                         reason: GapReason::Expired,
                     };
                     let (key, value) = gap_row(append.partition, &gap);
-                    round.batch.insert(&self.keyspaces.state, key.as_bytes(), value);
+                    round
+                        .batch
+                        .insert(&self.store.keyspaces.state, key.as_bytes(), value);
                 }
                 _ => {}
             }
@@ -87,13 +92,16 @@ impl Writer {
             return Ok(());
         }
         // Lazy is no more than that late, however busy it is.
-        round.durable |= self.unsynced.is_some_and(|since| since.elapsed() >= IDLE);
+        round.durable |= self.store.unsynced.is_some_and(|since| since.elapsed() >= IDLE);
         // Whatever fails from here on, the waiters hear of it.
         let prepared = self
+            .store
             .reserve_offsets(&round.ends)
             .and_then(|()| self.stage_payloads(&mut round))
-            .and_then(|()| self.stage_effects(&mut round.batch));
-        self.values.stage(&mut round.batch, &self.keyspaces.state);
+            .and_then(|()| self.store.stage_effects(&mut round.batch));
+        self.store
+            .values
+            .stage(&mut round.batch, &self.store.keyspaces.state);
         let mode = if round.durable && !planted(Bug::NoSync) {
             PersistMode::SyncData
         } else {
@@ -104,32 +112,32 @@ impl Writer {
             && !(planted(Bug::NoRoomIsWritten) && is_full(&e))
         {
             let reason: Arc<str> = e.to_string().into();
-            self.shared.stop(Some(Arc::clone(&reason)));
+            self.store.shared.stop(Some(Arc::clone(&reason)));
             for flushed in round.flushed {
                 flushed(Err(AppendError::Poisoned(Arc::clone(&reason))));
             }
             return Err(e);
         }
-        self.unsynced = match round.durable {
+        self.store.unsynced = match round.durable {
             true => None,
-            false => self.unsynced.or_else(|| Some(Instant::now())),
+            false => self.store.unsynced.or_else(|| Some(Instant::now())),
         };
-        self.shared.wrote(round.bytes as u64, round.durable);
+        self.store.shared.wrote(round.bytes as u64, round.durable);
         Stop::Written.here();
-        self.copy.written(&self.keyspaces.state)?;
+        self.store.copy.written(&self.store.keyspaces.state)?;
         for flushed in round.flushed {
             flushed(Ok(()));
         }
-        self.since_watermark += round.bytes as u64;
+        self.store.since_watermark += round.bytes as u64;
         self.since_sweep += round.bytes as u64;
         if round.durable {
-            self.values.remove_dead();
+            self.store.values.remove_dead();
         }
-        self.syncs_since_watermark += u32::from(round.durable);
-        let due = self.since_watermark >= WATERMARK_EVERY_BYTES
-            || self.syncs_since_watermark >= WATERMARK_EVERY_SYNCS;
+        self.store.syncs_since_watermark += u32::from(round.durable);
+        let due = self.store.since_watermark >= WATERMARK_EVERY_BYTES
+            || self.store.syncs_since_watermark >= WATERMARK_EVERY_SYNCS;
         if round.durable && due {
-            self.save_watermark(false)?;
+            self.store.save_watermark(false)?;
         }
         if self.since_sweep >= SWEEP_EVERY_BYTES {
             self.sweep()?;
@@ -140,7 +148,7 @@ impl Writer {
     /// Puts the round's payloads under their partitions: the large ones of a large round in the value log, synced
     /// before anything names them.
     pub(super) fn stage_payloads(&mut self, round: &mut Round) -> fjall::Result<()> {
-        let data = &self.keyspaces.data;
+        let data = &self.store.keyspaces.data;
         let payloads = std::mem::take(&mut round.payloads);
         let bytes: usize = payloads.iter().map(|(_, b)| b.bytes().len()).sum();
         // Without a sync, a row could reach the disk before what it points to.
@@ -150,7 +158,7 @@ impl Writer {
             .partition(|(_, b)| separate && b.bytes().len() >= SEPARATED_BYTES_MIN);
         if !large.is_empty() {
             let values = large.iter().map(|(p, b)| (*p, b.base_offset(), &b.bytes()[..]));
-            let pointers = self.values.append(values)?;
+            let pointers = self.store.values.append(values)?;
             for ((partition, batch), pointer) in large.iter().zip(pointers) {
                 let key = data_key(*partition, batch.base_offset());
                 round.batch.insert(data, key, pointer.encode());

@@ -4,7 +4,7 @@ use crate::format::entry::{Append, OpHeader};
 use crate::format::keys::{StateKey, StateKind, data_key};
 use crate::format::rows::{gap_of, gap_row, id_row};
 use crate::store::kv::WriteBatch;
-use crate::write::writer::Writer;
+use crate::write::store_writer::StoreWriter;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_types::planted::{Bug, planted};
 use weir_types::{Gap, GapReason, Offset, PartitionId};
@@ -12,7 +12,7 @@ use weir_types::{Gap, GapReason, Offset, PartitionId};
 /// A row of the time index stands for this many bytes: a look-up scans one such stretch.
 const TIME_INDEX_EVERY_BYTES: u64 = 1 << 20;
 
-impl Writer {
+impl StoreWriter {
     /// Adds the effects of all committed entries since the last time.
     pub(crate) fn stage_effects(&mut self, batch: &mut WriteBatch) -> fjall::Result<()> {
         let mut touched = BTreeSet::new();

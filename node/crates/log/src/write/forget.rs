@@ -4,12 +4,12 @@ use crate::format::entry::EntryId;
 use crate::format::keys::{StateKey, StateKind, rlog_key, split_data_key};
 use crate::format::rows::{id_row, split_id};
 use crate::store::value_log::frame::Pointer;
-use crate::write::writer::Writer;
+use crate::write::store_writer::StoreWriter;
 use fjall::PersistMode;
 use std::collections::BTreeMap;
 use weir_types::{GroupId, Offset, PartitionId};
 
-impl Writer {
+impl StoreWriter {
     /// Removes all of `group` but this node's vote, and how far its log went: one that comes back must neither vote twice
     /// in a term nor help anybody to the lead who lacks what it had.
     pub(crate) fn forget(&mut self, group: GroupId) -> fjall::Result<()> {

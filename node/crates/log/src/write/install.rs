@@ -8,13 +8,13 @@ use crate::read::snapshot::LogSnapshot;
 use crate::store::kv::WriteBatch;
 use crate::store::value_log::frame::Pointer;
 use crate::write::command::{Install, Received};
-use crate::write::writer::Writer;
+use crate::write::store_writer::StoreWriter;
 use fjall::PersistMode;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_types::planted::{Bug, planted};
 use weir_types::{Gap, GroupId, Offset, PartitionId};
 
-impl Writer {
+impl StoreWriter {
     /// What is applied now; all of it is in `state` first.
     pub(crate) fn snapshot(&mut self, group: GroupId) -> fjall::Result<LogSnapshot> {
         let mut batch = self.keyspaces.db.batch();

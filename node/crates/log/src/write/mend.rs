@@ -2,11 +2,11 @@
 
 use crate::format::keys::{data_key, split_data_key};
 use crate::write::command::Received;
-use crate::write::writer::Writer;
+use crate::write::store_writer::StoreWriter;
 use fjall::PersistMode;
 use weir_types::Batch;
 
-impl Writer {
+impl StoreWriter {
     /// The rows of `data` and the headers that change with an install: what comes goes in; what was not applied, what
     /// is not retained any more, and partitions that are no more go out.
     /// Puts batches in the place of those that cannot be read; how many were. Only what is committed is the same on

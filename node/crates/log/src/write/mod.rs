@@ -13,6 +13,7 @@ mod forget;
 mod install;
 mod mend;
 mod run;
+pub(crate) mod store_writer;
 mod sweep;
 pub(crate) mod tail;
 mod truncate;

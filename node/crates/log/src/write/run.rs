@@ -63,17 +63,21 @@ impl Writer {
     /// Whether it ended because a write failed.
     pub(super) fn ended(&self, served: fjall::Result<bool>) -> bool {
         let Err(e) = served else {
-            self.shared.stop(None);
+            self.store.shared.stop(None);
             return false;
         };
         let reason: Arc<str> = e.to_string().into();
         tracing::error!(%reason, "the log stopped: restart to recover");
-        self.shared.stop(Some(reason));
+        self.store.shared.stop(Some(reason));
         true
     }
 
     pub(super) fn refuse(&self, command: Command) {
-        let reason = self.shared.reason().unwrap_or_else(|| "a write failed".into());
+        let reason = self
+            .store
+            .shared
+            .reason()
+            .unwrap_or_else(|| "a write failed".into());
         command.fail(AppendError::Poisoned(reason));
     }
 
@@ -86,13 +90,15 @@ impl Writer {
                 Command::Append { entry, flushed } => self.stage(&mut round, entry, flushed),
                 Command::Truncate { group, from, done } => {
                     self.commit(round)?;
-                    self.truncate(group, from)?;
+                    self.store.truncate(group, from)?;
                     done(Ok(()));
                     round = self.round();
                 }
                 Command::Local { key, value, done } => {
-                    self.copy.note(key.as_bytes(), Some(&value));
-                    round.batch.insert(&self.keyspaces.state, key.as_bytes(), value);
+                    self.store.copy.note(key.as_bytes(), Some(&value));
+                    round
+                        .batch
+                        .insert(&self.store.keyspaces.state, key.as_bytes(), value);
                     round.durable |= !planted(Bug::VoteNotSynced);
                     round.flushed.push(done);
                 }
@@ -100,35 +106,35 @@ impl Writer {
                 Command::Settle { done } => round.flushed.push(done),
                 Command::Purge { group, upto, done } => {
                     self.commit(round)?;
-                    self.purge(group, upto)?;
+                    self.store.purge(group, upto)?;
                     done(Ok(()));
                     round = self.round();
                 }
                 Command::Snapshot { group, done } => {
                     self.commit(round)?;
-                    done(Ok(self.snapshot(group)?));
+                    done(Ok(self.store.snapshot(group)?));
                     round = self.round();
                 }
                 Command::Receive { received, done } => {
                     self.commit(round)?;
-                    self.receive(received)?;
+                    self.store.receive(received)?;
                     done(Ok(()));
                     round = self.round();
                 }
                 Command::Mend { received, done } => {
                     self.commit(round)?;
-                    done(Ok(self.mend(received)?));
+                    done(Ok(self.store.mend(received)?));
                     round = self.round();
                 }
                 Command::Install { install, done } => {
                     self.commit(round)?;
-                    self.install(*install)?;
+                    self.store.install(*install)?;
                     done(Ok(()));
                     round = self.round();
                 }
                 Command::Forget { group, done } => {
                     self.commit(round)?;
-                    self.forget(group)?;
+                    self.store.forget(group)?;
                     done(Ok(()));
                     round = self.round();
                 }
@@ -136,7 +142,7 @@ impl Writer {
                     self.commit(round)?;
                     let closed = self.close();
                     // Gone before the caller goes on: it may open the directory again at once.
-                    self.shared.stop(None);
+                    self.store.shared.stop(None);
                     done(Ok(()));
                     return closed.map(|()| false);
                 }

@@ -3,12 +3,12 @@
 use crate::format::entry::EntryHeader;
 use crate::format::keys::{StateKey, StateKind, data_key, rlog_index, rlog_key};
 use crate::format::rows::purged_row;
-use crate::write::writer::Writer;
+use crate::write::store_writer::StoreWriter;
 use fjall::PersistMode;
 use weir_types::GroupId;
 use weir_types::planted::{Bug, planted};
 
-impl Writer {
+impl StoreWriter {
     /// Removes the entries from `from` on: their headers and the rows that those name, in one batch.
     pub(super) fn truncate(&mut self, group: GroupId, from: u64) -> fjall::Result<()> {
         let mut batch = self.keyspaces.db.batch();
