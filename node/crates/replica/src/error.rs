@@ -1,6 +1,6 @@
 //! Why a proposal did not become a committed entry.
 
-use crate::raft::NodeId;
+use crate::types::NodeId;
 use weir_log::AppendError;
 use weir_types::ErrorKind;
 

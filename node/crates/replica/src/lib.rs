@@ -13,33 +13,33 @@
 
 mod error;
 mod group;
-mod machine;
-mod members;
-#[cfg(any(test, feature = "testing"))]
-pub mod memory;
-mod mend;
-mod network;
 mod peers;
 mod raft;
-mod serve;
 mod starts;
-mod store;
-mod tail;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
 #[cfg(test)]
 mod tests;
 mod transport;
+mod types;
 mod wire;
-pub mod witness;
 
 pub use error::{GroupError, ProposeError};
-pub use group::{Decided, Forwarded, Group, GroupConfig, Leader, Proposal, StateMachine, Timing};
-pub use members::{GroupStatus, MemberStatus, Role};
-pub use mend::Mended;
-pub use peers::Turned;
-pub use peers::{Host, Peers};
-pub use raft::{Member, NodeId};
-pub use serve::serve;
+pub use group::config::GroupConfig;
+pub use group::leader::Leader;
+pub use group::mend::Mended;
+pub use group::serve::serve;
+pub use group::status::{GroupStatus, MemberStatus, Role};
+pub use group::{Forwarded, Group, Proposal};
+pub use peers::{Host, Peers, Turned};
+pub use raft::bootstrap::{make_alone, members_in};
+pub use raft::shared::{Decided, StateMachine};
+pub use raft::timing::Timing;
+pub use raft::witness;
 pub use starts::{LastStart, Seen, Started, Starts, TELL_EVERY, Verdict};
-pub use store::{make_alone, members_in};
+#[cfg(any(test, feature = "testing"))]
+pub use testing as memory;
 pub use transport::{Channel, Incoming, Outgoing, Transport};
+pub use types::{Member, NodeId};
 pub use wire::{Claim, JoinReply, JoinRequest};

@@ -1,10 +1,20 @@
 //! The transport of real nodes: one QUIC connection to each member, from the socket that the node listens on.
 
 use crate::group::Group;
-use crate::raft::{Member, NodeId};
-use crate::starts::{Seen, Started};
-use crate::transport::{Channel, Incoming, Outgoing, Transport};
-use crate::wire::{Claim, JoinReply, JoinRequest, Open, decode, encode};
+use crate::starts::Seen;
+use crate::starts::Started;
+use crate::transport::Channel;
+use crate::transport::Incoming;
+use crate::transport::Outgoing;
+use crate::transport::Transport;
+use crate::types::Member;
+use crate::types::NodeId;
+use crate::wire::Claim;
+use crate::wire::JoinReply;
+use crate::wire::JoinRequest;
+use crate::wire::Open;
+use crate::wire::decode;
+use crate::wire::encode;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -165,7 +175,7 @@ impl Peers {
         };
         let members = group.members().into_iter();
         for (id, member) in members.filter(|(id, _)| *id != group.node()) {
-            let keys = crate::network::member_keys(group, id, member).await;
+            let keys = crate::group::client::member_keys(group, id, member).await;
             if keys.is_ok_and(|keys| keys.iter().any(|k| k == key)) {
                 tracing::info!(key, by = id, "a member that this node did not know of");
                 self.trusted().insert(key.to_owned());

@@ -5,7 +5,7 @@
 //! from then on: they know of later starts, of another process that speaks for the same node, and, if they lead, of
 //! entries that it had.
 
-use crate::raft::NodeId;
+use crate::types::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,8 +1,14 @@
 //! Groups over real logs, and what a node may do that is in one again.
 
-use crate::memory::Hub;
-use crate::raft::StoredVote;
-use crate::wire::{Open, Purpose, Request, Response, VoteHead, decode, encode};
+use crate::testing::Hub;
+use crate::types::StoredVote;
+use crate::wire::Open;
+use crate::wire::Purpose;
+use crate::wire::Request;
+use crate::wire::Response;
+use crate::wire::VoteHead;
+use crate::wire::decode;
+use crate::wire::encode;
 use crate::*;
 use openraft::async_runtime::watch::WatchReceiver;
 use std::collections::BTreeSet;

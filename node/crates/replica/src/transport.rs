@@ -1,6 +1,7 @@
 //! What a group needs of the network: ordered streams of messages to a member.
 
-use crate::raft::{Member, NodeId};
+use crate::types::Member;
+use crate::types::NodeId;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::io;

@@ -1,9 +1,16 @@
 //! Messages between replicas: `head length u32 (big-endian) | head | payloads`, the head in postcard, the payloads as
 //! they are stored. Variants are known by their position: add at the end.
 
-use crate::raft::{
-    LogId, Member, NodeId, RaftEntry, StoredMembers, StoredVote, entry_id, from_log, log_id, to_log,
-};
+use crate::types::LogId;
+use crate::types::Member;
+use crate::types::NodeId;
+use crate::types::RaftEntry;
+use crate::types::StoredMembers;
+use crate::types::StoredVote;
+use crate::types::entry_id;
+use crate::types::from_log;
+use crate::types::log_id;
+use crate::types::to_log;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -36,7 +43,7 @@ pub(crate) enum Open {
     },
     /// From a node that wants to become one; the answer is a [`JoinReply`].
     Join(JoinRequest),
-    /// From a member that has started; the answer is a [`Seen`](crate::Seen). The first release knows nothing of it, and
+    /// From a member that has started; the answer is a [`Seen`](crate::starts::Seen). The first release knows nothing of it, and
     /// ends the stream.
     Started(crate::starts::Started),
 }
@@ -355,7 +362,9 @@ pub(crate) fn log_ids(id: Option<EntryId>) -> Option<LogId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::{Command, Membership, Payload};
+    use crate::types::Command;
+    use crate::types::Membership;
+    use crate::types::Payload;
     use proptest::prelude::*;
     use weir_log::StateKey;
     use weir_types::{BatchBuilder, Codec, Record, Term};
@@ -427,8 +436,11 @@ mod tests {
             },
             Op::Drop { partition },
         ];
-        let members =
-            Membership::new(vec![[1].into()], BTreeMap::from([(1, crate::Member::default())])).unwrap();
+        let members = Membership::new(
+            vec![[1].into()],
+            BTreeMap::from([(1, crate::types::Member::default())]),
+        )
+        .unwrap();
         let sent = [
             entry(1, Vec::new()),
             entry(2, ops),
@@ -471,7 +483,7 @@ mod tests {
             term: Term(term),
             index,
         };
-        let member = crate::Member {
+        let member = crate::types::Member {
             key: "ab".repeat(32),
             quic: "10.0.0.2:7400".to_owned(),
             kafka: "10.0.0.2:9092".to_owned(),

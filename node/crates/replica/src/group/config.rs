@@ -1,6 +1,7 @@
 //! How a group is set up.
 
-use crate::raft::{Member, NodeId};
+use crate::raft::timing::Timing;
+use crate::types::{Member, NodeId};
 use openraft::{Config, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,32 +11,6 @@ use weir_types::planted::{Bug, planted};
 
 /// Messages waiting for consensus: more than proposals that wait, so that handing over never does.
 const RAFT_CHANNEL: u64 = 2 * WRITER_QUEUE_MAX as u64;
-
-/// How long silence lasts before somebody else stands for election, and what follows from it.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// Time between two signs of life of a leader.
-    pub heartbeat: Duration,
-    /// A follower waits between this
-    pub election_min: Duration,
-    /// and this.
-    pub election_max: Duration,
-}
-
-impl Timing {
-    /// For gateways: slow disks, shared radio.
-    pub const EDGE: Self = Self {
-        heartbeat: Duration::from_millis(150),
-        election_min: Duration::from_millis(400),
-        election_max: Duration::from_millis(600),
-    };
-    /// For machines in one room.
-    pub const CENTRAL: Self = Self {
-        heartbeat: Duration::from_millis(50),
-        election_min: Duration::from_millis(150),
-        election_max: Duration::from_millis(300),
-    };
-}
 
 /// Who a node is, and whom it knows.
 #[derive(Clone)]

@@ -1,9 +1,9 @@
 //! What a group does by itself.
 
-use super::{Group, Inner};
-use crate::machine::Machine;
-use crate::raft::{NodeId, Types, Vote, log_id};
-use crate::tail::STRETCH_BYTES;
+use crate::group::{Group, Inner};
+use crate::raft::machine::Machine;
+use crate::raft::tail::STRETCH_BYTES;
+use crate::types::{NodeId, Types, Vote, log_id};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::VoteRequest;
 use openraft::{ChangeMembers, Raft};
@@ -18,10 +18,13 @@ use weir_types::limits::{RAFT_LOG_BYTES_MAX, RAFT_LOG_ENTRIES_MAX};
 
 /// Taking a snapshot is one write and a note: a slow disk takes its time.
 const SNAPSHOT_WITHIN: Duration = Duration::from_secs(10);
+
 /// How often waiting proposals and the length of the log are looked at.
 const KEEP_EVERY: Duration = Duration::from_millis(500);
+
 /// How often it is looked whether most voters are heard again, while something waits for that: part of a heartbeat.
 const HEARD_POLL: Duration = Duration::from_millis(10);
+
 /// Nodes are numbered from 1.
 const NOBODY: NodeId = 0;
 
@@ -167,5 +170,13 @@ pub(super) async fn purge_upto(raft: &Raft<Types, Machine>, upto: u64) {
     );
     if taken.await.is_ok() {
         let _ = raft.trigger().purge_log(upto).await;
+    }
+}
+
+impl Group {
+    /// Purges the log up to `upto`, for tests: otherwise it happens when the log has grown long.
+    #[cfg(feature = "testing")]
+    pub async fn purge(&self, upto: u64) {
+        keeper::purge_upto(&self.0.raft, upto).await;
     }
 }

@@ -1,8 +1,9 @@
 //! Proposing, for as long as a term lasts.
 
-use super::{Decided, Group, Pending, Proposal};
 use crate::error::ProposeError;
-use crate::raft::{Command, Reply, Types};
+use crate::group::{Group, Proposal};
+use crate::raft::shared::{Decided, Pending};
+use crate::types::{Command, Reply, Types};
 use futures_util::FutureExt;
 use openraft::raft::ClientWriteResult;
 use std::sync::Arc;
@@ -97,5 +98,42 @@ impl Leader {
         ProposeError::NotLeader {
             leader: self.group.leader().map(|(id, _)| id),
         }
+    }
+}
+
+impl Group {
+    /// The right to propose, if this node leads and has applied all that was committed before its term.
+    pub fn lead(&self) -> Option<Leader> {
+        let term = self.0.shared.lock().leading?;
+        Some(Leader {
+            group: self.clone(),
+            term,
+        })
+    }
+
+    /// Calls `waiter` once the proposal `ticket` is decided; at once if it is.
+    pub fn when_decided(&self, ticket: u64, waiter: Decided) {
+        let mut state = self.0.shared.lock();
+        if let Some(pending) = state.pending.get_mut(&ticket) {
+            pending.waiters.push(waiter);
+            return;
+        }
+        let committed = ticket <= state.committed;
+        drop(state);
+        waiter(if committed {
+            Ok(())
+        } else {
+            Err(ProposeError::Unknown)
+        });
+    }
+
+    /// Calls `waiter` once no proposal up to `ticket` is undecided, whatever became of them; at once if none is.
+    pub fn when_settled(&self, ticket: u64, waiter: Box<dyn FnOnce() + Send>) {
+        let settled = {
+            let mut state = self.0.shared.lock();
+            state.settling.push((ticket, waiter));
+            state.settled()
+        };
+        settled.into_iter().for_each(|waiter| waiter());
     }
 }

@@ -1,6 +1,6 @@
 //! The end of a group's log, in memory: what was appended is readable at once, long before it is on the disk.
 
-use crate::raft::{RaftEntry, Vote};
+use crate::types::{RaftEntry, Vote};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use weir_log::{EntryHeader, EntryId};

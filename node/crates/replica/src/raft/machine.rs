@@ -1,10 +1,12 @@
 //! What committed entries do, as openraft wants it: the broker's state machine, the log's effects, and snapshots.
 
-use crate::group::Shared;
-use crate::raft::{SnapshotMeta, StoredMembers, StoredMembership, Types, entry_id, log_id};
-use crate::store::{Store, stored_members, wait};
+use crate::raft::bootstrap::stored_members;
+use crate::raft::shared::Shared;
+use crate::raft::store::{Store, wait};
+use crate::types::{SnapshotMeta, StoredMembers, StoredMembership, Types, entry_id, log_id};
 use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt};
+use futures_util::Stream;
+use futures_util::TryStreamExt;
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use std::io;
@@ -48,7 +50,7 @@ impl Machine {
 }
 
 impl Machine {
-    fn set_members(&self, membership: &crate::raft::Membership) {
+    fn set_members(&self, membership: &crate::types::Membership) {
         self.shared.set_members(membership);
         self.store
             .tail()
@@ -76,7 +78,7 @@ async fn take(store: &Store) -> io::Result<TheSnapshot> {
         .map_err(io::Error::other)?;
     let taken = taken.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
     let members = taken
-        .row(&crate::raft::members_key(store.group()))
+        .row(&crate::types::members_key(store.group()))
         .map_err(io::Error::other)?;
     let members = members
         .and_then(|row| StoredMembers::decode(&row))
@@ -94,7 +96,7 @@ impl RaftStateMachine<Types> for Machine {
     type SnapshotData = SnapshotData;
     type SnapshotBuilder = Builder;
 
-    async fn applied_state(&mut self) -> io::Result<(Option<crate::raft::LogId>, StoredMembership)> {
+    async fn applied_state(&mut self) -> io::Result<(Option<crate::types::LogId>, StoredMembership)> {
         Ok((Some(log_id(self.applied)), self.members.stored()))
     }
 

@@ -1,10 +1,10 @@
 //! What a replica answers to others.
 
 use crate::group::Group;
-use crate::machine::SnapshotData;
-use crate::raft::{Member, NodeId, SnapshotMeta, StoredVote, Types, Vote, log_id};
-use crate::store::wait;
+use crate::raft::machine::SnapshotData;
+use crate::raft::store::wait;
 use crate::transport::Channel;
+use crate::types::{Member, NodeId, SnapshotMeta, StoredVote, Types, Vote, log_id};
 use crate::wire::{
     Open, Purpose, Request, Response, SnapshotAnswer, SnapshotPart, VoteHead, batches, decode, encode,
     entries, ids, log_ids, malformed,
@@ -103,7 +103,7 @@ impl Group {
                 let (response, last) = match answer {
                     Ok(last) => (Response::Appended(ids(last.as_ref())), false),
                     Err(StreamAppendError::Conflict(at)) => {
-                        (Response::Conflict(crate::raft::entry_id(&at)), true)
+                        (Response::Conflict(crate::types::entry_id(&at)), true)
                     }
                     Err(StreamAppendError::HigherVote(vote)) => {
                         (Response::HigherVote(StoredVote::from(&vote)), true)
@@ -215,7 +215,7 @@ impl Group {
                 let done = raft.append_entries(request).await.map_err(io::Error::other)?;
                 match done.into_stream_result(prev, last.or(prev)) {
                     Ok(last) => Response::Appended(ids(last.as_ref())),
-                    Err(StreamAppendError::Conflict(at)) => Response::Conflict(crate::raft::entry_id(&at)),
+                    Err(StreamAppendError::Conflict(at)) => Response::Conflict(crate::types::entry_id(&at)),
                     Err(StreamAppendError::HigherVote(vote)) => Response::HigherVote(StoredVote::from(&vote)),
                 }
             }

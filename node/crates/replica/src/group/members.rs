@@ -1,123 +1,22 @@
-//! Who belongs to a group: adding, promoting, removing, and how each is doing.
+//! Who belongs to a group, and changes of that.
 
 use crate::error::GroupError;
-use crate::group::{Group, full_voters};
-use crate::raft::{Member, NodeId, Types, entry_id};
-use crate::starts::{Seen, Started, Starts, Verdict};
+use crate::group::Group;
+use crate::group::status::SILENT;
+use crate::raft::shared::full_voters;
+use crate::types::{Member, NodeId, Types};
+use openraft::ChangeMembers;
+use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::{ChangeMembers, Instant as _};
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 use weir_types::limits::MEMBERS_MAX;
 
-/// What a member does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Orders the entries.
-    Leader,
-    /// Has a say in what is committed.
-    Voter,
-    /// Has a say, and no records.
-    Witness,
-    /// Is sent everything and asked nothing.
-    Learner,
-}
-
-/// A member, as the node that was asked sees it.
-#[derive(Clone, Debug, Serialize)]
-pub struct MemberStatus {
-    /// Its number.
-    pub id: NodeId,
-    /// How to reach it.
-    #[serde(flatten)]
-    pub member: Member,
-    /// What it does.
-    pub role: Role,
-    /// Entries that it is known not to have; `None` when the node that was asked does not lead, or has not heard.
-    pub lag: Option<u64>,
-    /// Since when it was last heard of, in milliseconds; as `lag`.
-    pub heard_ms_ago: Option<u64>,
-    /// Why it takes none of the entries that it lacks, in its own words; as `lag`.
-    pub refuses: Option<String>,
-}
-
-/// A group, as the node that was asked sees it.
-#[derive(Clone, Debug, Serialize)]
-pub struct GroupStatus {
-    /// Which group.
-    pub group: u16,
-    /// The node that was asked.
-    pub node: NodeId,
-    /// Who leads, as far as is known.
-    pub leader: Option<NodeId>,
-    /// Its term.
-    pub term: u64,
-    /// Last entry in the log.
-    pub last: u64,
-    /// Last entry that is applied.
-    pub applied: u64,
-    /// Last entry whose header is gone.
-    pub purged: u64,
-    /// Whether it takes writes: it leads, and reaches most voters.
-    pub serving: bool,
-    /// Its members, by their numbers.
-    pub members: Vec<MemberStatus>,
-}
-
-/// A voter that has not answered for so long is not counted on: several elections.
-const SILENT: Duration = Duration::from_secs(3);
 /// A new leader hears of those who are there within this: a few heartbeats.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl Group {
-    /// How the group is doing, as this node sees it.
-    pub fn status(&self) -> GroupStatus {
-        let metrics = self.raft().metrics().borrow_watched().clone();
-        let membership = metrics.membership_config.membership();
-        let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
-        let last = self.last_index();
-        let mut members = Vec::new();
-        for (id, member) in membership.nodes() {
-            let role = match voters.contains(id) {
-                _ if metrics.current_leader == Some(*id) => Role::Leader,
-                true if member.witness => Role::Witness,
-                true => Role::Voter,
-                false => Role::Learner,
-            };
-            let matched = metrics.replication.as_ref().and_then(|r| r.get(id).copied());
-            let lag = matched.map(|m| last.saturating_sub(m.map_or(0, |id| id.index())));
-            let heard = metrics
-                .heartbeat
-                .as_ref()
-                .and_then(|h| h.get(id).copied().flatten());
-            members.push(MemberStatus {
-                id: *id,
-                member: member.clone(),
-                role,
-                lag,
-                heard_ms_ago: heard.map(|at| at.elapsed().as_millis() as u64),
-                refuses: lag
-                    .filter(|lag| *lag > 0)
-                    .and_then(|_| self.shared().refuses(*id)),
-            });
-        }
-        GroupStatus {
-            group: self.id().0,
-            node: self.node(),
-            leader: self.leader().map(|(id, _)| id),
-            term: metrics.current_term,
-            last,
-            applied: metrics.last_applied.map_or(0, |id| id.index()),
-            purged: metrics.purged.map_or(0, |id| id.index()),
-            serving: self.is_serving(),
-            members,
-        }
-    }
-
     /// The members, by their numbers, as of what is applied here.
     pub fn members(&self) -> BTreeMap<NodeId, Member> {
         let membership = self.shared().members();
@@ -286,7 +185,7 @@ impl Group {
         let leader = self.leader().filter(|(id, _)| *id != self.node());
         let others = self.members().into_iter().filter(|(id, _)| *id != self.node());
         for (id, at) in leader.into_iter().chain(others) {
-            if let Ok(true) = crate::network::announce(self, id, at, member.clone()).await {
+            if let Ok(true) = crate::group::client::announce(self, id, at, member.clone()).await {
                 return Ok(());
             }
         }
@@ -322,71 +221,6 @@ impl Group {
         self.hand_over();
         let asked = self.raft().trigger().transfer_leader(to).await;
         asked.map_err(|e| GroupError::Stopped(e.to_string()))
-    }
-
-    /// Answers a process that speaks `from` somewhere for another member, whose key is `key`, as far as `groups` and `starts` tell;
-    /// this is the site's group.
-    pub fn judge(
-        &self,
-        started: &Started,
-        key: &str,
-        from: IpAddr,
-        starts: &Starts,
-        groups: &[Group],
-    ) -> Seen {
-        let members = self.members();
-        starts.retain(|node| members.contains_key(&node));
-        let leads = self.is_serving();
-        // Without the other it cannot lead.
-        let is_pair = self.voters() == BTreeSet::from([self.node(), started.node]);
-        if members.get(&started.node).is_none_or(|m| m.key != key) {
-            // It has been let in as another since, or this node has not heard of it yet.
-            let verdict = match members.values().any(|m| m.key == key) {
-                true => Verdict::Older,
-                false if leads => Verdict::Removed,
-                false => Verdict::Sound,
-            };
-            let count = None;
-            return Seen {
-                leads,
-                is_pair,
-                count,
-                verdict,
-            };
-        }
-        let (count, verdict) = starts.judge(started, from, tokio::time::Instant::now());
-        let behind = || groups.iter().find_map(|group| group.is_lacked_by(started));
-        let verdict = match verdict {
-            Verdict::Sound => behind().unwrap_or(Verdict::Sound),
-            other => other,
-        };
-        let count = Some(count);
-        Seen {
-            leads,
-            is_pair,
-            count,
-            verdict,
-        }
-    }
-
-    /// What a process that has started lacks of what its node acknowledged of this group, if this node leads it for certain.
-    fn is_lacked_by(&self, started: &Started) -> Option<Verdict> {
-        if started.last.is_empty() || !self.is_serving() {
-            return None;
-        }
-        let metrics = self.raft().metrics().borrow_watched().clone();
-        let matched = metrics.replication?.get(&started.node).copied()??;
-        let acknowledged = entry_id(&matched);
-        let mut last = started.last.iter().filter(|(id, _)| *id == self.id());
-        let last = last.next().map(|(_, last)| *last).unwrap_or_default();
-        (last < acknowledged).then_some(Verdict::Behind(self.id(), acknowledged))
-    }
-
-    /// Entries that `node` is known not to have, if this node leads and has heard of it.
-    pub fn lag(&self, node: NodeId) -> Option<u64> {
-        let metrics = self.raft().metrics().borrow_watched().clone();
-        let matched = metrics.replication?.get(&node).copied()?;
-        Some(self.last_index().saturating_sub(matched?.index()))
     }
 }
 

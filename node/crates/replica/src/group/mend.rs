@@ -1,7 +1,7 @@
 //! Batches that cannot be read here, from members that have them: a bad sector is no loss while there is a copy.
 
 use crate::group::Group;
-use crate::raft::{Member, NodeId};
+use crate::types::{Member, NodeId};
 use crate::wire::Response;
 use bytes::Bytes;
 use std::io;
@@ -28,9 +28,6 @@ pub enum Mended {
     /// Not every member could be asked, and those that were do not have it.
     Unknown,
 }
-
-/// What was asked for in vain last, and when.
-pub(crate) type InVain = Option<(PartitionId, Offset, Instant)>;
 
 impl Group {
     /// Replaces what cannot be read of `[from, end)` of a partition by what other members have. One at a time.
@@ -96,7 +93,7 @@ impl Group {
         range: (Offset, Offset),
     ) -> Option<Vec<Batch>> {
         for _ in 0..ATTEMPTS {
-            match crate::network::batches(self, node, member.clone(), partition, range).await {
+            match crate::group::client::batches(self, node, member.clone(), partition, range).await {
                 Ok(batches) => return Some(batches),
                 Err(error) => tracing::debug!(%node, %error, "not told what a member has"),
             }

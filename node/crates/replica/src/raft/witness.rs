@@ -12,15 +12,13 @@
 //! disk: a witness that knew of an entry which nobody has any more would keep everybody from being elected, for ever.
 //! Votes and heartbeats are not held back.
 
-use crate::group::{Shared, Timing};
-use crate::raft::NodeId;
-use crate::store::Store;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::raft::shared::{Confirmed, Shared};
+use crate::raft::store::Store;
+use crate::raft::timing::Timing;
+use crate::types::NodeId;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-
-/// The last entry that each member has confirmed to this leader.
-pub(crate) type Confirmed = BTreeMap<NodeId, u64>;
 
 /// What one stream to a witness waits for.
 pub(crate) struct HoldBack {

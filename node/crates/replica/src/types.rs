@@ -23,7 +23,7 @@ pub struct Member {
     pub http: String,
     /// What fails together with it: a cabinet, a power supply. Empty when not said.
     pub rack: String,
-    /// It votes, and keeps the headers of entries without their records: see [`crate::witness`]. Never changes.
+    /// It votes, and keeps the headers of entries without their records: see [`crate::raft::witness`]. Never changes.
     pub witness: bool,
 }
 

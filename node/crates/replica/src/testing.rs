@@ -1,8 +1,8 @@
 //! A network within the process, for tests: groups that reach each other as long as nobody cuts the line.
 
 use crate::group::Group;
-use crate::raft::{Member, NodeId};
 use crate::transport::{Channel, Incoming, Outgoing, Transport};
+use crate::types::{Member, NodeId};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,7 +118,7 @@ impl Transport for From {
             let (to_us, from_them) = mpsc::channel(UNDER_WAY);
             let theirs = channel(&line.other_end(), to_us, from_us);
             tokio::spawn(async move {
-                if let Err(error) = crate::serve(&*find, theirs).await {
+                if let Err(error) = crate::group::serve::serve(&*find, theirs).await {
                     tracing::debug!(%error, "a stream of a replica ended");
                 }
             });

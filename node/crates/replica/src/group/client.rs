@@ -1,0 +1,109 @@
+//! What this node asks of other members, beyond consensus.
+
+use crate::error::GroupError;
+use crate::group::Group;
+use crate::raft::append::APPEND_SILENCE;
+use crate::raft::stream::{Peer, failed, slow_link};
+use crate::types::{Member, NodeId, Types};
+use crate::wire::{Request, Response};
+use openraft::errors::RPCError;
+use weir_types::{Batch, Offset, PartitionId};
+
+impl Group {
+    /// Asks the member that leads.
+    ///
+    /// # Errors
+    /// When nobody else leads, or it does not answer: what was asked may have happened.
+    pub async fn forward(&self, ask: Vec<u8>) -> Result<Vec<u8>, GroupError> {
+        let leader = self.leader().filter(|(id, _)| *id != self.node());
+        let (id, at) = leader.ok_or(GroupError::NotLeader { leader: None })?;
+        self.forward_to(id, at, ask).await
+    }
+
+    /// Asks `id`, which is reached at `at`.
+    ///
+    /// # Errors
+    /// When it does not answer: what was asked may have happened.
+    pub async fn forward_to(&self, id: NodeId, at: Member, ask: Vec<u8>) -> Result<Vec<u8>, GroupError> {
+        let answer = crate::group::client::forward(self, id, at, ask).await;
+        answer.map_err(|e| GroupError::Stopped(e.to_string()))
+    }
+}
+
+/// A connection of our own, beside those of openraft's tasks.
+fn own(group: &Group, node: NodeId, member: Member) -> Peer {
+    Peer {
+        group: group.id(),
+        node,
+        member,
+        transport: group.transport(),
+        shared: group.shared_handle(),
+        store: group.store().clone(),
+        hold_back: None,
+        control: None,
+    }
+}
+
+/// Tells the leader how this node is reached from now on; whether it took it.
+pub(crate) async fn announce(
+    group: &Group,
+    leader: NodeId,
+    at: Member,
+    member: Member,
+) -> Result<bool, RPCError<Types>> {
+    let request = Request::Announce {
+        node: group.node(),
+        member,
+    };
+    let mut peer = own(group, leader, at);
+    match peer.ask(request, Vec::new(), APPEND_SILENCE).await? {
+        Response::Transferred(taken) => Ok(taken),
+        other => Err(failed(format!("unexpected answer {other:?}"))),
+    }
+}
+
+/// Asks the leader what only it can do.
+pub(crate) async fn forward(
+    group: &Group,
+    leader: NodeId,
+    at: Member,
+    ask: Vec<u8>,
+) -> Result<Vec<u8>, RPCError<Types>> {
+    let mut peer = own(group, leader, at);
+    let within = APPEND_SILENCE + slow_link(ask.len());
+    match peer.ask(Request::Forward(ask), Vec::new(), within).await? {
+        Response::Forwarded(answer) => Ok(answer),
+        Response::Unable(why) => Err(failed(why)),
+        other => Err(failed(format!("unexpected answer {other:?}"))),
+    }
+}
+
+/// Asks a member for what it has of a partition in a range, or the first of it.
+pub(crate) async fn batches(
+    group: &Group,
+    node: NodeId,
+    at: Member,
+    partition: PartitionId,
+    (from, end): (Offset, Offset),
+) -> Result<Vec<Batch>, RPCError<Types>> {
+    let mut peer = own(group, node, at);
+    let request = Request::Batches { partition, from, end };
+    match peer.ask_whole(request, Vec::new(), APPEND_SILENCE).await? {
+        (Response::Batches(lengths), payload) => crate::wire::batches(&lengths, payload).map_err(failed),
+        (Response::Unable(why), _) => Err(failed(why)),
+        (other, _) => Err(failed(format!("unexpected answer {other:?}"))),
+    }
+}
+
+/// Asks a member who the members are, by their keys.
+pub(crate) async fn member_keys(
+    group: &Group,
+    node: NodeId,
+    at: Member,
+) -> Result<Vec<String>, RPCError<Types>> {
+    let mut peer = own(group, node, at);
+    match peer.ask(Request::Members, Vec::new(), APPEND_SILENCE).await? {
+        Response::Members(keys) => Ok(keys),
+        other => Err(failed(format!("unexpected answer {other:?}"))),
+    }
+}
