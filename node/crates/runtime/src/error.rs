@@ -8,49 +8,77 @@ use weir_types::limits::STATE_CHANGES_BYTES_MAX;
 
 /// Why a component was not taken.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum LoadError {
+    /// The bytes are not a component.
     #[error(
         "not a component: {0}. Build for wasm32-unknown-unknown with `weir-sdk`, or make a component of it"
     )]
     NotAComponent(String),
+    /// The component is over the limit.
     #[error("component of {bytes} bytes is over the limit of {limit}")]
-    TooLarge { bytes: usize, limit: usize },
+    TooLarge {
+        /// Actual bytes.
+        bytes: usize,
+        /// Limit in bytes.
+        limit: usize,
+    },
+    /// A function is too large to compile in time.
     #[error("a function of {bytes} bytes is over the limit of {limit}: it would take too long to compile")]
-    FunctionTooLarge { bytes: usize, limit: usize },
+    FunctionTooLarge {
+        /// Actual bytes.
+        bytes: usize,
+        /// Limit in bytes.
+        limit: usize,
+    },
+    /// The functions declare more local variables than the module has bytes.
     #[error(
         "functions of the module declare more local variables than it has bytes, {0}: each takes the compiler its time, and no \
          compiler makes variables that nothing uses"
     )]
     Locals(usize),
+    /// An import is not granted.
     #[error(
         "component imports `{import}`, which is not granted; a module may import `weir:module/log` and \
          `weir:module/metrics`, `weir:module/state` and `weir:module/timers` where a stage grants them, and link an empty WASI 0.2. Build it for world `plain`"
     )]
-    Import { import: String },
+    Import {
+        /// Name of the interface.
+        import: String,
+    },
+    /// The export `transform` is missing.
     #[error(
         "component does not export `weir:module/transform@0.1.0`: implement `Module` and call `weir_sdk::export!`"
     )]
     NoExport,
+    /// The module imports timers without the export `timed`.
     #[error(
         "component imports `weir:module/timers` and does not export `weir:module/timed@0.1.0`: its timers would fire into \
          nothing. Build it for world `with-timers`"
     )]
     NotTimed,
+    /// The compilation failed.
     #[error("component does not compile: {0}")]
     Compile(String),
+    /// A recent compilation took too much, and is not repeated yet.
     #[error("component is not compiled: {0}")]
     Costly(String),
+    /// The component does not match the contract.
     #[error("component does not fit the contract: {0}")]
     Contract(String),
+    /// The call of `describe` failed.
     #[error("`describe` failed: {0}")]
     Describe(CallFailure),
+    /// A text of the module is too long.
     #[error("{what} of the module is too long: {bytes}, at most {limit} are allowed")]
     Text {
+        /// Name of the field or text.
         what: String,
+        /// Actual bytes.
         bytes: usize,
+        /// Limit in bytes.
         limit: usize,
     },
+    /// The module cache cannot be used.
     #[error("cannot use the module cache")]
     Io(#[from] io::Error),
 }
@@ -78,26 +106,40 @@ impl LoadError {
 
 /// Why an instance could not be made.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum InitError {
+    /// A setting names no parameter.
     #[error("there is no parameter `{name}`; {}", known_parameters(name, known))]
-    UnknownParameter { name: String, known: Vec<String> },
+    UnknownParameter {
+        /// Name of the parameter.
+        name: String,
+        /// Names of all parameters.
+        known: Vec<String>,
+    },
+    /// A required parameter is not set.
     #[error("parameter `{0}` has to be set")]
     Missing(String),
+    /// A setting is of the wrong kind.
     #[error("parameter `{name}` is a {want}, `{value}` is not")]
     Kind {
+        /// Name of the parameter.
         name: String,
+        /// Expected kind.
         want: &'static str,
+        /// The setting.
         value: String,
     },
+    /// The module refuses its settings.
     #[error("module refuses its settings: {0}")]
     Refused(String),
+    /// The module has too many outputs.
     #[error("module has {0} outputs, at most 250 are possible")]
     Outputs(usize),
+    /// The name of an output is invalid.
     #[error(
         "output {0} of the module has a name that cannot be one: use 1 to 249 letters, digits, `.`, `_` or `-`"
     )]
     OutputName(usize),
+    /// The call of `init` failed.
     #[error("`init` failed: {0}")]
     Failed(CallFailure),
 }
@@ -111,64 +153,91 @@ impl InitError {
 
 /// How a call ended other than by returning.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum CallFailure {
+    /// The call exceeded its deadline.
     #[error("ran over its deadline of {0:?}")]
     Deadline(Duration),
+    /// The guest exceeded its memory.
     #[error("asked for more than its {0} bytes of memory, and stopped")]
     Memory(usize),
+    /// The memory of all modules of the node is exhausted.
     #[error("found no memory: the modules of this node have {0} bytes together, and they are taken")]
     Full(u64),
+    /// The state of all pipelines of the node has reached its limit.
     #[error("found no memory: what all pipelines of this node remember has reached its {0} bytes")]
     Crowded(u64),
+    /// The call returned or passed on too many bytes.
     #[error("returned or handed over more than {0} bytes in one call")]
     Output(usize),
+    /// The records of the outcome exceed the limit.
     #[error(
         "what it returned stands for {bytes} bytes of records, all outputs together: at most {limit} are allowed"
     )]
-    Effects { bytes: usize, limit: usize },
+    Effects {
+        /// Actual bytes.
+        bytes: usize,
+        /// Limit in bytes.
+        limit: usize,
+    },
+    /// The changes of state for a record exceed the limit.
     #[error("changed {bytes} bytes of its state for one record: at most {limit} are allowed")]
-    Changes { bytes: usize, limit: usize },
+    Changes {
+        /// Actual bytes.
+        bytes: usize,
+        /// Limit in bytes.
+        limit: usize,
+    },
+    /// The guest trapped.
     #[error("trapped: {0}")]
     Trap(String),
+    /// The guest was stopped at an access to its state.
     #[error("stopped at its state: {0}")]
     State(String),
+    /// The outcome is inconsistent.
     #[error("returned nonsense: {0}")]
     Lies(String),
+    /// The host failed.
     #[error("host failed: {0}")]
     Host(String),
 }
 
 /// Why a batch has no outcome. The instance is not to be used again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum CallError {
+    /// The call did not return an outcome.
     #[error(transparent)]
     Failed(CallFailure),
+    /// The module asks for another attempt.
     #[error("asks to be tried again: {0}")]
     Retry(String),
+    /// The module cannot process the record at this index.
     #[error("cannot process record {0}: {1}")]
     Poison(u32, String),
+    /// The module gives up.
     #[error("gives up: {0}")]
     Fatal(String),
 }
 
 /// Why a row was not written. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum StateError {
+    /// The key is too long.
     #[error("a key of its state has {0} bytes; at most {STATE_KEY_BYTES_MAX} are allowed")]
     Key(usize),
+    /// The value is too long.
     #[error("a value of its state has {0} bytes; at most {STATE_VALUE_BYTES_MAX} are allowed")]
     Value(usize),
+    /// The state of the pipeline has reached its limit.
     #[error(
         "what its pipeline remembers, on all partitions, has reached {0} bytes: have it remove what it does not need, or raise `limits.state_bytes`"
     )]
     Quota(u64),
+    /// The state of all pipelines of the node has reached its limit.
     #[error(
         "what all pipelines of this node remember has reached {0} bytes: have them remove what they do not need"
     )]
     Node(u64),
+    /// The batch changes too much state.
     #[error("a batch changes more than {STATE_CHANGES_BYTES_MAX} bytes of its state: send smaller ones")]
     Changes,
 }

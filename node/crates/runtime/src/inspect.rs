@@ -1,77 +1,10 @@
 //! What a component is and wants, before anything of it is compiled.
 
+use crate::digest::Digest;
 use crate::error::LoadError;
 use crate::limits::FUNCTION_BYTES_MAX;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-use std::fmt;
-use std::str::FromStr;
 use wasmparser::{Encoding, Parser, Payload};
 use weir_types::limits::MODULE_BYTES_MAX;
-
-/// SHA-256 of a component's bytes: its identity.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Digest([u8; 32]);
-
-impl Digest {
-    /// The digest of `bytes`.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
-    }
-
-    /// Its 32 bytes.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl From<[u8; 32]> for Digest {
-    fn from(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Digest {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        let mut digest = [0; 32];
-        let bad = || format!("`{s}` is no SHA-256 digest: it has 64 hexadecimal digits");
-        if s.len() != 64 {
-            return Err(bad());
-        }
-        for (byte, pair) in digest.iter_mut().zip(s.as_bytes().as_chunks::<2>().0) {
-            let pair = std::str::from_utf8(pair).map_err(|_| bad())?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| bad())?;
-        }
-        Ok(Self(digest))
-    }
-}
-
-impl TryFrom<String> for Digest {
-    type Error = String;
-    fn try_from(s: String) -> Result<Self, String> {
-        s.parse()
-    }
-}
-
-impl From<Digest> for String {
-    fn from(d: Digest) -> String {
-        d.to_string()
-    }
-}
 
 /// What was seen of a component.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,11 +17,15 @@ pub struct Inspection {
 
 /// Interfaces of the contract that hold only types: importing them grants nothing.
 const TYPES: &str = "weir:module/types@0.1";
+
 /// What a module imports to remember.
 pub(crate) const STATE: &str = "weir:module/state@0.1";
+
 /// What a module imports to set timers, and exports to be called by them.
 pub(crate) const TIMERS: &str = "weir:module/timers@0.1";
+
 const TIMED: &str = "weir:module/timed@0.1";
+
 /// What modules may import: the first two all of them, the others where a stage of a pipeline grants it.
 const KNOWN: [&str; 4] = ["weir:module/log@0.1", "weir:module/metrics@0.1", STATE, TIMERS];
 

@@ -1,38 +1,42 @@
 //! The Wasm host: the only crate that names wasmtime.
 //!
-//! Takes components apart from everything else in the node: admits them by what they import ([`inspect`]), compiles
-//! them in a process that may die of it ([`compile`]), and runs them on the caller's thread under limits on time,
-//! memory and output ([`Instance`]). What comes back from a guest is checked before anybody uses it ([`outcome`]).
-//! Knows nothing of topics or pipelines.
+//! Handles components apart from everything else in the node. A component is admitted by its imports ([`inspect`]),
+//! compiled in a process that may die (`compile`), and run on the caller's thread under limits on time, memory and output
+//! ([`Instance`]). Answers of a guest are checked before any use (`instance::outcome`). The crate knows nothing of topics
+//! or pipelines.
+//!
+//! Rooms, top to bottom; imports point downwards only: `engine`, `instance` > `module` > `inspect`, `ticker` > `host` >
+//! `state`, `compile` > `error` > `bindings`, `digest`, `limits`, `moment`, `words`.
 
 mod bindings;
-mod child;
 mod compile;
-mod componentize;
-mod configuration;
-mod confine;
+mod digest;
 mod engine;
 mod error;
 mod host;
 mod inspect;
 mod instance;
 mod limits;
-mod outcome;
-mod quota;
-mod table;
-mod timers;
+mod module;
+mod moment;
+mod state;
+mod ticker;
 mod words;
 
-pub use child::{Wanted, compile_in_child, componentize_in_child};
-pub use compile::CompileBy;
-pub use componentize::componentize;
-pub use engine::{Module, Runtime, RuntimeOptions};
+pub use compile::child::{Wanted, compile_in_child, componentize_in_child};
+pub use compile::componentize::componentize;
+pub use compile::native::CompileBy;
+pub use digest::Digest;
+pub use engine::{Runtime, RuntimeOptions};
 pub use error::{CallError, CallFailure, InitError, LoadError, StateError};
-pub use host::{Instruments, LogLevel, LogSink, Reading};
-pub use inspect::{Digest, Inspection, inspect};
-pub use instance::{Descriptor, Fired, Instance, InstanceConfig, Moment, ParameterInfo, PlanInfo, Setting};
+pub use host::log::{LogLevel, LogSink};
+pub use host::metrics::{Instruments, Reading};
+pub use inspect::{Inspection, inspect};
+pub use instance::outcome::{EmittedRecord, Outcome, Placement, Rejection};
+pub use instance::{Fired, Instance, InstanceConfig, PlanInfo};
 pub use limits::{CallLimits, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
-pub use outcome::{EmittedRecord, Outcome, Placement, Rejection};
-pub use quota::Quota;
-pub use table::{Mark, Table, row_bytes};
-pub use timers::{Timer, TimerClock};
+pub use module::{Descriptor, Module, ParameterInfo, Setting};
+pub use moment::Moment;
+pub use state::quota::Quota;
+pub use state::table::{Mark, Table, row_bytes};
+pub use state::timers::{Timer, TimerClock};

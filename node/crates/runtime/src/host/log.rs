@@ -1,17 +1,20 @@
 //! `weir:module/log`.
 
-use super::Guest;
 use crate::bindings::weir::module::log::{Host, Level};
+use crate::host::Guest;
 use crate::limits::LOG_LINE_BYTES_MAX;
 use std::sync::Arc;
 
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the usual four")]
 pub enum LogLevel {
+    /// For the module's developer.
     Debug,
+    /// Normal events.
     Info,
+    /// Unexpected events that the module handled.
     Warn,
+    /// Failures.
     Error,
 }
 

@@ -1,7 +1,7 @@
 //! `weir:module/metrics`.
 
-use super::Guest;
 use crate::bindings::weir::module::metrics::{Host, Instrument};
+use crate::host::Guest;
 use crate::limits::{INSTRUMENT_NAME_BYTES_MAX, INSTRUMENTS_MAX};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

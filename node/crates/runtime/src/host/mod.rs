@@ -1,18 +1,19 @@
 //! What a guest can reach: one file an interface. Permission is part of the instance's state, and every number that
 //! comes from a guest is bounded where it arrives.
 
-mod log;
-mod metrics;
+pub(crate) mod log;
+pub(crate) mod metrics;
 mod state;
 mod timers;
 pub(crate) mod wasi;
 
-pub use log::{LogLevel, LogSink};
-pub use metrics::{Instruments, Reading};
-
 use crate::bindings::Evolving;
+use crate::digest::Digest;
+use crate::host::log::LogSink;
+use crate::host::metrics::Instruments;
 use crate::limits::{CallLimits, PARTS_MAX, TABLE_ELEMENTS_MAX};
-use crate::{Digest, Moment, Table};
+use crate::moment::Moment;
+use crate::state::table::Table;
 use std::sync::Arc;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::{HasSelf, Linker};

@@ -1,9 +1,11 @@
 //! `weir:module/state`, and the table that it shares with `weir:module/timers`.
 
-use super::Guest;
 use crate::bindings::weir::module::state::Host;
 use crate::bindings::weir::module::types::ColumnResult;
-use crate::{Moment, StateError, Table};
+use crate::error::StateError;
+use crate::host::Guest;
+use crate::moment::Moment;
+use crate::state::table::Table;
 use weir_types::Column;
 use weir_types::columns::ColumnView;
 

@@ -1,10 +1,10 @@
 //! `weir:module/timers`.
 
-use super::Guest;
-use super::state::{State, view};
 use crate::bindings::weir::module::timers::Host;
 use crate::bindings::weir::module::types::{Clock, ColumnResult};
-use crate::timers::TimerClock;
+use crate::host::Guest;
+use crate::host::state::{State, view};
+use crate::state::timers::TimerClock;
 
 impl From<Clock> for TimerClock {
     fn from(clock: Clock) -> Self {

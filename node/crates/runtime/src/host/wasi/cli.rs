@@ -1,7 +1,8 @@
 //! `wasi:cli`: no arguments, no environment, no terminal; an exit is a trap.
 
-use super::{Guest, InputStream, Nothing, OutputStream};
+use crate::bindings::resources::{InputStream, Nothing, OutputStream};
 use crate::bindings::wasi_virtual::wasi::cli;
+use crate::host::Guest;
 use wasmtime::Result;
 use wasmtime::component::Resource;
 

@@ -1,9 +1,10 @@
 //! `wasi:clocks`: the time of the batch, standing still. The monotonic clock moves a nanosecond a reading, so that a
 //! guest that waits for it to move goes on; one that waits for a second runs into its deadline.
 
-use super::{Guest, Pollable};
+use crate::bindings::resources::Pollable;
 use crate::bindings::wasi_virtual::wasi::clocks::monotonic_clock;
 use crate::bindings::wasi_virtual::wasi::clocks::wall_clock::{self, Datetime};
+use crate::host::Guest;
 use wasmtime::Result;
 use wasmtime::component::Resource;
 

@@ -1,7 +1,8 @@
 //! `wasi:io`: input at its end, output to the log, nothing to wait for.
 
-use super::{Guest, InputStream, Nothing, OutputStream, Pollable};
+use crate::bindings::resources::{InputStream, Nothing, OutputStream, Pollable};
 use crate::bindings::wasi_virtual::wasi::io::{error, poll, streams};
+use crate::host::Guest;
 use crate::limits::LOG_LINE_BYTES_MAX;
 use streams::StreamError;
 use wasmtime::Result;

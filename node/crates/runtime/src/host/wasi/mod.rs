@@ -8,29 +8,16 @@ mod clocks;
 mod io;
 mod random;
 
-use super::Guest;
+use crate::bindings::resources::Nothing;
 use crate::bindings::wasi_virtual::Virtual;
+use crate::digest::Digest;
+use crate::host::Guest;
+use crate::host::log::LogLevel;
 use crate::limits::{LOG_LINE_BYTES_MAX, WASI_HANDLES_MAX};
-use crate::{Digest, LogLevel};
 use std::sync::Arc;
 use wasmtime::StoreContextMut;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceType, Val};
-
-use resources::{InputStream, Nothing, OutputStream, Pollable};
-
-/// What stands for resources. The generated bindings export these names, so they are nominally public.
-#[expect(unreachable_pub, reason = "see above")]
-pub mod resources {
-    /// A resource that exists only as a type: nobody can get one.
-    pub enum Nothing {}
-    /// Always ready: nothing here ever waits.
-    pub struct Pollable;
-    /// Standard input: at its end.
-    pub struct InputStream;
-    /// Standard output (1) or error (2), by its number.
-    pub struct OutputStream;
-}
 
 /// Interfaces behind which there is nothing, not even an error: their functions trap, by name. libc links them.
 const ABSENT: [&str; 2] = ["wasi:filesystem/", "wasi:sockets/"];

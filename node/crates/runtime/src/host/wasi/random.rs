@@ -1,8 +1,9 @@
 //! `wasi:random`: SHA-256 in counter mode over the module's digest and the time of the batch. Good for hash tables and
 //! sampling; no secret, and every node computes the same.
 
-use super::{Guest, Wasi};
 use crate::bindings::wasi_virtual::wasi::random::{insecure, insecure_seed, random};
+use crate::host::Guest;
+use crate::host::wasi::Wasi;
 use crate::limits::WASI_RANDOM_BYTES_MAX;
 use sha2::{Digest as _, Sha256};
 use wasmtime::Result;

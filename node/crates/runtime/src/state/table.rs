@@ -5,8 +5,8 @@
 
 use crate::error::StateError;
 use crate::limits::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
-use crate::quota::{Quota, Share};
-use crate::timers::{Clocks, Timer, TimerClock, Timers};
+use crate::state::quota::{Quota, Share};
+use crate::state::timers::{Clocks, Timer, TimerClock, Timers};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -460,7 +460,7 @@ mod tests {
         table.roll_back(mark);
         assert_eq!(
             (table.timers(), table.bytes()),
-            (2, 2 * crate::timers::TIMER_BYTES)
+            (2, 2 * crate::state::timers::TIMER_BYTES)
         );
         assert_eq!(table.first_due(TimerClock::Processing), None);
         assert_eq!(table.pop_due(clock, 9).map(|t| t.at), Some(5));

@@ -11,15 +11,15 @@ use wit_parser::{Resolve, SourceMap};
 
 /// The contract.
 const WIT: [(&str, &str); 9] = [
-    ("log.wit", include_str!("../../../../wit/log.wit")),
-    ("metrics.wit", include_str!("../../../../wit/metrics.wit")),
-    ("state.wit", include_str!("../../../../wit/state.wit")),
-    ("timed.wit", include_str!("../../../../wit/timed.wit")),
-    ("timers.wit", include_str!("../../../../wit/timers.wit")),
-    ("transform.wit", include_str!("../../../../wit/transform.wit")),
-    ("types.wit", include_str!("../../../../wit/types.wit")),
-    ("upgrade.wit", include_str!("../../../../wit/upgrade.wit")),
-    ("world.wit", include_str!("../../../../wit/world.wit")),
+    ("log.wit", include_str!("../../../../../wit/log.wit")),
+    ("metrics.wit", include_str!("../../../../../wit/metrics.wit")),
+    ("state.wit", include_str!("../../../../../wit/state.wit")),
+    ("timed.wit", include_str!("../../../../../wit/timed.wit")),
+    ("timers.wit", include_str!("../../../../../wit/timers.wit")),
+    ("transform.wit", include_str!("../../../../../wit/transform.wit")),
+    ("types.wit", include_str!("../../../../../wit/types.wit")),
+    ("upgrade.wit", include_str!("../../../../../wit/upgrade.wit")),
+    ("world.wit", include_str!("../../../../../wit/world.wit")),
 ];
 
 /// What tells that a module needs a world, the largest first.

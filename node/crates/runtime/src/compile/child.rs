@@ -4,9 +4,9 @@
 //! panic, or be led astray by what it compiles. So a child does it, with limits on its memory and time, and reaches nothing but
 //! its pipes; what it makes is trusted.
 
-use crate::componentize::componentize;
-use crate::configuration::engine;
-use crate::confine::confine;
+use crate::compile::componentize::componentize;
+use crate::compile::configuration::engine;
+use crate::compile::confine::confine;
 use crate::error::LoadError;
 use crate::words::tidy;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
@@ -67,7 +67,7 @@ pub fn componentize_in_child(confined: bool) -> Result<(), LoadError> {
 }
 
 /// Reads a component from standard input and writes native code to standard output, under limits: the body of the
-/// child process of [`CompileBy::Child`](crate::CompileBy::Child).
+/// child process of [`CompileBy::Child`](crate::compile::native::CompileBy::Child).
 ///
 /// # Errors
 /// When the component does not compile within them.

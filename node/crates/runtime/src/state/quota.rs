@@ -184,7 +184,8 @@ impl Drop for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Table, TimerClock};
+    use crate::state::table::Table;
+    use crate::state::timers::TimerClock;
 
     #[test]
     fn tables_take_what_they_use_of_the_pipeline_and_of_the_node() {

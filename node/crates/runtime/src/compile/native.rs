@@ -2,10 +2,10 @@
 //!
 //! Loading native code means running it: the files of the cache are authenticated.
 
-use crate::child::{CONFINED, MAKE_COMPONENT, To, Wanted, precompile, run_child};
-use crate::componentize::componentize;
+use crate::compile::child::{CONFINED, MAKE_COMPONENT, To, Wanted, precompile, run_child};
+use crate::compile::componentize::componentize;
+use crate::digest::Digest;
 use crate::error::LoadError;
-use crate::inspect::Digest;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::borrow::Cow;
@@ -24,7 +24,7 @@ use wasmtime::Engine;
 pub enum CompileBy {
     /// In this process: for tools and tests, which have nothing to lose.
     Here,
-    /// In a child: this program with these arguments, which calls [`compile_in_child`](crate::compile_in_child).
+    /// In a child: this program with these arguments, which calls [`compile_in_child`](crate::compile::child::compile_in_child).
     Child(PathBuf, Vec<String>),
 }
 

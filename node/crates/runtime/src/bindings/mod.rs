@@ -1,6 +1,8 @@
 //! The one place where the contract becomes Rust: generated from `wit/`.
 #![allow(unsafe_code, missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 
+pub(crate) mod resources;
+
 wasmtime::component::bindgen!({
     path: "../../../wit",
     world: "evolving",
@@ -15,12 +17,12 @@ pub(crate) mod wasi_virtual {
         world: "virtual",
         imports: { default: trappable },
         with: {
-            "wasi:io/error.error": crate::host::wasi::resources::Nothing,
-            "wasi:io/poll.pollable": crate::host::wasi::resources::Pollable,
-            "wasi:io/streams.input-stream": crate::host::wasi::resources::InputStream,
-            "wasi:io/streams.output-stream": crate::host::wasi::resources::OutputStream,
-            "wasi:cli/terminal-input.terminal-input": crate::host::wasi::resources::Nothing,
-            "wasi:cli/terminal-output.terminal-output": crate::host::wasi::resources::Nothing,
+            "wasi:io/error.error": crate::bindings::resources::Nothing,
+            "wasi:io/poll.pollable": crate::bindings::resources::Pollable,
+            "wasi:io/streams.input-stream": crate::bindings::resources::InputStream,
+            "wasi:io/streams.output-stream": crate::bindings::resources::OutputStream,
+            "wasi:cli/terminal-input.terminal-input": crate::bindings::resources::Nothing,
+            "wasi:cli/terminal-output.terminal-output": crate::bindings::resources::Nothing,
         },
     });
 }
