@@ -1,4 +1,4 @@
-//! What can go wrong, by what was asked.
+//! Errors of the log, by operation.
 
 use crate::format::encoding::FormatError;
 use std::path::PathBuf;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::{fmt, io};
 use weir_types::{ErrorKind, Gap, PartitionId};
 
-/// What is missing, exactly.
+/// Missing data, exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Damage {
     /// Offsets whose records are lost.
     pub lost: Vec<(PartitionId, Gap)>,
-    /// What else was found.
+    /// Other findings, in words.
     pub notes: Vec<String>,
 }
 
 impl Damage {
-    /// Whether nothing is missing.
+    /// Returns true when nothing is missing.
     pub fn is_none(&self) -> bool {
         self.lost.is_empty() && self.notes.is_empty()
     }
@@ -37,22 +37,29 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Why an entry was not taken, or what became of it.
+/// An append that was refused, or whose outcome is unknown.
 #[derive(Clone, Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum AppendError {
+    /// The disk has too little space: nothing was written.
     #[error(
         "disk is nearly full: {free} bytes free, {reserve} are kept in reserve; free some space or lower retention"
     )]
-    DiskFull { free: u64, reserve: u64 },
+    DiskFull {
+        /// Free bytes of the disk.
+        free: u64,
+        /// Reserved bytes of the disk.
+        reserve: u64,
+    },
+    /// The log is closed: nothing was written.
     #[error("log is closed")]
     Closed,
+    /// A write failed and stopped the log: the outcome is unknown.
     #[error("outcome unknown, the log stopped: {0}")]
     Poisoned(Arc<str>),
 }
 
 impl AppendError {
-    /// What the caller does.
+    /// Returns the caller's way to react.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::DiskFull { .. } => ErrorKind::Retry,
@@ -62,7 +69,7 @@ impl AppendError {
     }
 }
 
-/// What to do about an error of the operating system, where that is known.
+/// Returns advice about an error of the operating system, where there is any.
 fn advice(error: &io::Error) -> &'static str {
     let is = |errno: rustix::io::Errno| error.raw_os_error() == Some(errno.raw_os_error());
     if error.kind() == io::ErrorKind::PermissionDenied {
@@ -79,38 +86,55 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Why a log could not be opened.
+/// A log that cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum OpenError {
+    /// Another process has the log open.
     #[error("`{}` is in use by another process", .0.display())]
     Locked(PathBuf),
+    /// The operating system refuses a file, which may be whole.
     #[error("cannot use `{}`{}", path.display(), advice(source))]
-    Io { path: PathBuf, source: io::Error },
+    Io {
+        /// Directory or file.
+        path: PathBuf,
+        /// Error of the operating system.
+        source: io::Error,
+    },
+    /// A later release has written the data.
     #[error("data in `{}` is whole, and not for this release: {why}", path.display())]
-    Newer { path: PathBuf, why: FormatError },
+    Newer {
+        /// Directory or file.
+        path: PathBuf,
+        /// The unreadable form.
+        why: FormatError,
+    },
+    /// The data is damaged, and the log does not open without a repair.
     #[error(
         "data in `{}` is damaged and does not open ({why}); at stake: {}. `weir scrub --data {} --repair` \
          makes it again from all that can be read, and says what is lost",
         path.display(), stake(damage), path.display()
     )]
     Damaged {
+        /// Directory or file.
         path: PathBuf,
+        /// Reason.
         why: String,
+        /// Endangered data.
         damage: Damage,
     },
 }
 
-/// What is at stake where nothing is known to be.
+/// Describes the endangered data, also when nothing is known of it.
 fn stake(damage: &Damage) -> String {
-    match damage.is_none() {
-        true => "nobody knows, since the marks of how far it went are gone or name nothing".to_owned(),
-        false => damage.to_string(),
+    if damage.is_none() {
+        "nobody knows, since the marks of how far it went are gone or name nothing".to_owned()
+    } else {
+        damage.to_string()
     }
 }
 
 impl OpenError {
-    /// What the caller does.
+    /// Returns the caller's way to react.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Locked(_) => ErrorKind::Retry,
@@ -121,30 +145,48 @@ impl OpenError {
     }
 }
 
-/// Why stored records could not be read.
+/// Stored records that cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum ReadError {
+    /// The partition does not exist.
     #[error("no partition {0}")]
     NoPartition(PartitionId),
+    /// The index or a batch of the partition is damaged.
     #[error("index of partition {partition} is damaged near offset {near}: {why}; `weir scrub` says more")]
     Damaged {
+        /// The partition.
         partition: PartitionId,
+        /// Offset near the damage.
         near: u64,
+        /// Reason.
         why: String,
     },
+    /// An entry of a replica group is damaged or missing.
     #[error("entry {index} of the replica group's log cannot be read: {why}")]
-    DamagedEntry { index: u64, why: String },
+    DamagedEntry {
+        /// Index of the entry.
+        index: u64,
+        /// Reason.
+        why: String,
+    },
+    /// A row exists but cannot be decoded.
     #[error("{row} is there and cannot be read: {why}")]
-    Format { row: String, why: FormatError },
+    Format {
+        /// Name of the row.
+        row: String,
+        /// The unreadable form.
+        why: FormatError,
+    },
+    /// The read failed for a temporary reason.
     #[error("cannot read now: {0}; try again")]
     Busy(String),
+    /// The log is closed.
     #[error("log is closed")]
     Closed,
 }
 
 impl ReadError {
-    /// What the caller does.
+    /// Returns the caller's way to react.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoPartition(_) | Self::Format { .. } => ErrorKind::Invalid,

@@ -1,15 +1,20 @@
-//! The partitioned log on fjall: the only crate that names it.
+//! The partitioned log on fjall: the only crate that names fjall.
 //!
-//! Owns the bytes on the disk and the one thread that writes them. An [`Entry`] of a replica group is stored split:
-//! its [`EntryHeader`] under (group, index), each batch, or where it lies in the value log, under (partition, base
-//! offset), both in one atomic write.
-//! Knows nothing of topics, of who may write, or of when an entry is committed: that is told to it by [`Log::apply`].
+//! Owns the bytes on the disk and the single thread that writes them. An [`Entry`] of a replica group is
+//! stored split: its [`EntryHeader`] under (group, index), and each batch, or its pointer into the value log,
+//! under (partition, base offset). Both parts are in an atomic write. The crate knows nothing of topics,
+//! writers or commitment: callers report committed entries with [`Log::apply`].
 //!
 //! Laws:
-//! - what a callback of [`Log::append`] reported as flushed survives a power cut, unless its entry was `lazy`
-//! - the headers of a group chain; [`Log::open`] walks the chain and says which offsets a hole in it cost
-//! - offsets are never used twice: ceilings are reserved ahead in a file of their own ([`watermark`])
-//! - after a failed write nothing more is written; the outcome of what was under way is unknown
+//! - an entry that a callback of [`Log::append`] reported as flushed survives a power cut, unless the entry
+//!   was `lazy`
+//! - the headers of a group form a chain; [`Log::open`] walks the chain and reports the offsets lost in a
+//!   hole
+//! - offsets are never used twice: ceilings are reserved ahead in a file of their own (`store::watermark`)
+//! - after a failed write nothing more is written, and the outcome of operations under way is unknown
+//!
+//! Rooms, top to bottom; imports point downwards only: `open` > `log`, `salvage` > `recovery` > `write` >
+//! `read` > `shared`, `options` > `positions` > `store` > `error` > `format` > `host`.
 //!
 //! ```text
 //!   log_start          committed_end   next_offset        ceiling

@@ -16,22 +16,24 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use weir_types::limits::WRITER_QUEUE_MAX;
 
-/// Room beyond the reserve that is left before payloads are moved: a step of a sweep, and a new file's start.
+/// Free space beyond the reserve below which payloads are not moved: a step of a sweep, and the start of a
+/// new file.
 pub(crate) const SWEEP_ROOM_BYTES: u64 = 8 << 20;
 
 impl Log {
-    /// Opens the log in `dir`, or makes one; mends what a power cut left and says what was lost, if anything was.
+    /// Opens the log in `dir`, or creates a log there. Repairs the traces of a power cut, and reports all
+    /// losses in [`Recovered`].
     ///
     /// # Errors
-    /// When the directory is in use, cannot be written, or is damaged beyond opening.
+    /// Fails when the directory is in use, cannot be written, or is damaged beyond opening.
     pub fn open(dir: &Path, options: &Options) -> Result<(Self, Recovered), OpenError> {
         Self::open_in(dir, options, Environment::default())
     }
 
-    /// As [`Log::open`], in an environment of the caller's.
+    /// Opens or creates the log in `dir` on the threads and the store of `environment`.
     ///
     /// # Errors
-    /// As [`Log::open`].
+    /// Fails when the directory is in use, cannot be written, or is damaged beyond opening.
     pub fn open_in(
         dir: &Path,
         options: &Options,

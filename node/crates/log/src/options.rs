@@ -8,33 +8,35 @@ use std::sync::Arc;
 pub struct Options {
     /// Bytes of decoded blocks kept in memory.
     pub cache_bytes: u64,
-    /// Bytes that one keyspace gathers in memory before it writes a table.
+    /// Bytes that a keyspace gathers in memory before it writes a table.
     pub memtable_bytes: u64,
     /// Bytes of journals on the disk, at least 64 MiB.
     pub journal_bytes: u64,
-    /// Payload bytes in one sync from which they go to the value log.
+    /// Payload bytes in a sync from which they go to the value log.
     pub value_log_from_bytes: usize,
-    /// Bytes of a file of the value log.
+    /// Bytes of a value-log segment: space comes back a segment at a time.
     pub value_file_bytes: u64,
-    /// Bytes of the disk that are never used for records; `None`: 5 % of it, at least 256 MiB, at most 5 GiB or a
-    /// quarter.
+    /// Bytes of the disk that are never used for records. `None` means 5 % of the disk: at least 256 MiB, at
+    /// most 5 GiB or a quarter.
     pub disk_reserve_bytes: Option<u64>,
-    /// Entries come without their batches, and none is missed: a witness's log.
+    /// Keep entries without their batches, as a witness does.
     pub headers_only: bool,
-    /// A log in which something is missing does not open, and nothing is given up: before a repair.
+    /// Refuse to open a log with missing data, and give nothing up. A node sets this until an operator asks
+    /// for a repair.
     pub only_whole: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        // The figures of ../../../tests/bench: 49 MiB resident at these sizes, and no slower than larger ones.
+        // The figures of ../../../tests/bench: 49 MiB resident at these sizes, and no slower than larger
+        // ones.
         Self {
             cache_bytes: 8 << 20,
             memtable_bytes: 16 << 20,
             journal_bytes: 128 << 20,
             value_log_from_bytes: 128 << 10,
-            // Large enough that making one is rare, small enough that retention gives space back soon on a small
-            // disk; fjall's blob files have the same target.
+            // Large enough that new segments are rare, small enough that retention frees space soon on a
+            // small disk. fjall's blob files have the same target.
             value_file_bytes: 32 << 20,
             disk_reserve_bytes: None,
             headers_only: false,
@@ -43,7 +45,8 @@ impl Default for Options {
     }
 }
 
-/// Where the rows are. Payloads of large rounds, and the low-water mark, are in files of the log's directory in any case.
+/// The place of the rows. Payloads of large rounds and the low-water mark are always files of the log's
+/// directory.
 #[derive(Clone)]
 pub enum Store {
     /// In fjall's files, in the log's directory.
@@ -53,12 +56,12 @@ pub enum Store {
     Simulated(crate::store::simulated::Disk),
 }
 
-/// What the log stands on: the simulation owns it all.
+/// The environment of a log, which a simulation replaces as a whole.
 #[derive(Clone)]
 pub struct Environment {
-    /// Who runs the loops that write and read.
+    /// Runs the loops that write and read.
     pub workers: Arc<dyn Workers>,
-    /// Where the rows are.
+    /// Place of the rows.
     pub store: Store,
 }
 
@@ -71,14 +74,14 @@ impl Default for Environment {
     }
 }
 
-/// What the log uses and has.
+/// Disk usage of a log.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// Bytes of all files of the database and of the value log.
     pub disk_bytes: u64,
-    /// Bytes that are left on the disk.
+    /// Bytes left on the disk.
     pub free_bytes: u64,
-    /// Bytes of them that are not used for records.
+    /// Bytes of the disk that are kept free of records.
     pub reserve_bytes: u64,
     /// Bytes written since start, before the file system.
     pub written_bytes: u64,

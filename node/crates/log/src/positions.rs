@@ -1,4 +1,4 @@
-//! Where each partition stands, readable without a lock by everybody and moved by one.
+//! Live positions of partitions: readable by everybody without a lock, changed by a single writer.
 
 use crate::format::entry::{Append, EntryHeader, OpHeader};
 use crate::format::position::Position;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use weir_types::{Gap, GapReason, GroupId, Offset, PartitionId};
 
-/// A partition's live position. Fields move on their own: read `log_start` before `committed_end`.
+/// The live position of a partition. Fields change independently: read `log_start` before `committed_end`.
 #[derive(Debug, Default)]
 pub struct Marks {
     log_start: AtomicU64,
@@ -16,46 +16,46 @@ pub struct Marks {
     lost: AtomicU64,
     max_timestamp: AtomicI64,
     gaps: Mutex<Vec<Gap>>,
-    /// What was found damaged since the log was opened.
+    /// Ranges found damaged since the log was opened.
     damaged: Mutex<Vec<Gap>>,
 }
 
-/// Damaged ranges of a partition that are remembered: a disk with more of them has a scrub to tell.
+/// Damaged ranges remembered for a partition. A disk with more damage needs a scrub.
 const DAMAGED_MAX: usize = 64;
 
 impl Marks {
-    /// First offset that may still be there.
+    /// Returns the first offset that may still be stored.
     pub fn log_start(&self) -> Offset {
         Offset::new(self.log_start.load(Ordering::Acquire))
     }
 
-    /// First offset not yet committed: readers see nothing from here on.
+    /// Returns the first offset that is not committed: readers see nothing from here on.
     pub fn committed_end(&self) -> Offset {
         Offset::new(self.committed_end.load(Ordering::Acquire))
     }
 
-    /// Bytes of its batches.
+    /// Returns the bytes of all stored batches of the partition.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Records lost or evicted, ever.
+    /// Returns the number of records ever lost or evicted.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Largest timestamp so far, in milliseconds.
+    /// Returns the largest timestamp so far, in milliseconds.
     pub fn max_timestamp(&self) -> i64 {
         self.max_timestamp.load(Ordering::Relaxed)
     }
 
-    /// Known ranges without records, ascending.
+    /// Returns the known ranges without records, ascending.
     pub fn gaps(&self) -> Vec<Gap> {
         self.gaps.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ranges whose records are on the disk and were found damaged, since the log was opened, ascending; the first of them, where there
-    /// are many. What another replica's copy has replaced since is none.
+    /// Returns the ranges that are stored but were found damaged since the log was opened, ascending. The
+    /// list is bounded and leaves out ranges that another replica's copy has replaced.
     pub fn damaged(&self) -> Vec<Gap> {
         let (start, gaps) = (self.log_start(), self.gaps());
         let damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +69,7 @@ impl Marks {
         ranges.copied().collect()
     }
 
-    /// [`Marks::gaps`] and [`Marks::damaged`]: what a reader is not given, ascending.
+    /// Returns all ranges that readers do not get: [`Marks::gaps`] and [`Marks::damaged`], ascending.
     pub fn unread(&self) -> Vec<Gap> {
         let mut all = self.gaps();
         all.extend(self.damaged());
@@ -79,7 +79,7 @@ impl Marks {
 
     pub(crate) fn found_damaged(&self, range: Gap) {
         let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
-        // Of what overlaps, the whole: a reader may have begun within it.
+        // Merge overlapping ranges: a reader may have begun inside a range.
         let (mut start, mut end) = (range.start, range.end);
         damaged.retain(|known| {
             let apart = known.end <= start || end <= known.start;
@@ -94,7 +94,7 @@ impl Marks {
         }
     }
 
-    /// A whole copy of a batch lies there now.
+    /// Records that a whole copy of the range is stored now.
     pub(crate) fn mended(&self, start: Offset, end: Offset) {
         let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         damaged.retain(|range| range.end <= start || end <= range.start);
@@ -116,7 +116,7 @@ impl Marks {
 
     fn trimmed(&self, to: Offset, reason: GapReason) {
         let from = self.log_start();
-        // A partition that begins behind the first offset.
+        // A partition may begin behind the first offset.
         self.committed_end.fetch_max(to.get(), Ordering::AcqRel);
         self.log_start.fetch_max(to.get(), Ordering::AcqRel);
         if reason != GapReason::Expired {
@@ -183,7 +183,7 @@ impl Positions {
         Arc::clone(map.entry(partition).or_default())
     }
 
-    /// Moves the marks as a committed entry says.
+    /// Applies the changes of a committed entry.
     pub(crate) fn apply(&self, header: &EntryHeader) {
         for op in &header.ops {
             match op {

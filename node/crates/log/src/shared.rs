@@ -5,7 +5,7 @@ use crate::positions::Positions;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// What the handle, the writer and the readers share.
+/// State shared by the handle, the writer and the readers.
 #[derive(Default)]
 pub(crate) struct Shared {
     pub(crate) positions: Positions,
@@ -15,8 +15,9 @@ pub(crate) struct Shared {
     pub(crate) syncs: AtomicU64,
     pub(crate) queued_bytes: AtomicU64,
     pub(crate) on_stop: Mutex<Option<StopHook>>,
-    /// Effects of committed entries, on their way to the next batch. Not a command: the writer's own thread may be
-    /// the one that decides, and must not wait for room in its own queue. Bounded by the entries of a round or two.
+    /// Effects of committed entries on their way to the next batch. They are no commands: the writer's own
+    /// thread may decide an entry and must not wait for its own queue. Bounded by the entries of a round or
+    /// two.
     pub(crate) effects: Mutex<Vec<Arc<EntryHeader>>>,
 }
 
@@ -51,7 +52,7 @@ impl Shared {
         self.reason.get().cloned()
     }
 
-    /// The first reason wins.
+    /// Stops the log. The first reason is kept.
     pub(crate) fn stop(&self, reason: Option<Arc<str>>) {
         if let Some(reason) = reason {
             let _ = self.reason.set(Arc::clone(&reason));

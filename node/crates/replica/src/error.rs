@@ -1,30 +1,30 @@
-//! Why a proposal did not become a committed entry.
+//! Errors of proposals and of groups.
 
 use crate::types::NodeId;
 use weir_log::AppendError;
 use weir_types::ErrorKind;
 
-/// Why a proposal did not become a committed entry.
+/// A proposal that did not become a committed entry.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ProposeError {
-    /// This node does not lead: nothing of this proposal happened.
+    /// This node does not lead: nothing of the proposal happened.
     #[error("{}", not_leader(*leader))]
     NotLeader {
-        /// Who does, as far as is known.
+        /// The leader, as far as known.
         leader: Option<NodeId>,
     },
-    /// The leader changed, or could not reach most of the others, before it was known to be committed.
+    /// The leader changed, or could not reach most voters, before the proposal was known to be committed.
     #[error("outcome unknown: the leader changed, or lost the others, before most had it")]
     Unknown,
-    /// It is larger than an entry may be: nothing of it happened, and nothing will.
+    /// The proposal is larger than an entry may be: nothing of it happened, and nothing will.
     #[error("{bytes} bytes would be one entry, which has at most {limit}: ask for less at once")]
     TooLarge {
-        /// What its ops take.
+        /// Bytes of the proposal's ops.
         bytes: usize,
-        /// What they may.
+        /// Limit of bytes.
         limit: usize,
     },
-    /// The log did not take it, or stopped.
+    /// The log refused the proposal, or stopped.
     #[error(transparent)]
     Log(#[from] AppendError),
 }
@@ -37,7 +37,7 @@ fn not_leader(leader: Option<NodeId>) -> String {
 }
 
 impl ProposeError {
-    /// What the caller does.
+    /// Returns the caller's way to react.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotLeader { .. } => ErrorKind::Retry,
@@ -48,13 +48,13 @@ impl ProposeError {
     }
 }
 
-/// Why a group could not be opened or its members not changed.
+/// A group that cannot be opened, or a change of members that failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GroupError {
     /// This node does not lead.
     #[error("{}", not_leader(*leader))]
     NotLeader {
-        /// Who does, as far as is known.
+        /// The leader, as far as known.
         leader: Option<NodeId>,
     },
     /// The change is not possible now, or at all.
@@ -66,7 +66,7 @@ pub enum GroupError {
 }
 
 impl GroupError {
-    /// What the caller does.
+    /// Returns the caller's way to react.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotLeader { .. } => ErrorKind::Retry,

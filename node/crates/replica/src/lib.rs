@@ -1,15 +1,20 @@
-//! Replica groups on Raft: propose an entry, wait until most members have it on their disks.
+//! Replica groups on Raft: propose an entry, and wait until most members have the entry on their disks.
 //!
-//! Owns the order of a group's entries and knows which are committed; knows nothing of what they mean. Consensus is
-//! openraft's, the only crate that names it is this one. Ours are what it stands on: the log that it writes to
-//! ([`store`]), the streams that it talks over ([`network`], [`serve`]), what a committed entry does ([`machine`]).
+//! Owns the order of a group's entries and knows the committed entries, but not their meaning. Consensus is
+//! openraft's; this is the only crate that names openraft. The crate provides the log (`raft::store`), the
+//! streams (`raft::network`, [`serve`]) and the state machine (`raft::machine`) that openraft stands on.
 //!
 //! Laws:
-//! - entries commit in the order of their indexes; effects ([`StateMachine::apply`]) come before waiters are told
-//! - an entry whose waiter got `Ok` is on the disks of most voters; one that may yet be committed is never called failed
-//! - only the holder of the current [`Leader`] proposes, and only under the term it was given for: what was computed
-//!   ahead of commitment in another term is refused, not merged
-//! - consensus never waits for the disk: appending hands over, votes and answers go on
+//! - entries commit in index order; their effects ([`StateMachine::apply`]) come before their waiters are
+//!   told
+//! - an entry whose waiter got `Ok` is on the disks of most voters; an entry that may yet be committed is
+//!   never called failed
+//! - only the holder of the current [`Leader`] proposes, and only in its term: results computed ahead of
+//!   commitment in another term are refused, not merged
+//! - consensus never waits for the disk: appends are handed over while votes and answers go on
+//!
+//! Rooms, top to bottom; imports point downwards only: `testing`, `peers` > `group` > `raft` > `wire` >
+//! `starts`, `transport`, `error` > `types`.
 
 mod error;
 mod group;

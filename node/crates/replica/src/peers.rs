@@ -1,4 +1,4 @@
-//! The transport of real nodes: one QUIC connection to each member, from the socket that the node listens on.
+//! The transport of real nodes: a QUIC connection to each member, from the socket that the node listens on.
 
 use crate::group::Group;
 use crate::starts::Seen;
@@ -28,7 +28,7 @@ use weir_peer::{read_in_parts, read_message, write_in_parts, write_message};
 use weir_types::GroupId;
 use weir_types::limits::{HELLO_BYTES_MAX, REPLICA_MESSAGE_BYTES_MAX, REPLICA_PARTS_BYTES_MAX};
 
-/// Connections to the other nodes of a site. Clones are handles to the same ones.
+/// Connections to the other nodes of a site. Clones are handles to the same connections.
 #[derive(Clone)]
 pub struct Peers(Arc<Inner>);
 
@@ -36,25 +36,25 @@ struct Inner {
     listener: Arc<Listener>,
     identity: Arc<Identity>,
     connections: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<Option<Connection>>>>>,
-    /// Keys that are let in besides those of the members that this node knows of: it may be far behind.
+    /// Trusted keys beside those of the known members: this node may be far behind.
     trusted: Mutex<BTreeSet<String>>,
-    /// Asking who is a member: one at a time, since anybody can bring it about.
+    /// Serializes questions about members, since anybody can cause them.
     vouching: tokio::sync::Mutex<()>,
 }
 
-/// A connection to a member, and when it was last seen to bring anything.
+/// A connection to a member, with the time of the last received bytes.
 struct Connection {
     peer: Peer,
     datagrams: u64,
     seen: Instant,
 }
 
-/// A connection that brings nothing for so long, keep-alives included, while an answer is waited for, is given up:
-/// twice the time between keep-alives.
+/// Silence of a connection, keep-alives included, after which the connection is given up while an answer is
+/// awaited. Twice the interval of keep-alives.
 const SILENCE: Duration = Duration::from_secs(1);
 
 impl Peers {
-    /// Connects from `listener`'s socket and as `identity`.
+    /// Makes connections from `listener`'s socket, as `identity`.
     pub fn new(listener: Arc<Listener>, identity: Arc<Identity>) -> Self {
         Self(Arc::new(Inner {
             listener,
@@ -65,7 +65,7 @@ impl Peers {
         }))
     }
 
-    /// Lets nodes with these keys in, each until this node has seen it among the members.
+    /// Accepts nodes with these keys, each until this node has seen the node among the members.
     pub fn trust(&self, keys: impl IntoIterator<Item = String>) {
         self.trusted().extend(keys);
     }
@@ -74,11 +74,14 @@ impl Peers {
         self.0.trusted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves a node that has connected, if it is a member of the site, until the connection ends. One that is not may
-    /// ask to become one, which is for `host` to decide, and nothing else.
+    /// Serves a connected member of the site until the connection ends. Another node may only ask to join,
+    /// which `host` decides.
     ///
     /// # Errors
-    /// When it is no member, or the connection is lost.
+    /// Fails when the peer is not a member, or the connection is lost.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes no stream by force; messages under way are lost.
     pub async fn accept(&self, peer: Peer, host: Arc<dyn Host>) -> Result<(), PeerError> {
         let Some(key) = peer.key() else {
             let addr = peer.remote_addr();
@@ -97,7 +100,7 @@ impl Peers {
         peer.widen();
         loop {
             let stream = peer.accept().await?;
-            // Asked each time: it may have been taken out since.
+            // Check for each stream: the member may have been removed since.
             if !self.is_known(&key, &site) {
                 peer.close("not a member of this site any more");
                 let addr = peer.remote_addr();
@@ -113,13 +116,13 @@ impl Peers {
         }
     }
 
-    /// Whether a node with the key `key` is a member of `group`, or was vouched for.
+    /// Returns true when the node with the key `key` is a member of `group`, or was vouched for.
     pub fn knows(&self, key: &str, group: &Group) -> bool {
         self.is_known(key, group)
     }
 
-    /// Whether a node with the key `key` is a member as far as this node knows. One that it was told of, or that
-    /// another vouched for, is let in until it is seen among the members: they decide from then on.
+    /// Returns true when the node with the key `key` is a member as far as this node knows. A trusted or
+    /// vouched node is accepted until it appears among the members: from then on the members decide.
     fn is_known(&self, key: &str, group: &Group) -> bool {
         let is_member = group.members().values().any(|m| m.key == key);
         let mut trusted = self.trusted();
@@ -132,9 +135,9 @@ impl Peers {
         }
     }
 
-    /// What becomes of a node that this one does not know. One that asks to join is answered, and not let in. One that
-    /// speaks as a member may be one: this node knows of members by the entries that it has, and may get more of them
-    /// from nobody but a leader that they do not tell of yet. So it asks those whom it knows.
+    /// Handles a node that this node does not know. A join request is answered. A node that speaks as a
+    /// member may be a member: this node learns of members from entries, which only a leader unknown to it
+    /// may be able to send. So ask the known members.
     async fn let_in(&self, peer: &Peer, key: &str, group: &Group, host: &dyn Host) -> bool {
         let first = tokio::time::timeout(JOIN_WITHIN, first_word(peer)).await;
         match first {
@@ -143,7 +146,7 @@ impl Peers {
                 let _ = tokio::time::timeout(JOIN_WITHIN, answer_join(reply, stream)).await;
                 false
             }
-            // It was a member, and is told that it is none.
+            // A removed member: tell it so.
             Ok(Ok((Open::Started(started), _, mut stream))) if !self.is_vouched_for(key, group).await => {
                 let seen = host.started(&started, key, peer.remote_addr().ip());
                 if let Ok(answer) = encode(&seen, Vec::new()) {
@@ -157,7 +160,7 @@ impl Peers {
                 }
                 false
             }
-            // The other side opens its stream once more.
+            // The other side opens its stream again.
             Ok(Ok((Open::Group { .. } | Open::Started(_), ..))) if self.is_vouched_for(key, group).await => {
                 true
             }
@@ -185,11 +188,14 @@ impl Peers {
         false
     }
 
-    /// Asks whoever is at `addr` to become a member: the one with `key`, or anybody when that is not known yet. `make`
-    /// gets the connection's binding; the answer comes with it and with the key that the other side proved.
+    /// Asks the node at `addr` to join the site. `key` is the expected key, or `None` for any. `make` gets
+    /// the binding of the connection. Returns the answer with the binding and the proven key.
     ///
     /// # Errors
-    /// When nobody answers, or somebody else is there.
+    /// Fails when nobody answers, or the key differs.
+    ///
+    /// # Cancel safety
+    /// A dropped request may have been accepted.
     pub async fn join(
         &self,
         addr: &str,
@@ -216,10 +222,13 @@ impl Peers {
         Ok((reply, binding, key))
     }
 
-    /// Tells `node`, which is reached at `member`, that this one has started.
+    /// Tells `node`, which is reached at `member`, of this node's start.
     ///
     /// # Errors
-    /// When it does not answer in time, or knows nothing of starts.
+    /// Fails when the node does not answer in time, or its release knows nothing of starts.
+    ///
+    /// # Cancel safety
+    /// Safe: the notice can be repeated.
     pub async fn tell_started(
         &self,
         node: NodeId,
@@ -239,11 +248,14 @@ impl Peers {
         told.unwrap_or(Err(PeerError::Timeout))
     }
 
-    /// Asks `members` to take this node, which was one of them and lost what it had, as another: each in turn, since only
-    /// the one that leads can.
+    /// Asks each of `members` to let this node, a member that lost its data, join under a new id. Only the
+    /// leader can.
     ///
     /// # Errors
-    /// What the one that leads said, or that nobody leads, or answers.
+    /// Returns the leader's refusal, or fails when there is no leader or no answer.
+    ///
+    /// # Cancel safety
+    /// A dropped request may have been accepted.
     pub async fn rejoin(
         &self,
         members: &BTreeMap<NodeId, Member>,
@@ -265,7 +277,7 @@ impl Peers {
                 Ok((JoinReply::Welcome { node, members, .. }, ..)) => return Ok((node, members)),
                 Ok((JoinReply::Refused(why), ..)) => return Err(Turned::Away(why)),
                 Ok((JoinReply::NotNow(why), ..)) => last = format!("the node at {addr} says: {why}"),
-                // It may have come after this node last looked; one that this node knows vouches for it.
+                // The member may be newer than this node's list; a known node vouches for the key.
                 Ok((JoinReply::Elsewhere { addr, key }, ..)) => at.push_front((addr, key)),
                 Err(e) => tracing::debug!(addr, error = %e, "not reached"),
             }
@@ -304,26 +316,26 @@ impl Peers {
     }
 }
 
-/// Why a node was not let in.
+/// A refused join.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Turned {
-    /// It need not ask again.
+    /// Final: asking again is useless.
     #[error("{0}")]
     Away(String),
-    /// It may ask again.
+    /// Temporary: ask again later.
     #[error("{0}")]
     Back(String),
 }
 
 /// The node whose groups are served.
 pub trait Host: Send + Sync + 'static {
-    /// The group of all nodes: its members may connect.
+    /// Returns the group of all nodes, whose members may connect.
     fn site(&self) -> Group;
-    /// The group `id`, if this node has a part in it.
+    /// Returns the group `id`, if this node has a replica.
     fn group(&self, id: GroupId) -> Option<Group>;
-    /// Why a node of `level` can have no part in the site, if it cannot.
+    /// Returns the reason why a node of `level` cannot take part in the site, if there is a reason.
     fn too_low(&self, level: u32) -> Option<String>;
-    /// Answers a node of `level` that has the key `key`, on a connection with `binding`.
+    /// Answers the join request of a node of `level` with the key `key`, on a connection with `binding`.
     fn admit(
         &self,
         request: JoinRequest,
@@ -331,17 +343,18 @@ pub trait Host: Send + Sync + 'static {
         binding: [u8; 32],
         level: u32,
     ) -> BoxFuture<'static, JoinReply>;
-    /// What this node thinks of a process that speaks, `from` there, for the member with the key `key`.
+    /// Judges a process that speaks from the address `from` for the member with the key `key`.
     fn started(&self, started: &Started, key: &str, from: IpAddr) -> Seen;
 }
 
-/// Joining is an entry and a change of members: a few round trips, and whatever the slowest disk takes.
+/// Longest time of a join: an entry and a change of members, each a few round trips and a write on the
+/// slowest disk.
 const JOIN_WITHIN: Duration = Duration::from_secs(15);
 
-/// A node that is there answers at once, however the disk is.
+/// Longest time of an answer to a start, which needs no disk.
 const TELL_WITHIN: Duration = Duration::from_secs(1);
 
-/// One stream of a member: of its replica, or of a node that was one and asks to be let in again.
+/// Serves a stream of a member: of its replica, or of a former member that asks to rejoin.
 async fn serve_stream(
     host: &dyn Host,
     mut stream: PeerStream,
@@ -394,7 +407,7 @@ async fn answer_join(reply: BoxFuture<'static, JoinReply>, mut stream: PeerStrea
     let lost = |e: io::Error| PeerError::Lost(e.to_string());
     write_message(&mut stream.tx, encode(&reply.await, Vec::new()).map_err(lost)?).await?;
     let _ = stream.tx.finish();
-    // The answer must get there before the connection goes.
+    // The answer must arrive before the connection closes.
     let _ = stream.tx.stopped().await;
     Ok(())
 }
@@ -429,7 +442,7 @@ impl Transport for Peers {
     }
 }
 
-/// A stream as replicas use it.
+/// Makes a channel of replicas from a stream.
 fn channel(stream: PeerStream) -> Channel {
     Channel {
         tx: Box::new(Out(stream.tx)),
@@ -453,7 +466,7 @@ impl Outgoing for Out {
 impl Incoming for In {
     fn recv(&mut self) -> BoxFuture<'_, io::Result<Option<Bytes>>> {
         Box::pin(async move {
-            // Larger than one part is only an entry that was made before entries had a bound.
+            // Only an entry from before the limit on entries is larger than a part.
             let read = read_in_parts(&mut self.0, REPLICA_MESSAGE_BYTES_MAX, REPLICA_PARTS_BYTES_MAX);
             read.await.map_err(io::Error::other)
         })

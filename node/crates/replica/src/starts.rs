@@ -1,9 +1,9 @@
-//! One process speaks for a node, and it has all that the node acknowledged.
+//! Starts of nodes: a single process speaks for a node, with everything that the node acknowledged.
 //!
-//! A directory that was copied, or put back from a backup, is sound in itself: only the others can tell that it is not
-//! the newest. So a node counts its starts, and tells the others of each before it takes part, and every few seconds
-//! from then on: they know of later starts, of another process that speaks for the same node, and, if they lead, of
-//! entries that it had.
+//! A directory that was copied, or restored from a backup, is consistent in itself: only other nodes can tell
+//! that it is outdated. So a node counts its starts. It tells the other nodes of each start before taking
+//! part, and every few seconds after that. The others know of later starts, of another process for the same
+//! node, and, if they lead, of acknowledged entries.
 
 use crate::types::NodeId;
 use serde::{Deserialize, Serialize};
@@ -16,73 +16,74 @@ use weir_log::EntryId;
 use weir_types::GroupId;
 use weir_types::limits::MEMBERS_MAX;
 
-/// How often a node tells the others of its start.
+/// Interval at which a node repeats its start to the others.
 pub const TELL_EVERY: Duration = Duration::from_secs(2);
-/// A process that has not told of itself for so long is taken for gone: two times missed.
+/// Silence after which a process is taken for gone: two missed notices.
 const GONE_AFTER: Duration = Duration::from_secs(5);
 
-/// What a process says of itself to the other nodes.
+/// A process's notice of its start to the other nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
-    /// The node that it speaks for.
+    /// Node of the process.
     pub node: NodeId,
-    /// How many starts the node's directory has seen; 0 when it does not say.
+    /// Number of starts of the node's directory; 0 when unknown.
     pub count: u64,
-    /// Drawn at random when the process started.
+    /// Random number of the process.
     pub run: [u8; 16],
     /// `HOST:PORT` at which others reach it.
     pub addr: String,
-    /// The last entry that it has of each group.
+    /// Last entry of each group.
     pub last: Vec<(GroupId, EntryId)>,
 }
 
-/// What another node answers.
+/// Another node's answer to a start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// Whether it leads: nobody knows better.
+    /// The answering node leads: nobody knows better.
     pub leads: bool,
-    /// Whether it and the one that started are the only voters: then it has all that the other ever acknowledged.
+    /// The two nodes are the only voters: then the answering node has everything that the other ever
+    /// acknowledged.
     pub is_pair: bool,
-    /// The most starts of the node that it has heard of; none of a node that it does not know.
+    /// Highest number of starts known for the node; `None` for an unknown node.
     pub count: Option<u64>,
-    /// What it thinks of the process.
+    /// Verdict on the process.
     pub verdict: Verdict,
 }
 
-/// What a node thinks of a process that speaks for another node.
+/// Verdict on a process that speaks for another node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
-    /// It knows of nothing that speaks against it.
+    /// Nothing speaks against the process.
     Sound,
-    /// The node has been started since: this is an older directory.
+    /// The node has been started since: the directory is outdated.
     Older,
     /// Another process speaks for the node, at this address.
     Taken(String),
-    /// The node acknowledged this entry of a group, and has it no more.
+    /// The node acknowledged this entry of a group, but the process lacks it.
     Behind(GroupId, EntryId),
     /// The node was taken out of the site.
     Removed,
 }
 
-/// The last start of a node that another has heard of.
+/// The last known start of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastStart {
-    /// How many there were.
+    /// Number of starts.
     pub count: u64,
-    /// What its process drew; none where that did not count.
+    /// Random number of the process; `None` for releases that did not count.
     pub run: Option<[u8; 16]>,
 }
 
-/// The starts of other nodes that a node has heard of.
+/// Known starts of the other nodes.
 #[derive(Default)]
 pub struct Starts(Mutex<BTreeMap<NodeId, Heard>>);
 
 #[derive(Clone)]
 struct Heard {
     count: u64,
-    /// Of the last start; none where that did not count.
+    /// Random number of the last start; `None` for releases that did not count.
     run: Option<[u8; 16]>,
-    /// None from before this node's own start.
+    /// `None` for notices from before this node's own start.
     process: Option<Process>,
 }
 
@@ -90,15 +91,15 @@ struct Heard {
 #[derive(Clone)]
 struct Process {
     run: [u8; 16],
-    /// Where it says it is reached, and whence it spoke: a machine that was copied says the same.
+    /// The announced address, and the sender's: a copied machine announces the same.
     addr: String,
     from: IpAddr,
-    /// When it last told.
+    /// Time of the last notice.
     at: Instant,
 }
 
 impl Starts {
-    /// How many starts of each node were heard of, and what the last drew.
+    /// Returns the number and the random number of each node's last start.
     pub fn last(&self) -> BTreeMap<NodeId, LastStart> {
         let heard = self.lock();
         let last = |heard: &Heard| LastStart {
@@ -108,7 +109,7 @@ impl Starts {
         heard.iter().map(|(node, heard)| (*node, last(heard))).collect()
     }
 
-    /// Remembers what [`Starts::last`] gave before this node's own start.
+    /// Restores the starts that [`Starts::last`] returned before this node's own start.
     pub fn remember(&self, last: &BTreeMap<NodeId, LastStart>) {
         let mut heard = self.lock();
         for (node, last) in last.iter().take(MEMBERS_MAX) {
@@ -120,13 +121,13 @@ impl Starts {
         }
     }
 
-    /// Forgets nodes that are no members any more.
+    /// Removes nodes that are no longer members.
     pub fn retain(&self, is_member: impl Fn(NodeId) -> bool) {
         self.lock().retain(|node, _| is_member(*node));
     }
 
-    /// What is known of a process that speaks `from` somewhere for a member: how many starts, and whether there was a later one,
-    /// or another that goes on. If not, it is remembered.
+    /// Judges a member's process that speaks from the address `from`. Returns the number of starts and the
+    /// verdict. A sound process is remembered.
     pub(crate) fn judge(&self, started: &Started, from: IpAddr, now: Instant) -> (u64, Verdict) {
         let mut all = self.lock();
         let known = all.entry(started.node).or_insert(Heard {
@@ -136,13 +137,13 @@ impl Starts {
         });
         let other = known.process.as_ref().filter(|known| known.run != started.run);
         if let Some(other) = other {
-            // One at the same address of the same machine has taken the other's place: both cannot be there.
+            // A process at the same address of the same machine has replaced the other: both cannot run.
             let is_elsewhere = other.addr != started.addr || other.from != from;
             if is_elsewhere && now.duration_since(other.at) < GONE_AFTER {
                 return (known.count, Verdict::Taken(other.addr.clone()));
             }
         }
-        // Another process counts its own start, and keeps that before it tells.
+        // Another process counts its own start, and stores the count before the notice.
         let is_older = match known.run {
             Some(run) if run != started.run => started.count <= known.count,
             _ => started.count < known.count,
@@ -187,25 +188,25 @@ mod tests {
         let (starts, now) = (Starts::default(), Instant::now());
         assert_eq!(starts.judge(&started(4, 1, 7), HERE, now).1, Verdict::Sound);
         assert_eq!(starts.judge(&started(4, 1, 7), HERE, now).1, Verdict::Sound);
-        // Killed and started again at its address.
+        // Killed and started again at the same address.
         assert_eq!(starts.judge(&started(5, 2, 7), HERE, now), (5, Verdict::Sound));
-        // The one that it was, and a copy of it, at the same address; a copy of now at another.
+        // The first process and an old copy at the same address; a new copy at another.
         assert_eq!(starts.judge(&started(4, 1, 7), HERE, now).1, Verdict::Older);
         assert_eq!(starts.judge(&started(5, 3, 7), HERE, now).1, Verdict::Older);
         let taken = Verdict::Taken("10.0.0.2:7".to_owned());
         assert_eq!(starts.judge(&started(6, 4, 8), HERE, now), (5, taken.clone()));
-        // And a machine that was copied with all its settings.
+        // A copied machine with all its settings.
         let there = IpAddr::from([10, 0, 0, 3]);
         assert_eq!(starts.judge(&started(6, 4, 7), there, now).1, taken);
         let now = now + (GONE_AFTER - Duration::from_millis(1));
         assert_eq!(starts.judge(&started(6, 4, 8), HERE, now).1, taken);
-        // Nothing was heard of the first for long enough.
+        // The first process has been silent for long enough.
         let now = now + Duration::from_millis(1);
         assert_eq!(starts.judge(&started(6, 4, 8), HERE, now), (6, Verdict::Sound));
         let older = Starts::default();
         older.remember(&starts.last());
         assert_eq!(older.judge(&started(5, 9, 7), HERE, now), (6, Verdict::Older));
-        // A copy from just before the last start counts to the same.
+        // A copy from just before the last start reaches the same count.
         assert_eq!(older.judge(&started(6, 9, 7), HERE, now), (6, Verdict::Older));
         assert_eq!(older.judge(&started(6, 4, 8), HERE, now), (6, Verdict::Sound));
     }

@@ -1,4 +1,4 @@
-//! What a group needs of the network: ordered streams of messages to a member.
+//! The network, as a group needs it: ordered streams of messages to members.
 
 use crate::types::Member;
 use crate::types::NodeId;
@@ -9,12 +9,12 @@ use weir_types::limits::REPLICA_PARTS_BYTES_MAX;
 
 /// Opens streams to members.
 pub trait Transport: Send + Sync + 'static {
-    /// A new stream to `node`, in an existing connection or a new one. The node proves that it has the key of
-    /// `member`.
+    /// Opens a stream to `node`, on an existing or a new connection. The node proves that it has the key
+    /// of `member`.
     fn open(&self, node: NodeId, member: Member) -> BoxFuture<'static, io::Result<Channel>>;
-    /// `node` does not answer: the next stream is opened in a new connection.
+    /// Marks `node` as silent: the next stream gets a new connection.
     fn suspect(&self, node: NodeId);
-    /// Bytes of the largest message that it takes.
+    /// Returns the limit on the bytes of a message.
     fn message_bytes_max(&self) -> usize {
         REPLICA_PARTS_BYTES_MAX
     }
@@ -22,20 +22,20 @@ pub trait Transport: Send + Sync + 'static {
 
 /// Both directions of a stream.
 pub struct Channel {
-    /// To the other side.
+    /// Sends to the other side.
     pub tx: Box<dyn Outgoing>,
-    /// From it.
+    /// Receives from the other side.
     pub rx: Box<dyn Incoming>,
 }
 
 /// Sends messages.
 pub trait Outgoing: Send + Sync {
-    /// Sends a message, given in parts; returns when it is handed over. Not cancel safe.
+    /// Sends a message, given in parts. Returns when the message is handed over. Not cancel safe.
     fn send(&mut self, parts: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>>;
 }
 
 /// Receives messages.
 pub trait Incoming: Send + Sync {
-    /// The next message; `None` when the other side has ended the stream. Not cancel safe.
+    /// Receives the next message; `None` at the end of the stream. Not cancel safe.
     fn recv(&mut self) -> BoxFuture<'_, io::Result<Option<Bytes>>>;
 }

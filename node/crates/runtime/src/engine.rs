@@ -19,18 +19,18 @@ use weir_types::pool::Pool;
 /// Settings of a runtime.
 #[derive(Clone, Debug)]
 pub struct RuntimeOptions {
-    /// Where native code is kept; `None`: nowhere.
+    /// Directory of cached native code; `None` for no cache.
     pub cache_dir: Option<PathBuf>,
-    /// Where compiling happens.
+    /// Place of compilation.
     pub compile: CompileBy,
-    /// Random bytes for the cache's key, should it need one.
+    /// Random bytes for the cache's key, if needed.
     pub random: fn() -> std::io::Result<[u8; 32]>,
-    /// What the memories of all instances take of.
+    /// Pool of the memories of all instances.
     pub memory: Arc<Pool>,
 }
 
 impl RuntimeOptions {
-    /// Compiles in this process and keeps nothing.
+    /// Returns options that compile in this process, without a cache.
     pub fn plain() -> Self {
         Self {
             cache_dir: None,
@@ -41,7 +41,7 @@ impl RuntimeOptions {
     }
 }
 
-/// Loads modules. Clones are handles to the same one.
+/// Loads modules. Clones are handles to the same runtime.
 #[derive(Clone)]
 pub struct Runtime(Arc<Inner>);
 
@@ -55,7 +55,7 @@ impl Runtime {
     /// Starts a runtime.
     ///
     /// # Errors
-    /// When the processor is not supported or the cache's directory cannot be used.
+    /// Fails when the processor is not supported, or the cache's directory cannot be used.
     pub fn new(options: RuntimeOptions) -> Result<Self, LoadError> {
         let contract = |e: wasmtime::Error| LoadError::Contract(format!("{e:#}"));
         let engine = engine().map_err(contract)?;
@@ -90,18 +90,19 @@ impl Runtime {
         })))
     }
 
-    /// Admits, compiles and links a component, and asks it what it is. Blocks, for seconds if it has to be compiled.
+    /// Admits, compiles and links a component, and reads its description. Blocks, for seconds if the
+    /// component must be compiled.
     ///
     /// # Errors
-    /// When it is not taken.
+    /// Fails when the component is refused.
     pub fn load(&self, bytes: &[u8]) -> Result<Module, LoadError> {
         self.load_while(bytes, &Wanted::default())
     }
 
-    /// As [`Runtime::load`], as long as it is `wanted`.
+    /// Loads a component as [`Runtime::load`] does, until `wanted` ends.
     ///
     /// # Errors
-    /// As [`Runtime::load`]; also when it is not wanted any more.
+    /// Fails when the component is refused, or when `wanted` has ended.
     pub fn load_while(&self, bytes: &[u8], wanted: &Wanted) -> Result<Module, LoadError> {
         let inspection = inspect(bytes)?;
         let (engine, digest) = (&self.0.shared.engine, inspection.digest);
@@ -114,7 +115,7 @@ impl Runtime {
             Native::Bytes(native) => unsafe { Component::deserialize(engine, native) },
             Native::File(path, key) => {
                 unsafe { Component::deserialize_file(engine, path) }.or_else(|e| {
-                    // On a file system that is mounted with `noexec` nothing can be mapped as code.
+                    // A file system mounted with `noexec` allows no mapping of code.
                     let native = self.0.compiler.bytes(key).ok_or(e)?;
                     unsafe { Component::deserialize(engine, native) }
                 })
@@ -140,17 +141,18 @@ impl Runtime {
             pre,
             shared: Arc::clone(&self.0.shared),
         };
-        // A module that cannot even say what it is is refused now, not when a pipeline wants it.
+        // Refuse a module without a working description now, not in a pipeline.
         let described = module.describe()?;
         module.descriptor = Arc::new(described.descriptor);
         module.excess = described.excess;
         Ok(module)
     }
 
-    /// As [`crate::compile::componentize::componentize`], in a process of its own where this runtime compiles in one.
+    /// Makes a component as [`crate::compile::componentize::componentize`] does, in a process of its own
+    /// where this runtime compiles in a child.
     ///
     /// # Errors
-    /// When the bytes are neither.
+    /// Fails when the bytes are neither a core module nor a component.
     pub fn componentize(&self, bytes: Vec<u8>, wanted: &Wanted) -> Result<Vec<u8>, LoadError> {
         self.0.compiler.componentize(bytes, wanted)
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with a module, by when.
+//! Errors of modules, by stage.
 
 use crate::limits::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
 use std::io;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use weir_types::ErrorKind;
 use weir_types::limits::STATE_CHANGES_BYTES_MAX;
 
-/// Why a component was not taken.
+/// A component that was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The bytes are not a component.
@@ -84,7 +84,7 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// What the caller does.
+    /// Returns the caller's way to react.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io(_) => ErrorKind::Internal,
@@ -104,7 +104,7 @@ impl LoadError {
     }
 }
 
-/// Why an instance could not be made.
+/// An instance that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// A setting names no parameter.
@@ -145,13 +145,13 @@ pub enum InitError {
 }
 
 impl InitError {
-    /// What the caller does: all of these are for whoever wrote the settings or the module.
+    /// Returns the caller's way to react: the author of the settings or of the module must act.
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::Invalid
     }
 }
 
-/// How a call ended other than by returning.
+/// A call that ended without returning.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallFailure {
     /// The call exceeded its deadline.
@@ -201,7 +201,7 @@ pub enum CallFailure {
     Host(String),
 }
 
-/// Why a batch has no outcome. The instance is not to be used again.
+/// A batch without an outcome. The instance must not be used again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The call did not return an outcome.
@@ -218,7 +218,7 @@ pub enum CallError {
     Fatal(String),
 }
 
-/// Why a row was not written. Nothing has changed.
+/// A row that was not written. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// The key is too long.
@@ -242,7 +242,7 @@ pub enum StateError {
     Changes,
 }
 
-/// The parameters that a module has, the nearest to a misspelt name first.
+/// Lists a module's parameters, the nearest to a misspelt name first.
 fn known_parameters(name: &str, known: &[String]) -> String {
     match known.iter().min_by_key(|word| strsim::levenshtein(word, name)) {
         None => "the module has none".to_owned(),

@@ -1,4 +1,4 @@
-//! What a component is and wants, before anything of it is compiled.
+//! Inspection of a component before any compilation.
 
 use crate::digest::Digest;
 use crate::error::LoadError;
@@ -6,33 +6,34 @@ use crate::limits::FUNCTION_BYTES_MAX;
 use wasmparser::{Encoding, Parser, Payload};
 use weir_types::limits::MODULE_BYTES_MAX;
 
-/// What was seen of a component.
+/// Findings of an inspection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
-    /// Its identity.
+    /// The component's identity.
     pub digest: Digest,
-    /// Interfaces that it imports functions from.
+    /// Interfaces with imported functions.
     pub imports: Vec<String>,
 }
 
 /// Interfaces of the contract that hold only types: importing them grants nothing.
 const TYPES: &str = "weir:module/types@0.1";
 
-/// What a module imports to remember.
+/// Import of modules with state.
 pub(crate) const STATE: &str = "weir:module/state@0.1";
 
-/// What a module imports to set timers, and exports to be called by them.
+/// Import of modules that set timers, and export for the calls.
 pub(crate) const TIMERS: &str = "weir:module/timers@0.1";
 
 const TIMED: &str = "weir:module/timed@0.1";
 
-/// What modules may import: the first two all of them, the others where a stage of a pipeline grants it.
+/// Allowed imports: the first two for all modules, the others where a stage grants them.
 const KNOWN: [&str; 4] = ["weir:module/log@0.1", "weir:module/metrics@0.1", STATE, TIMERS];
 
-/// Looks at `bytes` and refuses what is no component for us, is too large, or imports what nobody can grant.
+/// Inspects `bytes`. Refuses anything but a component of the contract, of bounded size and with known
+/// imports.
 ///
 /// # Errors
-/// Names what is wrong and what to do.
+/// Names the problem and the remedy.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
     if bytes.len() > MODULE_BYTES_MAX {
         return Err(LoadError::TooLarge {

@@ -1,12 +1,12 @@
 //! The Wasm host: the only crate that names wasmtime.
 //!
-//! Handles components apart from everything else in the node. A component is admitted by its imports ([`inspect`]),
-//! compiled in a process that may die (`compile`), and run on the caller's thread under limits on time, memory and output
-//! ([`Instance`]). Answers of a guest are checked before any use (`instance::outcome`). The crate knows nothing of topics
-//! or pipelines.
+//! Handles components apart from everything else in the node. A component is admitted by its imports
+//! ([`inspect`]), compiled in a process that may die (`compile`), and run on the caller's thread under limits
+//! on time, memory and output ([`Instance`]). Answers of a guest are checked before any use
+//! (`instance::outcome`). The crate knows nothing of topics or pipelines.
 //!
-//! Rooms, top to bottom; imports point downwards only: `engine`, `instance` > `module` > `inspect`, `ticker` > `host` >
-//! `state`, `compile` > `error` > `bindings`, `digest`, `limits`, `moment`, `words`.
+//! Rooms, top to bottom; imports point downwards only: `engine`, `instance` > `module` > `inspect`, `ticker`
+//! > `host` > `state`, `compile` > `error` > `bindings`, `digest`, `limits`, `moment`, `words`.
 
 mod bindings;
 mod compile;

@@ -1,4 +1,4 @@
-//! A component that is compiled and linked, and its description of itself.
+//! A compiled and linked component, and its own description.
 
 use crate::bindings::exports::weir::module::{timed, transform, upgrade};
 use crate::digest::Digest;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use wasmtime::Engine;
 use wasmtime::component::InstancePre;
 
-/// A component that is compiled and linked. Clones share it.
+/// A compiled and linked component. Clones share the component.
 #[derive(Clone)]
 pub struct Module {
     pub(crate) digest: Digest,
@@ -20,35 +20,35 @@ pub struct Module {
     pub(crate) excess: Option<Excess>,
     pub(crate) pre: InstancePre<Guest>,
     pub(crate) transform: transform::GuestIndices,
-    /// None when it has no timers.
+    /// `None` for a module without timers.
     pub(crate) timed: Option<timed::GuestIndices>,
-    /// None when it cannot take over anything.
+    /// `None` for a module that cannot migrate state.
     pub(crate) upgrade: Option<upgrade::GuestIndices>,
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Module {
-    /// Its identity.
+    /// Returns the module's identity.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// Interfaces that it imports functions from.
+    /// Returns the interfaces with imported functions.
     pub fn imports(&self) -> &[String] {
         &self.imports
     }
 
-    /// What it said it is when it was loaded.
+    /// Returns the module's own description, from loading.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
 
-    /// Whether it imports `state`: it is to be granted.
+    /// Returns true when the module imports `state`, which must be granted.
     pub fn wants_state(&self) -> bool {
         self.imports.iter().any(|i| i.starts_with(STATE))
     }
 
-    /// Whether it imports `timers`: they are to be granted.
+    /// Returns true when the module imports `timers`, which must be granted.
     pub fn wants_timers(&self) -> bool {
         self.imports.iter().any(|i| i.starts_with(TIMERS))
     }
@@ -58,7 +58,7 @@ impl Module {
     }
 }
 
-/// A parameter's value.
+/// Value of a parameter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Setting {
@@ -74,12 +74,12 @@ pub enum Setting {
     Json(serde_json::Value),
 }
 
-/// What a module says it is.
+/// A module's own description.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Descriptor {
-    /// One sentence on what it does.
+    /// Purpose in a sentence.
     pub about: String,
-    /// What can be set.
+    /// Parameters.
     pub parameters: Vec<ParameterInfo>,
     /// Version of its state; 0 for none.
     pub state_version: u32,
@@ -88,25 +88,25 @@ pub struct Descriptor {
 /// A parameter of a module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParameterInfo {
-    /// Its name.
+    /// Name.
     pub name: String,
     /// `text`, `integer`, `number`, `boolean` or `json`.
     pub kind: String,
-    /// Its value when nothing is set; it is required when there is none.
+    /// Default value; the parameter is required without a default.
     pub preset: Option<Setting>,
-    /// Its purpose.
+    /// Purpose.
     pub about: String,
 }
 
-/// What a module says of itself.
+/// A module's description, after a check.
 pub(crate) struct Described {
-    /// For people: its texts are cut.
+    /// The description for people, with cut texts.
     pub(crate) descriptor: Descriptor,
-    /// What is too long, if something is.
+    /// The first text that was too long.
     pub(crate) excess: Option<Excess>,
 }
 
-/// Something that a module says of itself is longer than it may be.
+/// A text of a description that is too long.
 #[derive(Clone, Debug)]
 pub(crate) struct Excess {
     pub(crate) what: String,
@@ -115,8 +115,8 @@ pub(crate) struct Excess {
 }
 
 impl Module {
-    /// Refuses a module that says more of itself than anybody reads. For one that comes anew: what was taken once is loaded, with
-    /// its texts cut.
+    /// Refuses a module with texts that are too long. For new modules only: an accepted module is loaded with
+    /// cut texts.
     ///
     /// # Errors
     /// Names the first text that is too long.

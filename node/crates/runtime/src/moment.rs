@@ -1,16 +1,16 @@
-//! The times at which a guest is called.
+//! The times of a call.
 
-/// The times at which a call happens.
+/// The times of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// When the node took the records in or called on its own, in milliseconds since 1970.
+    /// Time at which the node received the records or made the call, in milliseconds since 1970.
     pub now: i64,
-    /// No record before this time is expected any more; the smallest number when that is not known.
+    /// No record before this time is expected; the smallest number when unknown.
     pub watermark: i64,
 }
 
 impl Default for Moment {
-    /// No time at all.
+    /// Returns the time before everything.
     fn default() -> Self {
         Self {
             now: 0,

@@ -1,4 +1,4 @@
-//! The clock of epochs: deadlines of guests go by it.
+//! The clock of epochs, which drives deadlines of guests.
 
 use crate::compile::configuration::TICK;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::thread::Thread;
 use wasmtime::Engine;
 use weir_types::pool::Pool;
 
-/// Ticks without a guest after which the ticker rests: an idle node does not wake up two hundred times a second.
+/// Ticks without a guest before the ticker rests: an idle node does not wake up two hundred times a second.
 const REST_AFTER_TICKS: u32 = 40;
 
 /// Advances the engine's epoch while a guest runs, and rests when none does.
@@ -43,7 +43,8 @@ impl Ticker {
                         continue;
                     }
                     ticking.resting.store(true, Ordering::SeqCst);
-                    // Looked at again after the flag is up: a call that began in between has seen it or is seen here.
+                    // Checked again after the flag: a call that began in between has seen the flag, or is
+                    // seen here.
                     if ticking.running.load(Ordering::SeqCst) == 0 {
                         std::thread::park();
                     }
@@ -57,7 +58,7 @@ impl Ticker {
         })
     }
 
-    /// Keeps the epoch going until the guard is dropped.
+    /// Keeps the epoch running until the guard is dropped.
     pub(crate) fn running(&self) -> Running<'_> {
         self.shared.running.fetch_add(1, Ordering::SeqCst);
         if self.shared.resting.load(Ordering::SeqCst) {
@@ -82,7 +83,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// What all modules of a runtime share.
+/// State shared by all modules of a runtime.
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) ticker: Ticker,

@@ -3,11 +3,11 @@
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Where the time of day comes from.
+/// A source of time.
 pub trait Clock: Send + Sync + 'static {
-    /// Milliseconds since 1970-01-01 UTC; may jump either way, as a gateway's clock does.
+    /// Returns milliseconds since 1970-01-01 UTC; may jump either way, as a gateway's clock does.
     fn now_ms(&self) -> i64;
-    /// Milliseconds since some moment before, always forward and as fast as time goes.
+    /// Returns milliseconds since an earlier moment, steadily rising.
     fn steady_ms(&self) -> u64;
 }
 

@@ -1,4 +1,4 @@
-//! Records as columns: the form in which they cross the sandbox wall, one copy per column whatever the count.
+//! Records as columns, the form in which they cross the sandbox wall: a copy per column, whatever the count.
 
 use crate::batch::{BatchError, Body};
 use crate::record::{HeaderBuf, Headers, RecordRef};
@@ -6,11 +6,11 @@ use crate::record::{HeaderBuf, Headers, RecordRef};
 /// Items laid end to end. Item `i` is `data[ends[i - 1]..ends[i]]`, with 0 before the first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Column {
-    /// Where each item ends.
+    /// End of each item.
     pub ends: Vec<u32>,
     /// All items.
     pub data: Vec<u8>,
-    /// A byte an item, 1 where it is null; absent when none is.
+    /// A byte per item, 1 for null; absent without nulls.
     pub nulls: Option<Vec<u8>>,
 }
 
@@ -27,12 +27,12 @@ impl Column {
         }
     }
 
-    /// Items.
+    /// Returns the number of items.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether it holds no item.
+    /// Returns true without items.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -41,11 +41,11 @@ impl Column {
 /// Headers of all records: record `i` has the items `ends[i - 1]..ends[i]` of both columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderColumns {
-    /// Where each record's headers end.
+    /// End of each record's headers.
     pub ends: Vec<u32>,
-    /// Their names; never null, may repeat.
+    /// Names; never null, may repeat.
     pub names: Column,
-    /// Their values.
+    /// Values.
     pub values: Column,
 }
 
@@ -59,7 +59,7 @@ impl HeaderColumns {
     }
 }
 
-/// Which columns a reader wants; the rest is not copied.
+/// Selects columns; others are not copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Keys.
@@ -70,31 +70,31 @@ pub struct Wanted {
     pub headers: bool,
 }
 
-/// The records of one batch as columns.
+/// The records of a batch as columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
-    /// A timestamp a record, in milliseconds.
+    /// A timestamp per record, in milliseconds.
     pub timestamps: Vec<i64>,
-    /// Keys, if wanted.
+    /// Keys, if selected.
     pub keys: Option<Column>,
-    /// Values, if wanted.
+    /// Values, if selected.
     pub values: Option<Column>,
-    /// Headers, if wanted.
+    /// Headers, if selected.
     pub headers: Option<HeaderColumns>,
-    /// Where each record ends in the batch's body, so that what stays can be copied as it is.
+    /// End of each record in the batch's body, so that kept records can be copied.
     pub spans: Vec<u32>,
 }
 
 impl Columns {
-    /// Walks `body`, which holds about `count` records.
+    /// Walks `body`, with about `count` records.
     ///
     /// # Errors
-    /// At the first malformed record.
+    /// Fails at the first malformed record.
     pub fn read(body: &Body, count: u32, wanted: Wanted) -> Result<Self, BatchError> {
         let count = count as usize;
         let column = || Column {
             ends: Vec::with_capacity(count),
-            // What is not a key, a value or a header is a few bytes a record.
+            // Other fields have a few bytes per record.
             data: Vec::with_capacity(body.bytes().len()),
             nulls: None,
         };
@@ -113,7 +113,7 @@ impl Columns {
         Ok(columns)
     }
 
-    /// Adds a record to the columns that there are.
+    /// Adds a record to the selected columns.
     #[inline]
     pub fn push(&mut self, record: &RecordRef<'_>) {
         self.timestamps.push(record.timestamp);
@@ -128,18 +128,18 @@ impl Columns {
         }
     }
 
-    /// Records.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.timestamps.len()
     }
 
-    /// Whether there are none.
+    /// Returns true without records.
     pub fn is_empty(&self) -> bool {
         self.timestamps.is_empty()
     }
 }
 
-/// A column that came from a guest, checked: ends ascend and stay within the data, nulls match in number.
+/// A checked column from a guest: ends ascend within the data, nulls match in number.
 #[derive(Clone, Copy, Debug)]
 pub struct ColumnView<'a> {
     ends: &'a [u32],
@@ -151,7 +151,7 @@ impl<'a> ColumnView<'a> {
     /// Checks the parts of a column of `len` items.
     ///
     /// # Errors
-    /// Says what does not fit, in words for the module's author.
+    /// Describes the mismatch, for the module's author.
     pub fn check(
         ends: &'a [u32],
         data: &'a [u8],
@@ -177,7 +177,7 @@ impl<'a> ColumnView<'a> {
         Ok(Self { ends, data, nulls })
     }
 
-    /// Item `i`; null also where there is no such item.
+    /// Returns item `i`; null also without such an item.
     pub fn item(&self, i: usize) -> Option<&'a [u8]> {
         if self.nulls.is_some_and(|n| n.get(i).is_some_and(|b| *b != 0)) {
             return None;
@@ -187,7 +187,7 @@ impl<'a> ColumnView<'a> {
     }
 }
 
-/// Headers that came from a guest, checked.
+/// Checked headers from a guest.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadersView<'a> {
     ends: &'a [u32],
@@ -199,7 +199,7 @@ impl<'a> HeadersView<'a> {
     /// Joins checked columns for `len` records.
     ///
     /// # Errors
-    /// Says what does not fit.
+    /// Describes the mismatch.
     pub fn check(
         ends: &'a [u32],
         names: ColumnView<'a>,

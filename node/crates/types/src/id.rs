@@ -1,9 +1,10 @@
-//! Numbers with a meaning, as types, so that one cannot stand where another belongs.
+//! Numbers with a meaning, as types that cannot be confused.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Position of a record in a partition; the first is 0. Kafka's offsets are signed, so the top bit stays clear.
+/// Position of a record in a partition; the first is 0. Kafka's offsets are signed, so the top bit stays
+/// clear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Offset(u64);
@@ -14,7 +15,7 @@ impl Offset {
     /// The largest position that a Kafka client can name.
     pub const MAX: Offset = Offset(i64::MAX as u64);
 
-    /// The offset at `value`, cut to [`Offset::MAX`].
+    /// Returns the offset at `value`, cut to [`Offset::MAX`].
     pub const fn new(value: u64) -> Self {
         if value > Self::MAX.0 {
             Self::MAX
@@ -23,18 +24,18 @@ impl Offset {
         }
     }
 
-    /// The number itself.
+    /// Returns the number.
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// The position `n` records further on.
+    /// Returns the offset `n` records further on.
     #[must_use]
     pub const fn plus(self, n: u64) -> Self {
         Self::new(self.0.saturating_add(n))
     }
 
-    /// How many positions lie in `[earlier, self)`; 0 when `earlier` is not earlier.
+    /// Returns the number of offsets in `[earlier, self)`; 0 when `earlier` is not earlier.
     pub const fn since(self, earlier: Offset) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -46,33 +47,34 @@ impl fmt::Display for Offset {
     }
 }
 
-/// A partition of one topic: the replica group that carries it, and a number in that group that is never reused. The
-/// first part of every data key, so that what a group carries can be told from the keys alone.
+/// A partition of a topic: its replica group, and a number in the group that is never reused. The first part
+/// of every data key, so that the keys alone tell a group's contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PartitionId(pub u32);
 
 impl PartitionId {
-    /// Bits of the number; those above are the group's.
+    /// Bits of the number; the bits above are the group's.
     const NUMBER_BITS: u32 = 24;
-    /// Numbers that a group can give out, ever.
+    /// Count of numbers in a group.
     pub const NUMBERS: u32 = 1 << Self::NUMBER_BITS;
 
-    /// A number of the site's group that no partition is given: what pipelines keep there, whatever they read.
+    /// A number of the site's group that no partition gets: state of pipelines that is independent of
+    /// partitions.
     pub const HOME: Self = Self(0);
 
-    /// The partition `number` of `group`; `None` beyond the numbers that there are.
+    /// Returns the partition `number` of `group`; `None` beyond the count of numbers.
     pub fn new(group: GroupId, number: u32) -> Option<Self> {
         let group = u8::try_from(group.0).ok()?;
         (number < Self::NUMBERS).then_some(Self(u32::from(group) << Self::NUMBER_BITS | number))
     }
 
-    /// The replica group that carries it.
+    /// Returns the partition's replica group.
     pub fn group(self) -> GroupId {
         GroupId((self.0 >> Self::NUMBER_BITS) as u16)
     }
 
-    /// Its number in that group.
+    /// Returns the number in the group.
     pub fn number(self) -> u32 {
         self.0 & (Self::NUMBERS - 1)
     }
@@ -84,13 +86,13 @@ impl fmt::Display for PartitionId {
     }
 }
 
-/// A replica group: one log that carries many partitions.
+/// A replica group: a log that carries many partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GroupId(pub u16);
 
 impl GroupId {
-    /// The group of all nodes of the site: it carries what the site has in common, and by default every partition.
+    /// The group of all nodes of the site, with the site's shared state and by default every partition.
     pub const SITE: Self = Self(0);
 }
 

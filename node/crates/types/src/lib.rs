@@ -1,7 +1,7 @@
-//! What every layer of Weir speaks: offsets, record batches, columns, limits, clocks and error kinds.
+//! The vocabulary of every layer of Weir: offsets, record batches, columns, limits, clocks and error kinds.
 //!
-//! Owns the one stored and wire form of data, Kafka's RecordBatch v2, and the way between it and the columns
-//! that cross the sandbox wall. Does no I/O, knows no async runtime, and never panics on the bytes it is given.
+//! Owns the single stored and wire form of data, Kafka's RecordBatch v2, and the conversion to the columns
+//! that cross the sandbox wall. Does no I/O, knows no async runtime, and never panics on input bytes.
 
 pub mod batch;
 pub mod clock;

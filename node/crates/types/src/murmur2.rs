@@ -1,7 +1,7 @@
 //! The hash that places a key on a partition.
 
-/// Murmur2 as in Kafka's `Utils.murmur2` (org.apache.kafka.common.utils), seed 0x9747b28c: keys land where Kafka's
-/// default partitioner puts them.
+/// Murmur2 as in Kafka's `Utils.murmur2` (org.apache.kafka.common.utils), seed 0x9747b28c: keys land where
+/// Kafka's default partitioner puts them.
 pub fn murmur2(data: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     const R: u32 = 24;
@@ -24,7 +24,7 @@ pub fn murmur2(data: &[u8]) -> u32 {
     h ^ (h >> 15)
 }
 
-/// The partition of `key` among `partitions` (at least 1), as Kafka's default partitioner chooses it.
+/// Returns the partition of `key` among `partitions` (at least 1), as Kafka's default partitioner does.
 pub fn partition_for(key: &[u8], partitions: u32) -> u32 {
     // `toPositive` in Kafka clears the sign bit.
     (murmur2(key) & 0x7fff_ffff) % partitions.max(1)

@@ -1,4 +1,4 @@
-//! Names of topics, checked once at the door.
+//! Names of topics, checked on entry.
 
 use crate::limits::TOPIC_NAME_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 pub struct TopicName(Arc<str>);
 
 impl TopicName {
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,20 +1,20 @@
-//! Bugs on purpose, so that the simulation can show that it would find them.
+//! Injected bugs, so that the simulation can show that it would find them.
 //!
-//! Without the feature `planted`, which only the simulation has, [`planted`] is `false` at compile time and nothing of
-//! them is left.
+//! Without the feature `planted`, which only the simulation has, [`planted`] is `false` at compile time and
+//! nothing remains of the bugs.
 
 macro_rules! bugs {
     ($($bug:ident $name:literal,)*) => {
-        /// What may be wrong.
+        /// An injected bug.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[expect(missing_docs, reason = "the name says what is wrong")]
         pub enum Bug { $($bug,)* }
 
         impl Bug {
-            /// All of them.
+            /// All bugs.
             pub const ALL: &[Self] = &[$(Self::$bug,)*];
 
-            /// What it is called.
+            /// Returns the bug's name.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$bug => $name,)* }
             }
@@ -65,19 +65,19 @@ bugs! {
 #[cfg(feature = "planted")]
 static ACTIVE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(usize::MAX);
 
-/// Makes `bug` be there from now on.
+/// Injects `bug` from now on.
 #[cfg(feature = "planted")]
 pub fn plant(bug: Bug) {
     ACTIVE.store(bug as usize, std::sync::atomic::Ordering::Relaxed);
 }
 
-/// Whether `bug` is there.
+/// Returns true when `bug` is injected.
 #[cfg(feature = "planted")]
 pub fn planted(bug: Bug) -> bool {
     ACTIVE.load(std::sync::atomic::Ordering::Relaxed) == bug as usize
 }
 
-/// Whether `bug` is there: never.
+/// Returns false: no bug is injected.
 #[cfg(not(feature = "planted"))]
 #[inline(always)]
 pub const fn planted(_: Bug) -> bool {

@@ -1,8 +1,8 @@
-//! Bytes that several take from, up to a bound: what is used counts, not what may be.
+//! A shared bound on bytes: actual use counts, not possible use.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A bound that is shared, and what is taken of it.
+/// A shared bound, and the bytes taken.
 #[derive(Debug)]
 pub struct Pool {
     max: u64,
@@ -11,7 +11,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// One of so many bytes.
+    /// Makes a pool of `max` bytes.
     pub fn new(max: u64) -> Self {
         Self {
             max,
@@ -20,39 +20,39 @@ impl Pool {
         }
     }
 
-    /// Bytes that it has in all.
+    /// Returns the bound in bytes.
     pub fn max(&self) -> u64 {
         self.max
     }
 
-    /// Bytes that are taken.
+    /// Returns the bytes taken.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// How often somebody was refused.
+    /// Returns the number of refusals.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Takes `bytes`, if there are so many. Who takes them gives them back.
+    /// Takes `bytes`, if available. The caller gives them back.
     pub fn take(&self, bytes: u64) -> bool {
         let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.max);
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         taken.is_ok()
     }
 
-    /// Somebody went without.
+    /// Counts a refusal.
     pub fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes `bytes` that are in use already, also beyond the bound: then nobody gets more until others are given back.
+    /// Takes `bytes` in use already, also beyond the bound: nobody gets more until others are given back.
     pub fn count(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Gives back what was taken.
+    /// Gives `bytes` back.
     pub fn give(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }

@@ -1,43 +1,45 @@
-//! The form in which rows are stored, and messages about them sent: postcard, with its version where that is not the first.
+//! The form in which rows are stored, and messages about them sent: postcard, with its version where that is
+//! not the first.
 //!
-//! The first form has no version in front. A later one begins with [`MARK`] and its version: two bytes that postcard never begins
-//! with, since they are the number 0 written longer than it has to be, and every row and message of the first form begins with a
-//! number or a length. So a reader can always tell, and says so when it does not know the version.
+//! The first form has no version in front. A later one begins with [`MARK`] and its version: two bytes that
+//! postcard never begins with, since they are the number 0 written longer than it has to be, and every row
+//! and message of the first form begins with a number or a length. So a reader can always tell, and says so
+//! when it does not know the version.
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weir_types::planted::{Bug, planted};
 
-/// What a form later than the first begins with, and its version behind.
+/// The first bytes of every form later than the first; the version follows.
 const MARK: [u8; 2] = [0x80, 0x00];
 
-/// Why what is stored or was sent cannot be read. It is there, and says something.
+/// Stored or received bytes that cannot be read, although they are there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// Its version, or what it says, is of a later release.
+    /// The version, or a value inside, belongs to a later release.
     #[error("{what} is of version {version}: a later release than {} wrote it, and one like that has to read it", env!("CARGO_PKG_VERSION"))]
     Newer {
-        /// What it is.
+        /// Name of the row or message.
         what: &'static str,
-        /// Its version.
+        /// Version of the row or message.
         version: u8,
     },
-    /// It is in no form of its version: of a later release that did not say so, or damaged.
+    /// The bytes fit no form of their version: an unmarked later release, or damage.
     #[error("{what} is in no form that release {} knows: {why}", env!("CARGO_PKG_VERSION"))]
     Unknown {
-        /// What it is.
+        /// Name of the row or message.
         what: &'static str,
-        /// What is wrong with it.
+        /// Reason of the failure.
         why: String,
     },
 }
 
-/// `value` in postcard, in the first form.
+/// Encodes `value` in postcard, in the first form.
 ///
 /// # Panics
-/// When `value` has no such form: a list whose length its type does not know, which no row or message has. An empty row
-/// instead would be one that is gone, in silence.
+/// Panics when `value` has no such form: a list whose type does not know its length, which no row or message
+/// has. An empty row would be a silent loss instead.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
     let encoded = postcard::to_allocvec(value);
     let encoded = encoded.expect("rows are numbers, texts, options and lists of known length");
@@ -47,10 +49,10 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
     encoded.into()
 }
 
-/// `value` in postcard, as `version`.
+/// Encodes `value` in postcard, marked with `version`.
 ///
 /// # Panics
-/// As [`encode`].
+/// Panics when `value` has no such form, as [`encode`] does.
 pub fn encode_as<T: Serialize + ?Sized>(version: u8, value: &T) -> Bytes {
     let encoded = postcard::to_extend(value, vec![MARK[0], MARK[1], version]);
     encoded
@@ -58,7 +60,7 @@ pub fn encode_as<T: Serialize + ?Sized>(version: u8, value: &T) -> Bytes {
         .into()
 }
 
-/// The version of `bytes` and what follows it.
+/// Splits `bytes` into their version and the body.
 pub fn version_of(bytes: &[u8]) -> (u8, &[u8]) {
     match bytes.strip_prefix(&MARK).and_then(<[u8]>::split_first) {
         Some((version, rest)) => (*version, rest),
@@ -66,10 +68,10 @@ pub fn version_of(bytes: &[u8]) -> (u8, &[u8]) {
     }
 }
 
-/// Reads `what`, of which only the first form is known.
+/// Decodes `what`, a row or message of which only the first form exists.
 ///
 /// # Errors
-/// When it is in another.
+/// Fails when the bytes are in another form.
 pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, FormatError> {
     match version_of(bytes) {
         (1, body) => decode_body(what, body),
@@ -77,10 +79,10 @@ pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T
     }
 }
 
-/// Reads `what` behind its version.
+/// Decodes the body of `what`, after its version.
 ///
 /// # Errors
-/// When it is not in the form of `T`.
+/// Fails when the body is not in the form of `T`.
 pub fn decode_body<T: DeserializeOwned>(what: &'static str, body: &[u8]) -> Result<T, FormatError> {
     postcard::from_bytes(body).map_err(|e| FormatError::Unknown {
         what,
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A list that does not say how long it is.
+    /// A list that does not know its length.
     struct Endless;
 
     impl Serialize for Endless {

@@ -12,44 +12,44 @@ use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId, Term};
 pub enum Op {
     /// Adds a batch at its base offset.
     Append {
-        /// Where.
+        /// The partition.
         partition: PartitionId,
-        /// What; its base offset is the partition's next.
+        /// The batch, with its base offset already assigned.
         batch: Batch,
     },
     /// Writes a row of `state`.
     Put {
-        /// Which.
+        /// Key of the row.
         key: StateKey,
-        /// What it says from now on.
+        /// The new value.
         value: Bytes,
     },
     /// Removes a row of `state`.
     Remove {
-        /// Which.
+        /// Key of the row.
         key: StateKey,
     },
-    /// Gives up everything before `to`.
+    /// Removes everything before `to`.
     Trim {
-        /// Of which partition.
+        /// The partition.
         partition: PartitionId,
         /// The new start.
         to: Offset,
-        /// Why.
+        /// Reason of the gap.
         reason: GapReason,
     },
     /// Removes a partition with all its rows.
     Drop {
-        /// Which.
+        /// The partition.
         partition: PartitionId,
     },
-    /// An appended batch whose bytes retention has removed since: an old entry, read back or sent to a follower. It
-    /// stores a header and no row.
+    /// An appended batch that retention has removed since: part of an old entry that is read back or sent to
+    /// a follower. Stores a header and no row.
     Gone(Append),
 }
 
 impl Op {
-    /// Whether it deletes records, or says which a topic keeps.
+    /// Returns true for an op that frees space: deleted records, or settings of retention.
     pub fn gives_room(&self) -> bool {
         match self {
             Self::Trim { .. } | Self::Drop { .. } => true,
@@ -60,7 +60,7 @@ impl Op {
         }
     }
 
-    /// Bytes that it takes in a header or a message, its batch included, at most.
+    /// Returns the most bytes that the op takes in a header or a message, including its batch.
     pub fn bytes(&self) -> usize {
         OP_HEAD_BYTES_MAX
             + match self {
@@ -72,37 +72,38 @@ impl Op {
     }
 }
 
-/// Which entry: the same id means the same entry, and the same ones before it, on every replica (Raft's log matching).
+/// Identity of an entry. Equal ids mean equal entries with equal predecessors on every replica (Raft's log
+/// matching).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EntryId {
-    /// The term of the leader that made it.
+    /// Term of the leader that made the entry.
     pub term: Term,
-    /// Its place in the group's log.
+    /// Index in the group's log.
     pub index: u64,
 }
 
 /// The atomic unit of a replica group.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Whose log it belongs to.
+    /// Group of the log.
     pub group: GroupId,
-    /// Its place there; the first is 1.
+    /// Index in the log; the first is 1.
     pub index: u64,
-    /// The leader's term.
+    /// Term of the leader.
     pub term: Term,
-    /// May be acknowledged before it is synced: only when every topic it touches is `lazy`.
+    /// May be acknowledged before a sync: only when every touched topic is `lazy`.
     pub lazy: bool,
-    /// What it does.
+    /// Effects.
     pub ops: Vec<Op>,
 }
 
 impl Entry {
-    /// Bytes of payload.
+    /// Returns the bytes of payload.
     pub fn payload_bytes(&self) -> usize {
         self.ops.iter().map(Op::bytes).sum()
     }
 
-    /// Which entry it is.
+    /// Returns the entry's identity.
     pub fn id(&self) -> EntryId {
         EntryId {
             term: self.term,
@@ -110,7 +111,7 @@ impl Entry {
         }
     }
 
-    /// What is stored under (group, index).
+    /// Returns the header, which is stored under (group, index).
     pub fn header(&self) -> EntryHeader {
         let ops = self.ops.iter().map(OpHeader::of).collect();
         EntryHeader {
@@ -122,27 +123,27 @@ impl Entry {
     }
 }
 
-/// What a header keeps of an appended batch: enough to find it, and to notice that it is not what it was.
+/// Part of a header for an appended batch: enough to find the batch, and to notice a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Append {
-    /// Where it lies.
+    /// The partition.
     pub partition: PartitionId,
-    /// Its first offset.
+    /// First offset.
     pub base: Offset,
-    /// Offsets that it spans.
+    /// Number of offsets.
     pub span: u32,
-    /// Records that it holds.
+    /// Number of records.
     pub count: u32,
-    /// Its stored size.
+    /// Stored size in bytes.
     pub bytes: u32,
-    /// Its own checksum.
+    /// CRC32C of the batch.
     pub crc: u32,
-    /// Its largest timestamp, in milliseconds.
+    /// Largest timestamp, in milliseconds.
     pub max_timestamp: i64,
 }
 
 impl Append {
-    /// First offset after it.
+    /// Returns the first offset after the batch.
     pub fn end(&self) -> Offset {
         self.base.plus(u64::from(self.span))
     }
@@ -150,31 +151,42 @@ impl Append {
 
 /// An [`Op`] without the bytes of a batch. Variants are stored by position: add at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "as in `Op`")]
 pub enum OpHeader {
+    /// Adds a batch at its base offset.
     Append(Append),
+    /// Writes a row of `state`.
     Put {
+        /// Key of the row.
         key: Vec<u8>,
+        /// The new value.
         value: Vec<u8>,
     },
+    /// Removes a row of `state`.
     Remove {
+        /// Key of the row.
         key: Vec<u8>,
     },
+    /// Removes everything before `to`.
     Trim {
+        /// The partition.
         partition: PartitionId,
+        /// The new start.
         to: Offset,
+        /// Reason of the gap.
         reason: GapReason,
     },
+    /// Removes a partition with all its rows.
     Drop {
+        /// The partition.
         partition: PartitionId,
     },
 }
 
 impl OpHeader {
-    /// The op again, with its batch, if it has one, from `append`.
+    /// Joins the op with its batch, which `append` supplies.
     ///
     /// # Errors
-    /// Those of `append`.
+    /// Returns the errors of `append`.
     pub fn join<E>(self, append: impl FnOnce(Append) -> Result<Op, E>) -> Result<Op, E> {
         Ok(match self {
             Self::Append(header) => append(header)?,
@@ -198,7 +210,7 @@ impl OpHeader {
         })
     }
 
-    /// The header of `op`.
+    /// Returns the header of `op`.
     pub fn of(op: &Op) -> Self {
         match op {
             Op::Append { partition, batch } => Self::Append(Append {
@@ -234,26 +246,26 @@ impl OpHeader {
     }
 }
 
-/// An entry as `rlog` keeps it.
+/// An entry as stored in `rlog`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryHeader {
-    /// Whose log it belongs to.
+    /// Group of the log.
     pub group: GroupId,
-    /// Its place there.
+    /// Index in the log.
     pub index: u64,
-    /// The leader's term.
+    /// Term of the leader.
     pub term: Term,
-    /// What it does.
+    /// Effects.
     pub ops: Vec<OpHeader>,
 }
 
-/// Why a stored header cannot be read.
+/// A stored header that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeaderError {
-    /// It is not as it was written.
+    /// The checksum does not match.
     #[error("its header is damaged")]
     Damaged,
-    /// It is whole, and of a later release.
+    /// The header is whole, but belongs to a later release.
     #[error(transparent)]
     Format(#[from] FormatError),
 }
@@ -265,7 +277,7 @@ struct Stored<O> {
 }
 
 impl EntryHeader {
-    /// Which entry it is.
+    /// Returns the entry's identity.
     pub fn id(&self) -> EntryId {
         EntryId {
             term: self.term,
@@ -273,7 +285,7 @@ impl EntryHeader {
         }
     }
 
-    /// The appended batches.
+    /// Returns the appended batches.
     pub fn appends(&self) -> impl Iterator<Item = &Append> {
         self.ops.iter().filter_map(|op| match op {
             OpHeader::Append(append) => Some(append),
@@ -281,7 +293,7 @@ impl EntryHeader {
         })
     }
 
-    /// Its stored form: CRC32C of all that follows and of the key, the CRC of the header before it, and the fields
+    /// Encodes the header: CRC32C of the rest and of the key, the CRC of the previous header, and the fields
     /// in postcard. Returns the CRC for the next header to chain to.
     pub(crate) fn encode(&self, chained: u32) -> (Vec<u8>, u32) {
         let mut out = vec![0; 4];
@@ -299,10 +311,10 @@ impl EntryHeader {
         (out, crc)
     }
 
-    /// Reads the header stored as `bytes`; also its CRC and the one it chains to.
+    /// Decodes a stored header. Also returns its CRC and the CRC of its predecessor.
     ///
     /// # Errors
-    /// When it is damaged; or whole, and of a later release.
+    /// Fails when the header is damaged, or belongs to a later release.
     pub(crate) fn decode(group: GroupId, index: u64, bytes: &[u8]) -> Result<(Self, u32, u32), HeaderError> {
         let (crc, rest) = bytes.split_first_chunk::<4>().ok_or(HeaderError::Damaged)?;
         let (chained, body) = rest.split_first_chunk::<4>().ok_or(HeaderError::Damaged)?;
@@ -316,7 +328,7 @@ impl EntryHeader {
         if header.checksum(rest) != crc {
             return Err(HeaderError::Damaged);
         }
-        // It is as it was written: an op that is not known is another release's.
+        // The checksum matches: an unknown op belongs to another release.
         let stored: Stored<Vec<OpHeader>> = crate::format::encoding::decode("the header of an entry", body)?;
         header.term = stored.term;
         header.ops = stored.ops;
@@ -358,7 +370,8 @@ mod tests {
         let (bytes, crc) = header().encode(0xaabb_ccdd);
         assert_eq!(bytes[..4], crc.to_be_bytes());
         assert_eq!(bytes[4..8], [0xaa, 0xbb, 0xcc, 0xdd]);
-        // term 3, two ops: Put (1) with key and value behind their lengths, Trim (3) of 4 to 9, evicted (index 1).
+        // term 3, two ops: Put (1) with key and value behind their lengths, Trim (3) of 4 to 9, evicted
+        // (index 1).
         let mut body = vec![3, 2, 1, 2, 16, 1, 40];
         body.extend([2; 40]);
         body.extend([3, 4, 9, 1]);
@@ -379,7 +392,7 @@ mod tests {
         );
     }
 
-    /// A header as a later release may write it: `body` in the frame of one.
+    /// Frames `body` as a header that a later release may write.
     fn framed(body: &[u8]) -> Vec<u8> {
         let mut rest = 5u32.to_be_bytes().to_vec();
         rest.extend_from_slice(body);
@@ -388,7 +401,7 @@ mod tests {
 
     #[test]
     fn an_unknown_op_or_version_is_not_called_damage() {
-        // Term 3, one op of a kind that there is not yet.
+        // Term 3 and an op of an unknown kind.
         let unknown = EntryHeader::decode(GroupId(0), 7, &framed(&[3, 1, 99, 0]));
         assert!(
             matches!(unknown, Err(HeaderError::Format(FormatError::Unknown { .. }))),
@@ -430,7 +443,7 @@ mod tests {
             trim,
             Op::Drop { partition },
         ] {
-            // A place in a list of what is gone takes up to five more.
+            // The index of a removed batch takes up to five bytes more.
             let taken = postcard::to_allocvec(&OpHeader::of(&op)).unwrap().len() + 5;
             assert!(taken <= op.bytes(), "{op:?} takes {taken}");
         }

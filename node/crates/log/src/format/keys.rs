@@ -1,19 +1,20 @@
-//! The whole on-disk schema on one screen.
+//! The whole on-disk schema on a single screen.
 //!
-//! Keyspaces of the one database, keys big-endian:
+//! Keyspaces of the database, keys big-endian:
 //!
 //! | keyspace | key | value |
 //! | --- | --- | --- |
-//! | `rlog` | group u16, index u64 | entry header: own CRC, CRC of the one before, ops ([`crate::format::entry`]) |
-//! | `data` | partition u32, base offset u64 | one RecordBatch v2, KV-separated from 1 KiB, or a pointer into the value log |
+//! | `rlog` | group u16, index u64 | entry header: own CRC, CRC of the header before, ops ([`crate::format::entry`]) |
+//! | `data` | partition u32, base offset u64 | a RecordBatch v2, KV-separated from 1 KiB, or a pointer into the value log |
 //! | `state` | kind u8, … by kind | see [`StateKind`] |
 //!
-//! Beside the database: `watermark.a` and `.b` ([`crate::store::watermark`]), `values/*.val` ([`crate::store::value_log`]), and
-//! `rows.copy`, a second copy of some rows of `state` ([`crate::store::rows_copy`]).
+//! Beside the database: `watermark.a` and `.b` ([`crate::store::watermark`]), `values/*.val`
+//! ([`crate::store::value_log`]), and `rows.copy`, a second copy of some rows of `state`
+//! ([`crate::store::rows_copy`]).
 
 use weir_types::{GroupId, Offset, PartitionId};
 
-/// What a row of `state` says. IDs are stored: never renumber, never reuse.
+/// Kind of a row of `state`. Numbers are stored: never renumber, never reuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum StateKind {
@@ -23,7 +24,7 @@ pub enum StateKind {
     Position = 2,
     /// partition u32, start u64 -> end u64, reason u8. Kept by the log.
     Gap = 3,
-    /// partition u32, end u64 -> largest timestamp i64 of all before it; a row a MiB. Kept by the log.
+    /// partition u32, end u64 -> largest timestamp i64 of all before it; a row per MiB. Kept by the log.
     TimeIndex = 4,
     /// group u16 -> index u64, crc u32, term u64 of the last purged header. Kept by the log.
     Purged = 5,
@@ -31,67 +32,75 @@ pub enum StateKind {
     Segment = 6,
     /// group u16 -> the vote of this node, as consensus encodes it. The replica's, and this node's alone.
     Vote = 7,
-    /// group u16 -> the group's members as of an entry, as consensus encodes them. The replica's.
+    /// group u16 -> the group's members as of an entry, as consensus encodes them. Kept by the replica.
     Members = 8,
-    /// partition u32, base offset u64 -> as in `data`: a batch of another's snapshot that is not yet installed. Kept by
-    /// the log.
+    /// partition u32, base offset u64 -> as in `data`: a batch of another's snapshot that is not yet
+    /// installed. Kept by the log.
     Incoming = 9,
-    /// topic name -> its settings and partitions. The broker's.
+    /// topic name -> its settings and partitions. Kept by the broker.
     Topic = 16,
-    /// partition u32, producer id u64 -> its last batches. The broker's.
+    /// partition u32, producer id u64 -> its last batches. Kept by the broker.
     Producer = 17,
-    /// group name, partition u32 -> committed offset. The broker's.
+    /// group name, partition u32 -> committed offset. Kept by the broker.
     GroupOffset = 18,
-    /// counter's name -> next number. The broker's.
+    /// counter's name -> next number. Kept by the broker.
     Counter = 19,
-    /// pipeline name -> its definition and state. The pipelines'.
+    /// pipeline name -> its definition and state. Kept by the pipelines.
     Pipeline = 20,
-    /// sha-256 -> name, version, size. The pipelines'.
+    /// sha-256 -> name, version, size. Kept by the pipelines.
     Module = 21,
-    /// group name -> its members and their assignments. The broker's.
+    /// group name -> its members and their assignments. Kept by the broker.
     Group = 22,
-    /// sha-256, part u32 -> a part of the module's bytes. The pipelines'.
+    /// sha-256, part u32 -> a part of the module's bytes. Kept by the pipelines.
     ModulePart = 23,
-    /// `id` -> the site's name among sites; `node` -> the last number given to a node; `token` and its hash -> until
-    /// when it lets a node in; `leaving` and a node u64 -> nothing: it gets no replicas. The node's.
+    /// `id` -> the site's name among sites; `node` -> the last assigned node number; `token` and its hash ->
+    /// expiry of the invitation; `leaving` and a node u64 -> nothing: the node gets no replicas. Kept by the
+    /// node.
     Site = 24,
-    /// group u16 -> the nodes that have it, as decided. The broker's.
+    /// group u16 -> the nodes that have it, as decided. Kept by the broker.
     ReplicaGroup = 25,
-    /// group u16 -> who leads it, as last heard. The broker's.
+    /// group u16 -> who leads it, as last heard. Kept by the broker.
     Leader = 26,
-    /// partition u32 by which it was made -> where it is kept now. The broker's.
+    /// original partition u32 -> the place where the partition is kept now. Kept by the broker.
     Located = 27,
-    /// partition u32 -> which one is on its way to it. The broker's.
+    /// partition u32 -> the partition that replaces the moving source. Kept by the broker.
     Move = 28,
-    /// partition u32 -> the one that goes on in its place. The broker's.
+    /// partition u32 -> the partition that continues a sealed partition. Kept by the broker.
     Sealed = 29,
-    /// group u16 -> index u64, term u64 of the last entry that this node had before it forgot the group. Kept by the log.
+    /// group u16 -> index u64, term u64 of the last entry that this node had before it forgot the group. Kept
+    /// by the log.
     Forgotten = 30,
-    /// group u16 -> version u64 of the row of [`StateKind::ReplicaGroup`] that the group's leaders have heard of. The
-    /// broker's, kept by that group.
+    /// group u16 -> version u64 of the row of [`StateKind::ReplicaGroup`] that the group's leaders have heard
+    /// of. Kept by the broker in that group.
     Heeded = 31,
-    /// pipeline name, 0, stage u8, partition u32, key -> a value that a module keeps. The pipelines'.
+    /// pipeline name, 0, stage u8, partition u32, key -> a value that a module keeps. Kept by the pipelines.
     Table = 32,
-    /// pipeline name, 0, stage u8, partition u32, clock u8, tag u32, key -> when a timer is due i64. The pipelines'.
+    /// pipeline name, 0, stage u8, partition u32, clock u8, tag u32, key -> when a timer is due i64. The
+    /// pipelines'.
     Timer = 33,
-    /// pipeline name, 0, partition u32 -> how far its time has come there. The pipelines'.
+    /// pipeline name, 0, partition u32 -> event time of the pipeline on the partition. Kept by the pipelines.
     Progress = 34,
-    /// pipeline name, 0, partition u32, topic name -> up to where it has read there, of which partition. The pipelines'.
+    /// pipeline name, 0, partition u32, topic name -> partition and offset read so far. Kept by the
+    /// pipelines.
     Input = 35,
-    /// pipeline name, 0, revision u64 -> what it was, when and by whom. The pipelines'.
+    /// pipeline name, 0, revision u64 -> spec of the revision, with its time and author. Kept by the
+    /// pipelines.
     Revision = 36,
-    /// home group u16, partition u32 by which it was made -> where what waits for it is kept. The broker's.
+    /// home group u16, original partition u32 -> partition of the waiting output. Kept by the broker.
     Channel = 37,
-    /// partition u32 -> when stretches of it were stored, by the clock of [`StateKind::Age`]. The broker's, since level 2.
+    /// partition u32 -> when stretches of it were stored, by the clock of [`StateKind::Age`]. The broker's,
+    /// since level 2.
     StoredAt = 38,
-    /// group u16 -> how long the group has stored for, by clocks that could be trusted. The broker's, since level 2.
+    /// group u16 -> how long the group has stored for, by clocks that could be trusted. The broker's, since
+    /// level 2.
     Age = 39,
-    /// nothing -> number u64 of the last frame of the second copy of rows that was written before this row. Kept by the log.
+    /// nothing -> number u64 of the last frame of the second copy of rows that was written before this row.
+    /// Kept by the log.
     Copied = 40,
 }
 
 impl StateKind {
-    /// All of them.
+    /// All kinds, in the order of their numbers.
     pub const ALL: [Self; 34] = [
         Self::Applied,
         Self::Position,
@@ -129,12 +138,12 @@ impl StateKind {
         Self::Copied,
     ];
 
-    /// The kind with the number `byte`. None when this release has no such kind.
+    /// Returns the kind with the number `byte`, or `None` for a kind of a later release.
     pub fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
     }
 
-    /// Whose a row of this kind is.
+    /// Returns the scope of rows of this kind.
     fn scope(self) -> Scope {
         match self {
             Self::Applied
@@ -170,13 +179,13 @@ impl StateKind {
     }
 }
 
-/// Who has a row in common.
+/// The nodes that share a row.
 enum Scope {
     /// This node alone.
     Node,
     /// The replicas of the group that its key begins with.
     Group,
-    /// Those of the group of the partition that its key begins with.
+    /// The replicas of the group of the partition that the key begins with.
     Partition,
     /// All nodes of the site.
     Site,
@@ -187,7 +196,7 @@ enum Scope {
 pub struct StateKey(Vec<u8>);
 
 impl StateKey {
-    /// The key of `kind` that ends in `rest`.
+    /// Makes the key of `kind` that ends in `rest`.
     pub fn new(kind: StateKind, rest: &[u8]) -> Self {
         let mut key = Vec::with_capacity(1 + rest.len());
         key.push(kind as u8);
@@ -195,8 +204,8 @@ impl StateKey {
         Self(key)
     }
 
-    /// The group whose replicas have the row in common; none for a row that is this node's alone, or of a kind that this
-    /// release does not have.
+    /// Returns the group whose replicas share the row, or `None` for a row of this node alone or of an
+    /// unknown kind.
     pub fn group(bytes: &[u8]) -> Option<GroupId> {
         let (kind, rest) = bytes.split_first()?;
         match StateKind::from_byte(*kind)?.scope() {
@@ -207,17 +216,17 @@ impl StateKey {
         }
     }
 
-    /// The key that is stored as `bytes`.
+    /// Makes a key from its stored bytes.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
-    /// The whole key.
+    /// Returns the whole key.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// What follows the kind.
+    /// Returns the key after its kind.
     pub fn rest(&self) -> &[u8] {
         self.0.get(1..).unwrap_or_default()
     }
@@ -249,7 +258,7 @@ pub(crate) fn data_key(partition: PartitionId, base: Offset) -> [u8; 12] {
     key
 }
 
-/// Partition and offset of a key that ends in both.
+/// Splits a key that ends in a partition and an offset.
 pub(crate) fn split_data_key(key: &[u8]) -> Option<(PartitionId, Offset)> {
     let (partition, rest) = key.split_first_chunk::<4>()?;
     let offset = u64::from_be_bytes(*rest.first_chunk::<8>()?);

@@ -6,7 +6,7 @@ use crate::format::position::Position;
 use bytes::Bytes;
 use weir_types::{Gap, GapReason, Offset, PartitionId, Term};
 
-/// The row of `state` that stands for `gap`.
+/// Encodes `gap` as a row of `state`.
 pub(crate) fn gap_row(partition: PartitionId, gap: &Gap) -> (StateKey, Vec<u8>) {
     let mut value = gap.end.get().to_be_bytes().to_vec();
     value.push(gap.reason as u8);
@@ -16,7 +16,7 @@ pub(crate) fn gap_row(partition: PartitionId, gap: &Gap) -> (StateKey, Vec<u8>) 
     )
 }
 
-/// Reads what [`gap_row`] made.
+/// Decodes a row made by [`gap_row`].
 pub(crate) fn gap_of(key: &[u8], value: &[u8]) -> Option<(PartitionId, Gap)> {
     let (partition, start) = split_data_key(key.get(1..)?)?;
     let (end, reason) = value.split_first_chunk::<8>()?;
@@ -28,7 +28,7 @@ pub(crate) fn gap_of(key: &[u8], value: &[u8]) -> Option<(PartitionId, Gap)> {
     Some((partition, gap))
 }
 
-/// What a row of [`StateKind::Applied`] says.
+/// Encodes a row of [`crate::format::keys::StateKind::Applied`].
 pub(crate) fn id_row(id: EntryId) -> [u8; 16] {
     let mut row = [0; 16];
     row[..8].copy_from_slice(&id.index.to_be_bytes());
@@ -44,7 +44,7 @@ pub(crate) fn split_id(value: &[u8]) -> Option<EntryId> {
     })
 }
 
-/// What a row of [`StateKind::Purged`] says.
+/// Encodes a row of [`crate::format::keys::StateKind::Purged`].
 pub(crate) fn purged_row(id: EntryId, crc: u32) -> Vec<u8> {
     [
         &id.index.to_be_bytes()[..],

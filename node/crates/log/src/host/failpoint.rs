@@ -1,38 +1,39 @@
-//! Places at which a test stops a node, to kill it or cut its power there and nowhere else. Release builds have nothing of it.
+//! Failpoints: places at which a test stops a node, to kill the node or cut its power exactly there. Release
+//! builds have none.
 //!
-//! `WEIR_STOP_AT=PLACE:N:FILE` stops the process at the Nth time that it comes to the place once FILE is there.
+//! `WEIR_STOP_AT=PLACE:N:FILE` stops the process on the Nth visit of the place after FILE exists.
 
-/// Between two steps of a record on its way.
+/// A place between two steps of a record on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// A pipeline has read what it will look at next.
+    /// A pipeline has read its next input.
     Read,
-    /// Its modules have said what becomes of that.
+    /// The modules have returned their outcome.
     Computed,
-    /// An entry is made, and not yet with the log.
+    /// An entry is made, and not yet handed to the log.
     Proposing,
-    /// It is.
+    /// The entry is handed to the log.
     Proposed,
-    /// It is about to be written.
+    /// The entry is about to be written.
     Writing,
-    /// It is written and synced, and nobody knows yet.
+    /// The entry is written and synced; no waiter knows yet.
     Written,
-    /// It is committed, and about to be applied.
+    /// The entry is committed and about to be applied.
     Applying,
-    /// It is applied.
+    /// The entry is applied.
     Applied,
-    /// What it was made of is about to be acknowledged.
+    /// The input of the entry is about to be acknowledged.
     Answering,
     /// A batch of an outbox is about to be sent.
     Sending,
-    /// It has arrived.
+    /// The batch of an outbox has arrived.
     Sent,
-    /// What has arrived is about to be removed.
+    /// A delivered batch is about to be removed from its outbox.
     Trimming,
 }
 
 impl Stop {
-    /// All of them, by the names that they have in the environment.
+    /// All failpoints, by their names in the environment.
     pub const ALL: [(&str, Self); 12] = [
         ("read", Self::Read),
         ("computed", Self::Computed),
@@ -48,7 +49,7 @@ impl Stop {
         ("trimming", Self::Trimming),
     ];
 
-    /// Stops here, if that was asked for.
+    /// Stops the process here, if a test asked for this place.
     #[inline]
     pub fn here(self) {
         #[cfg(debug_assertions)]

@@ -4,32 +4,32 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A loop over a queue that must not run among the tasks: it waits for the disk, or computes for long.
+/// A loop over a queue that blocks, on the disk or by computing, and so must not run among async tasks.
 pub trait Worker: Send {
-    /// Takes what comes until there is no more. Blocks.
+    /// Serves the queue until all senders are gone. Blocks.
     fn run(self: Box<Self>);
 
-    /// Takes what is there now, and waits for nothing.
+    /// Serves the messages that have arrived, without waiting.
     fn turn(&mut self) -> Turn;
 }
 
-/// When a worker is given its next turn.
+/// Time of a worker's next turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// When something has come, or after this time.
+    /// After the next message, or after this time.
     Wait(Option<Duration>),
     /// Never.
     Over,
 }
 
-/// Tells a worker that something has come: called behind each message that is put into its queue.
+/// Wakes a worker: called after each message that is put into the worker's queue.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// A worker that runs.
+/// A running worker.
 pub struct Running {
-    /// For those who give it work.
+    /// Wakes the worker after a message.
     pub wake: Wake,
-    /// Returns when it has ended. Blocks; returns at once when the worker itself calls it.
+    /// Waits for the end of the worker. Blocks; returns at once when called by the worker itself.
     pub join: Box<dyn FnOnce() + Send + Sync>,
 }
 
@@ -38,15 +38,15 @@ pub trait Workers: Send + Sync + 'static {
     /// Starts `worker` under `name`.
     ///
     /// # Errors
-    /// When the system has no thread for it.
+    /// Fails when the system has no thread left.
     fn start(&self, name: &'static str, worker: Box<dyn Worker>) -> io::Result<Running>;
 }
 
-/// A worker with one thing to do.
+/// A worker with a single job.
 pub struct Errand(Option<Box<dyn FnOnce() + Send>>);
 
 impl Errand {
-    /// Does `it`.
+    /// Makes a worker that runs `it` once.
     pub fn new(it: impl FnOnce() + Send + 'static) -> Box<Self> {
         Box::new(Self(Some(Box::new(it))))
     }
@@ -65,7 +65,7 @@ impl Worker for Errand {
     }
 }
 
-/// Each worker on a thread of its own.
+/// Runs each worker on a thread of its own.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Threads;
 
@@ -75,7 +75,7 @@ impl Workers for Threads {
             .name(name.to_owned())
             .spawn(move || worker.run())?;
         Ok(Running {
-            // It waits on its queue.
+            // The worker blocks on its queue.
             wake: Arc::new(|| {}),
             join: Box::new(move || {
                 if thread.thread().id() != std::thread::current().id() {

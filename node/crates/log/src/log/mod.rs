@@ -21,7 +21,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError};
 use weir_types::{GroupId, PartitionId};
 
-/// A log that is open. Clones are handles to the same one.
+/// An open log. Clones are handles to the same log.
 #[derive(Clone)]
 pub struct Log(pub(crate) Arc<Inner>);
 
@@ -33,7 +33,7 @@ pub(crate) struct Inner {
     pub(crate) workers: Arc<dyn Workers>,
     pub(crate) commands: SyncSender<Command>,
     pub(crate) wake_writer: Wake,
-    /// Gone only while the log is dropped.
+    /// `None` only while the log is dropped.
     pub(crate) reads: Option<SyncSender<ReadJob>>,
     pub(crate) readers: Vec<Running>,
     pub(crate) epoch: u32,
@@ -41,7 +41,7 @@ pub(crate) struct Inner {
 }
 
 impl Drop for Inner {
-    /// Waits for the readers: the database is free for the next to open only when their handles are gone.
+    /// Waits for the readers: another process can open the database only after their handles are gone.
     fn drop(&mut self) {
         self.reads = None;
         for reader in self.readers.drain(..) {
@@ -51,12 +51,12 @@ impl Drop for Inner {
 }
 
 impl Log {
-    /// Hands an entry to the writer; `flushed` is called from its thread once the entry is synced (written, for one
-    /// that is `lazy`). Blocks while the queue is full. Entries of a group come in order of their index. Whether there
-    /// is room is for the caller to ask, with [`Log::room_for`].
+    /// Hands an entry to the writer. The writer's thread calls `flushed` once the entry is synced, or only
+    /// written if the entry is `lazy`. Blocks while the queue is full. Entries of a group must come in index
+    /// order. Callers check for free space with [`Log::room_for`] first.
     ///
     /// # Errors
-    /// When nothing was taken: the log stopped. `flushed` is then dropped.
+    /// Fails when the log has stopped: nothing was taken, and `flushed` is dropped.
     pub fn append(
         &self,
         entry: Entry,
@@ -72,16 +72,17 @@ impl Log {
         self.send(Command::Append { entry, flushed })
     }
 
-    /// Makes a committed entry's effects visible, and durable with a later write. Entries of a group in order.
+    /// Makes the effects of a committed entry visible now, and durable with a later write. Entries of a group
+    /// must come in order.
     pub fn apply(&self, header: Arc<EntryHeader>) {
         self.0.shared.positions.apply(&header);
         self.0.shared.add_effects(header);
     }
 
-    /// Removes the entries of `group` from `from` on, none of them committed.
+    /// Removes the uncommitted entries of `group` from index `from` on.
     ///
     /// # Errors
-    /// When the log stopped; `done` is then dropped.
+    /// Fails when the log has stopped: `done` is dropped.
     pub fn truncate(
         &self,
         group: GroupId,
@@ -95,10 +96,10 @@ impl Log {
         })
     }
 
-    /// Forgets the headers of `group` up to `upto`, but none whose effects are not yet written.
+    /// Removes the headers of `group` up to `upto`, except headers whose effects are not written yet.
     ///
     /// # Errors
-    /// When the log stopped; `done` is then dropped.
+    /// Fails when the log has stopped: `done` is dropped.
     pub fn purge(
         &self,
         group: GroupId,
@@ -109,32 +110,32 @@ impl Log {
         self.send(Command::Purge { group, upto, done })
     }
 
-    /// Who runs its loops: those of the layers above run there too.
+    /// Returns the runner of the log's loops, which also runs the loops of the layers above.
     pub fn workers(&self) -> &dyn Workers {
         &*self.0.workers
     }
 
-    /// Where `partition` stands.
+    /// Returns the live position of `partition`, if the partition exists.
     pub fn marks(&self, partition: PartitionId) -> Option<Arc<Marks>> {
         self.0.shared.positions.marks(partition)
     }
 
-    /// The marks of a partition that may be new.
+    /// Returns the live position of `partition`, which is created if the partition is new.
     pub fn marks_or_new(&self, partition: PartitionId) -> Arc<Marks> {
         self.0.shared.positions.entry(partition)
     }
 
-    /// How often acknowledged records were lost here, so far.
+    /// Returns the number of times that acknowledged records were lost here.
     pub fn epoch(&self) -> u32 {
         self.0.epoch
     }
 
-    /// Why the log stopped, if a write failed.
+    /// Returns the reason of a failed write that stopped the log.
     pub fn poisoned(&self) -> Option<Arc<str>> {
         self.0.shared.reason()
     }
 
-    /// Calls `hook` with the reason when a write fails, or at once if one has.
+    /// Calls `hook` with the reason when a write fails, at once if the log has already stopped.
     pub fn on_poison(&self, hook: impl FnOnce(Arc<str>) + Send + 'static) {
         let mut slot = self
             .0
@@ -148,7 +149,7 @@ impl Log {
         }
     }
 
-    /// Writes and syncs all there is, marks the shutdown as orderly, and stops. Blocks.
+    /// Writes and syncs everything, marks the shutdown as orderly, and stops the log. Blocks.
     pub fn close(&self) {
         let (done, closed) = sync_channel(1);
         if self
@@ -161,7 +162,7 @@ impl Log {
         }
     }
 
-    /// Moves what is in memory to tables and blob files, as happens by itself when enough has gathered.
+    /// Flushes memtables to tables and blob files, which otherwise happens once enough has gathered.
     #[cfg(test)]
     pub(crate) fn flush_tables(&self) {
         for keyspace in [

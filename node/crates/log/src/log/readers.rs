@@ -7,10 +7,10 @@ use crate::store::keyspaces::Keyspaces;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Threads that read for consumers: one more than may wait for the same slow disk.
+/// Threads that read for consumers: a second reader goes on while the first waits for a slow disk.
 pub(crate) const READERS: usize = 2;
 
-/// Reads waiting for one of them.
+/// Reads that may wait for a reader.
 pub(crate) const READ_QUEUE_MAX: usize = 1_024;
 
 pub(crate) type ReadJob = Box<dyn FnOnce(&Keyspaces, &Positions) + Send>;
@@ -34,7 +34,7 @@ pub(crate) fn start_readers(
     Ok((reads, readers))
 }
 
-/// Reads for whoever asks.
+/// A worker that serves reads from the queue.
 pub(crate) struct Reader {
     pub(crate) jobs: Arc<Mutex<Receiver<ReadJob>>>,
     pub(crate) keyspaces: Keyspaces,

@@ -11,11 +11,11 @@ use crate::read::scrub::{self, ScrubReport};
 use weir_types::{GroupId, Offset, PartitionId};
 
 impl Log {
-    /// Reads whole batches and gaps from `from` on, up to `end` or `max_bytes`, the first batch whatever its size.
-    /// `done` is called from a reader's thread.
+    /// Reads whole batches and gaps of `partition` in `[from, end)`, up to `max_bytes`. The first batch comes
+    /// whatever its size. A reader's thread calls `done`.
     ///
     /// # Errors
-    /// When the log stopped; `done` is then dropped.
+    /// Fails when the log has stopped: `done` is dropped.
     pub fn read(
         &self,
         partition: PartitionId,
@@ -33,10 +33,11 @@ impl Log {
         self.read_pieces(request, done)
     }
 
-    /// Finds the first batch that may hold a record at or after `timestamp`; an empty chunk when there is none.
+    /// Finds the first batch that may hold a record at or after `timestamp` (in milliseconds). The chunk is
+    /// empty when there is no such batch.
     ///
     /// # Errors
-    /// When the log stopped; `done` is then dropped.
+    /// Fails when the log has stopped: `done` is dropped.
     pub fn seek(
         &self,
         partition: PartitionId,
@@ -47,10 +48,10 @@ impl Log {
         self.read_pieces(request, done)
     }
 
-    /// Finds where `partition` begins when its beginning is given up; the answer is the chunk's `next`.
+    /// Finds the new start of `partition` after a trim by bytes or age. The answer is the chunk's `next`.
     ///
     /// # Errors
-    /// When the log stopped; `done` is then dropped.
+    /// Fails when the log has stopped: `done` is dropped.
     pub fn boundary(
         &self,
         partition: PartitionId,
@@ -60,12 +61,12 @@ impl Log {
         self.read_pieces(Request::Boundary { partition, of }, done)
     }
 
-    /// Reads the entries of `group` from `from` on and before `end`, up to about `max_bytes` of payload, the first
-    /// whatever its size. Batches that retention has removed come as [`crate::format::entry::Op::Gone`], and all of them if that is
-    /// what is wanted. `done` is called from a reader's thread.
+    /// Reads the entries of `group` in `[from, end)`, up to about `max_bytes` of payload. The first entry
+    /// comes whatever its size. Batches removed by retention come as [`crate::format::entry::Op::Gone`], and
+    /// so do all batches with [`Payloads::Left`]. A reader's thread calls `done`.
     ///
     /// # Errors
-    /// When the log stopped; `done` is then dropped.
+    /// Fails when the log has stopped: `done` is dropped.
     pub fn entries(
         &self,
         group: GroupId,
@@ -80,18 +81,19 @@ impl Log {
         }))
     }
 
-    /// Runs `read`, which may block on the disk, on a reader's thread: a look into a snapshot.
+    /// Runs `read`, which may block on the disk, on a reader's thread.
     ///
     /// # Errors
-    /// When the log stopped; `read` is then dropped.
+    /// Fails when the log has stopped: `read` is dropped.
     pub fn apart(&self, read: impl FnOnce() + Send + 'static) -> Result<(), ReadError> {
         self.submit(Box::new(move |_, _| read()))
     }
 
-    /// Reads every batch of every partition and checks it, calling `progress` with bytes done and in all. Blocks.
+    /// Reads and checks every batch of every partition. Calls `progress` with the bytes done and in all.
+    /// Blocks.
     ///
     /// # Errors
-    /// When the operating system does not hand something out: what that is worth is not known, and is no damage.
+    /// Fails when the operating system refuses a read, which says nothing about damage.
     pub fn scrub(&self, progress: impl FnMut(u64, u64)) -> Result<ScrubReport, ReadError> {
         scrub::scrub(&self.0.keyspaces, &self.0.shared.positions, progress)
     }

@@ -5,11 +5,11 @@ use crate::log::Log;
 use crate::options::Usage;
 use std::sync::atomic::Ordering;
 
-/// What is left of a disk when something is to be deleted: the entry, its effects and a watermark, a few times over.
+/// Bytes of the disk that deletions leave free: an entry, its effects and a watermark, a few times over.
 pub(crate) const FREEING_BYTES: u64 = 1 << 20;
 
 impl Log {
-    /// What it uses and has.
+    /// Returns the disk usage of the log.
     pub fn usage(&self) -> Usage {
         let shared = &self.0.shared;
         Usage {
@@ -21,13 +21,13 @@ impl Log {
         }
     }
 
-    /// Whether `bytes` more may be written: the disk's reserve stays free. `control` may use half of that: what keeps the node in
-    /// order.
+    /// Checks that `bytes` more may be written while the disk's reserve stays free. `control` entries, which
+    /// keep the node in order, may use half of the reserve.
     ///
     /// # Errors
-    /// When there is no room.
+    /// Fails when the disk has too little space.
     pub fn room_for(&self, bytes: u64, control: bool) -> Result<(), AppendError> {
-        // A call of a microsecond for an entry of a millisecond: no estimate that could be wrong.
+        // A call of a microsecond for an entry of a millisecond: an estimate could be wrong.
         let free = self.0.keyspaces.db.free_bytes(&self.0.dir).unwrap_or(u64::MAX);
         let queued = self.0.shared.queued_bytes.load(Ordering::Relaxed);
         let reserve = if control {
@@ -41,14 +41,15 @@ impl Log {
         Ok(())
     }
 
-    /// As [`Log::room_for`], for what gives room back: it may use all but [`FREEING_BYTES`], or a disk that is full would stay so.
+    /// Checks for space for entries that free space. They may use all of the disk but [`FREEING_BYTES`], or a
+    /// full disk would stay full.
     ///
     /// # Errors
-    /// As there.
+    /// Fails when the disk has too little space.
     pub fn room_to_free(&self, bytes: u64) -> Result<(), AppendError> {
         let free = self.0.keyspaces.db.free_bytes(&self.0.dir).unwrap_or(u64::MAX);
         let (needed, reserve) = (bytes + FREEING_BYTES, self.0.reserve_bytes);
-        // A reserve that is smaller than that is of a disk that was said to be small.
+        // A smaller reserve was set for a small disk.
         match free < needed.min(reserve) {
             true => Err(AppendError::DiskFull {
                 free,

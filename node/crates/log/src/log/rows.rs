@@ -1,4 +1,4 @@
-//! Rows of `state`, for those who keep them: the layers above.
+//! Rows of `state`, for the layers that keep them.
 
 use crate::error::{AppendError, ReadError};
 use crate::format::keys::{StateKey, StateKind};
@@ -8,10 +8,10 @@ use bytes::Bytes;
 use weir_types::PartitionId;
 
 impl Log {
-    /// All rows of `kind`, as they were when the log was opened and with effects written since. Blocks: for start-up.
+    /// Reads all rows of `kind`, with the effects written so far. Blocks: for start-up.
     ///
     /// # Errors
-    /// When the rows cannot be read.
+    /// Fails when a row cannot be read.
     pub fn state_rows(&self, kind: StateKind) -> Result<Vec<(StateKey, Bytes)>, ReadError> {
         let mut rows = Vec::new();
         for guard in self.0.keyspaces.state.prefix([kind as u8]) {
@@ -25,20 +25,20 @@ impl Log {
         Ok(rows)
     }
 
-    /// The row of `state` under `key`, as written so far. Blocks: for start-up.
+    /// Reads the row of `state` under `key`, as written so far. Blocks: for start-up.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// Fails when the row cannot be read.
     pub fn state_row(&self, key: &StateKey) -> Result<Option<Bytes>, ReadError> {
         let row = self.0.keyspaces.state.get(key.as_bytes());
         row.map(|r| r.map(Bytes::from))
             .map_err(|e| ReadError::Busy(e.to_string()))
     }
 
-    /// Writes a row that is this node's own and no effect of an entry. `done` is called once it is synced.
+    /// Writes a row of this node alone, outside of any entry. `done` is called once the row is synced.
     ///
     /// # Errors
-    /// When the log stopped; `done` is then dropped.
+    /// Fails when the log has stopped: `done` is dropped.
     pub fn put_local(
         &self,
         key: StateKey,
@@ -49,11 +49,11 @@ impl Log {
         self.send(Command::Local { key, value, done })
     }
 
-    /// Writes the rows of all that was applied before this call, so that [`Log::state_row`] and [`Log::rows_under`] see
-    /// them.
+    /// Writes the effects of all entries applied before this call, so that [`Log::state_row`] and
+    /// [`Log::rows_under`] see them.
     ///
     /// # Errors
-    /// When the log stopped; `done` is then dropped.
+    /// Fails when the log has stopped: `done` is dropped.
     pub fn settle(
         &self,
         done: impl FnOnce(Result<(), AppendError>) + Send + 'static,
@@ -62,10 +62,11 @@ impl Log {
         self.send(Command::Settle { done })
     }
 
-    /// Rows of `state` whose keys begin as `from` does, in order, as written so far; `each` says whether to go on. Blocks.
+    /// Passes each row whose key begins with `from` to `each`, in key order, as written so far, until `each`
+    /// returns false. Blocks.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// Fails when a row cannot be read.
     pub fn rows_under(
         &self,
         from: &StateKey,
@@ -74,10 +75,11 @@ impl Log {
         self.rows_behind(from, from, each)
     }
 
-    /// As [`Log::rows_under`], from the key `first` on.
+    /// Passes each row whose key begins with `from` to `each`, from the key `first` on, until `each` returns
+    /// false. Blocks.
     ///
     /// # Errors
-    /// As there.
+    /// Fails when a row cannot be read.
     pub fn rows_behind(
         &self,
         from: &StateKey,

@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 use weir_types::{Batch, GroupId, Offset, PartitionId};
 
 impl Log {
-    /// Takes a snapshot of what is applied of `group`.
+    /// Takes a snapshot of the applied state of `group`.
     ///
     /// # Errors
-    /// When the log stopped; `done` is then dropped.
+    /// Fails when the log has stopped: `done` is dropped.
     pub fn snapshot(
         &self,
         group: GroupId,
@@ -25,10 +25,10 @@ impl Log {
         self.send(Command::Snapshot { group, done })
     }
 
-    /// Keeps `batches` of another's snapshot, which follow each other, until [`Log::install`].
+    /// Keeps consecutive `batches` of another node's snapshot until [`Log::install`].
     ///
     /// # Errors
-    /// When the log stopped; `done` is then dropped.
+    /// Fails when the log has stopped: `done` is dropped.
     pub fn receive(
         &self,
         partition: PartitionId,
@@ -40,11 +40,11 @@ impl Log {
         self.send(Command::Receive { received, done })
     }
 
-    /// Puts `batches`, which another replica has, in the place of those that cannot be read here; others stay as they
-    /// are. `done` is called with how many were, once they are synced.
+    /// Replaces unreadable batches by the copies of another replica, and leaves readable batches alone.
+    /// `done` gets the number of replaced batches once they are synced.
     ///
     /// # Errors
-    /// When the log stopped; `done` is then dropped.
+    /// Fails when the log has stopped: `done` is dropped.
     pub fn mend(
         &self,
         partition: PartitionId,
@@ -56,16 +56,16 @@ impl Log {
         self.send(Command::Mend { received, done })
     }
 
-    /// Where the batches end that were received so far, for each partition. Blocks.
+    /// Returns the end of the received batches of each partition. Blocks.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// Fails when the rows cannot be read.
     pub fn received(&self) -> Result<BTreeMap<PartitionId, Offset>, ReadError> {
         let incoming = self.0.keyspaces.incoming();
         incoming.map_err(|e| ReadError::Busy(e.to_string()))
     }
 
-    /// Where each partition ends.
+    /// Returns the committed end of each partition.
     pub fn ends(&self) -> Vec<(PartitionId, Offset)> {
         let all = self.0.shared.positions.all();
         all.into_iter()
@@ -73,11 +73,11 @@ impl Log {
             .collect()
     }
 
-    /// Replaces what is applied by another's snapshot: its rows of `state`, all of them, and the batches that were
-    /// received. In one write.
+    /// Replaces the applied state of `group` by another node's snapshot, in a single write: all rows in
+    /// `state`, and the received batches.
     ///
     /// # Errors
-    /// When the log stopped; `done` is then dropped.
+    /// Fails when the log has stopped: `done` is dropped.
     pub fn install(
         &self,
         group: GroupId,
@@ -94,10 +94,11 @@ impl Log {
         self.send(Command::Install { install, done })
     }
 
-    /// Removes all of `group`, in which this node has no part any more, but its vote and [`Log::forgotten`].
+    /// Removes everything of `group`, which this node has left, except the node's vote and
+    /// [`Log::forgotten`].
     ///
     /// # Errors
-    /// When the log stopped; `done` is then dropped.
+    /// Fails when the log has stopped: `done` is dropped.
     pub fn forget(
         &self,
         group: GroupId,
@@ -107,10 +108,11 @@ impl Log {
         self.send(Command::Forget { group, done })
     }
 
-    /// The last entry of `group` that this node had before it forgot it; the first of all when it never did. Blocks.
+    /// Returns the last entry of `group` that this node had before [`Log::forget`], or the default id if the
+    /// group was never forgotten. Blocks.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// Fails when the row cannot be read.
     pub fn forgotten(&self, group: GroupId) -> Result<EntryId, ReadError> {
         let row = self.state_row(&StateKey::new(StateKind::Forgotten, &group.0.to_be_bytes()))?;
         Ok(row.and_then(|row| split_id(&row)).unwrap_or_default())

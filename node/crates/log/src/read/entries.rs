@@ -7,16 +7,16 @@ use crate::store::keyspaces::Keyspaces;
 use std::ops::Range;
 use weir_types::{Batch, GroupId};
 
-/// Whether entries come with their batches.
+/// Selects entries with or without their batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payloads {
-    /// With those that are there.
+    /// With all stored batches.
     Read,
-    /// Without: each is [`Op::Gone`]. Damage to them is then no matter.
+    /// Without batches: each is [`Op::Gone`], so damage to batches does not matter.
     Left,
 }
 
-/// Entries, joined again with their payloads.
+/// Reads entries and joins them with their payloads.
 pub(crate) fn entries(
     keyspaces: &Keyspaces,
     group: GroupId,
@@ -74,7 +74,7 @@ fn join(keyspaces: &Keyspaces, header: EntryHeader, of: Payloads) -> Result<Entr
     })
 }
 
-/// The batch that a header names; `None` when retention has removed it.
+/// Reads the batch named by a header; `None` when retention has removed the batch.
 fn payload(keyspaces: &Keyspaces, append: &Append) -> Result<Option<Batch>, ReadError> {
     let damaged = |why: String| ReadError::Damaged {
         partition: append.partition,
@@ -87,12 +87,12 @@ fn payload(keyspaces: &Keyspaces, append: &Append) -> Result<Option<Batch>, Read
     };
     let bytes = match keyspaces.payload(&key, row) {
         Ok(bytes) => bytes,
-        // It went between the two looks.
+        // Removed between the two reads.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(damaged(e.to_string())),
     };
     let batch = Batch::parse(bytes).map_err(|e| damaged(e.to_string()))?;
-    // Its checksum does not cover its first offset.
+    // The checksum does not cover the first offset.
     let is_it = (batch.base_offset(), batch.span(), batch.crc()) == (append.base, append.span, append.crc);
     if !is_it {
         return Err(damaged("another batch is in its place".to_owned()));

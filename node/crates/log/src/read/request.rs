@@ -23,7 +23,7 @@ pub(crate) enum Request {
     },
 }
 
-/// How much of a partition's beginning to give up.
+/// The beginning of a partition that is to be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boundary {
     /// At least this many bytes.
@@ -79,7 +79,8 @@ pub(crate) fn serve(
     }
 }
 
-/// The first stretch of the time index whose running maximum reaches `timestamp` holds the first such record.
+/// Finds the first record at or after `timestamp`: its stretch is the first in the time index whose running
+/// maximum reaches `timestamp`.
 fn seek(
     keyspaces: &Keyspaces,
     positions: &Positions,

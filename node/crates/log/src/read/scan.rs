@@ -1,7 +1,7 @@
-//! Reading a partition: a range scan that notices what is missing.
+//! Reading a partition: a range scan that notices missing records.
 //!
-//! Every batch is checked against its CRC and against its neighbours: offsets must follow each other, and where they
-//! do not, the reader gets a [`Gap`] that says so, never silently fewer records.
+//! Every batch is checked against its CRC and against its neighbours. Where offsets do not follow each other,
+//! the reader gets a [`Gap`], never silently fewer records.
 
 use crate::error::ReadError;
 use crate::format::keys::{StateKey, StateKind, data_key, split_data_key};
@@ -13,22 +13,22 @@ use weir_types::{Batch, Gap, GapReason, Offset, PartitionId};
 /// A stretch of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// Records.
+    /// A batch of records.
     Batch(Batch),
-    /// None, and why.
+    /// A range without records, with the reason.
     Gap(Gap),
 }
 
-/// What one read gave: pieces that follow each other.
+/// The result of a read: consecutive pieces.
 #[derive(Clone, Debug, Default)]
 pub struct Chunk {
-    /// In order of offsets. The first batch may begin before the offset asked for.
+    /// Pieces in offset order. The first batch may begin before the requested offset.
     pub pieces: Vec<Piece>,
-    /// Where to go on.
+    /// Offset of the next read.
     pub next: Offset,
 }
 
-/// What one look for expired batches may read: the next goes on from there.
+/// Bytes that a search for expired batches reads at most; the next search continues from there.
 const EXPIRE_BYTES_MAX: usize = 8 << 20;
 
 /// One partition up to `end`.
@@ -49,7 +49,7 @@ impl Scan<'_> {
         let first = self.row_at_or_before(from)?.unwrap_or(from);
         let rows = data_key(self.partition, first)..data_key(self.partition, self.end);
         for guard in self.keyspaces.data.range(rows) {
-            // A row whose key cannot be read hides where it was: the caller must not go on as if it had not been.
+            // An unreadable key hides its offset: the caller must not continue as if the row did not exist.
             let (key, value) = match guard.into_inner() {
                 Ok((key, value)) => (key, Some(value)),
                 Err(e) if operating_system(&e).is_some_and(|e| is_shortage(&e)) => {
@@ -67,7 +67,7 @@ impl Scan<'_> {
                 continue;
             };
             let payload = match value.map(|v| self.keyspaces.payload(&key, v)) {
-                // That says nothing of the records: to pass over them would be to lose them.
+                // A shortage says nothing about the records: skipping them would lose them.
                 Some(Err(e)) if is_shortage(&e) => return Err(ReadError::Busy(e.to_string())),
                 Some(Ok(payload)) => Some(payload),
                 _ => None,
@@ -87,10 +87,10 @@ impl Scan<'_> {
                     chunk.pieces.push(Piece::Batch(batch));
                 }
                 None if base < from => {
-                    // The row before the one asked for may be damaged where nobody reads.
+                    // The row before the requested offset may be damaged outside of the requested range.
                     tracing::error!(partition = %self.partition, offset = %base, "damaged batch");
                 }
-                // Its end is where the next whole one begins.
+                // The damaged batch ends at the next whole batch.
                 None => {
                     self.close_gap(&mut chunk, base);
                     tracing::error!(partition = %self.partition, offset = %base, "damaged batch");
@@ -104,7 +104,7 @@ impl Scan<'_> {
         Ok(chunk)
     }
 
-    /// Base of the first batch that stays when `bytes` go.
+    /// Returns the base of the first batch that stays when `bytes` are removed.
     pub(super) fn after_bytes(&self, bytes: u64) -> Result<Offset, ReadError> {
         let rows = data_key(self.partition, self.marks.log_start())..data_key(self.partition, self.end);
         let mut freed = 0;
@@ -120,14 +120,14 @@ impl Scan<'_> {
         Ok(self.end)
     }
 
-    /// First offset of a batch that reaches `timestamp`, as far as one look goes.
+    /// Returns the first offset of a batch that reaches `timestamp`, within the bounds of a single search.
     pub(super) fn after_expired(&self, timestamp: i64) -> Result<Offset, ReadError> {
         let start = self.marks.log_start();
         if self.marks.max_timestamp() < timestamp {
             return Ok(self.end);
         }
         let from = indexed_before(self.keyspaces, self.partition, timestamp).max(start);
-        // Batch by batch: the first that is young enough ends it, and mostly that is the first of all.
+        // Batch by batch: the first young batch ends the search, and usually the very first is young.
         let (mut expired, mut bytes) = (from, 0);
         while expired < self.end && bytes < EXPIRE_BYTES_MAX {
             let chunk = self.read(expired, 1)?;
@@ -148,7 +148,7 @@ impl Scan<'_> {
         Ok(expired)
     }
 
-    /// Says why there is nothing between where the chunk ends and `base`.
+    /// Adds gaps that explain the range between the end of the chunk and `base`.
     fn close_gap(&self, chunk: &mut Chunk, base: Offset) {
         while chunk.next < base {
             let known = self.marks.gaps().into_iter().find(|g| g.end > chunk.next);
@@ -182,7 +182,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Base of the batch that may hold `at`.
+    /// Returns the base of the batch that may hold `at`.
     fn row_at_or_before(&self, at: Offset) -> Result<Option<Offset>, ReadError> {
         let rows = data_key(self.partition, Offset::ZERO)..=data_key(self.partition, at);
         match self.keyspaces.data.range(rows).next_back() {
@@ -208,7 +208,7 @@ impl Scan<'_> {
     }
 }
 
-/// End of the last stretch of the time index before which nothing reaches `timestamp`.
+/// Returns the end of the last stretch of the time index before which nothing reaches `timestamp`.
 pub(super) fn indexed_before(keyspaces: &Keyspaces, partition: PartitionId, timestamp: i64) -> Offset {
     let mut from = Offset::ZERO;
     let prefix = StateKey::partition(StateKind::TimeIndex, partition);

@@ -1,4 +1,4 @@
-//! Reading everything, to know that it can be read.
+//! Reading everything, as a check.
 
 use crate::error::ReadError;
 use crate::positions::Positions;
@@ -6,22 +6,22 @@ use crate::read::scan::{Piece, Scan};
 use crate::store::keyspaces::Keyspaces;
 use weir_types::{Gap, GapReason, PartitionId};
 
-/// What a scrub found.
+/// Findings of a scrub.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScrubReport {
     /// Partitions read.
     pub partitions: u64,
     /// Whole batches.
     pub batches: u64,
-    /// Records in them, counted by their frames.
+    /// Records in whole batches, counted by their frames.
     pub records: u64,
-    /// Bytes in them.
+    /// Bytes of whole batches.
     pub bytes: u64,
     /// Ranges known to hold no records: expired, evicted or lost before.
     pub gaps: Vec<(PartitionId, Gap)>,
     /// Ranges found damaged now.
     pub damaged: Vec<(PartitionId, Gap)>,
-    /// Why rows that are no records cannot all be read: headers of entries, and what says which topics and groups there are.
+    /// Reasons why rows other than records cannot all be read: headers of entries, topics and groups.
     pub rows: Vec<String>,
 }
 

@@ -1,8 +1,9 @@
-//! A group's state as of one entry, read on one node and installed on another.
+//! The state of a group as of an entry: read on a node and installed on another.
 //!
-//! It is read from a snapshot of the database, so that the log goes on meanwhile; nothing is copied to be sent. The
-//! receiver keeps batches as they come, in the value log with a row of [`StateKind::Incoming`] each, and asks, when it
-//! was interrupted, only for what it lacks. Installing is one atomic write: rows move, payloads stay where they are.
+//! The sender reads a snapshot of the database, so that the log continues meanwhile; nothing is copied. The
+//! receiver keeps arriving batches in the value log, with a row of
+//! [`crate::format::keys::StateKind::Incoming`] each. After an interruption it requests only the missing
+//! batches. The installation is an atomic write: rows move, payloads stay in place.
 
 use crate::error::ReadError;
 use crate::format::entry::EntryId;
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use std::io;
 use weir_types::{Batch, GroupId, Offset, PartitionId};
 
-/// What was applied when it was taken. Holds old data in the database back: keep it short.
+/// The state applied when the snapshot was taken. Holds back old data in the database: keep snapshots short.
 pub struct LogSnapshot {
     pub(crate) group: GroupId,
     pub(crate) applied: EntryId,
@@ -24,21 +25,21 @@ pub struct LogSnapshot {
 }
 
 impl LogSnapshot {
-    /// Whose.
+    /// Returns the group of the snapshot.
     pub fn group(&self) -> GroupId {
         self.group
     }
 
-    /// The last entry whose effects it has.
+    /// Returns the last entry whose effects the snapshot has.
     pub fn applied(&self) -> EntryId {
         self.applied
     }
 
-    /// Rows of `state` after `after` that the group's replicas have in common, up to about `max_bytes` of them; none at the end.
-    /// Blocks.
+    /// Reads the rows of `state` after the key `after` that the group's replicas share, up to about
+    /// `max_bytes`. Empty at the end. Blocks.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// Fails when a row cannot be read.
     pub fn state(
         &self,
         after: Option<&StateKey>,
@@ -60,10 +61,10 @@ impl LogSnapshot {
         Ok(rows)
     }
 
-    /// The group's partitions, and where each ends. Blocks.
+    /// Reads the group's partitions and their positions. Blocks.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// Fails when a row cannot be read.
     pub fn partitions(&self) -> Result<Vec<(PartitionId, Position)>, ReadError> {
         let mut partitions = Vec::new();
         for guard in self
@@ -77,19 +78,19 @@ impl LogSnapshot {
         Ok(partitions)
     }
 
-    /// The row of `state` under `key`. Blocks.
+    /// Reads the row of `state` under `key`. Blocks.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// Fails when the row cannot be read.
     pub fn row(&self, key: &StateKey) -> Result<Option<Bytes>, ReadError> {
         let row = self.rows.get(&self.keyspaces.state, key.as_bytes());
         row.map(|r| r.map(Bytes::from)).map_err(|e| damaged(&e))
     }
 
-    /// Where the batch begins that `at` lies in; `at` itself when none does. Blocks.
+    /// Returns the base of the batch that contains `at`, or `at` itself without such a batch. Blocks.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// Fails when the keys cannot be read.
     pub fn batch_base(&self, partition: PartitionId, at: Offset) -> Result<Offset, ReadError> {
         let range = data_key(partition, Offset::ZERO)..=data_key(partition, at);
         let Some(guard) = self.rows.range(&self.keyspaces.data, range).next_back() else {
@@ -99,11 +100,11 @@ impl LogSnapshot {
         Ok(split_data_key(&key).map_or(at, |(_, base)| base))
     }
 
-    /// Batches of `partition` that begin at `from` or later and before `end`, in order, up to about `max_bytes` of
-    /// them; also where to go on. What retention has removed meanwhile is passed over. Blocks.
+    /// Reads the batches of `partition` that begin in `[from, end)`, in order, up to about `max_bytes`. Also
+    /// returns the offset of the next read. Skips batches that retention has removed meanwhile. Blocks.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// Fails when a batch cannot be read.
     pub fn batches(
         &self,
         partition: PartitionId,

@@ -1,4 +1,4 @@
-//! What lies in a file of the store, whatever the store's metadata say of it: rows, stretches that are none, and batches in these.
+//! Carving: the rows, regions and batches in a file of the store, found without the store's own metadata.
 
 use crate::format::entry::EntryHeader;
 use crate::format::keys::{rlog_index, split_data_key};
@@ -7,18 +7,18 @@ use weir_types::batch::HEADER_BYTES;
 use weir_types::limits::BATCH_BYTES_MAX;
 use weir_types::{Batch, GroupId, PartitionId};
 
-/// A row, as some file has it.
+/// A row in a file.
 pub(crate) struct Item<'a> {
     pub(crate) key: Vec<u8>,
     pub(crate) seqno: u64,
     pub(crate) value: Value<'a>,
 }
 
-/// What a row says.
+/// The value of a row.
 pub(crate) enum Value<'a> {
     Here(&'a [u8]),
     Removed,
-    /// It is in a blob file.
+    /// The value is in a blob file.
     Blob {
         file: u64,
         offset: u64,
@@ -26,10 +26,10 @@ pub(crate) enum Value<'a> {
     },
 }
 
-/// A stretch of a file that is in no whole block or frame.
+/// A stretch of a file outside of every whole block or frame.
 pub(crate) struct Region<'a> {
     pub(crate) bytes: &'a [u8],
-    /// Where it begins in the file.
+    /// Start of the stretch in the file.
     pub(crate) from: usize,
 }
 
@@ -42,7 +42,7 @@ impl<'a> Region<'a> {
     }
 }
 
-/// Whether `value` is a whole batch with the first offset that `key` names.
+/// Returns true when `value` is a whole batch with the first offset of `key`.
 pub(crate) fn is_batch_of(key: &[u8], value: &[u8]) -> bool {
     let base = split_data_key(key)
         .filter(|_| key.len() == 12)
@@ -51,36 +51,36 @@ pub(crate) fn is_batch_of(key: &[u8], value: &[u8]) -> bool {
     batch.is_some_and(|batch| Some(batch.base_offset()) == base)
 }
 
-/// Whether `value` is the whole header of the entry that `key` names.
+/// Returns true when `value` is the whole header of the entry of `key`.
 pub(crate) fn is_header(key: &[u8], value: &[u8]) -> bool {
     let group = key.first_chunk().map(|g| GroupId(u16::from_be_bytes(*g)));
     let named = group.zip(rlog_index(key)).filter(|_| key.len() == 10);
     named.is_some_and(|(group, index)| EntryHeader::decode(group, index, value).is_ok())
 }
 
-/// Where the magic number of a batch is, and its value.
+/// Position and value of the magic number of a batch.
 const MAGIC_AT: usize = 16;
 const MAGIC: u8 = 2;
 /// Bytes of a key of `data`.
 const KEY_BYTES: usize = 12;
 
-/// A batch, and the partition that a whole key before it names.
+/// A batch, with the partition of the whole key in front, if there is such a key.
 #[derive(Clone, Debug)]
 pub(crate) struct Stray {
     pub(crate) partition: Option<PartitionId>,
     pub(crate) batch: Batch,
-    /// Where it begins in its file.
+    /// Start of the batch in its file.
     pub(crate) at: usize,
 }
 
-/// All whole batches in `region`. The key of a batch, partition and base offset, begins `key_before` bytes before it, if
-/// it has one there.
+/// Passes each whole batch in `region` to `each`. The batch's key (partition, base offset) may begin
+/// `key_before` bytes in front of the batch.
 pub(crate) fn find(region: &Region<'_>, key_before: Option<usize>, each: &mut dyn FnMut(Stray)) {
     let bytes = region.bytes;
     let mut at = 0;
     while at + HEADER_BYTES <= bytes.len() {
         let Some(batch) = batch_at(bytes, at) else {
-            // A record may hold what looks like a batch: what is within a damaged one is not looked at.
+            // A record may contain bytes that look like a batch: the inside of a damaged batch is skipped.
             at += damaged_at(bytes, at).unwrap_or(1);
             continue;
         };
@@ -99,7 +99,7 @@ pub(crate) fn find(region: &Region<'_>, key_before: Option<usize>, each: &mut dy
     }
 }
 
-/// Bytes of the batch that begins at `at` and is damaged, if its header is one in all that can be told.
+/// Returns the bytes of the damaged batch that begins at `at`, if its header is plausible.
 fn damaged_at(bytes: &[u8], at: usize) -> Option<usize> {
     let header = bytes.get(at..at.checked_add(HEADER_BYTES)?)?;
     let len = u32::from_be_bytes(*header.get(8..)?.first_chunk()?) as usize;
@@ -114,14 +114,14 @@ fn damaged_at(bytes: &[u8], at: usize) -> Option<usize> {
     (is_one && at + len + 12 <= bytes.len()).then_some(len + 12)
 }
 
-/// The batch that begins at `at`, if a whole one does.
+/// Returns the whole batch that begins at `at`, if there is a batch.
 fn batch_at(bytes: &[u8], at: usize) -> Option<Batch> {
     if bytes.get(at + MAGIC_AT) != Some(&MAGIC) {
         return None;
     }
     let len = u32::from_be_bytes(*bytes.get(at + 8..)?.first_chunk()?) as usize;
     let whole = bytes.get(at..at.checked_add(len)?.checked_add(12)?)?;
-    // The rest of the header is plausible before anything is copied.
+    // Check the header before anything is copied.
     if len + 12 < HEADER_BYTES {
         return None;
     }

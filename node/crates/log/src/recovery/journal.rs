@@ -1,11 +1,12 @@
 //! Looks at fjall's journals before fjall does, because its recovery is weaker than our promise.
 //!
-//! fjall 3.1.13 takes any unreadable frame for a torn tail and drops what follows, synced or not; a checksum that does
-//! not fit keeps it from opening at all (DESIGN.md section 4). Here the two are told apart: a bad *last* frame is what
-//! a power cut leaves and is cut off; a bad frame with whole ones behind it, or after an orderly stop, is damage. What is
-//! whole in it by itself, batches and headers of entries, goes on in a frame of its own, and only the rest is taken out.
-//! The journal as it was is kept under `quarantine/`. Start and end marks, which no checksum covers, are repaired where the
-//! frame's checksum vouches for what lies between them.
+//! fjall 3.1.13 takes any unreadable frame for a torn tail and drops what follows, synced or not; a checksum
+//! that does not fit keeps it from opening at all. Here the two are told apart: a bad
+//! *last* frame is what a power cut leaves and is cut off; a bad frame with whole ones behind it, or after an
+//! orderly stop, is damage. What is whole in it by itself, batches and headers of entries, goes on in a frame
+//! of its own, and only the rest is taken out. The journal as it was is kept under `quarantine/`. Start and
+//! end marks, which no checksum covers, are repaired where the frame's checksum vouches for what lies between
+//! them.
 //!
 //! Frame layout, little-endian (fjall `src/journal/entry.rs`):
 //! ```text
@@ -24,21 +25,21 @@ const MARK_BYTES: usize = 13;
 const ITEM_HEAD_BYTES: usize = 21;
 const TRAILER: &[u8; 4] = b"FJL\x03";
 
-/// What a look at the journals found and did.
+/// Findings and repairs of a check of the journals.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
     /// Bytes of a frame that a power cut left unfinished.
     pub(crate) torn_bytes: u64,
-    /// Frames that were damaged in the midst of whole ones and are gone.
+    /// Damaged frames between whole frames, now removed.
     pub(crate) frames_lost: u64,
-    /// Frames whose marks were put right.
+    /// Frames whose start or end mark was repaired.
     pub(crate) frames_repaired: u64,
-    /// There is a database, and no journal has anything in it: fjall has one from its first start on.
+    /// A database exists, but no journal has content: fjall writes a journal from its first start on.
     pub(crate) are_gone: bool,
 }
 
-/// Checks every journal of the database in `db`, and mends what can be mended. After an orderly stop (`is_closed`) no frame
-/// is unfinished.
+/// Checks and repairs every journal of the database in `db`. After an orderly stop (`is_closed`) no frame may
+/// be unfinished.
 pub(crate) fn check(db: &Path, quarantine: &Path, is_closed: bool) -> io::Result<Findings> {
     let mut journals = Vec::new();
     if !db.exists() {
@@ -75,7 +76,7 @@ pub(crate) fn check(db: &Path, quarantine: &Path, is_closed: bool) -> io::Result
     Ok(findings)
 }
 
-/// Keeps a copy, then writes the good frames in its place.
+/// Copies the journal to quarantine, then writes the good frames in its place.
 fn mend(path: &Path, bytes: &[u8], walk: &Walk, quarantine: &Path) -> io::Result<()> {
     fs::create_dir_all(quarantine)?;
     let name = path.file_name().unwrap_or_default();
@@ -83,7 +84,7 @@ fn mend(path: &Path, bytes: &[u8], walk: &Walk, quarantine: &Path) -> io::Result
         .map(|n| quarantine.join(format!("{}.{n}", name.to_string_lossy())))
         .find(|p| !p.exists())
         .unwrap_or_else(|| quarantine.join("journal"));
-    // Zeros behind the last byte that says something are preallocation.
+    // Zeros after the last non-zero byte are preallocation.
     let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1);
     fs::write(&copy, bytes.get(..used).unwrap_or_default())?;
     File::open(&copy)?.sync_all()?;
@@ -96,19 +97,19 @@ fn mend(path: &Path, bytes: &[u8], walk: &Walk, quarantine: &Path) -> io::Result
 
 #[derive(Debug, Default)]
 struct Walk {
-    /// All whole frames, mended.
+    /// All whole frames, repaired.
     good: Vec<u8>,
     repaired: u64,
     lost: u64,
     torn_bytes: u64,
 }
 
-/// fjall's numbers of the keyspaces, in the order in which the log makes them.
+/// fjall's numbers of the keyspaces, in the log's order of creation.
 const RLOG: u64 = 1;
 const DATA: u64 = 2;
 
 impl Walk {
-    /// The numbers of the keyspaces of headers and of batches, as whole frames have them.
+    /// Returns the numbers of the keyspaces of headers and of batches, as whole frames use them.
     fn keyspaces(&self) -> (u64, u64) {
         let (mut rlog, mut data) = (RLOG, DATA);
         for (keyspace, item) in rows(&self.good) {
@@ -121,7 +122,7 @@ impl Walk {
         (rlog, data)
     }
 
-    /// Keeps what is whole by itself in a damaged stretch.
+    /// Keeps the whole rows and batches of a damaged stretch.
     fn rescue(&mut self, damaged: &[u8], seqno: &mut Option<u64>) {
         self.lost += 1;
         let (rlog, data) = self.keyspaces();
@@ -139,7 +140,8 @@ impl Walk {
                 Value::Here(value) if is_batch_of(&item.key, value) => Some(data),
                 _ => None,
             };
-            // A record may hold what looks like a row: what is within one is not looked at, if its length is right.
+            // A record may contain bytes that look like a row: skip the inside of a row whose length is
+            // right.
             let is_one = keyspace.is_some() || matches!(rest.get(len), None | Some(2..=4));
             if let (Some(keyspace), Value::Here(value)) = (keyspace, item.value) {
                 kept.push((keyspace, item.key, value.to_vec()));
@@ -149,7 +151,7 @@ impl Walk {
             }
             at += if is_one { len } else { 1 };
         }
-        // A batch whose row's head is damaged still stands right behind its key.
+        // A batch behind a damaged row head still follows its key directly.
         let region = Region {
             bytes: damaged,
             from: 0,
@@ -189,7 +191,7 @@ impl Walk {
             items: kept.len() as u32,
             checksum: xxhash_rust::xxh3::xxh3_64(&body),
         };
-        // The next number after that of the frame before: its own may be damaged.
+        // Use the sequence number after the previous frame's: the frame's own may be damaged.
         let start = frame.start(&[], *seqno, None);
         *seqno = u64_at(&start, 5);
         self.good.extend_from_slice(&start);
@@ -198,18 +200,18 @@ impl Walk {
     }
 }
 
-/// Walks one journal. `seqno` is that of the last good frame so far: they only ascend.
+/// Walks a journal. `seqno` is the number of the last good frame so far: numbers only ascend.
 fn walk(bytes: &[u8], seqno: &mut Option<u64>, is_closed: bool) -> Walk {
     let mut walk = Walk::default();
     let mut at = 0;
-    // Where a run of bytes that are no frame began.
+    // Start of a run of bytes outside of any frame.
     let mut bad: Option<usize> = None;
     while at < bytes.len() {
         let rest = bytes.get(at..).unwrap_or_default();
         match Frame::parse(rest, bad.is_none()) {
             Some(frame) => {
                 if let Some(begun) = bad.take() {
-                    // The frame before it had a smaller number, and if none is known, at most the one before.
+                    // The previous frame had a smaller number; if unknown, at most this number minus 1.
                     *seqno = seqno.or_else(|| u64_at(rest, 5).and_then(|next| next.checked_sub(2)));
                     walk.rescue(bytes.get(begun..at).unwrap_or_default(), seqno);
                 }
@@ -232,7 +234,7 @@ fn walk(bytes: &[u8], seqno: &mut Option<u64>, is_closed: bool) -> Walk {
                 let begun = *bad.get_or_insert(at);
                 at += match skip_damaged(rest).filter(|_| begun == at) {
                     Some(len) => len,
-                    // The next byte that could begin a frame.
+                    // The next byte that may begin a frame.
                     None => 1 + rest.iter().skip(1).position(|b| *b == 1).unwrap_or(rest.len()),
                 };
             }
@@ -240,7 +242,7 @@ fn walk(bytes: &[u8], seqno: &mut Option<u64>, is_closed: bool) -> Walk {
     }
     if let Some(begun) = bad {
         let tail = bytes.get(begun..).unwrap_or_default();
-        // Zeros behind the last byte that says something are preallocation.
+        // Zeros after the last non-zero byte are preallocation.
         let used = tail.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1);
         if is_closed && used > 0 {
             walk.rescue(tail.get(..used).unwrap_or_default(), seqno);
@@ -251,7 +253,7 @@ fn walk(bytes: &[u8], seqno: &mut Option<u64>, is_closed: bool) -> Walk {
     walk
 }
 
-/// A frame whose checksum fits what lies between its marks.
+/// A frame whose checksum matches the bytes between its marks.
 struct Frame {
     len: usize,
     items: u32,
@@ -259,8 +261,8 @@ struct Frame {
 }
 
 impl Frame {
-    /// Parses the frame at the start of `bytes`. Where a frame is `expected` (right behind a good one), damaged marks
-    /// are seen through; elsewhere both must be whole.
+    /// Parses the frame at the start of `bytes`. Where a frame is `expected` (directly after a good frame),
+    /// damaged marks are tolerated; elsewhere both marks must be whole.
     fn parse(bytes: &[u8], expected: bool) -> Option<Self> {
         if !expected && bytes.first() != Some(&1) {
             return None;
@@ -281,7 +283,7 @@ impl Frame {
         })
     }
 
-    /// The mark that belongs before it. A seqno out of line with its neighbours is replaced.
+    /// Returns the frame's start mark. A sequence number out of line with its neighbours is replaced.
     fn start(&self, bytes: &[u8], previous: Option<u64>, next: Option<u64>) -> [u8; MARK_BYTES] {
         let stored = u64_at(bytes, 5).unwrap_or_default();
         let floor = previous.map_or(0, |p| p + 1);
@@ -304,14 +306,14 @@ impl Frame {
     }
 }
 
-/// Length of a frame whose items have the right shape but the wrong checksum: where to look for the next.
+/// Returns the length of a frame with well-formed items but a wrong checksum: the next frame begins there.
 fn skip_damaged(bytes: &[u8]) -> Option<usize> {
     let (body_len, items) = items(bytes.get(MARK_BYTES..)?);
     let end = bytes.get(MARK_BYTES + body_len..MARK_BYTES * 2 + body_len)?;
     (items > 0 && end.first() == Some(&3) && end.ends_with(TRAILER)).then_some(body_len + 2 * MARK_BYTES)
 }
 
-/// All rows of the whole frames in `bytes`, each with the number of its keyspace.
+/// Returns all rows of the whole frames in `bytes`, each with the number of its keyspace.
 pub(crate) fn rows(bytes: &[u8]) -> Vec<(u64, Item<'_>)> {
     let (mut found, mut at) = (Vec::new(), 0);
     while at < bytes.len() {
@@ -334,7 +336,7 @@ pub(crate) fn rows(bytes: &[u8]) -> Vec<(u64, Item<'_>)> {
 /// Bytes of a key of `data`.
 const DATA_KEY_BYTES: usize = 12;
 
-/// The row that starts `bytes`, its keyspace, and the bytes that it takes.
+/// Parses the row at the start of `bytes`. Returns its keyspace and its length, too.
 fn row(bytes: &[u8]) -> Option<(u64, Item<'_>, usize)> {
     let len = item_bytes(bytes)?;
     if bytes.first() != Some(&2) {
@@ -354,7 +356,7 @@ fn row(bytes: &[u8]) -> Option<(u64, Item<'_>, usize)> {
     Some((u64_at(bytes, 3)?, item, len))
 }
 
-/// Bytes and number of the items that start `bytes`.
+/// Returns the length and the number of the items at the start of `bytes`.
 fn items(bytes: &[u8]) -> (usize, u32) {
     let (mut at, mut count) = (0, 0);
     while let Some(len) = item_bytes(bytes.get(at..).unwrap_or_default()) {
@@ -382,7 +384,7 @@ fn item_bytes(bytes: &[u8]) -> Option<usize> {
     (len <= bytes.len()).then_some(len)
 }
 
-/// The seqno of the frame that starts `bytes`, if one whole frame does.
+/// Returns the sequence number of the whole frame at the start of `bytes`, if there is a frame.
 fn next_seqno(bytes: &[u8]) -> Option<u64> {
     (bytes.first() == Some(&1)).then(|| u64_at(bytes, 5)).flatten()
 }
@@ -463,7 +465,7 @@ mod tests {
             torn[cut..end].fill(0);
             let walk = walk(&torn, &mut None, false);
             assert_eq!(walk.lost, 0);
-            // Only the trailer is missing: all items are there and their checksum says so.
+            // Only the trailer is missing: all items are present and match their checksum.
             assert!(walk.good == bytes[..to] || walk.good == bytes[..end], "cut {cut}");
         }
     }

@@ -1,26 +1,27 @@
-//! What lies beside the database while it is opened or made again, so that whoever comes after an interruption knows.
+//! Files beside the database that record an opening or a repair, for the start after an interruption.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// The new database while it is made, and when it is whole.
+/// Names of the new database while a repair makes it, and once it is whole.
 pub(crate) const MAKING: &str = "db.making";
 pub(crate) const MADE: &str = "db.made";
-/// What was lost with the database that this one was made for, until somebody has been told.
+/// Losses of the last repair, until somebody has noted them.
 pub(crate) const REPAIRED: &str = "repaired";
-/// Said when what was written last is gone, and nothing says how far it went. Opening the database makes a journal: a repair goes by this.
+/// Note on lost journals when their length is unknown. Opening the database makes a new journal, so that a
+/// repair relies on this note.
 pub(crate) const JOURNALS_GONE: &str = "the journals are not there, and with them what was written last";
-/// Said when the marks beside it are gone, too.
+/// Note on lost journals and lost watermarks.
 pub(crate) const ENDS_GONE: &str = "how far each partition went is not known: what was written last is gone, and its offsets may be given out \
      again; have consumers that committed such offsets begin at the end";
-/// Why a log did not open, until a repair: in its directory.
+/// File in the log's directory with the reason why the log did not open, until a repair.
 pub(crate) const DAMAGED: &str = "damaged";
-/// Where files are kept that the database has removed and should not have, under `quarantine/`.
+/// Folder under `quarantine/` for files that the database should not have removed.
 pub(crate) const REMOVED: &str = "removed";
 
-/// Notes why a log does not open: opening its database has changed that, and the next start might not see what this one saw. The first
-/// reason stays.
+/// Records why a log does not open. Opening has changed the database, and the next start might not see the
+/// damage. The first reason stays.
 pub(crate) fn note_damage(dir: &Path, why: &str, notes: &[String]) {
     let at = dir.join(DAMAGED);
     if at.exists() {
@@ -33,10 +34,10 @@ pub(crate) fn note_damage(dir: &Path, why: &str, notes: &[String]) {
     }
 }
 
-/// What a repair has lost is noted elsewhere: opening the log in `dir` tells of it no more.
+/// Drops the record of the last repair's losses, after the caller has noted them elsewhere.
 ///
 /// # Errors
-/// When the note cannot be removed.
+/// Fails when the record cannot be removed.
 pub fn repair_is_noted(dir: &Path) -> io::Result<()> {
     match std::fs::remove_file(dir.join(REPAIRED)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -44,11 +45,11 @@ pub fn repair_is_noted(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Puts the database that was made in the place of the damaged one.
+/// Puts the new database in the place of the damaged database.
 pub(crate) fn put_in_place(dir: &Path) -> io::Result<()> {
     let (db, quarantine) = (dir.join("db"), dir.join("quarantine"));
     std::fs::create_dir_all(&quarantine)?;
-    // What was removed from it goes with it, and is not read again.
+    // Files removed from the old database go with it, so that no repair reads them again.
     for (from, name) in [(quarantine.join(REMOVED), "removed"), (db.clone(), "db")] {
         let aside = (0u32..)
             .map(|n| quarantine.join(format!("{name}.{n}")))
@@ -63,12 +64,12 @@ pub(crate) fn put_in_place(dir: &Path) -> io::Result<()> {
     sync(dir)
 }
 
-/// Makes sure of what is in a directory.
+/// Syncs a directory.
 pub(crate) fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Removes a directory that may be there.
+/// Removes a directory, if present.
 pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(dir) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),

@@ -1,9 +1,10 @@
-//! Opening a log after whatever happened to it.
+//! Opening a log after a crash, a power cut or damage.
 //!
-//! In order: look at the journals and mend them ([`crate::recovery::journal`]), open the database, walk each group's chain of
-//! headers, compare its end with the separately synced low-water mark, and see that every partition ends where it
-//! should. Entries whose effects are not in `state` are left to their group, which knows whether they are committed. What is missing becomes a `lost` gap, and the
-//! partition goes on at its ceiling, so that no offset is ever given out twice.
+//! In order: check and repair the journals ([`crate::recovery::journal`]), open the database, walk each
+//! group's chain of headers, compare its end with the separately synced low-water mark, and check the end of
+//! every partition. Entries without effects in `state` are left to their group, which knows the committed
+//! index. Missing records become a `lost` gap. Their partition continues at its ceiling, so that no offset is
+//! assigned twice.
 
 pub(crate) mod carve;
 mod chain;

@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use weir_types::{Batch, Gap, GapReason, Offset, PartitionId};
 
 impl Recovery {
-    /// Forgets of ranges that were lost that records of them are there again. What is still missing is found anew.
+    /// Removes the gaps of lost ranges whose records are back. Ranges that are still missing are found again
+    /// later.
     pub(super) fn forget_what_came_back(
         &self,
         positions: &mut BTreeMap<PartitionId, Position>,
@@ -38,7 +39,7 @@ impl Recovery {
         batch.commit(PersistMode::SyncAll)
     }
 
-    /// Makes sure that each partition is whole up to its end, or says where it is not.
+    /// Checks that each partition is whole up to its end, and adds gaps where records are missing.
     pub(super) fn mend_partitions(
         &mut self,
         positions: &mut BTreeMap<PartitionId, Position>,
@@ -48,8 +49,8 @@ impl Recovery {
         let mut tail_lost = false;
         let reserves = self.watermark.value.partitions.clone();
         if self.suspect || self.watermark.value.clean {
-            // A partition may have lost its row, and keep its records. After an orderly shutdown the watermark names
-            // those that exist; after another it may still name one that was dropped.
+            // A partition may have lost its row but kept its records. After an orderly shutdown the watermark
+            // names exactly the existing partitions; after a crash also dropped ones.
             for (partition, reserve) in reserves
                 .iter()
                 .filter(|(_, r)| r.end > Offset::ZERO || (self.is_tail_unknown && r.ceiling > Offset::ZERO))
@@ -69,7 +70,7 @@ impl Recovery {
             let promised = position.committed_end.max(reserve.end).max(position.log_start);
             let mut lost = Vec::new();
             if found < promised || (self.is_tail_unknown && found < reserve.ceiling) {
-                // Beyond the ceiling nothing was ever given out.
+                // No offset beyond the ceiling was ever assigned.
                 let end = reserve.ceiling.max(promised);
                 lost.push(Gap {
                     start: found.max(position.log_start),
@@ -80,7 +81,7 @@ impl Recovery {
             }
             position.committed_end = promised;
             if self.suspect {
-                // All that is there was replayed.
+                // All remaining entries were replayed.
                 position.committed_end = found.max(promised);
                 lost.extend(self.holes(*partition, position.log_start, found, known));
             }
@@ -112,7 +113,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// First offset after the last stored batch.
+    /// Returns the first offset after the last stored batch.
     pub(super) fn last_end(&self, partition: PartitionId) -> fjall::Result<Offset> {
         let rows = data_key(partition, Offset::ZERO)..=data_key(partition, Offset::MAX);
         let Some(guard) = self.keyspaces.data.range(rows.clone()).next_back() else {
@@ -125,7 +126,8 @@ impl Recovery {
         };
         match guard.into_inner().ok().and_then(read) {
             Some(batch) => Ok(batch.end_offset()),
-            // The row is there and its bytes are bad: readers and scrub name it, and it is not given out again.
+            // The row exists but its bytes are damaged: readers and scrub report the batch, and its offsets
+            // are not reused.
             _ => {
                 let key = self
                     .keyspaces
@@ -149,7 +151,7 @@ impl Recovery {
         }
     }
 
-    /// Ranges between `start` and `end` that hold no readable batch and are not known as gaps.
+    /// Returns the ranges in `[start, end)` without a readable batch that are not known as gaps.
     pub(super) fn holes(
         &self,
         partition: PartitionId,
@@ -171,7 +173,7 @@ impl Recovery {
             // One MiB at a time keeps a big partition out of memory.
             let read = scan.read(from, 1 << 20);
             if let Err(ReadError::Busy(why)) = &read {
-                // What cannot be read for want of something else is not lost: whoever reads it will see.
+                // A shortage is not a loss: later readers will report the range.
                 tracing::warn!(%partition, %from, why, "a partition is not looked through to its end");
                 break;
             }

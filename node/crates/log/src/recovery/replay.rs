@@ -1,4 +1,4 @@
-//! Effects of entries that had not reached `state`, made again.
+//! Replay of effects that had not reached `state`.
 
 use crate::format::entry::EntryHeader;
 use crate::format::position::Position;
@@ -21,7 +21,7 @@ pub(super) type Replayed = (
     ValueWriter,
 );
 
-/// Makes the effects of `headers` again, by the same code that makes them while running.
+/// Replays the effects of `headers`, with the same code as a running writer.
 pub(super) fn replay_effects(
     keyspaces: &Keyspaces,
     watermark: WatermarkFile,

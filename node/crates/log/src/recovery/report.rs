@@ -1,28 +1,28 @@
-//! What opening a log found.
+//! The result of opening a log.
 
 use crate::error::Damage;
 use crate::format::entry::EntryId;
 use std::collections::BTreeMap;
 use weir_types::GroupId;
 
-/// What opening a log found and did.
+/// Findings and repairs of an opening.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// The last shutdown was orderly.
     pub clean: bool,
-    /// Entries whose effects are not yet made: they are, once the group knows that they are committed.
+    /// Entries without effects so far: their group applies them once they are known to be committed.
     pub unapplied: u64,
-    /// Bytes of an unfinished write that were cut off: never acknowledged.
+    /// Bytes of an unfinished write that were cut off; never acknowledged.
     pub torn_bytes: u64,
-    /// Journal frames whose marks were put right.
+    /// Journal frames whose marks were repaired.
     pub frames_repaired: u64,
-    /// What is missing.
+    /// Missing data.
     pub damage: Damage,
-    /// Where each group's log stands.
+    /// State of each group's log.
     pub groups: BTreeMap<GroupId, GroupState>,
 }
 
-/// Where a group's log stands.
+/// State of a group's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupState {
     /// The last entry whose header is gone.

@@ -38,7 +38,7 @@ impl Recovery {
         Ok(gaps)
     }
 
-    /// After damage: rows that say what there is come from their second copy. What entries do to them is done again afterwards.
+    /// Restores rows from their second copy, after damage. Later entries are replayed on top.
     pub(super) fn restore_rows(&self) -> fjall::Result<()> {
         let found = RowsCopy::load(&self.dir)?;
         let mut batch = self.keyspaces.db.batch();
@@ -46,7 +46,7 @@ impl Recovery {
         batch.commit(PersistMode::SyncAll)
     }
 
-    /// Counts the bytes of each partition: of rows that were made again, entries that are done again have counted them twice.
+    /// Counts the bytes of each partition again: replayed entries have counted the restored rows twice.
     pub(super) fn recount(&self, positions: &mut BTreeMap<PartitionId, Position>) -> fjall::Result<()> {
         positions.values_mut().for_each(|position| position.bytes = 0);
         for row in self.keyspaces.data.iter() {
@@ -64,7 +64,7 @@ impl Recovery {
         batch.commit(PersistMode::SyncAll)
     }
 
-    /// Makes sure that the second copy of rows is one of these.
+    /// Makes the second copy of rows match the database.
     pub(super) fn copy_rows(&self) -> fjall::Result<RowsCopy> {
         let mut copy = RowsCopy::new(&self.dir);
         if let Some(number) = copy.catch_up(&self.keyspaces.state)? {

@@ -5,11 +5,11 @@ use crate::recovery::files;
 use crate::recovery::markers::{DAMAGED, REPAIRED};
 use std::path::Path;
 
-/// Moves all that a log keeps in `dir` to `dir/to`, so that the next one begins with nothing. What an earlier call
-/// moved stays: what has come since is then removed. Safe to repeat when it was interrupted.
+/// Moves all files of the log in `dir` to `dir/to`, so that the next log begins empty. Files moved by an
+/// earlier call stay, and newer ones are removed. Safe to repeat after an interruption.
 ///
 /// # Errors
-/// When the directory cannot be changed or is in use.
+/// Fails when the directory cannot be changed or is in use.
 pub fn set_aside(dir: &Path, to: &str) -> Result<(), OpenError> {
     let io = |source| OpenError::Io {
         path: dir.to_owned(),
@@ -18,7 +18,7 @@ pub fn set_aside(dir: &Path, to: &str) -> Result<(), OpenError> {
     let _lock = files::lock(dir)?;
     let aside = dir.join(to);
     std::fs::create_dir_all(&aside).map_err(io)?;
-    // The database last: as long as it is there, the rest of it may be still to come.
+    // The database last: its presence means that other files may still have to move.
     for name in [
         "watermark.a",
         "watermark.b",

@@ -1,4 +1,4 @@
-//! A recovery under way, and what comes of it.
+//! A recovery under way, and its result.
 
 use crate::error::Damage;
 use crate::format::encoding::FormatError;
@@ -26,12 +26,12 @@ pub(crate) struct State {
     pub(crate) lock: Option<File>,
 }
 
-/// Why what is there was not recovered.
+/// A recovery that failed.
 pub(super) enum Failure {
     Store(fjall::Error),
-    /// A later release wrote it.
+    /// A later release wrote the data.
     Format(FormatError),
-    /// Something is missing, and it is not to be mended.
+    /// Data is missing, and must not be repaired.
     NotWhole(Damage),
 }
 
@@ -61,13 +61,13 @@ pub(super) struct Recovery {
     pub(super) keyspaces: Keyspaces,
     pub(super) watermark: WatermarkFile,
     pub(super) recovered: Recovered,
-    /// Something was missing: look at every partition from end to end.
+    /// Data was missing: check every partition from end to end.
     pub(super) suspect: bool,
-    /// What was written last is gone, and nothing says how far it went.
+    /// The last writes are gone, and their extent is unknown.
     pub(super) is_tail_unknown: bool,
-    /// It was made again.
+    /// The database was rebuilt.
     pub(super) is_rebuilt: bool,
-    /// Damage is not mended, but told.
+    /// Report damage instead of repairing it.
     pub(super) only_whole: bool,
     pub(super) lock: Option<File>,
 }

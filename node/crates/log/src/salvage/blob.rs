@@ -1,7 +1,7 @@
 //! Blob files of the database, frame by frame.
 //!
-//! lsm-tree 3.1 (`src/vlog/blob_file`): `BLOB`, xxh3-128 of key and value, sequence number u64, key's length u16,
-//! value's length u32 before and after compression, key, value, little-endian. `META` ends them.
+//! lsm-tree 3.1 (`src/vlog/blob_file`): `BLOB`, xxh3-128 of key and value, sequence number u64, key's length
+//! u16, value's length u32 before and after compression, key, value, little-endian. `META` ends them.
 
 use crate::recovery::carve::{Item, Region, Value};
 
@@ -9,7 +9,7 @@ const MAGIC: &[u8] = b"BLOB";
 /// Bytes before the key.
 pub(super) const HEADER_BYTES: usize = 38;
 
-/// Hands out all whole frames, and the stretches that are in none.
+/// Passes on all whole frames, and the regions between them.
 pub(super) fn read<'a>(bytes: &'a [u8], rows: &mut dyn FnMut(Item<'a>), bad: &mut dyn FnMut(Region<'a>)) {
     let (mut at, mut begun) = (0, None);
     while at < bytes.len() {

@@ -1,4 +1,4 @@
-//! What the simulation asks of a repair.
+//! Questions of the simulation about a repair.
 
 use crate::format::keys::split_data_key;
 use crate::recovery::carve::is_batch_of;
@@ -13,11 +13,12 @@ use std::path::Path;
 use std::sync::Arc;
 use weir_types::Batch;
 
-/// Whether a repair that has nothing but the files beside the database would bring back each batch that lies whole in the value log of
-/// `dir`, whose rows are on `disk`. Changes nothing, and ends the right of whoever has opened the disk to write to it.
+/// Checks that a repair from the files beside the database alone would restore each whole batch in the value
+/// log of `dir`, whose rows are on `disk`. Changes nothing, but ends the write access of earlier handles to
+/// the disk.
 ///
 /// # Errors
-/// Which batch it would not, or why the files cannot be read.
+/// Names the batch that would be lost, or the reason why the files cannot be read.
 pub fn comes_back(disk: &Disk, dir: &Path) -> Result<(), String> {
     let keyspaces = |disk: &Disk| {
         let (rows, values) = (disk.open(), ValueLog::new(dir.join(VALUES)));
@@ -27,7 +28,7 @@ pub fn comes_back(disk: &Disk, dir: &Path) -> Result<(), String> {
     let (watermark, marked) = WatermarkFile::load(dir).map_err(|e| e.to_string())?;
     let mut salvage = Salvage::new(new.clone(), None, &watermark, marked);
     salvage.finish(dir, &[]).map_err(|e| e.at(dir).to_string())?;
-    // It was deleted, and the row was still to go.
+    // The batch was deleted, and its row was about to go.
     let is_given_up = |key: &[u8], bytes: &Bytes| {
         let promised = split_data_key(key).and_then(|(id, _)| watermark.value.partitions.get(&id));
         let batch = Batch::parse(bytes.clone()).ok();

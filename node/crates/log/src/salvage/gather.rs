@@ -1,4 +1,4 @@
-//! Gathering rows and batches from all files, and judging which count.
+//! Gathering rows and batches from all files, and choosing between versions.
 
 use crate::format::entry::EntryHeader;
 use crate::format::keys::{StateKey, StateKind, data_key, rlog_index, split_data_key};
@@ -25,20 +25,20 @@ use std::path::{Path, PathBuf};
 use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, GapReason, GroupId, Offset, PartitionId};
 
-/// How new each row is that was put into the new database.
+/// Sequence numbers of the rows in the new database.
 pub(super) struct Newest {
-    /// Keeps it open.
+    /// Keeps the database open.
     pub(super) _db: fjall::Database,
     pub(super) seen: fjall::Keyspace,
 }
 
-/// The sequence number of a row that nothing vouches for: everything else is newer.
+/// Sequence number of a row without a checksum: every other version is newer.
 const GUESSED: u64 = 0;
 
-/// A database that is made again.
+/// A database being rebuilt.
 pub(super) struct Salvage<'a> {
     pub(super) keyspaces: Keyspaces,
-    /// None where there is no database to read.
+    /// `None` without an old database.
     pub(super) newest: Option<Newest>,
     watermark: &'a WatermarkFile,
     marked: bool,
@@ -49,7 +49,8 @@ pub(super) struct Salvage<'a> {
 }
 
 impl<'a> Salvage<'a> {
-    /// Puts into `keyspaces`, which are empty, what `watermark` says may be there; `newest` where there is a database to read.
+    /// Starts a repair into the empty `keyspaces`, bounded by `watermark`. `newest` is needed where there is
+    /// an old database.
     pub(super) fn new(
         keyspaces: Keyspaces,
         newest: Option<Newest>,
@@ -128,7 +129,7 @@ impl<'a> Salvage<'a> {
         let Value::Blob { file, offset, len } = item.value else {
             return self.take(keyspace, item, is_vouched);
         };
-        // The frame there says the same, unless it is damaged: then this is how it is known whose it is.
+        // The frame has the same key unless damaged; then the row names the owner.
         let found = blob_at(&blobs.join(file.to_string()), offset, item.key.len(), len);
         match found.filter(|batch| is_batch_of(&item.key, batch)) {
             Some(batch) => {
@@ -154,11 +155,11 @@ impl<'a> Salvage<'a> {
         Ok(())
     }
 
-    /// Batches in a stretch that cannot be read as what it should be.
+    /// Keeps the batches of a region that cannot be read as blocks or frames.
     fn region(&mut self, path: &Path, region: &Region<'_>, key_before: Option<usize>) {
         let mut strays = Vec::new();
         find(region, key_before, &mut |stray| strays.push(stray));
-        // The end of a table is its directory, of which nothing is asked.
+        // The end of a table is an index, which is not needed.
         let found = strays.len();
         strays.into_iter().for_each(|stray| self.keep_stray(stray));
         if found > 0 {
@@ -183,7 +184,8 @@ impl<'a> Salvage<'a> {
         }
     }
 
-    /// Puts a row into the new database, unless a newer one is there. One that nothing vouches for must prove itself.
+    /// Puts a row into the new database, unless a newer version is there. A row without a checksum must prove
+    /// itself.
     fn take(&mut self, keyspace: u64, item: Item<'_>, is_vouched: bool) -> Result<(), Failure> {
         let key = &item.key[..];
         let proves_itself = match (keyspace, &item.value) {
@@ -204,7 +206,7 @@ impl<'a> Salvage<'a> {
         if let (DATA, false, Value::Here(value)) = (keyspace, is_vouched, &item.value)
             && Pointer::decode(value).is_none()
         {
-            // Its key may be another's by a bit.
+            // The key may be wrong by a bit.
             let partition = split_data_key(key).map(|(partition, _)| partition);
             let batch = Batch::parse(Bytes::copy_from_slice(value)).ok();
             if let Some(batch) = batch {
@@ -216,7 +218,7 @@ impl<'a> Salvage<'a> {
             }
             return Ok(());
         }
-        // Whoever wrote it, a batch that is not whole says nothing, and must not stand in the way of one that is.
+        // A batch that is not whole must not stand in the way of a whole version.
         if keyspace == DATA && !proves_itself && matches!(item.value, Value::Here(_)) {
             return Ok(());
         }
@@ -239,13 +241,14 @@ impl<'a> Salvage<'a> {
         Ok(())
     }
 
-    /// Everything that lies outside of the database, files of the value log that were `brought` back among it, and what follows from
-    /// what came back.
+    /// Reads everything outside of the database, including the segments `brought` back from quarantine, and
+    /// derives the remaining rows.
     pub(super) fn finish(&mut self, dir: &Path, brought: &[PathBuf]) -> Result<(), Failure> {
         self.copied_rows(dir)?;
         let places = self.places()?;
         self.judge(&places)?;
-        // The newest first: what was taken back lies before what was written in its place. What was set aside is older than that.
+        // The newest first: segments brought back have lower numbers than those written later, and
+        // quarantined segments are older.
         let (old, new): (Vec<_>, Vec<_>) = entries(&dir.join(VALUES))?
             .into_iter()
             .rev()
@@ -264,20 +267,20 @@ impl<'a> Salvage<'a> {
         }
     }
 
-    /// The rows of the second copy. They count for more than those of the database where the copy is as new.
+    /// Reads the rows of the second copy, which win over the database's rows where the copy is as new.
     fn copied_rows(&mut self, dir: &Path) -> Result<(), Failure> {
         let at = dir.join(rows_copy::FILE);
         let found = RowsCopy::load(dir).map_err(|e| Failure::File(at, e))?;
         let state = self.keyspaces.state.clone();
         let mut batch = self.keyspaces.db.batch();
         found.restore(&state, &mut batch)?;
-        // Of what was received and not installed, another node has all.
+        // Another node still has all received batches.
         for kind in [StateKind::Incoming, StateKind::Segment] {
             for row in state.prefix([kind as u8]) {
                 batch.remove(&state, row.key()?);
             }
         }
-        // What an earlier start missed may be found now; what is not is said again.
+        // Losses of an earlier start may be found now; the rest is reported again.
         for row in state.prefix([StateKind::Gap as u8]) {
             let (key, value) = row.into_inner()?;
             if gap_of(&key, &value).is_some_and(|(_, gap)| gap.reason == GapReason::Lost) {
@@ -288,7 +291,7 @@ impl<'a> Salvage<'a> {
         Ok(())
     }
 
-    /// Where records may be: of partitions that exist, what was not given up, and is no known gap.
+    /// Returns the ranges that may hold records: existing partitions without trimmed offsets and known gaps.
     fn places(&self) -> Result<Places, Failure> {
         let mut places = Places::default();
         for row in self.keyspaces.state.prefix([StateKind::Position as u8]) {
@@ -303,7 +306,7 @@ impl<'a> Salvage<'a> {
         for (id, reserve) in &self.watermark.value.partitions {
             match places.starts.get_mut(id) {
                 Some(start) => *start = (*start).max(reserve.log_start),
-                // It was dropped.
+                // The partition was dropped.
                 None if self
                     .was_removed(STATE, StateKey::partition(StateKind::Position, *id).as_bytes())? => {}
                 None => drop(places.starts.insert(*id, reserve.log_start)),
@@ -335,7 +338,7 @@ impl<'a> Salvage<'a> {
         Ok(places)
     }
 
-    /// Looks at each row of `data`, and removes those that name nothing that can be read, or something that was given up.
+    /// Checks each row of `data`, and removes rows without readable bytes or of removed records.
     fn judge(&mut self, places: &Places) -> Result<(), Failure> {
         let mut gone = self.keyspaces.db.batch();
         for row in self.keyspaces.data.iter() {
@@ -364,7 +367,7 @@ impl<'a> Salvage<'a> {
         back.max_timestamp = back.max_timestamp.max(batch.max_timestamp());
     }
 
-    /// Frames of a file of the value log that no row points to: they say by themselves what they are.
+    /// Takes the frames of a segment that no row points to: a frame names its own key.
     fn frames(&mut self, path: &Path, segment: u32, places: &Places) -> Result<(), Failure> {
         let bytes = Bytes::from(read(path)?);
         let mut whole = Vec::new();
@@ -384,7 +387,7 @@ impl<'a> Salvage<'a> {
             let batch = Batch::parse(bytes.slice(at + FRAME_BYTES..at + end)).ok();
             match batch.filter(|batch| batch.base_offset() == header.base) {
                 Some(batch) => whole.push((header, (at + FRAME_BYTES) as u64, batch)),
-                // Not looked into: records may hold what looks like a batch.
+                // Not searched: records may contain bytes that look like a batch.
                 None => self.unreadable.push(format!(
                     "the batch of partition {} at offset {} in `{}` is damaged",
                     header.partition,
@@ -418,7 +421,7 @@ impl<'a> Salvage<'a> {
         Ok(())
     }
 
-    /// Batches whose place is not known for sure: each goes where the log says, or where it is missing.
+    /// Places batches of uncertain origin: each goes where a header names it, or where a batch is missing.
     fn place_strays(&mut self, places: &Places) -> Result<(), Failure> {
         for stray in std::mem::take(&mut self.strays) {
             let Some(partition) = self.place(&stray, places)? else {
@@ -438,12 +441,13 @@ impl<'a> Salvage<'a> {
     fn place(&mut self, stray: &Stray, places: &Places) -> Result<Option<PartitionId>, Failure> {
         let batch = &stray.batch;
         let owners = places.owners(batch);
-        // Of the same batch in several partitions, its key tells which it is; a key that no header confirms may be damaged.
+        // The key decides between several partitions with the same batch; a key that no header confirms may
+        // be damaged.
         let keyed = stray
             .partition
             .filter(|p| owners.is_empty() || owners.contains(p));
         let sole = owners.first().filter(|_| owners.len() == 1).copied();
-        // Where there is but one partition, nobody else's records are taken for its own.
+        // With a single partition, no other partition's records can be confused with its own.
         let only = places
             .starts
             .keys()
@@ -461,7 +465,7 @@ impl<'a> Salvage<'a> {
         Ok(self.fits(partition, batch, places)?.then_some(partition))
     }
 
-    /// First offset after the last batch of `partition` that begins before `to`.
+    /// Returns the first offset after the last batch of `partition` that begins before `to`.
     fn end_before(&self, partition: PartitionId, to: Offset) -> Result<Offset, Failure> {
         let range = data_key(partition, Offset::ZERO)..data_key(partition, to);
         let Some(row) = self.keyspaces.data.range(range).next_back() else {
@@ -477,18 +481,18 @@ impl<'a> Salvage<'a> {
         self.end_before(partition, Offset::MAX)
     }
 
-    /// Whether `batch` is missing from `partition`.
+    /// Returns true when `batch` is missing from `partition`.
     fn fits(&self, partition: PartitionId, batch: &Batch, places: &Places) -> Result<bool, Failure> {
         let is_taken = self.end_before(partition, batch.end_offset())? > batch.base_offset();
         if is_taken || !places.may_hold(partition, batch) {
             return Ok(false);
         }
-        // What was removed may have been another: one that was taken back before this one was written.
+        // The removed batch may have been an earlier one, truncated before this batch was written.
         let is_named = places.owners(batch).contains(&partition);
         Ok(is_named || !self.was_removed(DATA, &data_key(partition, batch.base_offset()))?)
     }
 
-    /// Whether the last that is known of a row is that it was removed.
+    /// Returns true when the newest version of a row is a removal.
     fn was_removed(&self, keyspace: u64, key: &[u8]) -> Result<bool, Failure> {
         let seen = [&[keyspace as u8], key].concat();
         Ok(match &self.newest {
@@ -497,7 +501,7 @@ impl<'a> Salvage<'a> {
         })
     }
 
-    /// How many bytes of each file of the value log rows point to, and of each partition there are.
+    /// Counts the live bytes of each segment and the bytes of each partition.
     fn accounts(&mut self, places: &Places) -> Result<(), Failure> {
         let mut live: BTreeMap<u32, u64> = BTreeMap::new();
         for row in self.keyspaces.data.iter() {

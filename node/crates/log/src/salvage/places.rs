@@ -1,23 +1,23 @@
-//! Where records may be, as rows and headers have it.
+//! Places where records may be, from rows and headers.
 
 use std::collections::BTreeMap;
 use weir_types::{Batch, Offset, PartitionId};
 
-/// Where records may be.
+/// Places where records may be.
 #[derive(Default)]
 pub(super) struct Places {
-    /// Where each partition that exists begins.
+    /// Start of each existing partition.
     pub(super) starts: BTreeMap<PartitionId, Offset>,
-    /// Nobody knows which exist.
+    /// The existing partitions are unknown.
     pub(super) all: bool,
-    /// Ranges that were given up.
+    /// Removed ranges.
     pub(super) gaps: BTreeMap<PartitionId, Vec<(Offset, Offset)>>,
-    /// Which batches headers name, by their first offset: their checksums, and whose they are.
+    /// Batches named by headers, by first offset: checksum and partition.
     named: BTreeMap<Offset, Vec<(u32, PartitionId)>>,
 }
 
 impl Places {
-    /// A header names a batch.
+    /// Adds a batch named by a header.
     pub(super) fn name(&mut self, partition: PartitionId, base: Offset, crc: u32) {
         let there = self.named.entry(base).or_default();
         if !there.contains(&(crc, partition)) {
@@ -25,7 +25,7 @@ impl Places {
         }
     }
 
-    /// The partitions in which headers name such a batch.
+    /// Returns the partitions in which headers name the batch.
     pub(super) fn owners(&self, batch: &Batch) -> Vec<PartitionId> {
         let there = self.named.get(&batch.base_offset()).into_iter().flatten();
         let same = there.filter(|(crc, _)| *crc == batch.crc());

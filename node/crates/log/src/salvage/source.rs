@@ -9,34 +9,33 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A file larger than this is none of ours: tables, blob files and files of the value log have some 64 MiB, and are read
-/// whole.
+/// Limit on the size of a file: tables, blob files and segments have some 64 MiB, and are read whole.
 pub(super) const FILE_BYTES_MAX: u64 = 1 << 30;
 
-/// Bytes of batches from damaged stretches that are held in memory: a disk that is damaged all over is another matter.
+/// Bytes of batches from damaged regions held in memory. A disk that is damaged all over needs other tools.
 pub(super) const STRAYS_BYTES_MAX: usize = 256 << 20;
 
-/// fjall's numbers of the keyspaces, in the order in which they are made. Its own is 0.
+/// fjall's numbers of the keyspaces, in order of creation. fjall's own keyspace is 0.
 pub(super) const RLOG: u64 = 1;
 
 pub(super) const DATA: u64 = 2;
 
 pub(super) const STATE: u64 = 3;
 
-/// What came back of a partition.
+/// Records restored in a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CameBack {
-    /// Batches.
+    /// Restored batches.
     pub batches: u64,
-    /// Records in them, counted by their frames.
+    /// Restored records, counted by their frames.
     pub records: u64,
-    /// Bytes in them.
+    /// Restored bytes.
     pub bytes: u64,
-    /// Their largest timestamp, in milliseconds.
+    /// Largest restored timestamp, in milliseconds.
     pub max_timestamp: i64,
 }
 
-/// Why it does not go on.
+/// A repair that cannot continue.
 #[derive(Debug)]
 pub(crate) enum Failure {
     File(PathBuf, io::Error),
@@ -68,7 +67,7 @@ pub(super) fn io_at(path: &Path, source: io::Error) -> OpenError {
     }
 }
 
-/// The files of a directory in order of their numbers; none where there is no directory.
+/// Returns the files of a directory in order of their numbers; empty without a directory.
 pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
     let failed = |e| Failure::File(dir.to_owned(), e);
     let mut found = match std::fs::read_dir(dir) {
@@ -95,7 +94,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(failed)
 }
 
-/// What lies in a blob file where a row says so.
+/// Reads the value in a blob file that a row points to.
 pub(super) fn blob_at(path: &Path, offset: u64, key_bytes: usize, len: u64) -> Option<Vec<u8>> {
     use std::os::unix::fs::FileExt;
     let file = File::open(path).ok()?;
@@ -108,8 +107,8 @@ pub(super) fn blob_at(path: &Path, offset: u64, key_bytes: usize, len: u64) -> O
     Some(bytes)
 }
 
-/// Which keyspace each number stands for: as the database's own keyspace says, as far as that can be read; else as they are made.
-/// There a row of `n` and a number u64 has the name (fjall's `src/meta_keyspace.rs`).
+/// Returns the keyspace of each number, from the database's own keyspace where readable, else in order of
+/// creation. A row of `n` and a number u64 there has the name (fjall's `src/meta_keyspace.rs`).
 pub(super) fn named_keyspaces(db: &Path) -> Result<BTreeMap<u64, u64>, Failure> {
     let mut named = BTreeMap::new();
     for path in entries(&db.join("keyspaces").join("0").join("tables"))? {
@@ -126,7 +125,7 @@ pub(super) fn named_keyspaces(db: &Path) -> Result<BTreeMap<u64, u64>, Failure> 
         };
         table::read(&bytes, &mut note, &mut |_| {});
     }
-    // When its own keyspace was damaged, it has made others since, and files of the first may be there.
+    // After damage to its own keyspace fjall has made others, and files of the first may remain.
     for keyspace in [RLOG, DATA, STATE] {
         named.entry(keyspace).or_insert(keyspace);
     }

@@ -1,10 +1,10 @@
 //! Tables of the database, block by block, without their index.
 //!
-//! lsm-tree 3.1 (`src/table`): a block is `LSM\x03`, type u8, xxh3-128 of its data, length u32, length before compression
-//! u32, and the low 32 bits of the xxh3-128 of those, little-endian; then its data. A block of rows has, one after the
-//! other: type u8, sequence number varint, and the key: whole at each restart (length varint, bytes), else by what it
-//! shares with the restart's (shared varint, rest varint, rest). A value has its length varint before it. Behind them
-//! are 255, the offsets of the restarts, and a trailer of 31 bytes.
+//! lsm-tree 3.1 (`src/table`): a block is `LSM\x03`, type u8, xxh3-128 of its data, length u32, length before
+//! compression u32, and the low 32 bits of the xxh3-128 of those, little-endian; then its data. A block of
+//! rows has, one after the other: type u8, sequence number varint, and the key: whole at each restart (length
+//! varint, bytes), else by what it shares with the restart's (shared varint, rest varint, rest). A value has
+//! its length varint before it. Behind them are 255, the offsets of the restarts, and a trailer of 31 bytes.
 
 use crate::recovery::carve::{Item, Region, Value};
 
@@ -13,10 +13,11 @@ const HEADER_BYTES: usize = 33;
 const TRAILER_BYTES: usize = 31;
 const TYPE_ROWS: u8 = 0;
 const END_OF_ROWS: u8 = 255;
-/// Rows from a restart to the next: of new tables and of merged ones (fjall's `data_block_restart_interval_policy`).
+/// Rows from a restart to the next: of new tables and of merged ones (fjall's
+/// `data_block_restart_interval_policy`).
 const RESTARTS: [usize; 2] = [10, 16];
 
-/// Hands out all rows of whole blocks, and the stretches that are in none.
+/// Passes on all rows of whole blocks, and the regions between them.
 pub(super) fn read<'a>(bytes: &'a [u8], rows: &mut dyn FnMut(Item<'a>), bad: &mut dyn FnMut(Region<'a>)) {
     let (mut at, mut begun) = (0, None);
     while at < bytes.len() {
@@ -45,7 +46,7 @@ pub(super) fn read<'a>(bytes: &'a [u8], rows: &mut dyn FnMut(Item<'a>), bad: &mu
     }
 }
 
-/// Hands out what looks like a row in a stretch that no checksum vouches for: each may be wrong.
+/// Passes on possible rows of a region without a checksum: each may be wrong.
 pub(super) fn guess<'a>(region: &Region<'a>, rows: &mut dyn FnMut(Item<'a>)) {
     let data = region.bytes;
     for every in RESTARTS {
@@ -71,7 +72,7 @@ struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// The block that `bytes` begin with. None when its header is not whole.
+    /// Parses the block at the start of `bytes`, or returns `None` when the header is not whole.
     fn at(bytes: &'a [u8]) -> Option<Self> {
         let header = bytes.get(..HEADER_BYTES)?;
         let (fields, sum) = header.split_at(HEADER_BYTES - 4);
@@ -95,7 +96,7 @@ fn restarts_every(data: &[u8]) -> usize {
     trailer.map_or(RESTARTS[0], |n| usize::from(*n)).max(1)
 }
 
-/// Where runs of rows begin that can be read by themselves, as the trailer says.
+/// Returns the offsets at which runs of rows begin, from the trailer.
 fn restarts(data: &[u8]) -> Vec<usize> {
     let read = || {
         let trailer = data.get(data.len().checked_sub(TRAILER_BYTES)?..)?;
@@ -113,7 +114,7 @@ fn restarts(data: &[u8]) -> Vec<usize> {
     read().map(Iterator::collect).unwrap_or_default()
 }
 
-/// Reads rows from `at` on until their end. None when they do not end as they should.
+/// Reads rows from `at` to their end. Returns `None` when they do not end properly.
 fn items<'a>(data: &'a [u8], every: usize, mut at: usize, rows: &mut dyn FnMut(Item<'a>)) -> Option<()> {
     let mut restart: &[u8] = &[];
     for n in 0usize.. {
@@ -157,7 +158,7 @@ fn bytes<'a>(data: &'a [u8], at: &mut usize) -> Option<&'a [u8]> {
     Some(found)
 }
 
-/// LEB128, as the crate `varint-rs` writes it.
+/// Reads a LEB128 number, as the crate `varint-rs` writes it.
 fn varint(data: &[u8], at: &mut usize) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {

@@ -21,7 +21,7 @@ pub(crate) struct Keyspaces {
 }
 
 impl Keyspaces {
-    /// Those of a simulated disk.
+    /// Opens the keyspaces of a simulated disk.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn simulated(rows: crate::store::simulated::Open, values: Arc<ValueLog>) -> Self {
         Self {
@@ -33,11 +33,11 @@ impl Keyspaces {
         }
     }
 
-    /// Which keyspace has nothing, though `promised` says that something is there.
+    /// Names a keyspace that is empty although `promised` names contents.
     pub(crate) fn lacks(&self, promised: &Watermark, headers_only: bool) -> Option<&'static str> {
         let is_empty = |rows: &Keyspace| rows.iter().next().is_none();
         let has_entries = promised.groups.values().any(|synced| synced.index > 0);
-        // A vote is there before any entry.
+        // A vote comes before any entry.
         let has_rows = !is_empty(&self.rlog) || !is_empty(&self.data);
         if (has_entries || has_rows) && is_empty(&self.state) {
             Some("state")
@@ -48,7 +48,7 @@ impl Keyspaces {
         }
     }
 
-    /// Whether what is promised of each partition is known to be gone.
+    /// Returns true when all promised records are known to be gone.
     fn is_all_gap(&self, promised: &Watermark) -> bool {
         let mut left: BTreeMap<PartitionId, u64> = BTreeMap::new();
         for (partition, reserve) in &promised.partitions {
@@ -70,7 +70,7 @@ impl Keyspaces {
         left.values().all(|left| *left == 0)
     }
 
-    /// The bytes of the batch that a row of `data` is, or points to.
+    /// Returns the bytes of the batch that a row of `data` contains or points to.
     pub(crate) fn payload(&self, key: &[u8], row: fjall::Slice) -> std::io::Result<Bytes> {
         let Some(pointer) = Pointer::decode(&row) else {
             return Ok(row.into());
@@ -78,7 +78,7 @@ impl Keyspaces {
         let mut pointer = pointer;
         loop {
             match self.values.read(key, pointer) {
-                // It was moved since the row was read; each move is forward, so this ends.
+                // Moved since the row was read. Moves only go forward, so that the loop ends.
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => match self.stored(key) {
                     Ok((_, Some(now))) if now.segment > pointer.segment => pointer = now,
                     _ => return Err(e),
@@ -88,9 +88,10 @@ impl Keyspaces {
         }
     }
 
-    /// Bytes of the batch under `key`, 0 when there is none, and where it lies if not in the row.
+    /// Returns the size of the batch under `key` (0 without a batch), and its pointer if the batch is in the
+    /// value log.
     pub(crate) fn stored(&self, key: &[u8]) -> fjall::Result<(u32, Option<Pointer>)> {
-        // The size stands in the index: no blob is read to find that it is one.
+        // The index has the size: no blob is read.
         let size = self.data.size_of(key)?.unwrap_or(0);
         if size != Pointer::BYTES as u32 {
             return Ok((size, None));
@@ -101,7 +102,7 @@ impl Keyspaces {
 }
 
 impl Keyspaces {
-    /// Where the batches that were received so far end, for each partition.
+    /// Returns the end of the received batches of each partition.
     pub(crate) fn incoming(&self) -> fjall::Result<BTreeMap<PartitionId, Offset>> {
         let mut ends = BTreeMap::new();
         for guard in self.state.prefix([StateKind::Incoming as u8]) {

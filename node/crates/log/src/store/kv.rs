@@ -1,6 +1,6 @@
-//! The store under the log: fjall's database, or a simulated one that forgets what was not synced.
+//! The store under the log: fjall's database, or a simulated one that forgets unsynced writes.
 //!
-//! The same few calls over both, under fjall's names and with its types, so that everything above is the same code.
+//! Both have the same few calls, under fjall's names and with its types, so that the code above is the same.
 
 #[cfg(any(test, feature = "testing"))]
 use crate::store::simulated;
@@ -31,14 +31,14 @@ pub(crate) enum WriteBatch {
     Simulated(simulated::Batch),
 }
 
-/// The rows as they are now.
+/// The rows at a moment.
 pub(crate) enum Snapshot {
     Files(fjall::Snapshot),
     #[cfg(any(test, feature = "testing"))]
     Simulated(simulated::Snapshot),
 }
 
-/// One row, which may not be readable.
+/// A row, which may be unreadable.
 pub(crate) enum Row {
     Files(fjall::Guard),
     #[cfg(any(test, feature = "testing"))]
@@ -116,7 +116,7 @@ impl Database {
         }
     }
 
-    /// Bytes that may still be written, on the file system of `dir`.
+    /// Returns the bytes that may still be written on the file system of `dir`.
     pub(crate) fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         match self {
             Self::Files(_) => Ok(free_and_total(dir)?.0),
@@ -260,7 +260,7 @@ impl WriteBatch {
         }
     }
 
-    /// Writes it, as durably as `mode` says.
+    /// Writes the batch, as durably as `mode` asks for.
     pub(crate) fn commit(self, mode: PersistMode) -> fjall::Result<()> {
         match self {
             Self::Files(batch) => batch.durability(Some(mode)).commit(),

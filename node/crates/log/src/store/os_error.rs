@@ -1,12 +1,12 @@
-//! What the operating system refuses: no damage, since what cannot be read now may be whole.
+//! Errors of the operating system. They are not damage: the file may be whole.
 
 use crate::store::value_log::{Unopened, VALUES};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// What the operating system said, if it is its error and not one of the bytes in a file. A file that is missing is damage, and so are
-/// one where the database thinks that none is, and one that is too short for what is asked of it.
+/// Returns the operating system's error, if the cause is not damage. A missing file is damage; so is an
+/// unexpected or a short file.
 pub(crate) fn operating_system(error: &fjall::Error) -> Option<std::io::Error> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -26,16 +26,16 @@ pub(crate) fn operating_system(error: &fjall::Error) -> Option<std::io::Error> {
     None
 }
 
-/// Whether a write found no room.
+/// Returns true when a write found no space.
 pub(crate) fn is_full(error: &fjall::Error) -> bool {
     operating_system(error).is_some_and(|e| e.kind() == ErrorKind::StorageFull)
 }
 
-/// Bytes of a file that are looked at in one go.
+/// Bytes read at a time.
 const LOOKED_AT_BYTES: usize = 1 << 20;
 
-/// The first file of the log that the operating system does not hand out, and why. After an error of the disk itself each is
-/// read to its end.
+/// Returns the first file of the log that the operating system refuses, with the error. After an I/O error
+/// each file is read to its end.
 pub(crate) fn unusable(dir: &Path, refused: Option<&std::io::Error>) -> Option<(PathBuf, std::io::Error)> {
     let is_of_the_disk =
         refused.is_some_and(|e| e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()));
@@ -63,7 +63,7 @@ pub(crate) fn unusable(dir: &Path, refused: Option<&std::io::Error>) -> Option<(
     None
 }
 
-/// Of something that the process or the system has too little of now, or that it does not hand out.
+/// Returns true for a shortage of the process or the system, or for missing permissions.
 pub(crate) fn is_shortage(e: &std::io::Error) -> bool {
     use rustix::io::Errno;
     let shortages = [

@@ -1,12 +1,13 @@
-//! A second copy of the rows of `state` that say what there is: topics, groups and what they committed, members, votes.
+//! A second copy of the rows of `state` that nothing else on the disk tells: topics, groups, committed
+//! offsets, members, votes.
 //!
-//! It is for [`crate::rebuild`] alone, and lies in a file of its own, `rows.copy`, synced apart from the database. The
-//! writer adds a frame after each batch with such rows; when the file has grown to twice what counts, it is written anew.
-//! A frame, big-endian: CRC32C u32 of all that follows, length u32 of the rows, number u64, and the rows in postcard: keys,
-//! each with its value or none if it was removed. The first frame of a file has all rows.
+//! Only [`crate::rebuild`] reads the copy. Its file, `rows.copy`, is synced apart from the database. The
+//! writer adds a frame after each batch with such rows, and rewrites the file when it has grown to twice its
+//! live bytes. A frame, big-endian: CRC32C u32 of the rest, length u32 of the rows, number u64, and the rows
+//! in postcard: keys, each with its value, or none for a removal. The first frame of a file has all rows.
 //!
-//! Each batch that such a frame follows has the frame's number in a row, [`StateKind::Copied`]: so it can be told whether
-//! the copy is as new as the database.
+//! Each batch followed by such a frame has the frame's number in a row, [`StateKind::Copied`]. The number
+//! tells whether the copy is as new as the database.
 
 use crate::format::keys::{StateKey, StateKind};
 use crate::store::kv::{Keyspace, WriteBatch};
@@ -16,17 +17,18 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Its name, beside the database.
+/// Name of the file, beside the database.
 pub(crate) const FILE: &str = "rows.copy";
 const HEADER_BYTES: usize = 16;
-/// A frame larger than this is none of ours: all rows of 10,000 topics and as many groups take some 10 MiB.
+/// Limit on a frame: all rows of 10,000 topics and as many groups take some 10 MiB.
 const FRAME_BYTES_MAX: usize = 256 << 20;
-/// The file is written anew when it has this much beyond twice the bytes that count.
+/// Bytes beyond twice the live bytes at which the file is rewritten.
 const SLACK_BYTES: u64 = 1 << 20;
-/// What consumers commit is synced this late at most: it is read again otherwise, which they must bear anyway.
+/// Longest delay of a sync of committed offsets. After a loss, consumers read the records again, as they must
+/// tolerate anyway.
 const SYNC_AFTER: Duration = Duration::from_secs(10);
 
-/// The kinds whose rows are copied: few, small, and of which nothing else on the disk tells.
+/// Kinds of copied rows: few, small, and told by nothing else on the disk.
 pub(crate) const KINDS: [StateKind; 17] = [
     StateKind::Vote,
     StateKind::Members,
@@ -49,23 +51,23 @@ pub(crate) const KINDS: [StateKind; 17] = [
 
 type Change = (Vec<u8>, Option<Vec<u8>>);
 
-/// What a file has.
+/// Contents of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) rows: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Number of the last frame, 0 when there is none.
     pub(crate) sequence: u64,
-    /// It was read to its end.
+    /// The file was read to its end.
     pub(crate) is_whole: bool,
     bytes: u64,
 }
 
 impl Found {
-    /// Puts the rows into `state`, of which some are missing. Where the copy is as new as `state` it counts for more, and what
-    /// it does not have is removed; otherwise it fills gaps.
+    /// Restores missing rows of `state`. A copy as new as `state` wins, and rows missing from the copy are
+    /// removed; an older copy only fills gaps.
     ///
     /// # Errors
-    /// When `state` cannot be read.
+    /// Fails when `state` cannot be read.
     pub(crate) fn restore(&self, state: &Keyspace, batch: &mut WriteBatch) -> fjall::Result<()> {
         let known = copied(state)?;
         let is_as_new = self.is_whole && known.is_none_or(|known| known <= self.sequence);
@@ -88,13 +90,13 @@ impl Found {
     }
 }
 
-/// Number of the last frame that was written before what `state` has.
+/// Returns the number of the last frame before the newest row of `state`.
 fn copied(state: &Keyspace) -> fjall::Result<Option<u64>> {
     let row = state.get([StateKind::Copied as u8])?;
     Ok(row.and_then(|n| n.first_chunk().map(|n| u64::from_be_bytes(*n))))
 }
 
-/// The copy, as the writer keeps it.
+/// The copy, as kept by the writer.
 #[derive(Debug)]
 pub(crate) struct RowsCopy {
     dir: PathBuf,
@@ -102,19 +104,19 @@ pub(crate) struct RowsCopy {
     /// Number of the last frame that was written.
     sequence: u64,
     bytes: u64,
-    /// Bytes when it was last written anew.
+    /// Bytes at the last rewrite.
     whole_bytes: u64,
-    /// Changes that are in the next batch.
+    /// Changes of the next batch.
     pending: Vec<Change>,
-    /// One of them is to be synced at once.
+    /// A pending change must be synced at once.
     is_urgent: bool,
     unsynced: Option<Instant>,
-    /// It could not be written: tried again from then on.
+    /// Time of a failed write; retried from then on.
     failed: Option<Instant>,
 }
 
 impl RowsCopy {
-    /// A copy in `dir`, of which nothing is known yet.
+    /// Makes a copy in `dir`, of unknown contents.
     pub(crate) fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -129,15 +131,15 @@ impl RowsCopy {
         }
     }
 
-    /// None, where rows are made again and the copy is looked at afterwards.
+    /// Makes a copy that writes nothing, for replays that rewrite the copy afterwards.
     pub(crate) fn unused() -> Self {
         Self::new(Path::new(""))
     }
 
-    /// Reads the copy in `dir`, as far as it is whole.
+    /// Reads the whole frames of the copy in `dir`.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
+    /// Fails when the file exists and cannot be read.
     pub(crate) fn load(dir: &Path) -> io::Result<Found> {
         let mut found = Found::default();
         let bytes = match std::fs::read(dir.join(FILE)) {
@@ -160,17 +162,17 @@ impl RowsCopy {
         Ok(found)
     }
 
-    /// Makes sure that the copy in its directory is one of `state`. A copy that cannot be written keeps nothing from opening.
+    /// Makes the copy match `state`. A copy that cannot be written does not stop the opening.
     ///
     /// # Errors
-    /// When `state` cannot be read.
+    /// Fails when `state` cannot be read.
     pub(crate) fn catch_up(&mut self, state: &Keyspace) -> fjall::Result<Option<u64>> {
         let rows = all(state)?;
         let known = copied(state)?;
         let found = match Self::load(&self.dir) {
             Ok(found) => found,
             Err(error) => {
-                // It may be whole, and is not written over for that.
+                // The copy may be whole: do not overwrite it.
                 self.note_failure(&error);
                 return Ok(None);
             }
@@ -194,7 +196,7 @@ impl RowsCopy {
         Ok(Some(self.sequence))
     }
 
-    /// A row changes with the next batch.
+    /// Notes a change of the next batch.
     pub(crate) fn note(&mut self, key: &[u8], value: Option<&[u8]>) {
         let kind = key.first().copied().and_then(StateKind::from_byte);
         if let Some(kind) = kind.filter(|kind| KINDS.contains(kind)) {
@@ -203,16 +205,16 @@ impl RowsCopy {
         }
     }
 
-    /// The row that goes with the next batch, if one is to be copied.
+    /// Returns the row that joins the next batch, if a row is to be copied.
     pub(crate) fn row(&self) -> Option<(StateKey, [u8; 8])> {
         let number = (self.sequence + 1).to_be_bytes();
         (!self.pending.is_empty()).then(|| (StateKey::new(StateKind::Copied, &[]), number))
     }
 
-    /// The batch is written: adds what changed.
+    /// Adds the noted changes, after their batch is written.
     ///
     /// # Errors
-    /// When `state` cannot be read, if it has to be copied anew.
+    /// Fails when the copy must be rewritten and `state` cannot be read.
     pub(crate) fn written(&mut self, state: &Keyspace) -> fjall::Result<()> {
         if self.pending.is_empty() {
             return self.sync_in_time(false);
@@ -239,10 +241,10 @@ impl RowsCopy {
         self.sync_in_time(is_urgent)
     }
 
-    /// Syncs what has waited for long, or all of it.
+    /// Syncs changes that have waited too long, or all with `now`.
     ///
     /// # Errors
-    /// None: a copy that cannot be synced is made anew later.
+    /// Never fails: a copy that cannot be synced is rewritten later.
     pub(crate) fn sync_in_time(&mut self, now: bool) -> fjall::Result<()> {
         let is_due = self
             .unsynced
@@ -256,7 +258,7 @@ impl RowsCopy {
         Ok(())
     }
 
-    /// `state` changes as a whole with the next batch.
+    /// Notes that the next batch changes all of `state`.
     pub(crate) fn note_all(&mut self) {
         self.file = None;
         self.pending.push((Vec::new(), None));
@@ -294,7 +296,7 @@ impl RowsCopy {
     }
 }
 
-/// All rows of `state` that are copied.
+/// Reads all rows of `state` that are copied.
 fn all(state: &Keyspace) -> fjall::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let mut rows = BTreeMap::new();
     for kind in KINDS {
@@ -317,7 +319,7 @@ fn encode(sequence: u64, changes: &[Change]) -> Vec<u8> {
     out
 }
 
-/// The frame that `bytes` begin with: its number, its changes, its length.
+/// Parses the frame at the start of `bytes`: number, changes, length.
 fn frame(bytes: &[u8]) -> Option<(u64, Vec<Change>, usize)> {
     let crc = u32::from_be_bytes(*bytes.first_chunk()?);
     let len = u32::from_be_bytes(*bytes.get(4..)?.first_chunk()?) as usize;

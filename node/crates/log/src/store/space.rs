@@ -1,20 +1,20 @@
-//! How much room the disk has.
+//! Free space on the disk.
 
 use std::io;
 use std::path::Path;
 
-/// Bytes that this user may still write on the file system of `path`, and its size.
+/// Returns the bytes that this user may still write on the file system of `path`, and its size.
 pub(crate) fn free_and_total(path: &Path) -> io::Result<(u64, u64)> {
     let stat = rustix::fs::statvfs(path)?;
     Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
 }
 
-/// What is kept free of a disk at least and at most: the least is twice the journals, with room for a compaction; more
-/// than the most is never needed at once (Redpanda keeps 5 GiB, too).
+/// Bounds of the default reserve. The least is twice the journals, with room for a compaction. More than the
+/// most is never needed at once; Redpanda keeps 5 GiB, too.
 const RESERVE_BYTES: std::ops::RangeInclusive<u64> = 256 << 20..=5 << 30;
 
-/// Bytes of a disk of `total` that are kept free where nothing else was said: 5 %, within bounds, and of a small disk a
-/// quarter at most.
+/// Returns the default reserve of a disk of `total` bytes: 5 % within bounds, and at most a quarter of a
+/// small disk.
 pub(crate) fn default_reserve(total: u64) -> u64 {
     (total / 20)
         .clamp(*RESERVE_BYTES.start(), *RESERVE_BYTES.end())

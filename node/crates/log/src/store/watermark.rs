@@ -1,7 +1,8 @@
-//! What must be known when the database itself lies: kept in a file of its own and synced apart from it.
+//! Facts that must survive damage to the database: a file of its own, synced apart from the database.
 //!
-//! Two slots, `watermark.a` and `watermark.b`, are written in turn, so one write cut short leaves the other. A slot is
-//! `WWM1`, a sequence number u64, the body's length u32 and CRC32C u32 (all big-endian), and the body in postcard.
+//! Two slots, `watermark.a` and `watermark.b`, are written in turn, so that an interrupted write leaves the
+//! other slot. A slot is `WWM1`, a sequence number u64, the body's length u32 and CRC32C u32 (all
+//! big-endian), and the body in postcard.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,29 +17,29 @@ const HEADER_BYTES: usize = 20;
 const FILE_BYTES_MAX: u64 = 16 << 20;
 const SLOTS: [&str; 2] = ["watermark.a", "watermark.b"];
 
-/// The last entry of a group that is known to be on the disk.
+/// The last entry of a group that is known to be synced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Synced {
     pub(crate) index: u64,
-    /// CRC of its header.
+    /// CRC of the entry's header.
     pub(crate) crc: u32,
 }
 
-/// What is promised of one partition.
+/// Promises about a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reserve {
     pub(crate) log_start: Offset,
-    /// Records up to here were synced.
+    /// End of the synced records.
     pub(crate) end: Offset,
-    /// No offset from here on was ever given out.
+    /// No offset from here on was ever assigned.
     pub(crate) ceiling: Offset,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Watermark {
-    /// Counts up each time acknowledged records were lost on this node.
+    /// Number of times that acknowledged records were lost on this node.
     pub(crate) epoch: u32,
-    /// Written by an orderly shutdown: `synced` and `end` are then exact.
+    /// Written by an orderly shutdown: `synced` and `end` are exact.
     pub(crate) clean: bool,
     pub(crate) groups: BTreeMap<GroupId, Synced>,
     pub(crate) partitions: BTreeMap<PartitionId, Reserve>,
@@ -53,7 +54,7 @@ pub(crate) struct WatermarkFile {
 }
 
 impl WatermarkFile {
-    /// Reads the newer of the slots that are whole. `found` is false when neither is.
+    /// Reads the newer whole slot. `found` is false when neither slot is whole.
     pub(crate) fn load(dir: &Path) -> io::Result<(Self, bool)> {
         let mut newest = None;
         for slot in SLOTS {
@@ -106,7 +107,7 @@ impl WatermarkFile {
         Ok(())
     }
 
-    /// Marks an orderly shutdown in both slots, so that damage to one costs nothing.
+    /// Marks an orderly shutdown in both slots, so that damage to either costs nothing.
     pub(crate) fn save_clean(&mut self) -> io::Result<()> {
         self.value.clean = true;
         self.save()?;
@@ -158,7 +159,8 @@ mod tests {
             bad[at] ^= 0xff;
             std::fs::write(&path, bad).unwrap();
             let epoch = WatermarkFile::load(dir.path()).unwrap().0.value.epoch;
-            // A damaged sequence number is not under the CRC, but can only make a whole slot look older or newer.
+            // A damaged sequence number is not under the CRC, but can only make a whole slot look older or
+            // newer.
             assert!((1..=2).contains(&epoch));
             std::fs::write(&path, good).unwrap();
         }

@@ -55,7 +55,8 @@ fn everything_is_read_back_at_every_fetch_size_and_after_reopening(home: &Home) 
     let (log, _) = home.open();
     let mut next = 0;
     for index in 1..=200u64 {
-        // Sizes on both sides of KV separation, and of the memtable: rows end in several tables and blob files.
+        // Sizes on both sides of KV separation, and of the memtable: rows end in several tables and blob
+        // files.
         let (records, bytes) = (
             (index % 17 + 1) as u32,
             if index.is_multiple_of(3) { 20 } else { 4_000 },
@@ -284,7 +285,8 @@ fn power_that_goes_during_a_write_leaves_its_outcome_open() {
     }
 }
 
-/// A group of whose log nothing is left but what it came to is not a new one, whatever the low-water mark knows of it.
+/// A group of whose log nothing is left but what it came to is not a new one, whatever the low-water mark
+/// knows of it.
 #[test]
 fn a_log_that_is_purged_to_its_end_still_knows_where_it_is() {
     let disk = simulated::Disk::default();

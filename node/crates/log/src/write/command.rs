@@ -1,4 +1,4 @@
-//! What the handle asks of the writer.
+//! Commands from the handle to the writer.
 
 use crate::error::AppendError;
 use crate::format::entry::{Entry, EntryId};
@@ -7,20 +7,20 @@ use crate::read::snapshot::LogSnapshot;
 use bytes::Bytes;
 use weir_types::{Batch, GroupId, PartitionId};
 
-/// Batches of another's snapshot, to be kept until it is installed.
+/// Batches of another node's snapshot, kept until the installation.
 pub(crate) struct Received {
     pub(crate) partition: PartitionId,
     pub(crate) batches: Vec<Batch>,
 }
 
-/// Another's snapshot whose batches have all come.
+/// A snapshot of another node whose batches have all arrived.
 pub(crate) struct Install {
     pub(crate) group: GroupId,
     pub(crate) applied: EntryId,
     pub(crate) state: Vec<(StateKey, Bytes)>,
 }
 
-/// Called once the entry is on the disk, or with why that is not known.
+/// Called once the entry is on the disk, or with the reason why the outcome is unknown.
 pub(crate) type Flushed = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
 
 pub(crate) enum Command {
@@ -34,43 +34,43 @@ pub(crate) enum Command {
         from: u64,
         done: Flushed,
     },
-    /// Writes a row that does not come from an entry, and syncs it.
+    /// Writes and syncs a row outside of any entry.
     Local {
         key: StateKey,
         value: Vec<u8>,
         done: Flushed,
     },
-    /// Forgets the headers up to `upto`.
+    /// Removes the headers up to `upto`.
     Purge {
         group: GroupId,
         upto: u64,
         done: Flushed,
     },
-    /// Takes a snapshot of all that is applied.
+    /// Takes a snapshot of the applied state.
     Snapshot {
         group: GroupId,
         done: Box<dyn FnOnce(Result<LogSnapshot, AppendError>) + Send>,
     },
-    /// Keeps batches of another's snapshot until it is installed.
+    /// Keeps batches of another node's snapshot.
     Receive {
         received: Received,
         done: Flushed,
     },
-    /// Puts batches in the place of those that cannot be read.
+    /// Replaces unreadable batches.
     Mend {
         received: Received,
         done: Box<dyn FnOnce(Result<usize, AppendError>) + Send>,
     },
-    /// Writes what was applied so far.
+    /// Writes the effects applied so far.
     Settle {
         done: Flushed,
     },
-    /// Makes another's snapshot this node's state.
+    /// Replaces this node's state by another node's snapshot.
     Install {
         install: Box<Install>,
         done: Flushed,
     },
-    /// Removes all of a group.
+    /// Removes a group.
     Forget {
         group: GroupId,
         done: Flushed,

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use weir_types::planted::{Bug, planted};
 use weir_types::{Gap, GapReason, Offset, PartitionId};
 
-/// A row of the time index stands for this many bytes: a look-up scans one such stretch.
+/// Bytes per row of the time index: a look-up scans a stretch of this size.
 const TIME_INDEX_EVERY_BYTES: u64 = 1 << 20;
 
 impl StoreWriter {
-    /// Adds the effects of all committed entries since the last time.
+    /// Stages the effects of all entries committed since the last call.
     pub(crate) fn stage_effects(&mut self, batch: &mut WriteBatch) -> fjall::Result<()> {
         let mut touched = BTreeSet::new();
         let mut applied = BTreeMap::new();
@@ -121,7 +121,7 @@ impl StoreWriter {
                 reason,
             },
         );
-        // A batch that others had removed may be gone here from there to beyond: that is not to be missed.
+        // A batch removed by others may leave a gap beyond `to`: keep the end of that gap.
         let mut end = to;
         for (known, its_end) in self.gaps(partition)? {
             if its_end <= to {
@@ -146,7 +146,8 @@ impl StoreWriter {
         Ok(())
     }
 
-    /// Removes the batches of `partition` that end at `to` or before, and their time index. Returns their bytes.
+    /// Removes the batches of `partition` that end at or before `to`, and their time index. Returns the freed
+    /// bytes.
     pub(crate) fn remove_rows(
         &mut self,
         batch: &mut WriteBatch,
@@ -154,7 +155,7 @@ impl StoreWriter {
         to: Offset,
     ) -> fjall::Result<u64> {
         let mut freed = 0;
-        // A batch that begins before `to` and reaches beyond it stays: only whole batches go.
+        // Only whole batches are removed: a batch across `to` stays.
         let end = self
             .positions
             .get(&partition)
@@ -182,7 +183,7 @@ impl StoreWriter {
         Ok(freed)
     }
 
-    /// Removes a batch. Returns its bytes.
+    /// Removes a batch. Returns the freed bytes.
     pub(crate) fn remove_row(&mut self, batch: &mut WriteBatch, key: fjall::UserKey) -> fjall::Result<u64> {
         let (bytes, pointer) = self.keyspaces.stored(&key)?;
         pointer.into_iter().for_each(|p| self.values.free(p));

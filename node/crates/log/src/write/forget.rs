@@ -1,4 +1,4 @@
-//! Forgetting a group that this node has no part in any more.
+//! Removing a group that this node has left.
 
 use crate::format::entry::EntryId;
 use crate::format::keys::{StateKey, StateKind, rlog_key, split_data_key};
@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use weir_types::{GroupId, Offset, PartitionId};
 
 impl StoreWriter {
-    /// Removes all of `group` but this node's vote, and how far its log went: one that comes back must neither vote twice
-    /// in a term nor help anybody to the lead who lacks what it had.
+    /// Removes all of `group` except this node's vote and its last index. A node that returns must not vote
+    /// twice in a term, nor elect a leader that lacks acknowledged entries.
     pub(crate) fn forget(&mut self, group: GroupId) -> fjall::Result<()> {
         let mut batch = self.keyspaces.db.batch();
         self.stage_effects(&mut batch)?;
@@ -54,7 +54,7 @@ impl StoreWriter {
         let before = self.keyspaces.state.get(key.as_bytes())?;
         let before = before.and_then(|row| split_id(&row)).unwrap_or_default();
         batch.insert(&self.keyspaces.state, key.as_bytes(), id_row(had.max(before)));
-        // First, so that what goes is not missed at the next start.
+        // Save first, so that the next start does not report the removed rows as missing.
         self.save_watermark(false)?;
         self.commit_whole(batch)?;
         self.unsynced = None;

@@ -7,10 +7,8 @@ use fjall::PersistMode;
 use weir_types::Batch;
 
 impl StoreWriter {
-    /// The rows of `data` and the headers that change with an install: what comes goes in; what was not applied, what
-    /// is not retained any more, and partitions that are no more go out.
-    /// Puts batches in the place of those that cannot be read; how many were. Only what is committed is the same on
-    /// every replica.
+    /// Replaces unreadable batches and returns their number. Only committed batches are equal on every
+    /// replica.
     pub(crate) fn mend(&mut self, received: Received) -> fjall::Result<usize> {
         let Received { partition, batches } = received;
         let Some(marks) = self.shared.positions.marks(partition) else {
@@ -27,7 +25,8 @@ impl StoreWriter {
                 continue;
             }
             tracing::warn!(%partition, offset = %base, "a damaged batch is replaced by another replica's copy");
-            // What the row pointed to stays accounted for, since the row is not to be trusted: its file goes later.
+            // The damaged row's payload stays accounted for, since the row cannot be trusted: its segment is
+            // removed later.
             ranges.push((base, theirs.end_offset()));
             batch.insert(&self.keyspaces.data, key, theirs.into_bytes());
             mended += 1;

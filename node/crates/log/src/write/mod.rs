@@ -1,10 +1,11 @@
-//! The one thread that writes.
+//! The single thread that writes.
 //!
-//! Takes a command, drains what else is there up to a byte cap, makes one fjall batch of it and one sync (and one of
-//! the value log before it, for a round of many bytes), and then tells the waiters: what queued up behind a sync goes
-//! with the next, at once. Effects of committed entries ride along with the next batch and cost no sync of their own,
-//! since recovery makes them again from the headers.
-//! A failed write or sync ends the thread: its waiters' outcome is unknown, and everything later is refused.
+//! The writer takes a command and drains the queue up to a byte cap. The round becomes a single fjall batch
+//! with a single sync; a round of many bytes syncs the value log first. Then the waiters are told, and
+//! commands that queued up meanwhile form the next round. Effects of committed entries join the next batch
+//! without a sync of their own, since recovery replays them from the headers.
+//!
+//! A failed write or sync ends the thread: the waiters' outcome is unknown, and later commands are refused.
 
 pub(crate) mod command;
 mod commit;

@@ -15,14 +15,14 @@ use std::time::Instant;
 use weir_types::limits::OFFSET_RESERVE;
 use weir_types::{GroupId, Offset, PartitionId};
 
-/// The low-water mark follows after this many synced bytes: what it does not cover, only the chain does.
+/// Synced bytes between two saves of the low-water mark. Only the chain covers the rest.
 pub(super) const WATERMARK_EVERY_BYTES: u64 = 64 << 20;
 
-/// And after this many syncs, so that small records count as well: an older `db/` that is put beside files of today is
-/// then found out, also where the node alone holds its group. The write and its sync are a 64th more.
+/// Syncs between two saves of the low-water mark, so that small records count as well. This detects an older
+/// `db/` beside newer files, also where the node alone holds its group. It costs a 64th more.
 pub(super) const WATERMARK_EVERY_SYNCS: u32 = 64;
 
-/// The stored state of the log, as its one writer changes it. Recovery replays effects through the same type.
+/// The stored state of the log, and its changes. Recovery replays effects through the same type.
 pub(crate) struct StoreWriter {
     pub(crate) keyspaces: Keyspaces,
     pub(crate) shared: Arc<Shared>,
@@ -31,13 +31,13 @@ pub(crate) struct StoreWriter {
     pub(crate) copy: RowsCopy,
     /// Last written entry of each group.
     pub(crate) tails: BTreeMap<GroupId, Tail>,
-    /// Positions as `state` has them.
+    /// Positions as stored in `state`.
     pub(crate) positions: BTreeMap<PartitionId, Position>,
     /// Time of the first write that is not yet synced.
     pub(crate) unsynced: Option<Instant>,
     pub(crate) since_watermark: u64,
     pub(crate) syncs_since_watermark: u32,
-    /// There are batches of a snapshot that is not yet installed.
+    /// Batches of a snapshot wait for their installation.
     pub(crate) receiving: bool,
 }
 
@@ -67,7 +67,7 @@ impl StoreWriter {
         }
     }
 
-    /// Makes sure that no offset is given out above a ceiling that a power cut would forget.
+    /// Raises the ceilings, so that no offset is assigned above a ceiling that a power cut would forget.
     pub(crate) fn reserve_offsets(&mut self, ends: &BTreeMap<PartitionId, Offset>) -> fjall::Result<()> {
         let reserves = &mut self.watermark.value.partitions;
         let mut raised = false;
@@ -85,7 +85,7 @@ impl StoreWriter {
         Ok(())
     }
 
-    /// Has the low-water mark follow with the next sync: what is given up must not come back with a repair.
+    /// Makes the low-water mark follow with the next sync: removed records must not return with a repair.
     pub(crate) fn mark_soon(&mut self) {
         self.since_watermark = WATERMARK_EVERY_BYTES;
     }
@@ -125,7 +125,7 @@ impl StoreWriter {
         Ok(())
     }
 
-    /// Writes and syncs what changes all of a group at once, and the second copy of the rows behind it.
+    /// Writes and syncs a change to a whole group, then the second copy of its rows.
     pub(crate) fn commit_whole(&mut self, mut batch: WriteBatch) -> fjall::Result<()> {
         self.values.stage(&mut batch, &self.keyspaces.state);
         self.copy.note_all();

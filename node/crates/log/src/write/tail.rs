@@ -6,10 +6,10 @@ use crate::format::entry::EntryId;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tail {
     pub(crate) last: EntryId,
-    /// CRC of its header.
+    /// CRC of the last header.
     pub(crate) crc: u32,
     pub(crate) purged: EntryId,
     pub(crate) purged_crc: u32,
-    /// Its effects are in `state` up to here.
+    /// Last entry whose effects are in `state`.
     pub(crate) applied: EntryId,
 }

@@ -9,7 +9,7 @@ use weir_types::GroupId;
 use weir_types::planted::{Bug, planted};
 
 impl StoreWriter {
-    /// Removes the entries from `from` on: their headers and the rows that those name, in one batch.
+    /// Removes the entries from `from` on, with their rows, in a single batch.
     pub(super) fn truncate(&mut self, group: GroupId, from: u64) -> fjall::Result<()> {
         let mut batch = self.keyspaces.db.batch();
         for guard in self
@@ -32,7 +32,7 @@ impl StoreWriter {
         let last = self.keyspaces.rlog.get(rlog_key(group, index))?;
         let last = last.and_then(|row| EntryHeader::decode(group, index, &row).ok());
         (tail.last, tail.crc) = last.map_or((tail.purged, tail.purged_crc), |(h, crc, _)| (h.id(), crc));
-        // The mark may name what goes now, which must not look like a loss, whenever the power goes.
+        // The watermark may name a removed entry, which must not look like a loss after a power cut.
         self.save_watermark(false)?;
         self.values.stage(&mut batch, &self.keyspaces.state);
         batch.commit(PersistMode::SyncData)?;
@@ -40,7 +40,8 @@ impl StoreWriter {
         Ok(())
     }
 
-    /// Forgets headers. Never those whose effects are not written yet, and never payloads: those belong to retention.
+    /// Removes headers, except those whose effects are not written yet. Payloads stay: they belong to
+    /// retention.
     pub(super) fn purge(&mut self, group: GroupId, upto: u64) -> fjall::Result<()> {
         let tail = self.tails.entry(group).or_default();
         let upto = upto.min(tail.applied.index);

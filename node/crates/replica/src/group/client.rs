@@ -1,4 +1,4 @@
-//! What this node asks of other members, beyond consensus.
+//! Requests of this node to other members, beyond consensus.
 
 use crate::error::GroupError;
 use crate::group::Group;
@@ -10,27 +10,33 @@ use openraft::errors::RPCError;
 use weir_types::{Batch, Offset, PartitionId};
 
 impl Group {
-    /// Asks the member that leads.
+    /// Sends `ask` to the leader and returns the answer.
     ///
     /// # Errors
-    /// When nobody else leads, or it does not answer: what was asked may have happened.
+    /// Fails when no other node leads, or the leader does not answer: the request may have happened.
+    ///
+    /// # Cancel safety
+    /// A dropped request may have happened.
     pub async fn forward(&self, ask: Vec<u8>) -> Result<Vec<u8>, GroupError> {
         let leader = self.leader().filter(|(id, _)| *id != self.node());
         let (id, at) = leader.ok_or(GroupError::NotLeader { leader: None })?;
         self.forward_to(id, at, ask).await
     }
 
-    /// Asks `id`, which is reached at `at`.
+    /// Sends `ask` to the node `id`, which is reached at `at`, and returns the answer.
     ///
     /// # Errors
-    /// When it does not answer: what was asked may have happened.
+    /// Fails when the node does not answer: the request may have happened.
+    ///
+    /// # Cancel safety
+    /// A dropped request may have happened.
     pub async fn forward_to(&self, id: NodeId, at: Member, ask: Vec<u8>) -> Result<Vec<u8>, GroupError> {
         let answer = crate::group::client::forward(self, id, at, ask).await;
         answer.map_err(|e| GroupError::Stopped(e.to_string()))
     }
 }
 
-/// A connection of our own, beside those of openraft's tasks.
+/// Makes a connection apart from those of openraft's tasks.
 fn own(group: &Group, node: NodeId, member: Member) -> Peer {
     Peer {
         group: group.id(),
@@ -44,7 +50,7 @@ fn own(group: &Group, node: NodeId, member: Member) -> Peer {
     }
 }
 
-/// Tells the leader how this node is reached from now on; whether it took it.
+/// Tells the leader this node's new addresses. Returns true when the leader accepted them.
 pub(crate) async fn announce(
     group: &Group,
     leader: NodeId,
@@ -62,7 +68,7 @@ pub(crate) async fn announce(
     }
 }
 
-/// Asks the leader what only it can do.
+/// Sends a request to the leader that only the leader can serve.
 pub(crate) async fn forward(
     group: &Group,
     leader: NodeId,
@@ -78,7 +84,7 @@ pub(crate) async fn forward(
     }
 }
 
-/// Asks a member for what it has of a partition in a range, or the first of it.
+/// Asks a member for the batches of a partition in a range, or the first of them.
 pub(crate) async fn batches(
     group: &Group,
     node: NodeId,
@@ -95,7 +101,7 @@ pub(crate) async fn batches(
     }
 }
 
-/// Asks a member who the members are, by their keys.
+/// Asks a member for the members' keys.
 pub(crate) async fn member_keys(
     group: &Group,
     node: NodeId,

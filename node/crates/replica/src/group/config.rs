@@ -1,4 +1,4 @@
-//! How a group is set up.
+//! Configuration of a group.
 
 use crate::raft::timing::Timing;
 use crate::types::{Member, NodeId};
@@ -9,26 +9,25 @@ use weir_types::GroupId;
 use weir_types::limits::{REPLICATE_ENTRIES_MAX, WRITER_QUEUE_MAX};
 use weir_types::planted::{Bug, planted};
 
-/// Messages waiting for consensus: more than proposals that wait, so that handing over never does.
+/// Messages that wait for consensus: more than waiting proposals, so that a hand-over never waits.
 const RAFT_CHANNEL: u64 = 2 * WRITER_QUEUE_MAX as u64;
 
-/// Who a node is, and whom it knows.
+/// Configuration of a group on a node.
 #[derive(Clone)]
 pub struct GroupConfig {
-    /// Which group.
+    /// Number of the group.
     pub id: GroupId,
     /// This node.
     pub node: NodeId,
-    /// How others reach it.
+    /// Addresses and key of this node.
     pub member: Member,
-    /// The members with which the group begins when there is none yet: the same on each of them, and this node is one.
-    /// None: waits to be added.
+    /// First members of a new group: the same on each of them, including this node. Empty: wait until added.
     pub founders: BTreeMap<NodeId, Member>,
-    /// When others are given up.
+    /// Timeouts.
     pub timing: Timing,
 }
 
-/// The settings of consensus.
+/// Returns openraft's configuration.
 pub(super) fn raft_config(timing: Timing) -> Config {
     let millis = |d: Duration| d.as_millis() as u64;
     Config {
@@ -38,19 +37,19 @@ pub(super) fn raft_config(timing: Timing) -> Config {
         election_timeout_max: millis(timing.election_max),
         max_payload_entries: REPLICATE_ENTRIES_MAX,
         max_append_entries: Some(REPLICATE_ENTRIES_MAX),
-        // Snapshots are made when a follower needs one, and the log is purged by our own count of bytes.
+        // A snapshot is made when a follower needs one. The keeper purges the log by bytes.
         snapshot_policy: SnapshotPolicy::Never,
         replication_lag_threshold: u64::MAX,
         max_in_snapshot_log_to_keep: u64::MAX,
-        // Bounded by what may be in flight, and messages are large.
+        // Bounded by the proposals under way; messages are large.
         api_channel_size: Some(RAFT_CHANNEL),
         notification_channel_size: Some(RAFT_CHANNEL),
         enable_pre_vote: Some(true),
-        // A follower whose directory was put back from a copy is sent again what it had: otherwise it would be taken for
-        // whole for as long as this node leads, and get nothing more.
+        // Send a follower with a restored directory its entries again. Otherwise this leader would take the
+        // follower for complete and send nothing more.
         allow_log_reversion: Some(true),
-        // A leader that restarts may have lost entries that it was not yet done with: in the same term it would give
-        // their numbers to others.
+        // A restarted leader may have lost unfinished entries, and would reuse their indexes in the same
+        // term.
         enable_leader_restore: Some(planted(Bug::LeaderRestore)),
         ..Config::default()
     }

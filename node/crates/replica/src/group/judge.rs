@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 impl Group {
-    /// Answers a process that speaks `from` somewhere for another member, whose key is `key`, as far as `groups` and `starts` tell;
-    /// this is the site's group.
+    /// Judges a process that speaks from the address `from` for the member with the key `key`, by `starts`
+    /// and `groups`. Called on the site's group.
     pub fn judge(
         &self,
         started: &Started,
@@ -21,10 +21,10 @@ impl Group {
         let members = self.members();
         starts.retain(|node| members.contains_key(&node));
         let leads = self.is_serving();
-        // Without the other it cannot lead.
+        // As a pair, the other cannot lead alone.
         let is_pair = self.voters() == BTreeSet::from([self.node(), started.node]);
         if members.get(&started.node).is_none_or(|m| m.key != key) {
-            // It has been let in as another since, or this node has not heard of it yet.
+            // The node has rejoined under another id, or this node has not heard of its member yet.
             let verdict = match members.values().any(|m| m.key == key) {
                 true => Verdict::Older,
                 false if leads => Verdict::Removed,
@@ -53,7 +53,7 @@ impl Group {
         }
     }
 
-    /// What a process that has started lacks of what its node acknowledged of this group, if this node leads it for certain.
+    /// Returns the acknowledged entry of this group that a started process lacks, if this node surely leads.
     fn is_lacked_by(&self, started: &Started) -> Option<Verdict> {
         if started.last.is_empty() || !self.is_serving() {
             return None;

@@ -8,66 +8,67 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// What a member does.
+/// Role of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Orders the entries.
     Leader,
-    /// Has a say in what is committed.
+    /// Votes on entries.
     Voter,
-    /// Has a say, and no records.
+    /// Votes, but keeps no records.
     Witness,
-    /// Is sent everything and asked nothing.
+    /// Receives everything without a vote.
     Learner,
 }
 
-/// A member, as the node that was asked sees it.
+/// Status of a member, as the asked node sees it.
 #[derive(Clone, Debug, Serialize)]
 pub struct MemberStatus {
-    /// Its number.
+    /// Number of the member.
     pub id: NodeId,
-    /// How to reach it.
+    /// Addresses and key.
     #[serde(flatten)]
     pub member: Member,
-    /// What it does.
+    /// Role.
     pub role: Role,
-    /// Entries that it is known not to have; `None` when the node that was asked does not lead, or has not heard.
+    /// Entries that the member is known to lack; `None` when the asked node does not lead or has not heard.
     pub lag: Option<u64>,
-    /// Since when it was last heard of, in milliseconds; as `lag`.
+    /// Milliseconds since the last answer; `None` when the asked node does not lead or has not heard.
     pub heard_ms_ago: Option<u64>,
-    /// Why it takes none of the entries that it lacks, in its own words; as `lag`.
+    /// The member's own reason for refusing entries; `None` when there is none, or the asked node does not
+    /// lead.
     pub refuses: Option<String>,
 }
 
-/// A group, as the node that was asked sees it.
+/// Status of a group, as the asked node sees it.
 #[derive(Clone, Debug, Serialize)]
 pub struct GroupStatus {
-    /// Which group.
+    /// Number of the group.
     pub group: u16,
-    /// The node that was asked.
+    /// The asked node.
     pub node: NodeId,
-    /// Who leads, as far as is known.
+    /// The leader, as far as known.
     pub leader: Option<NodeId>,
-    /// Its term.
+    /// The current term.
     pub term: u64,
     /// Last entry in the log.
     pub last: u64,
     /// Last entry that is applied.
     pub applied: u64,
-    /// Last entry whose header is gone.
+    /// Last purged entry.
     pub purged: u64,
-    /// Whether it takes writes: it leads, and reaches most voters.
+    /// The group accepts writes here: this node leads and reaches most voters.
     pub serving: bool,
-    /// Its members, by their numbers.
+    /// The members, by number.
     pub members: Vec<MemberStatus>,
 }
 
-/// A voter that has not answered for so long is not counted on: several elections.
+/// Silence after which a voter does not count: several elections.
 pub(super) const SILENT: Duration = Duration::from_secs(3);
 
 impl Group {
-    /// How the group is doing, as this node sees it.
+    /// Returns the status of the group, as this node sees it.
     pub fn status(&self) -> GroupStatus {
         let metrics = self.raft().metrics().borrow_watched().clone();
         let membership = metrics.membership_config.membership();
@@ -111,7 +112,7 @@ impl Group {
         }
     }
 
-    /// Entries that `node` is known not to have, if this node leads and has heard of it.
+    /// Returns the entries that `node` is known to lack, if this node leads and has heard.
     pub fn lag(&self, node: NodeId) -> Option<u64> {
         let metrics = self.raft().metrics().borrow_watched().clone();
         let matched = metrics.replication?.get(&node).copied()?;

@@ -1,4 +1,4 @@
-//! Sending entries to a member, and taking the answers.
+//! Entries to a member, and the answers.
 
 #![expect(
     clippy::result_large_err,
@@ -21,8 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// A follower that answers nothing for so long while it should, beside the time that a slow link takes for what it was sent, is given a
-/// new connection.
+/// Silence of a follower after which it gets a new connection, beside the time that a slow link needs.
 pub(crate) const APPEND_SILENCE: Duration = Duration::from_secs(5);
 
 pub(super) type Answers<'a> = BoxStream<'a, Result<StreamAppendResult<Types>, RPCError<Types>>>;
@@ -56,12 +55,12 @@ pub(super) fn append_answer(response: Response) -> Result<StreamAppendResult<Typ
     }
 }
 
-/// Sends requests as they come, as many ahead of their answers as there are places.
+/// Sends requests as they come, ahead of their answers by as many as there are places.
 pub(super) struct Sending<'a, S> {
     pub(super) input: S,
     pub(super) tx: Box<dyn crate::transport::Outgoing>,
     pub(super) sent: mpsc::Sender<usize>,
-    /// The other side is a witness.
+    /// Present for a witness.
     pub(super) hold_back: Option<&'a mut HoldBack>,
     pub(super) shared: Arc<Shared>,
     pub(super) transport: Arc<dyn Transport>,
@@ -89,18 +88,18 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Sending<'_, S> {
                     "{bytes} bytes are too many for one message"
                 )));
             }
-            // Before it is sent: its answer may come before this task runs again.
+            // Before the request is sent: the answer may come before this task runs again.
             place.send(bytes);
             self.tx.send(message).await?;
         }
     }
 }
 
-/// Answers of a stream in their order, while requests are sent.
+/// Returns the answers of a stream in order, while requests are sent.
 pub(super) struct Answering<'a> {
     pub(super) rx: Box<dyn crate::transport::Incoming>,
     pub(super) under_way: mpsc::Receiver<usize>,
-    /// Gone when all is sent.
+    /// `None` when everything is sent.
     pub(super) sending: Option<std::pin::Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>>,
     pub(super) node: NodeId,
     pub(super) transport: Arc<dyn Transport>,

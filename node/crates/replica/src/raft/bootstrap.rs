@@ -1,4 +1,4 @@
-//! The rows and the first entry that a group begins with.
+//! The rows and the first entry of a new group.
 
 use crate::error::GroupError;
 use crate::raft::store::{vote_key, wait};
@@ -8,22 +8,22 @@ use std::io;
 use weir_log::{EntryId, GroupState, Log, StateKey};
 use weir_types::GroupId;
 
-/// The vote that is stored for `group`.
+/// Reads the stored vote of `group`.
 ///
 /// # Errors
-/// When it cannot be read: a vote that is forgotten could be given twice.
+/// Fails when the row cannot be read: a forgotten vote could be given twice.
 pub(crate) fn stored_vote(log: &Log, group: GroupId) -> io::Result<Option<StoredVote>> {
     let row = log.state_row(&vote_key(group)).map_err(io::Error::other)?;
     row.map(|v| postcard::from_bytes(&v).map_err(io::Error::other))
         .transpose()
 }
 
-/// The members that are stored for `group`, as of what is applied.
+/// Reads the stored members of `group`, as applied.
 pub(crate) fn stored_members(log: &Log, group: GroupId) -> Option<StoredMembers> {
     row(log, &members_key(group)).and_then(|v| StoredMembers::decode(&v))
 }
 
-/// The members of `group`, as the log of one of them tells; none where it tells of none. Blocks.
+/// Returns the members of `group`, as the log of a member tells; empty without such a row. Blocks.
 pub fn members_in(log: &Log, group: GroupId) -> BTreeMap<NodeId, Member> {
     let members = stored_members(log, group).and_then(|stored| stored.membership());
     let nodes = members.iter().flat_map(|members| members.nodes());
@@ -34,8 +34,8 @@ fn row(log: &Log, key: &StateKey) -> Option<bytes::Bytes> {
     log.state_row(key).ok().flatten()
 }
 
-/// Begins a group: its first entry says who its members are, the same on each of them. On a log of before there were
-/// groups, the next one.
+/// Writes the first entry of a group, with its members: the same on each of them. On a log from before
+/// groups, the next entry.
 pub(crate) async fn bootstrap(
     log: &Log,
     group: GroupId,
@@ -47,11 +47,14 @@ pub(crate) async fn bootstrap(
     begin(log, group, state, term, node, founders).await
 }
 
-/// Makes `node` the only member of a group that it was one of several of, by its own decision: for an operator who knows
-/// that most of the others are gone for good. What this node has counts as committed, all of it.
+/// Makes `node` the only member of its group, on an operator's decision that most other members are gone for
+/// good. Everything on this node counts as committed.
 ///
 /// # Errors
-/// When the log stopped, or the node is none that could go on alone.
+/// Fails when the log has stopped, or the node cannot continue alone.
+///
+/// # Cancel safety
+/// Repeat after a drop: the entry may be written without the vote.
 pub async fn make_alone(
     log: &Log,
     group: GroupId,
@@ -85,8 +88,8 @@ pub async fn make_alone(
     .map_err(stopped)
 }
 
-/// Writes an entry of `term` by which `members` are the members, all of them voters, and gives this node's vote in that
-/// term to itself: nobody is elected in it.
+/// Writes an entry of `term` that makes all of `members` voters. Gives this node's vote in that term to
+/// itself, so that nobody is elected in it.
 async fn begin(
     log: &Log,
     group: GroupId,
@@ -106,7 +109,7 @@ async fn begin(
         payload: crate::types::Payload::Membership(membership),
     };
     wait(|done| log.append(to_log(group, &entry), done)).await?;
-    // Written last: as long as there is none, the next start begins again.
+    // Written last: without the row, the next start begins again.
     let vote = StoredVote {
         term,
         node,

@@ -1,4 +1,4 @@
-//! What committed entries do, as openraft wants it: the broker's state machine, the log's effects, and snapshots.
+//! The state machine that openraft drives: the broker's state, the log's effects, and snapshots.
 
 use crate::raft::bootstrap::stored_members;
 use crate::raft::shared::Shared;
@@ -15,17 +15,17 @@ use tokio::sync::oneshot;
 use weir_log::{EntryId, LogSnapshot, StateKey};
 use weir_types::planted::{Bug, planted};
 
-/// A snapshot: one of this node's, to be read, or what came of another's.
+/// A snapshot: taken here, or received from another node.
 pub(crate) enum SnapshotData {
-    /// To be sent.
+    /// A snapshot to be sent.
     Taken(Arc<LogSnapshot>),
-    /// To be installed: its rows of `state`. Its batches are with the log already.
+    /// Rows of `state` to be installed. The batches are in the log already.
     Received(Vec<(StateKey, Bytes)>),
 }
 
 type TheSnapshot = openraft::alias::SnapshotOf<Types, SnapshotData>;
 
-/// The state machine of one group.
+/// The state machine of a group.
 pub(crate) struct Machine {
     pub(crate) store: Store,
     pub(crate) shared: Arc<Shared>,
@@ -58,7 +58,7 @@ impl Machine {
     }
 }
 
-/// Takes a snapshot when it is asked for: nothing is kept.
+/// Takes a snapshot on request: nothing is kept.
 pub(crate) struct Builder(Store);
 
 impl RaftSnapshotBuilder<Types> for Builder {
@@ -115,7 +115,7 @@ impl RaftStateMachine<Types> for Machine {
             })?;
             self.store.tail().applied(header.index);
             match &entry.payload {
-                // A leader's first entry: all that was before it is applied now.
+                // A leader's first entry: all earlier entries are applied now.
                 EntryPayload::Blank => self.shared.began(header.term),
                 EntryPayload::Membership(m) => {
                     self.members = StoredMembers::new(header.id(), m);

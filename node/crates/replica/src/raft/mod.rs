@@ -1,4 +1,5 @@
-//! What openraft stands on: the log that it writes to, the streams that it talks over, and what a committed entry does.
+//! What openraft stands on: the log that it writes to, the streams that it talks over, and what a committed
+//! entry does.
 
 pub(crate) mod append;
 pub(crate) mod bootstrap;

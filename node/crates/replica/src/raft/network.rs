@@ -1,4 +1,4 @@
-//! How openraft reaches the other members: its calls as messages on streams that are opened once and kept.
+//! Openraft's calls to other members, as messages on streams that stay open.
 
 #![expect(
     clippy::result_large_err,
@@ -33,10 +33,10 @@ use tokio::sync::mpsc;
 use weir_types::GroupId;
 use weir_types::limits::REPLICATE_INFLIGHT_MAX;
 
-/// How long a member that cannot be reached is left alone: it may be back any moment, and a call costs a packet.
+/// Pause before another call to an unreachable member, which may return at any moment; a call costs a packet.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Makes the connections of one group.
+/// Makes the connections of a group.
 pub(crate) struct Network {
     pub(crate) group: GroupId,
     pub(crate) transport: Arc<dyn Transport>,
@@ -89,7 +89,7 @@ impl RaftNetworkV2<Types> for Peer {
             let Channel { tx, rx } = opened
                 .unwrap_or_else(|_| Err(timed_out()))
                 .map_err(|e| unreachable(&e))?;
-            // What is under way: a place is taken before a request is made, and given back with its answer.
+            // Requests under way: a place is taken before a request is made, and freed with its answer.
             let (sent, under_way) = mpsc::channel(REPLICATE_INFLIGHT_MAX);
             let sending = Sending {
                 input,

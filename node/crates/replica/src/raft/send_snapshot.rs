@@ -15,13 +15,13 @@ use weir_log::{Log, LogSnapshot, ReadError};
 use weir_types::limits::SNAPSHOT_CHUNK_BYTES;
 use weir_types::{Offset, PartitionId};
 
-/// One part of a snapshot is taken by the receiver within this time: it syncs about a megabyte.
+/// Longest time of a part of a snapshot: the receiver syncs about a megabyte.
 pub(super) const SNAPSHOT_PART: Duration = Duration::from_secs(30);
 
-/// Installing is one write of all rows.
+/// Longest time of the installation: a single write of all rows.
 pub(super) const SNAPSHOT_INSTALL: Duration = Duration::from_secs(300);
 
-/// Sends what the follower lacks of `taken`. Returns its vote once it is installed.
+/// Sends the parts of `taken` that the follower lacks. Returns its vote once the snapshot is installed.
 pub(super) async fn send_snapshot(
     store: &Store,
     mut channel: Channel,
@@ -69,7 +69,7 @@ pub(super) async fn send_batches(
         let has = wants.get(&partition).copied().unwrap_or_default();
         let mut from = has.max(position.log_start);
         if has <= position.log_start {
-            // The batch that the start lies in begins before it.
+            // The batch at the start may begin before the start.
             let snapshot = Arc::clone(taken);
             from = blocking(log, move || snapshot.batch_base(partition, position.log_start)).await?;
         }
@@ -80,7 +80,7 @@ pub(super) async fn send_batches(
             });
             let (batches, next) = match read.await {
                 Ok(read) => read,
-                // This snapshot goes on showing what was there; the next one shows what is there now.
+                // This snapshot keeps showing the removed batch; the next snapshot shows the present state.
                 Err(e) => {
                     if let Some(e) = e.get_ref().and_then(|e| e.downcast_ref::<ReadError>()) {
                         store.mended(e).await;
@@ -100,7 +100,7 @@ pub(super) async fn send_batches(
     Ok(())
 }
 
-/// Reads of a snapshot block: on a thread of the log's that reads.
+/// Runs a blocking read of a snapshot on a thread of the log's readers.
 pub(super) async fn blocking<T: Send + 'static>(
     log: &Log,
     read: impl FnOnce() -> Result<T, weir_log::ReadError> + Send + 'static,

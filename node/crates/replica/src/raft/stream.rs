@@ -1,4 +1,4 @@
-//! A connection to one member, and the messages that ask and answer on its control stream.
+//! A connection to a member, and the messages that ask and answer on its control stream.
 
 use crate::raft::shared::Shared;
 use crate::raft::store::Store;
@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use weir_types::GroupId;
 
-/// A link that is slower than a megabit a second is none that a site's nodes talk over: what is asked with much to send takes as long.
+/// Slowest link that a site's nodes may use, a megabit per second: large requests get that much more time.
 pub(crate) const SLOW_BYTES_A_SECOND: u64 = 128 << 10;
 
-/// One openraft task's connection to one member.
+/// A connection of an openraft task to a member.
 pub(crate) struct Peer {
     pub(crate) group: GroupId,
     pub(crate) node: NodeId,
@@ -25,7 +25,7 @@ pub(crate) struct Peer {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) store: Store,
-    /// For a witness.
+    /// Present for a witness.
     pub(crate) hold_back: Option<HoldBack>,
     pub(crate) control: Option<Channel>,
 }
@@ -38,7 +38,7 @@ pub(crate) fn failed(why: impl ToString) -> RPCError<Types> {
     RPCError::Network(NetworkError::new(&AnyError::error(why)))
 }
 
-/// What a slow link takes for so many bytes.
+/// Returns the time that a slow link needs for `bytes`.
 pub(crate) fn slow_link(bytes: usize) -> Duration {
     Duration::from_millis(bytes as u64 * 1_000 / SLOW_BYTES_A_SECOND)
 }
@@ -49,7 +49,7 @@ pub(crate) fn timed_out() -> io::Error {
 
 impl Peer {
     pub(crate) async fn open(&self, purpose: Purpose) -> io::Result<Channel> {
-        // openraft keeps what it was told first; a member may be reached elsewhere by now.
+        // openraft remembers the first address; the member may have moved.
         let now = self
             .shared
             .members()
@@ -65,7 +65,7 @@ impl Peer {
         Ok(channel)
     }
 
-    /// Asks on the control stream. A stream on which that failed, or took too long, is given up.
+    /// Asks on the control stream. A stream that failed or timed out is dropped.
     pub(crate) async fn ask(
         &mut self,
         request: Request,
@@ -76,7 +76,7 @@ impl Peer {
         asked.map(|(response, _)| response)
     }
 
-    /// As [`Peer::ask`], with what comes behind the answer.
+    /// Asks on the control stream, and returns the answer with its payload.
     pub(crate) async fn ask_whole(
         &mut self,
         request: Request,

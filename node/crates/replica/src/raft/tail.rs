@@ -1,4 +1,4 @@
-//! The end of a group's log, in memory: what was appended is readable at once, long before it is on the disk.
+//! The newest entries of a group's log, in memory: readable at once, long before they are on the disk.
 
 use crate::types::{RaftEntry, Vote};
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ struct Slot {
     bytes: usize,
 }
 
-/// Entries from `first` on, and what is known of the whole log.
+/// Entries from `first` on, and the bounds of the whole log.
 pub(crate) struct Tail {
     /// Index of the first slot.
     first: u64,
@@ -20,11 +20,11 @@ pub(crate) struct Tail {
     bytes: usize,
     pub(crate) purged: EntryId,
     pub(crate) last: EntryId,
-    /// Entries up to here are on the disk and applied: they may be forgotten.
+    /// Entries up to here are on the disk and applied, and may be evicted.
     flushed: u64,
     applied: u64,
     pub(crate) vote: Option<Vote>,
-    /// Payload bytes since the log began to be kept, at the entry where each stretch of [`STRETCH_BYTES`] ended.
+    /// Payload bytes since the log began, at the last entry of each stretch of [`STRETCH_BYTES`].
     stretches: VecDeque<u64>,
     stretch: usize,
     /// Bytes kept for followers.
@@ -51,7 +51,7 @@ impl Tail {
         }
     }
 
-    /// Whether there are followers to keep entries for.
+    /// Keeps entries for followers, if there are any.
     pub(crate) fn keep_for_followers(&mut self, are_there: bool) {
         self.keep = if are_there { RAFT_TAIL_BYTES_MAX } else { 0 };
         self.evict();
@@ -79,7 +79,7 @@ impl Tail {
         self.evict();
     }
 
-    /// Forgets the entries after `last`.
+    /// Removes the entries after `last`.
     pub(crate) fn truncate(&mut self, last: EntryId) {
         let keep = (last.index + 1).saturating_sub(self.first) as usize;
         for slot in self.slots.drain(keep.min(self.slots.len())..) {
@@ -91,7 +91,7 @@ impl Tail {
         self.stretches.retain(|i| *i <= last.index);
     }
 
-    /// The log begins anew behind `at`: a snapshot was installed.
+    /// Restarts behind `at`, after the installation of a snapshot.
     pub(crate) fn restart(&mut self, at: EntryId) {
         if self.last.index <= at.index {
             self.slots.clear();
@@ -112,7 +112,8 @@ impl Tail {
         self.stretches.retain(|i| *i > upto.index);
     }
 
-    /// Entries of `[start, end)` that are in memory, up to about `max_bytes` of them; where they begin.
+    /// Returns the entries of `[start, end)` in memory, up to about `max_bytes`, and the index where they
+    /// begin.
     pub(crate) fn range(&self, start: u64, end: u64, max_bytes: usize) -> (u64, Vec<RaftEntry>) {
         let from = start.max(self.first);
         let skip = (from - self.first) as usize;
@@ -131,7 +132,7 @@ impl Tail {
         self.slots.get(at as usize).map(|s| Arc::clone(&s.header))
     }
 
-    /// Up to where the log can be purged so that `bytes` and `entries` of it stay.
+    /// Returns the index up to which the log can be purged while `bytes` and `entries` of it stay.
     pub(crate) fn purgeable(&self, bytes: usize, entries: u64) -> u64 {
         let by_bytes = self
             .stretches

@@ -1,15 +1,15 @@
-//! How long others are waited for.
+//! Timeouts of a group.
 
 use std::time::Duration;
 
-/// How long silence lasts before somebody else stands for election, and what follows from it.
+/// Timeouts of elections and heartbeats.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// Time between two signs of life of a leader.
+    /// Time between two heartbeats of a leader.
     pub heartbeat: Duration,
-    /// A follower waits between this
+    /// Shortest silence before a follower stands for election.
     pub election_min: Duration,
-    /// and this.
+    /// Longest silence before a follower stands for election.
     pub election_max: Duration,
 }
 
@@ -20,7 +20,7 @@ impl Timing {
         election_min: Duration::from_millis(400),
         election_max: Duration::from_millis(600),
     };
-    /// For machines in one room.
+    /// For machines in a single room.
     pub const CENTRAL: Self = Self {
         heartbeat: Duration::from_millis(50),
         election_min: Duration::from_millis(150),

@@ -1,4 +1,4 @@
-//! The one place where the contract becomes Rust: generated from `wit/`.
+//! Rust bindings of the contract, generated from `wit/`.
 #![allow(unsafe_code, missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 
 pub(crate) mod resources;

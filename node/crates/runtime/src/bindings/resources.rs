@@ -1,7 +1,7 @@
 //! The types of WASI resources. The generated bindings export these names, so that they are nominally public.
 #![expect(unreachable_pub, reason = "the generated bindings export them")]
 
-/// A resource that exists only as a type: nobody can get one.
+/// A resource that exists only as a type, without values.
 pub enum Nothing {}
 /// Always ready: nothing here ever waits.
 pub struct Pollable;

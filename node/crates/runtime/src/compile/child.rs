@@ -1,8 +1,8 @@
-//! The process that compiles: what it may use, and how the node works with it.
+//! The process that compiles: its limits, and the node's side of it.
 //!
-//! Compiling is outside wasmtime's promise against denial of service: time and memory can explode and the compiler can
-//! panic, or be led astray by what it compiles. So a child does it, with limits on its memory and time, and reaches nothing but
-//! its pipes; what it makes is trusted.
+//! Compiling is outside wasmtime's promise against denial of service: time and memory can explode, and the
+//! compiler can panic or be subverted by its input. So a child process compiles, with limits on memory and
+//! time, and reaches nothing but its pipes. Its output is trusted.
 
 use crate::compile::componentize::componentize;
 use crate::compile::configuration::engine;
@@ -22,42 +22,44 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 use wasmtime::Engine;
 
-/// Bytes of address space for the child: far more than it writes to.
+/// Bytes of address space for the child: far more than the child writes to.
 const CHILD_ADDRESSES_BYTES: u64 = 4 << 30;
-/// Bytes of memory that the child may write to, stacks of its threads included: the largest ready-made module takes 60 MiB, and
-/// Python, of 18 MiB, takes 310 MiB.
+/// Bytes of memory that the child may write to, with the stacks of its threads. The largest ready-made module
+/// takes 60 MiB, and Python, of 18 MiB, takes 310 MiB.
 const CHILD_MEMORY_BYTES: u64 = 128 << 20;
-/// And as much more for each byte of the module: twice what Python takes, since SpiderMonkey has more code in fewer bytes.
+/// Additional bytes of memory for each byte of the module: twice Python's need, since SpiderMonkey has more
+/// code in fewer bytes.
 const CHILD_MEMORY_PER_BYTE: u64 = 32;
-/// What the child adds to its nice value: a twentieth of the weight of a thread that is in the path of records.
+/// Nice value of the child: a twentieth of the weight of a thread in the path of records.
 const CHILD_NICE: i32 = 15;
-/// Seconds of processor time for the child, and for each MiB of the module: the ready-made ones take half a second and
-/// Python, of 18 MiB, 14, on a processor that may be eight times as fast as a gateway's.
+/// Seconds of processor time for the child, and for each MiB of the module. The ready-made modules take half
+/// a second and Python, of 18 MiB, 14, on a processor perhaps eight times as fast as a gateway's.
 const CHILD_CPU_S: u64 = 30;
 const CHILD_CPU_S_PER_MIB: u64 = 6;
-/// Seconds by the clock, and for each second of processor time: where others work, it gets little of it.
+/// Seconds by the clock, and for each second of processor time: a busy machine gives the child little.
 const CHILD_S: u64 = 120;
 const CHILD_S_PER_CPU_S: u64 = 3;
-/// Between being told that its time is over, which says why it ended, and being killed.
+/// Time between the signal that time is over, which tells why the child ended, and the kill.
 const CHILD_CPU_GRACE_S: u64 = 5;
-/// How often it is looked whether somebody still waits for it.
+/// Interval of checks whether somebody still waits for the child.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// What it says of why it failed.
+/// Bytes of the child's error message.
 const MESSAGE_BYTES_MAX: u64 = 4 << 10;
-/// Largest native code, or component, taken: SpiderMonkey's is 34 MB.
+/// Largest accepted native code or component: SpiderMonkey's has 34 MB.
 const NATIVE_BYTES_MAX: u64 = 256 << 20;
 /// Cranelift recurses deeply (ClickHouse overflowed the usual 2 MiB).
 const COMPILE_STACK_BYTES: usize = 32 << 20;
 
-/// What a child is to make of its input.
+/// Argument: make a component.
 pub(crate) const MAKE_COMPONENT: &str = "--make";
-/// That it is confined, on a machine that can do that.
+/// Argument: confine the process, on a machine that can.
 pub(crate) const CONFINED: &str = "--confined";
 
-/// As [`compile_in_child`], for [`componentize`]: reads what was uploaded and writes a component.
+/// Reads an uploaded module from standard input and writes a component to standard output, under limits: the
+/// body of the child process for [`componentize`].
 ///
 /// # Errors
-/// When none can be made of it within the limits.
+/// Fails when no component can be made within the limits.
 pub fn componentize_in_child(confined: bool) -> Result<(), LoadError> {
     let bytes = read_limited(confined)?;
     let component = componentize(&bytes)?;
@@ -66,13 +68,13 @@ pub fn componentize_in_child(confined: bool) -> Result<(), LoadError> {
     Ok(out.flush()?)
 }
 
-/// Reads a component from standard input and writes native code to standard output, under limits: the body of the
-/// child process of [`CompileBy::Child`](crate::compile::native::CompileBy::Child).
+/// Reads a component from standard input and writes native code to standard output, under limits: the body of
+/// the child process of [`CompileBy::Child`](crate::compile::native::CompileBy::Child).
 ///
 /// # Errors
-/// When the component does not compile within them.
+/// Fails when the component does not compile within the limits.
 pub fn compile_in_child(confined: bool) -> Result<(), LoadError> {
-    // Before it is confined: it looks at the processor.
+    // Before the confinement: the engine inspects the processor.
     let engine = engine().map_err(|e| LoadError::Compile(e.to_string()))?;
     let component = read_limited(confined)?;
     let native = precompile(engine, component)?;
@@ -81,11 +83,11 @@ pub fn compile_in_child(confined: bool) -> Result<(), LoadError> {
     Ok(out.flush()?)
 }
 
-/// Reads what the child is to work on, and takes on its limits, the filter among them where it is to be `confined`.
+/// Reads the child's input and applies its limits, and the filter with `confined`.
 fn read_limited(confined: bool) -> Result<Vec<u8>, LoadError> {
     use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
     let limit = |of, soft: u64, hard: u64| {
-        // No more than whoever started the node allows.
+        // At most as much as the node's own limit.
         let within = |most: u64| Some(getrlimit(of).maximum.map_or(most, |allowed| allowed.min(most)));
         let (current, maximum) = (within(soft), within(hard));
         setrlimit(of, Rlimit { current, maximum }).map_err(io::Error::from)
@@ -93,7 +95,7 @@ fn read_limited(confined: bool) -> Result<Vec<u8>, LoadError> {
     limit(Resource::As, CHILD_ADDRESSES_BYTES, CHILD_ADDRESSES_BYTES)?;
     limit(Resource::Core, 0, 0)?;
     limit(Resource::Fsize, NATIVE_BYTES_MAX, NATIVE_BYTES_MAX)?;
-    // Whoever waits for a module waits for a second or two; whoever waits for a record should not notice. Best effort.
+    // Whoever waits for a module can wait a second or two; records must not be delayed. Best effort.
     let _ = nice(CHILD_NICE);
     let mut input = Vec::new();
     let most = weir_types::limits::MODULE_BYTES_MAX as u64;
@@ -107,7 +109,7 @@ fn read_limited(confined: bool) -> Result<Vec<u8>, LoadError> {
     Ok(input)
 }
 
-/// What a child may use, by the size of what it works on: a small module that takes long was made to.
+/// Limits of a child, by the size of its input: a small module that takes long was made to.
 #[derive(Clone, Copy)]
 struct Limits {
     memory_bytes: u64,
@@ -123,18 +125,19 @@ impl Limits {
         }
     }
 
-    /// By the clock: it may wait for a processor that others use.
+    /// Returns the limit by the clock: the child may wait for a busy processor.
     fn within(self) -> Duration {
         Duration::from_secs(CHILD_S + CHILD_S_PER_CPU_S * self.cpu_s)
     }
 }
 
-/// Whether somebody waits for what a child makes. Clones are of the same one; without anybody it is ended.
+/// Tells whether somebody waits for a child's output. Clones share the same flag; the child is killed when
+/// nobody waits.
 #[derive(Clone, Default)]
 pub struct Wanted(Arc<AtomicBool>);
 
 impl Wanted {
-    /// Nobody waits any more.
+    /// Notes that nobody waits any more.
     pub fn end(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -144,7 +147,7 @@ impl Wanted {
     }
 }
 
-/// Where a child's answer goes.
+/// Destination of a child's output.
 pub(crate) enum To<'a> {
     Memory,
     File(&'a File),
@@ -165,7 +168,7 @@ pub(crate) fn precompile(engine: Engine, component: Vec<u8>) -> Result<Vec<u8>, 
         .unwrap_or_else(|_| Err(LoadError::Compile("the compiler panicked".to_owned())))
 }
 
-/// Has a child work on `input`. What it answers, unless that goes to a file.
+/// Has a child work on `input`. Returns the output, unless it goes to a file.
 pub(crate) fn run_child(
     program: &Path,
     args: &[String],
@@ -198,8 +201,8 @@ fn run_child_within(
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (over, is_over) = sync_channel::<()>(1);
     let ends = Ends::of(&child);
-    // Side by side: what is written to one pipe must not wait for what is read from another. Whatever the child does, its time
-    // ends, and with it the pipes.
+    // In parallel: writing a pipe must not wait for reading another. The child's time ends in any case, and
+    // its pipes with it.
     let (written, read, message, ended, status) = std::thread::scope(|scope| {
         let written = scope.spawn(|| stdin.map_or(Ok(()), |mut pipe| pipe.write_all(input)));
         let message = scope.spawn(|| stderr.map_or_else(String::new, message_of));
@@ -221,7 +224,7 @@ fn run_child_within(
         }
         let message = message.join().unwrap_or_default();
         let written = written.join().unwrap_or(Ok(()));
-        // It may close its pipes and go on.
+        // The child may close its pipes and continue.
         let status = child.wait();
         drop(over);
         let ended = watch.join().unwrap_or(None);
@@ -232,7 +235,7 @@ fn run_child_within(
     if let Some(why) = ended {
         return Err(LoadError::Compile(why));
     }
-    // Before the child's end: it may have ended because nobody read on.
+    // Before the child's end: an unread pipe may have ended the child.
     if matches!(read, Ok((_, true))) {
         return Err(LoadError::Costly(too_much()));
     }
@@ -243,7 +246,7 @@ fn run_child_within(
     read.map(|(answer, _)| answer).map_err(LoadError::from)
 }
 
-/// Waits until the child is over. Why it is to be ended before, if it is.
+/// Waits for the end of the child. Returns the reason for a kill, if there is a reason.
 fn watch(is_over: &Receiver<()>, wanted: &Wanted, within: Duration) -> Option<String> {
     let begun = Instant::now();
     while let Some(left) = within.checked_sub(begun.elapsed()) {
@@ -264,10 +267,10 @@ fn too_much() -> String {
     format!("more than {NATIVE_BYTES_MAX} bytes come of it")
 }
 
-/// How Linux says `ENOSPC`.
+/// Linux's text for `ENOSPC`.
 const NO_SPACE: &str = "No space left on device";
 
-/// In words, whatever ended the child: its own error, or a limit that it ran into.
+/// Explains the end of a child: its own error, or an exceeded limit.
 fn why_it_ended(status: ExitStatus, said: &str, bytes: usize) -> LoadError {
     let Limits { memory_bytes, cpu_s } = Limits::of(bytes);
     let over = |what: String| {
@@ -286,14 +289,14 @@ fn why_it_ended(status: ExitStatus, said: &str, bytes: usize) -> LoadError {
     if signal == Some(libc::SIGXFSZ) {
         return LoadError::Costly(too_much());
     }
-    // What Rust's allocator says before it aborts.
+    // The message of Rust's allocator before an abort.
     if signal.is_some() && said.contains("memory allocation of") {
         return over(format!("{} MiB of memory", memory_bytes >> 20));
     }
     if said.contains(NO_SPACE) {
         return LoadError::Io(io::Error::from(io::ErrorKind::StorageFull));
     }
-    // An error of its own says all there is; otherwise its end does.
+    // The child's own error is complete; otherwise its end explains.
     LoadError::Compile(match said.strip_prefix("error: ") {
         Some(why) if status.code() == Some(1) => {
             let why = why.strip_prefix("component does not compile: ").unwrap_or(why);
@@ -303,7 +306,8 @@ fn why_it_ended(status: ExitStatus, said: &str, bytes: usize) -> LoadError {
     })
 }
 
-/// The first of what the child says; the rest is read, so that it is not stopped by saying too much.
+/// Returns the beginning of the child's messages. The rest is read too, so that a full pipe does not block
+/// the child.
 fn message_of(mut pipe: impl Read) -> String {
     let mut said = Vec::new();
     let _ = pipe.by_ref().take(MESSAGE_BYTES_MAX).read_to_end(&mut said);
@@ -311,10 +315,10 @@ fn message_of(mut pipe: impl Read) -> String {
     tidy(String::from_utf8_lossy(&said).into_owned())
 }
 
-/// Ends a child, from whatever thread, while another waits for it.
+/// Kills a child from any thread, while another waits.
 struct Ends {
     pid: Pid,
-    /// Stands for the child, and for nobody who comes after it. None where the kernel is older than Linux 5.3.
+    /// Refers to this child and to no later process. `None` on kernels before Linux 5.3.
     handle: Option<OwnedFd>,
 }
 
@@ -347,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_child_may_say_as_much_as_it_likes_whenever_it_likes() {
-        // More than a pipe holds, before it reads what it is given and before it answers.
+        // Writes more than a pipe holds, both before reading and before answering.
         let chatty = "head -c 300000 /dev/zero | tr '\\0' x >&2; cat; head -c 300000 /dev/zero >&2";
         let input = vec![7; 300_000];
         assert_eq!(shell(chatty, &input, PATIENT).unwrap(), input);
@@ -355,7 +359,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(failed.len() < 5_000, "{}", failed.len());
-        // One that reads nothing.
+        // A child that reads nothing.
         let deaf = shell("exit 3", &input, PATIENT).unwrap_err().to_string();
         assert!(deaf.contains("exit status: 3"), "{deaf}");
     }

@@ -1,7 +1,7 @@
-//! From what a compiler gives to a component.
+//! From the output of a compiler to a component.
 //!
-//! A core module says its world in a custom section, as `weir-sdk` has it, or says none, as C does: then it gets the world of the
-//! contract that has all that it imports and exports.
+//! A core module names its world in a custom section, as `weir-sdk` does, or names none, as C does. A module
+//! without a world gets the smallest world of the contract with all of its imports and exports.
 
 use crate::error::LoadError;
 use std::borrow::Cow;
@@ -22,7 +22,7 @@ const WIT: [(&str, &str); 9] = [
     ("world.wit", include_str!("../../../../../wit/world.wit")),
 ];
 
-/// What tells that a module needs a world, the largest first.
+/// Names that show which world a module needs, the largest first.
 const TELLING: [(&str, &str); 4] = [
     ("weir:module/upgrade@", "evolving"),
     ("weir:module/timed@", "with-timers"),
@@ -30,10 +30,11 @@ const TELLING: [(&str, &str); 4] = [
     ("weir:module/state@", "stateful"),
 ];
 
-/// Makes a component of a core module that was built for `wasm32-unknown-unknown` or its like. A component is returned as it is.
+/// Makes a component of a core module built for `wasm32-unknown-unknown` or a similar target. Returns a
+/// component unchanged.
 ///
 /// # Errors
-/// When the bytes are neither.
+/// Fails when the bytes are neither.
 pub fn componentize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, LoadError> {
     if Parser::is_component(bytes) {
         return Ok(Cow::Borrowed(bytes));
@@ -42,20 +43,20 @@ pub fn componentize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, LoadError> {
     if !Parser::is_core_wasm(bytes) {
         return Err(bad(&"it does not begin like WebAssembly"));
     }
-    // The encoder takes for granted that sections end within the bytes: a file cut short made it panic.
+    // The encoder assumes complete sections: a truncated file caused a panic.
     Validator::new().validate_all(bytes).map_err(|e| bad(&e))?;
     let bytes = with_world(bytes).map_err(|why| bad(&why))?;
     let encode = || {
         let encoder = wit_component::ComponentEncoder::default().module(&bytes)?;
         encoder.validate(true).encode()
     };
-    // What else it takes for granted is not ours to know.
+    // Other assumptions of the encoder are unknown.
     match std::panic::catch_unwind(encode) {
         Ok(component) => component.map(Cow::Owned).map_err(|e| bad(&e)),
         Err(_) => Err(bad(&"making a component of it failed: its metadata is damaged")),
     }
 }
-/// `module`, which is valid, with a world if it says none.
+/// Adds a world to the valid `module`, if there is none.
 fn with_world(module: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     let mut names = Vec::new();
     for payload in Parser::new(0).parse_all(module) {

@@ -1,19 +1,19 @@
-//! How wasmtime is set up: the same for whoever compiles and whoever runs.
+//! The configuration of wasmtime, the same for compiling and for running.
 
 use std::time::Duration;
 use wasmtime::{Config, Engine};
 
-/// How often epochs pass while a guest runs: the grain of deadlines.
+/// Interval of epochs while a guest runs: the grain of deadlines.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
-/// Stack of a guest: CPython needs most of a megabyte.
+/// Bytes of a guest's stack: CPython needs most of a megabyte.
 const GUEST_STACK_BYTES: usize = 1 << 20;
 
-/// The settings that native code is compiled for; a child process uses the same.
+/// Makes an engine with the settings that native code is compiled for, also in a child process.
 pub(crate) fn engine() -> wasmtime::Result<Engine> {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
-        // Half a microsecond a call, for a feature that no guest of ours uses.
+        // Saves half a microsecond per call; no guest uses the feature.
         .concurrency_support(false)
         .epoch_interruption(true)
         // The same batch gives the same bytes on every node.

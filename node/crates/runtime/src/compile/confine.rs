@@ -1,24 +1,24 @@
-//! What the compiler's process may ask of the kernel: memory, threads, the time, and its three pipes.
+//! The system calls of the compiler's process: memory, threads, time, and its three pipes.
 //!
-//! A compiler that is taken over by what it compiles can then open no file, connect to nothing, start no program and signal
-//! nobody else: it has what it was given, and can answer. What it answers with is code that the node runs as a guest: that the
-//! code keeps to the guest's memory is the compiler's promise alone, and no filter makes it true. Calls that are not on the list
-//! fail with `EPERM`, which is what libraries expect that look for a file and can do without.
+//! A compiler that is subverted by its input can open no file, connect nowhere, start no program and signal
+//! no other process. It has its input, and can answer. The answer is code that the node runs as a guest: only
+//! the compiler's promise keeps the code within the guest's memory. Calls outside of the list fail with
+//! `EPERM`, which libraries expect when they look for an optional file.
 
 use std::io;
 
-/// Confines this thread, and all that it starts, for good.
+/// Confines this thread and its children for good.
 ///
 /// # Errors
-/// When the kernel cannot, or nobody has said which calls this processor needs.
+/// Fails when the kernel cannot confine, or when the calls of this processor are unknown.
 pub(crate) fn confine() -> io::Result<()> {
     system::confine()
 }
 
-/// Whether this machine can confine a compiler; tried on a thread that ends.
+/// Checks that this machine can confine a compiler, on a thread that ends.
 ///
 /// # Errors
-/// Why it cannot.
+/// Returns the reason why the machine cannot.
 pub(crate) fn can_confine() -> io::Result<()> {
     let tried = std::thread::Builder::new().spawn(confine)?.join();
     tried.unwrap_or_else(|_| Err(io::Error::other("the thread that tried it panicked")))
@@ -33,7 +33,7 @@ mod system {
     use std::collections::BTreeMap;
     use std::io;
 
-    /// What memory, threads, pipes, time and the end of a process need, as tried with glibc 2.36.
+    /// Calls for memory, threads, pipes, time and the end of a process, as found with glibc 2.36.
     const ALLOWED: &[libc::c_long] = &[
         libc::SYS_brk,
         libc::SYS_mmap,
@@ -63,7 +63,7 @@ mod system {
         libc::SYS_restart_syscall,
         libc::SYS_exit,
         libc::SYS_exit_group,
-        // Refused below, in a way that makes the C library take `clone`.
+        // Refused below, so that the C library falls back to `clone`.
         libc::SYS_clone3,
     ];
 
@@ -74,10 +74,10 @@ mod system {
                 .and_then(|condition| SeccompRule::new(vec![condition]))
                 .map_err(io::Error::other)
         };
-        // Threads, and no processes: what they are is said in memory for `clone3`, where no filter can look.
+        // Threads, not processes: `clone3` keeps its flags in memory, where no filter can look.
         let threads = libc::CLONE_THREAD as u64;
         let names = libc::PR_SET_NAME as u64;
-        // An abort is told apart from a crash.
+        // An abort differs from a crash.
         let own = u64::from(std::process::id());
         let mut allowed: BTreeMap<i64, Vec<SeccompRule>> =
             ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
@@ -89,7 +89,7 @@ mod system {
         allowed.insert(libc::SYS_tgkill, vec![rule(0, SeccompCmpOp::Eq, own)?]);
         let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
         let refused = |code: i32| SeccompAction::Errno(code.unsigned_abs());
-        // Of several filters the strictest answer counts. The list goes last: nothing can be added behind it.
+        // The strictest of several filters wins. The list goes last: no filter can be added after it.
         for (calls, otherwise, then) in [
             (unknown, SeccompAction::Allow, refused(libc::ENOSYS)),
             (allowed, refused(libc::EPERM), SeccompAction::Allow),
@@ -141,7 +141,7 @@ mod tests {
                     .kind(),
             ];
             assert_eq!(kinds, [PermissionDenied; 8]);
-            // And what is started in it: with memory of its own, a name, and an end.
+            // Threads inside have their own memory, a name, and an end.
             let thread = std::thread::Builder::new()
                 .name("named".to_owned())
                 .stack_size(32 << 20);

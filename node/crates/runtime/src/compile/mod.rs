@@ -1,4 +1,4 @@
-//! Making native code: in a process that may die of that, kept in a cache, and confined.
+//! Making native code: in a process that may die, kept in a cache, and confined.
 
 pub(crate) mod child;
 pub(crate) mod componentize;

@@ -1,6 +1,6 @@
-//! Native code: made in a process of its own, kept under a key that only this node has.
+//! Native code: made in a process of its own, cached under a key of this node.
 //!
-//! Loading native code means running it: the files of the cache are authenticated.
+//! Loading native code means running it, so cached files are authenticated.
 
 use crate::compile::child::{CONFINED, MAKE_COMPONENT, To, Wanted, precompile, run_child};
 use crate::compile::componentize::componentize;
@@ -19,43 +19,44 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use wasmtime::Engine;
 
-/// Where compiling happens.
+/// Place of compilation.
 #[derive(Clone, Debug)]
 pub enum CompileBy {
-    /// In this process: for tools and tests, which have nothing to lose.
+    /// In this process: for tools and tests.
     Here,
-    /// In a child: this program with these arguments, which calls [`compile_in_child`](crate::compile::child::compile_in_child).
+    /// In a child: this program with these arguments, which calls
+    /// [`compile_in_child`](crate::compile::child::compile_in_child).
     Child(PathBuf, Vec<String>),
 }
 
-/// What is read of a file at a time.
+/// Bytes of a file read at a time.
 const PART_BYTES: usize = 64 << 10;
 
-/// Modules that took too much and are remembered: enough for those that somebody tries again and again.
+/// Remembered modules that exceeded their limits: enough for modules that somebody retries.
 const COSTLY_MAX: usize = 64;
-/// And so long: the machine may have been short of something.
+/// Time for which such modules are remembered: the machine may have been short of memory.
 const COSTLY_FOR: Duration = Duration::from_secs(600);
 
 /// Compiles and caches.
 pub(crate) struct Compiler {
     pub(crate) by: CompileBy,
-    /// Whether a child is confined.
+    /// Confine the child.
     pub(crate) confined: bool,
     pub(crate) cache: Option<Cache>,
-    /// What took more than it may, when, and why.
+    /// Modules that exceeded their limits: digest, time, reason.
     pub(crate) costly: Mutex<VecDeque<(Digest, Instant, String)>>,
 }
 
 /// Native code.
 pub(crate) enum Native {
-    /// Where nothing is kept.
+    /// In memory, without a cache.
     Bytes(Vec<u8>),
-    /// In the cache, authenticated; its name there.
+    /// In the cache, authenticated, with its name there.
     File(PathBuf, String),
 }
 
 impl Compiler {
-    /// Native code for `component`, from the cache if it is there.
+    /// Returns native code for `component`, from the cache if present.
     pub(crate) fn native(
         &self,
         engine: &Engine,
@@ -74,7 +75,7 @@ impl Compiler {
         if let Some(why) = self.refused(digest) {
             return Err(LoadError::Costly(why));
         }
-        // Not by way of this process, which has other things to keep in memory.
+        // Directly to the file, to save this process's memory.
         let made = cache.store(&key, |file| {
             let native = self.make(engine, component, To::File(file), wanted)?;
             let mut file = file;
@@ -82,7 +83,7 @@ impl Compiler {
         });
         match made {
             Ok(native) => Ok(Native::File(native, key)),
-            // It is needed all the same, and made again at the next start.
+            // Go on without the cache: the next start compiles again.
             Err(LoadError::Io(full)) if full.kind() == io::ErrorKind::StorageFull => {
                 let native = self.make(engine, component, To::Memory, wanted);
                 native.map(Native::Bytes)
@@ -96,12 +97,12 @@ impl Compiler {
         }
     }
 
-    /// The bytes of what is kept under `key`, for a file system that lets nothing on it be executed.
+    /// Reads the code cached under `key`, for a file system that allows no execution.
     pub(crate) fn bytes(&self, key: &str) -> Option<Vec<u8>> {
         self.cache.as_ref()?.bytes(key)
     }
 
-    /// Why it was refused lately, if it was: it would take the same again.
+    /// Returns the reason of a recent refusal: another attempt would take the same again.
     fn refused(&self, digest: Digest) -> Option<String> {
         let costly = self.costly.lock().unwrap_or_else(PoisonError::into_inner);
         let is_lately = |at: &Instant| at.elapsed() < COSTLY_FOR;
@@ -140,7 +141,7 @@ impl Compiler {
         args.iter().cloned().chain(more).collect()
     }
 
-    /// A component of `bytes`, made in the child: what makes it follows a module's metadata as deep as that goes.
+    /// Makes a component of `bytes` in the child, since the encoder follows a module's metadata to any depth.
     pub(crate) fn componentize(&self, bytes: Vec<u8>, wanted: &Wanted) -> Result<Vec<u8>, LoadError> {
         match &self.by {
             CompileBy::Child(program, args) if wasmparser::Parser::is_core_wasm(&bytes) => {
@@ -155,7 +156,7 @@ impl Compiler {
     }
 }
 
-/// What native code depends on besides the component: wasmtime's version, its settings and the processor.
+/// Returns a hash of the other inputs of native code: wasmtime's version, its settings and the processor.
 fn compatibility(engine: &Engine) -> u64 {
     use std::hash::{Hash, Hasher};
     #[expect(
@@ -167,7 +168,7 @@ fn compatibility(engine: &Engine) -> u64 {
     hasher.finish()
 }
 
-/// Removes what was being made when a process was stopped, and what an earlier release kept in another form, as far as that can be done.
+/// Removes unfinished files of a stopped process, and files in an earlier release's form. Best effort.
 fn tidy(dir: &Path) {
     for file in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = file.path();
@@ -179,21 +180,21 @@ fn tidy(dir: &Path) {
     }
 }
 
-/// Files of native code, each with an HMAC-SHA256 of it in a file beside it.
+/// Files of native code, each with its HMAC-SHA256 in a second file.
 pub(crate) struct Cache {
     dir: PathBuf,
     key: [u8; 32],
-    /// Numbers the files that are being made.
+    /// Counts unfinished files.
     made: AtomicU64,
 }
 
 impl Cache {
-    /// Uses `dir`, which only its owner may enter.
+    /// Opens the cache in `dir`, which only its owner may enter.
     pub(crate) fn open(dir: &Path, random: impl FnOnce() -> io::Result<[u8; 32]>) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
         let path = dir.join("key");
-        // A key that others could read is nobody's: what is in the cache is made anew.
+        // A key that others could read is worthless: replace it, and compile again.
         let is_open = fs::metadata(&path).is_ok_and(|found| found.permissions().mode() & 0o077 != 0);
         if is_open {
             fs::remove_file(&path)?;
@@ -220,7 +221,7 @@ impl Cache {
         })
     }
 
-    /// The HMAC of what is called `name` and comes of `file`. It is not taken into memory.
+    /// Computes the HMAC of the contents of `file` under `name`, without loading the file into memory.
     fn mac(&self, name: &str, mut file: impl Read) -> io::Result<Hmac<Sha256>> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).map_err(io::Error::other)?;
         mac.update(name.as_bytes());
@@ -249,7 +250,7 @@ impl Cache {
         Some(native)
     }
 
-    /// As [`Cache::load`], in memory.
+    /// Loads authenticated code into memory.
     fn bytes(&self, name: &str) -> Option<Vec<u8>> {
         let (native, tag) = self.paths(name);
         let (tag, bytes) = (fs::read(tag).ok()?, fs::read(native).ok()?);
@@ -257,14 +258,14 @@ impl Cache {
         mac.verify_slice(&tag).is_ok().then_some(bytes)
     }
 
-    /// Keeps what `make` writes to the file that it is given.
+    /// Caches the code that `make` writes to its file.
     fn store(
         &self,
         name: &str,
         make: impl FnOnce(&File) -> Result<(), LoadError>,
     ) -> Result<PathBuf, LoadError> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        // Nobody else makes it now: what is there is from a process that was stopped.
+        // No other call writes this file now: an existing file is from a stopped process.
         let fresh = self.dir.join(format!("{name}.{number}.new"));
         let (native, tag) = self.paths(name);
         let stored = self.store_as(name, &fresh, make).and_then(|mac| {

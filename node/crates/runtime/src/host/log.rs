@@ -5,7 +5,7 @@ use crate::host::Guest;
 use crate::limits::LOG_LINE_BYTES_MAX;
 use std::sync::Arc;
 
-/// How much a line matters.
+/// Importance of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
     /// For the module's developer.
@@ -18,18 +18,18 @@ pub enum LogLevel {
     Error,
 }
 
-/// Where lines of guests go.
+/// Receives lines of guests.
 pub trait LogSink: Send + Sync + 'static {
     /// Takes a line without control characters.
     fn line(&self, level: LogLevel, line: &str);
 }
 
-/// Nowhere.
+/// Discards all lines.
 impl LogSink for () {
     fn line(&self, _: LogLevel, _: &str) {}
 }
 
-/// Lines of one instance, so many a call.
+/// Lines of an instance, with a limit per call.
 pub(crate) struct Lines {
     sink: Arc<dyn LogSink>,
     per_call: u32,
@@ -57,7 +57,7 @@ impl Lines {
         self.left = self.per_call;
     }
 
-    /// Takes a line from the guest: counted, cut and without control characters.
+    /// Counts, cuts and cleans a line from the guest.
     pub(crate) fn line(&mut self, level: LogLevel, message: &str) {
         if self.left == 0 {
             self.dropped += 1;

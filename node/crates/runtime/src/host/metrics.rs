@@ -6,7 +6,7 @@ use crate::limits::{INSTRUMENT_NAME_BYTES_MAX, INSTRUMENTS_MAX};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What an instrument says.
+/// Value of an instrument.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reading {
     /// A sum that only grows.
@@ -17,12 +17,12 @@ pub enum Reading {
     Histogram(u64, f64),
 }
 
-/// Instruments of all instances of one stage of a pipeline: they survive the instances.
+/// Instruments of all instances of a stage. They survive the instances.
 #[derive(Debug, Default)]
 pub struct Instruments(Mutex<BTreeMap<String, Reading>>);
 
 impl Instruments {
-    /// Name and reading of each.
+    /// Returns the name and the reading of each instrument.
     pub fn read(&self) -> Vec<(String, Reading)> {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         map.iter()
@@ -46,7 +46,7 @@ impl Instruments {
     }
 }
 
-/// Instruments that one instance has defined, by number.
+/// Instruments defined by an instance, by number.
 pub(crate) struct Defined {
     shared: Arc<Instruments>,
     names: Vec<String>,

@@ -1,5 +1,5 @@
-//! What a guest can reach: one file an interface. Permission is part of the instance's state, and every number that
-//! comes from a guest is bounded where it arrives.
+//! The host's interfaces to a guest, a file each. Permissions are part of the instance's state, and every
+//! number from a guest is bounded on arrival.
 
 pub(crate) mod log;
 pub(crate) mod metrics;
@@ -19,7 +19,7 @@ use wasmtime::ResourceLimiter;
 use wasmtime::component::{HasSelf, Linker};
 use weir_types::pool::Pool;
 
-/// State of the host for one instance.
+/// The host's state for an instance.
 pub(crate) struct Guest {
     pub(crate) limits: CallLimits,
     pub(crate) memory: MemoryLimit,
@@ -59,7 +59,7 @@ impl Guest {
         wasi::link(linker)
     }
 
-    /// A call begins, on `table` if it may have one: what is counted per call starts anew.
+    /// Begins a call, on `table` if state was granted. Resets the counts per call.
     pub(crate) fn begin_call(&mut self, moment: Moment, table: Option<Table>) {
         (self.memory.refused, self.memory.is_full) = (false, false);
         self.log.begin_call();
@@ -67,7 +67,7 @@ impl Guest {
         self.state.begin_call(moment, table, self.limits.output_bytes);
     }
 
-    /// A call has returned; what it made of its table.
+    /// Ends a call. Returns the changed table.
     pub(crate) fn end_call(&mut self) -> Option<Table> {
         self.end_lines();
         self.state.table.take()
@@ -76,17 +76,18 @@ impl Guest {
 
 impl crate::bindings::weir::module::types::Host for Guest {}
 
-/// Refuses growth of all memories together beyond a bound, and remembers that it did: the guest's abort that follows has no words of its own.
+/// Bounds the growth of all memories together, and remembers a refusal: the guest's abort after a refusal has
+/// no message.
 pub(crate) struct MemoryLimit {
     bytes_max: usize,
-    /// Of all memories.
+    /// Bytes of all memories.
     bytes: usize,
     pub(crate) refused: bool,
-    /// Of all modules.
+    /// Pool of all modules.
     pub(crate) pool: Arc<Pool>,
-    /// There was nothing left of it.
+    /// The pool was exhausted.
     pub(crate) is_full: bool,
-    /// What the last growth took.
+    /// Bytes of the last growth.
     last: u64,
 }
 
@@ -110,7 +111,7 @@ impl ResourceLimiter for MemoryLimit {
         Ok(true)
     }
 
-    /// What was granted cannot be had, or is beyond the memory's own maximum.
+    /// Returns the bytes of a growth that failed after the grant.
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
         let last = std::mem::take(&mut self.last);
         self.bytes = self.bytes.saturating_sub(last as usize);
@@ -160,7 +161,7 @@ mod tests {
         assert!(limit.memory_growing(0, 30, None).unwrap());
         assert!(limit.memory_growing(60, 70, None).unwrap());
         assert!(!limit.memory_growing(30, 31, None).unwrap());
-        // Others have their own limit, and the same pool: 20 are left.
+        // Another instance has its own limit, but shares the pool: 20 are left.
         let pool = Arc::clone(&limit.pool);
         let mut other = MemoryLimit {
             bytes_max: 100,

@@ -1,4 +1,4 @@
-//! `weir:module/state`, and the table that it shares with `weir:module/timers`.
+//! `weir:module/state`, and the table shared with `weir:module/timers`.
 
 use crate::bindings::weir::module::state::Host;
 use crate::bindings::weir::module::types::ColumnResult;
@@ -9,30 +9,30 @@ use crate::state::table::Table;
 use weir_types::Column;
 use weir_types::columns::ColumnView;
 
-/// Bytes of one answer to `scan`, about: what a guest has no memory for it cannot ask for in smaller parts.
+/// Approximate bytes of an answer to `scan`: a guest without memory for more cannot request smaller parts.
 const SCAN_BYTES: usize = 1 << 20;
 /// Items of one answer to `scan`.
 const SCAN_ROWS_MAX: u32 = 10_000;
 
-/// The table that an instance works on, while it is in a call.
+/// The table of an instance, during a call.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) table: Option<Table>,
     pub(super) moment: Moment,
-    /// Bytes that this call may still read and write, beyond which it is stopped: reading the same value for ever
-    /// allocates, and so does writing it.
+    /// Bytes that this call may still read and write. Endless reads or writes of the same value allocate
+    /// memory.
     pub(crate) bytes_left: usize,
-    /// Why it was stopped.
+    /// Reason for stopping the guest.
     pub(crate) refused: Option<String>,
-    /// What all tables may take, where that is why.
+    /// Limit of all tables together, when that was the reason.
     pub(crate) crowded: Option<u64>,
 }
 
-/// What a call pays for each item beside its bytes: a row of the journal.
+/// Price of each item beside its bytes: a row of the journal.
 const ITEM_BYTES: usize = 32;
 
 impl State {
-    /// A call on `table` begins, if it may have one.
+    /// Begins a call, on `table` if state was granted.
     pub(crate) fn begin_call(&mut self, moment: Moment, table: Option<Table>, bytes: usize) {
         self.moment = moment;
         (self.table, self.bytes_left, self.refused) = (table, bytes, None);
@@ -79,7 +79,7 @@ impl State {
         }
     }
 
-    /// As [`State::refuse`], of a row or timer that was not written.
+    /// Refuses a row or timer that was not written.
     pub(super) fn refuse_for<T>(&mut self, error: &StateError) -> wasmtime::Result<T> {
         if let StateError::Node(max) = error {
             self.crowded = Some(*max);

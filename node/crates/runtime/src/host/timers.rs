@@ -25,7 +25,7 @@ impl From<TimerClock> for Clock {
 }
 
 impl State {
-    /// Sets each timer to what `at` says for its place, or clears it.
+    /// Sets or clears each timer, as `at` says.
     fn set_timers(
         &mut self,
         clock: TimerClock,
@@ -37,8 +37,8 @@ impl State {
             Ok(keys) => keys,
             Err(e) => return self.refuse(e),
         };
-        // A time that has passed would fire at once, and again and again if the module sets it when it is called: it waits
-        // for its clock to move.
+        // A timer in the past would fire at once, and endlessly in a module that sets it again: wait until
+        // the clock moves.
         let next = match clock {
             TimerClock::Event => self.moment.watermark.saturating_add(1),
             TimerClock::Processing => self.moment.now.saturating_add(1),

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use weir_types::limits::{MODULE_NAME_BYTES_MAX, MODULE_PARAMETERS_MAX, MODULE_TEXT_BYTES_MAX};
 
 impl Module {
-    /// Asks the module what it is.
+    /// Asks the module for its description.
     ///
     /// # Errors
-    /// When the call does not return.
+    /// Fails when the call does not return.
     pub(crate) fn describe(&self) -> Result<Described, LoadError> {
         let limits = CallLimits {
             deadline_ms: 1_000,

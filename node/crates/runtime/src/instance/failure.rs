@@ -8,7 +8,7 @@ use std::time::Duration;
 use wasmtime::Trap;
 
 pub(super) fn ticks(deadline: Duration) -> u64 {
-    // The tick under way when the call begins is not a whole one.
+    // The tick under way at the begin of the call is not a whole tick.
     deadline.as_millis().div_ceil(TICK.as_millis()) as u64 + 1
 }
 

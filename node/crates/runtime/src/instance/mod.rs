@@ -1,4 +1,4 @@
-//! One instance of a module, and its calls.
+//! An instance of a module, and its calls.
 
 mod describe;
 mod failure;
@@ -26,36 +26,36 @@ use wasmtime::Store;
 use weir_types::limits::OUTPUTS_MAX;
 use weir_types::{Column, Columns, TopicName, Wanted};
 
-/// What an instance is made for.
+/// Purpose of an instance.
 #[derive(Clone, Debug, Default)]
 pub struct InstanceConfig {
-    /// Partition that it works for.
+    /// Partition of the instance.
     pub partition: u32,
-    /// Topics that records come from.
+    /// Topics of the records.
     pub sources: Vec<String>,
-    /// Parameters that are set.
+    /// Settings of parameters.
     pub settings: BTreeMap<String, Setting>,
 }
 
-/// What an instance said in `init`.
+/// The instance's answer to `init`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlanInfo {
     /// Names of its outputs; the first is output 1.
     pub outputs: Vec<String>,
-    /// Columns that it wants.
+    /// Columns to fill.
     pub wanted: Wanted,
 }
 
 /// Timers that are due.
 #[derive(Clone, Copy, Debug)]
 pub struct Fired<'a> {
-    /// What they go by.
+    /// Clock of the timers.
     pub clock: TimerClock,
-    /// In order.
+    /// Timers in order.
     pub timers: &'a [Timer],
 }
 
-/// An instance that has been through `init`. After any error it must be dropped: its memory may hold anything.
+/// An instance after `init`. After any error it must be dropped: its memory may hold anything.
 pub struct Instance {
     store: Store<Guest>,
     exports: Exports,
@@ -64,16 +64,16 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// What it said in `init`.
+    /// Returns the instance's answer to `init`.
     pub fn plan(&self) -> &PlanInfo {
         &self.plan
     }
 
-    /// Processes a batch that holds at least the columns of its plan, on the module's state if it was granted any. `marks`
-    /// has a byte a record, or is empty when all are 0: see `batch.marks` in the contract.
+    /// Processes a batch with at least the columns of the plan, on the module's state if granted. `marks` has
+    /// a byte per record, or is empty when all are 0: see `batch.marks` in the contract.
     ///
     /// # Errors
-    /// When there is no outcome; nothing of the call then counts, and `table` is as it was.
+    /// Fails when there is no outcome: nothing of the call counts, and `table` is unchanged.
     pub fn process(
         &mut self,
         source: u32,
@@ -109,10 +109,11 @@ impl Instance {
         })
     }
 
-    /// Tells the module that timers are due. They are not set any more.
+    /// Calls the module for due timers, which are cleared before.
     ///
     /// # Errors
-    /// As [`Instance::process`]; indexes are those of the timers.
+    /// Fails when there is no outcome: nothing of the call counts, and `table` is unchanged. Indexes are
+    /// those of the timers.
     pub fn on_timers(
         &mut self,
         moment: Moment,
@@ -146,10 +147,10 @@ impl Instance {
         }
     }
 
-    /// Has the module take over what version `earlier` of it wrote: all of `table`, whose changes are not limited meanwhile.
+    /// Has the module migrate state from version `earlier`: all of `table`, without a limit on its changes.
     ///
     /// # Errors
-    /// When it does not, in words; `table` is as it was.
+    /// Returns the module's reason for a failure; `table` is unchanged.
     pub fn migrate(&mut self, earlier: u32, table: &mut Option<Table>) -> Result<(), CallError> {
         let failed = |why: String| CallError::Failed(CallFailure::Host(why));
         let Some(upgrade) = self.exports.upgrade.clone() else {
@@ -175,7 +176,7 @@ impl Instance {
         Err(refused)
     }
 
-    /// A call that has an outcome for `items` records or timers.
+    /// Makes a call with an outcome for `items` records or timers.
     fn work(
         &mut self,
         items: usize,
@@ -209,7 +210,7 @@ impl Module {
     /// Makes an instance and runs its `init`.
     ///
     /// # Errors
-    /// When a setting does not fit a parameter, the module refuses, or the call does not return.
+    /// Fails when a setting does not fit a parameter, the module refuses, or the call does not return.
     pub fn instantiate(
         &self,
         config: &InstanceConfig,
@@ -238,7 +239,7 @@ impl Module {
         if plan.outputs.len() > OUTPUTS_MAX {
             return Err(InitError::Outputs(plan.outputs.len()));
         }
-        // They are names of topics in a pipeline's text, and labels of metrics.
+        // Output names become topic names and labels of metrics.
         if let Some(bad) = plan
             .outputs
             .iter()

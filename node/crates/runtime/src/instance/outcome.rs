@@ -1,61 +1,61 @@
-//! What a guest returned, checked: lengths agree, indexes and outputs exist, order holds.
+//! Checking a guest's answer: lengths agree, indexes and outputs exist, order holds.
 
 use crate::bindings::weir::module::types as wit;
 use weir_types::columns::{ColumnView, HeadersView};
 use weir_types::limits::BATCH_RECORDS_MAX;
 use weir_types::record::HeaderBuf;
 
-/// Records that one outcome may stand for beside those of the batch itself, however small the batch is; a larger one, so many
-/// for each of its records. What makes more is no honest fan-out: a copy costs a guest eight bytes, and the host a record.
+/// Additional records that an outcome may make, however small the batch; per record for a larger batch. More
+/// is no honest fan-out: a copy costs a guest eight bytes, and the host a record.
 const MADE_RECORDS_MAX: usize = BATCH_RECORDS_MAX as usize;
 const MADE_PER_RECORD_MAX: usize = 16;
 
-/// Route of a record that is dropped.
+/// Route of a dropped record.
 const DROP: u8 = 0;
-/// Route of a record that becomes a dead letter.
+/// Route of a dead letter.
 const DEAD: u8 = 255;
 
-/// What becomes of a batch. Every index is below the number of records, every output one of the plan's.
+/// The outcome of a batch. Every index is below the number of records, and every output is in the plan.
 #[derive(Debug)]
 pub struct Outcome {
-    /// A byte a record: 0 drops it, 255 makes it a dead letter, another is its output.
+    /// A byte per record: 0 drops the record, 255 makes a dead letter, other values are outputs.
     pub routes: Vec<u8>,
-    /// Index and output of further copies.
+    /// Index and output of additional copies.
     pub copies: Vec<(u32, u8)>,
     emits: Vec<wit::Emits>,
     reasons: Vec<(u32, String)>,
 }
 
-/// A record that becomes a dead letter.
+/// A rejected record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejection<'a> {
-    /// Its index in the batch.
+    /// Index in the batch.
     pub index: u32,
-    /// The module's words.
+    /// The module's reason.
     pub reason: &'a str,
 }
 
-/// A record that a module made.
+/// A record made by a module.
 #[derive(Clone, Debug)]
 pub struct EmittedRecord<'a> {
-    /// Index of the record that it stems from.
+    /// Index of the source record.
     pub source: u32,
-    /// Where it goes.
+    /// Output of the record.
     pub output: u8,
-    /// Its own timestamp, unless the source's stands.
+    /// Timestamp; `None` keeps the source's.
     pub timestamp: Option<i64>,
-    /// Its own key, unless the source's stands; the inner `None` is none.
+    /// Key; `None` keeps the source's, and the inner `None` means no key.
     pub key: Option<Option<&'a [u8]>>,
-    /// Its own value, unless the source's stands; the inner `None` is null.
+    /// Value; `None` keeps the source's, and the inner `None` means null.
     pub value: Option<Option<&'a [u8]>>,
-    /// Headers of its own, to follow the source's unless `bare`.
+    /// Headers after the source's, or instead of them with `bare`.
     pub headers: HeaderBuf,
-    /// It does not have the source's headers.
+    /// Leave out the source's headers.
     pub bare: bool,
 }
 
 impl Outcome {
-    /// Checks what came back for a batch of `records` with `outputs` outputs.
+    /// Checks the answer for a batch of `records` with `outputs` outputs.
     pub(crate) fn check(from: wit::Outcome, records: usize, outputs: usize) -> Result<Self, String> {
         let wit::Outcome {
             mut routes,
@@ -70,7 +70,7 @@ impl Outcome {
             return Err(format!("{} routes for {records} records", routes.len()));
         }
         let exists = |output: u8| output >= 1 && usize::from(output) <= outputs;
-        // One pass that a compiler can vectorise; the culprit is looked for only when there is one.
+        // A single pass that a compiler can vectorise; search for the culprit only if there is an error.
         let top = outputs as u8;
         if routes.iter().any(|r| (*r > top) & (*r != DEAD)) {
             let bad = routes
@@ -98,7 +98,7 @@ impl Outcome {
         for (n, run) in emits.iter().enumerate() {
             check_emits(run, records, outputs).map_err(|e| format!("emits[{n}] {e}"))?;
         }
-        // Stable: of several for one record the first counts.
+        // Stable: the first of several reasons for a record counts.
         reasons.sort_by_key(|(index, _)| *index);
         Ok(Self {
             routes,
@@ -108,10 +108,10 @@ impl Outcome {
         })
     }
 
-    /// The dead letters, in order.
+    /// Returns the dead letters, in order.
     pub fn rejections(&self) -> impl Iterator<Item = Rejection<'_>> {
         let dead = self.routes.iter().enumerate().filter(|(_, r)| **r == DEAD);
-        // In order: each is looked at once, however they came.
+        // In order, so that each reason is visited once.
         let mut reasons = self.reasons.iter().peekable();
         dead.map(move |(i, _)| {
             let mut reason = None;
@@ -125,17 +125,17 @@ impl Outcome {
         })
     }
 
-    /// Whether it made no records and no copies: routes say it all.
+    /// Returns true when there are no new records and no copies.
     pub fn is_routes_only(&self) -> bool {
         self.copies.is_empty() && self.emits.is_empty()
     }
 
-    /// Whether it made new records at most: nothing is kept, copied or rejected.
+    /// Returns true when there are at most new records: nothing is kept, copied or rejected.
     pub(crate) fn is_emits_only(&self) -> bool {
         self.copies.is_empty() && self.routes.iter().all(|r| *r == DROP)
     }
 
-    /// New records, run by run.
+    /// Returns the new records, run by run.
     pub fn emitted(&self) -> impl Iterator<Item = EmittedRecord<'_>> {
         self.emits.iter().flat_map(|run| {
             let n = run.sources.len();
@@ -204,20 +204,20 @@ fn headers_view(h: &wit::HeadersResult, n: usize) -> Result<HeadersView<'_>, Str
     HeadersView::check(&h.ends, names, values, n)
 }
 
-/// A record on its way to an output.
+/// A record with its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// Index of the record that it is or stems from.
+    /// Index of the record, or of the source of a new record.
     pub source: u32,
-    /// Where it goes, 1 being the plan's first.
+    /// Output; 1 is the first of the plan.
     pub output: u8,
-    /// The place among [`Outcome::emitted`], for a new one.
+    /// Index in [`Outcome::emitted`], for a new record.
     pub emitted: Option<u32>,
 }
 
 impl Outcome {
-    /// All records that go somewhere, in the order that the contract gives them: by source; then the record itself,
-    /// its copies, what was made of it.
+    /// Returns all records with an output, in the order of the contract: by source; then the record itself,
+    /// its copies, and its new records.
     pub fn placements(&self) -> Vec<Placement> {
         let routed = self
             .routes
@@ -250,7 +250,7 @@ impl Outcome {
                 n += 1;
             }
         }
-        // Stable: routes came before copies, and those before new ones.
+        // Stable: routes came before copies, and copies before new records.
         all.sort_by_key(|p| p.source);
         all
     }

@@ -1,4 +1,4 @@
-//! Settings and columns, as a guest takes them.
+//! Settings and columns in the form of the contract.
 
 use crate::bindings::weir::module::types as wit;
 use crate::error::InitError;
@@ -42,7 +42,7 @@ pub(super) fn setting_of(value: wit::ValueResult) -> Setting {
     }
 }
 
-/// A value of the kind that its parameter has.
+/// A value of its parameter's kind.
 pub(super) enum Fitted {
     Text(String),
     Integer(i64),
@@ -93,7 +93,7 @@ pub(super) fn fit_one(parameter: &ParameterInfo, setting: &Setting) -> Result<Fi
     };
     match (parameter.kind.as_str(), setting) {
         ("text", Setting::Text(v)) => Ok(Fitted::Text(v.clone())),
-        // From a command line everything is text, and some text looks like a number.
+        // Command lines give text only, and some text looks like a number.
         ("text", Setting::Integer(v)) => Ok(Fitted::Text(v.to_string())),
         ("text", Setting::Number(v)) => Ok(Fitted::Text(v.to_string())),
         ("text", Setting::Boolean(v)) => Ok(Fitted::Text(v.to_string())),

@@ -13,7 +13,7 @@ use crate::state::table::{Mark, Table};
 use std::sync::Arc;
 use wasmtime::Store;
 
-/// What a module exports, as far as it does.
+/// The exports of a module.
 #[derive(Clone)]
 pub(super) struct Exports {
     pub(super) transform: transform::Guest,
@@ -47,7 +47,7 @@ impl Module {
         .map(|exports| (store, exports))
     }
 
-    /// One entry into the guest, under its limits, on `table`. What a call that fails did to it is taken back.
+    /// Enters the guest once, under its limits, on `table`. Takes back the changes of a failed call.
     pub(super) fn call<R>(
         &self,
         store: &mut Store<Guest>,
@@ -61,7 +61,7 @@ impl Module {
         let mark = table.as_ref().map_or_else(Mark::default, Table::mark);
         store.data_mut().begin_call(moment, table.take());
         store.set_epoch_deadline(ticks(deadline));
-        // What is read and written of a large state is more than records make.
+        // Reads and writes of a large state exceed the bytes of the records.
         store.set_hostcall_fuel(limits.output_bytes.max(bytes.saturating_mul(4)));
         let running = self.shared.ticker.running();
         let result = enter(store);

@@ -1,7 +1,8 @@
-//! Timers: a heap a clock that knows where everything is, and a way back.
+//! Timers: an indexed heap per clock, with roll-back.
 //!
-//! A million may be pending, so that each has one slot, four bytes in the heap and about eight among the hashes. Those of one
-//! time come in the order of their keys and tags: what fires first depends on nothing that a restart changes.
+//! A million timers may be pending, so that each has a single slot, four bytes in the heap and about eight
+//! among the hashes. Timers of the same time come in the order of keys and tags: the order survives a
+//! restart.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -9,16 +10,16 @@ use smallvec::SmallVec;
 use std::cmp::Ordering;
 use std::hash::BuildHasher;
 
-/// Bytes of memory that a timer takes beyond those of a long key: a slot of 48, its places, and what vectors have to spare.
+/// Bytes of memory of a timer beyond a long key: a slot of 48, its places, and spare capacity.
 pub(crate) const TIMER_BYTES: usize = 80;
 
-/// Keys up to this long lie in the slot.
+/// Longest key that fits the slot.
 const INLINE: usize = 16;
 
 /// A key in its slot.
 pub(crate) type TimerKey = SmallVec<[u8; INLINE]>;
 
-/// What a timer goes by.
+/// Clock of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum TimerClock {
@@ -29,22 +30,22 @@ pub enum TimerClock {
 }
 
 impl TimerClock {
-    /// Both.
+    /// Both clocks.
     pub const ALL: [Self; 2] = [Self::Event, Self::Processing];
 }
 
-/// One timer.
+/// A timer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timer {
-    /// When it is due, in milliseconds of its clock.
+    /// Due time, in milliseconds of the clock.
     pub at: i64,
-    /// With the tag, its identity.
+    /// Key: with the tag, the timer's identity.
     pub key: SmallVec<[u8; INLINE]>,
-    /// As the module chose it.
+    /// The module's tag.
     pub tag: u32,
 }
 
-/// The timers of both clocks, and what they were before.
+/// The timers of both clocks, with their earlier values.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clocks {
     timers: [Timers; 2],
@@ -76,12 +77,12 @@ impl Clocks {
         self.timers.iter().map(Timers::bytes).sum()
     }
 
-    /// Adds one that is stored already.
+    /// Adds a stored timer.
     pub(crate) fn load(&mut self, clock: TimerClock, key: &[u8], tag: u32, at: i64) {
         self.of(clock).set(key, tag, Some(at));
     }
 
-    /// Sets or clears one.
+    /// Sets or clears a timer.
     pub(crate) fn set(&mut self, clock: TimerClock, key: &[u8], tag: u32, at: Option<i64>) {
         let before = self.of(clock).set(key, tag, at);
         if before.is_some() || at.is_some() {
@@ -89,14 +90,14 @@ impl Clocks {
         }
     }
 
-    /// Removes the one that is due first, if it is by `until`.
+    /// Removes the first timer, if due by `until`.
     pub(crate) fn pop(&mut self, clock: TimerClock, until: i64) -> Option<Timer> {
         let first = self.see(clock).first().filter(|t| t.at <= until)?.clone();
         self.set(clock, &first.key, first.tag, None);
         Some(first)
     }
 
-    /// Has all of them told as changes the next time.
+    /// Makes all timers changes of the next report.
     pub(crate) fn touch_all(&mut self) {
         for clock in TimerClock::ALL {
             let timers = self.see(clock);
@@ -106,7 +107,7 @@ impl Clocks {
         }
     }
 
-    /// Changes so far: a place to come back to.
+    /// Returns the number of changes: a point to roll back to.
     pub(crate) fn mark(&self) -> usize {
         self.journal.len()
     }
@@ -119,7 +120,7 @@ impl Clocks {
         }
     }
 
-    /// Tells `each` when every timer that changed is due now, each once.
+    /// Passes the present time of every changed timer to `each`, each once.
     pub(crate) fn take_changes(&mut self, mut each: impl FnMut(TimerClock, &[u8], u32, Option<i64>)) {
         let mut changed = std::mem::take(&mut self.journal);
         changed.sort_unstable_by(|a, b| (a.0, &a.1, a.2).cmp(&(b.0, &b.1, b.2)));
@@ -133,11 +134,11 @@ impl Clocks {
 #[derive(Clone, Debug)]
 struct Slot {
     timer: Timer,
-    /// Where it is in the heap.
+    /// Index in the heap.
     place: u32,
 }
 
-/// Those of one clock.
+/// The timers of a clock.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
     slots: Vec<Slot>,
@@ -146,7 +147,7 @@ pub(crate) struct Timers {
     hasher: RandomState,
     /// Slots: no parent is due after its children.
     heap: Vec<u32>,
-    /// Bytes of keys that are too long for their slots.
+    /// Bytes of keys too long for their slots.
     long: usize,
 }
 
@@ -155,17 +156,17 @@ impl Timers {
         self.heap.len()
     }
 
-    /// Bytes of memory that they take, about.
+    /// Returns the approximate bytes of memory.
     pub(crate) fn bytes(&self) -> usize {
         self.heap.len() * TIMER_BYTES + self.long
     }
 
-    /// What one with `key` takes.
+    /// Returns the cost of a timer with `key`.
     pub(crate) fn cost(key: &[u8]) -> usize {
         TIMER_BYTES + if key.len() > INLINE { key.len() } else { 0 }
     }
 
-    /// The one that is due first.
+    /// Returns the first timer.
     pub(crate) fn first(&self) -> Option<&Timer> {
         Some(self.timer(*self.heap.first()?))
     }
@@ -175,7 +176,7 @@ impl Timers {
         Some(self.timer(slot).at)
     }
 
-    /// Sets the timer for `key` and `tag` to `at`, or removes it; says when it was due.
+    /// Sets the timer for `key` and `tag` to `at`, or removes it. Returns the earlier time.
     pub(crate) fn set(&mut self, key: &[u8], tag: u32, at: Option<i64>) -> Option<i64> {
         match (self.find(key, tag), at) {
             (Some(slot), Some(at)) => Some(self.move_to(slot, at)),
@@ -249,7 +250,7 @@ impl Timers {
             removed.timer.key = TimerKey::new();
         }
         self.free.push(slot);
-        // The last takes its place, and finds its own.
+        // The last timer moves into the place, and then to its own.
         self.heap.swap_remove(place);
         if place < self.heap.len() {
             self.put(place);
@@ -260,7 +261,7 @@ impl Timers {
     }
 
     fn timer(&self, slot: u32) -> &Timer {
-        // Slots come from the heap and the index, which hold those that there are.
+        // Slots come from the heap and the index, which only hold existing slots.
         #[expect(clippy::indexing_slicing, reason = "see above")]
         &self.slots[slot as usize].timer
     }
@@ -269,7 +270,7 @@ impl Timers {
         self.heap.get(place).copied()
     }
 
-    /// Tells the slot at `place` that it is there.
+    /// Records the slot's place in the heap.
     fn put(&mut self, place: usize) {
         let slot = self.slot_at(place);
         if let Some(slot) = slot.and_then(|slot| self.slots.get_mut(slot as usize)) {
@@ -323,7 +324,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     proptest! {
-        /// Against a tree: what is due first, after each step.
+        /// Against a tree: the first timer, after each step.
         #[test]
         fn the_first_is_due_first(steps in proptest::collection::vec((0..30u8, 0..3u32, proptest::option::of(0..20i64)), 0..200)) {
             let mut timers = Timers::default();

@@ -137,7 +137,7 @@ proptest! {
         let mut bytes = batch.bytes().to_vec();
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
-        // Base offset and leader epoch are stamped by the broker and stand outside the checksum.
+        // The broker sets base offset and leader epoch, which are outside of the checksum.
         let outside = at < 8 || (12..16).contains(&at);
         prop_assert_eq!(Batch::parse(Bytes::from(bytes)).is_ok(), outside);
     }
@@ -145,7 +145,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), fix in any::<bool>()) {
         if fix && bytes.len() > HEADER_BYTES {
-            // Make the frame whole, so that the records behind it are reached.
+            // Repair the frame, so that the records are reached.
             let length = (bytes.len() - LENGTH_PREFIX_BYTES) as i32;
             bytes[8..12].copy_from_slice(&length.to_be_bytes());
             bytes[16] = 2;

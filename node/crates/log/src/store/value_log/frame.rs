@@ -1,4 +1,4 @@
-//! The stored forms: a frame's header, and the pointer to a batch.
+//! Stored forms: the header of a frame, and the pointer to a batch.
 
 use crate::format::keys::{data_key, split_data_key};
 use weir_types::limits::BATCH_BYTES_MAX;
@@ -7,12 +7,12 @@ use weir_types::{Offset, PartitionId};
 /// Bytes of a frame's header.
 pub(crate) const FRAME_BYTES: usize = 20;
 
-/// What a frame's header says.
+/// Contents of a frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     pub(crate) partition: PartitionId,
     pub(crate) base: Offset,
-    /// Bytes of the batch that follows.
+    /// Bytes of the batch behind the header.
     pub(crate) len: u32,
 }
 
@@ -26,7 +26,7 @@ impl FrameHeader {
         bytes
     }
 
-    /// `None` when it is damaged, or was never whole.
+    /// Decodes a header, or returns `None` when the header is damaged or unfinished.
     pub(crate) fn decode(bytes: &[u8; FRAME_BYTES]) -> Option<Self> {
         let (fields, crc) = bytes.split_first_chunk::<16>()?;
         if crc32c::crc32c(fields) != u32::from_be_bytes(*crc.first_chunk()?) {
@@ -39,17 +39,17 @@ impl FrameHeader {
     }
 }
 
-/// Where a batch lies: what `data` holds in its place.
+/// Place of a batch, stored in `data` instead of the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pointer {
     pub(crate) segment: u32,
-    /// Of the batch, behind its frame's header.
+    /// Offset of the batch, behind the frame's header.
     pub(crate) at: u64,
     pub(crate) len: u32,
 }
 
 impl Pointer {
-    /// Shorter than any batch's header, which is how the two are told apart.
+    /// Bytes of a stored pointer: shorter than any batch's header, so that the two cannot be confused.
     pub(crate) const BYTES: usize = 16;
 
     pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
@@ -60,7 +60,7 @@ impl Pointer {
         bytes
     }
 
-    /// The pointer that a row of `data` is, if it is one and can be true.
+    /// Decodes a row of `data` that is a plausible pointer.
     pub(crate) fn decode(row: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::BYTES] = row.try_into().ok()?;
         let pointer = Self {
@@ -71,7 +71,7 @@ impl Pointer {
         (pointer.len as usize <= BATCH_BYTES_MAX).then_some(pointer)
     }
 
-    /// Bytes of its frame.
+    /// Returns the bytes of the whole frame.
     pub(crate) fn frame_bytes(&self) -> u64 {
         FRAME_BYTES as u64 + u64::from(self.len)
     }

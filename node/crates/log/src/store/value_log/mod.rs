@@ -1,13 +1,15 @@
 //! Payloads of large rounds, written once.
 //!
-//! fjall writes every value twice: into its journal, and into a blob file when the memtable is flushed. A round of
-//! many bytes therefore puts its batches into a file of the *value log* first, syncs that, and leaves pointers in
-//! `data` (WiscKey, Lu et al., FAST '16, section 3.3: the value log is written before the key that names it). A small
-//! round stays in fjall whole, since a second sync would cost more than the second write.
+//! fjall writes every value twice: into its journal, and into a blob file when the memtable is flushed. A
+//! round of many bytes therefore puts its batches into a file of the *value log* first, syncs that, and
+//! leaves pointers in `data` (WiscKey, Lu et al., FAST '16, section 3.3: the value log is written before the
+//! key that names it). A small round stays in fjall whole, since a second sync would cost more than the
+//! second write.
 //!
 //! `values/NNNNNNNNNN.val` is a sequence of frames. A frame is a header of [`FRAME_BYTES`], all big-endian
-//! (partition u32, base offset u64, length u32, CRC32C u32 of those), and the batch, which has a CRC of its own. A
-//! file without a row of [`crate::format::keys::StateKind::Segment`] holds nothing that counts, and goes when the log is opened.
+//! (partition u32, base offset u64, length u32, CRC32C u32 of those), and the batch, which has a CRC of its
+//! own. A file without a row of [`crate::format::keys::StateKind::Segment`] holds nothing that counts, and
+//! goes when the log is opened.
 
 pub(crate) mod frame;
 pub(crate) mod writer;
@@ -27,7 +29,7 @@ use weir_types::limits::VALUE_FILES_OPEN_MAX;
 /// Directory of the value log, beside the database's.
 pub(crate) const VALUES: &str = "values";
 
-/// A file that the operating system does not open. It is within an [`io::Error`], of which it is the cause.
+/// A file that the operating system does not open. Carried within an [`io::Error`], as its cause.
 #[derive(Debug, thiserror::Error)]
 #[error("`{}`: {source}", path.display())]
 pub(crate) struct Unopened {
@@ -35,11 +37,11 @@ pub(crate) struct Unopened {
     pub(crate) source: io::Error,
 }
 
-/// Where the files lie, and those that are open for reading.
+/// The segments, and those open for reading.
 #[derive(Debug)]
 pub(crate) struct ValueLog {
     dir: PathBuf,
-    /// Last used first.
+    /// Open files, last used first.
     open: Mutex<VecDeque<(u32, Arc<File>)>>,
     /// Bytes of all files.
     bytes: AtomicU64,
@@ -58,15 +60,15 @@ impl ValueLog {
         &self.dir
     }
 
-    /// Bytes of all files.
+    /// Returns the bytes of all segments.
     pub(crate) fn disk_bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The bytes that `pointer` names under `key`. Their own CRC is the caller's to check.
+    /// Reads the batch under `key` at `pointer`. The caller checks the batch's CRC.
     ///
     /// # Errors
-    /// When they are not there: `NotFound` when the whole file is not, `InvalidData` when something else lies there.
+    /// Fails with `NotFound` when the segment is gone, and with `InvalidData` when another batch is there.
     pub(crate) fn read(&self, key: &[u8], pointer: Pointer) -> io::Result<Bytes> {
         let file = self.file(pointer.segment)?;
         let elsewhere = || io::Error::from(io::ErrorKind::InvalidData);
@@ -79,7 +81,7 @@ impl ValueLog {
             base,
             len: pointer.len,
         });
-        // A header that is damaged says nothing; one that is whole and another's says that the row is stale.
+        // A damaged header proves nothing; a whole header of another batch proves that the row is stale.
         if header.is_some() && header != named {
             return Err(elsewhere());
         }
@@ -106,13 +108,13 @@ impl ValueLog {
         Ok(file)
     }
 
-    /// Makes the directory, or makes sure of it.
+    /// Makes the directory, and syncs its parent.
     ///
     /// # Errors
-    /// When that is not possible.
+    /// Fails when the directory cannot be made.
     pub(crate) fn make_dir(&self) -> io::Result<()> {
         std::fs::create_dir_all(&self.dir)?;
-        // Or a power cut could take the directory, and with it what was synced in it.
+        // Otherwise a power cut could remove the directory, with synced files inside.
         match self.dir.parent() {
             Some(parent) => File::open(parent)?.sync_all(),
             None => Ok(()),
@@ -123,7 +125,7 @@ impl ValueLog {
         self.dir.join(format!("{segment:010}.val"))
     }
 
-    /// The files that are there, with their sizes.
+    /// Returns all segments, with their sizes.
     fn files(&self) -> io::Result<Vec<(u32, u64)>> {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
@@ -148,7 +150,7 @@ impl ValueLog {
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            // A number may come again once its file is gone: nothing that is kept there is written over.
+            // A number may be used again after its file is gone: never overwrite a kept file.
             let aside = (0u32..)
                 .map(|n| quarantine.join(format!("{name}.{n}")))
                 .find(|aside| !aside.exists());
@@ -173,7 +175,7 @@ pub(crate) fn segment_of(path: &Path) -> Option<u32> {
     name.parse().ok()
 }
 
-/// Segment and live bytes of a row of [`crate::format::keys::StateKind::Segment`].
+/// Decodes a row of [`crate::format::keys::StateKind::Segment`]: segment and live bytes.
 pub(crate) fn segment_row(key: &[u8], value: &[u8]) -> Option<(u32, u64)> {
     let segment = u32::from_be_bytes(*key.get(1..)?.first_chunk()?);
     Some((segment, u64::from_be_bytes(*value.first_chunk()?)))

@@ -1,4 +1,4 @@
-//! The writing side, owned by the one thread that writes.
+//! The writing side of the value log, owned by the writer's thread.
 
 use crate::format::keys::{StateKey, StateKind, data_key};
 use crate::store::keyspaces::Keyspaces;
@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use weir_types::{Offset, PartitionId};
 
-/// Frames below this go through a buffer; larger ones are handed over as they are.
+/// Frames below this size go through a buffer; larger frames are written directly.
 const BUFFER_BYTES: usize = 64 << 10;
-/// Frames that one step of a sweep looks at: some 20 ms of look-ups. At the smallest size that is 8 MiB, twice of what
-/// is written between two steps.
+/// Frames examined by a step of a sweep: some 20 ms of look-ups. At the smallest size that is 8 MiB, twice
+/// the bytes written between two steps.
 const SWEEP_FRAMES_MAX: usize = 8_192;
 
-/// The file that is being written.
+/// The segment being written.
 #[derive(Debug)]
 struct Current {
     segment: u32,
@@ -28,7 +28,7 @@ struct Current {
     end: u64,
 }
 
-/// What a file holds.
+/// Account of a segment.
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
     len: u64,
@@ -36,27 +36,27 @@ struct Account {
     live: u64,
 }
 
-/// What a walk over the frames of a file came to.
+/// A step of a walk over the frames of a segment.
 enum Walk {
     /// A frame.
     Frame(FrameHeader, Pointer),
-    /// The end of the file, or what a power cut left of the last frame, or damage.
+    /// The end of the segment, the remains of an unfinished frame, or damage.
     End { whole: bool },
-    /// It cannot be read now.
+    /// The segment cannot be read now.
     Failed(io::Error),
 }
 
-/// How the files are kept.
+/// Settings of the value log.
 #[derive(Clone, Debug)]
 pub(crate) struct ValueOptions {
-    /// A file is full from here on.
+    /// Size from which a segment is full.
     pub(crate) segment_bytes: u64,
-    /// Where files go, after damage, that nothing points to when the log is opened, or that cannot be walked to their
-    /// end: what they hold may be all that is left. Otherwise they are removed.
+    /// After damage, the place of segments without references, and of segments that cannot be walked to their
+    /// end: they may be the last copy. `None` removes them.
     pub(crate) quarantine: Option<PathBuf>,
 }
 
-/// Adds payloads, and keeps the account of which files still hold any that count.
+/// Appends payloads, and keeps the accounts of live bytes.
 pub(crate) struct ValueWriter {
     log: Arc<ValueLog>,
     options: ValueOptions,
@@ -65,25 +65,25 @@ pub(crate) struct ValueWriter {
     current: Option<Current>,
     next: u32,
     accounts: BTreeMap<u32, Account>,
-    /// Segments whose account is not yet in a batch.
+    /// Segments whose account is not in a batch yet.
     touched: BTreeSet<u32>,
-    /// Nothing points to them any more; they go once that is on the disk.
+    /// Dead segments, removed once their removal from `data` is synced.
     dead: VecDeque<u32>,
-    /// Where the emptying of a segment goes on.
+    /// Segment and position of the sweep under way.
     sweep: Option<(u32, u64)>,
-    /// Something was freed since no file was found to be worth emptying.
+    /// Bytes were freed since the last search for a sparse segment.
     freed: bool,
-    /// The log is being opened: what is dead now was not seen to die.
+    /// The log is being opened: dead segments died in an earlier run.
     opening: bool,
-    /// Segments that could not be emptied: not tried again before the next start.
+    /// Segments that cannot be emptied before the next start.
     stuck: BTreeSet<u32>,
 }
 
 impl ValueWriter {
-    /// Goes on behind what is there, and removes the files that hold nothing that counts.
+    /// Continues behind the existing segments, and removes dead segments.
     ///
     /// # Errors
-    /// When the directory or the accounts cannot be read.
+    /// Fails when the directory or the accounts cannot be read.
     pub(crate) fn open(keyspaces: &Keyspaces, options: ValueOptions) -> fjall::Result<Self> {
         let log = Arc::clone(&keyspaces.values);
         let mut accounts: BTreeMap<u32, Account> = BTreeMap::new();
@@ -104,7 +104,7 @@ impl ValueWriter {
             }
         }
         log.bytes.store(total, Ordering::Relaxed);
-        // The last run's current file may have been drained: nothing else would look at it again.
+        // The last run's current segment may be empty: nothing else would check it again.
         let touched = accounts
             .iter()
             .filter(|(_, a)| a.live == 0)
@@ -132,10 +132,10 @@ impl ValueWriter {
         Ok(writer)
     }
 
-    /// Adds a round's payloads and syncs them. Returns their pointers, in order.
+    /// Appends and syncs a round's payloads. Returns their pointers, in order.
     ///
     /// # Errors
-    /// When that failed: some may be there, and nothing points to them.
+    /// Fails when the write or the sync failed: some payloads may be stored, but nothing points to them.
     pub(crate) fn append<'a>(
         &mut self,
         values: impl Iterator<Item = (PartitionId, Offset, &'a [u8])>,
@@ -167,12 +167,12 @@ impl ValueWriter {
         Ok(pointers)
     }
 
-    /// The file to write to, a new one when the last is full.
+    /// Returns the segment to write to, a new segment when the last is full.
     fn roll(&mut self) -> io::Result<&mut Current> {
         let current = match self.current.take() {
             Some(current) if current.end < self.options.segment_bytes => current,
             full => {
-                // Everything of it may be gone already: its account is looked at once more.
+                // The full segment may be dead already: check its account again.
                 self.touched.extend(full.map(|c| c.segment));
                 self.freed = true;
                 let segment = self.next;
@@ -192,7 +192,7 @@ impl ValueWriter {
         Ok(self.current.insert(current))
     }
 
-    /// Says that nothing points to `pointer` any more.
+    /// Notes that nothing points to `pointer` any more.
     pub(crate) fn free(&mut self, pointer: Pointer) {
         if let Some(account) = self.accounts.get_mut(&pointer.segment) {
             account.live = account.live.saturating_sub(pointer.frame_bytes());
@@ -201,7 +201,7 @@ impl ValueWriter {
         }
     }
 
-    /// Puts the accounts that changed into the batch that changes them.
+    /// Stages the changed accounts into the batch that changes them.
     pub(crate) fn stage(&mut self, batch: &mut WriteBatch, state: &Keyspace) {
         let current = self.current.as_ref().map(|c| c.segment);
         for segment in std::mem::take(&mut self.touched) {
@@ -217,18 +217,18 @@ impl ValueWriter {
         }
     }
 
-    /// Whether files wait for a sync to be removed.
+    /// Returns true when dead segments wait for a sync.
     pub(crate) fn has_dead(&self) -> bool {
         !self.dead.is_empty()
     }
 
-    /// Removes a file that nothing points to; everything staged so far is on the disk. One at a time: looking at its
-    /// frames once more takes a while, and whoever waits for a sync waits for it.
+    /// Removes a dead segment; everything staged so far must be synced. One segment a call: the recount takes
+    /// a while, and waiters for a sync wait for the recount.
     pub(crate) fn remove_dead(&mut self) {
         let Some(segment) = self.dead.pop_front() else {
             return;
         };
-        // The account alone is not enough to remove a file by: journals can be damaged.
+        // The account alone is not enough to remove a segment: journals can be damaged.
         let (live, len, whole) = match self.recount(segment) {
             Ok(counted) => counted,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -254,12 +254,13 @@ impl ValueWriter {
             None => self.log.remove(segment),
         };
         if let Err(error) = gone {
-            // It goes at the next start.
+            // The next start removes the segment.
             tracing::warn!(segment, %error, "cannot remove a file of the value log");
         }
     }
 
-    /// Bytes of frames in `segment` that `data` does point to, of all that could be walked, and whether that is all.
+    /// Counts the bytes of frames in `segment` that `data` points to, and all bytes walked. The last value is
+    /// true when the walk reached the end.
     fn recount(&self, segment: u32) -> io::Result<(u64, u64, bool)> {
         let (mut live, mut at) = (0, 0);
         loop {
@@ -276,8 +277,8 @@ impl ValueWriter {
         }
     }
 
-    /// The next payloads to move out of a file of which more than half is gone, up to about `max_bytes`, so that
-    /// the file can go. Empty when there is nothing to do, or nothing was found this time.
+    /// Returns the next payloads to move out of a segment that is more than half dead, up to about
+    /// `max_bytes`. Empty when there is nothing to do, or when this step found nothing.
     pub(crate) fn movable(&mut self, max_bytes: u64) -> Vec<(FrameHeader, Pointer)> {
         let mut found = Vec::new();
         let Some((segment, mut at)) = self.sweep.take().or_else(|| self.sparse().map(|s| (s, 0))) else {
@@ -288,14 +289,14 @@ impl ValueWriter {
             let (header, pointer) = match self.walk(segment, at) {
                 Walk::Frame(header, pointer) => (header, pointer),
                 Walk::End { whole: true } => {
-                    // What was found now is all that is left of it, whatever its account says.
+                    // The frames found now are all that is live, whatever the account says.
                     if let Some(account) = self.accounts.get_mut(&segment) {
                         account.live = bytes;
                         self.touched.insert(segment);
                     }
                     return found;
                 }
-                // Behind damage there may be more. What is left stays.
+                // There may be more frames behind damage: leave them.
                 Walk::End { whole: false } | Walk::Failed(_) => {
                     self.stuck.insert(segment);
                     return found;
@@ -308,7 +309,7 @@ impl ValueWriter {
                     found.push((header, pointer));
                 }
                 Ok(false) => {}
-                // A row that cannot be read must not be written either.
+                // A row that cannot be read must not be written.
                 Err(_) => {
                     self.stuck.insert(segment);
                     return found;
@@ -322,13 +323,13 @@ impl ValueWriter {
         found
     }
 
-    /// Leaves `segment` as it is.
+    /// Leaves `segment` as it is until the next start.
     pub(crate) fn give_up(&mut self, segment: u32) {
         self.sweep.take_if(|(s, _)| *s == segment);
         self.stuck.insert(segment);
     }
 
-    /// The emptiest of the full files of which more than half is gone.
+    /// Returns the emptiest full segment that is more than half dead.
     fn sparse(&mut self) -> Option<u32> {
         if !std::mem::take(&mut self.freed) {
             return None;
@@ -338,7 +339,7 @@ impl ValueWriter {
             Some(**segment) != current && !self.stuck.contains(segment) && account.live < account.len / 2
         });
         let (segment, _) = sparse.min_by_key(|(_, account)| account.live)?;
-        // There may be another.
+        // There may be another sparse segment.
         self.freed = true;
         Some(*segment)
     }

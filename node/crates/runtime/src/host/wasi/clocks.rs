@@ -1,5 +1,5 @@
-//! `wasi:clocks`: the time of the batch, standing still. The monotonic clock moves a nanosecond a reading, so that a
-//! guest that waits for it to move goes on; one that waits for a second runs into its deadline.
+//! `wasi:clocks`: the time of the batch, standing still. The monotonic clock moves a nanosecond per reading,
+//! so that a guest that waits for movement continues. A guest that waits for a second reaches its deadline.
 
 use crate::bindings::resources::Pollable;
 use crate::bindings::wasi_virtual::wasi::clocks::monotonic_clock;

@@ -72,7 +72,7 @@ impl streams::HostInputStream for Guest {
 
 impl streams::HostOutputStream for Guest {
     fn check_write(&mut self, _: Resource<OutputStream>) -> Streamed<u64> {
-        // What libc writes at once; every byte of it costs the call's budget for what it hands over.
+        // Size of libc's writes; every byte counts against the call's budget.
         Ok(Ok(4 * LOG_LINE_BYTES_MAX as u64))
     }
 

@@ -1,7 +1,9 @@
-//! A virtual, empty WASI 0.2 for components whose toolchain links it (`wasm32-wasip2`, wasi-libc) although they use
-//! none of it: no arguments, no environment, no files, no network; input at its end; output goes to the module's log;
-//! the clock stands at the time of the batch; randomness follows from the module and the batch. So the same batch
-//! gives the same bytes on every node, now and in a replay.
+//! A virtual, empty WASI 0.2 for components whose toolchain links it without use (`wasm32-wasip2`,
+//! wasi-libc).
+//!
+//! There are no arguments, no environment, no files and no network. Input is at its end, and output goes to
+//! the module's log. The clock stands at the time of the batch, and randomness follows from the module and
+//! the batch. So the same batch gives the same bytes on every node, also in a replay.
 
 mod cli;
 mod clocks;
@@ -19,16 +21,16 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceType, Val};
 
-/// Interfaces behind which there is nothing, not even an error: their functions trap, by name. libc links them.
+/// Interfaces without any function behind them: calls trap, with the name. libc links them.
 const ABSENT: [&str; 2] = ["wasi:filesystem/", "wasi:sockets/"];
 
-/// Whether `import` names an interface that is served here.
+/// Returns true when `import` names an interface served here.
 pub(crate) fn serves(import: &str) -> bool {
     let served = ["wasi:io/", "wasi:cli/", "wasi:clocks/", "wasi:random/"];
     import.contains("@0.2.") && served.iter().chain(&ABSENT).any(|p| import.starts_with(p))
 }
 
-/// State of it for one instance.
+/// State of the virtual WASI for an instance.
 pub(crate) struct Wasi {
     seed: Arc<[u8; 32]>,
     /// The batch's time in milliseconds; 0 before the first batch.
@@ -37,7 +39,7 @@ pub(crate) struct Wasi {
     readings: u64,
     blocks: u64,
     handles: usize,
-    /// Begun lines of standard output and error.
+    /// Unfinished lines of standard output and error.
     lines: [Vec<u8>; 2],
 }
 
@@ -55,14 +57,14 @@ impl Wasi {
 }
 
 impl Guest {
-    /// A call of this time begins.
+    /// Sets the time of a call.
     pub(super) fn set_time(&mut self, now: i64) {
         self.wasi.now = now.max(0);
         self.wasi.readings = 0;
         self.wasi.blocks = 0;
     }
 
-    /// What was printed without a line's end is a line when the call is over.
+    /// Ends unfinished lines, at the end of a call.
     pub(crate) fn end_lines(&mut self) {
         for stream in [1, 2] {
             self.print(stream, b"", true);
@@ -81,7 +83,7 @@ impl Guest {
         while !bytes.is_empty() {
             let end = bytes.iter().position(|b| *b == b'\n');
             let (part, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
-            // Beyond its longest a line is cut anyway: what is kept of it is bounded here.
+            // Lines are cut later: bound the kept part here.
             let room = LOG_LINE_BYTES_MAX.saturating_sub(line.len()).min(part.len());
             line.extend_from_slice(part.get(..room).unwrap_or_default());
             bytes = rest.get(1..).unwrap_or_default();
@@ -96,7 +98,7 @@ impl Guest {
         }
     }
 
-    /// Hands out a handle. The table of them is the engine's and would grow with a guest that drops none.
+    /// Makes a handle. The engine keeps the table of handles, which would grow with a guest that drops none.
     fn handle<T: 'static>(&mut self, number: u32) -> wasmtime::Result<Resource<T>> {
         if self.wasi.handles >= WASI_HANDLES_MAX {
             return Err(wasmtime::Error::msg(format!(
@@ -116,7 +118,8 @@ pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     Virtual::add_to_linker::<_, HasSelf<Guest>>(linker, |guest| guest)
 }
 
-/// A linker that also has what `component` imports of files and network; `None` when it imports none of it.
+/// Returns a linker that also has the imports of files and network of `component`; `None` without such
+/// imports.
 pub(crate) fn link_absent(
     linker: &Linker<Guest>,
     component: &Component,
@@ -146,7 +149,7 @@ pub(crate) fn link_absent(
     Ok(extended)
 }
 
-/// Whether `resource` is one that `wasi:io` defines: files and sockets mention it.
+/// Returns true for a resource of `wasi:io`, which files and sockets mention.
 fn of_io(resource: &str) -> bool {
     ["error", "pollable", "input-stream", "output-stream"].contains(&resource)
 }

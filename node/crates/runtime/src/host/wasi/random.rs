@@ -1,5 +1,5 @@
-//! `wasi:random`: SHA-256 in counter mode over the module's digest and the time of the batch. Good for hash tables and
-//! sampling; no secret, and every node computes the same.
+//! `wasi:random`: SHA-256 in counter mode over the module's digest and the time of the batch. Good for hash
+//! tables and sampling, but not secret: every node computes the same.
 
 use crate::bindings::wasi_virtual::wasi::random::{insecure, insecure_seed, random};
 use crate::host::Guest;
