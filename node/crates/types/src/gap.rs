@@ -1,10 +1,11 @@
-//! Offsets that hold no records, and why: so that "next" is always defined and nothing is missing in silence.
+//! Offsets without records, with the reason, so that "next" is always defined and no record goes missing in
+//! silence.
 
-use crate::Offset;
+use crate::id::Offset;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Why a range of offsets holds no records. The numbers are stored: never reuse one.
+/// Reason for a range without records. The numbers are stored: never reuse a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum GapReason {
@@ -14,12 +15,12 @@ pub enum GapReason {
     Evicted = 2,
     /// Damaged or gone from the disk.
     Lost = 3,
-    /// Somebody deleted them.
+    /// Deleted by a user.
     Deleted = 4,
 }
 
 impl GapReason {
-    /// The reason stored as `tag`, if there is one.
+    /// Returns the reason stored as `tag`, if known.
     pub fn from_tag(tag: u8) -> Option<Self> {
         match tag {
             1 => Some(Self::Expired),
@@ -42,13 +43,13 @@ impl fmt::Display for GapReason {
     }
 }
 
-/// The offsets `[start, end)` hold no records, for `reason`.
+/// The offsets `[start, end)`, which hold no records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// First offset without a record.
     pub start: Offset,
     /// First offset after the gap.
     pub end: Offset,
-    /// Why.
+    /// Reason.
     pub reason: GapReason,
 }

@@ -1,15 +1,15 @@
-//! One record: owned, or borrowed from the batch that holds it.
+//! A record: owned, or borrowed from its batch.
 
-use crate::Offset;
 use crate::batch::varint;
+use crate::id::Offset;
 use bytes::Bytes;
 
-/// A record on its own, as applications hand it in.
+/// A record on its own, as applications produce it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// Key, if any: decides the partition, and order holds within it.
+    /// Key, if any: decides the partition, and order holds per key.
     pub key: Option<Bytes>,
-    /// Value; `None` is a null value, which is not an empty one.
+    /// Value; `None` is a null value, which differs from an empty value.
     pub value: Option<Bytes>,
     /// Milliseconds since 1970.
     pub timestamp: i64,
@@ -18,7 +18,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Its headers in the form that a batch stores.
+    /// Returns the headers in the stored form.
     pub fn header_buf(&self) -> HeaderBuf {
         let mut buf = HeaderBuf::default();
         for (name, value) in &self.headers {
@@ -28,10 +28,10 @@ impl Record {
     }
 }
 
-/// A record where it lies in a batch.
+/// A record in its batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordRef<'a> {
-    /// Its position in the partition.
+    /// Offset in the partition.
     pub offset: Offset,
     /// Milliseconds since 1970.
     pub timestamp: i64,
@@ -44,15 +44,15 @@ pub struct RecordRef<'a> {
 }
 
 impl RecordRef<'_> {
-    /// Bytes that it takes in a batch, at most.
+    /// Returns the most bytes that the record takes in a batch.
     pub fn bytes(&self) -> usize {
-        // Its length, its attributes, two numbers of up to ten bytes, and the lengths of key and value.
+        // Its length, attributes, two numbers of up to ten bytes, and the lengths of key and value.
         const AROUND: usize = 5 + 1 + 10 + 10 + 5 + 5;
         let of = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
         AROUND + of(self.key) + of(self.value) + self.headers.raw().len()
     }
 
-    /// The record on its own.
+    /// Copies the record out of its batch.
     pub fn to_record(&self) -> Record {
         let bytes = |b: &[u8]| Bytes::copy_from_slice(b);
         Record {
@@ -88,18 +88,18 @@ impl<'a> Headers<'a> {
         self.raw
     }
 
-    /// How many there are.
+    /// Returns the number of headers.
     pub fn len(&self) -> usize {
         let mut rest = self.raw;
         varint::read_i32(&mut rest).map_or(0, |n| usize::try_from(n).unwrap_or(0))
     }
 
-    /// Whether there are none.
+    /// Returns true without headers.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Name and value of each, in order.
+    /// Returns the name and the value of each header, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
         let mut rest = self.raw;
         let count = varint::read_i32(&mut rest).unwrap_or(0);
@@ -118,7 +118,7 @@ pub struct HeaderBuf {
 }
 
 impl HeaderBuf {
-    /// A copy of `headers` to which more can be added.
+    /// Copies `headers`, so that more can be added.
     pub fn copied(headers: Headers<'_>) -> Self {
         let mut rest = headers.raw;
         let count = varint::read_i32(&mut rest).unwrap_or(0);
@@ -128,7 +128,7 @@ impl HeaderBuf {
         }
     }
 
-    /// As [`HeaderBuf::copied`], of the first `most` at most.
+    /// Copies at most the first `most` of `headers`.
     pub fn copied_up_to(most: usize, headers: Headers<'_>) -> Self {
         if headers.len() <= most {
             return Self::copied(headers);
@@ -141,19 +141,19 @@ impl HeaderBuf {
         copy
     }
 
-    /// Adds one at the end.
+    /// Adds a header at the end.
     pub fn push(&mut self, name: &[u8], value: Option<&[u8]>) {
         self.count += 1;
         varint::write_bytes(&mut self.body, Some(name));
         varint::write_bytes(&mut self.body, value);
     }
 
-    /// How many there are.
+    /// Returns the number of headers.
     pub fn len(&self) -> usize {
         self.count as usize
     }
 
-    /// Whether there are none.
+    /// Returns true without headers.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -163,14 +163,14 @@ impl HeaderBuf {
         out.extend_from_slice(&self.body);
     }
 
-    /// The stored form as one piece.
+    /// Returns the stored form in a single piece.
     pub fn encoded(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.body.len() + 2);
         self.write_to(&mut out);
         out
     }
 
-    /// Views what [`HeaderBuf::encoded`] made.
+    /// Views the output of [`HeaderBuf::encoded`].
     pub fn view(encoded: &[u8]) -> Headers<'_> {
         Headers::walked(encoded)
     }

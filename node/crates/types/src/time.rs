@@ -1,7 +1,7 @@
 //! Times as people and machines write them, in milliseconds since 1970.
 //!
-//! One reader for the command line, pipelines and modules: RFC 3339 with every offset and any number of digits of a second, dates,
-//! and numbers of a unit. What is none of these is an error, never a guess.
+//! A single reader for the command line, pipelines and modules: RFC 3339 with every offset and any number of
+//! digits of a second, dates, and numbers with a unit. Anything else is an error, never a guess.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -23,7 +23,7 @@ pub enum TimeUnit {
 }
 
 impl TimeUnit {
-    /// Its name in settings.
+    /// Returns the unit's name in settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::S => "s",
@@ -33,7 +33,7 @@ impl TimeUnit {
         }
     }
 
-    /// Powers of ten that lead to milliseconds.
+    /// Returns the power of ten that leads to milliseconds.
     fn to_ms(self) -> i32 {
         match self {
             Self::S => 3,
@@ -44,40 +44,48 @@ impl TimeUnit {
     }
 }
 
-/// Why something is no time.
+/// A text or number that is not a time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimeError {
-    /// A text that is none.
+    /// A text that is not a time.
     #[error(
         "`{0}` is no time: write it as 2026-01-31T12:00:00Z, with an offset as +01:00 in place of the Z, or as a date"
     )]
     Text(String),
-    /// A number that is none.
+    /// A number that is not a time.
     #[error("{number} {} since 1970 are no time: years go from -9999 to 9999", unit.name())]
-    #[expect(missing_docs, reason = "the message says it")]
-    Number { number: String, unit: TimeUnit },
-    /// A number of no unit that is hardly one of milliseconds.
+    Number {
+        /// The number as written.
+        number: String,
+        /// Unit of the number.
+        unit: TimeUnit,
+    },
+    /// A number without a unit that is unlikely to be milliseconds.
     #[error("{number} milliseconds since 1970 would be in {year}: say what unit it is in")]
-    #[expect(missing_docs, reason = "the message says it")]
-    Unlikely { number: String, year: i16 },
+    Unlikely {
+        /// The number as written.
+        number: String,
+        /// Year of the number in milliseconds.
+        year: i16,
+    },
 }
 
-/// Text of an error's own is cut to this.
+/// Characters of the text that an error shows.
 const SHOWN_CHARS: usize = 60;
 
 fn shown(text: &str) -> String {
     text.chars().take(SHOWN_CHARS).collect()
 }
 
-/// The milliseconds since 1970 that `text` says: RFC 3339, with a space for the `T` and without an offset, which is then UTC, or a
-/// date. Parts of a millisecond are cut.
+/// Parses `text` as milliseconds since 1970: RFC 3339, also with a space for the `T` and without an offset
+/// (UTC), or a date. Parts of a millisecond are cut.
 ///
 /// # Errors
-/// When it says no time.
+/// Fails when the text is not a time.
 pub fn parse_time(text: &str) -> Result<i64, TimeError> {
     let no_time = || TimeError::Text(shown(text));
     let plain = cut_fraction(text.trim());
-    // Names of time zones in brackets are not understood; what follows `T` tells whether there is an offset.
+    // Names of time zones in brackets are not supported; the part after `T` tells whether there is an offset.
     let (_, behind_date) = plain.split_at_checked("2026-01-31".len()).ok_or_else(no_time)?;
     let (_, offset) = behind_date.split_once(['+', '-']).unwrap_or_default();
     let is_beyond_a_day = offset.get(..2).is_some_and(|hours| hours > "23");
@@ -86,7 +94,7 @@ pub fn parse_time(text: &str) -> Result<i64, TimeError> {
     }
     let time = match behind_date.contains(['Z', 'z', '+', '-']) {
         true => plain.parse::<Timestamp>().ok(),
-        // Without any, what was read would depend on where it is read.
+        // Without an offset, the result would depend on the reader's place.
         false => plain
             .parse::<DateTime>()
             .ok()
@@ -95,7 +103,7 @@ pub fn parse_time(text: &str) -> Result<i64, TimeError> {
     time.map(millis).ok_or_else(no_time)
 }
 
-/// Without the digits of a second beyond nanoseconds, which no clock here has.
+/// Cuts digits of a second beyond nanoseconds, which no clock here has.
 fn cut_fraction(text: &str) -> String {
     let Some((whole, fraction)) = text.split_once(['.', ',']) else {
         return text.to_owned();
@@ -109,11 +117,13 @@ fn millis(time: Timestamp) -> i64 {
     time.as_nanosecond().div_euclid(1_000_000) as i64
 }
 
-/// The milliseconds since 1970 that the number `text`, as JSON writes it, says in `unit`; to the digit. Parts of a millisecond are
-/// cut. Of no unit it is milliseconds, if that is a time from 1971 to 2199.
+/// Converts the number `text`, as JSON writes it, from `unit` to milliseconds since 1970, exact to the digit.
+/// Parts of a millisecond are cut. Without a unit the number is milliseconds, if that is a time from 1971 to
+/// 2199.
 ///
 /// # Errors
-/// When it is no number, a time that no calendar has, or of no unit and unlikely.
+/// Fails for anything but a number, for a time beyond the calendar, and for an unlikely number without a
+/// unit.
 pub fn time_of_number(text: &str, unit: Option<TimeUnit>) -> Result<i64, TimeError> {
     let of = unit.unwrap_or(TimeUnit::Ms);
     let no_time = || TimeError::Number {
@@ -132,12 +142,12 @@ pub fn time_of_number(text: &str, unit: Option<TimeUnit>) -> Result<i64, TimeErr
     }
 }
 
-/// Seconds taken for milliseconds are in 1970 until the year 2968, and microseconds beyond 9999.
+/// Seconds read as milliseconds are in 1970 until the year 2968, and microseconds beyond 9999.
 const LIKELY_YEARS: std::ops::Range<i16> = 1971..2200;
-/// More digits than that say nothing of a time.
+/// Longest number of digits of a time.
 const DIGITS_MAX: usize = 30;
 
-/// The decimal `text` times ten to the `power`, rounded down.
+/// Returns the decimal `text` times ten to the `power`, rounded down.
 fn scaled(text: &str, power: i32) -> Option<i64> {
     let (number, exponent) = match text.split_once(['e', 'E']) {
         Some((number, exponent)) => (number, exponent.parse::<i32>().ok()?),
@@ -170,7 +180,7 @@ fn scaled(text: &str, power: i32) -> Option<i64> {
     i64::try_from(scaled).ok()
 }
 
-/// The time in RFC 3339, to the millisecond; the number where no calendar has it.
+/// Formats the time in RFC 3339, to the millisecond; a number beyond the calendar as digits.
 pub fn format_time(ms: i64) -> String {
     match Timestamp::from_millisecond(ms) {
         Ok(time) => format!("{time:.3}"),

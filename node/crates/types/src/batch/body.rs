@@ -1,48 +1,38 @@
-//! The records of a batch, one after the other, where they lie.
+//! The records of a batch, in place.
 
-use super::{Batch, BatchError, varint};
-use crate::Offset;
+use crate::batch::error::BatchError;
+use crate::batch::varint;
+use crate::id::Offset;
 use crate::limits::RECORD_HEADERS_MAX;
 use crate::record::{Headers, RecordRef};
 use bytes::Bytes;
 
-/// Decompressed records of one batch.
+/// Decompressed records of a batch.
 #[derive(Clone, Debug)]
 pub struct Body {
-    bytes: Bytes,
-    base_offset: Offset,
-    base_timestamp: i64,
-    max_timestamp: i64,
-    log_append_time: bool,
-    count: u32,
-    span: u32,
+    pub(super) bytes: Bytes,
+    pub(super) base_offset: Offset,
+    pub(super) base_timestamp: i64,
+    pub(super) max_timestamp: i64,
+    /// Attribute bit 3: the broker's time overrules every record's.
+    pub(super) log_append_time: bool,
+    pub(super) count: u32,
+    pub(super) span: u32,
 }
 
 impl Body {
-    pub(super) fn new(bytes: Bytes, of: &Batch) -> Self {
-        Self {
-            bytes,
-            base_offset: of.base_offset(),
-            base_timestamp: of.base_timestamp(),
-            max_timestamp: of.max_timestamp(),
-            // Attribute bit 3: the broker's time stands for every record's.
-            log_append_time: super::i16_at(of.bytes(), 21) & 8 != 0,
-            count: of.count(),
-            span: of.span(),
-        }
-    }
-
-    /// The records' bytes.
+    /// Returns the records' bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Walks the records. Ends with an error at the first that is malformed, and after the last if bytes are left.
+    /// Walks the records. Ends with an error at the first malformed record, and after the last record if
+    /// bytes are left.
     pub fn records(&self) -> Records<'_> {
         self.records_at(Cursor::default())
     }
 
-    /// As [`Body::records`], from where an earlier walk over the same records was.
+    /// Walks the records from `cursor` on, which an earlier walk over the same records returned.
     pub fn records_at(&self, cursor: Cursor) -> Records<'_> {
         Records {
             body: self,
@@ -54,7 +44,7 @@ impl Body {
     }
 }
 
-/// How far a walk over a batch's records has come, for whoever cannot hold a borrow of them.
+/// Progress of a walk over a batch's records, for callers that cannot hold a borrow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
     position: usize,
@@ -74,12 +64,12 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// Bytes of the body up to the next record.
+    /// Returns the bytes of the body up to the next record.
     pub fn position(&self) -> usize {
         self.body.bytes.len() - self.rest.len()
     }
 
-    /// Where [`Body::records_at`] goes on.
+    /// Returns the progress, for [`Body::records_at`].
     pub fn cursor(&self) -> Cursor {
         Cursor {
             position: self.position(),

@@ -1,25 +1,28 @@
-//! Writing batches: from records, or from what a filter leaves of one.
+//! Writing batches: from records, or from the records that a filter keeps.
 
-use super::{Batch, BatchError, Body, CRC_FROM, Codec, HEADER_BYTES, Producer, codec, varint};
-use crate::record::{Headers, RecordRef};
-use crate::{Offset, Record};
+use crate::batch::body::Body;
+use crate::batch::codec::{self, Codec};
+use crate::batch::error::BatchError;
+use crate::batch::{Batch, CRC_FROM, HEADER_BYTES, Producer, varint};
+use crate::id::Offset;
+use crate::record::{Headers, Record, RecordRef};
 use bytes::Bytes;
 
-/// Collects records and writes them as one batch.
+/// Collects records and writes them as a batch.
 #[derive(Clone, Debug)]
 pub struct BatchBuilder {
     codec: Codec,
-    /// The header's place and, behind it, the records as they will be stored.
+    /// Space for the header, then the records in stored form.
     buf: Vec<u8>,
     count: u32,
-    /// Offsets so far: records, and what was skipped.
+    /// Offsets so far: records and skipped offsets.
     span: u32,
     base_timestamp: i64,
     max_timestamp: i64,
 }
 
 impl BatchBuilder {
-    /// An empty batch.
+    /// Makes an empty batch.
     pub fn new(codec: Codec) -> Self {
         Self {
             codec,
@@ -31,23 +34,23 @@ impl BatchBuilder {
         }
     }
 
-    /// The same records, to be written with `codec`.
+    /// Changes the codec.
     #[must_use]
     pub fn with_codec(self, codec: Codec) -> Self {
         Self { codec, ..self }
     }
 
-    /// Records so far.
+    /// Returns the number of records so far.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// Whether nothing was added.
+    /// Returns true before the first record.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Bytes so far, before compression.
+    /// Returns the bytes so far, before compression.
     pub fn bytes(&self) -> usize {
         self.buf.len()
     }
@@ -79,15 +82,15 @@ impl BatchBuilder {
         self.span += 1;
     }
 
-    /// Leaves `offsets` without records.
+    /// Skips `offsets` without records.
     pub fn skip(&mut self, offsets: u32) {
         self.span += offsets;
     }
 
-    /// Adds what `batch` holds at the next offsets, as sparse as it is.
+    /// Adds the records of `batch` at the next offsets, with their gaps.
     ///
     /// # Errors
-    /// When its records are malformed.
+    /// Fails when the batch's records are malformed.
     pub fn push_batch(&mut self, batch: &Batch) -> Result<(), BatchError> {
         let start = self.span;
         for record in batch.body()?.records() {
@@ -127,7 +130,7 @@ impl BatchBuilder {
     /// Writes the batch with its first record at `base`.
     ///
     /// # Errors
-    /// When it is over a limit, or compressing fails.
+    /// Fails when the batch is over a limit, or the compression fails.
     pub fn build(self, base: Offset, producer: Option<Producer>) -> Result<Batch, BatchError> {
         let span = self.span.max(1);
         let frame = Frame {
@@ -144,7 +147,7 @@ impl BatchBuilder {
     }
 }
 
-/// What a batch's header says.
+/// Fields of a batch's header.
 struct Frame {
     codec: Codec,
     base: Offset,
@@ -158,7 +161,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// Fills in the header before the records that follow it in `buf`, compressing them if asked.
+    /// Fills in the header before the records in `buf`, and compresses the records.
     fn write(&self, mut buf: Vec<u8>) -> Result<Batch, BatchError> {
         if self.codec != Codec::None {
             let packed =
@@ -200,39 +203,45 @@ impl Frame {
     }
 }
 
-/// What `keep` leaves of `batch`. Offsets and timestamps count from the same base, so the bytes of a record that
-/// stays are copied as they are; `spans[i]` is where record `i` ends in the body.
-pub(super) fn sparse(batch: &Batch, spans: &[u32], body: &Body, keep: &[bool]) -> Result<Batch, BatchError> {
-    let mut buf = vec![0; HEADER_BYTES];
-    buf.reserve(body.bytes().len());
-    let mut count = 0;
-    let mut start = 0;
-    // Looking up by time goes by the header: it must not promise what was dropped.
-    let mut latest: Option<i64> = None;
-    for ((end, keep), record) in spans
-        .iter()
-        .map(|end| *end as usize)
-        .zip(keep)
-        .zip(body.records())
-    {
-        if *keep {
-            latest = latest.max(Some(record?.timestamp));
-            buf.extend_from_slice(body.bytes().get(start..end).unwrap_or_default());
-            count += 1;
+impl Batch {
+    /// Keeps only the records with `keep`. Base offset, span and producer stay, as after Kafka's compaction.
+    /// `body` must belong to this batch, and `spans[i]` is the end of record `i` in the body.
+    ///
+    /// # Errors
+    /// Fails when the compression fails.
+    pub fn sparse(&self, spans: &[u32], body: &Body, keep: &[bool]) -> Result<Self, BatchError> {
+        let mut buf = vec![0; HEADER_BYTES];
+        buf.reserve(body.bytes().len());
+        let mut count = 0;
+        let mut start = 0;
+        // Look-ups by time use the header, which must not promise dropped records.
+        let mut latest: Option<i64> = None;
+        for ((end, keep), record) in spans
+            .iter()
+            .map(|end| *end as usize)
+            .zip(keep)
+            .zip(body.records())
+        {
+            if *keep {
+                // Offsets and timestamps count from the same base: copy the bytes.
+                latest = latest.max(Some(record?.timestamp));
+                buf.extend_from_slice(body.bytes().get(start..end).unwrap_or_default());
+                count += 1;
+            }
+            start = end;
         }
-        start = end;
+        let frame = Frame {
+            // Some readers cannot read compressed emptiness.
+            codec: if count == 0 { Codec::None } else { self.codec() },
+            base: self.base_offset(),
+            span: self.span(),
+            count,
+            base_timestamp: self.base_timestamp(),
+            // Kafka's value for no timestamp.
+            max_timestamp: latest.unwrap_or(-1),
+            producer: self.producer(),
+            flags: crate::batch::i16_at(self.bytes(), 21) & !7,
+        };
+        frame.write(buf)
     }
-    let frame = Frame {
-        // An empty batch has nothing to compress; some readers choke on a compressed nothing.
-        codec: if count == 0 { Codec::None } else { batch.codec() },
-        base: batch.base_offset(),
-        span: batch.span(),
-        count,
-        base_timestamp: batch.base_timestamp(),
-        // Kafka's word for no timestamp.
-        max_timestamp: latest.unwrap_or(-1),
-        producer: batch.producer(),
-        flags: super::i16_at(batch.bytes(), 21) & !7,
-    };
-    frame.write(buf)
 }

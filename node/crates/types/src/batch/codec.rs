@@ -1,29 +1,33 @@
-//! The four codecs of Kafka's record batches, each capped while it runs, not after.
+//! The four codecs of Kafka's record batches, each with a limit during decompression.
 
-use super::BatchError;
+use crate::batch::error::BatchError;
 use crate::limits::{BATCH_INFLATED_BYTES_MAX, INFLATE_FREE_BYTES, INFLATE_RATIO_USUAL};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::str::FromStr;
 
-/// How a batch's records are compressed. The numbers are Kafka's attribute bits 0 to 2.
+/// Compression of a batch's records. The numbers are Kafka's attribute bits 0 to 2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "named for what they are")]
 pub enum Codec {
+    /// No compression.
     #[default]
     None = 0,
+    /// RFC 1952.
     Gzip = 1,
+    /// Raw blocks, or xerial's frames.
     Snappy = 2,
+    /// LZ4 frames.
     Lz4 = 3,
+    /// RFC 8878.
     Zstd = 4,
 }
 
 impl Codec {
-    /// All of them, by number.
+    /// All codecs, by number.
     pub const ALL: [Codec; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
 
-    /// The codec in the low three bits of a batch's attributes.
+    /// Returns the codec in the low three bits of a batch's attributes.
     pub fn from_attributes(attributes: i16) -> Result<Self, BatchError> {
         let bits = (attributes & 7) as u8;
         Self::ALL
@@ -32,7 +36,7 @@ impl Codec {
             .ok_or(BatchError::Codec(bits))
     }
 
-    /// Its name in configuration.
+    /// Returns the codec's name in configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -54,7 +58,7 @@ impl FromStr for Codec {
     }
 }
 
-/// The usual size of `have` compressed bytes once they are inflated, at most.
+/// Returns the usual limit on the inflated size of `have` compressed bytes.
 pub(crate) fn usual_bytes_max(have: usize) -> usize {
     have.saturating_mul(INFLATE_RATIO_USUAL)
         .clamp(INFLATE_FREE_BYTES, BATCH_INFLATED_BYTES_MAX)
@@ -80,7 +84,7 @@ pub(crate) fn deflate(codec: Codec, data: &[u8]) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Decompresses `data`, giving up as soon as the result passes `limit`.
+/// Decompresses `data`, up to `limit` bytes.
 pub(crate) fn inflate(codec: Codec, data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
     let fail = |e: io::Error| BatchError::Inflate {
         codec: codec.name(),
@@ -93,7 +97,7 @@ pub(crate) fn inflate(codec: Codec, data: &[u8], limit: usize) -> Result<Vec<u8>
         Codec::Lz4 => read_capped(lz4_flex::frame::FrameDecoder::new(data), data.len(), limit, fail),
         Codec::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(data).map_err(fail)?;
-            // A window larger than the result could be is a way to make us allocate.
+            // A window larger than the result serves only to make us allocate.
             decoder.window_log_max(24).map_err(fail)?;
             read_capped(decoder, data.len(), limit, fail)
         }
@@ -115,7 +119,8 @@ fn read_capped(
     }
 }
 
-/// The framing that Kafka's Java client puts around Snappy blocks (xerial's snappy-java, `SnappyOutputStream`).
+/// The framing that Kafka's Java client puts around Snappy blocks (xerial's snappy-java,
+/// `SnappyOutputStream`).
 const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
 const XERIAL_BLOCK_BYTES: usize = 32 << 10;
 
@@ -133,7 +138,7 @@ fn xerial_encode(data: &[u8]) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Takes both forms that are on the wire: xerial's frames (Java) and one raw block (librdkafka).
+/// Decodes both forms on the wire: xerial's frames (Java) and a raw block (librdkafka).
 fn snappy_decode(data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
     let bad = |why: &str| BatchError::Inflate {
         codec: "snappy",

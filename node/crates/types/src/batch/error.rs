@@ -1,35 +1,80 @@
-//! What can be wrong with a batch.
+//! Errors of batches.
 
-use crate::ErrorKind;
+use crate::kind::ErrorKind;
 
-/// Why bytes are not a record batch that Weir takes.
+/// Bytes that are not a valid record batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum BatchError {
+    /// The bytes end before the batch does.
     #[error("batch is cut short: {have} bytes of {need}")]
-    Short { have: usize, need: usize },
+    Short {
+        /// Actual bytes.
+        have: usize,
+        /// Needed bytes.
+        need: usize,
+    },
+    /// The batch has another version than 2.
     #[error("batch has magic {0}, only version 2 is taken")]
     Magic(i8),
+    /// The batch is over the limit.
     #[error("batch of {have} bytes is over the limit of {limit}")]
-    TooLarge { have: usize, limit: usize },
+    TooLarge {
+        /// Actual bytes.
+        have: usize,
+        /// Limit in bytes.
+        limit: usize,
+    },
+    /// The checksum does not match.
     #[error("batch checksum is {have:08x}, its bytes make {made:08x}")]
-    Checksum { have: u32, made: u32 },
+    Checksum {
+        /// Stored checksum.
+        have: u32,
+        /// Computed checksum.
+        made: u32,
+    },
+    /// The codec is unknown.
     #[error("batch names compression codec {0}, known are 0 (none) to 4 (zstd)")]
     Codec(u8),
+    /// The record count is impossible.
     #[error("batch claims {0} records, which its bytes or the limit rule out")]
     Count(i64),
+    /// The last offset delta does not fit the record count.
     #[error("batch has a last offset delta of {last} for {count} records")]
-    Delta { last: i64, count: u32 },
+    Delta {
+        /// Stored last offset delta.
+        last: i64,
+        /// Stored record count.
+        count: u32,
+    },
+    /// A record is malformed.
     #[error("record {index} of the batch is malformed: {what}")]
-    Record { index: u32, what: &'static str },
+    Record {
+        /// Index of the record in the batch.
+        index: u32,
+        /// The malformed part.
+        what: &'static str,
+    },
+    /// The records do not decompress.
     #[error("batch does not decompress as {codec}: {why}")]
-    Inflate { codec: &'static str, why: String },
+    Inflate {
+        /// Name of the codec.
+        codec: &'static str,
+        /// Reason.
+        why: String,
+    },
+    /// The records decompress beyond the limit.
     #[error("batch of {have} bytes inflates beyond {limit}: send fewer records at once")]
-    Bomb { have: usize, limit: usize },
+    Bomb {
+        /// Compressed bytes.
+        have: usize,
+        /// Limit in bytes.
+        limit: usize,
+    },
 }
 
 impl BatchError {
-    /// Always [`ErrorKind::Invalid`] from a client; what reads the disk reports the same bytes as corrupt.
+    /// Returns [`ErrorKind::Invalid`], for bytes from a client. Readers of the disk report the same error as
+    /// corrupt.
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::Invalid
     }

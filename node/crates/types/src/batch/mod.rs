@@ -1,8 +1,8 @@
 //! Kafka's RecordBatch v2: the one form in which records are sent, stored and read.
 //!
-//! A [`Batch`] is bytes whose frame was checked (length, magic, CRC32C, codec, counts); its records are walked only
-//! when somebody asks, and stay where they are. Layout: <https://kafka.apache.org/documentation/#recordbatch>, all
-//! big-endian:
+//! A [`Batch`] is bytes whose frame was checked (length, magic, CRC32C, codec, counts); its records are
+//! walked only when somebody asks, and stay where they are. Layout:
+//! <https://kafka.apache.org/documentation/#recordbatch>, all big-endian:
 //!
 //! ```text
 //!  0 base offset i64 | 8 length i32 (of what follows) | 12 leader epoch i32 | 16 magic i8 | 17 crc u32
@@ -10,7 +10,8 @@
 //! 43 producer id i64 | 51 producer epoch i16 | 53 base sequence i32 | 57 record count i32 | 61 records
 //! ```
 //!
-//! The CRC covers everything from the attributes on, so base offset and leader epoch can be stamped without it.
+//! The CRC covers everything from the attributes on, so base offset and leader epoch can be stamped without
+//! it.
 
 mod body;
 mod builder;
@@ -25,7 +26,7 @@ pub use builder::BatchBuilder;
 pub use codec::Codec;
 pub use error::BatchError;
 
-use crate::Offset;
+use crate::id::Offset;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_INFLATED_BYTES_MAX, BATCH_RECORDS_MAX};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -42,18 +43,18 @@ const LOG_APPEND_TIME: i16 = 1 << 3;
 const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
 
-/// Who produced a batch, for producers that number what they send.
+/// Identity and sequence of a producer that numbers its batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Producer {
-    /// Given out by the broker; never negative.
+    /// Assigned by the broker; never negative.
     pub id: i64,
-    /// Counts up when the same producer starts anew: an older epoch is fenced.
+    /// Rises when the producer restarts: older epochs are fenced.
     pub epoch: i16,
-    /// Number of the batch's first record in this producer's sequence for the partition; wraps at 2^31.
+    /// Sequence number of the first record for the partition; wraps at 2^31.
     pub sequence: i32,
 }
 
-/// A batch whose frame has been checked.
+/// A batch with a checked frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     bytes: Bytes,
@@ -63,10 +64,10 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Checks the frame of exactly one batch.
+    /// Checks the frame of a single batch. Records are not walked: see [`Batch::body`].
     ///
     /// # Errors
-    /// When the bytes are not one whole, intact batch within the limits. Records are not walked: see [`Batch::body`].
+    /// Fails when the bytes are not a whole, intact batch within the limits.
     pub fn parse(bytes: Bytes) -> Result<Self, BatchError> {
         let have = bytes.len();
         let need = frame_bytes(&bytes)?;
@@ -95,7 +96,7 @@ impl Batch {
             .filter(|n| *n <= BATCH_RECORDS_MAX && *n as usize <= room)
             .ok_or(BatchError::Count(count))?;
         let last = i64::from(i32_at(&bytes, 23));
-        // A sparse batch may span more offsets than it has records, even with none left; never fewer.
+        // A sparse batch may span more offsets than records, even without records; never fewer.
         let last_offset_delta = u32::try_from(last)
             .ok()
             .filter(|last| *last < BATCH_RECORDS_MAX && (*last as u64) + 1 >= u64::from(count))
@@ -108,10 +109,10 @@ impl Batch {
         })
     }
 
-    /// Takes the first of several batches that follow each other, and leaves the rest in `from`.
+    /// Takes the first of several consecutive batches, and leaves the rest in `from`.
     ///
     /// # Errors
-    /// As [`Batch::parse`].
+    /// Fails when the bytes do not begin with a whole, intact batch within the limits.
     pub fn parse_first(from: &mut Bytes) -> Result<Self, BatchError> {
         let need = frame_bytes(from)?;
         if from.len() < need {
@@ -123,57 +124,57 @@ impl Batch {
         Self::parse(from.split_to(need))
     }
 
-    /// The bytes as stored.
+    /// Returns the stored bytes.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// The bytes as stored, without the batch.
+    /// Returns the stored bytes.
     pub fn into_bytes(self) -> Bytes {
         self.bytes
     }
 
-    /// Position of the first record.
+    /// Returns the offset of the first record.
     pub fn base_offset(&self) -> Offset {
         Offset::new(u64_at(&self.bytes, 0))
     }
 
-    /// First position after the batch.
+    /// Returns the first offset after the batch.
     pub fn end_offset(&self) -> Offset {
         self.base_offset().plus(u64::from(self.last_offset_delta) + 1)
     }
 
-    /// Offsets that the batch spans: at least as many as it has records.
+    /// Returns the number of offsets: at least the number of records.
     pub fn span(&self) -> u32 {
         self.last_offset_delta + 1
     }
 
-    /// Records that it holds.
+    /// Returns the number of records.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// How its records are compressed.
+    /// Returns the codec of the records.
     pub fn codec(&self) -> Codec {
         self.codec
     }
 
-    /// The stored checksum.
+    /// Returns the stored checksum.
     pub fn crc(&self) -> u32 {
         u32_at(&self.bytes, 17)
     }
 
-    /// Timestamp that the records' deltas count from, in milliseconds.
+    /// Returns the timestamp that the records' deltas count from, in milliseconds.
     pub fn base_timestamp(&self) -> i64 {
         u64_at(&self.bytes, 27) as i64
     }
 
-    /// The largest timestamp in the batch, in milliseconds.
+    /// Returns the largest timestamp in the batch, in milliseconds.
     pub fn max_timestamp(&self) -> i64 {
         u64_at(&self.bytes, 35) as i64
     }
 
-    /// The producer's numbering, if it has one.
+    /// Returns the producer's numbering, if any.
     pub fn producer(&self) -> Option<Producer> {
         let id = u64_at(&self.bytes, 43) as i64;
         (id >= 0).then(|| Producer {
@@ -183,23 +184,23 @@ impl Batch {
         })
     }
 
-    /// The records, decompressed if need be.
+    /// Decompresses the records.
     ///
     /// # Errors
-    /// When they do not decompress, or to more than [`BATCH_INFLATED_BYTES_MAX`].
+    /// Fails when the records do not decompress, or exceed [`BATCH_INFLATED_BYTES_MAX`].
     pub fn body(&self) -> Result<Body, BatchError> {
         self.body_within(BATCH_INFLATED_BYTES_MAX)
     }
 
-    /// The usual size of as many bytes once they are inflated, at most.
+    /// Returns the usual limit on the inflated size of the batch.
     pub fn usual_bytes_max(&self) -> usize {
         codec::usual_bytes_max(self.bytes.len())
     }
 
-    /// As [`Batch::body`], if the records become no more than is usual for as many bytes; nothing if they do.
+    /// Decompresses the records, or returns `None` when they exceed the usual size.
     ///
     /// # Errors
-    /// As there.
+    /// Fails when the records do not decompress, or exceed [`BATCH_INFLATED_BYTES_MAX`].
     pub fn usual_body(&self) -> Result<Option<Body>, BatchError> {
         match self.body_within(codec::usual_bytes_max(self.bytes.len())) {
             Err(BatchError::Bomb { limit, .. }) if limit < BATCH_INFLATED_BYTES_MAX => Ok(None),
@@ -213,10 +214,18 @@ impl Batch {
             Codec::None => packed,
             codec => Bytes::from(codec::inflate(codec, &packed, limit)?),
         };
-        Ok(Body::new(records, self))
+        Ok(Body {
+            bytes: records,
+            base_offset: self.base_offset(),
+            base_timestamp: self.base_timestamp(),
+            max_timestamp: self.max_timestamp(),
+            log_append_time: self.is_log_append_time(),
+            count: self.count(),
+            span: self.span(),
+        })
     }
 
-    /// The same batch at `base`. Copies only if somebody else holds the bytes.
+    /// Moves the batch to `base`. Copies only when the bytes are shared.
     #[must_use]
     pub fn at(self, base: Offset) -> Self {
         if self.base_offset() == base {
@@ -229,8 +238,8 @@ impl Batch {
         bytes.seal()
     }
 
-    /// The same batch with `patches` written over its bytes, each a position and what goes there. For headers whose
-    /// value is known late; positions are within the records of a batch that is not compressed.
+    /// Overwrites bytes of the batch with `patches`, each a position with its bytes, for headers whose value
+    /// is known late. Positions are within the records of an uncompressed batch.
     #[must_use]
     pub fn patched<const N: usize>(self, patches: &[(usize, [u8; N])]) -> Self {
         let mut bytes = self.into_mut();
@@ -243,7 +252,7 @@ impl Batch {
         bytes.seal()
     }
 
-    /// The same batch as `producer` numbers it.
+    /// Sets the producer's numbering.
     #[must_use]
     pub fn by(self, producer: Producer) -> Self {
         let mut bytes = self.into_mut();
@@ -260,7 +269,7 @@ impl Batch {
         bytes.seal()
     }
 
-    /// The same batch under the epoch of the leader that stores it. The checksum does not cover it.
+    /// Sets the leader's epoch, which the checksum does not cover.
     #[must_use]
     pub fn led_in(self, epoch: i32) -> Self {
         let mut bytes = self.into_mut();
@@ -270,8 +279,8 @@ impl Batch {
         bytes.seal()
     }
 
-    /// The same batch with `now`, in milliseconds, as the timestamp of all its records: what Kafka calls log-append time.
-    /// The records stay as they are; the header overrules them.
+    /// Sets the timestamp of all records to `now`, in milliseconds (Kafka's log-append time). The records are
+    /// unchanged; the header overrules them.
     #[must_use]
     pub fn stamped(self, now: i64) -> Self {
         let attributes = i16_at(&self.bytes, 21) | LOG_APPEND_TIME;
@@ -286,7 +295,7 @@ impl Batch {
         bytes.seal()
     }
 
-    /// The same batch with `latest`, in milliseconds, as the largest timestamp in its header.
+    /// Sets the largest timestamp in the header to `latest`, in milliseconds.
     #[must_use]
     pub fn dated(self, latest: i64) -> Self {
         let mut bytes = self.into_mut();
@@ -297,12 +306,12 @@ impl Batch {
         bytes.seal()
     }
 
-    /// Whether all records have the time at which the batch was stored.
+    /// Returns true when all records have the time of storing.
     pub fn is_log_append_time(&self) -> bool {
         i16_at(&self.bytes, 21) & LOG_APPEND_TIME != 0
     }
 
-    /// Whether the batch is part of a transaction, or a marker of one.
+    /// Returns true for a batch of a transaction, or a transaction marker.
     pub fn is_transactional(&self) -> bool {
         i16_at(&self.bytes, 21) & (TRANSACTIONAL | CONTROL) != 0
     }
@@ -316,18 +325,9 @@ impl Batch {
         };
         Unsealed(bytes, batch)
     }
-
-    /// The batch with only the records whose `keep` is set: base offset, span and producer stay, as Kafka's
-    /// compaction leaves a batch. `body` must be this batch's own.
-    ///
-    /// # Errors
-    /// When recompressing fails.
-    pub fn sparse(&self, spans: &[u32], body: &Body, keep: &[bool]) -> Result<Self, BatchError> {
-        builder::sparse(self, spans, body, keep)
-    }
 }
 
-/// A batch whose header is being written over.
+/// A batch whose header is being overwritten.
 struct Unsealed(BytesMut, Batch);
 
 impl Unsealed {
@@ -346,7 +346,7 @@ impl Unsealed {
     }
 }
 
-/// Size of the batch that starts `bytes`, checked against the limits.
+/// Returns the size of the batch at the start of `bytes`, within the limits.
 fn frame_bytes(bytes: &[u8]) -> Result<usize, BatchError> {
     if bytes.len() < HEADER_BYTES {
         return Err(BatchError::Short {
@@ -371,7 +371,7 @@ fn frame_bytes(bytes: &[u8]) -> Result<usize, BatchError> {
     Ok(total)
 }
 
-/// The bytes at `at`; zeros past the end, which callers rule out by [`HEADER_BYTES`].
+/// Returns the bytes at `at`; zeros past the end, which callers exclude by [`HEADER_BYTES`].
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes
         .get(at..)
