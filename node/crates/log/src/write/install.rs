@@ -1,7 +1,7 @@
-//! Taking over what another node has of a group: batches as they come, and all of its state in one write.
+//! Taking over a group from another node: batches as they arrive, and the whole state in a single write.
 
 use crate::format::entry::{EntryHeader, EntryId};
-use crate::format::keys::{StateKey, StateKind, data_key, split_data_key};
+use crate::format::keys::{StateKey, StateKind, data_key, rlog_key, split_data_key};
 use crate::format::position::Position;
 use crate::format::rows::{gap_of, id_row, incoming_key, position_row, purged_row};
 use crate::read::snapshot::LogSnapshot;
@@ -9,13 +9,57 @@ use crate::store::kv::WriteBatch;
 use crate::store::value_log::frame::Pointer;
 use crate::write::command::{Install, Received};
 use crate::write::store_writer::StoreWriter;
+use bytes::Bytes;
 use fjall::PersistMode;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_types::planted::{Bug, planted};
 use weir_types::{Gap, GroupId, Offset, PartitionId};
 
+/// Rows of a snapshot that a group's replicas share.
+struct SharedRows {
+    rows: Vec<(StateKey, Bytes)>,
+    positions: BTreeMap<PartitionId, Position>,
+    gaps: BTreeMap<PartitionId, Vec<Gap>>,
+}
+
+impl SharedRows {
+    /// Keeps the rows of `group`: rows shared by other groups are not the sender's to change.
+    fn of(group: GroupId, state: Vec<(StateKey, Bytes)>) -> Self {
+        let rows: Vec<_> = state
+            .into_iter()
+            .filter(|(key, _)| StateKey::group(key.as_bytes()) == Some(group))
+            .collect();
+        let mut positions = BTreeMap::new();
+        let mut gaps: BTreeMap<PartitionId, Vec<Gap>> = BTreeMap::new();
+        for (key, value) in &rows {
+            let key = key.as_bytes();
+            if key.first() == Some(&(StateKind::Position as u8)) {
+                positions.extend(position_row(key, value.clone()));
+            }
+            if key.first() == Some(&(StateKind::Gap as u8))
+                && let Some((partition, gap)) = gap_of(key, value)
+            {
+                gaps.entry(partition).or_default().push(gap);
+            }
+        }
+        Self {
+            rows,
+            positions,
+            gaps,
+        }
+    }
+}
+
+/// Received batches of a group, by their key in `data`.
+#[derive(Default)]
+struct IncomingRows {
+    rows: BTreeMap<Vec<u8>, fjall::Slice>,
+    /// Another group still receives a snapshot.
+    others_receive: bool,
+}
+
 impl StoreWriter {
-    /// What is applied now; all of it is in `state` first.
+    /// Takes a snapshot of the applied state, after writing all of it to `state`.
     pub(crate) fn snapshot(&mut self, group: GroupId) -> fjall::Result<LogSnapshot> {
         let mut batch = self.keyspaces.db.batch();
         self.stage_effects(&mut batch)?;
@@ -54,14 +98,30 @@ impl StoreWriter {
         Ok(())
     }
 
-    /// Replaces what is applied by what `install` has, in one write.
+    /// Replaces the applied state by the snapshot in `install`, in a single write.
     pub(crate) fn install(&mut self, install: Install) -> fjall::Result<()> {
         let Install {
             group,
             applied,
             state,
         } = install;
-        // What is applied is what the sender was told that this node has: it is written first, and stays.
+        self.write_applied()?;
+        let shared = SharedRows::of(group, state);
+        let mut batch = self.keyspaces.db.batch();
+        let incoming = self.take_incoming(&mut batch, group)?;
+        self.stage_data(&mut batch, group, applied, &shared.positions, &incoming.rows)?;
+        self.stage_state(&mut batch, group, &shared.rows)?;
+        self.stage_tail(&mut batch, group, applied)?;
+        self.commit_whole(batch)?;
+        self.unsynced = None;
+        self.receiving = incoming.others_receive;
+        self.values.remove_dead();
+        self.publish(group, shared);
+        self.save_watermark(false)
+    }
+
+    /// Phase 1: writes the effects applied so far, which the sender counts on.
+    fn write_applied(&mut self) -> fjall::Result<()> {
         let mut batch = self.keyspaces.db.batch();
         self.stage_effects(&mut batch)?;
         self.values.stage(&mut batch, &self.keyspaces.state);
@@ -69,36 +129,17 @@ impl StoreWriter {
             batch.commit(PersistMode::Buffer)?;
             self.copy.written(&self.keyspaces.state)?;
         }
-        let mut batch = self.keyspaces.db.batch();
-        let mut positions = BTreeMap::new();
-        let mut gaps: BTreeMap<PartitionId, Vec<Gap>> = BTreeMap::new();
-        let mut keep = BTreeSet::new();
-        // What another group has in common is not for this one to say.
-        let state: Vec<_> = state
-            .into_iter()
-            .filter(|(key, _)| StateKey::group(key.as_bytes()) == Some(group))
-            .collect();
-        for (key, value) in &state {
-            positions.extend(
-                (key.as_bytes().first() == Some(&(StateKind::Position as u8)))
-                    .then(|| position_row(key.as_bytes(), value.clone()))
-                    .flatten(),
-            );
-            if key.as_bytes().first() == Some(&(StateKind::Gap as u8))
-                && let Some((partition, gap)) = gap_of(key.as_bytes(), value)
-            {
-                gaps.entry(partition).or_default().push(gap);
-            }
-            keep.insert(key.as_bytes());
-        }
-        // What comes, by its place in `data`.
-        let mut incoming = BTreeMap::new();
-        let mut others_receive = false;
+        Ok(())
+    }
+
+    /// Phase 2: takes the received batches of `group` out of `state`, by their key in `data`.
+    fn take_incoming(&self, batch: &mut WriteBatch, group: GroupId) -> fjall::Result<IncomingRows> {
+        let mut incoming = IncomingRows::default();
         for guard in self.keyspaces.state.prefix([StateKind::Incoming as u8]) {
             let (key, row) = guard.into_inner()?;
             let place = key.get(1..).and_then(split_data_key);
             if place.is_some_and(|(partition, _)| partition.group() != group) {
-                others_receive = true;
+                incoming.others_receive = true;
                 continue;
             }
             batch.remove(&self.keyspaces.state, key.clone());
@@ -106,24 +147,40 @@ impl StoreWriter {
                 continue;
             }
             if let Some(place) = key.get(1..).filter(|k| split_data_key(k).is_some()) {
-                incoming.insert(place.to_vec(), row);
+                incoming.rows.insert(place.to_vec(), row);
             }
         }
-        self.stage_data(&mut batch, group, applied, &positions, &incoming)?;
+        Ok(incoming)
+    }
+
+    /// Phase 3, after [`StoreWriter::stage_data`]: replaces the rows of `state` that the group's replicas
+    /// share.
+    fn stage_state(
+        &self,
+        batch: &mut WriteBatch,
+        group: GroupId,
+        rows: &[(StateKey, Bytes)],
+    ) -> fjall::Result<()> {
+        let keep: BTreeSet<&[u8]> = rows.iter().map(|(key, _)| key.as_bytes()).collect();
         for guard in self.keyspaces.state.iter() {
             let key = guard.key()?;
             if StateKey::group(&key) == Some(group) && !keep.contains(&key[..]) {
                 batch.remove(&self.keyspaces.state, key);
             }
         }
-        for (key, value) in &state {
+        for (key, value) in rows {
             batch.insert(&self.keyspaces.state, key.as_bytes(), &value[..]);
         }
+        Ok(())
+    }
+
+    /// Phase 4: moves the end of the group's log to the last entry of the snapshot.
+    fn stage_tail(&mut self, batch: &mut WriteBatch, group: GroupId, applied: EntryId) -> fjall::Result<()> {
         let tail = self.tails.entry(group).or_default();
         let own = self
             .keyspaces
             .rlog
-            .get(crate::format::keys::rlog_key(group, applied.index))?
+            .get(rlog_key(group, applied.index))?
             .and_then(|row| EntryHeader::decode(group, applied.index, &row).ok())
             .filter(|(header, ..)| header.id() == applied);
         tail.purged_crc = own.map_or(0, |(_, crc, _)| crc);
@@ -140,10 +197,14 @@ impl StoreWriter {
             let key = StateKey::new(kind, &group.0.to_be_bytes());
             batch.insert(&self.keyspaces.state, key.as_bytes(), value);
         }
-        self.commit_whole(batch)?;
-        self.unsynced = None;
-        self.receiving = others_receive;
-        self.values.remove_dead();
+        Ok(())
+    }
+
+    /// Phase 5, after the commit: makes the new positions visible to readers.
+    fn publish(&mut self, group: GroupId, shared: SharedRows) {
+        let SharedRows {
+            positions, mut gaps, ..
+        } = shared;
         self.shared.positions.retain(group, &positions);
         for (partition, position) in &positions {
             let gaps = gaps.remove(partition).unwrap_or_default();
@@ -151,9 +212,10 @@ impl StoreWriter {
         }
         self.positions.retain(|partition, _| partition.group() != group);
         self.positions.extend(positions);
-        self.save_watermark(false)
     }
 
+    /// Stages the rows of `data` and the headers: arriving batches go in. Unapplied and trimmed batches, and
+    /// those of removed partitions, go out.
     pub(super) fn stage_data(
         &mut self,
         batch: &mut WriteBatch,
@@ -171,7 +233,7 @@ impl StoreWriter {
         let first = self.tails.get(&group).map_or(1, |t| t.purged.index + 1);
         let done = self.tails.get(&group).map_or(0, |t| t.applied.index);
         for index in first..=applied.index {
-            let key = crate::format::keys::rlog_key(group, index);
+            let key = rlog_key(group, index);
             let Some(row) = self.keyspaces.rlog.get(key)? else {
                 break;
             };
@@ -180,7 +242,7 @@ impl StoreWriter {
                 .filter(|_| index > done);
             for append in header.iter().flat_map(|(h, ..)| h.appends()) {
                 let place = data_key(append.partition, append.base);
-                // A batch of its own kind may come to the same place.
+                // A batch of the same key may be arriving.
                 if incoming.contains_key(&place[..]) {
                     let (_, pointer) = self.keyspaces.stored(&place)?;
                     pointer.into_iter().for_each(|p| self.values.free(p));
