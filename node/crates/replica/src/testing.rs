@@ -1,4 +1,4 @@
-//! A network within the process, for tests: groups that reach each other as long as nobody cuts the line.
+//! A network within the process, for tests. Groups reach each other until a test cuts the line.
 
 use crate::group::Group;
 use crate::transport::{Channel, Incoming, Outgoing, Transport};
@@ -19,13 +19,13 @@ const UNDER_WAY: usize = 64;
 /// The groups of a node.
 type Find = Arc<dyn Fn(GroupId) -> Option<Group> + Send + Sync>;
 
-/// The network. Clones are handles to the same one.
+/// The network. Clones are handles to the same network.
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
 
 struct Inner {
     nodes: Mutex<BTreeMap<NodeId, Find>>,
-    /// Who does not get through to whom.
+    /// Pairs of nodes that cannot reach each other.
     cut: watch::Sender<BTreeSet<(NodeId, NodeId)>>,
     message_bytes_max: AtomicUsize,
 }
@@ -41,7 +41,7 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// The transport of `node`.
+    /// Returns the transport of `node`.
     pub fn transport(&self, node: NodeId) -> Arc<dyn Transport> {
         Arc::new(From {
             node,
@@ -49,17 +49,17 @@ impl Hub {
         })
     }
 
-    /// Makes the groups that `find` finds reachable under the number `node`, in place of those that were there.
+    /// Makes the groups from `find` reachable as `node`, replacing earlier ones.
     pub fn add(&self, node: NodeId, find: impl Fn(GroupId) -> Option<Group> + Send + Sync + 'static) {
         self.nodes().insert(node, Arc::new(find));
     }
 
-    /// Takes a node away.
+    /// Removes a node.
     pub fn remove(&self, node: NodeId) {
         self.nodes().remove(&node);
     }
 
-    /// What `from` sends does not get to `to` any more: what is under way is lost.
+    /// Cuts the line from `from` to `to`: messages under way are lost.
     pub fn cut_one_way(&self, from: NodeId, to: NodeId) {
         self.0.cut.send_modify(|cut| {
             cut.insert((from, to));
@@ -72,19 +72,19 @@ impl Hub {
         self.cut_one_way(b, a);
     }
 
-    /// Takes no message of more bytes from now on.
+    /// Refuses messages of more than `bytes` from now on.
     pub fn limit_messages(&self, bytes: usize) {
         self.0.message_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
-    /// Joins two again.
+    /// Joins two nodes again.
     pub fn join(&self, a: NodeId, b: NodeId) {
         self.0
             .cut
             .send_modify(|cut| cut.retain(|pair| *pair != (a, b) && *pair != (b, a)));
     }
 
-    /// Mends all lines.
+    /// Restores all lines.
     pub fn heal(&self) {
         self.0.cut.send_modify(BTreeSet::clear);
     }
@@ -161,13 +161,14 @@ impl Line {
     }
 
     fn check(&self, from: NodeId, to: NodeId) -> io::Result<()> {
-        match self.cut.borrow().contains(&(from, to)) {
-            true => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
-            false => Ok(()),
+        if self.cut.borrow().contains(&(from, to)) {
+            Err(io::Error::from(io::ErrorKind::ConnectionReset))
+        } else {
+            Ok(())
         }
     }
 
-    /// Resolves when nothing comes from the other side any more.
+    /// Resolves when the other side can send nothing more.
     async fn broken(&mut self) -> io::Error {
         loop {
             if let Err(e) = self.check(self.them, self.us) {

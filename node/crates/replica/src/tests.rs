@@ -157,7 +157,7 @@ async fn one_that_forgot_its_part_votes_as_if_it_had_it() {
     forgotten.await.unwrap().unwrap();
     assert_eq!(log.forgotten(GROUP).unwrap(), had);
     let group = open(&log, GroupState::default(), &hub, &[]).await;
-    assert!(group.lacks_what_it_had());
+    assert!(group.lacks_earlier_entries());
     let before = EntryId {
         index: had.index - 1,
         ..had

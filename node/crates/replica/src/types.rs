@@ -1,4 +1,4 @@
-//! What openraft is told about Weir: the types it carries, and the way between them and the log's.
+//! The types of openraft for Weir, and the conversion from and to the log's.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,27 +7,28 @@ use std::sync::Arc;
 use weir_log::{Entry, EntryId, Op, StateKey, StateKind, encode};
 use weir_types::{GroupId, Term};
 
-/// A node of the site: a number that is given out once and never again.
+/// Number of a node in its site: assigned once, never reused.
 pub type NodeId = u64;
 
-/// How to reach a node, and how to know that it is the one.
+/// Addresses and identity of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// SHA-256 of its certificate, in hexadecimal: what its connections must prove.
+    /// SHA-256 of the node's certificate in hexadecimal, which its connections must prove.
     pub key: String,
     /// `HOST:PORT` for peers and for the Rust client.
     pub quic: String,
-    /// `HOST:PORT` for Kafka clients; empty when it serves none.
+    /// `HOST:PORT` for Kafka clients; empty without a Kafka listener.
     pub kafka: String,
     /// `HOST:PORT` for HTTP.
     pub http: String,
-    /// What fails together with it: a cabinet, a power supply. Empty when not said.
+    /// Failure domain (rack, cabinet, power supply); empty when unknown.
     pub rack: String,
-    /// It votes, and keeps the headers of entries without their records: see [`crate::raft::witness`]. Never changes.
+    /// The node votes, and keeps headers of entries without records: see [`crate::raft::witness`]. Never
+    /// changes.
     pub witness: bool,
 }
 
-/// What a group is asked to do.
+/// Payload of a proposal.
 #[derive(Clone, Debug)]
 pub struct Command {
     pub(crate) ops: Arc<[Op]>,
@@ -40,7 +41,7 @@ impl fmt::Display for Command {
     }
 }
 
-/// Called with what became of a write.
+/// Called with the result of a write.
 pub struct Reply<T>(pub(crate) Box<dyn FnOnce(T) + Send>);
 
 impl<T: Send + 'static> openraft::raft::responder::Responder<Types, T> for Reply<T> {
@@ -49,7 +50,8 @@ impl<T: Send + 'static> openraft::raft::responder::Responder<Types, T> for Reply
     }
 }
 
-/// One leader a term, as in the paper, so that an entry's id is its term and index.
+/// The type configuration: a single leader per term, as in the paper, so that an entry's id is its term and
+/// index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Types;
 
@@ -85,8 +87,8 @@ pub(crate) type Membership = openraft::Membership<NodeId, Member>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
 
-/// Entries are numbered from 1. The one before the first counts as purged, on every node alike, so that a new
-/// follower of a young group needs no snapshot.
+/// Converts an id. Entries are numbered from 1. The entry before the first counts as purged on every node, so
+/// that a new follower of a young group needs no snapshot.
 pub(crate) fn log_id(id: EntryId) -> LogId {
     LogId::new_term_index(id.term.0, id.index)
 }
@@ -98,7 +100,7 @@ pub(crate) fn entry_id(id: &LogId) -> EntryId {
     }
 }
 
-/// A vote as it is stored and sent.
+/// The stored form of a vote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredVote {
     pub(crate) term: u64,
@@ -118,18 +120,19 @@ impl From<&Vote> for StoredVote {
 
 impl From<StoredVote> for Vote {
     fn from(vote: StoredVote) -> Self {
-        match vote.committed {
-            true => Vote::new_committed(vote.term, vote.node),
-            false => Vote::new(vote.term, vote.node),
+        if vote.committed {
+            Vote::new_committed(vote.term, vote.node)
+        } else {
+            Vote::new(vote.term, vote.node)
         }
     }
 }
 
-/// A group's members as an entry sets them: what a row of [`StateKind::Members`] holds.
+/// A group's members as of an entry: the value of a row of [`StateKind::Members`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredMembers {
     id: EntryId,
-    /// One set of voters, or two while they change.
+    /// The set of voters, or both sets during a change.
     configs: Vec<BTreeSet<NodeId>>,
     nodes: BTreeMap<NodeId, Member>,
 }
@@ -170,7 +173,7 @@ pub(crate) fn members_key(group: GroupId) -> StateKey {
     StateKey::new(StateKind::Members, &group.0.to_be_bytes())
 }
 
-/// An entry as the log stores it.
+/// Converts an entry to the log's form.
 pub(crate) fn to_log(group: GroupId, entry: &RaftEntry) -> Entry {
     let id = entry_id(&entry.log_id);
     let (ops, lazy) = match &entry.payload {
@@ -187,7 +190,7 @@ pub(crate) fn to_log(group: GroupId, entry: &RaftEntry) -> Entry {
     }
 }
 
-/// An entry as openraft knows it.
+/// Converts an entry from the log's form.
 pub(crate) fn from_log(entry: Entry) -> RaftEntry {
     let log_id = log_id(entry.id());
     let payload = match membership_of(&entry.ops) {

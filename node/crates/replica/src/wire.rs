@@ -1,5 +1,5 @@
-//! Messages between replicas: `head length u32 (big-endian) | head | payloads`, the head in postcard, the payloads as
-//! they are stored. Variants are known by their position: add at the end.
+//! Messages between replicas: `head length u32 (big-endian) | head | payloads`. The head is in postcard,
+//! payloads are as stored. Variants are known by position: add at the end.
 
 use crate::types::LogId;
 use crate::types::Member;
@@ -20,108 +20,110 @@ use weir_log::{Append, Entry, EntryId, Op, OpHeader};
 use weir_types::level::{FIRST_LEVEL, LEVEL};
 use weir_types::{Batch, GroupId, Offset, PartitionId};
 
-/// What a stream is for: its first message.
+/// Purpose of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Purpose {
-    /// Entries, many messages under way; answers in their order.
+    /// Entries: many messages under way, answers in order.
     Append,
     /// Votes, heartbeats and transfers, one at a time.
     Control,
-    /// One snapshot.
+    /// A single snapshot.
     Snapshot,
 }
 
 /// First message of a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Open {
-    /// Between members. Says whom it is for: a node that was set up anew at the same address, and perhaps with the
-    /// same key, must not answer for the one that it was.
+    /// Between members. Names the receiver: a node that was set up anew at the same address, perhaps with the
+    /// same key, must not answer for its predecessor.
     Group {
         group: GroupId,
         to: NodeId,
         purpose: Purpose,
     },
-    /// From a node that wants to become one; the answer is a [`JoinReply`].
+    /// From a node that wants to join; the answer is a [`JoinReply`].
     Join(JoinRequest),
-    /// From a member that has started; the answer is a [`Seen`](crate::starts::Seen). The first release knows nothing of it, and
-    /// ends the stream.
+    /// From a member that has started; the answer is a [`Seen`](crate::starts::Seen). The first release does
+    /// not know the message and ends the stream.
     Started(crate::starts::Started),
 }
 
 impl Open {
-    /// The message as this release sends it: with its level behind, which the first release passes over.
+    /// Encodes the message with this release's level at the end, which the first release ignores.
     pub(crate) fn encode(&self) -> io::Result<Vec<Bytes>> {
         let head = postcard::to_allocvec(self).map_err(io::Error::other)?;
         let head = postcard::to_extend(&LEVEL, head).map_err(io::Error::other)?;
         Ok(framed(&head, Vec::new()))
     }
 
-    /// Reads such a message, and the level of who sent it.
+    /// Decodes a first message, and the sender's level.
     pub(crate) fn decode(message: Bytes) -> io::Result<(Self, u32)> {
         let (head, _) = split(message)?;
         let read = postcard::take_from_bytes(&head);
         let (open, rest) = read.map_err(|e| malformed(&e.to_string()))?;
-        let level = match rest.is_empty() {
-            true => FIRST_LEVEL,
-            false => postcard::from_bytes(rest).map_err(|e| malformed(&e.to_string()))?,
+        let level = if rest.is_empty() {
+            FIRST_LEVEL
+        } else {
+            postcard::from_bytes(rest).map_err(|e| malformed(&e.to_string()))?
         };
         Ok((open, level))
     }
 }
 
-/// A node that wants to become a member.
+/// A request to join the site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {
-    /// What gives it the right to.
+    /// Proof of the right to join.
     pub claim: Claim,
-    /// How it is reached.
+    /// Addresses and key of the node.
     pub member: Member,
 }
 
-/// What a node that wants to become a member has to show.
+/// Proof of the right to join a site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Claim {
-    /// It was invited.
+    /// An invitation.
     Token {
-        /// Which token it has: the SHA-256 of the token's key.
+        /// SHA-256 of the token's key.
         token: [u8; 32],
-        /// HMAC-SHA-256, under the token's key, of `join` and the connection's binding: the token itself is not sent.
+        /// HMAC-SHA-256 of `join` and the connection's binding, under the token's key. The token itself is
+        /// not sent.
         proof: [u8; 32],
     },
-    /// It is a member, by the key that its connection proves, and has lost what it had: it must not speak as the one
-    /// that it was, and asks to be another.
+    /// A member, by the proven key of its connection, that lost its data. It must not speak under its old id,
+    /// and asks for a new one.
     Again,
 }
 
-/// What it is answered.
+/// Answer to a join request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JoinReply {
-    /// It is a learner now.
+    /// The node is a learner now.
     Welcome {
         /// The site's name.
         site: String,
-        /// Its number.
+        /// The assigned number.
         node: NodeId,
-        /// Who else is there.
+        /// The other members.
         members: BTreeMap<NodeId, Member>,
-        /// As the token's, of `welcome` and the binding: it has come to the site that made the token. Of no meaning to
-        /// one that was a member before, who knows the others' keys.
+        /// HMAC-SHA-256 of `welcome` and the binding, under the token's key: proves that this is the site of
+        /// the token. A former member ignores it and relies on the others' keys.
         proof: [u8; 32],
     },
-    /// The node at this address, which has this key, leads: ask there.
+    /// Ask the leader at this address, with this key.
     Elsewhere {
         /// `HOST:PORT`.
         addr: String,
-        /// As in [`Member`].
+        /// Key, as in [`Member::key`].
         key: String,
     },
-    /// Why not.
+    /// Refused, with the reason.
     Refused(String),
-    /// Why not now: ask again.
+    /// Not possible now, with the reason: ask again.
     NotNow(String),
 }
 
-/// What a replica asks of another.
+/// A request to another replica.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Request {
     Append {
@@ -137,16 +139,16 @@ pub(crate) enum Request {
         to: u64,
         last: Option<EntryId>,
     },
-    /// A member is reached elsewhere from now on.
+    /// A member's new addresses.
     Announce {
         node: NodeId,
         member: Member,
     },
-    /// For what stands on the group, of which only the one that leads can do it.
+    /// A request of the layer above that only the leader can serve.
     Forward(Vec<u8>),
-    /// Who are the members, by their keys?
+    /// Asks for the members' keys.
     Members,
-    /// What is committed of a partition in a range, or the first of it.
+    /// Asks for the committed batches of a range, or the first of them.
     Batches {
         partition: PartitionId,
         from: Offset,
@@ -161,7 +163,7 @@ pub(crate) struct VoteHead {
     pub(crate) transfer: bool,
 }
 
-/// What it answers.
+/// Answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Response {
     Appended(Option<EntryId>),
@@ -173,15 +175,15 @@ pub(crate) enum Response {
         last: Option<EntryId>,
     },
     Transferred(bool),
-    /// It cannot, for now.
+    /// Not possible now, with the reason.
     Unable(String),
     Forwarded(Vec<u8>),
     Members(Vec<String>),
-    /// Their lengths; they are the payload.
+    /// Lengths of the batches in the payload.
     Batches(Vec<u32>),
 }
 
-/// What goes to the follower of a snapshot. Payloads are batches.
+/// A part of a snapshot, to the follower. Payloads are batches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SnapshotPart {
     Begin {
@@ -197,14 +199,14 @@ pub(crate) enum SnapshotPart {
     End,
 }
 
-/// What comes back of it.
+/// The follower's answer to a part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SnapshotAnswer {
-    /// To `Begin`: the next offset of each partition that it has, and has nothing of the others.
+    /// To `Begin`: the next offset of each stored partition. Other partitions are empty.
     Wants(BTreeMap<PartitionId, Offset>),
-    /// To each other part but the last.
+    /// To each part but the last.
     Next,
-    /// To the last: it is installed; or the vote that is higher.
+    /// To the last part: the snapshot is installed, or a higher vote.
     Done(StoredVote),
     Unable(String),
 }
@@ -215,12 +217,12 @@ pub(crate) struct WireEntry {
     id: EntryId,
     lazy: bool,
     ops: Vec<OpHeader>,
-    /// Places of those appended batches whose bytes are gone.
+    /// Positions of the appended batches whose bytes are gone.
     gone: Vec<u32>,
 }
 
 impl WireEntry {
-    /// The entry's head; adds its batches to `payload`.
+    /// Makes the head of `entry`, and adds its batches to `payload`.
     pub(crate) fn of(entry: &RaftEntry, payload: &mut Vec<Bytes>) -> Self {
         let entry = to_log(GroupId(0), entry);
         let mut gone = Vec::new();
@@ -239,7 +241,7 @@ impl WireEntry {
         }
     }
 
-    /// The entry's head without batches, for a witness.
+    /// Makes the head of `entry` without batches, for a witness.
     pub(crate) fn header(entry: &RaftEntry) -> Self {
         let mut head = Self::of(entry, &mut Vec::new());
         let appends = head.ops.iter().enumerate();
@@ -248,7 +250,7 @@ impl WireEntry {
         head
     }
 
-    /// The entry, with its batches from the front of `payload`.
+    /// Makes the entry, with its batches from the front of `payload`.
     fn join(self, payload: &mut Bytes) -> io::Result<RaftEntry> {
         let mut ops = Vec::new();
         for (at, op) in self.ops.into_iter().enumerate() {
@@ -280,7 +282,7 @@ fn take_batch(payload: &mut Bytes, append: &Append) -> io::Result<Batch> {
     Ok(batch)
 }
 
-/// Batches that follow each other, from a payload of them.
+/// Splits a payload of consecutive batches.
 pub(crate) fn batches(lengths: &[u32], mut payload: Bytes) -> io::Result<Vec<Batch>> {
     let mut batches = Vec::new();
     let mut next = Offset::ZERO;
@@ -296,7 +298,7 @@ pub(crate) fn batches(lengths: &[u32], mut payload: Bytes) -> io::Result<Vec<Bat
     Ok(batches)
 }
 
-/// The first `len` bytes.
+/// Takes the first `len` bytes.
 pub(crate) fn take(payload: &mut Bytes, len: usize) -> io::Result<Bytes> {
     if payload.len() < len {
         return Err(malformed("payload is cut short"));
@@ -315,7 +317,7 @@ pub(crate) fn entries(wire: Vec<WireEntry>, mut payload: Bytes) -> io::Result<Ve
     Ok(entries)
 }
 
-/// A message as the parts that are sent.
+/// Encodes a message as parts.
 pub(crate) fn encode(head: &impl Serialize, payload: Vec<Bytes>) -> io::Result<Vec<Bytes>> {
     let head = postcard::to_allocvec(head).map_err(io::Error::other)?;
     Ok(framed(&head, payload))
@@ -337,7 +339,7 @@ fn split(mut message: Bytes) -> io::Result<(Bytes, Bytes)> {
     Ok((head, message))
 }
 
-/// A message's head and its payload.
+/// Decodes the head of a message, and returns the payload.
 pub(crate) fn decode<T: DeserializeOwned>(message: Bytes) -> io::Result<(T, Bytes)> {
     let (head, payload) = split(message)?;
     let head = weir_log::decode("a message of a replica", &head);
@@ -396,7 +398,7 @@ mod tests {
     fn the_first_message_says_a_level_that_the_first_release_passes_over() {
         let (group, to, purpose) = (GroupId(0), 300, Purpose::Control);
         let open = Open::Group { group, to, purpose };
-        // As release 0.1.0 sends it, and as this one does.
+        // The forms of release 0.1.0 and of this release.
         let first = [0, 0, 0, 5, 0, 0, 0xac, 0x02, 1];
         assert_eq!(
             Open::decode(Bytes::copy_from_slice(&first)).unwrap(),
@@ -460,7 +462,7 @@ mod tests {
         for (sent, came) in sent.iter().zip(&came) {
             assert_eq!(format!("{sent:?}"), format!("{came:?}"));
         }
-        // A batch that is cut short or damaged is refused.
+        // A short or damaged batch is refused.
         for at in message.len() - 20..message.len() {
             let mut bad = message.clone();
             bad[at] ^= 1;
@@ -472,7 +474,7 @@ mod tests {
         }
     }
 
-    /// Messages of every kind, as release 0.1.0 sends them, by name.
+    /// Messages of every kind in the form of release 0.1.0, by name.
     fn conversation() -> Vec<(&'static str, Bytes)> {
         let vote = StoredVote {
             term: 7,
@@ -669,7 +671,7 @@ mod tests {
         for (name, message) in now {
             let hex: String = message.iter().map(|b| format!("{b:02x}")).collect();
             assert_eq!(recorded.get(name), Some(&hex.as_str()), "{name}");
-            // And each is read again as what it was.
+            // Each decodes to the same message.
             let read = match name.split_once(' ').unwrap().0 {
                 "open" => format!("{:?}", Open::decode(message).unwrap()),
                 "join" => format!("{:?}", decode::<JoinReply>(message).unwrap()),

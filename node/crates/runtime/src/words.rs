@@ -1,17 +1,18 @@
-//! Texts that come from guests, for people and for rows: of a bounded length, and nothing in them that moves a cursor.
+//! Texts from guests, for people and for rows: bounded, and without characters that move a cursor.
 
 use weir_types::limits::MODULE_TEXT_BYTES_MAX;
 
-/// `text` cut to the longest that is kept, with a space for each control character but the ends of lines.
+/// Cuts `text` to the longest kept length, with spaces for control characters other than line ends.
 pub(crate) fn tidy(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MODULE_TEXT_BYTES_MAX));
-    match text.contains(is_unseen) {
-        true => text.replace(is_unseen, " "),
-        false => text,
+    if text.contains(is_unseen) {
+        text.replace(is_unseen, " ")
+    } else {
+        text
     }
 }
 
-/// Control characters, and those that turn the direction of a text around.
+/// Returns true for control characters, and for characters that change the direction of text.
 fn is_unseen(c: char) -> bool {
     let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     turns || c.is_control() && c != '\n'

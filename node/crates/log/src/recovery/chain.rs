@@ -26,7 +26,7 @@ impl Recovery {
             groups.push(GroupId(id));
             next = id.checked_add(1);
         }
-        // One may have purged all its headers: where it stands is in `state` alone.
+        // A group may have purged all its headers: then only `state` knows the group.
         for kind in [StateKind::Applied, StateKind::Purged] {
             for row in self.keyspaces.state.prefix([kind as u8]) {
                 let key = row.key()?;
@@ -39,7 +39,8 @@ impl Recovery {
         Ok(groups)
     }
 
-    /// Walks the headers of `group`. Returns where they end, and those whose effects are not yet in `state`.
+    /// Walks the headers of `group`. Returns the end of the chain and the headers whose effects are not in
+    /// `state` yet.
     pub(super) fn walk_chain(&mut self, group: GroupId) -> Result<(Tail, Vec<Arc<EntryHeader>>), Failure> {
         let row = |kind| StateKey::new(kind, &group.0.to_be_bytes());
         let purged = self.keyspaces.state.get(row(StateKind::Purged).as_bytes())?;
@@ -102,7 +103,7 @@ impl Recovery {
             let last = low.index.max(applied.index);
             let due = tail.last.index + 1;
             self.note(format!("entries {due} to {last} were synced and are missing"));
-            // Their numbers are not used again: what follows must not pass for them.
+            // Their indexes are not used again: later entries must not pass for the lost ones.
             tail.last = EntryId {
                 term: tail.last.term.max(applied.term),
                 index: last,
@@ -113,9 +114,9 @@ impl Recovery {
         Ok((tail, replay))
     }
 
-    /// After damage the chain of headers may have holes. What is left of them has been replayed: the groups' logs
-    /// go on behind it, as after a purge.
-    pub(super) fn begin_anew(&mut self, tails: &mut BTreeMap<GroupId, Tail>) -> fjall::Result<()> {
+    /// Restarts the groups' logs behind the end, as after a purge: after damage the chain may have holes, and
+    /// its remains have been replayed.
+    pub(super) fn restart_group_logs(&mut self, tails: &mut BTreeMap<GroupId, Tail>) -> fjall::Result<()> {
         let mut batch = self.keyspaces.db.batch();
         for (group, tail) in tails {
             for guard in self

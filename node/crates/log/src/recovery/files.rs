@@ -1,4 +1,4 @@
-//! Opening the database: what is looked at before, and what is told when it does not open.
+//! Opening the database: the checks before, and the errors when the database does not open.
 
 use crate::error::{Damage, OpenError};
 use crate::options::Options;
@@ -17,22 +17,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weir_types::{Gap, GapReason};
 
-/// What was found before anything was read.
+/// A database before recovery has read any row.
 pub(crate) struct Opened {
     pub(crate) keyspaces: Keyspaces,
-    /// There was a database.
+    /// The database existed before.
     pub(crate) existed: bool,
     pub(crate) findings: Findings,
-    /// What the database has removed, until it is known whether it should have.
+    /// Files that the database removed while opening, kept until their loss is known to be harmless.
     pub(crate) shelter: Option<Shelter>,
-    /// Payloads were there, and no database that points to them.
+    /// There were payloads without a database.
     pub(crate) has_values_aside: bool,
-    /// Something was promised.
+    /// The watermark promises entries or records.
     pub(crate) was_there: bool,
     pub(crate) lock: Option<File>,
 }
 
-/// Why a database does not open. An error of the operating system is no damage: what cannot be read now may be whole.
+/// Explains a database that does not open. An error of the operating system is not damage: the file may be
+/// whole.
 pub(crate) fn unopened(dir: &Path, error: &fjall::Error, stake: Damage) -> OpenError {
     let refused = operating_system(error);
     match unusable(dir, refused.as_ref()) {
@@ -73,26 +74,26 @@ pub(crate) fn open_files(
             return Err(OpenError::Damaged {
                 path: dir.to_owned(),
                 why: why.map_err(io)?,
-                damage: everything(watermark),
+                damage: all_at_stake(watermark),
             });
         }
     }
     let promised = &watermark.value;
     let was_there = !promised.groups.is_empty() || !promised.partitions.is_empty();
     if !existed && was_there {
-        // It was removed, or is on a file system that is not mounted. What lies beside it is not given up for that.
+        // The database was removed, or its file system is not mounted. Keep the files beside the database.
         return Err(OpenError::Damaged {
             path: dir.to_owned(),
             why: "`db` is not there".to_owned(),
-            damage: everything(watermark),
+            damage: all_at_stake(watermark),
         });
     }
     if let Some(lost) = lost_list(&db_dir).map_err(io)? {
-        // The database would take it for empty, and go on without what its files hold.
+        // The database would treat the keyspace as empty and abandon its files.
         return Err(OpenError::Damaged {
             path: dir.to_owned(),
             why: format!("`{}` is not there", lost.display()),
-            damage: everything(watermark),
+            damage: all_at_stake(watermark),
         });
     }
     let quarantine = dir.join("quarantine");
@@ -102,31 +103,31 @@ pub(crate) fn open_files(
     let values = Arc::new(ValueLog::new(dir.join(VALUES)));
     values.make_dir().map_err(io)?;
     if !existed && !marked {
-        // Before there is a database: a node that is killed before its first write must not look as if it had lost
-        // its marks.
+        // Save the watermark before a database exists: a node killed before its first write must not seem to
+        // have lost its watermarks.
         watermark.save().map_err(io)?;
     }
     let shelter = Shelter::of(dir);
     let keyspaces = open_keyspaces(&db_dir, values, options).map_err(|e| match e {
         OpenFailure::Locked => OpenError::Locked(dir.to_owned()),
-        OpenFailure::Store(e) => unopened(dir, &e, everything(watermark)),
+        OpenFailure::Store(e) => unopened(dir, &e, all_at_stake(watermark)),
         OpenFailure::Panicked => match unusable(dir, None) {
             Some((path, source)) => OpenError::Io { path, source },
             None => OpenError::Damaged {
                 path: dir.to_owned(),
                 why: "the storage engine panicked while opening".to_owned(),
-                damage: everything(watermark),
+                damage: all_at_stake(watermark),
             },
         },
     });
     let keyspaces =
         keyspaces.and_then(
             |keyspaces| match keyspaces.lacks(&watermark.value, options.headers_only) {
-                // It forgot what it had, and made it anew.
+                // The database lost a keyspace and made a new keyspace.
                 Some(lacking) => Err(OpenError::Damaged {
                     path: dir.to_owned(),
                     why: format!("`{lacking}` is empty"),
-                    damage: everything(watermark),
+                    damage: all_at_stake(watermark),
                 }),
                 None => Ok(keyspaces),
             },
@@ -153,7 +154,8 @@ pub(crate) fn open_files(
     })
 }
 
-/// The file that says which tables of a keyspace count, where there are tables and it is not. fjall makes it with the keyspace.
+/// Returns the missing list of tables of a keyspace that has tables. fjall makes the list together with the
+/// keyspace.
 fn lost_list(db_dir: &Path) -> std::io::Result<Option<PathBuf>> {
     let entries = |dir: &Path| -> std::io::Result<Vec<PathBuf>> {
         match std::fs::read_dir(dir) {
@@ -175,7 +177,7 @@ fn lost_list(db_dir: &Path) -> std::io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// No other process can have it, and it has no journals.
+/// Opens a simulated disk: no other process can have it open, and there are no journals.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn open_simulated(
     dir: &Path,
@@ -200,7 +202,8 @@ pub(crate) fn open_simulated(
     })
 }
 
-/// Payloads without a database that points to them: it was set aside, or is not mounted. They are not nobody's.
+/// Quarantines payloads without a database: the database was set aside, or is not mounted, so that the
+/// payloads may still be needed.
 pub(crate) fn set_values_aside(dir: &Path, quarantine: &Path) -> std::io::Result<bool> {
     let values = dir.join(VALUES);
     let mut files = match std::fs::read_dir(&values) {
@@ -223,8 +226,8 @@ pub(crate) fn set_values_aside(dir: &Path, quarantine: &Path) -> std::io::Result
     Ok(true)
 }
 
-/// What the watermark promised, all of it at stake.
-pub(crate) fn everything(watermark: &WatermarkFile) -> Damage {
+/// Returns all promises of the watermark as endangered data.
+pub(crate) fn all_at_stake(watermark: &WatermarkFile) -> Damage {
     let lost = watermark
         .value
         .partitions
@@ -247,7 +250,8 @@ pub(crate) enum OpenFailure {
     Panicked,
 }
 
-/// Held from before the journals are looked at, so that a second process does not mend what a running one writes.
+/// Locks the directory, before the journals are checked: a second process must not repair a running one's
+/// files.
 pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
     let io = |source| OpenError::Io {
         path: dir.to_owned(),
@@ -282,7 +286,7 @@ pub(crate) fn open_keyspaces(
                 .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
                 .index_block_compression_policy(CompressionPolicy::all(CompressionType::None))
         };
-        // Batches come compressed; files of 32 MiB give space back soon enough on a small disk.
+        // Batches come compressed. Files of 32 MiB free space soon enough on a small disk.
         let separated = KvSeparationOptions::default()
             .compression(CompressionType::None)
             .separation_threshold(1 << 10)
@@ -295,7 +299,7 @@ pub(crate) fn open_keyspaces(
             db: Database::Files(db),
         })
     };
-    // A damaged manifest can make fjall panic, which is no way to tell an operator.
+    // A damaged manifest can make fjall panic: turn the panic into an error for the operator.
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)) {
         Ok(Ok(keyspaces)) => Ok(keyspaces),
         Ok(Err(fjall::Error::Locked)) => Err(OpenFailure::Locked),

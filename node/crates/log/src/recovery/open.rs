@@ -1,10 +1,10 @@
-//! Opening a database, and recovering what it holds.
+//! Opening a database and recovering its contents.
 
 use crate::error::{Damage, OpenError};
 use crate::options::{Options, Store};
 #[cfg(any(test, feature = "testing"))]
 use crate::recovery::files::open_simulated;
-use crate::recovery::files::{Opened, everything, open_files, open_keyspaces, unopened};
+use crate::recovery::files::{Opened, all_at_stake, open_files, open_keyspaces, unopened};
 use crate::recovery::journal::Findings;
 use crate::recovery::markers::{ENDS_GONE, JOURNALS_GONE, REPAIRED, note_damage};
 use crate::recovery::report::Recovered;
@@ -15,10 +15,10 @@ use crate::store::watermark::WatermarkFile;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Opens the log in `dir`, and mends what is missing.
+/// Opens the log in `dir` and repairs missing data.
 ///
 /// # Errors
-/// When it cannot be opened, or is damaged and not to be mended.
+/// Fails when the log cannot be opened, or is damaged and must not be repaired.
 pub(crate) fn open(dir: &Path, options: &Options, store: &Store) -> Result<State, OpenError> {
     let opened = open_whole(dir, options, store);
     if let Err(OpenError::Damaged { why, damage, .. }) = &opened
@@ -35,10 +35,10 @@ pub(crate) fn open(dir: &Path, options: &Options, store: &Store) -> Result<State
     })
 }
 
-/// Says of a database that was made again where it has gaps, and begins the groups' logs anew behind what there is.
+/// Adds the gaps to a rebuilt database, and restarts the groups' logs behind their end.
 ///
 /// # Errors
-/// As opening it.
+/// Fails when the database cannot be opened.
 pub(crate) fn mend_rebuilt(
     dir: &Path,
     db_dir: &Path,
@@ -80,7 +80,7 @@ pub(super) fn open_whole(dir: &Path, options: &Options, store: &Store) -> Result
     recover(dir, options, opened, watermark, marked, false)
 }
 
-/// Finds what is there in a database that is open, and mends what is missing.
+/// Recovers the contents of an open database and repairs missing data.
 pub(super) fn recover(
     dir: &Path,
     options: &Options,
@@ -99,7 +99,7 @@ pub(super) fn recover(
         lock,
     } = opened;
     let journals_gone = findings.are_gone && existed && was_there;
-    // Nothing says how far anything went. A node that was killed at any moment has either.
+    // Without either, the ends are unknown. A node killed at any moment has at least one of the two.
     let ends_gone = findings.are_gone && existed && !marked;
     if ends_gone && !is_rebuilt {
         return Err(OpenError::Damaged {
@@ -157,7 +157,7 @@ pub(super) fn recover(
         recovery.note("both watermark files are missing or damaged".to_owned());
         recovery.suspect = true;
     }
-    let stake = everything(&recovery.watermark);
+    let stake = all_at_stake(&recovery.watermark);
     let ran = recovery.run().map_err(|failure| match failure {
         Failure::Store(e) => unopened(dir, &e, stake),
         Failure::NotWhole(damage) => OpenError::Damaged {
@@ -172,7 +172,7 @@ pub(super) fn recover(
     });
     let is_damaged = match &ran {
         Ok(state) => !state.recovered.damage.is_none(),
-        // What the system refused may be whole: it is not known yet.
+        // Files refused by the system may be whole: keep everything.
         Err(OpenError::Io { .. }) => return ran,
         Err(_) => true,
     };

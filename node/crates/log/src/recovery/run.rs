@@ -25,13 +25,13 @@ impl Recovery {
             return Err(Failure::NotWhole(self.recovered.damage));
         }
         if !self.suspect {
-            // Whether they are committed, only the group knows.
+            // Only the group knows the committed index.
             self.recovered.unapplied = replay.len() as u64;
             replay.clear();
         }
         let values = ValueOptions {
             segment_bytes: self.value_file_bytes,
-            // After damage, what seems to be nobody's may be all that is left of something.
+            // After damage, unreferenced payloads may be the last copy.
             quarantine: self.suspect.then(|| self.quarantine.clone()),
         };
         let values = ValueWriter::open(&self.keyspaces, values)?;
@@ -45,7 +45,7 @@ impl Recovery {
             self.mend_partitions(&mut positions, &mut gaps)?;
         }
         if self.suspect {
-            self.begin_anew(&mut tails)?;
+            self.restart_group_logs(&mut tails)?;
         }
         if self.is_rebuilt {
             self.recount(&mut positions)?;

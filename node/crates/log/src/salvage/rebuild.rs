@@ -1,4 +1,4 @@
-//! A repair from the look at the old files to the new database in its place.
+//! A repair, from the check of the old files to the new database in its place.
 
 use crate::error::OpenError;
 use crate::options::Options;
@@ -20,30 +20,31 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weir_types::PartitionId;
 
-/// How new each row of it is: removed with the last row.
+/// Folder of the sequence numbers of the new rows, removed with the last row.
 const NEWEST: &str = "db.newest";
 
-/// What a database was made again from, and what of it.
+/// The result of a repair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// By partition.
+    /// Restored records, by partition.
     pub partitions: BTreeMap<PartitionId, CameBack>,
-    /// Stretches of files that could not be read as what they should be. What is in them by itself has come back.
+    /// Unreadable regions of files. Whole batches inside have been restored.
     pub unreadable: Vec<String>,
-    /// What opening it found: the ranges that are lost.
+    /// Result of opening the new database, with the lost ranges.
     pub recovered: Recovered,
 }
 
-/// Makes the database of the log in `dir` again from all that can be read, and sets the old one aside under `quarantine/`. What is lost
-/// becomes `lost` gaps, so that no offset is given out twice. Safe to repeat when it was interrupted.
+/// Rebuilds the database of the log in `dir` from everything that can be read, and keeps the old one under
+/// `quarantine/`. Losses become `lost` gaps, so that no offset is assigned twice. Safe to repeat after an
+/// interruption.
 ///
 /// # Errors
-/// When the directory is in use; or something in it cannot be read or written for a reason that is not damage: nothing is
-/// changed then.
+/// Fails without changes when the directory is in use, or when a file cannot be read or written for a reason
+/// other than damage.
 pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
     let io = |source| io_at(dir, source);
     let lock = files::lock(dir)?;
-    // Each file is read to its end: what the disk refuses may be whole.
+    // Read each file to its end: files refused by the disk may be whole.
     let disk = io::Error::from(rustix::io::Errno::IO);
     if let Some((path, source)) = unusable(dir, Some(&disk)) {
         return Err(OpenError::Io { path, source });
@@ -87,11 +88,11 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
         let names: Vec<PathBuf> = brought.iter().map(|file| file.to.clone()).collect();
         salvage.finish(dir, &names).map_err(|e| e.at(dir))?;
         (made.partitions, made.unreadable) = (salvage.partitions, salvage.unreadable);
-        // Closed before their files go, or are opened again.
+        // Close them before their files are removed or opened again.
         drop((salvage.keyspaces, salvage.newest));
         remove_dir(&dir.join(NEWEST)).map_err(io)?;
         made.recovered = open::mend_rebuilt(dir, &dir.join(MAKING), &options, findings)?;
-        // Whoever opens it next must know, also if this ends here.
+        // The next start must know the losses, also after an interruption here.
         std::fs::write(dir.join(REPAIRED), made.recovered.damage.to_string()).map_err(io)?;
         File::open(dir.join(REPAIRED))
             .and_then(|f| f.sync_all())
@@ -112,16 +113,16 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, OpenError> {
     Ok(made)
 }
 
-/// A file of the value log that was set aside.
+/// A segment from quarantine.
 struct Brought {
-    /// Its first name.
+    /// Its path in quarantine.
     aside: PathBuf,
-    /// Its name for the repair.
+    /// Its path for the repair.
     to: PathBuf,
 }
 
-/// Gives files of the value log that were set aside a second name where they are looked for. They keep their first until the repair is
-/// done: what is not pointed to then goes at the next start.
+/// Links quarantined segments into the value log. The quarantined names stay until the repair is done: the
+/// next start removes segments that nothing points to.
 fn bring_back(dir: &Path) -> io::Result<Vec<Brought>> {
     let quarantine = dir.join("quarantine");
     let mut brought = Vec::new();
@@ -132,9 +133,10 @@ fn bring_back(dir: &Path) -> io::Result<Vec<Brought>> {
     for entry in aside {
         let path = entry?.path();
         let is_dir = path.is_dir();
-        let files = match is_dir {
-            true => entries(&path).map_err(|e| io::Error::other(format!("{e:?}")))?,
-            false => vec![path],
+        let files = if is_dir {
+            entries(&path).map_err(|e| io::Error::other(format!("{e:?}")))?
+        } else {
+            vec![path]
         };
         for file in files {
             let plain = if is_dir {
@@ -145,12 +147,12 @@ fn bring_back(dir: &Path) -> io::Result<Vec<Brought>> {
             let Some(name) = plain.file_name().filter(|_| segment_of(&plain).is_some()) else {
                 continue;
             };
-            // A number may be in use again; frames say by themselves what they are.
+            // The number may be in use again; frames name their own keys.
             let free = (1u32..).map(|n| dir.join(VALUES).join(format!("{n:010}.val")));
             let own = dir.join(VALUES).join(name);
             let to = std::iter::once(own).chain(free).find(|to| !to.exists());
             if let Some(to) = to {
-                // Where there are no second names, a copy.
+                // Copy, where the file system has no hard links.
                 std::fs::hard_link(&file, &to).or_else(|_| std::fs::copy(&file, &to).map(drop))?;
                 brought.push(Brought { aside: file, to });
             }

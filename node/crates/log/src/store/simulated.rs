@@ -1,9 +1,8 @@
-//! A disk that can be told to lose what was not synced: what the simulation has in place of fjall.
+//! A simulated disk that can lose unsynced writes, in place of fjall.
 //!
-//! Its rows outlive the log that is opened on it, as a disk outlives a process. Batches reach it in order, as they do
-//! in a journal: when the power goes, those that were synced are there, and of the others as many of the first as the
-//! simulation likes. What it does not have is tables, caches and journals to be damaged: those are tested on the real
-//! one.
+//! Rows outlive the log that is opened on the disk, as a disk outlives a process. Batches arrive in order, as
+//! in a journal. After a power cut all synced batches are there, and a prefix of the others. There are no
+//! tables, caches and journals to damage: those are tested on real files.
 
 use crate::format::entry::EntryHeader;
 use crate::format::keys::{StateKey, StateKind, rlog_index, rlog_key};
@@ -17,40 +16,39 @@ use weir_types::{GroupId, Offset, PartitionId};
 /// The log's keyspaces.
 const KEYSPACES: usize = 3;
 
-/// More entries than are under way at once.
+/// More entries than are ever under way.
 const HEADERS_LOOKED_AT: usize = 1_000;
 
 type Key = Vec<u8>;
 type Tables = [Arc<BTreeMap<Key, Slice>>; KEYSPACES];
 type Write = (usize, Key, Option<Slice>);
 
-/// The disk. Clones are handles to the same one.
+/// The disk. Clones are handles to the same disk.
 #[derive(Clone, Default)]
 pub struct Disk(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// As the process sees it.
+    /// Rows as the process sees them.
     now: Tables,
-    /// As a power cut would leave it.
+    /// Rows after a power cut.
     synced: Tables,
-    /// What is between the two, in order.
+    /// Unsynced batches, in order.
     unsynced: Vec<Vec<Write>>,
-    /// Counts those who opened it: only the last may write.
+    /// Number of openings: only the last handle may write.
     opened: u64,
-    /// The power goes during the write after so many.
+    /// Writes before the power goes.
     cut_in: Option<u32>,
-    /// It has.
+    /// The power is gone.
     dark: bool,
-    /// Syncs are acknowledged and not done: a disk that lies, or the bug that looks like one.
+    /// Acknowledge syncs without doing them: a lying disk, or an injected bug.
     lies: bool,
-    /// Bytes that may still be written; none while nobody has said.
+    /// Bytes that may still be written; `None` for no limit.
     left: Option<u64>,
 }
 
 impl Disk {
-    /// Takes the power away: of the batches that were written and not synced, the first `keep` of a thousandth parts
-    /// are there when it is opened again.
+    /// Cuts the power: of the unsynced batches, the first `keep` thousandths survive.
     pub fn cut_power(&self, keep: u32) {
         let mut state = self.lock();
         let kept = state.unsynced.len() * keep.min(1_000) as usize / 1_000;
@@ -63,7 +61,7 @@ impl Disk {
         state.opened += 1;
     }
 
-    /// The process ends, and what it has written stays.
+    /// Kills the process: its writes stay.
     pub fn kill(&self) {
         let mut state = self.lock();
         for batch in std::mem::take(&mut state.unsynced) {
@@ -73,39 +71,38 @@ impl Disk {
         state.opened += 1;
     }
 
-    /// Lets the power go during a write, after `writes` more: it fails, and whether it is there is open until
-    /// [`Disk::cut_power`].
+    /// Cuts the power during a write, after `writes` more. The write fails, and may have happened until
+    /// [`Disk::cut_power`] decides.
     pub fn cut_power_in(&self, writes: u32) {
         self.lock().cut_in = Some(writes);
     }
 
-    /// The power stays, whatever was planned.
+    /// Cancels a planned power cut.
     pub fn keep_power(&self) {
         self.lock().cut_in = None;
     }
 
-    /// Whether the power went during a write.
+    /// Returns true when the power went during a write.
     pub fn is_dark(&self) -> bool {
         self.lock().dark
     }
 
-    /// From now on syncs are acknowledged and not done.
+    /// Acknowledges syncs without doing them from now on.
     pub fn lie(&self) {
         self.lock().lies = true;
     }
 
-    /// From now on so many bytes may be written, and no more; none for as many as there are. A write that does not fit fails, and
-    /// nothing of it is there.
+    /// Limits further writes to `bytes`; `None` removes the limit. A write beyond the limit fails as a whole.
     pub fn leave(&self, bytes: Option<u64>) {
         self.lock().left = bytes;
     }
 
-    /// Bytes that may still be written.
+    /// Returns the bytes that may still be written.
     pub(crate) fn left(&self) -> u64 {
         self.lock().left.unwrap_or(u64::MAX)
     }
 
-    /// All is lost: a new disk.
+    /// Loses everything, as with a new disk.
     pub fn wipe(&self) {
         let opened = self.lock().opened + 1;
         *self.lock() = State {
@@ -114,8 +111,8 @@ impl Disk {
         };
     }
 
-    /// Flips a bit of a header or of a batch that is on the disk, the one after `nth` of all. False when there is none.
-    /// (Of other rows, fjall's checksums of blocks tell, which are not here.)
+    /// Flips a bit of a stored header or batch, chosen by `nth`. Returns false when there is none. Other rows
+    /// are under fjall's block checksums, which the simulation lacks.
     pub fn rot(&self, batches: bool, nth: usize, bit: usize) -> bool {
         let mut state = self.lock();
         let table = usize::from(batches);
@@ -135,13 +132,13 @@ impl Disk {
         true
     }
 
-    /// The rows that a power cut would leave, of one of the log's keyspaces: 0 for headers, 1 for batches, 2 for state.
+    /// Returns a row that survives a power cut. `keyspace` is 0 for headers, 1 for batches, 2 for state.
     pub fn durable(&self, keyspace: usize, key: &[u8]) -> Option<Vec<u8>> {
         let state = self.lock();
         state.synced[keyspace].get(key).map(|value| value.to_vec())
     }
 
-    /// The header of an entry, as the process sees it.
+    /// Returns the header of an entry, as the process sees it.
     pub fn header(&self, group: GroupId, index: u64) -> Option<EntryHeader> {
         let state = self.lock();
         let row = state.now[0].get(&rlog_key(group, index)[..])?;
@@ -150,8 +147,8 @@ impl Disk {
             .map(|(header, ..)| header)
     }
 
-    /// Whether a power cut would leave the entry of the batch at `base`, with or without the batch: among the newest
-    /// entries, or applied.
+    /// Returns true when a power cut would leave the entry of the batch at `base`, with or without the batch:
+    /// among the newest entries, or applied.
     pub fn knows_of(&self, partition: PartitionId, base: Offset) -> bool {
         let position = self.durable_state(&StateKey::partition(StateKind::Position, partition));
         let position = position.and_then(|row| Position::decode(&row.into()));
@@ -167,7 +164,7 @@ impl Disk {
         headers.any(|(h, ..)| h.appends().any(|a| a.partition == partition && a.base == base))
     }
 
-    /// The row of `state` that a power cut would leave.
+    /// Returns the row of `state` that survives a power cut.
     pub fn durable_state(&self, key: &StateKey) -> Option<Vec<u8>> {
         self.durable(2, key.as_bytes())
     }
@@ -181,7 +178,7 @@ impl Disk {
         }
     }
 
-    /// Whether anything was ever written to it.
+    /// Returns true before the first write.
     pub(crate) fn is_new(&self) -> bool {
         let state = self.lock();
         state.now.iter().all(|table| table.is_empty())
@@ -202,11 +199,12 @@ impl State {
         }
     }
 
-    /// Who holds a log that is not the last any more, or writes while the power goes, gets an error.
+    /// Fails for an outdated handle, and for a write without power.
     fn check(&mut self, number: u64) -> fjall::Result<()> {
-        match self.dark || number != self.opened {
-            true => Err(std::io::Error::other("the disk is gone").into()),
-            false => Ok(()),
+        if self.dark || number != self.opened {
+            Err(std::io::Error::other("the disk is gone").into())
+        } else {
+            Ok(())
         }
     }
 }
@@ -225,7 +223,7 @@ fn apply(tables: &mut Tables, batch: Vec<Write>) {
     }
 }
 
-/// The disk, as one log has it open.
+/// The disk, as opened by a log.
 #[derive(Clone)]
 pub(crate) struct Open {
     disk: Disk,
@@ -343,7 +341,7 @@ enum Source {
     Then(Arc<BTreeMap<Key, Slice>>),
 }
 
-/// Looks rows up as it goes: nothing is copied ahead.
+/// An iterator that looks rows up as it goes: nothing is copied ahead.
 pub(crate) struct Iter {
     rows: Source,
     range: (Bound<Key>, Bound<Key>),
@@ -384,7 +382,7 @@ impl DoubleEndedIterator for Iter {
     }
 }
 
-/// What a map would panic at.
+/// Returns true for ranges that would make a map panic.
 fn is_empty(range: &(Bound<Key>, Bound<Key>)) -> bool {
     match range {
         (Bound::Included(a), Bound::Included(b)) => a > b,
@@ -403,7 +401,7 @@ pub(crate) fn bounds<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> (Bound<Key>
     (own(range.start_bound()), own(range.end_bound()))
 }
 
-/// All keys that begin with `prefix`.
+/// Returns the range of all keys that begin with `prefix`.
 pub(crate) fn under(prefix: &[u8]) -> (Bound<Key>, Bound<Key>) {
     let mut after = prefix.to_vec();
     while let Some(last) = after.pop() {

@@ -427,8 +427,8 @@ fn a_missing_file_of_the_value_log_is_reported_by_range() {
     assert_eq!(log.scrub(|_, _| {}).unwrap().damaged.len(), 1);
 }
 
-/// Damages one place of a closed directory after the other. Whatever was hit, every record is either read back, or
-/// lies in a range that is reported, or the log says that it does not open and names everything.
+/// Damages one place of a closed directory after the other. Whatever was hit, every record is either read
+/// back, or lies in a range that is reported, or the log says that it does not open and names everything.
 #[test]
 fn no_damaged_byte_or_sector_loses_a_record_in_silence() {
     let dir = tempfile::tempdir().unwrap();
@@ -473,7 +473,8 @@ fn no_damaged_byte_or_sector_loses_a_record_in_silence() {
     let (mut repaired, mut reported, mut refused, mut back, mut of) = (0, 0, 0, 0, 0);
     for (n, (file, size)) in files.iter().enumerate() {
         for round in 0..rounds {
-            // Spread over the file, and different for each: no randomness, so that a failure can be run again.
+            // Spread over the file, and different for each: no randomness, so that a failure can be run
+            // again.
             let at = (*size as u128 * (round as u128 * 2 + 1) / (rounds as u128 * 2) + n as u128 * 7) as u64
                 % *size;
             for sector in [false, true] {
@@ -689,9 +690,10 @@ fn what_was_taken_back_does_not_come_back_in_the_place_of_what_was_written_there
         flush(&log, entry(3, vec![batch(22, 10, 3_000)]));
         log.close();
         drop(log);
-        match with_headers {
-            true => std::fs::write(dir.path().join("db/version"), b"nonsense").unwrap(),
-            false => std::fs::remove_dir_all(dir.path().join("db")).unwrap(),
+        if with_headers {
+            std::fs::write(dir.path().join("db/version"), b"nonsense").unwrap()
+        } else {
+            std::fs::remove_dir_all(dir.path().join("db")).unwrap()
         }
         let rebuilt = rebuild(dir.path()).unwrap();
         assert_eq!(rebuilt.partitions[&P].records, 32, "{rebuilt:?}");

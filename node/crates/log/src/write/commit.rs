@@ -1,4 +1,4 @@
-//! One round: entries, their payloads and effects, in one batch with one sync.
+//! One round: entries, their payloads and effects, in a single batch with one sync.
 
 use crate::error::AppendError;
 use crate::format::entry::{Entry, Op};
@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, Gap, GapReason, Offset, PartitionId};
 
-/// How long lazy entries and effects wait for a batch to ride along with: the bound on what `durability = "lazy"`
-/// may lose, and Redpanda's for the same setting.
+/// Longest wait of lazy entries and effects for a batch: the bound on losses of `durability = "lazy"`, and
+/// Redpanda's for the same setting.
 pub(super) const IDLE: Duration = Duration::from_millis(100);
 
-/// Batches from here on are worth a pointer: KV separation begins there too.
+/// Smallest batch that is worth a pointer: KV separation begins there, too.
 pub(super) const SEPARATED_BYTES_MIN: usize = 1 << 10;
 
-/// What one fjall batch and one sync carry.
+/// The contents of a fjall batch with its sync.
 pub(super) struct Round {
     pub(super) batch: WriteBatch,
     pub(super) payloads: Vec<(PartitionId, Batch)>,
@@ -47,7 +47,7 @@ impl Writer {
         }
     }
 
-    /// Takes an entry into the round: its header under its index, its payloads for [`Writer::stage_payloads`].
+    /// Adds an entry to the round: its header under its index, its payloads for [`Writer::stage_payloads`].
     pub(super) fn stage(&mut self, round: &mut Round, entry: Entry, flushed: Flushed) {
         let header = entry.header();
         let tail = self.store.tails.entry(entry.group).or_default();
@@ -68,8 +68,8 @@ impl Writer {
                     round.ends.insert(partition, batch.end_offset());
                     round.payloads.push((partition, batch));
                 }
-                // Others have removed it, and an entry that comes later says so: it must not be missed here if the power
-                // goes before that.
+                // Other replicas have removed the batch, as a later entry says. Until then a power cut must
+                // not make the batch look lost here.
                 Op::Gone(append) if !self.headers_only => {
                     let gap = Gap {
                         start: append.base,
@@ -91,9 +91,9 @@ impl Writer {
         if round.flushed.is_empty() {
             return Ok(());
         }
-        // Lazy is no more than that late, however busy it is.
+        // Bounds the delay of lazy entries, also under load.
         round.durable |= self.store.unsynced.is_some_and(|since| since.elapsed() >= IDLE);
-        // Whatever fails from here on, the waiters hear of it.
+        // From here on every failure is reported to the waiters.
         let prepared = self
             .store
             .reserve_offsets(&round.ends)
@@ -118,9 +118,10 @@ impl Writer {
             }
             return Err(e);
         }
-        self.store.unsynced = match round.durable {
-            true => None,
-            false => self.store.unsynced.or_else(|| Some(Instant::now())),
+        self.store.unsynced = if round.durable {
+            None
+        } else {
+            self.store.unsynced.or_else(|| Some(Instant::now()))
         };
         self.store.shared.wrote(round.bytes as u64, round.durable);
         Stop::Written.here();
@@ -145,13 +146,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Puts the round's payloads under their partitions: the large ones of a large round in the value log, synced
-    /// before anything names them.
+    /// Stages the round's payloads. Large batches of a large round go to the value log, which is synced
+    /// before any row names them.
     pub(super) fn stage_payloads(&mut self, round: &mut Round) -> fjall::Result<()> {
         let data = &self.store.keyspaces.data;
         let payloads = std::mem::take(&mut round.payloads);
         let bytes: usize = payloads.iter().map(|(_, b)| b.bytes().len()).sum();
-        // Without a sync, a row could reach the disk before what it points to.
+        // Without a sync, a row could reach the disk before its payload.
         let separate = round.durable && bytes >= self.value_log_from_bytes;
         let (large, small): (Vec<_>, Vec<_>) = payloads
             .into_iter()

@@ -11,8 +11,8 @@ use std::time::Duration;
 use weir_types::limits::GROUP_COMMIT_BYTES_MAX;
 use weir_types::planted::{Bug, planted};
 
-/// How often it looks whether there is anything to do when there was nothing the last time: effects of entries that were
-/// applied later, which no reader waits for.
+/// Interval of idle checks after an idle check found no work. Such work is effects applied later, which no
+/// reader waits for.
 pub(super) const REST: Duration = Duration::from_secs(1);
 
 impl Worker for Writer {
@@ -24,7 +24,7 @@ impl Worker for Writer {
                     idle = IDLE;
                     self.take(command)
                 }
-                Err(RecvTimeoutError::Timeout) => self.settle().map(|is_settled| {
+                Err(RecvTimeoutError::Timeout) => self.flush_idle().map(|is_settled| {
                     idle = if is_settled { REST } else { IDLE };
                     true
                 }),
@@ -44,7 +44,7 @@ impl Worker for Writer {
     fn turn(&mut self) -> Turn {
         let served = match self.commands.try_recv() {
             Ok(command) => self.take(command),
-            Err(TryRecvError::Empty) => self.settle().map(|_| true),
+            Err(TryRecvError::Empty) => self.flush_idle().map(|_| true),
             Err(TryRecvError::Disconnected) => self.close().map(|()| false),
         };
         if matches!(served, Ok(true)) {
@@ -60,7 +60,7 @@ impl Worker for Writer {
 }
 
 impl Writer {
-    /// Whether it ended because a write failed.
+    /// Ends the loop. Returns true when a failed write ended it.
     pub(super) fn ended(&self, served: fjall::Result<bool>) -> bool {
         let Err(e) = served else {
             self.store.shared.stop(None);
@@ -81,7 +81,7 @@ impl Writer {
         command.fail(AppendError::Poisoned(reason));
     }
 
-    /// Takes a command, and those that are there behind it. False when that was the last.
+    /// Serves a command and the commands queued behind it. Returns false after the last command.
     pub(super) fn take(&mut self, first: Command) -> fjall::Result<bool> {
         let mut next = Some(first);
         let mut round = self.round();
@@ -102,7 +102,7 @@ impl Writer {
                     round.durable |= !planted(Bug::VoteNotSynced);
                     round.flushed.push(done);
                 }
-                // Effects ride along with whatever is committed.
+                // Effects join every commit.
                 Command::Settle { done } => round.flushed.push(done),
                 Command::Purge { group, upto, done } => {
                     self.commit(round)?;
@@ -141,7 +141,7 @@ impl Writer {
                 Command::Close { done } => {
                     self.commit(round)?;
                     let closed = self.close();
-                    // Gone before the caller goes on: it may open the directory again at once.
+                    // Stop before the caller continues: the caller may open the directory again at once.
                     self.store.shared.stop(None);
                     done(Ok(()));
                     return closed.map(|()| false);

@@ -1,24 +1,24 @@
-//! Emptying files of the value log, and the work of idle moments.
+//! Emptying segments of the value log, and other idle work.
 
 use crate::format::keys::data_key;
 use crate::write::writer::Writer;
 use fjall::PersistMode;
 
-/// One step of emptying a file of the value log moves this much and at most a batch more, and comes after this many
-/// bytes written: about a quarter more is written, and a round waits for it as for one of its own size.
+/// Bytes moved by a step of a sweep (at most a batch more), and bytes written between two steps: about a
+/// quarter more is written, and a round waits for a step as long as for a round of its size.
 pub(super) const SWEEP_BYTES: u64 = 1 << 20;
 
 pub(super) const SWEEP_EVERY_BYTES: u64 = 4 << 20;
 
 impl Writer {
-    /// Moves some of what still counts out of a file of the value log of which most does not. Whether there was any.
+    /// Moves live payloads out of a segment that is mostly dead. Returns true when there was such a segment.
     pub(super) fn sweep(&mut self) -> fjall::Result<bool> {
         self.since_sweep = 0;
         if self.store.receiving {
-            // What is received has no row of `data` yet to be changed.
+            // Received batches have no row of `data` yet.
             return Ok(false);
         }
-        // A full disk would stop the log, and that for tidying up.
+        // Tidying up must not fill the disk, which would stop the log.
         let free = self
             .store
             .keyspaces
@@ -58,9 +58,9 @@ impl Writer {
         Ok(true)
     }
 
-    /// With nothing else to do: syncs what was lazy, and writes effects that found no batch to ride with. Whether there
+    /// Does idle work: syncs lazy entries, and writes effects that found no batch. Returns true when there
     /// was nothing to do.
-    pub(super) fn settle(&mut self) -> fjall::Result<bool> {
+    pub(super) fn flush_idle(&mut self) -> fjall::Result<bool> {
         let has_effects = self.store.shared.has_effects();
         if has_effects {
             let mut batch = self.store.keyspaces.db.batch();
@@ -80,7 +80,7 @@ impl Writer {
     }
 
     pub(super) fn close(&mut self) -> fjall::Result<()> {
-        self.settle()?;
+        self.flush_idle()?;
         self.store.keyspaces.db.persist(PersistMode::SyncAll)?;
         self.store.copy.sync_in_time(true)?;
         self.store.save_watermark(true)

@@ -1,4 +1,4 @@
-//! What a group does by itself.
+//! The group's own task: leadership, timeouts, purges and unfinished changes.
 
 use crate::group::{Group, Inner};
 use crate::raft::machine::Machine;
@@ -16,21 +16,22 @@ use weir_log::EntryId;
 use weir_types::Term;
 use weir_types::limits::{RAFT_LOG_BYTES_MAX, RAFT_LOG_ENTRIES_MAX};
 
-/// Taking a snapshot is one write and a note: a slow disk takes its time.
+/// Longest time of a snapshot, a single write: a slow disk takes a while.
 const SNAPSHOT_WITHIN: Duration = Duration::from_secs(10);
 
-/// How often waiting proposals and the length of the log are looked at.
+/// Interval of checks of waiting proposals and of the log's length.
 const KEEP_EVERY: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether most voters are heard again, while something waits for that: part of a heartbeat.
+/// Interval of checks for a majority while a waiter needs a majority: part of a heartbeat.
 const HEARD_POLL: Duration = Duration::from_millis(10);
 
-/// Nodes are numbered from 1.
+/// No node's number: nodes are numbered from 1.
 const NOBODY: NodeId = 0;
 
-/// Follows leadership, gives up what waits too long, and keeps the log short.
+/// Follows leadership, fails proposals that wait too long, and purges the log.
 pub(super) async fn keep(inner: std::sync::Weak<Inner>) {
-    // The first changes with who leads; all there is to know follows it in the second, which changes with every entry.
+    // The first channel changes with the leader only. The second has all metrics, changes with every entry,
+    // and lags behind.
     let watched = |i: Arc<Inner>| {
         (
             i.raft.server_metrics(),
@@ -41,12 +42,12 @@ pub(super) async fn keep(inner: std::sync::Weak<Inner>) {
     let Some((mut server, mut metrics, turned)) = inner.upgrade().map(watched) else {
         return;
     };
-    // A witness never stands for election; one that came back does once it has what it had.
+    // A witness never stands for election; a returned node does once it has all earlier entries.
     let came_back = |i: Arc<Inner>| !i.witness && i.forgotten != EntryId::default();
     let mut waits = inner.upgrade().is_some_and(came_back);
     let mut purge_at = Instant::now();
     loop {
-        // Something is still to come that does not show in the first.
+        // A change is under way that the first channel does not show.
         let mut more;
         let every;
         {
@@ -67,15 +68,16 @@ pub(super) async fn keep(inner: std::sync::Weak<Inner>) {
             if let Some(stands) = inner.shared.may_stand(last).filter(|_| !inner.witness && !waits) {
                 inner.raft.runtime_config().elect(stands);
             }
-            // Still elected, and of no use: consensus refuses all that is proposed in a term in which it was asked to
-            // hand over, also when nobody takes over.
+            // Elected but useless: after a request to hand over, consensus refuses all proposals of the term,
+            // even if nobody takes over.
             if let Some(term) = term.filter(|term| inner.shared.is_void(*term)) {
                 step_down(&inner, term).await;
                 more = true;
             }
-            every = match Group(Arc::clone(&inner)).tell_heard() {
-                true => HEARD_POLL,
-                false => KEEP_EVERY,
+            every = if Group(Arc::clone(&inner)).tell_heard() {
+                HEARD_POLL
+            } else {
+                KEEP_EVERY
             };
             if term.is_some() {
                 end_change(&inner);
@@ -93,7 +95,7 @@ pub(super) async fn keep(inner: std::sync::Weak<Inner>) {
             }
         };
         if tokio::time::timeout(every, stopped).await == Ok(true) {
-            // Consensus has stopped, as it does when a write fails: nothing will ever be decided here.
+            // Consensus has stopped, as after a failed write: nothing will be decided here.
             let Some(inner) = inner.upgrade() else { return };
             inner.shared.follow(None);
             inner.shared.ended.store(true, Ordering::Relaxed);
@@ -102,20 +104,20 @@ pub(super) async fn keep(inner: std::sync::Weak<Inner>) {
     }
 }
 
-/// Ends `term`, which this node leads, by giving this node's vote of the next one to nobody: consensus ignores a call
-/// for an election while it leads. Whoever stands after that may be elected, this node too.
+/// Ends `term`, which this node leads. The node votes for nobody in the next term, since consensus ignores a
+/// call for an election while it leads. Any node may be elected then, this node too.
 async fn step_down(inner: &Inner, term: Term) {
     let last = log_id(inner.store.tail().last);
     let mut vote = VoteRequest::new(Vote::new(term.0 + 1, NOBODY), Some(last));
-    // It holds the lead, and gives it up.
+    // The node gives up the lead that it holds.
     vote.leadership_transfer = true;
-    // Refused where there is an entry more by now: it is tried again.
+    // Refused when an entry was added meanwhile: the next round tries again.
     let _ = inner.raft.vote(vote).await;
 }
 
-/// A change of the voters takes two entries: from the first on, most of the old ones and most of the new must agree; the
-/// second ends that. A leader that went between them left it to the next, which is this one: until then the loss of
-/// a single node may stop the group, whatever number it has.
+/// Ends a change of voters that an earlier leader left half-way. A change takes two entries: between them
+/// majorities of both the old and the new voters must agree, so that the loss of a single node may stop the
+/// group.
 fn end_change(inner: &Inner) {
     let leaving: BTreeSet<NodeId> = {
         let metrics = inner.raft.metrics();
@@ -126,14 +128,14 @@ fn end_change(inner: &Inner) {
         };
         before.difference(after).copied().collect()
     };
-    // Not while this node makes a change itself: it will end it.
+    // Not during a change of this node: it will end by itself.
     let Ok(one) = Arc::clone(&inner.changing).try_lock_owned() else {
         return;
     };
     let (raft, node) = (inner.raft.clone(), inner.shared.node);
     tokio::spawn(async move {
-        // Nobody more than the change was about, which openraft keeps in mind. But one that leads does not leave: it
-        // stays a voter, and is removed anew once it has handed over. A witness stays, as in `Group::remove`.
+        // Removes only the nodes of the change, which openraft remembers. A leader stays a voter, and is
+        // removed after a hand-over. A witness stays, as in `Group::remove`.
         let stays = leaving.iter().copied().filter(|id| *id == node);
         let change = ChangeMembers::AddVoterIds(stays.collect());
         match raft.change_membership(change, leaving.len() > 1).await {
@@ -150,7 +152,7 @@ async fn purge(inner: &Inner) {
         let upto = tail.purgeable(RAFT_LOG_BYTES_MAX, RAFT_LOG_ENTRIES_MAX);
         (upto, tail.purged.index)
     };
-    // One removal of many headers, not many of few.
+    // Remove many headers at once.
     let step = (RAFT_LOG_ENTRIES_MAX / 8).min((STRETCH_BYTES >> 8) as u64);
     if upto < purged + step {
         return;
@@ -158,7 +160,7 @@ async fn purge(inner: &Inner) {
     purge_upto(&inner.raft, upto).await;
 }
 
-/// openraft purges only what it knows to be in a snapshot: ours can be taken at any time.
+/// Purges the log up to `upto`. openraft purges only entries in a snapshot; ours can be taken at any time.
 pub(super) async fn purge_upto(raft: &Raft<Types, Machine>, upto: u64) {
     if raft.trigger().snapshot().await.is_err() {
         return;
@@ -174,7 +176,10 @@ pub(super) async fn purge_upto(raft: &Raft<Types, Machine>, upto: u64) {
 }
 
 impl Group {
-    /// Purges the log up to `upto`, for tests: otherwise it happens when the log has grown long.
+    /// Purges the log up to `upto`, for tests: otherwise the keeper does when the log has grown long.
+    ///
+    /// # Cancel safety
+    /// Safe: a purge under way goes on.
     #[cfg(feature = "testing")]
     pub async fn purge(&self, upto: u64) {
         keeper::purge_upto(&self.0.raft, upto).await;

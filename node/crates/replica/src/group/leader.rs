@@ -1,4 +1,4 @@
-//! Proposing, for as long as a term lasts.
+//! Proposals, for the time of a term.
 
 use crate::error::ProposeError;
 use crate::group::{Group, Proposal};
@@ -14,43 +14,44 @@ use weir_types::Term;
 use weir_types::limits::ENTRY_BYTES_MAX;
 use weir_types::planted::{Bug, planted};
 
-/// The right to propose under one term. There is one at a time, and it is not cloned.
+/// The right to propose under a term. Only a single holder at a time, without clones.
 pub struct Leader {
     pub(super) group: Group,
     pub(super) term: Term,
 }
 
 impl Leader {
-    /// Its term.
+    /// Returns the term.
     pub fn term(&self) -> Term {
         self.term
     }
 
-    /// Whether the term is not known to be over.
+    /// Returns true until the term is known to be over.
     pub fn is_current(&self) -> bool {
         self.group.0.shared.lock().leading == Some(self.term)
     }
 
-    /// Takes `proposal` as the term's next entry and returns its ticket; `decided` is called when it is committed
-    /// (after its effects), or when it is unknown whether it will be. Does not block.
+    /// Proposes the term's next entry and returns its ticket. `decided` is called when the entry is committed
+    /// and applied, or when its outcome is unknown. Does not block.
     ///
     /// # Errors
-    /// When nothing was taken; `decided` is then dropped.
+    /// Fails when nothing was taken: `decided` is dropped.
     pub fn propose(&mut self, proposal: Proposal, decided: Decided) -> Result<u64, ProposeError> {
         let (inner, shared) = (&self.group.0, &self.group.0.shared);
         let bytes = proposal.ops.iter().map(Op::bytes).sum::<usize>();
         if bytes > ENTRY_BYTES_MAX && !planted(Bug::NoEntryBound) {
-            // No follower would take it, and who leads with it in its log leads in vain.
+            // No follower would accept the entry, and a leader with such an entry could not commit.
             return Err(ProposeError::TooLarge {
                 bytes,
                 limit: ENTRY_BYTES_MAX,
             });
         }
-        // Records beside it do not come in with it.
+        // Records in the same proposal need normal space.
         let has_records = proposal.ops.iter().any(|op| matches!(op, Op::Append { .. }));
-        match !has_records && proposal.ops.iter().any(Op::gives_room) {
-            true => inner.store.log().room_to_free(bytes as u64)?,
-            false => inner.store.log().room_for(bytes as u64, proposal.control)?,
+        if !has_records && proposal.ops.iter().any(Op::gives_room) {
+            inner.store.log().room_to_free(bytes as u64)?
+        } else {
+            inner.store.log().room_for(bytes as u64, proposal.control)?
         }
         if let Some(reason) = inner.store.log().poisoned() {
             return Err(AppendError::Poisoned(reason).into());
@@ -71,7 +72,7 @@ impl Leader {
         };
         let command = Command {
             ops: proposal.ops.into(),
-            lazy: proposal.lazy && !shared.many.load(Ordering::Relaxed),
+            lazy: proposal.lazy && !shared.has_followers.load(Ordering::Relaxed),
         };
         let (weak, term) = (Arc::downgrade(shared), self.term);
         let reply = Reply(Box::new(move |result: ClientWriteResult<Types>| {
@@ -84,7 +85,7 @@ impl Leader {
             .write(command)
             .with_leader(self.term.0)
             .responder(reply);
-        // What may be under way is bounded below the size of the channel: it has room.
+        // The bound on proposals under way is below the channel's size: there is space.
         match write.into_future().now_or_never() {
             Some(Ok(())) => Ok(ticket),
             _ => {
@@ -102,7 +103,7 @@ impl Leader {
 }
 
 impl Group {
-    /// The right to propose, if this node leads and has applied all that was committed before its term.
+    /// Returns the right to propose, if this node leads and has applied all earlier committed entries.
     pub fn lead(&self) -> Option<Leader> {
         let term = self.0.shared.lock().leading?;
         Some(Leader {
@@ -111,7 +112,7 @@ impl Group {
         })
     }
 
-    /// Calls `waiter` once the proposal `ticket` is decided; at once if it is.
+    /// Calls `waiter` once the proposal `ticket` is decided, at once if it already is.
     pub fn when_decided(&self, ticket: u64, waiter: Decided) {
         let mut state = self.0.shared.lock();
         if let Some(pending) = state.pending.get_mut(&ticket) {
@@ -127,7 +128,8 @@ impl Group {
         });
     }
 
-    /// Calls `waiter` once no proposal up to `ticket` is undecided, whatever became of them; at once if none is.
+    /// Calls `waiter` once all proposals up to `ticket` are decided, whatever their outcome; at once if they
+    /// already are.
     pub fn when_settled(&self, ticket: u64, waiter: Box<dyn FnOnce() + Send>) {
         let settled = {
             let mut state = self.0.shared.lock();

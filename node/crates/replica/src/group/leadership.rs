@@ -1,4 +1,4 @@
-//! Who leads a group, and whether this node may serve and propose.
+//! Leadership of a group, and the rights to serve and to propose.
 
 use crate::group::Group;
 use crate::raft::shared::PROPOSAL_WAIT;
@@ -10,18 +10,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weir_types::planted::{Bug, planted};
 
-/// A leader that has sent nothing for so long leads no more, for those who ask: several heartbeats, and an election.
+/// Silence after which a leader no longer counts: several heartbeats and an election.
 const LEADER_SILENT: Duration = Duration::from_secs(3);
 
 impl Group {
-    /// Whether this node leads, has applied all from before its term, and has heard from most voters so lately that
-    /// nobody else can have been elected: what it has applied is then the newest there is. Without an election nobody
-    /// else commits, so this holds for reads too.
+    /// Returns true when this node leads, has applied all entries before its term, and has heard from most
+    /// voters so recently that no other node can have been elected. Its applied state is then the newest,
+    /// also for reads.
     pub fn is_serving(&self) -> bool {
         self.leads_within(self.0.timing.election_min)
     }
 
-    /// Whether this node leads, and has heard from most voters in the last `patience`.
+    /// Returns true when this node leads and has heard from most voters within `patience`.
     pub(super) fn leads_within(&self, patience: Duration) -> bool {
         {
             let state = self.0.shared.lock();
@@ -29,41 +29,43 @@ impl Group {
                 return false;
             }
         }
-        if self.0.shared.sole.load(Ordering::Relaxed) || planted(Bug::NoLease) {
+        if self.0.shared.is_only_voter.load(Ordering::Relaxed) || planted(Bug::NoLease) {
             return true;
         }
-        if self.0.shared.out.load(Ordering::Relaxed) {
+        if self.0.shared.is_not_voter.load(Ordering::Relaxed) {
             return false;
         }
         let heard = self.0.raft.as_leader().ok().and_then(|l| l.last_quorum_acked());
         heard.is_some_and(|at| at.elapsed() < patience)
     }
 
-    /// Whether something can be proposed here: this node leads, has applied all from before its term, and has not asked another to
-    /// take over. It need not have heard from most voters just now, as for reading: what a leader of yesterday proposes is not
-    /// committed, and to refuse some of what comes in a row would change its order. Where most are away for good it says so.
+    /// Returns true when this node leads, has applied all entries before its term, and is not handing over.
+    /// In contrast to [`Group::is_serving`] a short silence of the voters is tolerated: an outdated leader
+    /// commits nothing, and refusals in the middle of a sequence would change its order. After a long silence
+    /// the answer is false.
     pub fn may_propose(&self) -> bool {
         let patience = match planted(Bug::LeaseToPropose) {
             true => self.0.timing.election_min,
-            // Those that wait have been told by then that nothing is known of them.
+            // By then the waiting proposals have been answered with an unknown outcome.
             false => PROPOSAL_WAIT,
         };
         self.leads_within(patience)
     }
 
-    /// Whether this node leads, and has not heard from most voters for a moment: consensus would refuse what it is given now, and
-    /// with it all that follows in the term. What comes is better held until that is over ([`Group::when_heard`]).
+    /// Returns true when this node leads but has not heard from most voters for a moment. Consensus would
+    /// refuse proposals now, and the rest of the term with them. Hold proposals until [`Group::when_heard`].
     pub fn is_silent(&self) -> bool {
         !self.is_serving() && self.may_propose()
     }
 
-    /// Calls `waiter` once most voters are heard again, or this node may not propose any more.
+    /// Calls `waiter` once most voters are heard again, or once this node may not propose any more.
     pub fn when_heard(&self, waiter: Box<dyn FnOnce() + Send>) {
         self.0.shared.lock().silent.push(waiter);
         self.0.shared.turned.notify_one();
     }
 
-    /// Tells those who wait to be heard, if that is over. Whether some still wait.
+    /// Calls the waiters of [`Group::when_heard`] when the silence is over. Returns true when some still
+    /// wait.
     pub(super) fn tell_heard(&self) -> bool {
         if self.0.shared.lock().silent.is_empty() {
             return false;
@@ -76,13 +78,13 @@ impl Group {
         false
     }
 
-    /// The term that this node knows of.
+    /// Returns the newest known term.
     pub fn term(&self) -> u64 {
         self.0.raft.metrics().borrow_watched().current_term
     }
 
-    /// Who leads, as far as is known, and how to reach it. One that has been silent for several elections does not lead: consensus
-    /// keeps it in mind until there is another.
+    /// Returns the leader, as far as known, and its addresses. A leader that was silent for several elections
+    /// does not count, although consensus remembers it.
     pub fn leader(&self) -> Option<(NodeId, Member)> {
         let id = self.0.raft.metrics().borrow_watched().current_leader?;
         if id != self.node() && self.0.shared.heard_leader_ago() > LEADER_SILENT {
@@ -93,7 +95,7 @@ impl Group {
         Some((id, member.unwrap_or_default()))
     }
 
-    /// Answers nothing for the time in which one that was asked to lead may be elected.
+    /// Stops serving while the node that was asked to lead may be elected.
     pub(crate) fn hand_over(&self) {
         let until = Instant::now() + 2 * self.0.timing.election_max;
         self.0.shared.lock().handing_over = Some(until);

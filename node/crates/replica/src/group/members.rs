@@ -1,4 +1,4 @@
-//! Who belongs to a group, and changes of that.
+//! Members of a group, and changes of members.
 
 use crate::error::GroupError;
 use crate::group::Group;
@@ -13,11 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use weir_types::limits::MEMBERS_MAX;
 
-/// A new leader hears of those who are there within this: a few heartbeats.
+/// Time in which a new leader hears from the live members: a few heartbeats.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl Group {
-    /// The members, by their numbers, as of what is applied here.
+    /// Returns the members by number, as applied here.
     pub fn members(&self) -> BTreeMap<NodeId, Member> {
         let membership = self.shared().members();
         let nodes = membership
@@ -26,7 +26,7 @@ impl Group {
         nodes.collect()
     }
 
-    /// The voters, as of what is applied here.
+    /// Returns the voters, as applied here.
     pub fn voters(&self) -> BTreeSet<NodeId> {
         self.shared()
             .members()
@@ -35,22 +35,25 @@ impl Group {
             .collect()
     }
 
-    /// Whether the voters change at the moment, as far as this node has heard: most of the old and most of the new must
-    /// agree until that is over.
+    /// Returns true during a change of voters, as far as this node knows. Majorities of the old and the new
+    /// voters must agree meanwhile.
     pub fn is_changing(&self) -> bool {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
         metrics.membership_config.membership().get_joint_config().len() > 1
     }
 
-    /// Adds `node` as a learner; returns when that is committed. A member that is there already keeps its role and gets
-    /// the new address.
+    /// Adds `node` as a learner. Returns when the change is committed. An existing member keeps its role and
+    /// gets the new addresses.
     ///
     /// # Errors
-    /// When this node does not lead, or the members are changing already.
+    /// Fails when this node does not lead, or another change is under way.
+    ///
+    /// # Cancel safety
+    /// A dropped change may still be committed.
     pub async fn add_learner(&self, node: NodeId, member: Member) -> Result<(), GroupError> {
         let members = self.members();
-        // One that begins again under another number takes its own place.
+        // A node that rejoins under another number replaces its old member.
         let is_new = members.values().all(|m| m.key != member.key);
         if members.len() >= MEMBERS_MAX && is_new {
             return Err(GroupError::Refused(format!(
@@ -65,7 +68,8 @@ impl Group {
         added.map(drop).map_err(refused)
     }
 
-    /// Whether `node` should vote once it has caught up: a witness only where there are two others to judge between.
+    /// Returns true when `node` should vote once it has caught up. A witness votes only beside two full
+    /// voters.
     pub fn may_vote(&self, node: NodeId) -> bool {
         let members = self.shared().members();
         let is_witness = members
@@ -79,17 +83,24 @@ impl Group {
     /// Makes the learner `node` a voter.
     ///
     /// # Errors
-    /// As [`Group::add_learner`]; also when it is no member.
+    /// Fails when this node does not lead, when another change is under way, or when `node` is not a member.
+    ///
+    /// # Cancel safety
+    /// A dropped change may still be committed.
     pub async fn promote(&self, node: NodeId) -> Result<(), GroupError> {
         self.change(ChangeMembers::AddVoterIds([node].into())).await
     }
 
-    /// Removes `node`, voter or learner. A witness that is left with a single full voter votes no more: it could only
-    /// keep that one from going on.
+    /// Removes `node`, voter or learner. A witness left with a single full voter stops voting, since it could
+    /// only block that voter.
     ///
     /// # Errors
-    /// As [`Group::add_learner`]; also when nobody who keeps records would be left to vote, or `node` is this one, which
-    /// leads: those who are left could elect another while it still answers.
+    /// Fails when this node does not lead, when another change is under way, when no full voter would be
+    /// left, or when `node` is this leader: the others could elect a new leader while this node still
+    /// answers.
+    ///
+    /// # Cancel safety
+    /// A dropped change may still be committed.
     pub async fn remove(&self, node: NodeId) -> Result<(), GroupError> {
         if node == self.node() && self.lead().is_some() {
             return Err(GroupError::Refused(format!(
@@ -102,7 +113,7 @@ impl Group {
                 format!("node {node} is the only one that votes and keeps records: it cannot be removed");
             return Err(GroupError::Refused(why));
         }
-        // One that leads since a moment ago has not heard of anybody yet.
+        // A new leader has not heard from anybody yet.
         let begun = tokio::time::Instant::now();
         while let Some(why) = self.would_lose_majority(node) {
             if begun.elapsed() > FIRST_ANSWERS {
@@ -112,7 +123,7 @@ impl Group {
         }
         if self.voters().contains(&node) {
             let leave = self.leave_with(node);
-            // The witness goes on as a learner, and so, for a moment, does the node.
+            // The witness continues as a learner, and for a moment so does the node.
             let retain = leave.len() > 1;
             let leave = ChangeMembers::RemoveVoters(leave);
             let _one = self.changing().lock().await;
@@ -125,7 +136,7 @@ impl Group {
         Ok(())
     }
 
-    /// The voters that vote no more when `node` goes.
+    /// Returns the voters that stop voting when `node` leaves.
     fn leave_with(&self, node: NodeId) -> BTreeSet<NodeId> {
         let full: BTreeSet<NodeId> = self.shared().members().iter().flat_map(full_voters).collect();
         let alone = full.iter().filter(|id| **id != node).count() == 1;
@@ -133,8 +144,8 @@ impl Group {
         witnesses.chain([node]).collect()
     }
 
-    /// Whether `node` is this one, or has answered lately, if this one leads.
-    fn hears(&self, node: NodeId) -> bool {
+    /// Returns true when `node` is this node, or has answered this leader recently.
+    fn heard_recently(&self, node: NodeId) -> bool {
         let metrics = self.raft().metrics().borrow_watched().clone();
         let heard = metrics
             .heartbeat
@@ -142,8 +153,8 @@ impl Group {
         node == self.node() || heard.is_some_and(|at| at.elapsed() < SILENT)
     }
 
-    /// Why the voters without `node` could not go on: too few of them answer. The change could not be committed, nor
-    /// taken back.
+    /// Returns the reason why the voters without `node` could not commit: too few of them answer. Such a
+    /// change could neither be committed nor taken back.
     fn would_lose_majority(&self, node: NodeId) -> Option<String> {
         let voters = self.voters();
         if !voters.contains(&node) || self.lead().is_none() {
@@ -153,7 +164,7 @@ impl Group {
         let (left, silent): (Vec<NodeId>, Vec<NodeId>) = voters
             .into_iter()
             .filter(|id| !leave.contains(id))
-            .partition(|id| self.hears(*id));
+            .partition(|id| self.heard_recently(*id));
         let silent_ones = silent
             .iter()
             .map(ToString::to_string)
@@ -173,15 +184,19 @@ impl Group {
         changed.map(drop).map_err(refused)
     }
 
-    /// Lets the leader know how this node is reached from now on.
+    /// Tells the leader this node's new addresses.
     ///
     /// # Errors
-    /// When there is no leader, or it does not answer.
+    /// Fails when there is no leader, or no answer.
+    ///
+    /// # Cancel safety
+    /// A dropped notice may have been accepted; it can be repeated.
     pub async fn announce(&self, member: Member) -> Result<(), GroupError> {
         if self.lead().is_some() {
             return self.add_learner(self.node(), member).await;
         }
-        // A node that has just started elsewhere has not heard of the leader, and cannot be reached by it.
+        // A node that has just started at another address has not heard of the leader, and the leader cannot
+        // reach the node.
         let leader = self.leader().filter(|(id, _)| *id != self.node());
         let others = self.members().into_iter().filter(|(id, _)| *id != self.node());
         for (id, at) in leader.into_iter().chain(others) {
@@ -192,10 +207,14 @@ impl Group {
         Err(GroupError::NotLeader { leader: None })
     }
 
-    /// Asks `to` to lead. Returns at once; it leads when it has all entries. Nothing to do when it leads already.
+    /// Asks `to` to take over the lead. Returns at once; the hand-over happens when `to` has all entries.
+    /// Does nothing if `to` leads already.
     ///
     /// # Errors
-    /// When this node does not lead, or `to` is no voter or is silent.
+    /// Fails when this node does not lead, or `to` is not a voter or is silent.
+    ///
+    /// # Cancel safety
+    /// A dropped request may have started the hand-over.
     pub async fn transfer(&self, to: NodeId) -> Result<(), GroupError> {
         if !self.voters().contains(&to) {
             return Err(GroupError::Refused(format!("node {to} is no voter")));
@@ -211,11 +230,11 @@ impl Group {
             });
         }
         if to == self.node() {
-            // Consensus would wait for it to take over, and take nothing meanwhile.
+            // Consensus would wait for the hand-over and refuse proposals meanwhile.
             return Ok(());
         }
-        if !self.hears(to) {
-            // Nothing could be written until somebody else is elected.
+        if !self.heard_recently(to) {
+            // Nothing could be written until another election.
             return Err(GroupError::Refused(format!("node {to} does not answer")));
         }
         self.hand_over();

@@ -1,4 +1,4 @@
-//! Batches that cannot be read here, from members that have them: a bad sector is no loss while there is a copy.
+//! Repair of unreadable batches from other members: a bad sector is no loss while there is a copy.
 
 use crate::group::Group;
 use crate::types::{Member, NodeId};
@@ -12,28 +12,29 @@ use weir_types::limits::SNAPSHOT_CHUNK_BYTES;
 use weir_types::planted::{Bug, planted};
 use weir_types::{Batch, GapReason, Offset, PartitionId};
 
-/// Where nobody had what was missing, nobody is asked again for so long: readers come back often.
+/// Pause after a repair that found no copy: readers come back often.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// How often a member is asked that does not answer: the first time may only tell that it was started anew.
+/// Attempts per silent member: the first may only reveal its restart.
 const ATTEMPTS: u32 = 2;
 
-/// What became of a batch that cannot be read.
+/// Result of a repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mended {
-    /// It can be read now.
+    /// The batches can be read now.
     Whole,
-    /// No member has it.
+    /// No member has a copy.
     Lost,
-    /// Not every member could be asked, and those that were do not have it.
+    /// Some members could not be asked, and the others have no copy.
     Unknown,
 }
 
 impl Group {
-    /// Replaces what cannot be read of `[from, end)` of a partition by what other members have. One at a time.
+    /// Replaces the unreadable batches of `[from, end)` of a partition by other members' copies. One repair
+    /// at a time.
     ///
     /// # Cancel safety
-    /// Safe: what is replaced is replaced.
+    /// Safe: batches replaced so far stay.
     pub async fn mend(&self, partition: PartitionId, from: Offset, end: Offset) -> Mended {
         let others: Vec<(NodeId, Member)> = self
             .members()
@@ -43,8 +44,10 @@ impl Group {
         if others.is_empty() || self.is_witness() || planted(Bug::NeverMend) {
             return Mended::Lost;
         }
-        let mut in_vain = self.in_vain().lock().await;
-        if in_vain.is_some_and(|(p, o, at)| (p, o) == (partition, from) && at.elapsed() < ASK_AGAIN) {
+        let mut last_failed_repair = self.last_failed_repair().lock().await;
+        if last_failed_repair
+            .is_some_and(|(p, o, at)| (p, o) == (partition, from) && at.elapsed() < ASK_AGAIN)
+        {
             return Mended::Lost;
         }
         let mut all_answered = true;
@@ -70,7 +73,7 @@ impl Group {
                     return Mended::Unknown;
                 }
             }
-            // Also when another was asked for the same meanwhile.
+            // Also true when another call repaired the range meanwhile.
             if is_whole(self.log(), partition, from, end).await {
                 return Mended::Whole;
             }
@@ -79,12 +82,12 @@ impl Group {
             tracing::warn!(%partition, %from, %end, "not all members can be asked for what cannot be read here");
             return Mended::Unknown;
         }
-        *in_vain = Some((partition, from, Instant::now()));
+        *last_failed_repair = Some((partition, from, Instant::now()));
         tracing::error!(%partition, %from, %end, "no other member has what cannot be read here");
         Mended::Lost
     }
 
-    /// What a member has of a range; nothing where it does not say.
+    /// Asks a member for the batches of a range; `None` without an answer.
     async fn ask(
         &self,
         node: NodeId,
@@ -101,7 +104,7 @@ impl Group {
         None
     }
 
-    /// What this node has of a partition in a range, as far as it is committed: the first of it.
+    /// Returns the committed batches of this node in a range, or the first of them.
     pub(crate) async fn own_batches(
         &self,
         partition: PartitionId,
@@ -136,7 +139,7 @@ async fn read(log: &Log, partition: PartitionId, from: Offset, end: Offset) -> i
     answer.await.map_err(io::Error::other)?.map_err(io::Error::other)
 }
 
-/// Whether nothing is missing of `[from, end)` that others could have.
+/// Returns true when nothing that another member could have is missing in `[from, end)`.
 async fn is_whole(log: &Log, partition: PartitionId, mut from: Offset, end: Offset) -> bool {
     let lost = |piece: &Piece| matches!(piece, Piece::Gap(gap) if gap.reason == GapReason::Lost);
     while from < end {

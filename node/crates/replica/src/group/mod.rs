@@ -1,4 +1,4 @@
-//! One replica group.
+//! A replica group, as the layers above see it.
 
 pub(crate) mod client;
 pub(crate) mod config;
@@ -28,27 +28,27 @@ use weir_log::{EntryId, Log, Op};
 use weir_types::GroupId;
 use weir_types::{Offset, PartitionId};
 
-/// Answers what other members ask of the one that leads, beyond consensus.
+/// Answers requests from other members to the leader, beyond consensus.
 pub trait Forwarded: Send + Sync + 'static {
-    /// The answer to `ask`, in whatever form the two sides agree on.
+    /// Answers `ask`, in a form that both sides agree on.
     fn answer(&self, ask: Vec<u8>) -> BoxFuture<'static, Vec<u8>>;
 }
 
-/// What to propose.
+/// A proposal.
 pub struct Proposal {
     /// Effects, all or none of them.
     pub ops: Vec<Op>,
-    /// May be acknowledged before it is synced; heeded only on a node that stands alone, since a replica that forgets
-    /// what it acknowledged is no replica.
+    /// May be acknowledged before a sync. Honoured only on a single node, since a replica must not forget
+    /// acknowledged entries.
     pub lazy: bool,
     /// May use part of the disk's reserve: frees space, or keeps the node in order.
     pub control: bool,
 }
 
-/// What was asked for in vain last, and when.
-pub(super) type InVain = Option<(PartitionId, Offset, Instant)>;
+/// The last failed repair: partition, offset, time.
+pub(super) type LastFailedRepair = Option<(PartitionId, Offset, Instant)>;
 
-/// A group that is open. Clones are handles to the same one.
+/// An open group. Clones are handles to the same group.
 #[derive(Clone)]
 pub struct Group(pub(super) Arc<Inner>);
 
@@ -58,19 +58,19 @@ pub(super) struct Inner {
     pub(super) raft: Raft<Types, Machine>,
     pub(super) timing: Timing,
     pub(super) witness: bool,
-    /// The last entry that this node had before it was out of the group for a while.
+    /// The last entry of this node before it left the group for a while.
     pub(super) forgotten: EntryId,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) receiving: tokio::sync::Mutex<()>,
-    /// Held while the voters change: that takes two entries.
+    /// Held during a change of voters, which takes two entries.
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
-    pub(super) in_vain: tokio::sync::Mutex<InVain>,
+    pub(super) last_failed_repair: tokio::sync::Mutex<LastFailedRepair>,
     pub(super) forwarded: OnceLock<Arc<dyn Forwarded>>,
     pub(super) keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
 impl Group {
-    /// Sets who answers what other members ask, once.
+    /// Sets the handler of requests from other members, once.
     pub fn set_forwarded(&self, answer: Arc<dyn Forwarded>) {
         let _ = self.0.forwarded.set(answer);
     }
@@ -107,11 +107,11 @@ impl Group {
         &self.0.changing
     }
 
-    pub(crate) fn in_vain(&self) -> &tokio::sync::Mutex<InVain> {
-        &self.0.in_vain
+    pub(crate) fn last_failed_repair(&self) -> &tokio::sync::Mutex<LastFailedRepair> {
+        &self.0.last_failed_repair
     }
 
-    /// Why consensus stopped, if it did: nothing is decided here any more, and only a new start helps.
+    /// Returns the reason why consensus stopped, if it did. Nothing is decided here until a restart.
     pub fn stopped(&self) -> Option<String> {
         let running = self.0.raft.metrics().borrow_watched().running_state.clone();
         let ended = || self.0.shared.ended.load(Ordering::Relaxed);
@@ -124,14 +124,14 @@ impl Group {
         &self.0.receiving
     }
 
-    /// The last entry that this node had before it was out of the group for a while; the first of all when it never was.
+    /// Returns the last entry of this node before it left the group for a while, or the default id.
     pub(crate) fn forgotten(&self) -> EntryId {
         self.0.forgotten
     }
 
-    /// Whether it does not have yet what it had before it was out of the group: what it has may name members of long
-    /// ago, and be enough to be elected by them.
-    pub(crate) fn lacks_what_it_had(&self) -> bool {
+    /// Returns true while this node lacks entries from before it left the group. Its log may name outdated
+    /// members, who could elect the node.
+    pub(crate) fn lacks_earlier_entries(&self) -> bool {
         self.last_id() < self.0.forgotten
     }
 
@@ -143,22 +143,22 @@ impl Group {
         self.0.store.tail().last.index
     }
 
-    /// Which group it is.
+    /// Returns the group's number.
     pub fn id(&self) -> GroupId {
         self.0.store.group()
     }
 
-    /// This node.
+    /// Returns this node's number.
     pub fn node(&self) -> NodeId {
         self.0.shared.node
     }
 
-    /// Whether this node only votes: see [`crate::raft::witness`].
+    /// Returns true when this node only votes: see [`crate::raft::witness`].
     pub fn is_witness(&self) -> bool {
         self.0.witness
     }
 
-    /// How long others are waited for.
+    /// Returns the group's timeouts.
     pub fn timing(&self) -> Timing {
         self.0.timing
     }

@@ -19,17 +19,20 @@ use tokio::time::Instant;
 use weir_log::{GroupState, Log};
 use weir_types::planted::{Bug, planted};
 
-/// How long an orderly end waits for proposals, and how often it looks.
+/// Longest wait of an orderly end for proposals, and the interval of checks.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 const CLOSE_POLL: Duration = Duration::from_millis(2);
 
 impl Group {
-    /// Opens the group over `log`, which recovery found to stand at `state`. Must be called within a runtime, whose
-    /// tasks it uses.
+    /// Opens the group over `log`, whose recovered state is `state`. Needs a tokio runtime for the group's
+    /// tasks.
     ///
     /// # Errors
-    /// When the log stopped.
+    /// Fails when the log has stopped.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: the first entry of a new group may be written.
     pub async fn open(
         config: GroupConfig,
         log: Log,
@@ -51,14 +54,14 @@ impl Group {
         let shared = Arc::new(Shared {
             machine,
             node,
-            many: AtomicBool::new(members.as_ref().is_some_and(|m| m.nodes().count() > 1)),
+            has_followers: AtomicBool::new(members.as_ref().is_some_and(|m| m.nodes().count() > 1)),
             has_witness: AtomicBool::new(false),
-            sole: AtomicBool::new(members.as_ref().is_some_and(|m| m.voter_ids().eq([node]))),
-            out: AtomicBool::new(false),
+            is_only_voter: AtomicBool::new(members.as_ref().is_some_and(|m| m.voter_ids().eq([node]))),
+            is_not_voter: AtomicBool::new(false),
             heard_leader: AtomicU64::new(0),
             begun: Instant::now(),
             ended: AtomicBool::new(false),
-            full: AtomicBool::new(false),
+            is_disk_full: AtomicBool::new(false),
             confirmed: tokio::sync::watch::Sender::default(),
             turned: Arc::default(),
             state: Mutex::new(State {
@@ -92,7 +95,7 @@ impl Group {
             transport,
             receiving: tokio::sync::Mutex::new(()),
             changing: Arc::default(),
-            in_vain: tokio::sync::Mutex::default(),
+            last_failed_repair: tokio::sync::Mutex::default(),
             forwarded: OnceLock::new(),
             keeper: Mutex::new(None),
         }));
@@ -112,7 +115,7 @@ impl Group {
         Ok(group)
     }
 
-    /// The only voter need not wait for silence.
+    /// Elects the only voter at once, without waiting for silence.
     async fn elect_alone(&self) {
         let node = self.0.shared.node;
         let voters = self.0.raft.with_raft_state(|s| {
@@ -124,7 +127,10 @@ impl Group {
         }
     }
 
-    /// Stops taking part, once what was proposed is decided or a second has passed. The log stays open.
+    /// Leaves consensus, after all proposals are decided or a second has passed. The log stays open.
+    ///
+    /// # Cancel safety
+    /// Call again after a drop: some tasks may still run.
     pub async fn close(&self) {
         let decided = async {
             while self.0.shared.lock().leading.is_some() && !self.0.shared.lock().pending.is_empty() {
@@ -142,7 +148,7 @@ impl Group {
             keeper.abort();
         }
         let _ = self.0.raft.shutdown().await;
-        // Nobody else would tell them any more.
+        // Nothing else would answer the waiters.
         self.0.shared.give_up();
     }
 }

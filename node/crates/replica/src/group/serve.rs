@@ -1,4 +1,4 @@
-//! What a replica answers to others.
+//! Answers of a replica to other members.
 
 use crate::group::Group;
 use crate::raft::machine::SnapshotData;
@@ -24,11 +24,14 @@ use weir_types::limits::{REPLICATE_INFLIGHT_MAX, SNAPSHOT_STATE_BYTES_MAX};
 use weir_types::planted::{Bug, planted};
 use weir_types::{GroupId, Offset, PartitionId};
 
-/// Answers a member on a stream that it opened, for the group that it names, until it ends. The caller has made sure who
-/// it is.
+/// Serves a member's stream for the group named in its first message, until the stream ends. The caller has
+/// authenticated the member.
 ///
 /// # Errors
-/// When the stream breaks, what comes is malformed, or there is no such group.
+/// Fails when the stream breaks, a message is malformed, or the group is unknown.
+///
+/// # Cancel safety
+/// Dropping the future ends the stream; requests under way may have happened.
 pub async fn serve(find: impl Fn(GroupId) -> Option<Group>, mut channel: Channel) -> io::Result<()> {
     let Some(first) = channel.rx.recv().await? else {
         return Ok(());
@@ -41,7 +44,7 @@ pub async fn serve(find: impl Fn(GroupId) -> Option<Group>, mut channel: Channel
 }
 
 impl Group {
-    /// Answers on a stream, behind its first message.
+    /// Serves a stream after its first message.
     pub(crate) async fn serve_opened(
         &self,
         group: GroupId,
@@ -70,7 +73,7 @@ impl Group {
         });
         let mut answers = std::pin::pin!(self.raft().stream_append(input));
         let log = self.log().clone();
-        // Owns the way to consensus, so that the answers end when the requests have.
+        // Owns the way to consensus, so that the answers end with the requests.
         let receive = async move {
             while let Some(message) = rx.recv().await? {
                 let bytes = message.len() as u64;
@@ -121,10 +124,10 @@ impl Group {
             let refused = tokio::select! {
                 biased;
                 done = &mut answer => return done,
-                // Ends it, and with it what it owns.
+                // Ends the stream, with everything that it owns.
                 received = receive => received?,
             };
-            // No more comes; what has come is still answered.
+            // No more requests: answer the received requests.
             answer.await?;
             refused
         };
@@ -134,12 +137,13 @@ impl Group {
         }
     }
 
-    /// The newer of a leader's vote and this node's, for [`Bug::AcceptOldLeader`].
+    /// Returns the newer of a leader's vote and this node's, for [`Bug::AcceptOldLeader`].
     fn newer(&self, vote: Vote) -> Vote {
         let own = self.raft().metrics().borrow_watched().vote;
-        match own.leader_id().term > vote.leader_id().term {
-            true => Vote::new_committed(own.leader_id().term, own.leader_id().voted_for),
-            false => vote,
+        if own.leader_id().term > vote.leader_id().term {
+            Vote::new_committed(own.leader_id().term, own.leader_id().voted_for)
+        } else {
+            vote
         }
     }
 
@@ -163,7 +167,7 @@ impl Group {
                 granted: true,
                 last: head.last,
             },
-            // It was a member, and is about to be let in again: it votes as if it still had what it had then.
+            // A former member that is about to rejoin votes as if it still had its old entries.
             Request::Vote(ref head) | Request::PreVote(ref head)
                 if head.last.unwrap_or_default() < self.forgotten() =>
             {
@@ -187,7 +191,7 @@ impl Group {
             ),
             Request::Transfer { from, to, last } => {
                 let request = TransferLeaderRequest::new(from.into(), to, log_ids(last));
-                if to == self.node() && (self.is_witness() || self.lacks_what_it_had()) {
+                if to == self.node() && (self.is_witness() || self.lacks_earlier_entries()) {
                     return Ok(Response::Transferred(false));
                 }
                 let taken = raft.handle_transfer_leader(request).await;
@@ -223,7 +227,7 @@ impl Group {
     }
 
     async fn serve_snapshot(&self, mut channel: Channel) -> io::Result<()> {
-        // Two at once would mix their batches.
+        // Two snapshots at once would mix their batches.
         let _alone = self.receiving().lock().await;
         let Some(first) = channel.rx.recv().await? else {
             return Ok(());
@@ -279,7 +283,7 @@ impl Group {
         wait(|done| self.log().receive(partition, batches, done)).await
     }
 
-    /// What this node has of each partition: what is applied, and what came of a snapshot that is not yet installed.
+    /// Returns the next offset of each partition, of applied batches and of received batches.
     fn next_offsets(&self) -> io::Result<BTreeMap<PartitionId, Offset>> {
         let mut next = self.log().received().map_err(io::Error::other)?;
         next.retain(|partition, _| partition.group() == self.id());

@@ -1,4 +1,4 @@
-//! What the handle of a group shares with consensus and with the state machine.
+//! State that the handle of a group shares with consensus and with the state machine.
 
 use crate::error::ProposeError;
 use crate::types::{Membership, NodeId, Types};
@@ -13,52 +13,53 @@ use weir_log::{AppendError, EntryHeader, EntryId};
 use weir_types::Term;
 use weir_types::planted::{Bug, planted};
 
-/// Called once with what became of a proposal.
+/// Called once with the outcome of a proposal.
 pub type Decided = Box<dyn FnOnce(Result<(), ProposeError>) + Send>;
 
-/// What committed entries change. Calls come from one task at a time and must not block.
+/// The state changed by committed entries. Calls come from a single task and must not block.
 pub trait StateMachine: Send + Sync + 'static {
-    /// An entry is committed and readable. Called in order, before its waiters are told.
+    /// Applies a committed and readable entry. Called in order, before the entry's waiters.
     ///
     /// # Errors
-    /// In words, when it says what this release does not understand: the group stops, since it would go on without.
+    /// Returns words about contents that this release does not understand: the group stops rather than skip
+    /// them.
     fn apply(&self, header: &EntryHeader) -> Result<(), String>;
-    /// This node leads from now on, and all that was committed before is applied: [`Group::lead`] gives the right to
+    /// This node leads from now on, with everything before its term applied. `Group::lead` gives the right to
     /// propose.
     fn leading(&self);
-    /// The term is over: what was computed ahead of commitment is void.
+    /// The term is over: results computed ahead of commitment are void.
     fn stepped_down(&self);
-    /// All of the state was replaced by another node's: it is in the log's rows.
+    /// A snapshot of another node has replaced the state, which is in the log's rows.
     fn replaced(&self);
 }
 
-/// How far each node's log is confirmed to a leader with a witness.
+/// Last index that each node has confirmed to a leader with a witness.
 pub(crate) type Confirmed = BTreeMap<NodeId, u64>;
 
-/// A member that takes nothing is asked again several times in this.
+/// Validity of a member's refusal, in which the member is asked several times.
 const REFUSES_FOR: Duration = Duration::from_secs(2);
 
-/// What the handle and the state machine share.
+/// State shared by the handle and the state machine.
 pub(crate) struct Shared {
     pub(crate) machine: Arc<dyn StateMachine>,
     pub(crate) node: NodeId,
-    /// More than one node has the group's log, or will.
-    pub(crate) many: AtomicBool,
+    /// Other nodes have the group's log, too, or will.
+    pub(crate) has_followers: AtomicBool,
     pub(crate) has_witness: AtomicBool,
-    /// This node is the only voter: nobody else can be elected, whether others are heard or not.
-    pub(crate) sole: AtomicBool,
-    /// This node is no voter: others can be elected, whoever is heard.
-    pub(crate) out: AtomicBool,
-    /// When a leader last sent something, in milliseconds since `begun`.
+    /// This node is the only voter: no other node can be elected.
+    pub(crate) is_only_voter: AtomicBool,
+    /// This node is not a voter: other nodes can be elected at any time.
+    pub(crate) is_not_voter: AtomicBool,
+    /// Time of the leader's last message, in milliseconds since `begun`.
     pub(crate) heard_leader: AtomicU64,
     pub(crate) begun: Instant,
-    /// Consensus is not there any more.
+    /// Consensus has ended.
     pub(crate) ended: AtomicBool,
-    /// What the leader sent was refused for want of room.
-    pub(crate) full: AtomicBool,
-    /// Kept while there is a witness, which comes after the others.
+    /// The leader's entries were refused for lack of disk space.
+    pub(crate) is_disk_full: AtomicBool,
+    /// Maintained while there is a witness, which gets entries after the others.
     pub(crate) confirmed: tokio::sync::watch::Sender<Confirmed>,
-    /// Whether this node may propose is to be looked at again.
+    /// Signals that the right to propose may have changed.
     pub(crate) turned: Arc<tokio::sync::Notify>,
     pub(crate) state: Mutex<State>,
 }
@@ -69,30 +70,30 @@ pub(crate) struct State {
     pub(crate) began: Term,
     /// The term in which this node may propose.
     pub(crate) leading: Option<Term>,
-    /// An entry that no follower can be sent: whoever has it in its log would lead in vain.
+    /// An entry too large for any message: a leader with this entry could not commit.
     pub(crate) unsendable: Option<EntryId>,
-    /// A term in which something was refused after others had been computed on top of it: nothing more is proposed in it.
+    /// A term with a refused proposal that others were computed on: nothing more is proposed in the term.
     pub(crate) void: Option<Term>,
-    /// Another was asked to lead: until then this node answers nothing, since that one may be elected any moment.
+    /// End of a hand-over: until then another node may be elected, so that this node serves nothing.
     pub(crate) handing_over: Option<Instant>,
-    /// Numbers proposals of this node, over all terms.
+    /// Last ticket of a proposal of this node, over all terms.
     pub(crate) last_ticket: u64,
-    /// The last proposal that is known to be committed.
+    /// Last proposal known to be committed.
     pub(crate) committed: u64,
     pub(crate) pending: BTreeMap<u64, Pending>,
     /// Called when no proposal up to a ticket is undecided.
     pub(crate) settling: Vec<(u64, Settled)>,
-    /// Called when this node is heard again, or leads no more.
+    /// Called when most voters are heard again, or the lead is lost.
     pub(crate) silent: Vec<Settled>,
     pub(crate) members: Option<Membership>,
-    /// Members that would not take entries: when they last said so, and why. One for each, however often it is asked.
+    /// Members that refuse entries: time and reason of the last refusal, a single entry per member.
     pub(crate) refused: BTreeMap<NodeId, (Instant, String)>,
 }
 
 pub(crate) type Settled = Box<dyn FnOnce() + Send>;
 
 impl State {
-    /// Those whose proposals are all decided.
+    /// Removes and returns the waiters whose proposals are all decided.
     pub(crate) fn settled(&mut self) -> Vec<Settled> {
         let first = self
             .pending
@@ -108,15 +109,13 @@ impl State {
     }
 }
 
-/// A proposal that is not decided. It stays, also when nobody waits for it any more: whatever is computed next must not
-/// take it for void.
+/// An undecided proposal. It stays without waiters, too: later computations must not take it for void.
 pub(crate) struct Pending {
     pub(crate) waiters: Vec<Decided>,
     pub(crate) since: Instant,
 }
 
-/// A proposal that is not decided within this time has an unknown outcome for those who wait: below the 30 s that a
-/// Kafka client waits.
+/// Longest wait for a decision before waiters get an unknown outcome: below the 30 s of a Kafka client.
 pub(crate) const PROPOSAL_WAIT: Duration = Duration::from_secs(10);
 
 impl Shared {
@@ -124,26 +123,27 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first entry of a term is applied. If it is this node's, it leads.
+    /// Notes that the first entry of a term is applied. If the term is this node's, the node leads.
     pub(crate) fn began(&self, term: Term) {
         self.lock().began = term;
         self.turned.notify_one();
     }
 
     pub(crate) fn set_members(&self, membership: &Membership) {
-        self.many.store(membership.nodes().count() > 1, Ordering::Relaxed);
-        self.sole
+        self.has_followers
+            .store(membership.nodes().count() > 1, Ordering::Relaxed);
+        self.is_only_voter
             .store(membership.voter_ids().eq([self.node]), Ordering::Relaxed);
         let witness = membership.nodes().any(|(_, member)| member.witness);
         self.has_witness.store(witness, Ordering::Relaxed);
-        self.out.store(
+        self.is_not_voter.store(
             !membership.voter_ids().any(|id| id == self.node),
             Ordering::Relaxed,
         );
         self.lock().members = Some(membership.clone());
     }
 
-    /// A leader has sent something.
+    /// Notes a message of the leader.
     pub(crate) fn hear_leader(&self) {
         let now = self.begun.elapsed().as_millis() as u64;
         self.heard_leader.store(now, Ordering::Relaxed);
@@ -154,7 +154,7 @@ impl Shared {
         self.begun.elapsed().saturating_sub(heard)
     }
 
-    /// A member has confirmed the entries up to `index`.
+    /// Notes that a member has confirmed the entries up to `index`.
     pub(crate) fn has_confirmed(&self, node: NodeId, index: u64) {
         if self.has_witness.load(Ordering::Relaxed) {
             self.confirmed.send_modify(|confirmed| {
@@ -167,14 +167,14 @@ impl Shared {
         self.confirmed.subscribe()
     }
 
-    /// Voters, other than this node, that keep records.
+    /// Returns the other voters that keep records.
     pub(crate) fn other_full_voters(&self) -> BTreeSet<NodeId> {
         let state = self.lock();
         let full = state.members.iter().flat_map(full_voters);
         full.filter(|id| *id != self.node).collect()
     }
 
-    /// A member did not take what it was sent.
+    /// Notes that a member refused entries.
     pub(crate) fn refused(&self, node: NodeId, why: &str) {
         let mut state = self.lock();
         state.refused.insert(node, (Instant::now(), why.to_owned()));
@@ -182,7 +182,7 @@ impl Shared {
         refused.retain(|id, _| members.as_ref().is_none_or(|m| m.get_node(id).is_some()));
     }
 
-    /// Why a member takes nothing, if it said so in the last [`REFUSES_FOR`].
+    /// Returns the reason of a member's refusal within the last [`REFUSES_FOR`].
     pub(crate) fn refuses(&self, node: NodeId) -> Option<String> {
         let state = self.lock();
         let (_, why) = state
@@ -192,12 +192,12 @@ impl Shared {
         Some(why.clone())
     }
 
-    /// Says once when there is no room for what the leader sends, and when there is again.
+    /// Logs the begin and the end of a lack of disk space, once each.
     pub(crate) fn tell_of_room(&self, full: Option<&AppendError>) {
-        if self.full.load(Ordering::Relaxed) == full.is_some() {
+        if self.is_disk_full.load(Ordering::Relaxed) == full.is_some() {
             return;
         }
-        self.full.store(full.is_some(), Ordering::Relaxed);
+        self.is_disk_full.store(full.is_some(), Ordering::Relaxed);
         match full {
             Some(error) => {
                 tracing::warn!(%error, "what the leader sends is not taken; this node falls behind")
@@ -206,10 +206,10 @@ impl Shared {
         }
     }
 
-    /// The log goes on with an entry that is too large for any message: this node leads no longer, and does not stand until the
-    /// entry is gone. Where there is nobody else it goes on alone.
+    /// Handles an entry that is too large for any message. This node stops leading, and does not stand until
+    /// the entry is gone. A single node continues alone.
     pub(crate) fn cannot_send(&self, entry: EntryId, bytes: usize) {
-        let sole = self.sole.load(Ordering::Relaxed);
+        let sole = self.is_only_voter.load(Ordering::Relaxed);
         tracing::error!(
             index = entry.index,
             bytes,
@@ -225,11 +225,11 @@ impl Shared {
         self.turned.notify_one();
     }
 
-    /// Whether this node may stand for election, if that is to be said anew.
+    /// Returns true or false when this node's right to stand for election changes.
     pub(crate) fn may_stand(&self, last: EntryId) -> Option<bool> {
         let mut state = self.lock();
         let entry = state.unsendable?;
-        // Another leader has put something else in its place, or has got it to the others.
+        // Another leader has replaced the entry, or has replicated it.
         let is_gone = last.index < entry.index || last.term > entry.term;
         if is_gone {
             state.unsendable = None;
@@ -249,7 +249,7 @@ impl Shared {
                 Err(ProposeError::NotLeader { leader: to.leader_id })
             }
             Err(_) if planted(Bug::TakenBackIsOk) => Ok(()),
-            // Taken back here, and perhaps still with another that will lead: it may yet be committed.
+            // Removed here, but a later leader may still have the entry: it may yet be committed.
             Err(_) => Err(ProposeError::Unknown),
         };
         let (pending, settled, stepped_down) = {
@@ -257,7 +257,7 @@ impl Shared {
             let mut stepped_down = false;
             match &result {
                 Ok(()) => state.committed = state.committed.max(ticket),
-                // Others may have been computed on top of it, and must not follow.
+                // Later proposals may depend on this one, and must not follow.
                 Err(_) => {
                     state.void = state.void.max(Some(term));
                     stepped_down = state.leading.take_if(|t| *t <= term).is_some();
@@ -276,7 +276,7 @@ impl Shared {
         }
     }
 
-    /// Tells all who wait that they will not hear what became of their proposals.
+    /// Answers all waiters with an unknown outcome.
     pub(crate) fn give_up(&self) {
         let (left, settling) = {
             let mut state = self.lock();
@@ -294,12 +294,12 @@ impl Shared {
         settling.into_iter().for_each(|(_, waiter)| waiter());
     }
 
-    /// Whether `term` is this node's, and nothing more is proposed in it.
+    /// Returns true when this node leads `term` but may propose nothing more in it.
     pub(crate) fn is_void(&self, term: Term) -> bool {
         self.lock().void >= Some(term)
     }
 
-    /// Follows what openraft says of who leads.
+    /// Follows openraft's report of the leader.
     pub(crate) fn follow(&self, leading: Option<Term>) {
         let (before, after, overdue) = {
             let mut state = self.lock();
@@ -323,7 +323,7 @@ impl Shared {
         }
         if let Some(term) = after.filter(|_| before != after) {
             tracing::info!(term = term.0, "this node leads");
-            // What was confirmed to it earlier may have been taken back since.
+            // Earlier confirmations may have been taken back since.
             self.confirmed.send_modify(Confirmed::clear);
             self.machine.leading();
         }
@@ -333,7 +333,7 @@ impl Shared {
     }
 }
 
-/// Voters that keep records.
+/// Returns the voters that keep records.
 pub(crate) fn full_voters(members: &Membership) -> impl Iterator<Item = NodeId> + '_ {
     let full = |id: &NodeId| members.get_node(id).is_some_and(|m| !m.witness);
     members.voter_ids().filter(full)

@@ -1,4 +1,5 @@
-//! The log of a group, as openraft wants it: over the node's log, which many groups share, with its end in memory.
+//! The log of a group for openraft: the node's log, which many groups share, with the newest entries in
+//! memory.
 
 use crate::raft::tail::Tail;
 use crate::types::{LogId, RaftEntry, StoredVote, Types, Vote, entry_id, from_log, log_id, to_log};
@@ -17,7 +18,7 @@ use weir_types::limits::{REPLICATE_BYTES_MAX, REPLICATE_ENTRIES_MAX};
 use weir_types::planted::{Bug, planted};
 use weir_types::{GroupId, Offset, PartitionId};
 
-/// The log of one group. Clones are handles to the same one.
+/// The log of a group. Clones are handles to the same log.
 #[derive(Clone)]
 pub(crate) struct Store(Arc<Inner>);
 
@@ -25,12 +26,12 @@ struct Inner {
     group: GroupId,
     log: Log,
     tail: Mutex<Tail>,
-    /// The last entry that is on this node's disk; none after a failed write.
+    /// Last entry on this node's disk; `None` after a failed write.
     flushed: watch::Sender<Option<u64>>,
     mend: OnceLock<Mend>,
 }
 
-/// Gets the batch at an offset, which cannot be read, from others; whether it can be read now.
+/// Repairs the batch at an offset from other members. Resolves to true when the batch can be read.
 pub(crate) type Mend = Box<dyn Fn(PartitionId, Offset) -> BoxFuture<'static, bool> + Send + Sync>;
 
 impl Store {
@@ -50,12 +51,12 @@ impl Store {
         self.0.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets who mends, once.
+    /// Sets the repair, once.
     pub(crate) fn set_mend(&self, mend: Mend) {
         let _ = self.0.mend.set(mend);
     }
 
-    /// Whether what could not be read is there now: it is worth another look.
+    /// Repairs the batch of a read error. Returns true when another read is worthwhile.
     pub(crate) async fn mended(&self, error: &ReadError) -> bool {
         match (error, self.0.mend.get()) {
             (ReadError::Damaged { partition, near, .. }, Some(mend)) => {
@@ -73,7 +74,7 @@ impl Store {
         self.0.group
     }
 
-    /// The header of `entry`, computed once for an entry that is still in memory.
+    /// Returns the header of `entry`, computed once while the entry is in memory.
     pub(crate) fn header(&self, entry: &RaftEntry) -> Arc<EntryHeader> {
         let kept = self.tail().header(entry.log_id.index());
         kept.unwrap_or_else(|| Arc::new(to_log(self.0.group, entry).header()))
@@ -97,31 +98,33 @@ impl Store {
         })
     }
 
-    /// Returns once the entry `index` is on this node's disk. openraft has a state machine apply what most have, which
-    /// need not include this node: but readers look for applied records on its disk, and the log must never note as
-    /// applied what it could lose.
+    /// Waits until the entry `index` is on this node's disk. openraft applies entries that most nodes have,
+    /// perhaps without this node. But readers look for applied records on this disk, and the log must not
+    /// mark entries as applied that it could lose.
     ///
     /// # Errors
-    /// When the log stopped.
+    /// Fails when the log has stopped.
     pub(crate) async fn until_flushed(&self, index: u64) -> io::Result<()> {
         if planted(Bug::ApplyUnflushed) {
             return Ok(());
         }
         let mut flushed = self.0.flushed.subscribe();
         let there = flushed.wait_for(|f| f.is_none_or(|last| last >= index)).await;
-        match there.map_err(io::Error::other)?.is_some() {
-            true => Ok(()),
-            false => Err(io::Error::other("the log stopped")),
+        if there.map_err(io::Error::other)?.is_some() {
+            Ok(())
+        } else {
+            Err(io::Error::other("the log stopped"))
         }
     }
 
-    /// A snapshot was installed: the log goes on behind it.
+    /// Restarts the log behind `at`, after the installation of a snapshot.
     pub(crate) fn restart(&self, at: EntryId) {
         self.tail().restart(at);
         self.0.note_flushed(Some(at.index));
     }
 
-    /// Entries of `[start, end)`: from the disk, and from memory. May end early at a limit, but not before the first.
+    /// Reads entries of `[start, end)` from disk and memory. May end early at a limit, but not before the
+    /// first.
     async fn read(&self, start: u64, end: u64, max_bytes: usize, of: Payloads) -> io::Result<Vec<RaftEntry>> {
         let (from, mut in_memory) = self.tail().range(start, end, max_bytes);
         if from <= start || start >= end {
@@ -163,7 +166,7 @@ impl Inner {
             let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
             tail.flushed(index);
         }
-        // What failed stays failed.
+        // A failure is final.
         let note = |f: &mut Option<u64>| *f = f.zip(index).map(|(before, now)| before.max(now));
         self.flushed.send_modify(note);
     }
@@ -196,7 +199,7 @@ impl RaftLogReader<Types> for Store {
             let tail = self.tail();
             (start.max(tail.purged.index + 1), end.min(tail.last.index + 1))
         };
-        // What consensus applies and looks for members in, also before anybody could be asked for what is damaged.
+        // Read by consensus to apply entries and find members, even before a damaged batch could be repaired.
         self.read(start, end, usize::MAX, Payloads::Left).await
     }
 
@@ -248,7 +251,7 @@ impl RaftLogStorage<Types> for Store {
             callback.io_completed(Ok(()));
         }
         while let Some(entry) = entries.next() {
-            // Entries reach the disk in their order: the last stands for all.
+            // Entries reach the disk in order: the last stands for all.
             let callback = entries.peek().is_none().then(|| callback.take()).flatten();
             let flushed = move |result: Result<(), AppendError>| {
                 if let Some(callback) = callback {
@@ -275,7 +278,7 @@ impl RaftLogStorage<Types> for Store {
         if planted(Bug::TailKeepsTruncated) {
             return truncated;
         }
-        // Once more: those that are gone may have been flushed meanwhile.
+        // Again: removed entries may have been flushed meanwhile.
         self.tail().truncate(last);
         let back = |f: &mut Option<u64>| *f = f.map(|index| index.min(last.index));
         self.0.flushed.send_modify(back);

@@ -1,11 +1,11 @@
-//! What tables may take of memory: as they use it, and not what they might.
+//! Memory of tables: bounded by actual use, not by possible use.
 
 use crate::error::StateError;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_types::pool::Pool;
 
-/// The bounds of tables: what those of a pipeline may take together, and those of all pipelines of a node.
+/// Bounds on tables: those of a pipeline together, and those of all pipelines of a node.
 #[derive(Clone, Debug)]
 pub struct Quota(Arc<Bounds>);
 
@@ -13,12 +13,13 @@ pub struct Quota(Arc<Bounds>);
 struct Bounds {
     pipeline: Pool,
     node: Arc<Pool>,
-    /// By partition: bytes of rows that are stored and of which no table is in memory; none where one is.
+    /// By partition: bytes of stored rows without a table in memory; `None` with a table.
     aside: Mutex<BTreeMap<u32, Option<usize>>>,
 }
 
 impl Quota {
-    /// For tables of one pipeline, which has `bytes` in all, beside those of others, who take of `node` as well.
+    /// Makes the quota of a pipeline with `bytes` in all, which also takes from `node`, shared with other
+    /// pipelines.
     pub fn new(bytes: usize, node: Arc<Pool>) -> Self {
         Self(Arc::new(Bounds {
             pipeline: Pool::new(bytes as u64),
@@ -27,22 +28,22 @@ impl Quota {
         }))
     }
 
-    /// For tables of which nobody else knows.
+    /// Makes a quota for tables that share nothing.
     pub fn alone(bytes: usize) -> Self {
         Self::new(bytes, Arc::new(Pool::new(u64::MAX)))
     }
 
-    /// The tables of a partition come into memory: they count for themselves.
+    /// Notes that the tables of a partition are in memory and count themselves.
     pub fn load(&self, partition: u32) {
         self.set(partition, Some(None));
     }
 
-    /// They are put aside: `bytes` of rows are stored, and count until they are in memory again.
+    /// Notes that the tables of a partition are evicted: `bytes` of rows count until they are loaded again.
     pub fn put_aside(&self, partition: u32, bytes: usize) {
         self.set(partition, Some(Some(bytes)));
     }
 
-    /// `bytes` of rows of a partition are found stored. Those of one that is in memory count already.
+    /// Notes `bytes` of stored rows of a partition. A partition in memory already counts.
     pub fn find_stored(&self, partition: u32, bytes: usize) {
         let is_in_memory = matches!(self.aside().get(&partition), Some(None));
         if !is_in_memory {
@@ -50,7 +51,7 @@ impl Quota {
         }
     }
 
-    /// The partition is somebody else's.
+    /// Notes that another node has the partition.
     pub fn forget(&self, partition: u32) {
         self.set(partition, None);
     }
@@ -99,20 +100,20 @@ impl Drop for Bounds {
     }
 }
 
-/// What one table has of a quota. It gives it back when it is dropped.
+/// A table's share of a quota, returned when dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     quota: Quota,
     taken: usize,
 }
 
-/// Taken beyond what is needed, so that few rows ask for more.
+/// Returns bytes taken in advance, so that few rows have to ask.
 fn slack(bytes: usize) -> usize {
     bytes / 8 + 512
 }
 
 impl Share {
-    /// Nothing of it yet.
+    /// Makes an empty share.
     pub(crate) fn of(quota: &Quota) -> Self {
         Self {
             quota: quota.clone(),
@@ -120,12 +121,13 @@ impl Share {
         }
     }
 
-    /// Takes as much as `bytes` need.
+    /// Takes enough for `bytes`.
     #[inline]
     pub(crate) fn need(&mut self, bytes: usize) -> Result<(), StateError> {
-        match bytes <= self.taken {
-            true => Ok(()),
-            false => self.take_more(bytes),
+        if bytes <= self.taken {
+            Ok(())
+        } else {
+            self.take_more(bytes)
         }
     }
 
@@ -146,16 +148,16 @@ impl Share {
         Ok(())
     }
 
-    /// Has what `bytes` take that are there already.
+    /// Takes enough for `bytes` that already exist.
     pub(crate) fn have(&mut self, bytes: usize) {
-        // No more than that: it is taken without asking.
+        // Take exactly that much, without asking.
         if bytes > self.taken {
             self.quota.count(bytes - self.taken);
             self.taken = bytes;
         }
     }
 
-    /// Gives back what `bytes` do not need, if it is much.
+    /// Returns the surplus over `bytes`, if large.
     pub(crate) fn settle(&mut self, bytes: usize) {
         let kept = bytes + slack(bytes);
         if self.taken > kept + slack(bytes) {
@@ -203,14 +205,14 @@ mod tests {
         assert_eq!(fill(&mut b, 40), Err(StateError::Quota(60_000)));
         assert_eq!(fill(&mut c, 60), Err(StateError::Node(100_000)));
         assert!(node.used() <= 100_000 && node.refused() == 1);
-        // What is removed others may have, once it is told.
+        // Others may use removed bytes, once the removal is passed on.
         for n in 0..40u32 {
             a.put(&n.to_be_bytes(), None).unwrap();
         }
         a.take_changes(|_, _| {});
         b.put(b"more", Some(&[0; 868])).unwrap();
         c.set_timer(TimerClock::Event, b"due", 0, Some(7)).unwrap();
-        // What is stored counts, whatever there is, and until it is not there.
+        // Stored rows count always, until they are gone.
         let before = node.used();
         one.find_stored(7, 50_000);
         one.find_stored(7, 90_000);
@@ -219,7 +221,7 @@ mod tests {
         assert_eq!(node.used(), before + 90_000);
         one.put_aside(8, 10_000);
         one.forget(8);
-        // A few rows have what was taken with the last.
+        // A few rows fit the bytes taken in advance.
         assert!(fill(&mut b, 200).is_err());
         drop((a, b, c));
         assert_eq!(node.used(), 90_000);

@@ -1,7 +1,8 @@
-//! What a module remembers of one partition, rows and timers, with what it changed since: the whole of it in memory.
+//! A module's state for a partition, rows and timers, with the changes since the last batch: all of it in
+//! memory.
 //!
-//! Reads never wait for a disk, a scan is a walk, and what a failed call wrote is taken back row by row. The durable form
-//! is rows of the log, and is somebody else's: it takes [`Table::changes`] once a batch.
+//! Reads never wait for a disk, a scan is a walk, and writes of a failed call are taken back row by row. The
+//! durable form is rows of the log, written by the caller, who takes [`Table::changes`] once per batch.
 
 use crate::error::StateError;
 use crate::limits::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
@@ -13,34 +14,34 @@ use std::ops::Bound;
 use std::sync::Arc;
 use weir_types::limits::STATE_CHANGES_BYTES_MAX;
 
-/// What a row costs beyond its bytes, about: a slot of 56, a place among the hashes and in the order of 64, and an
-/// allocation. Counted against the quota, or a million empty values would be free.
+/// Approximate cost of a row beyond its bytes: a slot of 56, its place among hashes and in the order of 64,
+/// and an allocation. Counted against the quota, or a million empty values would be free.
 const ROW_BYTES: usize = 128;
 
 type Key = Arc<[u8]>;
-/// Most are a number or two: those need no allocation, neither in the table nor in the journal.
+/// Most values are a number or two, which need no allocation in the table or the journal.
 type Value = SmallVec<[u8; 16]>;
 
-/// Rows of bytes, and a way back. See the module's docs.
+/// Rows of bytes, with roll-back: see the module's docs.
 ///
-/// A row is looked up by its hash, since that is what each record costs; the order is kept beside, and touched when a key
+/// Rows are looked up by hash, the cost of each record. The order is kept apart, and changes only when a key
 /// comes or goes.
 #[derive(Clone, Debug)]
 pub struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Where each key has its slot. No answer depends on the order of this map.
+    /// Slot of each key. No answer depends on the order of this map.
     by_hash: HashMap<Key, u32, foldhash::fast::RandomState>,
     by_key: BTreeMap<Key, u32>,
-    /// Slots that changed since [`Table::take_changes`], each once, in the order of their first changes.
+    /// Changed slots since [`Table::take_changes`], each once, in the order of first changes.
     changed: Vec<u32>,
     journal: Vec<Change>,
     clocks: Clocks,
-    /// Bytes of keys and values that changed, those that were taken back left out.
+    /// Bytes of changed keys and values, without those taken back.
     changed_bytes: usize,
-    /// What of them was so when the batch began.
+    /// Changed bytes at the begin of the batch.
     changed_before: usize,
-    /// All of it may change.
+    /// All rows may change.
     is_migrating: bool,
     rows: usize,
     bytes: usize,
@@ -50,31 +51,31 @@ pub struct Table {
 #[derive(Clone, Debug)]
 struct Slot {
     key: Key,
-    /// None for a row that was removed: it has its slot until that is told, or taken back.
+    /// `None` for a removed row, which keeps its slot until the removal is passed on or taken back.
     value: Option<Value>,
     is_changed: bool,
 }
 
-/// A step of the way back.
+/// A step of a roll-back.
 #[derive(Clone, Debug)]
 struct Change {
     slot: u32,
     old: Option<Value>,
-    /// What it changed besides the value.
+    /// Effect of the step besides the value.
     did: Did,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Did {
-    /// Made the slot.
+    /// Created the slot.
     Create,
-    /// Was the first to change it.
+    /// Changed the slot for the first time.
     Touch,
-    /// Nothing.
+    /// No other effect.
     Again,
 }
 
-/// A place to come back to.
+/// A point to roll back to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mark {
     changes: usize,
@@ -83,12 +84,12 @@ pub struct Mark {
 }
 
 impl Table {
-    /// An empty one that may grow to about `bytes_max` bytes of memory.
+    /// Makes an empty table of at most about `bytes_max` bytes of memory.
     pub fn new(bytes_max: usize) -> Self {
         Self::within(&Quota::alone(bytes_max))
     }
 
-    /// An empty one that may grow as far as others leave of `quota`.
+    /// Makes an empty table that shares `quota`.
     pub fn within(quota: &Quota) -> Self {
         Self {
             slots: Vec::new(),
@@ -107,7 +108,7 @@ impl Table {
         }
     }
 
-    /// Adds a row that is stored already. Not a change, and taken whatever the quota is now.
+    /// Adds a stored row. Not a change, and accepted whatever the quota.
     pub fn load(&mut self, key: &[u8], value: &[u8]) {
         let slot = match self.by_hash.get(key) {
             Some(slot) => *slot,
@@ -117,7 +118,7 @@ impl Table {
         self.share.have(self.bytes());
     }
 
-    /// The value under `key`.
+    /// Returns the value under `key`.
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
         self.value(*self.by_hash.get(key)?)
     }
@@ -125,7 +126,7 @@ impl Table {
     /// Sets the value under `key`, or removes it.
     ///
     /// # Errors
-    /// When it would be too large.
+    /// Fails when the table would be too large.
     pub fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StateError> {
         if key.len() > STATE_KEY_BYTES_MAX {
             return Err(StateError::Key(key.len()));
@@ -159,7 +160,7 @@ impl Table {
         Ok(())
     }
 
-    /// Rows whose keys begin with `prefix` and come after `after`, ascending.
+    /// Returns the rows whose keys begin with `prefix` and come after `after`, ascending.
     pub fn scan<'a>(
         &'a self,
         prefix: &'a [u8],
@@ -175,12 +176,12 @@ impl Table {
             .filter_map(|(key, slot)| Some((&**key, self.value(*slot)?)))
     }
 
-    /// What a batch may change is counted from here on.
+    /// Begins a batch: its changes are counted from here.
     pub fn begin_batch(&mut self) {
         self.changed_before = self.changed_bytes;
     }
 
-    /// Has all that was loaded told as changes the next time, for who writes it somewhere else.
+    /// Makes all loaded rows changes of the next batch, for a caller that writes them elsewhere.
     pub fn touch_all(&mut self) {
         let slots: Vec<u32> = self.by_key.values().copied().collect();
         for slot in slots {
@@ -192,22 +193,22 @@ impl Table {
         self.clocks.touch_all();
     }
 
-    /// Everything may change from here on: what comes of it is not in an entry of records.
+    /// Allows changes to all rows: a migration is not part of an entry of records.
     pub(crate) fn begin_migration(&mut self) {
         self.is_migrating = true;
     }
 
-    /// Bytes of keys and values that changed since [`Table::take_changes`].
+    /// Returns the bytes of keys and values changed since [`Table::take_changes`].
     pub fn changed_bytes(&self) -> usize {
         self.changed_bytes
     }
 
-    /// Rows and timers that have changed since the last time they were told.
+    /// Returns the number of rows and timers changed since [`Table::take_changes`].
     pub fn changed_rows(&self) -> usize {
         self.changed.len() + self.clocks.mark()
     }
 
-    /// A place to come back to.
+    /// Returns a point to roll back to.
     pub fn mark(&self) -> Mark {
         Mark {
             changes: self.journal.len(),
@@ -216,7 +217,7 @@ impl Table {
         }
     }
 
-    /// Takes back what changed since `mark`.
+    /// Takes back all changes since `mark`.
     pub fn roll_back(&mut self, mark: Mark) {
         self.changed_bytes = self.changed_bytes.min(mark.changed);
         self.clocks.roll_back(mark.timers);
@@ -226,7 +227,7 @@ impl Table {
             };
             self.set(slot, old);
             if did != Did::Again {
-                // It was the last that was touched first, as all later ones have been taken back.
+                // The last slot was touched first: all later slots have been taken back.
                 self.changed.pop();
                 self.mark_changed(slot, false);
             }
@@ -236,7 +237,7 @@ impl Table {
         }
     }
 
-    /// Tells `each` what every row says now that changed since the last time; there is no way back behind it.
+    /// Passes the present value of every changed row to `each`. Earlier marks become invalid.
     pub fn take_changes(&mut self, mut each: impl FnMut(&[u8], Option<&[u8]>)) {
         (self.changed_bytes, self.changed_before) = (0, 0);
         self.journal.clear();
@@ -253,7 +254,7 @@ impl Table {
         }
     }
 
-    /// Adds a timer that is stored already.
+    /// Adds a stored timer.
     pub fn load_timer(&mut self, clock: TimerClock, key: &[u8], tag: u32, at: i64) {
         self.clocks.load(clock, key, tag, at);
         self.share.have(self.bytes());
@@ -262,7 +263,7 @@ impl Table {
     /// Sets the timer for `key` and `tag`, or clears it.
     ///
     /// # Errors
-    /// When it would be too large.
+    /// Fails when the table would be too large.
     pub fn set_timer(
         &mut self,
         clock: TimerClock,
@@ -285,31 +286,32 @@ impl Table {
         Ok(())
     }
 
-    /// When the first timer of `clock` is due.
+    /// Returns the time of the first timer of `clock`.
     pub fn first_due(&self, clock: TimerClock) -> Option<i64> {
         self.clocks.see(clock).first().map(|timer| timer.at)
     }
 
-    /// Clears the timer that is due first, if it is by `until`, and returns it.
+    /// Clears and returns the first timer, if due by `until`.
     pub fn pop_due(&mut self, clock: TimerClock, until: i64) -> Option<Timer> {
         self.clocks.pop(clock, until)
     }
 
-    /// Tells `each` when every timer that changed since the last time is due now; there is no way back behind it.
+    /// Passes the present time of every changed timer to `each`. Earlier marks become invalid.
     pub fn take_timer_changes(&mut self, each: impl FnMut(TimerClock, &[u8], u32, Option<i64>)) {
         self.clocks.take_changes(each);
     }
 
-    /// Timers that are set.
+    /// Returns the number of set timers.
     pub fn timers(&self) -> usize {
         self.clocks.len()
     }
 
-    /// What does not grow is taken: a quota that was lowered must not stop a module that shrinks.
+    /// Shrinking is always allowed: a lowered quota must not stop a module that shrinks.
     fn check_quota(&mut self, before: usize, after: usize) -> Result<(), StateError> {
-        match after > before {
-            true => self.share.need(self.bytes() - before + after),
-            false => Ok(()),
+        if after > before {
+            self.share.need(self.bytes() - before + after)
+        } else {
+            Ok(())
         }
     }
 
@@ -327,7 +329,7 @@ impl Table {
         }
     }
 
-    /// Sets the value in `slot`, and says what it was.
+    /// Sets the value in `slot` and returns the earlier value.
     fn set(&mut self, slot: u32, value: Option<Value>) -> Option<Value> {
         let row = self.slots.get_mut(slot as usize)?;
         let old = std::mem::replace(&mut row.value, value);
@@ -337,7 +339,7 @@ impl Table {
         old
     }
 
-    /// A slot for `key`, which has none, with nothing in it.
+    /// Creates an empty slot for the new `key`.
     fn create(&mut self, key: &[u8]) -> u32 {
         let key = Key::from(key);
         let row = Slot {
@@ -356,7 +358,7 @@ impl Table {
         slot
     }
 
-    /// Gives up a slot that has nothing in it.
+    /// Removes an empty slot.
     fn destroy(&mut self, slot: u32) {
         if let Some(row) = self.slots.get_mut(slot as usize) {
             let key = std::mem::take(&mut row.key);
@@ -366,23 +368,23 @@ impl Table {
         }
     }
 
-    /// Rows.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.rows
     }
 
-    /// Whether it has none.
+    /// Returns true without rows.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
 
-    /// Bytes of memory that all of it takes, about.
+    /// Returns the approximate bytes of memory of the whole table.
     pub fn bytes(&self) -> usize {
         self.bytes + self.clocks.bytes()
     }
 }
 
-/// What a row of these takes of memory, about.
+/// Returns the approximate bytes of memory of a row.
 pub fn row_bytes(key: &[u8], value: &[u8]) -> usize {
     key.len() + value.len() + ROW_BYTES
 }
@@ -400,7 +402,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain map: what is kept, what is taken back, and what is told of it.
+        /// Against a plain map: kept rows, taken back rows, and reported changes.
         #[test]
         fn it_is_a_map_with_a_way_back(kept in proptest::collection::vec(op(), 0..30), undone in proptest::collection::vec(op(), 0..30)) {
             let mut table = Table::new(usize::MAX);
@@ -423,7 +425,7 @@ mod tests {
             prop_assert_eq!(&rows, &model.clone().into_iter().collect::<Vec<_>>());
             let bytes: usize = model.iter().map(|(k, v)| row_bytes(k, v)).sum();
             prop_assert_eq!(table.bytes(), bytes);
-            // The changes make of what was stored what there is.
+            // The changes turn the stored rows into the present rows.
             let mut stored = BTreeMap::from([(vec![7], b"stored".to_vec())]);
             table.take_changes(|key, value| match value {
                 Some(v) => drop(stored.insert(key.to_vec(), v.to_vec())),
@@ -431,7 +433,7 @@ mod tests {
             });
             prop_assert_eq!(&stored, &model);
             table.take_changes(|key, _| panic!("{key:?} has not changed"));
-            // Nothing is left of what is not there.
+            // Removed rows leave nothing behind.
             let rows = model.len();
             prop_assert_eq!((table.by_hash.len(), table.by_key.len(), table.slots.len() - table.free.len()), (rows, rows, rows));
         }
