@@ -101,7 +101,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// A later release has written the data.
-    #[error("data in `{}` is whole, and not for this release: {why}", path.display())]
+    #[error("data in `{}` is intact, but needs another release: {why}", path.display())]
     Newer {
         /// Directory or file.
         path: PathBuf,
@@ -111,7 +111,7 @@ pub enum OpenError {
     /// The data is damaged, and the log does not open without a repair.
     #[error(
         "data in `{}` is damaged and does not open ({why}); at stake: {}. `weir scrub --data {} --repair` \
-         makes it again from all that can be read, and says what is lost",
+         rebuilds the log from all readable data and reports the losses",
         path.display(), stake(damage), path.display()
     )]
     Damaged {
@@ -127,7 +127,7 @@ pub enum OpenError {
 /// Describes the endangered data, also when nothing is known of it.
 fn stake(damage: &Damage) -> String {
     if damage.is_none() {
-        "nobody knows, since the marks of how far it went are gone or name nothing".to_owned()
+        "unknown, since the watermarks are gone or empty".to_owned()
     } else {
         damage.to_string()
     }
@@ -170,7 +170,7 @@ pub enum ReadError {
         why: String,
     },
     /// A row exists but cannot be decoded.
-    #[error("{row} is there and cannot be read: {why}")]
+    #[error("{row} exists but cannot be decoded: {why}")]
     Format {
         /// Name of the row.
         row: String,

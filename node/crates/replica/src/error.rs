@@ -14,10 +14,10 @@ pub enum ProposeError {
         leader: Option<NodeId>,
     },
     /// The leader changed, or could not reach most voters, before the proposal was known to be committed.
-    #[error("outcome unknown: the leader changed, or lost the others, before most had it")]
+    #[error("outcome unknown: the leader changed, or lost its majority, before the entry was committed")]
     Unknown,
     /// The proposal is larger than an entry may be: nothing of it happened, and nothing will.
-    #[error("{bytes} bytes would be one entry, which has at most {limit}: ask for less at once")]
+    #[error("the proposal of {bytes} bytes is over the limit of {limit} for an entry: send less at once")]
     TooLarge {
         /// Bytes of the proposal's ops.
         bytes: usize,

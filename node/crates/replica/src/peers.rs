@@ -387,7 +387,8 @@ async fn serve_stream(
                 return Err(PeerError::Malformed(why));
             }
             let group = host.group(id);
-            let group = group.ok_or_else(|| PeerError::Malformed(format!("group {id} is not here")))?;
+            let group = group
+                .ok_or_else(|| PeerError::Malformed(format!("this node has no replica of group {id}")))?;
             let served = group.serve_opened(id, to, purpose, channel(stream)).await;
             served.map_err(lost)
         }

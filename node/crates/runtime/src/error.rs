@@ -161,18 +161,16 @@ pub enum CallFailure {
     #[error("asked for more than its {0} bytes of memory, and stopped")]
     Memory(usize),
     /// The memory of all modules of the node is exhausted.
-    #[error("found no memory: the modules of this node have {0} bytes together, and they are taken")]
+    #[error("found no memory: the modules of this node share {0} bytes, which are in use")]
     Full(u64),
     /// The state of all pipelines of the node has reached its limit.
-    #[error("found no memory: what all pipelines of this node remember has reached its {0} bytes")]
+    #[error("found no memory: the state of all pipelines of this node has reached its {0} bytes")]
     Crowded(u64),
     /// The call returned or passed on too many bytes.
-    #[error("returned or handed over more than {0} bytes in one call")]
+    #[error("returned or passed more than {0} bytes in a call")]
     Output(usize),
     /// The records of the outcome exceed the limit.
-    #[error(
-        "what it returned stands for {bytes} bytes of records, all outputs together: at most {limit} are allowed"
-    )]
+    #[error("the outcome makes {bytes} bytes of records on all outputs: at most {limit} are allowed")]
     Effects {
         /// Actual bytes.
         bytes: usize,
@@ -208,7 +206,7 @@ pub enum CallError {
     #[error(transparent)]
     Failed(CallFailure),
     /// The module asks for another attempt.
-    #[error("asks to be tried again: {0}")]
+    #[error("asks for a retry: {0}")]
     Retry(String),
     /// The module cannot process the record at this index.
     #[error("cannot process record {0}: {1}")]
@@ -233,12 +231,10 @@ pub enum StateError {
     )]
     Quota(u64),
     /// The state of all pipelines of the node has reached its limit.
-    #[error(
-        "what all pipelines of this node remember has reached {0} bytes: have them remove what they do not need"
-    )]
+    #[error("the state of all pipelines of this node has reached {0} bytes: remove old state")]
     Node(u64),
     /// The batch changes too much state.
-    #[error("a batch changes more than {STATE_CHANGES_BYTES_MAX} bytes of its state: send smaller ones")]
+    #[error("a batch changes more than {STATE_CHANGES_BYTES_MAX} bytes of state: send smaller batches")]
     Changes,
 }
 

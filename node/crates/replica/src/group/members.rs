@@ -109,8 +109,7 @@ impl Group {
         }
         let full: BTreeSet<NodeId> = self.shared().members().iter().flat_map(full_voters).collect();
         if full == BTreeSet::from([node]) {
-            let why =
-                format!("node {node} is the only one that votes and keeps records: it cannot be removed");
+            let why = format!("node {node} is the only voter with records and cannot be removed");
             return Err(GroupError::Refused(why));
         }
         // A new leader has not heard from anybody yet.
@@ -217,7 +216,7 @@ impl Group {
     /// A dropped request may have started the hand-over.
     pub async fn transfer(&self, to: NodeId) -> Result<(), GroupError> {
         if !self.voters().contains(&to) {
-            return Err(GroupError::Refused(format!("node {to} is no voter")));
+            return Err(GroupError::Refused(format!("node {to} is not a voter")));
         }
         if self.members().get(&to).is_some_and(|m| m.witness) {
             return Err(GroupError::Refused(format!(

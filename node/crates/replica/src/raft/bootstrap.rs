@@ -66,11 +66,11 @@ pub async fn make_alone(
     let member = members.as_ref().and_then(|m| m.get_node(&node)).cloned();
     let member = member.ok_or_else(|| {
         GroupError::Refused(format!(
-            "its log does not know node {node}: there is nothing to go on with"
+            "its log does not know node {node}, which cannot continue alone"
         ))
     })?;
     if member.witness {
-        let why = format!("node {node} is a witness: it has no records to go on with");
+        let why = format!("node {node} is a witness without records and cannot continue alone");
         return Err(GroupError::Refused(why));
     }
     let vote = stored_vote(log, group).map_err(stopped)?;

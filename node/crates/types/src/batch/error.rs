@@ -14,7 +14,7 @@ pub enum BatchError {
         need: usize,
     },
     /// The batch has another version than 2.
-    #[error("batch has magic {0}, only version 2 is taken")]
+    #[error("batch has magic {0}: only version 2 is accepted")]
     Magic(i8),
     /// The batch is over the limit.
     #[error("batch of {have} bytes is over the limit of {limit}")]
@@ -36,7 +36,7 @@ pub enum BatchError {
     #[error("batch names compression codec {0}, known are 0 (none) to 4 (zstd)")]
     Codec(u8),
     /// The record count is impossible.
-    #[error("batch claims {0} records, which its bytes or the limit rule out")]
+    #[error("batch claims {0} records: impossible for its size, or over the limit")]
     Count(i64),
     /// The last offset delta does not fit the record count.
     #[error("batch has a last offset delta of {last} for {count} records")]
