@@ -182,6 +182,6 @@ impl Group {
     /// Safe: a purge under way goes on.
     #[cfg(feature = "testing")]
     pub async fn purge(&self, upto: u64) {
-        keeper::purge_upto(&self.0.raft, upto).await;
+        purge_upto(&self.0.raft, upto).await;
     }
 }
