@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// What each crate may use, of ours and of what only it may name. `node/ARCHITECTURE.md` draws them.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("weir-types", &[]),
     ("weir-log", &["weir-types", "fjall"]),
     ("weir-peer", &["weir-types", "quinn"]),
@@ -15,13 +15,33 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ),
     ("weir-broker", &["weir-types", "weir-log", "weir-replica"]),
     ("weir-pipeline", &["weir-types", "weir-broker", "weir-runtime"]),
-    ("weir-http", &["weir-types", "weir-broker", "weir-pipeline"]),
+    ("weir-api", &[]),
+    (
+        "weir-admin",
+        &["weir-types", "weir-broker", "weir-pipeline", "weir-api"],
+    ),
+    (
+        "weir-http",
+        &[
+            "weir-types",
+            "weir-broker",
+            "weir-pipeline",
+            "weir-admin",
+            "weir-api",
+        ],
+    ),
     ("weir-kafka", &["weir-types", "weir-broker"]),
     (
         "weir-quic",
-        &["weir-types", "weir-broker", "weir-pipeline", "weir-peer"],
+        &[
+            "weir-types",
+            "weir-broker",
+            "weir-pipeline",
+            "weir-admin",
+            "weir-peer",
+        ],
     ),
-    ("weir-client", &["weir-types", "weir-peer"]),
+    ("weir-client", &["weir-types", "weir-api", "weir-peer"]),
     ("weir-testkit", &["weir-types", "weir-runtime"]),
     ("weir-sdk", &[]),
     // Joins all, but reaches nothing heavy by itself.
@@ -35,6 +55,8 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "weir-replica",
             "weir-broker",
             "weir-pipeline",
+            "weir-api",
+            "weir-admin",
             "weir-http",
             "weir-kafka",
             "weir-quic",
@@ -45,8 +67,9 @@ const ARROWS: [(&str, &[&str]); 14] = [
 ];
 const WALLED: [&str; 4] = ["fjall", "openraft", "quinn", "wasmtime"];
 /// What a pure core must not have.
-const IMPURE: [(&str, &str); 3] = [
+const IMPURE: [(&str, &str); 4] = [
     ("weir-types", "tokio"),
+    ("weir-api", "tokio"),
     ("weir-log", "tokio"),
     ("weir-runtime", "tokio"),
 ];
