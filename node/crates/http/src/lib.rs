@@ -1,16 +1,12 @@
 //! The HTTP listener: ingest, reading, administration, health and metrics. Nothing but translation.
 
-mod admin;
-mod body;
+mod api;
 mod connections;
 mod error;
 mod guard;
-mod health;
 mod leader;
-mod metrics;
-mod records;
-mod text;
 
+use crate::api::{admin, health, metrics, records};
 use crate::guard::Guard;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;

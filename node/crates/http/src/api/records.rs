@@ -1,9 +1,12 @@
 //! Records in and out.
 
-use crate::body::{from_json, from_lines};
+mod body;
+mod text;
+
+use self::body::{from_json, from_lines};
+use self::text::Text;
 use crate::connections::Client;
 use crate::error::HttpError;
-use crate::text::Text;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, Method, header};

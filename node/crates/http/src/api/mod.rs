@@ -1,0 +1,6 @@
+//! Requests, a file for each resource.
+
+pub(crate) mod admin;
+pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod records;
