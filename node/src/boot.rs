@@ -10,20 +10,19 @@ use crate::site::{self, Place};
 use crate::starts;
 use crate::tasks::{Tasks, keep_room, tick_groups};
 use anyhow::{Result, bail};
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use weir_broker::{Broker, GroupConfig, Hook, Means, Member, NamedGap, Peers, QuotaConfig, Started, Why};
+use weir_admin::{Services, Start};
+use weir_broker::{Broker, GroupConfig, Hook, Means, Member, Peers, QuotaConfig, Started};
 use weir_log::{Log, Recovered};
 use weir_peer::Identity;
-use weir_pipeline::{Pipelines, Services};
+use weir_pipeline::Pipelines;
 use weir_runtime::{CompileBy, Runtime, RuntimeOptions};
-use weir_types::{PartitionId, SystemClock, TopicName};
+use weir_types::SystemClock;
 
 /// Time for a node that stands alone to become the leader: its disk takes a few syncs for that.
 const ALONE_WITHIN: Duration = Duration::from_secs(30);
@@ -97,7 +96,13 @@ pub(crate) async fn serve(data: &Path, settings: Settings, first: FirstStart) ->
     let services = Arc::new(Services {
         broker: broker.clone(),
         pipelines: pipelines.clone(),
-        status: status(&broker, &pipelines, &recovered, &identity, begun),
+        start: Start {
+            version: env!("CARGO_PKG_VERSION"),
+            identity: identity.fingerprint().to_string(),
+            begun,
+            lost: recovered.damage.lost.clone(),
+            notes: recovered.damage.notes.clone(),
+        },
     });
 
     broker.starts().remember(&place.others_started);
@@ -401,84 +406,6 @@ fn report(recovered: &Recovered, log: &Log) {
     if !recovered.damage.is_none() {
         tracing::error!("the log was damaged: {}", recovered.damage);
     }
-}
-
-fn status(
-    broker: &Broker,
-    pipelines: &Pipelines,
-    recovered: &Recovered,
-    identity: &Identity,
-    begun: Instant,
-) -> weir_pipeline::NodeStatus {
-    let (broker, pipelines) = (broker.clone(), pipelines.clone());
-    let damage = recovered.damage.clone();
-    let fingerprint = identity.fingerprint().to_string();
-    Box::new(move || {
-        let usage = broker.log().usage();
-        let topics = broker.topics();
-        let states: Vec<Value> = pipelines
-            .pipelines()
-            .iter()
-            .map(|p| json!({ "name": p.name, "source": p.source, "state": p.state, "records_in": p.records_in }))
-            .collect();
-        let shares: Vec<Value> = pipelines
-            .standings()
-            .iter()
-            .map(|s| json!({ "share": s.share, "of": s.resource.name(), "used": s.used, "max": s.max, "refused": s.refused }))
-            .collect();
-        let named: BTreeMap<PartitionId, (TopicName, u32)> = topics
-            .iter()
-            .flat_map(|topic| {
-                let named = (0..).map(|index| (topic.name.clone(), index));
-                topic.partitions.iter().copied().zip(named)
-            })
-            .collect();
-        let lost = damage.lost.iter().map(|(p, gap)| NamedGap::of(&named, *p, gap));
-        let lost: Vec<NamedGap> = lost.collect();
-        let marks = named.keys().filter_map(|p| Some((*p, broker.log().marks(*p)?)));
-        let damaged: Vec<NamedGap> = marks
-            .flat_map(|(p, marks)| {
-                let ranges = marks.damaged().into_iter();
-                ranges
-                    .map(|gap| NamedGap::of(&named, p, &gap))
-                    .collect::<Vec<_>>()
-            })
-            .collect();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "identity": fingerprint,
-            "site": broker.site(),
-            "level": broker.level(),
-            "group": broker.group().status(),
-            "groups": broker.replica_groups(),
-            "serving": broker.is_serving(),
-            "uptime_s": begun.elapsed().as_secs(),
-            "epoch": broker.log().epoch(),
-            "topics": topics.len(),
-            "partitions": topics.iter().map(|t| t.partitions.len()).sum::<usize>(),
-            "lazy_topics": topics
-                .iter()
-                .filter(|t| t.config.durability == weir_broker::Durability::Lazy)
-                .map(|t| t.name.to_string())
-                .collect::<Vec<_>>(),
-            "disk_bytes": usage.disk_bytes,
-            "disk_free_bytes": usage.free_bytes,
-            "disk_reserve_bytes": usage.reserve_bytes,
-            "accepting": usage.free_bytes >= usage.reserve_bytes && broker.log().poisoned().is_none(),
-            "removed": {
-                "age": broker.metrics().removed(Why::Age).load(Ordering::Relaxed),
-                "size": broker.metrics().removed(Why::Size).load(Ordering::Relaxed),
-                "budget": broker.metrics().removed(Why::Budget).load(Ordering::Relaxed),
-            },
-            "syncs": usage.syncs,
-            "written_bytes": usage.written_bytes,
-            "shares": shares,
-            "pipelines": states,
-            "damaged": damaged,
-            "lost_at_start": lost,
-            "notes_at_start": damage.notes,
-        })
-    })
 }
 
 /// How others reach this node.

@@ -1,6 +1,7 @@
 //! All that HTTP answers is in its OpenAPI document, and none of it is an error of the node: a stranger's
 //! tool makes requests of the document, right and wrong ones, by a seed.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
@@ -101,15 +102,41 @@ fn every_answer_is_documented_and_none_is_a_fault_of_the_node() {
     assert!(after.status.success(), "{after:?}");
 }
 
+#[test]
+fn each_documented_path_is_asked_with_the_documented_methods_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&document(&node)).unwrap();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let documented: BTreeSet<String> = operations.as_object().unwrap().keys().cloned().collect();
+        let asked = path.replace(['{', '}'], "");
+        let answer = ask(&node, "TRACE", &asked);
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{path}: {answer}");
+        let allowed = answer.lines().find_map(|line| line.strip_prefix("allow: "));
+        let allowed = allowed.unwrap_or_default().to_lowercase();
+        let allowed = allowed.split(',').filter(|method| *method != "head");
+        assert_eq!(
+            allowed.map(str::to_owned).collect::<BTreeSet<_>>(),
+            documented,
+            "{path}"
+        );
+    }
+}
+
 /// The document as a client gets it.
 fn document(node: &Node) -> String {
-    let mut stream = TcpStream::connect(node.http).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream
-        .write_all(b"GET /v1/openapi.json HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-        .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let answer = ask(node, "GET", "/v1/openapi.json");
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     body.to_owned()
+}
+
+/// An answer with its head.
+fn ask(node: &Node, method: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(node.http).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }

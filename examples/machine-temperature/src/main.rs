@@ -149,16 +149,13 @@ async fn report(
     latencies: &mut [Duration],
     took: Duration,
 ) -> Result<()> {
-    let pipelines: Value = serde_json::from_slice(&client.pipelines().await?)?;
-    let pipeline = pipelines
-        .as_array()
-        .and_then(|p| p.iter().find(|p| p["name"] == "machine-watch"));
+    let pipelines = client.pipelines().await?;
+    let pipeline = pipelines.iter().find(|p| p.name == "machine-watch");
     let pipeline = pipeline.context("the pipeline is gone")?;
-    let count = |name: &str| pipeline[name].as_u64().unwrap_or(0);
     let alerts = count_alerts(client, windows).await?;
     let kept = read_back(client, SOURCE).await?.len() as u64;
-    if kept != count("kept")
-        || alerts.inside + alerts.outside != pipeline["routed"][ALERTS].as_u64().unwrap_or(0)
+    if kept != pipeline.kept
+        || alerts.inside + alerts.outside != pipeline.routed.get(ALERTS).copied().unwrap_or(0)
     {
         bail!("what was read back is not what the pipeline says it kept");
     }
@@ -180,16 +177,16 @@ async fn report(
     println!();
     println!(
         "readings in              {:>10}   in {:.2} s",
-        count("records_in"),
+        pipeline.records_in,
         took.as_secs_f64()
     );
     println!(
         "kept                     {:>10}   read back: {kept}",
-        count("kept")
+        pipeline.kept
     );
     println!(
         "dropped                  {:>10}   within the dead band",
-        count("dropped")
+        pipeline.dropped
     );
     println!(
         "routed to `{ALERTS}`       {:>10}",
@@ -201,7 +198,7 @@ async fn report(
         windows.len()
     );
     println!("  outside                {:>10}", alerts.outside);
-    println!("dead letters             {:>10}", count("dead_letters"));
+    println!("dead letters             {:>10}", pipeline.dead_letters);
     println!("bytes in                 {bytes_in:>10}");
     println!("bytes stored             {stored:>10}");
     println!(
@@ -211,7 +208,7 @@ async fn report(
     println!("acknowledged, p99        {:>10.2?}", at(99));
     println!(
         "Wasm                     {:>10} ns a record, three stages",
-        count("wasm_ns") / count("records_in").max(1)
+        pipeline.wasm_ns / pipeline.records_in.max(1)
     );
     Ok(())
 }

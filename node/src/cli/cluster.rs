@@ -1,21 +1,22 @@
 //! `weir cluster`
 
-use super::output::{fields, lines, table, text};
+use super::output::{fields, lines, table};
 use super::{Format, To};
 use crate::keep::SILENT_MS;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
+use weir_api::{Cluster, Member, Move, OutboxEntry, Rebalance, ReplicaGroup, Role, Site};
 use weir_client::{Client, ErrorKind};
 
-/// How often a node that is to go is asked for again while what it has is copied.
+/// Pause between requests to remove a node while its replicas are copied.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// A leader that takes longer to answer is told of by another.
+/// Time for the leader to answer; after it, the status of another node is shown.
 const LEADER_WITHIN: Duration = Duration::from_secs(2);
 
-/// Let nodes join a site, see how they are, hand over, take one out.
+/// Manage the nodes of a site: status, invite, transfer, rebalance, drain, remove.
 #[derive(Debug, Args)]
 pub(crate) struct ClusterArgs {
     #[command(subcommand)]
@@ -24,56 +25,56 @@ pub(crate) struct ClusterArgs {
 
 #[derive(Debug, Subcommand)]
 enum ClusterCommand {
-    /// Show who leads, who lags and why.
+    /// Show the leader, and the state and lag of each node.
     Status {
         #[command(flatten)]
         to: To,
     },
-    /// List the nodes and how to reach them.
+    /// List the nodes and their addresses.
     Members {
         #[command(flatten)]
         to: To,
     },
-    /// Print a token that lets one node join: `weir serve --join HOST:PORT --token TOKEN`.
+    /// Print a token that lets a single node join: `weir serve --join HOST:PORT --token TOKEN`.
     Invite {
-        /// How long it can be used.
+        /// Lifetime of the token.
         #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
         valid: Duration,
         #[command(flatten)]
         to: To,
     },
-    /// Have another node lead.
+    /// Transfer leadership to another node.
     Transfer {
-        /// The number of the node that shall lead.
+        /// Number of the new leader.
         #[arg(value_name = "NODE")]
         number: u64,
         #[command(flatten)]
         to: To,
     },
-    /// Have replicas go from nodes with much to nodes with little, and leaders take turns, as after a node has joined.
-    /// Prints what is to move; it moves while records come and go.
+    /// Move replicas from busy nodes to idle nodes and spread leaders, as after a node has joined. Prints the
+    /// moves; they run while records come and go.
     Rebalance {
         #[command(flatten)]
         to: To,
     },
-    /// Take a node out that is gone, or that shall go. What replica groups have there goes to others first.
+    /// Remove a node that is dead or to be retired. Its replicas are copied to other nodes first.
     Remove {
-        /// Its number.
+        /// Number of the node.
         #[arg(value_name = "NODE")]
         number: u64,
         #[command(flatten)]
         to: To,
     },
-    /// Make a stopped node its site's only one, when most of the others are gone for good: no majority can come back to
-    /// decide anything. What only they had is lost, and one that does come back stays out.
+    /// Make a stopped node the only node of its site, when the majority is lost for good. Data that only the
+    /// other nodes had is lost; a node that returns cannot rejoin.
     Recover {
-        /// The node's directory.
+        /// Data directory of the node.
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
     },
-    /// As `remove`, for a node that is there: returns once it has no part in anything and can be stopped.
+    /// Remove a running node: returns once the node has no replicas and can be stopped.
     Drain {
-        /// Its number.
+        /// Number of the node.
         #[arg(value_name = "NODE")]
         number: u64,
         #[command(flatten)]
@@ -113,7 +114,7 @@ impl ClusterArgs {
     }
 }
 
-/// Takes a node out, however long it takes to copy what it has.
+/// Removes a node, however long copying its replicas takes.
 async fn remove(client: &Client, node: u64) -> Result<()> {
     loop {
         match client.remove_node(node).await {
@@ -126,11 +127,10 @@ async fn remove(client: &Client, node: u64) -> Result<()> {
 
 async fn rebalance(to: &To) -> Result<()> {
     let client = to.connect().await?;
-    let moves: Vec<String> =
-        serde_json::from_slice(&client.rebalance().await?).context("the answer is not JSON")?;
+    let moves = client.rebalance().await?;
     client.close().await;
     match to.output {
-        Format::Json => lines([&serde_json::json!({ "moves": moves })]),
+        Format::Json => lines([Moves { moves }]),
         Format::Table if moves.is_empty() => {
             say!("nothing is to move");
             Ok(())
@@ -144,31 +144,37 @@ async fn rebalance(to: &To) -> Result<()> {
     }
 }
 
-/// What the leader says, who alone knows how the others are; what the first that answers says, if the leader does not.
-async fn asked(to: &To) -> Result<Value> {
-    let status = ask_one(to).await?;
-    let leader = status["leader"].as_u64();
-    if leader.is_none() || leader == status["node"].as_u64() {
+/// Moves that a rebalance starts.
+#[derive(Serialize)]
+struct Moves {
+    moves: Rebalance,
+}
+
+/// Returns the status from the leader, which alone knows the state of other nodes; or from the first node
+/// that answers.
+async fn asked(to: &To) -> Result<Cluster> {
+    let status = ask(to).await?;
+    let site = &status.site;
+    if site.leader.is_none() || site.leader == Some(site.node) {
         return Ok(status);
     }
-    let nodes = status["members"].as_array().cloned().unwrap_or_default();
-    let at = nodes.iter().find(|n| n["id"].as_u64() == leader);
-    let Some(node) = at.and_then(|n| n["quic"].as_str()) else {
+    let leader = site.members.iter().find(|n| Some(n.id) == site.leader);
+    let Some(leader) = leader else {
         return Ok(status);
     };
     let there = To {
-        node: node.to_owned(),
+        node: leader.quic.clone(),
         ..to.clone()
     };
-    match tokio::time::timeout(LEADER_WITHIN, ask_one(&there)).await {
+    match tokio::time::timeout(LEADER_WITHIN, ask(&there)).await {
         Ok(Ok(of_leader)) => Ok(of_leader),
         _ => Ok(status),
     }
 }
 
-async fn ask_one(to: &To) -> Result<Value> {
+async fn ask(to: &To) -> Result<Cluster> {
     let client = to.connect().await?;
-    let status = serde_json::from_slice(&client.cluster().await?).context("the answer is not JSON")?;
+    let status = client.cluster().await?;
     client.close().await;
     Ok(status)
 }
@@ -178,65 +184,65 @@ async fn status(to: &To) -> Result<()> {
     if to.output == Format::Json {
         return lines([&status]);
     }
-    let nodes = status["members"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let leader = match status["leader"].as_u64() {
-        Some(id) => format!("node {id} in term {}", text(&status, "term")),
+    let site = &status.site;
+    let leader = match site.leader {
+        Some(id) => format!("node {id} in term {}", site.term),
         None => "nobody leads at the moment".to_owned(),
     };
     fields(&[
-        ("asked", format!("node {}", text(&status, "node"))),
+        ("asked", format!("node {}", site.node)),
         ("leader", leader),
-        ("survives", survives(&status, nodes)),
+        ("survives", survives(site)),
         (
             "log",
             format!(
                 "{} entries, {} applied here, {} purged",
-                text(&status, "last"),
-                text(&status, "applied"),
-                text(&status, "purged")
+                site.last, site.applied, site.purged
             ),
         ),
     ])?;
     say!("");
-    let asked = status["node"].as_u64();
-    let row = |n: &Value| {
+    let leader_was_asked = site.leader == Some(site.node);
+    let row = |n: &Member| {
         vec![
-            text(n, "id"),
-            text(n, "role"),
-            n["lag"]
-                .as_u64()
-                .map_or_else(|| "?".to_owned(), |l| l.to_string()),
-            state(n, asked == n["id"].as_u64(), asked == status["leader"].as_u64()),
-            text(n, "quic"),
-            text(n, "rack"),
+            n.id.to_string(),
+            n.role.name().to_owned(),
+            n.lag.map_or_else(|| "?".to_owned(), |lag| lag.to_string()),
+            state(n, n.id == site.node, leader_was_asked),
+            n.quic.clone(),
+            n.rack.clone(),
         ]
     };
-    let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = site.members.iter().map(row).collect();
     table(&["NODE", "ROLE", "LAG", "STATE", "ADDRESS", "RACK"], &rows)?;
-    let groups = status["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if groups.is_empty() {
+    if status.groups.is_empty() {
         return Ok(());
     }
     say!("");
     let is_silent = |id: u64| {
-        let node = nodes.iter().find(|n| n["id"].as_u64() == Some(id));
-        let heard = node.and_then(|n| n["heard_ms_ago"].as_u64());
-        asked == status["leader"].as_u64() && Some(id) != asked && heard.is_none_or(|ms| ms > SILENT_MS)
+        let node = site.members.iter().find(|n| n.id == id);
+        let heard = node.and_then(|n| n.heard_ms_ago);
+        leader_was_asked && id != site.node && heard.is_none_or(|ms| ms > SILENT_MS)
     };
-    let rows: Vec<Vec<String>> = groups.iter().map(|g| group(g, is_silent)).collect();
+    let rows: Vec<Vec<String>> = status.groups.iter().map(|g| group(g, is_silent)).collect();
     table(&["GROUP", "PARTITIONS", "LEADER", "REPLICAS", "STATE"], &rows)?;
-    for moving in status["moves"].as_array().into_iter().flatten() {
-        let [topic, partition, from, to] =
-            ["topic", "partition", "from", "to"].map(|name| text(moving, name));
+    for moving in &status.moves {
+        let Move {
+            topic,
+            partition,
+            from,
+            to,
+        } = moving;
         say!("topic {topic}, partition {partition}: on its way from group {from} to group {to}");
     }
-    let waiting = status["outbox"].as_array().into_iter().flatten();
-    for waiting in waiting.filter(|waiting| waiting["records"] != 0) {
-        let [topic, partition, home, records, bytes] =
-            ["topic", "partition", "home", "records", "bytes"].map(|name| text(waiting, name));
+    for waiting in status.outbox.iter().filter(|waiting| waiting.records != 0) {
+        let OutboxEntry {
+            topic,
+            partition,
+            home,
+            records,
+            bytes,
+        } = waiting;
         say!(
             "topic {topic}, partition {partition}: {records} records ({bytes} bytes) wait in the outbox of group {home}"
         );
@@ -244,14 +250,10 @@ async fn status(to: &To) -> Result<()> {
     Ok(())
 }
 
-/// A replica group, in words: who leads, and what is still to happen to it.
-fn group(group: &Value, is_silent: impl Fn(u64) -> bool) -> Vec<String> {
-    let ids = |name: &str| -> Vec<u64> {
-        let ids = group[name].as_array().into_iter().flatten();
-        ids.filter_map(Value::as_u64).collect()
-    };
-    let (wanted, has) = (ids("replicas"), ids("members"));
-    let said = |nodes: Vec<&u64>| {
+/// Returns the row of a replica group: its leader, its replicas, and its pending changes.
+fn group(group: &ReplicaGroup, is_silent: impl Fn(u64) -> bool) -> Vec<String> {
+    let (wanted, has) = (&group.replicas, &group.members);
+    let listed = |nodes: Vec<&u64>| {
         nodes
             .into_iter()
             .map(u64::to_string)
@@ -261,42 +263,38 @@ fn group(group: &Value, is_silent: impl Fn(u64) -> bool) -> Vec<String> {
     let coming: Vec<&u64> = wanted.iter().filter(|n| !has.contains(n)).collect();
     let going: Vec<&u64> = has.iter().filter(|n| !wanted.contains(n)).collect();
     let state = match (coming.is_empty(), going.is_empty()) {
-        _ if group["leader"].as_u64().is_none_or(&is_silent) => "nobody leads".to_owned(),
+        _ if group.leader.is_none_or(&is_silent) => "nobody leads".to_owned(),
         _ if has.iter().any(|id| is_silent(*id)) => {
             let silent = has.iter().filter(|id| is_silent(**id)).collect();
-            format!("node {} is silent", said(silent))
+            format!("node {} is silent", listed(silent))
         }
         (true, true) => "in place".to_owned(),
-        (false, true) => format!("node {} is to come", said(coming)),
-        (true, false) => format!("node {} is to go", said(going)),
-        (false, false) => format!("node {} is to come, node {} to go", said(coming), said(going)),
+        (false, true) => format!("node {} is to come", listed(coming)),
+        (true, false) => format!("node {} is to go", listed(going)),
+        (false, false) => format!("node {} is to come, node {} to go", listed(coming), listed(going)),
     };
     vec![
-        text(group, "group"),
-        text(group, "partitions"),
-        group["leader"]
-            .as_u64()
+        group.group.to_string(),
+        group.partitions.to_string(),
+        group
+            .leader
             .map_or_else(|| "none".to_owned(), |id| id.to_string()),
-        said(wanted.iter().collect()),
+        listed(wanted.iter().collect()),
         state,
     ]
 }
 
-/// In words: what may still happen to the voters. Those that the leader knows to be away or to take nothing are lost
-/// already.
-fn survives(status: &Value, nodes: &[Value]) -> String {
-    let leader_was_asked = status["leader"] == status["node"];
-    let voters = || nodes.iter().filter(|n| n["role"] != "learner");
-    let away = |n: &&Value| {
-        let silent = n["heard_ms_ago"].as_u64().is_none_or(|ms| ms > SILENT_MS);
-        n["id"] != status["node"] && leader_was_asked && (silent || n["refuses"].is_string())
+/// Describes the losses that the site still survives. Voters that are silent, or refuse entries, count as
+/// lost already.
+fn survives(site: &Site) -> String {
+    let leader_was_asked = site.leader == Some(site.node);
+    let voters = || site.members.iter().filter(|n| n.role != Role::Learner);
+    let away = |n: &&Member| {
+        let silent = n.heard_ms_ago.is_none_or(|ms| ms > SILENT_MS);
+        n.id != site.node && leader_was_asked && (silent || n.refuses.is_some())
     };
     let (all, lost) = (voters().count(), voters().filter(away).count());
-    let is_witness = |n: &&Value| n["witness"] == true;
-    if voters().any(|n| is_witness(&n))
-        && voters().filter(|n| !is_witness(n)).any(|n| away(&n))
-        && lost * 2 < all
-    {
+    if voters().any(|n| n.witness) && voters().filter(|n| !n.witness).any(|n| away(&n)) && lost * 2 < all {
         return format!("no further loss: {lost} of {all} lost, and a witness has no copy of what is new");
     }
     match (all, all.saturating_sub(1) / 2) {
@@ -312,34 +310,42 @@ fn survives(status: &Value, nodes: &[Value]) -> String {
     }
 }
 
-/// In words: how a node is, as far as the one that was asked can know.
-pub(super) fn state(node: &Value, is_asked: bool, leader_was_asked: bool) -> String {
+/// Describes the state of a node, as far as the answering node knows.
+pub(super) fn state(node: &Member, is_asked: bool, leader_was_asked: bool) -> String {
     if is_asked {
         return "answers".to_owned();
     }
     if !leader_was_asked {
         return "ask the leader".to_owned();
     }
-    let lag = node["lag"].as_u64().unwrap_or(u64::MAX);
-    match node["heard_ms_ago"].as_u64() {
-        None => "not heard of yet".to_owned(),
-        Some(ms) if ms > SILENT_MS => format!("silent for {} s", ms / 1_000),
-        Some(_) if node["refuses"].is_string() => format!("takes nothing: {}", text(node, "refuses")),
-        Some(_) if lag > 1_000 => "catching up".to_owned(),
-        Some(_) => "in step".to_owned(),
+    let lag = node.lag.unwrap_or(u64::MAX);
+    match (node.heard_ms_ago, &node.refuses) {
+        (None, _) => "not heard of yet".to_owned(),
+        (Some(ms), _) if ms > SILENT_MS => format!("silent for {} s", ms / 1_000),
+        (Some(_), Some(why)) => format!("takes nothing: {why}"),
+        (Some(_), None) if lag > 1_000 => "catching up".to_owned(),
+        (Some(_), None) => "in step".to_owned(),
     }
 }
 
 async fn members(to: &To) -> Result<()> {
-    let status = asked(to).await?;
-    let nodes = status["members"].as_array().cloned().unwrap_or_default();
+    let members = asked(to).await?.site.members;
     if to.output == Format::Json {
-        return lines(&nodes);
+        return lines(members);
     }
-    let columns = ["id", "role", "quic", "kafka", "http", "rack", "key"];
-    let row = |n: &Value| columns.iter().map(|c| text(n, c)).collect();
-    let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
+    let row = |n: Member| {
+        let role = n.role.name().to_owned();
+        vec![n.id.to_string(), role, n.quic, n.kafka, n.http, n.rack, n.key]
+    };
+    let rows: Vec<Vec<String>> = members.into_iter().map(row).collect();
     table(&["NODE", "ROLE", "QUIC", "KAFKA", "HTTP", "RACK", "KEY"], &rows)
+}
+
+/// A token that lets a node join.
+#[derive(Serialize)]
+struct Invitation<'a> {
+    token: &'a str,
+    valid_s: u64,
 }
 
 async fn invite(to: &To, valid: Duration) -> Result<()> {
@@ -350,7 +356,10 @@ async fn invite(to: &To, valid: Duration) -> Result<()> {
     client.close().await;
     let token = weir_broker::Token::new(random).to_string();
     match to.output {
-        Format::Json => lines([&serde_json::json!({ "token": token, "valid_s": valid.as_secs() })]),
+        Format::Json => lines([Invitation {
+            token: &token,
+            valid_s: valid.as_secs(),
+        }]),
         Format::Table => {
             say!("{token}");
             Ok(())

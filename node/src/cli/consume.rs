@@ -1,12 +1,9 @@
 //! `weir consume`
 
+use super::output::json;
 use super::{Format, To, Usage};
 use anyhow::{Context, Result};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use clap::Args;
-use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
@@ -14,7 +11,7 @@ use tokio::sync::mpsc;
 use weir_client::{Client, Offset, Piece, Place, Record};
 use weir_types::parse_time;
 
-/// How long a fetch waits at the end of a partition that is followed.
+/// Wait of a fetch at the end of a followed partition.
 const WAIT: Duration = Duration::from_secs(20);
 const FETCH_BYTES: u32 = 1 << 20;
 
@@ -25,13 +22,13 @@ pub(crate) struct Consume {
     to: To,
     /// Topic to read.
     topic: String,
-    /// Where to begin: start, end, an offset, or a time as 2026-01-31T12:00:00Z.
+    /// Where to begin: start, end, an offset, or a time like 2026-01-31T12:00:00Z.
     #[arg(long)]
     from: Option<String>,
     /// Stop after this many records.
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Begin where this consumer group left off, and remember how far it got.
+    /// Begin at the committed offsets of this consumer group, and commit progress.
     #[arg(long, value_name = "G")]
     group: Option<String>,
     /// Only this partition.
@@ -62,7 +59,8 @@ impl Consume {
             Some(p) => vec![p],
             None => (0..all).collect(),
         };
-        // One partition after the other keeps few records in memory; followed ones are read side by side.
+        // Partitions are read in turn, to keep few records in memory; followed partitions are read side by
+        // side.
         let (events, mut incoming) = mpsc::channel(1_024);
         let mut readers = Vec::new();
         let is_only = partitions.len() == 1;
@@ -79,7 +77,7 @@ impl Consume {
         let mut done = BTreeMap::new();
         let printed = self.print(&mut incoming, &mut done).await;
         readers.iter().for_each(tokio::task::JoinHandle::abort);
-        // What could not be printed was not read: it comes again.
+        // A record that could not be printed is not committed.
         printed?;
         if let (Some(group), false) = (&self.group, done.is_empty()) {
             let offsets = done
@@ -99,7 +97,7 @@ impl Consume {
         Ok(())
     }
 
-    /// Prints until enough was printed, there is no more, or somebody interrupts.
+    /// Prints records until the count is reached, there are no more, or the user interrupts.
     async fn print(
         &self,
         incoming: &mut mpsc::Receiver<Event>,
@@ -131,7 +129,9 @@ impl Consume {
                 }
                 Event::Record(partition, offset, record) => {
                     match self.to.output {
-                        Format::Json => writeln!(out, "{}", show(partition, offset, &record))?,
+                        Format::Json => {
+                            writeln!(out, "{}", json(&show(partition, offset, &record))?)?;
+                        }
                         Format::Table => {
                             out.write_all(record.value.as_deref().unwrap_or_default())?;
                             out.write_all(b"\n")?;
@@ -190,7 +190,7 @@ fn time(text: &str) -> Result<i64> {
     parse_time(text).map_err(|e| Usage(format!("`--from`: {e}; or start, end, or an offset")).into())
 }
 
-/// Reads one partition, up to `end` or for ever.
+/// Reads a partition, up to `end` or for ever.
 async fn read(
     client: Client,
     topic: String,
@@ -226,28 +226,20 @@ async fn read(
     Ok(())
 }
 
-pub(super) fn show(partition: u32, offset: Offset, record: &Record) -> Value {
-    let mut fields = Map::new();
-    fields.insert("partition".to_owned(), partition.into());
-    fields.insert("offset".to_owned(), offset.get().into());
-    fields.insert("timestamp".to_owned(), record.timestamp.into());
-    put(&mut fields, "key", record.key.as_ref());
-    put(&mut fields, "value", record.value.as_ref());
-    let headers = record.headers.iter().map(|(name, value)| {
-        let mut header = Map::new();
-        header.insert("name".to_owned(), name.as_str().into());
-        put(&mut header, "value", value.as_ref());
-        Value::Object(header)
-    });
-    fields.insert("headers".to_owned(), headers.collect());
-    Value::Object(fields)
-}
-
-/// Text where it is text, base64 under another name where it is not.
-fn put(fields: &mut Map<String, Value>, name: &str, bytes: Option<&Bytes>) {
-    match bytes.map(|b| std::str::from_utf8(b).map_err(|_| b)) {
-        None => fields.insert(name.to_owned(), Value::Null),
-        Some(Ok(text)) => fields.insert(name.to_owned(), text.into()),
-        Some(Err(raw)) => fields.insert(format!("{name}_base64"), STANDARD.encode(raw).into()),
-    };
+/// Returns a record as JSON shows it.
+pub(super) fn show(partition: u32, offset: Offset, record: &Record) -> weir_api::Record<'_> {
+    let headers = record.headers.iter();
+    let shown = weir_api::Record::new(
+        offset.get(),
+        record.timestamp,
+        record.key.as_deref(),
+        record.value.as_deref(),
+    );
+    weir_api::Record {
+        partition: Some(partition),
+        headers: headers
+            .map(|(name, value)| weir_api::Header::new(name, value.as_deref()))
+            .collect(),
+        ..shown
+    }
 }

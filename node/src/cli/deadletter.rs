@@ -1,24 +1,23 @@
 //! `weir deadletter`
 
-use super::output::{lines, table, text};
+use super::output::{lines, table};
 use super::{Format, To, Usage};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use weir_client::{BatchBuilder, Client, Codec, Fetcher, Offset, Piece, Place, Record};
-use weir_pipeline::Spec;
 use weir_pipeline::dead_letter::header;
 
 const FETCH_BYTES: u32 = 1 << 20;
-/// The group that remembers how far a topic of dead letters was replayed.
+/// Consumer group that keeps the progress of replays.
 const REPLAYED: &str = "weir-deadletter-replay";
-/// Of a value that is shown for people.
+/// Most characters of a value in a table.
 const SHOWN_CHARS: usize = 60;
 
-/// Look at records that pipelines could not take, and send them on their way again.
+/// List, show and replay dead letters of pipelines.
 #[derive(Debug, Args)]
 pub(crate) struct DeadletterArgs {
     #[command(flatten)]
@@ -29,28 +28,28 @@ pub(crate) struct DeadletterArgs {
 
 #[derive(Debug, Subcommand)]
 enum DeadletterCommand {
-    /// List the topics that pipelines send dead letters to, and how many are in them.
+    /// List the topics of dead letters, and the number of letters in each.
     List,
-    /// Show dead letters: where they come from, which module refused them, and why.
+    /// Show dead letters: their origin, the module that refused them, and the reason.
     Show {
-        /// The topic of dead letters.
+        /// Topic of dead letters.
         topic: String,
-        /// The last so many of each partition.
+        /// Show the last N letters of each partition.
         #[arg(long, value_name = "N", default_value_t = 20)]
         count: u64,
     },
-    /// Send dead letters to the topic that they come from, as they were, once each: what a pipeline put behind their headers is
-    /// taken off again. Goes on where the last replay ended.
+    /// Send dead letters back to their topics, as they were, once each: the headers that a pipeline added are
+    /// removed. Goes on where the last replay ended.
     Replay {
-        /// The topic of dead letters.
+        /// Topic of dead letters.
         topic: String,
-        /// Another topic than the one that each comes from.
+        /// Send all letters to this topic instead.
         #[arg(long, value_name = "TOPIC")]
         into: Option<String>,
-        /// All that are there, whatever was replayed before.
+        /// Replay all letters, also those that were replayed before.
         #[arg(long)]
         again: bool,
-        /// At most so many of each partition.
+        /// Replay at most N letters of each partition.
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
@@ -60,16 +59,33 @@ enum DeadletterCommand {
 struct Letter {
     partition: u32,
     offset: Offset,
-    /// As it was before it became one.
+    /// The record before it became a dead letter.
     record: Record,
-    /// What was put behind its headers.
+    /// Headers that the pipeline added.
     why: BTreeMap<String, String>,
+}
+
+/// A dead letter in JSON.
+#[derive(Serialize)]
+struct ShownLetter<'a> {
+    #[serde(flatten)]
+    record: weir_api::Record<'a>,
+    why: &'a BTreeMap<String, String>,
+}
+
+/// A topic of dead letters.
+#[derive(Serialize)]
+struct LetterTopic {
+    topic: String,
+    pipelines: Vec<String>,
+    letters: u64,
+    not_replayed: u64,
 }
 
 impl Letter {
     fn read(partition: u32, offset: Offset, mut record: Record) -> Self {
         let mut why = BTreeMap::new();
-        // Only what the last pipeline has put there: a letter may have been one before.
+        // Only the headers of the last pipeline: a record may become a dead letter twice.
         while let Some((name, value)) = record
             .headers
             .pop_if(|(name, _)| header::ALL.contains(&name.as_str()) && !why.contains_key(name))
@@ -89,10 +105,11 @@ impl Letter {
         self.why.get(name).map_or("", String::as_str)
     }
 
-    fn json(&self) -> Value {
-        let mut shown = super::consume::show(self.partition, self.offset, &self.record);
-        shown["why"] = json!(self.why);
-        shown
+    fn shown(&self) -> ShownLetter<'_> {
+        ShownLetter {
+            record: super::consume::show(self.partition, self.offset, &self.record),
+            why: &self.why,
+        }
     }
 }
 
@@ -118,17 +135,10 @@ impl DeadletterArgs {
     }
 
     async fn list(&self, client: &Client) -> Result<()> {
-        let pipelines = client.pipelines().await?;
-        let pipelines: Vec<Value> = serde_json::from_slice(&pipelines).context("the answer is not JSON")?;
         let mut of: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for pipeline in &pipelines {
-            let spec: Spec =
-                serde_json::from_value(pipeline["spec"].clone()).context("a pipeline of another release")?;
-            if let Ok(topic) = spec.dead_letters() {
-                of.entry(topic.to_string())
-                    .or_default()
-                    .push(spec.name.to_string());
-            }
+        for pipeline in client.pipelines().await? {
+            let topic = pipeline.spec.dead_letters();
+            of.entry(topic).or_default().push(pipeline.spec.name);
         }
         let mut rows = Vec::new();
         for topic in client.topics().await? {
@@ -144,26 +154,25 @@ impl DeadletterArgs {
                 letters += end.since(start);
                 left += end.since(replayed.unwrap_or(start).max(start).min(end));
             }
-            rows.push(json!({ "topic": topic.name, "pipelines": pipelines, "letters": letters, "not_replayed": left }));
+            rows.push(LetterTopic {
+                topic: topic.name,
+                pipelines,
+                letters,
+                not_replayed: left,
+            });
         }
         if self.to.output == Format::Json {
-            return lines(&rows);
+            return lines(rows);
         }
-        let row = |row: &Value| {
-            let names = row["pipelines"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str);
-            let names: Vec<&str> = names.collect();
+        let row = |row: LetterTopic| {
             vec![
-                text(row, "topic"),
-                names.join(", "),
-                text(row, "letters"),
-                text(row, "not_replayed"),
+                row.topic,
+                row.pipelines.join(", "),
+                row.letters.to_string(),
+                row.not_replayed.to_string(),
             ]
         };
-        let rows: Vec<Vec<String>> = rows.iter().map(row).collect();
+        let rows: Vec<Vec<String>> = rows.into_iter().map(row).collect();
         table(&["TOPIC", "PIPELINES", "LETTERS", "NOT REPLAYED"], &rows)
     }
 
@@ -180,8 +189,8 @@ impl DeadletterArgs {
                 (letters, from) = read(&mut fetcher, topic, partition, from).await?;
                 for letter in letters {
                     match self.to.output {
-                        Format::Json => lines([&letter.json()])?,
-                        Format::Table => rows.push(shown(&letter)),
+                        Format::Json => lines([letter.shown()])?,
+                        Format::Table => rows.push(row(&letter)),
                     }
                 }
             }
@@ -196,7 +205,7 @@ impl DeadletterArgs {
     }
 }
 
-fn shown(letter: &Letter) -> Vec<String> {
+fn row(letter: &Letter) -> Vec<String> {
     let from = match letter.why(header::TIMER) {
         "" => format!(
             "{}/{}@{}",
@@ -217,7 +226,7 @@ fn shown(letter: &Letter) -> Vec<String> {
     ]
 }
 
-/// A number without the zeros that keep it at one width.
+/// Returns a number without leading zeros.
 fn plain(number: &str) -> &str {
     let digits = number.trim_start_matches('0');
     if digits.is_empty() {
@@ -244,7 +253,7 @@ fn short(bytes: Option<&Bytes>) -> String {
     shown
 }
 
-/// Letters from an offset on, and where they end.
+/// Reads letters from an offset on. Returns them and the next offset.
 async fn read(
     fetcher: &mut Fetcher,
     topic: &str,
@@ -277,8 +286,8 @@ async fn read(
     Ok((letters, fetched.next))
 }
 
-/// Sends each letter to where it comes from, and notes it once it is there: what is interrupted goes on there, so that none is left
-/// out, and the last few may go twice.
+/// Sends each letter to its origin, and commits the progress after each step. An interrupted replay leaves no
+/// letter out; the last few may be sent twice.
 async fn replay(client: &Client, topic: &str, into: Option<&str>, again: bool, most: u64) -> Result<u64> {
     if into == Some(topic) {
         bail!(Usage(
@@ -337,7 +346,7 @@ async fn replay(client: &Client, topic: &str, into: Option<&str>, again: bool, m
     Ok(replayed)
 }
 
-/// Where a letter goes: to the partition that it comes from, where there is one.
+/// Returns the destination of a letter: the partition of its origin, if it has an origin.
 async fn place(
     client: &Client,
     letter: &Letter,

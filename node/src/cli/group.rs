@@ -1,14 +1,15 @@
 //! `weir group`
 
-use super::output::{fields, lines, table, text};
+use super::output::{fields, lines, or_dash, table};
 use super::{Format, To, Usage};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde::Serialize;
+use weir_api::{GroupMember, GroupOffset, GroupSummary};
 use weir_client::{Client, Offset, Place};
 use weir_types::parse_time;
 
-/// List and describe consumer groups, set where they go on, and delete them.
+/// List, describe, reset and delete consumer groups.
 #[derive(Debug, Args)]
 pub(crate) struct GroupArgs {
     #[command(flatten)]
@@ -19,16 +20,16 @@ pub(crate) struct GroupArgs {
 
 #[derive(Debug, Subcommand)]
 enum GroupCommand {
-    /// List all groups: Kafka's, and those of `weir consume --group`.
+    /// List all groups: of Kafka clients, and of `weir consume --group`.
     List,
-    /// Show a group's members, how far it is, and what it has still to read.
+    /// Show the members, committed offsets and lag of a group.
     Describe {
-        /// Its name.
+        /// Name of the group.
         name: String,
     },
-    /// Set where a group without members goes on. Shows what would change; with `--execute` it does.
+    /// Reset committed offsets of a group without members. Shows the change; makes it with `--execute`.
     ResetOffsets {
-        /// Its name; a group that is not there yet begins there.
+        /// Name of the group; an unknown group is created.
         name: String,
         /// The topic.
         #[arg(long)]
@@ -36,16 +37,16 @@ enum GroupCommand {
         /// Only this partition.
         #[arg(long, value_name = "P")]
         partition: Option<u32>,
-        /// Where to: start, end, an offset, or a time as 2026-01-31T12:00:00Z.
+        /// New place: start, end, an offset, or a time like 2026-01-31T12:00:00Z.
         #[arg(long, value_name = "PLACE")]
         to_place: String,
-        /// Do it.
+        /// Make the change.
         #[arg(long)]
         execute: bool,
     },
-    /// Forget a group without members, and how far it was.
+    /// Delete a group without members, and its committed offsets.
     Delete {
-        /// Its name.
+        /// Name of the group.
         name: String,
     },
 }
@@ -81,57 +82,59 @@ impl GroupArgs {
     }
 
     async fn list(&self, client: &Client) -> Result<()> {
-        let groups: Vec<Value> = parsed(&client.groups().await?)?;
+        let groups = client.groups().await?;
         if self.to.output == Format::Json {
-            return lines(&groups);
+            return lines(groups);
         }
-        let row = |g: &Value| vec![text(g, "name"), text(g, "state"), text(g, "offsets")];
+        let row = |g: &GroupSummary| vec![g.name.clone(), g.state.clone(), g.offsets.to_string()];
         let rows: Vec<Vec<String>> = groups.iter().map(row).collect();
         table(&["GROUP", "STATE", "OFFSETS"], &rows)
     }
 
     async fn describe(&self, client: &Client, name: &str) -> Result<()> {
-        let mut group: Value = parsed(&client.group(name).await?)?;
-        let offsets = group["offsets"].take();
-        let mut places = Vec::new();
-        for place in offsets.as_array().into_iter().flatten() {
-            let (topic, partition) = (
-                text(place, "topic"),
-                place["partition"].as_u64().unwrap_or(0) as u32,
-            );
-            let end = client.offset_at(&topic, partition, Place::End).await?.get();
-            let mut place = place.clone();
-            place["end"] = end.into();
-            // A number below zero is no place.
-            let lag = place["offset"].as_u64().map(|offset| end.saturating_sub(offset));
-            place["lag"] = lag.into();
-            places.push(place);
+        let group = client.group(name).await?;
+        let mut offsets = Vec::new();
+        for place in group.offsets {
+            let end = client
+                .offset_at(&place.topic, place.partition, Place::End)
+                .await?
+                .get();
+            // A number below zero is no position.
+            let offset = u64::try_from(place.offset).ok();
+            let lag = offset.map(|offset| end.saturating_sub(offset));
+            offsets.push(Lagging { place, end, lag });
         }
-        group["offsets"] = places.clone().into();
+        let group = Described {
+            name: group.name,
+            state: group.state,
+            protocol: group.protocol,
+            members: group.members,
+            offsets,
+        };
         if self.to.output == Format::Json {
-            return lines([&group]);
+            return lines([group]);
         }
-        let sum: u64 = places.iter().filter_map(|place| place["lag"].as_u64()).sum();
+        let sum: u64 = group.offsets.iter().filter_map(|offset| offset.lag).sum();
         fields(&[
-            ("group", text(&group, "name")),
-            ("state", text(&group, "state")),
-            ("protocol", text(&group, "protocol")),
+            ("group", group.name),
+            ("state", group.state),
+            ("protocol", group.protocol),
             ("lag", sum.to_string()),
         ])?;
-        let row = |place: &Value| {
-            ["topic", "partition", "offset", "end", "lag"]
-                .map(|field| text(place, field))
-                .to_vec()
+        let row = |offset: &Lagging| {
+            let Lagging { place, end, lag } = offset;
+            vec![
+                place.topic.clone(),
+                place.partition.to_string(),
+                place.offset.to_string(),
+                end.to_string(),
+                or_dash(*lag),
+            ]
         };
-        let rows: Vec<Vec<String>> = places.iter().map(row).collect();
+        let rows: Vec<Vec<String>> = group.offsets.iter().map(row).collect();
         table(&["TOPIC", "PARTITION", "OFFSET", "END", "LAG"], &rows)?;
-        let row = |member: &Value| ["id", "client", "host"].map(|field| text(member, field)).to_vec();
-        let rows: Vec<Vec<String>> = group["members"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(row)
-            .collect();
+        let row = |member: &GroupMember| vec![member.id.clone(), member.client.clone(), member.host.clone()];
+        let rows: Vec<Vec<String>> = group.members.iter().map(row).collect();
         if !rows.is_empty() {
             table(&["MEMBER", "CLIENT", "HOST"], &rows)?;
         }
@@ -139,11 +142,11 @@ impl GroupArgs {
     }
 
     async fn reset(&self, client: &Client, name: &str, reset: &Reset<'_>) -> Result<()> {
-        let groups: Vec<Value> = parsed(&client.groups().await?)?;
+        let groups = client.groups().await?;
         let state = groups
-            .iter()
-            .find(|group| group["name"] == name)
-            .map(|group| text(group, "state"));
+            .into_iter()
+            .find(|group| group.name == name)
+            .map(|group| group.state);
         if let Some(state) = state.filter(|state| state != "Empty") {
             bail!(
                 "group `{name}` has members ({state}): they would go on from where they are. Stop them first"
@@ -165,9 +168,12 @@ impl GroupArgs {
             let before = client.committed_offset(name, reset.topic, partition).await?;
             let to = reset.offset(client, partition).await?;
             offsets.push((reset.topic.to_owned(), partition, to));
-            rows.push(json!({
-                "topic": reset.topic, "partition": partition, "before": before, "offset": to,
-            }));
+            rows.push(ResetPlace {
+                topic: reset.topic,
+                partition,
+                before,
+                offset: to,
+            });
         }
         if reset.execute {
             client.commit_offsets(name, offsets).await?;
@@ -175,16 +181,12 @@ impl GroupArgs {
         if self.to.output == Format::Json {
             lines(&rows)?;
         } else {
-            let row = |place: &Value| {
-                let before = match &place["before"] {
-                    Value::Null => "-".to_owned(),
-                    before => before.to_string(),
-                };
+            let row = |place: &ResetPlace<'_>| {
                 vec![
-                    text(place, "topic"),
-                    text(place, "partition"),
-                    before,
-                    text(place, "offset"),
+                    place.topic.to_owned(),
+                    place.partition.to_string(),
+                    or_dash(place.before),
+                    place.offset.to_string(),
                 ]
             };
             let rows: Vec<Vec<String>> = rows.iter().map(row).collect();
@@ -198,7 +200,35 @@ impl GroupArgs {
     }
 }
 
-/// Where a group is to go on.
+/// A group, with the end of each partition.
+#[derive(Serialize)]
+struct Described {
+    name: String,
+    state: String,
+    protocol: String,
+    members: Vec<GroupMember>,
+    offsets: Vec<Lagging>,
+}
+
+/// A committed offset, the end of its partition, and the number of records between them.
+#[derive(Serialize)]
+struct Lagging {
+    #[serde(flatten)]
+    place: GroupOffset,
+    end: u64,
+    lag: Option<u64>,
+}
+
+/// A committed offset before and after a reset.
+#[derive(Serialize)]
+struct ResetPlace<'a> {
+    topic: &'a str,
+    partition: u32,
+    before: Option<Offset>,
+    offset: Offset,
+}
+
+/// New place of a group.
 struct Reset<'a> {
     topic: &'a str,
     partition: Option<u32>,
@@ -233,8 +263,4 @@ impl Reset<'_> {
         };
         Ok(at(place).await?)
     }
-}
-
-fn parsed<T: serde::de::DeserializeOwned>(answer: &[u8]) -> Result<T> {
-    serde_json::from_slice(answer).context("the answer is not JSON")
 }

@@ -7,17 +7,17 @@ use clap::{Args, Subcommand};
 use rskafka::client::partition::{Compression, OffsetAt, PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
 use rskafka::record::{Record, RecordAndOffset};
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What one check may take: longer than any timeout of a broker's that it meets.
+/// Time for a check: longer than any timeout of a broker.
 const CHECK_WITHIN: Duration = Duration::from_secs(15);
-/// Timeout that is sent along with requests that change something.
+/// Timeout in requests that change topics or records.
 const TIMEOUT_MS: i32 = 10_000;
 
-/// Look at brokers that speak Kafka's protocol.
+/// Check brokers that speak Kafka's protocol.
 #[derive(Debug, Args)]
 pub(crate) struct KafkaArgs {
     #[command(subcommand)]
@@ -26,25 +26,34 @@ pub(crate) struct KafkaArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Try a broker out with a Kafka client library, on a topic that is made for it and deleted again.
+    /// Check a broker with a Kafka client library, on a topic that is created and deleted for it.
     Check(Check),
 }
 
 #[derive(Debug, Args)]
 struct Check {
-    /// Address of a broker, of whatever make.
+    /// Address of any broker.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     bootstrap: String,
-    /// A table for people, or a JSON object a check.
+    /// A table for people, or a JSON object for each check.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
 }
 
-/// What was tried and how it went.
+/// A check and its result.
 struct Outcome {
     check: &'static str,
     took: Duration,
     result: Result<String>,
+}
+
+/// A check in JSON.
+#[derive(Serialize)]
+struct CheckRow {
+    check: &'static str,
+    works: bool,
+    ms: f64,
+    note: String,
 }
 
 impl KafkaArgs {
@@ -81,14 +90,12 @@ impl Check {
             Err(e) => format!("{e:#}"),
         };
         if self.output == Format::Json {
-            let rows: Vec<Value> = outcomes
-                .iter()
-                .map(|o| {
-                    let ms = o.took.as_secs_f64() * 1e3;
-                    json!({ "check": o.check, "works": o.result.is_ok(), "ms": ms, "note": words(o) })
-                })
-                .collect();
-            return lines(&rows);
+            return lines(outcomes.iter().map(|o| CheckRow {
+                check: o.check,
+                works: o.result.is_ok(),
+                ms: o.took.as_secs_f64() * 1e3,
+                note: words(o),
+            }));
         }
         let rows: Vec<Vec<String>> = outcomes
             .iter()
@@ -102,7 +109,7 @@ impl Check {
     }
 }
 
-/// Runs all checks in their order; the topic goes in any case.
+/// Runs all checks in their order, and deletes the topic in any case.
 async fn checks(client: &Client, topic: &str) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     let made = timed(&mut outcomes, "create a topic", create(client, topic)).await;
@@ -168,7 +175,7 @@ async fn create(client: &Client, topic: &str) -> Result<String> {
     Ok(topic.to_owned())
 }
 
-/// Records with and without keys, values and headers.
+/// Returns records with and without keys, values and headers.
 fn sample() -> Vec<Record> {
     let record = |i: u8| Record {
         key: (i % 2 == 1).then(|| vec![i]),

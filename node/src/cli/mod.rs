@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand.
+//! The command line: a file for each subcommand.
 
 mod cluster;
 mod consume;
@@ -36,10 +36,10 @@ pub(crate) struct Args {
     command: Command,
 }
 
-/// Where the node is and how answers look: the same for every subcommand that talks to one.
+/// Address of the node and format of answers: the same for every subcommand that talks to a node.
 #[derive(Clone, Debug, ClapArgs)]
 struct To {
-    /// Address of the node; several of one site, with commas between, where one may be away.
+    /// Address of the node; or addresses of several nodes of a site, separated by commas.
     #[arg(
         long,
         env = "WEIR_NODE",
@@ -48,8 +48,8 @@ struct To {
         global = true
     )]
     node: String,
-    /// Key that a node must have which is met for the first time, as `weir status` shows it on the node itself; several with
-    /// commas between.
+    /// Expected key of a node that is contacted for the first time, as `weir status` shows it; several,
+    /// separated by commas.
     #[arg(
         long,
         env = "WEIR_NODE_KEY",
@@ -58,7 +58,7 @@ struct To {
         global = true
     )]
     key: Vec<String>,
-    /// Tables for people, or JSON for programs: an object a line where there are many.
+    /// Tables for people, or JSON for programs: a line for each object.
     #[arg(short, long, value_enum, default_value = "table", global = true)]
     output: Format,
 }
@@ -79,45 +79,45 @@ enum Command {
     Produce(produce::Produce),
     /// Read records.
     Consume(consume::Consume),
-    /// List and describe consumer groups, set where they go on, and delete them.
+    /// List, describe, reset and delete consumer groups.
     Group(group::GroupArgs),
-    /// Look at records that pipelines could not take, and send them on their way again.
+    /// List, show and replay dead letters of pipelines.
     Deadletter(deadletter::DeadletterArgs),
-    /// Push, list, describe, test and remove modules.
+    /// Create, test, push, list, describe and remove modules.
     Module(module::ModuleArgs),
-    /// Apply, list, describe, pause, resume and remove pipelines.
+    /// Plan, apply, list, describe, change and remove pipelines.
     Pipeline(pipeline::PipelineArgs),
-    /// Let nodes join a site, see how they are, hand over, take one out.
+    /// Manage the nodes of a site: status, invite, transfer, rebalance, drain, remove.
     Cluster(cluster::ClusterArgs),
-    /// Try out a Kafka broker, this node's or another's.
+    /// Check a Kafka broker: this node or another broker.
     Kafka(kafka::KafkaArgs),
-    /// Show how the node is.
+    /// Show the status of a node.
     Status(status::Status),
-    /// Read all stored records and check them.
+    /// Read and check all stored records.
     Scrub(scrub::Scrub),
     /// Print a completion script.
     Completions {
-        /// For which shell.
+        /// The shell.
         shell: clap_complete::Shell,
     },
     /// Compile a component from standard input (the node's own child process).
     #[command(hide = true)]
     CompileComponent {
-        /// Make a component of a core module, and no more.
+        /// Only make a component of a core module.
         #[arg(long)]
         make: bool,
-        /// With a filter of system calls.
+        /// Filter system calls.
         #[arg(long)]
         confined: bool,
     },
 }
 
-/// Wrong usage that only shows once arguments are looked at together: exit code 2.
+/// Wrong usage that only the combination of arguments shows: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(String);
 
-/// Somebody closed our standard output, as `head` does.
+/// Tells whether an error is a closed standard output, as `head` leaves behind.
 pub(crate) fn is_broken_pipe(e: &anyhow::Error) -> bool {
     let io = e.chain().find_map(|c| c.downcast_ref::<std::io::Error>());
     io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
@@ -138,13 +138,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Status(args) => block_on(args.run()),
         Command::Scrub(args) => args.run(),
         Command::Completions { shell } => {
-            // It takes no error from what it writes to.
+            // The generator ignores errors of its output.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "weir", &mut script);
             Ok(std::io::stdout().lock().write_all(&script)?)
         }
         Command::CompileComponent { make, confined } => {
-            // The node's short slices are inherited, and nobody waits for this the way they wait for records.
+            // The node's short time slices are inherited, and compiling is less urgent than records.
             weir_pipeline::Priority::Behind.ask();
             let made = if make {
                 weir_runtime::componentize_in_child(confined)
@@ -156,7 +156,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
 }
 
-/// One thread is enough for a tool.
+/// Runs a future on a single thread, which is enough for a tool.
 fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -180,7 +180,7 @@ fn resolve(node: &str) -> Result<SocketAddr> {
     addrs.next().with_context(|| format!("`{node}` has no address"))
 }
 
-/// Keys of nodes met before, as ssh's known_hosts.
+/// Returns the file of known node keys, like known_hosts of ssh.
 fn known_nodes() -> Result<PathBuf> {
     let under = |name: &str| {
         std::env::var_os(name)
@@ -194,7 +194,7 @@ fn known_nodes() -> Result<PathBuf> {
     )
 }
 
-/// `key=value` on the command line.
+/// Parses `key=value`.
 fn setting(text: &str) -> Result<(String, String), String> {
     let (key, value) = text
         .split_once('=')

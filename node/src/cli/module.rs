@@ -1,20 +1,22 @@
 //! `weir module`
 
 use super::new::{Lang, new};
-use super::output::{bytes, fields, lines, table, text};
+use super::output::{bytes, fields, lines, table};
 use super::{Format, To, block_on, setting};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use weir_api::{Module, Parameter};
 use weir_client::Record;
-use weir_runtime::{LogLevel, LogSink, Module, Setting};
+use weir_runtime::{LogLevel, LogSink, Setting};
 use weir_testkit::case::{Case, difference};
 use weir_testkit::{Faults, Testkit};
 
-/// Begin, test, push, list, describe and remove modules.
+/// Create, test, push, list, describe and remove modules.
 #[derive(Debug, Args)]
 pub(crate) struct ModuleArgs {
     #[command(flatten)]
@@ -25,53 +27,54 @@ pub(crate) struct ModuleArgs {
 
 #[derive(Debug, Subcommand)]
 enum ModuleCommand {
-    /// Push a component, or what `cargo build --target wasm32-unknown-unknown` made.
+    /// Push a component, or the output of `cargo build --target wasm32-unknown-unknown`.
     Push {
-        /// The file.
+        /// File of the module.
         file: PathBuf,
-        /// Its name; the file's, when none is given.
+        /// Name of the module; the name of the file when not given.
         #[arg(long)]
         name: Option<String>,
-        /// Its version.
+        /// Version of the module.
         #[arg(long, default_value = "0.1.0")]
         version: String,
     },
     /// List all modules.
     List,
-    /// Show what a module is and what can be set.
+    /// Show a module and its parameters.
     Describe {
-        /// name, name@version or digest
+        /// Module by name, name@version or digest.
         module: String,
     },
-    /// Make a project for a module: it builds, and passes its test.
+    /// Create a project for a module, which builds and passes its test.
     New {
-        /// Its name, and that of the directory which is made.
+        /// Name of the module and of the new directory.
         name: String,
-        /// What it is written in.
+        /// Language of the module.
         #[arg(long, value_enum, default_value = "rust")]
         lang: Lang,
     },
-    /// Run a module over files of records, here and without a node: over cases, which say what must come out, or over
-    /// records alone, to see what does.
+    /// Run a module over files, without a node: over cases with expected output, or over records to see the
+    /// output.
     Test {
-        /// The file.
+        /// File of the module.
         file: PathBuf,
-        /// Cases, or directories of them: JSON files with `config`, `input` and `output`, as modules/*/cases have them.
+        /// Cases, or directories of cases: JSON files with `config`, `input` and `output`, as in
+        /// modules/*/cases.
         #[arg(required_unless_present = "input")]
         cases: Vec<PathBuf>,
-        /// Records instead: a value a line.
+        /// File of records instead of cases: a value a line.
         #[arg(long, value_name = "F", conflicts_with = "cases")]
         input: Option<PathBuf>,
-        /// A parameter, for records alone.
+        /// A parameter, with `--input`.
         #[arg(long = "set", value_name = "k=v", value_parser = setting, requires = "input")]
         settings: Vec<(String, String)>,
-        /// Records in a batch.
+        /// Number of records in a batch.
         #[arg(long, default_value_t = 1_000)]
         batch: usize,
     },
     /// Remove a module that no pipeline uses.
     Remove {
-        /// name, name@version or digest
+        /// Module by name, name@version or digest.
         module: String,
     },
 }
@@ -106,28 +109,25 @@ impl ModuleArgs {
                 let module =
                     std::fs::read(&file).with_context(|| format!("cannot read `{}`", file.display()))?;
                 let name = name.unwrap_or_else(|| default_name(&file));
-                let info = parse(&client.push_module(&name, &version, &module).await?)?;
+                let pushed = client.push_module(&name, &version, &module).await?;
                 match format {
-                    Format::Json => lines([&info])?,
-                    Format::Table => say!("pushed {name}@{version} {}", text(&info, "digest")),
+                    Format::Json => lines([&pushed])?,
+                    Format::Table => say!("pushed {name}@{version} {}", pushed.digest),
                 }
             }
-            ModuleCommand::List => list(format, &parse(&client.modules().await?)?)?,
+            ModuleCommand::List => list(format, &client.modules().await?)?,
             ModuleCommand::Describe { module } => {
-                let all = parse(&client.modules().await?)?;
-                let found = all
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .rev()
-                    .find(|m| is(m, &module));
+                let all = client.modules().await?;
+                let found = all.iter().rev().find(|m| is(m, &module));
                 describe(format, found.with_context(|| format!("no module `{module}`"))?)?;
             }
             ModuleCommand::Remove { module } => {
-                let info = parse(&client.remove_module(&module).await?)?;
+                let removed = client.remove_module(&module).await?;
                 match format {
-                    Format::Json => lines([&json!({ "removed": info["digest"] })])?,
-                    Format::Table => say!("removed {}@{}", text(&info, "name"), text(&info, "version")),
+                    Format::Json => lines([Removed {
+                        removed: &removed.digest,
+                    }])?,
+                    Format::Table => say!("removed {}@{}", removed.name, removed.version),
                 }
             }
             ModuleCommand::New { .. } | ModuleCommand::Test { .. } => {}
@@ -137,11 +137,36 @@ impl ModuleArgs {
     }
 }
 
-fn parse(json: &[u8]) -> Result<Value> {
-    serde_json::from_slice(json).context("the node's answer is not JSON")
+/// The digest of a removed module.
+#[derive(Serialize)]
+struct Removed<'a> {
+    removed: &'a str,
 }
 
-/// `weir_module_threshold.wasm` is `threshold`.
+/// Outcome of a case.
+#[derive(Serialize)]
+struct CaseRow<'a> {
+    case: &'a Path,
+    holds: bool,
+    wrong: Option<String>,
+}
+
+/// An output record.
+#[derive(Serialize)]
+struct OutputRow<'a> {
+    output: &'a str,
+    value: Option<String>,
+}
+
+/// A dead letter.
+#[derive(Serialize)]
+struct DeadRow<'a> {
+    output: &'static str,
+    record: usize,
+    reason: &'a str,
+}
+
+/// Returns the name of a module from its file: `threshold` from `weir_module_threshold.wasm`.
 fn default_name(file: &Path) -> String {
     let stem = file
         .file_stem()
@@ -152,77 +177,64 @@ fn default_name(file: &Path) -> String {
         .map_or(stem.clone(), str::to_owned)
 }
 
-fn is(module: &Value, reference: &str) -> bool {
-    let (name, version) = (text(module, "name"), text(module, "version"));
-    let digest = reference.len() >= 8 && text(module, "digest").starts_with(reference);
+fn is(module: &Module, reference: &str) -> bool {
+    let (name, version) = (&module.name, &module.version);
+    let digest = reference.len() >= 8 && module.digest.starts_with(reference);
     reference == name || reference == format!("{name}@{version}") || digest
 }
 
-fn list(format: Format, modules: &Value) -> Result<()> {
-    let modules: Vec<&Value> = modules.as_array().into_iter().flatten().collect();
+fn list(format: Format, modules: &[Module]) -> Result<()> {
     if format == Format::Json {
         return lines(modules);
     }
-    let rows: Vec<Vec<String>> = modules
-        .iter()
-        .map(|m| {
-            let digest = text(m, "digest").chars().take(12).collect();
-            let about = text(&m["descriptor"], "about");
-            vec![
-                text(m, "name"),
-                text(m, "version"),
-                digest,
-                bytes(m["bytes"].as_u64().unwrap_or(0)),
-                about,
-            ]
-        })
-        .collect();
+    let row = |m: &Module| {
+        vec![
+            m.name.clone(),
+            m.version.clone(),
+            m.digest.chars().take(12).collect(),
+            bytes(m.bytes),
+            m.descriptor.about.clone(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = modules.iter().map(row).collect();
     table(&["MODULE", "VERSION", "DIGEST", "SIZE", "ABOUT"], &rows)
 }
 
-fn describe(format: Format, module: &Value) -> Result<()> {
+fn describe(format: Format, module: &Module) -> Result<()> {
     if format == Format::Json {
         return lines([module]);
     }
-    let imports: Vec<String> = module["imports"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect();
+    let imports = match module.imports.is_empty() {
+        true => "nothing".to_owned(),
+        false => module.imports.join(", "),
+    };
     fields(&[
-        (
-            "module",
-            format!("{}@{}", text(module, "name"), text(module, "version")),
-        ),
-        ("digest", text(module, "digest")),
-        ("size", bytes(module["bytes"].as_u64().unwrap_or(0))),
-        (
-            "imports",
-            if imports.is_empty() {
-                "nothing".to_owned()
-            } else {
-                imports.join(", ")
-            },
-        ),
-        ("about", text(&module["descriptor"], "about")),
+        ("module", format!("{}@{}", module.name, module.version)),
+        ("digest", module.digest.clone()),
+        ("size", bytes(module.bytes)),
+        ("imports", imports),
+        ("about", module.descriptor.about.clone()),
     ])?;
     say!("");
-    let parameters = module["descriptor"]["parameters"].as_array();
-    let rows: Vec<Vec<String>> = parameters
-        .into_iter()
-        .flatten()
-        .map(|p| {
-            let preset = if p["preset"].is_null() {
-                "(required)".to_owned()
-            } else {
-                text(p, "preset")
-            };
-            vec![text(p, "name"), text(p, "kind"), preset, text(p, "about")]
-        })
-        .collect();
+    let row = |p: &Parameter| {
+        let preset = match &p.preset {
+            None => "(required)".to_owned(),
+            Some(preset) => plain(preset),
+        };
+        vec![p.name.clone(), p.kind.clone(), preset, p.about.clone()]
+    };
+    let rows: Vec<Vec<String>> = module.descriptor.parameters.iter().map(row).collect();
     table(&["PARAMETER", "KIND", "DEFAULT", "ABOUT"], &rows)
+}
+
+/// Returns a setting as text, without quotes.
+fn plain(setting: &Value) -> String {
+    let words = setting.as_array().into_iter().flatten().map(Value::as_str);
+    match (setting, words.collect::<Option<Vec<_>>>()) {
+        (Value::String(text), _) => text.clone(),
+        (Value::Array(_), Some(words)) => words.join(","),
+        (other, _) => other.to_string(),
+    }
 }
 
 struct Stderr;
@@ -233,7 +245,7 @@ impl LogSink for Stderr {
     }
 }
 
-/// Runs cases, and says of each whether it holds, and of the module what none of them has seen.
+/// Runs cases, shows whether each holds, and lists outputs of the module that no case covers.
 fn test_cases(format: Format, file: &Path, cases: &[PathBuf], batch: usize) -> Result<()> {
     let bytes = std::fs::read(file).with_context(|| format!("cannot read `{}`", file.display()))?;
     let module = weir_testkit::load(&bytes)?;
@@ -252,7 +264,7 @@ fn test_cases(format: Format, file: &Path, cases: &[PathBuf], batch: usize) -> R
                 let wrong = difference(&case.output, &ran.output);
                 wrong.or_else(|| under_faults(&case, &module, batch))
             }
-            // A case may be about what the module refuses.
+            // A case may expect a refusal.
             Err(e) => {
                 let told = e.to_string();
                 let wanted = case.output["error"].as_str();
@@ -263,7 +275,11 @@ fn test_cases(format: Format, file: &Path, cases: &[PathBuf], batch: usize) -> R
         let name = path.display();
         match (format, wrong) {
             (Format::Json, wrong) => {
-                lines([&json!({ "case": path, "holds": wrong.is_none(), "wrong": wrong })])?
+                lines([CaseRow {
+                    case: &path,
+                    holds: wrong.is_none(),
+                    wrong,
+                }])?;
             }
             (Format::Table, None) => say!("holds  {name}"),
             (Format::Table, Some(wrong)) => say!("FAILS  {name}: {wrong}"),
@@ -284,8 +300,8 @@ fn test_cases(format: Format, file: &Path, cases: &[PathBuf], batch: usize) -> R
     }
 }
 
-/// What is different when the node is killed between every two entries, or every call traps once.
-fn under_faults(case: &Case, module: &Module, batch: usize) -> Option<String> {
+/// Returns the difference when the node is killed between every two entries, or every call traps once.
+fn under_faults(case: &Case, module: &weir_runtime::Module, batch: usize) -> Option<String> {
     let kinds = [
         (Faults::Kills, "when the node is killed between two entries"),
         (Faults::Traps, "when a call traps and is made again"),
@@ -301,7 +317,7 @@ fn under_faults(case: &Case, module: &Module, batch: usize) -> Option<String> {
     })
 }
 
-/// Files among `cases`, and those that directories among them have.
+/// Returns the files of `cases`, and the JSON files of its directories.
 fn case_files(cases: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in cases {
@@ -350,7 +366,10 @@ fn test(
     for (output, records) in &tested.outputs {
         for record in records {
             match format {
-                Format::Json => lines([&json!({ "output": output, "value": show(record) })])?,
+                Format::Json => lines([OutputRow {
+                    output,
+                    value: show(record),
+                }])?,
                 Format::Table => say!(
                     "{output}: {}",
                     show(record).unwrap_or_else(|| "(null)".to_owned())
@@ -360,7 +379,11 @@ fn test(
     }
     for (index, reason) in &tested.dead {
         match format {
-            Format::Json => lines([&json!({ "output": "dead-letter", "record": index, "reason": reason })])?,
+            Format::Json => lines([DeadRow {
+                output: "dead-letter",
+                record: *index,
+                reason,
+            }])?,
             Format::Table => say!("dead letter: record {index}: {reason}"),
         }
     }

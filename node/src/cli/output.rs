@@ -1,10 +1,10 @@
-//! Tables and JSON.
+//! Output: tables for people, JSON for programs.
 
 use anyhow::Result;
-use serde_json::Value;
+use serde::Serialize;
 use std::io::Write;
 
-/// Prints rows under their headings, columns as wide as they must be; numbers to the right.
+/// Prints rows under their headings; columns of numbers are aligned to the right.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> Result<()> {
     let mut widths: Vec<usize> = headings.iter().map(|h| h.chars().count()).collect();
     for row in rows {
@@ -47,16 +47,26 @@ pub(super) fn fields(rows: &[(&str, String)]) -> Result<()> {
     Ok(())
 }
 
-/// Prints one JSON object a line.
-pub(super) fn lines<'a>(values: impl IntoIterator<Item = &'a Value>) -> Result<()> {
+/// Prints a JSON value a line.
+pub(super) fn lines<T: Serialize>(values: impl IntoIterator<Item = T>) -> Result<()> {
     let mut out = std::io::stdout().lock();
     for value in values {
-        writeln!(out, "{value}")?;
+        writeln!(out, "{}", json(&value)?)?;
     }
     Ok(())
 }
 
-/// Bytes for people.
+/// Returns a value as JSON, on a single line.
+pub(super) fn json(value: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_string(value)?)
+}
+
+/// Returns a value as text, and a dash where there is none.
+pub(super) fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// Returns a number of bytes with a unit that fits.
 pub(super) fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut value, mut unit) = (n as f64, 0);
@@ -68,18 +78,5 @@ pub(super) fn bytes(n: u64) -> String {
         format!("{n} B")
     } else {
         format!("{value:.1} {}", UNITS[unit])
-    }
-}
-
-/// Text of a field, without quotes.
-pub(super) fn text(value: &Value, field: &str) -> String {
-    match &value[field] {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        Value::Array(items) if items.iter().all(Value::is_string) => {
-            let items: Vec<_> = items.iter().filter_map(Value::as_str).collect();
-            items.join(",")
-        }
-        other => other.to_string(),
     }
 }

@@ -1,13 +1,16 @@
 //! `weir pipeline`
 
-use super::output::{fields, lines, table, text};
+use super::output::{fields, json, lines, or_dash, table};
 use super::{Format, To};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use weir_api::{At, Change, Pipeline, PipelinePlace, PipelineState, Plan, Revision};
+use weir_client::Client;
 
-/// Plan, apply, list, describe, pause, resume, rewind, reset and remove pipelines.
+/// Plan, apply, list, describe, change and remove pipelines.
 #[derive(Debug, Args)]
 pub(crate) struct PipelineArgs {
     #[command(flatten)]
@@ -18,103 +21,106 @@ pub(crate) struct PipelineArgs {
 
 #[derive(Debug, Subcommand)]
 enum PipelineCommand {
-    /// Put a pipeline in place, or change it between two batches.
+    /// Create a pipeline, or change it between two batches.
     Apply {
         /// The pipeline in TOML.
         file: PathBuf,
     },
-    /// Show what applying a pipeline would change, and whether it can be; nothing is changed.
+    /// Show the changes that applying a pipeline would make, without making them.
     Plan {
         /// The pipeline in TOML.
         file: PathBuf,
     },
-    /// Try a pipeline out on what its source has, beside the one that works; nothing is written.
+    /// Run a pipeline over the records of its source, beside the live pipeline; nothing is written.
     ///
-    /// Both begin without anything remembered. An in-line pipeline is tried on what its source has: what it dropped is not there.
+    /// Both begin with empty state. Records that an in-line pipeline dropped are not in the source, and are
+    /// not replayed.
     Shadow {
         /// The pipeline in TOML.
         file: PathBuf,
-        /// Where to begin: `start`, `end`, an offset on all partitions, or a time like `2026-11-22T08:00:00Z`.
+        /// Where to begin: `start`, `end`, an offset on all partitions, or a time like
+        /// `2026-11-22T08:00:00Z`.
         #[arg(long, default_value = "start")]
         from: String,
-        /// Go on with what comes, for so long.
+        /// Time to go on with new records.
         #[arg(long, value_name = "TIME", default_value = "0s")]
         wait: humantime::Duration,
     },
     /// List all pipelines.
     List,
-    /// Show a pipeline and what it did.
+    /// Show a pipeline, its counters and its specification.
     Describe {
-        /// Its name.
+        /// Name of the pipeline.
         name: String,
     },
-    /// Pause. The source of an in-line pipeline refuses records until it is resumed; one behind the log lags.
+    /// Pause a pipeline. The source of an in-line pipeline refuses records meanwhile; a pipeline behind the
+    /// log lags.
     Pause {
-        /// Its name.
+        /// Name of the pipeline.
         name: String,
     },
-    /// Let a paused or halted pipeline go on.
+    /// Resume a paused or halted pipeline.
     Resume {
-        /// Its name.
+        /// Name of the pipeline.
         name: String,
     },
-    /// Forget what its modules remember. It is then paused: resume it, or apply it anew first.
+    /// Clear the state of a pipeline, and pause it.
     Reset {
-        /// Its name.
+        /// Name of the pipeline.
         name: String,
     },
-    /// Have a pipeline behind the log forget what its modules remember, and begin anew somewhere else.
+    /// Clear the state of a pipeline behind the log, and begin anew at another place.
     Rewind {
-        /// Its name.
+        /// Name of the pipeline.
         name: String,
-        /// Where to: `start`, `end`, an offset on all partitions, or a time like `2026-11-22T08:00:00Z`.
+        /// New place: `start`, `end`, an offset on all partitions, or a time like `2026-11-22T08:00:00Z`.
         #[arg(long)]
         to: String,
     },
-    /// Show what the modules of a pipeline remember, as committed: values and timers.
+    /// Show the committed state of a pipeline's modules: values and timers.
     State {
-        /// The pipeline's name.
+        /// Name of the pipeline.
         name: String,
-        /// Only of this stage, counted from 1.
+        /// Only this stage, counted from 1.
         #[arg(long)]
         stage: Option<u64>,
-        /// Only of this partition.
+        /// Only this partition.
         #[arg(long)]
         partition: Option<u64>,
-        /// Only a SHA-256 of all of it: the same for the same state.
+        /// Only a SHA-256 digest of the state.
         #[arg(long)]
         digest: bool,
     },
-    /// Show what a pipeline was: its revisions, who put them in place, and why.
+    /// Show the revisions of a pipeline: when, by whom, and why.
     History {
-        /// Its name.
+        /// Name of the pipeline.
         name: String,
     },
-    /// Try a pipeline on some partitions, for real: the one of its name that is there works on the others. `promote` ends that, or
-    /// `rollback`.
+    /// Run a pipeline on some partitions, as a canary: the live pipeline of its name works on the others. End
+    /// the canary with `promote` or `rollback`.
     Canary {
         /// The pipeline in TOML.
         file: PathBuf,
-        /// Which: `0,3`.
+        /// Partitions: `0,3`.
         #[arg(long, value_delimiter = ',', required = true)]
         partitions: Vec<u32>,
     },
-    /// Have what is tried on some partitions work on all.
+    /// Apply the canary of a pipeline to all partitions.
     Promote {
-        /// Its name.
+        /// Name of the pipeline.
         name: String,
     },
-    /// Make a pipeline what it was, with the same modules. Of one that is tried on some partitions: end that.
+    /// Roll a pipeline back to an earlier revision, with the same modules; or end its canary.
     Rollback {
-        /// Its name.
+        /// Name of the pipeline.
         name: String,
-        /// The revision to go back to; without it, the last one that was something else.
+        /// Revision to restore; the last different revision when not given.
         #[arg(long, value_name = "REVISION")]
         to: Option<u64>,
     },
-    /// Remove a pipeline and what its modules remember; its topics stay.
+    /// Remove a pipeline and its state; its topics stay.
     Remove {
-        /// Its name.
+        /// Name of the pipeline.
         name: String,
     },
 }
@@ -122,188 +128,190 @@ enum PipelineCommand {
 impl PipelineArgs {
     pub(crate) async fn run(self) -> Result<()> {
         let client = self.to.connect().await?;
-        let format = self.to.output;
+        let ask = Ask {
+            client: &client,
+            format: self.to.output,
+        };
         match self.command {
-            PipelineCommand::Plan { file } => {
-                let toml = read(&file)?;
-                let told = parse(&client.plan_pipeline(&toml).await?);
-                plan(format, &told.with_context(|| file.display().to_string())?)?;
-            }
-            PipelineCommand::Apply { file } => {
-                let toml = read(&file)?;
-                let info = parse(&client.apply_pipeline(&toml).await?)
-                    .with_context(|| file.display().to_string())?;
-                said(format, &info, &format!("applied, revision {}", info["revision"]))?;
-            }
-            PipelineCommand::Pause { name } => {
-                said(format, &parse(&client.set_paused(&name, true).await?)?, "paused")?
-            }
-            PipelineCommand::Resume { name } => {
-                said(
-                    format,
-                    &parse(&client.set_paused(&name, false).await?)?,
-                    "resumed",
-                )?;
-            }
-            PipelineCommand::Reset { name } => {
-                let info = parse(&client.reset_pipeline(&name).await?)?;
-                said(format, &info, "has forgotten everything, and is paused")?;
-            }
-            PipelineCommand::History { name } => {
-                history(format, &parse(&client.pipeline_history(&name).await?)?)?;
-            }
-            PipelineCommand::Canary { file, partitions } => {
-                let toml = read(&file)?;
-                let info = parse(&client.try_pipeline(&toml, &partitions).await?)
-                    .with_context(|| file.display().to_string())?;
-                let told: Vec<_> = partitions.iter().map(u32::to_string).collect();
-                let told = told.join(", ");
-                said(
-                    format,
-                    &info,
-                    &format!("is tried on partitions {told}, revision {}", info["revision"]),
-                )?;
-            }
-            PipelineCommand::Promote { name } => {
-                let info = parse(&client.promote_pipeline(&name).await?)?;
-                said(format, &info, &format!("applied, revision {}", info["revision"]))?;
-            }
-            PipelineCommand::Rollback { name, to } => {
-                let info = parse(&client.roll_back_pipeline(&name, to).await?)?;
-                said(
-                    format,
-                    &info,
-                    &format!("is as it was, revision {}", info["revision"]),
-                )?;
-            }
-            PipelineCommand::Shadow { file, from, wait } => {
-                let toml = read(&file)?;
-                let told = super::shadow::run(&client, &toml, &from, wait.into()).await;
-                super::shadow::show(format, &told.with_context(|| file.display().to_string())?)?;
-            }
+            PipelineCommand::Plan { file } => ask.plan(&file).await?,
+            PipelineCommand::Apply { file } => ask.apply(&file).await?,
+            PipelineCommand::Shadow { file, from, wait } => ask.shadow(&file, &from, wait.into()).await?,
+            PipelineCommand::List => ask.list().await?,
+            PipelineCommand::Describe { name } => ask.describe(&name).await?,
+            PipelineCommand::Pause { name } => ask.set_paused(&name, true).await?,
+            PipelineCommand::Resume { name } => ask.set_paused(&name, false).await?,
+            PipelineCommand::Reset { name } => ask.reset(&name).await?,
+            PipelineCommand::Rewind { name, to } => ask.rewind(&name, &to).await?,
             PipelineCommand::State {
                 name,
                 stage,
                 partition,
                 digest,
-            } => {
-                let of = (stage, partition);
-                super::state::show(&client, format, &name, of, digest).await?;
-            }
-            PipelineCommand::Rewind { name, to } => {
-                let info = parse(&client.rewind_pipeline(&name, &to).await?)?;
-                let paused = match text(&info, "state") == "paused" {
-                    true => ", and is paused",
-                    false => "",
-                };
-                said(format, &info, &format!("begins anew at {to}{paused}"))?;
-            }
-            PipelineCommand::Remove { name } => {
-                client.remove_pipeline(&name).await?;
-                said(format, &json!({ "name": name }), "removed")?;
-            }
-            PipelineCommand::List => list(format, &parse(&client.pipelines().await?)?)?,
-            PipelineCommand::Describe { name } => {
-                let all = parse(&client.pipelines().await?)?;
-                let found = all
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .find(|p| text(p, "name") == name);
-                describe(format, found.with_context(|| format!("no pipeline `{name}`"))?)?;
-            }
+            } => super::state::show(&client, ask.format, &name, (stage, partition), digest).await?,
+            PipelineCommand::History { name } => ask.history(&name).await?,
+            PipelineCommand::Canary { file, partitions } => ask.canary(&file, &partitions).await?,
+            PipelineCommand::Promote { name } => ask.promote(&name).await?,
+            PipelineCommand::Rollback { name, to } => ask.roll_back(&name, to).await?,
+            PipelineCommand::Remove { name } => ask.remove(&name).await?,
         }
         client.close().await;
         Ok(())
     }
 }
 
-fn parse(json: &[u8]) -> Result<Value> {
-    serde_json::from_slice(json).context("the node's answer is not JSON")
+/// A connection, and the format of answers.
+#[derive(Clone, Copy)]
+struct Ask<'a> {
+    client: &'a Client,
+    format: Format,
+}
+
+impl Ask<'_> {
+    async fn plan(self, file: &Path) -> Result<()> {
+        let planned = self.client.plan_pipeline(&read(file)?).await?;
+        plan(self.format, &planned)
+    }
+
+    async fn apply(self, file: &Path) -> Result<()> {
+        let applied = self.client.apply_pipeline(&read(file)?).await?;
+        self.done(&applied, &format!("applied, revision {}", applied.revision))
+    }
+
+    async fn shadow(self, file: &Path, from: &str, wait: Duration) -> Result<()> {
+        let shadow = super::shadow::run(self.client, &read(file)?, from, wait).await;
+        super::shadow::show(self.format, &shadow.with_context(|| file.display().to_string())?)
+    }
+
+    async fn list(self) -> Result<()> {
+        list(self.format, &self.client.pipelines().await?)
+    }
+
+    async fn describe(self, name: &str) -> Result<()> {
+        let all = self.client.pipelines().await?;
+        let found = all.iter().find(|p| p.name == name);
+        describe(
+            self.format,
+            found.with_context(|| format!("no pipeline `{name}`"))?,
+        )
+    }
+
+    async fn set_paused(self, name: &str, paused: bool) -> Result<()> {
+        let changed = self.client.set_paused(name, paused).await?;
+        self.done(&changed, if paused { "paused" } else { "resumed" })
+    }
+
+    async fn reset(self, name: &str) -> Result<()> {
+        let reset = self.client.reset_pipeline(name).await?;
+        self.done(&reset, "has forgotten everything, and is paused")
+    }
+
+    async fn rewind(self, name: &str, to: &str) -> Result<()> {
+        let rewound = self.client.rewind_pipeline(name, to).await?;
+        let paused = match rewound.state {
+            PipelineState::Paused => ", and is paused",
+            PipelineState::Running | PipelineState::Halted(_) => "",
+        };
+        self.done(&rewound, &format!("begins anew at {to}{paused}"))
+    }
+
+    async fn history(self, name: &str) -> Result<()> {
+        history(self.format, &self.client.pipeline_history(name).await?)
+    }
+
+    async fn canary(self, file: &Path, partitions: &[u32]) -> Result<()> {
+        let started = self.client.try_pipeline(&read(file)?, partitions).await?;
+        let numbers: Vec<_> = partitions.iter().map(u32::to_string).collect();
+        let (numbers, revision) = (numbers.join(", "), started.revision);
+        self.done(
+            &started,
+            &format!("is tried on partitions {numbers}, revision {revision}"),
+        )
+    }
+
+    async fn promote(self, name: &str) -> Result<()> {
+        let promoted = self.client.promote_pipeline(name).await?;
+        self.done(&promoted, &format!("applied, revision {}", promoted.revision))
+    }
+
+    async fn roll_back(self, name: &str, to: Option<u64>) -> Result<()> {
+        let back = self.client.roll_back_pipeline(name, to).await?;
+        self.done(&back, &format!("is as it was, revision {}", back.revision))
+    }
+
+    async fn remove(self, name: &str) -> Result<()> {
+        self.client.remove_pipeline(name).await?;
+        match self.format {
+            Format::Json => lines([Removed { name }]),
+            Format::Table => {
+                say!("pipeline {name} removed");
+                Ok(())
+            }
+        }
+    }
+
+    /// Shows a pipeline after a change, or the change in words.
+    fn done(self, pipeline: &Pipeline, words: &str) -> Result<()> {
+        match self.format {
+            Format::Json => lines([pipeline]),
+            Format::Table => {
+                say!("pipeline {} {words}", pipeline.name);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A removed pipeline.
+#[derive(Serialize)]
+struct Removed<'a> {
+    name: &'a str,
 }
 
 fn read(file: &Path) -> Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display()))
 }
 
-/// A line for each difference, as `diff` has them.
-fn plan(format: Format, plan: &Value) -> Result<()> {
+/// Shows a plan: a line for each change, as `diff` has them.
+fn plan(format: Format, plan: &Plan) -> Result<()> {
     if format == Format::Json {
         return lines([plan]);
     }
-    let (name, changes) = (text(plan, "name"), plan["changes"].as_array());
-    let changes: Vec<&Value> = changes.into_iter().flatten().collect();
-    let paused = if plan["paused"] == true {
-        "; it is paused, and stays so"
-    } else {
-        ""
+    let name = &plan.name;
+    let paused = match plan.paused {
+        true => "; it is paused, and stays so",
+        false => "",
     };
-    match plan["revision"].as_u64() {
+    match plan.revision {
         None => say!("pipeline {name} is new"),
-        Some(_) if changes.is_empty() => say!("pipeline {name}: nothing would change{paused}"),
+        Some(_) if plan.changes.is_empty() => say!("pipeline {name}: nothing would change{paused}"),
         Some(n) => say!("pipeline {name}: revision {n} -> {}{paused}", n + 1),
     }
-    for change in changes {
-        let at = text(change, "at");
-        match (&change["before"], &change["after"]) {
-            (Value::Null, after) => say!("+ {at} = {after}"),
-            (before, Value::Null) => say!("- {at} = {before}"),
-            (before, after) => say!("~ {at} = {before} -> {after}"),
+    for Change { at, before, after } in &plan.changes {
+        match (before, after) {
+            (None, None) => say!("+ {at} = null"),
+            (None, Some(after)) => say!("+ {at} = {after}"),
+            (Some(before), None) => say!("- {at} = {before}"),
+            (Some(before), Some(after)) => say!("~ {at} = {before} -> {after}"),
         }
     }
-    if let Some(topic) = plan["creates"].as_str() {
+    if let Some(topic) = &plan.creates {
         say!("+ topic {topic}");
     }
     Ok(())
 }
 
-fn said(format: Format, info: &Value, what: &str) -> Result<()> {
-    match format {
-        Format::Json => lines([info]),
-        Format::Table => {
-            say!("pipeline {} {what}", text(info, "name"));
-            Ok(())
-        }
-    }
-}
-
-fn list(format: Format, pipelines: &Value) -> Result<()> {
-    let pipelines: Vec<&Value> = pipelines.as_array().into_iter().flatten().collect();
+fn list(format: Format, pipelines: &[Pipeline]) -> Result<()> {
     if format == Format::Json {
         return lines(pipelines);
     }
-    // What is tried stands below what it is tried beside.
-    let with_tried = |p: &&Value| {
-        let tried = p.get("canary").map(|tried| {
-            let mut tried = tried.clone();
-            tried["name"] = json!(format!("{} ({})", text(p, "name"), share(&tried)));
-            tried
-        });
-        std::iter::once(Value::clone(p)).chain(tried)
-    };
-    let rows: Vec<Vec<String>> = pipelines
-        .iter()
-        .flat_map(with_tried)
-        .map(|p| {
-            let columns = [
-                "name",
-                "source",
-                "at",
-                "state",
-                "revision",
-                "records_in",
-                "kept",
-                "dropped",
-                "dead_letters",
-                "lag",
-            ];
-            let of = |column: &&str| match (*column, &p["at"]) {
-                ("lag", at) if at == "ingest" => "-".to_owned(),
-                (column, _) => text(&p, column),
-            };
-            columns.iter().map(of).collect()
-        })
-        .collect();
+    let mut rows = Vec::new();
+    for pipeline in pipelines {
+        rows.push(row(pipeline, pipeline.name.clone()));
+        // A canary stands below the pipeline that it runs beside.
+        if let Some(canary) = &pipeline.canary {
+            rows.push(row(canary, format!("{} ({})", pipeline.name, share(canary))));
+        }
+    }
     table(
         &[
             "PIPELINE", "SOURCE", "AT", "STATE", "REVISION", "IN", "KEPT", "DROPPED", "DEAD", "LAG",
@@ -312,107 +320,110 @@ fn list(format: Format, pipelines: &Value) -> Result<()> {
     )
 }
 
-/// On which partitions something is tried.
-fn share(tried: &Value) -> String {
-    let partitions = tried["partitions"].as_array().into_iter().flatten();
-    let partitions: Vec<_> = partitions.map(Value::to_string).collect();
+fn row(pipeline: &Pipeline, name: String) -> Vec<String> {
+    let lag = (pipeline.at == At::Log).then_some(pipeline.lag);
+    vec![
+        name,
+        pipeline.source.to_string(),
+        pipeline.at.name().to_owned(),
+        pipeline.state.name().to_owned(),
+        pipeline.revision.to_string(),
+        pipeline.records_in.to_string(),
+        pipeline.kept.to_string(),
+        pipeline.dropped.to_string(),
+        pipeline.dead_letters.to_string(),
+        or_dash(lag),
+    ]
+}
+
+/// Names the partitions of a canary.
+fn share(canary: &Pipeline) -> String {
+    let partitions: Vec<_> = canary.partitions.iter().map(u32::to_string).collect();
     format!("tried on {}", partitions.join(", "))
 }
 
-fn history(format: Format, revisions: &Value) -> Result<()> {
-    let revisions: Vec<&Value> = revisions.as_array().into_iter().flatten().collect();
+fn history(format: Format, revisions: &[Revision]) -> Result<()> {
     if format == Format::Json {
         return lines(revisions);
     }
-    let row = |revision: &&Value| {
-        let at = std::time::Duration::from_millis(revision["applied_ms"].as_u64().unwrap_or(0));
+    let row = |revision: &Revision| {
+        let at = Duration::from_millis(u64::try_from(revision.applied_ms).unwrap_or(0));
         let at = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + at).to_string();
-        let stages = revision["spec"]["stages"].as_array();
-        let stages = stages
-            .into_iter()
-            .flatten()
-            .zip(revision["digests"].as_array().into_iter().flatten());
+        let stages = revision.spec.stages.iter().zip(&revision.digests);
         let stages = stages.map(|(stage, digest)| {
-            let digest: String = digest.as_str().unwrap_or_default().chars().take(8).collect();
-            format!("{} ({digest})", text(stage, "module"))
+            let digest: String = digest.chars().take(8).collect();
+            format!("{} ({digest})", stage.module)
         });
         let stages: Vec<_> = stages.collect();
-        let (number, by, why) = (
-            text(revision, "revision"),
-            text(revision, "by"),
-            text(revision, "why"),
-        );
-        vec![number, at, by, stages.join(" -> "), why]
+        vec![
+            revision.revision.to_string(),
+            at,
+            revision.by.clone(),
+            stages.join(" -> "),
+            or_dash(revision.why.as_ref()),
+        ]
     };
     let rows: Vec<_> = revisions.iter().map(row).collect();
     table(&["REVISION", "APPLIED", "BY", "STAGES", "WHY"], &rows)
 }
 
-fn describe(format: Format, pipeline: &Value) -> Result<()> {
+fn describe(format: Format, pipeline: &Pipeline) -> Result<()> {
     if format == Format::Json {
         return lines([pipeline]);
     }
     describe_one(pipeline)?;
-    match &pipeline["canary"] {
-        Value::Null => Ok(()),
-        tried => {
-            say!("\n{}:", share(tried));
-            describe_one(tried)
-        }
+    if let Some(canary) = &pipeline.canary {
+        say!("\n{}:", share(canary));
+        describe_one(canary)?;
     }
+    Ok(())
 }
 
-fn describe_one(pipeline: &Value) -> Result<()> {
-    let stages: Vec<String> = pipeline["spec"]["stages"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|s| text(s, "module"))
-        .collect();
-    let wasm_ns = pipeline["wasm_ns"].as_u64().unwrap_or(0);
-    let each = wasm_ns / pipeline["records_in"].as_u64().unwrap_or(0).max(1);
-    let names = [
-        "name",
-        "source",
-        "at",
-        "state",
-        "why",
-        "revision",
-        "records_in",
-        "kept",
-        "dropped",
-        "emitted",
+fn describe_one(pipeline: &Pipeline) -> Result<()> {
+    let mut rows = vec![
+        ("name", pipeline.name.clone()),
+        ("source", pipeline.source.to_string()),
+        ("at", pipeline.at.name().to_owned()),
+        ("state", pipeline.state.name().to_owned()),
     ];
-    let more = [
-        "dead_letters",
-        "skipped",
-        "failures",
-        "state_rows",
-        "timers",
-        "timers_fired",
-        "state_bytes",
+    rows.extend(pipeline.state.why().map(|why| ("why", why.to_owned())));
+    let counters = [
+        ("revision", pipeline.revision),
+        ("records_in", pipeline.records_in),
+        ("kept", pipeline.kept),
+        ("dropped", pipeline.dropped),
+        ("emitted", pipeline.emitted),
+        ("dead_letters", pipeline.dead_letters),
+        ("skipped", pipeline.skipped),
+        ("failures", pipeline.failures),
+        ("state_rows", pipeline.state_rows),
+        ("timers", pipeline.timers),
+        ("timers_fired", pipeline.timers_fired),
+        ("state_bytes", pipeline.state_bytes),
     ];
-    let mut rows: Vec<(&str, String)> = names
-        .iter()
-        .chain(&more)
-        .filter(|n| !pipeline[**n].is_null())
-        .map(|n| (*n, text(pipeline, n)))
-        .collect();
-    if text(pipeline, "at") == "log" {
-        rows.push(("lag", text(pipeline, "lag")));
-        rows.push(("missed", text(pipeline, "missed")));
-        let places = pipeline["places"].as_array();
-        let place = |p: &Value| {
-            let [topic, partition, next, end] = ["topic", "partition", "next", "end"].map(|n| text(p, n));
+    rows.extend(counters.map(|(name, n)| (name, n.to_string())));
+    if pipeline.at == At::Log {
+        let place = |p: &PipelinePlace| {
+            let PipelinePlace {
+                topic,
+                partition,
+                next,
+                end,
+            } = p;
             format!("{topic}/{partition}: {next} of {end}")
         };
-        let places: Vec<_> = places.into_iter().flatten().map(place).collect();
+        let places: Vec<_> = pipeline.places.iter().map(place).collect();
+        rows.push(("lag", pipeline.lag.to_string()));
+        rows.push(("missed", pipeline.missed.to_string()));
         rows.push(("places", places.join(", ")));
     }
-    rows.push(("routed", pipeline["routed"].to_string()));
-    rows.push(("outputs", pipeline["spec"]["outputs"].to_string()));
+    let stages = pipeline.spec.stages.iter();
+    let stages: Vec<_> = stages.map(|stage| stage.module.as_str()).collect();
+    let each = pipeline.wasm_ns / pipeline.records_in.max(1);
+    rows.push(("routed", json(&pipeline.routed)?));
+    rows.push(("outputs", json(&pipeline.spec.outputs)?));
     rows.push(("stages", stages.join(" -> ")));
-    rows.push(("on error", pipeline["spec"]["on_error"].to_string()));
+    rows.push(("on error", json(&pipeline.spec.on_error)?));
     rows.push(("ns a record", each.to_string()));
     fields(&rows)
 }

@@ -5,18 +5,18 @@ use super::output::lines;
 use super::{Format, To};
 use anyhow::{Context, Result};
 use clap::Args;
-use serde_json::json;
+use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use weir_client::{Batch, BatchBuilder, Codec, Offset, Producer, Record, Sent};
 
-/// A batch is sent when it has this many records or bytes, or nothing more has come for a moment.
+/// Records and bytes at which a batch is sent; a batch is also sent after a short pause of the input.
 const BATCH_RECORDS: u32 = 1_000;
 const BATCH_BYTES: usize = 256 << 10;
-/// Batches under way at once.
+/// Most batches in flight.
 const WINDOW: usize = 16;
-/// The moment.
+/// Pause of the input after which a batch is sent.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Send records from standard input or a file.
@@ -28,12 +28,18 @@ pub(crate) struct Produce {
     topic: String,
     #[command(flatten)]
     input: Input,
-    /// Records a second at most.
+    /// Most records a second.
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
-    /// Number batches, so that each is stored once however often it is sent.
+    /// Number batches with a producer id, so that each is stored once however often it is sent.
     #[arg(long)]
     idempotent: bool,
+}
+
+/// Acknowledged records.
+#[derive(Serialize)]
+struct Acknowledged {
+    records: u64,
 }
 
 impl Produce {
@@ -87,7 +93,7 @@ impl Produce {
             .map_err(|_| anyhow::anyhow!("reading the input failed"))??;
         client.close().await;
         match self.to.output {
-            Format::Json => lines([&json!({ "records": sent })])?,
+            Format::Json => lines([Acknowledged { records: sent }])?,
             Format::Table => hint!("{sent} records acknowledged"),
         }
         Ok(())
@@ -117,7 +123,7 @@ impl Pace {
     }
 }
 
-/// Gathers records into batches and keeps a window of them under way.
+/// Gathers records into batches, and keeps a window of batches in flight.
 struct Sender {
     producer: Producer,
     topic: String,
@@ -169,7 +175,7 @@ impl Sender {
         });
         *sequence = sequence.wrapping_add(count as i32) & i32::MAX;
         let batch: Batch = builder.build(Offset::ZERO, number)?;
-        // A node knows the last five batches of a producer again.
+        // A node recognises the last five batches of a producer.
         let window = self
             .producer_id
             .map_or(WINDOW, |_| weir_types::limits::PRODUCER_WINDOW);

@@ -1,31 +1,30 @@
 //! `weir scrub`
 
-use super::output::{bytes, fields, lines, table, text};
+use super::output::{bytes, fields, lines, or_dash, table};
 use super::{Format, To, Usage, block_on};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use weir_broker::NamedGap;
-use weir_log::ScrubReport;
+use weir_admin::named_gaps;
+use weir_api::{LostRange, RepairedPartition, ScrubReport};
 use weir_types::{Gap, PartitionId, TopicName};
 
-/// Which partition of which topic it is.
+/// Topic and number of each partition, by identity.
 type Topics = BTreeMap<PartitionId, (TopicName, u32)>;
 
-/// Read all records that a node has stored and check them. What is damaged is replaced by another node's copy, if the site
-/// has one; fails when something stays damaged.
+/// Read and check all stored records of a node. Damaged ranges are replaced by another node's copy, if the
+/// site has one. Fails when a range stays damaged.
 #[derive(Debug, Args)]
 pub(crate) struct Scrub {
     #[command(flatten)]
     to: To,
-    /// Directory of a node that is not running, instead of asking one that is.
+    /// Data directory of a stopped node, instead of a running node.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// With `--data`: when something is damaged, make the database again from all that can be read, and say by topic what
-    /// came back and what is lost. The damaged one is kept under `quarantine/`.
+    /// With `--data`: rebuild a damaged database from all readable data, and list recovered and lost offsets
+    /// by topic. The damaged database is kept under `quarantine/`.
     #[arg(long)]
     repair: bool,
 }
@@ -51,14 +50,14 @@ impl Scrub {
                 let client = self.to.connect().await?;
                 let report = client.scrub(progress).await?;
                 client.close().await;
-                serde_json::from_slice(&report).context("the answer is not JSON")
+                anyhow::Ok(report)
             })?,
         };
         bar.finish_and_clear();
         self.show(&report)
     }
 
-    fn closed(&self, dir: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Value> {
+    fn closed(&self, dir: &Path, mut progress: impl FnMut(u64, u64)) -> Result<ScrubReport> {
         if !dir.join("db").exists() && !dir.join("watermark.a").exists() {
             bail!("`{}` holds no data of a node", dir.display());
         }
@@ -68,7 +67,7 @@ impl Scrub {
             bail!("`{}` is a witness's: it has no records", dir.display());
         }
         let options = weir_log::Options {
-            // What a start gives up, a repair may find.
+            // A repair may find data that a start gives up.
             only_whole: true,
             ..weir_log::Options::default()
         };
@@ -81,7 +80,7 @@ impl Scrub {
         };
         crate::site::note_damage(dir, &recovered)?;
         let report = log.scrub(&mut progress)?;
-        // What cannot be named is shown by its number.
+        // A partition without a name is shown by its number.
         let topics = weir_broker::topics_in(&log).unwrap_or_default();
         log.close();
         drop(log);
@@ -89,11 +88,11 @@ impl Scrub {
         if self.repair && !is_whole {
             return self.repaired(dir, progress);
         }
-        Ok(told(&report, &recovered.damage.notes, &topics))
+        Ok(report_of(report, recovered.damage.notes.clone(), &topics))
     }
 
-    /// Makes the database in `dir` again, and reads all of it.
-    fn repaired(&self, dir: &Path, progress: impl FnMut(u64, u64)) -> Result<Value> {
+    /// Rebuilds the database in `dir`, and reads all of it.
+    fn repaired(&self, dir: &Path, progress: impl FnMut(u64, u64)) -> Result<ScrubReport> {
         let rebuilt = weir_log::rebuild(dir)?;
         crate::site::note_repair(dir, &rebuilt.recovered)?;
         weir_log::repair_is_noted(dir)?;
@@ -101,123 +100,137 @@ impl Scrub {
         let topics = weir_broker::topics_in(&log)?;
         let report = log.scrub(progress)?;
         log.close();
-        let mut told = told(&report, &rebuilt.recovered.damage.notes, &topics);
         let lost = &rebuilt.recovered.damage.lost;
         let mut of: Vec<PartitionId> = rebuilt.partitions.keys().copied().collect();
         of.extend(lost.iter().map(|(partition, _)| *partition));
         of.extend(topics.keys());
         of.sort_unstable();
         of.dedup();
-        let partitions = of.iter().map(|partition| {
-            let back = rebuilt.partitions.get(partition).copied().unwrap_or_default();
-            let topic = topics.get(partition);
-            let lost = lost.iter().filter(|(p, _)| p == partition);
-            json!({
-                "topic": topic.map(|(name, _)| name.as_str()), "partition": topic.map(|(_, index)| index),
-                "id": partition.0, "records": back.records, "bytes": back.bytes,
-                "lost": lost.map(|(_, g)| json!({ "start": g.start, "end": g.end })).collect::<Vec<_>>(),
-            })
+        let partitions = of.into_iter().map(|partition| {
+            let back = rebuilt.partitions.get(&partition).copied().unwrap_or_default();
+            let topic = topics.get(&partition);
+            let lost = lost.iter().filter(|(p, _)| *p == partition);
+            RepairedPartition {
+                topic: topic.map(|(name, _)| name.to_string()),
+                partition: topic.map(|(_, index)| *index),
+                id: partition.0,
+                records: back.records,
+                bytes: back.bytes,
+                lost: lost.map(|(_, gap)| range(gap)).collect(),
+            }
         });
-        told["repaired"] = partitions.collect();
-        told["unreadable"] = json!(rebuilt.unreadable);
-        Ok(told)
+        let notes = rebuilt.recovered.damage.notes.clone();
+        Ok(ScrubReport {
+            repaired: Some(partitions.collect()),
+            unreadable: Some(rebuilt.unreadable.clone()),
+            ..report_of(report, notes, &topics)
+        })
     }
 
-    fn show(&self, report: &Value) -> Result<()> {
-        let damaged = report["damaged"].as_array().map_or(0, Vec::len);
+    fn show(&self, report: &ScrubReport) -> Result<()> {
         if self.to.output == Format::Json {
             lines([report])?;
         } else {
-            fields(&[
-                ("partitions", text(report, "partitions")),
-                ("batches", text(report, "batches")),
-                ("records", text(report, "records")),
-                ("bytes", bytes(report["bytes"].as_u64().unwrap_or(0))),
-                ("damaged ranges", damaged.to_string()),
-            ])?;
-            let rows: Vec<Vec<String>> = ["gaps", "damaged", "mended"]
-                .iter()
-                .flat_map(|kind| {
-                    report[*kind]
-                        .as_array()
-                        .into_iter()
-                        .flatten()
-                        .map(move |g| (kind, g))
-                })
-                .map(|(kind, g)| {
-                    let what = match *kind {
-                        "gaps" => text(g, "reason"),
-                        "mended" => "damaged, and now another node's copy".to_owned(),
-                        kind => kind.to_owned(),
-                    };
-                    let (topic, index) = match g["topic"].as_str() {
-                        Some(topic) => (topic.to_owned(), text(g, "index")),
-                        None => (of_no_topic(&g["partition"]), String::new()),
-                    };
-                    vec![topic, index, text(g, "start"), text(g, "end"), what]
-                })
-                .collect();
-            if !rows.is_empty() {
-                table(&["TOPIC", "PARTITION", "START", "END", "WHY"], &rows)?;
-            }
-            let repaired = report["repaired"].as_array();
-            let rows: Vec<Vec<String>> = repaired.into_iter().flatten().map(came_back).collect();
-            if repaired.is_some() {
-                table(
-                    &["TOPIC", "PARTITION", "CAME BACK", "BYTES", "LOST OFFSETS"],
-                    &rows,
-                )?;
-            }
+            show_tables(report)?;
         }
-        for list in ["notes", "rows", "unreadable"] {
-            for why in report[list].as_array().into_iter().flatten() {
-                hint!("{}", why.as_str().unwrap_or_default());
-            }
+        let remarks = [
+            Some(&report.rows),
+            report.notes.as_ref(),
+            report.unreadable.as_ref(),
+        ];
+        let [rows, notes, unreadable] = remarks.map(|remarks| remarks.into_iter().flatten());
+        for remark in notes.chain(rows).chain(unreadable) {
+            hint!("{remark}");
         }
-        if report["rows"].as_array().is_some_and(|rows| !rows.is_empty()) {
+        if !report.rows.is_empty() {
             bail!(
                 "rows that say what there is are damaged; `weir scrub --data DIR --repair` makes them again"
             );
         }
-        if damaged > 0 {
-            bail!("{damaged} ranges are damaged");
+        match report.damaged.len() {
+            0 => Ok(()),
+            damaged => bail!("{damaged} ranges are damaged"),
         }
-        Ok(())
     }
 }
 
-/// A report, as it is printed.
-fn told(report: &ScrubReport, notes: &[String], topics: &Topics) -> Value {
-    let gap = |(p, g): &(PartitionId, Gap)| NamedGap::of(topics, *p, g);
-    json!({
-        "partitions": report.partitions, "batches": report.batches, "records": report.records,
-        "bytes": report.bytes, "gaps": report.gaps.iter().map(gap).collect::<Vec<_>>(),
-        "damaged": report.damaged.iter().map(gap).collect::<Vec<_>>(), "rows": report.rows, "notes": notes,
-    })
-}
-
-fn of_no_topic(id: &Value) -> String {
-    format!("of no topic: partition id {id}")
-}
-
-/// A row of the table of what came back.
-fn came_back(partition: &Value) -> Vec<String> {
-    let lost: Vec<String> = partition["lost"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|gap| format!("{} to {}", gap["start"], gap["end"].as_u64().unwrap_or(1) - 1))
+/// Shows a report for people.
+fn show_tables(report: &ScrubReport) -> Result<()> {
+    fields(&[
+        ("partitions", report.partitions.to_string()),
+        ("batches", report.batches.to_string()),
+        ("records", report.records.to_string()),
+        ("bytes", bytes(report.bytes)),
+        ("damaged ranges", report.damaged.len().to_string()),
+    ])?;
+    let gaps = report.gaps.iter().map(|gap| (gap, gap.reason.to_string()));
+    let damaged = report.damaged.iter().map(|gap| (gap, "damaged".to_owned()));
+    let mended = report.mended.iter().flatten();
+    let mended = mended.map(|gap| (gap, "damaged, and now another node's copy".to_owned()));
+    let rows: Vec<Vec<String>> = gaps
+        .chain(damaged)
+        .chain(mended)
+        .map(|(gap, why)| {
+            let (topic, index) = named(gap.topic.as_deref(), gap.index, gap.partition);
+            vec![topic, index, gap.start.to_string(), gap.end.to_string(), why]
+        })
         .collect();
-    let (topic, index) = match partition["topic"].as_str() {
-        Some(topic) => (topic.to_owned(), partition["partition"].to_string()),
-        None => (of_no_topic(&partition["id"]), String::new()),
+    if !rows.is_empty() {
+        table(&["TOPIC", "PARTITION", "START", "END", "WHY"], &rows)?;
+    }
+    let Some(repaired) = &report.repaired else {
+        return Ok(());
     };
+    let rows: Vec<Vec<String>> = repaired.iter().map(came_back).collect();
+    table(
+        &["TOPIC", "PARTITION", "CAME BACK", "BYTES", "LOST OFFSETS"],
+        &rows,
+    )
+}
+
+/// Returns the report of a node that is not running.
+fn report_of(report: weir_log::ScrubReport, notes: Vec<String>, topics: &Topics) -> ScrubReport {
+    ScrubReport {
+        partitions: report.partitions,
+        batches: report.batches,
+        records: report.records,
+        bytes: report.bytes,
+        gaps: named_gaps(topics, &report.gaps),
+        damaged: named_gaps(topics, &report.damaged),
+        rows: report.rows,
+        notes: Some(notes),
+        ..ScrubReport::default()
+    }
+}
+
+fn range(gap: &Gap) -> LostRange {
+    LostRange {
+        start: gap.start.get(),
+        end: gap.end.get(),
+    }
+}
+
+/// Returns the cells that name a partition.
+fn named(topic: Option<&str>, index: Option<u32>, partition: u32) -> (String, String) {
+    match topic {
+        Some(topic) => (topic.to_owned(), or_dash(index)),
+        None => (format!("of no topic: partition id {partition}"), String::new()),
+    }
+}
+
+/// Returns the row of a partition after a repair.
+fn came_back(partition: &RepairedPartition) -> Vec<String> {
+    let lost = partition.lost.iter();
+    let lost: Vec<String> = lost
+        .map(|range| format!("{} to {}", range.start, range.end.saturating_sub(1)))
+        .collect();
+    let (topic, index) = named(partition.topic.as_deref(), partition.partition, partition.id);
     let none = || "nothing".to_owned();
     vec![
         topic,
         index,
-        format!("{} records", partition["records"]),
-        bytes(partition["bytes"].as_u64().unwrap_or(0)),
+        format!("{} records", partition.records),
+        bytes(partition.bytes),
         if lost.is_empty() { none() } else { lost.join(", ") },
     ]
 }

@@ -1,103 +1,128 @@
 //! `weir pipeline shadow`
 
 use super::Format;
-use super::output::{lines, table, text};
-use anyhow::{Context, Result};
+use super::output::{json, lines, or_dash, table};
+use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
 use std::time::Duration;
+use weir_api::{Shadow, ShadowExample, ShadowRecord, ShadowSide};
 use weir_client::Client;
 
-/// Tries the pipeline out, with a line that says how far it is.
-pub(super) async fn run(client: &Client, toml: &str, from: &str, wait: Duration) -> Result<Value> {
+/// Starts a shadow run, and shows how far it is.
+pub(super) async fn run(client: &Client, toml: &str, from: &str, wait: Duration) -> Result<Shadow> {
     let bar = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("{pos} records, {per_sec}") {
         bar.set_style(style);
     }
-    let told = client
+    let shadow = client
         .shadow_pipeline(toml, from, wait, |done| bar.set_position(done))
         .await;
     bar.finish_and_clear();
-    serde_json::from_slice(&told?).context("the node's answer is not JSON")
+    Ok(shadow?)
 }
 
-/// Shows what came of it.
-pub(super) fn show(format: Format, told: &Value) -> Result<()> {
+/// Shows the outcome.
+pub(super) fn show(format: Format, shadow: &Shadow) -> Result<()> {
     if format == Format::Json {
-        return lines([told]);
+        return lines([shadow]);
     }
-    let (candidate, live) = (&told["candidate"], &told["live"]);
-    let records = candidate["records"].as_u64().unwrap_or(0);
-    let seconds = told["seconds"].as_f64().unwrap_or(0.0);
+    let (seconds, records) = (shadow.seconds, shadow.candidate.records);
     let rate = records as f64 / seconds.max(1e-3);
     say!(
         "pipeline {}: {records} records in {seconds:.1} s, {rate:.0} a second; nothing was written",
-        text(told, "name")
+        shadow.name
     );
-    let ns = |side: &Value| {
-        let records = side["records"].as_u64().unwrap_or(0).max(1);
-        (side["wasm_ns"].as_u64().unwrap_or(0) / records).to_string()
+    let candidate = column(&shadow.candidate)?;
+    let Some(live) = &shadow.live else {
+        let rows = candidate.into_iter().zip(NAMES);
+        let rows: Vec<_> = rows
+            .filter(|(_, name)| *name != "halted" || shadow.candidate.halted.is_some())
+            .map(|(cell, name)| vec![name.to_owned(), cell])
+            .collect();
+        return table(&["", "CANDIDATE"], &rows);
     };
-    let names = [
-        "records",
-        "kept",
-        "dropped",
-        "emitted",
-        "routed",
-        "dead_letters",
-        "skipped",
-        "failures",
-        "timers_fired",
-    ];
-    let row = |name: &str, of: &dyn Fn(&Value) -> String| match live.is_null() {
-        true => vec![name.to_owned(), of(candidate)],
-        false => vec![name.to_owned(), of(live), of(candidate)],
-    };
-    let mut rows: Vec<_> = names
-        .iter()
-        .map(|name| row(name, &|side| text(side, name)))
+    let is_halted = live.halted.is_some() || shadow.candidate.halted.is_some();
+    let rows = column(live)?.into_iter().zip(candidate).zip(NAMES);
+    let rows: Vec<_> = rows
+        .filter(|(_, name)| *name != "halted" || is_halted)
+        .map(|((live, candidate), name)| vec![name.to_owned(), live, candidate])
         .collect();
-    rows.push(row("ns a record", &ns));
-    if [candidate, live].iter().any(|side| !side["halted"].is_null()) {
-        rows.push(row("halted", &|side| text(side, "halted")));
-    }
-    match live["revision"].as_u64() {
+    match live.revision {
         None => table(&["", "CANDIDATE"], &rows)?,
         Some(n) => table(&["", &format!("REVISION {n}"), "CANDIDATE"], &rows)?,
     }
-    if live.is_null() {
-        return Ok(());
-    }
-    let timers = match told["timers_differ"] == true {
+    differences(shadow)
+}
+
+/// Names of the rows.
+const NAMES: [&str; 11] = [
+    "records",
+    "kept",
+    "dropped",
+    "emitted",
+    "routed",
+    "dead_letters",
+    "skipped",
+    "failures",
+    "timers_fired",
+    "ns a record",
+    "halted",
+];
+
+/// Returns the column of a side, a cell for each of [`NAMES`].
+fn column(side: &ShadowSide) -> Result<[String; 11]> {
+    Ok([
+        side.records.to_string(),
+        side.kept.to_string(),
+        side.dropped.to_string(),
+        side.emitted.to_string(),
+        json(&side.routed)?,
+        side.dead_letters.to_string(),
+        side.skipped.to_string(),
+        side.failures.to_string(),
+        side.timers_fired.to_string(),
+        (side.wasm_ns / side.records.max(1)).to_string(),
+        or_dash(side.halted.as_ref()),
+    ])
+}
+
+/// Shows in which records the two sides differ.
+fn differences(shadow: &Shadow) -> Result<()> {
+    let timers = match shadow.timers_differ {
         true => "; what came of timers differs, too",
         false => "",
     };
-    match told["differences"].as_u64().unwrap_or(0) {
+    match shadow.differences {
         0 if timers.is_empty() => say!("no difference"),
         0 => say!("no difference by record{timers}"),
         n => say!("{n} records of which something else is made{timers}"),
     }
-    for example in told["examples"].as_array().into_iter().flatten() {
-        let [topic, partition, offset] = ["topic", "partition", "offset"].map(|n| text(example, n));
+    for example in &shadow.examples {
+        let ShadowExample {
+            topic,
+            partition,
+            offset,
+            live,
+            candidate,
+        } = example;
         say!("{topic}/{partition} at {offset}");
-        for (sign, side) in [('-', "live"), ('+', "candidate")] {
-            let said = example[side].as_array();
-            if said.is_none_or(Vec::is_empty) {
+        for (sign, records) in [('-', live), ('+', candidate)] {
+            if records.is_empty() {
                 say!("  {sign} nothing");
             }
-            for line in said.into_iter().flatten() {
-                say!("  {sign} {}", one(line));
+            for record in records {
+                say!("  {sign} {}", line(record));
             }
         }
     }
     Ok(())
 }
 
-fn one(line: &Value) -> String {
-    let output = text(line, "output");
-    match (line["key"].as_str(), line["value"].as_str()) {
+fn line(record: &ShadowRecord) -> String {
+    let ShadowRecord { output, key, value } = record;
+    match (key, value) {
         (None, None) => format!("{output}: as it came"),
         (None, Some(value)) => format!("{output}: {value}"),
-        (Some(key), value) => format!("{output}: {key} {}", value.unwrap_or("-")),
+        (Some(key), value) => format!("{output}: {key} {}", value.as_deref().unwrap_or("-")),
     }
 }

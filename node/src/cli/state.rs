@@ -1,15 +1,16 @@
 //! `weir pipeline state`
 
 use super::Format;
-use anyhow::{Context, Result};
+use super::output::json;
+use anyhow::Result;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::io::Write;
+use weir_api::{StateEntry, StateRow};
 use weir_client::Client;
 
-/// Prints what the modules of a pipeline remember, of a stage or partition alone if one is named; or a digest of it.
+/// Prints the state of a pipeline's modules, of a single stage or partition if given; or its digest.
 pub(super) async fn show(
     client: &Client,
     format: Format,
@@ -21,20 +22,20 @@ pub(super) async fn show(
     let mut out = std::io::stdout().lock();
     loop {
         let page = client.pipeline_state(name, first).await?;
-        let page: Value = serde_json::from_slice(&page).context("the node's answer is not JSON")?;
-        for row in page["rows"].as_array().into_iter().flatten() {
-            let is_of = |field: &str, want: Option<u64>| want.is_none_or(|want| row[field] == want);
-            if !is_of("stage", stage) || !is_of("partition", partition) {
+        for row in &page.rows {
+            let is_of_stage = stage.is_none_or(|want| row.stage as u64 == want);
+            let is_of_partition = partition.is_none_or(|want| u64::from(row.partition) == want);
+            if !is_of_stage || !is_of_partition {
                 continue;
             }
             match (digest, format) {
-                // Its fields are in one order always.
-                (true, _) => hash.update(format!("{row}\n")),
-                (false, Format::Json) => writeln!(out, "{row}")?,
+                // The fields of a row are in a fixed order.
+                (true, _) => hash.update(format!("{}\n", json(row)?)),
+                (false, Format::Json) => writeln!(out, "{}", json(row)?)?,
                 (false, Format::Table) => writeln!(out, "{}", line(row))?,
             }
         }
-        first = page["next"].as_str().map(str::to_owned);
+        first = page.next;
         if first.is_none() {
             break;
         }
@@ -45,26 +46,19 @@ pub(super) async fn show(
     Ok(out.flush()?)
 }
 
-fn line(row: &Value) -> String {
-    let (stage, partition, key) = (&row["stage"], &row["partition"], readable(&row["key"]));
-    match row.get("timer") {
-        Some(timer) => {
-            let (clock, tag, at) = (
-                timer["clock"].as_str().unwrap_or("-"),
-                &timer["tag"],
-                &timer["at"],
-            );
+fn line(row: &StateRow) -> String {
+    let (stage, partition, key) = (row.stage, row.partition, readable(&row.key));
+    match &row.entry {
+        StateEntry::Timer { clock, tag, at } => {
             format!("{stage}/{partition}  {key}  due at {at} of {clock} time, tag {tag}")
         }
-        None => format!("{stage}/{partition}  {key}  {}", readable(&row["value"])),
+        StateEntry::Value(value) => format!("{stage}/{partition}  {key}  {}", readable(value)),
     }
 }
 
-/// Bytes as text where they are some, and what is none of it as `\\x` and two digits.
-fn readable(base64: &Value) -> String {
-    let bytes = STANDARD
-        .decode(base64.as_str().unwrap_or_default())
-        .unwrap_or_default();
+/// Returns bytes in base64 as text; as `\\x` and two digits each where they are no text.
+fn readable(base64: &str) -> String {
+    let bytes = STANDARD.decode(base64).unwrap_or_default();
     match std::str::from_utf8(&bytes) {
         Ok(text) if !text.is_empty() && !text.contains(char::is_control) => text.to_owned(),
         _ => bytes.escape_ascii().to_string(),

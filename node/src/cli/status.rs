@@ -1,40 +1,100 @@
 //! `weir status`
 
-use super::output::{bytes, fields, lines, table, text};
+use super::output::{bytes, fields, lines, or_dash, table};
 use super::{Format, To};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
-use serde_json::Value;
+use weir_api::{NamedGap, PipelineSummary, ReplicaGroup, Share, Site};
 
-/// Show how the node is.
+/// Show the status of a node.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     #[command(flatten)]
     to: To,
 }
 
-/// Who leads, who lags and why, in a line.
-fn site(group: &Value) -> String {
-    let me = group["node"].as_u64();
-    let nodes = group["members"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let leader = group["leader"].as_u64();
-    let head = match leader {
-        Some(id) if Some(id) == me => format!(
-            "node {id} of {}, leads in term {}",
-            nodes.len(),
-            text(group, "term")
+impl Status {
+    pub(crate) async fn run(self) -> Result<()> {
+        let client = self.to.connect().await?;
+        let status = client.status().await?;
+        client.close().await;
+        match self.to.output {
+            Format::Json => lines([&status]),
+            Format::Table => show(&self.to.node, &status),
+        }
+    }
+}
+
+/// Shows a status for people.
+fn show(node: &str, status: &weir_api::Status) -> Result<()> {
+    let removed = &status.removed;
+    fields(&[
+        ("node", format!("{node} {}", status.version)),
+        ("identity", status.identity.clone()),
+        ("site", site(&status.group)),
+        ("replica groups", groups(status.group.node, &status.groups)),
+        ("up", format!("{} s", status.uptime_s)),
+        ("accepting records", status.accepting.to_string()),
+        (
+            "topics",
+            format!("{} with {} partitions", status.topics, status.partitions),
         ),
-        Some(id) => format!("node {} of {}, node {id} leads", text(group, "node"), nodes.len()),
-        None => format!("node {} of {}, nobody leads", text(group, "node"), nodes.len()),
+        ("lazy topics", listed(&status.lazy_topics, Clone::clone)),
+        (
+            "removed",
+            format!(
+                "{} records by age, {} by size, {} over the disk budget",
+                removed.age, removed.size, removed.budget
+            ),
+        ),
+        (
+            "disk",
+            format!(
+                "{} used, {} free, {} in reserve",
+                bytes(status.disk_bytes),
+                bytes(status.disk_free_bytes),
+                bytes(status.disk_reserve_bytes)
+            ),
+        ),
+        (
+            "log",
+            format!(
+                "{} written in {} syncs, origin epoch {}",
+                bytes(status.written_bytes),
+                status.syncs,
+                status.epoch
+            ),
+        ),
+        ("pipelines", listed(&status.pipelines, pipeline)),
+        ("found damaged", listed(&status.damaged, gap)),
+        ("lost at start", listed(&status.lost_at_start, gap)),
+        ("notes at start", listed(&status.notes_at_start, Clone::clone)),
+    ])?;
+    let rows: Vec<Vec<String>> = status.shares.iter().map(share).collect();
+    table(&["SHARE", "OF", "USED", "OF ALL", "REFUSED"], &rows)
+}
+
+/// Returns items with commas between them, or `none`.
+fn listed<T>(items: &[T], text: impl Fn(&T) -> String) -> String {
+    match items.is_empty() {
+        true => "none".to_owned(),
+        false => items.iter().map(text).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// Returns a line on the site: its leader, and the state of its other nodes.
+fn site(group: &Site) -> String {
+    let (me, nodes) = (group.node, &group.members);
+    let head = match group.leader {
+        Some(id) if id == me => format!("node {id} of {}, leads in term {}", nodes.len(), group.term),
+        Some(id) => format!("node {me} of {}, node {id} leads", nodes.len()),
+        None => format!("node {me} of {}, nobody leads", nodes.len()),
     };
-    let others = nodes.iter().filter(|n| n["id"].as_u64() != me);
+    let others = nodes.iter().filter(|n| n.id != me);
     let others: Vec<String> = others
         .map(|n| {
-            format!(
-                "{} {}",
-                text(n, "id"),
-                super::cluster::state(n, false, leader == me)
-            )
+            let state = super::cluster::state(n, false, group.leader == Some(me));
+            format!("{} {state}", n.id)
         })
         .collect();
     match others.is_empty() {
@@ -43,149 +103,44 @@ fn site(group: &Value) -> String {
     }
 }
 
-/// How many this node has and leads, and which nobody does.
-fn groups(status: &Value) -> String {
-    let all = status["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let me = status["group"]["node"].as_u64();
-    let has = |g: &&Value| {
-        g["members"]
-            .as_array()
-            .is_some_and(|m| m.iter().any(|id| id.as_u64() == me))
-    };
-    let leaderless: Vec<String> = all
-        .iter()
-        .filter(|g| g["leader"].is_null())
-        .map(|g| text(g, "group"))
-        .collect();
-    let leads = all.iter().filter(|g| g["leader"].as_u64() == me).count();
+/// Returns a line on the replica groups: how many are here and led from here, or which have no leader.
+fn groups(me: u64, all: &[ReplicaGroup]) -> String {
+    let has = all.iter().filter(|g| g.members.contains(&me)).count();
+    let leads = all.iter().filter(|g| g.leader == Some(me)).count();
+    let leaderless = all.iter().filter(|g| g.leader.is_none());
+    let leaderless: Vec<String> = leaderless.map(|g| g.group.to_string()).collect();
     match (all.is_empty(), leaderless.is_empty()) {
         (true, _) => "none beside the site's".to_owned(),
-        (false, true) => format!(
-            "{} of {} are here, {leads} led from here",
-            all.iter().filter(has).count(),
-            all.len()
-        ),
+        (false, true) => format!("{has} of {} are here, {leads} led from here", all.len()),
         (false, false) => format!("nobody leads {}", leaderless.join(", ")),
     }
 }
 
-/// How a share of what the node has stands.
-fn share(share: &Value) -> Vec<String> {
-    let amount = |name: &str| match share["of"].as_str() {
-        Some("memory") => bytes(share[name].as_u64().unwrap_or(0)),
-        _ => text(share, name),
-    };
-    vec![
-        text(share, "share"),
-        text(share, "of"),
-        amount("used"),
-        amount("max"),
-        text(share, "refused"),
-    ]
+fn pipeline(pipeline: &PipelineSummary) -> String {
+    let state = &pipeline.state;
+    let why = state.why().map(|why| format!(" ({why})")).unwrap_or_default();
+    format!("{} {}{why}", pipeline.name, state.name())
 }
 
-impl Status {
-    pub(crate) async fn run(self) -> Result<()> {
-        let client = self.to.connect().await?;
-        let status: Value =
-            serde_json::from_slice(&client.status().await?).context("the answer is not JSON")?;
-        client.close().await;
-        if self.to.output == Format::Json {
-            return lines([&status]);
-        }
-        let size = |name: &str| bytes(status[name].as_u64().unwrap_or(0));
-        let list = |name: &str| {
-            let items: Vec<String> = status[name]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|v| match v {
-                    Value::String(s) => s.clone(),
-                    range if range["topic"].is_string() => format!(
-                        "{} of `{}` [{}, {})",
-                        range["index"],
-                        text(range, "topic"),
-                        range["start"],
-                        range["end"]
-                    ),
-                    other => other.to_string(),
-                })
-                .collect();
-            if items.is_empty() {
-                "none".to_owned()
-            } else {
-                items.join(", ")
-            }
-        };
-        let pipelines: Vec<String> = status["pipelines"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|p| {
-                let why = p["state"]["why"]
-                    .as_str()
-                    .map(|w| format!(" ({w})"))
-                    .unwrap_or_default();
-                format!("{} {}{why}", text(p, "name"), text(&p["state"], "state"))
-            })
-            .collect();
-        fields(&[
-            ("node", format!("{} {}", self.to.node, text(&status, "version"))),
-            ("identity", text(&status, "identity")),
-            ("site", site(&status["group"])),
-            ("replica groups", groups(&status)),
-            ("up", format!("{} s", text(&status, "uptime_s"))),
-            ("accepting records", text(&status, "accepting")),
-            (
-                "topics",
-                format!(
-                    "{} with {} partitions",
-                    text(&status, "topics"),
-                    text(&status, "partitions")
-                ),
-            ),
-            ("lazy topics", list("lazy_topics")),
-            (
-                "removed",
-                format!(
-                    "{} records by age, {} by size, {} over the disk budget",
-                    text(&status["removed"], "age"),
-                    text(&status["removed"], "size"),
-                    text(&status["removed"], "budget")
-                ),
-            ),
-            (
-                "disk",
-                format!(
-                    "{} used, {} free, {} in reserve",
-                    size("disk_bytes"),
-                    size("disk_free_bytes"),
-                    size("disk_reserve_bytes")
-                ),
-            ),
-            (
-                "log",
-                format!(
-                    "{} written in {} syncs, origin epoch {}",
-                    size("written_bytes"),
-                    text(&status, "syncs"),
-                    text(&status, "epoch")
-                ),
-            ),
-            (
-                "pipelines",
-                if pipelines.is_empty() {
-                    "none".to_owned()
-                } else {
-                    pipelines.join(", ")
-                },
-            ),
-            ("found damaged", list("damaged")),
-            ("lost at start", list("lost_at_start")),
-            ("notes at start", list("notes_at_start")),
-        ])?;
-        let shares = status["shares"].as_array().into_iter().flatten();
-        let rows: Vec<Vec<String>> = shares.map(share).collect();
-        table(&["SHARE", "OF", "USED", "OF ALL", "REFUSED"], &rows)
+fn gap(gap: &NamedGap) -> String {
+    let (start, end) = (gap.start, gap.end);
+    match &gap.topic {
+        Some(topic) => format!("{} of `{topic}` [{start}, {end})", or_dash(gap.index)),
+        None => format!("of no topic: partition id {} [{start}, {end})", gap.partition),
     }
+}
+
+/// Returns the row of a share.
+fn share(share: &Share) -> Vec<String> {
+    let amount = |n: u64| match share.of.as_str() {
+        "memory" => bytes(n),
+        _ => n.to_string(),
+    };
+    vec![
+        share.share.clone(),
+        share.of.clone(),
+        amount(share.used),
+        amount(share.max),
+        share.refused.to_string(),
+    ]
 }

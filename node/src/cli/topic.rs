@@ -4,7 +4,7 @@ use super::output::{bytes, fields, lines, table};
 use super::{Format, To, setting};
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde::Serialize;
 use weir_client::TopicInfo;
 
 /// Create, list, describe, alter and delete topics.
@@ -20,13 +20,13 @@ pub(crate) struct TopicArgs {
 enum TopicCommand {
     /// Create a topic.
     Create {
-        /// Its name.
+        /// Name of the topic.
         name: String,
-        /// How many partitions it has.
+        /// Number of partitions.
         #[arg(long, default_value_t = 1)]
         partitions: u32,
-        /// How many nodes keep each partition: the site chooses them, by load and rack, and has them take turns in
-        /// leading. Without it all nodes do, and the one that leads the site leads.
+        /// Number of nodes that keep each partition. The site chooses them by load and rack, and spreads
+        /// leaders. Without the option, all nodes keep all partitions, and the leader of the site leads them.
         #[arg(long, value_name = "N")]
         replication: Option<u32>,
         /// A setting: retention.ms, retention.by, retention.bytes, max.message.bytes, durability or priority.
@@ -37,27 +37,27 @@ enum TopicCommand {
     List,
     /// Show a topic's settings and partitions.
     Describe {
-        /// Its name.
+        /// Name of the topic.
         name: String,
     },
-    /// Change settings, or add partitions.
+    /// Change settings, replication or the number of partitions.
     Alter {
-        /// Its name.
+        /// Name of the topic.
         name: String,
-        /// How many partitions it has from now on.
+        /// New number of partitions; never fewer than now.
         #[arg(long)]
         partitions: Option<u32>,
-        /// How many nodes keep each partition from now on: a number, or `all`. What it has is copied to them while records
-        /// come and go; `weir cluster status` shows what is still on its way.
+        /// New number of nodes that keep each partition, or `all`. Records are copied while others come and
+        /// go; `weir cluster status` shows pending moves.
         #[arg(long, value_name = "N|all", value_parser = replication)]
         replication: Option<u32>,
-        /// A setting; an empty value sets its default again.
+        /// A setting; an empty value restores the default.
         #[arg(long = "config", value_name = "k=v", value_parser = setting)]
         settings: Vec<(String, String)>,
     },
     /// Delete a topic with all its records.
     Delete {
-        /// Its name.
+        /// Name of the topic.
         name: String,
     },
 }
@@ -94,7 +94,7 @@ impl TopicArgs {
             TopicCommand::Delete { name } => {
                 client.delete_topic(&name).await?;
                 match format {
-                    Format::Json => lines([&json!({ "deleted": name })])?,
+                    Format::Json => lines([Deleted { deleted: &name }])?,
                     Format::Table => say!("deleted topic {name}"),
                 }
             }
@@ -106,7 +106,13 @@ impl TopicArgs {
     }
 }
 
-/// A number of nodes; 0 stands for all.
+/// A deleted topic.
+#[derive(Serialize)]
+struct Deleted<'a> {
+    deleted: &'a str,
+}
+
+/// Parses a number of nodes; 0 stands for all.
 fn replication(text: &str) -> Result<u32, String> {
     match (text, text.parse::<u32>()) {
         ("all", _) => Ok(0),
@@ -117,7 +123,7 @@ fn replication(text: &str) -> Result<u32, String> {
 
 fn said(format: Format, topic: &TopicInfo, what: &str) -> Result<()> {
     match format {
-        Format::Json => lines([&value(topic)]),
+        Format::Json => lines([topic]),
         Format::Table => {
             say!(
                 "{what} topic {} with {} partition(s)",
@@ -129,13 +135,9 @@ fn said(format: Format, topic: &TopicInfo, what: &str) -> Result<()> {
     }
 }
 
-fn value(topic: &TopicInfo) -> Value {
-    serde_json::to_value(topic).unwrap_or_default()
-}
-
 fn list(format: Format, topics: &[TopicInfo]) -> Result<()> {
     if format == Format::Json {
-        return lines(&topics.iter().map(value).collect::<Vec<_>>());
+        return lines(topics);
     }
     let rows: Vec<Vec<String>> = topics
         .iter()
@@ -166,7 +168,7 @@ fn list(format: Format, topics: &[TopicInfo]) -> Result<()> {
 
 fn describe(format: Format, topic: &TopicInfo) -> Result<()> {
     if format == Format::Json {
-        return lines([&value(topic)]);
+        return lines([topic]);
     }
     let mut rows = vec![("topic", topic.name.clone())];
     rows.push((

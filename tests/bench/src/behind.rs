@@ -92,14 +92,12 @@ async fn filtered(setup: &Setup, table: &mut Table) -> Result<()> {
         let told = client
             .shadow_pipeline(&toml, "start", Duration::ZERO, |_| {})
             .await?;
-        let told: Value = serde_json::from_slice(&told)?;
-        let (records, seconds) = (&told["candidate"]["records"], &told["seconds"]);
-        let rate = records.as_f64().zip(seconds.as_f64()).context("no figures")?;
+        let rate = (told.candidate.records as f64, told.seconds);
         table.add(
             what,
             rate.0 / rate.1,
             "records/s",
-            format!("{} differences", told["differences"]),
+            format!("{} differences", told.differences),
         );
     }
     client.close().await;
@@ -151,7 +149,7 @@ async fn caught_up(client: &Client, pipeline: &str, records: u64) -> Result<f64>
 }
 
 async fn seen(client: &Client) -> Result<(u64, u64, String)> {
-    let pipelines: Value = serde_json::from_slice(&client.pipelines().await?)?;
+    let pipelines: Value = serde_json::to_value(client.pipelines().await?)?;
     let pipeline = pipelines.get(0).context("no pipeline")?;
     let number = |field: &str| pipeline[field].as_u64().unwrap_or(0);
     let state = pipeline["state"].as_str().unwrap_or_default().to_owned();

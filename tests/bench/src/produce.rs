@@ -233,7 +233,7 @@ async fn fired(setup: &Setup, table: &mut Table) -> Result<()> {
     let begun = Instant::now();
     send(timers, timers + 1, 20_000_000_000).await?;
     loop {
-        let told: serde_json::Value = serde_json::from_slice(&client.pipelines().await?)?;
+        let told: serde_json::Value = serde_json::to_value(client.pipelines().await?)?;
         let pipeline = told.get(0).ok_or_else(|| anyhow::anyhow!("no pipeline"))?;
         if pipeline["timers_fired"].as_u64() >= Some(timers) {
             break;

@@ -83,7 +83,7 @@ impl Site {
         let begun = Instant::now();
         loop {
             for node in self.nodes.iter().flatten() {
-                let status: Value = serde_json::from_slice(&node.client().await?.cluster().await?)?;
+                let status: Value = serde_json::to_value(node.client().await?.cluster().await?)?;
                 if status["serving"] == true && condition(&status) {
                     return Ok(status);
                 }

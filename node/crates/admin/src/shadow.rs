@@ -6,8 +6,9 @@ use weir_api as api;
 use weir_pipeline::{ApplyError, Example, Origin, Shadowed, Side, Told};
 
 impl Services {
-    /// Runs a pipeline in TOML over the records of its sources from `from` on, and over those that come within `wait`.
-    /// Nothing is written. `progress` is called with the number of records read, and ends the run by returning false.
+    /// Runs a pipeline in TOML over the records of its sources from `from` on, and over those that come
+    /// within `wait`. Nothing is written. `progress` is called with the number of records read, and ends the
+    /// run by returning false.
     ///
     /// # Errors
     /// When the text is no pipeline, or its sources cannot be read.

@@ -74,7 +74,8 @@ fn removal(reason: Why) -> &'static str {
     }
 }
 
-fn gap(gap: &Gap) -> api::Gap {
+/// Returns a gap as the API tells it.
+pub fn gap(gap: &Gap) -> api::Gap {
     let Gap { start, end, reason } = *gap;
     api::Gap {
         start: start.get(),

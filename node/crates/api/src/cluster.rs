@@ -15,7 +15,8 @@ pub struct Cluster {
     pub groups: Vec<ReplicaGroup>,
     /// Partitions that move from one group to another.
     pub moves: Vec<Move>,
-    /// Output of pipelines that waits for partitions of other groups, as far as this node leads the groups it waits in.
+    /// Output of pipelines that waits for partitions of other groups, as far as this node leads the groups it
+    /// waits in.
     pub outbox: Vec<OutboxEntry>,
 }
 

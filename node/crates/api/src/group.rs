@@ -54,7 +54,8 @@ pub struct GroupOffset {
     pub topic: String,
     /// Partition.
     pub partition: u32,
-    /// Offset of the next record to read; a number below zero is no position, and its meaning is the client's.
+    /// Offset of the next record to read; a number below zero is no position, and its meaning is the
+    /// client's.
     pub offset: i64,
     /// Time of the commit in milliseconds since 1970.
     pub committed_ms: i64,

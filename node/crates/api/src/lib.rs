@@ -1,7 +1,7 @@
 //! Requests and answers of the admin API: each once, for QUIC, HTTP, the Rust client and the command line.
 //!
-//! A pure crate: types and their JSON. A node answers with these types, a client reads them, and the OpenAPI document is
-//! generated from them (feature `openapi`). Names, shapes and meaning of the JSON are stable:
+//! A pure crate: types and their JSON. A node answers with these types, a client reads them, and the OpenAPI
+//! document is generated from them (feature `openapi`). Names, shapes and meaning of the JSON are stable:
 //!
 //! - A reader passes over fields of answers that it does not know, since a newer node may send them.
 //! - A field that is added to an answer has a serde default, since an older node does not send it.
@@ -42,6 +42,6 @@ pub use state::{StateEntry, StatePage, StateQuery, StateRow};
 pub use status::{PipelineSummary, Removed, Share, Status};
 pub use topic::{Gap, GapReason, NewTopic, Partition, Topic, TopicChange};
 
-/// Longest wait of a read or of a shadow run over HTTP, in milliseconds: a connection that is silent for longer is cut by
-/// proxies.
+/// Longest wait of a read or of a shadow run over HTTP, in milliseconds: a connection that is silent for
+/// longer is cut by proxies.
 pub const HTTP_WAIT_MS_MAX: u64 = 60_000;

@@ -69,6 +69,7 @@ pub struct Pipeline {
     pub metrics: BTreeMap<String, Option<f64>>,
     /// Canary that runs on some partitions, with its own counters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub canary: Option<Box<Pipeline>>,
     /// Partitions of a canary.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]

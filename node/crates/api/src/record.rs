@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
 
-/// A record as read. Bytes that are text stand under `key` and `value`, others in base64 under `key_base64` and
-/// `value_base64`.
+/// A record as read. Bytes that are text stand under `key` and `value`, others in base64 under `key_base64`
+/// and `value_base64`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Record<'a> {
     /// Partition, where records of several are listed together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub partition: Option<u32>,
     /// Offset.
     pub offset: u64,
@@ -29,6 +30,7 @@ pub struct Record<'a> {
     pub key: Option<Option<Cow<'a, str>>>,
     /// Key in base64, when it is not text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub key_base64: Option<String>,
     /// Value as text; null for a record without a value.
     #[serde(
@@ -40,6 +42,7 @@ pub struct Record<'a> {
     pub value: Option<Option<Cow<'a, str>>>,
     /// Value in base64, when it is not text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub value_base64: Option<String>,
     /// Headers in their order; names may repeat.
     pub headers: Vec<Header<'a>>,
@@ -62,6 +65,7 @@ pub struct Header<'a> {
     pub value: Option<Option<Cow<'a, str>>>,
     /// Value in base64, when it is not text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub value_base64: Option<String>,
 }
 
@@ -201,8 +205,8 @@ pub struct NewRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub offset: Option<u64>,
-    /// Headers: an object from name to value; or, for names that repeat and for any bytes, a list of objects with `name`
-    /// and `value` or `value_base64`.
+    /// Headers: an object from name to value; or, for names that repeat and for any bytes, a list of objects
+    /// with `name` and `value` or `value_base64`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<Value>,
 }

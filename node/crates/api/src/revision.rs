@@ -22,5 +22,6 @@ pub struct Revision {
     pub digests: Vec<String>,
     /// Partitions, of a canary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub tried: Option<BTreeSet<u32>>,
 }

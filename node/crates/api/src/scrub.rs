@@ -23,15 +23,19 @@ pub struct ScrubReport {
     pub rows: Vec<String>,
     /// Ranges found damaged and replaced by another node's copy; of a running node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub mended: Option<Vec<NamedGap>>,
     /// Remarks of opening the log; of a stopped node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub notes: Option<Vec<String>>,
     /// Partitions after a repair; of a stopped node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub repaired: Option<Vec<RepairedPartition>>,
     /// Files that a repair could not read; of a stopped node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub unreadable: Option<Vec<String>>,
 }
 

@@ -17,9 +17,11 @@ pub struct Spec {
     pub at: At,
     /// Where reading begins, behind the log; at the start when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub from: Option<Origin>,
     /// Number of threads, behind the log; derived from cores and partitions when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub threads: Option<usize>,
     /// Stages, first to last.
     pub stages: Vec<Stage>,
@@ -27,17 +29,26 @@ pub struct Spec {
     #[serde(default)]
     pub outputs: BTreeMap<String, String>,
     /// Handling of records that a module fails on.
-    #[serde(default)]
     pub on_error: OnError,
     /// Time of records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub event_time: Option<EventTime>,
     /// Limits on each call of each module.
-    #[serde(default)]
     pub limits: CallLimits,
     /// Bounds whose violation rolls the pipeline back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub guard: Option<Guard>,
+}
+
+impl Spec {
+    /// Returns the name of the topic for dead letters.
+    pub fn dead_letters(&self) -> String {
+        let first = || self.source.topics().first().map_or("", String::as_str);
+        let topic = self.on_error.topic.clone();
+        topic.unwrap_or_else(|| format!("{}.dead", first()))
+    }
 }
 
 /// Topics that a pipeline reads: a name, or a list of names.
@@ -136,9 +147,8 @@ pub enum Grant {
 }
 
 /// Handling of records that a module fails on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(default)]
 pub struct OnError {
     /// Policy; null in an old revision for the preset.
     pub policy: Option<Policy>,
@@ -169,6 +179,7 @@ pub struct EventTime {
     pub field: Option<String>,
     /// Unit of a number in that field; milliseconds when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub unit: Option<TimeUnit>,
     /// Handling of a record whose field has no time.
     #[serde(default, skip_serializing_if = "OnBadTime::is_preset")]
@@ -231,9 +242,8 @@ pub enum Future {
 }
 
 /// Limits on each call of a module.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(default)]
 pub struct CallLimits {
     /// Milliseconds that a call may take, and as much again for each MiB of its batch.
     pub deadline_ms: u32,
@@ -248,9 +258,8 @@ pub struct CallLimits {
 }
 
 /// Bounds that a revision keeps for a while, or the revision before it comes back.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(default)]
 pub struct Guard {
     /// Seconds of watching after the change.
     pub watch_s: u32,

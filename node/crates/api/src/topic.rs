@@ -16,6 +16,7 @@ pub struct Topic {
     /// Records that retention has removed on the node since its start, by reason: `age`, `size` or `budget`.
     /// Told of a single topic only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub removed: Option<BTreeMap<String, u64>>,
 }
 
@@ -33,18 +34,23 @@ pub struct Partition {
     pub replicas: Vec<u64>,
     /// First offset that may still have a record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub log_start: Option<u64>,
     /// First offset that is not committed yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub committed_end: Option<u64>,
     /// Bytes of record batches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub bytes: Option<u64>,
     /// Records lost or evicted, ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub lost: Option<u64>,
     /// Ranges without records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub gaps: Option<Vec<Gap>>,
 }
 
@@ -98,6 +104,7 @@ pub struct NewTopic {
     pub partitions: u32,
     /// Nodes that keep each partition; all of the site's when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub replication: Option<u32>,
     /// Settings that differ from the presets.
     #[serde(default)]
@@ -115,6 +122,7 @@ fn single_partition() -> u32 {
 pub struct TopicChange {
     /// Number of partitions from now on; never fewer than now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub partitions: Option<u32>,
     /// Settings to change; an empty value restores the preset.
     #[serde(default)]

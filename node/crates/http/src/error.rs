@@ -1,4 +1,4 @@
-//! Errors as status and JSON: the only place where HTTP meets the broker's kinds.
+//! Errors as status and JSON: the only place that maps kinds of the broker to HTTP.
 
 use axum::Json;
 use axum::body::to_bytes;
@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use weir_api::{Error, ErrorBody, ErrorKind as Kind, Stored};
 use weir_broker::{AdminError, FetchError, ProduceError, ProposeError};
 use weir_pipeline::{ApplyError, PushError};
 use weir_types::{BatchError, ErrorKind};
@@ -15,10 +15,10 @@ use weir_types::{BatchError, ErrorKind};
 #[derive(Debug)]
 pub(crate) struct HttpError {
     status: StatusCode,
-    kind: &'static str,
+    kind: Kind,
     message: String,
-    /// What was done all the same: for a request of which a part failed.
-    stored: Vec<serde_json::Value>,
+    /// Records that are stored although a part of the request failed.
+    stored: Vec<Stored>,
 }
 
 impl std::fmt::Display for HttpError {
@@ -28,11 +28,11 @@ impl std::fmt::Display for HttpError {
 }
 
 impl HttpError {
-    /// A request that is wrong in itself.
+    /// Returns the refusal of a request that is wrong in itself.
     pub(crate) fn invalid(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
             status,
-            kind: "invalid",
+            kind: Kind::Invalid,
             message: message.into(),
             stored: Vec::new(),
         }
@@ -61,28 +61,28 @@ impl HttpError {
     pub(crate) fn busy(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
-            kind: "retry",
+            kind: Kind::Retry,
             message: message.into(),
             stored: Vec::new(),
         }
     }
 
-    /// The same, with the partitions whose records are safe although others failed.
-    pub(crate) fn beside(self, stored: Vec<serde_json::Value>) -> Self {
+    /// Adds the partitions whose records are safe although others failed.
+    pub(crate) fn beside(self, stored: Vec<Stored>) -> Self {
         Self { stored, ..self }
     }
 
     fn of(kind: ErrorKind, missing: bool, error: &dyn std::error::Error) -> Self {
         let (status, name) = match kind {
-            ErrorKind::Invalid if missing => (StatusCode::NOT_FOUND, "invalid"),
-            ErrorKind::Invalid => (StatusCode::BAD_REQUEST, "invalid"),
-            ErrorKind::Retry => (StatusCode::SERVICE_UNAVAILABLE, "retry"),
-            ErrorKind::Fenced => (StatusCode::CONFLICT, "fenced"),
-            ErrorKind::Corrupt => (StatusCode::INTERNAL_SERVER_ERROR, "corrupt"),
-            ErrorKind::Closed => (StatusCode::SERVICE_UNAVAILABLE, "closed"),
-            // A gateway that did not hear back is the nearest that HTTP has.
-            ErrorKind::UnknownOutcome => (StatusCode::GATEWAY_TIMEOUT, "unknown-outcome"),
-            ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            ErrorKind::Invalid if missing => (StatusCode::NOT_FOUND, Kind::Invalid),
+            ErrorKind::Invalid => (StatusCode::BAD_REQUEST, Kind::Invalid),
+            ErrorKind::Retry => (StatusCode::SERVICE_UNAVAILABLE, Kind::Retry),
+            ErrorKind::Fenced => (StatusCode::CONFLICT, Kind::Fenced),
+            ErrorKind::Corrupt => (StatusCode::INTERNAL_SERVER_ERROR, Kind::Corrupt),
+            ErrorKind::Closed => (StatusCode::SERVICE_UNAVAILABLE, Kind::Closed),
+            // HTTP has no nearer status than a gateway without an answer.
+            ErrorKind::UnknownOutcome => (StatusCode::GATEWAY_TIMEOUT, Kind::UnknownOutcome),
+            ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Kind::Internal),
         };
         Self {
             status,
@@ -95,19 +95,20 @@ impl HttpError {
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let mut error = json!({ "kind": self.kind, "message": self.message });
-        if !self.stored.is_empty() {
-            error["stored"] = self.stored.into();
-        }
-        (self.status, Json(json!({ "error": error }))).into_response()
+        let error = ErrorBody {
+            kind: self.kind,
+            message: self.message,
+            stored: self.stored,
+        };
+        (self.status, Json(Error { error })).into_response()
     }
 }
 
-/// The longest reason that a library gives for not taking a request.
+/// Longest reason of a library for a refusal, in bytes.
 const REASON_BYTES_MAX: usize = 8 << 10;
 
-/// Puts what the framework answers by itself (a body that is not JSON, a query that cannot be read, a path that is not there)
-/// into the form of all other errors. Headers stay: `allow` says how a path may be asked.
+/// Turns refusals of the framework (a malformed body or query, an unknown path) into the JSON of all other
+/// errors. Headers stay: `allow` lists the methods of a path.
 pub(crate) async fn in_one_form(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let answer = next.run(request).await;

@@ -1,20 +1,26 @@
-//! Requests that only the node that leads can answer are sent to it.
+//! Redirection of requests to the leader.
 
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 use std::sync::Arc;
+use weir_admin::Services;
+use weir_api::{Error, ErrorBody, ErrorKind};
 use weir_broker::Broker;
-use weir_pipeline::Services;
 use weir_types::GroupId;
 
-/// What each node answers for itself.
+/// Paths that each node answers for itself.
 const LOCAL: [&str; 3] = ["/v1/status", "/v1/cluster", "/v1/openapi.json"];
 
-/// The topic and, if one is asked for, the partition of a request for records.
+/// Tells whether requests for `path` are for the node that leads.
+pub(crate) fn is_for_leader(path: &str) -> bool {
+    path.starts_with("/v1/") && !LOCAL.contains(&path)
+}
+
+/// Returns the topic of a request for records, and its partition if only the leader of that partition can
+/// answer.
 fn records_of(request: &Request) -> Option<(&str, Option<u32>)> {
     let rest = request.uri().path().strip_prefix("/v1/topics/")?;
     let topic = rest.strip_suffix("/records").filter(|t| !t.contains('/'))?;
@@ -28,7 +34,7 @@ fn records_of(request: &Request) -> Option<(&str, Option<u32>)> {
     ))
 }
 
-/// The group whose leader a request is for; none when any node will do.
+/// Returns the group whose leader answers a request; none when any node can.
 fn group_of(broker: &Broker, request: &Request) -> Option<GroupId> {
     let Some((topic, partition)) = records_of(request) else {
         return Some(GroupId::SITE);
@@ -46,7 +52,8 @@ fn group_of(broker: &Broker, request: &Request) -> Option<GroupId> {
     }
 }
 
-/// Sends a client on to the leader (307, so that method and body stay), or says that there is none (503).
+/// Redirects a client to the leader (307, so that method and body stay), or answers that there is no leader
+/// (503).
 pub(crate) async fn to_leader(
     State(services): State<Arc<Services>>,
     request: Request,
@@ -54,7 +61,7 @@ pub(crate) async fn to_leader(
 ) -> Response {
     let path = request.uri().path();
     let broker = &services.broker;
-    if !path.starts_with("/v1/") || LOCAL.contains(&path) {
+    if !is_for_leader(path) {
         return next.run(request).await;
     }
     let leads = |group| broker.group_of(group).is_some_and(|group| group.is_serving());
@@ -76,7 +83,13 @@ pub(crate) async fn to_leader(
         Some((id, ..)) => format!("node {id} leads: ask there"),
         None => "nobody leads at the moment: try again".to_owned(),
     };
-    let error = Json(json!({ "error": { "kind": "retry", "message": message } }));
+    let error = Json(Error {
+        error: ErrorBody {
+            kind: ErrorKind::Retry,
+            message,
+            stored: Vec::new(),
+        },
+    });
     match location {
         Some(location) => {
             let header = [(header::LOCATION, location)];

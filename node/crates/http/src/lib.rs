@@ -1,29 +1,37 @@
-//! The HTTP listener: ingest, reading, administration, health and metrics. Nothing but translation.
+//! The HTTP listener: ingest, reading, administration, health and metrics. Only translation: decisions are
+//! the broker's.
 
 mod api;
 mod connections;
 mod error;
 mod guard;
 mod leader;
+mod openapi;
 
-use crate::api::{admin, health, metrics, records};
+use crate::api::{health, metrics, modules, node, pipelines, records, topics};
 use crate::guard::Guard;
-use axum::Router;
+use crate::openapi::Document;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post, put};
+use axum::{Extension, Router};
 use std::future::Future;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use weir_pipeline::Services;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
+use weir_admin::Services;
 use weir_types::limits::{MODULE_BYTES_MAX, PIPELINE_TEXT_BYTES_MAX};
 
 /// Largest body of records: a frame of the other protocols and the overhead of JSON.
 const BODY_BYTES_MAX: usize = 8 << 20;
 
-/// Answers on `listener` until `stop` resolves.
+/// Serves requests on `listener` until `stop` resolves.
 ///
 /// # Errors
 /// When the socket fails.
+///
+/// # Cancel safety
+/// Not safe: connections in use are cut.
 pub async fn serve(
     listener: TcpListener,
     services: Arc<Services>,
@@ -35,59 +43,17 @@ pub async fn serve(
     connections::serve(listener, router(services, guard), broker, stop).await
 }
 
-/// How the listener is set up.
+/// Settings of the listener.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Names by which the node is asked, beside addresses and `localhost`.
+    /// Host names of the node, beside addresses and `localhost`.
     pub names: Vec<String>,
 }
 
 fn router(services: Arc<Services>, guard: Guard) -> Router {
-    Router::new()
-        .route("/v1/topics", get(admin::topics).post(admin::create_topic))
-        .route(
-            "/v1/topics/{topic}",
-            get(admin::topic)
-                .patch(admin::alter_topic)
-                .delete(admin::delete_topic),
-        )
-        .route(
-            "/v1/topics/{topic}/records",
-            post(records::produce)
-                .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-                .get(records::read),
-        )
-        .route("/v1/modules", get(admin::modules))
-        .route(
-            "/v1/modules/{name}/{version}",
-            put(admin::push_module).layer(DefaultBodyLimit::max(MODULE_BYTES_MAX)),
-        )
-        .route(
-            "/v1/modules/{module}",
-            axum::routing::delete(admin::remove_module),
-        )
-        .route("/v1/pipelines", get(admin::pipelines).put(admin::apply_pipeline))
-        .route("/v1/plan", post(admin::plan_pipeline))
-        .route("/v1/shadow", post(admin::shadow))
-        .route(
-            "/v1/pipelines/{name}",
-            get(admin::pipeline).delete(admin::remove_pipeline),
-        )
-        .route("/v1/pipelines/{name}/pause", post(admin::pause))
-        .route("/v1/pipelines/{name}/reset", post(admin::reset))
-        .route("/v1/pipelines/{name}/resume", post(admin::resume))
-        .route("/v1/pipelines/{name}/history", get(admin::history))
-        .route("/v1/pipelines/{name}/rollback", post(admin::roll_back))
-        .route("/v1/canary", post(admin::canary))
-        .route("/v1/pipelines/{name}/promote", post(admin::promote))
-        .route("/v1/pipelines/{name}/state", get(admin::remembered))
-        .route("/v1/pipelines/{name}/rewind", post(admin::rewind))
-        .route("/v1/status", get(admin::status))
-        .route("/v1/cluster", get(admin::cluster))
-        .route("/v1/openapi.json", get(admin::openapi))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/metrics", get(metrics::metrics))
+    let (router, document) = routes();
+    router
+        .layer(Extension(Document::of(&document)))
         .layer(DefaultBodyLimit::max(PIPELINE_TEXT_BYTES_MAX))
         .layer(axum::middleware::from_fn(error::in_one_form))
         .layer(axum::middleware::from_fn_with_state(
@@ -100,4 +66,39 @@ fn router(services: Arc<Services>, guard: Guard) -> Router {
             records::in_turn,
         ))
         .with_state(services)
+}
+
+/// Returns the routes and their document: a route without a description cannot be added.
+fn routes() -> (Router<Arc<Services>>, OpenApi) {
+    let records_body = DefaultBodyLimit::max(BODY_BYTES_MAX);
+    let module_body = DefaultBodyLimit::max(MODULE_BYTES_MAX);
+    let (router, document) = OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(topics::list, topics::create))
+        .routes(routes!(topics::describe, topics::alter, topics::delete))
+        .routes(routes!(records::produce).layer(records_body))
+        .routes(routes!(records::read))
+        .routes(routes!(modules::list))
+        .routes(routes!(modules::push).layer(module_body))
+        .routes(routes!(modules::remove))
+        .routes(routes!(pipelines::list, pipelines::apply))
+        .routes(routes!(pipelines::plan))
+        .routes(routes!(pipelines::shadow))
+        .routes(routes!(pipelines::canary))
+        .routes(routes!(pipelines::describe, pipelines::remove))
+        .routes(routes!(pipelines::pause))
+        .routes(routes!(pipelines::resume))
+        .routes(routes!(pipelines::reset))
+        .routes(routes!(pipelines::rewind))
+        .routes(routes!(pipelines::history))
+        .routes(routes!(pipelines::roll_back))
+        .routes(routes!(pipelines::promote))
+        .routes(routes!(pipelines::state))
+        .routes(routes!(node::status))
+        .routes(routes!(node::cluster))
+        .routes(routes!(openapi::openapi))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(metrics::metrics))
+        .split_for_parts();
+    (router, openapi::with_common_answers(document))
 }

@@ -1,9 +1,12 @@
 //! The client protocol's listener: QUIC in front, the broker behind, translation in between.
 //!
-//! A connection costs its receive windows and a task; each stream is a queue of requests, answered in order. Produce
-//! requests of a stream are handed to the broker in the order in which they come and wait for their commit together.
+//! A connection costs its receive windows and a task. Each stream is a queue of requests, answered in order.
+//! Produce requests of a stream reach the broker in their order, and wait for their commits together.
 
-mod handle;
+mod answer;
+mod api;
+mod error;
 mod serve;
+mod session;
 
 pub use serve::{OnNode, serve};

@@ -1,54 +1,60 @@
-//! Connections and streams.
+//! Connections and streams: admission, the hello, requests in their order.
 
-use crate::handle::{Answer, Session, wire};
-use bytes::{Bytes, BytesMut};
+use crate::answer::Answer;
+use crate::error::wire;
+use crate::session::Session;
+use bytes::BytesMut;
 use futures_util::future::BoxFuture;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use weir_admin::Services;
 use weir_broker::{Principal, SHARE_WITHIN, Taken};
 use weir_peer::protocol::{Hello, MAGIC, Reply, Request, VERSION, Welcome, WireError, WireKind};
 use weir_peer::{
     Frame, Incoming, Listener, Peer, PeerError, PeerStream, RecvStream, read_frame, read_into, read_length,
     write_frame,
 };
-use weir_pipeline::Services;
 use weir_types::limits::{
     CONNECTION_ANSWERS_MAX, CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX, HELLO_BYTES_MAX, QUIC_SMALL_BYTES,
     REQUEST_HEAD_BYTES_MAX,
 };
 
-/// Another node's connection: what becomes of it.
+/// Handling of connections from nodes.
 pub struct OnNode {
-    /// Whether the node with this key is one of the site's.
+    /// Tells whether the node with this key is a member of the site.
     pub is_member: Box<dyn Fn(&str) -> bool + Send + Sync>,
-    /// Whether a node of the site says that it is at this address.
+    /// Tells whether a member of the site listens at this address.
     pub is_at: Box<dyn Fn(SocketAddr) -> bool + Send + Sync>,
     /// Takes over the connection.
     pub serve: Box<dyn Fn(Peer) -> BoxFuture<'static, Result<(), PeerError>> + Send + Sync>,
 }
 
-/// From the first packet to the hello: a client that does not get there costs nothing longer (NATS allows 2 s).
+/// Time from the first packet to the hello; a slower client is dropped (NATS allows 2 s).
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
-/// Room for an answer that is neither records nor what became of some: a list of ten thousand partitions.
+/// Share of memory for an answer without records, in bytes: a list of ten thousand partitions.
 const ANSWER_BYTES: usize = 512 << 10;
-/// From the first byte of a request to its last: ten seconds, and a second more for each of these many bytes, as for Kafka clients.
+/// Time from the first byte of a request to its last: ten seconds, and a second more for each such number of
+/// bytes, as for Kafka clients.
 const RECEIVE_WITHIN: Duration = Duration::from_secs(10);
 const RECEIVE_BYTES_PER_S: usize = 64 << 10;
-/// A client that has nothing open for so long goes: it connects again when it has something to ask.
+/// Time after which a connection without open streams is closed: its client connects again when needed.
 const IDLE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Takes connections until the listener is closed.
+/// Accepts connections until the listener is closed.
+///
+/// # Cancel safety
+/// Safe: accepted connections go on.
 pub async fn serve(listener: Arc<Listener>, node: Arc<Services>, on_node: OnNode) {
     let on_node = Arc::new(on_node);
     while let Some(incoming) = listener.accept().await {
         let ledger = node.broker.ledger();
-        // Nodes come in beside any crowd of others: each dials from where it listens.
+        // Nodes get in beside any crowd of clients: each dials from the address it listens on.
         let is_of_node = (on_node.is_at)(incoming.remote_addr());
         let from = incoming.remote_addr().ip();
         if (is_of_node || ledger.newcomers.is_scarce()) && incoming.may_retry() {
-            // Whoever is really there comes again at once; an address that was made up does not.
+            // A real client retries at once; a forged address does not.
             incoming.retry();
             continue;
         }
@@ -133,7 +139,7 @@ async fn connection(
     }
 }
 
-/// Shakes hands and answers the hello, or says why not.
+/// Answers the hello of a client: welcomes or refuses it.
 async fn greet(peer: &Peer) -> Result<Principal, PeerError> {
     let mut stream = peer.accept().await?;
     let refused = |message: String| {
@@ -173,7 +179,7 @@ async fn greet(peer: &Peer) -> Result<Principal, PeerError> {
     .await?;
     let _ = stream.tx.finish();
     if let Some(error) = refusal {
-        // The answer must get there before the connection goes.
+        // The answer must arrive before the connection is closed.
         let _ = tokio::time::timeout(HELLO_WITHIN, stream.tx.stopped()).await;
         peer.close(&error.message);
         return Err(PeerError::Malformed(error.message));
@@ -182,7 +188,8 @@ async fn greet(peer: &Peer) -> Result<Principal, PeerError> {
     Ok(Principal::at("quic", peer.remote_addr().ip(), client))
 }
 
-/// The next request, and its share of what may be received at once. The share grows with what comes, not with what is announced.
+/// Receives the next request, and its share of memory. The share grows with received bytes, not with
+/// announced bytes.
 async fn receive(
     rx: &mut RecvStream,
     node: &Services,
@@ -215,11 +222,12 @@ async fn receive(
     Ok(Some((frame, share)))
 }
 
-/// An answer, and the place that it takes until it is written.
+/// An answer, and the share it takes until it is written.
 type InTurn = (Answer, Option<(OwnedSemaphorePermit, Taken)>);
 
-/// Answers the requests of one stream in their order. A malformed one is answered and ends the stream. Answers that may be large are
-/// made when one of the connection's `turns` is free: a client that reads nothing has a few made, and no more.
+/// Answers the requests of a stream in their order. A malformed request is answered and ends the stream.
+/// Answers that may be large wait for one of the connection's `turns`: a client that reads nothing gets only
+/// a few made.
 async fn requests(
     stream: PeerStream,
     mut session: Session,
@@ -240,7 +248,7 @@ async fn requests(
     let result = loop {
         let read = receive(&mut rx, &node, from);
         let read = match session.uploads_until() {
-            // What has come of a module takes the place of another's.
+            // A started upload blocks the share of another.
             Some(until) => tokio::time::timeout_at(until, read)
                 .await
                 .unwrap_or(Err(PeerError::Timeout)),
@@ -249,9 +257,9 @@ async fn requests(
         match read {
             Ok(Some((frame, received))) => {
                 let turn = match &frame.head {
-                    // Made or read when it is their turn to be written.
+                    // These answers are made when their turn to be written comes.
                     Request::Produce { .. } | Request::Fetch { .. } => None,
-                    // What is used up is seen there.
+                    // The status must answer even when shares are used up: it shows which.
                     Request::Status => None,
                     _ => {
                         let turn = Arc::clone(&turns).acquire_owned().await.ok();
@@ -259,8 +267,7 @@ async fn requests(
                         match answers.take(ANSWER_BYTES, from, SHARE_WITHIN).await {
                             Ok(share) => turn.map(|turn| (turn, share)),
                             Err(error) => {
-                                let error =
-                                    Answer::Now(Reply::Error(wire(error.kind(), &error)), Bytes::new());
+                                let error = Answer::from(Reply::Error(wire(error.kind(), &error)));
                                 if answers_out.send((error, None)).await.is_err() {
                                     break Ok(());
                                 }
@@ -278,7 +285,7 @@ async fn requests(
             Ok(None) => break Ok(()),
             Err(e) => {
                 if !matches!(e, PeerError::Lost(_)) {
-                    let error = Answer::Now(Reply::Error(wire(e.kind(), &e)), Bytes::new());
+                    let error = Answer::from(Reply::Error(wire(e.kind(), &e)));
                     let _ = answers_out.send((error, None)).await;
                 }
                 break Err(e);

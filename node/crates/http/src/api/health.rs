@@ -1,16 +1,27 @@
-//! Whether the node lives, and whether it is of use.
+//! Health: liveness and readiness.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use std::sync::Arc;
-use weir_pipeline::Services;
+use weir_admin::Services;
 
-/// The process answers.
+/// Tell that the process answers.
+#[utoipa::path(
+    get, path = "/health/live", operation_id = "live",
+    responses((status = 200, description = "ok", body = String)),
+)]
 pub(crate) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// It takes records: the log works and there is room on the disk.
+/// Tell whether the node takes records: the log works, a node leads, and the disk has room.
+#[utoipa::path(
+    get, path = "/health/ready", operation_id = "ready",
+    responses(
+        (status = 200, description = "ok", body = String),
+        (status = 503, description = "The reason why not", body = String),
+    ),
+)]
 pub(crate) async fn ready(State(services): State<Arc<Services>>) -> (StatusCode, String) {
     let log = services.broker.log();
     if let Some(why) = log.poisoned() {
@@ -22,7 +33,7 @@ pub(crate) async fn ready(State(services): State<Arc<Services>>) -> (StatusCode,
     let own = services.broker.group().node();
     let is_led = services.broker.leader().is_some_and(|(id, _)| id != own);
     if !(services.broker.is_serving() || is_led) {
-        // Of a site: what this node is sent must come to one that leads.
+        // In a site, requests must reach a leader.
         return (
             StatusCode::SERVICE_UNAVAILABLE,
             "nobody leads that this node hears of\n".to_owned(),

@@ -6,9 +6,15 @@ use axum::response::IntoResponse;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use weir_admin::Services;
 use weir_broker::{Marks, Standing, Waiting, Why};
-use weir_pipeline::{PipelineInfo, Services, State as PipelineState};
+use weir_pipeline::{PipelineInfo, State as PipelineState};
 
+/// Show metrics in Prometheus' text format.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "metrics",
+    responses((status = 200, description = "Metrics", body = String, content_type = "text/plain")),
+)]
 pub(crate) async fn metrics(State(services): State<Arc<Services>>) -> impl IntoResponse {
     let mut out = String::new();
     node(&mut out, &services);

@@ -1,12 +1,14 @@
-//! Records in and out.
+//! Records: produce and read.
 
 mod body;
 mod text;
 
 use self::body::{from_json, from_lines};
 use self::text::Text;
+use super::Node;
 use crate::connections::Client;
 use crate::error::HttpError;
+use crate::openapi::{Binary, Refusal};
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, Method, header};
@@ -15,35 +17,44 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
 use futures_util::stream;
-use serde::Deserialize;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use weir_admin::Services;
+use weir_api::{Fetched, NewRecords, ProduceQuery, Produced, ReadQuery, Stored};
 use weir_broker::{At, Direction, Fetch, Framing, Principal, ProduceError, Topic};
-use weir_pipeline::Services;
 use weir_types::limits::FETCH_WAIT_MS_MAX;
 use weir_types::{BatchBuilder, Codec, ErrorKind, Offset, Record};
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ProduceQuery {
-    /// Partition for all records; by key when none is given.
-    partition: Option<u32>,
-    /// Key of a raw body.
-    key: Option<String>,
-}
-
-/// Takes a JSON array, NDJSON or one raw body, and answers when all of it is safe.
+/// Store records. The answer comes when all of them are synced.
+///
+/// The body is a list of records in JSON, a JSON value a line, or the value of a single record.
+#[utoipa::path(
+    post, path = "/v1/topics/{topic}/records", operation_id = "produce",
+    params(("topic" = String, Path, example = "machines"), ProduceQuery),
+    request_body(content(
+        (NewRecords = "application/json"),
+        (String = "application/x-ndjson"),
+        (Binary = "application/octet-stream"),
+    )),
+    responses(
+        (status = 200, description = "The places of the records", body = Produced),
+        (status = 400, response = Refusal),
+        (status = 404, response = Refusal),
+        (status = 413, response = Refusal),
+        (status = 503, response = Refusal),
+        (status = 504, description = "The outcome is unknown"),
+    ),
+)]
 pub(crate) async fn produce(
-    State(services): State<Arc<Services>>,
+    State(services): Node,
     Path(topic): Path<String>,
     Query(query): Query<ProduceQuery>,
     Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Json<Value>, HttpError> {
+) -> Result<Json<Produced>, HttpError> {
     let broker = &services.broker;
     let who = principal(&headers, client);
     let found = broker
@@ -60,7 +71,7 @@ pub(crate) async fn produce(
         .get(header::CONTENT_TYPE)
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
-    // What is no text was made one on the way, with signs in the place of its bytes.
+    // Bytes that are not text became replacement characters on the way.
     if query.key.as_deref().is_some_and(|key| key.contains('\u{fffd}')) {
         return Err(HttpError::bad_request(
             "`key` is no text: send a list of records, with `key_base64`",
@@ -74,7 +85,7 @@ pub(crate) async fn produce(
     let records = match kind.split(';').next().unwrap_or_default().trim() {
         "application/json" => from_json(&body, now)?,
         "application/x-ndjson" | "application/ndjson" => from_lines(&body, now)?,
-        // What `curl -d` says when nobody says anything: surely not what is meant.
+        // The default of `curl -d`, surely a mistake.
         "application/x-www-form-urlencoded" | "multipart/form-data" => {
             return Err(HttpError::unsupported_type(
                 "say what the body is: `content-type: application/json` for an array of records, \
@@ -90,7 +101,7 @@ pub(crate) async fn produce(
     };
     let count = records.len();
     let batches = split(&found, records, query.partition).into_iter();
-    // All of them are made before the first is sent.
+    // All batches are made before the first is sent.
     let batches: Vec<_> = batches
         .map(|(partition, builder)| Ok((partition, builder.build(Offset::ZERO, None)?)))
         .collect::<Result<_, ProduceError>>()?;
@@ -105,16 +116,21 @@ pub(crate) async fn produce(
     let (mut stored, mut failed) = (Vec::new(), None);
     for (partition, produced) in futures_util::future::join_all(producing).await {
         match produced {
-            Ok(produced) => stored.push(
-                json!({ "partition": partition, "base_offset": produced.base, "records": produced.span }),
-            ),
-            // What is not known of one partition is not known of the request.
+            Ok(produced) => stored.push(Stored {
+                partition,
+                base_offset: produced.base.get(),
+                records: produced.span,
+            }),
+            // An unknown outcome of a partition makes the outcome of the request unknown.
             Err(e) if failed.is_none() || e.kind() == ErrorKind::UnknownOutcome => failed = Some(e),
             Err(_) => {}
         }
     }
     match failed {
-        None => Ok(Json(json!({ "records": count, "partitions": stored }))),
+        None => Ok(Json(Produced {
+            records: count,
+            partitions: stored,
+        })),
         Some(e) => Err(HttpError::from(e).beside(stored)),
     }
 }
@@ -131,20 +147,18 @@ fn split(topic: &Topic, records: Vec<Record>, partition: Option<u32>) -> BTreeMa
     builders
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ReadQuery {
-    #[serde(default)]
-    partition: u32,
-    /// An offset, `start` or `end`.
-    offset: Option<String>,
-    max_bytes: Option<usize>,
-    wait_ms: Option<u64>,
-}
-
-/// Reads from a partition.
+/// Read records of a partition.
+#[utoipa::path(
+    get, path = "/v1/topics/{topic}/records", operation_id = "read",
+    params(("topic" = String, Path, example = "machines"), ReadQuery),
+    responses(
+        (status = 200, description = "Records and gaps", body = Fetched<'static>),
+        (status = 404, response = Refusal),
+        (status = 416, response = Refusal),
+    ),
+)]
 pub(crate) async fn read(
-    State(services): State<Arc<Services>>,
+    State(services): Node,
     Path(topic): Path<String>,
     Query(query): Query<ReadQuery>,
     Extension(client): Extension<Client>,
@@ -176,13 +190,13 @@ pub(crate) async fn read(
     };
     let fetched = broker.fetch(&who, fetch).await?;
     let mut text = Text::new(fetched, from, broker.clone(), who.address);
-    // What is wrong with the beginning can still be told.
+    // An error in the first part can still be answered.
     let first = text.part().await?;
     let parts = stream::unfold((first, text), |(part, mut text)| async move {
         let part = part?;
         let next = match text.part().await {
             Ok(next) => next,
-            // The answer has begun: that it does not end is all that can be told.
+            // The answer has begun: only breaking it off tells of the error.
             Err(error) => return Some((Err(io::Error::other(error.to_string())), (None, text))),
         };
         Some((Ok::<_, io::Error>(part), (next, text)))
@@ -191,7 +205,7 @@ pub(crate) async fn read(
     Ok((kind, Body::from_stream(parts)).into_response())
 }
 
-/// Holds back whoever is over a quota, before anything of the request takes room.
+/// Delays clients over their quota, before their requests take memory.
 pub(crate) async fn in_turn(
     State(services): State<Arc<Services>>,
     Extension(client): Extension<Client>,

@@ -1,4 +1,4 @@
-//! Bodies of records. No more is made of a body than a batch may have, whatever it counts up.
+//! Bodies of records. A body yields at most the records and headers of a batch, whatever it lists.
 
 use crate::error::HttpError;
 use base64::Engine;
@@ -13,11 +13,11 @@ use std::marker::PhantomData;
 use weir_types::Record;
 use weir_types::limits::{BATCH_RECORDS_MAX, RECORD_HEADERS_MAX};
 
-/// An array of objects, each with `value` and perhaps `key`, `timestamp` and `headers`, or an object with such `records`: also as they
-/// were read, whose offsets say nothing here. Records without a time get `now`, in milliseconds since 1970.
+/// Reads a list of [`weir_api::NewRecord`], or an object with such `records`. Offsets are passed over: an
+/// answer that was read can be sent as it is. Records without a time get `now`, in milliseconds since 1970.
 ///
 /// # Errors
-/// When it is something else, names the element and what is wrong with it.
+/// When the body has another shape; names the element and its fault.
 pub(crate) fn from_json(body: &[u8], now: i64) -> Result<Vec<Record>, HttpError> {
     let mut json = serde_json::Deserializer::from_slice(without_mark(body));
     let records = Elements { now }.deserialize(&mut json);
@@ -28,10 +28,10 @@ pub(crate) fn from_json(body: &[u8], now: i64) -> Result<Vec<Record>, HttpError>
     })
 }
 
-/// Each line that is not blank a value, of which it is the text.
+/// Reads a value from each line that is not blank.
 ///
 /// # Errors
-/// When there are more than a request may have, or one is not JSON: then none of them is taken.
+/// When there are more lines than a request may have records, or a line is not JSON: no line is stored then.
 pub(crate) fn from_lines(body: &Bytes, now: i64) -> Result<Vec<Record>, HttpError> {
     let lines = without_mark(body).split(|b| *b == b'\n');
     let lines = lines.map(|l| l.strip_suffix(b"\r").unwrap_or(l));
@@ -58,13 +58,13 @@ pub(crate) fn from_lines(body: &Bytes, now: i64) -> Result<Vec<Record>, HttpErro
     Ok(records)
 }
 
-/// A byte order mark says nothing in UTF-8, and is no part of what follows it (RFC 8259, section 8.1).
+/// Strips a byte order mark: UTF-8 needs none (RFC 8259, section 8.1).
 fn without_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body)
 }
 
 const TOO_MANY: &str = "a request has at most 100000 records, and 400000 headers: send them in several";
-/// Headers of all records of a request: four each of the most that there may be.
+/// Most headers of all records of a request: four for each record of the largest batch.
 const HEADERS_MAX: usize = 4 * BATCH_RECORDS_MAX as usize;
 const _: () = assert!(BATCH_RECORDS_MAX == 100_000);
 
@@ -93,7 +93,7 @@ impl<'de> Visitor<'de> for Elements {
             match name.as_str() {
                 "records" if records.is_some() => return Err(A::Error::duplicate_field("records")),
                 "records" => records = Some(fields.next_value_seed(Elements { now: self.now })?),
-                // As they were read.
+                // Fields of an answer that was read.
                 "gaps" | "next_offset" | "log_start" | "committed_end" => {
                     _ = fields.next_value::<IgnoredAny>()?
                 }
@@ -118,7 +118,7 @@ impl<'de> Visitor<'de> for Elements {
     }
 }
 
-/// What is written as an object: serde would take an array, too, by position.
+/// A value written as an object: serde would accept an array, too, by position.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -152,7 +152,7 @@ struct Element<'a> {
     key: Option<&'a RawValue>,
     #[serde(default, deserialize_with = "given")]
     key_base64: Option<String>,
-    /// Where it was read. It is stored at another.
+    /// Offset that the record was read at, without effect.
     #[serde(default, rename = "offset")]
     _offset: Option<u64>,
     #[serde(default, deserialize_with = "given")]
@@ -161,7 +161,7 @@ struct Element<'a> {
     headers: Vec<Header<'a>>,
 }
 
-/// A header, as a list has it.
+/// A header in a list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header<'a> {
@@ -181,12 +181,12 @@ impl Header<'_> {
     }
 }
 
-/// What is `null` is given, too.
+/// Reads a field that is there, `null` included.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(json: D) -> Result<Option<T>, D::Error> {
     T::deserialize(json).map(Some)
 }
 
-/// Headers as they are written, also of the same name: an object with their values, or a list of objects with name and value.
+/// Headers, also of the same name: an object from name to value, or a list of objects with name and value.
 fn in_order<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<Header<'de>>, D::Error> {
     struct Headers;
 
@@ -266,7 +266,8 @@ fn of_base64(text: &str) -> Result<Bytes, String> {
     bytes.map(Bytes::from).map_err(|e| format!("has no base64: {e}"))
 }
 
-/// Text stands for its bytes, null for null, anything else for its JSON as it is written: numbers keep all of their digits.
+/// Returns the bytes of a value: of text its bytes, of null none, of other JSON its text, so that numbers
+/// keep all digits.
 fn bytes(json: &RawValue) -> Result<Option<Bytes>, String> {
     let text = json.get();
     match text.as_bytes().first() {
@@ -372,6 +373,32 @@ mod tests {
             format!("{refused:?}").contains("line 3 is not JSON"),
             "{refused:?}"
         );
+    }
+
+    #[test]
+    fn a_record_as_the_api_describes_it_is_taken() {
+        let new = weir_api::NewRecord {
+            key: Some("k".into()),
+            value: Some(serde_json::json!({ "a": 1 })),
+            timestamp: Some(7),
+            headers: Some(serde_json::json!({ "h": "v" })),
+            ..weir_api::NewRecord::default()
+        };
+        let read = weir_api::Record {
+            headers: vec![weir_api::Header::new("h", Some(b"v"))],
+            ..weir_api::Record::new(3, 7, Some(b"k"), Some(b"{\"a\":1}"))
+        };
+        for body in [
+            serde_json::to_vec(&weir_api::NewRecords::List(vec![new.clone()])),
+            serde_json::to_vec(&weir_api::NewRecords::Records { records: vec![new] }),
+            serde_json::to_vec(&[read]),
+        ] {
+            let records = from_json(&body.unwrap(), 0).unwrap();
+            assert_eq!(records[0].key.as_deref(), Some(&b"k"[..]));
+            assert_eq!(records[0].value.as_deref(), Some(&b"{\"a\":1}"[..]));
+            assert_eq!(records[0].timestamp, 7);
+            assert_eq!(records[0].headers, [("h".to_owned(), Some("v".into()))]);
+        }
     }
 
     #[test]

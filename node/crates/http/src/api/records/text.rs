@@ -1,36 +1,34 @@
-//! Records as JSON, made while it is sent.
+//! Records as JSON, written while the answer is sent.
 
 use crate::error::HttpError;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use weir_api::Gap;
 use weir_broker::{Broker, Fetched, Piece, ProduceError, SHARE_WITHIN, Taken};
 use weir_types::batch::Cursor;
 use weir_types::limits::BATCH_INFLATED_BYTES_MAX;
 use weir_types::{Batch, Body as BatchBody, Codec, Offset, Record};
 
-/// An answer is made in parts of about this size: no more of it is text at a time.
+/// Size of the parts of an answer, in bytes: only a part is text at a time.
 const PART_BYTES: usize = 64 << 10;
 
-/// What was read, as text that is made while it is sent.
+/// The answer to a read, made part by part.
 pub(crate) struct Text {
     pieces: VecDeque<Piece>,
-    /// The batch whose records are shown, how far, and its share of the bytes of answers if they were compressed.
+    /// Current batch, the position in it, and its share of memory if it was compressed.
     batch: Option<(BatchBody, Cursor, Option<Taken>)>,
-    gaps: Vec<Value>,
+    gaps: Vec<Gap>,
     from: Offset,
-    /// What stands behind the records.
+    /// Next offset, log start and committed end.
     ends: [Offset; 3],
     broker: Broker,
     address: Option<IpAddr>,
     shown: u64,
     begun: bool,
     is_over: bool,
-    /// That of what was read.
+    /// Share of the batches that were read.
     _share: Option<Arc<Taken>>,
 }
 
@@ -51,7 +49,7 @@ impl Text {
         }
     }
 
-    /// The next part; none after the last.
+    /// Returns the next part; none after the last.
     pub(crate) async fn part(&mut self) -> Result<Option<Bytes>, HttpError> {
         if self.is_over {
             return Ok(None);
@@ -62,7 +60,7 @@ impl Text {
         }
         while out.len() < PART_BYTES {
             if let Some((body, cursor, share)) = self.batch.take() {
-                // Making text of a large record takes a while, which others do not wait for.
+                // A large record takes a while: other tasks move to another thread.
                 let more = match body.bytes().len() > PART_BYTES {
                     true => tokio::task::block_in_place(|| self.records(&body, cursor, &mut out))?,
                     false => self.records(&body, cursor, &mut out)?,
@@ -74,13 +72,12 @@ impl Text {
             }
             match self.pieces.pop_front() {
                 Some(Piece::Gap(gap)) => {
-                    let reason = gap.reason.to_string();
-                    self.gaps
-                        .push(json!({ "start": gap.start, "end": gap.end, "reason": reason }));
+                    self.gaps.push(weir_admin::gap(&gap));
                 }
                 Some(Piece::Batch(batch)) => self.batch = Some(self.opened(&batch).await?),
                 None => {
-                    let gaps = Value::Array(std::mem::take(&mut self.gaps));
+                    let gaps = serde_json::to_string(&std::mem::take(&mut self.gaps));
+                    let gaps = gaps.map_err(|e| HttpError::bad_request(e.to_string()))?;
                     let [next, log_start, committed_end] = self.ends;
                     let ends = format!(
                         "],\"gaps\":{gaps},\"next_offset\":{next},\"log_start\":{log_start},\"committed_end\":{committed_end}}}"
@@ -94,11 +91,11 @@ impl Text {
         Ok(Some(out.into()))
     }
 
-    /// A batch, ready to be read. What is compressed takes room for itself.
+    /// Opens a batch. A compressed batch takes a share of memory.
     async fn opened(&self, batch: &Batch) -> Result<(BatchBody, Cursor, Option<Taken>), HttpError> {
         let mut share = None;
         if batch.codec() != Codec::None {
-            // Not of what is held already: who waits for more of the same would wait for himself.
+            // Not the share that the answer holds already: a client must not wait for itself.
             let inflated = &self.broker.ledger().inflated;
             let taken = inflated.take(BATCH_INFLATED_BYTES_MAX, self.address, SHARE_WITHIN);
             share = Some(taken.await.map_err(|e| HttpError::busy(e.to_string()))?);
@@ -110,7 +107,8 @@ impl Text {
         Ok((body, Cursor::default(), share))
     }
 
-    /// Shows records of a batch until there is a part's worth of text. Where to go on, unless that was the last.
+    /// Writes records of a batch until the part is full. Returns the position to go on, unless the batch is
+    /// at its end.
     fn records(
         &mut self,
         body: &BatchBody,
@@ -127,8 +125,9 @@ impl Text {
                 out.push(b',');
             }
             self.shown += 1;
-            let shown = show(&record.to_record(), record.offset);
-            serde_json::to_writer(&mut *out, &shown).map_err(|e| HttpError::bad_request(e.to_string()))?;
+            let (offset, record) = (record.offset, record.to_record());
+            serde_json::to_writer(&mut *out, &show(&record, offset))
+                .map_err(|e| HttpError::bad_request(e.to_string()))?;
             if out.len() >= PART_BYTES {
                 return Ok(Some(records.cursor()));
             }
@@ -137,27 +136,18 @@ impl Text {
     }
 }
 
-fn show(record: &Record, offset: Offset) -> Value {
-    let mut fields = Map::new();
-    fields.insert("offset".to_owned(), offset.get().into());
-    fields.insert("timestamp".to_owned(), record.timestamp.into());
-    put(&mut fields, "key", record.key.as_ref());
-    put(&mut fields, "value", record.value.as_ref());
-    let headers = record.headers.iter().map(|(name, value)| {
-        let mut header = Map::new();
-        header.insert("name".to_owned(), name.as_str().into());
-        put(&mut header, "value", value.as_ref());
-        Value::Object(header)
-    });
-    fields.insert("headers".to_owned(), headers.collect());
-    Value::Object(fields)
-}
-
-/// Text where it is text, base64 under another name where it is not.
-fn put(fields: &mut Map<String, Value>, name: &str, bytes: Option<&Bytes>) {
-    match bytes.map(|b| std::str::from_utf8(b).map_err(|_| b)) {
-        None => fields.insert(name.to_owned(), Value::Null),
-        Some(Ok(text)) => fields.insert(name.to_owned(), text.into()),
-        Some(Err(raw)) => fields.insert(format!("{name}_base64"), STANDARD.encode(raw).into()),
-    };
+fn show<'a>(record: &'a Record, offset: Offset) -> weir_api::Record<'a> {
+    let headers = record.headers.iter();
+    let shown = weir_api::Record::new(
+        offset.get(),
+        record.timestamp,
+        record.key.as_deref(),
+        record.value.as_deref(),
+    );
+    weir_api::Record {
+        headers: headers
+            .map(|(name, value)| weir_api::Header::new(name, value.as_deref()))
+            .collect(),
+        ..shown
+    }
 }
