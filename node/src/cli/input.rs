@@ -1,4 +1,5 @@
-//! What `weir produce` reads: lines, JSON or CSV, made into records. What it does not understand it refuses, by line or row.
+//! Input of `weir produce`: lines, JSON or CSV, made into records. Malformed input is refused, with its line
+//! or row.
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -20,31 +21,31 @@ use weir_types::{TimeUnit, parse_time, time_of_number};
 
 use super::Usage;
 
-/// How the input is written, and which of its fields are key and time.
+/// Format of the input, and its fields for key and time.
 #[derive(Debug, Args)]
 pub(crate) struct Input {
     /// File to read instead of standard input.
     #[arg(long)]
     file: Option<PathBuf>,
-    /// A record a line; a JSON value a line; or CSV with a heading, each row a JSON object.
+    /// Text with a record a line, JSON with a value a line, or CSV with a heading, each row a JSON object.
     #[arg(long, value_enum, default_value = "lines")]
     format: Format,
-    /// Field of the JSON object that is the record's key.
+    /// Field of the JSON object for the record's key.
     #[arg(long, value_name = "F")]
     key_field: Option<String>,
-    /// Field that is the record's time: RFC 3339, a date, or a number since 1970.
+    /// Field for the record's time: RFC 3339, a date, or a number since 1970.
     #[arg(long, value_name = "F")]
     time_field: Option<String>,
-    /// What a number in `--time-field` counts; when it is not said, milliseconds.
+    /// Unit of a number in `--time-field`; milliseconds when not given.
     #[arg(long, value_name = "U", value_enum, requires = "time_field")]
     time_unit: Option<Unit>,
-    /// What separates the cells of CSV: a character, or `tab`.
+    /// Delimiter of CSV cells: a character, or `tab`.
     #[arg(long, value_name = "C", value_parser = delimiter)]
     delimiter: Option<u8>,
-    /// Numbers in CSV have a comma where others have a point.
+    /// Numbers in CSV have a decimal comma.
     #[arg(long)]
     decimal_comma: bool,
-    /// How text is encoded: `utf-8`, `windows-1252`, `utf-16le`, or another name of the WHATWG's standard.
+    /// Encoding of text: `utf-8`, `windows-1252`, `utf-16le`, or another name of the WHATWG standard.
     #[arg(long, value_name = "NAME", value_parser = encoding)]
     encoding: Option<&'static encoding_rs::Encoding>,
 }
@@ -79,7 +80,7 @@ fn encoding(name: &str) -> Result<&'static encoding_rs::Encoding, String> {
 }
 
 impl Input {
-    /// What is asked for that does not go together.
+    /// Returns the fault of options that do not go together.
     pub(crate) fn check(&self) -> Result<(), Usage> {
         let not = |what: &str, with: &str| Err(Usage(format!("{what} need `--format {with}`")));
         let has_fields = self.key_field.is_some() || self.time_field.is_some();
@@ -98,10 +99,10 @@ impl Input {
         Ok(())
     }
 
-    /// Reads all of it, and hands each record to `to` until nobody takes them any more. Blocks.
+    /// Reads the input, and passes each record to `to` until nobody receives them. Blocks.
     ///
     /// # Errors
-    /// What cannot be read, and how many records before it are taken.
+    /// The part that cannot be read, and the number of records before it.
     pub(crate) fn read(&self, to: &mpsc::Sender<Record>) -> Result<()> {
         let taken = Cell::new(0u64);
         let read = self.read_all(&|record| {
@@ -119,7 +120,8 @@ impl Input {
             }
             None => Box::new(io::stdin()),
         };
-        // Lines may be anything; a mark at the beginning of the others says how they are encoded, and is none of them.
+        // Lines may have any bytes. In the other formats, a byte order mark gives the encoding and is
+        // skipped.
         let input: Box<dyn Read> = match (self.format, self.encoding) {
             (Format::Lines, None) => input,
             (_, encoding) => Box::new(
@@ -264,7 +266,7 @@ impl Input {
         Ok(())
     }
 
-    /// A number where JSON has it as it stands, so that no digit of an id is lost; text otherwise.
+    /// Returns a number where JSON allows its spelling, so that no digit of an id is lost; text otherwise.
     fn cell(&self, cell: &str) -> Field {
         if self.decimal_comma && cell.contains(',') && !cell.contains('.') {
             let point = cell.replacen(',', ".", 1);
@@ -279,7 +281,7 @@ impl Input {
         }
     }
 
-    /// The record of this text, whose fields these are.
+    /// Makes a record of a text with these fields.
     fn record(&self, text: Bytes, fields: &[(&str, Field)]) -> Result<Record> {
         let key = match &self.key_field {
             None => None,
@@ -319,8 +321,8 @@ impl Input {
     }
 }
 
-/// The field of this name; one that is not there would make records without a key, or of now, and nobody would know.
-/// The field of this name among `fields`, or the one at this path in `text`, the record as JSON.
+/// Returns the field `name` of `fields`, or the field at this path in `text`, the record as JSON. A missing
+/// field is an error: a record without a key, or with the current time, would pass unnoticed.
 fn there<'a>(text: &[u8], fields: &'a [(&str, Field)], name: &str) -> Result<Cow<'a, Field>> {
     let mut found = fields.iter().filter(|(field, _)| *field == name);
     match (found.next(), found.next()) {
@@ -345,7 +347,7 @@ fn there<'a>(text: &[u8], fields: &'a [(&str, Field)], name: &str) -> Result<Cow
     bail!("there is nothing in `{name}`, of {}", names.join(", "))
 }
 
-/// What JSON writes.
+/// Reads a field from JSON.
 fn field_of(json: &str) -> Result<Field> {
     Ok(match json {
         text if text.starts_with('"') => Field::Text(serde_json::from_str(text)?),
@@ -354,16 +356,16 @@ fn field_of(json: &str) -> Result<Field> {
     })
 }
 
-/// A field as it was written.
+/// A field as written.
 #[derive(Clone, Debug, PartialEq)]
 enum Field {
     Number(String),
     Text(String),
-    /// Neither, as JSON.
+    /// Another JSON value, as written.
     Other(String),
 }
 
-/// The fields of a line of JSON that are not null; none of what is no object.
+/// Returns the fields of a JSON object that are not null; no fields of another value.
 fn fields_of(line: &RawValue) -> Result<Vec<(Cow<'_, str>, Field)>> {
     if !line.get().starts_with('{') {
         return Ok(Vec::new());
@@ -380,7 +382,7 @@ fn fields_of(line: &RawValue) -> Result<Vec<(Cow<'_, str>, Field)>> {
     Ok(fields)
 }
 
-/// The fields of an object in their order, also those of one name.
+/// The fields of an object in their order; names may repeat.
 struct Pairs<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
@@ -411,7 +413,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The object of these fields.
+/// Returns a JSON object of these fields.
 fn object_of(fields: &[(&str, Field)]) -> String {
     let mut object = String::from("{");
     for (n, (name, field)) in fields.iter().enumerate() {
@@ -429,7 +431,7 @@ fn object_of(fields: &[(&str, Field)]) -> String {
     object
 }
 
-/// Whether JSON has this number as it stands.
+/// Tells whether JSON allows this spelling of a number.
 fn is_number(text: &str) -> bool {
     let begins = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
     begins && text.ends_with(|c: char| c.is_ascii_digit()) && serde_json::from_str::<&RawValue>(text).is_ok()
@@ -446,7 +448,8 @@ fn not_json(n: usize, line: &[u8]) -> String {
     format!("line {n} is not JSON: `{start}`; `--format lines` takes any text")
 }
 
-/// Sees whether a quote is still open where the input ends: the reader of CSV takes the rest of a file for one cell then.
+/// Detects a quote that is still open at the end: the CSV reader would take the rest of a file for a single
+/// cell.
 struct Quotes<R> {
     inner: R,
     delimiter: u8,
@@ -454,13 +457,13 @@ struct Quotes<R> {
     is_open: Rc<Cell<bool>>,
 }
 
-/// Where in a cell it is.
+/// Position in a cell.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum At {
     Begin,
     Plain,
     Quoted,
-    /// Behind a quote in a quoted cell: its end, or the first of two that mean one.
+    /// Behind a quote in a quoted cell: the end of the cell, or the first half of an escaped quote.
     Quote,
 }
 
@@ -553,7 +556,7 @@ mod tests {
         ] {
             assert_eq!(value(cell), want, "{cell}");
         }
-        // What is another text is another key.
+        // Another spelling is another key.
         assert_eq!(csv("1.10").0, [r#"1.10={"c":1.10,"d":"x"}"#]);
         let json = read(
             &["--format", "json", "--key-field", "id"],
@@ -565,7 +568,7 @@ mod tests {
                 .unwrap()
                 .contains("2 records before this are taken: line 3: `id` is there twice")
         );
-        // By the paths that modules take.
+        // Paths work as in modules.
         let lines = b"{\"a\":{\"id\":\"x\"}}\n{\"a.id\":\"y\",\"a\":{\"id\":\"x\"}}\n{\"a\":{}}\n";
         let nested = read(&["--format", "json", "--key-field", "a.id"], lines);
         assert_eq!(
@@ -655,7 +658,7 @@ mod tests {
             .collect();
         let (all, failed) = read(&["--format", "csv"], &wide);
         assert_eq!((all, failed), (vec![r#"{"a":1,"b":2}"#.to_owned()], None));
-        // Lines are bytes.
+        // Lines may have any bytes.
         let (all, _) = read(&[], "\u{feff}x\r\ny".as_bytes());
         assert_eq!(all, ["\u{feff}x", "y"]);
     }

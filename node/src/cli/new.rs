@@ -1,7 +1,7 @@
 //! `weir module new`: a project that builds and passes its test.
 //!
-//! The SDK is part of the binary and goes into the project, with the contract: what it was made with is what it is built with,
-//! and nothing has to be found anywhere but what cargo finds.
+//! The binary contains the SDK and the contract, and copies both into the project. The project builds with
+//! the SDK that it was made with, and needs nothing beyond the crates that cargo finds.
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
@@ -20,10 +20,10 @@ const WORKSPACE_MANIFEST: &str = include_str!("../../../Cargo.toml");
 const CARGO_CONFIG: &str = "# Modules use SIMD: without it reading JSON costs twice as much.\n\
                             [target.wasm32-unknown-unknown]\nrustflags = [\"-C\", \"target-feature=+simd128\"]\n";
 
-/// What a module is written in.
+/// Language of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Lang {
-    /// Rust, compiled by cargo: the least for a record, and the whole SDK.
+    /// Rust, compiled by cargo: the fastest, with the whole SDK.
     Rust,
     /// C, compiled by any clang for wasm32.
     C,
@@ -33,7 +33,7 @@ pub(crate) enum Lang {
     Python,
 }
 
-/// Makes the project `name` in a directory of that name.
+/// Creates the project `name` in a directory of that name.
 pub(crate) fn new(name: &str, lang: Lang) -> Result<()> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
@@ -113,7 +113,7 @@ pub(crate) fn new(name: &str, lang: Lang) -> Result<()> {
         Lang::Js => extract(&SDK_JS, &sdk)?,
         Lang::Python => extract(&SDK_PYTHON, &sdk)?,
     }
-    // What C exports and imports it says by name.
+    // C names its exports and imports in attributes.
     if lang != Lang::C {
         extract(&WIT, &sdk.join("wit"))?;
     }
@@ -121,7 +121,7 @@ pub(crate) fn new(name: &str, lang: Lang) -> Result<()> {
     Ok(())
 }
 
-/// `rate-limit` is `RateLimit`.
+/// Returns a name in camel case: `RateLimit` for `rate-limit`.
 fn type_name(name: &str) -> String {
     let upper = |word: &str| {
         let mut letters = word.chars();
@@ -148,7 +148,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     written.with_context(|| format!("cannot write `{}`", path.display()))
 }
 
-/// The SDK's manifest, with what it takes from the workspace written out, and without what only its own tests need.
+/// Returns the SDK's manifest, with inherited entries written out and without test dependencies.
 fn sdk_manifest() -> Result<String> {
     let mut manifest: Table = SDK_MANIFEST.parse()?;
     let workspace: Table = WORKSPACE_MANIFEST.parse()?;

@@ -1,15 +1,15 @@
-//! Where options may stand: before the subcommand as behind it.
+//! Order of options: they may stand before or behind the subcommand.
 
 use std::ffi::OsString;
 
-/// Options that each subcommand has which talks to a node, and that take a value.
+/// Options with a value that every subcommand has that talks to a node.
 const SHARED: [&str; 4] = ["--node", "--key", "--output", "-o"];
 
-/// The subcommand of whose own not all talk to a node: those that do have the options.
+/// A subcommand whose nested subcommands carry the options, since not all of them talk to a node.
 const NESTED: &str = "cluster";
 
-/// The arguments in the order in which they are read: what stands before the first subcommand and is an option of all that talk to a
-/// node stands behind it, and a call for help at the end, so that it is help for all of the subcommand.
+/// Moves shared options from before the first subcommand to behind it, and a call for help to the end, so
+/// that the help is for the subcommand.
 pub(crate) fn in_order(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut args = args.into_iter().peekable();
     let (mut ordered, mut moved): (Vec<_>, Vec<_>) = (args.next().into_iter().collect(), Vec::new());
@@ -37,7 +37,7 @@ pub(crate) fn in_order(args: impl IntoIterator<Item = OsString>) -> Vec<OsString
         ordered.extend(args.next_if(is_word));
     }
     ordered.append(&mut moved);
-    // Behind two dashes nothing is an option.
+    // Arguments behind two dashes are no options.
     let rest: Vec<_> = args.collect();
     let end = rest.iter().position(|arg| arg == "--").unwrap_or(rest.len());
     let (before, behind) = rest.split_at(end);
@@ -45,7 +45,7 @@ pub(crate) fn in_order(args: impl IntoIterator<Item = OsString>) -> Vec<OsString
     ordered
 }
 
-/// Whether `arg` is one of [`SHARED`], and whether it has its value with it.
+/// Tells whether `arg` is an option of [`SHARED`], and whether it includes its value.
 fn of_shared(arg: &str) -> (bool, bool) {
     if SHARED.contains(&arg) {
         return (true, false);

@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 /// Run a node.
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Directory of the node's data; made if it is not there.
+    /// Data directory of the node; created if missing.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Settings in TOML.
@@ -27,25 +27,25 @@ pub(crate) struct Serve {
     /// Address for Kafka clients, or `off`.
     #[arg(long, value_name = "ADDR")]
     kafka: Option<String>,
-    /// Host and port that Kafka clients are told to connect to.
+    /// Host and port advertised to Kafka clients.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
-    /// Address of a node of the site that this one shall belong to; only for its first start. Needs `--token`.
+    /// Address of a node of the site to join; only for the first start. Needs `--token`.
     #[arg(long, value_name = "HOST:PORT", requires = "token")]
     join: Option<String>,
-    /// What `weir cluster invite` printed there. Also from the environment, where `ps` does not show it.
+    /// Token of `weir cluster invite`. In the environment, it stays hidden from `ps`.
     #[arg(long, value_name = "TOKEN", env = "WEIR_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Name or address by which other nodes and clients reach this one.
+    /// Name or address under which other nodes and clients reach this node.
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
-    /// What fails together with this node: a cabinet, a power supply.
+    /// Failure domain of the node: a rack, a cabinet, a power supply.
     #[arg(long, value_name = "LABEL")]
     rack: Option<String>,
-    /// Join a site of two as a third vote that keeps no records; only for its first start.
+    /// Join a site of two nodes as a witness: it votes, and keeps no records. Only for the first start.
     #[arg(long)]
     witness: bool,
-    /// Print every setting with its meaning, its default and the value that would be used, and stop.
+    /// Print every setting with its meaning, its default and the value that would be used, and exit.
     #[arg(long)]
     print_config: bool,
 }
@@ -82,7 +82,7 @@ impl Serve {
             );
         }
         raise_file_limit();
-        // Before any thread is started: they inherit it.
+        // Before any thread starts, since threads inherit the setting.
         weir_pipeline::Priority::Prompt.ask();
         // Two threads: network and protocol. The log, its readers, the proposer and pipelines have their own.
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -120,8 +120,8 @@ impl Serve {
     }
 }
 
-/// Raises the soft limit of open files to the hard one. Every connection is a file,
-/// and the usual soft limit of 1,024 is for programs that use `select`.
+/// Raises the limit of open files: every connection is a file, and the usual limit of 1,024 is for users of
+/// `select`.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

@@ -1,19 +1,19 @@
-//! What can go wrong for a client.
+//! Errors of the client.
 
 use weir_peer::PeerError;
 use weir_peer::protocol::WireError;
 use weir_types::ErrorKind;
 
-/// Why a call did not do what was asked.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum ClientError {
     #[error(transparent)]
     Peer(#[from] PeerError),
-    /// The node's own words.
+    /// The node refused the request, for the reason in its message.
     #[error("{0}")]
     Node(WireError),
-    /// Nothing happened: another node leads.
+    /// The request had no effect: another node leads, at this address if known.
     #[error("another node leads")]
     Elsewhere(Option<String>),
     #[error("no node of the site leads; most of them may be away: `weir cluster status` tells")]
@@ -25,7 +25,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// What the caller does.
+    /// Returns the reaction that fits the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Peer(e) => e.kind(),

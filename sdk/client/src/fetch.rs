@@ -1,4 +1,4 @@
-//! Reading.
+//! Reading: fetches on streams of their own, repeated at the next leader when a connection breaks.
 
 use crate::error::ClientError;
 use crate::route::Routes;
@@ -10,32 +10,32 @@ use weir_peer::protocol::{PieceHead, Reply, Request};
 use weir_peer::{Frame, PeerStream};
 use weir_types::{Batch, Gap, Offset};
 
-/// A stretch of a partition.
+/// A range of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// Records; a first batch may begin before the offset asked for.
+    /// Records; the first batch may begin before the requested offset.
     Batch(Batch),
-    /// No records, and why.
+    /// A range without records, and the reason.
     Gap(Gap),
 }
 
-/// What a fetch gave.
+/// Records and gaps that a fetch returned.
 #[derive(Clone, Debug)]
 pub struct Fetched {
-    /// In order of offsets.
+    /// Batches and gaps in the order of their offsets.
     pub pieces: Vec<Piece>,
-    /// Where to go on.
+    /// Offset to read from next.
     pub next: Offset,
-    /// First offset that may still be there.
+    /// First offset that may still have a record.
     pub log_start: Offset,
-    /// First offset not yet committed.
+    /// First offset that is not committed yet.
     pub committed_end: Offset,
 }
 
 /// A stream of fetches.
 pub struct Fetcher {
     routes: Arc<Routes>,
-    /// One for each group, and none after it broke.
+    /// A stream for each replica group; removed when it breaks.
     streams: BTreeMap<u16, PeerStream>,
 }
 
@@ -47,14 +47,14 @@ impl Fetcher {
         }
     }
 
-    /// Reads from `from` on: at most `max_bytes`, but a first batch whatever its size. Waits up to `wait` for records
-    /// when there are none. Every batch is checked against its CRC here as well.
+    /// Reads from offset `from` on: up to `max_bytes`, but at least a whole batch. Waits up to `wait` when
+    /// there are no records. The CRC of every batch is checked.
     ///
     /// # Errors
-    /// What the node says.
+    /// When the offset is out of range, a batch is damaged, or the connection is lost.
     ///
     /// # Cancel safety
-    /// Not safe: the answer would be taken for the next one's.
+    /// Safe: the stream of a cancelled fetch is dropped, and the next fetch opens another.
     pub async fn fetch(
         &mut self,
         topic: &str,
@@ -97,7 +97,7 @@ impl Fetcher {
         })
     }
 
-    /// Reading changes nothing: what breaks is asked again, of whoever leads now.
+    /// Asks until a leader answers: reading changes nothing, so a broken request is repeated.
     async fn ask(
         &mut self,
         topic: &str,
@@ -139,7 +139,7 @@ impl Fetcher {
                 }
                 Err(ClientError::Elsewhere(leader)) => {
                     sessions.elsewhere(leader).await;
-                    // It may have moved to another group.
+                    // The partition may have moved to another group.
                     self.routes.forget(topic);
                 }
                 Err(ClientError::Peer(e)) if !others => return Err(e.into()),

@@ -1,4 +1,4 @@
-//! Producing: many batches under way on one stream, answered in order, and sent again where that is safe.
+//! Producing: many batches in flight on a stream, answered in order, and resent where that is safe.
 
 use crate::error::ClientError;
 use crate::route::Routes;
@@ -12,19 +12,19 @@ use weir_peer::{PeerError, PeerStream, SendStream, read_frame, write_frame};
 use weir_types::limits::{CONNECTION_REQUESTS_MAX, FRAME_BYTES_MAX, PRODUCER_WINDOW};
 use weir_types::{Batch, Offset};
 
-/// Where records went.
+/// Place of stored records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Produced {
-    /// Offset of the first.
+    /// Offset of the first record.
     pub base: Offset,
-    /// Offsets that they span.
+    /// Number of offsets.
     pub span: u32,
 }
 
-/// Batches that are not answered yet: twice as many as the node looks at.
+/// Largest number of batches in flight: twice as many as the node works on.
 const WINDOW: usize = 2 * CONNECTION_REQUESTS_MAX;
 
-/// A batch on its way.
+/// A batch in flight.
 struct Item {
     topic: String,
     partition: u32,
@@ -33,7 +33,7 @@ struct Item {
 }
 
 impl Item {
-    /// The node knows it again.
+    /// Tells whether the node recognises a repetition of the batch.
     fn is_idempotent(&self) -> bool {
         self.batch.producer().is_some()
     }
@@ -47,24 +47,24 @@ impl Item {
     }
 }
 
-/// A stream of batches. When the leader changes, those that it did not take are sent to the next one in their order;
-/// when a connection is lost, those that carry a producer id are, which the node then knows again.
+/// A stream of batches. When the leader changes, refused batches are resent to the next leader in their
+/// order. When a connection is lost, batches with a producer id are resent: the node recognises them.
 pub struct Producer {
     routes: Arc<Routes>,
-    /// One stream for each group.
+    /// A stream for each replica group.
     streams: BTreeMap<u16, mpsc::Sender<Item>>,
-    /// Where each partition's batches are sent, for ever: should it move to another group, they go on from there in
-    /// their order. Bounded by the partitions of the topics that are written to.
+    /// Stream of each partition, for ever: after a move to another group, that stream passes batches on in
+    /// their order. Bounded by the partitions of the topics written to.
     places: BTreeMap<(String, u32), u16>,
 }
 
-/// A batch under way. Resolves when the node has it safe, or says why not. When the connection breaks the error's kind
-/// is an unknown outcome: send again only with a producer id.
+/// A batch in flight. Resolves once the node has stored or refused the batch. When the connection breaks, the
+/// outcome is unknown: resend only with a producer id.
 pub struct Sent(oneshot::Receiver<Result<Produced, ClientError>>);
 
 impl Producer {
     pub(crate) async fn open(routes: &Arc<Routes>) -> Result<Self, ClientError> {
-        // So that one that cannot be is refused here.
+        // A connection that fails is told here, not with the first batch.
         let site = Sending::begin(Arc::clone(routes), 0).await?;
         Ok(Self {
             routes: Arc::clone(routes),
@@ -73,14 +73,14 @@ impl Producer {
         })
     }
 
-    /// Sends a batch for a partition and returns what resolves to its fate. Returns once the batch has its place among
-    /// those under way: waits while there are too many.
+    /// Sends a batch to a partition, and returns a handle for its outcome. Waits while too many batches are
+    /// in flight.
     ///
     /// # Errors
     /// When the connection is lost.
     ///
     /// # Cancel safety
-    /// Safe: the batch is then not sent.
+    /// Safe: a cancelled batch is not sent.
     pub async fn send(&mut self, topic: &str, partition: u32, batch: &Batch) -> Result<Sent, ClientError> {
         let place = (topic.to_owned(), partition);
         let group = match self.places.get(&place) {
@@ -112,10 +112,10 @@ impl Sent {
     /// Waits for the node's answer.
     ///
     /// # Errors
-    /// What the node says; an unknown outcome when the connection is lost.
+    /// When the node refuses the batch; an unknown outcome when the connection is lost.
     ///
     /// # Cancel safety
-    /// Safe: the batch goes on without anybody waiting.
+    /// Safe: the batch is stored or refused all the same.
     pub async fn done(self) -> Result<Produced, ClientError> {
         self.0
             .await
@@ -127,14 +127,14 @@ struct Sending {
     routes: Arc<Routes>,
     group: u16,
     sessions: Shared,
-    /// Partitions that have moved to other groups, and what goes on with them.
+    /// Streams of partitions that have moved to other groups.
     gone: BTreeMap<(String, u32), mpsc::Sender<Item>>,
     queue: mpsc::Receiver<Item>,
-    /// In the order in which they were sent.
+    /// Batches without an answer, in the order of sending.
     unanswered: VecDeque<Item>,
-    /// How many were answered, and not sent elsewhere.
+    /// Number of answers other than a redirection.
     answers: u64,
-    /// One that waits until the node would know all before it again.
+    /// A batch held back until the node would recognise all batches before it.
     held: Option<Item>,
 }
 
@@ -144,17 +144,17 @@ async fn pass_on(stream: &mpsc::Sender<Item>, item: Item) {
     }
 }
 
-/// How a stream ended.
+/// End of a stream.
 enum End {
-    /// Nobody sends any more, and all is answered.
+    /// The sender is gone, and every batch is answered.
     Done,
-    /// The node does not lead; who is said to.
+    /// The node does not lead; the address of the leader, if known.
     Elsewhere(Option<String>),
     Lost(String),
 }
 
 impl Sending {
-    /// Boxed, since one may begin another.
+    /// Boxed, since a stream may begin another.
     fn begin(routes: Arc<Routes>, group: u16) -> BoxFuture<'static, Result<mpsc::Sender<Item>, ClientError>> {
         Box::pin(async move {
             let sessions = Shared::clone(&routes.to(group).sessions);
@@ -175,7 +175,8 @@ impl Sending {
         })
     }
 
-    /// Hands the batches of partitions that have moved to other groups over, in their order, and all that come later.
+    /// Passes batches of partitions that have moved on to their groups' streams, in their order, and all
+    /// later batches.
     async fn hand_over(&mut self) {
         let waiting = self.unanswered.iter().chain(&self.held);
         let places: BTreeSet<(String, u32)> = waiting.map(Item::place).collect();
@@ -202,7 +203,7 @@ impl Sending {
     }
 
     async fn run(mut self, mut stream: PeerStream) {
-        // Being sent from one that does not lead to another is no progress: what is looked for since then goes on being.
+        // A redirection from a node that does not lead is no progress: the search goes on.
         let mut looking: Option<(Search, u64)> = None;
         loop {
             let failed = match self.serve(stream).await {
@@ -244,7 +245,7 @@ impl Sending {
         left.for_each(|item| item.fail(why));
     }
 
-    /// Sends what is unanswered and what comes, until the stream ends. What is left then is to be sent again.
+    /// Sends unanswered and new batches until the stream ends. Batches left then are resent.
     async fn serve(&mut self, stream: PeerStream) -> End {
         let PeerStream { mut tx, rx } = stream;
         let mut answers = answers(rx);
@@ -253,7 +254,8 @@ impl Sending {
                 return End::Lost(e.to_string());
             }
         }
-        // Refused by a node that does not lead; those behind are answered too before they are sent again.
+        // Batches refused by a node that does not lead. Batches behind them are answered before any is
+        // resent.
         let mut refused: Option<(Option<String>, VecDeque<Item>)> = None;
         let mut open = true;
         let end = loop {
@@ -265,7 +267,7 @@ impl Sending {
                     return End::Done;
                 }
             }
-            // A pause after the last answer, not after the first.
+            // The pause counts from the last answer.
             let moved = self.sessions.moved();
             if refused.is_none()
                 && let Some(item) = self.held.take_if(|item| known_again(&self.unanswered, item))
@@ -331,12 +333,12 @@ impl Sending {
                 let (_, again) = refused.get_or_insert_with(|| (leader, VecDeque::new()));
                 return again.push_back(item);
             }
-            // It may have been stored; the next leader knows it again, or takes it.
+            // The batch may be stored: the next leader recognises or stores it.
             Reply::Error(e) if e.kind == WireKind::UnknownOutcome && item.is_idempotent() => {
                 let (_, again) = refused.get_or_insert_with(|| (None, VecDeque::new()));
                 return again.push_back(item);
             }
-            // Behind one that is sent again, this one only came too early.
+            // Behind a batch that is resent, this batch only came too early.
             Reply::Error(_) if refused.is_some() && item.is_idempotent() => {
                 if let Some((_, again)) = refused {
                     again.push_back(item);
@@ -351,8 +353,8 @@ impl Sending {
     }
 }
 
-/// Whether the node, which remembers so many batches of a producer and partition, will know all those under way again if
-/// `item` is sent too.
+/// Tells whether the node would recognise all batches in flight if `item` were sent too. It remembers the
+/// last few batches of each producer and partition.
 fn known_again(unanswered: &VecDeque<Item>, item: &Item) -> bool {
     let Some(producer) = item.batch.producer() else {
         return true;
@@ -372,7 +374,7 @@ async fn write(tx: &mut SendStream, item: &Item) -> Result<(), PeerError> {
     write_frame(tx, &request, &[item.batch.bytes().clone()]).await
 }
 
-/// Answers as they come, from a task that can wait in the middle of one.
+/// Returns answers as they come, from a task that can wait in the middle of an answer.
 fn answers(mut rx: weir_peer::RecvStream) -> mpsc::Receiver<Result<Reply, String>> {
     let (tx, answers) = mpsc::channel(WINDOW);
     tokio::spawn(async move {

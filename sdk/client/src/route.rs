@@ -1,4 +1,4 @@
-//! The way to the leader of each replica group, and which partitions are where.
+//! Routes to the leader of each replica group, and the groups of partitions.
 
 use crate::error::ClientError;
 use crate::session::{Search, Sessions, Shared};
@@ -8,24 +8,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weir_peer::protocol::{Reply, Request, TopicInfo};
 use weir_peer::{Frame, KnownNodes, PeerError, PeerStream};
 
-/// The group of all nodes: what is no partition's is asked of its leader.
+/// The group of all nodes: its leader answers every request that concerns no partition.
 const SITE: u16 = 0;
 
-/// The way to one group's leader.
+/// The route to a group's leader.
 pub(crate) struct Route {
     pub(crate) sessions: Shared,
     control: tokio::sync::Mutex<Option<PeerStream>>,
 }
 
-/// The ways to all of them.
+/// The routes to the leaders of all groups.
 pub(crate) struct Routes {
     seeds: Vec<SocketAddr>,
     known: KnownNodes,
     name: String,
     site: Arc<Route>,
-    /// Bounded by the groups of a site.
+    /// Routes by group, bounded by the groups of a site.
     groups: Mutex<BTreeMap<u16, Arc<Route>>>,
-    /// The group of each partition of the topics that were asked for.
+    /// Group of each partition of the topics in use.
     layout: Mutex<BTreeMap<String, Vec<u16>>>,
 }
 
@@ -56,7 +56,8 @@ impl Routes {
         Arc::clone(groups.entry(group).or_insert_with(new))
     }
 
-    /// The group that has a partition; the site's for one that is not there: its leader says so.
+    /// Returns the group of a partition; the group of all nodes for an unknown partition, whose leader
+    /// refuses it.
     pub(crate) async fn group_of(&self, topic: &str, partition: u32) -> Result<u16, ClientError> {
         let known = |layout: &BTreeMap<String, Vec<u16>>| {
             layout
@@ -72,13 +73,13 @@ impl Routes {
         Ok(known(&self.layout()).unwrap_or(SITE))
     }
 
-    /// Remembers where the partitions of `topics`, which are all there are, can be found.
+    /// Notes the groups of the partitions of `topics`, which are all topics.
     pub(crate) fn note(&self, topics: &[TopicInfo]) {
         let groups = |t: &TopicInfo| t.partitions.iter().map(|p| p.group).collect();
         *self.layout() = topics.iter().map(|t| (t.name.clone(), groups(t))).collect();
     }
 
-    /// Forgets where the partitions of a topic are: it may be another one of the same name by now.
+    /// Drops the groups of a topic's partitions: another topic may have the name by now.
     pub(crate) fn forget(&self, topic: &str) {
         self.layout().remove(topic);
     }
@@ -100,7 +101,7 @@ impl Route {
         }
     }
 
-    /// All topics, as the node that it leads to sees them.
+    /// Returns all topics, as the node at the end of the route sees them.
     pub(crate) async fn topics(&self) -> Result<Vec<TopicInfo>, ClientError> {
         match self.ask(Request::Topics).await?.head {
             Reply::Topics(topics) => Ok(topics),
@@ -108,7 +109,7 @@ impl Route {
         }
     }
 
-    /// Asks the node that leads, or any if it knows itself.
+    /// Sends a request to the leader, or to any node that can answer.
     pub(crate) async fn ask(&self, request: Request) -> Result<Frame<Reply>, ClientError> {
         let mut control = self.control.lock().await;
         let search = Search::begin();
@@ -118,7 +119,7 @@ impl Route {
                 None => match self.sessions.stream().await {
                     Ok(stream) => stream,
                     Err(e) if !self.sessions.has_others() => return Err(e),
-                    // Nothing was asked yet.
+                    // Nothing was sent yet.
                     Err(_) => {
                         search.again().await?;
                         continue;
@@ -152,7 +153,7 @@ impl Route {
     }
 }
 
-/// What changes nothing, and can be asked again.
+/// Tells whether a request can be repeated without harm.
 fn reads(request: &Request) -> bool {
     matches!(
         request,
@@ -160,11 +161,11 @@ fn reads(request: &Request) -> bool {
             | Request::Topics
             | Request::Leader { .. }
             | Request::CommittedOffset { .. }
-            // The same token is as good a second time.
+            // The same token may be sent twice.
             | Request::Invite { .. }
-            // And the same offset.
+            // The same offset may be committed twice.
             | Request::CommitOffsets { .. }
-            // Numbers that nobody gets are no loss.
+            // An id that no client gets is no loss.
             | Request::InitProducer
             | Request::Modules
             | Request::Pipelines

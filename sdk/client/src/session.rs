@@ -1,4 +1,4 @@
-//! Connections: to the node that leads a group, found by asking any.
+//! Connections to the leader of a group, which any node names.
 
 use crate::error::ClientError;
 use futures_util::StreamExt;
@@ -12,17 +12,18 @@ use weir_peer::protocol::{Hello, MAGIC, Request, VERSION, Welcome};
 use weir_peer::{KnownNodes, Peer, PeerError, PeerStream, read_frame, write_frame};
 use weir_types::limits::HELLO_BYTES_MAX;
 
-/// A site without a leader has one again after an election or two; beyond that somebody should hear of it.
+/// Longest search for a leader: an election or two take less, and a longer outage is worth an error.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A seed that has not answered after this time is no longer waited for alone.
+/// Delay after which the next seed is tried beside a silent one.
 const NEXT_SEED: Duration = Duration::from_millis(250);
-/// An answer that takes longer has one ask around who leads, less and less often: an election takes about a second.
+/// First and longest pause between questions for the leader while an answer is due: an election takes about a
+/// second.
 const PROBE: Duration = Duration::from_millis(250);
 const PROBE_MAX: Duration = Duration::from_secs(3);
-/// How long to wait before asking again who leads.
+/// Pause before a request is repeated.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// A connection to one node.
+/// A connection to a node.
 #[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) peer: Peer,
@@ -30,24 +31,24 @@ pub(crate) struct Session {
     pub(crate) node_version: String,
 }
 
-/// Finds and keeps the connection to the node that leads.
+/// The connection to the leader of a group, found when needed and kept.
 pub(crate) struct Sessions {
     seeds: Vec<SocketAddr>,
     known: KnownNodes,
     name: String,
-    /// The replica group whose leader is looked for.
+    /// Replica group of the leader.
     group: u16,
     current: tokio::sync::Mutex<Option<Session>>,
-    /// Nobody is to be asked any more.
+    /// Whether the client was disconnected.
     closed: AtomicBool,
-    /// Where the leader was last said to be.
+    /// Last known address of the leader.
     leader: Mutex<Option<String>>,
 }
 
-/// How long one call looks for the leader.
+/// The time that a call may search for the leader.
 pub(crate) struct Search {
     until: Instant,
-    /// When it was last gone on with.
+    /// Time of the last attempt.
     looked: Instant,
 }
 
@@ -60,17 +61,17 @@ impl Search {
         }
     }
 
-    /// It goes on.
+    /// Notes an attempt.
     pub(crate) fn look(&mut self) {
         self.looked = Instant::now();
     }
 
-    /// Whether it was gone on with lately: what is looked for after a long time in which nothing was wrong is another thing.
+    /// Tells whether the last attempt is recent: after a long time without trouble, a search begins anew.
     pub(crate) fn is_fresh(&self) -> bool {
         self.looked.elapsed() < PATIENCE
     }
 
-    /// Waits a moment, or says that it was long enough.
+    /// Waits a moment, or fails once the time is up.
     pub(crate) async fn again(&self) -> Result<(), ClientError> {
         if Instant::now() >= self.until {
             return Err(ClientError::NoLeader);
@@ -93,22 +94,23 @@ impl Sessions {
         }
     }
 
-    /// Whether another node may answer when one does not.
+    /// Tells whether another node may answer for a silent node.
     pub(crate) fn has_others(&self) -> bool {
         self.seeds.len() > 1 && !self.is_closed()
     }
 
-    /// Whether it was disconnected.
+    /// Tells whether the client was disconnected.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// The current connection, if there is one.
+    /// Returns the current connection, if there is one.
     pub(crate) async fn current(&self) -> Option<Session> {
         self.current.lock().await.clone().filter(|s| !s.peer.is_closed())
     }
 
-    /// The current connection, or a new one: to the leader if it is known, else to the first that answers.
+    /// Returns the current connection, or a new connection: to the known leader, or to the first node that
+    /// answers.
     pub(crate) async fn get(&self) -> Result<Session, ClientError> {
         let mut current = self.current.lock().await;
         if self.is_closed() {
@@ -125,22 +127,22 @@ impl Sessions {
         {
             addrs.extend(found);
         }
-        // The one that was lost comes last.
+        // The node of the lost connection comes last.
         let (lost, others): (Vec<_>, Vec<_>) = self.seeds.iter().copied().partition(|a| Some(*a) == was);
         addrs.extend(others.into_iter().chain(lost));
         let session = first_of(addrs, &self.known, &self.name).await?;
         Ok(current.insert(session).clone())
     }
 
-    /// Resolves when another node than that of the current connection leads; says where. For while an answer is waited
-    /// for: a node that is gone says nothing, and its connection takes long to be given up.
+    /// Resolves with the leader's address once a node other than the connected node leads. Runs while an
+    /// answer is due: a dead node is silent, and its connection takes long to time out.
     pub(crate) async fn moved(&self) -> Option<String> {
         if !self.has_others() {
             return std::future::pending().await;
         }
         let begun = Instant::now();
         loop {
-            // Often while an election may be under way, then less and less: a poll may wait for a minute.
+            // Often during a possible election, then less and less: a fetch may wait for a minute.
             let pause = (begun.elapsed() / 4).clamp(PROBE, PROBE_MAX);
             tokio::time::sleep(pause).await;
             let current = self.current.lock().await.as_ref().map(|s| s.addr);
@@ -149,7 +151,7 @@ impl Sessions {
                     tokio::time::timeout(PROBE, leads(*addr, &self.known, &self.name, self.group)).await;
                 match asked.ok().flatten() {
                     Some(leader) if current.is_none_or(|c| c.to_string() != leader) => return Some(leader),
-                    // It does not know of another either: the node is busy, or the election is not over.
+                    // No other leader is known: the node is busy, or the election goes on.
                     Some(_) => break,
                     None => {}
                 }
@@ -157,7 +159,7 @@ impl Sessions {
         }
     }
 
-    /// A new stream on the current connection. One that does not open is of no more use.
+    /// Opens a stream on the current connection. A connection that opens no stream is dropped.
     pub(crate) async fn stream(&self) -> Result<PeerStream, ClientError> {
         let session = self.get().await?;
         match session.peer.open().await {
@@ -169,7 +171,7 @@ impl Sessions {
         }
     }
 
-    /// The node of the current connection does not lead; `leader` is said to.
+    /// Drops the connection to a node that does not lead, in favour of `leader`.
     pub(crate) async fn elsewhere(&self, leader: Option<String>) {
         *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = leader;
         if let Some(session) = self.current.lock().await.as_ref() {
@@ -177,7 +179,7 @@ impl Sessions {
         }
     }
 
-    /// Ends the connection at once.
+    /// Closes the connection at once.
     pub(crate) fn disconnect(&self) {
         self.closed.store(true, Ordering::Relaxed);
         if let Ok(mut current) = self.current.try_lock()
@@ -195,7 +197,7 @@ impl Sessions {
     }
 }
 
-/// Where the node at `addr` says that the leader of `group` is.
+/// Asks the node at `addr` for the address of the leader of `group`.
 async fn leads(addr: SocketAddr, known: &KnownNodes, name: &str, group: u16) -> Option<String> {
     let session = connect(addr, known, name).await.ok()?;
     let mut stream = session.peer.open().await.ok()?;
@@ -208,7 +210,7 @@ async fn leads(addr: SocketAddr, known: &KnownNodes, name: &str, group: u16) -> 
     }
 }
 
-/// The first of `addrs` that answers. One that is silent does not hold up the next for long, as in RFC 8305.
+/// Connects to the first of `addrs` that answers. A silent node delays the next only briefly, as in RFC 8305.
 async fn first_of(addrs: Vec<SocketAddr>, known: &KnownNodes, name: &str) -> Result<Session, ClientError> {
     let mut tries = FuturesUnordered::new();
     let mut addrs = addrs.into_iter();

@@ -1,4 +1,4 @@
-//! Connections: how many there may be, and how long each may take for what.
+//! Connections: their number, and the time limits of each.
 
 use axum::Router;
 use hyper::Request;
@@ -19,20 +19,20 @@ use tokio_io_timeout::TimeoutStream;
 use weir_broker::{Broker, Taken, UsedUp};
 use weir_types::limits::FETCH_WAIT_MS_MAX;
 
-/// For the head of a request, from its first byte or from the answer before it: a keep-alive connection that is idle for so long is
-/// one that nobody needs.
+/// Time for the head of a request, from its first byte or from the answer before: a keep-alive connection
+/// that idles longer is closed.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
-/// A client that takes nothing of its answer for so long is gone.
+/// Time after which a client that reads nothing of its answer counts as gone.
 const WRITE_WITHIN: Duration = Duration::from_secs(60);
-/// Nothing comes while an answer waits for records: longer than that may be.
+/// Time without bytes from a client: longer than an answer may wait for records.
 const READ_WITHIN: Duration = Duration::from_millis(FETCH_WAIT_MS_MAX + 15_000);
 /// Largest head of a request.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// What the system is short of may be there again soon.
+/// Pause after the system ran short of files or memory.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// How long connections may take to end when the node does.
+/// Time for connections to end when the node stops.
 const END_WITHIN: Duration = Duration::from_secs(2);
-/// Said to whom there is no place for.
+/// Answer to a client that finds no place.
 fn full(error: &UsedUp) -> String {
     let body = json!({ "error": { "kind": "retry", "message": error.to_string() } }).to_string();
     format!(
@@ -41,7 +41,8 @@ fn full(error: &UsedUp) -> String {
     )
 }
 
-/// Answers on `listener` by `router`, on as many connections at once as the ledger of `broker` has for it, until `stop` resolves.
+/// Serves `router` on `listener` until `stop` resolves, on as many connections at once as the ledger of
+/// `broker` allows.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -59,7 +60,7 @@ pub(crate) async fn serve(
         let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // One connection less, or something that goes for all: neither ends the listener.
+                // A lost connection or a shortage: neither ends the listener.
                 tracing::debug!(%error, "a connection could not be taken");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
@@ -79,16 +80,16 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// Where a request comes from.
+/// Address of the client of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client(pub(crate) IpAddr);
 
-/// Until when the answer that a connection sends has to be taken.
+/// Deadline for the client to take the answer that a connection sends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watch(Arc<Mutex<Option<Instant>>>);
 
 impl Watch {
-    /// An answer begins, which has to be taken in the time `within`.
+    /// Starts an answer, which the client has to take `within` this time.
     pub(crate) fn begin(&self, within: Duration) -> Watching {
         let watching = Watching {
             watch: self.clone(),
@@ -102,7 +103,7 @@ impl Watch {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
-    /// Resolves when an answer was not taken in time.
+    /// Resolves once an answer is overdue.
     async fn over(self) {
         loop {
             let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,14 +115,14 @@ impl Watch {
     }
 }
 
-/// An answer that is being sent.
+/// An answer in transit.
 pub(crate) struct Watching {
     watch: Watch,
     begun: Instant,
 }
 
 impl Watching {
-    /// It has to be taken in the time `within` from its beginning.
+    /// Extends the time to `within`, counted from the beginning.
     pub(crate) fn until(&self, within: Duration) {
         self.watch.set(Some(self.begun + within));
     }

@@ -1,4 +1,5 @@
-//! Who may ask at all: not a web page that a browser shows, whatever name it goes by; and how much may be sent, and how slowly.
+//! Admission of requests: none from web pages in a browser, and bounds on the size and pace of bodies and
+//! answers.
 
 use crate::connections::{Client, Watch};
 use crate::error::HttpError;
@@ -17,22 +18,23 @@ use tokio::time::Instant;
 use weir_broker::{Broker, SHARE_WITHIN, Taken, UsedUp};
 use weir_types::limits::MODULE_BYTES_MAX;
 
-/// A body has so long to begin,
+/// Time for a body to begin.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
-/// and comes at least as fast as a slow radio brings it.
+/// Slowest pace of a body: that of a slow radio.
 const BODY_BYTES_PER_S: u64 = 64 << 10;
-/// Where modules are uploaded to.
+/// Path of module uploads.
 const UPLOADS: &str = "/v1/modules";
-/// What shows how the node is.
+/// Paths that show the state of the node.
 const STATUS: &str = "/v1/status";
 const METRICS: &str = "/metrics";
-/// An answer is taken in a minute, and a second more for each of these many bytes, as by Kafka clients.
+/// Time for a client to take an answer: a minute, and a second more for each such number of bytes, as for
+/// Kafka clients.
 const SEND_WITHIN: Duration = Duration::from_secs(60);
 const SEND_BYTES_PER_S: u64 = 16 << 10;
-/// Answers up to this size need no share: ten times as many as there are connections are bounded by themselves.
+/// Largest answer that needs no share: the number of connections bounds such answers well enough.
 const SMALL_ANSWER_BYTES: u64 = 16 << 10;
 
-/// What requests are looked at by.
+/// State of the admission checks.
 #[derive(Clone)]
 pub(crate) struct Guard {
     names: Names,
@@ -48,12 +50,13 @@ impl Guard {
     }
 }
 
-/// Names, beside addresses and `localhost`, by which this node is asked.
+/// Host names of this node, beside addresses and `localhost`.
 #[derive(Clone)]
 struct Names(Arc<[String]>);
 
 impl Names {
-    /// Whether this node is meant: an address cannot be rebound by whoever owns a name.
+    /// Tells whether `host` means this node. An address always does: the owner of a DNS name cannot rebind
+    /// it.
     fn is_ours(&self, host: &str) -> bool {
         let name = match host.strip_prefix('[') {
             Some(v6) => v6.split(']').next().unwrap_or_default(),
@@ -64,7 +67,7 @@ impl Names {
             || self.0.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 
-    /// Why `headers` are not those of somebody who may ask.
+    /// Returns the refusal of a request whose headers show a foreign host or a web page.
     fn refuses(&self, headers: &HeaderMap) -> Option<HttpError> {
         let mut hosts = headers.get_all(header::HOST).iter();
         let host = match (hosts.next(), hosts.next()) {
@@ -98,7 +101,7 @@ impl Names {
     }
 }
 
-/// Looks at a request before anything else does.
+/// Checks a request before any other layer.
 pub(crate) async fn look(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     if let Some(refused) = guard.names.refuses(request.headers()) {
         return refused.into_response();
@@ -114,7 +117,7 @@ pub(crate) async fn look(State(guard): State<Guard>, request: Request, next: Nex
         return HttpError::too_large(why).into_response();
     }
     let path = request.uri().path();
-    // What is used up is seen there.
+    // These paths answer even when shares are used up: they show which.
     let is_status = [STATUS, METRICS].contains(&path);
     let received = Received {
         broker: guard.broker.clone(),
@@ -128,10 +131,10 @@ pub(crate) async fn look(State(guard): State<Guard>, request: Request, next: Nex
         Some(0) => next.run(request).await,
         _ => next.run(request.map(|body| timed(body, received))).await,
     };
-    // What has come is held until the answer is made.
+    // The body is held until the answer is made.
     drop(share);
     if let Some(error) = refused.get() {
-        // Whatever was made of a body that broke off.
+        // The handler saw a body that broke off: its answer does not count.
         return HttpError::busy(error.to_string()).into_response();
     }
     match response.body().size_hint().exact() {
@@ -141,13 +144,13 @@ pub(crate) async fn look(State(guard): State<Guard>, request: Request, next: Nex
             Ok(share) => watched(response, Some(share), &watch),
             Err(error) => HttpError::busy(error.to_string()).into_response(),
         },
-        // Records take their share where they are read.
+        // Answers with records take their share where the records are read.
         None => watched(response, None, &watch),
     }
 }
 
-/// A response that is taken at least as fast as a slow radio takes it, or the connection ends; its share of the bytes of answers is given
-/// back when it is sent, or the client is gone.
+/// Returns a response that its client must take at the pace of a slow radio, or the connection ends. The
+/// response returns its share of answer bytes once it is sent, or the client is gone.
 fn watched(response: Response, share: Option<Taken>, watch: &Watch) -> Response {
     let (mut head, body) = response.into_parts();
     if let Some(bytes) = body.size_hint().exact() {
@@ -166,13 +169,14 @@ fn watched(response: Response, share: Option<Taken>, watch: &Watch) -> Response 
     Response::from_parts(head, Body::from_stream(parts))
 }
 
-/// What has come of a body, and its share of what all may take. It grows with what comes, not with what is announced.
+/// Received part of a body, and its share of memory. The share grows with received bytes, not with announced
+/// bytes.
 struct Received {
     broker: Broker,
     is_upload: bool,
     from: Option<IpAddr>,
     share: Arc<Mutex<Option<Taken>>>,
-    /// Why there is no more room.
+    /// Shortage that ended the body.
     refused: Arc<OnceLock<UsedUp>>,
 }
 
@@ -195,7 +199,7 @@ impl Received {
     }
 }
 
-/// A body that ends with an error when it comes too slowly.
+/// Returns a body that fails when its bytes come too slowly.
 fn timed(body: Body, received: Received) -> Body {
     let begun = Instant::now();
     let chunks = stream::unfold(
