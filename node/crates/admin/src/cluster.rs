@@ -8,7 +8,7 @@ use weir_broker::{
 };
 use weir_types::ErrorKind;
 
-/// Why a node is not removed.
+/// Refusal to remove a node.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveNodeError {
     /// The site has no such node.

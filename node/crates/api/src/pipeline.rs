@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A pipeline with its counters since the node's start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "openapi", schema(no_recursion))]
 pub struct Pipeline {
     /// Name.
     pub name: String,
@@ -69,7 +68,7 @@ pub struct Pipeline {
     pub metrics: BTreeMap<String, Option<f64>>,
     /// Canary that runs on some partitions, with its own counters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    #[cfg_attr(feature = "openapi", schema(no_recursion, nullable = false))]
     pub canary: Option<Box<Pipeline>>,
     /// Partitions of a canary.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]

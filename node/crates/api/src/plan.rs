@@ -11,7 +11,7 @@ pub struct Plan {
     pub name: String,
     /// Revision now; null for a new pipeline.
     pub revision: Option<u64>,
-    /// Whether the pipeline is paused, and would stay paused.
+    /// True for a pipeline that is paused, and would stay paused.
     pub paused: bool,
     /// Settings that would change, by their place in the specification; empty when nothing would.
     pub changes: Vec<Change>,

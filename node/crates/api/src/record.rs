@@ -130,7 +130,7 @@ pub struct Fetched<'a> {
     pub committed_end: u64,
 }
 
-/// How to read a partition.
+/// Range of a partition to read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
@@ -139,7 +139,7 @@ pub struct ReadQuery {
     /// Partition; 0 when not given.
     #[serde(default)]
     pub partition: u32,
-    /// Where to begin: an offset, `start` (the preset) or `end`.
+    /// First offset: a number, `start` (the preset) or `end`.
     pub offset: Option<String>,
     /// Bytes of batches at most.
     pub max_bytes: Option<usize>,
@@ -148,7 +148,7 @@ pub struct ReadQuery {
     pub wait_ms: Option<u64>,
 }
 
-/// How to store a body of records.
+/// Placement of a body of records.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
@@ -211,7 +211,7 @@ pub struct NewRecord {
     pub headers: Option<Value>,
 }
 
-/// Where the records of a request were stored.
+/// Places of the records of a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Produced {

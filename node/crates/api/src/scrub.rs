@@ -19,7 +19,7 @@ pub struct ScrubReport {
     pub gaps: Vec<NamedGap>,
     /// Ranges found damaged.
     pub damaged: Vec<NamedGap>,
-    /// Why rows that hold no records cannot be read: headers of entries, topics, groups.
+    /// Faults of rows that hold no records: headers of entries, topics, groups.
     pub rows: Vec<String>,
     /// Ranges found damaged and replaced by another node's copy; of a running node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,7 +53,7 @@ pub struct NamedGap {
     pub start: u64,
     /// First offset after the range.
     pub end: u64,
-    /// Why the range has no records.
+    /// Reason.
     pub reason: GapReason,
 }
 

@@ -19,7 +19,7 @@ pub struct Shadow {
     pub differences: u64,
     /// The first of these records, with both outputs.
     pub examples: Vec<ShadowExample>,
-    /// Whether the output of timers differs; it is compared as a whole, not listed.
+    /// True if the output of timers differs, which is compared as a whole and not listed.
     pub timers_differ: bool,
 }
 
@@ -49,7 +49,7 @@ pub struct ShadowSide {
     pub timers_fired: u64,
     /// Time spent in modules, in nanoseconds.
     pub wasm_ns: u64,
-    /// Why the side stopped before the end.
+    /// Reason of a stop before the end.
     pub halted: Option<String>,
 }
 
@@ -87,7 +87,7 @@ pub struct ShadowRecord {
 #[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 #[serde(deny_unknown_fields)]
 pub struct ShadowQuery {
-    /// Where to begin: `start` (the preset), `end`, an offset, or a time in RFC 3339.
+    /// First record: `start` (the preset), `end`, an offset, or a time in RFC 3339.
     pub from: Option<String>,
     /// Milliseconds to go on with new records.
     #[serde(default)]

@@ -20,7 +20,7 @@ pub struct Site {
     pub applied: u64,
     /// Index of the last purged entry.
     pub purged: u64,
-    /// Whether the node takes writes: it leads, and reaches most voters.
+    /// True while the node takes writes: while it leads, and reaches most voters.
     pub serving: bool,
     /// Members in the order of their numbers.
     pub members: Vec<Member>,
@@ -42,7 +42,7 @@ pub struct Member {
     pub http: String,
     /// Rack: nodes of the same rack fail together. Empty when not configured.
     pub rack: String,
-    /// Whether the node is a witness: it votes, and has no records.
+    /// True for a witness, which votes and has no records.
     pub witness: bool,
     /// Role in the group.
     pub role: Role,
@@ -50,7 +50,7 @@ pub struct Member {
     pub lag: Option<u64>,
     /// Milliseconds since the node was last heard of. Known to the leader only.
     pub heard_ms_ago: Option<u64>,
-    /// Why the node refuses entries, in its own words. Known to the leader only.
+    /// Reason of a node that refuses entries. Known to the leader only.
     pub refuses: Option<String>,
 }
 

@@ -15,7 +15,7 @@ pub struct Spec {
     /// Position: before or behind the log.
     #[serde(default)]
     pub at: At,
-    /// Where reading begins, behind the log; at the start when not given.
+    /// First record to read, behind the log; the oldest when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub from: Option<Origin>,
@@ -110,7 +110,7 @@ impl At {
     }
 }
 
-/// Where reading begins.
+/// First record to read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]

@@ -23,7 +23,7 @@ pub struct Status {
     pub group: Site,
     /// The other replica groups.
     pub groups: Vec<ReplicaGroup>,
-    /// Whether the node leads and reaches most voters.
+    /// True while the node leads and reaches most voters.
     pub serving: bool,
     /// Seconds since the start.
     pub uptime_s: u64,
@@ -41,7 +41,7 @@ pub struct Status {
     pub disk_free_bytes: u64,
     /// Bytes that stay free.
     pub disk_reserve_bytes: u64,
-    /// Whether the node takes records: the log works, and the disk has room.
+    /// True while the node takes records: the log works, and the disk has room.
     pub accepting: bool,
     /// Records that retention has removed since the start.
     pub removed: Removed,

@@ -62,11 +62,11 @@ pub struct Gap {
     pub start: u64,
     /// First offset after the range.
     pub end: u64,
-    /// Why the range has no records.
+    /// Reason.
     pub reason: GapReason,
 }
 
-/// Why a range of offsets has no records.
+/// Reason for a range of offsets without records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
