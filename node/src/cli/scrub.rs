@@ -88,7 +88,7 @@ impl Scrub {
         if self.repair && !is_whole {
             return self.repaired(dir, progress);
         }
-        Ok(report_of(report, recovered.damage.notes.clone(), &topics))
+        Ok(report_of(report, recovered.damage.notes, &topics))
     }
 
     /// Rebuilds the database in `dir`, and reads all of it.
