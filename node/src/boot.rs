@@ -10,7 +10,6 @@ use crate::site::{self, Place};
 use crate::starts;
 use crate::tasks::{Tasks, keep_room, tick_groups};
 use anyhow::{Result, bail};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;

@@ -116,7 +116,7 @@ impl Counting {
 /// When a pipeline does not run, or lags for too long.
 pub async fn caught_up(client: &Client) {
     eventually_async("pipelines have caught up", async || {
-        let pipelines: Value = serde_json::from_slice(&client.pipelines().await.unwrap()).unwrap();
+        let pipelines: Value = serde_json::to_value(client.pipelines().await.unwrap()).unwrap();
         let all = pipelines.as_array().unwrap();
         assert!(all.iter().all(|p| p["state"] == "running"), "{pipelines}");
         let lags = all.iter().any(|p| p["lag"] != 0);

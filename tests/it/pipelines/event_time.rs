@@ -81,7 +81,7 @@ fn records_without_a_readable_time_are_dead_letters() {
         ]) {
             assert!(error.contains("its time") && error.contains(why), "{error}");
         }
-        let told: serde_json::Value = serde_json::from_slice(&client.pipelines().await.unwrap()).unwrap();
+        let told: serde_json::Value = serde_json::to_value(client.pipelines().await.unwrap()).unwrap();
         assert_eq!(told[0]["bad_times"], 5, "{told}");
     });
     node.stop().unwrap();

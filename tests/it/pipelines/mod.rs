@@ -34,7 +34,7 @@ async fn hostile_topic(client: &Client, topic: &str, mode: &str, policy: &str) {
 
 /// Returns the status of a pipeline.
 async fn pipeline_status(client: &Client, name: &str) -> Value {
-    let all: Value = serde_json::from_slice(&client.pipelines().await.unwrap()).unwrap();
+    let all: Value = serde_json::to_value(client.pipelines().await.unwrap()).unwrap();
     let found = all.as_array().unwrap().iter().find(|p| p["name"] == name);
     found.unwrap().clone()
 }

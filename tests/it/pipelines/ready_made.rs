@@ -88,7 +88,7 @@ fn ready_made_modules_run_on_sixty_four_partitions() {
                     .unwrap_or_else(|e| panic!("{module}, {partition}: {e}"));
             }
         }
-        let told: serde_json::Value = serde_json::from_slice(&client.pipelines().await.unwrap()).unwrap();
+        let told: serde_json::Value = serde_json::to_value(client.pipelines().await.unwrap()).unwrap();
         for pipeline in told.as_array().unwrap() {
             assert_eq!(pipeline["state"], "running", "{pipeline}");
         }

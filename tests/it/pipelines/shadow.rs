@@ -120,7 +120,7 @@ fn shadow_sees_records_that_arrive_meanwhile() {
         while !running.is_finished() {
             send_texts(&shadow.client, &["{\"v\":55}"]).await;
         }
-        let told: serde_json::Value = serde_json::from_slice(&running.join().unwrap().unwrap()).unwrap();
+        let told: serde_json::Value = serde_json::to_value(running.join().unwrap().unwrap()).unwrap();
         let records = told["candidate"]["records"].as_u64().unwrap();
         assert!(
             records > 0 && told["differences"].as_u64().unwrap() >= records - 1,

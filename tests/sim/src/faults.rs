@@ -19,8 +19,7 @@
 //! Not in the model: a process that stands still while the world goes on (SIGSTOP on real nodes tests that).
 
 use crate::entropy::Dice;
-use crate::load::TOPIC;
-use crate::node::{Node, STOPPED, View};
+use crate::node::{Node, STOPPED, TOPIC, View};
 use crate::world::{GROUP_SIZE, World};
 use anyhow::Result;
 use std::collections::BTreeMap;

@@ -3,10 +3,8 @@
 mod dated;
 mod modules;
 
-pub(crate) use modules::Counting;
-
 use crate::entropy::Dice;
-use crate::node::{Node, TELL_EVERY, View, lock};
+use crate::node::{Node, PARTITIONS, TELL_EVERY, TOPIC, View, lock};
 use crate::world::{GROUP_SIZE, Phase, World};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,8 +15,6 @@ use weir_broker::{Broker, Fetch, Fetched, Framing, Piece, Principal};
 use weir_checkers::{Event, Outcome, Place, Seen, numbered};
 use weir_types::{Batch, ErrorKind, GroupId, Offset, PartitionId};
 
-pub(crate) const TOPIC: &str = "t";
-pub(crate) const PARTITIONS: u32 = 2;
 /// A client gives a request up after this.
 const REQUEST_WITHIN: Duration = Duration::from_secs(1);
 /// A batch whose fate is not known after this is left alone.

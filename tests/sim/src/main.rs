@@ -12,12 +12,15 @@
 //! key.
 
 mod bugs;
+mod counting;
 mod entropy;
 mod faults;
 mod invariants;
+mod knobs;
 mod load;
 mod network;
 mod node;
+mod run;
 mod workers;
 mod world;
 
@@ -93,7 +96,7 @@ fn main() -> Result<ExitCode> {
         watch(seed);
         // A thread that has rolled nothing yet: hash maps take their seeds from its first roll.
         let (dir, show) = (args.dir.clone(), args.show);
-        let ran = std::thread::spawn(move || world::run(seed, &dir, show)).join();
+        let ran = std::thread::spawn(move || run::run(seed, &dir, show)).join();
         let report = ran.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         println!("{}", serde_json::to_string(&report)?);
         return Ok(ExitCode::SUCCESS);

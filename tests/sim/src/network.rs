@@ -1,7 +1,7 @@
 //! QUIC over turmoil's datagrams, some of which are lost or come twice.
 
 use crate::entropy::Dice;
-use crate::node::Knobs;
+use crate::knobs::Knobs;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncTimer, AsyncUdpSocket, Endpoint, EndpointConfig, Runtime, ServerConfig, UdpPoller};
 use std::fmt;

@@ -1,14 +1,15 @@
 //! A node: its remains after a crash, the software on its host, and its view from the rest of the simulation.
 
+use crate::counting::Counting;
 use crate::entropy::Dice;
-use crate::load::{Counting, TOPIC};
+use crate::knobs::Knobs;
 use crate::network::Simulated;
 use crate::workers::Turns;
 use anyhow::{Result, bail};
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +19,9 @@ use weir_log::{Environment, Log, Store};
 use weir_peer::{Identity, listen_on};
 use weir_types::{Clock, GroupId};
 
+/// Topic of the numbered records.
+pub(crate) const TOPIC: &str = "t";
+pub(crate) const PARTITIONS: u32 = 2;
 /// The port that nodes listen on.
 const PORT: u16 = 7_000;
 /// Interval of a node's views.
@@ -39,18 +43,6 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Work for a node, given from outside.
 pub(crate) type Job = Box<dyn FnOnce(Broker) -> BoxFuture<'static, ()> + Send>;
-
-/// Knobs of the faults.
-#[derive(Default)]
-pub(crate) struct Knobs {
-    pub(crate) slow_disk_ms: AtomicU32,
-    pub(crate) lost_permille: AtomicU32,
-    pub(crate) twice_permille: AtomicU32,
-    /// Error of the clock, in milliseconds.
-    pub(crate) skew_ms: AtomicI64,
-    /// Its disk was full, or nearly.
-    pub(crate) was_full: AtomicBool,
-}
 
 /// View of a node, as last published.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! core, likes.
 
 use crate::entropy::Dice;
-use crate::node::Knobs;
+use crate::knobs::Knobs;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};

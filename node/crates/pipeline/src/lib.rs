@@ -37,7 +37,6 @@ pub use manage::shadow::report::{Example, Shadowed, Side, Told};
 pub use module_store::{ModuleInfo, ModuleRef};
 pub use partition::place::Place;
 pub use priority::Priority;
-pub use site::services::{NodeStatus, Services};
 pub use spec::Spec;
 pub use spec::error::SpecError;
 pub use spec::event_time::{EventTime, Future, OnBadTime};

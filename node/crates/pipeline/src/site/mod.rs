@@ -3,4 +3,3 @@
 pub(crate) mod follow;
 pub(crate) mod hook;
 pub(crate) mod open;
-pub(crate) mod services;
